@@ -1,0 +1,144 @@
+"""Semantic IDs: residual k-means over item vectors, one unique code per item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+
+from longplay.codes.trie import Trie
+from longplay.decisions import ItemIndex
+from longplay.errors import DataError
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Item <-> semantic ID. Items are kept in the order of their codes: row n is leaf n of the trie.
+
+    Attributes:
+        items: item ids, length I. codes: shape [I, L], values 0..width-1, rows sorted and distinct.
+        available: which items may be generated, shape [I].
+        report: quality of the codes (see `fit_codebook`).
+    """
+
+    items: pl.Series
+    codes: NDArray[np.int64]
+    width: int
+    available: NDArray[np.bool_]
+    report: dict[str, Any]
+
+    @property
+    def levels(self) -> int:
+        return self.codes.shape[1]
+
+    @cached_property
+    def index(self) -> ItemIndex:
+        return ItemIndex(self.items)
+
+    @cached_property
+    def trie(self) -> Trie:
+        return Trie.build(self.codes, self.width, self.available)
+
+    def save(self, path: Path) -> None:
+        """Write to a Parquet file."""
+        frame = pl.DataFrame({"item_id": self.items, "available": self.available} | {f"code_{level}": self.codes[:, level] for level in range(self.levels)})
+        frame.write_parquet(path)
+
+    @classmethod
+    def load(cls, path: Path, width: int) -> Self:
+        """Read what `save` wrote."""
+        frame = pl.read_parquet(path)
+        codes = frame.select(pl.selectors.starts_with("code_")).to_numpy().astype(np.int64)
+        return cls(frame["item_id"], codes, width, frame["available"].to_numpy(), {})
+
+
+def default_width(items: int, levels: int) -> int:
+    """Codes per level: the least power of two, at least 8, whose IDs are four times the items.
+
+    >>> default_width(2000, 3), default_width(3684, 3)
+    (32, 32)
+    """
+    width = 8
+    while width**levels < 4 * items:
+        width *= 2
+    return width
+
+
+def fit_codebook(
+    items: pl.Series, vectors: NDArray[np.float64], *, levels: int = 3, width: int | None = None, available: NDArray[np.bool_] | None = None, seed: int = 0
+) -> Codebook:
+    """Codes for `items[I]` from `vectors[I, dim]` by residual k-means (RQ-KMeans).
+
+    Each level clusters what the levels before left over. No node takes more items than IDs lie
+    below it, and the last level is an assignment problem within its prefix, so codes are unique.
+
+    The report holds: reconstruction (share of the vectors' variance the codes explain, 0..1), moved
+    (share of items whose last code is not their nearest), usage (share of codes used, per level),
+    largest_prefix (most items under one first code).
+
+    Raises:
+        DataError: no items, or more items than width ** levels IDs.
+    """
+    n = len(items)
+    if n == 0:
+        raise DataError("codes: the catalogue is empty; ingest items or events with item ids first")
+    width = default_width(n, levels) if width is None else width
+    if n > width**levels:
+        raise DataError(f"codes: {n:,} items do not fit {width}^{levels} = {width**levels:,} semantic IDs; raise width or levels")
+    residual = np.asarray(vectors, dtype=float).copy()
+    total = float(((residual - residual.mean(axis=0)) ** 2).sum())
+    codes = np.zeros((n, levels), dtype=np.int64)
+    parent = np.zeros(n, dtype=np.int64)
+    moved = 0
+    for level in range(levels):
+        centres = _centres(residual, width, seed + level)
+        distance = ((residual**2).sum(axis=1)[:, None] - 2 * residual @ centres.T) + (centres**2).sum(axis=1)[None]
+        codes[:, level] = _assign(distance, parent, capacity=width ** (levels - level - 1))
+        moved = int((distance[np.arange(n), codes[:, level]] > distance.min(axis=1) + 1e-9).sum())
+        residual -= centres[codes[:, level]]
+        parent = np.unique(np.column_stack([parent, codes[:, level]]), axis=0, return_inverse=True)[1].ravel()
+    order = np.lexsort(codes.T[::-1])
+    report = {
+        "items": n,
+        "levels": levels,
+        "width": width,
+        "reconstruction": 1 - float((residual**2).sum()) / total if total > 0 else 0.0,
+        "moved": moved / n,
+        "usage": [len(np.unique(codes[:, level])) / width for level in range(levels)],
+        "largest_prefix": int(np.bincount(codes[:, 0]).max()),
+    }
+    free = np.ones(n, dtype=bool) if available is None else np.asarray(available, dtype=bool)
+    return Codebook(items.gather(order), codes[order], width, free[order], report)
+
+
+def _centres(points: NDArray[np.float64], width: int, seed: int) -> NDArray[np.float64]:
+    """`width` cluster centres; with fewer distinct points than that, the points themselves and far-off fillers."""
+    distinct = np.unique(points.round(12), axis=0)
+    if len(distinct) > width:
+        return KMeans(width, n_init=1, max_iter=50, random_state=seed).fit(points).cluster_centers_
+    spare = np.full((width - len(distinct), points.shape[1]), np.abs(points).max() + 1.0)
+    return np.vstack([distinct, spare])
+
+
+def _assign(distance: NDArray[np.float64], parent: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    """Nearest code for each row, but at most `capacity` rows of one parent on one code."""
+    choice = distance.argmin(axis=1)
+    width = distance.shape[1]
+    key, count = np.unique(parent * width + choice, return_counts=True)
+    for crowded in np.unique(key[count > capacity] // width):
+        rows = np.flatnonzero(parent == crowded)
+        if capacity == 1:
+            choice[rows] = linear_sum_assignment(distance[rows])[1]
+            continue
+        left = np.full(width, capacity)
+        for row in rows[np.argsort(distance[rows].min(axis=1))]:  # who is closest to a code chooses first
+            code = next(code for code in np.argsort(distance[row]) if left[code] > 0)
+            choice[row], left[code] = code, left[code] - 1
+    return choice

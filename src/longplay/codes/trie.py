@@ -1,0 +1,154 @@
+"""The catalogue as a trie of semantic IDs in compressed sparse row form."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longplay.errors import DataError
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trie:
+    """Valid semantic IDs: L levels of `width` codes, one leaf per catalogue row.
+
+    Nodes of a level are numbered in the order of their codes, so a child's number is its position
+    in the CSR arrays and leaf n is row n of the catalogue, which must be sorted by code.
+
+    Attributes:
+        ptr: per level, shape [nodes of the level + 1]: children of node n are ptr[n]..ptr[n+1].
+        code: per level, shape [nodes of the next level]: the code on the edge to that child.
+        span: per level (leaves included), shape [nodes + 1]: leaves below node n are span[n]..span[n+1].
+        width: K, codes per level.
+        available: which leaves may be generated, shape [I].
+
+    >>> trie = Trie.build(np.array([[0, 1], [0, 2], [3, 0]]), width=4)
+    >>> trie.levels, len(trie), trie.ptr[0].tolist(), trie.code[1].tolist()
+    (2, 3, [0, 2], [1, 2, 0])
+    """
+
+    ptr: tuple[Ints, ...]
+    code: tuple[Ints, ...]
+    span: tuple[Ints, ...]
+    width: int
+    available: NDArray[np.bool_]
+
+    @classmethod
+    def build(cls, codes: NDArray[np.integer], width: int, available: NDArray[np.bool_] | None = None) -> Trie:
+        """The trie of `codes[I, L]`, whose rows are distinct and sorted.
+
+        Raises:
+            DataError: rows out of order or repeated, or a code outside 0..width-1.
+        """
+        codes = np.asarray(codes, dtype=np.int64)
+        if codes.ndim != 2 or codes.size == 0:
+            raise DataError(f"Trie: codes of shape {codes.shape} given, expected at least one item with at least one level")
+        if codes.min() < 0 or codes.max() >= width:
+            raise DataError(f"Trie: codes from {codes.min()} to {codes.max()} given, expected 0 to {width - 1}")
+        order = np.lexsort(codes.T[::-1])
+        if not np.array_equal(order, np.arange(len(codes))) or (len(codes) > 1 and (np.diff(codes, axis=0) == 0).all(axis=1).any()):
+            raise DataError("Trie: rows of codes must be sorted and distinct, one per item")
+        ptr, code, span = [], [], [np.array([0, len(codes)])]
+        for level in range(codes.shape[1]):
+            prefix = codes[:, : level + 1]
+            first = np.flatnonzero(np.concatenate([[True], (np.diff(prefix, axis=0) != 0).any(axis=1)]))
+            ptr.append(np.searchsorted(first, span[-1]))
+            code.append(codes[first, level])
+            span.append(np.append(first, len(codes)))
+        free = np.ones(len(codes), dtype=bool) if available is None else np.asarray(available, dtype=bool)
+        return cls(tuple(ptr), tuple(code), tuple(span), width, free)
+
+    def __len__(self) -> int:
+        return int(self.span[0][-1])
+
+    @property
+    def levels(self) -> int:
+        return len(self.ptr)
+
+    @cached_property
+    def codes(self) -> Ints:
+        """Semantic ID of every leaf, shape [I, L]."""
+        return np.stack([self.code[level][self.node_of(level + 1, np.arange(len(self)))] for level in range(self.levels)], axis=1)
+
+    @cached_property
+    def version(self) -> str:
+        """Eight hex digits that change when the valid IDs do."""
+        digest = hashlib.sha256(np.int64(self.width).tobytes())
+        for level in range(self.levels):
+            digest.update(self.ptr[level].tobytes() + self.code[level].tobytes())
+        digest.update(self.available.tobytes())
+        return digest.hexdigest()[:8]
+
+    def node_of(self, depth: int, leaves: Ints) -> Ints:
+        """The node at `depth` (0: the root, L: the leaf itself) above each leaf, same shape as `leaves`."""
+        return np.searchsorted(self.span[depth], leaves, side="right") - 1
+
+    def nodes(self, depth: int) -> int:
+        """Number of nodes at `depth`."""
+        return len(self.span[depth]) - 1
+
+    def child(self, level: int, node: Ints, code: Ints) -> Ints:
+        """The child of `node` (at depth `level`) along `code`; same shape. The edge must exist."""
+        return np.searchsorted(self._edges[level], node * self.width + code)
+
+    @cached_property
+    def _edges(self) -> tuple[Ints, ...]:
+        owner = [np.repeat(np.arange(len(ptr) - 1), np.diff(ptr)) for ptr in self.ptr]
+        return tuple(own * self.width + code for own, code in zip(owner, self.code, strict=True))
+
+    @cached_property
+    def _free_before(self) -> Ints:
+        return np.concatenate([[0], np.cumsum(self.available)])
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Which leaves each of N contexts may be shown: the available ones less its own exclusions.
+
+    The exclusions are kept as one sorted array, so that the number left below any node is two
+    binary searches, whatever the size of the catalogue.
+    """
+
+    trie: Trie
+    blocked: Ints  # sorted context * I + leaf
+    n: int
+
+    @classmethod
+    def of(cls, trie: Trie, offsets: Ints, leaves: Ints) -> Allowed:
+        """From ragged exclusions: context n excludes leaves[offsets[n]:offsets[n+1]]; -1 (unknown) is ignored."""
+        context = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        keep = (leaves >= 0) & trie.available[np.maximum(leaves, 0)]
+        return cls(trie, np.unique(context[keep] * len(trie) + leaves[keep]), len(offsets) - 1)
+
+    def left(self, depth: int, context: Ints, node: Ints) -> Ints:
+        """Number of allowed leaves below `node` at `depth` for `context`; broadcast shape."""
+        low, high = self.trie.span[depth][node], self.trie.span[depth][node + 1]
+        free = self.trie._free_before[high] - self.trie._free_before[low]
+        if len(self.blocked) == 0:
+            return np.broadcast_to(free, np.broadcast_shapes(np.shape(context), np.shape(node)))
+        start = context * len(self.trie)
+        return free - (np.searchsorted(self.blocked, start + high) - np.searchsorted(self.blocked, start + low))
+
+    def mask(self, level: int, context: Ints, node: Ints) -> NDArray[np.bool_]:
+        """Which codes lead from `node` (at depth `level`) to an allowed leaf; shape [..., K].
+
+        A gather over the node's own children: the cost does not depend on the catalogue.
+        """
+        shape = np.broadcast_shapes(np.shape(context), np.shape(node))
+        context, node = np.broadcast_to(context, shape).ravel(), np.broadcast_to(node, shape).ravel()
+        first, count = self.trie.ptr[level][node], self.trie.ptr[level][node + 1] - self.trie.ptr[level][node]
+        owner = np.repeat(np.arange(len(node)), count)
+        child = np.repeat(first - np.concatenate([[0], np.cumsum(count)[:-1]]), count) + np.arange(count.sum())
+        mask = np.zeros((len(node), self.trie.width), dtype=bool)
+        mask[owner, self.trie.code[level][child]] = self.left(level + 1, context[owner], child) > 0
+        return mask.reshape(*shape, self.trie.width)
+
+    def allows(self, context: Ints, leaves: Ints) -> NDArray[np.bool_]:
+        """Whether each leaf may be shown in its context; broadcast shape."""
+        return self.left(self.trie.levels, context, leaves) > 0

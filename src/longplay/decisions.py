@@ -1,0 +1,279 @@
+"""What a policy sees and says: contexts in, slates with exact log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from longplay.errors import DataError
+from longplay.lake.lake import Lake
+from longplay.lake.schema import ENGAGED, conform, empty
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """N moments at which a slate is asked for; the columns of the lake's `contexts` table.
+
+    `frame` holds one row per context: who, when, where, how many slots, what must not be shown
+    (`exclusions`) and the history the policy may look at (item ids, oldest first, all of them
+    before `history_until`). It is enough to recompute log-probabilities without the lake.
+    """
+
+    frame: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frame", conform(self.frame, "contexts"))
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @classmethod
+    def of(
+        cls,
+        users: Sequence[str],
+        time: datetime | Sequence[datetime] | pl.Series,
+        *,
+        slots: int,
+        history: Sequence[Sequence[str]] | pl.Series | None = None,
+        exclusions: Sequence[Sequence[str]] | pl.Series | None = None,
+        surface: str = "home",
+        temperature: float = 1.0,
+    ) -> Self:
+        """Contexts from plain columns: `users[N]`, one `time` or N, ragged item ids, `slots` >= 1 for all.
+
+        >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
+        >>> len(Contexts.of(["u1", "u2"], noon, slots=3))
+        2
+        """
+        if slots < 1:
+            raise DataError(f"Contexts.of: slots={slots} given, expected at least 1")
+        if not temperature > 0:
+            raise DataError(f"Contexts.of: temperature={temperature} given, expected a positive number")
+        n = len(users)
+        when = pl.Series("time", time) if not isinstance(time, datetime) else pl.Series("time", [time]).new_from_index(0, n)
+        nothing: list[list[str]] = [[]] * n
+        columns = {
+            "user_id": pl.Series(users, dtype=pl.String),
+            "time": when,
+            "history": pl.Series(nothing if history is None else history, dtype=pl.List(pl.String)),
+            "exclusions": pl.Series(nothing if exclusions is None else exclusions, dtype=pl.List(pl.String)),
+        }
+        frame = pl.DataFrame(columns).with_columns(
+            pl.format("{}@{}#{}", "user_id", pl.col("time").dt.epoch("us"), pl.int_range(pl.len())).alias("context_id"),
+            pl.lit(surface).alias("surface"),
+            pl.lit(slots, dtype=pl.Int32).alias("slots"),
+            pl.lit(temperature).alias("temperature"),
+            pl.col("time").alias("history_until"),
+        )
+        return cls(frame)
+
+    @property
+    def slots(self) -> int:
+        """Slots per slate; contexts that are decided together ask for equally many."""
+        counts = self.frame["slots"].unique()
+        if len(counts) != 1:
+            raise DataError(f"contexts: {len(counts)} different numbers of slots in one call; decide them apart")
+        return int(counts[0])
+
+    def take(self, rows: NDArray[np.integer] | Sequence[int]) -> Contexts:
+        """The contexts at these row numbers, in that order, repeats allowed."""
+        return Contexts(self.frame[np.asarray(rows)])
+
+    def at_temperature(self, temperature: float) -> Contexts:
+        """The same contexts asking for slates at another temperature (> 0)."""
+        if not temperature > 0:
+            raise DataError(f"at_temperature: {temperature} given, expected a positive number")
+        return Contexts(self.frame.with_columns(temperature=pl.lit(float(temperature))))
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Slates that were shown, one row per slate; the columns of the lake's `decisions` table."""
+
+    frame: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frame", conform(self.frame, "decisions"))
+        uneven = self.frame.filter(pl.col("slate").list.len() != pl.col("log_prob").list.len()).height
+        if uneven:
+            raise DataError(f"decisions: {uneven} slates have more or fewer log-probabilities than items; expected one per slot")
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @classmethod
+    def of(cls, contexts: Contexts, slates: pl.Series, log_prob: NDArray[np.float64], policy: str, trie_version: str | None = None) -> Self:
+        """Decisions on `contexts`: `slates` a list series of item ids, `log_prob[N, S]` natural logs."""
+        flat = pl.from_arrow(pa.ListArray.from_arrays(pa.array(np.arange(len(log_prob) + 1) * log_prob.shape[1], pa.int32()), pa.array(log_prob.ravel())))
+        frame = contexts.frame.select(
+            ("d:" + pl.col("context_id")).alias("decision_id"), "context_id", "user_id", "time", "surface", "temperature"
+        ).with_columns(slates.alias("slate"), pl.Series("log_prob", flat), pl.lit(policy).alias("policy"), pl.lit(trie_version, dtype=pl.String).alias("trie_version"))
+        return cls(frame)
+
+    @classmethod
+    def none(cls) -> Self:
+        """No decisions."""
+        return cls(empty("decisions"))
+
+    @property
+    def slates(self) -> pl.Series:
+        """The item ids shown, in draw order: a list series of length N."""
+        return self.frame["slate"]
+
+    @property
+    def log_prob(self) -> NDArray[np.float64]:
+        """Log-probability of every slot given the slots before it, shape [N, S]; slates must be equally long."""
+        return np.stack(self.frame["log_prob"].to_list()) if len(self) else np.zeros((0, 0))
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Anything that decides slates and can state the log-probability of a slate.
+
+    `history` is the number of past item ids the policy wants to see in a context (0: none).
+    """
+
+    @property
+    def name(self) -> str:
+        """`name@version`: the version changes when any probability could."""
+        ...
+
+    @property
+    def history(self) -> int: ...
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        """One slate per context, drawn with `rng`, with exact log-probabilities."""
+        ...
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
+        """Log-probability of every slot given the slots before it, shape [N, S]."""
+        ...
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """A policy that learns between decisions; a service (or the world) calls `adapt` once a day."""
+
+    def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Policy:
+        """The next version, after the catalogue became `items` and `events` arrived since the last call."""
+        ...
+
+
+class ItemIndex:
+    """Item ids <-> row numbers of a catalogue, vectorised."""
+
+    def __init__(self, item_ids: Sequence[str] | pl.Series) -> None:
+        self.ids = pl.Series("item_id", item_ids, dtype=pl.String)
+        if self.ids.n_unique() != len(self.ids):
+            raise DataError(f"catalogue: {len(self.ids) - self.ids.n_unique()} item ids occur twice; expected each once")
+        self._lookup = self.ids.to_arrow()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, ids: pl.Series) -> NDArray[np.int64]:
+        """Row number of each id, -1 where it is not in the catalogue."""
+        found = pc.index_in(ids.cast(pl.String).to_arrow(), value_set=self._lookup)
+        return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def ragged_rows(self, lists: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """A list series as (offsets[N+1], rows): list n is rows[offsets[n]:offsets[n+1]]; unknown ids are -1."""
+        lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
+        flat = lists.explode(empty_as_null=False) if lengths.sum() else pl.Series([], dtype=pl.String)
+        return np.concatenate([[0], np.cumsum(lengths)]), self.rows(flat)
+
+    def slates(self, rows: NDArray[np.integer]) -> pl.Series:
+        """Row numbers [N, S] as a list series of ids."""
+        n, slots = rows.shape
+        flat = self.ids.gather(rows.ravel()).to_arrow()
+        offsets = pa.array(np.arange(n + 1) * slots, pa.int64())
+        return pl.Series("slate", pl.from_arrow(pa.LargeListArray.from_arrays(offsets, flat.cast(pa.large_string()))))
+
+    def slate_rows(self, slates: pl.Series) -> NDArray[np.int64]:
+        """A list series of equally long slates as row numbers [N, S]; raises on an item that is not in the catalogue."""
+        offsets, rows = self.ragged_rows(slates)
+        lengths = np.unique(np.diff(offsets))
+        if len(lengths) > 1:
+            raise DataError(f"slates: lengths {lengths.tolist()} in one call, expected one length")
+        if (rows < 0).any():
+            bad = slates.explode()[int(np.flatnonzero(rows < 0)[0])]
+            raise DataError(f"slates: item {bad!r} is not in this policy's catalogue of {len(self):,} items")
+        return rows.reshape(len(slates), int(lengths[0]) if len(lengths) else 0)
+
+
+def contexts_from_log(
+    lake: Lake,
+    *,
+    slots: int,
+    history: int,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    exclude: str = "seen",
+    surface: str = "home",
+) -> Contexts:
+    """Moments at which a logged user could have been shown a slate: the first event of each active user-day.
+
+    Each context sees only events before its own time. `exclude="seen"` forbids items the user
+    already engaged with (`"creator"`: all items of creators already engaged with, `"none"`: nothing).
+
+    Args:
+        slots: slots per slate. history: most item ids of history kept.
+        start, end: moments in [start, end); default the whole view.
+        limit: at most this many, drawn by `seed` from all.
+    """
+    keys = {"seen": "item_id", "creator": "creator_id", "none": None}
+    if exclude not in keys:
+        raise DataError(f"contexts_from_log: exclude={exclude!r} given, expected one of {', '.join(keys)}")
+    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select("user_id", "item_id", "creator_id", "time")
+    moments = events.group_by("user_id", pl.col("time").dt.date().alias("day")).agg(pl.col("time").min())
+    if start is not None:
+        moments = moments.filter(pl.col("time") >= start)
+    if end is not None:
+        moments = moments.filter(pl.col("time") < end)
+    moments = moments.select("user_id", "time").sort("time", "user_id")
+    if limit is not None and moments.height > limit:
+        moments = moments[np.sort(np.random.default_rng(seed).choice(moments.height, limit, replace=False))]
+    if moments.is_empty():
+        raise DataError("contexts_from_log: no user is active in the period; widen start and end")
+    return contexts_at(lake, moments, slots=slots, history=history, exclude=exclude, surface=surface)
+
+
+def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, exclude: str = "seen", surface: str = "home") -> Contexts:
+    """Contexts at the given `moments` (columns user_id, time), each seeing only events before its time.
+
+    See `contexts_from_log` for the other arguments.
+    """
+    key = {"seen": "item_id", "creator": "creator_id", "none": None}[exclude]
+    events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    events = events.select("user_id", "item_id", "creator_id", "time")
+    numbered = moments.select("user_id", "time").with_row_index("row")
+    past = numbered.join(events.rename({"time": "then"}), on="user_id", how="inner").filter(pl.col("then") < pl.col("time"))
+    recent = past.sort("row", "then", "item_id").group_by("row", maintain_order=True).agg(pl.col("item_id").tail(max(history, 1)).alias("history"))
+    frame = numbered.join(recent, on="row", how="left")
+    if key == "item_id":
+        seen = past.group_by("row").agg(pl.col("item_id").unique().sort().alias("exclusions"))
+        frame = frame.join(seen, on="row", how="left")
+    elif key == "creator_id":
+        works = lake.items.filter(pl.col("creator_id").is_not_null()).group_by("creator_id").agg(pl.col("item_id").sort().alias("works"))
+        known = past.filter(pl.col("creator_id").is_not_null()).select("row", "creator_id").unique().join(works, on="creator_id")
+        frame = frame.join(known.sort("row", "creator_id").group_by("row").agg(pl.col("works").explode(empty_as_null=False).alias("exclusions")), on="row", how="left")
+    else:
+        frame = frame.with_columns(exclusions=pl.lit([], dtype=pl.List(pl.String)))
+    frame = frame.sort("row").with_columns(pl.col("history", "exclusions").fill_null([]))
+    if history == 0:
+        frame = frame.with_columns(history=pl.lit([], dtype=pl.List(pl.String)))
+    return Contexts.of(
+        frame["user_id"].to_list(), frame["time"], slots=slots, history=frame["history"], exclusions=frame["exclusions"], surface=surface
+    )
+
+

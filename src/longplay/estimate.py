@@ -1,0 +1,98 @@
+"""A number and how sure we are: what every evaluation returns, off-policy and on-line alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from longplay.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its standard error.
+
+    Attributes:
+        value: the estimate, in the unit of what was measured.
+        std_error: its standard error, same unit, >= 0.
+        n: independent units behind it (users, or seeds), not rows.
+        n_eff: effective number of units after weighting; `n` where nothing is weighted.
+        estimand: what the number is a number of, in words.
+
+    >>> print(Estimate(0.314, 0.0204, n=1204, n_eff=1204, estimand="return rate"))
+    0.314 ± 0.040 (95%, n=1,204)
+    """
+
+    value: float
+    std_error: float
+    n: int
+    n_eff: float
+    estimand: str
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The two-sided interval at `level` in (0, 1): Student's t with n - 1 degrees of freedom.
+
+        With one unit nothing is known of the error and the interval is infinite.
+        """
+        if not 0 < level < 1:
+            raise DataError(f"interval: level={level} given, expected a number in (0, 1), e.g. 0.95")
+        if self.n < 2:
+            return (-np.inf, np.inf)
+        half = float(stats.t.ppf(0.5 + level / 2, self.n - 1)) * self.std_error
+        return (self.value - half, self.value + half)
+
+    def __str__(self) -> str:
+        low, high = self.interval()
+        half = (high - low) / 2
+        return f"{_same_digits(self.value, half)} (95%, n={self.n:,})"
+
+    def _repr_html_(self) -> str:
+        return f"<span title='{self.estimand}'>{self}</span>"
+
+
+def clustered_mean(values: ArrayLike, clusters: ArrayLike | None = None, *, estimand: str = "mean") -> Estimate:
+    """The mean of `values[N]` with a standard error clustered by `clusters[N]` (usually the user).
+
+    Rows of one cluster may depend on each other in any way; clusters are independent. The
+    variance is the linearised one of a ratio of cluster sums, G/(G-1) sum_g e_g^2 / N^2 with
+    e_g the summed deviations of cluster g (Liang & Zeger 1986). Without clusters every row is its own.
+
+    >>> clustered_mean([1.0, 2.0, 3.0, 6.0]).value
+    3.0
+    >>> round(clustered_mean([1.0, 1.0, 3.0, 3.0], ["a", "a", "b", "b"]).std_error, 6)
+    1.0
+
+    Raises:
+        DataError: no values, lengths that differ, or a value that is not finite.
+    """
+    value_N = np.asarray(values, dtype=float)
+    if value_N.ndim != 1 or len(value_N) == 0:
+        raise DataError(f"clustered_mean: values of shape {value_N.shape} given, expected at least one value in one axis")
+    if not np.isfinite(value_N).all():
+        raise DataError(f"clustered_mean: {int((~np.isfinite(value_N)).sum())} values are null or infinite; drop immature rows first")
+    if clusters is None:
+        cluster_N, n_clusters = np.arange(len(value_N)), len(value_N)
+    else:
+        names = np.asarray(clusters)
+        if names.shape != value_N.shape:
+            raise DataError(f"clustered_mean: {value_N.shape} values but {names.shape} clusters")
+        unique, cluster_N = np.unique(names, return_inverse=True)
+        n_clusters = len(unique)
+    mean = float(value_N.mean())
+    error_C = np.bincount(cluster_N, weights=value_N - mean, minlength=n_clusters)
+    if n_clusters > 1:
+        std_error = float(np.sqrt(n_clusters / (n_clusters - 1) * np.sum(error_C**2)) / len(value_N))
+    else:
+        std_error = float("inf")
+    return Estimate(mean, std_error, n=n_clusters, n_eff=float(n_clusters), estimand=estimand)
+
+
+def _same_digits(value: float, half: float) -> str:
+    """Value and half-width with as many decimals as two significant digits of the half-width need."""
+    if not np.isfinite(half) or half <= 0:
+        return f"{value:.4g} ± {half:.2g}"
+    decimals = int(min(max(1 - np.floor(np.log10(half)), 0), 8))
+    return f"{value:.{decimals}f} ± {half:.{decimals}f}"

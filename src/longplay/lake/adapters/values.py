@@ -1,0 +1,111 @@
+"""Values as sources write them: ids, times and numbers turned into the lake's types, one row at a time."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from longplay.errors import ConfigError, DataError
+from longplay.lake.schema import TIME
+
+EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}  # microseconds per unit
+YEAR_1_US, YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # what a datetime of Python can hold
+ISO_OFFSET = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
+ISO_LOCAL = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+def ids(values: pl.Series) -> pl.Series:
+    """Ids as strings, exactly: 12345 and 12345.0 give "12345", "007" stays, an empty string is null.
+
+    >>> ids(pl.Series([9007199254740993])).to_list(), ids(pl.Series([12345.0, None])).to_list()
+    (['9007199254740993'], ['12345', None])
+    >>> ids(pl.Series(["12345.0", "007", "", "v1.0"])).to_list()
+    ['12345', '007', None, 'v1.0']
+
+    Raises:
+        DataError: the values have no exact text, such as lists, bytes, or floats too large to be whole ids.
+    """
+    if not values.dtype.is_float():
+        # pandas writes a column of integers with gaps as floats: "12345.0" is the id 12345
+        return text(values).str.replace(r"^(-?\d+)\.0+$", "$1")
+    exact = 2**24 if values.dtype == pl.Float32 else 2**53  # above it, neighbouring whole numbers share a float
+    finite = values.set(~values.is_finite().fill_null(False), None)
+    if len(large := finite.filter(finite.abs() >= exact)):
+        raise DataError(f"column {values.name!r}: {large[0]:.0f} is a {values.dtype}, which does not tell ids from {exact:,} on apart; store it as integers or text")
+    whole = finite == finite.round()
+    return finite.cast(pl.Int64).cast(pl.String).zip_with(whole.fill_null(True), finite.cast(pl.String))
+
+
+def text(values: pl.Series) -> pl.Series:
+    """Values as strings; an empty string is null.
+
+    Raises:
+        DataError: lists, structs or bytes, which have no one text.
+    """
+    if values.dtype.is_nested() or values.dtype == pl.Binary:
+        raise DataError(f"column {values.name!r}: {values.dtype} given, expected text or numbers; convert it first")
+    written = values.cast(pl.String)
+    return written.set((written == "").fill_null(False), None)
+
+
+def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Series:
+    """UTC times in microseconds; null where the value does not parse or is an hour that `time_zone` skips.
+
+    Without a `time_format`, text is ISO 8601: date, minute, second or fraction, with or without an
+    offset. A time without offset is one of `time_zone`; an hour that occurs twice is its first.
+    `time_format` is a strftime pattern, or epoch_s, epoch_ms or epoch_us for numbers.
+
+    >>> times(pl.Series(["2026-03-01T12:00:00+02:00", "2026-03-01 10:00", "soon"]), None, "UTC").dt.to_string("%H:%M").to_list()
+    ['10:00', '10:00', None]
+
+    Raises:
+        ConfigError: numbers without an epoch unit, or an epoch unit for what are not numbers.
+    """
+    zone = _zone(time_zone)
+    if isinstance(values.dtype, pl.Datetime):
+        moment = values.cast(pl.Datetime("us", values.dtype.time_zone))
+        return moment.dt.convert_time_zone("UTC") if values.dtype.time_zone else _local(moment, zone)
+    if values.dtype == pl.Date:
+        return _local(values.cast(pl.Datetime("us")), zone)
+    if time_format in EPOCHS:
+        moment_us = values.cast(pl.Float64, strict=False) * EPOCHS[time_format]  # exact to the microsecond until the year 2255
+        return moment_us.set(~moment_us.is_between(YEAR_1_US, YEAR_9999_US).fill_null(False), None).round().cast(pl.Int64).cast(TIME)
+    if values.dtype.is_numeric():
+        raise ConfigError(f"time column {values.name!r} holds numbers ({values.dtype}); say their unit with time_format = {', '.join(map(repr, EPOCHS))}")
+    if values.dtype not in (pl.String, pl.Categorical):
+        raise ConfigError(f"time column {values.name!r} is {values.dtype}; expected times, dates, text or numbers since 1970")
+    written = values.cast(pl.String).str.strip_chars()
+    if time_format is not None:
+        parsed = written.str.to_datetime(time_format, time_unit="us", strict=False)
+        return parsed if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone else _local(parsed, zone)
+    spaced = written.str.replace(r"^(\d{4}-\d\d-\d\d)[tT]", "${1} ")
+    parsed = pl.Series(values.name, [None], dtype=TIME).new_from_index(0, values.len())
+    for pattern in (*ISO_LOCAL, *ISO_OFFSET):
+        missing = parsed.is_null()
+        if not missing.any():
+            break
+        found = spaced.str.to_datetime(pattern, time_unit="us", strict=False)
+        parsed = parsed.zip_with(~missing, found.dt.convert_time_zone("UTC") if pattern in ISO_OFFSET else _local(found, zone))
+    return parsed
+
+
+def _local(naive: pl.Series, zone: str) -> pl.Series:
+    return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+
+
+def _zone(time_zone: str) -> str:
+    try:
+        pl.Series([None], dtype=pl.Datetime("us")).dt.replace_time_zone(time_zone)
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise ConfigError(f"time_zone={time_zone!r} given, expected a name such as 'UTC' or 'Europe/Berlin'") from error
+    return time_zone
+
+
+def numbers(values: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[pl.Series, pl.Series]:
+    """(numbers, which of the values are there but are no finite number of this type); those are null."""
+    given = values.replace("", None) if values.dtype == pl.String else values
+    parsed = given.cast(pl.Float64, strict=False)
+    finite = parsed.set(~parsed.is_finite().fill_null(False), None)
+    if dtype != pl.Float64:
+        finite = finite.set((finite != finite.round()).fill_null(False), None)  # slot 1.5 is no slot
+    converted = finite.cast(dtype, strict=False)
+    return converted, given.is_not_null() & converted.is_null()

@@ -1,0 +1,288 @@
+"""The lake: events, decisions, contexts and items, written once and looked at as of a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, Self
+
+import duckdb
+import polars as pl
+
+from longplay.errors import DataError
+from longplay.lake.schema import TABLES, TIME_COLUMN, conform, empty
+from longplay.lake.sift import quarantine_rows, sift
+from longplay.lake.store import FolderStore, MemoryStore, Snapshot, Store
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What `Lake.append` did: rows per table, rejected rows by reason; `already` if the batch was in."""
+
+    batch: str
+    rows: Mapping[str, int]
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    already: bool = False
+
+    def __str__(self) -> str:
+        if self.already:
+            return f"batch {self.batch}: already in the lake, nothing written"
+        rows = ", ".join(f"{count:,} {table}" for table, count in self.rows.items() if table != "quarantine")
+        bad = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items())
+        return f"batch {self.batch}: {rows or 'nothing'}" + (f"; quarantined {sum(self.rejected.values()):,} ({bad})" if bad else "")
+
+
+class Lake:
+    """The tables of docs/design.md in a folder (Delta Lake) or in memory, behind one interface.
+
+    Reading goes through a bounded view: `lake.before(t)`; the lake itself is the view before its
+    own watermark. A view never shows what happened at or after its time, nor what arrived later.
+    Of an item whose row was replaced it shows the row that held when the view was made.
+
+    >>> lake = Lake.memory()
+    >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    >>> rows = pl.DataFrame({"event_id": ["e1"], "user_id": ["u1"], "item_id": ["i1"], "kind": ["play"], "time": [noon]})
+    >>> print(lake.append("day-1", events=rows.with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))))
+    batch day-1: 1 events
+    >>> lake.before(noon).events.height
+    0
+    """
+
+    def __init__(self, store: Store, snapshot: Snapshot | None = None, until: datetime | None = None, known_at: datetime | None = None) -> None:
+        self._store = store
+        self._fixed = snapshot
+        self._until = until
+        self._known_at = known_at
+        self._cache: dict[str, tuple[int, pl.DataFrame]] = {}
+
+    @classmethod
+    def memory(cls) -> Self:
+        """An empty lake that lives as long as the object."""
+        return cls(MemoryStore())
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """The lake in `folder`; an absent or empty folder is an empty lake."""
+        return cls(FolderStore(Path(folder)))
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def before(self, t: datetime, known_at: datetime | None = None) -> Lake:
+        """The lake as it was known: rows with time < `t` that had arrived by `known_at` (default `t`).
+
+        Both are UTC datetimes. A view of a view only narrows. The view is fixed: later appends do not show.
+        """
+        t = _utc(t, "t")
+        known = t if known_at is None else _utc(known_at, "known_at")
+        if self._until is not None:
+            t = min(t, self._until)
+        if self._known_at is not None:
+            known = min(known, self._known_at)
+        return Lake(self._store, self._snapshot(), t, known)
+
+    @property
+    def watermark(self) -> datetime:
+        """Up to here the log is complete: the view's own bound, else what the last batch declared."""
+        stored = self._snapshot().watermark
+        if stored is None:
+            raise DataError("lake: it is empty, so it has no watermark; append a batch first")
+        return stored if self._until is None else min(self._until, stored)
+
+    @property
+    def key(self) -> tuple[int, int, datetime | None, datetime | None]:
+        """Identifies what this view shows, for caches."""
+        return (self._store.id, self._snapshot().seq, self._until, self._known_at)
+
+    @property
+    def events(self) -> pl.DataFrame:
+        """Visible events, oldest first; columns of `schema.TABLES["events"]`."""
+        return self._frame("events")
+
+    @property
+    def decisions(self) -> pl.DataFrame:
+        """Visible decisions, oldest first."""
+        return self._frame("decisions")
+
+    @property
+    def contexts(self) -> pl.DataFrame:
+        """Visible contexts, oldest first."""
+        return self._frame("contexts")
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """The catalogue as of the view, by item id: an item added later is not there yet."""
+        return self._frame("items")
+
+    @property
+    def quarantine(self) -> pl.DataFrame:
+        """Rows that were refused, with batch, line, reason and the row itself as JSON."""
+        return self._frame("quarantine")
+
+    @contextmanager
+    def connect(self, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A DuckDB connection in which the tables' names are views bounded like this lake."""
+        con = duckdb.connect()
+        try:
+            con.execute("set TimeZone = 'UTC'")
+            con.execute("set preserve_insertion_order = false")
+            if threads is not None:
+                con.execute(f"set threads = {int(threads)}")
+            snapshot = self._snapshot()
+            for table in TABLES:
+                snapshot.register(con, table, f"_all_{table}")
+                tests = " and ".join(f"{column} {sign} {_sql_time(bound)}" for column, sign, bound in self._bounds(table, snapshot))
+                con.execute(f"create view {table} as select * from _all_{table}{' where ' + tests if tests else ''}")
+            yield con
+        finally:
+            con.close()
+
+    def _snapshot(self) -> Snapshot:
+        return self._fixed if self._fixed is not None else self._store.snapshot()
+
+    def _bounds(self, table: str, snapshot: Snapshot) -> list[tuple[str, Literal["<", "<="], datetime]]:
+        """What every visible row satisfies, as (column, sign, bound): the one place that says what a view hides."""
+        if table not in TIME_COLUMN:
+            return []
+        bounds: list[tuple[str, Literal["<", "<="], datetime]] = []
+        until = self._until if self._until is not None else snapshot.watermark
+        if until is not None:
+            bounds.append((TIME_COLUMN[table], "<", until))
+        if self._known_at is not None:
+            # a table without arrival times cannot have been known before it happened
+            bounds.append(("ingested_at" if "ingested_at" in TABLES[table] else TIME_COLUMN[table], "<=", self._known_at))
+        return bounds
+
+    def _frame(self, table: str) -> pl.DataFrame:
+        snapshot = self._snapshot()
+        if table not in self._cache or self._cache[table][0] != snapshot.seq:
+            order = {"items": ["item_id"], "quarantine": ["batch", "line"]}.get(table, ["time", f"{table[:-1]}_id"])
+            tests = [pl.col(column) < bound if sign == "<" else pl.col(column) <= bound for column, sign, bound in self._bounds(table, snapshot)]
+            self._cache[table] = (snapshot.seq, snapshot.scan(table).filter(*tests).sort(order, maintain_order=True).collect())
+        return self._cache[table][1]
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def append(
+        self,
+        batch: str,
+        *,
+        events: pl.DataFrame | None = None,
+        decisions: pl.DataFrame | None = None,
+        contexts: pl.DataFrame | None = None,
+        items: pl.DataFrame | None = None,
+        watermark: datetime | None = None,
+        now: datetime | None = None,
+        max_bad_share: float = 0.05,
+        rejected: pl.DataFrame | None = None,
+    ) -> Appended:
+        """Write one batch: all of it or nothing, and only once per `batch` id.
+
+        Args:
+            batch: names this batch for good; a second append of the same id writes nothing.
+            events, decisions, contexts: rows to add. Events may carry a column `line`, their line in the
+                source, which the quarantine then names; without it a row's position from 1 is its line.
+            items: rows that replace those of equal item_id, except that the earliest `added_at` stays.
+            watermark: the log is complete before this time; default: just after the last event or decision.
+            now: rows later than this are refused as future; default: no such check beyond arrival time.
+            max_bad_share: the batch is refused when a larger share of its events is bad.
+            rejected: rows an adapter already set aside, in the shape of `schema.TABLES["quarantine"]`
+                without `batch`; they count as bad events.
+
+        Raises:
+            DataError: a table does not fit its schema, or too many bad rows. Nothing was written.
+        """
+        if self._until is not None:
+            raise DataError("append: this is a view made by before(); append to the lake itself")
+        if not batch:
+            raise DataError("append: batch='' given, expected a name that stays the same when the batch is retried")
+        lines = None
+        if events is not None and "line" in events.columns:
+            lines, events = events["line"], events.drop("line")
+        given = {"decisions": decisions, "contexts": contexts, "items": items}
+        frames = {table: conform(frame, table) for table, frame in given.items() if frame is not None}
+        candidates = None if events is None else conform(events, "events")
+        with self._store.writing():
+            if self._store.has(batch):
+                return Appended(batch, {}, already=True)
+            for table in ("decisions", "contexts"):
+                if table in frames:
+                    self._refuse_doubles(frames[table], table, batch)
+            refused = empty("quarantine") if rejected is None else conform(rejected.with_columns(batch=pl.lit(batch)), "quarantine")
+            if candidates is not None:
+                frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), now, lines)
+                refused = pl.concat([refused, quarantine_rows(bad, batch)]).sort("line", maintain_order=True)
+            reasons = _count_reasons(refused, frames.get("events"), max_bad_share, batch)
+            if refused.height:
+                frames["quarantine"] = refused
+            if "items" in frames:
+                frames["items"] = self._merge_items(frames["items"])
+            self._store.commit(batch, frames, self._next_watermark(frames, watermark))
+        return Appended(batch, {table: frame.height for table, frame in frames.items()}, reasons)
+
+    def _known(self, table: str, ids: pl.Series) -> pl.Series:
+        """Which of `ids`, a table's id column, the lake has already."""
+        snapshot = self._store.snapshot()
+        if snapshot.seq == 0 or ids.is_empty():
+            return ids.clear()
+        with duckdb.connect() as con:
+            snapshot.register(con, table, "stored")
+            con.register("given", ids.to_frame().to_arrow())
+            return con.sql(f"select distinct {ids.name} from given semi join stored using ({ids.name})").pl()[ids.name]
+
+    def _refuse_doubles(self, frame: pl.DataFrame, table: str, batch: str) -> None:
+        """Raise when an id is given twice or known: a doubled decision would double every slot it showed."""
+        ids = frame[f"{table[:-1]}_id"]
+        doubled = pl.concat([ids.filter(ids.is_duplicated()), self._known(table, ids)]).sort()
+        if len(doubled):
+            raise DataError(
+                f"batch {batch}: {doubled.n_unique():,} of {frame.height:,} {table} have an id that is given twice or already in the lake, first "
+                f"{doubled[0]!r}; expected every {ids.name} to be new. Nothing was written; to retry a batch, give it its first name"
+            )
+
+    def _merge_items(self, items: pl.DataFrame) -> pl.DataFrame:
+        both = pl.concat([self._store.snapshot().scan("items").collect(), items])
+        added_at = pl.col("added_at").min().over("item_id")  # a newer description must not hide the item from the past
+        return both.with_columns(added_at).unique("item_id", keep="last", maintain_order=True).sort("item_id")
+
+    def _next_watermark(self, frames: Mapping[str, pl.DataFrame], declared: datetime | None) -> datetime | None:
+        times = [self._store.snapshot().watermark]
+        if declared is not None:
+            times.append(_utc(declared, "watermark"))
+        else:
+            for table in ("events", "decisions"):
+                last = frames[table]["time"].max() if table in frames else None
+                if isinstance(last, datetime):
+                    times.append(last + timedelta(microseconds=1))
+        known = [time for time in times if time is not None]
+        return max(known) if known else None
+
+
+def _count_reasons(refused: pl.DataFrame, good: pl.DataFrame | None, max_bad_share: float, batch: str) -> dict[str, int]:
+    """Rejected rows by reason, most first; raises when they are more than the allowed share."""
+    if refused.is_empty():
+        return {}
+    counts = refused.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    reasons = dict(zip(counts["reason"], counts["len"], strict=True))
+    total = refused.height + (0 if good is None else good.height)
+    if refused.height > max_bad_share * total:
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        example = refused.row(0, named=True)
+        raise DataError(
+            f"batch {batch}: {refused.height:,} of {total:,} events are bad ({refused.height / total:.1%}; {listed}), "
+            f"allowed {max_bad_share:.1%}. First: line {example['line']}, {example['reason']}: {example['row'][:200]}. "
+            "Nothing was written; mend the source, or raise max_bad_share if this is expected"
+        )
+    return reasons
+
+
+def _utc(t: datetime, name: str) -> datetime:
+    if t.tzinfo is None:
+        raise DataError(f"{name}: {t.isoformat()} has no time zone; give UTC, e.g. datetime(..., tzinfo=UTC)")
+    return t.astimezone(UTC)
+
+
+def _sql_time(t: datetime) -> str:
+    return f"timestamptz '{t.astimezone(UTC).strftime('%Y-%m-%d %H:%M:%S.%f')}+00'"

@@ -1,0 +1,203 @@
+"""Where the tables lie: in a folder as Delta Lake, or in memory. Both answer the same four questions.
+
+A folder holds one Delta table per table of the schema and one called `commits`, with a row per
+batch: the batch id, the watermark and the version of every table after it. Only what the last row
+of `commits` names is visible, so a batch that touches several tables appears whole or not at all;
+what a killed writer left behind is rolled back by the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+import duckdb
+import polars as pl
+from deltalake import DeltaTable, write_deltalake
+
+from longplay.errors import DataError
+from longplay.lake.schema import DTYPES, TABLES, TIME, empty
+
+COMMITS = pl.Schema({"seq": pl.Int64, "batch": pl.String, "watermark": TIME} | {f"{table}_version": pl.Int64 for table in TABLES})
+COMMITS_PER_FILE = 32  # every batch reads the log of commits: rewritten as one file this often, it stays quick to read
+_STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a process
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One consistent state of all tables: Parquet files, or frames in memory."""
+
+    seq: int
+    watermark: datetime | None
+    files: Mapping[str, list[str]]
+    frames: Mapping[str, pl.DataFrame]
+
+    def register(self, con: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
+        """Make `table` of this state readable in `con` as `name`."""
+        if files := self.files.get(table):
+            # DuckDB takes `*`, `?` and `[` in a name as a pattern; FolderStore refuses such folders
+            listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+            con.execute(f"create view {name} as select * from read_parquet([{listed}])")
+        else:
+            con.register(name, self.frames.get(table, empty(table)).to_arrow())
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """`table` of this state, lazily, with the schema's columns and types."""
+        if files := self.files.get(table):
+            return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in DTYPES[table].items())
+        return self.frames.get(table, empty(table)).lazy()
+
+
+class Store(Protocol):
+    """What a lake needs of its storage; `id` tells the stores of one process apart."""
+
+    @property
+    def id(self) -> int: ...
+
+    def snapshot(self) -> Snapshot: ...
+
+    def has(self, batch: str) -> bool: ...
+
+    @contextmanager
+    def writing(self) -> Iterator[None]: ...
+
+    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None: ...
+
+
+class MemoryStore:
+    """Tables as polars frames; a batch replaces the mapping in one assignment."""
+
+    def __init__(self) -> None:
+        self.id = next(_STORE_IDS)
+        self._lock = threading.Lock()
+        self._snapshot = Snapshot(0, None, {}, {table: empty(table) for table in TABLES})
+        self._batches: set[str] = set()
+
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    def has(self, batch: str) -> bool:
+        return batch in self._batches
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with self._lock:
+            yield
+
+    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None:
+        old = self._snapshot
+        merged = dict(old.frames)
+        for table, frame in frames.items():
+            merged[table] = frame if table == "items" else pl.concat([old.frames[table], frame])
+        self._snapshot = Snapshot(old.seq + 1, watermark, {}, merged)
+        self._batches.add(batch)
+
+
+class FolderStore:
+    """Tables in Delta Lake under `path`; one writer at a time, any number of readers."""
+
+    def __init__(self, path: Path) -> None:
+        self.id = next(_STORE_IDS)
+        self._seen: tuple[tuple[str, int, int] | None, pl.DataFrame, Snapshot] | None = None
+        self.path = path.expanduser().resolve()  # a later chdir must not move the lake
+        if self.path.exists() and not self.path.is_dir():
+            raise DataError(f"lake: {self.path} is a file, expected a folder (it may be new or empty)")
+        if pattern := set("*?[") & set(str(self.path)):
+            raise DataError(f"lake: the path {self.path} holds {min(pattern)!r}, which SQL engines read as a pattern; choose a folder without *, ? and [")
+
+    def _table(self, name: str, version: int | None = None) -> DeltaTable | None:
+        uri = str(self.path / name)
+        return DeltaTable(uri, version=version) if DeltaTable.is_deltatable(uri) else None
+
+    def _state(self) -> tuple[pl.DataFrame, Snapshot]:
+        """The log of commits, oldest first, and what its last row names; read anew only when the log has grown."""
+        stamp = _newest(self.path / "commits" / "_delta_log")
+        if self._seen is None or self._seen[0] != stamp:
+            table = None if stamp is None else self._table("commits")
+            commits = pl.DataFrame(schema=COMMITS) if table is None else pl.read_parquet(_files(table), schema=COMMITS, glob=False).sort("seq")
+            self._seen = (stamp, commits, self._snapshot_of(commits))
+        return self._seen[1:]
+
+    def _snapshot_of(self, commits: pl.DataFrame) -> Snapshot:
+        if commits.is_empty():
+            return Snapshot(0, None, {}, {})
+        last = commits.row(-1, named=True)
+        files = {}
+        for table in TABLES:
+            version = last[f"{table}_version"]
+            if version >= 0 and (delta := self._table(table, version)) is not None:
+                files[table] = _files(delta)
+        return Snapshot(last["seq"], last["watermark"], files, {})
+
+    def snapshot(self) -> Snapshot:
+        return self._state()[1]
+
+    def has(self, batch: str) -> bool:
+        return batch in self._state()[0]["batch"]
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the writer's lock; it is released by the system when a writer dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path / ".writer", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None:
+        commits, _ = self._state()
+        last = commits.row(-1, named=True) if commits.height else {"seq": 0} | {f"{table}_version": -1 for table in TABLES}
+        versions = {table: last[f"{table}_version"] for table in TABLES}
+        for table, frame in frames.items():
+            if frame.is_empty():
+                continue
+            self._roll_back(table, versions[table])
+            write_deltalake(str(self.path / table), frame.to_arrow(), mode="overwrite" if table == "items" else "append")
+            written = self._table(table)
+            if written is None:
+                raise DataError(f"lake: {table} was written to {self.path / table} but cannot be opened; has another program removed it?")
+            versions[table] = written.version()
+        row = {"seq": last["seq"] + 1, "batch": batch, "watermark": watermark}
+        row |= {f"{table}_version": version for table, version in versions.items()}
+        added = pl.DataFrame([row], schema=COMMITS)
+        whole = row["seq"] % COMMITS_PER_FILE == 0
+        log = pl.concat([commits, added]) if whole else added
+        write_deltalake(str(self.path / "commits"), log.to_arrow(), mode="overwrite" if whole else "append")
+
+    def _roll_back(self, table: str, version: int) -> None:
+        """Undo what a writer that died before its commit row left in `table`."""
+        delta = self._table(table)
+        if delta is None:
+            return
+        if version < 0:
+            shutil.rmtree(self.path / table)
+        elif delta.version() != version:
+            delta.restore(version)
+
+
+def _files(delta: DeltaTable) -> list[str]:
+    """Local paths of a version's Parquet files; Delta answers with URIs, in which a space is `%20`."""
+    return sorted(unquote(uri.removeprefix("file://")) for uri in delta.file_uris())
+
+
+def _newest(log: Path) -> tuple[str, int, int] | None:
+    """Name, time of change and inode of the newest entry of a Delta log; null when there is none."""
+    if not log.is_dir():
+        return None
+    names = [name for name in os.listdir(log) if name.endswith(".json") and name[:-5].isdigit()]
+    if not names:
+        return None
+    stat = (log / max(names)).stat()
+    return max(names), stat.st_mtime_ns, stat.st_ino

@@ -1,0 +1,1 @@
+"""How the policy improves: reinforcement on early rewards, and its baselines."""

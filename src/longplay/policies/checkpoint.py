@@ -1,0 +1,44 @@
+"""Training state in one safetensors file, replaced atomically: a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, notes: dict[str, Any]) -> None:
+    """Write weights, optimizer state and `notes` (JSON) to `path`; the old file stays until the new one is whole."""
+    tensors = {f"model.{name}": value.contiguous().clone() for name, value in module.named_parameters()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value.contiguous().clone() for name, value in state.items() if isinstance(value, Tensor)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"notes": json.dumps(notes)})
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Restore what `save_checkpoint` wrote and return its notes; null where there is no file."""
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        notes = json.loads((file.metadata() or {})["notes"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            value.copy_(tensors[f"model.{name}"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+    return notes

@@ -1,0 +1,192 @@
+"""The generative recommender: a causal language model over semantic IDs, as a Policy."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from longplay.codes import Codebook, fit_codebook, item_vectors
+from longplay.decisions import Contexts, Decisions, ItemIndex
+from longplay.errors import ConfigError, DataError
+from longplay.lake.lake import Lake
+from longplay.policies.decoder import SCALES, Decoder, load_model, new_model, save_model
+from longplay.policies.plackett import plackett_luce_log_prob
+from longplay.policies.sampling import beam_slates, item_log_probs
+from longplay.policies.supervised import Progress, examples_from_log, prompts_of, train_next_items
+
+BATCH = 256  # contexts per forward pass
+STEPS = {"tiny": 600, "small": 3000}
+
+
+@dataclass(frozen=True, eq=False)
+class Generative:
+    """Semantic IDs and next-item training; slates without replacement with exact propensities.
+
+    Attributes:
+        scale: `tiny` (about 80 thousand parameters) or `small` (3.4 million); sets everything else.
+        seed: initial weights, codes and the order of training.
+        slate: slots a world or a service asks for by default.
+        exclude: what training contexts forbid: `seen` items, items of seen `creator`s, or `none`.
+        steps: training steps; default by scale.
+    """
+
+    scale: str = "tiny"
+    seed: int = 0
+    slate: int = 5
+    exclude: str = "seen"
+    steps: int | None = None
+    codebook: Codebook | None = None
+    model: PreTrainedModel | None = None
+    curve: tuple[dict[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ConfigError(f"Generative: scale={self.scale!r} given, expected one of {', '.join(SCALES)}")
+        if self.slate < 1:
+            raise ConfigError(f"Generative: slate={self.slate} given, expected at least 1 slot")
+
+    @property
+    def history(self) -> int:
+        """Items of history it reads."""
+        return SCALES[self.scale]["history"]
+
+    @cached_property
+    def name(self) -> str:
+        """`generative@` and a digest of weights and semantic IDs."""
+        decoder, _ = self._fitted()
+        digest = hashlib.sha256(decoder.trie.version.encode())
+        for key, value in decoder.model.state_dict().items():
+            digest.update(key.encode() + value.numpy().tobytes())
+        return f"generative@{digest.hexdigest()[:8]}"
+
+    @property
+    def index(self) -> ItemIndex:
+        """Item ids <-> leaves of the trie, which are the columns of `item_log_prob`."""
+        return self._fitted()[1].index
+
+    def fit(self, lake: Lake, *, progress: Progress | None = None) -> Self:
+        """Semantic IDs from the lake's items, then next-item training on its visits."""
+        return self.with_codes(lake).train(lake, progress=progress)
+
+    def with_codes(self, lake: Lake, codebook: Codebook | None = None) -> Self:
+        """The untrained policy over the lake's catalogue: codes by residual k-means, weights from `seed`."""
+        if codebook is None:
+            items = lake.items
+            index = ItemIndex(items["item_id"])
+            codebook = fit_codebook(
+                items["item_id"], item_vectors(lake, index, seed=self.seed), available=items["available"].to_numpy(), seed=self.seed
+            )
+        return replace(self, codebook=codebook, model=new_model(self.scale, codebook.levels, codebook.width, self.seed))
+
+    def train(self, lake: Lake, *, progress: Progress | None = None, checkpoint: Path | None = None, limit: int = 20_000) -> Self:
+        """Next-item training on at most `limit` visits of the lake; goes on from `checkpoint` if it exists."""
+        decoder, codebook = self._fitted()
+        trained = Decoder(copy.deepcopy(decoder.model), codebook.trie)
+        examples = examples_from_log(lake, codebook.index, history=self.history, exclude=self.exclude, limit=limit, seed=self.seed)
+        curve = train_next_items(
+            trained,
+            codebook.index,
+            examples,
+            steps=STEPS[self.scale] if self.steps is None else self.steps,
+            history=self.history,
+            seed=self.seed,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+        return replace(self, model=trained.model, curve=tuple(curve))
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        """One slate per context, drawn without replacement, with exact log-probabilities.
+
+        Raises:
+            DataError: a context allows fewer items than it has slots.
+        """
+        decoder, codebook = self._fitted()
+        slots = contexts.slots if len(contexts) else 1
+        leaves, log_p = [np.zeros((0, slots), dtype=np.int64)], [np.zeros((0, slots))]
+        for part in _parts(contexts):
+            prompts = prompts_of(decoder, codebook.index, part, self.history)
+            self._check_enough(part, prompts.allowed.left(0, np.arange(len(part)), np.zeros(len(part), dtype=np.int64)), slots)
+            draw = beam_slates(decoder, prompts, groups=1, slots=slots, rng=rng)
+            leaves.append(draw.leaves[:, 0])
+            log_p.append(draw.item_log_prob[:, 0])
+        slate_rows, item_log_prob = np.concatenate(leaves), np.concatenate(log_p)
+        return Decisions.of(
+            contexts, codebook.index.slates(slate_rows), plackett_luce_log_prob(item_log_prob), self.name, codebook.trie.version
+        )
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
+        """Log-probability of every slot given the slots before it, shape [N, S]; -inf for items that are not allowed."""
+        decoder, codebook = self._fitted()
+        rows = codebook.index.slate_rows(slates)
+        parts, start = [np.zeros((0, rows.shape[1]))], 0
+        for part in _parts(contexts):
+            chosen = rows[start : start + len(part)]
+            start += len(part)
+            with torch.inference_mode():
+                item = decoder.log_prob(prompts_of(decoder, codebook.index, part, self.history), chosen).numpy()
+            parts.append(plackett_luce_log_prob(item))
+        return np.concatenate(parts)
+
+    def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]:
+        """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it cannot be shown.
+
+        Enumerates the catalogue: meant for evaluation and small catalogues.
+        """
+        decoder, codebook = self._fitted()
+        parts = [item_log_probs(decoder, prompts_of(decoder, codebook.index, part, self.history)) for part in _parts(contexts)]
+        return np.concatenate(parts)
+
+    def with_model(self, model: PreTrainedModel) -> Self:
+        """The same policy with other weights."""
+        return replace(self, model=model)
+
+    def save(self, folder: Path) -> None:
+        """Write model (safetensors), codes and settings to `folder`."""
+        decoder, codebook = self._fitted()
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(decoder.model, folder)
+        codebook.save(folder / "codes.parquet")
+        settings = {"scale": self.scale, "seed": self.seed, "slate": self.slate, "exclude": self.exclude, "steps": self.steps}
+        (folder / "policy.json").write_text(json.dumps(settings | {"width": codebook.width, "curve": list(self.curve)}, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        settings: dict[str, Any] = json.loads((folder / "policy.json").read_text())
+        codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
+        curve = tuple(settings.pop("curve"))
+        return cls(**settings, codebook=codebook, model=load_model(folder), curve=curve)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The fitted language model under its trie."""
+        return self._fitted()[0]
+
+    def _fitted(self) -> tuple[Decoder, Codebook]:
+        if self.model is None or self.codebook is None:
+            raise DataError("Generative: it has no model yet; call .fit(lake) first")
+        return Decoder(self.model, self.codebook.trie), self.codebook
+
+    def _check_enough(self, contexts: Contexts, left_N: NDArray[np.int64], slots: int) -> None:
+        if left_N.min() < slots:
+            row = int(np.argmin(left_N))
+            raise DataError(
+                f"decide: user {contexts.frame['user_id'][row]!r} asks for {slots} slots but only {int(left_N[row])} items of the catalogue "
+                "are available and not excluded; ask for fewer slots or exclude less"
+            )
+
+
+def _parts(contexts: Contexts) -> list[Contexts]:
+    return [Contexts(contexts.frame[start : start + BATCH]) for start in range(0, len(contexts), BATCH)]

@@ -1,0 +1,115 @@
+"""Slates without replacement by stochastic beam search on the trie, and the whole distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from longplay.policies.decoder import Decoder, Prompts
+from longplay.policies.plackett import log1mexp
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """G slates of S items for each of N contexts, in draw order: leaves and log pi(item), both [N, G, S]."""
+
+    leaves: Ints
+    item_log_prob: Array
+
+
+def beam_slates(decoder: Decoder, prompts: Prompts, *, groups: int, slots: int, rng: np.random.Generator) -> Draw:
+    """Draw `groups` independent slates per context, each of `slots` distinct items.
+
+    Stochastic beam search (Kool, van Hoof & Welling 2019, arXiv 1903.06059): every partial ID
+    carries a Gumbel-perturbed log-probability, conditioned on its parent's; the `slots` largest at
+    the leaves, largest first, are a sample without replacement, ordered by the Plackett-Luce law
+    of the item distribution. Contexts must allow at least `slots` items.
+    """
+    trie, n = decoder.trie, len(prompts)
+    beams = slots
+    with torch.inference_mode():
+        encoded = decoder.start(prompts)
+        first = encoded.first_code().numpy()  # [N, K]
+        log_p = np.broadcast_to(first[:, None, None, :], (n, groups, 1, trie.width))
+        prefix = np.zeros((n, groups, 1))
+        perturbed = np.zeros((n, groups, 1))
+        node = np.zeros((n, groups, 1), dtype=np.int64)
+        columns = None
+        for level in range(trie.levels):
+            total = prefix[..., None] + log_p  # [N, G, B, K]
+            keys = _children_given_parent(total, perturbed, rng, root=level == 0)
+            flat = keys.reshape(n, groups, -1)
+            take = min(beams, flat.shape[2])
+            best = np.argpartition(-flat, take - 1, axis=2)[:, :, :take] if take < flat.shape[2] else np.broadcast_to(np.arange(take), (n, groups, take))
+            best = np.take_along_axis(best, np.argsort(-np.take_along_axis(flat, best, 2), axis=2, kind="stable"), 2)
+            perturbed = np.take_along_axis(flat, best, 2)
+            prefix = np.take_along_axis(total.reshape(n, groups, -1), best, 2)
+            beam, code = best // trie.width, best % trie.width
+            alive = np.isfinite(perturbed)
+            parent = np.take_along_axis(node, beam, 2)
+            # dead beams (fewer children than beams) follow the first one, which is alive, and keep -inf
+            parent, code = np.where(alive, parent, parent[:, :, :1]), np.where(alive, code, code[:, :, :1])
+            node = trie.child(level, parent, code)
+            if level + 1 < trie.levels:
+                if columns is not None:
+                    index = torch.from_numpy(beam)[..., None].expand(-1, -1, -1, columns.shape[3])
+                    columns = columns.gather(2, index)
+                flat_columns = None if columns is None else columns.reshape(n, groups * take, -1)
+                next_log_p, new_columns = encoded.extend(level, node.reshape(n, -1), code.reshape(n, -1), flat_columns)
+                log_p = next_log_p.numpy().reshape(n, groups, take, trie.width)
+                columns = new_columns.reshape(n, groups, take, -1)
+    return Draw(node, prefix)
+
+
+def _children_given_parent(total: Array, parent_key: Array, rng: np.random.Generator, *, root: bool) -> Array:
+    """Perturbed log-probabilities [..., B, K] of children whose maximum equals the parent's key [..., B].
+
+    At the root the maximum is free: plain Gumbel noise. Otherwise the truncated Gumbel of Kool et
+    al. (2019, appendix B.3), which is stable where keys are far apart. Impossible children stay -inf.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        key = total + rng.gumbel(size=total.shape)
+        if root:
+            return key
+        largest = key.max(axis=-1, keepdims=True)
+        excess = parent_key[..., None] - key + log1mexp(key - largest)
+        shifted = parent_key[..., None] - np.maximum(excess, 0) - np.log1p(np.exp(-np.abs(excess)))
+    return np.where(np.isneginf(key) | np.isneginf(parent_key)[..., None], -np.inf, shifted)
+
+
+def item_log_probs(decoder: Decoder, prompts: Prompts, chunk: int = 256) -> Array:
+    """log pi of every item for every context, [N, I]; -inf where not allowed. Enumerates the trie."""
+    trie, n = decoder.trie, len(prompts)
+    with torch.inference_mode():
+        encoded = decoder.start(prompts)
+        log_p = np.full((n, trie.nodes(0), trie.width), -np.inf)
+        log_p[:, 0] = encoded.first_code().numpy()
+        total = np.zeros((n, 1))
+        columns_above: torch.Tensor | None = None
+        for level in range(trie.levels):
+            owner = np.repeat(np.arange(trie.nodes(level)), np.diff(trie.ptr[level]))
+            code = trie.code[level]
+            total = total[:, owner] + log_p[:, owner, code]
+            if level + 1 == trie.levels:
+                return total
+            children = trie.nodes(level + 1)
+            last_inner = level + 2 == trie.levels
+            log_p = np.empty((n, children, trie.width))
+            columns = []
+            for start in range(0, children, chunk):
+                part = np.arange(start, min(start + chunk, children))
+                above = None if columns_above is None else columns_above[:, owner[part]]
+                wide = np.broadcast_to(part, (n, len(part)))
+                answer, new_columns = encoded.extend(level, wide, np.broadcast_to(code[part], wide.shape).copy(), above)
+                log_p[:, part] = answer.numpy()
+                if last_inner:
+                    encoded.forget(len(part))  # nothing comes below: the cache need not keep it
+                columns.append(new_columns)
+            columns_above = torch.cat(columns, dim=1)
+    raise AssertionError("a trie has at least one level")

@@ -1,0 +1,291 @@
+"""Two loggers with exact propensities: everything equally often, and what is played is shown."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.decisions import Contexts, Decisions, ItemIndex
+from longplay.errors import ConfigError, DataError
+from longplay.lake import Lake
+from longplay.lake.schema import ENGAGED
+from longplay.policies.plackett import draw_slates, plackett_luce_log_prob, repeats
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+# Below this share of mass left, 1 - sum would lose digits: the mass left is then summed item by item.
+_SUM_DIRECTLY = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Uniform:
+    """Every available item equally likely, slates without replacement.
+
+    Attributes:
+        slate: slots a world or a service asks for by default; contexts say how many they want.
+    """
+
+    slate: int = 5
+    catalogue: ItemLaw | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_slate(self.slate)
+
+    @property
+    def history(self) -> int:
+        """Past items it wants to see: none."""
+        return 0
+
+    @cached_property
+    def name(self) -> str:
+        """`uniform@` and a digest of the available catalogue."""
+        return f"uniform@{_digest(self.catalogue)}"
+
+    @property
+    def index(self) -> ItemIndex:
+        """Item ids <-> the rows of `item_log_prob`."""
+        return _fitted(self.catalogue, "Uniform").index
+
+    def fit(self, lake: Lake) -> Self:
+        """The version for the lake's catalogue."""
+        return self.adapt(lake.items, lake.events.clear())
+
+    def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Self:
+        """The version for another catalogue; events change nothing."""
+        index, available_I = _catalogue(items, self.catalogue)
+        return replace(self, catalogue=ItemLaw(index, _log_uniform(available_I), np.zeros(len(index))))
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        """One slate per context, with exact log-probabilities."""
+        return _fitted(self.catalogue, "Uniform").decide(contexts, rng, self.name)
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
+        """Log-probability of every slot given the slots before it, shape [N, S]."""
+        return _fitted(self.catalogue, "Uniform").log_prob(contexts, slates)
+
+    def item_log_prob(self, contexts: Contexts) -> Float:
+        """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it cannot be shown."""
+        return _fitted(self.catalogue, "Uniform").item_log_prob(contexts)
+
+
+@dataclass(frozen=True, eq=False)
+class Popular:
+    """p = (1 - explore) * share of plays + explore * uniform over available items; slates without replacement.
+
+    Attributes:
+        slate: slots a world or a service asks for by default; contexts say how many they want.
+        explore: share of the uniform part, in [0, 1]. Before any play the law is uniform.
+    """
+
+    slate: int = 5
+    explore: float = 0.1
+    catalogue: ItemLaw | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_slate(self.slate)
+        if not 0 <= self.explore <= 1:
+            raise ConfigError(f"Popular: explore={self.explore} given, expected a share in [0, 1], e.g. 0.1")
+
+    @property
+    def history(self) -> int:
+        """Past items it wants to see: none."""
+        return 0
+
+    @cached_property
+    def name(self) -> str:
+        """`popular@` and a digest of catalogue, counts and explore."""
+        return f"popular@{_digest(self.catalogue, f'{self.explore!r}')}"
+
+    @property
+    def index(self) -> ItemIndex:
+        """Item ids <-> the rows of `item_log_prob`."""
+        return _fitted(self.catalogue, "Popular").index
+
+    @property
+    def plays_I(self) -> Float:
+        """Engaged events counted so far, by row of `index`: with `explore`, the snapshot of this version."""
+        return _fitted(self.catalogue, "Popular").plays_I
+
+    def fit(self, lake: Lake) -> Self:
+        """The version that has seen exactly this lake: counts start from zero."""
+        return replace(self, catalogue=None).adapt(lake.items, lake.events)
+
+    def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Self:
+        """The next version: the catalogue replaced, the plays among `events` added to the counts."""
+        index, available_I = _catalogue(items, self.catalogue)
+        plays_I = np.zeros(len(index))
+        if self.catalogue is not None:
+            if index is self.catalogue.index:
+                plays_I += self.catalogue.plays_I
+            else:
+                rows = index.rows(self.catalogue.index.ids)
+                plays_I[rows[rows >= 0]] = self.catalogue.plays_I[rows >= 0]
+        engaged = events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())["item_id"]
+        rows = index.rows(engaged) if len(engaged) else np.empty(0, dtype=np.int64)
+        plays_I += np.bincount(rows[rows >= 0], minlength=len(index))
+        return replace(self, catalogue=ItemLaw(index, _log_popular(plays_I, available_I, self.explore), plays_I))
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        """One slate per context, with exact log-probabilities."""
+        return _fitted(self.catalogue, "Popular").decide(contexts, rng, self.name)
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
+        """Log-probability of every slot given the slots before it, shape [N, S]."""
+        return _fitted(self.catalogue, "Popular").log_prob(contexts, slates)
+
+    def item_log_prob(self, contexts: Contexts) -> Float:
+        """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it cannot be shown."""
+        return _fitted(self.catalogue, "Popular").item_log_prob(contexts)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemLaw:
+    """One law over a catalogue for everybody: log p at temperature 1, -inf where an item cannot be shown.
+
+    Contexts bend it: temperature divides log p, exclusions leave it and the rest is renormalised.
+    """
+
+    index: ItemIndex
+    log_p_I: Float
+    plays_I: Float
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator, name: str) -> Decisions:
+        """One slate per context under `name`, with exact log-probabilities."""
+        slots = contexts.slots if len(contexts) else 1
+        banned = self._banned(contexts)
+        self._check_enough(contexts, slots, banned)
+        slate_NS = np.empty((len(contexts), slots), dtype=np.int64)
+        for log_p_I, rows in self._by_temperature(contexts):
+            slate_NS[rows] = draw_slates(log_p_I, len(rows), slots, rng, _take(banned, rows))
+        return Decisions.of(contexts, self.index.slates(slate_NS), self._log_prob(contexts, slate_NS, banned), name)
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
+        """Log-probability of given slates, shape [N, S]; a repeat or an item that cannot be shown has -inf."""
+        if len(slates) != len(contexts):
+            raise DataError(f"log_prob: {len(contexts)} contexts but {len(slates)} slates; expected one each")
+        return self._log_prob(contexts, self.index.slate_rows(slates), self._banned(contexts))
+
+    def item_log_prob(self, contexts: Contexts) -> Float:
+        """Log-probability of every item in the first slot, shape [N, I]."""
+        answer_NI = np.empty((len(contexts), len(self.index)))
+        offsets, items = self._banned(contexts)
+        for log_p_I, rows in self._by_temperature(contexts):
+            answer_NI[rows] = log_p_I
+        answer_NI[np.repeat(np.arange(len(contexts)), np.diff(offsets)), items] = -np.inf
+        return answer_NI - np.logaddexp.reduce(answer_NI, axis=1, keepdims=True) if len(items) else answer_NI
+
+    def _log_prob(self, contexts: Contexts, slate_NS: Int, banned: tuple[Int, Int]) -> Float:
+        log_prob_NS = np.empty(slate_NS.shape)
+        for log_p_I, rows in self._by_temperature(contexts):
+            log_prob_NS[rows] = _conditional(log_p_I, slate_NS[rows], _take(banned, rows))
+        return log_prob_NS
+
+    def _by_temperature(self, contexts: Contexts) -> list[tuple[Float, Int]]:
+        """(log p of the whole catalogue at a temperature, rows of the contexts that ask for it)."""
+        temperature_N = contexts.frame["temperature"].to_numpy()
+        laws = []
+        for temperature in np.unique(temperature_N):
+            log_p_I = self.log_p_I / temperature
+            laws.append((log_p_I - np.logaddexp.reduce(log_p_I), np.flatnonzero(temperature_N == temperature)))
+        return laws
+
+    def _banned(self, contexts: Contexts) -> tuple[Int, Int]:
+        """Exclusions as (offsets[N+1], item rows), each item of the catalogue at most once per context."""
+        offsets, items = self.index.ragged_rows(contexts.frame["exclusions"])
+        owner = np.repeat(np.arange(len(contexts)), np.diff(offsets))
+        key = np.unique((owner * len(self.index) + items)[items >= 0])
+        counts_N = np.bincount(key // len(self.index), minlength=len(contexts))
+        return np.concatenate([[0], np.cumsum(counts_N)]), key % len(self.index)
+
+    def _check_enough(self, contexts: Contexts, slots: int, banned: tuple[Int, Int]) -> None:
+        possible_I = np.isfinite(self.log_p_I)
+        owner = np.repeat(np.arange(len(contexts)), np.diff(banned[0]))
+        left_N = possible_I.sum() - np.bincount(owner, weights=possible_I[banned[1]], minlength=len(contexts))
+        if len(left_N) and left_N.min() < slots:
+            row = int(np.argmin(left_N))
+            raise DataError(
+                f"decide: user {contexts.frame['user_id'][row]!r} asks for {slots} slots but only {int(left_N[row])} of {len(self.index):,} items "
+                "can be shown (available, not excluded, with some probability); ask for fewer slots, exclude less, or explore more"
+            )
+
+
+def _conditional(log_p_I: Float, slate_NS: Int, banned: tuple[Int, Int]) -> Float:
+    """Plackett-Luce log-probabilities [N, S] under one law, with exclusions."""
+    p_I = np.exp(log_p_I)
+    offsets, items = banned
+    owner = np.repeat(np.arange(len(slate_NS)), np.diff(offsets))
+    again_NS = repeats(slate_NS)
+    if len(items):
+        key = owner * len(p_I) + items  # sorted: owners ascend, items ascend within them
+        chosen_key_NS = np.arange(len(slate_NS))[:, None] * len(p_I) + slate_NS
+        again_NS |= key[np.minimum(np.searchsorted(key, chosen_key_NS), len(key) - 1)] == chosen_key_NS
+    log_p_NS = np.where(again_NS, -np.inf, log_p_I[slate_NS])
+    allowed_N = 1.0 - np.bincount(owner, weights=p_I[items], minlength=len(slate_NS))
+    rest_N = allowed_N - np.exp(log_p_NS).sum(axis=1)
+    for row in np.flatnonzero(rest_N < _SUM_DIRECTLY):
+        left_I = p_I.copy()
+        left_I[items[offsets[row] : offsets[row + 1]]] = 0.0
+        allowed_N[row] = left_I.sum()
+        left_I[slate_NS[row]] = 0.0
+        rest_N[row] = left_I.sum()
+    with np.errstate(divide="ignore"):
+        log_allowed_N = np.log(allowed_N)
+        return plackett_luce_log_prob(log_p_NS - log_allowed_N[:, None], np.log(rest_N) - log_allowed_N)
+
+
+def _take(banned: tuple[Int, Int], rows: Int) -> tuple[Int, Int]:
+    offsets, items = banned
+    if len(rows) == len(offsets) - 1:  # rows ascend, so these are all of them
+        return banned
+    counts = np.diff(offsets)[rows]
+    starts = np.repeat(offsets[rows] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+    return np.concatenate([[0], np.cumsum(counts)]), items[starts + np.arange(counts.sum())]
+
+
+def _catalogue(items: pl.DataFrame, before: ItemLaw | None) -> tuple[ItemIndex, NDArray[np.bool_]]:
+    if items.is_empty():
+        raise DataError("catalogue: 0 items given, expected at least one; append items to the lake first")
+    same = before is not None and before.index.ids.equals(items["item_id"])
+    available = items["available"] if "available" in items.columns else pl.Series([True]).new_from_index(0, items.height)
+    return (before.index if same and before is not None else ItemIndex(items["item_id"])), available.to_numpy().astype(bool)
+
+
+def _log_uniform(available_I: NDArray[np.bool_]) -> Float:
+    with np.errstate(divide="ignore"):
+        return np.log(available_I / max(int(available_I.sum()), 1))
+
+
+def _log_popular(plays_I: Float, available_I: NDArray[np.bool_], explore: float) -> Float:
+    shown_I = np.where(available_I, plays_I, 0.0)
+    if shown_I.sum() == 0:
+        return _log_uniform(available_I)
+    with np.errstate(divide="ignore"):
+        return np.log((1 - explore) * shown_I / shown_I.sum() + explore * available_I / available_I.sum())
+
+
+def _fitted(law: ItemLaw | None, kind: str) -> ItemLaw:
+    if law is None:
+        raise DataError(f"{kind}: it has no catalogue yet; call .fit(lake) or .adapt(items, events) first")
+    return law
+
+
+def _digest(law: ItemLaw | None, knobs: str = "") -> str:
+    """8 hex digits of everything the probabilities depend on."""
+    if law is None:
+        return "unfitted"
+    digest = hashlib.sha256(knobs.encode())
+    digest.update("\n".join(law.index.ids.to_list()).encode())
+    digest.update(law.plays_I.tobytes() + law.log_p_I.tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _check_slate(slate: int) -> None:
+    if slate < 1:
+        raise ConfigError(f"slate={slate} given, expected at least 1 slot")

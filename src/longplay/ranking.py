@@ -1,0 +1,153 @@
+"""Ranking measured on what happened next: hit rate, NDCG, habit-weighted NDCG, coverage, cold-start share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.decisions import Contexts, ItemIndex
+from longplay.errors import DataError
+from longplay.estimate import Estimate, clustered_mean
+
+Ints = NDArray[np.int64]
+DEPTHS = (1, 5, 10, 50)
+CHUNK = 256
+
+
+class Ranker(Protocol):
+    """Anything that scores its whole catalogue for a context: [N, I], -inf where an item cannot be shown."""
+
+    @property
+    def index(self) -> ItemIndex: ...
+
+    def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True)
+class Future:
+    """What happened after each of N contexts: the relevant items and what became of them.
+
+    Attributes:
+        contexts: the moments at which a ranking is asked for.
+        relevant: columns row (0..N-1), item_id, habit (1 where the item became a habit, else 0;
+            null where that is not known).
+    """
+
+    contexts: Contexts
+    relevant: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        if len(self.contexts) == 0 or self.relevant.is_empty():
+            raise DataError("ranking: no context or no relevant item after the cut; move the cut earlier or the end later")
+
+
+def top_items(ranker: Ranker, contexts: Contexts, k: int, progress: Callable[[int, int], None] | None = None) -> pl.DataFrame:
+    """The `k` items each context would rank first: columns row, position (from 1), item_id.
+
+    Ties are broken by item id, so that a ranking does not depend on the order of a catalogue.
+    """
+    ids = ranker.index.ids
+    by_id = np.argsort(ids.to_numpy(), kind="stable")
+    k = min(k, len(ids))
+    frames = []
+    for start in range(0, len(contexts), CHUNK):
+        part = Contexts(contexts.frame[start : start + CHUNK])
+        score = ranker.item_log_prob(part)[:, by_id]
+        order = np.argsort(-score, axis=1, kind="stable")[:, :k]
+        shown = np.isfinite(np.take_along_axis(score, order, 1))
+        row = np.broadcast_to(start + np.arange(len(part))[:, None], order.shape)
+        position = np.broadcast_to(np.arange(1, k + 1), order.shape)
+        frames.append(pl.DataFrame({"row": row[shown], "position": position[shown], "item_id": ids.gather(by_id[order[shown]])}))
+        if progress:
+            progress(min(start + CHUNK, len(contexts)), len(contexts))
+    return pl.concat(frames)
+
+
+def rank_metrics(top: pl.DataFrame, future: Future, *, depths: Sequence[int] = DEPTHS) -> dict[str, Estimate]:
+    """HR@k, NDCG@k and habit-weighted NDCG@k with user-clustered intervals.
+
+    HR@k: share of contexts with a relevant item among the first k. NDCG@k (Jarvelin & Kekalainen
+    2002): sum of gain / log2(position + 1) over the first k, divided by the best possible sum;
+    gain 1 for relevant items. Habit-weighted NDCG gives gain only to items that became habits and
+    is a mean over contexts that had at least one such item (elsewhere it is undefined).
+
+    Args:
+        top: columns row, position, item_id (see `top_items`).
+    """
+    users = future.contexts.frame["user_id"].to_numpy()
+    measures = {"NDCG": future.relevant.with_columns(gain=pl.lit(1.0))}
+    habits = future.relevant.filter(pl.col("habit") > 0).with_columns(gain=pl.col("habit").cast(pl.Float64))
+    measures["habit NDCG"] = habits
+    hits = top.join(measures["NDCG"], on=["row", "item_id"])
+    rows = future.relevant["row"].unique().sort().to_numpy()
+    answer: dict[str, Estimate] = {}
+    for k in depths:
+        hit = np.isin(rows, hits.filter(pl.col("position") <= k)["row"].unique().to_numpy()).astype(float)
+        answer[f"HR@{k}"] = clustered_mean(hit, users[rows], estimand=f"share of visits with a hit in the first {k}")
+    for name, relevant in measures.items():
+        for k in depths:
+            if relevant.is_empty():
+                continue
+            value = _ndcg(top, relevant, k)
+            answer[f"{name}@{k}"] = clustered_mean(
+                value["ndcg"].to_numpy(), users[value["row"].to_numpy()], estimand=f"{name}@{k} over visits with a relevant item"
+            )
+    return answer
+
+
+def ndcg_by_context(top: pl.DataFrame, future: Future, k: int, *, habit: bool) -> pl.DataFrame:
+    """NDCG@k (habit-weighted or not) of each context that has a relevant item: columns row, ndcg. For paired comparisons."""
+    relevant = future.relevant.filter(pl.col("habit") > 0) if habit else future.relevant
+    gain = pl.col("habit").cast(pl.Float64) if habit else pl.lit(1.0)
+    return _ndcg(top, relevant.with_columns(gain=gain), k)
+
+
+def paired_difference(top: pl.DataFrame, base: pl.DataFrame, future: Future, k: int, *, habit: bool) -> Estimate:
+    """Difference in NDCG@k between two rankings of the same contexts, clustered by user."""
+    ours = ndcg_by_context(top, future, k, habit=habit)
+    theirs = ndcg_by_context(base, future, k, habit=habit).rename({"ndcg": "base"})
+    both = ours.join(theirs, on="row").sort("row")
+    users = future.contexts.frame["user_id"].to_numpy()[both["row"].to_numpy()]
+    name = "habit NDCG" if habit else "NDCG"
+    return clustered_mean((both["ndcg"] - both["base"]).to_numpy(), users, estimand=f"difference in {name}@{k}")
+
+
+def _ndcg(top: pl.DataFrame, relevant: pl.DataFrame, k: int) -> pl.DataFrame:
+    """Columns row, ndcg for every row of `relevant` (columns row, item_id, gain)."""
+    best = (
+        relevant.sort("row", "gain", descending=[False, True])
+        .with_columns(place=pl.int_range(pl.len()).over("row"))
+        .filter(pl.col("place") < k)
+        .with_columns(ideal=pl.col("gain") / (pl.col("place") + 2).log(2))
+        .group_by("row")
+        .agg(pl.col("ideal").sum())
+    )
+    got = (
+        top.filter(pl.col("position") <= k)
+        .join(relevant, on=["row", "item_id"])
+        .with_columns(gained=pl.col("gain") / (pl.col("position") + 1).log(2))
+        .group_by("row")
+        .agg(pl.col("gained").sum())
+    )
+    return best.join(got, on="row", how="left").with_columns(ndcg=pl.col("gained").fill_null(0.0) / pl.col("ideal")).select("row", "ndcg").sort("row")
+
+
+def exposure_metrics(top: pl.DataFrame, catalogue: Sequence[str] | pl.Series, plays: Mapping[str, int], *, k: int = 10, cold: int = 10) -> dict[str, float]:
+    """What the first `k` are made of: coverage@k and cold-start share@k, both in [0, 1].
+
+    Coverage: share of the catalogue that is in at least one context's first k. Cold-start share:
+    share of those places held by items with fewer than `cold` plays in the training log.
+    """
+    first = top.filter(pl.col("position") <= k)["item_id"]
+    known = pl.Series(catalogue)
+    played = pl.DataFrame({"item_id": list(plays), "plays": list(plays.values())}, schema={"item_id": pl.String, "plays": pl.Int64})
+    counts = first.to_frame().join(played, on="item_id", how="left")["plays"].fill_null(0)
+    return {
+        f"coverage@{k}": first.unique().is_in(known.implode()).sum() / max(len(known), 1),
+        f"cold-start share@{k}": float((counts < cold).mean() or 0.0) if len(counts) else 0.0,
+    }

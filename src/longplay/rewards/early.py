@@ -1,0 +1,240 @@
+"""Early rewards: what every belief model can do, and what they all share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.belief import Belief
+from longplay.decisions import Contexts, Decisions, ItemIndex
+from longplay.errors import ConfigError, DataError, NotEstimable
+from longplay.lake.lake import Lake
+from longplay.rewards.showing import Showing, fit_showing
+from longplay.signals.outcomes import Outcomes
+from longplay.signals.signal import Signal
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@runtime_checkable
+class EarlyReward(Protocol):
+    """Beliefs about a signal's outcomes before they mature. Every method returns a new value; nothing changes in place."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def signal(self) -> Signal: ...
+
+    def fit(self, lake: Lake | None, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Self:
+        """The model with its prior estimated from the mature entries, having observed all of them."""
+        ...
+
+    def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
+        """The nightly update: same prior, item posteriors recomputed from `outcomes`."""
+        ...
+
+    def items(self, ids: pl.Series) -> Belief:
+        """The expected outcome of a new entry about each item or creator."""
+        ...
+
+    def belief(self, outcomes: Outcomes, age: int) -> Belief:
+        """The expected outcome of each entry given its own first `age` days."""
+        ...
+
+    def value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
+        """The value of showing each slot, [N, S]."""
+        ...
+
+
+class Standing(Protocol):
+    """What a model believes of every item at one moment. Row -1 stands for an unknown item: the prior."""
+
+    @property
+    def index(self) -> ItemIndex: ...
+
+    @property
+    def noise_std(self) -> float:
+        """Std of single outcomes around their item's mean."""
+        ...
+
+    def observe(self, outcomes: Outcomes, observed_N: Rows) -> Standing: ...
+
+    def items(self) -> tuple[Array, Array]:
+        """Mean and std of the expected outcome, each [I + 1], the prior last."""
+        ...
+
+    def entries(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
+        """Mean, std of the expectation, and std of the noise left, each [N]."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Early(ABC):
+    """An early reward whose own part is `_learn`; fitting, looking up and clipping are the same for all."""
+
+    signal: Signal
+    standing: Standing | None = field(default=None, repr=False)
+    showing: Showing | None = field(default=None, repr=False)
+    _catalogue: dict[int, tuple[object, Array, Array, Array]] = field(default_factory=dict, init=False, repr=False)
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def _learn(self, outcomes: Outcomes) -> Standing:
+        """The prior, from outcomes that are all mature and have a key."""
+
+    def fit(self, lake: Lake | None, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Self:
+        """The fitted model: prior from the mature entries, items' posteriors from all (immature ones by their prefix).
+
+        Args:
+            lake: where the showing model is fitted, as of `outcomes.as_of`; null: beliefs only, no `value`.
+            decisions: what was shown; default the lake's own decisions. Without any, `value` is an association.
+
+        Raises:
+            NotEstimable: no entry is mature yet. ConfigError: outcomes of another signal.
+        """
+        self._check(outcomes)
+        usable_N = outcomes.mature & outcomes.keys.is_not_null().to_numpy()
+        if not usable_N.any():
+            raise NotEstimable(
+                f"{self.name}: none of {len(outcomes):,} entries of {self.signal.label} is mature at {outcomes.as_of:%Y-%m-%d}, so there is no past to "
+                f"learn from; wait until {self.signal.window[1] + 1} days after the first entries, or shorten the window"
+            )
+        showing = None if lake is None else fit_showing(self.signal, lake, outcomes, decisions)
+        return replace(self, standing=self._learn(outcomes.where(usable_N)), showing=showing).observe(outcomes)
+
+    def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
+        """The model with item posteriors from these outcomes alone, each entry seen for min(days observed, age) days.
+
+        The prior stays. What an immature entry has already reached is not counted ahead of its time: counting
+        early only the positives would flatter every item.
+        """
+        self._check(outcomes)
+        return replace(self, standing=self._fitted().observe(outcomes, outcomes.observed(age)))
+
+    def items(self, ids: pl.Series) -> Belief:
+        """Beliefs about a *new* entry on each id (the signal's entry key), [N]; an unknown id gets the prior."""
+        standing = self._fitted()
+        row_N = standing.index.rows(ids)
+        mean_I, std_I = standing.items()
+        noise_N = np.full(len(row_N), standing.noise_std)
+        return self._finish(mean_I[row_N], std_I[row_N], noise_N, -1, pl.DataFrame({f"{self.signal.entry.of or 'user'}_id": ids}))
+
+    def belief(self, outcomes: Outcomes, age: int) -> Belief:
+        """Beliefs about each entry given its first min(age, days observed) days and its item's posterior, [N].
+
+        Meant for entries that are *not* among those observed: an entry that is has been heard twice.
+        What its prefix decides is certain (std and spread 0): a window that has closed, a threshold already
+        reached, or one that the days left cannot reach any more. `age=0` equals `items`.
+        """
+        self._check(outcomes)
+        if age < 0:
+            raise ConfigError(f"belief: age={age} given, expected days >= 0")
+        standing = self._fitted()
+        observed_N = outcomes.observed(age)
+        row_N = standing.index.rows(outcomes.keys)
+        mean_N, std_N, noise_N = standing.entries(row_N, outcomes, observed_N)
+        keys = outcomes.frame.select("user_id", f"{self.signal.entry.of or 'user'}_id", "time") if self.signal.entry.of else outcomes.frame.select("user_id", "time")
+        open_belief = self._finish(mean_N, std_N, noise_N, age, keys)
+        certain_N = decided(outcomes, observed_N)
+        known_N = ~np.isnan(certain_N)
+        return replace(
+            open_belief,
+            mean=np.where(known_N, certain_N, open_belief.mean),
+            std=np.where(known_N, 0.0, open_belief.std),
+            spread=np.where(known_N, 0.0, open_belief.spread),
+        )
+
+    @property
+    def association(self) -> bool:
+        """True where `value` is an association, not an effect: the lake logged no decisions."""
+        return self._shown().association
+
+    def value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
+        """The value of showing each slot (METHODS 1), [N, S]; see `rewards.showing`.
+
+        Args:
+            slates: list series of item ids, equally long. lake: where familiarity is looked up, strictly before each context's time.
+        """
+        showing = self._shown()
+        index = showing.index(lake)
+        known = self._catalogue.get(id(index))
+        if known is None:  # kept with the index, so that its id is not used again
+            belief = self.items(index.key_ids_I)
+            prior = self.items(pl.Series([None], dtype=pl.String))
+            mean_I, std_I, spread_I = (np.append(a, b) for a, b in ((belief.mean, prior.mean), (belief.std, prior.std), (belief.spread, prior.spread)))
+            self._catalogue.clear()
+            known = self._catalogue[id(index)] = (index, mean_I, std_I, spread_I)
+        _, mean_I, std_I, spread_I = known
+        row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, index)
+        mean_NS, std_NS, spread_NS = mean_I[row_NS], std_I[row_NS], spread_I[row_NS]
+        value_std_NS = np.abs(gain_NS) * std_NS
+        outcome_var_NS = chance_NS * (spread_NS**2 + mean_NS**2) - (chance_NS * mean_NS) ** 2
+        most = most_possible(self.signal)
+        worst_NS = np.where(gain_NS < 0, gain_NS * most, 0.0) if np.isfinite(most) else np.where(gain_NS < 0, -np.inf, 0.0)
+        best_NS = np.where(gain_NS > 0, gain_NS * most, 0.0) if np.isfinite(most) else np.where(gain_NS > 0, np.inf, 0.0)
+        return Belief(
+            mean=gain_NS * mean_NS,
+            std=value_std_NS,
+            spread=np.maximum(np.sqrt(np.maximum(outcome_var_NS, 0.0)), value_std_NS),
+            age=-1,
+            signal=self.signal.label,
+            minimum=worst_NS,
+            maximum=best_NS,
+        )
+
+    def _finish(self, mean_N: Array, std_N: Array, noise_N: Array, age: int, keys: pl.DataFrame) -> Belief:
+        most = most_possible(self.signal)
+        mean_N = np.clip(mean_N, 0.0, most)
+        spread_N = np.maximum(np.sqrt(mean_N * (1 - mean_N)), std_N) if self.signal.binary else np.sqrt(std_N**2 + noise_N**2)
+        return Belief(mean_N, std_N, spread_N, age, self.signal.label, 0.0, keys, maximum=most)
+
+    def _check(self, outcomes: Outcomes) -> None:
+        if outcomes.signal.version != self.signal.version:
+            raise ConfigError(f"{self.name}: outcomes of {outcomes.signal.label} given to a model of {self.signal.label}; compute {self.signal.name}.outcomes(lake)")
+
+    def _fitted(self) -> Standing:
+        if self.standing is None:
+            raise DataError(f"{self.name}: not fitted; call fit(lake, outcomes) first and use what it returns")
+        return self.standing
+
+    def _shown(self) -> Showing:
+        self._fitted()
+        if self.showing is None:
+            raise DataError(f"{self.name}: fitted without a lake, so there is no model of showing; call fit(lake, outcomes)")
+        return self.showing
+
+
+def most_possible(signal: Signal) -> float:
+    """The largest value the outcome can take: 1, the days of the window, or infinity."""
+    return 1.0 if signal.binary else float(signal.days) if signal.measure.counts_days else np.inf
+
+
+def prefix_hits(outcomes: Outcomes, observed_N: Rows) -> tuple[Rows, Rows, Array]:
+    """Row, day of the window and amount of every hit within the entries' observed days.
+
+    The day in progress at `as_of` may have hits already; it has not closed, so it does not count.
+    """
+    row, day, amount = outcomes.hits
+    keep = day < observed_N[row]
+    return row[keep], day[keep], amount[keep]
+
+
+def decided(outcomes: Outcomes, observed_N: Rows) -> Array:
+    """The outcome of each entry where its observed days decide it, else NaN; shape [N]."""
+    signal = outcomes.signal
+    row, _, amount = prefix_hits(outcomes, observed_N)
+    total_N = np.bincount(row, weights=amount, minlength=len(outcomes))
+    left_N = signal.days - observed_N
+    if signal.threshold is None:
+        return np.where(left_N == 0, total_N, np.nan)
+    reached_N = total_N >= signal.threshold - 1e-9
+    hopeless_N = (total_N + left_N < signal.threshold - 1e-9) if signal.measure.counts_days else left_N == 0
+    return np.where(reached_N, 1.0, np.where(hopeless_N, 0.0, np.nan))

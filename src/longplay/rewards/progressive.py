@@ -1,0 +1,129 @@
+"""Progressive feedback: every day of an entry's trace sharpens the belief about its item and about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+
+from longplay.decisions import ItemIndex
+from longplay.rewards.early import Array, Early, Rows, prefix_hits
+from longplay.rewards.gaussian import Prior, chunks, estimate_prior, expected_outcomes, own_prefix, summarise
+from longplay.signals.outcomes import Outcomes
+from longplay.signals.signal import Signal
+
+
+@dataclass(frozen=True, eq=False)
+class ProgressiveReward(Early):
+    """Gaussian progressive belief (Maystre, Russo & Zhao, arXiv 2307.09943 and 2501.07761).
+
+    The trace of an entry is its daily amounts over the window; a signal with a threshold appends the
+    outcome itself as one more coordinate, seen when the window closes, and is judged by that coordinate.
+    Item means vary as N(mu, Sigma), entries around them as N(0, V), all estimated from past items.
+    """
+
+    name: ClassVar[str] = "progressive"
+
+    def _learn(self, outcomes: Outcomes) -> GaussianStanding:
+        index, row_N = by_key(outcomes)
+        trace_NC = _trace(outcomes, outcomes.observed())
+        member_IN = sparse.csr_matrix((np.ones(len(row_N)), (row_N, np.arange(len(row_N)))), shape=(len(index), len(row_N)))
+        target_C, unit_C = np.ones(trace_NC.shape[1]), np.ones(trace_NC.shape[1])
+        unit_C[: self.signal.days] = max(float(outcomes.hits[2].mean()) if len(outcomes.hits[2]) else 0.0, 1e-6)
+        if self.signal.binary:
+            target_C[:-1] = 0.0
+        prior = estimate_prior(
+            np.bincount(row_N, minlength=len(index)).astype(float),
+            np.asarray((member_IN @ trace_NC).toarray(), dtype=float),
+            np.asarray((trace_NC.T @ trace_NC).toarray(), dtype=float),
+            target_C,
+            unit_C,
+        )
+        empty = np.zeros((0, trace_NC.shape[1]))
+        return GaussianStanding(self.signal, prior, ItemIndex([]), empty, empty, np.array([prior.outcome[0]]), np.array([prior.outcome[1]]))
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianStanding:
+    """Items' posteriors: count_IC, white_IC as in `gaussian.summarise`; mean and std [I + 1], the prior last."""
+
+    signal: Signal
+    prior: Prior
+    index: ItemIndex
+    count_IC: Array
+    white_IC: Array
+    mean_I: Array
+    std_I: Array
+
+    @property
+    def noise_std(self) -> float:
+        return self.prior.outcome[2]
+
+    def items(self) -> tuple[Array, Array]:
+        return self.mean_I, self.std_I
+
+    def observe(self, outcomes: Outcomes, observed_N: Rows) -> GaussianStanding:
+        index, row_N = by_key(outcomes)
+        length_N, coordinates = self._lengths(observed_N), len(self.prior.mu_C)
+        heard_N = row_N >= 0
+        group_ids, group_N = np.unique(row_N[heard_N] * (coordinates + 1) + length_N[heard_N], return_inverse=True)
+        row_G, length_G = np.divmod(group_ids, coordinates + 1)
+        trace_NC = _trace(outcomes, observed_N)[np.flatnonzero(heard_N)]
+        member_GN = sparse.csr_matrix((np.ones(len(group_N)), (group_N, np.arange(len(group_N)))), shape=(len(group_ids), len(group_N)))
+        sum_GC, n_G = (member_GN @ trace_NC).tocsr(), np.bincount(group_N, minlength=len(group_ids)).astype(float)
+        count_IC, white_IC = np.zeros((len(index), coordinates)), np.zeros((len(index), coordinates))
+        starts_I = np.searchsorted(row_G, np.arange(len(index) + 1))
+        for items in chunks(len(index), coordinates * max(int(np.ceil(len(group_ids) / max(len(index), 1))), 1)):
+            groups = slice(starts_I[items.start], starts_I[items.stop])
+            count_IC[items], white_IC[items] = summarise(
+                self.prior, sum_GC[groups].toarray(), n_G[groups], length_G[groups], starts_I[items] - starts_I[items.start]
+            )
+        mean_I, std_I = expected_outcomes(self.prior, count_IC, white_IC)
+        prior_mean, prior_std, _ = self.prior.outcome
+        return replace(
+            self, index=index, count_IC=count_IC, white_IC=white_IC, mean_I=np.append(mean_I, prior_mean), std_I=np.append(std_I, prior_std)
+        )
+
+    def entries(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
+        coordinates = len(self.prior.mu_C)
+        length_N = self._lengths(observed_N)
+        trace_NC = _trace(outcomes, observed_N)
+        count_IC = np.vstack([self.count_IC, np.zeros((1, coordinates))])
+        white_IC = np.vstack([self.white_IC, np.zeros((1, coordinates))])
+        group_ids, group_N = np.unique((row_N + 1) * (coordinates + 1) + length_N, return_inverse=True)
+        row_G, length_G = np.divmod(group_ids, coordinates + 1)
+        order = np.argsort(group_N, kind="stable")
+        mean_N, std_N, noise_N = (np.empty(len(row_N)) for _ in range(3))
+        for part in chunks(len(order), coordinates + self.prior.loading_CR.shape[1] ** 2):
+            rows = order[part]
+            first, last = (group_N[rows[0]], group_N[rows[-1]]) if len(rows) else (0, -1)
+            groups = slice(first, last + 1)
+            mean_N[rows], std_N[rows], noise_N[rows] = own_prefix(
+                self.prior, count_IC[row_G[groups] - 1], white_IC[row_G[groups] - 1], group_N[rows] - first, trace_NC[rows].toarray(), length_G[groups]
+            )
+        return mean_N, std_N, noise_N
+
+    def _lengths(self, observed_N: Rows) -> Rows:
+        """Coordinates seen: the days observed, and everything (the indicator too) once the window has closed."""
+        return np.where(observed_N >= self.signal.days, len(self.prior.mu_C), observed_N)
+
+
+def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Rows]:
+    """The distinct keys of the entries, sorted, and each entry's row among them (-1 where it has none)."""
+    index = ItemIndex(outcomes.keys.drop_nulls().unique().sort())
+    row_N = index.rows(outcomes.keys) if len(outcomes) else np.zeros(0, dtype=np.int64)
+    return index, np.where(outcomes.keys.is_null().to_numpy(), -1, row_N) if len(outcomes) else row_N
+
+
+def _trace(outcomes: Outcomes, observed_N: Rows) -> sparse.csr_matrix:
+    """Daily amounts within the observed days, sparse [N, C]; with a threshold, last the indicator of closed windows."""
+    signal = outcomes.signal
+    row, day, amount = prefix_hits(outcomes, observed_N)
+    if signal.threshold is None:
+        return sparse.csr_matrix((amount, (row, day)), shape=(len(outcomes), signal.days))
+    total_N = np.bincount(row, weights=amount, minlength=len(outcomes))
+    positive = np.flatnonzero((observed_N >= signal.days) & (total_N >= signal.threshold - 1e-9))
+    row, day = np.concatenate([row, positive]), np.concatenate([day, np.full(len(positive), signal.days)])
+    return sparse.csr_matrix((np.concatenate([amount, np.ones(len(positive))]), (row, day)), shape=(len(outcomes), signal.days + 1))

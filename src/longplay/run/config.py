@@ -1,0 +1,190 @@
+"""`run.toml`, typed and strict: an unknown key is an error with its path."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from longplay.errors import ConfigError
+from longplay.signals import Signal
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Table(BaseModel):
+    """One table of run.toml: unknown keys are refused, nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Run(Table):
+    """Where results go and what makes them repeatable."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    folder: str | None = None  # default runs/<name>, relative to where the command is run
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Positive = 1  # one thread makes results bit-equal, and is often faster for small models
+
+
+class Ingest(Table):
+    """A log of your own: `format = "table"` with a column mapping, or a named adapter."""
+
+    format: Literal["table", "retail"] = "table"
+    path: str  # relative to the run.toml
+    columns: dict[str, str] = {}
+    constants: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    time_format: str | None = None
+    time_zone: str = "UTC"
+    max_bad_share: Share = 0.05
+    closed_through: date | None = None  # the last day that counts as complete; default: the moment of the last event
+
+
+class Simulate(Table):
+    """A log from the simulated world, shown slates by a stochastic popular policy."""
+
+    users: Positive = 2_000
+    items: Positive = 600
+    days: Positive = 84
+    slate: Positive = 5
+    explore: Share = 0.2
+
+
+class Split(Table):
+    """Training sees only what happened before `train_until`; ranking is judged on visits from then on, before `evaluate_until`."""
+
+    train_until: date
+    evaluate_until: date
+
+
+class RewardTable(Table):
+    """Which signals pay, how much, and how careful."""
+
+    objectives: dict[str, float]
+    model: Literal["progressive", "auto_surrogate", "day_two", "matured_only"] = "progressive"
+    caution: Annotated[float, Field(ge=0)] = 1.0
+    age: Positive = 14  # days of an entry's window at which early beliefs are judged
+
+
+class Codes(Table):
+    """Semantic IDs."""
+
+    levels: Positive = 3
+    width: Positive | None = None  # codes per level; default by catalogue size
+
+
+class Train(Table):
+    """Next-item training."""
+
+    scale: Literal["tiny", "small"] = "tiny"
+    steps: Positive = 600
+    exclude: Literal["seen", "creator", "none"] = "seen"
+    visits: Positive = 20_000
+
+
+class Reinforce(Table):
+    """Leave-one-out policy gradient on the cautious value of showing."""
+
+    steps: Annotated[int, Field(ge=0)] = 150
+    kl: Annotated[float, Field(ge=0)] = 0.3
+    lr: Annotated[float, Field(ge=0)] = 1e-3
+    contexts: Positive = 32
+    group: Annotated[int, Field(ge=2)] = 8
+    slots: Positive = 5
+
+
+class Evaluate(Table):
+    """Ranking on the future part of the log."""
+
+    visits: Positive = 3_000  # at most this many, drawn by the run's seed
+    true_value_users: Positive = 500  # simulated logs only: users whose slates are valued by the world
+
+
+class RunConfig(Table):
+    """The whole of run.toml; see examples/retail.toml."""
+
+    run: Run
+    ingest: Ingest | None = None
+    simulate: Simulate | None = None
+    split: Split
+    signals: dict[str, dict[str, Any]]
+    reward: RewardTable
+    codes: Codes = Codes()
+    train: Train = Train()
+    reinforce: Reinforce = Reinforce()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if (self.ingest is None) == (self.simulate is None):
+            raise ValueError("give exactly one of [ingest] (your own log) and [simulate] (the simulated world)")
+        if self.split.train_until >= self.split.evaluate_until:
+            raise ValueError(f"split: train_until={self.split.train_until} must come before evaluate_until={self.split.evaluate_until}")
+        for name in self.reward.objectives:
+            if name not in self.signals:
+                close = difflib.get_close_matches(name, self.signals, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ValueError(f"reward.objectives.{name}: no [signals.{name}] is declared{hint}")
+        return self
+
+    def declared(self) -> dict[str, Signal]:
+        """The signals, in the order of the file."""
+        return {name: Signal.from_mapping(name, table) for name, table in self.signals.items()}
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read and check a run.toml.
+
+    Raises:
+        ConfigError: no such file, not TOML, or a key that is unknown, missing or out of range, with its path.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a run.toml, e.g. examples/retail.toml") from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, where: str) -> RunConfig:
+    """`load_config` from text; `where` names it in errors."""
+    try:
+        config = RunConfig.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not TOML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from error
+    config.declared()
+    return config
+
+
+def midnight(day: date) -> datetime:
+    """The UTC midnight at which `day` begins."""
+    return datetime.combine(day, time(), UTC)
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic error as: path, what was given, what was expected."""
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parent: Any = RunConfig
+        for part in problem["loc"][:-1]:
+            parent = _table_of(parent.model_fields[part].annotation)
+        known = list(parent.model_fields)
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
+        return f"{path}: unknown key" + (f"; did you mean {close[0]!r}?" if close else f"; expected some of {', '.join(known)}")
+    if problem["type"] == "missing":
+        return f"{path}: missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path}: {problem['input']!r} given; {message}" if path else message
+
+
+def _table_of(annotation: Any) -> Any:
+    """The table class in an annotation such as `Ingest | None`."""
+    options = getattr(annotation, "__args__", None) or (annotation,)
+    return next(option for option in options if isinstance(option, type) and issubclass(option, Table))

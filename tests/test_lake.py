@@ -1,0 +1,376 @@
+"""The lake: whole batches only, once each, and never a look ahead."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from deltalake import write_deltalake
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+import longplay.lake
+from longplay.errors import DataError
+from longplay.lake import Lake
+from longplay.lake.schema import DTYPES, TABLES, conform
+
+SOURCE = Path(longplay.lake.__file__).parents[2]
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def at(minute: int) -> datetime:
+    return START + timedelta(minutes=minute)
+
+
+def plays(*minutes: int, name: str = "e", **more: object) -> pl.DataFrame:
+    frame = pl.DataFrame({"time": [at(minute) for minute in minutes]}, schema={"time": pl.Datetime("us", "UTC")})
+    return frame.with_columns(event_id=pl.format(name + "{}", pl.int_range(pl.len())), user_id=pl.lit("u1"), kind=pl.lit("play")).with_columns(
+        pl.lit(value).alias(column) for column, value in more.items()
+    )
+
+
+def tables(name: str, minute: int = 0) -> dict[str, Any]:
+    """A batch that writes every table: 3 events, 2 contexts, 2 decisions and 1 item of its own."""
+    two = pl.DataFrame({"context_id": [f"{name}-0", f"{name}-1"], "user_id": ["u1", "u2"], "time": [at(minute)] * 2, "surface": ["home"] * 2})
+    nothing = pl.lit([], dtype=pl.List(pl.String))
+    contexts = two.with_columns(slots=pl.lit(1), exclusions=nothing, history=nothing, history_until=pl.col("time"))
+    shown = pl.lit(["i"], dtype=pl.List(pl.String)), pl.lit([0.0], dtype=pl.List(pl.Float64))
+    decisions = two.with_columns(decision_id=pl.col("context_id"), slate=shown[0], log_prob=shown[1], policy=pl.lit("p@1"))
+    items = pl.DataFrame({"item_id": [name], "added_at": [at(minute)]})
+    return {"events": plays(minute, minute, minute, name=f"{name}-"), "contexts": contexts, "decisions": decisions, "items": items}
+
+
+@pytest.fixture(params=["memory", "folder"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    return Lake.memory() if request.param == "memory" else Lake.open(tmp_path / "a lake's folder")
+
+
+# -- looking -------------------------------------------------------------------------------------
+
+
+def test_a_view_hides_what_happened_at_or_after_its_time(lake: Lake) -> None:
+    lake.append("b", events=plays(1, 2, 3))
+    assert lake.before(at(3)).events["time"].to_list() == [at(1), at(2)]
+    assert lake.events.height == 3
+    assert lake.watermark == at(3) + timedelta(microseconds=1)
+
+
+def test_a_view_hides_what_had_not_arrived_yet(lake: Lake) -> None:
+    lake.append("b", events=plays(1, 2).with_columns(ingested_at=pl.Series([at(1), at(60)])))
+    assert lake.before(at(10)).events["event_id"].to_list() == ["e0"]
+    assert lake.before(at(10), known_at=at(60)).events["event_id"].to_list() == ["e0", "e1"]
+    assert lake.before(at(100), known_at=at(1)).events["event_id"].to_list() == ["e0"]
+
+
+def test_a_context_is_not_known_before_it_happened(lake: Lake) -> None:
+    lake.append("b", **tables("b", minute=5))
+    assert lake.before(at(10), known_at=at(4)).contexts.is_empty()
+    assert lake.before(at(10), known_at=at(4)).items.is_empty()
+    assert lake.before(at(10), known_at=at(5)).contexts.height == 2
+
+
+def test_a_view_of_a_view_only_narrows(lake: Lake) -> None:
+    lake.append("b", events=plays(1, 2, 3))
+    view = lake.before(at(2))
+    assert view.before(at(9)).events.height == 1
+    assert view.before(at(9)).watermark == at(2)
+    assert view.before(at(1)).events.is_empty()
+
+
+def test_a_view_stays_as_it_was_while_the_lake_grows(lake: Lake) -> None:
+    lake.append("a", **tables("a", minute=1))
+    view = lake.before(at(100))
+    key, seen = view.key, {table: getattr(view, table) for table in TABLES}
+    lake.append("b", **tables("b", minute=2))
+    assert view.key == key != lake.before(at(100)).key
+    fresh = lake.before(at(100))
+    for table, frame in seen.items():
+        assert_frame_equal(getattr(view, table), frame)
+        if table != "quarantine":
+            assert getattr(fresh, table).height == 2 * frame.height
+
+
+def test_sql_sees_the_same_rows_as_the_frames(lake: Lake) -> None:
+    lake.append("a", **tables("a", minute=1))
+    lake.append("b", **tables("b", minute=5))
+    view = lake.before(at(5))
+    with view.connect(threads=1) as con:
+        for table in TABLES:
+            assert con.sql(f"select count(*) from {table}").fetchall() == [(getattr(view, table).height,)]
+    assert view.events.height == 3
+
+
+def test_two_lakes_never_share_a_key() -> None:
+    keys = set()
+    for _ in range(50):  # a dead lake's address is given to the next one, so id() would repeat
+        keys.add(Lake.memory().key)
+    assert len(keys) == 50
+
+
+def test_an_empty_lake_has_empty_tables_and_no_watermark(lake: Lake) -> None:
+    for table in TABLES:
+        assert getattr(lake, table).schema == DTYPES[table]
+        assert getattr(lake, table).is_empty()
+    with pytest.raises(DataError, match="append a batch first"):
+        _ = lake.watermark
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=25),
+    later=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=10),
+    t=st.integers(0, 35),
+    known=st.integers(0, 60),
+)
+def test_a_view_is_a_plain_filter_and_nothing_outside_it_can_change_it(
+    rows: list[tuple[int, int]], later: list[tuple[int, int]], t: int, known: int
+) -> None:
+    def batch(name: str, pairs: list[tuple[int, int]]) -> pl.DataFrame:
+        arrived = pl.Series("ingested_at", [at(minute + delay) for minute, delay in pairs], dtype=pl.Datetime("us", "UTC"))
+        return plays(*(minute for minute, _ in pairs), name=name).with_columns(arrived)
+
+    lake = Lake.memory()
+    lake.append("first", events=batch("e", rows), watermark=at(100))
+    expected = {f"e{i}" for i, (minute, delay) in enumerate(rows) if minute < t and minute + delay <= known}
+    seen = lake.before(at(t), known_at=at(known)).events
+    assert set(seen["event_id"]) == expected
+    assert seen["time"].is_sorted()
+    outside = [(minute, delay) for minute, delay in later if minute >= t or minute + delay > known]
+    lake.append("later", events=batch("l", outside))
+    assert_frame_equal(lake.before(at(t), known_at=at(known)).events, seen)
+
+
+@settings(max_examples=8, deadline=None)
+@given(batches=st.lists(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["play", "bogus"])), max_size=6), min_size=1, max_size=3))
+def test_memory_and_folder_lakes_hold_equal_tables(batches: list[list[tuple[int, str]]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    lakes = Lake.memory(), Lake.open(tmp_path_factory.mktemp("lake"))
+    for lake in lakes:
+        for i, rows in enumerate(batches):
+            given = tables(f"b{i}", minute=i)
+            odd = plays(*(minute for minute, _ in rows), name=f"x{i}-").with_columns(kind=pl.Series([kind for _, kind in rows], dtype=pl.String))
+            given["events"] = pl.concat([given["events"], odd], how="diagonal")
+            lake.append(f"batch-{i}", **given, max_bad_share=1.0)
+    for table in TABLES:
+        assert_frame_equal(getattr(lakes[0], table), getattr(lakes[1], table))
+    assert lakes[0].watermark == lakes[1].watermark
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_written_once_however_often_it_is_sent(lake: Lake) -> None:
+    assert lake.append("b", **tables("b")).rows["events"] == 3
+    again = lake.append("b", **tables("b"))
+    assert again.already and "already in the lake" in str(again)
+    assert [getattr(lake, table).height for table in ("events", "decisions", "contexts", "items")] == [3, 2, 2, 1]
+
+
+def test_an_event_that_comes_again_in_another_batch_is_quarantined(lake: Lake) -> None:
+    lake.append("a", events=plays(*range(30)))
+    assert lake.append("b", events=plays(*range(30, 69), name="n").vstack(plays(5))).rejected == {"duplicate id": 1}
+    assert lake.events.height == 69
+    assert lake.quarantine.select("batch", "line", "reason").row(0) == ("b", 40, "duplicate id")
+
+
+def test_a_decision_that_comes_again_refuses_the_batch(lake: Lake) -> None:
+    lake.append("a", **tables("a"))
+    with pytest.raises(DataError, match="2 of 2 decisions have an id that is given twice or already in the lake, first 'a-0'"):
+        lake.append("b", decisions=tables("a")["decisions"])
+    twice = pl.concat([tables("c")["contexts"]] * 2)
+    with pytest.raises(DataError, match="2 of 4 contexts"):
+        lake.append("c", contexts=twice)
+    assert lake.decisions.height == 2
+
+
+def test_a_refused_batch_leaves_no_trace_and_may_be_mended(lake: Lake) -> None:
+    lake.append("a", **tables("a", minute=1))
+    before = {table: getattr(lake, table) for table in TABLES}
+    bad = tables("b", minute=2)
+    bad["events"] = bad["events"].with_columns(user_id=pl.Series(["u", None, ""]))
+    key = lake.key
+    with pytest.raises(DataError, match=r"2 of 3 events are bad \(66.7%; 2 missing user\), allowed 5.0%. First: line 2, missing user.*Nothing was"):
+        lake.append("b", **bad)
+    assert lake.key == key
+    for table, frame in before.items():
+        assert_frame_equal(getattr(lake, table), frame)
+    assert not lake.append("b", **tables("b", minute=2)).already
+    assert lake.events.height == 6
+
+
+def test_each_kind_of_bad_row_is_named_with_its_line(lake: Lake) -> None:
+    rows = pl.DataFrame(
+        {
+            "event_id": ["ok", None, "a", "b", "c", "d", "e", "f", "g", "ok", "h", "h", ""],
+            "user_id": ["u", "u", None, "u", "u", "u", "u", "u", "u", "u", "u", "u", "u"],
+            "kind": ["play"] * 7 + ["bogus"] + ["play"] * 2 + ["bogus", "play", "play"],
+            "origin": ["organic"] * 8 + ["tv"] + ["organic"] * 4,
+            "seconds": [1.0, 1.0, 1.0, 1.0, 1.0, -1.0, float("inf")] + [None] * 6,
+            "time": [at(1), at(1), at(1), None, at(99), *[at(1)] * 8],
+        }
+    )
+    lake.append("b", events=rows, now=at(50), max_bad_share=1.0)
+    reasons = dict(lake.quarantine.select("line", "reason").iter_rows())
+    assert reasons == {
+        2: "missing event id",
+        3: "missing user",
+        4: "unparsable time",
+        5: "future time",
+        6: "negative seconds",
+        7: "seconds not finite",
+        8: "unknown kind",
+        9: "unknown origin",
+        10: "duplicate id",
+        11: "unknown kind",  # and the good row of the same id stays
+        13: "missing event id",
+    }
+    assert lake.events["event_id"].to_list() == ["h", "ok"]
+    assert '"user_id":null' in lake.quarantine["row"][1]
+
+
+def test_quarantine_names_the_lines_of_the_source_when_the_events_carry_them(lake: Lake) -> None:
+    events = plays(1, 2).with_columns(user_id=pl.Series(["u", None]), line=pl.Series([7, 9]))
+    set_aside = pl.DataFrame({"line": [8], "reason": ["unparsable seconds"], "row": ["{}"]})
+    done = lake.append("b", events=events, rejected=set_aside, max_bad_share=1.0)
+    assert lake.quarantine["line"].to_list() == [8, 9]
+    assert done.rejected == {"missing user": 1, "unparsable seconds": 1}
+    assert lake.events.columns == list(TABLES["events"])
+
+
+def test_an_item_told_anew_keeps_the_day_it_was_added(lake: Lake) -> None:
+    for minute, title in ((5, "old"), (9, "new"), (2, "newest")):
+        lake.append(f"b{minute}", items=pl.DataFrame({"item_id": ["i"], "title": [title], "added_at": [at(minute)]}), watermark=at(60))
+    assert lake.items.select("title", "added_at").rows() == [("newest", at(2))]
+
+
+def test_a_declared_watermark_hides_what_is_not_complete_yet(lake: Lake) -> None:
+    lake.append("b", events=plays(1, 20), watermark=at(10))
+    assert lake.watermark == at(10)
+    assert lake.events["time"].to_list() == [at(1)]
+    lake.append("c", events=plays(3, name="f"), watermark=at(5))
+    assert lake.watermark == at(10)  # it never falls
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"events": plays(1, colour="red")}, "events: unknown column 'colour'; expected some of event_id"),
+        ({"events": plays(1).drop("kind")}, "events: column 'kind' is missing; given time, event_id, user_id"),
+        ({"events": plays(1).with_columns(pl.col("time").dt.replace_time_zone(None))}, "has no time zone; give UTC"),
+        ({"items": pl.DataFrame({"item_id": [None], "added_at": [START]})}, "items: 1 of 1 rows have no 'item_id'"),
+        ({"events": plays(1), "watermark": datetime(2026, 3, 1)}, "watermark: 2026-03-01T00:00:00 has no time zone"),
+        ({"rejected": pl.DataFrame({"line": [1]})}, "quarantine: column 'reason' is missing"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_was_given_and_expected(lake: Lake, given: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        lake.append("b", **given)
+    assert lake.events.is_empty()
+
+
+def test_a_view_cannot_be_written_and_a_batch_needs_a_name(lake: Lake) -> None:
+    lake.append("b", events=plays(1))
+    with pytest.raises(DataError, match="append to the lake itself"):
+        lake.before(at(5)).append("c", events=plays(2))
+    with pytest.raises(DataError, match="batch='' given"):
+        lake.append("", events=plays(2))
+
+
+def test_a_folder_that_cannot_hold_a_lake_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="is a file, expected a folder"):
+        Lake.open(tmp_path / "file")
+    with pytest.raises(DataError, match="holds '\\['"):
+        Lake.open(tmp_path / "lake[1]")
+
+
+def test_a_second_door_to_the_same_folder_sees_every_batch(tmp_path: Path) -> None:
+    one, other = Lake.open(tmp_path / "lake"), Lake.open(tmp_path / "lake")
+    for i in range(34):  # past the point where the log of commits is rewritten as one file
+        (one if i % 2 else other).append(f"b{i}", events=plays(i, name=f"b{i}-"))
+    assert one.events.height == other.events.height == 34
+    assert one.append("b3", events=plays(3)).already
+
+
+# -- several processes ---------------------------------------------------------------------------
+
+WRITER = """
+import sys
+sys.path[:0] = [{source!r}, {tests!r}]
+from test_lake import tables
+from longplay.lake import Lake
+lake = Lake.open({folder!r})
+print("ready", flush=True)
+for name in {names!r}:
+    lake.append(name, **tables(name))
+"""
+
+
+def start_writer(folder: Path, names: list[str]) -> subprocess.Popen[str]:
+    code = WRITER.format(source=str(SOURCE), tests=str(Path(__file__).parent), folder=str(folder), names=names)
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    return writer
+
+
+def batches_by_table(lake: Lake) -> dict[str, dict[str, int]]:
+    """Rows per batch, in every table that a batch writes."""
+    ids = {"events": "event_id", "decisions": "decision_id", "contexts": "context_id", "items": "item_id"}
+    counts = {}
+    for table, column in ids.items():
+        batch = getattr(lake, table)[column].str.split("-").list.first()
+        counts[table] = dict(batch.value_counts().iter_rows())
+    return counts
+
+
+def test_a_writer_killed_at_any_moment_leaves_every_batch_whole_or_absent(tmp_path: Path) -> None:
+    names = [f"b{i}" for i in range(200)]
+    rng = random.Random(7)
+    whole = 0
+    for _ in range(9):
+        writer = start_writer(tmp_path / "lake", names)
+        time.sleep(rng.uniform(0.0, 0.6))
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        lake = Lake.open(tmp_path / "lake")
+        counts = batches_by_table(lake)
+        done = set(counts["events"])
+        assert len(done) >= whole  # what was written stays written
+        whole = len(done)
+        assert counts == {table: dict.fromkeys(done, rows) for table, rows in (("events", 3), ("decisions", 2), ("contexts", 2), ("items", 1))}
+    assert 0 < whole < len(names)
+    lake = Lake.open(tmp_path / "lake")
+    target = names[: whole + 3]
+    assert [lake.append(name, **tables(name)).already for name in target] == [True] * whole + [False] * 3
+    assert batches_by_table(lake)["events"] == dict.fromkeys(target, 3)
+    assert lake.events["event_id"].n_unique() == lake.events.height == 3 * len(target)
+
+
+def test_what_a_dead_writer_left_in_the_tables_is_invisible_and_rolled_back(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake")
+    for round_, height in ((0, 0), (1, 3), (2, 6)):  # the first finds no table of its own to go back to
+        torn = conform(tables(f"torn{round_}")["events"], "events").to_arrow()
+        for _ in range(1 + round_):
+            write_deltalake(str(tmp_path / "lake" / "events"), torn, mode="append")  # and died before its row in the log of commits
+        assert lake.events.height == height
+        lake.append(f"b{round_}", **tables(f"b{round_}"))
+        assert set(batches_by_table(lake)["events"]) == {f"b{i}" for i in range(round_ + 1)}
+
+
+def test_two_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
+    shared = [f"s{i}" for i in range(4)]
+    names = [[x for pair in zip([f"{who}{i}" for i in range(4)], shared, strict=True) for x in pair] for who in ("x", "y")]
+    writers = [start_writer(tmp_path / "lake", mine) for mine in names]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    counts = batches_by_table(Lake.open(tmp_path / "lake"))
+    assert counts["events"] == dict.fromkeys({*names[0], *names[1]}, 3)
+    assert counts["decisions"] == dict.fromkeys({*names[0], *names[1]}, 2)
