@@ -94,8 +94,8 @@ def test_draws_follow_the_law_by_either_method(passes: int, banned: bool) -> Non
     seen = np.array([(code == slate @ [25, 5, 1]).sum() for slate in slates])
     assert seen.sum() == n
     rare = expected < 10
-    groups = [(np.append(x[~rare], x[rare].sum())) for x in (seen, expected)]
-    assert stats.chisquare(*groups).pvalue > 1e-3
+    seen_G, expected_G = (np.append(x[~rare], x[rare].sum()) for x in (seen, expected))
+    assert stats.chisquare(seen_G, expected_G).pvalue > 1e-3
 
 
 def test_log_probabilities_stay_exact_when_nothing_is_left() -> None:
@@ -140,8 +140,8 @@ def test_a_repeated_or_unavailable_item_has_no_probability() -> None:
 def test_adapt_adds_plays_changes_the_name_and_leaves_the_old_version_alone() -> None:
     first = Popular(explore=0.2).adapt(ITEMS, plays(3, 1))
     second = first.adapt(ITEMS, plays(0, 2))
-    assert second.plays_I.tolist() == [3, 3, 0, 0, 0]
-    assert first.plays_I.tolist() == [3, 1, 0, 0, 0]
+    assert second.plays.tolist() == [3, 3, 0, 0, 0]
+    assert first.plays.tolist() == [3, 1, 0, 0, 0]
     assert second.name != first.name
     assert first.adapt(ITEMS, NOTHING).name == first.name
     assert Popular(explore=0.3).adapt(ITEMS, plays(3, 1)).name != first.name
@@ -155,7 +155,7 @@ def test_adapt_adds_plays_changes_the_name_and_leaves_the_old_version_alone() ->
 def test_a_replaced_catalogue_keeps_the_counts_of_the_items_that_stay() -> None:
     other = pl.DataFrame({"item_id": ["new", "i1", "i0"]})
     policy = Popular().adapt(ITEMS, plays(3, 1)).adapt(other, NOTHING)
-    assert policy.plays_I.tolist() == [0, 1, 3]
+    assert policy.plays.tolist() == [0, 1, 3]
     assert Uniform().adapt(ITEMS, NOTHING).name != Uniform().adapt(other, NOTHING).name
 
 
@@ -165,7 +165,7 @@ def test_fit_counts_the_lake_from_zero() -> None:
     items = ITEMS.with_columns(added_at=pl.lit(datetime(2026, 1, 1, tzinfo=UTC)))
     lake.append("b", events=rows, items=items)
     policy = Popular().fit(lake)
-    assert policy.plays_I.tolist() == [2, 0, 1, 0, 0]
+    assert policy.plays.tolist() == [2, 0, 1, 0, 0]
     assert policy.fit(lake).name == policy.name
 
 

@@ -1,0 +1,107 @@
+"""longplay: the open reward platform for recommenders that are language models.
+
+The public door, in the order in which things flow: a lake of events, signals declared as code,
+early beliefs about outcomes that have not matured, policies, reinforcement, ranking, runs.
+Nothing heavy is imported until a name is used; `import longplay` imports no torch.
+
+>>> import longplay as lp
+>>> habit = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 28))
+>>> habit.binary, habit.days
+(True, 28)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longplay.belief import Belief, Calibration
+    from longplay.decisions import Contexts, Decisions, Policy, contexts_from_log
+    from longplay.errors import ConfigError, DataError, LongplayError, MissingExtra, NotEstimable
+    from longplay.estimate import Estimate
+    from longplay.lake import Lake
+    from longplay.learning.offline import reward_weighted
+    from longplay.learning.reinforce import reinforce
+    from longplay.policies.generative import Generative
+    from longplay.policies.simple import Popular, Uniform
+    from longplay.ranking import rank_metrics, top_items
+    from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
+    from longplay.run import load_config, run_stages
+    from longplay.signals import Outcomes, Signal, active_days, days_with, discovery, enrolment, exposure, minutes, plays, returned, user_day
+    from longplay.signals.future import future_of
+    from longplay.world import World
+
+_WHERE = {
+    # what happened
+    "Lake": "lake",
+    "World": "world",
+    # what we hope for
+    "Signal": "signals",
+    "Outcomes": "signals",
+    "discovery": "signals",
+    "exposure": "signals",
+    "user_day": "signals",
+    "enrolment": "signals",
+    "active_days": "signals",
+    "returned": "signals",
+    "days_with": "signals",
+    "minutes": "signals",
+    "plays": "signals",
+    # what we believe early
+    "Belief": "belief",
+    "Calibration": "belief",
+    "EarlyReward": "rewards",
+    "ProgressiveReward": "rewards",
+    "AutoSurrogate": "rewards",
+    "DayTwo": "rewards",
+    "MaturedOnly": "rewards",
+    "Reward": "rewards",
+    # who recommends
+    "Contexts": "decisions",
+    "Decisions": "decisions",
+    "Policy": "decisions",
+    "contexts_from_log": "decisions",
+    "Uniform": "policies.simple",
+    "Popular": "policies.simple",
+    "Generative": "policies.generative",
+    # how it improves
+    "reinforce": "learning.reinforce",
+    "reward_weighted": "learning.offline",
+    # how good it is
+    "Estimate": "estimate",
+    "future_of": "signals.future",
+    "rank_metrics": "ranking",
+    "top_items": "ranking",
+    # the whole loop
+    "load_config": "run",
+    "run_stages": "run",
+    # what can go wrong
+    "LongplayError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "NotEstimable": "errors",
+    "MissingExtra": "errors",
+}
+
+__version__ = "0.1.0"
+__all__ = [*_WHERE, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'longplay' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(f"longplay.{_WHERE[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "transformers", "safetensors"):
+            from longplay.errors import MissingExtra
+
+            raise MissingExtra(f"longplay.{name} needs {error.name}: pip install 'longplay[llm]'") from error
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -27,7 +27,8 @@ class Belief:
         age: days of the entry's window that were observed; -1 where it differs by row.
         signal: `name@version` of the signal believed in.
         minimum: the least value the outcome can take: number or array of the same shape.
-        keys: one row per belief (item_id, or entry_id, ...), or null for slots.
+        keys: one row per belief (item_id, or user_id and time, ...), or null for slots.
+        maximum: the largest value the outcome can take; what a negative weight turns into the minimum.
 
     >>> b = Belief(mean=np.array([0.4, 0.1]), std=np.array([0.1, 0.2]), spread=np.array([0.5, 0.4]), age=14, signal="habit@1")
     >>> b.lower(1.0).round(3).tolist()     # floored at the outcome's minimum, here 0
@@ -41,6 +42,7 @@ class Belief:
     signal: str
     minimum: float | Array = 0.0
     keys: pl.DataFrame | None = field(default=None, repr=False)
+    maximum: float | Array = np.inf
 
     def __post_init__(self) -> None:
         shapes = {np.shape(self.mean), np.shape(self.std), np.shape(self.spread)}

@@ -62,16 +62,26 @@ class Store(Protocol):
     """What a lake needs of its storage; `id` tells the stores of one process apart."""
 
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """A number no other store of this process has."""
+        ...
 
-    def snapshot(self) -> Snapshot: ...
+    def snapshot(self) -> Snapshot:
+        """The state after the last whole batch."""
+        ...
 
-    def has(self, batch: str) -> bool: ...
+    def has(self, batch: str) -> bool:
+        """Whether `batch` is in."""
+        ...
 
     @contextmanager
-    def writing(self) -> Iterator[None]: ...
+    def writing(self) -> Iterator[None]:
+        """Hold the writer's lock; batches are looked up and written under it."""
+        ...
 
-    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None: ...
+    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None:
+        """Make the batch visible in all its tables at once."""
+        ...
 
 
 class MemoryStore:
@@ -84,17 +94,21 @@ class MemoryStore:
         self._batches: set[str] = set()
 
     def snapshot(self) -> Snapshot:
+        """The state after the last whole batch."""
         return self._snapshot
 
     def has(self, batch: str) -> bool:
+        """Whether `batch` is in."""
         return batch in self._batches
 
     @contextmanager
     def writing(self) -> Iterator[None]:
+        """Hold the writer's lock; batches are looked up and written under it."""
         with self._lock:
             yield
 
     def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None:
+        """Make the batch visible in all its tables at once."""
         old = self._snapshot
         merged = dict(old.frames)
         for table, frame in frames.items():
@@ -113,7 +127,8 @@ class FolderStore:
         if self.path.exists() and not self.path.is_dir():
             raise DataError(f"lake: {self.path} is a file, expected a folder (it may be new or empty)")
         if pattern := set("*?[") & set(str(self.path)):
-            raise DataError(f"lake: the path {self.path} holds {min(pattern)!r}, which SQL engines read as a pattern; choose a folder without *, ? and [")
+            why = f"holds {min(pattern)!r}, which SQL engines read as a pattern"
+            raise DataError(f"lake: the path {self.path} {why}; choose a folder without *, ? and [")
 
     def _table(self, name: str, version: int | None = None) -> DeltaTable | None:
         uri = str(self.path / name)
@@ -140,9 +155,11 @@ class FolderStore:
         return Snapshot(last["seq"], last["watermark"], files, {})
 
     def snapshot(self) -> Snapshot:
+        """The state after the last whole batch."""
         return self._state()[1]
 
     def has(self, batch: str) -> bool:
+        """Whether `batch` is in."""
         return batch in self._state()[0]["batch"]
 
     @contextmanager
@@ -157,6 +174,7 @@ class FolderStore:
             os.close(handle)
 
     def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None:
+        """Make the batch visible in all its tables at once."""
         commits, _ = self._state()
         last = commits.row(-1, named=True) if commits.height else {"seq": 0} | {f"{table}_version": -1 for table in TABLES}
         versions = {table: last[f"{table}_version"] for table in TABLES}

@@ -27,6 +27,7 @@ def reward_weighted(
     kl: float = 0.3,
     lr: float = 1e-3,
     contexts: int = 32,
+    slots: int | None = None,
     pool: int = 5_000,
     limit: int = 20_000,
     progress: Progress | None = None,
@@ -39,9 +40,11 @@ def reward_weighted(
     lambda). Weights are capped at exp(10) of the least. Arguments as in `reinforce`.
     """
     decoder, index = policy.decoder, policy.index
-    moments = enough_left(contexts_from_log(lake, slots=policy.slate, history=policy.history, exclude=policy.exclude, limit=pool, seed=seed), policy, policy.slate)
+    slots = policy.slate if slots is None else slots
+    moments = contexts_from_log(lake, slots=slots, history=policy.history, exclude=policy.exclude, limit=pool, seed=seed)
+    moments = enough_left(moments, policy, slots)
     scale = max(kl, 1e-6) * mean_reward(policy, reward, early, lake, moments, seed)
-    examples = examples_from_log(lake, index, history=policy.history, exclude=policy.exclude, limit=limit, seed=seed)
+    examples = examples_from_log(lake, index, decoder.trie, history=policy.history, exclude=policy.exclude, limit=limit, seed=seed)
     row = np.repeat(np.arange(len(examples)), np.diff(examples.offsets))
     value = np.empty(len(row))
     for start in range(0, len(row), 50_000):

@@ -93,7 +93,7 @@ class Generative:
         """Next-item training on at most `limit` visits of the lake; goes on from `checkpoint` if it exists."""
         decoder, codebook = self._fitted()
         trained = Decoder(copy.deepcopy(decoder.model), codebook.trie)
-        examples = examples_from_log(lake, codebook.index, history=self.history, exclude=self.exclude, limit=limit, seed=self.seed)
+        examples = examples_from_log(lake, codebook.index, codebook.trie, history=self.history, exclude=self.exclude, limit=limit, seed=self.seed)
         curve = train_next_items(
             trained,
             codebook.index,

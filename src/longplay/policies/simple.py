@@ -43,7 +43,7 @@ class Uniform:
         """Past items it wants to see: none."""
         return 0
 
-    @cached_property
+    @property
     def name(self) -> str:
         """`uniform@` and a digest of the available catalogue."""
         return f"uniform@{_digest(self.catalogue)}"
@@ -98,7 +98,7 @@ class Popular:
         """Past items it wants to see: none."""
         return 0
 
-    @cached_property
+    @property
     def name(self) -> str:
         """`popular@` and a digest of catalogue, counts and explore."""
         return f"popular@{_digest(self.catalogue, f'{self.explore!r}')}"
@@ -109,8 +109,8 @@ class Popular:
         return _fitted(self.catalogue, "Popular").index
 
     @property
-    def plays_I(self) -> Float:
-        """Engaged events counted so far, by row of `index`: with `explore`, the snapshot of this version."""
+    def plays(self) -> Float:
+        """Engaged events counted so far, shape [I] by row of `index`: with `explore`, the snapshot of this version."""
         return _fitted(self.catalogue, "Popular").plays_I
 
     def fit(self, lake: Lake) -> Self:
@@ -155,6 +155,12 @@ class ItemLaw:
     index: ItemIndex
     log_p_I: Float
     plays_I: Float
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Of everything the probabilities depend on; computed once, as a catalogue may be large."""
+        ids = "\n".join(self.index.ids.to_list()).encode()
+        return hashlib.sha256(ids + self.plays_I.tobytes() + self.log_p_I.tobytes()).digest()
 
     def decide(self, contexts: Contexts, rng: np.random.Generator, name: str) -> Decisions:
         """One slate per context under `name`, with exact log-probabilities."""
@@ -277,13 +283,8 @@ def _fitted(law: ItemLaw | None, kind: str) -> ItemLaw:
 
 
 def _digest(law: ItemLaw | None, knobs: str = "") -> str:
-    """8 hex digits of everything the probabilities depend on."""
-    if law is None:
-        return "unfitted"
-    digest = hashlib.sha256(knobs.encode())
-    digest.update("\n".join(law.index.ids.to_list()).encode())
-    digest.update(law.plays_I.tobytes() + law.log_p_I.tobytes())
-    return digest.hexdigest()[:8]
+    """8 hex digits of the law and of the knobs that will shape later versions."""
+    return "unfitted" if law is None else hashlib.sha256(law.digest + knobs.encode()).hexdigest()[:8]
 
 
 def _check_slate(slate: int) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from longplay.codes.trie import Allowed
+from longplay.codes.trie import Allowed, Trie
 from longplay.decisions import Contexts, ItemIndex, contexts_from_log
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
@@ -44,12 +44,13 @@ class Examples:
 
 
 def examples_from_log(
-    lake: Lake, index: ItemIndex, *, history: int, exclude: str, limit: int, seed: int, weights: pl.DataFrame | None = None, end: datetime | None = None
+    lake: Lake, index: ItemIndex, trie: Trie, *, history: int, exclude: str, limit: int, seed: int, weights: pl.DataFrame | None = None, end: datetime | None = None
 ) -> Examples:
     """Visits (user-days) of the log as training examples.
 
-    A visit's targets are the items of the day that the user had not engaged with before it: repeats
-    are what habits produce without help. Each context sees only events before its own time.
+    A visit's targets are the items of the day that the user had not engaged with before it and that
+    the context does not exclude: repeats are what habits produce without help. Each context sees
+    only events before its own time.
 
     Args:
         weights: optional columns user_id, item_id, weight: the weight of that user's discovery of that
@@ -74,7 +75,9 @@ def examples_from_log(
     else:
         pairs = pairs.join(weights.select("user_id", "item_id", "weight"), on=["user_id", "item_id"], how="left").with_columns(pl.col("weight").fill_null(0.0))
     leaf = index.rows(pairs["item_id"])
-    pairs = pairs.with_columns(pl.Series("leaf", leaf)).filter((pl.col("leaf") >= 0) & (pl.col("weight") > 0)).sort("row", "leaf")
+    allowed = Allowed.of(trie, *index.ragged_rows(contexts.frame["exclusions"]))
+    possible = (leaf >= 0) & allowed.allows(pairs["row"].to_numpy().astype(np.int64), np.maximum(leaf, 0))
+    pairs = pairs.with_columns(pl.Series("leaf", leaf)).filter(pl.Series(possible) & (pl.col("weight") > 0)).sort("row", "leaf")
     if pairs.is_empty():
         raise DataError(f"train: none of {len(contexts):,} visits has a new item of the catalogue; is the log long enough?")
     rows, counts = np.unique(pairs["row"].to_numpy(), return_counts=True)

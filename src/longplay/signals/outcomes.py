@@ -242,7 +242,7 @@ def _create_entries(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
     entry = signal.entry
     if entry.kind == "discovery":
         key = f"{entry.of}_id"
-        gap = "previous is null" if entry.novel_for is None else f"(previous is null or day - previous > {entry.novel_for})"
+        gap = "s.previous is null" if entry.novel_for is None else f"(s.previous is null or s.day - s.previous > {entry.novel_for})"
         body = f"""
             with touches as (
                 select user_id, {key} as key, day, min((time, event_id)) as first

@@ -38,6 +38,7 @@ def events_of_day(
     listened_P = (0.15 + 0.85 * luck.take(plays.row_P).uniform(Stream.SECONDS, nth_P)) * gap_us / 1e6
     session_N = pl.select((user_ids.gather(user_N) + f"-{day:04d}").alias("session"))["session"]
     visit = np.concatenate([np.arange(n), place_P])
+    decision_N = said.frame["decision_id"] if said is not None else pl.Series([None], dtype=pl.String).new_from_index(0, n)
     frame = pl.DataFrame(
         {
             "nth": np.concatenate([np.zeros(n, dtype=np.int64), nth_P + 1]),
@@ -47,7 +48,7 @@ def events_of_day(
             "seconds": np.concatenate([np.zeros(n), listened_P]),
             "session_id": session_N.gather(visit),
             "user_id": user_ids.gather(user_N[visit]),
-            "decision_id": said.frame["decision_id"].gather(visit) if said is not None else pl.Series([None], dtype=pl.String).new_from_index(0, len(visit)),
+            "decision_id": decision_N.gather(visit),
         }
     )
     played, shown = pl.col("item") >= 0, pl.col("slot") >= 0

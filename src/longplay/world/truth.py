@@ -173,7 +173,7 @@ def _checked(signal: Signal) -> bool:
     if getattr(entry, "of", None) == "item":
         raise ConfigError(f"true_value: {entry.kind} of an item given, expected of a creator: the world's habits are with creators")
     if "organic" not in getattr(signal, "origins", ("organic",)):
-        raise ConfigError("true_value: the signal does not count organic days, but nothing else happens on the no-exposure path; add 'organic' to its origin")
+        raise ConfigError("true_value: the signal does not count organic days, but without exposure there are no others; add 'organic' to its origin")
     if kind == "days_with" and of == "creator":
         return True
     if kind in ("active_days", "returned") and of is None:

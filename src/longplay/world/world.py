@@ -149,7 +149,9 @@ class World:
         if len(item_NS) != len(user_N):
             raise DataError(f"true_value: {len(user_N)} users but {len(item_NS)} lists of items; expected one list each")
         touches = Touches.of(self._played, self.catalogue)
-        return true_value(self.listeners, self.catalogue, self.state, touches, user_N, item_NS, signal, self._day, self._luck, self.config, replicates)
+        return true_value(
+            self.listeners, self.catalogue, self.state, touches, user_N, item_NS, signal, self._day, self._luck, self.config, replicates
+        )
 
     def _one_day(self, policy: Policy | None, ring: Recent | None) -> tuple[pl.DataFrame, Contexts | None, Decisions | None]:
         """Live one day: its events, what the policy was asked and what it said."""

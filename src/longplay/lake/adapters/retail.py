@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError
-from longplay.lake.adapters.rows import KIND, read_rows
+from longplay.lake.adapters.rows import FILE, KIND, LINE, read_rows
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.table import map_rows
 
@@ -34,7 +34,8 @@ def read_retail(path: str | Path) -> Source:
     rows = read_rows(path)
     for name in ("invoice", "quantity"):
         if name not in rows.columns:
-            raise ConfigError(f"{path}: no column {name!r}, expected the Online Retail log, has {', '.join(rows.columns[:-2])}; use read_table for another shop")
+            has = ", ".join(column for column in rows.columns if column not in (FILE, LINE))
+            raise ConfigError(f"{path}: no column {name!r}, expected the Online Retail log, has {has}; use read_table for another shop")
     cancelled = pl.col("invoice").cast(pl.String).str.starts_with("C") | (pl.col("quantity").cast(pl.Float64, strict=False) < 0)
     judged = rows.with_columns(pl.when(cancelled.fill_null(False)).then(pl.lit("refund")).otherwise(pl.lit("purchase")).alias(KIND))
     source = map_rows(judged, str(path), COLUMNS | {"kind": KIND}, constants={"surface": "shop"}, kinds={})

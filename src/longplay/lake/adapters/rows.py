@@ -25,7 +25,8 @@ def read_rows(path: str | Path) -> pl.DataFrame:
     root, files = _files(Path(path).expanduser())
     endings = {_ending(file): file for file in files}
     if None in endings:
-        raise ConfigError(f"{endings[None]}: neither Parquet ({', '.join(PARQUET)}) nor CSV ({', '.join(CSV)}); convert it, or name the files with a pattern")
+        known = f"Parquet ({', '.join(PARQUET)}) nor CSV ({', '.join(CSV)})"
+        raise ConfigError(f"{endings[None]}: neither {known}; convert it, or name the files with a pattern")
     formats = {ending in CSV for ending in endings}
     if len(formats) > 1:
         raise ConfigError(f"{path}: holds CSV and Parquet files; read one kind, e.g. {Path(path) / '*.parquet'}")
@@ -33,7 +34,8 @@ def read_rows(path: str | Path) -> pl.DataFrame:
     frames = [_read(file, _ending(file) in CSV).with_columns(_name(file, root), line) for file in files]
     for file, frame in zip(files, frames, strict=True):
         if differing := set(frame.columns) ^ set(frames[0].columns):
-            raise DataError(f"{path}: {files[0].name} and {file.name} differ in column {min(differing)!r}; expected equal columns, read the files apart")
+            both = f"{files[0].name} and {file.name}"
+            raise DataError(f"{path}: {both} differ in column {min(differing)!r}; expected equal columns, read the files apart")
     try:
         return pl.concat([frame.select(frames[0].columns) for frame in frames], how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:

@@ -18,6 +18,7 @@ from longplay.lake.sift import sift
 EVENT_COLUMNS = TABLES["events"]
 ITEM_COLUMNS = ("title", "text", "tags")
 TIME_COLUMNS = ("time", "ingested_at")
+BETWEEN = "\x1f"  # ASCII's unit separator: no tag holds it
 NUMBER_COLUMNS = {name: column.dtype for name, column in EVENT_COLUMNS.items() if name in ("seconds", "slot")}
 
 
@@ -82,16 +83,17 @@ def map_rows(
     )
 
 
-def _check_mapping(origin: str, source_columns: list[str], columns: Mapping[str, str], constants: Mapping[str, str], kinds: Mapping[str, str]) -> None:
+def _check_mapping(
+    origin: str, source_columns: list[str], columns: Mapping[str, str], constants: Mapping[str, str], kinds: Mapping[str, str]
+) -> None:
     mappable = [*EVENT_COLUMNS, *ITEM_COLUMNS]
     for name in columns:
         if name not in mappable:
             raise ConfigError(f"columns: {name!r} is no column of longplay{_close(name, mappable)}; expected some of {', '.join(mappable)}")
     for name, source in columns.items():
         if source not in source_columns and source != KIND:
-            raise ConfigError(
-                f"columns: {name} = {source!r}, but {origin} has no column {source!r}{_close(source, source_columns)}; it has {', '.join(source_columns)}"
-            )
+            absent = f"{origin} has no column {source!r}{_close(source, source_columns)}"
+            raise ConfigError(f"columns: {name} = {source!r}, but {absent}; it has {', '.join(source_columns)}")
     for name, value in constants.items():
         allowed = [column for column, spec in EVENT_COLUMNS.items() if spec.dtype == pl.String and column not in ("event_id", "user_id")]
         if name not in allowed:
@@ -107,7 +109,8 @@ def _check_mapping(origin: str, source_columns: list[str], columns: Mapping[str,
     for name in ("user_id", "time", "kind"):
         if name not in columns and name not in constants:
             other = ", or constants = {'kind': 'play'} if every row is of one kind" if name == "kind" else ""
-            raise ConfigError(f"columns: {name!r} is not mapped; name the column of {origin} that holds it{other}. It has {', '.join(source_columns)}")
+            has = ", ".join(source_columns)
+            raise ConfigError(f"columns: {name!r} is not mapped; name the column of {origin} that holds it{other}. It has {has}")
 
 
 def _close(name: str, names: Sequence[str]) -> str:
@@ -162,17 +165,19 @@ def _rejected(rows: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
 def _items(events: pl.DataFrame, rows: pl.DataFrame, described: Mapping[str, str]) -> pl.DataFrame:
     """One row per item: its most frequent creator and description, the first of equals in the alphabet; added at its first event."""
     lists = [name for name, source in described.items() if isinstance(rows[source].dtype, pl.List)]
-    told = events.select("item_id", "creator_id", "time").with_columns(
-        (rows[source].cast(pl.List(pl.String)).list.join("|") if name in lists else text(rows[source])).alias(name) for name, source in described.items()
-    )
+    written = {
+        name: rows[source].cast(pl.List(pl.String)).list.join(BETWEEN) if name in lists else text(rows[source]) for name, source in described.items()
+    }
+    told = events.select("item_id", "creator_id", "time").with_columns(values.alias(name) for name, values in written.items())
     told = told.filter(pl.col("item_id").is_not_null())
     items = told.group_by("item_id").agg(pl.col("time").min().alias("added_at"))
     for name in ("creator_id", *described):
         counted = told.filter(pl.col(name).is_not_null()).group_by("item_id", name).len().sort("len", name, descending=[True, False])
         items = items.join(counted.group_by("item_id", maintain_order=True).agg(pl.col(name).first()), on="item_id", how="left")
     if "tags" in described:
-        tags = pl.col("tags") if "tags" in lists else pl.col("tags").str.replace_all("[;,]", "|")
-        items = items.with_columns(tags.str.split("|").list.eval(pl.element().str.strip_chars()).list.eval(pl.element().filter(pl.element() != "")))
+        tags = pl.col("tags") if "tags" in lists else pl.col("tags").str.replace_all("[|;,]", BETWEEN)
+        tag = pl.element().str.strip_chars()
+        items = items.with_columns(tags.str.split(BETWEEN).list.eval(tag.filter(tag != "")))
     return conform(items, "items").sort("item_id")
 
 

@@ -30,7 +30,8 @@ def ids(values: pl.Series) -> pl.Series:
     exact = 2**24 if values.dtype == pl.Float32 else 2**53  # above it, neighbouring whole numbers share a float
     finite = values.set(~values.is_finite().fill_null(False), None)
     if len(large := finite.filter(finite.abs() >= exact)):
-        raise DataError(f"column {values.name!r}: {large[0]:.0f} is a {values.dtype}, which does not tell ids from {exact:,} on apart; store it as integers or text")
+        why = f"{large[0]:.0f} is a {values.dtype}, which does not tell ids from {exact:,} on apart"
+        raise DataError(f"column {values.name!r}: {why}; store it as integers or text")
     whole = finite == finite.round()
     return finite.cast(pl.Int64).cast(pl.String).zip_with(whole.fill_null(True), finite.cast(pl.String))
 
@@ -70,7 +71,8 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
         moment_us = values.cast(pl.Float64, strict=False) * EPOCHS[time_format]  # exact to the microsecond until the year 2255
         return moment_us.set(~moment_us.is_between(YEAR_1_US, YEAR_9999_US).fill_null(False), None).round().cast(pl.Int64).cast(TIME)
     if values.dtype.is_numeric():
-        raise ConfigError(f"time column {values.name!r} holds numbers ({values.dtype}); say their unit with time_format = {', '.join(map(repr, EPOCHS))}")
+        units = ", ".join(map(repr, EPOCHS))
+        raise ConfigError(f"time column {values.name!r} holds numbers ({values.dtype}); say their unit with time_format = {units}")
     if values.dtype not in (pl.String, pl.Categorical):
         raise ConfigError(f"time column {values.name!r} is {values.dtype}; expected times, dates, text or numbers since 1970")
     written = values.cast(pl.String).str.strip_chars()

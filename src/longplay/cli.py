@@ -1,0 +1,162 @@
+"""The command line: `longplay run`, `longplay demo`, and one verb per stage."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from longplay.errors import ConfigError, LongplayError
+from longplay.run.config import RunConfig, load_config, parse_config
+from longplay.run.stages import STAGES, run_stages
+
+app = typer.Typer(
+    name="longplay",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""The reward platform for recommenders that are language models.
+
+From a log of what people did to a recommender reinforced on what matters weeks later:
+signals declared as code, early beliefs about outcomes that have not matured, a generative
+(semantic-ID) recommender, reinforcement, ranking on the future, one report.
+
+[bold]Start here[/bold]
+
+  longplay demo                   a small simulated service, from nothing to a report
+  longplay init                   write a commented run.toml for a log of your own
+  longplay run run.toml           every stage the data supports, then report.html
+
+[bold]One stage[/bold]
+
+  longplay train run.toml         the stages up to training; finished ones are skipped
+  longplay train --help           what that stage does
+
+A run can be stopped at any moment: start it again and it goes on. Exit codes: 0 done,
+1 the data says no, 2 usage.""",
+)
+console = Console(stderr=False, highlight=False)
+
+RunFile = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run's configuration; see examples/retail.toml or `longplay init`.")]
+Folder = Annotated[Path | None, typer.Option("--folder", help="Where results go. Default: run.folder of the configuration, else runs/NAME.")]
+
+HELP = {
+    "simulate": "Simulate a small service into a lake: users, items, habits, a logger with exact propensities.",
+    "ingest": "Read a log into the lake; bad rows go to quarantine with reason and line.",
+    "outcomes": "Compute every declared signal: sentence, base rate, maturity; immature outcomes stay null.",
+    "reward": "Fit early rewards on what is mature, judge them on what matured later, check calibration.",
+    "codes": "Give every item a semantic ID by residual k-means.",
+    "train": "Train the generative recommender on next items under the trie.",
+    "reinforce": "Reinforce it on the cautious value of showing, beside exponential reward-weighted training.",
+    "evaluate": "Rank the future part of the log: HR, NDCG, habit-weighted NDCG, coverage, with intervals.",
+    "report": "Write the report: one self-contained HTML page.",
+}
+
+
+@app.command()
+def run(file: RunFile, folder: Folder = None) -> None:
+    """Run every stage that the data supports, and write the report.
+
+    Finished stages are skipped when neither their configuration nor their inputs changed.
+    """
+    _guarded(lambda: _run(load_config(file), file.parent, folder, None))
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Option("--folder", help="Where results go.")] = Path("runs/demo")) -> None:
+    """From nothing to a report on a small simulated service, in a few minutes."""
+    text = resources.files("longplay.run").joinpath("demo.toml").read_text()
+    _guarded(lambda: _run(parse_config(text, "demo.toml"), Path.cwd(), folder, None))
+
+
+@app.command()
+def init(file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("run.toml")) -> None:
+    """Write a commented run.toml for a log of your own; an existing file is left alone."""
+
+    def write() -> None:
+        if file.exists():
+            raise ConfigError(f"{file} exists already; give another name, or delete it first")
+        file.write_text(resources.files("longplay.run").joinpath("template.toml").read_text())
+        console.print(f"wrote {file}: set ingest.path and ingest.columns, then [bold]longplay run {file}[/bold]")
+
+    _guarded(write)
+
+
+def _verb(name: str) -> None:
+    def command(file: RunFile, folder: Folder = None) -> None:
+        _guarded(lambda: _run(load_config(file), file.parent, folder, name))
+
+    app.command(name=name, help=f"{HELP[name]}\n\nRuns the stages before it too, where they are not finished.")(command)
+
+
+for _stage in STAGES:
+    _verb(_stage.name)
+
+
+def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) -> None:
+    begun = time.perf_counter()
+    place = folder or Path(config.run.folder or f"runs/{config.run.name}")
+    console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}")
+    places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
+    if "report" in places:
+        console.print(f"[bold green]report[/bold green] {escape(str(place / 'report.html'))} ({time.perf_counter() - begun:.0f} s)")
+
+
+def _guarded(action: Callable[[], None]) -> None:
+    """Run; errors raised on purpose become one message and an exit code."""
+    try:
+        action()
+    except LongplayError as error:
+        kind = "usage" if isinstance(error, ConfigError) else "the data says no"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]{kind}[/bold red] {escape(str(error))}")
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on from here")
+        raise typer.Exit(130) from None
+
+
+class _RichUi:
+    """Live bars on a terminal, and one line per finished stage everywhere."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        columns = (
+            SpinnerColumn(), TextColumn(f"[bold]{name:<10}[/bold]"), TextColumn("{task.description}"), BarColumn(bar_width=28),
+            MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=console, transient=True, disable=not sys.stdout.isatty()) as bars:
+            self._bars, self._tasks = bars, {}
+            yield
+        self._bars = None
+
+    def progress(self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+        if self._bars is None:
+            return
+        if label not in self._tasks:
+            self._tasks[label] = self._bars.add_task(label, total=total, figures="")
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in (figures or {}).items() if name != "step")
+        self._bars.update(self._tasks[label], completed=done, total=total, figures=shown)
+
+    def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
+        mark, how = ("[green]✓[/green]", f"{seconds:.1f} s") if seconds is not None else ("[dim]·[/dim]", "unchanged, skipped")
+        console.print(f"{mark} [bold]{name:<10}[/bold] {escape(line)} [dim]{how} → {escape(str(place))}[/dim]", soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of `python -m longplay`."""
+    app()

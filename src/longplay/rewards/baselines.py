@@ -1,0 +1,185 @@
+"""The baselines that are always printed beside ours: matured-only, day-two proxy, auto-surrogate.
+
+Each reads one number x off an entry's prefix and averages it per item. At every age m the reading has, between
+items, a loading on the true item mean (x = centre + loading (theta - mu) + drift) and noise within items; from these the
+expected outcome is a normal-normal posterior whose std includes what the reading misses.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from longplay.decisions import ItemIndex
+from longplay.rewards.early import Array, Early, Rows, prefix_hits
+from longplay.rewards.gaussian import between_items, estimate_prior
+from longplay.rewards.progressive import by_key
+from longplay.signals.outcomes import Outcomes
+
+Reader = Callable[[Outcomes, Rows], Array]  # the reading of each entry from its observed days, [N]; 0 where there is none
+MAX_LEVELS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Averaged(Early):
+    """An early reward that averages one reading per entry."""
+
+    @abstractmethod
+    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
+        """The reading, and the ages (days, >= 1) from which on it says something."""
+
+    def _learn(self, outcomes: Outcomes) -> AveragedStanding:
+        reader, ages = self._reader(outcomes)
+        days, (index, row_N) = self.signal.days, by_key(outcomes)
+        outcome_N, n_I = outcomes.value, np.bincount(row_N, minlength=len(index)).astype(float)
+
+        def sums(x_NC: Array) -> tuple[Array, Array]:
+            return np.column_stack([np.bincount(row_N, weights=x_N, minlength=len(index)) for x_N in x_NC.T]), x_NC.T @ x_NC
+
+        prior = estimate_prior(n_I, *sums(outcome_N[:, None]), np.ones(1))
+        mean, item_std, noise_std = prior.outcome
+        weight_I = n_I / (n_I + noise_std**2 / item_std**2) if item_std else n_I
+        table = np.zeros((6, days + 1))  # centre, loading, drift, noise, slope, leftover by age
+        table[5] = noise_std**2
+        for age in range(1, days + 1):
+            if age not in ages:
+                continue
+            x_N = reader(outcomes, np.full(len(outcomes), age))
+            if age == days and np.allclose(x_N, outcome_N):  # the outcome itself
+                table[:, age] = mean, 1.0, 0.0, noise_std**2, 1.0, 0.0
+                continue
+            between, within = between_items(n_I, *sums(np.column_stack([x_N, outcome_N])), weight_I)
+            between_x = max(float(between[0, 0]), 0.0)
+            loading = float(np.clip(between[0, 1], -np.sqrt(between_x) * item_std, np.sqrt(between_x) * item_std)) / item_std**2 if item_std else 0.0
+            slope = float(within[0, 1] / within[0, 0]) if within[0, 0] > 1e-12 else 0.0
+            centre = float(np.average(np.bincount(row_N, weights=x_N, minlength=len(index)) / n_I, weights=weight_I))
+            drift = np.sqrt(max(between_x - loading**2 * item_std**2, 0.0))
+            leftover = max(float(within[1, 1] - slope * within[0, 1]), 0.0)
+            table[:, age] = centre, loading, drift, max(float(within[0, 0]), 1e-12), slope, leftover
+        return AveragedStanding(reader, table, mean, item_std, noise_std, ItemIndex([]), np.array([mean]), np.array([item_std]))
+
+
+@dataclass(frozen=True, eq=False)
+class AveragedStanding:
+    """Items' posteriors from averaged readings. `table` [6, days + 1]: centre, loading, drift, noise, slope, leftover by age."""
+
+    reader: Reader
+    table: Array
+    prior_mean: float
+    prior_std: float
+    noise_std: float
+    index: ItemIndex
+    mean_I: Array
+    std_I: Array
+
+    def items(self) -> tuple[Array, Array]:
+        return self.mean_I, self.std_I
+
+    def observe(self, outcomes: Outcomes, observed_N: Rows) -> AveragedStanding:
+        """theta given the mean of x - centre per item: loading and drift average over the item's ages, noise over its entries.
+
+        Drifts of different ages are taken as one and the same, the careful reading.
+        """
+        index, row_N = by_key(outcomes)
+        heard = row_N >= 0
+        row_N, age_N, n = row_N[heard], observed_N[heard], len(index)
+        centre_N, loading_N, drift_N, noise_N, _, _ = self.table[:, age_N]
+        away_N = self.reader(outcomes, observed_N)[heard] - centre_N
+        entries_I = np.maximum(np.bincount(row_N, minlength=n), 1)
+        away_I, loading_I, drift_I = (np.bincount(row_N, weights=x, minlength=n) / entries_I for x in (away_N, loading_N, drift_N))
+        error_I = np.bincount(row_N, weights=noise_N, minlength=n) / entries_I**2 + drift_I**2
+        gain_I = loading_I * self.prior_std**2 / np.maximum(loading_I**2 * self.prior_std**2 + error_I, 1e-300)
+        mean_I = self.prior_mean + gain_I * away_I
+        std_I = self.prior_std * np.sqrt(np.clip(1 - gain_I * loading_I, 0.0, 1.0))
+        return replace(self, index=index, mean_I=np.append(mean_I, self.prior_mean), std_I=np.append(std_I, self.prior_std))
+
+    def entries(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
+        centre_N, loading_N, _, _, slope_N, leftover_N = self.table[:, observed_N]
+        item_N = self.mean_I[row_N]
+        surprise_N = self.reader(outcomes, observed_N) - centre_N - loading_N * (item_N - self.prior_mean)
+        return item_N + slope_N * surprise_N, self.std_I[row_N] * np.abs(1 - slope_N * loading_N), np.sqrt(leftover_N)
+
+
+@dataclass(frozen=True, eq=False)
+class MaturedOnly(Averaged):
+    """The mean of an item's mature entries, shrunk to the mean of all: waits, and is never wrong about what it has seen."""
+
+    name: ClassVar[str] = "matured only"
+
+    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
+        days = self.signal.days
+
+        def read(outcomes: Outcomes, observed_N: Rows) -> Array:
+            return np.where(observed_N >= days, _outcome(outcomes, observed_N), 0.0)
+
+        return read, np.array([days])
+
+
+@dataclass(frozen=True, eq=False)
+class DayTwo(Averaged):
+    """The proxy: activity on the first day of the window (0 or 1 where days are counted), regressed on by item."""
+
+    name: ClassVar[str] = "day two"
+
+    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
+        def read(outcomes: Outcomes, observed_N: Rows) -> Array:
+            row, day, amount = prefix_hits(outcomes, observed_N)
+            return np.bincount(row[day == 0], weights=amount[day == 0], minlength=len(outcomes))
+
+        return read, np.arange(1, self.signal.days + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class AutoSurrogate(Averaged):
+    """The strong form: the same metric over the first k days, regressed to the full window, then a shrunken item mean.
+
+    The regression is per age: mean outcome by level of the count so far where a few days make the threshold,
+    else least squares on the amount so far (and whether it reaches the threshold).
+    """
+
+    name: ClassVar[str] = "auto-surrogate"
+
+    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
+        days, threshold = self.signal.days, self.signal.threshold
+        levelled = threshold is not None and self.signal.measure.counts_days and threshold <= MAX_LEVELS
+        top = int(np.ceil(threshold)) if levelled and threshold is not None else 0
+        outcome_N = outcomes.value
+        fit_DL = np.zeros((days + 1, top + 1 if levelled else 3))
+        for age in range(1, days + 1):
+            so_far_N = _amount(outcomes, np.full(len(outcomes), age))
+            if levelled:
+                level_N = np.minimum(so_far_N, top).astype(np.int64)
+                fit_DL[age] = (np.bincount(level_N, weights=outcome_N, minlength=top + 1) + outcome_N.mean()) / (np.bincount(level_N, minlength=top + 1) + 1)
+                fit_DL[age, top] = 1.0
+            else:
+                fit_DL[age] = np.linalg.lstsq(_design(so_far_N, threshold), outcome_N, rcond=None)[0]
+
+        def read(outcomes: Outcomes, observed_N: Rows) -> Array:
+            so_far_N = _amount(outcomes, observed_N)
+            if levelled:
+                reading_N = fit_DL[observed_N, np.minimum(so_far_N, top).astype(np.int64)]
+            else:
+                reading_N = np.sum(_design(so_far_N, threshold) * fit_DL[observed_N], axis=1)
+            return np.where(observed_N >= days, _outcome(outcomes, observed_N), np.where(observed_N > 0, reading_N, 0.0))
+
+        return read, np.arange(1, days + 1)
+
+
+def _design(so_far_N: Array, threshold: float | None) -> Array:
+    reached_N = np.zeros(len(so_far_N)) if threshold is None else (so_far_N >= threshold - 1e-9).astype(float)
+    return np.column_stack([np.ones(len(so_far_N)), so_far_N, reached_N])
+
+
+def _amount(outcomes: Outcomes, observed_N: Rows) -> Array:
+    row, _, amount = prefix_hits(outcomes, observed_N)
+    return np.bincount(row, weights=amount, minlength=len(outcomes))
+
+
+def _outcome(outcomes: Outcomes, observed_N: Rows) -> Array:
+    """The signal's value had the window closed after the observed days."""
+    total_N, threshold = _amount(outcomes, observed_N), outcomes.signal.threshold
+    return total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)

@@ -1,0 +1,134 @@
+"""The reward: weighted objectives, combined before caution is taken."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from longplay.belief import Belief
+from longplay.decisions import Contexts
+from longplay.errors import ConfigError
+from longplay.lake.lake import Lake
+from longplay.rewards.early import EarlyReward
+from longplay.signals.signal import Signal
+
+
+@dataclass(frozen=True, eq=False)
+class Reward:
+    """What a policy is trained for.
+
+    Attributes:
+        objectives: weight per signal, finite, at least one not 0; a negative weight is a cost.
+        guardrails: bounds a policy must keep. Not enforced yet: a non-empty mapping is refused.
+        caution: how many epistemic std are taken off the combined value, >= 0.
+
+    >>> from longplay.signals import days_with, discovery
+    >>> habit = Signal("habit", entry=discovery(), measure=days_with("creator") >= 3)
+    >>> print(Reward({habit: 1.0}))
+    1 x habit@5ef3b4ad, caution 1
+    >>> Reward({habit: 1.0}) == Reward({habit: 1.0}, caution=0.5)
+    False
+    """
+
+    objectives: Mapping[Signal, float]
+    guardrails: Mapping[Any, float] = field(default_factory=dict)
+    caution: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.objectives:
+            raise ConfigError("reward: no objectives given, expected {signal: weight} with at least one signal")
+        for signal, weight in self.objectives.items():
+            if not isinstance(signal, Signal):
+                raise ConfigError(f"reward: objective {signal!r} is no signal; expected {{signal: weight}}")
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not np.isfinite(weight):
+                raise ConfigError(f"reward: weight {weight!r} of {signal.label} given, expected a finite number")
+        if not any(self.objectives.values()):
+            raise ConfigError("reward: every objective has weight 0, so there is nothing to learn from")
+        if len({signal.version for signal in self.objectives}) < len(self.objectives):
+            raise ConfigError("reward: two objectives have the same definition under different names; add their weights up")
+        if not np.isfinite(self.caution) or self.caution < 0:
+            raise ConfigError(f"reward: caution={self.caution} given, expected a finite number >= 0 (how many std to subtract)")
+        if self.guardrails:
+            raise ConfigError(
+                f"reward: {len(self.guardrails)} guardrail(s) given, but this version does not enforce any, and one that is not enforced protects nothing; leave guardrails empty"
+            )
+        object.__setattr__(self, "objectives", MappingProxyType({signal: float(weight) for signal, weight in self.objectives.items()}))
+        object.__setattr__(self, "guardrails", MappingProxyType(dict(self.guardrails)))
+
+    @property
+    def version(self) -> str:
+        """Eight hex digits of the SHA-256 of the definition: signal versions with weights in any order, and the caution."""
+        weights = sorted((signal.version, weight) for signal, weight in self.objectives.items())
+        return hashlib.sha256(json.dumps([weights, float(self.caution)]).encode()).hexdigest()[:8]
+
+    def combined(self, early: EarlyReward | Mapping[Signal, EarlyReward], contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
+        """The weighted sum of the signals' values of showing, [N, S]; take `.lower(reward.caution)` of it, not of its parts.
+
+        Stds add up as the root of the sum of squares: the signals' errors are taken as independent. Its minimum
+        is the weighted sum of the signals' minima (maxima where the weight is negative), so with one signal
+        the bound never falls when the chance of an entry rises; with several that holds for the bound of each part.
+
+        Args:
+            early: the model of the one signal, or one model per signal.
+
+        Raises:
+            ConfigError: an objective without a model, or a model of another signal.
+        """
+        models = self._models(early)
+        parts = [(weight, models[signal].value(contexts, slates, lake)) for signal, weight in self.objectives.items() if weight]
+        return combine(parts)
+
+    def _models(self, early: EarlyReward | Mapping[Signal, EarlyReward]) -> dict[Signal, EarlyReward]:
+        given = list(early.values()) if isinstance(early, Mapping) else [early]
+        by_version = {model.signal.version: model for model in given}
+        missing = [signal.label for signal in self.objectives if signal.version not in by_version]
+        if missing:
+            have = ", ".join(model.signal.label for model in given) or "none"
+            raise ConfigError(f"reward: no early reward for {', '.join(missing)} (given: {have}); pass {{signal: fitted model}} with one per objective")
+        return {signal: by_version[signal.version] for signal in self.objectives}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reward) and self.version == other.version
+
+    def __hash__(self) -> int:
+        return hash(self.version)
+
+    def __reduce__(self) -> tuple[type[Reward], tuple[dict[Signal, float], dict[Any, float], float]]:
+        return Reward, (dict(self.objectives), dict(self.guardrails), self.caution)  # a read-only mapping does not pickle
+
+    def __str__(self) -> str:
+        return f"{' + '.join(f'{weight:g} x {signal.label}' for signal, weight in self.objectives.items())}, caution {self.caution:g}"
+
+
+def combine(parts: list[tuple[float, Belief]]) -> Belief:
+    """The belief about a weighted sum of outcomes; errors and single outcomes taken as independent between parts.
+
+    >>> a = Belief(np.array([0.4]), np.array([0.3]), np.array([0.5]), 7, "a@1", maximum=1.0)
+    >>> b = Belief(np.array([2.0]), np.array([0.4]), np.array([1.0]), 7, "b@1", maximum=5.0)
+    >>> both = combine([(1.0, a), (-1.0, b)])
+    >>> both.mean.tolist(), both.std.round(3).tolist(), both.minimum
+    ([-1.6], [0.5], -5.0)
+    """
+    beliefs = [belief for _, belief in parts]
+    ages = {belief.age for belief in beliefs}
+    return Belief(
+        mean=np.sum([weight * belief.mean for weight, belief in parts], axis=0),
+        std=np.sqrt(np.sum([(weight * belief.std) ** 2 for weight, belief in parts], axis=0)),
+        spread=np.sqrt(np.sum([(weight * belief.spread) ** 2 for weight, belief in parts], axis=0)),
+        age=ages.pop() if len(ages) == 1 else -1,
+        signal=" + ".join(f"{weight:g}*{belief.signal}" for weight, belief in parts),
+        minimum=_sum([weight * (belief.minimum if weight > 0 else belief.maximum) for weight, belief in parts]),
+        keys=beliefs[0].keys,
+        maximum=_sum([weight * (belief.maximum if weight > 0 else belief.minimum) for weight, belief in parts]),
+    )
+
+
+def _sum(bounds: list[Any]) -> Any:
+    return sum(bounds[1:], start=bounds[0])

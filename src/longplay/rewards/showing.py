@@ -1,0 +1,297 @@
+"""The value of showing: what a slot adds to the chance of an entry, times what an entry is worth.
+
+Value = P(entry within a day | shown) E[Y | entry] - P(entry within a day | not shown) rho E[Y | entry] (METHODS 1):
+the same day in both, so a merely delayed organic discovery counts for nothing. P(entry | shown) is a logistic
+regression on the log's slots, P(entry | not shown) the organic discovery rate of that creator or item per
+active user-day at risk, and rho the ratio of what organic entries come to, to what recommended ones do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import sparse, special
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.extmath import randomized_svd
+
+from longplay.decisions import Contexts, Decisions, ItemIndex
+from longplay.errors import ConfigError, DataError
+from longplay.lake.lake import Lake
+from longplay.lake.schema import ENGAGED
+from longplay.rewards.familiar import LakeIndex
+from longplay.signals.outcomes import ENTRY_HORIZON, Outcomes
+from longplay.signals.signal import Signal
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+HISTORY = 60  # items of history that make a user's taste
+DIMS = 16
+RATE_SLOTS = 50.0  # an item's entry rate is smoothed as if it had been shown this often at the base rate
+FOLDS = 5
+MAX_SLOTS = 200_000  # slots the logistic regression is fitted on
+MIN_EACH = 50  # mature entries of either origin before rho leaves 1
+RHO_SPREAD = 0.5  # prior std of log rho
+FEATURES = ("position", "item_rate", "affinity", "no_history", "popularity")
+
+
+@dataclass(frozen=True, eq=False)
+class Showing:
+    """The fitted model of showing for one signal.
+
+    Attributes:
+        association: True where the log had no decisions: P(entry | shown) is unknown, `gain` is 1 for the
+            unfamiliar, and the value says what goes with a discovery, not what showing causes.
+        rho: mean outcome of organic entries over that of recommended ones, same keys.
+        slots: slots the entry model was fitted on.
+    """
+
+    signal: Signal
+    association: bool
+    rho: float = 1.0
+    slots: int = 0
+    items: ItemIndex = field(default_factory=lambda: ItemIndex([]), repr=False)
+    keys: ItemIndex = field(default_factory=lambda: ItemIndex([]), repr=False)
+    weights_F: Array = field(default_factory=lambda: np.zeros(len(FEATURES)))
+    intercept: float = 0.0
+    rate_logit_I: Array = field(default_factory=lambda: np.zeros(1), repr=False)
+    popularity_I: Array = field(default_factory=lambda: np.zeros(1), repr=False)
+    vector_IR: Array = field(default_factory=lambda: np.zeros((1, DIMS)), repr=False)
+    organic_K: Array = field(default_factory=lambda: np.zeros(1), repr=False)
+    _indexes: dict[object, tuple[LakeIndex, Rows, Rows]] = field(default_factory=dict, init=False, repr=False)
+
+    def index(self, lake: Lake) -> LakeIndex:
+        """The lake's look-ups, built once per view of the lake; the last two are kept."""
+        if lake.key not in self._indexes:
+            while len(self._indexes) > 1:
+                self._indexes.pop(next(iter(self._indexes)))
+            index = LakeIndex(lake, self.signal.entry.of)
+            item_row_I, key_row_K = self.items.rows(index.items.ids), self.keys.rows(index.keys.ids)
+            self._indexes[lake.key] = (index, np.append(item_row_I, -1), np.append(key_row_K, -1))
+        return self._indexes[lake.key][0]
+
+    def gain(self, contexts: Contexts, slates: pl.Series, index: LakeIndex) -> tuple[Rows, Array, Array]:
+        """Catalogue row (-1 unknown), P(entry | shown) and the factor on E[Y | entry], p_shown - rho p_not; each [N, S].
+
+        A familiar creator or item cannot be discovered: chance and factor are exactly 0. So are they for an
+        item whose creator is unknown, where entries are about creators.
+
+        Raises:
+            DataError: slates of different lengths, or not one per context. ConfigError: the signal's entries are about users.
+        """
+        entry = self.signal.entry
+        if entry.of is None:
+            raise ConfigError(f"{self.signal.name}: entries of kind {entry.kind} are about a user, so no slot owns them; value() needs discovery or exposure")
+        lengths = slates.list.len().unique().to_list()
+        if len(slates) != len(contexts) or len(lengths) > 1:
+            raise DataError(f"value: {len(slates)} slates of lengths {lengths} for {len(contexts)} contexts; expected one slate per context, equally long")
+        slots = int(lengths[0]) if lengths else 0
+        row_N = index.slots(slates) if slots else np.zeros(0, dtype=np.int64)
+        row_NS = row_N.reshape(len(slates), slots)
+        if entry.kind == "exposure":
+            return row_NS, np.ones(row_NS.shape), np.ones(row_NS.shape)
+        frame = contexts.frame
+        user_N, time_N = index.users(frame["user_id"]), frame["time"].dt.epoch("us").to_numpy()
+        owner_N = np.repeat(np.arange(len(slates)), slots)
+        key_N = np.append(index.key_row_I, -1)[row_N]
+        impossible_N = index.familiar(user_N[owner_N], key_N, time_N[owner_N], entry.novel_for) | ((row_N >= 0) & (key_N < 0))
+        if self.association:
+            gain_N = np.where(impossible_N, 0.0, 1.0)
+            return row_NS, gain_N.reshape(row_NS.shape), gain_N.reshape(row_NS.shape)
+        _, item_row_I, key_row_K = self._indexes[index.lake.key] if index.lake.key in self._indexes else (index, *self._rows(index))
+        taste_NR, empty_N = self._taste(frame["history"], user_N, time_N, index, item_row_I)
+        shown_N = self._entry_chance(item_row_I[row_N], np.tile(np.arange(slots), len(slates)), taste_NR[owner_N], empty_N[owner_N])
+        not_shown_N = self.organic_K[key_row_K[key_N]]
+        gain_N = np.where(impossible_N, 0.0, shown_N - self.rho * not_shown_N)
+        return row_NS, np.where(impossible_N, 0.0, shown_N).reshape(row_NS.shape), gain_N.reshape(row_NS.shape)
+
+    def _rows(self, index: LakeIndex) -> tuple[Rows, Rows]:
+        return np.append(self.items.rows(index.items.ids), -1), np.append(self.keys.rows(index.keys.ids), -1)
+
+    def _taste(self, history: pl.Series, user_N: Rows, time_N: Rows, index: LakeIndex, item_row_I: Rows) -> tuple[Array, NDArray[np.bool_]]:
+        """Mean item vector of each context's history [N, R], and whether there is none.
+
+        The context's own history where it has one, else the user's events in the lake strictly before it
+        (a policy that looks at no history logs none).
+        """
+        count_NI = index.histories(history, HISTORY)
+        own_N = np.diff(count_NI.indptr) > 0
+        if not own_N.all():
+            rest = np.flatnonzero(~own_N)
+            select = sparse.csr_matrix((np.ones(len(rest)), (rest, np.arange(len(rest)))), shape=(len(own_N), len(rest)))
+            count_NI = (count_NI + select @ index.recent(user_N[rest], time_N[rest], HISTORY)).tocsr()
+        size_N = np.asarray(count_NI.sum(axis=1)).ravel()
+        return np.asarray(count_NI @ self.vector_IR[item_row_I[:-1]]) / np.maximum(size_N, 1)[:, None], size_N == 0
+
+    def _entry_chance(self, item_N: Rows, position_N: Rows, taste_NR: Array, empty_N: NDArray[np.bool_]) -> Array:
+        features_NF = features(item_N, position_N, taste_NR, empty_N, self.rate_logit_I[item_N], self.popularity_I, self.vector_IR)
+        return special.expit(features_NF @ self.weights_F + self.intercept)
+
+
+def features(item_N: Rows, position_N: Rows, taste_NR: Array, empty_N: NDArray[np.bool_], rate_logit_N: Array, popularity_I: Array, vector_IR: Array) -> Array:
+    """The entry model's features [N, F], in the order of FEATURES: log(1 + slot), log-odds of the item's entry rate, cosine of taste and item, 0/1, log(1 + users)."""
+    vector_NR = vector_IR[item_N]
+    norm_N = np.linalg.norm(vector_NR, axis=1) * np.linalg.norm(taste_NR, axis=1)
+    affinity_N = np.einsum("nr,nr->n", vector_NR, taste_NR) / np.maximum(norm_N, 1e-12)
+    return np.column_stack([np.log1p(position_N), rate_logit_N, affinity_N, empty_N.astype(float), popularity_I[item_N]])
+
+
+def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Showing:
+    """The showing model as of `outcomes.as_of`: nothing later is looked at.
+
+    Item vectors come from one half of the users and the regression from the other half's slots; an item's
+    entry rate comes, for each slot, from users of other folds: no slot sees its own label.
+    """
+    view = lake.before(outcomes.as_of)
+    frame = decisions.frame if isinstance(decisions, Decisions) else view.decisions if decisions is None else decisions
+    of = signal.entry.of
+    if of is None or signal.entry.kind == "exposure" or frame.is_empty():
+        return Showing(signal, association=of is not None and signal.entry.kind == "discovery")
+    index = LakeIndex(view, of)
+    slots = outcomes.on(frame).frame.filter(pl.col("time") + ENTRY_HORIZON <= outcomes.as_of)  # later ones may still see an entry
+    row_N = index.slots(slots.select(pl.concat_list("item_id"))["item_id"])
+    key_N = np.append(index.key_row_I, -1)[row_N]
+    time_N = slots["time"].dt.epoch("us").to_numpy()
+    possible_N = (key_N >= 0) & ~index.familiar(index.users(slots["user_id"]), key_N, time_N, signal.entry.novel_for)
+    slots, row_N, time_N = slots.filter(pl.Series(possible_N)), row_N[possible_N], time_N[possible_N]
+    if slots.is_empty():
+        raise DataError(f"{signal.name}: none of the slots shown until {outcomes.as_of:%Y-%m-%d} could open an entry (all familiar, or without {of}); pass lake=None for beliefs alone")
+    entered_N = slots["entered"].to_numpy().astype(float)
+    bucket_of = user_buckets(pl.concat([slots["user_id"], pl.Series(list(index.user_row), dtype=pl.String)]), 2 * FOLDS)
+    bucket_N = slots["user_id"].replace_strict(bucket_of, return_dtype=pl.Int64).to_numpy()
+    vector_IR, popularity_I = _item_vectors(view, index, bucket_of)
+    rate_logit_I, rate_logit_N = _entry_rates(row_N, entered_N, bucket_N // 2, len(index.items))
+    showing = Showing(
+        signal,
+        association=False,
+        rho=_organic_ratio(outcomes),
+        slots=len(row_N),
+        items=index.items,
+        keys=index.keys,
+        rate_logit_I=rate_logit_I,
+        popularity_I=popularity_I,
+        vector_IR=vector_IR,
+        organic_K=_organic_rates(view, index, outcomes),
+    )
+    use = np.flatnonzero(bucket_N % 2 == 1)
+    if len(use) < 100:  # too few users to spare half of them
+        use = np.arange(len(row_N))
+    if len(use) > MAX_SLOTS:
+        use = np.sort(np.random.default_rng(0).choice(use, MAX_SLOTS, replace=False))
+    moments = slots[use].select("context_id", "user_id", "time").with_row_index("row").unique("context_id", keep="first", maintain_order=True)
+    history = moments.join(view.contexts.select("context_id", "history").unique("context_id"), on="context_id", how="left", maintain_order="left")["history"]
+    user_M, time_M = index.users(moments["user_id"]), moments["time"].dt.epoch("us").to_numpy()
+    everything = np.append(np.arange(len(index.items)), -1)
+    taste_MR, empty_M = showing._taste(history.fill_null([]), user_M, time_M, index, everything)
+    moment_N = ItemIndex(moments["context_id"]).rows(slots[use]["context_id"])
+    x_NF = features(row_N[use], slots["slot"].to_numpy()[use], taste_MR[moment_N], empty_M[moment_N], rate_logit_N[use], popularity_I, vector_IR)
+    weights_F, intercept = _logistic(x_NF, entered_N[use])
+    return _replace(showing, weights_F, intercept)
+
+
+def _replace(showing: Showing, weights_F: Array, intercept: float) -> Showing:
+    return Showing(
+        showing.signal, showing.association, showing.rho, showing.slots, showing.items, showing.keys,
+        weights_F, intercept, showing.rate_logit_I, showing.popularity_I, showing.vector_IR, showing.organic_K,
+    )  # fmt: skip
+
+
+def _logistic(x_NF: Array, entered_N: Array) -> tuple[Array, float]:
+    """Weights and intercept of the entry model on raw features; the base rate alone where only one class was seen."""
+    entries = entered_N.sum()
+    if not 0 < entries < len(entered_N):
+        return np.zeros(x_NF.shape[1]), float(special.logit((entries + 0.5) / (len(entered_N) + 1)))
+    centre_F, scale_F = x_NF.mean(0), np.maximum(x_NF.std(0), 1e-9)
+    model = LogisticRegression(C=1.0, max_iter=500).fit((x_NF - centre_F) / scale_F, entered_N)
+    weights_F = np.where(x_NF.std(0) > 1e-9, model.coef_[0] / scale_F, 0.0)
+    return weights_F, float(model.intercept_[0] - weights_F @ centre_F)
+
+
+def _item_vectors(view: Lake, index: LakeIndex, bucket_of: dict[str, int]) -> tuple[Array, Array]:
+    """Truncated SVD of log engagement counts and log(1 + users) per item, from the even half of the users; last row: unknown items."""
+    events = view.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()).group_by("user_id", "item_id").len().sort("user_id", "item_id")
+    events = events.filter(pl.col("user_id").replace_strict(bucket_of, return_dtype=pl.Int64) % 2 == 0) if len(events) else events
+    user_E, item_E = index.users(events["user_id"]), index.items.rows(events["item_id"]) if len(events) else np.zeros(0, dtype=np.int64)
+    count = sparse.csr_matrix((np.log1p(events["len"].to_numpy().astype(float)), (user_E, item_E)), shape=(max(len(index.user_row), 1), len(index.items)))
+    users_I = np.bincount(item_E, minlength=len(index.items)).astype(float)
+    dims = min(DIMS, min(count.shape) - 1)
+    vector_IR = np.zeros((len(index.items) + 1, DIMS))
+    if dims > 0 and count.nnz:
+        _, singular_R, right_RI = randomized_svd(count, dims, n_iter=4, random_state=0)
+        vector_IR[:-1, :dims] = right_RI.T * singular_R
+    return vector_IR, np.append(np.log1p(users_I), 0.0)
+
+
+def _entry_rates(row_N: Rows, entered_N: Array, fold_N: Rows, items: int) -> tuple[Array, Array]:
+    """Log-odds of smoothed entry rates: per item over everyone (unknown last), and per slot from the other folds' users."""
+    base = float((entered_N.sum() + 0.5) / (len(entered_N) + 1))
+    entries_FI, shown_FI = np.zeros((FOLDS, items)), np.zeros((FOLDS, items))
+    np.add.at(entries_FI, (fold_N, row_N), entered_N)
+    np.add.at(shown_FI, (fold_N, row_N), 1.0)
+
+    def log_odds(entries: Array, shown: Array) -> Array:
+        return special.logit((entries + RATE_SLOTS * base) / (shown + RATE_SLOTS))
+
+    other_FI = log_odds(entries_FI.sum(0) - entries_FI, shown_FI.sum(0) - shown_FI)
+    return np.append(log_odds(entries_FI.sum(0), shown_FI.sum(0)), special.logit(base)), other_FI[fold_N, row_N]
+
+
+def _organic_rates(view: Lake, index: LakeIndex, outcomes: Outcomes) -> Array:
+    """Organic discoveries per active user-day on which the user could have made one, per key (unknown last: the mean rate).
+
+    A user-day is active with an engaged event or a decision: the moments a slate competes with. Each entry takes
+    its user out of risk for `novel_for` days (null: for good), at the user's mean frequency of active days.
+    """
+    signal, of = outcomes.signal, outcomes.signal.entry.of
+    active = pl.concat([view.events.filter(pl.col("kind").is_in(ENGAGED)).select("user_id", "time"), view.decisions.select("user_id", "time")])
+    days = active.select("user_id", pl.col("time").dt.date().alias("day")).unique()
+    spans = days.group_by("user_id").agg((pl.lit(outcomes.as_of).dt.date() - pl.col("day").min()).dt.total_days().alias("days"))
+    frequency = min(days.height / max(float(spans["days"].sum()) + spans.height, 1.0), 1.0)
+    entries = outcomes.frame.filter(pl.col(f"{of}_id").is_not_null())
+    key_N = index.keys.rows(entries[f"{of}_id"])
+    left_N = (outcomes.as_of.timestamp() // 86400 - entries["day"].to_numpy()).clip(0, signal.entry.novel_for)
+    known = key_N >= 0
+    off_K = np.bincount(key_N[known], weights=left_N[known], minlength=len(index.keys)) * frequency
+    organic_K = np.bincount(key_N[known], weights=(entries["origin"] == "organic").to_numpy()[known], minlength=len(index.keys))
+    risk_K = np.maximum(days.height - off_K, 0.05 * days.height)
+    rate = float((organic_K.sum() + 0.5) / (risk_K.sum() + 1))
+    return np.append((organic_K + 1) / (risk_K + 1 / rate), rate)  # smoothed by one discovery at the mean rate
+
+
+def _organic_ratio(outcomes: Outcomes) -> float:
+    """Mean outcome of organic over recommended entries of the same keys (Mantel & Haenszel 1959), shrunk to 1 by its error.
+
+    Comparing within keys keeps "people find good things themselves" out of the ratio.
+    """
+    mature = outcomes.where(outcomes.mature)
+    frame = mature.frame.select("value", pl.col("origin") == "organic", mature.keys.alias("key"))
+    by_key = frame.group_by("key").agg(
+        organic_n=pl.col("origin").sum().cast(pl.Float64),
+        other_n=(~pl.col("origin")).sum().cast(pl.Float64),
+        organic=pl.col("value").filter(pl.col("origin")).sum(),
+        other=pl.col("value").filter(~pl.col("origin")).sum(),
+    )
+    if by_key["organic_n"].sum() < MIN_EACH or by_key["other_n"].sum() < MIN_EACH:
+        return 1.0
+    n_o, n_r, sum_o, sum_r = (by_key[name].to_numpy() for name in ("organic_n", "other_n", "organic", "other"))
+    weight = n_o + n_r
+    top, bottom = float(np.sum(sum_o * n_r / weight)), float(np.sum(sum_r * n_o / weight))
+    if top <= 0 or bottom <= 0:
+        return 1.0
+    rho = top / bottom
+    error_K = (sum_o * n_r - rho * sum_r * n_o) / weight  # linearised, clustered by key
+    noise = np.sum((n_r / weight) ** 2 * n_o + (n_o / weight) ** 2 * n_r) * float(frame["value"].var() or 0.0)  # type: ignore[arg-type]
+    variance = max(float(np.sum(error_K**2)), float(noise)) / bottom**2
+    return float(np.clip(np.exp(np.log(rho) * RHO_SPREAD**2 / (RHO_SPREAD**2 + variance)), 0.25, 4.0))
+
+
+def user_buckets(user_ids: pl.Series, buckets: int, seed: int = 0) -> dict[str, int]:
+    """Bucket 0..buckets-1 of every distinct user by a keyed hash: the same in every process and library version."""
+    key = str(seed).encode()
+    return {user: int.from_bytes(hashlib.blake2b(user.encode(), digest_size=8, key=key).digest(), "big") % buckets for user in user_ids.unique()}
+
+
