@@ -61,17 +61,22 @@ def shows(seed: int) -> Iterator[NDArray[np.bool_]]:
 
 def run(seed: int) -> Trial:
     """Prior from the first 200 shows, then beliefs about the other 400."""
-    sum_ID, cross_DD, mean_I = [], np.zeros((DAYS, DAYS)), []
+    sum_ID, square_I, cross_DD, mean_I = [], [], np.zeros((DAYS, DAYS)), []
     seen: dict[int, list[Array]] = {100: [], 1000: []}
     for number, trace_ND in enumerate(shows(seed)):
         if number < TRAIN:
             sum_ID.append(trace_ND.sum(0))
+            square_I.append(float((trace_ND.sum(1) ** 2).sum()))
             cross_DD += trace_ND.T.astype(np.float32) @ trace_ND.astype(np.float32)
         else:
             mean_I.append(trace_ND.sum(1).mean())
             for traces, sums in seen.items():
                 sums.append(trace_ND[:traces].sum(0))
-    prior = estimate_prior(np.full(TRAIN, float(TRACES)), np.array(sum_ID, dtype=float), cross_DD, np.ones(DAYS))
+    # equally many traces per show, so any weighting by show is the pooled sum times the mean weight only
+    # where shows' own noise does not matter; it does not at 10,000 traces
+    prior = estimate_prior(
+        np.full(TRAIN, float(TRACES)), np.array(sum_ID, dtype=float), np.array(square_I), lambda weight_I: weight_I.mean() * cross_DD, np.ones(DAYS)
+    )
     truth_I, noise_var = np.array(mean_I), prior.outcome[2] ** 2
     error, same, coverage = {}, {}, {}
     for traces, sums in seen.items():

@@ -23,8 +23,8 @@ class Contexts:
     """N moments at which a slate is asked for; the columns of the lake's `contexts` table.
 
     `frame` holds one row per context: who, when, where, how many slots, what must not be shown
-    (`exclusions`) and the history the policy may look at (distinct item ids in the order of their
-    last engagement, the latest last, all of it before `history_until`). It is enough to recompute log-probabilities without the lake.
+    (`exclusions`) and the history the policy may look at (item ids, oldest first, all of them
+    before `history_until`). It is enough to recompute log-probabilities without the lake.
     """
 
     frame: pl.DataFrame
@@ -258,8 +258,7 @@ def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, 
     events = events.select("user_id", "item_id", "creator_id", "time")
     numbered = moments.select("user_id", "time").with_row_index("row")
     past = numbered.join(events.rename({"time": "then"}), on="user_id", how="inner").filter(pl.col("then") < pl.col("time"))
-    last_touch = past.group_by("row", "item_id").agg(pl.col("then").max()).sort("row", "then", "item_id")
-    recent = last_touch.group_by("row", maintain_order=True).agg(pl.col("item_id").tail(max(history, 1)).alias("history"))
+    recent = past.sort("row", "then", "item_id").group_by("row", maintain_order=True).agg(pl.col("item_id").tail(max(history, 1)).alias("history"))
     frame = numbered.join(recent, on="row", how="left")
     if key == "item_id":
         seen = past.group_by("row").agg(pl.col("item_id").unique().sort().alias("exclusions"))

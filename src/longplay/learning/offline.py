@@ -3,17 +3,57 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from longplay.codes.trie import Allowed
+from longplay.decisions import Contexts, contexts_from_log
+from longplay.errors import DataError
 from longplay.lake.lake import Lake
+from longplay.lake.schema import ENGAGED
 from longplay.learning.reinforce import Early, P, enough_left, mean_reward
-from longplay.decisions import contexts_from_log
 from longplay.policies.decoder import Decoder
-from longplay.policies.supervised import Progress, examples_from_log, train_next_items
+from longplay.policies.generative import Generative
+from longplay.policies.supervised import Progress, descend, prompts_of
 from longplay.rewards import Reward
+
+TARGETS = 8  # discoveries of a visit per step
+MOST = 10.0  # cap on reward / lambda above the least reward, so that no single discovery rules
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Logged visits with what was newly engaged with at each: `leaves[offsets[n]:offsets[n+1]]` of context n."""
+
+    contexts: Contexts
+    offsets: NDArray[np.int64]
+    leaves: NDArray[np.int64]
+
+
+def visits_from_log(policy: Generative, lake: Lake, *, limit: int, seed: int) -> Visits:
+    """At most `limit` user-days of the log with the items newly engaged with that their contexts allow.
+
+    Raises:
+        DataError: no visit has a new item.
+    """
+    contexts = contexts_from_log(lake, slots=1, history=policy.history, exclude=policy.exclude, limit=limit, seed=seed)
+    day = pl.col("time").dt.date().alias("day")
+    engaged = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    firsts = engaged.group_by("user_id", "item_id").agg(pl.col("time").min()).select("user_id", "item_id", day)
+    pairs = contexts.frame.select("user_id", day).with_row_index("row").join(firsts, on=["user_id", "day"]).sort("row", "item_id")
+    row, leaf = pairs["row"].to_numpy().astype(np.int64), policy.index.rows(pairs["item_id"])
+    allowed = Allowed.of(policy.decoder.trie, *policy.index.ragged_rows(contexts.frame["exclusions"]))
+    keep = (leaf >= 0) & allowed.allows(row, np.maximum(leaf, 0))
+    if not keep.any():
+        raise DataError(f"reward-weighted: none of {len(contexts):,} visits has a new item of the catalogue; is the log long enough?")
+    rows, counts = np.unique(row[keep], return_counts=True)
+    return Visits(contexts.take(rows), np.concatenate([[0], np.cumsum(counts)]), leaf[keep])
 
 
 def reward_weighted(
@@ -35,27 +75,48 @@ def reward_weighted(
 ) -> P:
     """`policy` trained on with weights exp(reward / lambda) on logged discoveries (arXiv 2603.10279).
 
-    The same reward (the cautious value of showing, here of what was logged) and the same trade-off
-    as `reinforce`: lambda = kl x the start's mean reward, so that both aim at start x exp(reward /
-    lambda). Weights are capped at exp(10) of the least. Arguments as in `reinforce`.
+    The same reward (the cautious value of showing, here of what was logged), the same contexts per
+    step and the same trade-off as `reinforce`: lambda = kl x the start's mean reward, so that both
+    aim at logged choices (or the start) x exp(reward / lambda). Arguments as in `reinforce`.
     """
-    decoder, index = policy.decoder, policy.index
     slots = policy.slate if slots is None else slots
     moments = contexts_from_log(lake, slots=slots, history=policy.history, exclude=policy.exclude, limit=pool, seed=seed)
-    moments = enough_left(moments, policy, slots)
-    scale = max(kl, 1e-6) * mean_reward(policy, reward, early, lake, moments, seed)
-    examples = examples_from_log(lake, index, decoder.trie, history=policy.history, exclude=policy.exclude, limit=limit, seed=seed)
-    row = np.repeat(np.arange(len(examples)), np.diff(examples.offsets))
+    scale = max(kl, 1e-6) * mean_reward(policy, reward, early, lake, enough_left(moments, policy, slots), seed)
+    visits = visits_from_log(policy, lake, limit=limit, seed=seed)
+    value = _values(policy, reward, early, lake, visits)
+    weight = np.exp(np.minimum((value - value.min()) / scale, MOST))
+    weight /= weight.mean()
+    tuned = Decoder(copy.deepcopy(policy.decoder.model), policy.decoder.trie)
+
+    def loss_of(rng: np.random.Generator) -> Tensor:
+        rows = rng.choice(len(visits.contexts), size=min(contexts, len(visits.contexts)), replace=False)
+        return _loss(tuned, policy, visits, weight, rows, rng)
+
+    curve = descend(tuned, loss_of, None, steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint)
+    return replace(policy.with_model(tuned.model), curve=tuple(curve))
+
+
+def _values(policy: Generative, reward: Reward, early: Early, lake: Lake, visits: Visits) -> NDArray[np.float64]:
+    """The cautious value of showing each logged discovery at its visit."""
+    row = np.repeat(np.arange(len(visits.contexts)), np.diff(visits.offsets))
     value = np.empty(len(row))
     for start in range(0, len(row), 50_000):
         part = slice(start, start + 50_000)
-        slates = index.slates(examples.targets[part, None])
-        belief = reward.combined(early, examples.contexts.take(row[part]), slates, lake)
-        value[part] = belief.lower(reward.caution)[:, 0]
-    weight = np.exp(np.minimum((value - value.min()) / scale, 10.0))
-    weighted = replace(examples, weight=weight / weight.mean())
-    tuned = Decoder(copy.deepcopy(decoder.model), decoder.trie)
-    curve = train_next_items(
-        tuned, index, weighted, steps=steps, history=policy.history, batch=contexts, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint
-    )
-    return replace(policy.with_model(tuned.model), curve=tuple(curve))
+        slates = policy.index.slates(visits.leaves[part, None])
+        value[part] = reward.combined(early, visits.contexts.take(row[part]), slates, lake).lower(reward.caution)[:, 0]
+    return value
+
+
+def _loss(decoder: Decoder, policy: Generative, visits: Visits, weight: NDArray[np.float64], rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    """Weighted mean negative log-probability of discoveries of the visits `rows`, under their exclusions."""
+    leaves, share = np.zeros((len(rows), TARGETS), dtype=np.int64), np.zeros((len(rows), TARGETS))
+    for place, row in enumerate(rows):
+        start, stop = visits.offsets[row], visits.offsets[row + 1]
+        chosen = start + rng.permutation(stop - start)[:TARGETS]
+        # a visit counts once however many of its items were drawn: heavy baskets must not drown the rest
+        leaves[place, : len(chosen)] = visits.leaves[chosen]
+        share[place, : len(chosen)] = weight[chosen] / len(chosen)
+        leaves[place, len(chosen) :] = visits.leaves[chosen[0]]
+    log_p = decoder.log_prob(prompts_of(decoder, policy.index, visits.contexts.take(rows), policy.history), leaves)
+    shares = torch.from_numpy(share)
+    return -(log_p * shares).sum() / len(rows)

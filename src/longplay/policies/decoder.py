@@ -153,6 +153,28 @@ class Decoder:
             total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
         return total
 
+    def sequence_log_prob(self, leaves: Ints, real: NDArray[np.bool_], allowed: Allowed) -> Tensor:
+        """log pi of every item of `leaves[N, T]` given the items before it, shape [N, T], float64, differentiable.
+
+        One causal pass: every position of every history is a training example. `real[N, T]` marks the
+        items that are there (the rest is padding at the end and gets 0); temperature 1.
+        """
+        n, length = leaves.shape
+        trie, levels = self.trie, self.trie.levels
+        codes = trie.codes[leaves]
+        body = (codes + FIRST_CODE + np.arange(levels) * trie.width).reshape(n, length * levels)
+        tokens = torch.from_numpy(np.concatenate([np.full((n, 1), BOS), body[:, :-1]], axis=1))
+        there = torch.from_numpy(np.repeat(real, levels, axis=1))
+        position = torch.arange(length * levels).expand(n, -1)
+        state = self._hidden(tokens, _prompt_mask(there), position, None).reshape(n, length, levels, -1)
+        total = torch.zeros((n, length), dtype=torch.float64)
+        context = np.broadcast_to(np.arange(n)[:, None], (n, length))
+        for level in range(levels):
+            mask = allowed.mask(level, context, trie.node_of(level, leaves))
+            log_p = self.next_code(state[:, :, level], level, mask, torch.ones(n, length))
+            total = total + log_p.gather(2, torch.from_numpy(codes[:, :, level])[..., None])[..., 0]
+        return torch.where(torch.from_numpy(real), total, 0.0)
+
     def next_code(self, state: Tensor, level: int, mask: NDArray[np.bool_], temperature: Tensor) -> Tensor:
         """log pi over the K codes of `level` from hidden states [..., H], float64; -inf where `mask[..., K]` is false."""
         first = FIRST_CODE + level * self.trie.width

@@ -23,7 +23,7 @@ from longplay.lake.lake import Lake
 from longplay.policies.decoder import SCALES, Decoder, load_model, new_model, save_model
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.sampling import beam_slates, item_log_probs
-from longplay.policies.supervised import Progress, examples_from_log, prompts_of, train_next_items
+from longplay.policies.supervised import Progress, histories_from_log, prompts_of, train_next_items
 
 BATCH = 256  # contexts per forward pass
 STEPS = {"tiny": 600, "small": 3000}
@@ -89,15 +89,13 @@ class Generative:
             )
         return replace(self, codebook=codebook, model=new_model(self.scale, codebook.levels, codebook.width, self.seed))
 
-    def train(self, lake: Lake, *, progress: Progress | None = None, checkpoint: Path | None = None, limit: int = 20_000) -> Self:
-        """Next-item training on at most `limit` visits of the lake; goes on from `checkpoint` if it exists."""
+    def train(self, lake: Lake, *, progress: Progress | None = None, checkpoint: Path | None = None) -> Self:
+        """Next-item training on the lake's histories; goes on from `checkpoint` if it exists."""
         decoder, codebook = self._fitted()
         trained = Decoder(copy.deepcopy(decoder.model), codebook.trie)
-        examples = examples_from_log(lake, codebook.index, codebook.trie, history=self.history, exclude=self.exclude, limit=limit, seed=self.seed)
         curve = train_next_items(
             trained,
-            codebook.index,
-            examples,
+            histories_from_log(lake, codebook.index),
             steps=STEPS[self.scale] if self.steps is None else self.steps,
             history=self.history,
             seed=self.seed,

@@ -1,25 +1,24 @@
-"""Supervised training: the items a user newly engages with at a visit, given the history before it."""
+"""Supervised training: the next item at every position of every history, in one packed pass."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from longplay.codes.trie import Allowed, Trie
-from longplay.decisions import Contexts, ItemIndex, contexts_from_log
+from longplay.codes.trie import Allowed
+from longplay.decisions import Contexts, ItemIndex
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
-from longplay.policies.decoder import Decoder, encode
+from longplay.policies.decoder import Decoder, Prompts, encode
 
 Ints = NDArray[np.int64]
 Progress = Callable[[int, int, dict[str, float]], None]  # step, of steps, figures
@@ -28,149 +27,134 @@ SAVE_EVERY = 50
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Visits with the items newly engaged with at each: `targets[offsets[n]:offsets[n+1]]` are leaves of context n.
+class Histories:
+    """What every user engaged with, in order: `leaves[offsets[u]:offsets[u+1]]` are user u's items, oldest first.
 
-    `weight` is per target; training maximises the weighted mean log-probability.
+    `held_out[U]` marks a twentieth of the users, by hash of their id, who are only watched.
     """
 
-    contexts: Contexts
     offsets: Ints
-    targets: Ints
-    weight: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.contexts)
+    leaves: Ints
+    held_out: NDArray[np.bool_]
 
 
-def examples_from_log(
-    lake: Lake, index: ItemIndex, trie: Trie, *, history: int, exclude: str, limit: int, seed: int, weights: pl.DataFrame | None = None, end: datetime | None = None
-) -> Examples:
-    """Visits (user-days) of the log as training examples.
+def histories_from_log(lake: Lake, index: ItemIndex) -> Histories:
+    """The engaged items of every user in the order of their events.
 
-    A visit's targets are the items of the day that the user had not engaged with before it and that
-    the context does not exclude: repeats are what habits produce without help. Each context sees
-    only events before its own time.
-
-    Args:
-        weights: optional columns user_id, item_id, weight: the weight of that user's discovery of that
-            item; targets without one weigh 0 (exponential reward-weighting, see `learning.offline`).
-        limit: at most this many visits, drawn by `seed`.
+    Events at the same instant (the lines of one invoice) have no order: they stand in that of a hash
+    of their ids, so that no catalogue order is learned.
 
     Raises:
-        DataError: no visit has a new item.
+        DataError: no event has an item of the catalogue.
     """
-    contexts = contexts_from_log(lake, slots=1, history=history, exclude=exclude, limit=limit, seed=seed, end=end)
-    visits = contexts.frame.select("user_id", "time").with_row_index("row").with_columns(day=pl.col("time").dt.date())
-    firsts = (
-        lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
-        .group_by("user_id", "item_id")
-        .agg(pl.col("time").min())
-        .with_columns(day=pl.col("time").dt.date())
-        .drop("time")
-    )
-    pairs = visits.join(firsts, on=["user_id", "day"]).sort("row", "item_id")
-    if weights is None:
-        pairs = pairs.with_columns(weight=pl.lit(1.0))
-    else:
-        pairs = pairs.join(weights.select("user_id", "item_id", "weight"), on=["user_id", "item_id"], how="left").with_columns(pl.col("weight").fill_null(0.0))
-    leaf = index.rows(pairs["item_id"])
-    allowed = Allowed.of(trie, *index.ragged_rows(contexts.frame["exclusions"]))
-    possible = (leaf >= 0) & allowed.allows(pairs["row"].to_numpy().astype(np.int64), np.maximum(leaf, 0))
-    pairs = pairs.with_columns(pl.Series("leaf", leaf)).filter(pl.Series(possible) & (pl.col("weight") > 0)).sort("row", "leaf")
-    if pairs.is_empty():
-        raise DataError(f"train: none of {len(contexts):,} visits has a new item of the catalogue; is the log long enough?")
-    rows, counts = np.unique(pairs["row"].to_numpy(), return_counts=True)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    return Examples(contexts.take(rows), offsets, pairs["leaf"].to_numpy().astype(np.int64), pairs["weight"].to_numpy().astype(float))
+    events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    events = events.with_columns(tie=pl.col("event_id").hash(seed=1)).sort("user_id", "time", "tie")
+    leaf = index.rows(events["item_id"])
+    events = events.select("user_id").with_columns(pl.Series("leaf", leaf)).filter(pl.col("leaf") >= 0)
+    if events.is_empty():
+        raise DataError("train: no event has an item of the catalogue; is the log long enough?")
+    users = events.group_by("user_id", maintain_order=True).len()
+    offsets = np.concatenate([[0], np.cumsum(users["len"].to_numpy())]).astype(np.int64)
+    held_out = (users["user_id"].hash(seed=20).to_numpy() % np.uint64(20)) == 0
+    return Histories(offsets, events["leaf"].to_numpy().astype(np.int64), held_out if not held_out.all() else ~held_out)
 
 
 def train_next_items(
     decoder: Decoder,
-    index: ItemIndex,
-    examples: Examples,
+    histories: Histories,
     *,
     steps: int,
     history: int,
     batch: int = 64,
-    targets: int = 8,
     lr: float = 3e-3,
     seed: int = 0,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Maximise the constrained log-probability of the targets; changes `decoder.model` in place.
+    """Maximise the constrained log-probability of the next item; changes `decoder.model` in place.
 
-    Each step takes `batch` visits and up to `targets` items of each, drawn without replacement by
-    (seed, step), so that a resumed run is the same run. AdamW; the rate warms up over 5% of the
-    steps and falls to a tenth by a cosine. A twentieth of the users is held out to watch.
+    Each step takes `batch` windows of up to `history` + 1 items that end at a random event of the log.
 
     Returns one row per `SAVE_EVERY` steps: step, loss, held_out (mean negative log-probability per item, nats).
     """
+    owner = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
+    watched = histories.held_out[owner]
+    train_ends, watch_ends = np.flatnonzero(~watched), np.flatnonzero(watched)
+
+    def loss_of(ends: Ints, rng: np.random.Generator) -> Tensor:
+        chosen = rng.choice(ends, size=min(batch, len(ends)), replace=False)
+        leaves, real = windows(histories, owner, chosen, history + 1)
+        nothing = Allowed.of(decoder.trie, np.zeros(len(chosen) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        return -decoder.sequence_log_prob(leaves, real, nothing).sum() / int(real.sum())
+
+    def held_out() -> float:
+        return float(np.mean([float(loss_of(watch_ends, np.random.default_rng([seed, part]))) for part in range(4)]))
+
+    return descend(
+        decoder, lambda rng: loss_of(train_ends, rng), held_out if len(watch_ends) else None,
+        steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint,
+    )  # fmt: skip
+
+
+def windows(histories: Histories, owner: Ints, ends: Ints, length: int) -> tuple[Ints, NDArray[np.bool_]]:
+    """The `length` items up to and including each event of `ends`, of the same user: leaves and which are real, [N, length].
+
+    Shorter histories are padded at the end (leaf 0, not real).
+    """
+    first = np.maximum(histories.offsets[owner[ends]], ends - length + 1)
+    place = first[:, None] + np.arange(length)
+    real = place <= ends[:, None]
+    return np.where(real, histories.leaves[np.minimum(place, ends[:, None])], 0), real
+
+
+def descend(
+    decoder: Decoder,
+    loss_of_step: Callable[[np.random.Generator], Tensor],
+    held_out: Callable[[], float] | None,
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    progress: Progress | None,
+    checkpoint: Path | None,
+) -> list[dict[str, float]]:
+    """AdamW on `loss_of_step`, whose generator depends on (seed, step) alone: a resumed run is the same run.
+
+    The rate warms up over 5% of the steps and falls to a tenth by a cosine; gradients are clipped at norm 1.
+    """
     model = decoder.model
-    watched = _held_out(examples)
-    train_rows, watch_rows = np.flatnonzero(~watched), np.flatnonzero(watched)[:256]
-    if len(train_rows) == 0:
-        train_rows = np.arange(len(examples))
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     notes = load_checkpoint(checkpoint, model, optimizer) if checkpoint else None
     curve: list[dict[str, float]] = notes["curve"] if notes else []
-    running: list[float] = notes["running"] if notes else []
-    model.train()
+    running: list[float] = []
     for step in range(notes["step"] if notes else 0, steps):
-        rng = np.random.default_rng([seed, step])
         for group in optimizer.param_groups:
             group["lr"] = lr * _schedule(step, steps)
-        rows = rng.choice(train_rows, size=min(batch, len(train_rows)), replace=False)
-        loss = _loss(decoder, index, examples, rows, history, targets, rng)
+        loss = loss_of_step(np.random.default_rng([seed, step]))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         running.append(float(loss.detach()))
-        figures = {"loss": float(np.mean(running))}
+        if progress:
+            progress(step + 1, steps, {"loss": float(np.mean(running))})
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            model.eval()
-            with torch.no_grad():
-                held = float(_loss(decoder, index, examples, watch_rows, history, targets, np.random.default_rng(seed))) if len(watch_rows) else float("nan")
-            model.train()
-            curve.append({"step": step + 1, "loss": float(np.mean(running)), "held_out": held})
+            row = {"step": step + 1, "loss": float(np.mean(running))}
+            if held_out:
+                with torch.no_grad():
+                    row["held_out"] = held_out()
+            curve.append(row)
             running = []
             if checkpoint:
-                save_checkpoint(checkpoint, model, optimizer, {"step": step + 1, "curve": curve, "running": running})
-        if progress:
-            progress(step + 1, steps, figures)
-    model.eval()
+                save_checkpoint(checkpoint, model, optimizer, {"step": step + 1, "curve": curve})
     return curve
 
 
-def _loss(decoder: Decoder, index: ItemIndex, examples: Examples, rows: Ints, history: int, targets: int, rng: np.random.Generator) -> torch.Tensor:
-    """Weighted mean negative log-probability per target of the visits `rows`."""
-    leaves, weight = np.zeros((len(rows), targets), dtype=np.int64), np.zeros((len(rows), targets))
-    for place, row in enumerate(rows):
-        start, stop = examples.offsets[row], examples.offsets[row + 1]
-        chosen = start + rng.permutation(stop - start)[:targets]
-        # a visit counts once however many of its items were drawn: heavy baskets must not drown the rest
-        leaves[place, : len(chosen)] = examples.targets[chosen]
-        weight[place, : len(chosen)] = examples.weight[chosen] / len(chosen)
-        leaves[place, len(chosen) :] = examples.targets[chosen[0]]
-    prompts = prompts_of(decoder, index, examples.contexts.take(rows), history)
-    log_p = decoder.log_prob(prompts, leaves)
-    weighted = torch.from_numpy(weight)
-    return -(torch.where(weighted > 0, log_p, 0.0) * weighted).sum() / weighted.sum()
-
-
-def prompts_of(decoder: Decoder, index: ItemIndex, contexts: Contexts, history: int):
+def prompts_of(decoder: Decoder, index: ItemIndex, contexts: Contexts, history: int) -> Prompts:
     """The decoder's prompts for `contexts`: their history as tokens, their exclusions as what is allowed."""
     allowed = Allowed.of(decoder.trie, *index.ragged_rows(contexts.frame["exclusions"]))
     offsets, leaves = index.ragged_rows(contexts.frame["history"])
     return encode(decoder.trie, offsets, leaves, history, contexts.frame["temperature"].to_numpy().astype(float), allowed)
-
-
-def _held_out(examples: Examples) -> NDArray[np.bool_]:
-    """A twentieth of the users, by hash of their id, so that it does not depend on the order of the log."""
-    users: Any = examples.contexts.frame["user_id"]
-    return (users.hash(seed=20).to_numpy() % np.uint64(20)) == 0
 
 
 def _schedule(step: int, steps: int) -> float:

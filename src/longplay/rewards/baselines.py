@@ -37,10 +37,12 @@ class Averaged(Early):
         days, (index, row_N) = self.signal.days, by_key(outcomes)
         outcome_N, n_I = outcomes.value, np.bincount(row_N, minlength=len(index)).astype(float)
 
-        def sums(x_NC: Array) -> tuple[Array, Array]:
-            return np.column_stack([np.bincount(row_N, weights=x_N, minlength=len(index)) for x_N in x_NC.T]), x_NC.T @ x_NC
+        def sums(x_NC: Array) -> tuple[Array, Callable[[Array], Array]]:
+            sum_IC = np.column_stack([np.bincount(row_N, weights=x_N, minlength=len(index)) for x_N in x_NC.T])
+            return sum_IC, lambda weight_I: (x_NC.T * weight_I[row_N]) @ x_NC
 
-        prior = estimate_prior(n_I, *sums(outcome_N[:, None]), np.ones(1))
+        sum_IC, cross = sums(outcome_N[:, None])
+        prior = estimate_prior(n_I, sum_IC, np.bincount(row_N, weights=outcome_N**2, minlength=len(index)), cross, np.ones(1))
         mean, item_std, noise_std = prior.outcome
         weight_I = n_I / (n_I + noise_std**2 / item_std**2) if item_std else n_I
         table = np.zeros((6, days + 1))  # centre, loading, drift, noise, slope, leftover by age
@@ -52,11 +54,13 @@ class Averaged(Early):
             if age == days and np.allclose(x_N, outcome_N):  # the outcome itself
                 table[:, age] = mean, 1.0, 0.0, noise_std**2, 1.0, 0.0
                 continue
-            between, within = between_items(n_I, *sums(np.column_stack([x_N, outcome_N])), weight_I)
+            sum_IC, cross = sums(np.column_stack([x_N, outcome_N]))
+            between = between_items(n_I, sum_IC, cross, weight_I)
+            within = (cross(np.ones(len(index))) - (sum_IC.T / n_I) @ sum_IC) / max(len(outcomes) - len(index), 1)
             between_x = max(float(between[0, 0]), 0.0)
             loading = float(np.clip(between[0, 1], -np.sqrt(between_x) * item_std, np.sqrt(between_x) * item_std)) / item_std**2 if item_std else 0.0
             slope = float(within[0, 1] / within[0, 0]) if within[0, 0] > 1e-12 else 0.0
-            centre = float(np.average(np.bincount(row_N, weights=x_N, minlength=len(index)) / n_I, weights=weight_I))
+            centre = float(np.average(sum_IC[:, 0] / n_I, weights=weight_I))
             drift = np.sqrt(max(between_x - loading**2 * item_std**2, 0.0))
             leftover = max(float(within[1, 1] - slope * within[0, 1]), 0.0)
             table[:, age] = centre, loading, drift, max(float(within[0, 0]), 1e-12), slope, leftover

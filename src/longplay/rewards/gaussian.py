@@ -13,6 +13,7 @@ Axes: I items, N entries, G groups of entries, C coordinates of the trace, R ran
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -148,21 +149,26 @@ def own_prefix(prior: Prior, count_GC: Array, white_GC: Array, group_N: NDArray[
     return mean_N, std_G[group_N], np.sqrt(np.sum(ahead_GC**2, axis=1))[group_N]
 
 
-def estimate_prior(n_I: Array, sum_IC: Array, cross_CC: Array, target_C: Array, unit_C: Array | None = None) -> Prior:
+def estimate_prior(
+    n_I: Array, sum_IC: Array, squares_I: Array, cross: Callable[[Array], Array], target_C: Array, unit_C: Array | None = None
+) -> Prior:
     """mu, Sigma and V by the method of moments, from mature traces of past items.
 
-    V is the pooled covariance within items, (cross - sum_i n_i zbar_i zbar_i') / (N - I). mu and Sigma weigh item means
-    by w_i = n_i / (n_i + V_t / Sigma_t) (t: the target), and Sigma subtracts from the weighted covariance of item means
-    exactly what sampling adds to it, for any weights (Kacker 2004). Noise is then taken out:
+    V is the pooled covariance within items. mu and Sigma weigh item means by n_i / (n_i + V_t / Sigma_t) (t: the outcome),
+    and Sigma is their weighted covariance minus what sampling adds to it, for any weights (Kacker 2004), where each
+    item's own sampling covariance is taken off: rare habits vary less than common ones, and a pooled V would
+    turn that into negative variance between items. Then noise is taken out:
     V's correlations are shrunk to 0 as far as they are noise (Schaefer & Strimmer 2005), Sigma becomes the nearest
-    PSD matrix of equal trace (in whitened coordinates), and its variance of the target is the mean of the estimate's sampling
-    distribution cut off below 0, so that "no difference seen" does not become "certainly none".
+    PSD matrix of equal trace (in whitened coordinates), and its variance of the outcome is the mean of the estimate's
+    sampling distribution cut off below 0, so that "no difference seen" does not become "certainly none".
 
     Args:
-        n_I: mature entries per item, >= 1. sum_IC: their summed traces. cross_CC: sum over entries of trace trace'.
+        n_I: mature entries per item, >= 1. sum_IC: their summed traces. squares_I: their summed squared outcomes.
+        cross: weights [I] -> sum over items of weight times the sum over its entries of trace trace', [C, C].
         unit_C: size of a single hit per coordinate (default 1); keeps a coordinate that never varied from having no noise.
 
-    >>> prior = estimate_prior(np.array([2, 2]), np.array([[2.0], [6.0]]), np.array([[24.0]]), np.ones(1))   # {0, 2}, {2, 4}
+    >>> def cross(weight_I): return np.array([[4 * weight_I[0] + 20 * weight_I[1]]])    # two items with traces {0, 2}, {2, 4}
+    >>> prior = estimate_prior(np.array([2.0, 2.0]), np.array([[2.0], [6.0]]), np.array([4.0, 20.0]), cross, np.ones(1))
     >>> prior.mu_C.tolist(), prior.noise_CC.tolist()
     ([2.0], [[2.0]])
 
@@ -171,47 +177,59 @@ def estimate_prior(n_I: Array, sum_IC: Array, cross_CC: Array, target_C: Array, 
     """
     if not len(n_I):
         raise DataError("estimate_prior: no item has a mature entry; expected at least one")
-    total, items = float(n_I.sum()), len(n_I)
-    mean_IC = sum_IC / n_I[:, None]
+    total, items, one_I = float(n_I.sum()), len(n_I), np.ones(len(n_I))
     unit_C = np.ones(len(target_C)) if unit_C is None else unit_C
-    within_CC, between_CC, mu_C = cross_CC - (sum_IC.T * (1 / n_I)) @ sum_IC, np.zeros_like(cross_CC), sum_IC.sum(0) / total
-    dof = total - items
-    if dof < 1 or items < 2:  # nothing tells items from noise
-        spread_CC = (cross_CC - total * np.outer(mu_C, mu_C)) / max(total - 1, 1)
+    if total - items < 1 or (n_I > 1).sum() < 2:  # nothing tells items from noise
+        mu_C = sum_IC.sum(0) / total
+        spread_CC = (cross(one_I) - total * np.outer(mu_C, mu_C)) / max(total - 1, 1)
         noise_CC = _shrink_correlation((1 - ASSUMED_BETWEEN) * spread_CC, max(total - 1, 1), unit_C**2 / (total + 1))
         return Prior(mu_C, noise_CC * ASSUMED_BETWEEN / (1 - ASSUMED_BETWEEN), noise_CC, target_C)
-    noise_CC = _shrink_correlation(within_CC / dof, dof, unit_C**2 / (total + 1))
-    noise = float(target_C @ noise_CC @ target_C)
-    weight_I, variance = n_I.astype(float), 0.0
-    for _ in range(5):
-        mu_C, between_CC, scale = _between(mean_IC, n_I, noise_CC, weight_I)
-        raw = float(target_C @ between_CC @ target_C)
-        error = float(np.sqrt(2 * np.sum((weight_I * (max(raw, 0.0) + noise / n_I)) ** 2)) / scale)
-        variance = raw + error * float(np.exp(stats.norm.logpdf(raw / error) - stats.norm.logcdf(raw / error)))
-        weight_I = n_I / (n_I + noise / variance)
+    within_CC = (cross(one_I) - (sum_IC.T * (1 / n_I)) @ sum_IC) / (total - items)
+    noise_CC = _shrink_correlation(within_CC, total - items, unit_C**2 / (total + 1))
+    variance = _outcome_variance(n_I, sum_IC @ target_C, squares_I, float(target_C @ noise_CC @ target_C))
+    weight_I = n_I / (n_I + float(target_C @ noise_CC @ target_C) / variance)
+    mu_C = weight_I @ (sum_IC / n_I[:, None]) / weight_I.sum()
+    between_CC = between_items(n_I, sum_IC, cross, weight_I)
     return Prior(mu_C, _nearest_psd(between_CC, noise_CC, target_C, variance), noise_CC, target_C)
 
 
-def between_items(n_I: Array, sum_IC: Array, cross_CC: Array, weight_I: Array) -> tuple[Array, Array]:
-    """Raw method-of-moments covariances (between, within), each [C, C], for given item weights; not made PSD."""
-    dof = max(float(n_I.sum()) - len(n_I), 1.0)
-    within_CC = (cross_CC - (sum_IC.T * (1 / n_I)) @ sum_IC) / dof
-    return _between(sum_IC / n_I[:, None], n_I, within_CC, weight_I)[1], within_CC
+def between_items(n_I: Array, sum_IC: Array, cross: Callable[[Array], Array], weight_I: Array) -> Array:
+    """Raw covariance of item means [C, C] for given item weights, sampling taken off; unbiased, so not always PSD.
+
+    Items with a single entry cannot say how much they vary by sampling and are left out.
+    """
+    weight_I = np.where(n_I > 1, weight_I, 0.0)
+    total, mean_IC = float(weight_I.sum()), sum_IC / n_I[:, None]
+    away_IC = mean_IC - weight_I @ mean_IC / total
+    sampling_I = weight_I * (1 - weight_I / total) / (n_I * np.maximum(n_I - 1, 1))
+    sampling_CC = cross(sampling_I) - (sum_IC.T * (sampling_I / n_I)) @ sum_IC
+    return ((away_IC.T * weight_I) @ away_IC - sampling_CC) / max(total - float(np.sum(weight_I**2)) / total, 1e-12)
+
+
+def _outcome_variance(n_I: Array, sum_I: Array, squares_I: Array, noise: float) -> float:
+    """Variance of items' expected outcomes: weights follow the variance they estimate, damped until both agree.
+
+    The raw estimate may be negative; what is returned is the mean of a normal around it, with its sampling error, cut off below 0.
+    """
+    weight_I, variance = n_I.astype(float), 0.0
+    for _ in range(20):
+        raw = float(between_items(n_I, sum_I[:, None], lambda a_I: np.array([[a_I @ squares_I]]), weight_I)[0, 0])
+        usable_I = np.where(n_I > 1, weight_I, 0.0)
+        scale = usable_I.sum() - np.sum(usable_I**2) / usable_I.sum()
+        error = float(np.sqrt(2 * np.sum((usable_I * (max(raw, 0.0) + noise / n_I)) ** 2)) / max(scale, 1e-12))
+        found = raw + error * float(np.exp(stats.norm.logpdf(raw / error) - stats.norm.logcdf(raw / error)))
+        found, before = (found if not variance else float(np.sqrt(variance * found))), variance
+        variance = found
+        weight_I = n_I / (n_I + noise / variance)
+        if abs(variance - before) < 1e-3 * variance:
+            break
+    return variance
 
 
 def chunks(n: int, width: int, budget: int = 4_000_000) -> list[slice]:
     """Slices that cover 0..n with at most about `budget` numbers of `width` per row each."""
     step = max(budget // max(width, 1), 1)
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
-
-
-def _between(mean_IC: Array, n_I: Array, noise_CC: Array, weight_I: Array) -> tuple[Array, Array, float]:
-    total = float(weight_I.sum())
-    mu_C = weight_I @ mean_IC / total
-    away_IC = mean_IC - mu_C
-    scale = total - float(np.sum(weight_I**2)) / total
-    sampling = float(np.sum(weight_I / n_I) - np.sum(weight_I**2 / n_I) / total)
-    return mu_C, ((away_IC.T * weight_I) @ away_IC - sampling * noise_CC) / max(scale, 1e-12), max(scale, 1e-12)
 
 
 def _shrink_correlation(cov_CC: Array, dof: float, floor_C: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -13,6 +13,10 @@ from longplay.rewards.early import Array, Early, Rows, prefix_hits
 from longplay.rewards.gaussian import Prior, chunks, estimate_prior, expected_outcomes, own_prefix, summarise
 from longplay.signals.outcomes import Outcomes
 from longplay.signals.signal import Signal
+
+MAX_LEVELS = 10  # thresholds of more days are left to the linear belief
+MISFIT_ENTRIES = 10_000
+MISFIT_PRIOR = 10.0  # entries' worth of "no misfit" per level
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +32,33 @@ class ProgressiveReward(Early):
 
     def _learn(self, outcomes: Outcomes) -> GaussianStanding:
         index, row_N = by_key(outcomes)
-        trace_NC = _trace(outcomes, outcomes.observed())
-        member_IN = sparse.csr_matrix((np.ones(len(row_N)), (row_N, np.arange(len(row_N)))), shape=(len(index), len(row_N)))
-        target_C, unit_C = np.ones(trace_NC.shape[1]), np.ones(trace_NC.shape[1])
+        trace_NC, items = _trace(outcomes, outcomes.observed()), len(index)
+        shape = (items, len(row_N))
+        member_IN = sparse.csr_matrix((np.ones(len(row_N)), (row_N, np.arange(len(row_N)))), shape=shape)
+        target_C, unit_C = np.ones(trace_NC.get_shape()[1]), np.ones(trace_NC.get_shape()[1])
         unit_C[: self.signal.days] = max(float(outcomes.hits[2].mean()) if len(outcomes.hits[2]) else 0.0, 1e-6)
         if self.signal.binary:
             target_C[:-1] = 0.0
-        prior = estimate_prior(
-            np.bincount(row_N, minlength=len(index)).astype(float),
-            np.asarray((member_IN @ trace_NC).toarray(), dtype=float),
-            np.asarray((trace_NC.T @ trace_NC).toarray(), dtype=float),
-            target_C,
-            unit_C,
-        )
-        empty = np.zeros((0, trace_NC.shape[1]))
-        return GaussianStanding(self.signal, prior, ItemIndex([]), empty, empty, np.array([prior.outcome[0]]), np.array([prior.outcome[1]]))
+
+        def cross(weight_I: Array) -> Array:
+            weighted = sparse.csr_matrix(sparse.diags(weight_I[row_N]) @ trace_NC)
+            return dense(trace_NC.T @ weighted)
+
+        count_I = np.bincount(row_N, minlength=items).astype(float)
+        squares_I = np.bincount(row_N, weights=outcomes.value**2, minlength=items)
+        prior = estimate_prior(count_I, dense(member_IN @ trace_NC), squares_I, cross, target_C, unit_C)
+        empty = np.zeros((0, len(target_C)))
+        alone = GaussianStanding(self.signal, prior, ItemIndex([]), empty, empty, np.array([prior.outcome[0]]), np.array([prior.outcome[1]]))
+        return replace(alone, misfit_DL=_misfit(alone, outcomes))
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianStanding:
-    """Items' posteriors: count_IC, white_IC as in `gaussian.summarise`; mean and std [I + 1], the prior last."""
+    """Items' posteriors: count_IC, white_IC as in `gaussian.summarise`; mean and std [I + 1], the prior last.
+
+    `misfit_DL` is what the linear belief about a single entry misses, by days observed and days counted so
+    far (up to the threshold): "two of three days reached" is more than twice one day.
+    """
 
     signal: Signal
     prior: Prior
@@ -56,6 +67,7 @@ class GaussianStanding:
     white_IC: Array
     mean_I: Array
     std_I: Array
+    misfit_DL: Array | None = None
 
     @property
     def noise_std(self) -> float:
@@ -72,13 +84,13 @@ class GaussianStanding:
         row_G, length_G = np.divmod(group_ids, coordinates + 1)
         trace_NC = _trace(outcomes, observed_N)[np.flatnonzero(heard_N)]
         member_GN = sparse.csr_matrix((np.ones(len(group_N)), (group_N, np.arange(len(group_N)))), shape=(len(group_ids), len(group_N)))
-        sum_GC, n_G = (member_GN @ trace_NC).tocsr(), np.bincount(group_N, minlength=len(group_ids)).astype(float)
+        sum_GC, n_G = sparse.csr_matrix(member_GN @ trace_NC), np.bincount(group_N, minlength=len(group_ids)).astype(float)
         count_IC, white_IC = np.zeros((len(index), coordinates)), np.zeros((len(index), coordinates))
         starts_I = np.searchsorted(row_G, np.arange(len(index) + 1))
         for items in chunks(len(index), coordinates * max(int(np.ceil(len(group_ids) / max(len(index), 1))), 1)):
             groups = slice(starts_I[items.start], starts_I[items.stop])
             count_IC[items], white_IC[items] = summarise(
-                self.prior, sum_GC[groups].toarray(), n_G[groups], length_G[groups], starts_I[items] - starts_I[items.start]
+                self.prior, dense(sum_GC[groups]), n_G[groups], length_G[groups], starts_I[items] - starts_I[items.start]
             )
         mean_I, std_I = expected_outcomes(self.prior, count_IC, white_IC)
         prior_mean, prior_std, _ = self.prior.outcome
@@ -101,13 +113,38 @@ class GaussianStanding:
             first, last = (group_N[rows[0]], group_N[rows[-1]]) if len(rows) else (0, -1)
             groups = slice(first, last + 1)
             mean_N[rows], std_N[rows], noise_N[rows] = own_prefix(
-                self.prior, count_IC[row_G[groups] - 1], white_IC[row_G[groups] - 1], group_N[rows] - first, trace_NC[rows].toarray(), length_G[groups]
+                self.prior, count_IC[row_G[groups] - 1], white_IC[row_G[groups] - 1], group_N[rows] - first, dense(trace_NC[rows]), length_G[groups]
             )
+        if self.misfit_DL is not None:
+            mean_N += self.misfit_DL[observed_N, _level(outcomes, observed_N, self.misfit_DL.shape[1] - 1)]
         return mean_N, std_N, noise_N
 
     def _lengths(self, observed_N: Rows) -> Rows:
         """Coordinates seen: the days observed, and everything (the indicator too) once the window has closed."""
         return np.where(observed_N >= self.signal.days, len(self.prior.mu_C), observed_N)
+
+
+def _misfit(alone: GaussianStanding, outcomes: Outcomes) -> Array | None:
+    """Mean outcome minus linear belief by age and level, from past entries about items taken as unknown; [days + 1, levels]."""
+    signal = outcomes.signal
+    if signal.threshold is None or not signal.measure.counts_days or signal.threshold > MAX_LEVELS:
+        return None
+    top = int(np.ceil(signal.threshold))
+    some_N = np.zeros(len(outcomes), dtype=bool)
+    some_N[np.random.default_rng(0).permutation(len(outcomes))[:MISFIT_ENTRIES]] = True
+    some = outcomes.where(some_N)
+    unknown_N, misfit_DL = np.full(len(some), -1), np.zeros((signal.days + 1, top + 1))
+    for age in range(1, signal.days):
+        observed_N = np.full(len(some), age)
+        left_N = some.value - alone.entries(unknown_N, some, observed_N)[0]
+        level_N = _level(some, observed_N, top)
+        misfit_DL[age] = np.bincount(level_N, weights=left_N, minlength=top + 1) / (np.bincount(level_N, minlength=top + 1) + MISFIT_PRIOR)
+    return misfit_DL
+
+
+def _level(outcomes: Outcomes, observed_N: Rows, top: int) -> Rows:
+    row, _, amount = prefix_hits(outcomes, observed_N)
+    return np.minimum(np.bincount(row, weights=amount, minlength=len(outcomes)), top).astype(np.int64)
 
 
 def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Rows]:
@@ -127,3 +164,8 @@ def _trace(outcomes: Outcomes, observed_N: Rows) -> sparse.csr_matrix:
     positive = np.flatnonzero((observed_N >= signal.days) & (total_N >= signal.threshold - 1e-9))
     row, day = np.concatenate([row, positive]), np.concatenate([day, np.full(len(positive), signal.days)])
     return sparse.csr_matrix((np.concatenate([amount, np.ones(len(positive))]), (row, day)), shape=(len(outcomes), signal.days + 1))
+
+
+def dense(matrix: Any) -> Array:
+    """A sparse matrix as a plain array of floats."""
+    return np.asarray(matrix.toarray(), dtype=float)

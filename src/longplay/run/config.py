@@ -85,7 +85,6 @@ class Train(Table):
     scale: Literal["tiny", "small"] = "tiny"
     steps: Positive = 600
     exclude: Literal["seen", "creator", "none"] = "seen"
-    visits: Positive = 20_000
 
 
 class Reinforce(Table):

@@ -307,7 +307,7 @@ def _threads(work: Work) -> None:
 
 def _train(work: Work) -> dict[str, Any]:
     _threads(work)
-    policy = _start(work).train(_past(work), progress=work.bar("training"), checkpoint=work.folder / "checkpoint.safetensors", limit=work.config.train.visits)
+    policy = _start(work).train(_past(work), progress=work.bar("training"), checkpoint=work.folder / "checkpoint.safetensors")
     policy.save(work.folder / "policy")
     (work.folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return {"policy": policy.name, "scale": policy.scale, "parameters": policy.decoder.model.num_parameters(), "steps": policy.steps, "curve": list(policy.curve)}
@@ -329,7 +329,7 @@ def _reinforce(work: Work) -> dict[str, Any]:
     )  # fmt: skip
     tuned.save(work.folder / "tuned")
     weighted = reward_weighted(
-        start, reward, early, past, **shared, limit=config.train.visits,
+        start, reward, early, past, **shared,
         progress=work.bar("reward-weighted training"), checkpoint=work.folder / "weighted.safetensors",
     )  # fmt: skip
     weighted.save(work.folder / "weighted")
