@@ -75,7 +75,11 @@ def run(seed: int) -> Trial:
     # equally many traces per show, so any weighting by show is the pooled sum times the mean weight only
     # where shows' own noise does not matter; it does not at 10,000 traces
     prior = estimate_prior(
-        np.full(TRAIN, float(TRACES)), np.array(sum_ID, dtype=float), np.array(square_I), lambda weight_I: weight_I.mean() * cross_DD, np.ones(DAYS)
+        np.full(TRAIN, float(TRACES)),
+        np.array(sum_ID, dtype=float),
+        np.array(square_I),
+        lambda weight_I: weight_I.mean() * cross_DD,
+        np.ones(DAYS),
     )
     truth_I, noise_var = np.array(mean_I), prior.outcome[2] ** 2
     error, same, coverage = {}, {}, {}
@@ -98,8 +102,8 @@ def rows(trials: list[Trial], command: str) -> list[dict[str, object]]:
     first, out = trials[0], []
 
     def claim(text: str, value: float, half: float, bar: str, ok: bool, seeds: int = 1) -> None:
-        row = {"claim": text, "value": value, "low": value - half, "high": value + half, "bar": bar, "ok": bool(ok), "seeds": seeds, "command": command}
-        out.append(row)
+        low, high = value - half, value + half
+        out.append({"claim": text, "value": value, "low": low, "high": high, "bar": bar, "ok": bool(ok), "seeds": seeds, "command": command})
 
     mean, item_std, noise_std = first.prior.outcome
     for text, value, published in (
@@ -119,7 +123,8 @@ def rows(trials: list[Trial], command: str) -> list[dict[str, object]]:
         se = float(np.sqrt(share_T.mean() * (1 - share_T.mean()) / ((SHOWS - TRAIN) * len(trials))))
         # the prior is one draw of 200 shows for all 400: allow 3 points beyond the binomial error
         ok = abs(share_T.mean() - 0.9) <= 0.03 + 2 * se
-        claim(f"coverage at 90% of unseen traces' mean, {traces} traces, {age} days observed", float(share_T.mean()), 1.96 * se, "0.90 +- 0.03, 2 se", ok, len(trials))
+        text = f"coverage at 90% of unseen traces' mean, {traces} traces, {age} days observed"
+        claim(text, float(share_T.mean()), 1.96 * se, "0.90 +- 0.03, 2 se", ok, len(trials))
     return out
 
 

@@ -112,10 +112,17 @@ class Decisions:
     @classmethod
     def of(cls, contexts: Contexts, slates: pl.Series, log_prob: NDArray[np.float64], policy: str, trie_version: str | None = None) -> Self:
         """Decisions on `contexts`: `slates` a list series of item ids, `log_prob[N, S]` natural logs."""
-        flat = pl.from_arrow(pa.ListArray.from_arrays(pa.array(np.arange(len(log_prob) + 1) * log_prob.shape[1], pa.int32()), pa.array(log_prob.ravel())))
+        flat = pl.from_arrow(
+            pa.ListArray.from_arrays(pa.array(np.arange(len(log_prob) + 1) * log_prob.shape[1], pa.int32()), pa.array(log_prob.ravel()))
+        )
         frame = contexts.frame.select(
             ("d:" + pl.col("context_id")).alias("decision_id"), "context_id", "user_id", "time", "surface", "temperature"
-        ).with_columns(slates.alias("slate"), pl.Series("log_prob", flat), pl.lit(policy).alias("policy"), pl.lit(trie_version, dtype=pl.String).alias("trie_version"))
+        ).with_columns(
+            slates.alias("slate"),
+            pl.Series("log_prob", flat),
+            pl.lit(policy).alias("policy"),
+            pl.lit(trie_version, dtype=pl.String).alias("trie_version"),
+        )
         return cls(frame)
 
     @classmethod
@@ -147,7 +154,9 @@ class Policy(Protocol):
         ...
 
     @property
-    def history(self) -> int: ...
+    def history(self) -> int:
+        """Past item ids it wants to see in a context."""
+        ...
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """One slate per context, drawn with `rng`, with exact log-probabilities."""
@@ -266,7 +275,11 @@ def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, 
     elif key == "creator_id":
         works = lake.items.filter(pl.col("creator_id").is_not_null()).group_by("creator_id").agg(pl.col("item_id").sort().alias("works"))
         known = past.filter(pl.col("creator_id").is_not_null()).select("row", "creator_id").unique().join(works, on="creator_id")
-        frame = frame.join(known.sort("row", "creator_id").group_by("row").agg(pl.col("works").explode(empty_as_null=False).alias("exclusions")), on="row", how="left")
+        frame = frame.join(
+            known.sort("row", "creator_id").group_by("row").agg(pl.col("works").explode(empty_as_null=False).alias("exclusions")),
+            on="row",
+            how="left",
+        )
     else:
         frame = frame.with_columns(exclusions=pl.lit([], dtype=pl.List(pl.String)))
     frame = frame.sort("row").with_columns(pl.col("history", "exclusions").fill_null([]))
@@ -275,5 +288,3 @@ def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, 
     return Contexts.of(
         frame["user_id"].to_list(), frame["time"], slots=slots, history=frame["history"], exclusions=frame["exclusions"], surface=surface
     )
-
-

@@ -23,9 +23,13 @@ class Ranker(Protocol):
     """Anything that scores its whole catalogue for a context: [N, I], -inf where an item cannot be shown."""
 
     @property
-    def index(self) -> ItemIndex: ...
+    def index(self) -> ItemIndex:
+        """Item ids <-> columns of the scores."""
+        ...
 
-    def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]: ...
+    def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]:
+        """Scores [N, I]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,9 @@ def _ndcg(top: pl.DataFrame, relevant: pl.DataFrame, k: int) -> pl.DataFrame:
     return best.join(got, on="row", how="left").with_columns(ndcg=pl.col("gained").fill_null(0.0) / pl.col("ideal")).select("row", "ndcg").sort("row")
 
 
-def exposure_metrics(top: pl.DataFrame, catalogue: Sequence[str] | pl.Series, plays: Mapping[str, int], *, k: int = 10, cold: int = 10) -> dict[str, float]:
+def exposure_metrics(
+    top: pl.DataFrame, catalogue: Sequence[str] | pl.Series, plays: Mapping[str, int], *, k: int = 10, cold: int = 10
+) -> dict[str, float]:
     """What the first `k` are made of: coverage@k and cold-start share@k, both in [0, 1].
 
     Coverage: share of the catalogue that is in at least one context's first k. Cold-start share:

@@ -36,19 +36,24 @@ class Codebook:
 
     @property
     def levels(self) -> int:
+        """L, codes per item."""
         return self.codes.shape[1]
 
     @cached_property
     def index(self) -> ItemIndex:
+        """Item ids <-> leaves."""
         return ItemIndex(self.items)
 
     @cached_property
     def trie(self) -> Trie:
+        """The valid semantic IDs."""
         return Trie.build(self.codes, self.width, self.available)
 
     def save(self, path: Path) -> None:
         """Write to a Parquet file."""
-        frame = pl.DataFrame({"item_id": self.items, "available": self.available} | {f"code_{level}": self.codes[:, level] for level in range(self.levels)})
+        frame = pl.DataFrame(
+            {"item_id": self.items, "available": self.available} | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}
+        )
         frame.write_parquet(path)
 
     @classmethod
@@ -72,7 +77,13 @@ def default_width(items: int, levels: int) -> int:
 
 
 def fit_codebook(
-    items: pl.Series, vectors: NDArray[np.float64], *, levels: int = 3, width: int | None = None, available: NDArray[np.bool_] | None = None, seed: int = 0
+    items: pl.Series,
+    vectors: NDArray[np.float64],
+    *,
+    levels: int = 3,
+    width: int | None = None,
+    available: NDArray[np.bool_] | None = None,
+    seed: int = 0,
 ) -> Codebook:
     """Codes for `items[I]` from `vectors[I, dim]` by residual k-means (RQ-KMeans).
 

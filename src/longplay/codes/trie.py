@@ -69,6 +69,7 @@ class Trie:
 
     @property
     def levels(self) -> int:
+        """L, codes per item."""
         return len(self.ptr)
 
     @cached_property

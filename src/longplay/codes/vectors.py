@@ -47,9 +47,9 @@ def text_vectors(items: pl.DataFrame, index: ItemIndex, dim: int = 16, seed: int
     """Unit vectors [I, dim] of items from title, text and tags (TF-IDF, then truncated SVD); zero rows without words."""
     words = items.select(
         "item_id",
-        pl.concat_str(
-            pl.col("title").fill_null(""), pl.col("text").fill_null(""), pl.col("tags").list.join(" ").fill_null(""), separator=" "
-        ).alias("words"),
+        pl.concat_str(pl.col("title").fill_null(""), pl.col("text").fill_null(""), pl.col("tags").list.join(" ").fill_null(""), separator=" ").alias(
+            "words"
+        ),
     )
     by_row = pl.DataFrame({"item_id": index.ids}).join(words, on="item_id", how="left", maintain_order="left")["words"].fill_null("")
     vectors = np.zeros((len(index), dim))

@@ -107,7 +107,9 @@ def _values(policy: Generative, reward: Reward, early: Early, lake: Lake, visits
     return value
 
 
-def _loss(decoder: Decoder, policy: Generative, visits: Visits, weight: NDArray[np.float64], rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+def _loss(
+    decoder: Decoder, policy: Generative, visits: Visits, weight: NDArray[np.float64], rows: NDArray[np.int64], rng: np.random.Generator
+) -> Tensor:
     """Weighted mean negative log-probability of discoveries of the visits `rows`, under their exclusions."""
     leaves, share = np.zeros((len(rows), TARGETS), dtype=np.int64), np.zeros((len(rows), TARGETS))
     for place, row in enumerate(rows):

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
@@ -59,6 +60,9 @@ def new_model(scale: str, levels: int, width: int, seed: int) -> PreTrainedModel
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
     return model.eval()
+
+
+transformers_logging.disable_progress_bar()  # progress belongs to whoever runs us
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:

@@ -95,7 +95,7 @@ class Generative:
         trained = Decoder(copy.deepcopy(decoder.model), codebook.trie)
         curve = train_next_items(
             trained,
-            histories_from_log(lake, codebook.index),
+            histories_from_log(lake, codebook.index, codebook.available),
             steps=STEPS[self.scale] if self.steps is None else self.steps,
             history=self.history,
             seed=self.seed,
@@ -120,9 +120,7 @@ class Generative:
             leaves.append(draw.leaves[:, 0])
             log_p.append(draw.item_log_prob[:, 0])
         slate_rows, item_log_prob = np.concatenate(leaves), np.concatenate(log_p)
-        return Decisions.of(
-            contexts, codebook.index.slates(slate_rows), plackett_luce_log_prob(item_log_prob), self.name, codebook.trie.version
-        )
+        return Decisions.of(contexts, codebook.index.slates(slate_rows), plackett_luce_log_prob(item_log_prob), self.name, codebook.trie.version)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
         """Log-probability of every slot given the slots before it, shape [N, S]; -inf for items that are not allowed."""

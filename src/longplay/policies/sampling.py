@@ -46,7 +46,9 @@ def beam_slates(decoder: Decoder, prompts: Prompts, *, groups: int, slots: int, 
             keys = _children_given_parent(total, perturbed, rng, root=level == 0)
             flat = keys.reshape(n, groups, -1)
             take = min(beams, flat.shape[2])
-            best = np.argpartition(-flat, take - 1, axis=2)[:, :, :take] if take < flat.shape[2] else np.broadcast_to(np.arange(take), (n, groups, take))
+            best = (
+                np.argpartition(-flat, take - 1, axis=2)[:, :, :take] if take < flat.shape[2] else np.broadcast_to(np.arange(take), (n, groups, take))
+            )
             best = np.take_along_axis(best, np.argsort(-np.take_along_axis(flat, best, 2), axis=2, kind="stable"), 2)
             perturbed = np.take_along_axis(flat, best, 2)
             prefix = np.take_along_axis(total.reshape(n, groups, -1), best, 2)

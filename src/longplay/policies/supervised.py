@@ -38,8 +38,8 @@ class Histories:
     held_out: NDArray[np.bool_]
 
 
-def histories_from_log(lake: Lake, index: ItemIndex) -> Histories:
-    """The engaged items of every user in the order of their events.
+def histories_from_log(lake: Lake, index: ItemIndex, available: NDArray[np.bool_]) -> Histories:
+    """The engaged items of every user in the order of their events, without items that are not `available[I]`.
 
     Events at the same instant (the lines of one invoice) have no order: they stand in that of a hash
     of their ids, so that no catalogue order is learned.
@@ -50,9 +50,10 @@ def histories_from_log(lake: Lake, index: ItemIndex) -> Histories:
     events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
     events = events.with_columns(tie=pl.col("event_id").hash(seed=1)).sort("user_id", "time", "tie")
     leaf = index.rows(events["item_id"])
-    events = events.select("user_id").with_columns(pl.Series("leaf", leaf)).filter(pl.col("leaf") >= 0)
+    possible = (leaf >= 0) & available[np.maximum(leaf, 0)]
+    events = events.select("user_id").with_columns(pl.Series("leaf", leaf)).filter(pl.Series(possible))
     if events.is_empty():
-        raise DataError("train: no event has an item of the catalogue; is the log long enough?")
+        raise DataError("train: no event has an available item of the catalogue; is the log long enough?")
     users = events.group_by("user_id", maintain_order=True).len()
     offsets = np.concatenate([[0], np.cumsum(users["len"].to_numpy())]).astype(np.int64)
     held_out = (users["user_id"].hash(seed=20).to_numpy() % np.uint64(20)) == 0

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from longplay.decisions import ItemIndex
-from longplay.rewards.early import Array, Early, Rows, prefix_hits
+from longplay.rewards.early import Array, Early, Rows, prefix_hits, sum_by
 from longplay.rewards.gaussian import between_items, estimate_prior
 from longplay.rewards.progressive import by_key
 from longplay.signals.outcomes import Outcomes
@@ -38,11 +38,11 @@ class Averaged(Early):
         outcome_N, n_I = outcomes.value, np.bincount(row_N, minlength=len(index)).astype(float)
 
         def sums(x_NC: Array) -> tuple[Array, Callable[[Array], Array]]:
-            sum_IC = np.column_stack([np.bincount(row_N, weights=x_N, minlength=len(index)) for x_N in x_NC.T])
+            sum_IC = np.column_stack([sum_by(row_N, x_N, len(index)) for x_N in x_NC.T])
             return sum_IC, lambda weight_I: (x_NC.T * weight_I[row_N]) @ x_NC
 
         sum_IC, cross = sums(outcome_N[:, None])
-        prior = estimate_prior(n_I, sum_IC, np.bincount(row_N, weights=outcome_N**2, minlength=len(index)), cross, np.ones(1))
+        prior = estimate_prior(n_I, sum_IC, sum_by(row_N, outcome_N**2, len(index)), cross, np.ones(1))
         mean, item_std, noise_std = prior.outcome
         weight_I = n_I / (n_I + noise_std**2 / item_std**2) if item_std else n_I
         table = np.zeros((6, days + 1))  # centre, loading, drift, noise, slope, leftover by age
@@ -81,6 +81,7 @@ class AveragedStanding:
     std_I: Array
 
     def items(self) -> tuple[Array, Array]:
+        """See `Standing`."""
         return self.mean_I, self.std_I
 
     def observe(self, outcomes: Outcomes, observed_N: Rows) -> AveragedStanding:
@@ -94,14 +95,15 @@ class AveragedStanding:
         centre_N, loading_N, drift_N, noise_N, _, _ = self.table[:, age_N]
         away_N = self.reader(outcomes, observed_N)[heard] - centre_N
         entries_I = np.maximum(np.bincount(row_N, minlength=n), 1)
-        away_I, loading_I, drift_I = (np.bincount(row_N, weights=x, minlength=n) / entries_I for x in (away_N, loading_N, drift_N))
-        error_I = np.bincount(row_N, weights=noise_N, minlength=n) / entries_I**2 + drift_I**2
+        away_I, loading_I, drift_I = (sum_by(row_N, x, n) / entries_I for x in (away_N, loading_N, drift_N))
+        error_I = sum_by(row_N, noise_N, n) / entries_I**2 + drift_I**2
         gain_I = loading_I * self.prior_std**2 / np.maximum(loading_I**2 * self.prior_std**2 + error_I, 1e-300)
         mean_I = self.prior_mean + gain_I * away_I
         std_I = self.prior_std * np.sqrt(np.clip(1 - gain_I * loading_I, 0.0, 1.0))
         return replace(self, index=index, mean_I=np.append(mean_I, self.prior_mean), std_I=np.append(std_I, self.prior_std))
 
     def entries(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
+        """See `Standing`: a regression within items on the surprise in the entry's own reading."""
         centre_N, loading_N, _, _, slope_N, leftover_N = self.table[:, observed_N]
         item_N = self.mean_I[row_N]
         surprise_N = self.reader(outcomes, observed_N) - centre_N - loading_N * (item_N - self.prior_mean)
@@ -132,7 +134,7 @@ class DayTwo(Averaged):
     def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
         def read(outcomes: Outcomes, observed_N: Rows) -> Array:
             row, day, amount = prefix_hits(outcomes, observed_N)
-            return np.bincount(row[day == 0], weights=amount[day == 0], minlength=len(outcomes))
+            return sum_by(row[day == 0], amount[day == 0], len(outcomes))
 
         return read, np.arange(1, self.signal.days + 1)
 
@@ -157,7 +159,8 @@ class AutoSurrogate(Averaged):
             so_far_N = _amount(outcomes, np.full(len(outcomes), age))
             if levelled:
                 level_N = np.minimum(so_far_N, top).astype(np.int64)
-                fit_DL[age] = (np.bincount(level_N, weights=outcome_N, minlength=top + 1) + outcome_N.mean()) / (np.bincount(level_N, minlength=top + 1) + 1)
+                sum_L, n_L = sum_by(level_N, outcome_N, top + 1), np.bincount(level_N, minlength=top + 1)
+                fit_DL[age] = (sum_L + outcome_N.mean()) / (n_L + 1)
                 fit_DL[age, top] = 1.0
             else:
                 fit_DL[age] = np.linalg.lstsq(_design(so_far_N, threshold), outcome_N, rcond=None)[0]
@@ -180,7 +183,7 @@ def _design(so_far_N: Array, threshold: float | None) -> Array:
 
 def _amount(outcomes: Outcomes, observed_N: Rows) -> Array:
     row, _, amount = prefix_hits(outcomes, observed_N)
-    return np.bincount(row, weights=amount, minlength=len(outcomes))
+    return sum_by(row, amount, len(outcomes))
 
 
 def _outcome(outcomes: Outcomes, observed_N: Rows) -> Array:

@@ -65,8 +65,8 @@ def calibration(early: EarlyReward, lake: object, outcomes: Outcomes, age: int, 
     if needed is None:
         most = counts["judged"].max() or 0
         raise NotEstimable(
-            f"calibration: of {counts.height:,} items fewer than {ENOUGH_ITEMS} have {min(FEWER_ENTRIES)} mature entries by the held-out half of users "
-            f"(the most: {most}); wait for more outcomes, or judge a signal by creator instead of item"
+            f"calibration: of {counts.height:,} items fewer than {ENOUGH_ITEMS} have {min(FEWER_ENTRIES)} mature entries by the held-out "
+            f"half of users (the most: {most}); wait for more outcomes, or judge a signal by creator instead of item"
         )
     chosen = set(counts.filter(pl.col("judged") >= needed)["key"])
     fold_of = user_buckets(counts["key"], folds, seed + 1)
@@ -98,7 +98,7 @@ def calibration(early: EarlyReward, lake: object, outcomes: Outcomes, age: int, 
 
 
 def compare(models: Mapping[str, EarlyReward], train_outcomes: Outcomes, test_outcomes: Outcomes, age: int, *, min_entries: int = 20) -> pl.DataFrame:
-    """Models fitted on `train_outcomes`, judged by beliefs at `age` days on later entries whose truth is known.
+    """Models fitted on `train_outcomes` (those not fitted yet are fitted here), judged at `age` days on later entries with known truth.
 
     Entries of the test set that are immature or about nothing are left out. Columns: model, entries, loss
     (log loss of binary outcomes, else squared error), loss_se, rmse (root of the Brier score where binary), concordance (chance
@@ -111,13 +111,13 @@ def compare(models: Mapping[str, EarlyReward], train_outcomes: Outcomes, test_ou
     """
     test = test_outcomes.where(test_outcomes.mature & test_outcomes.keys.is_not_null().to_numpy())
     if not len(test):
-        raise NotEstimable(f"compare: none of {len(test_outcomes):,} test entries is mature at {test_outcomes.as_of:%Y-%m-%d}; judge at a later as_of")
+        raise NotEstimable(f"compare: none of {len(test_outcomes):,} test entries is mature at {test_outcomes.as_of:%Y-%m-%d}; use a later as_of")
     outcome_N, users = test.value, test.frame["user_id"].to_numpy()
     prior = float(train_outcomes.base_rate().value)
     alone_N = _loss(np.full(len(test), prior), outcome_N, test.signal.binary)
     rows = [_score("prior alone", np.full(len(test), prior), outcome_N, alone_N, users, test) | _item_error(test, None, prior, min_entries)]
     for name, model in models.items():
-        fitted = model.fit(None, train_outcomes)
+        fitted = model.fit(None, train_outcomes) if getattr(model, "standing", True) is None else model
         rows.append(_score(name, fitted.belief(test, age).mean, outcome_N, alone_N, users, test) | _item_error(test, fitted, prior, min_entries))
     return pl.DataFrame(rows)
 
@@ -142,7 +142,7 @@ def _score(name: str, mean_N: Array, outcome_N: Array, alone_N: Array, users: ND
         "loss": loss.value,
         "loss_se": loss.std_error,
         "rmse": float(np.sqrt(np.mean((mean_N - outcome_N) ** 2))),
-        "concordance": _concordance(mean_N, outcome_N, test.signal.binary),
+        "concordance": concordance(mean_N, outcome_N, test.signal.binary),
         "difference": difference.value,
         "difference_se": difference.std_error,
     }
@@ -164,7 +164,12 @@ def _loss(mean_N: Array, outcome_N: Array, binary: bool) -> Array:
     return -np.where(outcome_N > 0, np.log(p_N), np.log1p(-p_N))
 
 
-def _concordance(mean_N: Array, outcome_N: Array, binary: bool) -> float | None:
+def concordance(mean_N: Array, outcome_N: Array, binary: bool) -> float | None:
+    """Chance that of two entries with different outcomes the larger had the larger belief, ties half; null where all outcomes are equal.
+
+    >>> concordance(np.array([0.1, 0.3, 0.1]), np.array([0.0, 1.0, 2.0]), binary=False)    # right, tie, wrong
+    0.5
+    """
     if np.ptp(outcome_N) == 0:
         return None
     if binary:
@@ -174,7 +179,7 @@ def _concordance(mean_N: Array, outcome_N: Array, binary: bool) -> float | None:
     n = len(mean_N)
     pairs = n * (n - 1) / 2
     tied = pairs - float(sum(count * (count - 1) / 2 for count in np.unique(outcome_N, return_counts=True)[1]))
-    tau = float(stats.kendalltau(mean_N, outcome_N, variant="b").statistic)
+    tau = float(np.asarray(stats.kendalltau(mean_N, outcome_N))[0])
     tied_belief = pairs - float(sum(count * (count - 1) / 2 for count in np.unique(mean_N, return_counts=True)[1]))
     return 0.5 + 0.5 * tau * float(np.sqrt(tied * tied_belief)) / tied  # tau-b back to (concordant - discordant) / untied outcomes
 

@@ -14,7 +14,7 @@ from longplay.belief import Belief
 from longplay.decisions import Contexts, Decisions, ItemIndex
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.lake.lake import Lake
-from longplay.rewards.showing import Showing, fit_showing
+from longplay.rewards.showing import Showing, fit_showing, worth
 from longplay.signals.outcomes import Outcomes
 from longplay.signals.signal import Signal
 
@@ -27,10 +27,14 @@ class EarlyReward(Protocol):
     """Beliefs about a signal's outcomes before they mature. Every method returns a new value; nothing changes in place."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call it."""
+        ...
 
     @property
-    def signal(self) -> Signal: ...
+    def signal(self) -> Signal:
+        """The signal believed in."""
+        ...
 
     def fit(self, lake: Lake | None, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Self:
         """The model with its prior estimated from the mature entries, having observed all of them."""
@@ -57,14 +61,18 @@ class Standing(Protocol):
     """What a model believes of every item at one moment. Row -1 stands for an unknown item: the prior."""
 
     @property
-    def index(self) -> ItemIndex: ...
+    def index(self) -> ItemIndex:
+        """The keys (items, creators or users) there are beliefs about."""
+        ...
 
     @property
     def noise_std(self) -> float:
         """Std of single outcomes around their item's mean."""
         ...
 
-    def observe(self, outcomes: Outcomes, observed_N: Rows) -> Standing: ...
+    def observe(self, outcomes: Outcomes, observed_N: Rows) -> Standing:
+        """The same prior, having heard each of these entries for `observed_N` days and nothing else."""
+        ...
 
     def items(self) -> tuple[Array, Array]:
         """Mean and std of the expected outcome, each [I + 1], the prior last."""
@@ -104,8 +112,8 @@ class Early(ABC):
         usable_N = outcomes.mature & outcomes.keys.is_not_null().to_numpy()
         if not usable_N.any():
             raise NotEstimable(
-                f"{self.name}: none of {len(outcomes):,} entries of {self.signal.label} is mature at {outcomes.as_of:%Y-%m-%d}, so there is no past to "
-                f"learn from; wait until {self.signal.window[1] + 1} days after the first entries, or shorten the window"
+                f"{self.name}: none of {len(outcomes):,} entries of {self.signal.label} is mature at {outcomes.as_of:%Y-%m-%d}, so there is "
+                f"no past to learn from; wait until {self.signal.window[1] + 1} days after the first entries, or shorten the window"
             )
         showing = None if lake is None else fit_showing(self.signal, lake, outcomes, decisions)
         return replace(self, standing=self._learn(outcomes.where(usable_N)), showing=showing).observe(outcomes)
@@ -141,7 +149,8 @@ class Early(ABC):
         observed_N = outcomes.observed(age)
         row_N = standing.index.rows(outcomes.keys)
         mean_N, std_N, noise_N = standing.entries(row_N, outcomes, observed_N)
-        keys = outcomes.frame.select("user_id", f"{self.signal.entry.of or 'user'}_id", "time") if self.signal.entry.of else outcomes.frame.select("user_id", "time")
+        of = self.signal.entry.of
+        keys = outcomes.frame.select("user_id", *([f"{of}_id"] if of else []), "time")
         open_belief = self._finish(mean_N, std_N, noise_N, age, keys)
         certain_N = decided(outcomes, observed_N)
         known_N = ~np.isnan(certain_N)
@@ -164,31 +173,15 @@ class Early(ABC):
             slates: list series of item ids, equally long. lake: where familiarity is looked up, strictly before each context's time.
         """
         showing = self._shown()
-        index = showing.index(lake)
-        known = self._catalogue.get(id(index))
-        if known is None:  # kept with the index, so that its id is not used again
-            belief = self.items(index.key_ids_I)
-            prior = self.items(pl.Series([None], dtype=pl.String))
-            mean_I, std_I, spread_I = (np.append(a, b) for a, b in ((belief.mean, prior.mean), (belief.std, prior.std), (belief.spread, prior.spread)))
+        view = showing.view(lake)
+        known = self._catalogue.get(id(view))
+        if known is None:  # kept with the view, so that its id is not used again
+            belief = self.items(view.index.key_ids_I.extend_constant(None, 1))  # last, at row -1: unknown items
             self._catalogue.clear()
-            known = self._catalogue[id(index)] = (index, mean_I, std_I, spread_I)
+            known = self._catalogue[id(view)] = (view, belief.mean, belief.std, belief.spread)
         _, mean_I, std_I, spread_I = known
-        row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, index)
-        mean_NS, std_NS, spread_NS = mean_I[row_NS], std_I[row_NS], spread_I[row_NS]
-        value_std_NS = np.abs(gain_NS) * std_NS
-        outcome_var_NS = chance_NS * (spread_NS**2 + mean_NS**2) - (chance_NS * mean_NS) ** 2
-        most = most_possible(self.signal)
-        worst_NS = np.where(gain_NS < 0, gain_NS * most, 0.0) if np.isfinite(most) else np.where(gain_NS < 0, -np.inf, 0.0)
-        best_NS = np.where(gain_NS > 0, gain_NS * most, 0.0) if np.isfinite(most) else np.where(gain_NS > 0, np.inf, 0.0)
-        return Belief(
-            mean=gain_NS * mean_NS,
-            std=value_std_NS,
-            spread=np.maximum(np.sqrt(np.maximum(outcome_var_NS, 0.0)), value_std_NS),
-            age=-1,
-            signal=self.signal.label,
-            minimum=worst_NS,
-            maximum=best_NS,
-        )
+        row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, view)
+        return worth(gain_NS, chance_NS, mean_I[row_NS], std_I[row_NS], spread_I[row_NS], most_possible(self.signal), self.signal.label)
 
     def _finish(self, mean_N: Array, std_N: Array, noise_N: Array, age: int, keys: pl.DataFrame) -> Belief:
         most = most_possible(self.signal)
@@ -198,7 +191,9 @@ class Early(ABC):
 
     def _check(self, outcomes: Outcomes) -> None:
         if outcomes.signal.version != self.signal.version:
-            raise ConfigError(f"{self.name}: outcomes of {outcomes.signal.label} given to a model of {self.signal.label}; compute {self.signal.name}.outcomes(lake)")
+            raise ConfigError(
+                f"{self.name}: outcomes of {outcomes.signal.label} given to a model of {self.signal.label}; compute {self.signal.name}.outcomes(lake)"
+            )
 
     def _fitted(self) -> Standing:
         if self.standing is None:
@@ -217,6 +212,11 @@ def most_possible(signal: Signal) -> float:
     return 1.0 if signal.binary else float(signal.days) if signal.measure.counts_days else np.inf
 
 
+def sum_by(row_N: Rows, amount_N: Array, n: int) -> Array:
+    """Sum of the amounts of each row 0..n-1, [n]."""
+    return np.bincount(row_N, weights=amount_N, minlength=n).astype(float)
+
+
 def prefix_hits(outcomes: Outcomes, observed_N: Rows) -> tuple[Rows, Rows, Array]:
     """Row, day of the window and amount of every hit within the entries' observed days.
 
@@ -231,7 +231,7 @@ def decided(outcomes: Outcomes, observed_N: Rows) -> Array:
     """The outcome of each entry where its observed days decide it, else NaN; shape [N]."""
     signal = outcomes.signal
     row, _, amount = prefix_hits(outcomes, observed_N)
-    total_N = np.bincount(row, weights=amount, minlength=len(outcomes))
+    total_N = sum_by(row, amount, len(outcomes))
     left_N = signal.days - observed_N
     if signal.threshold is None:
         return np.where(left_N == 0, total_N, np.nan)

@@ -45,30 +45,32 @@ class Prior:
     target_C: Array
 
     @cached_property
-    def whitener_CC(self) -> Array:
-        """K^-1 with noise = K K', lower triangular."""
+    def whitener(self) -> Array:
+        """K^-1 with noise = K K', lower triangular, [C, C]."""
         chol_CC = np.linalg.cholesky(self.noise_CC)
         return linalg.solve_triangular(chol_CC, np.eye(len(chol_CC)), lower=True)
 
     @cached_property
-    def loading_CR(self) -> Array:
-        """K^-1 L with sigma = L L': how an item's R independent N(0, 1) traits move its whitened trace."""
-        values, vectors = np.linalg.eigh(self.whitener_CC @ self.sigma_CC @ self.whitener_CC.T)
+    def loading(self) -> Array:
+        """K^-1 L with sigma = L L': how an item's R independent N(0, 1) traits move its whitened trace, [C, R]."""
+        values, vectors = np.linalg.eigh(self.whitener @ self.sigma_CC @ self.whitener.T)
         keep = values > max(values.max(initial=0.0), 0.0) * 1e-9
         return vectors[:, keep] * np.sqrt(values[keep])
 
     @cached_property
-    def white_mu_C(self) -> Array:
-        return self.whitener_CC @ self.mu_C
+    def white_mu(self) -> Array:
+        """K^-1 mu, [C]."""
+        return self.whitener @ self.mu_C
 
     @cached_property
-    def white_target_C(self) -> Array:
+    def white_target(self) -> Array:
         """K'target: target'y = white_target'(K^-1 y)."""
         return np.linalg.cholesky(self.noise_CC).T @ self.target_C
 
     @cached_property
-    def outer_CRR(self) -> Array:
-        return self.loading_CR[:, :, None] * self.loading_CR[:, None, :]
+    def outer(self) -> Array:
+        """What one sighting of coordinate c adds to the precision of an item's traits, [C, R, R]."""
+        return self.loading[:, :, None] * self.loading[:, None, :]
 
     @property
     def outcome(self) -> tuple[float, float, float]:
@@ -93,8 +95,8 @@ def posterior(mu_C: Array, sigma_CC: Array, noise_CC: Array, n_by_length: Array,
     length_G = np.arange(len(mu_C) + 1)
     count_C, white_C = summarise(prior, sum_by_length, n_by_length, length_G, np.array([0]))
     trait_IR, cov_IRR = traits(prior, count_C, white_C)
-    factor_CR = np.linalg.cholesky(noise_CC) @ prior.loading_CR
-    return mu_C + factor_CR @ trait_IR[0], factor_CR @ cov_IRR[0] @ factor_CR.T
+    factor_CR: Array = np.linalg.cholesky(noise_CC) @ prior.loading
+    return np.asarray(mu_C + factor_CR @ trait_IR[0]), np.asarray(factor_CR @ cov_IRR[0] @ factor_CR.T, dtype=float)
 
 
 def summarise(prior: Prior, sum_GC: Array, n_G: Array, length_G: NDArray[np.int64], starts_I: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -104,47 +106,50 @@ def summarise(prior: Prior, sum_GC: Array, n_G: Array, length_G: NDArray[np.int6
     coordinate c) and white_IC (their whitened coordinate c, summed).
     """
     seen_GC = np.arange(len(prior.mu_C)) < length_G[:, None]
-    white_GC = np.where(seen_GC, (sum_GC * seen_GC) @ prior.whitener_CC.T, 0.0)
-    return np.add.reduceat(seen_GC * n_G[:, None].astype(float), starts_I, axis=0), np.add.reduceat(white_GC, starts_I, axis=0)
+    white_GC = np.where(seen_GC, (sum_GC * seen_GC) @ prior.whitener.T, 0.0)
+    count_IC = np.add.reduceat(np.where(seen_GC, n_G[:, None], 0.0), starts_I, axis=0)
+    return count_IC, np.asarray(np.add.reduceat(white_GC, starts_I, axis=0), dtype=float)
 
 
 def traits(prior: Prior, count_IC: Array, white_IC: Array) -> tuple[Array, Array]:
     """Posterior mean [I, R] and covariance [I, R, R] of items' traits (prior N(0, identity))."""
-    rank = prior.loading_CR.shape[1]
-    precision_IRR = np.eye(rank) + (count_IC @ prior.outer_CRR.reshape(len(prior.mu_C), -1)).reshape(-1, rank, rank)
-    cov_IRR = np.linalg.inv(precision_IRR)
-    pull_IR = (white_IC - count_IC * prior.white_mu_C) @ prior.loading_CR
+    rank = prior.loading.shape[1]
+    precision_IRR = np.eye(rank) + (count_IC @ prior.outer.reshape(len(prior.mu_C), -1)).reshape(-1, rank, rank)
+    cov_IRR: Array = np.linalg.inv(precision_IRR).astype(float)
+    pull_IR = (white_IC - count_IC * prior.white_mu) @ prior.loading
     return np.einsum("irs,is->ir", cov_IRR, pull_IR), cov_IRR
 
 
 def expected_outcomes(prior: Prior, count_IC: Array, white_IC: Array) -> tuple[Array, Array]:
     """Posterior mean [I] and std [I] of items' expected outcomes."""
-    sensitivity_R = prior.loading_CR.T @ prior.white_target_C
+    sensitivity_R = prior.loading.T @ prior.white_target
     mean_I, var_I = np.empty(len(count_IC)), np.empty(len(count_IC))
-    for rows in chunks(len(count_IC), prior.loading_CR.shape[1] ** 2):
+    for rows in chunks(len(count_IC), prior.loading.shape[1] ** 2):
         trait_IR, cov_IRR = traits(prior, count_IC[rows], white_IC[rows])
         mean_I[rows] = prior.target_C @ prior.mu_C + trait_IR @ sensitivity_R
         var_I[rows] = np.einsum("r,irs,s->i", sensitivity_R, cov_IRR, sensitivity_R)
     return mean_I, np.sqrt(np.maximum(var_I, 0.0))
 
 
-def own_prefix(prior: Prior, count_GC: Array, white_GC: Array, group_N: NDArray[np.int64], prefix_NC: Array, length_G: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+def own_prefix(
+    prior: Prior, count_GC: Array, white_GC: Array, group_N: NDArray[np.int64], prefix_NC: Array, length_G: NDArray[np.int64]
+) -> tuple[Array, Array, Array]:
     """Mean, std of the expectation, and std of the noise left, of single outcomes given item and own prefix, each [N].
 
     Entry n belongs to group `group_N[n]`: one item (statistics `count_GC`, `white_GC`) and one observed length. Given
     its first m whitened coordinates w, target'y = sum_{c<m} tau_c w_c + sum_{c>=m} tau_c (expected w_c + unit noise).
     """
     seen_GC = np.arange(len(prior.mu_C)) < length_G[:, None]
-    rank = prior.loading_CR.shape[1]
-    ahead_GC = np.where(seen_GC, 0.0, prior.white_target_C)
-    sensitivity_GR = ahead_GC @ prior.loading_CR
-    precision_GRR = np.eye(rank) + ((count_GC + seen_GC) @ prior.outer_CRR.reshape(len(prior.mu_C), -1)).reshape(-1, rank, rank)
+    rank = prior.loading.shape[1]
+    ahead_GC = np.where(seen_GC, 0.0, prior.white_target)
+    sensitivity_GR = ahead_GC @ prior.loading
+    precision_GRR = np.eye(rank) + ((count_GC + seen_GC) @ prior.outer.reshape(len(prior.mu_C), -1)).reshape(-1, rank, rank)
     weight_GR = np.linalg.solve(precision_GRR, sensitivity_GR[:, :, None])[:, :, 0]
-    pull_GR = (white_GC - count_GC * prior.white_mu_C) @ prior.loading_CR
+    pull_GR = (white_GC - count_GC * prior.white_mu) @ prior.loading
     seen_NC = seen_GC[group_N]
-    white_NC = np.where(seen_NC, (prefix_NC * seen_NC) @ prior.whitener_CC.T, 0.0)
-    pull_NR = pull_GR[group_N] + (white_NC - seen_NC * prior.white_mu_C) @ prior.loading_CR
-    mean_N = white_NC @ prior.white_target_C + (ahead_GC @ prior.white_mu_C)[group_N] + np.sum(weight_GR[group_N] * pull_NR, axis=1)
+    white_NC = np.where(seen_NC, (prefix_NC * seen_NC) @ prior.whitener.T, 0.0)
+    pull_NR = pull_GR[group_N] + (white_NC - seen_NC * prior.white_mu) @ prior.loading
+    mean_N = white_NC @ prior.white_target + (ahead_GC @ prior.white_mu)[group_N] + np.sum(weight_GR[group_N] * pull_NR, axis=1)
     std_G = np.sqrt(np.maximum(np.sum(weight_GR * sensitivity_GR, axis=1), 0.0))
     return mean_N, std_G[group_N], np.sqrt(np.sum(ahead_GC**2, axis=1))[group_N]
 

@@ -9,14 +9,10 @@ import numpy as np
 from scipy import sparse
 
 from longplay.decisions import ItemIndex
-from longplay.rewards.early import Array, Early, Rows, prefix_hits
+from longplay.rewards.early import Array, Early, Rows, prefix_hits, sum_by
 from longplay.rewards.gaussian import Prior, chunks, estimate_prior, expected_outcomes, own_prefix, summarise
 from longplay.signals.outcomes import Outcomes
 from longplay.signals.signal import Signal
-
-MAX_LEVELS = 10  # thresholds of more days are left to the linear belief
-MISFIT_ENTRIES = 10_000
-MISFIT_PRIOR = 10.0  # entries' worth of "no misfit" per level
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,20 +41,15 @@ class ProgressiveReward(Early):
             return dense(trace_NC.T @ weighted)
 
         count_I = np.bincount(row_N, minlength=items).astype(float)
-        squares_I = np.bincount(row_N, weights=outcomes.value**2, minlength=items)
+        squares_I = sum_by(row_N, outcomes.value**2, items)
         prior = estimate_prior(count_I, dense(member_IN @ trace_NC), squares_I, cross, target_C, unit_C)
         empty = np.zeros((0, len(target_C)))
-        alone = GaussianStanding(self.signal, prior, ItemIndex([]), empty, empty, np.array([prior.outcome[0]]), np.array([prior.outcome[1]]))
-        return replace(alone, misfit_DL=_misfit(alone, outcomes))
+        return GaussianStanding(self.signal, prior, ItemIndex([]), empty, empty, np.array([prior.outcome[0]]), np.array([prior.outcome[1]]))
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianStanding:
-    """Items' posteriors: count_IC, white_IC as in `gaussian.summarise`; mean and std [I + 1], the prior last.
-
-    `misfit_DL` is what the linear belief about a single entry misses, by days observed and days counted so
-    far (up to the threshold): "two of three days reached" is more than twice one day.
-    """
+    """Items' posteriors: count_IC, white_IC as in `gaussian.summarise`; mean and std [I + 1], the prior last."""
 
     signal: Signal
     prior: Prior
@@ -67,16 +58,18 @@ class GaussianStanding:
     white_IC: Array
     mean_I: Array
     std_I: Array
-    misfit_DL: Array | None = None
 
     @property
     def noise_std(self) -> float:
+        """Std of single outcomes around their item's mean."""
         return self.prior.outcome[2]
 
     def items(self) -> tuple[Array, Array]:
+        """See `Standing`."""
         return self.mean_I, self.std_I
 
     def observe(self, outcomes: Outcomes, observed_N: Rows) -> GaussianStanding:
+        """Items' posteriors from these entries' prefixes; entries without a key are left out."""
         index, row_N = by_key(outcomes)
         length_N, coordinates = self._lengths(observed_N), len(self.prior.mu_C)
         heard_N = row_N >= 0
@@ -99,6 +92,7 @@ class GaussianStanding:
         )
 
     def entries(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
+        """See `Standing`: the item's posterior conditioned on the entry's own prefix too."""
         coordinates = len(self.prior.mu_C)
         length_N = self._lengths(observed_N)
         trace_NC = _trace(outcomes, observed_N)
@@ -108,43 +102,23 @@ class GaussianStanding:
         row_G, length_G = np.divmod(group_ids, coordinates + 1)
         order = np.argsort(group_N, kind="stable")
         mean_N, std_N, noise_N = (np.empty(len(row_N)) for _ in range(3))
-        for part in chunks(len(order), coordinates + self.prior.loading_CR.shape[1] ** 2):
+        for part in chunks(len(order), coordinates + self.prior.loading.shape[1] ** 2):
             rows = order[part]
             first, last = (group_N[rows[0]], group_N[rows[-1]]) if len(rows) else (0, -1)
             groups = slice(first, last + 1)
             mean_N[rows], std_N[rows], noise_N[rows] = own_prefix(
-                self.prior, count_IC[row_G[groups] - 1], white_IC[row_G[groups] - 1], group_N[rows] - first, dense(trace_NC[rows]), length_G[groups]
+                self.prior,
+                count_IC[row_G[groups] - 1],
+                white_IC[row_G[groups] - 1],
+                group_N[rows] - first,
+                dense(trace_NC[rows]),
+                length_G[groups],
             )
-        if self.misfit_DL is not None:
-            mean_N += self.misfit_DL[observed_N, _level(outcomes, observed_N, self.misfit_DL.shape[1] - 1)]
         return mean_N, std_N, noise_N
 
     def _lengths(self, observed_N: Rows) -> Rows:
         """Coordinates seen: the days observed, and everything (the indicator too) once the window has closed."""
         return np.where(observed_N >= self.signal.days, len(self.prior.mu_C), observed_N)
-
-
-def _misfit(alone: GaussianStanding, outcomes: Outcomes) -> Array | None:
-    """Mean outcome minus linear belief by age and level, from past entries about items taken as unknown; [days + 1, levels]."""
-    signal = outcomes.signal
-    if signal.threshold is None or not signal.measure.counts_days or signal.threshold > MAX_LEVELS:
-        return None
-    top = int(np.ceil(signal.threshold))
-    some_N = np.zeros(len(outcomes), dtype=bool)
-    some_N[np.random.default_rng(0).permutation(len(outcomes))[:MISFIT_ENTRIES]] = True
-    some = outcomes.where(some_N)
-    unknown_N, misfit_DL = np.full(len(some), -1), np.zeros((signal.days + 1, top + 1))
-    for age in range(1, signal.days):
-        observed_N = np.full(len(some), age)
-        left_N = some.value - alone.entries(unknown_N, some, observed_N)[0]
-        level_N = _level(some, observed_N, top)
-        misfit_DL[age] = np.bincount(level_N, weights=left_N, minlength=top + 1) / (np.bincount(level_N, minlength=top + 1) + MISFIT_PRIOR)
-    return misfit_DL
-
-
-def _level(outcomes: Outcomes, observed_N: Rows, top: int) -> Rows:
-    row, _, amount = prefix_hits(outcomes, observed_N)
-    return np.minimum(np.bincount(row, weights=amount, minlength=len(outcomes)), top).astype(np.int64)
 
 
 def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Rows]:
@@ -160,7 +134,7 @@ def _trace(outcomes: Outcomes, observed_N: Rows) -> sparse.csr_matrix:
     row, day, amount = prefix_hits(outcomes, observed_N)
     if signal.threshold is None:
         return sparse.csr_matrix((amount, (row, day)), shape=(len(outcomes), signal.days))
-    total_N = np.bincount(row, weights=amount, minlength=len(outcomes))
+    total_N = sum_by(row, amount, len(outcomes))
     positive = np.flatnonzero((observed_N >= signal.days) & (total_N >= signal.threshold - 1e-9))
     row, day = np.concatenate([row, positive]), np.concatenate([day, np.full(len(positive), signal.days)])
     return sparse.csr_matrix((np.concatenate([amount, np.ones(len(positive))]), (row, day)), shape=(len(outcomes), signal.days + 1))

@@ -32,7 +32,7 @@ class Reward:
     >>> from longplay.signals import days_with, discovery
     >>> habit = Signal("habit", entry=discovery(), measure=days_with("creator") >= 3)
     >>> print(Reward({habit: 1.0}))
-    1 x habit@5ef3b4ad, caution 1
+    1 x habit@bc08241b, caution 1
     >>> Reward({habit: 1.0}) == Reward({habit: 1.0}, caution=0.5)
     False
     """
@@ -57,7 +57,8 @@ class Reward:
             raise ConfigError(f"reward: caution={self.caution} given, expected a finite number >= 0 (how many std to subtract)")
         if self.guardrails:
             raise ConfigError(
-                f"reward: {len(self.guardrails)} guardrail(s) given, but this version does not enforce any, and one that is not enforced protects nothing; leave guardrails empty"
+                f"reward: {len(self.guardrails)} guardrail(s) given, but this version does not enforce any, and one that is not enforced "
+                "protects nothing; leave guardrails empty"
             )
         object.__setattr__(self, "objectives", MappingProxyType({signal: float(weight) for signal, weight in self.objectives.items()}))
         object.__setattr__(self, "guardrails", MappingProxyType(dict(self.guardrails)))
@@ -91,7 +92,7 @@ class Reward:
         missing = [signal.label for signal in self.objectives if signal.version not in by_version]
         if missing:
             have = ", ".join(model.signal.label for model in given) or "none"
-            raise ConfigError(f"reward: no early reward for {', '.join(missing)} (given: {have}); pass {{signal: fitted model}} with one per objective")
+            raise ConfigError(f"reward: no early reward for {', '.join(missing)} (given: {have}); pass {{signal: fitted model}}, one per objective")
         return {signal: by_version[signal.version] for signal in self.objectives}
 
     def __eq__(self, other: object) -> bool:

@@ -9,7 +9,7 @@ active user-day at risk, and rho the ratio of what organic entries come to, to w
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,7 @@ from scipy import sparse, special
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
 
+from longplay.belief import Belief
 from longplay.decisions import Contexts, Decisions, ItemIndex
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
@@ -40,6 +41,15 @@ FEATURES = ("position", "item_rate", "affinity", "no_history", "popularity")
 
 
 @dataclass(frozen=True, eq=False)
+class LakeView:
+    """A lake's look-ups, with the rows of its items and keys in the fitted model; last, as everywhere, -1 for the unknown."""
+
+    index: LakeIndex
+    item_row_I: Rows
+    key_row_K: Rows
+
+
+@dataclass(frozen=True, eq=False)
 class Showing:
     """The fitted model of showing for one signal.
 
@@ -58,23 +68,25 @@ class Showing:
     keys: ItemIndex = field(default_factory=lambda: ItemIndex([]), repr=False)
     weights_F: Array = field(default_factory=lambda: np.zeros(len(FEATURES)))
     intercept: float = 0.0
+    range_2F: Array = field(default_factory=lambda: np.array([[-np.inf], [np.inf]]), repr=False)
     rate_logit_I: Array = field(default_factory=lambda: np.zeros(1), repr=False)
     popularity_I: Array = field(default_factory=lambda: np.zeros(1), repr=False)
     vector_IR: Array = field(default_factory=lambda: np.zeros((1, DIMS)), repr=False)
     organic_K: Array = field(default_factory=lambda: np.zeros(1), repr=False)
-    _indexes: dict[object, tuple[LakeIndex, Rows, Rows]] = field(default_factory=dict, init=False, repr=False)
+    _views: dict[object, LakeView] = field(default_factory=dict, init=False, repr=False)
 
-    def index(self, lake: Lake) -> LakeIndex:
+    def view(self, lake: Lake) -> LakeView:
         """The lake's look-ups, built once per view of the lake; the last two are kept."""
-        if lake.key not in self._indexes:
-            while len(self._indexes) > 1:
-                self._indexes.pop(next(iter(self._indexes)))
+        key = lake.key
+        if key not in self._views:
+            while len(self._views) > 1:
+                self._views.pop(next(iter(self._views)))
             index = LakeIndex(lake, self.signal.entry.of)
             item_row_I, key_row_K = self.items.rows(index.items.ids), self.keys.rows(index.keys.ids)
-            self._indexes[lake.key] = (index, np.append(item_row_I, -1), np.append(key_row_K, -1))
-        return self._indexes[lake.key][0]
+            self._views[key] = LakeView(index, np.append(item_row_I, -1), np.append(key_row_K, -1))
+        return self._views[key]
 
-    def gain(self, contexts: Contexts, slates: pl.Series, index: LakeIndex) -> tuple[Rows, Array, Array]:
+    def gain(self, contexts: Contexts, slates: pl.Series, view: LakeView) -> tuple[Rows, Array, Array]:
         """Catalogue row (-1 unknown), P(entry | shown) and the factor on E[Y | entry], p_shown - rho p_not; each [N, S].
 
         A familiar creator or item cannot be discovered: chance and factor are exactly 0. So are they for an
@@ -83,12 +95,16 @@ class Showing:
         Raises:
             DataError: slates of different lengths, or not one per context. ConfigError: the signal's entries are about users.
         """
-        entry = self.signal.entry
+        entry, index = self.signal.entry, view.index
         if entry.of is None:
-            raise ConfigError(f"{self.signal.name}: entries of kind {entry.kind} are about a user, so no slot owns them; value() needs discovery or exposure")
+            raise ConfigError(
+                f"{self.signal.name}: entries of kind {entry.kind} are about a user, so no slot owns them; value() needs discovery or exposure"
+            )
         lengths = slates.list.len().unique().to_list()
         if len(slates) != len(contexts) or len(lengths) > 1:
-            raise DataError(f"value: {len(slates)} slates of lengths {lengths} for {len(contexts)} contexts; expected one slate per context, equally long")
+            raise DataError(
+                f"value: {len(slates)} slates of lengths {lengths} for {len(contexts)} contexts; expected one slate per context, equally long"
+            )
         slots = int(lengths[0]) if lengths else 0
         row_N = index.slots(slates) if slots else np.zeros(0, dtype=np.int64)
         row_NS = row_N.reshape(len(slates), slots)
@@ -102,42 +118,69 @@ class Showing:
         if self.association:
             gain_N = np.where(impossible_N, 0.0, 1.0)
             return row_NS, gain_N.reshape(row_NS.shape), gain_N.reshape(row_NS.shape)
-        _, item_row_I, key_row_K = self._indexes[index.lake.key] if index.lake.key in self._indexes else (index, *self._rows(index))
-        taste_NR, empty_N = self._taste(frame["history"], user_N, time_N, index, item_row_I)
-        shown_N = self._entry_chance(item_row_I[row_N], np.tile(np.arange(slots), len(slates)), taste_NR[owner_N], empty_N[owner_N])
-        not_shown_N = self.organic_K[key_row_K[key_N]]
+        taste_NR, empty_N = self._taste(frame["history"], user_N, time_N, view)
+        shown_N = self._entry_chance(view.item_row_I[row_N], np.tile(np.arange(slots), len(slates)), taste_NR[owner_N], empty_N[owner_N])
+        not_shown_N = self.organic_K[view.key_row_K[key_N]]
         gain_N = np.where(impossible_N, 0.0, shown_N - self.rho * not_shown_N)
         return row_NS, np.where(impossible_N, 0.0, shown_N).reshape(row_NS.shape), gain_N.reshape(row_NS.shape)
 
-    def _rows(self, index: LakeIndex) -> tuple[Rows, Rows]:
-        return np.append(self.items.rows(index.items.ids), -1), np.append(self.keys.rows(index.keys.ids), -1)
-
-    def _taste(self, history: pl.Series, user_N: Rows, time_N: Rows, index: LakeIndex, item_row_I: Rows) -> tuple[Array, NDArray[np.bool_]]:
+    def _taste(self, history: pl.Series, user_N: Rows, time_N: Rows, view: LakeView) -> tuple[Array, NDArray[np.bool_]]:
         """Mean item vector of each context's history [N, R], and whether there is none.
 
         The context's own history where it has one, else the user's events in the lake strictly before it
         (a policy that looks at no history logs none).
         """
-        count_NI = index.histories(history, HISTORY)
+        count_NI = view.index.histories(history, HISTORY)
         own_N = np.diff(count_NI.indptr) > 0
         if not own_N.all():
             rest = np.flatnonzero(~own_N)
             select = sparse.csr_matrix((np.ones(len(rest)), (rest, np.arange(len(rest)))), shape=(len(own_N), len(rest)))
-            count_NI = (count_NI + select @ index.recent(user_N[rest], time_N[rest], HISTORY)).tocsr()
+            count_NI = (count_NI + select @ view.index.recent(user_N[rest], time_N[rest], HISTORY)).tocsr()
         size_N = np.asarray(count_NI.sum(axis=1)).ravel()
-        return np.asarray(count_NI @ self.vector_IR[item_row_I[:-1]]) / np.maximum(size_N, 1)[:, None], size_N == 0
+        return np.asarray(count_NI @ self.vector_IR[view.item_row_I[:-1]]) / np.maximum(size_N, 1)[:, None], size_N == 0
 
     def _entry_chance(self, item_N: Rows, position_N: Rows, taste_NR: Array, empty_N: NDArray[np.bool_]) -> Array:
         features_NF = features(item_N, position_N, taste_NR, empty_N, self.rate_logit_I[item_N], self.popularity_I, self.vector_IR)
+        features_NF = np.clip(features_NF, *self.range_2F)  # a new item must not be judged by a line drawn far from all that was shown
         return special.expit(features_NF @ self.weights_F + self.intercept)
 
 
-def features(item_N: Rows, position_N: Rows, taste_NR: Array, empty_N: NDArray[np.bool_], rate_logit_N: Array, popularity_I: Array, vector_IR: Array) -> Array:
-    """The entry model's features [N, F], in the order of FEATURES: log(1 + slot), log-odds of the item's entry rate, cosine of taste and item, 0/1, log(1 + users)."""
+def features(
+    item_N: Rows, position_N: Rows, taste_NR: Array, empty_N: NDArray[np.bool_], rate_logit_N: Array, popularity_I: Array, vector_IR: Array
+) -> Array:
+    """The entry model's features [N, F], in the order of FEATURES.
+
+    log(1 + slot), log-odds of the item's entry rate, cosine of taste and item, no history (0 or 1), log(1 + users).
+    """
     vector_NR = vector_IR[item_N]
     norm_N = np.linalg.norm(vector_NR, axis=1) * np.linalg.norm(taste_NR, axis=1)
     affinity_N = np.einsum("nr,nr->n", vector_NR, taste_NR) / np.maximum(norm_N, 1e-12)
     return np.column_stack([np.log1p(position_N), rate_logit_N, affinity_N, empty_N.astype(float), popularity_I[item_N]])
+
+
+def worth(gain_NS: Array, chance_NS: Array, mean_NS: Array, std_NS: Array, spread_NS: Array, most: float, label: str) -> Belief:
+    """Beliefs about the outcome given an entry, turned into beliefs about the value of showing; all [N, S].
+
+    The bound of the product is the product of the bound: std scales with |gain| and the floor is gain times the least
+    outcome (0; the largest, `most`, where showing harms), so `lower` is gain x max(mean - caution std, 0): it never
+    falls when the chance of an entry rises.
+
+    >>> outcome = np.array([[[0.4, 0.4]], [[0.1, 0.1]], [[0.5, 0.5]]])     # mean, std, spread of two slots
+    >>> worth(np.array([[0.5, -0.1]]), np.array([[0.6, 0.1]]), *outcome, 1.0, "habit").lower(1.0).round(3)
+    array([[ 0.15, -0.05]])
+    """
+    value_std_NS = np.abs(gain_NS) * std_NS
+    variance_NS = chance_NS * (spread_NS**2 + mean_NS**2) - (chance_NS * mean_NS) ** 2  # an entry by chance, then its outcome
+    extreme_NS = gain_NS * most if np.isfinite(most) else np.where(gain_NS == 0, 0.0, np.copysign(np.inf, gain_NS))
+    return Belief(
+        mean=gain_NS * mean_NS,
+        std=value_std_NS,
+        spread=np.maximum(np.sqrt(np.maximum(variance_NS, 0.0)), value_std_NS),
+        age=-1,
+        signal=label,
+        minimum=np.minimum(extreme_NS, 0.0),
+        maximum=np.maximum(extreme_NS, 0.0),
+    )
 
 
 def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Showing:
@@ -159,7 +202,10 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
     possible_N = (key_N >= 0) & ~index.familiar(index.users(slots["user_id"]), key_N, time_N, signal.entry.novel_for)
     slots, row_N, time_N = slots.filter(pl.Series(possible_N)), row_N[possible_N], time_N[possible_N]
     if slots.is_empty():
-        raise DataError(f"{signal.name}: none of the slots shown until {outcomes.as_of:%Y-%m-%d} could open an entry (all familiar, or without {of}); pass lake=None for beliefs alone")
+        raise DataError(
+            f"{signal.name}: none of the slots shown until {outcomes.as_of:%Y-%m-%d} could open an entry (all familiar, or without a {of}); "
+            "pass lake=None for beliefs alone"
+        )
     entered_N = slots["entered"].to_numpy().astype(float)
     bucket_of = user_buckets(pl.concat([slots["user_id"], pl.Series(list(index.user_row), dtype=pl.String)]), 2 * FOLDS)
     bucket_N = slots["user_id"].replace_strict(bucket_of, return_dtype=pl.Int64).to_numpy()
@@ -173,7 +219,7 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
         items=index.items,
         keys=index.keys,
         rate_logit_I=rate_logit_I,
-        popularity_I=popularity_I,
+        popularity_I=np.append(popularity_I, popularity_I[row_N].mean()),  # an unknown item counts as a usual one
         vector_IR=vector_IR,
         organic_K=_organic_rates(view, index, outcomes),
     )
@@ -182,22 +228,16 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
         use = np.arange(len(row_N))
     if len(use) > MAX_SLOTS:
         use = np.sort(np.random.default_rng(0).choice(use, MAX_SLOTS, replace=False))
-    moments = slots[use].select("context_id", "user_id", "time").with_row_index("row").unique("context_id", keep="first", maintain_order=True)
-    history = moments.join(view.contexts.select("context_id", "history").unique("context_id"), on="context_id", how="left", maintain_order="left")["history"]
+    moments = slots[use].select("context_id", "user_id", "time").unique("context_id", keep="first", maintain_order=True)
+    logged = view.contexts.select("context_id", "history").unique("context_id")
+    history = moments.join(logged, on="context_id", how="left", maintain_order="left")["history"]
     user_M, time_M = index.users(moments["user_id"]), moments["time"].dt.epoch("us").to_numpy()
-    everything = np.append(np.arange(len(index.items)), -1)
-    taste_MR, empty_M = showing._taste(history.fill_null([]), user_M, time_M, index, everything)
+    own_view = LakeView(index, np.append(np.arange(len(index.items)), -1), np.append(np.arange(len(index.keys)), -1))
+    taste_MR, empty_M = showing._taste(history.fill_null([]), user_M, time_M, own_view)
     moment_N = ItemIndex(moments["context_id"]).rows(slots[use]["context_id"])
     x_NF = features(row_N[use], slots["slot"].to_numpy()[use], taste_MR[moment_N], empty_M[moment_N], rate_logit_N[use], popularity_I, vector_IR)
     weights_F, intercept = _logistic(x_NF, entered_N[use])
-    return _replace(showing, weights_F, intercept)
-
-
-def _replace(showing: Showing, weights_F: Array, intercept: float) -> Showing:
-    return Showing(
-        showing.signal, showing.association, showing.rho, showing.slots, showing.items, showing.keys,
-        weights_F, intercept, showing.rate_logit_I, showing.popularity_I, showing.vector_IR, showing.organic_K,
-    )  # fmt: skip
+    return replace(showing, weights_F=weights_F, intercept=intercept, range_2F=np.quantile(x_NF, [0.01, 0.99], axis=0))
 
 
 def _logistic(x_NF: Array, entered_N: Array) -> tuple[Array, float]:
@@ -212,18 +252,20 @@ def _logistic(x_NF: Array, entered_N: Array) -> tuple[Array, float]:
 
 
 def _item_vectors(view: Lake, index: LakeIndex, bucket_of: dict[str, int]) -> tuple[Array, Array]:
-    """Truncated SVD of log engagement counts and log(1 + users) per item, from the even half of the users; last row: unknown items."""
-    events = view.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()).group_by("user_id", "item_id").len().sort("user_id", "item_id")
+    """Truncated SVD of log engagement counts and log(1 + users) per item, from the even half of the users; the vectors' last row: unknown items."""
+    engaged = view.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    events = engaged.group_by("user_id", "item_id").len().sort("user_id", "item_id")
     events = events.filter(pl.col("user_id").replace_strict(bucket_of, return_dtype=pl.Int64) % 2 == 0) if len(events) else events
     user_E, item_E = index.users(events["user_id"]), index.items.rows(events["item_id"]) if len(events) else np.zeros(0, dtype=np.int64)
-    count = sparse.csr_matrix((np.log1p(events["len"].to_numpy().astype(float)), (user_E, item_E)), shape=(max(len(index.user_row), 1), len(index.items)))
+    shape = (max(len(index.user_row), 1), len(index.items))
+    count = sparse.csr_matrix((np.log1p(events["len"].to_numpy().astype(float)), (user_E, item_E)), shape=shape)
     users_I = np.bincount(item_E, minlength=len(index.items)).astype(float)
-    dims = min(DIMS, min(count.shape) - 1)
+    dims = min(DIMS, min(shape) - 1)
     vector_IR = np.zeros((len(index.items) + 1, DIMS))
     if dims > 0 and count.nnz:
-        _, singular_R, right_RI = randomized_svd(count, dims, n_iter=4, random_state=0)
+        _, singular_R, right_RI = randomized_svd(count, dims, random_state=0)
         vector_IR[:-1, :dims] = right_RI.T * singular_R
-    return vector_IR, np.append(np.log1p(users_I), 0.0)
+    return vector_IR, np.log1p(users_I)
 
 
 def _entry_rates(row_N: Rows, entered_N: Array, fold_N: Rows, items: int) -> tuple[Array, Array]:

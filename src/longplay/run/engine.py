@@ -9,8 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
+from longplay.estimate import Estimate
 from longplay.run.config import RunConfig
 from longplay.run.folder import RunFolder, StageKey, Stopwatch
 
@@ -82,7 +84,14 @@ class Stage:
 
 
 def execute(
-    stages: tuple[Stage, ...], config: RunConfig, *, base: Path, folder: RunFolder, until: str | None = None, ui: Ui | None = None, now: datetime | None = None
+    stages: tuple[Stage, ...],
+    config: RunConfig,
+    *,
+    base: Path,
+    folder: RunFolder,
+    until: str | None = None,
+    ui: Ui | None = None,
+    now: datetime | None = None,
 ) -> dict[str, Path]:
     """Run `stages` in order up to and including `until`; the finished stages' folders by name.
 
@@ -113,3 +122,10 @@ def execute(
         if stage.name == until:
             break
     return places
+
+
+def plain(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as JSON: value, low and high (95%), n."""
+    low, high = estimate.interval()
+    finite = np.isfinite(low)
+    return {"value": estimate.value, "low": low if finite else None, "high": high if finite else None, "n": estimate.n}

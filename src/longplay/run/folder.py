@@ -1,10 +1,10 @@
 """The run folder: every stage's result under a hash of what it depends on, written whole or not at all.
 
-    runs/retail/
-      train/3f9c02ab1d77/result.json   figures, equal for equal inputs
-      train/3f9c02ab1d77/...           what the stage made (a policy, a table)
-      train/3f9c02ab1d77/timing.json   seconds and memory, which are never equal
-      train/3f9c02ab1d77.partial/      a run that was stopped; the next one goes on from it
+runs/retail/
+  train/3f9c02ab1d77/result.json   figures, equal for equal inputs
+  train/3f9c02ab1d77/...           what the stage made (a policy, a table)
+  train/3f9c02ab1d77/timing.json   seconds and memory, which are never equal
+  train/3f9c02ab1d77.partial/      a run that was stopped; the next one goes on from it
 """
 
 from __future__ import annotations

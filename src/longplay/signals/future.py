@@ -15,7 +15,16 @@ from longplay.signals.outcomes import Outcomes
 
 
 def future_of(
-    outcomes: Outcomes, lake: Lake, *, start: datetime, end: datetime, history: int, slots: int = 5, exclude: str = "seen", limit: int | None = None, seed: int = 0
+    outcomes: Outcomes,
+    lake: Lake,
+    *,
+    start: datetime,
+    end: datetime,
+    history: int,
+    slots: int = 5,
+    exclude: str = "seen",
+    limit: int | None = None,
+    seed: int = 0,
 ) -> Future:
     """Visits in [start, end) with the items newly engaged with at each; `habit` is the outcome of that discovery.
 
@@ -35,7 +44,9 @@ def future_of(
         last = outcomes.frame.filter(pl.col("value").is_not_null())["time"].max()
         raise DataError(
             f"{signal.name}: {immature:,} of {len(entries):,} entries before {end:%Y-%m-%d} are immature at {outcomes.as_of:%Y-%m-%d}; "
-            f"end the evaluation by {last:%Y-%m-%d}" if isinstance(last, datetime) else f"{signal.name}: no entry is mature; wait, or shorten the window"
+            f"end the evaluation by {last:%Y-%m-%d}"
+            if isinstance(last, datetime)
+            else f"{signal.name}: no entry is mature; wait, or shorten the window"
         )
     contexts = contexts_from_log(lake, slots=slots, history=history, start=start, end=end, exclude=exclude, limit=limit, seed=seed)
     day = pl.col("time").dt.date().alias("day")
@@ -46,7 +57,7 @@ def future_of(
     relevant = visits.join(firsts, on=["user_id", "day"]).join(habits, on=["user_id", "item_id", "day"], how="left")
     relevant = relevant.select(pl.col("row").cast(pl.Int64), "item_id", pl.col("habit").fill_null(0.0)).sort("row", "item_id")
     rows = relevant["row"].unique().sort()
-    renumbered = relevant.join(pl.DataFrame({"row": rows}).with_row_index("new"), on="row").select(pl.col("new").cast(pl.Int64).alias("row"), "item_id", "habit")
+    renumbered = relevant.join(pl.DataFrame({"row": rows}).with_row_index("new"), on="row").select(
+        pl.col("new").cast(pl.Int64).alias("row"), "item_id", "habit"
+    )
     return Future(contexts.take(rows.to_numpy()), renumbered)
-
-

@@ -161,9 +161,7 @@ class Outcomes:
         )
         entered = pl.col("entry_time").is_not_null() & (pl.col("entry_time") < pl.col("time") + ENTRY_HORIZON)
         last_day = (pl.col("time") + ENTRY_HORIZON).dt.truncate("1d")
-        joined = joined.with_columns(
-            entered=entered, matures_at=last_day + pl.duration(days=self.signal.window[1] + 1)
-        ).with_columns(
+        joined = joined.with_columns(entered=entered, matures_at=last_day + pl.duration(days=self.signal.window[1] + 1)).with_columns(
             value=pl.when(pl.col("matures_at") <= self.as_of).then(pl.when("entered").then(pl.col("value")).otherwise(0.0))
         )
         columns = ["decision_id", "slot", "context_id", "user_id", "item_id", "creator_id", "time", "log_prob", "entered", "value", "matures_at"]
@@ -210,7 +208,9 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None) -> Ou
     if as_of.tzinfo is None:
         raise DataError(f"{signal.name}: as_of={as_of.isoformat()} has no time zone; give UTC")
     if as_of > lake.watermark:
-        raise DataError(f"{signal.name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark {lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown")
+        raise DataError(
+            f"{signal.name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark {lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
+        )
     view = lake.before(as_of)
     with view.connect(threads=None) as con:
         create_engaged(con)

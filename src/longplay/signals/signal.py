@@ -101,8 +101,9 @@ class Signal:
         ConfigError: a definition that is impossible, or that its own entry would guarantee.
 
     >>> habit = Signal("habit", entry=discovery(novel_for=28), measure=days_with("creator") >= 3, window=(1, 28))
-    >>> print(habit)
-    habit: of a user's discoveries of a creator (first touch in 28 days), the share where the user is active with that creator on at least 3 days, organically, in days 1 to 28 after
+    >>> print(habit)  # doctest: +NORMALIZE_WHITESPACE
+    habit: of a user's discoveries of a creator (first touch in 28 days), the share where the user is active with
+    that creator on at least 3 days, organically, in days 1 to 28 after
     >>> Signal.from_toml(habit.to_toml()) == habit
     True
     """
@@ -223,7 +224,7 @@ class Signal:
             if not isinstance(given, Mapping):
                 raise ConfigError(f"{where}.{part}: {given!r} given, expected a table such as {{ kind = ... }}")
             _known_keys(f"{where}.{part}", given, keys, required={"kind"})
-            parts[part] = kind(**given)
+            parts[part] = kind(**dict(given))
         origin = table.get("origin")
         return cls(name, parts["entry"], parts["measure"], tuple(table.get("window", (1, 28))), None if origin is None else tuple(origin))
 

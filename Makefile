@@ -1,0 +1,46 @@
+# On a machine with Python 3.11, make and a package registry: `make demo` and `make test` do the rest.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all check bench bench-run docs clean
+
+# -- the two commands ------------------------------------------------------------------------------
+
+demo: $(STAMP)  ## from nothing to a report on a small simulated service
+	$(BIN)/longplay demo
+
+test: $(STAMP)  ## what must hold, in under 6 minutes
+	$(BIN)/pytest -n 2 -m "not slow"
+
+# -- the rest --------------------------------------------------------------------------------------
+
+test-all: $(STAMP)  ## also what is slow
+	$(BIN)/pytest -n 2
+
+check: $(STAMP)  ## style, types, layers
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## redraw docs/benchmarks.md from the committed results
+	$(BIN)/python bench/draw.py
+
+bench-run: $(STAMP)  ## recompute every result (slow)
+	$(BIN)/python bench/draw.py --run
+
+docs: $(STAMP)  ## the documentation site, into site/
+	$(BIN)/zensical build
+
+clean:
+	rm -rf $(VENV) site runs .pytest_cache .ruff_cache
+
+# pip, not uv: pip finds the CPU build of the pinned torch where one is offered
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,dev]"
+	touch $@

@@ -1,0 +1,114 @@
+"""The stages about what we hope for and what we believe early: outcomes and early rewards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from longplay.errors import NotEstimable
+from longplay.lake import Lake
+from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
+from longplay.rewards.calibration import calibration, compare
+from longplay.run.config import RunConfig, midnight
+from longplay.run.engine import Work, plain
+from longplay.run.log import lake_of, past_of
+from longplay.signals import Outcomes, Signal
+
+MODELS: dict[str, type] = {"progressive": ProgressiveReward, "auto_surrogate": AutoSurrogate, "day_two": DayTwo, "matured_only": MaturedOnly}
+
+
+def outcomes(work: Work) -> dict[str, Any]:
+    lake, signals = lake_of(work), work.config.declared()
+    result = {}
+    for done, (name, signal) in enumerate(signals.items()):
+        work.ui.progress("signals", done, len(signals))
+        outcomes = signal.outcomes(lake)
+        known = signal.outcomes(past_of(work))
+        outcomes.frame.write_parquet(work.folder / f"{name}.parquet")
+        result[name] = {
+            "label": signal.label,
+            "sentence": str(signal),
+            "unit": signal.entry.unit,
+            "binary": signal.binary,
+            "days": signal.days,
+            "toml": signal.to_toml(),
+            "as_of": outcomes.as_of.isoformat(),
+            "entries": len(outcomes),
+            "mature": int(outcomes.mature.sum()),
+            "truncated": int(outcomes.frame["truncated"].sum()),
+            "base_rate": _rate(outcomes),
+            "maturity": outcomes.maturity_curve().to_dicts(),
+            "at_training": {"as_of": known.as_of.isoformat(), "entries": len(known), "mature": int(known.mature.sum()), "base_rate": _rate(known)},
+        }
+    work.ui.progress("signals", len(signals), len(signals))
+    return result
+
+
+def _rate(outcomes: Outcomes) -> dict[str, Any] | None:
+    return plain(outcomes.base_rate()) if outcomes.mature.any() else None
+
+
+def objectives_of(config: RunConfig) -> dict[str, Signal]:
+    signals = config.declared()
+    return {name: signals[name] for name in config.reward.objectives}
+
+
+def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
+    """The configured early reward of each objective, fitted on what was known when training ends."""
+    model = MODELS[work.config.reward.model]
+    return {signal: model(signal).fit(past, signal.outcomes(past)) for signal in objectives_of(work.config).values()}
+
+
+def reward_of(config: RunConfig) -> Reward:
+    signals = config.declared()
+    return Reward({signals[name]: weight for name, weight in config.reward.objectives.items()}, caution=config.reward.caution)
+
+
+def reward(work: Work) -> dict[str, Any]:
+    lake, past, config = lake_of(work), past_of(work), work.config
+    age, result = config.reward.age, {}
+    objectives = objectives_of(config)
+    total, done = len(objectives) * (2 * len(MODELS) + 1), 0
+    for name, signal in objectives.items():
+        known = signal.outcomes(past)
+        later = signal.outcomes(lake).entered(midnight(config.split.train_until), midnight(config.split.evaluate_until))
+        models = {}
+        for label, model in MODELS.items():
+            models[label] = model(signal).fit(past, known)
+            work.ui.progress("early rewards", done := done + 1, total)
+        judged = compare(models, known, later.where(later.mature), age)
+        work.ui.progress("early rewards", done := done + 1, total)
+        checked = {}
+        for label, model in MODELS.items():
+            try:
+                everything = signal.outcomes(lake)
+                checked[label] = calibration(model(signal), lake, everything, age, seed=config.run.seed).as_json()
+            except NotEstimable as reason:
+                checked[label] = {"not_estimable": str(reason)}
+            work.ui.progress("early rewards", done := done + 1, total)
+        chosen: EarlyReward = models[config.reward.model]
+        result[name] = {
+            "label": signal.label,
+            "chosen": config.reward.model,
+            "age": age,
+            "known": {"entries": len(known), "mature": int(known.mature.sum())},
+            "later": {"entries": len(later), "mature": int(later.mature.sum())},
+            "association": chosen.association,
+            "comparison": judged.to_dicts(),
+            "calibration": checked,
+            "beliefs": _extremes(chosen, past, known),
+        }
+    return result
+
+
+def _extremes(early: EarlyReward, past: Lake, known: Outcomes, n: int = 8) -> list[dict[str, Any]]:
+    """The items (or creators) believed in most and least among those with at least 30 entries."""
+    counts = known.keys.value_counts(name="entries").rename({known.keys.name: "key"}).filter(pl.col("entries") >= 30).sort("key")
+    if counts.is_empty():
+        return []
+    belief = early.items(counts["key"])
+    titles = past.items.select(pl.col("item_id").alias("key"), "title") if known.signal.entry.of == "item" else None
+    table = counts.with_columns(pl.Series("mean", belief.mean), pl.Series("std", belief.std)).sort("mean", "key", descending=[True, False])
+    table = table.with_columns(title=pl.col("key")) if titles is None else table.join(titles, on="key", how="left", maintain_order="left")
+    return table.head(n).to_dicts() + (table.tail(n).to_dicts() if table.height >= 2 * n else [])

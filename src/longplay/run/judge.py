@@ -1,0 +1,134 @@
+"""The stage that judges: ranking on the future, true values where the world knows them, what is not estimable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from longplay.decisions import contexts_at
+from longplay.estimate import clustered_mean
+from longplay.lake import Lake
+from longplay.lake.schema import ENGAGED
+from longplay.policies.generative import Generative
+from longplay.policies.simple import Popular
+from longplay.ranking import Ranker, exposure_metrics, paired_difference, rank_metrics, top_items
+from longplay.run.beliefs import objectives_of
+from longplay.run.config import midnight
+from longplay.run.engine import Work, plain
+from longplay.run.log import lake_of, past_of, world_of
+from longplay.signals import Signal
+from longplay.signals.future import future_of
+
+DEEPEST = 50  # places of a ranking that are kept
+PAIRS = (("start", "popular"), ("reinforced", "start"), ("reward-weighted", "start"), ("reinforced", "reward-weighted"))
+
+
+def _policies(work: Work, past: Lake) -> dict[str, Any]:
+
+    return {
+        "popular": Popular(slate=work.config.reinforce.slots).fit(past),
+        "start": Generative.load(work.places["train"] / "policy"),
+        "reward-weighted": Generative.load(work.places["reinforce"] / "weighted"),
+        "reinforced": Generative.load(work.places["reinforce"] / "tuned"),
+    }
+
+
+def evaluate(work: Work) -> dict[str, Any]:
+    torch.set_num_threads(work.config.run.threads)
+    config, lake, past = work.config, lake_of(work), past_of(work)
+    policies = _policies(work, past)
+    result: dict[str, Any] = {"not_estimable": _not_estimable(work)}
+    judged = next((signal for signal in objectives_of(config).values() if signal.entry.kind == "discovery"), None)
+    if judged is None:
+        result["not_estimable"]["ranking"] = "no objective is entered by discovery, so nothing says which recommended items would have become habits"
+        return result
+    future = future_of(
+        judged.outcomes(lake), lake, start=midnight(config.split.train_until), end=midnight(config.split.evaluate_until),
+        history=policies["start"].history, exclude=config.train.exclude, limit=config.evaluate.visits, seed=config.run.seed,
+    )  # fmt: skip
+    plays = dict(
+        past.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()).group_by("item_id").len().sort("item_id").iter_rows()
+    )
+    catalogue = past.items.filter(pl.col("available"))["item_id"]
+    tops: dict[str, pl.DataFrame] = {}
+    rows = []
+    for name, policy in policies.items():
+        ranker: Ranker = policy
+        tops[name] = top_items(ranker, future.contexts, DEEPEST, work.bar(f"ranking: {name}"))
+        metrics = rank_metrics(tops[name], future)
+        rows += [{"policy": name, "metric": metric, **plain(estimate)} for metric, estimate in metrics.items()]
+        rows += [{"policy": name, "metric": metric, "value": value} for metric, value in exposure_metrics(tops[name], catalogue, plays).items()]
+    differences = [
+        {
+            "policy": ours,
+            "than": base,
+            "metric": f"{'habit ' if habit else ''}NDCG@{k}",
+            **plain(paired_difference(tops[ours], tops[base], future, k, habit=habit)),
+        }
+        for ours, base in PAIRS
+        for k in (10, 50)
+        for habit in (False, True)
+    ]
+    unknown = ~future.relevant["item_id"].is_in(past.items["item_id"].implode())
+    result |= {
+        "signal": judged.label,
+        "visits": len(future.contexts),
+        "users": future.contexts.frame["user_id"].n_unique(),
+        "discoveries": future.relevant.height,
+        "habits": int((future.relevant["habit"] > 0).sum()),
+        "new_to_catalogue": float(unknown.mean() or 0.0),
+        "ranking": rows,
+        "differences": differences,
+    }
+    if config.simulate:
+        result["true_value"] = _true_values(work, policies, judged)
+    return result
+
+
+def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> dict[str, Any]:
+    """What the world says the policies' slates are worth to its users on the day training ends."""
+    config = work.config
+    world, lake = world_of(work, until=config.split.train_until)
+    alive = world.users.filter(pl.col("alive"))["user_id"].sort()
+    n = min(config.evaluate.true_value_users, len(alive))
+    users = alive.gather(np.sort(np.random.default_rng([config.run.seed, 11]).choice(len(alive), n, replace=False)))
+    moments = pl.DataFrame({"user_id": users}).with_columns(time=pl.lit(world.now))
+    contexts = contexts_at(lake, moments, slots=config.reinforce.slots, history=policies["start"].history, exclude=config.train.exclude)
+    value_U = {}
+    for done, (name, policy) in enumerate(policies.items()):
+        work.ui.progress("true values", done, len(policies))
+        slates = policy.decide(contexts, np.random.default_rng([config.run.seed, 12])).slates
+        value_U[name] = world.true_value(contexts.frame["user_id"], slates, signal).mean(axis=1)
+    work.ui.progress("true values", len(policies), len(policies))
+    what = f"true value of showing per slot ({signal.label})"
+    differences = [
+        {"policy": ours, "than": base, **plain(clustered_mean(value_U[ours] - value_U[base], estimand=f"difference in {what}"))}
+        for ours, base in PAIRS
+    ]
+    return {
+        "users": n,
+        "policies": [{"policy": name, **plain(clustered_mean(value, estimand=what))} for name, value in value_U.items()],
+        "differences": differences,
+    }
+
+
+def _not_estimable(work: Work) -> dict[str, str]:
+    """What this data (or this version) cannot answer, and why."""
+    log = work.results["simulate" if work.config.simulate else "ingest"]
+    reasons = {}
+    if not log["has_decisions"]:
+        reasons["off-policy value"] = (
+            "not estimable, this log has no propensities: it holds what people did, not what they were shown and how likely that was"
+        )
+        reasons["P(entry | shown)"] = (
+            "unknown without decisions: the reward is E[outcome | discovery] over items new to the user, an association, not an effect of showing"
+        )
+    else:
+        reasons["off-policy value"] = "not estimated: the propensities are logged, but this version has no off-policy estimators yet"
+    if not log["has_origin"]:
+        reasons["organic activity"] = "the log has no origin column: all events count as organic, recommended ones included"
+    reasons["experiment"] = "no trial was run on this log, so what the policies would do to later activity is not measured"
+    return reasons

@@ -1,0 +1,97 @@
+"""The stages that make policies: semantic IDs, next-item training, reinforcement and its baseline. They need torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from longplay.codes import Codebook, fit_codebook, item_vectors
+from longplay.decisions import ItemIndex
+from longplay.learning.offline import reward_weighted
+from longplay.learning.reinforce import reinforce
+from longplay.policies.generative import Generative
+from longplay.run.beliefs import early_of, reward_of
+from longplay.run.engine import Work
+from longplay.run.log import past_of
+
+
+def codes(work: Work) -> dict[str, Any]:
+
+    past, table = past_of(work), work.config.codes
+    items = past.items
+    vectors = item_vectors(past, ItemIndex(items["item_id"]), seed=work.config.run.seed)
+    codebook = fit_codebook(
+        items["item_id"], vectors, levels=table.levels, width=table.width, available=items["available"].to_numpy(), seed=work.config.run.seed
+    )
+    codebook.save(work.folder / "codes.parquet")
+    titles = pl.DataFrame({"item_id": codebook.items}).join(items.select("item_id", "title"), on="item_id", how="left", maintain_order="left")[
+        "title"
+    ]
+    prefix, count = np.unique(codebook.codes[:, :2], axis=0, return_counts=True)
+    shelves = []
+    for place in np.argsort(-count, kind="stable")[:6]:
+        inside = np.flatnonzero((codebook.codes[:, :2] == prefix[place]).all(axis=1))
+        shelves.append(
+            {
+                "prefix": prefix[place].tolist(),
+                "items": int(count[place]),
+                "titles": [titles[int(row)] or codebook.items[int(row)] for row in inside[:6]],
+            }
+        )
+    return codebook.report | {"version": codebook.trie.version, "shelves": shelves}
+
+
+def _start(work: Work):
+    """The untrained policy over the run's semantic IDs."""
+
+    table = work.config.train
+    codebook = Codebook.load(work.places["codes"] / "codes.parquet", work.results["codes"]["width"])
+    policy = Generative(scale=table.scale, seed=work.config.run.seed, exclude=table.exclude, steps=table.steps)
+    return policy.with_codes(past_of(work), codebook)
+
+
+def train(work: Work) -> dict[str, Any]:
+    torch.set_num_threads(work.config.run.threads)
+    policy = _start(work).train(past_of(work), progress=work.bar("training"), checkpoint=work.folder / "checkpoint.safetensors")
+    policy.save(work.folder / "policy")
+    (work.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return {
+        "policy": policy.name,
+        "scale": policy.scale,
+        "parameters": policy.decoder.model.num_parameters(),
+        "steps": policy.steps,
+        "curve": list(policy.curve),
+    }
+
+
+def reinforce_and_weight(work: Work) -> dict[str, Any]:
+
+    torch.set_num_threads(work.config.run.threads)
+    config, past = work.config, past_of(work)
+    table, reward, early = config.reinforce, reward_of(config), early_of(work, past)
+    start = Generative.load(work.places["train"] / "policy")
+    shared = {"steps": table.steps, "seed": config.run.seed, "kl": table.kl, "lr": table.lr, "contexts": table.contexts, "slots": table.slots}
+    tuned = reinforce(
+        start, reward, early, past, **shared, group=table.group,
+        progress=work.bar("reinforcing"), checkpoint=work.folder / "reinforce.safetensors",
+    )  # fmt: skip
+    tuned.save(work.folder / "tuned")
+    weighted = reward_weighted(
+        start, reward, early, past, **shared,
+        progress=work.bar("reward-weighted training"), checkpoint=work.folder / "weighted.safetensors",
+    )  # fmt: skip
+    weighted.save(work.folder / "weighted")
+    for name in ("reinforce", "weighted"):
+        (work.folder / f"{name}.safetensors").unlink(missing_ok=True)
+    return {
+        "policy": tuned.name,
+        "reward": reward.version,
+        "objectives": {signal.label: weight for signal, weight in reward.objectives.items()},
+        "caution": reward.caution,
+        "kl_weight": table.kl,
+        "curve": list(tuned.curve),
+        "weighted": {"policy": weighted.name, "curve": list(weighted.curve)},
+    }

@@ -1,0 +1,108 @@
+"""The stages that make the log: ingest one, or simulate one; and how later stages look at it."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from longplay.errors import ConfigError
+from longplay.lake import Lake
+from longplay.lake.adapters import read_retail, read_table
+from longplay.lake.glance import glance
+from longplay.policies.simple import Popular
+from longplay.run.config import RunConfig, midnight
+from longplay.run.engine import Work
+from longplay.world import World
+
+_DAY = timedelta(days=1)
+
+
+def lake_of(work: Work) -> Lake:
+    return Lake.open(work.places["simulate" if work.config.simulate else "ingest"] / "lake")
+
+
+def past_of(work: Work) -> Lake:
+    """The log as it was known when training ends."""
+    return lake_of(work).before(midnight(work.config.split.train_until))
+
+
+def source_path(config: RunConfig, base: Path) -> Path:
+    if config.ingest is None:
+        raise ConfigError("ingest: this run has no [ingest] table")
+    path = base / config.ingest.path
+    if not path.exists():
+        raise ConfigError(f"ingest.path: {path} does not exist; paths are relative to the run.toml")
+    return path
+
+
+def ingest(work: Work) -> dict[str, Any]:
+    table = work.config.ingest
+    assert table is not None  # the stage is only there with the table
+    path = source_path(work.config, work.base)
+    bar = work.bar("reading")
+    bar(0, 3)
+    if table.format == "retail":
+        source = read_retail(path)
+    else:
+        source = read_table(
+            path, table.columns, constants=table.constants, time_format=table.time_format, time_zone=table.time_zone, kinds=table.kinds or None
+        )
+    bar(1, 3)
+    lake = Lake.open(work.folder / "lake")
+    closed = None if table.closed_through is None else midnight(table.closed_through) + _DAY
+    appended = lake.append(
+        "ingest",
+        events=source.events,
+        items=source.items,
+        rejected=source.rejected,
+        watermark=closed,
+        now=work.now,
+        max_bad_share=table.max_bad_share,
+    )
+    bar(2, 3)
+    notes = list(source.notes)
+    if closed is not None:
+        last = lake.events["time"].max()
+        notes.append(
+            f"{table.closed_through} is taken as complete (closed_through); the last event is at {last:%H:%M} UTC"
+            if isinstance(last, datetime)
+            else ""
+        )
+    result = glance(lake) | {
+        "source": {"format": table.format, "name": path.name, "rows": source.rows},
+        "rejected": dict(appended.rejected),
+        "notes": notes,
+        "has_origin": source.has_origin,
+        "has_decisions": source.has_decisions,
+    }
+    bar(3, 3)
+    return result
+
+
+def simulate(work: Work) -> dict[str, Any]:
+    world, lake = world_of(work)
+    table = work.config.simulate
+    assert table is not None  # world_of has said so
+    on_disk = Lake.open(work.folder / "lake")
+    on_disk.append("simulate", events=lake.events, decisions=lake.decisions, contexts=lake.contexts, items=lake.items, watermark=world.now)
+    return glance(on_disk) | {
+        "source": {"format": "simulated world", "name": f"seed {work.config.run.seed}", "rows": on_disk.events.height},
+        "rejected": {},
+        "notes": [
+            f"a simulated service: {table.users:,} users, {table.items:,} items, {table.days} days, seed {work.config.run.seed}; its long-term truth is known",
+            f"slates of {table.slate} by a popular policy with {table.explore:.0%} exploration, every propensity logged",
+        ],
+        "has_origin": True,
+        "has_decisions": True,
+    }
+
+
+def world_of(work: Work, until: date | None = None) -> tuple[World, Lake]:
+    """The simulated service and its log, to the end or to the midnight that begins `until`; the same for the same configuration."""
+    table = work.config.simulate
+    if table is None:
+        raise ConfigError("simulate: this run has no [simulate] table")
+    world = World(users=table.users, items=table.items, seed=work.config.run.seed)
+    days = table.days if until is None else (midnight(until) - world.now).days
+    return world, world.run(Popular(slate=table.slate, explore=table.explore), days=days, progress=work.bar("simulating days"))
