@@ -1,8 +1,8 @@
 """How much divergence from the start pays on the retail log, chosen without looking at its future.
 
-Everything happens before the retail run's own cut (2011-06-01): a shorter signal (bought again on
->= 2 further days within 56 days), trained on events before 2011-03-01, judged on discoveries to
-2011-04-05, whose windows close by 2011-05-31. Both ways of learning get the same grid.
+Everything happens before the retail run's own cut (2011-06-01): a shorter signal (bought again
+within 28 days), trained on events before 2011-04-01, judged on discoveries to 2011-05-02, whose
+windows close by 2011-05-31. Both ways of learning get the same grid.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from longplay.lake.adapters import read_retail
 from longplay.ranking import paired_difference
 
 LOG = Path(__file__).resolve().parents[2] / "shared/data/online_retail/online_retail.parquet"
-GRID = (0.5, 1.0, 2.0, 4.0)
-CUT, END, KNOWN = (datetime(2011, month, day, tzinfo=UTC) for month, day in ((3, 1), (4, 5), (6, 1)))
+GRID = (0.5, 1.0, 2.0, 4.0, 8.0)
+CUT, END, KNOWN = (datetime(2011, month, day, tzinfo=UTC) for month, day in ((4, 1), (5, 3), (6, 1)))
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def run(grid: tuple[float, ...], train_steps: int, steps: int, seed: int, visits
     lake.append("retail", events=source.events, items=source.items, rejected=source.rejected, max_bad_share=0.26)
     known = lake.before(KNOWN)
     past = known.before(CUT)
-    habit = lp.Signal("habit56", entry=lp.discovery(None, "item"), measure=lp.days_with("item") >= 2, window=(1, 56))
+    habit = lp.Signal("again", entry=lp.discovery(None, "item"), measure=lp.days_with("item") >= 1, window=(1, 28))
     early = lp.ProgressiveReward(habit).fit(past, habit.outcomes(past))
     start = lp.Generative(seed=seed, steps=train_steps).fit(past)
     future = lp.future_of(habit.outcomes(known), known, start=CUT, end=END, history=start.history, limit=visits)

@@ -59,6 +59,10 @@ class Contexts:
             raise DataError(f"Contexts.of: temperature={temperature} given, expected a positive number")
         n = len(users)
         when = pl.Series("time", time) if not isinstance(time, datetime) else pl.Series("time", [time]).new_from_index(0, n)
+        given = {"time": len(when), "history": n if history is None else len(history), "exclusions": n if exclusions is None else len(exclusions)}
+        for name, length in given.items():
+            if length != n:
+                raise DataError(f"Contexts.of: {n} users but {length} of {name}; expected one for each user")
         nothing: list[list[str]] = [[]] * n
         columns = {
             "user_id": pl.Series(users, dtype=pl.String),
@@ -112,6 +116,10 @@ class Decisions:
     @classmethod
     def of(cls, contexts: Contexts, slates: pl.Series, log_prob: NDArray[np.float64], policy: str, trie_version: str | None = None) -> Self:
         """Decisions on `contexts`: `slates` a list series of item ids, `log_prob[N, S]` natural logs."""
+        if log_prob.ndim != 2 or not len(contexts) == len(slates) == len(log_prob):
+            raise DataError(
+                f"Decisions.of: {len(contexts)} contexts, {len(slates)} slates and log_prob of shape {log_prob.shape}; expected one row for each context"
+            )
         flat = pl.from_arrow(
             pa.ListArray.from_arrays(pa.array(np.arange(len(log_prob) + 1) * log_prob.shape[1], pa.int32()), pa.array(log_prob.ravel()))
         )
@@ -138,7 +146,10 @@ class Decisions:
     @property
     def log_prob(self) -> NDArray[np.float64]:
         """Log-probability of every slot given the slots before it, shape [N, S]; slates must be equally long."""
-        return np.stack(self.frame["log_prob"].to_list()) if len(self) else np.zeros((0, 0))
+        lengths = self.frame["log_prob"].list.len().unique().sort().to_list()
+        if len(lengths) > 1:
+            raise DataError(f"decisions: slates of {lengths} slots in one array, expected one length; take them apart first")
+        return np.array(self.frame["log_prob"].to_list(), dtype=float).reshape(len(self), lengths[0] if lengths else 0)
 
 
 @runtime_checkable
@@ -201,6 +212,8 @@ class ItemIndex:
 
     def slates(self, rows: NDArray[np.integer]) -> pl.Series:
         """Row numbers [N, S] as a list series of ids."""
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+            raise DataError(f"slates: row numbers {rows.min()} to {rows.max()} given, expected 0 to {len(self) - 1}; -1 stands for an unknown item")
         n, slots = rows.shape
         flat = self.ids.gather(rows.ravel()).to_arrow()
         offsets = pa.array(np.arange(n + 1) * slots, pa.int64())
@@ -232,7 +245,7 @@ def contexts_from_log(
 ) -> Contexts:
     """Moments at which a logged user could have been shown a slate: the first event of each active user-day.
 
-    Each context sees only events before its own time. `exclude="seen"` forbids items the user
+    Each context sees only events before its own time that had arrived by then. `exclude="seen"` forbids items the user
     already engaged with (`"creator"`: all items of creators already engaged with, `"none"`: nothing).
 
     Args:
@@ -240,11 +253,7 @@ def contexts_from_log(
         start, end: moments in [start, end); default the whole view.
         limit: at most this many, drawn by `seed` from all.
     """
-    keys = {"seen": "item_id", "creator": "creator_id", "none": None}
-    if exclude not in keys:
-        raise DataError(f"contexts_from_log: exclude={exclude!r} given, expected one of {', '.join(keys)}")
-    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select("user_id", "item_id", "creator_id", "time")
-    moments = events.group_by("user_id", pl.col("time").dt.date().alias("day")).agg(pl.col("time").min())
+    moments = lake.events.filter(pl.col("kind").is_in(ENGAGED)).group_by("user_id", pl.col("time").dt.date().alias("day")).agg(pl.col("time").min())
     if start is not None:
         moments = moments.filter(pl.col("time") >= start)
     if end is not None:
@@ -258,19 +267,23 @@ def contexts_from_log(
 
 
 def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, exclude: str = "seen", surface: str = "home") -> Contexts:
-    """Contexts at the given `moments` (columns user_id, time), each seeing only events before its time.
+    """Contexts at the given `moments` (columns user_id, time), each seeing only events before its time that had arrived by then.
 
     See `contexts_from_log` for the other arguments.
     """
-    key = {"seen": "item_id", "creator": "creator_id", "none": None}[exclude]
-    events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
-    events = events.select("user_id", "item_id", "creator_id", "time")
+    keys = {"seen": "item_id", "creator": "creator_id", "none": None}
+    if exclude not in keys:
+        raise DataError(f"contexts: exclude={exclude!r} given, expected one of {', '.join(keys)}")
+    key = keys[exclude]
+    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select("user_id", "item_id", "creator_id", "time", "ingested_at")
     numbered = moments.select("user_id", "time").with_row_index("row")
-    past = numbered.join(events.rename({"time": "then"}), on="user_id", how="inner").filter(pl.col("then") < pl.col("time"))
-    recent = past.sort("row", "then", "item_id").group_by("row", maintain_order=True).agg(pl.col("item_id").tail(max(history, 1)).alias("history"))
+    past = numbered.join(events.rename({"time": "then"}), on="user_id", how="inner")
+    past = past.filter((pl.col("then") < pl.col("time")) & (pl.col("ingested_at") <= pl.col("time")))
+    touched = past.filter(pl.col("item_id").is_not_null())
+    recent = touched.sort("row", "then", "item_id").group_by("row", maintain_order=True).agg(pl.col("item_id").tail(max(history, 1)).alias("history"))
     frame = numbered.join(recent, on="row", how="left")
     if key == "item_id":
-        seen = past.group_by("row").agg(pl.col("item_id").unique().sort().alias("exclusions"))
+        seen = touched.group_by("row").agg(pl.col("item_id").unique().sort().alias("exclusions"))
         frame = frame.join(seen, on="row", how="left")
     elif key == "creator_id":
         works = lake.items.filter(pl.col("creator_id").is_not_null()).group_by("creator_id").agg(pl.col("item_id").sort().alias("works"))

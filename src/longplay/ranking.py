@@ -155,5 +155,5 @@ def exposure_metrics(
     counts = first.to_frame().join(played, on="item_id", how="left")["plays"].fill_null(0)
     return {
         f"coverage@{k}": first.unique().is_in(known.implode()).sum() / max(len(known), 1),
-        f"cold-start share@{k}": float((counts < cold).mean() or 0.0) if len(counts) else 0.0,
+        f"cold-start share@{k}": int((counts < cold).sum()) / max(len(counts), 1),
     }

@@ -95,11 +95,13 @@ def fit_codebook(
     largest_prefix (most items under one first code).
 
     Raises:
-        DataError: no items, or more items than width ** levels IDs.
+        DataError: no items, no levels, or more items than width ** levels IDs.
     """
     n = len(items)
     if n == 0:
         raise DataError("codes: the catalogue is empty; ingest items or events with item ids first")
+    if levels < 1:
+        raise DataError(f"codes: levels={levels} given, expected at least 1")
     width = default_width(n, levels) if width is None else width
     if n > width**levels:
         raise DataError(f"codes: {n:,} items do not fit {width}^{levels} = {width**levels:,} semantic IDs; raise width or levels")
@@ -110,10 +112,11 @@ def fit_codebook(
     moved = 0
     for level in range(levels):
         centres = _centres(residual, width, seed + level)
-        distance = ((residual**2).sum(axis=1)[:, None] - 2 * residual @ centres.T) + (centres**2).sum(axis=1)[None]
+        own = np.arange(width) % len(centres)  # fewer centres than codes: the codes left over repeat them, for items that find theirs full
+        distance = (((residual**2).sum(axis=1)[:, None] - 2 * residual @ centres.T) + (centres**2).sum(axis=1)[None])[:, own]
         codes[:, level] = _assign(distance, parent, capacity=width ** (levels - level - 1))
         moved = int((distance[np.arange(n), codes[:, level]] > distance.min(axis=1) + 1e-9).sum())
-        residual -= centres[codes[:, level]]
+        residual -= centres[own[codes[:, level]]]
         parent = np.unique(np.column_stack([parent, codes[:, level]]), axis=0, return_inverse=True)[1].ravel()
     order = np.lexsort(codes.T[::-1])
     report = {
@@ -130,12 +133,11 @@ def fit_codebook(
 
 
 def _centres(points: NDArray[np.float64], width: int, seed: int) -> NDArray[np.float64]:
-    """`width` cluster centres; with fewer distinct points than that, the points themselves and far-off fillers."""
+    """`width` cluster centres; with fewer distinct points than that, the points themselves."""
     distinct = np.unique(points.round(12), axis=0)
-    if len(distinct) > width:
-        return KMeans(width, n_init=1, max_iter=50, random_state=seed).fit(points).cluster_centers_
-    spare = np.full((width - len(distinct), points.shape[1]), np.abs(points).max() + 1.0)
-    return np.vstack([distinct, spare])
+    if len(distinct) <= width:
+        return distinct
+    return KMeans(width, max_iter=50, random_state=seed).fit(points).cluster_centers_
 
 
 def _assign(distance: NDArray[np.float64], parent: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
@@ -150,6 +152,6 @@ def _assign(distance: NDArray[np.float64], parent: NDArray[np.int64], capacity: 
             continue
         left = np.full(width, capacity)
         for row in rows[np.argsort(distance[rows].min(axis=1))]:  # who is closest to a code chooses first
-            code = next(code for code in np.argsort(distance[row]) if left[code] > 0)
+            code = next(code for code in np.argsort(distance[row], kind="stable") if left[code] > 0)
             choice[row], left[code] = code, left[code] - 1
     return choice

@@ -131,8 +131,6 @@ class Allowed:
         """Number of allowed leaves below `node` at `depth` for `context`; broadcast shape."""
         low, high = self.trie.span[depth][node], self.trie.span[depth][node + 1]
         free = self.trie._free_before[high] - self.trie._free_before[low]
-        if len(self.blocked) == 0:
-            return np.broadcast_to(free, np.broadcast_shapes(np.shape(context), np.shape(node)))
         start = context * len(self.trie)
         return free - (np.searchsorted(self.blocked, start + high) - np.searchsorted(self.blocked, start + low))
 
@@ -149,6 +147,10 @@ class Allowed:
         mask = np.zeros((len(node), self.trie.width), dtype=bool)
         mask[owner, self.trie.code[level][child]] = self.left(level + 1, context[owner], child) > 0
         return mask.reshape(*shape, self.trie.width)
+
+    def count(self) -> Ints:
+        """Number of allowed leaves of every context, shape [N]."""
+        return self.left(0, np.arange(self.n), np.zeros(self.n, dtype=np.int64))
 
     def allows(self, context: Ints, leaves: Ints) -> NDArray[np.bool_]:
         """Whether each leaf may be shown in its context; broadcast shape."""

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.utils.extmath import randomized_svd
 
 from longplay.decisions import ItemIndex
 from longplay.lake.lake import Lake
@@ -29,18 +29,13 @@ def behaviour_vectors(lake: Lake, index: ItemIndex, dim: int = 32, seed: int = 0
     item = index.rows(pairs["item_id"])
     user = pairs["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
     known = item >= 0
-    vectors = np.zeros((len(index), dim))
     if not known.any():
-        return vectors
+        return np.zeros((len(index), dim))
     matrix = sparse.csr_matrix((np.log1p(pairs["len"].to_numpy())[known], (user[known], item[known])), shape=(user.max() + 1, len(index)))
     per_user = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-    per_item = np.sqrt(np.maximum(np.asarray((matrix > 0).sum(axis=0)).ravel(), 1))
+    per_item = np.sqrt(np.maximum(matrix.getnnz(axis=0), 1))
     scaled = sparse.diags(1 / np.maximum(per_user, 1e-12)) @ matrix @ sparse.diags(1 / per_item)
-    rank = min(dim, min(scaled.shape) - 1)
-    if rank >= 1:
-        svd = TruncatedSVD(rank, random_state=seed).fit(scaled)
-        vectors[:, :rank] = (svd.components_ * svd.singular_values_[:, None]).T
-    return _unit(vectors)
+    return _principal(scaled.T, dim, seed)
 
 
 def text_vectors(items: pl.DataFrame, index: ItemIndex, dim: int = 16, seed: int = 0) -> NDArray[np.float64]:
@@ -52,15 +47,11 @@ def text_vectors(items: pl.DataFrame, index: ItemIndex, dim: int = 16, seed: int
         ),
     )
     by_row = pl.DataFrame({"item_id": index.ids}).join(words, on="item_id", how="left", maintain_order="left")["words"].fill_null("")
-    vectors = np.zeros((len(index), dim))
     try:
         counts = TfidfVectorizer(max_features=20_000, sublinear_tf=True).fit_transform(by_row.to_list())
     except ValueError:  # no words at all
-        return vectors
-    rank = min(dim, min(counts.shape) - 1)
-    if rank >= 1:
-        vectors[:, :rank] = TruncatedSVD(rank, random_state=seed).fit_transform(counts)
-    return _unit(vectors)
+        return np.zeros((len(index), dim))
+    return _principal(counts, dim, seed)
 
 
 def item_vectors(lake: Lake, index: ItemIndex, dim: int = 32, seed: int = 0) -> NDArray[np.float64]:
@@ -68,5 +59,10 @@ def item_vectors(lake: Lake, index: ItemIndex, dim: int = 32, seed: int = 0) -> 
     return np.hstack([behaviour_vectors(lake, index, dim, seed), 0.5 * text_vectors(lake.items, index, dim // 2, seed)])
 
 
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+def _principal(rows: sparse.spmatrix, dim: int, seed: int) -> NDArray[np.float64]:
+    """Unit vectors [I, dim] of the matrix's rows along its largest singular directions; columns beyond its rank are zero."""
+    rank = min(dim, *rows.shape)
+    left, size, _ = randomized_svd(rows, rank, random_state=seed)
+    vectors = np.zeros((rows.shape[0], dim))
+    vectors[:, :rank] = left * size
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

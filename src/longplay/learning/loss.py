@@ -9,18 +9,21 @@ from longplay.errors import DataError
 
 
 def slate_log_prob(item_log_prob: Tensor) -> Tensor:
-    """Log-probability of every slot given the slots before it, same shape [..., S], differentiable.
+    """Log-probability of every slot given the slots before it, same shape [..., S], float64, differentiable.
 
     log pi(a_s) - log(1 - sum_{j<s} pi(a_j)): the Plackett-Luce law of slates drawn without replacement
     (Plackett 1975). The denominators carry gradient too: dropping them turns it (cosine .82, METHODS 2).
+    As in `policies.plackett`, the mass left before a slot is summed from the small end.
 
     >>> slate_log_prob(torch.log(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))).exp().round(decimals=6).tolist()
     [0.5, 0.6, 1.0]
     """
-    # the slots before each, in float64: 1 - sum cancels in float32
-    taken = torch.cumsum(torch.exp(item_log_prob.double()), dim=-1)
-    before = torch.cat([torch.zeros_like(taken[..., :1]), taken[..., :-1]], dim=-1)
-    return item_log_prob.double() - torch.log1p(-before.clamp(max=1 - 1e-15))
+    log_p = item_log_prob.double()
+    taken = torch.exp(log_p).sum(dim=-1, keepdim=True)
+    # the slate may hold everything, up to rounding: then nothing is left outside, and nothing flows back from there
+    log_rest = torch.where(taken < 1, torch.log1p(-taken.clamp(max=1 - 1e-16)), -torch.inf)
+    log_slots = torch.logcumsumexp(log_p.flip(-1), dim=-1).flip(-1)
+    return log_p - torch.logaddexp(log_slots, log_rest)
 
 
 def reward_to_go(reward: Tensor) -> Tensor:

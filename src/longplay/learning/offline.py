@@ -17,7 +17,7 @@ from longplay.decisions import Contexts, contexts_from_log
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
-from longplay.learning.reinforce import Early, P, enough_left, mean_reward
+from longplay.learning.reinforce import Early, P, check_ranges, enough_left, mean_reward
 from longplay.policies.decoder import Decoder
 from longplay.policies.generative import Generative
 from longplay.policies.supervised import Progress, descend, prompts_of
@@ -80,6 +80,7 @@ def reward_weighted(
     aim at logged choices (or the start) x exp(reward / lambda). Arguments as in `reinforce`.
     """
     slots = policy.slate if slots is None else slots
+    check_ranges("reward_weighted", steps=steps, kl=kl, lr=lr, contexts=contexts, slots=slots, pool=pool, limit=limit)
     moments = contexts_from_log(lake, slots=slots, history=policy.history, exclude=policy.exclude, limit=pool, seed=seed)
     scale = max(kl, 1e-6) * mean_reward(policy, reward, early, lake, enough_left(moments, policy, slots), seed)
     visits = visits_from_log(policy, lake, limit=limit, seed=seed)

@@ -27,6 +27,7 @@ from longplay.signals import Signal
 P = TypeVar("P", bound=Generative)
 Early = EarlyReward | Mapping[Signal, EarlyReward]
 SAVE_EVERY = 10
+LEAST = {"steps": 0, "kl": 0, "lr": 0, "contexts": 1, "group": 2, "slots": 1, "pool": 1, "limit": 1}
 
 
 def reinforce(
@@ -73,10 +74,8 @@ def reinforce(
     Raises:
         ConfigError: a parameter out of range. DataError: the lake has no visits.
     """
-    for name, value, least in (("steps", steps, 0), ("kl", kl, 0), ("lr", lr, 0), ("contexts", contexts, 1), ("group", group, 2)):
-        if value < least:
-            raise ConfigError(f"reinforce: {name}={value} given, expected at least {least}")
     slots = policy.slate if slots is None else slots
+    check_ranges("reinforce", steps=steps, kl=kl, lr=lr, contexts=contexts, group=group, slots=slots, pool=pool)
     index = policy.index
     moments = contexts_from_log(
         lake, slots=slots, history=policy.history, exclude=policy.exclude if exclude is None else exclude, limit=pool, seed=seed
@@ -106,13 +105,12 @@ def reinforce(
         torch.nn.utils.clip_grad_norm_(tuned.model.parameters(), 1.0)
         optimizer.step()
         ratio = (log_p.detach() - reference).numpy().mean(axis=2)
-        total = value.sum(axis=2)
         figures = {
             "step": step + 1,
             "reward": float(value.mean()),
             "kl": float(ratio.mean()),
             "kl_p95": float(np.quantile(ratio.mean(axis=1), 0.95)),
-            "zero_advantage": float((np.ptp(total, axis=1) < 1e-12).mean()),
+            "zero_advantage": float((np.ptp(value, axis=1) < 1e-12).all(axis=1).mean()),
         }
         curve.append(figures)
         if checkpoint and ((step + 1) % SAVE_EVERY == 0 or step + 1 == steps):
@@ -120,6 +118,13 @@ def reinforce(
         if progress:
             progress(step + 1, steps, figures)
     return replace(policy.with_model(tuned.model), curve=tuple(curve))
+
+
+def check_ranges(who: str, **given: float) -> None:
+    """Refuse an argument that is not finite or below what makes sense."""
+    for name, value in given.items():
+        if not LEAST[name] <= value < float("inf"):
+            raise ConfigError(f"{who}: {name}={value} given, expected a number of at least {LEAST[name]}")
 
 
 def slot_rewards(policy: Generative, reward: Reward, early: Early, lake: Lake, contexts: Contexts, leaves: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -145,9 +150,7 @@ def mean_reward(policy: Generative, reward: Reward, early: Early, lake: Lake, mo
 
 def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
     """The moments whose exclusions leave at least `slots` items; at least one must."""
-    allowed = prompts_of(policy.decoder, policy.index, moments, 0).allowed
-    left = allowed.left(0, np.arange(len(moments)), np.zeros(len(moments), dtype=np.int64))
-    keep = np.flatnonzero(left >= slots)
+    keep = np.flatnonzero(prompts_of(policy.decoder, policy.index, moments, 0).allowed.count() >= slots)
     if len(keep) == 0:
         raise DataError(f"reinforce: no logged moment leaves {slots} items to show; ask for fewer slots or exclude less")
     return moments.take(keep)

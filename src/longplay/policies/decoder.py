@@ -108,7 +108,7 @@ def encode(trie: Trie, offsets: Ints, leaves: Ints, history: int, temperature_N:
     for level in range(levels):
         tokens[owner, column + level] = FIRST_CODE + level * trie.width + trie.codes[leaves, level]
     tokens[np.arange(n), width - 1 - levels * np.minimum(count, history)] = BOS
-    return Prompts(torch.from_numpy(tokens), torch.from_numpy(tokens != PAD), torch.from_numpy(temperature_N).float(), allowed)
+    return Prompts(torch.from_numpy(tokens), torch.from_numpy(tokens != PAD), torch.from_numpy(temperature_N), allowed)
 
 
 class Decoder:
@@ -143,9 +143,9 @@ class Decoder:
         prompt_position = torch.clamp(prompts.real.long().cumsum(1) - 1, min=0)
         completion = torch.from_numpy(codes[:, :, :inner] + FIRST_CODE + np.arange(inner) * trie.width).reshape(n, m * inner)
         tokens = torch.cat([prompts.tokens, completion], dim=1)
-        position = torch.cat([prompt_position, (prompt_position[:, -1:, None] + 1 + torch.arange(inner)).expand(n, m, inner).reshape(n, -1)], dim=1)
+        position = torch.cat([prompt_position, (prompt_position[:, -1:] + 1 + torch.arange(inner).repeat(m))], dim=1)
         hidden = self._hidden(tokens, _packed_mask(prompts.real, m, inner), position, None)
-        at_prompt, at_completion = hidden[:, length - 1 : length], hidden[:, length:].reshape(n, m, inner, -1)
+        at_prompt, at_completion = hidden[:, length - 1 : length], hidden[:, length:].unflatten(1, (m, inner))
         context = np.broadcast_to(np.arange(n)[:, None], (n, m))
         total = torch.zeros((n, m), dtype=torch.float64)
         for level in range(levels):
@@ -182,7 +182,8 @@ class Decoder:
     def next_code(self, state: Tensor, level: int, mask: NDArray[np.bool_], temperature: Tensor) -> Tensor:
         """log pi over the K codes of `level` from hidden states [..., H], float64; -inf where `mask[..., K]` is false."""
         first = FIRST_CODE + level * self.trie.width
-        rows = self.model.get_output_embeddings().weight[first : first + self.trie.width]
+        head: Any = self.model.get_output_embeddings()
+        rows = head.weight[first : first + self.trie.width]
         logits = (state @ rows.T).double() / temperature[..., None].double()
         valid = torch.from_numpy(mask)
         dead = ~valid.any(dim=-1, keepdim=True)  # nothing allowed below this prefix: -inf, not 0 / 0

@@ -21,7 +21,7 @@ from longplay.decisions import Contexts, Decisions, ItemIndex
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.policies.decoder import SCALES, Decoder, load_model, new_model, save_model
-from longplay.policies.plackett import plackett_luce_log_prob
+from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
 from longplay.policies.sampling import beam_slates, item_log_probs
 from longplay.policies.supervised import Progress, histories_from_log, prompts_of, train_next_items
 
@@ -63,9 +63,9 @@ class Generative:
 
     @cached_property
     def name(self) -> str:
-        """`generative@` and a digest of weights and semantic IDs."""
-        decoder, _ = self._fitted()
-        digest = hashlib.sha256(decoder.trie.version.encode())
+        """`generative@` and a digest of weights, semantic IDs and the items they stand for."""
+        decoder, codebook = self._fitted()
+        digest = hashlib.sha256(json.dumps([decoder.trie.version, codebook.items.to_list()]).encode())
         for key, value in decoder.model.state_dict().items():
             digest.update(key.encode() + value.numpy().tobytes())
         return f"generative@{digest.hexdigest()[:8]}"
@@ -115,7 +115,7 @@ class Generative:
         leaves, log_p = [np.zeros((0, slots), dtype=np.int64)], [np.zeros((0, slots))]
         for part in _parts(contexts):
             prompts = prompts_of(decoder, codebook.index, part, self.history)
-            self._check_enough(part, prompts.allowed.left(0, np.arange(len(part)), np.zeros(len(part), dtype=np.int64)), slots)
+            self._check_enough(part, prompts.allowed.count(), slots)
             draw = beam_slates(decoder, prompts, groups=1, slots=slots, rng=rng)
             leaves.append(draw.leaves[:, 0])
             log_p.append(draw.item_log_prob[:, 0])
@@ -130,9 +130,13 @@ class Generative:
         for part in _parts(contexts):
             chosen = rows[start : start + len(part)]
             start += len(part)
+            prompts = prompts_of(decoder, codebook.index, part, self.history)
             with torch.inference_mode():
-                item = decoder.log_prob(prompts_of(decoder, codebook.index, part, self.history), chosen).numpy()
-            parts.append(plackett_luce_log_prob(item))
+                item = decoder.log_prob(prompts, chosen).numpy()
+            outside = prompts.allowed.count() - rows.shape[1]
+            # a slate of everything allowed leaves nothing, which 1 - sum of single-precision numbers would miss
+            log_rest = np.where(outside > 0, log1mexp(np.logaddexp.reduce(item, axis=1)), -np.inf)
+            parts.append(plackett_luce_log_prob(item, log_rest))
         return np.concatenate(parts)
 
     def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]:
@@ -142,7 +146,7 @@ class Generative:
         """
         decoder, codebook = self._fitted()
         parts = [item_log_probs(decoder, prompts_of(decoder, codebook.index, part, self.history)) for part in _parts(contexts)]
-        return np.concatenate(parts)
+        return np.concatenate([np.zeros((0, len(codebook.items))), *parts])
 
     def with_model(self, model: PreTrainedModel) -> Self:
         """The same policy with other weights."""

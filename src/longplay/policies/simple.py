@@ -185,7 +185,8 @@ class ItemLaw:
         for log_p_I, rows in self._by_temperature(contexts):
             answer_NI[rows] = log_p_I
         answer_NI[np.repeat(np.arange(len(contexts)), np.diff(offsets)), items] = -np.inf
-        return answer_NI - np.logaddexp.reduce(answer_NI, axis=1, keepdims=True) if len(items) else answer_NI
+        mass_N1 = np.logaddexp.reduce(answer_NI, axis=1, keepdims=True)
+        return answer_NI - np.where(np.isneginf(mass_N1), 0.0, mass_N1)  # nothing left to show: -inf, not 0 / 0
 
     def _log_prob(self, contexts: Contexts, slate_NS: Int, banned: tuple[Int, Int]) -> Float:
         log_prob_NS = np.empty(slate_NS.shape)

@@ -1,6 +1,117 @@
-"""Pages that a person likes to read, made from the figures of a run."""
+"""The report: one HTML file that opens from disk, asks the network for nothing and is a function of its inputs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from longplay.errors import DataError
+from longplay.report.about_log import glance, log_of, period_of, signals
+from longplay.report.about_policies import codes, refusals, training
+from longplay.report.about_ranking import ranking, truth
+from longplay.report.about_rewards import rewards
+from longplay.report.blocks import Section, charts_of
+from longplay.report.charts import CONFIG
+from longplay.report.summary import GLOSSARY, facts, versions
+
+_HERE = Path(__file__).parent
 
 
-def render(name, results):
-    import json
-    return json.dumps(results)
+def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page of a run, as HTML text: equal inputs give equal bytes.
+
+    A stage or a figure that is absent is said to be absent; nothing is guessed.
+
+    Args:
+        name: of the run. results: stage -> its figures, as in the run folder's `result.json`.
+
+    Raises:
+        DataError: `results` is not a mapping of mappings.
+    """
+    if not isinstance(results, Mapping) or not all(isinstance(one, Mapping) for one in results.values()):
+        raise DataError(
+            f"report: results of type {type(results).__name__} given, expected {{stage: figures}}, each a mapping; pass what the run folder holds"
+        )
+    results = _present(results)
+    found: list[Section | None] = [
+        glance(results), signals(results), rewards(results), codes(results), training(results), ranking(results), truth(results), refusals(results),
+    ]  # fmt: skip
+    sections = [section for section in found if section is not None]
+    drawn = [chart for section in sections for chart in charts_of(section.blocks)]
+    log = log_of(results)
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    charts_json = inert_json({"config": CONFIG, "charts": [chart.spec for chart in drawn]})
+    places = {id(chart): place for place, chart in enumerate(drawn)}
+    return environment.get_template("page.html").render(
+        name=name,
+        source=log.get("source") or {},
+        period=period_of(log),
+        facts=facts(results),
+        sections=sections,
+        place_of=lambda chart: places[id(chart)],
+        glossary=GLOSSARY,
+        versions=versions(results),
+        command=_command(name, results),
+        longplay_version=_version(),
+        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        charts_json=charts_json,
+        bundle=bundle(),
+        security_policy=_security_policy,
+    )
+
+
+def inert_json(value: Any) -> Markup:
+    """JSON that can stand inside a script element: no character in it can end the element, and no NaN."""
+    text = json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+@cache
+def bundle() -> Markup:
+    """Vega, Vega-Lite and vega-embed as one script, safe inside a script element."""
+    text = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]  (its stub forgets that the snippet has a default)
+    return Markup(text.replace("</script", "<\\/script"))
+
+
+def _version() -> str:
+    """Of the installed package: the report stands below the public door and may not import it."""
+    try:
+        return metadata.version("longplay")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _security_policy(scripts: tuple[str, ...]) -> Markup:
+    """Nothing may be fetched, and only these scripts may run: what data says can never become code."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    return Markup(f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'")
+
+
+def _present(value: Any) -> Any:
+    """`value` without the keys that hold null: what is null is absent."""
+    if isinstance(value, Mapping):
+        return {str(key): _present(one) for key, one in value.items() if one is not None}
+    return [_present(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _command(name: str, results: Mapping[str, Any]) -> str:
+    return "longplay demo" if name == "demo" and "simulate" in results else "longplay run run.toml"

@@ -26,7 +26,10 @@ CONFIG: dict[str, Any] = {
     "font": "system-ui, -apple-system, 'Segoe UI', sans-serif",
     "view": {"stroke": None},
     "padding": {"left": 4, "right": 8, "top": 4, "bottom": 4},
-    "axis": {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "tickSize": 4, "labelPadding": 4, "grid": False, "labelLimit": 220},
+    "axis": {
+        "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "tickSize": 4, "labelPadding": 4,
+        "grid": False, "labelLimit": 220, "labelOverlap": True,
+    },
     "axisX": {"titlePadding": 6},
     "axisY": {
         "grid": True, "domain": False, "ticks": False, "titleAngle": 0, "titleAlign": "left", "titleAnchor": "end",
@@ -40,11 +43,16 @@ def activity(rows: Sequence[Row]) -> Chart:
     base = alt.Chart(_data(rows))
     x = alt.X("utcyearmonthdate(day):T", title=None, axis=alt.Axis(format="%b %Y", tickCount="month", labelOverlap="greedy"))
     tips = [alt.Tooltip("utcyearmonthdate(day):T", title="day", format="%a %d %b %Y"), _tip("users"), _tip("mean", "7-day mean", ",.1f")]
-    y = alt.Y("users:Q", title="active users per day", scale=alt.Scale(zero=True, nice=True))
-    raw = base.mark_line(strokeWidth=1, opacity=0.45, color=FAINT, interpolate="linear").encode(x, y)
+    y = alt.Y("users:Q", title="active users per day", axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=True, nice=True))
+    raw = base.transform_filter("datum.users > 0").mark_point(filled=True, size=9, opacity=0.55, color=FAINT).encode(x, y)
     mean = base.mark_line(strokeWidth=2.2, color=MAIN).encode(x, alt.Y("mean:Q"))
     touch = base.mark_point(opacity=0, size=70).encode(x, y, tooltip=tips)
-    return _chart(alt.layer(raw, mean, touch), "Daily active users: each day (thin) and 7-day mean (thick)", f"Line chart of active users per day over {len(rows)} days with their 7-day mean.", 210)
+    return _chart(
+        alt.layer(raw, mean, touch),
+        "Daily active users: each day (dots) and 7-day mean (line)",
+        f"Line chart of active users per day over {len(rows)} days with their 7-day mean.",
+        210,
+    )
 
 
 def retention(rows: Sequence[Row]) -> Chart:
@@ -52,15 +60,22 @@ def retention(rows: Sequence[Row]) -> Chart:
     base = alt.Chart(_data(rows))
     x = alt.X("week:Q", title="week after the first event", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
     band = base.mark_area(opacity=0.2, color=MAIN).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"))
-    y = alt.Y("share:Q", title="share of users active in that week", axis=alt.Axis(format="%"), scale=alt.Scale(zero=True))
+    y = alt.Y("share:Q", title="share of users active in that week", axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(zero=True))
     line = base.mark_line(strokeWidth=2.2, color=MAIN).encode(x, y)
-    points = base.mark_point(filled=True, size=34, opacity=1, color=MAIN).encode(x, y, tooltip=[_tip("week"), _tip("share", "active", ".1%"), _tip("users", "users observed that long")])
-    return _chart(alt.layer(band, line, points), "Retention by week after the first event, with 95% band", f"Line chart of the share of users active in each of {len(rows)} weeks after their first event.", 210)
+    points = base.mark_point(filled=True, size=34, opacity=1, color=MAIN).encode(
+        x, y, tooltip=[_tip("week"), _tip("share", "active", ".1%"), _tip("users", "users observed that long")]
+    )
+    return _chart(
+        alt.layer(band, line, points),
+        "Retention by week after the first event, with 95% band",
+        f"Line chart of the share of users active in each of {len(rows)} weeks after their first event.",
+        210,
+    )
 
 
 def maturity(rows: Sequence[Row], marks: Sequence[Row], *, share: bool, name: str) -> Chart:
     """A signal's mean value had its window ended at each day; `marks` hold day, value, text of days worth a label."""
-    y_axis = alt.Axis(format="%" if share else ",.3~g")
+    y_axis = alt.Axis(format="%" if share else ",.3~g", tickCount=5)
     x = alt.X("day:Q", title="day of the window", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
     y = alt.Y("value:Q", title="share of entries so far" if share else "mean value so far", axis=y_axis, scale=alt.Scale(zero=True))
     tips = [_tip("day"), _tip("value", "value so far", ".2%" if share else ",.3~g")]
@@ -68,10 +83,17 @@ def maturity(rows: Sequence[Row], marks: Sequence[Row], *, share: bool, name: st
     touch = alt.Chart(_data(rows)).mark_point(opacity=0, size=60).encode(x, y, tooltip=tips)
     dots = alt.Chart(_data(marks)).mark_point(filled=True, size=46, opacity=1, color=MAIN).encode(x, y)
     words = alt.Chart(_data(marks)).mark_text(align="right", dx=-8, dy=-5, fontSize=11, color=INK).encode(x, y, text="text:N")
-    return _chart(alt.layer(line, dots, words, touch), f"How {name} builds up over its window", f"Line chart of the value of {name} by day of its window; {'; '.join(str(mark['text']) for mark in marks)}.", 190)
+    return _chart(
+        alt.layer(line, dots, words, touch),
+        f"How {name} builds up over its window",
+        f"Line chart of the value of {name} by day of its window; {'; '.join(str(mark['text']) for mark in marks)}.",
+        190,
+    )
 
 
-def dots(rows: Sequence[Row], colours: Mapping[str, str], title: str, axis: str, *, zero_line: bool = False, names: Mapping[str, str] | None = None) -> Chart:
+def dots(
+    rows: Sequence[Row], colours: Mapping[str, str], title: str, axis: str, *, zero_line: bool = False, names: Mapping[str, str] | None = None
+) -> Chart:
     """Values with their intervals, one line each; rows hold name, value, low, high, text."""
     order = [str(row["name"]) for row in rows]
     labelled = [dict(row) | {"label": (names or {}).get(str(row["name"]), row["name"])} for row in rows]
@@ -81,7 +103,11 @@ def dots(rows: Sequence[Row], colours: Mapping[str, str], title: str, axis: str,
     x_axis = alt.Axis(grid=True, tickCount=5)
     colour = alt.Color("name:N", legend=None, scale=alt.Scale(domain=order, range=[colours.get(name, FAINT) for name in order]))
     x = alt.X("value:Q", title=axis, axis=x_axis, scale=alt.Scale(zero=True, nice=True))
-    rule = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2.4).encode(alt.X("low:Q", title=axis, axis=x_axis), alt.X2("high:Q"), y, colour)
+    rule = (
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=2.4)
+        .encode(alt.X("low:Q", title=axis, axis=x_axis), alt.X2("high:Q"), y, colour)
+    )
     point = base.mark_point(filled=True, size=75, opacity=1).encode(x, y, colour, tooltip=[_tip("label", " ", None), _tip("text", "value", None)])
     words = base.mark_text(dy=-12, fontSize=11, color=INK).encode(x, y, text="text:N")
     layers: list[Any] = [rule, point, words]
@@ -91,24 +117,52 @@ def dots(rows: Sequence[Row], colours: Mapping[str, str], title: str, axis: str,
     return _chart(alt.layer(*layers), title, f"Dots with 95% intervals of {axis}: {said}.", 34 * len(rows) + 22)
 
 
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], colours: Mapping[str, str], title: str, y_title: str, *, share: bool = False, zero: bool = True, faint: str | None = None) -> Chart:
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    colours: Mapping[str, str],
+    title: str,
+    y_title: str,
+    *,
+    share: bool = False,
+    zero: bool = True,
+    faint: str | None = None,
+) -> Chart:
     """Curves over training steps, each named at its end; `faint` is drawn thin (raw figures behind their mean)."""
     long = [{"series": name, "step": step, "value": value} for name, points in series.items() for step, value in points]
     ends = [{"series": name, "step": points[-1][0], "value": points[-1][1]} for name, points in series.items() if points]
     order = list(series)
     colour = alt.Color("series:N", legend=None, scale=alt.Scale(domain=order, range=[colours.get(name, MAIN) for name in order]))
     most = max((row["step"] for row in long), default=1)
-    x = alt.X("step:Q", title="training step", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(domain=[min((row["step"] for row in long), default=0), most], nice=False))
-    y = alt.Y("value:Q", title=y_title, axis=alt.Axis(format="%" if share else ",.3~g", tickCount=5), scale=alt.Scale(zero=zero, nice=True))
+    x = alt.X(
+        "step:Q",
+        title="training step",
+        axis=alt.Axis(tickMinStep=1, format="d", tickCount=6),
+        scale=alt.Scale(domain=[min((row["step"] for row in long), default=0), most], nice=False),
+    )
+    y = alt.Y(
+        "value:Q",
+        title=y_title,
+        axis=alt.Axis(format="%" if share else ",.4~g", tickCount=5),
+        scale=alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=zero, nice=True),
+    )
     base = alt.Chart(_data(long))
     width = alt.condition(f"datum.series === '{faint}'", alt.value(0.9), alt.value(2.2)) if faint else alt.value(2.2)
     opacity = alt.condition(f"datum.series === '{faint}'", alt.value(0.5), alt.value(1)) if faint else alt.value(1)
     drawn = base.mark_line(point=False).encode(x, y, colour, strokeWidth=width, opacity=opacity)
-    touch = base.mark_point(opacity=0, size=50).encode(x, y, tooltip=[_tip("series", " ", None), _tip("step"), _tip("value", "value", ".3~%" if share else ",.4~g")])
+    touch = base.mark_point(opacity=0, size=50).encode(
+        x, y, tooltip=[_tip("series", " ", None), _tip("step"), _tip("value", "value", ".3~%" if share else ",.4~g")]
+    )
     layers: list[Any] = [drawn, touch]
-    if len(order) > 1:
-        layers.append(alt.Chart(_data(ends)).mark_text(align="right", dx=-2, dy=-9, fontSize=11, fontWeight=600).encode(x, y, colour, text="series:N"))
-    return _chart(alt.layer(*layers), title, f"Line chart of {y_title} over training steps: {', '.join(order)}.", 190)
+    named = [row for row in sorted(ends, key=lambda row: -row["value"]) if row["series"] != faint and len(order) > 1]
+    for place, row in enumerate(named):  # the upper name a little up, the lower one down: close ends stay legible
+        words = alt.Chart(_data([row])).mark_text(align="left", dx=5, dy=(place - (len(named) - 1) / 2) * 8, fontSize=11, fontWeight=600)
+        layers.append(words.encode(x, y, colour, text="series:N"))
+    return _chart(
+        alt.layer(*layers),
+        title,
+        f"Line chart of {y_title} over training steps: {', '.join(order)}.",
+        190,
+    )
 
 
 def reliability(rows: Sequence[Row], colour: str, name: str) -> Chart:
@@ -118,23 +172,43 @@ def reliability(rows: Sequence[Row], colour: str, name: str) -> Chart:
     base = alt.Chart(_data(rows))
     x = alt.X("predicted:Q", title="predicted", axis=alt.Axis(format=".2~g", tickCount=4), scale=scale)
     y = alt.Y("realised:Q", title="realised", axis=alt.Axis(format=".2~g", tickCount=4), scale=scale)
-    diagonal = alt.Chart(_data([{"predicted": 0, "realised": 0}, {"predicted": top, "realised": top}])).mark_line(strokeDash=[3, 3], strokeWidth=1, color=INK, opacity=0.6).encode(x, y)
+    diagonal = (
+        alt.Chart(_data([{"predicted": 0, "realised": 0}, {"predicted": top, "realised": top}]))
+        .mark_line(strokeDash=[3, 3], strokeWidth=1, color=INK, opacity=0.6)
+        .encode(x, y)
+    )
     bars = base.mark_rule(strokeWidth=1.8, color=colour).encode(x, alt.Y("low:Q", title="realised", scale=scale), alt.Y2("high:Q"))
     tips = [_tip("predicted", "predicted", ".3f"), _tip("realised", "realised", ".3f"), _tip("n", "entries")]
     points = base.mark_point(filled=True, size=40, opacity=1, color=colour).encode(x, y, tooltip=tips)
-    return _chart(alt.layer(diagonal, bars, points), "Reliability", f"Reliability of {name}: realised against predicted means in {len(rows)} bins, with the diagonal.", 170)
+    return _chart(
+        alt.layer(diagonal, bars, points),
+        f"{name}: reliability",
+        f"Reliability of {name}: realised against predicted means in {len(rows)} bins, with the diagonal.",
+        170,
+    )
 
 
 def coverage(rows: Sequence[Row], colour: str, name: str) -> Chart:
     """Share of realised means inside the interval, against the level it promises; rows hold level, share, low, high, items."""
     base = alt.Chart(_data(rows))
-    scale = alt.Scale(domain=[0.4, 1], nice=False, clamp=True) if all(float(row["low"]) >= 0.4 for row in rows) else alt.Scale(domain=[0, 1], nice=False)
+    scale = alt.Scale(domain=[0, 1], nice=False)
     x = alt.X("level:Q", title="level promised", axis=alt.Axis(format="%", tickCount=4), scale=alt.Scale(domain=[0.4, 1], nice=False))
     y = alt.Y("share:Q", title="items inside", axis=alt.Axis(format="%", tickCount=4), scale=scale)
-    diagonal = alt.Chart(_data([{"level": 0.4, "share": 0.4}, {"level": 1, "share": 1}])).mark_line(strokeDash=[3, 3], strokeWidth=1, color=INK, opacity=0.6).encode(x, y)
+    diagonal = (
+        alt.Chart(_data([{"level": 0.4, "share": 0.4}, {"level": 1, "share": 1}]))
+        .mark_line(strokeDash=[3, 3], strokeWidth=1, color=INK, opacity=0.6)
+        .encode(x, y)
+    )
     bars = base.mark_rule(strokeWidth=1.8, color=colour).encode(x, alt.Y("low:Q", title="items inside", scale=scale), alt.Y2("high:Q"))
-    points = base.mark_point(filled=True, size=40, opacity=1, color=colour).encode(x, y, tooltip=[_tip("level", "promised", ".0%"), _tip("share", "kept", ".0%"), _tip("items")])
-    return _chart(alt.layer(diagonal, bars, points), "Coverage of item means", f"Coverage of {name}: share of items inside against the level promised, with the diagonal.", 170)
+    points = base.mark_point(filled=True, size=40, opacity=1, color=colour).encode(
+        x, y, tooltip=[_tip("level", "promised", ".0%"), _tip("share", "kept", ".0%"), _tip("items")]
+    )
+    return _chart(
+        alt.layer(diagonal, bars, points),
+        f"{name}: coverage of item means",
+        f"Coverage of {name}: share of items inside against the level promised, with the diagonal.",
+        170,
+    )
 
 
 def pit(rows: Sequence[Row], colour: str, name: str) -> Chart:
@@ -142,9 +216,16 @@ def pit(rows: Sequence[Row], colour: str, name: str) -> Chart:
     base = alt.Chart(_data(rows))
     x = alt.X("low:Q", title="PIT", axis=alt.Axis(format=".1~f", tickCount=5), scale=alt.Scale(domain=[0, 1]))
     y = alt.Y("ratio:Q", title="entries / expected", axis=alt.Axis(format=".2~g", tickCount=4), scale=alt.Scale(zero=True))
-    bars = base.mark_rect(color=colour, opacity=0.75).encode(x, alt.X2("high:Q"), y, alt.Y2(datum=0), tooltip=[_tip("low", "from", ".1f"), _tip("high", "to", ".1f"), _tip("n", "entries")])
+    bars = base.mark_rect(color=colour, opacity=0.75).encode(
+        x, alt.X2("high:Q"), y, alt.Y2(datum=0), tooltip=[_tip("low", "from", ".1f"), _tip("high", "to", ".1f"), _tip("n", "entries")]
+    )
     flat = alt.Chart(_data([{"ratio": 1}])).mark_rule(strokeDash=[3, 3], color=INK, opacity=0.8).encode(y)
-    return _chart(alt.layer(bars, flat), "PIT of single outcomes", f"Histogram of the probability integral transforms of {name} in {len(rows)} bins beside a flat line.", 170)
+    return _chart(
+        alt.layer(bars, flat),
+        f"{name}: PIT of single outcomes",
+        f"Histogram of the probability integral transforms of {name} in {len(rows)} bins beside a flat line.",
+        170,
+    )
 
 
 def _data(rows: Sequence[Row]) -> alt.Data:
@@ -152,11 +233,13 @@ def _data(rows: Sequence[Row]) -> alt.Data:
 
 
 def _tip(field: str, title: str | None = None, format: str | None = ",") -> alt.Tooltip:
-    return alt.Tooltip(f"{field}:N" if format is None else f"{field}:Q", title=title or field, **({} if format is None else {"format": format}))
+    if format is None:
+        return alt.Tooltip(f"{field}:N", title=title or field)
+    return alt.Tooltip(f"{field}:Q", title=title or field, format=format)
 
 
-def _chart(layers: alt.LayerChart, title: str, description: str, height: int) -> Chart:
-    spec = layers.properties(width="container", height=height, description=description).to_dict()
+def _chart(layers: Any, title: str, description: str, height: int) -> Chart:
+    spec = layers.properties(width="container", height=height, description=description).to_dict(validate=False)
     spec.pop("$schema", None)
     spec.pop("config", None)  # one configuration for the page
     return Chart(title, spec, height)

@@ -75,10 +75,10 @@ def plus_minus(row: Row) -> str:
     interval, value = bounds(row), finite(row.get("value"))
     if value is None:
         return "n/a"
-    if interval is None:
-        return number(value)
-    half = (interval[1] - interval[0]) / 2
-    digits = max(0, min(8, 1 - _magnitude(half))) if half > 0 else 3
+    half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
+    if half <= 0:
+        return number(value) if value else "0"
+    digits = max(0, min(8, 1 - _magnitude(half)))
     return f"{number(value, digits)} ± {number(half, digits)}"
 
 
@@ -88,10 +88,19 @@ def interval_words(row: Row, *, share: bool = False) -> str:
     if interval is None:
         return "no interval: too few users"
     if share:
-        digits = max(0, min(3, decimals_of(row) - 2))
-        return f"95% interval {percent(interval[0], digits)} to {percent(interval[1], digits)}"
-    digits = decimals_of(row)
-    return f"95% interval {number(interval[0], digits)} to {number(interval[1], digits)}"
+        return f"95% interval {share_of(row, 'low')} to {share_of(row, 'high')}"
+    return f"95% interval {span(row)}"
+
+
+def span(row: Row) -> str:
+    """`0.010 to 0.031`, or nothing where there is no interval."""
+    interval, digits = bounds(row), decimals_of(row)
+    return "" if interval is None else f"{number(interval[0], digits)} to {number(interval[1], digits)}"
+
+
+def share_of(row: Row, key: str = "value") -> str:
+    """A share in per cent, in the decimals of its interval."""
+    return percent(row.get(key), max(0, min(3, decimals_of(row) - 2)))
 
 
 def verdict(row: Row) -> str:
@@ -167,7 +176,10 @@ def coverage_words(model: str, level: float, share: float, items: int) -> str:
     else:
         said = f"consistent with {percent(level)}"
     name = MODEL_NAMES.get(model, model)
-    return f"The {percent(level)} intervals of {name} held the realised mean of {percent(share)} of {items:,} unseen items (95% interval {percent(low)} to {percent(high)}): {said}."
+    return (
+        f"The {percent(level)} intervals of {name} held the realised mean of {percent(share)} of {items:,} unseen items (95% "
+        f"interval {percent(low)} to {percent(high)}): {said}."
+    )
 
 
 def reached(curve: Sequence[Row], share: float) -> Row | None:

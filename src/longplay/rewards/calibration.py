@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from longplay.belief import Calibration, coverage_of_means, randomised_pit, reliability
 from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import clustered_mean
-from longplay.rewards.early import EarlyReward
+from longplay.rewards.early import EarlyReward, certain_entries
 from longplay.rewards.showing import user_buckets
 from longplay.signals.outcomes import Outcomes
 
@@ -57,7 +57,7 @@ def calibration(early: EarlyReward, lake: object, outcomes: Outcomes, age: int, 
         raise ConfigError(f"calibration: folds={folds} given, expected at least 2")
     if age < 0:
         raise ConfigError(f"calibration: age={age} given, expected days >= 0")
-    usable = outcomes.where(outcomes.keys.is_not_null())
+    usable = certain_entries(outcomes.where(outcomes.keys.is_not_null()))
     seen_half_N = _buckets(usable.frame["user_id"], 2, seed) == 0
     judge_N = ~seen_half_N & usable.mature
     counts = pl.DataFrame({"key": usable.keys, "judged": judge_N}).group_by("key").agg(pl.col("judged").sum()).sort("key")

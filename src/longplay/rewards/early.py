@@ -21,6 +21,8 @@ from longplay.signals.signal import Signal
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
+LEAST_CERTAIN = 1_000  # mature entries that are surely entries, below which the doubtful ones are better than none
+
 
 @runtime_checkable
 class EarlyReward(Protocol):
@@ -101,6 +103,8 @@ class Early(ABC):
     def fit(self, lake: Lake | None, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Self:
         """The fitted model: prior from the mature entries, items' posteriors from all (immature ones by their prefix).
 
+        Left-truncated entries are left out (see `certain_entries`).
+
         Args:
             lake: where the showing model is fitted, as of `outcomes.as_of`; null: beliefs only, no `value`.
             decisions: what was shown; default the lake's own decisions. Without any, `value` is an association.
@@ -109,6 +113,7 @@ class Early(ABC):
             NotEstimable: no entry is mature yet. ConfigError: outcomes of another signal.
         """
         self._check(outcomes)
+        outcomes = certain_entries(outcomes)
         usable_N = outcomes.mature & outcomes.keys.is_not_null().to_numpy()
         if not usable_N.any():
             raise NotEstimable(
@@ -205,6 +210,16 @@ class Early(ABC):
         if self.showing is None:
             raise DataError(f"{self.name}: fitted without a lake, so there is no model of showing; call fit(lake, outcomes)")
         return self.showing
+
+
+def certain_entries(outcomes: Outcomes) -> Outcomes:
+    """The entries without left-truncated ones, unless fewer than `LEAST_CERTAIN` mature ones would remain.
+
+    In a log's first weeks a "first touch" is often an old habit, which goes on at once: on the retail log the discoveries
+    of the first two months become habits half as often again as those of the four months after (.075, .052).
+    """
+    certain_N = ~outcomes.frame["truncated"].to_numpy()
+    return outcomes.where(certain_N) if int((certain_N & outcomes.mature).sum()) >= LEAST_CERTAIN else outcomes
 
 
 def most_possible(signal: Signal) -> float:

@@ -61,6 +61,9 @@ def evaluate(work: Work) -> dict[str, Any]:
         metrics = rank_metrics(tops[name], future)
         rows += [{"policy": name, "metric": metric, **plain(estimate)} for metric, estimate in metrics.items()]
         rows += [{"policy": name, "metric": metric, "value": value} for metric, value in exposure_metrics(tops[name], catalogue, plays).items()]
+    habits = int((future.relevant["habit"] > 0).sum())
+    if not habits:
+        result["not_estimable"]["habit NDCG"] = f"none of {future.relevant.height:,} discoveries after the cut became a habit"
     differences = [
         {
             "policy": ours,
@@ -70,7 +73,7 @@ def evaluate(work: Work) -> dict[str, Any]:
         }
         for ours, base in PAIRS
         for k in (10, 50)
-        for habit in (False, True)
+        for habit in ((False, True) if habits else (False,))
     ]
     unknown = ~future.relevant["item_id"].is_in(past.items["item_id"].implode())
     result |= {
@@ -78,7 +81,7 @@ def evaluate(work: Work) -> dict[str, Any]:
         "visits": len(future.contexts),
         "users": future.contexts.frame["user_id"].n_unique(),
         "discoveries": future.relevant.height,
-        "habits": int((future.relevant["habit"] > 0).sum()),
+        "habits": habits,
         "new_to_catalogue": float(unknown.mean() or 0.0),
         "ranking": rows,
         "differences": differences,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -44,7 +44,7 @@ def future_of(
         last = outcomes.frame.filter(pl.col("value").is_not_null())["time"].max()
         raise DataError(
             f"{signal.name}: {immature:,} of {len(entries):,} entries before {end:%Y-%m-%d} are immature at {outcomes.as_of:%Y-%m-%d}; "
-            f"end the evaluation by {last:%Y-%m-%d}"
+            f"end the evaluation by {last + timedelta(days=1):%Y-%m-%d}"
             if isinstance(last, datetime)
             else f"{signal.name}: no entry is mature; wait, or shorten the window"
         )
@@ -52,7 +52,7 @@ def future_of(
     day = pl.col("time").dt.date().alias("day")
     visits = contexts.frame.select("user_id", day).with_row_index("row")
     engaged = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
-    firsts = engaged.group_by("user_id", "item_id").agg(pl.col("time").min()).select("user_id", "item_id", day)
+    firsts = engaged.group_by("user_id", "item_id").agg(pl.col("time").min()).filter(pl.col("time") < end).select("user_id", "item_id", day)
     habits = entries.frame.select("user_id", "item_id", day, pl.col("value").alias("habit"))
     relevant = visits.join(firsts, on=["user_id", "day"]).join(habits, on=["user_id", "item_id", "day"], how="left")
     relevant = relevant.select(pl.col("row").cast(pl.Int64), "item_id", pl.col("habit").fill_null(0.0)).sort("row", "item_id")

@@ -20,6 +20,7 @@ from longplay.lake.schema import TIME
 from longplay.signals.signal import Signal
 
 ENTRY_HORIZON = timedelta(days=1)
+UNSURE_DAYS = 28  # a "first touch in the log" this early may be an old habit: `truncated` says so
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -29,7 +30,7 @@ class Outcomes:
 
     `frame` columns: user_id, item_id, creator_id (of the entry's event; null where it has none),
     time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event, truncated
-    (the log starts less than `novel_for` days before, so the "first touch" is not certain),
+    (the log starts less than `novel_for` days before, 28 where it is null, so the "first touch" is not certain),
     value (null while immature), matures_at, days_observed (whole days of the window that have closed).
 
     `hits` are the days on which something counted: row of the entry, day of the window counted from
@@ -112,23 +113,14 @@ class Outcomes:
         Over mature entries only. Columns: day, value.
         """
         mature_N = self.mature
-        n = int(mature_N.sum())
-        if n == 0:
+        if not mature_N.any():
             return pl.DataFrame(schema={"day": pl.Int64, "value": pl.Float64})
-        row, day, amount = self.where(mature_N).hits
-        order = np.lexsort((day, row))
-        row, day, amount = row[order], day[order], amount[order]
-        threshold = self.signal.threshold
-        if threshold is not None:  # the day on which the running sum first reaches the threshold
-            running = np.cumsum(amount)
-            before_row = np.concatenate([[0.0], running])[np.searchsorted(row, row, side="left")]
-            reached = running - before_row >= threshold - 1e-9
-            first = reached & (np.concatenate([[True], row[1:] != row[:-1]]) | ~np.concatenate([[False], reached[:-1]]))
-            gained = np.bincount(day[first], minlength=self.signal.days).astype(float)
-        else:
-            gained = np.bincount(day, weights=amount, minlength=self.signal.days)
-        days = np.arange(self.signal.days) + self.signal.window[0]
-        return pl.DataFrame({"day": days, "value": np.cumsum(gained) / n})
+        trace = self.where(mature_N).trace().tocsc()
+        total_N, means = np.zeros(int(mature_N.sum())), []
+        for day in range(self.signal.days):
+            total_N += trace[:, [day]].toarray()[:, 0]
+            means.append(_value(total_N, self.signal.threshold).mean())
+        return pl.DataFrame({"day": np.arange(self.signal.days) + self.signal.window[0], "value": means})
 
     def on(self, decisions: Decisions | pl.DataFrame) -> Shown:
         """The outcomes joined to the slots that were shown, one row per slot.
@@ -151,8 +143,8 @@ class Outcomes:
             .with_columns(slot=pl.int_ranges(0, pl.col("slate").list.len(), dtype=pl.Int32))
             .explode("slate", "log_prob", "slot", empty_as_null=False)
             .rename({"slate": "item_id"})
-            .join(self.creators, on="item_id", how="left")
             .with_row_index("row")
+            .join(self.creators, on="item_id", how="left")
         )
         key = f"{of}_id"
         entries = self.frame.filter(pl.col(key).is_not_null()).select("user_id", key, pl.col("time").alias("entry_time"), "value").sort("entry_time")
@@ -214,20 +206,19 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None) -> Ou
     view = lake.before(as_of)
     with view.connect(threads=None) as con:
         create_engaged(con)
+        _create_creators(con)
         _create_entries(con, signal)
         if con.execute("select count(*) from entries").fetchone() == (0,):
             _explain_no_entries(con, signal)
         hits = _hits(con, signal)
         frame = con.sql("select * exclude (row) from entries order by row").pl()
-        creators = con.sql("select item_id, creator_id from items order by item_id").pl()
+        creators = con.sql("select * from creators order by item_id").pl()
     row, day, amount = (hits[name].to_numpy() for name in ("row", "day", "amount"))
-    total_N = np.bincount(row, weights=amount, minlength=frame.height) if frame.height else np.zeros(0)
-    threshold = signal.threshold
-    value_N = total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)
+    total_N = np.bincount(row, weights=amount, minlength=frame.height).astype(float)  # without any hit bincount counts in integers
     start, stop = signal.window
     window_opens = (pl.col("day") + start).cast(pl.Date).cast(TIME)
     frame = (
-        frame.with_columns(pl.col("time").cast(TIME), pl.Series("value", value_N, dtype=pl.Float64))
+        frame.with_columns(pl.col("time").cast(TIME), pl.Series("value", _value(total_N, signal.threshold), dtype=pl.Float64))
         .with_columns(
             matures_at=(pl.col("day") + stop + 1).cast(pl.Date).cast(TIME),
             days_observed=((pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours() // 24).clip(0, signal.days).cast(pl.Int32),
@@ -235,6 +226,27 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None) -> Ou
         .with_columns(value=pl.when(pl.col("matures_at") <= as_of).then("value"))  # immature != 0: a zero would teach churn
     )
     return Outcomes(signal, frame, as_of, (row.astype(np.int64), day.astype(np.int64), amount.astype(float)), creators)
+
+
+def _value(total_N: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
+    """The outcome of each total, shape [N]; the slack forgives the rounding of fractions: three times 20 s are a minute."""
+    return total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)
+
+
+def _create_creators(con: duckdb.DuckDBPyConnection) -> None:
+    """Create `creators`: item_id, creator_id as the catalogue has it, else as the item's last event does.
+
+    Without the second a log that has no catalogue would lose every entry of the slots it showed, and call that a 0.
+    """
+    con.execute(
+        """
+        create or replace temp table creators as
+        with listed as (select item_id, creator_id from items where creator_id is not null)
+        select * from listed union all
+        select item_id, arg_max(creator_id, (time, event_id)) as creator_id
+        from events anti join listed using (item_id) where item_id is not null and creator_id is not null group by item_id
+        """
+    )
 
 
 def _create_entries(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
@@ -249,18 +261,18 @@ def _create_entries(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
                 from engaged where {key} is not null group by all
             ), spaced as (select *, lag(day) over (partition by user_id, key order by day) as previous from touches)
             select e.user_id, e.item_id, e.creator_id, e.time, e.day, e.origin, e.surface,
-                   e.day - (select min(day) from engaged) < {entry.novel_for or 0} and s.previous is null as truncated
+                   e.day - (select min(day) from engaged) < {entry.novel_for or UNSURE_DAYS} and s.previous is null as truncated
             from spaced s join engaged e on e.user_id = s.user_id and e.event_id = s.first[2]
             where {gap}"""
     elif entry.kind == "exposure":
         body = f"""
-            select d.user_id, d.item_id, i.creator_id, d.time, {day_of("d.time")} as day, 'recommended' as origin, d.surface, false as truncated
+            select d.user_id, d.item_id, c.creator_id, d.time, {day_of("d.time")} as day, 'recommended' as origin, d.surface, false as truncated
             from (select user_id, time, surface, decision_id, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from decisions) d
-            left join items i using (item_id)"""
+            left join creators c using (item_id)"""
     elif entry.kind == "user_day":
         body = """
             select user_id, null::varchar as item_id, null::varchar as creator_id, min(time) as time, day,
-                   arg_min(origin, (time, event_id)) as origin, arg_min(surface, (time, event_id)) as surface, false as truncated
+                   arg_min(origin, (time, event_id)) as origin, arg_min_null(surface, (time, event_id)) as surface, false as truncated
             from engaged group by user_id, day"""
     else:
         body = f"""

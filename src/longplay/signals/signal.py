@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from longplay.errors import ConfigError
@@ -40,9 +42,9 @@ class Entry:
         if self.kind in ("discovery", "exposure"):
             _one_of("entry", "of", self.of, ("creator", "item"))
         elif self.of is not None:
-            raise ConfigError(f"entry: {self.kind} has no `of` ({self.of!r} given); only discovery and exposure have one")
-        if self.novel_for is not None and (self.kind != "discovery" or not 1 <= self.novel_for <= MAX_WINDOW_DAYS):
-            raise ConfigError(f"entry: novel_for={self.novel_for} given; expected 1 to {MAX_WINDOW_DAYS} days, and only for a discovery")
+            raise ConfigError(f"entry: of={self.of!r} given, expected none: only discovery and exposure have one, not {self.kind}")
+        if self.novel_for is not None and (self.kind != "discovery" or not _whole(self.novel_for) or not 1 <= self.novel_for <= MAX_WINDOW_DAYS):
+            raise ConfigError(f"entry: novel_for={self.novel_for!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days, and only for a discovery")
 
     @property
     def unit(self) -> str:
@@ -66,15 +68,20 @@ class Measure:
 
     def __post_init__(self) -> None:
         _one_of("measure", "kind", self.kind, ("active_days", "returned", "days_with", "minutes", "plays"))
+        if self.kind in ("active_days", "returned") and self.of is not None:
+            raise ConfigError(f"measure: of={self.of!r} given, expected none: {self.kind} counts whatever the user does; use days_with")
         if self.of is not None or self.kind == "days_with":
             _one_of("measure", "of", self.of, ("creator", "item"))
-        if self.threshold is not None and not self.threshold > 0:
-            raise ConfigError(f"measure: threshold={self.threshold} given, expected a positive number: 0 is always reached")
+        if self.threshold is not None:
+            number = isinstance(self.threshold, Real) and not isinstance(self.threshold, bool)
+            if not number or not 0 < self.threshold < math.inf:
+                raise ConfigError(f"measure: threshold={self.threshold!r} given, expected a positive number: 0 is always reached")
+            object.__setattr__(self, "threshold", float(self.threshold))  # 3 and 3.0 are one definition, so one version
 
     def __ge__(self, threshold: float) -> Measure:
         if self.threshold is not None:
-            raise ConfigError(f"measure: {self.kind} has the threshold {self.threshold:g} already")
-        return replace(self, threshold=float(threshold))
+            raise ConfigError(f"measure: threshold={threshold!r} given, expected none: {self.kind} has the threshold {self.threshold:g} already")
+        return replace(self, threshold=threshold)
 
     @property
     def counts_days(self) -> bool:
@@ -115,30 +122,30 @@ class Signal:
     origin: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.name):
-            raise ConfigError(f"signal: name {self.name!r} given; expected a letter, then up to 63 letters, digits, - or _")
-        object.__setattr__(self, "window", tuple(self.window))
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.name):
+            raise ConfigError(f"signal: name={self.name!r} given, expected a letter, then up to 63 letters, digits, - or _")
         where = f"signal {self.name}"
-        if len(self.window) != 2 or not all(isinstance(day, int) for day in self.window):
-            raise ConfigError(f"{where}: window={self.window} given, expected two whole days, e.g. (1, 28)")
+        if not isinstance(self.window, tuple | list) or len(self.window) != 2 or not all(_whole(day) for day in self.window):
+            raise ConfigError(f"{where}: window={self.window!r} given, expected two whole days, e.g. (1, 28)")
+        object.__setattr__(self, "window", tuple(self.window))
         start, stop = self.window
         if not 0 <= start <= stop <= MAX_WINDOW_DAYS:
             raise ConfigError(f"{where}: window={self.window} given, expected 0 <= first <= last <= {MAX_WINDOW_DAYS}")
         if start == 0 and self.measure.counts_days:
-            raise ConfigError(f"{where}: the window starts on day 0, so the entry's own event would count; start it on day 1")
+            raise ConfigError(f"{where}: window={self.window} given, expected it to start on day 1: on day 0 the entry's own event would count")
         days, threshold = stop - start + 1, self.measure.threshold
         if self.measure.counts_days and threshold is not None and threshold > days:
-            raise ConfigError(f"{where}: {threshold:g} days can never be reached in a window of {days} days")
+            raise ConfigError(f"{where}: threshold={threshold:g} given, expected at most {days}, the days of the window {self.window}")
         if self.measure.of is not None and self.entry.of is None:
-            raise ConfigError(f"{where}: {self.measure.kind} of {self.measure.of} needs an entry about one: discovery() or exposure()")
+            raise ConfigError(f"{where}: measure of={self.measure.of!r} given, but {self.entry.kind} is about a user; expected discovery() or exposure()")
         if self.entry.of == "creator" and self.measure.of == "item":
-            raise ConfigError(f"{where}: the entry is about a creator but the measure about an item; enter by item, or measure the creator")
+            raise ConfigError(f"{where}: measure of='item' given, expected 'creator', which the entry is about; or enter by item")
         if self.origin is not None:
-            object.__setattr__(self, "origin", tuple(sorted(set(self.origin))))
+            if not isinstance(self.origin, tuple | list | set | frozenset) or not self.origin:
+                raise ConfigError(f"{where}: origin={self.origin!r} given, expected a list of some of {', '.join(ORIGINS)}")
             for given in self.origin:
                 _one_of(where, "origin", given, ORIGINS)
-            if not self.origin:
-                raise ConfigError(f"{where}: origin is empty, so nothing would count; expected some of {', '.join(ORIGINS)}")
+            object.__setattr__(self, "origin", tuple(sorted(set(self.origin))))
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -162,8 +169,10 @@ class Signal:
 
     @property
     def version(self) -> str:
-        """Eight hex digits of the SHA-256 of the definition (everything but the name)."""
-        definition = self._definition() | {"origin": list(self.origins)}
+        """Eight hex digits of the SHA-256 of the definition (everything but the name), defaults resolved."""
+        definition: dict[str, Any] = self._definition() | {"origin": sorted(self.origins)}
+        if self.threshold is not None:
+            definition["measure"] = definition["measure"] | {"threshold": self.threshold}
         return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:8]
 
     @property
@@ -206,8 +215,9 @@ class Signal:
             tables = tomllib.loads(text).get("signals", {})
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"signal: not TOML: {error}") from error
-        if len(tables) != 1:
-            raise ConfigError(f"signal: {len(tables)} tables under [signals] given, expected exactly one [signals.NAME]")
+        if not isinstance(tables, Mapping) or len(tables) != 1:
+            given = f"{len(tables)} tables" if isinstance(tables, Mapping) else repr(tables)
+            raise ConfigError(f"signals: {given} given, expected exactly one table [signals.NAME]")
         ((name, table),) = tables.items()
         return cls.from_mapping(name, table)
 
@@ -215,18 +225,19 @@ class Signal:
     def from_mapping(cls, name: str, table: Mapping[str, Any]) -> Self:
         """A signal from parsed TOML: keys entry, measure, window and optionally origin."""
         where = f"signals.{name}"
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{where}: {table!r} given, expected a table with the keys entry, measure, window and origin")
         _known_keys(where, table, {"entry", "measure", "window", "origin"}, required={"entry", "measure"})
         parts: dict[str, Any] = {}
         for part, kind, keys in (("entry", Entry, {"kind", "of", "novel_for"}), ("measure", Measure, {"kind", "of", "threshold"})):
-            given = table[part]
+            given: Any = table[part]
             if isinstance(given, str):
                 given = {"kind": given}
             if not isinstance(given, Mapping):
                 raise ConfigError(f"{where}.{part}: {given!r} given, expected a table such as {{ kind = ... }}")
             _known_keys(f"{where}.{part}", given, keys, required={"kind"})
             parts[part] = kind(**dict(given))
-        origin = table.get("origin")
-        return cls(name, parts["entry"], parts["measure"], tuple(table.get("window", (1, 28))), None if origin is None else tuple(origin))
+        return cls(name, parts["entry"], parts["measure"], table.get("window", (1, 28)), table.get("origin"))
 
     def _definition(self) -> dict[str, Any]:
         entry = {"kind": self.entry.kind, "of": self.entry.of, "novel_for": self.entry.novel_for}
@@ -306,13 +317,18 @@ def _measure_words(signal: Signal) -> str:
     ours = f" with that {measure.of}" if measure.of else ""
     how = f", {' or '.join(_ORIGIN_WORDS[origin] for origin in signal.origins)}," if len(signal.origins) < len(ORIGINS) else ""
     if measure.kind == "returned":
-        times = "" if signal.threshold == 1 else f" on at least {signal.threshold:g} days"
+        times = "" if signal.threshold in (None, 1) else f" on at least {_number(signal.threshold)} days"
         return f"the share where the user is active again{times}{how} in"
     what = {"active_days": "days active", "days_with": "days active", "minutes": "minutes", "plays": "plays"}[measure.kind]
     if measure.threshold is None:
         return f"the mean number of {what}{ours}{how} in"
-    amount = f"at least {measure.threshold:g} " + ("day" if measure.threshold == 1 else "days" if measure.counts_days else what)
+    counted = "days" if measure.counts_days else what
+    amount = f"at least {_number(measure.threshold)} " + (counted[:-1] if measure.threshold == 1 else counted)
     return f"the share where the user is active{ours} on {amount}{how} in" if measure.counts_days else f"the share with {amount}{ours}{how} in"
+
+
+def _number(threshold: float) -> str:
+    return str(int(threshold)) if threshold.is_integer() else repr(threshold)  # every digit: the sentence is the definition
 
 
 _ORIGIN_WORDS = {"organic": "organically", "recommended": "when recommended", "autoplay": "by autoplay"}
@@ -321,6 +337,10 @@ _ORIGIN_WORDS = {"organic": "organically", "recommended": "when recommended", "a
 def _window_words(window: tuple[int, int]) -> str:
     start, stop = window
     return f"day {start}" if start == stop else f"days {start} to {stop}"
+
+
+def _whole(given: object) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool)
 
 
 def _one_of(where: str, key: str, given: object, allowed: tuple[str, ...]) -> None:

@@ -1,0 +1,174 @@
+"""Sections on policies before they are judged: their codes, how they learned; and what this data cannot answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from longplay.report import charts
+from longplay.report.blocks import Block, Bullets, Grid, Heading, Section, Table
+from longplay.report.charts import FAINT, POLICY_COLOURS
+from longplay.report.words import finite, number, percent
+
+Row = Mapping[str, Any]
+Results = Mapping[str, Row]
+
+
+def codes(results: Results) -> Section:
+    """Semantic IDs: how well they describe the items, and what stands together."""
+    found, title = results.get("codes") or {}, "Semantic IDs"
+    if not found:
+        return Section("codes", title, ("No semantic IDs were made: the codes stage has no result.",))
+    answer = (
+        f"{number(found.get('levels'))} codes of {number(found.get('width'))} name each of {number(found.get('items'))} items; "
+        f"they explain {percent(found.get('reconstruction'))} of the variance of the items' vectors, and {percent(found.get('moved'))} of the items "
+        "did not get their nearest last code because it was taken.",
+    )
+    usage = ", ".join(percent(share) for share in found.get("usage") or [])
+    rows = [("version", str(found.get("version", "n/a"))), ("items in the largest first code", number(found.get("largest_prefix")))]
+    rows += [("codes in use, by level", usage)] if usage else []
+    shelves = [
+        Bullets(
+            f"Shelf {'·'.join(str(code) for code in shelf.get('prefix') or [])}: {number(shelf.get('items'))} items",
+            tuple(str(name).strip() for name in shelf.get("titles") or []),
+        )
+        for shelf in found.get("shelves") or []
+    ]
+    blocks: list[Block] = [Table("The codebook", ("figure", "value"), tuple(rows), "lr")]
+    if shelves:
+        blocks += [
+            Heading(
+                "Shelves: items that share their first two codes",
+                "The largest ones, with at most six titles each. Read them as a person would: do they belong together?",
+            ),
+            Grid(tuple(shelves), columns=3),
+        ]
+    return Section("codes", title, answer, tuple(blocks))
+
+
+def training(results: Results) -> Section:
+    """Training curves of the start, of reinforcement and of reward-weighted training."""
+    start, tuned = results.get("train") or {}, results.get("reinforce") or {}
+    title = "Training curves"
+    if not start and not tuned:
+        return Section("training", title, ("Nothing was trained: the train and reinforce stages have no result.",))
+    answer = _start_words(start, results.get("codes") or {}) + _tuned_words(tuned)
+    plots: list[Block] = []
+    curve, colour = list(start.get("curve") or []), POLICY_COLOURS["start"]
+    if len(curve) > 1:
+        series = {"train": _points(curve, "loss"), "held out": _points(curve, "held_out")}
+        series = {name: points for name, points in series.items() if points}
+        plots.append(charts.lines(series, {"train": FAINT, "held out": colour}, "The start: next-item loss", "nats per item", zero=False))
+    curve, colour = list(tuned.get("curve") or []), POLICY_COLOURS["reinforced"]
+    if len(curve) > 1:
+        raw = _points(curve, "reward")
+        window = max(1, min(10, len(raw) // 5))
+        series = {"each step": raw, "mean": _smooth(raw, window)} if window > 1 else {"each step": raw}
+        colours = {"each step": FAINT if window > 1 else colour, "mean": colour}
+        said = "Reinforcement: early reward per slot" + (f", each step (thin) and mean of {window}" if window > 1 else "")
+        plots.append(charts.lines(series, colours, said, "cautious value of showing, per slot", faint="each step" if window > 1 else None))
+        series = {"mean": _points(curve, "kl"), "95th percentile": _points(curve, "kl_p95")}
+        plots.append(
+            charts.lines(
+                {k: v for k, v in series.items() if v}, {"mean": colour, "95th percentile": FAINT}, "Reinforcement: KL to the start", "nats per slot"
+            )
+        )
+        plots.append(
+            charts.lines(
+                {"zero advantage": _points(curve, "zero_advantage")},
+                {"zero advantage": colour},
+                "Reinforcement: groups that teach nothing",
+                "share with zero advantage",
+                share=True,
+            )
+        )
+    curve, colour = list((tuned.get("weighted") or {}).get("curve") or []), POLICY_COLOURS["reward-weighted"]
+    if len(curve) > 2:
+        plots.append(
+            charts.lines(
+                {"loss": _points(curve, "loss")}, {"loss": colour}, "Reward-weighted training: loss", "weighted nats per discovery", zero=False
+            )
+        )
+    body = [
+        (name, str(version))
+        for name, version in (
+            ("start", start.get("policy")),
+            ("reinforced", tuned.get("policy")),
+            ("reward-weighted", (tuned.get("weighted") or {}).get("policy")),
+        )
+        if version
+    ]
+    sizes = [("parameters", number(start.get("parameters"))), ("scale", str(start.get("scale")))] if start else []
+    goals = (
+        [
+            ("objectives", ", ".join(f"{weight:g} × {name}" for name, weight in (tuned.get("objectives") or {}).items())),
+            ("caution (std subtracted)", number(tuned.get("caution"))),
+            ("KL weight", number(tuned.get("kl_weight"))),
+        ]
+        if tuned
+        else []
+    )
+    table = Table("What was trained", ("what", "version or value"), tuple(body + sizes + goals), "lr", swatches=POLICY_COLOURS)
+    return Section("training", title, tuple(answer), (*((Grid(tuple(plots)),) if plots else ()), table))
+
+
+def refusals(results: Results) -> Section:
+    """What this data cannot answer, and why."""
+    reasons = {str(what): str(why) for what, why in ((results.get("evaluate") or {}).get("not_estimable") or {}).items()}
+    for name, one in (results.get("reward") or {}).items():
+        for model, found in (one.get("calibration") or {}).items():
+            if found and "not_estimable" in found:
+                reasons[f"calibration of {model} on {one.get('label', name)}"] = str(found["not_estimable"])
+    title = "Not estimable, and why"
+    if not reasons:
+        return Section("refusals", title, ("Nothing was refused.",))
+    table = Table("What was not answered", ("question", "reason"), tuple(reasons.items()), "ll")
+    return Section("refusals", title, (f"{len(reasons)} {'question' if len(reasons) == 1 else 'questions'} this page does not answer.",), (table,))
+
+
+def _start_words(start: Row, found: Row) -> list[str]:
+    curve = [row for row in start.get("curve") or [] if finite(row.get("held_out")) is not None]
+    if len(curve) < 2:
+        return [] if not start else ["The start has no held-out curve."]
+    first, last, least = curve[0], curve[-1], min(curve, key=lambda row: row["held_out"])
+    verb = "fell" if last["held_out"] < first["held_out"] else "rose"
+    items = found.get("items")
+    chance = f" (guessing among {number(items)} items: {number(math.log(items), 2)})" if items and items > 1 else ""
+    late = "" if last["held_out"] - least["held_out"] < 0.005 else f"; it was least, {number(least['held_out'], 2)}, at step {least['step']}"
+    return [f"The start's held-out loss {verb} from {number(first['held_out'], 2)} to {number(last['held_out'], 2)} nats per item{chance}{late}."]
+
+
+def _tuned_words(tuned: Row) -> list[str]:
+    curve = list(tuned.get("curve") or [])
+    if not curve:
+        return ["No policy was reinforced: the reinforce stage has no steps."]
+    rewards = [value for row in curve if (value := finite(row.get("reward"))) is not None]
+    part = max(1, min(10, len(rewards) // 5))
+    words = []
+    if rewards:
+        first, last = sum(rewards[:part]) / part, sum(rewards[-part:]) / part
+        verb = "rose" if last > first else "fell"
+        words.append(
+            f"The early reward per slot {verb} from {number(first)} to {number(last)} (means of the first and last {part} steps). "
+            "That is the reward's own opinion, not an outcome."
+        )
+    end, silent = curve[-1], [value for row in curve if (value := finite(row.get("zero_advantage"))) is not None]
+    if finite(end.get("kl")) is not None:
+        words.append(
+            f"The policy ended {number(end['kl'], 2)} nats per slot from the start (95th percentile "
+            f"{number(end.get('kl_p95'), 2)}); {percent(sum(silent) / len(silent) if silent else None, 1)} of groups had equal "
+            "rewards and taught nothing."
+        )
+    return words
+
+
+def _points(curve: Sequence[Row], key: str) -> list[tuple[float, float]]:
+    return [(row["step"], value) for row in curve if (value := finite(row.get(key))) is not None]
+
+
+def _smooth(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+    """Trailing means over `window` points."""
+    return [
+        (points[place][0], sum(value for _, value in points[place - window + 1 : place + 1]) / window) for place in range(window - 1, len(points))
+    ]

@@ -1,0 +1,465 @@
+"""The policy gradient against enumeration, and the loops on a small log."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from longplay.belief import Belief
+from longplay.codes import Allowed, Trie
+from longplay.decisions import Contexts, contexts_from_log
+from longplay.errors import ConfigError, DataError
+from longplay.lake import Lake
+from longplay.learning.loss import leave_one_out, policy_loss, reward_to_go, slate_log_prob
+from longplay.learning.offline import reward_weighted, visits_from_log
+from longplay.learning.reinforce import reinforce
+from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
+from longplay.policies.decoder import Decoder, encode, new_model
+from longplay.policies.generative import Generative
+from longplay.policies.plackett import plackett_luce_log_prob
+from longplay.policies.supervised import descend, histories_from_log, prompts_of, train_next_items
+from longplay.rewards import Reward
+from longplay.signals import Signal, days_with, discovery
+
+torch.set_num_threads(1)
+
+US = pl.Datetime("us", "UTC")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HABIT = Signal("habit", discovery(28), days_with("creator") >= 2, (1, 7))
+
+
+# -- mathematics ---------------------------------------------------------------------------------
+
+
+def test_slate_log_prob_is_the_plackett_luce_law() -> None:
+    rng = np.random.default_rng(0)
+    for scale in (1.0, 5.0, 15.0):
+        logits = scale * rng.normal(size=(50, 9))
+        log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        for slots in (1, 3, 5):
+            given = slate_log_prob(torch.from_numpy(log_p[:, :slots]))
+            expected = plackett_luce_log_prob(log_p[:, :slots])
+            assert given.dtype == torch.float64
+            left = np.exp(log_p[:, :slots] - expected)  # known to 1e-15, however the sum is taken
+            assert (np.abs(given.numpy() - expected) < 1e-9 + 1e-15 / left).all()
+
+
+def test_a_slate_that_holds_nearly_everything_has_no_positive_log_probability() -> None:
+    """One item has all mass but rounding; the next slots divide the crumbs (by hand: 1/4 and 3/4 of what is left, then 1)."""
+    log_p = torch.tensor([0.0, -60.0, -60.0 + np.log(3.0)], dtype=torch.float64, requires_grad=True)
+    given = slate_log_prob(log_p)
+    assert given.detach().tolist() == pytest.approx([0.0, np.log(0.25), 0.0], abs=1e-12)
+    given.sum().backward()
+    assert log_p.grad is not None
+    assert bool(torch.isfinite(log_p.grad).all())
+    too_much = slate_log_prob(torch.log(torch.tensor([0.7, 0.3 + 1e-7, 1e-10], dtype=torch.float64)))  # single-precision sums
+    assert bool((too_much <= 0).all())
+
+
+def test_the_gradient_of_slate_log_prob_is_that_of_finite_differences() -> None:
+    logits = torch.randn(2, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda scores: slate_log_prob(torch.log_softmax(scores, dim=-1)[..., :4]), logits)
+    assert torch.autograd.gradcheck(lambda scores: slate_log_prob(torch.log_softmax(scores, dim=-1)[..., :1]), logits)
+
+
+def test_rewards_to_go_and_leave_one_out_by_hand() -> None:
+    assert reward_to_go(torch.tensor([[1.0, 2.0, 4.0], [0.0, -1.0, 3.0]])).tolist() == [[7.0, 6.0, 4.0], [2.0, 2.0, 3.0]]
+    value = torch.tensor([[[1.0, 4.0], [3.0, 0.0], [5.0, 2.0]]])
+    assert leave_one_out(value).tolist() == [[[-3.0, 3.0], [0.0, -3.0], [3.0, 0.0]]]  # 1 - (3 + 5) / 2 and so on
+    with pytest.raises(DataError, match="groups of 1 given, expected at least 2"):
+        leave_one_out(torch.ones(2, 1, 3))
+
+
+# -- the policy gradient by enumeration -----------------------------------------------------------
+
+CODES = np.array([[0, 0], [0, 2], [1, 1], [2, 0], [2, 1], [3, 3]])
+REWARD = np.array([1.0, 0.2, 0.0, 2.0, 0.5, -0.7])
+SLATES = np.array(list(itertools.permutations(range(6), 2)))  # 30 ordered slates
+HISTORY = [1, 4, 0]
+TEMPERATURE = 0.8
+
+
+@dataclass
+class Enumerated:
+    """A tiny policy with every ordered slate: what is drawn, what is exact, and how wrong variants would estimate it."""
+
+    decoder: Decoder
+    start: Decoder
+
+    @classmethod
+    def make(cls) -> Enumerated:
+        models = []
+        for seed in (1, 2):
+            model = new_model("tiny", 2, 4, seed)
+            with torch.no_grad():
+                for weight in model.parameters():
+                    if weight.ndim == 2:
+                        weight.mul_(4.0)
+            models.append(model)
+        trie = Trie.build(CODES, 4)
+        return cls(Decoder(models[0], trie), Decoder(models[1], trie))
+
+    def item_log_prob(self, decoder: Decoder) -> Tensor:
+        nothing = np.zeros(0, dtype=np.int64)
+        allowed = Allowed.of(decoder.trie, np.zeros(2, dtype=np.int64), nothing)
+        prompts = encode(decoder.trie, np.array([0, len(HISTORY)]), np.array(HISTORY), 9, np.array([TEMPERATURE]), allowed)
+        return decoder.log_prob(prompts, np.arange(6)[None])[0]
+
+    def plain_log_prob(self, decoder: Decoder, *, constrained: bool) -> Tensor:
+        """The same law from the plain model, one full sequence per item, differentiable; optionally over the full vocabulary."""
+        prompt = [1] + [2 + level * 4 + int(code) for item in HISTORY for level, code in enumerate(CODES[item])]
+        answer = []
+        for codes in CODES.tolist():
+            tokens = prompt + [2 + level * 4 + code for level, code in enumerate(codes)]
+            logits = decoder.model(input_ids=torch.tensor([tokens])).logits[0].double() / TEMPERATURE
+            total = torch.zeros((), dtype=torch.float64)
+            for level, code in enumerate(codes):
+                valid = sorted({int(other[level]) for other in CODES if other[:level].tolist() == codes[:level]})
+                row = logits[len(prompt) - 1 + level]
+                others = row[[2 + level * 4 + each for each in valid]] if constrained else row
+                total = total + row[2 + level * 4 + code] - torch.logsumexp(others, dim=0)
+            answer.append(total)
+        return torch.stack(answer)
+
+    def exact(self, kl: float) -> Tensor:
+        """Gradient of E[sum r] - kl * KL(slate law || start's slate law), by autograd through all 30 probabilities."""
+
+        def law(log_p: Tensor) -> Tensor:
+            p = torch.exp(log_p)
+            return p[SLATES[:, 0]] * p[SLATES[:, 1]] / (1 - p[SLATES[:, 0]])
+
+        p = law(self.plain_log_prob(self.decoder, constrained=True))
+        q = law(self.plain_log_prob(self.start, constrained=True)).detach()
+        gain = (p * torch.from_numpy(REWARD[SLATES].sum(axis=1))).sum() - kl * (p * torch.log(p / q)).sum()
+        return self.gradient(gain)
+
+    def gradient(self, value: Tensor) -> Tensor:
+        parts = torch.autograd.grad(value, list(self.decoder.model.parameters()), allow_unused=True)
+        return torch.cat([part.ravel().double() for part in parts if part is not None])
+
+    def estimated(self, kl: float, estimator: Callable[[Tensor, Tensor, Tensor, float], Tensor], slot_log_prob: Tensor) -> Tensor:
+        """Minus the mean gradient of `estimator`'s loss over every pair of slates (G = 2), weighted by its probability.
+
+        Drawn under the true law; `slot_log_prob[30, 2]` is what the estimator differentiates.
+        """
+        true_slot = slate_log_prob(self.item_log_prob(self.decoder)[SLATES]).detach()
+        reference = slate_log_prob(self.item_log_prob(self.start)[SLATES]).detach()
+        law = torch.exp(true_slot.sum(dim=1))
+        assert float(law.sum()) == pytest.approx(1, abs=1e-6)
+        reward = torch.from_numpy(REWARD[SLATES])
+        loss = torch.zeros((), dtype=torch.float64)
+        for one, two in itertools.product(range(len(SLATES)), repeat=2):
+            pair = [one, two]
+            loss = loss + law[one] * law[two] * estimator(slot_log_prob[pair][None], reward[pair][None], reference[pair][None], kl)
+        return -self.gradient(loss)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Enumerated:
+    return Enumerated.make()
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.7])
+def test_the_policy_gradient_is_unbiased(tiny: Enumerated, kl: float) -> None:
+    exact = tiny.exact(kl)
+    given = tiny.estimated(kl, policy_loss, slate_log_prob(tiny.item_log_prob(tiny.decoder)[SLATES]))
+    assert float((given - exact).norm() / exact.norm()) < 1e-5
+
+
+def test_the_penalty_changes_the_gradient(tiny: Enumerated) -> None:
+    assert cosine(tiny.exact(0.0), tiny.exact(0.7)) < 0.99
+
+
+def over_std(slot_log_prob: Tensor, reward: Tensor, reference: Tensor, kl: float) -> Tensor:
+    advantage = leave_one_out(reward_to_go(reward - kl * (slot_log_prob.detach() - reference)))
+    return -(advantage / (advantage.std(dim=1, keepdim=True) + 1e-8) * slot_log_prob).sum(dim=-1).mean()
+
+
+@pytest.mark.parametrize("wrong", ["no denominators", "full vocabulary", "group std"])
+def test_variants_known_to_be_biased_do_disagree(tiny: Enumerated, wrong: str) -> None:
+    exact = tiny.exact(0.0)
+    if wrong == "no denominators":
+        given = tiny.estimated(0.0, policy_loss, tiny.item_log_prob(tiny.decoder)[SLATES])
+    elif wrong == "full vocabulary":
+        given = tiny.estimated(0.0, policy_loss, slate_log_prob(tiny.plain_log_prob(tiny.decoder, constrained=False)[SLATES]))
+    else:
+        given = tiny.estimated(0.0, over_std, slate_log_prob(tiny.item_log_prob(tiny.decoder)[SLATES]))
+    similarity = cosine(given, exact)
+    print(f"{wrong}: cosine {similarity:.4f}")
+    assert similarity < 0.999
+
+
+# -- the loops -----------------------------------------------------------------------------------
+
+USERS, ITEMS, GOOD = 60, 40, ("i3", "i17", "i31")
+
+
+@dataclass(frozen=True)
+class Likes:
+    """An early reward that believes in fixed items: `best` for the good ones, `rest` for the others."""
+
+    best: float = 1.0
+    rest: float = 0.0
+    name: str = "likes"
+    signal: Signal = HABIT
+
+    def value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
+        good = np.array([[item in GOOD for item in slate] for slate in slates.to_list()])
+        mean = np.where(good, self.best, self.rest)
+        return Belief(mean, np.zeros_like(mean), np.ones_like(mean), 7, HABIT.label)
+
+
+@pytest.fixture(scope="module")
+def lake() -> Lake:
+    """Each user plays two items on each of six days, mostly of their own tenth of the catalogue."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user, day, visit in itertools.product(range(USERS), range(6), range(2)):
+        item = (user % 10) * 4 + int(rng.integers(4)) if rng.random() < 0.6 else int(rng.integers(ITEMS))
+        rows.append((f"u{user}", f"i{item}", START + timedelta(days=day, hours=8 + visit, minutes=user)))
+    user, item, time = zip(*rows, strict=True)
+    events = pl.DataFrame(
+        {
+            "event_id": [f"e{k}" for k in range(len(rows))],
+            "user_id": user,
+            "item_id": item,
+            "creator_id": ["c" + name[1:] for name in item],
+            "kind": ["play"] * len(rows),
+            "time": pl.Series(time, dtype=US),
+        }
+    )
+    names = [f"i{k}" for k in range(ITEMS)]
+    items = pl.DataFrame({"item_id": names, "creator_id": [f"c{k}" for k in range(ITEMS)], "added_at": pl.Series([START] * ITEMS, dtype=US)})
+    lake = Lake.memory()
+    lake.append("all", events=events, items=items, watermark=START + timedelta(days=7))
+    return lake
+
+
+@pytest.fixture(scope="module")
+def policy(lake: Lake) -> Generative:
+    return Generative(seed=1, slate=3, steps=20).fit(lake)
+
+
+REWARD_OF_HABIT = Reward({HABIT: 1.0})
+
+
+def tune(policy: Generative, lake: Lake, **changes: object) -> Generative:
+    settings: dict = {"steps": 12, "seed": 3, "contexts": 8, "group": 4, "lr": 1e-3} | changes
+    return reinforce(policy, REWARD_OF_HABIT, settings.pop("early", Likes()), lake, **settings)  # type: ignore[arg-type]
+
+
+def weigh(policy: Generative, lake: Lake, **changes: object) -> Generative:
+    settings: dict = {"steps": 60, "seed": 3, "contexts": 8, "lr": 1e-3} | changes
+    return reward_weighted(policy, REWARD_OF_HABIT, settings.pop("early", Likes()), lake, **settings)  # type: ignore[arg-type]
+
+
+def good_share(policy: Generative, lake: Lake, exclude: str = "none") -> float:
+    """Probability of a good item in the first slot, mean over logged moments."""
+    contexts = contexts_from_log(lake, slots=3, history=policy.history, limit=60, exclude=exclude)
+    return float(np.exp(policy.item_log_prob(contexts))[:, policy.index.rows(pl.Series(GOOD))].sum(axis=1).mean())
+
+
+def same_weights(one: Generative, two: Generative) -> bool:
+    pairs = zip(one.decoder.model.parameters(), two.decoder.model.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_reinforce_raises_the_probability_of_what_is_rewarded(policy: Generative, lake: Lake) -> None:
+    weights = {name: value.clone() for name, value in policy.decoder.model.state_dict().items()}
+    name, before = policy.name, good_share(policy, lake)
+    tuned = tune(policy, lake, steps=60, lr=3e-3, kl=0.1)
+    assert good_share(tuned, lake) > 2 * before
+    assert all(torch.equal(value, weights[key]) for key, value in policy.decoder.model.state_dict().items())
+    assert replace_name(policy) == name != tuned.name
+    assert tuned.curve[-1]["kl"] > 0.05
+    early, late = ([row["reward"] for row in part] for part in (tuned.curve[:10], tuned.curve[-10:]))
+    assert np.mean(late) > 1.5 * np.mean(early)
+    assert [row["step"] for row in tuned.curve] == list(range(1, 61))
+    assert all(set(row) == {"step", "reward", "kl", "kl_p95", "zero_advantage"} for row in tuned.curve)
+    assert all(0 <= row["zero_advantage"] <= 1 for row in tuned.curve)
+    assert tuned.curve[0]["kl"] == pytest.approx(0, abs=1e-5)  # the first draw is the start's own
+
+
+def replace_name(policy: Generative) -> str:
+    """The name computed afresh, not the cached one."""
+    return policy.with_model(policy.decoder.model).name
+
+
+def test_a_strong_penalty_keeps_it_near_the_start(policy: Generative, lake: Lake) -> None:
+    free = tune(policy, lake, steps=40, lr=3e-3, kl=0.0)
+    held = tune(policy, lake, steps=40, lr=3e-3, kl=1000.0)
+
+    def divergence(tuned: Generative) -> float:
+        contexts = contexts_from_log(lake, slots=3, history=policy.history, limit=60, exclude="none")
+        p, q = tuned.item_log_prob(contexts), policy.item_log_prob(contexts)
+        return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+    assert divergence(held) < 0.2 * divergence(free)
+    assert divergence(free) > 0.02
+
+
+def test_rate_zero_and_no_steps_change_nothing(policy: Generative, lake: Lake) -> None:
+    still = tune(policy, lake, steps=3, lr=0.0)
+    assert same_weights(still, policy)
+    assert still.name == policy.name
+    assert len(still.curve) == 3
+    none = tune(policy, lake, steps=0)
+    assert same_weights(none, policy)
+    assert none.curve == ()
+
+
+def test_the_seed_alone_decides(policy: Generative, lake: Lake) -> None:
+    torch.manual_seed(1)
+    one = tune(policy, lake, steps=4)
+    torch.manual_seed(2)
+    assert same_weights(one, tune(policy, lake, steps=4))
+    assert not same_weights(one, tune(policy, lake, steps=4, seed=4))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", -1), ("kl", -0.1), ("kl", float("nan")), ("lr", -1e-9), ("contexts", 0), ("group", 1), ("slots", 0), ("pool", 0)],
+)
+def test_parameters_out_of_range_are_named(policy: Generative, lake: Lake, name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"reinforce: {name}={value} given, expected a number of at least"):
+        tune(policy, lake, **{name: value})
+    if name != "group":
+        with pytest.raises(ConfigError, match=f"reward_weighted: {name}={value} given"):
+            weigh(policy, lake, **{name: value})
+
+
+def test_more_slots_than_any_moment_leaves_are_refused(policy: Generative, lake: Lake) -> None:
+    with pytest.raises(DataError, match="no logged moment leaves 41 items"):
+        tune(policy, lake, slots=41)
+
+
+def test_rewards_that_are_not_finite_are_refused(policy: Generative, lake: Lake) -> None:
+    with pytest.raises(DataError, match="rewards are not finite"):
+        tune(policy, lake, early=Likes(rest=float("nan")))
+
+
+def test_equal_rewards_leave_no_advantage_but_the_penalty(policy: Generative, lake: Lake) -> None:
+    tuned = tune(policy, lake, steps=3, early=Likes(0.4, 0.4), kl=0.0)
+    assert [row["zero_advantage"] for row in tuned.curve] == [1.0] * 3
+    assert same_weights(tuned, policy)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(step: int) -> Callable[[int, int, dict[str, float]], None]:
+    def progress(done: int, of: int, figures: dict[str, float]) -> None:
+        if done == step:
+            raise Stop
+
+    return progress
+
+
+@pytest.mark.parametrize("kind", ["reinforce", "reward_weighted", "next_items"])
+def test_a_stopped_run_goes_on_to_the_same_weights(policy: Generative, lake: Lake, tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "state" / "run.safetensors"
+    steps, stopped = (14, 12) if kind == "reinforce" else (56, 53)
+
+    def run(**how: object) -> Generative:
+        if kind == "reinforce":
+            return tune(policy, lake, steps=steps, **how)
+        if kind == "reward_weighted":
+            return weigh(policy, lake, steps=steps, contexts=4, **how)
+        untrained = Generative(seed=2).with_codes(lake, policy.codebook)
+        histories = histories_from_log(lake, policy.index, untrained.codebook.available)  # type: ignore[union-attr]
+        curve = train_next_items(untrained.decoder, histories, steps=steps, history=5, batch=8, seed=3, **how)  # type: ignore[arg-type]
+        return Generative(seed=2, codebook=policy.codebook, model=untrained.model, curve=tuple(curve))
+
+    whole = run()
+    with pytest.raises(Stop):
+        run(checkpoint=file, progress=stop_at(stopped))
+    assert file.exists()
+    assert not list(file.parent.glob("*.partial"))
+    first_step: list[int] = []
+    resumed = run(checkpoint=file, progress=lambda step, of, figures: first_step.append(step))
+    assert first_step[0] == (11 if kind == "reinforce" else 51), "it began again instead of going on"
+    assert same_weights(resumed, whole)
+    assert resumed.curve == whole.curve
+    assert same_weights(run(checkpoint=file), whole)  # finished: nothing is left to do
+
+
+def test_a_checkpoint_brings_back_weights_optimizer_and_notes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
+    assert load_checkpoint(tmp_path / "none", module, optimizer) is None
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "one", module, optimizer, {"step": 1, "curve": [{"loss": 0.1 + 0.2}]})
+    other = torch.nn.Linear(3, 2)
+    fresh = torch.optim.AdamW(other.parameters(), lr=0.1)
+    assert load_checkpoint(tmp_path / "one", other, fresh) == {"step": 1, "curve": [{"loss": 0.1 + 0.2}]}
+    for each, its in ((module, optimizer), (other, fresh)):
+        its.zero_grad()
+        each(torch.full((1, 3), 2.0)).square().sum().backward()
+        its.step()
+    assert torch.equal(module.weight, other.weight)
+    assert torch.equal(module.bias, other.bias)
+
+
+# -- reward-weighted training ----------------------------------------------------------------------
+
+
+def test_reward_weighted_training_raises_the_probability_of_what_is_rewarded(policy: Generative, lake: Lake) -> None:
+    weighted = good_share(weigh(policy, lake), lake, exclude="seen")
+    assert weighted > 1.5 * good_share(policy, lake, exclude="seen")
+    assert weighted > 1.5 * good_share(weigh(policy, lake, early=Likes(0.5, 0.5)), lake, exclude="seen")
+
+
+def test_constant_rewards_are_plain_training_on_discoveries(policy: Generative, lake: Lake) -> None:
+    """The loss by hand: the mean over visits of the mean over their discoveries of -log pi."""
+    given = weigh(policy, lake, early=Likes(0.5, 0.5), steps=8)
+    assert same_weights(given, weigh(policy, lake, early=Likes(3.0, 3.0), steps=8))
+    visits = visits_from_log(policy, lake, limit=20_000, seed=3)
+    fresh = policy.with_model(new_model("tiny", policy.decoder.trie.levels, policy.decoder.trie.width, 0))
+    fresh.decoder.model.load_state_dict(policy.decoder.model.state_dict())
+
+    def loss_of(rng: np.random.Generator) -> Tensor:
+        rows = rng.choice(len(visits.contexts), size=8, replace=False)
+        losses = []
+        for row in rows:
+            own = visits.leaves[visits.offsets[row] : visits.offsets[row + 1]]
+            assert len(own) <= 2  # two plays a day: none is left out
+            prompts = prompts_of(fresh.decoder, policy.index, visits.contexts.take([row]), policy.history)
+            losses.append(-fresh.decoder.log_prob(prompts, own[None]).mean())
+        return torch.stack(losses).mean()
+
+    descend(fresh.decoder, loss_of, None, steps=8, lr=1e-3, seed=3, progress=None, checkpoint=None)
+    weights = [torch.nn.utils.parameters_to_vector(each.decoder.model.parameters()).detach() for each in (policy, given, fresh)]
+    assert float((weights[1] - weights[2]).norm()) < 0.02 * float((weights[1] - weights[0]).norm())
+
+
+def test_visits_hold_only_first_engagements_that_were_allowed(policy: Generative, lake: Lake) -> None:
+    visits = visits_from_log(policy, lake, limit=200, seed=0)
+    seen: dict[str, dict[str, datetime]] = {}
+    for row in lake.events.sort("time").iter_rows(named=True):
+        seen.setdefault(row["user_id"], {}).setdefault(row["item_id"], row["time"])
+    for n, context in enumerate(visits.contexts.frame.iter_rows(named=True)):
+        new = policy.index.ids.gather(visits.leaves[visits.offsets[n] : visits.offsets[n + 1]])
+        expected = {
+            item
+            for item, time in seen[context["user_id"]].items()
+            if time.date() == context["time"].date() and time >= context["time"]
+        }  # fmt: skip
+        assert set(new) == expected
+        assert len(new) == len(expected) > 0
+        assert not set(new) & set(context["exclusions"])

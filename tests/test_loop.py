@@ -1,0 +1,58 @@
+"""In the small simulated service, reinforcement raises the true value of what is shown."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "bench" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def bench():
+    torch.set_num_threads(1)
+    return load("reinforce")
+
+
+def test_over_five_seeds_the_start_beats_popular_and_reinforcement_beats_the_start(bench) -> None:
+    rows = [bench.one_seed(seed, bench.SMALL, weighted=False) for seed in range(1, 6)]
+    low, _ = bench.difference(rows, "reinforced", "start").interval()
+    assert low > 0, rows
+    low, _ = bench.difference(rows, "start", "popular").interval()
+    assert low > 0, rows
+    assert min(row["kl"] for row in rows) > 0.1
+
+
+def test_a_learning_rate_of_zero_fails_that(bench) -> None:
+    rows = [bench.one_seed(seed, bench.QUICK, lr=0.0, weighted=False) for seed in (1, 2)]
+    assert all(row["reinforced"] == row["start"] for row in rows)  # the same law and the same draws: the same slates
+    low, _ = bench.difference(rows, "reinforced", "start").interval()
+    assert not low > 0
+    assert max(abs(row["kl"]) for row in rows) < 1e-5
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "bench").glob("*.py") if path.stem != "draw"))
+def test_every_bench_runs_quickly_and_writes_rows(script: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    result = subprocess.run([sys.executable, str(ROOT / "bench" / f"{script}.py"), "--quick", "--json", str(file)], capture_output=True, text=True)
+    if result.returncode and "is not there" in result.stderr:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0, result.stderr
+    for row in json.loads(file.read_text()):
+        assert {"claim", "value", "low", "high", "bar", "ok", "seeds", "command"} <= set(row)

@@ -1,0 +1,194 @@
+"""The run: strict configuration, skipping, resuming after SIGKILL at any stage with equal results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from longplay.errors import ConfigError, DataError
+from longplay.run import STAGES, load_config, run_stages
+from longplay.run.config import parse_config
+from longplay.run.engine import Silent
+
+TINY = """
+[run]
+name = "tiny"
+seed = 3
+
+[simulate]
+users = 240
+items = 120
+days = 70
+
+[split]
+train_until = 2026-02-05
+evaluate_until = 2026-02-12
+
+[signals.habit]
+entry = { kind = "discovery", of = "creator", novel_for = 28 }
+measure = { kind = "days_with", of = "creator", threshold = 3 }
+window = [1, 20]
+
+[reward]
+objectives = { habit = 1.0 }
+age = 7
+
+[train]
+exclude = "creator"
+steps = 110
+
+[reinforce]
+steps = 24
+contexts = 8
+group = 4
+
+[evaluate]
+visits = 150
+true_value_users = 20
+"""
+SIMULATED = [stage.name for stage in STAGES if stage.name != "ingest"]
+
+
+class Watching(Silent):
+    """Remembers which stages ran and which were skipped."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.skipped: list[str] = []
+
+    def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
+        (self.skipped if seconds is None else self.ran).append(name)
+        assert line
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("clean")
+    run_stages(parse_config(TINY, "tiny"), base=folder, folder=folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Everything a run found out: results, weights, codes and the report, by stage; not timing, not the lake's file names."""
+    found: dict[str, object] = {}
+    for stage in SIMULATED:
+        (place,) = [path for path in (folder / stage).iterdir() if path.suffix != ".partial"]
+        found[f"{stage} key"] = place.name
+        for file in sorted(place.rglob("*")):
+            name = f"{stage}/{file.relative_to(place)}"
+            if file.suffix == ".safetensors":
+                found[name] = {key: value.tobytes() for key, value in load_file(file).items()}
+            elif file.is_file() and "lake" not in file.parts and file.name != "timing.json":
+                found[name] = file.read_bytes()
+    return found
+
+
+def test_a_second_run_skips_every_stage(clean: Path) -> None:
+    ui = Watching()
+    run_stages(parse_config(TINY, "tiny"), base=clean, folder=clean, ui=ui)
+    assert ui.ran == []
+    assert ui.skipped == SIMULATED
+
+
+def test_a_changed_key_reruns_its_stage_and_what_follows_only(clean: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(clean, folder)
+    ui = Watching()
+    run_stages(parse_config(TINY.replace("steps = 24", "steps = 2"), "tiny"), base=folder, folder=folder, ui=ui)
+    assert ui.ran == ["reinforce", "evaluate", "report"]
+
+
+def test_two_runs_are_bit_equal_with_one_thread(clean: Path, tmp_path: Path) -> None:
+    run_stages(parse_config(TINY, "tiny"), base=tmp_path, folder=tmp_path)
+    assert contents(tmp_path) == contents(clean)
+
+
+def test_sigkill_at_every_stage_then_a_new_start_gives_equal_results(clean: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(TINY)
+    folder = tmp_path / "run"
+    # what shows that a stage is under way; the two that learn are killed after they saved their state
+    signs = {stage: "*.partial" for stage in SIMULATED}
+    signs |= {"train": "*.partial/checkpoint.safetensors", "reinforce": "*.partial/reinforce.safetensors"}
+    for stage in SIMULATED:
+        assert kill_at(file, folder, stage, signs[stage]), f"{stage} could not be caught in the act"
+        assert not [path for path in (folder / stage).iterdir() if path.suffix != ".partial"], f"{stage} had finished"
+    subprocess.run([sys.executable, "-m", "longplay", "run", str(file), "--folder", str(folder)], check=True, capture_output=True)
+    assert contents(folder) == contents(clean)
+
+
+def kill_at(file: Path, folder: Path, stage: str, sign: str, tries: int = 5) -> bool:
+    """Start the run and SIGKILL it once `sign` appears in the stage's folder; true if the stage was not finished by then."""
+    for _ in range(tries):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "longplay", "run", str(file), "--folder", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not list((folder / stage).glob(sign)):
+            time.sleep(0.0005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if any(path.suffix != ".partial" for path in (folder / stage).iterdir()):  # it was too quick: undo the stage
+            shutil.rmtree(folder / stage)
+            continue
+        return True
+    return False
+
+
+def test_the_run_learns_where_the_figures_are_small_and_honest(clean: Path) -> None:
+    (evaluate,) = (clean / "evaluate").glob("*/result.json")
+    result = json.loads(evaluate.read_text())
+    names = {row["policy"] for row in result["ranking"]}
+    assert names == {"popular", "start", "reward-weighted", "reinforced"}
+    metrics = {row["metric"] for row in result["ranking"]}
+    assert {f"{measure}@{k}" for measure in ("HR", "NDCG") for k in (1, 5, 10, 50)} <= metrics
+    assert {"coverage@10", "cold-start share@10", "habit NDCG@10"} <= metrics
+    assert set(result["true_value"]) == {"users", "policies", "differences"}
+    (reinforce,) = (clean / "reinforce").glob("*/result.json")
+    assert json.loads(reinforce.read_text())["curve"][-1]["kl"] > 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("steps = 24", "stepz = 24", "reinforce.stepz: unknown key; did you mean 'steps'?"),
+        ("users = 240", "users = 0", "simulate.users: 0 given"),
+        ("users = 240", "users = '150'", "simulate.users: '150' given"),
+        ("habit = 1.0", "habti = 1.0", "did you mean 'habit'?"),
+        ("window = [1, 20]", "window = [1, 2]", "can never be reached"),
+        ("evaluate_until = 2026-02-12", "evaluate_until = 2026-02-01", "must come before"),
+        ("[simulate]", "[ingest]\npath = 'x'\n[simulate]", "exactly one of [ingest]"),
+        ("exclude = \"creator\"", "exclude = \"all\"", "train.exclude"),
+        ("[run]", "[run", "not TOML"),
+    ],
+)  # fmt: skip
+def test_a_bad_configuration_is_told_by_key_value_and_remedy(old: str, new: str, told: str) -> None:
+    assert old in TINY
+    with pytest.raises(ConfigError) as error:
+        parse_config(TINY.replace(old, new, 1), "run.toml")
+    assert told in str(error.value)
+
+
+def test_an_absent_file_and_an_absent_log_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.toml"):
+        load_config(tmp_path / "none.toml")
+    simulate = "[simulate]\nusers = 240\nitems = 120\ndays = 70\n"
+    config = parse_config(TINY.replace(simulate, "[ingest]\npath = 'gone.parquet'\n[ingest.columns]\nuser_id = 'u'\n"), "run.toml")
+    with pytest.raises(ConfigError, match=r"gone\.parquet does not exist"):
+        run_stages(config, base=tmp_path, folder=tmp_path / "run")
+
+
+def test_an_evaluation_that_cannot_mature_is_refused_with_the_last_day_that_can(tmp_path: Path) -> None:
+    text = TINY.replace("2026-02-12", "2026-03-05").replace("steps = 110", "steps = 1").replace("steps = 24", "steps = 0")
+    with pytest.raises(DataError, match="immature"):
+        run_stages(parse_config(text, "tiny"), base=tmp_path, folder=tmp_path, until="evaluate")

@@ -1,0 +1,249 @@
+"""Slates by stochastic beam search follow the Plackett-Luce law: every ordered slate is enumerated and counted."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from longplay.codes import Allowed, Codebook
+from longplay.decisions import Contexts, Policy
+from longplay.errors import DataError
+from longplay.policies.decoder import Decoder, Prompts, encode, new_model
+from longplay.policies.generative import Generative
+from longplay.policies.plackett import plackett_luce_log_prob
+from longplay.policies.sampling import beam_slates, item_log_probs
+
+torch.set_num_threads(1)
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CODES = np.array([[0, 0, 1], [0, 0, 3], [0, 2, 0], [1, 1, 1], [1, 1, 2], [1, 3, 0], [2, 0, 0], [3, 3, 3]])
+FREE = np.array([True, True, False, True, True, True, True, True])
+ITEMS = [f"i{k}" for k in range(8)]
+# (history, exclusions, temperature): six, seven and three items allowed
+ASKS = [([0, 5, 7], [1, 2], 0.7), ([], [], 1.5), ([3, 3], [0, 1, 5, 7], 1.0)]
+
+
+@pytest.fixture(scope="module")
+def policy() -> Generative:
+    """A random model with scaled-up weights over eight items, one of them unavailable."""
+    model = new_model("tiny", 3, 4, seed=3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(5.0)
+    return Generative(codebook=Codebook(pl.Series(ITEMS), CODES, 4, FREE, {}), model=model)
+
+
+def prompts_for(decoder: Decoder, asks: list[tuple[list[int], list[int], float]]) -> Prompts:
+    history, exclusions, temperature = zip(*asks, strict=True)
+
+    def flat(lists: tuple[list[int], ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return np.cumsum([0, *map(len, lists)]), np.array(list(itertools.chain(*lists)), dtype=np.int64)
+
+    return encode(decoder.trie, *flat(history), 19, np.array(temperature), Allowed.of(decoder.trie, *flat(exclusions)))
+
+
+def contexts_for(asks: list[tuple[list[int], list[int], float]], slots: int, n: int = 1) -> Contexts:
+    frames = [
+        Contexts.of(
+            [f"u{number}.{row}" for row in range(n)], NOON, slots=slots, temperature=temperature,
+            history=[[ITEMS[item] for item in history]] * n, exclusions=[[ITEMS[item] for item in excluded]] * n,
+        ).frame
+        for number, (history, excluded, temperature) in enumerate(asks)
+    ]  # fmt: skip
+    return Contexts(pl.concat(frames))
+
+
+def slate_law(log_p_I: NDArray[np.float64], slots: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Every ordered slate of allowed items [M, S] and its probability, by multiplying p / (1 - what is gone)."""
+    open_items = np.flatnonzero(np.isfinite(log_p_I))
+    slates = np.array(list(itertools.permutations(open_items.tolist(), slots)))
+    law = []
+    for slate in slates:
+        left = set(open_items.tolist())
+        probability = 1.0
+        for item in slate:
+            probability *= np.exp(log_p_I[item]) / sum(np.exp(log_p_I[other]) for other in left)
+            left.remove(int(item))
+        law.append(probability)
+    return slates, np.array(law)
+
+
+def chi_square_p(count: NDArray[np.float64], probability: NDArray[np.float64]) -> float:
+    """P of counts at least this far from the law; cells below five expected are pooled."""
+    expected = probability * count.sum()
+    small = expected < 5
+    observed_cells, expected_cells = count[~small], expected[~small]
+    if small.any():
+        observed_cells, expected_cells = np.append(observed_cells, count[small].sum()), np.append(expected_cells, expected[small].sum())
+    return float(stats.chi2.sf(((observed_cells - expected_cells) ** 2 / expected_cells).sum(), len(expected_cells) - 1))
+
+
+def key_of(slates: NDArray[np.int64]) -> NDArray[np.int64]:
+    return slates @ (8 ** np.arange(slates.shape[-1]))
+
+
+@pytest.fixture(scope="module")
+def drawn(policy: Generative) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Leaves [2 contexts, 50,000, 3 slots] and log pi of each; 50 copies of each context x 20 groups at a time."""
+    copies, groups, rounds = 50, 20, 50
+    prompts = prompts_for(policy.decoder, [ask for ask in ASKS[:2] for _ in range(copies)])
+    rng = np.random.default_rng(11)
+    parts = [beam_slates(policy.decoder, prompts, groups=groups, slots=3, rng=rng) for _ in range(rounds)]
+    leaves = np.stack([part.leaves.reshape(2, copies, groups, 3) for part in parts], axis=1)
+    log_p = np.stack([part.item_log_prob.reshape(2, copies, groups, 3) for part in parts], axis=1)
+    return leaves.reshape(2, -1, 3), log_p.reshape(2, -1, 3)
+
+
+def test_plackett_luce_probabilities_of_all_slates_sum_to_one(policy: Generative) -> None:
+    log_p_NI = item_log_probs(policy.decoder, prompts_for(policy.decoder, ASKS))
+    for log_p_I in log_p_NI:
+        slates, law = slate_law(log_p_I, 3)
+        given = np.exp(plackett_luce_log_prob(log_p_I[slates]).sum(axis=1))
+        assert given.sum() == pytest.approx(1, abs=1e-9)
+        assert given == pytest.approx(law, rel=1e-9)
+
+
+@pytest.mark.parametrize("context", range(2))
+def test_slates_are_drawn_with_the_frequencies_of_their_law(policy: Generative, drawn: tuple, context: int) -> None:
+    leaves, item_log_prob = drawn[0][context], drawn[1][context]
+    log_p_I = item_log_probs(policy.decoder, prompts_for(policy.decoder, [ASKS[context]]))[0]
+    slates, law = slate_law(log_p_I, 3)
+    cells = {int(key): cell for cell, key in enumerate(key_of(slates))}
+    count = np.bincount([cells[int(key)] for key in key_of(leaves)], minlength=len(slates)).astype(float)  # a KeyError: not allowed
+    assert law.max() / law.min() > 10, "a flat law would hide mistakes"
+    assert chi_square_p(count, law) > 1e-4
+    ranked = np.take_along_axis(slates, np.argsort(-log_p_I[slates], axis=1), axis=1)
+    sorted_law = np.zeros(len(slates))
+    np.add.at(sorted_law, [cells[int(key)] for key in key_of(ranked)], law)
+    assert chi_square_p(count, np.maximum(sorted_law, 1e-12)) < 1e-9, "slates sorted by probability follow another law"
+    assert item_log_prob == pytest.approx(log_p_I[leaves], abs=1e-5)
+
+
+@pytest.mark.parametrize("context", range(2))
+def test_items_are_included_as_often_as_their_law_says(policy: Generative, drawn: tuple, context: int) -> None:
+    leaves = drawn[0][context]
+    slates, law = slate_law(item_log_probs(policy.decoder, prompts_for(policy.decoder, [ASKS[context]]))[0], 3)
+    for item in range(8):
+        inclusion = law[(slates == item).any(axis=1)].sum()
+        share = (leaves == item).any(axis=1).mean()
+        assert abs(share - inclusion) <= 4.5 * np.sqrt(inclusion * (1 - inclusion) / len(leaves))
+    assert not np.isin(leaves, [2, *ASKS[context][1]]).any()
+    assert (np.diff(np.sort(leaves, axis=1), axis=1) > 0).all()
+
+
+def test_groups_of_one_context_are_independent(policy: Generative, drawn: tuple) -> None:
+    """The first items of neighbouring groups: as often equal as two independent draws are."""
+    first = drawn[0][0][:, 0].reshape(-1, 2)
+    p_I = np.exp(item_log_probs(policy.decoder, prompts_for(policy.decoder, [ASKS[0]]))[0])
+    joint = np.bincount(first[:, 0] * 8 + first[:, 1], minlength=64).astype(float)
+    law = np.outer(p_I, p_I).ravel()
+    assert chi_square_p(joint[law > 0], law[law > 0]) > 1e-4
+
+
+@pytest.mark.parametrize(("context", "slots"), [(0, 6), (1, 7), (2, 3)])
+def test_a_slate_of_everything_allowed_is_an_ordering_of_it(policy: Generative, context: int, slots: int) -> None:
+    prompts = prompts_for(policy.decoder, [ASKS[context]])
+    draw = beam_slates(policy.decoder, prompts, groups=40, slots=slots, rng=np.random.default_rng(0))
+    log_p_I = item_log_probs(policy.decoder, prompts)[0]
+    open_items = np.flatnonzero(np.isfinite(log_p_I))
+    assert (np.sort(draw.leaves[0], axis=1) == open_items).all()
+    log_prob = plackett_luce_log_prob(draw.item_log_prob[0])
+    assert np.isfinite(log_prob).all()
+    assert log_prob[:, -1] == pytest.approx(np.zeros(40), abs=1e-9)  # only one item is left
+    slates, law = slate_law(log_p_I, slots)
+    given = np.exp(plackett_luce_log_prob(log_p_I[slates]).sum(axis=1))
+    assert given.sum() == pytest.approx(1, abs=1e-9)
+    assert given == pytest.approx(law, rel=1e-6)
+
+
+def test_draws_depend_on_the_generator_alone(policy: Generative) -> None:
+    prompts = prompts_for(policy.decoder, ASKS)
+    torch.manual_seed(1)
+    one = beam_slates(policy.decoder, prompts, groups=4, slots=3, rng=np.random.default_rng(5))
+    torch.manual_seed(2)
+    np.random.seed(3)
+    two = beam_slates(policy.decoder, prompts, groups=4, slots=3, rng=np.random.default_rng(5))
+    other = beam_slates(policy.decoder, prompts, groups=4, slots=3, rng=np.random.default_rng(6))
+    assert np.array_equal(one.leaves, two.leaves)
+    assert np.array_equal(one.item_log_prob, two.item_log_prob)
+    assert not np.array_equal(one.leaves, other.leaves)
+
+
+# -- the policy ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_logged_probabilities_are_recomputed_by_the_policy_read_from_its_folder(policy: Generative, tmp_path: Path, slots: int) -> None:
+    contexts = contexts_for(ASKS, slots, n=120)  # more than one batch
+    said = policy.decide(contexts, np.random.default_rng(1))
+    policy.save(tmp_path)
+    back = Generative.load(tmp_path)
+    assert isinstance(back, Policy)
+    assert back.name == policy.name
+    assert said.frame["policy"].unique().to_list() == [back.name]
+    assert said.frame["trie_version"].unique().to_list() == [back.decoder.trie.version]
+    assert (said.slates.list.n_unique() == slots).all()
+    assert back.log_prob(contexts, said.slates) == pytest.approx(said.log_prob, abs=1e-5)
+    assert back.decide(contexts, np.random.default_rng(1)).frame.equals(said.frame)
+    law = back.item_log_prob(contexts)
+    rows = back.index.slate_rows(said.slates)
+    assert plackett_luce_log_prob(np.take_along_axis(law, rows, axis=1)) == pytest.approx(said.log_prob, abs=1e-5)
+
+
+def test_probabilities_of_all_slates_sum_to_one_through_the_policy(policy: Generative) -> None:
+    slates = pl.Series([list(slate) for slate in itertools.permutations(ITEMS, 3)])
+    for ask in ASKS:
+        log_prob = policy.log_prob(contexts_for([ask], 3, n=len(slates)), slates).sum(axis=1)
+        forbidden = slates.list.eval(pl.element().is_in([ITEMS[item] for item in [2, *ask[1]]])).list.any().to_numpy()
+        assert np.isneginf(log_prob[forbidden]).all()
+        assert np.exp(log_prob).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_slate_of_everything_has_the_probability_that_was_logged(policy: Generative) -> None:
+    """The mass left for the last slots is all rounding unless it is known that nothing lies outside the slate."""
+    for slots, ask in ((6, ASKS[0]), (7, ASKS[1]), (3, ASKS[2])):
+        cold = (ask[0], ask[1], 0.25)
+        contexts = contexts_for([cold], slots, n=50)
+        said = policy.decide(contexts, np.random.default_rng(1))
+        again = policy.log_prob(contexts, said.slates)
+        assert again[:, -1] == pytest.approx(np.zeros(50), abs=1e-9)
+        assert again == pytest.approx(said.log_prob, abs=1e-2)
+
+
+def test_fewer_allowed_items_than_slots_are_refused_by_name_with_a_way_out(policy: Generative) -> None:
+    contexts = contexts_for(ASKS, 4, n=2)
+    with pytest.raises(DataError, match=r"user 'u2.0' asks for 4 slots but only 3 items .* ask for fewer slots or exclude less"):
+        policy.decide(contexts, np.random.default_rng(0))
+
+
+def test_no_contexts_get_no_answers(policy: Generative) -> None:
+    nobody = contexts_for(ASKS, 3).take([])
+    said = policy.decide(nobody, np.random.default_rng(0))
+    assert len(said) == 0
+    assert policy.log_prob(nobody, said.slates).shape[0] == 0
+    assert policy.item_log_prob(nobody).shape == (0, 8)
+
+
+def test_the_name_changes_with_weights_codes_availability_and_items(policy: Generative) -> None:
+    book = policy.codebook
+    assert book is not None
+    other_model = new_model("tiny", 3, 4, seed=4)
+    others = [
+        policy.with_model(other_model),
+        replace(policy, codebook=replace(book, available=~FREE)),
+        replace(policy, codebook=replace(book, items=pl.Series(ITEMS[::-1]))),  # the same IDs stand for other items
+        replace(policy, codebook=replace(book, codes=np.array([*CODES[:-1].tolist(), [3, 3, 2]]))),
+    ]
+    names = {policy.name, *(other.name for other in others)}
+    assert len(names) == 5
+    assert replace(policy).name == policy.name

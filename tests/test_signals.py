@@ -1,0 +1,273 @@
+"""A declaration says one thing: in words, in TOML, and in its version."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from longplay.errors import ConfigError
+from longplay.lake.schema import ORIGINS
+from longplay.signals import Entry, Measure, Signal, active_days, days_with, discovery, enrolment, exposure, minutes, plays, returned, user_day
+
+NUMBER = st.one_of(st.integers(1, 400), st.floats(min_value=1e-6, max_value=1e9))
+
+
+@st.composite
+def signals(draw: st.DrawFn) -> Signal:
+    """Every entry x measure x threshold x origin that can be declared."""
+    of = st.sampled_from(("creator", "item"))
+    novel_for = draw(st.none() | st.integers(1, 365))
+    entry = draw(st.sampled_from((discovery(novel_for, draw(of)), exposure(draw(of)), user_day(), enrolment())))
+    measure = draw(st.sampled_from((active_days(), returned(), days_with(draw(of)), minutes(), plays(), minutes(draw(of)), plays(draw(of)))))
+    first = draw(st.integers(1 if measure.counts_days else 0, 365))
+    window = (first, draw(st.integers(first, 365)))
+    threshold = draw(st.none() | NUMBER)
+    if threshold is not None:
+        measure = measure >= threshold
+    assume(not (measure.counts_days and (threshold or 0) > window[1] - first + 1))
+    assume(measure.of is None or entry.of is not None)
+    assume(not (measure.of == "item" and entry.of == "creator"))
+    origin = draw(st.none() | st.lists(st.sampled_from(ORIGINS), min_size=1, max_size=4).map(tuple))
+    name = draw(st.sampled_from(("habit", "A", "z-1_", "b" * 64)))
+    return Signal(name, entry, measure, window, origin)
+
+
+def meaning(signal: Signal) -> tuple[object, ...]:
+    """What a signal means, defaults resolved: equal meanings must have equal versions, and only they."""
+    return (signal.entry, signal.measure.kind, signal.measure.of, signal.threshold, signal.window, frozenset(signal.origins))
+
+
+# -- the sentence ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("signal", "sentence"),
+    [
+        (
+            Signal("habit", discovery(28), days_with("creator") >= 3, (1, 28)),
+            "habit: of a user's discoveries of a creator (first touch in 28 days), the share where the user is active with that creator "
+            "on at least 3 days, organically, in days 1 to 28 after",
+        ),
+        (
+            Signal("back", enrolment(), returned(), (7, 7)),
+            "back: of users, from their enrolment (first exposure in a trial, else first event), "
+            "the share where the user is active again, organically, in day 7 after",
+        ),
+        (
+            Signal("back", user_day(), returned() >= 2, (1, 7), origin=ORIGINS),
+            "back: of the days on which a user is active, the share where the user is active again on at least 2 days in days 1 to 7 after",
+        ),
+        (
+            Signal("taste", exposure("item"), minutes("creator"), (0, 3), origin=("autoplay", "organic")),
+            "taste: of the slots that show a user some item, the mean number of minutes with that creator, "
+            "by autoplay or organically, in days 0 to 3 after",
+        ),
+        (
+            Signal("keep", discovery(None, "item"), plays() >= 1.5, (1, 28)),
+            "keep: of a user's discoveries of an item (first touch in the log), the share with at least 1.5 plays in days 1 to 28 after",
+        ),
+        (
+            Signal("days", user_day(), active_days() >= 1, (1, 28)),
+            "days: of the days on which a user is active, the share where the user is active on at least 1 day, organically, in days 1 to 28 after",
+        ),
+    ],
+)
+def test_a_signal_prints_as_the_sentence_it_means(signal: Signal, sentence: str) -> None:
+    assert str(signal) == sentence
+    assert signal.version in signal._repr_html_()
+    assert sentence.split(": ", 1)[1] in signal._repr_html_()
+
+
+@given(signals(), st.sampled_from((1e-9, 1.0, 1e3)), st.none() | st.lists(st.sampled_from(ORIGINS), min_size=1, max_size=3).map(tuple))
+@settings(max_examples=80)
+def test_signals_that_print_alike_mean_alike(one: Signal, nudge: float, origin: tuple[str, ...] | None) -> None:
+    threshold = one.threshold
+    assume(threshold is None or threshold + nudge <= one.days or not one.measure.counts_days)
+    nudged = one if threshold is None else replace(one, measure=replace(one.measure, threshold=threshold + nudge))
+    for other in (nudged, replace(one, origin=origin)):
+        assert (str(other) == str(one)) == (meaning(other) == meaning(one))
+
+
+# -- TOML and version --------------------------------------------------------------------------------
+
+
+@given(signals())
+@settings(max_examples=100)
+def test_every_declaration_survives_toml(signal: Signal) -> None:
+    text = signal.to_toml()
+    back = Signal.from_toml(text)
+    assert back == signal
+    assert hash(back) == hash(signal)
+    assert (back.version, back.label, str(back)) == (signal.version, signal.label, str(signal))
+    assert Signal.from_mapping(signal.name, tomllib.loads(text)["signals"][signal.name]) == signal
+
+
+@given(signals(), signals(), st.data())
+@settings(max_examples=100)
+def test_the_version_changes_when_and_only_when_the_definition_does(one: Signal, other: Signal, data: st.DataObject) -> None:
+    assert replace(one, name="another").version == one.version
+    assert replace(one, origin=tuple(data.draw(st.permutations(one.origins)))).version == one.version
+    for changed in (other, replace(one, origin=other.origin)):
+        assert (changed.version == one.version) == (meaning(changed) == meaning(one))
+
+
+def test_a_default_written_out_is_the_same_version() -> None:
+    for measure, origins in ((days_with("creator"), ("organic",)), (minutes(), ORIGINS), (plays("item"), ORIGINS[::-1])):
+        entry = discovery(of="item")
+        assert Signal("s", entry, measure).version == Signal("s", entry, measure, (1, 28), origins).version
+    assert Signal("s", user_day(), returned()).version == Signal("s", user_day(), returned() >= 1).version
+
+
+def test_a_whole_and_a_decimal_threshold_are_one_definition() -> None:
+    whole = Signal.from_toml('[signals.s]\nentry = "user_day"\nmeasure = { kind = "minutes", threshold = 3 }\n')
+    decimal = Signal("s", user_day(), minutes() >= 3.0)
+    assert whole == decimal
+    assert whole.version == decimal.version == Signal("s", user_day(), minutes() >= cast(Any, np.int64(3))).version
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Signal("habit", discovery(27), days_with("creator") >= 3, (1, 28)),
+        Signal("habit", discovery(None), days_with("creator") >= 3, (1, 28)),
+        Signal("habit", discovery(28, "item"), days_with("creator") >= 3, (1, 28)),
+        Signal("habit", exposure(), days_with("creator") >= 3, (1, 28)),
+        Signal("habit", discovery(28), days_with("creator") >= 4, (1, 28)),
+        Signal("habit", discovery(28), days_with("creator"), (1, 28)),
+        Signal("habit", discovery(28), active_days() >= 3, (1, 28)),
+        Signal("habit", discovery(28), days_with("creator") >= 3, (2, 28)),
+        Signal("habit", discovery(28), days_with("creator") >= 3, (1, 27)),
+        Signal("habit", discovery(28), days_with("creator") >= 3, (1, 28), origin=ORIGINS),
+    ],
+)
+def test_every_part_of_a_definition_is_in_its_version(changed: Signal) -> None:
+    habit = Signal("habit", discovery(28), days_with("creator") >= 3, (1, 28))
+    assert changed.version != habit.version
+    assert changed != habit
+
+
+def test_the_version_of_a_definition_does_not_drift_between_releases() -> None:
+    """Stored beliefs, rewards and cards name versions: a change here orphans all of them."""
+    assert Signal("habit", discovery(28), days_with("creator") >= 3, (1, 28)).version == "bc08241b"
+
+
+def test_signals_are_keys_of_a_dictionary_however_their_parts_were_given() -> None:
+    table = {"entry": "user_day", "measure": "minutes", "window": [0, 7], "origin": ["organic", "autoplay", "organic"]}
+    from_lists = Signal.from_mapping("s", table)
+    plain = Signal("s", user_day(), minutes(), (0, 7), ("autoplay", "organic"))
+    assert {from_lists: 1.0}[plain] == 1.0
+
+
+def test_a_short_form_of_entry_and_measure_is_read() -> None:
+    assert Signal.from_mapping("s", {"entry": "user_day", "measure": "returned"}) == Signal("s", user_day(), returned(), (1, 28))
+
+
+# -- what cannot be meant ------------------------------------------------------------------------------
+
+
+def declare(**table: Any) -> Callable[[], Signal]:
+    return lambda: Signal.from_mapping("s", {"entry": "user_day", "measure": "minutes", **table})
+
+
+HABIT = Signal("s", discovery(), days_with("creator"))
+IMPOSSIBLE: list[tuple[Callable[[], object], str, str, str]] = [
+    (lambda: Entry(cast(Any, "birth")), "kind", "'birth'", "discovery, exposure, user_day, enrolment"),
+    (lambda: Measure(cast(Any, "joy")), "kind", "'joy'", "active_days, returned, days_with, minutes, plays"),
+    (lambda: discovery(of=cast(Any, "album")), "of", "'album'", "creator, item"),
+    (lambda: Entry("exposure"), "of", "None", "creator, item"),
+    (lambda: Entry("user_day", "item"), "of", "'item'", "discovery and exposure"),
+    (lambda: Entry("exposure", "item", 28), "novel_for", "28", "only for a discovery"),
+    (lambda: discovery(0), "novel_for", "0", "1 to 365"),
+    (lambda: discovery(366), "novel_for", "366", "1 to 365"),
+    (lambda: discovery(cast(Any, 2.5)), "novel_for", "2.5", "whole days"),
+    (lambda: discovery(cast(Any, "28")), "novel_for", "'28'", "whole days"),
+    (lambda: discovery(True), "novel_for", "True", "whole days"),
+    (lambda: Measure("days_with"), "of", "None", "creator, item"),
+    (lambda: Measure("returned", "creator"), "of", "'creator'", "days_with"),
+    (lambda: Measure("active_days", "item"), "of", "'item'", "days_with"),
+    (lambda: minutes() >= 0, "threshold", "0", "positive"),
+    (lambda: minutes() >= float("nan"), "threshold", "nan", "positive"),
+    (lambda: minutes() >= float("inf"), "threshold", "inf", "positive"),
+    (lambda: minutes() >= cast(Any, "3"), "threshold", "'3'", "positive number"),
+    (lambda: Measure("plays", None, True), "threshold", "True", "positive number"),
+    (lambda: (minutes() >= 2) >= 4, "threshold", "4", "threshold 2 already"),
+    (lambda: Signal("1st", user_day(), minutes()), "name", "'1st'", "a letter"),
+    (lambda: Signal("", user_day(), minutes()), "name", "''", "a letter"),
+    (lambda: Signal(cast(Any, 7), user_day(), minutes()), "name", "7", "a letter"),
+    (lambda: replace(HABIT, window=cast(Any, (1,))), "window", "(1,)", "two whole days"),
+    (lambda: replace(HABIT, window=cast(Any, (1.0, 2.0))), "window", "(1.0, 2.0)", "two whole days"),
+    (lambda: replace(HABIT, window=(True, 7)), "window", "(True, 7)", "two whole days"),
+    (lambda: replace(HABIT, window=cast(Any, 28)), "window", "28", "two whole days"),
+    (lambda: replace(HABIT, window=(7, 1)), "window", "(7, 1)", "0 <= first <= last <= 365"),
+    (lambda: replace(HABIT, window=(1, 366)), "window", "(1, 366)", "365"),
+    (lambda: replace(HABIT, window=(-1, 3)), "window", "(-1, 3)", "0 <= first"),
+    (lambda: replace(HABIT, window=(0, 7)), "window", "(0, 7)", "day 1"),
+    (lambda: Signal("s", discovery(), days_with("creator") >= 4, (1, 3)), "threshold", "4", "at most 3"),
+    (lambda: Signal("s", user_day(), minutes("item")), "of", "'item'", "discovery() or exposure()"),
+    (lambda: Signal("s", discovery(of="creator"), plays("item")), "of", "'item'", "'creator'"),
+    (lambda: replace(HABIT, origin=()), "origin", "()", "organic, recommended, autoplay"),
+    (lambda: replace(HABIT, origin=("radio",)), "origin", "'radio'", "organic, recommended, autoplay"),
+    (declare(origin="organic"), "origin", "'organic'", "a list of some of"),
+    (declare(origin=["organic", 3]), "origin", "3", "organic, recommended, autoplay"),
+    (declare(origin=[["organic"]]), "origin", "['organic']", "organic, recommended, autoplay"),
+    (declare(window="28"), "window", "'28'", "two whole days"),
+    (declare(window=28), "window", "28", "two whole days"),
+    (declare(window=[1, 28.0]), "window", "[1, 28.0]", "two whole days"),
+    (declare(entry=3), "signals.s.entry", "3", "a table"),
+    (declare(measure={"kind": "minutes", "threshold": "3"}), "threshold", "'3'", "positive number"),
+    (declare(entry={"kind": "discovery", "of": "item", "novel_for": "28"}), "novel_for", "'28'", "whole days"),
+    (lambda: Signal.from_mapping("s", cast(Any, 3)), "signals.s", "3", "a table"),
+    (lambda: Signal.from_toml("signals = 3"), "signals", "3", "exactly one table"),
+    (lambda: Signal.from_toml(""), "signals", "0 tables", "exactly one table"),
+    (lambda: Signal.from_toml(HABIT.to_toml() + replace(HABIT, name="t").to_toml()), "signals", "2 tables", "exactly one table"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "value", "expected"), IMPOSSIBLE, ids=[f"{key}={value}-{n}" for n, (_, key, value, _) in enumerate(IMPOSSIBLE)]
+)
+def test_an_impossible_declaration_names_key_value_and_what_was_expected(make: Callable[[], object], key: str, value: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        make()
+    message = str(refused.value)
+    assert key in message
+    assert value in message
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [
+        ({"entry": "user_day", "measure": "minutes", "windw": [1, 28]}, "signals.s.windw"),
+        ({"entry": {"kind": "discovery", "novelfor": 28}, "measure": "minutes"}, "signals.s.entry.novelfor"),
+        ({"entry": "user_day", "measure": {"kind": "minutes", "atleast": 3}}, "signals.s.measure.atleast"),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_its_path_and_the_keys_there_are(table: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{path}: unknown key; expected some of .*"):
+        Signal.from_mapping("s", table)
+
+
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [
+        ({"measure": "minutes"}, "signals.s.entry"),
+        ({"entry": "user_day"}, "signals.s.measure"),
+        ({"entry": {}, "measure": "minutes"}, "signals.s.entry.kind"),
+    ],
+)
+def test_a_missing_key_is_an_error_with_its_path(table: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{path}: missing"):
+        Signal.from_mapping("s", table)
+
+
+def test_text_that_is_no_toml_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not TOML"):
+        Signal.from_toml("[signals.s\n")
