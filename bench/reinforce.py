@@ -89,7 +89,11 @@ def main() -> None:
         ("reinforced less reward-weighted", difference(rows, "reinforced", "reward-weighted"), "none: reported either way"),
         ("reward-weighted less start", difference(rows, "reward-weighted", "start"), "none: reported either way"),
         ("KL to the start per slot, nats", clustered_mean([row["kl"] for row in rows]), "above 0"),
-        ("believed less true value, reinforced", clustered_mean([row["reinforced, believed"] - row["reinforced"] for row in rows]), "none: over-optimism"),
+        (
+            "believed less true value, reinforced",
+            clustered_mean([row["reinforced, believed"] - row["reinforced"] for row in rows]),
+            "none: over-optimism",
+        ),
     ]
     answer = []
     for claim, estimate, bar in claims:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,7 @@ def test_what_is_allowed_is_what_a_loop_over_the_catalogue_finds(given_: tuple[N
 # -- vectors -------------------------------------------------------------------------------------
 
 
-def small_lake(titles: list[str | None], plays: list[tuple[int, int]]) -> Lake:
+def small_lake(titles: Sequence[str | None], plays: list[tuple[int, int]]) -> Lake:
     """Items i0.. with these titles; (user, item) plays, one per minute."""
     lake = Lake.memory()
     items = pl.DataFrame(

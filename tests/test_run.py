@@ -118,7 +118,7 @@ def test_sigkill_at_every_stage_then_a_new_start_gives_equal_results(clean: Path
     file.write_text(TINY)
     folder = tmp_path / "run"
     # what shows that a stage is under way; the two that learn are killed after they saved their state
-    signs = {stage: "*.partial" for stage in SIMULATED}
+    signs = dict.fromkeys(SIMULATED, "*.partial")
     signs |= {"train": "*.partial/checkpoint.safetensors", "reinforce": "*.partial/reinforce.safetensors"}
     for stage in SIMULATED:
         assert kill_at(file, folder, stage, signs[stage]), f"{stage} could not be caught in the act"
@@ -165,7 +165,7 @@ def test_the_run_learns_where_the_figures_are_small_and_honest(clean: Path) -> N
         ("users = 240", "users = 0", "simulate.users: 0 given"),
         ("users = 240", "users = '150'", "simulate.users: '150' given"),
         ("habit = 1.0", "habti = 1.0", "did you mean 'habit'?"),
-        ("window = [1, 20]", "window = [1, 2]", "can never be reached"),
+        ("window = [1, 20]", "window = [1, 2]", "expected at most 2, the days of the window"),
         ("evaluate_until = 2026-02-12", "evaluate_until = 2026-02-01", "must come before"),
         ("[simulate]", "[ingest]\npath = 'x'\n[simulate]", "exactly one of [ingest]"),
         ("exclude = \"creator\"", "exclude = \"all\"", "train.exclude"),

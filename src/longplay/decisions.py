@@ -118,7 +118,7 @@ class Decisions:
         """Decisions on `contexts`: `slates` a list series of item ids, `log_prob[N, S]` natural logs."""
         if log_prob.ndim != 2 or not len(contexts) == len(slates) == len(log_prob):
             raise DataError(
-                f"Decisions.of: {len(contexts)} contexts, {len(slates)} slates and log_prob of shape {log_prob.shape}; expected one row for each context"
+                f"Decisions.of: {len(contexts)} contexts, {len(slates)} slates and log_prob of shape {log_prob.shape}; expected a row per context"
             )
         flat = pl.from_arrow(
             pa.ListArray.from_arrays(pa.array(np.arange(len(log_prob) + 1) * log_prob.shape[1], pa.int32()), pa.array(log_prob.ravel()))
@@ -201,7 +201,7 @@ class ItemIndex:
 
     def rows(self, ids: pl.Series) -> NDArray[np.int64]:
         """Row number of each id, -1 where it is not in the catalogue."""
-        found = pc.index_in(ids.cast(pl.String).to_arrow(), value_set=self._lookup)
+        found = pc.index_in(ids.cast(pl.String).to_arrow(), value_set=self._lookup)  # pyright: ignore[reportAttributeAccessIssue]
         return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
     def ragged_rows(self, lists: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

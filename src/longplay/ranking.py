@@ -154,6 +154,6 @@ def exposure_metrics(
     played = pl.DataFrame({"item_id": list(plays), "plays": list(plays.values())}, schema={"item_id": pl.String, "plays": pl.Int64})
     counts = first.to_frame().join(played, on="item_id", how="left")["plays"].fill_null(0)
     return {
-        f"coverage@{k}": first.unique().is_in(known.implode()).sum() / max(len(known), 1),
+        f"coverage@{k}": int(first.unique().is_in(known.implode()).sum()) / max(len(known), 1),
         f"cold-start share@{k}": int((counts < cold).sum()) / max(len(counts), 1),
     }

@@ -67,6 +67,7 @@ def reward_weighted(
     kl: float = 0.3,
     lr: float = 1e-3,
     contexts: int = 32,
+    group: int = 8,
     slots: int | None = None,
     pool: int = 5_000,
     limit: int = 20_000,
@@ -75,12 +76,13 @@ def reward_weighted(
 ) -> P:
     """`policy` trained on with weights exp(reward / lambda) on logged discoveries (arXiv 2603.10279).
 
-    The same reward (the cautious value of showing, here of what was logged), the same contexts per
-    step and the same trade-off as `reinforce`: lambda = kl x the start's mean reward, so that both
-    aim at logged choices (or the start) x exp(reward / lambda). Arguments as in `reinforce`.
+    The same reward (the cautious value of showing, here of what was logged), the same trade-off and as
+    many completions per step as `reinforce`: lambda = kl x the start's mean reward, so that both aim at logged
+    choices (or the start) x exp(reward / lambda), and `contexts` x `group` visits per step, with up to
+    `TARGETS` discoveries each. Arguments as in `reinforce`.
     """
     slots = policy.slate if slots is None else slots
-    check_ranges("reward_weighted", steps=steps, kl=kl, lr=lr, contexts=contexts, slots=slots, pool=pool, limit=limit)
+    check_ranges("reward_weighted", steps=steps, kl=kl, lr=lr, contexts=contexts, group=group, slots=slots, pool=pool, limit=limit)
     moments = contexts_from_log(lake, slots=slots, history=policy.history, exclude=policy.exclude, limit=pool, seed=seed)
     scale = max(kl, 1e-6) * mean_reward(policy, reward, early, lake, enough_left(moments, policy, slots), seed)
     visits = visits_from_log(policy, lake, limit=limit, seed=seed)
@@ -90,7 +92,7 @@ def reward_weighted(
     tuned = Decoder(copy.deepcopy(policy.decoder.model), policy.decoder.trie)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
-        rows = rng.choice(len(visits.contexts), size=min(contexts, len(visits.contexts)), replace=False)
+        rows = rng.choice(len(visits.contexts), size=min(contexts * group, len(visits.contexts)), replace=False)
         return _loss(tuned, policy, visits, weight, rows, rng)
 
     curve = descend(tuned, loss_of, None, steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint)

@@ -59,8 +59,8 @@ def reinforce(
         policy: a fitted `Generative`; it is left as it is. reward: objectives and caution.
         early: one early reward, or one per signal. lake: the past; contexts come from its visits.
         kl: weight of the divergence from the start, in units of the start's mean reward per slot. The
-            optimum is start x exp(reward / (kl x mean reward)); with kl = 1 that is, to first order,
-            start x reward: the law of discoveries that become habits where the start is the law of discoveries.
+            optimum is start x exp(reward / (kl x mean reward)). Where beliefs are noisy, or the reward says
+            nothing of the chance of an entry (`association`), more is better: on the retail log 4.
         lr: AdamW's rate; 0 changes nothing. contexts, group: per step. slots: default the policy's slate.
         exclude: what contexts forbid, default as in the policy's training (`Generative.exclude`).
         pool: at most this many logged moments are drawn from.

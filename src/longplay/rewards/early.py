@@ -58,6 +58,11 @@ class EarlyReward(Protocol):
         """The value of showing each slot, [N, S]."""
         ...
 
+    @property
+    def association(self) -> bool:
+        """True where `value` is an association, not an effect: nothing is known of what was shown."""
+        ...
+
 
 class Standing(Protocol):
     """What a model believes of every item at one moment. Row -1 stands for an unknown item: the prior."""

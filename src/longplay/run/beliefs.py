@@ -19,6 +19,7 @@ MODELS: dict[str, type] = {"progressive": ProgressiveReward, "auto_surrogate": A
 
 
 def outcomes(work: Work) -> dict[str, Any]:
+    """Every declared signal over the whole log, and what was known of it when training ends."""
     lake, signals = lake_of(work), work.config.declared()
     result = {}
     for done, (name, signal) in enumerate(signals.items()):
@@ -50,6 +51,7 @@ def _rate(outcomes: Outcomes) -> dict[str, Any] | None:
 
 
 def objectives_of(config: RunConfig) -> dict[str, Signal]:
+    """The signals that pay, in the order of the file."""
     signals = config.declared()
     return {name: signals[name] for name in config.reward.objectives}
 
@@ -61,11 +63,13 @@ def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
 
 
 def reward_of(config: RunConfig) -> Reward:
+    """The configuration's reward."""
     signals = config.declared()
     return Reward({signals[name]: weight for name, weight in config.reward.objectives.items()}, caution=config.reward.caution)
 
 
 def reward(work: Work) -> dict[str, Any]:
+    """Early rewards fitted on what is mature, judged on what matured later, and their calibration."""
     lake, past, config = lake_of(work), past_of(work), work.config
     age, result = config.reward.age, {}
     objectives = objectives_of(config)
@@ -105,6 +109,8 @@ def reward(work: Work) -> dict[str, Any]:
 def _extremes(early: EarlyReward, past: Lake, known: Outcomes, n: int = 8) -> list[dict[str, Any]]:
     """The items (or creators) believed in most and least among those with at least 30 entries."""
     counts = known.keys.value_counts(name="entries").rename({known.keys.name: "key"}).filter(pl.col("entries") >= 30).sort("key")
+    if known.signal.entry.of == "item":  # what is never recommended (fees, vouchers) is not worth a look
+        counts = counts.filter(pl.col("key").is_in(past.items.filter(pl.col("available"))["item_id"].implode()))
     if counts.is_empty():
         return []
     belief = early.items(counts["key"])

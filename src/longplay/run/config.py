@@ -92,6 +92,7 @@ class Reinforce(Table):
 
     steps: Annotated[int, Field(ge=0)] = 150
     kl: Annotated[float, Field(ge=0)] = 0.3
+    weighted_kl: Annotated[float, Field(ge=0)] | None = None  # of reward-weighted training; default the same
     lr: Annotated[float, Field(ge=0)] = 1e-3
     contexts: Positive = 32
     group: Annotated[int, Field(ge=2)] = 8

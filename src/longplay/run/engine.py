@@ -37,13 +37,16 @@ class Ui(Protocol):
 class Silent:
     """Says nothing: for tests and notebooks."""
 
-    def progress(self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None) -> None: ...
+    def progress(self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+        """Nothing."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Nothing around it."""
         yield
 
-    def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None: ...
+    def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)

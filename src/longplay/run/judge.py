@@ -37,6 +37,7 @@ def _policies(work: Work, past: Lake) -> dict[str, Any]:
 
 
 def evaluate(work: Work) -> dict[str, Any]:
+    """Rank the future, ask the world for true values where it is simulated, and say what cannot be estimated."""
     torch.set_num_threads(work.config.run.threads)
     config, lake, past = work.config, lake_of(work), past_of(work)
     policies = _policies(work, past)
@@ -82,7 +83,7 @@ def evaluate(work: Work) -> dict[str, Any]:
         "users": future.contexts.frame["user_id"].n_unique(),
         "discoveries": future.relevant.height,
         "habits": habits,
-        "new_to_catalogue": float(unknown.mean() or 0.0),
+        "new_to_catalogue": int(unknown.sum()) / len(unknown),
         "ranking": rows,
         "differences": differences,
     }

@@ -19,7 +19,7 @@ from longplay.run.log import past_of
 
 
 def codes(work: Work) -> dict[str, Any]:
-
+    """Semantic IDs for the catalogue as of the cut, and the fullest shelves of it."""
     past, table = past_of(work), work.config.codes
     items = past.items
     vectors = item_vectors(past, ItemIndex(items["item_id"]), seed=work.config.run.seed)
@@ -54,6 +54,7 @@ def _start(work: Work):
 
 
 def train(work: Work) -> dict[str, Any]:
+    """Next-item training on the past."""
     torch.set_num_threads(work.config.run.threads)
     policy = _start(work).train(past_of(work), progress=work.bar("training"), checkpoint=work.folder / "checkpoint.safetensors")
     policy.save(work.folder / "policy")
@@ -68,19 +69,27 @@ def train(work: Work) -> dict[str, Any]:
 
 
 def reinforce_and_weight(work: Work) -> dict[str, Any]:
-
+    """Reinforcement from the trained start, and reward-weighted training beside it."""
     torch.set_num_threads(work.config.run.threads)
     config, past = work.config, past_of(work)
     table, reward, early = config.reinforce, reward_of(config), early_of(work, past)
     start = Generative.load(work.places["train"] / "policy")
-    shared = {"steps": table.steps, "seed": config.run.seed, "kl": table.kl, "lr": table.lr, "contexts": table.contexts, "slots": table.slots}
+    shared = {
+        "steps": table.steps,
+        "seed": config.run.seed,
+        "lr": table.lr,
+        "contexts": table.contexts,
+        "group": table.group,
+        "slots": table.slots,
+    }
     tuned = reinforce(
-        start, reward, early, past, **shared, group=table.group,
+        start, reward, early, past, **shared, kl=table.kl,
         progress=work.bar("reinforcing"), checkpoint=work.folder / "reinforce.safetensors",
     )  # fmt: skip
     tuned.save(work.folder / "tuned")
+    weighted_kl = table.kl if table.weighted_kl is None else table.weighted_kl
     weighted = reward_weighted(
-        start, reward, early, past, **shared,
+        start, reward, early, past, **shared, kl=weighted_kl,
         progress=work.bar("reward-weighted training"), checkpoint=work.folder / "weighted.safetensors",
     )  # fmt: skip
     weighted.save(work.folder / "weighted")
@@ -92,6 +101,7 @@ def reinforce_and_weight(work: Work) -> dict[str, Any]:
         "objectives": {signal.label: weight for signal, weight in reward.objectives.items()},
         "caution": reward.caution,
         "kl_weight": table.kl,
+        "weighted_kl": weighted_kl,
         "curve": list(tuned.curve),
         "weighted": {"policy": weighted.name, "curve": list(weighted.curve)},
     }

@@ -19,6 +19,7 @@ _DAY = timedelta(days=1)
 
 
 def lake_of(work: Work) -> Lake:
+    """The run's whole log."""
     return Lake.open(work.places["simulate" if work.config.simulate else "ingest"] / "lake")
 
 
@@ -28,6 +29,7 @@ def past_of(work: Work) -> Lake:
 
 
 def source_path(config: RunConfig, base: Path) -> Path:
+    """Where the configuration's log lies."""
     if config.ingest is None:
         raise ConfigError("ingest: this run has no [ingest] table")
     path = base / config.ingest.path
@@ -37,6 +39,7 @@ def source_path(config: RunConfig, base: Path) -> Path:
 
 
 def ingest(work: Work) -> dict[str, Any]:
+    """Read the log through its adapter into a lake on disk."""
     table = work.config.ingest
     assert table is not None  # the stage is only there with the table
     path = source_path(work.config, work.base)
@@ -81,6 +84,7 @@ def ingest(work: Work) -> dict[str, Any]:
 
 
 def simulate(work: Work) -> dict[str, Any]:
+    """Simulate a service and write its log to a lake on disk."""
     world, lake = world_of(work)
     table = work.config.simulate
     assert table is not None  # world_of has said so
@@ -90,7 +94,8 @@ def simulate(work: Work) -> dict[str, Any]:
         "source": {"format": "simulated world", "name": f"seed {work.config.run.seed}", "rows": on_disk.events.height},
         "rejected": {},
         "notes": [
-            f"a simulated service: {table.users:,} users, {table.items:,} items, {table.days} days, seed {work.config.run.seed}; its long-term truth is known",
+            f"a simulated service: {table.users:,} users, {table.items:,} items, {table.days} days, seed {work.config.run.seed}; "
+            "its long-term truth is known",
             f"slates of {table.slate} by a popular policy with {table.explore:.0%} exploration, every propensity logged",
         ],
         "has_origin": True,

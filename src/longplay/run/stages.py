@@ -35,6 +35,7 @@ def run_stages(
 
 
 def report(work: Work) -> dict[str, Any]:
+    """One self-contained page from the figures of all stages."""
     from longplay.report import render
 
     page = render(work.config.run.name, dict(work.results))
@@ -92,6 +93,10 @@ def _outcomes_line(result: dict[str, Any]) -> str:
     return "; ".join(f"{one['label']} {one['mature']:,} of {one['entries']:,} mature" for one in result.values())
 
 
+def _codes_line(result: dict[str, Any]) -> str:
+    return f"{result['items']:,} items, {result['levels']} levels of {result['width']} codes"
+
+
 def _train_line(result: dict[str, Any]) -> str:
     return f"{result['policy']}: {result['parameters']:,} parameters, loss {result['curve'][-1]['loss']:.3f} nats per item"
 
@@ -115,7 +120,7 @@ STAGES = (
     Stage("simulate", 1, (), _of("simulate"), simulate, _log_line),
     Stage("outcomes", 1, _LOG, _of("signals", "split"), _from("beliefs", "outcomes"), _outcomes_line),
     Stage("reward", 1, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
-    Stage("codes", 1, _LOG, _of("split", "codes"), _from("learn", "codes"), lambda r: f"{r['items']:,} items, {r['levels']} levels of {r['width']} codes"),
+    Stage("codes", 1, _LOG, _of("split", "codes"), _from("learn", "codes"), _codes_line),
     Stage("train", 1, (*_LOG, "codes"), _of("split", "train"), _from("learn", "train"), _train_line, resumes=True),
     Stage(
         "reinforce", 1, (*_LOG, "train"), _of("signals", "split", "reward", "reinforce", "train"),

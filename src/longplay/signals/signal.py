@@ -137,7 +137,7 @@ class Signal:
         if self.measure.counts_days and threshold is not None and threshold > days:
             raise ConfigError(f"{where}: threshold={threshold:g} given, expected at most {days}, the days of the window {self.window}")
         if self.measure.of is not None and self.entry.of is None:
-            raise ConfigError(f"{where}: measure of={self.measure.of!r} given, but {self.entry.kind} is about a user; expected discovery() or exposure()")
+            raise ConfigError(f"{where}: measure of={self.measure.of!r} given, but {self.entry.kind} has none; expected discovery() or exposure()")
         if self.entry.of == "creator" and self.measure.of == "item":
             raise ConfigError(f"{where}: measure of='item' given, expected 'creator', which the entry is about; or enter by item")
         if self.origin is not None:
