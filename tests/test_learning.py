@@ -396,17 +396,25 @@ def test_a_stopped_run_goes_on_to_the_same_weights(policy: Generative, lake: Lak
     assert same_weights(run(checkpoint=file), whole)  # finished: nothing is left to do
 
 
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    save_checkpoint(tmp_path / "one", module, optimizer, {"step": 1, "seed": 3})
+    with pytest.raises(ConfigError, match=r"seed=3, this run has 4; delete it"):
+        load_checkpoint(tmp_path / "one", module, optimizer, {"seed": 4})
+
+
 def test_a_checkpoint_brings_back_weights_optimizer_and_notes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
-    assert load_checkpoint(tmp_path / "none", module, optimizer) is None
+    assert load_checkpoint(tmp_path / "none", module, optimizer, {}) is None
     module(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     save_checkpoint(tmp_path / "one", module, optimizer, {"step": 1, "curve": [{"loss": 0.1 + 0.2}]})
     other = torch.nn.Linear(3, 2)
     fresh = torch.optim.AdamW(other.parameters(), lr=0.1)
-    assert load_checkpoint(tmp_path / "one", other, fresh) == {"step": 1, "curve": [{"loss": 0.1 + 0.2}]}
+    assert load_checkpoint(tmp_path / "one", other, fresh, {"step": 1}) == {"step": 1, "curve": [{"loss": 0.1 + 0.2}]}
     for each, its in ((module, optimizer), (other, fresh)):
         its.zero_grad()
         each(torch.full((1, 3), 2.0)).square().sum().backward()

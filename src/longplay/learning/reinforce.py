@@ -84,7 +84,8 @@ def reinforce(
     start = policy.decoder
     tuned = Decoder(copy.deepcopy(start.model), start.trie)
     optimizer = torch.optim.AdamW(tuned.model.parameters(), lr=lr, weight_decay=0.0, betas=(0.9, 0.99))
-    notes = load_checkpoint(checkpoint, tuned.model, optimizer) if checkpoint else None
+    made_by = {"start": policy.name, "reward": reward.version, "steps": steps, "seed": seed, "kl": kl, "lr": lr, "contexts": contexts, "group": group}
+    notes = load_checkpoint(checkpoint, tuned.model, optimizer, made_by) if checkpoint else None
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     unit: float = notes["unit"] if notes else mean_reward(policy, reward, early, lake, moments, seed)
     tuned.model.eval()  # no dropout anywhere: what is drawn and what is trained are the same law
@@ -114,7 +115,7 @@ def reinforce(
         }
         curve.append(figures)
         if checkpoint and ((step + 1) % SAVE_EVERY == 0 or step + 1 == steps):
-            save_checkpoint(checkpoint, tuned.model, optimizer, {"step": step + 1, "curve": curve, "unit": unit})
+            save_checkpoint(checkpoint, tuned.model, optimizer, made_by | {"step": step + 1, "curve": curve, "unit": unit})
         if progress:
             progress(step + 1, steps, figures)
     return replace(policy.with_model(tuned.model), curve=tuple(curve))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from longplay.errors import ConfigError
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, notes: dict[str, Any]) -> None:
@@ -24,13 +27,20 @@ def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     os.replace(partial, path)
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Restore what `save_checkpoint` wrote and return its notes; null where there is no file."""
+def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, made_by: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Restore what `save_checkpoint` wrote and return its notes; null where there is no file.
+
+    Raises:
+        ConfigError: the file's notes differ from `made_by`: it is another run's.
+    """
     if not path.exists():
         return None
     with safe_open(path, framework="pt") as file:
         notes = json.loads((file.metadata() or {})["notes"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    for name, value in made_by.items():
+        if notes.get(name) != value:
+            raise ConfigError(f"checkpoint {path}: it was made with {name}={notes.get(name)}, this run has {value}; delete it or give another file")
     with torch.no_grad():
         for name, value in module.named_parameters():
             value.copy_(tensors[f"model.{name}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from longplay.codes.trie import Allowed
 from longplay.decisions import Contexts, ItemIndex
@@ -74,6 +75,8 @@ def train_next_items(
 ) -> list[dict[str, float]]:
     """Maximise the constrained log-probability of the next item; changes `decoder.model` in place.
 
+    The weights kept are those of the least held-out loss.
+
     Each step takes `batch` windows of up to `history` + 1 items that end at a random event of the log.
 
     Returns one row per `SAVE_EVERY` steps: step, loss, held_out (mean negative log-probability per item, nats).
@@ -122,10 +125,13 @@ def descend(
     """AdamW on `loss_of_step`, whose generator depends on (seed, step) alone: a resumed run is the same run.
 
     The rate warms up over 5% of the steps and falls to a tenth by a cosine; gradients are clipped at norm 1.
+    With `held_out` the weights at the end are those of its least value: a small log is overfitted soon.
     """
-    model = decoder.model
+    model, best = decoder.model, copy.deepcopy(decoder.model)
+    both = nn.ModuleDict({"now": model, "best": best})
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    notes = load_checkpoint(checkpoint, model, optimizer) if checkpoint else None
+    made_by = {"steps": steps, "lr": lr, "seed": seed}
+    notes = load_checkpoint(checkpoint, both, optimizer, made_by) if checkpoint else None
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     running: list[float] = []
     for step in range(notes["step"] if notes else 0, steps):
@@ -144,10 +150,14 @@ def descend(
             if held_out:
                 with torch.no_grad():
                     row["held_out"] = held_out()
+                if row["held_out"] <= min((past["held_out"] for past in curve), default=float("inf")):
+                    best.load_state_dict(model.state_dict())
             curve.append(row)
             running = []
             if checkpoint:
-                save_checkpoint(checkpoint, model, optimizer, {"step": step + 1, "curve": curve})
+                save_checkpoint(checkpoint, both, optimizer, made_by | {"step": step + 1, "curve": curve})
+    if held_out and curve:
+        model.load_state_dict(best.state_dict())
     return curve
 
 
