@@ -593,3 +593,17 @@ def test_base_rates_of_the_retail_log_are_those_counted_independently() -> None:
     back = Signal("back", enrolment(), returned(), (1, 90)).outcomes(lake)
     assert int(back.mature.sum()) == 3_370
     assert back.base_rate().value == pytest.approx(0.455, abs=5e-4)
+
+
+def test_a_bulk_loaded_log_is_seen_through_known_at_and_explained_without_it() -> None:
+    day = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    loaded = datetime(2026, 6, 1, tzinfo=UTC)
+    rows = {"event_id": ["a", "b"], "user_id": ["u", "u"], "kind": ["play", "play"], "time": [day, day + timedelta(days=1)]}
+    events = pl.DataFrame(rows).with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")), ingested_at=pl.lit(loaded).cast(pl.Datetime("us", "UTC")))
+    lake = Lake.memory()
+    lake.append("bulk", events=events, watermark=day + timedelta(days=9))
+    signal = Signal("again", entry=user_day(), measure=returned(), window=(1, 3))
+    assert signal.outcomes(lake).frame["value"].to_list() == [1.0, 0.0]
+    assert len(signal.outcomes(lake.before(day + timedelta(days=5), known_at=loaded))) == 2
+    with pytest.raises(DataError, match="none had arrived by then"):
+        signal.outcomes(lake, day + timedelta(days=5))

@@ -16,10 +16,13 @@ from longplay.belief import Belief
 from longplay.decisions import Contexts
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.lake import Lake
+from longplay.policies.simple import Popular
 from longplay.rewards import AutoSurrogate, DayTwo, MaturedOnly, ProgressiveReward, Reward, compare
+from longplay.rewards import early as early_module
 from longplay.rewards.reward import combine
-from longplay.rewards.showing import worth
+from longplay.rewards.showing import fit_showing, worth
 from longplay.signals import Signal, active_days, days_with, discovery, exposure, user_day
+from longplay.world import World
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 US = pl.Datetime("us", "UTC")
@@ -367,3 +370,22 @@ def test_comparison_ranks_models_by_what_they_know(lake):
     assert again["loss"][1] == pytest.approx(loss["progressive"])
     with pytest.raises(NotEstimable, match="none of"):
         compare({}, train, later.where(~later.mature), age=3)
+
+
+def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = World(users=300, items=60, seed=5).run(Popular(slate=5), days=64)
+    habit = Signal("habit", entry=discovery(novel_for=28), measure=days_with("creator") >= 2, window=(1, 14))
+    outcomes = habit.outcomes(lake)
+    certain = outcomes.where(~outcomes.frame["truncated"])
+    assert 0 < len(certain) < len(outcomes)
+    few = ProgressiveReward(habit).fit(lake, outcomes)  # fewer than 1,000 mature ones would remain: all are used
+    ids = lake.items["creator_id"].unique().sort()
+    assert int(certain.mature.sum()) < early_module.LEAST_CERTAIN
+    assert np.array_equal(few.items(ids).mean, ProgressiveReward(habit).fit(None, outcomes).items(ids).mean)
+    monkeypatch.setattr(early_module, "LEAST_CERTAIN", 1)
+    model = ProgressiveReward(habit).fit(lake, outcomes)
+    assert np.array_equal(model.items(ids).mean, ProgressiveReward(habit).fit(None, certain).items(ids).mean)
+    assert not np.array_equal(model.items(ids).mean, few.items(ids).mean)
+    whole = fit_showing(habit, lake, outcomes)  # without these labels P(entry | shown) would be far too low
+    assert model.showing is not None
+    assert np.array_equal(model.showing.rate_logit_I, whole.rate_logit_I)

@@ -128,9 +128,7 @@ def _judge(model: EarlyReward, seen: Outcomes, judged: Outcomes, age: int) -> _J
     belief, prior = standing.items(realised["key"]), model.observe(seen.where(np.zeros(len(seen), dtype=bool))).items(realised["key"])
     noise_I = np.sqrt(np.maximum(belief.spread**2 - belief.std**2, 0.0) / realised["n"].to_numpy())
     single = standing.belief(judged, age)
-    return _Judged(
-        belief.mean, belief.std, noise_I, realised["value"].to_numpy(), prior.mean, prior.std, single.mean, single.spread, judged.value
-    )
+    return _Judged(belief.mean, belief.std, noise_I, realised["value"].to_numpy(), prior.mean, prior.std, single.mean, single.spread, judged.value)
 
 
 def _score(name: str, mean_N: Array, outcome_N: Array, alone_N: Array, users: NDArray[np.object_], test: Outcomes) -> dict[str, object]:

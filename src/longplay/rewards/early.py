@@ -108,7 +108,7 @@ class Early(ABC):
     def fit(self, lake: Lake | None, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Self:
         """The fitted model: prior from the mature entries, items' posteriors from all (immature ones by their prefix).
 
-        Left-truncated entries are left out (see `certain_entries`).
+        Left-truncated entries teach nothing of outcomes (see `certain_entries`); that a slot led to one still counts.
 
         Args:
             lake: where the showing model is fitted, as of `outcomes.as_of`; null: beliefs only, no `value`.
@@ -118,15 +118,15 @@ class Early(ABC):
             NotEstimable: no entry is mature yet. ConfigError: outcomes of another signal.
         """
         self._check(outcomes)
-        outcomes = certain_entries(outcomes)
-        usable_N = outcomes.mature & outcomes.keys.is_not_null().to_numpy()
+        certain = certain_entries(outcomes)
+        usable_N = certain.mature & certain.keys.is_not_null().to_numpy()
         if not usable_N.any():
             raise NotEstimable(
                 f"{self.name}: none of {len(outcomes):,} entries of {self.signal.label} is mature at {outcomes.as_of:%Y-%m-%d}, so there is "
                 f"no past to learn from; wait until {self.signal.window[1] + 1} days after the first entries, or shorten the window"
             )
         showing = None if lake is None else fit_showing(self.signal, lake, outcomes, decisions)
-        return replace(self, standing=self._learn(outcomes.where(usable_N)), showing=showing).observe(outcomes)
+        return replace(self, standing=self._learn(certain.where(usable_N)), showing=showing).observe(certain)
 
     def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
         """The model with item posteriors from these outcomes alone, each entry seen for min(days observed, age) days.

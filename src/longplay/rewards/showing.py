@@ -335,5 +335,3 @@ def user_buckets(user_ids: pl.Series, buckets: int, seed: int = 0) -> dict[str, 
     """Bucket 0..buckets-1 of every distinct user by a keyed hash: the same in every process and library version."""
     key = str(seed).encode()
     return {user: int.from_bytes(hashlib.blake2b(user.encode(), digest_size=8, key=key).digest(), "big") % buckets for user in user_ids.unique()}
-
-

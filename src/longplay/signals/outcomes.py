@@ -196,20 +196,20 @@ class Shown:
 
 def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None) -> Outcomes:
     """See `Signal.outcomes`."""
-    as_of = lake.watermark if as_of is None else as_of
+    given, as_of = as_of, lake.watermark if as_of is None else as_of
     if as_of.tzinfo is None:
         raise DataError(f"{signal.name}: as_of={as_of.isoformat()} has no time zone; give UTC")
     if as_of > lake.watermark:
         raise DataError(
             f"{signal.name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark {lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
         )
-    view = lake.before(as_of)
+    view = lake if given is None else lake.before(given)  # without as_of the view keeps its own bounds, known_at too
     with view.connect(threads=None) as con:
         create_engaged(con)
         _create_creators(con)
         _create_entries(con, signal)
         if con.execute("select count(*) from entries").fetchone() == (0,):
-            _explain_no_entries(con, signal)
+            _explain_no_entries(con, signal, lake, as_of)
         hits = _hits(con, signal)
         frame = con.sql("select * exclude (row) from entries order by row").pl()
         creators = con.sql("select * from creators order by item_id").pl()
@@ -305,8 +305,15 @@ def _hits(con: duckdb.DuckDBPyConnection, signal: Signal) -> pl.DataFrame:
     ).pl()
 
 
-def _explain_no_entries(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
+def _explain_no_entries(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, as_of: datetime) -> None:
     """Say why there is nothing to measure, where a reason can be known."""
+    if con.execute("select count(*) from events").fetchone() == (0,):
+        late = lake.before(as_of, known_at=datetime.max.replace(tzinfo=UTC)).events.height
+        if late:
+            raise DataError(
+                f"{signal.name}: {late:,} events happened before {as_of:%Y-%m-%d %H:%M} but none had arrived by then (ingested_at); "
+                "leave ingested_at out if the log was loaded in bulk, or give signal.outcomes(lake.before(t, known_at=later))"
+            )
     kind, of = signal.entry.kind, signal.entry.of
     if kind == "exposure" and con.execute("select count(*) from decisions").fetchone() == (0,):
         raise DataError(f"{signal.name}: the log has no decisions, so there are no exposures; enter by discovery() or user_day()")
