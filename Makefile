@@ -14,12 +14,12 @@ demo: $(STAMP)  ## from nothing to a report on a small simulated service
 	$(BIN)/longplay demo
 
 test: $(STAMP)  ## what must hold, in under 6 minutes
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 # -- the rest --------------------------------------------------------------------------------------
 
 test-all: $(STAMP)  ## also what is slow
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(STAMP)  ## style, types, layers
 	$(BIN)/ruff check src tests bench

@@ -101,7 +101,7 @@ def main() -> None:
         print(f"{claim}: {estimate.value:.5f} [{low:.5f}, {high:.5f}] over {seeds} seeds")
         answer.append({
             "claim": f"small simulated service, true value of showing: {claim}", "value": estimate.value, "low": low, "high": high,
-            "bar": bar, "ok": bool(low > 0 or bar.startswith("none")), "seeds": seeds, "command": command,
+            "bar": bar, "ok": bool(low > 0 or bar.startswith("none")), "seeds": seeds, "command": command, "readme": True,
         })  # fmt: skip
     if given.json:
         given.json.write_text(json.dumps(answer, indent=1))

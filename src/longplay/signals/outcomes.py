@@ -129,7 +129,7 @@ class Outcomes:
         one day of the slot; a slot without entry is a true 0 once it is mature. Every slot matures
         when an entry made at the end of that day would have, whether or not there was one: otherwise
         recent slots would keep their zeros and lose their positives. A creator shown in several
-        slots counts for each of them.
+        slots counts for each of them; where the shown item's creator is not known, neither is the value: null.
 
         Raises:
             DataError: the signal's entries are about users, so no slot owns them.
@@ -154,7 +154,9 @@ class Outcomes:
         entered = pl.col("entry_time").is_not_null() & (pl.col("entry_time") < pl.col("time") + ENTRY_HORIZON)
         last_day = (pl.col("time") + ENTRY_HORIZON).dt.truncate("1d")
         joined = joined.with_columns(entered=entered, matures_at=last_day + pl.duration(days=self.signal.window[1] + 1)).with_columns(
-            value=pl.when(pl.col("matures_at") <= self.as_of).then(pl.when("entered").then(pl.col("value")).otherwise(0.0))
+            value=pl.when((pl.col("matures_at") <= self.as_of) & pl.col(key).is_not_null()).then(
+                pl.when("entered").then(pl.col("value")).otherwise(0.0)
+            )
         )
         columns = ["decision_id", "slot", "context_id", "user_id", "item_id", "creator_id", "time", "log_prob", "entered", "value", "matures_at"]
         return Shown(self.signal, joined.sort("row").select(*columns), self.as_of)
@@ -308,10 +310,11 @@ def _hits(con: duckdb.DuckDBPyConnection, signal: Signal) -> pl.DataFrame:
 def _explain_no_entries(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, as_of: datetime) -> None:
     """Say why there is nothing to measure, where a reason can be known."""
     if con.execute("select count(*) from events").fetchone() == (0,):
-        late = lake.before(as_of, known_at=datetime.max.replace(tzinfo=UTC)).events.height
-        if late:
+        late = lake.before(as_of, known_at=datetime.max.replace(tzinfo=UTC)).events
+        arrived = late["ingested_at"].min()
+        if isinstance(arrived, datetime) and arrived > lake.watermark:  # everything came after the log had ended: a bulk load
             raise DataError(
-                f"{signal.name}: {late:,} events happened before {as_of:%Y-%m-%d %H:%M} but none had arrived by then (ingested_at); "
+                f"{signal.name}: {late.height:,} events happened before {as_of:%Y-%m-%d %H:%M} but none had arrived by then (ingested_at); "
                 "leave ingested_at out if the log was loaded in bulk, or give signal.outcomes(lake.before(t, known_at=later))"
             )
     kind, of = signal.entry.kind, signal.entry.of
