@@ -18,6 +18,7 @@ import torch
 import longplay as lp
 from longplay.decisions import contexts_at
 from longplay.estimate import Estimate, clustered_mean
+from longplay.learning.reinforce import enough_left
 
 HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 28))
 
@@ -31,11 +32,11 @@ class Size:
     days: int = 84
     train_steps: int = 400
     steps: int = 100
-    judged_users: int = 500
+    judged_users: int = 2_000
 
 
 FULL = Size()
-SMALL = Size(users=1_000, items=300, days=70, train_steps=250, steps=40, judged_users=300)
+SHORT = Size(train_steps=150, steps=30)  # the same world with less training: what `make test` can afford
 QUICK = Size(users=150, items=60, days=40, train_steps=20, steps=3, judged_users=50)
 
 
@@ -54,6 +55,7 @@ def one_seed(seed: int, size: Size, *, lr: float = 1e-3, kl: float = 0.3, weight
     chosen = np.sort(np.random.default_rng(seed).choice(len(alive), min(size.judged_users, len(alive)), replace=False))
     moments = pl.DataFrame({"user_id": alive.gather(chosen)}).with_columns(time=pl.lit(world.now))
     contexts = contexts_at(lake, moments, slots=5, history=start.history, exclude="creator")
+    contexts = enough_left(contexts, start, 5)
     figures: dict[str, float] = {}
     for name, policy in policies.items():
         slates = policy.decide(contexts, np.random.default_rng([seed, 1])).slates

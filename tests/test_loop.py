@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,7 +29,7 @@ def bench():
 
 
 def test_over_five_seeds_the_start_beats_popular_and_reinforcement_beats_the_start(bench) -> None:
-    rows = [bench.one_seed(seed, bench.SMALL, weighted=False) for seed in range(1, 6)]
+    rows = [bench.one_seed(seed, bench.SHORT, weighted=False) for seed in range(1, 6)]
     low, _ = bench.difference(rows, "reinforced", "start").interval()
     assert low > 0, rows
     low, _ = bench.difference(rows, "start", "popular").interval()
@@ -45,14 +43,3 @@ def test_a_learning_rate_of_zero_fails_that(bench) -> None:
     low, _ = bench.difference(rows, "reinforced", "start").interval()
     assert not low > 0
     assert max(abs(row["kl"]) for row in rows) < 1e-5
-
-
-@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "bench").glob("*.py") if path.stem != "draw"))
-def test_every_bench_runs_quickly_and_writes_rows(script: str, tmp_path: Path) -> None:
-    file = tmp_path / "rows.json"
-    result = subprocess.run([sys.executable, str(ROOT / "bench" / f"{script}.py"), "--quick", "--json", str(file)], capture_output=True, text=True)
-    if result.returncode and "is not there" in result.stderr:
-        pytest.skip(result.stderr.strip())
-    assert result.returncode == 0, result.stderr
-    for row in json.loads(file.read_text()):
-        assert {"claim", "value", "low", "high", "bar", "ok", "seeds", "command"} <= set(row)

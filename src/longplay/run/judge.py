@@ -12,6 +12,7 @@ from longplay.decisions import contexts_at
 from longplay.estimate import clustered_mean
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
+from longplay.learning.reinforce import enough_left
 from longplay.policies.generative import Generative
 from longplay.policies.simple import Popular
 from longplay.ranking import Ranker, exposure_metrics, paired_difference, rank_metrics, top_items
@@ -101,6 +102,7 @@ def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> dict[s
     users = alive.gather(np.sort(np.random.default_rng([config.run.seed, 11]).choice(len(alive), n, replace=False)))
     moments = pl.DataFrame({"user_id": users}).with_columns(time=pl.lit(world.now))
     contexts = contexts_at(lake, moments, slots=config.reinforce.slots, history=policies["start"].history, exclude=config.train.exclude)
+    contexts = enough_left(contexts, policies["start"], config.reinforce.slots)
     value_U = {}
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("true values", done, len(policies))
@@ -113,7 +115,7 @@ def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> dict[s
         for ours, base in PAIRS
     ]
     return {
-        "users": n,
+        "users": len(contexts),
         "policies": [{"policy": name, **plain(clustered_mean(value, estimand=what))} for name, value in value_U.items()],
         "differences": differences,
     }
