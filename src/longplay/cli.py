@@ -132,6 +132,7 @@ class _RichUi:
     def __init__(self) -> None:
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._waiting: TaskID | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -141,12 +142,16 @@ class _RichUi:
         )  # fmt: skip
         with Progress(*columns, console=console, transient=True, disable=not sys.stdout.isatty()) as bars:
             self._bars, self._tasks = bars, {}
+            self._waiting = bars.add_task("", total=None, figures="")  # until the stage can say how far it is
             yield
         self._bars = None
 
     def progress(self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
         if self._bars is None:
             return
+        if self._waiting is not None:
+            self._bars.remove_task(self._waiting)
+            self._waiting = None
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=total, figures="")
         shown = ", ".join(f"{name} {value:.4g}" for name, value in (figures or {}).items() if name != "step")

@@ -104,7 +104,8 @@ def training(results: Results) -> Section:
         [
             ("objectives", ", ".join(f"{weight:g} × {name}" for name, weight in (tuned.get("objectives") or {}).items())),
             ("caution (std subtracted)", number(tuned.get("caution"))),
-            ("KL weight", number(tuned.get("kl_weight"))),
+            ("KL weight, reinforced", number(tuned.get("kl_weight"))),
+            ("KL weight, reward-weighted", number(tuned.get("weighted_kl", tuned.get("kl_weight")))),
         ]
         if tuned
         else []

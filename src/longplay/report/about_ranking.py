@@ -102,7 +102,7 @@ def truth(results: Results) -> Section | None:
         swatches=POLICY_COLOURS,
     )
     text = (
-        f"{number(found.get('users'))} users alive at the end of the log, one slate each. The intervals cover the draw of "
+        f"{number(found.get('users'))} users who were there when training ended, one slate each. The intervals cover the draw of "
         "users, not another training seed or another world."
     )
     return Section("truth", title, tuple(answer), (Heading("", text), plot, table, _differences(differences, "Paired differences on the same users")))
