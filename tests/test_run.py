@@ -189,6 +189,14 @@ def test_an_absent_file_and_an_absent_log_are_usage_errors(tmp_path: Path) -> No
 
 
 def test_an_evaluation_that_cannot_mature_is_refused_with_the_last_day_that_can(tmp_path: Path) -> None:
-    text = TINY.replace("2026-02-12", "2026-03-05").replace("steps = 110", "steps = 1").replace("steps = 24", "steps = 0")
-    with pytest.raises(DataError, match="immature"):
-        run_stages(parse_config(text, "tiny"), base=tmp_path, folder=tmp_path, until="evaluate")
+    text = TINY.replace("2026-02-12", "2026-03-05")
+    with pytest.raises(DataError, match="immature at 2026-03-12; end the evaluation by 2026-02-"):  # before anything is trained
+        run_stages(parse_config(text, "tiny"), base=tmp_path, folder=tmp_path, until="outcomes")
+
+
+def test_moving_the_end_of_the_evaluation_trains_nothing_again(clean: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(clean, folder)
+    ui = Watching()
+    run_stages(parse_config(TINY.replace("2026-02-12", "2026-02-13"), "tiny"), base=folder, folder=folder, ui=ui)
+    assert ui.ran == ["outcomes", "reward", "evaluate", "report"]

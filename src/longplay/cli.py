@@ -26,25 +26,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
     help="""The reward platform for recommenders that are language models.
 
-From a log of what people did to a recommender reinforced on what matters weeks later:
-signals declared as code, early beliefs about outcomes that have not matured, a generative
-(semantic-ID) recommender, reinforcement, ranking on the future, one report.
+From a log of what people did to a recommender reinforced on what matters weeks later: signals declared as code, early beliefs about outcomes that have not matured, a generative (semantic-ID) recommender, reinforcement, ranking on the future, one report.
 
-[bold]Start here[/bold]
+  longplay demo           a small simulated service, from nothing to a report
 
-  longplay demo                   a small simulated service, from nothing to a report
-  longplay init                   write a commented run.toml for a log of your own
-  longplay run run.toml           every stage the data supports, then report.html
+  longplay init           write a commented run.toml for a log of your own
 
-[bold]One stage[/bold]
+  longplay run run.toml   every stage the data supports, then report.html
 
-  longplay train run.toml         the stages up to training; finished ones are skipped
-  longplay train --help           what that stage does
-
-A run can be stopped at any moment: start it again and it goes on. Exit codes: 0 done,
-1 the data says no, 2 usage.""",
+A run can be stopped at any moment: the same command goes on. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. Exit codes: 0 done, 1 the data says no, 2 usage.""",  # noqa: E501
 )
 console = Console(stderr=False, highlight=False)
 
@@ -64,7 +57,7 @@ HELP = {
 }
 
 
-@app.command()
+@app.command(rich_help_panel="Start here")
 def run(file: RunFile, folder: Folder = None) -> None:
     """Run every stage that the data supports, and write the report.
 
@@ -73,14 +66,14 @@ def run(file: RunFile, folder: Folder = None) -> None:
     _guarded(lambda: _run(load_config(file), file.parent, folder, None))
 
 
-@app.command()
+@app.command(rich_help_panel="Start here")
 def demo(folder: Annotated[Path, typer.Option("--folder", help="Where results go.")] = Path("runs/demo")) -> None:
     """From nothing to a report on a small simulated service, in a few minutes."""
     text = resources.files("longplay.run").joinpath("demo.toml").read_text()
     _guarded(lambda: _run(parse_config(text, "demo.toml"), Path.cwd(), folder, None))
 
 
-@app.command()
+@app.command(rich_help_panel="Start here")
 def init(file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("run.toml")) -> None:
     """Write a commented run.toml for a log of your own; an existing file is left alone."""
 
@@ -97,7 +90,9 @@ def _verb(name: str) -> None:
     def command(file: RunFile, folder: Folder = None) -> None:
         _guarded(lambda: _run(load_config(file), file.parent, folder, name))
 
-    app.command(name=name, help=f"{HELP[name]}\n\nRuns the stages before it too, where they are not finished.")(command)
+    app.command(
+        name=name, rich_help_panel="One stage, in their order", help=f"{HELP[name]}\n\nRuns the stages before it too, where they are not finished."
+    )(command)
 
 
 for _stage in STAGES:
@@ -119,7 +114,7 @@ def _guarded(action: Callable[[], None]) -> None:
         action()
     except LongplayError as error:
         kind = "usage" if isinstance(error, ConfigError) else "the data says no"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]{kind}[/bold red] {escape(str(error))}")
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]{kind}:[/bold red] {escape(str(error))}")
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command goes on from here")

@@ -14,6 +14,7 @@ from longplay.run.config import RunConfig, midnight
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of
 from longplay.signals import Outcomes, Signal
+from longplay.signals.future import matured_entries
 
 MODELS: dict[str, type] = {"progressive": ProgressiveReward, "auto_surrogate": AutoSurrogate, "day_two": DayTwo, "matured_only": MaturedOnly}
 
@@ -26,6 +27,8 @@ def outcomes(work: Work) -> dict[str, Any]:
         work.ui.progress("signals", done, len(signals))
         outcomes = signal.outcomes(lake)
         known = signal.outcomes(past_of(work))
+        if name in work.config.reward.objectives and signal.entry.kind == "discovery":  # better refused now than after training
+            matured_entries(outcomes, midnight(work.config.split.train_until), midnight(work.config.split.evaluate_until))
         outcomes.frame.write_parquet(work.folder / f"{name}.parquet")
         result[name] = {
             "label": signal.label,

@@ -44,11 +44,12 @@ def report(work: Work) -> dict[str, Any]:
 
 
 def _of(*tables: str):
-    """Depends on these tables of the configuration, and on the seed."""
+    """Depends on these tables of the configuration ("table" or "table.key"), and on the seed."""
 
     def depends(config: RunConfig, base: Path) -> Any:
         whole = config.model_dump(mode="json")
-        return {table: whole[table] for table in tables} | {"seed": config.run.seed}
+        parts = {path: whole[path.split(".")[0]] for path in tables}
+        return {path: part[path.split(".")[1]] if "." in path else part for path, part in parts.items()} | {"seed": config.run.seed}
 
     return depends
 
@@ -118,12 +119,12 @@ _LOG = ("ingest", "simulate")
 STAGES = (
     Stage("ingest", 1, (), _ingest_depends, ingest, _log_line),
     Stage("simulate", 1, (), _of("simulate"), simulate, _log_line),
-    Stage("outcomes", 1, _LOG, _of("signals", "split"), _from("beliefs", "outcomes"), _outcomes_line),
+    Stage("outcomes", 1, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
     Stage("reward", 1, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
-    Stage("codes", 1, _LOG, _of("split", "codes"), _from("learn", "codes"), _codes_line),
-    Stage("train", 1, (*_LOG, "codes"), _of("split", "train"), _from("learn", "train"), _train_line, resumes=True),
+    Stage("codes", 1, _LOG, _of("split.train_until", "codes"), _from("learn", "codes"), _codes_line),
+    Stage("train", 1, (*_LOG, "codes"), _of("split.train_until", "train"), _from("learn", "train"), _train_line, resumes=True),
     Stage(
-        "reinforce", 1, (*_LOG, "train"), _of("signals", "split", "reward", "reinforce", "train"),
+        "reinforce", 1, (*_LOG, "train"), _of("signals", "split.train_until", "reward", "reinforce", "train"),
         _from("learn", "reinforce_and_weight"), _reinforce_line, resumes=True,
     ),
     Stage(

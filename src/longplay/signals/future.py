@@ -35,19 +35,7 @@ def future_of(
     Raises:
         DataError: the signal is not about discoveries, or some discovery in the period is immature.
     """
-    signal = outcomes.signal
-    if signal.entry.kind != "discovery":
-        raise DataError(f"{signal.name}: ranking needs a signal entered by discovery, not by {signal.entry.kind}")
-    entries = outcomes.entered(start, end)
-    immature = int((~entries.mature).sum())
-    if immature:
-        last = outcomes.frame.filter(pl.col("value").is_not_null())["time"].max()
-        raise DataError(
-            f"{signal.name}: {immature:,} of {len(entries):,} entries before {end:%Y-%m-%d} are immature at {outcomes.as_of:%Y-%m-%d}; "
-            f"end the evaluation by {last + timedelta(days=1):%Y-%m-%d}"
-            if isinstance(last, datetime)
-            else f"{signal.name}: no entry is mature; wait, or shorten the window"
-        )
+    entries = matured_entries(outcomes, start, end)
     contexts = contexts_from_log(lake, slots=slots, history=history, start=start, end=end, exclude=exclude, limit=limit, seed=seed)
     day = pl.col("time").dt.date().alias("day")
     visits = contexts.frame.select("user_id", day).with_row_index("row")
@@ -61,3 +49,21 @@ def future_of(
         pl.col("new").cast(pl.Int64).alias("row"), "item_id", "habit"
     )
     return Future(contexts.take(rows.to_numpy()), renumbered)
+
+
+def matured_entries(outcomes: Outcomes, start: datetime, end: datetime) -> Outcomes:
+    """The discoveries in [start, end), all of them mature; raises what `future_of` raises."""
+    signal = outcomes.signal
+    if signal.entry.kind != "discovery":
+        raise DataError(f"{signal.name}: ranking needs a signal entered by discovery, not by {signal.entry.kind}")
+    entries = outcomes.entered(start, end)
+    immature = int((~entries.mature).sum())
+    if immature:
+        last = outcomes.frame.filter(pl.col("value").is_not_null())["time"].max()
+        raise DataError(
+            f"{signal.name}: {immature:,} of {len(entries):,} entries before {end:%Y-%m-%d} are immature at {outcomes.as_of:%Y-%m-%d}; "
+            f"end the evaluation by {last + timedelta(days=1):%Y-%m-%d}"
+            if isinstance(last, datetime)
+            else f"{signal.name}: no entry is mature; wait, or shorten the window"
+        )
+    return entries
