@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
+from killing import contents, kill_at_every_stage
 
-from longplay.run import run_stages
+from longplay.run import STAGES, run_stages
 from longplay.run.config import parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,3 +77,15 @@ def test_every_habit_that_judges_the_ranking_has_matured(run: Path) -> None:
     evaluate = result(run, "evaluate")
     assert evaluate["habits"] > 0
     assert {"popular", "start", "reward-weighted", "reinforced"} == {row["policy"] for row in evaluate["ranking"]}
+
+
+@pytest.mark.slow
+def test_the_whole_run_is_killed_at_every_stage_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    if not LOG.exists():
+        pytest.skip(f"the retail log is not at {LOG}; see README, 'Real data'")
+    stages = [stage.name for stage in STAGES if stage.name != "simulate"]
+    words = [sys.executable, "-m", "longplay", "run", str(ROOT / "examples/retail.toml"), "--folder"]
+    subprocess.run([*words, str(tmp_path / "clean")], check=True, capture_output=True)
+    kill_at_every_stage(ROOT / "examples/retail.toml", tmp_path / "killed", stages)
+    subprocess.run([*words, str(tmp_path / "killed")], check=True, capture_output=True)
+    assert contents(tmp_path / "killed", stages) == contents(tmp_path / "clean", stages)

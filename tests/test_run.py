@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
+from killing import contents, kill_at_every_stage
 
 from longplay.errors import ConfigError, DataError
 from longplay.run import STAGES, load_config, run_stages
@@ -78,21 +75,6 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, object]:
-    """Everything a run found out: results, weights, codes and the report, by stage; not timing, not the lake's file names."""
-    found: dict[str, object] = {}
-    for stage in SIMULATED:
-        (place,) = [path for path in (folder / stage).iterdir() if path.suffix != ".partial"]
-        found[f"{stage} key"] = place.name
-        for file in sorted(place.rglob("*")):
-            name = f"{stage}/{file.relative_to(place)}"
-            if file.suffix == ".safetensors":
-                found[name] = {key: value.tobytes() for key, value in load_file(file).items()}
-            elif file.is_file() and "lake" not in file.parts and file.name != "timing.json":
-                found[name] = file.read_bytes()
-    return found
-
-
 def test_a_second_run_skips_every_stage(clean: Path) -> None:
     ui = Watching()
     run_stages(parse_config(TINY, "tiny"), base=clean, folder=clean, ui=ui)
@@ -110,39 +92,16 @@ def test_a_changed_key_reruns_its_stage_and_what_follows_only(clean: Path, tmp_p
 
 def test_two_runs_are_bit_equal_with_one_thread(clean: Path, tmp_path: Path) -> None:
     run_stages(parse_config(TINY, "tiny"), base=tmp_path, folder=tmp_path)
-    assert contents(tmp_path) == contents(clean)
+    assert contents(tmp_path, SIMULATED) == contents(clean, SIMULATED)
 
 
 def test_sigkill_at_every_stage_then_a_new_start_gives_equal_results(clean: Path, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(TINY)
     folder = tmp_path / "run"
-    # what shows that a stage is under way; the two that learn are killed after they saved their state
-    signs = dict.fromkeys(SIMULATED, "*.partial")
-    signs |= {"train": "*.partial/checkpoint.safetensors", "reinforce": "*.partial/reinforce.safetensors"}
-    for stage in SIMULATED:
-        assert kill_at(file, folder, stage, signs[stage]), f"{stage} could not be caught in the act"
-        assert not [path for path in (folder / stage).iterdir() if path.suffix != ".partial"], f"{stage} had finished"
+    kill_at_every_stage(file, folder, SIMULATED)
     subprocess.run([sys.executable, "-m", "longplay", "run", str(file), "--folder", str(folder)], check=True, capture_output=True)
-    assert contents(folder) == contents(clean)
-
-
-def kill_at(file: Path, folder: Path, stage: str, sign: str, tries: int = 5) -> bool:
-    """Start the run and SIGKILL it once `sign` appears in the stage's folder; true if the stage was not finished by then."""
-    for _ in range(tries):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "longplay", "run", str(file), "--folder", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and not list((folder / stage).glob(sign)):
-            time.sleep(0.0005)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        if any(path.suffix != ".partial" for path in (folder / stage).iterdir()):  # it was too quick: undo the stage
-            shutil.rmtree(folder / stage)
-            continue
-        return True
-    return False
+    assert contents(folder, SIMULATED) == contents(clean, SIMULATED)
 
 
 def test_the_run_learns_where_the_figures_are_small_and_honest(clean: Path) -> None:

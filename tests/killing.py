@@ -1,0 +1,56 @@
+"""Killing runs in the act, and comparing what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+# the two that learn are killed after they saved their state, the others as soon as they are under way
+SIGNS = {"train": "*.partial/checkpoint.safetensors", "reinforce": "*.partial/reinforce.safetensors"}
+
+
+def contents(folder: Path, stages: list[str]) -> dict[str, object]:
+    """Everything a run found out: results, weights, codes and the report, by stage; not timing, not the lake's file names."""
+    found: dict[str, object] = {}
+    for stage in stages:
+        (place,) = [path for path in (folder / stage).iterdir() if path.suffix != ".partial"]
+        found[f"{stage} key"] = place.name
+        for file in sorted(place.rglob("*")):
+            name = f"{stage}/{file.relative_to(place)}"
+            if file.suffix == ".safetensors":
+                found[name] = {key: value.tobytes() for key, value in load_file(file).items()}
+            elif file.is_file() and "lake" not in file.parts and file.name != "timing.json":
+                found[name] = file.read_bytes()
+    return found
+
+
+def kill_at_every_stage(file: Path, folder: Path, stages: list[str]) -> None:
+    """SIGKILL the run of `file` once in every stage, each time starting it anew."""
+    for stage in stages:
+        assert kill_at(file, folder, stage, SIGNS.get(stage, "*.partial")), f"{stage} could not be caught in the act"
+        assert not [path for path in (folder / stage).iterdir() if path.suffix != ".partial"], f"{stage} had finished"
+
+
+def kill_at(file: Path, folder: Path, stage: str, sign: str, tries: int = 5) -> bool:
+    """Start the run and SIGKILL it once `sign` appears in the stage's folder; true if the stage was not finished by then."""
+    for _ in range(tries):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "longplay", "run", str(file), "--folder", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not list((folder / stage).glob(sign)):
+            time.sleep(0.0005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if any(path.suffix != ".partial" for path in (folder / stage).iterdir()):  # it was too quick: undo the stage
+            shutil.rmtree(folder / stage)
+            continue
+        return True
+    return False
