@@ -1,6 +1,6 @@
 # On a machine with Python 3.11, make and a package registry: `make demo` and `make test` do the rest.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
