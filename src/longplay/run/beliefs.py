@@ -79,7 +79,8 @@ def reward(work: Work) -> dict[str, Any]:
     total, done = len(objectives) * (2 * len(MODELS) + 1), 0
     for name, signal in objectives.items():
         known = signal.outcomes(past)
-        later = signal.outcomes(lake).entered(midnight(config.split.train_until), midnight(config.split.evaluate_until))
+        everything = signal.outcomes(lake)
+        later = everything.entered(midnight(config.split.train_until), midnight(config.split.evaluate_until))
         models = {}
         for label, model in MODELS.items():
             models[label] = model(signal).fit(past, known)
@@ -89,7 +90,6 @@ def reward(work: Work) -> dict[str, Any]:
         checked = {}
         for label, model in MODELS.items():
             try:
-                everything = signal.outcomes(lake)
                 checked[label] = calibration(model(signal), lake, everything, age, seed=config.run.seed).as_json()
             except NotEstimable as reason:
                 checked[label] = {"not_estimable": str(reason)}
