@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
+export POLARS_MAX_THREADS ?= 1
 
 .PHONY: demo test test-all check bench bench-run docs clean
 

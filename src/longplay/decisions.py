@@ -266,6 +266,12 @@ def contexts_from_log(
     return contexts_at(lake, moments, slots=slots, history=history, exclude=exclude, surface=surface)
 
 
+def first_engagements(lake: Lake) -> pl.DataFrame:
+    """When each user first engaged with each item: columns user_id, item_id, time; in no order."""
+    engaged = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    return engaged.group_by("user_id", "item_id").agg(pl.col("time").min())
+
+
 def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, exclude: str = "seen", surface: str = "home") -> Contexts:
     """Contexts at the given `moments` (columns user_id, time), each seeing only events before its time that had arrived by then.
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, contexts_from_log
+from longplay.decisions import Contexts, contexts_from_log, first_engagements
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
-from longplay.lake.schema import ENGAGED
 from longplay.learning.reinforce import Early, P, check_ranges, enough_left, mean_reward
 from longplay.policies.decoder import Decoder
 from longplay.policies.generative import Generative
@@ -44,8 +43,7 @@ def visits_from_log(policy: Generative, lake: Lake, *, limit: int, seed: int) ->
     """
     contexts = contexts_from_log(lake, slots=1, history=policy.history, exclude=policy.exclude, limit=limit, seed=seed)
     day = pl.col("time").dt.date().alias("day")
-    engaged = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
-    firsts = engaged.group_by("user_id", "item_id").agg(pl.col("time").min()).select("user_id", "item_id", day)
+    firsts = first_engagements(lake).select("user_id", "item_id", day)
     pairs = contexts.frame.select("user_id", day).with_row_index("row").join(firsts, on=["user_id", "day"]).sort("row", "item_id")
     row, leaf = pairs["row"].to_numpy().astype(np.int64), policy.index.rows(pairs["item_id"])
     allowed = Allowed.of(policy.decoder.trie, *policy.index.ragged_rows(contexts.frame["exclusions"]))

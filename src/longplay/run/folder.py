@@ -75,10 +75,6 @@ class RunFolder:
         """A finished stage's figures."""
         return json.loads((self.place(key) / "result.json").read_text())
 
-    def timing(self, key: StageKey) -> dict[str, float]:
-        """A finished stage's seconds and peak memory."""
-        return json.loads((self.place(key) / "timing.json").read_text())
-
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON through a temporary file, so that a reader never sees half of it."""

@@ -6,10 +6,9 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from longplay.decisions import contexts_from_log
+from longplay.decisions import contexts_from_log, first_engagements
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
-from longplay.lake.schema import ENGAGED
 from longplay.ranking import Future
 from longplay.signals.outcomes import Outcomes
 
@@ -39,8 +38,7 @@ def future_of(
     contexts = contexts_from_log(lake, slots=slots, history=history, start=start, end=end, exclude=exclude, limit=limit, seed=seed)
     day = pl.col("time").dt.date().alias("day")
     visits = contexts.frame.select("user_id", day).with_row_index("row")
-    engaged = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
-    firsts = engaged.group_by("user_id", "item_id").agg(pl.col("time").min()).filter(pl.col("time") < end).select("user_id", "item_id", day)
+    firsts = first_engagements(lake).filter(pl.col("time") < end).select("user_id", "item_id", day)
     habits = entries.frame.select("user_id", "item_id", day, pl.col("value").alias("habit"))
     relevant = visits.join(firsts, on=["user_id", "day"]).join(habits, on=["user_id", "item_id", "day"], how="left")
     relevant = relevant.select(pl.col("row").cast(pl.Int64), "item_id", pl.col("habit").fill_null(0.0)).sort("row", "item_id")
