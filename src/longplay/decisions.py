@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from longplay.chance import RowChance, keyed_bits, keyed_uniform, mix
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
@@ -185,6 +186,24 @@ class Adaptive(Protocol):
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Policy:
         """The next version, after the catalogue became `items` and `events` arrived since the last call."""
         ...
+
+
+HELD_OUT = 0.2  # share of users that no policy and no early reward learns from where slates were logged: off-policy estimates score them
+
+
+def held_out(user_ids: pl.Series) -> NDArray[np.bool_]:
+    """Which users are kept for off-policy estimates, shape [N]; a hash of the id alone, so it never changes."""
+    return keyed_uniform("longplay: held out", user_ids) < HELD_OUT
+
+
+def context_chance(contexts: Contexts, rng: np.random.Generator) -> RowChance:
+    """A stream of random numbers per context, decided by `rng`'s next number and the context's id alone.
+
+    So a policy's slate for a context does not depend on what else is in the batch; contexts with
+    equal ids get equal slates within one call.
+    """
+    bits = keyed_bits("longplay: context", contexts.frame["context_id"])
+    return RowChance(mix(bits ^ rng.integers(0, 2**64, dtype=np.uint64)))
 
 
 class ItemIndex:
