@@ -39,7 +39,7 @@ class Contexts:
     @classmethod
     def of(
         cls,
-        users: Sequence[str],
+        users: Sequence[str] | pl.Series,
         time: datetime | Sequence[datetime] | pl.Series,
         *,
         slots: int,
@@ -47,8 +47,11 @@ class Contexts:
         exclusions: Sequence[Sequence[str]] | pl.Series | None = None,
         surface: str = "home",
         temperature: float = 1.0,
+        ids: pl.Series | None = None,
     ) -> Self:
         """Contexts from plain columns: `users[N]`, one `time` or N, ragged item ids, `slots` >= 1 for all.
+
+        `ids` names them; without it a context is user@time#row.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
         >>> len(Contexts.of(["u1", "u2"], noon, slots=3))
@@ -60,7 +63,9 @@ class Contexts:
             raise DataError(f"Contexts.of: temperature={temperature} given, expected a positive number")
         n = len(users)
         when = pl.Series("time", time) if not isinstance(time, datetime) else pl.Series("time", [time]).new_from_index(0, n)
-        given = {"time": len(when), "history": n if history is None else len(history), "exclusions": n if exclusions is None else len(exclusions)}
+        given = {"time": len(when)} | {
+            name: n if values is None else len(values) for name, values in (("history", history), ("exclusions", exclusions), ("ids", ids))
+        }
         for name, length in given.items():
             if length != n:
                 raise DataError(f"Contexts.of: {n} users but {length} of {name}; expected one for each user")
@@ -72,7 +77,7 @@ class Contexts:
             "exclusions": pl.Series(nothing if exclusions is None else exclusions, dtype=pl.List(pl.String)),
         }
         frame = pl.DataFrame(columns).with_columns(
-            pl.format("{}@{}#{}", "user_id", pl.col("time").dt.epoch("us"), pl.int_range(pl.len())).alias("context_id"),
+            (pl.format("{}@{}#{}", "user_id", pl.col("time").dt.epoch("us"), pl.int_range(pl.len())) if ids is None else ids).alias("context_id"),
             pl.lit(surface).alias("surface"),
             pl.lit(slots, dtype=pl.Int32).alias("slots"),
             pl.lit(temperature).alias("temperature"),

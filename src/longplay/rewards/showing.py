@@ -184,7 +184,7 @@ def worth(gain_NS: Array, chance_NS: Array, mean_NS: Array, std_NS: Array, sprea
 
 
 def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Showing:
-    """The showing model as of `outcomes.as_of`: nothing later is looked at.
+    """The showing model as of `outcomes.as_of`: nothing later is looked at. Slots count on the surface that has the most.
 
     Item vectors come from one half of the users and the regression from the other half's slots; an item's
     entry rate comes, for each slot, from users of other folds: no slot sees its own label.
@@ -194,6 +194,7 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
     of = signal.entry.of
     if of is None or signal.entry.kind == "exposure" or frame.is_empty():
         return Showing(signal, association=of is not None and signal.entry.kind == "discovery")
+    frame = _main_surface(frame)
     index = LakeIndex(view, of)
     slots = outcomes.on(frame).frame.filter(pl.col("time") + ENTRY_HORIZON <= outcomes.as_of)  # later ones may still see an entry
     row_N = index.slots(slots.select(pl.concat_list("item_id"))["item_id"])
@@ -238,6 +239,12 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
     x_NF = features(row_N[use], slots["slot"].to_numpy()[use], taste_MR[moment_N], empty_M[moment_N], rate_logit_N[use], popularity_I, vector_IR)
     weights_F, intercept = _logistic(x_NF, entered_N[use])
     return replace(showing, weights_F=weights_F, intercept=intercept, range_2F=np.quantile(x_NF, [0.01, 0.99], axis=0))
+
+
+def _main_surface(decisions: pl.DataFrame) -> pl.DataFrame:
+    """The decisions on the surface with the most slots: a search result is entered far more often than a slot nobody asked for."""
+    slots = decisions.group_by("surface").agg(pl.col("slate").list.len().sum().alias("slots")).sort("slots", "surface", descending=[True, False])
+    return decisions.filter(pl.col("surface") == slots["surface"][0])
 
 
 def _logistic(x_NF: Array, entered_N: Array) -> tuple[Array, float]:

@@ -1,13 +1,22 @@
-"""The numbers a world runs on, each with its unit, default and allowed range."""
+"""The numbers a world runs on, each with its unit, default and allowed range; and the worlds that have a name."""
 
 from __future__ import annotations
 
+import difflib
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
 
 from longplay.errors import ConfigError
 
 
 def _number(default: float, low: float, high: float) -> float:
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def _whole(default: int, low: int, high: int) -> int:
     return field(default=default, metadata={"range": (low, high)})
 
 
@@ -22,51 +31,79 @@ class WorldConfig:
         creator_share: share of the variance of depth and appeal that a creator's items share.
         depth_spread, appeal_spread: standard deviations of log depth and of logit appeal.
         popularity_tail: Pareto exponent of creators' fame; smaller is heavier.
+        new_share: share of the items that are released while the world runs; new_days: within so many days.
+        loop: mean number of autoplay plays that follow a play; loop_spread: sd over items of its log.
         click: chance that a neutral item in first position is played by an average user with perfect match.
         position_decay: attention to slot s is 1 / (1 + position_decay * s).
+        novelty: odds by which the average user prefers unknown creators on a slate (log); novelty_spread: sd over users.
         activity: logit of the daily chance of a visit without any habit; activity_spread: its sd over users.
         season: half-width of the weekly swing of that logit.
+        absence: how much log(1 + days since the last visit) takes off that logit.
         habit_activity: how much log(1 + total habit) adds to that logit.
         habit_slots: creators a user can hold a habit with at a time.
         habit_half_life: days in which an unused habit halves.
         habit_gain: stock that a first play of median depth adds, at perfect match.
+        liking_spread: sd over (user, creator) pairs of the log of a play's worth that no taste explains.
         habit_limit: the stock at which plays add nothing more.
         habit_drive: organic plays per visit and unit of stock, before crowding.
         attention: total habit at which creators crowd each other out by half.
-        satiety: how much each recent organic day with a creator weakens what its next play adds.
+        satiety: how much each recent day with a creator weakens what its next play adds, and its appeal on a slate.
         satiety_half_life: days in which satiety halves.
-        discovery: chance that a visit finds a creator organically, without any exposure.
+        satisfaction: what one play of a slate, much deeper or shallower than usual, adds to or takes off satisfaction.
+        satisfaction_half_life: days in which satisfaction halves.
+        satisfaction_activity: how much full satisfaction adds to the logit of a visit.
+        satisfaction_churn: full satisfaction divides the hazard of leaving by exp of this.
+        lasting: share of what plays of slates leave behind (habit, satiety, satisfaction); 0: nothing recommended lasts.
+        search: chance that a visit searches for a creator not shown anywhere; shelf: that it looks at the new releases.
         churn: mean daily chance of leaving for good, without habits; churn_shape: Beta shape over users (smaller: more unequal).
         churn_relief: habits divide the hazard by (1 + churn_relief * log(1 + total habit)).
+        subscribers: share of users who cancel, visibly, when they leave.
         start_habits: mean number of creators a user has a habit with on the first day.
+        drift: how far tastes have moved after 100 days: 1 is as much of another taste as of the old one.
     """
 
-    genres: int = field(default=8, metadata={"range": (1, 64)})
+    genres: int = _whole(8, 1, 64)
     items_per_creator: float = _number(6.0, 1.0, 1000.0)
     appeal_depth_correlation: float = _number(-0.2, -1.0, 1.0)
     creator_share: float = _number(0.7, 0.0, 1.0)
     depth_spread: float = _number(0.8, 0.0, 3.0)
     appeal_spread: float = _number(0.7, 0.0, 3.0)
     popularity_tail: float = _number(1.3, 0.5, 10.0)
+    new_share: float = _number(0.15, 0.0, 1.0)
+    new_days: int = _whole(180, 1, 100_000)
+    loop: float = _number(0.15, 0.0, 10.0)
+    loop_spread: float = _number(0.5, 0.0, 3.0)
     click: float = _number(0.35, 0.0, 1.0)
     position_decay: float = _number(0.25, 0.0, 10.0)
-    activity: float = _number(-0.95, -10.0, 10.0)
-    activity_spread: float = _number(1.25, 0.0, 5.0)
+    novelty: float = _number(0.2, -5.0, 5.0)
+    novelty_spread: float = _number(0.4, 0.0, 5.0)
+    activity: float = _number(-0.6, -10.0, 10.0)
+    activity_spread: float = _number(1.2, 0.0, 5.0)
     season: float = _number(0.25, 0.0, 5.0)
+    absence: float = _number(0.3, 0.0, 5.0)
     habit_activity: float = _number(0.45, 0.0, 5.0)
-    habit_slots: int = field(default=12, metadata={"range": (1, 64)})
-    habit_half_life: float = _number(10.0, 0.1, 1000.0)
+    habit_slots: int = _whole(12, 1, 64)
+    habit_half_life: float = _number(9.0, 0.1, 1000.0)
     habit_gain: float = _number(0.19, 0.0, 10.0)
+    liking_spread: float = _number(1.0, 0.0, 3.0)
     habit_limit: float = _number(1.5, 0.01, 100.0)
     habit_drive: float = _number(1.0, 0.0, 100.0)
     attention: float = _number(4.0, 0.01, 1000.0)
     satiety: float = _number(0.15, 0.0, 10.0)
     satiety_half_life: float = _number(20.0, 0.1, 1000.0)
-    discovery: float = _number(0.12, 0.0, 1.0)
+    satisfaction: float = _number(0.15, 0.0, 10.0)
+    satisfaction_half_life: float = _number(14.0, 0.1, 1000.0)
+    satisfaction_activity: float = _number(0.3, 0.0, 5.0)
+    satisfaction_churn: float = _number(0.5, 0.0, 5.0)
+    lasting: float = _number(1.0, 0.0, 1.0)
+    search: float = _number(0.12, 0.0, 1.0)
+    shelf: float = _number(0.15, 0.0, 1.0)
     churn: float = _number(0.003, 0.0, 0.5)
     churn_shape: float = _number(0.7, 0.01, 100.0)
     churn_relief: float = _number(1.0, 0.0, 100.0)
+    subscribers: float = _number(0.6, 0.0, 1.0)
     start_habits: float = _number(3.0, 0.0, 64.0)
+    drift: float = _number(0.0, 0.0, 10.0)
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -75,6 +112,72 @@ class WorldConfig:
             whole = isinstance(one.default, int)
             kind = "a whole number" if whole else "a number"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
-                raise ConfigError(f"WorldConfig: {one.name}={value!r} given, expected {kind} in [{low}, {high}]; the default is {one.default}")
+                raise ConfigError(f"world: {one.name}={value!r} given, expected {kind} in [{low}, {high}]; the default is {one.default}")
         if self.start_habits > self.habit_slots:
-            raise ConfigError(f"WorldConfig: start_habits={self.start_habits} given, expected at most habit_slots={self.habit_slots}")
+            raise ConfigError(f"world: start_habits={self.start_habits} given, expected at most habit_slots={self.habit_slots}")
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any], where: str = "world") -> Self:
+        """A configuration from parsed TOML: the keys above, and `base`, the name of the world whose numbers hold for the rest."""
+        given = dict(table)
+        base = given.pop("base", "default")
+        known = [one.name for one in fields(cls)]
+        for key in given:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, 1)
+                raise ConfigError(f"{where}.{key}: unknown key; " + (f"did you mean {close[0]!r}?" if close else f"expected some of {', '.join(known)}"))
+        return cls(**(dict(named_world(base).numbers) | given))
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """A configuration from a TOML file; its keys stand at the top or in a table `[world]`.
+
+        Raises:
+            ConfigError: no such file, not TOML, or a key that is unknown or out of range, with the range.
+        """
+        try:
+            tables = tomllib.loads(Path(path).read_text())
+        except OSError as error:
+            raise ConfigError(f"world: {path} cannot be read ({error.strerror})") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"world: {path} is not TOML: {error}") from error
+        return cls.of(tables.get("world", tables), str(path))
+
+
+@dataclass(frozen=True)
+class NamedWorld:
+    """What is special about a world with a name: a sentence, the numbers that differ from the defaults, and its size."""
+
+    about: str
+    numbers: Mapping[str, Any]
+    users: int = 5_000
+    items: int = 2_000
+
+
+WORLDS: dict[str, NamedWorld] = {
+    "default": NamedWorld("Appeal and depth are slightly at odds: clicks are a fair but imperfect guide.", {}),
+    "clickbait": NamedWorld(
+        "What appeals at once rarely lasts, and disappoints: clicks are the wrong reward.",
+        {"appeal_depth_correlation": -0.8, "satisfaction": 0.25},
+    ),
+    "aligned": NamedWorld("Appeal is depth: clicks are the right reward.", {"appeal_depth_correlation": 1.0}),
+    "null": NamedWorld("Nothing recommended has any lasting effect, taste match included: no policy can move organic activity.", {"lasting": 0.0}),
+    "gamed": NamedWorld(
+        "Some items make autoplay run on: minutes and days with a creator can be inflated by showing them, without any effect.",
+        {"loop": 1.5, "loop_spread": 1.5},
+    ),
+    "drift": NamedWorld("Tastes move: what was learned two months ago is half wrong.", {"drift": 1.5}),
+    "cold": NamedWorld("Most items are released while the world runs, to listeners without habits.", {"new_share": 0.7, "start_habits": 0.0}),
+    "tiny": NamedWorld("The default world, small: for trying things out.", {}, users=300, items=120),
+}  # fmt: skip
+
+
+def named_world(name: str) -> NamedWorld:
+    """The world of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in WORLDS:
+        raise ConfigError(f"world: {name!r} given, expected one of {', '.join(WORLDS)}")
+    return WORLDS[name]

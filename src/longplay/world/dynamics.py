@@ -1,28 +1,34 @@
-"""One day: who visits, what of a slate is played, what habits do by themselves, who leaves.
+"""One day: who visits, what of each surface is played, what habits do by themselves, who leaves.
 
-The chain of cause is: shown -> played (appeal, taste) -> habit (depth, taste) -> organic plays,
-visits and staying. Nothing after the habit looks at slates, plays or their reward, so retention is
-not a function of the immediate reward.
+The chain of cause is: shown -> played (appeal, taste, novelty, position) -> habit and satisfaction
+(depth, taste) -> organic plays, visits and staying. Nothing after the habit and the satisfaction
+looks at slates, plays or their reward, so retention is not a function of the immediate reward.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
-from longplay.world.catalogue import Catalogue
+from longplay.world.catalogue import Market
 from longplay.world.config import WorldConfig
-from longplay.world.listeners import Listeners, State, explore, play_chance
+from longplay.world.listeners import Listeners, State, explore
 from longplay.world.luck import DayLuck, Stream
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-ORGANIC = -1  # the slot of a play that no slate caused
+ORGANIC = -1  # the slot of a play that no list of results caused
+HOME, SHELF, SEARCH, LIBRARY = range(4)  # places, in the order of a visit
+SURFACES = ("home", "new_releases", "search", "library")
+PUSHED = (HOME, SHELF)  # what the service shows unasked: its plays are recommended, those of a search are not
+RESULTS = 5  # slots of a page of search results
+MATCH_SHARPNESS = 2.5  # log odds between a perfect match of taste and none
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,110 +36,171 @@ class Plays:
     """The plays of one day: P rows, ordered by agent and, within it, by time.
 
     Attributes:
-        row_P: agent (row of the state). item_P: item row. slot_P: slot of the slate, or `ORGANIC`.
+        row_P: agent (row of the state). item_P: item row. place_P: HOME, SHELF, SEARCH or LIBRARY.
+        slot_P: slot of the place's list, or `ORGANIC`.
     """
 
     row_P: Int
     item_P: Int
+    place_P: Int
     slot_P: Int
 
     def __len__(self) -> int:
         return len(self.row_P)
 
+    @property
+    def organic_P(self) -> Bool:
+        """Whether the user looked for it: in the library or by a search."""
+        return self.place_P >= SEARCH
+
+    def where(self, keep_P: Bool) -> Plays:
+        """Only these plays."""
+        return Plays(self.row_P[keep_P], self.item_P[keep_P], self.place_P[keep_P], self.slot_P[keep_P])
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is shown today: `item_NS` item rows to the agents `row_N` (ascending, each once).
+    """What is shown today at a place: `item_NS` item rows to the agents `row_N` (ascending, each once).
 
-    `forced` shown items are played for certain: the truth conditions on the play.
+    `play_NS`, where given, says which slots are played; otherwise appeal, taste and luck decide.
     """
 
+    place: int
     row_N: Int
     item_NS: Int
-    forced: bool = False
+    play_NS: Bool | None = None
 
 
 def wake(state: State, config: WorldConfig) -> State:
     """The state as the day begins: a night of forgetting later."""
-    return State(
-        state.alive_R,
-        state.creator_RM,
-        state.stock_RM * np.float32(0.5 ** (1.0 / config.habit_half_life)),
-        state.satiety_RM * np.float32(0.5 ** (1.0 / config.satiety_half_life)),
+    return replace(
+        state,
+        stock_RM=state.stock_RM * np.float32(0.5 ** (1.0 / config.habit_half_life)),
+        satiety_RM=state.satiety_RM * np.float32(0.5 ** (1.0 / config.satiety_half_life)),
+        satisfaction_R=state.satisfaction_R * np.float32(0.5 ** (1.0 / config.satisfaction_half_life)),
     )
 
 
 def visitors(listeners: Listeners, state: State, luck: DayLuck, day: int, config: WorldConfig) -> Bool:
     """Which agents visit on `day`, shape [R], given the state of that morning."""
-    season = np.cos(2 * np.pi * (day - 2) / 7)  # day 0 is a Thursday: the peak is on Saturday
-    logit_R = listeners.activity_U + config.season * season * listeners.weekend_U + config.habit_activity * np.log1p(_total(state))
+    # day 0 is a Thursday: the peak is on Saturday, where the user lives
+    season_R = np.cos(2 * np.pi * (day + (listeners.hour_U / 3600 + listeners.zone_U) / 24 - 2.5) / 7)
+    logit_R = (
+        listeners.activity_U
+        + config.season * season_R * listeners.weekend_U
+        - config.absence * np.log1p(state.away_R)
+        + config.habit_activity * np.log1p(state.habit_R)
+        + config.satisfaction_activity * np.tanh(state.satisfaction_R)
+    )
     return state.alive_R & (luck.uniform(Stream.VISIT) < expit(logit_R))
 
 
-def visit_seconds(listeners: Listeners, luck: DayLuck, row_N: Int) -> Int:
-    """Seconds after midnight (UTC) at which the visits of these agents begin, within [6 h, 20 h]; shape [N]."""
-    z_N = listeners.hour_z_U[row_N] + 0.8 * luck.take(row_N).normal(Stream.HOUR)
-    return (3600 * (6.0 + 14.0 * expit(z_N))).astype(np.int64)
+def play_chance(
+    listeners: Listeners, taste_RD: NDArray[np.float32], state: State, market: Market, row_R: Int, item_R: Int, slot_R: Int, config: WorldConfig
+) -> Float:
+    """Chance that each shown item is played, shape [R].
+
+    Appeal x taste match x novelty (as odds), less where the listener has had enough of the creator, times the attention its position gets.
+    """
+    catalogue = market.catalogue
+    match_R = np.einsum("rd,rd->r", taste_RD[row_R], catalogue.taste_ID[item_R])
+    same_RM = state.creator_RM[row_R] == catalogue.creator_I[item_R][:, None]
+    known_R = np.where(same_RM.any(axis=1), -0.5, 0.5)
+    satiety_R = np.where(same_RM, state.satiety_RM[row_R], 0.0).sum(axis=1)
+    odds_R = logit(catalogue.appeal_I[item_R]) + np.log(listeners.click_U[row_R]) + MATCH_SHARPNESS * (match_R - 1.0)
+    odds_R += known_R * listeners.novelty_U[row_R] - config.satiety * satiety_R
+    return expit(odds_R) / (1.0 + config.position_decay * slot_R)
+
+
+def searches(listeners: Listeners, taste_RD: NDArray[np.float32], market: Market, row_N: Int, luck: DayLuck, config: WorldConfig) -> tuple[Int, Int]:
+    """(agents among the visitors `row_N` who search, the creators they look for): organic, whatever is shown elsewhere."""
+    chance_N = expit(logit(np.clip(config.search, 1e-9, 1 - 1e-9)) + listeners.novelty_U[row_N] - config.novelty) if config.search > 0 else 0.0
+    row = row_N[luck.take(row_N).uniform(Stream.DISCOVER) < chance_N]
+    creator = explore(taste_RD[row], market, luck.take(row))
+    return row[creator >= 0], creator[creator >= 0]
 
 
 def live(
     listeners: Listeners,
-    catalogue: Catalogue,
+    taste_RD: NDArray[np.float32],
+    market: Market,
     state: State,
     active_R: Bool,
-    shown: Shown | None,
+    shown: Sequence[Shown],
     luck: DayLuck,
     config: WorldConfig,
 ) -> tuple[State, Plays]:
     """The rest of the day of the agents, given who visits and what those are shown: (state at night, plays).
 
     Args:
-        state: the state of that morning (`wake`). active_R: who visits. shown: slates, or None.
+        taste_RD: `listeners.taste` of the day. state: the state of that morning (`wake`). active_R: who visits.
+        shown: the day's slates and results, at most one `Shown` per place.
     """
     row_N = np.flatnonzero(active_R)
-    clicked = _play_slates(listeners, catalogue, shown, luck, config)
-    habitual, habit_m = _play_habits(catalogue, state, row_N, luck, config)
-    found = _discover(listeners, catalogue, row_N, luck, config)
+    parts = [_play_list(listeners, taste_RD, state, market, one, luck, config) for one in shown]
+    habitual, habit_m = _play_habits(market, state, row_N, luck, config)
+    plays = _merge(*parts, habitual)
 
     creator_RM, stock_RM, satiety_RM = state.creator_RM.copy(), state.stock_RM.copy(), state.satiety_RM.copy()
-    # several plays of a creator on an organic day build one day's habit: the first of each (agent, slot) counts
+    satisfaction_R = state.satisfaction_R.copy()
+    # several plays of a creator from habit build one day's habit: the first of each (agent, habit slot) counts
     first = np.ones(len(habitual), dtype=bool)
     first[1:] = (habitual.row_P[1:] != habitual.row_P[:-1]) | (habit_m[1:] != habit_m[:-1])
     row, m = habitual.row_P[first], habit_m[first]
-    gain = _gain(listeners, catalogue, row, habitual.item_P[first], config)
-    stock_RM[row, m] += _room(stock_RM[row, m], config) * gain * np.exp(-config.satiety * satiety_RM[row, m])
+    worth = _worth(listeners, taste_RD, market, row, habitual.item_P[first], config)
+    stock_RM[row, m] += _room(stock_RM[row, m], config) * config.habit_gain * worth * np.exp(-config.satiety * satiety_RM[row, m])
     satiety_RM[row, m] += 1.0
-    # then one play per agent at a time, so that no agent is written to twice at once
-    for slot in range(0 if shown is None else shown.item_NS.shape[1]):
-        now = clicked.slot_P == slot
-        _build(listeners, catalogue, creator_RM, stock_RM, satiety_RM, clicked.row_P[now], clicked.item_P[now], config)
-    _build(listeners, catalogue, creator_RM, stock_RM, satiety_RM, found.row_P, found.item_P, config)
+    for one in sorted(zip(shown, parts), key=lambda pair: -pair[0].place):  # a search is the user's own: it comes first
+        place, played = one[0].place, one[1]
+        share = config.lasting if place in PUSHED else 1.0
+        if share == 0:
+            continue
+        # one play per agent at a time, so that no agent is written to twice at once; a search ends with one play at most
+        for now in (played.where(played.slot_P == slot) for slot in range(one[0].item_NS.shape[1])) if place in PUSHED else (played,):
+            worth = _worth(listeners, taste_RD, market, now.row_P, now.item_P, config)
+            _build(market, creator_RM, stock_RM, satiety_RM, now, share * config.habit_gain * worth, share, config)
+            if place in PUSHED:
+                pleasure = np.tanh(np.log(np.maximum(worth, 1e-9) / USUAL_WORTH))
+                satisfaction_R[now.row_P] += (share * config.satisfaction * pleasure).astype(np.float32)
 
-    after = State(state.alive_R, creator_RM, stock_RM, satiety_RM)
-    hazard_R = listeners.churn_U / (1.0 + config.churn_relief * np.log1p(_total(after)))
-    alive_R = state.alive_R & (luck.uniform(Stream.CHURN) >= hazard_R)
-    return State(alive_R, creator_RM, stock_RM, satiety_RM), _merge(clicked, habitual, found)
+    after = State(
+        state.alive_R, creator_RM, stock_RM, satiety_RM, satisfaction_R, np.where(active_R, 0, np.minimum(state.away_R + 1, 10_000)).astype(np.int32)
+    )
+    relief_R = (1.0 + config.churn_relief * np.log1p(after.habit_R)) * np.exp(config.satisfaction_churn * np.tanh(after.satisfaction_R))
+    alive_R = state.alive_R & (luck.uniform(Stream.CHURN) >= listeners.churn_U / relief_R)
+    return replace(after, alive_R=alive_R), plays
 
 
-def _total(state: State) -> Float:
-    """All habit an agent has, shape [R]."""
-    return state.stock_RM.sum(axis=1, dtype=np.float64)
+USUAL_WORTH = 0.45  # of a usual play on a slate: what neither pleases nor disappoints
 
 
-def _play_slates(listeners: Listeners, catalogue: Catalogue, shown: Shown | None, luck: DayLuck, config: WorldConfig) -> Plays:
-    if shown is None or len(shown.row_N) == 0:
-        return _no_plays()
+def _play_list(
+    listeners: Listeners, taste_RD: NDArray[np.float32], state: State, market: Market, shown: Shown, luck: DayLuck, config: WorldConfig
+) -> Plays:
     slots = shown.item_NS.shape[1]
     row, slot, item = np.repeat(shown.row_N, slots), np.tile(np.arange(slots), len(shown.row_N)), shown.item_NS.ravel()
-    if shown.forced:
-        return Plays(row, item, slot)
-    chance = play_chance(listeners, catalogue, row, item, slot, config)
-    # keyed by the item: paired policies that show the same item meet the same luck
-    played = luck.take(row).uniform(Stream.CLICK, item) < chance
-    return Plays(row[played], item[played], slot[played])
+    if shown.play_NS is not None:
+        played = shown.play_NS.ravel()
+    elif shown.place == SEARCH:
+        played = _pick(shown, luck, config).ravel()
+    else:
+        chance = play_chance(listeners, taste_RD, state, market, row, item, slot, config)
+        # keyed by the item: paired policies that show the same item meet the same luck
+        played = luck.take(row).uniform(Stream.CLICK if shown.place == HOME else Stream.SHELF_ITEM, item) < chance
+    return Plays(row[played], item[played], np.full(int(played.sum()), shown.place), slot[played])
 
 
-def _play_habits(catalogue: Catalogue, state: State, row_N: Int, luck: DayLuck, config: WorldConfig) -> tuple[Plays, Int]:
+def _pick(shown: Shown, luck: DayLuck, config: WorldConfig) -> Bool:
+    """Which of the results a search ends with, [N, S]: one, mostly what was looked for (slot 0), or another high up; sometimes none."""
+    slots = shown.item_NS.shape[1]
+    weight_S = np.where(np.arange(slots) == 0, 1.0, 0.08) / (1.0 + config.position_decay * np.arange(slots))
+    cumulative_S = np.cumsum(weight_S) / (weight_S.sum() * 1.1)
+    u_N = luck.take(shown.row_N).uniform(Stream.PICK)
+    chosen_N = (u_N[:, None] >= cumulative_S).sum(axis=1)
+    return np.arange(slots) == chosen_N[:, None]
+
+
+def _play_habits(market: Market, state: State, row_N: Int, luck: DayLuck, config: WorldConfig) -> tuple[Plays, Int]:
     """Organic plays from the habits of this morning, and the habit slot of each play."""
     stock_NM = state.stock_RM[row_N]
     crowd_N = 1.0 + stock_NM.sum(axis=1) / config.attention
@@ -147,23 +214,17 @@ def _play_habits(catalogue: Catalogue, state: State, row_N: Int, luck: DayLuck, 
     times = 1 + (own.uniform(Stream.REPEAT, creator) < 0.35)
     row, m, creator = np.repeat(row, times), np.repeat(m, times), np.repeat(creator, times)
     nth = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
-    item = catalogue.item_of(creator, luck.take(row).uniform(Stream.ORGANIC_ITEM, creator * 2 + nth))
-    return Plays(row, item, np.full(len(row), ORGANIC)), m
+    item = market.item_of(creator, luck.take(row).uniform(Stream.ORGANIC_ITEM, creator * 2 + nth))
+    return Plays(row, item, np.full(len(row), LIBRARY), np.full(len(row), ORGANIC)), m
 
 
-def _discover(listeners: Listeners, catalogue: Catalogue, row_N: Int, luck: DayLuck, config: WorldConfig) -> Plays:
-    """Organic plays of creators met outside any slate: by a friend, a search, the radio."""
-    row = row_N[luck.take(row_N).uniform(Stream.DISCOVER) < config.discovery]
-    creator = explore(listeners.take(row), catalogue, luck.take(row))
-    row, creator = row[creator >= 0], creator[creator >= 0]
-    item = catalogue.item_of(creator, luck.take(row).uniform(Stream.ITEM))
-    return Plays(row, item, np.full(len(row), ORGANIC))
-
-
-def _gain(listeners: Listeners, catalogue: Catalogue, row_P: Int, item_P: Int, config: WorldConfig) -> Float:
-    """Stock a play adds to an empty habit: depth x taste match, shape [P]."""
-    match_P = np.einsum("pd,pd->p", listeners.taste_UD[row_P], catalogue.taste_ID[item_P])
-    return config.habit_gain * catalogue.depth_I[item_P] * match_P
+def _worth(
+    listeners: Listeners, taste_RD: NDArray[np.float32], market: Market, row_P: Int, item_P: Int, config: WorldConfig
+) -> Float:
+    """How much a play leaves behind: depth x taste match x the user's own liking of the creator, shape [P]."""
+    catalogue = market.catalogue
+    match_P = np.einsum("pd,pd->p", taste_RD[row_P], catalogue.taste_ID[item_P])
+    return catalogue.depth_I[item_P] * match_P * listeners.liking(row_P, catalogue.creator_I[item_P], config)
 
 
 def _room(stock_P: NDArray[np.float32], config: WorldConfig) -> Float:
@@ -172,42 +233,37 @@ def _room(stock_P: NDArray[np.float32], config: WorldConfig) -> Float:
 
 
 def _build(
-    listeners: Listeners,
-    catalogue: Catalogue,
+    market: Market,
     creator_RM: NDArray[np.int32],
     stock_RM: NDArray[np.float32],
     satiety_RM: NDArray[np.float32],
-    row_P: Int,
-    item_P: Int,
+    plays: Plays,
+    gain_P: Float,
+    tire: float,
     config: WorldConfig,
 ) -> None:
     """Add plays (at most one per agent) to copies of the habits in place; a new creator takes the weakest slot if it is stronger."""
-    if len(row_P) == 0:
+    if len(plays) == 0:
         return
-    creator_P = catalogue.creator_I[item_P]
+    row_P, creator_P = plays.row_P, market.catalogue.creator_I[plays.item_P]
     same_PM = creator_RM[row_P] == creator_P[:, None]
     known_P = same_PM.any(axis=1)
     m_P = np.where(known_P, same_PM.argmax(axis=1), stock_RM[row_P].argmin(axis=1))
     stock_P = np.where(known_P, stock_RM[row_P, m_P], 0.0)
     satiety_P = np.where(known_P, satiety_RM[row_P, m_P], 0.0)
-    gain_P = _gain(listeners, catalogue, row_P, item_P, config) * np.exp(-config.satiety * satiety_P)
-    grown_P = stock_P + np.minimum(gain_P, config.habit_limit) * _room(stock_P, config)
+    grown_P = stock_P + np.minimum(gain_P * np.exp(-config.satiety * satiety_P), config.habit_limit) * _room(stock_P, config)
     keep_P = known_P | (grown_P > stock_RM[row_P, m_P])
     row, m = row_P[keep_P], m_P[keep_P]
     creator_RM[row, m] = creator_P[keep_P]
     stock_RM[row, m] = grown_P[keep_P]
-    satiety_RM[row, m] = satiety_P[keep_P]
+    satiety_RM[row, m] = satiety_P[keep_P] + tire
 
 
 def _merge(*parts: Plays) -> Plays:
-    """All plays of the day by agent; within an agent in the order of the parts."""
+    """All plays of the day by agent; within an agent in the order of a visit: place, then slot."""
     row = np.concatenate([part.row_P for part in parts])
-    order = np.argsort(row, kind="stable")
-    item = np.concatenate([part.item_P for part in parts])
+    place = np.concatenate([part.place_P for part in parts])
     slot = np.concatenate([part.slot_P for part in parts])
-    return Plays(row[order], item[order], slot[order])
-
-
-def _no_plays() -> Plays:
-    nothing = np.empty(0, dtype=np.int64)
-    return Plays(nothing, nothing, nothing)
+    item = np.concatenate([part.item_P for part in parts])
+    order = np.lexsort((slot, place, row))  # stable: plays from habit keep their order
+    return Plays(row[order], item[order], place[order], slot[order])

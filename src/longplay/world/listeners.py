@@ -7,9 +7,9 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, expit, logit
+from scipy.special import betaincinv, logit
 
-from longplay.world.catalogue import Catalogue
+from longplay.world.catalogue import Market
 from longplay.world.config import WorldConfig
 from longplay.world.luck import DayLuck, Luck, Stream
 
@@ -18,6 +18,9 @@ Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 NOBODY = -1  # an empty habit slot
+ZONES = (-5, -3, 0, 0, 1, 1, 1, 2, 5, 8)  # hours from UTC at which users live, equally likely
+DAY_S = 86_400
+LAST_START_S = 71_000  # a visit that begins later would not end on its UTC day
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,26 +28,48 @@ class Listeners:
     """Static traits of U users; row u depends on (seed, u) alone, so adding users changes nobody.
 
     Attributes:
-        taste_UD: unit taste vectors, >= 0. genre_cdf_UD: cumulative chances of exploring each genre.
+        taste_UD: unit taste vectors, >= 0; squares are the chances of exploring each genre.
+        later_UD: the same of the taste that `drift` moves them to; no columns without drift.
         activity_U: logit of the daily chance of a visit without habits. weekend_U: how the week swings it (-1..1).
         churn_U: daily chance of leaving without habits. click_U: odds multiplier of playing what is shown.
-        hour_z_U: usual time of the visit: logit of its place between 6:00 and 20:00 UTC.
+        novelty_U: log odds by which unknown creators are preferred to known ones.
+        zone_U: hours from UTC. hour_U: usual second of the UTC day at which the visit begins.
+        subscriber_U: whether leaving shows as a `cancel` event.
+        self_U: what the user's own liking of each creator is drawn from.
     """
 
-    taste_UD: Float
-    genre_cdf_UD: Float
+    taste_UD: NDArray[np.float32]
+    later_UD: NDArray[np.float32]
     activity_U: Float
     weekend_U: Float
     churn_U: Float
     click_U: Float
-    hour_z_U: Float
+    novelty_U: Float
+    zone_U: Int
+    hour_U: Float
+    subscriber_U: Bool
+    self_U: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.activity_U)
 
+    def liking(self, row_P: Int, creator_P: Int, config: WorldConfig) -> Float:
+        """How much more or less than their taste says these agents take to these creators (log-normal, mean 1), shape [P]; it never changes."""
+        if config.liking_spread == 0:
+            return np.ones(len(row_P))
+        z_P = DayLuck(self.self_U[row_P]).normal(Stream.LIKING, creator_P)
+        return np.exp(config.liking_spread * z_P - config.liking_spread**2 / 2)
+
     def take(self, rows: NDArray[np.integer]) -> Self:
         """These rows, in that order, repeats allowed (virtual copies of users)."""
         return type(self)(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+
+    def taste(self, day: int, config: WorldConfig) -> NDArray[np.float32]:
+        """Unit taste vectors on `day`, shape [U, D]."""
+        if config.drift == 0:
+            return self.taste_UD
+        moved_UD = self.taste_UD + np.float32(config.drift * max(day, 0) / 100) * self.later_UD
+        return moved_UD / np.linalg.norm(moved_UD, axis=1, keepdims=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +79,17 @@ class State:
     Attributes:
         alive_R: False once churned, for good.
         creator_RM: creator number of each habit slot, -1 empty. stock_RM: habit stock, >= 0.
-        satiety_RM: recent organic days with that creator, decayed.
+        satiety_RM: recent days with that creator, decayed.
+        satisfaction_R: what recent plays of slates left behind, decayed; may be negative.
+        away_R: days since the last visit; 0 if that was yesterday.
     """
 
     alive_R: Bool
     creator_RM: NDArray[np.int32]
     stock_RM: NDArray[np.float32]
     satiety_RM: NDArray[np.float32]
+    satisfaction_R: NDArray[np.float32]
+    away_R: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.alive_R)
@@ -69,29 +98,42 @@ class State:
         """These rows, in that order, repeats allowed (virtual copies of users)."""
         return type(self)(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
 
+    @property
+    def habit_R(self) -> Float:
+        """All habit an agent has, shape [R]."""
+        return self.stock_RM.sum(axis=1, dtype=np.float64)
+
 
 def make_listeners(users: int, seed: int, config: WorldConfig) -> Listeners:
     """The traits of `users` users drawn from (config, seed, user)."""
     luck = Luck(seed).on(np.arange(users), day=-1)
-    genres = np.arange(config.genres)[None, :]
-    # a few strong tastes per user: exponentials to the third power, as peaked as a Dirichlet(0.3)
-    interest_UD = (-np.log(luck.uniform(Stream.TRAIT, genres))) ** 3 / np.sqrt(genres + 1.0) + 1e-9
-    chance_UD = interest_UD / interest_UD.sum(axis=1, keepdims=True)
-    z = luck.normal(Stream.TRAIT, 100 + np.arange(4)[None, :])
+    z = luck.normal(Stream.TRAIT, 100 + np.arange(5)[None, :])
     mean, shape = config.churn, config.churn_shape
     churn_U = betaincinv(shape, shape * (1 / mean - 1), luck.uniform(Stream.TRAIT, 200)) if mean > 0 else np.zeros(users)
+    zone_U = np.array(ZONES)[(luck.uniform(Stream.TRAIT, 201) * len(ZONES)).astype(np.int64)]
     return Listeners(
-        taste_UD=np.sqrt(chance_UD),
-        genre_cdf_UD=np.cumsum(chance_UD, axis=1),
+        taste_UD=_tastes(luck, 0, config.genres),
+        later_UD=_tastes(luck, 300, config.genres) if config.drift > 0 else np.zeros((users, 0), dtype=np.float32),
         activity_U=config.activity + config.activity_spread * z[:, 0],
-        weekend_U=np.tanh(z[:, 1]),
+        weekend_U=np.tanh(0.8 + z[:, 1]),
         churn_U=churn_U,
         click_U=np.exp(0.4 * z[:, 2]),
-        hour_z_U=0.5 + z[:, 3],
+        novelty_U=config.novelty + config.novelty_spread * z[:, 4],
+        zone_U=zone_U,
+        hour_U=np.clip((14 + 3 * z[:, 3] - zone_U) % 24 * 3600.0, 0.04 * LAST_START_S, 0.96 * LAST_START_S),
+        subscriber_U=luck.uniform(Stream.TRAIT, 202) < config.subscribers,
+        self_U=luck.base_R,
     )
 
 
-def first_state(listeners: Listeners, catalogue: Catalogue, seed: int, config: WorldConfig) -> State:
+def _tastes(luck: DayLuck, k: int, genres: int) -> NDArray[np.float32]:
+    """Unit taste vectors from draws k, k + 1, ..; a few strong tastes per user, as peaked as a Dirichlet(0.3)."""
+    genre = np.arange(genres)[None, :]
+    interest_UD = (-np.log(luck.uniform(Stream.TRAIT, k + genre))) ** 3 / np.sqrt(genre + 1.0) + 1e-9
+    return np.sqrt(interest_UD / interest_UD.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def first_state(listeners: Listeners, market: Market, seed: int, config: WorldConfig) -> State:
     """Everyone alive, with a few habits that began before the log does."""
     n, slots = len(listeners), config.habit_slots
     luck = Luck(seed).on(np.arange(n), day=-2)
@@ -100,24 +142,27 @@ def first_state(listeners: Listeners, catalogue: Catalogue, seed: int, config: W
     creator_UM = np.full((n, slots), NOBODY, dtype=np.int32)
     stock_UM = np.zeros((n, slots), dtype=np.float32)
     for slot in range(slots):
-        creator_U = explore(listeners, catalogue, luck, slot)
+        creator_U = explore(listeners.taste_UD, market, luck, slot)
         known_U = (creator_UM == creator_U[:, None]).any(axis=1)
         keep_U = has_UM[:, slot] & ~known_U & (creator_U >= 0)
         creator_UM[keep_U, slot] = creator_U[keep_U]
         stock_UM[keep_U, slot] = (-0.5 * np.log(luck.uniform(Stream.START, 100 + slot)))[keep_U]
     stock_UM = np.minimum(stock_UM, np.float32(config.habit_limit))
-    return State(np.ones(n, dtype=bool), creator_UM, stock_UM, np.zeros((n, slots), dtype=np.float32))
+    away_U = np.minimum(-3.0 * np.log(luck.uniform(Stream.START, 200)), 60.0).astype(np.int32)
+    return State(
+        np.ones(n, dtype=bool), creator_UM, stock_UM, np.zeros((n, slots), dtype=np.float32), np.zeros(n, dtype=np.float32), away_U
+    )
 
 
-def explore(listeners: Listeners, catalogue: Catalogue, luck: DayLuck, k: int = 0) -> Int:
+def explore(taste_RD: NDArray[np.float32], market: Market, luck: DayLuck, k: int = 0) -> Int:
     """A creator per listener by taste x fame, as met outside any slate; -1 where the genre is empty; shape [R]."""
-    u_R = luck.uniform(Stream.GENRE, k)[:, None] * listeners.genre_cdf_UD[:, -1:]
-    genre_R = np.minimum((u_R >= listeners.genre_cdf_UD).sum(axis=1), listeners.genre_cdf_UD.shape[1] - 1)
-    return catalogue.creator_by_fame(genre_R, luck.uniform(Stream.CREATOR, k))
+    cumulative_RD = np.cumsum(taste_RD.astype(np.float64) ** 2, axis=1)
+    u_R = luck.uniform(Stream.GENRE, k)[:, None] * cumulative_RD[:, -1:]
+    genre_R = np.minimum((u_R >= cumulative_RD).sum(axis=1), taste_RD.shape[1] - 1)
+    return market.creator_by_fame(genre_R, luck.uniform(Stream.CREATOR, k))
 
 
-def play_chance(listeners: Listeners, catalogue: Catalogue, user_R: Int, item_R: Int, slot_R: Int, config: WorldConfig) -> Float:
-    """Chance that each shown item is played: appeal x taste match (as odds), times the attention its position gets; shape [R]."""
-    match_R = np.einsum("rd,rd->r", listeners.taste_UD[user_R], catalogue.taste_ID[item_R])
-    odds_R = logit(catalogue.appeal_I[item_R]) + np.log(listeners.click_U[user_R]) + 2.5 * (match_R - 1.0)
-    return expit(odds_R) / (1.0 + config.position_decay * slot_R)
+def visit_seconds(listeners: Listeners, luck: DayLuck, row_N: Int) -> Int:
+    """Seconds after midnight (UTC) at which the visits of these agents begin, in [0, LAST_START_S]; shape [N]."""
+    z_N = logit(listeners.hour_U[row_N] / LAST_START_S) + 0.5 * luck.take(row_N).normal(Stream.HOUR)
+    return (LAST_START_S / (1.0 + np.exp(-z_N))).astype(np.int64)

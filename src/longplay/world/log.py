@@ -9,67 +9,195 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from longplay.decisions import Decisions
-from longplay.lake.schema import TIME, conform
-from longplay.world.catalogue import START, Catalogue
-from longplay.world.dynamics import ORGANIC, Plays
+from longplay.lake.schema import TIME, conform, empty
+from longplay.world.catalogue import START, Catalogue, Market
+from longplay.world.dynamics import HOME, LIBRARY, ORGANIC, SEARCH, SHELF, SURFACES, USUAL_WORTH, Plays
 from longplay.world.luck import DayLuck, Stream
 
+Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-_GAP_S = 200  # seconds from one play of a visit to the next, and the longest play
-_VISIT_S = 14_000  # a visit that begins at 20:00 must end before midnight
+_GAP_S = 200  # seconds from one play to the next, and the longest play
+# seconds after the visit's begin at which each place's plays begin, and at which they must have ended
+_SPAN_S = {HOME: (10, 1_190), SHELF: (1_210, 1_990), SEARCH: (2_010, 2_390), LIBRARY: (2_400, 8_400)}
+_AUTOPLAY_S = (8_400, 14_000)
+_MOST_LOOPS = 12
+LETTER = "hnsl"  # of the places; v is the visit itself, a autoplay
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Event rows of a day, before they get ids; `tag_E` tells apart the events of one user on one day."""
+
+    row_E: Int
+    second_E: Float
+    kind: str
+    item_E: Int
+    surface: pl.Series | str
+    origin: pl.Series | str
+    seconds_E: Float
+    tag_E: pl.Series
+    slot_E: Int
+    letter_E: pl.Series | None = None
 
 
 def events_of_day(
-    day: int, user_N: Int, second_N: Int, plays: Plays, luck: DayLuck, user_ids: pl.Series, catalogue: Catalogue, said: Decisions | None
-) -> pl.DataFrame:
-    """The events table of one day: a visit per active user `user_N` at `second_N` of the day, then its plays.
+    day: int,
+    user_N: Int,
+    second_N: Int,
+    plays: Plays,
+    left_R: Int,
+    taste_RD: NDArray[np.float32],
+    subscriber_U: NDArray[np.bool_],
+    luck: DayLuck,
+    user_ids: pl.Series,
+    market: Market,
+) -> tuple[pl.DataFrame, DayPlays]:
+    """The events table of one day, and who played what.
 
-    Event ids are user-day-n, so they do not depend on who else there is. `luck` is that of all
-    users on the day; `said` holds one decision per visit, in order, or is None.
+    A visit per active user `user_N` at `second_N` of the day, then its plays, what follows them
+    (a skip of what disappoints, a save of what does not, autoplay), and cancellations of those who
+    left (`left_R`). Event ids and the times of organic plays do not depend on what was shown.
     """
-    n = len(user_N)
-    place_P = np.searchsorted(user_N, plays.row_P)  # which visit a play belongs to
-    nth_P = np.arange(len(plays)) - np.searchsorted(plays.row_P, plays.row_P)
-    gap_us = min(_GAP_S, _VISIT_S // (int(nth_P.max(initial=0)) + 2)) * 1_000_000
-    visit_us_N = midnight_us(day) + second_N * 1_000_000
-    listened_P = (0.15 + 0.85 * luck.take(plays.row_P).uniform(Stream.SECONDS, nth_P)) * gap_us / 1e6
-    session_N = pl.select((user_ids.gather(user_N) + f"-{day:04d}").alias("session"))["session"]
-    visit = np.concatenate([np.arange(n), place_P])
-    decision_N = said.frame["decision_id"] if said is not None else pl.Series([None], dtype=pl.String).new_from_index(0, n)
+    catalogue = market.catalogue
+    where_P = np.searchsorted(user_N, plays.row_P)
+    nth_P = _nth(plays.row_P * 4 + plays.place_P)
+    place_P, count_P = plays.place_P, _count(plays.row_P * 4 + plays.place_P)
+    listed_P = plays.slot_P >= 0
+    begin_4, end_4 = np.array([_SPAN_S[place] for place in range(4)]).T
+    width = int(plays.slot_P[place_P == HOME].max(initial=4)) + 1
+    of_P = np.where(place_P == LIBRARY, count_P, np.where(place_P == HOME, width, np.where(place_P == SHELF, 3, 1)))
+    gap_P = np.minimum(_GAP_S, (end_4 - begin_4)[place_P] / of_P)
+    step_P = np.where(place_P == LIBRARY, nth_P, np.where(place_P == SEARCH, 0, plays.slot_P))
+    second_P = second_N[where_P] + begin_4[place_P] + step_P * gap_P
+    k_P = place_P * 1_000 + np.where(listed_P, plays.slot_P, nth_P)
+    own = luck.take(plays.row_P)
+    match_P = np.einsum("pd,pd->p", taste_RD[plays.row_P], catalogue.taste_ID[plays.item_P])
+    worth_P = catalogue.depth_I[plays.item_P] * match_P
+    regret_P = own.uniform(Stream.AFTER, k_P) < expit(-2.0 - 1.5 * np.log(np.maximum(worth_P, 1e-9) / USUAL_WORTH))
+    listened_P = np.where(regret_P, 0.1, 0.35 + 0.65 * own.uniform(Stream.SECONDS, k_P)) * gap_P
+    saved_P = ~regret_P & (own.uniform(Stream.AFTER, 10_000 + k_P) < np.minimum(0.04 * worth_P, 0.5))
+    loops_P = _loops(catalogue.loop_I[plays.item_P], own.uniform(Stream.LOOP, k_P))
+
+    auto_row = np.repeat(plays.row_P, loops_P)
+    auto_j = _nth(np.repeat(np.arange(len(plays)), loops_P))
+    auto_k = np.repeat(k_P, loops_P) * (_MOST_LOOPS + 1) + auto_j
+    auto_item = market.item_of(catalogue.creator_I[np.repeat(plays.item_P, loops_P)], luck.take(auto_row).uniform(Stream.LOOP, 100_000 + auto_k))
+    auto_gap = np.minimum(_GAP_S, (_AUTOPLAY_S[1] - _AUTOPLAY_S[0]) / np.maximum(_count(auto_row), 1))
+    auto_second = second_N[np.searchsorted(user_N, auto_row)] + _AUTOPLAY_S[0] + _nth(auto_row) * auto_gap
+
+    surface_P, letter_P = pl.Series(SURFACES).gather(place_P), pl.Series(list(LETTER)).gather(place_P)
+    origin_P = pl.Series(["recommended", "organic"]).gather(plays.organic_P.astype(np.int64))
+    tag_P = _tag(letter_P, np.where(listed_P, plays.slot_P, nth_P))
+    left_R = left_R[subscriber_U[left_R]]
+    rows = [
+        _Rows(user_N, second_N, "visit", _none(user_N), "home", "organic", np.full(len(user_N), np.nan), _same("v", len(user_N)), _none(user_N)),
+        _Rows(plays.row_P, second_P, "play", plays.item_P, surface_P, origin_P, listened_P, tag_P, plays.slot_P, letter_P),
+        _after("skip", plays, regret_P, second_P + listened_P, surface_P, origin_P, tag_P, letter_P),
+        _after("save", plays, saved_P, second_P + listened_P, surface_P, origin_P, tag_P, letter_P),
+        _Rows(
+            auto_row, auto_second, "play", auto_item, "autoplay", "autoplay", 0.9 * auto_gap, _tag(_same("a", len(auto_row)), auto_k), _none(auto_row)
+        ),
+        _Rows(left_R, np.full(len(left_R), 86_000), "cancel", _none(left_R), "account", "organic", np.full(len(left_R), np.nan),
+              _same("c", len(left_R)), _none(left_R)),
+    ]  # fmt: skip
+    engaged = [one for one in rows if one.kind in ("play", "save")]  # what a history is made of
+    item, row = np.concatenate([one.item_E for one in engaged]), np.concatenate([one.row_E for one in engaged])
+    order = np.lexsort((np.concatenate([_us(one.second_E) for one in engaged]), row))
+    frame = pl.concat([_frame(one, day, user_ids, catalogue) for one in rows if len(one.row_E)] or [empty("events")])
+    return frame, DayPlays(day, row[order].astype(np.int32), item[order].astype(np.int32))
+
+
+def _after(
+    kind: str, plays: Plays, which_P: NDArray[np.bool_], second_P: Float, surface_P: pl.Series, origin_P: pl.Series, tag_P: pl.Series, letter_P: pl.Series
+) -> _Rows:
+    """An event that follows each of these plays as it ends."""
+    keep = pl.Series(which_P)
+    tags = pl.select((tag_P.filter(keep) + kind[:2]).alias("tag"))["tag"]
+    return _Rows(
+        plays.row_P[which_P], second_P[which_P], kind, plays.item_P[which_P], surface_P.filter(keep), origin_P.filter(keep),
+        np.full(int(which_P.sum()), np.nan), tags, plays.slot_P[which_P], letter_P.filter(keep),
+    )  # fmt: skip
+
+
+def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> pl.DataFrame:
+    n = len(rows.row_E)
+    item = pl.Series(np.maximum(rows.item_E, 0))
+    has_item, listed = pl.Series(rows.item_E >= 0), pl.Series(rows.slot_E >= 0)
+    letter = _same("", n) if rows.letter_E is None else rows.letter_E
     frame = pl.DataFrame(
         {
-            "nth": np.concatenate([np.zeros(n, dtype=np.int64), nth_P + 1]),
-            "item": np.concatenate([np.full(n, -1), plays.item_P]),
-            "slot": np.concatenate([np.full(n, ORGANIC), plays.slot_P]).astype(np.int32),
-            "us": np.concatenate([visit_us_N, visit_us_N[place_P] + 10_000_000 + nth_P * gap_us]),
-            "seconds": np.concatenate([np.zeros(n), listened_P]),
-            "session_id": session_N.gather(visit),
-            "user_id": user_ids.gather(user_N[visit]),
-            "decision_id": decision_N.gather(visit),
+            "user_id": user_ids.gather(rows.row_E),
+            "item_id": catalogue.index.ids.gather(item),
+            "creator_id": catalogue.frame["creator_id"].gather(item),
+            "time": midnight_us(day) + _us(rows.second_E),
+            "seconds": rows.seconds_E,
+            "surface": rows.surface if isinstance(rows.surface, pl.Series) else _same(rows.surface, n),
+            "origin": rows.origin if isinstance(rows.origin, pl.Series) else _same(rows.origin, n),
+            "tag": rows.tag_E,
+            "letter": letter,
+            "slot": rows.slot_E.astype(np.int32),
+            "has_item": has_item,
+            "listed": listed,
         }
     )
-    played, shown = pl.col("item") >= 0, pl.col("slot") >= 0
-    item = pl.when(played).then(pl.col("item"))
+    visit = pl.col("user_id") + f"-{day:04d}"
     return conform(
         frame.select(
-            (pl.col("session_id") + "-" + pl.col("nth").cast(pl.String)).alias("event_id"),
+            (visit + "-" + pl.col("tag")).alias("event_id"),
             "user_id",
-            pl.lit(catalogue.index.ids).gather(item).alias("item_id"),
-            pl.lit(catalogue.frame["creator_id"]).gather(item).alias("creator_id"),
-            pl.when(played).then(pl.lit("play")).otherwise(pl.lit("visit")).alias("kind"),
-            pl.col("us").cast(TIME).alias("time"),
-            pl.when(played).then(pl.col("seconds")).alias("seconds"),
-            pl.when(played & ~shown).then(pl.lit("library")).otherwise(pl.lit("home")).alias("surface"),
-            pl.when(shown).then(pl.lit("recommended")).otherwise(pl.lit("organic")).alias("origin"),
-            "session_id",
-            pl.when(shown).then(pl.col("decision_id")).alias("decision_id"),
-            pl.when(shown).then(pl.col("slot")).alias("slot"),
+            pl.when("has_item").then("item_id"),
+            pl.when("has_item").then("creator_id"),
+            pl.lit(rows.kind).alias("kind"),
+            pl.col("time").cast(TIME),
+            pl.col("seconds").fill_nan(None),
+            "surface",
+            "origin",
+            visit.alias("session_id"),
+            pl.when("listed").then("d:" + visit + pl.col("letter")).alias("decision_id"),
+            pl.when("listed").then("slot").alias("slot"),
         ),
         "events",
     )
+
+
+def _us(second_E: NDArray[np.number]) -> Int:
+    return np.rint(np.asarray(second_E, dtype=np.float64) * 1e6).astype(np.int64)
+
+
+def _none(row_E: Int) -> Int:
+    return np.full(len(row_E), ORGANIC)
+
+
+def _same(text: str, n: int) -> pl.Series:
+    return pl.Series([text], dtype=pl.String).new_from_index(0, n)
+
+
+def _tag(letter: pl.Series, k: Int) -> pl.Series:
+    return pl.select((letter + pl.Series(k).cast(pl.String)).alias("tag"))["tag"]
+
+
+def _nth(key_P: Int) -> Int:
+    """Place of each element among those of equal key, which stand together."""
+    starts = np.flatnonzero(np.concatenate([[True], key_P[1:] != key_P[:-1]])) if len(key_P) else np.empty(0, dtype=np.int64)
+    lengths = np.diff(np.concatenate([starts, [len(key_P)]]))
+    return np.arange(len(key_P)) - np.repeat(starts, lengths)
+
+
+def _count(key_P: Int) -> Int:
+    """How many elements have the key of each; equal keys stand together."""
+    starts = np.flatnonzero(np.concatenate([[True], key_P[1:] != key_P[:-1]])) if len(key_P) else np.empty(0, dtype=np.int64)
+    lengths = np.diff(np.concatenate([starts, [len(key_P)]]))
+    return np.repeat(lengths, lengths)
+
+
+def _loops(mean_P: Float, u_P: Float) -> Int:
+    """Geometric numbers of autoplay plays with these means, from uniform draws, capped."""
+    with np.errstate(divide="ignore"):
+        count_P = np.log(u_P) / np.log(mean_P / (1.0 + mean_P))
+    return np.minimum(np.where(mean_P > 0, count_P, 0.0), _MOST_LOOPS).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)

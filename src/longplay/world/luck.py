@@ -3,7 +3,6 @@
 A draw is keyed by (seed, stream, who, day, k). So a user's luck does not change when users are
 added, when work is chunked, or when another policy acts: two runs of a world share it (common
 random numbers), and a pair of simulated branches differs only by what was done.
-Mixing is splitmix64 (Steele, Lea & Flood 2014).
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from longplay.chance import GAMMA, mix, uniform
+
 Float = NDArray[np.float64]
 UInt = NDArray[np.uint64]
 
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _STREAM = np.uint64(0xD1B54A32D192ED03)
 _KEY = np.uint64(0x8CB92BA72F3D8DD7)
 
@@ -40,6 +40,13 @@ class Stream(IntEnum):
     SECONDS = 12
     START = 13
     ORGANIC_ITEM = 14
+    SHELF = 15
+    SHELF_ITEM = 16
+    RESULT = 17
+    PICK = 18
+    LOOP = 19
+    AFTER = 20
+    LIKING = 21
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,7 @@ class DayLuck:
         k_ = np.asarray(k).astype(np.uint64)
         base = self.base_R[:, None] if k_.ndim == 2 else self.base_R
         with np.errstate(over="ignore"):
-            bits = _mix(base ^ (np.uint64(int(stream)) * _STREAM) + k_ * _KEY)
-        # 53 bits at half steps: never 0, never 1
-        return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+            return uniform(mix(base ^ (np.uint64(int(stream)) * _STREAM) + k_ * _KEY))
 
     def normal(self, stream: Stream, k: ArrayLike = 0) -> Float:
         """Standard normal draws, same shapes as `uniform`."""
@@ -81,18 +86,13 @@ class Luck:
     def on(self, key_R: NDArray[np.integer], day: int) -> DayLuck:
         """The luck on `day` (any integer) of the agents keyed `key_R` (user numbers, or keys from `copies`)."""
         with np.errstate(over="ignore"):
-            seeded = _mix(np.array([self.seed & (2**64 - 1)], dtype=np.uint64) + _GAMMA)
-            agent_R = _mix(seeded + np.asarray(key_R).astype(np.uint64) * _GAMMA)
-            return DayLuck(_mix(agent_R + np.uint64(day & (2**64 - 1)) * _GAMMA))
+            seeded = mix(np.array([self.seed & (2**64 - 1)], dtype=np.uint64) + GAMMA)
+            agent_R = mix(seeded + np.asarray(key_R).astype(np.uint64) * GAMMA)
+            return DayLuck(mix(agent_R + np.uint64(day & (2**64 - 1)) * GAMMA))
 
     @staticmethod
     def copies(user_R: NDArray[np.integer], replicate_R: NDArray[np.integer]) -> UInt:
         """Keys of virtual copies of users: other luck than the user's own and than the other copies'."""
         with np.errstate(over="ignore"):
-            return _mix(np.asarray(user_R).astype(np.uint64) * _KEY + (np.asarray(replicate_R).astype(np.uint64) + np.uint64(1)) * _STREAM)
+            return mix(np.asarray(user_R).astype(np.uint64) * _KEY + (np.asarray(replicate_R).astype(np.uint64) + np.uint64(1)) * _STREAM)
 
-
-def _mix(z: UInt) -> UInt:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longplay.errors import ConfigError
-from longplay.world.catalogue import Catalogue
+from longplay.world.catalogue import Catalogue, Market
 from longplay.world.config import WorldConfig
-from longplay.world.dynamics import ORGANIC, Shown, live, visitors, wake
-from longplay.world.listeners import Listeners, State, play_chance
+from longplay.world.dynamics import HOME, Shown, live, visitors, wake, play_chance
+from longplay.world.listeners import Listeners, State
 from longplay.world.log import DayPlays
 from longplay.world.luck import Luck
+from longplay.world.surfaces import house_lists
 
 if TYPE_CHECKING:
     from longplay.signals.signal import Signal
@@ -67,7 +68,7 @@ class Touches:
 
 def true_value(
     listeners: Listeners,
-    catalogue: Catalogue,
+    market: Market,
     state: State,
     touches: Touches,
     user_N: Int,
@@ -90,7 +91,7 @@ def true_value(
     by_creator = _checked(signal)
     slots = item_NS.shape[1]
     user_P, item_P = np.repeat(user_N, slots), item_NS.ravel()
-    creator_P = catalogue.creator_I[item_P]
+    creator_P = market.catalogue.creator_I[item_P]
     worth_P = state.alive_R[user_P].copy()
     discovery = signal.entry.kind == "discovery"
     if discovery:
@@ -98,7 +99,8 @@ def true_value(
         worth_P &= touches.last(user_P, creator_P) < (day - novel_for if novel_for is not None else 0)
     value_P = np.zeros(len(user_P))
     todo = np.flatnonzero(worth_P)
-    chance_P = play_chance(listeners, catalogue, user_P, item_P, np.zeros(len(user_P), dtype=np.int64), config)
+    first_P = np.zeros(len(user_P), dtype=np.int64)
+    chance_P = play_chance(listeners, listeners.taste(day, config), wake(state, config), market, user_P, item_P, first_P, config)
     for part in np.array_split(todo, max(1, -(-len(todo) * replicates // _AGENTS))):
         if len(part) == 0:
             continue
@@ -111,8 +113,8 @@ def true_value(
             by_creator=by_creator,
             gated=discovery,
         )
-        shown_R = agents.outcome(catalogue, item_P[pair_R], signal, day, luck, config)
-        not_shown_R = agents.outcome(catalogue, None, signal, day, luck, config)
+        shown_R = agents.outcome(market, item_P[pair_R], signal, day, luck, config)
+        not_shown_R = agents.outcome(market, None, signal, day, luck, config)
         value_P[part] = chance_P[part] * (shown_R - not_shown_R).reshape(len(part), replicates).mean(axis=1)
     return value_P.reshape(item_NS.shape)
 
@@ -131,20 +133,25 @@ class _Agents:
     by_creator: bool
     gated: bool
 
-    def outcome(self, catalogue: Catalogue, forced_R: Int | None, signal: Signal, day: int, luck: Luck, config: WorldConfig) -> Float:
+    def outcome(self, market: Market, forced_R: Int | None, signal: Signal, day: int, luck: Luck, config: WorldConfig) -> Float:
         """The signal's outcome of each copy when it plays `forced_R` on day 0, or is shown nothing; shape [R]."""
-        n = len(self.state)
+        catalogue, n = market.catalogue, len(self.state)
         everyone = np.arange(n)
         state = self.state
         low, high = signal.window
         count_R = np.zeros(n)
         entered_R = np.ones(n, dtype=bool)
         for after in range(high + 1):
+            if day + after >= market.until:
+                market = catalogue.market(day + after)
             today = luck.on(self.key_R, day + after)
+            taste_RD = self.listeners.taste(day + after, config)
             state = wake(state, config)
             active_R = state.alive_R.copy() if after == 0 else visitors(self.listeners, state, today, day + after, config)
-            shown = Shown(everyone, forced_R[:, None], forced=True) if forced_R is not None and after == 0 else None
-            state, plays = live(self.listeners, catalogue, state, active_R, shown, today, config)
+            shown = house_lists(self.listeners, taste_RD, market, np.flatnonzero(active_R), day + after, today, config, shelf=False)
+            if forced_R is not None and after == 0:
+                shown.append(Shown(HOME, everyone, forced_R[:, None], np.ones((n, 1), dtype=bool)))
+            state, plays = live(self.listeners, taste_RD, market, state, active_R, shown, today, config)
             with_creator_P = catalogue.creator_I[plays.item_P] == self.creator_R[plays.row_P]
             if self.gated and after == 0:
                 entered_R = np.zeros(n, dtype=bool)
@@ -153,7 +160,7 @@ class _Agents:
                 continue
             if self.by_creator:
                 hit_R = np.zeros(n, dtype=bool)
-                hit_R[plays.row_P[with_creator_P & (plays.slot_P == ORGANIC)]] = True
+                hit_R[plays.row_P[with_creator_P & plays.organic_P]] = True
                 count_R += hit_R
             else:
                 count_R += active_R
