@@ -210,7 +210,7 @@ def _items_frame(
     genres = [_GENRES[genre] if genre < len(_GENRES) else f"genre{genre}" for genre in range(int(genre_C.max()) + 1)]
     mood_I, thing_I = rng.integers(len(_MOODS), size=len(ids)), rng.integers(len(_THINGS), size=len(ids))
     # announced the evening before: what can be shown on a day is in the catalogue at its midnight
-    added = START + pl.duration(days=pl.Series(np.maximum(release_I, AT_ONCE))) - pl.duration(hours=1)
+    added = START + pl.duration(days=pl.lit(pl.Series(release_I))) - pl.duration(hours=1)
     return pl.DataFrame(
         {
             "item_id": ids,

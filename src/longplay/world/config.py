@@ -125,7 +125,9 @@ class WorldConfig:
         for key in given:
             if key not in known:
                 close = difflib.get_close_matches(key, known, 1)
-                raise ConfigError(f"{where}.{key}: unknown key; " + (f"did you mean {close[0]!r}?" if close else f"expected some of {', '.join(known)}"))
+                raise ConfigError(
+                    f"{where}.{key}: unknown key; " + (f"did you mean {close[0]!r}?" if close else f"expected some of {', '.join(known)}")
+                )
         return cls(**(dict(named_world(base).numbers) | given))
 
     @classmethod

@@ -49,7 +49,7 @@ class Plays:
         return len(self.row_P)
 
     @property
-    def organic_P(self) -> Bool:
+    def organic(self) -> Bool:
         """Whether the user looked for it: in the library or by a search."""
         return self.place_P >= SEARCH
 
@@ -89,7 +89,7 @@ def visitors(listeners: Listeners, state: State, luck: DayLuck, day: int, config
         listeners.activity_U
         + config.season * season_R * listeners.weekend_U
         - config.absence * np.log1p(state.away_R)
-        + config.habit_activity * np.log1p(state.habit_R)
+        + config.habit_activity * np.log1p(state.habits)
         + config.satisfaction_activity * np.tanh(state.satisfaction_R)
     )
     return state.alive_R & (luck.uniform(Stream.VISIT) < expit(logit_R))
@@ -166,7 +166,7 @@ def live(
     after = State(
         state.alive_R, creator_RM, stock_RM, satiety_RM, satisfaction_R, np.where(active_R, 0, np.minimum(state.away_R + 1, 10_000)).astype(np.int32)
     )
-    relief_R = (1.0 + config.churn_relief * np.log1p(after.habit_R)) * np.exp(config.satisfaction_churn * np.tanh(after.satisfaction_R))
+    relief_R = (1.0 + config.churn_relief * np.log1p(after.habits)) * np.exp(config.satisfaction_churn * np.tanh(after.satisfaction_R))
     alive_R = state.alive_R & (luck.uniform(Stream.CHURN) >= listeners.churn_U / relief_R)
     return replace(after, alive_R=alive_R), plays
 
@@ -184,10 +184,20 @@ def _play_list(
     elif shown.place == SEARCH:
         played = _pick(shown, luck, config).ravel()
     else:
-        chance = play_chance(listeners, taste_RD, state, market, row, item, slot, config)
-        # keyed by the item: paired policies that show the same item meet the same luck
-        played = luck.take(row).uniform(Stream.CLICK if shown.place == HOME else Stream.SHELF_ITEM, item) < chance
+        played = coins(listeners, taste_RD, state, market, shown, luck, config)[1].ravel()
     return Plays(row[played], item[played], np.full(int(played.sum()), shown.place), slot[played])
+
+
+def coins(
+    listeners: Listeners, taste_RD: NDArray[np.float32], state: State, market: Market, shown: Shown, luck: DayLuck, config: WorldConfig
+) -> tuple[Float, Bool]:
+    """The chance that each slot of a slate is played, and whether luck has it so, each [N, S]."""
+    slots = shown.item_NS.shape[1]
+    row, slot, item = np.repeat(shown.row_N, slots), np.tile(np.arange(slots), len(shown.row_N)), shown.item_NS.ravel()
+    chance = play_chance(listeners, taste_RD, state, market, row, item, slot, config)
+    # keyed by the item: paired policies that show the same item meet the same luck
+    u = luck.take(row).uniform(Stream.CLICK if shown.place == HOME else Stream.SHELF_ITEM, item)
+    return chance.reshape(shown.item_NS.shape), (u < chance).reshape(shown.item_NS.shape)
 
 
 def _pick(shown: Shown, luck: DayLuck, config: WorldConfig) -> Bool:
@@ -218,9 +228,7 @@ def _play_habits(market: Market, state: State, row_N: Int, luck: DayLuck, config
     return Plays(row, item, np.full(len(row), LIBRARY), np.full(len(row), ORGANIC)), m
 
 
-def _worth(
-    listeners: Listeners, taste_RD: NDArray[np.float32], market: Market, row_P: Int, item_P: Int, config: WorldConfig
-) -> Float:
+def _worth(listeners: Listeners, taste_RD: NDArray[np.float32], market: Market, row_P: Int, item_P: Int, config: WorldConfig) -> Float:
     """How much a play leaves behind: depth x taste match x the user's own liking of the creator, shape [P]."""
     catalogue = market.catalogue
     match_P = np.einsum("pd,pd->p", taste_RD[row_P], catalogue.taste_ID[item_P])

@@ -49,7 +49,8 @@ class Facts:
     def __str__(self) -> str:
         return (
             f"{self.discoveries:,} discoveries: day-two correlation {self.day_two_correlation:.2f}, {self.return_30_59:.1%} return in days 30-59, "
-            f"the first {FIRST_DAYS} days explain {self.first_days_explain:.0%} of the noise; weekday {min(self.weekday):.2f} to {max(self.weekday):.2f}; "
+            f"the first {FIRST_DAYS} days explain {self.first_days_explain:.0%} of the noise; "
+            f"weekday {min(self.weekday):.2f} to {max(self.weekday):.2f}, "
             f"retention {self.retention[0]:.2f} to {self.retention[-1]:.2f}, {'convex' if self.convex else 'not convex'}"
         )
 
@@ -65,7 +66,8 @@ def facts(lake: Lake) -> Facts:
     outcomes = outcomes.where(outcomes.mature & ~outcomes.frame["truncated"].to_numpy())
     if len(outcomes) < LEAST_DISCOVERIES:
         raise NotEstimable(
-            f"facts: {len(outcomes)} discoveries have been observed for 59 days, expected at least {LEAST_DISCOVERIES}; the log needs 90 days and more users"
+            f"facts: {len(outcomes)} discoveries have been observed for 59 days, expected at least {LEAST_DISCOVERIES}; "
+            "the log needs 90 days and more users"
         )
     trace = outcomes.trace()
     total_N, first_N = np.asarray(trace.sum(axis=1)).ravel(), trace[:, :FIRST_DAYS].toarray()

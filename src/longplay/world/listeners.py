@@ -99,7 +99,7 @@ class State:
         return type(self)(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
 
     @property
-    def habit_R(self) -> Float:
+    def habits(self) -> Float:
         """All habit an agent has, shape [R]."""
         return self.stock_RM.sum(axis=1, dtype=np.float64)
 
@@ -149,9 +149,7 @@ def first_state(listeners: Listeners, market: Market, seed: int, config: WorldCo
         stock_UM[keep_U, slot] = (-0.5 * np.log(luck.uniform(Stream.START, 100 + slot)))[keep_U]
     stock_UM = np.minimum(stock_UM, np.float32(config.habit_limit))
     away_U = np.minimum(-3.0 * np.log(luck.uniform(Stream.START, 200)), 60.0).astype(np.int32)
-    return State(
-        np.ones(n, dtype=bool), creator_UM, stock_UM, np.zeros((n, slots), dtype=np.float32), np.zeros(n, dtype=np.float32), away_U
-    )
+    return State(np.ones(n, dtype=bool), creator_UM, stock_UM, np.zeros((n, slots), dtype=np.float32), np.zeros(n, dtype=np.float32), away_U)
 
 
 def explore(taste_RD: NDArray[np.float32], market: Market, luck: DayLuck, k: int = 0) -> Int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -32,7 +33,7 @@ class _Rows:
     """Event rows of a day, before they get ids; `tag_E` tells apart the events of one user on one day."""
 
     row_E: Int
-    second_E: Float
+    second_E: NDArray[np.number]
     kind: str
     item_E: Int
     surface: pl.Series | str
@@ -89,7 +90,7 @@ def events_of_day(
     auto_second = second_N[np.searchsorted(user_N, auto_row)] + _AUTOPLAY_S[0] + _nth(auto_row) * auto_gap
 
     surface_P, letter_P = pl.Series(SURFACES).gather(place_P), pl.Series(list(LETTER)).gather(place_P)
-    origin_P = pl.Series(["recommended", "organic"]).gather(plays.organic_P.astype(np.int64))
+    origin_P = pl.Series(["recommended", "organic"]).gather(plays.organic.astype(np.int64))
     tag_P = _tag(letter_P, np.where(listed_P, plays.slot_P, nth_P))
     left_R = left_R[subscriber_U[left_R]]
     rows = [
@@ -111,7 +112,14 @@ def events_of_day(
 
 
 def _after(
-    kind: str, plays: Plays, which_P: NDArray[np.bool_], second_P: Float, surface_P: pl.Series, origin_P: pl.Series, tag_P: pl.Series, letter_P: pl.Series
+    kind: str,
+    plays: Plays,
+    which_P: NDArray[np.bool_],
+    second_P: Float,
+    surface_P: pl.Series,
+    origin_P: pl.Series,
+    tag_P: pl.Series,
+    letter_P: pl.Series,
 ) -> _Rows:
     """An event that follows each of these plays as it ends."""
     keep = pl.Series(which_P)
@@ -200,6 +208,20 @@ def _loops(mean_P: Float, u_P: Float) -> Int:
     return np.minimum(np.where(mean_P > 0, count_P, 0.0), _MOST_LOOPS).astype(np.int64)
 
 
+@dataclass
+class Batch:
+    """Tables of days not yet in the lake."""
+
+    first_day: int
+    events: list[pl.DataFrame] = field(default_factory=list)
+    contexts: list[pl.DataFrame] = field(default_factory=list)
+    decisions: list[pl.DataFrame] = field(default_factory=list)
+
+    def rows(self) -> int:
+        """Events kept back."""
+        return sum(one.height for one in self.events)
+
+
 @dataclass(frozen=True, eq=False)
 class DayPlays:
     """Who played what on a day, ordered by user and time; small integers, kept for all days."""
@@ -223,6 +245,12 @@ class Recent:
         for day in days:
             ring.add(day.user_P, day.item_P)
         return ring
+
+    def take(self, rows: NDArray[np.integer]) -> Self:
+        """A buffer of these users, repeats allowed."""
+        other = type(self)(0, self.item_UH.shape[1])
+        other.item_UH, other.count_U = self.item_UH[rows], self.count_U[rows]
+        return other
 
     def add(self, user_P: NDArray[np.integer], item_P: NDArray[np.integer]) -> None:
         """Push a day's plays, ordered by user and time."""

@@ -95,4 +95,3 @@ class Luck:
         """Keys of virtual copies of users: other luck than the user's own and than the other copies'."""
         with np.errstate(over="ignore"):
             return mix(np.asarray(user_R).astype(np.uint64) * _KEY + (np.asarray(replicate_R).astype(np.uint64) + np.uint64(1)) * _STREAM)
-

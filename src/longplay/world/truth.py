@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from longplay.errors import ConfigError
 from longplay.world.catalogue import Catalogue, Market
 from longplay.world.config import WorldConfig
-from longplay.world.dynamics import HOME, Shown, live, visitors, wake, play_chance
+from longplay.world.dynamics import HOME, Shown, live, play_chance, visitors, wake
 from longplay.world.listeners import Listeners, State
 from longplay.world.log import DayPlays
 from longplay.world.luck import Luck
@@ -160,7 +160,7 @@ class _Agents:
                 continue
             if self.by_creator:
                 hit_R = np.zeros(n, dtype=bool)
-                hit_R[plays.row_P[with_creator_P & plays.organic_P]] = True
+                hit_R[plays.row_P[with_creator_P & plays.organic]] = True
                 count_R += hit_R
             else:
                 count_R += active_R

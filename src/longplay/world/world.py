@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -14,15 +15,16 @@ from numpy.typing import NDArray
 
 from longplay.decisions import Adaptive, Contexts, Decisions, Policy
 from longplay.errors import ConfigError, DataError
-from longplay.estimate import Estimate
+from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
 from longplay.lake.schema import TIME, empty
 from longplay.world.catalogue import START, Catalogue, Market, make_catalogue
 from longplay.world.config import WorldConfig, named_world
-from longplay.world.dynamics import HOME, Plays, Shown, live, visitors, wake
+from longplay.world.dynamics import HOME, Shown, live, visitors, wake
+from longplay.world.judge import one_step_truth, policy_values
 from longplay.world.listeners import State, first_state, make_listeners, visit_seconds
-from longplay.world.log import DayPlays, Recent, events_of_day, midnight_us, ragged_ids, ranges
-from longplay.world.luck import Luck
+from longplay.world.log import Batch, DayPlays, Recent, events_of_day, midnight_us, ragged_ids, ranges
+from longplay.world.luck import DayLuck, Luck
 from longplay.world.surfaces import house_decisions, house_lists, visit_ids
 from longplay.world.truth import Touches, true_value
 
@@ -33,20 +35,18 @@ Int = NDArray[np.int64]
 Float = NDArray[np.float64]
 
 _EXCLUDE = ("none", "seen", "creator")
-_FLUSH_ROWS = 2_000_000  # rows of events kept back before they go to the lake
+_FLUSH_ROWS = 2_000_000  # events kept back before they go to the lake
 
 
-@dataclass
-class _Batch:
-    """Tables of days not yet in the lake."""
+@dataclass(frozen=True, eq=False)
+class Morning:
+    """A day before anything is shown: the users' luck, tastes and state, who visits (rows, ascending) and when (second of the day)."""
 
-    first_day: int
-    events: list[pl.DataFrame] = field(default_factory=list)
-    contexts: list[pl.DataFrame] = field(default_factory=list)
-    decisions: list[pl.DataFrame] = field(default_factory=list)
-
-    def rows(self) -> int:
-        return sum(one.height for one in self.events)
+    luck: DayLuck
+    taste_RD: NDArray[np.float32]
+    state: State
+    user_N: Int
+    second_N: Int
 
 
 class World:
@@ -104,6 +104,7 @@ class World:
             raise ConfigError(f"World: the folder {folder} holds a lake already; give a new or empty one")
         self._played: list[DayPlays] = []
         self._known_keys = np.empty(0, dtype=np.int64)
+        self._lived: dict[object, Lake] = {}  # lakes of lives lived for `truth`, the last few
 
     @classmethod
     def named(
@@ -156,20 +157,20 @@ class World:
         if isinstance(policy, Adaptive):
             policy = policy.adapt(self.items, empty("events"))
         ring = Recent.of(self._played, len(self.user_ids), policy.history) if policy is not None and policy.history > 0 else None
-        batch = _Batch(self._day)
+        batch = Batch(self._day)
         for done in range(1, days + 1):
             today = self._one_day(policy, ring, batch)
             if isinstance(policy, Adaptive):
                 policy = policy.adapt(self.items, today)
             if done == days or batch.rows() > _FLUSH_ROWS:
                 self._append(batch)
-                batch = _Batch(self._day)
+                batch = Batch(self._day)
             if progress is not None:
                 progress(done, days)
         self.policy = policy
         return self.lake
 
-    def _append(self, batch: _Batch) -> None:
+    def _append(self, batch: Batch) -> None:
         self._lake.append(
             f"world-{batch.first_day}-{self._day}",
             events=pl.concat(batch.events),
@@ -178,6 +179,61 @@ class World:
             items=self.items,
             watermark=self.now,
         )
+
+    def truth(
+        self,
+        policy: Policy | None,
+        signal: Signal,
+        days: int | None = None,
+        users: int | None = None,
+        seed: int = 0,
+        estimand: str = "policy",
+        *,
+        logger: Policy | None = None,
+        start: datetime | None = None,
+    ) -> Estimate:
+        """What is true of a policy here: the expected value of a signal, by simulating what follows.
+
+        estimand="policy": everybody alive now lives on under `policy` (null: nothing is shown unasked), with
+        luck from `seed`. The value is that of an experiment with everyone in one arm: per user who visits
+        in the first 14 days, the sum of the signal over what is entered in the 14 days from that visit
+        (`signals.enrolled`). Calls with equal seeds share all luck, so that differences of policies have
+        small errors: see `difference`.
+
+        estimand="one_step": deviate once, then follow the logger, per slot; what off-policy estimates are of. The
+        world is lived anew from its first day under `logger`; at visits from `start` on, during `days`, one
+        slot is drawn from `policy` given the slots before it as logged, and `logger` goes on. Needs a signal
+        that slots own (discovery or exposure).
+
+        Args:
+            days: how long; default as long as the signal needs (policy), or 28 days of visits (one_step).
+            users: how many users, drawn by `seed`; default all. Policies that learn from all users need all.
+            start: UTC midnight, default the world's first day; one_step only.
+
+        Raises:
+            ConfigError: too few days for the signal to mature, an unknown estimand, or no logger for one_step.
+        """
+        if estimand == "one_step":
+            if logger is None or policy is None:
+                raise ConfigError("truth: estimand='one_step' deviates from a logger once; give policy and logger=...")
+            return one_step_truth(self, policy, logger, signal, START if start is None else start, 28 if days is None else days, users, seed)
+        if estimand != "policy":
+            raise ConfigError(f"truth: estimand={estimand!r} given, expected 'policy' or 'one_step'")
+        values = policy_values(self, policy, signal, days, users, seed)["value"].to_numpy()
+        return clustered_mean(values, estimand=f"policy: {signal.label} per enrolled user, true")
+
+    def difference(
+        self, policy: Policy | None, other: Policy | None, signal: Signal, days: int | None = None, users: int | None = None, seed: int = 0
+    ) -> Estimate:
+        """`truth` of `policy` less that of `other` on the same users with the same luck, paired by user: a small error."""
+        one, two = (policy_values(self, each, signal, days, users, seed) for each in (policy, other))
+        if not one["user_id"].equals(two["user_id"]):
+            raise DataError("difference: the policies' users are not the same, so their lives had come apart before anything was shown")
+        return clustered_mean((one["value"] - two["value"]).to_numpy(), estimand=f"policy: {signal.label} per enrolled user, true difference")
+
+    def incremental(self, policy: Policy, signal: Signal, days: int | None = None, users: int | None = None, seed: int = 0) -> Estimate:
+        """`difference` from the no-exposure path: what showing adds at all."""
+        return self.difference(policy, None, signal, days, users, seed)
 
     def true_value(self, users: Sequence[str] | pl.Series, items: pl.Series | Sequence[Sequence[str]], signal: Signal, replicates: int = 8) -> Float:
         """True value of showing each item to its user now, alone in first position, shape [N, S], in the signal's unit.
@@ -198,9 +254,36 @@ class World:
         if len(item_NS) != len(user_N):
             raise DataError(f"true_value: {len(user_N)} users but {len(item_NS)} lists of items; expected one list each")
         touches = Touches.of(self._played, self.catalogue)
-        return true_value(
-            self.listeners, self._open(), self.state, touches, user_N, item_NS, signal, self._day, self._luck, self.config, replicates
-        )
+        return true_value(self.listeners, self._open(), self.state, touches, user_N, item_NS, signal, self._day, self._luck, self.config, replicates)
+
+    def fork(self, rows: NDArray[np.integer], *, seed: int | None = None, ids: pl.Series | None = None, history: bool = True) -> World:
+        """A world of copies of these users as of now, which lives on by itself; for judging, not for logging.
+
+        Args:
+            rows: users by row, repeats allowed if `ids` gives each copy a name of its own.
+            seed: of the copies' further luck; default their own, so that a copy under the same policy lives the same life.
+            history: whether the copies' past goes with them, in the lake and in what policies see.
+        """
+        other = copy.copy(self)
+        other.listeners, other.state = self.listeners.take(rows), self.state.take(rows)
+        other.user_ids = self.user_ids.gather(rows) if ids is None else ids
+        other._number_U = self._number_U[rows]
+        other._luck = self._luck if seed is None else Luck(seed)
+        other._lake = Lake.memory()
+        n_items = len(self.catalogue)
+        low, high = np.searchsorted(self._known_keys, rows * n_items), np.searchsorted(self._known_keys, (rows + 1) * n_items)
+        other._known_keys = np.repeat(np.arange(len(rows)), high - low) * n_items + self._known_keys[ranges(low, high - low)] % n_items
+        other._played, other._lived = [], {}
+        if history and self._day:
+            row_of = np.full(len(self.user_ids), -1)
+            row_of[rows] = np.arange(len(rows))
+            for day in self._played:
+                row_P = row_of[day.user_P]
+                order = np.argsort(row_P[row_P >= 0], kind="stable")
+                other._played.append(DayPlays(day.day, row_P[row_P >= 0][order].astype(np.int32), day.item_P[row_P >= 0][order]))
+            mine = self.lake.events.filter(pl.col("user_id").is_in(other.user_ids.implode()))
+            other._lake.append("history", events=mine, items=self.items, watermark=self.now)
+        return other
 
     def _open(self) -> Market:
         """What can be found today."""
@@ -208,33 +291,47 @@ class World:
             self._market = self.catalogue.market(self._day)
         return self._market
 
-    def _one_day(self, policy: Policy | None, ring: Recent | None, batch: _Batch) -> pl.DataFrame:
-        """Live one day: its tables go to `batch`, its events are returned."""
-        day, config, market = self._day, self.config, self._open()
-        luck = self._luck.on(self._number_U, day)
-        taste_RD = self.listeners.taste(day, config)
-        morning = wake(self.state, config)
-        active_U = visitors(self.listeners, morning, luck, day, config)
-        user_N = np.flatnonzero(active_U)
-        second_N = visit_seconds(self.listeners, luck, user_N)
-        shown = house_lists(self.listeners, taste_RD, market, user_N, day, luck, config, shelf=policy is not None)
-        for one in shown:
-            if len(one.row_N):
-                second_R = second_N[np.searchsorted(user_N, one.row_N)]
-                asked, said = house_decisions(one, market, day, second_R, self.user_ids, self._version)
-                batch.contexts.append(asked.frame)
-                batch.decisions.append(said.frame)
-        if policy is not None and len(user_N):
-            asked = self._contexts(policy, ring, user_N, second_N)
-            said = policy.decide(asked, np.random.default_rng([self.seed, 2, day]))
+    def _morning(self) -> Morning:
+        """Who visits today, and with what luck; asks nothing and changes nothing."""
+        luck = self._luck.on(self._number_U, self._day)
+        state = wake(self.state, self.config)
+        user_N = np.flatnonzero(visitors(self.listeners, state, luck, self._day, self.config))
+        return Morning(luck, self.listeners.taste(self._day, self.config), state, user_N, visit_seconds(self.listeners, luck, user_N))
+
+    def _one_day(self, policy: Policy | None, ring: Recent | None, batch: Batch) -> pl.DataFrame:
+        """Live one day under `policy`: its tables go to `batch`, its events are returned."""
+        morning = self._morning()
+        shown = self._house(morning, batch, shelf=policy is not None)
+        if policy is not None and len(morning.user_N):
+            asked = self._contexts(getattr(policy, "slate", 5), ring, morning.user_N, morning.second_N)
+            said = policy.decide(asked, np.random.default_rng([self._luck.seed, 2, self._day]))
             batch.contexts.append(asked.frame)
             batch.decisions.append(said.frame)
-            shown.append(Shown(HOME, user_N, self._slate_rows(policy, asked, said)))
-        self.state, plays = live(self.listeners, taste_RD, market, morning, active_U, shown, luck, config)
-        left_R = np.flatnonzero(morning.alive_R & ~self.state.alive_R)
+            shown.append(Shown(HOME, morning.user_N, self._slate_rows(policy, asked, said)))
+        return self._evening(morning, shown, ring, batch)
+
+    def _house(self, morning: Morning, batch: Batch, shelf: bool) -> list[Shown]:
+        """What the house shows today, logged."""
+        market, day = self._open(), self._day
+        shown = house_lists(self.listeners, morning.taste_RD, market, morning.user_N, day, morning.luck, self.config, shelf=shelf)
+        for one in shown:
+            if len(one.row_N):
+                second_R = morning.second_N[np.searchsorted(morning.user_N, one.row_N)]
+                asked, said = house_decisions(one, market, day, second_R, self.user_ids, f"world-{self.seed}")
+                batch.contexts.append(asked.frame)
+                batch.decisions.append(said.frame)
+        return shown
+
+    def _evening(self, morning: Morning, shown: list[Shown], ring: Recent | None, batch: Batch) -> pl.DataFrame:
+        """The day as it was lived, given all that was shown; the next day begins."""
+        active_U = np.zeros(len(self.user_ids), dtype=bool)
+        active_U[morning.user_N] = True
+        market, luck = self._open(), morning.luck
+        self.state, plays = live(self.listeners, morning.taste_RD, market, morning.state, active_U, shown, luck, self.config)
+        left_R = np.flatnonzero(morning.state.alive_R & ~self.state.alive_R)
         events, heard = events_of_day(
-            day, user_N, second_N, plays, left_R, taste_RD, self.listeners.subscriber_U, luck, self.user_ids, market
-        )  # fmt: skip
+            self._day, morning.user_N, morning.second_N, plays, left_R, morning.taste_RD, self.listeners.subscriber_U, luck, self.user_ids, market
+        )
         batch.events.append(events)
         self._played.append(heard)
         if ring is not None:
@@ -242,10 +339,6 @@ class World:
         self._remember(heard)
         self._day += 1
         return events
-
-    @property
-    def _version(self) -> str:
-        return f"world-{self.seed}"
 
     def _slate_rows(self, policy: Policy, asked: Contexts, said: Decisions) -> Int:
         """The item rows of the slates said, checked."""
@@ -256,9 +349,9 @@ class World:
             raise DataError(f"{policy.name}: a slate of {self.now:%Y-%m-%d} holds an item that is not released yet; take items from world.items")
         return item_NS
 
-    def _contexts(self, policy: Policy, ring: Recent | None, user_N: Int, second_N: Int) -> Contexts:
+    def _contexts(self, slots: int, ring: Recent | None, user_N: Int, second_N: Int) -> Contexts:
         times = pl.Series("time", midnight_us(self._day) + second_N * 1_000_000).cast(TIME)
-        slots, names = getattr(policy, "slate", 5), self.user_ids.gather(user_N)
+        names = self.user_ids.gather(user_N)
         nothing = pl.Series("none", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(user_N))
         history = nothing if ring is None else ragged_ids(self.catalogue.index.ids, *ring.of_users(user_N))
         exclusions = nothing if self.exclude == "none" else ragged_ids(self.catalogue.index.ids, *self._excluded(user_N))
