@@ -16,17 +16,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longplay.audit import audit
     from longplay.belief import Belief, Calibration
     from longplay.decisions import Contexts, Decisions, Policy, contexts_from_log
     from longplay.errors import ConfigError, DataError, LongplayError, MissingExtra, NotEstimable
     from longplay.estimate import Estimate
+    from longplay.experiments import Experiment
     from longplay.lake import Lake
     from longplay.learning.offline import reward_weighted
     from longplay.learning.reinforce import reinforce
+    from longplay.ope import doubly_robust, ips, snips
     from longplay.policies.generative import Generative
     from longplay.policies.simple import Popular, Uniform
     from longplay.ranking import rank_metrics, top_items
     from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
+    from longplay.rewards.guardrails import coverage
     from longplay.run import load_config, run_stages
     from longplay.signals import Outcomes, Signal, active_days, days_with, discovery, enrolment, exposure, minutes, plays, returned, user_day
     from longplay.signals.future import future_of
@@ -57,6 +61,7 @@ _WHERE = {
     "DayTwo": "rewards",
     "MaturedOnly": "rewards",
     "Reward": "rewards",
+    "coverage": "rewards.guardrails",
     # who recommends
     "Contexts": "decisions",
     "Decisions": "decisions",
@@ -73,6 +78,12 @@ _WHERE = {
     "future_of": "signals.future",
     "rank_metrics": "ranking",
     "top_items": "ranking",
+    # what would have happened, what did happen, and was it true
+    "ips": "ope",
+    "snips": "ope",
+    "doubly_robust": "ope",
+    "Experiment": "experiments",
+    "audit": "audit",
     # the whole loop
     "load_config": "run",
     "run_stages": "run",

@@ -193,6 +193,36 @@ class Adaptive(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A policy as it is now: a world or a service does not let it adapt any further. What an experiment's control should be."""
+
+    policy: Policy
+
+    @property
+    def name(self) -> str:
+        """The policy's own name."""
+        return self.policy.name
+
+    @property
+    def history(self) -> int:
+        """Past item ids it wants to see in a context."""
+        return self.policy.history
+
+    @property
+    def slate(self) -> int:
+        """Slots a world or a service asks for by default."""
+        return getattr(self.policy, "slate", 5)
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        """One slate per context, with exact log-probabilities."""
+        return self.policy.decide(contexts, rng)
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
+        """Log-probability of every slot given the slots before it, shape [N, S]."""
+        return self.policy.log_prob(contexts, slates)
+
+
 HELD_OUT = 0.2  # share of users that no policy and no early reward learns from where slates were logged: off-policy estimates score them
 
 

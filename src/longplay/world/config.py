@@ -165,8 +165,8 @@ WORLDS: dict[str, NamedWorld] = {
     "aligned": NamedWorld("Appeal is depth: clicks are the right reward.", {"appeal_depth_correlation": 1.0}),
     "null": NamedWorld("Nothing recommended has any lasting effect, taste match included: no policy can move organic activity.", {"lasting": 0.0}),
     "gamed": NamedWorld(
-        "Some items make autoplay run on: minutes and days with a creator can be inflated by showing them, without any effect.",
-        {"loop": 1.5, "loop_spread": 1.5},
+        "Minutes and days with a creator can be inflated: autoplay runs on, and the same creator is shown again and again; none of it lasts.",
+        {"loop": 1.5, "loop_spread": 1.5, "lasting": 0.0},
     ),
     "drift": NamedWorld("Tastes move: what was learned two months ago is half wrong.", {"drift": 1.5}),
     "cold": NamedWorld("Most items are released while the world runs, to listeners without habits.", {"new_share": 0.7, "start_habits": 0.0}),

@@ -1,0 +1,32 @@
+"""Results of long computations, kept by function, arguments and experiment version: a stopped bench goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CACHE = Path(__file__).resolve().parents[1] / ".bench-cache"
+
+
+def remembered(version: int) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
+    """Keep the function's JSON results on disk; raise `version` whenever what it computes changes."""
+
+    def wrap(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        def call(**arguments: Any) -> dict[str, Any]:
+            key = json.dumps([function.__module__, function.__name__, version, arguments], sort_keys=True, default=str)
+            file = CACHE / f"{function.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+            if file.exists():
+                return json.loads(file.read_text())
+            result = function(**arguments)
+            CACHE.mkdir(exist_ok=True)
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps(result))
+            part.replace(file)
+            return result
+
+        return call
+
+    return wrap
