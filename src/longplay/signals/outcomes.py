@@ -196,8 +196,13 @@ class Shown:
         return f"<p>{self}</p>" + self.frame.head(10)._repr_html_()
 
 
-def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None) -> Outcomes:
-    """See `Signal.outcomes`."""
+def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrolled: pl.DataFrame | None = None) -> Outcomes:
+    """See `Signal.outcomes`.
+
+    Args:
+        enrolled: columns user_id and time (UTC), one row per user. An `enrolment` entry opens there and nowhere
+            else; entries of other kinds are what they always are. See `signals.enrolled`, which checks the table.
+    """
     given, as_of = as_of, lake.watermark if as_of is None else as_of
     if as_of.tzinfo is None:
         raise DataError(f"{signal.name}: as_of={as_of.isoformat()} has no time zone; give UTC")
@@ -209,7 +214,9 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None) -> Ou
     with view.connect(threads=None) as con:
         create_engaged(con)
         _create_creators(con)
-        _create_entries(con, signal)
+        if enrolled is not None:
+            con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
+        _create_entries(con, signal, enrolled is not None)
         if con.execute("select count(*) from entries").fetchone() == (0,):
             _explain_no_entries(con, signal, lake, as_of)
         hits = _hits(con, signal)
@@ -251,8 +258,11 @@ def _create_creators(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _create_entries(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
-    """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, truncated."""
+def _create_entries(con: duckdb.DuckDBPyConnection, signal: Signal, given: bool) -> None:
+    """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, truncated.
+
+    `given`: a view `enrolled` says when each user enrolled, so the log is not asked.
+    """
     entry = signal.entry
     if entry.kind == "discovery":
         key = f"{entry.of}_id"
@@ -276,6 +286,11 @@ def _create_entries(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
             select user_id, null::varchar as item_id, null::varchar as creator_id, min(time) as time, day,
                    arg_min(origin, (time, event_id)) as origin, arg_min_null(surface, (time, event_id)) as surface, false as truncated
             from engaged group by user_id, day"""
+    elif given:
+        body = f"""
+            select user_id, null::varchar as item_id, null::varchar as creator_id, time, {day_of("time")} as day,
+                   'organic' as origin, null::varchar as surface, false as truncated
+            from enrolled"""
     else:
         body = f"""
             with trial as (select user_id, min(time) as time from decisions where experiment is not null group by user_id),

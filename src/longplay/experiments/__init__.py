@@ -1,0 +1,7 @@
+"""Experiments: who is shown which policy, and what did happen."""
+
+from longplay.experiments.experiment import Experiment
+from longplay.experiments.power import Plan, detectable, plan, users_needed
+from longplay.experiments.readout import Decision, Effect, Line, Readout
+
+__all__ = ["Decision", "Effect", "Experiment", "Line", "Plan", "Readout", "detectable", "plan", "users_needed"]

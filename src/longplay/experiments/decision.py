@@ -1,0 +1,151 @@
+"""The decision rule, and what would settle an experiment that is still open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from longplay.experiments.enrolment import Check
+from longplay.experiments.power import detectable, users_needed, weeks_until
+from longplay.experiments.readout import Decision, Effect, Line, Standing
+from longplay.experiments.words import number, percent, percent_interval
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What was agreed on before looking.
+
+    Attributes:
+        alpha: two-sided, of guardrails and of deterioration. success_alpha: of one success metric of one treatment.
+        power: of finding what is to be found in every metric that must pass, shared out. minimum_effect: relative.
+        as_of: of the look. weekly: new users of control and treatment in each week since the first.
+    """
+
+    alpha: float
+    success_alpha: float
+    power: float
+    minimum_effect: float
+    as_of: datetime
+    weekly: tuple[int, ...]
+
+
+def standing_of(effect: Effect, margin: float | None, alpha: float) -> Standing:
+    """What a line's numbers say.
+
+    deteriorates: the difference lies below 0, two-sided at `alpha`, never at the stricter level of a success metric:
+    harm needs no share of alpha. superior: the interval (at the line's own level) lies above 0. non-inferior: for a
+    guardrail, treatment - (1 - margin) control has an interval above 0.
+    """
+    if effect.p_value <= alpha and effect.difference.value < 0:
+        return "deteriorates"
+    if margin is not None:
+        return "non-inferior" if effect.gain_over(-margin).interval(effect.level)[0] > 0 else "open"
+    return "superior" if effect.interval[0] > 0 else "open"
+
+
+def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Terms) -> Decision:
+    """Ship if and only if the checks pass, nothing deteriorates, some success metric is superior and every guardrail non-inferior.
+
+    The rule of Schultzberg, Ankargren & Franberg (2024). Otherwise do not ship where that is known (a check fails,
+    something deteriorates, or no success metric can still gain `minimum_effect`), else keep running.
+    """
+    failed = [f"{check.name}: {check.words}" for check in checks if check.fails]
+    if failed:
+        return Decision(arm, "do not ship", "the experiment cannot be trusted; " + "; ".join(failed))
+    worse = [f"{line.name} deteriorates ({_size(line.effect)})" for line in lines if line.standing == "deteriorates" and line.effect is not None]
+    if worse:
+        return Decision(arm, "do not ship", "; ".join(worse))
+    success, guardrails = [line for line in lines if line.role == "success"], [line for line in lines if line.role == "guardrail"]
+    better = [line for line in success if line.standing == "superior"]
+    open_guardrails = [line for line in guardrails if line.standing != "non-inferior"]
+    if better and not open_guardrails:
+        said = "; ".join(f"{line.name} is superior ({_size(line.effect)})" for line in better if line.effect is not None)
+        held = ", ".join(f"{line.name} loses less than {percent(line.margin or 0)}" for line in guardrails)
+        return Decision(arm, "ship", f"{said}{'; ' + held if held else ''}")
+    if not better and all(_hopeless(line, terms.minimum_effect) for line in success):
+        what = ", ".join(line.name for line in success)
+        return Decision(arm, "do not ship", f"no gain of {percent(terms.minimum_effect)} is left for {what} ({_bounds(success)})")
+    return _keep_running(arm, [] if better else success, open_guardrails, len(guardrails), terms)
+
+
+def _keep_running(arm: str, success: list[Line], guardrails: list[Line], all_guardrails: int, terms: Terms) -> Decision:
+    """What is open, what can be seen now and what would settle it."""
+    # every guardrail must pass beside one success metric: the risk of missing a good treatment is shared out over them
+    power = 1 - (1 - terms.power) / (1 + all_guardrails)
+    said, needs = [], []
+    for line in [*success, *guardrails]:
+        if line.effect is None:
+            said.append(line.reason)
+            continue
+        alpha = terms.success_alpha if line.margin is None else terms.alpha
+        target = terms.minimum_effect if line.margin is None else line.margin
+        state = f"the interval of {line.name} holds 0" if line.margin is None else f"a loss of {percent(line.margin)} of {line.name} is not ruled out"
+        need = _needs(line.effect, target, alpha, power)
+        if need is None:
+            said.append(f"{state}; its mean is too close to 0 for a relative effect")
+            continue
+        sees, users = need
+        said.append(f"{state}; {sum(line.mature):,} mature users can tell {percent(sees)}, {percent(target)} needs about {users:,} users")
+        needs.append((line, users))
+    # one success metric is enough, every guardrail must hold
+    one_of = [need for need in needs if need[0].role == "success"]
+    wanted = ([min(one_of, key=lambda need: need[1])] if one_of else []) + [need for need in needs if need[0].role == "guardrail"]
+    known = len(wanted) == (1 if success else 0) + len(guardrails)
+    users = max((users for _, users in wanted), default=None) if known else None
+    weeks = None
+    if wanted and users is not None:
+        line = max(wanted, key=lambda need: need[1])[0]
+        weeks = _further_weeks(line, users, terms)
+        come = sum(line.enrolled)
+        if users <= come:
+            said.append(f"{come:,} are enrolled: they will all have matured by {line.matures:%Y-%m-%d}")
+        elif weeks is None:
+            said.append(f"more than come within two years ({come:,} so far, {terms.weekly[-1] if terms.weekly else 0:,} in the last week)")
+        else:
+            said.append(f"some {math.ceil(weeks)} more weeks")
+    waiting = [line for line in [*success, *guardrails] if line.effect is not None and sum(line.mature) < sum(line.enrolled)]
+    if waiting and (users is None or users > sum(waiting[0].enrolled)):
+        last = max(line.matures for line in waiting)
+        said.append(f"the users enrolled so far will all have matured by {last:%Y-%m-%d}")
+    return Decision(arm, "keep running", "; ".join(said), users, weeks)
+
+
+def _needs(effect: Effect, target: float, alpha: float, power: float) -> tuple[float, int] | None:
+    """(relative effect that can be told now, users needed for the relative effect `target`); null without a mean to relate to.
+
+    Never the power at the effect seen, which says no more than the p-value does (Hoenig & Heisey 2001).
+    """
+    if effect.relative is None:
+        return None
+    means = effect.means
+    n, share = means.n_control + means.n_treatment, means.n_treatment / (means.n_control + means.n_treatment)
+    std = means.contrast().std_error * math.sqrt(n * share * (1 - share))
+    sees = detectable(std, n, alpha=alpha, power=power, share=share) / means.control
+    return sees, users_needed(std, target * means.control, alpha=alpha, power=power, share=share)
+
+
+def _further_weeks(line: Line, users: int, terms: Terms) -> float | None:
+    enrolling = weeks_until(users, terms.weekly)
+    if enrolling is None:
+        return None
+    until_last = (line.matures - terms.as_of).total_seconds() / 86_400 / 7  # from now to the maturity of who enrols now
+    return max(enrolling - len(terms.weekly), 0.0) + max(until_last, 0.0)
+
+
+def _hopeless(line: Line, minimum_effect: float) -> bool:
+    """Whether even the upper end of the interval gains less than the minimum effect."""
+    return line.effect is not None and line.effect.gain_over(minimum_effect).interval(line.effect.level)[1] < 0
+
+
+def _size(effect: Effect) -> str:
+    found, ends = effect.relative, effect.relative_interval
+    if found is None or ends is None:
+        return str(effect.difference)
+    return f"{percent(found.value, signed=True)}, {percent_interval(*ends)}"
+
+
+def _bounds(lines: Sequence[Line]) -> str:
+    ends = [line.effect.relative_interval for line in lines if line.effect is not None]
+    return ", ".join("at most " + (percent(pair[1], signed=True) if pair else number(0.0)) for pair in ends)

@@ -1,0 +1,135 @@
+"""Who is in an experiment since when, what was known of them before, and whether the experiment was run as declared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.errors import DataError
+from longplay.experiments.assignment import assign
+from longplay.experiments.statistics import sample_ratio, welch
+from longplay.experiments.words import number, percent
+from longplay.lake.daily import create_engaged, day_of
+from longplay.lake.lake import Lake
+from longplay.lake.schema import TIME
+
+if TYPE_CHECKING:
+    from longplay.experiments.experiment import Experiment
+
+LOOK_BACK_DAYS = 28
+COVARIATES = ("organic active days in the 28 days before", "log plays in the 28 days before", "known before", "log days since first seen")
+DISTRUST = 0.001  # p-value of the sample ratio below which nothing is read off an experiment
+LEAST_USERS = 30  # mature users an arm needs before an interval is given
+LEAST_OTHERS = 10  # of whom so many must be expected to differ from the most common value: a rare yes has no normal mean
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quality check: `fails` refuses the experiment; a warning is only said."""
+
+    name: str
+    fails: bool
+    words: str
+    warns: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the run folder."""
+        return {"name": self.name, "fails": self.fails, "warns": self.warns, "words": self.words}
+
+
+def enrolled_of(lake: Lake, experiment: str, arms: Sequence[str]) -> pl.DataFrame:
+    """Users of `experiment` as the lake's decisions have them, oldest first.
+
+    Columns user_id, time (first decision: exposure is logged when the arm is used), arm (of that
+    decision), arm_number, arms (how many different arms the user was given), decisions, arm_prob (of that decision).
+
+    Raises:
+        DataError: no decision of this experiment, or one of an arm it does not have.
+    """
+    with lake.connect() as con:
+        users = con.sql(
+            """
+            with ours as (select user_id, time, decision_id, coalesce(arm, 'null') as arm, arm_prob from decisions where experiment = $1)
+            select user_id, min(time) as time, arg_min(arm, (time, decision_id)) as arm, list_sort(list(distinct arm)) as given,
+                   count(*) as decisions, arg_min_null(arm_prob, (time, decision_id)) as arm_prob
+            from ours group by user_id order by time, user_id
+            """,
+            params=[experiment],
+        ).pl()
+    if users.is_empty():
+        raise DataError(f"experiment {experiment!r}: the lake has no decision of it; run it first, e.g. lake = world.run(experiment, days=56)")
+    if strange := sorted(set(users["given"].explode()) - set(arms)):
+        raise DataError(
+            f"experiment {experiment!r}: decisions of an arm {strange[0]!r} in the lake, expected {', '.join(arms)}; is it another's name?"
+        )
+    return users.select(
+        "user_id",
+        pl.col("time").cast(TIME),
+        "arm",
+        pl.col("arm").replace_strict(list(arms), list(range(len(arms))), return_dtype=pl.Int64).alias("arm_number"),
+        pl.col("given").list.len().alias("arms"),
+        "decisions",
+        "arm_prob",
+    )
+
+
+def covariates_of(lake: Lake, enrolled: pl.DataFrame) -> NDArray[np.float64]:
+    """What was known of each enrolled user before the UTC day of enrolment, shape [U, 4], in the order of `COVARIATES`.
+
+    Organic active days (0 to 28) and log(1 + plays) in the 28 days before; whether the user had been
+    seen (0 or 1) and log(1 + days since). The day of enrolment itself is left out, as a part of it is after. One
+    DuckDB query, so it does not matter how long the log is.
+    """
+    with lake.connect() as con:
+        create_engaged(con)
+        con.register("enrolled", enrolled.select("user_id", "time").with_row_index("row").to_arrow())
+        table = con.sql(
+            f"""
+            with opened as (select row, user_id, {day_of("time")} as day from enrolled)
+            select opened.row,
+                   count(distinct past.day) filter (past.origin = 'organic' and past.day >= opened.day - {LOOK_BACK_DAYS}) as active_days,
+                   count(*) filter (past.kind = 'play' and past.day >= opened.day - {LOOK_BACK_DAYS}) as plays,
+                   coalesce(any_value(opened.day) - min(past.day), 0) as known_days
+            from opened left join engaged as past on past.user_id = opened.user_id and past.day < opened.day
+            group by opened.row order by opened.row
+            """
+        ).pl()
+    active, plays, known = (table[name].to_numpy().astype(float) for name in ("active_days", "plays", "known_days"))
+    return np.column_stack([active, np.log1p(plays), (known > 0).astype(float), np.log1p(known)])
+
+
+def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, ...]:
+    """Whether the users came in the declared shares, kept their arm, have the arm of their hash; and whether both arms decide equally often.
+
+    The last is only a warning: how often a user comes back for a slate is an outcome.
+    """
+    arms, shares = experiment.arm_names, experiment.shares
+    counts = np.bincount(enrolled["arm_number"].to_numpy(), minlength=len(arms)).tolist()
+    p = sample_ratio(counts, shares)
+    came = ", ".join(f"{arm} {count:,} ({percent(count / sum(counts))} for {percent(share)})" for arm, count, share in zip(arms, counts, shares))
+    several = int((enrolled["arms"] > 1).sum())
+    wrong = int((assign(experiment.salt, enrolled["user_id"], shares) != enrolled["arm_number"].to_numpy()).sum())
+    declared = np.asarray(shares)[enrolled["arm_number"].to_numpy()]
+    other = int((np.abs(enrolled["arm_prob"].fill_null(0.0).to_numpy() - declared) > 1e-9).sum())
+    checks = [
+        Check("sample ratio", p < DISTRUST, f"{came}; p = {number(p)}"),
+        Check("one arm per user", several > 0, f"{several:,} of {enrolled.height:,} users were given more than one arm"),
+        Check("assignment", wrong > 0, f"{wrong:,} of {enrolled.height:,} users have another arm than the hash of the salt gives them"),
+        Check("shares", other > 0, f"{other:,} of {enrolled.height:,} users were assigned under other shares than those declared"),
+    ]
+    for number_of, arm in enumerate(arms[1:], start=1):
+        ours, theirs = (enrolled.filter(pl.col("arm_number") == k)["decisions"].to_numpy() for k in (number_of, 0))
+        if min(len(ours), len(theirs)) < LEAST_USERS:
+            continue
+        means = welch(theirs, ours)
+        p = means.contrast().p_value
+        words = f"{means.treatment:.2f} decisions per user in {arm}, {means.control:.2f} in {arms[0]}; p = {number(p)}"
+        if p < DISTRUST:
+            words += ": not by chance; people come back more or less often, or one arm does not log every decision"
+        checks.append(Check("exposure balance", False, words, warns=p < DISTRUST))
+    return tuple(checks)

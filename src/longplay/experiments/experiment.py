@@ -1,0 +1,236 @@
+"""An experiment: a control, treatments and a salt. Itself a policy, so a world or a service runs it like any other."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy
+from longplay.errors import ConfigError
+from longplay.experiments.assignment import assign
+from longplay.experiments.enrolment import enrolled_of
+from longplay.experiments.words import percent
+from longplay.lake.lake import Lake
+from longplay.signals.enrolled import ENTRY_DAYS
+from longplay.signals.signal import MAX_WINDOW_DAYS, Signal
+
+if TYPE_CHECKING:
+    from longplay.experiments.readout import Readout
+
+CONTROL = "control"
+
+
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Experiment:
+    """Users hashed to arms by (salt, user); each arm is a policy that decides for its own users.
+
+    Attributes:
+        arms: arm name -> policy, the control first. shares: share of users of each arm, in that order.
+        salt: what the hash is keyed with: another salt is another, independent assignment.
+        label: what the log calls it (column `experiment`): the name given, else the salt.
+        entry_days: days from a user's first exposure in which entries of signals count.
+    """
+
+    arms: Mapping[str, Policy]
+    shares: tuple[float, ...]
+    salt: str
+    label: str
+    entry_days: int
+    _given_name: str | None = field(repr=False)
+
+    def __init__(
+        self,
+        control: Policy,
+        treatment: Policy | Mapping[str, Policy],
+        *,
+        salt: str,
+        shares: Sequence[float] | Mapping[str, float] | None = None,
+        name: str | None = None,
+        entry_days: int = ENTRY_DAYS,
+    ) -> None:
+        """`treatment`: one policy (its arm is named "treatment"), or {arm: policy}. `shares`: by arm, control first; default equal.
+
+        Raises:
+            ConfigError: shares that are not positive or do not sum to 1, arms that disagree on the number of
+                slots, an arm that is itself an experiment, an empty salt.
+        """
+        treatments = dict(treatment) if isinstance(treatment, Mapping) else {"treatment": treatment}
+        if not treatments or CONTROL in treatments or not all(isinstance(arm, str) and arm for arm in treatments):
+            raise ConfigError(f"Experiment: treatments {list(treatments)} given, expected at least one named policy, none of them {CONTROL!r}")
+        arms = {CONTROL: control, **treatments}
+        for arm, policy in arms.items():
+            if isinstance(policy, Experiment) or not isinstance(policy, Policy):
+                raise ConfigError(f"Experiment: arm {arm!r} is a {type(policy).__name__}, expected a policy that is not itself an experiment")
+        if not isinstance(salt, str) or not salt:
+            raise ConfigError(f"Experiment: salt={salt!r} given, expected a text that no other experiment has, e.g. '2026-11'")
+        if not isinstance(entry_days, int) or isinstance(entry_days, bool) or not 1 <= entry_days <= MAX_WINDOW_DAYS:
+            raise ConfigError(f"Experiment: entry_days={entry_days!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days")
+        slates = {arm: policy.slate for arm, policy in arms.items() if hasattr(policy, "slate")}  # pyright: ignore[reportAttributeAccessIssue]
+        if len(set(slates.values())) > 1:
+            raise ConfigError(f"Experiment: arms with different numbers of slots, {slates}; expected one, or the arms are shown differently")
+        object.__setattr__(self, "arms", arms)
+        object.__setattr__(self, "shares", _checked_shares(shares, tuple(arms)))
+        object.__setattr__(self, "salt", salt)
+        object.__setattr__(self, "label", salt if name is None else name)
+        object.__setattr__(self, "entry_days", entry_days)
+        object.__setattr__(self, "_given_name", name)
+
+    @property
+    def control(self) -> Policy:
+        """The policy that treatments are compared with."""
+        return self.arms[CONTROL]
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """Names of the arms, the control first."""
+        return tuple(self.arms)
+
+    @property
+    def treatments(self) -> tuple[str, ...]:
+        """Names of the arms that are not the control."""
+        return self.arm_names[1:]
+
+    # -- a policy ------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The label and a digest of salt, shares and the arms' own names. Decisions carry the arm's name, whose probabilities they are."""
+        digest = hashlib.sha256(json.dumps([self.salt, self.shares, {arm: policy.name for arm, policy in self.arms.items()}]).encode())
+        return f"{self.label}@{digest.hexdigest()[:8]}"
+
+    @property
+    def history(self) -> int:
+        """The most that any arm wants to see.
+
+        The contexts are logged as given. Each arm reads the last items it wants and no more, which is what `history`
+        promises (see `decisions.Policy`), so its log-probabilities follow from the logged context.
+        """
+        return max(policy.history for policy in self.arms.values())
+
+    @property
+    def slate(self) -> int:
+        """Slots a world or a service asks for by default."""
+        return next((policy.slate for policy in self.arms.values() if hasattr(policy, "slate")), 5)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        """One slate per context by its user's arm, in the contexts' order, with experiment, arm and arm_prob filled in.
+
+        Every arm is given a generator in the same state: a policy whose draws are decided by (the generator's next
+        number, context) decides for a user what it would have decided alone, so an A/A experiment is its policy.
+        """
+        arm_N = self.assign(contexts.frame["user_id"])
+        frames, rows, after = [], [], None
+        for number, (arm, policy) in enumerate(self.arms.items()):
+            mine = np.flatnonzero(arm_N == number)
+            if len(mine) == 0 and (len(contexts) or number):
+                continue
+            own = copy.deepcopy(rng)
+            said = policy.decide(contexts.take(mine), own).frame
+            marks = {"experiment": pl.lit(self.label), "arm": pl.lit(arm), "arm_prob": pl.lit(self.shares[number])}
+            frames.append(said.with_columns(**marks))
+            rows.append(mine)
+            after = own.bit_generator.state if after is None else after
+        if after is not None:
+            rng.bit_generator.state = after  # on, as one policy would have left it: the next call must not repeat the draws
+        return Decisions(pl.concat(frames)[np.argsort(np.concatenate(rows), kind="stable")])
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
+        """Log-probability of every slot under the arm of the context's user, shape [N, S]."""
+        arm_N = self.assign(contexts.frame["user_id"])
+        parts, rows = [], []
+        for number, policy in enumerate(self.arms.values()):
+            mine = np.flatnonzero(arm_N == number)
+            if len(mine) or (number == 0 and not len(contexts)):
+                parts.append(policy.log_prob(contexts.take(mine), slates.gather(mine)))
+                rows.append(mine)
+        return np.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]
+
+    def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Experiment:
+        """The next version: every arm that learns has seen all users' events, the other arms stay as they are.
+
+        All of them, not its own users' alone: an arm of 5% would otherwise learn from less than its rivals, and the
+        experiment would compare amounts of data instead of policies. The price: what one arm's users do teaches the others.
+        """
+        arms = {arm: policy.adapt(items, events) if isinstance(policy, Adaptive) else policy for arm, policy in self.arms.items()}
+        treatments = {arm: arms[arm] for arm in self.treatments}
+        return Experiment(arms[CONTROL], treatments, salt=self.salt, shares=self.shares, name=self._given_name, entry_days=self.entry_days)
+
+    # -- an experiment -------------------------------------------------------------------------------
+
+    def assign(self, user_ids: pl.Series) -> NDArray[np.int64]:
+        """Arm number of each user, shape [N]; 0 is the control."""
+        return assign(self.salt, user_ids, self.shares)
+
+    def enrolled(self, lake: Lake) -> pl.DataFrame:
+        """Users with their first exposure and arm, as the lake's decisions have them; see `enrolment.enrolled_of`."""
+        return enrolled_of(lake, self.label, self.arm_names)
+
+    def analyze(
+        self,
+        lake: Lake,
+        signals: Signal | Sequence[Signal],
+        *,
+        guardrails: Mapping[Signal, float] | None = None,
+        alpha: float = 0.05,
+        power: float = 0.8,
+        as_of: datetime | None = None,
+        covariates: bool = True,
+        minimum_effect: float = 0.01,
+    ) -> Readout:
+        """What the experiment says: one line per signal and treatment, quality checks, and a decision per treatment.
+
+        Every signal is summed per enrolled user over the entry window from first exposure, zeros kept, and only users
+        who are mature at `as_of` are compared, the same in all arms (`signals.enrolled`). Differences are adjusted
+        for what was known of users before enrolment (`statistics.lin_adjusted`).
+
+        The intervals hold for *one* look at a time fixed beforehand. Reading it daily until it says ship finds
+        something in one of four experiments in which there is nothing (METHODS 7).
+
+        Args:
+            signals: success metrics, of which at least one must be superior. alpha is shared out over them and the
+                treatments (Bonferroni): "at least one" is decided by the smallest p-value, where Holm is no better.
+            guardrails: signal -> margin, the relative loss that must be ruled out, e.g. 0.02. Each at the full
+                alpha: all of them must pass, so there is nothing to correct.
+            alpha: two-sided. power: of the plans in "keep running", shared out over success and guardrails.
+            as_of: UTC; default the lake's watermark. covariates: adjust, or compare plain means.
+            minimum_effect: the least relative gain worth having, for "keep running" and for stopping in vain.
+
+        Raises:
+            DataError: the lake has no decision of this experiment, or cannot answer a signal.
+            ConfigError: no signal, a signal twice, a margin outside (0, 1).
+        """
+        from longplay.experiments.analysis import analyze  # what reads an experiment rests on what it is
+
+        return analyze(self, lake, signals, guardrails or {}, alpha, power, as_of, covariates, minimum_effect)
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{arm} {percent(share)}" for arm, share in zip(self.arm_names, self.shares))
+        return f"experiment {self.label} (salt {self.salt}): {listed}; entries count for {self.entry_days} days from first exposure"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self}</p>"
+
+
+def _checked_shares(shares: Sequence[float] | Mapping[str, float] | None, arms: tuple[str, ...]) -> tuple[float, ...]:
+    if shares is None:
+        return (1 / len(arms),) * len(arms)
+    if isinstance(shares, Mapping):
+        if set(shares) != set(arms):
+            raise ConfigError(f"Experiment: shares of {', '.join(shares)} given, expected {', '.join(arms)}")
+        shares = [shares[arm] for arm in arms]
+    given = tuple(float(share) for share in shares)
+    if len(given) != len(arms) or not all(math.isfinite(share) and share > 0 for share in given) or abs(sum(given) - 1) > 1e-9:
+        raise ConfigError(f"Experiment: shares={list(given)} given, expected {len(arms)} positive numbers that sum to 1, for {', '.join(arms)}")
+    return given

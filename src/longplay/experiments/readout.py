@@ -1,0 +1,298 @@
+"""What an experiment says: lines, checks and decisions, as frozen values that print as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from html import escape
+from typing import Any, Literal
+
+import numpy as np
+
+from longplay.errors import ConfigError, NotEstimable
+from longplay.estimate import Estimate
+from longplay.experiments.enrolment import Check
+from longplay.experiments.statistics import Contrast, Means, relative
+from longplay.experiments.words import html_table, interval, number, percent, percent_interval, text_table
+
+Standing = Literal["superior", "non-inferior", "deteriorates", "open", "not estimable"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A treatment against the control in one signal, on mature users. Intervals have Welch's degrees of freedom.
+
+    Attributes:
+        signal: label. arm: the treatment's name. level: of the intervals, e.g. 0.95.
+        means: the arms' means per enrolled user, adjusted where covariates were used. plain: without adjustment.
+    """
+
+    signal: str
+    arm: str
+    level: float
+    means: Means
+    plain: Means
+
+    @property
+    def control(self) -> Estimate:
+        """Mean of the control per enrolled user, adjusted."""
+        return Estimate(self.means.control, float(np.sqrt(self.means.var_control)), *self._n(self.means.n_control), f"policy: {self.signal}, control")
+
+    @property
+    def treatment(self) -> Estimate:
+        """Mean of the treatment per enrolled user, adjusted."""
+        n = self._n(self.means.n_treatment)
+        return Estimate(self.means.treatment, float(np.sqrt(self.means.var_treatment)), *n, f"policy: {self.signal}, {self.arm}")
+
+    @property
+    def difference(self) -> Estimate:
+        """Treatment minus control per enrolled user."""
+        return self._estimate(self.means.contrast(), f"policy: {self.signal} per enrolled user, {self.arm} minus control")
+
+    @property
+    def unadjusted(self) -> Estimate:
+        """The same without covariates."""
+        return self._estimate(self.plain.contrast(), f"policy: {self.signal} per enrolled user, {self.arm} minus control, unadjusted")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the difference, at `level`."""
+        return self.means.contrast().interval(self.level)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of no difference; not adjusted for the number of metrics."""
+        return self.means.contrast().p_value
+
+    @property
+    def relative(self) -> Estimate | None:
+        """Treatment / control - 1 with a delta-method error; null where the control's mean is not surely above 0."""
+        found = relative(self.means)
+        return None if found is None else self._estimate(found, f"policy: relative effect on {self.signal}, {self.arm} over control")
+
+    @property
+    def relative_interval(self) -> tuple[float, float] | None:
+        """Of the relative effect, at `level`."""
+        found = relative(self.means)
+        return None if found is None else found.interval(self.level)
+
+    @property
+    def variance_reduction(self) -> float:
+        """Share of the difference's variance that the covariates took off; 0 without them."""
+        plain = self.plain.contrast().std_error
+        return 1 - (self.means.contrast().std_error / plain) ** 2 if plain else 0.0
+
+    def gain_over(self, margin: float) -> Contrast:
+        """Treatment - (1 + margin) control: above 0 where the relative gain exceeds the margin. Nothing is divided by a noisy mean."""
+        return self.means.contrast(-(1 + margin), 1.0)
+
+    def _estimate(self, found: Contrast, estimand: str) -> Estimate:
+        return Estimate(found.value, found.std_error, *self._n(self.means.n_control + self.means.n_treatment), estimand)
+
+    def _n(self, users: int) -> tuple[int, float]:
+        return users, float(users)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One signal of one treatment.
+
+    Attributes:
+        signal: label, `name@version`. arm: the treatment. role: success or guardrail.
+        margin: relative loss a guardrail must rule out; null for a success metric.
+        enrolled, mature: users of (control, treatment).
+        matures: when the last enrolled user will have matured (UTC).
+        standing: what the numbers say. effect: the numbers; null where there are too few, for the `reason` given.
+    """
+
+    signal: str
+    arm: str
+    role: Literal["success", "guardrail"]
+    margin: float | None
+    enrolled: tuple[int, int]
+    mature: tuple[int, int]
+    matures: datetime
+    standing: Standing
+    effect: Effect | None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """The signal's name without its version."""
+        return self.signal.split("@")[0]
+
+    @property
+    def difference(self) -> Estimate:
+        """Treatment minus control per enrolled user.
+
+        Raises:
+            NotEstimable: too few mature users; the message says how many and when.
+        """
+        if self.effect is None:
+            raise NotEstimable(self.reason)
+        return self.effect.difference
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the run folder."""
+        effect = self.effect
+        numbers: dict[str, Any] = {}
+        if effect is not None:
+            numbers = {
+                **{name: estimate_json(getattr(effect, name)) for name in ("control", "treatment", "difference", "unadjusted", "relative")},
+                "level": effect.level,
+                "interval": list(effect.interval),
+                "relative_interval": None if effect.relative_interval is None else list(effect.relative_interval),
+                "p_value": effect.p_value,
+                "variance_reduction": effect.variance_reduction,
+            }
+        return {
+            "signal": self.signal,
+            "arm": self.arm,
+            "role": self.role,
+            "margin": self.margin,
+            "enrolled": list(self.enrolled),
+            "mature": list(self.mature),
+            "matures": self.matures.isoformat(),
+            "standing": self.standing,
+            "reason": self.reason,
+            "effect": numbers or None,
+        }
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with one treatment. Prints as the decision in words.
+
+    Attributes:
+        verdict: ship, do not ship or keep running. reason: why. users, weeks: in both arms, and further
+            weeks, that would settle it, where that can be said.
+    """
+
+    arm: str
+    verdict: Literal["ship", "do not ship", "keep running"]
+    reason: str
+    users: int | None = None
+    weeks: float | None = None
+
+    def __str__(self) -> str:
+        return f"ship {self.arm}: {self.reason}" if self.verdict == "ship" else f"{self.verdict}: {self.reason}"
+
+    def _repr_html_(self) -> str:
+        return f"<p><b>{escape(self.verdict)}</b> {escape(self.arm)}: {escape(self.reason)}</p>"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the run folder."""
+        return {"arm": self.arm, "verdict": self.verdict, "reason": self.reason, "users": self.users, "weeks": self.weeks}
+
+
+_HEAD = ("control", "treatment", "difference", "relative", "p", "variance", "mature", "")
+
+
+@dataclass(frozen=True)
+class Readout:
+    """An experiment's read-out: prints as a table in the terminal and in a notebook.
+
+    Attributes:
+        experiment: its label. as_of: what was known when. lines: one per signal and treatment.
+        checks: quality checks. decisions: one per treatment.
+        alpha, power, minimum_effect: as given to `analyze`.
+    """
+
+    experiment: str
+    as_of: datetime
+    lines: tuple[Line, ...]
+    checks: tuple[Check, ...]
+    decisions: tuple[Decision, ...]
+    alpha: float = field(default=0.05, kw_only=True)
+    power: float = field(default=0.8, kw_only=True)
+    minimum_effect: float = field(default=0.01, kw_only=True)
+
+    @property
+    def decision(self) -> Decision:
+        """The decision about the only treatment.
+
+        Raises:
+            ConfigError: there are several; see `decisions`.
+        """
+        if len(self.decisions) != 1:
+            raise ConfigError(f"decision: {len(self.decisions)} treatments, expected one; read decisions, one per treatment")
+        return self.decisions[0]
+
+    def line(self, signal: str, arm: str | None = None) -> Line:
+        """The line of this signal (its name or label), of the only treatment or the one named."""
+        found = [line for line in self.lines if signal in (line.signal, line.name) and arm in (None, line.arm)]
+        if len(found) != 1:
+            listed = ", ".join(f"{line.name} of {line.arm}" for line in self.lines)
+            raise ConfigError(f"line: {len(found)} lines of {signal!r}, arm {arm!r}; expected one of {listed}")
+        return found[0]
+
+    def __str__(self) -> str:
+        parts = [f"experiment {self.experiment} at {self.as_of:%Y-%m-%d %H:%M}, per enrolled user"]
+        for arm in self._arms():
+            parts.append(text_table((f"{arm} against control", *_HEAD), self._rows(arm)))
+        parts += [f"{_mark(check)} {check.name}: {check.words}" for check in self.checks]
+        parts += [f"{decision.arm}: {decision}" if len(self.decisions) > 1 else str(decision) for decision in self.decisions]
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        tables = [html_table((f"{arm} against control", *_HEAD), self._rows(arm)) for arm in self._arms()]
+        checks = "".join(f"<li>{escape(f'{_mark(check)} {check.name}: {check.words}')}</li>" for check in self.checks)
+        return "".join(
+            [
+                f"<p>experiment <b>{escape(self.experiment)}</b> at {self.as_of:%Y-%m-%d %H:%M}, per enrolled user</p>",
+                *tables,
+                f"<ul>{checks}</ul>",
+                *[decision._repr_html_() for decision in self.decisions],
+            ]
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the run folder and the report."""
+        return {
+            "experiment": self.experiment,
+            "as_of": self.as_of.isoformat(),
+            "alpha": self.alpha,
+            "power": self.power,
+            "minimum_effect": self.minimum_effect,
+            "lines": [line.as_json() for line in self.lines],
+            "checks": [check.as_json() for check in self.checks],
+            "decisions": [decision.as_json() for decision in self.decisions],
+        }
+
+    def _arms(self) -> Sequence[str]:
+        return list(dict.fromkeys(line.arm for line in self.lines))
+
+    def _rows(self, arm: str) -> list[list[str]]:
+        return [_cells(line) for line in self.lines if line.arm == arm]
+
+
+def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
+    """An estimate as plain values."""
+    if estimate is None:
+        return None
+    return {"value": estimate.value, "std_error": estimate.std_error, "n": estimate.n, "n_eff": estimate.n_eff, "estimand": estimate.estimand}
+
+
+def _cells(line: Line) -> list[str]:
+    level = f", {percent(line.effect.level)}" if line.effect else ""
+    title = f"{line.name}{level}" if line.margin is None else f"{line.name}{level}, guardrail {percent(line.margin)}"
+    mature = f"{sum(line.mature):,} of {sum(line.enrolled):,}"
+    if line.effect is None:
+        return [title, *["-"] * 6, mature, line.standing]
+    effect, found, ends = line.effect, line.effect.relative, line.effect.relative_interval
+    return [
+        title,
+        number(effect.control.value, 4),
+        number(effect.treatment.value, 4),
+        f"{number(effect.difference.value)} {interval(*effect.interval)}",
+        "-" if found is None or ends is None else f"{percent(found.value, signed=True)} {percent_interval(*ends)}",
+        number(effect.p_value, 2),
+        percent(-effect.variance_reduction, signed=True),
+        mature,
+        line.standing,
+    ]
+
+
+def _mark(check: Check) -> str:
+    return "FAILS" if check.fails else "note:" if check.warns else "ok"

@@ -1,0 +1,240 @@
+"""The mathematics of comparing two arms: pure functions of numbers per user, one user one row.
+
+Suffixes: U users of one arm, K covariates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from longplay.errors import DataError
+
+Float = NDArray[np.float64]
+
+USERS_PER_COVARIATE = 10  # an arm with fewer users per fitted number is compared without covariates
+SURELY_POSITIVE = 3.0  # standard errors a control mean must lie above 0 before anything is divided by it
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of two arms' means: its value, standard error and degrees of freedom (Student's t)."""
+
+    value: float
+    std_error: float
+    df: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The two-sided interval at `level` in (0, 1)."""
+        if not 0 < level < 1:
+            raise DataError(f"interval: level={level} given, expected a number in (0, 1), e.g. 0.95")
+        half = float(stats.t.ppf(0.5 + level / 2, self.df)) * self.std_error
+        return (self.value - half, self.value + half)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of the value being 0; without any noise 0 or 1."""
+        if self.std_error == 0:
+            return float(self.value == 0)
+        return float(2 * stats.t.sf(abs(self.value) / self.std_error, self.df))
+
+
+@dataclass(frozen=True)
+class Means:
+    """Two arms' means with what is known of their errors.
+
+    Attributes:
+        control, treatment: means, in the outcome's unit; where adjusted, at the covariate mean of both arms together.
+        var_control, var_treatment, covariance: of these two estimates. The covariance is 0 without adjustment.
+        df: degrees of freedom of their difference.
+        n_control, n_treatment: users.
+        covariates: how many were used.
+    """
+
+    control: float
+    treatment: float
+    var_control: float
+    var_treatment: float
+    covariance: float
+    df: float
+    n_control: int
+    n_treatment: int
+    covariates: int = 0
+
+    def contrast(self, control: float = -1.0, treatment: float = 1.0) -> Contrast:
+        """`control` times the control's mean + `treatment` times the treatment's; by default the difference."""
+        variance = control**2 * self.var_control + treatment**2 * self.var_treatment + 2 * control * treatment * self.covariance
+        return Contrast(control * self.control + treatment * self.treatment, float(np.sqrt(max(variance, 0.0))), self.df)
+
+
+def welch(control_U: ArrayLike, treatment_U: ArrayLike) -> Means:
+    """The arms' plain means, each with its own variance s^2 / n; degrees of freedom of Welch (1947).
+
+    It is also the regression on an arm indicator with HC2 errors (MacKinnon & White 1985).
+
+    >>> means = welch([1.0, 3.0], [4.0, 8.0])
+    >>> means.control, means.treatment, means.var_control, means.var_treatment
+    (2.0, 6.0, 1.0, 4.0)
+    >>> round(means.contrast().std_error ** 2, 6), round(means.df, 6)      # 1 + 4; (1 + 4)^2 / (1 / 1 + 16 / 1)
+    (5.0, 1.470588)
+
+    Raises:
+        DataError: an arm of fewer than two users, or a value that is not finite.
+    """
+    y0_U, y1_U = _values(control_U, "control"), _values(treatment_U, "treatment")
+    v0, v1 = (float(y_U.var(ddof=1)) / len(y_U) for y_U in (y0_U, y1_U))
+    return Means(float(y0_U.mean()), float(y1_U.mean()), v0, v1, 0.0, _welch_df(v0, len(y0_U) - 1, v1, len(y1_U) - 1), len(y0_U), len(y1_U))
+
+
+def lin_adjusted(control_U: ArrayLike, treatment_U: ArrayLike, control_UK: ArrayLike, treatment_UK: ArrayLike) -> Means:
+    """The arms' means adjusted for covariates known before treatment: a regression in each arm, read at the pooled covariate mean.
+
+    That is the fully interacted regression of Lin (2013), of which CUPED (Deng et al. 2013) is the case of one
+    covariate and one slope: never less precise than the plain difference in large samples. Errors are HC2
+    (MacKinnon & White 1985), plus what the pooled covariate mean varies by itself, slope' S slope / N (Negi & Wooldridge
+    2021): HC2 alone is the error for exactly these users, which is too small for users like them where the
+    effect differs by covariate. Covariates that do not vary in an arm, or repeat others, are left out; with
+    fewer than 10 users per fitted number in an arm all are, which gives `welch`.
+
+    Args:
+        control_U, treatment_U: outcomes. control_UK, treatment_UK: covariates, the same K in both arms.
+
+    >>> x = np.arange(40.0)[:, None]
+    >>> means = lin_adjusted(x[:20, 0], x[20:, 0] + 1.0, x[:20], x[20:])    # the outcome is x, treatment adds 1
+    >>> round(means.contrast().value, 6), round(means.contrast().std_error, 6), round(means.control, 6)
+    (1.0, 0.0, 19.5)
+    """
+    y0_U, y1_U = _values(control_U, "control"), _values(treatment_U, "treatment")
+    x0_UK, x1_UK = _covariates(control_UK, len(y0_U), "control"), _covariates(treatment_UK, len(y1_U), "treatment")
+    if x0_UK.shape[1] != x1_UK.shape[1]:
+        raise DataError(f"lin_adjusted: {x0_UK.shape[1]} covariates for control but {x1_UK.shape[1]} for treatment; expected the same")
+    x_UK = np.concatenate([x0_UK, x1_UK])
+    scale_K = x_UK.std(axis=0)
+    x_UK = (x_UK - x_UK.mean(axis=0)) / np.where(scale_K > 0, scale_K, 1.0)
+    kept = _independent(x_UK[: len(y0_U)], x_UK[len(y0_U) :])
+    if not kept or min(len(y0_U), len(y1_U)) < USERS_PER_COVARIATE * (len(kept) + 1):
+        return welch(y0_U, y1_U)
+    x_UK = x_UK[:, kept]
+    mean0, v0, slope0_K = _regression(y0_U, x_UK[: len(y0_U)])
+    mean1, v1, slope1_K = _regression(y1_U, x_UK[len(y0_U) :])
+    pooled_KK = np.cov(x_UK, rowvar=False).reshape(len(kept), len(kept)) / len(x_UK)
+    df = _welch_df(v0, len(y0_U) - len(kept) - 1, v1, len(y1_U) - len(kept) - 1)
+    return Means(
+        mean0,
+        mean1,
+        v0 + float(slope0_K @ pooled_KK @ slope0_K),
+        v1 + float(slope1_K @ pooled_KK @ slope1_K),
+        float(slope0_K @ pooled_KK @ slope1_K),
+        df,
+        len(y0_U),
+        len(y1_U),
+        len(kept),
+    )
+
+
+def compare(value_U: Float, treated_U: NDArray[np.bool_], covariate_UK: Float | None = None) -> Means:
+    """`welch`, or `lin_adjusted` where there are covariates, of one column of outcomes and one of arms.
+
+    >>> compare(np.array([1.0, 4.0, 3.0, 8.0]), np.array([False, True, False, True])).contrast().value
+    4.0
+    """
+    y0_U, y1_U = value_U[~treated_U], value_U[treated_U]
+    if covariate_UK is None or covariate_UK.shape[1] == 0:
+        return welch(y0_U, y1_U)
+    return lin_adjusted(y0_U, y1_U, covariate_UK[~treated_U], covariate_UK[treated_U])
+
+
+def relative(means: Means) -> Contrast | None:
+    """treatment / control - 1 by the delta method, or null where the control's mean is not surely above 0.
+
+    The gradient of t / c - 1 is (-t / c^2, 1 / c), so the control's own noise counts (METHODS 7: dividing the absolute
+    interval by the control's mean ignores it). Null below 3 standard errors: there the linearisation
+    is wrong and the interval of Fieller (1954) is about to be unbounded.
+
+    >>> change = relative(Means(10.0, 12.0, var_control=1.0, var_treatment=1.0, covariance=0.0, df=100, n_control=51, n_treatment=51))
+    >>> round(change.value, 6), round(change.std_error ** 2, 6)            # 0.12^2 * 1 + 0.1^2 * 1
+    (0.2, 0.0244)
+    """
+    if means.control <= 0 or means.control < SURELY_POSITIVE * np.sqrt(means.var_control):
+        return None
+    slope = means.contrast(-means.treatment / means.control**2, 1 / means.control)
+    return Contrast(means.treatment / means.control - 1, slope.std_error, means.df)
+
+
+def ratio(over: Contrast, under: Contrast, covariance: float) -> Contrast:
+    """over / under by the delta method, for two estimates with this covariance.
+
+    >>> found = ratio(Contrast(6.0, 1.0, 50), Contrast(3.0, 1.0, 50), covariance=0.0)
+    >>> found.value, round(found.std_error ** 2, 6)                        # 1 / 9 + 36 / 81
+    (2.0, 0.555556)
+    """
+    value = over.value / under.value
+    variance = (over.std_error**2 + value**2 * under.std_error**2 - 2 * value * covariance) / under.value**2
+    return Contrast(value, float(np.sqrt(max(variance, 0.0))), min(over.df, under.df))
+
+
+def sample_ratio(counts: Sequence[int], shares: Sequence[float]) -> float:
+    """p-value of users arriving in these numbers under the declared shares: chi-square (Pearson 1900).
+
+    Fabijan et al. (2019) recommend to distrust an experiment below a p-value of .001 or less.
+
+    >>> round(sample_ratio([60, 40], [0.5, 0.5]), 6)                       # 10^2 / 50 + 10^2 / 50 = 4
+    0.0455
+    """
+    if len(counts) != len(shares) or len(counts) < 2 or sum(counts) < 1:
+        raise DataError(f"sample_ratio: counts {list(counts)} for shares {list(shares)}; expected one count per arm, and some user")
+    expected = np.asarray(shares) * sum(counts)
+    return float(stats.chi2.sf(np.sum((np.asarray(counts) - expected) ** 2 / expected), len(counts) - 1))
+
+
+def _regression(y_U: Float, x_UK: Float) -> tuple[float, float, Float]:
+    """Intercept, its HC2 variance and the slopes [K] of y on x by least squares."""
+    design_UK = np.column_stack([np.ones(len(y_U)), x_UK])
+    q_UK, r_KK = np.linalg.qr(design_UK)
+    weight_KU = np.linalg.solve(r_KK, q_UK.T)
+    beta_K = weight_KU @ y_U
+    left_U = y_U - design_UK @ beta_K
+    leverage_U = np.minimum(np.sum(q_UK**2, axis=1), 1 - 1e-12)  # at 1 the user is fitted exactly: nothing is left, and 0 / 0 is avoided
+    variance = float(np.sum(weight_KU[0] ** 2 * left_U**2 / (1 - leverage_U)))
+    return float(beta_K[0]), variance, beta_K[1:]
+
+
+def _independent(x0_UK: Float, x1_UK: Float, tolerance: float = 1e-6) -> list[int]:
+    """Columns (scaled to variance 1) that in both arms hold something the columns before them do not."""
+    kept: list[int] = []
+    for k in range(x0_UK.shape[1]):
+        adds = True
+        for x_UK in (x0_UK, x1_UK):
+            design_UK = np.column_stack([np.ones(len(x_UK)), x_UK[:, kept]])
+            left_U = x_UK[:, k] - design_UK @ np.linalg.lstsq(design_UK, x_UK[:, k], rcond=None)[0]
+            adds = adds and float(np.mean(left_U**2)) > tolerance
+        if adds:
+            kept.append(k)
+    return kept
+
+
+def _welch_df(v0: float, df0: int, v1: float, df1: int) -> float:
+    """Degrees of freedom of a sum of two variances (Satterthwaite 1946)."""
+    if v0 + v1 == 0:
+        return float(df0 + df1)
+    return (v0 + v1) ** 2 / (v0**2 / df0 + v1**2 / df1)
+
+
+def _values(values_U: ArrayLike, arm: str) -> Float:
+    y_U = np.asarray(values_U, dtype=float)
+    if y_U.ndim != 1 or len(y_U) < 2:
+        raise DataError(f"{arm}: values of shape {y_U.shape} given, expected at least two users in one axis")
+    if not np.isfinite(y_U).all():
+        raise DataError(f"{arm}: {int((~np.isfinite(y_U)).sum())} of {len(y_U):,} values are null or infinite; leave immature users out first")
+    return y_U
+
+
+def _covariates(values_UK: ArrayLike, n: int, arm: str) -> Float:
+    x_UK = np.asarray(values_UK, dtype=float)
+    if x_UK.ndim != 2 or len(x_UK) != n or not np.isfinite(x_UK).all():
+        raise DataError(f"{arm}: covariates of shape {x_UK.shape} given, expected finite numbers of shape [{n}, K]")
+    return x_UK

@@ -1,0 +1,76 @@
+"""Numbers and tables in words: the same cells for the terminal and for a notebook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+Rows = Sequence[Sequence[str]]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with `digits` significant digits, thousands set apart.
+
+    >>> number(0.01234), number(12345.6), number(float("nan")), number(3.0)
+    ('0.0123', '12,346', '-', '3')
+    """
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def percent(share: float, *, signed: bool = False) -> str:
+    """A share as per cent with at most three significant digits.
+
+    >>> percent(0.01), percent(0.50321), percent(-0.02, signed=True), percent(0.031, signed=True)
+    ('1%', '50.3%', '-2%', '+3.1%')
+    """
+    words = f"{number(100 * share)}%"
+    return f"+{words}" if signed and share > 0 else words
+
+
+def interval(low: float, high: float) -> str:
+    """Both ends with as many decimals as two significant digits of the half-width need.
+
+    >>> interval(-0.0123, 0.2), interval(1.0, 1.0)
+    ('[-0.01, 0.20]', '[1, 1]')
+    """
+    half = (high - low) / 2
+    if not (math.isfinite(half) and half > 0):
+        return f"[{number(low)}, {number(high)}]"
+    decimals = int(min(max(1 - math.floor(math.log10(half)), 0), 8))
+    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def percent_interval(low: float, high: float) -> str:
+    """An interval of shares, in per cent.
+
+    >>> percent_interval(-0.012, 0.03)
+    '[-1.2%, 3.0%]'
+    """
+    ends = interval(100 * low, 100 * high)[1:-1].split(", ")
+    return f"[{ends[0]}%, {ends[1]}%]"
+
+
+def text_table(head: Sequence[str], rows: Rows) -> str:
+    """Columns set apart by two blanks, the first to the left, the others to the right.
+
+    >>> print(text_table(["who", "n"], [["a", "10"], ["bc", "9"]]))
+    who   n
+    a    10
+    bc    9
+    """
+    lines = [head, *rows]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    )
+
+
+def html_table(head: Sequence[str], rows: Rows) -> str:
+    """The same as an HTML table; every cell is escaped."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
