@@ -49,7 +49,18 @@ SPANS = at(0.05)
         (UP, UP, at(0.0), SPANS, HIGH, "agrees", "undecided", "whether the north star gained its margin is not known"),
         (UP, UP, at(0.0), LOW, HIGH, "agrees", "drop", "it rose while the north star certainly gained less than its margin"),
         (UP, UP, at(0.0), LOW, LOW, "agrees", "drop", "it rose while the north star certainly gained less"),  # the north star fell
-        (UP, UP, at(0.0), HIGH, HIGH, "agrees", "keep", "differs from late by less than their joint error"),
+        (UP, UP, at(0.0), HIGH, HIGH, "agrees", "keep", "early and late agree"),
+        (
+            at(0.9, 0.01),
+            at(1.0, 0.01),
+            at(-0.1, 0.01),
+            HIGH,
+            HIGH,
+            "agrees",
+            "keep",
+            "up to their errors and a factor of 1.25",
+        ),  # surely off, by a hair
+        (at(0.7, 0.01), at(1.0, 0.01), at(-0.3, 0.01), HIGH, HIGH, "off by a factor", "reweight", "off by a factor"),
         (at(0.4), UP, at(-0.6), HIGH, HIGH, "off by a factor", "reweight", "off by a factor"),
         (at(3.0), UP, at(2.0), HIGH, HIGH, "off by a factor", "reweight", "off by a factor"),
         (DOWN, UP, at(-2.0), HIGH, HIGH, "opposite", "drop", "pointed the other way"),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longplay.belief import Belief
-from longplay.decisions import Contexts
+from longplay.decisions import Contexts, held_out
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.lake import Lake
 from longplay.policies.simple import Popular
@@ -366,7 +366,7 @@ def test_comparison_ranks_models_by_what_they_know(lake):
     assert by_name["prior alone"]["difference"] == 0.0
     assert by_name["progressive"]["difference"] < -3 * by_name["progressive"]["difference_se"]
     assert by_name["progressive"]["item_mae"] < 0.6 * by_name["prior alone"]["item_mae"]
-    again = compare({"p": ProgressiveReward(HABIT).fit(lake, train)}, train, later, age=3)
+    again = compare({"p": ProgressiveReward(HABIT).fit(None, train)}, train, later, age=3)
     assert again["loss"][1] == pytest.approx(loss["progressive"])
     with pytest.raises(NotEstimable, match="none of"):
         compare({}, train, later.where(~later.mature), age=3)
@@ -375,7 +375,8 @@ def test_comparison_ranks_models_by_what_they_know(lake):
 def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
     lake = World(users=300, items=60, seed=5).run(Popular(slate=5), days=64)
     habit = Signal("habit", entry=discovery(novel_for=28), measure=days_with("creator") >= 2, window=(1, 14))
-    outcomes = habit.outcomes(lake)
+    everybody = habit.outcomes(lake)
+    outcomes = everybody.where(~held_out(everybody.frame["user_id"]))  # nothing is learned from the others where slates were logged
     certain = outcomes.where(~outcomes.frame["truncated"])
     assert 0 < len(certain) < len(outcomes)
     few = ProgressiveReward(habit).fit(lake, outcomes)  # fewer than 1,000 mature ones would remain: all are used
@@ -386,6 +387,55 @@ def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(mon
     model = ProgressiveReward(habit).fit(lake, outcomes)
     assert np.array_equal(model.items(ids).mean, ProgressiveReward(habit).fit(None, certain).items(ids).mean)
     assert not np.array_equal(model.items(ids).mean, few.items(ids).mean)
-    whole = fit_showing(habit, lake, outcomes)  # without these labels P(entry | shown) would be far too low
+    slates = lake.decisions.filter(~pl.Series(held_out(lake.decisions["user_id"])))
+    whole = fit_showing(habit, lake, outcomes, slates)  # without these labels P(entry | shown) would be far too low
     assert model.showing is not None
     assert np.array_equal(model.showing.rate_logit_I, whole.rate_logit_I)
+
+
+# -- users kept for off-policy estimates -------------------------------------------
+
+
+def with_other_lives(lake: Lake, users: pl.Series) -> Lake:
+    """The same log, except that these users did nothing of what they did, and everything at the other end of the catalogue."""
+    theirs = pl.col("user_id").is_in(users.implode())
+    mirrored = pl.format("{}", ITEMS - 1 - pl.col("item_id").str.slice(1).cast(pl.Int64))
+    events = lake.events.with_columns(
+        item_id=pl.when(theirs).then(pl.lit("i") + mirrored).otherwise("item_id"),
+        creator_id=pl.when(theirs).then(pl.lit("c") + mirrored).otherwise("creator_id"),
+    )
+    other = Lake.memory()
+    other.append("all", events=events, items=lake.items, decisions=lake.decisions, watermark=lake.watermark)
+    return other
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_held_out_users_teach_nothing_where_slates_were_logged(lake, model) -> None:
+    # catches: their entries in the prior, in an item's posterior, in the entry model, in organic rates or in item vectors
+    users = pl.Series([f"u{k}" for k in range(USERS)])
+    changed = with_other_lives(lake, users.filter(pl.Series(held_out(users))))
+    ids = pl.Series([f"c{k}" for k in range(ITEMS)])
+    contexts, slates_ = Contexts.of(["nobody"], at(24 * DAYS), slots=4, history=[["i1", "i2"]]), slates([["i0", "i1", "i38", "i39"]])
+    said = []
+    for log in (lake, changed):
+        outcomes = HABIT.outcomes(log)
+        fitted = model(HABIT).fit(log, outcomes)
+        assert fitted.spares
+        said.append((fitted.items(ids).mean, fitted.observe(outcomes, 4).items(ids).mean, fitted.value(contexts, slates_, log).mean))
+    for one, other in zip(*said):
+        assert np.allclose(one, other, rtol=1e-9, atol=0)  # sums over keys come in no order
+    learners = pl.Series([f"u{k}" for k in range(200)]).filter(pl.Series(~held_out(pl.Series([f"u{k}" for k in range(200)]))))
+    moved = model(HABIT).fit(with_other_lives(lake, learners), HABIT.outcomes(with_other_lives(lake, learners)))
+    assert not np.array_equal(moved.items(ids).mean, said[0][0])
+
+
+def test_everybody_teaches_where_no_slates_were_logged() -> None:
+    lake = synthetic_lake(decisions=False)
+    outcomes = HABIT.outcomes(lake)
+    fitted = ProgressiveReward(HABIT).fit(lake, outcomes)
+    assert not fitted.spares
+    ids = pl.Series([f"c{k}" for k in range(ITEMS)])
+    assert np.array_equal(fitted.items(ids).mean, ProgressiveReward(HABIT).fit(None, outcomes).items(ids).mean)
+    assert np.array_equal(
+        fitted.observe(outcomes, 4).items(ids).mean, ProgressiveReward(HABIT).fit(None, outcomes).observe(outcomes, 4).items(ids).mean
+    )

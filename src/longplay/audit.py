@@ -35,6 +35,8 @@ Float = NDArray[np.float64]
 Recommendation = Literal["keep", "reweight", "drop", "undecided"]
 Agreement = Literal["agrees", "off by a factor", "opposite", "differs", "unknown"]
 
+TOLERANCE = 0.25  # early and late agree while one may be less than this much larger than the other: nobody reweights for less
+
 _ESTIMATES = ("early", "late", "north_star", "gap", "factor")
 _HEAD = ("signal", "early", "late", "north star", "early and late", "recommendation")
 
@@ -237,7 +239,8 @@ def judge(early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: 
     where it gained what is worth having; loss: treatment - (1 - margin) control, below 0 where it lost as much.
 
     Agreement, in this order: the gap holds 0 and early and late have one sign: "agrees"; the gap holds 0, signs differ:
-    "differs" (too noisy to say); early's interval lies on late's side: "off by a factor"; on the other:
+    "differs" (too noisy to say); early's interval lies on late's side: "off by a factor", unless the factor may be
+    within `TOLERANCE` of 1, then "agrees" (with enough users any early reward is off by a hair); on the other:
     "opposite"; early holds 0 while the gap does not: "differs" (it saw nothing of it).
 
     | late      | north star                         | early and late  | recommendation | because                                 |
@@ -269,7 +272,10 @@ def judge(early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: 
     if star < 0:
         return agreement, "drop", f"it {rose} while the north star certainly {kept} less than its margin: it can be moved without it"
     reasons: dict[Agreement, tuple[Recommendation, str]] = {
-        "agrees": ("keep", f"it {rose}, the north star {kept} its margin, and early differs from late by less than their joint error"),
+        "agrees": (
+            "keep",
+            f"it {rose}, the north star {kept} its margin, and early and late agree, up to their errors and a factor of {1 + TOLERANCE:g}",
+        ),
         "off by a factor": ("reweight", f"it {rose}, the north star {kept} its margin, but early was off by a factor"),
         "opposite": (
             "drop",
@@ -298,7 +304,7 @@ def _verdict_on(signal: Signal, asked: _Asked, late: Line, star: Line, age: int,
     agreement, recommendation, reason = judge(believed, matured, apart, gain, loss, level)
     factor = None
     if agreement == "off by a factor":
-        times = ratio(matured, believed, (believed.std_error**2 + matured.std_error**2 - apart.std_error**2) / 2)
+        times = _times(believed, matured, apart)
         factor = Estimate(
             times.value, times.std_error, late.effect.difference.n, late.effect.difference.n_eff, f"policy: {signal.label}, late / early"
         )
@@ -311,7 +317,15 @@ def _agreement(early: Contrast, late: Contrast, gap: Contrast, level: float) -> 
         return "agrees" if early.value * late.value > 0 else "differs"
     if _side(early, level) == 0 or _side(late, level) == 0:
         return "differs"
-    return "off by a factor" if _side(early, level) == _side(late, level) else "opposite"
+    if _side(early, level) != _side(late, level):
+        return "opposite"
+    low, high = _times(early, late, gap).interval(level)
+    return "off by a factor" if low > 1 + TOLERANCE or high < 1 / (1 + TOLERANCE) else "agrees"
+
+
+def _times(early: Contrast, late: Contrast, gap: Contrast) -> Contrast:
+    """late / early; their covariance follows from the paired gap."""
+    return ratio(late, early, (early.std_error**2 + late.std_error**2 - gap.std_error**2) / 2)
 
 
 def _side(contrast: Contrast, level: float) -> int:

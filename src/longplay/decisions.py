@@ -223,6 +223,12 @@ class Frozen:
         return self.policy.log_prob(contexts, slates)
 
 
+def main_surface(decisions: pl.DataFrame) -> str:
+    """The surface on which most slots were shown; ties by name. `decisions` must not be empty."""
+    slots = decisions.group_by("surface").agg(pl.col("slate").list.len().sum().alias("slots"))
+    return str(slots.sort("slots", "surface", descending=[True, False])["surface"][0])
+
+
 HELD_OUT = 0.2  # share of users that no policy and no early reward learns from where slates were logged: off-policy estimates score them
 
 

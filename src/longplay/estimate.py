@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from longplay.errors import DataError
+from longplay.errors import DataError, NotEstimable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,48 @@ class Estimate:
 
     def _repr_html_(self) -> str:
         return f"<span title='{self.estimand}'>{self}</span>"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer where the data cannot support a number: it prints the reason, and raises it where a number is asked for.
+
+    >>> print(Refusal("not estimable: n_eff = 12 of 10,000 slots", estimand="one_step value"))
+    not estimable: n_eff = 12 of 10,000 slots
+    """
+
+    reason: str
+    estimand: str
+
+    @property
+    def value(self) -> float:
+        """Raises `NotEstimable` with the reason, as do all figures of a refusal."""
+        raise NotEstimable(self.reason)
+
+    @property
+    def std_error(self) -> float:
+        """See `value`."""
+        raise NotEstimable(self.reason)
+
+    @property
+    def n(self) -> int:
+        """See `value`."""
+        raise NotEstimable(self.reason)
+
+    @property
+    def n_eff(self) -> float:
+        """See `value`."""
+        raise NotEstimable(self.reason)
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """See `value`."""
+        raise NotEstimable(self.reason)
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def _repr_html_(self) -> str:
+        return f"<span title='{self.estimand}'>{escape(self.reason)}</span>"
 
 
 def clustered_mean(values: ArrayLike, clusters: ArrayLike | None = None, *, estimand: str = "mean") -> Estimate:

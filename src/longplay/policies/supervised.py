@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, ItemIndex
+from longplay.decisions import Contexts, ItemIndex, held_out
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -31,7 +31,7 @@ SAVE_EVERY = 50
 class Histories:
     """What every user engaged with, in order: `leaves[offsets[u]:offsets[u+1]]` are user u's items, oldest first.
 
-    `held_out[U]` marks a twentieth of the users, by hash of their id, who are only watched.
+    `held_out[U]` marks a twentieth of these users, by hash of their id, who are only watched: the loss on them says when to stop.
     """
 
     offsets: Ints
@@ -43,22 +43,27 @@ def histories_from_log(lake: Lake, index: ItemIndex, available: NDArray[np.bool_
     """The engaged items of every user in the order of their events, without items that are not `available[I]`.
 
     Events at the same instant (the lines of one invoice) have no order: they stand in that of a hash
-    of their ids, so that no catalogue order is learned.
+    of their ids, so that no catalogue order is learned. Where the lake has logged decisions, users for whom
+    `decisions.held_out` is true are left out: off-policy estimates score them, and a policy must not know their outcomes.
 
     Raises:
         DataError: no event has an item of the catalogue.
     """
     events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    if not lake.decisions.is_empty():
+        users = events["user_id"].unique()
+        learners = users.filter(pl.Series(~held_out(users), dtype=pl.Boolean)).to_frame()
+        events = events.join(learners, on="user_id", how="semi")
     events = events.with_columns(tie=pl.col("event_id").hash(seed=1)).sort("user_id", "time", "tie")
     leaf = index.rows(events["item_id"])
     possible = (leaf >= 0) & available[np.maximum(leaf, 0)]
     events = events.select("user_id").with_columns(pl.Series("leaf", leaf)).filter(pl.Series(possible))
     if events.is_empty():
-        raise DataError("train: no event has an available item of the catalogue; is the log long enough?")
+        raise DataError("train: no event has an available item of the catalogue, held-out users aside; is the log long enough?")
     users = events.group_by("user_id", maintain_order=True).len()
     offsets = np.concatenate([[0], np.cumsum(users["len"].to_numpy())]).astype(np.int64)
-    held_out = (users["user_id"].hash(seed=20).to_numpy() % np.uint64(20)) == 0
-    return Histories(offsets, events["leaf"].to_numpy().astype(np.int64), held_out if not held_out.all() else ~held_out)
+    watched = (users["user_id"].hash(seed=20).to_numpy() % np.uint64(20)) == 0
+    return Histories(offsets, events["leaf"].to_numpy().astype(np.int64), watched if not watched.all() else ~watched)
 
 
 def train_next_items(

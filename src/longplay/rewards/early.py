@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -11,9 +12,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.belief import Belief
-from longplay.decisions import Contexts, Decisions, ItemIndex
+from longplay.decisions import Contexts, Decisions, ItemIndex, held_out
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.lake.lake import Lake
+from longplay.lake.store import MemoryStore
 from longplay.rewards.showing import Showing, fit_showing, worth
 from longplay.signals.outcomes import Outcomes
 from longplay.signals.signal import Signal
@@ -92,11 +94,17 @@ class Standing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Early(ABC):
-    """An early reward whose own part is `_learn`; fitting, looking up and clipping are the same for all."""
+    """An early reward whose own part is `_learn`; fitting, looking up and clipping are the same for all.
+
+    Attributes:
+        spares: whether held-out users' entries are left out, because slates were logged: off-policy estimates score
+            these users, and what rewards a policy must not know their outcomes.
+    """
 
     signal: Signal
     standing: Standing | None = field(default=None, repr=False)
     showing: Showing | None = field(default=None, repr=False)
+    spares: bool = False
     _catalogue: dict[int, tuple[object, Array, Array, Array]] = field(default_factory=dict, init=False, repr=False)
 
     name: ClassVar[str]
@@ -109,6 +117,8 @@ class Early(ABC):
         """The fitted model: prior from the mature entries, items' posteriors from all (immature ones by their prefix).
 
         Left-truncated entries teach nothing of outcomes (see `certain_entries`); that a slot led to one still counts.
+        Where slates were logged, users for whom `decisions.held_out` is true are left out of everything: they are kept for
+        off-policy estimates, which would flatter a policy whose reward knew their outcomes.
 
         Args:
             lake: where the showing model is fitted, as of `outcomes.as_of`; null: beliefs only, no `value`.
@@ -118,23 +128,29 @@ class Early(ABC):
             NotEstimable: no entry is mature yet. ConfigError: outcomes of another signal.
         """
         self._check(outcomes)
+        spares = lake is not None and not (lake.decisions if decisions is None else _frame(decisions)).is_empty()
+        if lake is not None and spares:
+            lake, outcomes = _lake_of_learners(lake, outcomes.as_of), _learning(outcomes)
+            decisions = None if decisions is None else _of_learners(_frame(decisions))
         certain = certain_entries(outcomes)
         usable_N = certain.mature & certain.keys.is_not_null().to_numpy()
         if not usable_N.any():
+            aside = " (held-out users aside)" if spares else ""
             raise NotEstimable(
-                f"{self.name}: none of {len(outcomes):,} entries of {self.signal.label} is mature at {outcomes.as_of:%Y-%m-%d}, so there is "
+                f"{self.name}: none of {len(outcomes):,} entries of {self.signal.label}{aside} is mature at {outcomes.as_of:%Y-%m-%d}, so there is "
                 f"no past to learn from; wait until {self.signal.window[1] + 1} days after the first entries, or shorten the window"
             )
         showing = None if lake is None else fit_showing(self.signal, lake, outcomes, decisions)
-        return replace(self, standing=self._learn(certain.where(usable_N)), showing=showing).observe(certain)
+        return replace(self, standing=self._learn(certain.where(usable_N)), showing=showing, spares=spares).observe(certain)
 
     def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
         """The model with item posteriors from these outcomes alone, each entry seen for min(days observed, age) days.
 
         The prior stays. What an immature entry has already reached is not counted ahead of its time: counting
-        early only the positives would flatter every item.
+        early only the positives would flatter every item. Held-out users' entries are left out if `fit` left them out.
         """
         self._check(outcomes)
+        outcomes = _learning(outcomes) if self.spares else outcomes
         return replace(self, standing=self._fitted().observe(outcomes, outcomes.observed(age)))
 
     def items(self, ids: pl.Series) -> Belief:
@@ -215,6 +231,30 @@ class Early(ABC):
         if self.showing is None:
             raise DataError(f"{self.name}: fitted without a lake, so there is no model of showing; call fit(lake, outcomes)")
         return self.showing
+
+
+def _frame(decisions: Decisions | pl.DataFrame) -> pl.DataFrame:
+    return decisions.frame if isinstance(decisions, Decisions) else decisions
+
+
+def _learning(outcomes: Outcomes) -> Outcomes:
+    """The entries of users who are not held out."""
+    return outcomes.where(~held_out(outcomes.frame["user_id"]))
+
+
+def _of_learners(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows of users who are not held out, in their order."""
+    users = frame["user_id"].unique()
+    learners = users.filter(pl.Series(~held_out(users), dtype=pl.Boolean)).to_frame()
+    return frame.join(learners, on="user_id", how="semi", maintain_order="left")
+
+
+def _lake_of_learners(lake: Lake, as_of: datetime) -> Lake:
+    """The lake as it was known at `as_of`, with the rows of users who are not held out, and all items."""
+    view, store = lake.before(as_of), MemoryStore()
+    tables = {"events": view.events, "decisions": view.decisions, "contexts": view.contexts}
+    store.commit("learners", {name: _of_learners(table) for name, table in tables.items()} | {"items": view.items}, view.watermark)
+    return Lake(store)
 
 
 def certain_entries(outcomes: Outcomes) -> Outcomes:

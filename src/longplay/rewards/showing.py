@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
 
 from longplay.belief import Belief
-from longplay.decisions import Contexts, Decisions, ItemIndex
+from longplay.decisions import Contexts, Decisions, ItemIndex, main_surface
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -194,7 +194,7 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
     of = signal.entry.of
     if of is None or signal.entry.kind == "exposure" or frame.is_empty():
         return Showing(signal, association=of is not None and signal.entry.kind == "discovery")
-    frame = _main_surface(frame)
+    frame = frame.filter(pl.col("surface") == main_surface(frame))  # a search result is entered far more often than a slot nobody asked for
     index = LakeIndex(view, of)
     slots = outcomes.on(frame).frame.filter(pl.col("time") + ENTRY_HORIZON <= outcomes.as_of)  # later ones may still see an entry
     row_N = index.slots(slots.select(pl.concat_list("item_id"))["item_id"])
@@ -239,12 +239,6 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
     x_NF = features(row_N[use], slots["slot"].to_numpy()[use], taste_MR[moment_N], empty_M[moment_N], rate_logit_N[use], popularity_I, vector_IR)
     weights_F, intercept = _logistic(x_NF, entered_N[use])
     return replace(showing, weights_F=weights_F, intercept=intercept, range_2F=np.quantile(x_NF, [0.01, 0.99], axis=0))
-
-
-def _main_surface(decisions: pl.DataFrame) -> pl.DataFrame:
-    """The decisions on the surface with the most slots: a search result is entered far more often than a slot nobody asked for."""
-    slots = decisions.group_by("surface").agg(pl.col("slate").list.len().sum().alias("slots")).sort("slots", "surface", descending=[True, False])
-    return decisions.filter(pl.col("surface") == slots["surface"][0])
 
 
 def _logistic(x_NF: Array, entered_N: Array) -> tuple[Array, float]:

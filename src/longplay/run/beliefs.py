@@ -60,15 +60,21 @@ def objectives_of(config: RunConfig) -> dict[str, Signal]:
 
 
 def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
-    """The configured early reward of each objective, fitted on what was known when training ends."""
-    model = MODELS[work.config.reward.model]
-    return {signal: model(signal).fit(past, signal.outcomes(past)) for signal in objectives_of(work.config).values()}
+    """The configured early reward of each signal that some reward pays for, fitted on what was known when training ends."""
+    model, signals = MODELS[work.config.reward.model], work.config.declared()
+    paid = {name: None for weights in rewards_of(work.config).values() for name in weights}
+    return {signals[name]: model(signals[name]).fit(past, signals[name].outcomes(past)) for name in paid}
 
 
-def reward_of(config: RunConfig) -> Reward:
-    """The configuration's reward."""
+def rewards_of(config: RunConfig) -> dict[str, dict[str, float]]:
+    """Weights by signal of every reward: the configuration's own, called `reinforced` after its policy, and its rivals."""
+    return {"reinforced": config.reward.objectives, **config.reward.rivals}
+
+
+def reward_of(config: RunConfig, policy: str = "reinforced") -> Reward:
+    """The reward that `policy` is reinforced on."""
     signals = config.declared()
-    return Reward({signals[name]: weight for name, weight in config.reward.objectives.items()}, caution=config.reward.caution)
+    return Reward({signals[name]: weight for name, weight in rewards_of(config)[policy].items()}, caution=config.reward.caution)
 
 
 def reward(work: Work) -> dict[str, Any]:

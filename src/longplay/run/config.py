@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from longplay.errors import ConfigError
 from longplay.signals import Signal
+from longplay.world import WorldConfig
 
+POLICIES = ("popular", "start", "reward-weighted", "reinforced")  # what every run has
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -49,11 +52,17 @@ class Ingest(Table):
 class Simulate(Table):
     """A log from the simulated world, shown slates by a stochastic popular policy."""
 
+    world: str = "default"  # the name of a world of docs/worlds.md
+    numbers: dict[str, float] = {}  # of WorldConfig, where they differ from that world's
     users: Positive = 2_000
     items: Positive = 600
     days: Positive = 84
     slate: Positive = 5
     explore: Share = 0.2
+
+    def world_config(self) -> WorldConfig:
+        """The world's numbers."""
+        return WorldConfig.of({"base": self.world, **{key: _whole(value) for key, value in self.numbers.items()}}, "simulate.numbers")
 
 
 class Split(Table):
@@ -67,6 +76,7 @@ class RewardTable(Table):
     """Which signals pay, how much, and how careful."""
 
     objectives: dict[str, float]
+    rivals: dict[str, dict[str, float]] = {}  # name = { signal = weight }: other rewards that the same start is reinforced on
     model: Literal["progressive", "auto_surrogate", "day_two", "matured_only"] = "progressive"
     caution: Annotated[float, Field(ge=0)] = 1.0
     age: Positive = 14  # days of an entry's window at which early beliefs are judged
@@ -106,6 +116,19 @@ class Evaluate(Table):
     true_value_users: Positive = 500  # simulated logs only: users whose slates are valued by the world
 
 
+class ExperimentTable(Table):
+    """A trial of the trained policies in the simulated service, against the incumbent, and its audit."""
+
+    days: Positive = 56
+    north_star: str  # the signal that decides, e.g. active days
+    salt: str = "trial"
+    arms: list[str] = ["reinforced"]  # beside the control, the incumbent: reinforced, reward-weighted, start, or a rival
+    minimum_effect: Annotated[float, Field(gt=0)] = 0.02  # of the control's mean: what the trial should be able to find
+    margin: Annotated[float, Field(gt=0)] = 0.01  # of the control's mean: the least gain of the north star worth having
+    age: Positive = 7  # days of an entry that early values may have seen
+    true_users: Positive = 1_000  # users whose lives under each arm give the true values
+
+
 class RunConfig(Table):
     """The whole of run.toml; see examples/retail.toml."""
 
@@ -119,6 +142,7 @@ class RunConfig(Table):
     train: Train = Train()
     reinforce: Reinforce = Reinforce()
     evaluate: Evaluate = Evaluate()
+    experiment: ExperimentTable | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -126,16 +150,39 @@ class RunConfig(Table):
             raise ValueError("give exactly one of [ingest] (your own log) and [simulate] (the simulated world)")
         if self.split.train_until >= self.split.evaluate_until:
             raise ValueError(f"split: train_until={self.split.train_until} must come before evaluate_until={self.split.evaluate_until}")
-        for name in self.reward.objectives:
+        used = [(f"reward.objectives.{name}", name) for name in self.reward.objectives]
+        used += [(f"reward.rivals.{rival}.{name}", name) for rival, weights in self.reward.rivals.items() for name in weights]
+        if self.experiment is not None:
+            used.append(("experiment.north_star", self.experiment.north_star))
+        for path, name in used:
             if name not in self.signals:
-                close = difflib.get_close_matches(name, self.signals, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise ValueError(f"reward.objectives.{name}: no [signals.{name}] is declared{hint}")
+                raise ValueError(f"{path}: no [signals.{name}] is declared{_hint(name, self.signals)}")
+        for rival in self.reward.rivals:
+            if rival in POLICIES:
+                raise ValueError(f"reward.rivals.{rival}: the name is taken; give the rival another")
+        if self.experiment is not None:
+            if self.simulate is None:
+                raise ValueError("experiment: a trial is run in the simulated service, but this run has no [simulate]; leave [experiment] out")
+            known = [*POLICIES[1:], *self.reward.rivals]
+            for arm in self.experiment.arms:
+                if arm not in known:
+                    raise ValueError(f"experiment.arms: {arm!r} given, expected some of {', '.join(known)}{_hint(arm, known)}")
+        if self.simulate is not None:
+            self.simulate.world_config()
         return self
 
     def declared(self) -> dict[str, Signal]:
         """The signals, in the order of the file."""
         return {name: Signal.from_mapping(name, table) for name, table in self.signals.items()}
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if value == int(value) else value
 
 
 def load_config(path: Path) -> RunConfig:

@@ -27,13 +27,15 @@ DEEPEST = 50  # places of a ranking that are kept
 PAIRS = (("start", "popular"), ("reinforced", "start"), ("reward-weighted", "start"), ("reinforced", "reward-weighted"))
 
 
-def _policies(work: Work, past: Lake) -> dict[str, Any]:
-
+def policies_of(work: Work, past: Lake) -> dict[str, Any]:
+    """Every policy of the run by name, the rivals last."""
+    reinforced = work.places["reinforce"]
     return {
         "popular": Popular(slate=work.config.reinforce.slots).fit(past),
         "start": Generative.load(work.places["train"] / "policy"),
-        "reward-weighted": Generative.load(work.places["reinforce"] / "weighted"),
-        "reinforced": Generative.load(work.places["reinforce"] / "tuned"),
+        "reward-weighted": Generative.load(reinforced / "weighted"),
+        "reinforced": Generative.load(reinforced / "tuned"),
+        **{name: Generative.load(reinforced / "rivals" / name) for name in work.config.reward.rivals},
     }
 
 
@@ -41,7 +43,7 @@ def evaluate(work: Work) -> dict[str, Any]:
     """Rank the future, ask the world for true values where it is simulated, and say what cannot be estimated."""
     torch.set_num_threads(work.config.run.threads)
     config, lake, past = work.config, lake_of(work), past_of(work)
-    policies = _policies(work, past)
+    policies = policies_of(work, past)
     result: dict[str, Any] = {"not_estimable": _not_estimable(work)}
     judged = next((signal for signal in objectives_of(config).values() if signal.entry.kind == "discovery"), None)
     if judged is None:
@@ -132,9 +134,8 @@ def _not_estimable(work: Work) -> dict[str, str]:
         reasons["P(entry | shown)"] = (
             "unknown without decisions: the reward is E[outcome | discovery] over items new to the user, an association, not an effect of showing"
         )
-    else:
-        reasons["off-policy value"] = "not estimated: the propensities are logged, but this version has no off-policy estimators yet"
     if not log["has_origin"]:
         reasons["organic activity"] = "the log has no origin column: all events count as organic, recommended ones included"
-    reasons["experiment"] = "no trial was run on this log, so what the policies would do to later activity is not measured"
+    if work.config.experiment is None:
+        reasons["experiment"] = "no trial was run on this log, so what the policies would do to later activity is not measured"
     return reasons

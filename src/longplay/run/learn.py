@@ -69,7 +69,7 @@ def train(work: Work) -> dict[str, Any]:
 
 
 def reinforce_and_weight(work: Work) -> dict[str, Any]:
-    """Reinforcement from the trained start, and reward-weighted training beside it."""
+    """Reinforcement from the trained start, reward-weighted training beside it, and the same reinforcement on rival rewards."""
     torch.set_num_threads(work.config.run.threads)
     config, past = work.config, past_of(work)
     table, reward, early = config.reinforce, reward_of(config), early_of(work, past)
@@ -87,13 +87,21 @@ def reinforce_and_weight(work: Work) -> dict[str, Any]:
         progress=work.bar("reinforcing"), checkpoint=work.folder / "reinforce.safetensors",
     )  # fmt: skip
     tuned.save(work.folder / "tuned")
+    rivals = {}
+    for name in config.reward.rivals:
+        rival = reinforce(
+            start, reward_of(config, name), early, past, **shared, kl=table.kl,
+            progress=work.bar(f"reinforcing {name}"), checkpoint=work.folder / f"rival-{name}.safetensors",
+        )  # fmt: skip
+        rival.save(work.folder / "rivals" / name)
+        rivals[name] = {"policy": rival.name, "objectives": config.reward.rivals[name], "curve": list(rival.curve)}
     weighted_kl = table.kl if table.weighted_kl is None else table.weighted_kl
     weighted = reward_weighted(
         start, reward, early, past, **shared, kl=weighted_kl,
         progress=work.bar("reward-weighted training"), checkpoint=work.folder / "weighted.safetensors",
     )  # fmt: skip
     weighted.save(work.folder / "weighted")
-    for name in ("reinforce", "weighted"):
+    for name in ("reinforce", "weighted", *(f"rival-{rival}" for rival in rivals)):
         (work.folder / f"{name}.safetensors").unlink(missing_ok=True)
     return {
         "policy": tuned.name,
@@ -104,4 +112,5 @@ def reinforce_and_weight(work: Work) -> dict[str, Any]:
         "weighted_kl": weighted_kl,
         "curve": list(tuned.curve),
         "weighted": {"policy": weighted.name, "curve": list(weighted.curve)},
+        "rivals": rivals,
     }

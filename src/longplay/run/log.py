@@ -94,8 +94,8 @@ def simulate(work: Work) -> dict[str, Any]:
         "source": {"format": "simulated world", "name": f"seed {work.config.run.seed}", "rows": on_disk.events.height},
         "rejected": {},
         "notes": [
-            f"a simulated service: {table.users:,} users, {table.items:,} items, {table.days} days, seed {work.config.run.seed}; "
-            "its long-term truth is known",
+            f"a simulated service, world {table.world!r}: {table.users:,} users, {table.items:,} items, {table.days} days, "
+            f"seed {work.config.run.seed}; its long-term truth is known",
             f"slates of {table.slate} by a popular policy with {table.explore:.0%} exploration, every propensity logged",
         ],
         "has_origin": True,
@@ -108,6 +108,6 @@ def world_of(work: Work, until: date | None = None) -> tuple[World, Lake]:
     table = work.config.simulate
     if table is None:
         raise ConfigError("simulate: this run has no [simulate] table")
-    world = World(users=table.users, items=table.items, seed=work.config.run.seed)
+    world = World(users=table.users, items=table.items, seed=work.config.run.seed, config=table.world_config())
     days = table.days if until is None else (midnight(until) - world.now).days
     return world, world.run(Popular(slate=table.slate, explore=table.explore), days=days, progress=work.bar("simulating days"))

@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from longplay.errors import ConfigError, MissingExtra
 from longplay.run.config import RunConfig
 from longplay.run.engine import Stage, Ui, Work, execute
@@ -25,10 +27,13 @@ def run_stages(
         base: where the configuration's relative paths start. folder: the run folder, default `runs/<name>`.
     """
     place = folder if folder is not None else Path(config.run.folder or f"runs/{config.run.name}")
-    stages = tuple(stage for stage in STAGES if stage.name != ("ingest" if config.simulate else "simulate"))
+    left_out = {"ingest" if config.simulate else "simulate", *(() if config.experiment else ("experiment", "audit"))}
+    stages = tuple(stage for stage in STAGES if stage.name not in left_out)
     if until is not None and until not in {stage.name for stage in stages}:
         raise ConfigError(f"stage {until!r} is not in this run; it has {', '.join(stage.name for stage in stages)}")
     places = execute(stages, config, base=base, folder=RunFolder(place), until=until, ui=ui, now=now)
+    for audit in sorted(places["audit"].glob("*.toml")) if "audit" in places else ():
+        shutil.copyfile(audit, place / audit.name)
     if "report" in places:
         shutil.copyfile(places["report"] / "report.html", place / "report.html")
     return places
@@ -102,6 +107,24 @@ def _train_line(result: dict[str, Any]) -> str:
     return f"{result['policy']}: {result['parameters']:,} parameters, loss {result['curve'][-1]['loss']:.3f} nats per item"
 
 
+def _offpolicy_line(result: dict[str, Any]) -> str:
+    if "policies" not in result:
+        return "not estimable: " + result["not_estimable"]
+    said = {row["policy"]: row["estimates"]["doubly robust"] for row in result["policies"]}
+    cells = (f"{name} {one['value']:.4f}" if "value" in one else f"{name} not estimable" for name, one in said.items())
+    return f"{result['signal']} per slot, doubly robust: " + ", ".join(cells)
+
+
+def _experiment_line(result: dict[str, Any]) -> str:
+    decisions = result["readout"]["decisions"]
+    return f"{result['users']:,} users, {result['days']} days: " + "; ".join(f"{one['arm']}: {one['verdict']}" for one in decisions)
+
+
+def _audit_line(result: dict[str, Any]) -> str:
+    verdicts = [(arm, one) for arm, found in result["arms"].items() for one in found["verdicts"]]
+    return "; ".join(f"{arm}: {one['recommendation']} {one['signal'].split('@')[0]}" for arm, one in verdicts)
+
+
 def _from(module: str, name: str) -> Callable[[Work], dict[str, Any]]:
     """A stage's function, imported when it runs: what needs no torch must not wait for it."""
 
@@ -110,7 +133,8 @@ def _from(module: str, name: str) -> Callable[[Work], dict[str, Any]]:
             function = getattr(import_module(f"longplay.run.{module}"), name)
         except ModuleNotFoundError as error:
             raise MissingExtra(f"the stage {name!r} needs {error.name}: pip install 'longplay[llm]'") from error
-        return function(work)
+        with threadpool_limits(work.config.run.threads):  # the engine's own limit did not reach what the import has just loaded
+            return function(work)
 
     return run
 
@@ -118,21 +142,34 @@ def _from(module: str, name: str) -> Callable[[Work], dict[str, Any]]:
 _LOG = ("ingest", "simulate")
 STAGES = (
     Stage("ingest", 1, (), _ingest_depends, ingest, _log_line),
-    Stage("simulate", 1, (), _of("simulate"), simulate, _log_line),
+    Stage("simulate", 2, (), _of("simulate"), simulate, _log_line),
     Stage("outcomes", 1, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
     Stage("reward", 1, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
     Stage("codes", 1, _LOG, _of("split.train_until", "codes"), _from("learn", "codes"), _codes_line),
     Stage("train", 1, (*_LOG, "codes"), _of("split.train_until", "train"), _from("learn", "train"), _train_line, resumes=True),
     Stage(
-        "reinforce", 1, (*_LOG, "train"), _of("signals", "split.train_until", "reward", "reinforce", "train"),
+        "reinforce", 2, (*_LOG, "train"), _of("signals", "split.train_until", "reward", "reinforce", "train"),
         _from("learn", "reinforce_and_weight"), _reinforce_line, resumes=True,
     ),
     Stage(
-        "evaluate", 1, (*_LOG, "train", "reinforce"), _of("signals", "split", "evaluate", "reward", "reinforce", "train"),
+        "evaluate", 2, (*_LOG, "train", "reinforce"), _of("signals", "split", "evaluate", "reward", "reinforce", "train"),
         _from("judge", "evaluate"), _evaluate_line,
     ),
     Stage(
-        "report", 1, (*_LOG, "outcomes", "reward", "codes", "train", "reinforce", "evaluate"), lambda config, base: {"name": config.run.name},
+        "offpolicy", 1, (*_LOG, "train", "reinforce"), _of("signals", "split.train_until", "reward", "reinforce.slots"),
+        _from("trial", "offpolicy"), _offpolicy_line,
+    ),
+    Stage(
+        "experiment", 1, (*_LOG, "train", "reinforce"), _of("simulate", "signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
+        _from("trial", "experiment"), _experiment_line,
+    ),
+    Stage(
+        "audit", 1, (*_LOG, "reinforce", "experiment"), _of("signals", "split.train_until", "reward", "experiment"),
+        _from("trial", "audit"), _audit_line,
+    ),
+    Stage(
+        "report", 1, (*_LOG, "outcomes", "reward", "codes", "train", "reinforce", "evaluate", "offpolicy", "experiment", "audit"),
+        lambda config, base: {"name": config.run.name},
         report, lambda r: f"{r['bytes'] / 1e6:.1f} MB, open report.html",
     ),
 )  # fmt: skip

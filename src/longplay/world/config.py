@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from longplay.errors import ConfigError
@@ -121,6 +122,8 @@ class WorldConfig:
         """A configuration from parsed TOML: the keys above, and `base`, the name of the world whose numbers hold for the rest."""
         given = dict(table)
         base = given.pop("base", "default")
+        if not isinstance(base, str):
+            raise ConfigError(f"{where}.base: {base!r} given, expected the name of a world: {', '.join(WORLDS)}")
         known = [one.name for one in fields(cls)]
         for key in given:
             if key not in known:
@@ -138,12 +141,15 @@ class WorldConfig:
             ConfigError: no such file, not TOML, or a key that is unknown or out of range, with the range.
         """
         try:
-            tables = tomllib.loads(Path(path).read_text())
+            tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"world: {path} cannot be read ({error.strerror})") from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"world: {path} is not TOML: {error}") from error
-        return cls.of(tables.get("world", tables), str(path))
+        table = tables.get("world", tables)
+        if not isinstance(table, dict) or (table is not tables and len(tables) > 1):
+            raise ConfigError(f"{path}: {', '.join(tables)} given, expected the keys at the top, or all of them in one table [world]")
+        return cls.of(table, str(path))
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,9 @@ class NamedWorld:
     numbers: Mapping[str, Any]
     users: int = 5_000
     items: int = 2_000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", MappingProxyType(dict(self.numbers)))
 
 
 WORLDS: dict[str, NamedWorld] = {

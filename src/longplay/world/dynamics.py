@@ -148,7 +148,8 @@ def live(
     first[1:] = (habitual.row_P[1:] != habitual.row_P[:-1]) | (habit_m[1:] != habit_m[:-1])
     row, m = habitual.row_P[first], habit_m[first]
     worth = _worth(listeners, taste_RD, market, row, habitual.item_P[first], config)
-    stock_RM[row, m] += _room(stock_RM[row, m], config) * config.habit_gain * worth * np.exp(-config.satiety * satiety_RM[row, m])
+    gain = np.minimum(config.habit_gain * worth * np.exp(-config.satiety * satiety_RM[row, m]), config.habit_limit)
+    stock_RM[row, m] += _room(stock_RM[row, m], config) * gain
     satiety_RM[row, m] += 1.0
     for one in sorted(zip(shown, parts), key=lambda pair: -pair[0].place):  # a search is the user's own: it comes first
         place, played = one[0].place, one[1]

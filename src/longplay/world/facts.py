@@ -93,13 +93,17 @@ def _within(x_NF: np.ndarray, group_N: np.ndarray) -> np.ndarray:
 
 def _explained(x_NF: np.ndarray, y_N: np.ndarray) -> float:
     """R squared of the least-squares fit."""
+    if not y_N.any():
+        return 0.0
     fit_F = np.linalg.lstsq(x_NF, y_N, rcond=None)[0]
     return float(1 - ((y_N - x_NF @ fit_F) ** 2).sum() / (y_N**2).sum())
 
 
 def _weekdays(visits: pl.DataFrame) -> tuple[float, ...]:
     """Visits per day of each weekday, relative to the mean, over whole weeks."""
-    daily = visits.group_by(pl.col("time").dt.date().alias("day")).len().sort("day")
+    daily = (
+        visits.group_by(pl.col("time").dt.date().alias("day")).len().sort("day").upsample("day", every="1d").with_columns(pl.col("len").fill_null(0))
+    )
     daily = daily.tail(daily.height // 7 * 7)
     by_day = daily.group_by(pl.col("day").dt.weekday().alias("weekday")).agg(pl.col("len").mean()).sort("weekday")["len"]
     return tuple((by_day / by_day.mean()).to_list())
@@ -109,8 +113,7 @@ def _retention(visits: pl.DataFrame) -> tuple[float, ...]:
     """Share of the first week's users who are active in week 1, 2, .. after it."""
     start = visits["time"].dt.truncate("1d").min()
     weeks = visits.with_columns(week=(pl.col("time") - start).dt.total_days() // 7)
-    last = weeks["week"].max()
     cohort = weeks.filter(pl.col("week") == 0)["user_id"].unique()
     counts = weeks.filter(pl.col("user_id").is_in(cohort.implode())).group_by("week").agg(pl.col("user_id").n_unique()).sort("week")
-    whole = counts.filter(pl.col("week") < last)["user_id"].to_list()
-    return tuple(count / len(cohort) for count in whole[1:])
+    by_week = dict(counts.iter_rows())
+    return tuple(by_week.get(week, 0) / len(cohort) for week in range(1, int(weeks["week"].to_numpy().max())))  # the last week may not be whole

@@ -55,6 +55,7 @@ def events_of_day(
     luck: DayLuck,
     user_ids: pl.Series,
     market: Market,
+    home_slots: int,
 ) -> tuple[pl.DataFrame, DayPlays]:
     """The events table of one day, and who played what.
 
@@ -68,8 +69,7 @@ def events_of_day(
     place_P, count_P = plays.place_P, _count(plays.row_P * 4 + plays.place_P)
     listed_P = plays.slot_P >= 0
     begin_4, end_4 = np.array([_SPAN_S[place] for place in range(4)]).T
-    width = int(plays.slot_P[place_P == HOME].max(initial=4)) + 1
-    of_P = np.where(place_P == LIBRARY, count_P, np.where(place_P == HOME, width, np.where(place_P == SHELF, 3, 1)))
+    of_P = np.where(place_P == LIBRARY, count_P, np.where(place_P == HOME, home_slots, np.where(place_P == SHELF, 3, 1)))
     gap_P = np.minimum(_GAP_S, (end_4 - begin_4)[place_P] / of_P)
     step_P = np.where(place_P == LIBRARY, nth_P, np.where(place_P == SEARCH, 0, plays.slot_P))
     second_P = second_N[where_P] + begin_4[place_P] + step_P * gap_P
@@ -163,7 +163,7 @@ def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> 
             pl.col("seconds").fill_nan(None),
             "surface",
             "origin",
-            visit.alias("session_id"),
+            (pl.lit(None, dtype=pl.String) if rows.kind == "cancel" else visit).alias("session_id"),
             pl.when("listed").then("d:" + visit + pl.col("letter")).alias("decision_id"),
             pl.when("listed").then("slot").alias("slot"),
         ),

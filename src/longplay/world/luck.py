@@ -47,6 +47,7 @@ class Stream(IntEnum):
     LOOP = 19
     AFTER = 20
     LIKING = 21
+    SHELF_PLACE = 22
 
 
 @dataclass(frozen=True)

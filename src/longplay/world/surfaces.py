@@ -37,7 +37,7 @@ def house_lists(
     new = market.catalogue.new_on(day) if shelf and config.shelf > 0 else np.empty(0, dtype=np.int64)
     if len(new) >= SHELF_SLOTS:
         row = row_N[luck.take(row_N).uniform(Stream.SHELF) < config.shelf]
-        lists.append(Shown(SHELF, row, new[distinct(np.full(len(row), len(new)), SHELF_SLOTS, luck.take(row), Stream.SHELF)]))
+        lists.append(Shown(SHELF, row, new[distinct(np.full(len(row), len(new)), SHELF_SLOTS, luck.take(row), Stream.SHELF_PLACE)]))
     row, creator = searches(listeners, taste_RD, market, row_N, luck, config)
     sought = market.item_of(creator, luck.take(row).uniform(Stream.ITEM))
     first, count, others = market.shelf_of(creator, RESULTS - 1)
@@ -73,7 +73,9 @@ def house_decisions(shown: Shown, market: Market, day: int, second_R: Int, user_
         _, count, _ = market.shelf_of(creator, RESULTS - 1)
         first_N = np.log(catalogue.fame_I[sought] / market.fame_of(creator))
         log_prob_NS = np.concatenate([first_N[:, None], -np.log(count[:, None] - 1 - np.arange(slots - 1))], axis=1)
-        contexts = Contexts(contexts.frame.with_columns(prompt=catalogue.names.gather(creator)))
+        contexts = Contexts(
+            contexts.frame.with_columns(prompt=pl.format("{} {}", catalogue.names.gather(creator), catalogue.creators.gather(creator)))
+        )
         name = "search"
     return contexts, Decisions.of(contexts, market.catalogue.index.slates(shown.item_NS), np.ascontiguousarray(log_prob_NS), f"{name}@{version}")
 

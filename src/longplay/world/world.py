@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy
+from longplay.decisions import Adaptive, Contexts, Decisions, ItemIndex, Policy
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
@@ -246,13 +246,15 @@ class World:
             signal: its measure is days_with("creator"), active_days or returned.
         """
         names = pl.Series("user_id", users, dtype=pl.String)
-        user_N = names.str.strip_prefix("u").cast(pl.Int64, strict=False).fill_null(-1).to_numpy()
-        if ((user_N < 0) | (user_N >= len(self.user_ids))).any():
-            bad = names[int(np.flatnonzero((user_N < 0) | (user_N >= len(self.user_ids)))[0])]
+        user_N = ItemIndex(self.user_ids).rows(names)
+        if (user_N < 0).any():
+            bad = names[int(np.flatnonzero(user_N < 0)[0])]
             raise DataError(f"true_value: user {bad!r} is not in this world of {len(self.user_ids):,} users; take ids from world.users")
         item_NS = self.catalogue.index.slate_rows(pl.Series("slate", items, dtype=pl.List(pl.String)))
         if len(item_NS) != len(user_N):
             raise DataError(f"true_value: {len(user_N)} users but {len(item_NS)} lists of items; expected one list each")
+        if item_NS.size and self.catalogue.release_I[item_NS].max() > self._day:
+            raise DataError(f"true_value: an item is not released yet on {self.now:%Y-%m-%d}; take items from world.items")
         touches = Touches.of(self._played, self.catalogue)
         return true_value(self.listeners, self._open(), self.state, touches, user_N, item_NS, signal, self._day, self._luck, self.config, replicates)
 
@@ -330,8 +332,9 @@ class World:
         self.state, plays = live(self.listeners, morning.taste_RD, market, morning.state, active_U, shown, luck, self.config)
         left_R = np.flatnonzero(morning.state.alive_R & ~self.state.alive_R)
         events, heard = events_of_day(
-            self._day, morning.user_N, morning.second_N, plays, left_R, morning.taste_RD, self.listeners.subscriber_U, luck, self.user_ids, market
-        )
+            self._day, morning.user_N, morning.second_N, plays, left_R, morning.taste_RD, self.listeners.subscriber_U, luck, self.user_ids, market,
+            max((one.item_NS.shape[1] for one in shown if one.place == HOME), default=1),
+        )  # fmt: skip
         batch.events.append(events)
         self._played.append(heard)
         if ring is not None:
@@ -344,7 +347,13 @@ class World:
         """The item rows of the slates said, checked."""
         if not said.frame["context_id"].equals(asked.frame["context_id"]):
             raise DataError(f"{policy.name}: its decisions are not one per context in the contexts' order; decide() must keep the rows")
+        if not said.frame["user_id"].equals(asked.frame["user_id"]):
+            raise DataError(f"{policy.name}: its decisions are for other users than asked; decide() must keep the contexts' users")
         item_NS = self.catalogue.index.slate_rows(said.slates)
+        if item_NS.shape[1] != asked.slots or (np.diff(np.sort(item_NS, axis=1), axis=1) == 0).any():
+            raise DataError(
+                f"{policy.name}: slates of {item_NS.shape[1]} slots, some maybe with an item twice, where {asked.slots} different ones were asked for"
+            )
         if item_NS.size and self.catalogue.release_I[item_NS].max() > self._day:
             raise DataError(f"{policy.name}: a slate of {self.now:%Y-%m-%d} holds an item that is not released yet; take items from world.items")
         return item_NS
@@ -377,6 +386,8 @@ class World:
         if self.exclude == "seen":
             return np.concatenate([[0], np.cumsum(high_N - low_N)]), thing
         works = self.catalogue.count_C[thing]
-        owner = np.repeat(np.arange(len(user_N)), high_N - low_N)
-        per_user = np.bincount(owner, weights=works, minlength=len(user_N)).astype(np.int64)
-        return np.concatenate([[0], np.cumsum(per_user)]), ranges(self.catalogue.first_C[thing], works)
+        item = ranges(self.catalogue.first_C[thing], works)
+        owner = np.repeat(np.repeat(np.arange(len(user_N)), high_N - low_N), works)
+        out = self.catalogue.release_I[item] <= self._day  # what is to come must not be named
+        per_user = np.bincount(owner[out], minlength=len(user_N))
+        return np.concatenate([[0], np.cumsum(per_user)]), item[out]

@@ -1,0 +1,160 @@
+"""What a log can say about a policy: weights, overlap, propensities; and when the answer is that it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.decisions import Policy
+from longplay.estimate import clustered_mean
+from longplay.ope.estimators import kish
+from longplay.ope.logged import Logged, own_slates, slot_log_prob
+
+Array = NDArray[np.float64]
+
+# Simulated 95% intervals (t, clustered, skewed users and weights) cover .59 with fewer than 2 effective outcomes, .80 with 2-5,
+# .88 with 5-10, .91 with 10-20, .93 beyond.
+MIN_SLOTS = 100  # effective slots: the mean weight is then known to about a tenth, the width of MAX_OFF
+MIN_USERS = 30  # effective users
+MIN_OUTCOMES = 10  # effective slots with an outcome other than 0: without any, the interval would be a certain 0
+MAX_OFF = 0.1  # how far the mean weight may lie from 1, if it also does by MAX_OFF_ERRORS standard errors
+MAX_OFF_ERRORS = 4.0
+MIN_SUPPORT = 0.9  # share of the policy's own choices that the log has shown to somebody
+MAX_CERTAIN = 0.5  # share of logged slots with propensity 1: a last slot with one item left is one, a greedy log is full of them
+SUPPORT_CONTEXTS = 2_000  # contexts in which the policy's own choices are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """How well a log supports an off-policy value of one policy.
+
+    Attributes:
+        slots, users: mature slots of held-out users on the surface, and those users.
+        decisions: of anybody on the surface. immature: further slots whose outcome is not known yet.
+        missing: mature slots whose context was not logged. unusable: slots without a propensity in (0, 1].
+        mean_weight, mean_weight_std_error: 1 in expectation where propensities are right and support is full; clustered by user.
+        n_eff, users_eff: Kish's effective number of slots, and of users by their summed weights.
+        outcomes: Kish's effective number of slots with an outcome other than 0, by weight x outcome.
+        max_weight: the largest weight. certain: share of logged slots with propensity 1 (log_prob 0).
+        support: share of items in the policy's own slates that the log has shown to anybody on the surface.
+        unknown: share of logged slots with an item outside the policy's catalogue; their weight is 0.
+    """
+
+    policy: str
+    surface: str
+    decisions: int
+    slots: int
+    users: int
+    immature: int
+    missing: int
+    unusable: int
+    mean_weight: float
+    mean_weight_std_error: float
+    n_eff: float
+    users_eff: float
+    outcomes: float
+    max_weight: float
+    certain: float
+    support: float
+    unknown: float
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why nothing can be estimated, most basic first; empty where it can."""
+        if self.decisions == 0:
+            return ("the log has no decisions, so no propensities; log every slate with the log-probability of its slots",)
+        if self.missing:
+            return (
+                f"{self.missing:,} of {self.slots + self.missing:,} mature slots have no logged context, so the policy's probabilities are unknown "
+                "there; log a context with every decision, or pass outcomes.on(the decisions that have one)",
+            )
+        if self.slots == 0:
+            return (
+                f"no slot of a held-out user is mature on {self.surface!r} ({self.immature:,} are immature); wait, or shorten the signal's window",
+            )
+        if self.unusable:
+            return (f"{self.unusable:,} of {self.slots:,} logged slots have no propensity in (0, 1]; log log_prob as the slate was drawn",)
+        if self.certain > MAX_CERTAIN:
+            return (f"{self.certain:.0%} of logged slots have propensity 1: a greedy log shows no alternatives; log a policy that samples",)
+        found = []
+        if self.n_eff < MIN_SLOTS or self.users_eff < MIN_USERS:
+            found.append(
+                f"n_eff = {self.n_eff:,.0f} of {self.slots:,} slots, {self.users_eff:,.0f} of {self.users:,} users; at least {MIN_SLOTS} and "
+                f"{MIN_USERS} are needed: log longer, explore more, or evaluate a policy nearer to the logger"
+            )
+        if self.outcomes < MIN_OUTCOMES:
+            found.append(
+                f"only {self.outcomes:.1f} effective slots have an outcome other than 0; at least {MIN_OUTCOMES} are needed: wait until more "
+                "has matured, or take a signal that happens more often"
+            )
+        if self.support < MIN_SUPPORT:
+            found.append(
+                f"the log has shown only {self.support:.0%} of what the policy would show; at least {MIN_SUPPORT:.0%} is needed: explore more"
+            )
+        off = abs(self.mean_weight - 1)
+        if off > MAX_OFF and off > MAX_OFF_ERRORS * self.mean_weight_std_error:
+            found.append(
+                f"the mean weight is {self.mean_weight:.3f} ± {self.mean_weight_std_error:.3f} (standard error), expected 1: the logged propensities "
+                "are not those of the draw (sorted, unmasked, or without the slots before), or the logger never shows what the policy would"
+            )
+        return tuple(found)
+
+    @property
+    def estimable(self) -> bool:
+        """Whether every gate is passed."""
+        return not self.reasons
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.policy} on {self.surface!r}: {self.slots:,} mature slots of {self.users:,} held-out users ({self.immature:,} slots immature)",
+            f"weights: mean {self.mean_weight:.3f} ± {self.mean_weight_std_error:.3f} (standard error), largest {self.max_weight:,.1f}; "
+            f"n_eff {self.n_eff:,.0f} slots, {self.users_eff:,.0f} users, {self.outcomes:,.0f} outcomes other than 0",
+            f"support: {self.support:.1%} of its own choices were ever shown; {self.unknown:.1%} of logged slots lie outside its catalogue; "
+            f"{self.certain:.1%} have propensity 1",
+            "estimable" if self.estimable else "not estimable: " + "; and ".join(self.reasons),
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return "<p>" + str(self).replace("\n", "<br>") + "</p>"
+
+
+def weigh(policy: Policy, logged: Logged, seed: int = 0) -> tuple[Array, Diagnosis]:
+    """The weights pi / pi0 of the mature slots, shape [N], and what they say. Raises nothing for a log that says little."""
+    log_prob_M, known_M = slot_log_prob(policy, logged)
+    usable_N = np.isfinite(logged.log_prob_N) & (logged.log_prob_N <= 1e-9)
+    log_ratio_N = np.where(usable_N, log_prob_M[logged.places] - logged.log_prob_N, -np.inf)
+    weight_N = np.exp(np.minimum(log_ratio_N, 300.0))
+    nothing = len(logged) == 0
+    mean = None if nothing else clustered_mean(weight_N, logged.user_N)
+    return weight_N, Diagnosis(
+        policy=policy.name,
+        surface=logged.surface,
+        decisions=logged.decisions,
+        slots=len(logged),
+        users=len(np.unique(logged.user_N)),
+        immature=logged.immature,
+        missing=logged.missing,
+        unusable=int((~usable_N).sum()),
+        mean_weight=mean.value if mean else np.nan,
+        mean_weight_std_error=mean.std_error if mean else np.nan,
+        n_eff=kish(weight_N),
+        users_eff=kish(np.bincount(logged.user_N, weights=weight_N)) if not nothing else 0.0,
+        outcomes=kish(np.abs(weight_N * logged.reward_N)),
+        max_weight=float(weight_N.max(initial=0.0)),
+        certain=float(np.mean(logged.log_prob_N >= -1e-9)) if not nothing else np.nan,
+        support=_support(policy, logged, seed),
+        unknown=float(np.mean(~known_M[logged.places])) if not nothing else np.nan,
+    )
+
+
+def _support(policy: Policy, logged: Logged, seed: int) -> float:
+    """Share of items in the policy's own slates, on up to SUPPORT_CONTEXTS logged contexts, that anybody was shown."""
+    if len(logged) == 0:
+        return np.nan
+    rows = np.unique(np.linspace(0, len(logged.contexts) - 1, SUPPORT_CONTEXTS).astype(np.int64))
+    own = own_slates(policy, logged, np.random.default_rng([seed, 2**31]), rows)
+    return float(own.to_frame("item").select(pl.col("item").is_in(logged.shown.implode())).to_series().mean() or 0.0)  # type: ignore[arg-type]

@@ -1,0 +1,257 @@
+"""The log as an estimator needs it: mature slots of held-out users, and what a policy would have done in them.
+
+Axes: D decisions, M slots of all their slates (flat, slate by slate), N mature slots among these, S slots of one slate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from longplay.decisions import Contexts, ItemIndex, Policy, contexts_at, held_out
+from longplay.errors import ConfigError, DataError
+from longplay.lake.lake import Lake
+from longplay.lake.schema import TIME
+from longplay.signals.outcomes import Shown
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+PART = 10_000  # contexts whose histories are looked up at once: bounds memory
+CELLS = 5_000_000  # exclusions handed to a policy at once: bounds memory
+
+
+@dataclass(frozen=True, eq=False)
+class Logged:
+    """Mature slots of held-out users on one surface, with the whole slates they stand in.
+
+    Attributes:
+        contexts: of the D decisions. lengths_D: slots of each. item_M: what was shown in them, flat, slate by slate.
+        decision_N, slot_N: of each mature slot, its row of `contexts` and its place in the slate. user_N: row of its user.
+        reward_N, log_prob_N: its outcome, and its logged propensity (NaN where none was logged).
+        late: items that came after the first decision, last first; the first `late_D` of them were not there yet.
+        shown: every item anybody was shown on the surface. decisions: how often anybody was shown anything there.
+        immature: slots left out as their outcome is not known yet. missing: as the log lacks their context.
+    """
+
+    surface: str
+    contexts: Contexts
+    item_M: pl.Series
+    lengths_D: Rows
+    decision_N: Rows
+    slot_N: Rows
+    user_N: Rows
+    reward_N: Array
+    log_prob_N: Array
+    late: pl.Series
+    late_D: Rows
+    shown: pl.Series
+    decisions: int
+    immature: int
+    missing: int
+
+    def __len__(self) -> int:
+        return len(self.reward_N)
+
+    @property
+    def places(self) -> Rows:
+        """Where each mature slot lies among all slots (`item_M`), shape [N]."""
+        return (np.cumsum(self.lengths_D) - self.lengths_D)[self.decision_N] + self.slot_N
+
+    @property
+    def items(self) -> pl.Series:
+        """What was shown in each mature slot, length N."""
+        return self.item_M.gather(self.places)
+
+    def asked(self, rows: Rows, slots: int) -> Iterator[tuple[Rows, Contexts]]:
+        """The contexts of the decisions `rows`, a part at a time, asking for `slots` slots.
+
+        Items that were not there yet are excluded: a policy is valued by what it could have shown then.
+        """
+        for part in np.array_split(rows, 1 + int(self.late_D[rows].sum()) // CELLS):
+            frame = self.contexts.frame[part].with_columns(slots=pl.lit(slots, dtype=pl.Int32))
+            count_R = self.late_D[part]
+            if count_R.any():
+                offsets = np.concatenate([[0], np.cumsum(count_R)])
+                flat = self.late.gather(np.arange(offsets[-1]) - np.repeat(offsets[:-1], count_R)).to_arrow().cast(pa.large_string())
+                late = pl.Series(pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat)))
+                frame = frame.with_columns(exclusions=pl.concat_list("exclusions", pl.lit(late)))
+            yield part, Contexts(frame)
+
+
+def logged_slots(lake: Lake, shown: Shown, surface: str) -> Logged:
+    """The slots that may be scored: mature, on `surface`, of users for whom `held_out` is true.
+
+    Nobody else is scored, whatever the policy: those who train learn from the others, so that no policy is judged by
+    outcomes it was fitted to. There is no switch for it.
+
+    Raises:
+        ConfigError: the log has decisions, but none on this surface. DataError: `shown` was not made from this lake's decisions.
+    """
+    decisions = lake.decisions.select("decision_id", "context_id", "surface", "time", "slate")
+    here = decisions.filter(pl.col("surface") == surface)
+    if here.is_empty() and decisions.height:
+        given = ", ".join(sorted(decisions["surface"].unique()))
+        raise ConfigError(f"surface={surface!r} given, but the log's decisions are on {given}; name one of these")
+    rows = shown.frame.select("decision_id", "slot", "user_id", "item_id", "value", "log_prob")
+    users = rows["user_id"].unique().sort()
+    scored = users.filter(pl.Series(held_out(users), dtype=pl.Boolean))
+    rows = rows.join(scored.to_frame(), on="user_id", how="semi", maintain_order="left")
+    foreign = rows.join(decisions.select("decision_id"), on="decision_id", how="anti").height
+    if foreign:
+        raise DataError(f"shown: {foreign:,} of {rows.height:,} slots are of decisions this lake does not hold; pass outcomes.on(lake.decisions)")
+    rows = rows.join(here.select("decision_id"), on="decision_id", how="semi", maintain_order="left")
+    mature = rows.filter(pl.col("value").is_not_null())
+    kept = here.join(mature.select("decision_id").unique(), on="decision_id", how="semi", maintain_order="left")
+    with_context = kept.join(lake.contexts.select("context_id"), on="context_id", how="semi", maintain_order="left").with_row_index("decision")
+    usable = mature.join(with_context.select("decision_id", "decision"), on="decision_id", how="inner", maintain_order="left")
+    contexts = with_context.select("context_id").join(lake.contexts, on="context_id", how="left", maintain_order="left")
+    lengths_D = with_context["slate"].list.len().to_numpy().astype(np.int64)
+    late, late_D = _not_there_yet(lake, decisions, contexts["time"])
+    logged = Logged(
+        surface=surface,
+        contexts=Contexts(contexts.select(lake.contexts.columns)),
+        item_M=_flat(with_context["slate"]),
+        lengths_D=lengths_D,
+        decision_N=usable["decision"].to_numpy().astype(np.int64),
+        slot_N=usable["slot"].to_numpy().astype(np.int64),
+        user_N=ItemIndex(scored).rows(usable["user_id"]),
+        reward_N=usable["value"].to_numpy().astype(float),
+        log_prob_N=usable["log_prob"].to_numpy().astype(float),
+        late=late,
+        late_D=late_D,
+        shown=_flat(here["slate"]).unique(),
+        decisions=here.height,
+        immature=rows.height - mature.height,
+        missing=mature.height - usable.height,
+    )
+    if (logged.slot_N >= lengths_D[logged.decision_N]).any() or not logged.items.equals(usable["item_id"]):
+        raise DataError("shown: its slots hold other items than this lake's slates; pass outcomes.on(lake.decisions)")
+    return logged
+
+
+def _not_there_yet(lake: Lake, decisions: pl.DataFrame, time: pl.Series) -> tuple[pl.Series, Rows]:
+    """Items added after the first of these times, last first, and how many of them were still to come at each time.
+
+    An item that anybody was shown before its `added_at` was there: its date is that of a load, not of a release.
+    """
+    first = decisions.select("time", pl.col("slate").alias("item_id")).explode("item_id").group_by("item_id").agg(pl.col("time").min())
+    items = lake.items.select("item_id", "added_at").join(first, on="item_id", how="left")
+    there = pl.col("added_at") <= pl.lit(time.min(), dtype=TIME)
+    late = items.filter(~there & (pl.col("time").is_null() | (pl.col("time") >= pl.col("added_at"))))
+    late = late.sort("added_at", "item_id", descending=[True, False])
+    added = late["added_at"].dt.epoch("us").to_numpy()[::-1]
+    return late["item_id"], late.height - np.searchsorted(added, time.dt.epoch("us").to_numpy(), side="right")
+
+
+def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
+    """The same slots with the histories this policy would have been given.
+
+    A logger that reads no history logs none; a policy that wants `history` items gets the user's last ones before
+    `history_until`, from the lake, wherever these are more than were logged. What is known before a slate is drawn may
+    differ between the two laws: the weights stay right. Surface, exclusions and temperature stay as logged.
+    """
+    if policy.history < 1 or not len(logged):
+        return logged
+    frame = logged.contexts.frame
+    moments = frame.select("user_id", pl.col("history_until").alias("time"))
+    parts = [
+        contexts_at(lake, moments[start : start + PART], slots=1, history=policy.history, exclude="none").frame["history"]
+        for start in range(0, moments.height, PART)
+    ]
+    fuller = frame.with_columns(known=pl.concat(parts)).with_columns(
+        history=pl.when(pl.col("known").list.len() > pl.col("history").list.len()).then("known").otherwise("history")
+    )
+    return replace(logged, contexts=Contexts(fuller.drop("known")))
+
+
+def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Array, NDArray[np.bool_]]:
+    """log pi(item | context, slots before it) of every slot of the logged slates, and whether the policy knows the item; both [M].
+
+    An item outside the policy's catalogue (its `index`) has probability 0 and, standing in a prefix, takes nothing
+    from the mass left: the slate without it is asked for. Slates are asked for in groups of one length.
+    """
+    item_M, lengths_D = logged.item_M, logged.lengths_D
+    index = getattr(policy, "index", None)
+    known_M = index.rows(item_M) >= 0 if isinstance(index, ItemIndex) and len(item_M) else np.ones(len(item_M), dtype=bool)
+    decision_M = np.repeat(np.arange(len(lengths_D)), lengths_D)
+    known_D = np.bincount(decision_M[known_M], minlength=len(lengths_D))
+    start_D = np.cumsum(known_D) - known_D
+    known = np.flatnonzero(known_M)  # slate by slate
+    log_prob_M = np.full(len(item_M), -np.inf)
+    for length in np.unique(known_D[known_D > 0]):
+        for rows, contexts in logged.asked(np.flatnonzero(known_D == length), int(length)):
+            places = known[start_D[rows][:, None] + np.arange(length)]
+            slates = item_M.gather(places.ravel()).reshape((-1, int(length))).arr.to_list()
+            log_prob_M[places] = policy.log_prob(contexts, slates.alias("slate"))
+    return log_prob_M, known_M
+
+
+def own_slates(policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows | None = None) -> pl.Series:
+    """One slate of the policy's own per decision (default all), each as long as the logged one: its items, flat.
+
+    Raises:
+        DataError: the policy returned other contexts, or other lengths, than it was given.
+    """
+    chosen = np.arange(len(logged.lengths_D)) if chosen is None else chosen
+    length_R = logged.lengths_D[chosen]
+    start_R = np.cumsum(length_R) - length_R
+    parts, places = [pl.Series([], dtype=pl.String)], [np.zeros(0, dtype=np.int64)]
+    for length in np.unique(length_R[length_R > 0]):
+        same = np.flatnonzero(length_R == length)
+        for _, contexts in logged.asked(chosen[same], int(length)):
+            said = policy.decide(contexts, rng)
+            if not said.frame["context_id"].equals(contexts.frame["context_id"]) or not (said.slates.list.len() == length).all():
+                raise DataError(
+                    f"{policy.name}: its decisions are not one slate of {length} slots per context in the contexts' order; see Policy.decide"
+                )
+            parts.append(_flat(said.slates))
+        places.append((start_R[same][:, None] + np.arange(length)).ravel())
+    return pl.concat(parts).gather(np.argsort(np.concatenate(places)))
+
+
+def own_choices(policy: Policy, logged: Logged, rng: np.random.Generator) -> pl.Series:
+    """One draw a ~ pi(. | context, logged prefix) for every mature slot, length N; see `first_outside`.
+
+    The draw is exact for policies that fill slates without replacement from one item law per context (Plackett-Luce),
+    as every policy of longplay does.
+    """
+    drawn_M = own_slates(policy, logged, rng)
+    codes = ItemIndex(pl.concat([logged.item_M, drawn_M]).unique())
+    logged_row_M, drawn_row_M = codes.rows(logged.item_M), codes.rows(drawn_M)
+    choice_M = np.empty(len(drawn_M), dtype=np.int64)
+    length_M = np.repeat(logged.lengths_D, logged.lengths_D)
+    for length in np.unique(logged.lengths_D):
+        places = np.flatnonzero(length_M == length)
+        choice_M[places] = first_outside(logged_row_M[places].reshape(-1, length), drawn_row_M[places].reshape(-1, length)).ravel()
+    return codes.ids.gather(choice_M[logged.places])
+
+
+def first_outside(logged_DS: Rows, drawn_DS: Rows) -> Rows:
+    """For every slot, the first item of the drawn slate that is not among the logged slots before it; [D, S].
+
+    Drawing without replacement is skipping repeats of independent draws (Plackett-Luce), so skipping the logged prefix
+    too leaves independent draws restricted to its complement: the first that remains follows
+    p(a) / (1 - sum of p over the prefix) = pi(a | x, prefix) exactly. Among S distinct items drawn at least one lies outside
+    a prefix of fewer than S, so there always is one.
+
+    >>> first_outside(np.array([[1, 2, 3]]), np.array([[2, 1, 7]])).tolist()
+    [[2, 2, 7]]
+    """
+    outside_DS = np.ones(drawn_DS.shape, dtype=bool)
+    choice_DS = np.empty_like(drawn_DS)
+    rows = np.arange(len(drawn_DS))
+    for slot in range(drawn_DS.shape[1]):
+        if slot:
+            outside_DS &= drawn_DS != logged_DS[:, slot - 1, None]
+        choice_DS[:, slot] = drawn_DS[rows, outside_DS.argmax(axis=1)]
+    return choice_DS
+
+
+def _flat(lists: pl.Series) -> pl.Series:
+    return lists.explode(empty_as_null=False) if len(lists) else pl.Series([], dtype=pl.String)

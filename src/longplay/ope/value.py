@@ -1,0 +1,107 @@
+"""What a policy would have come to, from a log made by another: one choice changed, everything else as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from longplay.decisions import Policy
+from longplay.errors import ConfigError
+from longplay.estimate import Estimate, Refusal
+from longplay.lake.lake import Lake
+from longplay.ope.diagnostics import Array, Diagnosis, weigh
+from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, snips_mean
+from longplay.ope.logged import Logged, as_seen_by, logged_slots, own_choices
+from longplay.ope.outcome_model import fit_outcome_model
+from longplay.signals.outcomes import Shown
+
+
+def ips(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", clip: float | None = None) -> Estimate | Refusal:
+    """The `one_step` value of `policy` per slot by inverse propensity scores, in the outcome's unit.
+
+    The value of "in one slot choose as `policy` would, given the slots above it as logged; then follow the logger",
+    averaged over all mature slots of held-out users on `surface`, each slot alike. Weight: pi(a | x, prefix) / pi0(a | x, prefix),
+    pi recomputed on the logged contexts, pi0 as logged; with the history the policy would have been given (`as_seen_by`) and
+    without items that were not there yet. Interval clustered by user. `Estimate.n` is users and
+    `n_eff` users times the share of slots that Kish's formula leaves.
+
+    Args:
+        shown: `outcomes.on(lake.decisions)`; immature slots (null) do not count, in any arm or policy.
+        surface: where; decisions elsewhere do not count.
+        clip: largest weight (> 0); what it cuts off biases the value low, and the estimand says how much that was.
+
+    Returns:
+        The estimate, or a `Refusal` that prints why the log cannot tell, with the numbers (see `diagnose`), and raises
+        `NotEstimable` where its value is asked for.
+
+    Raises:
+        ConfigError: nothing was logged on this surface, or clip <= 0.
+        DataError: `shown` is of another lake, or the policy cannot fill a slate in a logged context.
+    """
+    if clip is not None and not clip > 0:
+        raise ConfigError(f"ips: clip={clip} given, expected a positive weight, e.g. 20, or None")
+    logged, weight_N, refusal = _weights(policy, lake, shown, surface)
+    if refusal is not None:
+        return refusal
+    how = "IPS"
+    if clip is not None:
+        weight_N, cut = clip_weights(weight_N, clip)
+        how = f"IPS, weights clipped at {clip:g}: biased low, {cut:.1%} of the weight is cut off"
+    return ips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, how))
+
+
+def snips(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home") -> Estimate | Refusal:
+    """The same value by self-normalised inverse propensity scores; arguments, estimand and errors as in `ips`.
+
+    Divided by the mean weight instead of 1: steadier where weights vary, with a bias that falls as 1 / n_eff.
+    """
+    logged, weight_N, refusal = _weights(policy, lake, shown, surface)
+    if refusal is not None:
+        return refusal
+    return snips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "SNIPS"))
+
+
+def doubly_robust(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", seed: int = 0, draws: int = 4) -> Estimate | Refusal:
+    """The same value as E[q(x, prefix, own choice)] + mean(w (r - q)); estimand and errors as in `ips`.
+
+    q is an outcome model of its own, cross-fitted by user on the scored slots (`ope.outcome_model`). Unbiased as `ips` is,
+    and narrower the more of the outcome q explains. The expectation over the policy's own choice is sampled: full slates
+    are drawn by `policy.decide`, and in each slot the first item outside the logged prefix is a draw of
+    pi(. | x, prefix); see `first_outside`. That is exact where slates are drawn without replacement from one item law per
+    context (Plackett-Luce), as every policy of longplay does; for another law use `ips` or `snips`.
+
+    Args:
+        seed: of the draws. draws: own slates per context (>= 1); their noise is inside the interval.
+    """
+    if draws < 1:
+        raise ConfigError(f"doubly_robust: draws={draws} given, expected at least 1 slate per context")
+    logged, weight_N, refusal = _weights(policy, lake, shown, surface, seed)
+    if refusal is not None:
+        return refusal
+    model = fit_outcome_model(lake, shown.signal, logged)
+    direct_N = np.zeros(len(logged))
+    for draw in range(draws):  # a generator each: within one call a context's slate is always the same
+        direct_N += model.predict(own_choices(policy, logged, np.random.default_rng([seed, draw]))) / draws
+    return dr_mean(
+        weight_N, logged.reward_N, model.predict(logged.items), direct_N, logged.user_N, estimand=_estimand(policy, shown, "doubly robust")
+    )
+
+
+def diagnose(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", seed: int = 0) -> Diagnosis:
+    """What the log can say about `policy`: weights, overlap, propensities. Prints as a short text; `reasons` is empty where it is enough.
+
+    Raises:
+        ConfigError: nothing was logged on this surface. DataError: `shown` is of another lake.
+    """
+    return weigh(policy, as_seen_by(policy, logged_slots(lake, shown, surface), lake), seed)[1]
+
+
+def _weights(policy: Policy, lake: Lake, shown: Shown, surface: str, seed: int = 0) -> tuple[Logged, Array, Refusal | None]:
+    """The slots that are scored and their weights; and why they must not be used, if a gate is not passed."""
+    logged = as_seen_by(policy, logged_slots(lake, shown, surface), lake)
+    weight_N, diagnosis = weigh(policy, logged, seed)
+    why = "" if diagnosis.estimable else f"{policy.name}: not estimable: " + "; and ".join(diagnosis.reasons)
+    return logged, weight_N, Refusal(why, f"one_step value of {policy.name} per slot, {shown.signal.label}") if why else None
+
+
+def _estimand(policy: Policy, shown: Shown, how: str) -> str:
+    return f"one_step value of {policy.name} per slot, {shown.signal.label} ({how})"

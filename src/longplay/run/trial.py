@@ -1,0 +1,158 @@
+"""The stages that close the loop: what would have happened, what does happen in a trial, and whether the early reward was true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from longplay.audit import audit as audit_of
+from longplay.decisions import Frozen, held_out, main_surface
+from longplay.errors import NotEstimable
+from longplay.estimate import Estimate, Refusal, clustered_mean
+from longplay.experiments import Experiment, plan
+from longplay.lake import Lake
+from longplay.ope import diagnose, doubly_robust, ips, snips
+from longplay.run.beliefs import early_of, objectives_of, rewards_of
+from longplay.run.engine import Work, plain
+from longplay.run.judge import policies_of
+from longplay.run.log import past_of, world_of
+
+ESTIMATORS = {"IPS": ips, "SNIPS": snips, "doubly robust": doubly_robust}
+
+
+def offpolicy(work: Work) -> dict[str, Any]:
+    """What showing each policy's items would have been worth, from the logged slots of users nobody learned from."""
+    torch.set_num_threads(work.config.run.threads)
+    past = past_of(work)
+    decisions = past.decisions
+    if decisions.is_empty():
+        return {"not_estimable": "this log has no propensities: it holds what people did, not what they were shown and how likely that was"}
+    signal = next((one for one in objectives_of(work.config).values() if one.entry.of is not None), None)
+    if signal is None:
+        return {"not_estimable": "no objective is entered by discovery or exposure, so no slot owns its outcome"}
+    surface = main_surface(decisions)
+    shown = signal.outcomes(past).on(decisions.filter(pl.col("surface") == surface))
+    mature = shown.frame.filter(pl.col("value").is_not_null())
+    mature = mature.filter(pl.Series(held_out(mature["user_id"])))
+    result: dict[str, Any] = {
+        "signal": signal.label,
+        "surface": surface,
+        "slots": mature.height,
+        "users": mature["user_id"].n_unique(),
+        "logged": plain(clustered_mean(mature["value"].to_numpy(), mature["user_id"].to_numpy())) if mature.height else None,
+        "policies": [],
+    }
+    policies = policies_of(work, past)
+    for done, (name, policy) in enumerate(policies.items()):
+        work.ui.progress("off-policy", done, len(policies))
+        row: dict[str, Any] = {"policy": name, "diagnosis": str(diagnose(policy, past, shown, surface=surface)), "estimates": {}}
+        for how, estimator in ESTIMATORS.items():
+            row["estimates"][how] = _answer(estimator(policy, past, shown, surface=surface))
+        result["policies"].append(row)
+    work.ui.progress("off-policy", len(policies), len(policies))
+    return result
+
+
+def _answer(said: Estimate | Refusal) -> dict[str, Any]:
+    """An estimate or a refusal as JSON."""
+    return plain(said) | {"n_eff": said.n_eff} if isinstance(said, Estimate) else {"not_estimable": str(said)}
+
+
+def trial_of(work: Work, control: Any) -> Experiment:
+    """The configured trial: the incumbent against the arms."""
+    table = work.config.experiment
+    assert table is not None  # the stage is only there with the table
+    policies = policies_of(work, past_of(work))
+    return Experiment(control=control, treatment={name: policies[name] for name in table.arms}, salt=table.salt)
+
+
+def experiment(work: Work) -> dict[str, Any]:
+    """A trial in the simulated service from the end of its log on, its plan before and its read-out after, and the truth beside it."""
+    torch.set_num_threads(work.config.run.threads)
+    config, table = work.config, work.config.experiment
+    assert table is not None  # the stage is only there with the table
+    world, log = world_of(work)
+    signals = config.declared()
+    star = signals[table.north_star]
+    arms = len(table.arms) + 1
+    try:
+        planned: dict[str, Any] = {"words": str(prepared := plan(log, star, effect=table.minimum_effect, share=1 / 2)), **prepared.as_json()}
+    except NotEstimable as reason:
+        planned = {"not_estimable": str(reason)}
+    incumbent = Frozen(world.policy) if world.policy is not None else None
+    trial = trial_of(work, incumbent)
+    start, begun = world.fork(np.flatnonzero(world.state.alive_R)), world.now
+    lake = world.run(trial, table.days, work.bar("trial days"))
+    read = trial.analyze(lake, _success(work), minimum_effect=table.minimum_effect)
+    names = {"control": incumbent, **{arm: trial.arms[arm] for arm in trial.treatments}}
+    truth = []
+    for done, (arm, policy) in enumerate(names.items()):
+        work.ui.progress("true values", done, len(names))
+        level = start.truth(policy, star, users=table.true_users, seed=config.run.seed)
+        row: dict[str, Any] = {"arm": arm, "level": plain(level)}
+        if arm != "control":
+            row["difference"] = plain(start.difference(policy, incumbent, star, users=table.true_users, seed=config.run.seed))
+        truth.append(row)
+    work.ui.progress("true values", len(names), len(names))
+    _save(work, lake)
+    return {
+        "north_star": star.label,
+        "north_star_sentence": str(star),
+        "begun": begun.isoformat(),
+        "days": table.days,
+        "arms": [{"arm": arm, "policy": policy.name if policy is not None else "nothing"} for arm, policy in names.items()],
+        "users": world.users.height,
+        "share": 1 / arms,
+        "plan": planned,
+        "readout": read.as_json(),
+        "words": str(read),
+        "truth": truth,
+        "daily": _daily(lake, trial, begun),
+    }
+
+
+def _success(work: Work) -> list[Any]:
+    """The signals of the read-out, the north star last: every one that some reward pays for."""
+    table, signals = work.config.experiment, work.config.declared()
+    assert table is not None
+    paid = {name: None for weights in rewards_of(work.config).values() for name in weights}
+    return [signals[name] for name in paid if name != table.north_star] + [signals[table.north_star]]
+
+
+def _save(work: Work, lake: Lake) -> None:
+    Lake.open(work.folder / "lake").append(
+        "trial", events=lake.events, decisions=lake.decisions, contexts=None, items=lake.items, watermark=lake.watermark
+    )
+
+
+def _daily(lake: Lake, trial: Experiment, begun: Any) -> list[dict[str, Any]]:
+    """Share of each arm's enrolled users who visit, by day of the trial."""
+    enrolled = trial.enrolled(lake).select("user_id", "arm")
+    sizes = dict(enrolled.group_by("arm").len().iter_rows())
+    visits = lake.events.filter((pl.col("kind") == "visit") & (pl.col("time") >= begun)).join(enrolled, on="user_id")
+    daily = visits.group_by("arm", pl.col("time").dt.date().alias("day")).agg(pl.col("user_id").n_unique().alias("users")).sort("day", "arm")
+    return [{"arm": arm, "day": day.isoformat(), "share": users / sizes[arm]} for arm, day, users in daily.iter_rows()]
+
+
+def audit(work: Work) -> dict[str, Any]:
+    """Was the early reward true? One audit per treatment, each written as TOML beside the report."""
+    torch.set_num_threads(work.config.run.threads)
+    config, table = work.config, work.config.experiment
+    assert table is not None  # the stage is only there with the table
+    lake = Lake.open(work.places["experiment"] / "lake")
+    trial = trial_of(work, policies_of(work, past_of(work))["popular"])  # only who was in which arm matters here
+    models = early_of(work, past_of(work))
+    star = config.declared()[table.north_star]
+    answer: dict[str, Any] = {"arms": {}}
+    for done, arm in enumerate(trial.treatments):
+        work.ui.progress("audits", done, len(trial.treatments))
+        paid = {config.declared()[name] for name in rewards_of(config).get(arm, config.reward.objectives)}
+        early = {signal: model for signal, model in models.items() if signal in paid}
+        found = audit_of(early, trial, lake, north_star=star, margin=table.margin, age=table.age, treatment=arm)
+        (work.folder / f"audit-{arm}.toml").write_text(found.to_toml())
+        answer["arms"][arm] = found.as_json() | {"words": str(found)}
+    work.ui.progress("audits", len(trial.treatments), len(trial.treatments))
+    return answer
