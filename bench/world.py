@@ -28,13 +28,14 @@ import longplay as lp
 from longplay.audit import audit
 from longplay.decisions import Contexts, Decisions, Frozen
 from longplay.estimate import Estimate, clustered_mean
+from longplay.ope import estimates
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.simple import ItemLaw
 from longplay.world import World
 from longplay.world.dynamics import MATCH_SHARPNESS
 from longplay.world.facts import facts
 
-VERSION = 1  # of what is computed here: raise it when a result could change
+VERSION = 2  # of what is computed here: raise it when a result could change
 Float = NDArray[np.float64]
 
 HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 28))
@@ -284,8 +285,7 @@ def off_policy(*, seed: int, users: int, items: int, target: str) -> dict[str, A
     ]()
     truth = world.truth(policy, HABIT, days=54, seed=seed, estimand="one_step", logger=logger)
     answer: dict[str, Any] = {"truth": [truth.value, truth.std_error]}
-    for how, estimate in (("ips", lp.ips), ("snips", lp.snips), ("doubly robust", lp.doubly_robust)):
-        one = estimate(policy, lake, shown)
+    for how, one in estimates(policy, lake, shown)[1].items():
         answer[how] = [one.value, one.std_error, one.n_eff] if isinstance(one, Estimate) else str(one)
     return answer
 
@@ -418,7 +418,7 @@ def claims(size: Size, command: str, parts: set[str]) -> list[dict[str, Any]]:
             found = [
                 off_policy(seed=seed, users=size.off_policy_users, items=size.items, target=target) for seed in range(1, size.off_policy_seeds + 1)
             ]
-            for how in ("ips", "snips", "doubly robust"):
+            for how in ("IPS", "SNIPS", "doubly robust"):
                 kept = [(one["truth"], one[how]) for one in found if not isinstance(one[how], str)]
                 if not kept:
                     print(f"   {target}, {how}: not estimable in any seed: {found[0][how]}", flush=True)

@@ -77,6 +77,10 @@ def doubly_robust(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "h
     logged, weight_N, refusal = _weights(policy, lake, shown, surface, seed)
     if refusal is not None:
         return refusal
+    return _doubly_robust(policy, lake, shown, logged, weight_N, seed, draws)
+
+
+def _doubly_robust(policy: Policy, lake: Lake, shown: Shown, logged: Logged, weight_N: Array, seed: int, draws: int) -> Estimate:
     model = fit_outcome_model(lake, shown.signal, logged)
     direct_N = np.zeros(len(logged))
     for draw in range(draws):  # a generator each: within one call a context's slate is always the same
@@ -84,6 +88,22 @@ def doubly_robust(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "h
     return dr_mean(
         weight_N, logged.reward_N, model.predict(logged.items), direct_N, logged.user_N, estimand=_estimand(policy, shown, "doubly robust")
     )
+
+
+def estimates(
+    policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", seed: int = 0, draws: int = 4
+) -> tuple[Diagnosis, dict[str, Estimate | Refusal]]:
+    """`diagnose`, `ips`, `snips` and `doubly_robust` at once, by name; the policy is asked for its probabilities once."""
+    logged = as_seen_by(policy, logged_slots(lake, shown, surface), lake)
+    weight_N, diagnosis = weigh(policy, logged, seed)
+    refusal = _refusal(policy, shown, diagnosis)
+    if refusal is not None:
+        return diagnosis, {"IPS": refusal, "SNIPS": refusal, "doubly robust": refusal}
+    return diagnosis, {
+        "IPS": ips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "IPS")),
+        "SNIPS": snips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "SNIPS")),
+        "doubly robust": _doubly_robust(policy, lake, shown, logged, weight_N, seed, draws),
+    }
 
 
 def diagnose(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", seed: int = 0) -> Diagnosis:
@@ -99,8 +119,14 @@ def _weights(policy: Policy, lake: Lake, shown: Shown, surface: str, seed: int =
     """The slots that are scored and their weights; and why they must not be used, if a gate is not passed."""
     logged = as_seen_by(policy, logged_slots(lake, shown, surface), lake)
     weight_N, diagnosis = weigh(policy, logged, seed)
-    why = "" if diagnosis.estimable else f"{policy.name}: not estimable: " + "; and ".join(diagnosis.reasons)
-    return logged, weight_N, Refusal(why, f"one_step value of {policy.name} per slot, {shown.signal.label}") if why else None
+    return logged, weight_N, _refusal(policy, shown, diagnosis)
+
+
+def _refusal(policy: Policy, shown: Shown, diagnosis: Diagnosis) -> Refusal | None:
+    if diagnosis.estimable:
+        return None
+    why = f"{policy.name}: not estimable: " + "; and ".join(diagnosis.reasons)
+    return Refusal(why, f"one_step value of {policy.name} per slot, {shown.signal.label}")
 
 
 def _estimand(policy: Policy, shown: Shown, how: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,21 @@ import polars as pl
 import torch
 
 from longplay.audit import audit as audit_of
+from longplay.chance import keyed_uniform
 from longplay.decisions import Frozen, held_out, main_surface
 from longplay.errors import NotEstimable
 from longplay.estimate import Estimate, Refusal, clustered_mean
 from longplay.experiments import Experiment, plan
 from longplay.lake import Lake
-from longplay.ope import diagnose, doubly_robust, ips, snips
+from longplay.ope import estimates
 from longplay.run.beliefs import early_of, objectives_of, rewards_of
 from longplay.run.engine import Work, plain
 from longplay.run.judge import policies_of
 from longplay.run.log import past_of, world_of
+from longplay.signals.outcomes import ENTRY_HORIZON
 
-ESTIMATORS = {"IPS": ips, "SNIPS": snips, "doubly robust": doubly_robust}
+SCORED = 5_000  # logged slates that are scored at most: a language model takes its time for each
+DRAWS = 2
 
 
 def offpolicy(work: Work) -> dict[str, Any]:
@@ -34,9 +38,14 @@ def offpolicy(work: Work) -> dict[str, Any]:
     if signal is None:
         return {"not_estimable": "no objective is entered by discovery or exposure, so no slot owns its outcome"}
     surface = main_surface(decisions)
-    shown = signal.outcomes(past).on(decisions.filter(pl.col("surface") == surface))
+    outcomes = signal.outcomes(past)
+    mine = decisions.filter((pl.col("surface") == surface) & pl.Series(held_out(decisions["user_id"])))
+    # what can have matured; of more than enough a share that only the ids decide
+    mine = mine.filter(pl.col("time") < past.watermark - ENTRY_HORIZON - timedelta(days=signal.window[1] + 1))
+    if mine.height > SCORED:
+        mine = mine.filter(pl.Series(keyed_uniform("longplay: scored", mine["decision_id"]) < SCORED / mine.height))
+    shown = outcomes.on(mine)
     mature = shown.frame.filter(pl.col("value").is_not_null())
-    mature = mature.filter(pl.Series(held_out(mature["user_id"])))
     result: dict[str, Any] = {
         "signal": signal.label,
         "surface": surface,
@@ -48,9 +57,8 @@ def offpolicy(work: Work) -> dict[str, Any]:
     policies = policies_of(work, past)
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("off-policy", done, len(policies))
-        row: dict[str, Any] = {"policy": name, "diagnosis": str(diagnose(policy, past, shown, surface=surface)), "estimates": {}}
-        for how, estimator in ESTIMATORS.items():
-            row["estimates"][how] = _answer(estimator(policy, past, shown, surface=surface))
+        diagnosis, found = estimates(policy, past, shown, surface=surface, draws=DRAWS)
+        row = {"policy": name, "diagnosis": str(diagnosis), "estimates": {how: _answer(said) for how, said in found.items()}}
         result["policies"].append(row)
     work.ui.progress("off-policy", len(policies), len(policies))
     return result

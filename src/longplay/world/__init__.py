@@ -3,6 +3,7 @@
 from longplay.world.catalogue import START, Catalogue
 from longplay.world.config import WORLDS, WorldConfig
 from longplay.world.listeners import Listeners, State
+from longplay.world.simulator import Simulator
 from longplay.world.world import World
 
-__all__ = ["START", "WORLDS", "Catalogue", "Listeners", "State", "World", "WorldConfig"]
+__all__ = ["START", "WORLDS", "Catalogue", "Listeners", "Simulator", "State", "World", "WorldConfig"]
