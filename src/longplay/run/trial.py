@@ -23,7 +23,7 @@ from longplay.run.judge import policies_of
 from longplay.run.log import past_of, world_of
 from longplay.signals.outcomes import ENTRY_HORIZON
 
-SCORED = 5_000  # logged slates that are scored at most: a language model takes its time for each
+SCORED = 10_000  # logged slates that are scored at most: a language model takes its time for each
 DRAWS = 2
 
 
@@ -94,7 +94,9 @@ def experiment(work: Work) -> dict[str, Any]:
     trial = trial_of(work, incumbent)
     start, begun = world.fork(np.flatnonzero(world.state.alive_R)), world.now
     lake = world.run(trial, table.days, work.bar("trial days"))
-    read = trial.analyze(lake, _success(work), minimum_effect=table.minimum_effect)
+    # what the policies were trained on would flatter them: the north star alone decides, the rest is read
+    read = trial.analyze(lake, [star], minimum_effect=table.minimum_effect)
+    others = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if (paid := _paid(work)) else None
     names = {"control": incumbent, **{arm: trial.arms[arm] for arm in trial.treatments}}
     truth = []
     for done, (arm, policy) in enumerate(names.items()):
@@ -116,18 +118,19 @@ def experiment(work: Work) -> dict[str, Any]:
         "share": 1 / arms,
         "plan": planned,
         "readout": read.as_json(),
+        "other_lines": [] if others is None else others.as_json()["lines"],
         "words": str(read),
         "truth": truth,
         "daily": _daily(lake, trial, begun),
     }
 
 
-def _success(work: Work) -> list[Any]:
-    """The signals of the read-out, the north star last: every one that some reward pays for."""
+def _paid(work: Work) -> list[Any]:
+    """Every signal that some reward pays for, the north star aside."""
     table, signals = work.config.experiment, work.config.declared()
     assert table is not None
     paid = {name: None for weights in rewards_of(work.config).values() for name in weights}
-    return [signals[name] for name in paid if name != table.north_star] + [signals[table.north_star]]
+    return [signals[name] for name in paid if name != table.north_star]
 
 
 def _save(work: Work, lake: Lake) -> None:
