@@ -36,7 +36,8 @@ class Size:
 
 
 FULL = Size()
-SHORT = Size(train_steps=150, steps=30)  # the same world with less training: what `make test` can afford
+SHORT = Size(train_steps=300, steps=15, judged_users=1_500)  # the same world with less training: what `make test-all` can afford
+ONE = Size(users=1_200, items=300, days=70, train_steps=80, steps=12, judged_users=600)  # and `make test`, for one seed
 QUICK = Size(users=150, items=60, days=40, train_steps=20, steps=3, judged_users=50)
 
 
@@ -57,10 +58,13 @@ def one_seed(seed: int, size: Size, *, lr: float = 1e-3, kl: float = 0.3, weight
     contexts = contexts_at(lake, moments, slots=5, history=start.history, exclude="creator")
     contexts = enough_left(contexts, start, 5)
     figures: dict[str, float] = {}
+    value_U = {}
     for name, policy in policies.items():
         slates = policy.decide(contexts, np.random.default_rng([seed, 1])).slates
-        figures[name] = float(world.true_value(contexts.frame["user_id"], slates, HABIT).mean())
+        value_U[name] = world.true_value(contexts.frame["user_id"], slates, HABIT).mean(axis=1)
+        figures[name] = float(value_U[name].mean())
         figures[f"{name}, believed"] = float(reward.combined(early, contexts, slates, lake).mean.mean())
+    figures["reinforced less start, low"] = clustered_mean(value_U["reinforced"] - value_U["start"]).interval()[0]  # of this seed's users
     drawn = policies["reinforced"].decide(contexts, np.random.default_rng([seed, 2]))
     figures["kl"] = float((drawn.log_prob - start.log_prob(contexts, drawn.slates)).mean())
     return figures

@@ -324,10 +324,13 @@ class Size:
     null_users: int = 5_000
     off_policy_seeds: int = 10
     off_policy_users: int = 5_000
+    worlds: tuple[str, ...] = ("default", "clickbait", "aligned", "null")
+    cases: tuple[str, ...] = ("habit in clickbait", "habit in aligned", "minutes in gamed", "shown days in gamed")
+    targets: tuple[str, ...] = ("uniform", "popular", "depth")
     speed: tuple[tuple[int, int], ...] = ((10_000, 84), (100_000, 84), (10_000, 3), (100_000, 3), (1_000_000, 3))
 
 
-QUICK = Size(1, 250, 80, 1, 250, 40, 200, 1, 250, ((500, 3), (1_000, 3)))
+QUICK = Size(1, 400, 80, 1, 250, 20, 150, 1, 200, (), ("minutes in gamed",), (), ((500, 3), (1_000, 3)))
 
 
 def claims(size: Size, command: str, parts: set[str]) -> list[dict[str, Any]]:
@@ -369,7 +372,7 @@ def claims(size: Size, command: str, parts: set[str]) -> list[dict[str, Any]]:
         add("default world: retention curves that are convex, share", float(np.mean(convex)), None, None, "1", all(convex), size.seeds)
 
     if "separability" in parts:
-        for name in ("default", "clickbait", "aligned", "null"):
+        for name in size.worlds:
             found = [separate(name=name, seed=seed, users=size.users, items=size.items, log_days=28) for seed in range(1, size.seeds + 1)]
             plays = over([one["appeal: plays per visit"] - one["depth: plays per visit"] for one in found])
             days = over([one["appeal less depth"] for one in found])
@@ -402,7 +405,7 @@ def claims(size: Size, command: str, parts: set[str]) -> list[dict[str, Any]]:
         add("null: share of re-randomised trials whose interval excludes 0", share, low, high, bar, 0.03 <= share <= 0.07, one["salts"], readme=True)
 
     if "verdicts" in parts:
-        for case, one in CASES.items():
+        for case, one in ((case, CASES[case]) for case in size.cases):
             users, wanted = size.verdict_users or one.users, one.wanted
             seeds = range(1, size.verdict_seeds + 1)
             found = [verdict(case=case, seed=seed, users=users, log_users=min(3_000, users), items=size.items) for seed in seeds]
@@ -414,7 +417,7 @@ def claims(size: Size, command: str, parts: set[str]) -> list[dict[str, Any]]:
             add(f"{case}: share of audits that say {wanted}", share, low, high, "at least 0.9", share >= 0.9, len(found), readme=True)
 
     if "off-policy" in parts:
-        for target in ("uniform", "popular", "depth"):
+        for target in size.targets:
             found = [
                 off_policy(seed=seed, users=size.off_policy_users, items=size.items, target=target) for seed in range(1, size.off_policy_seeds + 1)
             ]

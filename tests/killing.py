@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -29,6 +30,29 @@ def contents(folder: Path, stages: list[str]) -> dict[str, object]:
             elif file.is_file() and "lake" not in file.parts and file.name != "timing.json":
                 found[name] = file.read_bytes()
     return found
+
+
+def differences(one: dict[str, object], two: dict[str, object]) -> list[str]:
+    """What `contents` of two runs do not share, by name; in JSON with the first few places and both values."""
+    told = []
+    for name in sorted(one.keys() | two.keys()):
+        if name not in one or name not in two:
+            told.append(f"{name}: only in the {'second' if name in two else 'first'}")
+        elif one[name] != two[name]:
+            told.append(f"{name}: {'; '.join(_places(name, one[name], two[name])[:5])}")
+    return told
+
+
+def _places(name: str, one: object, two: object) -> list[str]:
+    if name.endswith(".json") and isinstance(one, bytes) and isinstance(two, bytes):
+        one, two = json.loads(one), json.loads(two)
+    if isinstance(one, dict) and isinstance(two, dict):
+        return [f"{key}.{place}" for key in sorted(one.keys() | two.keys()) for place in _places("", one.get(key), two.get(key))]
+    if isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        return [f"{row}.{place}" for row in range(len(one)) for place in _places("", one[row], two[row])]
+    if isinstance(one, bytes) or isinstance(two, bytes):
+        return [] if one == two else ["other bytes"]
+    return [] if one == two else [f"{one!r:.80} against {two!r:.80}"]
 
 
 def kill_at_every_stage(file: Path, folder: Path, stages: list[str]) -> None:

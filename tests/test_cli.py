@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from test_report import looped
 from typer.testing import CliRunner
 
+from longplay import cli
 from longplay.cli import app
 from longplay.run import STAGES, load_config
 
@@ -69,3 +73,49 @@ def test_ingest_of_a_mapped_csv_reports_quarantine(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "200 events" in result.output
     assert "1 rows quarantined" in result.output
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> dict[str, Path]:
+    """The stages' folders of a run with a trial, as `run_stages` returns them."""
+    places = {}
+    for stage, result in looped("[bold]not markup[/bold]").items():
+        places[stage] = tmp_path / stage
+        places[stage].mkdir()
+        (places[stage] / "result.json").write_text(json.dumps(result))
+    for arm in ("reinforced", "clicks"):
+        (places["audit"] / f"audit-{arm}.toml").write_text("[audit]\n")
+    return places
+
+
+def test_a_finished_trial_is_told_as_a_table_that_fits_100_columns(finished, capsys) -> None:
+    cli._tell_loop(finished, Path("runs/demo"))
+    text = capsys.readouterr().out
+    assert max(len(line.rstrip()) for line in text.splitlines() if "runs/demo" not in line) <= 100
+    words = " ".join(text.split())
+    assert "popular" in words
+    for figure in (
+        "10.60 ± 0.40",
+        "+0.55",
+        "0.44 to 0.66",
+        "not estimable",
+        "n_eff 41",
+        "−0.53",
+        "−0.84 to −0.22",
+        "0.0131 as logged",
+        "0.0121 to 0.0141",
+    ):
+        assert figure in text
+    assert "\x1b" not in text  # a pipe gets no colours
+    assert "Keep running reinforced on habit: active is open [bold]not markup[/bold]." in words
+    assert "Do not ship reinforced on clicks: active deteriorates." in words
+    assert "estimand one_step" in words
+    assert "audit runs/demo/audit-reinforced.toml" in text
+
+
+def test_a_narrow_terminal_gets_the_same_figures_as_a_list(finished, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(cli, "console", Console(width=72, force_terminal=True, no_color=True, highlight=False))
+    cli._tell_loop(finished, Path("runs/demo"))
+    text = capsys.readouterr().out
+    assert "  true difference       +0.55 (0.44 to 0.66)" in text
+    assert "  audit                 habit: reweight" in text

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,18 +17,22 @@ from torch import Tensor
 
 from longplay.belief import Belief
 from longplay.codes import Allowed, Trie
-from longplay.decisions import Contexts, contexts_from_log
+from longplay.decisions import Contexts, context_chance, contexts_from_log
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
+from longplay.learning import guardrails
+from longplay.learning.guardrails import CoverageGuard, Guardrails, SignalGuard
 from longplay.learning.loss import leave_one_out, policy_loss, reward_to_go, slate_log_prob
 from longplay.learning.offline import reward_weighted, visits_from_log
 from longplay.learning.reinforce import reinforce
+from longplay.learning.rollout import drawn_leaves, enough_left, slot_rewards
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
 from longplay.policies.decoder import Decoder, encode, new_model
 from longplay.policies.generative import Generative
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.supervised import descend, histories_from_log, prompts_of, train_next_items
 from longplay.rewards import Reward
+from longplay.rewards.guardrails import Coverage, coverage
 from longplay.signals import Signal, days_with, discovery
 
 torch.set_num_threads(1)
@@ -215,9 +220,10 @@ class Likes:
     rest: float = 0.0
     name: str = "likes"
     signal: Signal = HABIT
+    good: tuple[str, ...] = GOOD
 
     def value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
-        good = np.array([[item in GOOD for item in slate] for slate in slates.to_list()])
+        good = np.array([[item in self.good for item in slate] for slate in slates.to_list()])
         mean = np.where(good, self.best, self.rest)
         return Belief(mean, np.zeros_like(mean), np.ones_like(mean), 7, HABIT.label)
 
@@ -258,7 +264,7 @@ REWARD_OF_HABIT = Reward({HABIT: 1.0})
 
 def tune(policy: Generative, lake: Lake, **changes: object) -> Generative:
     settings: dict = {"steps": 12, "seed": 3, "contexts": 8, "group": 4, "lr": 1e-3} | changes
-    return reinforce(policy, REWARD_OF_HABIT, settings.pop("early", Likes()), lake, **settings)  # type: ignore[arg-type]
+    return reinforce(policy, settings.pop("reward", REWARD_OF_HABIT), settings.pop("early", Likes()), lake, **settings)  # type: ignore[arg-type]
 
 
 def weigh(policy: Generative, lake: Lake, **changes: object) -> Generative:
@@ -368,14 +374,19 @@ def stop_at(step: int) -> Callable[[int, int, dict[str, float]], None]:
     return progress
 
 
-@pytest.mark.parametrize("kind", ["reinforce", "reward_weighted", "next_items"])
-def test_a_stopped_run_goes_on_to_the_same_weights(policy: Generative, lake: Lake, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["reinforce", "guarded", "reward_weighted", "next_items"])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    policy: Generative, lake: Lake, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guardrails, "RATE", 0.1)
     file = tmp_path / "state" / "run.safetensors"
-    steps, stopped = (14, 12) if kind == "reinforce" else (56, 53)
+    first, steps, stopped = {"reinforce": (11, 14, 12), "guarded": (31, 34, 32)}.get(kind, (51, 56, 53))
 
     def run(**how: object) -> Generative:
         if kind == "reinforce":
             return tune(policy, lake, steps=steps, **how)
+        if kind == "guarded":  # the weights of step 10 are kept, those of 20, 30 and 34 break the bound: all of it must be in the file
+            return guard(policy, lake, {coverage(3): 0.9}, steps=steps, **how)
         if kind == "reward_weighted":
             return weigh(policy, lake, steps=steps, contexts=2, **how)
         untrained = Generative(seed=2).with_codes(lake, policy.codebook)
@@ -390,7 +401,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights(policy: Generative, lake: Lak
     assert not list(file.parent.glob("*.partial"))
     first_step: list[int] = []
     resumed = run(checkpoint=file, progress=lambda step, of, figures: first_step.append(step))
-    assert first_step[0] == (11 if kind == "reinforce" else 51), "it began again instead of going on"
+    assert first_step[0] == first, "it began again instead of going on"
+    assert kind != "guarded" or (whole.curve[-1]["kept"] == 10 and whole.curve[-1]["coverage@3 multiplier"] > 0)
     assert same_weights(resumed, whole)
     assert resumed.curve == whole.curve
     assert same_weights(run(checkpoint=file), whole)  # finished: nothing is left to do
@@ -421,6 +433,144 @@ def test_a_checkpoint_brings_back_weights_optimizer_and_notes(tmp_path: Path) ->
         its.step()
     assert torch.equal(module.weight, other.weight)
     assert torch.equal(module.bias, other.bias)
+
+
+# -- guardrails ------------------------------------------------------------------------------------
+
+SOFT = Likes(rest=0.1)  # a start of this size is worth 0.17 per slot
+OTHER = Signal("other", discovery(28), days_with("creator") >= 3, (1, 14))
+OTHERS = Likes(rest=0.1, signal=OTHER, good=("i5", "i6", "i22", "i28", "i36"))
+
+
+def guard(policy: Generative, lake: Lake, guardrails: dict, **changes: object) -> Generative:
+    settings: dict = {"reward": Reward({HABIT: 1.0}, guardrails), "early": SOFT, "steps": 60, "lr": 3e-3, "kl": 0.1} | changes
+    return tune(policy, lake, **settings)
+
+
+def measured(policy: Generative, lake: Lake, guardrails: dict, early: object = SOFT, seed: int = 99) -> Guardrails:
+    """The guardrails with `policy` as the start, on another sample and with other luck than in training (there the seed is 3)."""
+    moments = enough_left(contexts_from_log(lake, slots=3, history=policy.history, exclude="seen"), policy, 3)
+    return Guardrails.of(policy, Reward({HABIT: 1.0}, guardrails), early, lake, moments, 3, seed)  # type: ignore[arg-type]
+
+
+def value_of(tuned: Generative, rails: Guardrails, lake: Lake) -> float:
+    chance = context_chance(rails.sample, np.random.default_rng(5))
+    leaves = drawn_leaves(tuned, tuned.decoder, rails.sample, groups=1, slots=3, chance=chance)
+    return float(slot_rewards(tuned, REWARD_OF_HABIT, SOFT, lake, rails.sample, leaves).mean())
+
+
+def test_with_a_guardrail_value_rises_and_coverage_stays_and_without_it_coverage_breaks(policy: Generative, lake: Lake) -> None:
+    bound = {coverage(1): 0.9}
+    free, held = guard(policy, lake, {}), guard(policy, lake, bound)
+    rails = measured(policy, lake, bound)
+    assert rails.shares(policy.decoder) == {"coverage@1": 1.0}  # exactly: the same luck
+    assert rails.shares(free.decoder)["coverage@1"] < 0.5
+    assert rails.shares(held.decoder)["coverage@1"] >= 0.88  # also where it was not measured in training, up to an item of the 40
+    assert value_of(held, rails, lake) > 1.5 * value_of(policy, rails, lake), "standing still would keep it, too"
+    last = held.curve[-1]
+    assert last["coverage@1"] >= 0.9
+    assert last["coverage@1 multiplier"] > 0
+    assert last["kept"] == 60
+    assert set(last) == {"step", "reward", "kl", "kl_p95", "zero_advantage", "kept", "coverage@1", "coverage@1 estimate", "coverage@1 multiplier"}
+
+
+def test_a_signal_can_be_a_guardrail(policy: Generative, lake: Lake) -> None:
+    bound, early = {OTHER: 0.9}, {HABIT: SOFT, OTHER: OTHERS}
+    free, held = guard(policy, lake, {}), guard(policy, lake, bound, early=early)
+    rails = measured(policy, lake, bound, early)
+    assert rails.shares(free.decoder)[OTHER.label] < 0.75
+    assert rails.shares(held.decoder)[OTHER.label] > 0.85
+    assert held.curve[-1][OTHER.label] >= 0.9
+    assert value_of(held, rails, lake) > 2 * value_of(policy, rails, lake)
+
+
+def test_weights_that_break_a_guardrail_are_refused_and_the_last_that_did_not_are_returned(
+    policy: Generative, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guardrails, "RATE", 0.1)  # too little, too late
+    tuned = guard(policy, lake, {coverage(3): 0.9}, steps=30)
+    assert [row["kept"] for row in tuned.curve[9::10]] == [10, 10, 10]
+    assert [row["coverage@3"] >= 0.9 for row in tuned.curve[9::10]] == [True, False, False]
+    assert same_weights(tuned, guard(policy, lake, {coverage(3): 0.9}, steps=10))
+
+
+def test_where_only_the_start_keeps_them_the_start_is_returned_and_the_curve_says_so(
+    policy: Generative, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guardrails, "RATE", 0.0)  # nobody pays
+    tuned = guard(policy, lake, {coverage(1): 1.0}, steps=20)
+    assert same_weights(tuned, policy)
+    assert tuned.name == policy.name
+    assert tuned.curve[-1]["kept"] == 0
+    assert tuned.curve[-1]["coverage@1"] < 1.0
+    assert tuned.curve[-1]["coverage@1 multiplier"] == 0.0
+
+
+def test_a_guardrail_with_room_to_spare_costs_nothing(policy: Generative, lake: Lake) -> None:
+    loose = guard(policy, lake, {coverage(3): 0.01}, steps=12)
+    assert same_weights(loose, guard(policy, lake, {}, steps=12))
+    assert {row["coverage@3 multiplier"] for row in loose.curve} == {0.0}
+    assert loose.curve[-1]["kept"] == 12
+
+
+def test_the_steps_of_guardrails_by_hand(policy: Generative, lake: Lake) -> None:
+    leaves, before = np.array([[[0, 1], [0, 2]]]), np.array([[[0, 1], [2, 3]]])
+    contexts = contexts_from_log(lake, slots=2, history=0, limit=1)
+    wide = CoverageGuard("coverage@2", 0.9, 2, available=6)
+    credit, share = wide.step(contexts, leaves, before, start=0.5)
+    assert np.exp(-credit) == pytest.approx(np.array([[[0.5, 0.25], [0.5, 0.25]]]))
+    assert share == 3 / 4
+    assert wide.level(contexts, leaves) == 2 / 6  # two items in either draw
+    names = policy.index.ids
+    kept = SignalGuard("other", 0.9, 2, policy, Likes(2.0, 0.5, good=(names[1],)), lake)  # type: ignore[arg-type]
+    credit, share = kept.step(contexts, leaves, before, start=0.8)
+    assert credit == pytest.approx(np.array([[[0.5, 2.0], [0.5, 0.5]]]) / 0.8)
+    assert share == pytest.approx(1 + (3.5 / 4 - 3.5 / 4) / 0.8)
+    assert kept.level(contexts, leaves) == pytest.approx(3.5 / 4)
+    rails = Guardrails((wide, kept), policy, contexts, 0, {"coverage@2": 0.5, "other": 0.8})
+    up = rails.ascend({"coverage@2": 0.1, "other": 0.01}, {"coverage@2": 0.5, "other": 1.0})
+    assert up == pytest.approx({"coverage@2": 0.1 + 0.5 * 0.4, "other": 0.0})
+    assert rails.hold({"coverage@2": 0.9, "other": 0.9})
+    assert not rails.hold({"coverage@2": 0.9, "other": 0.89})
+
+
+def test_guardrails_are_part_of_a_reward() -> None:
+    plain, held = Reward({HABIT: 1.0}), Reward({HABIT: 1.0}, guardrails={coverage(): 0.95, OTHER: 1})
+    same = Reward({HABIT: 1.0}, guardrails={OTHER: 1.0, Coverage(10): 0.95})
+    assert (held, hash(held), held.version) == (same, hash(same), same.version)
+    versions = {plain.version, held.version, Reward({HABIT: 1.0}, {coverage(): 0.9}).version, Reward({HABIT: 1.0}, {coverage(5): 0.9}).version}
+    assert len(versions) == 4
+    assert pickle.loads(pickle.dumps(held)) == held
+    assert str(held) == f"1 x {HABIT.label}, caution 1, coverage@10 >= 95% of the start's, {OTHER.label} >= 100% of the start's"
+
+
+@pytest.mark.parametrize(
+    ("guardrails", "message"),
+    [
+        ({"coverage": 0.9}, "guardrail 'coverage' given, .* expected a Signal or coverage"),
+        ({coverage(): 1.2}, r"bound 1.2 of guardrail coverage@10 given, expected a share .* in \(0, 1\]; .* make it an objective"),
+        ({coverage(): 0.0}, r"bound 0.0 of guardrail coverage@10 given, expected a share"),
+        ({coverage(): True}, "bound True of guardrail"),
+        ({coverage(): float("nan")}, "bound nan of guardrail"),
+        ({OTHER: 0.9, replace(OTHER, name="again"): 0.8}, "the same definition under different names"),
+    ],
+)
+def test_guardrails_that_cannot_be_meant_are_refused(guardrails: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Reward({HABIT: 1.0}, guardrails)
+
+
+def test_guardrails_that_cannot_be_kept_are_refused_before_any_step(policy: Generative, lake: Lake) -> None:
+    with pytest.raises(ConfigError, match=r"coverage: k=0 given"):
+        coverage(0)
+    with pytest.raises(ConfigError, match=f"no early reward for {OTHER.label} .* one per guardrail"):
+        guard(policy, lake, {OTHER: 0.9})
+    with pytest.raises(DataError, match=f"guardrail {OTHER.label}: the start's mean value of showing is 0 per slot on 256 moments"):
+        guard(policy, lake, {OTHER: 0.9}, early={HABIT: SOFT, OTHER: Likes(0.0, signal=OTHER)})
+    with pytest.raises(DataError, match="no logged moment leaves 41 items"):
+        guard(policy, lake, {coverage(41): 0.9})
+    with pytest.raises(ConfigError, match=r"reward_weighted: 1 guardrail.* use reinforce"):
+        reward_weighted(policy, Reward({HABIT: 1.0}, {coverage(): 0.9}), SOFT, lake)  # type: ignore[arg-type]
 
 
 # -- reward-weighted training ----------------------------------------------------------------------

@@ -28,6 +28,13 @@ def bench():
     return load("reinforce")
 
 
+def test_reinforcement_raises_the_true_value_of_what_its_users_are_shown(bench) -> None:
+    row = bench.one_seed(1, bench.ONE, weighted=False)
+    assert row["reinforced less start, low"] > 0, row
+    assert row["kl"] > 0.1
+
+
+@pytest.mark.slow
 def test_over_five_seeds_the_start_beats_popular_and_reinforcement_beats_the_start(bench) -> None:
     rows = [bench.one_seed(seed, bench.SHORT, weighted=False) for seed in range(1, 6)]
     low, _ = bench.difference(rows, "reinforced", "start").interval()

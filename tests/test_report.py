@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from longplay.errors import DataError
-from longplay.report import bundle, charts, inert_json, render
+from longplay.report import about_loop, bundle, charts, inert_json, render
+from longplay.report import policies as policies_of
 from longplay.report.about_rewards import clear_best, comparison_words
 from longplay.report.words import ZERO, change, coverage_words, difference, number, plus_minus, reached, verdict, wilson
 
@@ -103,6 +104,76 @@ def full(title: str = "A plain title") -> dict:
         },
         "evaluate": policies(),
     }  # fmt: skip
+
+
+def measured(value: float, std_error: float, n: int = 2400) -> dict:
+    return {"value": value, "std_error": std_error, "n": n, "n_eff": float(n), "estimand": "policy: per enrolled user"}
+
+
+def line(signal: str, arm: str, value: float, std_error: float, standing: str) -> dict:
+    half = 2.64 * std_error
+    effect = {
+        "control": measured(10.0, 0.2), "treatment": measured(10.0 + value, 0.2), "difference": measured(value, std_error),
+        "unadjusted": measured(value, 2 * std_error), "relative": measured(value / 10, std_error / 10), "level": 0.9917,
+        "interval": [value - half, value + half], "relative_interval": [(value - half) / 10, (value + half) / 10], "p_value": 0.03,
+        "variance_reduction": 0.75,
+    }  # fmt: skip
+    return {
+        "signal": signal, "arm": arm, "role": "success", "margin": None, "enrolled": [1300, 1250], "mature": [1200, 1150],
+        "matures": "2026-07-02T00:00:00+00:00", "standing": standing, "reason": "", "effect": effect,
+    }  # fmt: skip
+
+
+def verdict_on(signal: str, recommendation: str, reason: str) -> dict:
+    return {
+        "signal": signal, "agreement": "off by a factor", "recommendation": recommendation, "reason": reason, "early": measured(0.31, 0.02),
+        "late": measured(0.21, 0.03), "north_star": measured(0.62, 0.15), "gap": measured(0.1, 0.02), "factor": measured(0.68, 0.09),
+    }  # fmt: skip
+
+
+def looped(title: str = "A plain title", verdict: str = "keep running") -> dict:
+    """`full` with a rival, off-policy estimates, a trial of both policies, and its audit."""
+    results = full(title)
+    arms, habit, active = ("reinforced", "clicks"), "habit@ba93f33d", "active@c45a2484"
+    rival = {"policy": "generative@4", "objectives": {"clicks": 1.0}, "curve": copy.deepcopy(results["reinforce"]["curve"])}
+    results["reinforce"]["rivals"] = {"clicks": rival}
+    rows = results["evaluate"]["ranking"]
+    rows += [{**row, "policy": "clicks", "value": 0.0333} for row in rows if row["policy"] == "start"]
+    results["evaluate"]["true_value"]["policies"].append({"policy": "clicks", **estimate(0.0222, 0.001)})
+    results["evaluate"]["true_value"]["differences"].append({"policy": "reinforced", "than": "clicks", **estimate(0.02, 0.01)})
+    ways = {how: estimate(0.0145, 0.002) | {"n_eff": 150.0} for how in ("IPS", "SNIPS", "doubly robust")}
+    why = f"generative@2: not estimable: n_eff = 41 of 9,000 slots {title}"
+    off = [{"policy": name, "diagnosis": f"diagnosis of {name}\nn_eff 2,000 slots", "estimates": ways} for name in ("popular", "clicks")]
+    off.append({"policy": "reinforced", "diagnosis": f"{title} n_eff 41 slots", "estimates": {how: {"not_estimable": why} for how in ways}})
+    results["offpolicy"] = {
+        "signal": habit, "surface": "home", "slots": 9000, "users": 300, "logged": estimate(0.0131, 0.001), "policies": off,
+    }  # fmt: skip
+    refused = line(habit, "clicks", 0.0, 1.0, "not estimable") | {"effect": None, "reason": f"habit: 12 of 1,250 users are mature {title}"}
+    decided = [
+        {"arm": "reinforced", "verdict": verdict, "reason": f"active is open {title}", "users": 51_000, "weeks": 5.2},
+        {"arm": "clicks", "verdict": "do not ship", "reason": "active deteriorates", "users": None, "weeks": None},
+    ]
+    results["experiment"] = {
+        "north_star": active, "north_star_sentence": "active: days on which people come back", "begun": "2026-02-10T00:00:00+00:00", "days": 56,
+        "arms": [{"arm": "control", "policy": "popular@1"}, *({"arm": arm, "policy": "generative@2"} for arm in arms)], "users": 5000,
+        "share": 1 / 3, "plan": {"words": f"active: to find 5% of a mean of 10: 51,000 users {title}", "users": 51_000, "weeks": 9.5},
+        "readout": {
+            "lines": [line(habit, "reinforced", 0.21, 0.03, "superior"), line(active, "reinforced", 0.62, 0.15, "open"),
+                      refused, line(active, "clicks", -0.53, 0.16, "deteriorates")],
+            "checks": [{"name": "sample ratio", "fails": False, "warns": False, "words": f"control 1,300 {title}"}],
+            "decisions": decided,
+        },
+        "truth": [{"arm": "control", "level": estimate(10.1, 0.4)},
+                  {"arm": "reinforced", "level": estimate(10.6, 0.4), "difference": estimate(0.55, 0.11)},
+                  {"arm": "clicks", "level": estimate(9.7, 0.4), "difference": estimate(-0.44, 0.12)}],
+        "daily": [{"arm": arm, "day": f"2026-02-{day:02}", "share": 0.3 + day / 1000} for day in range(10, 26) for arm in ("control", *arms)],
+    }  # fmt: skip
+    verdicts = {
+        "reinforced": verdict_on(habit, "reweight", f"early was off by a factor {title}"),
+        "clicks": verdict_on("clicks@1", "drop", "it rose"),
+    }
+    results["audit"] = {"arms": {arm: {"age": 7, "level": 0.95, "margin": 0.01, "verdicts": [verdicts[arm]]} for arm in sorted(arms)}}
+    return results
 
 
 class _Elements(HTMLParser):
@@ -225,9 +296,10 @@ def test_missing_pieces_degrade():
 
 
 def _nested(value, path=()):
-    if isinstance(value, dict):
-        for key, inner in value.items():
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if isinstance(value, dict):
             yield (*path, key)
+        if isinstance(value, dict) or path[0] in ("offpolicy", "experiment", "audit"):  # their figures stand in lists
             yield from _nested(inner, (*path, key))
 
 
@@ -262,6 +334,170 @@ def test_equal_inputs_give_equal_bytes():
     first = render("demo", full())
     render("other", full("something else in between"))
     assert render("demo", copy.deepcopy(full())) == first
+
+
+# -- the loop --------------------------------------------------------------------------------------
+
+
+def table_of(page: str, caption: str) -> list[list[str]]:
+    """Cells of the table whose caption begins with `caption`, the head first."""
+    text = next(part for part in re.findall(r"<table.*?</table>", page, re.S) if re.search(rf"<caption>{caption}", part))
+    rows = re.findall(r"<tr.*?>(.*?)</tr>", text, re.S)
+    return [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.S)] for row in rows]
+
+
+def test_the_loop_stands_second_where_a_trial_was_run_and_nowhere_else():
+    with_trial, without = render("demo", looped()), render("demo", full())
+    assert re.findall(r'<section id="(\w+)"', with_trial)[:3] == ["log", "loop", "signals"]
+    assert "loop" not in re.findall(r'<section id="(\w+)"', without)
+    assert "offpolicy" not in re.findall(r'<section id="(\w+)"', without)
+    assert "<dt>incumbent</dt>" in with_trial
+    assert "<dt>incumbent</dt>" not in without
+
+
+def test_every_policy_of_the_trial_has_a_row_with_all_its_figures():
+    head, incumbent, ours, rival = table_of(render("demo", looped()), "What was tried")
+    assert head == list(about_loop.HEAD)
+    assert incumbent == ["popular (incumbent)", "10.10 ± 0.40", "reference", "0.0131 as logged (0.0121 to 0.0141)", "reference", "runs now", "–"]
+    assert ours[:3] == ["reinforced on habit", "10.60 ± 0.40", "+0.55 (0.44 to 0.66)"]
+    assert ours[3:] == ["not estimable (n_eff 41)", "+0.62 (0.33 to 0.91)", "keep running", "habit: reweight"]
+    assert rival[:3] == ["reinforced on clicks", "9.70 ± 0.40", "−0.44 (−0.56 to −0.32)"]
+    assert rival[3:] == ["0.0145 (0.0125 to 0.0165)", "−0.53 (−0.84 to −0.22)", "do not ship", "clicks: drop"]
+
+
+def test_the_table_says_that_its_columns_answer_two_questions():
+    text = words_of(render("demo", looped()))
+    assert "Off-policy (estimand one_step): habit per slot" in text
+    assert "Trial and truth (estimand policy): active per user" in text
+
+
+def test_the_loop_says_in_words_what_was_decided_what_is_true_and_what_it_takes():
+    text = words_of(render("demo", looped()))
+    assert "A trial of 3,800 enrolled users over 56 days says: keep running reinforced on habit and do not ship reinforced on clicks." in text
+    assert "To settle it: about 51,000 users in both arms, 6 more weeks." in text
+    assert "Reinforced on habit is truly better than the incumbent in the world that made the data: active per user over 28 days +0.55" in text
+    assert "Reinforced on clicks is truly worse than the incumbent" in text
+    assert "the trial's +0.62 (0.33 to 0.91) agrees with it, within the errors of both" in text
+    assert "at day 7 the early reward of habit said +0.310 per user, +0.210 matured (off by a factor). The audit says: reweight." in text
+    assert "The plan made before the trial active: to find 5% of a mean of 10: 51,000 users" in text
+
+
+def test_a_trial_that_misses_the_truth_is_said_to_miss_it():
+    results = looped()
+    results["experiment"]["truth"][1]["difference"] = estimate(-0.5, 0.1)
+    text = words_of(render("demo", results))
+    assert "Reinforced on habit is truly worse than the incumbent" in text
+    assert "+0.62 (0.33 to 0.91) does not agree with it" in text
+
+
+def test_shipping_while_the_north_star_is_open_says_so():
+    results = looped(verdict="ship")
+    results["experiment"]["readout"]["lines"][1] = line("active@c45a2484", "reinforced", 0.2, 0.15, "open")
+    assert f"The north star itself is {ZERO}: active +0.20 (−0.09 to 0.49)." in about_loop.decision_words(results)[0]
+    assert "north star itself" not in about_loop.decision_words(looped(verdict="ship"))[0]
+
+
+def test_the_read_out_and_the_audit_show_their_intervals_at_their_own_level():
+    page = render("demo", looped())
+    rows = table_of(page, "Read-out of reinforced on habit against the incumbent, per enrolled user; intervals at 99.2%")
+    assert rows[2][3] == "+0.62 (0.22 to 1.02)"  # at the level that decides, wider than the 95% of the table above
+    assert rows[2][7:] == ["2,350 of 2,550", "open"]
+    assert table_of(page, "Read-out of reinforced on clicks")[1] == ["habit", *["–"] * 6, "2,350 of 2,550", "not estimable"]
+    audit = table_of(page, "Differences from the incumbent per enrolled user, with 95% intervals")
+    assert audit[1] == ["reinforced on habit", "habit", "+0.310 (0.271 to 0.349)", "+0.210 (0.151 to 0.269)", "+0.100 (0.061 to 0.139)",
+                        "+0.62 (0.33 to 0.91)", "off by a factor", "reweight"]  # fmt: skip
+    assert [row[0] for row in audit[1:]] == ["reinforced on habit", "reinforced on clicks"]  # in the order of the trial
+
+
+def test_a_failed_check_is_said_before_the_checks():
+    results = looped()
+    results["experiment"]["readout"]["checks"][0]["fails"] = True
+    assert '<p class="note caution">The trial cannot be trusted. sample ratio: control 1,300' in render("demo", results)
+
+
+def test_refusals_of_the_log_and_of_the_trial_stand_with_their_reasons():
+    rows = dict(table_of(render("demo", looped()), "What was not answered")[1:])
+    assert "n_eff = 41 of 9,000 slots" in rows["off-policy value of reinforced on habit"]
+    assert "12 of 1,250 users are mature" in rows["effect of clicks on habit"]
+    results = full() | {"offpolicy": {"not_estimable": "this log has no propensities"}}
+    assert dict(table_of(render("shop", results), "What was not answered")[1:])["off-policy value"] == "this log has no propensities"
+
+
+def test_off_policy_values_stand_beside_the_slots_as_logged():
+    page = render("demo", looped())
+    rows = table_of(page, "Value per slot with 95% interval over users; the slots as logged: 0.0131")
+    assert rows[1] == ["popular", *["0.0145 (0.0125 to 0.0165)"] * 3, "150"]
+    assert rows[3] == ["reinforced on habit", *["not estimable"] * 3, "–"]
+    assert "as logged 0.0131" in page
+    assert "The log can value 2 of 3 policies; not reinforced on habit, for reasons given below." in words_of(page)
+    assert "<pre>diagnosis of popular\nn_eff 2,000 slots" in page
+    above = looped()
+    above["offpolicy"]["policies"][1]["estimates"]["doubly robust"] = estimate(0.03, 0.002)
+    assert "Reinforced on clicks: 0.0300 habit per slot, doubly robust (95% interval 0.0280 to 0.0320), above the 0.0131" in words_of(
+        render("demo", above)
+    )
+
+
+def test_rivals_stand_in_every_comparison_in_a_colour_of_their_own():
+    page = render("demo", looped())
+    assert "reinforced on clicks" in table_of(page, "Ranking by policy")[0]
+    assert "reinforced on clicks" in [row[0] for row in table_of(page, "True value per slot")]
+    assert ["reinforced on clicks", "generative@4"] in table_of(page, "What was trained")
+    assert "Reinforced on clicks: early reward per slot" in page
+    assert "Reinforcement is above reinforcement on clicks in true value per slot" in words_of(page)
+    results = looped()
+    results["reinforce"]["rivals"] = {f"rival {k}": {"objectives": {"clicks": 1.0}} for k in range(12)}
+    colours, names = policies_of.colours_of(results), policies_of.names_of(results)
+    rivals = [f"rival {k}" for k in range(12)]
+    assert len({colours[name] for name in (*charts.POLICY_COLOURS, *rivals)}) == len(charts.POLICY_COLOURS) + 12
+    assert len({names[name] for name in rivals}) == 12
+    assert colours == policies_of.colours_of(copy.deepcopy(results))
+
+
+def test_the_page_of_a_trial_escapes_hostile_names_and_is_the_same_twice():
+    results = looped(HOSTILE)
+    results["experiment"]["arms"].append({"arm": HOSTILE, "policy": HOSTILE})
+    results["experiment"]["truth"].append({"arm": HOSTILE, "level": estimate(1, 1), "difference": estimate(1, 1)})
+    results["experiment"]["daily"] += [{"arm": HOSTILE, "day": f"2026-02-{day}", "share": 0.3} for day in range(10, 26)]
+    results["reinforce"]["rivals"][HOSTILE] = {"policy": HOSTILE, "objectives": {HOSTILE: 1.0}, "curve": results["reinforce"]["curve"]}
+    page = render("demo", results)
+    assert "<img" not in page.replace(str(bundle()), "")
+    assert page.count("<script") == page.count("</script>") == 3
+    assert render("demo", copy.deepcopy(results)) == page
+
+
+@pytest.mark.parametrize("stage", ["outcomes", "reinforce", "evaluate", "offpolicy", "audit"])
+def test_a_trial_without_one_of_its_neighbours_still_gives_a_page(stage):
+    results = looped()
+    del results[stage]
+    text = words_of(render("demo", results))
+    assert "What was tried" in text
+    assert "None" not in text
+
+
+def _without(results: dict, path: tuple) -> None:
+    *above, last = path
+    for key in above:
+        if results is None:
+            return  # it went with another figure
+        results = results[key]
+    if results is not None:
+        results[last] = None
+
+
+def test_any_figure_of_the_loop_may_be_missing():
+    whole = looped()
+    paths = [path for stage in ("reinforce", "offpolicy", "experiment", "audit") for path in _nested({stage: whole[stage]}) if len(path) > 1]
+    for path in paths:  # the table alone, with every figure missing in turn
+        results = copy.deepcopy({name: whole[name] for name in ("outcomes", "reinforce", "offpolicy", "experiment", "audit")})
+        _without(results, path)
+        about_loop.loop_rows(results)
+        about_loop.decision_words(results)
+    for first in range(16):  # the whole page, with a sixteenth of them missing at once
+        results = copy.deepcopy(whole)
+        for path in paths[first::16]:
+            _without(results, path)
+        assert "undefined" not in words_of(render("demo", results))
 
 
 # -- sentences -------------------------------------------------------------------------------------
@@ -393,7 +629,7 @@ def _open(page: str, folder: Path) -> tuple[str, set[str]]:
 def test_chromium_draws_every_chart_and_the_page_asks_the_network_for_nothing(tmp_path):
     _, control = _open("<img src='http://asked.invalid/x.png'>", tmp_path / "control")
     assert control == {"http://asked.invalid/x.png"}  # the watch would have seen it
-    dom, asked = _open(render(HOSTILE, full(HOSTILE)), tmp_path / "report")
+    dom, asked = _open(render(HOSTILE, looped(HOSTILE)), tmp_path / "report")
     assert asked == set()
     dom = re.sub(r"<script>.*?</script>", "", dom, flags=re.S)
     places = re.findall(r'<div class="chart[^"]*"[^>]*data-chart="\d+"[^>]*>', dom)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from longplay.chance import RowChance
 from longplay.codes import Allowed, Codebook
 from longplay.decisions import Contexts, Policy
 from longplay.errors import DataError
 from longplay.policies.decoder import Decoder, Prompts, encode, new_model
 from longplay.policies.generative import Generative
 from longplay.policies.plackett import plackett_luce_log_prob
-from longplay.policies.sampling import beam_slates, item_log_probs
+from longplay.policies.sampling import _noise, beam_slates, item_log_probs
 
 torch.set_num_threads(1)
 
@@ -50,6 +52,10 @@ def prompts_for(decoder: Decoder, asks: list[tuple[list[int], list[int], float]]
         return np.cumsum([0, *map(len, lists)]), np.array(list(itertools.chain(*lists)), dtype=np.int64)
 
     return encode(decoder.trie, *flat(history), 19, np.array(temperature), Allowed.of(decoder.trie, *flat(exclusions)))
+
+
+def streams(n: int, seed: int) -> RowChance:
+    return RowChance(np.random.default_rng(seed).integers(0, 2**64, n, dtype=np.uint64))
 
 
 def contexts_for(asks: list[tuple[list[int], list[int], float]], slots: int, n: int = 1) -> Contexts:
@@ -97,8 +103,7 @@ def drawn(policy: Generative) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Leaves [2 contexts, 50,000, 3 slots] and log pi of each; 50 copies of each context x 20 groups at a time."""
     copies, groups, rounds = 50, 20, 50
     prompts = prompts_for(policy.decoder, [ask for ask in ASKS[:2] for _ in range(copies)])
-    rng = np.random.default_rng(11)
-    parts = [beam_slates(policy.decoder, prompts, groups=groups, slots=3, rng=rng) for _ in range(rounds)]
+    parts = [beam_slates(policy.decoder, prompts, groups=groups, slots=3, chance=streams(len(prompts), seed)) for seed in range(rounds)]
     leaves = np.stack([part.leaves.reshape(2, copies, groups, 3) for part in parts], axis=1)
     log_p = np.stack([part.item_log_prob.reshape(2, copies, groups, 3) for part in parts], axis=1)
     return leaves.reshape(2, -1, 3), log_p.reshape(2, -1, 3)
@@ -154,7 +159,7 @@ def test_groups_of_one_context_are_independent(policy: Generative, drawn: tuple)
 @pytest.mark.parametrize(("context", "slots"), [(0, 6), (1, 7), (2, 3)])
 def test_a_slate_of_everything_allowed_is_an_ordering_of_it(policy: Generative, context: int, slots: int) -> None:
     prompts = prompts_for(policy.decoder, [ASKS[context]])
-    draw = beam_slates(policy.decoder, prompts, groups=40, slots=slots, rng=np.random.default_rng(0))
+    draw = beam_slates(policy.decoder, prompts, groups=40, slots=slots, chance=streams(1, 0))
     log_p_I = item_log_probs(policy.decoder, prompts)[0]
     open_items = np.flatnonzero(np.isfinite(log_p_I))
     assert (np.sort(draw.leaves[0], axis=1) == open_items).all()
@@ -173,24 +178,61 @@ def test_a_trie_with_fewer_branches_than_slots_fills_them_from_below(slots: int)
     codes = np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1]])
     decoder = Decoder(new_model("tiny", 3, 4, seed=0), Codebook(pl.Series(ITEMS[:4]), codes, 4, np.ones(4, dtype=bool), {}).trie)
     prompts = prompts_for(decoder, [([], [], 1.0)])
-    draw = beam_slates(decoder, prompts, groups=400, slots=slots, rng=np.random.default_rng(2))
+    draw = beam_slates(decoder, prompts, groups=400, slots=slots, chance=streams(1, 2))
     slates, law = slate_law(item_log_probs(decoder, prompts)[0], slots)
     cells = {int(key): cell for cell, key in enumerate(key_of(slates))}
     count = np.bincount([cells[int(key)] for key in key_of(draw.leaves[0])], minlength=len(slates)).astype(float)
     assert chi_square_p(count, law) > 1e-4
 
 
-def test_draws_depend_on_the_generator_alone(policy: Generative) -> None:
+def test_draws_depend_on_their_streams_alone(policy: Generative) -> None:
     prompts = prompts_for(policy.decoder, ASKS)
     torch.manual_seed(1)
-    one = beam_slates(policy.decoder, prompts, groups=4, slots=3, rng=np.random.default_rng(5))
+    one = beam_slates(policy.decoder, prompts, groups=4, slots=3, chance=streams(3, 5))
     torch.manual_seed(2)
     np.random.seed(3)
-    two = beam_slates(policy.decoder, prompts, groups=4, slots=3, rng=np.random.default_rng(5))
-    other = beam_slates(policy.decoder, prompts, groups=4, slots=3, rng=np.random.default_rng(6))
+    two = beam_slates(policy.decoder, prompts, groups=4, slots=3, chance=streams(3, 5))
+    other = beam_slates(policy.decoder, prompts, groups=4, slots=3, chance=streams(3, 6))
     assert np.array_equal(one.leaves, two.leaves)
     assert np.array_equal(one.item_log_prob, two.item_log_prob)
     assert not np.array_equal(one.leaves, other.leaves)
+    with pytest.raises(DataError, match="2 streams of chance given for 3 prompts"):
+        beam_slates(policy.decoder, prompts, groups=4, slots=3, chance=streams(2, 5))
+
+
+def test_fewer_slots_are_the_first_of_more_and_fewer_groups_too(policy: Generative) -> None:
+    prompts, chance = prompts_for(policy.decoder, ASKS[:2] * 50), streams(100, 7)
+    most = beam_slates(policy.decoder, prompts, groups=6, slots=6, chance=chance)
+    for groups, slots in ((6, 1), (2, 3), (1, 5)):
+        fewer = beam_slates(policy.decoder, prompts, groups=groups, slots=slots, chance=chance)
+        assert np.array_equal(fewer.leaves, most.leaves[:, :groups, :slots])
+
+
+def test_noise_belongs_to_the_path_not_to_the_beam_that_holds_it(policy: Generative) -> None:
+    trie, chance, total = policy.decoder.trie, streams(2, 1), np.zeros((2, 3, 4, 4))
+    node = np.broadcast_to(np.array([0, 3, 1, 2]), (2, 3, 4))
+    order = np.array([2, 0, 3, 1])
+    noise = _noise(chance, trie, 1, node, total)
+    assert np.array_equal(_noise(chance, trie, 1, node[..., order], total), noise[:, :, order])
+    assert len(np.unique(noise)) == noise.size
+    assert not np.isin(_noise(chance, trie, 2, node, total), noise).any()
+
+
+def test_policies_over_one_trie_share_their_luck(policy: Generative) -> None:
+    """Weights a little off: nearly the same slates by the same luck, though two draws of one policy mostly differ."""
+    other = policy.with_model(copy.deepcopy(policy.decoder.model))
+    with torch.no_grad():
+        for weight in other.decoder.model.parameters():
+            weight.mul_(1.01)
+    prompts, chance = prompts_for(policy.decoder, [ASKS[1]] * 300), streams(300, 3)
+
+    def first(of: Generative, chance: RowChance) -> NDArray[np.int64]:
+        return beam_slates(of.decoder, prompts, groups=1, slots=3, chance=chance).leaves[:, 0]
+
+    shared = (first(policy, chance) == first(other, chance)).all(axis=1).mean()
+    apart = (first(policy, chance) == first(other, streams(300, 4))).all(axis=1).mean()
+    assert shared > 0.9
+    assert apart < 0.3
 
 
 # -- the policy ----------------------------------------------------------------------------------
@@ -212,6 +254,26 @@ def test_logged_probabilities_are_recomputed_by_the_policy_read_from_its_folder(
     law = back.item_log_prob(contexts)
     rows = back.index.slate_rows(said.slates)
     assert plackett_luce_log_prob(np.take_along_axis(law, rows, axis=1)) == pytest.approx(said.log_prob, abs=1e-5)
+
+
+def test_a_context_s_slate_is_its_own(policy: Generative) -> None:
+    """Not that of its place, its batch or who joined later; equal ids have equal luck."""
+    contexts = contexts_for(ASKS, 3, n=120)  # more than one batch
+
+    def decide(of: Contexts, seed: int = 1) -> tuple[list[list[str]], NDArray[np.float64]]:
+        said = policy.decide(of, np.random.default_rng(seed))
+        return said.slates.to_list(), said.log_prob
+
+    whole, log_prob = decide(contexts)
+    rows = np.random.default_rng(0).permutation(len(contexts))
+    for some in (rows, rows[:17], [300], np.arange(100, 340)):
+        slates, its = decide(contexts.take(some))
+        assert slates == [whole[row] for row in some]
+        assert its == pytest.approx(log_prob[some], abs=1e-5)
+    again, _ = decide(contexts.take([*range(60), *range(60)]))
+    assert again[:60] == again[60:] == whole[:60]
+    other, _ = decide(contexts, seed=2)
+    assert np.mean([one == two for one, two in zip(whole, other, strict=True)]) < 0.3
 
 
 def test_probabilities_of_all_slates_sum_to_one_through_the_policy(policy: Generative) -> None:

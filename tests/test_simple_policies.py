@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from longplay.chance import RowChance
 from longplay.decisions import Adaptive, Contexts, Policy
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
-from longplay.policies.plackett import draw_slates, log1mexp, plackett_luce_log_prob
+from longplay.policies import plackett
+from longplay.policies.plackett import draw_slates, log1mexp, plackett_luce_log_prob, repeats
 from longplay.policies.simple import Popular, Uniform
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -31,6 +33,10 @@ def plays(*counts: int) -> pl.DataFrame:
 def asked(n: int, slots: int, exclusions: list[str] | None = None, temperature: float = 1.0) -> Contexts:
     ids = [f"u{row}" for row in range(n)]
     return Contexts.of(ids, NOON, slots=slots, exclusions=[exclusions or []] * n, temperature=temperature)
+
+
+def streams(n: int, seed: int) -> RowChance:
+    return RowChance(np.random.default_rng(seed).integers(0, 2**64, n, dtype=np.uint64))
 
 
 def all_slates(names: list[str], slots: int) -> pl.Series:
@@ -85,7 +91,7 @@ def test_draws_follow_the_law_by_either_method(passes: int, banned: bool) -> Non
     log_p_I = np.log(np.array([0.70, 0.2, 0.06, 0.03, 0.01]))
     n = 60_000
     given_banned = (np.arange(n + 1), np.ones(n, dtype=np.int64)) if banned else None
-    drawn_NS = draw_slates(log_p_I, n, 3, np.random.default_rng(3), given_banned, passes=passes)
+    drawn_NS = draw_slates(log_p_I, n, 3, streams(n, 3), given_banned, passes=passes)
     if banned:
         log_p_I = np.where(np.arange(5) == 1, -np.inf, log_p_I) - np.log(0.8)
     slates = np.array([s for s in itertools.permutations(range(5), 3) if not (banned and 1 in s)])
@@ -96,6 +102,46 @@ def test_draws_follow_the_law_by_either_method(passes: int, banned: bool) -> Non
     rare = expected < 10
     seen_G, expected_G = (np.append(x[~rare], x[rare].sum()) for x in (seen, expected))
     assert stats.chisquare(seen_G, expected_G).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_a_context_s_slate_is_its_own(kind: str) -> None:
+    """Not that of its place, its batch or who joined later; `peaked` needs the Gumbel finish."""
+    policy, rows = POLICIES[kind], np.random.default_rng(0).permutation(300)
+    contexts = Contexts(
+        pl.concat([asked(600, 3, ["i2"]).frame, asked(100, 3, temperature=0.7).frame.with_columns(context_id="x" + pl.col("context_id"))])
+    )
+
+    def slates(of: Contexts, seed: int = 1) -> list[list[str]]:
+        return policy.decide(of, np.random.default_rng(seed)).slates.to_list()
+
+    whole = slates(contexts)
+    assert slates(contexts.take(rows)) == [whole[row] for row in rows]
+    assert slates(contexts.take([650])) == [whole[650]]
+    assert slates(asked(100, 3, ["i2"])) == whole[:100]  # others were added behind them
+    assert slates(contexts) == whole
+    other = slates(contexts, seed=2)
+    same = np.mean([one == two for one, two in zip(whole, other, strict=True)])
+    assert same < (0.9 if kind == "peaked" else 0.3), "another generator, the same slates"
+
+
+def test_contexts_are_known_by_their_id() -> None:
+    contexts = asked(50, 3)
+    twice = Contexts(pl.concat([contexts.frame, contexts.frame]))
+    slates = POLICIES["uniform"].decide(twice, np.random.default_rng(0)).slates.to_list()
+    assert slates[:50] == slates[50:]
+    assert len(set(map(tuple, slates))) > 20  # of 60
+
+
+def test_neither_chunks_nor_passes_of_others_change_a_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    log_p_I, chance = np.log(np.array([0.97, 0.01, 0.01, 0.009, 0.001])), streams(200, 5)
+    whole = {passes: draw_slates(log_p_I, 200, 3, chance, passes=passes) for passes in (0, 2)}
+    monkeypatch.setattr(plackett, "_GUMBEL_CELLS", 35)  # seven rows at a time
+    for passes, slates in whole.items():
+        assert np.array_equal(draw_slates(log_p_I, 200, 3, chance, passes=passes), slates)
+        assert not repeats(slates).any()
+        alone = [draw_slates(log_p_I, 1, 3, chance.take(np.array([row])), passes=passes)[0] for row in range(40)]
+        assert np.array_equal(alone, slates[:40])
 
 
 def test_log_probabilities_stay_exact_when_nothing_is_left() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from longplay.errors import ConfigError, LongplayError
 from longplay.run.config import RunConfig, load_config, parse_config
@@ -40,6 +44,7 @@ From a log of what people did to a recommender reinforced on what matters weeks 
 A run can be stopped at any moment: the same command goes on. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. Exit codes: 0 done, 1 the data says no, 2 usage.""",  # noqa: E501
 )
 console = Console(stderr=False, highlight=False)
+TABLE_WIDTH = 100  # columns that the table of a trial needs; a narrower terminal gets a list
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run's configuration; see examples/retail.toml or `longplay init`.")]
 Folder = Annotated[Path | None, typer.Option("--folder", help="Where results go. Default: run.folder of the configuration, else runs/NAME.")]
@@ -51,8 +56,11 @@ HELP = {
     "reward": "Fit early rewards on what is mature, judge them on what matured later, check calibration.",
     "codes": "Give every item a semantic ID by residual k-means.",
     "train": "Train the generative recommender on next items under the trie.",
-    "reinforce": "Reinforce it on the cautious value of showing, beside exponential reward-weighted training.",
+    "reinforce": "Reinforce it on the cautious value of showing, beside exponential reward-weighted training and rival rewards.",
     "evaluate": "Rank the future part of the log: HR, NDCG, habit-weighted NDCG, coverage, with intervals.",
+    "offpolicy": "Estimate from logged slots what each policy's slots would have been worth; say where the log cannot tell.",
+    "experiment": "Run a trial of the policies in the simulated service, with its plan, its read-out and the truth beside it.",
+    "audit": "Was the early reward true? Early estimate, matured outcome and north star of the trial; keep, reweight, drop or undecided.",
     "report": "Write the report: one self-contained HTML page.",
 }
 
@@ -68,7 +76,7 @@ def run(file: RunFile, folder: Folder = None) -> None:
 
 @app.command(rich_help_panel="Start here")
 def demo(folder: Annotated[Path, typer.Option("--folder", help="Where results go.")] = Path("runs/demo")) -> None:
-    """From nothing to a report on a small simulated service, in a few minutes."""
+    """The whole loop on a small simulated service, from nothing to a trial, its audit and a report, in a few minutes."""
     text = resources.files("longplay.run").joinpath("demo.toml").read_text()
     _guarded(lambda: _run(parse_config(text, "demo.toml"), Path.cwd(), folder, None))
 
@@ -104,8 +112,38 @@ def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) 
     place = folder or Path(config.run.folder or f"runs/{config.run.name}")
     console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}")
     places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
+    if "experiment" in places:
+        _tell_loop(places, place)
     if "report" in places:
         console.print(f"[bold green]report[/bold green] {escape(str(place / 'report.html'))} ({time.perf_counter() - begun:.0f} s)")
+
+
+def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
+    """What a trial found, as the report's table: what is true, what was estimated, what was decided, whether the early reward was true."""
+    from longplay.report.about_loop import HEAD, decision_words, estimands, loop_rows
+
+    results = {name: json.loads((folder / "result.json").read_text()) for name, folder in places.items()}
+    out = console if console.is_terminal else Console(highlight=False, width=TABLE_WIDTH)  # a pipe has no width of its own
+    out.print()
+    if out.width >= TABLE_WIDTH:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+        for name in HEAD:
+            words = {"policy": 11, "decision": 8, "audit": 9}
+            most = words.get(name, 12 if name.startswith("true level") else 16)  # with the gaps: TABLE_WIDTH
+            table.add_column(name, overflow="fold", justify="left" if name in words else "right", max_width=most)
+        for row in loop_rows(results):  # as plain text: names may hold what looks like markup; an interval stands below its value
+            table.add_row(*(Text.assemble(cell.text or "–", (f"\n{cell.detail}" if cell.detail else "", "dim")) for cell in row.cells))
+        out.print(table)
+    else:
+        for row in loop_rows(results):
+            out.print(Text(row.policy, "bold"))
+            for name, cell in zip(HEAD[1:], row.cells[1:]):
+                out.print(Text(f"  {name:<22}{cell}" if str(cell) else f"  {name:<22}–"))
+    out.print(Text(estimands(results), "dim"))
+    for sentence in decision_words(results):
+        out.print(Text(sentence))
+    for audit in sorted(places["audit"].glob("audit-*.toml")) if "audit" in places else ():
+        out.print(f"[bold]audit[/bold] {escape(str(place / audit.name))}", soft_wrap=True)
 
 
 def _guarded(action: Callable[[], None]) -> None:

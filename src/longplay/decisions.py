@@ -229,7 +229,7 @@ def main_surface(decisions: pl.DataFrame) -> str:
     return str(slots.sort("slots", "surface", descending=[True, False])["surface"][0])
 
 
-HELD_OUT = 0.2  # share of users that no policy and no early reward learns from where slates were logged: off-policy estimates score them
+HELD_OUT = 0.2  # share of users from whom no training and no early reward learns where slates were logged (play counts and semantic IDs still do)
 
 
 def held_out(user_ids: pl.Series) -> NDArray[np.bool_]:
@@ -302,6 +302,7 @@ def contexts_from_log(
     seed: int = 0,
     exclude: str = "seen",
     surface: str = "home",
+    learners: bool = False,
 ) -> Contexts:
     """Moments at which a logged user could have been shown a slate: the first event of each active user-day.
 
@@ -312,8 +313,11 @@ def contexts_from_log(
         slots: slots per slate. history: most item ids of history kept.
         start, end: moments in [start, end); default the whole view.
         limit: at most this many, drawn by `seed` from all.
+        learners: leave out `held_out` users where the lake has decisions: for learning, so that off-policy estimates can be trusted.
     """
     moments = lake.events.filter(pl.col("kind").is_in(ENGAGED)).group_by("user_id", pl.col("time").dt.date().alias("day")).agg(pl.col("time").min())
+    if learners and not lake.decisions.is_empty():
+        moments = moments.filter(pl.Series(~held_out(moments["user_id"])))
     if start is not None:
         moments = moments.filter(pl.col("time") >= start)
     if end is not None:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from longplay.codes.trie import Allowed
 from longplay.decisions import Contexts, contexts_from_log, first_engagements
-from longplay.errors import DataError
+from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
-from longplay.learning.reinforce import Early, P, check_ranges, enough_left, mean_reward
+from longplay.learning.reinforce import P, check_ranges
+from longplay.learning.rollout import Early, enough_left, mean_reward
 from longplay.policies.decoder import Decoder
 from longplay.policies.generative import Generative
 from longplay.policies.supervised import Progress, descend, prompts_of
@@ -41,7 +42,7 @@ def visits_from_log(policy: Generative, lake: Lake, *, limit: int, seed: int) ->
     Raises:
         DataError: no visit has a new item.
     """
-    contexts = contexts_from_log(lake, slots=1, history=policy.history, exclude=policy.exclude, limit=limit, seed=seed)
+    contexts = contexts_from_log(lake, slots=1, history=policy.history, exclude=policy.exclude, limit=limit, seed=seed, learners=True)
     day = pl.col("time").dt.date().alias("day")
     firsts = first_engagements(lake).select("user_id", "item_id", day)
     pairs = contexts.frame.select("user_id", day).with_row_index("row").join(firsts, on=["user_id", "day"]).sort("row", "item_id")
@@ -78,10 +79,18 @@ def reward_weighted(
     many completions per step as `reinforce`: lambda = kl x the start's mean reward, so that both aim at logged
     choices (or the start) x exp(reward / lambda), and `contexts` x `group` visits per step, with up to
     `TARGETS` discoveries each. Arguments as in `reinforce`.
+
+    Raises:
+        ConfigError: a parameter out of range, or a reward with guardrails. DataError: no visit has a new item.
     """
+    if reward.guardrails:
+        raise ConfigError(
+            f"reward_weighted: {len(reward.guardrails)} guardrail(s) given, but it trains on logged choices alone and enforces none; "
+            "use reinforce, or give a reward without guardrails"
+        )
     slots = policy.slate if slots is None else slots
     check_ranges("reward_weighted", steps=steps, kl=kl, lr=lr, contexts=contexts, group=group, slots=slots, pool=pool, limit=limit)
-    moments = contexts_from_log(lake, slots=slots, history=policy.history, exclude=policy.exclude, limit=pool, seed=seed)
+    moments = contexts_from_log(lake, slots=slots, history=policy.history, exclude=policy.exclude, limit=pool, seed=seed, learners=True)
     scale = max(kl, 1e-6) * mean_reward(policy, reward, early, lake, enough_left(moments, policy, slots), seed)
     visits = visits_from_log(policy, lake, limit=limit, seed=seed)
     value = _values(policy, reward, early, lake, visits)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import nn
 
-from longplay.decisions import Contexts, contexts_from_log
-from longplay.errors import ConfigError, DataError
+from longplay.decisions import context_chance, contexts_from_log
+from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
+from longplay.learning.guardrails import Guardrails
 from longplay.learning.loss import policy_loss, slate_log_prob
+from longplay.learning.rollout import Early, enough_left, mean_reward, slot_rewards
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
 from longplay.policies.decoder import Decoder
 from longplay.policies.generative import Generative
 from longplay.policies.sampling import beam_slates
 from longplay.policies.supervised import Progress, prompts_of
-from longplay.rewards import EarlyReward, Reward
-from longplay.signals import Signal
+from longplay.rewards import Reward
 
 P = TypeVar("P", bound=Generative)
-Early = EarlyReward | Mapping[Signal, EarlyReward]
 SAVE_EVERY = 10
 LEAST = {"steps": 0, "kl": 0, "lr": 0, "contexts": 1, "group": 2, "slots": 1, "pool": 1, "limit": 1}
 
@@ -55,9 +54,15 @@ def reinforce(
     the gradient of the constrained log-probabilities (RLOO; no division by the group's standard
     deviation, which biases). One update per draw, so no importance ratio is needed.
 
+    Guardrails of the reward are constraints: each step adds multiplier x surrogate to the slots' rewards, the
+    multiplier rises while the policy is below its bound and falls when it is above (`learning.guardrails`).
+    Every `SAVE_EVERY` steps, and at the end, they are measured on a fixed sample of moments; what is returned
+    are the last weights that kept all of them, which may be the start's.
+
     Args:
-        policy: a fitted `Generative`; it is left as it is. reward: objectives and caution.
-        early: one early reward, or one per signal. lake: the past; contexts come from its visits.
+        policy: a fitted `Generative`; it is left as it is. reward: objectives, guardrails and caution.
+        early: one early reward, or one per signal, those of guardrails included. lake: the past; contexts
+            come from its visits.
         kl: weight of the divergence from the start, in units of the start's mean reward per slot. The
             optimum is start x exp(reward / (kl x mean reward)). Where beliefs are noisy, or the reward says
             nothing of the chance of an entry (`association`), more is better: on the retail log 4.
@@ -69,38 +74,53 @@ def reinforce(
     Returns:
         The tuned policy; its `curve` has one row per step: step, reward (mean per slot, in the
         signals' unit), kl (mean log-ratio to the start per slot, nats), kl_p95 (95th percentile of
-        the contexts' means), zero_advantage (share of groups whose rewards are all equal).
+        the contexts' means), zero_advantage (share of groups whose rewards are all equal). Per guardrail,
+        e.g. of coverage@10: `coverage@10` (the latest measurement), `coverage@10 estimate` (of this step's
+        slates; both as a share of the start's) and `coverage@10 multiplier` (units of mean reward); and
+        `kept`, the last step whose weights broke no guardrail (0: the start), which in the last row names
+        the weights returned.
 
     Raises:
-        ConfigError: a parameter out of range. DataError: the lake has no visits.
+        ConfigError: a parameter out of range, a signal without an early reward, a checkpoint of another run.
+        DataError: the lake has no visits, or a guarded signal is worth nothing under the start.
     """
     slots = policy.slate if slots is None else slots
     check_ranges("reinforce", steps=steps, kl=kl, lr=lr, contexts=contexts, group=group, slots=slots, pool=pool)
     index = policy.index
-    moments = contexts_from_log(
-        lake, slots=slots, history=policy.history, exclude=policy.exclude if exclude is None else exclude, limit=pool, seed=seed
-    )
+    exclude = policy.exclude if exclude is None else exclude
+    moments = contexts_from_log(lake, slots=slots, history=policy.history, exclude=exclude, limit=pool, seed=seed, learners=True)
     moments = enough_left(moments, policy, slots)
     start = policy.decoder
     tuned = Decoder(copy.deepcopy(start.model), start.trie)
     optimizer = torch.optim.AdamW(tuned.model.parameters(), lr=lr, weight_decay=0.0, betas=(0.9, 0.99))
     made_by = {"start": policy.name, "reward": reward.version, "steps": steps, "seed": seed, "kl": kl, "lr": lr, "contexts": contexts, "group": group}
-    notes = load_checkpoint(checkpoint, tuned.model, optimizer, made_by) if checkpoint else None
+    made_by |= {"slots": slots, "exclude": exclude, "pool": pool}
+    rails = Guardrails.of(policy, reward, early, lake, moments, slots, seed) if reward.guardrails else None
+    kept = copy.deepcopy(start.model) if rails else tuned.model  # the last weights that broke no guardrail
+    saved = nn.ModuleDict({"now": tuned.model, "kept": kept}) if rails else tuned.model
+    notes = load_checkpoint(checkpoint, saved, optimizer, made_by) if checkpoint else None
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     unit: float = notes["unit"] if notes else mean_reward(policy, reward, early, lake, moments, seed)
+    guarded: dict[str, Any] = notes["guarded"] if notes else rails.nothing_yet() if rails else {}
     tuned.model.eval()  # no dropout anywhere: what is drawn and what is trained are the same law
     for step in range(notes["step"] if notes else 0, steps):
         rng = np.random.default_rng([seed, step])
         rows = rng.choice(len(moments), size=min(contexts, len(moments)), replace=False)
         chosen = moments.take(rows)
+        chance = context_chance(chosen, rng)
         prompts = prompts_of(tuned, index, chosen, policy.history)
-        draw = beam_slates(tuned, prompts, groups=group, slots=slots, rng=rng)
-        value = slot_rewards(policy, reward, early, lake, chosen, draw.leaves)
-        flat = draw.leaves.reshape(len(rows), group * slots)
+        leaves = beam_slates(tuned, prompts, groups=group, slots=slots, chance=chance).leaves
+        value = slot_rewards(policy, reward, early, lake, chosen, leaves)
+        paid, estimate = value / unit, {}
+        if rails:
+            before = beam_slates(start, prompts, groups=group, slots=slots, chance=chance).leaves
+            for label, (credit, share) in rails.step(chosen, leaves, before).items():
+                paid, estimate[label] = paid + guarded["multiplier"][label] * credit, share
+        flat = leaves.reshape(len(rows), group * slots)
         with torch.no_grad():
-            reference = slate_log_prob(start.log_prob(prompts, flat).reshape(draw.leaves.shape))
-        log_p = slate_log_prob(tuned.log_prob(prompts, flat).reshape(draw.leaves.shape))
-        loss = policy_loss(log_p, torch.from_numpy(value / unit), reference, kl)
+            reference = slate_log_prob(start.log_prob(prompts, flat).reshape(leaves.shape))
+        log_p = slate_log_prob(tuned.log_prob(prompts, flat).reshape(leaves.shape))
+        loss = policy_loss(log_p, torch.from_numpy(paid), reference, kl)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(tuned.model.parameters(), 1.0)
@@ -113,12 +133,21 @@ def reinforce(
             "kl_p95": float(np.quantile(ratio.mean(axis=1), 0.95)),
             "zero_advantage": float((np.ptp(value, axis=1) < 1e-12).all(axis=1).mean()),
         }
+        looked = (step + 1) % SAVE_EVERY == 0 or step + 1 == steps
+        if rails:
+            guarded["multiplier"] = rails.ascend(guarded["multiplier"], estimate)
+            if looked:
+                guarded["share"] = rails.shares(tuned)
+                if rails.hold(guarded["share"]):
+                    kept.load_state_dict(tuned.model.state_dict())
+                    guarded["kept"] = step + 1
+            figures |= rails.figures(guarded, estimate)
         curve.append(figures)
-        if checkpoint and ((step + 1) % SAVE_EVERY == 0 or step + 1 == steps):
-            save_checkpoint(checkpoint, tuned.model, optimizer, made_by | {"step": step + 1, "curve": curve, "unit": unit})
+        if checkpoint and looked:
+            save_checkpoint(checkpoint, saved, optimizer, made_by | {"step": step + 1, "curve": curve, "unit": unit, "guarded": guarded})
         if progress:
             progress(step + 1, steps, figures)
-    return replace(policy.with_model(tuned.model), curve=tuple(curve))
+    return replace(policy.with_model(kept), curve=tuple(curve))
 
 
 def check_ranges(who: str, **given: float) -> None:
@@ -126,32 +155,3 @@ def check_ranges(who: str, **given: float) -> None:
     for name, value in given.items():
         if not LEAST[name] <= value < float("inf"):
             raise ConfigError(f"{who}: {name}={value} given, expected a number of at least {LEAST[name]}")
-
-
-def slot_rewards(policy: Generative, reward: Reward, early: Early, lake: Lake, contexts: Contexts, leaves: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The cautious value of showing each drawn item, [N, G, S], from `leaves[N, G, S]`."""
-    n, groups, slots = leaves.shape
-    repeated = contexts.take(np.repeat(np.arange(n), groups))
-    slates = policy.index.slates(leaves.reshape(n * groups, slots))
-    belief = reward.combined(early, repeated, slates, lake)
-    value = belief.lower(reward.caution)
-    if not np.isfinite(value).all():
-        raise DataError(f"reinforce: {int((~np.isfinite(value)).sum())} rewards are not finite; check the early reward on these contexts")
-    return value.reshape(n, groups, slots)
-
-
-def mean_reward(policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts, seed: int) -> float:
-    """The unit of rewards: mean |reward| per slot of the policy's own slates on up to 256 moments; 1 where it is 0."""
-    rng = np.random.default_rng([seed, 2**32 - 1])
-    chosen = moments.take(rng.choice(len(moments), size=min(256, len(moments)), replace=False))
-    decoder = policy.decoder
-    draw = beam_slates(decoder, prompts_of(decoder, policy.index, chosen, policy.history), groups=2, slots=moments.slots, rng=rng)
-    return float(np.abs(slot_rewards(policy, reward, early, lake, chosen, draw.leaves)).mean()) or 1.0
-
-
-def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
-    """The moments whose exclusions leave at least `slots` items; at least one must."""
-    keep = np.flatnonzero(prompts_of(policy.decoder, policy.index, moments, 0).allowed.count() >= slots)
-    if len(keep) == 0:
-        raise DataError(f"reinforce: no logged moment leaves {slots} items to show; ask for fewer slots or exclude less")
-    return moments.take(keep)

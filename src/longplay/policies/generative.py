@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from longplay.codes import Codebook, fit_codebook, item_vectors
-from longplay.decisions import Contexts, Decisions, ItemIndex
+from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.policies.decoder import SCALES, Decoder, load_model, new_model, save_model
@@ -107,16 +107,21 @@ class Generative:
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """One slate per context, drawn without replacement, with exact log-probabilities.
 
+        The luck of a context follows from `rng`'s next number and its id alone (`decisions.context_chance`), and
+        two policies over the same codes share it path by path (`sampling.beam_slates`).
+
         Raises:
             DataError: a context allows fewer items than it has slots.
         """
         decoder, codebook = self._fitted()
         slots = contexts.slots if len(contexts) else 1
         leaves, log_p = [np.zeros((0, slots), dtype=np.int64)], [np.zeros((0, slots))]
+        chance, start = context_chance(contexts, rng), 0
         for part in _parts(contexts):
             prompts = prompts_of(decoder, codebook.index, part, self.history)
             self._check_enough(part, prompts.allowed.count(), slots)
-            draw = beam_slates(decoder, prompts, groups=1, slots=slots, rng=rng)
+            draw = beam_slates(decoder, prompts, groups=1, slots=slots, chance=chance.take(np.arange(start, start + len(part))))
+            start += len(part)
             leaves.append(draw.leaves[:, 0])
             log_p.append(draw.item_log_prob[:, 0])
         slate_rows, item_log_prob = np.concatenate(leaves), np.concatenate(log_p)

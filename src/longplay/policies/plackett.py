@@ -9,12 +9,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from longplay.chance import RowChance
+
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 _GUMBEL_CELLS = 4_000_000  # rows x items perturbed at once: bounds memory at about 64 MB
 _EXTRA_DRAWS = 3  # beyond the slots, in the first pass: covers nearly every row of a flat law
-_PASSES = 6  # further passes before the rows still unfilled are finished by Gumbel-top-k
+_PASSES = 6  # passes before the rows still unfilled are finished by Gumbel-top-k
+_NOISE = 2**32  # counters of an item's Gumbel noise start here, beyond those of any draw with replacement
 
 
 def log1mexp(x: Float) -> Float:
@@ -60,24 +63,26 @@ def plackett_luce_log_prob(log_p_chosen_NS: Float, log_rest_N: Float | None = No
 
 def repeats(rows_NS: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Which slots hold an item that an earlier slot of the same row holds, shape [N, S]."""
-    again_NS = np.zeros(rows_NS.shape, dtype=bool)
-    for slot in range(1, rows_NS.shape[1]):
-        again_NS[:, slot] = (rows_NS[:, :slot] == rows_NS[:, slot, None]).any(axis=1)
-    return again_NS
+    rows_SN = np.ascontiguousarray(rows_NS.T)  # slots first: comparing long columns is several times faster than short rows
+    again_SN = np.zeros(rows_SN.shape, dtype=bool)
+    for slot in range(1, len(rows_SN)):
+        again_SN[slot] = (rows_SN[:slot] == rows_SN[slot]).any(axis=0)
+    return again_SN.T
 
 
-def gumbel_slates(log_p_NI: Float, slots: int, rng: np.random.Generator) -> Int:
+def gumbel_slates(log_p_NI: Float, slots: int, noise_NI: Float) -> Int:
     """One slate per row by Gumbel-top-k (Yellott 1977; Kool et al. 2019): rows of items [N, slots] in draw order.
 
-    `log_p_NI` need not be normalised; -inf is never drawn if `slots` items are above -inf.
+    `log_p_NI` need not be normalised; -inf is never drawn if `slots` items are above -inf. `noise_NI`:
+    independent standard Gumbel noise.
     """
-    keys_NI = log_p_NI + rng.gumbel(size=log_p_NI.shape)
+    keys_NI = log_p_NI + noise_NI
     top_NS = np.argpartition(-keys_NI, slots - 1, axis=1)[:, :slots]
     order_NS = np.argsort(-np.take_along_axis(keys_NI, top_NS, axis=1), axis=1)
     return np.take_along_axis(top_NS, order_NS, axis=1).astype(np.int64)
 
 
-def draw_slates(log_p_I: Float, n: int, slots: int, rng: np.random.Generator, banned: tuple[Int, Int] | None = None, passes: int = _PASSES) -> Int:
+def draw_slates(log_p_I: Float, n: int, slots: int, chance: RowChance, banned: tuple[Int, Int] | None = None, passes: int = _PASSES) -> Int:
     """`n` slates of `slots` distinct items under one item law, shape [n, slots], in draw order.
 
     Drawing *with* replacement and skipping what was drawn before (or is banned) is the
@@ -86,6 +91,8 @@ def draw_slates(log_p_I: Float, n: int, slots: int, rng: np.random.Generator, ba
 
     Args:
         log_p_I: log item probabilities up to a constant, -inf where unavailable.
+        chance: a stream per row. Draw number k of a row uses its counter k and the Gumbel noise of item i
+            counter 2^32 + i, so a row's slate does not depend on the other rows.
         banned: (offsets[n+1], items): row r must not hold items[offsets[r]:offsets[r+1]].
         passes: rounds of drawing with replacement; 0 draws everything by Gumbel-top-k.
     """
@@ -99,15 +106,17 @@ def draw_slates(log_p_I: Float, n: int, slots: int, rng: np.random.Generator, ba
     slate_NS = np.full((n, slots), -1, dtype=np.int64)
     filled_N = np.zeros(n, dtype=np.int64)
     short_R = np.arange(n)
+    drawn = 0  # with replacement, by every row that is still short
     for step in range(passes):
         if len(short_R) == 0:
             break
         width = slots + _EXTRA_DRAWS if step == 0 else 4
         # scaled by the last sum so that rounding can never point past the last item
-        u = rng.random((len(short_R), width)) * cumulative_I[-1]
+        u = chance.uniform(short_R, np.arange(drawn, drawn + width)[None]) * cumulative_I[-1]
+        drawn += width
         draw_RK = np.minimum(np.searchsorted(cumulative_I, u, side="right"), n_items - 1).astype(np.int64)
-        both = np.concatenate([slate_NS[short_R], draw_RK], axis=1)
-        new_RK = ~repeats(both)[:, slots:] & (weight_I[draw_RK] > 0)
+        had = 0 if step == 0 else slots  # before the first draw there is nothing to repeat
+        new_RK = ~repeats(np.concatenate([slate_NS[short_R, :had], draw_RK], axis=1))[:, had:] & (weight_I[draw_RK] > 0)
         if len(banned_keys):
             key_RK = short_R[:, None] * n_items + draw_RK
             at_RK = np.minimum(np.searchsorted(banned_keys, key_RK), len(banned_keys) - 1)
@@ -127,7 +136,7 @@ def draw_slates(log_p_I: Float, n: int, slots: int, rng: np.random.Generator, ba
         if len(banned_keys):
             mine = banned_keys[np.isin(banned_keys // n_items, chunk)]
             log_p_RI[np.searchsorted(chunk, mine // n_items), mine % n_items] = -np.inf
-        order_RS = gumbel_slates(log_p_RI, slots, rng)
+        order_RS = gumbel_slates(log_p_RI, slots, chance.gumbel(chunk, np.arange(_NOISE, _NOISE + n_items)[None]))
         for have in np.unique(filled_N[chunk]):
             rows = np.flatnonzero(filled_N[chunk] == have)
             slate_NS[chunk[rows], have:] = order_RS[rows, : slots - have]

@@ -8,11 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from longplay.chance import RowChance
+from longplay.codes.trie import Trie
+from longplay.errors import DataError
 from longplay.policies.decoder import Decoder, Prompts
 from longplay.policies.plackett import log1mexp
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+_EDGES = 2**40  # room for the edges of a level among the counters of a stream
 
 
 @dataclass(frozen=True)
@@ -23,15 +28,25 @@ class Draw:
     item_log_prob: Array
 
 
-def beam_slates(decoder: Decoder, prompts: Prompts, *, groups: int, slots: int, rng: np.random.Generator) -> Draw:
+def beam_slates(decoder: Decoder, prompts: Prompts, *, groups: int, slots: int, chance: RowChance) -> Draw:
     """Draw `groups` independent slates per context, each of `slots` distinct items.
 
     Stochastic beam search (Kool, van Hoof & Welling 2019, arXiv 1903.06059): every partial ID
     carries a Gumbel-perturbed log-probability, conditioned on its parent's; the `slots` largest at
     the leaves, largest first, are a sample without replacement, ordered by the Plackett-Luce law
     of the item distribution. Contexts must allow at least `slots` items.
+
+    The noise of a partial ID is decided by its context's stream in `chance`, its group and its edge of the
+    trie alone. So a context's slates do not depend on what else is in the batch (but for the rounding of
+    its log-probabilities), fewer slots are the first of more, and two models over one trie share their
+    luck path by path: they differ in their slates only as far as they differ in their laws.
+
+    Raises:
+        DataError: not one stream per prompt.
     """
     trie, n = decoder.trie, len(prompts)
+    if len(chance) != n:
+        raise DataError(f"beam_slates: {len(chance)} streams of chance given for {n} prompts; expected one each")
     beams = slots
     with torch.inference_mode():
         encoded = decoder.start(prompts)
@@ -43,7 +58,7 @@ def beam_slates(decoder: Decoder, prompts: Prompts, *, groups: int, slots: int, 
         columns = None
         for level in range(trie.levels):
             total = prefix[..., None] + log_p  # [N, G, B, K]
-            keys = _children_given_parent(total, perturbed, rng, root=level == 0)
+            keys = _children_given_parent(total, _noise(chance, trie, level, node, total), perturbed, root=level == 0)
             flat = keys.reshape(n, groups, -1)
             take = min(beams, flat.shape[2])
             best = (
@@ -69,14 +84,26 @@ def beam_slates(decoder: Decoder, prompts: Prompts, *, groups: int, slots: int, 
     return Draw(node, prefix)
 
 
-def _children_given_parent(total: Array, parent_key: Array, rng: np.random.Generator, *, root: bool) -> Array:
+def _noise(chance: RowChance, trie: Trie, level: int, node: Ints, total: Array) -> Array:
+    """Gumbel noise [N, G, B, K] of the codes that may follow `node[N, G, B]`; 0 where `total` is -inf.
+
+    A counter is (group, level, edge of the trie below that level), the edge as `Trie.child` names it.
+    """
+    noise = np.zeros(total.shape)
+    row, group, beam, code = np.nonzero(np.isfinite(total))
+    edge = node[row, group, beam] * trie.width + code
+    noise[row, group, beam, code] = chance.gumbel(row, (group * trie.levels + level) * _EDGES + edge)
+    return noise
+
+
+def _children_given_parent(total: Array, noise: Array, parent_key: Array, *, root: bool) -> Array:
     """Perturbed log-probabilities [..., B, K] of children whose maximum equals the parent's key [..., B].
 
     At the root the maximum is free: plain Gumbel noise. Otherwise the truncated Gumbel of Kool et
     al. (2019, appendix B.3), which is stable where keys are far apart. Impossible children stay -inf.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        key = total + rng.gumbel(size=total.shape)
+        key = total + noise
         if root:
             return key
         largest = key.max(axis=-1, keepdims=True)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, Decisions, ItemIndex
+from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -63,7 +63,7 @@ class Uniform:
         return replace(self, catalogue=ItemLaw(index, _log_uniform(available_I), np.zeros(len(index))))
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context, with exact log-probabilities."""
+        """One slate per context, with exact log-probabilities; its luck follows from `rng`'s next number and the context's id."""
         return _fitted(self.catalogue, "Uniform").decide(contexts, rng, self.name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
@@ -133,7 +133,7 @@ class Popular:
         return replace(self, catalogue=ItemLaw(index, _log_popular(plays_I, available_I, self.explore), plays_I))
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context, with exact log-probabilities."""
+        """One slate per context, with exact log-probabilities; its luck follows from `rng`'s next number and the context's id."""
         return _fitted(self.catalogue, "Popular").decide(contexts, rng, self.name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
@@ -163,13 +163,14 @@ class ItemLaw:
         return hashlib.sha256(ids + self.plays_I.tobytes() + self.log_p_I.tobytes()).digest()
 
     def decide(self, contexts: Contexts, rng: np.random.Generator, name: str) -> Decisions:
-        """One slate per context under `name`, with exact log-probabilities."""
+        """One slate per context under `name`, with exact log-probabilities; see `decisions.context_chance` for its luck."""
         slots = contexts.slots if len(contexts) else 1
+        chance = context_chance(contexts, rng)
         banned = self._banned(contexts)
         self._check_enough(contexts, slots, banned)
         slate_NS = np.empty((len(contexts), slots), dtype=np.int64)
         for log_p_I, rows in self._by_temperature(contexts):
-            slate_NS[rows] = draw_slates(log_p_I, len(rows), slots, rng, _take(banned, rows))
+            slate_NS[rows] = draw_slates(log_p_I, len(rows), slots, chance.take(rows), _take(banned, rows))
         return Decisions.of(contexts, self.index.slates(slate_NS), self._log_prob(contexts, slate_NS, banned), name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:

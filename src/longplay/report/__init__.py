@@ -18,12 +18,14 @@ from markupsafe import Markup
 
 from longplay.errors import DataError
 from longplay.report.about_log import glance, log_of, period_of, signals
+from longplay.report.about_loop import loop
+from longplay.report.about_offpolicy import offpolicy
 from longplay.report.about_policies import codes, refusals, training
 from longplay.report.about_ranking import ranking, truth
 from longplay.report.about_rewards import rewards
 from longplay.report.blocks import Section, charts_of
 from longplay.report.charts import CONFIG
-from longplay.report.summary import GLOSSARY, facts, versions
+from longplay.report.summary import facts, glossary, versions
 
 _HERE = Path(__file__).parent
 
@@ -45,7 +47,8 @@ def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
         )
     results = _present(results)
     found: list[Section | None] = [
-        glance(results), signals(results), rewards(results), codes(results), training(results), ranking(results), truth(results), refusals(results),
+        glance(results), loop(results), signals(results), rewards(results), codes(results), training(results),
+        ranking(results), truth(results), offpolicy(results), refusals(results),
     ]  # fmt: skip
     sections = [section for section in found if section is not None]
     drawn = [chart for section in sections for chart in charts_of(section.blocks)]
@@ -60,7 +63,7 @@ def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
         facts=facts(results),
         sections=sections,
         place_of=lambda chart: places[id(chart)],
-        glossary=GLOSSARY,
+        glossary=glossary(results),
         versions=versions(results),
         command=_command(name, results),
         longplay_version=_version(),

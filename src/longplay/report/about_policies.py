@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from longplay.report import charts
+from longplay.report.about_offpolicy import off_policy_refusals
+from longplay.report.about_trial import trial_refusals
 from longplay.report.blocks import Block, Bullets, Grid, Heading, Section, Table
 from longplay.report.charts import FAINT, POLICY_COLOURS
-from longplay.report.words import finite, number, percent
+from longplay.report.policies import colours_of, names_of, rivals_of, swatches_of
+from longplay.report.words import finite, first, number, percent
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Row]
@@ -53,36 +56,14 @@ def training(results: Results) -> Section:
     title = "Training curves"
     if not start and not tuned:
         return Section("training", title, ("Nothing was trained: the train and reinforce stages have no result.",))
-    answer = _start_words(start, results.get("codes") or {}) + _tuned_words(tuned)
+    answer = _start_words(start, results.get("codes") or {}) + _tuned_words(tuned) + _rival_words(results)
     plots: list[Block] = []
     curve, colour = list(start.get("curve") or []), POLICY_COLOURS["start"]
     if len(curve) > 1:
         series = {"train": _points(curve, "loss"), "held out": _points(curve, "held_out")}
         series = {name: points for name, points in series.items() if points}
         plots.append(charts.lines(series, {"train": FAINT, "held out": colour}, "The start: next-item loss", "nats per item", zero=False))
-    curve, colour = list(tuned.get("curve") or []), POLICY_COLOURS["reinforced"]
-    if len(curve) > 1:
-        raw = _points(curve, "reward")
-        window = max(1, min(10, len(raw) // 5))
-        series = {"each step": raw, "mean": _smooth(raw, window)} if window > 1 else {"each step": raw}
-        colours = {"each step": FAINT if window > 1 else colour, "mean": colour}
-        said = "Reinforcement: early reward per slot" + (f", each step (thin) and mean of {window}" if window > 1 else "")
-        plots.append(charts.lines(series, colours, said, "cautious value of showing, per slot", faint="each step" if window > 1 else None))
-        series = {"mean": _points(curve, "kl"), "95th percentile": _points(curve, "kl_p95")}
-        plots.append(
-            charts.lines(
-                {k: v for k, v in series.items() if v}, {"mean": colour, "95th percentile": FAINT}, "Reinforcement: KL to the start", "nats per slot"
-            )
-        )
-        plots.append(
-            charts.lines(
-                {"zero advantage": _points(curve, "zero_advantage")},
-                {"zero advantage": colour},
-                "Reinforcement: groups that teach nothing",
-                "share with zero advantage",
-                share=True,
-            )
-        )
+    plots += _reinforced_plots(results)
     curve, colour = list((tuned.get("weighted") or {}).get("curve") or []), POLICY_COLOURS["reward-weighted"]
     if len(curve) > 2:
         plots.append(
@@ -96,9 +77,12 @@ def training(results: Results) -> Section:
             ("start", start.get("policy")),
             ("reinforced", tuned.get("policy")),
             ("reward-weighted", (tuned.get("weighted") or {}).get("policy")),
+            *((name, one.get("policy")) for name, one in rivals_of(results).items()),
         )
         if version
     ]
+    names = names_of(results)
+    body = [(names.get(name, name), version) for name, version in body]
     sizes = [("parameters", number(start.get("parameters"))), ("scale", str(start.get("scale")))] if start else []
     goals = (
         [
@@ -110,8 +94,41 @@ def training(results: Results) -> Section:
         if tuned
         else []
     )
-    table = Table("What was trained", ("what", "version or value"), tuple(body + sizes + goals), "lr", swatches=POLICY_COLOURS)
+    table = Table("What was trained", ("what", "version or value"), tuple(body + sizes + goals), "lr", swatches=swatches_of(results))
     return Section("training", title, tuple(answer), (*((Grid(tuple(plots)),) if plots else ()), table))
+
+
+def _reinforced_plots(results: Results) -> list[Block]:
+    """Reward, KL and silent groups of reinforcement; every rival has a reward of its own and joins the other two."""
+    tuned, names, colours = results.get("reinforce") or {}, names_of(results), colours_of(results)
+    runs = {name: list(one.get("curve") or []) for name, one in (("reinforced", tuned), *rivals_of(results).items())}
+    runs = {name: curve for name, curve in runs.items() if len(curve) > 1}
+    if not runs:
+        return []
+    plots: list[Block] = []
+    for name, curve in runs.items():
+        raw = _points(curve, "reward")
+        window = max(1, min(10, len(raw) // 5))
+        series = {"each step": raw, "mean": _smooth(raw, window)} if window > 1 else {"each step": raw}
+        drawn = {"each step": FAINT if window > 1 else colours[name], "mean": colours[name]}
+        who = "Reinforcement" if len(runs) == 1 else first(names[name])
+        said = f"{who}: early reward per slot" + (f", each step (thin) and mean of {window}" if window > 1 else "")
+        plots.append(charts.lines(series, drawn, said, "cautious value of showing, per slot", faint="each step" if window > 1 else None))
+    several = len(runs) > 1
+    drawn = {names[name]: colours[name] for name in runs}
+    if several:
+        distance = {names[name]: _points(curve, "kl") for name, curve in runs.items()}
+        silent = {names[name]: _points(curve, "zero_advantage") for name, curve in runs.items()}
+    else:
+        name, curve = next(iter(runs.items()))
+        distance = {"mean": _points(curve, "kl"), "95th percentile": _points(curve, "kl_p95")}
+        silent = {"zero advantage": _points(curve, "zero_advantage")}
+        drawn |= {"mean": colours[name], "95th percentile": FAINT, "zero advantage": colours[name]}
+    distance = {name: points for name, points in distance.items() if points}
+    plots.append(charts.lines(distance, drawn, "Reinforcement: KL to the start", "nats per slot", legend=several))
+    title = "Reinforcement: groups that teach nothing"
+    plots.append(charts.lines(silent, drawn, title, "share with zero advantage", share=True, legend=several))
+    return plots
 
 
 def refusals(results: Results) -> Section:
@@ -121,6 +138,8 @@ def refusals(results: Results) -> Section:
         for model, found in (one.get("calibration") or {}).items():
             if found and "not_estimable" in found:
                 reasons[f"calibration of {model} on {one.get('label', name)}"] = str(found["not_estimable"])
+    for question, why in (off_policy_refusals(results) | trial_refusals(results.get("experiment") or {})).items():
+        reasons.setdefault(question, why)
     title = "Not estimable, and why"
     if not reasons:
         return Section("refusals", title, ("Nothing was refused.",))
@@ -132,12 +151,12 @@ def _start_words(start: Row, found: Row) -> list[str]:
     curve = [row for row in start.get("curve") or [] if finite(row.get("held_out")) is not None]
     if len(curve) < 2:
         return [] if not start else ["The start has no held-out curve."]
-    first, last, least = curve[0], curve[-1], min(curve, key=lambda row: row["held_out"])
-    verb = "fell" if last["held_out"] < first["held_out"] else "rose"
+    begun, last, least = curve[0], curve[-1], min(curve, key=lambda row: row["held_out"])
+    verb = "fell" if last["held_out"] < begun["held_out"] else "rose"
     items = found.get("items")
     chance = f" (guessing among {number(items)} items: {number(math.log(items), 2)})" if items and items > 1 else ""
     late = "" if last["held_out"] - least["held_out"] < 0.005 else f"; it was least, {number(least['held_out'], 2)}, at step {least['step']}"
-    return [f"The start's held-out loss {verb} from {number(first['held_out'], 2)} to {number(last['held_out'], 2)} nats per item{chance}{late}."]
+    return [f"The start's held-out loss {verb} from {number(begun['held_out'], 2)} to {number(last['held_out'], 2)} nats per item{chance}{late}."]
 
 
 def _tuned_words(tuned: Row) -> list[str]:
@@ -148,10 +167,10 @@ def _tuned_words(tuned: Row) -> list[str]:
     part = max(1, min(10, len(rewards) // 5))
     words = []
     if rewards:
-        first, last = sum(rewards[:part]) / part, sum(rewards[-part:]) / part
-        verb = "rose" if last > first else "fell"
+        begun, last = sum(rewards[:part]) / part, sum(rewards[-part:]) / part
+        verb = "rose" if last > begun else "fell"
         words.append(
-            f"The early reward per slot {verb} from {number(first)} to {number(last)} (means of the first and last {part} steps). "
+            f"The early reward per slot {verb} from {number(begun)} to {number(last)} (means of the first and last {part} steps). "
             "That is the reward's own opinion, not an outcome."
         )
     end, silent = curve[-1], [value for row in curve if (value := finite(row.get("zero_advantage"))) is not None]
@@ -161,6 +180,22 @@ def _tuned_words(tuned: Row) -> list[str]:
             f"{number(end.get('kl_p95'), 2)}); {percent(sum(silent) / len(silent) if silent else None, 1)} of groups had equal "
             "rewards and taught nothing."
         )
+    return words
+
+
+def _rival_words(results: Results) -> list[str]:
+    """How far each rival came in its own reward, which is another unit."""
+    names, words = names_of(results), []
+    for name, one in rivals_of(results).items():
+        curve = list(one.get("curve") or [])
+        rewards = [value for row in curve if (value := finite(row.get("reward"))) is not None]
+        if rewards:
+            part = max(1, min(10, len(rewards) // 5))
+            begun, ended = sum(rewards[:part]) / part, sum(rewards[-part:]) / part
+            words.append(
+                f"{first(names[name])}, the same start went from {number(begun)} to {number(ended)} of its own reward per slot, and "
+                f"{number(curve[-1].get('kl'), 2)} nats per slot from the start."
+            )
     return words
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from longplay.report import charts
 from longplay.report.about_log import log_of
 from longplay.report.blocks import Block, Grid, Heading, Note, Section, Table
-from longplay.report.charts import POLICY_COLOURS
+from longplay.report.policies import colours_of, names_of, rivals_of, swatches_of
 from longplay.report.words import ZERO, change, finite, number, percent, plus_minus, signed, span, verdict
 
 Row = Mapping[str, Any]
@@ -25,8 +25,9 @@ def ranking(results: Results) -> Section:
     if not rows:
         why = (found.get("not_estimable") or {}).get("ranking") or "the evaluate stage has no ranking"
         return Section("ranking", title, (f"Nothing was ranked: {why}.",))
-    differences = list(found.get("differences") or [])
-    answer = [*ranking_words(rows, differences, "habit NDCG@10"), *ranking_words(rows, differences, "NDCG@10"), *_exposure_words(rows)]
+    differences, names, colours = list(found.get("differences") or []), names_of(results), colours_of(results)
+    answer = [word for metric in ("habit NDCG@10", "NDCG@10") for word in ranking_words(rows, differences, metric, _rivals(results))]
+    answer += _exposure_words(rows)
     blocks: list[Block] = []
     if results.get("simulate") or log_of(results).get("has_decisions"):
         text = (
@@ -46,25 +47,30 @@ def ranking(results: Results) -> Section:
     )
     policies = [name for name in POLICIES if any(row.get("policy") == name for row in rows)]
     policies += [name for name in dict.fromkeys(str(row.get("policy")) for row in rows) if name not in policies]
-    plots = [_dots(rows, policies, metric) for metric in ("NDCG@10", "habit NDCG@10") if any(row.get("metric") == metric for row in rows)]
+    plots = [
+        _dots(rows, policies, metric, colours, names) for metric in ("NDCG@10", "habit NDCG@10") if any(row.get("metric") == metric for row in rows)
+    ]
     blocks += [Grid(tuple(plots))] if plots else []
     metrics = [metric for metric in METRICS if any(row.get("metric") == metric for row in rows)]
     cells = {(str(row.get("policy")), str(row.get("metric"))): row for row in rows}
     body = tuple((metric, *(_cell(cells.get((name, metric)), metric) for name in policies), _n(cells, policies, metric)) for metric in metrics)
+    said = tuple(names.get(name, name) for name in policies)
     caption = "Ranking by policy: value ± half-width of the 95% interval, clustered by user; coverage and cold-start share are counts, without one"
-    blocks.append(Table(caption, ("metric", *policies, "users"), body, "l" + "r" * (len(policies) + 1), swatches=POLICY_COLOURS))
+    blocks.append(Table(caption, ("metric", *said, "users"), body, "l" + "r" * (len(policies) + 1), swatches=swatches_of(results)))
     if differences:
-        blocks.append(_differences(differences, "Paired differences on the same visits"))
+        blocks.append(_differences(differences, "Paired differences on the same visits", names))
     return Section("ranking", title, tuple(answer), tuple(blocks))
 
 
-def ranking_words(rows: Sequence[Row], differences: Sequence[Row], metric: str) -> list[str]:
-    """What reinforcement did to `metric`: against the start, and against reward-weighted training."""
+def ranking_words(rows: Sequence[Row], differences: Sequence[Row], metric: str, rivals: Mapping[str, str] | None = None) -> list[str]:
+    """What reinforcement did to `metric`: against reward-weighted training, the start, and rivals (name: in words) where compared."""
     values = {str(row.get("policy")): row.get("value") for row in rows if row.get("metric", metric) == metric}
     words = []
-    for ours, base in PAIRS[:2]:
+    for ours, base in (*PAIRS[:2], *(("reinforced", rival) for rival in rivals or {})):
         row = next((row for row in differences if (row.get("policy"), row.get("than")) == (ours, base) and row.get("metric", metric) == metric), None)
         if row is not None:
+            if rivals and base in rivals:
+                row = {**row, "than": rivals[base]}
             words.append(change(row, metric, values.get(ours), values.get(base)))
     return words
 
@@ -79,7 +85,8 @@ def truth(results: Results) -> Section | None:
     if not rows:
         return Section("truth", title, ("The log was simulated, but the evaluate stage has no true values.",))
     signal = str((results.get("evaluate") or {}).get("signal", "the signal"))
-    answer = ranking_words(rows, differences, "true value per slot")
+    names = names_of(results)
+    answer = ranking_words(rows, differences, "true value per slot", _rivals(results))
     believed = _last_reward(results)
     actual = next((finite(row.get("value")) for row in rows if row.get("policy") == "reinforced"), None)
     if believed is not None and actual and list((results.get("reinforce") or {}).get("objectives", {}).items()) == [(signal, 1.0)]:
@@ -91,21 +98,33 @@ def truth(results: Results) -> Section | None:
         {"name": row["policy"], "value": row.get("value"), "low": row.get("low"), "high": row.get("high"), "text": plus_minus(row)} for row in rows
     ]
     plot = charts.dots(
-        plotted, POLICY_COLOURS, "True value of showing by policy, with 95% interval over users", f"true value per slot shown ({signal})"
+        plotted,
+        colours_of(results),
+        "True value of showing by policy, with 95% interval over users",
+        f"true value per slot shown ({signal})",
+        names=names,
     )
-    body = tuple((str(row.get("policy")), plus_minus(row), number(row.get("n"))) for row in rows)
+    body = tuple((names.get(str(row.get("policy")), str(row.get("policy"))), plus_minus(row), number(row.get("n"))) for row in rows)
     table = Table(
         f"True value per slot: extra {signal} outcomes caused by showing the slot",
         ("policy", "value ± 95%", "users"),
         body,
         "lrr",
-        swatches=POLICY_COLOURS,
+        swatches=swatches_of(results),
     )
     text = (
         f"{number(found.get('users'))} users who were there when training ended, one slate each. The intervals cover the draw of "
         "users, not another training seed or another world."
     )
-    return Section("truth", title, tuple(answer), (Heading("", text), plot, table, _differences(differences, "Paired differences on the same users")))
+    return Section(
+        "truth", title, tuple(answer), (Heading("", text), plot, table, _differences(differences, "Paired differences on the same users", names))
+    )
+
+
+def _rivals(results: Results) -> dict[str, str]:
+    """Rivals by name as a sentence needs them: `reinforcement on clicks`."""
+    names = names_of(results)
+    return {name: names[name].replace("reinforced", "reinforcement", 1) for name in rivals_of(results)}
 
 
 def _last_reward(results: Results) -> float | None:
@@ -123,14 +142,14 @@ def _exposure_words(rows: Sequence[Row]) -> list[str]:
     return [f"Coverage@10 {verb} from {percent(before)} of the catalogue at the start to {percent(after)} after reinforcement."]
 
 
-def _dots(rows: Sequence[Row], policies: Sequence[str], metric: str) -> Block:
+def _dots(rows: Sequence[Row], policies: Sequence[str], metric: str, colours: Mapping[str, str], names: Mapping[str, str]) -> Block:
     found = {str(row.get("policy")): row for row in rows if row.get("metric") == metric}
     plotted = [
         {"name": name, "value": row.get("value"), "low": row.get("low"), "high": row.get("high"), "text": plus_minus(row)}
         for name in policies
         if (row := found.get(name))
     ]
-    return charts.dots(plotted, POLICY_COLOURS, f"{metric}, with 95% interval", metric)
+    return charts.dots(plotted, colours, f"{metric}, with 95% interval", metric, names=names)
 
 
 def _cell(row: Row | None, metric: str) -> str:
@@ -144,12 +163,12 @@ def _n(cells: Mapping[tuple[str, str], Row], policies: Sequence[str], metric: st
     return " / ".join(number(count) for count in sorted(counts))
 
 
-def _differences(rows: Sequence[Row], caption: str) -> Table:
+def _differences(rows: Sequence[Row], caption: str, names: Mapping[str, str]) -> Table:
     places = {pair: place for place, pair in enumerate(PAIRS)}
     ordered = sorted(rows, key=lambda row: places.get((str(row.get("policy")), str(row.get("than"))), len(places)))
     body = tuple(
         (
-            f"{row.get('policy')} − {row.get('than')}",
+            " − ".join(names.get(str(name), str(name)) for name in (row.get("policy"), row.get("than"))),
             str(row.get("metric", "true value")),
             signed(row),
             span(row) or "none",

@@ -126,12 +126,14 @@ def lines(
     share: bool = False,
     zero: bool = True,
     faint: str | None = None,
+    legend: bool = False,
 ) -> Chart:
-    """Curves over training steps, each named at its end; `faint` is drawn thin (raw figures behind their mean)."""
+    """Curves over training steps, each named at its end, or above where names are long; `faint` is drawn thin (raw figures behind their mean)."""
     long = [{"series": name, "step": step, "value": value} for name, points in series.items() for step, value in points]
     ends = [{"series": name, "step": points[-1][0], "value": points[-1][1]} for name, points in series.items() if points]
     order = list(series)
-    colour = alt.Color("series:N", legend=None, scale=alt.Scale(domain=order, range=[colours.get(name, MAIN) for name in order]))
+    scale = alt.Scale(domain=order, range=[colours.get(name, MAIN) for name in order])
+    colour = alt.Color("series:N", legend=_legend() if legend else None, scale=scale)
     most = max((row["step"] for row in long), default=1)
     x = alt.X(
         "step:Q",
@@ -141,7 +143,7 @@ def lines(
     )
     y = alt.Y(
         "value:Q",
-        title=y_title,
+        title=None if legend else y_title,
         axis=alt.Axis(format="%" if share else ",.4~g", tickCount=5),
         scale=alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=zero, nice=True),
     )
@@ -153,7 +155,7 @@ def lines(
         x, y, tooltip=[_tip("series", " ", None), _tip("step"), _tip("value", "value", ".3~%" if share else ",.4~g")]
     )
     layers: list[Any] = [drawn, touch]
-    named = [row for row in sorted(ends, key=lambda row: -row["value"]) if row["series"] != faint and len(order) > 1]
+    named = [row for row in sorted(ends, key=lambda row: -row["value"]) if row["series"] != faint and len(order) > 1 and not legend]
     for place, row in enumerate(named):  # the upper name a little up, the lower one down: close ends stay legible
         words = alt.Chart(_data([row])).mark_text(align="left", dx=5, dy=(place - (len(named) - 1) / 2) * 8, fontSize=11, fontWeight=600)
         layers.append(words.encode(x, y, colour, text="series:N"))
@@ -163,6 +165,37 @@ def lines(
         f"Line chart of {y_title} over training steps: {', '.join(order)}.",
         190,
     )
+
+
+def grouped(rows: Sequence[Row], colours: Mapping[str, str], title: str, axis: str, *, reference: tuple[float, str] | None = None) -> Chart:
+    """Several values with their intervals per policy; rows hold name, label, how, value, low, high, text; `reference` is a dashed line."""
+    order, ways = list(dict.fromkeys(str(row["name"]) for row in rows)), list(dict.fromkeys(str(row["how"]) for row in rows))
+    labels = list(dict.fromkeys(str(row["label"]) for row in rows))
+    base = alt.Chart(_data([dict(row) | {"said": f"{row['how']} {row['text']}"} for row in rows]))
+    y = alt.Y(
+        "label:N",
+        title=None,
+        sort=labels,
+        axis=alt.Axis(grid=False, labelPadding=8, labelFontSize=12),
+        scale=alt.Scale(paddingInner=0.1, paddingOuter=0.1),
+    )
+    offset = alt.YOffset("how:N", sort=ways, scale=alt.Scale(paddingOuter=0.2))
+    x_axis = alt.Axis(grid=True, tickCount=5)
+    x = alt.X("value:Q", title=axis, axis=x_axis, scale=alt.Scale(zero=True, nice=True))
+    colour = alt.Color("name:N", legend=None, scale=alt.Scale(domain=order, range=[colours.get(name, FAINT) for name in order]))
+    shape = alt.Shape("how:N", legend=None, scale=alt.Scale(domain=ways, range=["circle", "diamond", "square", "triangle-up"][: len(ways)]))
+    rule = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2.2)
+    rule = rule.encode(alt.X("low:Q", title=axis, axis=x_axis), alt.X2("high:Q"), y, offset, colour)
+    tips = [_tip("label", " ", None), _tip("how", " ", None), _tip("text", "value", None)]
+    point = base.mark_point(filled=True, size=75, opacity=1).encode(x, y, offset, colour, shape, tooltip=tips)
+    words = base.mark_text(dy=-11, fontSize=11, color=INK).encode(x, y, offset, text="said:N")
+    layers: list[Any] = [rule, point, words]
+    if reference is not None:
+        line = alt.Chart(_data([{"value": reference[0], "said": reference[1]}]))
+        name = line.mark_text(align="left", dx=4, dy=-3, baseline="bottom", fontSize=11, color=INK).encode(x, y=alt.value(0), text="said:N")
+        layers = [line.mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6).encode(x), *layers, *([name] if reference[1] else [])]
+    said = "; ".join(f"{row['label']}, {row['how']} {row['text']}" for row in rows)
+    return _chart(alt.layer(*layers), title, f"Dots with 95% intervals of {axis}: {said}.", 40 * len(rows) + 24)
 
 
 def reliability(rows: Sequence[Row], colour: str, name: str) -> Chart:
@@ -226,6 +259,24 @@ def pit(rows: Sequence[Row], colour: str, name: str) -> Chart:
         f"Histogram of the probability integral transforms of {name} in {len(rows)} bins beside a flat line.",
         170,
     )
+
+
+def daily(series: Mapping[str, Sequence[tuple[str, float]]], colours: Mapping[str, str], title: str, y_title: str) -> Chart:
+    """Shares by calendar day, one line each, named above; points hold (ISO day, share)."""
+    long = [{"series": name, "day": day, "value": value} for name, points in series.items() for day, value in points]
+    order, base = list(series), alt.Chart(_data(long))
+    colour = alt.Color("series:N", legend=_legend(), scale=alt.Scale(domain=order, range=[colours.get(name, MAIN) for name in order]))
+    x = alt.X("utcyearmonthdate(day):T", title=None, axis=alt.Axis(format="%-d %b", tickCount="week", labelOverlap="greedy"))
+    y = alt.Y("value:Q", title=None, axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(zero=False, nice=True))  # the key stands there
+    tips = [_tip("series", " ", None), alt.Tooltip("utcyearmonthdate(day):T", title="to", format="%a %d %b %Y"), _tip("value", "share", ".1%")]
+    touch = base.mark_point(opacity=0, size=50).encode(x, y, tooltip=tips)
+    return _chart(
+        alt.layer(base.mark_line(strokeWidth=2.2).encode(x, y, colour), touch), title, f"Line chart of {y_title} by day: {', '.join(order)}.", 210
+    )
+
+
+def _legend() -> alt.Legend:
+    return alt.Legend(title=None, orient="top", direction="horizontal", symbolType="stroke", symbolStrokeWidth=2.2, labelColor=INK, labelLimit=400)
 
 
 def _data(rows: Sequence[Row]) -> alt.Data:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from longplay.report.about_log import log_of
+from longplay.report.about_loop import loop_rows
 from longplay.report.about_ranking import PAIRS
 from longplay.report.about_rewards import loss_difference
 from longplay.report.blocks import Fact
+from longplay.report.policies import INCUMBENT, rivals_of
 from longplay.report.words import MODEL_NAMES, decimals_of, finite, interval_words, number, percent, share_of, signed, verdict, wilson
 
 Row = Mapping[str, Any]
@@ -38,12 +40,30 @@ GLOSSARY = (
     ("95% interval", "A range that, over repetitions of the sampling, holds the true value 95 times in 100. Clustered by user unless said "
         "otherwise."),
 )  # fmt: skip
+LOOP_GLOSSARY = (
+    ("north star", "The signal that everything else is meant to move, e.g. the days on which people come back. Audits judge by it."),
+    ("incumbent", "The policy that runs now: the control of the trial, and what every difference is from."),
+    ("estimand: one_step", "The value of deviating in one slot and then following the logging policy. What off-policy estimates are of; per slot."),
+    ("estimand: policy", "The value of living under a policy throughout. What a trial measures and what its truth is of; per user."),
+    ("off-policy estimate", "What a policy would have been worth, from slots that another policy showed with known probabilities. IPS, SNIPS and "
+        "doubly robust are three ways; where too few logged slots resemble the policy's it is refused; n_eff is the slots that effectively count."),
+    ("CUPED, adjusted", "Means corrected for what was known of users before the trial (Deng et al. 2013): the same difference in expectation, with "
+        "less noise. The column variance says how much."),
+    ("superior, deteriorates, open", "The interval of the difference lies above 0; lies below 0; holds 0."),
+    ("keep, reweight, drop, undecided", "What the audit says of a signal as a reward: go on; multiply its weight by late / early; stop paying for "
+        "it; this trial cannot say."),
+)  # fmt: skip
+
+
+def glossary(results: Results) -> tuple[tuple[str, str], ...]:
+    """The words of this page; those of trials only where there is one."""
+    return GLOSSARY + (LOOP_GLOSSARY if results.get("experiment") else ())
 
 
 def facts(results: Results) -> list[Fact]:
     """At most six key figures, each with its interval; what was not measured is left out."""
     found = [_log(results), _signal(results), _early(results), _promise(results)]
-    found += [_difference(results, *pair) for pair in PAIRS[:2]]
+    found += _trial(results) if results.get("experiment") else [_difference(results, *pair) for pair in PAIRS[:2]]
     return [fact for fact in found if fact is not None]
 
 
@@ -57,6 +77,7 @@ def versions(results: Results) -> list[tuple[str, str]]:
         ("reward", tuned.get("reward")),
     ]
     rows += [("reinforced", tuned.get("policy")), ("reward-weighted", (tuned.get("weighted") or {}).get("policy"))]
+    rows += [(f"rival {name}", one.get("policy")) for name, one in rivals_of(results).items()]
     return [(str(what), str(version)) for what, version in rows if version]
 
 
@@ -116,6 +137,20 @@ def _promise(results: Results) -> Fact | None:
         percent(shares[level]),
         f"of {items} unseen items' means; 95% interval {percent(low)} to {percent(high)}: {said}",
     )
+
+
+def _trial(results: Results) -> list[Fact]:
+    """The first two arms of a trial: their difference from the incumbent, the true one, and what was decided."""
+    star = str(results["experiment"].get("north_star") or "the north star").split("@")[0]
+    arms = [row for row in loop_rows(results) if row.arm != INCUMBENT]
+    return [
+        Fact(
+            f"Trial: {row.policy} − incumbent, {star} per user",
+            row.experiment.text,
+            f"95% interval {row.experiment.detail or 'unknown'}; true {row.difference}: {row.decision}",
+        )
+        for row in arms[:2]
+    ]
 
 
 def _difference(results: Results, ours: str, base: str) -> Fact | None:

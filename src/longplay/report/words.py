@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from longplay.estimate import Estimate
+
 Row = Mapping[str, Any]
 
 ZERO = "not distinguishable from zero"
@@ -30,6 +32,22 @@ def bounds(row: Row) -> tuple[float, float] | None:
     """The interval of an estimate, or null where it has none."""
     low, high = finite(row.get("low")), finite(row.get("high"))
     return None if low is None or high is None else (low, high)
+
+
+def at_level(estimate: Row | None, level: float) -> dict[str, Any]:
+    """An estimate given by its std error as value, low and high; empty where there is none."""
+    value, error, n = ((estimate or {}).get(key) for key in ("value", "std_error", "n"))
+    if finite(value) is None:
+        return {}
+    if finite(error) is None or finite(n) is None or not 0 < level < 1:
+        return {"value": value, "low": None, "high": None}
+    low, high = Estimate(float(value or 0), float(error or 0), int(n or 0), float(n or 0), "").interval(level)
+    return {"value": value, "low": low, "high": high}
+
+
+def at_95(estimate: Row | None) -> dict[str, Any]:
+    """`at_level` at 95%."""
+    return at_level(estimate, 0.95)
 
 
 def number(value: Any, decimals: int | None = None) -> str:
@@ -146,10 +164,10 @@ def change(row: Row, metric: str, ours: Any, base: Any) -> str:
     told, values = verdict(row), (number(base, digits), number(ours, digits))
     if other == "start":
         verb = {"higher": "raised", "lower": "lowered", ZERO: "did not measurably change"}.get(told, "moved")
-        said = f"{_first(POLICY_NAMES.get(name, name))} {verb} {metric}: from {values[0]} to {values[1]}"
+        said = f"{first(POLICY_NAMES.get(name, name))} {verb} {metric}: from {values[0]} to {values[1]}"
     else:
         verb = {"higher": "is above", "lower": "is below", ZERO: "is not told apart from"}.get(told, "is beside")
-        said = f"{_first(POLICY_NAMES.get(name, name))} {verb} {POLICY_NAMES.get(other, other)} in {metric}: {values[1]} against {values[0]}"
+        said = f"{first(POLICY_NAMES.get(name, name))} {verb} {POLICY_NAMES.get(other, other)} in {metric}: {values[1]} against {values[0]}"
     return f"{said} ({difference(row)})."
 
 
@@ -195,7 +213,8 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
 
 
-def _first(text: str) -> str:
+def first(text: str) -> str:
+    """With a capital letter."""
     return text[:1].upper() + text[1:]
 
 

@@ -1,10 +1,10 @@
-"""The reward: weighted objectives, combined before caution is taken."""
+"""The reward: weighted objectives, combined before caution is taken, and the guardrails they must respect."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from longplay.decisions import Contexts
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
 from longplay.rewards.early import EarlyReward
+from longplay.rewards.guardrails import Guarded, check_guardrails, guard_key
 from longplay.signals.signal import Signal
 
 
@@ -26,19 +27,23 @@ class Reward:
 
     Attributes:
         objectives: weight per signal, finite, at least one not 0; a negative weight is a cost.
-        guardrails: bounds a policy must keep. Not enforced yet: a non-empty mapping is refused.
+        guardrails: share in (0, 1] of the start's value that must be kept, per policy metric (`coverage(k)`) or
+            signal (mean value of showing). Constraints, not weights: `reinforce` refuses weights that break one.
         caution: how many epistemic std are taken off the combined value, >= 0.
 
     >>> from longplay.signals import days_with, discovery
     >>> habit = Signal("habit", entry=discovery(), measure=days_with("creator") >= 3)
     >>> print(Reward({habit: 1.0}))
     1 x habit@bc08241b, caution 1
+    >>> from longplay.rewards.guardrails import coverage
+    >>> print(Reward({habit: 1.0}, guardrails={coverage(): 0.95}))
+    1 x habit@bc08241b, caution 1, coverage@10 >= 95% of the start's
     >>> Reward({habit: 1.0}) == Reward({habit: 1.0}, caution=0.5)
     False
     """
 
     objectives: Mapping[Signal, float]
-    guardrails: Mapping[Any, float] = field(default_factory=dict)
+    guardrails: Mapping[Guarded, float] = field(default_factory=dict)
     caution: float = 1.0
 
     def __post_init__(self) -> None:
@@ -55,19 +60,17 @@ class Reward:
             raise ConfigError("reward: two objectives have the same definition under different names; add their weights up")
         if not np.isfinite(self.caution) or self.caution < 0:
             raise ConfigError(f"reward: caution={self.caution} given, expected a finite number >= 0 (how many std to subtract)")
-        if self.guardrails:
-            raise ConfigError(
-                f"reward: {len(self.guardrails)} guardrail(s) given, but this version does not enforce any, and one that is not enforced "
-                "protects nothing; leave guardrails empty"
-            )
+        check_guardrails(self.guardrails)
         object.__setattr__(self, "objectives", MappingProxyType({signal: float(weight) for signal, weight in self.objectives.items()}))
-        object.__setattr__(self, "guardrails", MappingProxyType(dict(self.guardrails)))
+        object.__setattr__(self, "guardrails", MappingProxyType({metric: float(bound) for metric, bound in self.guardrails.items()}))
 
     @property
     def version(self) -> str:
-        """Eight hex digits of the SHA-256 of the definition: signal versions with weights in any order, and the caution."""
+        """Eight hex digits of the SHA-256 of the definition: signal versions with weights in any order, the caution, the guardrails."""
         weights = sorted((signal.version, weight) for signal, weight in self.objectives.items())
-        return hashlib.sha256(json.dumps([weights, float(self.caution)]).encode()).hexdigest()[:8]
+        bounds = sorted((guard_key(metric), bound) for metric, bound in self.guardrails.items())
+        definition = [weights, float(self.caution), *([bounds] if bounds else [])]
+        return hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:8]
 
     def combined(self, early: EarlyReward | Mapping[Signal, EarlyReward], contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
         """The weighted sum of the signals' values of showing, [N, S]; take `.lower(reward.caution)` of it, not of its parts.
@@ -82,18 +85,17 @@ class Reward:
         Raises:
             ConfigError: an objective without a model, or a model of another signal.
         """
-        models = self._models(early)
+        models = _models(early, self.objectives, "objective")
         parts = [(weight, models[signal].value(contexts, slates, lake)) for signal, weight in self.objectives.items() if weight]
         return combine(parts)
 
-    def _models(self, early: EarlyReward | Mapping[Signal, EarlyReward]) -> dict[Signal, EarlyReward]:
-        given = list(early.values()) if isinstance(early, Mapping) else [early]
-        by_version = {model.signal.version: model for model in given}
-        missing = [signal.label for signal in self.objectives if signal.version not in by_version]
-        if missing:
-            have = ", ".join(model.signal.label for model in given) or "none"
-            raise ConfigError(f"reward: no early reward for {', '.join(missing)} (given: {have}); pass {{signal: fitted model}}, one per objective")
-        return {signal: by_version[signal.version] for signal in self.objectives}
+    def guarded(self, early: EarlyReward | Mapping[Signal, EarlyReward]) -> dict[Signal, EarlyReward]:
+        """The early reward of each signal that is a guardrail.
+
+        Raises:
+            ConfigError: one of them has no model.
+        """
+        return _models(early, [metric for metric in self.guardrails if isinstance(metric, Signal)], "guardrail")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Reward) and self.version == other.version
@@ -101,11 +103,23 @@ class Reward:
     def __hash__(self) -> int:
         return hash(self.version)
 
-    def __reduce__(self) -> tuple[type[Reward], tuple[dict[Signal, float], dict[Any, float], float]]:
+    def __reduce__(self) -> tuple[type[Reward], tuple[dict[Signal, float], dict[Guarded, float], float]]:
         return Reward, (dict(self.objectives), dict(self.guardrails), self.caution)  # a read-only mapping does not pickle
 
     def __str__(self) -> str:
-        return f"{' + '.join(f'{weight:g} x {signal.label}' for signal, weight in self.objectives.items())}, caution {self.caution:g}"
+        objectives = " + ".join(f"{weight:g} x {signal.label}" for signal, weight in self.objectives.items())
+        bounds = [f"{metric.label} >= {100 * bound:g}% of the start's" for metric, bound in self.guardrails.items()]
+        return ", ".join([objectives, f"caution {self.caution:g}", *bounds])
+
+
+def _models(early: EarlyReward | Mapping[Signal, EarlyReward], wanted: Iterable[Signal], role: str) -> dict[Signal, EarlyReward]:
+    given = list(early.values()) if isinstance(early, Mapping) else [early]
+    by_version = {model.signal.version: model for model in given}
+    missing = [signal.label for signal in wanted if signal.version not in by_version]
+    if missing:
+        have = ", ".join(model.signal.label for model in given) or "none"
+        raise ConfigError(f"reward: no early reward for {', '.join(missing)} (given: {have}); pass {{signal: fitted model}}, one per {role}")
+    return {signal: by_version[signal.version] for signal in wanted}
 
 
 def combine(parts: list[tuple[float, Belief]]) -> Belief:

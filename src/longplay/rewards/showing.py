@@ -312,12 +312,16 @@ def _organic_ratio(outcomes: Outcomes) -> float:
     """
     mature = outcomes.where(outcomes.mature)
     frame = mature.frame.select("value", pl.col("origin") == "organic", mature.keys.alias("key"))
-    by_key = frame.group_by("key").agg(
-        organic_n=pl.col("origin").sum().cast(pl.Float64),
-        other_n=(~pl.col("origin")).sum().cast(pl.Float64),
-        organic=pl.col("value").filter(pl.col("origin")).sum(),
-        other=pl.col("value").filter(~pl.col("origin")).sum(),
-    )
+    by_key = (
+        frame.group_by("key")
+        .agg(
+            organic_n=pl.col("origin").sum().cast(pl.Float64),
+            other_n=(~pl.col("origin")).sum().cast(pl.Float64),
+            organic=pl.col("value").filter(pl.col("origin")).sum(),
+            other=pl.col("value").filter(~pl.col("origin")).sum(),
+        )
+        .sort("key")
+    )  # groups come in another order every time, and sums of floats remember theirs
     if by_key["organic_n"].sum() < MIN_EACH or by_key["other_n"].sum() < MIN_EACH:
         return 1.0
     n_o, n_r, sum_o, sum_r = (by_key[name].to_numpy() for name in ("organic_n", "other_n", "organic", "other"))

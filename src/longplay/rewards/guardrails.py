@@ -1,0 +1,69 @@
+"""What a policy must keep while it is trained: the declaration. `learning.guardrails` measures and enforces it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from longplay.errors import ConfigError
+from longplay.signals.signal import Signal
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Share of the available catalogue that the first `k` places of a policy's slates reach, over many contexts.
+
+    >>> print(coverage(), Coverage(5) == coverage(k=5))
+    coverage@10 True
+    """
+
+    k: int = 10
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+            raise ConfigError(f"coverage: k={self.k!r} given, expected a whole number of places, at least 1")
+
+    @property
+    def label(self) -> str:
+        """What rows and errors call it."""
+        return f"coverage@{self.k}"
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def coverage(k: int = 10) -> Coverage:
+    """A guardrail on the policy itself: `{coverage(): 0.95}` keeps at least 95% of the start's coverage@10."""
+    return Coverage(k)
+
+
+Guarded = Signal | Coverage
+
+
+def check_guardrails(guardrails: Mapping[Guarded, float]) -> None:
+    """Refuse what cannot be kept.
+
+    Raises:
+        ConfigError: a key that is no signal or policy metric, a bound outside (0, 1], a signal given twice.
+    """
+    for metric, bound in guardrails.items():
+        if not isinstance(metric, Guarded):
+            raise ConfigError(
+                f"reward: guardrail {metric!r} given, and longplay does not enforce what it cannot measure; expected a Signal or coverage(k)"
+            )
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not np.isfinite(bound) or bound <= 0:
+            raise ConfigError(f"reward: bound {bound!r} of guardrail {metric.label} given, expected a share of the start's value in (0, 1]")
+        if bound > 1:
+            raise ConfigError(
+                f"reward: bound {bound!r} of guardrail {metric.label} given, expected a share of the start's value in (0, 1]; "
+                "a guardrail keeps what the start has, to ask for more make it an objective"
+            )
+    if len(set(map(guard_key, guardrails))) < len(guardrails):
+        raise ConfigError("reward: two guardrails have the same definition under different names; give the stricter one")
+
+
+def guard_key(metric: Guarded) -> str:
+    """What a guardrail is to the reward's version: the signal's version, or the policy metric's label."""
+    return metric.version if isinstance(metric, Signal) else metric.label
