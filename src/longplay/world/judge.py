@@ -71,8 +71,8 @@ def _lived(world: World, policy: Policy | None, days: int, users: int | None, se
             alive = np.sort(np.random.default_rng([seed, 3]).choice(alive, min(users, len(alive)), replace=False))
         copies = world.fork(alive, seed=_far(seed))
         copies.run(policy, days)
-        world._lived[key] = copies.lake
-    return world._lived[key]
+        world._lived[key] = (policy, copies.lake)  # with the policy, so that its id is not used again
+    return world._lived[key][1]
 
 
 def _far(seed: int) -> int:

@@ -104,7 +104,7 @@ class World:
             raise ConfigError(f"World: the folder {folder} holds a lake already; give a new or empty one")
         self._played: list[DayPlays] = []
         self._known_keys = np.empty(0, dtype=np.int64)
-        self._lived: dict[object, Lake] = {}  # lakes of lives lived for `truth`, the last few
+        self._lived: dict[object, tuple[Policy | None, Lake]] = {}  # lakes of lives lived for `truth`, the last few
 
     @classmethod
     def named(

@@ -1,0 +1,115 @@
+"""What is true of a policy in a simulated service, against plain counts and against the log itself."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+import longplay as lp
+from longplay.decisions import Frozen
+from longplay.errors import ConfigError
+from longplay.estimate import clustered_mean
+from longplay.policies.simple import ItemLaw, Popular, Uniform
+from longplay.world import World
+from longplay.world.judge import _far, _outside
+
+HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 14))
+ACTIVE = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 14))
+
+
+class Law:
+    """Slates from one item law for everybody."""
+
+    history, slate = 0, 3
+
+    def __init__(self, name: str, world: World, score_I: np.ndarray) -> None:
+        out_I = world.catalogue.release_I < 0
+        log_p_I = np.where(out_I, 3.0 * (score_I - score_I.mean()) / score_I.std(), -np.inf)
+        self.name, self.law = f"{name}@1", ItemLaw(world.catalogue.index, log_p_I - np.logaddexp.reduce(log_p_I), np.zeros(len(log_p_I)))
+
+    def decide(self, contexts: lp.Contexts, rng: np.random.Generator) -> lp.Decisions:
+        return self.law.decide(contexts, rng, self.name)
+
+    def log_prob(self, contexts: lp.Contexts, slates: pl.Series) -> np.ndarray:
+        return self.law.log_prob(contexts, slates)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    world = World(users=600, items=150, seed=4)
+    world.run(Popular(slate=3), days=20)
+    return world
+
+
+def test_the_truth_of_a_policy_is_a_plain_count_over_lives_lived_under_it(world: World) -> None:
+    policy = Frozen(world.policy)  # type: ignore[arg-type]
+    said = world.truth(policy, ACTIVE, seed=3)
+    lives = world.fork(np.flatnonzero(world.state.alive_R), seed=_far(3))
+    visits = lives.run(policy, days=14 + 15).events.filter((pl.col("kind") == "visit") & (pl.col("time") >= world.now))
+    days = visits.select("user_id", day=(pl.col("time") - world.now).dt.total_days())
+    first = days.group_by("user_id").agg(pl.col("day").min().alias("first")).filter(pl.col("first") < 14)
+    later = days.join(first, on="user_id").filter((pl.col("day") > pl.col("first")) & (pl.col("day") <= pl.col("first") + 14))
+    assert said.n == first.height > 300
+    assert said.value == pytest.approx(later.height / first.height)
+
+
+def test_a_longer_run_and_other_users_change_nobody_else(world: World) -> None:
+    policy = Frozen(world.policy)  # type: ignore[arg-type]
+    assert world.truth(policy, ACTIVE, seed=3).value == world.truth(policy, ACTIVE, days=40, seed=3).value
+    assert world.truth(policy, ACTIVE, users=100, seed=3).n < 100 < world.truth(policy, ACTIVE, seed=3).n
+
+
+def test_differences_share_luck_and_deep_slates_beat_shallow_ones(world: World) -> None:
+    deep, shallow = (Law(name, world, sign * np.log(world.catalogue.depth_I)) for name, sign in (("deep", 1), ("shallow", -1)))
+    paired = world.difference(deep, shallow, ACTIVE, days=60)
+    assert paired.interval()[0] > 0
+    alone = [world.truth(policy, ACTIVE, days=60) for policy in (deep, shallow)]
+    assert paired.value == pytest.approx(alone[0].value - alone[1].value)
+    assert paired.std_error < 0.6 * np.hypot(alone[0].std_error, alone[1].std_error)
+    assert world.difference(deep, deep, ACTIVE, days=60).value == 0
+    assert world.incremental(deep, HABIT).interval()[0] > 0  # discoveries that only showing made
+
+
+def test_in_null_no_difference_is_anything_but_zero() -> None:
+    null = World.named("null", users=150, items=80)
+    null.run(Popular(slate=3), days=5)
+    deep, shallow = (Law(name, null, sign * np.log(null.catalogue.depth_I)) for name, sign in (("deep", 1), ("shallow", -1)))
+    for other in (shallow, None):
+        same = null.difference(deep, other, ACTIVE)
+        assert same.value == same.std_error == 0
+
+
+def test_one_step_into_the_loggers_own_choice_is_what_the_log_says() -> None:
+    world = World(users=1_200, items=120, seed=5)
+    logger = Uniform(slate=3)
+    lake = world.run(logger, days=46)
+    shown = HABIT.outcomes(lake).on(lake.decisions.filter(pl.col("surface") == "home")).frame
+    mature = shown.filter(pl.col("value").is_not_null())
+    logged = clustered_mean(mature["value"].to_numpy(), mature["user_id"].to_numpy())
+    days = (mature["time"].max() - mature["time"].min()) // timedelta(days=1)  # type: ignore[operator]
+    own = world.truth(Uniform(slate=3).fit(lake), HABIT, days=days + 1, estimand="one_step", logger=logger)
+    assert abs(own.value - logged.value) < 4 * np.hypot(own.std_error, logged.std_error)
+    assert own.value > 6 * own.std_error
+    deep = world.truth(Law("deep", world, np.log(world.catalogue.depth_I)), HABIT, days=days + 1, estimand="one_step", logger=logger)
+    assert deep.value - own.value > 2 * np.hypot(own.std_error, deep.std_error)
+    assert "one_step" in own.estimand
+
+
+def test_the_first_candidates_outside_a_prefix_keep_their_order() -> None:
+    prefix, candidates = np.array([[7, 2], [1, 5]]), np.array([[2, 9, 7, 4], [8, 1, 3, 5]])
+    assert _outside(prefix, candidates, 2).tolist() == [[9, 4], [8, 3]]
+
+
+def test_what_cannot_be_answered_is_said(world: World) -> None:
+    policy = Frozen(world.policy)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="days=20 given, expected at least 29: 14 to enrol and 15 until active"):
+        world.truth(policy, ACTIVE, days=20)
+    with pytest.raises(ConfigError, match="estimand='both' given"):
+        world.truth(policy, ACTIVE, estimand="both")
+    with pytest.raises(ConfigError, match=r"give policy and logger"):
+        world.truth(policy, HABIT, estimand="one_step")
+    with pytest.raises(ConfigError, match="no slot owns it"):
+        world.truth(policy, ACTIVE, estimand="one_step", logger=policy)
