@@ -61,9 +61,14 @@ def objectives_of(config: RunConfig) -> dict[str, Signal]:
 
 def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
     """The configured early reward of each signal that some reward pays for, fitted on what was known when training ends."""
-    model, signals = MODELS[work.config.reward.model], work.config.declared()
-    paid = {name: None for weights in rewards_of(work.config).values() for name in weights}
-    return {signals[name]: model(signals[name]).fit(past, signals[name].outcomes(past)) for name in paid}
+    model = MODELS[work.config.reward.model]
+    return {signal: model(signal).fit(past, signal.outcomes(past)) for signal in paid_signals(work.config)}
+
+
+def paid_signals(config: RunConfig) -> list[Signal]:
+    """Every signal that some reward pays for, once."""
+    signals = config.declared()
+    return [signals[name] for name in dict.fromkeys(name for weights in rewards_of(config).values() for name in weights)]
 
 
 def rewards_of(config: RunConfig) -> dict[str, dict[str, float]]:

@@ -17,7 +17,7 @@ from longplay.estimate import Estimate, Refusal, clustered_mean
 from longplay.experiments import Experiment, plan
 from longplay.lake import Lake
 from longplay.ope import estimates
-from longplay.run.beliefs import early_of, objectives_of, rewards_of
+from longplay.run.beliefs import early_of, objectives_of, paid_signals, rewards_of
 from longplay.run.engine import Work, plain
 from longplay.run.judge import policies_of
 from longplay.run.log import past_of, world_of
@@ -98,7 +98,8 @@ def experiment(work: Work) -> dict[str, Any]:
     lake = world.run(trial, table.days, work.bar("trial days"))
     # what the policies were trained on would flatter them: the north star alone decides, the rest is read
     read = trial.analyze(lake, [star], minimum_effect=table.minimum_effect)
-    others = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if (paid := _paid(work)) else None
+    paid = [signal for signal in paid_signals(config) if signal != star]
+    others = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
     names = {"control": incumbent, **{arm: trial.arms[arm] for arm in trial.treatments}}
     truth = []
     for done, (arm, policy) in enumerate(names.items()):
@@ -125,14 +126,6 @@ def experiment(work: Work) -> dict[str, Any]:
         "truth": truth,
         "daily": _daily(lake, trial, begun),
     }
-
-
-def _paid(work: Work) -> list[Any]:
-    """Every signal that some reward pays for, the north star aside."""
-    table, signals = work.config.experiment, work.config.declared()
-    assert table is not None
-    paid = {name: None for weights in rewards_of(work.config).values() for name in weights}
-    return [signals[name] for name in paid if name != table.north_star]
 
 
 def _save(work: Work, lake: Lake) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from longplay.world.catalogue import Market
+from longplay.world.catalogue import Catalogue, Market
 from longplay.world.config import WorldConfig
 from longplay.world.listeners import Listeners, State, explore
 from longplay.world.luck import DayLuck, Stream
@@ -28,6 +28,7 @@ HOME, SHELF, SEARCH, LIBRARY = range(4)  # places, in the order of a visit
 SURFACES = ("home", "new_releases", "search", "library")
 PUSHED = (HOME, SHELF)  # what the service shows unasked: its plays are recommended, those of a search are not
 RESULTS = 5  # slots of a page of search results
+SHELF_SLOTS = 3  # of the new releases
 MATCH_SHARPNESS = 2.5  # log odds between a perfect match of taste and none
 
 
@@ -232,8 +233,12 @@ def _play_habits(market: Market, state: State, row_N: Int, luck: DayLuck, config
 def _worth(listeners: Listeners, taste_RD: NDArray[np.float32], market: Market, row_P: Int, item_P: Int, config: WorldConfig) -> Float:
     """How much a play leaves behind: depth x taste match x the user's own liking of the creator, shape [P]."""
     catalogue = market.catalogue
-    match_P = np.einsum("pd,pd->p", taste_RD[row_P], catalogue.taste_ID[item_P])
-    return catalogue.depth_I[item_P] * match_P * listeners.liking(row_P, catalogue.creator_I[item_P], config)
+    return usual_worth(taste_RD, catalogue, row_P, item_P) * listeners.liking(row_P, catalogue.creator_I[item_P], config)
+
+
+def usual_worth(taste_RD: NDArray[np.float32], catalogue: Catalogue, row_P: Int, item_P: Int) -> Float:
+    """Depth x taste match: what a play is worth to anybody with this taste, shape [P]."""
+    return catalogue.depth_I[item_P] * np.einsum("pd,pd->p", taste_RD[row_P], catalogue.taste_ID[item_P])
 
 
 def _room(stock_P: NDArray[np.float32], config: WorldConfig) -> Float:

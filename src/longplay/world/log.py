@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from longplay.lake.schema import TIME, conform, empty
 from longplay.world.catalogue import START, Catalogue, Market
-from longplay.world.dynamics import HOME, LIBRARY, ORGANIC, SEARCH, SHELF, SURFACES, USUAL_WORTH, Plays
+from longplay.world.dynamics import HOME, LIBRARY, ORGANIC, SEARCH, SHELF, SHELF_SLOTS, SURFACES, USUAL_WORTH, Plays, usual_worth
 from longplay.world.luck import DayLuck, Stream
 
 Float = NDArray[np.float64]
@@ -65,29 +65,29 @@ def events_of_day(
     """
     catalogue = market.catalogue
     where_P = np.searchsorted(user_N, plays.row_P)
-    nth_P = _nth(plays.row_P * 4 + plays.place_P)
-    place_P, count_P = plays.place_P, _count(plays.row_P * 4 + plays.place_P)
+    place_P = plays.place_P
+    nth_P, count_P = _places(plays.row_P * 4 + place_P)
     listed_P = plays.slot_P >= 0
     begin_4, end_4 = np.array([_SPAN_S[place] for place in range(4)]).T
-    of_P = np.where(place_P == LIBRARY, count_P, np.where(place_P == HOME, home_slots, np.where(place_P == SHELF, 3, 1)))
+    of_P = np.where(place_P == LIBRARY, count_P, np.where(place_P == HOME, home_slots, np.where(place_P == SHELF, SHELF_SLOTS, 1)))
     gap_P = np.minimum(_GAP_S, (end_4 - begin_4)[place_P] / of_P)
     step_P = np.where(place_P == LIBRARY, nth_P, np.where(place_P == SEARCH, 0, plays.slot_P))
     second_P = second_N[where_P] + begin_4[place_P] + step_P * gap_P
     k_P = place_P * 1_000 + np.where(listed_P, plays.slot_P, nth_P)
     own = luck.take(plays.row_P)
-    match_P = np.einsum("pd,pd->p", taste_RD[plays.row_P], catalogue.taste_ID[plays.item_P])
-    worth_P = catalogue.depth_I[plays.item_P] * match_P
+    worth_P = usual_worth(taste_RD, catalogue, plays.row_P, plays.item_P)
     regret_P = own.uniform(Stream.AFTER, k_P) < expit(-2.0 - 1.5 * np.log(np.maximum(worth_P, 1e-9) / USUAL_WORTH))
     listened_P = np.where(regret_P, 0.1, 0.35 + 0.65 * own.uniform(Stream.SECONDS, k_P)) * gap_P
     saved_P = ~regret_P & (own.uniform(Stream.AFTER, 10_000 + k_P) < np.minimum(0.04 * worth_P, 0.5))
     loops_P = _loops(catalogue.loop_I[plays.item_P], own.uniform(Stream.LOOP, k_P))
 
     auto_row = np.repeat(plays.row_P, loops_P)
-    auto_j = _nth(np.repeat(np.arange(len(plays)), loops_P))
+    auto_j, _ = _places(np.repeat(np.arange(len(plays)), loops_P))
     auto_k = np.repeat(k_P, loops_P) * (_MOST_LOOPS + 1) + auto_j
     auto_item = market.item_of(catalogue.creator_I[np.repeat(plays.item_P, loops_P)], luck.take(auto_row).uniform(Stream.LOOP, 100_000 + auto_k))
-    auto_gap = np.minimum(_GAP_S, (_AUTOPLAY_S[1] - _AUTOPLAY_S[0]) / np.maximum(_count(auto_row), 1))
-    auto_second = second_N[np.searchsorted(user_N, auto_row)] + _AUTOPLAY_S[0] + _nth(auto_row) * auto_gap
+    auto_nth, auto_count = _places(auto_row)
+    auto_gap = np.minimum(_GAP_S, (_AUTOPLAY_S[1] - _AUTOPLAY_S[0]) / np.maximum(auto_count, 1))
+    auto_second = second_N[np.searchsorted(user_N, auto_row)] + _AUTOPLAY_S[0] + auto_nth * auto_gap
 
     surface_P, letter_P = pl.Series(SURFACES).gather(place_P), pl.Series(list(LETTER)).gather(place_P)
     origin_P = pl.Series(["recommended", "organic"]).gather(plays.organic.astype(np.int64))
@@ -187,18 +187,11 @@ def _tag(letter: pl.Series, k: Int) -> pl.Series:
     return pl.select((letter + pl.Series(k).cast(pl.String)).alias("tag"))["tag"]
 
 
-def _nth(key_P: Int) -> Int:
-    """Place of each element among those of equal key, which stand together."""
+def _places(key_P: Int) -> tuple[Int, Int]:
+    """(place of each element among those of equal key, how many those are); equal keys stand together."""
     starts = np.flatnonzero(np.concatenate([[True], key_P[1:] != key_P[:-1]])) if len(key_P) else np.empty(0, dtype=np.int64)
     lengths = np.diff(np.concatenate([starts, [len(key_P)]]))
-    return np.arange(len(key_P)) - np.repeat(starts, lengths)
-
-
-def _count(key_P: Int) -> Int:
-    """How many elements have the key of each; equal keys stand together."""
-    starts = np.flatnonzero(np.concatenate([[True], key_P[1:] != key_P[:-1]])) if len(key_P) else np.empty(0, dtype=np.int64)
-    lengths = np.diff(np.concatenate([starts, [len(key_P)]]))
-    return np.repeat(lengths, lengths)
+    return np.arange(len(key_P)) - np.repeat(starts, lengths), np.repeat(lengths, lengths)
 
 
 def _loops(mean_P: Float, u_P: Float) -> Int:

@@ -16,7 +16,7 @@ from longplay.decisions import Contexts, Decisions
 from longplay.lake.schema import TIME
 from longplay.world.catalogue import Market
 from longplay.world.config import WorldConfig
-from longplay.world.dynamics import RESULTS, SEARCH, SHELF, SURFACES, Shown, searches
+from longplay.world.dynamics import RESULTS, SEARCH, SHELF, SHELF_SLOTS, SURFACES, Shown, searches
 from longplay.world.listeners import Listeners
 from longplay.world.log import midnight_us
 from longplay.world.luck import DayLuck, Stream
@@ -24,7 +24,6 @@ from longplay.world.luck import DayLuck, Stream
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-SHELF_SLOTS = 3
 OFFSET_S = {SHELF: 1_200, SEARCH: 2_000}  # seconds after the visit's begin; the home slate comes first
 LETTER = {SHELF: "n", SEARCH: "s"}
 
