@@ -671,3 +671,36 @@ def test_next_item_training_leaves_held_out_users_out_where_slates_were_logged()
         histories = histories_from_log(lake, ItemIndex(NAMES), np.ones(5, dtype=bool))
         assert sorted(histories.leaves.tolist()) == leaves
         assert len(histories.offsets) - 1 == len(histories.held_out) == len(leaves)
+
+
+def test_play_counts_and_semantic_ids_leave_held_out_users_out_where_slates_were_logged() -> None:
+    # catches: a popular policy or a codebook that knows what the scored users did later
+    from longplay.codes import behaviour_vectors
+
+    scored, learners = users_named(20), users_named(30, scored=False)
+
+    def plays(theirs: list[str]) -> pl.DataFrame:
+        """The learners play i1 and i2, the scored users these."""
+        users = [user for user in scored for _ in theirs] + [user for user in learners for _ in (1, 2)]
+        items = theirs * len(scored) + ["i1", "i2"] * len(learners)
+        ids = [f"e{k}" for k in range(len(users))]
+        return pl.DataFrame(
+            {"event_id": ids, "user_id": users, "item_id": items, "kind": ["play"] * len(users), "time": pl.Series([START] * len(users), dtype=TIME)}
+        )
+
+    def learned(events: pl.DataFrame, slates: bool) -> tuple[str, np.ndarray, np.ndarray]:
+        lake = Lake.memory()
+        if slates:
+            lake, _ = a_log(["u0"], [["i0"]], [[-1.0]], [[0.0]], events=events)
+        else:
+            lake.append("a", events=events, items=ITEMS, watermark=END)
+        popular = Popular().fit(lake)
+        return popular.name, popular.plays, behaviour_vectors(lake, ItemIndex(NAMES))
+
+    one, other = (learned(plays(theirs), slates=True) for theirs in (["i0", "i3", "i4"], ["i1", "i4"]))
+    assert one[0] == other[0]
+    assert one[1].tolist() == [0, 30, 30, 0, 0]
+    assert np.array_equal(one[2], other[2])
+    unlogged = learned(plays(["i0", "i3", "i4"]), slates=False)
+    assert unlogged[1].tolist() == [20, 30, 30, 20, 20]
+    assert not np.array_equal(unlogged[2], one[2])

@@ -229,12 +229,24 @@ def main_surface(decisions: pl.DataFrame) -> str:
     return str(slots.sort("slots", "surface", descending=[True, False])["surface"][0])
 
 
-HELD_OUT = 0.2  # share of users from whom no training and no early reward learns where slates were logged (play counts and semantic IDs still do)
+HELD_OUT = 0.2  # share of users from whom nothing is learned where slates were logged: no reward, no weights, no codes, no play counts
 
 
 def held_out(user_ids: pl.Series) -> NDArray[np.bool_]:
     """Which users are kept for off-policy estimates, shape [N]; a hash of the id alone, so it never changes."""
     return keyed_uniform("longplay: held out", user_ids) < HELD_OUT
+
+
+def of_learners(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows (column user_id) of users who are not held out, in their order."""
+    users = frame["user_id"].unique()
+    learners = users.filter(pl.Series(~held_out(users), dtype=pl.Boolean)).to_frame()
+    return frame.join(learners, on="user_id", how="semi", maintain_order="left")
+
+
+def learners_events(lake: Lake) -> pl.DataFrame:
+    """The events that whatever is judged off-policy may learn from: where slates were logged, those of users who are not held out; else all."""
+    return lake.events if lake.decisions.is_empty() else of_learners(lake.events)
 
 
 def context_chance(contexts: Contexts, rng: np.random.Generator) -> RowChance:

@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.utils.extmath import randomized_svd
 
-from longplay.decisions import ItemIndex
+from longplay.decisions import ItemIndex, learners_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 
@@ -18,10 +18,12 @@ def behaviour_vectors(lake: Lake, index: ItemIndex, dim: int = 32, seed: int = 0
     """Unit vectors [I, dim] of items from the users they share; zero rows for items nobody engaged with.
 
     Truncated SVD of the user x item matrix, each user's row scaled to unit length so that heavy
-    users do not dominate, each item's column by 1 / sqrt(users) so that popular items do not.
+    users do not dominate, each item's column by 1 / sqrt(users) so that popular items do not. Where slates were
+    logged, users for whom `decisions.held_out` is true are left out: off-policy estimates score them.
     """
     pairs = (
-        lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+        learners_events(lake)
+        .filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
         .group_by("user_id", "item_id")
         .len()
         .sort("user_id", "item_id")

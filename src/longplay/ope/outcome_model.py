@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.chance import keyed_bits
-from longplay.decisions import held_out
+from longplay.decisions import learners_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.ope.logged import Logged
@@ -158,10 +158,8 @@ class FoldMeans:
 
 
 def _popularity(lake: Lake, index: LakeIndex) -> Array:
-    engaged = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()).select("user_id", "item_id").unique()
-    users = engaged["user_id"].unique().sort()
-    learners = users.filter(pl.Series(~held_out(users), dtype=pl.Boolean)).to_frame()
-    counts = engaged.join(learners, on="user_id", how="semi").group_by("item_id").len()
+    engaged = learners_events(lake).filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    counts = engaged.select("user_id", "item_id").unique().group_by("item_id").len()
     popularity_I = np.zeros(len(index.items) + 1)
     popularity_I[index.items.rows(counts["item_id"])] = np.log1p(counts["len"].to_numpy())
     return popularity_I

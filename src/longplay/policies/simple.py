@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance
+from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance, learners_events
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -114,8 +114,11 @@ class Popular:
         return _fitted(self.catalogue, "Popular").plays_I
 
     def fit(self, lake: Lake) -> Self:
-        """The version that has seen exactly this lake: counts start from zero."""
-        return replace(self, catalogue=None).adapt(lake.items, lake.events)
+        """The version that has seen exactly this lake: counts start from zero.
+
+        Where slates were logged, users for whom `decisions.held_out` is true are not counted: off-policy estimates score them.
+        """
+        return replace(self, catalogue=None).adapt(lake.items, learners_events(lake))
 
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Self:
         """The next version: the catalogue replaced, the plays among `events` added to the counts."""

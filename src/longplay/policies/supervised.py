@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, ItemIndex, held_out
+from longplay.decisions import Contexts, ItemIndex, learners_events
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -49,11 +49,7 @@ def histories_from_log(lake: Lake, index: ItemIndex, available: NDArray[np.bool_
     Raises:
         DataError: no event has an item of the catalogue.
     """
-    events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
-    if not lake.decisions.is_empty():
-        users = events["user_id"].unique()
-        learners = users.filter(pl.Series(~held_out(users), dtype=pl.Boolean)).to_frame()
-        events = events.join(learners, on="user_id", how="semi")
+    events = learners_events(lake).filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
     events = events.with_columns(tie=pl.col("event_id").hash(seed=1)).sort("user_id", "time", "tie")
     leaf = index.rows(events["item_id"])
     possible = (leaf >= 0) & available[np.maximum(leaf, 0)]

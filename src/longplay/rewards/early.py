@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.belief import Belief
-from longplay.decisions import Contexts, Decisions, ItemIndex, held_out
+from longplay.decisions import Contexts, Decisions, ItemIndex, held_out, of_learners
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.lake.lake import Lake
 from longplay.lake.store import MemoryStore
@@ -131,7 +131,7 @@ class Early(ABC):
         spares = lake is not None and not (lake.decisions if decisions is None else _frame(decisions)).is_empty()
         if lake is not None and spares:
             lake, outcomes = _lake_of_learners(lake, outcomes.as_of), _learning(outcomes)
-            decisions = None if decisions is None else _of_learners(_frame(decisions))
+            decisions = None if decisions is None else of_learners(_frame(decisions))
         certain = certain_entries(outcomes)
         usable_N = certain.mature & certain.keys.is_not_null().to_numpy()
         if not usable_N.any():
@@ -242,18 +242,11 @@ def _learning(outcomes: Outcomes) -> Outcomes:
     return outcomes.where(~held_out(outcomes.frame["user_id"]))
 
 
-def _of_learners(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows of users who are not held out, in their order."""
-    users = frame["user_id"].unique()
-    learners = users.filter(pl.Series(~held_out(users), dtype=pl.Boolean)).to_frame()
-    return frame.join(learners, on="user_id", how="semi", maintain_order="left")
-
-
 def _lake_of_learners(lake: Lake, as_of: datetime) -> Lake:
     """The lake as it was known at `as_of`, with the rows of users who are not held out, and all items."""
     view, store = lake.before(as_of), MemoryStore()
     tables = {"events": view.events, "decisions": view.decisions, "contexts": view.contexts}
-    store.commit("learners", {name: _of_learners(table) for name, table in tables.items()} | {"items": view.items}, view.watermark)
+    store.commit("learners", {name: of_learners(table) for name, table in tables.items()} | {"items": view.items}, view.watermark)
     return Lake(store)
 
 
