@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from longplay.decisions import Contexts, Decisions, ItemIndex, contexts_at, contexts_from_log
+from longplay.decisions import Contexts, Decisions, ItemIndex, contexts_at, contexts_from_log, outside
 from longplay.errors import DataError
 from longplay.lake import Lake
 from longplay.lake.schema import DTYPES, ENGAGED
@@ -265,3 +265,8 @@ def test_an_empty_period_and_an_unknown_exclusion_are_refused() -> None:
         contexts_from_log(lake, slots=1, history=1, exclude="all")
     with pytest.raises(DataError, match="exclude='all' given"):
         contexts_at(lake, pl.DataFrame({"user_id": ["u1"], "time": [NOON]}), slots=1, history=1, exclude="all")
+
+
+def test_the_first_candidates_outside_a_prefix_keep_their_order() -> None:
+    prefix, candidates = np.array([[7, 2], [1, 5]]), np.array([[2, 9, 7, 4], [8, 1, 3, 5]])
+    assert outside(prefix, candidates, 2).tolist() == [[9, 4], [8, 3]]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from longplay.decisions import Contexts, Decisions, ItemIndex, Policy, held_out
+from longplay.decisions import Contexts, Decisions, ItemIndex, Policy, held_out, outside
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.estimate import clustered_mean
 from longplay.lake import Lake
@@ -23,7 +23,7 @@ from longplay.lake.schema import TIME
 from longplay.ope import diagnose, doubly_robust, ips, snips
 from longplay.ope import logged as logged_module
 from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, kish, snips_mean
-from longplay.ope.logged import first_outside, logged_slots, own_choices, slot_log_prob
+from longplay.ope.logged import logged_slots, own_choices, slot_log_prob
 from longplay.ope.outcome_model import fit_outcome_model
 from longplay.policies.simple import Popular, Uniform
 from longplay.signals import Shown, Signal, days_with, discovery, exposure
@@ -218,9 +218,9 @@ def test_the_first_item_outside_the_prefix_follows_the_conditional_law_by_enumer
     chance_N = np.array([np.prod([conditional(p_I, tuple(s[:k]), s[k]) for k in range(3)]) for s in slates])
     assert chance_N.sum() == pytest.approx(1.0)
     for logged in itertools.permutations(range(5), 3):
-        choice_NS = first_outside(np.tile(logged, (len(slates), 1)), slates)
         for slot in range(3):
-            law_I = np.bincount(choice_NS[:, slot], weights=chance_N, minlength=5)
+            choice_N1 = outside(np.tile(logged[:slot], (len(slates), 1)), slates, 1)
+            law_I = np.bincount(choice_N1[:, 0], weights=chance_N, minlength=5)
             assert law_I == pytest.approx([conditional(p_I, logged[:slot], a) for a in range(5)], abs=1e-12)
 
 
@@ -229,10 +229,10 @@ def test_the_first_item_outside_the_prefix_follows_the_conditional_law_by_enumer
 def test_a_choice_is_never_in_its_prefix(slots: int, more: int, seed: int) -> None:
     rng, items = np.random.default_rng(seed), slots + more
     logged, drawn = (np.argsort(rng.random((20, items)), axis=1)[:, :slots] for _ in range(2))
-    choice = first_outside(logged, drawn)
     for slot in range(slots):
-        assert not (choice[:, slot, None] == logged[:, :slot]).any()
-    assert (choice[:, 0] == drawn[:, 0]).all()
+        choice = outside(logged[:, :slot], drawn, 1)
+        assert not (choice == logged[:, :slot]).any()
+        assert slot or (choice == drawn[:, :1]).all()
 
 
 def test_own_choices_of_a_policy_follow_its_conditional_law(enumerated: tuple[Lake, Shown]) -> None:

@@ -14,7 +14,7 @@ from longplay.errors import ConfigError
 from longplay.estimate import clustered_mean
 from longplay.policies.simple import ItemLaw, Popular, Uniform
 from longplay.world import World
-from longplay.world.judge import _far, _outside
+from longplay.world.judge import _far
 
 HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 14))
 ACTIVE = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 14))
@@ -96,11 +96,6 @@ def test_one_step_into_the_loggers_own_choice_is_what_the_log_says() -> None:
     deep = world.truth(Law("deep", world, np.log(world.catalogue.depth_I)), HABIT, days=days + 1, estimand="one_step", logger=logger)
     assert deep.value - own.value > 2 * np.hypot(own.std_error, deep.std_error)
     assert "one_step" in own.estimand
-
-
-def test_the_first_candidates_outside_a_prefix_keep_their_order() -> None:
-    prefix, candidates = np.array([[7, 2], [1, 5]]), np.array([[2, 9, 7, 4], [8, 1, 3, 5]])
-    assert _outside(prefix, candidates, 2).tolist() == [[9, 4], [8, 3]]
 
 
 def test_what_cannot_be_answered_is_said(world: World) -> None:

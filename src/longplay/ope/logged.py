@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, ItemIndex, Policy, contexts_at, held_out
+from longplay.decisions import Contexts, ItemIndex, Policy, contexts_at, held_out, outside
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
@@ -216,7 +216,7 @@ def own_slates(policy: Policy, logged: Logged, rng: np.random.Generator, chosen:
 
 
 def own_choices(policy: Policy, logged: Logged, rng: np.random.Generator) -> pl.Series:
-    """One draw a ~ pi(. | context, logged prefix) for every mature slot, length N; see `first_outside`.
+    """One draw a ~ pi(. | context, logged prefix) for every mature slot, length N; see `decisions.outside`.
 
     The draw is exact for policies that fill slates without replacement from one item law per context (Plackett-Luce),
     as every policy of longplay does.
@@ -228,29 +228,9 @@ def own_choices(policy: Policy, logged: Logged, rng: np.random.Generator) -> pl.
     length_M = np.repeat(logged.lengths_D, logged.lengths_D)
     for length in np.unique(logged.lengths_D):
         places = np.flatnonzero(length_M == length)
-        choice_M[places] = first_outside(logged_row_M[places].reshape(-1, length), drawn_row_M[places].reshape(-1, length)).ravel()
+        logged_DS, drawn_DS = logged_row_M[places].reshape(-1, length), drawn_row_M[places].reshape(-1, length)
+        choice_M[places] = np.column_stack([outside(logged_DS[:, :slot], drawn_DS, 1) for slot in range(length)]).ravel()
     return codes.ids.gather(choice_M[logged.places])
-
-
-def first_outside(logged_DS: Rows, drawn_DS: Rows) -> Rows:
-    """For every slot, the first item of the drawn slate that is not among the logged slots before it; [D, S].
-
-    Drawing without replacement is skipping repeats of independent draws (Plackett-Luce), so skipping the logged prefix
-    too leaves independent draws restricted to its complement: the first that remains follows
-    p(a) / (1 - sum of p over the prefix) = pi(a | x, prefix) exactly. Among S distinct items drawn at least one lies outside
-    a prefix of fewer than S, so there always is one.
-
-    >>> first_outside(np.array([[1, 2, 3]]), np.array([[2, 1, 7]])).tolist()
-    [[2, 2, 7]]
-    """
-    outside_DS = np.ones(drawn_DS.shape, dtype=bool)
-    choice_DS = np.empty_like(drawn_DS)
-    rows = np.arange(len(drawn_DS))
-    for slot in range(drawn_DS.shape[1]):
-        if slot:
-            outside_DS &= drawn_DS != logged_DS[:, slot - 1, None]
-        choice_DS[:, slot] = drawn_DS[rows, outside_DS.argmax(axis=1)]
-    return choice_DS
 
 
 def _flat(lists: pl.Series) -> pl.Series:

@@ -66,7 +66,7 @@ def doubly_robust(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "h
     q is an outcome model of its own, cross-fitted by user on the scored slots (`ope.outcome_model`). Unbiased as `ips` is,
     and narrower the more of the outcome q explains. The expectation over the policy's own choice is sampled: full slates
     are drawn by `policy.decide`, and in each slot the first item outside the logged prefix is a draw of
-    pi(. | x, prefix); see `first_outside`. That is exact where slates are drawn without replacement from one item law per
+    pi(. | x, prefix); see `decisions.outside`. That is exact where slates are drawn without replacement from one item law per
     context (Plackett-Luce), as every policy of longplay does; for another law use `ips` or `snips`.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,18 @@ DEEPEST = 50  # places of a ranking that are kept
 PAIRS = (("start", "popular"), ("reinforced", "start"), ("reward-weighted", "start"), ("reinforced", "reward-weighted"))
 
 
-def policies_of(work: Work, past: Lake) -> dict[str, Any]:
-    """Every policy of the run by name, the rivals last."""
+def policies_of(work: Work, past: Lake, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The policies of the run by name, the rivals last; default all of them. Only those asked for are loaded."""
     reinforced = work.places["reinforce"]
-    return {
-        "popular": Popular(slate=work.config.reinforce.slots).fit(past),
-        "start": Generative.load(work.places["train"] / "policy"),
-        "reward-weighted": Generative.load(reinforced / "weighted"),
-        "reinforced": Generative.load(reinforced / "tuned"),
-        **{name: Generative.load(reinforced / "rivals" / name) for name in work.config.reward.rivals},
+    folders = {
+        "start": work.places["train"] / "policy",
+        "reward-weighted": reinforced / "weighted",
+        "reinforced": reinforced / "tuned",
+        **{name: reinforced / "rivals" / name for name in work.config.reward.rivals},
     }
+    wanted = {"popular", *folders} if names is None else set(names)
+    popular = {"popular": Popular(slate=work.config.reinforce.slots).fit(past)} if "popular" in wanted else {}
+    return popular | {name: Generative.load(folder) for name, folder in folders.items() if name in wanted}
 
 
 def evaluate(work: Work) -> dict[str, Any]:

@@ -145,18 +145,18 @@ STAGES = (
     Stage("simulate", 2, (), _of("simulate"), simulate, _log_line),
     Stage("outcomes", 1, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
     Stage("reward", 1, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
-    Stage("codes", 1, _LOG, _of("split.train_until", "codes"), _from("learn", "codes"), _codes_line),
+    Stage("codes", 2, _LOG, _of("split.train_until", "codes"), _from("learn", "codes"), _codes_line),
     Stage("train", 1, (*_LOG, "codes"), _of("split.train_until", "train"), _from("learn", "train"), _train_line, resumes=True),
     Stage(
         "reinforce", 2, (*_LOG, "train"), _of("signals", "split.train_until", "reward", "reinforce", "train"),
         _from("learn", "reinforce_and_weight"), _reinforce_line, resumes=True,
     ),
     Stage(
-        "evaluate", 2, (*_LOG, "train", "reinforce"), _of("signals", "split", "evaluate", "reward", "reinforce", "train"),
+        "evaluate", 3, (*_LOG, "train", "reinforce"), _of("signals", "split", "evaluate", "reward", "reinforce", "train"),
         _from("judge", "evaluate"), _evaluate_line,
     ),
     Stage(
-        "offpolicy", 1, (*_LOG, "train", "reinforce"), _of("signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
+        "offpolicy", 2, (*_LOG, "train", "reinforce"), _of("signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
         _from("trial", "offpolicy"), _offpolicy_line,
     ),
     Stage(

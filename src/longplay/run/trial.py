@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -11,13 +12,15 @@ import torch
 
 from longplay.audit import audit as audit_of
 from longplay.chance import keyed_uniform
-from longplay.decisions import Frozen, held_out, main_surface
+from longplay.decisions import Frozen, Policy, held_out, main_surface
 from longplay.errors import NotEstimable
 from longplay.estimate import Estimate, Refusal, clustered_mean
 from longplay.experiments import Experiment, plan
 from longplay.lake import Lake
 from longplay.ope import estimates
+from longplay.policies.simple import Uniform
 from longplay.run.beliefs import early_of, objectives_of, paid_signals, rewards_of
+from longplay.run.config import ExperimentTable
 from longplay.run.engine import Work, plain
 from longplay.run.judge import policies_of
 from longplay.run.log import past_of, world_of
@@ -54,9 +57,8 @@ def offpolicy(work: Work) -> dict[str, Any]:
         "logged": plain(clustered_mean(mature["value"].to_numpy(), mature["user_id"].to_numpy())) if mature.height else None,
         "policies": [],
     }
-    policies = policies_of(work, past)
-    if work.config.experiment is not None:  # only what is tried, beside what it came from: each takes its time
-        policies = {name: policies[name] for name in policies if name in ("popular", "start", *work.config.experiment.arms)}
+    tried = work.config.experiment  # only what is tried, beside what it came from: each takes its time
+    policies = policies_of(work, past, None if tried is None else ("popular", "start", *tried.arms))
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("off-policy", done, len(policies))
         diagnosis, found = estimates(policy, past, shown, surface=surface, draws=DRAWS)
@@ -71,12 +73,9 @@ def _answer(said: Estimate | Refusal) -> dict[str, Any]:
     return plain(said) | {"n_eff": said.n_eff} if isinstance(said, Estimate) else {"not_estimable": str(said)}
 
 
-def trial_of(work: Work, control: Any) -> Experiment:
-    """The configured trial: the incumbent against the arms."""
-    table = work.config.experiment
-    assert table is not None  # the stage is only there with the table
-    policies = policies_of(work, past_of(work))
-    return Experiment(control=control, treatment={name: policies[name] for name in table.arms}, salt=table.salt)
+def trial_of(table: ExperimentTable, control: Policy, arms: Mapping[str, Policy]) -> Experiment:
+    """The configured trial: the incumbent against the arms, in the order of the configuration."""
+    return Experiment(control=control, treatment={name: arms[name] for name in table.arms}, salt=table.salt)
 
 
 def experiment(work: Work) -> dict[str, Any]:
@@ -92,8 +91,8 @@ def experiment(work: Work) -> dict[str, Any]:
         planned: dict[str, Any] = {"words": str(prepared := plan(log, star, effect=table.minimum_effect, share=1 / 2)), **prepared.as_json()}
     except NotEstimable as reason:
         planned = {"not_estimable": str(reason)}
-    incumbent = Frozen(world.policy) if world.policy is not None else None
-    trial = trial_of(work, incumbent)
+    incumbent = Frozen(cast(Policy, world.policy))  # world_of has just run it
+    trial = trial_of(table, incumbent, policies_of(work, past_of(work), table.arms))
     start, begun = world.fork(np.flatnonzero(world.state.alive_R)), world.now
     lake = world.run(trial, table.days, work.bar("trial days"))
     # what the policies were trained on would flatter them: the north star alone decides, the rest is read
@@ -116,7 +115,7 @@ def experiment(work: Work) -> dict[str, Any]:
         "north_star_sentence": str(star),
         "begun": begun.isoformat(),
         "days": table.days,
-        "arms": [{"arm": arm, "policy": policy.name if policy is not None else "nothing"} for arm, policy in names.items()],
+        "arms": [{"arm": arm, "policy": policy.name} for arm, policy in names.items()],
         "users": world.users.height,
         "share": 1 / arms,
         "plan": planned,
@@ -149,7 +148,8 @@ def audit(work: Work) -> dict[str, Any]:
     config, table = work.config, work.config.experiment
     assert table is not None  # the stage is only there with the table
     lake = Lake.open(work.places["experiment"] / "lake")
-    trial = trial_of(work, policies_of(work, past_of(work))["popular"])  # only who was in which arm matters here
+    nobody = Uniform()  # who decided for an arm does not matter here, only who was in it
+    trial = trial_of(table, nobody, dict.fromkeys(table.arms, nobody))
     models = early_of(work, past_of(work))
     star = config.declared()[table.north_star]
     answer: dict[str, Any] = {"arms": {}}

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Policy
+from longplay.decisions import Adaptive, Contexts, Policy, outside
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
@@ -173,9 +173,9 @@ def _branch(world: World, policy: Policy, logger: Policy, ring: Recent | None, w
     slate_MS = logged.copy()
     for slot in range(width):
         at = np.flatnonzero(slot_M == slot)
-        slate_MS[at, slot] = _outside(logged[at, :slot], drawn[at], 1)[:, 0]
+        slate_MS[at, slot] = outside(logged[at, :slot], drawn[at], 1)[:, 0]
         if slot + 1 < width:  # the slots after it are the logger's, given what now stands before them
-            slate_MS[at, slot + 1 :] = _outside(slate_MS[at, : slot + 1], rest[at], width - slot - 1)
+            slate_MS[at, slot + 1 :] = outside(slate_MS[at, : slot + 1], rest[at], width - slot - 1)
     item_M = slate_MS[np.arange(m), slot_M]
     creator_M = world.catalogue.creator_I[item_M]
     shown = Shown(HOME, user_M, slate_MS)
@@ -219,17 +219,6 @@ def _branch(world: World, policy: Policy, logger: Policy, ring: Recent | None, w
         lives, None if ring is None else ring.take(both), np.concatenate([slate_MS, slate_MS]), np.concatenate(played),
         np.concatenate([creator_M, creator_M]), past, decisions, weights,
     )  # fmt: skip
-
-
-def _outside(prefix_MK: Int, candidate_MS: Int, want: int) -> Int:
-    """The first `want` candidates of each row that are not in its prefix, [M, want].
-
-    Where candidates are drawn one by one without replacement from an item law, they are draws from that law
-    given that the prefix is taken.
-    """
-    taken_MS = (candidate_MS[:, :, None] == prefix_MK[:, None, :]).any(axis=2)
-    order = np.argsort(taken_MS, axis=1, kind="stable")
-    return np.take_along_axis(candidate_MS, order, axis=1)[:, :want]
 
 
 def _follow(one: _Branches, loggers: Sequence[Policy], after: int, whole: bool) -> pl.DataFrame:
