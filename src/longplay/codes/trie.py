@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from longplay.decisions import distinct_keys
 from longplay.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -125,7 +126,7 @@ class Allowed:
         """From ragged exclusions: context n excludes leaves[offsets[n]:offsets[n+1]]; -1 (unknown) is ignored."""
         context = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         keep = (leaves >= 0) & trie.available[np.maximum(leaves, 0)]
-        return cls(trie, np.unique(context[keep] * len(trie) + leaves[keep]), len(offsets) - 1)
+        return cls(trie, distinct_keys(context[keep] * len(trie) + leaves[keep]), len(offsets) - 1)
 
     def left(self, depth: int, context: Ints, node: Ints) -> Ints:
         """Number of allowed leaves below `node` at `depth` for `context`; broadcast shape."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longplay.chance import RowChance
+from longplay.decisions import distinct_keys
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -102,7 +103,7 @@ def draw_slates(log_p_I: Float, n: int, slots: int, chance: RowChance, banned: t
     banned_keys = np.empty(0, dtype=np.int64)
     if banned is not None and len(banned[1]):
         owner = np.repeat(np.arange(n), np.diff(banned[0]))
-        banned_keys = np.unique((owner * n_items + banned[1])[banned[1] >= 0])
+        banned_keys = distinct_keys((owner * n_items + banned[1])[banned[1] >= 0])
     slate_NS = np.full((n, slots), -1, dtype=np.int64)
     filled_N = np.zeros(n, dtype=np.int64)
     short_R = np.arange(n)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance, learners_events
+from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance, distinct_keys, learners_events
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -211,7 +211,7 @@ class ItemLaw:
         """Exclusions as (offsets[N+1], item rows), each item of the catalogue at most once per context."""
         offsets, items = self.index.ragged_rows(contexts.frame["exclusions"])
         owner = np.repeat(np.arange(len(contexts)), np.diff(offsets))
-        key = np.unique((owner * len(self.index) + items)[items >= 0])
+        key = distinct_keys((owner * len(self.index) + items)[items >= 0])
         counts_N = np.bincount(key // len(self.index), minlength=len(contexts))
         return np.concatenate([[0], np.cumsum(counts_N)]), key % len(self.index)
 

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from longplay.decisions import ItemIndex
+from longplay.decisions import ItemIndex, distinct_keys
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.signal import Key
@@ -45,7 +45,7 @@ class LakeIndex:
         self.user_row = {user: row for row, user in enumerate(users.ids)}
         time_E = events["time"].dt.epoch("us").to_numpy()
         user_E = users.rows(events["user_id"]) if len(events) else np.zeros(0, dtype=np.int64)
-        self.moments = np.unique(time_E)
+        self.moments = distinct_keys(time_E)
         rank_E = np.searchsorted(self.moments, time_E)
         # an event is found by the number pair * (moments + 1) + rank of its time: one sorted array, one searchsorted
         self.base = len(self.moments) + 1

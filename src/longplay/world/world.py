@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, ItemIndex, Policy
+from longplay.decisions import Adaptive, Contexts, Decisions, ItemIndex, Policy, distinct_keys
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
@@ -371,7 +371,7 @@ class World:
         if self.exclude == "none":
             return
         thing_P = heard.item_P if self.exclude == "seen" else self.catalogue.creator_I[heard.item_P]
-        key = np.unique(heard.user_P.astype(np.int64) * len(self.catalogue) + thing_P)
+        key = distinct_keys(heard.user_P.astype(np.int64) * len(self.catalogue) + thing_P)
         at = np.searchsorted(self._known_keys, key)
         if len(self._known_keys):
             new = self._known_keys[np.minimum(at, len(self._known_keys) - 1)] != key
