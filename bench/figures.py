@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import vl_convert
@@ -21,7 +22,7 @@ def main() -> None:
     FIGURES.mkdir(exist_ok=True)
     _save("worlds-items", items())
     _save("worlds-policies", policies())
-    _save("worlds-facts", season() | retention())
+    _save("worlds-facts", (day_two() | explained()) & (active() | season()) & retention())
 
 
 def items() -> alt.Chart:
@@ -61,9 +62,53 @@ def policies() -> alt.Chart:
     return base.properties(width=150, height=120).facet(facet=alt.Facet("world:N", sort=NAMES, title=None), columns=4)
 
 
+def _facts(name: str = "default") -> dict[str, Any]:
+    return bench.facts_of(name=name, seed=SEED, users=USERS, items=ITEMS, days=112)
+
+
+def day_two() -> alt.Chart:
+    """How many active days discoveries come to that are, and are not, active on the day after."""
+    found, most = _facts(), 20
+    rows = [
+        {"day after": label, "days": k, "share": share}
+        for label, shares in zip(("not active", "active"), found["at_least"], strict=True)
+        for k, share in enumerate(shares[:most], 1)
+    ]
+    x = alt.X("days:Q", title="active days with the creator in days 1 to 59, at least", axis=alt.Axis(tickMinStep=1))
+    y = alt.Y("share:Q", title="share of discoveries", axis=alt.Axis(format="%"))
+    colour = alt.Color(
+        "day after:N", sort=["active", "not active"], scale=alt.Scale(range=["#109678", "#858b94"]), legend=alt.Legend(orient="top-right")
+    )
+    line = alt.Chart(alt.Data(values=rows)).mark_line().encode(x, y, colour)
+    return line.properties(width=300, height=180, title=f"The day after says something: correlation {found['day_two_correlation']:.2f}")
+
+
+def explained() -> alt.Chart:
+    """How much of the noise of the 59-day total the first days explain, in every world."""
+    rows = [{"days": k, "share": share} for k, share in enumerate(_facts()["explained"], 1)]
+    x, y = alt.X("days:Q", title="days observed"), alt.Y("share:Q", title="explained variance around the creator's mean", axis=alt.Axis(format="%"))
+    line = alt.Chart(alt.Data(values=rows)).mark_line(color="#3a7ec2").encode(x, y)
+    ten = rows[9]
+    point = alt.Chart(alt.Data(values=[ten])).mark_point(filled=True, size=70, color="#3a7ec2").encode(x, y)
+    words = point.mark_text(align="left", dx=8, dy=8).encode(text=alt.value(f"10 days: {ten['share']:.0%}"))
+    return (line + point + words).properties(width=300, height=180, title="Ten days explain over half")
+
+
+def active() -> alt.Chart:
+    """The share of discoveries that are active with the creator, day by day."""
+    found = _facts()
+    rows = [{"day": k, "share": share} for k, share in enumerate(found["active"], 1)]
+    x = alt.X("day:Q", title="day after the discovery")
+    y = alt.Y("share:Q", title="share active with the creator", axis=alt.Axis(format="%"))
+    late = alt.Chart(alt.Data(values=[{"from": 30, "to": 59}])).mark_rect(opacity=0.12, color="#d97a06").encode(alt.X("from:Q"), alt.X2("to:Q"))
+    line = alt.Chart(alt.Data(values=rows)).mark_line(color="#3a7ec2").encode(x, y)
+    title = f"{found['return_30_59']:.0%} of discoveries return in days 30 to 59"
+    return (late + line).properties(width=300, height=180, title=title)
+
+
 def season() -> alt.Chart:
     """Visits by weekday in the default world."""
-    found = bench.facts_of(name="default", seed=SEED, users=USERS, items=ITEMS, days=112)
+    found = _facts()
     days = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
     rows = [{"day": day, "visits": visits} for day, visits in zip(days, found["weekday"], strict=True)]
     y = alt.Y("visits:Q", title="visits, relative to the mean", scale=alt.Scale(domain=[0.9, 1.1], clamp=True))
@@ -75,7 +120,7 @@ def retention() -> alt.Chart:
     """Share of the first week's users who come back, by week, in every world."""
     rows = []
     for name in NAMES:
-        found = bench.facts_of(name=name, seed=SEED, users=USERS, items=ITEMS, days=112)
+        found = _facts(name)
         rows += [{"world": name, "week": week + 1, "share": share} for week, share in enumerate(found["retention"])]
     x = alt.X("week:Q", title="week after the first", axis=alt.Axis(tickMinStep=1))
     y = alt.Y("share:Q", title="share of the first week's users active", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))

@@ -160,7 +160,7 @@ def again(world: World) -> PerContext:
 # -- facts -----------------------------------------------------------------------------------------
 
 
-@remembered(VERSION)
+@remembered(VERSION + 1)
 def facts_of(*, name: str, seed: int, users: int, items: int, days: int) -> dict[str, Any]:
     """The facts of a named world under a popular policy."""
     world = World.named(name, users=users, items=items, seed=seed)

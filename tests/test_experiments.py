@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -931,6 +932,20 @@ def test_a_plan_is_computed_from_users_enrolled_in_the_past() -> None:
     assert "users" in found._repr_html_()
     json.dumps(found.as_json(), allow_nan=False)
     assert plan(lake, MET, weeks=1).wait_days == 3 + 1 + 14
+
+
+def test_a_plan_for_several_treatments_shares_the_error_and_the_control() -> None:
+    lake, _ = cached_world()
+    signal = Signal("active", enrolment(), active_days(), (1, 14))
+    two = plan(lake, signal, effect=0.05, weeks=3, treatments=2)
+    pair = users_needed(two.std_adjusted, 0.05 * two.mean, alpha=0.025)
+    assert two.users == math.ceil(1.5 * pair)  # three equal arms: half as many again as two
+    assert two.detectable == pytest.approx(detectable(two.std_adjusted, two.users_at_hand / 1.5, alpha=0.025) / two.mean)
+    assert "at alpha 0.05, shared by 2 treatments" in str(two)
+    uneven = plan(lake, signal, effect=0.05, weeks=3, treatments=3, share=0.2)  # the control has 4 users for each of a treatment
+    assert uneven.users == math.ceil(7 / 5 * users_needed(two.std_adjusted, 0.05 * two.mean, alpha=0.05 / 3, share=0.2))
+    with pytest.raises(ConfigError, match="treatments=0 given, expected at least 1"):
+        plan(lake, signal, treatments=0)
 
 
 def test_a_plan_says_when_it_would_be_done_or_that_it_never_is() -> None:

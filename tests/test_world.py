@@ -542,6 +542,8 @@ def test_the_default_world_has_the_facts_of_real_logs(lived: tuple[World, Lake])
     assert 0.5 < found.retention[-1] < found.retention[0] < 1
     assert "convex" in str(found)
     assert Facts(**found.as_json()) == found
+    assert list(found.explained) == sorted(found.explained)
+    assert found.explained[-1] == pytest.approx(1.0)  # all days are the whole
 
 
 def test_rates_are_those_of_a_plausible_service(lived: tuple[World, Lake]) -> None:
@@ -594,6 +596,11 @@ def test_facts_of_a_hand_made_log_are_those_of_arithmetic() -> None:
     assert found.day_two_correlation == pytest.approx(math.sqrt((1 / 4) / (1 / 4 + 4 / 25)))
     assert found.first_days_explain == pytest.approx((1 / 4) / (1 / 4 + 4 / 25))
     assert found.retention == pytest.approx([1 / (week + 1) for week in range(1, 15)], abs=1 / 600)  # the last week may not be whole
+    # days 1 (half of them), 29 (all) and 30 (a fifth); the same for every creator, so day 29 explains nothing
+    assert found.active == pytest.approx([0.5] + 27 * [0.0] + [1.0, 0.2] + 29 * [0.0])
+    assert found.explained == pytest.approx(29 * [(1 / 4) / (1 / 4 + 4 / 25)] + 30 * [1.0])
+    assert found.at_least[0][:3] == pytest.approx([1.0, 0.2, 0.0])
+    assert found.at_least[1][:4] == pytest.approx([1.0, 1.0, 0.2, 0.0])
     assert found.convex
     assert found.weekday == pytest.approx([7, 0, 0, 0, 0, 0, 0])  # all on Mondays
     with pytest.raises(NotEstimable, match="0 discoveries have been observed for 59 days, expected at least 500"):

@@ -77,10 +77,10 @@ class Plan:
     Attributes:
         signal: its label. effect: relative, of the mean. mean: of one user's sum.
         std, std_adjusted: of one user's sum, and of what pre-enrolment covariates leave of it.
-        users: needed in both arms together. weeks: from the first enrolment to the read-out, null where not within two years.
+        users: needed in all arms together. weeks: from the first enrolment to the read-out, null where not within two years.
         enrolment: new users in each week of the past period.
         users_at_hand: all of them. detectable: relative effect that they would find.
-        wait_days: from the last enrolment to the read-out. alpha, power, share: as given.
+        wait_days: from the last enrolment to the read-out. alpha, power, share, treatments: as given.
     """
 
     signal: str
@@ -97,6 +97,7 @@ class Plan:
     alpha: float
     power: float
     share: float
+    treatments: int = 1
 
     @property
     def variance_reduction(self) -> float:
@@ -109,9 +110,10 @@ class Plan:
             if self.weeks is not None
             else f"which are not to be had within two years: {self.enrolment[-1]:,} new users came in the last of {len(self.enrolment)} weeks"
         )
+        shared = f", shared by {self.treatments} treatments" if self.treatments > 1 else ""
         return (
             f"{self.signal}: to find {percent(self.effect)} of a mean of {self.mean:.4g} (std {self.std:.4g}, {self.std_adjusted:.4g} adjusted) with "
-            f"power {self.power:.0%} at alpha {self.alpha:g}: {self.users:,} users, {when}; the {self.users_at_hand:,} users of "
+            f"power {self.power:.0%} at alpha {self.alpha:g}{shared}: {self.users:,} users, {when}; the {self.users_at_hand:,} users of "
             f"{len(self.enrolment)} weeks would find {percent(self.detectable)}"
         )
 
@@ -133,6 +135,7 @@ def plan(
     alpha: float = 0.05,
     power: float = 0.8,
     share: float = 0.5,
+    treatments: int = 1,
     end: datetime | None = None,
 ) -> Plan:
     """What an experiment would need to find a relative `effect`, had it begun `weeks` weeks of enrolment before all was mature.
@@ -141,11 +144,17 @@ def plan(
     by `end` (default the lake's watermark); their sums and covariates are those an experiment would have.
     More users than came in that period are taken to come at the last week's rate.
 
+    Args:
+        share: a treatment's share of its own and the control's users. treatments: each is compared with the one control, and alpha
+            is shared out over them, as `Experiment.analyze` does with one success metric.
+
     Raises:
         NotEstimable: the log is too short for one week of enrolment, or nobody has any of the signal.
     """
     if not (math.isfinite(effect) and effect > 0):
         raise ConfigError(f"plan: effect={effect} given, expected a positive relative effect, e.g. 0.01")
+    if treatments < 1:
+        raise ConfigError(f"plan: treatments={treatments} given, expected at least 1")
     if weeks < 1:
         raise ConfigError(f"plan: weeks={weeks} given, expected at least 1")
     view = lake if end is None else lake.before(end)
@@ -172,7 +181,9 @@ def plan(
     left = float(np.sum((value_U - design_UK @ beta_K) ** 2))
     std, mean = float(value_U.std(ddof=1)), float(value_U.mean())
     adjusted = min(math.sqrt(left / max(len(value_U) - int(rank), 1)), std)
-    users = users_needed(adjusted, effect * mean, alpha=alpha, power=power, share=share)
+    per_pair = 1 + share * (treatments - 1)  # users of all arms per user of the control and one treatment
+    of_two = users_needed(adjusted, effect * mean, alpha=alpha / treatments, power=power, share=share)
+    users = math.ceil(of_two * per_pair)
     enrolling = weeks_until(users, weekly.tolist())
     return Plan(
         signal.label,
@@ -184,11 +195,12 @@ def plan(
         None if enrolling is None else enrolling + wait_days / 7,
         tuple(weekly.tolist()),
         len(value_U),
-        detectable(adjusted, len(value_U), alpha=alpha, power=power, share=share) / mean,
+        detectable(adjusted, len(value_U) / per_pair, alpha=alpha / treatments, power=power, share=share) / mean,
         wait_days,
         alpha,
         power,
         share,
+        treatments,
     )
 
 

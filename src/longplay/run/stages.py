@@ -160,7 +160,7 @@ STAGES = (
         _from("trial", "offpolicy"), _offpolicy_line,
     ),
     Stage(
-        "experiment", 1, (*_LOG, "train", "reinforce"), _of("simulate", "signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
+        "experiment", 2, (*_LOG, "train", "reinforce"), _of("simulate", "signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
         _from("trial", "experiment"), _experiment_line,
     ),
     Stage(

@@ -88,7 +88,10 @@ def experiment(work: Work) -> dict[str, Any]:
     star = signals[table.north_star]
     arms = len(table.arms) + 1
     try:
-        planned: dict[str, Any] = {"words": str(prepared := plan(log, star, effect=table.minimum_effect, share=1 / 2)), **prepared.as_json()}
+        planned: dict[str, Any] = {
+            "words": str(prepared := plan(log, star, effect=table.minimum_effect, treatments=len(table.arms))),
+            **prepared.as_json(),
+        }
     except NotEstimable as reason:
         planned = {"not_estimable": str(reason)}
     incumbent = Frozen(cast(Policy, world.policy))  # world_of has just run it

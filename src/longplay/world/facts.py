@@ -27,6 +27,9 @@ class Facts:
         first_days_explain: share of the variance of the 59-day total around its creator's mean that the first 10 days explain (over .50).
         weekday: visits by weekday, Monday first, relative to their mean: a season.
         retention: share of the users of the log's first week who are active again k weeks later (k = 1, 2, ..): convex.
+        explained: what the first k days explain, k = 1 .. 59; `first_days_explain` is that of k = 10.
+        active: share of the discoveries that are active with the creator on day k, k = 1 .. 59.
+        at_least: share of the discoveries with at least k active days, k = 1 .. 59: of those inactive on day two, and active.
     """
 
     discoveries: int
@@ -35,6 +38,9 @@ class Facts:
     first_days_explain: float
     weekday: tuple[float, ...]
     retention: tuple[float, ...]
+    explained: tuple[float, ...]
+    active: tuple[float, ...]
+    at_least: tuple[tuple[float, ...], tuple[float, ...]]
 
     @property
     def convex(self) -> bool:
@@ -69,18 +75,21 @@ def facts(lake: Lake) -> Facts:
             f"facts: {len(outcomes)} discoveries have been observed for 59 days, expected at least {LEAST_DISCOVERIES}; "
             "the log needs 90 days and more users"
         )
-    trace = outcomes.trace()
-    total_N, first_N = np.asarray(trace.sum(axis=1)).ravel(), trace[:, :FIRST_DAYS].toarray()
+    trace_ND = outcomes.trace().toarray().astype(float)
+    total_N, day_two_N = trace_ND.sum(axis=1), trace_ND[:, 0]
     _, creator_N = np.unique(outcomes.keys.to_numpy(), return_inverse=True)
     events = lake.events.filter(pl.col("kind") == "visit").select("user_id", "time")
-    day_two_N = first_N[:, 0]
+    explained = _explained(_within(trace_ND, creator_N), _within(total_N[:, None], creator_N)[:, 0])
     return Facts(
         discoveries=len(outcomes),
         day_two_correlation=float(np.corrcoef(day_two_N, total_N)[0, 1]),
-        return_30_59=float((np.asarray(trace[:, 29:].sum(axis=1)).ravel() > 0).mean()),
-        first_days_explain=_explained(_within(first_N, creator_N), _within(total_N[:, None], creator_N)[:, 0]),
+        return_30_59=float(trace_ND[:, 29:].any(axis=1).mean()),
+        first_days_explain=explained[FIRST_DAYS - 1],
         weekday=_weekdays(events),
         retention=_retention(events),
+        explained=explained,
+        active=tuple(trace_ND.mean(axis=0).tolist()),
+        at_least=(_at_least(total_N[day_two_N == 0]), _at_least(total_N[day_two_N == 1])),
     )
 
 
@@ -91,12 +100,24 @@ def _within(x_NF: np.ndarray, group_N: np.ndarray) -> np.ndarray:
     return x_NF - means[group_N]
 
 
-def _explained(x_NF: np.ndarray, y_N: np.ndarray) -> float:
-    """R squared of the least-squares fit."""
+def _explained(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[float, ...]:
+    """R squared of the least-squares fit on the first column, the first two, ... all D."""
     if not y_N.any():
-        return 0.0
-    fit_F = np.linalg.lstsq(x_NF, y_N, rcond=None)[0]
-    return float(1 - ((y_N - x_NF @ fit_F) ** 2).sum() / (y_N**2).sum())
+        return (0.0,) * x_ND.shape[1]
+    gram_DD, with_y_D, own_D = x_ND.T @ x_ND, x_ND.T @ y_N, np.sum(x_ND**2, axis=0)
+    added_D = np.zeros(len(own_D))
+    for d in range(len(own_D)):  # elimination: what is left of each column, and of y, once the columns before are taken out
+        left = gram_DD[d, d]
+        if left > 1e-9 * own_D[d]:  # else it only repeats the columns before
+            added_D[d] = with_y_D[d] ** 2 / left
+            with_y_D = with_y_D - gram_DD[d] * with_y_D[d] / left
+            gram_DD = gram_DD - np.outer(gram_DD[d], gram_DD[d]) / left
+    return tuple((np.cumsum(added_D) / (y_N**2).sum()).tolist())
+
+
+def _at_least(total_N: np.ndarray) -> tuple[float, ...]:
+    """Share of the totals that are at least 1, 2, .. 59."""
+    return tuple((total_N[:, None] >= np.arange(1, 60)).mean(axis=0).tolist()) if len(total_N) else (0.0,) * 59
 
 
 def _weekdays(visits: pl.DataFrame) -> tuple[float, ...]:
