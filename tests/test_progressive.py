@@ -15,6 +15,7 @@ from longplay.belief import coverage_of_means
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, calibration
 from longplay.rewards.calibration import concordance
+from longplay.rewards.curves import Curves
 from longplay.rewards.gaussian import Prior, estimate_prior, expected_outcomes, own_prefix, posterior, summarise
 from longplay.signals import Outcomes, Signal, days_with, discovery, minutes
 
@@ -235,6 +236,63 @@ def test_intervals_cover_new_items_as_often_as_they_say():
     # single outcomes: the spread is their standard deviation around the belief
     last_ND = truth_ID + rng.multivariate_normal(np.zeros(DAYS), NOISE_DD, 800)
     assert np.std((last_ND.sum(1) - belief.mean) / belief.spread) == pytest.approx(1.0, abs=0.08)
+
+
+# -- thresholds, bent to the rates seen ------------------------------------------------------------
+
+
+def rates_by_count(model: ProgressiveReward, outcomes: Outcomes, trace_ND: np.ndarray, age: int) -> list[float]:
+    """(realised - believed) / standard error of the entries with 0, 1, .. active days so far, below the threshold."""
+    mean_N, so_far_N = model.belief(outcomes, age).mean, trace_ND[:, :age].sum(axis=1)
+    cells = [so_far_N == count for count in range(min(age, int(outcomes.signal.threshold) - 1) + 1)]
+    return [float((outcomes.value[cell] - mean_N[cell]).mean() / (outcomes.value[cell].std() / np.sqrt(cell.sum()))) for cell in cells]
+
+
+@pytest.mark.parametrize("age", [4, 5, 10])  # 5 and 10: between and beyond the ages at which curves are drawn
+def test_beliefs_about_a_threshold_come_true_as_often_as_they_say_whatever_has_been_seen(age):
+    # catches: linear beliefs (too careful after two days of three), curves of the wrong age or count, curves not mixed
+    rng, days, items = np.random.default_rng(8), 12, 80
+    rate_I = rng.beta(1, 5, items)
+    signal = habit(days, 3)
+    model = ProgressiveReward(signal).fit(None, made_outcomes(signal, *binary_traces(rng, rate_I, 400, days)))
+    item_N, trace_ND = binary_traces(rng, rate_I, 300, days)
+    fresh = made_outcomes(signal, item_N, trace_ND)
+    assert np.abs(rates_by_count(model, fresh, trace_ND, age)).max() < 4.5
+    linear = replace(model, standing=replace(model.standing, curves=None))
+    assert np.abs(rates_by_count(linear, fresh, trace_ND, age)).max() > 10
+    assert np.array_equal(linear.items(fresh.keys).mean, model.items(fresh.keys).mean)  # beliefs about items are not bent
+
+
+def test_curves_do_not_learn_to_trust_an_entry_that_knew_its_own_outcome():
+    # catches: in-sample beliefs. With two entries an item, half of what is known of an item would be the entry's own outcome
+    rng, days, items = np.random.default_rng(9), 10, 6_000
+    rate_I = rng.beta(2, 8, items)
+    signal = habit(days, 3)
+    model = ProgressiveReward(signal).fit(None, made_outcomes(signal, *binary_traces(rng, rate_I, 2, days)))
+    fresh = made_outcomes(signal, *binary_traces(rng, rate_I, 1, days))
+    mean_N, outcome_N = model.belief(fresh, 2).mean, fresh.value
+    slope = float(np.cov(mean_N, outcome_N)[0, 1] / mean_N.var())
+    assert 0.85 < slope < 1.15
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), counts=st.integers(1, 4))
+def test_curves_rise_and_are_rates(seed, counts):
+    # catches: a curve that falls somewhere, rates outside [0, 1], a negative std
+    rng = np.random.default_rng(seed)
+    ages = np.array([1, 3, 9])
+    linear_AN, so_far_AN = rng.normal(0.3, 0.3, (3, 800)), rng.integers(0, counts, (3, 800))
+    curves = Curves.through(ages, linear_AN, so_far_AN, (rng.random(800) < np.clip(linear_AN[0], 0.05, 0.9)).astype(float), counts)
+    grid_N = np.linspace(0, 1, 200)
+    for observed in range(1, 12):
+        for count in range(counts):
+            at = (np.full(200, observed), np.full(200, count))
+            rate_N = curves(grid_N, *at)
+            assert (np.diff(rate_N) >= -1e-12).all()
+            assert rate_N.min() >= 0
+            assert rate_N.max() <= 1
+            assert (curves.bend(grid_N, np.full(200, 0.1), *at)[1] >= 0).all()
+    assert np.array_equal(curves(grid_N, np.zeros(200, dtype=int), np.zeros(200, dtype=int)), grid_N)
 
 
 # -- what all models promise -----------------------------------------------------------------------

@@ -15,13 +15,12 @@ from typing import ClassVar
 import numpy as np
 
 from longplay.decisions import ItemIndex
-from longplay.rewards.early import Array, Early, Rows, prefix_hits, sum_by
+from longplay.rewards.early import Array, Early, Rows, counts_below, prefix_hits, sum_by
 from longplay.rewards.gaussian import between_items, estimate_prior
 from longplay.rewards.progressive import by_key
 from longplay.signals.outcomes import Outcomes
 
 Reader = Callable[[Outcomes, Rows], Array]  # the reading of each entry from its observed days, [N]; 0 where there is none
-MAX_LEVELS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +150,8 @@ class AutoSurrogate(Averaged):
 
     def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
         days, threshold = self.signal.days, self.signal.threshold
-        levelled = threshold is not None and self.signal.measure.counts_days and threshold <= MAX_LEVELS
-        top = int(np.ceil(threshold)) if levelled and threshold is not None else 0
+        top = counts_below(self.signal)
+        levelled = top > 0
         outcome_N = outcomes.value
         fit_DL = np.zeros((days + 1, top + 1 if levelled else 3))
         for age in range(1, days + 1):

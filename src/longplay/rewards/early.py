@@ -23,6 +23,7 @@ from longplay.signals.signal import Signal
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
+MAX_COUNTS = 10  # thresholds of up to so many days are looked at count by count
 LEAST_CERTAIN = 1_000  # mature entries that are surely entries, below which the doubtful ones are better than none
 
 
@@ -263,6 +264,13 @@ def certain_entries(outcomes: Outcomes) -> Outcomes:
 def most_possible(signal: Signal) -> float:
     """The largest value the outcome can take: 1, the days of the window, or infinity."""
     return 1.0 if signal.binary else float(signal.days) if signal.measure.counts_days else np.inf
+
+
+def counts_below(signal: Signal) -> int:
+    """The counts 0 .. n - 1 from which a threshold of n days is still to be reached; 0 where it is not of days, or more than 10."""
+    if signal.threshold is None or not signal.measure.counts_days or signal.threshold > MAX_COUNTS:
+        return 0
+    return int(np.ceil(signal.threshold))
 
 
 def sum_by(row_N: Rows, amount_N: Array, n: int) -> Array:

@@ -8,11 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
+from longplay.chance import keyed_uniform
 from longplay.decisions import ItemIndex
-from longplay.rewards.early import Array, Early, Rows, prefix_hits, sum_by
+from longplay.rewards.curves import Curves, ages_of
+from longplay.rewards.early import Array, Early, Rows, counts_below, prefix_hits, sum_by
 from longplay.rewards.gaussian import Prior, chunks, estimate_prior, expected_outcomes, own_prefix, summarise
 from longplay.signals.outcomes import Outcomes
 from longplay.signals.signal import Signal
+
+CURVE_ENTRIES = 20_000  # per half of the users: more would not change a curve
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +25,8 @@ class ProgressiveReward(Early):
 
     The trace of an entry is its daily amounts over the window; a signal with a threshold appends the
     outcome itself as one more coordinate, seen when the window closes, and is judged by that coordinate.
-    Item means vary as N(mu, Sigma), entries around them as N(0, V), all estimated from past items.
+    Item means vary as N(mu, Sigma), entries around them as N(0, V), all estimated from past items. What an entry's own
+    prefix says of a threshold is then bent to the rates seen (`rewards.curves`); beliefs about items stay Gaussian.
     """
 
     name: ClassVar[str] = "progressive"
@@ -44,7 +49,8 @@ class ProgressiveReward(Early):
         squares_I = sum_by(row_N, outcomes.value**2, items)
         prior = estimate_prior(count_I, dense(member_IN @ trace_NC), squares_I, cross, target_C, unit_C)
         empty = np.zeros((0, len(target_C)))
-        return GaussianStanding(self.signal, prior, ItemIndex([]), empty, empty, np.array([prior.outcome[0]]), np.array([prior.outcome[1]]))
+        standing = GaussianStanding(self.signal, prior, ItemIndex([]), empty, empty, np.array([prior.outcome[0]]), np.array([prior.outcome[1]]))
+        return replace(standing, curves=_curves(standing, outcomes)) if self.signal.binary else standing
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,7 @@ class GaussianStanding:
     white_IC: Array
     mean_I: Array
     std_I: Array
+    curves: Curves | None = None
 
     @property
     def noise_std(self) -> float:
@@ -92,7 +99,14 @@ class GaussianStanding:
         )
 
     def entries(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
-        """See `Standing`: the item's posterior conditioned on the entry's own prefix too."""
+        """See `Standing`: the item's posterior conditioned on the entry's own prefix too; of a threshold, bent to the rates seen."""
+        mean_N, std_N, noise_N = self.linear(row_N, outcomes, observed_N)
+        if self.curves is not None:
+            mean_N, std_N = self.curves.bend(mean_N, std_N, observed_N, _so_far(outcomes, observed_N))
+        return mean_N, std_N, noise_N
+
+    def linear(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
+        """`entries` as the Gaussian has it."""
         coordinates = len(self.prior.mu_C)
         length_N = self._lengths(observed_N)
         trace_NC = _trace(outcomes, observed_N)
@@ -119,6 +133,36 @@ class GaussianStanding:
     def _lengths(self, observed_N: Rows) -> Rows:
         """Coordinates seen: the days observed, and everything (the indicator too) once the window has closed."""
         return np.where(observed_N >= self.signal.days, len(self.prior.mu_C), observed_N)
+
+
+def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
+    """Curves through mature entries, each believed in by what the other half of the users showed of its item; null where too few are known.
+
+    Its own outcome must not be in an entry's belief: where items have few entries the curves would learn to trust it.
+    """
+    ages = ages_of(standing.signal.days)
+    if not len(ages) or not Curves.possible(outcomes.value):
+        return None
+    half_N = keyed_uniform("longplay: curves", outcomes.frame["user_id"]) < 0.5
+    linear_AN, so_far_AN = np.zeros((len(ages), len(outcomes))), np.zeros((len(ages), len(outcomes)), dtype=np.int64)
+    known_N = np.zeros(len(outcomes), dtype=bool)
+    for half in (half_N, ~half_N):
+        others, rows = outcomes.where(~half), np.flatnonzero(half)
+        mine_N = np.zeros(len(outcomes), dtype=bool)
+        mine_N[rows[:: len(rows) // CURVE_ENTRIES + 1]] = True
+        mine, heard = outcomes.where(mine_N), standing.observe(others, others.observed())
+        row_N = heard.index.rows(mine.keys)
+        known_N |= mine_N
+        for a, age in enumerate(ages.tolist()):
+            linear_AN[a, mine_N] = heard.linear(row_N, mine, mine.observed(age))[0]
+            so_far_AN[a, mine_N] = _so_far(mine, mine.observed(age))
+    return Curves.through(ages, linear_AN[:, known_N], so_far_AN[:, known_N], outcomes.value[known_N], max(counts_below(standing.signal), 1))
+
+
+def _so_far(outcomes: Outcomes, observed_N: Rows) -> Rows:
+    """What each entry has come to in its observed days, as far as `counts_below` tells it apart, [N]."""
+    row, _, amount = prefix_hits(outcomes, observed_N)
+    return np.minimum(sum_by(row, amount, len(outcomes)), max(counts_below(outcomes.signal), 1) - 1).astype(np.int64)
 
 
 def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Rows]:

@@ -144,7 +144,7 @@ STAGES = (
     Stage("ingest", 1, (), _ingest_depends, ingest, _log_line),
     Stage("simulate", 2, (), _of("simulate"), simulate, _log_line),
     Stage("outcomes", 1, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
-    Stage("reward", 1, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
+    Stage("reward", 2, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
     Stage("codes", 2, _LOG, _of("split.train_until", "codes"), _from("learn", "codes"), _codes_line),
     Stage("train", 1, (*_LOG, "codes"), _of("split.train_until", "train"), _from("learn", "train"), _train_line, resumes=True),
     Stage(
@@ -164,7 +164,7 @@ STAGES = (
         _from("trial", "experiment"), _experiment_line,
     ),
     Stage(
-        "audit", 1, (*_LOG, "reinforce", "experiment"), _of("signals", "split.train_until", "reward", "experiment"),
+        "audit", 2, (*_LOG, "reinforce", "experiment"), _of("signals", "split.train_until", "reward", "experiment"),
         _from("trial", "audit"), _audit_line,
     ),
     Stage(
