@@ -75,6 +75,16 @@ def test_ingest_of_a_mapped_csv_reports_quarantine(tmp_path: Path) -> None:
     assert "1 rows quarantined" in result.output
 
 
+def test_the_demo_takes_a_seed_and_changes_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+    monkeypatch.setattr(cli, "run_stages", lambda config, **_: asked.append(config) or {})
+    for words in ([], ["--seed", "3"]):
+        assert invoke("demo", "--folder", str(tmp_path), *words).exit_code == 0
+    assert [config.run.seed for config in asked] == [7, 3]
+    assert asked[0].model_copy(update={"run": asked[1].run}) == asked[1]
+    assert invoke("demo", "--seed", "-1").exit_code == 2
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> dict[str, Path]:
     """The stages' folders of a run with a trial, as `run_stages` returns them."""

@@ -75,10 +75,13 @@ def run(file: RunFile, folder: Folder = None) -> None:
 
 
 @app.command(rich_help_panel="Start here")
-def demo(folder: Annotated[Path, typer.Option("--folder", help="Where results go.")] = Path("runs/demo")) -> None:
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where results go.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another service, other listeners, other luck.")] = 7,
+) -> None:
     """The whole loop on a small simulated service, from nothing to a trial, its audit and a report, in a few minutes."""
-    text = resources.files("longplay.run").joinpath("demo.toml").read_text()
-    _guarded(lambda: _run(parse_config(text, "demo.toml"), Path.cwd(), folder, None))
+    config = parse_config(resources.files("longplay.run").joinpath("demo.toml").read_text(), "demo.toml")
+    _guarded(lambda: _run(config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}), Path.cwd(), folder, None))
 
 
 @app.command(rich_help_panel="Start here")
