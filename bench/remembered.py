@@ -16,7 +16,9 @@ def remembered(version: int) -> Callable[[Callable[..., dict[str, Any]]], Callab
 
     def wrap(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         def call(**arguments: Any) -> dict[str, Any]:
-            key = json.dumps([function.__module__, function.__name__, version, arguments], sort_keys=True, default=str)
+            # by file, not by module: a script that is run is another module than the same script imported
+            script = Path(function.__code__.co_filename).stem
+            key = json.dumps([script, function.__name__, version, arguments], sort_keys=True, default=str)
             file = CACHE / f"{function.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
             if file.exists():
                 return json.loads(file.read_text())

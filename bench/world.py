@@ -36,7 +36,6 @@ from longplay.world import World
 from longplay.world.dynamics import MATCH_SHARPNESS
 from longplay.world.facts import facts
 
-VERSION = 3  # of what is computed here: raise it when a result could change
 Float = NDArray[np.float64]
 
 HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 28))
@@ -160,7 +159,7 @@ def again(world: World) -> PerContext:
 # -- facts -----------------------------------------------------------------------------------------
 
 
-@remembered(VERSION)
+@remembered(3)
 def facts_of(*, name: str, seed: int, users: int, items: int, days: int) -> dict[str, Any]:
     """The facts of a named world under a popular policy."""
     world = World.named(name, users=users, items=items, seed=seed)
@@ -171,7 +170,7 @@ def facts_of(*, name: str, seed: int, users: int, items: int, days: int) -> dict
 # -- separability ----------------------------------------------------------------------------------
 
 
-@remembered(VERSION)
+@remembered(2)
 def separate(*, name: str, seed: int, users: int, items: int, log_days: int) -> dict[str, Any]:
     """Plays per visit and 56-day active days of the myopic and the deep policy, the best and the incumbent; differences paired by user."""
     world = World.named(name, users=users, items=items, seed=seed)
@@ -196,7 +195,7 @@ def separate(*, name: str, seed: int, users: int, items: int, log_days: int) -> 
 # -- experiments in a null world -------------------------------------------------------------------
 
 
-@remembered(VERSION)
+@remembered(2)
 def null_salts(*, seed: int, users: int, items: int, salts: int) -> dict[str, Any]:
     """One lake of the null world; how often a trial re-randomised over it finds an effect where there is none."""
     world = World.named("null", users=users, items=items, seed=seed)
@@ -259,7 +258,7 @@ CASES = {
 MARGIN = 0.015  # of the north star: at these users a trial's standard error is about a third of it
 
 
-@remembered(VERSION)
+@remembered(3)
 def verdict(*, case: str, seed: int, users: int, log_users: int, items: int) -> dict[str, Any]:
     """The audit's verdict on one signal: learned from a small log, tried on many other users of the same service against the incumbent."""
     one = CASES[case]
@@ -283,7 +282,7 @@ def verdict(*, case: str, seed: int, users: int, log_users: int, items: int) -> 
 # -- off-policy ------------------------------------------------------------------------------------
 
 
-@remembered(VERSION)
+@remembered(2)
 def off_policy(*, seed: int, users: int, items: int, target: str) -> dict[str, Any]:
     """Off-policy estimates of a target's habit value per slot, beside the world's own one-step truth."""
     world = World.named("default", users=users, items=items, seed=seed)
@@ -303,7 +302,7 @@ def off_policy(*, seed: int, users: int, items: int, target: str) -> dict[str, A
 # -- speed -----------------------------------------------------------------------------------------
 
 
-@remembered(VERSION)
+@remembered(3)
 def speed(*, users: int, days: int, items: int) -> dict[str, Any]:
     """CPU seconds and peak memory of simulating, in a process of its own, the log kept in a folder."""
     with tempfile.TemporaryDirectory() as folder:
