@@ -430,6 +430,10 @@ def claims(size: Size, command: str, parts: set[str]) -> list[dict[str, Any]]:
             others = sorted({said["recommendation"] for said in found} - {wanted})
             print(f"   {case}: otherwise {others}", flush=True)
             share = hits / len(found)
+            agree = sum(said["agreement"] == "agrees" for said in found) / len(found)
+            must = case == "shown days in gamed"  # that early and late agree, and only the north star exposes it, is what the case is for
+            bar, ok = ("at least 0.8", agree >= 0.8) if must else ("none: reported", True)
+            add(f"{case}: share of audits in which early and late agree", agree, None, None, bar, ok, len(found))
             bar, ok = ("none: reported", True) if one.reported else ("at least 0.9", share >= 0.9)
             add(f"{case}: share of audits that say {wanted}", share, low, high, bar, ok, len(found), readme=not one.reported)
 

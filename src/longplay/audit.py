@@ -118,7 +118,7 @@ class Audit:
         try:
             tables = tomllib.loads(text)
             return cls(**tables["audit"], verdicts=tuple(_verdict(row) for row in tables.get("verdicts", [])))
-        except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"audit: not a file that Audit.to_toml wrote: {error}") from error
 
     def _terms(self) -> dict[str, Any]:
@@ -306,7 +306,7 @@ def _verdict_on(signal: Signal, asked: _Asked, late: Line, star: Line, age: int,
     if agreement == "off by a factor":
         times = _times(believed, matured, apart)
         factor = Estimate(
-            times.value, times.std_error, late.effect.difference.n, late.effect.difference.n_eff, f"policy: {signal.label}, late / early"
+            times.value, times.std_error, late.effect.difference.n, late.effect.difference.n_eff, f"policy: {signal.label}, late / early", times.df
         )
         reason += f"; late is {number(times.value)} times early {interval(*times.interval(level))}"
     return Verdict(signal.label, early, late.effect.difference, star.effect.difference, agreement, recommendation, reason, gap, factor)
@@ -338,7 +338,7 @@ def _estimate(means: Means | None, what: str, line: Line) -> Estimate | None:
     if means is None:
         return None
     found, n = means.contrast(), means.n_control + means.n_treatment
-    return Estimate(found.value, found.std_error, n, float(n), f"policy: {line.signal} per enrolled user, {what}, {line.arm} minus control")
+    return Estimate(found.value, found.std_error, n, float(n), f"policy: {line.signal} per enrolled user, {what}, {line.arm} minus control", found.df)
 
 
 def _old_enough(signal: Signal, users: pl.DataFrame, trial: Experiment, age: int) -> pl.Series:

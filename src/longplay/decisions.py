@@ -214,6 +214,11 @@ class Frozen:
         """Slots a world or a service asks for by default."""
         return getattr(self.policy, "slate", 5)
 
+    @property
+    def index(self) -> ItemIndex | None:
+        """The policy's catalogue, where it says so."""
+        return getattr(self.policy, "index", None)
+
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """One slate per context, with exact log-probabilities."""
         return self.policy.decide(contexts, rng)

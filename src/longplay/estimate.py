@@ -22,6 +22,7 @@ class Estimate:
         n: independent units behind it (users, or seeds), not rows.
         n_eff: effective number of units after weighting; `n` where nothing is weighted.
         estimand: what the number is a number of, in words.
+        df: degrees of freedom of its interval; null: n - 1.
 
     >>> print(Estimate(0.314, 0.0204, n=1204, n_eff=1204, estimand="return rate"))
     0.314 ± 0.040 (95%, n=1,204)
@@ -32,9 +33,10 @@ class Estimate:
     n: int
     n_eff: float
     estimand: str
+    df: float | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The two-sided interval at `level` in (0, 1): Student's t with n - 1 degrees of freedom.
+        """The two-sided interval at `level` in (0, 1): Student's t with `df` degrees of freedom.
 
         With one unit nothing is known of the error and the interval is infinite.
         """
@@ -42,7 +44,7 @@ class Estimate:
             raise DataError(f"interval: level={level} given, expected a number in (0, 1), e.g. 0.95")
         if self.n < 2:
             return (-np.inf, np.inf)
-        half = float(stats.t.ppf(0.5 + level / 2, self.n - 1)) * self.std_error
+        half = float(stats.t.ppf(0.5 + level / 2, self.n - 1 if self.df is None else self.df)) * self.std_error
         return (self.value - half, self.value + half)
 
     def __str__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -57,8 +57,8 @@ def analyze(
             line_of(signal, sums[signal].filter(pl.Series(pair_U)), treated_U, ours_UK, arm, guardrails.get(signal), alpha, success_alpha)
             for signal in sums
         ]
-        weekly = _weekly(enrolled.filter(pl.Series(pair_U))["time"], view.watermark)
-        terms = Terms(alpha, success_alpha, power, minimum_effect, view.watermark, weekly)
+        times = enrolled.filter(pl.Series(pair_U))["time"]
+        terms = Terms(alpha, success_alpha, power, minimum_effect, view.watermark, cast(datetime, times.max()), _rate(times, view.watermark))
         decisions.append(decide(arm, mine, checks, terms))
         lines += mine
     return Readout(experiment.label, view.watermark, tuple(lines), checks, tuple(decisions), alpha=alpha, power=power, minimum_effect=minimum_effect)
@@ -123,12 +123,10 @@ def _by_arm(treated_U: NDArray[np.bool_], mask_U: NDArray[np.bool_]) -> tuple[in
     return int((mask_U & ~treated_U).sum()), int((mask_U & treated_U).sum())
 
 
-def _weekly(times: pl.Series, now: datetime) -> tuple[int, ...]:
-    """New users in each whole week since the first of them; the week that has begun counts only where there is no other."""
-    first = cast(datetime, times.min())
-    week_U = (times - first).dt.total_seconds().to_numpy() // (7 * 86_400)
-    whole = max(int((now - first).total_seconds() // (7 * 86_400)), 1)
-    return tuple(np.bincount(week_U.astype(np.int64), minlength=whole)[:whole].tolist())
+def _rate(times: pl.Series, now: datetime) -> float:
+    """New users a week by now: those of the last seven days, or of the whole time where that is shorter."""
+    days = min((now - cast(datetime, times.min())).total_seconds() / 86_400, 7.0)
+    return float((times >= now - timedelta(days=days)).sum()) * 7.0 / days if days > 0 else 0.0
 
 
 def _check(success: Sequence[Signal], guardrails: Mapping[Signal, float], alpha: float, power: float, minimum_effect: float) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from longplay.experiments.enrolment import Check
-from longplay.experiments.power import detectable, users_needed, weeks_until
+from longplay.experiments.power import MOST_WEEKS, detectable, users_needed
 from longplay.experiments.readout import Decision, Effect, Line, Standing
 from longplay.experiments.words import number, percent, percent_interval
 
@@ -20,7 +20,7 @@ class Terms:
     Attributes:
         alpha: two-sided, of guardrails and of deterioration. success_alpha: of one success metric of one treatment.
         power: of finding what is to be found in every metric that must pass, shared out. minimum_effect: relative.
-        as_of: of the look. weekly: new users of control and treatment in each week since the first.
+        as_of: of the look. last: when the last user of control and treatment came. rate: how many come a week by now.
     """
 
     alpha: float
@@ -28,7 +28,8 @@ class Terms:
     power: float
     minimum_effect: float
     as_of: datetime
-    weekly: tuple[int, ...]
+    last: datetime
+    rate: float
 
 
 def standing_of(effect: Effect, margin: float | None, alpha: float) -> Standing:
@@ -64,10 +65,11 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
         said = "; ".join(f"{line.name} is superior ({_size(line.effect)})" for line in better if line.effect is not None)
         held = ", ".join(f"{line.name} loses less than {percent(line.margin or 0)}" for line in guardrails)
         return Decision(arm, "ship", f"{said}{'; ' + held if held else ''}")
-    if not better and all(_hopeless(line, terms.minimum_effect) for line in success):
+    hopeful = [line for line in success if not _hopeless(line, terms.minimum_effect)]
+    if not better and not hopeful:
         what = ", ".join(line.name for line in success)
         return Decision(arm, "do not ship", f"no gain of {percent(terms.minimum_effect)} is left for {what} ({_bounds(success)})")
-    return _keep_running(arm, [] if better else success, open_guardrails, len(guardrails), terms)
+    return _keep_running(arm, [] if better else hopeful, open_guardrails, len(guardrails), terms)
 
 
 def _keep_running(arm: str, success: list[Line], guardrails: list[Line], all_guardrails: int, terms: Terms) -> Decision:
@@ -87,7 +89,11 @@ def _keep_running(arm: str, success: list[Line], guardrails: list[Line], all_gua
             said.append(f"{state}; its mean is too close to 0 for a relative effect")
             continue
         sees, users = need
-        said.append(f"{state}; {sum(line.mature):,} mature users can tell {percent(sees)}, {percent(target)} needs about {users:,} users")
+        mature = sum(line.mature)
+        said.append(f"{state}; {mature:,} mature users can tell {percent(sees)}, {percent(target)} needs about {users:,} users")
+        if users <= mature:  # they have matured, and it is open all the same: the truth lies between what was looked for and nothing
+            users = _settles(line.effect, line.margin, terms.minimum_effect)
+            said.append(f"that many have matured; were the estimate to stay as it is, about {users:,} would settle it")
         needs.append((line, users))
     # one success metric is enough, every guardrail must hold
     one_of = [need for need in needs if need[0].role == "success"]
@@ -102,7 +108,7 @@ def _keep_running(arm: str, success: list[Line], guardrails: list[Line], all_gua
         if users <= come:
             said.append(f"{come:,} are enrolled: they will all have matured by {line.matures:%Y-%m-%d}")
         elif weeks is None:
-            said.append(f"more than come within two years ({come:,} so far, {terms.weekly[-1] if terms.weekly else 0:,} in the last week)")
+            said.append(f"more than come within two years ({come:,} so far, now {number(terms.rate)} a week)")
         else:
             said.append(f"some {math.ceil(weeks)} more weeks")
     waiting = [line for line in [*success, *guardrails] if line.effect is not None and sum(line.mature) < sum(line.enrolled)]
@@ -126,12 +132,25 @@ def _needs(effect: Effect, target: float, alpha: float, power: float) -> tuple[f
     return sees, users_needed(std, target * means.control, alpha=alpha, power=power, share=share)
 
 
+def _settles(effect: Effect, margin: float | None, minimum_effect: float) -> int:
+    """Mature users at which the interval, shrunk around the estimate as it is, would leave one of the two bounds it holds.
+
+    For a success metric these are no difference and the minimum effect; for a guardrail no difference and its margin.
+    """
+    n = effect.means.n_control + effect.means.n_treatment
+    bounds = (effect.gain_over(0.0), effect.gain_over(minimum_effect if margin is None else -margin))
+    halves = [(bound.interval(effect.level)[1] - bound.value, abs(bound.value)) for bound in bounds]
+    return math.ceil(n * min((half / away) ** 2 for half, away in halves if away > 0))
+
+
 def _further_weeks(line: Line, users: int, terms: Terms) -> float | None:
-    enrolling = weeks_until(users, terms.weekly)
-    if enrolling is None:
-        return None
-    until_last = (line.matures - terms.as_of).total_seconds() / 86_400 / 7  # from now to the maturity of who enrols now
-    return max(enrolling - len(terms.weekly), 0.0) + max(until_last, 0.0)
+    """From the look until so many users are mature: those who are there already, then those who come at the present rate."""
+    week = 7 * 86_400
+    come = sum(line.enrolled)
+    if users <= come:
+        return max((line.matures - terms.as_of).total_seconds() / week, 0.0)
+    weeks = (users - come) / terms.rate + (line.matures - terms.last).total_seconds() / week if terms.rate > 0 else math.inf
+    return weeks if weeks <= MOST_WEEKS else None
 
 
 def _hopeless(line: Line, minimum_effect: float) -> bool:

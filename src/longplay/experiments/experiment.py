@@ -129,7 +129,7 @@ class Experiment:
         number, context) decides for a user what it would have decided alone, so an A/A experiment is its policy.
         """
         arm_N = self.assign(contexts.frame["user_id"])
-        frames, rows, after = [], [], None
+        frames, rows, after = [], [], []
         for number, (arm, policy) in enumerate(self.arms.items()):
             mine = np.flatnonzero(arm_N == number)
             if len(mine) == 0 and (len(contexts) or number):
@@ -139,9 +139,12 @@ class Experiment:
             marks = {"experiment": pl.lit(self.label), "arm": pl.lit(arm), "arm_prob": pl.lit(self.shares[number])}
             frames.append(said.with_columns(**marks))
             rows.append(mine)
-            after = own.bit_generator.state if after is None else after
-        if after is not None:
-            rng.bit_generator.state = after  # on, as one policy would have left it: the next call must not repeat the draws
+            after.append(own.bit_generator.state)
+        if after:
+            rng.bit_generator.state = after[0]  # on, as one policy would have left it: the next call must not repeat the draws
+            if any(str(state) != str(after[0]) for state in after):  # some arm drew more: a new stream, that overlaps with none of theirs
+                seed = int.from_bytes(hashlib.sha256(str(after).encode()).digest(), "big")
+                rng.bit_generator.state = type(rng.bit_generator)(seed).state  # type: ignore[call-arg]
         return Decisions(pl.concat(frames)[np.argsort(np.concatenate(rows), kind="stable")])
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:

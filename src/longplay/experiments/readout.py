@@ -88,7 +88,7 @@ class Effect:
         return self.means.contrast(-(1 + margin), 1.0)
 
     def _estimate(self, found: Contrast, estimand: str) -> Estimate:
-        return Estimate(found.value, found.std_error, *self._n(self.means.n_control + self.means.n_treatment), estimand)
+        return Estimate(found.value, found.std_error, *self._n(self.means.n_control + self.means.n_treatment), estimand, found.df)
 
     def _n(self, users: int) -> tuple[int, float]:
         return users, float(users)
@@ -271,7 +271,8 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     """An estimate as plain values."""
     if estimate is None:
         return None
-    return {"value": estimate.value, "std_error": estimate.std_error, "n": estimate.n, "n_eff": estimate.n_eff, "estimand": estimate.estimand}
+    found = {"value": estimate.value, "std_error": estimate.std_error, "n": estimate.n, "n_eff": estimate.n_eff, "estimand": estimate.estimand}
+    return found if estimate.df is None else found | {"df": estimate.df}
 
 
 def _cells(line: Line) -> list[str]:

@@ -9,9 +9,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.decisions import Policy
-from longplay.estimate import clustered_mean
+from longplay.estimate import Estimate, clustered_mean
 from longplay.ope.estimators import kish
-from longplay.ope.logged import Logged, own_slates, slot_log_prob
+from longplay.ope.logged import Logged, own_choices, slot_log_prob
 
 Array = NDArray[np.float64]
 
@@ -22,6 +22,7 @@ MIN_USERS = 30  # effective users
 MIN_OUTCOMES = 10  # effective slots with an outcome other than 0: without any, the interval would be a certain 0
 MAX_OFF = 0.1  # how far the mean weight may lie from 1, if it also does by MAX_OFF_ERRORS standard errors
 MAX_OFF_ERRORS = 4.0
+MAX_GAP = 0.1  # nats by which the first slots may be likelier under the policy than its own draws, if it also is by MAX_OFF_ERRORS standard errors
 MIN_SUPPORT = 0.9  # share of the policy's own choices that the log has shown to somebody
 MAX_CERTAIN = 0.5  # share of logged slots with propensity 1: a last slot with one item left is one, a greedy log is full of them
 SUPPORT_CONTEXTS = 2_000  # contexts in which the policy's own choices are looked at
@@ -36,10 +37,13 @@ class Diagnosis:
         decisions: of anybody on the surface. immature: further slots whose outcome is not known yet.
         missing: mature slots whose context was not logged. unusable: slots without a propensity in (0, 1].
         mean_weight, mean_weight_std_error: 1 in expectation where propensities are right and support is full; clustered by user.
+        gap, gap_std_error: of first slots, mean of weight x log pi(what was logged), less the mean log pi of the policy's own draws
+            there, nats; clustered by user. 0 in expectation where the log was drawn by the propensities it holds. The mean weight alone
+            cannot tell that of a policy near the logger: whatever was drawn, pi and the logged propensity of it are the same.
         n_eff, users_eff: Kish's effective number of slots, and of users by their summed weights.
-        outcomes: Kish's effective number of slots with an outcome other than 0, by weight x outcome.
+        outcomes: Kish's effective number of slots with another outcome than the most common one, by weight x distance.
         max_weight: the largest weight. certain: share of logged slots with propensity 1 (log_prob 0).
-        support: share of items in the policy's own slates that the log has shown to anybody on the surface.
+        support: share of the policy's own choices, given the slots above as logged, that the log has shown to anybody on the surface.
         unknown: share of logged slots with an item outside the policy's catalogue; their weight is 0.
     """
 
@@ -53,6 +57,8 @@ class Diagnosis:
     unusable: int
     mean_weight: float
     mean_weight_std_error: float
+    gap: float
+    gap_std_error: float
     n_eff: float
     users_eff: float
     outcomes: float
@@ -87,8 +93,8 @@ class Diagnosis:
             )
         if self.outcomes < MIN_OUTCOMES:
             found.append(
-                f"only {self.outcomes:.1f} effective slots have an outcome other than 0; at least {MIN_OUTCOMES} are needed: wait until more "
-                "has matured, or take a signal that happens more often"
+                f"only {self.outcomes:.1f} effective slots have another outcome than the most common one; at least {MIN_OUTCOMES} are needed: wait "
+                "until more has matured, or take a signal that varies more"
             )
         if self.support < MIN_SUPPORT:
             found.append(
@@ -99,6 +105,11 @@ class Diagnosis:
             found.append(
                 f"the mean weight is {self.mean_weight:.3f} ± {self.mean_weight_std_error:.3f} (standard error), expected 1: the logged propensities "
                 "are not those of the draw (sorted, unmasked, or without the slots before), or the logger never shows what the policy would"
+            )
+        if abs(self.gap) > MAX_GAP and abs(self.gap) > MAX_OFF_ERRORS * self.gap_std_error:
+            found.append(
+                f"what was logged is {self.gap:+.2f} ± {self.gap_std_error:.2f} nats (standard error) likelier under the policy than its own draws "
+                "are, expected 0: the slates were not drawn by the logged propensities (greedy, beam search, sorted, another temperature)"
             )
         return tuple(found)
 
@@ -111,7 +122,8 @@ class Diagnosis:
         lines = [
             f"{self.policy} on {self.surface!r}: {self.slots:,} mature slots of {self.users:,} held-out users ({self.immature:,} slots immature)",
             f"weights: mean {self.mean_weight:.3f} ± {self.mean_weight_std_error:.3f} (standard error), largest {self.max_weight:,.1f}; "
-            f"n_eff {self.n_eff:,.0f} slots, {self.users_eff:,.0f} users, {self.outcomes:,.0f} outcomes other than 0",
+            f"n_eff {self.n_eff:,.0f} slots, {self.users_eff:,.0f} users, {self.outcomes:,.0f} outcomes other than the most common",
+            f"likelihood of first slots less that of its own draws: {self.gap:+.3f} ± {self.gap_std_error:.3f} nats (standard error)",
             f"support: {self.support:.1%} of its own choices were ever shown; {self.unknown:.1%} of logged slots lie outside its catalogue; "
             f"{self.certain:.1%} have propensity 1",
             "estimable" if self.estimable else "not estimable: " + "; and ".join(self.reasons),
@@ -129,6 +141,7 @@ def weigh(policy: Policy, logged: Logged, seed: int = 0) -> tuple[Array, Diagnos
     log_ratio_N = np.where(usable_N, log_prob_M[logged.places] - logged.log_prob_N, -np.inf)
     weight_N = np.exp(np.minimum(log_ratio_N, 300.0))
     nothing = len(logged) == 0
+    support, gap = _own_draws(policy, logged, weight_N, log_prob_M, seed)
     mean = None if nothing else clustered_mean(weight_N, logged.user_N)
     return weight_N, Diagnosis(
         policy=policy.name,
@@ -143,18 +156,34 @@ def weigh(policy: Policy, logged: Logged, seed: int = 0) -> tuple[Array, Diagnos
         mean_weight_std_error=mean.std_error if mean else np.nan,
         n_eff=kish(weight_N),
         users_eff=kish(np.bincount(logged.user_N, weights=weight_N)) if not nothing else 0.0,
-        outcomes=kish(np.abs(weight_N * logged.reward_N)),
+        gap=gap.value if gap else np.nan,
+        gap_std_error=gap.std_error if gap else np.nan,
+        outcomes=kish(np.abs(weight_N * (logged.reward_N - _most_common(logged.reward_N)))),
         max_weight=float(weight_N.max(initial=0.0)),
         certain=float(np.mean(logged.log_prob_N >= -1e-9)) if not nothing else np.nan,
-        support=_support(policy, logged, seed),
+        support=support,
         unknown=float(np.mean(~known_M[logged.places])) if not nothing else np.nan,
     )
 
 
-def _support(policy: Policy, logged: Logged, seed: int) -> float:
-    """Share of items in the policy's own slates, on up to SUPPORT_CONTEXTS logged contexts, that anybody was shown."""
+def _own_draws(policy: Policy, logged: Logged, weight_N: Array, log_prob_M: Array, seed: int) -> tuple[float, Estimate | None]:
+    """`support`, and the gap, on up to SUPPORT_CONTEXTS logged contexts; see `Diagnosis`."""
     if len(logged) == 0:
-        return np.nan
+        return np.nan, None
     rows = np.unique(np.linspace(0, len(logged.contexts) - 1, SUPPORT_CONTEXTS).astype(np.int64))
-    own = own_slates(policy, logged, np.random.default_rng([seed, 2**31]), rows)
-    return float(own.to_frame("item").select(pl.col("item").is_in(logged.shown.implode())).to_series().mean() or 0.0)  # type: ignore[arg-type]
+    rows = rows[logged.lengths_D[rows] > 0]
+    choice_M, own_R = own_choices(policy, logged, np.random.default_rng([seed, 2**31]), rows)
+    support = choice_M.to_frame("item").select(pl.col("item").is_in(logged.shown.implode())).to_series().mean()
+    first_N = np.flatnonzero((logged.slot_N == 0) & np.isin(logged.decision_N, rows))  # mature first slots of these contexts
+    own_N = own_R[np.searchsorted(rows, logged.decision_N[first_N])]
+    if not len(first_N) or not np.isfinite(own_N).all():
+        return float(support or 0.0), None  # type: ignore[arg-type]
+    centre = float(own_N.mean())  # taken off both sides: the noise of the mean weight would drown the difference
+    likely_N = np.where(weight_N[first_N] > 0, log_prob_M[logged.places[first_N]], centre)
+    gap = clustered_mean(weight_N[first_N] * (likely_N - centre) - (own_N - centre), logged.user_N[first_N])
+    return float(support or 0.0), gap  # type: ignore[arg-type]
+
+
+def _most_common(reward_N: Array) -> float:
+    values, counts = np.unique(reward_N, return_counts=True)
+    return float(values[counts.argmax()]) if len(values) else 0.0

@@ -192,16 +192,15 @@ def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Array, NDArray[np.boo
     return log_prob_M, known_M
 
 
-def own_slates(policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows | None = None) -> pl.Series:
-    """One slate of the policy's own per decision (default all), each as long as the logged one: its items, flat.
+def own_slates(policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows) -> tuple[pl.Series, Array]:
+    """One slate of the policy's own for each of the decisions `chosen`, as long as the logged one: items and log-probabilities, flat.
 
     Raises:
         DataError: the policy returned other contexts, or other lengths, than it was given.
     """
-    chosen = np.arange(len(logged.lengths_D)) if chosen is None else chosen
     length_R = logged.lengths_D[chosen]
     start_R = np.cumsum(length_R) - length_R
-    parts, places = [pl.Series([], dtype=pl.String)], [np.zeros(0, dtype=np.int64)]
+    parts, places, log_prob = [pl.Series([], dtype=pl.String)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     for length in np.unique(length_R[length_R > 0]):
         same = np.flatnonzero(length_R == length)
         for _, contexts in logged.asked(chosen[same], int(length)):
@@ -211,26 +210,32 @@ def own_slates(policy: Policy, logged: Logged, rng: np.random.Generator, chosen:
                     f"{policy.name}: its decisions are not one slate of {length} slots per context in the contexts' order; see Policy.decide"
                 )
             parts.append(_flat(said.slates))
+            log_prob.append(said.log_prob.ravel())
         places.append((start_R[same][:, None] + np.arange(length)).ravel())
-    return pl.concat(parts).gather(np.argsort(np.concatenate(places)))
+    order = np.argsort(np.concatenate(places))
+    return pl.concat(parts).gather(order), np.concatenate(log_prob)[order]
 
 
-def own_choices(policy: Policy, logged: Logged, rng: np.random.Generator) -> pl.Series:
-    """One draw a ~ pi(. | context, logged prefix) for every mature slot, length N; see `decisions.outside`.
+def own_choices(policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows | None = None) -> tuple[pl.Series, Array]:
+    """One draw a ~ pi(. | context, logged prefix) for every slot of the decisions `chosen` (default all), flat, slate by slate.
 
-    The draw is exact for policies that fill slates without replacement from one item law per context (Plackett-Luce),
-    as every policy of longplay does.
+    And log pi(a | context) of the first slot's draw, one per decision. The draw is exact for policies that fill slates
+    without replacement from one item law per context (Plackett-Luce), as every policy of longplay does; see `decisions.outside`.
     """
-    drawn_M = own_slates(policy, logged, rng)
-    codes = ItemIndex(pl.concat([logged.item_M, drawn_M]).unique())
-    logged_row_M, drawn_row_M = codes.rows(logged.item_M), codes.rows(drawn_M)
+    chosen = np.arange(len(logged.lengths_D)) if chosen is None else chosen
+    drawn_M, log_prob_M = own_slates(policy, logged, rng, chosen)
+    length_R = logged.lengths_D[chosen]
+    start_R = np.cumsum(length_R) - length_R
+    logged_M = logged.item_M.gather(np.repeat((np.cumsum(logged.lengths_D) - logged.lengths_D)[chosen] - start_R, length_R) + np.arange(len(drawn_M)))
+    codes = ItemIndex(pl.concat([logged_M, drawn_M]).unique())
+    logged_row_M, drawn_row_M = codes.rows(logged_M), codes.rows(drawn_M)
     choice_M = np.empty(len(drawn_M), dtype=np.int64)
-    length_M = np.repeat(logged.lengths_D, logged.lengths_D)
-    for length in np.unique(logged.lengths_D):
+    length_M = np.repeat(length_R, length_R)
+    for length in np.unique(length_R):
         places = np.flatnonzero(length_M == length)
-        logged_DS, drawn_DS = logged_row_M[places].reshape(-1, length), drawn_row_M[places].reshape(-1, length)
-        choice_M[places] = np.column_stack([outside(logged_DS[:, :slot], drawn_DS, 1) for slot in range(length)]).ravel()
-    return codes.ids.gather(choice_M[logged.places])
+        logged_RS, drawn_RS = logged_row_M[places].reshape(-1, length), drawn_row_M[places].reshape(-1, length)
+        choice_M[places] = np.column_stack([outside(logged_RS[:, :slot], drawn_RS, 1) for slot in range(length)]).ravel()
+    return codes.ids.gather(choice_M), log_prob_M[start_R[length_R > 0]]
 
 
 def _flat(lists: pl.Series) -> pl.Series:

@@ -84,7 +84,8 @@ def _doubly_robust(policy: Policy, lake: Lake, shown: Shown, logged: Logged, wei
     model = fit_outcome_model(lake, shown.signal, logged)
     direct_N = np.zeros(len(logged))
     for draw in range(draws):  # a generator each: within one call a context's slate is always the same
-        direct_N += model.predict(own_choices(policy, logged, np.random.default_rng([seed, draw]))) / draws
+        choice_M, _ = own_choices(policy, logged, np.random.default_rng([seed, draw]))
+        direct_N += model.predict(choice_M.gather(logged.places)) / draws
     return dr_mean(
         weight_N, logged.reward_N, model.predict(logged.items), direct_N, logged.user_N, estimand=_estimand(policy, shown, "doubly robust")
     )
