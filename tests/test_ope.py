@@ -615,7 +615,9 @@ def test_outcomes_that_hardly_ever_happen_are_refused() -> None:
     # catches: 0 ± 0 from a log in which nothing has happened yet
     users, slates, log_prob, value = drawn_log(60, 20)
     rare = [[1.0, 0.0] if row < 3 else [0.0, 0.0] for row in range(len(value))]
-    refused(law(TARGET), a_log(users, slates, log_prob, rare), r"only \d\.\d effective slots have another outcome than the most common one; at least 10")
+    refused(
+        law(TARGET), a_log(users, slates, log_prob, rare), r"only \d\.\d effective slots have another outcome than the most common one; at least 10"
+    )
 
 
 def test_items_the_log_never_showed_are_refused() -> None:

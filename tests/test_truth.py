@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import numpy as np
@@ -13,7 +14,7 @@ from longplay.decisions import Frozen
 from longplay.errors import ConfigError
 from longplay.estimate import clustered_mean
 from longplay.policies.simple import ItemLaw, Popular, Uniform
-from longplay.world import World
+from longplay.world import World, WorldConfig
 from longplay.world.judge import _far
 
 HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 14))
@@ -98,6 +99,83 @@ def test_one_step_into_the_loggers_own_choice_is_what_the_log_says() -> None:
     assert "one_step" in own.estimand
 
 
+ITEM = lp.Signal("item", entry=lp.discovery(novel_for=28, of="item"), measure=lp.days_with("item"), window=(1, 7))
+KEPT = lp.Signal("kept", entry=lp.exposure(), measure=lp.days_with("creator"), window=(1, 7))
+
+
+def one_step_against_the_log(world: World, logger: lp.decisions.Policy, own: lp.decisions.Policy, signal: lp.Signal, users: int) -> float:
+    """(one_step value of the logger's own choice - what its log says) / standard error of both."""
+    lake = world.run(logger, days=30)
+    shown = signal.outcomes(lake).on(lake.decisions.filter(pl.col("surface") == "home")).frame.filter(pl.col("value").is_not_null())
+    logged = clustered_mean(shown["value"].to_numpy(), shown["user_id"].to_numpy())
+    days = (shown["time"].max() - shown["time"].min()) // timedelta(days=1) + 1  # type: ignore[operator]
+    said = world.truth(own, signal, days=days, estimand="one_step", logger=logger, users=users)
+    assert logged.value > 8 * logged.std_error
+    return (said.value - logged.value) / float(np.hypot(said.std_error, logged.std_error))
+
+
+def test_one_step_knows_a_known_item_from_a_known_creator() -> None:
+    # catches: the last touch of the creator taken for one of the item, so that no new item of a known creator is discovered (z -4.9)
+    config = WorldConfig(habit_gain=0.6, activity=0.5, items_per_creator=10.0, new_share=0.0)
+    world = World(users=500, items=80, seed=5, config=config)
+    own = Uniform(slate=3).adapt(world.items, pl.DataFrame())
+    assert abs(one_step_against_the_log(world, Uniform(slate=3), own, ITEM, users=300)) < 3.5
+
+
+def test_one_step_lets_an_experiment_go_on_with_every_user_in_their_arm() -> None:
+    # catches: a logger that hashes users is asked about copies under other names, which change arms (z -3.1)
+    config = WorldConfig(habit_gain=0.8, new_share=0.0, activity=0.5, popularity_tail=10.0)
+    world = World(users=900, items=60, seed=5, config=config)
+    arms = [Law(f"c{one}", world, (world.catalogue.creator_I == one).astype(float)) for one in (1, 2)]  # each repeats one creator for ever
+    trial = lp.Experiment(control=arms[0], treatment=arms[1], salt="x")
+    assert abs(one_step_against_the_log(world, trial, trial, KEPT, users=500)) < 2.5
+
+
+@dataclass
+class Spy:
+    """Notes what it is asked."""
+
+    inner: lp.decisions.Policy
+    history: int
+    name: str = "spy@1"
+    slate: int = 3
+    asked: list[pl.DataFrame] = field(default_factory=list)
+
+    def decide(self, contexts: lp.decisions.Contexts, rng: np.random.Generator) -> lp.decisions.Decisions:
+        self.asked.append(contexts.frame)
+        return self.inner.decide(contexts, rng)
+
+    def log_prob(self, contexts: lp.decisions.Contexts, slates: pl.Series) -> np.ndarray:
+        return self.inner.log_prob(contexts, slates)
+
+
+def test_one_step_asks_the_logger_about_its_users_and_no_more_history_than_it_wants() -> None:
+    world = World(users=80, items=80, seed=3, config=WorldConfig(new_share=0.0))
+    inner = Uniform(slate=3).adapt(world.items, pl.DataFrame())
+
+    def asked(seed: int) -> tuple[set[str], int, int, pl.DataFrame]:
+        logger, policy = Spy(inner, 2), Spy(inner, 9)
+        world.truth(policy, HABIT, estimand="one_step", logger=logger, days=3, users=20, seed=seed)
+        longest = [int(pl.concat(spy.asked)["history"].list.len().max() or 0) for spy in (logger, policy)]  # type: ignore[arg-type]
+        return set(pl.concat(logger.asked)["user_id"]), *longest, pl.concat(policy.asked)
+
+    users, short, long, _ = asked(0)
+    assert users <= set(world.user_ids)
+    assert users != set(world.user_ids[:20])  # drawn, not the first
+    assert users != asked(1)[0]
+    assert short == 2
+    assert long > 2
+
+
+def test_what_was_never_shown_or_played_comes_to_zero(world: World) -> None:
+    # catches: an error where the world knows that there was nothing
+    silent = World(users=80, items=60, config=WorldConfig(search=0.0, start_habits=0.0))
+    uniform = Uniform(slate=3).adapt(silent.items, pl.DataFrame())
+    for signal in (HABIT, KEPT):
+        assert silent.truth(None, signal).value == 0.0
+        assert silent.incremental(uniform, signal).value == silent.truth(uniform, signal).value > 0
+
+
 def test_what_cannot_be_answered_is_said(world: World) -> None:
     policy = Frozen(world.policy)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="days=20 given, expected at least 29: 14 to enrol and 15 until active"):
@@ -106,5 +184,9 @@ def test_what_cannot_be_answered_is_said(world: World) -> None:
         world.truth(policy, ACTIVE, estimand="both")
     with pytest.raises(ConfigError, match=r"give policy and logger"):
         world.truth(policy, HABIT, estimand="one_step")
+    with pytest.raises(ConfigError, match="logger and start are of estimand='one_step'"):
+        world.truth(policy, ACTIVE, logger=policy)
+    with pytest.raises(ConfigError, match="users=0 given"):
+        world.truth(policy, HABIT, estimand="one_step", logger=policy, users=0)
     with pytest.raises(ConfigError, match="no slot owns it"):
         world.truth(policy, ACTIVE, estimand="one_step", logger=policy)

@@ -1026,7 +1026,7 @@ def test_a_configuration_comes_from_toml_on_top_of_a_named_world(tmp_path: Path)
     for text, message in (
         ('base = "clickbait"\nchurm = 0.01', r"world.toml.churm: unknown key; did you mean 'churn'\?"),
         ("wholly_unrelated = 1", r"wholly_unrelated: unknown key; expected some of genres, items_per_creator"),
-        ("churn = 0.9", r"churn=0.9 given, expected a number in \[0.0, 0.5\]"),
+        ("churn = 0.9", r"world.toml: world: churn=0.9 given, expected a number in \[0.0, 0.5\]"),
         ('base = "clickbate"', "world: 'clickbate' given, expected one of default, clickbait, aligned, null, gamed, drift, cold, tiny"),
         ("churn = ", r"world.toml is not TOML"),
     ):
@@ -1047,8 +1047,11 @@ def test_odd_files_are_refused_as_such(tmp_path: Path, text: bytes) -> None:
 
 def test_a_world_says_what_it_cannot_be() -> None:
     for arguments, message in (
-        ({"users": 0}, "users=0 given, expected 1 to 10,000,000"),
-        ({"users": 1, "items": 0}, "items=0 given, expected 1 to 1,000,000"),
+        ({"users": 0}, "users=0 given, expected a whole number from 1 to 10,000,000"),
+        ({"users": 2.5}, "users=2.5 given, expected a whole number"),
+        ({"users": 1, "items": 0}, "items=0 given, expected a whole number from 1 to 1,000,000"),
+        ({"seed": -1}, "seed=-1 given, expected a whole number from 0"),
+        ({"config": {"churn": 0.1}}, "config is a dict, expected a WorldConfig"),
         ({"users": 1, "items": 5, "exclude": "heard"}, "exclude='heard' given, expected one of none, seen, creator"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -1104,6 +1107,49 @@ def test_slates_that_cannot_be_shown_are_refused(said: str, message: str) -> Non
 def test_decisions_that_are_not_of_their_contexts_are_refused(said: str) -> None:
     with pytest.raises(DataError, match="odd@1"):
         World(users=40, items=60, seed=1).run(Odd(said, ""), days=2)
+
+
+def test_days_that_were_lived_are_in_the_log_when_a_policy_fails() -> None:
+    # catches: state and clock that move on while the log does not, so that the next run leaves a hole
+    class Fails(Uniform):
+        days = 0
+
+        def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+            type(self).days += 1
+            if self.days == 4:
+                raise RuntimeError("no more")
+            return super().decide(contexts, rng)
+
+    world, whole = World(60, 60, seed=1), World(60, 60, seed=1)
+    with pytest.raises(RuntimeError, match="no more"):
+        world.run(Fails(slate=3), days=9)
+    assert world.now == START + 3 * timedelta(days=1)
+    assert_same(world.lake.events, whole.run(Uniform(slate=3), days=3).events)
+    assert_same(world.run(Uniform(slate=3), days=2).events, whole.run(Uniform(slate=3), days=2).events)
+
+
+def test_a_creator_who_shares_everything_still_has_items_that_differ() -> None:
+    for items in (6, 12, 60):  # one creator, two, ten
+        catalogue = make_catalogue(items, 3, WorldConfig(creator_share=1.0))
+        logit_I, depth_I = np.log(catalogue.appeal_I / (1 - catalogue.appeal_I)), np.log(catalogue.depth_I)
+        assert np.isfinite(logit_I).all()
+        assert np.isfinite(depth_I).all()
+        assert np.corrcoef(logit_I, depth_I)[0, 1] == pytest.approx(-0.2, abs=1e-6)
+
+
+def test_no_propensity_is_above_one_however_famous_one_item_is() -> None:
+    lake = World(300, 2_000, config=WorldConfig(popularity_tail=0.5, search=1.0)).run(None, days=5)
+    assert lake.decisions["log_prob"].explode().max() <= 0.0  # type: ignore[operator]
+
+
+def test_copies_need_names_and_leave_their_past_behind() -> None:
+    world = World(20, 40)
+    world.run(Uniform(slate=3), days=3)
+    with pytest.raises(ConfigError, match="a user is asked for twice"):
+        world.fork(np.array([4, 4]))
+    with pytest.raises(ConfigError, match="say history=False"):
+        world.fork(np.array([4, 4]), ids=pl.Series(["a", "b"]))
+    assert world.fork(np.array([4, 4]), ids=pl.Series(["a", "b"]), history=False).run(None, days=2).events["user_id"].is_in(["a", "b"]).all()
 
 
 def test_progress_is_reported_once_a_day() -> None:

@@ -163,11 +163,12 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
     taste_CD = _unit(np.eye(config.genres)[genre_C] + np.abs(rng.normal(0.0, 0.25, (n_creators, config.genres))))
     taste_ID = _unit(taste_CD[creator_I] + np.abs(rng.normal(0.0, 0.1, (items, config.genres))))
 
-    depth_z_I = _standard(_two_level(rng, creator_I, config.creator_share))
+    spare = np.random.default_rng([seed, 6])  # where a creator or two share everything, items must differ by themselves
+    depth_z_I = _standard(_varied(_two_level(rng, creator_I, config.creator_share), spare))
     own_z_I = _two_level(rng, creator_I, config.creator_share)
     if items > 2:
         # residuals, so that the correlation of this very catalogue is the configured one
-        own_z_I = _standard(own_z_I - depth_z_I * (own_z_I @ depth_z_I) / (depth_z_I @ depth_z_I))
+        own_z_I = _standard(_beside(_varied(_beside(own_z_I, depth_z_I), spare), depth_z_I))
     correlation = config.appeal_depth_correlation
     appeal_z_I = correlation * depth_z_I + np.sqrt(1 - correlation**2) * own_z_I
 
@@ -245,6 +246,16 @@ def _two_level(rng: np.random.Generator, creator_I: Int, share: float) -> Float:
     """Normal values of items of which `share` of the variance is common to a creator's items."""
     common_C = rng.normal(size=int(creator_I.max()) + 1)
     return np.sqrt(share) * common_C[creator_I] + np.sqrt(1 - share) * rng.normal(size=len(creator_I))
+
+
+def _varied(x_I: Float, rng: np.random.Generator) -> Float:
+    """`x_I` where it varies at all, else other normal values."""
+    return x_I if len(x_I) < 2 or x_I.std() > 1e-9 else rng.normal(size=len(x_I))
+
+
+def _beside(x_I: Float, z_I: Float) -> Float:
+    """What z does not say of x: the residuals of the regression through 0."""
+    return x_I - z_I * (x_I @ z_I) / (z_I @ z_I)
 
 
 def _standard(x: Float) -> Float:

@@ -149,7 +149,10 @@ class WorldConfig:
         table = tables.get("world", tables)
         if not isinstance(table, dict) or (table is not tables and len(tables) > 1):
             raise ConfigError(f"{path}: {', '.join(tables)} given, expected the keys at the top, or all of them in one table [world]")
-        return cls.of(table, str(path))
+        try:
+            return cls.of(table, str(path))
+        except ConfigError as error:
+            raise error if str(path) in str(error) else ConfigError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -316,7 +316,7 @@ class _Service:
 def _service(users: int, items: int, seed: int, config: WorldConfig) -> _Service:
     """Kept, so that many seats made one by one share one service."""
     catalogue, listeners = make_catalogue(items, seed, config), make_listeners(users, seed, config)
-    return _Service(config, catalogue, listeners, first_state(listeners, catalogue.market(0), seed, config), Luck(seed))
+    return _Service(config, catalogue, listeners, first_state(listeners, np.arange(users), catalogue.market(0), seed, config), Luck(seed))
 
 
 @lru_cache(maxsize=128)

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Policy, outside
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy, outside
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
@@ -54,7 +54,15 @@ def policy_values(world: World, policy: Policy | None, signal: Signal, days: int
     enrolled = visits.filter(pl.col("time") < world.now + timedelta(days=ENTRY_DAYS)).sort("user_id")
     if enrolled.is_empty():
         raise DataError("truth: nobody visits in the first 14 days; has everybody left?")
+    if _nothing_to_enter(signal, lake):  # an error on a log; here it is known that there was nothing
+        return enrolled.select("user_id", value=pl.lit(0.0))
     return enrolled_sums(signal, lake, enrolled).select("user_id", "value")
+
+
+def _nothing_to_enter(signal: Signal, lake: Lake) -> bool:
+    """Whether nobody was shown, or played, anything at all."""
+    kind, of = signal.entry.kind, signal.entry.of
+    return (kind == "exposure" and lake.decisions.is_empty()) or (kind == "discovery" and lake.events[f"{of}_id"].null_count() == lake.events.height)
 
 
 def _lived(world: World, policy: Policy | None, days: int, users: int | None, seed: int) -> Lake:
@@ -97,17 +105,19 @@ def one_step_truth(
     rng = np.random.default_rng([seed, 4])
     reborn = _reborn(world, users, seed)
     judged = {first_day + int(day) for day in np.unique(np.linspace(0, days - 1, min(days, _DAYS)).round())}
-    branches, loggers = [], []
+    branches, loggers, rate = [], [], 1.0
     length = max(policy.history, logger.history)
     ring = Recent(len(reborn.user_ids), length) if length else None
     if isinstance(logger, Adaptive):
         logger = logger.adapt(reborn.items, empty("events"))
     for day in range(max(judged) + after + 1):
         loggers.append(logger)
-        if day in judged and (one := _branch(reborn, policy, logger, ring, _SAMPLES / len(judged), rng)) is not None:
+        if day == min(judged):  # one rate for all days, so that every visit counts alike; people only become fewer
+            rate = _SAMPLES / len(judged) / max(len(reborn._morning().user_N), 1)
+        if day in judged and (one := _branch(reborn, policy, logger, ring, rate, rng, seed, signal.entry.of == "item")) is not None:
             branches.append(one)
         if day <= max(judged) or isinstance(logger, Adaptive):  # afterwards only what the logger learns matters
-            today = reborn._one_day(logger, ring, Batch(day))
+            today = reborn._one_day(_Logger(logger), ring, Batch(day))
             if isinstance(logger, Adaptive):
                 logger = logger.adapt(reborn.items, today)
     if not branches:
@@ -125,12 +135,17 @@ def one_step_truth(
 
 
 def _reborn(world: World, users: int | None, seed: int) -> World:
-    """The world on its first day, with other luck."""
-    rows = np.arange(len(world.user_ids) if users is None else min(users, len(world.user_ids)))
+    """The world on its first day, with other luck; all users, or so many drawn by `seed`."""
+    if users is not None and users < 1:
+        raise ConfigError(f"truth: users={users} given, expected at least 1")
+    everybody = len(world.user_ids)
+    rows = (
+        np.arange(everybody) if users is None else np.sort(np.random.default_rng([seed, 3]).choice(everybody, min(users, everybody), replace=False))
+    )
     reborn = world.fork(rows, seed=_far(seed), history=False)
     reborn._day, reborn._market = 0, reborn.catalogue.market(0)
     reborn._known_keys = np.empty(0, dtype=np.int64)
-    reborn.state = first_state(reborn.listeners, reborn._market, world.seed, reborn.config)
+    reborn.state = first_state(reborn.listeners, reborn._number_U, reborn._market, world.seed, reborn.config)
     return reborn
 
 
@@ -141,7 +156,8 @@ class _Branches:
     Attributes:
         lives: the world of these copies, as of the visit's morning; ring: what they listened to lately.
         slate_RS: what they are shown; played_RS: what they play of it.
-        past: the copies' last touch of the judged creator. decisions: the judged slot. weights: decision_id, visit, user_id, weight.
+        who: whose lives these are. past: the copies' last touch of the judged creator, or item where items are discovered.
+        decisions: the judged slot. weights: decision_id, visit, user_id, weight.
     """
 
     lives: World
@@ -149,15 +165,61 @@ class _Branches:
     slate_RS: Int
     played_RS: NDArray[np.bool_]
     creator_R: Int
+    who: pl.Series
     past: pl.DataFrame
     decisions: pl.DataFrame
     weights: pl.DataFrame
 
 
-def _branch(world: World, policy: Policy, logger: Policy, ring: Recent | None, wanted: float, rng: np.random.Generator) -> _Branches | None:
-    """About `wanted` of today's visits, branched; null if there are none."""
+@dataclass(frozen=True, eq=False)
+class _Logger:
+    """A logger that is asked about lives: it reads no more history than it wants, and knows the lives' copies by whose lives they are.
+
+    So both copies of a visit meet the same slates, as long as the logger would show them, and an experiment keeps its arms.
+    """
+
+    logger: Policy
+    copies: pl.Series | None = None
+    who: pl.Series | None = None
+
+    @property
+    def name(self) -> str:
+        """The logger's own."""
+        return self.logger.name
+
+    @property
+    def history(self) -> int:
+        """The logger's own."""
+        return self.logger.history
+
+    @property
+    def slate(self) -> int:
+        """The logger's own."""
+        return getattr(self.logger, "slate", 5)
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        """What the logger says, under the copies' names."""
+        frame = contexts.frame
+        recent = pl.col("history").list.tail(self.history) if self.history else pl.lit([], dtype=pl.List(pl.String))
+        asked = frame.with_columns(history=recent)
+        if self.copies is not None and self.who is not None:
+            real = pl.Series("real", frame["user_id"].replace_strict(self.copies, self.who))
+            rest = pl.col("context_id").str.slice(pl.col("user_id").str.len_chars())
+            asked = asked.with_columns(real).with_columns(context_id=pl.col("real") + rest, user_id=pl.col("real")).drop("real")
+        said = self.logger.decide(Contexts(asked), rng).frame
+        return Decisions(said.with_columns(frame["user_id"], frame["context_id"], decision_id="d:" + frame["context_id"]))
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
+        """Not asked of a logger that lives on."""
+        raise NotImplementedError
+
+
+def _branch(
+    world: World, policy: Policy, logger: Policy, ring: Recent | None, rate: float, rng: np.random.Generator, seed: int, items: bool
+) -> _Branches | None:
+    """A share `rate` of today's visits, branched; null if there are none. `items`: a discovery is of an item, not of a creator."""
     morning, day = world._morning(), world._day
-    rows = np.flatnonzero(rng.random(len(morning.user_N)) < wanted / max(len(morning.user_N), 1))
+    rows = np.flatnonzero(rng.random(len(morning.user_N)) < rate)
     if len(rows) == 0:
         return None
     user_M, m = morning.user_N[rows], len(rows)
@@ -166,8 +228,8 @@ def _branch(world: World, policy: Policy, logger: Policy, ring: Recent | None, w
     # a policy of today may know items of tomorrow: they could not have been shown
     unborn = pl.lit(world.catalogue.index.ids.filter(pl.Series(world.catalogue.release_I > day)).implode())
     possible = Contexts(asked.frame.with_columns(exclusions=pl.col("exclusions").list.set_union(unborn)))
-    who = ((logger, asked), (policy, possible), (logger, asked))
-    slates = [world._slate_rows(one, about, one.decide(about, np.random.default_rng([k, 5, day]))) for k, (one, about) in enumerate(who)]
+    calls = ((_Logger(logger), asked), (policy, possible), (_Logger(logger), asked))
+    slates = [world._slate_rows(one, about, one.decide(about, np.random.default_rng([seed, k, 5, day]))) for k, (one, about) in enumerate(calls)]
     logged, drawn, rest = slates
     slot_M = rng.integers(0, width, m)
     slate_MS = logged.copy()
@@ -187,7 +249,7 @@ def _branch(world: World, policy: Policy, logger: Policy, ring: Recent | None, w
     both = np.concatenate([user_M, user_M])
     half = pl.Series(np.repeat(["y", "n"], m))
     ids = pl.select((pl.Series(np.tile(np.arange(m), 2)).cast(pl.String) + f"-{day}" + half).alias("id"))["id"]
-    last_M = Touches.of(world._played, world.catalogue).last(user_M, creator_M)
+    last_M = Touches.of(world._played, world.catalogue, items).last(user_M, item_M if items else creator_M)
     catalogue, item_R = world.catalogue, np.concatenate([item_M, item_M])
     past = pl.DataFrame(
         {
@@ -217,7 +279,7 @@ def _branch(world: World, policy: Policy, logger: Policy, ring: Recent | None, w
     lives = world.fork(both, ids=ids, history=False)
     return _Branches(
         lives, None if ring is None else ring.take(both), np.concatenate([slate_MS, slate_MS]), np.concatenate(played),
-        np.concatenate([creator_M, creator_M]), past, decisions, weights,
+        np.concatenate([creator_M, creator_M]), world.user_ids.gather(both), past, decisions, weights,
     )  # fmt: skip
 
 
@@ -235,6 +297,6 @@ def _follow(one: _Branches, loggers: Sequence[Policy], after: int, whole: bool) 
             shown = [*world._house(morning, batch, shelf=True), Shown(HOME, morning.user_N, one.slate_RS, one.played_RS)]
             today = world._evening(morning, shown, one.ring, batch)
         else:
-            today = world._one_day(loggers[day], one.ring, batch)
+            today = world._one_day(_Logger(loggers[day], world.user_ids, one.who), one.ring, batch)
         kept.append(today if whole else today.join(watched, on=["user_id", "creator_id"], how="semi"))
     return pl.concat(kept)

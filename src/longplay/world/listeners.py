@@ -109,7 +109,7 @@ def make_listeners(users: int, seed: int, config: WorldConfig) -> Listeners:
     luck = Luck(seed).on(np.arange(users), day=-1)
     z = luck.normal(Stream.TRAIT, 100 + np.arange(5)[None, :])
     mean, shape = config.churn, config.churn_shape
-    churn_U = betaincinv(shape, shape * (1 / mean - 1), luck.uniform(Stream.TRAIT, 200)) if mean > 0 else np.zeros(users)
+    churn_U = betaincinv(shape, shape * (1 / mean - 1), luck.uniform(Stream.TRAIT, 200)) if mean > 1e-12 else np.zeros(users)
     zone_U = np.array(ZONES)[(luck.uniform(Stream.TRAIT, 201) * len(ZONES)).astype(np.int64)]
     return Listeners(
         taste_UD=_tastes(luck, 0, config.genres),
@@ -133,10 +133,10 @@ def _tastes(luck: DayLuck, k: int, genres: int) -> NDArray[np.float32]:
     return np.sqrt(interest_UD / interest_UD.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def first_state(listeners: Listeners, market: Market, seed: int, config: WorldConfig) -> State:
-    """Everyone alive, with a few habits that began before the log does."""
+def first_state(listeners: Listeners, number_U: Int, market: Market, seed: int, config: WorldConfig) -> State:
+    """Everyone alive, with a few habits that began before the log does; `number_U`: who each listener is."""
     n, slots = len(listeners), config.habit_slots
-    luck = Luck(seed).on(np.arange(n), day=-2)
+    luck = Luck(seed).on(number_U, day=-2)
     k = np.arange(slots)[None, :]
     has_UM = luck.uniform(Stream.START, k) < config.start_habits / slots
     creator_UM = np.full((n, slots), NOBODY, dtype=np.int32)

@@ -210,6 +210,12 @@ class Batch:
     contexts: list[pl.DataFrame] = field(default_factory=list)
     decisions: list[pl.DataFrame] = field(default_factory=list)
 
+    def add(self, day: Batch) -> None:
+        """The tables of one more day."""
+        self.events += day.events
+        self.contexts += day.contexts
+        self.decisions += day.decisions
+
     def rows(self) -> int:
         """Events kept back."""
         return sum(one.height for one in self.events)

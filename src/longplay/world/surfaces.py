@@ -70,7 +70,7 @@ def house_decisions(shown: Shown, market: Market, day: int, second_R: Int, user_
         catalogue, sought = market.catalogue, shown.item_NS[:, 0]
         creator = catalogue.creator_I[sought]
         _, count, _ = market.shelf_of(creator, RESULTS - 1)
-        first_N = np.log(catalogue.fame_I[sought] / market.fame_of(creator))
+        first_N = np.minimum(np.log(catalogue.fame_I[sought] / market.fame_of(creator)), 0.0)  # a difference of sums may fall short
         log_prob_NS = np.concatenate([first_N[:, None], -np.log(count[:, None] - 1 - np.arange(slots - 1))], axis=1)
         contexts = Contexts(
             contexts.frame.with_columns(prompt=pl.format("{} {}", catalogue.names.gather(creator), catalogue.creators.gather(creator)))

@@ -40,28 +40,28 @@ _AGENTS = 60_000  # copies simulated at once: bounds memory at about 100 MB
 
 @dataclass(frozen=True, eq=False)
 class Touches:
-    """When each user last touched each creator: sorted keys user * creators + creator, and the last day."""
+    """When each user last touched each creator (or item): sorted keys user * things + thing, and the last day."""
 
     key: Int
     day: Int
-    creators: int
+    things: int
 
     @classmethod
-    def of(cls, days: Sequence[DayPlays], catalogue: Catalogue) -> Self:
-        """From every day's plays, days ascending."""
-        n_creators = len(catalogue.creators)
+    def of(cls, days: Sequence[DayPlays], catalogue: Catalogue, items: bool = False) -> Self:
+        """From every day's plays, days ascending; of creators, or of `items`."""
+        thing_I, things = (np.arange(len(catalogue)), len(catalogue)) if items else (catalogue.creator_I, len(catalogue.creators))
         if not days:
-            return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), n_creators)
-        key = np.concatenate([one.user_P.astype(np.int64) * n_creators + catalogue.creator_I[one.item_P] for one in days])
+            return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), things)
+        key = np.concatenate([one.user_P.astype(np.int64) * things + thing_I[one.item_P] for one in days])
         when = np.concatenate([np.full(len(one.user_P), one.day) for one in days])
         unique, last = np.unique(key[::-1], return_index=True)  # reversed: the first found is the latest
-        return cls(unique, when[::-1][last], n_creators)
+        return cls(unique, when[::-1][last], things)
 
-    def last(self, user_N: Int, creator_N: Int) -> Int:
+    def last(self, user_N: Int, thing_N: Int) -> Int:
         """Day of the last touch, or a day long before all days; shape [N]."""
         if len(self.key) == 0:
             return np.full(len(user_N), -(10**9))
-        key_N = user_N * self.creators + creator_N
+        key_N = user_N * self.things + thing_N
         at_N = np.minimum(np.searchsorted(self.key, key_N), len(self.key) - 1)
         return np.where(self.key[at_N] == key_N, self.day[at_N], -(10**9))
 

@@ -78,13 +78,14 @@ class World:
         """A new world on its first day.
 
         Args:
-            exclude: what slates must not hold: "none", items already "seen" (engaged with), or all items of a "creator" already engaged with.
+            exclude: what home slates must not hold: "none", items already "seen" (engaged with), or all items of a "creator" already engaged with.
             folder: where the log is kept (Delta Lake; must hold no lake yet); default in memory. For worlds of more than about 30,000 users.
         """
-        if users < 1 or users > 10_000_000:
-            raise ConfigError(f"World: users={users} given, expected 1 to 10,000,000")
-        if items < 1 or items > 1_000_000:
-            raise ConfigError(f"World: items={items} given, expected 1 to 1,000,000")
+        for name, given, least, most in (("users", users, 1, 10_000_000), ("items", items, 1, 1_000_000), ("seed", seed, 0, 2**63 - 1)):
+            if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+                raise ConfigError(f"World: {name}={given!r} given, expected a whole number from {least:,} to {most:,}")
+        if config is not None and not isinstance(config, WorldConfig):
+            raise ConfigError(f"World: config is a {type(config).__name__}, expected a WorldConfig; from a mapping: WorldConfig.of({{...}})")
         if exclude not in _EXCLUDE:
             raise ConfigError(f"World: exclude={exclude!r} given, expected one of {', '.join(_EXCLUDE)}")
         self.config = WorldConfig() if config is None else config
@@ -93,7 +94,7 @@ class World:
         self.catalogue: Catalogue = make_catalogue(items, seed, self.config)
         self.listeners = make_listeners(users, seed, self.config)
         self._market: Market = self.catalogue.market(0)
-        self.state: State = first_state(self.listeners, self._market, seed, self.config)
+        self.state: State = first_state(self.listeners, np.arange(users), self._market, seed, self.config)
         self.policy: Policy | None = None
         self.user_ids = pl.select((pl.lit("u") + pl.int_range(users).cast(pl.String).str.zfill(7)).alias("user_id"))["user_id"]
         self._number_U = np.arange(users)  # who a row is: what luck is keyed by
@@ -158,19 +159,26 @@ class World:
             policy = policy.adapt(self.items, empty("events"))
         ring = Recent.of(self._played, len(self.user_ids), policy.history) if policy is not None and policy.history > 0 else None
         batch = Batch(self._day)
-        for done in range(1, days + 1):
-            today = self._one_day(policy, ring, batch)
-            if isinstance(policy, Adaptive):
-                policy = policy.adapt(self.items, today)
-            if done == days or batch.rows() > _FLUSH_ROWS:
-                self._append(batch)
-                batch = Batch(self._day)
-            if progress is not None:
-                progress(done, days)
+        try:
+            for done in range(1, days + 1):
+                new = Batch(self._day)
+                today = self._one_day(policy, ring, new)
+                batch.add(new)
+                if isinstance(policy, Adaptive):
+                    policy = policy.adapt(self.items, today)
+                if batch.rows() > _FLUSH_ROWS:
+                    self._append(batch)
+                    batch = Batch(self._day)
+                if progress is not None:
+                    progress(done, days)
+        finally:
+            self._append(batch)  # also where the policy fails: the days that were lived are in the log, and the failed day was not lived
         self.policy = policy
         return self.lake
 
     def _append(self, batch: Batch) -> None:
+        if not batch.events:
+            return
         self._lake.append(
             f"world-{batch.first_day}-{self._day}",
             events=pl.concat(batch.events),
@@ -219,6 +227,8 @@ class World:
             return one_step_truth(self, policy, logger, signal, START if start is None else start, 28 if days is None else days, users, seed)
         if estimand != "policy":
             raise ConfigError(f"truth: estimand={estimand!r} given, expected 'policy' or 'one_step'")
+        if logger is not None or start is not None:
+            raise ConfigError("truth: logger and start are of estimand='one_step'; lives under a policy have no logger and begin now")
         values = policy_values(self, policy, signal, days, users, seed)["value"].to_numpy()
         return clustered_mean(values, estimand=f"policy: {signal.label} per enrolled user, true")
 
@@ -264,8 +274,12 @@ class World:
         Args:
             rows: users by row, repeats allowed if `ids` gives each copy a name of its own.
             seed: of the copies' further luck; default their own, so that a copy under the same policy lives the same life.
-            history: whether the copies' past goes with them, in the lake and in what policies see.
+            history: whether the copies' past goes with them, in the lake and in what policies see; with `ids` it cannot.
         """
+        if ids is None and len(np.unique(rows)) < len(rows):
+            raise ConfigError("fork: a user is asked for twice; give each copy a name of its own (ids)")
+        if ids is not None and history and self._day:
+            raise ConfigError("fork: copies under other names have no past in the lake; say history=False")
         other = copy.copy(self)
         other.listeners, other.state = self.listeners.take(rows), self.state.take(rows)
         other.user_ids = self.user_ids.gather(rows) if ids is None else ids
