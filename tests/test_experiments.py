@@ -841,6 +841,64 @@ def test_keep_running_says_how_many_users_and_weeks_are_needed() -> None:
     assert "8,000 are enrolled: they will all have matured by 2028-03-08" in decide("treatment", [ripe], [GOOD], TERMS).reason
 
 
+def test_keep_running_names_no_metric_that_is_settled_and_no_size_that_has_been_reached() -> None:
+    # catches: the users that a hopeless metric would need; "needs 700 users, 1,000 have matured", which nobody can act on
+    settled, still = line("a", 0.0, 0.04), line("b", 0.05, 0.3)
+    assert decide("treatment", [settled, still], [GOOD], TERMS).users == decide("treatment", [still], [GOOD], TERMS).users
+    between = line("a", 0.06, 0.035)  # 1% could have been told, and the interval holds both 0 and 1%
+    found = decide("treatment", [between], [GOOD], TERMS)
+    assert found.verdict == "keep running"
+    assert found.users is not None
+    # 0 is the farther bound: the half-width 1.96 x .035 has to shrink to .06
+    assert found.users == pytest.approx(1_000 * (1.96 * 0.035 / 0.06) ** 2, rel=0.01)
+    assert found.users > 1_000
+    assert "that many have matured; were the estimate to stay as it is" in found.reason
+    kept = decide("treatment", [line("a", 0.3), line("g", -0.1, 0.06, 0.02)], [GOOD], TERMS)  # a loss of 1%, of 2% allowed
+    assert kept.verdict == "keep running"
+    assert kept.users == pytest.approx(1_000 * (1.96 * 0.06 / 0.1) ** 2, rel=0.02)
+
+
+@pytest.mark.parametrize("days", [3, 13, 40])
+def test_the_present_rate_is_that_of_the_last_week_or_of_all_there_was(days: int) -> None:
+    # catches: a part week read as a whole one
+    from longplay.experiments.analysis import _rate
+
+    times = pl.Series([BEGIN + day * DAY for day in range(days) for _ in range(100)])
+    assert _rate(times, BEGIN + days * DAY) == pytest.approx(700.0)
+
+
+def test_weeks_count_from_the_look_at_the_present_rate() -> None:
+    # catches: the week that has begun left out; 1,000 are there, 2,000 are needed, 700 come a week and mature in four
+    waiting = replace(line("a", 0.05, 0.05049), matures=BEGIN + 28 * DAY)
+    assert decide("treatment", [waiting], [GOOD], replace(TERMS, rate=700.0)).weeks == pytest.approx(1_000 / 700 + 4, abs=0.05)
+
+
+def test_intervals_of_differences_are_welchs_whichever_way_they_are_asked_for() -> None:
+    # catches: n - 1 degrees of freedom where one arm is small
+    rng = np.random.default_rng(3)
+    control, treatment = rng.normal(0, 1, 5_000), rng.normal(0, 6, 31)
+    means = welch(control, treatment)
+    effect = Effect("a@0", "treatment", 0.95, means, means)
+    oracle = stats.ttest_ind(treatment, control, equal_var=False).confidence_interval()
+    assert effect.interval == pytest.approx((oracle.low, oracle.high))
+    assert effect.difference.interval() == pytest.approx((oracle.low, oracle.high))
+
+
+def test_an_arm_that_draws_more_than_the_control_does_not_repeat_its_numbers() -> None:
+    # catches: the generator going on from where the control left it, in the middle of what the treatment has used
+    seen: list[Float] = []
+
+    class Greedy(Keyed):
+        def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+            seen.append(rng.random(50))
+            return super().decide(contexts, rng)
+
+    trial, rng = Experiment(Keyed(), Greedy(), salt="s"), np.random.default_rng(0)
+    for _ in range(4):
+        trial.decide(moments(), rng)
+    assert len(np.unique(np.concatenate(seen))) == 200
+
+
 def test_alpha_is_shared_by_success_metrics_and_treatments_but_not_by_guardrails() -> None:
     users = names(900)
     trial = Experiment(Keyed(), {"b": Keyed(), "c": Keyed()}, salt="s")
