@@ -669,6 +669,17 @@ def test_logs_that_were_drawn_by_their_propensities_are_not_refused() -> None:
     assert 0.5 < np.std(z) < 1.6
 
 
+def test_what_a_refusal_turns_on_is_said_in_a_few_words() -> None:
+    users, slates, log_prob, value = drawn_log(60, 20)
+    rare = [[1.0, 0.0] if row < 3 else [0.0, 0.0] for row in range(len(value))]
+    assert diagnose(law(TARGET), *a_log(users, slates, log_prob, rare)).lacks.endswith("effective outcomes")
+    assert diagnose(law(TARGET), *a_log(*drawn_log(12, 200))).lacks.startswith("n_eff ")
+    assert (
+        diagnose(law(TARGET), *a_log(users, slates, (np.array(log_prob) + np.log(0.6)).tolist(), value)).lacks == "propensities not those of the draw"
+    )
+    assert diagnose(law(TARGET), *a_log(*drawn_log(60, 40))).lacks == ""
+
+
 def test_outcomes_that_are_all_the_same_are_refused() -> None:
     # catches: 1 ± 0 where everything was a yes
     users, slates, log_prob, value = drawn_log(60, 20)

@@ -144,7 +144,7 @@ def looped(title: str = "A plain title", verdict: str = "keep running") -> dict:
     ways = {how: estimate(0.0145, 0.002) | {"n_eff": 150.0} for how in ("IPS", "SNIPS", "doubly robust")}
     why = f"generative@2: not estimable: n_eff = 41 of 9,000 slots {title}"
     off = [{"policy": name, "diagnosis": f"diagnosis of {name}\nn_eff 2,000 slots", "estimates": ways} for name in ("popular", "clicks")]
-    off.append({"policy": "reinforced", "diagnosis": f"{title} n_eff 41 slots", "estimates": {how: {"not_estimable": why} for how in ways}})
+    off.append({"policy": "reinforced", "diagnosis": title, "lacks": "n_eff 41", "estimates": {how: {"not_estimable": why} for how in ways}})
     results["offpolicy"] = {
         "signal": habit, "surface": "home", "slots": 9000, "users": 300, "logged": estimate(0.0131, 0.001), "policies": off,
     }  # fmt: skip

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 # .88 with 5-10, .91 with 10-20, .93 beyond.
 MIN_SLOTS = 100  # effective slots: the mean weight is then known to about a tenth, the width of MAX_OFF
 MIN_USERS = 30  # effective users
-MIN_OUTCOMES = 10  # effective slots with an outcome other than 0: without any, the interval would be a certain 0
+MIN_OUTCOMES = 10  # effective slots with another outcome than the most common one: without any, the interval would have no width
 MAX_OFF = 0.1  # how far the mean weight may lie from 1, if it also does by MAX_OFF_ERRORS standard errors
 MAX_OFF_ERRORS = 4.0
 MAX_GAP = 0.1  # nats by which the first slots may be likelier under the policy than its own draws, if it also is by MAX_OFF_ERRORS standard errors
@@ -112,6 +112,17 @@ class Diagnosis:
                 "are, expected 0: the slates were not drawn by the logged propensities (greedy, beam search, sorted, another temperature)"
             )
         return tuple(found)
+
+    @property
+    def lacks(self) -> str:
+        """The figure that a refusal turns on, a few words for a table; empty where nothing is refused, or the log itself is at fault."""
+        if not self.reasons or self.slots == 0:
+            return ""
+        if self.outcomes < MIN_OUTCOMES:
+            return f"{self.outcomes:.1f} effective outcomes"
+        if self.n_eff < MIN_SLOTS or self.users_eff < MIN_USERS:
+            return f"n_eff {self.n_eff:,.0f}"
+        return f"support {self.support:.0%}" if self.support < MIN_SUPPORT else "propensities not those of the draw"
 
     @property
     def estimable(self) -> bool:

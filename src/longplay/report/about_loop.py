@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -221,15 +220,7 @@ def _off_policy(results: Results, arm: str) -> Cell:
     said = (row.get("estimates") or {}).get("doubly robust") or {}
     if finite(said.get("value")) is not None:
         return Cell(number(said["value"]), span(said))
-    return Cell("not estimable", _lacking(str(said["not_estimable"]), str(row.get("diagnosis", "")))) if "not_estimable" in said else Cell("n/a")
-
-
-def _lacking(reason: str, diagnosis: str) -> str:
-    """The figure that a refusal turns on, short enough for a cell: effective outcomes where these are too few, else n_eff."""
-    if outcomes := re.search(r"only ([\d.,]+) effective slots have an outcome", reason):
-        return f"{outcomes[1]} effective outcomes"
-    slots = re.search(r"n_eff = ([\d,]+)", reason) or re.search(r"n_eff ([\d,]+) slots", diagnosis)
-    return f"n_eff {slots[1]}" if slots else ""
+    return Cell("not estimable", str(row.get("lacks") or "")) if "not_estimable" in said else Cell("n/a")
 
 
 def _audit_words(results: Results, arm: str) -> str:

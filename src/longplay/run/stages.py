@@ -156,7 +156,7 @@ STAGES = (
         _from("judge", "evaluate"), _evaluate_line,
     ),
     Stage(
-        "offpolicy", 2, (*_LOG, "train", "reinforce"), _of("signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
+        "offpolicy", 3, (*_LOG, "train", "reinforce"), _of("signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
         _from("trial", "offpolicy"), _offpolicy_line,
     ),
     Stage(

@@ -62,7 +62,12 @@ def offpolicy(work: Work) -> dict[str, Any]:
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("off-policy", done, len(policies))
         diagnosis, found = estimates(policy, past, shown, surface=surface, draws=DRAWS)
-        row = {"policy": name, "diagnosis": str(diagnosis), "estimates": {how: _answer(said) for how, said in found.items()}}
+        row = {
+            "policy": name,
+            "diagnosis": str(diagnosis),
+            "lacks": diagnosis.lacks,
+            "estimates": {how: _answer(said) for how, said in found.items()},
+        }
         result["policies"].append(row)
     work.ui.progress("off-policy", len(policies), len(policies))
     return result
