@@ -22,7 +22,7 @@ def main() -> None:
     FIGURES.mkdir(exist_ok=True)
     _save("worlds-items", items())
     _save("worlds-policies", policies())
-    _save("worlds-facts", (day_two() | explained()) & (active() | season()) & retention())
+    _save("worlds-facts", ((day_two() | explained()) & (active() | season()) & retention()).resolve_scale(color="independent"))
 
 
 def items() -> alt.Chart:
@@ -76,17 +76,17 @@ def day_two() -> alt.Chart:
     ]
     x = alt.X("days:Q", title="active days with the creator in days 1 to 59, at least", axis=alt.Axis(tickMinStep=1))
     y = alt.Y("share:Q", title="share of discoveries", axis=alt.Axis(format="%"))
-    colour = alt.Color(
-        "day after:N", sort=["active", "not active"], scale=alt.Scale(range=["#109678", "#858b94"]), legend=alt.Legend(orient="top-right")
-    )
+    colour = alt.Color("day after:N", scale=alt.Scale(domain=["active", "not active"], range=["#109678", "#858b94"]), legend=None)
     line = alt.Chart(alt.Data(values=rows)).mark_line().encode(x, y, colour)
-    return line.properties(width=300, height=180, title=f"The day after says something: correlation {found['day_two_correlation']:.2f}")
+    ends = [row | {"words": f"{row['day after']} on the day after"} for row in rows if row["days"] == 5]
+    words = alt.Chart(alt.Data(values=ends)).mark_text(align="left", dx=6, dy=-8).encode(x, y, colour, text="words:N")
+    return (line + words).properties(width=300, height=180, title=f"The day after says something: correlation {found['day_two_correlation']:.2f}")
 
 
 def explained() -> alt.Chart:
     """How much of the noise of the 59-day total the first days explain, in every world."""
     rows = [{"days": k, "share": share} for k, share in enumerate(_facts()["explained"], 1)]
-    x, y = alt.X("days:Q", title="days observed"), alt.Y("share:Q", title="explained variance around the creator's mean", axis=alt.Axis(format="%"))
+    x, y = alt.X("days:Q", title="days observed"), alt.Y("share:Q", title="variance explained", axis=alt.Axis(format="%"))
     line = alt.Chart(alt.Data(values=rows)).mark_line(color="#3a7ec2").encode(x, y)
     ten = rows[9]
     point = alt.Chart(alt.Data(values=[ten])).mark_point(filled=True, size=70, color="#3a7ec2").encode(x, y)
@@ -123,9 +123,9 @@ def retention() -> alt.Chart:
         found = _facts(name)
         rows += [{"world": name, "week": week + 1, "share": share} for week, share in enumerate(found["retention"])]
     x = alt.X("week:Q", title="week after the first", axis=alt.Axis(tickMinStep=1))
-    y = alt.Y("share:Q", title="share of the first week's users active", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
+    y = alt.Y("share:Q", title="share of users active", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
     line = alt.Chart(alt.Data(values=rows)).mark_line().encode(x, y, alt.Color("world:N", sort=NAMES, title="world"))
-    return line.properties(width=300, height=180, title="Retention, convex")
+    return line.properties(width=300, height=180, title="Retention of the first week's users, convex")
 
 
 def _save(name: str, chart: alt.TopLevelMixin) -> None:

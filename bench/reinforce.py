@@ -79,7 +79,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="two tiny seeds: shows that the script runs, proves nothing")
     options.add_argument("--json", type=Path, help="write the rows here")
-    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--seeds", type=int, default=10)
     options.add_argument("--kl", type=float, default=0.3)
     given = options.parse_args()
     torch.set_num_threads(1)
