@@ -361,7 +361,7 @@ def contexts_from_log(
     """
     moments = lake.events.filter(pl.col("kind").is_in(ENGAGED)).group_by("user_id", pl.col("time").dt.date().alias("day")).agg(pl.col("time").min())
     if learners and not lake.decisions.is_empty():
-        moments = moments.filter(pl.Series(~held_out(moments["user_id"])))
+        moments = of_learners(moments)
     if start is not None:
         moments = moments.filter(pl.col("time") >= start)
     if end is not None:

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy, outside
+from longplay.decisions import Adaptive, Contexts, Decisions, Frozen, Policy, outside
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
@@ -172,30 +172,14 @@ class _Branches:
 
 
 @dataclass(frozen=True, eq=False)
-class _Logger:
+class _Logger(Frozen):
     """A logger that is asked about lives: it reads no more history than it wants, and knows the lives' copies by whose lives they are.
 
     So both copies of a visit meet the same slates, as long as the logger would show them, and an experiment keeps its arms.
     """
 
-    logger: Policy
     copies: pl.Series | None = None
     who: pl.Series | None = None
-
-    @property
-    def name(self) -> str:
-        """The logger's own."""
-        return self.logger.name
-
-    @property
-    def history(self) -> int:
-        """The logger's own."""
-        return self.logger.history
-
-    @property
-    def slate(self) -> int:
-        """The logger's own."""
-        return getattr(self.logger, "slate", 5)
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """What the logger says, under the copies' names."""
@@ -206,12 +190,8 @@ class _Logger:
             real = pl.Series("real", frame["user_id"].replace_strict(self.copies, self.who))
             rest = pl.col("context_id").str.slice(pl.col("user_id").str.len_chars())
             asked = asked.with_columns(real).with_columns(context_id=pl.col("real") + rest, user_id=pl.col("real")).drop("real")
-        said = self.logger.decide(Contexts(asked), rng).frame
+        said = self.policy.decide(Contexts(asked), rng).frame
         return Decisions(said.with_columns(frame["user_id"], frame["context_id"], decision_id="d:" + frame["context_id"]))
-
-    def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
-        """Not asked of a logger that lives on."""
-        raise NotImplementedError
 
 
 def _branch(
