@@ -1,20 +1,24 @@
 """Signals: what we hope for, declared as data and computed in SQL."""
 
-from longplay.signals.outcomes import Outcomes, Shown
-from longplay.signals.signal import (
-    Entry,
+from longplay.signals.entry import Entry, discovery, enrolment, event, exposure, user_day
+from longplay.signals.measure import (
     Measure,
-    Signal,
     active_days,
+    cancelled,
+    completion,
+    count,
     days_with,
-    discovery,
-    enrolment,
-    exposure,
+    habits,
     minutes,
     plays,
     returned,
-    user_day,
+    saves,
+    sessions,
+    skips,
+    time_to_return,
 )
+from longplay.signals.outcomes import Outcomes, Shown
+from longplay.signals.signal import Signal
 
 __all__ = [
     "Entry",
@@ -23,12 +27,21 @@ __all__ = [
     "Shown",
     "Signal",
     "active_days",
+    "cancelled",
+    "completion",
+    "count",
     "days_with",
     "discovery",
     "enrolment",
+    "event",
     "exposure",
+    "habits",
     "minutes",
     "plays",
     "returned",
+    "saves",
+    "sessions",
+    "skips",
+    "time_to_return",
     "user_day",
 ]

@@ -1,0 +1,36 @@
+"""What every part of a declaration checks in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from longplay.errors import ConfigError
+
+MAX_WINDOW_DAYS = 365
+
+
+def whole(given: object) -> bool:
+    """Whether it is a whole number; True is none."""
+    return isinstance(given, int) and not isinstance(given, bool)
+
+
+def one_of(where: str, key: str, given: object, allowed: tuple[str, ...]) -> None:
+    """Raise unless `given` is one of `allowed`."""
+    if given not in allowed:
+        raise ConfigError(f"{where}: {key}={given!r} given, expected one of {', '.join(allowed)}")
+
+
+def days(where: str, key: str, given: object, only: str = "") -> None:
+    """Raise unless `given` is 1 to 365 whole days."""
+    if not isinstance(given, int) or not whole(given) or not 1 <= given <= MAX_WINDOW_DAYS:
+        raise ConfigError(f"{where}: {key}={given!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days{only}")
+
+
+def known_keys(where: str, table: Mapping[str, Any], keys: set[str], required: set[str]) -> None:
+    """Raise on a key that is not in `keys`, or a required one that is missing."""
+    for key in table:
+        if key not in keys:
+            raise ConfigError(f"{where}.{key}: unknown key; expected some of {', '.join(sorted(keys))}")
+    for key in sorted(required - set(table)):
+        raise ConfigError(f"{where}.{key}: missing; a signal is only defined once it is given")

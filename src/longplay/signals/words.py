@@ -1,0 +1,92 @@
+"""The sentence a signal means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from longplay.lake.schema import ORIGINS
+from longplay.signals.entry import Entry
+from longplay.signals.measure import Measure
+
+if TYPE_CHECKING:
+    from longplay.signals.signal import Signal
+
+_ORIGINS = {"organic": "organically", "recommended": "when recommended", "autoplay": "by autoplay"}
+_EVENTS = {
+    "play": "plays", "skip": "skips", "save": "saves", "like": "likes", "follow": "follows",
+    "purchase": "purchases", "refund": "refunds", "visit": "visits", "cancel": "cancellations",
+}  # fmt: skip
+_AMOUNTS = {"active_days": "days active", "returned": "days active", "days_with": "days active"}  # the others are called what their kind is
+
+
+def sentence(signal: Signal) -> str:
+    """What the signal is, in one sentence."""
+    origin = f", {' or '.join(_ORIGINS[one] for one in signal.origins)}," if len(signal.origins) < len(ORIGINS) else ""
+    warned = "; a policy can manufacture it by showing" if signal.gameable else ""
+    return f"{_entry(signal.entry)}, {_measure(signal.measure, signal.threshold, origin, signal.window)} {_window(signal.window)} after{warned}"
+
+
+def _entry(entry: Entry) -> str:
+    article = "an" if entry.of == "item" else "a"
+    match entry.kind:
+        case "discovery":
+            first = "first touch in the log" if entry.novel_for is None else f"first touch in {entry.novel_for} days"
+            return f"of a user's discoveries of {article} {entry.of} ({first})"
+        case "exposure":
+            return f"of the slots that show a user some {entry.of}"
+        case "user_day":
+            after = f" after {_days(entry.dormant_for)} or more without activity" if entry.dormant_for is not None else ""
+            return f"of the days on which a user is active{after}"
+        case "event":
+            of = f" of {article} {entry.of}" if entry.of else ""
+            first = f" (the first in {_days(entry.novel_for)})" if entry.novel_for is not None else ""
+            return f"of a user's {_EVENTS[str(entry.event)]}{of}{first}"
+        case _:
+            return "of users, from their enrolment (first exposure in a trial, else first event)"
+
+
+def _measure(measure: Measure, threshold: float | None, how: str, window: tuple[int, int]) -> str:
+    ours = f" with that {measure.of}" if measure.of and measure.kind != "habits" else ""
+    if measure.kind == "cancelled":
+        return f"the share where the user cancels{how} in"
+    if measure.kind == "time_to_return":
+        return f"the mean number of days until the user is active again{ours}{how} at most {window[1]}, in"
+    if measure.kind == "completion":
+        what = f"the mean share of an item that a play lasts{ours}{how} in"
+        return what if threshold is None else f"the share where plays last at least {_number(threshold)} of an item on average{ours}{how} in"
+    if measure.per is not None:
+        each = f"{_amount(measure)}{ours} per {_amount(measure.per, one=True)}" + (f" with that {measure.per.of}" if measure.per.of else "")
+        return f"the mean number of {each}{how} in" if threshold is None else f"the share with at least {_number(threshold)} {each}{how} in"
+    base = f" above the user's own rate in the {_days(measure.baseline)} before" if measure.baseline is not None else ""
+    if measure.kind == "returned":
+        times = "" if threshold in (None, 1) else f" on at least {_number(threshold or 0)} days"
+        return f"the share where the user is active again{times}{how} in"
+    if threshold is None:
+        return f"the mean number of {_amount(measure)}{ours}{base}{how} in"
+    if measure.counts_days:
+        return f"the share where the user is active{ours} on at least {_number(threshold)} {'day' if threshold == 1 else 'days'}{base}{how} in"
+    return f"the share with at least {_number(threshold)} {_amount(measure, one=threshold == 1)}{ours}{base}{how} in"
+
+
+def _amount(measure: Measure, one: bool = False) -> str:
+    """What is counted, in words; `one`: of one of them."""
+    if measure.kind == "habits":
+        of = measure.of if one else f"{measure.of}s"
+        return f"{of} that the user is active with on at least {_days(measure.days)}"
+    if measure.counts_days:
+        return "day active" if one else _AMOUNTS[measure.kind]
+    many = _EVENTS[str(measure.event)] if measure.kind == "count" else measure.kind
+    return many[:-1] if one else many
+
+
+def _number(threshold: float) -> str:
+    return str(int(threshold)) if threshold.is_integer() else repr(threshold)  # every digit: the sentence is the definition
+
+
+def _days(count: int | None) -> str:
+    return "1 day" if count == 1 else f"{count} days"
+
+
+def _window(window: tuple[int, int]) -> str:
+    start, stop = window
+    return f"day {start}" if start == stop else f"days {start} to {stop}"
