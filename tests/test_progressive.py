@@ -18,6 +18,7 @@ from longplay.rewards.calibration import concordance
 from longplay.rewards.curves import Curves
 from longplay.rewards.gaussian import Prior, estimate_prior, expected_outcomes, own_prefix, posterior, summarise
 from longplay.signals import Outcomes, Signal, days_with, discovery, minutes
+from longplay.signals.trace import Trace
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -46,7 +47,7 @@ def made_outcomes(signal, item_N, trace_ND, observed_N=None, users=None, origin=
     )
     creators = pl.DataFrame(schema={"item_id": pl.String, "creator_id": pl.String})
     hits = (row.astype(np.int64), day.astype(np.int64), trace_ND[row, day].astype(float))
-    return Outcomes(signal, frame, START + timedelta(days=400), hits, creators)
+    return Outcomes(signal, frame, START + timedelta(days=400), Trace.given(hits), creators)
 
 
 def habit(days: int, threshold: int | None = 2) -> Signal:

@@ -1,13 +1,16 @@
-"""Daily roll-ups: what every signal is computed from. One row per user, key, day and origin."""
+"""Calendar days, and which events are activity."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import duckdb
 
 from longplay.lake.schema import ENGAGED
 
-# epoch() of a timestamptz is in seconds; floor keeps days before 1970 right
-DAY = "cast(floor(epoch({time}) / 86400) as integer)"
+DAY_US = 86_400_000_000
+SHIFT_DAYS = 100_000  # integer division rounds towards 0: moved to where all times are positive, days before 1970 are right too
+DAY = f"cast((epoch_us({{time}}) + {SHIFT_DAYS * DAY_US}) // {DAY_US} - {SHIFT_DAYS} as integer)"
 
 
 def day_of(time: str) -> str:
@@ -15,28 +18,13 @@ def day_of(time: str) -> str:
     return DAY.format(time=time)
 
 
+def first_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | None:
+    """The first row of a query; all of them are fetched, since DuckDB refuses other work while a result is open."""
+    rows = con.execute(sql).fetchall()
+    return rows[0] if rows else None
+
+
 def create_engaged(con: duckdb.DuckDBPyConnection) -> None:
     """Create the view `engaged`: events that are activity, with their `day`."""
     kinds = ", ".join(f"'{kind}'" for kind in ENGAGED)
     con.execute(f"create or replace view engaged as select *, {day_of('time')} as day from events where kind in ({kinds})")
-
-
-def create_daily(con: duckdb.DuckDBPyConnection, key: str | None, origins: tuple[str, ...]) -> None:
-    """Create the table `daily`: user_id, key, day, plays, micros per user, `key` column (or null) and day.
-
-    Only events of `origins` count. `micros` is engaged time in microseconds, an integer so that
-    sums do not depend on the order of rows; a row exists where there was at least one event.
-    """
-    listed = ", ".join(f"'{origin}'" for origin in origins)
-    named = key if key is not None else "cast(null as varchar)"
-    has_key = f" and {key} is not null" if key is not None else ""
-    con.execute(
-        f"""
-        create or replace temp table daily as
-        select user_id, {named} as key, day,
-               cast(count(*) filter (kind = 'play') as bigint) as plays,
-               cast(coalesce(sum(cast(round(seconds * 1e6) as bigint)), 0) as bigint) as micros
-        from engaged where origin in ({listed}){has_key}
-        group by all
-        """
-    )

@@ -83,6 +83,10 @@ class Lake:
             known = min(known, self._known_at)
         return Lake(self._store, self._snapshot(), t, known)
 
+    def fixed(self) -> Lake:
+        """What this lake shows now, with its own bounds: later appends do not show."""
+        return Lake(self._store, self._snapshot(), self._until, self._known_at)
+
     @property
     def watermark(self) -> datetime:
         """Up to here the log is complete: the view's own bound, else what the last batch declared."""

@@ -14,13 +14,16 @@ from scipy import sparse
 from longplay.decisions import Decisions
 from longplay.errors import DataError
 from longplay.estimate import Estimate, clustered_mean
-from longplay.lake.daily import create_daily, create_engaged, day_of
+from longplay.lake.daily import day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.signals.compile import Compiler, create_creators
+from longplay.signals.entries import create_entries, explain_no_entries, refuse
+from longplay.signals.operators import EventRows
 from longplay.signals.signal import Signal
+from longplay.signals.trace import Hits, Trace
 
 ENTRY_HORIZON = timedelta(days=1)
-UNSURE_DAYS = 28  # a "first touch in the log" this early may be an old habit: `truncated` says so
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -31,43 +34,60 @@ class Outcomes:
     `frame` columns: user_id, item_id, creator_id (of the entry's event; null where it has none),
     time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event, truncated
     (the log starts less than `novel_for` days before, 28 where it is null, so the "first touch" is not certain),
-    value (null while immature), matures_at, days_observed (whole days of the window that have closed).
+    value (null while immature, or where there is none: a ratio of nothing, a baseline that the log does not cover), matures_at,
+    days_observed (whole days of the window that have closed). For time_to_return also duration and event, for a baseline
+    also baseline (see docs/signals.md).
 
-    `hits` are the days on which something counted: row of the entry, day of the window counted from
-    0, amount; `trace()` lays them out.
+    `rows` are the entries' rows in `daily`, null where they are all of them.
     """
 
     signal: Signal
     frame: pl.DataFrame
     as_of: datetime
-    hits: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] = field(repr=False)
+    daily: Trace = field(repr=False)
     creators: pl.DataFrame = field(repr=False)
+    rows: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.frame.height
 
     @property
     def value(self) -> NDArray[np.float64]:
-        """Outcome per entry, shape [N]; NaN while immature."""
+        """Outcome per entry, shape [N]; NaN where it is null."""
         return self.frame["value"].to_numpy().astype(float)
 
     @property
     def mature(self) -> NDArray[np.bool_]:
         """Whether each entry's window has closed, shape [N]."""
-        return self.frame["value"].is_not_null().to_numpy()
+        return (self.frame["matures_at"] <= self.as_of).to_numpy()
 
     @property
     def keys(self) -> pl.Series:
         """What each entry is about: item or creator ids, by the signal's entry; user ids where it is about a user."""
         return self.frame[f"{self.signal.entry.of or 'user'}_id"]
 
-    def trace(self, age: int | None = None) -> sparse.csr_matrix:
+    @property
+    def hits(self) -> Hits:
+        """The days on which something counted: row of the entry, day of the window counted from 0, amount; `trace()` lays them out."""
+        return self._hits("total")
+
+    def _hits(self, column: str) -> Hits:
+        row, day, amount = self.daily.hits(column)
+        if self.rows is None:
+            return row, day, amount
+        size = int(max(self.rows.max(initial=-1), row.max(initial=-1))) + 1
+        place = np.full(size, -1, dtype=np.int64)
+        place[self.rows] = np.arange(len(self.rows))
+        keep = place[row] >= 0
+        return place[row[keep]], day[keep], amount[keep]
+
+    def trace(self, age: int | None = None, per: bool = False) -> sparse.csr_matrix:
         """The daily amounts, sparse [N, days of the window]; days not yet observed are 0.
 
         With `age`, only the first `age` days of the window: an entry younger than that shows
-        what it has (see `observed`).
+        what it has (see `observed`). `per`: what a ratio divides by, else what it divides.
         """
-        row, day, amount = self.hits
+        row, day, amount = self._hits("per" if per else "total")
         shape = (len(self), self.signal.days)
         if age is not None:
             keep = day < age
@@ -82,10 +102,8 @@ class Outcomes:
     def where(self, mask: NDArray[np.bool_] | pl.Series) -> Outcomes:
         """Only the entries where `mask[N]` holds."""
         mask_N = np.asarray(mask, dtype=bool)
-        new_row = np.cumsum(mask_N) - 1
-        row, day, amount = self.hits
-        keep = mask_N[row]
-        return replace(self, frame=self.frame.filter(pl.Series(mask_N)), hits=(new_row[row[keep]], day[keep], amount[keep]))
+        rows = np.flatnonzero(mask_N) if self.rows is None else self.rows[mask_N]
+        return replace(self, frame=self.frame.filter(pl.Series(mask_N)), rows=rows)
 
     def entered(self, start: datetime | None = None, end: datetime | None = None) -> Outcomes:
         """Only entries with start <= time < end."""
@@ -210,132 +228,42 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
         raise DataError(
             f"{signal.name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark {lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
         )
-    view = lake if given is None else lake.before(given)  # without as_of the view keeps its own bounds, known_at too
-    with view.connect(threads=None) as con:
-        create_engaged(con)
-        _create_creators(con)
+    view = lake.fixed() if given is None else lake.before(given)  # without as_of the view keeps its own bounds, known_at too
+    as_of_day = (as_of - EPOCH).days
+    with view.connect() as con:
+        create_creators(con)
+        days = days_of_log(con) or (as_of_day, as_of_day)
         if enrolled is not None:
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
-        _create_entries(con, signal, enrolled is not None)
-        if con.execute("select count(*) from entries").fetchone() == (0,):
-            _explain_no_entries(con, signal, lake, as_of)
-        hits = _hits(con, signal)
-        frame = con.sql("select * exclude (row) from entries order by row").pl()
+        compiler = Compiler(con, EventRows(), as_of_day, days, enrolled=enrolled is not None)
+        compiler.make_words({signal.entry: [signal]})
+        create_entries(con, compiler, signal.entry)
+        if first_row(con, "select count(*) from entries") == (0,):
+            explain_no_entries(con, signal, lake, as_of)
+        refuse(con, signal, lake, days, enrolled is not None)
+        columns, joins = compiler.values("entries", [signal])
+        frame = con.sql(f"select e.* exclude (row){columns} from entries e{joins} order by e.row").pl()
         creators = con.sql("select * from creators order by item_id").pl()
-    row, day, amount = (hits[name].to_numpy() for name in ("row", "day", "amount"))
-    total_N = np.bincount(row, weights=amount, minlength=frame.height).astype(float)  # without any hit bincount counts in integers
     start, stop = signal.window
     window_opens = (pl.col("day") + start).cast(pl.Date).cast(TIME)
-    frame = (
-        frame.with_columns(pl.col("time").cast(TIME), pl.Series("value", _value(total_N, signal.threshold), dtype=pl.Float64))
-        .with_columns(
-            matures_at=(pl.col("day") + stop + 1).cast(pl.Date).cast(TIME),
-            days_observed=((pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours() // 24).clip(0, signal.days).cast(pl.Int32),
-        )
-        .with_columns(value=pl.when(pl.col("matures_at") <= as_of).then("value"))  # immature != 0: a zero would teach churn
+    frame = frame.rename({name: name.removeprefix(f"{signal.label} ").replace(signal.label, "value") for name in frame.columns}).with_columns(
+        pl.col("time").cast(TIME),
+        matures_at=(pl.col("day") + stop + 1).cast(pl.Date).cast(TIME),
+        days_observed=((pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours() // 24).clip(0, signal.days).cast(pl.Int32),
     )
-    return Outcomes(signal, frame, as_of, (row.astype(np.int64), day.astype(np.int64), amount.astype(float)), creators)
+    own = ["user_id", "item_id", "creator_id", "time", "day", "origin", "surface", "truncated", "value", "matures_at", "days_observed"]
+    of = signal.measure.of if signal.measure.kind != "habits" else None
+    entries = frame.select("user_id", pl.col(f"{of}_id").alias("key") if of else pl.lit(None, pl.String).alias("key"), "day")
+    return Outcomes(signal, frame.select(*own, *(name for name in frame.columns if name not in own)), as_of, Trace(signal, view, entries), creators)
+
+
+def days_of_log(con: duckdb.DuckDBPyConnection) -> tuple[int, int] | None:
+    """First and last day (since 1970) of events and decisions; null without any."""
+    parts = " union all ".join(f"select min(time) as first, max(time) as last from {table}" for table in ("events", "decisions"))
+    found = first_row(con, f"select {day_of('min(first)')}, {day_of('max(last)')} from ({parts})")
+    return None if found is None or found[0] is None else (int(found[0]), int(found[1]))
 
 
 def _value(total_N: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
     """The outcome of each total, shape [N]; the slack forgives the rounding of fractions: three times 20 s are a minute."""
     return total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)
-
-
-def _create_creators(con: duckdb.DuckDBPyConnection) -> None:
-    """Create `creators`: item_id, creator_id as the catalogue has it, else as the item's last event does.
-
-    Without the second a log that has no catalogue would lose every entry of the slots it showed, and call that a 0.
-    """
-    con.execute(
-        """
-        create or replace temp table creators as
-        with listed as (select item_id, creator_id from items where creator_id is not null)
-        select * from listed union all
-        select item_id, arg_max(creator_id, (time, event_id)) as creator_id
-        from events anti join listed using (item_id) where item_id is not null and creator_id is not null group by item_id
-        """
-    )
-
-
-def _create_entries(con: duckdb.DuckDBPyConnection, signal: Signal, given: bool) -> None:
-    """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, truncated.
-
-    `given`: a view `enrolled` says when each user enrolled, so the log is not asked.
-    """
-    entry = signal.entry
-    if entry.kind == "discovery":
-        key = f"{entry.of}_id"
-        gap = "s.previous is null" if entry.novel_for is None else f"(s.previous is null or s.day - s.previous > {entry.novel_for})"
-        body = f"""
-            with touches as (
-                select user_id, {key} as key, day, min((time, event_id)) as first
-                from engaged where {key} is not null group by all
-            ), spaced as (select *, lag(day) over (partition by user_id, key order by day) as previous from touches)
-            select e.user_id, e.item_id, e.creator_id, e.time, e.day, e.origin, e.surface,
-                   e.day - (select min(day) from engaged) < {entry.novel_for or UNSURE_DAYS} and s.previous is null as truncated
-            from spaced s join engaged e on e.user_id = s.user_id and e.event_id = s.first[2]
-            where {gap}"""
-    elif entry.kind == "exposure":
-        body = f"""
-            select d.user_id, d.item_id, c.creator_id, d.time, {day_of("d.time")} as day, 'recommended' as origin, d.surface, false as truncated
-            from (select user_id, time, surface, decision_id, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from decisions) d
-            left join creators c using (item_id)"""
-    elif entry.kind == "user_day":
-        body = """
-            select user_id, null::varchar as item_id, null::varchar as creator_id, min(time) as time, day,
-                   arg_min(origin, (time, event_id)) as origin, arg_min_null(surface, (time, event_id)) as surface, false as truncated
-            from engaged group by user_id, day"""
-    elif given:
-        body = f"""
-            select user_id, null::varchar as item_id, null::varchar as creator_id, time, {day_of("time")} as day,
-                   'organic' as origin, null::varchar as surface, false as truncated
-            from enrolled"""
-    else:
-        body = f"""
-            with trial as (select user_id, min(time) as time from decisions where experiment is not null group by user_id),
-            first as (select user_id, min(time) as time from engaged group by user_id)
-            select user_id, null::varchar as item_id, null::varchar as creator_id, coalesce(trial.time, first.time) as time,
-                   {day_of("coalesce(trial.time, first.time)")} as day, 'organic' as origin, null::varchar as surface, false as truncated
-            from first full join trial using (user_id)"""
-    con.execute(
-        f"""create or replace temp table entries as
-        select row_number() over (order by time, user_id, item_id, creator_id) - 1 as row, * from ({body}) order by row"""
-    )
-
-
-def _hits(con: duckdb.DuckDBPyConnection, signal: Signal) -> pl.DataFrame:
-    """Row of the entry, day of the window (from 0) and amount, for every day on which something counted."""
-    of = signal.measure.of
-    create_daily(con, f"{of}_id" if of else None, signal.origins)
-    amount = {"minutes": "micros / 60e6", "plays": "cast(plays as double)"}.get(signal.measure.kind, "cast(1 as double)")
-    same_key = f"and daily.key = entries.{of}_id" if of else ""
-    start, stop = signal.window
-    return con.sql(
-        f"""
-        select entries.row, daily.day - entries.day - {start} as day, {amount} as amount
-        from entries join daily on daily.user_id = entries.user_id {same_key}
-             and daily.day between entries.day + {start} and entries.day + {stop}
-        where {amount} > 0
-        order by 1, 2
-        """
-    ).pl()
-
-
-def _explain_no_entries(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, as_of: datetime) -> None:
-    """Say why there is nothing to measure, where a reason can be known."""
-    if con.execute("select count(*) from events").fetchone() == (0,):
-        late = lake.before(as_of, known_at=datetime.max.replace(tzinfo=UTC)).events
-        arrived = late["ingested_at"].min()
-        if isinstance(arrived, datetime) and arrived > lake.watermark:  # everything came after the log had ended: a bulk load
-            raise DataError(
-                f"{signal.name}: {late.height:,} events happened before {as_of:%Y-%m-%d %H:%M} but none had arrived by then (ingested_at); "
-                "leave ingested_at out if the log was loaded in bulk, or give signal.outcomes(lake.before(t, known_at=later))"
-            )
-    kind, of = signal.entry.kind, signal.entry.of
-    if kind == "exposure" and con.execute("select count(*) from decisions").fetchone() == (0,):
-        raise DataError(f"{signal.name}: the log has no decisions, so there are no exposures; enter by discovery() or user_day()")
-    if of is not None:
-        counts = con.execute(f"select count(*), count({of}_id) from engaged").fetchone()
-        if counts and counts[0] and not counts[1]:
-            raise DataError(f"{signal.name}: no event of this log has a {of}; map a column to {of}_id, or use the other of creator and item")

@@ -90,11 +90,15 @@ class Signal:
             if part is None or part.of is None or part.kind == "habits":
                 continue
             if entry.of is None:
-                raise ConfigError(f"{where}: measure of={part.of!r} given, but {entry.kind} has none; expected discovery() or exposure(), or event(of=...)")
+                raise ConfigError(
+                    f"{where}: measure of={part.of!r} given, but {entry.kind} has none; expected discovery() or exposure(), or event(of=...)"
+                )
             if entry.of == "creator" and part.of == "item":
                 raise ConfigError(f"{where}: measure of='item' given, expected 'creator', which the entry is about; or enter by item")
         if measure.kind == "habits" and entry.of is not None:
-            raise ConfigError(f"{where}: habits given, which count over all {measure.of}s, but the entry is about one; expected user_day() or enrolment()")
+            raise ConfigError(
+                f"{where}: habits given, which count over all {measure.of}s, but the entry is about one; expected user_day() or enrolment()"
+            )
         if "sessions" in (measure.kind, measure.per.kind if measure.per else None) and len(self.origins) < len(ORIGINS):
             raise ConfigError(f"{where}: origin={self.origins} given, expected none: a session is a run of whatever the user does")
 

@@ -1,0 +1,387 @@
+"""Signals compiled to DuckDB: one table per entry, one column per signal, from words of days and sums over days.
+
+All signals given at once share what they can: words of a unit are built in one pass over the rows, entries once, and
+signals of one entry are columns of one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import duckdb
+
+from longplay.lake.daily import day_of, first_row
+from longplay.signals.entry import Entry
+from longplay.signals.operators import (
+    BITS,
+    SESSIONS,
+    TOUCHED,
+    Calendar,
+    Feature,
+    count_days,
+    divisor,
+    events_of,
+    feature,
+    first_day,
+    range_sums,
+    scale,
+    smear,
+    words,
+)
+from longplay.signals.signal import Signal
+
+UNSURE_DAYS = 28  # a "first touch in the log" this early may be an old habit: `truncated` says so
+
+
+class Rows(Protocol):
+    """Where daily amounts come from: events, or roll-ups made of them."""
+
+    def daily(self, unit: str, features: Sequence[Feature], where: str = "") -> str:
+        """See `operators.EventRows.daily`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """One number that an outcome is made of: a feature over the days low..high after the entry, for a unit.
+
+    how: `days` (with anything), `first` (such day), `sum`, or `habits` (keys with enough days).
+    """
+
+    column: str
+    feature: Feature
+    unit: str
+    how: str
+    low: int
+    high: int
+    days: int = 0
+
+    @property
+    def in_words(self) -> bool:
+        """Whether words of days answer it."""
+        return self.how in ("days", "first")
+
+
+def parts_of(signal: Signal) -> list[Part]:
+    """What a signal's value is computed from; columns `total`, and `per` or `base` where it has them."""
+    measure, (low, high) = signal.measure, signal.window
+    plain = measure.per is None and measure.baseline is None
+    yes_or_no = measure.counted is not None and (signal.threshold or 2) <= 1 and plain  # on which days is enough: no need of how many
+    how = {"time_to_return": "first", "habits": "habits"}.get(measure.kind, "days" if measure.of_activity or yes_or_no else "sum")
+    one, unit = feature(measure, signal.origins), measure.of or "user"
+    parts = [Part("total", one, unit, how, low, high, measure.days or 0)]
+    if (per := divisor(measure, signal.origins)) is not None:
+        part = measure if measure.per is None else measure.per
+        parts.append(Part("per", per, part.of or "user", "days" if part.of_activity else "sum", low, high))
+    if measure.baseline is not None:
+        parts.append(Part("base", one, unit, how, -measure.baseline, -1))
+    return parts
+
+
+class Compiler:
+    """Computes signals in a DuckDB connection that has the views `events`, `items` and `decisions`.
+
+    Args:
+        rows: where daily amounts come from. as_of_day: days since 1970 of the midnight up to which windows have closed.
+        days: first and last day (since 1970) that `rows` may have. only: compute only entries of these days (SQL over `day`, empty: all).
+        enrolled: a view of that name gives every enrolment.
+    """
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, rows: Rows, as_of_day: int, days: tuple[int, int], only: str = "", enrolled: bool = False
+    ) -> None:
+        self.con, self.rows, self.as_of_day, self.only, self.enrolled = con, rows, as_of_day, only, enrolled
+        self.calendar = Calendar.of(*days)
+        self._first_activity: int | None = None
+        self._words: dict[str, list[Feature]] = {}
+        self._made = 0
+
+    # -- tables ----------------------------------------------------------------------------------
+
+    def compute(self, signals: Sequence[Signal]) -> dict[Entry, str]:
+        """A table per entry: user_id, the entry's keys, day, truncated, and per signal a column of its label (null while immature).
+
+        With `LABEL duration` and `LABEL event` for times to return, `LABEL baseline` for baselines. Entries of exposures also have
+        decision_id and slot.
+        """
+        by_entry: dict[Entry, list[Signal]] = {}
+        for signal in signals:
+            by_entry.setdefault(signal.entry, []).append(signal)
+        self.make_words(by_entry)
+        made = {entry: self._outcomes(entry, ours) for entry, ours in by_entry.items()}
+        for unit in self._words:
+            self.con.execute(f"drop table words_{unit}")
+        self._words = {}
+        return made
+
+    def make_words(self, by_entry: dict[Entry, list[Signal]]) -> None:
+        """Create `words_UNIT` for every unit whose words most signals need; what only a few entries ask comes later, for them alone."""
+        needed: dict[str, dict[str, Feature]] = {}
+        full: set[str] = set()
+        for entry, signals in by_entry.items():
+            if (found := entry_words(entry)) is not None:
+                unit, one = found
+                needed.setdefault(unit, {})[one.name] = one
+                full.add(unit)
+            for signal in signals:
+                for part in parts_of(signal):
+                    if part.in_words or part.how == "habits":
+                        needed.setdefault(part.unit, {})[part.feature.name] = part.feature
+                        if part.unit == "user":
+                            full.add("user")  # one row per user: as cheap for all as for some
+        for unit in full & needed.keys():
+            self._create_words(unit, list(needed[unit].values()))
+
+    def _create_words(self, unit: str, features: list[Feature], only: str = "") -> None:
+        rows = self.rows.daily(unit, features, only)
+        self.con.execute(f"create or replace temp table words_{unit} as {words(unit, rows, features, self.calendar)}")
+        self._words[unit] = features
+
+    @property
+    def first_activity(self) -> int:
+        """Day of the log's first activity; the last day of all where there is none."""
+        if self._first_activity is None:
+            source = next((unit for unit, features in self._words.items() if unit == "user" and TOUCHED in features), None)
+            if source is None:
+                asked = f"select min(day) from ({self.rows.daily('user', [TOUCHED])})"
+                found = first_row(self.con, asked)
+                self._first_activity = self.as_of_day if found is None or found[0] is None else int(found[0])
+            else:
+                asked = first_day("user", TOUCHED.name, "0", str(self.calendar.blocks * BITS), self.calendar)
+                found = first_row(self.con, f"select min({asked}) from words_user")
+                self._first_activity = self.as_of_day if found is None or found[0] is None else int(found[0]) + self.calendar.base
+        return self._first_activity
+
+    def _outcomes(self, entry: Entry, signals: list[Signal]) -> str:
+        """The table of one entry."""
+        table = f"outcomes_{self._made}"
+        self._made += 1
+        found = entry_words(entry)
+        fused = found is not None and all(part.in_words and part.unit in self._words for signal in signals for part in parts_of(signal))
+        keys = ", ".join(entry_keys(entry))
+        if found is None:
+            self.con.execute(f"create or replace temp table found as {self._other_entries(entry)}")
+            self._select_into(table, "found", keys, entry, signals, frozenset())
+        elif fused:
+            self._from_words(table, entry, found, signals)
+        else:
+            self._from_words("found", entry, found, [])
+            self._select_into(table, "found", keys, entry, signals, frozenset())
+        self.con.execute("drop table if exists found")
+        return table
+
+    # -- entries ---------------------------------------------------------------------------------
+
+    def find(self, entry: Entry, table: str) -> None:
+        """Create `table` of an entry that words know: user_id, keys, day, truncated."""
+        found = entry_words(entry)
+        assert found is not None
+        if found[1] not in self._words.get(found[0], []):
+            self.make_words({entry: []})
+        self._from_words(table, entry, found, [])
+
+    def _from_words(self, table: str, entry: Entry, found: tuple[str, Feature], signals: list[Signal]) -> None:
+        """Entries that are bits of their unit's words, with the values that words can tell."""
+        unit, one = found
+        keys, calendar, base = ", ".join(entry_keys(entry)), self.calendar, self.calendar.base
+        if entry.kind == "user_day" and entry.dormant_for is None:
+            bit = " ".join(f"when {block} then {column}" for block, column in enumerate(calendar.columns(unit, one.name)))
+            every = f"""(select w.*, {base} + place as day, false as truncated
+                from words_user w cross join (select cast(unnest(range({calendar.blocks * BITS})) as integer) as place)
+                where ((case place // {BITS} {bit} end) >> (place % {BITS})) & 1 = 1)"""
+            self._select_into(table, every, keys, entry, signals, frozenset([unit]))
+            return
+        seen = f"(select * from words_{unit} where key is not null)" if unit != "user" else "words_user"
+        gap = entry.novel_for if entry.kind != "user_day" else entry.dormant_for
+        any_left = " | ".join(f"c_{block}" for block in range(calendar.blocks))
+        lowest = first_bit([f"c_{block}" for block in range(calendar.blocks)])
+        peeled = ", ".join(
+            "case when "
+            + (" | ".join(f"c_{before}" for before in range(block)) or "0")
+            + f" = 0 then c_{block} & (c_{block} - 1) else c_{block} end as c_{block}"
+            for block in range(calendar.blocks)
+        )
+        key = f", key as {keys.split(', ')[1]}" if unit != "user" else ""
+        self.con.execute(f"create or replace temp table fresh as select * from {smear(seen, unit, one.name, gap, calendar)} where {any_left} <> 0")
+        left, first = 1, True
+        while left:
+            earlier = count_days(unit, one.name, "0", "place - 1", calendar)
+            unsure = self.first_activity + (gap or UNSURE_DAYS)
+            placed = f"(select *, {lowest} as place from fresh)"
+            known = f"select * exclude (key){key}, {base} + place as day, {base} + place < {unsure} and ({earlier}) = 0 as truncated from {placed}"
+            if entry.kind == "user_day":  # a first active day is no return
+                known = f"select * replace (false as truncated) from ({known}) where ({earlier}) <> 0"
+            self._select_into(table, f"({known})", keys, entry, signals, frozenset([unit]), first)
+            self.con.execute(f"create or replace temp table fresh as select * from (select * replace ({peeled}) from fresh) where {any_left} <> 0")
+            left, first = self._count("fresh"), False
+        self.con.execute("drop table fresh")
+
+    def _other_entries(self, entry: Entry) -> str:
+        """SQL of entries that words do not know: (user_id, keys, day, truncated) or, of exposures, slots."""
+        if entry.kind == "exposure":
+            only = f" where {self.only}" if self.only else ""
+            return f"""select d.user_id, d.item_id, c.creator_id, d.decision_id, cast(d.slot - 1 as integer) as slot, d.day, false as truncated
+                from (select * from (select user_id, decision_id, {day_of("time")} as day, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot
+                      from decisions){only}) d left join creators c using (item_id)"""
+        if entry.kind == "enrolment":
+            if self.enrolled:
+                body = f"select user_id, {day_of('time')} as day, false as truncated from enrolled"
+            else:
+                body = f"""
+                    with trial as (select user_id, {day_of("min(time)")} as day from decisions where experiment is not null group by user_id),
+                    first as (select user_id, min(day) as day from ({self.rows.daily("user", [TOUCHED])}) group by user_id)
+                    select user_id, coalesce(trial.day, first.day) as day, false as truncated from first full join trial using (user_id)"""
+        else:  # every event of a kind
+            unit = entry.of or "user"
+            key = f", key as {unit}_id" if entry.of else ""
+            one = events_of(str(entry.event))
+            rows = self.rows.daily(unit, [one], " and ".join(filter(None, [self.only, "key is not null" if entry.of else ""])))
+            body = f"select user_id{key}, day, false as truncated from (select *, unnest(range({one.name})) from ({rows}))"
+        return f"select * from ({body}) where {self.only}" if self.only else body
+
+    # -- values ----------------------------------------------------------------------------------
+
+    def _select_into(self, table: str, entries: str, keys: str, entry: Entry, signals: list[Signal], has: frozenset[str], first: bool = True) -> None:
+        """Create (or, not `first`, add to) `table` from entries, joined with what the signals' values need.
+
+        Args:
+            entries: SQL with user_id, keys, day, truncated, and the words of the units in `has`.
+        """
+        more = ", decision_id, slot" if entry.kind == "exposure" else ""
+        if self.only:
+            entries = f"(select * from {entries} where {self.only})"
+        columns, joins = self.values(entries, signals, has)
+        body = f"select {', '.join(f'e.{key}' for key in keys.split(', '))}{more}, e.day, e.truncated{columns} from {entries} e{joins}"
+        self.con.execute(f"create or replace temp table {table} as {body}" if first else f"insert into {table} {body}")
+
+    def values(self, entries: str, signals: Sequence[Signal], has: frozenset[str] = frozenset()) -> tuple[str, str]:
+        """SQL of (columns, joins) that add the signals' values to `entries`, which is aliased `e`."""
+        wanted: dict[tuple[str, bool], dict[str, tuple[str, int, int]]] = {}  # (unit, of sessions) -> range sums
+        features: dict[str, Feature] = {}
+        joins, columns, units, habits = "", "", set[str](), dict[tuple[str, str, int, int, int], str]()
+        for signal in signals:
+            at: dict[str, str] = {}
+            for part in parts_of(signal):
+                if part.in_words:
+                    units.add(part.unit)
+                    asked = first_day if part.how == "first" else count_days
+                    place = f"(e.day - {self.calendar.base})"
+                    at[part.column] = asked(part.unit, part.feature.name, f"{place} + ({part.low})", f"{place} + ({part.high})", self.calendar)
+                    if part.how == "days":
+                        at[part.column] = f"coalesce({at[part.column]}, 0)"
+                elif part.how == "habits":
+                    name = habits.setdefault((part.unit, part.feature.name, part.days, part.low, part.high), f"habits_{len(habits)}")
+                    features[part.feature.name] = part.feature
+                    at[part.column] = f"coalesce({name}.total, 0)"
+                else:
+                    sums = wanted.setdefault((part.unit, part.feature is SESSIONS), {})
+                    features[part.feature.name] = part.feature
+                    column = next((known for known, one in sums.items() if one == (part.feature.name, part.low, part.high)), f"sum_{len(sums)}")
+                    sums[column] = (part.feature.name, part.low, part.high)
+                    at[part.column] = f"coalesce({_alias(part)}.{column}, 0)"
+            columns += self._value(signal, at)
+        for unit in sorted(units - has):
+            needed = [part.feature for signal in signals for part in parts_of(signal) if part.in_words and part.unit == unit]
+            if unit not in self._words or not all(one in self._words[unit] for one in needed):
+                asked = f"select user_id, {unit}_id as key from {entries}" if unit != "user" else f"select user_id from {entries}"
+                test = "user_id in" if unit == "user" else "(user_id, key) in"
+                self._create_words(unit, list(dict.fromkeys([*self._words.get(unit, []), *needed])), f"{test} ({asked})")
+                self._words.pop(unit)  # for these entries alone
+            key = f" and w_{unit}.key = e.{unit}_id" if unit != "user" else ""
+            joins += f" left join words_{unit} w_{unit} on w_{unit}.user_id = e.user_id{key}"
+        for (unit, of_sessions), sums in wanted.items():
+            alias, key = f"s_{unit}_{'sessions' if of_sessions else 'amounts'}", "cast(null as varchar)" if unit == "user" else f"{unit}_id"
+            ours = [features[name] for name in dict.fromkeys(name for name, _, _ in sums.values())]
+            table = f"{alias}_{self._made}"
+            asked = f"select user_id, {key} as key, day from {entries} e"
+            self.con.execute(f"create or replace temp table {table} as {range_sums(asked, self.rows.daily(unit, ours), sums)}")
+            same = f" and {alias}.key = e.{unit}_id" if unit != "user" else ""
+            joins += f" left join {table} {alias} on {alias}.user_id = e.user_id and {alias}.day = e.day{same}"
+        for (unit, name, days, low, high), alias in habits.items():
+            joins += f" left join {self._habits(entries, unit, features[name], days, low, high)} {alias}"
+            joins += f" on {alias}.user_id = e.user_id and {alias}.day = e.day"
+        return columns, joins
+
+    def _habits(self, entries: str, unit: str, one: Feature, days: int, low: int, high: int) -> str:
+        """SQL of (user_id, day, total): with how many keys of `unit` the user has enough days in the window after `day`."""
+        if one not in self._words.get(unit, []):
+            self._create_words(unit, [*self._words.get(unit, []), one], f"user_id in (select user_id from {entries})")
+            self._words.pop(unit)
+        place = f"(e.day - {self.calendar.base})"
+        counted = count_days(unit, one.name, f"{place} + ({low})", f"{place} + ({high})", self.calendar)
+        return f"""(select user_id, day, count(*) as total from (select distinct user_id, day from {entries}) e join words_{unit} using (user_id)
+            where key is not null and {counted} >= {days} group by all)"""
+
+    def _value(self, signal: Signal, at: dict[str, str]) -> str:
+        """SQL of the columns of one signal, given that of its parts."""
+        measure, name, (low, high) = signal.measure, f'"{signal.label}"', signal.window
+        mature = f"e.day + {high + 1} <= {self.as_of_day}"
+        if measure.kind == "time_to_return":
+            closed = f"least(greatest({self.as_of_day} - e.day - {low}, 0), {signal.days})"
+            back = f"(({at['total']}) - (e.day - {self.calendar.base}))"
+            event = f"coalesce({back} < {low} + {closed}, false)"
+            duration = f"case when {event} then {back} else {low - 1} + {closed} end"
+            value = f"case when {mature} then cast({duration} as double) end"
+            return f', {value} as {name}, cast({duration} as integer) as "{signal.label} duration", {event} as "{signal.label} event"'
+        amount, more = f"({at['total']}) / {scale(feature(measure, signal.origins))}", ""
+        if "per" in at:
+            per = feature(measure.per, signal.origins) if measure.per is not None else None
+            amount = f"{amount} / nullif(({at['per']}) / {1.0 if per is None else scale(per)}, 0)"
+        if "base" in at:
+            baseline = measure.baseline or 1
+            covered = f"e.day - {baseline} >= {self.first_activity}"
+            base = f"case when {covered} then ({at['base']}) / {scale(feature(measure, signal.origins))} * {signal.days} / {baseline} end"
+            amount, more = f"{amount} - ({base})", f', {base} as "{signal.label} baseline"'
+        if signal.threshold is not None:
+            amount = f"case when {amount} >= {signal.threshold!r} - 1e-9 then 1.0 when {amount} is not null then 0.0 end"
+        return f", case when {mature} then cast({amount} as double) end as {name}{more}"
+
+    def _count(self, table: str) -> int:
+        found = first_row(self.con, f"select count(*) from {table}")
+        return 0 if found is None else int(found[0])
+
+
+def _alias(part: Part) -> str:
+    return f"s_{part.unit}_{'sessions' if part.feature is SESSIONS else 'amounts'}"
+
+
+def entry_words(entry: Entry) -> tuple[str, Feature] | None:
+    """The unit and feature whose days an entry's days are; null where words do not know them."""
+    if entry.kind == "discovery":
+        return str(entry.of), TOUCHED
+    if entry.kind == "user_day":
+        return "user", TOUCHED
+    if entry.kind == "event" and entry.novel_for is not None:
+        return entry.of or "user", events_of(str(entry.event))
+    return None
+
+
+def entry_keys(entry: Entry) -> list[str]:
+    """The columns that say what an entry is about."""
+    return ["user_id", "item_id", "creator_id"] if entry.kind == "exposure" else ["user_id", *([f"{entry.of}_id"] if entry.of else [])]
+
+
+def first_bit(columns: Sequence[str]) -> str:
+    """SQL of the place of the first bit set in these words."""
+    parts = ", ".join(
+        f"case when {column} <> 0 then {block * BITS} + bit_count(({column} & -{column}) - 1) end" for block, column in enumerate(columns)
+    )
+    return f"coalesce({parts})"
+
+
+def create_creators(con: duckdb.DuckDBPyConnection) -> None:
+    """Create `creators`: item_id, creator_id as the catalogue has it, else as the item's last event does.
+
+    Without the second a log that has no catalogue would lose every entry of the slots it showed, and call that a 0.
+    """
+    con.execute(
+        """
+        create or replace temp table creators as
+        with listed as (select item_id, creator_id from items where creator_id is not null)
+        select * from listed union all
+        select item_id, arg_max(creator_id, (time, event_id)) as creator_id
+        from events anti join listed using (item_id) where item_id is not null and creator_id is not null group by item_id
+        """
+    )

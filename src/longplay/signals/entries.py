@@ -1,0 +1,118 @@
+"""Entries with the event that opened each, and why there may be none."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import duckdb
+
+from longplay.errors import DataError
+from longplay.lake.daily import create_engaged, day_of, first_row
+from longplay.lake.lake import Lake
+from longplay.signals.compile import Compiler, divisor, entry_words, feature
+from longplay.signals.entry import Entry
+from longplay.signals.operators import Feature
+from longplay.signals.signal import Signal
+
+_NOTHING = "null::varchar as item_id, null::varchar as creator_id"
+
+
+def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: Entry) -> None:
+    """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, truncated; the event's, or null where there is none."""
+    create_engaged(con)
+    if entry_words(entry) is not None and not (entry.kind == "user_day" and entry.dormant_for is None):
+        compiler.find(entry, "found")
+        kinds = "engaged" if entry.kind != "event" else f"(select *, {day_of('time')} as day from events where kind = '{entry.event}')"
+        same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""
+        about = "first.item_id, first.creator_id" if entry.of else _NOTHING
+        first = "arg_min({'item_id': e.item_id, 'creator_id': e.creator_id, 'time': e.time, 'origin': e.origin, 'surface': e.surface}, (e.time, e.event_id))"
+        keys = f"found.user_id, {f'found.{entry.of}_id, ' if entry.of else ''}found.day, found.truncated"
+        body = f"""
+            select user_id, {about}, first.time as time, day, first.origin as origin, first.surface as surface, truncated
+            from (select {keys}, {first} as first from found join {kinds} e on e.user_id = found.user_id and e.day = found.day{same} group by all)"""
+    elif entry.kind == "exposure":
+        body = f"""
+            select d.user_id, d.item_id, c.creator_id, d.time, {day_of("d.time")} as day, 'recommended' as origin, d.surface, false as truncated
+            from (select user_id, time, surface, decision_id, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from decisions) d
+            left join creators c using (item_id)"""
+    elif entry.kind == "user_day":
+        body = f"""
+            select user_id, {_NOTHING}, min(time) as time, day,
+                   arg_min(origin, (time, event_id)) as origin, arg_min_null(surface, (time, event_id)) as surface, false as truncated
+            from engaged group by user_id, day"""
+    elif entry.kind == "event":
+        has_key = f" and {entry.of}_id is not null" if entry.of else ""
+        about = "item_id, creator_id" if entry.of else _NOTHING
+        body = f"""select user_id, {about}, time, {day_of("time")} as day, origin, surface, false as truncated
+            from events where kind = '{entry.event}'{has_key}"""
+    elif compiler.enrolled:
+        body = f"""
+            select user_id, {_NOTHING}, time, {day_of("time")} as day, 'organic' as origin, null::varchar as surface, false as truncated
+            from enrolled"""
+    else:
+        body = f"""
+            with trial as (select user_id, min(time) as time from decisions where experiment is not null group by user_id),
+            first as (select user_id, min(time) as time from engaged group by user_id)
+            select user_id, {_NOTHING}, coalesce(trial.time, first.time) as time,
+                   {day_of("coalesce(trial.time, first.time)")} as day, 'organic' as origin, null::varchar as surface, false as truncated
+            from first full join trial using (user_id)"""
+    con.execute(
+        f"""create or replace temp table entries as
+        select row_number() over (order by time, user_id, item_id, creator_id) - 1 as row, * from ({body}) order by row"""
+    )
+
+
+def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tuple[int, int], enrolled: bool) -> None:
+    """Raise where the log cannot answer, whatever entries it has.
+
+    Args:
+        con: connected to what is known at the time asked for; `lake` may reach further. days: first and last day of the log.
+        enrolled: entries are given, so that a short log is no error: they mature later.
+    """
+    stop = signal.window[1]
+    opens = datetime.fromtimestamp(days[0] * 86_400, UTC)
+    if not enrolled and (lake.watermark - opens).days < stop + 1:
+        raise DataError(
+            f"{signal.name}: the window ends {stop} days after an entry, but the log begins on {opens:%Y-%m-%d} and ends on {lake.watermark:%Y-%m-%d}: "
+            f"no outcome can be known before {datetime.fromtimestamp((days[0] + stop + 1) * 86_400, UTC):%Y-%m-%d}; wait, or shorten the window"
+        )
+    asked: list[Feature] = [feature(signal.measure, signal.origins)]
+    if (per := divisor(signal.measure, signal.origins)) is not None:
+        asked.append(per)
+    for kind in sorted({kind for one in asked for kind in one.kinds} | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())):
+        if _has(con, f"kind = '{kind}'") or _lake_has(lake, kind):
+            continue
+        what = "nothing opens it" if kind == signal.entry.event else "the outcome of everybody would be the same because nobody logged it"
+        raise DataError(
+            f"{signal.name}: the log has no event of kind {kind!r}, so {what}; map that kind when the log is read, or measure something else"
+        )
+    if signal.measure.kind == "completion" and first_row(con, "select count(*) from items where length > 0") == (0,):
+        raise DataError(f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it is known; map a column to items.length")
+
+
+def explain_no_entries(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, as_of: datetime) -> None:
+    """Say why there is nothing to measure, where a reason can be known."""
+    if not _has(con, "true"):
+        late = lake.before(as_of, known_at=datetime.max.replace(tzinfo=UTC)).events
+        arrived = late["ingested_at"].min()
+        if isinstance(arrived, datetime) and arrived > lake.watermark:  # everything came after the log had ended: a bulk load
+            raise DataError(
+                f"{signal.name}: {late.height:,} events happened before {as_of:%Y-%m-%d %H:%M} but none had arrived by then (ingested_at); "
+                "leave ingested_at out if the log was loaded in bulk, or give signal.outcomes(lake.before(t, known_at=later))"
+            )
+    kind, of = signal.entry.kind, signal.entry.of
+    if kind == "exposure" and first_row(con, "select count(*) from decisions") == (0,):
+        raise DataError(f"{signal.name}: the log has no decisions, so there are no exposures; enter by discovery() or user_day()")
+    if of is not None:
+        counts = first_row(con, f"select count(*), count({of}_id) from engaged")
+        if counts and counts[0] and not counts[1]:
+            raise DataError(f"{signal.name}: no event of this log has a {of}; map a column to {of}_id, or use the other of creator and item")
+
+
+def _has(con: duckdb.DuckDBPyConnection, test: str) -> bool:
+    return first_row(con, f"select 1 from events where {test} limit 1") is not None
+
+
+def _lake_has(lake: Lake, kind: str) -> bool:
+    with lake.connect() as con:
+        return _has(con, f"kind = '{kind}'")

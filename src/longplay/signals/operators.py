@@ -1,0 +1,246 @@
+"""The five operators every signal is made of, as DuckDB SQL text.
+
+1. daily roll-up: amounts per user (and creator or item) and day: `Feature`, `Rows.daily`.
+2. days in window by bitmap: a user's (pair's) active days as words of 60 bits, counted through a mask: `words`, `count_days`.
+3. first seen: days on which a bit is set and none of the n before: `smear`.
+4. range aggregate: sums over a range of days before or after an entry: `range_sums`.
+5. sessions: runs of activity with gaps of at most 30 minutes: `session_days`.
+
+Words are absolute: bit b of word i stands for day `base + 60 i + b`. A word is a BIGINT of which 60 bits are used, since DuckDB raises on
+`1 << 63`; sums of BIGINT are HUGEINT, which Parquet would store as DOUBLE, so they are cast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from longplay.lake.daily import DAY_US, SHIFT_DAYS, day_of
+from longplay.lake.schema import ENGAGED, ORIGINS
+from longplay.signals.measure import Measure
+
+BITS = 60  # days per word
+BIN_US = 1_800_000_000  # half an hour: events of one bin are of one session
+UNITS = ("user", "creator", "item")  # what a roll-up is kept for: a user, or a pair of a user and that key
+SHARE = 1e9  # shares and seconds are summed as whole numbers below 2^53, so that no sum depends on the order of rows
+MICROS = 1e6
+
+_ENGAGED = "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What is summed per day: `amount` (a whole number) of every event for which `test` holds; SQL over an event's columns.
+
+    `kinds` are the kinds of event of which at least one must be in the log for the sum to mean anything; empty: any.
+    """
+
+    name: str
+    test: str
+    amount: str = "1"
+    kinds: tuple[str, ...] = ()
+
+
+def _named(what: str, origins: Sequence[str]) -> str:
+    return f"{what}_{'any' if len(origins) == len(ORIGINS) else '_'.join(sorted(origins))}"
+
+
+def _of(origins: Sequence[str]) -> str:
+    return "" if len(origins) == len(ORIGINS) else " and origin in (" + ", ".join(f"'{origin}'" for origin in sorted(origins)) + ")"
+
+
+def activity(origins: Sequence[str] = ORIGINS) -> Feature:
+    """Events of engaged kinds."""
+    return Feature(_named("active", origins), _ENGAGED + _of(origins))
+
+
+def events_of(kind: str, origins: Sequence[str] = ORIGINS) -> Feature:
+    """Events of one kind."""
+    return Feature(_named(kind, origins), f"kind = '{kind}'{_of(origins)}", kinds=(kind,))
+
+
+TOUCHED = activity()
+SESSIONS = Feature("sessions", "", kinds=())  # no sum over events: see `session_days`
+
+
+def feature(measure: Measure, origins: Sequence[str]) -> Feature:
+    """What a measure (not a ratio's other part) sums per day."""
+    if measure.of_activity:
+        return activity(origins)
+    if measure.counted is not None:
+        return events_of(measure.counted, origins)
+    if measure.kind == "minutes":
+        micros = f"cast(coalesce(round(seconds * {MICROS}), 0) as bigint)"
+        return Feature(_named("micros", origins), _ENGAGED + _of(origins), micros)
+    if measure.kind == "sessions":
+        return SESSIONS
+    return Feature(_named("share", origins), _played(origins), f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)", ("play",))
+
+
+def divisor(measure: Measure, origins: Sequence[str]) -> Feature | None:
+    """What a ratio's amount is divided by, null where the measure is no ratio."""
+    if measure.kind == "completion":
+        return Feature(_named("lasted", origins), _played(origins), kinds=("play",))
+    return None if measure.per is None else feature(measure.per, origins)
+
+
+def scale(feature: Feature) -> float:
+    """What a feature's sum is divided by to be in the measure's unit: minutes, shares, or a count."""
+    return {"micros": 60 * MICROS, "share": SHARE}.get(feature.name.split("_")[0], 1.0)
+
+
+def _played(origins: Sequence[str]) -> str:
+    return f"kind = 'play' and seconds is not null and length is not null{_of(origins)}"
+
+
+# -- where rows come from ----------------------------------------------------------------------------
+
+
+class EventRows:
+    """Rows straight from the view `events` of a connection: one per event, not yet summed."""
+
+    def daily(self, unit: str, features: Sequence[Feature], where: str = "") -> str:
+        """SQL of (user_id, key, day, a column per feature), at least one row per day with anything; sums and bits do not care how many.
+
+        Args:
+            unit: user (key is null), creator or item. where: a further test, over user_id, key and day, e.g. "day >= 20000".
+        """
+        if features == [SESSIONS] or features == (SESSIONS,):
+            return session_days("events", where)
+        key = "cast(null as varchar)" if unit == "user" else f"{unit}_id"
+        columns = ", ".join(f"case when {one.test} then {one.amount} end as {one.name}" for one in features)
+        tests = " or ".join(f"({one.test})" for one in features)
+        source = "events"
+        if any("length" in one.test for one in features):
+            source = "events left join (select item_id, length from items where length > 0) using (item_id)"
+        inner = f"select user_id, {key} as key, {day_of('time')} as day, {columns} from {source} where {tests}"
+        return f"select * from ({inner}) where {where}" if where else inner
+
+
+def session_days(events: str, where: str = "") -> str:
+    """SQL of (user_id, key, day, sessions): sessions that begin on each day.
+
+    Within half an hour of the clock no gap is longer than half an hour, so it is enough to look from one half hour with
+    activity to the next: first event of one, last event of the one before.
+    """
+    begun = f"last is null or first - last > {BIN_US}"
+    micros = f"(epoch_us(time) + {SHIFT_DAYS * DAY_US})"
+    spans = f"""
+        select user_id, first, lag(last_in) over (partition by user_id order by bin) as last
+        from (select user_id, {micros} // {BIN_US} as bin, min({micros}) as first, max({micros}) as last_in
+              from {events} where {_ENGAGED} group by all)"""
+    days = f"""select user_id, cast(null as varchar) as key, cast(first // {DAY_US} - {SHIFT_DAYS} as integer) as day, cast(count(*) as bigint) as sessions
+        from ({spans}) where {begun} group by all"""
+    return f"select * from ({days}) where {where}" if where else days
+
+
+# -- words of days -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The days that words stand for: from `base` on, `blocks` words of 60 days each."""
+
+    base: int
+    blocks: int
+
+    @classmethod
+    def of(cls, first: int, last: int) -> Calendar:
+        """The words that hold the days first..last."""
+        return cls(first, max(last - first, 0) // BITS + 1)
+
+    def columns(self, unit: str, name: str) -> list[str]:
+        """The columns that hold a feature's words of a unit."""
+        return [f"{unit}_{name}_{block}" for block in range(self.blocks)]
+
+
+def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar) -> str:
+    """SQL of (user_id, key, words of every feature: on which days its sum was above 0), one row per unit; `rows` from `Rows.daily`."""
+    place = f"(day - {calendar.base})"
+    bits = ", ".join(
+        f"coalesce(bit_or(case when {one.name} > 0 and block = {block} then bit end), 0) as {column}"
+        for one in features
+        for block, column in enumerate(calendar.columns(unit, one.name))
+    )
+    names = ", ".join(one.name for one in features)
+    placed = f"select user_id, key, {place} // {BITS} as block, cast(1 as bigint) << ({place} % {BITS}) as bit, {names} from ({rows})"
+    return f"select user_id, key, {bits} from ({placed}) group by user_id, key"
+
+
+def _mask(low: str, high: str, block: int) -> str:
+    """SQL of the bits of word `block` that stand for the days low..high after the base (both included)."""
+    above = f"((cast(1 as bigint) << cast(least(greatest({high} - {block * BITS - 1}, 0), {BITS}) as integer)) - 1)"
+    below = f"((cast(1 as bigint) << cast(least(greatest({low} - {block * BITS}, 0), {BITS}) as integer)) - 1)"
+    return f"({above} & ~{below})"
+
+
+def count_days(unit: str, name: str, low: str, high: str, calendar: Calendar) -> str:
+    """SQL of how many of the days low..high (after the base, both included) have their bit set in a feature's words."""
+    return " + ".join(f"cast(bit_count({column} & {_mask(low, high, block)}) as integer)" for block, column in enumerate(calendar.columns(unit, name)))
+
+
+def first_day(unit: str, name: str, low: str, high: str, calendar: Calendar) -> str:
+    """SQL of the first of the days low..high (after the base) whose bit is set, null where none is."""
+    parts = []
+    for block, column in enumerate(calendar.columns(unit, name)):
+        part = f"({column} & {_mask(low, high, block)})"
+        parts.append(f"case when {part} <> 0 then {block * BITS} + bit_count(({part} & -{part}) - 1) end")
+    return f"coalesce({', '.join(parts)})"
+
+
+def smear(source: str, unit: str, name: str, days: int | None, calendar: Calendar, into: str = "c") -> str:
+    """SQL of `source` with words `into`: the days of feature `name` of which none of the `days` days before has one.
+
+    Null: the first day of all. The days before are gathered by doubling: bits shifted by 1, by 1 and 2, by 1 to 4, ...
+    """
+    blocks = range(calendar.blocks)
+    if days is None or days >= calendar.blocks * BITS:
+        days = calendar.blocks * BITS - 1  # all there are
+
+    def shifted(word: str, by: int, block: int) -> str:
+        whole, rest = divmod(by, BITS)
+        parts = []
+        if block >= whole:
+            keep = (1 << (BITS - rest)) - 1
+            parts.append(f"(({word}_{block - whole} & {keep}) << {rest})" if rest else f"{word}_{block - whole}")
+        if rest and block > whole:
+            parts.append(f"({word}_{block - whole - 1} >> {BITS - rest})")
+        return " | ".join(parts) or "cast(0 as bigint)"
+
+    covered, steps = 1, [[shifted(f"{unit}_{name}", 1, block) for block in blocks]]
+    while covered < days:
+        by = min(covered, days - covered)
+        steps.append([f"s_{block} | {shifted('s', by, block)}" for block in blocks])
+        covered += by
+    for number, step in enumerate(steps):
+        kept = "*" if number == 0 else "* exclude (" + ", ".join(f"s_{block}" for block in blocks) + ")"
+        source = f"(select {kept}, {', '.join(f'{word} as s_{block}' for block, word in enumerate(step))} from {source})"
+    fresh = ", ".join(f"{column} & ~s_{block} as {into}_{block}" for block, column in enumerate(calendar.columns(unit, name)))
+    return f"(select * exclude ({', '.join(f's_{block}' for block in blocks)}), {fresh} from {source})"
+
+
+# -- sums over ranges of days ------------------------------------------------------------------------
+
+
+def range_sums(entries: str, rows: str, sums: dict[str, tuple[str, int, int]]) -> str:
+    """SQL of (user_id, key, day, a column per sum) for every distinct (user_id, key, day) of `entries`.
+
+    Args:
+        entries: SQL of user_id, key (null for users) and day. rows: SQL of `Rows.daily`.
+        sums: column -> (feature's column, first day, last day) with days counted from the entry's own, both included.
+    """
+    names = sorted({name for name, _, _ in sums.values()})
+    summed = ", ".join(f"cast(coalesce(sum({name}), 0) as double) as {name}" for name in names)
+    nothing = ", ".join("0.0" for _ in names)
+
+    def bound(day: int) -> str:
+        return f"{-day} preceding" if day < 0 else f"{day} following" if day > 0 else "current row"
+
+    columns = ", ".join(
+        f"sum({name}) over (partition by user_id, key order by day range between {bound(low)} and {bound(high)}) as {column}"
+        for column, (name, low, high) in sums.items()
+    )
+    asked = f"select distinct user_id, key, day, true as asked, {nothing} from ({entries})"
+    days = f"select user_id, key, day, false as asked, {summed} from ({rows}) group by all"
+    return f"""select user_id, key, day, {", ".join(f"coalesce({column}, 0) as {column}" for column in sums)}
+        from (select user_id, key, day, asked, {columns} from ({days} union all {asked})) where asked"""

@@ -1,0 +1,76 @@
+"""Daily traces: on which days of an entry's window something counted, and how much. Asked for when needed: a log's traces are long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.errors import DataError
+from longplay.lake.lake import Lake
+from longplay.signals.compile import Part, parts_of
+from longplay.signals.operators import EventRows, Feature, scale
+from longplay.signals.signal import Signal
+
+Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The daily amounts of all entries of a signal: row of the entry, day of the window counted from 0, amount (above 0).
+
+    Attributes:
+        signal: what counts. lake: a fixed view of the log. entries: user_id, key (of `signal.measure.of`), day, one row per entry.
+    """
+
+    signal: Signal | None = None
+    lake: Lake | None = None
+    entries: pl.DataFrame | None = None
+    _known: dict[str, Hits] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def given(cls, hits: Hits) -> Trace:
+        """Traces that are known already."""
+        return cls(_known={"total": hits})
+
+    def hits(self, column: str = "total") -> Hits:
+        """The amounts, by row and day; `column` is total, or per for a ratio's other part."""
+        if column not in self._known:
+            self._known[column] = self._ask(column)
+        return self._known[column]
+
+    def _ask(self, column: str) -> Hits:
+        if self.signal is None or self.lake is None or self.entries is None:
+            raise DataError(f"trace: {column!r} of outcomes that were made without a log; compute them with signal.outcomes(lake)")
+        part = next((part for part in parts_of(self.signal) if part.column == column), None)
+        if part is None:
+            raise DataError(f"trace: per=True given, but {self.signal.name} is no ratio, so nothing divides it; expected per=False")
+        with self.lake.connect() as con:
+            asked = self.entries if part.unit == self.signal.measure.of else self.entries.with_columns(key=pl.lit(None, pl.String))
+            con.register("asked", asked.with_row_index("row").to_arrow())
+            frame = con.sql(_hits_sql(part)).pl()
+        row, day, amount = (frame[name].to_numpy() for name in ("row", "day", "amount"))
+        return row.astype(np.int64), day.astype(np.int64), amount.astype(float)
+
+
+def _hits_sql(part: Part) -> str:
+    """SQL of (row, day, amount) from the table `asked` (row, user_id, key, day) and the view `events`."""
+    name = part.feature.name
+    rows = EventRows().daily(part.unit, [part.feature], "user_id in (select user_id from asked)")
+    days = f"select user_id, key, day, sum({name}) as amount from ({rows}) group by all having sum({name}) > 0"
+    inside = f"days.user_id = asked.user_id and days.day between asked.day + {part.low} and asked.day + {part.high}"
+    if part.how == "habits":  # each counts on the day on which it becomes one
+        nth = "row_number() over (partition by asked.row, days.key order by days.day)"
+        made = f"select asked.row, days.day - asked.day - {part.low} as day, {nth} as nth from asked join ({days}) days on {inside} where days.key is not null"
+        return f"select row, day, cast(count(*) as double) as amount from ({made}) where nth = {part.days} group by row, day order by row, day"
+    same = "" if part.unit == "user" else " and days.key = asked.key"
+    amount = "cast(1 as double)" if part.how in ("days", "first") and not part.feature.kinds else f"days.amount / {scale_of(part.feature)}"
+    return f"""select asked.row, days.day - asked.day - {part.low} as day, {amount} as amount
+        from asked join ({days}) days on {inside}{same} order by 1, 2"""
+
+
+def scale_of(feature: Feature) -> float:
+    """See `operators.scale`, as a float so that SQL divides in doubles."""
+    return float(scale(feature))
