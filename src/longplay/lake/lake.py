@@ -125,11 +125,30 @@ class Lake:
         """Rows that were refused, with batch, line, reason and the row itself as JSON."""
         return self._frame("quarantine")
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether the lake is in a folder, not in memory."""
+        return isinstance(self._store, FolderStore)
+
+    def files(self, table: str) -> list[str]:
+        """Parquet files of a table, whatever the bounds of this view; none in memory. A batch adds files and changes none."""
+        return list(self._snapshot().files.get(table, []))
+
     @contextmanager
-    def connect(self, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB connection in which the tables' names are views bounded like this lake."""
+    def connect(
+        self, threads: int | None = None, memory_limit: str | None = None, spill: Path | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A DuckDB connection in which the tables' names are views bounded like this lake, and `_all_events` etc. are not bounded.
+
+        Args:
+            memory_limit: e.g. "4GB", of DuckDB's buffers; beyond it, it spills to the folder `spill`.
+        """
         con = duckdb.connect()
         try:
+            if memory_limit is not None:
+                con.execute(f"set memory_limit = '{memory_limit}'")
+            if spill is not None:
+                con.execute(f"set temp_directory = '{str(spill).replace(chr(39), 2 * chr(39))}'")
             con.execute("set TimeZone = 'UTC'")
             con.execute("set preserve_insertion_order = false")
             if threads is not None:

@@ -78,6 +78,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "title": Column(pl.String, null=True),
         "text": Column(pl.String, null=True),
         "tags": Column(pl.List(pl.String), null=True),
+        "length": Column(pl.Float64, null=True),  # seconds
         "added_at": Column(TIME),
         "available": Column(pl.Boolean, default=True),
     },
@@ -124,4 +125,10 @@ def conform(frame: pl.DataFrame, table: str) -> pl.DataFrame:
                 raise DataError(f"{table}: column {name!r} is {frame.schema[name]}, expected {column.dtype}: {error}") from error
         if not column.null and table != "events" and (nulls := frame[name].null_count()):
             raise DataError(f"{table}: {nulls} of {frame.height} rows have no {name!r}; expected every row to have one")
+    if table == "items" and (wrong := frame.filter((pl.col("length") <= 0) | ~pl.col("length").is_finite())).height:
+        first = wrong.row(0, named=True)
+        raise DataError(
+            f"items: {wrong.height} of {frame.height} rows have a length that is no duration, first {first['item_id']!r} with {first['length']}; "
+            "expected seconds above 0, or null where it is not known"
+        )
     return frame.select(*columns)

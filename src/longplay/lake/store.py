@@ -30,6 +30,7 @@ from longplay.lake.schema import DTYPES, TABLES, TIME, empty
 
 COMMITS = pl.Schema({"seq": pl.Int64, "batch": pl.String, "watermark": TIME} | {f"{table}_version": pl.Int64 for table in TABLES})
 COMMITS_PER_FILE = 32  # every batch reads the log of commits: rewritten as one file this often, it stays quick to read
+_SQL = {pl.Float64: "double"}  # of columns that older lakes lack
 _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a process
 
 
@@ -47,14 +48,23 @@ class Snapshot:
         if files := self.files.get(table):
             # DuckDB takes `*`, `?` and `[` in a name as a pattern; FolderStore refuses such folders
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-            con.execute(f"create view {name} as select * from read_parquet([{listed}])")
+            read = f"read_parquet([{listed}])"
+            if table == "items":  # one file, which may be older than a column of the schema
+                has = {row[0] for row in con.execute(f"select column_name from (describe select * from {read})").fetchall()}
+                absent = "".join(f", null::{_SQL[DTYPES[table][column]]} as {column}" for column in DTYPES[table] if column not in has)
+                con.execute(f"create view {name} as select *{absent} from {read}")
+            else:
+                con.execute(f"create view {name} as select * from {read}")
         else:
             con.register(name, self.frames.get(table, empty(table)).to_arrow())
 
     def scan(self, table: str) -> pl.LazyFrame:
         """`table` of this state, lazily, with the schema's columns and types."""
         if files := self.files.get(table):
-            return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in DTYPES[table].items())
+            frame = pl.scan_parquet(files, glob=False)
+            has = frame.collect_schema() if table == "items" else DTYPES[table]
+            columns = (pl.col(name) if name in has else pl.lit(None).alias(name) for name in DTYPES[table])
+            return frame.select(column.cast(dtype) for column, dtype in zip(columns, DTYPES[table].values(), strict=True))
         return self.frames.get(table, empty(table)).lazy()
 
 
@@ -182,7 +192,10 @@ class FolderStore:
             if frame.is_empty():
                 continue
             self._roll_back(table, versions[table])
-            write_deltalake(str(self.path / table), frame.to_arrow(), mode="overwrite" if table == "items" else "append")
+            if table == "items":
+                write_deltalake(str(self.path / table), frame.to_arrow(), mode="overwrite", schema_mode="overwrite")
+            else:
+                write_deltalake(str(self.path / table), frame.to_arrow(), mode="append")
             written = self._table(table)
             if written is None:
                 raise DataError(f"lake: {table} was written to {self.path / table} but cannot be opened; has another program removed it?")

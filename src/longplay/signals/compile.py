@@ -16,7 +16,6 @@ from longplay.lake.daily import day_of, first_row
 from longplay.signals.entry import Entry
 from longplay.signals.operators import (
     BITS,
-    SESSIONS,
     TOUCHED,
     Calendar,
     Feature,
@@ -24,6 +23,7 @@ from longplay.signals.operators import (
     divisor,
     events_of,
     feature,
+    first_bit,
     first_day,
     range_sums,
     scale,
@@ -86,15 +86,22 @@ class Compiler:
     Args:
         rows: where daily amounts come from. as_of_day: days since 1970 of the midnight up to which windows have closed.
         days: first and last day (since 1970) that `rows` may have. only: compute only entries of these days (SQL over `day`, empty: all).
-        enrolled: a view of that name gives every enrolment.
+        enrolled: a view of that name gives every enrolment. first_activity: day of the log's first activity, where `rows` do not reach so far back.
     """
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, rows: Rows, as_of_day: int, days: tuple[int, int], only: str = "", enrolled: bool = False
+        self,
+        con: duckdb.DuckDBPyConnection,
+        rows: Rows,
+        as_of_day: int,
+        days: tuple[int, int],
+        only: str = "",
+        enrolled: bool = False,
+        first_activity: int | None = None,
     ) -> None:
         self.con, self.rows, self.as_of_day, self.only, self.enrolled = con, rows, as_of_day, only, enrolled
         self.calendar = Calendar.of(*days)
-        self._first_activity: int | None = None
+        self._first_activity = first_activity
         self._words: dict[str, list[Feature]] = {}
         self._made = 0
 
@@ -143,15 +150,13 @@ class Compiler:
     def first_activity(self) -> int:
         """Day of the log's first activity; the last day of all where there is none."""
         if self._first_activity is None:
-            source = next((unit for unit, features in self._words.items() if unit == "user" and TOUCHED in features), None)
-            if source is None:
-                asked = f"select min(day) from ({self.rows.daily('user', [TOUCHED])})"
-                found = first_row(self.con, asked)
-                self._first_activity = self.as_of_day if found is None or found[0] is None else int(found[0])
-            else:
-                asked = first_day("user", TOUCHED.name, "0", str(self.calendar.blocks * BITS), self.calendar)
-                found = first_row(self.con, f"select min({asked}) from words_user")
-                self._first_activity = self.as_of_day if found is None or found[0] is None else int(found[0]) + self.calendar.base
+            unit = next((unit for unit, features in self._words.items() if TOUCHED in features), None)
+            if unit is None:
+                found = first_row(self.con, f"select min(day) from ({self.rows.daily('user', [TOUCHED])})")
+            else:  # words are also kept of what has no key
+                asked = first_bit(self.calendar.columns(unit, TOUCHED.name))
+                found = first_row(self.con, f"select min({asked}) + {self.calendar.base} from words_{unit}")
+            self._first_activity = self.as_of_day if found is None or found[0] is None else int(found[0])
         return self._first_activity
 
     def _outcomes(self, entry: Entry, signals: list[Signal]) -> str:
@@ -195,27 +200,24 @@ class Compiler:
             return
         seen = f"(select * from words_{unit} where key is not null)" if unit != "user" else "words_user"
         gap = entry.novel_for if entry.kind != "user_day" else entry.dormant_for
-        any_left = " | ".join(f"c_{block}" for block in range(calendar.blocks))
-        lowest = first_bit([f"c_{block}" for block in range(calendar.blocks)])
+        words_left = [f"c_{block}" for block in range(calendar.blocks)]
         peeled = ", ".join(
-            "case when "
-            + (" | ".join(f"c_{before}" for before in range(block)) or "0")
-            + f" = 0 then c_{block} & (c_{block} - 1) else c_{block} end as c_{block}"
-            for block in range(calendar.blocks)
+            f"case when {' | '.join(words_left[:block]) or '0'} = 0 then {word} & ({word} - 1) else {word} end as {word}"
+            for block, word in enumerate(words_left)
         )
+        any_left = " | ".join(words_left) + " <> 0"
         key = f", key as {keys.split(', ')[1]}" if unit != "user" else ""
-        self.con.execute(f"create or replace temp table fresh as select * from {smear(seen, unit, one.name, gap, calendar)} where {any_left} <> 0")
-        left, first = 1, True
-        while left:
-            earlier = count_days(unit, one.name, "0", "place - 1", calendar)
-            unsure = self.first_activity + (gap or UNSURE_DAYS)
-            placed = f"(select *, {lowest} as place from fresh)"
-            known = f"select * exclude (key){key}, {base} + place as day, {base} + place < {unsure} and ({earlier}) = 0 as truncated from {placed}"
+        earlier = count_days(unit, one.name, "0", "place - 1", calendar)
+        unsure = f"{base} + place < {self.first_activity + (gap or UNSURE_DAYS)}"
+        left, first = smear(seen, unit, one.name, gap, calendar), True
+        while first or self._count("fresh"):
+            placed = f"(select *, {first_bit(words_left)} as place from {left} where {any_left})"
+            known = f"select * exclude (key){key}, {base} + place as day, {unsure} and ({earlier}) = 0 as truncated from {placed}"
             if entry.kind == "user_day":  # a first active day is no return
                 known = f"select * replace (false as truncated) from ({known}) where ({earlier}) <> 0"
             self._select_into(table, f"({known})", keys, entry, signals, frozenset([unit]), first)
-            self.con.execute(f"create or replace temp table fresh as select * from (select * replace ({peeled}) from fresh) where {any_left} <> 0")
-            left, first = self._count("fresh"), False
+            self.con.execute(f"create or replace temp table fresh as select * from (select * replace ({peeled}) from {left}) where {any_left}")
+            left, first = "fresh", False
         self.con.execute("drop table fresh")
 
     def _other_entries(self, entry: Entry) -> str:
@@ -258,7 +260,7 @@ class Compiler:
 
     def values(self, entries: str, signals: Sequence[Signal], has: frozenset[str] = frozenset()) -> tuple[str, str]:
         """SQL of (columns, joins) that add the signals' values to `entries`, which is aliased `e`."""
-        wanted: dict[tuple[str, bool], dict[str, tuple[str, int, int]]] = {}  # (unit, of sessions) -> range sums
+        wanted: dict[str, dict[str, tuple[str, int, int]]] = {}  # unit -> range sums
         features: dict[str, Feature] = {}
         joins, columns, units, habits = "", "", set[str](), dict[tuple[str, str, int, int, int], str]()
         for signal in signals:
@@ -276,11 +278,11 @@ class Compiler:
                     features[part.feature.name] = part.feature
                     at[part.column] = f"coalesce({name}.total, 0)"
                 else:
-                    sums = wanted.setdefault((part.unit, part.feature is SESSIONS), {})
+                    sums = wanted.setdefault(part.unit, {})
                     features[part.feature.name] = part.feature
                     column = next((known for known, one in sums.items() if one == (part.feature.name, part.low, part.high)), f"sum_{len(sums)}")
                     sums[column] = (part.feature.name, part.low, part.high)
-                    at[part.column] = f"coalesce({_alias(part)}.{column}, 0)"
+                    at[part.column] = f"coalesce(s_{part.unit}.{column}, 0)"
             columns += self._value(signal, at)
         for unit in sorted(units - has):
             needed = [part.feature for signal in signals for part in parts_of(signal) if part.in_words and part.unit == unit]
@@ -291,14 +293,14 @@ class Compiler:
                 self._words.pop(unit)  # for these entries alone
             key = f" and w_{unit}.key = e.{unit}_id" if unit != "user" else ""
             joins += f" left join words_{unit} w_{unit} on w_{unit}.user_id = e.user_id{key}"
-        for (unit, of_sessions), sums in wanted.items():
-            alias, key = f"s_{unit}_{'sessions' if of_sessions else 'amounts'}", "cast(null as varchar)" if unit == "user" else f"{unit}_id"
+        for unit, sums in wanted.items():
+            key = "cast(null as varchar)" if unit == "user" else f"{unit}_id"
             ours = [features[name] for name in dict.fromkeys(name for name, _, _ in sums.values())]
-            table = f"{alias}_{self._made}"
+            rows = self.rows.daily(unit, ours)
             asked = f"select user_id, {key} as key, day from {entries} e"
-            self.con.execute(f"create or replace temp table {table} as {range_sums(asked, self.rows.daily(unit, ours), sums)}")
-            same = f" and {alias}.key = e.{unit}_id" if unit != "user" else ""
-            joins += f" left join {table} {alias} on {alias}.user_id = e.user_id and {alias}.day = e.day{same}"
+            self.con.execute(f"create or replace temp table sums_{unit} as {range_sums(unit, asked, rows, sums)}")
+            same = f" and s_{unit}.key = e.{unit}_id" if unit != "user" else ""
+            joins += f" left join sums_{unit} s_{unit} on s_{unit}.user_id = e.user_id and s_{unit}.day = e.day{same}"
         for (unit, name, days, low, high), alias in habits.items():
             joins += f" left join {self._habits(entries, unit, features[name], days, low, high)} {alias}"
             joins += f" on {alias}.user_id = e.user_id and {alias}.day = e.day"
@@ -343,10 +345,6 @@ class Compiler:
         return 0 if found is None else int(found[0])
 
 
-def _alias(part: Part) -> str:
-    return f"s_{part.unit}_{'sessions' if part.feature is SESSIONS else 'amounts'}"
-
-
 def entry_words(entry: Entry) -> tuple[str, Feature] | None:
     """The unit and feature whose days an entry's days are; null where words do not know them."""
     if entry.kind == "discovery":
@@ -361,14 +359,6 @@ def entry_words(entry: Entry) -> tuple[str, Feature] | None:
 def entry_keys(entry: Entry) -> list[str]:
     """The columns that say what an entry is about."""
     return ["user_id", "item_id", "creator_id"] if entry.kind == "exposure" else ["user_id", *([f"{entry.of}_id"] if entry.of else [])]
-
-
-def first_bit(columns: Sequence[str]) -> str:
-    """SQL of the place of the first bit set in these words."""
-    parts = ", ".join(
-        f"case when {column} <> 0 then {block * BITS} + bit_count(({column} & -{column}) - 1) end" for block, column in enumerate(columns)
-    )
-    return f"coalesce({parts})"
 
 
 def create_creators(con: duckdb.DuckDBPyConnection) -> None:

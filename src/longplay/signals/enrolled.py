@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.signals.outcomes import outcomes_of
 from longplay.signals.checks import MAX_WINDOW_DAYS
+from longplay.signals.outcomes import outcomes_of
 from longplay.signals.signal import Signal
 
 Float = NDArray[np.float64]

@@ -4,7 +4,7 @@
 2. days in window by bitmap: a user's (pair's) active days as words of 60 bits, counted through a mask: `words`, `count_days`.
 3. first seen: days on which a bit is set and none of the n before: `smear`.
 4. range aggregate: sums over a range of days before or after an entry: `range_sums`.
-5. sessions: runs of activity with gaps of at most 30 minutes: `session_days`.
+5. sessions: runs of activity with gaps of at most 30 minutes: `SESSIONS`.
 
 Words are absolute: bit b of word i stands for day `base + 60 i + b`. A word is a BIGINT of which 60 bits are used, since DuckDB raises on
 `1 << 63`; sums of BIGINT are HUGEINT, which Parquet would store as DOUBLE, so they are cast.
@@ -20,12 +20,13 @@ from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.signals.measure import Measure
 
 BITS = 60  # days per word
+MANY_BLOCKS = 6  # of words: about a year
 BIN_US = 1_800_000_000  # half an hour: events of one bin are of one session
 UNITS = ("user", "creator", "item")  # what a roll-up is kept for: a user, or a pair of a user and that key
 SHARE = 1e9  # shares and seconds are summed as whole numbers below 2^53, so that no sum depends on the order of rows
 MICROS = 1e6
 
-_ENGAGED = "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"
+ENGAGED_TEST = "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def _of(origins: Sequence[str]) -> str:
 
 def activity(origins: Sequence[str] = ORIGINS) -> Feature:
     """Events of engaged kinds."""
-    return Feature(_named("active", origins), _ENGAGED + _of(origins))
+    return Feature(_named("active", origins), ENGAGED_TEST + _of(origins))
 
 
 def events_of(kind: str, origins: Sequence[str] = ORIGINS) -> Feature:
@@ -60,7 +61,7 @@ def events_of(kind: str, origins: Sequence[str] = ORIGINS) -> Feature:
 
 
 TOUCHED = activity()
-SESSIONS = Feature("sessions", "", kinds=())  # no sum over events: see `session_days`
+SESSIONS = Feature("sessions", "")  # no sum over events: see `_with_sessions`
 
 
 def feature(measure: Measure, origins: Sequence[str]) -> Feature:
@@ -71,7 +72,7 @@ def feature(measure: Measure, origins: Sequence[str]) -> Feature:
         return events_of(measure.counted, origins)
     if measure.kind == "minutes":
         micros = f"cast(coalesce(round(seconds * {MICROS}), 0) as bigint)"
-        return Feature(_named("micros", origins), _ENGAGED + _of(origins), micros)
+        return Feature(_named("micros", origins), ENGAGED_TEST + _of(origins), micros)
     if measure.kind == "sessions":
         return SESSIONS
     return Feature(_named("share", origins), _played(origins), f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)", ("play",))
@@ -96,8 +97,11 @@ def _played(origins: Sequence[str]) -> str:
 # -- where rows come from ----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class EventRows:
-    """Rows straight from the view `events` of a connection: one per event, not yet summed."""
+    """Rows straight from events: one per event, not yet summed. `events` is a name or SQL that can be selected from."""
+
+    events: str = "events"
 
     def daily(self, unit: str, features: Sequence[Feature], where: str = "") -> str:
         """SQL of (user_id, key, day, a column per feature), at least one row per day with anything; sums and bits do not care how many.
@@ -105,33 +109,47 @@ class EventRows:
         Args:
             unit: user (key is null), creator or item. where: a further test, over user_id, key and day, e.g. "day >= 20000".
         """
-        if features == [SESSIONS] or features == (SESSIONS,):
-            return session_days("events", where)
+        if SESSIONS in features:
+            days = _with_sessions([one for one in features if one is not SESSIONS], self.events)
+            return f"select * from ({days}) where {where}" if where else days
         key = "cast(null as varchar)" if unit == "user" else f"{unit}_id"
         columns = ", ".join(f"case when {one.test} then {one.amount} end as {one.name}" for one in features)
-        tests = " or ".join(f"({one.test})" for one in features)
-        source = "events"
-        if any("length" in one.test for one in features):
-            source = "events left join (select item_id, length from items where length > 0) using (item_id)"
-        inner = f"select user_id, {key} as key, {day_of('time')} as day, {columns} from {source} where {tests}"
+        tests = " or ".join(f"({test})" for test in _widest(features))
+        inner = f"select user_id, {key} as key, {day_of('time')} as day, {columns} from {_source(features, self.events)} where {tests}"
         return f"select * from ({inner}) where {where}" if where else inner
 
 
-def session_days(events: str, where: str = "") -> str:
-    """SQL of (user_id, key, day, sessions): sessions that begin on each day.
+def _source(features: Sequence[Feature], events: str) -> str:
+    """The events, with the items' lengths where a feature asks for them."""
+    lengths = "(select item_id, length from items where length > 0)"
+    return f"{events} left join {lengths} using (item_id)" if any("length" in one.test for one in features) else events
+
+
+def _widest(features: Sequence[Feature]) -> list[str]:
+    """The tests of which one holds for every row that any feature counts: a test that only narrows another is left out."""
+    tests = list(dict.fromkeys(one.test for one in features))
+    return [test for test in tests if not any(test != other and test.startswith(f"{other} and ") for other in tests)]
+
+
+def _with_sessions(features: Sequence[Feature], events: str) -> str:
+    """SQL of (user_id, key, day, sessions, a column per feature): sessions that begin on each day, and sums.
 
     Within half an hour of the clock no gap is longer than half an hour, so it is enough to look from one half hour with
     activity to the next: first event of one, last event of the one before.
     """
-    begun = f"last is null or first - last > {BIN_US}"
     micros = f"(epoch_us(time) + {SHIFT_DAYS * DAY_US})"
-    spans = f"""
-        select user_id, first, lag(last_in) over (partition by user_id order by bin) as last
-        from (select user_id, {micros} // {BIN_US} as bin, min({micros}) as first, max({micros}) as last_in
-              from {events} where {_ENGAGED} group by all)"""
-    days = f"""select user_id, cast(null as varchar) as key, cast(first // {DAY_US} - {SHIFT_DAYS} as integer) as day, cast(count(*) as bigint) as sessions
-        from ({spans}) where {begun} group by all"""
-    return f"select * from ({days}) where {where}" if where else days
+    sums = "".join(f", sum(case when {one.test} then {one.amount} end) as {one.name}" for one in features)
+    tests = " or ".join(f"({test})" for test in _widest([TOUCHED, *features]))
+    bins = f"""select user_id, {micros} // {BIN_US} as bin, min(case when {ENGAGED_TEST} then {micros} end) as first,
+            max(case when {ENGAGED_TEST} then {micros} end) as last{sums}
+        from {_source(features, events)} where {tests} group by user_id, bin"""
+    names = "".join(f", {one.name}" for one in features)
+    before = "lag(last ignore nulls) over (partition by user_id order by bin)"
+    spans = f"select user_id, bin, first, {before} as before{names} from ({bins})"
+    begun = f"cast(count(*) filter (first is not null and (before is null or first - before > {BIN_US})) as bigint) as sessions"
+    totals = "".join(f", cast(sum({one.name}) as bigint) as {one.name}" for one in features)
+    day = f"cast(bin // {DAY_US // BIN_US} - {SHIFT_DAYS} as integer)"
+    return f"select user_id, cast(null as varchar) as key, {day} as day, {begun}{totals} from ({spans}) group by user_id, 3"
 
 
 # -- words of days -----------------------------------------------------------------------------------
@@ -157,14 +175,19 @@ class Calendar:
 def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar) -> str:
     """SQL of (user_id, key, words of every feature: on which days its sum was above 0), one row per unit; `rows` from `Rows.daily`."""
     place = f"(day - {calendar.base})"
-    bits = ", ".join(
-        f"coalesce(bit_or(case when {one.name} > 0 and block = {block} then bit end), 0) as {column}"
+    keys = "user_id" if unit == "user" else "user_id, key"
+    bits = ", ".join(f"case when {one.name} > 0 then cast(1 as bigint) << ({place} % {BITS}) end as {one.name}" for one in features)
+    placed = f"select {keys}, {place} // {BITS} as block, {bits} from ({rows})"
+    if calendar.blocks > MANY_BLOCKS:  # a long log: every row would be looked at once per block, so put together what is of one block first
+        together = ", ".join(f"bit_or({one.name}) as {one.name}" for one in features)
+        placed = f"select {keys}, block, {together} from ({placed}) group by {keys}, block"
+    columns = ", ".join(
+        f"coalesce(bit_or(case when block = {block} then {one.name} end), 0) as {column}"
         for one in features
         for block, column in enumerate(calendar.columns(unit, one.name))
     )
-    names = ", ".join(one.name for one in features)
-    placed = f"select user_id, key, {place} // {BITS} as block, cast(1 as bigint) << ({place} % {BITS}) as bit, {names} from ({rows})"
-    return f"select user_id, key, {bits} from ({placed}) group by user_id, key"
+    key = "cast(null as varchar)" if unit == "user" else "key"
+    return f"select user_id, {key} as key, {columns} from ({placed}) group by {keys}"
 
 
 def _mask(low: str, high: str, block: int) -> str:
@@ -176,7 +199,7 @@ def _mask(low: str, high: str, block: int) -> str:
 
 def count_days(unit: str, name: str, low: str, high: str, calendar: Calendar) -> str:
     """SQL of how many of the days low..high (after the base, both included) have their bit set in a feature's words."""
-    return " + ".join(f"cast(bit_count({column} & {_mask(low, high, block)}) as integer)" for block, column in enumerate(calendar.columns(unit, name)))
+    return " + ".join(_bits(f"{column} & {_mask(low, high, block)}") for block, column in enumerate(calendar.columns(unit, name)))
 
 
 def first_day(unit: str, name: str, low: str, high: str, calendar: Calendar) -> str:
@@ -184,8 +207,18 @@ def first_day(unit: str, name: str, low: str, high: str, calendar: Calendar) -> 
     parts = []
     for block, column in enumerate(calendar.columns(unit, name)):
         part = f"({column} & {_mask(low, high, block)})"
-        parts.append(f"case when {part} <> 0 then {block * BITS} + bit_count(({part} & -{part}) - 1) end")
-    return f"coalesce({', '.join(parts)})"
+        parts.append(part)
+    return first_bit(parts)
+
+
+def first_bit(words: Sequence[str]) -> str:
+    """SQL of the place of the first bit set in these words, null where none is."""
+    places = (f"case when {word} <> 0 then {block * BITS} + {_bits(f'({word} & -{word}) - 1')} end" for block, word in enumerate(words))
+    return f"coalesce({', '.join(places)})"
+
+
+def _bits(word: str) -> str:
+    return f"cast(bit_count({word}) as integer)"  # DuckDB's is an INT8, and a sum of two overflows
 
 
 def smear(source: str, unit: str, name: str, days: int | None, calendar: Calendar, into: str = "c") -> str:
@@ -222,25 +255,26 @@ def smear(source: str, unit: str, name: str, days: int | None, calendar: Calenda
 # -- sums over ranges of days ------------------------------------------------------------------------
 
 
-def range_sums(entries: str, rows: str, sums: dict[str, tuple[str, int, int]]) -> str:
+def range_sums(unit: str, entries: str, rows: str, sums: dict[str, tuple[str, int, int]]) -> str:
     """SQL of (user_id, key, day, a column per sum) for every distinct (user_id, key, day) of `entries`.
 
     Args:
         entries: SQL of user_id, key (null for users) and day. rows: SQL of `Rows.daily`.
-        sums: column -> (feature's column, first day, last day) with days counted from the entry's own, both included.
+        sums: column -> (feature's name, first day, last day) with days counted from the entry's own, both included.
     """
     names = sorted({name for name, _, _ in sums.values()})
-    summed = ", ".join(f"cast(coalesce(sum({name}), 0) as double) as {name}" for name in names)
-    nothing = ", ".join("0.0" for _ in names)
+    keys = "user_id" if unit == "user" else "user_id, key"
 
     def bound(day: int) -> str:
         return f"{-day} preceding" if day < 0 else f"{day} following" if day > 0 else "current row"
 
+    nothing = ", ".join("cast(null as bigint)" for _ in names)
+    parts = [f"select {keys}, day, false as asked, {', '.join(names)} from ({rows})", f"select {keys}, day, true, {nothing} from ({entries})"]
+    summed = ", ".join(f"cast(coalesce(sum({name}), 0) as double) as {name}" for name in names)
+    days = f"select {keys}, day, bool_or(asked) as asked, {summed} from ({' union all '.join(parts)}) group by {keys}, day"
     columns = ", ".join(
-        f"sum({name}) over (partition by user_id, key order by day range between {bound(low)} and {bound(high)}) as {column}"
+        f"coalesce(sum({name}) over (partition by {keys} order by day range between {bound(low)} and {bound(high)}), 0) as {column}"
         for column, (name, low, high) in sums.items()
     )
-    asked = f"select distinct user_id, key, day, true as asked, {nothing} from ({entries})"
-    days = f"select user_id, key, day, false as asked, {summed} from ({rows}) group by all"
-    return f"""select user_id, key, day, {", ".join(f"coalesce({column}, 0) as {column}" for column in sums)}
-        from (select user_id, key, day, asked, {columns} from ({days} union all {asked})) where asked"""
+    key = "cast(null as varchar)" if unit == "user" else "key"
+    return f"select user_id, {key} as key, day, {', '.join(sums)} from (select *, {columns} from ({days})) where asked"

@@ -1,0 +1,97 @@
+"""Daily roll-ups in files: what a store of outcomes is kept up to date from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from longplay.lake.daily import DAY_US, SHIFT_DAYS
+from longplay.signals.compile import entry_words, parts_of
+from longplay.signals.operators import BIN_US, ENGAGED_TEST, SESSIONS, TOUCHED, EventRows, Feature, events_of
+from longplay.signals.signal import Signal
+
+ROLLUPS = ("user", "creator", "item", "sessions")
+
+
+def needed(signals: Iterable[Signal]) -> dict[str, list[Feature]]:
+    """The features of every roll-up that these signals are computed from, by name; `sessions` has none."""
+    found: dict[str, dict[str, Feature]] = {"user": {TOUCHED.name: TOUCHED}}
+    for signal in signals:
+        if (entered := entry_words(signal.entry)) is not None:
+            found.setdefault(entered[0], {})[entered[1].name] = entered[1]
+        elif signal.entry.kind == "event":
+            one = events_of(str(signal.entry.event))
+            found.setdefault(signal.entry.of or "user", {})[one.name] = one
+        for part in parts_of(signal):
+            if part.feature is SESSIONS:
+                found.setdefault("sessions", {})
+            else:
+                found.setdefault(part.unit, {})[part.feature.name] = part.feature
+    return {unit: [features[name] for name in sorted(features)] for unit, features in found.items()}
+
+
+def rollup(unit: str, features: Sequence[Feature], events: str = "events") -> str:
+    """SQL of one roll-up from `events`: user_id, key, day and a whole number per feature.
+
+    That of sessions has first, last (microseconds) and `begun`: runs of the day's own events, the first of which may go on
+    one of the day before. So a day's roll-up needs that day's events only.
+    """
+    if unit == "sessions":
+        micros = f"(epoch_us(time) + {SHIFT_DAYS * DAY_US})"
+        bins = f"""select user_id, {micros} // {BIN_US} as bin, min({micros}) as first, max({micros}) as last
+            from {events} where {ENGAGED_TEST} group by user_id, bin"""
+        day = f"cast(bin // {DAY_US // BIN_US} - {SHIFT_DAYS} as integer)"
+        spans = f"select *, {day} as day, lag(last) over (partition by user_id, {day} order by bin) as before from ({bins})"
+        begun = f"cast(count(*) filter (before is null or first - before > {BIN_US}) as bigint) as begun"
+        return (
+            f"select user_id, cast(null as varchar) as key, day, min(first) as first, max(last) as last, {begun} from ({spans}) group by user_id, day"
+        )
+    sums = ", ".join(f"cast(sum({one.name}) as bigint) as {one.name}" for one in features)
+    keys = "user_id" if unit == "user" else "user_id, key"
+    key = "cast(null as varchar)" if unit == "user" else "key"
+    has_key = "" if unit == "user" else "key is not null"
+    return f"select user_id, {key} as key, day, {sums} from ({EventRows(events).daily(unit, features, has_key)}) group by {keys}, day"
+
+
+@dataclass(frozen=True)
+class RollupRows:
+    """Rows from roll-ups in files, for `Compiler`.
+
+    Attributes:
+        files: roll-up -> day -> its files. days: first and last day that may be read. keep: roll-up -> a test of user_id and key: rows
+            that matter; others are not read.
+    """
+
+    files: Mapping[str, Mapping[int, Sequence[str]]]
+    days: tuple[int, int]
+    keep: Mapping[str, str] = field(default_factory=dict)
+
+    def daily(self, unit: str, features: Sequence[Feature], where: str = "") -> str:
+        """See `operators.EventRows.daily`."""
+        names = [one.name for one in features if one is not SESSIONS]
+        parts = []
+        if SESSIONS in features:
+            first = f"begun - cast(coalesce(first - lag(last) over (partition by user_id order by day) <= {BIN_US}, false) as bigint)"
+            nothing = "".join(f", cast(null as bigint) as {name}" for name in names)
+            parts.append(f"select user_id, key, day, {first} as sessions{nothing} from ({self.read('sessions', 'first, last, begun')})")
+        if names or not parts:
+            sessions = "cast(null as bigint) as sessions, " if SESSIONS in features else ""
+            parts.append(f"select user_id, key, day, {sessions}{', '.join(names)} from ({self.read(unit, ', '.join(names))})")
+        body = " union all ".join(parts)
+        return f"select * from ({body}) where {where}" if where else body
+
+    def read(self, unit: str, columns: str) -> str:
+        """SQL of user_id, key, day and `columns` of a roll-up, as far as they matter."""
+        low, high = self.days
+        listed = [file for day, files in sorted(self.files.get(unit, {}).items()) if low <= day <= high for file in files]
+        if not listed:
+            nothing = ", ".join(f"cast(null as bigint) as {name}" for name in columns.split(", "))
+            return f"select cast(null as varchar) as user_id, cast(null as varchar) as key, cast(null as integer) as day, {nothing} where false"
+        test = f" where {self.keep[unit]}" if unit in self.keep else ""
+        return f"select user_id, key, day, {columns} from {files_sql(listed)}{test}"
+
+
+def files_sql(files: Sequence[str]) -> str:
+    """SQL that reads Parquet files as one table."""
+    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    return f"read_parquet([{listed}], hive_partitioning = false)"
