@@ -135,9 +135,7 @@ class Lake:
         return list(self._snapshot().files.get(table, []))
 
     @contextmanager
-    def connect(
-        self, threads: int | None = None, memory_limit: str | None = None, spill: Path | None = None
-    ) -> Iterator[duckdb.DuckDBPyConnection]:
+    def connect(self, threads: int | None = None, memory_limit: str | None = None, spill: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A DuckDB connection in which the tables' names are views bounded like this lake, and `_all_events` etc. are not bounded.
 
         Args:

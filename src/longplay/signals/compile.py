@@ -38,7 +38,7 @@ UNSURE_DAYS = 28  # a "first touch in the log" this early may be an old habit: `
 class Rows(Protocol):
     """Where daily amounts come from: events, or roll-ups made of them."""
 
-    def daily(self, unit: str, features: Sequence[Feature], where: str = "") -> str:
+    def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
         """See `operators.EventRows.daily`."""
         ...
 
@@ -128,21 +128,25 @@ class Compiler:
         needed: dict[str, dict[str, Feature]] = {}
         full: set[str] = set()
         for entry, signals in by_entry.items():
-            if (found := entry_words(entry)) is not None:
+            parts = [part for signal in signals for part in parts_of(signal)]
+            if (found := self._entry_words(entry)) is not None and not (parts and self._sums_of_days(entry, parts)):
                 unit, one = found
                 needed.setdefault(unit, {})[one.name] = one
                 full.add(unit)
-            for signal in signals:
-                for part in parts_of(signal):
-                    if part.in_words or part.how == "habits":
-                        needed.setdefault(part.unit, {})[part.feature.name] = part.feature
-                        if part.unit == "user":
-                            full.add("user")  # one row per user: as cheap for all as for some
+            for part in parts:
+                if part.in_words or part.how == "habits":
+                    needed.setdefault(part.unit, {})[part.feature.name] = part.feature
+                    if part.unit == "user":
+                        full.add("user")  # one row per user: as cheap for all as for some
         for unit in full & needed.keys():
             self._create_words(unit, list(needed[unit].values()))
 
-    def _create_words(self, unit: str, features: list[Feature], only: str = "") -> None:
-        rows = self.rows.daily(unit, features, only)
+    def _create_words(self, unit: str, features: list[Feature], limits: str = "") -> None:
+        """Create `words_UNIT`; `limits`: SQL of (user_id, key of a pair, first, last) of the units and days that matter."""
+        rows = self.rows.daily(unit, features, flags=True)
+        if limits:
+            same = "limits.user_id = rows.user_id" + ("" if unit == "user" else " and limits.key = rows.key")
+            rows = f"select rows.* from ({rows}) rows join ({limits}) limits on {same} and rows.day between limits.first and limits.last"
         self.con.execute(f"create or replace temp table words_{unit} as {words(unit, rows, features, self.calendar)}")
         self._words[unit] = features
 
@@ -159,14 +163,24 @@ class Compiler:
             self._first_activity = self.as_of_day if found is None or found[0] is None else int(found[0])
         return self._first_activity
 
+    def _sums_of_days(self, entry: Entry, parts: Sequence[Part]) -> bool:
+        """Whether entries are the user's active days and their values are sums over the user's days: one table has both."""
+        return entry == Entry("user_day") and not self.only and all(part.how == "sum" and part.unit == "user" for part in parts)
+
+    def _entry_words(self, entry: Entry) -> tuple[str, Feature] | None:
+        return None if entry.kind == "enrolment" and self.enrolled else entry_words(entry)
+
     def _outcomes(self, entry: Entry, signals: list[Signal]) -> str:
         """The table of one entry."""
         table = f"outcomes_{self._made}"
         self._made += 1
-        found = entry_words(entry)
-        fused = found is not None and all(part.in_words and part.unit in self._words for signal in signals for part in parts_of(signal))
+        found = self._entry_words(entry)
+        parts = [part for signal in signals for part in parts_of(signal)]
+        fused = found is not None and all(part.in_words and part.unit in self._words for part in parts)
         keys = ", ".join(entry_keys(entry))
-        if found is None:
+        if self._sums_of_days(entry, parts):
+            self._select_into(table, "(select *, false as truncated from sums_user)", keys, entry, signals, frozenset(["sums"]))
+        elif found is None:
             self.con.execute(f"create or replace temp table found as {self._other_entries(entry)}")
             self._select_into(table, "found", keys, entry, signals, frozenset())
         elif fused:
@@ -181,7 +195,7 @@ class Compiler:
 
     def find(self, entry: Entry, table: str) -> None:
         """Create `table` of an entry that words know: user_id, keys, day, truncated."""
-        found = entry_words(entry)
+        found = self._entry_words(entry)
         assert found is not None
         if found[1] not in self._words.get(found[0], []):
             self.make_words({entry: []})
@@ -198,6 +212,13 @@ class Compiler:
                 where ((case place // {BITS} {bit} end) >> (place % {BITS})) & 1 = 1)"""
             self._select_into(table, every, keys, entry, signals, frozenset([unit]))
             return
+        if entry.kind == "enrolment":
+            first = f"{base} + {first_bit(calendar.columns(unit, one.name))}"
+            trial = f"select user_id, {day_of('min(time)')} as trial from decisions where experiment is not null group by user_id"
+            enrolled = f"""(select w.*, coalesce(trial, {first}) as day, false as truncated from words_user w full join ({trial}) using (user_id)
+                where coalesce(trial, {first}) is not null)"""
+            self._select_into(table, enrolled, keys, entry, signals, frozenset([unit]))
+            return
         seen = f"(select * from words_{unit} where key is not null)" if unit != "user" else "words_user"
         gap = entry.novel_for if entry.kind != "user_day" else entry.dormant_for
         words_left = [f"c_{block}" for block in range(calendar.blocks)]
@@ -212,7 +233,7 @@ class Compiler:
         left, first = smear(seen, unit, one.name, gap, calendar), True
         while first or self._count("fresh"):
             placed = f"(select *, {first_bit(words_left)} as place from {left} where {any_left})"
-            known = f"select * exclude (key){key}, {base} + place as day, {unsure} and ({earlier}) = 0 as truncated from {placed}"
+            known = f"select * exclude (key){key}, {base} + place as day, case when {unsure} then ({earlier}) = 0 else false end as truncated from {placed}"
             if entry.kind == "user_day":  # a first active day is no return
                 known = f"select * replace (false as truncated) from ({known}) where ({earlier}) <> 0"
             self._select_into(table, f"({known})", keys, entry, signals, frozenset([unit]), first)
@@ -228,13 +249,7 @@ class Compiler:
                 from (select * from (select user_id, decision_id, {day_of("time")} as day, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot
                       from decisions){only}) d left join creators c using (item_id)"""
         if entry.kind == "enrolment":
-            if self.enrolled:
-                body = f"select user_id, {day_of('time')} as day, false as truncated from enrolled"
-            else:
-                body = f"""
-                    with trial as (select user_id, {day_of("min(time)")} as day from decisions where experiment is not null group by user_id),
-                    first as (select user_id, min(day) as day from ({self.rows.daily("user", [TOUCHED])}) group by user_id)
-                    select user_id, coalesce(trial.day, first.day) as day, false as truncated from first full join trial using (user_id)"""
+            body = f"select user_id, {day_of('time')} as day, false as truncated from enrolled"
         else:  # every event of a kind
             unit = entry.of or "user"
             key = f", key as {unit}_id" if entry.of else ""
@@ -249,7 +264,7 @@ class Compiler:
         """Create (or, not `first`, add to) `table` from entries, joined with what the signals' values need.
 
         Args:
-            entries: SQL with user_id, keys, day, truncated, and the words of the units in `has`.
+            entries: SQL with user_id, keys, day, truncated, and the words of the units in `has`; "sums": it is the table of sums.
         """
         more = ", decision_id, slot" if entry.kind == "exposure" else ""
         if self.only:
@@ -282,14 +297,14 @@ class Compiler:
                     features[part.feature.name] = part.feature
                     column = next((known for known, one in sums.items() if one == (part.feature.name, part.low, part.high)), f"sum_{len(sums)}")
                     sums[column] = (part.feature.name, part.low, part.high)
-                    at[part.column] = f"coalesce(s_{part.unit}.{column}, 0)"
+                    at[part.column] = f"coalesce({'e' if 'sums' in has else f's_{part.unit}'}.{column}, 0)"
             columns += self._value(signal, at)
         for unit in sorted(units - has):
-            needed = [part.feature for signal in signals for part in parts_of(signal) if part.in_words and part.unit == unit]
-            if unit not in self._words or not all(one in self._words[unit] for one in needed):
-                asked = f"select user_id, {unit}_id as key from {entries}" if unit != "user" else f"select user_id from {entries}"
-                test = "user_id in" if unit == "user" else "(user_id, key) in"
-                self._create_words(unit, list(dict.fromkeys([*self._words.get(unit, []), *needed])), f"{test} ({asked})")
+            parts = [part for signal in signals for part in parts_of(signal) if part.in_words and part.unit == unit]
+            needed = list(dict.fromkeys(part.feature for part in parts))
+            if not set(needed) <= set(self._words.get(unit, [])):
+                low, high = min(part.low for part in parts), max(part.high for part in parts)
+                self._create_words(unit, needed, _limits(entries, "" if unit == "user" else f"{unit}_id", low, high))
                 self._words.pop(unit)  # for these entries alone
             key = f" and w_{unit}.key = e.{unit}_id" if unit != "user" else ""
             joins += f" left join words_{unit} w_{unit} on w_{unit}.user_id = e.user_id{key}"
@@ -298,7 +313,11 @@ class Compiler:
             ours = [features[name] for name in dict.fromkeys(name for name, _, _ in sums.values())]
             rows = self.rows.daily(unit, ours)
             asked = f"select user_id, {key} as key, day from {entries} e"
+            if unit == "user" and not self.only and {signal.entry for signal in signals} == {Entry("user_day")}:
+                asked, rows = None, self.rows.daily(unit, list(dict.fromkeys([*ours, TOUCHED])))
             self.con.execute(f"create or replace temp table sums_{unit} as {range_sums(unit, asked, rows, sums)}")
+            if "sums" in has:  # the entries are the days that were summed
+                continue
             same = f" and s_{unit}.key = e.{unit}_id" if unit != "user" else ""
             joins += f" left join sums_{unit} s_{unit} on s_{unit}.user_id = e.user_id and s_{unit}.day = e.day{same}"
         for (unit, name, days, low, high), alias in habits.items():
@@ -309,8 +328,9 @@ class Compiler:
     def _habits(self, entries: str, unit: str, one: Feature, days: int, low: int, high: int) -> str:
         """SQL of (user_id, day, total): with how many keys of `unit` the user has enough days in the window after `day`."""
         if one not in self._words.get(unit, []):
-            self._create_words(unit, [*self._words.get(unit, []), one], f"user_id in (select user_id from {entries})")
-            self._words.pop(unit)
+            rows = self.rows.daily(unit, [one], flags=True)
+            rows = f"select rows.* from ({rows}) rows join ({_limits(entries, '', low, high)}) limits using (user_id) where rows.day between first and last"
+            self.con.execute(f"create or replace temp table words_{unit} as {words(unit, rows, [one], self.calendar)}")
         place = f"(e.day - {self.calendar.base})"
         counted = count_days(unit, one.name, f"{place} + ({low})", f"{place} + ({high})", self.calendar)
         return f"""(select user_id, day, count(*) as total from (select distinct user_id, day from {entries}) e join words_{unit} using (user_id)
@@ -345,11 +365,17 @@ class Compiler:
         return 0 if found is None else int(found[0])
 
 
+def _limits(entries: str, key: str, low: int, high: int) -> str:
+    """SQL of (user_id, key if any, first, last): the days that windows low..high of these entries can reach."""
+    named, grouped = (f"{key} as key, ", f", {key}") if key else ("", "")
+    return f"select user_id, {named}min(day) + ({low}) as first, max(day) + ({high}) as last from {entries} group by user_id{grouped}"
+
+
 def entry_words(entry: Entry) -> tuple[str, Feature] | None:
     """The unit and feature whose days an entry's days are; null where words do not know them."""
     if entry.kind == "discovery":
         return str(entry.of), TOUCHED
-    if entry.kind == "user_day":
+    if entry.kind in ("user_day", "enrolment"):
         return "user", TOUCHED
     if entry.kind == "event" and entry.novel_for is not None:
         return entry.of or "user", events_of(str(entry.event))

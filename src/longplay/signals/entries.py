@@ -9,7 +9,7 @@ import duckdb
 from longplay.errors import DataError
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
-from longplay.signals.compile import Compiler, divisor, entry_words, feature
+from longplay.signals.compile import Compiler, divisor, feature
 from longplay.signals.entry import Entry
 from longplay.signals.operators import Feature
 from longplay.signals.signal import Signal
@@ -20,7 +20,7 @@ _NOTHING = "null::varchar as item_id, null::varchar as creator_id"
 def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: Entry) -> None:
     """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, truncated; the event's, or null where there is none."""
     create_engaged(con)
-    if entry_words(entry) is not None and not (entry.kind == "user_day" and entry.dormant_for is None):
+    if entry.kind == "discovery" or entry.dormant_for is not None or (entry.kind == "event" and entry.novel_for is not None):
         compiler.find(entry, "found")
         kinds = "engaged" if entry.kind != "event" else f"(select *, {day_of('time')} as day from events where kind = '{entry.event}')"
         same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""

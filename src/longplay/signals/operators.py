@@ -103,18 +103,27 @@ class EventRows:
 
     events: str = "events"
 
-    def daily(self, unit: str, features: Sequence[Feature], where: str = "") -> str:
+    def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
         """SQL of (user_id, key, day, a column per feature), at least one row per day with anything; sums and bits do not care how many.
 
         Args:
             unit: user (key is null), creator or item. where: a further test, over user_id, key and day, e.g. "day >= 20000".
+            flags: of each feature only whether the row has any.
         """
         if SESSIONS in features:
             days = _with_sessions([one for one in features if one is not SESSIONS], self.events)
             return f"select * from ({days}) where {where}" if where else days
         key = "cast(null as varchar)" if unit == "user" else f"{unit}_id"
-        columns = ", ".join(f"case when {one.test} then {one.amount} end as {one.name}" for one in features)
-        tests = " or ".join(f"({test})" for test in _widest(features))
+        widest = _widest(features)
+
+        def column(one: Feature) -> str:
+            test = (
+                one.test if len(widest) > 1 else one.test.removeprefix(widest[0]).removeprefix(" and ") or "true"
+            )  # what all rows pass is not asked twice
+            return f"{test} as {one.name}" if flags else f"case when {test} then {one.amount} end as {one.name}"
+
+        tests = " or ".join(f"({test})" for test in widest)
+        columns = ", ".join(column(one) for one in features)
         inner = f"select user_id, {key} as key, {day_of('time')} as day, {columns} from {_source(features, self.events)} where {tests}"
         return f"select * from ({inner}) where {where}" if where else inner
 
@@ -173,10 +182,10 @@ class Calendar:
 
 
 def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar) -> str:
-    """SQL of (user_id, key, words of every feature: on which days its sum was above 0), one row per unit; `rows` from `Rows.daily`."""
+    """SQL of (user_id, key, words of every feature: on which days it had any), one row per unit; `rows` from `Rows.daily` with flags."""
     place = f"(day - {calendar.base})"
     keys = "user_id" if unit == "user" else "user_id, key"
-    bits = ", ".join(f"case when {one.name} > 0 then cast(1 as bigint) << ({place} % {BITS}) end as {one.name}" for one in features)
+    bits = ", ".join(f"case when {one.name} then cast(1 as bigint) << ({place} % {BITS}) end as {one.name}" for one in features)
     placed = f"select {keys}, {place} // {BITS} as block, {bits} from ({rows})"
     if calendar.blocks > MANY_BLOCKS:  # a long log: every row would be looked at once per block, so put together what is of one block first
         together = ", ".join(f"bit_or({one.name}) as {one.name}" for one in features)
@@ -255,11 +264,12 @@ def smear(source: str, unit: str, name: str, days: int | None, calendar: Calenda
 # -- sums over ranges of days ------------------------------------------------------------------------
 
 
-def range_sums(unit: str, entries: str, rows: str, sums: dict[str, tuple[str, int, int]]) -> str:
+def range_sums(unit: str, entries: str | None, rows: str, sums: dict[str, tuple[str, int, int]]) -> str:
     """SQL of (user_id, key, day, a column per sum) for every distinct (user_id, key, day) of `entries`.
 
     Args:
-        entries: SQL of user_id, key (null for users) and day. rows: SQL of `Rows.daily`.
+        entries: SQL of user_id, key (null for users) and day; null: every day on which `rows` have activity, of which they then have the column.
+        rows: SQL of `Rows.daily`.
         sums: column -> (feature's name, first day, last day) with days counted from the entry's own, both included.
     """
     names = sorted({name for name, _, _ in sums.values()})
@@ -268,10 +278,13 @@ def range_sums(unit: str, entries: str, rows: str, sums: dict[str, tuple[str, in
     def bound(day: int) -> str:
         return f"{-day} preceding" if day < 0 else f"{day} following" if day > 0 else "current row"
 
-    nothing = ", ".join("cast(null as bigint)" for _ in names)
-    parts = [f"select {keys}, day, false as asked, {', '.join(names)} from ({rows})", f"select {keys}, day, true, {nothing} from ({entries})"]
     summed = ", ".join(f"cast(coalesce(sum({name}), 0) as double) as {name}" for name in names)
-    days = f"select {keys}, day, bool_or(asked) as asked, {summed} from ({' union all '.join(parts)}) group by {keys}, day"
+    if entries is None:
+        asked, both = f"{TOUCHED.name} > 0", rows
+    else:
+        asked, nothing = "asked", ", ".join("cast(null as bigint)" for _ in names)
+        both = f"select {keys}, day, false as asked, {', '.join(names)} from ({rows}) union all select {keys}, day, true, {nothing} from ({entries})"
+    days = f"select {keys}, day, coalesce(bool_or({asked}), false) as asked, {summed} from ({both}) group by {keys}, day"
     columns = ", ".join(
         f"coalesce(sum({name}) over (partition by {keys} order by day range between {bound(low)} and {bound(high)}), 0) as {column}"
         for column, (name, low, high) in sums.items()

@@ -221,14 +221,7 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
         enrolled: columns user_id and time (UTC), one row per user. An `enrolment` entry opens there and nowhere
             else; entries of other kinds are what they always are. See `signals.enrolled`, which checks the table.
     """
-    given, as_of = as_of, lake.watermark if as_of is None else as_of
-    if as_of.tzinfo is None:
-        raise DataError(f"{signal.name}: as_of={as_of.isoformat()} has no time zone; give UTC")
-    if as_of > lake.watermark:
-        raise DataError(
-            f"{signal.name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark {lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
-        )
-    view = lake.fixed() if given is None else lake.before(given)  # without as_of the view keeps its own bounds, known_at too
+    as_of, view = checked_as_of(signal.name, lake, as_of)
     as_of_day = (as_of - EPOCH).days
     with view.connect() as con:
         create_creators(con)
@@ -255,6 +248,18 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
     of = signal.measure.of if signal.measure.kind != "habits" else None
     entries = frame.select("user_id", pl.col(f"{of}_id").alias("key") if of else pl.lit(None, pl.String).alias("key"), "day")
     return Outcomes(signal, frame.select(*own, *(name for name in frame.columns if name not in own)), as_of, Trace(signal, view, entries), creators)
+
+
+def checked_as_of(name: str, lake: Lake, given: datetime | None) -> tuple[datetime, Lake]:
+    """The time of an outcome and what was known at it; raises where the lake does not reach so far."""
+    as_of = lake.watermark if given is None else given
+    if as_of.tzinfo is None:
+        raise DataError(f"{name}: as_of={as_of.isoformat()} has no time zone; give UTC")
+    if as_of > lake.watermark:
+        raise DataError(
+            f"{name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark {lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
+        )
+    return as_of, lake.fixed() if given is None else lake.before(given)  # without as_of the view keeps its own bounds, known_at too
 
 
 def days_of_log(con: duckdb.DuckDBPyConnection) -> tuple[int, int] | None:

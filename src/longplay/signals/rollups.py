@@ -66,7 +66,7 @@ class RollupRows:
     days: tuple[int, int]
     keep: Mapping[str, str] = field(default_factory=dict)
 
-    def daily(self, unit: str, features: Sequence[Feature], where: str = "") -> str:
+    def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
         """See `operators.EventRows.daily`."""
         names = [one.name for one in features if one is not SESSIONS]
         parts = []
@@ -76,7 +76,8 @@ class RollupRows:
             parts.append(f"select user_id, key, day, {first} as sessions{nothing} from ({self.read('sessions', 'first, last, begun')})")
         if names or not parts:
             sessions = "cast(null as bigint) as sessions, " if SESSIONS in features else ""
-            parts.append(f"select user_id, key, day, {sessions}{', '.join(names)} from ({self.read(unit, ', '.join(names))})")
+            columns = ", ".join(f"{name} > 0 as {name}" if flags else name for name in names)
+            parts.append(f"select user_id, key, day, {sessions}{columns} from ({self.read(unit, ', '.join(names))})")
         body = " union all ".join(parts)
         return f"select * from ({body}) where {where}" if where else body
 

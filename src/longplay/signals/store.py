@@ -24,6 +24,7 @@ from longplay.signals.operators import TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
 from longplay.signals.rollups import RollupRows, files_sql, needed, rollup
 from longplay.signals.signal import Signal
+from longplay.signals.tables import own_columns
 
 FORMAT = 1  # of the folder: raised when what is in it changes
 ROWS_AT_ONCE = 20_000_000  # events rolled up in one query
@@ -72,7 +73,7 @@ class _State:
         days = [*self.rollups.values(), *self.outcomes.values()]
         own = {file for by_day in days for files in by_day.values() for file in files}
         own |= {file for patches in self.patches.values() for one in patches for file in (*one["rows"], one["users"])}
-        return own | ({"catalogue.parquet"} if self.seq else set())
+        return own
 
 
 class SignalStore:
@@ -240,8 +241,8 @@ class _Work:
         self, store: SignalStore, con: duckdb.DuckDBPyConnection, lake: Lake, old: _State, until: int, tell: Callable[[str, int, int], None]
     ) -> None:
         self.store, self.con, self.old, self.until, self.tell = store, con, old, until, tell
-        self.events = lake.files("events")
-        self.seen = {table: lake.files(table) for table in ("events", "decisions")}
+        self.files_of = {table: {Path(file).name: file for file in lake.files(table)} for table in ("events", "decisions")}  # a lake may move
+        self.seen = {table: sorted(files) for table, files in self.files_of.items()}
         self.state = replace(
             old,
             seq=old.seq + 1,
@@ -259,7 +260,6 @@ class _Work:
 
     def run(self) -> Updated:
         """Roll up, compute, and say what was done."""
-        create_creators(self.con)
         signals = self.store.signals
         self._keep_catalogue(signals)
         gone = any(
@@ -297,12 +297,12 @@ class _Work:
 
     def _keep_catalogue(self, signals: Sequence[Signal]) -> None:
         """Shares played and creators of slots depend on the catalogue: where it changed what was known, all is counted again."""
+        if not any(one.entry.kind == "exposure" or one.measure.kind == "completion" for one in signals):
+            return
+        create_creators(self.con)
         place = self.store.folder / "catalogue.parquet"
-        asks = any(one.entry.kind == "exposure" or one.measure.kind == "completion" for one in signals)
         table = "select item_id, creators.creator_id, items.length from creators full join items using (item_id)"
-        if not asks:
-            table += " where false"
-        elif place.exists() and self.old.until is not None:
+        if place.exists() and self.old.until is not None:
             changed = f"""select count(*) from (select * from {files_sql([str(place)])}) old left join ({table}) now using (item_id)
                 where old.creator_id is distinct from now.creator_id or old.length is distinct from now.length"""
             if (first_row(self.con, changed) or (0,))[0]:
@@ -312,7 +312,7 @@ class _Work:
 
     def _late(self, since: int) -> set[int]:
         """Closed days on which events arrived since; makes the tables `late` and `late_shown` (user_id, day): whose outcomes changed, from when."""
-        new = [file for file in self.events if file not in set(self.old.seen.get("events", []))] if self.old.until is not None else []
+        new = self._new("events")
         self.con.execute("create or replace temp table late (user_id varchar, day integer)")
         days: set[int] = set()
         if new:
@@ -320,7 +320,7 @@ class _Work:
                 f"insert into late select distinct user_id, {day_of('time')} as day from {files_sql(new)} where {day_of('time')} < {since}"
             )
             days = {row[0] for row in self.con.execute("select distinct day from late").fetchall()}
-        shown = [file for file in self.seen["decisions"] if file not in set(self.old.seen.get("decisions", []))] if self.old.until is not None else []
+        shown = self._new("decisions")
         self.con.execute("create or replace temp table late_shown (user_id varchar, day integer)")
         if shown:  # a first trial moves a user's enrolment, a late slate adds exposures
             low = min(self.old.rollups.get("user", {}), default=since)
@@ -330,6 +330,11 @@ class _Work:
                 where experiment is not null or {day_of("time")} < {since} group by user_id"""
             )
         return days
+
+    def _new(self, table: str) -> list[str]:
+        """Files of the lake since the last update; none on the first."""
+        known = set(self.old.seen.get(table, []))
+        return [] if self.old.until is None else [file for name, file in self.files_of[table].items() if name not in known]
 
     def _roll_up(self, unit: str, features: Sequence[Feature], days: Sequence[int]) -> None:
         """Write the roll-ups of these days anew, in as many queries as keep each small."""
@@ -466,10 +471,7 @@ class _Work:
 
     def _narrow(self, signal: Signal, table: str) -> str:
         """SQL of one signal's columns of a table of its entry."""
-        names = {signal.label: "value"} | {f"{signal.label} {name}": name for name in ("duration", "event", "baseline")}
-        has = {row[0] for row in self.con.execute(f"select column_name from (describe {table})").fetchall()}
-        picked = ", ".join(f'"{column}" as {name}' for column, name in names.items() if column in has)
-        return f"select {', '.join(_keys(signal))}, day, truncated, {picked}, {self.state.seq} as seq from {table}"
+        return f"select {', '.join(own_columns(self.con, signal, table))}, {self.state.seq} as seq from {table}"
 
     def _compiled(self, signals: Sequence[Signal], days: tuple[int, ...], back: int, tests: dict[str, str]) -> Iterator[tuple[Signal, str]]:
         """Each signal with a table of its entries on `days` (a run), from as few roll-ups as they need; the table is gone afterwards."""

@@ -1,0 +1,90 @@
+"""Outcomes of many signals at once, in files or tables: for logs whose outcomes do not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from longplay.errors import ConfigError
+from longplay.lake.daily import day_of, first_row
+from longplay.lake.lake import Lake
+from longplay.signals.compile import Compiler, create_creators, entry_keys
+from longplay.signals.entries import refuse
+from longplay.signals.entry import Entry
+from longplay.signals.operators import EventRows
+from longplay.signals.outcomes import checked_as_of, days_of_log
+from longplay.signals.rollups import files_sql
+from longplay.signals.signal import Signal
+
+
+def write_outcomes(
+    signals: Sequence[Signal], lake: Lake, folder: str | Path, as_of: datetime | None = None, *, memory_limit: str | None = None
+) -> dict[str, Path]:
+    """Compute signals in one pass over the log and write one Parquet file each, `folder`/name@version.parquet; nothing is held in memory.
+
+    Columns: user_id, the entry's item_id and creator_id (as far as it has them), day (days since 1970-01-01), truncated, value (null while
+    immature), matures_at; for exposures decision_id and slot, for time_to_return duration and event, for baselines baseline.
+    The rows are those of `Signal.outcomes`, without the entry's event and its time.
+
+    Args:
+        as_of: UTC; default the lake's watermark. memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to `folder`.
+
+    Returns:
+        label (name@version) -> file.
+
+    Raises:
+        DataError: what `Signal.outcomes` raises. ConfigError: no signals, or two of one name.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    as_of_at, view = checked_as_of("write_outcomes", lake, as_of)
+    written: dict[str, Path] = {}
+    with view.connect(memory_limit=memory_limit, spill=place / "spill") as con:
+        for signal, table in outcome_tables(con, signals, lake, view, as_of_at).items():
+            file = place / f"{signal.label}.parquet"
+            matures = f"cast((day + {signal.window[1] + 1}) * interval 1 day + timestamptz '1970-01-01 00:00:00+00' as timestamptz) as matures_at"
+            rows = f"select {', '.join(own_columns(con, signal, table))}, {matures} from {table}"
+            con.execute(f"copy ({rows}) to '{str(file).replace(chr(39), 2 * chr(39))}.new' (format parquet, compression zstd)")
+            Path(f"{file}.new").replace(file)
+            written[signal.label] = file
+    return written
+
+
+def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: Lake, view: Lake, as_of: datetime) -> dict[Signal, str]:
+    """Temporary tables of `con`, which is connected to `view`: of each signal that of its entry, with a column of the signal's label.
+
+    Signals that share an entry share a table. `lake` may reach further than the view: what is nowhere in it cannot be measured.
+    """
+    if not signals or len({one.name for one in signals}) < len(signals):
+        names = ", ".join(one.name for one in signals) or "none"
+        raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
+    until = int(as_of.timestamp() // 86_400)
+    days = _days_in_files(con, view) or days_of_log(con) or (until, until)
+    for signal in signals:
+        refuse(con, signal, lake, days, enrolled=False)
+    if any(one.entry.kind == "exposure" for one in signals):
+        create_creators(con)
+    made: dict[Entry, str] = Compiler(con, EventRows(), until, days).compute(signals)
+    return {signal: made[signal.entry] for signal in signals}
+
+
+def own_columns(con: duckdb.DuckDBPyConnection, signal: Signal, table: str) -> list[str]:
+    """SQL of one signal's columns of a table of its entry, under their short names."""
+    names = {signal.label: "value"} | {f"{signal.label} {name}": name for name in ("duration", "event", "baseline")}
+    has = {row[0] for row in con.execute(f"select column_name from (describe {table})").fetchall()}
+    slots = ["decision_id", "slot"] if signal.entry.kind == "exposure" else []
+    return [*entry_keys(signal.entry), *slots, "day", "truncated", *(f'"{column}" as {name}' for column, name in names.items() if column in has)]
+
+
+def _days_in_files(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] | None:
+    """First and last day in the files' own statistics: no less than the log's, and read in no time; null in memory or without statistics."""
+    files = [*lake.files("events"), *lake.files("decisions")]
+    if not files:
+        return None
+    listed = files_sql(files).replace("read_parquet", "parquet_metadata").replace(", hive_partitioning = false", "")
+    ends = "min(cast(stats_min_value as timestamptz)) as first, max(cast(stats_max_value as timestamptz)) as last, count(*) = count(stats_min_value) as all_known"
+    found = first_row(con, f"select {day_of('first')}, {day_of('last')}, all_known from (select {ends} from {listed} where path_in_schema = 'time')")
+    return None if found is None or found[0] is None or not found[2] else (int(found[0]), int(found[1]))
