@@ -11,7 +11,7 @@ from test_report import looped
 from typer.testing import CliRunner
 
 from longplay import cli
-from longplay.cli import app
+from longplay.cli import app, screen
 from longplay.run import STAGES, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,7 +124,7 @@ def test_a_finished_trial_is_told_as_a_table_that_fits_100_columns(finished, cap
 
 
 def test_a_narrow_terminal_gets_the_same_figures_as_a_list(finished, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(cli, "console", Console(width=72, force_terminal=True, no_color=True, highlight=False))
+    monkeypatch.setattr(screen, "console", Console(width=72, force_terminal=True, no_color=True, highlight=False))
     cli._tell_loop(finished, Path("runs/demo"))
     text = capsys.readouterr().out
     assert "  true difference       +0.55 (0.44 to 0.66)" in text

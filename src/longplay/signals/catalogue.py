@@ -99,3 +99,12 @@ def ready() -> tuple[Signal, ...]:
     (1, 28)
     """
     return tuple(READY.values())
+
+
+def markdown() -> str:
+    """The catalogue as the table of docs/signals.md."""
+    lines = ["| signal | what it says | what it is for | how it misleads |", "|---|---|---|---|"]
+    for one in CATALOGUE:
+        words = str(one.signal).split(": ", 1)[1]
+        lines.append(f"| `{one.signal.name}`<br>`@{one.signal.version}` | {words} | {one.use} | {one.trap} |")
+    return "\n".join(lines) + "\n"

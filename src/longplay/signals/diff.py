@@ -16,12 +16,13 @@ from longplay.signals.entry import Entry
 from longplay.signals.measure import Measure
 from longplay.signals.outcomes import Outcomes
 from longplay.signals.signal import Signal
+from longplay.signals.words import unit
 from longplay.words import html_table, number, plus_minus, text_table
 
 CHANGES = ("only in old", "only in new", "changed", "newly known", "no longer known", "equal", "unknown in both")
 SEGMENTS = ("surface", "origin", "month")
 SHOWN_SEGMENTS = 12  # of each kind; `Diff.segments` has all
-SHOWN_ID = 16  # characters of an id in an example; `Diff.rows` has all
+SHOWN_ID = 14  # characters of an id in an example; `Diff.rows` has all
 DAY = timedelta(days=1)
 
 _SEGMENT_HEAD = ("base rate", "old", "new", "in both", "difference there")
@@ -185,9 +186,13 @@ class Diff:
         picked = [rows.filter(pl.col("change") == change).head(each) for change in order]
         return pl.concat(picked)
 
-    def __str__(self) -> str:
+    def findings(self) -> str:
+        """What it changes on the log, without the definitions."""
         tables = [text_table(head, rows) for head, rows in self._tables() if rows]
-        return "\n".join([*definition_lines(self.old, self.new), "", *self._lines(), *(line for table in tables for line in ("", table))])
+        return "\n".join([*self._lines(), *(line for table in tables for line in ("", table))])
+
+    def __str__(self) -> str:
+        return "\n".join([*definition_lines(self.old, self.new), self.findings()])
 
     def _repr_html_(self) -> str:
         lines = "".join(f"<p>{escape(line)}</p>" for line in [*definition_lines(self.old, self.new), *self._lines()])
@@ -232,7 +237,10 @@ def definition_lines(old: Signal, new: Signal) -> list[str]:
     """Both sentences with their versions, and what differs in words."""
     if old.version == new.version:
         renamed = "" if old.name == new.name else f" under another name, {new.name}"
-        return [f"{old.label}: {str(old).split(': ', 1)[1]}", f"the same definition{renamed}: nothing changes, and results of one are results of the other"]
+        return [
+            f"{old.label}: {str(old).split(': ', 1)[1]}",
+            f"the same definition{renamed}: nothing changes, and results of one are results of the other",
+        ]
     labels = old.label, new.label
     words = (f"{which} {label}: {str(one).split(': ', 1)[1]}" for which, label, one in zip(("old", "new"), labels, (old, new)))
     return [*words, *(f"changed {part}" for part in changed_parts(old, new))]
@@ -252,8 +260,9 @@ def diff_of(old: Outcomes, new: Outcomes) -> Diff:
     rows = _rows(old, new)
     both = _known(rows, "old_value", "new_value")
     estimand = f"{new.signal.label} minus {old.signal.label} on entries that both know"
-    if not _one_unit(old.signal, new.signal):
-        difference = Refusal("not comparable: old and new do not count in one unit", estimand)
+    units = unit(old.signal), unit(new.signal)
+    if units[0] != units[1]:
+        difference = Refusal(f"not comparable: old is in {units[0]}, new in {units[1]}", estimand)
     elif both.is_empty():
         difference = Refusal("not estimable: no entry has a known outcome in both", estimand)
     else:
@@ -290,7 +299,10 @@ def _side(outcomes: Outcomes, name: str) -> pl.DataFrame:
     key = "item_id" if entry.kind == "exposure" else f"{entry.of}_id" if entry.of else None
     frame = outcomes.frame.select("user_id", "item_id", "creator_id", "time", "origin", "surface", pl.col("value").alias(f"{name}_value"))
     frame = frame.with_columns(
-        pl.lit(True).alias(f"in_{name}"), key_user=pl.col("user_id"), key_time=pl.col("time"), key_of=pl.lit(None, pl.String) if key is None else pl.col(key)
+        pl.lit(True).alias(f"in_{name}"),
+        key_user=pl.col("user_id"),
+        key_time=pl.col("time"),
+        key_of=pl.lit(None, pl.String) if key is None else pl.col(key),
     )
     again = pl.int_range(1, pl.len() + 1).over("key_user", "key_time", "key_of")  # two saves of an item in one microsecond are two entries
     return frame.with_columns(key_n=again)
@@ -299,19 +311,6 @@ def _side(outcomes: Outcomes, name: str) -> pl.DataFrame:
 def _about_one(old: Entry, new: Entry) -> bool:
     """Whether an entry of one can be an entry of the other."""
     return old.unit == new.unit
-
-
-def _one_unit(old: Signal, new: Signal) -> bool:
-    """Whether a difference of their values is in a unit: both shares, or both amounts of the same things."""
-
-    def unit(signal: Signal) -> tuple[Any, ...]:
-        measure, per = signal.measure, signal.measure.per
-        if signal.binary:
-            return ("share",)
-        parts = tuple(("days" if part.counts_days else part.kind, part.event) for part in (measure, per) if part is not None)
-        return (*parts, measure.days)
-
-    return unit(old) == unit(new)
 
 
 def _known(rows: pl.DataFrame, *columns: str) -> pl.DataFrame:

@@ -26,6 +26,18 @@ def sentence(signal: Signal) -> str:
     return f"{_entry(signal.entry)}, {_measure(signal.measure, signal.threshold, origin, signal.window)} {_window(signal.window)}{warned}"
 
 
+def unit(signal: Signal) -> str:
+    """What a value of it is a number of: `share`, `days`, `plays per session`."""
+    measure = signal.measure
+    if signal.binary or measure.kind == "completion":
+        return "share"
+    if measure.counts_days or measure.kind == "time_to_return":
+        many = "days"
+    else:
+        many = f"{measure.of}s" if measure.kind == "habits" else _amount(measure)
+    return many if measure.per is None else f"{many} per {_amount(measure.per, one=True)}"
+
+
 def _entry(entry: Entry) -> str:
     article = "an" if entry.of == "item" else "a"
     match entry.kind:
