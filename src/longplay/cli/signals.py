@@ -167,17 +167,14 @@ def diff(
         config = None if run is None else load_config(run)
         source = lake if lake is not None else run
         found = None if source is None else before.diff(after, Lake.open(log_of(source)))
-        _title("definition")
         _say(*definition_lines(before, after))
         if found is not None and before.version != after.version:
             _title("on the log")
             _say(found.findings())
-        elif source is None:
-            _say("with --lake LOG or --run RUN.toml: what that changes on a log")
         if before.version != after.version:
             pinned = _tell_pins(before, after, runs, config)
             _title("backfill")
-            _say("with --lake LOG or --run RUN.toml: which entries and days" if found is None else str(found.backfill))
+            _say("with --lake LOG or --run RUN.toml: what changes on a log, and which entries to compute" if found is None else str(found.backfill))
             _tell_switch(before, after, run, config, pinned)
 
     guarded(tell)
@@ -209,7 +206,7 @@ def _candidates(given: str) -> list[Signal]:
 
 
 def _title(words: str) -> None:
-    console.print(Text(f"{words}", "bold"))
+    console.print(Text(f"\n{words.upper()}", "bold"))
 
 
 def _say(*lines: str) -> None:
@@ -238,14 +235,15 @@ def _tell_pins(old: Signal, new: Signal, runs: Path | None, config: RunConfig | 
             continue
         if "old" in {standing for standing, _ in pins}:
             pinned.append(folder)
-        _say(str(folder))
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-        for kept in ("", "pinned to", "place"):
-            table.add_column(kept, no_wrap=True)
-        table.add_column("role")
-        for standing, pin in pins:
-            table.add_row("", f"{standing} {pin.label}", f"{pin.stage}/{pin.digest}", _role(pin))
-        wide().print(table)
+        for held in dict.fromkeys((standing, pin.label) for standing, pin in pins):
+            _say(f"{folder} holds {' '.join(held)}")
+            table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+            table.add_column(no_wrap=True)
+            table.add_column()
+            for standing, pin in pins:
+                if (standing, pin.label) == held:
+                    table.add_row(f"  {pin.stage}/{pin.digest}", _role(pin))
+            wide().print(table)
     if others:
         _say(f"without either: {', '.join(others)}")
     return pinned

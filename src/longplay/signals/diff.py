@@ -25,20 +25,20 @@ SHOWN_SEGMENTS = 12  # of each kind; `Diff.segments` has all
 SHOWN_ID = 14  # characters of an id in an example; `Diff.rows` has all
 DAY = timedelta(days=1)
 
-_SEGMENT_HEAD = ("base rate", "old", "new", "in both", "difference there")
+_SEGMENT_HEAD = ("base rate", "old", "new", "both know", "difference there")
 _EXAMPLE_HEAD = ("example", "user", "of", "entered", "old", "new")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a definition that differs; prints as `window: days 1 to 28 -> days 1 to 14`."""
+    """One part of a definition that differs; prints as `window: days 1 to 28, now days 1 to 14`."""
 
     name: str
     old: str
     new: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.old} -> {self.new}"
+        return f"{self.name}: {self.old}, now {self.new}"
 
 
 def changed_parts(old: Signal, new: Signal) -> tuple[Part, ...]:
@@ -47,7 +47,7 @@ def changed_parts(old: Signal, new: Signal) -> tuple[Part, ...]:
     >>> from longplay.signals import READY
     >>> from dataclasses import replace
     >>> print(*changed_parts(READY["habit"], replace(READY["habit"], window=(1, 14))))
-    window: days 1 to 28 -> days 1 to 14
+    window: days 1 to 28, now days 1 to 14
     """
     parts = (Part(name, words(old), words(new)) for name, words in _PARTS.items())
     return tuple(part for part in parts if part.old != part.new)
@@ -61,16 +61,16 @@ def _opens(entry: Entry) -> str:
 
 
 def _novel(entry: Entry) -> str:
-    if entry.kind == "discovery" and entry.novel_for is None:
-        return "never before in the log"
-    return "every one counts" if entry.novel_for is None else f"none in {_days(entry.novel_for)} before"
+    if entry.novel_for is None:
+        return "none before in the log" if entry.kind == "discovery" else "not asked"
+    return f"none in {_days(entry.novel_for)} before"
 
 
 def _amount(measure: Measure) -> str:
     what = f"{measure.event} events" if measure.kind == "count" else measure.kind.replace("_", " ")
     if measure.kind == "habits":
         return f"habits with {measure.of}s of at least {_days(measure.days)}"
-    return what if measure.of is None or measure.kind == "days_with" else f"{what}, of that {measure.of}"
+    return what if measure.of is None else f"{what} that {measure.of}" if measure.kind == "days_with" else f"{what} of that {measure.of}"
 
 
 def _window(signal: Signal) -> str:
@@ -79,19 +79,19 @@ def _window(signal: Signal) -> str:
 
 
 def _days(count: int | None) -> str:
-    return "none" if count is None else "1 day" if count == 1 else f"{count} days"
+    return "1 day" if count == 1 else f"{count} days"
 
 
-# what a reader calls it: how it reads for a signal; together all that is in the version
+# what it is called: how it reads for a signal; together all that is in the version
 _PARTS: dict[str, Callable[[Signal], str]] = {
-    "opened by": lambda s: _opens(s.entry),
+    "entry": lambda s: _opens(s.entry),
     "about": lambda s: s.entry.of or "the user",
-    "new where": lambda s: _novel(s.entry),
-    "days without activity before": lambda s: _days(s.entry.dormant_for),
-    "counted": lambda s: _amount(s.measure) + (f" {s.measure.of}" if s.measure.kind == "days_with" else ""),
-    "divided by": lambda s: "nothing" if s.measure.per is None else _amount(s.measure.per),
-    "less the user's own rate in": lambda s: _days(s.measure.baseline),
-    "enough": lambda s: "the amount itself" if s.threshold is None else f"at least {_exact(s.threshold)}",
+    "new": lambda s: _novel(s.entry),
+    "dormant": lambda s: "not asked" if s.entry.dormant_for is None else f"{_days(s.entry.dormant_for)} or more before",
+    "measure": lambda s: _amount(s.measure),
+    "per": lambda s: "nothing" if s.measure.per is None else _amount(s.measure.per),
+    "baseline": lambda s: "none" if s.measure.baseline is None else f"the user's own rate in {_days(s.measure.baseline)} before",
+    "threshold": lambda s: "none, the amount itself" if s.threshold is None else f"at least {_exact(s.threshold)}",
     "window": _window,
     "origins": lambda s: ", ".join(sorted(s.origins)),
 }
@@ -108,7 +108,8 @@ class Backfill:
     Attributes:
         entries: how many entries get an outcome. mature: how many have it now.
         first, last: days of the first and the last entry; null without entries.
-        read_from, read_to: first and last day of the log that is read, for novelty, baseline and windows; null without entries.
+        look_back: days before the first entry that are read as far as there are any, for novelty and baseline; null: all.
+        read_to: the last day of the log that is read; null without entries.
         complete_at: when the last entry matures (UTC); null without entries.
     """
 
@@ -116,7 +117,7 @@ class Backfill:
     mature: int
     first: date | None
     last: date | None
-    read_from: date | None
+    look_back: int | None
     read_to: date | None
     complete_at: datetime | None
 
@@ -125,22 +126,25 @@ class Backfill:
         """Of the version whose outcomes these are."""
         frame, signal = outcomes.frame, outcomes.signal
         if frame.is_empty():
-            return cls(0, 0, None, None, None, None, None)
+            return cls(0, 0, None, None, 0, None, None)
         first, last = (cast(datetime, bound).date() for bound in (frame["time"].min(), frame["time"].max()))
-        before = max(signal.entry.novel_for or 0, signal.entry.dormant_for or 0, signal.measure.baseline or 0)
+        entry = signal.entry
+        everything = entry.dormant_for is not None or (entry.kind == "discovery" and entry.novel_for is None)
+        look_back = None if everything else max(entry.novel_for or 0, signal.measure.baseline or 0)
         known = (outcomes.as_of - timedelta(microseconds=1)).date()
         mature = int((frame["matures_at"] <= outcomes.as_of).sum())
         closes = cast(datetime, frame["matures_at"].max())
-        return cls(frame.height, mature, first, last, first - before * DAY, min(last + signal.window[1] * DAY, known), closes)
+        return cls(frame.height, mature, first, last, look_back, min(last + signal.window[1] * DAY, known), closes)
 
     def __str__(self) -> str:
         if not self.entries:
             return "nothing to compute: the log has no entry of the new version"
         open_ = self.entries - self.mature
         still = f"; {open_:,} are still open, the last until {self.complete_at:%Y-%m-%d %H:%M} UTC" if open_ else ""
+        before = "" if self.look_back == 0 else "and all before" if self.look_back is None else f"and up to {_days(self.look_back)} before"
         return (
-            f"compute {self.entries:,} entries of {self.first} to {self.last}, which reads the days {self.read_from} to {self.read_to}; "
-            f"{self.mature:,} are mature now{still}"
+            f"compute {self.entries:,} entries of {self.first} to {self.last}; that reads the days {self.first} to {self.read_to}"
+            f"{', ' if before else ''}{before}; {self.mature:,} are mature now{still}"
         )
 
 
@@ -241,8 +245,7 @@ def definition_lines(old: Signal, new: Signal) -> list[str]:
             f"{old.label}: {str(old).split(': ', 1)[1]}",
             f"the same definition{renamed}: nothing changes, and results of one are results of the other",
         ]
-    labels = old.label, new.label
-    words = (f"{which} {label}: {str(one).split(': ', 1)[1]}" for which, label, one in zip(("old", "new"), labels, (old, new)))
+    words = (f"{which} {one.label}: {str(one).split(': ', 1)[1]}" for which, one in (("old", old), ("new", new)))
     return [*words, *(f"changed {part}" for part in changed_parts(old, new))]
 
 
