@@ -17,8 +17,7 @@ from longplay.cli.screen import console, guarded, wide
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
 from longplay.run.config import RunConfig, load_config
-from longplay.run.pins import Pin, changed_stages, folder_of, log_of, pins_of, runs_in, would_run_again
-from longplay.run.stages import stages_of
+from longplay.run.pins import Pin, change_over, folder_of, log_of, pins_of, runs_in, would_run_again
 from longplay.signals import READY, Outcomes, Signal, ready
 from longplay.signals.catalogue import CATALOGUE
 from longplay.signals.diff import definition_lines
@@ -34,6 +33,7 @@ PROMISE = (
     "Results are kept by version: all that is pinned to the old one stays as it is, byte for byte. "
     "Only the copies at the top of a run folder, report.html and audit-*.toml, are of its latest run."
 )
+STANDINGS = ("old", "new", "other")
 Version = "A ready signal's name, a TOML file with one signal, or FILE.toml:NAME."
 
 
@@ -235,7 +235,7 @@ def _tell_pins(old: Signal, new: Signal, runs: Path | None, config: RunConfig | 
             continue
         if "old" in {standing for standing, _ in pins}:
             pinned.append(folder)
-        for held in dict.fromkeys((standing, pin.label) for standing, pin in pins):
+        for held in sorted({(standing, pin.label) for standing, pin in pins}, key=lambda one: (STANDINGS.index(one[0]), one[1])):
             _say(f"{folder} holds {' '.join(held)}")
             table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
             table.add_column(no_wrap=True)
@@ -259,15 +259,19 @@ def _tell_switch(old: Signal, new: Signal, file: Path | None, config: RunConfig 
     own = None
     if file is not None and config is not None:
         own = folder_of(config)
-        name = next((name for name, signal in config.declared().items() if signal.version == old.version), None)
-        if name is None:
-            _say(f"{file} does not declare {old.label}, so nothing of it runs again")
+        versions = {signal.version: name for name, signal in config.declared().items()}
+        if old.version not in versions:
+            already = f"; it declares {new.label} already" if new.version in versions else ""
+            _say(f"{file} does not declare {old.label}, so nothing of it runs again{already}")
         else:
-            again = changed_stages(config, file.parent, old, new)
-            kept = [stage.name for stage in stages_of(config) if stage.name not in again]
+            name = versions[old.version]
             _say(f"to change {file} over, put this in the place of [signals.{name}]:", "")
             typer.echo(replace(new, name=name).to_toml())
-            _say(f"then: longplay run {file}", f"which runs again: {', '.join(again)}; and keeps: {', '.join(kept)}")
+            _say(f"then: longplay run {file}")
+            becomes = change_over(config, file.parent, own, old, new)
+            for what, words in (("runs", "run again"), ("is there", "there already, of an earlier run"), ("stays", "kept, they do not depend on it")):
+                if stages := [stage for stage, fate in becomes.items() if fate == what]:
+                    _say(f"  {words}: {', '.join(stages)}")
     others = [folder for folder in pinned if own is None or folder.resolve() != own.resolve()]
     if own is None:
         _say("to change a run over, put this in its run.toml, in the place of the old one:", "")

@@ -96,13 +96,18 @@ def would_run_again(run: Path, old: Signal) -> list[str]:
     return [stage.name for stage in STAGES if stage.name in stale]
 
 
-def changed_stages(config: RunConfig, base: Path, old: Signal, new: Signal) -> list[str]:
-    """The stages of a run that another definition in the place of `old` would run again, in order; none if it does not declare `old`."""
+def change_over(config: RunConfig, base: Path, folder: Path, old: Signal, new: Signal) -> dict[str, Literal["runs", "is there", "stays"]]:
+    """What becomes of each stage of a run where `new` is declared in the place of `old`, in order.
+
+    It runs; is there, for it has finished with `new` before; or stays, for it does not depend on the signal. All
+    stay where the run does not declare `old`.
+    """
     declared = {name: signal.version for name, signal in config.declared().items()}
     tables = {name: _table(new) if declared[name] == old.version else table for name, table in config.signals.items()}
-    changed = config.model_copy(update={"signals": tables})
-    before, after = (keys_of(stages_of(config), one, base) for one in (config, changed))
-    return [name for name, key in before.items() if key != after[name]]
+    stages = stages_of(config)
+    before, after = keys_of(stages, config, base), keys_of(stages, config.model_copy(update={"signals": tables}), base)
+    run = RunFolder(folder)
+    return {name: "stays" if key == before[name] else "is there" if run.done(key) else "runs" for name, key in after.items()}
 
 
 def log_of(source: Path) -> Path:
