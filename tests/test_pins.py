@@ -17,6 +17,7 @@ from longplay.run import load_config, run_stages
 from longplay.run.config import RunConfig, parse_config
 from longplay.run.pins import UNRECORDED, Pin, change_over, log_of, pins_of, runs_in, would_run_again
 from longplay.signals import READY, Signal, days_with
+from longplay.signals.store import SignalStore
 
 OLD = parse_config(TINY, "tiny").declared()["habit"]
 NEW = replace(OLD, measure=days_with("creator") >= 2)
@@ -59,6 +60,20 @@ def test_a_new_version_leaves_every_old_file_byte_equal(copied: Path) -> None:
     assert {name: after[name] for name in before} == before
     assert {pin.standing(OLD, NEW) for pin in pins_of(copied)} == {"old", "new", None}  # active is another signal
     assert [pin.stage for pin in pins_of(copied) if pin.standing(OLD, NEW) == "new"] == ["outcomes", "reward"]
+
+
+def test_a_store_keeps_the_outcomes_of_the_old_version_byte_equal(run: Path, tmp_path: Path) -> None:
+    lake = Lake.open(log_of(run))
+    SignalStore(tmp_path / "store", lake, [OLD]).update()
+    before, rows = files(tmp_path / "store/outcomes"), SignalStore(tmp_path / "store", lake, [OLD]).outcomes(OLD)
+    assert before
+    store = SignalStore(tmp_path / "store", lake, [NEW])
+    store.update()
+    after = files(tmp_path / "store/outcomes")
+    assert {name: after.get(name) for name in before} == before
+    assert any(name.startswith(NEW.label) for name in after)
+    assert store.outcomes(OLD).equals(rows)
+    assert not store.outcomes(NEW)["value"].equals(rows["value"])
 
 
 def test_what_is_said_to_run_again_is_what_runs(copied: Path) -> None:

@@ -92,10 +92,8 @@ def _tell_catalogue(signals: Sequence[Signal]) -> None:
         table.add_row(head, words)
     out = wide()
     out.print(table)
-    out.print(
-        Text("what a log says of each: longplay signals LOG · to paste into run.toml: longplay signals --toml NAME", "dim"),
-        soft_wrap=not out.is_terminal,
-    )
+    for what, command in (("what a log says of each", "longplay signals LOG"), ("a declaration for run.toml", "longplay signals --toml NAME")):
+        out.print(Text.assemble((f"{what}: ", "dim"), command))
 
 
 def _capital(words: str) -> str:
@@ -121,9 +119,11 @@ def _tell_log(signals: Sequence[Signal], source: Path) -> None:
     if table.row_count:
         out.print(table)
     if refused:
-        out.print(Text("cannot be computed on this log", "bold"))
+        out.print(Text("\ncannot be computed on this log", "bold"))
+        reasons = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
         for name, reason in refused:
-            out.print(Text.assemble((f"  {name}", "bold"), f": {reason}"))
+            reasons.add_row(name, Text(reason))
+        out.print(reasons)
     if not table.row_count:
         raise DataError(f"{place}: none of {len(signals)} signals can be computed on this log")
 
