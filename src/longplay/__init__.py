@@ -67,7 +67,6 @@ _WHERE = {
     "days_with": "signals",
     "minutes": "signals",
     "plays": "signals",
-    "READY": "signals",
     "ready": "signals",
     "Diff": "signals.diff",
     # what we believe early
