@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from longplay.rewards.guardrails import coverage
     from longplay.run import load_config, run_stages
     from longplay.signals import (
-        READY,
         Outcomes,
         Signal,
         active_days,
