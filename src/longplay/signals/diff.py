@@ -321,7 +321,8 @@ def _known(rows: pl.DataFrame, *columns: str) -> pl.DataFrame:
 
 
 def _mean(rows: pl.DataFrame, value: pl.Expr, estimand: str = "") -> Estimate:
-    return clustered_mean(rows.select(value.alias("value"))["value"].to_numpy(), rows["user_id"].to_numpy(), estimand=estimand)
+    found = rows.select(value.alias("value"), pl.col("user_id").rank("dense").alias("user"))  # numbers sort a hundred times faster than names
+    return clustered_mean(found["value"].to_numpy(), found["user"].to_numpy(), estimand=estimand)
 
 
 def _rate(outcomes: Outcomes) -> Estimate | Refusal:
