@@ -22,7 +22,7 @@ from rich.text import Text
 from longplay.cli import signals
 from longplay.cli.screen import TABLE_WIDTH, console, guarded, wide
 from longplay.errors import ConfigError
-from longplay.run.config import RunConfig, load_config, parse_config
+from longplay.run.config import RunConfig, folder_of, load_config, parse_config
 from longplay.run.stages import STAGES, run_stages
 
 app = typer.Typer(
@@ -116,7 +116,7 @@ for _stage in STAGES:
 
 def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) -> None:
     begun = time.perf_counter()
-    place = folder or Path(config.run.folder or f"runs/{config.run.name}")
+    place = folder or folder_of(config)
     console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}")
     places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
     if "experiment" in places:

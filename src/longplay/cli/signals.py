@@ -16,8 +16,8 @@ from rich.text import Text
 from longplay.cli.screen import console, guarded, wide
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
-from longplay.run.config import RunConfig, load_config
-from longplay.run.pins import Pin, change_over, folder_of, log_of, pins_of, runs_in, would_run_again
+from longplay.run.config import RunConfig, folder_of, load_config
+from longplay.run.pins import Pin, change_over, log_of, pins_of, runs_in, would_run_again
 from longplay.signals import READY, Outcomes, Signal, ready
 from longplay.signals.catalogue import CATALOGUE
 from longplay.signals.diff import definition_lines

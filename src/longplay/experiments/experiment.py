@@ -20,8 +20,8 @@ from longplay.errors import ConfigError
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import enrolled_of
 from longplay.lake.lake import Lake
-from longplay.signals.enrolled import ENTRY_DAYS
 from longplay.signals.checks import MAX_WINDOW_DAYS
+from longplay.signals.enrolled import ENTRY_DAYS
 from longplay.signals.signal import Signal
 from longplay.words import percent
 

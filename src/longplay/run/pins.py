@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from longplay.errors import ConfigError, DataError, LongplayError
-from longplay.run.config import RunConfig, load_config
+from longplay.run.config import RunConfig, folder_of, load_config
 from longplay.run.engine import keys_of
 from longplay.run.folder import RunFolder
 from longplay.run.stages import STAGES, stages_of
@@ -134,11 +134,6 @@ def log_of(source: Path) -> Path:
     if not folder.done(key):
         raise DataError(f"{source}: its log is not there yet; run `longplay {name} {source}` first")
     return folder.place(key) / "lake"
-
-
-def folder_of(config: RunConfig) -> Path:
-    """Where a run's results go by default."""
-    return Path(config.run.folder or f"runs/{config.run.name}")
 
 
 def _is_run(folder: Path) -> bool:

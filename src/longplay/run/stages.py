@@ -12,7 +12,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from longplay.errors import ConfigError, MissingExtra
-from longplay.run.config import RunConfig
+from longplay.run.config import RunConfig, folder_of
 from longplay.run.engine import Stage, Ui, Work, execute
 from longplay.run.folder import RunFolder, file_digest
 from longplay.run.log import ingest, simulate, source_path
@@ -26,7 +26,7 @@ def run_stages(
     Args:
         base: where the configuration's relative paths start. folder: the run folder, default `runs/<name>`.
     """
-    place = folder if folder is not None else Path(config.run.folder or f"runs/{config.run.name}")
+    place = folder_of(config) if folder is None else folder
     stages = stages_of(config)
     if until is not None and until not in {stage.name for stage in stages}:
         raise ConfigError(f"stage {until!r} is not in this run; it has {', '.join(stage.name for stage in stages)}")
