@@ -32,7 +32,21 @@ if TYPE_CHECKING:
     from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
     from longplay.rewards.guardrails import coverage
     from longplay.run import load_config, run_stages
-    from longplay.signals import Outcomes, Signal, active_days, days_with, discovery, enrolment, exposure, minutes, plays, returned, user_day
+    from longplay.signals import (
+        Outcomes,
+        Signal,
+        active_days,
+        days_with,
+        discovery,
+        enrolment,
+        exposure,
+        minutes,
+        plays,
+        ready,
+        returned,
+        user_day,
+    )
+    from longplay.signals.diff import Diff
     from longplay.signals.future import future_of
     from longplay.world import World
 
@@ -52,6 +66,8 @@ _WHERE = {
     "days_with": "signals",
     "minutes": "signals",
     "plays": "signals",
+    "ready": "signals",
+    "Diff": "signals.diff",
     # what we believe early
     "Belief": "belief",
     "Calibration": "belief",

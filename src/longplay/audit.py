@@ -24,12 +24,12 @@ from longplay.experiments.analysis import line_of
 from longplay.experiments.enrolment import LEAST_USERS, covariates_of, quality_of
 from longplay.experiments.readout import Line, estimate_json
 from longplay.experiments.statistics import Contrast, Means, compare, ratio
-from longplay.experiments.words import html_table, interval, number, percent, text_table
 from longplay.lake.lake import Lake
 from longplay.rewards.early import EarlyReward
 from longplay.signals.enrolled import closes_at, enrolled_sums, sums_by_user
 from longplay.signals.outcomes import outcomes_of
 from longplay.signals.signal import Signal
+from longplay.words import html_table, interval, number, percent, text_table
 
 Float = NDArray[np.float64]
 Recommendation = Literal["keep", "reweight", "drop", "undecided"]

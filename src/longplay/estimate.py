@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from longplay.errors import DataError, NotEstimable
+from longplay.words import plus_minus
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Estimate:
     def __str__(self) -> str:
         low, high = self.interval()
         half = (high - low) / 2
-        return f"{_same_digits(self.value, half)} (95%, n={self.n:,})"
+        return f"{plus_minus(self.value, half)} (95%, n={self.n:,})"
 
     def _repr_html_(self) -> str:
         return f"<span title='{self.estimand}'>{self}</span>"
@@ -133,11 +134,3 @@ def clustered_mean(values: ArrayLike, clusters: ArrayLike | None = None, *, esti
     else:
         std_error = float("inf")
     return Estimate(mean, std_error, n=n_clusters, n_eff=float(n_clusters), estimand=estimand)
-
-
-def _same_digits(value: float, half: float) -> str:
-    """Value and half-width with as many decimals as two significant digits of the half-width need."""
-    if not np.isfinite(half) or half <= 0:
-        return f"{value:.4g} ± {half:.2g}"
-    decimals = int(min(max(1 - np.floor(np.log10(half)), 0), 8))
-    return f"{value:.{decimals}f} ± {half:.{decimals}f}"

@@ -16,10 +16,10 @@ from longplay.experiments.decision import Terms, decide, standing_of
 from longplay.experiments.enrolment import LEAST_OTHERS, LEAST_USERS, covariates_of, quality_of
 from longplay.experiments.readout import Effect, Line, Readout
 from longplay.experiments.statistics import compare
-from longplay.experiments.words import number
 from longplay.lake.lake import Lake
 from longplay.signals.enrolled import enrolled_sums
 from longplay.signals.signal import Signal
+from longplay.words import number
 
 if TYPE_CHECKING:
     from longplay.experiments.experiment import Experiment

@@ -10,7 +10,7 @@ from datetime import datetime
 from longplay.experiments.enrolment import Check
 from longplay.experiments.power import MOST_WEEKS, detectable, users_needed
 from longplay.experiments.readout import Decision, Effect, Line, Standing
-from longplay.experiments.words import number, percent, percent_interval
+from longplay.words import number, percent, percent_interval
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from longplay.errors import DataError
 from longplay.experiments.assignment import assign
 from longplay.experiments.statistics import sample_ratio, welch
-from longplay.experiments.words import number, percent
 from longplay.lake.daily import create_engaged, day_of
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.words import number, percent
 
 if TYPE_CHECKING:
     from longplay.experiments.experiment import Experiment

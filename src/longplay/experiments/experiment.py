@@ -19,10 +19,11 @@ from longplay.decisions import Adaptive, Contexts, Decisions, Policy
 from longplay.errors import ConfigError
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import enrolled_of
-from longplay.experiments.words import percent
 from longplay.lake.lake import Lake
+from longplay.signals.checks import MAX_WINDOW_DAYS
 from longplay.signals.enrolled import ENTRY_DAYS
-from longplay.signals.signal import MAX_WINDOW_DAYS, Signal
+from longplay.signals.signal import Signal
+from longplay.words import percent
 
 if TYPE_CHECKING:
     from longplay.experiments.readout import Readout

@@ -14,11 +14,11 @@ from scipy import stats
 
 from longplay.errors import ConfigError, NotEstimable
 from longplay.experiments.enrolment import covariates_of
-from longplay.experiments.words import percent
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.enrolled import ENTRY_DAYS, enrolled_sums
 from longplay.signals.signal import Signal
+from longplay.words import percent
 
 MOST_WEEKS = 104  # what takes longer is not promised
 

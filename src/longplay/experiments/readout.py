@@ -14,7 +14,7 @@ from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import Check
 from longplay.experiments.statistics import Contrast, Means, relative
-from longplay.experiments.words import html_table, interval, number, percent, percent_interval, text_table
+from longplay.words import html_table, interval, number, percent, percent_interval, text_table
 
 Standing = Literal["superior", "non-inferior", "deteriorates", "open", "not estimable"]
 

@@ -13,7 +13,7 @@ from scipy import sparse
 from longplay.decisions import ItemIndex, distinct_keys
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
-from longplay.signals.signal import Key
+from longplay.signals.entry import Key
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -210,6 +210,11 @@ def parse_config(text: str, where: str) -> RunConfig:
     return config
 
 
+def folder_of(config: RunConfig) -> Path:
+    """Where a run's results go by default, relative to where the command is run."""
+    return Path(config.run.folder or f"runs/{config.run.name}")
+
+
 def midnight(day: date) -> datetime:
     """The UTC midnight at which `day` begins."""
     return datetime.combine(day, time(), UTC)

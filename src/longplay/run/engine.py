@@ -107,9 +107,7 @@ def execute(
     places: dict[str, Path] = {}
     results: dict[str, dict[str, Any]] = {}
     for stage in stages:
-        depends = {"config": stage.depends(config, base), "threads": config.run.threads}
-        key = StageKey.of(stage.name, stage.version, depends, {name: keys[name].digest for name in stage.needs if name in keys})
-        keys[stage.name] = key
+        key = keys[stage.name] = key_of(stage, config, base, keys)
         seconds = None
         if not folder.done(key):
             watch = Stopwatch()
@@ -125,6 +123,20 @@ def execute(
         if stage.name == until:
             break
     return places
+
+
+def key_of(stage: Stage, config: RunConfig, base: Path, keys: Mapping[str, StageKey]) -> StageKey:
+    """A stage's key, given those of the stages before it."""
+    depends = {"config": stage.depends(config, base), "threads": config.run.threads}
+    return StageKey.of(stage.name, stage.version, depends, {name: keys[name].digest for name in stage.needs if name in keys})
+
+
+def keys_of(stages: tuple[Stage, ...], config: RunConfig, base: Path) -> dict[str, StageKey]:
+    """Every stage's key, in order, without running any."""
+    keys: dict[str, StageKey] = {}
+    for stage in stages:
+        keys[stage.name] = key_of(stage, config, base, keys)
+    return keys
 
 
 def plain(estimate: Estimate) -> dict[str, Any]:

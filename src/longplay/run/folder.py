@@ -3,6 +3,7 @@
 runs/retail/
   train/3f9c02ab1d77/result.json   figures, equal for equal inputs
   train/3f9c02ab1d77/...           what the stage made (a policy, a table)
+  train/3f9c02ab1d77/depends.json  what the hash is of: the stage's version, its configuration, its inputs' hashes
   train/3f9c02ab1d77/timing.json   seconds and memory, which are never equal
   train/3f9c02ab1d77.partial/      a run that was stopped; the next one goes on from it
 """
@@ -16,7 +17,7 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ class StageKey:
 
     stage: str
     digest: str
+    text: str = field(repr=False)  # JSON of all that the digest is of
 
     @classmethod
     def of(cls, stage: str, version: int, config: Any, inputs: Mapping[str, str]) -> StageKey:
         """The key; `config` must be JSON-able."""
         text = json.dumps({"stage": stage, "version": version, "config": config, "inputs": dict(inputs)}, sort_keys=True, default=str)
-        return cls(stage, hashlib.sha256(text.encode()).hexdigest()[:12])
+        return cls(stage, hashlib.sha256(text.encode()).hexdigest()[:12], text)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class RunFolder:
         """Write the result and make the stage's folder final in one rename."""
         partial, place = self.partial(key), self.place(key)
         write_json(partial / "result.json", result)
+        write_json(partial / "depends.json", json.loads(key.text))
         write_json(partial / "timing.json", timing)
         if place.exists():
             shutil.rmtree(place)

@@ -12,7 +12,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from longplay.errors import ConfigError, MissingExtra
-from longplay.run.config import RunConfig
+from longplay.run.config import RunConfig, folder_of
 from longplay.run.engine import Stage, Ui, Work, execute
 from longplay.run.folder import RunFolder, file_digest
 from longplay.run.log import ingest, simulate, source_path
@@ -26,9 +26,8 @@ def run_stages(
     Args:
         base: where the configuration's relative paths start. folder: the run folder, default `runs/<name>`.
     """
-    place = folder if folder is not None else Path(config.run.folder or f"runs/{config.run.name}")
-    left_out = {"ingest" if config.simulate else "simulate", *(() if config.experiment else ("experiment", "audit"))}
-    stages = tuple(stage for stage in STAGES if stage.name not in left_out)
+    place = folder_of(config) if folder is None else folder
+    stages = stages_of(config)
     if until is not None and until not in {stage.name for stage in stages}:
         raise ConfigError(f"stage {until!r} is not in this run; it has {', '.join(stage.name for stage in stages)}")
     places = execute(stages, config, base=base, folder=RunFolder(place), until=until, ui=ui, now=now)
@@ -37,6 +36,12 @@ def run_stages(
     if "report" in places:
         shutil.copyfile(places["report"] / "report.html", place / "report.html")
     return places
+
+
+def stages_of(config: RunConfig) -> tuple[Stage, ...]:
+    """The stages of this run, in order."""
+    left_out = {"ingest" if config.simulate else "simulate", *(() if config.experiment else ("experiment", "audit"))}
+    return tuple(stage for stage in STAGES if stage.name not in left_out)
 
 
 def report(work: Work) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Signals: what we hope for, declared as data and computed in SQL."""
 
+from longplay.signals.catalogue import READY, ready
 from longplay.signals.entry import Entry, discovery, enrolment, event, exposure, user_day
 from longplay.signals.measure import (
     Measure,
@@ -21,6 +22,7 @@ from longplay.signals.outcomes import Outcomes, Shown
 from longplay.signals.signal import Signal
 
 __all__ = [
+    "READY",
     "Entry",
     "Measure",
     "Outcomes",
@@ -38,6 +40,7 @@ __all__ = [
     "habits",
     "minutes",
     "plays",
+    "ready",
     "returned",
     "saves",
     "sessions",

@@ -20,6 +20,7 @@ from longplay.signals.words import sentence
 
 if TYPE_CHECKING:
     from longplay.lake.lake import Lake
+    from longplay.signals.diff import Diff
     from longplay.signals.outcomes import Outcomes
 
 MINUTES_A_DAY, SESSIONS_A_DAY = 1_440, 48  # the most there can be: sessions lie more than 30 minutes apart
@@ -196,6 +197,18 @@ class Signal:
         from longplay.signals.outcomes import outcomes_of  # heavy imports (DuckDB) only when data is touched
 
         return outcomes_of(self, lake, as_of)
+
+    def diff(self, new: Signal, lake: Lake, as_of: datetime | None = None) -> Diff:
+        """What `new`, another version of this signal, changes on a log: entries, outcomes, base rate by segment.
+
+        Both are computed as they are known at `as_of` (UTC; default the lake's watermark). Nothing is written.
+
+        Raises:
+            DataError: the lake cannot answer one of them; see `outcomes`.
+        """
+        from longplay.signals.diff import diff_of
+
+        return diff_of(self.outcomes(lake, as_of), new.outcomes(lake, as_of))
 
     def __str__(self) -> str:
         return f"{self.name}: {sentence(self)}"

@@ -23,7 +23,19 @@ def sentence(signal: Signal) -> str:
     """What the signal is, in one sentence."""
     origin = f", {' or '.join(_ORIGINS[one] for one in signal.origins)}," if len(signal.origins) < len(ORIGINS) else ""
     warned = "; a policy can manufacture it by showing" if signal.gameable else ""
-    return f"{_entry(signal.entry)}, {_measure(signal.measure, signal.threshold, origin, signal.window)} {_window(signal.window)} after{warned}"
+    return f"{_entry(signal.entry)}, {_measure(signal.measure, signal.threshold, origin, signal.window)} {_window(signal.window)}{warned}"
+
+
+def unit(signal: Signal) -> str:
+    """What a value of it is a number of: `share`, `days`, `plays per session`."""
+    measure = signal.measure
+    if signal.binary or measure.kind == "completion":
+        return "share"
+    if measure.counts_days or measure.kind == "time_to_return":
+        many = "days"
+    else:
+        many = f"{measure.of}s" if measure.kind == "habits" else _amount(measure)
+    return many if measure.per is None else f"{many} per {_amount(measure.per, one=True)}"
 
 
 def _entry(entry: Entry) -> str:
@@ -46,26 +58,33 @@ def _entry(entry: Entry) -> str:
 
 
 def _measure(measure: Measure, threshold: float | None, how: str, window: tuple[int, int]) -> str:
-    ours = f" with that {measure.of}" if measure.of and measure.kind != "habits" else ""
+    ours = _ours(measure)
     if measure.kind == "cancelled":
-        return f"the share where the user cancels{how} in"
+        return f"the share where the user cancels{how}"
     if measure.kind == "time_to_return":
-        return f"the mean number of days until the user is active again{ours}{how} at most {window[1]}, in"
+        return f"the mean number of days until the user is active again{ours}{how} at most {window[1]},"
     if measure.kind == "completion":
-        what = f"the mean share of an item that a play lasts{ours}{how} in"
-        return what if threshold is None else f"the share where plays last at least {_number(threshold)} of an item on average{ours}{how} in"
+        what = f"the mean share of an item that a play lasts{ours}{how}"
+        return what if threshold is None else f"the share where plays last at least {_number(threshold)} of an item on average{ours}{how}"
     if measure.per is not None:
-        each = f"{_amount(measure)}{ours} per {_amount(measure.per, one=True)}" + (f" with that {measure.per.of}" if measure.per.of else "")
-        return f"the mean number of {each}{how} in" if threshold is None else f"the share with at least {_number(threshold)} {each}{how} in"
+        each = f"{_amount(measure)}{ours} per {_amount(measure.per, one=True)}" + _ours(measure.per)
+        return f"the mean number of {each}{how}" if threshold is None else f"the share with at least {_number(threshold)} {each}{how}"
     base = f" above the user's own rate in the {_days(measure.baseline)} before" if measure.baseline is not None else ""
     if measure.kind == "returned":
         times = "" if threshold in (None, 1) else f" on at least {_number(threshold or 0)} days"
-        return f"the share where the user is active again{times}{how} in"
+        return f"the share where the user is active again{times}{how}"
     if threshold is None:
-        return f"the mean number of {_amount(measure)}{ours}{base}{how} in"
+        return f"the mean number of {_amount(measure)}{ours}{base}{how}"
     if measure.counts_days:
-        return f"the share where the user is active{ours} on at least {_number(threshold)} {'day' if threshold == 1 else 'days'}{base}{how} in"
-    return f"the share with at least {_number(threshold)} {_amount(measure, one=threshold == 1)}{ours}{base}{how} in"
+        return f"the share where the user is active{ours} on at least {_number(threshold)} {'day' if threshold == 1 else 'days'}{base}{how}"
+    return f"the share with at least {_number(threshold)} {_amount(measure, one=threshold == 1)}{ours}{base}{how}"
+
+
+def _ours(measure: Measure) -> str:
+    """Which creator or item it is about: one is active with it, events are of it."""
+    if measure.of is None or measure.kind == "habits":
+        return ""
+    return f" {'of' if measure.counted else 'with'} that {measure.of}"
 
 
 def _amount(measure: Measure, one: bool = False) -> str:
@@ -89,4 +108,6 @@ def _days(count: int | None) -> str:
 
 def _window(window: tuple[int, int]) -> str:
     start, stop = window
-    return f"day {start}" if start == stop else f"days {start} to {stop}"
+    if start == stop:
+        return f"on day {start} after" if start else "on the same day"
+    return f"in days {start} to {stop} after"

@@ -10,7 +10,7 @@ import polars as pl
 
 from longplay.errors import NotEstimable
 from longplay.lake import Lake
-from longplay.signals.signal import Signal, days_with, discovery
+from longplay.signals import Signal, days_with, discovery
 
 FIRST_DAYS = 10
 LEAST_DISCOVERIES = 500

@@ -53,6 +53,18 @@ def percent_interval(low: float, high: float) -> str:
     return f"[{ends[0]}%, {ends[1]}%]"
 
 
+def plus_minus(value: float, half: float) -> str:
+    """A value and its half-width, with as many decimals as two significant digits of the half-width need.
+
+    >>> plus_minus(0.3141, 0.0402), plus_minus(2.0, 0.0)
+    ('0.314 ± 0.040', '2 ± 0')
+    """
+    if not (math.isfinite(half) and half > 0):
+        return f"{value:.4g} ± {half:.2g}"
+    decimals = int(min(max(1 - math.floor(math.log10(half)), 0), 8))
+    return f"{value:.{decimals}f} ± {half:.{decimals}f}"
+
+
 def text_table(head: Sequence[str], rows: Rows) -> str:
     """Columns set apart by two blanks, the first to the left, the others to the right.
 

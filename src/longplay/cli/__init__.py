@@ -1,11 +1,11 @@
-"""The command line: `longplay run`, `longplay demo`, and one verb per stage."""
+"""The command line: `longplay run`, `longplay demo`, `longplay signals`, and one verb per stage."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
@@ -14,14 +14,15 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from longplay.errors import ConfigError, LongplayError
-from longplay.run.config import RunConfig, load_config, parse_config
+from longplay.cli import signals
+from longplay.cli.screen import TABLE_WIDTH, console, guarded, wide
+from longplay.errors import ConfigError
+from longplay.run.config import RunConfig, folder_of, load_config, parse_config
 from longplay.run.stages import STAGES, run_stages
 
 app = typer.Typer(
@@ -41,11 +42,10 @@ From a log of what people did to a recommender reinforced on what matters weeks 
 
   longplay run run.toml   every stage the data supports, then report.html
 
+  longplay signals        ready outcomes to declare; with a log, what it says of each
+
 A run can be stopped at any moment: the same command goes on. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. Exit codes: 0 done, 1 the data says no, 2 usage.""",  # noqa: E501
 )
-console = Console(stderr=False, highlight=False)
-TABLE_WIDTH = 100  # columns that the table of a trial needs; a narrower terminal gets a list
-
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run's configuration; see examples/retail.toml or `longplay init`.")]
 Folder = Annotated[Path | None, typer.Option("--folder", help="Where results go. Default: run.folder of the configuration, else runs/NAME.")]
 
@@ -71,7 +71,7 @@ def run(file: RunFile, folder: Folder = None) -> None:
 
     Finished stages are skipped when neither their configuration nor their inputs changed.
     """
-    _guarded(lambda: _run(load_config(file), file.parent, folder, None))
+    guarded(lambda: _run(load_config(file), file.parent, folder, None))
 
 
 @app.command(rich_help_panel="Start here")
@@ -81,7 +81,7 @@ def demo(
 ) -> None:
     """The whole loop on a small simulated service, from nothing to a trial, its audit and a report, in a few minutes."""
     config = parse_config(resources.files("longplay.run").joinpath("demo.toml").read_text(), "demo.toml")
-    _guarded(lambda: _run(config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}), Path.cwd(), folder, None))
+    guarded(lambda: _run(config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}), Path.cwd(), folder, None))
 
 
 @app.command(rich_help_panel="Start here")
@@ -94,12 +94,16 @@ def init(file: Annotated[Path, typer.Argument(help="The file to write.")] = Path
         file.write_text(resources.files("longplay.run").joinpath("template.toml").read_text())
         console.print(f"wrote {file}: set ingest.path and ingest.columns, then [bold]longplay run {file}[/bold]")
 
-    _guarded(write)
+    guarded(write)
+
+
+app.command(name="signals", rich_help_panel="Signals")(signals.signals)
+app.add_typer(signals.one, name="signal", rich_help_panel="Signals")
 
 
 def _verb(name: str) -> None:
     def command(file: RunFile, folder: Folder = None) -> None:
-        _guarded(lambda: _run(load_config(file), file.parent, folder, name))
+        guarded(lambda: _run(load_config(file), file.parent, folder, name))
 
     app.command(
         name=name, rich_help_panel="One stage, in their order", help=f"{HELP[name]}\n\nRuns the stages before it too, where they are not finished."
@@ -112,7 +116,7 @@ for _stage in STAGES:
 
 def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) -> None:
     begun = time.perf_counter()
-    place = folder or Path(config.run.folder or f"runs/{config.run.name}")
+    place = folder or folder_of(config)
     console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}")
     places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
     if "experiment" in places:
@@ -126,7 +130,7 @@ def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
     from longplay.report.about_loop import HEAD, decision_words, estimands, loop_rows
 
     results = {name: json.loads((folder / "result.json").read_text()) for name, folder in places.items()}
-    out = console if console.is_terminal else Console(highlight=False, width=TABLE_WIDTH)  # a pipe has no width of its own
+    out = wide()
     out.print()
     if out.width >= TABLE_WIDTH:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -147,19 +151,6 @@ def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
         out.print(Text(sentence))
     for audit in sorted(places["audit"].glob("audit-*.toml")) if "audit" in places else ():
         out.print(f"[bold]audit[/bold] {escape(str(place / audit.name))}", soft_wrap=True)
-
-
-def _guarded(action: Callable[[], None]) -> None:
-    """Run; errors raised on purpose become one message and an exit code."""
-    try:
-        action()
-    except LongplayError as error:
-        kind = "usage" if isinstance(error, ConfigError) else "the data says no"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]{kind}:[/bold red] {escape(str(error))}")
-        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command goes on from here")
-        raise typer.Exit(130) from None
 
 
 class _RichUi:

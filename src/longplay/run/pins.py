@@ -1,0 +1,225 @@
+"""What lies in run folders: their logs, and which version of a signal each result is pinned to."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from longplay.errors import ConfigError, DataError, LongplayError
+from longplay.run.config import RunConfig, folder_of, load_config
+from longplay.run.engine import keys_of
+from longplay.run.folder import RunFolder
+from longplay.run.stages import STAGES, stages_of
+from longplay.signals import Signal
+
+LOG_STAGES = ("ingest", "simulate")
+UNRECORDED = "????????"  # the version of a rival's signal in a run of before depends.json
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One finished stage's use of one version of a signal.
+
+    Attributes:
+        stage, digest: where in the run folder: `stage/digest`.
+        label: `name@version` of the signal. roles: what the stage used it for, in words.
+        artefacts: the files that hold it, relative to the run folder.
+    """
+
+    stage: str
+    digest: str
+    label: str
+    roles: tuple[str, ...]
+    artefacts: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The signal's name."""
+        return self.label.partition("@")[0]
+
+    @property
+    def version(self) -> str:
+        """The signal's version."""
+        return self.label.partition("@")[2]
+
+    def standing(self, old: Signal, new: Signal) -> Literal["old", "new", "other"] | None:
+        """Which of the two versions it is; null where it is about another signal altogether."""
+        if self.version == old.version:
+            return "old"
+        if self.version == new.version:
+            return "new"
+        return "other" if self.name in (old.name, new.name) else None
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders in `folder`, or itself where it is one; by name."""
+    if _is_run(folder):
+        return [folder]
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _is_run(path)) if folder.is_dir() else []
+
+
+def pins_of(run: Path) -> list[Pin]:
+    """Every use of a signal in a run folder's finished stages, in the order of the stages.
+
+    Raises:
+        DataError: a result that cannot be read.
+    """
+    pins, recorded = [], _versions(run)
+    for stage, place in _places(run):
+        found: dict[str, list[str]] = {}
+        result = _json(place / "result.json")
+        for name, version, role in _uses(stage, result):
+            label = f"{name}@{version or _recorded(place, name) or recorded.get(name, UNRECORDED)}"
+            if role not in found.setdefault(label, []):
+                found[label].append(role)
+        pins += [Pin(stage, place.name, label, tuple(roles), _artefacts(run, stage, place, label, result)) for label, roles in found.items()]
+    return pins
+
+
+def would_run_again(run: Path, old: Signal) -> list[str]:
+    """The stages of a run folder that depend on `old`, so that another version in its place runs them again, in order."""
+    stale: set[str] = set()
+    there = {stage for stage, _ in _places(run)}
+    pinned = {pin.stage for pin in pins_of(run) if pin.version == old.version}
+    for stage, place in _places(run):
+        depends = place / "depends.json"
+        declared = _declared(depends) if depends.exists() else {}
+        if stage in pinned or old.version in {signal.version for signal in declared.values()}:
+            stale.add(stage)
+    for stage in STAGES:
+        if stage.name in there and stale & set(stage.needs):
+            stale.add(stage.name)
+    return [stage.name for stage in STAGES if stage.name in stale]
+
+
+def change_over(config: RunConfig, base: Path, folder: Path, old: Signal, new: Signal) -> dict[str, Literal["runs", "is there", "stays"]]:
+    """What becomes of each stage of a run where `new` is declared in the place of `old`, in order.
+
+    It runs; is there, for it has finished with `new` before; or stays, for it does not depend on the signal. All
+    stay where the run does not declare `old`.
+    """
+    declared = {name: signal.version for name, signal in config.declared().items()}
+    tables = {name: _table(new) if declared[name] == old.version else table for name, table in config.signals.items()}
+    stages = stages_of(config)
+    before, after = keys_of(stages, config, base), keys_of(stages, config.model_copy(update={"signals": tables}), base)
+    run = RunFolder(folder)
+    return {name: "stays" if key == before[name] else "is there" if run.done(key) else "runs" for name, key in after.items()}
+
+
+def log_of(source: Path) -> Path:
+    """The lake folder that `source` stands for: a lake folder, a run folder, or a run.toml whose log is there.
+
+    Raises:
+        ConfigError: it is none of them, or a run folder with several logs. DataError: the run has not made its log yet.
+    """
+    if (source / "commits").is_dir():
+        return source
+    if source.is_dir():
+        logs = [place / "lake" for stage, place in _places(source) if stage in LOG_STAGES and (place / "lake").is_dir()]
+        if len(logs) == 1:
+            return logs[0]
+        if logs:
+            raise ConfigError(f"{source}: holds {len(logs)} logs; give one of {', '.join(str(log) for log in logs)}")
+        raise ConfigError(f"{source}: neither a lake nor a run folder with a log; give a lake folder, a run folder, or a run.toml")
+    if source.suffix != ".toml":
+        raise ConfigError(f"{source}: no such folder; give a lake folder, a run folder, or a run.toml")
+    config = load_config(source)
+    log_stages = tuple(stage for stage in stages_of(config) if stage.name in LOG_STAGES)
+    ((name, key),) = keys_of(log_stages, config, source.parent).items()
+    folder = RunFolder(folder_of(config))
+    if not folder.done(key):
+        raise DataError(f"{source}: its log is not there yet; run `longplay {name} {source}` first")
+    return folder.place(key) / "lake"
+
+
+def _is_run(folder: Path) -> bool:
+    return any(True for _ in _places(folder))
+
+
+def _places(run: Path) -> Iterator[tuple[str, Path]]:
+    """Stage and folder of every finished stage, in the order of the stages."""
+    for stage in STAGES:
+        for result in sorted((run / stage.name).glob("*/result.json")):
+            if result.parent.suffix != ".partial":
+                yield stage.name, result.parent
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); delete its folder, and the run makes it again") from error
+
+
+def _uses(stage: str, result: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str]]:
+    """Name, version (null where the result does not say it) and role of every signal that a stage's result is about."""
+    match stage:
+        case "outcomes":
+            yield from (_labelled(one.get("label"), "computed") for one in result.values())
+        case "reward":
+            yield from (_labelled(one.get("label"), f"early reward ({one.get('chosen')})") for one in result.values())
+        case "reinforce":
+            for label, weight in result.get("objectives", {}).items():
+                yield _labelled(label, f"objective of reward {result.get('reward')}, weight {weight:g}: {result.get('policy')}")
+            for rival, one in result.get("rivals", {}).items():
+                for name, weight in one.get("objectives", {}).items():
+                    yield name, None, f"objective of the rival reward {rival}, weight {weight:g}: {one.get('policy')}"
+        case "evaluate" | "offpolicy":
+            if result.get("signal"):
+                yield _labelled(result["signal"], "rankings are judged by it" if stage == "evaluate" else "slots are valued by it")
+        case "experiment":
+            yield _labelled(result.get("north_star"), "north star of the trial")
+            yield from (_labelled(line.get("signal"), "read beside the north star") for line in result.get("other_lines", ()))
+        case "audit":
+            for arm, one in result.get("arms", {}).items():
+                yield _labelled(one.get("north_star"), f"north star of the audit of {arm}")
+                yield from (_labelled(row.get("signal"), f"audited in {arm}: {row.get('recommendation')}") for row in one.get("verdicts", ()))
+
+
+def _labelled(label: str | None, role: str) -> tuple[str, str | None, str]:
+    name, _, version = str(label).partition("@")
+    return name, version or None, role
+
+
+def _artefacts(run: Path, stage: str, place: Path, label: str, result: Mapping[str, Any]) -> tuple[str, ...]:
+    """result.json, the outcomes' table, and the audits that name it, also the copies at the top of the run folder."""
+    files = [place / "result.json"]
+    if stage == "outcomes":
+        files += [place / f"{name}.parquet" for name, one in result.items() if one.get("label") == label]
+    if stage == "audit":
+        files += [file for folder in (place, run) for file in sorted(folder.glob("audit-*.toml")) if f'"{label}"' in file.read_text()]
+    return tuple(str(file.relative_to(run)) for file in files if file.exists())
+
+
+def _versions(run: Path) -> dict[str, str]:
+    """Versions by name, of signals of which the run has computed only one version."""
+    labels = {str(one.get("label")) for stage, place in _places(run) if stage == "outcomes" for one in _json(place / "result.json").values()}
+    names = [label.partition("@")[0] for label in labels]
+    return {name: version for name, _, version in (label.partition("@") for label in labels) if names.count(name) == 1}
+
+
+def _recorded(place: Path, name: str) -> str | None:
+    """The version by that name that a stage depended on, where it is recorded."""
+    signal = _declared(place / "depends.json").get(name) if (place / "depends.json").exists() else None
+    return None if signal is None else signal.version
+
+
+def _declared(depends: Path) -> dict[str, Signal]:
+    """The signals that a stage's key is of; those of an older longplay that are no longer allowed are left out."""
+    tables = _json(depends).get("config", {}).get("config", {})
+    found = {}
+    for name, table in (tables.get("signals", {}) if isinstance(tables, dict) else {}).items():
+        try:
+            found[name] = Signal.from_mapping(name, table)
+        except LongplayError:
+            continue
+    return found
+
+
+def _table(signal: Signal) -> dict[str, Any]:
+    """A declaration as run.toml would hold it."""
+    return tomllib.loads(signal.to_toml())["signals"][signal.name]
