@@ -1,0 +1,251 @@
+"""What signals cost: every ready signal beside the best SQL written by hand for it and beside a plain scan of its columns; the shared pass; the night.
+
+CPU seconds, interleaved in one run, under a memory limit of 4 GB; ratios are of medians. A log of 180 days is made once per size and kept in .bench-cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+from biglog import DAYS, START, append_day, big_log, day_of_events
+from handwritten import HAND, macros
+from remembered import CACHE, remembered
+
+from longplay.lake import Lake
+from longplay.lake.store import FolderStore
+from longplay.signals.catalogue import ready
+from longplay.signals.signal import Signal
+from longplay.signals.store import SignalStore
+from longplay.signals.tables import outcome_tables
+
+MEMORY = "4GB"
+REPEATS = {1_000_000: 5, 10_000_000: 3, 100_000_000: 1}
+SIZES = tuple(REPEATS)
+WORDS = {1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
+QUICK_DAYS = 70
+COMMAND = "python bench/signals.py"
+BASE = (START - START.replace(year=1970, month=1, day=1)).days
+
+
+@contextmanager
+def connected(lake: Lake, days: int = DAYS) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection under the memory limit, with what the queries by hand name."""
+    spill = Path(tempfile.mkdtemp(prefix="spill"))
+    try:
+        with lake.connect(memory_limit=MEMORY, spill=spill) as con:
+            for macro in macros(BASE, days):
+                con.execute(macro)
+            yield con
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def cpu(work: Callable[[], Any]) -> tuple[float, float]:
+    """CPU and wall seconds of `work`."""
+    begun, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - begun, time.perf_counter() - wall
+
+
+def scan_of(signal: Signal) -> str:
+    """A plain scan of the columns that a signal reads."""
+    of = {signal.entry.of, signal.measure.of} - {None}
+    columns = ["user_id", "kind", "time", "origin", *(f"{one}_id" for one in sorted(str(one) for one in of))]
+    return f"select {', '.join(f'max({column})' for column in columns)} from events"
+
+
+@remembered(version=1)
+def speed(events: int) -> dict[str, Any]:
+    """See `measure_speed`, on the kept log of this size."""
+    return measure_speed(big_log(events, CACHE / f"signals-log-{events}"), REPEATS.get(events, 1))
+
+
+def measure_speed(lake: Lake, repeats: int, days: int = DAYS) -> dict[str, Any]:
+    """CPU and wall seconds per signal: ours, by hand (every way), the scan; and of all signals in one pass; peak memory (GB)."""
+    signals: dict[str, dict[str, Any]] = {}
+    shared: list[tuple[float, float]] = []
+    for repeat in range(repeats):
+        for signal in ready():
+            kept = signals.setdefault(signal.name, {"ours": [], "scan": [], "hand": [[] for _ in HAND[signal.name]]})
+            with connected(lake) as con:
+                kept["scan"].append(cpu(lambda: con.execute(scan_of(signal)).fetchall()))
+            with connected(lake) as con:
+                kept["ours"].append(cpu(lambda: outcome_tables(con, [signal], lake, lake, lake.watermark)))
+                ours = facts(con, "outcomes_0", f'"{signal.label}"')
+            for way, query in enumerate(HAND[signal.name]):
+                with connected(lake, days) as con:
+                    kept["hand"][way].append(cpu(lambda: con.execute(query)))
+                    theirs = facts(con, "hand", "value")
+                assert ours[:2] == theirs[:2] and (ours[2] == theirs[2] or abs(ours[2] - theirs[2]) < 1e-9), (signal.name, way, ours, theirs)
+            kept["entries"], kept["mature"], kept["mean"] = ours
+            print(
+                f"{signal.name} {repeat + 1} of {repeats}: {kept['ours'][-1][0]:.2f} CPU s, by hand {[f'{way[-1][0]:.2f}' for way in kept['hand']]}",
+                flush=True,
+            )
+        with connected(lake) as con:
+            shared.append(cpu(lambda: outcome_tables(con, list(ready()), lake, lake, lake.watermark)))
+    return {"signals": signals, "shared": shared, "peak_gb": peak_gb()}
+
+
+def facts(con: duckdb.DuckDBPyConnection, table: str, column: str) -> tuple[int, int, float]:
+    """Entries, mature entries, and their mean."""
+    return con.execute(f"select count(*), count({column}), avg({column}) from {table}").fetchall()[0]
+
+
+def peak_gb() -> float:
+    """The most memory this process has had."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
+
+
+@remembered(version=1)
+def night(events: int) -> dict[str, Any]:
+    """See `measure_night`; the log is made anew."""
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        return measure_night(events, Path(name), DAYS, 3 if events <= 10_000_000 else 1)
+
+
+def measure_night(events: int, place: Path, days: int, repeats: int) -> dict[str, Any]:
+    """A store of all ready signals of a log without its last day; that day is appended, later late events of three days: each beside a rebuild.
+
+    CPU and wall seconds of the updates, and whether the rows are those of the rebuild.
+    """
+    found: dict[str, Any] = {"update": [], "rebuild": []}
+    lake, lake_of, signals = big_log(events, place / "lake", days - 1), FolderStore(place / "lake"), list(ready())
+    SignalStore(place / "before", lake, signals).update(memory_limit=MEMORY)
+    append_day(lake_of, events, days - 1)
+    kept = SignalStore(place / "kept", lake, signals)
+    for repeat in range(repeats):
+        for folder in ("kept", "fresh"):
+            shutil.rmtree(place / folder, ignore_errors=True)
+        shutil.copytree(place / "before", place / "kept")
+        fresh = SignalStore(place / "fresh", lake, signals)
+        found["update"].append(cpu(lambda: kept.update(memory_limit=MEMORY)))
+        found["rebuild"].append(cpu(lambda: fresh.update(memory_limit=MEMORY)))
+        print(f"night {repeat + 1} of {repeats}: {found['update'][-1]} beside {found['rebuild'][-1]}", flush=True)
+    found["equal"] = all(same(kept, fresh, signal) for signal in signals)
+    shutil.rmtree(place / "fresh")
+    late_days = tuple(sorted({days // 3, days - 30, days - 2}))
+    late = [day_of_events(events, day).sample(20, seed=day) for day in late_days]
+    with lake_of.writing():
+        lake_of.commit("late", {"events": pl.concat(late).with_columns("late-" + pl.col("event_id").alias("event_id"))}, lake.watermark)
+    done = None
+
+    def count_late() -> None:
+        nonlocal done
+        done = kept.update(memory_limit=MEMORY)
+
+    found["late"] = [cpu(count_late)]
+    found["late_opens"] = {"days": [day - BASE for day in done.late], "rolled": [day - BASE for day in done.rolled], "users": done.users}
+    found["late_as_asked"] = found["late_opens"]["days"] == found["late_opens"]["rolled"] == list(late_days)
+    fresh.update(memory_limit=MEMORY)
+    found["late_equal"] = all(same(kept, fresh, signal) for signal in signals)
+    return found
+
+
+def same(one: SignalStore, other: SignalStore, signal: Signal) -> bool:
+    """Whether two stores hold the same rows of a signal."""
+    with duckdb.connect() as con:
+        sides = (one.sql(signal), other.sql(signal))
+        return all(con.execute(f"select count(*) from ({a} except all {b})").fetchall() == [(0,)] for a, b in (sides, sides[::-1]))
+
+
+def median(times: list[list[float]] | list[tuple[float, float]]) -> float:
+    """Median CPU seconds."""
+    return statistics.median(cpu_seconds for cpu_seconds, _ in times)
+
+
+def rows_of_speed(word: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The claims on one size."""
+    ours = {name: median(one["ours"]) for name, one in found["signals"].items()}
+    hand = {name: min(median(way) for way in one["hand"]) for name, one in found["signals"].items()}
+    scan = {name: median(one["scan"]) for name, one in found["signals"].items()}
+    to_hand, to_scan = ({name: ours[name] / other[name] for name in ours} for other in (hand, scan))
+    one_pass = median(found["shared"])
+    return [
+        claim(f"{word} events: CPU of a ready signal over the best SQL by hand, median of 13", to_hand, "<= 1.3", lambda x: x <= 1.3),
+        claim(f"{word} events: CPU of a ready signal over a scan of its columns, median of 13", to_scan, "<= 7", lambda x: x <= 7),
+        claim(
+            f"{word} events: all 13 in one pass over the sum of their separate costs", [one_pass / sum(ours.values())], "<= .40", lambda x: x <= 0.4
+        ),
+        claim(f"{word} events: CPU seconds of all 13 in one pass", [one_pass], "none", lambda x: True),
+    ]
+
+
+def rows_of_night(word: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The claims on the night of one size."""
+    share = [one[0] / other[0] for one, other in zip(found["update"], found["rebuild"])]
+    late = [found["late"][0][0] / median(found["rebuild"])]
+    return [
+        claim(f"{word} events: one day appended to 179, CPU over that of a rebuild", share, "<= .10", lambda x: x <= 0.1),
+        claim(f"{word} events: rows after that day equal a rebuild's", [float(found["equal"])], "1", lambda x: x == 1),
+        claim(f"{word} events: late events of three days re-open these days only, rows equal a rebuild's",
+              [float(found["late_equal"] and found["late_as_asked"])], "1", lambda x: x == 1),
+        claim(f"{word} events: an update with late events of three days, CPU over that of a rebuild", late, "none", lambda x: True),
+    ]  # fmt: skip
+
+
+def rows_of(sizes: tuple[int, ...], nights: tuple[int, ...]) -> list[dict[str, Any]]:
+    """The claims on all sizes."""
+    rows = []
+    for events in sizes:
+        rows += rows_of_speed(WORDS.get(events, f"{events:,}"), speed(events=events))
+    if {10_000_000, 100_000_000} <= set(sizes):
+        small, large = (speed(events=events) for events in (10_000_000, 100_000_000))
+        growth = {name: median(one["ours"]) / median(small["signals"][name]["ours"]) for name, one in large["signals"].items()}
+        rows.append(claim("growth of CPU from 10M to 100M events, median of 13", growth, "<= 12", lambda x: x <= 12))
+        rows.append(
+            claim("100M events under a DuckDB limit of 4 GB: peak memory of the process, GB", [large["peak_gb"]], "<= 4.5", lambda x: x <= 4.5)
+        )
+    for events in nights:
+        rows += rows_of_night(WORDS.get(events, f"{events:,}"), night(events=events))
+    return rows
+
+
+def claim(words: str, values: dict[str, float] | list[float], bar: str, met: Callable[[float], bool]) -> dict[str, Any]:
+    """One row: the median, with the least and the most beside it."""
+    numbers = list(values.values()) if isinstance(values, dict) else values
+    value = statistics.median(numbers)
+    several = len(numbers) > 1
+    return {
+        "claim": words, "value": value, "low": min(numbers) if several else None, "high": max(numbers) if several else None,
+        "bar": bar, "ok": bool(met(value)), "seeds": 1, "command": COMMAND,
+    }  # fmt: skip
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="a small log, nothing remembered")
+    options.add_argument("--json", type=Path)
+    options.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
+    options.add_argument("--nights", type=int, nargs="*", default=[1_000_000, 10_000_000, 100_000_000])
+    given = options.parse_args()
+    if given.quick:
+        with tempfile.TemporaryDirectory() as name:
+            lake = big_log(60_000, Path(name) / "speed", QUICK_DAYS)
+            rows = rows_of_speed("60k", measure_speed(lake, 1, QUICK_DAYS)) + rows_of_night("60k", measure_night(60_000, Path(name), QUICK_DAYS, 1))
+    else:
+        rows = rows_of(tuple(given.sizes), tuple(given.nights))
+    for row in rows:
+        print(
+            f"{row['claim']}: {row['value']:.3g}"
+            + (f" ({row['low']:.3g} to {row['high']:.3g})" if row["low"] is not None else "")
+            + f", bar {row['bar']}"
+        )
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
