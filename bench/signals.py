@@ -139,7 +139,7 @@ def measure_night(events: int, place: Path, days: int, repeats: int) -> dict[str
     late_days = tuple(sorted({days // 3, days - 30, days - 2}))
     late = [day_of_events(events, day).sample(20, seed=day) for day in late_days]
     with lake_of.writing():
-        lake_of.commit("late", {"events": pl.concat(late).with_columns("late-" + pl.col("event_id").alias("event_id"))}, lake.watermark)
+        lake_of.commit("late", {"events": pl.concat(late).with_columns(("late-" + pl.col("event_id")).alias("event_id"))}, lake.watermark)
     done = None
 
     def count_late() -> None:

@@ -48,6 +48,7 @@ SHOWN_DAYS = lp.Signal(
     measure=lp.days_with("creator") >= 3,
     window=(1, 28),
     origin=("organic", "recommended", "autoplay"),
+    gameable=True,
 )
 
 

@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "bench").glob("*.py") if path.stem not in ("biglog", "draw", "figures", "handwritten", "remembered")))
+@pytest.mark.parametrize(
+    "script",
+    sorted(path.stem for path in (ROOT / "bench").glob("*.py") if path.stem not in ("biglog", "draw", "figures", "handwritten", "remembered")),
+)
 def test_every_bench_runs_quickly_and_writes_rows(script: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
     result = subprocess.run([sys.executable, str(ROOT / "bench" / f"{script}.py"), "--quick", "--json", str(file)], capture_output=True, text=True)

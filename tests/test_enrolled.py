@@ -11,16 +11,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from test_outcomes import DAY, MICRO, MOMENT, USERS, Log, day_of, entries_of, known, logs, midnight, refuses, signals, with_value
+from reference import DAY, MEASURES, MICRO, MOMENT, USERS, Log, day_of, entries_of, known, logs, midnight, refuses, signals, with_value
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
-from longplay.lake.schema import ENGAGED, TIME
+from longplay.lake.schema import TIME
 from longplay.signals import Signal, active_days, days_with, discovery, enrolment, exposure, plays, returned, user_day
 from longplay.signals.enrolled import enrolled_sums
 
 Row = dict[str, Any]
 FIRST = datetime(2028, 3, 1, tzinfo=UTC)
+SUMMED = tuple(one for one in MEASURES if one.per is None and one.baseline is None and one.kind != "completion")
 
 
 def enrolled_at(times: dict[str, datetime]) -> pl.DataFrame:
@@ -29,12 +30,12 @@ def enrolled_at(times: dict[str, datetime]) -> pl.DataFrame:
 
 def reference(signal: Signal, log: Log, times: dict[str, datetime], entry_days: int) -> list[Row]:
     """One loop over users, one over entries; every rule on its own line."""
-    engaged = [event for event in known(log.events, log.as_of) if event["kind"] in ENGAGED]
+    events = known(log.events, log.as_of)
     rows = []
     for user, opened in times.items():
         if signal.entry.kind == "enrolment":
             last_day = day_of(opened)
-            entries = [with_value(signal, blank(user, opened), engaged, log.as_of)]
+            entries = [with_value(signal, blank(user, opened), events, log.as_of)]
         else:
             last_day = day_of(opened + entry_days * DAY - MICRO)
             entries = [entry for entry in entries_of(signal, log) if entry["user_id"] == user]
@@ -51,7 +52,7 @@ def blank(user: str, opened: datetime) -> Row:
     return {**nothing, "user_id": user, "time": opened, "origin": "organic", "truncated": False}
 
 
-@given(signals(), logs(), st.tuples(MOMENT, MOMENT), st.sampled_from((1, 3, 14)), st.permutations((*USERS, "nobody")))
+@given(signals(measures=SUMMED), logs(), st.tuples(MOMENT, MOMENT), st.sampled_from((1, 3, 14)), st.permutations((*USERS, "nobody")))
 @settings(max_examples=120, deadline=None)
 def test_sums_equal_a_plain_loop_over_users_and_entries(signal: Signal, log: Log, moments: Any, entry_days: int, order: list[str]) -> None:
     log = replace(log, as_of=log.as_of + 14 * DAY)

@@ -9,39 +9,91 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from longplay.errors import ConfigError
-from longplay.lake.schema import ORIGINS
-from longplay.signals import Entry, Measure, Signal, active_days, days_with, discovery, enrolment, exposure, minutes, plays, returned, user_day
+from longplay.lake.schema import KINDS, ORIGINS
+from longplay.signals import (
+    Entry,
+    Measure,
+    Signal,
+    active_days,
+    cancelled,
+    completion,
+    count,
+    days_with,
+    discovery,
+    enrolment,
+    event,
+    exposure,
+    habits,
+    minutes,
+    plays,
+    returned,
+    saves,
+    sessions,
+    skips,
+    time_to_return,
+    user_day,
+)
 
 NUMBER = st.one_of(st.integers(1, 400), st.floats(min_value=1e-6, max_value=1e9))
 
 
 @st.composite
 def signals(draw: st.DrawFn) -> Signal:
-    """Every entry x measure x threshold x origin that can be declared."""
+    """Everything that can be declared: entries x measures x thresholds x origins x windows; what cannot is in `IMPOSSIBLE`."""
     of = st.sampled_from(("creator", "item"))
-    novel_for = draw(st.none() | st.integers(1, 365))
-    entry = draw(st.sampled_from((discovery(novel_for, draw(of)), exposure(draw(of)), user_day(), enrolment())))
-    measure = draw(st.sampled_from((active_days(), returned(), days_with(draw(of)), minutes(), plays(), minutes(draw(of)), plays(draw(of)))))
-    first = draw(st.integers(1 if measure.counts_days else 0, 365))
+    novel_for, kind = draw(st.none() | st.integers(1, 365)), draw(st.sampled_from(KINDS))
+    entries = (
+        discovery(novel_for, draw(of)),
+        exposure(draw(of)),
+        user_day(draw(st.none() | st.integers(1, 365))),
+        enrolment(),
+        event(kind, draw(st.none() | of), novel_for),
+    )
+    entry = draw(st.sampled_from(entries))
+    some = st.none() | of
+    plain = (
+        *(
+            active_days(),
+            returned(),
+            days_with(draw(of)),
+            minutes(),
+            plays(),
+            minutes(draw(of)),
+            plays(draw(of)),
+            saves(draw(some)),
+            skips(draw(some)),
+        ),
+        *(cancelled(), sessions(), completion(draw(some)), time_to_return(draw(some)), count(draw(st.sampled_from(KINDS)), draw(some))),
+        habits(draw(of), draw(st.integers(1, 30))),
+    )
+    measure, other = draw(st.sampled_from(plain)), draw(st.sampled_from(plain))
+    first = draw(st.integers(0, 365))
     window = (first, draw(st.integers(first, 365)))
-    threshold = draw(st.none() | NUMBER)
-    if threshold is not None:
-        measure = measure >= threshold
-    assume(not (measure.counts_days and (threshold or 0) > window[1] - first + 1))
-    assume(measure.of is None or entry.of is not None)
-    assume(not (measure.of == "item" and entry.of == "creator"))
     origin = draw(st.none() | st.lists(st.sampled_from(ORIGINS), min_size=1, max_size=4).map(tuple))
-    name = draw(st.sampled_from(("habit", "A", "z-1_", "b" * 64)))
-    return Signal(name, entry, measure, window, origin)
+    name, threshold = draw(st.sampled_from(("habit", "A", "z-1_", "b" * 64))), draw(st.none() | NUMBER)
+    try:
+        form = draw(st.sampled_from(("plain", "plain", "ratio", "baseline")))
+        measure = measure / other if form == "ratio" else measure.above_baseline(draw(st.integers(1, 365))) if form == "baseline" else measure
+        measure = measure if threshold is None else measure >= threshold
+        return declared(name, entry, measure, window, origin)
+    except ConfigError:
+        reject()
+
+
+def declared(name: str, entry: Entry, measure: Measure, window: tuple[int, int], origin: tuple[str, ...] | None) -> Signal:
+    """The signal, marked as gameable where it must be."""
+    shown = set(origin or ("organic",)) - {"organic"}
+    habitual = measure.kind == "habits" or (measure.of is not None and measure.of_activity)
+    return Signal(name, entry, measure, window, origin, gameable=bool(shown) and habitual)
 
 
 def meaning(signal: Signal) -> tuple[object, ...]:
     """What a signal means, defaults resolved: equal meanings must have equal versions, and only they."""
-    return (signal.entry, signal.measure.kind, signal.measure.of, signal.threshold, signal.window, frozenset(signal.origins))
+    return (signal.entry, replace(signal.measure, threshold=None), signal.threshold, signal.window, frozenset(signal.origins))
 
 
 # -- the sentence ----------------------------------------------------------------------------------
@@ -58,7 +110,7 @@ def meaning(signal: Signal) -> tuple[object, ...]:
         (
             Signal("back", enrolment(), returned(), (7, 7)),
             "back: of users, from their enrolment (first exposure in a trial, else first event), "
-            "the share where the user is active again, organically, in day 7 after",
+            "the share where the user is active again, organically, on day 7 after",
         ),
         (
             Signal("back", user_day(), returned() >= 2, (1, 7), origin=ORIGINS),
@@ -88,11 +140,21 @@ def test_a_signal_prints_as_the_sentence_it_means(signal: Signal, sentence: str)
 @given(signals(), st.sampled_from((1e-9, 1.0, 1e3)), st.none() | st.lists(st.sampled_from(ORIGINS), min_size=1, max_size=3).map(tuple))
 @settings(max_examples=80)
 def test_signals_that_print_alike_mean_alike(one: Signal, nudge: float, origin: tuple[str, ...] | None) -> None:
-    threshold = one.threshold
-    assume(threshold is None or threshold + nudge <= one.days or not one.measure.counts_days)
-    nudged = one if threshold is None else replace(one, measure=replace(one.measure, threshold=threshold + nudge))
-    for other in (nudged, replace(one, origin=origin)):
+    threshold = one.measure.threshold
+    try:
+        nudged = one if threshold is None else replace(one, measure=replace(one.measure, threshold=threshold + nudge))
+        others = (nudged, declared(one.name, one.entry, one.measure, one.window, origin))
+    except ConfigError:
+        reject()
+    for other in others:
         assert (str(other) == str(one)) == (meaning(other) == meaning(one))
+
+
+@given(signals(), signals())
+@settings(max_examples=150)
+def test_two_signals_of_different_meaning_never_print_alike(one: Signal, other: Signal) -> None:
+    same = replace(other, name=one.name)
+    assert (str(same) == str(one)) == (meaning(same) == meaning(one)) == (same.version == one.version)
 
 
 # -- TOML and version --------------------------------------------------------------------------------
@@ -114,7 +176,11 @@ def test_every_declaration_survives_toml(signal: Signal) -> None:
 def test_the_version_changes_when_and_only_when_the_definition_does(one: Signal, other: Signal, data: st.DataObject) -> None:
     assert replace(one, name="another").version == one.version
     assert replace(one, origin=tuple(data.draw(st.permutations(one.origins)))).version == one.version
-    for changed in (other, replace(one, origin=other.origin)):
+    try:
+        moved = declared(one.name, one.entry, one.measure, one.window, other.origin)
+    except ConfigError:
+        reject()
+    for changed in (other, moved):
         assert (changed.version == one.version) == (meaning(changed) == meaning(one))
 
 
@@ -144,7 +210,7 @@ def test_a_whole_and_a_decimal_threshold_are_one_definition() -> None:
         Signal("habit", discovery(28), active_days() >= 3, (1, 28)),
         Signal("habit", discovery(28), days_with("creator") >= 3, (2, 28)),
         Signal("habit", discovery(28), days_with("creator") >= 3, (1, 27)),
-        Signal("habit", discovery(28), days_with("creator") >= 3, (1, 28), origin=ORIGINS),
+        Signal("habit", discovery(28), days_with("creator") >= 3, (1, 28), origin=ORIGINS, gameable=True),
     ],
 )
 def test_every_part_of_a_definition_is_in_its_version(changed: Signal) -> None:
@@ -156,6 +222,32 @@ def test_every_part_of_a_definition_is_in_its_version(changed: Signal) -> None:
 def test_the_version_of_a_definition_does_not_drift_between_releases() -> None:
     """Stored beliefs, rewards and cards name versions: a change here orphans all of them."""
     assert Signal("habit", discovery(28), days_with("creator") >= 3, (1, 28)).version == "bc08241b"
+
+
+def test_one_meaning_has_one_name() -> None:
+    for counted, measure in (("play", plays), ("save", saves), ("skip", skips)):
+        assert count(counted) == measure()
+        assert count(counted, "item") == measure("item")
+    assert (count("cancel") >= 1) == cancelled()
+    assert (count("cancel") >= 2) != cancelled()
+
+
+def test_what_is_not_degenerate_is_not_refused() -> None:
+    """The other side of each refusal: a check that refuses everything would pass the list above."""
+    for signal in (
+        Signal("s", event("save"), saves() >= 2, (0, 7)),
+        Signal("s", event("save"), saves() >= 1, (1, 7)),
+        Signal("s", event("save"), saves() >= 1, (0, 7), ("organic",)),  # the entry may be of another origin
+        Signal("s", event("save"), skips() >= 1, (0, 7)),
+        Signal("s", user_day(), sessions() >= 2, (0, 7)),
+        Signal("s", event("cancel"), sessions() >= 1, (0, 7)),
+        Signal("s", discovery(7), days_with("creator").above_baseline(28)),
+        Signal("s", event("play", "creator"), days_with("creator").above_baseline(28)),
+        Signal("s", user_day(), minutes() >= 1_440, (1, 1)),
+        Signal("s", enrolment(), active_days(), (1, 28), ORIGINS),
+        Signal("s", discovery(), minutes("creator"), (0, 28)),
+    ):
+        assert Signal.from_toml(signal.to_toml()) == signal
 
 
 def test_signals_are_keys_of_a_dictionary_however_their_parts_were_given() -> None:
@@ -178,8 +270,8 @@ def declare(**table: Any) -> Callable[[], Signal]:
 
 HABIT = Signal("s", discovery(), days_with("creator"))
 IMPOSSIBLE: list[tuple[Callable[[], object], str, str, str]] = [
-    (lambda: Entry(cast(Any, "birth")), "kind", "'birth'", "discovery, exposure, user_day, enrolment"),
-    (lambda: Measure(cast(Any, "joy")), "kind", "'joy'", "active_days, returned, days_with, minutes, plays"),
+    (lambda: Entry(cast(Any, "birth")), "kind", "'birth'", "discovery, exposure, user_day, enrolment, event"),
+    (lambda: Measure(cast(Any, "joy")), "kind", "'joy'", "active_days, returned, days_with"),
     (lambda: discovery(of=cast(Any, "album")), "of", "'album'", "creator, item"),
     (lambda: Entry("exposure"), "of", "None", "creator, item"),
     (lambda: Entry("user_day", "item"), "of", "'item'", "discovery and exposure"),
@@ -212,6 +304,50 @@ IMPOSSIBLE: list[tuple[Callable[[], object], str, str, str]] = [
     (lambda: Signal("s", discovery(), days_with("creator") >= 4, (1, 3)), "threshold", "4", "at most 3"),
     (lambda: Signal("s", user_day(), minutes("item")), "of", "'item'", "discovery() or exposure()"),
     (lambda: Signal("s", discovery(of="creator"), plays("item")), "of", "'item'", "'creator'"),
+    (lambda: event("birth"), "event", "'birth'", "play, skip, save"),
+    (lambda: Entry("discovery", "item", event="play"), "event", "'play'", "only for entries of kind event"),
+    (lambda: Entry("enrolment", dormant_for=3), "dormant_for", "3", "only for user_day"),
+    (lambda: user_day(0), "dormant_for", "0", "1 to 365"),
+    (lambda: Entry("user_day", novel_for=3), "novel_for", "3", "only for a discovery or an event"),
+    (lambda: Measure("plays", event="save"), "event", "'save'", "only a count"),
+    (lambda: count("joy"), "event", "'joy'", "play, skip"),
+    (lambda: Measure("sessions", "creator"), "of", "'creator'", "whatever the user does"),
+    (lambda: habits(days=0), "days", "0", "1 to 365"),
+    (lambda: Measure("plays", days=3), "days", "3", "only habits"),
+    (lambda: Measure("habits", "creator"), "days", "None", "1 to 365"),
+    (lambda: returned().above_baseline(7), "baseline", "7", "no daily rate"),
+    (lambda: (plays() / sessions()).above_baseline(7), "baseline", "7", "a ratio has no daily rate"),
+    (lambda: plays().above_baseline(0), "baseline", "0", "1 to 365"),
+    (lambda: plays().above_baseline(3).above_baseline(3), "baseline", "3 days already", "one"),
+    (lambda: plays() / plays(), "per", "plays", "always 1"),
+    (lambda: plays() / sessions() / sessions(), "ratio", "plays", "one numerator"),
+    (lambda: (plays() >= 3) / sessions(), "threshold", "3", "the ratio first"),
+    (lambda: plays() / (sessions() >= 2), "per", "sessions", "a plain amount"),
+    (lambda: plays() / returned(), "ratio", "returned", "amounts"),
+    (lambda: time_to_return() >= 3, "threshold", "3", "returned() and window=(1, k)"),
+    (lambda: cancelled() >= 2, "threshold", "2", "a yes or no already"),
+    (lambda: completion() >= 1.5, "threshold", "1.5", "at most 1"),
+    (lambda: Signal("s", enrolment(), time_to_return(), (0, 7)), "window", "(0, 7)", "day 1"),
+    (lambda: Signal("s", event("save"), saves() >= 1, (0, 7)), "signal s", "guarantees", "window=(1, ...)"),
+    (lambda: Signal("s", event("save", "item"), saves("item") >= 1, (0, 7)), "signal s", "guarantees", "a higher threshold"),
+    (lambda: Signal("s", event("cancel"), cancelled(), (0, 7)), "signal s", "guarantees", "window=(1, ...)"),
+    (lambda: Signal("s", user_day(), sessions() >= 1, (0, 7)), "signal s", "guarantees", "window=(1, ...)"),
+    (lambda: replace(HABIT, origin=ORIGINS), "origin", "'recommended'", "counts the exposures it causes"),
+    (lambda: Signal("s", enrolment(), habits(), (1, 28), ("organic", "autoplay")), "origin", "'autoplay'", "gameable=True"),
+    (lambda: replace(HABIT, gameable=True), "gameable", "True", "expected false"),
+    (lambda: replace(HABIT, gameable=cast(Any, "yes")), "gameable", "'yes'", "true or false"),
+    (lambda: Signal("s", discovery(28), days_with("creator").above_baseline(28)), "baseline", "28", "always 0"),
+    (lambda: Signal("s", user_day(), habits(days=9), (1, 7)), "days", "9", "at most 7"),
+    (
+        lambda: Signal("s", enrolment(), habits("item"), (1, 7), ("organic",)) and Signal("s", discovery(), habits()),
+        "habits",
+        "about one",
+        "user_day()",
+    ),
+    (lambda: Signal("s", user_day(), minutes() >= 1_441, (1, 1)), "threshold", "1441", "at most 1,440"),
+    (lambda: Signal("s", user_day(), sessions() >= 49, (1, 1)), "threshold", "49", "at most 48"),
+    (lambda: Signal("s", user_day(), sessions(), (1, 1), ("organic",)), "origin", "organic", "a session is a run"),
+    (lambda: Signal("s", discovery(), (days_with("creator") / active_days()) >= 2), "threshold", "2", "at most 1"),
     (lambda: replace(HABIT, origin=()), "origin", "()", "organic, recommended, autoplay"),
     (lambda: replace(HABIT, origin=("radio",)), "origin", "'radio'", "organic, recommended, autoplay"),
     (declare(origin="organic"), "origin", "'organic'", "a list of some of"),

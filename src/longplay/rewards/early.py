@@ -217,6 +217,11 @@ class Early(ABC):
         return Belief(mean_N, std_N, spread_N, age, self.signal.label, 0.0, keys, maximum=most)
 
     def _check(self, outcomes: Outcomes) -> None:
+        if not self.signal.additive:
+            raise ConfigError(
+                f"{self.name}: {self.signal.label} is no sum of days, so what has been seen of it does not add up; give a signal of days, minutes or "
+                "counts, without ratio or baseline"
+            )
         if outcomes.signal.version != self.signal.version:
             raise ConfigError(
                 f"{self.name}: outcomes of {outcomes.signal.label} given to a model of {self.signal.label}; compute {self.signal.name}.outcomes(lake)"

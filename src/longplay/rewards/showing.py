@@ -96,10 +96,9 @@ class Showing:
             DataError: slates of different lengths, or not one per context. ConfigError: the signal's entries are about users.
         """
         entry, index = self.signal.entry, view.index
-        if entry.of is None:
-            raise ConfigError(
-                f"{self.signal.name}: entries of kind {entry.kind} are about a user, so no slot owns them; value() needs discovery or exposure"
-            )
+        if entry.of is None or entry.kind == "event":
+            about = "events, of which showing is one cause among others" if entry.kind == "event" else "about a user, so no slot owns them"
+            raise ConfigError(f"{self.signal.name}: entries of kind {entry.kind} are {about}; value() needs discovery or exposure")
         lengths = slates.list.len().unique().to_list()
         if len(slates) != len(contexts) or len(lengths) > 1:
             raise DataError(
@@ -192,7 +191,7 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
     view = lake.before(outcomes.as_of)
     frame = decisions.frame if isinstance(decisions, Decisions) else view.decisions if decisions is None else decisions
     of = signal.entry.of
-    if of is None or signal.entry.kind == "exposure" or frame.is_empty():
+    if of is None or signal.entry.kind != "discovery" or frame.is_empty():
         return Showing(signal, association=of is not None and signal.entry.kind == "discovery")
     frame = frame.filter(pl.col("surface") == main_surface(frame))  # a search result is entered far more often than a slot nobody asked for
     index = LakeIndex(view, of)

@@ -45,8 +45,15 @@ def enrolled_sums(signal: Signal, lake: Lake, enrolled: pl.DataFrame, *, entry_d
 
     Raises:
         DataError: a user twice, a null, a time without zone; or the lake cannot answer (see `Signal.outcomes`).
-        ConfigError: an entry window that is not 1 to 365 whole days.
+        ConfigError: an entry window that is not 1 to 365 whole days, a ratio or a difference from a baseline.
     """
+    if signal.measure.kind == "completion" or signal.measure.per is not None or signal.measure.baseline is not None:
+        what = (
+            "its own baseline, which pre-period covariates already are"
+            if signal.measure.baseline is not None
+            else "a ratio, of which sums mean nothing"
+        )
+        raise ConfigError(f"{signal.name}: users are compared by sums, but this is an amount against {what}; declare the amount itself")
     enrolled = checked_enrolled(enrolled)
     outcomes = outcomes_of(signal, lake, as_of, enrolled)
     matures_at = closes_at(signal, enrolled, entry_days, signal.window[1] + 1)

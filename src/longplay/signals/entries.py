@@ -62,25 +62,28 @@ def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: En
     )
 
 
-def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tuple[int, int], enrolled: bool) -> None:
+def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tuple[int, int] | None, enrolled: bool) -> None:
     """Raise where the log cannot answer, whatever entries it has.
 
     Args:
-        con: connected to what is known at the time asked for; `lake` may reach further. days: first and last day of the log.
+        con: connected to what is known at the time asked for; `lake` may reach further. days: first and last day of the log, null where it is empty.
         enrolled: entries are given, so that a short log is no error: they mature later.
     """
     stop = signal.window[1]
-    opens = datetime.fromtimestamp(days[0] * 86_400, UTC)
-    if not enrolled and (lake.watermark - opens).days < stop + 1:
+    if days is None and not _lake_has(lake, "true"):
+        return
+    opens = datetime.fromtimestamp(days[0] * 86_400, UTC) if days is not None else lake.watermark
+    if days is not None and not enrolled and (lake.watermark - opens).days < stop + 1:
+        known = datetime.fromtimestamp((days[0] + stop + 1) * 86_400, UTC)
         raise DataError(
-            f"{signal.name}: the window ends {stop} days after an entry, but the log begins on {opens:%Y-%m-%d} and ends on {lake.watermark:%Y-%m-%d}: "
-            f"no outcome can be known before {datetime.fromtimestamp((days[0] + stop + 1) * 86_400, UTC):%Y-%m-%d}; wait, or shorten the window"
+            f"{signal.name}: the window ends {stop} days after an entry, but the log begins on {opens:%Y-%m-%d} and ends on "
+            f"{lake.watermark:%Y-%m-%d}: no outcome can be known before {known:%Y-%m-%d}; wait, or shorten the window"
         )
     asked: list[Feature] = [feature(signal.measure, signal.origins)]
     if (per := divisor(signal.measure, signal.origins)) is not None:
         asked.append(per)
     for kind in sorted({kind for one in asked for kind in one.kinds} | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())):
-        if _has(con, f"kind = '{kind}'") or _lake_has(lake, kind):
+        if _has(con, f"kind = '{kind}'") or _lake_has(lake, f"kind = '{kind}'"):
             continue
         what = "nothing opens it" if kind == signal.entry.event else "the outcome of everybody would be the same because nobody logged it"
         raise DataError(
@@ -113,6 +116,6 @@ def _has(con: duckdb.DuckDBPyConnection, test: str) -> bool:
     return first_row(con, f"select 1 from events where {test} limit 1") is not None
 
 
-def _lake_has(lake: Lake, kind: str) -> bool:
+def _lake_has(lake: Lake, test: str) -> bool:
     with lake.connect() as con:
-        return _has(con, f"kind = '{kind}'")
+        return _has(con, test)

@@ -128,17 +128,30 @@ class Outcomes:
     def maturity_curve(self) -> pl.DataFrame:
         """How the outcome builds up: day of the window, mean value had the window ended there.
 
-        Over mature entries only. Columns: day, value.
+        Over mature entries that have a value by then. Columns: day, value.
         """
         mature_N = self.mature
         if not mature_N.any():
             return pl.DataFrame(schema={"day": pl.Int64, "value": pl.Float64})
-        trace = self.where(mature_N).trace().tocsc()
-        total_N, means = np.zeros(int(mature_N.sum())), []
+        mature, measure = self.where(mature_N), self.signal.measure
+        trace = mature.trace().tocsc()
+        per = mature.trace(per=True).tocsc() if measure.per is not None or measure.kind == "completion" else None
+        base_N = mature.frame["baseline"].to_numpy().astype(float) if measure.baseline is not None else None
+        total_N, per_N, means = np.zeros(len(mature)), np.zeros(len(mature)), []
+        first_N = mature.frame["duration"].to_numpy() if measure.kind == "time_to_return" else None
         for day in range(self.signal.days):
             total_N += trace[:, [day]].toarray()[:, 0]
-            means.append(_value(total_N, self.signal.threshold).mean())
-        return pl.DataFrame({"day": np.arange(self.signal.days) + self.signal.window[0], "value": means})
+            value_N = total_N
+            if first_N is not None:
+                value_N = np.minimum(first_N, self.signal.window[0] + day).astype(float)
+            elif per is not None:
+                per_N += per[:, [day]].toarray()[:, 0]
+                value_N = np.divide(total_N, per_N, out=np.full(len(mature), np.nan), where=per_N > 0)
+            elif base_N is not None:
+                value_N = total_N - base_N * (day + 1) / self.signal.days
+            value_N = value_N[~np.isnan(value_N)]
+            means.append(_value(value_N, self.signal.threshold).mean() if len(value_N) else None)
+        return pl.DataFrame({"day": np.arange(self.signal.days) + self.signal.window[0], "value": pl.Series(means, dtype=pl.Float64)})
 
     def on(self, decisions: Decisions | pl.DataFrame) -> Shown:
         """The outcomes joined to the slots that were shown, one row per slot.
@@ -225,15 +238,15 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
     as_of_day = (as_of - EPOCH).days
     with view.connect() as con:
         create_creators(con)
-        days = days_of_log(con) or (as_of_day, as_of_day)
+        span = days_of_log(con)
         if enrolled is not None:
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
-        compiler = Compiler(con, EventRows(), as_of_day, days, enrolled=enrolled is not None)
+        compiler = Compiler(con, EventRows(), as_of_day, span or (as_of_day, as_of_day), enrolled=enrolled is not None)
         compiler.make_words({signal.entry: [signal]})
         create_entries(con, compiler, signal.entry)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
-        refuse(con, signal, lake, days, enrolled is not None)
+        refuse(con, signal, lake, span, enrolled is not None)
         columns, joins = compiler.values("entries", [signal])
         frame = con.sql(f"select e.* exclude (row){columns} from entries e{joins} order by e.row").pl()
         creators = con.sql("select * from creators order by item_id").pl()

@@ -62,12 +62,12 @@ def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], la
         names = ", ".join(one.name for one in signals) or "none"
         raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
     until = int(as_of.timestamp() // 86_400)
-    days = _days_in_files(con, view) or days_of_log(con) or (until, until)
+    span = _days_in_files(con, view) or days_of_log(con)
     for signal in signals:
-        refuse(con, signal, lake, days, enrolled=False)
+        refuse(con, signal, lake, span, enrolled=False)
     if any(one.entry.kind == "exposure" for one in signals):
         create_creators(con)
-    made: dict[Entry, str] = Compiler(con, EventRows(), until, days).compute(signals)
+    made: dict[Entry, str] = Compiler(con, EventRows(), until, span or (until, until)).compute(signals)
     return {signal: made[signal.entry] for signal in signals}
 
 

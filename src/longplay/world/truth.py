@@ -181,6 +181,10 @@ def _checked(signal: Signal) -> bool:
         raise ConfigError(f"true_value: {entry.kind} of an item given, expected of a creator: the world's habits are with creators")
     if "organic" not in getattr(signal, "origins", ("organic",)):
         raise ConfigError("true_value: the signal does not count organic days, but without exposure there are no others; add 'organic' to its origin")
+    if signal.measure.per is not None or signal.measure.baseline is not None or entry.kind == "event" or entry.dormant_for is not None:
+        raise ConfigError(
+            f"true_value: {signal.name} given, expected a signal without ratio, baseline or dormancy, entered by discovery, exposure or user_day"
+        )
     if kind == "days_with" and of == "creator":
         return True
     if kind in ("active_days", "returned") and of is None:

@@ -1,0 +1,402 @@
+"""What outcomes are, in slow, plain Python: loops over events, one line per rule of docs/signals.md. The oracle of the engine's tests."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+from hypothesis import reject
+from hypothesis import strategies as st
+
+from longplay.errors import ConfigError
+from longplay.lake import Lake
+from longplay.lake.schema import DTYPES, ENGAGED, ORIGINS
+from longplay.signals import (
+    Entry,
+    Measure,
+    Signal,
+    active_days,
+    cancelled,
+    completion,
+    count,
+    days_with,
+    discovery,
+    enrolment,
+    event,
+    exposure,
+    habits,
+    minutes,
+    plays,
+    returned,
+    saves,
+    sessions,
+    skips,
+    time_to_return,
+    user_day,
+)
+
+DAY, MICRO, PAUSE = timedelta(days=1), timedelta(microseconds=1), timedelta(minutes=30)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LEAP, OLD = datetime(2028, 2, 26, tzinfo=UTC), datetime(1969, 12, 27, tzinfo=UTC)  # logs that cross 2028-02-29 and 1970-01-01
+BIG = str(2**53 + 1)  # a float would read it as 2**53
+USERS = (BIG, str(2**53))
+CREATORS = {"i1": "c1", "i2": "c1", "i3": "c2", "i4": None, "i5": "c3"}  # i5 is in no catalogue: only its events know its creator
+LENGTHS = {"i1": 100.0, "i3": 60.0}  # seconds; of the others nobody knows
+CATALOGUE = pl.DataFrame(
+    {
+        "item_id": ["i1", "i2", "i3", "i4"],
+        "creator_id": ["c1", "c1", "c2", None],
+        "length": [LENGTHS.get(item) for item in ("i1", "i2", "i3", "i4")],
+        "added_at": [OLD - DAY] * 4,
+    },
+    schema_overrides={"added_at": DTYPES["items"]["added_at"]},
+)
+EVENT = ("event_id", "user_id", "item_id", "creator_id", "kind", "time", "seconds", "surface", "origin", "ingested_at")
+DECISION = ("decision_id", "context_id", "user_id", "time", "surface", "slate", "log_prob", "policy", "experiment", "ingested_at")
+COUNTS = {"plays": "play", "saves": "save", "skips": "skip", "cancelled": "cancel"}
+
+Row = dict[str, Any]
+
+
+def events_frame(rows: list[Row]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={name: DTYPES["events"][name] for name in EVENT})
+
+
+def decisions_frame(rows: list[Row]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={name: DTYPES["decisions"][name] for name in DECISION})
+
+
+@dataclass(frozen=True)
+class Log:
+    events: list[Row]
+    decisions: list[Row]
+    as_of: datetime
+
+    def lake(self) -> Lake:
+        lake = Lake.memory()
+        events = events_frame(self.events) if self.events else None
+        decisions = decisions_frame(self.decisions) if self.decisions else None
+        lake.append(
+            "all", events=events, decisions=decisions, items=CATALOGUE, watermark=max(self.as_of, *(row["time"] for row in self.events)) + 400 * DAY
+        )
+        return lake
+
+
+# -- days and what is known ------------------------------------------------------------------------------
+
+
+def day_of(time: datetime) -> int:
+    return (time - EPOCH).days  # a timedelta's days are floored, before 1970 too
+
+
+def midnight(day: int) -> datetime:
+    return EPOCH + day * DAY
+
+
+def known(rows: list[Row], as_of: datetime) -> list[Row]:
+    return [row for row in rows if row["time"] < as_of and row["ingested_at"] <= as_of]
+
+
+def in_time(events: list[Row]) -> list[Row]:
+    return sorted(events, key=lambda event: (event["time"], event["event_id"]))
+
+
+def engaged_of(events: list[Row]) -> list[Row]:
+    return [event for event in in_time(events) if event["kind"] in ENGAGED]
+
+
+def creator_of(item: str, events: list[Row]) -> str | None:
+    if item != "i5":
+        return CREATORS[item]
+    return CREATORS[item] if any(event["item_id"] == item for event in events) else None
+
+
+# -- entries ---------------------------------------------------------------------------------------------
+
+
+def entries_of(signal: Signal, log: Log) -> list[Row]:
+    events = in_time(known(log.events, log.as_of))
+    engaged, decisions = engaged_of(events), known(log.decisions, log.as_of)
+    entry = signal.entry
+    nothing = {"item_id": None, "creator_id": None, "surface": None, "truncated": False}
+    if entry.kind == "discovery":
+        found = firsts(engaged, entry.of, entry.novel_for, engaged)
+    elif entry.kind == "event":
+        ours = [event for event in events if event["kind"] == entry.event and (entry.of is None or event[f"{entry.of}_id"] is not None)]
+        found = ours if entry.novel_for is None else firsts(ours, entry.of, entry.novel_for, engaged)
+        found = found if entry.of is not None else [{**event, "item_id": None, "creator_id": None} for event in found]
+    elif entry.kind == "exposure":
+        found = [
+            {**decision, "item_id": item, "creator_id": creator_of(item, events), "origin": "recommended"}
+            for decision in decisions
+            for item in decision["slate"]
+        ]
+    elif entry.kind == "user_day":
+        opening: dict[tuple[str, int], Row] = {}
+        for event in engaged:
+            opening.setdefault((event["user_id"], day_of(event["time"])), event)
+        days = defaultdict(list)
+        for user, day in opening:
+            days[user].append(day)
+        found = []
+        for (user, day), event in opening.items():
+            before = [other for other in days[user] if other < day]
+            if entry.dormant_for is not None and (not before or any(day - entry.dormant_for <= other for other in before)):
+                continue
+            found.append({**event, "item_id": None, "creator_id": None})
+    else:
+        found = []
+        for user in USERS:
+            trial = [decision["time"] for decision in decisions if decision["user_id"] == user and decision["experiment"] is not None]
+            own = [event["time"] for event in engaged if event["user_id"] == user]
+            if trial or own:
+                found.append({"user_id": user, "time": min(trial or own), "origin": "organic"})
+    return [with_value(signal, {**nothing, **row}, events, log.as_of) for row in found]
+
+
+def firsts(events: list[Row], of: str | None, novel_for: int | None, engaged: list[Row]) -> list[Row]:
+    """Events on days of which none of the `novel_for` days before has one by the same user about the same thing."""
+    last: dict[tuple[str, str | None], int] = {}
+    found = []
+    for touch in in_time(events):
+        key = (touch["user_id"], touch[f"{of}_id"] if of else None)
+        if of and key[1] is None:
+            continue
+        day, before = day_of(touch["time"]), last.get(key)
+        if before is None or (novel_for is not None and day - before > novel_for):
+            early = bool(engaged) and day - day_of(engaged[0]["time"]) < (novel_for or 28)
+            found.append({**touch, "truncated": before is None and early})
+        last[key] = day
+    return found
+
+
+# -- values ----------------------------------------------------------------------------------------------
+
+
+def amounts(measure: Measure, signal: Signal, entry: Row, events: list[Row], low: int, high: int) -> dict[int, float]:
+    """The amount of each day low..high after the entry's, where it is not 0."""
+    day, found = day_of(entry["time"]), defaultdict[int, float](float)
+    mine = [event for event in in_time(events) if event["user_id"] == entry["user_id"]]
+    if measure.kind == "sessions":
+        last = None
+        for event in engaged_of(mine):
+            if last is None or event["time"] - last > PAUSE:
+                found[day_of(event["time"]) - day] += 1
+            last = event["time"]
+        return {since: amount for since, amount in found.items() if low <= since <= high}
+    mine = [event for event in mine if event["origin"] in signal.origins and low <= day_of(event["time"]) - day <= high]
+    if measure.kind == "habits":
+        active = defaultdict[str, set[int]](set)
+        for event in engaged_of(mine):
+            if event[f"{measure.of}_id"] is not None:
+                active[event[f"{measure.of}_id"]].add(day_of(event["time"]) - day)
+        for days in active.values():
+            if len(days) >= (measure.days or 0):
+                found[sorted(days)[(measure.days or 0) - 1]] += 1
+        return dict(found)
+    if measure.of is not None:
+        mine = [event for event in mine if event[f"{measure.of}_id"] is not None and event[f"{measure.of}_id"] == entry[f"{measure.of}_id"]]
+    for event in mine:
+        since = day_of(event["time"]) - day
+        if measure.kind in COUNTS or measure.kind == "count":
+            found[since] += event["kind"] == COUNTS.get(measure.kind, measure.event)
+        elif measure.kind == "completion":
+            found[since] += share_of(event) or 0.0
+        elif event["kind"] not in ENGAGED:
+            continue
+        elif measure.kind == "minutes":
+            found[since] += (event["seconds"] or 0) / 60
+        else:
+            found[since] = 1
+    return {since: float(amount) for since, amount in found.items() if amount > 0}
+
+
+def share_of(event: Row) -> float | None:
+    """The share of the item that a play lasted; null where it is not known."""
+    length = LENGTHS.get(event["item_id"])
+    return None if event["kind"] != "play" or event["seconds"] is None or length is None else min(event["seconds"] / length, 1.0)
+
+
+def divisors(signal: Signal, entry: Row, events: list[Row], low: int, high: int) -> dict[int, float] | None:
+    """What a ratio's amounts are divided by, per day; null where it is none."""
+    if signal.measure.per is not None:
+        return amounts(signal.measure.per, signal, entry, events, low, high)
+    if signal.measure.kind != "completion":
+        return None
+    shares = [{**event, "kind": "play"} for event in events if share_of(event) is not None]
+    return amounts(plays(signal.measure.of), signal, entry, shares, low, high)
+
+
+def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -> Row:
+    measure, (start, stop) = signal.measure, signal.window
+    day = day_of(entry["time"])
+    trace = amounts(measure, signal, entry, events, start, stop)
+    per = divisors(signal, entry, events, start, stop)
+    closed = sum(midnight(day + start + n + 1) <= as_of for n in range(stop - start + 1))
+    value: float | None = float(sum(trace.values()))
+    more: Row = {}
+    if measure.kind == "time_to_return":
+        back = [since for since in sorted(trace) if since < start + closed]
+        more = {"event": bool(back), "duration": back[0] if back else start - 1 + closed}
+        value = float(back[0] if back else stop)
+    if per is not None:
+        value = value / sum(per.values()) if sum(per.values()) else None
+    if measure.baseline is not None:
+        engaged = engaged_of(events)
+        covered = bool(engaged) and day - measure.baseline >= day_of(engaged[0]["time"])
+        before = sum(amounts(measure, signal, entry, events, -measure.baseline, -1).values())
+        more = {"baseline": before * (stop - start + 1) / measure.baseline if covered else None}
+        value = None if more["baseline"] is None else value - more["baseline"]
+    needed = 1 if measure.kind in ("returned", "cancelled") and measure.threshold is None else measure.threshold
+    if needed is not None and value is not None:
+        value = float(value > needed - 5e-9)
+    matures_at = midnight(day + stop + 1)
+    return {
+        **{name: entry[name] for name in ("user_id", "item_id", "creator_id", "time", "origin", "surface", "truncated")},
+        **more,
+        "day": day,
+        "value": value if matures_at <= as_of else None,
+        "matures_at": matures_at,
+        "days_observed": closed,
+        "trace": {since - start: amount for since, amount in trace.items()},
+        "per": None if per is None else {since - start: amount for since, amount in per.items()},
+    }
+
+
+def refused(signal: Signal, log: Log) -> str | None:
+    """Why no number can be given; null where one can."""
+    events, entry = known(log.events, log.as_of), signal.entry
+    engaged = engaged_of(events)
+    if entry.kind == "exposure" and not known(log.decisions, log.as_of):
+        return "no decisions"
+    if entry.of is not None and engaged and all(event[f"{entry.of}_id"] is None for event in engaged) and not entries_of(signal, log):
+        return f"no event of this log has a {entry.of}"
+    needed = {entry.event} if entry.kind == "event" else set()
+    for measure in (signal.measure, signal.measure.per):
+        if measure is not None:
+            kind = COUNTS.get(measure.kind, measure.event)
+            needed |= {"play"} if measure.kind == "completion" else {kind} if kind else set()
+    if missing := sorted(kind for kind in needed if kind is not None and all(event["kind"] != kind for event in log.events)):
+        return f"no event of kind '{missing[0]}'"
+    return None
+
+
+def refuses(signal: Signal, log: Log) -> bool:
+    return refused(signal, log) is not None
+
+
+# -- small logs and signals made by hypothesis -----------------------------------------------------------
+
+NOON = timedelta(hours=12)
+TIME_OF_DAY = st.sampled_from(
+    (timedelta(0), MICRO, timedelta(minutes=10), NOON, NOON + PAUSE, NOON + PAUSE + MICRO, DAY - timedelta(minutes=20), DAY - MICRO)
+)
+DAYS = st.sampled_from((0, 0, 1, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 28, 29, 30, 36))
+FAR = st.sampled_from((0, 1, 2, 28, 29, 59, 60, 61, 63, 64, 65, 119, 120, 180, 364, 365, 366))
+LATE = st.sampled_from((timedelta(0), timedelta(0), timedelta(0), MICRO, timedelta(hours=12), 5 * DAY))
+MOMENT = st.builds(lambda day, time: day * DAY + time, DAYS, TIME_OF_DAY)
+FAR_MOMENT = st.builds(lambda day, time: day * DAY + time, FAR, TIME_OF_DAY)
+KINDS = ("play", "play", "play", "purchase", "visit", "save", "skip", "refund", "cancel")
+
+
+@st.composite
+def logs(draw: st.DrawFn, min_decisions: int = 0, moments: st.SearchStrategy[timedelta] = MOMENT) -> Log:
+    start = draw(st.sampled_from((LEAP, OLD)))
+    events, decisions = [], []
+    for number in range(draw(st.integers(4, 20))):
+        time = start + draw(moments)
+        item = draw(st.sampled_from((None, *CREATORS)))
+        creator = CREATORS[item] if item is not None else draw(st.sampled_from((None, "c1")))
+        events.append(
+            {
+                "event_id": f"e{draw(st.integers(0, 9))}-{number}",
+                "user_id": draw(st.sampled_from(USERS)),
+                "item_id": item,
+                "creator_id": creator,
+                "kind": draw(st.sampled_from(KINDS)),
+                "time": time,
+                "seconds": draw(st.sampled_from((None, 0.0, 20.0, 20.0, 60.0, 3600.5))),
+                "surface": draw(st.sampled_from((None, "home", "search"))),
+                "origin": draw(st.sampled_from(("organic", "organic", *ORIGINS))),
+                "ingested_at": time + draw(LATE),
+            }
+        )
+    for number in range(draw(st.integers(min_decisions, 4))):
+        time = start + draw(moments)
+        slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=1, max_size=3))
+        decisions.append(
+            {
+                "decision_id": f"d{number}",
+                "context_id": f"k{number}",
+                "user_id": draw(st.sampled_from(USERS)),
+                "time": time,
+                "surface": "home",
+                "slate": slate,
+                "log_prob": [-1.0 - place for place in range(len(slate))],
+                "policy": "p@1",
+                "experiment": draw(st.sampled_from((None, "trial"))),
+                "ingested_at": time + draw(LATE),
+            }
+        )
+    return Log(events, decisions, start + draw(moments) + draw(st.sampled_from((0, 2, 8, 40, 400))) * DAY)
+
+
+OLD_ENTRIES = (
+    *(discovery(novel_for, of) for novel_for in (None, 1, 7, 28) for of in ("creator", "item")),
+    exposure("creator"),
+    exposure("item"),
+    user_day(),
+    enrolment(),
+)
+ENTRIES = (
+    *OLD_ENTRIES,
+    *(user_day(dormant_for) for dormant_for in (1, 2, 28)),
+    *(
+        event(kind, of, novel_for)
+        for kind, of, novel_for in (("save", "item", None), ("skip", "creator", 3), ("play", None, None), ("visit", None, 28))
+    ),
+    discovery(62, "item"),
+)
+OLD_MEASURES = (active_days(), returned(), days_with("creator"), days_with("item"), minutes(), plays(), minutes("creator"), plays("item"))
+MEASURES = (
+    *OLD_MEASURES,
+    *(time_to_return(of) for of in (None, "creator", "item")),
+    *(measure(of) for measure in (saves, skips, completion) for of in (None, "creator", "item")),
+    count("refund"),
+    count("visit"),
+    cancelled(),
+    sessions(),
+    habits("creator", 1),
+    habits("item", 2),
+    plays() / sessions(),
+    skips("item") / plays("item"),
+    days_with("creator") / active_days(),
+    minutes().above_baseline(3),
+    active_days().above_baseline(7),
+    days_with("creator").above_baseline(2),
+    plays("item").above_baseline(28),
+    sessions().above_baseline(2),
+)
+WINDOWS = ((1, 1), (1, 7), (3, 5), (0, 3), (0, 0))
+FAR_WINDOWS = ((1, 64), (30, 59), (0, 120), (63, 365), (1, 365))
+THRESHOLDS = (None, None, 1, 2, 1 / 3)
+
+
+@st.composite
+def signals(
+    draw: st.DrawFn,
+    entries: tuple[Entry, ...] = ENTRIES,
+    measures: tuple[Measure, ...] = MEASURES,
+    windows: tuple[tuple[int, int], ...] = WINDOWS,
+) -> Signal:
+    entry, measure, window = draw(st.sampled_from(entries)), draw(st.sampled_from(measures)), draw(st.sampled_from(windows))
+    threshold, origin = draw(st.sampled_from(THRESHOLDS)), draw(st.sampled_from((None, None, ORIGINS, ("recommended", "autoplay"))))
+    counted = set(origin or ("organic",)) - {"organic"}
+    gameable = bool(counted) and (measure.kind == "habits" or (measure.of is not None and measure.of_activity))
+    try:  # what may be declared is the business of test_signals.py
+        return Signal("s", entry, measure if threshold is None else measure >= threshold, window, origin, gameable)
+    except ConfigError:
+        reject()
