@@ -41,7 +41,9 @@ def made_outcomes(signal, item_N, trace_ND, observed_N=None, users=None, origin=
             "surface": pl.Series([None] * n, dtype=pl.String),
             "truncated": [False] * n,
             "value": pl.Series(np.where(observed_N == days, value_N, np.nan)).fill_nan(None),
-            "matures_at": pl.Series([START + timedelta(days=days + 1 if seen == days else 999) for seen in observed_N], dtype=pl.Datetime("us", "UTC")),
+            "matures_at": pl.Series(
+                [START + timedelta(days=days + 1 if seen == days else 999) for seen in observed_N], dtype=pl.Datetime("us", "UTC")
+            ),
             "days_observed": pl.Series(observed_N.astype(np.int32)),
         }
     )

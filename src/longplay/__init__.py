@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     )
     from longplay.signals.diff import Diff
     from longplay.signals.future import future_of
+    from longplay.signals.store import SignalStore
+    from longplay.signals.tables import write_outcomes
     from longplay.world import World
 
 _WHERE = {
@@ -61,11 +63,22 @@ _WHERE = {
     "exposure": "signals",
     "user_day": "signals",
     "enrolment": "signals",
+    "event": "signals",
     "active_days": "signals",
     "returned": "signals",
     "days_with": "signals",
     "minutes": "signals",
     "plays": "signals",
+    "saves": "signals",
+    "skips": "signals",
+    "count": "signals",
+    "sessions": "signals",
+    "completion": "signals",
+    "cancelled": "signals",
+    "time_to_return": "signals",
+    "habits": "signals",
+    "write_outcomes": "signals.tables",
+    "SignalStore": "signals.store",
     "ready": "signals",
     "Diff": "signals.diff",
     # what we believe early

@@ -233,7 +233,8 @@ class Compiler:
         left, first = smear(seen, unit, one.name, gap, calendar), True
         while first or self._count("fresh"):
             placed = f"(select *, {first_bit(words_left)} as place from {left} where {any_left})"
-            known = f"select * exclude (key){key}, {base} + place as day, case when {unsure} then ({earlier}) = 0 else false end as truncated from {placed}"
+            uncertain = f"case when {unsure} then ({earlier}) = 0 else false end as truncated"
+            known = f"select * exclude (key){key}, {base} + place as day, {uncertain} from {placed}"
             if entry.kind == "user_day":  # a first active day is no return
                 known = f"select * replace (false as truncated) from ({known}) where ({earlier}) <> 0"
             self._select_into(table, f"({known})", keys, entry, signals, frozenset([unit]), first)
@@ -245,9 +246,9 @@ class Compiler:
         """SQL of entries that words do not know: (user_id, keys, day, truncated) or, of exposures, slots."""
         if entry.kind == "exposure":
             only = f" where {self.only}" if self.only else ""
+            slots = f"select user_id, decision_id, {day_of('time')} as day, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from decisions"
             return f"""select d.user_id, d.item_id, c.creator_id, d.decision_id, cast(d.slot - 1 as integer) as slot, d.day, false as truncated
-                from (select * from (select user_id, decision_id, {day_of("time")} as day, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot
-                      from decisions){only}) d left join creators c using (item_id)"""
+                from (select * from ({slots}){only}) d left join creators c using (item_id)"""
         if entry.kind == "enrolment":
             body = f"select user_id, {day_of('time')} as day, false as truncated from enrolled"
         else:  # every event of a kind
@@ -329,7 +330,8 @@ class Compiler:
         """SQL of (user_id, day, total): with how many keys of `unit` the user has enough days in the window after `day`."""
         if one not in self._words.get(unit, []):
             rows = self.rows.daily(unit, [one], flags=True)
-            rows = f"select rows.* from ({rows}) rows join ({_limits(entries, '', low, high)}) limits using (user_id) where rows.day between first and last"
+            limits = _limits(entries, "", low, high)
+            rows = f"select rows.* from ({rows}) rows join ({limits}) limits using (user_id) where rows.day between first and last"
             self.con.execute(f"create or replace temp table words_{unit} as {words(unit, rows, [one], self.calendar)}")
         place = f"(e.day - {self.calendar.base})"
         counted = count_days(unit, one.name, f"{place} + ({low})", f"{place} + ({high})", self.calendar)

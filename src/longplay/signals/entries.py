@@ -25,7 +25,8 @@ def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: En
         kinds = "engaged" if entry.kind != "event" else f"(select *, {day_of('time')} as day from events where kind = '{entry.event}')"
         same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""
         about = "first.item_id, first.creator_id" if entry.of else _NOTHING
-        first = "arg_min({'item_id': e.item_id, 'creator_id': e.creator_id, 'time': e.time, 'origin': e.origin, 'surface': e.surface}, (e.time, e.event_id))"
+        event = ", ".join(f"'{name}': e.{name}" for name in ("item_id", "creator_id", "time", "origin", "surface"))
+        first = f"arg_min({{{event}}}, (e.time, e.event_id))"
         keys = f"found.user_id, {f'found.{entry.of}_id, ' if entry.of else ''}found.day, found.truncated"
         body = f"""
             select user_id, {about}, first.time as time, day, first.origin as origin, first.surface as surface, truncated

@@ -115,7 +115,8 @@ class Signal:
             begun = measure.kind == "sessions" and (entry.kind != "exposure" and (entry.kind != "event" or entry.event in ENGAGED))
             if own or begun:
                 raise ConfigError(
-                    f"{where}: the entry's own event guarantees the outcome: on day 0 it counts itself; expected window=(1, ...), or a higher threshold"
+                    f"{where}: the entry's own event guarantees the outcome: on day 0 it counts itself; "
+                    "expected window=(1, ...), or a higher threshold"
                 )
         shown = [origin for origin in self.origins if origin != "organic"]
         habitual = measure.kind == "habits" or (measure.of is not None and measure.of_activity)
@@ -126,12 +127,12 @@ class Signal:
             )
         if self.gameable and not (shown and habitual):
             raise ConfigError(f"{where}: gameable=True given, expected false: it counts no days that showing could make")
-        if measure.baseline is not None and measure.of == entry.of and entry.kind == "discovery":
-            if entry.novel_for is None or entry.novel_for >= measure.baseline:
-                raise ConfigError(
-                    f"{where}: baseline={measure.baseline} given, but before a discovery the user was not active with that {entry.of}: "
-                    "the baseline is always 0; leave it out"
-                )
+        before = measure.baseline
+        if before is not None and measure.of == entry.of and entry.kind == "discovery" and (entry.novel_for or before) >= before:
+            raise ConfigError(
+                f"{where}: baseline={before} given, but before a discovery the user was not active with that {entry.of}: "
+                "the baseline is always 0; leave it out"
+            )
 
     def _check_reachable(self, where: str) -> None:
         """Refuse thresholds that no user can reach."""

@@ -62,6 +62,8 @@ def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], la
         names = ", ".join(one.name for one in signals) or "none"
         raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
     until = int(as_of.timestamp() // 86_400)
+    for signal in signals:
+        by_own_key(signal)
     span = _days_in_files(con, view) or days_of_log(con)
     for signal in signals:
         refuse(con, signal, lake, span, enrolled=False)
@@ -69,6 +71,16 @@ def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], la
         create_creators(con)
     made: dict[Entry, str] = Compiler(con, EventRows(), until, span or (until, until)).compute(signals)
     return {signal: made[signal.entry] for signal in signals}
+
+
+def by_own_key(signal: Signal) -> None:
+    """Raise where the value depends on the very event that opened the entry, which days do not know."""
+    of = [part.of for part in (signal.measure, signal.measure.per) if part is not None and part.of is not None]
+    if signal.entry.of == "item" and signal.entry.kind != "exposure" and signal.measure.kind != "habits" and "creator" in of:
+        raise ConfigError(
+            f"{signal.name}: entered by item and measured by creator given: whose creator is said by the entry's event, which is not kept; "
+            "enter by creator, or use signal.outcomes(lake)"
+        )
 
 
 def own_columns(con: duckdb.DuckDBPyConnection, signal: Signal, table: str) -> list[str]:
@@ -85,6 +97,8 @@ def _days_in_files(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int
     if not files:
         return None
     listed = files_sql(files).replace("read_parquet", "parquet_metadata").replace(", hive_partitioning = false", "")
-    ends = "min(cast(stats_min_value as timestamptz)) as first, max(cast(stats_max_value as timestamptz)) as last, count(*) = count(stats_min_value) as all_known"
-    found = first_row(con, f"select {day_of('first')}, {day_of('last')}, all_known from (select {ends} from {listed} where path_in_schema = 'time')")
+    first, last = (f"cast(stats_{end}_value as timestamptz)" for end in ("min", "max"))
+    known = f"from {listed} where path_in_schema = 'time'"
+    ends = f"select min({first}) as first, max({last}) as last, count(*) = count(stats_min_value) as all_known {known}"
+    found = first_row(con, f"select {day_of('first')}, {day_of('last')}, all_known from ({ends})")
     return None if found is None or found[0] is None or not found[2] else (int(found[0]), int(found[1]))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.signals.compile import Part, parts_of
-from longplay.signals.operators import EventRows, Feature, scale
+from longplay.signals.operators import EventRows, scale
 from longplay.signals.signal import Signal
 
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -63,14 +63,10 @@ def _hits_sql(part: Part) -> str:
     inside = f"days.user_id = asked.user_id and days.day between asked.day + {part.low} and asked.day + {part.high}"
     if part.how == "habits":  # each counts on the day on which it becomes one
         nth = "row_number() over (partition by asked.row, days.key order by days.day)"
-        made = f"select asked.row, days.day - asked.day - {part.low} as day, {nth} as nth from asked join ({days}) days on {inside} where days.key is not null"
+        placed = f"asked.row, days.day - asked.day - {part.low} as day, {nth} as nth"
+        made = f"select {placed} from asked join ({days}) days on {inside} where days.key is not null"
         return f"select row, day, cast(count(*) as double) as amount from ({made}) where nth = {part.days} group by row, day order by row, day"
     same = "" if part.unit == "user" else " and days.key = asked.key"
-    amount = "cast(1 as double)" if part.how in ("days", "first") and not part.feature.kinds else f"days.amount / {scale_of(part.feature)}"
+    amount = "cast(1 as double)" if part.how in ("days", "first") and not part.feature.kinds else f"days.amount / {scale(part.feature)}"
     return f"""select asked.row, days.day - asked.day - {part.low} as day, {amount} as amount
         from asked join ({days}) days on {inside}{same} order by 1, 2"""
-
-
-def scale_of(feature: Feature) -> float:
-    """See `operators.scale`, as a float so that SQL divides in doubles."""
-    return float(scale(feature))

@@ -1,0 +1,108 @@
+"""What is in a store of outcomes: the manifest that says which files count, and the rows they make together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from longplay.errors import DataError
+from longplay.signals.compile import entry_keys
+from longplay.signals.rollups import files_sql
+from longplay.signals.signal import Signal
+
+FORMAT = 1  # of the folder: raised when what is in it changes
+Files = dict[int, list[str]]  # day -> files
+
+
+@dataclass
+class Manifest:
+    """Which files of a store count, and what they hold; days are since 1970-01-01, files relative to the folder."""
+
+    seq: int = 0
+    until: int | None = None
+    seen: dict[str, list[str]] = field(default_factory=dict)  # table of the lake -> files counted
+    features: dict[str, list[str]] = field(default_factory=dict)  # roll-up -> its columns
+    rollups: dict[str, Files] = field(default_factory=dict)
+    outcomes: dict[str, Files] = field(default_factory=dict)  # label -> entry day -> files
+    seqs: dict[str, dict[int, int]] = field(default_factory=dict)  # label -> entry day -> the update that computed it for everybody
+    patches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # label -> later rows of users with late events, and who they are
+    kept: dict[str, int] = field(default_factory=dict)  # label -> the day until which it is counted: less than `until` once it is no longer given
+    declared: dict[str, str] = field(default_factory=dict)  # label -> TOML
+
+    def files(self) -> set[str]:
+        """Every file that counts."""
+        days = [*self.rollups.values(), *self.outcomes.values()]
+        own = {file for by_day in days for files in by_day.values() for file in files}
+        own |= {file for patches in self.patches.values() for one in patches for file in (*one["rows"], one["users"])}
+        return own
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """That of a folder; an empty one where there is none yet.
+
+        Raises:
+            DataError: the folder was written by another version.
+        """
+        place = folder / "manifest.json"
+        if not place.exists():
+            return cls()
+        table = json.loads(place.read_text())
+        if table.pop("format") != FORMAT:
+            raise DataError(f"SignalStore: {folder} was written by another version of longplay; delete it and build it anew")
+        for name in ("rollups", "outcomes", "seqs"):
+            table[name] = {unit: {int(day): value for day, value in by_day.items()} for unit, by_day in table[name].items()}
+        return cls(**table)
+
+    def write(self, folder: Path) -> None:
+        """Replace the folder's manifest in one step: before it nothing of an update counts, after it all does."""
+        place = folder / "manifest.json"
+        new = place.with_suffix(".new")
+        with new.open("w") as file:
+            file.write(json.dumps({"format": FORMAT, **self.__dict__}, indent=0))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(place)
+
+    def rows(self, folder: Path, signal: Signal) -> str:
+        """SQL of all rows that count: those of a user with late events come from the last patch."""
+        patches, seqs = self.patches.get(signal.label, []), self.seqs.get(signal.label, {})
+        parts = [
+            f"select * from {files_sql(paths(folder, files))}"
+            for files in [[file for day in self.outcomes[signal.label].values() for file in day]]
+            if files
+        ]
+        for one in patches:
+            newer = [day for day, seq in seqs.items() if seq >= one["seq"]]
+            test = f" where day not in ({', '.join(map(str, newer))})" if newer else ""
+            parts += [f"select * from {files_sql(paths(folder, one['rows']))}{test}"] if one["rows"] else []
+        if not parts:
+            columns = ", ".join(f"cast(null as {kind}) as {name}" for name, kind in columns_of(signal))
+            return f"select {columns} where false"
+        rows = " union all ".join(parts)
+        for one in patches:
+            (who,) = paths(folder, [one["users"]])
+            test = f"seq < {one['seq']} and day >= {one['from']} and user_id in (select user_id from {files_sql([who])})"
+            rows = f"select * from ({rows}) where not ({test})"
+        return rows
+
+
+def paths(folder: Path, files: Sequence[str]) -> list[str]:
+    """Files of the manifest where they lie."""
+    return [str(folder / file) for file in files]
+
+
+def _keys(signal: Signal) -> list[str]:
+    return entry_keys(signal.entry) + (["decision_id", "slot"] if signal.entry.kind == "exposure" else [])
+
+
+def columns_of(signal: Signal) -> list[tuple[str, str]]:
+    """Names and types of a signal's rows."""
+    kinds = {"slot": "integer"}
+    more = {"time_to_return": [("duration", "integer"), ("event", "boolean")]}.get(signal.measure.kind, [])
+    more += [("baseline", "double")] if signal.measure.baseline is not None else []
+    own = [(name, kinds.get(name, "varchar")) for name in _keys(signal)]
+    return [*own, ("day", "integer"), ("truncated", "boolean"), ("value", "double"), *more, ("seq", "integer")]

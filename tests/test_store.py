@@ -1,0 +1,313 @@
+"""Outcomes in files equal those in memory, in one pass and night by night; late events re-open their days; a killed update changes nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from reference import CATALOGUE, DAY, FAR_MOMENT, LEAP, MICRO, Log, Row, decisions_frame, events_frame, logs, midnight, refuses, signals
+
+from longplay.errors import ConfigError, DataError
+from longplay.lake import Lake
+from longplay.signals import (
+    Signal,
+    active_days,
+    completion,
+    days_with,
+    discovery,
+    enrolment,
+    event,
+    exposure,
+    habits,
+    minutes,
+    plays,
+    returned,
+    sessions,
+    skips,
+    time_to_return,
+    user_day,
+)
+from longplay.signals.manifest import Manifest
+from longplay.signals.nightly import Work
+from longplay.signals.store import SignalStore
+from longplay.signals.tables import write_outcomes
+
+FOREVER = datetime(9000, 1, 1, tzinfo=UTC)
+COLUMNS = ("user_id", "item_id", "creator_id", "day", "truncated", "value", "matures_at", "duration", "event", "baseline")
+
+
+def rows_of(frame: pl.DataFrame, signal: Signal) -> list[Row]:
+    """What files know of outcomes, in an order of their own; numbers to nine digits."""
+    keys = (
+        {"user_id"}
+        | ({f"{signal.entry.of}_id"} if signal.entry.of else set())
+        | ({"item_id", "creator_id"} if signal.entry.kind == "exposure" else set())
+    )
+    named = [name for name in COLUMNS if name in frame.columns and (not name.endswith("_id") or name in keys)]
+    numbers = [pl.col(name).round(8) for name in ("value", "baseline") if name in named]
+    rows = frame.select(named).with_columns(numbers).to_dicts()
+    return sorted(rows, key=lambda row: str({name: row[name] for name in named if name not in ("value", "baseline")}) + str(row["value"]))
+
+
+def in_memory(signal: Signal, lake: Lake) -> list[Row] | None:
+    """The outcomes of a lake, null where it cannot answer."""
+    try:
+        return rows_of(signal.outcomes(lake).frame, signal)
+    except DataError:
+        return None
+
+
+def refused_in_files(signal: Signal) -> bool:
+    measures = [one for one in (signal.measure, signal.measure.per) if one is not None and one.kind != "habits"]
+    return signal.entry.of == "item" and signal.entry.kind != "exposure" and any(one.of == "creator" for one in measures)
+
+
+@given(st.lists(signals(), min_size=1, max_size=4), logs())
+@settings(max_examples=60, deadline=None)
+def test_files_written_in_one_pass_equal_the_outcomes_in_memory(tmp_path_factory: Any, several: list[Signal], log: Log) -> None:
+    several = [Signal(f"s{n}", one.entry, one.measure, one.window, one.origin, one.gameable) for n, one in enumerate(several)]
+    assume(not any(refuses(one, log) for one in several))
+    if any(refused_in_files(one) for one in several):
+        with pytest.raises(ConfigError, match="enter by creator"):
+            write_outcomes(several, log.lake(), tmp_path_factory.mktemp("outcomes"), as_of=log.as_of)
+        return
+    lake, folder = log.lake(), tmp_path_factory.mktemp("outcomes")
+    written = write_outcomes(several, lake, folder, as_of=log.as_of)
+    for signal in several:
+        expected = signal.outcomes(lake, as_of=log.as_of).frame
+        assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(expected, signal)
+
+
+# -- night by night ----------------------------------------------------------------------------------------
+
+KEPT = (
+    Signal("back", user_day(), returned(), (1, 7)),
+    Signal("active", enrolment(), active_days(), (1, 28)),
+    Signal("habit", discovery(7), days_with("creator") >= 2, (1, 28)),
+    Signal("first", discovery(None, "item"), minutes("item"), (0, 3)),
+    Signal("depth", user_day(), plays() / sessions(), (0, 3)),
+    Signal("reactivated", user_day(dormant_for=3), active_days() >= 1, (1, 7)),
+    Signal("saved", event("save", "item"), days_with("item") >= 1, (1, 7)),
+    Signal("skipped", event("skip", "creator", 3), skips("creator"), (1, 7)),
+    Signal("variety", enrolment(), habits("item", 1), (1, 28)),
+    Signal("waiting", user_day(), time_to_return(), (1, 7)),
+    Signal("above", user_day(), minutes().above_baseline(3), (1, 7)),
+    Signal("shown", exposure("creator"), days_with("creator") >= 1, (1, 3)),
+    Signal("lasted", discovery(28, "item"), completion("item"), (0, 3)),
+)
+
+
+def append(lake: Lake, name: str, events: list[Row], decisions: list[Row], watermark: datetime) -> None:
+    lake.append(
+        name,
+        events=events_frame(events) if events else None,
+        decisions=decisions_frame(decisions) if decisions else None,
+        items=CATALOGUE if name == "0" else None,
+        watermark=watermark,
+    )
+
+
+def check(store: SignalStore, lake: Lake) -> None:
+    """The store's rows are those of a lake that ends at its midnight."""
+    view = lake.before(store.until, known_at=FOREVER)
+    for signal in store.signals:
+        expected = in_memory(signal, view)
+        if expected is not None:
+            assert rows_of(store.outcomes(signal), signal) == expected, signal.name
+
+
+@given(logs(), st.lists(st.integers(0, 40), min_size=1, max_size=3), st.data())
+@settings(max_examples=12, deadline=None)
+def test_every_night_equals_outcomes_computed_from_the_whole_log(tmp_path_factory: Any, log: Log, nights: list[int], data: st.DataObject) -> None:
+    """Batches come when their day is over, some rows nights late; updates come after every batch or after several."""
+    place = tmp_path_factory.mktemp("store")
+    lake, start = Lake.open(place / "lake"), min(row["time"] for row in log.events).replace(hour=0, minute=0, second=0, microsecond=0)
+    ends = [*sorted({start + (night + 1) * DAY + timedelta_of(data) for night in nights}), start + 90 * DAY]
+    store = SignalStore(place / "store", lake, KEPT)
+    rows = [("events", row) for row in log.events] + [("decisions", row) for row in log.decisions]
+    arrives = [data.draw(st.integers(0, len(ends) - 1)) for _ in rows]
+    for number, end in enumerate(ends):
+        # a row comes with the batch drawn for it, or with the first that ends after it
+        batch = [row for row, at in zip(rows, arrives) if max(at, next(n for n, other in enumerate(ends) if row[1]["time"] < other)) == number]
+        append(lake, str(number), [row for table, row in batch if table == "events"], [row for table, row in batch if table == "decisions"], end)
+        if number == len(ends) - 1 or data.draw(st.booleans()):
+            store.update()
+            check(store, lake)
+    fresh = SignalStore(place / "fresh", lake, KEPT)
+    fresh.update()
+    for signal in KEPT:
+        assert store.outcomes(signal).equals(fresh.outcomes(signal), null_equal=True), signal.name
+
+
+def timedelta_of(data: st.DataObject) -> Any:
+    return data.draw(st.sampled_from((0 * DAY, DAY / 2)))
+
+
+def play(number: int, day: float, user: str = "u1", item: str = "i1", kind: str = "play") -> Row:
+    return {
+        "event_id": f"e{number}", "user_id": user, "item_id": item, "creator_id": "c1", "kind": kind, "time": LEAP + day * DAY,
+        "seconds": 30.0, "surface": "home", "origin": "organic", "ingested_at": LEAP + day * DAY,
+    }  # fmt: skip
+
+
+SOME = (KEPT[0], KEPT[2], KEPT[4])
+
+
+def long_log(place: Path) -> tuple[Lake, SignalStore]:
+    """Three users play every other day for forty days, a batch a day; the store is up to date."""
+    lake = Lake.open(place / "lake")
+    for day in range(40):
+        rows = [play(1_000 * day + n, day + 0.5, f"u{n}") for n in range(3) if (day + n) % 2 == 0]
+        append(lake, str(day), rows, [], LEAP + (day + 1) * DAY)
+    store = SignalStore(place / "store", lake, SOME)
+    store.update()
+    check(store, lake)
+    return lake, store
+
+
+def test_a_night_touches_its_own_day_and_the_days_that_mature(tmp_path: Path) -> None:
+    lake, store = long_log(tmp_path)
+    append(lake, "next", [play(90_000, 40.5)], [], LEAP + 41 * DAY)
+    done = store.update()
+    first = (LEAP - datetime(1970, 1, 1, tzinfo=UTC)).days
+    assert [day - first for day in done.rolled] == [40]
+    assert {label.split("@")[0]: [day - first for day in days] for label, days in done.computed.items()} == {
+        "back": [33, 40],  # 40 is new, the window of 33 closed
+        "habit": [12, 40],
+        "depth": [37, 40],
+    }
+    assert (done.late, done.users) == ((), 0)
+    assert "rolled up 1 days" in str(done)
+    check(store, lake)
+    assert store.update().rolled == ()  # nothing new: nothing to do
+
+
+def test_late_events_reopen_exactly_the_days_they_touch(tmp_path: Path) -> None:
+    lake, store = long_log(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("rollups/**/*.parquet")}
+    append(lake, "late", [play(70_001, 5.2, "u1"), play(70_002, 20.2, "u1", "i2"), play(70_003, 20.3, "new")], [], LEAP + 40 * DAY)
+    done = store.update()
+    first = (LEAP - datetime(1970, 1, 1, tzinfo=UTC)).days
+    assert [day - first for day in done.late] == [5, 20] == [day - first for day in done.rolled]
+    assert done.users == 2
+    assert "late events re-opened 2 days and 2 users" in str(done)
+    kept = [file for file, time in before.items() if file.exists() and file.stat().st_mtime_ns == time]
+    assert {file.parent.name for file in before} - {file.parent.name for file in kept} == {f"day={first + 5}", f"day={first + 20}"}
+    check(store, lake)
+    append(lake, "earlier", [play(80_000, -3.5)], [], LEAP + 40 * DAY)  # the log begins earlier now: what was uncertain is not
+    store.update()
+    check(store, lake)
+
+
+def test_patches_are_put_together_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longplay.signals.nightly.MOST_PATCHES", 2)
+    lake, store = long_log(tmp_path)
+    for night in range(5):
+        append(lake, f"late-{night}", [play(60_000 + night, 7.2 + 5 * night, f"u{night % 3}")], [], LEAP + 40 * DAY)
+        store.update()
+        check(store, lake)
+    state = Manifest.read(tmp_path / "store")
+    assert all(len(patches) <= 2 for patches in state.patches.values())
+    listed = {str(tmp_path / "store" / file) for file in state.files()}
+    assert listed <= {str(file) for file in (tmp_path / "store").glob("**/*.parquet")}
+
+
+def test_an_update_that_dies_changes_nothing_and_the_next_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, store = long_log(tmp_path)
+    before = {signal.label: store.outcomes(signal) for signal in SOME}
+    append(lake, "next", [play(90_000, 40.5), play(90_001, 9.5)], [], LEAP + 41 * DAY)
+    for name in ("_compute", "_patch", "_together", "_outcomes"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Work, name, lambda *_: 1 / 0)
+            if name == "_together":
+                patched.setattr("longplay.signals.nightly.MOST_PATCHES", 0)
+            with pytest.raises(ZeroDivisionError):
+                store.update()
+        assert all(store.outcomes(signal).equals(before[signal.label], null_equal=True) for signal in SOME)
+    store.update()
+    check(store, lake)
+
+
+def test_a_new_version_is_counted_from_the_first_day_and_the_old_one_stays(tmp_path: Path) -> None:
+    lake, store = long_log(tmp_path)
+    files = {file: file.read_bytes() for file in (tmp_path / "store" / "outcomes" / SOME[1].label).glob("**/*.parquet")}
+    newer = Signal("habit", discovery(14), minutes("creator") >= 2, (1, 14))  # needs a column that no roll-up has
+    both = SignalStore(tmp_path / "store", lake, (newer, SOME[0]))
+    done = both.update()
+    assert len(done.rolled) == 40
+    check(both, lake)
+    assert {file: file.read_bytes() for file in files} == files
+    assert store.outcomes(SOME[1]).height
+    append(lake, "next", [play(90_000, 40.5)], [], LEAP + 41 * DAY)
+    both.update()
+    check(both, lake)
+    back = SignalStore(tmp_path / "store", lake, SOME)  # given again after a night without it: counted anew
+    back.update()
+    check(back, lake)
+
+
+def test_a_lake_whose_files_were_rewritten_is_counted_anew(tmp_path: Path) -> None:
+    lake, store = long_log(tmp_path)
+    from deltalake import DeltaTable
+
+    table = DeltaTable(str(tmp_path / "lake" / "events"))
+    table.optimize.compact()
+    commits = tmp_path / "lake" / "commits"
+    newest = sorted(commits.glob("*.parquet"), key=lambda file: file.stat().st_mtime)
+    assert newest  # the lake itself is brought to the compacted version by its next batch
+    append(lake, "next", [play(90_000, 40.5)], [], LEAP + 41 * DAY)
+    store.update()
+    check(store, lake)
+
+
+def test_sql_gives_the_same_rows_for_queries_that_do_not_fit_memory(tmp_path: Path) -> None:
+    _, store = long_log(tmp_path)
+    with duckdb.connect() as con:
+        counted = con.sql(f"select count(*), sum(value) from ({store.sql(SOME[1])})").fetchall()
+    frame = store.outcomes(SOME[1])
+    assert counted == [(frame.height, frame["value"].sum())]
+    assert store.until == midnight((LEAP - datetime(1970, 1, 1, tzinfo=UTC)).days + 40)
+
+
+def test_what_is_no_store_is_refused_with_a_reason(tmp_path: Path) -> None:
+    memory = Lake.memory()
+    memory.append("all", events=events_frame([play(1, 0)]), watermark=LEAP + DAY)
+    with pytest.raises(ConfigError, match="in memory given"):
+        SignalStore(tmp_path / "store", memory, SOME)
+    lake = Lake.open(tmp_path / "lake")
+    with pytest.raises(ConfigError, match="two signals are named 'back'"):
+        SignalStore(tmp_path / "store", lake, (SOME[0], SOME[0]))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="neither empty nor a store"):
+        SignalStore(tmp_path / "mine", lake, SOME)
+    store = SignalStore(tmp_path / "store", lake, SOME)
+    with pytest.raises(DataError, match="call update"):
+        _ = store.until
+    append(lake, "0", [play(1, 0.5)], [], LEAP + DAY + MICRO)
+    store.update()
+    with pytest.raises(DataError, match="add it to the signals and call update"):
+        store.outcomes(KEPT[1])
+    manifest = tmp_path / "store" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(DataError, match="another version of longplay"):
+        store.update()
+
+
+@given(logs(moments=FAR_MOMENT))
+@settings(max_examples=6, deadline=None)
+def test_a_store_of_a_long_log_equals_outcomes_in_memory(tmp_path_factory: Any, log: Log) -> None:
+    place = tmp_path_factory.mktemp("store")
+    lake = Lake.open(place / "lake")
+    append(
+        lake, "0", log.events, log.decisions, max(row["time"] for row in (*log.events, *log.decisions)).replace(hour=0, minute=0, second=0) + 2 * DAY
+    )
+    store = SignalStore(place / "store", lake, KEPT)
+    store.update()
+    check(store, lake)
