@@ -358,17 +358,24 @@ class World:
         return events
 
     def _slate_rows(self, policy: Policy, asked: Contexts, said: Decisions) -> Int:
-        """The item rows of the slates said, checked."""
+        """The item rows of the slates said, checked, [N, S]; a slate may be shorter, or empty: what is not shown is -1 (see `policies.rows`)."""
         if not said.frame["context_id"].equals(asked.frame["context_id"]):
             raise DataError(f"{policy.name}: its decisions are not one per context in the contexts' order; decide() must keep the rows")
         if not said.frame["user_id"].equals(asked.frame["user_id"]):
             raise DataError(f"{policy.name}: its decisions are for other users than asked; decide() must keep the contexts' users")
-        item_NS = self.catalogue.index.slate_rows(said.slates)
-        if item_NS.shape[1] != asked.slots or (np.diff(np.sort(item_NS, axis=1), axis=1) == 0).any():
-            raise DataError(
-                f"{policy.name}: slates of {item_NS.shape[1]} slots, some maybe with an item twice, where {asked.slots} different ones were asked for"
-            )
-        if item_NS.size and self.catalogue.release_I[item_NS].max() > self._day:
+        offsets, item_P = self.catalogue.index.ragged_rows(said.slates)
+        count_N = np.diff(offsets)
+        item_NS = np.full((len(asked), asked.slots), -1)
+        if (item_P < 0).any():
+            bad = said.slates.explode(empty_as_null=False)[int(np.flatnonzero(item_P < 0)[0])]
+            raise DataError(f"{policy.name}: item {bad!r} is not in this world's catalogue of {len(self.catalogue):,} items")
+        if count_N.max(initial=0) > asked.slots:
+            raise DataError(f"{policy.name}: slates of {count_N.max()} slots given where {asked.slots} were asked for, or fewer")
+        item_NS[np.arange(asked.slots) < count_N[:, None]] = item_P
+        in_order_NS = np.sort(item_NS, axis=1)
+        if ((in_order_NS[:, 1:] == in_order_NS[:, :-1]) & (in_order_NS[:, 1:] >= 0)).any():
+            raise DataError(f"{policy.name}: a slate holds an item twice; expected {asked.slots} different ones, or fewer")
+        if len(item_P) and self.catalogue.release_I[item_P].max() > self._day:
             raise DataError(f"{policy.name}: a slate of {self.now:%Y-%m-%d} holds an item that is not released yet; take items from world.items")
         return item_NS
 
