@@ -1,0 +1,175 @@
+"""Which attribution rule adds up to what a randomised exposure holdout says the exposures added? Over worlds and seeds, beside the hidden truth.
+
+Each seed: six weeks of a service (or of one that shows nothing unasked: `launch`), then eight weeks of a trial whose arms show a page
+of two rows (creators at even and at odd places of the list), one of them, or nothing. Every rule's credit is set
+beside the holdout (from the log alone), and both beside `World.difference` (which no log has).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from remembered import remembered
+
+import longplay as lp
+from longplay.estimate import clustered_mean
+from longplay.experiments.holdout import EVERYTHING, against_holdout
+from longplay.policies.rows import Rows
+from longplay.policies.simple import Popular
+
+HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 28))
+DAYS = lp.Signal("days", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator"), window=(1, 28))
+ACTIVE = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 28))
+ABOVE = lp.Signal("active_above_own", entry=lp.enrolment(), measure=lp.active_days().above_baseline(28), window=(1, 28))
+SIGNALS = (HABIT, DAYS, ACTIVE, ABOVE)
+PARTS = {"without_top": pl.col("slot") < 3, "without_bottom": pl.col("slot") >= 3}
+EXPLORE = 0.3
+DEFAULT_RULE = "discovery_touch"  # what this bench chose
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large one seed is. `cases`: (world, before): what the six weeks before the trial were."""
+
+    users: int = 8_000
+    judged_users: int = 4_000
+    items: int = 300
+    seeds: int = 5
+    cases: tuple[tuple[str, str], ...] = (
+        ("default", "service"), ("clickbait", "service"), ("null", "service"), ("default", "launch"), ("null", "launch"),
+    )  # fmt: skip
+
+
+QUICK = Size(users=600, judged_users=300, items=60, seeds=1, cases=(("default", "service"),))
+
+
+def page_of(world: lp.World, lake: lp.Lake) -> Rows:
+    """Two rows of popular items, three slots above two, without common creators."""
+    place = world.items["creator_id"].rank("dense")
+    halves = {"top": world.items.filter(place % 2 == 0), "bottom": world.items.filter(place % 2 == 1)}
+    return Rows({name: Popular(explore=EXPLORE).adapt(items, lake.events) for name, items in halves.items()}, {"top": 3, "bottom": 2})
+
+
+def trial_of(page: Rows, salt: str) -> lp.Experiment:
+    """Everything, nothing, and either row withheld."""
+    arms = {"nothing": page.without("top", "bottom"), "without_top": page.without("top"), "without_bottom": page.without("bottom")}
+    return lp.Experiment(control=page, treatment=arms, salt=salt, shares=(0.35, 0.35, 0.15, 0.15))
+
+
+@remembered(version=1)
+def judged(name: str, before: str, seed: int, users: int, judged_users: int, items: int) -> dict[str, Any]:
+    """By signal: effects and truths by part, each [value, standard error]; by rule credits by part, z and share unjudged; the gap; the sentence."""
+    world = lp.World.named(name, users=users, items=items, seed=seed)
+    lake = world.run(Popular(slate=5, explore=EXPLORE) if before == "service" else None, days=42)
+    page = page_of(world, lake)
+    trial = trial_of(page, f"holdout-{seed}")
+    truth: dict[str, dict[str, list[float]]] = {}
+    for signal in (HABIT, DAYS, ACTIVE):
+        truth[signal.name] = {}
+        for part, arm in ((EVERYTHING, "nothing"), *((part, part) for part in PARTS)):
+            true = world.difference(page, trial.arms[arm], signal, users=judged_users, seed=seed)
+            truth[signal.name][part] = [true.value, true.std_error]
+    truth[ABOVE.name] = truth[ACTIVE.name]  # what was before enrolment is the same in all arms
+    lake = world.run(trial, days=56)
+    answer: dict[str, Any] = {}
+    for signal in SIGNALS:
+        found = against_holdout(trial, lake, signal, nothing="nothing", parts=PARTS)
+        first = found.rules[0]
+        answer[signal.name] = {
+            "truth": truth[signal.name],
+            "effect": {part: [(e := found.line(first, part).effect).value, e.std_error, *e.interval()] for part in found.parts},
+            "credit": {rule: {part: found.line(rule, part).credit.value for part in found.parts} for rule in found.rules},
+            "z": {rule: found.line(rule).z for rule in found.rules},
+            "unjudged": {rule: found.line(rule).unjudged for rule in found.rules},
+            "gap": [found.gap.value, found.gap.std_error],
+            "sentence": found.sentence,
+            "table": str(found),
+            "conserved": _conserved(signal, lake),
+        }
+    return answer
+
+
+def _conserved(signal: lp.Signal, lake: lp.Lake) -> bool:
+    """Whether every rule's credits sum to outcome less baseline for every entry, to the bit, in an order of chance."""
+    from longplay.signals.attribution import compare_rules
+    from longplay.signals.unexposed import shown_unasked, unexposed
+
+    outcomes, shown = signal.outcomes(lake), shown_unasked(lake)
+    base = unexposed(outcomes, lake, shown) if signal.entry.kind == "discovery" else None
+    exact = True
+    for one in compare_rules(outcomes, shown, baseline=base).credits:
+        mixed = one.frame.filter(pl.col("credit").is_not_null()).sample(fraction=1.0, shuffle=True, seed=0)
+        sums = mixed.group_by("entry", maintain_order=True).agg(pl.col("credit").sum()).sort("entry")
+        due = one.entries.filter(pl.col("due").is_not_null())
+        exact = exact and sums["entry"].equals(due["entry"]) and bool((sums["credit"] == due["due"]).all())
+    return exact
+
+
+def claims(size: Size, command: str) -> list[dict[str, Any]]:
+    """One row per claim."""
+    rows: list[dict[str, Any]] = []
+
+    def add(claim: str, values: Sequence[float], bar: str, ok: bool | None = None, readme: bool = False) -> tuple[float, float, float]:
+        one = clustered_mean(values)
+        low, high = one.interval()
+        low, high = (None, None) if not np.isfinite(low) else (low, high)
+        rows.append({
+            "claim": f"attribution: {claim}", "value": one.value, "low": low, "high": high, "bar": bar, "ok": True if ok is None else bool(ok),
+            "seeds": len(values), "command": command, "readme": readme,
+        })  # fmt: skip
+        print(f"{claim}: {one.value:.4g} [{low if low is None else round(low, 4)}, {high if high is None else round(high, 4)}] ({bar})", flush=True)
+        return one.value, low or -np.inf, high or np.inf
+
+    held, exact = [], []
+    for name, before in size.cases:
+        seeds = range(1, size.seeds + 1)
+        found = [judged(name=name, before=before, seed=s, users=size.users, judged_users=size.judged_users, items=size.items) for s in seeds]
+        case = f"{name}, {before}"
+        for signal in SIGNALS:
+            one = [each[signal.name] for each in found]
+            for each in one:
+                print(f"   {case}, {signal.name}: {each['sentence']}", flush=True)
+                exact.append(float(each["conserved"]))
+                for part, (value, error, *_) in each["effect"].items():
+                    true, noise = each["truth"][part]
+                    held.append(float(abs(value - true) <= 1.96 * np.hypot(error, noise)))
+            add(f"{case}: {signal.name}, exposures truly added, per user", [each["truth"][EVERYTHING][0] for each in one], "none: reported")
+            add(f"{case}: {signal.name}, the holdout's estimate, per user", [each["effect"][EVERYTHING][0] for each in one], "none: reported")
+            add(f"{case}: {signal.name}, interaction gap, per user", [each["gap"][0] for each in one], "none: reported")
+            for rule in one[0]["credit"]:
+                off = [each["credit"][rule][EVERYTHING] - each["truth"][EVERYTHING][0] for each in one]
+                scale = float(np.mean([each["truth"][EVERYTHING][0] for each in one]))
+                if name != "null" and signal in (HABIT, DAYS):
+                    relative = [value / scale for value in off]
+                    mean = float(np.mean(relative))
+                    bar, ok = ("-0.15 to 0.15", abs(mean) <= 0.15) if rule == DEFAULT_RULE else ("none: reported", None)
+                    add(f"{case}: {signal.name}, {rule}, credit over the truth, less 1", relative, bar, ok, rule in (DEFAULT_RULE, "last_touch"))
+                else:
+                    add(f"{case}: {signal.name}, {rule}, credit less the truth, per user", off, "none: reported")
+    share = float(np.mean(held))
+    add("share of the holdout's estimates within 1.96 standard errors of the truth (both errors)", held, "at least 0.9", share >= 0.9, True)
+    rows[-1] |= {"low": None, "high": None, "seeds": size.seeds}
+    add("share of tables in which every entry's credits sum to its outcome less its baseline, to the bit", exact, "exactly 1", min(exact) == 1, True)
+    rows[-1] |= {"low": None, "high": None, "seeds": size.seeds}
+    return rows
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="one tiny seed: shows that the script runs, proves nothing")
+    options.add_argument("--json", type=Path, help="write the rows here")
+    given = options.parse_args()
+    rows = claims(QUICK if given.quick else Size(), "python bench/attribution.py")
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
