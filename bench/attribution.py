@@ -29,7 +29,7 @@ DAYS = lp.Signal("days", entry=lp.discovery(novel_for=28), measure=lp.days_with(
 ACTIVE = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 28))
 ABOVE = lp.Signal("active_above_own", entry=lp.enrolment(), measure=lp.active_days().above_baseline(28), window=(1, 28))
 SIGNALS = (HABIT, DAYS, ACTIVE, ABOVE)
-PARTS = {"without_top": pl.col("slot") < 3, "without_bottom": pl.col("slot") >= 3}
+PARTS = {"without_top": ("without_top", pl.col("slot") < 3), "without_bottom": ("without_bottom", pl.col("slot") >= 3)}
 EXPLORE = 0.3
 DEFAULT_RULE = "discovery_touch"  # what this bench chose
 
@@ -47,7 +47,7 @@ class Size:
     )  # fmt: skip
 
 
-QUICK = Size(users=600, judged_users=300, items=60, seeds=1, cases=(("default", "service"),))
+QUICK = Size(users=450, judged_users=100, items=120, seeds=1, cases=(("default", "launch"),))
 
 
 def page_of(world: lp.World, lake: lp.Lake) -> Rows:
@@ -63,32 +63,44 @@ def trial_of(page: Rows, salt: str) -> lp.Experiment:
     return lp.Experiment(control=page, treatment=arms, salt=salt, shares=(0.35, 0.35, 0.15, 0.15))
 
 
-@remembered(version=1)
-def judged(name: str, before: str, seed: int, users: int, judged_users: int, items: int) -> dict[str, Any]:
-    """By signal: effects and truths by part, each [value, standard error]; by rule credits by part, z and share unjudged; the gap; the sentence."""
+def service_of(name: str, before: str, seed: int, users: int, items: int) -> tuple[lp.World, Rows, lp.Experiment]:
+    """The world on the morning of the trial, the page and the trial."""
     world = lp.World.named(name, users=users, items=items, seed=seed)
     lake = world.run(Popular(slate=5, explore=EXPLORE) if before == "service" else None, days=42)
     page = page_of(world, lake)
-    trial = trial_of(page, f"holdout-{seed}")
-    truth: dict[str, dict[str, list[float]]] = {}
+    return world, page, trial_of(page, f"holdout-{seed}")
+
+
+@remembered(version=1)
+def truths(name: str, before: str, seed: int, users: int, judged_users: int, items: int) -> dict[str, dict[str, list[float]]]:
+    """By signal and part: what showing it truly adds per enrolled user, [value, standard error]."""
+    world, page, trial = service_of(name, before, seed, users, items)
+    answer: dict[str, dict[str, list[float]]] = {}
     for signal in (HABIT, DAYS, ACTIVE):
-        truth[signal.name] = {}
+        answer[signal.name] = {}
         for part, arm in ((EVERYTHING, "nothing"), *((part, part) for part in PARTS)):
             true = world.difference(page, trial.arms[arm], signal, users=judged_users, seed=seed)
-            truth[signal.name][part] = [true.value, true.std_error]
-    truth[ABOVE.name] = truth[ACTIVE.name]  # what was before enrolment is the same in all arms
+            answer[signal.name][part] = [true.value, true.std_error]
+    return answer | {ABOVE.name: answer[ACTIVE.name]}  # what was before enrolment is the same in all arms
+
+
+@remembered(version=2)
+def judged(name: str, before: str, seed: int, users: int, items: int) -> dict[str, Any]:
+    """By signal: effects by part, [value, standard error, low, high]; by rule credits by part, z and share unjudged; the gap; the sentence."""
+    world, _, trial = service_of(name, before, seed, users, items)
     lake = world.run(trial, days=56)
     answer: dict[str, Any] = {}
     for signal in SIGNALS:
         found = against_holdout(trial, lake, signal, nothing="nothing", parts=PARTS)
-        first = found.rules[0]
+        first, gap = found.rules[0], found.gap
+        assert gap is not None  # there are parts
         answer[signal.name] = {
-            "truth": truth[signal.name],
             "effect": {part: [(e := found.line(first, part).effect).value, e.std_error, *e.interval()] for part in found.parts},
+            "baseline": "" if found.baseline is None else str(found.baseline),
             "credit": {rule: {part: found.line(rule, part).credit.value for part in found.parts} for rule in found.rules},
             "z": {rule: found.line(rule).z for rule in found.rules},
             "unjudged": {rule: found.line(rule).unjudged for rule in found.rules},
-            "gap": [found.gap.value, found.gap.std_error],
+            "gap": [gap.value, gap.std_error],
             "sentence": found.sentence,
             "table": str(found),
             "conserved": _conserved(signal, lake),
@@ -99,10 +111,10 @@ def judged(name: str, before: str, seed: int, users: int, judged_users: int, ite
 def _conserved(signal: lp.Signal, lake: lp.Lake) -> bool:
     """Whether every rule's credits sum to outcome less baseline for every entry, to the bit, in an order of chance."""
     from longplay.signals.attribution import compare_rules
-    from longplay.signals.unexposed import shown_unasked, unexposed
+    from longplay.signals.unexposed import shown_unasked, unexposed_baseline
 
     outcomes, shown = signal.outcomes(lake), shown_unasked(lake)
-    base = unexposed(outcomes, lake, shown) if signal.entry.kind == "discovery" else None
+    base = unexposed_baseline(outcomes, lake, shown) if signal.entry.kind == "discovery" else None
     exact = True
     for one in compare_rules(outcomes, shown, baseline=base).credits:
         mixed = one.frame.filter(pl.col("credit").is_not_null()).sample(fraction=1.0, shuffle=True, seed=0)
@@ -130,10 +142,11 @@ def claims(size: Size, command: str) -> list[dict[str, Any]]:
     held, exact = [], []
     for name, before in size.cases:
         seeds = range(1, size.seeds + 1)
-        found = [judged(name=name, before=before, seed=s, users=size.users, judged_users=size.judged_users, items=size.items) for s in seeds]
+        found = [judged(name=name, before=before, seed=s, users=size.users, items=size.items) for s in seeds]
+        known = [truths(name=name, before=before, seed=s, users=size.users, judged_users=size.judged_users, items=size.items) for s in seeds]
         case = f"{name}, {before}"
         for signal in SIGNALS:
-            one = [each[signal.name] for each in found]
+            one = [each[signal.name] | {"truth": true[signal.name]} for each, true in zip(found, known, strict=True)]
             for each in one:
                 print(f"   {case}, {signal.name}: {each['sentence']}", flush=True)
                 exact.append(float(each["conserved"]))

@@ -22,19 +22,9 @@ from longplay.lake.schema import DTYPES, ENGAGED
 from longplay.policies.rows import Rows
 from longplay.policies.simple import Popular, Uniform
 from longplay.signals import Outcomes, Signal, active_days, days_with, discovery, enrolment, event, exposure, plays, user_day
-from longplay.signals.attribution import (
-    RULE_KINDS,
-    Rule,
-    apportion,
-    compare_rules,
-    discovery_touch,
-    first_touch,
-    last_touch,
-    position,
-    recency,
-    touches_of,
-)
-from longplay.signals.unexposed import Unexposed, shown_unasked, unexposed
+from longplay.signals.attribution import compare_rules, touches_of
+from longplay.signals.sharing import RULE_KINDS, Rule, apportion, discovery_touch, first_touch, last_touch, position, recency
+from longplay.signals.unexposed import Unexposed, shown_unasked, unexposed_baseline
 
 DAY = timedelta(days=1)
 START = datetime(2028, 2, 27, tzinfo=UTC)  # a leap day follows
@@ -189,7 +179,7 @@ def test_what_cannot_be_meant_is_refused() -> None:
         (lambda: Rule("last_touch", half_life=3.0), "only recency has one"),
         (lambda: Rule("recency", ends=0.3), "only position has them"),
         (lambda: ABOVE.outcomes(lake).credit(lake.decisions, "discovery_touch"), "entered by user_day; expected an entry by"),
-        (lambda: unexposed(ABOVE.outcomes(lake), lake, lake.decisions), "only discoveries have pairs"),
+        (lambda: unexposed_baseline(ABOVE.outcomes(lake), lake, lake.decisions), "only discoveries have pairs"),
         (lambda: outcomes.credit(lake.decisions).totals("colour"), "by='colour' given"),
         (lambda: outcomes.credit(lake.decisions, baseline=Unexposed(DAYS, 28, 1, 1, 1, 1, 1, 1)), "learn one for each signal"),
     ):
@@ -328,7 +318,7 @@ def test_exposed_and_unexposed_days_and_outcomes_equal_plain_loops(played: list[
     lake = lake_of(events, decisions, days=10)
     try:
         outcomes = signal.outcomes(lake)
-        found = unexposed(outcomes, lake, lake.decisions, lookback=lookback)
+        found = unexposed_baseline(outcomes, lake, lake.decisions, lookback=lookback, least=0)
     except DataError:
         return
 
@@ -351,6 +341,20 @@ def test_exposed_and_unexposed_days_and_outcomes_equal_plain_loops(played: list[
     assert found.organic == sum(row["value"] for row, behind in mine if behind and row["origin"] == "organic")
     assert found.shown == sum(row["value"] for row, behind in mine if behind and row["origin"] != "organic")
     assert found.unexposed == sum(row["value"] for row, behind in mine if not behind)
+    days_of = {u: sum((u, d) in active for d in days) for u in {u for u, _ in active}}
+    edges = np.quantile([n for n in days_of.values() if n] or [0], [0.2, 0.4, 0.6, 0.8])
+    fifth = {u: int(np.searchsorted(edges, n)) for u, n in days_of.items()}
+    free = [(u, c) for u, c, d in risk - after if (u, d) in active and d in days]
+    rate = found.unexposed / max(len(free), 1)
+    if rate > 0:
+        came_of = [(row["user_id"], row["creator_id"], row["value"]) for row, behind in mine if not behind]
+        of_c = {c: (sum(v for _, k, v in came_of if k == c) + 1) / (sum(k == c for _, k in free) + 1 / rate) for c in creators}
+        came_g = [sum(v for u, _, v in came_of if fifth[u] == g) + 1 for g in range(5)]
+        factor = [came_g[g] / (sum(of_c[c] for u, c in free if fifth[u] == g) + 1) for g in range(5)]
+        assert found.expected == pytest.approx(sum(factor[fifth[u]] * of_c[c] for u, c, d in exposed if (u, d) in active and d in days))
+    came = sum(row["value"] > 0 for row, behind in mine if not behind)
+    with pytest.raises(DataError, match=f"only {came} outcomes above 0 of pairs that were not exposed"):
+        unexposed_baseline(outcomes, lake, lake.decisions, lookback=lookback, least=came + 1)
 
 
 def test_organic_outcomes_are_the_baseline_first_and_harm_is_negative_credit() -> None:
@@ -397,14 +401,14 @@ def coins(seed: int, caused: float, carried: float) -> tuple[Lake, Signal]:
 def test_where_showing_does_nothing_only_a_debiased_rule_says_so_and_where_it_does_all_it_keeps_all() -> None:
     lake, signal = coins(1, caused=0.0, carried=0.0)
     outcomes = signal.outcomes(lake)
-    base = unexposed(outcomes, lake, lake.decisions, lookback=3)
+    base = unexposed_baseline(outcomes, lake, lake.decisions, lookback=3)
     naive = outcomes.credit(lake.decisions, "last_touch", lookback=3)
     less = outcomes.credit(lake.decisions, "last_touch", lookback=3, baseline=base)
     assert naive.credited > 50  # all of it false: nothing that was shown was ever played
     assert abs(less.credited) < 4 * math.sqrt(naive.credited)
     lake, signal = coins(1, caused=0.5, carried=0.5)
     outcomes = signal.outcomes(lake)
-    base = unexposed(outcomes, lake, lake.decisions, lookback=0)
+    base = unexposed_baseline(outcomes, lake, lake.decisions, lookback=0)
     last = outcomes.credit(lake.decisions, "last_touch", lookback=0)
     found = outcomes.credit(lake.decisions, "last_touch", lookback=0, baseline=base)
     assert 0.9 * last.credited < found.credited < last.credited  # same-day discoveries: .01 against .5
@@ -478,7 +482,7 @@ def test_a_shorter_slate_is_played_as_the_same_slots_of_a_longer_one() -> None:
 
 # -- against the holdout -----------------------------------------------------------------------------------------
 
-PARTS = {"without_top": pl.col("slot") < 3, "without_bottom": pl.col("slot") >= 3}
+PARTS = {"top": ("without_top", pl.col("slot") < 3), "bottom": ("without_bottom", pl.col("slot") >= 3)}
 
 
 def held_out(name: str, users: int = 2_000, seed: int = 1, before: int = 30) -> tuple[lp.Experiment, Lake]:
@@ -517,12 +521,13 @@ def test_the_table_names_the_closest_rule_the_gap_and_every_part(judged: Holdout
     assert "interaction gap" in text
     assert "closest: " in text
     assert "<table" in judged._repr_html_()
-    assert judged.parts == (EVERYTHING, "without_top", "without_bottom")
+    assert judged.parts == (EVERYTHING, "top", "bottom")
     for rule in judged.rules:
         parts = [judged.line(rule, part).credit.value for part in judged.parts]
         assert parts[0] == pytest.approx(parts[1] + parts[2])
         assert rule in text
     total, top, bottom = (judged.line("last_touch", part).effect.value for part in judged.parts)
+    assert judged.gap is not None
     assert judged.gap.value == pytest.approx(total - top - bottom)
     with pytest.raises(ConfigError, match="no line of rule 'middle'"):
         judged.line("middle")
@@ -533,6 +538,7 @@ def test_per_user_the_effect_is_that_of_a_plain_comparison_of_the_arms(default: 
     plain = against_holdout(trial, lake, HABIT, nothing="nothing", rules=["last_touch"], covariates=False).line("last_touch")
     read = trial.analyze(lake, [HABIT], covariates=False)
     means = next(line for line in read.lines if line.arm == "nothing").effect.means  # type: ignore[union-attr]
+    assert against_holdout(trial, lake, ACTIVE, nothing="nothing").gap is None
     assert plain.effect.value == pytest.approx(means.control - means.treatment)
     assert plain.effect.std_error == pytest.approx(means.contrast().std_error)
     enrolled = trial.enrolled(lake).filter(pl.col("arm") == "control")
@@ -571,9 +577,9 @@ def test_a_holdout_that_was_not_randomised_or_held_nothing_out_is_refused(defaul
     with pytest.raises(DataError, match=r"'without_top' was shown .* slots of what it should withhold"):
         against_holdout(trial, lake, HABIT, nothing="without_top")
     with pytest.raises(DataError, match=r"'without_top' was shown .* slots of what it should withhold"):
-        against_holdout(trial, lake, HABIT, nothing="nothing", parts={"without_top": pl.col("slot") >= 3})
+        against_holdout(trial, lake, HABIT, nothing="nothing", parts={"top": ("without_top", pl.col("slot") >= 3)})
     with pytest.raises(DataError, match="is no slot of the control's"):
-        against_holdout(trial, lake, HABIT, nothing="nothing", parts={"without_top": pl.col("slot") > 9})
+        against_holdout(trial, lake, HABIT, nothing="nothing", parts={"top": ("without_top", pl.col("slot") > 9)})
     with pytest.raises(ConfigError, match="arm 'none' given, expected one of nothing"):
         against_holdout(trial, lake, HABIT, nothing="none")
     with pytest.raises(DataError, match=r"not enough to learn a baseline.*debias=False"):
@@ -601,7 +607,7 @@ def with_decisions(lake: Lake, decisions: pl.DataFrame) -> Lake:
 
 def test_a_holdout_too_small_to_tell_says_undecided() -> None:
     trial, lake = held_out("default", users=400, seed=5)
-    found = against_holdout(trial, lake, HABIT, nothing="nothing")
+    found = against_holdout(trial, lake, HABIT, nothing="nothing", debias=False)
     assert sum(line.within for line in found.lines) > 3  # wide: nearly everything is inside
     assert not found.decides
     assert "undecided" in found.sentence

@@ -20,13 +20,14 @@ from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import LEAST_USERS, covariates_of, quality_of
 from longplay.experiments.experiment import CONTROL, Experiment
-from longplay.experiments.words import html_table, interval, number, percent, text_table
 from longplay.lake.lake import Lake
-from longplay.signals.attribution import LOOKBACK_DAYS, Credits, Rule, compare_rules
+from longplay.signals.attribution import LOOKBACK_DAYS, Credits, compare_rules
 from longplay.signals.enrolled import closes_at, sums_by_user
 from longplay.signals.outcomes import outcomes_of
+from longplay.signals.sharing import Rule
 from longplay.signals.signal import Signal
-from longplay.signals.unexposed import Unexposed, shown_unasked, unexposed
+from longplay.signals.unexposed import Unexposed, shown_unasked, unexposed_baseline
+from longplay.words import html_table, interval, number, percent, text_table
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -79,7 +80,8 @@ class Holdout:
 
     Attributes:
         lines: one per rule and part, "everything" first. parts: names, "everything" first.
-        gap: effect of everything less the sum of the parts' effects: what parts do together that none does alone (or for each other).
+        gap: effect of everything less the sum of the parts' effects: what parts do together that none does alone, or instead of each
+            other; null without parts.
         rivals: rules that the holdout cannot tell from the closest one, in total.
         users: mature enrolled users by arm. lookback: days. as_of: UTC.
     """
@@ -87,7 +89,7 @@ class Holdout:
     signal: Signal
     lines: tuple[Line, ...]
     parts: tuple[str, ...]
-    gap: Estimate
+    gap: Estimate | None
     rivals: tuple[str, ...]
     users: Mapping[str, int]
     lookback: int
@@ -152,15 +154,17 @@ class Holdout:
     def __str__(self) -> str:
         head, rows = self._table()
         counted = ", ".join(f"{arm} {count:,}" for arm, count in self.users.items())
-        low, high = self.gap.interval()
+        gap = ""
+        if self.gap is not None:
+            gap = f"interaction gap (everything less the sum of the parts): {number(self.gap.value)} {interval(*self.gap.interval())}\n"
         return (
             f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}, {self.lookback} days back; users: {counted}\n{text_table(head, rows)}\n"
             f"* outside the holdout's 95% interval; z and off: of everything; unjudged: goes to exposures that were not withheld\n"
-            f"interaction gap (everything less the sum of the parts): {number(self.gap.value)} {interval(low, high)}\n{self.sentence}"
+            f"{gap}{self.sentence}"
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.signal.label}</p>{html_table(*self._table())}<p>interaction gap {self.gap}</p><p>{self.sentence}</p>"
+        return f"<p>{self.signal.label}</p>{html_table(*self._table())}<p>interaction gap {self.gap or '-'}</p><p>{self.sentence}</p>"
 
 
 def against_holdout(
@@ -169,7 +173,7 @@ def against_holdout(
     signal: Signal,
     *,
     nothing: str,
-    parts: Mapping[str, pl.Expr] | None = None,
+    parts: Mapping[str, tuple[str, pl.Expr]] | None = None,
     rules: Sequence[Rule | str] | None = None,
     lookback: int = LOOKBACK_DAYS,
     as_of: datetime | None = None,
@@ -186,8 +190,9 @@ def against_holdout(
     control's own unexposed pairs (`signals.unexposed`): the arms without exposures teach nothing, they only judge.
 
     Args:
-        parts: arm -> which slots of the control it withholds, a polars expression over the columns decision_id, slot, surface, item_id,
-            creator_id, time, e.g. pl.col("slot") < 3. Together they should be everything.
+        parts: part -> (arm that withholds it, which slots of the control it is). The slots are a polars expression over the columns
+            decision_id, slot, surface, item_id, creator_id, time, e.g. {"top": ("without_top", pl.col("slot") < 3)}. Together the parts should
+            be everything.
         rules: default all that fit the signal.
         as_of: UTC; default the lake's watermark. covariates: adjust, or compare plain means.
         debias: compare discovery signals less the learnt baseline, too; needs a log that reaches further back than `novel_for`.
@@ -197,7 +202,7 @@ def against_holdout(
         DataError: the trial was not randomised as declared, an arm was shown what it should withhold, or too few users are mature.
     """
     parts = dict(parts or {})
-    for arm in (nothing, *parts):
+    for arm in (nothing, *(arm for arm, _ in parts.values())):
         if arm not in trial.treatments:
             raise ConfigError(f"holdout: arm {arm!r} given, expected one of {', '.join(trial.treatments)}")
     view = lake if as_of is None else lake.before(as_of)
@@ -206,10 +211,12 @@ def against_holdout(
         raise DataError(f"holdout: {trial.label} was not randomised as declared, so it can judge nothing: {failed[0].name}: {failed[0].words}")
     ours = view.decisions.filter(pl.col("experiment") == trial.label)
     outcomes = outcomes_of(signal, view, None, enrolled)
-    _check_withheld(ours, outcomes.creators, nothing, parts)
+    rows_of = {EVERYTHING: nothing} | {part: arm for part, (arm, _) in parts.items()}
+    tests = {EVERYTHING: pl.lit(True)} | {part: test for part, (_, test) in parts.items()}
+    _check_withheld(ours, outcomes.creators, rows_of, tests)
     arm_U = enrolled["arm_number"].to_numpy()
     mature_U = (closes_at(signal, enrolled, trial.entry_days, signal.window[1] + 1) <= outcomes.as_of).to_numpy()
-    counts = {arm: int((mature_U & (arm_U == trial.arm_names.index(arm))).sum()) for arm in (CONTROL, nothing, *parts)}
+    counts = {arm: int((mature_U & (arm_U == trial.arm_names.index(arm))).sum()) for arm in (CONTROL, *rows_of.values())}
     for arm, count in counts.items():
         if count < LEAST_USERS:
             raise DataError(f"holdout: {count} users of arm {arm!r} are mature at {outcomes.as_of:%Y-%m-%d}, an interval needs {LEAST_USERS}")
@@ -219,13 +226,12 @@ def against_holdout(
     shown, base = shown_unasked(view), None
     if debias and signal.entry.kind == "discovery":
         try:
-            base = unexposed(outcomes, view, shown, lookback=lookback, users=control["user_id"])
+            base = unexposed_baseline(outcomes, view, shown, lookback=lookback, users=control["user_id"])
         except DataError as error:
             raise DataError(f"holdout: not enough to learn a baseline: {error}; or compare the rules without one: debias=False") from error
     theirs = outcomes.where(outcomes.frame["user_id"].is_in(control["user_id"].implode()))
     made = compare_rules(theirs, shown, rules, lookback=lookback, baseline=base).credits
-    credit_RU = {one.name: _per_user(one, ours, enrolled, parts, trial.entry_days) for one in made}
-    rows_of = {EVERYTHING: nothing} | {arm: arm for arm in parts}
+    credit_RU = {one.name: _per_user(one, ours, enrolled, tests, trial.entry_days) for one in made}
     in_arm = {part: mature_U & (arm_U == trial.arm_names.index(arm)) for part, arm in rows_of.items()}
     base_U = mature_U & (arm_U == 0)
     lines = []
@@ -245,15 +251,16 @@ def against_holdout(
         for rule, credit_U in credit_RU.items()
         if rule != best and not _told_apart(credit_RU[best][EVERYTHING][base_U], credit_U[EVERYTHING][base_U], y_U[base_U], y_U[in_arm[EVERYTHING]])
     ]
-    return Holdout(signal, tuple(lines), tuple(rows_of), gap, tuple(rivals), counts, lookback, outcomes.as_of, base)
+    return Holdout(signal, tuple(lines), tuple(rows_of), gap if parts else None, tuple(rivals), counts, lookback, outcomes.as_of, base)
 
 
-def _check_withheld(ours: pl.DataFrame, creators: pl.DataFrame, nothing: str, parts: Mapping[str, pl.Expr]) -> None:
+def _check_withheld(ours: pl.DataFrame, creators: pl.DataFrame, arms: Mapping[str, str], tests: Mapping[str, pl.Expr]) -> None:
     slots = _slots(ours, creators)
     all_of_it = slots.filter(pl.col("arm") == CONTROL)
     if all_of_it.is_empty():
         raise DataError("holdout: the control was shown nothing; expected the control to be the arm that shows everything")
-    for arm, test in ((nothing, pl.lit(True)), *parts.items()):
+    for part, test in tests.items():
+        arm = arms[part]
         # of a part the slot's number says nothing in the arm itself, as what is below has moved up: its items do
         taken = all_of_it.filter(test)
         if taken.is_empty():
@@ -279,7 +286,7 @@ def _slots(decisions: pl.DataFrame, creators: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _per_user(credits: Credits, ours: pl.DataFrame, enrolled: pl.DataFrame, parts: Mapping[str, pl.Expr], entry_days: int) -> dict[str, Float]:
+def _per_user(credits: Credits, ours: pl.DataFrame, enrolled: pl.DataFrame, tests: Mapping[str, pl.Expr], entry_days: int) -> dict[str, Float]:
     """Credit of each enrolled user to the trial's slots, by part, shape [U]; of entries in the entry window."""
     opened = credits.entries.select("entry", entered="time").join(credits.frame, on="entry").join(
         enrolled.select("user_id", enrolled="time").with_row_index("row"), on="user_id"
@@ -288,7 +295,7 @@ def _per_user(credits: Credits, ours: pl.DataFrame, enrolled: pl.DataFrame, part
     shown = opened.filter(inside & pl.col("decision_id").is_not_null()).with_columns(pl.col("credit").fill_null(0.0))
     paid, rest = (shown.join(ours.select("decision_id"), on="decision_id", how=how) for how in ("semi", "anti"))
     found = {}
-    for part, mine in ((EVERYTHING, paid), (ELSEWHERE, rest), *((part, paid.filter(test)) for part, test in parts.items())):
+    for part, mine in ((ELSEWHERE, rest), *((part, paid.filter(test)) for part, test in tests.items())):
         found[part] = np.bincount(mine["row"].to_numpy(), weights=mine["credit"].to_numpy(), minlength=enrolled.height).astype(float)
     return found
 

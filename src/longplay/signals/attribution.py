@@ -2,7 +2,7 @@
 
 A rule says who gets which share; a baseline says how much of the outcome there is to share. Per-user increments are not
 identifiable, so no rule is right for a single user; whether a rule's total is right, a randomised holdout says
-(`experiments.holdout`). Axes: N entries, T touches (an exposure that may be credited for an entry), sorted by entry.
+(`experiments.holdout`). How an outcome is split is in `signals.sharing`. Axes: N entries.
 """
 
 from __future__ import annotations
@@ -11,92 +11,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.signals.checks import MAX_WINDOW_DAYS, one_of, whole
+from longplay.signals.sharing import RULE_KINDS, Rule, apportion, weights
 from longplay.signals.signal import Signal
+from longplay.words import html_table, text_table
 
 if TYPE_CHECKING:
     from longplay.signals.outcomes import Outcomes
     from longplay.signals.unexposed import Unexposed
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
-RULE_KINDS = ("last_touch", "first_touch", "discovery_touch", "position", "recency")
 BY = ("entry", "user_id", "decision_id", "slot", "surface", "item_id", "creator_id", "position", "exposed")
 LOOKBACK_DAYS = 28
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one outcome is shared out over the touches that preceded it.
-
-    Attributes:
-        kind: last_touch, first_touch: all of it to that touch. discovery_touch: to the last touch on the surface that the entry's own
-            event came from, where that event was recommended; else to nobody. position: `ends` to the first and to the
-            last touch each, the rest in equal parts to those between. recency: halved with every `half_life` of age.
-        half_life: days, for recency. ends: share in (0, 0.5], for position.
-
-    >>> print(Rule("recency", half_life=3.0)), print(Rule("last_touch"))
-    recency (half-life 3 days)
-    last_touch
-    (None, None)
-    """
-
-    kind: Literal["last_touch", "first_touch", "discovery_touch", "position", "recency"]
-    half_life: float = 7.0
-    ends: float = 0.4
-
-    def __post_init__(self) -> None:
-        one_of("rule", "kind", self.kind, RULE_KINDS)
-        for name, given, most in (("half_life", self.half_life, 10_000.0), ("ends", self.ends, 0.5)):
-            if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= most:
-                raise ConfigError(f"rule: {name}={given!r} given, expected a number above 0, at most {most:g}")
-        if self.kind != "recency" and self.half_life != 7.0:
-            raise ConfigError(f"rule: half_life={self.half_life:g} given, expected none: only recency has one, not {self.kind}")
-        if self.kind != "position" and self.ends != 0.4:
-            raise ConfigError(f"rule: ends={self.ends:g} given, expected none: only position has them, not {self.kind}")
-
-    def __str__(self) -> str:
-        if self.kind == "recency":
-            return f"recency (half-life {self.half_life:g} {'day' if self.half_life == 1 else 'days'})"
-        return f"position ({self.ends:.0%} to each end)" if self.kind == "position" else self.kind
-
-    def fits(self, signal: Signal) -> bool:
-        """Whether the rule has a meaning for the signal: a discovery touch needs an entry that an event about a creator or item opened."""
-        return self.kind != "discovery_touch" or (signal.entry.kind in ("discovery", "event") and signal.entry.of is not None)
-
-
-def last_touch() -> Rule:
-    """Rule: all to the last touch."""
-    return Rule("last_touch")
-
-
-def first_touch() -> Rule:
-    """Rule: all to the first touch within the lookback."""
-    return Rule("first_touch")
-
-
-def discovery_touch() -> Rule:
-    """Rule: all to the touch that the entry's own event came from; to nobody where the user found it without being shown."""
-    return Rule("discovery_touch")
-
-
-def position(ends: float = 0.4) -> Rule:
-    """Rule: `ends` to the first and to the last touch each, the rest in equal parts to those between; two touches share alike."""
-    return Rule("position", ends=ends)
-
-
-def recency(half_life: float = 7.0) -> Rule:
-    """Rule: a touch `half_life` days older gets half as much."""
-    return Rule("recency", half_life=half_life)
 
 
 @dataclass(frozen=True)
@@ -182,36 +115,44 @@ class Comparison:
     credits: tuple[Credits, ...]
     frame: pl.DataFrame
 
-    def __str__(self) -> str:
+    def _table(self) -> tuple[list[str], list[list[str]]]:
         head = ["rule", "to exposures", "to none", "baseline", "exposures", "top 1%"]
         rows = [
             [r["rule"], f"{r['to_exposures']:,.1f}", f"{r['to_none']:,.1f}", f"{r['baseline']:,.1f}", f"{r['exposures']:,}", f"{r['top_1%']:.0%}"]
             for r in self.frame.iter_rows(named=True)
         ]
-        widths = [max(len(line[k]) for line in (head, *rows)) for k in range(len(head))]
-        table = "\n".join(
-            line[0].ljust(widths[0]) + "".join(cell.rjust(width + 2) for cell, width in zip(line[1:], widths[1:])) for line in (head, *rows)
-        )
-        outcome = self.frame["outcome"][0] if self.frame.height else 0.0
-        return f"{self.signal.label}, {self.lookback} days back: a sum of {outcome:,.6g} shared out\n{table}"
+        return head, rows
+
+    @property
+    def _title(self) -> str:
+        return f"{self.signal.label}, {self.lookback} days back: a sum of {self.frame['outcome'][0]:,.6g} shared out"
+
+    def __str__(self) -> str:
+        return f"{self._title}\n{text_table(*self._table())}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.signal.label}, {self.lookback} days back</p>" + self.frame._repr_html_()
+        return f"<p>{self._title}</p>{html_table(*self._table())}"
 
 
 def credit(
     outcomes: Outcomes,
     decisions: Decisions | pl.DataFrame,
-    rule: Rule | str = "recency",
+    rule: Rule | str | None = None,
     *,
     lookback: int = LOOKBACK_DAYS,
     baseline: Unexposed | None = None,
 ) -> Credits:
     """See `Outcomes.credit`."""
-    chosen = Rule(rule) if isinstance(rule, str) else rule  # type: ignore[arg-type]
+    chosen = default_rule(outcomes.signal) if rule is None else Rule(rule) if isinstance(rule, str) else rule  # type: ignore[arg-type]
     if not isinstance(chosen, Rule):
         raise ConfigError(f"credit: rule={rule!r} given, expected one of {', '.join(RULE_KINDS)}, or a Rule")
     return _share(outcomes, touches_of(outcomes, decisions, lookback), chosen, lookback, baseline)
+
+
+def default_rule(signal: Signal) -> Rule:
+    """discovery_touch where it has a meaning, else recency: chosen by `bench/attribution.py`, see docs/attribution.md."""
+    discovery = Rule("discovery_touch")
+    return discovery if discovery.fits(signal) else Rule("recency")
 
 
 def compare_rules(
@@ -321,64 +262,3 @@ def _share(outcomes: Outcomes, touches: pl.DataFrame, rule: Rule, lookback: int,
     nobody = entries.filter(~pl.Series(np.isin(np.arange(len(outcomes)), entry_T))).select("entry", "user_id", credit="due")
     frame = pl.concat([paid, nobody], how="diagonal").sort("entry", maintain_order=True)
     return Credits(outcomes.signal, rule, lookback, outcomes.as_of, frame, entries, words)
-
-
-def weights(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
-    """How much each touch counts among those of its entry, shape [T], not normalised; 0: not at all."""
-    place_T, count_T = (touches[name].to_numpy().astype(float) for name in ("position", "touches"))
-    if rule.kind == "last_touch":
-        return (place_T == count_T).astype(float)
-    if rule.kind == "first_touch":
-        return (place_T == 1).astype(float)
-    if rule.kind == "position":
-        end_T = (place_T == 1) | (place_T == count_T)
-        return np.where(count_T <= 2, 1.0, np.where(end_T, rule.ends, (1 - 2 * rule.ends) / np.maximum(count_T - 2, 1)))
-    if rule.kind == "recency":  # by age over the youngest: whole lookbacks of half-lives must not all underflow to 0
-        youngest_T = touches.select(pl.col("age").min().over("entry"))["age"].to_numpy()
-        return np.exp2(-(touches["age"].to_numpy() - youngest_T) / rule.half_life)
-    own = entries.select(came="origin", found="surface").with_row_index("entry").with_columns(pl.col("entry").cast(pl.Int64))
-    at = touches.select("entry", "surface", "position").join(own, on="entry", how="left", maintain_order="left")
-    from_T = ((pl.col("came") == "recommended") & (pl.col("surface") == pl.col("found"))).fill_null(False)
-    last_T = at.with_columns(possible=pl.when(from_T).then("position")).select(
-        ((pl.col("possible") == pl.col("possible").max().over("entry")) & from_T).fill_null(False).alias("last")
-    )["last"]
-    return last_T.to_numpy().astype(float)
-
-
-def apportion(due_T: Float, weight_T: Float, entry_T: Int) -> Float:
-    """`due` of each entry shared out in proportion to the weights, shape [T]; the parts of an entry sum to it exactly, in any order.
-
-    A double is a whole number of up to 2^53 units in its last place. Each part is a whole number of those
-    units too: the difference of two neighbouring cumulative shares, rounded down. So the last part takes what rounding leaves over,
-    and no sum of parts, in whatever order, ever needs more than 53 bits.
-
-    Args:
-        due_T: the entry's amount, repeated for each of its rows; NaN gives NaN. weight_T: >= 0, some above 0 in each entry.
-        entry_T: ascending.
-
-    >>> apportion(np.array([1.0, 1.0, 1.0]), np.array([1.0, 1.0, 1.0]), np.array([4, 4, 4])).sum()
-    np.float64(1.0)
-    """
-    if not len(entry_T):
-        return np.empty(0)
-    first_T = np.concatenate([[True], entry_T[1:] != entry_T[:-1]])
-    start_T = np.maximum.accumulate(np.where(first_T, np.arange(len(entry_T)), 0))
-    group_T = np.cumsum(first_T) - 1
-    cumulative_T = np.empty(len(entry_T))
-    lengths = np.diff(np.append(np.flatnonzero(first_T), len(entry_T)))
-    # entry by entry, not one running sum over all: that would lose the digits of late entries
-    rank_T = np.arange(len(entry_T)) - start_T
-    running_G = np.zeros(len(lengths))
-    order = np.argsort(rank_T, kind="stable")
-    bounds = np.searchsorted(rank_T[order], np.arange(int(lengths.max()) + 1))
-    for rank in range(int(lengths.max())):
-        rows = order[bounds[rank] : bounds[rank + 1]]
-        running_G[group_T[rows]] += weight_T[rows]
-        cumulative_T[rows] = running_G[group_T[rows]]
-    last_T = np.append(first_T[1:], True)
-    share_T = np.where(last_T, 1.0, np.minimum(cumulative_T / running_G[group_T], 1.0))
-    mantissa_T, exponent_T = np.frexp(np.abs(due_T))
-    with np.errstate(invalid="ignore"):
-        until_T = np.floor(share_T * mantissa_T * 2.0**53)
-        part_T = until_T - np.where(first_T, 0.0, np.concatenate([[0.0], until_T[:-1]]))
-        return np.copysign(np.ldexp(part_T, exponent_T - 53), due_T)

@@ -25,7 +25,8 @@ from longplay.signals.signal import Signal
 from longplay.signals.trace import Hits, Trace
 
 if TYPE_CHECKING:
-    from longplay.signals.attribution import Credits, Rule
+    from longplay.signals.attribution import Credits
+    from longplay.signals.sharing import Rule
     from longplay.signals.unexposed import Unexposed
 
 ENTRY_HORIZON = timedelta(days=1)
@@ -198,15 +199,16 @@ class Outcomes:
         return Shown(self.signal, joined.sort("row").select(*columns), self.as_of)
 
     def credit(
-        self, decisions: Decisions | pl.DataFrame, rule: Rule | str = "recency", *, lookback: int = 28, baseline: Unexposed | None = None
+        self, decisions: Decisions | pl.DataFrame, rule: Rule | str | None = None, *, lookback: int = 28, baseline: Unexposed | None = None
     ) -> Credits:
         """Each outcome shared out over the exposures that came before its entry; see `signals.attribution` and docs/attribution.md.
 
         Args:
             decisions: what was shown; usually without what the user asked for: `shown_unasked(lake)`.
-            rule: last_touch, first_touch, discovery_touch, position or recency, or a `Rule` with numbers of its own.
+            rule: last_touch, first_touch, discovery_touch, position or recency, or a `Rule` with numbers of its own; default discovery_touch
+                for discoveries, else recency.
             lookback: whole days before the entry's day from which exposures count, 0 to 365.
-            baseline: what pairs come to that were not exposed (`unexposed(...)`). A baseline that the signal declares is taken off anyway.
+            baseline: what pairs come to that were not exposed (`unexposed_baseline`). A baseline that the signal declares is taken off anyway.
 
         Raises:
             ConfigError: an unknown rule, one without a meaning for the signal, or a lookback that is not whole days.

@@ -2,7 +2,7 @@
 
 Had it not been shown, some of what followed would have come all the same, now or a little later. How much, the pairs that were
 not shown it say: outcomes per day on which the user was active and could have discovered the creator. That is
-the attributable fraction among the exposed of epidemiology (Miettinen 1974), in person-time, creator by creator.
+the attributable fraction among the exposed of epidemiology (Miettinen 1974), in person-time, creator by creator and among equally active users.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 DAY_US = 86_400_000_000
+LEAST_OUTCOMES = 10
+GROUPS = 5
 
 
 @dataclass(frozen=True)
 class Unexposed:
-    """What exposed pairs would have come to without the exposure, as pairs that were not exposed tell; made by `unexposed`.
+    """What exposed pairs would have come to without the exposure, as pairs that were not exposed tell; made by `unexposed_baseline`.
 
     Attributes:
         expected: sum of outcomes that the exposed pairs' days would have come to at the rate of unexposed ones.
@@ -89,24 +91,33 @@ def shown_unasked(lake: Lake) -> pl.DataFrame:
     return lake.decisions.filter(~pl.col("surface").is_in(asked.implode()))
 
 
-def unexposed(
-    outcomes: Outcomes, lake: Lake, decisions: Decisions | pl.DataFrame, *, lookback: int = LOOKBACK_DAYS, users: pl.Series | None = None
+def unexposed_baseline(
+    outcomes: Outcomes,
+    lake: Lake,
+    decisions: Decisions | pl.DataFrame,
+    *,
+    lookback: int = LOOKBACK_DAYS,
+    users: pl.Series | None = None,
+    least: int = LEAST_OUTCOMES,
 ) -> Unexposed:
     """Learn the baseline of a discovery signal from the pairs (user, creator or item) that were not shown.
 
     A pair's day counts where the user was active, the outcome of an entry on it has matured, and a discovery was possible (no touch in
     the `novel_for` days before). It is exposed from the day of an exposure for `lookback` days on, also after the exposure was
     followed: what the user would have done on those days is the question. It is unexposed without one in the `lookback` days before.
-    Rates are by creator (item), each smoothed by one outcome at the mean rate.
+    Rates are by creator (item), each smoothed by one outcome at the mean rate, times a factor for each fifth of the users by how often they are
+    active: who comes often is shown more, and makes more of what is found.
 
-    Assumes that, creator by creator and per active day, users who were not shown it are like those who were. A policy that knows
-    the users' taste breaks that: it shows what they would look for, and this baseline is then too low.
+    Assumes that, creator by creator, per active day and among equally active users, those who were not shown it are like those
+    who were. A policy that knows the users' taste breaks that: it shows what they would look for, and this baseline is then too low.
 
     Args:
         decisions: what was shown unasked (`shown_unasked(lake)`). users: learn from these alone; default everybody.
+        least: outcomes above 0 that unexposed pairs must have come to: with few their rate is a guess, and none at all would say that nothing
+            comes by itself.
 
     Raises:
-        ConfigError: entries that are not discoveries. DataError: no day of the log can be used.
+        ConfigError: entries that are not discoveries. DataError: no day of the log can be used, or too little came of unexposed pairs.
     """
     signal, entry = outcomes.signal, outcomes.signal.entry
     if entry.kind != "discovery" or entry.of is None:
@@ -137,56 +148,82 @@ def unexposed(
     shown_P, shown_day = clock.pairs(slots, keys), slots["day"].to_numpy()
     touch_P, touch_day = clock.pairs(touches, keys), touches["day"].to_numpy()
     possible = ~_within(touch_P, touch_day, shown_P, shown_day, 1, novel)
-    exposed_K = clock.active_days(shown_P[possible], shown_day[possible], shown_day[possible] + lookback, len(keys))
-    spoilt_K = clock.active_days(
+    exposed_GK = clock.active_days(shown_P[possible], shown_day[possible], shown_day[possible] + lookback, len(keys))
+    spoilt_GK = clock.active_days(
         np.concatenate([shown_P, touch_P]),
         np.concatenate([shown_day, touch_day + 1]),
         np.concatenate([shown_day + lookback, touch_day + novel]),
         len(keys),
     )
-    free_K = np.maximum(clock.total - spoilt_K, 0.0)
+    free_GK = np.maximum(clock.total_G[:, None] - spoilt_GK, 0.0)
     known = entered.filter(pl.col("value").is_not_null() & ~pl.col("truncated") & pl.col("day").is_between(first, last))
     at = known.select("user_id", pl.col(key).alias("key"), "day")
     pair_E, value_E, organic_E = clock.pairs(at, keys), known["value"].to_numpy(), (known["origin"] == "organic").to_numpy()
     after_E = _within(shown_P, shown_day, pair_E, at["day"].to_numpy(), 0, lookback)
-    free_value_K = np.bincount(pair_E[~after_E] % len(keys), weights=value_E[~after_E], minlength=len(keys))
-    rate = float(free_value_K.sum() / max(free_K.sum(), 1.0))
-    rate_K = (free_value_K + 1.0) / (free_K + 1.0 / rate) if rate > 0 else np.zeros(len(keys))
+    free_value_GK = clock.by_group(pair_E[~after_E], value_E[~after_E], len(keys))
+    if (came := int(np.count_nonzero(value_E[~after_E]))) < least:
+        raise DataError(
+            f"unexposed: {signal.name}: only {came} outcomes above 0 of pairs that were not exposed, in {free_GK.sum():,.0f} of their days, expected "
+            f"at least {least}: where everybody is shown everything, nothing says what would come by itself; shorten the lookback, or hold "
+            "exposures out"
+        )
+    rate_GK = _rates(free_value_GK, free_GK)
     return Unexposed(
         signal,
         lookback,
-        expected=float(rate_K @ exposed_K),
+        expected=float((rate_GK * exposed_GK).sum()),
         organic=float(value_E[after_E & organic_E].sum()),
         shown=float(value_E[after_E & ~organic_E].sum()),
-        unexposed=float(free_value_K.sum()),
-        unexposed_days=float(free_K.sum()),
-        exposed_days=float(exposed_K.sum()),
+        unexposed=float(free_value_GK.sum()),
+        unexposed_days=float(free_GK.sum()),
+        exposed_days=float(exposed_GK.sum()),
     )
 
 
+def _rates(value_GK: Float, days_GK: Float) -> Float:
+    """Outcomes per day by group and key, shape [G, K]: the key's rate, smoothed by one outcome at the mean rate, times the group's factor."""
+    value_K, days_K = value_GK.sum(axis=0), days_GK.sum(axis=0)
+    mean = float(value_K.sum() / max(days_K.sum(), 1.0))
+    if mean == 0:
+        return np.zeros_like(value_GK)
+    rate_K = (value_K + 1.0) / (days_K + 1.0 / mean)
+    factor_G = (value_GK.sum(axis=1) + 1.0) / ((days_GK * rate_K).sum(axis=1) + 1.0)
+    return factor_G[:, None] * rate_K
+
+
 class _Clock:
-    """Counts users' active days between two days, many at once."""
+    """Counts users' active days between two days, many at once; users in fifths by how many active days they have."""
 
     def __init__(self, active: pl.DataFrame, first: int, last: int) -> None:
         self.first, self.last = first, last
         self.users = ItemIndex(active["user_id"].unique().sort())
         inside = active.filter(pl.col("day").is_between(first, last))
-        self.total = float(inside.height)
+        user_M = self.users.rows(inside["user_id"])
         self.span = last - first + 3
-        self.code = np.sort(self.users.rows(inside["user_id"]) * self.span + (inside["day"].to_numpy() - first))
+        self.code = np.sort(user_M * self.span + (inside["day"].to_numpy() - first))
+        days_U = np.bincount(user_M, minlength=len(self.users))
+        self.group_U = np.searchsorted(
+            np.quantile(days_U[days_U > 0], np.arange(1, GROUPS) / GROUPS) if len(user_M) else np.zeros(GROUPS - 1), days_U
+        )
+        self.total_G = np.bincount(self.group_U, weights=days_U, minlength=GROUPS)
 
     def pairs(self, table: pl.DataFrame, keys: ItemIndex) -> Int:
         """One number per (user, key) of the table."""
         return self.users.rows(table["user_id"]) * len(keys) + keys.rows(table["key"])
 
+    def by_group(self, pair_M: Int, weight_M: NDArray[np.number], keys: int) -> Float:
+        """Sum of the weights by group of the pair's user and by key, shape [G, K]."""
+        code_M = self.group_U[pair_M // keys] * keys + pair_M % keys
+        return np.bincount(code_M, weights=weight_M, minlength=GROUPS * keys).astype(float).reshape(GROUPS, keys)
+
     def active_days(self, pair_M: Int, start_M: Int, stop_M: Int, keys: int) -> Float:
-        """By key: active days of the pair's user in the union of the pair's intervals [start, stop], within first to last."""
+        """Active days of the pair's user in the union of the pair's intervals [start, stop], within first to last; by group and key, [G, K]."""
         start_M, stop_M = np.maximum(start_M, self.first), np.minimum(stop_M, self.last)
         keep = start_M <= stop_M
         order = np.lexsort((start_M[keep], pair_M[keep]))
         pair_M, start_M, stop_M = (values[keep][order] for values in (pair_M, start_M, stop_M))
         if not len(pair_M):
-            return np.zeros(keys)
+            return np.zeros((GROUPS, keys))
         # what earlier intervals of the pair have covered: a running maximum that begins anew with each pair
         shift = np.cumsum(np.append(0, pair_M[1:] != pair_M[:-1])) * (self.span + 1)
         reach_M = np.maximum.accumulate(stop_M - self.first + shift) - shift + self.first
@@ -195,7 +232,7 @@ class _Clock:
         user_M = pair_M // keys
         low = np.searchsorted(self.code, user_M * self.span + np.minimum(begin_M, stop_M + 1) - self.first)
         high = np.searchsorted(self.code, user_M * self.span + stop_M - self.first, side="right")
-        return np.bincount(pair_M % keys, weights=np.maximum(high - low, 0), minlength=keys).astype(float)
+        return self.by_group(pair_M, np.maximum(high - low, 0), keys)
 
 
 def _within(pair_E: Int, day_E: Int, pair_M: Int, day_M: Int, least: int, most: int) -> NDArray[np.bool_]:
