@@ -127,7 +127,8 @@ class Holdout:
         best = self.closest()
         off = "" if math.isnan(best.relative) else f", {percent(best.relative, signed=True)}"
         if not self.decides:
-            return f"closest: undecided; a holdout of {sum(self.users.values()):,} users cannot tell the rules apart (nearest: {best.rule})"
+            wrong = "" if any(line.within for line in self.lines if line.part == EVERYTHING) else "; no rule is right: all lie outside its interval"
+            return f"closest: undecided; a holdout of {sum(self.users.values()):,} users cannot tell the rules apart (nearest: {best.rule}){wrong}"
         verb = "within" if best.within else "no rule is right: outside"
         same = f"; not told from {', '.join(self.rivals)}" if self.rivals else "; told from all others"
         parts = "; by part: " + ", ".join(f"{part} {self.closest(part).rule}" for part in self.parts[1:]) if len(self.parts) > 1 else ""
