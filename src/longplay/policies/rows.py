@@ -53,6 +53,11 @@ class Rows:
         return sum(self.slots.values())
 
     @property
+    def shorter(self) -> bool:
+        """That its slates are shorter than asked for: a world refuses such slates from whoever does not say so."""
+        return bool(self.withheld)
+
+    @property
     def history(self) -> int:
         """The most that any row wants to see."""
         return max(policy.history for policy in self.policies.values())

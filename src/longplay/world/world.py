@@ -358,25 +358,30 @@ class World:
         return events
 
     def _slate_rows(self, policy: Policy, asked: Contexts, said: Decisions) -> Int:
-        """The item rows of the slates said, checked, [N, S]; a slate may be shorter, or empty: what is not shown is -1 (see `policies.rows`)."""
+        """The item rows of the slates said, checked, [N, S]; -1 where a policy that says it shows less (see `policies.rows`) shows nothing."""
         if not said.frame["context_id"].equals(asked.frame["context_id"]):
             raise DataError(f"{policy.name}: its decisions are not one per context in the contexts' order; decide() must keep the rows")
         if not said.frame["user_id"].equals(asked.frame["user_id"]):
             raise DataError(f"{policy.name}: its decisions are for other users than asked; decide() must keep the contexts' users")
-        offsets, item_P = self.catalogue.index.ragged_rows(said.slates)
-        count_N = np.diff(offsets)
-        item_NS = np.full((len(asked), asked.slots), -1)
-        if (item_P < 0).any():
-            bad = said.slates.explode(empty_as_null=False)[int(np.flatnonzero(item_P < 0)[0])]
-            raise DataError(f"{policy.name}: item {bad!r} is not in this world's catalogue of {len(self.catalogue):,} items")
-        if count_N.max(initial=0) > asked.slots:
-            raise DataError(f"{policy.name}: slates of {count_N.max()} slots given where {asked.slots} were asked for, or fewer")
-        item_NS[np.arange(asked.slots) < count_N[:, None]] = item_P
+        if getattr(policy, "shorter", False):
+            item_NS = self._short_rows(said.slates, asked.slots)
+        else:
+            item_NS = self.catalogue.index.slate_rows(said.slates)
         in_order_NS = np.sort(item_NS, axis=1)
-        if ((in_order_NS[:, 1:] == in_order_NS[:, :-1]) & (in_order_NS[:, 1:] >= 0)).any():
-            raise DataError(f"{policy.name}: a slate holds an item twice; expected {asked.slots} different ones, or fewer")
-        if len(item_P) and self.catalogue.release_I[item_P].max() > self._day:
+        if item_NS.shape[1] != asked.slots or ((in_order_NS[:, 1:] == in_order_NS[:, :-1]) & (in_order_NS[:, 1:] >= 0)).any():
+            raise DataError(
+                f"{policy.name}: slates of {item_NS.shape[1]} slots, some maybe with an item twice, where {asked.slots} different ones were asked for"
+            )
+        if item_NS.size and self.catalogue.release_I[item_NS[item_NS >= 0]].max(initial=0) > self._day:
             raise DataError(f"{policy.name}: a slate of {self.now:%Y-%m-%d} holds an item that is not released yet; take items from world.items")
+        return item_NS
+
+    def _short_rows(self, slates: pl.Series, slots: int) -> Int:
+        """Slates of up to `slots` items as rows [N, slots], the rest -1; all N are as wide as the longest where that is wider."""
+        count_N = slates.list.len().to_numpy()
+        item_NS = np.full((len(slates), max(slots, int(count_N.max(initial=0)))), -1)
+        item_P = self.catalogue.index.slate_rows(slates.explode(empty_as_null=False).reshape((-1, 1)).arr.to_list()) if count_N.sum() else -1
+        item_NS[np.arange(item_NS.shape[1]) < count_N[:, None]] = np.ravel(item_P)
         return item_NS
 
     def _contexts(self, slots: int, ring: Recent | None, user_N: Int, second_N: Int) -> Contexts:
