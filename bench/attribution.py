@@ -20,9 +20,14 @@ from remembered import remembered
 
 import longplay as lp
 from longplay.estimate import clustered_mean
-from longplay.experiments.holdout import EVERYTHING, against_holdout
+from longplay.experiments.assignment import assign
+from longplay.experiments.enrolment import covariates_of
+from longplay.experiments.holdout import EVERYTHING, adjusted, against_holdout, contrast
 from longplay.policies.rows import Rows
 from longplay.policies.simple import Popular
+from longplay.signals.attribution import compare_rules
+from longplay.signals.enrolled import enrolled_sums
+from longplay.signals.unexposed import shown_unasked, unexposed_baseline
 
 HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 28))
 DAYS = lp.Signal("days", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator"), window=(1, 28))
@@ -33,6 +38,7 @@ PARTS = {"without_top": ("without_top", pl.col("slot") < 3), "without_bottom": (
 EXPLORE = 0.3
 WITHIN = {"discovery_touch": 0.15, "discovery_touch less unexposed": 0.1}  # the default and what it is with a learnt baseline: share of the truth
 README = (*WITHIN, "last_touch")
+SHOWN_LESS = ("discovery_touch less unexposed", "recency less unexposed")  # last_touch less unexposed is the former where all is baseline that can be
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,14 @@ class Size:
     judged_users: int = 4_000
     items: int = 300
     seeds: int = 5
+    null_users: int = 3_000
+    salts: int = 400
     cases: tuple[tuple[str, str], ...] = (
         ("default", "service"), ("clickbait", "service"), ("null", "service"), ("default", "launch"), ("null", "launch"),
     )  # fmt: skip
 
 
-QUICK = Size(users=450, judged_users=100, items=120, seeds=1, cases=(("default", "launch"),))
+QUICK = Size(users=450, judged_users=100, items=120, seeds=1, null_users=150, salts=20, cases=(("default", "launch"),))
 
 
 def page_of(world: lp.World, lake: lp.Lake) -> Rows:
@@ -109,11 +117,27 @@ def judged(name: str, before: str, seed: int, users: int, items: int) -> dict[st
     return answer
 
 
+@remembered(version=1)
+def randomised_again(seed: int, users: int, items: int, salts: int) -> dict[str, int]:
+    """In a null world showing moves nobody's activity, so users can be put into arms anew: how often an effect's interval excludes 0."""
+    world, _, trial = service_of("null", "service", seed, users, items)
+    lake = world.run(trial, days=44)
+    enrolled = trial.enrolled(lake)
+    known_UK, sums = covariates_of(lake, enrolled), enrolled_sums(ACTIVE, lake, enrolled)
+    mature_U, value_U = sums["value"].is_not_null().to_numpy(), sums["value"].fill_null(0.0).to_numpy()
+    found = 0
+    for salt in range(salts):
+        arm_U = assign(f"again-{salt}", enrolled["user_id"], trial.shares)
+        y_U = adjusted(value_U, arm_U, mature_U, known_UK)
+        control_U, *others = (y_U[mature_U & (arm_U == arm)] for arm in range(len(trial.arms)))
+        for other_U in others:
+            low, high = contrast([(1.0, control_U), (-1.0, other_U)], "effect of nothing").interval()
+            found += not low <= 0 <= high
+    return {"found": found, "of": salts * (len(trial.arms) - 1)}
+
+
 def _conserved(signal: lp.Signal, lake: lp.Lake) -> bool:
     """Whether every rule's credits sum to outcome less baseline for every entry, to the bit, in an order of chance."""
-    from longplay.signals.attribution import compare_rules
-    from longplay.signals.unexposed import shown_unasked, unexposed_baseline
-
     outcomes, shown = signal.outcomes(lake), shown_unasked(lake)
     base = unexposed_baseline(outcomes, lake, shown) if signal.entry.kind == "discovery" else None
     exact = True
@@ -154,10 +178,11 @@ def claims(size: Size, command: str) -> list[dict[str, Any]]:
                 for part, (value, error, *_) in each["effect"].items():
                     true, noise = each["truth"][part]
                     held.append(float(abs(value - true) <= 1.96 * np.hypot(error, noise)))
-            add(f"{case}: {signal.name}, exposures truly added, per user", [each["truth"][EVERYTHING][0] for each in one], "none: reported")
-            add(f"{case}: {signal.name}, the holdout's estimate, per user", [each["effect"][EVERYTHING][0] for each in one], "none: reported")
-            add(f"{case}: {signal.name}, interaction gap, per user", [each["gap"][0] for each in one], "none: reported")
-            for rule in one[0]["credit"]:
+            if signal is not ABOVE:  # what was before enrolment is the same in all arms, so its effects are those of the plain activity
+                add(f"{case}: {signal.name}, exposures truly added, per user", [each["truth"][EVERYTHING][0] for each in one], "none: reported")
+                add(f"{case}: {signal.name}, the holdout's estimate, per user", [each["effect"][EVERYTHING][0] for each in one], "none: reported")
+                add(f"{case}: {signal.name}, interaction gap, per user", [each["gap"][0] for each in one], "none: reported")
+            for rule in (rule for rule in one[0]["credit"] if "less" not in rule or rule in SHOWN_LESS):
                 off = [each["credit"][rule][EVERYTHING] - each["truth"][EVERYTHING][0] for each in one]
                 scale = float(np.mean([each["truth"][EVERYTHING][0] for each in one]))
                 if name != "null" and signal in (HABIT, DAYS):
@@ -172,6 +197,10 @@ def claims(size: Size, command: str) -> list[dict[str, Any]]:
     share = float(np.mean(held))
     add("share of the holdout's estimates within 1.96 standard errors of the truth (both errors)", held, "at least 0.9", share >= 0.9, True)
     rows[-1] |= {"low": None, "high": None, "seeds": size.seeds}
+    again = randomised_again(seed=1, users=size.null_users, items=size.items, salts=size.salts)
+    wrong = again["found"] / again["of"]
+    add("null, users put into arms anew: share of the holdout's intervals that exclude 0", [wrong], "0.03 to 0.07", 0.03 <= wrong <= 0.07)
+    rows[-1] |= {"seeds": again["of"]}
     add("share of tables in which every entry's credits sum to its outcome less its baseline, to the bit", exact, "exactly 1", min(exact) == 1, True)
     rows[-1] |= {"low": None, "high": None, "seeds": size.seeds}
     return rows

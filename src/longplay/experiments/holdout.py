@@ -222,7 +222,7 @@ def against_holdout(
         if count < LEAST_USERS:
             raise DataError(f"holdout: {count} users of arm {arm!r} are mature at {outcomes.as_of:%Y-%m-%d}, an interval needs {LEAST_USERS}")
     y_U = sums_by_user(outcomes.frame, np.nan_to_num(outcomes.value), enrolled, trial.entry_days)
-    y_U = _adjusted(y_U, arm_U, mature_U, covariates_of(view, enrolled)) if covariates else y_U
+    y_U = adjusted(y_U, arm_U, mature_U, covariates_of(view, enrolled)) if covariates else y_U
     control = enrolled.filter(pl.Series(arm_U == 0))
     shown, base = shown_unasked(view), None
     if debias and signal.entry.kind == "discovery":
@@ -238,14 +238,14 @@ def against_holdout(
     lines = []
     for rule, credit_U in credit_RU.items():
         for part, other_U in in_arm.items():
-            effect = _contrast([(1.0, y_U[base_U]), (-1.0, y_U[other_U])], f"what {part} adds to {signal.label} per enrolled user")
-            distance = _contrast([(1.0, credit_U[part][base_U] - y_U[base_U]), (1.0, y_U[other_U])], f"{rule} less what {part} adds")
-            credit = _contrast([(1.0, credit_U[part][base_U])], f"credit by {rule} to {part} per enrolled user")
+            effect = contrast([(1.0, y_U[base_U]), (-1.0, y_U[other_U])], f"what {part} adds to {signal.label} per enrolled user")
+            distance = contrast([(1.0, credit_U[part][base_U] - y_U[base_U]), (1.0, y_U[other_U])], f"{rule} less what {part} adds")
+            credit = contrast([(1.0, credit_U[part][base_U])], f"credit by {rule} to {part} per enrolled user")
             given = float(credit_U[EVERYTHING][base_U].sum() + credit_U[ELSEWHERE][base_U].sum())
             unjudged = float(credit_U[ELSEWHERE][base_U].sum()) / given if given > 0 else 0.0
             lines.append(Line(rule, part, credit, effect, distance, unjudged))
     alone = [(1.0, y_U[in_arm[part]]) for part in parts]
-    gap = _contrast([(1.0 - len(parts), y_U[base_U]), (-1.0, y_U[in_arm[EVERYTHING]]), *alone], "interaction gap per enrolled user")
+    gap = contrast([(1.0 - len(parts), y_U[base_U]), (-1.0, y_U[in_arm[EVERYTHING]]), *alone], "interaction gap per enrolled user")
     best = _nearest([line for line in lines if line.part == EVERYTHING]).rule
     rivals = [
         rule
@@ -301,7 +301,7 @@ def _per_user(credits: Credits, ours: pl.DataFrame, enrolled: pl.DataFrame, test
     return found
 
 
-def _adjusted(y_U: Float, arm_U: Int, mature_U: NDArray[np.bool_], x_UK: Float) -> Float:
+def adjusted(y_U: Float, arm_U: Int, mature_U: NDArray[np.bool_], x_UK: Float) -> Float:
     """Outcomes less what covariates known before enrolment predict: slopes within arms, one for all, so that arms' means can be added up.
 
     The analysis of covariance with common slopes (Deng et al. 2013 with several covariates): a sum of arms' means is unbiased as
@@ -322,7 +322,7 @@ def _nearest(lines: Sequence[Line]) -> Line:
     return min([line for line in lines if line.unjudged <= 0.5] or lines, key=lambda line: abs(line.distance.value))
 
 
-def _contrast(terms: Sequence[tuple[float, Float]], estimand: str) -> Estimate:
+def contrast(terms: Sequence[tuple[float, Float]], estimand: str) -> Estimate:
     """A weighted sum of independent groups' means, with the degrees of freedom of Satterthwaite (1946)."""
     variances = [weight**2 * float(value_U.var(ddof=1)) / len(value_U) for weight, value_U in terms]
     value, variance = sum(weight * float(value_U.mean()) for weight, value_U in terms), sum(variances)
@@ -338,7 +338,7 @@ def _told_apart(best_U: Float, other_U: Float, control_U: Float, nothing_U: Floa
     """
     if np.array_equal(best_U, other_U):
         return False
-    middle = _contrast([(1.0, (best_U + other_U) / 2 - control_U), (1.0, nothing_U)], "midpoint less effect")
+    middle = contrast([(1.0, (best_U + other_U) / 2 - control_U), (1.0, nothing_U)], "midpoint less effect")
     if middle.std_error == 0:
         return middle.value != 0
     return bool(2 * stats.t.sf(abs(middle.value) / middle.std_error, middle.df) < 0.05)
