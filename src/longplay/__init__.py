@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from longplay.errors import ConfigError, DataError, LongplayError, MissingExtra, NotEstimable
     from longplay.estimate import Estimate
     from longplay.experiments import Experiment
+    from longplay.experiments.holdout import against_holdout
     from longplay.lake import Lake
     from longplay.learning.offline import reward_weighted
     from longplay.learning.reinforce import reinforce
     from longplay.ope import doubly_robust, ips, snips
     from longplay.policies.generative import Generative
+    from longplay.policies.rows import Rows
     from longplay.policies.simple import Popular, Uniform
     from longplay.ranking import rank_metrics, top_items
     from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         Outcomes,
         Signal,
         active_days,
+        compare_rules,
         days_with,
         discovery,
         enrolment,
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
         plays,
         ready,
         returned,
+        shown_unasked,
+        unexposed_baseline,
         user_day,
     )
     from longplay.signals.diff import Diff
@@ -81,6 +86,9 @@ _WHERE = {
     "SignalStore": "signals.store",
     "ready": "signals",
     "Diff": "signals.diff",
+    "shown_unasked": "signals",
+    "unexposed_baseline": "signals",
+    "compare_rules": "signals",
     # what we believe early
     "Belief": "belief",
     "Calibration": "belief",
@@ -98,6 +106,7 @@ _WHERE = {
     "contexts_from_log": "decisions",
     "Uniform": "policies.simple",
     "Popular": "policies.simple",
+    "Rows": "policies.rows",
     "Generative": "policies.generative",
     # how it improves
     "reinforce": "learning.reinforce",
@@ -112,6 +121,7 @@ _WHERE = {
     "snips": "ope",
     "doubly_robust": "ope",
     "Experiment": "experiments",
+    "against_holdout": "experiments.holdout",
     "audit": "audit",
     # the whole loop
     "load_config": "run",

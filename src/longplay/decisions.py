@@ -215,6 +215,11 @@ class Frozen:
         return getattr(self.policy, "slate", 5)
 
     @property
+    def shorter(self) -> bool:
+        """Whether the policy shows less than is asked for."""
+        return getattr(self.policy, "shorter", False)
+
+    @property
     def index(self) -> ItemIndex | None:
         """The policy's catalogue, where it says so."""
         return getattr(self.policy, "index", None)

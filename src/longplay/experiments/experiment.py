@@ -123,6 +123,11 @@ class Experiment:
         """Slots a world or a service asks for by default."""
         return next((policy.slate for policy in self.arms.values() if hasattr(policy, "slate")), 5)  # pyright: ignore[reportAttributeAccessIssue]
 
+    @property
+    def shorter(self) -> bool:
+        """Whether some arm shows less than is asked for."""
+        return any(getattr(policy, "shorter", False) for policy in self.arms.values())
+
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """One slate per context by its user's arm, in the contexts' order, with experiment, arm and arm_prob filled in.
 

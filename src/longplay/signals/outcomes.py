@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -22,6 +23,11 @@ from longplay.signals.entries import create_entries, explain_no_entries, refuse
 from longplay.signals.operators import EventRows
 from longplay.signals.signal import Signal
 from longplay.signals.trace import Hits, Trace
+
+if TYPE_CHECKING:
+    from longplay.signals.attribution import Credits
+    from longplay.signals.sharing import Rule
+    from longplay.signals.unexposed import Unexposed
 
 ENTRY_HORIZON = timedelta(days=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -191,6 +197,25 @@ class Outcomes:
         )
         columns = ["decision_id", "slot", "context_id", "user_id", "item_id", "creator_id", "time", "log_prob", "entered", "value", "matures_at"]
         return Shown(self.signal, joined.sort("row").select(*columns), self.as_of)
+
+    def credit(
+        self, decisions: Decisions | pl.DataFrame, rule: Rule | str | None = None, *, lookback: int = 28, baseline: Unexposed | None = None
+    ) -> Credits:
+        """Each outcome shared out over the exposures that came before its entry; see `signals.attribution` and docs/attribution.md.
+
+        Args:
+            decisions: what was shown; usually without what the user asked for: `shown_unasked(lake)`.
+            rule: last_touch, first_touch, discovery_touch, position or recency, or a `Rule` with numbers of its own; default discovery_touch
+                for discoveries, else recency.
+            lookback: whole days before the entry's day from which exposures count, 0 to 365.
+            baseline: what pairs come to that were not exposed (`unexposed_baseline`). A baseline that the signal declares is taken off anyway.
+
+        Raises:
+            ConfigError: an unknown rule, one without a meaning for the signal, or a lookback that is not whole days.
+        """
+        from longplay.signals.attribution import credit  # it reads outcomes; they do not need it
+
+        return credit(self, decisions, rule, lookback=lookback, baseline=baseline)
 
     def __str__(self) -> str:
         mature = int(self.mature.sum())

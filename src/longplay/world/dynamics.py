@@ -61,7 +61,7 @@ class Plays:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is shown today at a place: `item_NS` item rows to the agents `row_N` (ascending, each once).
+    """What is shown today at a place: `item_NS` item rows (-1: nothing) to the agents `row_N` (ascending, each once).
 
     `play_NS`, where given, says which slots are played; otherwise appeal, taste and luck decide.
     """
@@ -196,7 +196,8 @@ def coins(
     """The chance that each slot of a slate is played, and whether luck has it so, each [N, S]."""
     slots = shown.item_NS.shape[1]
     row, slot, item = np.repeat(shown.row_N, slots), np.tile(np.arange(slots), len(shown.row_N)), shown.item_NS.ravel()
-    chance = play_chance(listeners, taste_RD, state, market, row, item, slot, config)
+    item, empty = np.maximum(item, 0), item < 0  # a slate may be shorter than the page
+    chance = np.where(empty, 0.0, play_chance(listeners, taste_RD, state, market, row, item, slot, config))
     # keyed by the item: paired policies that show the same item meet the same luck
     u = luck.take(row).uniform(Stream.CLICK if shown.place == HOME else Stream.SHELF_ITEM, item)
     return chance.reshape(shown.item_NS.shape), (u < chance).reshape(shown.item_NS.shape)

@@ -210,6 +210,8 @@ def _branch(
     possible = Contexts(asked.frame.with_columns(exclusions=pl.col("exclusions").list.set_union(unborn)))
     calls = ((_Logger(logger), asked), (policy, possible), (_Logger(logger), asked))
     slates = [world._slate_rows(one, about, one.decide(about, np.random.default_rng([seed, k, 5, day]))) for k, (one, about) in enumerate(calls)]
+    if any((slate_NS < 0).any() for slate_NS in slates):
+        raise DataError("truth: estimand='one_step' changes one slot of a full slate, but some slates are shorter than asked for")
     logged, drawn, rest = slates
     slot_M = rng.integers(0, width, m)
     slate_MS = logged.copy()

@@ -358,18 +358,30 @@ class World:
         return events
 
     def _slate_rows(self, policy: Policy, asked: Contexts, said: Decisions) -> Int:
-        """The item rows of the slates said, checked."""
+        """The item rows of the slates said, checked, [N, S]; -1 where a policy that says it shows less (see `policies.rows`) shows nothing."""
         if not said.frame["context_id"].equals(asked.frame["context_id"]):
             raise DataError(f"{policy.name}: its decisions are not one per context in the contexts' order; decide() must keep the rows")
         if not said.frame["user_id"].equals(asked.frame["user_id"]):
             raise DataError(f"{policy.name}: its decisions are for other users than asked; decide() must keep the contexts' users")
-        item_NS = self.catalogue.index.slate_rows(said.slates)
-        if item_NS.shape[1] != asked.slots or (np.diff(np.sort(item_NS, axis=1), axis=1) == 0).any():
+        if getattr(policy, "shorter", False):
+            item_NS = self._short_rows(said.slates, asked.slots)
+        else:
+            item_NS = self.catalogue.index.slate_rows(said.slates)
+        in_order_NS = np.sort(item_NS, axis=1)
+        if item_NS.shape[1] != asked.slots or ((in_order_NS[:, 1:] == in_order_NS[:, :-1]) & (in_order_NS[:, 1:] >= 0)).any():
             raise DataError(
                 f"{policy.name}: slates of {item_NS.shape[1]} slots, some maybe with an item twice, where {asked.slots} different ones were asked for"
             )
-        if item_NS.size and self.catalogue.release_I[item_NS].max() > self._day:
+        if item_NS.size and self.catalogue.release_I[item_NS[item_NS >= 0]].max(initial=0) > self._day:
             raise DataError(f"{policy.name}: a slate of {self.now:%Y-%m-%d} holds an item that is not released yet; take items from world.items")
+        return item_NS
+
+    def _short_rows(self, slates: pl.Series, slots: int) -> Int:
+        """Slates of up to `slots` items as rows [N, slots], the rest -1; all N are as wide as the longest where that is wider."""
+        count_N = slates.list.len().to_numpy()
+        item_NS = np.full((len(slates), max(slots, int(count_N.max(initial=0)))), -1)
+        item_P = self.catalogue.index.slate_rows(slates.explode(empty_as_null=False).reshape((-1, 1)).arr.to_list()) if count_N.sum() else -1
+        item_NS[np.arange(item_NS.shape[1]) < count_N[:, None]] = np.ravel(item_P)
         return item_NS
 
     def _contexts(self, slots: int, ring: Recent | None, user_N: Int, second_N: Int) -> Contexts:
