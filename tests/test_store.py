@@ -190,15 +190,19 @@ def test_a_night_touches_its_own_day_and_the_days_that_mature(tmp_path: Path) ->
 
 def test_late_events_reopen_exactly_the_days_they_touch(tmp_path: Path) -> None:
     lake, store = long_log(tmp_path)
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("rollups/**/*.parquet")}
+    before = Manifest.read(tmp_path / "store").rollups
     append(lake, "late", [play(70_001, 5.2, "u1"), play(70_002, 20.2, "u1", "i2"), play(70_003, 20.3, "new")], [], LEAP + 40 * DAY)
     done = store.update()
     first = (LEAP - datetime(1970, 1, 1, tzinfo=UTC)).days
     assert [day - first for day in done.late] == [5, 20] == [day - first for day in done.rolled]
     assert done.users == 2
     assert "late events re-opened 2 days and 2 users" in str(done)
-    kept = [file for file, time in before.items() if file.exists() and file.stat().st_mtime_ns == time]
-    assert {file.parent.name for file in before} - {file.parent.name for file in kept} == {f"day={first + 5}", f"day={first + 20}"}
+    after = Manifest.read(tmp_path / "store").rollups
+    changed = {day - first for unit in before for day in before[unit] if before[unit][day] != after[unit][day]}
+    assert changed == {5, 20}
+    kept = Path(tmp_path / "store" / before["user"][first + 6][0])
+    assert kept.exists()
+    assert after["user"][first + 6] == before["user"][first + 6]
     check(store, lake)
     append(lake, "earlier", [play(80_000, -3.5)], [], LEAP + 40 * DAY)  # the log begins earlier now: what was uncertain is not
     store.update()
