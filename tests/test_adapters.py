@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -262,6 +262,51 @@ def test_tags_that_are_lists_stay_lists(tmp_path: Path) -> None:
     source = read_table(tmp_path / "log.parquet", COLUMNS | {"tags": "genres"}, constants=PLAY)
     assert source.items is not None
     assert source.items["tags"].to_list() == [["a b", "c,d|e"], None]
+
+
+def test_items_take_their_most_frequent_length_of_equals_the_shortest(tmp_path: Path) -> None:
+    rows = ["u,i,2026-03-01,200", "u,i,2026-03-02,200.0", "u,i,2026-03-03,90", "u,j,2026-03-01,100", "u,j,2026-03-02,9.5", "u,k,2026-03-01,"]
+    source = read_table(write_csv(tmp_path / "log.csv", "who,what,ts,len", *rows), COLUMNS | {"length": "len"}, constants=PLAY)
+    assert source.items is not None
+    assert source.items.select("item_id", "length").rows() == [("i", 200.0), ("j", 9.5), ("k", None)]
+    assert not any("length" in note for note in source.notes)
+    assert append(source).items["length"].to_list() == [200.0, 9.5, None]
+
+
+def test_a_length_that_is_no_duration_is_not_known_its_event_is_kept_and_a_note_counts_them(tmp_path: Path) -> None:
+    wrong = ["0", "-3", "nan", "inf", "-inf", "1e400", "3:20", "x"]
+    rows = [f"u,i{n},2026-03-01,{length}" for n, length in enumerate(wrong)] + ["u,i0,2026-03-02,20", "u,i1,2026-03-02,"]
+    source = read_table(write_csv(tmp_path / "log.csv", "who,what,ts,len", *rows), COLUMNS | {"length": "len"}, constants=PLAY)
+    assert source.items is not None
+    assert source.items["length"].to_list() == [20.0] + [None] * 7
+    assert source.events.height == 10
+    assert source.rejected.is_empty()
+    assert source.notes[-1] == "8 rows have a length that is no number of seconds above 0: taken as not known"
+    assert append(source).items["length"].null_count() == 7
+
+
+@pytest.mark.parametrize("column", ["seconds", "length"])
+def test_durations_are_seconds_and_what_is_no_number_at_all_is_refused(tmp_path: Path, column: str) -> None:
+    log, columns = tmp_path / "log.parquet", COLUMNS | {column: "took"}
+    rows = pl.DataFrame({"who": "u", "what": ["i", "j"], "ts": NOON, "took": [timedelta(minutes=3, milliseconds=500), None]})
+    rows.write_parquet(log)
+    source = read_table(log, columns, constants=PLAY)
+    told = source.events["seconds"] if column == "seconds" else source.items["length"] if source.items is not None else None
+    assert told is not None
+    assert told.to_list() == [180.5, None]
+    for wrong in ([[1.0], [2.0]], [b"1", b"2"], [NOON, NOON]):
+        rows.with_columns(took=pl.Series(wrong)).write_parquet(log)
+        with pytest.raises(DataError, match=r"column 'took': .* given, expected numbers; convert it first"):
+            read_table(log, columns, constants=PLAY)
+
+
+def test_lengths_come_in_any_type_of_number(tmp_path: Path) -> None:
+    for values in ([200, 0], [200.0, float("nan")], ["200", None]):
+        for dtype in (pl.Int16, pl.UInt64, pl.Float32) if isinstance(values[0], int) else (None,):
+            pl.DataFrame({"who": "u", "what": ["i", "j"], "ts": NOON, "len": pl.Series(values, dtype=dtype)}).write_parquet(tmp_path / "log.parquet")
+            items = read_table(tmp_path / "log.parquet", COLUMNS | {"length": "len"}, constants=PLAY).items
+            assert items is not None
+            assert items["length"].to_list() == [200.0, None]
 
 
 # -- files ---------------------------------------------------------------------------------------

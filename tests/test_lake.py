@@ -252,6 +252,59 @@ def test_an_item_told_anew_keeps_the_day_it_was_added(lake: Lake) -> None:
     assert lake.items.select("title", "added_at").rows() == [("newest", at(2))]
 
 
+def item(name: str, minute: int, length: float | None = None) -> pl.DataFrame:
+    return pl.DataFrame({"item_id": [name], "length": pl.Series([length], dtype=pl.Float64), "added_at": [at(minute)]})
+
+
+def as_before_lengths(folder: Path) -> Lake:
+    """A lake of one item as it lay on disk before items had a length: the item's file has no such column."""
+    lake = Lake.open(folder)
+    lake.append("old", events=plays(1), items=item("i", 0))
+    write_deltalake(str(folder / "items"), lake.items.drop("length").to_arrow(), mode="overwrite", schema_mode="overwrite")
+    commits = pl.read_delta(str(folder / "commits")).with_columns(items_version=pl.lit(1, pl.Int64))
+    write_deltalake(str(folder / "commits"), commits.to_arrow(), mode="overwrite")
+    lake = Lake.open(folder)
+    (file,) = lake.files("items")
+    assert "length" not in pl.read_parquet_schema(file)
+    return lake
+
+
+def lengths_in_sql(lake: Lake) -> list[tuple]:
+    with lake.connect() as con:
+        return con.sql("select item_id, length, typeof(length) from items order by item_id").fetchall()
+
+
+def test_a_lake_older_than_lengths_is_read_with_lengths_unknown(tmp_path: Path) -> None:
+    lake = as_before_lengths(tmp_path / "lake")
+    assert lake.items.schema == DTYPES["items"]
+    assert lake.items.select("item_id", "length", "added_at", "available").rows() == [("i", None, at(0), True)]
+    assert lengths_in_sql(lake) == lengths_in_sql(lake.before(at(1))) == [("i", None, "DOUBLE")]
+
+
+def test_a_lake_older_than_lengths_takes_items_that_have_one(tmp_path: Path) -> None:
+    lake = as_before_lengths(tmp_path / "lake")
+    before = lake.before(at(2))
+    lake.append("events only", events=plays(2, name="f"))
+    lake.append("new", items=item("j", 1, 200.0))
+    lake.append("told anew", items=item("i", 2, 30.0))
+    for one in (lake, Lake.open(tmp_path / "lake")):
+        assert one.items.select("item_id", "length", "added_at").rows() == [("i", 30.0, at(0)), ("j", 200.0, at(1))]
+        assert lengths_in_sql(one) == [("i", 30.0, "DOUBLE"), ("j", 200.0, "DOUBLE")]
+    assert lengths_in_sql(before) == [("i", None, "DOUBLE")]  # a view that was made before still reads the old file
+    assert before.items["length"].to_list() == [None]
+
+
+def test_a_writer_that_died_while_it_gave_an_old_lake_lengths_is_rolled_back(tmp_path: Path) -> None:
+    folder = tmp_path / "lake"
+    old = as_before_lengths(folder).items
+    half = pl.concat([old, conform(item("lost", 1, 200.0), "items")])
+    write_deltalake(str(folder / "items"), half.to_arrow(), mode="overwrite", schema_mode="overwrite")  # and no row in commits
+    lake = Lake.open(folder)
+    assert lengths_in_sql(lake) == [("i", None, "DOUBLE")]
+    lake.append("next", items=item("j", 1, 60.0))
+    assert lake.items.select("item_id", "length").rows() == [("i", None), ("j", 60.0)]
+
+
 def test_a_declared_watermark_hides_what_is_not_complete_yet(lake: Lake) -> None:
     lake.append("b", events=plays(1, 20), watermark=at(10))
     assert lake.watermark == at(10)
@@ -267,8 +320,13 @@ def test_a_declared_watermark_hides_what_is_not_complete_yet(lake: Lake) -> None
         ({"events": plays(1).drop("kind")}, "events: column 'kind' is missing; given time, event_id, user_id"),
         ({"events": plays(1).with_columns(pl.col("time").dt.replace_time_zone(None))}, "has no time zone; give UTC"),
         ({"items": pl.DataFrame({"item_id": [None], "added_at": [START]})}, "items: 1 of 1 rows have no 'item_id'"),
-        ({"events": plays(1), "watermark": datetime(2026, 3, 1)}, "watermark: 2026-03-01T00:00:00 has no time zone"),
-        ({"rejected": pl.DataFrame({"line": [1]})}, "quarantine: column 'reason' is missing"),
+        *(
+            (
+                {"items": pl.DataFrame({"item_id": ["i", "j"], "length": [200.0, wrong], "added_at": [START] * 2})},
+                f"items: 1 of 2 .* 'j' with {wrong};",
+            )
+            for wrong in (0.0, -1.0, float("nan"), float("inf"), float("-inf"))
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_was_given_and_expected(lake: Lake, given: dict, message: str) -> None:

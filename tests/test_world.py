@@ -22,7 +22,7 @@ from longplay.lake import Lake
 from longplay.policies.simple import Popular, Uniform
 from longplay.signals import Entry, Signal, active_days, days_with, discovery, enrolment, exposure, minutes
 from longplay.world import START, WORLDS, Catalogue, World, WorldConfig
-from longplay.world.catalogue import AT_ONCE, NEW_FOR, make_catalogue
+from longplay.world.catalogue import AT_ONCE, LENGTH_S, NEW_FOR, make_catalogue
 from longplay.world.dynamics import HOME, RESULTS, Shown, live, play_chance, visitors, wake
 from longplay.world.facts import Facts, facts
 from longplay.world.listeners import ZONES, State, make_listeners
@@ -252,6 +252,12 @@ def test_nothing_is_played_listed_or_excluded_before_it_is_released(logged: tupl
     new = shown.filter(pl.col("surface") == "new_releases")
     assert (new["time"] - new["added_at"]).max() < timedelta(days=NEW_FOR, hours=1)  # type: ignore[operator]
     assert world.items.height == int((world.catalogue.release_I <= (world.now - START).days).sum())
+
+
+def test_every_item_has_a_length_and_no_play_is_longer(logged: tuple[World, Lake]) -> None:
+    _, lake = logged
+    assert (lake.items["length"] == LENGTH_S).all()
+    assert lake.events["seconds"].max() <= LENGTH_S  # type: ignore[operator]
 
 
 def test_exclusions_name_no_item_that_is_not_released_yet() -> None:

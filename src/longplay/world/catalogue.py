@@ -26,6 +26,7 @@ _LAST = ("Abara", "Brandt", "Castel", "Duarte", "Ekholm", "Farrow", "Greco", "Ha
 
 NEW_FOR = 28  # days for which a release counts as new
 AT_ONCE = -1  # release day of what was there before the world began
+LENGTH_S = 200  # of every item; no play is longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +228,7 @@ def _items_frame(
         pl.format("{} {} ({})", "mood", "thing", "genre").alias("title"),
         pl.format("{} {} by {}", pl.col("mood").str.to_lowercase(), "genre", "name").alias("text"),
         pl.concat_list("genre", pl.col("mood").str.to_lowercase()).alias("tags"),
+        pl.lit(float(LENGTH_S)).alias("length"),
         added.cast(pl.Datetime("us", "UTC")).alias("added_at"),
         pl.lit(True).alias("available"),
     )

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from longplay.lake.schema import TIME, conform, empty
-from longplay.world.catalogue import START, Catalogue, Market
+from longplay.world.catalogue import LENGTH_S, START, Catalogue, Market
 from longplay.world.dynamics import HOME, LIBRARY, ORGANIC, SEARCH, SHELF, SHELF_SLOTS, SURFACES, USUAL_WORTH, Plays, usual_worth
 from longplay.world.luck import DayLuck, Stream
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-_GAP_S = 200  # seconds from one play to the next, and the longest play
 # seconds after the visit's begin at which each place's plays begin, and at which they must have ended
 _SPAN_S = {HOME: (10, 1_190), SHELF: (1_210, 1_990), SEARCH: (2_010, 2_390), LIBRARY: (2_400, 8_400)}
 _AUTOPLAY_S = (8_400, 14_000)
@@ -70,7 +69,7 @@ def events_of_day(
     listed_P = plays.slot_P >= 0
     begin_4, end_4 = np.array([_SPAN_S[place] for place in range(4)]).T
     of_P = np.where(place_P == LIBRARY, count_P, np.where(place_P == HOME, home_slots, np.where(place_P == SHELF, SHELF_SLOTS, 1)))
-    gap_P = np.minimum(_GAP_S, (end_4 - begin_4)[place_P] / of_P)
+    gap_P = np.minimum(LENGTH_S, (end_4 - begin_4)[place_P] / of_P)
     step_P = np.where(place_P == LIBRARY, nth_P, np.where(place_P == SEARCH, 0, plays.slot_P))
     second_P = second_N[where_P] + begin_4[place_P] + step_P * gap_P
     k_P = place_P * 1_000 + np.where(listed_P, plays.slot_P, nth_P)
@@ -86,7 +85,7 @@ def events_of_day(
     auto_k = np.repeat(k_P, loops_P) * (_MOST_LOOPS + 1) + auto_j
     auto_item = market.item_of(catalogue.creator_I[np.repeat(plays.item_P, loops_P)], luck.take(auto_row).uniform(Stream.LOOP, 100_000 + auto_k))
     auto_nth, auto_count = _places(auto_row)
-    auto_gap = np.minimum(_GAP_S, (_AUTOPLAY_S[1] - _AUTOPLAY_S[0]) / np.maximum(auto_count, 1))
+    auto_gap = np.minimum(LENGTH_S, (_AUTOPLAY_S[1] - _AUTOPLAY_S[0]) / np.maximum(auto_count, 1))
     auto_second = second_N[np.searchsorted(user_N, auto_row)] + _AUTOPLAY_S[0] + auto_nth * auto_gap
 
     surface_P, letter_P = pl.Series(SURFACES).gather(place_P), pl.Series(list(LETTER)).gather(place_P)

@@ -16,7 +16,7 @@ from longplay.lake.schema import KINDS, ORIGINS, TABLES, conform
 from longplay.lake.sift import sift
 
 EVENT_COLUMNS = TABLES["events"]
-ITEM_COLUMNS = ("title", "text", "tags")
+ITEM_COLUMNS = ("title", "text", "tags", "length")
 TIME_COLUMNS = ("time", "ingested_at")
 BETWEEN = "\x1f"  # ASCII's unit separator: no tag holds it
 NUMBER_COLUMNS = {name: column.dtype for name, column in EVENT_COLUMNS.items() if name in ("seconds", "slot")}
@@ -39,7 +39,8 @@ def read_table(
     Args:
         path: a .parquet, .csv or .csv.gz file, a folder of them, or a pattern such as "logs/2026-*.parquet".
         columns: longplay column -> source column, e.g. {"user_id": "customer", "time": "ts"}; `user_id` and
-            `time` must be there, `title`, `text` and `tags` (a list, or text split at | ; ,) describe items.
+            `time` must be there, `title`, `text`, `tags` (a list, or text split at | ; ,) and `length` (seconds) describe
+            items. A length that is no number above 0 is taken as not known, and a note says how many are.
         constants: longplay column -> the value of every row, e.g. {"kind": "play"}.
         time_format: a strftime pattern, or epoch_s, epoch_ms, epoch_us; default ISO 8601.
         time_zone: of times that carry no offset.
@@ -77,7 +78,7 @@ def map_rows(
         items=_items(events, kept_rows, described) if describes_items else None,
         rejected=_rejected(rows, refused),
         rows=rows.height,
-        notes=_notes(source_columns, columns, constants, time_zone),
+        notes=_notes(source_columns, columns, constants, time_zone, _no_lengths(kept_rows, described)),
         has_origin="origin" in columns,
         has_decisions=False,
     )
@@ -163,11 +164,16 @@ def _rejected(rows: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
 
 
 def _items(events: pl.DataFrame, rows: pl.DataFrame, described: Mapping[str, str]) -> pl.DataFrame:
-    """One row per item: its most frequent creator and description, the first of equals in the alphabet; added at its first event."""
+    """One row per item: its most frequent creator, description and length, of equals the first in the alphabet and the shortest; added at its
+    first event."""
     lists = [name for name, source in described.items() if isinstance(rows[source].dtype, pl.List)]
     written = {
-        name: rows[source].cast(pl.List(pl.String)).list.join(BETWEEN) if name in lists else text(rows[source]) for name, source in described.items()
+        name: rows[source].cast(pl.List(pl.String)).list.join(BETWEEN) if name in lists else text(rows[source])
+        for name, source in described.items()
+        if name != "length"
     }
+    if "length" in described:
+        written["length"] = _lengths(rows[described["length"]])[0]
     told = events.select("item_id", "creator_id", "time").with_columns(values.alias(name) for name, values in written.items())
     told = told.filter(pl.col("item_id").is_not_null())
     items = told.group_by("item_id").agg(pl.col("time").min().alias("added_at"))
@@ -181,7 +187,19 @@ def _items(events: pl.DataFrame, rows: pl.DataFrame, described: Mapping[str, str
     return conform(items, "items").sort("item_id")
 
 
-def _notes(source_columns: list[str], columns: Mapping[str, str], constants: Mapping[str, str], time_zone: str) -> tuple[str, ...]:
+def _lengths(values: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """(seconds above 0, which of the values are there but are no such number); those are null. The event beside it is kept: it happened."""
+    seconds, bad = numbers(values, pl.Float64)
+    negative = (seconds <= 0).fill_null(False)
+    return seconds.set(negative, None), bad | negative
+
+
+def _no_lengths(rows: pl.DataFrame, described: Mapping[str, str]) -> int:
+    """Rows whose length is no duration."""
+    return int(_lengths(rows[described["length"]])[1].sum()) if "length" in described else 0
+
+
+def _notes(source_columns: list[str], columns: Mapping[str, str], constants: Mapping[str, str], time_zone: str, no_lengths: int) -> tuple[str, ...]:
     notes = []
     if "event_id" not in columns:
         notes.append("no event id column: ids are file and row number, so the same file under another name would count twice")
@@ -194,6 +212,8 @@ def _notes(source_columns: list[str], columns: Mapping[str, str], constants: Map
     notes.append("no decisions with propensities in this log: no off-policy estimate can be made from it")
     if "creator_id" not in columns and "creator_id" not in constants:
         notes.append("no creator column: no habit with a creator can be seen")
+    if no_lengths:
+        notes.append(f"{no_lengths:,} rows have a length that is no number of seconds above 0: taken as not known")
     if time_zone != "UTC":
         notes.append(f"times without an offset are taken as {time_zone}; an hour that occurs twice is taken as its first")
     if unused := [name for name in source_columns if name not in columns.values()]:

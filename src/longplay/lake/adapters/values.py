@@ -103,7 +103,18 @@ def _zone(time_zone: str) -> str:
 
 
 def numbers(values: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[pl.Series, pl.Series]:
-    """(numbers, which of the values are there but are no finite number of this type); those are null."""
+    """(numbers, which of the values are there but are no finite number of this type); those are null. A duration is its seconds.
+
+    >>> numbers(pl.select(pl.duration(minutes=3)).to_series(), pl.Float64)[0].to_list()
+    [180.0]
+
+    Raises:
+        DataError: lists, bytes, dates or times, which are no number.
+    """
+    if values.dtype == pl.Duration:
+        values = values.dt.total_microseconds() / 1_000_000
+    if values.dtype.is_nested() or values.dtype.is_temporal() or values.dtype == pl.Binary:
+        raise DataError(f"column {values.name!r}: {values.dtype} given, expected numbers; convert it first")
     given = values.replace("", None) if values.dtype == pl.String else values
     parsed = given.cast(pl.Float64, strict=False)
     finite = parsed.set(~parsed.is_finite().fill_null(False), None)
