@@ -1,7 +1,8 @@
 """A log of any size in a folder, for benches of signals: 180 days, a batch a day, made by hashing so that it needs no memory.
 
-Shaped like the log of the simulated service (1.4 events per user, creator and day there, 1.8 here; 42% of users a day): users of very different activity,
-each with 30 favourites that make 70% of what is played, the rest by popularity; plays in runs of two; sessions that run on after a break; organic half.
+Shaped like the log of the simulated service (1.4 events per user, creator and day there, 1.8 here; 42% of users a day): users of
+very different activity, each with 30 favourites that make 70% of what is played, the rest by popularity; plays in runs of two;
+sessions that run on after a break; organic half.
 """
 
 from __future__ import annotations
@@ -60,8 +61,10 @@ def day_of_events(events: int, day: int) -> pl.DataFrame:
         kinds as (select *, case when q < .80 then 'play' when q < .9 then 'skip' when q < .94 then 'save' when q < .95 then 'like'
                                  when q < .9998 then 'visit' else 'cancel' end as kind, kind in ('visit', 'cancel') as no_item from items)
         select 'e{day:03d}-' || u || '-' || k as event_id, 'u' || lpad(u::varchar, 7, '0') as user_id,
-               case when not no_item then 'i' || lpad(i::varchar, 6, '0') end as item_id, case when not no_item then 'c' || lpad((i // 10)::varchar, 5, '0') end as creator_id,
-               kind, timestamptz '{START + timedelta(days=day)}' + to_seconds({second}) as time, case when kind = 'play' then 30 + s * 170 end as seconds,
+               case when not no_item then 'i' || lpad(i::varchar, 6, '0') end as item_id,
+               case when not no_item then 'c' || lpad((i // 10)::varchar, 5, '0') end as creator_id,
+               kind, timestamptz '{START + timedelta(days=day)}' + to_seconds({second}) as time,
+               case when kind = 'play' then 30 + s * 170 end as seconds,
                case when s < .5 then 'home' when s < .7 then 'search' else 'library' end as surface,
                case when c < .5 then 'organic' when c < .85 then 'recommended' else 'autoplay' end as origin,
                's{day:03d}-' || u as session_id, null as decision_id, null as slot, timestamptz '{START + timedelta(days=day + 1)}' as ingested_at

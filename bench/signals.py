@@ -1,6 +1,7 @@
-"""What signals cost: every ready signal beside the best SQL written by hand for it and beside a plain scan of its columns; the shared pass; the night.
+"""What signals cost: each ready one beside the best SQL by hand and beside a scan of its columns; all in one pass; a night of a store.
 
-CPU seconds, interleaved in one run, under a memory limit of 4 GB; ratios are of medians. A log of 180 days is made once per size and kept in .bench-cache.
+CPU seconds, interleaved in one run, under a memory limit of 4 GB; ratios are of medians. A log of 180 days is made once per
+size and kept in .bench-cache.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +60,11 @@ def cpu(work: Callable[[], Any]) -> tuple[float, float]:
     return time.process_time() - begun, time.perf_counter() - wall
 
 
-def scan_of(signal: Signal) -> str:
+def scan(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
     """A plain scan of the columns that a signal reads."""
     of = {signal.entry.of, signal.measure.of} - {None}
     columns = ["user_id", "kind", "time", "origin", *(f"{one}_id" for one in sorted(str(one) for one in of))]
-    return f"select {', '.join(f'max({column})' for column in columns)} from events"
+    con.execute(f"select {', '.join(f'max({column})' for column in columns)} from events").fetchall()
 
 
 @remembered(version=1)
@@ -79,26 +81,31 @@ def measure_speed(lake: Lake, repeats: int, days: int = DAYS) -> dict[str, Any]:
         for signal in ready():
             kept = signals.setdefault(signal.name, {"ours": [], "scan": [], "hand": [[] for _ in HAND[signal.name]]})
             with connected(lake) as con:
-                kept["scan"].append(cpu(lambda: con.execute(scan_of(signal)).fetchall()))
+                kept["scan"].append(cpu(partial(scan, con, signal)))
             with connected(lake) as con:
-                kept["ours"].append(cpu(lambda: outcome_tables(con, [signal], lake, lake, lake.watermark)))
+                kept["ours"].append(cpu(partial(outcome_tables, con, [signal], lake, lake, lake.watermark)))
                 ours = facts(con, "outcomes_0", f'"{signal.label}"')
             for way, query in enumerate(HAND[signal.name]):
                 with connected(lake, days) as con:
-                    kept["hand"][way].append(cpu(lambda: con.execute(query)))
+                    kept["hand"][way].append(cpu(partial(con.execute, query)))
                     theirs = facts(con, "hand", "value")
-                assert ours[:2] == theirs[:2] and (ours[2] == theirs[2] or abs(ours[2] - theirs[2]) < 1e-9), (signal.name, way, ours, theirs)
+                assert agree(ours, theirs), (signal.name, way, ours, theirs)
             kept["entries"], kept["mature"], kept["mean"] = ours
             print(
                 f"{signal.name} {repeat + 1} of {repeats}: {kept['ours'][-1][0]:.2f} CPU s, by hand {[f'{way[-1][0]:.2f}' for way in kept['hand']]}",
                 flush=True,
             )
         with connected(lake) as con:
-            shared.append(cpu(lambda: outcome_tables(con, list(ready()), lake, lake, lake.watermark)))
+            shared.append(cpu(partial(outcome_tables, con, list(ready()), lake, lake, lake.watermark)))
     return {"signals": signals, "shared": shared, "peak_gb": peak_gb()}
 
 
-def facts(con: duckdb.DuckDBPyConnection, table: str, column: str) -> tuple[int, int, float]:
+def agree(ours: tuple[int, int, float | None], theirs: tuple[int, int, float | None]) -> bool:
+    """Whether two tables have the same entries, as many of them mature, and the same mean."""
+    return ours[:2] == theirs[:2] and (ours[2] == theirs[2] or abs((ours[2] or 0.0) - (theirs[2] or 0.0)) < 1e-9)
+
+
+def facts(con: duckdb.DuckDBPyConnection, table: str, column: str) -> tuple[int, int, float | None]:
     """Entries, mature entries, and their mean."""
     return con.execute(f"select count(*), count({column}), avg({column}) from {table}").fetchall()[0]
 
@@ -125,14 +132,13 @@ def measure_night(events: int, place: Path, days: int, repeats: int) -> dict[str
     lake, lake_of, signals = big_log(events, place / "lake", days - 1), FolderStore(place / "lake"), list(ready())
     SignalStore(place / "before", lake, signals).update(memory_limit=MEMORY)
     append_day(lake_of, events, days - 1)
-    kept = SignalStore(place / "kept", lake, signals)
+    kept, fresh = (SignalStore(place / folder, lake, signals) for folder in ("kept", "fresh"))
     for repeat in range(repeats):
         for folder in ("kept", "fresh"):
             shutil.rmtree(place / folder, ignore_errors=True)
         shutil.copytree(place / "before", place / "kept")
-        fresh = SignalStore(place / "fresh", lake, signals)
-        found["update"].append(cpu(lambda: kept.update(memory_limit=MEMORY)))
-        found["rebuild"].append(cpu(lambda: fresh.update(memory_limit=MEMORY)))
+        found["update"].append(cpu(partial(kept.update, memory_limit=MEMORY)))
+        found["rebuild"].append(cpu(partial(fresh.update, memory_limit=MEMORY)))
         print(f"night {repeat + 1} of {repeats}: {found['update'][-1]} beside {found['rebuild'][-1]}", flush=True)
     found["equal"] = all(same(kept, fresh, signal) for signal in signals)
     shutil.rmtree(place / "fresh")
@@ -170,8 +176,8 @@ def rows_of_speed(word: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     """The claims on one size."""
     ours = {name: median(one["ours"]) for name, one in found["signals"].items()}
     hand = {name: min(median(way) for way in one["hand"]) for name, one in found["signals"].items()}
-    scan = {name: median(one["scan"]) for name, one in found["signals"].items()}
-    to_hand, to_scan = ({name: ours[name] / other[name] for name in ours} for other in (hand, scan))
+    scans = {name: median(one["scan"]) for name, one in found["signals"].items()}
+    to_hand, to_scan = ({name: ours[name] / other[name] for name in ours} for other in (hand, scans))
     one_pass = median(found["shared"])
     return [
         claim(f"{word} events: CPU of a ready signal over the best SQL by hand, median of 13", to_hand, "<= 1.3", lambda x: x <= 1.3),

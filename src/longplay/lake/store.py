@@ -30,7 +30,7 @@ from longplay.lake.schema import DTYPES, TABLES, TIME, empty
 
 COMMITS = pl.Schema({"seq": pl.Int64, "batch": pl.String, "watermark": TIME} | {f"{table}_version": pl.Int64 for table in TABLES})
 COMMITS_PER_FILE = 32  # every batch reads the log of commits: rewritten as one file this often, it stays quick to read
-_SQL = {pl.Float64: "double"}  # of columns that older lakes lack
+_LATER = {"length": "double"}  # columns of items that older lakes lack
 _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a process
 
 
@@ -51,7 +51,7 @@ class Snapshot:
             read = f"read_parquet([{listed}])"
             if table == "items":  # one file, which may be older than a column of the schema
                 has = {row[0] for row in con.execute(f"select column_name from (describe select * from {read})").fetchall()}
-                absent = "".join(f", null::{_SQL[DTYPES[table][column]]} as {column}" for column in DTYPES[table] if column not in has)
+                absent = "".join(f", null::{kind} as {column}" for column, kind in _LATER.items() if column not in has)
                 con.execute(f"create view {name} as select *{absent} from {read}")
             else:
                 con.execute(f"create view {name} as select * from {read}")

@@ -246,7 +246,8 @@ class Compiler:
         """SQL of entries that words do not know: (user_id, keys, day, truncated) or, of exposures, slots."""
         if entry.kind == "exposure":
             only = f" where {self.only}" if self.only else ""
-            slots = f"select user_id, decision_id, {day_of('time')} as day, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from decisions"
+            place = "unnest(slate) as item_id, generate_subscripts(slate, 1) as slot"
+            slots = f"select user_id, decision_id, {day_of('time')} as day, {place} from decisions"
             return f"""select d.user_id, d.item_id, c.creator_id, d.decision_id, cast(d.slot - 1 as integer) as slot, d.day, false as truncated
                 from (select * from ({slots}){only}) d left join creators c using (item_id)"""
         if entry.kind == "enrolment":
