@@ -14,20 +14,19 @@ from pathlib import Path
 import polars as pl
 
 import longplay as lp
-from longplay.signals import active_days, count, days_with, discovery, enrolment, event, habits, returned, user_day
 from longplay.signals.outcomes import Outcomes
 
 SIGNALS = {
     signal.name: signal
     for signal in (
-        lp.Signal("back_7d", user_day(), returned(), (1, 7)),
-        lp.Signal("back_28d", user_day(), returned(), (1, 28)),
-        lp.Signal("category_habit", discovery(novel_for=56), days_with("creator") >= 2, (1, 56)),
-        lp.Signal("lasting_category", discovery(novel_for=56), days_with("creator") >= 1, (57, 84)),
-        lp.Signal("reactivation", user_day(dormant_for=28), active_days() >= 2, (1, 28)),
-        lp.Signal("variety", enrolment(), habits("creator", days=2), (1, 182)),
-        lp.Signal("after_coupon", event("visit", novel_for=28), count("purchase").above_baseline(28), (1, 28)),
-        lp.Signal("after_any_day", user_day(), count("purchase").above_baseline(28), (1, 28)),
+        lp.Signal("back_7d", lp.user_day(), lp.returned(), (1, 7)),
+        lp.Signal("back_28d", lp.user_day(), lp.returned(), (1, 28)),
+        lp.Signal("category_habit", lp.discovery(novel_for=56), lp.days_with("creator") >= 2, (1, 56)),
+        lp.Signal("lasting_category", lp.discovery(novel_for=56), lp.days_with("creator") >= 1, (57, 84)),
+        lp.Signal("reactivation", lp.user_day(dormant_for=28), lp.active_days() >= 2, (1, 28)),
+        lp.Signal("variety", lp.enrolment(), lp.habits("creator", days=2), (1, 182)),
+        lp.Signal("after_coupon", lp.event("visit", novel_for=28), lp.count("purchase").above_baseline(28), (1, 28)),
+        lp.Signal("after_any_day", lp.user_day(), lp.count("purchase").above_baseline(28), (1, 28)),
     )
 }
 END = datetime(2018, 1, 1, tzinfo=UTC)

@@ -35,13 +35,19 @@ def read_cdnow(file: Path, names: list[str], folder: Path) -> Source:
 
 
 @pytest.fixture(scope="module")
-def repeat(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """The repeat purchases of the 2,357 sampled customers, by the sample's own id of them, as they were known on 1 October 1997."""
+def sample(tmp_path_factory: pytest.TempPathFactory) -> lp.Lake:
+    """The 2,357 sampled customers, by the sample's own id of them."""
     source = read_cdnow(SAMPLE, ["id_in_master", "customer", "date", "cds", "dollars"], tmp_path_factory.mktemp("cdnow"))
     lake = lp.Lake.memory()
     lake.append("sample", events=source.events, rejected=source.rejected, max_bad_share=0, watermark=END)
     assert lake.events.height == 6_919
-    return REPEAT.outcomes(lake, as_of=CALIBRATED)
+    return lake
+
+
+@pytest.fixture(scope="module")
+def repeat(sample: lp.Lake) -> Outcomes:
+    """Their repeat purchases as they were known on 1 October 1997."""
+    return REPEAT.outcomes(sample, as_of=CALIBRATED)
 
 
 def summary_of(repeat: Outcomes) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -67,6 +73,14 @@ def test_a_year_is_not_over_so_no_outcome_is_known_yet(repeat: Outcomes) -> None
     assert repeat.frame["value"].null_count() == 2_357
 
 
+def test_several_purchases_on_a_day_are_one_repeat_but_each_a_purchase(sample: lp.Lake, repeat: Outcomes) -> None:
+    purchases = lp.Signal("purchases", lp.enrolment(), lp.count("purchase"), (1, 365)).outcomes(sample, as_of=CALIBRATED)
+    by_day = sample.before(CALIBRATED).events.group_by("user_id", pl.col("time").dt.date().alias("day")).len()
+    later = by_day.filter(pl.col("day") > pl.col("day").min().over("user_id"))
+    assert (repeat.trace().sum(), purchases.trace().sum()) == (later.height, later["len"].sum())
+    assert later["len"].sum() > later.height
+
+
 def minus_log_likelihood(log_parameters: NDArray[np.float64], x: NDArray[np.float64], t_x: NDArray[np.float64], T: NDArray[np.float64]) -> float:
     """BG/NBD (Fader, Hardie & Lee 2005, eq. 6) of x repeats until t_x of T weeks, at the logarithms of r, alpha, a, b."""
     r, alpha, a, b = np.exp(log_parameters)
@@ -90,6 +104,11 @@ def test_the_full_log_loads_without_loss_and_says_the_same_of_the_sample(repeat:
     assert lake.events["user_id"].n_unique() == 23_570
     everybody = REPEAT.outcomes(lake, as_of=CALIBRATED)
     assert len(everybody) == 23_570
+    year = REPEAT.outcomes(lake)
+    assert year.mature.all(), "all began in the first quarter, and the log is 18 months long"
+    since = (pl.col("time") - pl.col("time").min().over("user_id")).dt.total_days()
+    days = lake.events.select("user_id", since=since).filter(pl.col("since").is_between(1, 365)).n_unique()
+    assert year.base_rate().value == pytest.approx(days / 23_570)
 
     ids = pl.Series(SAMPLE.read_text().splitlines()).str.extract_groups(r"^\s*(?<master>\S+)\s+(?<sample>\S+)").struct.unnest().unique()
     theirs = everybody.where(everybody.frame["user_id"].is_in(ids["master"].implode()))
