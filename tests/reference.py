@@ -1,4 +1,7 @@
-"""What outcomes are, in slow, plain Python: loops over events, one line per rule of docs/signals.md. The oracle of the engine's tests."""
+"""What outcomes are, in slow, plain Python: loops over events, one line per rule of docs/signals.md. The oracle of the engine's tests.
+
+It knows declarations, the schema's constants and how a log is put into a lake, and nothing of how the engine computes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from longplay.errors import ConfigError
 from longplay.lake import Lake
-from longplay.lake.schema import DTYPES, ENGAGED, ORIGINS
+from longplay.lake.schema import DTYPES, ENGAGED, KINDS, ORIGINS
 from longplay.signals import (
     Entry,
     Measure,
@@ -43,7 +46,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LEAP, OLD = datetime(2028, 2, 26, tzinfo=UTC), datetime(1969, 12, 27, tzinfo=UTC)  # logs that cross 2028-02-29 and 1970-01-01
 BIG = str(2**53 + 1)  # a float would read it as 2**53
 USERS = (BIG, str(2**53))
-CREATORS = {"i1": "c1", "i2": "c1", "i3": "c2", "i4": None, "i5": "c3"}  # i5 is in no catalogue: only its events know its creator
+CREATORS = {"i1": "c1", "i2": "c1", "i3": "c2", "i4": None, "i5": "c3"}  # of i4 and i5 the catalogue does not know it: only their events do
 LENGTHS = {"i1": 100.0, "i3": 60.0}  # seconds; of the others nobody knows
 CATALOGUE = pl.DataFrame(
     {
@@ -71,17 +74,22 @@ def decisions_frame(rows: list[Row]) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Log:
+    """What happened, and until when it is told: at `as_of`, of a log that is complete up to `watermark` (null: more than a year later)."""
+
     events: list[Row]
     decisions: list[Row]
     as_of: datetime
+    watermark: datetime | None = None
+
+    @property
+    def complete_until(self) -> datetime:
+        return self.watermark or max([self.as_of, *(row["time"] for row in (*self.events, *self.decisions))]) + 400 * DAY
 
     def lake(self) -> Lake:
         lake = Lake.memory()
         events = events_frame(self.events) if self.events else None
         decisions = decisions_frame(self.decisions) if self.decisions else None
-        lake.append(
-            "all", events=events, decisions=decisions, items=CATALOGUE, watermark=max(self.as_of, *(row["time"] for row in self.events)) + 400 * DAY
-        )
+        lake.append("all", events=events, decisions=decisions, items=CATALOGUE, watermark=self.complete_until)
         return lake
 
 
@@ -109,9 +117,10 @@ def engaged_of(events: list[Row]) -> list[Row]:
 
 
 def creator_of(item: str, events: list[Row]) -> str | None:
-    if item != "i5":
+    if item in ("i1", "i2", "i3"):
         return CREATORS[item]
-    return CREATORS[item] if any(event["item_id"] == item for event in events) else None
+    of_events = [event["creator_id"] for event in in_time(events) if event["item_id"] == item and event["creator_id"] is not None]
+    return of_events[-1] if of_events else None
 
 
 # -- entries ---------------------------------------------------------------------------------------------
@@ -149,7 +158,7 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
             found.append({**event, "item_id": None, "creator_id": None})
     else:
         found = []
-        for user in USERS:
+        for user in sorted({row["user_id"] for row in (*engaged, *decisions)}):
             trial = [decision["time"] for decision in decisions if decision["user_id"] == user and decision["experiment"] is not None]
             own = [event["time"] for event in engaged if event["user_id"] == user]
             if trial or own:
@@ -167,7 +176,7 @@ def firsts(events: list[Row], of: str | None, novel_for: int | None, engaged: li
             continue
         day, before = day_of(touch["time"]), last.get(key)
         if before is None or (novel_for is not None and day - before > novel_for):
-            early = bool(engaged) and day - day_of(engaged[0]["time"]) < (novel_for or 28)
+            early = not engaged or day - day_of(engaged[0]["time"]) < (novel_for or 28)
             found.append({**touch, "truncated": before is None and early})
         last[key] = day
     return found
@@ -252,7 +261,7 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
         value = None if more["baseline"] is None else value - more["baseline"]
     needed = 1 if measure.kind in ("returned", "cancelled") and measure.threshold is None else measure.threshold
     if needed is not None and value is not None:
-        value = float(value > needed - 5e-9)
+        value = float(value >= needed - 1e-9)
     matures_at = midnight(day + stop + 1)
     return {
         **{name: entry[name] for name in ("user_id", "item_id", "creator_id", "time", "origin", "surface", "truncated")},
@@ -267,21 +276,30 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
 
 
 def refused(signal: Signal, log: Log) -> str | None:
-    """Why no number can be given; null where one can."""
-    events, entry = known(log.events, log.as_of), signal.entry
+    """Why no number can be given, as a pattern that matches any of the reasons; null where one can."""
+    entry, until = signal.entry, log.complete_until
+    events, decisions = known(log.events, log.as_of), known(log.decisions, log.as_of)
+    all_events = [event for event in log.events if event["time"] < until]  # the lake's, up to its own watermark
+    everything = [*all_events, *(decision for decision in log.decisions if decision["time"] < until)]
+    reasons = []
+    if entry.kind == "exposure" and not decisions:
+        reasons.append("no decisions")
     engaged = engaged_of(events)
-    if entry.kind == "exposure" and not known(log.decisions, log.as_of):
-        return "no decisions"
     if entry.of is not None and engaged and all(event[f"{entry.of}_id"] is None for event in engaged) and not entries_of(signal, log):
-        return f"no event of this log has a {entry.of}"
-    needed = {entry.event} if entry.kind == "event" else set()
+        reasons.append(f"no event of this log has a {entry.of}")
+    happened = [event["ingested_at"] for event in log.events if event["time"] < log.as_of]
+    if not events and happened and min(happened) > until and not entries_of(signal, log):
+        reasons.append("none had arrived by then")
+    if not everything:  # a log of nothing: no entries, and nothing to refuse
+        return "|".join(reasons) or None
+    if midnight(min(day_of(row["time"]) for row in everything) + signal.window[1] + 1) > until:
+        reasons.append(f"the window ends {signal.window[1]} days after an entry")
+    needed = [entry.event] if entry.kind == "event" else []
     for measure in (signal.measure, signal.measure.per):
         if measure is not None:
-            kind = COUNTS.get(measure.kind, measure.event)
-            needed |= {"play"} if measure.kind == "completion" else {kind} if kind else set()
-    if missing := sorted(kind for kind in needed if kind is not None and all(event["kind"] != kind for event in log.events)):
-        return f"no event of kind '{missing[0]}'"
-    return None
+            needed.append("play" if measure.kind == "completion" else COUNTS.get(measure.kind, measure.event))
+    reasons += [f"no event of kind '{kind}'" for kind in needed if kind is not None and all(event["kind"] != kind for event in all_events)]
+    return "|".join(reasons) or None
 
 
 def refuses(signal: Signal, log: Log) -> bool:
@@ -299,24 +317,31 @@ FAR = st.sampled_from((0, 1, 2, 28, 29, 59, 60, 61, 63, 64, 65, 119, 120, 180, 3
 LATE = st.sampled_from((timedelta(0), timedelta(0), timedelta(0), MICRO, timedelta(hours=12), 5 * DAY))
 MOMENT = st.builds(lambda day, time: day * DAY + time, DAYS, TIME_OF_DAY)
 FAR_MOMENT = st.builds(lambda day, time: day * DAY + time, FAR, TIME_OF_DAY)
-KINDS = ("play", "play", "play", "purchase", "visit", "save", "skip", "refund", "cancel")
+DOINGS = ("play", "play", "play", *KINDS)
 
 
 @st.composite
-def logs(draw: st.DrawFn, min_decisions: int = 0, moments: st.SearchStrategy[timedelta] = MOMENT) -> Log:
+def logs(
+    draw: st.DrawFn, min_decisions: int = 0, moments: st.SearchStrategy[timedelta] = MOMENT, min_events: int = 4, known_later: bool = True
+) -> Log:
+    """A small log of two users and (mostly) a third, who does everything once, so that there are events of every kind.
+
+    With `known_later` its watermark lies more than a year after everything, else it may lie at `as_of`, or before the last events.
+    """
     start = draw(st.sampled_from((LEAP, OLD)))
     events, decisions = [], []
-    for number in range(draw(st.integers(4, 20))):
+    for number in range(draw(st.integers(min_events, 20))):
         time = start + draw(moments)
         item = draw(st.sampled_from((None, *CREATORS)))
-        creator = CREATORS[item] if item is not None else draw(st.sampled_from((None, "c1")))
+        creator = CREATORS[item] if item is not None and item != "i4" else None
+        creator = creator if draw(st.integers(0, 4)) else draw(st.sampled_from((None, "c1", "c2")))  # events may know better than the catalogue
         events.append(
             {
                 "event_id": f"e{draw(st.integers(0, 9))}-{number}",
                 "user_id": draw(st.sampled_from(USERS)),
                 "item_id": item,
                 "creator_id": creator,
-                "kind": draw(st.sampled_from(KINDS)),
+                "kind": draw(st.sampled_from(DOINGS)),
                 "time": time,
                 "seconds": draw(st.sampled_from((None, 0.0, 20.0, 20.0, 60.0, 3600.5))),
                 "surface": draw(st.sampled_from((None, "home", "search"))),
@@ -324,6 +349,10 @@ def logs(draw: st.DrawFn, min_decisions: int = 0, moments: st.SearchStrategy[tim
                 "ingested_at": time + draw(LATE),
             }
         )
+    if draw(st.integers(0, 3)) and events:
+        time = start + draw(moments)
+        third = {"user_id": "crowd", "item_id": "i1", "creator_id": "c1", "seconds": 20.0, "surface": None, "origin": "organic"}
+        events += [{"event_id": f"crowd-{kind}", **third, "kind": kind, "time": time, "ingested_at": time} for kind in KINDS]
     for number in range(draw(st.integers(min_decisions, 4))):
         time = start + draw(moments)
         slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=1, max_size=3))
@@ -341,7 +370,8 @@ def logs(draw: st.DrawFn, min_decisions: int = 0, moments: st.SearchStrategy[tim
                 "ingested_at": time + draw(LATE),
             }
         )
-    return Log(events, decisions, start + draw(moments) + draw(st.sampled_from((0, 2, 8, 40, 400))) * DAY)
+    as_of = start + draw(moments) + draw(st.sampled_from((0, 8, 40, 40, 400))) * DAY
+    return Log(events, decisions, as_of, None if known_later else draw(st.sampled_from((None, as_of, as_of + MICRO, as_of + 3 * DAY))))
 
 
 OLD_ENTRIES = (
@@ -354,19 +384,25 @@ OLD_ENTRIES = (
 ENTRIES = (
     *OLD_ENTRIES,
     *(user_day(dormant_for) for dormant_for in (1, 2, 28)),
-    *(
-        event(kind, of, novel_for)
-        for kind, of, novel_for in (("save", "item", None), ("skip", "creator", 3), ("play", None, None), ("visit", None, 28))
-    ),
+    *(event("save", "item"), event("skip", "creator", 3), event("play"), event("visit", novel_for=28), event("cancel", novel_for=1)),
     discovery(62, "item"),
+)
+FAR_ENTRIES = (
+    *(discovery(59), discovery(60, "item"), discovery(61), discovery(119, "item"), discovery(365)),
+    *(event("play", novel_for=60), event("save", "creator", 64), event("skip", "item", 120), event("play", "item")),
+    *(user_day(dormant_for) for dormant_for in (None, 59, 60, 63, 364)),
+    *(enrolment(), exposure("item")),
 )
 OLD_MEASURES = (active_days(), returned(), days_with("creator"), days_with("item"), minutes(), plays(), minutes("creator"), plays("item"))
 MEASURES = (
     *OLD_MEASURES,
     *(time_to_return(of) for of in (None, "creator", "item")),
     *(measure(of) for measure in (saves, skips, completion) for of in (None, "creator", "item")),
+    minutes("item"),
     count("refund"),
     count("visit"),
+    count("like", "creator"),
+    count("cancel"),
     cancelled(),
     sessions(),
     habits("creator", 1),
@@ -374,15 +410,21 @@ MEASURES = (
     plays() / sessions(),
     skips("item") / plays("item"),
     days_with("creator") / active_days(),
+    minutes("creator") / days_with("creator"),
+    sessions() / active_days(),
+    count("cancel") / sessions(),
+    skips() / plays("creator"),
+    plays("item") / days_with("creator"),
     minutes().above_baseline(3),
     active_days().above_baseline(7),
     days_with("creator").above_baseline(2),
     plays("item").above_baseline(28),
+    skips("creator").above_baseline(1),
     sessions().above_baseline(2),
 )
-WINDOWS = ((1, 1), (1, 7), (3, 5), (0, 3), (0, 0))
+WINDOWS = ((1, 1), (1, 7), (3, 5), (0, 3), (0, 0), (1, 28))
 FAR_WINDOWS = ((1, 64), (30, 59), (0, 120), (63, 365), (1, 365))
-THRESHOLDS = (None, None, 1, 2, 1 / 3)
+THRESHOLDS = (None, None, 0.5, 1, 2, 1 / 3)
 
 
 @st.composite

@@ -37,49 +37,39 @@ from longplay.signals import (
     time_to_return,
     user_day,
 )
+from longplay.signals.entry import KEYS
 
 NUMBER = st.one_of(st.integers(1, 400), st.floats(min_value=1e-6, max_value=1e9))
+OF, KIND, LENGTH = st.sampled_from(KEYS), st.sampled_from(KINDS), st.integers(1, 365)
+SOME = st.none() | OF
+ENTRY = st.one_of(
+    st.builds(discovery, st.none() | LENGTH, OF),
+    st.builds(exposure, OF),
+    st.builds(user_day, st.none() | LENGTH),
+    st.builds(enrolment),
+    st.builds(event, KIND, SOME, st.none() | LENGTH),
+)
+PLAIN = st.one_of(
+    st.sampled_from((active_days(), returned(), cancelled(), sessions())),
+    st.builds(days_with, OF),
+    st.builds(habits, OF, st.integers(1, 30)),
+    st.builds(count, KIND, SOME),
+    *(st.builds(measure, SOME) for measure in (minutes, plays, saves, skips, completion, time_to_return)),
+)
+FORM = st.sampled_from(("plain", "plain", "ratio", "baseline"))
+SOURCES = st.none() | st.lists(st.sampled_from(ORIGINS), min_size=1, max_size=4).map(tuple)
 
 
 @st.composite
 def signals(draw: st.DrawFn) -> Signal:
     """Everything that can be declared: entries x measures x thresholds x origins x windows; what cannot is in `IMPOSSIBLE`."""
-    of = st.sampled_from(("creator", "item"))
-    novel_for, kind = draw(st.none() | st.integers(1, 365)), draw(st.sampled_from(KINDS))
-    entries = (
-        discovery(novel_for, draw(of)),
-        exposure(draw(of)),
-        user_day(draw(st.none() | st.integers(1, 365))),
-        enrolment(),
-        event(kind, draw(st.none() | of), novel_for),
-    )
-    entry = draw(st.sampled_from(entries))
-    some = st.none() | of
-    plain = (
-        *(
-            active_days(),
-            returned(),
-            days_with(draw(of)),
-            minutes(),
-            plays(),
-            minutes(draw(of)),
-            plays(draw(of)),
-            saves(draw(some)),
-            skips(draw(some)),
-        ),
-        *(cancelled(), sessions(), completion(draw(some)), time_to_return(draw(some)), count(draw(st.sampled_from(KINDS)), draw(some))),
-        habits(draw(of), draw(st.integers(1, 30))),
-    )
-    measure, other = draw(st.sampled_from(plain)), draw(st.sampled_from(plain))
+    entry, measure, form, threshold = draw(ENTRY), draw(PLAIN), draw(FORM), draw(st.none() | NUMBER)
     first = draw(st.integers(0, 365))
-    window = (first, draw(st.integers(first, 365)))
-    origin = draw(st.none() | st.lists(st.sampled_from(ORIGINS), min_size=1, max_size=4).map(tuple))
-    name, threshold = draw(st.sampled_from(("habit", "A", "z-1_", "b" * 64))), draw(st.none() | NUMBER)
+    window, origin = (first, draw(st.integers(first, 365))), draw(SOURCES)
     try:
-        form = draw(st.sampled_from(("plain", "plain", "ratio", "baseline")))
-        measure = measure / other if form == "ratio" else measure.above_baseline(draw(st.integers(1, 365))) if form == "baseline" else measure
+        measure = measure / draw(PLAIN) if form == "ratio" else measure.above_baseline(draw(LENGTH)) if form == "baseline" else measure
         measure = measure if threshold is None else measure >= threshold
-        return declared(name, entry, measure, window, origin)
+        return declared(draw(st.sampled_from(("habit", "A", "z-1_", "b" * 64))), entry, measure, window, origin)
     except ConfigError:
         reject()
 
@@ -129,6 +119,72 @@ def meaning(signal: Signal) -> tuple[object, ...]:
             Signal("days", user_day(), active_days() >= 1, (1, 28)),
             "days: of the days on which a user is active, the share where the user is active on at least 1 day, organically, in days 1 to 28 after",
         ),
+        (
+            Signal("late", user_day(dormant_for=28), time_to_return(), (1, 28)),
+            "late: of the days on which a user is active after 28 days or more without activity, "
+            "the mean number of days until the user is active again, organically, at most 28, in days 1 to 28 after",
+        ),
+        (
+            Signal("again", event("save", "item"), time_to_return("item"), (2, 7), ORIGINS, gameable=True),
+            "again: of a user's saves of an item, the mean number of days until the user is active again with that item at most 7, "
+            "in days 2 to 7 after; a policy can manufacture it by showing",
+        ),
+        (
+            Signal("paid", event("purchase", novel_for=90), count("refund"), (0, 30)),
+            "paid: of a user's purchases (the first in 90 days), the mean number of refunds in days 0 to 30 after",
+        ),
+        (
+            Signal("left", event("skip", "creator", 1), cancelled(), (1, 60), ("organic",)),
+            "left: of a user's skips of a creator (the first in 1 day), the share where the user cancels, organically, in days 1 to 60 after",
+        ),
+        (
+            Signal("saved", discovery(28, "item"), saves("item") >= 1, (0, 0)),
+            "saved: of a user's discoveries of an item (first touch in 28 days), the share with at least 1 save of that item on the same day",
+        ),
+        (
+            Signal("skipped", exposure(), skips("creator"), (1, 1), ("recommended",)),
+            "skipped: of the slots that show a user some creator, the mean number of skips of that creator, when recommended, on day 1 after",
+        ),
+        (
+            Signal("heard", discovery(28), completion("creator") >= 0.9, (0, 7)),
+            "heard: of a user's discoveries of a creator (first touch in 28 days), "
+            "the share where plays of that creator last at least 0.9 of an item on average in days 0 to 7 after",
+        ),
+        (
+            Signal("heard", enrolment(), completion(), (1, 7)),
+            "heard: of users, from their enrolment (first exposure in a trial, else first event), "
+            "the mean share of an item that a play lasts in days 1 to 7 after",
+        ),
+        (
+            Signal("visits", enrolment(), sessions() >= 1, (1, 7)),
+            "visits: of users, from their enrolment (first exposure in a trial, else first event), "
+            "the share with at least 1 session in days 1 to 7 after",
+        ),
+        (
+            Signal("wide", user_day(), habits("item", days=2) >= 1, (1, 28)),
+            "wide: of the days on which a user is active, the share with at least 1 item that the user is active with on at least 2 days, "
+            "organically, in days 1 to 28 after",
+        ),
+        (
+            Signal("deep", discovery(28), (plays("creator") / sessions()) >= 2, (1, 28)),
+            "deep: of a user's discoveries of a creator (first touch in 28 days), the share with at least 2 plays of that creator per session "
+            "in days 1 to 28 after",
+        ),
+        (
+            Signal("share", discovery(28, "item"), days_with("item") / days_with("creator"), (1, 28)),
+            "share: of a user's discoveries of an item (first touch in 28 days), "
+            "the mean number of days active with that item per day active with that creator, organically, in days 1 to 28 after",
+        ),
+        (
+            Signal("more", enrolment(), minutes().above_baseline(7), (1, 28)),
+            "more: of users, from their enrolment (first exposure in a trial, else first event), "
+            "the mean number of minutes above the user's own rate in the 7 days before in days 1 to 28 after",
+        ),
+        (
+            Signal("more", exposure(), days_with("creator").above_baseline(14) >= 1, (1, 14)),
+            "more: of the slots that show a user some creator, the share where the user is active with that creator on at least 1 day "
+            "above the user's own rate in the 14 days before, organically, in days 1 to 14 after",
+        ),
     ],
 )
 def test_a_signal_prints_as_the_sentence_it_means(signal: Signal, sentence: str) -> None:
@@ -150,8 +206,50 @@ def test_signals_that_print_alike_mean_alike(one: Signal, nudge: float, origin: 
         assert (str(other) == str(one)) == (meaning(other) == meaning(one))
 
 
+GRID_ENTRIES = (
+    *(discovery(novel_for, of) for novel_for in (None, 1, 28) for of in KEYS),
+    *(exposure(of) for of in KEYS),
+    *(user_day(dormant_for) for dormant_for in (None, 1, 28)),
+    enrolment(),
+    *(event(kind, of, novel_for) for kind in ("play", "save", "cancel") for of in (None, *KEYS) for novel_for in (None, 1, 28)),
+)
+GRID_AMOUNTS = (
+    *(active_days(), days_with("creator"), days_with("item"), sessions()),
+    *(measure(of) for measure in (minutes, plays, saves, skips) for of in (None, *KEYS)),
+    *(count(kind, of) for kind in KINDS for of in (None, *KEYS)),
+)
+GRID_MEASURES = (
+    *GRID_AMOUNTS,
+    *(returned(), cancelled()),
+    *(measure(of) for measure in (completion, time_to_return) for of in (None, *KEYS)),
+    *(habits(of, days) for of in KEYS for days in (1, 2, 3)),
+    *(one.above_baseline(days) for one in GRID_AMOUNTS for days in (1, 2, 60)),
+    *(one / other for one in GRID_AMOUNTS for other in GRID_AMOUNTS if one != other),
+)
+
+
+def test_in_a_grid_of_everything_sentence_version_and_meaning_tell_the_same_signals_apart() -> None:
+    tried = [(entry, measure, None, (1, 28), None) for entry in (discovery(7, "item"), enrolment()) for measure in GRID_MEASURES]
+    some = [measure for number, measure in enumerate(GRID_MEASURES) if measure.per is None or number % 97 == 0]
+    tried += [(entry, measure, None, (1, 28), None) for entry in GRID_ENTRIES for measure in some]
+    tried += [(discovery(7, "item"), measure, at_least, (1, 28), None) for measure in some for at_least in (0.5, 1, 1.5, 2)]
+    windows = ((1, 28), (2, 28), (1, 27), (0, 28), (0, 0), (1, 1))
+    sources = (None, ORIGINS, *((origin,) for origin in ORIGINS), ("autoplay", "organic"), ("recommended", "organic"))
+    tried += [(discovery(7, "item"), measure, None, window, origin) for measure in some for window in windows for origin in sources]
+    told, meant, versions = set[str](), set[object](), set[str]()
+    for entry, measure, at_least, window, origin in tried:
+        try:
+            one = declared("s", entry, measure if at_least is None else measure >= at_least, window, origin)
+        except ConfigError:
+            continue
+        told.add(str(one))
+        meant.add(meaning(one))
+        versions.add(one.version)
+    assert len(told) == len(versions) == len(meant) > 5_000
+
+
 @given(signals(), signals())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_two_signals_of_different_meaning_never_print_alike(one: Signal, other: Signal) -> None:
     same = replace(other, name=one.name)
     assert (str(same) == str(one)) == (meaning(same) == meaning(one)) == (same.version == one.version)
@@ -211,6 +309,9 @@ def test_a_whole_and_a_decimal_threshold_are_one_definition() -> None:
         Signal("habit", discovery(28), days_with("creator") >= 3, (2, 28)),
         Signal("habit", discovery(28), days_with("creator") >= 3, (1, 27)),
         Signal("habit", discovery(28), days_with("creator") >= 3, (1, 28), origin=ORIGINS, gameable=True),
+        Signal("habit", event("play", "creator", 28), days_with("creator") >= 3, (1, 28)),
+        Signal("habit", discovery(28), (days_with("creator") / active_days()) >= 1, (1, 28)),
+        Signal("habit", discovery(28), days_with("creator").above_baseline(60) >= 3, (1, 28)),
     ],
 )
 def test_every_part_of_a_definition_is_in_its_version(changed: Signal) -> None:
@@ -219,9 +320,21 @@ def test_every_part_of_a_definition_is_in_its_version(changed: Signal) -> None:
     assert changed != habit
 
 
-def test_the_version_of_a_definition_does_not_drift_between_releases() -> None:
+@pytest.mark.parametrize(
+    ("signal", "version"),
+    [
+        (Signal("s", discovery(28), days_with("creator") >= 3, (1, 28)), "bc08241b"),
+        (Signal("s", user_day(), returned(), (1, 7)), "f6c1a668"),
+        (Signal("s", user_day(28), active_days() >= 3, (1, 28)), "bfae320d"),
+        (Signal("s", user_day(), plays() / sessions(), (1, 7)), "b5826375"),
+        (Signal("s", enrolment(), habits(), (1, 28)), "76d4a1be"),
+        (Signal("s", event("save", "item"), days_with("item") >= 1, (1, 28)), "7e5168af"),
+        (Signal("s", user_day(), cancelled(), (1, 60)), "f92d8411"),
+    ],
+)
+def test_the_version_of_a_definition_does_not_drift_between_releases(signal: Signal, version: str) -> None:
     """Stored beliefs, rewards and cards name versions: a change here orphans all of them."""
-    assert Signal("habit", discovery(28), days_with("creator") >= 3, (1, 28)).version == "bc08241b"
+    assert signal.version == version
 
 
 def test_one_meaning_has_one_name() -> None:
@@ -229,7 +342,10 @@ def test_one_meaning_has_one_name() -> None:
         assert count(counted) == measure()
         assert count(counted, "item") == measure("item")
     assert (count("cancel") >= 1) == cancelled()
-    assert (count("cancel") >= 2) != cancelled()
+    for other in (count("cancel"), count("cancel") >= 2, count("cancel", "item") >= 1, count("cancel").above_baseline(7) >= 1):
+        assert other.kind == "count"
+    assert ((count("cancel") / sessions()) >= 1).per == sessions()  # the threshold is the ratio's, so it is no yes or no
+    assert Signal.from_mapping("s", {"entry": "user_day", "measure": {"kind": "count", "event": "save"}}) == Signal("s", user_day(), saves())
 
 
 def test_what_is_not_degenerate_is_not_refused() -> None:
@@ -242,6 +358,21 @@ def test_what_is_not_degenerate_is_not_refused() -> None:
         Signal("s", user_day(), sessions() >= 2, (0, 7)),
         Signal("s", event("cancel"), sessions() >= 1, (0, 7)),
         Signal("s", discovery(7), days_with("creator").above_baseline(28)),
+        Signal("s", discovery(28), skips("creator").above_baseline(28)),  # a skip is no touch
+        Signal("s", discovery(28), minutes().above_baseline(28)),  # of everything, not of what was discovered
+        Signal("s", discovery(28, "item"), plays("creator").above_baseline(28)),
+        Signal("s", user_day(7), plays().above_baseline(28)),
+        Signal("s", user_day(28), skips().above_baseline(7)),
+        Signal("s", event("save", "item", 28), plays("item").above_baseline(7)),
+        Signal("s", event("save", "item", 28), saves().above_baseline(7)),
+        Signal("s", event("save", "item"), saves("item").above_baseline(7)),
+        Signal("s", event("save", "item"), cancelled(), (0, 7)),
+        Signal("s", event("cancel"), count("cancel"), (0, 7)),
+        Signal("s", user_day(), active_days() / sessions(), (1, 7), ORIGINS),
+        Signal("s", exposure(), sessions() >= 1, (0, 7)),
+        Signal("s", user_day(), habits(days=7) >= 100, (1, 7)),
+        Signal("s", discovery(), (days_with("creator") / active_days()) >= 1),
+        Signal("s", discovery(), (minutes("creator") / active_days()) >= 2),
         Signal("s", event("play", "creator"), days_with("creator").above_baseline(28)),
         Signal("s", user_day(), minutes() >= 1_440, (1, 1)),
         Signal("s", enrolment(), active_days(), (1, 28), ORIGINS),
@@ -273,6 +404,13 @@ IMPOSSIBLE: list[tuple[Callable[[], object], str, str, str]] = [
     (lambda: Entry(cast(Any, "birth")), "kind", "'birth'", "discovery, exposure, user_day, enrolment, event"),
     (lambda: Measure(cast(Any, "joy")), "kind", "'joy'", "active_days, returned, days_with"),
     (lambda: discovery(of=cast(Any, "album")), "of", "'album'", "creator, item"),
+    (lambda: event("play", cast(Any, "album")), "of", "'album'", "creator, item"),
+    (lambda: Entry("event"), "event", "None", "play, skip, save"),
+    (lambda: event("play", novel_for=366), "novel_for", "366", "1 to 365"),
+    (lambda: Entry("enrolment", novel_for=3), "novel_for", "3", "only for a discovery or an event"),
+    (lambda: user_day(366), "dormant_for", "366", "1 to 365"),
+    (lambda: user_day(cast(Any, 2.5)), "dormant_for", "2.5", "whole days"),
+    (lambda: Entry("event", event="play", dormant_for=3), "dormant_for", "3", "only for user_day"),
     (lambda: Entry("exposure"), "of", "None", "creator, item"),
     (lambda: Entry("user_day", "item"), "of", "'item'", "discovery and exposure"),
     (lambda: Entry("exposure", "item", 28), "novel_for", "28", "only for a discovery"),
@@ -319,7 +457,18 @@ IMPOSSIBLE: list[tuple[Callable[[], object], str, str, str]] = [
     (lambda: (plays() / sessions()).above_baseline(7), "baseline", "7", "a ratio has no daily rate"),
     (lambda: plays().above_baseline(0), "baseline", "0", "1 to 365"),
     (lambda: plays().above_baseline(3).above_baseline(3), "baseline", "3 days already", "one"),
+    (lambda: plays().above_baseline(366), "baseline", "366", "1 to 365"),
+    (lambda: habits().above_baseline(7), "baseline", "7", "habits has no daily rate"),
+    (lambda: completion().above_baseline(7), "baseline", "7", "completion has no daily rate"),
+    (lambda: cancelled().above_baseline(7), "baseline", "7", "cancelled has no daily rate"),
     (lambda: plays() / plays(), "per", "plays", "always 1"),
+    (lambda: count("play") / plays(), "per", "plays", "always 1"),
+    (lambda: plays() / cast(Any, 7), "per", "7", "another measure"),
+    (lambda: completion() / sessions(), "ratio", "completion", "amounts"),
+    (lambda: plays() / habits(), "ratio", "habits", "amounts"),
+    (lambda: plays() / (saves() / sessions()), "per", "saves", "a plain amount"),
+    (lambda: plays() / saves().above_baseline(7), "per", "saves", "a plain amount"),
+    (lambda: Measure("count", None, cast(Any, True), "cancel"), "threshold", "True", "positive number"),
     (lambda: plays() / sessions() / sessions(), "ratio", "plays", "one numerator"),
     (lambda: (plays() >= 3) / sessions(), "threshold", "3", "the ratio first"),
     (lambda: plays() / (sessions() >= 2), "per", "sessions", "a plain amount"),
@@ -337,16 +486,33 @@ IMPOSSIBLE: list[tuple[Callable[[], object], str, str, str]] = [
     (lambda: replace(HABIT, gameable=True), "gameable", "True", "expected false"),
     (lambda: replace(HABIT, gameable=cast(Any, "yes")), "gameable", "'yes'", "true or false"),
     (lambda: Signal("s", discovery(28), days_with("creator").above_baseline(28)), "baseline", "28", "always 0"),
+    (lambda: Signal("s", discovery(None, "item"), minutes("item").above_baseline(365)), "baseline", "365", "always 0"),
+    (lambda: Signal("s", discovery(28), count("like", "creator").above_baseline(7)), "baseline", "7", "always 0"),
+    (lambda: Signal("s", user_day(28), plays().above_baseline(28)), "baseline", "28", "always 0"),
+    (lambda: Signal("s", user_day(28), sessions().above_baseline(7)), "baseline", "7", "always 0"),
+    (lambda: Signal("s", event("save", "item", 28), saves("item").above_baseline(7)), "baseline", "7", "always 0"),
+    (lambda: Signal("s", event("skip", novel_for=7), skips().above_baseline(7)), "baseline", "7", "always 0"),
     (lambda: Signal("s", user_day(), habits(days=9), (1, 7)), "days", "9", "at most 7"),
-    (
-        lambda: Signal("s", enrolment(), habits("item"), (1, 7), ("organic",)) and Signal("s", discovery(), habits()),
-        "habits",
-        "about one",
-        "user_day()",
-    ),
+    (lambda: Signal("s", discovery(), habits()), "habits", "about one", "user_day()"),
+    (lambda: Signal("s", user_day(), plays() / plays("item")), "of", "'item'", "event(of=...)"),
+    (lambda: Signal("s", event("play"), saves("item")), "of", "'item'", "event(of=...)"),
+    (lambda: Signal("s", discovery(), plays() / plays("item")), "of", "'item'", "'creator'"),
+    (lambda: Signal("s", enrolment(), minutes() / active_days(), (0, 7)), "window", "(0, 7)", "day 1"),
+    (lambda: Signal("s", enrolment(), habits(), (0, 7)), "window", "(0, 7)", "day 1"),
+    (lambda: Signal("s", event("save"), saves() >= 0.5, (0, 0)), "signal s", "guarantees", "a higher threshold"),
+    (lambda: Signal("s", event("refund"), count("refund") >= 1, (0, 7)), "signal s", "guarantees", "window=(1, ...)"),
+    (lambda: Signal("s", event("visit"), sessions() >= 1, (0, 7)), "signal s", "guarantees", "window=(1, ...)"),
+    (lambda: Signal("s", enrolment(), time_to_return(), (1, 7), ("organic",), True), "gameable", "True", "expected false"),
+    (lambda: Signal("s", discovery(), time_to_return("creator"), (1, 7), ORIGINS), "origin", "'recommended'", "gameable=True"),
+    (lambda: Signal("s", discovery(), days_with("creator") / active_days(), (1, 7), ("autoplay",)), "origin", "'autoplay'", "gameable=True"),
+    (lambda: Signal("s", user_day(), returned() >= 8, (1, 7)), "threshold", "8", "at most 7"),
+    (lambda: Signal("s", user_day(), active_days().above_baseline(7) >= 8, (1, 7)), "threshold", "8", "at most 7"),
+    (lambda: Signal("s", discovery(), minutes("creator") >= 10_081, (1, 7)), "threshold", "10081", "at most 10,080"),
     (lambda: Signal("s", user_day(), minutes() >= 1_441, (1, 1)), "threshold", "1441", "at most 1,440"),
     (lambda: Signal("s", user_day(), sessions() >= 49, (1, 1)), "threshold", "49", "at most 48"),
-    (lambda: Signal("s", user_day(), sessions(), (1, 1), ("organic",)), "origin", "organic", "a session is a run"),
+    (lambda: Signal("s", user_day(), sessions(), (1, 1), ("organic",)), "origin", "('organic',) given", "a session is a run"),
+    (lambda: Signal("s", user_day(), plays() / sessions(), (1, 1), ("autoplay",)), "origin", "('autoplay',) given", "a session is a run"),
+    (lambda: Signal("s", user_day(), active_days() / sessions()), "origin", "where none is given", "all of organic, recommended, autoplay"),
     (lambda: Signal("s", discovery(), (days_with("creator") / active_days()) >= 2), "threshold", "2", "at most 1"),
     (lambda: replace(HABIT, origin=()), "origin", "()", "organic, recommended, autoplay"),
     (lambda: replace(HABIT, origin=("radio",)), "origin", "'radio'", "organic, recommended, autoplay"),
@@ -359,6 +525,11 @@ IMPOSSIBLE: list[tuple[Callable[[], object], str, str, str]] = [
     (declare(entry=3), "signals.s.entry", "3", "a table"),
     (declare(measure={"kind": "minutes", "threshold": "3"}), "threshold", "'3'", "positive number"),
     (declare(entry={"kind": "discovery", "of": "item", "novel_for": "28"}), "novel_for", "'28'", "whole days"),
+    (declare(entry={"kind": "user_day", "dormant_for": "28"}), "dormant_for", "'28'", "whole days"),
+    (declare(measure={"kind": "habits", "of": "creator", "days": 1.5}), "days", "1.5", "whole days"),
+    (declare(measure={"kind": "plays", "per": 3}), "signals.s.measure.per", "3", "a table"),
+    (declare(measure={"kind": "plays", "baseline": 0}), "baseline", "0", "1 to 365"),
+    (declare(gameable=1), "gameable", "1", "true or false"),
     (lambda: Signal.from_mapping("s", cast(Any, 3)), "signals.s", "3", "a table"),
     (lambda: Signal.from_toml("signals = 3"), "signals", "3", "exactly one table"),
     (lambda: Signal.from_toml(""), "signals", "0 tables", "exactly one table"),
@@ -384,6 +555,7 @@ def test_an_impossible_declaration_names_key_value_and_what_was_expected(make: C
         ({"entry": "user_day", "measure": "minutes", "windw": [1, 28]}, "signals.s.windw"),
         ({"entry": {"kind": "discovery", "novelfor": 28}, "measure": "minutes"}, "signals.s.entry.novelfor"),
         ({"entry": "user_day", "measure": {"kind": "minutes", "atleast": 3}}, "signals.s.measure.atleast"),
+        ({"entry": "user_day", "measure": {"kind": "plays", "per": {"kind": "sessions", "threshold": 2}}}, "signals.s.measure.per.threshold"),
     ],
 )
 def test_an_unknown_key_is_an_error_with_its_path_and_the_keys_there_are(table: dict[str, Any], path: str) -> None:

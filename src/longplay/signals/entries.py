@@ -71,14 +71,19 @@ def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tup
         enrolled: entries are given, so that a short log is no error: they mature later.
     """
     stop = signal.window[1]
-    if days is None and not _lake_has(lake, "true"):
+
+    def midnight(day: int) -> datetime:
+        return datetime.fromtimestamp(day * 86_400, UTC)
+
+    begins = days[0] if days is not None else None
+    if begins is None or midnight(begins + stop + 1) > lake.watermark:  # what arrives after the time asked for may lie earlier
+        begins = _first_day(lake)
+    if begins is None:
         return
-    opens = datetime.fromtimestamp(days[0] * 86_400, UTC) if days is not None else lake.watermark
-    if days is not None and not enrolled and (lake.watermark - opens).days < stop + 1:
-        known = datetime.fromtimestamp((days[0] + stop + 1) * 86_400, UTC)
+    if not enrolled and midnight(begins + stop + 1) > lake.watermark:
         raise DataError(
-            f"{signal.name}: the window ends {stop} days after an entry, but the log begins on {opens:%Y-%m-%d} and ends on "
-            f"{lake.watermark:%Y-%m-%d}: no outcome can be known before {known:%Y-%m-%d}; wait, or shorten the window"
+            f"{signal.name}: the window ends {stop} days after an entry, but the log begins on {midnight(begins):%Y-%m-%d} and ends on "
+            f"{lake.watermark:%Y-%m-%d}: no outcome can be known before {midnight(begins + stop + 1):%Y-%m-%d}; wait, or shorten the window"
         )
     asked: list[Feature] = [feature(signal.measure, signal.origins)]
     if (per := divisor(signal.measure, signal.origins)) is not None:
@@ -120,3 +125,10 @@ def _has(con: duckdb.DuckDBPyConnection, test: str) -> bool:
 def _lake_has(lake: Lake, test: str) -> bool:
     with lake.connect() as con:
         return _has(con, test)
+
+
+def _first_day(lake: Lake) -> int | None:
+    """Day (since 1970) of the first event or decision that the lake shows; null where it shows none."""
+    with lake.connect() as con:
+        found = first_row(con, f"select {day_of('min(time)')} from (select time from events union all select time from decisions)")
+    return None if found is None or found[0] is None else int(found[0])

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any, Literal
 
 from longplay.errors import ConfigError
-from longplay.lake.schema import KINDS
+from longplay.lake.schema import ENGAGED, KINDS
 from longplay.signals.checks import days, one_of
 from longplay.signals.entry import KEYS, Key
 
@@ -70,6 +70,8 @@ class Measure:
         return replace(self, threshold=threshold)
 
     def __truediv__(self, per: Measure) -> Measure:
+        if not isinstance(per, Measure):
+            raise ConfigError(f"measure: per={per!r} given, expected another measure, e.g. plays() / sessions()")
         if self.per is not None:
             raise ConfigError(f"measure: {self.kind} is a ratio already; expected one numerator and one denominator")
         if self.threshold is not None:
@@ -96,6 +98,11 @@ class Measure:
         return self.counts_days or self.kind in ("time_to_return", "habits")
 
     @property
+    def needs_activity(self) -> bool:
+        """Whether a day without activity has nothing of it: skips, refunds and cancellations are no activity."""
+        return self.counted is None or self.counted in ENGAGED
+
+    @property
     def counted(self) -> str | None:
         """The kind of event it counts, where it counts events of one kind."""
         return self.event if self.kind == "count" else EVENT_OF.get(self.kind)
@@ -108,8 +115,9 @@ class Measure:
     def _check_event(self) -> None:
         if self.kind == "count":
             one_of("measure", "event", self.event, KINDS)
+            once = self.threshold == 1 and not isinstance(self.threshold, bool) and self.of is None and self.per is None and self.baseline is None
             for kind, counted in EVENT_OF.items():  # one meaning has one name, so that it has one version
-                if self.event == counted and (kind != "cancelled" or (self.threshold == 1 and self.of is None)):
+                if self.event == counted and (kind != "cancelled" or once):
                     object.__setattr__(self, "kind", kind)
                     object.__setattr__(self, "event", None)
                     if kind == "cancelled":

@@ -283,8 +283,7 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
         days_observed=((pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours() // 24).clip(0, signal.days).cast(pl.Int32),
     )
     own = ["user_id", "item_id", "creator_id", "time", "day", "origin", "surface", "truncated", "value", "matures_at", "days_observed"]
-    of = signal.measure.of if signal.measure.kind != "habits" else None
-    entries = frame.select("user_id", pl.col(f"{of}_id").alias("key") if of else pl.lit(None, pl.String).alias("key"), "day")
+    entries = frame.select("user_id", "item_id", "creator_id", "day")
     return Outcomes(signal, frame.select(*own, *(name for name in frame.columns if name not in own)), as_of, Trace(signal, view, entries), creators)
 
 

@@ -101,7 +101,10 @@ class Signal:
                 f"{where}: habits given, which count over all {measure.of}s, but the entry is about one; expected user_day() or enrolment()"
             )
         if "sessions" in (measure.kind, measure.per.kind if measure.per else None) and len(self.origins) < len(ORIGINS):
-            raise ConfigError(f"{where}: origin={self.origins} given, expected none: a session is a run of whatever the user does")
+            how = "given" if self.origin is not None else "is what counts where none is given"
+            raise ConfigError(
+                f"{where}: origin={self.origins} {how}, expected all of {', '.join(ORIGINS)}: a session is a run of whatever the user does"
+            )
 
     def _check_degenerate(self, where: str) -> None:
         """Refuse what its own entry would guarantee or cause."""
@@ -127,12 +130,22 @@ class Signal:
             )
         if self.gameable and not (shown and habitual):
             raise ConfigError(f"{where}: gameable=True given, expected false: it counts no days that showing could make")
-        before = measure.baseline
-        if before is not None and measure.of == entry.of and entry.kind == "discovery" and (entry.novel_for or before) >= before:
+        if measure.baseline is not None and self._nothing_before(measure.baseline):
             raise ConfigError(
-                f"{where}: baseline={before} given, but before a discovery the user was not active with that {entry.of}: "
+                f"{where}: baseline={measure.baseline} given, but in so many days before such an entry there is nothing of what is measured: "
                 "the baseline is always 0; leave it out"
             )
+
+    def _nothing_before(self, days: int) -> bool:
+        """Whether it takes such days before the entry's day for there to be an entry."""
+        entry, measure = self.entry, self.measure
+        if measure.of != entry.of:
+            return False
+        if entry.kind == "discovery":
+            return measure.needs_activity and (entry.novel_for or days) >= days
+        if entry.kind == "user_day":
+            return measure.needs_activity and (entry.dormant_for or 0) >= days
+        return entry.kind == "event" and measure.counted == entry.event and (entry.novel_for or 0) >= days
 
     def _check_reachable(self, where: str) -> None:
         """Refuse thresholds that no user can reach."""

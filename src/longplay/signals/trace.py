@@ -22,7 +22,7 @@ class Trace:
     """The daily amounts of all entries of a signal: row of the entry, day of the window counted from 0, amount (above 0).
 
     Attributes:
-        signal: what counts. lake: a fixed view of the log. entries: user_id, key (of `signal.measure.of`), day, one row per entry.
+        signal: what counts. lake: a fixed view of the log. entries: user_id, item_id, creator_id, day, one row per entry.
     """
 
     signal: Signal | None = None
@@ -47,9 +47,11 @@ class Trace:
         part = next((part for part in parts_of(self.signal) if part.column == column), None)
         if part is None:
             raise DataError(f"trace: per=True given, but {self.signal.name} is no ratio, so nothing divides it; expected per=False")
+        own = part.unit != "user" and part.how != "habits"  # each part of a ratio has its own: plays per play of that creator
+        key = pl.col(f"{part.unit}_id") if own else pl.lit(None, pl.String)
+        asked = self.entries.select("user_id", "day", key=key).with_row_index("row")
         with self.lake.connect() as con:
-            asked = self.entries if part.unit == self.signal.measure.of else self.entries.with_columns(key=pl.lit(None, pl.String))
-            con.register("asked", asked.with_row_index("row").to_arrow())
+            con.register("asked", asked.to_arrow())
             frame = con.sql(_hits_sql(part)).pl()
         row, day, amount = (frame[name].to_numpy() for name in ("row", "day", "amount"))
         return row.astype(np.int64), day.astype(np.int64), amount.astype(float)

@@ -64,8 +64,8 @@ def _measure(measure: Measure, threshold: float | None, how: str, window: tuple[
     if measure.kind == "time_to_return":
         return f"the mean number of days until the user is active again{ours}{how} at most {window[1]},"
     if measure.kind == "completion":
-        what = f"the mean share of an item that a play lasts{ours}{how}"
-        return what if threshold is None else f"the share where plays last at least {_number(threshold)} of an item on average{ours}{how}"
+        what = f"the mean share of an item that a play{ours} lasts{how}"
+        return what if threshold is None else f"the share where plays{ours} last at least {_number(threshold)} of an item on average{how}"
     if measure.per is not None:
         each = f"{_amount(measure)}{ours} per {_amount(measure.per, one=True)}" + _ours(measure.per)
         return f"the mean number of {each}{how}" if threshold is None else f"the share with at least {_number(threshold)} {each}{how}"
@@ -84,7 +84,7 @@ def _ours(measure: Measure) -> str:
     """Which creator or item it is about: one is active with it, events are of it."""
     if measure.of is None or measure.kind == "habits":
         return ""
-    return f" {'of' if measure.counted else 'with'} that {measure.of}"
+    return f" {'of' if measure.counted or measure.kind == 'completion' else 'with'} that {measure.of}"
 
 
 def _amount(measure: Measure, one: bool = False) -> str:
