@@ -146,10 +146,10 @@ def _from(module: str, name: str) -> Callable[[Work], dict[str, Any]]:
 
 _LOG = ("ingest", "simulate")
 STAGES = (
-    Stage("ingest", 1, (), _ingest_depends, ingest, _log_line),
-    Stage("simulate", 2, (), _of("simulate"), simulate, _log_line),
-    Stage("outcomes", 1, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
-    Stage("reward", 2, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
+    Stage("ingest", 2, (), _ingest_depends, ingest, _log_line),
+    Stage("simulate", 3, (), _of("simulate"), simulate, _log_line),
+    Stage("outcomes", 2, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
+    Stage("reward", 3, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
     Stage("codes", 2, _LOG, _of("split.train_until", "codes"), _from("learn", "codes"), _codes_line),
     Stage("train", 1, (*_LOG, "codes"), _of("split.train_until", "train"), _from("learn", "train"), _train_line, resumes=True),
     Stage(
