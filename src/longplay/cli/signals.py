@@ -1,4 +1,4 @@
-"""`longplay signals` and `longplay signal diff`: ready outcomes, what a log says of them, and what another version changes."""
+"""`longplay signals`, `signal diff` and `signal keep`: ready outcomes, what a log says, what another version changes, every night."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from longplay.run.pins import Pin, change_over, log_of, pins_of, runs_in, would_
 from longplay.signals import READY, Outcomes, Signal, ready
 from longplay.signals.catalogue import CATALOGUE
 from longplay.signals.diff import definition_lines
+from longplay.signals.store import SignalStore
 from longplay.signals.words import unit
 from longplay.words import plus_minus
 
-one = typer.Typer(no_args_is_help=True, help="Refine a declared signal: what another version changes.")
+one = typer.Typer(no_args_is_help=True, help="One declared signal or several: what another version changes, and outcomes kept up to date.")
 
 Source = Annotated[Path | None, typer.Argument(metavar="[LOG]", help="A lake folder, a run folder, or a RUN.toml whose log is there.")]
 OwnFile = Annotated[Path | None, typer.Option("--file", metavar="SIGNALS.toml", help="Your own declarations instead of the ready ones.")]
@@ -144,7 +145,30 @@ def _cells(outcomes: Outcomes) -> list[str]:
 
 @one.callback()
 def _group() -> None:
-    """Refine a declared signal: what another version changes."""
+    """One declared signal or several: what another version changes, and outcomes kept up to date."""
+
+
+@one.command()
+def keep(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="A lake folder, a run folder, or a RUN.toml whose log is there.")],
+    store: Annotated[Path, typer.Option("--store", metavar="DIR", help="Where outcomes are kept; new, empty, or made by this command.")],
+    file: OwnFile = None,
+    memory: Annotated[str | None, typer.Option("--memory", metavar="4GB", help="The engine's memory; beyond it, it spills to the store.")] = None,
+) -> None:
+    """Bring a store of outcomes up to date with its log, at the cost of what is new: for every night.
+
+    One Parquet file per signal and entry day; late events re-open the days they touch. A signal that the log cannot
+    answer yet waits, with the reason.
+    """
+
+    def tell() -> None:
+        declared = ready() if file is None else tuple(declared_in(file))
+        lake = Lake.open(log_of(log))
+        with console.status("rolling up", spinner="dots") as status:
+            done = SignalStore(store, lake, declared).update(lambda what, at, of: status.update(f"{what} {at + 1} of {of}"), memory_limit=memory)
+        wide().print(Text(f"{store}: {done}"), soft_wrap=True)
+
+    guarded(tell)
 
 
 @one.command()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from longplay.errors import DataError
 from longplay.lake.daily import day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.signals.compile import Compiler, create_creators, parts_of
+from longplay.signals.entries import refuse
 from longplay.signals.manifest import Files, Manifest, paths
 from longplay.signals.operators import TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
@@ -32,6 +34,7 @@ class Updated:
     Attributes:
         until: the midnight up to which everything is counted. rolled: days whose roll-ups were made anew. late: those of them that had been closed.
         users: users whose earlier outcomes were computed again, for late events. computed: signal label -> entry days computed for everybody.
+        waiting: signal label -> why the log cannot answer it yet; it is counted from the first day once it can.
     """
 
     until: datetime
@@ -39,12 +42,13 @@ class Updated:
     late: tuple[int, ...]
     users: int
     computed: dict[str, tuple[int, ...]]
+    waiting: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         late = f"; late events re-opened {len(self.late):,} days and {self.users:,} users" if self.late or self.users else ""
         most = max((len(days) for days in self.computed.values()), default=0)
         done = f"rolled up {len(self.rolled):,} days, computed {len(self.computed):,} signals on at most {most:,} entry days"
-        return f"until {self.until:%Y-%m-%d}: {done}{late}"
+        return f"until {self.until:%Y-%m-%d}: {done}{late}" + "".join(f"\n  waiting: {reason}" for reason in self.waiting.values())
 
 
 class Work:
@@ -61,7 +65,7 @@ class Work:
         tell: Callable[[str, int, int], None],
     ) -> None:
         self.folder, self.signals = folder, signals
-        self.con, self.old, self.until, self.tell = con, old, until, tell
+        self.con, self.lake, self.old, self.until, self.tell = con, lake, old, until, tell
         self.files_of = {table: {Path(file).name: file for file in lake.files(table)} for table in ("events", "decisions")}  # a lake may move
         self.seen = {table: sorted(files) for table, files in self.files_of.items()}
         self.state = replace(
@@ -81,14 +85,20 @@ class Work:
 
     def run(self) -> Updated:
         """Roll up, compute, and say what was done."""
-        signals = self.signals
+        span = days_of_log(self.con)
+        waiting: dict[str, str] = {}
+        for signal in self.signals:
+            try:
+                refuse(self.con, signal, self.lake, span, enrolled=True)  # a window that has not closed yet is no reason
+            except DataError as reason:
+                waiting[signal.label] = str(reason)
+        signals = [one for one in self.signals if one.label not in waiting]
         self._keep_catalogue(signals)
         gone = any(
             set(self.old.seen.get(table, [])) - set(files) for table, files in self.seen.items()
         )  # rewritten files: what they held is not known
         if gone:
             self._forget()
-        span = days_of_log(self.con)
         first, last = (self.until, self.until - 1) if span is None else span
         last = min(last, self.until - 1)
         since = self.old.until if self.old.until is not None else first
@@ -110,7 +120,7 @@ class Work:
         self.first_activity = self._first_activity()
         moved = first_before is not None and self.first_activity < first_before
         users = self._compute(signals, since, moved)
-        return Updated(EPOCH + timedelta(days=self.until), tuple(sorted(rolled)), tuple(sorted(late_days)), users, self.computed)
+        return Updated(EPOCH + timedelta(days=self.until), tuple(sorted(rolled)), tuple(sorted(late_days)), users, self.computed, waiting)
 
     def _forget(self) -> None:
         self.old = replace(self.old, until=None, rollups={}, outcomes={}, seqs={}, patches={}, features={}, kept={})

@@ -95,6 +95,8 @@ class SignalStore:
     def update(self, progress: Callable[[str, int, int], None] | None = None, memory_limit: str | None = None) -> Updated:
         """Count everything up to the last midnight before the lake's watermark.
 
+        A signal that the log cannot answer (no event of the kind that it counts) waits: it is in `Updated.waiting` with its reason.
+
         Args:
             progress: called with (what, done, of). memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to the store's folder.
         """
