@@ -18,6 +18,7 @@ from longplay.lake import Lake
 from longplay.signals import (
     Signal,
     active_days,
+    cancelled,
     completion,
     days_with,
     discovery,
@@ -173,6 +174,34 @@ def long_log(place: Path) -> tuple[Lake, SignalStore]:
     store.update()
     check(store, lake)
     return lake, store
+
+
+def test_slots_and_skips_before_any_activity_are_kept(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake")
+    slot = {"decision_id": "d", "context_id": "k", "user_id": "u1", "time": LEAP, "surface": "home", "slate": ["i1"], "log_prob": [-1.0]}
+    slot |= {"policy": "p@1", "experiment": "trial", "ingested_at": LEAP}
+    append(lake, "0", [play(0, 1.5, kind="skip"), play(1, 4.5)], [slot], LEAP + 10 * DAY)
+    shown = Signal("shown", exposure("creator"), days_with("creator") >= 1, (1, 5))
+    store = SignalStore(tmp_path / "store", lake, (shown, KEPT[1], KEPT[7]))
+    store.update()
+    check(store, lake)
+    assert store.outcomes(shown)["value"].to_list() == [1]
+    assert [len(store.outcomes(one)) for one in (KEPT[1], KEPT[7])] == [1, 1]
+
+
+def test_a_first_activity_that_arrives_late_makes_later_entries_certain(tmp_path: Path) -> None:
+    """The log begins with a day that has a cancellation and no activity."""
+    lake = Lake.open(tmp_path / "lake")
+    append(lake, "0", [play(0, 0.5, "u2", kind="cancel"), play(1, 5.5), play(2, 10.5, "u2")], [], LEAP + 20 * DAY)
+    met, left = Signal("met", discovery(7), plays(), (1, 3)), Signal("left", user_day(), cancelled(), (1, 3))
+    store = SignalStore(tmp_path / "store", lake, (met, left))
+    store.update()
+    check(store, lake)
+    assert store.outcomes(met)["truncated"].to_list() == [True, True]
+    append(lake, "late", [play(3, 2.5, "u3")], [], LEAP + 20 * DAY)
+    store.update()
+    check(store, lake)
+    assert store.outcomes(met)["truncated"].to_list() == [True, False, True]  # u2 came eight days after the first
 
 
 def test_a_night_touches_its_own_day_and_the_days_that_mature(tmp_path: Path) -> None:

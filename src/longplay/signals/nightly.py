@@ -101,9 +101,10 @@ class Work:
             self._forget()
         first, last = (self.until, self.until - 1) if span is None else span
         last = min(last, self.until - 1)
+        self.begins = min(first, self.until)  # decisions and skips may come before any activity
         since = self.old.until if self.old.until is not None else first
         late_days = self._late(since)
-        first_before = min(self.old.rollups.get("user", {}), default=None)
+        first_before = self._first_activity() if self.old.rollups.get("user") else None
         wanted = needed(signals)
         fresh = sorted(set(range(since, last + 1)) | late_days)
         rolled: set[int] = set()
@@ -154,10 +155,9 @@ class Work:
         shown = self._new("decisions")
         self.con.execute("create or replace temp table late_shown (user_id varchar, day integer)")
         if shown:  # a first trial moves a user's enrolment, a late slate adds exposures
-            low = min(self.old.rollups.get("user", {}), default=since)
             self.con.execute(
                 f"""insert into late_shown
-                select user_id, min(case when experiment is not null then {low} else {day_of("time")} end) as day from {files_sql(shown)}
+                select user_id, min(case when experiment is not null then {self.begins} else {day_of("time")} end) as day from {files_sql(shown)}
                 where experiment is not null or {day_of("time")} < {since} group by user_id"""
             )
         return days
@@ -219,7 +219,7 @@ class Work:
 
     def _compute(self, signals: Sequence[Signal], since: int, moved: bool) -> int:
         """Entries of new days, outcomes that matured, everything of new signals, and of users with late events; how many such users."""
-        first = min(self.state.rollups["user"], default=self.until)
+        first = self.begins
         together: dict[tuple[Any, ...], list[Signal]] = {}
         for signal in signals:
             label, stop = signal.label, signal.window[1]
@@ -306,7 +306,7 @@ class Work:
 
     def _compiled(self, signals: Sequence[Signal], days: tuple[int, ...], back: int, tests: dict[str, str]) -> Iterator[tuple[Signal, str]]:
         """Each signal with a table of its entries on `days` (a run), from as few roll-ups as they need; the table is gone afterwards."""
-        first = max(days[0] - back, min(self.state.rollups["user"], default=days[0]))
+        first = max(days[0] - back, min(self.begins, days[0]))
         last = min(self.until - 1, days[-1] + max(one.window[1] for one in signals))
         rows = RollupRows(self._files(), (first, last), tests)
         only = f"day between {days[0]} and {days[-1]}"
