@@ -47,6 +47,8 @@ class Updated:
     def __str__(self) -> str:
         late = f"; late events re-opened {len(self.late):,} days and {self.users:,} users" if self.late or self.users else ""
         most = max((len(days) for days in self.computed.values()), default=0)
+        if not self.rolled and not most and not self.users:
+            return f"until {self.until:%Y-%m-%d}: nothing new" + "".join(f"\n  waiting: {reason}" for reason in self.waiting.values())
         done = f"rolled up {len(self.rolled):,} days, computed {len(self.computed):,} signals on at most {most:,} entry days"
         return f"until {self.until:%Y-%m-%d}: {done}{late}" + "".join(f"\n  waiting: {reason}" for reason in self.waiting.values())
 

@@ -69,7 +69,7 @@ class SignalStore:
         return EPOCH + timedelta(days=until)
 
     def outcomes(self, signal: Signal) -> pl.DataFrame:
-        """One row per entry: user_id, keys, day, truncated, value, matures_at; by day, user and keys.
+        """One row per entry: user_id, keys, day, truncated, value, matures_at; by user, keys and day.
 
         Equal to the same columns of `signal.outcomes(lake.before(store.until, known_at=later))`.
 
