@@ -86,6 +86,16 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(tmp_path_factory
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(expected, signal)
 
 
+@pytest.mark.parametrize("windows", [((1, 28), (1, 7)), ((1, 7), (1, 28))])
+def test_habits_of_several_windows_do_not_share_the_days_of_the_last(tmp_path: Path, windows: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    lake = Lake.memory()
+    append(lake, "0", [play(day, day + 0.5) for day in (0, 1, 20)], [], LEAP + 40 * DAY)
+    several = [Signal(f"s{stop}", enrolment(), habits("creator", 2), (start, stop)) for start, stop in windows]
+    written = write_outcomes(several, lake, tmp_path)
+    values = {signal.name: pl.read_parquet(written[signal.label])["value"].to_list() for signal in several}
+    assert values == {"s28": [1.0], "s7": [0.0]}  # days 1 and 20; day 1 alone
+
+
 # -- night by night ----------------------------------------------------------------------------------------
 
 KEPT = (

@@ -175,13 +175,8 @@ class FolderStore:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the writer's lock; it is released by the system when a writer dies."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path / ".writer", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with writer_lock(self.path):
             yield
-        finally:
-            os.close(handle)
 
     def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None:
         """Make the batch visible in all its tables at once."""
@@ -216,6 +211,18 @@ class FolderStore:
             shutil.rmtree(self.path / table)
         elif delta.version() != version:
             delta.restore(version)
+
+
+@contextmanager
+def writer_lock(folder: Path) -> Iterator[None]:
+    """Be the only writer of a folder, which is made where it is absent; the system releases the lock when a writer dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".writer", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _files(delta: DeltaTable) -> list[str]:

@@ -139,16 +139,20 @@ class Compiler:
                     if part.unit == "user":
                         full.add("user")  # one row per user: as cheap for all as for some
         for unit in full & needed.keys():
-            self._create_words(unit, list(needed[unit].values()))
+            self._words[unit] = list(needed[unit].values())
+            self._create_words(unit, self._words[unit])
 
-    def _create_words(self, unit: str, features: list[Feature], limits: str = "") -> None:
-        """Create `words_UNIT`; `limits`: SQL of (user_id, key of a pair, first, last) of the units and days that matter."""
+    def _create_words(self, unit: str, features: list[Feature], limits: str = "", table: str = "", by_key: bool = True) -> None:
+        """Create the table of a unit's words, `words_UNIT` unless named.
+
+        Args:
+            limits: SQL of (user_id, key if `by_key` and of a pair, first, last): the units and days that matter; empty: all.
+        """
         rows = self.rows.daily(unit, features, flags=True)
         if limits:
-            same = "limits.user_id = rows.user_id" + ("" if unit == "user" else " and limits.key = rows.key")
+            same = "limits.user_id = rows.user_id" + (" and limits.key = rows.key" if unit != "user" and by_key else "")
             rows = f"select rows.* from ({rows}) rows join ({limits}) limits on {same} and rows.day between limits.first and limits.last"
-        self.con.execute(f"create or replace temp table words_{unit} as {words(unit, rows, features, self.calendar)}")
-        self._words[unit] = features
+        self.con.execute(f"create or replace temp table {table or f'words_{unit}'} as {words(unit, rows, features, self.calendar)}")
 
     @property
     def first_activity(self) -> int:
@@ -306,8 +310,8 @@ class Compiler:
             needed = list(dict.fromkeys(part.feature for part in parts))
             if not set(needed) <= set(self._words.get(unit, [])):
                 low, high = min(part.low for part in parts), max(part.high for part in parts)
+                self._words.pop(unit, None)  # the table is for these entries alone from here on
                 self._create_words(unit, needed, _limits(entries, "" if unit == "user" else f"{unit}_id", low, high))
-                self._words.pop(unit)  # for these entries alone
             key = f" and w_{unit}.key = e.{unit}_id" if unit != "user" else ""
             joins += f" left join words_{unit} w_{unit} on w_{unit}.user_id = e.user_id{key}"
         for unit, sums in wanted.items():
@@ -323,21 +327,19 @@ class Compiler:
             same = f" and s_{unit}.key = e.{unit}_id" if unit != "user" else ""
             joins += f" left join sums_{unit} s_{unit} on s_{unit}.user_id = e.user_id and s_{unit}.day = e.day{same}"
         for (unit, name, days, low, high), alias in habits.items():
-            joins += f" left join {self._habits(entries, unit, features[name], days, low, high)} {alias}"
-            joins += f" on {alias}.user_id = e.user_id and {alias}.day = e.day"
+            ours = [key for key in habits if key[0] == unit]
+            table, needed = f"words_{unit}", list(dict.fromkeys(features[key[1]] for key in ours))
+            if not set(needed) <= set(self._words.get(unit, [])):
+                table = f"habits_{unit}"  # of these entries' users, with the days of all that ask
+                if ours[0] == (unit, name, days, low, high):
+                    limits = _limits(entries, "", min(key[3] for key in ours), max(key[4] for key in ours))
+                    self._create_words(unit, needed, limits, table, by_key=False)
+            place = f"(e.day - {self.calendar.base})"
+            counted = count_days(unit, name, f"{place} + ({low})", f"{place} + ({high})", self.calendar)
+            asked = f"(select distinct user_id, day from {entries}) e join {table} using (user_id)"
+            joins += f""" left join (select user_id, day, count(*) as total from {asked}
+                where key is not null and {counted} >= {days} group by all) {alias} on {alias}.user_id = e.user_id and {alias}.day = e.day"""
         return columns, joins
-
-    def _habits(self, entries: str, unit: str, one: Feature, days: int, low: int, high: int) -> str:
-        """SQL of (user_id, day, total): with how many keys of `unit` the user has enough days in the window after `day`."""
-        if one not in self._words.get(unit, []):
-            rows = self.rows.daily(unit, [one], flags=True)
-            limits = _limits(entries, "", low, high)
-            rows = f"select rows.* from ({rows}) rows join ({limits}) limits using (user_id) where rows.day between first and last"
-            self.con.execute(f"create or replace temp table words_{unit} as {words(unit, rows, [one], self.calendar)}")
-        place = f"(e.day - {self.calendar.base})"
-        counted = count_days(unit, one.name, f"{place} + ({low})", f"{place} + ({high})", self.calendar)
-        return f"""(select user_id, day, count(*) as total from (select distinct user_id, day from {entries}) e join words_{unit} using (user_id)
-            where key is not null and {counted} >= {days} group by all)"""
 
     def _value(self, signal: Signal, at: dict[str, str]) -> str:
         """SQL of the columns of one signal, given that of its parts."""

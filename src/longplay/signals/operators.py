@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from longplay.lake.daily import DAY_US, SHIFT_DAYS, day_of
-from longplay.lake.schema import ENGAGED, ORIGINS
+from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of
+from longplay.lake.schema import ORIGINS
 from longplay.signals.measure import Measure
 
 BITS = 60  # days per word
@@ -25,8 +25,6 @@ BIN_US = 1_800_000_000  # half an hour: events of one bin are of one session
 UNITS = ("user", "creator", "item")  # what a roll-up is kept for: a user, or a pair of a user and that key
 SHARE = 1e9  # shares and seconds are summed as whole numbers below 2^53, so that no sum depends on the order of rows
 MICROS = 1e6
-
-ENGAGED_TEST = "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from longplay.lake.daily import DAY_US, SHIFT_DAYS
+from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS
 from longplay.signals.compile import entry_words, parts_of
-from longplay.signals.operators import BIN_US, ENGAGED_TEST, SESSIONS, TOUCHED, EventRows, Feature, events_of
+from longplay.signals.operators import BIN_US, SESSIONS, TOUCHED, EventRows, Feature, events_of
 from longplay.signals.signal import Signal
 
 ROLLUPS = ("user", "creator", "item", "sessions")

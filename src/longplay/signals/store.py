@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
+from longplay.lake.store import writer_lock
 from longplay.signals.manifest import Manifest
 from longplay.signals.nightly import Updated, Work
 from longplay.signals.outcomes import EPOCH
@@ -101,7 +99,7 @@ class SignalStore:
             progress: called with (what, done, of). memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to the store's folder.
         """
         tell = progress or (lambda what, done, of: None)
-        with self._writing():
+        with writer_lock(self.folder):
             state = Manifest.read(self.folder)
             view = self.lake.fixed()
             until = (view.watermark - EPOCH).days
@@ -116,16 +114,6 @@ class SignalStore:
             shutil.rmtree(self.folder / "spill", ignore_errors=True)
             self._sweep(state, work.state)
             return done
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / ".writer", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
     def _sweep(self, old: Manifest, new: Manifest) -> None:
         """Remove what neither the manifest nor the one before it lists: a reader may still be at the old one."""
