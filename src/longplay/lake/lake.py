@@ -134,6 +134,17 @@ class Lake:
         """Parquet files of a table, whatever the bounds of this view; none in memory. A batch adds files and changes none."""
         return list(self._snapshot().files.get(table, []))
 
+    def span(self) -> tuple[datetime, datetime] | None:
+        """First and last time in the files of events and decisions, whatever the bounds of this view, as their statistics say (to the millisecond).
+
+        Null in memory, for an empty lake, and where a file has no statistics.
+        """
+        snapshot = self._snapshot()
+        tables = [table for table in ("events", "decisions") if snapshot.files.get(table)]
+        if not tables or not set(tables) <= snapshot.spans.keys():
+            return None
+        return min(snapshot.spans[table][0] for table in tables), max(snapshot.spans[table][1] for table in tables)
+
     @contextmanager
     def connect(self, threads: int | None = None, memory_limit: str | None = None, spill: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A DuckDB connection in which the tables' names are views bounded like this lake, and `_all_events` etc. are not bounded.

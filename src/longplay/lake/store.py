@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,7 @@ import polars as pl
 from deltalake import DeltaTable, write_deltalake
 
 from longplay.errors import DataError
-from longplay.lake.schema import DTYPES, TABLES, TIME, empty
+from longplay.lake.schema import DTYPES, TABLES, TIME, TIME_COLUMN, empty
 
 COMMITS = pl.Schema({"seq": pl.Int64, "batch": pl.String, "watermark": TIME} | {f"{table}_version": pl.Int64 for table in TABLES})
 COMMITS_PER_FILE = 32  # every batch reads the log of commits: rewritten as one file this often, it stays quick to read
@@ -36,12 +36,16 @@ _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a proce
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One consistent state of all tables: Parquet files, or frames in memory."""
+    """One consistent state of all tables: Parquet files, or frames in memory.
+
+    `spans` are the first and last time in a table's files as their statistics say (to the millisecond), where all of them say so.
+    """
 
     seq: int
     watermark: datetime | None
     files: Mapping[str, list[str]]
     frames: Mapping[str, pl.DataFrame]
+    spans: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
 
     def register(self, con: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
         """Make `table` of this state readable in `con` as `name`."""
@@ -157,12 +161,14 @@ class FolderStore:
         if commits.is_empty():
             return Snapshot(0, None, {}, {})
         last = commits.row(-1, named=True)
-        files = {}
+        files, spans = {}, {}
         for table in TABLES:
             version = last[f"{table}_version"]
             if version >= 0 and (delta := self._table(table, version)) is not None:
                 files[table] = _files(delta)
-        return Snapshot(last["seq"], last["watermark"], files, {})
+                if TIME_COLUMN.get(table) == "time" and (span := _span(delta)) is not None:
+                    spans[table] = span
+        return Snapshot(last["seq"], last["watermark"], files, {}, spans)
 
     def snapshot(self) -> Snapshot:
         """The state after the last whole batch."""
@@ -228,6 +234,15 @@ def writer_lock(folder: Path) -> Iterator[None]:
 def _files(delta: DeltaTable) -> list[str]:
     """Local paths of a version's Parquet files; Delta answers with URIs, in which a space is `%20`."""
     return sorted(unquote(uri.removeprefix("file://")) for uri in delta.file_uris())
+
+
+def _span(delta: DeltaTable) -> tuple[datetime, datetime] | None:
+    """First and last `time` as the statistics of a version's files say; null where one has none."""
+    actions = pl.DataFrame(delta.get_add_actions(flatten=True))
+    if actions.is_empty() or not {"min.time", "max.time"} <= set(actions.columns) or actions["min.time", "max.time"].null_count().sum_horizontal()[0]:
+        return None
+    first, last = actions["min.time"].min(), actions["max.time"].max()
+    return (first, last) if isinstance(first, datetime) and isinstance(last, datetime) else None
 
 
 def _newest(log: Path) -> tuple[str, int, int] | None:

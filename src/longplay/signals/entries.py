@@ -9,9 +9,9 @@ import duckdb
 from longplay.errors import DataError
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
-from longplay.signals.compile import Compiler, divisor, feature
+from longplay.signals.compile import Compiler
 from longplay.signals.entry import Entry
-from longplay.signals.operators import Feature
+from longplay.signals.operators import Feature, divisor, feature
 from longplay.signals.signal import Signal
 
 _NOTHING = "null::varchar as item_id, null::varchar as creator_id"

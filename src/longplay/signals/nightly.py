@@ -14,11 +14,12 @@ import duckdb
 from longplay.errors import DataError
 from longplay.lake.daily import day_of, first_row
 from longplay.lake.lake import Lake
-from longplay.signals.compile import Compiler, create_creators, parts_of
+from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
 from longplay.signals.manifest import Files, Manifest, paths
 from longplay.signals.operators import TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
+from longplay.signals.parts import parts_of
 from longplay.signals.rollups import RollupRows, files_sql, needed, rollup
 from longplay.signals.signal import Signal
 from longplay.signals.tables import own_columns
@@ -87,7 +88,7 @@ class Work:
 
     def run(self) -> Updated:
         """Roll up, compute, and say what was done."""
-        span = days_of_log(self.con)
+        span = days_of_log(self.con, self.lake)
         waiting: dict[str, str] = {}
         for signal in self.signals:
             try:

@@ -14,15 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of
-from longplay.lake.schema import ORIGINS
+from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.signals.measure import Measure
 
 BITS = 60  # days per word
 MANY_BLOCKS = 6  # of words: about a year
 BIN_US = 1_800_000_000  # half an hour: events of one bin are of one session
 UNITS = ("user", "creator", "item")  # what a roll-up is kept for: a user, or a pair of a user and that key
+KEYS = {
+    "user": "cast(null as varchar) as key",
+    "creator": "creator_id as key",
+    "item": "item_id as key",
+    "pair": "item_id as key, creator_id as creator",
+}
 SHARE = 1e9  # shares and seconds are summed as whole numbers below 2^53, so that no sum depends on the order of rows
 MICROS = 1e6
 
@@ -100,30 +107,40 @@ class EventRows:
     """Rows straight from events: one per event, not yet summed. `events` is a name or SQL that can be selected from."""
 
     events: str = "events"
+    whole: ClassVar[bool] = True  # a row says user, creator and item
 
     def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
         """SQL of (user_id, key, day, a column per feature), at least one row per day with anything; sums and bits do not care how many.
 
+        With sessions it is one row per day.
+
         Args:
-            unit: user (key is null), creator or item. where: a further test, over user_id, key and day, e.g. "day >= 20000".
+            unit: user (key is null), creator, item, or pair: an item (key) with its event's `creator`.
+            where: a further test, over user_id, key and day, e.g. "day >= 20000".
             flags: of each feature only whether the row has any.
         """
         if SESSIONS in features:
             days = _with_sessions([one for one in features if one is not SESSIONS], self.events)
             return f"select * from ({days}) where {where}" if where else days
-        key = "cast(null as varchar)" if unit == "user" else f"{unit}_id"
-        widest = _widest(features)
-
-        def column(one: Feature) -> str:
-            test = (
-                one.test if len(widest) > 1 else one.test.removeprefix(widest[0]).removeprefix(" and ") or "true"
-            )  # what all rows pass is not asked twice
-            return f"{test} as {one.name}" if flags else f"case when {test} then {one.amount} end as {one.name}"
-
-        tests = " or ".join(f"({test})" for test in widest)
-        columns = ", ".join(column(one) for one in features)
-        inner = f"select user_id, {key} as key, {day_of('time')} as day, {columns} from {_source(features, self.events)} where {tests}"
+        inner = f"select user_id, {KEYS[unit]}, {day_of('time')} as day{_amounts(features, features, flags)} from {_counted(features, self.events)}"
         return f"select * from ({inner}) where {where}" if where else inner
+
+
+def _counted(features: Sequence[Feature], events: str) -> str:
+    """SQL of the events that any feature counts, with their item's length where one asks for it; what follows "from"."""
+    return f"{_source(features, events)} where {' or '.join(f'({test})' for test in _widest(features))}"
+
+
+def _amounts(columns: Sequence[Feature], features: Sequence[Feature], flags: bool) -> str:
+    """SQL of a column per feature of `columns`, of the events that `features` count: its amount, null where it does not count; or whether it does."""
+    widest = _widest(features)
+
+    def column(one: Feature) -> str:
+        passed = widest[0] if len(widest) == 1 else None  # what all rows pass is not asked twice
+        test = one.test if passed is None else one.test.removeprefix(passed).removeprefix(" and ") or "true"
+        return f"{test} as {one.name}" if flags else f"case when {test} then {one.amount} end as {one.name}"
+
+    return "".join(f", {column(one)}" for one in columns)
 
 
 def _source(features: Sequence[Feature], events: str) -> str:
@@ -133,9 +150,13 @@ def _source(features: Sequence[Feature], events: str) -> str:
 
 
 def _widest(features: Sequence[Feature]) -> list[str]:
-    """The tests of which one holds for every row that any feature counts: a test that only narrows another is left out."""
-    tests = list(dict.fromkeys(one.test for one in features))
-    return [test for test in tests if not any(test != other and test.startswith(f"{other} and ") for other in tests)]
+    """The tests of which one holds for every row that any feature counts: one that only narrows another is left out."""
+
+    def narrows(one: Feature, other: Feature) -> bool:
+        engaged = other.test == ENGAGED_TEST and one.kinds and set(one.kinds) <= set(ENGAGED)
+        return one.test != other.test and bool(engaged or one.test.startswith(f"{other.test} and "))
+
+    return list(dict.fromkeys(one.test for one in features if not any(narrows(one, other) for other in features)))
 
 
 def _with_sessions(features: Sequence[Feature], events: str) -> str:
@@ -144,14 +165,15 @@ def _with_sessions(features: Sequence[Feature], events: str) -> str:
     Within half an hour of the clock no gap is longer than half an hour, so it is enough to look from one half hour with
     activity to the next: first event of one, last event of the one before.
     """
-    micros = f"(epoch_us(time) + {SHIFT_DAYS * DAY_US})"
-    sums = "".join(f", sum(case when {one.test} then {one.amount} end) as {one.name}" for one in features)
-    tests = " or ".join(f"({test})" for test in _widest([TOUCHED, *features]))
-    bins = f"""select user_id, {micros} // {BIN_US} as bin, min(case when {ENGAGED_TEST} then {micros} end) as first,
-            max(case when {ENGAGED_TEST} then {micros} end) as last{sums}
-        from {_source(features, events)} where {tests} group by user_id, bin"""
+    touched = [TOUCHED, *(one for one in features if one != TOUCHED)]
+    only_activity = _widest(touched) == [TOUCHED.test]
+    when = "" if only_activity else f" filter ({TOUCHED.name} is not null)"
+    sums = "".join(f", {'count' if one.amount == '1' else 'sum'}({one.name}) as {one.name}" for one in features)
+    placed = f"select user_id, (epoch_us(time) + {SHIFT_DAYS * DAY_US}) as micros{_amounts(touched, touched, False)} from {_counted(touched, events)}"
+    bins = f"""select user_id, micros // {BIN_US} as bin, min(micros){when} as first, max(micros){when} as last{sums}
+        from ({placed}) group by user_id, bin"""
     names = "".join(f", {one.name}" for one in features)
-    before = "lag(last ignore nulls) over (partition by user_id order by bin)"
+    before = f"lag(last{'' if only_activity else ' ignore nulls'}) over (partition by user_id order by bin)"
     spans = f"select user_id, bin, first, {before} as before{names} from ({bins})"
     begun = f"cast(count(*) filter (first is not null and (before is null or first - before > {BIN_US})) as bigint) as sessions"
     totals = "".join(f", cast(sum({one.name}) as bigint) as {one.name}" for one in features)
@@ -180,47 +202,87 @@ class Calendar:
 
 
 def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar) -> str:
-    """SQL of (user_id, key, words of every feature: on which days it had any), one row per unit; `rows` from `Rows.daily` with flags."""
+    """SQL of (user_id, key, words of every feature: on which days it had any), one row per unit; `rows` from `Rows.daily` with flags.
+
+    Of pairs also `creator`, and the words are named like those of items.
+    """
     place = f"(day - {calendar.base})"
-    keys = "user_id" if unit == "user" else "user_id, key"
-    bits = ", ".join(f"case when {one.name} then cast(1 as bigint) << ({place} % {BITS}) end as {one.name}" for one in features)
-    placed = f"select {keys}, {place} // {BITS} as block, {bits} from ({rows})"
+    keys = {"user": "user_id", "pair": "user_id, key, creator"}.get(unit, "user_id, key")
+    flags = ", ".join(one.name for one in features)
+    placed = f"select {keys}, {place} // {BITS} as block, cast(1 as bigint) << ({place} % {BITS}) as bit, {flags} from ({rows})"
+    bit = {one.name: f"{one.name} then bit" for one in features}
     if calendar.blocks > MANY_BLOCKS:  # a long log: every row would be looked at once per block, so put together what is of one block first
-        together = ", ".join(f"bit_or({one.name}) as {one.name}" for one in features)
+        together = ", ".join(f"bit_or(case when {one.name} then bit end) as {one.name}" for one in features)
         placed = f"select {keys}, block, {together} from ({placed}) group by {keys}, block"
+        bit = {one.name: f"true then {one.name}" for one in features}
     columns = ", ".join(
-        f"coalesce(bit_or(case when block = {block} then {one.name} end), 0) as {column}"
+        f"coalesce(bit_or(case when block = {block} and {bit[one.name]} end), 0) as {column}"
         for one in features
-        for block, column in enumerate(calendar.columns(unit, one.name))
+        for block, column in enumerate(calendar.columns("item" if unit == "pair" else unit, one.name))
     )
-    key = "cast(null as varchar)" if unit == "user" else "key"
-    return f"select user_id, {key} as key, {columns} from ({placed}) group by {keys}"
+    return f"select {'user_id, cast(null as varchar) as key' if unit == 'user' else keys}, {columns} from ({placed}) group by {keys}"
 
 
-def _mask(low: str, high: str, block: int) -> str:
-    """SQL of the bits of word `block` that stand for the days low..high after the base (both included)."""
-    above = f"((cast(1 as bigint) << cast(least(greatest({high} - {block * BITS - 1}, 0), {BITS}) as integer)) - 1)"
-    below = f"((cast(1 as bigint) << cast(least(greatest({low} - {block * BITS}, 0), {BITS}) as integer)) - 1)"
-    return f"({above} & ~{below})"
+def coarser(unit: str, source: str, finer: str, features: Sequence[Feature], calendar: Calendar) -> str:
+    """SQL of the words of `unit` from `source`, which has those of the finer unit `finer`; a creator is its column `creator`."""
+    key = {"user": "cast(null as varchar)", "creator": "creator", "item": "key"}[unit]
+    columns = ", ".join(
+        f"bit_or({have}) as {column}"
+        for one in features
+        for have, column in zip(calendar.columns(finer, one.name), calendar.columns(unit, one.name), strict=True)
+    )
+    return f"select user_id, {key} as key, {columns} from {source} group by user_id{'' if unit == 'user' else f', {key}'}"
 
 
-def count_days(unit: str, name: str, low: str, high: str, calendar: Calendar) -> str:
-    """SQL of how many of the days low..high (after the base, both included) have their bit set in a feature's words."""
-    return " + ".join(_bits(f"{column} & {_mask(low, high, block)}") for block, column in enumerate(calendar.columns(unit, name)))
+def aligned(place: str, calendar: Calendar) -> str:
+    """SQL of the columns `block` and `shift`: where in its words the day `place` (counted from the base, maybe outside) is; `ahead` reads them."""
+    moved = f"least(greatest({place}, {-BITS}), {calendar.blocks * BITS}) + {BITS}"
+    return f"({moved}) // {BITS} as block, ({moved}) % {BITS} as shift"
 
 
-def first_day(unit: str, name: str, low: str, high: str, calendar: Calendar) -> str:
-    """SQL of the first of the days low..high (after the base) whose bit is set, null where none is."""
-    parts = []
-    for block, column in enumerate(calendar.columns(unit, name)):
-        part = f"({column} & {_mask(low, high, block)})"
-        parts.append(part)
-    return first_bit(parts)
+def ahead(columns: Sequence[str], number: int) -> str:
+    """SQL of the 60 days from `60 * number` days after the aligned one on, as one word: its bit 0 is that day; what is outside the calendar is 0."""
+
+    def at(block: int) -> str:  # `block` counts from 1, 0 is before the calendar
+        whens = " ".join(f"when {place - block} then {column}" for place, column in enumerate(columns, start=1) if place >= block)
+        return f"(case block {whens} else 0 end)" if whens else "0"
+
+    return f"(({at(number)} >> shift) | (({at(number + 1)} & ((cast(1 as bigint) << shift) - 1)) << ({BITS} - shift)))"
+
+
+def _window(words: Sequence[str], low: int, high: int) -> list[tuple[int, str]]:
+    """The words that hold the days low..high after the aligned one, without other days: (day of bit 0, SQL)."""
+    found = []
+    for number in range(low // BITS, high // BITS + 1):
+        first, last = max(low - number * BITS, 0), min(high - number * BITS, BITS - 1)
+        mask = ((1 << (last - first + 1)) - 1) << first
+        found.append((number * BITS, words[number] if last - first == BITS - 1 else f"({words[number]} & {mask})"))
+    return found
+
+
+def count_days(words: Sequence[str], low: int, high: int) -> str:
+    """SQL of how many of the days low..high after the aligned one (both included) are set in the words `ahead`."""
+    return how_many([word for _, word in _window(words, low, high)])
+
+
+def first_day(words: Sequence[str], low: int, high: int) -> str:
+    """SQL of the first of these days that is set, counted from the aligned one; null where none is."""
+    return f"coalesce({', '.join(f'case when {word} <> 0 then {first} + {lowest(word)} end' for first, word in _window(words, low, high))})"
+
+
+def lowest(word: str) -> str:
+    """SQL of the place of a word's first bit set."""
+    return _bits(f"({word} & -{word}) - 1")
+
+
+def how_many(words: Sequence[str]) -> str:
+    """SQL of how many bits are set in these words."""
+    return " + ".join(_bits(word) for word in words)
 
 
 def first_bit(words: Sequence[str]) -> str:
     """SQL of the place of the first bit set in these words, null where none is."""
-    places = (f"case when {word} <> 0 then {block * BITS} + {_bits(f'({word} & -{word}) - 1')} end" for block, word in enumerate(words))
+    places = (f"case when {word} <> 0 then {block * BITS} + {lowest(word)} end" for block, word in enumerate(words))
     return f"coalesce({', '.join(places)})"
 
 
@@ -262,12 +324,12 @@ def smear(source: str, unit: str, name: str, days: int | None, calendar: Calenda
 # -- sums over ranges of days ------------------------------------------------------------------------
 
 
-def range_sums(unit: str, entries: str | None, rows: str, sums: dict[str, tuple[str, int, int]]) -> str:
+def range_sums(unit: str, entries: str | None, rows: str, sums: dict[str, tuple[str, int, int]], once: bool = False) -> str:
     """SQL of (user_id, key, day, a column per sum) for every distinct (user_id, key, day) of `entries`.
 
     Args:
         entries: SQL of user_id, key (null for users) and day; null: every day on which `rows` have activity, of which they then have the column.
-        rows: SQL of `Rows.daily`.
+        rows: SQL of `Rows.daily`. once: there is one per unit and day.
         sums: column -> (feature's name, first day, last day) with days counted from the entry's own, both included.
     """
     names = sorted({name for name, _, _ in sums.values()})
@@ -276,13 +338,14 @@ def range_sums(unit: str, entries: str | None, rows: str, sums: dict[str, tuple[
     def bound(day: int) -> str:
         return f"{-day} preceding" if day < 0 else f"{day} following" if day > 0 else "current row"
 
-    summed = ", ".join(f"cast(coalesce(sum({name}), 0) as double) as {name}" for name in names)
     if entries is None:
         asked, both = f"{TOUCHED.name} > 0", rows
     else:
         asked, nothing = "asked", ", ".join("cast(null as bigint)" for _ in names)
         both = f"select {keys}, day, false as asked, {', '.join(names)} from ({rows}) union all select {keys}, day, true, {nothing} from ({entries})"
-    days = f"select {keys}, day, coalesce(bool_or({asked}), false) as asked, {summed} from ({both}) group by {keys}, day"
+    any_asked, total, grouped = ("", "", "") if once and entries is None else ("bool_or", "sum", f" group by {keys}, day")
+    summed = ", ".join(f"cast(coalesce({total}({name}), 0) as double) as {name}" for name in names)
+    days = f"select {keys}, day, coalesce({any_asked}({asked}), false) as asked, {summed} from ({both}){grouped}"
     columns = ", ".join(
         f"coalesce(sum({name}) over (partition by {keys} order by day range between {bound(low)} and {bound(high)}), 0) as {column}"
         for column, (name, low, high) in sums.items()

@@ -263,17 +263,18 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
     as_of_day = (as_of - EPOCH).days
     with view.connect() as con:
         create_creators(con)
-        span = days_of_log(con)
+        span = days_of_log(con, view)
         if enrolled is not None:
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
         compiler = Compiler(con, EventRows(), as_of_day, span or (as_of_day, as_of_day), enrolled=enrolled is not None)
-        compiler.make_words({signal.entry: [signal]})
+        compiler.plan_words({signal.entry: [signal]})
         create_entries(con, compiler, signal.entry)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
         refuse(con, signal, lake, span, enrolled is not None)
-        columns, joins = compiler.values("entries", [signal])
-        frame = con.sql(f"select e.* exclude (row){columns} from entries e{joins} order by e.row").pl()
+        values = compiler.values("entries", [signal])
+        own = "user_id, item_id, creator_id, time, day, origin, surface, truncated"
+        frame = con.sql(f"select {own}{values.columns} from {values.source} order by row").pl()
         creators = con.sql("select * from creators order by item_id").pl()
     start, stop = signal.window
     window_opens = (pl.col("day") + start).cast(pl.Date).cast(TIME)
@@ -299,8 +300,14 @@ def checked_as_of(name: str, lake: Lake, given: datetime | None) -> tuple[dateti
     return as_of, lake.fixed() if given is None else lake.before(given)  # without as_of the view keeps its own bounds, known_at too
 
 
-def days_of_log(con: duckdb.DuckDBPyConnection) -> tuple[int, int] | None:
-    """First and last day (since 1970) of events and decisions; null without any."""
+def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] | None:
+    """First and last day (since 1970) of events and decisions, as `lake`'s files say or else the log in `con`; null without any.
+
+    Files may reach further than the view of them that `con` has.
+    """
+    if (span := lake.span()) is not None:
+        first, last = ((time - EPOCH).days for time in span)
+        return first, last
     parts = " union all ".join(f"select min(time) as first, max(time) as last from {table}" for table in ("events", "decisions"))
     found = first_row(con, f"select {day_of('min(first)')}, {day_of('max(last)')} from ({parts})")
     return None if found is None or found[0] is None else (int(found[0]), int(found[1]))

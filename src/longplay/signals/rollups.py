@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS
-from longplay.signals.compile import entry_words, parts_of
 from longplay.signals.operators import BIN_US, SESSIONS, TOUCHED, EventRows, Feature, events_of
+from longplay.signals.parts import entry_words, parts_of
 from longplay.signals.signal import Signal
 
 ROLLUPS = ("user", "creator", "item", "sessions")
@@ -65,6 +66,7 @@ class RollupRows:
     files: Mapping[str, Mapping[int, Sequence[str]]]
     days: tuple[int, int]
     keep: Mapping[str, str] = field(default_factory=dict)
+    whole: ClassVar[bool] = False  # each unit has roll-ups of its own
 
     def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
         """See `operators.EventRows.daily`."""

@@ -9,14 +9,13 @@ from pathlib import Path
 import duckdb
 
 from longplay.errors import ConfigError
-from longplay.lake.daily import day_of, first_row
 from longplay.lake.lake import Lake
-from longplay.signals.compile import Compiler, create_creators, entry_keys
+from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
 from longplay.signals.entry import Entry
 from longplay.signals.operators import EventRows
 from longplay.signals.outcomes import checked_as_of, days_of_log
-from longplay.signals.rollups import files_sql
+from longplay.signals.parts import entry_keys
 from longplay.signals.signal import Signal
 
 
@@ -64,7 +63,7 @@ def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], la
     until = int(as_of.timestamp() // 86_400)
     for signal in signals:
         by_own_key(signal)
-    span = _days_in_files(con, view) or days_of_log(con)
+    span = days_of_log(con, view)
     for signal in signals:
         refuse(con, signal, lake, span, enrolled=False)
     if any(one.entry.kind == "exposure" for one in signals):
@@ -89,16 +88,3 @@ def own_columns(con: duckdb.DuckDBPyConnection, signal: Signal, table: str) -> l
     has = {row[0] for row in con.execute(f"select column_name from (describe {table})").fetchall()}
     slots = ["decision_id", "slot"] if signal.entry.kind == "exposure" else []
     return [*entry_keys(signal.entry), *slots, "day", "truncated", *(f'"{column}" as {name}' for column, name in names.items() if column in has)]
-
-
-def _days_in_files(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] | None:
-    """First and last day in the files' own statistics: no less than the log's, and read in no time; null in memory or without statistics."""
-    files = [*lake.files("events"), *lake.files("decisions")]
-    if not files:
-        return None
-    listed = files_sql(files).replace("read_parquet", "parquet_metadata").replace(", hive_partitioning = false", "")
-    first, last = (f"cast(stats_{end}_value as timestamptz)" for end in ("min", "max"))
-    known = f"from {listed} where path_in_schema = 'time'"
-    ends = f"select min({first}) as first, max({last}) as last, count(*) = count(stats_min_value) as all_known {known}"
-    found = first_row(con, f"select {day_of('first')}, {day_of('last')}, all_known from ({ends})")
-    return None if found is None or found[0] is None or not found[2] else (int(found[0]), int(found[1]))

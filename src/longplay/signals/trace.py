@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
-from longplay.signals.compile import Part, parts_of
 from longplay.signals.operators import EventRows, scale
+from longplay.signals.parts import Part, parts_of
 from longplay.signals.signal import Signal
 
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
