@@ -67,7 +67,7 @@ def scan(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
     con.execute(f"select {', '.join(f'max({column})' for column in columns)} from events").fetchall()
 
 
-@remembered(version=1)
+@remembered(version=2)
 def speed(events: int) -> dict[str, Any]:
     """See `measure_speed`, on the kept log of this size."""
     return measure_speed(big_log(events, CACHE / f"signals-log-{events}"), REPEATS.get(events, 1))
@@ -116,7 +116,7 @@ def peak_gb() -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
-@remembered(version=1)
+@remembered(version=2)
 def night(events: int) -> dict[str, Any]:
     """See `measure_night`; the log is made anew."""
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
@@ -236,7 +236,7 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="a small log, nothing remembered")
     options.add_argument("--json", type=Path)
     options.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
-    options.add_argument("--nights", type=int, nargs="*", default=[1_000_000, 10_000_000])
+    options.add_argument("--nights", type=int, nargs="*", default=list(SIZES))
     given = options.parse_args()
     if given.quick:
         with tempfile.TemporaryDirectory() as name:

@@ -14,7 +14,7 @@ from longplay.lake.daily import day_of, first_row
 from longplay.signals.bitmaps import Bitmaps, Rows
 from longplay.signals.entry import Entry
 from longplay.signals.operators import BITS, TOUCHED, UNITS, Calendar, Feature, events_of, first_bit, how_many, smear
-from longplay.signals.parts import Part, entry_keys, entry_words, parts_of
+from longplay.signals.parts import Part, entry_keys, entry_words, is_unknown, parts_of
 from longplay.signals.signal import Signal
 from longplay.signals.values import Asked, Values
 
@@ -26,7 +26,7 @@ class Compiler:
 
     Args:
         rows: where daily amounts come from. as_of_day: days since 1970 of the midnight up to which windows have closed.
-        days: first and last day (since 1970) that `rows` may have. only: compute only entries of these days (SQL over `day`, empty: all).
+        days: first and last day (since 1970) that `rows` may have. entered: compute only entries of these days (first, last).
         enrolled: a view of that name gives every enrolment. first_activity: day of the log's first activity, where `rows` do not reach so far back.
     """
 
@@ -36,11 +36,12 @@ class Compiler:
         rows: Rows,
         as_of_day: int,
         days: tuple[int, int],
-        only: str = "",
+        entered: tuple[int, int] | None = None,
         enrolled: bool = False,
         first_activity: int | None = None,
     ) -> None:
-        self.con, self.rows, self.as_of_day, self.only, self.enrolled = con, rows, as_of_day, only, enrolled
+        self.con, self.rows, self.as_of_day, self.entered, self.enrolled = con, rows, as_of_day, entered, enrolled
+        self.only = "" if entered is None else f"day between {entered[0]} and {entered[1]}"
         self.calendar = Calendar.of(*days)
         self._first_activity = first_activity
         self.bitmaps = Bitmaps(con, rows, self.calendar)
@@ -71,7 +72,7 @@ class Compiler:
         needed: dict[str, dict[str, Feature]] = {}
         full: set[str] = set()
         for entry, signals in by_entry.items():
-            parts = [part for signal in signals for part in parts_of(signal)]
+            parts = self._parts(signals)
             if (found := self._entry_words(entry)) is not None and not (parts and self._sums_of_days(entry, parts)):
                 unit, one = found
                 needed.setdefault(unit, {})[one.name] = one
@@ -86,9 +87,15 @@ class Compiler:
     def _units(self, entry: Entry, signals: Sequence[Signal]) -> set[str]:
         """The units whose planned words an entry and its signals may ask."""
         found = self._entry_words(entry)
-        return ({found[0]} if found is not None else set()) | {
-            part.unit for signal in signals for part in parts_of(signal) if part.in_words or part.how == "habits"
-        }
+        return ({found[0]} if found is not None else set()) | {part.unit for part in self._parts(signals) if part.in_words or part.how == "habits"}
+
+    def _parts(self, signals: Sequence[Signal]) -> list[Part]:
+        """What has to be known of these signals; nothing of those that none of the entries asked for can know yet."""
+        unknown = self._unknown(signals)
+        return [part for signal in signals if signal not in unknown for part in parts_of(signal)]
+
+    def _unknown(self, signals: Sequence[Signal]) -> frozenset[Signal]:
+        return frozenset(one for one in signals if self.entered is not None and is_unknown(one, self.entered[0], self.as_of_day))
 
     @property
     def first_activity(self) -> int:
@@ -113,7 +120,7 @@ class Compiler:
         table = f"outcomes_{self._made}"
         self._made += 1
         found = self._entry_words(entry)
-        parts = [part for signal in signals for part in parts_of(signal)]
+        parts = self._parts(signals)
         fused = found is not None and all(part.in_words and self.bitmaps.has(part.unit, [part.feature]) for part in parts)
         keys = ", ".join(entry_keys(entry))
         if self._sums_of_days(entry, parts):
@@ -216,7 +223,8 @@ class Compiler:
 
     def values(self, entries: str, signals: Sequence[Signal], has: frozenset[str] = frozenset()) -> Values:
         """What to select the signals' values at `entries` from; see `Asked`."""
-        return Values(self.con, self.bitmaps, Asked(entries, signals, self.as_of_day, lambda: self.first_activity, has, whole=not self.only))
+        asked = Asked(entries, signals, self.as_of_day, lambda: self.first_activity, has, self._unknown(signals), whole=not self.only)
+        return Values(self.con, self.bitmaps, asked)
 
     def _count(self, table: str) -> int:
         found = first_row(self.con, f"select count(*) from {table}")

@@ -92,7 +92,7 @@ class Manifest:
 
 def paths(folder: Path, files: Sequence[str]) -> list[str]:
     """Files of the manifest where they lie."""
-    return [str(folder / file) for file in files]
+    return [os.path.join(folder, file) for file in files]
 
 
 def _keys(signal: Signal) -> list[str]:

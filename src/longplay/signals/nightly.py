@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -17,14 +16,15 @@ from longplay.lake.lake import Lake
 from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
 from longplay.signals.manifest import Files, Manifest, paths
-from longplay.signals.operators import TOUCHED, Feature
+from longplay.signals.operators import SESSIONS, TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
-from longplay.signals.parts import parts_of
+from longplay.signals.parts import is_unknown, parts_of
 from longplay.signals.rollups import RollupRows, files_sql, needed, rollup
 from longplay.signals.signal import Signal
 from longplay.signals.tables import own_columns
 
 ROWS_AT_ONCE = 20_000_000  # events rolled up in one query
+EVER = 10**6  # days
 MOST_PATCHES = 30  # patches of late events after which a signal's files are written anew
 
 
@@ -180,12 +180,14 @@ class Work:
             low, high = (f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'" for day in (part[0], part[-1] + 1))
             listed = "" if part[-1] - part[0] + 1 == len(part) else f" and {day_of('time')} in ({', '.join(map(str, part))})"
             events = f"(select * from _all_events where time >= {low} and time < {high}{listed})"
-            self._copy(rollup(unit, features, events), f"{place}/{done}", self.state.rollups[unit])
+            self._copy(rollup(unit, features, events), f"{place}/{done}", self.state.rollups[unit], part)
 
     def _parts(self, days: Sequence[int]) -> list[list[int]]:
         """Days in runs of at most about `ROWS_AT_ONCE` events; days far apart are not read together."""
         if not days:
             return []
+        if len(days) == 1:
+            return [list(days)]
         rows = (first_row(self.con, "select count(*) from _all_events") or (0,))[0]
         span = max(max(days) - min(days) + 1, 1) if self.old.until is None else max(len(self.state.rollups.get("user", {})), 1)
         most = max(1, int(ROWS_AT_ONCE * span / max(rows, 1)))
@@ -197,22 +199,25 @@ class Work:
                 parts.append([day])
         return parts
 
-    def _copy(self, sql: str, place: str, into: Files, more: str = "") -> None:
-        """Write a query's rows to one file (or a few) per day under `place`, and list them by day."""
+    def _copy(self, sql: str, place: str, into: Files, days: Sequence[int]) -> None:
+        """Write the rows of a query, which are of these days, to one file (or a few) per day under `place`, and list them by day."""
         folder = self.folder / place
         shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        self.con.execute(f"copy ({sql}) to '{folder}' (format parquet, partition_by (day), write_partition_columns true, compression zstd{more})")
+        folder.mkdir(parents=True)
+        if len(days) == 1:  # a quarter of the cost
+            (folder / f"day={days[0]}").mkdir()
+            target, how = folder / f"day={days[0]}" / "data_0.parquet", ""
+        else:
+            target, how = folder, ", partition_by (day), write_partition_columns true"
+        self.con.execute(f"copy ({sql}) to '{target}' (format parquet{how}, compression zstd)")
         for file in sorted(folder.glob("day=*/*.parquet")):
             day = int(file.parent.name.removeprefix("day="))
             into.setdefault(day, []).append(str(file.relative_to(self.folder)))
 
     def _first_activity(self) -> int:
-        rows = RollupRows(self._files(), (-(2**31), 2**31))
         for day in sorted(self.state.rollups["user"]):
-            found = first_row(
-                self.con, f"select count(*) from ({replace(rows, days=(day, day)).read('user', TOUCHED.name)}) where {TOUCHED.name} > 0"
-            )
+            rows = RollupRows(self._files(), {"user": (day, day)})
+            found = first_row(self.con, f"select count(*) from ({rows.read('user', TOUCHED.name)}) where {TOUCHED.name} > 0")
             if found and found[0]:
                 return day
         return self.until
@@ -223,7 +228,7 @@ class Work:
     def _compute(self, signals: Sequence[Signal], since: int, moved: bool) -> int:
         """Entries of new days, outcomes that matured, everything of new signals, and of users with late events; how many such users."""
         first = self.begins
-        together: dict[tuple[Any, ...], list[Signal]] = {}
+        together: dict[tuple[tuple[int, ...], bool], list[Signal]] = {}
         for signal in signals:
             label, stop = signal.label, signal.window[1]
             self.state.declared[label] = signal.to_toml()
@@ -236,17 +241,17 @@ class Work:
                 days = sorted({day for day in matured if first <= day < self.until} | set(range(since, self.until)))
             self.computed[label] = tuple(days)
             for run in _runs(days):  # an entry's own day and the day on which it matures are far apart
-                together.setdefault((run, *_reach(signal)), []).append(signal)
-        for done, ((days, back, by_pair), ours) in enumerate(together.items()):
+                together.setdefault((run, _by_pair(signal)), []).append(signal)
+        for done, ((days, by_pair), ours) in enumerate(together.items()):
             self.tell("outcomes", done, len(together))
-            self._outcomes(days, ours, back, by_pair)
+            self._outcomes(days, ours, by_pair)
         return self._patch([one for one in signals if self._counted(one.label) and not moved], first)
 
     def _counted(self, label: str) -> bool:
         """Whether the last update counted this signal, so that only what is new need be."""
         return label in self.old.outcomes and self.old.kept.get(label) == self.old.until
 
-    def _outcomes(self, days: tuple[int, ...], signals: Sequence[Signal], back: int, by_pair: bool) -> None:
+    def _outcomes(self, days: tuple[int, ...], signals: Sequence[Signal], by_pair: bool) -> None:
         """Compute these entry days for everybody, and write a file per signal and day."""
         files, tests = self._files(), dict[str, str]()
         if len(days) < len(self.state.rollups["user"]):
@@ -261,11 +266,11 @@ class Work:
                 if by_pair and listed.get(unit):
                     self.con.execute(f"create or replace temp table asked_{unit} as select distinct user_id, key from {files_sql(listed[unit])}")
                     tests[unit] = f"(user_id, key) in (from asked_{unit})"
-        for signal, table in self._compiled(signals, days, back, tests):
+        for signal, table in self._compiled(signals, days, tests):
             for day in days:
                 self.state.outcomes[signal.label].pop(day, None)
                 self.state.seqs[signal.label][day] = self.state.seq
-            self._copy(self._narrow(signal, table), f"outcomes/{signal.label}/{self.state.seq}-{days[0]}", self.state.outcomes[signal.label])
+            self._copy(self._narrow(signal, table), f"outcomes/{signal.label}/{self.state.seq}-{days[0]}", self.state.outcomes[signal.label], days)
 
     def _patch(self, signals: Sequence[Signal], first: int) -> int:
         """Compute again, from the first day that late events can have changed, all entries of the users whom they concern."""
@@ -285,7 +290,7 @@ class Work:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             tests = dict.fromkeys(self.state.rollups, "user_id in (select user_id from asked_users)")
-            for _, table in self._compiled([signal], days, _reach(signal)[0], tests):
+            for _, table in self._compiled([signal], days, tests):
                 listed = f" and day not in ({', '.join(map(str, sorted(done)))})" if done else ""
                 rows = f"select * from ({self._narrow(signal, table)}) where user_id in (select user_id from asked_users){listed}"
                 self.con.execute(f"copy ({rows}) to '{folder}/rows.parquet' (format parquet, compression zstd)")
@@ -301,19 +306,21 @@ class Work:
         rows = f"select * replace ({self.state.seq} as seq) from ({self.state.rows(self.folder, signal)})"
         self.state.outcomes[signal.label], self.state.patches[signal.label] = {}, []
         self.state.seqs[signal.label] = dict.fromkeys(self.state.seqs[signal.label], self.state.seq)
-        self._copy(rows, f"outcomes/{signal.label}/{self.state.seq}-all", self.state.outcomes[signal.label])
+        self._copy(rows, f"outcomes/{signal.label}/{self.state.seq}-all", self.state.outcomes[signal.label], list(self.state.seqs[signal.label]))
 
     def _narrow(self, signal: Signal, table: str) -> str:
         """SQL of one signal's columns of a table of its entry."""
         return f"select {', '.join(own_columns(self.con, signal, table))}, {self.state.seq} as seq from {table}"
 
-    def _compiled(self, signals: Sequence[Signal], days: tuple[int, ...], back: int, tests: dict[str, str]) -> Iterator[tuple[Signal, str]]:
+    def _compiled(self, signals: Sequence[Signal], days: tuple[int, ...], tests: dict[str, str]) -> Iterator[tuple[Signal, str]]:
         """Each signal with a table of its entries on `days` (a run), from as few roll-ups as they need; the table is gone afterwards."""
-        first = max(days[0] - back, min(self.begins, days[0]))
-        last = min(self.until - 1, days[-1] + max(one.window[1] for one in signals))
-        rows = RollupRows(self._files(), (first, last), tests)
-        only = f"day between {days[0]} and {days[-1]}"
-        made = Compiler(self.con, rows, self.until, (first, last), only, first_activity=self.first_activity).compute(signals)
+        earliest = min(self.begins, days[0])
+        reached = {
+            unit: (max(days[0] + low, earliest), min(days[-1] + high, self.until - 1))
+            for unit, (low, high) in _reach(signals, days[0], self.until).items()
+        }
+        rows, span = RollupRows(self._files(), reached, tests), (min(low for low, _ in reached.values()), max(high for _, high in reached.values()))
+        made = Compiler(self.con, rows, self.until, span, (days[0], days[-1]), first_activity=self.first_activity).compute(signals)
         for entry, table in made.items():
             for signal in signals:
                 if signal.entry == entry:
@@ -321,14 +328,30 @@ class Work:
             self.con.execute(f"drop table {table}")
 
 
-def _reach(signal: Signal) -> tuple[int, bool]:
-    """How many days before an entry matter to it, and whether only its own pair (and the user) does."""
-    entry, measure = signal.entry, signal.measure
+def _by_pair(signal: Signal) -> bool:
+    """Whether of roll-ups by creator or item only an entry's own pair matters to it."""
+    entry = signal.entry
     units = {part.unit for part in parts_of(signal)} | ({entry.of} if entry.of else set())
-    by_pair = entry.kind in ("discovery", "event") and entry.of is not None and units <= {entry.of, "user"}
-    if entry.kind == "enrolment" or entry.dormant_for is not None or (entry.kind == "discovery" and entry.novel_for is None):
-        return 10**6, by_pair
-    return max(entry.novel_for or 0, measure.baseline or 0) + 1, by_pair
+    return entry.kind in ("discovery", "event") and entry.of is not None and units <= {entry.of, "user"}
+
+
+def _reach(signals: Sequence[Signal], entered: int, until: int) -> dict[str, tuple[int, int]]:
+    """Roll-up -> first and last day that matter to entries of these signals from day `entered` on, counted from the entry's."""
+    reached: dict[str, tuple[int, int]] = {"user": (0, 0)}
+
+    def reach(unit: str, low: int, high: int) -> None:
+        before, after = reached.get(unit, (0, 0))
+        reached[unit] = (min(low, before), max(high, after))
+
+    for signal in signals:
+        entry = signal.entry
+        ever = entry.kind == "enrolment" or entry.dormant_for is not None or (entry.kind == "discovery" and entry.novel_for is None)
+        reach(entry.of or "user", -EVER if ever else -(entry.novel_for or 0), 0)
+        for part in () if is_unknown(signal, entered, until) else parts_of(signal):
+            reach(part.unit, part.low, part.high)
+            if part.feature is SESSIONS:
+                reach("sessions", part.low - 1, part.high)  # one that began the day before may go on
+    return reached
 
 
 def _runs(days: Sequence[int]) -> list[tuple[int, ...]]:

@@ -46,6 +46,12 @@ def parts_of(signal: Signal) -> list[Part]:
     return parts
 
 
+def is_unknown(signal: Signal, entered: int, as_of_day: int) -> bool:
+    """Whether nothing is known of an entry of that day (or a later one) at midnight `as_of_day`, but that it is one."""
+    open_yet = entered + signal.window[1] + 1 > as_of_day
+    return open_yet and signal.measure.kind != "time_to_return" and signal.measure.baseline is None
+
+
 def entry_words(entry: Entry) -> tuple[str, Feature] | None:
     """The unit and feature whose days an entry's days are; null where words do not know them."""
     if entry.kind == "discovery":

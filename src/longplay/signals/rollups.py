@@ -59,12 +59,12 @@ class RollupRows:
     """Rows from roll-ups in files, for `Compiler`.
 
     Attributes:
-        files: roll-up -> day -> its files. days: first and last day that may be read. keep: roll-up -> a test of user_id and key: rows
-            that matter; others are not read.
+        files: roll-up -> day -> its files. days: roll-up -> first and last day that may be read. keep: roll-up -> a test of user_id and key:
+            rows that matter; others are not read.
     """
 
     files: Mapping[str, Mapping[int, Sequence[str]]]
-    days: tuple[int, int]
+    days: Mapping[str, tuple[int, int]]
     keep: Mapping[str, str] = field(default_factory=dict)
     whole: ClassVar[bool] = False  # each unit has roll-ups of its own
 
@@ -85,7 +85,7 @@ class RollupRows:
 
     def read(self, unit: str, columns: str) -> str:
         """SQL of user_id, key, day and `columns` of a roll-up, as far as they matter."""
-        low, high = self.days
+        low, high = self.days.get(unit, (0, -1))
         listed = [file for day, files in sorted(self.files.get(unit, {}).items()) if low <= day <= high for file in files]
         if not listed:
             nothing = ", ".join(f"cast(null as bigint) as {name}" for name in columns.split(", "))

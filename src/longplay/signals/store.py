@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -117,10 +118,11 @@ class SignalStore:
 
     def _sweep(self, old: Manifest, new: Manifest) -> None:
         """Remove what neither the manifest nor the one before it lists: a reader may still be at the old one."""
-        keep = old.files() | new.files()
-        for place in [*self.folder.glob("rollups/**/*.parquet"), *self.folder.glob("outcomes/**/*.parquet")]:
-            if str(place.relative_to(self.folder)) not in keep:
-                place.unlink()
-        for place in sorted([*self.folder.glob("rollups/**/"), *self.folder.glob("outcomes/**/")], key=lambda one: -len(one.parts)):
-            if not any(place.iterdir()):
-                place.rmdir()
+        keep = {os.path.join(self.folder, file) for file in old.files() | new.files()}
+        for place in ("rollups", "outcomes"):
+            for folder, _, files in os.walk(self.folder / place, topdown=False):
+                for file in files:
+                    if file.endswith(".parquet") and os.path.join(folder, file) not in keep:
+                        os.unlink(os.path.join(folder, file))
+                if not os.listdir(folder):
+                    os.rmdir(folder)

@@ -21,6 +21,7 @@ class Asked:
     Attributes:
         entries: SQL with user_id, keys, day, and the words of the units in `has`; "sums": it is the table of sums. whole: all entries there are.
         as_of_day: days since 1970 of the midnight up to which windows have closed. first_activity: day of the log's first activity.
+        unknown: the signals of which none of these entries has a value yet.
     """
 
     entries: str
@@ -28,6 +29,7 @@ class Asked:
     as_of_day: int
     first_activity: Callable[[], int]
     has: frozenset[str] = frozenset()
+    unknown: frozenset[Signal] = frozenset()
     whole: bool = True
 
 
@@ -40,7 +42,7 @@ class Values:
     def __init__(self, con: duckdb.DuckDBPyConnection, bitmaps: Bitmaps, asked: Asked) -> None:
         self.con, self.bitmaps, self.asked = con, bitmaps, asked
         self._more, self._joins, self._at = ["e.*"], "", dict[Part, str]()  # columns and joins of the source; SQL of each part
-        parts = [_bare(part) for signal in asked.signals for part in parts_of(signal)]
+        parts = [_bare(part) for signal in asked.signals if signal not in asked.unknown for part in parts_of(signal)]
         self.source = f"{asked.entries} e"
         if in_words := [part for part in parts if part.in_words]:
             self._words(in_words)
@@ -124,6 +126,8 @@ class Values:
 
     def _value(self, signal: Signal) -> str:
         """SQL of the columns of one signal."""
+        if signal in self.asked.unknown:
+            return f', cast(null as double) as "{signal.label}"'
         at = {part.column: f"({self._at[_bare(part)]})" for part in parts_of(signal)}
         measure, name, (low, high) = signal.measure, f'"{signal.label}"', signal.window
         mature = f"day + {high + 1} <= {self.asked.as_of_day}"
