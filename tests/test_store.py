@@ -86,6 +86,30 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(tmp_path_factory
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(expected, signal)
 
 
+TOGETHER = (
+    Signal("back", user_day(), returned(), (1, 3)),
+    Signal("gone", user_day(), cancelled(), (1, 3)),
+    Signal("active", enrolment(), active_days(), (1, 3)),
+    Signal("habit", discovery(7), days_with("creator") >= 2, (1, 3)),
+    Signal("first", discovery(None), days_with("creator"), (1, 3)),
+    Signal("regret", discovery(3, "item"), skips("item") >= 1, (0, 0)),
+    Signal("saved", event("save", "item"), days_with("item") >= 1, (1, 3)),
+    Signal("variety", enrolment(), habits("creator", 1), (1, 3)),
+    Signal("returns", user_day(dormant_for=3), active_days() >= 1, (1, 3)),
+)
+
+
+@given(logs(), st.sets(st.sampled_from(TOGETHER), min_size=2))
+@settings(max_examples=60, deadline=None)
+def test_units_put_together_from_finer_ones_are_those_of_the_events(tmp_path_factory: Any, log: Log, several: set[Signal]) -> None:
+    asked = [one for one in TOGETHER if one in several and not refuses(one, log)]  # items of two creators are among these logs
+    assume(len(asked) > 1)
+    lake, folder = log.lake(), tmp_path_factory.mktemp("together")
+    written = write_outcomes(asked, lake, folder, as_of=log.as_of)
+    for signal in asked:
+        assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(signal.outcomes(lake, as_of=log.as_of).frame, signal)
+
+
 @pytest.mark.parametrize("windows", [((1, 28), (1, 7)), ((1, 7), (1, 28))])
 def test_habits_of_several_windows_do_not_share_the_days_of_the_last(tmp_path: Path, windows: tuple[tuple[int, int], tuple[int, int]]) -> None:
     lake = Lake.memory()
