@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import CATALOGUE, DAY, FAR_MOMENT, LEAP, MICRO, Log, Row, decisions_frame, events_frame, logs, midnight, refuses, signals
 
-from longplay.errors import ConfigError, DataError
+from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
 from longplay.signals import (
     Signal,
@@ -38,7 +39,7 @@ from longplay.signals import (
 from longplay.signals.manifest import Manifest
 from longplay.signals.nightly import Work
 from longplay.signals.store import SignalStore
-from longplay.signals.tables import write_outcomes
+from longplay.signals.tables import base_rates, write_outcomes
 
 FOREVER = datetime(9000, 1, 1, tzinfo=UTC)
 COLUMNS = ("user_id", "item_id", "creator_id", "day", "truncated", "value", "matures_at", "duration", "event", "baseline")
@@ -84,6 +85,26 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(tmp_path_factory
     for signal in several:
         expected = signal.outcomes(lake, as_of=log.as_of).frame
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(expected, signal)
+
+
+@given(st.lists(signals(), min_size=1, max_size=3), logs())
+@settings(max_examples=30, deadline=None)
+def test_base_rates_in_one_pass_are_those_of_the_outcomes_or_say_why_not(several: list[Signal], log: Log) -> None:
+    several = [Signal(f"s{n}", one.entry, one.measure, one.window, one.origin, one.gameable) for n, one in enumerate(several)]
+    lake = log.lake()
+    for signal, found in base_rates(several, lake, log.as_of).items():
+        if isinstance(found, LongplayError):
+            with pytest.raises(LongplayError, match=re.escape(str(found))):
+                signal.outcomes(lake, log.as_of)
+            continue
+        outcomes = signal.outcomes(lake, log.as_of)
+        assert (found.entries, found.mature) == (len(outcomes), int(outcomes.mature.sum()))
+        if outcomes.frame["value"].is_null().all():
+            assert found.rate is None
+        else:
+            rate = outcomes.base_rate()
+            assert found.rate is not None
+            assert (found.rate.value, found.rate.std_error, found.rate.n) == pytest.approx((rate.value, rate.std_error, rate.n))
 
 
 TOGETHER = (

@@ -127,10 +127,23 @@ def clustered_mean(values: ArrayLike, clusters: ArrayLike | None = None, *, esti
             raise DataError(f"clustered_mean: {value_N.shape} values but {names.shape} clusters")
         unique, cluster_N = np.unique(names, return_inverse=True)
         n_clusters = len(unique)
-    mean = float(value_N.mean())
-    error_C = np.bincount(cluster_N, weights=value_N - mean, minlength=n_clusters)
-    if n_clusters > 1:
-        std_error = float(np.sqrt(n_clusters / (n_clusters - 1) * np.sum(error_C**2)) / len(value_N))
-    else:
-        std_error = float("inf")
+    sums_C = np.bincount(cluster_N, weights=value_N, minlength=n_clusters)
+    return mean_of_sums(sums_C, np.bincount(cluster_N, minlength=n_clusters), estimand=estimand)
+
+
+def mean_of_sums(sums: ArrayLike, counts: ArrayLike, *, estimand: str = "mean") -> Estimate:
+    """`clustered_mean` from the sum and the number of values of every cluster, both shape [G].
+
+    >>> mean_of_sums([2.0, 6.0], [2, 2]) == clustered_mean([1.0, 1.0, 3.0, 3.0], ["a", "a", "b", "b"])
+    True
+
+    Raises:
+        DataError: no values.
+    """
+    sum_C, count_C = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    if not count_C.sum() > 0:
+        raise DataError(f"mean_of_sums: {len(count_C)} clusters of no values given, expected at least one value")
+    mean, n_clusters = float(sum_C.sum() / count_C.sum()), len(count_C)
+    error_C = sum_C - mean * count_C
+    std_error = float(np.sqrt(n_clusters / (n_clusters - 1) * np.sum(error_C**2)) / count_C.sum()) if n_clusters > 1 else float("inf")
     return Estimate(mean, std_error, n=n_clusters, n_eff=float(n_clusters), estimand=estimand)

@@ -14,14 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from longplay.cli.screen import console, guarded, wide
-from longplay.errors import ConfigError, DataError, LongplayError
+from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.run.config import RunConfig, folder_of, load_config
 from longplay.run.pins import Pin, change_over, log_of, pins_of, runs_in, would_run_again
-from longplay.signals import READY, Outcomes, Signal, ready
+from longplay.signals import READY, Signal, ready
 from longplay.signals.catalogue import CATALOGUE
 from longplay.signals.diff import definition_lines
 from longplay.signals.store import SignalStore
+from longplay.signals.tables import BaseRate, base_rates
 from longplay.signals.words import unit
 from longplay.words import plus_minus
 
@@ -110,13 +111,13 @@ def _tell_log(signals: Sequence[Signal], source: Path) -> None:
     for name in ("signal", "entries", "mature", "base rate", "of", "users"):
         table.add_column(name, justify="left" if name in ("signal", "of") else "right", overflow="fold")
     refused: list[tuple[str, str]] = []
-    with console.status("computing", spinner="dots") as status:
-        for signal in signals:
-            status.update(f"computing {signal.name}")
-            try:
-                table.add_row(*_cells(signal.outcomes(lake)))
-            except LongplayError as reason:
-                refused.append((signal.name, str(reason).removeprefix(f"{signal.name}: ")))
+    with console.status(f"computing {len(signals)} signals in one pass", spinner="dots"):
+        found = base_rates(signals, lake)
+    for signal, one in found.items():
+        if isinstance(one, BaseRate):
+            table.add_row(*_cells(signal, one))
+        else:
+            refused.append((signal.name, str(one).removeprefix(f"{signal.name}: ")))
     if table.row_count:
         out.print(table)
     if refused:
@@ -129,15 +130,12 @@ def _tell_log(signals: Sequence[Signal], source: Path) -> None:
         raise DataError(f"{place}: none of {len(signals)} signals can be computed on this log")
 
 
-def _cells(outcomes: Outcomes) -> list[str]:
-    signal, mature = outcomes.signal, int(outcomes.mature.sum())
-    cells = [signal.name, f"{len(outcomes):,}", f"{mature:,}"]
-    try:
-        rate = outcomes.base_rate()
-    except DataError as reason:
-        return [*cells, "none yet" if not mature else str(reason), unit(signal), "-"]
-    low, high = rate.interval()
-    return [*cells, plus_minus(rate.value, (high - low) / 2), unit(signal), f"{rate.n:,}"]
+def _cells(signal: Signal, found: BaseRate) -> list[str]:
+    cells = [signal.name, f"{found.entries:,}", f"{found.mature:,}"]
+    if found.rate is None:
+        return [*cells, "none has a value" if found.mature else "none yet", unit(signal), "-"]
+    low, high = found.rate.interval()
+    return [*cells, plus_minus(found.rate.value, (high - low) / 2), unit(signal), f"{found.rate.n:,}"]
 
 
 # -- refining --------------------------------------------------------------------------------------

@@ -19,6 +19,11 @@ def day_of(time: str) -> str:
     return DAY.format(time=time)
 
 
+def quoted(text: object) -> str:
+    """SQL of a string, such as a path."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
 def first_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | None:
     """The first row of a query; all of them are fetched, since DuckDB refuses other work while a result is open."""
     rows = con.execute(sql).fetchall()

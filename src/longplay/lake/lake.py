@@ -13,6 +13,7 @@ import duckdb
 import polars as pl
 
 from longplay.errors import DataError
+from longplay.lake.daily import quoted
 from longplay.lake.schema import TABLES, TIME_COLUMN, conform, empty
 from longplay.lake.sift import quarantine_rows, sift
 from longplay.lake.store import FolderStore, MemoryStore, Snapshot, Store
@@ -157,7 +158,7 @@ class Lake:
             if memory_limit is not None:
                 con.execute(f"set memory_limit = '{memory_limit}'")
             if spill is not None:
-                con.execute(f"set temp_directory = '{str(spill).replace(chr(39), 2 * chr(39))}'")
+                con.execute(f"set temp_directory = {quoted(spill)}")
             con.execute("set TimeZone = 'UTC'")
             con.execute("set preserve_insertion_order = false")
             if threads is not None:

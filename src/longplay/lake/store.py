@@ -26,6 +26,7 @@ import polars as pl
 from deltalake import DeltaTable, write_deltalake
 
 from longplay.errors import DataError
+from longplay.lake.daily import quoted
 from longplay.lake.schema import DTYPES, TABLES, TIME, TIME_COLUMN, empty
 
 COMMITS = pl.Schema({"seq": pl.Int64, "batch": pl.String, "watermark": TIME} | {f"{table}_version": pl.Int64 for table in TABLES})
@@ -51,8 +52,7 @@ class Snapshot:
         """Make `table` of this state readable in `con` as `name`."""
         if files := self.files.get(table):
             # DuckDB takes `*`, `?` and `[` in a name as a pattern; FolderStore refuses such folders
-            listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-            read = f"read_parquet([{listed}])"
+            read = f"read_parquet([{', '.join(map(quoted, files))}])"
             if table == "items":  # one file, which may be older than a column of the schema
                 has = {row[0] for row in con.execute(f"select column_name from (describe select * from {read})").fetchall()}
                 absent = "".join(f", null::{kind} as {column}" for column, kind in _LATER.items() if column not in has)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from longplay.errors import DataError
 from longplay.signals.compile import entry_keys
-from longplay.signals.rollups import files_sql
+from longplay.signals.rollups import files_sql, paths
 from longplay.signals.signal import Signal
 
 FORMAT = 1  # of the folder: raised when what is in it changes
@@ -62,7 +61,7 @@ class Manifest:
         place = folder / "manifest.json"
         new = place.with_suffix(".new")
         with new.open("w") as file:
-            file.write(json.dumps({"format": FORMAT, **self.__dict__}, indent=0))
+            file.write(json.dumps({"format": FORMAT, **self.__dict__}))
             file.flush()
             os.fsync(file.fileno())
         new.replace(place)
@@ -88,11 +87,6 @@ class Manifest:
             test = f"seq < {one['seq']} and day >= {one['from']} and user_id in (select user_id from {files_sql([who])})"
             rows = f"select * from ({rows}) where not ({test})"
         return rows
-
-
-def paths(folder: Path, files: Sequence[str]) -> list[str]:
-    """Files of the manifest where they lie."""
-    return [os.path.join(folder, file) for file in files]
 
 
 def _keys(signal: Signal) -> list[str]:

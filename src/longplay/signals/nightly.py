@@ -11,15 +11,15 @@ from pathlib import Path
 import duckdb
 
 from longplay.errors import DataError
-from longplay.lake.daily import day_of, first_row
+from longplay.lake.daily import day_of, first_row, quoted
 from longplay.lake.lake import Lake
 from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
-from longplay.signals.manifest import Files, Manifest, paths
+from longplay.signals.manifest import Files, Manifest
 from longplay.signals.operators import SESSIONS, TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
 from longplay.signals.parts import is_unknown, parts_of
-from longplay.signals.rollups import RollupRows, files_sql, needed, rollup
+from longplay.signals.rollups import RollupRows, files_sql, needed, paths, rollup
 from longplay.signals.signal import Signal
 from longplay.signals.tables import own_columns
 
@@ -142,7 +142,7 @@ class Work:
                 where old.creator_id is distinct from now.creator_id or old.length is distinct from now.length"""
             if (first_row(self.con, changed) or (0,))[0]:
                 self._forget()
-        self.con.execute(f"copy ({table}) to '{place}.new' (format parquet)")
+        self.con.execute(f"copy ({table}) to {quoted(f'{place}.new')} (format parquet)")
         Path(f"{place}.new").replace(place)
 
     def _late(self, since: int) -> set[int]:
@@ -209,21 +209,18 @@ class Work:
             target, how = folder / f"day={days[0]}" / "data_0.parquet", ""
         else:
             target, how = folder, ", partition_by (day), write_partition_columns true"
-        self.con.execute(f"copy ({sql}) to '{target}' (format parquet{how}, compression zstd)")
+        self.con.execute(f"copy ({sql}) to {quoted(target)} (format parquet{how}, compression zstd)")
         for file in sorted(folder.glob("day=*/*.parquet")):
             day = int(file.parent.name.removeprefix("day="))
             into.setdefault(day, []).append(str(file.relative_to(self.folder)))
 
     def _first_activity(self) -> int:
         for day in sorted(self.state.rollups["user"]):
-            rows = RollupRows(self._files(), {"user": (day, day)})
+            rows = RollupRows(self.folder, self.state.rollups, {"user": (day, day)})
             found = first_row(self.con, f"select count(*) from ({rows.read('user', TOUCHED.name)}) where {TOUCHED.name} > 0")
             if found and found[0]:
                 return day
         return self.until
-
-    def _files(self) -> dict[str, dict[int, list[str]]]:
-        return {unit: {day: paths(self.folder, files) for day, files in days.items()} for unit, days in self.state.rollups.items()}
 
     def _compute(self, signals: Sequence[Signal], since: int, moved: bool) -> int:
         """Entries of new days, outcomes that matured, everything of new signals, and of users with late events; how many such users."""
@@ -253,15 +250,18 @@ class Work:
 
     def _outcomes(self, days: tuple[int, ...], signals: Sequence[Signal], by_pair: bool) -> None:
         """Compute these entry days for everybody, and write a file per signal and day."""
-        files, tests = self._files(), dict[str, str]()
+        tests = dict[str, str]()
         if len(days) < len(self.state.rollups["user"]):
-            of_days = {unit: {day: ours[day] for day in days if day in ours} for unit, ours in files.items() if unit != "sessions"}
-            listed = {unit: [file for ours in by_day.values() for file in ours] for unit, by_day in of_days.items()}
+            listed = {
+                unit: [file for day in days for file in paths(self.folder, by_day.get(day, []))]
+                for unit, by_day in self.state.rollups.items()
+                if unit != "sessions"
+            }
             asked = [f"select user_id from {files_sql(ours)}" for ours in listed.values() if ours]
             low, high = (f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'" for day in (days[0], days[-1] + 1))
             asked.append(f"select user_id from decisions where time >= {low} and time < {high}")
             self.con.execute(f"create or replace temp table asked_users as {' union '.join(asked)}")
-            tests = dict.fromkeys(files, "user_id in (from asked_users)")
+            tests = dict.fromkeys(self.state.rollups, "user_id in (from asked_users)")
             for unit in ("creator", "item"):
                 if by_pair and listed.get(unit):
                     self.con.execute(f"create or replace temp table asked_{unit} as select distinct user_id, key from {files_sql(listed[unit])}")
@@ -293,8 +293,8 @@ class Work:
             for _, table in self._compiled([signal], days, tests):
                 listed = f" and day not in ({', '.join(map(str, sorted(done)))})" if done else ""
                 rows = f"select * from ({self._narrow(signal, table)}) where user_id in (select user_id from asked_users){listed}"
-                self.con.execute(f"copy ({rows}) to '{folder}/rows.parquet' (format parquet, compression zstd)")
-            self.con.execute(f"copy (select user_id from asked_users) to '{folder}/users.parquet' (format parquet, compression zstd)")
+                self.con.execute(f"copy ({rows}) to {quoted(folder / 'rows.parquet')} (format parquet, compression zstd)")
+            self.con.execute(f"copy (select user_id from asked_users) to {quoted(folder / 'users.parquet')} (format parquet, compression zstd)")
             patch = {"seq": self.state.seq, "from": low, "rows": [f"{place}/rows.parquet"], "users": f"{place}/users.parquet"}
             self.state.patches.setdefault(signal.label, []).append(patch)
             if len(self.state.patches[signal.label]) > MOST_PATCHES:
@@ -319,7 +319,10 @@ class Work:
             unit: (max(days[0] + low, earliest), min(days[-1] + high, self.until - 1))
             for unit, (low, high) in _reach(signals, days[0], self.until).items()
         }
-        rows, span = RollupRows(self._files(), reached, tests), (min(low for low, _ in reached.values()), max(high for _, high in reached.values()))
+        rows, span = (
+            RollupRows(self.folder, self.state.rollups, reached, tests),
+            (min(low for low, _ in reached.values()), max(high for _, high in reached.values())),
+        )
         made = Compiler(self.con, rows, self.until, span, (days[0], days[-1]), first_activity=self.first_activity).compute(signals)
         for entry, table in made.items():
             for signal in signals:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
-from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS
+from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, quoted
 from longplay.signals.operators import BIN_US, SESSIONS, TOUCHED, EventRows, Feature, events_of
 from longplay.signals.parts import entry_words, parts_of
 from longplay.signals.signal import Signal
@@ -59,10 +61,11 @@ class RollupRows:
     """Rows from roll-ups in files, for `Compiler`.
 
     Attributes:
-        files: roll-up -> day -> its files. days: roll-up -> first and last day that may be read. keep: roll-up -> a test of user_id and key:
-            rows that matter; others are not read.
+        folder: where the files lie. files: roll-up -> day -> its files. days: roll-up -> first and last day that may be read.
+        keep: roll-up -> a test of user_id and key: rows that matter; others are not read.
     """
 
+    folder: Path
     files: Mapping[str, Mapping[int, Sequence[str]]]
     days: Mapping[str, tuple[int, int]]
     keep: Mapping[str, str] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class RollupRows:
     def read(self, unit: str, columns: str) -> str:
         """SQL of user_id, key, day and `columns` of a roll-up, as far as they matter."""
         low, high = self.days.get(unit, (0, -1))
-        listed = [file for day, files in sorted(self.files.get(unit, {}).items()) if low <= day <= high for file in files]
+        listed = [file for day, files in sorted(self.files.get(unit, {}).items()) if low <= day <= high for file in paths(self.folder, files)]
         if not listed:
             nothing = ", ".join(f"cast(null as bigint) as {name}" for name in columns.split(", "))
             return f"select cast(null as varchar) as user_id, cast(null as varchar) as key, cast(null as integer) as day, {nothing} where false"
@@ -94,7 +97,11 @@ class RollupRows:
         return f"select user_id, key, day, {columns} from {files_sql(listed)}{test}"
 
 
+def paths(folder: Path, files: Sequence[str]) -> list[str]:
+    """Files where they lie."""
+    return [os.path.join(folder, file) for file in files]
+
+
 def files_sql(files: Sequence[str]) -> str:
     """SQL that reads Parquet files as one table."""
-    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-    return f"read_parquet([{listed}], hive_partitioning = false)"
+    return f"read_parquet([{', '.join(map(quoted, files))}], hive_partitioning = false)"

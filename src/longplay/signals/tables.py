@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
 
-from longplay.errors import ConfigError
+from longplay.errors import ConfigError, LongplayError
+from longplay.estimate import Estimate, mean_of_sums
+from longplay.lake.daily import first_row, quoted
 from longplay.lake.lake import Lake
 from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
@@ -46,10 +50,64 @@ def write_outcomes(
             file = place / f"{signal.label}.parquet"
             matures = f"cast((day + {signal.window[1] + 1}) * interval 1 day + timestamptz '1970-01-01 00:00:00+00' as timestamptz) as matures_at"
             rows = f"select {', '.join(own_columns(con, signal, table))}, {matures} from {table}"
-            con.execute(f"copy ({rows}) to '{str(file).replace(chr(39), 2 * chr(39))}.new' (format parquet, compression zstd)")
+            con.execute(f"copy ({rows}) to {quoted(f'{file}.new')} (format parquet, compression zstd)")
             Path(f"{file}.new").replace(file)
             written[signal.label] = file
     return written
+
+
+@dataclass(frozen=True)
+class BaseRate:
+    """How many entries a signal has on a log, how many have matured, and the mean value of those that have one; null where none has."""
+
+    entries: int
+    mature: int
+    rate: Estimate | None
+
+
+def base_rates(
+    signals: Sequence[Signal], lake: Lake, as_of: datetime | None = None, *, memory_limit: str | None = None
+) -> dict[Signal, BaseRate | LongplayError]:
+    """The base rate of every signal, in one pass over the log without holding its outcomes; or why the log cannot answer.
+
+    Equal to those of `Signal.outcomes(lake, as_of)`.
+
+    Args:
+        as_of: UTC; default the lake's watermark. memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to a temporary folder.
+    """
+    found: dict[Signal, BaseRate | LongplayError] = {}
+    as_of_at, view = checked_as_of("base_rates", lake, as_of)
+    with tempfile.TemporaryDirectory(prefix="longplay-") as spill, view.connect(memory_limit=memory_limit, spill=Path(spill)) as con:
+        span, until, together = days_of_log(con, view), int(as_of_at.timestamp() // 86_400), list[Signal]()
+        for signal in signals:
+            try:
+                refuse(con, signal, lake, span, enrolled=False)
+                by_own_key(signal)
+                together.append(signal)
+            except LongplayError:
+                found[signal] = _in_memory(signal, lake, as_of)
+        tables = outcome_tables(con, together, lake, view, as_of_at) if together else {}
+        for signal, table in tables.items():
+            entries, mature = first_row(con, f"select count(*), count(*) filter (day + {signal.window[1] + 1} <= {until}) from {table}") or (0, 0)
+            if not entries:
+                found[signal] = _in_memory(signal, lake, as_of)
+                continue
+            value = f'"{signal.label}"'
+            of_users = f"select sum({value}) as total, count({value}) as n from {table} group by user_id having count({value}) > 0"
+            sums = con.execute(of_users).fetchnumpy()
+            estimand = f"mean {signal.label} of mature entries"
+            found[signal] = BaseRate(entries, mature, mean_of_sums(sums["total"], sums["n"], estimand=estimand) if len(sums["n"]) else None)
+    return {signal: found[signal] for signal in signals}
+
+
+def _in_memory(signal: Signal, lake: Lake, as_of: datetime | None) -> BaseRate | LongplayError:
+    """What needs the entry's own event, has no entries, or cannot be answered: the reason is the one that `Signal.outcomes` gives."""
+    try:
+        outcomes = signal.outcomes(lake, as_of)
+        has_value = not outcomes.frame["value"].is_null().all()
+        return BaseRate(len(outcomes), int(outcomes.mature.sum()), outcomes.base_rate() if has_value else None)
+    except LongplayError as reason:
+        return reason
 
 
 def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: Lake, view: Lake, as_of: datetime) -> dict[Signal, str]:

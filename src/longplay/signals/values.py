@@ -91,7 +91,9 @@ class Values:
         if unit == "user" and self.asked.whole and {signal.entry for signal in self.asked.signals} == {Entry("user_day")}:
             days, rows = None, self.bitmaps.rows.daily(unit, list(dict.fromkeys([*ours, TOUCHED])))
         ranges = {column: (part.feature.name, part.low, part.high) for part, column in sums.items()}
-        self.con.execute(f"create or replace temp table sums_{unit} as {range_sums(unit, days, rows, ranges, once=SESSIONS in ours)}")
+        self.con.execute(
+            f"create or replace temp table sums_{unit} as {range_sums(unit, days, rows, ranges, once=SESSIONS in ours and self.bitmaps.rows.whole)}"
+        )
         its_own = "sums" in self.asked.has  # the entries are the days that were summed
         if not its_own:
             self._joins += f" left join sums_{unit} on {_same(f'sums_{unit}', unit)} and sums_{unit}.day = e.day"
