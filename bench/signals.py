@@ -67,7 +67,7 @@ def scan(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
     con.execute(f"select {', '.join(f'max({column})' for column in columns)} from events").fetchall()
 
 
-@remembered(version=2)
+@remembered(version=3)
 def speed(events: int) -> dict[str, Any]:
     """See `measure_speed`, on the kept log of this size."""
     return measure_speed(big_log(events, CACHE / f"signals-log-{events}"), REPEATS.get(events, 1))
@@ -120,7 +120,7 @@ def peak_gb() -> float:
 def night(events: int) -> dict[str, Any]:
     """See `measure_night`; the log is made anew."""
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
-        return measure_night(events, Path(name), DAYS, 3 if events <= 10_000_000 else 1)
+        return measure_night(events, Path(name), DAYS, REPEATS.get(events, 1))
 
 
 def measure_night(events: int, place: Path, days: int, repeats: int) -> dict[str, Any]:

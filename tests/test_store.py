@@ -28,6 +28,7 @@ from longplay.signals import (
     exposure,
     habits,
     minutes,
+    operators,
     plays,
     returned,
     saves,
@@ -107,6 +108,15 @@ def test_base_rates_in_one_pass_are_those_of_the_outcomes_or_say_why_not(several
             assert (found.rate.value, found.rate.std_error, found.rate.n) == pytest.approx((rate.value, rate.std_error, rate.n))
 
 
+def test_who_is_enrolled_and_never_comes_keeps_a_name(tmp_path: Path) -> None:
+    lake, signal = Lake.memory(), Signal("active", enrolment(), active_days(), (1, 3))
+    shown = {"decision_id": "d", "context_id": "k", "user_id": "u9", "time": LEAP, "surface": "home", "slate": ["i1"], "log_prob": [-1.0]}
+    append(lake, "0", [play(0, 0.5)], [shown | {"policy": "p@1", "experiment": "trial", "ingested_at": LEAP}], LEAP + 40 * DAY)
+    frame = pl.read_parquet(write_outcomes([signal], lake, tmp_path)[signal.label])
+    assert sorted(frame["user_id"]) == sorted(signal.outcomes(lake).frame["user_id"])
+    assert ("u9", 0.0) in frame.select("user_id", "value").rows()
+
+
 TOGETHER = (
     Signal("back", user_day(), returned(), (1, 3)),
     Signal("gone", user_day(), cancelled(), (1, 3)),
@@ -120,13 +130,15 @@ TOGETHER = (
 )
 
 
-@given(logs(), st.sets(st.sampled_from(TOGETHER), min_size=2))
+@given(logs(), st.sets(st.sampled_from(TOGETHER), min_size=2), st.sampled_from((2, 5, 10**6)))
 @settings(max_examples=60, deadline=None)
-def test_units_put_together_from_finer_ones_are_those_of_the_events(tmp_path_factory: Any, log: Log, several: set[Signal]) -> None:
+def test_units_put_together_from_finer_ones_are_those_of_the_events(tmp_path_factory: Any, log: Log, several: set[Signal], at_once: int) -> None:
     asked = [one for one in TOGETHER if one in several and not refuses(one, log)]  # items of two creators are among these logs
     assume(len(asked) > 1)
     lake, folder = log.lake(), tmp_path_factory.mktemp("together")
-    written = write_outcomes(asked, lake, folder, as_of=log.as_of)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operators, "AT_ONCE", at_once)  # in how many parts a log is taken
+        written = write_outcomes(asked, lake, folder, as_of=log.as_of)
     for signal in asked:
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(signal.outcomes(lake, as_of=log.as_of).frame, signal)
 

@@ -146,6 +146,11 @@ class Lake:
             return None
         return min(snapshot.spans[table][0] for table in tables), max(snapshot.spans[table][1] for table in tables)
 
+    def size(self) -> int:
+        """Events stored, whatever the bounds of this view; 0 where the files' statistics do not say."""
+        snapshot = self._snapshot()
+        return snapshot.counts.get("events", 0) if snapshot.files.get("events") else snapshot.frames.get("events", empty("events")).height
+
     @contextmanager
     def connect(self, threads: int | None = None, memory_limit: str | None = None, spill: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A DuckDB connection in which the tables' names are views bounded like this lake, and `_all_events` etc. are not bounded.

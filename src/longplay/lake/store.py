@@ -39,7 +39,7 @@ _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a proce
 class Snapshot:
     """One consistent state of all tables: Parquet files, or frames in memory.
 
-    `spans` are the first and last time in a table's files as their statistics say (to the millisecond), where all of them say so.
+    `spans` are the first and last time in a table's files (to the millisecond), `counts` its rows, as the files' statistics say, where all do.
     """
 
     seq: int
@@ -47,6 +47,7 @@ class Snapshot:
     files: Mapping[str, list[str]]
     frames: Mapping[str, pl.DataFrame]
     spans: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def register(self, con: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
         """Make `table` of this state readable in `con` as `name`."""
@@ -161,14 +162,16 @@ class FolderStore:
         if commits.is_empty():
             return Snapshot(0, None, {}, {})
         last = commits.row(-1, named=True)
-        files, spans = {}, {}
+        files: dict[str, list[str]] = {}
+        spans: dict[str, tuple[datetime, datetime]] = {}
+        counts: dict[str, int] = {}
         for table in TABLES:
             version = last[f"{table}_version"]
             if version >= 0 and (delta := self._table(table, version)) is not None:
                 files[table] = _files(delta)
-                if TIME_COLUMN.get(table) == "time" and (span := _span(delta)) is not None:
-                    spans[table] = span
-        return Snapshot(last["seq"], last["watermark"], files, {}, spans)
+                if TIME_COLUMN.get(table) == "time" and (known := _statistics(delta)) is not None:
+                    spans[table], counts[table] = known[:2], known[2]
+        return Snapshot(last["seq"], last["watermark"], files, {}, spans, counts)
 
     def snapshot(self) -> Snapshot:
         """The state after the last whole batch."""
@@ -236,13 +239,13 @@ def _files(delta: DeltaTable) -> list[str]:
     return sorted(unquote(uri.removeprefix("file://")) for uri in delta.file_uris())
 
 
-def _span(delta: DeltaTable) -> tuple[datetime, datetime] | None:
-    """First and last `time` as the statistics of a version's files say; null where one has none."""
-    actions = pl.DataFrame(delta.get_add_actions(flatten=True))
-    if actions.is_empty() or not {"min.time", "max.time"} <= set(actions.columns) or actions["min.time", "max.time"].null_count().sum_horizontal()[0]:
+def _statistics(delta: DeltaTable) -> tuple[datetime, datetime, int] | None:
+    """First and last `time` and number of rows as the statistics of a version's files say; null where one has none."""
+    actions, names = pl.DataFrame(delta.get_add_actions(flatten=True)), ["min.time", "max.time", "num_records"]
+    if actions.is_empty() or not set(names) <= set(actions.columns) or actions.select(names).null_count().sum_horizontal()[0]:
         return None
     first, last = actions["min.time"].min(), actions["max.time"].max()
-    return (first, last) if isinstance(first, datetime) and isinstance(last, datetime) else None
+    return (first, last, int(actions["num_records"].sum())) if isinstance(first, datetime) and isinstance(last, datetime) else None
 
 
 def _newest(log: Path) -> tuple[str, int, int] | None:

@@ -8,13 +8,22 @@ from typing import ClassVar, Protocol
 import duckdb
 
 from longplay.lake.daily import first_row
-from longplay.signals.operators import TOUCHED, UNITS, Calendar, Feature, coarser, first_bit, words
+from longplay.signals.operators import BITS, MANY_BLOCKS, TOUCHED, UNITS, Calendar, Feature, coarser, first_bit, words, words_by_block
 
 
 class Rows(Protocol):
     """Where daily amounts come from: events, or roll-ups made of them."""
 
     whole: ClassVar[bool]  # a row says user, creator and item at once, so that unit `pair` can be asked for
+
+    @property
+    def parts(self) -> int:
+        """In how many parts, by user, pairs are best put together; more than one on a log that is large for the machine."""
+        ...
+
+    def between(self, first: int, last: int) -> Rows:
+        """The rows of these days; others are not read."""
+        ...
 
     def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
         """See `operators.EventRows.daily`."""
@@ -66,11 +75,20 @@ class Bitmaps:
         Args:
             limits: SQL of (user_id, key if `by_key` and of a pair, first, last): the units and days that matter; empty: all.
         """
-        rows = self.rows.daily(unit, features, flags=True)
-        if limits:
-            same = "limits.user_id = rows.user_id" + (" and limits.key = rows.key" if unit != "user" and by_key else "")
-            rows = f"select rows.* from ({rows}) rows join ({limits}) limits on {same} and rows.day between limits.first and limits.last"
-        self.con.execute(f"create or replace temp table {table} as {words(unit, rows, features, self.calendar)}")
+        parts = 1 if limits else self.rows.parts
+        if unit == "user" and parts > 1 and self.calendar.blocks <= MANY_BLOCKS:
+            first, days = self.calendar.base, (BITS * block for block in range(self.calendar.blocks))
+            blocks = [self.rows.between(first + day, first + day + BITS - 1).daily(unit, features, flags=True) for day in days]
+            self.con.execute(f"create or replace temp table {table} as {words_by_block(blocks, features, self.calendar)}")
+            return
+        parts = 1 if unit == "user" else parts
+        for part in range(parts):
+            rows = self.rows.daily(unit, features, f"hash(user_id) % {parts} = {part}" if parts > 1 else "", flags=True)
+            if limits:
+                same = "limits.user_id = rows.user_id" + (" and limits.key = rows.key" if unit != "user" and by_key else "")
+                rows = f"select rows.* from ({rows}) rows join ({limits}) limits on {same} and rows.day between limits.first and limits.last"
+            body = words(unit, rows, features, self.calendar)
+            self.con.execute(f"insert into {table} {body}" if part else f"create or replace temp table {table} as {body}")
 
     def keep(self, units: Iterable[str]) -> None:
         """Drop the tables of other units, once what these need of them has been made."""

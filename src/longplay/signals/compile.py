@@ -161,7 +161,8 @@ class Compiler:
         if entry.kind == "enrolment":
             first = f"{base} + {first_bit(columns)}"
             trial = f"select user_id, {day_of('min(time)')} as trial from decisions where experiment is not null group by user_id"
-            enrolled = f"""(select w.*, coalesce(trial, {first}) as day, false as truncated from {of_unit} w full join ({trial}) using (user_id)
+            enrolled = f"""(select * exclude (trial), coalesce(trial, {first}) as day, false as truncated
+                from {of_unit} full join ({trial}) using (user_id)
                 where coalesce(trial, {first}) is not null)"""
             self._select_into(table, enrolled, keys, entry, signals, frozenset([unit]))
             return

@@ -16,7 +16,7 @@ from longplay.lake.lake import Lake
 from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
 from longplay.signals.manifest import Files, Manifest
-from longplay.signals.operators import SESSIONS, TOUCHED, Feature
+from longplay.signals.operators import SESSIONS, TOUCHED, EventRows, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
 from longplay.signals.parts import is_unknown, parts_of
 from longplay.signals.rollups import RollupRows, files_sql, needed, paths, rollup
@@ -319,10 +319,9 @@ class Work:
             unit: (max(days[0] + low, earliest), min(days[-1] + high, self.until - 1))
             for unit, (low, high) in _reach(signals, days[0], self.until).items()
         }
-        rows, span = (
-            RollupRows(self.folder, self.state.rollups, reached, tests),
-            (min(low for low, _ in reached.values()), max(high for _, high in reached.values())),
-        )
+        parts = 1 if tests else EventRows.of(self.lake.size()).parts  # few rows where only some users matter
+        rows = RollupRows(self.folder, self.state.rollups, reached, tests, parts)
+        span = min(low for low, _ in reached.values()), max(high for _, high in reached.values())
         made = Compiler(self.con, rows, self.until, span, (days[0], days[-1]), first_activity=self.first_activity).compute(signals)
         for entry, table in made.items():
             for signal in signals:

@@ -13,7 +13,7 @@ Words are absolute: bit b of word i stands for day `base + 60 i + b`. A word is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of
@@ -21,6 +21,7 @@ from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.signals.measure import Measure
 
 BITS = 60  # days per word
+AT_ONCE = 60_000_000  # events whose pairs are put together at once: more fall out of the caches, and then out of memory
 MANY_BLOCKS = 6  # of words: about a year
 BIN_US = 1_800_000_000  # half an hour: events of one bin are of one session
 UNITS = ("user", "creator", "item")  # what a roll-up is kept for: a user, or a pair of a user and that key
@@ -104,10 +105,24 @@ def _played(origins: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class EventRows:
-    """Rows straight from events: one per event, not yet summed. `events` is a name or SQL that can be selected from."""
+    """Rows straight from events: one per event, not yet summed.
+
+    `events` is a name or SQL that can be selected from. `parts`: in how many parts pairs are best put together.
+    """
 
     events: str = "events"
+    parts: int = 1
     whole: ClassVar[bool] = True  # a row says user, creator and item
+
+    @classmethod
+    def of(cls, events: int) -> EventRows:
+        """The rows of a log of so many events."""
+        return cls(parts=-(-max(events, 1) // AT_ONCE))
+
+    def between(self, first: int, last: int) -> EventRows:
+        """The rows of these days; others are not read."""
+        low, high = (f"make_timestamptz({day * DAY_US})" for day in (first, last + 1))
+        return replace(self, events=f"(select * from {self.events} where time >= {low} and time < {high})")
 
     def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
         """SQL of (user_id, key, day, a column per feature), at least one row per day with anything; sums and bits do not care how many.
@@ -221,6 +236,22 @@ def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar)
         for block, column in enumerate(calendar.columns("item" if unit == "pair" else unit, one.name))
     )
     return f"select {'user_id, cast(null as varchar) as key' if unit == 'user' else keys}, {columns} from ({placed}) group by {keys}"
+
+
+def words_by_block(rows: Sequence[str], features: Sequence[Feature], calendar: Calendar) -> str:
+    """SQL of `words` of users from the rows of every block on its own: a third of the sums per row where a log has three blocks."""
+    columns = [(block, one.name, column) for one in features for block, column in enumerate(calendar.columns("user", one.name))]
+    parts = []
+    for block, of_block in enumerate(rows):
+        bit = f"cast(1 as bigint) << ((day - {calendar.base}) % {BITS})"
+        placed = f"select user_id, {bit} as bit, {', '.join(one.name for one in features)} from ({of_block})"
+        own = ", ".join(
+            f"coalesce(bit_or(case when {name} then bit end), 0) as {column}" if at == block else f"cast(0 as bigint) as {column}"
+            for at, name, column in columns
+        )
+        parts.append(f"select user_id, {own} from ({placed}) group by user_id")
+    together = ", ".join(f"bit_or({column}) as {column}" for _, _, column in columns)
+    return f"select user_id, cast(null as varchar) as key, {together} from ({' union all '.join(parts)}) group by user_id"
 
 
 def coarser(unit: str, source: str, finer: str, features: Sequence[Feature], calendar: Calendar) -> str:

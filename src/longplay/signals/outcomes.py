@@ -266,7 +266,7 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
         span = days_of_log(con, view)
         if enrolled is not None:
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
-        compiler = Compiler(con, EventRows(), as_of_day, span or (as_of_day, as_of_day), enrolled=enrolled is not None)
+        compiler = Compiler(con, EventRows.of(view.size()), as_of_day, span or (as_of_day, as_of_day), enrolled=enrolled is not None)
         compiler.plan_words({signal.entry: [signal]})
         create_entries(con, compiler, signal.entry)
         if first_row(con, "select count(*) from entries") == (0,):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,14 +62,19 @@ class RollupRows:
 
     Attributes:
         folder: where the files lie. files: roll-up -> day -> its files. days: roll-up -> first and last day that may be read.
-        keep: roll-up -> a test of user_id and key: rows that matter; others are not read.
+        keep: roll-up -> a test of user_id and key: rows that matter; others are not read. parts: as `EventRows` has.
     """
 
     folder: Path
     files: Mapping[str, Mapping[int, Sequence[str]]]
     days: Mapping[str, tuple[int, int]]
     keep: Mapping[str, str] = field(default_factory=dict)
+    parts: int = 1
     whole: ClassVar[bool] = False  # each unit has roll-ups of its own
+
+    def between(self, first: int, last: int) -> RollupRows:
+        """The rows of these days; others are not read."""
+        return replace(self, days={unit: (max(low, first), min(high, last)) for unit, (low, high) in self.days.items()})
 
     def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
         """See `operators.EventRows.daily`."""

@@ -126,7 +126,7 @@ def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], la
         refuse(con, signal, lake, span, enrolled=False)
     if any(one.entry.kind == "exposure" for one in signals):
         create_creators(con)
-    made: dict[Entry, str] = Compiler(con, EventRows(), until, span or (until, until)).compute(signals)
+    made: dict[Entry, str] = Compiler(con, EventRows.of(lake.size()), until, span or (until, until)).compute(signals)
     return {signal: made[signal.entry] for signal in signals}
 
 
