@@ -18,11 +18,11 @@ from scipy import stats
 from longplay.chance import RowChance
 from longplay.codes import Allowed, Codebook
 from longplay.decisions import Contexts, Policy
-from longplay.errors import DataError
+from longplay.errors import ConfigError, DataError
 from longplay.policies.decoder import Decoder, Prompts, encode, new_model
 from longplay.policies.generative import Generative
 from longplay.policies.plackett import plackett_luce_log_prob
-from longplay.policies.sampling import _noise, beam_slates, item_log_probs
+from longplay.policies.sampling import _noise, beam_slates, best_items, item_log_probs
 
 torch.set_num_threads(1)
 
@@ -323,3 +323,50 @@ def test_the_name_changes_with_weights_codes_availability_and_items(policy: Gene
     names = {policy.name, *(other.name for other in others)}
     assert len(names) == 5
     assert replace(policy).name == policy.name
+
+
+# -- the most probable items -------------------------------------------------------------------------
+
+
+def test_enough_beams_find_the_most_probable_items_in_their_order(policy: Generative) -> None:
+    prompts = prompts_for(policy.decoder, ASKS)
+    log_p_NI = item_log_probs(policy.decoder, prompts)
+    for k in (1, 3, 8):
+        found = best_items(policy.decoder, prompts, k, 8)
+        for row, log_p_I in enumerate(log_p_NI):
+            possible = int(np.isfinite(log_p_I).sum())
+            best = np.argsort(-log_p_I, kind="stable")[: min(k, possible)]
+            assert found.leaves[row, 0].tolist() == [*best, *[-1] * (k - len(best))]
+            assert found.item_log_prob[row, 0, : len(best)] == pytest.approx(log_p_I[best], abs=1e-5)
+            assert np.isneginf(found.item_log_prob[row, 0, len(best) :]).all()
+
+
+def test_a_narrow_beam_ranks_by_what_is_valid_and_stays_inside(policy: Generative) -> None:
+    """One beam follows the most probable valid code of every level: the renormalised score, not that of the whole vocabulary."""
+    prompts = prompts_for(policy.decoder, ASKS)
+    log_p_NI = item_log_probs(policy.decoder, prompts)
+    found = best_items(policy.decoder, prompts, 1)
+    for row, log_p_I in enumerate(log_p_NI):
+        inside = np.arange(8)
+        for level in range(3):
+            codes = CODES[inside, level]
+            mass = [np.exp(log_p_I[inside[codes == code]]).sum() for code in np.unique(codes)]
+            inside = inside[codes == np.unique(codes)[int(np.argmax(mass))]]
+        assert found.leaves[row, 0].tolist() == inside.tolist()
+    wide = best_items(policy.decoder, prompts, 2, 3)
+    assert np.isfinite(np.take_along_axis(log_p_NI, wide.leaves[:, 0], 1)).all()
+    assert (np.diff(wide.item_log_prob[:, 0], axis=1) <= 0).all()
+
+
+def test_ranked_items_are_named_and_their_propensities_are_those_of_the_first_slot(policy: Generative) -> None:
+    contexts = contexts_for(ASKS, 1)
+    table = policy.ranked(contexts, 5, beams=8)
+    assert table["row"].unique().sort().to_list() == [0, 1, 2]
+    assert table.filter(pl.col("row") == 2).height == 3  # three items allowed
+    whole = policy.item_log_prob(contexts)
+    for row, position, item, log_p in table.rows():
+        assert log_p == pytest.approx(whole[row, ITEMS.index(item)], abs=1e-5)
+        assert position == 1 + int((whole[row] > whole[row, ITEMS.index(item)]).sum())
+    assert policy.ranked(Contexts(contexts.frame[:0])).is_empty()
+    with pytest.raises(ConfigError, match="k=3, beams=2"):
+        best_items(policy.decoder, prompts_for(policy.decoder, ASKS), 3, 2)

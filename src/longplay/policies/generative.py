@@ -22,7 +22,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.policies.decoder import SCALES, Decoder, load_model, new_model, save_model
 from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
-from longplay.policies.sampling import beam_slates, item_log_probs
+from longplay.policies.sampling import beam_slates, best_items, item_log_probs
 from longplay.policies.supervised import Progress, histories_from_log, prompts_of, train_next_items
 
 BATCH = 256  # contexts per forward pass
@@ -152,6 +152,21 @@ class Generative:
         decoder, codebook = self._fitted()
         parts = [item_log_probs(decoder, prompts_of(decoder, codebook.index, part, self.history)) for part in _parts(contexts)]
         return np.concatenate([np.zeros((0, len(codebook.items))), *parts])
+
+    def ranked(self, contexts: Contexts, k: int = 10, *, beams: int = 50) -> pl.DataFrame:
+        """The `k` items each context would most probably be shown first, by constrained beam search; see `sampling.best_items`.
+
+        Columns: row (of the context), position (from 1), item_id, log_prob (of the first slot). For catalogues that are too large to enumerate.
+        """
+        decoder, codebook = self._fitted()
+        frames = [pl.DataFrame(schema={"row": pl.Int64, "position": pl.Int64, "item_id": pl.String, "log_prob": pl.Float64})]
+        for number, part in enumerate(_parts(contexts)):
+            found = best_items(decoder, prompts_of(decoder, codebook.index, part, self.history), k, max(k, beams))
+            leaves, log_p = found.leaves[:, 0], found.item_log_prob[:, 0]
+            row, place = np.nonzero(leaves >= 0)
+            items = codebook.index.ids.gather(leaves[row, place])
+            frames.append(pl.DataFrame({"row": number * BATCH + row, "position": place + 1, "item_id": items, "log_prob": log_p[row, place]}))
+        return pl.concat(frames)
 
     def with_model(self, model: PreTrainedModel) -> Self:
         """The same policy with other weights."""

@@ -1,7 +1,8 @@
-"""Slates without replacement by stochastic beam search on the trie, and the whole distribution."""
+"""Searches on the trie: slates drawn without replacement, the most probable items, and the whole distribution."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from longplay.chance import RowChance
 from longplay.codes.trie import Trie
-from longplay.errors import DataError
+from longplay.errors import ConfigError, DataError
 from longplay.policies.decoder import Decoder, Prompts
 from longplay.policies.plackett import log1mexp
 
@@ -47,28 +48,63 @@ def beam_slates(decoder: Decoder, prompts: Prompts, *, groups: int, slots: int, 
     trie, n = decoder.trie, len(prompts)
     if len(chance) != n:
         raise DataError(f"beam_slates: {len(chance)} streams of chance given for {n} prompts; expected one each")
-    beams = slots
+
+    def key_of(level: int, node: Ints, total: Array, parent_key: Array) -> Array:
+        return _children_given_parent(total, _noise(chance, trie, level, node, total), parent_key, root=level == 0)
+
+    return _search(decoder, prompts, groups, slots, key_of)
+
+
+def best_items(decoder: Decoder, prompts: Prompts, k: int, beams: int | None = None) -> Draw:
+    """The `k` most probable items of every context, best first, by constrained beam search: one group.
+
+    Partial IDs are ranked by the renormalised log pi, so that none is kept for mass that lies outside the catalogue, and none is lost to a dead end.
+    A context that allows fewer than `k` items, or whose beams reach fewer, has leaf -1 and -inf in the places left over. Of two items of equal
+    probability the one with the smaller code comes first, among those that the beams reach.
+
+    Args:
+        beams: partial IDs kept per level, at least `k`; default `k`. With as many as the trie has nodes at any level the answer is exact.
+
+    Raises:
+        ConfigError: k below 1, or fewer beams than k.
+    """
+    width = k if beams is None else beams
+    if k < 1 or width < k:
+        raise ConfigError(f"best_items: k={k}, beams={beams} given, expected 1 <= k <= beams")
+    found = _search(decoder, prompts, 1, width, lambda level, node, total, parent_key: total)
+    leaves, log_p = found.leaves[:, :, :k], found.item_log_prob[:, :, :k]
+    short = ((0, 0), (0, 0), (0, k - leaves.shape[2]))
+    log_p = np.pad(log_p, short, constant_values=-np.inf)
+    return Draw(np.where(np.isfinite(log_p), np.pad(leaves, short, constant_values=-1), -1), log_p)
+
+
+def _search(decoder: Decoder, prompts: Prompts, groups: int, beams: int, key_of: Callable[[int, Ints, Array, Array], Array]) -> Draw:
+    """Beam search on the trie: at every level the `beams` children with the largest keys, largest first.
+
+    `key_of(level, node[N, G, B], total[N, G, B, K], parent_key[N, G, B])` gives the children's keys [N, G, B, K] from their
+    log-probabilities `total`, -inf where there is no child.
+    """
+    trie, n = decoder.trie, len(prompts)
     with torch.inference_mode():
         encoded = decoder.start(prompts)
         first = encoded.first_code().numpy()  # [N, K]
         log_p = np.broadcast_to(first[:, None, None, :], (n, groups, 1, trie.width))
         prefix = np.zeros((n, groups, 1))
-        perturbed = np.zeros((n, groups, 1))
+        kept = np.zeros((n, groups, 1))
         node = np.zeros((n, groups, 1), dtype=np.int64)
         columns = None
         for level in range(trie.levels):
             total = prefix[..., None] + log_p  # [N, G, B, K]
-            keys = _children_given_parent(total, _noise(chance, trie, level, node, total), perturbed, root=level == 0)
-            flat = keys.reshape(n, groups, -1)
+            flat = key_of(level, node, total, kept).reshape(n, groups, -1)
             take = min(beams, flat.shape[2])
             best = (
                 np.argpartition(-flat, take - 1, axis=2)[:, :, :take] if take < flat.shape[2] else np.broadcast_to(np.arange(take), (n, groups, take))
             )
             best = np.take_along_axis(best, np.argsort(-np.take_along_axis(flat, best, 2), axis=2, kind="stable"), 2)
-            perturbed = np.take_along_axis(flat, best, 2)
+            kept = np.take_along_axis(flat, best, 2)
             prefix = np.take_along_axis(total.reshape(n, groups, -1), best, 2)
             beam, code = best // trie.width, best % trie.width
-            alive = np.isfinite(perturbed)
+            alive = np.isfinite(kept)
             parent = np.take_along_axis(node, beam, 2)
             # dead beams (fewer children than beams) follow the first one, which is alive, and keep -inf
             parent, code = np.where(alive, parent, parent[:, :, :1]), np.where(alive, code, code[:, :, :1])
