@@ -132,6 +132,65 @@ def test_a_saved_codebook_comes_back_whole(tmp_path: Path) -> None:
     assert blocked == {f"i{k}" for k in range(0, 40, 7)}  # availability travels with its item
 
 
+@given(vectors_and_sizes(), st.integers(0, 8), st.integers(0, 100))
+@settings(max_examples=60, deadline=None)
+def test_new_items_take_free_codes_and_move_none(given_: tuple[NDArray[np.float64], int, int], more: int, seed: int) -> None:
+    vectors, levels, width = given_
+    book = fit_codebook(names(len(vectors)), vectors, levels=levels, width=width)
+    more = min(more, width**levels - len(vectors))
+    new = np.random.default_rng(seed).normal(size=(more, 3))
+    wider = book.with_items(pl.Series([f"n{k}" for k in range(more)], dtype=pl.String), new, np.arange(more) % 2 == 0)
+    old = dict(zip(book.items, book.codes.tolist(), strict=True))
+    now = dict(zip(wider.items, wider.codes.tolist(), strict=True))
+    assert {item: now[item] for item in old} == old
+    assert len({tuple(code) for code in now.values()}) == len(vectors) + more
+    assert np.array_equal(wider.trie.codes, wider.codes)
+    assert set(wider.items.filter(pl.Series(~wider.available))) == {f"n{k}" for k in range(1, more, 2)}
+    if more:
+        assert wider.report["added"] == more
+        in_two = book.with_items(pl.Series(["n0"]), new[:1]).with_items(pl.Series([f"n{k}" for k in range(1, more)], dtype=pl.String), new[1:])
+        assert np.array_equal(in_two.codes, wider.codes)  # one night after another, or both at once
+
+
+def test_a_new_item_goes_where_its_like_is() -> None:
+    rng = np.random.default_rng(3)
+    kind = np.repeat(np.arange(8), 10)
+    centres = 5 * rng.normal(size=(8, 6))
+    book = fit_codebook(names(80), centres[kind] + 0.1 * rng.normal(size=(80, 6)), levels=3, width=8)
+    first = dict(zip(book.items, book.codes[:, 0], strict=True))
+    new = book.with_items(pl.Series([f"n{k}" for k in range(8)]), centres)
+    now = dict(zip(new.items, new.codes[:, 0], strict=True))
+    assert [now[f"n{k}"] for k in range(8)] == [first[f"i{10 * k}"] for k in range(8)]
+
+
+def test_new_items_that_cannot_be_added_are_refused(tmp_path: Path) -> None:
+    book = fit_codebook(names(6), np.eye(6), levels=1, width=8)
+    for items, vectors, message in (
+        (["i3"], np.eye(6)[:1], "first 'i3'"),
+        (["n", "n"], np.eye(6)[:2], "given twice"),
+        (["n"], np.ones((1, 5)), r"shape \(1, 5\) given for 1 items, expected \(1, 6\)"),
+        (["a", "b", "c"], np.eye(6)[:3], "2 of 8.1 semantic IDs are free"),
+    ):
+        with pytest.raises(DataError, match=message):
+            book.with_items(pl.Series(items), vectors)
+    book.save(tmp_path / "codes.parquet")
+    assert len(Codebook.load(tmp_path / "codes.parquet", 8).with_items(pl.Series(["n"]), np.eye(6)[:1]).items) == 7
+    (tmp_path / "codes.safetensors").unlink()  # an older folder
+    with pytest.raises(DataError, match="without its centres"):
+        Codebook.load(tmp_path / "codes.parquet", 8).with_items(pl.Series(["n"]), np.eye(6)[:1])
+
+
+def test_purity_and_collisions_by_hand() -> None:
+    codes = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]])
+    book = Codebook(names(5), codes, 3, np.ones(5, dtype=bool), {})
+    assert book.purity(pl.Series(["a", "a", "b", "b", "b"])) == [4 / 5, 1.0]
+    assert book.purity(pl.Series(["a", None, "b", "b", "a"])) == [2 / 4, 1.0]
+    with pytest.raises(DataError, match="4 labels given for 5 items"):
+        book.purity(pl.Series(["a"] * 4))
+    twins = fit_codebook(names(4), np.array([[0.0, 0], [0, 0], [0, 5], [9, 0]]), levels=1, width=4)
+    assert (twins.report["collisions"], twins.report["moved"]) == (2 / 4, 0)  # the code left over repeats their centre, so neither had to move
+
+
 # -- trie ----------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
@@ -26,6 +27,7 @@ class Codebook:
         items: item ids, length I. codes: shape [I, L], values 0..width-1, rows sorted and distinct.
         available: which items may be generated, shape [I].
         report: quality of the codes (see `fit_codebook`).
+        centres: per level [K, dim], what each code stands for: what a vector has of it is taken off before the next level. Empty: not known.
     """
 
     items: pl.Series
@@ -33,6 +35,7 @@ class Codebook:
     width: int
     available: NDArray[np.bool_]
     report: dict[str, Any]
+    centres: tuple[NDArray[np.float64], ...] = ()
 
     @property
     def levels(self) -> int:
@@ -49,19 +52,90 @@ class Codebook:
         """The valid semantic IDs."""
         return Trie.build(self.codes, self.width, self.available)
 
+    def with_items(self, items: pl.Series, vectors: NDArray[np.float64], available: NDArray[np.bool_] | None = None) -> Self:
+        """The codebook with further items; no item's code changes, so that what a model has learnt of them stays true.
+
+        Each new item, in the order given, takes the nearest code at every level below which an ID is still free. Their leaves lie among the others',
+        so leaf numbers move. `report` is that of `fit_codebook`, of the items it was fitted on, with `added`.
+
+        Args:
+            items: new item ids, length J. vectors: [J, dim], of the space in which the codes were fitted. available: shape [J], default all.
+
+        Raises:
+            DataError: an id that is known or given twice, vectors of another shape, no centres, or no room left.
+        """
+        ids = items.cast(pl.String)
+        known = pl.concat([self.items, ids])
+        if doubled := known.filter(known.is_duplicated()).unique().sort().to_list():
+            raise DataError(f"codes: {len(doubled):,} of {len(ids):,} new items are known or given twice, first {doubled[0]!r}; give new ids only")
+        if not self.centres:
+            raise DataError("codes: this codebook was saved without its centres; fit it anew to assign new items")
+        new = np.asarray(vectors, dtype=float)
+        if new.shape != (len(ids), self.centres[0].shape[1]):
+            raise DataError(f"codes: vectors of shape {new.shape} given for {len(ids):,} items, expected {(len(ids), self.centres[0].shape[1])}")
+        if len(known) > self.width**self.levels:
+            raise DataError(
+                f"codes: {len(ids):,} new items do not fit: {self.width**self.levels - len(self.items):,} of {self.width}^{self.levels} semantic IDs "
+                "are free; fit anew with a larger width or more levels"
+            )
+        taken: dict[tuple[int, ...], int] = {}  # prefix -> items below it
+        for code in self.codes.tolist():
+            for depth in range(1, self.levels + 1):
+                taken[tuple(code[:depth])] = taken.get(tuple(code[:depth]), 0) + 1
+        added = np.array([self._free_code(vector, taken) for vector in new], dtype=np.int64).reshape(-1, self.levels)
+        codes = np.concatenate([self.codes, added])
+        order = np.lexsort(codes.T[::-1])
+        free = np.concatenate([self.available, np.ones(len(ids), dtype=bool) if available is None else np.asarray(available, dtype=bool)])
+        report = self.report | {"added": self.report.get("added", 0) + len(ids)}
+        return replace(self, items=known.gather(order), codes=codes[order], available=free[order], report=report)
+
+    def _free_code(self, vector: NDArray[np.float64], taken: dict[tuple[int, ...], int]) -> tuple[int, ...]:
+        """The nearest ID that is free, level by level; `taken` counts it from now on."""
+        prefix: tuple[int, ...] = ()
+        for level, centres in enumerate(self.centres):
+            capacity = self.width ** (self.levels - level - 1)
+            near = np.argsort(((centres - vector) ** 2).sum(axis=1), kind="stable")
+            prefix = next((*prefix, int(code)) for code in near if taken.get((*prefix, int(code)), 0) < capacity)
+            taken[prefix] = taken.get(prefix, 0) + 1
+            vector = vector - centres[prefix[-1]]
+        return prefix
+
+    def purity(self, labels: pl.Series) -> list[float]:
+        """Per level, the share of items that carry the most frequent label under their prefix of that length, 0..1.
+
+        `labels[I]` say of each of `items` what it is (its creator, its genre); null: left out. Compare with the same of shuffled labels:
+        short prefixes of a catalogue of one genre are pure, and so is every prefix of one item.
+
+        Raises:
+            DataError: as many labels as items are expected.
+        """
+        if len(labels) != len(self.items):
+            raise DataError(f"codes: {len(labels):,} labels given for {len(self.items):,} items, expected one each, in the order of `items`")
+        table = pl.DataFrame({"label": labels} | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}).drop_nulls("label")
+        prefixes = [[f"code_{level}" for level in range(depth + 1)] for depth in range(self.levels)]
+        most = [int(table.group_by(*prefix, "label").len().group_by(prefix).agg(pl.col("len").max())["len"].sum()) for prefix in prefixes]
+        return [one / max(table.height, 1) for one in most]
+
     def save(self, path: Path) -> None:
-        """Write to a Parquet file."""
+        """Write to a Parquet file, and the centres to one beside it that ends in `.safetensors`."""
         frame = pl.DataFrame(
             {"item_id": self.items, "available": self.available} | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}
         )
         frame.write_parquet(path)
+        if self.centres:
+            save_file(
+                {f"level_{level}": np.ascontiguousarray(centres) for level, centres in enumerate(self.centres)}, path.with_suffix(".safetensors")
+            )
 
     @classmethod
     def load(cls, path: Path, width: int) -> Self:
         """Read what `save` wrote."""
         frame = pl.read_parquet(path)
         codes = frame.select(pl.selectors.starts_with("code_")).to_numpy().astype(np.int64)
-        return cls(frame["item_id"], codes, width, frame["available"].to_numpy(), {})
+        beside = path.with_suffix(".safetensors")
+        kept = load_file(beside) if beside.exists() else {}
+        centres = tuple(kept[f"level_{level}"] for level in range(len(kept)))
+        return cls(frame["item_id"], codes, width, frame["available"].to_numpy(), {}, centres)
 
 
 def default_width(items: int, levels: int) -> int:
@@ -90,9 +164,9 @@ def fit_codebook(
     Each level clusters what the levels before left over. No node takes more items than IDs lie
     below it, and the last level is an assignment problem within its prefix, so codes are unique.
 
-    The report holds: reconstruction (share of the vectors' variance the codes explain, 0..1), moved
-    (share of items whose last code is not their nearest), usage (share of codes used, per level),
-    largest_prefix (most items under one first code).
+    The report holds: reconstruction (share of the vectors' variance the codes explain, 0..1), collisions (share of items
+    that another item of their prefix has the same nearest last code as), moved (share of items whose last code is not their
+    nearest, since one of them got it), usage (share of codes used, per level), largest_prefix (most items under one first code).
 
     Raises:
         DataError: no items, no levels, or more items than width ** levels IDs.
@@ -109,12 +183,16 @@ def fit_codebook(
     total = float(((residual - residual.mean(axis=0)) ** 2).sum())
     codes = np.zeros((n, levels), dtype=np.int64)
     parent = np.zeros(n, dtype=np.int64)
-    moved = 0
+    moved = collided = 0
+    used: list[NDArray[np.float64]] = []
     for level in range(levels):
         centres = _centres(residual, width, seed + level)
         own = np.arange(width) % len(centres)  # fewer centres than codes: the codes left over repeat them, for items that find theirs full
         distance = (((residual**2).sum(axis=1)[:, None] - 2 * residual @ centres.T) + (centres**2).sum(axis=1)[None])[:, own]
         codes[:, level] = _assign(distance, parent, capacity=width ** (levels - level - 1))
+        used.append(centres[own])
+        wished = np.unique(np.column_stack([parent, distance.argmin(axis=1)]), axis=0, return_counts=True)[1]
+        collided = int(wished[wished > 1].sum())
         moved = int((distance[np.arange(n), codes[:, level]] > distance.min(axis=1) + 1e-9).sum())
         residual -= centres[own[codes[:, level]]]
         parent = np.unique(np.column_stack([parent, codes[:, level]]), axis=0, return_inverse=True)[1].ravel()
@@ -124,12 +202,13 @@ def fit_codebook(
         "levels": levels,
         "width": width,
         "reconstruction": 1 - float((residual**2).sum()) / total if total > 0 else 0.0,
+        "collisions": collided / n,
         "moved": moved / n,
         "usage": [len(np.unique(codes[:, level])) / width for level in range(levels)],
         "largest_prefix": int(np.bincount(codes[:, 0]).max()),
     }
     free = np.ones(n, dtype=bool) if available is None else np.asarray(available, dtype=bool)
-    return Codebook(items.gather(order), codes[order], width, free[order], report)
+    return Codebook(items.gather(order), codes[order], width, free[order], report, tuple(used))
 
 
 def _centres(points: NDArray[np.float64], width: int, seed: int) -> NDArray[np.float64]:
