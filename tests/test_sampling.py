@@ -370,3 +370,19 @@ def test_ranked_items_are_named_and_their_propensities_are_those_of_the_first_sl
     assert policy.ranked(Contexts(contexts.frame[:0])).is_empty()
     with pytest.raises(ConfigError, match="k=3, beams=2"):
         best_items(policy.decoder, prompts_for(policy.decoder, ASKS), 3, 2)
+
+
+def test_what_is_withdrawn_is_not_shown_and_the_rest_shares_its_probability(policy: Generative) -> None:
+    contexts, left = contexts_for(ASKS, 2), ["i0", "i3", "i4", "i6"]
+    fewer = policy.with_available(pl.Series(left))
+    was, now = np.exp(policy.item_log_prob(contexts)), np.exp(fewer.item_log_prob(contexts))
+    gone = ~policy.index.ids.is_in(left).to_numpy()
+    assert (now[:, gone] == 0).all()
+    assert now.sum(axis=1) == pytest.approx(1)
+    assert ((now > 0) == ((was > 0) & ~gone)).all()
+    assert fewer.name != policy.name
+    assert policy.with_available(policy.index.ids.filter(pl.Series(FREE))).name == policy.name
+    slates = fewer.decide(contexts, np.random.default_rng(0)).frame["slate"].explode(empty_as_null=False)
+    assert set(slates) <= set(left)
+    with pytest.raises(DataError, match="1 of 2 items have no code, first 'x'"):
+        policy.with_available(pl.Series(["i0", "x"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,19 @@ class Codebook:
         """The valid semantic IDs."""
         return Trie.build(self.codes, self.width, self.available)
 
+    def with_available(self, items: pl.Series) -> Self:
+        """The same codes, of which only those of `items` may be generated: what is sold out, withdrawn, or not for this market is left out.
+
+        Nothing of a model changes. The trie's version does, and with it the name of a policy: slates are logged under what could be shown.
+
+        Raises:
+            DataError: an id that has no code; give it one first (`with_items`).
+        """
+        ids = items.cast(pl.String)
+        if unknown := ids.filter(~ids.is_in(self.items.implode())).unique().sort().to_list():
+            raise DataError(f"codes: {len(unknown):,} of {len(ids):,} items have no code, first {unknown[0]!r}; add them by with_items() first")
+        return replace(self, available=self.items.is_in(ids.implode()).to_numpy())
+
     def with_items(self, items: pl.Series, vectors: NDArray[np.float64], available: NDArray[np.bool_] | None = None) -> Self:
         """The codebook with further items; no item's code changes, so that what a model has learnt of them stays true.
 
@@ -78,10 +92,7 @@ class Codebook:
                 f"codes: {len(ids):,} new items do not fit: {self.width**self.levels - len(self.items):,} of {self.width}^{self.levels} semantic IDs "
                 "are free; fit anew with a larger width or more levels"
             )
-        taken: dict[tuple[int, ...], int] = {}  # prefix -> items below it
-        for code in self.codes.tolist():
-            for depth in range(1, self.levels + 1):
-                taken[tuple(code[:depth])] = taken.get(tuple(code[:depth]), 0) + 1
+        taken: Counter[tuple[int, ...]] = Counter()  # prefix -> new items below it
         added = np.array([self._free_code(vector, taken) for vector in new], dtype=np.int64).reshape(-1, self.levels)
         codes = np.concatenate([self.codes, added])
         order = np.lexsort(codes.T[::-1])
@@ -89,15 +100,21 @@ class Codebook:
         report = self.report | {"added": self.report.get("added", 0) + len(ids)}
         return replace(self, items=known.gather(order), codes=codes[order], available=free[order], report=report)
 
-    def _free_code(self, vector: NDArray[np.float64], taken: dict[tuple[int, ...], int]) -> tuple[int, ...]:
+    def _free_code(self, vector: NDArray[np.float64], taken: Counter[tuple[int, ...]]) -> tuple[int, ...]:
         """The nearest ID that is free, level by level; `taken` counts it from now on."""
         prefix: tuple[int, ...] = ()
+        node: int | None = 0  # of the trie; null where only new items are below
         for level, centres in enumerate(self.centres):
-            capacity = self.width ** (self.levels - level - 1)
-            near = np.argsort(((centres - vector) ** 2).sum(axis=1), kind="stable")
-            prefix = next((*prefix, int(code)) for code in near if taken.get((*prefix, int(code)), 0) < capacity)
-            taken[prefix] = taken.get(prefix, 0) + 1
-            vector = vector - centres[prefix[-1]]
+            near = np.argsort(((centres - vector) ** 2).sum(axis=1), kind="stable").tolist()
+            child, below = {}, np.zeros(self.width, dtype=np.int64)
+            if node is not None:
+                edges = range(*self.trie.ptr[level][node : node + 2].tolist())
+                child = dict(zip(self.trie.code[level][edges.start : edges.stop].tolist(), edges, strict=True))
+                below[list(child)] = np.diff(self.trie.span[level + 1][edges.start : edges.stop + 1])
+            code = next(code for code in near if below[code] + taken[*prefix, code] < self.width ** (self.levels - level - 1))
+            prefix, node = (*prefix, code), child.get(code)
+            taken[prefix] += 1
+            vector = vector - centres[code]
         return prefix
 
     def purity(self, labels: pl.Series) -> list[float]:

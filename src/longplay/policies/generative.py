@@ -168,6 +168,10 @@ class Generative:
             frames.append(pl.DataFrame({"row": number * BATCH + row, "position": place + 1, "item_id": items, "log_prob": log_p[row, place]}))
         return pl.concat(frames)
 
+    def with_available(self, items: pl.Series) -> Self:
+        """The same model, which shows only these of its items; see `Codebook.with_available`."""
+        return replace(self, codebook=self._fitted()[1].with_available(items))
+
     def with_model(self, model: PreTrainedModel) -> Self:
         """The same policy with other weights."""
         return replace(self, model=model)
