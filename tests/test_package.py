@@ -39,7 +39,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         longplay.no_such_name  # noqa: B018
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/signals.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/semantic-ids.md", "docs/signals.md"])
 def test_a_page_with_code_runs(page: str) -> None:
     failures, tried = doctest.testfile(str(ROOT / page), module_relative=False)
     assert tried > 5
