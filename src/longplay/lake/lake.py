@@ -141,15 +141,17 @@ class Lake:
         Null in memory, for an empty lake, and where a file has no statistics.
         """
         snapshot = self._snapshot()
-        tables = [table for table in ("events", "decisions") if snapshot.files.get(table)]
-        if not tables or not set(tables) <= snapshot.spans.keys():
+        tables, known = [table for table in ("events", "decisions") if snapshot.files.get(table)], snapshot.statistics
+        if not tables or not set(tables) <= known.keys():
             return None
-        return min(snapshot.spans[table][0] for table in tables), max(snapshot.spans[table][1] for table in tables)
+        return min(known[table][0] for table in tables), max(known[table][1] for table in tables)
 
     def size(self) -> int:
         """Events stored, whatever the bounds of this view; 0 where the files' statistics do not say."""
         snapshot = self._snapshot()
-        return snapshot.counts.get("events", 0) if snapshot.files.get("events") else snapshot.frames.get("events", empty("events")).height
+        if snapshot.files.get("events"):
+            return snapshot.statistics["events"][2] if "events" in snapshot.statistics else 0
+        return snapshot.frames.get("events", empty("events")).height
 
     @contextmanager
     def connect(self, threads: int | None = None, memory_limit: str | None = None, spill: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
@@ -27,7 +28,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from longplay.errors import DataError
 from longplay.lake.daily import quoted
-from longplay.lake.schema import DTYPES, TABLES, TIME, TIME_COLUMN, empty
+from longplay.lake.schema import DTYPES, TABLES, TIME, empty
 
 COMMITS = pl.Schema({"seq": pl.Int64, "batch": pl.String, "watermark": TIME} | {f"{table}_version": pl.Int64 for table in TABLES})
 COMMITS_PER_FILE = 32  # every batch reads the log of commits: rewritten as one file this often, it stays quick to read
@@ -37,17 +38,19 @@ _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a proce
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One consistent state of all tables: Parquet files, or frames in memory.
-
-    `spans` are the first and last time in a table's files (to the millisecond), `counts` its rows, as the files' statistics say, where all do.
-    """
+    """One consistent state of all tables: Parquet files (`files`, of the Delta tables `deltas`), or frames in memory."""
 
     seq: int
     watermark: datetime | None
     files: Mapping[str, list[str]]
     frames: Mapping[str, pl.DataFrame]
-    spans: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    deltas: Mapping[str, DeltaTable] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def statistics(self) -> Mapping[str, tuple[datetime, datetime, int]]:
+        """First and last time (to the millisecond) and rows of the files of events and decisions, as their statistics say, where all do."""
+        known = {table: _statistics(self.deltas[table]) for table in ("events", "decisions") if table in self.deltas}
+        return {table: one for table, one in known.items() if one is not None}
 
     def register(self, con: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
         """Make `table` of this state readable in `con` as `name`."""
@@ -162,16 +165,12 @@ class FolderStore:
         if commits.is_empty():
             return Snapshot(0, None, {}, {})
         last = commits.row(-1, named=True)
-        files: dict[str, list[str]] = {}
-        spans: dict[str, tuple[datetime, datetime]] = {}
-        counts: dict[str, int] = {}
+        deltas = {}
         for table in TABLES:
             version = last[f"{table}_version"]
             if version >= 0 and (delta := self._table(table, version)) is not None:
-                files[table] = _files(delta)
-                if TIME_COLUMN.get(table) == "time" and (known := _statistics(delta)) is not None:
-                    spans[table], counts[table] = known[:2], known[2]
-        return Snapshot(last["seq"], last["watermark"], files, {}, spans, counts)
+                deltas[table] = delta
+        return Snapshot(last["seq"], last["watermark"], {table: _files(delta) for table, delta in deltas.items()}, {}, deltas)
 
     def snapshot(self) -> Snapshot:
         """The state after the last whole batch."""

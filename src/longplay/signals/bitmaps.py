@@ -73,19 +73,19 @@ class Bitmaps:
         """Create a table of a unit's words from rows.
 
         Args:
-            limits: SQL of (user_id, key if `by_key` and of a pair, first, last): the units and days that matter; empty: all.
+            limits: SQL of (user_id, key if `by_key`, first, last): the units and days that matter; empty: all.
         """
-        parts = 1 if limits else self.rows.parts
-        if unit == "user" and parts > 1 and self.calendar.blocks <= MANY_BLOCKS:
+        large = not limits and self.rows.parts > 1
+        if large and unit == "user" and self.calendar.blocks <= MANY_BLOCKS:
             first, days = self.calendar.base, (BITS * block for block in range(self.calendar.blocks))
             blocks = [self.rows.between(first + day, first + day + BITS - 1).daily(unit, features, flags=True) for day in days]
             self.con.execute(f"create or replace temp table {table} as {words_by_block(blocks, features, self.calendar)}")
             return
-        parts = 1 if unit == "user" else parts
+        parts = self.rows.parts if large and unit != "user" else 1
         for part in range(parts):
             rows = self.rows.daily(unit, features, f"hash(user_id) % {parts} = {part}" if parts > 1 else "", flags=True)
             if limits:
-                same = "limits.user_id = rows.user_id" + (" and limits.key = rows.key" if unit != "user" and by_key else "")
+                same = "limits.user_id = rows.user_id" + (" and limits.key = rows.key" if by_key else "")
                 rows = f"select rows.* from ({rows}) rows join ({limits}) limits on {same} and rows.day between limits.first and limits.last"
             body = words(unit, rows, features, self.calendar)
             self.con.execute(f"insert into {table} {body}" if part else f"create or replace temp table {table} as {body}")

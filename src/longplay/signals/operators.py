@@ -12,7 +12,7 @@ Words are absolute: bit b of word i stands for day `base + 60 i + b`. A word is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -137,7 +137,7 @@ class EventRows:
         if SESSIONS in features:
             days = _with_sessions([one for one in features if one is not SESSIONS], self.events)
             return f"select * from ({days}) where {where}" if where else days
-        inner = f"select user_id, {KEYS[unit]}, {day_of('time')} as day{_amounts(features, features, flags)} from {_counted(features, self.events)}"
+        inner = f"select user_id, {KEYS[unit]}, {day_of('time')} as day{_amounts(features, flags)} from {_counted(features, self.events)}"
         return f"select * from ({inner}) where {where}" if where else inner
 
 
@@ -146,8 +146,8 @@ def _counted(features: Sequence[Feature], events: str) -> str:
     return f"{_source(features, events)} where {' or '.join(f'({test})' for test in _widest(features))}"
 
 
-def _amounts(columns: Sequence[Feature], features: Sequence[Feature], flags: bool) -> str:
-    """SQL of a column per feature of `columns`, of the events that `features` count: its amount, null where it does not count; or whether it does."""
+def _amounts(features: Sequence[Feature], flags: bool) -> str:
+    """SQL of a column per feature, of the events that any of them counts: its amount, null where it does not count; or whether it does."""
     widest = _widest(features)
 
     def column(one: Feature) -> str:
@@ -155,7 +155,7 @@ def _amounts(columns: Sequence[Feature], features: Sequence[Feature], flags: boo
         test = one.test if passed is None else one.test.removeprefix(passed).removeprefix(" and ") or "true"
         return f"{test} as {one.name}" if flags else f"case when {test} then {one.amount} end as {one.name}"
 
-    return "".join(f", {column(one)}" for one in columns)
+    return "".join(f", {column(one)}" for one in features)
 
 
 def _source(features: Sequence[Feature], events: str) -> str:
@@ -184,7 +184,7 @@ def _with_sessions(features: Sequence[Feature], events: str) -> str:
     only_activity = _widest(touched) == [TOUCHED.test]
     when = "" if only_activity else f" filter ({TOUCHED.name} is not null)"
     sums = "".join(f", {'count' if one.amount == '1' else 'sum'}({one.name}) as {one.name}" for one in features)
-    placed = f"select user_id, (epoch_us(time) + {SHIFT_DAYS * DAY_US}) as micros{_amounts(touched, touched, False)} from {_counted(touched, events)}"
+    placed = f"select user_id, (epoch_us(time) + {SHIFT_DAYS * DAY_US}) as micros{_amounts(touched, False)} from {_counted(touched, events)}"
     bins = f"""select user_id, micros // {BIN_US} as bin, min(micros){when} as first, max(micros){when} as last{sums}
         from ({placed}) group by user_id, bin"""
     names = "".join(f", {one.name}" for one in features)
@@ -298,12 +298,13 @@ def count_days(words: Sequence[str], low: int, high: int) -> str:
 
 def first_day(words: Sequence[str], low: int, high: int) -> str:
     """SQL of the first of these days that is set, counted from the aligned one; null where none is."""
-    return f"coalesce({', '.join(f'case when {word} <> 0 then {first} + {lowest(word)} end' for first, word in _window(words, low, high))})"
+    return _first(_window(words, low, high))
 
 
-def lowest(word: str) -> str:
-    """SQL of the place of a word's first bit set."""
-    return _bits(f"({word} & -{word}) - 1")
+def _first(words: Iterable[tuple[int, str]]) -> str:
+    """SQL of the day of the first bit set in these words, given with the day of their bit 0; null where none is."""
+    places = (f"case when {word} <> 0 then {first} + {_bits(f'({word} & -{word}) - 1')} end" for first, word in words)
+    return f"coalesce({', '.join(places)})"
 
 
 def how_many(words: Sequence[str]) -> str:
@@ -313,8 +314,7 @@ def how_many(words: Sequence[str]) -> str:
 
 def first_bit(words: Sequence[str]) -> str:
     """SQL of the place of the first bit set in these words, null where none is."""
-    places = (f"case when {word} <> 0 then {block * BITS} + {lowest(word)} end" for block, word in enumerate(words))
-    return f"coalesce({', '.join(places)})"
+    return _first((block * BITS, word) for block, word in enumerate(words))
 
 
 def _bits(word: str) -> str:

@@ -78,7 +78,7 @@ def base_rates(
     found: dict[Signal, BaseRate | LongplayError] = {}
     as_of_at, view = checked_as_of("base_rates", lake, as_of)
     with tempfile.TemporaryDirectory(prefix="longplay-") as spill, view.connect(memory_limit=memory_limit, spill=Path(spill)) as con:
-        span, until, together = days_of_log(con, view), int(as_of_at.timestamp() // 86_400), list[Signal]()
+        span, until, together = days_of_log(con, view), _day(as_of_at), list[Signal]()
         for signal in signals:
             try:
                 refuse(con, signal, lake, span, enrolled=False)
@@ -86,7 +86,7 @@ def base_rates(
                 together.append(signal)
             except LongplayError:
                 found[signal] = _in_memory(signal, lake, as_of)
-        tables = outcome_tables(con, together, lake, view, as_of_at) if together else {}
+        tables = _compiled(con, together, lake, span, until) if together else {}
         for signal, table in tables.items():
             entries, mature = first_row(con, f"select count(*), count(*) filter (day + {signal.window[1] + 1} <= {until}) from {table}") or (0, 0)
             if not entries:
@@ -115,15 +115,23 @@ def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], la
 
     Signals that share an entry share a table. `lake` may reach further than the view: what is nowhere in it cannot be measured.
     """
-    if not signals or len({one.name for one in signals}) < len(signals):
-        names = ", ".join(one.name for one in signals) or "none"
-        raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
-    until = int(as_of.timestamp() // 86_400)
     for signal in signals:
         by_own_key(signal)
     span = days_of_log(con, view)
     for signal in signals:
         refuse(con, signal, lake, span, enrolled=False)
+    return _compiled(con, signals, lake, span, _day(as_of))
+
+
+def _day(time: datetime) -> int:
+    return int(time.timestamp() // 86_400)
+
+
+def _compiled(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: Lake, span: tuple[int, int] | None, until: int) -> dict[Signal, str]:
+    """See `outcome_tables`, of signals that the log can answer."""
+    if not signals or len({one.name for one in signals}) < len(signals):
+        names = ", ".join(one.name for one in signals) or "none"
+        raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
     if any(one.entry.kind == "exposure" for one in signals):
         create_creators(con)
     made: dict[Entry, str] = Compiler(con, EventRows.of(lake.size()), until, span or (until, until)).compute(signals)

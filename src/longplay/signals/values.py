@@ -9,7 +9,7 @@ import duckdb
 
 from longplay.signals.bitmaps import Bitmaps
 from longplay.signals.entry import Entry
-from longplay.signals.operators import BITS, SESSIONS, TOUCHED, ahead, aligned, count_days, feature, first_day, range_sums, scale
+from longplay.signals.operators import BITS, SESSIONS, TOUCHED, Feature, ahead, aligned, count_days, feature, first_day, range_sums, scale
 from longplay.signals.parts import Part, parts_of
 from longplay.signals.signal import Signal
 
@@ -43,7 +43,6 @@ class Values:
         self.con, self.bitmaps, self.asked = con, bitmaps, asked
         self._more, self._joins, self._at = ["e.*"], "", dict[Part, str]()  # columns and joins of the source; SQL of each part
         parts = [_bare(part) for signal in asked.signals if signal not in asked.unknown for part in parts_of(signal)]
-        self.source = f"{asked.entries} e"
         if in_words := [part for part in parts if part.in_words]:
             self._words(in_words)
         for unit in _units(part for part in parts if part.how == "sum"):
@@ -60,11 +59,7 @@ class Values:
         low, high = _reach(parts)
         for unit in _units(part for part in parts if part.unit not in self.asked.has):
             needed = list(dict.fromkeys(part.feature for part in parts if part.unit == unit))
-            if self.bitmaps.has(unit, needed):
-                table = self.bitmaps.table(unit)
-            else:
-                table = f"near_{unit}"
-                self.bitmaps.create(table, unit, needed, self._limits("" if unit == "user" else f"{unit}_id", low, high))
+            table = self._table(f"near_{unit}", unit, needed, (low, high), by_key=unit != "user")
             self._joins += f" left join {table} on {_same(table, unit)}"
             self._more += [f"{table}.{column}" for one in needed for column in self.bitmaps.calendar.columns(unit, one.name)]
         for part in parts:
@@ -104,11 +99,7 @@ class Values:
         """How many keys have enough days: the words of each user's keys, per day of an entry."""
         needed = list(dict.fromkeys(part.feature for part in parts))
         low, high = _reach(parts)
-        if self.bitmaps.has(unit, needed):
-            table = self.bitmaps.table(unit)
-        else:
-            table = f"habits_{unit}"
-            self.bitmaps.create(table, unit, needed, self._limits("", low, high), by_key=False)
+        table = self._table(f"habits_{unit}", unit, needed, (low, high), by_key=False)
         known = f"select * from (select distinct user_id, day from {self.asked.entries}) join {table} using (user_id) where key is not null"
         counted = {part: f"{unit}_habits_{number}" for number, part in enumerate(parts)}
         totals = ", ".join(
@@ -120,11 +111,19 @@ class Values:
         self._more += [f"of_{unit}.{column}" for column in counted.values()]
         self._at |= {part: f"coalesce({column}, 0)" for part, column in counted.items()}
 
-    def _limits(self, key: str, low: int, high: int) -> str:
-        """SQL of (user_id, key if any, first, last): the days that windows low..high of the entries can reach."""
-        named, grouped = (f"{key} as key, ", f", {key}") if key else ("", "")
-        entries = f"{self.asked.entries} group by user_id{grouped}"
-        return f"select user_id, {named}min(day) + ({low}) as first, max(day) + ({high}) as last from {entries}"
+    def _table(self, name: str, unit: str, needed: Sequence[Feature], reach: tuple[int, int], *, by_key: bool) -> str:
+        """The table of a unit's words, if these are planned; else `name`, made of the days that windows of the entries can reach.
+
+        Args:
+            by_key: of the entries' own keys only; else of all keys of their users.
+        """
+        if self.bitmaps.has(unit, needed):
+            return self.bitmaps.table(unit)
+        named, grouped = (f"{unit}_id as key, ", f", {unit}_id") if by_key else ("", "")
+        first, last = f"min(day) + ({reach[0]})", f"max(day) + ({reach[1]})"
+        limits = f"select user_id, {named}{first} as first, {last} as last from {self.asked.entries} group by user_id{grouped}"
+        self.bitmaps.create(name, unit, needed, limits, by_key=by_key)
+        return name
 
     def _value(self, signal: Signal) -> str:
         """SQL of the columns of one signal."""
