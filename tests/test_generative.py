@@ -17,7 +17,8 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.policies.decoder import new_model
 from longplay.policies.generative import Generative
-from longplay.policies.supervised import histories_from_log, prompts_of, windows
+from longplay.policies.histories import histories_from_log
+from longplay.policies.supervised import prompts_of
 
 torch.set_num_threads(1)
 
@@ -154,20 +155,6 @@ def test_histories_are_in_order_of_time_without_unavailable_items(policy: Genera
     ids = policy.index.ids.gather(histories.leaves).to_list()
     assert [ids[start:end] for start, end in zip(histories.offsets[:-1], histories.offsets[1:], strict=True)] == [["i2"], ["i1", "i9", "i3"]]
     assert not histories.held_out.all()
-
-
-def test_windows_end_at_their_event_and_never_reach_into_another_user(policy: Generative, lake: Lake) -> None:
-    assert policy.codebook is not None
-    histories = histories_from_log(lake, policy.index, policy.codebook.available)
-    assert 0.01 < histories.held_out.mean() < 0.15
-    owner = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
-    ends = np.random.default_rng(0).integers(len(owner), size=200)
-    leaves, real = windows(histories, owner, ends, 7)
-    assert leaves.shape == real.shape == (200, 7)
-    for row, end in enumerate(ends):
-        own = histories.leaves[histories.offsets[owner[end]] : end + 1][-7:]
-        assert leaves[row, : len(own)].tolist() == own.tolist()
-        assert real[row].tolist() == [place < len(own) for place in range(7)]
 
 
 def test_slates_cost_less_than_a_millisecond_each_when_users_are_batched(policy: Generative) -> None:

@@ -19,8 +19,9 @@ from longplay.lake.lake import Lake
 from longplay.learning.reinforce import P, check_ranges
 from longplay.learning.rollout import Early, enough_left, mean_reward
 from longplay.policies.decoder import Decoder
+from longplay.policies.descent import Progress, descend
 from longplay.policies.generative import Generative
-from longplay.policies.supervised import Progress, descend, prompts_of
+from longplay.policies.supervised import prompts_of
 from longplay.rewards import Reward
 
 TARGETS = 8  # discoveries of a visit per step
@@ -98,11 +99,12 @@ def reward_weighted(
     weight /= weight.mean()
     tuned = Decoder(copy.deepcopy(policy.decoder.model), policy.decoder.trie)
 
-    def loss_of(rng: np.random.Generator) -> Tensor:
+    def loss_of_step(step: int) -> Tensor:
+        rng = np.random.default_rng([seed, step])
         rows = rng.choice(len(visits.contexts), size=min(contexts * group, len(visits.contexts)), replace=False)
         return _loss(tuned, policy, visits, weight, rows, rng)
 
-    curve = descend(tuned, loss_of, None, steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint)
+    curve = descend(tuned, loss_of_step, steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint)
     return replace(policy.with_model(tuned.model), curve=tuple(curve))
 
 

@@ -19,9 +19,10 @@ from longplay.learning.loss import policy_loss, slate_log_prob
 from longplay.learning.rollout import Early, enough_left, mean_reward, slot_rewards
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
 from longplay.policies.decoder import Decoder
+from longplay.policies.descent import Progress
 from longplay.policies.generative import Generative
 from longplay.policies.sampling import beam_slates
-from longplay.policies.supervised import Progress, prompts_of
+from longplay.policies.supervised import prompts_of
 from longplay.rewards import Reward
 
 P = TypeVar("P", bound=Generative)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -24,31 +24,59 @@ PAD, BOS = 0, 1
 FIRST_CODE = 2  # token of code k at level l: FIRST_CODE + l * K + k
 HIDDEN = -1e9  # additive attention mask
 
-# One dial sets the rest: hidden size, layers, heads, inner size, items of history.
-SCALES = {
-    "tiny": {"hidden": 64, "layers": 2, "heads": 4, "inner": 128, "history": 19},
-    "small": {"hidden": 256, "layers": 4, "heads": 4, "inner": 768, "history": 64},
-}
+
+@dataclass(frozen=True)
+class Size:
+    """How large a language model from scratch is, and how much it reads.
+
+    Attributes:
+        hidden: width of its states, a multiple of 2 x heads. layers: transformer blocks. heads: of attention. inner: width between the two maps of
+            a block's feed-forward part. history: items of a listener's past that it reads.
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    inner: int
+    history: int
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, self.layers, self.heads, self.inner, self.history) < 1 or self.hidden % (2 * self.heads):
+            raise ConfigError(f"{self} given, expected positive numbers, hidden a multiple of 2 x heads")
+
+
+SCALES = {"tiny": Size(hidden=64, layers=2, heads=4, inner=128, history=19), "small": Size(hidden=256, layers=4, heads=4, inner=768, history=64)}
 
 Ints = NDArray[np.int64]
 
 
-def new_model(scale: str, levels: int, width: int, seed: int) -> PreTrainedModel:
+def size_of(scale: str | Size) -> Size:
+    """The size of that name, or the one given.
+
+    Raises:
+        ConfigError: no size of that name.
+    """
+    if isinstance(scale, Size):
+        return scale
+    if scale not in SCALES:
+        raise ConfigError(f"Generative: scale={scale!r} given, expected one of {', '.join(SCALES)}, or a Size")
+    return SCALES[scale]
+
+
+def new_model(scale: str | Size, levels: int, width: int, seed: int) -> PreTrainedModel:
     """A causal LM from scratch (Qwen3 architecture) whose vocabulary is the semantic-ID codes.
 
     `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from `seed`.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"Generative: scale={scale!r} given, expected one of {', '.join(SCALES)}")
-    size = SCALES[scale]
+    size = size_of(scale)
     config = Qwen3Config(
         vocab_size=FIRST_CODE + levels * width,
-        hidden_size=size["hidden"],
-        num_hidden_layers=size["layers"],
-        num_attention_heads=size["heads"],
-        num_key_value_heads=max(size["heads"] // 2, 1),
-        head_dim=size["hidden"] // size["heads"],
-        intermediate_size=size["inner"],
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=max(size.heads // 2, 1),
+        head_dim=size.hidden // size.heads,
+        intermediate_size=size.inner,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         attention_dropout=0.0,
@@ -120,6 +148,11 @@ class Decoder:
     def __init__(self, model: PreTrainedModel, trie: Trie) -> None:
         self.model = model
         self.trie = trie
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The model's transformer blocks."""
+        return max((one for one in self.model.modules() if isinstance(one, nn.ModuleList)), key=len)
 
     def start(self, prompts: Prompts) -> Encoded:
         """Encode the prompts once; the cache is shared by every completion that follows."""

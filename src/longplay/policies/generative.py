@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -20,10 +20,12 @@ from longplay.codes import Codebook, fit_codebook, item_vectors
 from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
-from longplay.policies.decoder import SCALES, Decoder, load_model, new_model, save_model
+from longplay.policies.decoder import Decoder, Size, load_model, new_model, save_model, size_of
+from longplay.policies.descent import Progress
+from longplay.policies.histories import histories_from_log
 from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
 from longplay.policies.sampling import beam_slates, best_items, item_log_probs
-from longplay.policies.supervised import Progress, histories_from_log, prompts_of, train_next_items
+from longplay.policies.supervised import prompts_of, train_next_items
 
 BATCH = 256  # contexts per forward pass
 STEPS = {"tiny": 600, "small": 3000}
@@ -34,32 +36,37 @@ class Generative:
     """Semantic IDs and next-item training; slates without replacement with exact propensities.
 
     Attributes:
-        scale: `tiny` (about 80 thousand parameters) or `small` (3.4 million); sets everything else.
+        scale: `tiny` (about 80 thousand parameters), `small` (3.4 million), or a `Size`; sets everything else.
         seed: initial weights, codes and the order of training.
         slate: slots a world or a service asks for by default.
         exclude: what training contexts forbid: `seen` items, items of seen `creator`s, or `none`.
-        steps: training steps; default by scale.
+        steps: training steps; default by scale. dropout: share of activations dropped in training, against overfitting: .2 and more for models that
+            are large for their log. patience: checks without a better one after which training stops early; 0: it runs all its steps.
+            Either way the weights kept are those of the best check.
     """
 
-    scale: str = "tiny"
+    scale: str | Size = "tiny"
     seed: int = 0
     slate: int = 5
     exclude: str = "seen"
     steps: int | None = None
+    dropout: float = 0.0
+    patience: int = 0
     codebook: Codebook | None = None
     model: PreTrainedModel | None = None
     curve: tuple[dict[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise ConfigError(f"Generative: scale={self.scale!r} given, expected one of {', '.join(SCALES)}")
+        size_of(self.scale)
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"Generative: dropout={self.dropout} given, expected a share from 0 to below 1")
         if self.slate < 1:
             raise ConfigError(f"Generative: slate={self.slate} given, expected at least 1 slot")
 
     @property
     def history(self) -> int:
         """Items of history it reads."""
-        return SCALES[self.scale]["history"]
+        return size_of(self.scale).history
 
     @cached_property
     def name(self) -> str:
@@ -96,8 +103,10 @@ class Generative:
         curve = train_next_items(
             trained,
             histories_from_log(lake, codebook.index, codebook.available),
-            steps=STEPS[self.scale] if self.steps is None else self.steps,
+            steps=STEPS.get(str(self.scale), STEPS["small"]) if self.steps is None else self.steps,
             history=self.history,
+            dropout=self.dropout,
+            patience=self.patience,
             seed=self.seed,
             progress=progress,
             checkpoint=checkpoint,
@@ -182,7 +191,9 @@ class Generative:
         folder.mkdir(parents=True, exist_ok=True)
         save_model(decoder.model, folder)
         codebook.save(folder / "codes.parquet")
-        settings = {"scale": self.scale, "seed": self.seed, "slate": self.slate, "exclude": self.exclude, "steps": self.steps}
+        scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
+        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience")
+        settings = {"scale": scale} | {name: getattr(self, name) for name in kept}
         (folder / "policy.json").write_text(json.dumps(settings | {"width": codebook.width, "curve": list(self.curve)}, indent=1))
 
     @classmethod
@@ -190,8 +201,8 @@ class Generative:
         """Read what `save` wrote."""
         settings: dict[str, Any] = json.loads((folder / "policy.json").read_text())
         codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
-        curve = tuple(settings.pop("curve"))
-        return cls(**settings, codebook=codebook, model=load_model(folder), curve=curve)
+        curve, scale = tuple(settings.pop("curve")), settings.pop("scale")
+        return cls(Size(**scale) if isinstance(scale, dict) else scale, **settings, codebook=codebook, model=load_model(folder), curve=curve)
 
     @property
     def decoder(self) -> Decoder:

@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, ItemIndex, learners_events
-from longplay.errors import DataError
-from longplay.lake.lake import Lake
-from longplay.lake.schema import ENGAGED
-from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
+from longplay.decisions import Contexts, ItemIndex
 from longplay.policies.decoder import Decoder, Prompts, encode
+from longplay.policies.descent import SAVE_EVERY, Progress, Team, Watch, descend
+from longplay.policies.histories import Histories, Questions
+from longplay.policies.sampling import best_items
 
 Ints = NDArray[np.int64]
-Progress = Callable[[int, int, dict[str, float]], None]  # step, of steps, figures
 
-SAVE_EVERY = 50
-
-
-@dataclass(frozen=True)
-class Histories:
-    """What every user engaged with, in order: `leaves[offsets[u]:offsets[u+1]]` are user u's items, oldest first.
-
-    `held_out[U]` marks a twentieth of these users, by hash of their id, who are only watched: the loss on them says when to stop.
-    """
-
-    offsets: Ints
-    leaves: Ints
-    held_out: NDArray[np.bool_]
-
-
-def histories_from_log(lake: Lake, index: ItemIndex, available: NDArray[np.bool_]) -> Histories:
-    """The engaged items of every user in the order of their events, without items that are not `available[I]`.
-
-    Events at the same instant (the lines of one invoice) have no order: they stand in that of a hash
-    of their ids, so that no catalogue order is learned. Where the lake has logged decisions, users for whom
-    `decisions.held_out` is true are left out: off-policy estimates score them, and a policy must not know their outcomes.
-
-    Raises:
-        DataError: no event has an item of the catalogue.
-    """
-    events = learners_events(lake).filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
-    events = events.with_columns(tie=pl.col("event_id").hash(seed=1)).sort("user_id", "time", "tie")
-    leaf = index.rows(events["item_id"])
-    possible = (leaf >= 0) & available[np.maximum(leaf, 0)]
-    events = events.select("user_id").with_columns(pl.Series("leaf", leaf)).filter(pl.Series(possible))
-    if events.is_empty():
-        raise DataError("train: no event has an available item of the catalogue, held-out users aside; is the log long enough?")
-    users = events.group_by("user_id", maintain_order=True).len()
-    offsets = np.concatenate([[0], np.cumsum(users["len"].to_numpy())]).astype(np.int64)
-    watched = (users["user_id"].hash(seed=20).to_numpy() % np.uint64(20)) == 0
-    return Histories(offsets, events["leaf"].to_numpy().astype(np.int64), watched if not watched.all() else ~watched)
+ASKED = 1_000  # questions from which NDCG decides which weights are kept: of fewer its standard error is above .01, and the loss decides
+MOST_ASKED = 5_000
+DEPTH = 10
+BEAMS = 20
 
 
 def train_next_items(
@@ -71,95 +34,82 @@ def train_next_items(
     batch: int = 64,
     lr: float = 3e-3,
     seed: int = 0,
+    dropout: float = 0.0,
+    weight_decay: float = 0.01,
+    patience: int = 0,
+    check_every: int = SAVE_EVERY,
+    questions: Questions | None = None,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    team: Team | None = None,
 ) -> list[dict[str, float]]:
     """Maximise the constrained log-probability of the next item; changes `decoder.model` in place.
 
-    The weights kept are those of the least held-out loss.
+    Each step takes `batch` windows of up to `history` + 1 items (`Histories.batches`). The weights kept are those of the best check: by NDCG@10 where
+    at least `ASKED` questions can be asked of it, else by the held-out loss.
 
-    Each step takes `batch` windows of up to `history` + 1 items that end at a random event of the log.
+    Args:
+        patience: checks without a better one after which training stops; 0: never. check_every: steps between checks.
+        questions: what the NDCG is of; default: the last item of every held-out user. Of more than `MOST_ASKED`, a sample.
+        team: the processes that share each step; default: those that `accelerate launch` started, or this one alone.
 
-    Returns one row per `SAVE_EVERY` steps: step, loss, held_out (mean negative log-probability per item, nats).
+    Returns one row per check: step, loss, held_out (both mean negative log-probability per item, nats; held_out where there are such users),
+    ndcg (where there are enough questions).
     """
-    owner = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
-    watched = histories.held_out[owner]
-    train_ends, watch_ends = np.flatnonzero(~watched), np.flatnonzero(watched)
+    team = Team.of_launcher() if team is None else team
+    watched, trained = np.flatnonzero(histories.held_out), np.flatnonzero(~histories.held_out)
+    batches = enumerate(histories.batches(trained, history + 1, batch, seed))
+    watched_batches = list(islice(histories.batches(watched, history + 1, batch, seed), 4)) if len(watched) else []
+    asked = (Questions.last_items(histories, watched) if questions is None else questions).sample(MOST_ASKED, seed)
 
-    def loss_of(ends: Ints, rng: np.random.Generator) -> Tensor:
-        chosen = rng.choice(ends, size=min(batch, len(ends)), replace=False)
-        leaves, real = windows(histories, owner, chosen, history + 1)
-        nothing = Allowed.of(decoder.trie, np.zeros(len(chosen) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
-        return -decoder.sequence_log_prob(leaves, real, nothing).sum() / int(real.sum())
+    def loss_of_step(step: int) -> Tensor:
+        leaves, real = next(one for number, one in batches if number == step)
+        mine = slice(team.rank, None, team.size)
+        return negative_log_prob(decoder, leaves[mine], real[mine]) / int(real.sum())
 
-    def held_out() -> float:
-        return float(np.mean([float(loss_of(watch_ends, np.random.default_rng([seed, part]))) for part in range(4)]))
+    def measure() -> dict[str, float]:
+        found = {}
+        if watched_batches:
+            found["held_out"] = float(np.mean([float(negative_log_prob(decoder, *one)) / int(one[1].sum()) for one in watched_batches]))
+        if len(asked) >= ASKED:
+            found["ndcg"] = float(ndcg_of(positions(decoder, asked, history)).mean())
+        return found
 
+    keep = "ndcg" if len(asked) >= ASKED else "held_out" if watched_batches else None
     return descend(
-        decoder, lambda rng: loss_of(train_ends, rng), held_out if len(watch_ends) else None,
-        steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint,
+        decoder, loss_of_step, Watch(measure, keep, patience) if keep else None,
+        steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint, check_every=check_every,
+        dropout=dropout, weight_decay=weight_decay, team=team, made_by={"batch": batch, "history": history},
     )  # fmt: skip
 
 
-def windows(histories: Histories, owner: Ints, ends: Ints, length: int) -> tuple[Ints, NDArray[np.bool_]]:
-    """The `length` items up to and including each event of `ends`, of the same user: leaves and which are real, [N, length].
+def negative_log_prob(decoder: Decoder, leaves: Ints, real: NDArray[np.bool_]) -> Tensor:
+    """Sum of -log pi of every real item of `leaves[N, T]` given those before it, nothing excluded; 0 of no windows."""
+    if not len(leaves):
+        return torch.zeros((), dtype=torch.float64, requires_grad=True)
+    nothing = Allowed.of(decoder.trie, np.zeros(len(leaves) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    return -decoder.sequence_log_prob(leaves, real, nothing).sum()
 
-    Shorter histories are padded at the end (leaf 0, not real).
+
+def positions(decoder: Decoder, questions: Questions, history: int, *, beams: int = BEAMS, k: int = DEPTH, batch: int = 256) -> Ints:
+    """Position (from 1) of what came next among the `k` items that the model ranks first, shape [N]; 0: not among them.
+
+    By constrained beam search over the whole catalogue, nothing excluded.
     """
-    first = np.maximum(histories.offsets[owner[ends]], ends - length + 1)
-    place = first[:, None] + np.arange(length)
-    real = place <= ends[:, None]
-    return np.where(real, histories.leaves[np.minimum(place, ends[:, None])], 0), real
+    found = np.zeros(len(questions), dtype=np.int64)
+    order = np.argsort(np.diff(questions.offsets), kind="stable")  # prompts of equal length come together
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        nothing = Allowed.of(decoder.trie, np.zeros(len(rows) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        best = best_items(decoder, encode(decoder.trie, *questions.of(rows), history, np.ones(len(rows)), nothing), k, max(k, beams)).leaves[:, 0]
+        hit = best == questions.target[rows][:, None]
+        found[rows] = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
+    return found
 
 
-def descend(
-    decoder: Decoder,
-    loss_of_step: Callable[[np.random.Generator], Tensor],
-    held_out: Callable[[], float] | None,
-    *,
-    steps: int,
-    lr: float,
-    seed: int,
-    progress: Progress | None,
-    checkpoint: Path | None,
-) -> list[dict[str, float]]:
-    """AdamW on `loss_of_step`, whose generator depends on (seed, step) alone: a resumed run is the same run.
-
-    The rate warms up over 5% of the steps and falls to a tenth by a cosine; gradients are clipped at norm 1.
-    With `held_out` the weights at the end are those of its least value: a small log is overfitted soon.
-    """
-    model, best = decoder.model, copy.deepcopy(decoder.model)
-    both = nn.ModuleDict({"now": model, "best": best})
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    made_by = {"steps": steps, "lr": lr, "seed": seed}
-    notes = load_checkpoint(checkpoint, both, optimizer, made_by) if checkpoint else None
-    curve: list[dict[str, float]] = notes["curve"] if notes else []
-    running: list[float] = []
-    for step in range(notes["step"] if notes else 0, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * _schedule(step, steps)
-        loss = loss_of_step(np.random.default_rng([seed, step]))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        running.append(float(loss.detach()))
-        if progress:
-            progress(step + 1, steps, {"loss": float(np.mean(running))})
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            row = {"step": step + 1, "loss": float(np.mean(running))}
-            if held_out:
-                with torch.no_grad():
-                    row["held_out"] = held_out()
-                if row["held_out"] <= min((past["held_out"] for past in curve), default=float("inf")):
-                    best.load_state_dict(model.state_dict())
-            curve.append(row)
-            running = []
-            if checkpoint:
-                save_checkpoint(checkpoint, both, optimizer, made_by | {"step": step + 1, "curve": curve})
-    if held_out and curve:
-        model.load_state_dict(best.state_dict())
-    return curve
+def ndcg_of(position: Ints) -> NDArray[np.float64]:
+    """NDCG of one relevant item at each position (from 1; 0: not shown): 1 / log2(position + 1), or 0."""
+    return np.where(position > 0, 1 / np.log2(np.maximum(position, 1) + 1), 0.0)
 
 
 def prompts_of(decoder: Decoder, index: ItemIndex, contexts: Contexts, history: int) -> Prompts:
@@ -167,10 +117,3 @@ def prompts_of(decoder: Decoder, index: ItemIndex, contexts: Contexts, history: 
     allowed = Allowed.of(decoder.trie, *index.ragged_rows(contexts.frame["exclusions"]))
     offsets, leaves = index.ragged_rows(contexts.frame["history"])
     return encode(decoder.trie, offsets, leaves, history, contexts.frame["temperature"].to_numpy().astype(float), allowed)
-
-
-def _schedule(step: int, steps: int) -> float:
-    warm = max(1, steps // 20)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.1 + 0.9 * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))

@@ -1,0 +1,243 @@
+"""Next-item training: what a batch holds, when it stops, that dropping out and sharing the work change nothing they should not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from longplay.codes.trie import Trie
+from longplay.errors import ConfigError
+from longplay.policies.decoder import Decoder, Size, new_model
+from longplay.policies.descent import Team, Watch, descend, dropped_out
+from longplay.policies.generative import Generative
+from longplay.policies.histories import Histories, Questions
+from longplay.policies.supervised import ndcg_of, negative_log_prob, positions, train_next_items
+
+torch.set_num_threads(1)
+
+ITEMS, WIDTH = 40, 8
+SMALL = Size(hidden=16, layers=1, heads=2, inner=32, history=6)
+
+
+def codes() -> np.ndarray:
+    return np.array([[k // WIDTH, k % WIDTH] for k in range(ITEMS)])
+
+
+def fresh(seed: int = 0) -> Decoder:
+    return Decoder(new_model(SMALL, 2, WIDTH, seed), Trie.build(codes(), WIDTH))
+
+
+def histories(users: int = 200, seed: int = 0) -> Histories:
+    """After item k comes k + 1 in nine cases of ten; a fifth of the users is held out."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for length in rng.integers(2, 20, users):
+        items = [int(rng.integers(ITEMS))]
+        while len(items) < length:
+            items.append((items[-1] + 1) % ITEMS if rng.random() < 0.9 else int(rng.integers(ITEMS)))
+        rows.append(items)
+    return Histories(np.cumsum([0, *map(len, rows)]), np.concatenate(rows), np.arange(users) % 5 == 0)
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=40),
+    st.integers(1, 9),
+    st.integers(1, 12),
+    st.integers(0, 5),
+)
+def test_an_epoch_has_every_event_of_the_chosen_users_once(counts: list[int], length: int, size: int, seed: int) -> None:
+    offsets = np.cumsum([0, *counts])
+    log = Histories(offsets, np.arange(offsets[-1]), np.zeros(len(counts), dtype=bool))
+    users = np.arange(0, len(counts), 2)
+    own = {leaf: user for user in users for leaf in range(offsets[user], offsets[user + 1])}
+    for_every_epoch, batches = len(own), log.batches(users, length, size, seed)
+    for _ in range(2):
+        seen = Counter[int]()
+        while seen.total() < for_every_epoch:
+            leaves, real = next(batches)
+            assert leaves.shape == real.shape
+            assert leaves.shape[0] <= size
+            assert leaves.shape[1] <= length
+            assert (leaves[~real] == 0).all()
+            for row, there in zip(leaves, real, strict=True):
+                window = row[there].tolist()
+                assert not there[len(window) :].any()
+                assert len({own[leaf] for leaf in window}) == 1
+                assert all(later == leaf + 1 for leaf, later in pairwise(window))
+                seen.update(window)
+        assert set(seen.values()) == {1}
+        assert set(seen) == set(own)
+
+
+def test_short_histories_are_not_cut_and_cuts_move_from_epoch_to_epoch() -> None:
+    log = Histories(np.array([0, 5, 25]), np.arange(25), np.zeros(2, dtype=bool))
+    first = set()
+    for leaves, real in islice(log.batches(np.arange(2), 5, 1, 0), 60):
+        window = leaves[0][real[0]].tolist()
+        if window[0] < 5:
+            assert window == [0, 1, 2, 3, 4]
+        else:
+            first.add(window[0])
+    assert len(first) > 10
+
+
+def test_batches_follow_from_the_seed_and_hold_windows_of_like_length() -> None:
+    log = histories(2_000)
+    everybody = np.arange(2_000)
+    one, two, other = (list(islice(log.batches(everybody, 7, 16, seed), 40)) for seed in (1, 1, 2))
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(one, two, strict=True))
+    assert not all(a[0].shape == b[0].shape and np.array_equal(a[0], b[0]) for a, b in zip(one, other, strict=True))
+    assert np.mean([real.mean() for _, real in one]) > 0.9
+
+
+def test_last_items_are_asked_after_all_before_them() -> None:
+    log = Histories(np.array([0, 3, 4, 6]), np.array([7, 8, 9, 1, 2, 3]), np.ones(3, dtype=bool))
+    asked = Questions.last_items(log, np.arange(3))  # the second user has one item: nothing comes before it
+    assert asked.target.tolist() == [9, 3]
+    assert asked.offsets.tolist() == [0, 2, 3]
+    assert asked.leaves.tolist() == [7, 8, 2]
+    few = asked.sample(1, 0)
+    assert len(few) == 1
+    assert few.leaves.tolist() == {9: [7, 8], 3: [2]}[int(few.target[0])]
+    assert asked.sample(2, 0) is asked
+
+
+def test_positions_are_those_of_the_enumerated_law() -> None:
+    decoder, log = fresh(), histories(60)
+    asked = Questions.last_items(log, np.arange(60))
+    place = positions(decoder, asked, SMALL.history, beams=ITEMS, k=ITEMS)
+    for row in range(0, len(asked), 7):
+        _, before = asked.of(np.array([row]))
+        kept = np.concatenate([np.repeat(before[None, -SMALL.history :], ITEMS, axis=0), np.arange(ITEMS)[:, None]], axis=1)
+        with torch.no_grad():
+            law = np.array([-float(negative_log_prob(decoder, one[None], one[None] >= 0)) for one in kept])  # up to what all share
+        assert place[row] == 1 + int((law > law[asked.target[row]] + 1e-6).sum())
+    assert ndcg_of(np.array([0, 1, 3])).tolist() == [0, 1, 0.5]
+    assert (positions(decoder, asked, SMALL.history, k=5)[place > 5] == 0).all()
+
+
+def test_training_learns_and_keeps_the_best_check() -> None:
+    decoder, log = fresh(), histories()
+    curve = train_next_items(decoder, log, steps=60, history=6, batch=32, lr=1e-2, check_every=10)
+    assert [row["step"] for row in curve] == [10, 20, 30, 40, 50, 60]
+    assert curve[-1]["held_out"] < np.log(ITEMS) - 0.7
+    assert "ndcg" not in curve[0]  # forty held-out users are too few to choose by
+
+
+def test_with_enough_questions_ndcg_chooses() -> None:
+    log = histories(1_500)
+    asked = Questions.last_items(log, np.arange(1_500))
+    decoder = fresh()
+    curve = train_next_items(decoder, log, steps=40, history=6, batch=32, lr=1e-2, check_every=10, questions=asked)
+    assert curve[-1]["ndcg"] > 0.5 > curve[0]["ndcg"]
+    best = max(row["ndcg"] for row in curve)
+    assert float(ndcg_of(positions(decoder, asked, 6)).mean()) == best
+
+
+def test_it_stops_when_nothing_gets_better_and_the_best_weights_stay() -> None:
+    decoder = fresh()
+    figures = iter([3.0, 2.0, 1.0, 1.5, 1.2, 9.0, 9.0, 9.0])
+    weights: list[torch.Tensor] = []
+
+    def measure() -> dict[str, float]:
+        weights.append(torch.nn.utils.parameters_to_vector(decoder.model.parameters()).clone())
+        return {"held_out": next(figures)}
+
+    leaves = np.arange(12).reshape(2, 6)
+    curve = descend(
+        decoder, lambda step: negative_log_prob(decoder, leaves, leaves >= 0), Watch(measure, patience=2), steps=80, lr=1e-2, seed=0, check_every=10
+    )
+    assert [row["held_out"] for row in curve] == [3.0, 2.0, 1.0, 1.5, 1.2]
+    assert torch.equal(torch.nn.utils.parameters_to_vector(decoder.model.parameters()), weights[2])
+
+
+def test_dropping_out_is_by_its_own_seed_and_leaves_no_trace() -> None:
+    decoder, leaves = fresh(), np.arange(12).reshape(2, 6)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(negative_log_prob(decoder, leaves, leaves >= 0))
+
+    plain = loss()
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    found = []
+    for seed in (1, 1, 2):
+        with dropped_out(decoder, 0.3, [seed]):
+            found.append(loss())
+    assert torch.equal(torch.rand(1), expected)
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+    assert plain == loss()
+    assert plain not in found
+    many = []
+    for seed in range(400):
+        with dropped_out(decoder, 0.02, [seed]):
+            many.append(loss())
+    assert np.mean(many) == pytest.approx(plain, rel=0.02)  # what is left is scaled up
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    script = Path(__file__)
+    for size in (1, 2):
+        env = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}
+        jobs = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(tmp_path / f"{size}-{rank}.safetensors")],
+                env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(size)
+        ]
+        try:
+            told = [job.communicate(timeout=120)[1] for job in jobs]
+        finally:
+            for job in jobs:
+                job.kill()
+        assert [job.returncode for job in jobs] == [0] * size, told
+    alone, first, second = (load_file(tmp_path / f"{name}.safetensors")["weights"] for name in ("1-0", "2-0", "2-1"))
+    start = torch.nn.utils.parameters_to_vector(fresh().model.parameters()).detach()
+    assert torch.equal(first, second)
+    assert float((alone - start).norm()) > 1
+    assert float((alone - first).norm()) < 1e-3 * float((alone - start).norm())
+
+
+def test_shares_of_a_team_add_up_to_the_whole_loss() -> None:
+    log, decoder = histories(), fresh()
+    leaves, real = next(log.batches(np.arange(200), 7, 33, 0))
+    with torch.no_grad():
+        parts = [negative_log_prob(decoder, leaves[rank::4], real[rank::4]) for rank in range(4)]
+        whole = float(negative_log_prob(decoder, leaves, real))
+    assert float(torch.stack(parts).sum()) == pytest.approx(whole, rel=1e-6)
+    assert negative_log_prob(decoder, leaves[:0], real[:0]).detach() == 0
+    assert Team.of_launcher() == Team(0, 1)
+
+
+@pytest.mark.parametrize("size", [{"hidden": 6, "heads": 4}, {"layers": 0}, {"history": 0}])
+def test_impossible_sizes_are_refused(size: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="expected positive numbers, hidden a multiple of 2 x heads"):
+        Size(**({"hidden": 16, "layers": 1, "heads": 2, "inner": 32, "history": 6} | size))
+    with pytest.raises(ConfigError, match=r"dropout=1\.0 given"):
+        Generative(dropout=1.0)
+
+
+if __name__ == "__main__":  # one process of a team
+    trained = fresh()
+    place = Path(sys.argv[1]).parent / f"state-{os.environ['WORLD_SIZE']}.safetensors"
+    train_next_items(trained, histories(), steps=25, history=6, batch=33, lr=1e-2, check_every=10, checkpoint=place)
+    from safetensors.torch import save_file
+
+    save_file({"weights": torch.nn.utils.parameters_to_vector(trained.model.parameters()).detach()}, sys.argv[1])
