@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from longplay.codes import Allowed, Trie
 from longplay.errors import ConfigError
 from longplay.policies.decoder import Decoder, Prompts, encode, load_model, new_model, save_model
+from longplay.policies.kernels import OneDnn
 from longplay.policies.sampling import item_log_probs
 
 torch.set_num_threads(1)
@@ -135,6 +136,22 @@ def test_a_packed_history_gives_each_item_its_log_probability_after_the_items_be
             expected = reference(decoder, Ask(tuple(items[:place]), exclusions[row]), kept=99)[item]
             assert given[row, place] == pytest.approx(expected, abs=1e-5)
     assert not given[~real].any()
+
+
+def test_the_kernels_of_inference_say_what_those_of_training_say() -> None:
+    decoder = peaked(3)
+    prompts = prompts_for(decoder, ASKS * 2)
+    every = np.broadcast_to(np.arange(len(CODES[3])), (len(prompts), len(CODES[3])))
+    trained = decoder.log_prob(prompts, every).detach().numpy()
+    with torch.inference_mode():
+        inferred = decoder.log_prob(prompts, every).numpy()
+    assert agree(inferred, trained)
+    state, weight, bias = torch.randn(2, 70, 64), torch.randn(32, 64), torch.randn(32)
+    with torch.inference_mode(), OneDnn():
+        exact = state.double() @ weight.double().T + bias
+        assert torch.allclose(torch.nn.functional.linear(state, weight, bias).double(), exact, atol=1e-4)
+        for other in (torch.float64, torch.bfloat16):  # passed through
+            assert torch.nn.functional.linear(state.to(other), weight.to(other)).dtype == other
 
 
 def test_gradients_of_log_prob_are_those_of_the_plain_model() -> None:

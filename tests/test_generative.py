@@ -18,7 +18,6 @@ from longplay.lake import Lake
 from longplay.policies.decoder import new_model
 from longplay.policies.generative import Generative
 from longplay.policies.histories import histories_from_log
-from longplay.policies.supervised import prompts_of
 
 torch.set_num_threads(1)
 
@@ -112,7 +111,7 @@ def test_unknown_and_withdrawn_items_and_empty_histories(policy: Generative) -> 
 def test_tiny_stays_tiny_whatever_the_catalogue(policy: Generative, items: int) -> None:
     width = default_width(items, 3)
     assert sum(weight.numel() for weight in new_model("tiny", 3, width, 0).parameters()) <= 150_000
-    longest = prompts_of(policy.decoder, policy.index, after([f"i{k % ITEMS}" for k in range(200)]), policy.history)
+    longest = policy.prompts(after([f"i{k % ITEMS}" for k in range(200)]))
     assert longest.tokens.shape[1] <= 60
 
 

@@ -32,7 +32,7 @@ from longplay.policies.descent import descend
 from longplay.policies.generative import Generative
 from longplay.policies.histories import histories_from_log
 from longplay.policies.plackett import plackett_luce_log_prob
-from longplay.policies.supervised import prompts_of, train_next_items
+from longplay.policies.supervised import train_next_items
 from longplay.rewards import Reward
 from longplay.rewards.guardrails import Coverage, coverage
 from longplay.signals import Signal, days_with, discovery
@@ -598,7 +598,7 @@ def test_constant_rewards_are_plain_training_on_discoveries(policy: Generative, 
         for row in rows:
             own = visits.leaves[visits.offsets[row] : visits.offsets[row + 1]]
             assert len(own) <= 2  # two plays a day: none is left out
-            prompts = prompts_of(fresh.decoder, policy.index, visits.contexts.take([row]), policy.history)
+            prompts = policy.prompts(visits.contexts.take([row]))
             losses.append(-fresh.decoder.log_prob(prompts, own[None]).mean())
         return torch.stack(losses).mean()
 

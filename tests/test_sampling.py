@@ -22,7 +22,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.policies.decoder import Decoder, Prompts, encode, new_model
 from longplay.policies.generative import Generative
 from longplay.policies.plackett import plackett_luce_log_prob
-from longplay.policies.sampling import _noise, beam_slates, best_items, item_log_probs
+from longplay.policies.sampling import _AT_ONCE, _noise, beam_slates, best_items, item_log_probs
 
 torch.set_num_threads(1)
 
@@ -198,6 +198,20 @@ def test_draws_depend_on_their_streams_alone(policy: Generative) -> None:
     assert not np.array_equal(one.leaves, other.leaves)
     with pytest.raises(DataError, match="2 streams of chance given for 3 prompts"):
         beam_slates(policy.decoder, prompts, groups=4, slots=3, chance=streams(2, 5))
+
+
+def test_contexts_searched_apart_are_those_searched_alone(policy: Generative) -> None:
+    """More prompts than are searched at once, each with its own exclusions and luck."""
+    prompts, chance = prompts_for(policy.decoder, ASKS * 300), streams(900, 3)
+    assert prompts.tokens.numel() * 64 > _AT_ONCE
+    slates = beam_slates(policy.decoder, prompts, groups=2, slots=3, chance=chance)
+    best = best_items(policy.decoder, prompts, 3, 8)
+    assert slates.leaves.shape == (900, 2, 3)
+    assert np.array_equal(best.leaves, np.tile(best.leaves[:3], (300, 1, 1)))
+    for row in (0, 500, 817, 818, 819, 820, 899):
+        alone = beam_slates(policy.decoder, prompts.between(row, row + 1), groups=2, slots=3, chance=chance.take(np.array([row])))
+        assert np.array_equal(slates.leaves[row], alone.leaves[0])
+        assert slates.item_log_prob[row] == pytest.approx(alone.item_log_prob[0], abs=1e-5)
 
 
 def test_fewer_slots_are_the_first_of_more_and_fewer_groups_too(policy: Generative) -> None:

@@ -259,6 +259,25 @@ def learners_events(lake: Lake) -> pl.DataFrame:
     return lake.events if lake.decisions.is_empty() else of_learners(lake.events)
 
 
+def learners_histories(
+    lake: Lake, index: ItemIndex, possible: NDArray[np.bool_] | None = None
+) -> tuple[pl.Series, NDArray[np.int64], NDArray[np.int64]]:
+    """What each user engaged with, oldest first: users[U] by id, offsets[U+1] and rows; `rows[offsets[u]:offsets[u+1]]` are user u's items.
+
+    Only what may be learned from (`learners_events`), and only items of `index` that are `possible[I]`, default all; users without any are not there.
+    Events at the same instant (the lines of one invoice) have no order: they stand in that of a hash of their ids, so that no catalogue order
+    is learned.
+    """
+    events = learners_events(lake).filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    events = events.with_columns(tie=pl.col("event_id").hash(seed=1)).sort("user_id", "time", "tie")
+    row = index.rows(events["item_id"])
+    kept = row >= 0
+    if possible is not None:
+        kept &= possible[np.maximum(row, 0)]
+    users = events.select("user_id").filter(pl.Series(kept, dtype=pl.Boolean)).group_by("user_id", maintain_order=True).len()
+    return users["user_id"], np.concatenate([[0], np.cumsum(users["len"].to_numpy())]).astype(np.int64), row[kept]
+
+
 def context_chance(contexts: Contexts, rng: np.random.Generator) -> RowChance:
     """A stream of random numbers per context, decided by `rng`'s next number and the context's id alone.
 

@@ -128,6 +128,11 @@ class Allowed:
         keep = (leaves >= 0) & trie.available[np.maximum(leaves, 0)]
         return cls(trie, distinct_keys(context[keep] * len(trie) + leaves[keep]), len(offsets) - 1)
 
+    def between(self, start: int, stop: int) -> Allowed:
+        """The same for contexts `start` to `stop` - 1."""
+        low, high = np.searchsorted(self.blocked, (start * len(self.trie), stop * len(self.trie)))
+        return Allowed(self.trie, self.blocked[low:high] - start * len(self.trie), stop - start)
+
     def left(self, depth: int, context: Ints, node: Ints) -> Ints:
         """Number of allowed leaves below `node` at `depth` for `context`; broadcast shape."""
         low, high = self.trie.span[depth][node], self.trie.span[depth][node + 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from longplay.learning.rollout import Early, enough_left, mean_reward
 from longplay.policies.decoder import Decoder
 from longplay.policies.descent import Progress, descend
 from longplay.policies.generative import Generative
-from longplay.policies.supervised import prompts_of
 from longplay.rewards import Reward
 
 TARGETS = 8  # discoveries of a visit per step
@@ -97,7 +95,7 @@ def reward_weighted(
     value = _values(policy, reward, early, lake, visits)
     weight = np.exp(np.minimum((value - value.min()) / scale, MOST))
     weight /= weight.mean()
-    tuned = Decoder(copy.deepcopy(policy.decoder.model), policy.decoder.trie)
+    tuned = policy.learner(seed)
 
     def loss_of_step(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
@@ -105,7 +103,7 @@ def reward_weighted(
         return _loss(tuned, policy, visits, weight, rows, rng)
 
     curve = descend(tuned, loss_of_step, steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint)
-    return replace(policy.with_model(tuned.model), curve=tuple(curve))
+    return replace(policy.settled(tuned), curve=tuple(curve))
 
 
 def _values(policy: Generative, reward: Reward, early: Early, lake: Lake, visits: Visits) -> NDArray[np.float64]:
@@ -131,6 +129,6 @@ def _loss(
         leaves[place, : len(chosen)] = visits.leaves[chosen]
         share[place, : len(chosen)] = weight[chosen] / len(chosen)
         leaves[place, len(chosen) :] = visits.leaves[chosen[0]]
-    log_p = decoder.log_prob(prompts_of(decoder, policy.index, visits.contexts.take(rows), policy.history), leaves)
+    log_p = decoder.log_prob(policy.prompts(visits.contexts.take(rows)), leaves)
     shares = torch.from_numpy(share)
     return -(log_p * shares).sum() / len(rows)

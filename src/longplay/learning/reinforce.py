@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +17,9 @@ from longplay.learning.guardrails import Guardrails
 from longplay.learning.loss import policy_loss, slate_log_prob
 from longplay.learning.rollout import Early, enough_left, mean_reward, slot_rewards
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
-from longplay.policies.decoder import Decoder
 from longplay.policies.descent import Progress
 from longplay.policies.generative import Generative
 from longplay.policies.sampling import beam_slates
-from longplay.policies.supervised import prompts_of
 from longplay.rewards import Reward
 
 P = TypeVar("P", bound=Generative)
@@ -87,18 +84,18 @@ def reinforce(
     """
     slots = policy.slate if slots is None else slots
     check_ranges("reinforce", steps=steps, kl=kl, lr=lr, contexts=contexts, group=group, slots=slots, pool=pool)
-    index = policy.index
     exclude = policy.exclude if exclude is None else exclude
     moments = contexts_from_log(lake, slots=slots, history=policy.history, exclude=exclude, limit=pool, seed=seed, learners=True)
     moments = enough_left(moments, policy, slots)
     start = policy.decoder
-    tuned = Decoder(copy.deepcopy(start.model), start.trie)
-    optimizer = torch.optim.AdamW(tuned.model.parameters(), lr=lr, weight_decay=0.0, betas=(0.9, 0.99))
+    tuned = policy.learner(seed)
+    now = nn.ParameterList(tuned.trainable())
+    optimizer = torch.optim.AdamW(now, lr=lr, weight_decay=0.0, betas=(0.9, 0.99))
     made_by = {"start": policy.name, "reward": reward.version, "steps": steps, "seed": seed, "kl": kl, "lr": lr, "contexts": contexts, "group": group}
     made_by |= {"slots": slots, "exclude": exclude, "pool": pool}
     rails = Guardrails.of(policy, reward, early, lake, moments, slots, seed) if reward.guardrails else None
-    kept = copy.deepcopy(start.model) if rails else tuned.model  # the last weights that broke no guardrail
-    saved = nn.ModuleDict({"now": tuned.model, "kept": kept}) if rails else tuned.model
+    kept = nn.ParameterList([one.detach().clone() for one in now]) if rails else now  # the last weights that broke no guardrail
+    saved = nn.ModuleDict({"now": now, "kept": kept}) if rails else now
     notes = load_checkpoint(checkpoint, saved, optimizer, made_by) if checkpoint else None
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     unit: float = notes["unit"] if notes else mean_reward(policy, reward, early, lake, moments, seed)
@@ -109,7 +106,7 @@ def reinforce(
         rows = rng.choice(len(moments), size=min(contexts, len(moments)), replace=False)
         chosen = moments.take(rows)
         chance = context_chance(chosen, rng)
-        prompts = prompts_of(tuned, index, chosen, policy.history)
+        prompts = policy.prompts(chosen)
         leaves = beam_slates(tuned, prompts, groups=group, slots=slots, chance=chance).leaves
         value = slot_rewards(policy, reward, early, lake, chosen, leaves)
         paid, estimate = value / unit, {}
@@ -124,7 +121,7 @@ def reinforce(
         loss = policy_loss(log_p, torch.from_numpy(paid), reference, kl)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(tuned.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(now, 1.0)
         optimizer.step()
         ratio = (log_p.detach() - reference).numpy().mean(axis=2)
         figures = {
@@ -140,7 +137,7 @@ def reinforce(
             if looked:
                 guarded["share"] = rails.shares(tuned)
                 if rails.hold(guarded["share"]):
-                    kept.load_state_dict(tuned.model.state_dict())
+                    kept.load_state_dict(now.state_dict())
                     guarded["kept"] = step + 1
             figures |= rails.figures(guarded, estimate)
         curve.append(figures)
@@ -148,7 +145,8 @@ def reinforce(
             save_checkpoint(checkpoint, saved, optimizer, made_by | {"step": step + 1, "curve": curve, "unit": unit, "guarded": guarded})
         if progress:
             progress(step + 1, steps, figures)
-    return replace(policy.with_model(kept), curve=tuple(curve))
+    now.load_state_dict(kept.state_dict())
+    return replace(policy.settled(tuned), curve=tuple(curve))
 
 
 def check_ranges(who: str, **given: float) -> None:

@@ -15,7 +15,6 @@ from longplay.lake.lake import Lake
 from longplay.policies.decoder import Decoder
 from longplay.policies.generative import Generative
 from longplay.policies.sampling import beam_slates
-from longplay.policies.supervised import prompts_of
 from longplay.rewards import EarlyReward, Reward
 from longplay.signals import Signal
 
@@ -26,7 +25,7 @@ Floats = NDArray[np.float64]
 
 def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
     """The moments whose exclusions leave at least `slots` items; at least one must."""
-    keep = np.flatnonzero(prompts_of(policy.decoder, policy.index, moments, 0).allowed.count() >= slots)
+    keep = np.flatnonzero(policy.allowed(moments).count() >= slots)
     if len(keep) == 0:
         raise DataError(f"reinforce: no logged moment leaves {slots} items to show; ask for fewer slots (or places of coverage) or exclude less")
     return moments.take(keep)
@@ -34,7 +33,7 @@ def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
 
 def drawn_leaves(policy: Generative, decoder: Decoder, contexts: Contexts, *, groups: int, slots: int, chance: RowChance) -> Ints:
     """`groups` slates per context drawn by `decoder` (weights over `policy`'s codes), as leaves [N, G, S]."""
-    return beam_slates(decoder, prompts_of(decoder, policy.index, contexts, policy.history), groups=groups, slots=slots, chance=chance).leaves
+    return beam_slates(decoder, policy.prompts(contexts), groups=groups, slots=slots, chance=chance).leaves
 
 
 def slates_of(policy: Generative, contexts: Contexts, leaves: Ints) -> tuple[Contexts, pl.Series]:

@@ -6,6 +6,7 @@ prefix, at the context's temperature, in sampling, training, logging and evaluat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
+from longplay.policies.kernels import inference_kernels
+from longplay.policies.vocabulary import Vocabulary
 
-PAD, BOS = 0, 1
-FIRST_CODE = 2  # token of code k at level l: FIRST_CODE + l * K + k
 HIDDEN = -1e9  # additive attention mask
 
 
@@ -68,9 +69,9 @@ def new_model(scale: str | Size, levels: int, width: int, seed: int) -> PreTrain
 
     `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from `seed`.
     """
-    size = size_of(scale)
+    size, vocabulary = size_of(scale), Vocabulary(levels, width)
     config = Qwen3Config(
-        vocab_size=FIRST_CODE + levels * width,
+        vocab_size=len(vocabulary),
         hidden_size=size.hidden,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
@@ -80,8 +81,8 @@ def new_model(scale: str | Size, levels: int, width: int, seed: int) -> PreTrain
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         attention_dropout=0.0,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
+        pad_token_id=vocabulary.pad,
+        bos_token_id=vocabulary.bos,
         eos_token_id=None,
     )
     with torch.random.fork_rng(devices=[]):  # no global generator: the caller's is left as it was
@@ -100,7 +101,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 
 def load_model(folder: Path) -> PreTrainedModel:
     """Read a model folder; safetensors only, no remote code."""
-    return Qwen3ForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False).eval()
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,58 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def between(self, start: int, stop: int) -> Prompts:
+        """Prompts `start` to `stop` - 1, a view."""
+        part = slice(start, stop)
+        return Prompts(self.tokens[part], self.real[part], self.temperature[part], self.allowed.between(start, stop))
 
-def encode(trie: Trie, offsets: Ints, leaves: Ints, history: int, temperature_N: NDArray[np.float64], allowed: Allowed) -> Prompts:
-    """Prompts from ragged histories of leaves (oldest first; -1 is skipped): BOS, then L tokens per item.
 
-    Only the last `history` items are kept.
+@dataclass(frozen=True)
+class Texts:
+    """N texts as tokens: those of text n are `tokens[offsets[n]:offsets[n+1]]`."""
+
+    offsets: Ints
+    tokens: Ints
+
+    @classmethod
+    def none(cls, n: int) -> Texts:
+        """N empty texts."""
+        return cls(np.zeros(n + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+    @classmethod
+    def of(cls, tokens: Sequence[Sequence[int]]) -> Texts:
+        """Texts from lists of token ids."""
+        offsets = np.cumsum([0, *map(len, tokens)])
+        return cls(offsets, np.array([token for text in tokens for token in text], dtype=np.int64))
+
+    @property
+    def count(self) -> Ints:
+        """Tokens of each, [N]."""
+        return np.diff(self.offsets)
+
+    def write(self, into: Ints, first: Ints) -> None:
+        """Write text n into row n of `into`, from column `first[n]` on."""
+        row = np.repeat(np.arange(len(first)), self.count)
+        into[row, first[row] + np.arange(len(self.tokens)) - self.offsets[row]] = self.tokens
+
+
+def encode(
+    trie: Trie,
+    offsets: Ints,
+    leaves: Ints,
+    history: int,
+    temperature_N: NDArray[np.float64],
+    allowed: Allowed,
+    vocabulary: Vocabulary | None = None,
+    texts: Texts | None = None,
+) -> Prompts:
+    """Prompts from ragged histories of leaves (oldest first; -1 is skipped): the words of a text, BOS, then L tokens per item.
+
+    Only the last `history` items are kept. `vocabulary` defaults to that of a model from scratch over `trie`, `texts` to none.
     """
     n, levels = len(offsets) - 1, trie.levels
+    vocabulary = vocabulary or Vocabulary(levels, trie.width)
+    texts = texts or Texts.none(n)
     owner = np.repeat(np.arange(n), np.diff(offsets))
     known = leaves >= 0
     owner, leaves = owner[known], leaves[known]
@@ -129,25 +175,34 @@ def encode(trie: Trie, offsets: Ints, leaves: Ints, history: int, temperature_N:
     from_end = np.concatenate([[0], np.cumsum(count)])[1:][owner] - np.arange(len(owner))  # 1 = the latest item
     keep = from_end <= history
     owner, leaves, from_end = owner[keep], leaves[keep], from_end[keep]
-    longest = int(from_end.max()) if len(from_end) else 0
-    width = 1 + longest * levels
-    tokens = np.full((n, width), PAD, dtype=np.int64)
+    used = texts.count + 1 + np.minimum(count, history) * levels
+    width = int(used.max()) if n else 1
+    tokens = np.full((n, width), vocabulary.pad, dtype=np.int64)
     column = width - from_end * levels
     for level in range(levels):
-        tokens[owner, column + level] = FIRST_CODE + level * trie.width + trie.codes[leaves, level]
-    tokens[np.arange(n), width - 1 - levels * np.minimum(count, history)] = BOS
-    return Prompts(torch.from_numpy(tokens), torch.from_numpy(tokens != PAD), torch.from_numpy(temperature_N), allowed)
+        tokens[owner, column + level] = vocabulary.code(level) + trie.codes[leaves, level]
+    tokens[np.arange(n), width - used + texts.count] = vocabulary.bos
+    texts.write(tokens, width - used)
+    return Prompts(torch.from_numpy(tokens), torch.from_numpy(tokens != vocabulary.pad), torch.from_numpy(temperature_N), allowed)
 
 
 class Decoder:
     """Constrained next-code distributions of a causal LM, with the prompt encoded once for all completions.
 
-    `model` is an unmodified Hugging Face causal LM; `trie` says which codes may follow which.
+    Attributes:
+        model: an unmodified Hugging Face causal LM. trie: which codes may follow which. vocabulary: which token is which; default from scratch.
+        rows: the embeddings of the tokens beyond the base's words where these are being trained and the model's own are not, [tokens, H].
     """
 
-    def __init__(self, model: PreTrainedModel, trie: Trie) -> None:
+    def __init__(self, model: PreTrainedModel, trie: Trie, vocabulary: Vocabulary | None = None, rows: nn.Parameter | None = None) -> None:
         self.model = model
         self.trie = trie
+        self.vocabulary = vocabulary or Vocabulary(trie.levels, trie.width)
+        self.rows = rows
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What training changes: all weights that ask for a gradient, tied ones once, and `rows`."""
+        return [one for one in self.model.parameters() if one.requires_grad] + ([] if self.rows is None else [self.rows])
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -155,12 +210,17 @@ class Decoder:
         return max((one for one in self.model.modules() if isinstance(one, nn.ModuleList)), key=len)
 
     def start(self, prompts: Prompts) -> Encoded:
-        """Encode the prompts once; the cache is shared by every completion that follows."""
+        """Encode the prompts once; the cache is shared by every completion that follows.
+
+        Padding is turned to the end first: what is causal then never sees it, so that no mask is needed and half of the attention is skipped.
+        """
+        n, length = prompts.tokens.shape
+        count = prompts.real.sum(1)
+        place = torch.arange(length)
+        tokens = prompts.tokens.gather(1, (place + length - count[:, None]) % length)
         cache = DynamicCache(config=self.model.config)
-        position = torch.clamp(prompts.real.long().cumsum(1) - 1, min=0)
-        mask = _prompt_mask(prompts.real)
-        hidden = self._hidden(prompts.tokens, mask, position, cache)
-        return Encoded(self, prompts, cache, hidden[:, -1], position[:, -1] + 1)
+        hidden = self._hidden(tokens, None, place.expand(n, length), cache)
+        return Encoded(self, prompts, cache, hidden[torch.arange(n), count - 1], count)
 
     def log_prob(self, prompts: Prompts, leaves: Tensor | Ints) -> Tensor:
         """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable.
@@ -174,7 +234,8 @@ class Decoder:
         codes = trie.codes[leaves_NM]  # [N, M, L]
         length, inner = prompts.tokens.shape[1], levels - 1
         prompt_position = torch.clamp(prompts.real.long().cumsum(1) - 1, min=0)
-        completion = torch.from_numpy(codes[:, :, :inner] + FIRST_CODE + np.arange(inner) * trie.width).reshape(n, m * inner)
+        first = np.array([self.vocabulary.code(level) for level in range(inner)], dtype=np.int64)
+        completion = torch.from_numpy(codes[:, :, :inner] + first).reshape(n, m * inner)
         tokens = torch.cat([prompts.tokens, completion], dim=1)
         position = torch.cat([prompt_position, (prompt_position[:, -1:] + 1 + torch.arange(inner).repeat(m))], dim=1)
         hidden = self._hidden(tokens, _packed_mask(prompts.real, m, inner), position, None)
@@ -190,20 +251,23 @@ class Decoder:
             total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
         return total
 
-    def sequence_log_prob(self, leaves: Ints, real: NDArray[np.bool_], allowed: Allowed) -> Tensor:
-        """log pi of every item of `leaves[N, T]` given the items before it, shape [N, T], float64, differentiable.
+    def sequence_log_prob(self, leaves: Ints, real: NDArray[np.bool_], allowed: Allowed, texts: Texts | None = None) -> Tensor:
+        """log pi of every item of `leaves[N, T]` given the text and the items before it, shape [N, T], float64, differentiable.
 
         One causal pass: every position of every history is a training example. `real[N, T]` marks the
-        items that are there (the rest is padding at the end and gets 0); temperature 1.
+        items that are there (the rest is padding at the end, which nothing sees, and gets 0); temperature 1.
         """
         n, length = leaves.shape
         trie, levels = self.trie, self.trie.levels
+        texts = texts or Texts.none(n)
         codes = trie.codes[leaves]
-        body = (codes + FIRST_CODE + np.arange(levels) * trie.width).reshape(n, length * levels)
-        tokens = torch.from_numpy(np.concatenate([np.full((n, 1), BOS), body[:, :-1]], axis=1))
-        there = torch.from_numpy(np.repeat(real, levels, axis=1))
-        position = torch.arange(length * levels).expand(n, -1)
-        state = self._hidden(tokens, _prompt_mask(there), position, None).reshape(n, length, levels, -1)
+        body = (codes + np.array([self.vocabulary.code(level) for level in range(levels)])).reshape(n, length * levels)
+        tokens = np.full((n, int(texts.count.max(initial=0)) + length * levels), self.vocabulary.pad, dtype=np.int64)
+        texts.write(tokens, np.zeros(n, dtype=np.int64))
+        place = texts.count[:, None] + np.arange(length * levels)  # of the token after which comes each code
+        np.put_along_axis(tokens, place, np.concatenate([np.full((n, 1), self.vocabulary.bos), body[:, :-1]], axis=1), axis=1)
+        state = self._hidden(torch.from_numpy(tokens), None, torch.arange(tokens.shape[1]).expand(n, -1), None)
+        state = state.gather(1, torch.from_numpy(place)[..., None].expand(-1, -1, state.shape[2])).reshape(n, length, levels, -1)
         total = torch.zeros((n, length), dtype=torch.float64)
         context = np.broadcast_to(np.arange(n)[:, None], (n, length))
         for level in range(levels):
@@ -212,19 +276,39 @@ class Decoder:
             total = total + log_p.gather(2, torch.from_numpy(codes[:, :, level])[..., None])[..., 0]
         return torch.where(torch.from_numpy(real), total, 0.0)
 
+    def text_log_prob(self, tokens: Tensor, first: int, count: Tensor) -> Tensor:
+        """log-probability of the words `tokens[n, first : first + count[n]]` given all before each, over the base's own: [N, T - first], 0 behind."""
+        n, length = tokens.shape
+        state = self._hidden(tokens, None, torch.arange(length).expand(n, -1), None)[:, first - 1 : -1]
+        head: Any = self.model.get_output_embeddings()
+        logits = (state @ head.weight[: self.vocabulary.words].T).float()
+        target = torch.clamp(tokens[:, first:], max=self.vocabulary.words - 1)
+        log_p = torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
+        return torch.where(torch.arange(length - first) < count[:, None], log_p, 0.0)
+
     def next_code(self, state: Tensor, level: int, mask: NDArray[np.bool_], temperature: Tensor) -> Tensor:
         """log pi over the K codes of `level` from hidden states [..., H], float64; -inf where `mask[..., K]` is false."""
-        first = FIRST_CODE + level * self.trie.width
-        head: Any = self.model.get_output_embeddings()
-        rows = head.weight[first : first + self.trie.width]
-        logits = (state @ rows.T).double() / temperature[..., None].double()
+        first = self.vocabulary.code(level)
+        if self.rows is None:
+            head: Any = self.model.get_output_embeddings()
+            rows = head.weight[first : first + self.trie.width]
+        else:
+            first -= self.vocabulary.words
+            rows = self.rows[first : first + self.trie.width]
+        logits = (state.to(rows.dtype) @ rows.T).double() / temperature[..., None].double()
         valid = torch.from_numpy(mask)
         dead = ~valid.any(dim=-1, keepdim=True)  # nothing allowed below this prefix: -inf, not 0 / 0
         return torch.log_softmax(logits.masked_fill(~(valid | dead), -torch.inf), dim=-1).masked_fill(~valid, -torch.inf)
 
-    def _hidden(self, tokens: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache | None) -> Tensor:
+    def _hidden(self, tokens: Tensor, mask: Tensor | None, position: Tensor, cache: DynamicCache | None) -> Tensor:
         body: Any = self.model.base_model
-        out = body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=cache is not None)
+        given: dict[str, Tensor] = {"input_ids": tokens}
+        if self.rows is not None:
+            ours = tokens - self.vocabulary.words
+            words = self.model.get_input_embeddings()(torch.clamp(tokens, max=self.vocabulary.words - 1))
+            given = {"inputs_embeds": torch.where((ours >= 0)[..., None], self.rows[torch.clamp(ours, min=0)].to(words.dtype), words)}
+        with inference_kernels(tokens.numel()):
+            out = body(**given, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=cache is not None)
         return out.last_hidden_state
 
 
@@ -236,7 +320,7 @@ class Encoded:
     prompts: Prompts
     cache: DynamicCache
     last: Tensor  # hidden state at the prompt's last token, [N, H]
-    next_position: Tensor  # [N]
+    count: Tensor  # tokens of each prompt, [N]: what comes next has that position
 
     def first_code(self) -> Tensor:
         """log pi over the first code, [N, K] float64."""
@@ -247,26 +331,42 @@ class Encoded:
     def extend(self, level: int, node: Ints, code: Ints, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:
         """Feed `code[N, B]` (chosen at `level`, reaching `node[N, B]` at depth level + 1) for B beams.
 
-        `ancestors[N, B, level]` are the cache columns of each beam's earlier codes. Returns log pi
-        over the next code [N, B, K] and the beams' cache columns with the new one, [N, B, level + 1].
+        `ancestors[N, B, level]` are the cache columns of each beam's earlier codes. Returns log pi over the next code [N, B, K] and the
+        beams' cache columns with the new one, [N, B, level + 1]; none, [N, B, 0], if the next code is the last, when nothing is kept.
         """
         n, beams = code.shape
-        past = self.cache.get_seq_length()
+        allowed = self.prompts.allowed.mask(level + 1, np.broadcast_to(np.arange(n)[:, None], (n, beams)), node)
+        if level + 2 == self.decoder.trie.levels:
+            return self._last_code(level, code, ancestors, allowed), torch.zeros((n, beams, 0), dtype=torch.int64)
+        state, columns = self._feed(level, code, ancestors)
+        return self.decoder.next_code(state, level + 1, allowed, self.prompts.temperature[:, None]), columns
+
+    def _last_code(self, level: int, code: Ints, ancestors: Tensor | None, allowed: NDArray[np.bool_]) -> Tensor:
+        """log pi over the last code [N, B, K]: where only one is allowed it is certain, and the model is not asked."""
+        log_p = torch.where(torch.from_numpy(allowed), 0.0, -torch.inf).double()
+        several = allowed.sum(axis=2) > 1
+        asked = int(several.sum(axis=1).max(initial=0))
+        if asked == 0:
+            return log_p
+        beam = np.argsort(~several, axis=1, kind="stable")[:, :asked]
+        row = np.arange(len(beam))[:, None]
+        state, _ = self._feed(level, code[row, beam], None if ancestors is None else ancestors[row, beam])
+        self.cache.crop(-asked)
+        log_p[row, beam] = self.decoder.next_code(state, level + 1, allowed[row, beam], self.prompts.temperature[:, None])
+        return log_p
+
+    def _feed(self, level: int, code: Ints, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Hidden states [N, B, H] after `code[N, B]` of `level`, and its columns of the cache after those of its `ancestors`, [N, B, level + 1]."""
+        n, beams = code.shape
+        past, length = self.cache.get_seq_length(), self.prompts.tokens.shape[1]
         own = (past + torch.arange(beams)).expand(n, beams)[..., None]
         columns = own if ancestors is None else torch.cat([ancestors, own], dim=2)
         mask = torch.full((n, beams, past + beams), HIDDEN)
-        length = self.prompts.tokens.shape[1]
-        mask[:, :, :length] = torch.where(self.prompts.real, 0.0, HIDDEN)[:, None, :]
+        mask[:, :, :length] = torch.where(torch.arange(length) < self.count[:, None], 0.0, HIDDEN)[:, None, :]
         mask.scatter_(2, columns, 0.0)
-        tokens = torch.from_numpy(code + FIRST_CODE + level * self.decoder.trie.width)
-        position = (self.next_position + level)[:, None].expand(n, beams)
-        state = self.decoder._hidden(tokens, mask[:, None], position, self.cache)
-        allowed = self.prompts.allowed.mask(level + 1, np.broadcast_to(np.arange(n)[:, None], (n, beams)), node)
-        return self.decoder.next_code(state, level + 1, allowed, self.prompts.temperature[:, None]), columns
-
-    def forget(self, beams: int) -> None:
-        """Drop the last `beams` columns of the cache."""
-        self.cache.crop(-beams)
+        tokens = torch.from_numpy(code + self.decoder.vocabulary.code(level))
+        position = (self.count + level)[:, None].expand(n, beams)
+        return self.decoder._hidden(tokens, mask[:, None], position, self.cache), columns
 
 
 def _prompt_mask(real: Tensor) -> Tensor:

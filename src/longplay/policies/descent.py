@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,16 +47,16 @@ class Team:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def add_gradients(self, model: nn.Module) -> None:
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Sum every parameter's gradient over the processes, in one message."""
         if self.size == 1:
             return
         from accelerate.utils import reduce
 
-        grads = [one.grad if one.grad is not None else torch.zeros_like(one) for one in model.parameters() if one.requires_grad]
+        grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
         whole = reduce(torch.cat([grad.flatten() for grad in grads]), reduction="sum")
         assert isinstance(whole, Tensor)
-        for one, part in zip((one for one in model.parameters() if one.requires_grad), whole.split([g.numel() for g in grads]), strict=True):
+        for one, part in zip(parameters, whole.split([grad.numel() for grad in grads]), strict=True):
             one.grad = part.view_as(one)
 
     def wait(self) -> None:
@@ -114,9 +113,10 @@ def descend(
 
     Returns one row per check: step, loss and what `watch` measures. `progress` also gets steps_per_second and seconds_left.
     """
-    model, best = decoder.model, copy.deepcopy(decoder.model)
-    both = nn.ModuleDict({"now": model, "best": best})
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=lr, weight_decay=weight_decay)
+    now = nn.ParameterList(decoder.trainable())
+    best = nn.ParameterList([one.detach().clone() for one in now])
+    both = nn.ModuleDict({"now": now, "best": best})
+    optimizer = torch.optim.AdamW(now, lr=lr, weight_decay=weight_decay)
     made_by = {"steps": steps, "lr": lr, "seed": seed, "dropout": dropout, "weight_decay": weight_decay, **(made_by or {})}
     notes = load_checkpoint(checkpoint, both, optimizer, made_by) if checkpoint else None
     curve: list[dict[str, float]] = notes["curve"] if notes else []
@@ -132,8 +132,8 @@ def descend(
         with dropped_out(decoder, dropout, [seed, step, team.rank]) if dropout else nullcontext():
             loss = loss_of_step(step)
         loss.backward()
-        team.add_gradients(model)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        team.add_gradients(list(now))
+        torch.nn.utils.clip_grad_norm_(now, 1.0)
         optimizer.step()
         running.append(float(loss.detach()))
         if progress:
@@ -146,12 +146,12 @@ def descend(
                     row |= watch.measure()
             curve.append(row)
             if watch and watch.best(curve) == len(curve) - 1:
-                best.load_state_dict(model.state_dict())
+                best.load_state_dict(now.state_dict())
             running = []
             if checkpoint and team.leads:
                 save_checkpoint(checkpoint, both, optimizer, {**made_by, "step": step + 1, "curve": curve})
     if watch and curve:
-        model.load_state_dict(best.state_dict())
+        now.load_state_dict(best.state_dict())
     team.wait()
     return curve
 

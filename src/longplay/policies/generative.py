@@ -17,18 +17,24 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from longplay.codes import Codebook, fit_codebook, item_vectors
+from longplay.codes.trie import Allowed
 from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
-from longplay.policies.decoder import Decoder, Size, load_model, new_model, save_model, size_of
+from longplay.policies.base import adapted, load_base, merged, weight_of, with_tokens
+from longplay.policies.decoder import Decoder, Prompts, Size, encode, load_model, new_model, save_model, size_of
 from longplay.policies.descent import Progress
 from longplay.policies.histories import histories_from_log
 from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
 from longplay.policies.sampling import beam_slates, best_items, item_log_probs
-from longplay.policies.supervised import prompts_of, train_next_items
+from longplay.policies.supervised import train_next_items
+from longplay.policies.tuning import train_with_words
+from longplay.policies.vocabulary import Vocabulary
+from longplay.policies.words import Described, Words
 
 BATCH = 256  # contexts per forward pass
 STEPS = {"tiny": 600, "small": 3000}
+BASE_STEPS, BASE_HISTORY = 400, 20  # of a pretrained base
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,8 @@ class Generative:
         steps: training steps; default by scale. dropout: share of activations dropped in training, against overfitting: .2 and more for models that
             are large for their log. patience: checks without a better one after which training stops early; 0: it runs all its steps.
             Either way the weights kept are those of the best check.
+        base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads a context's prompt too, and is trained by
+            LoRA: on next items, on items that words describe and on titles.
     """
 
     scale: str | Size = "tiny"
@@ -52,8 +60,10 @@ class Generative:
     steps: int | None = None
     dropout: float = 0.0
     patience: int = 0
+    base: str | None = None
     codebook: Codebook | None = None
     model: PreTrainedModel | None = None
+    words: Words | None = None
     curve: tuple[dict[str, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -66,7 +76,7 @@ class Generative:
     @property
     def history(self) -> int:
         """Items of history it reads."""
-        return size_of(self.scale).history
+        return BASE_HISTORY if self.base else size_of(self.scale).history
 
     @cached_property
     def name(self) -> str:
@@ -94,15 +104,34 @@ class Generative:
             codebook = fit_codebook(
                 items["item_id"], item_vectors(lake, index, seed=self.seed), available=items["available"].to_numpy(), seed=self.seed
             )
-        return replace(self, codebook=codebook, model=new_model(self.scale, codebook.levels, codebook.width, self.seed))
+        if self.base is None:
+            return replace(self, codebook=codebook, model=new_model(self.scale, codebook.levels, codebook.width, self.seed))
+        model, words = load_base(Path(self.base))
+        return replace(
+            self, codebook=codebook, model=with_tokens(model, words, codebook, Described.of(lake.items, codebook.index), self.seed), words=words
+        )
 
     def train(self, lake: Lake, *, progress: Progress | None = None, checkpoint: Path | None = None) -> Self:
         """Next-item training on the lake's histories; goes on from `checkpoint` if it exists."""
-        decoder, codebook = self._fitted()
-        trained = Decoder(copy.deepcopy(decoder.model), codebook.trie)
+        codebook = self._fitted()[1]
+        trained, histories = self.learner(self.seed), histories_from_log(lake, codebook.index, codebook.available)
+        if self.words is not None:
+            curve = train_with_words(
+                trained,
+                histories,
+                Described.of(lake.items, codebook.index),
+                self.words,
+                steps=BASE_STEPS if self.steps is None else self.steps,
+                history=self.history,
+                seed=self.seed,
+                patience=self.patience,
+                progress=progress,
+                checkpoint=checkpoint,
+            )
+            return replace(self.settled(trained), curve=tuple(curve))
         curve = train_next_items(
             trained,
-            histories_from_log(lake, codebook.index, codebook.available),
+            histories,
             steps=STEPS.get(str(self.scale), STEPS["small"]) if self.steps is None else self.steps,
             history=self.history,
             dropout=self.dropout,
@@ -111,7 +140,7 @@ class Generative:
             progress=progress,
             checkpoint=checkpoint,
         )
-        return replace(self, model=trained.model, curve=tuple(curve))
+        return replace(self.settled(trained), curve=tuple(curve))
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """One slate per context, drawn without replacement, with exact log-probabilities.
@@ -127,7 +156,7 @@ class Generative:
         leaves, log_p = [np.zeros((0, slots), dtype=np.int64)], [np.zeros((0, slots))]
         chance, start = context_chance(contexts, rng), 0
         for part in _parts(contexts):
-            prompts = prompts_of(decoder, codebook.index, part, self.history)
+            prompts = self.prompts(part)
             self._check_enough(part, prompts.allowed.count(), slots)
             draw = beam_slates(decoder, prompts, groups=1, slots=slots, chance=chance.take(np.arange(start, start + len(part))))
             start += len(part)
@@ -144,7 +173,7 @@ class Generative:
         for part in _parts(contexts):
             chosen = rows[start : start + len(part)]
             start += len(part)
-            prompts = prompts_of(decoder, codebook.index, part, self.history)
+            prompts = self.prompts(part)
             with torch.inference_mode():
                 item = decoder.log_prob(prompts, chosen).numpy()
             outside = prompts.allowed.count() - rows.shape[1]
@@ -159,7 +188,7 @@ class Generative:
         Enumerates the catalogue: meant for evaluation and small catalogues.
         """
         decoder, codebook = self._fitted()
-        parts = [item_log_probs(decoder, prompts_of(decoder, codebook.index, part, self.history)) for part in _parts(contexts)]
+        parts = [item_log_probs(decoder, self.prompts(part)) for part in _parts(contexts)]
         return np.concatenate([np.zeros((0, len(codebook.items))), *parts])
 
     def ranked(self, contexts: Contexts, k: int = 10, *, beams: int = 50) -> pl.DataFrame:
@@ -170,7 +199,7 @@ class Generative:
         decoder, codebook = self._fitted()
         frames = [pl.DataFrame(schema={"row": pl.Int64, "position": pl.Int64, "item_id": pl.String, "log_prob": pl.Float64})]
         for number, part in enumerate(_parts(contexts)):
-            found = best_items(decoder, prompts_of(decoder, codebook.index, part, self.history), k, max(k, beams))
+            found = best_items(decoder, self.prompts(part), k, max(k, beams))
             leaves, log_p = found.leaves[:, 0], found.item_log_prob[:, 0]
             row, place = np.nonzero(leaves >= 0)
             items = codebook.index.ids.gather(leaves[row, place])
@@ -181,6 +210,28 @@ class Generative:
         """The same model, which shows only these of its items; see `Codebook.with_available`."""
         return replace(self, codebook=self._fitted()[1].with_available(items))
 
+    def prompts(self, contexts: Contexts) -> Prompts:
+        """What the model reads of `contexts` (with a base, the words of their prompt first) and what it may say: not their exclusions."""
+        decoder, codebook = self._fitted()
+        offsets, leaves = codebook.index.ragged_rows(contexts.frame["history"])
+        temperature = contexts.frame["temperature"].to_numpy().astype(float)
+        texts = None if self.words is None else self.words.texts(contexts.frame["prompt"].to_list())
+        return encode(decoder.trie, offsets, leaves, self.history, temperature, self.allowed(contexts), decoder.vocabulary, texts)
+
+    def allowed(self, contexts: Contexts) -> Allowed:
+        """What each of `contexts` may be shown: what is available but for their exclusions."""
+        decoder, codebook = self._fitted()
+        return Allowed.of(decoder.trie, *codebook.index.ragged_rows(contexts.frame["exclusions"]))
+
+    def learner(self, seed: int) -> Decoder:
+        """A copy of the decoder to train: all weights of a model from scratch; of a base, LoRA and the new tokens (`base.adapted`, by `seed`)."""
+        decoder, codebook = self._fitted()
+        return Decoder(copy.deepcopy(decoder.model), codebook.trie) if self.words is None else adapted(decoder, seed)
+
+    def settled(self, trained: Decoder) -> Self:
+        """The policy with what a `learner` has learned."""
+        return self.with_model(trained.model if self.words is None else merged(self.decoder, trained))
+
     def with_model(self, model: PreTrainedModel) -> Self:
         """The same policy with other weights."""
         return replace(self, model=model)
@@ -190,9 +241,11 @@ class Generative:
         decoder, codebook = self._fitted()
         folder.mkdir(parents=True, exist_ok=True)
         save_model(decoder.model, folder)
+        if self.words is not None:
+            self.words.save(folder)
         codebook.save(folder / "codes.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience")
+        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience", "base")
         settings = {"scale": scale} | {name: getattr(self, name) for name in kept}
         (folder / "policy.json").write_text(json.dumps(settings | {"width": codebook.width, "curve": list(self.curve)}, indent=1))
 
@@ -202,7 +255,10 @@ class Generative:
         settings: dict[str, Any] = json.loads((folder / "policy.json").read_text())
         codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
         curve, scale = tuple(settings.pop("curve")), settings.pop("scale")
-        return cls(Size(**scale) if isinstance(scale, dict) else scale, **settings, codebook=codebook, model=load_model(folder), curve=curve)
+        words = Words.load(folder) if settings["base"] else None
+        return cls(
+            Size(**scale) if isinstance(scale, dict) else scale, **settings, codebook=codebook, model=load_model(folder), words=words, curve=curve
+        )
 
     @property
     def decoder(self) -> Decoder:
@@ -212,7 +268,10 @@ class Generative:
     def _fitted(self) -> tuple[Decoder, Codebook]:
         if self.model is None or self.codebook is None:
             raise DataError("Generative: it has no model yet; call .fit(lake) first")
-        return Decoder(self.model, self.codebook.trie), self.codebook
+        trie = self.codebook.trie
+        beyond = len(Vocabulary(trie.levels, trie.width, 1)) - 1
+        words = 0 if self.words is None else len(weight_of(self.model.get_input_embeddings())) - beyond
+        return Decoder(self.model, trie, Vocabulary(trie.levels, trie.width, words)), self.codebook
 
     def _check_enough(self, contexts: Contexts, left_N: NDArray[np.int64], slots: int) -> None:
         if left_N.min() < slots:

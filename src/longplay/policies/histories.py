@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import ItemIndex, learners_events
+from longplay.decisions import ItemIndex, learners_histories
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
-from longplay.lake.schema import ENGAGED
 
 Ints = NDArray[np.int64]
 
@@ -105,22 +103,14 @@ class Questions:
 def histories_from_log(lake: Lake, index: ItemIndex, available: NDArray[np.bool_]) -> Histories:
     """The engaged items of every user in the order of their events, without items that are not `available[I]`.
 
-    Events at the same instant (the lines of one invoice) have no order: they stand in that of a hash
-    of their ids, so that no catalogue order is learned. Where the lake has logged decisions, users for whom
-    `decisions.held_out` is true are left out: off-policy estimates score them, and a policy must not know their outcomes.
+    See `learners_histories` for the order of events at the same instant, and for users that are left out where slates were logged.
     A twentieth of the others, by hash of their id, is only watched.
 
     Raises:
         DataError: no event has an item of the catalogue.
     """
-    events = learners_events(lake).filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
-    events = events.with_columns(tie=pl.col("event_id").hash(seed=1)).sort("user_id", "time", "tie")
-    leaf = index.rows(events["item_id"])
-    possible = (leaf >= 0) & available[np.maximum(leaf, 0)]
-    events = events.select("user_id").with_columns(pl.Series("leaf", leaf)).filter(pl.Series(possible))
-    if events.is_empty():
+    users, offsets, leaves = learners_histories(lake, index, available)
+    if not len(leaves):
         raise DataError("train: no event has an available item of the catalogue, held-out users aside; is the log long enough?")
-    users = events.group_by("user_id", maintain_order=True).len()
-    offsets = np.concatenate([[0], np.cumsum(users["len"].to_numpy())]).astype(np.int64)
-    watched = (users["user_id"].hash(seed=20).to_numpy() % np.uint64(20)) == 0
-    return Histories(offsets, events["leaf"].to_numpy().astype(np.int64), watched if not watched.all() else ~watched)
+    watched = (users.hash(seed=20).to_numpy() % np.uint64(20)) == 0
+    return Histories(offsets, leaves, watched if not watched.all() else ~watched)

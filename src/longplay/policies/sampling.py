@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ from longplay.policies.plackett import log1mexp
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+KeyOf = Callable[[Ints, int, Ints, Array, Array], Array]
 
 _EDGES = 2**40  # room for the edges of a level among the counters of a stream
+_AT_ONCE = 2**19  # numbers of a hidden state of all prompts in one pass: more of them fall out of the processor's cache
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ def beam_slates(decoder: Decoder, prompts: Prompts, *, groups: int, slots: int, 
     if len(chance) != n:
         raise DataError(f"beam_slates: {len(chance)} streams of chance given for {n} prompts; expected one each")
 
-    def key_of(level: int, node: Ints, total: Array, parent_key: Array) -> Array:
-        return _children_given_parent(total, _noise(chance, trie, level, node, total), parent_key, root=level == 0)
+    def key_of(rows: Ints, level: int, node: Ints, total: Array, parent_key: Array) -> Array:
+        return _children_given_parent(total, _noise(chance.take(rows), trie, level, node, total), parent_key, root=level == 0)
 
     return _search(decoder, prompts, groups, slots, key_of)
 
@@ -71,19 +74,30 @@ def best_items(decoder: Decoder, prompts: Prompts, k: int, beams: int | None = N
     width = k if beams is None else beams
     if k < 1 or width < k:
         raise ConfigError(f"best_items: k={k}, beams={beams} given, expected 1 <= k <= beams")
-    found = _search(decoder, prompts, 1, width, lambda level, node, total, parent_key: total)
+    found = _search(decoder, prompts, 1, width, lambda rows, level, node, total, parent_key: total)
     leaves, log_p = found.leaves[:, :, :k], found.item_log_prob[:, :, :k]
     short = ((0, 0), (0, 0), (0, k - leaves.shape[2]))
     log_p = np.pad(log_p, short, constant_values=-np.inf)
     return Draw(np.where(np.isfinite(log_p), np.pad(leaves, short, constant_values=-1), -1), log_p)
 
 
-def _search(decoder: Decoder, prompts: Prompts, groups: int, beams: int, key_of: Callable[[int, Ints, Array, Array], Array]) -> Draw:
-    """Beam search on the trie: at every level the `beams` children with the largest keys, largest first.
+def _search(decoder: Decoder, prompts: Prompts, groups: int, beams: int, key_of: KeyOf) -> Draw:
+    """Beam search on the trie: at every level the `beams` children with the largest keys, largest first. Contexts are searched some at a time.
 
-    `key_of(level, node[N, G, B], total[N, G, B, K], parent_key[N, G, B])` gives the children's keys [N, G, B, K] from their
-    log-probabilities `total`, -inf where there is no child.
+    `key_of(row[N], level, node[N, G, B], total[N, G, B, K], parent_key[N, G, B])` gives the children's keys [N, G, B, K] of contexts `row` from
+    their log-probabilities `total`, -inf where there is no child.
     """
+    n = len(prompts)
+    step = max(1, _AT_ONCE // (prompts.tokens.shape[1] * decoder.model.config.hidden_size))
+    parts = []
+    for start in range(0, max(n, 1), step):
+        rows = np.arange(start, min(start + step, n))
+        parts.append(_search_part(decoder, prompts.between(start, start + len(rows)), groups, beams, partial(key_of, rows)))
+    return Draw(np.concatenate([part.leaves for part in parts]), np.concatenate([part.item_log_prob for part in parts]))
+
+
+def _search_part(decoder: Decoder, prompts: Prompts, groups: int, beams: int, key_of: Callable[[int, Ints, Array, Array], Array]) -> Draw:
+    """The search of contexts that fit at once."""
     trie, n = decoder.trie, len(prompts)
     with torch.inference_mode():
         encoded = decoder.start(prompts)
@@ -164,7 +178,6 @@ def item_log_probs(decoder: Decoder, prompts: Prompts, chunk: int = 256) -> Arra
             if level + 1 == trie.levels:
                 return total
             children = trie.nodes(level + 1)
-            last_inner = level + 2 == trie.levels
             log_p = np.empty((n, children, trie.width))
             columns = []
             for start in range(0, children, chunk):
@@ -173,8 +186,6 @@ def item_log_probs(decoder: Decoder, prompts: Prompts, chunk: int = 256) -> Arra
                 wide = np.broadcast_to(part, (n, len(part)))
                 answer, new_columns = encoded.extend(level, wide, np.broadcast_to(code[part], wide.shape).copy(), above)
                 log_p[:, part] = answer.numpy()
-                if last_inner:
-                    encoded.forget(len(part))  # nothing comes below: the cache need not keep it
                 columns.append(new_columns)
             columns_above = torch.cat(columns, dim=1)
     raise AssertionError("a trie has at least one level")

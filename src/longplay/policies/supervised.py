@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, ItemIndex
-from longplay.policies.decoder import Decoder, Prompts, encode
+from longplay.policies.decoder import Decoder, encode
 from longplay.policies.descent import SAVE_EVERY, Progress, Team, Watch, descend
 from longplay.policies.histories import Histories, Questions
 from longplay.policies.sampling import best_items
@@ -36,6 +35,7 @@ def train_next_items(
     seed: int = 0,
     dropout: float = 0.0,
     weight_decay: float = 0.01,
+    half: bool = False,
     patience: int = 0,
     check_every: int = SAVE_EVERY,
     questions: Questions | None = None,
@@ -49,6 +49,7 @@ def train_next_items(
     at least `ASKED` questions can be asked of it, else by the held-out loss.
 
     Args:
+        half: matrix products of training in bfloat16, the weights stay float32: a third quicker from 256 wide on, where the processor has it.
         patience: checks without a better one after which training stops; 0: never. check_every: steps between checks.
         questions: what the NDCG is of; default: the last item of every held-out user. Of more than `MOST_ASKED`, a sample.
         team: the processes that share each step; default: those that `accelerate launch` started, or this one alone.
@@ -65,7 +66,8 @@ def train_next_items(
     def loss_of_step(step: int) -> Tensor:
         leaves, real = next(one for number, one in batches if number == step)
         mine = slice(team.rank, None, team.size)
-        return negative_log_prob(decoder, leaves[mine], real[mine]) / int(real.sum())
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return negative_log_prob(decoder, leaves[mine], real[mine]) / int(real.sum())
 
     def measure() -> dict[str, float]:
         found = {}
@@ -110,10 +112,3 @@ def positions(decoder: Decoder, questions: Questions, history: int, *, beams: in
 def ndcg_of(position: Ints) -> NDArray[np.float64]:
     """NDCG of one relevant item at each position (from 1; 0: not shown): 1 / log2(position + 1), or 0."""
     return np.where(position > 0, 1 / np.log2(np.maximum(position, 1) + 1), 0.0)
-
-
-def prompts_of(decoder: Decoder, index: ItemIndex, contexts: Contexts, history: int) -> Prompts:
-    """The decoder's prompts for `contexts`: their history as tokens, their exclusions as what is allowed."""
-    allowed = Allowed.of(decoder.trie, *index.ragged_rows(contexts.frame["exclusions"]))
-    offsets, leaves = index.ragged_rows(contexts.frame["history"])
-    return encode(decoder.trie, offsets, leaves, history, contexts.frame["temperature"].to_numpy().astype(float), allowed)

@@ -87,12 +87,16 @@ class Codes(Table):
 
     levels: Positive = 3
     width: Positive | None = None  # codes per level; default by catalogue size
+    behaviour: Literal["svd", "item2vec", "none"] = "svd"  # vectors from who shares items, or from what follows what
+    words: Annotated[str, Field(min_length=1)] = "tfidf"  # or "none", or a sentence encoder: its folder, relative to the run.toml, or package
+    words_weight: Annotated[float, Field(ge=0)] = 0.5  # beside behaviour
 
 
 class Train(Table):
     """Next-item training."""
 
     scale: Literal["tiny", "small"] = "tiny"
+    base: Path | None = None  # a local Hugging Face folder to begin with instead, relative to the run.toml; it also reads prompts
     steps: Positive = 600
     exclude: Literal["seen", "creator", "none"] = "seen"
 
@@ -150,6 +154,8 @@ class RunConfig(Table):
             raise ValueError("give exactly one of [ingest] (your own log) and [simulate] (the simulated world)")
         if self.split.train_until >= self.split.evaluate_until:
             raise ValueError(f"split: train_until={self.split.train_until} must come before evaluate_until={self.split.evaluate_until}")
+        if self.codes.behaviour == "none" and self.codes.words == "none":
+            raise ValueError("codes: behaviour = 'none' and words = 'none' leave nothing to tell items apart by; give one of them")
         used = [(f"reward.objectives.{name}", name) for name in self.reward.objectives]
         used += [(f"reward.rivals.{rival}.{name}", name) for rival, weights in self.reward.rivals.items() for name in weights]
         if self.experiment is not None:

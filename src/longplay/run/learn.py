@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 import torch
 
-from longplay.codes import Codebook, fit_codebook, item_vectors
+from longplay.codes import Codebook, fit_codebook, item_text, item_vectors
 from longplay.decisions import ItemIndex
 from longplay.learning.offline import reward_weighted
 from longplay.learning.reinforce import reinforce
 from longplay.policies.generative import Generative
+from longplay.policies.sentences import encoder_folder, sentence_vectors
 from longplay.run.beliefs import early_of, reward_of
 from longplay.run.engine import Work
 from longplay.run.log import past_of
@@ -22,7 +23,12 @@ def codes(work: Work) -> dict[str, Any]:
     """Semantic IDs for the catalogue as of the cut, and the fullest shelves of it."""
     past, table = past_of(work), work.config.codes
     items = past.items
-    vectors = item_vectors(past, ItemIndex(items["item_id"]), seed=work.config.run.seed)
+    index = ItemIndex(items["item_id"])
+    words = table.words
+    if words not in ("tfidf", "none"):
+        torch.set_num_threads(work.config.run.threads)
+        words = sentence_vectors(item_text(items, index), encoder_folder(words, work.base), progress=work.bar("reading items"))
+    vectors = item_vectors(past, index, seed=work.config.run.seed, behaviour=table.behaviour, words=words, words_weight=table.words_weight)
     codebook = fit_codebook(
         items["item_id"], vectors, levels=table.levels, width=table.width, available=items["available"].to_numpy(), seed=work.config.run.seed
     )
@@ -41,7 +47,8 @@ def codes(work: Work) -> dict[str, Any]:
                 "titles": [titles[int(row)] or codebook.items[int(row)] for row in inside[:6]],
             }
         )
-    return codebook.report | {"version": codebook.trie.version, "shelves": shelves}
+    made_of = {"behaviour": table.behaviour, "words": table.words, "words_weight": table.words_weight, "dim": vectors.shape[1]}
+    return codebook.report | {"version": codebook.trie.version, "vectors": made_of, "shelves": shelves}
 
 
 def _start(work: Work):
@@ -49,7 +56,8 @@ def _start(work: Work):
 
     table = work.config.train
     codebook = Codebook.load(work.places["codes"] / "codes.parquet", work.results["codes"]["width"])
-    policy = Generative(scale=table.scale, seed=work.config.run.seed, exclude=table.exclude, steps=table.steps)
+    base = None if table.base is None else str((work.base / table.base).resolve())
+    policy = Generative(scale=table.scale, seed=work.config.run.seed, exclude=table.exclude, steps=table.steps, base=base)
     return policy.with_codes(past_of(work), codebook)
 
 
@@ -61,7 +69,7 @@ def train(work: Work) -> dict[str, Any]:
     (work.folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return {
         "policy": policy.name,
-        "scale": policy.scale,
+        "scale": "base" if policy.base else policy.scale,
         "parameters": policy.decoder.model.num_parameters(),
         "steps": policy.steps,
         "curve": list(policy.curve),

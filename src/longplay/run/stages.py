@@ -12,7 +12,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from longplay.errors import ConfigError, MissingExtra
-from longplay.run.config import RunConfig, folder_of
+from longplay.run.config import Codes, RunConfig, folder_of
 from longplay.run.engine import Stage, Ui, Work, execute
 from longplay.run.folder import RunFolder, file_digest
 from longplay.run.log import ingest, simulate, source_path
@@ -68,6 +68,25 @@ def _ingest_depends(config: RunConfig, base: Path) -> Any:
     return {"ingest": config.model_dump(mode="json")["ingest"], "file": file_digest(source_path(config, base))}
 
 
+def _codes_depends(config: RunConfig, base: Path) -> Any:
+    """Also on an encoder's files. Keys younger than some runs count only where they are not the default: those runs stay finished."""
+    table = config.codes.model_dump(mode="json")
+    default = Codes().model_dump(mode="json")
+    given = {key: value for key, value in table.items() if key in ("levels", "width") or value != default[key]}
+    depends = _of("split.train_until")(config, base) | {"codes": given}
+    if config.codes.words in ("tfidf", "none"):
+        return depends
+    from longplay.policies.sentences import encoder_folder
+
+    return depends | {"encoder": file_digest(encoder_folder(config.codes.words, base))}
+
+
+def _train_depends(config: RunConfig, base: Path) -> Any:
+    """Also on a pretrained base's files, where there is one."""
+    depends = _of("split.train_until", "train")(config, base)
+    return depends if config.train.base is None else depends | {"base": file_digest(base / config.train.base)}
+
+
 def _cell(rows: list[dict[str, Any]], policy: str, metric: str) -> str:
     value = next((row["value"] for row in rows if row["policy"] == policy and row["metric"] == metric), None)
     return "n/a" if value is None else f"{value:.3f}"
@@ -105,7 +124,9 @@ def _outcomes_line(result: dict[str, Any]) -> str:
 
 
 def _codes_line(result: dict[str, Any]) -> str:
-    return f"{result['items']:,} items, {result['levels']} levels of {result['width']} codes"
+    said = f"{result['items']:,} items, {result['levels']} levels of {result['width']} codes"
+    made_of = result.get("vectors")  # none in runs from before there was a choice
+    return said if made_of is None else f"{said}; behaviour {made_of['behaviour']}, words {made_of['words']}"
 
 
 def _train_line(result: dict[str, Any]) -> str:
@@ -150,8 +171,8 @@ STAGES = (
     Stage("simulate", 3, (), _of("simulate"), simulate, _log_line),
     Stage("outcomes", 2, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
     Stage("reward", 3, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
-    Stage("codes", 3, _LOG, _of("split.train_until", "codes"), _from("learn", "codes"), _codes_line),
-    Stage("train", 1, (*_LOG, "codes"), _of("split.train_until", "train"), _from("learn", "train"), _train_line, resumes=True),
+    Stage("codes", 3, _LOG, _codes_depends, _from("learn", "codes"), _codes_line),
+    Stage("train", 2, (*_LOG, "codes"), _train_depends, _from("learn", "train"), _train_line, resumes=True),
     Stage(
         "reinforce", 2, (*_LOG, "train"), _of("signals", "split.train_until", "reward", "reinforce", "train"),
         _from("learn", "reinforce_and_weight"), _reinforce_line, resumes=True,

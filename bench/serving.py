@@ -1,0 +1,431 @@
+"""What serving costs: the most probable items beside Hugging Face's constrained `generate`, slates per CPU-second, and ways to encode prompts faster.
+
+CPU seconds on one thread, interleaved in one run; ratios are medians of ratios within a round. Weights are random: what a pass costs does not
+depend on them. All catalogues have IDs of three codes of 256, so that only the catalogue varies, and all prompts are as long as `small` reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from remembered import remembered
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from longplay.chance import RowChance
+from longplay.codes import Allowed, Codebook, Trie
+from longplay.decisions import Contexts
+from longplay.policies.decoder import SCALES, Decoder, Prompts, encode, new_model
+from longplay.policies.generative import BATCH, Generative
+from longplay.policies.kernels import OneDnn
+from longplay.policies.sampling import beam_slates, best_items, item_log_probs
+
+LEVELS, WIDTH = 3, 256
+ITEMS = {10_000: "10k", 100_000: "100k", 1_000_000: "1M"}
+BATCHES, BEAMS = (1, 8, 64), (10, 50)
+ROUNDS = {1: 9, 8: 5, 64: 3}
+AT_ONCE = 80  # sequences in one call of `generate`: with more of them each costs it more (400 at once: half as much again)
+SHARPER = 6.0  # random weights are multiplied by this where laws are compared: as drawn, all items are about as probable
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+COMMAND = "python bench/serving.py"
+
+Ints = NDArray[np.int64]
+Rounds = list[list[float]]
+
+
+# -- what is served ------------------------------------------------------------------------------
+
+
+def catalogue(items: int, width: int = WIDTH) -> Trie:
+    """`items` of the width^3 IDs, drawn evenly."""
+    numbers = np.sort(np.random.default_rng(items).choice(width**LEVELS, items, replace=False))
+    return Trie.build(np.stack([numbers // width ** (LEVELS - 1 - level) % width for level in range(LEVELS)], axis=1), width)
+
+
+def histories(trie: Trie, n: int, items: int) -> tuple[Ints, Ints]:
+    """Ragged histories of `items` random items for each of `n` listeners: offsets and leaves."""
+    return np.arange(n + 1) * items, np.random.default_rng(n).integers(0, len(trie), n * items)
+
+
+def prompts(trie: Trie, n: int, items: int = SCALES["small"].history, *, excluded: bool = False) -> Prompts:
+    """`n` prompts of `items` items each; these items are excluded, or none is."""
+    offsets, leaves = histories(trie, n, items)
+    return encode(trie, offsets, leaves, items, np.ones(n), Allowed.of(trie, offsets, leaves if excluded else np.full_like(leaves, -1)))
+
+
+def sharper(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with larger maps, whose laws have favourites."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(SHARPER)
+    return model
+
+
+def cpu(work: Callable[[], Any]) -> float:
+    """CPU seconds of `work`."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+# -- the rival -----------------------------------------------------------------------------------
+
+
+def followers(decoder: Decoder) -> dict[tuple[int, ...], list[int]]:
+    """Tokens that may follow every prefix of an ID: what `prefix_allowed_tokens_fn` looks up."""
+    trie = decoder.trie
+    first = np.array([decoder.vocabulary.code(level) for level in range(LEVELS)])
+    tokens = trie.codes + first
+    table = {}
+    for level in range(LEVELS):
+        ends, below = trie.ptr[level].tolist(), (trie.code[level] + first[level]).tolist()
+        for node, prefix in enumerate(tokens[trie.span[level][:-1], :level].tolist()):
+            table[tuple(prefix)] = below[ends[node] : ends[node + 1]]
+    return table
+
+
+def hugging_face(model: PreTrainedModel, asked: Prompts, beams: int, table: dict[tuple[int, ...], list[int]], *, helped: bool = False) -> Tensor:
+    """The tokens of the `beams` best IDs of every prompt, [N, beams, L], by `generate` in parts of at most `AT_ONCE` sequences.
+
+    It repeats the prompt for every beam. `helped` is its best form, not what it does when asked plainly: it is handed prompts encoded once, their
+    caches repeated, and our kernels.
+    """
+    length, found = asked.tokens.shape[1], []
+    step = max(1, AT_ONCE // beams)
+    for start in range(0, len(asked), step):
+        part = asked.between(start, min(start + step, len(asked)))
+        attention, given = part.real.long(), {}
+        with torch.inference_mode(), OneDnn() if helped else nullcontext():
+            if helped:
+                cache = DynamicCache(config=model.config)
+                model.base_model(input_ids=part.tokens[:, :-1], attention_mask=attention[:, :-1], past_key_values=cache, use_cache=True)
+                cache.batch_repeat_interleave(beams)
+                given = {"past_key_values": cache}
+            generate: Any = model.generate
+            answer = generate(
+                input_ids=part.tokens, attention_mask=attention, num_beams=beams, num_return_sequences=beams, max_new_tokens=LEVELS, do_sample=False,
+                use_cache=True, prefix_allowed_tokens_fn=lambda _, tokens: table[tuple(tokens[length:].tolist())], length_penalty=0.0, **given,
+            )  # fmt: skip
+        found.append(answer[:, length:].reshape(len(part), beams, LEVELS))
+    return torch.cat(found)
+
+
+@remembered(version=1)
+def beams_of(batch: int, beams: int) -> dict[str, Any]:
+    """See `measure_beams`."""
+    return measure_beams(batch, beams, tuple(ITEMS), ROUNDS[batch])
+
+
+def measure_beams(batch: int, beams: int, catalogues: tuple[int, ...], rounds: int) -> dict[str, Any]:
+    """CPU seconds per round of ours, `generate`, and `generate` with all our help, by catalogue; tokens of a prompt."""
+    model = new_model("small", LEVELS, WIDTH, seed=0)
+    decoders = {items: Decoder(model, catalogue(items)) for items in catalogues}
+    asked = {items: prompts(decoder.trie, batch) for items, decoder in decoders.items()}
+    tables = {items: followers(decoder) for items, decoder in decoders.items()}
+    ways: dict[str, Callable[[], Any]] = {}
+    for items, decoder in decoders.items():
+        ways[f"ours {items}"] = partial(best_items, decoder, asked[items], beams)
+    for items in decoders:
+        ways[f"generate {items}"] = partial(hugging_face, model, asked[items], beams, tables[items])
+        ways[f"helped {items}"] = partial(hugging_face, model, asked[items], beams, tables[items], helped=True)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for way in list(ways.values())[: len(catalogues)] + list(ways.values())[len(catalogues) :][:2]:
+        way()  # nothing is measured the first time
+    for _ in range(rounds):
+        for name, way in ways.items():
+            again = 5 if batch == 1 and name.startswith("ours") else 1
+            times[name].append(statistics.median(cpu(way) for _ in range(again)))
+    print(f"batch {batch}, {beams} beams: " + ", ".join(f"{name} {statistics.median(each):.3f}" for name, each in times.items()), flush=True)
+    return {"seconds": times, "tokens": next(iter(asked.values())).tokens.shape[1]}
+
+
+@remembered(version=1)
+def agreement(contexts: int, items: int) -> dict[str, float]:
+    """See `measure_agreement`."""
+    return measure_agreement(contexts, items)
+
+
+def measure_agreement(contexts: int, items: int) -> dict[str, float]:
+    """Share of the ten most probable items, by enumeration, that each finds first; and how much of the law these ten hold."""
+    model = sharper(new_model("small", LEVELS, WIDTH, seed=0))
+    decoder = Decoder(model, catalogue(items))
+    asked = prompts(decoder.trie, contexts)
+    law = item_log_probs(decoder, asked)
+    best = np.argsort(-law, axis=1, kind="stable")[:, :10]
+    first = np.array([decoder.vocabulary.code(level) for level in range(LEVELS)])
+    leaf_of = {tuple(code): leaf for leaf, code in enumerate(decoder.trie.codes.tolist())}
+    answer = {"top ten": float(np.exp(np.take_along_axis(law, best, axis=1)).sum(axis=1).mean())}
+    for beams in BEAMS:
+        ours = best_items(decoder, asked, 10, beams)
+        theirs = hugging_face(model, asked, beams, followers(decoder))[:, :10].numpy() - first
+        leaves = np.array([[leaf_of[tuple(code)] for code in row] for row in theirs.tolist()])
+        answer[f"ours {beams}"] = recall(ours.leaves[:, 0], best)
+        answer[f"generate {beams}"] = recall(leaves, best)
+        error = np.abs(ours.item_log_prob[:, 0] - np.take_along_axis(law, ours.leaves[:, 0], axis=1))
+        answer[f"error {beams}"] = float(error.max())
+    return answer
+
+
+def recall(found: Ints, best: Ints) -> float:
+    """Mean share of `best[N, k]` among `found[N, k]`."""
+    return float(np.mean([len(np.intersect1d(one, other)) / len(other) for one, other in zip(found, best, strict=True)]))
+
+
+# -- slates --------------------------------------------------------------------------------------
+
+
+@remembered(version=1)
+def slates(contexts: int, items: int, width: int) -> dict[str, list[float]]:
+    """See `measure_slates`."""
+    return measure_slates(contexts, items, width, rounds=9)
+
+
+def measure_slates(contexts: int, items: int, width: int, rounds: int) -> dict[str, list[float]]:
+    """Slates of five per CPU-second by `tiny`, whose listeners' histories are full and excluded: through `decide`, and of the draws alone."""
+    trie, read = catalogue(items, width), SCALES["tiny"].history
+    book = Codebook(pl.Series([f"i{k}" for k in range(items)]), trie.codes, width, np.ones(items, dtype=bool), {})
+    policy = Generative(codebook=book, model=new_model("tiny", LEVELS, width, seed=0))
+    ids = book.items.gather(histories(trie, contexts, read)[1]).to_numpy().reshape(contexts, read).tolist()
+    asked = Contexts.of([f"u{k}" for k in range(contexts)], NOON, slots=5, history=ids, exclusions=ids)
+    decoder, whole = policy.decoder, prompts(trie, contexts, read, excluded=True)
+    chance = RowChance(np.random.default_rng(0).integers(0, 2**64, BATCH, dtype=np.uint64))
+
+    def draw() -> None:
+        for start in range(0, contexts, BATCH):
+            part = whole.between(start, min(start + BATCH, contexts))
+            beam_slates(decoder, part, groups=1, slots=5, chance=chance.take(np.arange(len(part))))
+
+    def decide() -> None:
+        policy.decide(asked, np.random.default_rng(0))
+
+    draw()
+    decide()
+    seconds = [(cpu(decide), cpu(draw)) for _ in range(rounds)]
+    return {"decide": [contexts / one for one, _ in seconds], "draws": [contexts / one for _, one in seconds]}
+
+
+# -- encoding prompts ----------------------------------------------------------------------------
+
+
+class Kept:
+    """The keys and values of one pass, in the place of a cache: what tracers can follow."""
+
+    is_compileable = False
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        self.tensors += [keys, values]
+        return keys, values
+
+    def get_seq_length(self, *_: Any) -> int:
+        return 0
+
+
+class Encoder(nn.Module):
+    """Tokens [N, T] to the state after the last one, [N, H], and all keys and values: what `Decoder.start` computes for prompts of one length."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.body: Any = model.base_model
+
+    def forward(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+        kept, length = Kept(), tokens.shape[1]
+        mask = torch.triu(torch.full((length, length), -1e9), 1)[None, None].to(self.body.dtype)
+        out = self.body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=kept, use_cache=True)
+        return (out.last_hidden_state[:, -1], *kept.tensors)
+
+
+Encode = Callable[[Tensor, Tensor], Tensor]
+
+
+def ways_to_encode(decoder: Decoder, slow: bool) -> dict[str, Encode]:
+    """Ways to the state after the last token; with `slow` also those that must be compiled first."""
+    model = decoder.model
+    half = copy.deepcopy(model).to(torch.bfloat16)
+
+    def autocast(tokens: Tensor, position: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return Encoder(model)(tokens, position)[0]
+
+    ways: dict[str, Encode] = {
+        "MKL, as PyTorch is": lambda *given: Encoder(model)(*given)[0],
+        "bfloat16 by autocast": autocast,
+        "bfloat16 weights": lambda *given: Encoder(half)(*given)[0],
+    }
+    if not slow:
+        return ways
+    import torch._inductor.config as inductor
+
+    inductor.freezing = True  # weights as constants: packed once
+    compiled = torch.compile(Encoder(model), dynamic=True)
+    ways["torch.compile, frozen"] = lambda *given: compiled(*given)[0]
+    try:
+        import openvino  # an extra of this bench alone: pip install openvino
+    except ImportError:
+        return ways
+    example = (torch.zeros((2, 8), dtype=torch.int64), torch.arange(8).expand(2, -1))
+    converted, core = openvino.convert_model(Encoder(model), example_input=example), openvino.Core()
+    for words, precision in (("OpenVINO", "f32"), ("OpenVINO bfloat16", "bf16")):
+        set_to = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        ready = core.compile_model(converted, "CPU", set_to)
+        ways[words] = lambda *given, ready=ready: torch.from_numpy(ready({0: given[0].numpy(), 1: given[1].numpy()}, share_outputs=True)[0].copy())
+    return ways
+
+
+@remembered(version=1)
+def encoding() -> dict[str, Any]:
+    """See `measure_encoding`."""
+    return measure_encoding(BATCHES, {1: 15, 8: 9, 64: 5}, slow=True)
+
+
+def measure_encoding(batches: tuple[int, ...], rounds: dict[int, int], *, slow: bool) -> dict[str, Any]:
+    """CPU seconds per batch of `Decoder.start` and of other ways, and the largest error of a first code's log-probability."""
+    decoder = Decoder(sharper(new_model("small", LEVELS, WIDTH, seed=0)), catalogue(10_000))
+    head = decoder.model.get_input_embeddings().weight
+    asked = {batch: prompts(decoder.trie, batch) for batch in batches}
+    given = {batch: (one.tokens, torch.arange(one.tokens.shape[1]).expand(batch, -1).contiguous()) for batch, one in asked.items()}
+    found: dict[str, Any] = {"seconds": {}, "error": {}}
+
+    def law(state: Tensor) -> Tensor:
+        return torch.log_softmax((state.to(head.dtype) @ head.T).double(), dim=-1)
+
+    def inference(work: Callable[..., Any], *of: Any) -> Any:
+        with torch.inference_mode():
+            return work(*of)
+
+    with torch.no_grad():
+        ways = ways_to_encode(decoder, slow)
+        for batch in batches:
+            exact = law(inference(decoder.start, asked[batch]).last)
+            for name, way in ways.items():
+                found["error"][name] = max(found["error"].get(name, 0.0), float((law(way(*given[batch])) - exact).abs().max()))
+            all_ways = {"now": partial(inference, decoder.start, asked[batch])} | {name: partial(way, *given[batch]) for name, way in ways.items()}
+            seconds = {name: [] for name in all_ways}
+            for _ in range(rounds[batch]):
+                for name, way in all_ways.items():
+                    seconds[name].append(cpu(way))
+            found["seconds"][str(batch)] = seconds
+    return found
+
+
+# -- claims --------------------------------------------------------------------------------------
+
+
+def rows_of_beams(found: dict[tuple[int, int], dict[str, Any]], catalogues: tuple[int, ...]) -> list[dict[str, Any]]:
+    """What every cell of batch x beams x catalogue costs, beside the rival and beside the smallest catalogue."""
+    rows = []
+    least, most = min(catalogues), max(catalogues)
+    for (batch, beams), cell in found.items():
+        seconds = cell["seconds"]
+        head = f"small, {cell['tokens']}-token prompts, batch {batch}, {beams} beams"
+        for items in catalogues:
+            name = f"{head}, {ITEMS.get(items, f'{items:,}')} items"
+            ours = seconds[f"ours {items}"]
+            bar, met = (">= 8", lambda x: x >= 8) if items == least else ("none: reported", lambda x: True)
+            rows += [
+                claim(f"{name}: CPU milliseconds per context", [1e3 * one / batch for one in ours], "none: reported", lambda x: True),
+                claim(f"{name}: CPU of Hugging Face generate over ours", ratios(seconds[f"generate {items}"], ours), bar, met),
+            ]
+            if items == least:
+                words = f"{name}: CPU of generate, handed prompts encoded once and our kernels, over ours"
+                rows.append(claim(words, ratios(seconds[f"helped {items}"], ours), "none: reported", lambda x: True))
+        growth = ratios(seconds[f"ours {most}"], seconds[f"ours {least}"])
+        words = f"{head}: CPU at {ITEMS.get(most, f'{most:,}')} over that at {ITEMS.get(least, f'{least:,}')} items"
+        rows.append(claim(words, growth, "<= 1.3", lambda x: x <= 1.3))
+    return rows
+
+
+def rows_of_agreement(found: dict[str, float]) -> list[dict[str, Any]]:
+    """Who finds the ten most probable items."""
+    rows = [claim("10k items, sharper random weights: share of the law in its ten best items", [found["top ten"]], "none: reported", lambda x: True)]
+    for beams in BEAMS:
+        name = f"10k items, sharper random weights, {beams} beams: share of the ten best items found"
+        bar, met = ("none: reported", lambda x: True) if beams == min(BEAMS) else (">= .99", lambda x: x >= 0.99)
+        rows += [
+            claim(f"{name}, ours", [found[f"ours {beams}"]], bar, met),
+            claim(f"{name}, generate (ranks by the mass of the whole vocabulary)", [found[f"generate {beams}"]], "none: reported", lambda x: True),
+        ]
+    words = "10k items, sharper random weights: largest error of a found item's log-probability against enumeration"
+    rows.append(claim(words, [max(found[f"error {beams}"] for beams in BEAMS)], "<= 1e-5", lambda x: x <= 1e-5))
+    return rows
+
+
+def rows_of_slates(found: dict[str, list[float]], name: str) -> list[dict[str, Any]]:
+    """Slates per CPU-second."""
+    return [
+        claim(f"tiny, {name}: slates of five per CPU-second, through decide", found["decide"], ">= 1,000", lambda x: x >= 1000),
+        claim(f"tiny, {name}: slates of five per CPU-second, of the draws alone", found["draws"], "none: reported", lambda x: True),
+    ]
+
+
+def rows_of_encoding(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What encoding a prompt costs, and other ways: MKL is what it was, the others were tried and not kept."""
+    rows = []
+    for batch, seconds in found["seconds"].items():
+        words = f"small, encoding a prompt, batch {batch}: CPU milliseconds per context, as it is"
+        rows.append(claim(words, [1e3 * one / int(batch) for one in seconds["now"]], "none: reported", lambda x: True))
+        for name in found["error"]:
+            words = f"small, encoding a prompt, batch {batch}: CPU of {name} over that"
+            rows.append(claim(words, ratios(seconds[name], seconds["now"]), "none: reported", lambda x: True))
+    for name, error in found["error"].items():
+        rows.append(claim(f"small, encoding a prompt: largest error of a log-probability, {name}", [error], "none: 1e-5 is allowed", lambda x: True))
+    return rows
+
+
+def ratios(one: list[float], other: list[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(one, other, strict=True)]
+
+
+def claim(words: str, values: list[float], bar: str, met: Callable[[float], bool]) -> dict[str, Any]:
+    """One row: the median of rounds, with the least and the most beside it."""
+    value, several = statistics.median(values), len(values) > 1
+    return {
+        "claim": words, "value": value, "low": min(values) if several else None, "high": max(values) if several else None,
+        "bar": bar, "ok": bool(met(value)), "seeds": 1, "command": COMMAND,
+    }  # fmt: skip
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="one small cell of everything, nothing remembered: shows that it runs, proves nothing")
+    options.add_argument("--json", type=Path, help="write the rows here")
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    if given.quick:
+        rows = rows_of_beams({(1, 10): measure_beams(1, 10, (2_000, 10_000), 1)}, (2_000, 10_000))
+        rows += rows_of_agreement(measure_agreement(1, 2_000))
+        rows += rows_of_slates(measure_slates(64, 2_000, 32, 1), "batch 64, 2,000 items")
+        rows += rows_of_encoding(measure_encoding((1,), {1: 1}, slow=False))
+    else:
+        rows = rows_of_beams({(batch, beams): beams_of(batch=batch, beams=beams) for batch in BATCHES for beams in BEAMS}, tuple(ITEMS))
+        rows += rows_of_agreement(agreement(contexts=32, items=10_000))
+        rows += rows_of_slates(slates(contexts=1024, items=10_000, width=32), f"batches of {BATCH}, 10k items")
+        rows += rows_of_encoding(encoding())
+    for row in rows:
+        spread = "" if row["low"] is None else f" ({row['low']:.4g} to {row['high']:.4g})"
+        print(f"{row['claim']}: {row['value']:.4g}{spread}, bar {row['bar']}")
+        row["readme"] = " 10 beams, 10k items: CPU of" in row["claim"] or row["claim"].startswith("tiny")
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

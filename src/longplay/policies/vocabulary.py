@@ -1,0 +1,43 @@
+"""Which token is which: the words of a pretrained base first, then what is ours, semantic-ID codes last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids of a model that speaks semantic IDs of `levels` codes out of `width` each.
+
+    Attributes:
+        words: tokens of the base's own vocabulary, ids 0..words-1; 0: a model from scratch, which reads no words.
+
+    >>> Vocabulary(levels=3, width=32).code(1), Vocabulary(levels=3, width=32, words=1000).bos
+    (34, 1001)
+    """
+
+    levels: int
+    width: int
+    words: int = 0
+
+    @property
+    def pad(self) -> int:
+        """Nothing; it is never seen."""
+        return self.words
+
+    @property
+    def bos(self) -> int:
+        """Here a history begins."""
+        return self.words + 1
+
+    @property
+    def title(self) -> int:
+        """After an item: here the words of its title begin."""
+        return self.words + 2
+
+    def code(self, level: int) -> int:
+        """Code 0 of this level; code k is k further on."""
+        return self.words + (3 if self.words else 2) + level * self.width
+
+    def __len__(self) -> int:
+        return self.code(self.levels)
