@@ -15,7 +15,6 @@ import json
 import resource
 import sys
 import time
-from dataclasses import replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,8 +101,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="two steps: shows that the script runs, proves nothing")
     options.add_argument("--json", type=Path, help="write the rows here")
+    options.add_argument("--threads", type=int, default=2)
     given = options.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(given.threads)
     how: dict[str, Any] = {"seed": 1, "users": 2_000, "items": 600, "days": 56, "steps": 300, "visits": 600, "asked": 60}
     if given.quick:
         how |= {"users": 200, "items": 60, "days": 28, "steps": 2, "visits": 4, "asked": 2}

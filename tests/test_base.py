@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -20,6 +22,8 @@ from longplay.policies import base
 from longplay.policies.base import weight_of
 from longplay.policies.generative import Generative
 from longplay.policies.words import TOKENS_MOST, Described
+from longplay.run import load_config, run_stages
+from longplay.run.engine import Silent
 
 torch.set_num_threads(1)
 
@@ -245,3 +249,52 @@ def test_reinforcement_of_a_base_trains_adapters(policy: Generative) -> None:
     assert tuned.rows is not None
     assert tuned.rows.requires_grad
     assert replace(policy, seed=5).history == 20
+
+
+RUN = """
+[run]
+name = "worded"
+seed = 3
+
+[simulate]
+users = 120
+items = 60
+days = 40
+
+[split]
+train_until = 2026-01-25
+evaluate_until = 2026-01-28
+
+[signals.habit]
+entry = {{ kind = "discovery", of = "creator", novel_for = 14 }}
+measure = {{ kind = "days_with", of = "creator", threshold = 2 }}
+window = [1, 7]
+
+[reward]
+objectives = {{ habit = 1.0 }}
+age = 3
+
+[train]
+base = "{base}"
+steps = {steps}
+"""
+
+
+def test_a_run_begins_with_a_base_beside_its_file_and_trains_again_when_the_base_changes(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    base_folder(tmp_path / "models", tied=True)
+    file = tmp_path / "run.toml"
+    file.write_text(RUN.format(base="models", steps=2))
+
+    def trained() -> dict[str, str]:
+        done = run_stages(load_config(file), base=tmp_path, folder=tmp_path / "out", until="train", ui=Silent())
+        return json.loads((done["train"] / "result.json").read_text())
+
+    first = trained()
+    assert first["scale"] == "base"
+    assert trained()["policy"] == first["policy"]
+    weights = tmp_path / "models" / "model.safetensors"
+    kept = load_file(weights)
+    kept["model.norm.weight"] = kept["model.norm.weight"] * 1.5
+    save_file(kept, weights, metadata={"format": "pt"})
+    assert trained()["policy"] != first["policy"]

@@ -96,7 +96,7 @@ class Train(Table):
     """Next-item training."""
 
     scale: Literal["tiny", "small"] = "tiny"
-    base: Path | None = None  # a local Hugging Face folder to begin with instead, relative to the run.toml; it also reads prompts
+    base: Annotated[str, Field(min_length=1)] | None = None  # a pretrained model folder, relative to the run.toml
     steps: Positive = 600
     exclude: Literal["seen", "creator", "none"] = "seen"
 
