@@ -26,7 +26,7 @@ from longplay.signals.catalogue import CATALOGUE
 from longplay.world import World
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["run", "demo", "init", "signals", "signal diff", "signal keep", *[stage.name for stage in STAGES]]
+COMMANDS = ["run", "demo", "init", "signals", "signal diff", "signal keep", "lm convert", *[stage.name for stage in STAGES]]
 
 
 def invoke(*words: str):
