@@ -81,7 +81,7 @@ class Watch:
     patience: int = 0
 
     def best(self, curve: list[dict[str, float]]) -> int:
-        """The row of the curve that is kept: the first among equals is the last of them."""
+        """The row of the curve that is kept; of equals the latest."""
         sign = -1 if self.keep == "held_out" else 1
         return max(range(len(curve)), key=lambda row: (sign * curve[row][self.keep], row))
 
