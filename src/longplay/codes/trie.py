@@ -128,6 +128,11 @@ class Allowed:
         keep = (leaves >= 0) & trie.available[np.maximum(leaves, 0)]
         return cls(trie, distinct_keys(context[keep] * len(trie) + leaves[keep]), len(offsets) - 1)
 
+    @classmethod
+    def everything(cls, trie: Trie, n: int) -> Allowed:
+        """All that is available, for `n` contexts that exclude nothing."""
+        return cls(trie, np.zeros(0, dtype=np.int64), n)
+
     def between(self, start: int, stop: int) -> Allowed:
         """The same for contexts `start` to `stop` - 1."""
         low, high = np.searchsorted(self.blocked, (start * len(self.trie), stop * len(self.trie)))

@@ -145,7 +145,8 @@ def reinforce(
             save_checkpoint(checkpoint, saved, optimizer, made_by | {"step": step + 1, "curve": curve, "unit": unit, "guarded": guarded})
         if progress:
             progress(step + 1, steps, figures)
-    now.load_state_dict(kept.state_dict())
+    if rails:
+        now.load_state_dict(kept.state_dict())
     return replace(policy.settled(tuned), curve=tuple(curve))
 
 

@@ -96,7 +96,7 @@ def merged(decoder: Decoder, tuned: Decoder) -> PreTrainedModel:
     assert tuned.rows is not None
     model = copy.deepcopy(decoder.model)
     wrapped = _with_lora(model)
-    learned: dict[str, Tensor] = {f"base_model.model.{name}": value for name, value in get_lora(tuned.model).items()}
+    learned: dict[str, Tensor] = {f"base_model.model.{name}": value for name, value in _lora_of(tuned.model).items()}
     told = set_peft_model_state_dict(wrapped, learned)
     if told.unexpected_keys:
         raise ConfigError(f"base: adapters of another model: {told.unexpected_keys[:3]}")
@@ -119,7 +119,7 @@ def _set_rows(model: PreTrainedModel, first: int, rows: Tensor) -> None:
         weight_of(layer)[first:] = rows.to(weight_of(layer).dtype)
 
 
-def get_lora(model: PreTrainedModel) -> dict[str, Tensor]:
+def _lora_of(model: PreTrainedModel) -> dict[str, Tensor]:
     """The LoRA matrices inside a model, by name, in float32."""
     return {name.replace(".default", ""): value.detach().float() for name, value in model.named_parameters() if "lora_" in name}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def train_next_items(
     def measure() -> dict[str, float]:
         found = {}
         if watched_batches:
-            found["held_out"] = float(np.mean([float(negative_log_prob(decoder, *one)) / int(one[1].sum()) for one in watched_batches]))
+            found["held_out"] = mean_loss(decoder, watched_batches)
         if len(asked) >= ASKED:
             found["ndcg"] = float(ndcg_of(positions(decoder, asked, history)).mean())
         return found
@@ -89,8 +90,13 @@ def negative_log_prob(decoder: Decoder, leaves: Ints, real: NDArray[np.bool_]) -
     """Sum of -log pi of every real item of `leaves[N, T]` given those before it, nothing excluded; 0 of no windows."""
     if not len(leaves):
         return torch.zeros((), dtype=torch.float64, requires_grad=True)
-    nothing = Allowed.of(decoder.trie, np.zeros(len(leaves) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
-    return -decoder.sequence_log_prob(leaves, real, nothing).sum()
+    return -decoder.sequence_log_prob(leaves, real, Allowed.everything(decoder.trie, len(leaves))).sum()
+
+
+def mean_loss(decoder: Decoder, batches: Sequence[tuple[Ints, NDArray[np.bool_]]]) -> float:
+    """Mean over batches of the mean -log pi per item, nats; without gradients."""
+    with torch.no_grad():
+        return float(np.mean([float(negative_log_prob(decoder, *one)) / int(one[1].sum()) for one in batches]))
 
 
 def positions(decoder: Decoder, questions: Questions, history: int, *, beams: int = BEAMS, k: int = DEPTH, batch: int = 256) -> Ints:
@@ -102,8 +108,8 @@ def positions(decoder: Decoder, questions: Questions, history: int, *, beams: in
     order = np.argsort(np.diff(questions.offsets), kind="stable")  # prompts of equal length come together
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        nothing = Allowed.of(decoder.trie, np.zeros(len(rows) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
-        best = best_items(decoder, encode(decoder.trie, *questions.of(rows), history, np.ones(len(rows)), nothing), k, max(k, beams)).leaves[:, 0]
+        prompts = encode(decoder.trie, *questions.of(rows), history, np.ones(len(rows)), Allowed.everything(decoder.trie, len(rows)))
+        best = best_items(decoder, prompts, k, max(k, beams)).leaves[:, 0]
         hit = best == questions.target[rows][:, None]
         found[rows] = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
     return found

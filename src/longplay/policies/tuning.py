@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from longplay.codes.trie import Allowed
 from longplay.policies.decoder import Decoder
 from longplay.policies.descent import Progress, Watch, descend
 from longplay.policies.histories import Histories
-from longplay.policies.supervised import negative_log_prob
+from longplay.policies.supervised import mean_loss, negative_log_prob
 from longplay.policies.words import Described, Words
 
 Ints = NDArray[np.int64]
@@ -48,7 +49,7 @@ def train_with_words(
     """
     trained, watched = np.flatnonzero(~histories.held_out), np.flatnonzero(histories.held_out)
     batches = enumerate(histories.batches(trained, history + 1, batch, seed))
-    watched_batches = [one for one, _ in zip(histories.batches(watched, history + 1, 32, seed), range(4), strict=False)] if len(watched) else []
+    watched_batches = list(islice(histories.batches(watched, history + 1, 32, seed), 4)) if len(watched) else []
 
     def loss_of_step(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
@@ -58,7 +59,7 @@ def train_with_words(
         return loss + 0.25 * titled(decoder, described, words, rng.integers(len(decoder.trie), size=max(batch // 4, 1)))
 
     def measure() -> dict[str, float]:
-        return {"held_out": float(np.mean([float(negative_log_prob(decoder, *one)) / int(one[1].sum()) for one in watched_batches]))}
+        return {"held_out": mean_loss(decoder, watched_batches)}
 
     return descend(
         decoder, loss_of_step, Watch(measure, patience=patience) if watched_batches else None,
@@ -75,8 +76,7 @@ def asked_for(decoder: Decoder, histories: Histories, described: Described, word
     leaves, real = histories.window(begin, place + 1)
     target = histories.leaves[place]
     texts = words.texts([described.some(int(leaf), rng) for leaf in target])
-    nothing = Allowed.of(decoder.trie, np.zeros(len(users) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
-    log_p = decoder.sequence_log_prob(leaves, real, nothing, texts)
+    log_p = decoder.sequence_log_prob(leaves, real, Allowed.everything(decoder.trie, len(users)), texts)
     return -log_p[torch.arange(len(users)), torch.from_numpy(place - begin)].mean()
 
 
