@@ -129,10 +129,10 @@ def sasrec(*, seed: int, epochs: int, dropout: float, lr: float, shape: dict[str
     batches = enumerate(train.batches(long, READ, batch, seed))
 
     def loss_of_step(step: int) -> torch.Tensor:
-        leaves, real = next(one for number, one in batches if number == step)
+        windows = next(one for number, one in batches if number == step)
         torch.manual_seed(seed * 1_000_003 + step)
         model.train()
-        return model.loss(torch.from_numpy(leaves), torch.from_numpy(real))
+        return model.loss(torch.from_numpy(windows.leaves), torch.from_numpy(windows.real))
 
     few = valid.sample(MOST_ASKED, seed)
     curve = descend(
@@ -157,10 +157,8 @@ def ranks(model: SASRec, questions: Questions) -> Ints:
     for start in range(0, len(order), 512):
         rows = order[start : start + 512]
         stop = questions.offsets[rows + 1]
-        leaves, real = Histories(questions.offsets, questions.leaves, np.zeros(0, dtype=bool)).window(
-            np.maximum(stop - READ, questions.offsets[rows]), stop
-        )
-        score = model.last_scores(torch.from_numpy(leaves), torch.from_numpy(real)).numpy()
+        seen = Histories(questions.offsets, questions.leaves, np.zeros(0, dtype=bool)).window(np.maximum(stop - READ, questions.offsets[rows]), stop)
+        score = model.last_scores(torch.from_numpy(seen.leaves), torch.from_numpy(seen.real)).numpy()
         place = 1 + (score > score[np.arange(len(rows)), questions.target[rows]][:, None]).sum(axis=1)
         found[rows] = np.where(place <= DEPTH, place, 0)
     return found

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from longplay.codes import Allowed, Trie
 from longplay.errors import ConfigError
-from longplay.policies.decoder import Decoder, Prompts, encode, load_model, new_model, save_model
+from longplay.policies.decoder import Decoder, Prompts, Windows, encode, load_model, new_model, save_model
 from longplay.policies.kernels import OneDnn
 from longplay.policies.sampling import item_log_probs
 
@@ -130,7 +130,7 @@ def test_a_packed_history_gives_each_item_its_log_probability_after_the_items_be
         leaves[row, : len(items)], real[row, : len(items)] = items, True
     exclusions = [(), (6,), (2,)]
     allowed = Allowed.of(decoder.trie, np.cumsum([0, *map(len, exclusions)]), np.array([leaf for part in exclusions for leaf in part]))
-    given = decoder.sequence_log_prob(leaves, real, allowed).detach().numpy()
+    given = decoder.sequence_log_prob(Windows.of(leaves, real), allowed).detach().numpy()
     for row, items in enumerate(histories):
         for place, item in enumerate(items):
             expected = reference(decoder, Ask(tuple(items[:place]), exclusions[row]), kept=99)[item]

@@ -13,6 +13,7 @@ import pytest
 from killing import contents, differences, kill_at_every_stage
 
 from longplay.errors import ConfigError, DataError
+from longplay.policies.generative import Generative
 from longplay.run import STAGES, load_config, run_stages
 from longplay.run.config import parse_config
 from longplay.run.engine import Silent
@@ -158,6 +159,9 @@ def test_the_run_learns_where_the_figures_are_small_and_honest(clean: Path) -> N
         ("[simulate]", "[ingest]\npath = 'x'\n[simulate]", "exactly one of [ingest]"),
         ("exclude = \"creator\"", "exclude = \"all\"", "train.exclude"),
         ("[run]", "[run", "not TOML"),
+        ("steps = 110", "reads = ['weather']", "train.reads"),
+        ("steps = 110", "want = 'habti'", "train.want: no [signals.habti] is declared; did you mean 'habit'?"),
+        ("steps = 110", "ask = 1.0", "train.ask = 1.0 but no train.want"),
     ],
 )  # fmt: skip
 def test_a_bad_configuration_is_told_by_key_value_and_remedy(old: str, new: str, told: str) -> None:
@@ -190,3 +194,19 @@ def test_moving_the_end_of_the_evaluation_trains_nothing_again(clean: Path, tmp_
     ui = Watching()
     run_stages(parse_config(TINY.replace("2026-02-12", "2026-02-13"), "tiny"), base=folder, folder=folder, ui=ui)
     assert ui.ran == ["outcomes", "reward", "evaluate", "report"]
+
+
+def test_a_policy_reads_what_train_says_and_asks_for_the_outcome_it_wants(clean: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(clean, folder)
+    ui = Watching()
+    text = TINY.replace("steps = 110", "steps = 110\nreads = ['gap', 'surface', 'kind']\nwant = 'habit'\nask = 1.0")
+    run_stages(parse_config(text, "tiny"), base=folder, folder=folder, ui=ui)
+    assert ui.ran == ["train", "reinforce", "evaluate", "offpolicy", "experiment", "audit", "report"]
+    policies = {json.loads(path.read_text())["ask"] for path in folder.glob("train/*/policy/policy.json")}
+    assert policies == {None, 1.0}
+    (asking,) = (path.parent for path in folder.glob("train/*/policy/policy.json") if json.loads(path.read_text())["ask"] is not None)
+    policy = Generative.load(asking)
+    assert policy.circumstances.reads == ("gap", "surface", "want", "kind")
+    assert len(policy.circumstances.edges) >= 1
+    assert "home" in policy.circumstances.surfaces

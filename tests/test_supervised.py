@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from longplay.codes.trie import Trie
 from longplay.errors import ConfigError
-from longplay.policies.decoder import Decoder, Size, new_model
+from longplay.policies.decoder import Decoder, Size, Windows, new_model
 from longplay.policies.descent import Team, Watch, descend, dropped_out
 from longplay.policies.generative import Generative
 from longplay.policies.histories import Histories, Questions
@@ -65,7 +65,8 @@ def test_an_epoch_has_every_event_of_the_chosen_users_once(counts: list[int], le
     for _ in range(2):
         seen = Counter[int]()
         while seen.total() < for_every_epoch:
-            leaves, real = next(batches)
+            windows = next(batches)
+            leaves, real = windows.leaves, windows.real
             assert leaves.shape == real.shape
             assert leaves.shape[0] <= size
             assert leaves.shape[1] <= length
@@ -83,8 +84,8 @@ def test_an_epoch_has_every_event_of_the_chosen_users_once(counts: list[int], le
 def test_short_histories_are_not_cut_and_cuts_move_from_epoch_to_epoch() -> None:
     log = Histories(np.array([0, 5, 25]), np.arange(25), np.zeros(2, dtype=bool))
     first = set()
-    for leaves, real in islice(log.batches(np.arange(2), 5, 1, 0), 60):
-        window = leaves[0][real[0]].tolist()
+    for windows in islice(log.batches(np.arange(2), 5, 1, 0), 60):
+        window = windows.leaves[windows.real].tolist()
         if window[0] < 5:
             assert window == [0, 1, 2, 3, 4]
         else:
@@ -96,9 +97,9 @@ def test_batches_follow_from_the_seed_and_hold_windows_of_like_length() -> None:
     log = histories(2_000)
     everybody = np.arange(2_000)
     one, two, other = (list(islice(log.batches(everybody, 7, 16, seed), 40)) for seed in (1, 1, 2))
-    assert all(np.array_equal(a[0], b[0]) for a, b in zip(one, two, strict=True))
-    assert not all(a[0].shape == b[0].shape and np.array_equal(a[0], b[0]) for a, b in zip(one, other, strict=True))
-    assert np.mean([real.mean() for _, real in one]) > 0.9
+    assert all(np.array_equal(a.leaves, b.leaves) for a, b in zip(one, two, strict=True))
+    assert not all(a.leaves.shape == b.leaves.shape and np.array_equal(a.leaves, b.leaves) for a, b in zip(one, other, strict=True))
+    assert np.mean([windows.real.mean() for windows in one]) > 0.9
 
 
 def test_last_items_are_asked_after_all_before_them() -> None:
@@ -118,10 +119,10 @@ def test_positions_are_those_of_the_enumerated_law() -> None:
     asked = Questions.last_items(log, np.arange(60))
     place = positions(decoder, asked, SMALL.history, beams=ITEMS, k=ITEMS)
     for row in range(0, len(asked), 7):
-        _, before = asked.of(np.array([row]))
+        before = asked.take(np.array([row])).leaves
         kept = np.concatenate([np.repeat(before[None, -SMALL.history :], ITEMS, axis=0), np.arange(ITEMS)[:, None]], axis=1)
         with torch.no_grad():
-            law = np.array([-float(negative_log_prob(decoder, one[None], one[None] >= 0)) for one in kept])  # up to what all share
+            law = np.array([-float(negative_log_prob(decoder, Windows.of(one[None]))) for one in kept])  # up to what all share
         assert place[row] == 1 + int((law > law[asked.target[row]] + 1e-6).sum())
     assert ndcg_of(np.array([0, 1, 3])).tolist() == [0, 1, 0.5]
     assert (positions(decoder, asked, SMALL.history, k=5)[place > 5] == 0).all()
@@ -156,7 +157,7 @@ def test_it_stops_when_nothing_gets_better_and_the_best_weights_stay() -> None:
 
     leaves = np.arange(12).reshape(2, 6)
     curve = descend(
-        decoder, lambda step: negative_log_prob(decoder, leaves, leaves >= 0), Watch(measure, patience=2), steps=80, lr=1e-2, seed=0, check_every=10
+        decoder, lambda step: negative_log_prob(decoder, Windows.of(leaves)), Watch(measure, patience=2), steps=80, lr=1e-2, seed=0, check_every=10
     )
     assert [row["held_out"] for row in curve] == [3.0, 2.0, 1.0, 1.5, 1.2]
     assert torch.equal(torch.nn.utils.parameters_to_vector(decoder.model.parameters()), weights[2])
@@ -167,7 +168,7 @@ def test_dropping_out_is_by_its_own_seed_and_leaves_no_trace() -> None:
 
     def loss() -> float:
         with torch.no_grad():
-            return float(negative_log_prob(decoder, leaves, leaves >= 0))
+            return float(negative_log_prob(decoder, Windows.of(leaves)))
 
     plain = loss()
     torch.manual_seed(5)
@@ -217,12 +218,12 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 
 def test_shares_of_a_team_add_up_to_the_whole_loss() -> None:
     log, decoder = histories(), fresh()
-    leaves, real = next(log.batches(np.arange(200), 7, 33, 0))
+    windows = next(log.batches(np.arange(200), 7, 33, 0))
     with torch.no_grad():
-        parts = [negative_log_prob(decoder, leaves[rank::4], real[rank::4]) for rank in range(4)]
-        whole = float(negative_log_prob(decoder, leaves, real))
+        parts = [negative_log_prob(decoder, windows.part(slice(rank, None, 4))) for rank in range(4)]
+        whole = float(negative_log_prob(decoder, windows))
     assert float(torch.stack(parts).sum()) == pytest.approx(whole, rel=1e-6)
-    assert negative_log_prob(decoder, leaves[:0], real[:0]).detach() == 0
+    assert negative_log_prob(decoder, windows.part(slice(0))).detach() == 0
     assert Team.of_launcher() == Team(0, 1)
 
 

@@ -19,6 +19,9 @@ from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
 
 
+BESIDE = ("history_time", "history_kind", "history_surface")  # the event's, for each item of a history
+
+
 @dataclass(frozen=True)
 class Contexts:
     """N moments at which a slate is asked for; the columns of the lake's `contexts` table.
@@ -26,12 +29,27 @@ class Contexts:
     `frame` holds one row per context: who, when, where, how many slots, what must not be shown
     (`exclusions`) and the history the policy may look at (item ids, oldest first, all of them
     before `history_until`). It is enough to recompute log-probabilities without the lake.
+
+    `history_time`, `history_kind` and `history_surface`, of each item of the history, and `want`, the outcome that is asked for, are
+    for policies that read them; null: not known.
+
+    Raises:
+        DataError: a column that is unknown or missing, or one beside the history that is not as long.
     """
 
     frame: pl.DataFrame
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "frame", conform(self.frame, "contexts"))
+        frame = conform(self.frame, "contexts")
+        for name in BESIDE:
+            wrong = frame.filter(pl.col(name).list.len() != pl.col("history").list.len())
+            if wrong.height:
+                one = wrong.row(0, named=True)
+                raise DataError(
+                    f"contexts: {wrong.height} of {frame.height} rows have a {name} of another length than their history, first "
+                    f"{one['context_id']!r} with {len(one[name])} for {len(one['history'])} items; give one for each, or null"
+                )
+        object.__setattr__(self, "frame", frame)
 
     def __len__(self) -> int:
         return self.frame.height
@@ -48,10 +66,13 @@ class Contexts:
         surface: str = "home",
         temperature: float = 1.0,
         ids: pl.Series | None = None,
+        want: float | None = None,
+        beside: pl.DataFrame | None = None,
     ) -> Self:
         """Contexts from plain columns: `users[N]`, one `time` or N, ragged item ids, `slots` >= 1 for all.
 
-        `ids` names them; without it a context is user@time#row.
+        `ids` names them; without it a context is user@time#row. `want` is the outcome that is asked for, in its signal's unit. `beside` holds some
+        of the columns `history_time`, `history_kind`, `history_surface`: lists as long as each history.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
         >>> len(Contexts.of(["u1", "u2"], noon, slots=3))
@@ -61,10 +82,12 @@ class Contexts:
             raise DataError(f"Contexts.of: slots={slots} given, expected at least 1")
         if not temperature > 0:
             raise DataError(f"Contexts.of: temperature={temperature} given, expected a positive number")
+        if want is not None and not np.isfinite(want):
+            raise DataError(f"Contexts.of: want={want} given, expected a number in the unit of the outcome, or None")
         n = len(users)
         when = pl.Series("time", time) if not isinstance(time, datetime) else pl.Series("time", [time]).new_from_index(0, n)
         given = {"time": len(when)} | {
-            name: n if values is None else len(values) for name, values in (("history", history), ("exclusions", exclusions), ("ids", ids))
+            name: n if values is None else len(values) for name, values in (("history", history), ("exclusions", exclusions), ("ids", ids), ("beside", beside))
         }
         for name, length in given.items():
             if length != n:
@@ -82,8 +105,9 @@ class Contexts:
             pl.lit(slots, dtype=pl.Int32).alias("slots"),
             pl.lit(temperature).alias("temperature"),
             pl.col("time").alias("history_until"),
+            pl.lit(want, dtype=pl.Float64).alias("want"),
         )
-        return cls(frame)
+        return cls(frame if beside is None else pl.concat([frame, beside.select(name for name in BESIDE if name in beside.columns)], how="horizontal"))
 
     @property
     def slots(self) -> int:
@@ -96,6 +120,15 @@ class Contexts:
     def take(self, rows: NDArray[np.integer] | Sequence[int]) -> Contexts:
         """The contexts at these row numbers, in that order, repeats allowed."""
         return Contexts(self.frame[np.asarray(rows)])
+
+    def reading(self, most: int) -> Contexts:
+        """The same contexts with no more than the last `most` items of their histories."""
+        recent = [pl.col(name).list.tail(most) for name in ("history", *BESIDE)]
+        return Contexts(self.frame.with_columns(recent))
+
+    def wanting(self, want: float | None) -> Contexts:
+        """The same contexts asking for this outcome, in its signal's unit; None: for none."""
+        return Contexts(self.frame.with_columns(want=pl.lit(want, dtype=pl.Float64)))
 
     def at_temperature(self, temperature: float) -> Contexts:
         """The same contexts asking for slates at another temperature (> 0)."""
@@ -261,8 +294,8 @@ def learners_events(lake: Lake) -> pl.DataFrame:
 
 def learners_histories(
     lake: Lake, index: ItemIndex, possible: NDArray[np.bool_] | None = None
-) -> tuple[pl.Series, NDArray[np.int64], NDArray[np.int64]]:
-    """What each user engaged with, oldest first: users[U] by id, offsets[U+1] and rows; `rows[offsets[u]:offsets[u+1]]` are user u's items.
+) -> tuple[pl.DataFrame, NDArray[np.int64], NDArray[np.int64]]:
+    """What each user engaged with, oldest first: events[E], offsets[U+1] and rows[E]; `rows[offsets[u]:offsets[u+1]]` are user u's items.
 
     Only what may be learned from (`learners_events`), and only items of `index` that are `possible[I]`, default all; users without any are not there.
     Events at the same instant (the lines of one invoice) have no order: they stand in that of a hash of their ids, so that no catalogue order
@@ -274,8 +307,9 @@ def learners_histories(
     kept = row >= 0
     if possible is not None:
         kept &= possible[np.maximum(row, 0)]
-    users = events.select("user_id").filter(pl.Series(kept, dtype=pl.Boolean)).group_by("user_id", maintain_order=True).len()
-    return users["user_id"], np.concatenate([[0], np.cumsum(users["len"].to_numpy())]).astype(np.int64), row[kept]
+    events = events.filter(pl.Series(kept, dtype=pl.Boolean))
+    count = events.group_by("user_id", maintain_order=True).len()["len"].to_numpy()
+    return events, np.concatenate([[0], np.cumsum(count)]).astype(np.int64), row[kept]
 
 
 def context_chance(contexts: Contexts, rng: np.random.Generator) -> RowChance:
@@ -313,6 +347,16 @@ def distinct_keys(key_M: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     key_M = np.sort(key_M)
     return key_M[np.append(True, key_M[1:] != key_M[:-1])] if len(key_M) else key_M
+
+
+def ranges(start_N: NDArray[np.int64], count_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """start_0 .. start_0 + count_0 - 1, start_1 .., one after the other.
+
+    >>> ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    ends = np.cumsum(count_N)
+    return np.repeat(start_N - (ends - count_N), count_N) + np.arange(int(ends[-1]) if len(ends) else 0)
 
 
 class ItemIndex:
@@ -413,12 +457,15 @@ def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, 
     if exclude not in keys:
         raise DataError(f"contexts: exclude={exclude!r} given, expected one of {', '.join(keys)}")
     key = keys[exclude]
-    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select("user_id", "item_id", "creator_id", "time", "ingested_at")
+    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select(
+        "user_id", "item_id", "creator_id", "time", "ingested_at", history_kind="kind", history_surface="surface"
+    )
     numbered = moments.select("user_id", "time").with_row_index("row")
     past = numbered.join(events.rename({"time": "then"}), on="user_id", how="inner")
     past = past.filter((pl.col("then") < pl.col("time")) & (pl.col("ingested_at") <= pl.col("time")))
     touched = past.filter(pl.col("item_id").is_not_null())
-    recent = touched.sort("row", "then", "item_id").group_by("row", maintain_order=True).agg(pl.col("item_id").tail(max(history, 1)).alias("history"))
+    kept = touched.select("row", *BESIDE[1:], history="item_id", history_time="then").sort("row", "history_time", "history")
+    recent = kept.group_by("row", maintain_order=True).agg(pl.col("history", *BESIDE).tail(max(history, 1)))
     frame = numbered.join(recent, on="row", how="left")
     if key == "item_id":
         seen = touched.group_by("row").agg(pl.col("item_id").unique().sort().alias("exclusions"))
@@ -433,9 +480,9 @@ def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, 
         )
     else:
         frame = frame.with_columns(exclusions=pl.lit([], dtype=pl.List(pl.String)))
-    frame = frame.sort("row").with_columns(pl.col("history", "exclusions").fill_null([]))
-    if history == 0:
-        frame = frame.with_columns(history=pl.lit([], dtype=pl.List(pl.String)))
-    return Contexts.of(
-        frame["user_id"].to_list(), frame["time"], slots=slots, history=frame["history"], exclusions=frame["exclusions"], surface=surface
-    )
+    frame = frame.sort("row").with_columns(pl.col("history", "exclusions", *BESIDE).fill_null([]))
+    asked = Contexts.of(
+        frame["user_id"].to_list(), frame["time"], slots=slots, history=frame["history"], exclusions=frame["exclusions"], surface=surface,
+        beside=frame.select(BESIDE),
+    )  # fmt: skip
+    return asked if history else asked.reading(0)

@@ -71,6 +71,10 @@ TABLES: dict[str, dict[str, Column]] = {
         "trie_version": Column(pl.String, null=True),
         "history": Column(pl.List(pl.String)),  # item ids as the policy saw them, oldest first
         "history_until": Column(TIME),
+        "history_time": Column(pl.List(TIME), null=True),  # of each item of the history: when, what was done, on which surface
+        "history_kind": Column(pl.List(pl.String), null=True),
+        "history_surface": Column(pl.List(pl.String), null=True),
+        "want": Column(pl.Float64, null=True),  # the outcome that is asked for, in its signal's unit
     },
     "items": {
         "item_id": Column(pl.String),

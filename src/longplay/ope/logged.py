@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, ItemIndex, Policy, contexts_at, held_out, outside
+from longplay.decisions import BESIDE, Contexts, ItemIndex, Policy, contexts_at, held_out, outside
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
@@ -161,13 +161,15 @@ def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
     frame = logged.contexts.frame
     moments = frame.select("user_id", pl.col("history_until").alias("time"))
     parts = [
-        contexts_at(lake, moments[start : start + PART], slots=1, history=policy.history, exclude="none").frame["history"]
+        contexts_at(lake, moments[start : start + PART], slots=1, history=policy.history, exclude="none").frame.select("history", *BESIDE)
         for start in range(0, moments.height, PART)
     ]
-    fuller = frame.with_columns(known=pl.concat(parts)).with_columns(
-        history=pl.when(pl.col("known").list.len() > pl.col("history").list.len()).then("known").otherwise("history")
+    known = pl.concat(parts).select(pl.all().name.prefix("known_"))
+    more = pl.col("known_history").list.len() > pl.col("history").list.len()
+    fuller = pl.concat([frame, known], how="horizontal").with_columns(
+        pl.when(more).then(f"known_{name}").otherwise(name).alias(name) for name in ("history", *BESIDE)
     )
-    return replace(logged, contexts=Contexts(fuller.drop("known")))
+    return replace(logged, contexts=Contexts(fuller.select(frame.columns)))
 
 
 def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Array, NDArray[np.bool_]]:

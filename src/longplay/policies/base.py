@@ -39,14 +39,14 @@ def load_base(folder: Path) -> tuple[PreTrainedModel, Words]:
     return model.eval(), Words.load(folder)
 
 
-def with_tokens(model: PreTrainedModel, words: Words, codebook: Codebook, described: Described, seed: int) -> PreTrainedModel:
-    """The base with tokens for every code and marker; changes `model`.
+def with_tokens(model: PreTrainedModel, words: Words, codebook: Codebook, described: Described, seed: int, around: int = 0) -> PreTrainedModel:
+    """The base with tokens for every code and marker, and `around` of them for circumstances; changes `model`.
 
     A code begins as the mean of the words of the items that have it, at the length that words have: items that are described alike are near each
     other before anything is learned. What no item describes begins at random.
     """
     old = len(weight_of(model.get_input_embeddings()))
-    vocabulary = Vocabulary(codebook.levels, codebook.width, old)
+    vocabulary = Vocabulary(codebook.levels, codebook.width, old, around)
     rng = np.random.default_rng(seed)
     table = weight_of(model.get_input_embeddings()).detach().numpy()
     mean, length = table.mean(axis=0), float(np.median(np.linalg.norm(table - table.mean(axis=0), axis=1)))

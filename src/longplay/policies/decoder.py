@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
+from longplay.policies.circumstances import Around
 from longplay.policies.kernels import inference_kernels
 from longplay.policies.vocabulary import Vocabulary
 
@@ -64,12 +65,12 @@ def size_of(scale: str | Size) -> Size:
     return SCALES[scale]
 
 
-def new_model(scale: str | Size, levels: int, width: int, seed: int) -> PreTrainedModel:
-    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is the semantic-ID codes.
+def new_model(scale: str | Size, levels: int, width: int, seed: int, around: int = 0) -> PreTrainedModel:
+    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is the semantic-ID codes and `around` tokens of circumstances.
 
     `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from `seed`.
     """
-    size, vocabulary = size_of(scale), Vocabulary(levels, width)
+    size, vocabulary = size_of(scale), Vocabulary(levels, width, around=around)
     config = Qwen3Config(
         vocab_size=len(vocabulary),
         hidden_size=size.hidden,
@@ -151,6 +152,47 @@ class Texts:
         into[row, first[row] + np.arange(len(self.tokens)) - self.offsets[row]] = self.tokens
 
 
+@dataclass(frozen=True)
+class Windows:
+    """N stretches of histories of up to T items, padded at the end with leaf 0.
+
+    Attributes:
+        leaves: [N, T]. real: which are there, [N, T]. before, after: tokens around each, [N, T, P] and [N, T, S], as in `Around`; default none.
+    """
+
+    leaves: Ints
+    real: NDArray[np.bool_]
+    before: Ints
+    after: Ints
+
+    @classmethod
+    def of(cls, leaves: Ints, real: NDArray[np.bool_] | None = None) -> Windows:
+        """Items without anything around them; default all real."""
+        nothing = np.zeros((*leaves.shape, 0), dtype=np.int64)
+        return cls(leaves, np.ones(leaves.shape, dtype=bool) if real is None else real, nothing, nothing)
+
+    def __len__(self) -> int:
+        return len(self.leaves)
+
+    @property
+    def count(self) -> int:
+        """Items that are there."""
+        return int(self.real.sum())
+
+    def part(self, rows: slice) -> Windows:
+        """Some of them."""
+        return Windows(self.leaves[rows], self.real[rows], self.before[rows], self.after[rows])
+
+
+def latest(offsets: Ints, leaves: Ints, most: int) -> tuple[Ints, Ints]:
+    """Of ragged histories, oldest first, the last `most` known items (leaf >= 0) of each: offsets[N+1] and their places in `leaves`."""
+    place = np.flatnonzero(leaves >= 0)
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[place]
+    count = np.bincount(owner, minlength=len(offsets) - 1)
+    from_end = np.cumsum(count)[owner] - np.arange(len(owner))  # 1 = the latest item
+    return np.concatenate([[0], np.cumsum(np.minimum(count, most))]), place[from_end <= most]
+
+
 def encode(
     trie: Trie,
     offsets: Ints,
@@ -160,27 +202,34 @@ def encode(
     allowed: Allowed,
     vocabulary: Vocabulary | None = None,
     texts: Texts | None = None,
+    around: Around | None = None,
 ) -> Prompts:
-    """Prompts from ragged histories of leaves (oldest first; -1 is skipped): the words of a text, BOS, then L tokens per item.
+    """Prompts from ragged histories of leaves (oldest first; -1 is skipped): the words of a text, BOS, then L tokens per item and those around it.
 
-    Only the last `history` items are kept. `vocabulary` defaults to that of a model from scratch over `trie`, `texts` to none.
+    Only the last `history` items are kept. `vocabulary` defaults to that of a model from scratch over `trie`, `texts` and what is `around`
+    the leaves to none.
     """
     n, levels = len(offsets) - 1, trie.levels
     vocabulary = vocabulary or Vocabulary(levels, trie.width)
     texts = texts or Texts.none(n)
-    owner = np.repeat(np.arange(n), np.diff(offsets))
-    known = leaves >= 0
-    owner, leaves = owner[known], leaves[known]
-    count = np.bincount(owner, minlength=n)
-    from_end = np.concatenate([[0], np.cumsum(count)])[1:][owner] - np.arange(len(owner))  # 1 = the latest item
-    keep = from_end <= history
-    owner, leaves, from_end = owner[keep], leaves[keep], from_end[keep]
-    used = texts.count + 1 + np.minimum(count, history) * levels
+    offsets, kept = latest(offsets, leaves, history)
+    around = Around.none(len(kept), n) if around is None else around.take(kept, np.arange(n))
+    ahead, count = around.now.shape[1], np.diff(offsets)
+    block = np.concatenate(
+        [
+            vocabulary.circumstance + around.before,
+            trie.codes[leaves[kept]] + np.array([vocabulary.code(level) for level in range(levels)]),
+            vocabulary.circumstance + around.after,
+        ],
+        axis=1,
+    )
+    used = texts.count + 1 + count * block.shape[1] + ahead
     width = int(used.max()) if n else 1
     tokens = np.full((n, width), vocabulary.pad, dtype=np.int64)
-    column = width - from_end * levels
-    for level in range(levels):
-        tokens[owner, column + level] = vocabulary.code(level) + trie.codes[leaves, level]
+    owner = np.repeat(np.arange(n), count)
+    column = width - ahead - (offsets[1:][owner] - np.arange(len(kept))) * block.shape[1]
+    tokens[owner[:, None], column[:, None] + np.arange(block.shape[1])] = block
+    tokens[:, width - ahead :] = vocabulary.circumstance + around.now
     tokens[np.arange(n), width - used + texts.count] = vocabulary.bos
     texts.write(tokens, width - used)
     return Prompts(torch.from_numpy(tokens), torch.from_numpy(tokens != vocabulary.pad), torch.from_numpy(temperature_N), allowed)
@@ -251,30 +300,40 @@ class Decoder:
             total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
         return total
 
-    def sequence_log_prob(self, leaves: Ints, real: NDArray[np.bool_], allowed: Allowed, texts: Texts | None = None) -> Tensor:
-        """log pi of every item of `leaves[N, T]` given the text and the items before it, shape [N, T], float64, differentiable.
+    def sequence_log_prob(self, windows: Windows, allowed: Allowed, texts: Texts | None = None) -> Tensor:
+        """log pi of every item of `windows` given the text and the items before it, shape [N, T], float64, differentiable.
 
-        One causal pass: every position of every history is a training example. `real[N, T]` marks the
-        items that are there (the rest is padding at the end, which nothing sees, and gets 0); temperature 1.
+        One causal pass: every position of every history is a training example. Items that are not there get 0; temperature 1.
         """
-        n, length = leaves.shape
-        trie, levels = self.trie, self.trie.levels
+        leaves = windows.leaves
+        (n, length), ahead = leaves.shape, windows.before.shape[2]
+        trie, levels, vocabulary = self.trie, self.trie.levels, self.vocabulary
         texts = texts or Texts.none(n)
         codes = trie.codes[leaves]
-        body = (codes + np.array([self.vocabulary.code(level) for level in range(levels)])).reshape(n, length * levels)
-        tokens = np.full((n, int(texts.count.max(initial=0)) + length * levels), self.vocabulary.pad, dtype=np.int64)
+        block = np.concatenate(
+            [
+                vocabulary.circumstance + windows.before,
+                codes + np.array([vocabulary.code(level) for level in range(levels)]),
+                vocabulary.circumstance + windows.after,
+            ],
+            axis=2,
+        )
+        stride = block.shape[2]
+        body = np.concatenate([np.full((n, 1), vocabulary.bos), block.reshape(n, -1)[:, : (length - 1) * stride + ahead + levels - 1]], axis=1)
+        tokens = np.full((n, int(texts.count.max(initial=0)) + body.shape[1]), vocabulary.pad, dtype=np.int64)
         texts.write(tokens, np.zeros(n, dtype=np.int64))
-        place = texts.count[:, None] + np.arange(length * levels)  # of the token after which comes each code
-        np.put_along_axis(tokens, place, np.concatenate([np.full((n, 1), self.vocabulary.bos), body[:, :-1]], axis=1), axis=1)
+        np.put_along_axis(tokens, texts.count[:, None] + np.arange(body.shape[1]), body, axis=1)
         state = self._hidden(torch.from_numpy(tokens), None, torch.arange(tokens.shape[1]).expand(n, -1), None)
-        state = state.gather(1, torch.from_numpy(place)[..., None].expand(-1, -1, state.shape[2])).reshape(n, length, levels, -1)
+        said = (np.arange(length) * stride + ahead)[:, None] + np.arange(levels)  # of the token after which comes each code
+        place = torch.from_numpy(texts.count[:, None] + said.ravel())
+        state = state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(n, length, levels, -1)
         total = torch.zeros((n, length), dtype=torch.float64)
         context = np.broadcast_to(np.arange(n)[:, None], (n, length))
         for level in range(levels):
             mask = allowed.mask(level, context, trie.node_of(level, leaves))
             log_p = self.next_code(state[:, :, level], level, mask, torch.ones(n, length))
             total = total + log_p.gather(2, torch.from_numpy(codes[:, :, level])[..., None])[..., 0]
-        return torch.where(torch.from_numpy(real), total, 0.0)
+        return torch.where(torch.from_numpy(windows.real), total, 0.0)
 
     def text_log_prob(self, tokens: Tensor, first: int, count: Tensor) -> Tensor:
         """log-probability of the words `tokens[n, first : first + count[n]]` given all before each, over the base's own: [N, T - first], 0 behind."""

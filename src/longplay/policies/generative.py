@@ -22,9 +22,10 @@ from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.policies.base import adapted, load_base, merged, weight_of, with_tokens
-from longplay.policies.decoder import Decoder, Prompts, Size, encode, load_model, new_model, save_model, size_of
+from longplay.policies.circumstances import Circumstances, checked_reads
+from longplay.policies.decoder import Decoder, Prompts, Size, encode, latest, load_model, new_model, save_model, size_of
 from longplay.policies.descent import Progress
-from longplay.policies.histories import histories_from_log
+from longplay.policies.histories import Histories, histories_from_log
 from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
 from longplay.policies.sampling import beam_slates, best_items, item_log_probs
 from longplay.policies.supervised import train_next_items
@@ -51,6 +52,9 @@ class Generative:
             Either way the weights kept are those of the best check.
         base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads a context's prompt too, and is trained by
             LoRA: on next items, on items that words describe and on titles.
+        reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the event) and `want` (the outcome asked for;
+            training then needs `outcomes`); see `circumstances.Circumstances`. Each costs a token per item.
+        ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was trained on; with `want` among `reads`.
     """
 
     scale: str | Size = "tiny"
@@ -61,13 +65,19 @@ class Generative:
     dropout: float = 0.0
     patience: int = 0
     base: str | None = None
+    reads: tuple[str, ...] = ()
+    ask: float | None = None
     codebook: Codebook | None = None
     model: PreTrainedModel | None = None
     words: Words | None = None
+    circumstances: Circumstances = Circumstances()
     curve: tuple[dict[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         size_of(self.scale)
+        checked_reads(self.reads)
+        if self.ask is not None and ("want" not in self.reads or not np.isfinite(self.ask)):
+            raise ConfigError(f"Generative: ask={self.ask}, reads={self.reads} given; an outcome can be asked for, by a number, where reads has 'want'")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"Generative: dropout={self.dropout} given, expected a share from 0 to below 1")
         if self.slate < 1:
@@ -82,7 +92,8 @@ class Generative:
     def name(self) -> str:
         """`generative@` and a digest of weights, semantic IDs and the items they stand for."""
         decoder, codebook = self._fitted()
-        digest = hashlib.sha256(json.dumps([decoder.trie.version, codebook.items.to_list()]).encode())
+        read = [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
+        digest = hashlib.sha256(json.dumps([decoder.trie.version, codebook.items.to_list(), *read]).encode())
         for key, value in decoder.model.state_dict().items():
             digest.update(key.encode() + value.numpy().tobytes())
         return f"generative@{digest.hexdigest()[:8]}"
@@ -92,9 +103,9 @@ class Generative:
         """Item ids <-> leaves of the trie, which are the columns of `item_log_prob`."""
         return self._fitted()[1].index
 
-    def fit(self, lake: Lake, *, progress: Progress | None = None) -> Self:
-        """Semantic IDs from the lake's items, then next-item training on its visits."""
-        return self.with_codes(lake).train(lake, progress=progress)
+    def fit(self, lake: Lake, *, outcomes: pl.DataFrame | None = None, progress: Progress | None = None) -> Self:
+        """Semantic IDs from the lake's items, then next-item training on its visits; see `train`."""
+        return self.with_codes(lake).train(lake, outcomes=outcomes, progress=progress)
 
     def with_codes(self, lake: Lake, codebook: Codebook | None = None) -> Self:
         """The untrained policy over the lake's catalogue: codes by residual k-means, weights from `seed`."""
@@ -104,17 +115,28 @@ class Generative:
             codebook = fit_codebook(
                 items["item_id"], item_vectors(lake, index, seed=self.seed), available=items["available"].to_numpy(), seed=self.seed
             )
+        circumstances = Circumstances.of(self.reads, lake.events["surface"])
+        made = replace(self, codebook=codebook, circumstances=circumstances)
         if self.base is None:
-            return replace(self, codebook=codebook, model=new_model(self.scale, codebook.levels, codebook.width, self.seed))
+            return made.with_model(new_model(self.scale, codebook.levels, codebook.width, self.seed, circumstances.tokens))
         model, words = load_base(Path(self.base))
-        return replace(
-            self, codebook=codebook, model=with_tokens(model, words, codebook, Described.of(lake.items, codebook.index), self.seed), words=words
-        )
+        described = Described.of(lake.items, codebook.index)
+        return replace(made, model=with_tokens(model, words, codebook, described, self.seed, circumstances.tokens), words=words)
 
-    def train(self, lake: Lake, *, progress: Progress | None = None, checkpoint: Path | None = None) -> Self:
-        """Next-item training on the lake's histories; goes on from `checkpoint` if it exists."""
+    def train(
+        self, lake: Lake, *, outcomes: pl.DataFrame | None = None, progress: Progress | None = None, checkpoint: Path | None = None
+    ) -> Self:
+        """Next-item training on the lake's histories; goes on from `checkpoint` if it exists.
+
+        `outcomes` are needed where `reads` has `want`: columns user_id, item_id, time and value of the events they are of, as in
+        `Outcomes.frame`, value null where it is not known; or with early beliefs in it, so that what has not matured teaches too.
+        """
         codebook = self._fitted()[1]
-        trained, histories = self.learner(self.seed), histories_from_log(lake, codebook.index, codebook.available)
+        histories = histories_from_log(lake, codebook.index, codebook.available, self.circumstances, outcomes)
+        return replace(self, circumstances=histories.circumstances)._train(lake, histories, progress, checkpoint)
+
+    def _train(self, lake: Lake, histories: Histories, progress: Progress | None, checkpoint: Path | None) -> Self:
+        codebook, trained = self._fitted()[1], self.learner(self.seed)
         if self.words is not None:
             curve = train_with_words(
                 trained,
@@ -216,7 +238,11 @@ class Generative:
         offsets, leaves = codebook.index.ragged_rows(contexts.frame["history"])
         temperature = contexts.frame["temperature"].to_numpy().astype(float)
         texts = None if self.words is None else self.words.texts(contexts.frame["prompt"].to_list())
-        return encode(decoder.trie, offsets, leaves, self.history, temperature, self.allowed(contexts), decoder.vocabulary, texts)
+        around = None
+        if self.circumstances.reads:
+            offsets, kept = latest(offsets, leaves, self.history)
+            around, leaves = self.circumstances.of_contexts(contexts, offsets, kept, self.ask), leaves[kept]
+        return encode(decoder.trie, offsets, leaves, self.history, temperature, self.allowed(contexts), decoder.vocabulary, texts, around)
 
     def allowed(self, contexts: Contexts) -> Allowed:
         """What each of `contexts` may be shown: what is available but for their exclusions."""
@@ -226,7 +252,7 @@ class Generative:
     def learner(self, seed: int) -> Decoder:
         """A copy of the decoder to train: all weights of a model from scratch; of a base, LoRA and the new tokens (`base.adapted`, by `seed`)."""
         decoder, codebook = self._fitted()
-        return Decoder(copy.deepcopy(decoder.model), codebook.trie) if self.words is None else adapted(decoder, seed)
+        return Decoder(copy.deepcopy(decoder.model), codebook.trie, decoder.vocabulary) if self.words is None else adapted(decoder, seed)
 
     def settled(self, trained: Decoder) -> Self:
         """The policy with what a `learner` has learned."""
@@ -245,8 +271,8 @@ class Generative:
             self.words.save(folder)
         codebook.save(folder / "codes.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience", "base")
-        settings = {"scale": scale} | {name: getattr(self, name) for name in kept}
+        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience", "base", "ask")
+        settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
         (folder / "policy.json").write_text(json.dumps(settings | {"width": codebook.width, "curve": list(self.curve)}, indent=1))
 
     @classmethod
@@ -256,9 +282,11 @@ class Generative:
         codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
         curve, scale = tuple(settings.pop("curve")), settings.pop("scale")
         words = Words.load(folder) if settings["base"] else None
+        circumstances = Circumstances(**{name: tuple(values) for name, values in settings.pop("reads").items()})
         return cls(
-            Size(**scale) if isinstance(scale, dict) else scale, **settings, codebook=codebook, model=load_model(folder), words=words, curve=curve
-        )
+            Size(**scale) if isinstance(scale, dict) else scale, **settings, reads=circumstances.reads, circumstances=circumstances,
+            codebook=codebook, model=load_model(folder), words=words, curve=curve,
+        )  # fmt: skip
 
     @property
     def decoder(self) -> Decoder:
@@ -269,9 +297,10 @@ class Generative:
         if self.model is None or self.codebook is None:
             raise DataError("Generative: it has no model yet; call .fit(lake) first")
         trie = self.codebook.trie
-        beyond = len(Vocabulary(trie.levels, trie.width, 1)) - 1
+        around = self.circumstances.tokens
+        beyond = len(Vocabulary(trie.levels, trie.width, 1, around)) - 1
         words = 0 if self.words is None else len(weight_of(self.model.get_input_embeddings())) - beyond
-        return Decoder(self.model, trie, Vocabulary(trie.levels, trie.width, words)), self.codebook
+        return Decoder(self.model, trie, Vocabulary(trie.levels, trie.width, words, around)), self.codebook
 
     def _check_enough(self, contexts: Contexts, left_N: NDArray[np.int64], slots: int) -> None:
         if left_N.min() < slots:

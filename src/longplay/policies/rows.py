@@ -106,5 +106,4 @@ class Rows:
 
 def _asking(contexts: Contexts, slots: int, policy: Policy) -> Contexts:
     """The same moments, asking for so many slots; the policy reads no more history than it wants."""
-    recent = pl.col("history").list.tail(policy.history) if policy.history else pl.lit([], dtype=pl.List(pl.String))
-    return Contexts(contexts.frame.with_columns(history=recent, slots=pl.lit(slots, dtype=pl.Int32)))
+    return Contexts(contexts.reading(policy.history).frame.with_columns(slots=pl.lit(slots, dtype=pl.Int32)))

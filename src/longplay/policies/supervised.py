@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from longplay.codes.trie import Allowed
-from longplay.policies.decoder import Decoder, encode
+from longplay.policies.decoder import Decoder, Windows, encode
 from longplay.policies.descent import SAVE_EVERY, Progress, Team, Watch, descend
 from longplay.policies.histories import Histories, Questions
 from longplay.policies.sampling import best_items
@@ -65,10 +65,9 @@ def train_next_items(
     asked = (Questions.last_items(histories, watched) if questions is None else questions).sample(MOST_ASKED, seed)
 
     def loss_of_step(step: int) -> Tensor:
-        leaves, real = next(one for number, one in batches if number == step)
-        mine = slice(team.rank, None, team.size)
+        windows = next(one for number, one in batches if number == step)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return negative_log_prob(decoder, leaves[mine], real[mine]) / int(real.sum())
+            return negative_log_prob(decoder, windows.part(slice(team.rank, None, team.size))) / windows.count
 
     def measure() -> dict[str, float]:
         found = {}
@@ -86,17 +85,17 @@ def train_next_items(
     )  # fmt: skip
 
 
-def negative_log_prob(decoder: Decoder, leaves: Ints, real: NDArray[np.bool_]) -> Tensor:
-    """Sum of -log pi of every real item of `leaves[N, T]` given those before it, nothing excluded; 0 of no windows."""
-    if not len(leaves):
+def negative_log_prob(decoder: Decoder, windows: Windows) -> Tensor:
+    """Sum of -log pi of every item of `windows` given those before it, nothing excluded; 0 of no windows."""
+    if not len(windows):
         return torch.zeros((), dtype=torch.float64, requires_grad=True)
-    return -decoder.sequence_log_prob(leaves, real, Allowed.everything(decoder.trie, len(leaves))).sum()
+    return -decoder.sequence_log_prob(windows, Allowed.everything(decoder.trie, len(windows))).sum()
 
 
-def mean_loss(decoder: Decoder, batches: Sequence[tuple[Ints, NDArray[np.bool_]]]) -> float:
+def mean_loss(decoder: Decoder, batches: Sequence[Windows]) -> float:
     """Mean over batches of the mean -log pi per item, nats; without gradients."""
     with torch.no_grad():
-        return float(np.mean([float(negative_log_prob(decoder, *one)) / int(one[1].sum()) for one in batches]))
+        return float(np.mean([float(negative_log_prob(decoder, one)) / one.count for one in batches]))
 
 
 def positions(decoder: Decoder, questions: Questions, history: int, *, beams: int = BEAMS, k: int = DEPTH, batch: int = 256) -> Ints:
@@ -108,7 +107,10 @@ def positions(decoder: Decoder, questions: Questions, history: int, *, beams: in
     order = np.argsort(np.diff(questions.offsets), kind="stable")  # prompts of equal length come together
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        prompts = encode(decoder.trie, *questions.of(rows), history, np.ones(len(rows)), Allowed.everything(decoder.trie, len(rows)))
+        asked, everything = questions.take(rows), Allowed.everything(decoder.trie, len(rows))
+        prompts = encode(
+            decoder.trie, asked.offsets, asked.leaves, history, np.ones(len(rows)), everything, decoder.vocabulary, around=asked.around
+        )  # fmt: skip
         best = best_items(decoder, prompts, k, max(k, beams)).leaves[:, 0]
         hit = best == questions.target[rows][:, None]
         found[rows] = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)

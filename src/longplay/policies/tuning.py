@@ -53,8 +53,8 @@ def train_with_words(
 
     def loss_of_step(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        leaves, real = next(one for number, one in batches if number == step)
-        loss = negative_log_prob(decoder, leaves, real) / int(real.sum())
+        windows = next(one for number, one in batches if number == step)
+        loss = negative_log_prob(decoder, windows) / windows.count
         loss = loss + asked_for(decoder, histories, described, words, rng.choice(trained, batch), rng)
         return loss + 0.25 * titled(decoder, described, words, rng.integers(len(decoder.trie), size=max(batch // 4, 1)))
 
@@ -73,10 +73,10 @@ def asked_for(decoder: Decoder, histories: Histories, described: Described, word
     low, high = histories.offsets[users], histories.offsets[users + 1]
     place = low + (rng.random(len(users)) * (high - low)).astype(np.int64)
     begin = np.where(rng.random(len(users)) < 0.5, place, np.maximum(place - READ_ON, low))
-    leaves, real = histories.window(begin, place + 1)
+    windows = histories.window(begin, place + 1)
     target = histories.leaves[place]
     texts = words.texts([described.some(int(leaf), rng) for leaf in target])
-    log_p = decoder.sequence_log_prob(leaves, real, Allowed.everything(decoder.trie, len(users)), texts)
+    log_p = decoder.sequence_log_prob(windows, Allowed.everything(decoder.trie, len(users)), texts)
     return -log_p[torch.arange(len(users)), torch.from_numpy(place - begin)].mean()
 
 

@@ -1,4 +1,4 @@
-"""Which token is which: the words of a pretrained base first, then what is ours, semantic-ID codes last."""
+"""Which token is which: the words of a pretrained base first, then markers, circumstances, and semantic-ID codes last."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ class Vocabulary:
 
     Attributes:
         words: tokens of the base's own vocabulary, ids 0..words-1; 0: a model from scratch, which reads no words.
+        around: tokens of circumstances (`circumstances.Circumstances`), between the markers and the codes.
 
     >>> Vocabulary(levels=3, width=32).code(1), Vocabulary(levels=3, width=32, words=1000).bos
     (34, 1001)
@@ -19,6 +20,7 @@ class Vocabulary:
     levels: int
     width: int
     words: int = 0
+    around: int = 0
 
     @property
     def pad(self) -> int:
@@ -35,9 +37,14 @@ class Vocabulary:
         """After an item: here the words of its title begin."""
         return self.words + 2
 
+    @property
+    def circumstance(self) -> int:
+        """The first token of circumstances."""
+        return self.words + (3 if self.words else 2)
+
     def code(self, level: int) -> int:
         """Code 0 of this level; code k is k further on."""
-        return self.words + (3 if self.words else 2) + level * self.width
+        return self.circumstance + self.around + level * self.width
 
     def __len__(self) -> int:
         return self.code(self.levels)

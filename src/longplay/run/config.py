@@ -99,6 +99,9 @@ class Train(Table):
     base: Annotated[str, Field(min_length=1)] | None = None  # a pretrained model folder, relative to the run.toml
     steps: Positive = 600
     exclude: Literal["seen", "creator", "none"] = "seen"
+    reads: list[Literal["gap", "surface", "kind"]] = []  # beside items: how long ago, where, what was done
+    want: str | None = None  # the signal whose outcome the policy can be asked for
+    ask: float | None = None  # the outcome it asks for, in that signal's unit
 
 
 class Reinforce(Table):
@@ -158,6 +161,10 @@ class RunConfig(Table):
             raise ValueError("codes: behaviour = 'none' and words = 'none' leave nothing to tell items apart by; give one of them")
         used = [(f"reward.objectives.{name}", name) for name in self.reward.objectives]
         used += [(f"reward.rivals.{rival}.{name}", name) for rival, weights in self.reward.rivals.items() for name in weights]
+        if self.train.want is not None:
+            used.append(("train.want", self.train.want))
+        elif self.train.ask is not None:
+            raise ValueError(f"train.ask = {self.train.ask} but no train.want; name the signal whose outcome is asked for")
         if self.experiment is not None:
             used.append(("experiment.north_star", self.experiment.north_star))
         for path, name in used:

@@ -14,7 +14,7 @@ from longplay.learning.offline import reward_weighted
 from longplay.learning.reinforce import reinforce
 from longplay.policies.generative import Generative
 from longplay.policies.sentences import encoder_folder, sentence_vectors
-from longplay.run.beliefs import early_of, reward_of
+from longplay.run.beliefs import MODELS, early_of, reward_of
 from longplay.run.engine import Work
 from longplay.run.log import past_of
 
@@ -57,14 +57,29 @@ def _start(work: Work):
     table = work.config.train
     codebook = Codebook.load(work.places["codes"] / "codes.parquet", work.results["codes"]["width"])
     base = None if table.base is None else str((work.base / table.base).resolve())
-    policy = Generative(scale=table.scale, seed=work.config.run.seed, exclude=table.exclude, steps=table.steps, base=base)
+    reads = (*table.reads, *([] if table.want is None else ["want"]))
+    policy = Generative(
+        scale=table.scale, seed=work.config.run.seed, exclude=table.exclude, steps=table.steps, base=base, reads=reads, ask=table.ask
+    )  # fmt: skip
     return policy.with_codes(past_of(work), codebook)
+
+
+def _wanted(work: Work) -> pl.DataFrame | None:
+    """What the events of the past led to, by the signal that is wanted: the early beliefs, so that what has not matured teaches too."""
+    if work.config.train.want is None:
+        return None
+    past, signal = past_of(work), work.config.declared()[work.config.train.want]
+    known = signal.outcomes(past)
+    early = MODELS[work.config.reward.model](signal).fit(past, known)
+    return known.frame.with_columns(value=early.belief(known, signal.days).mean)
 
 
 def train(work: Work) -> dict[str, Any]:
     """Next-item training on the past."""
     torch.set_num_threads(work.config.run.threads)
-    policy = _start(work).train(past_of(work), progress=work.bar("training"), checkpoint=work.folder / "checkpoint.safetensors")
+    policy = _start(work).train(
+        past_of(work), outcomes=_wanted(work), progress=work.bar("training"), checkpoint=work.folder / "checkpoint.safetensors"
+    )  # fmt: skip
     policy.save(work.folder / "policy")
     (work.folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return {

@@ -12,7 +12,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from longplay.errors import ConfigError, MissingExtra
-from longplay.run.config import Codes, RunConfig, folder_of
+from longplay.run.config import Codes, RunConfig, Table, Train, folder_of
 from longplay.run.engine import Stage, Ui, Work, execute
 from longplay.run.folder import RunFolder, file_digest
 from longplay.run.log import ingest, simulate, source_path
@@ -57,7 +57,7 @@ def _of(*tables: str):
     """Depends on these tables of the configuration ("table" or "table.key"), and on the seed."""
 
     def depends(config: RunConfig, base: Path) -> Any:
-        whole = config.model_dump(mode="json")
+        whole = config.model_dump(mode="json") | {"train": _given(config.train, Train(), "scale", "base", "steps", "exclude")}
         parts = {path: whole[path.split(".")[0]] for path in tables}
         return {path: part[path.split(".")[1]] if "." in path else part for path, part in parts.items()} | {"seed": config.run.seed}
 
@@ -69,11 +69,8 @@ def _ingest_depends(config: RunConfig, base: Path) -> Any:
 
 
 def _codes_depends(config: RunConfig, base: Path) -> Any:
-    """Also on an encoder's files. Keys younger than some runs count only where they are not the default: those runs stay finished."""
-    table = config.codes.model_dump(mode="json")
-    default = Codes().model_dump(mode="json")
-    given = {key: value for key, value in table.items() if key in ("levels", "width") or value != default[key]}
-    depends = _of("split.train_until")(config, base) | {"codes": given}
+    """Also on an encoder's files."""
+    depends = _of("split.train_until")(config, base) | {"codes": _given(config.codes, Codes(), "levels", "width")}
     if config.codes.words in ("tfidf", "none"):
         return depends
     from longplay.policies.sentences import encoder_folder
@@ -82,9 +79,17 @@ def _codes_depends(config: RunConfig, base: Path) -> Any:
 
 
 def _train_depends(config: RunConfig, base: Path) -> Any:
-    """Also on a pretrained base's files, where there is one."""
+    """Also on a pretrained base's files, and on the signal that is wanted and the model of its early beliefs, where there are such."""
     depends = _of("split.train_until", "train")(config, base)
+    if config.train.want is not None:
+        depends |= {"signal": config.signals[config.train.want], "model": config.reward.model}
     return depends if config.train.base is None else depends | {"base": file_digest(base / config.train.base)}
+
+
+def _given(table: Table, default: Table, *old: str) -> dict[str, Any]:
+    """A table; keys younger than some runs, all but the `old` ones, only where they are not the default: those runs stay finished."""
+    usual = default.model_dump(mode="json")
+    return {key: value for key, value in table.model_dump(mode="json").items() if key in old or value != usual[key]}
 
 
 def _cell(rows: list[dict[str, Any]], policy: str, metric: str) -> str:

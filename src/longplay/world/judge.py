@@ -184,8 +184,7 @@ class _Logger(Frozen):
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """What the logger says, under the copies' names."""
         frame = contexts.frame
-        recent = pl.col("history").list.tail(self.history) if self.history else pl.lit([], dtype=pl.List(pl.String))
-        asked = frame.with_columns(history=recent)
+        asked = contexts.reading(self.history).frame
         if self.copies is not None and self.who is not None:
             real = pl.Series("real", frame["user_id"].replace_strict(self.copies, self.who))
             rest = pl.col("context_id").str.slice(pl.col("user_id").str.len_chars())

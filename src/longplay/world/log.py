@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from longplay.decisions import ranges
 from longplay.lake.schema import TIME, conform, empty
 from longplay.world.catalogue import LENGTH_S, START, Catalogue, Market
 from longplay.world.dynamics import HOME, LIBRARY, ORGANIC, SEARCH, SHELF, SHELF_SLOTS, SURFACES, USUAL_WORTH, Plays, usual_worth
@@ -25,6 +26,8 @@ _SPAN_S = {HOME: (10, 1_190), SHELF: (1_210, 1_990), SEARCH: (2_010, 2_390), LIB
 _AUTOPLAY_S = (8_400, 14_000)
 _MOST_LOOPS = 12
 LETTER = "hnsl"  # of the places; v is the visit itself, a autoplay
+KINDS = ("play", "save")  # what a history is made of
+PLACES = (*SURFACES, "autoplay")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +106,14 @@ def events_of_day(
         _Rows(left_R, np.full(len(left_R), 86_000), "cancel", _none(left_R), "account", "organic", np.full(len(left_R), np.nan),
               _same("c", len(left_R)), _none(left_R)),
     ]  # fmt: skip
-    engaged = [one for one in rows if one.kind in ("play", "save")]  # what a history is made of
+    engaged = [one for one in rows if one.kind in KINDS]  # what a history is made of
     item, row = np.concatenate([one.item_E for one in engaged]), np.concatenate([one.row_E for one in engaged])
-    order = np.lexsort((np.concatenate([_us(one.second_E) for one in engaged]), row))
+    second_us = np.concatenate([_us(one.second_E) for one in engaged])
+    order = np.lexsort((second_us, row))
+    how = np.concatenate([_how(one) for one in engaged])
     frame = pl.concat([_frame(one, day, user_ids, catalogue) for one in rows if len(one.row_E)] or [empty("events")])
-    return frame, DayPlays(day, row[order].astype(np.int32), item[order].astype(np.int32))
+    second = (second_us[order] // 1_000_000).astype(np.int32)
+    return frame, DayPlays(day, row[order].astype(np.int32), item[order].astype(np.int32), second, how[order])
 
 
 def _after(
@@ -170,6 +176,13 @@ def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> 
     )
 
 
+def _how(rows: _Rows) -> NDArray[np.uint8]:
+    """What was done and where, as one number: place in KINDS x len(PLACES) + place in PLACES."""
+    one_place = isinstance(rows.surface, str)
+    place = np.full(len(rows.row_E), PLACES.index(str(rows.surface))) if one_place else rows.surface.replace_strict(list(PLACES), range(len(PLACES)))
+    return (KINDS.index(rows.kind) * len(PLACES) + np.asarray(place)).astype(np.uint8)
+
+
 def _us(second_E: NDArray[np.number]) -> Int:
     return np.rint(np.asarray(second_E, dtype=np.float64) * 1e6).astype(np.int64)
 
@@ -222,11 +235,24 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class DayPlays:
-    """Who played what on a day, ordered by user and time; small integers, kept for all days."""
+    """Who played or saved what on a day, ordered by user and time; small integers, kept for all days.
+
+    Attributes:
+        second_P: whole seconds since midnight. how_P: what was done and where (`_how`).
+    """
 
     day: int
     user_P: NDArray[np.int32]
     item_P: NDArray[np.int32]
+    second_P: NDArray[np.int32]
+    how_P: NDArray[np.uint8]
+
+    def of_users(self, row_U: Int) -> DayPlays:
+        """Of the users whose `row_U` is not -1, under that number."""
+        row_P = row_U[self.user_P]
+        place = np.flatnonzero(row_P >= 0)
+        place = place[np.argsort(row_P[place], kind="stable")]
+        return DayPlays(self.day, row_P[place].astype(np.int32), self.item_P[place], self.second_P[place], self.how_P[place])
 
 
 class Recent:
@@ -234,6 +260,8 @@ class Recent:
 
     def __init__(self, users: int, length: int) -> None:
         self.item_UH = np.zeros((users, length), dtype=np.int32)
+        self.second_UH = np.zeros((users, length), dtype=np.int64)  # since the world began
+        self.how_UH = np.zeros((users, length), dtype=np.uint8)
         self.count_U = np.zeros(users, dtype=np.int64)
 
     @classmethod
@@ -241,44 +269,46 @@ class Recent:
         """The buffer after these days."""
         ring = cls(users, length)
         for day in days:
-            ring.add(day.user_P, day.item_P)
+            ring.add(day)
         return ring
 
     def take(self, rows: NDArray[np.integer]) -> Self:
         """A buffer of these users, repeats allowed."""
         other = type(self)(0, self.item_UH.shape[1])
-        other.item_UH, other.count_U = self.item_UH[rows], self.count_U[rows]
+        other.item_UH, other.second_UH, other.how_UH = self.item_UH[rows], self.second_UH[rows], self.how_UH[rows]
+        other.count_U = self.count_U[rows]
         return other
 
-    def add(self, user_P: NDArray[np.integer], item_P: NDArray[np.integer]) -> None:
-        """Push a day's plays, ordered by user and time."""
+    def add(self, day: DayPlays) -> None:
+        """Push a day's plays."""
+        user_P = day.user_P
         nth_P = np.arange(len(user_P)) - np.searchsorted(user_P, user_P)
         # where a user played more than the ring holds, numpy keeps the last value assigned: the latest
-        self.item_UH[user_P, (self.count_U[user_P] + nth_P) % self.item_UH.shape[1]] = item_P
+        place_P = (self.count_U[user_P] + nth_P) % self.item_UH.shape[1]
+        self.item_UH[user_P, place_P] = day.item_P
+        self.second_UH[user_P, place_P] = day.day * 86_400 + day.second_P.astype(np.int64)
+        self.how_UH[user_P, place_P] = day.how_P
         self.count_U += np.bincount(user_P, minlength=len(self.count_U))
 
-    def of_users(self, user_N: Int) -> tuple[Int, Int]:
-        """(offsets[N+1], item rows), oldest first."""
+    def histories(self, user_N: Int, item_ids: pl.Series) -> pl.DataFrame:
+        """What each of these users played, oldest first: columns history, history_time (to the second), history_kind, history_surface."""
         length = self.item_UH.shape[1]
         have_N = np.minimum(self.count_U[user_N], length)
-        at = ranges(self.count_U[user_N] - have_N, have_N) % length
-        return np.concatenate([[0], np.cumsum(have_N)]), self.item_UH[np.repeat(user_N, have_N), at].astype(np.int64)
+        place = np.repeat(user_N, have_N), ranges(self.count_U[user_N] - have_N, have_N) % length
+        offsets = np.concatenate([[0], np.cumsum(have_N)])
+        how = self.how_UH[place].astype(np.int64)
+        columns = {
+            "history": item_ids.gather(self.item_UH[place].astype(np.int64)),
+            "history_time": pl.Series(midnight_us(0) + self.second_UH[place] * 1_000_000).cast(TIME),
+            "history_kind": pl.Series(KINDS, dtype=pl.String).gather(how // len(PLACES)),
+            "history_surface": pl.Series(PLACES, dtype=pl.String).gather(how % len(PLACES)),
+        }
+        return pl.DataFrame({name: ragged(flat, offsets) for name, flat in columns.items()})
 
 
-def ranges(start_N: Int, count_N: Int) -> Int:
-    """start_0 .. start_0 + count_0 - 1, start_1 .., one after the other.
-
-    >>> ranges(np.array([5, 0]), np.array([2, 3])).tolist()
-    [5, 6, 0, 1, 2]
-    """
-    ends = np.cumsum(count_N)
-    return np.repeat(start_N - (ends - count_N), count_N) + np.arange(int(ends[-1]) if len(ends) else 0)
-
-
-def ragged_ids(ids: pl.Series, offsets: Int, rows: Int) -> pl.Series:
-    """A list series whose list n holds the ids of rows[offsets[n]:offsets[n+1]]."""
-    flat = ids.gather(rows).to_arrow().cast(pa.large_string())
-    return pl.Series("items", pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat)))
+def ragged(flat: pl.Series, offsets: Int) -> pl.Series:
+    """A list series whose list n holds flat[offsets[n]:offsets[n+1]]."""
+    return pl.Series("items", pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat.to_arrow())))
 
 
 def midnight_us(day: int) -> int:

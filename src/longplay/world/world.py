@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, ItemIndex, Policy, distinct_keys
+from longplay.decisions import Adaptive, Contexts, Decisions, ItemIndex, Policy, distinct_keys, ranges
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
@@ -23,7 +23,7 @@ from longplay.world.config import WorldConfig, named_world
 from longplay.world.dynamics import HOME, Shown, live, visitors, wake
 from longplay.world.judge import one_step_truth, policy_values
 from longplay.world.listeners import State, first_state, make_listeners, visit_seconds
-from longplay.world.log import Batch, DayPlays, Recent, events_of_day, midnight_us, ragged_ids, ranges
+from longplay.world.log import Batch, DayPlays, Recent, events_of_day, midnight_us, ragged
 from longplay.world.luck import DayLuck, Luck
 from longplay.world.surfaces import house_decisions, house_lists, visit_ids
 from longplay.world.truth import Touches, true_value
@@ -293,10 +293,7 @@ class World:
         if history and self._day:
             row_of = np.full(len(self.user_ids), -1)
             row_of[rows] = np.arange(len(rows))
-            for day in self._played:
-                row_P = row_of[day.user_P]
-                order = np.argsort(row_P[row_P >= 0], kind="stable")
-                other._played.append(DayPlays(day.day, row_P[row_P >= 0][order].astype(np.int32), day.item_P[row_P >= 0][order]))
+            other._played = [day.of_users(row_of) for day in self._played]
             mine = self.lake.events.filter(pl.col("user_id").is_in(other.user_ids.implode()))
             other._lake.append("history", events=mine, items=self.items, watermark=self.now)
         return other
@@ -352,7 +349,7 @@ class World:
         batch.events.append(events)
         self._played.append(heard)
         if ring is not None:
-            ring.add(heard.user_P, heard.item_P)
+            ring.add(heard)
         self._remember(heard)
         self._day += 1
         return events
@@ -388,9 +385,13 @@ class World:
         times = pl.Series("time", midnight_us(self._day) + second_N * 1_000_000).cast(TIME)
         names = self.user_ids.gather(user_N)
         nothing = pl.Series("none", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(user_N))
-        history = nothing if ring is None else ragged_ids(self.catalogue.index.ids, *ring.of_users(user_N))
-        exclusions = nothing if self.exclude == "none" else ragged_ids(self.catalogue.index.ids, *self._excluded(user_N))
-        return Contexts.of(names, times, slots=slots, history=history, exclusions=exclusions, ids=visit_ids(names, self._day, "h"))
+        past = None if ring is None else ring.histories(user_N, self.catalogue.index.ids)
+        exclusions = nothing
+        if self.exclude != "none":
+            offsets, item = self._excluded(user_N)
+            exclusions = ragged(self.catalogue.index.ids.gather(item), offsets)
+        history = nothing if past is None else past["history"]
+        return Contexts.of(names, times, slots=slots, history=history, exclusions=exclusions, ids=visit_ids(names, self._day, "h"), beside=past)
 
     def _remember(self, heard: DayPlays) -> None:
         """Keep (user, item) or (user, creator) keys of what was played, sorted; only if slates must avoid them."""
