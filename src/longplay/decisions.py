@@ -18,7 +18,6 @@ from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
 
-
 BESIDE = ("history_time", "history_kind", "history_surface")  # the event's, for each item of a history
 
 
@@ -87,7 +86,8 @@ class Contexts:
         n = len(users)
         when = pl.Series("time", time) if not isinstance(time, datetime) else pl.Series("time", [time]).new_from_index(0, n)
         given = {"time": len(when)} | {
-            name: n if values is None else len(values) for name, values in (("history", history), ("exclusions", exclusions), ("ids", ids), ("beside", beside))
+            name: n if values is None else len(values)
+            for name, values in {"history": history, "exclusions": exclusions, "ids": ids, "beside": beside}.items()
         }
         for name, length in given.items():
             if length != n:
@@ -107,7 +107,9 @@ class Contexts:
             pl.col("time").alias("history_until"),
             pl.lit(want, dtype=pl.Float64).alias("want"),
         )
-        return cls(frame if beside is None else pl.concat([frame, beside.select(name for name in BESIDE if name in beside.columns)], how="horizontal"))
+        return cls(
+            frame if beside is None else pl.concat([frame, beside.select(name for name in BESIDE if name in beside.columns)], how="horizontal")
+        )
 
     @property
     def slots(self) -> int:

@@ -182,12 +182,21 @@ class _RichUi:
             self._waiting = None
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=total, figures="")
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in (figures or {}).items() if name != "step")
-        self._bars.update(self._tasks[label], completed=done, total=total, figures=shown)
+        self._bars.update(self._tasks[label], completed=done, total=total, figures=told(figures or {}))
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
         mark, how = ("[green]✓[/green]", f"{seconds:.1f} s") if seconds is not None else ("[dim]·[/dim]", "unchanged, skipped")
         console.print(f"{mark} [bold]{name:<10}[/bold] {escape(line)} [dim]{how} → {escape(str(place))}[/dim]", soft_wrap=True)
+
+
+def told(figures: Mapping[str, float]) -> str:
+    """Figures of a step in words; the step and the time left have columns of their own.
+
+    >>> told({"step": 3, "loss": 6.91234, "tokens_per_second": 12345.6, "seconds_left": 200.4})
+    'loss 6.912, 12,346 tokens/s'
+    """
+    shown = {name: value for name, value in figures.items() if name not in ("step", "seconds_left")}
+    return ", ".join(f"{value:,.0f} tokens/s" if name == "tokens_per_second" else f"{name} {value:.4g}" for name, value in shown.items())
 
 
 def main() -> None:

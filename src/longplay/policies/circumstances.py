@@ -180,9 +180,13 @@ def checked_reads(reads: Sequence[str]) -> Sequence[str]:
     Raises:
         ConfigError: it is not.
     """
-    if isinstance(reads, str) or (wrong := [name for name in reads if name not in READS]):
-        raise ConfigError(f"reads={reads!r} given, expected some of {', '.join(READS)}, as a list" + ("" if isinstance(reads, str) else f"; not {wrong[0]!r}"))
+    wrong = [name for name in reads if name not in READS]
+    if isinstance(reads, str) or wrong:
+        raise ConfigError(f"reads={reads!r} given, expected a list of some of {', '.join(READS)}")
     return reads
+
+
+NOTHING = Circumstances()
 
 
 def gaps(offsets: Ints, time: NDArray[np.float64] | None) -> Ints:

@@ -241,6 +241,7 @@ class Decoder:
     Attributes:
         model: an unmodified Hugging Face causal LM. trie: which codes may follow which. vocabulary: which token is which; default from scratch.
         rows: the embeddings of the tokens beyond the base's words where these are being trained and the model's own are not, [tokens, H].
+        tokens_read: how many tokens it has been given with gradients on: the pace of a training.
     """
 
     def __init__(self, model: PreTrainedModel, trie: Trie, vocabulary: Vocabulary | None = None, rows: nn.Parameter | None = None) -> None:
@@ -248,6 +249,7 @@ class Decoder:
         self.trie = trie
         self.vocabulary = vocabulary or Vocabulary(trie.levels, trie.width)
         self.rows = rows
+        self.tokens_read = 0
 
     def trainable(self) -> list[nn.Parameter]:
         """What training changes: all weights that ask for a gradient, tied ones once, and `rows`."""
@@ -361,6 +363,8 @@ class Decoder:
 
     def _hidden(self, tokens: Tensor, mask: Tensor | None, position: Tensor, cache: DynamicCache | None) -> Tensor:
         body: Any = self.model.base_model
+        if torch.is_grad_enabled():
+            self.tokens_read += tokens.numel()
         given: dict[str, Tensor] = {"input_ids": tokens}
         if self.rows is not None:
             ours = tokens - self.vocabulary.words

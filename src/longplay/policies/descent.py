@@ -111,7 +111,8 @@ def descend(
         check_every: steps between checks and checkpoints. dropout: share of activations dropped (see `dropped_out`). made_by: what a checkpoint must
             agree on beside steps, lr, seed, dropout and weight_decay.
 
-    Returns one row per check: step, loss and what `watch` measures. `progress` also gets steps_per_second and seconds_left.
+    Returns one row per check: step, loss and what `watch` measures. `progress` also gets tokens_per_second (of this
+    process, where the decoder counts them) and seconds_left.
     """
     now = nn.ParameterList(decoder.trainable())
     best = nn.ParameterList([one.detach().clone() for one in now])
@@ -122,7 +123,7 @@ def descend(
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     first = notes["step"] if notes else 0
     running: list[float] = []
-    began = time.monotonic()
+    began, read_before = time.monotonic(), getattr(decoder, "tokens_read", 0)
     for step in range(first, steps):
         if watch and watch.patience and curve and len(curve) - 1 - watch.best(curve) >= watch.patience:
             break
@@ -137,8 +138,10 @@ def descend(
         optimizer.step()
         running.append(float(loss.detach()))
         if progress:
-            pace = (step + 1 - first) / max(time.monotonic() - began, 1e-9)
-            progress(step + 1, steps, {"loss": float(np.mean(running)), "steps_per_second": pace, "seconds_left": (steps - step - 1) / pace})
+            spent = max(time.monotonic() - began, 1e-9)
+            read = getattr(decoder, "tokens_read", 0) - read_before
+            paces = ({"tokens_per_second": read / spent} if read else {}) | {"seconds_left": (steps - step - 1) * spent / (step + 1 - first)}
+            progress(step + 1, steps, {"loss": float(np.mean(running)), **paces})
         if (step + 1) % check_every == 0 or step + 1 == steps:
             row = {"step": step + 1, "loss": float(np.mean(running))}
             if watch:

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
@@ -22,12 +21,12 @@ from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.policies.base import adapted, load_base, merged, weight_of, with_tokens
-from longplay.policies.circumstances import Circumstances, checked_reads
+from longplay.policies.circumstances import NOTHING, Circumstances, checked_reads
 from longplay.policies.decoder import Decoder, Prompts, Size, encode, latest, load_model, new_model, save_model, size_of
 from longplay.policies.descent import Progress
 from longplay.policies.histories import Histories, histories_from_log
 from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
-from longplay.policies.sampling import beam_slates, best_items, item_log_probs
+from longplay.policies.sampling import beam_slates, best_items, chosen_log_probs, item_log_probs
 from longplay.policies.supervised import train_next_items
 from longplay.policies.tuning import train_with_words
 from longplay.policies.vocabulary import Vocabulary
@@ -70,14 +69,14 @@ class Generative:
     codebook: Codebook | None = None
     model: PreTrainedModel | None = None
     words: Words | None = None
-    circumstances: Circumstances = Circumstances()
+    circumstances: Circumstances = NOTHING
     curve: tuple[dict[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         size_of(self.scale)
         checked_reads(self.reads)
         if self.ask is not None and ("want" not in self.reads or not np.isfinite(self.ask)):
-            raise ConfigError(f"Generative: ask={self.ask}, reads={self.reads} given; an outcome can be asked for, by a number, where reads has 'want'")
+            raise ConfigError(f"Generative: ask={self.ask}, reads={self.reads} given; a number can be asked for where reads has 'want'")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"Generative: dropout={self.dropout} given, expected a share from 0 to below 1")
         if self.slate < 1:
@@ -123,9 +122,7 @@ class Generative:
         described = Described.of(lake.items, codebook.index)
         return replace(made, model=with_tokens(model, words, codebook, described, self.seed, circumstances.tokens), words=words)
 
-    def train(
-        self, lake: Lake, *, outcomes: pl.DataFrame | None = None, progress: Progress | None = None, checkpoint: Path | None = None
-    ) -> Self:
+    def train(self, lake: Lake, *, outcomes: pl.DataFrame | None = None, progress: Progress | None = None, checkpoint: Path | None = None) -> Self:
         """Next-item training on the lake's histories; goes on from `checkpoint` if it exists.
 
         `outcomes` are needed where `reads` has `want`: columns user_id, item_id, time and value of the events they are of, as in
@@ -196,8 +193,7 @@ class Generative:
             chosen = rows[start : start + len(part)]
             start += len(part)
             prompts = self.prompts(part)
-            with torch.inference_mode():
-                item = decoder.log_prob(prompts, chosen).numpy()
+            item = chosen_log_probs(decoder, prompts, chosen)
             outside = prompts.allowed.count() - rows.shape[1]
             # a slate of everything allowed leaves nothing, which 1 - sum of single-precision numbers would miss
             log_rest = np.where(outside > 0, log1mexp(np.logaddexp.reduce(item, axis=1)), -np.inf)

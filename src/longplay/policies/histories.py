@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from longplay.decisions import ItemIndex, learners_histories, ranges
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
-from longplay.policies.circumstances import Around, Circumstances
+from longplay.policies.circumstances import NOTHING, Around, Circumstances
 from longplay.policies.decoder import Windows
 
 Ints = NDArray[np.int64]
@@ -31,7 +31,7 @@ class Histories:
     offsets: Ints
     leaves: Ints
     held_out: NDArray[np.bool_]
-    circumstances: Circumstances = Circumstances()
+    circumstances: Circumstances = NOTHING
     around: Around | None = None
     want: Ints | None = None
 
@@ -137,7 +137,7 @@ def histories_from_log(
     lake: Lake,
     index: ItemIndex,
     available: NDArray[np.bool_],
-    circumstances: Circumstances = Circumstances(),
+    circumstances: Circumstances = NOTHING,
     outcomes: pl.DataFrame | None = None,
 ) -> Histories:
     """The engaged items of every user in the order of their events, without items that are not `available[I]`.

@@ -87,13 +87,33 @@ def _search(decoder: Decoder, prompts: Prompts, groups: int, beams: int, key_of:
     `key_of(row[N], level, node[N, G, B], total[N, G, B, K], parent_key[N, G, B])` gives the children's keys [N, G, B, K] of contexts `row` from
     their log-probabilities `total`, -inf where there is no child.
     """
-    n = len(prompts)
-    step = max(1, _AT_ONCE // (prompts.tokens.shape[1] * decoder.model.config.hidden_size))
-    parts = []
-    for start in range(0, max(n, 1), step):
-        rows = np.arange(start, min(start + step, n))
-        parts.append(_search_part(decoder, prompts.between(start, start + len(rows)), groups, beams, partial(key_of, rows)))
+    parts = [_search_part(decoder, prompts.between(*part), groups, beams, partial(key_of, np.arange(*part))) for part in _parts(decoder, prompts)]
     return Draw(np.concatenate([part.leaves for part in parts]), np.concatenate([part.item_log_prob for part in parts]))
+
+
+def _parts(decoder: Decoder, prompts: Prompts) -> list[tuple[int, int]]:
+    """First and last + 1 of the prompts that fit the processor's cache at once."""
+    n, step = len(prompts), max(1, _AT_ONCE // (prompts.tokens.shape[1] * decoder.model.config.hidden_size))
+    return [(start, min(start + step, n)) for start in range(0, max(n, 1), step)]
+
+
+def chosen_log_probs(decoder: Decoder, prompts: Prompts, leaves: Ints) -> Array:
+    """log pi of `leaves[N, M]` for every context, [N, M]; -inf where not allowed.
+
+    As `Decoder.log_prob`, by the computations of a search instead of those of training: what was drawn is found again to half the rounding.
+    """
+    trie, parts = decoder.trie, []
+    codes = trie.codes[leaves]
+    with torch.inference_mode():
+        for start, stop in _parts(decoder, prompts):
+            encoded, here, code = decoder.start(prompts.between(start, stop)), leaves[start:stop], codes[start:stop]
+            total = np.take_along_axis(encoded.first_code().numpy(), code[:, :, 0], axis=1)
+            columns = None
+            for level in range(trie.levels - 1):
+                log_p, columns = encoded.extend(level, trie.node_of(level + 1, here), code[:, :, level], columns)
+                total = total + np.take_along_axis(log_p.numpy(), code[:, :, level + 1, None], axis=2)[:, :, 0]
+            parts.append(total)
+    return np.concatenate(parts)
 
 
 def _search_part(decoder: Decoder, prompts: Prompts, groups: int, beams: int, key_of: Callable[[int, Ints, Array, Array], Array]) -> Draw:

@@ -178,9 +178,11 @@ def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> 
 
 def _how(rows: _Rows) -> NDArray[np.uint8]:
     """What was done and where, as one number: place in KINDS x len(PLACES) + place in PLACES."""
-    one_place = isinstance(rows.surface, str)
-    place = np.full(len(rows.row_E), PLACES.index(str(rows.surface))) if one_place else rows.surface.replace_strict(list(PLACES), range(len(PLACES)))
-    return (KINDS.index(rows.kind) * len(PLACES) + np.asarray(place)).astype(np.uint8)
+    if isinstance(rows.surface, str):
+        place = np.full(len(rows.row_E), PLACES.index(rows.surface))
+    else:
+        place = rows.surface.replace_strict(list(PLACES), range(len(PLACES)), return_dtype=pl.Int64).to_numpy()
+    return (KINDS.index(rows.kind) * len(PLACES) + place).astype(np.uint8)
 
 
 def _us(second_E: NDArray[np.number]) -> Int:

@@ -1,0 +1,185 @@
+"""Next item, full ranking: the generative recommender and SASRec on the same sequences, with the same optimiser, schedule and choice of weights."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from remembered import CACHE
+from sasrec import SASRec, Shape
+
+from longplay.codes import Codebook, fit_codebook, item2vec
+from longplay.estimate import clustered_mean
+from longplay.policies.decoder import Decoder, Size, new_model
+from longplay.policies.descent import Watch, descend
+from longplay.policies.histories import Histories, Questions
+from longplay.policies.supervised import DEPTH, MOST_ASKED, ndcg_of, positions, train_next_items
+from longplay.policies.vocabulary import Vocabulary
+
+CHECKS = 25  # of a training
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is trained on, what chooses the weights, and what is told; items 0..items-1. `user`: whose each test question is."""
+
+    items: int
+    train: Histories
+    valid: Questions
+    test: Questions
+    user: Ints
+
+    def renamed(self, leaf: Ints) -> Split:
+        """Item i is called `leaf[i]`."""
+
+        def questions(asked: Questions) -> Questions:
+            return replace(asked, leaves=leaf[asked.leaves], target=leaf[asked.target])
+
+        return replace(self, train=replace(self.train, leaves=leaf[self.train.leaves]), valid=questions(self.valid), test=questions(self.test))
+
+
+def codebook_of(split: Split, codes: str, levels: int, width: int) -> Codebook:
+    """Semantic IDs: `real` by item2vec of the training sequences; `random` vectors; `shuffled`: the real IDs, given to other items."""
+    rng = np.random.default_rng(0)
+    if codes == "random":
+        vectors = rng.normal(size=(split.items, 64))
+    else:
+        vectors = item2vec(split.train.offsets, split.train.leaves, split.items, dim=64)
+    if codes == "shuffled":
+        vectors = vectors[rng.permutation(split.items)]
+    return fit_codebook(pl.Series([str(item) for item in range(split.items)]), vectors, levels=levels, width=width)
+
+
+class Clock:
+    """CPU minutes of a training, over all the processes that took part in it."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.file = name, CACHE / f"{name}.minutes"
+        self.before = float(self.file.read_text()) if self.file.exists() else 0.0
+        self.began = time.process_time()
+
+    @property
+    def minutes(self) -> float:
+        """So far."""
+        return self.before + (time.process_time() - self.began) / 60
+
+    def tick(self, step: int, of: int, figures: dict[str, float]) -> None:
+        """Progress: now and then say how far it is, and write the time down."""
+        if step % 250 == 0 or step == of:
+            self.file.write_text(str(self.minutes))
+            print(f"{self.name}: step {step:,} of {of:,}, {self.minutes:.1f} CPU-min, loss {figures['loss']:.3f}", flush=True)
+
+
+def train_generative(
+    split: Split, name: str, *, codes: str, book: dict[str, int], seed: int, epochs: int, dropout: float, lr: float, size: dict[str, int], batch: int
+) -> dict[str, Any]:
+    """Positions on validation and test of a generative model trained for `epochs`; its learning curve."""
+    codebook, around = codebook_of(split, codes, **book), split.train.circumstances.tokens
+    split = split.renamed(np.argsort(codebook.items.cast(pl.Int64).to_numpy()))
+    vocabulary = Vocabulary(codebook.levels, codebook.width, around=around)
+    decoder = Decoder(new_model(Size(**size), codebook.levels, codebook.width, seed, around), codebook.trie, vocabulary)
+    clock, read = Clock(name), size["history"]
+    per_epoch = -(-len(split.train.offsets) // batch)
+    curve = train_next_items(
+        decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, half=True,
+        check_every=per_epoch * max(epochs // CHECKS, 1), questions=split.valid, checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
+    )  # fmt: skip
+    answer = [positions(decoder, asked, read, beams=50).tolist() for asked in (split.valid, split.test)]
+    return {"curve": curve, "minutes": clock.minutes, "report": codebook.report, "parameters": decoder.model.num_parameters(), "positions": answer}
+
+
+def train_sasrec(
+    split: Split, name: str, *, seed: int, epochs: int, dropout: float, lr: float, shape: dict[str, int], read: int, batch: int
+) -> dict[str, Any]:
+    """The same of SASRec."""
+    train = split.train
+    torch.manual_seed(seed)
+    model = SASRec(split.items, Shape(**shape, dropout=dropout, longest=read))
+    clock = Clock(name)
+    per_epoch = -(-len(train.offsets) // batch)
+    long = np.flatnonzero(np.diff(train.offsets) > 1)
+    batches = enumerate(train.batches(long, read, batch, seed))
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        windows = next(one for number, one in batches if number == step)
+        torch.manual_seed(seed * 1_000_003 + step)
+        model.train()
+        return model.loss(torch.from_numpy(windows.leaves), torch.from_numpy(windows.real))
+
+    few = split.valid.sample(MOST_ASKED, seed)
+    curve = descend(
+        model, loss_of_step, Watch(lambda: {"ndcg": float(ndcg_of(ranks(model, few, read)).mean())}, "ndcg"),
+        steps=epochs * per_epoch, lr=lr, seed=seed, weight_decay=0.0, check_every=per_epoch * max(epochs // CHECKS, 1),
+        checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
+    )  # fmt: skip
+    answer = [ranks(model, asked, read).tolist() for asked in (split.valid, split.test)]
+    return {"curve": curve, "minutes": clock.minutes, "parameters": sum(one.numel() for one in model.parameters()), "positions": answer}
+
+
+def ranks(model: SASRec, questions: Questions, read: int) -> Ints:
+    """As `positions`, of SASRec; of two items of equal score the target comes first."""
+    model.eval()
+    found = np.zeros(len(questions), dtype=np.int64)
+    order = np.argsort(np.diff(questions.offsets), kind="stable")
+    for start in range(0, len(order), 512):
+        rows = order[start : start + 512]
+        stop = questions.offsets[rows + 1]
+        seen = Histories(questions.offsets, questions.leaves, np.zeros(0, dtype=bool)).window(np.maximum(stop - read, questions.offsets[rows]), stop)
+        score = model.last_scores(torch.from_numpy(seen.leaves), torch.from_numpy(seen.real)).numpy()
+        place = 1 + (score > score[np.arange(len(rows)), questions.target[rows]][:, None]).sum(axis=1)
+        found[rows] = np.where(place <= DEPTH, place, 0)
+    return found
+
+
+def popular(split: Split) -> Ints:
+    """Positions of the test items among the most popular of training; ties by item number."""
+    first = np.argsort(-np.bincount(split.train.leaves, minlength=split.items), kind="stable")[:DEPTH]
+    hit = split.test.target[:, None] == first
+    return np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
+
+
+def measures(position: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """R@5, N@5, R@10, N@10 of every question."""
+    return {
+        f"{name}@{k}": np.where(position <= k, value, 0.0)
+        for k in (5, 10)
+        for name, value in (("R", (position > 0).astype(float)), ("N", ndcg_of(position)))
+    }
+
+
+def rows_of(log: str, name: str, runs: list[dict[str, Any]], user: Ints, least: dict[str, float] | None = None) -> list[dict[str, Any]]:
+    """Test figures of one row of the table, clustered by user; over several seeds, each question's mean. `least`: what a measure must reach."""
+    about = (
+        "" if "minutes" not in runs[0] else f" ({max(run['minutes'] for run in runs):.0f} CPU minutes, {runs[0]['parameters'] / 1e6:.2f}M parameters)"
+    )
+    answer = []
+    per_seed = [measures(np.array(run["positions"][1])) for run in runs]
+    for measure in per_seed[0]:
+        estimate = clustered_mean(np.mean([one[measure] for one in per_seed], axis=0), user)
+        low, high = estimate.interval()
+        bar = (least or {}).get(measure)
+        answer.append(
+            {
+                "claim": f"{log}, test {measure}: {name}{about}",
+                "value": estimate.value,
+                "low": low,
+                "high": high,
+                "bar": "none: reported" if bar is None else f"at least {bar:g}",
+                "ok": bar is None or bool(estimate.value >= bar),
+                "seeds": len(runs),
+            }
+        )
+    return answer
+
+
+def curve_row(log: str, name: str, run: dict[str, Any], share: float) -> dict[str, Any]:
+    """Best validation NDCG@10 in the first share of a training."""
+    value = max([row.get("ndcg", 0.0) for row in run["curve"] if row["step"] <= share * run["curve"][-1]["step"]] or [0.0])
+    claim = f"{log}: learning curve, {name}, validation NDCG@10 after {run['minutes'] * share:.0f} CPU minutes"
+    return {"claim": claim, "value": value, "low": None, "high": None, "bar": "none: reported", "ok": True, "seeds": 1}
