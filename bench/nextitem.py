@@ -77,7 +77,18 @@ class Clock:
 
 
 def train_generative(
-    split: Split, name: str, *, codes: str, book: dict[str, int], seed: int, epochs: int, dropout: float, lr: float, size: dict[str, int], batch: int
+    split: Split,
+    name: str,
+    *,
+    codes: str,
+    book: dict[str, int],
+    seed: int,
+    epochs: int,
+    dropout: float,
+    lr: float,
+    size: dict[str, int],
+    batch: int,
+    optimizer: str,
 ) -> dict[str, Any]:
     """Positions on validation and test of a generative model trained for `epochs`; its learning curve."""
     codebook, around = codebook_of(split, codes, **book), split.train.circumstances.tokens
@@ -87,7 +98,7 @@ def train_generative(
     clock, read = Clock(name), size["history"]
     per_epoch = -(-len(split.train.offsets) // batch)
     curve = train_next_items(
-        decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, half=True,
+        decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, half=True, optimizer=optimizer,
         check_every=per_epoch * max(epochs // CHECKS, 1), questions=split.valid, checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
     )  # fmt: skip
     answer = [positions(decoder, asked, read, beams=50).tolist() for asked in (split.valid, split.test)]
@@ -95,7 +106,17 @@ def train_generative(
 
 
 def train_sasrec(
-    split: Split, name: str, *, seed: int, epochs: int, dropout: float, lr: float, shape: dict[str, int], read: int, batch: int
+    split: Split,
+    name: str,
+    *,
+    seed: int,
+    epochs: int,
+    dropout: float,
+    lr: float,
+    shape: dict[str, int],
+    read: int,
+    batch: int,
+    optimizer: str = "adamw",
 ) -> dict[str, Any]:
     """The same of SASRec."""
     train = split.train
@@ -115,7 +136,7 @@ def train_sasrec(
     few = split.valid.sample(MOST_ASKED, seed)
     curve = descend(
         model, loss_of_step, Watch(lambda: {"ndcg": float(ndcg_of(ranks(model, few, read)).mean())}, "ndcg"),
-        steps=epochs * per_epoch, lr=lr, seed=seed, weight_decay=0.0, check_every=per_epoch * max(epochs // CHECKS, 1),
+        steps=epochs * per_epoch, lr=lr, seed=seed, weight_decay=0.0, optimizer=optimizer, check_every=per_epoch * max(epochs // CHECKS, 1),
         checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
     )  # fmt: skip
     answer = [ranks(model, asked, read).tolist() for asked in (split.valid, split.test)]

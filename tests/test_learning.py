@@ -376,7 +376,7 @@ def stop_at(step: int) -> Callable[[int, int, dict[str, float]], None]:
     return progress
 
 
-@pytest.mark.parametrize("kind", ["reinforce", "guarded", "reward_weighted", "next_items"])
+@pytest.mark.parametrize("kind", ["reinforce", "guarded", "reward_weighted", "next_items", "muon"])
 def test_a_stopped_run_goes_on_to_the_same_weights(
     policy: Generative, lake: Lake, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,9 +391,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
             return guard(policy, lake, {coverage(3): 0.85}, steps=steps, **how)
         if kind == "reward_weighted":
             return weigh(policy, lake, steps=steps, contexts=2, **how)
-        untrained = Generative(seed=2).with_codes(lake, policy.codebook)
+        untrained, optimizer = Generative(seed=2).with_codes(lake, policy.codebook), "muon" if kind == "muon" else "adamw"
         histories = histories_from_log(lake, policy.index, untrained.codebook.available)  # type: ignore[union-attr]
-        curve = train_next_items(untrained.decoder, histories, steps=steps, history=5, batch=8, seed=3, **how)  # type: ignore[arg-type]
+        curve = train_next_items(untrained.decoder, histories, steps=steps, history=5, batch=8, seed=3, optimizer=optimizer, **how)  # type: ignore[arg-type]
         return Generative(seed=2, codebook=policy.codebook, model=untrained.model, curve=tuple(curve))
 
     whole = run()
@@ -413,22 +413,22 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(module.parameters())
-    save_checkpoint(tmp_path / "one", module, optimizer, {"step": 1, "seed": 3})
+    save_checkpoint(tmp_path / "one", module, [optimizer], {"step": 1, "seed": 3})
     with pytest.raises(ConfigError, match=r"seed=3, this run has 4; delete it"):
-        load_checkpoint(tmp_path / "one", module, optimizer, {"seed": 4})
+        load_checkpoint(tmp_path / "one", module, [optimizer], {"seed": 4})
 
 
 def test_a_checkpoint_brings_back_weights_optimizer_and_notes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
-    assert load_checkpoint(tmp_path / "none", module, optimizer, {}) is None
+    assert load_checkpoint(tmp_path / "none", module, [optimizer], {}) is None
     module(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    save_checkpoint(tmp_path / "one", module, optimizer, {"step": 1, "curve": [{"loss": 0.1 + 0.2}]})
+    save_checkpoint(tmp_path / "one", module, [optimizer], {"step": 1, "curve": [{"loss": 0.1 + 0.2}]})
     other = torch.nn.Linear(3, 2)
     fresh = torch.optim.AdamW(other.parameters(), lr=0.1)
-    assert load_checkpoint(tmp_path / "one", other, fresh, {"step": 1}) == {"step": 1, "curve": [{"loss": 0.1 + 0.2}]}
+    assert load_checkpoint(tmp_path / "one", other, [fresh], {"step": 1}) == {"step": 1, "curve": [{"loss": 0.1 + 0.2}]}
     for each, its in ((module, optimizer), (other, fresh)):
         its.zero_grad()
         each(torch.full((1, 3), 2.0)).square().sum().backward()

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from longplay.codes.trie import Trie
 from longplay.errors import ConfigError
 from longplay.policies.decoder import Decoder, Size, Windows, new_model
-from longplay.policies.descent import Team, Watch, descend, dropped_out
+from longplay.policies.descent import Team, Watch, descend, dropped_out, optimizers_of
 from longplay.policies.generative import Generative
 from longplay.policies.histories import Histories, Questions
-from longplay.policies.supervised import ndcg_of, negative_log_prob, positions, train_next_items
+from longplay.policies.supervised import mean_loss, ndcg_of, negative_log_prob, positions, train_next_items
 
 torch.set_num_threads(1)
 
@@ -225,6 +225,31 @@ def test_shares_of_a_team_add_up_to_the_whole_loss() -> None:
     assert float(torch.stack(parts).sum()) == pytest.approx(whole, rel=1e-6)
     assert negative_log_prob(decoder, windows.part(slice(0))).detach() == 0
     assert Team.of_launcher() == Team(0, 1)
+
+
+def test_muon_trains_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
+    decoder = fresh()
+    adamw, muon = optimizers_of(decoder, decoder.trainable(), "muon", 1e-2, 0.0)
+    names = {id(one): name for name, one in decoder.model.named_parameters()}
+    by_muon = {names[id(one)] for group in muon.param_groups for one in group["params"]}
+    by_adamw = {names[id(one)] for group in adamw.param_groups for one in group["params"]}
+    assert by_muon == {f"model.layers.0.{part}_proj.weight" for part in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
+                                                                         "mlp.gate", "mlp.up", "mlp.down")}  # fmt: skip
+    assert by_muon | by_adamw == set(names.values())
+    assert not by_muon & by_adamw
+    assert [type(one) for one in optimizers_of(decoder, decoder.trainable(), "adamw", 1e-2, 0.0)] == [torch.optim.AdamW]
+    before = mean_loss(decoder, [next(histories().batches(np.arange(200), 7, 100, 0))])
+    paces: list[dict[str, float]] = []
+    train_next_items(
+        decoder, histories(), steps=40, history=6, batch=33, lr=1e-2, optimizer="muon", progress=lambda step, of, figures: paces.append(figures)
+    )
+    assert mean_loss(decoder, [next(histories().batches(np.arange(200), 7, 100, 0))]) < before - 0.3
+    assert all(one["tokens_per_second"] > 0 and one["seconds_left"] >= 0 for one in paces)
+    assert decoder.tokens_read > 40 * 33 * 2
+    with pytest.raises(ConfigError, match="optimizer='sgd' given, expected one of adamw, muon"):
+        optimizers_of(decoder, decoder.trainable(), "sgd", 1e-2, 0.0)
+    with pytest.raises(ConfigError, match="optimizer='sgd' given"):
+        Generative(optimizer="sgd")
 
 
 @pytest.mark.parametrize("size", [{"hidden": 6, "heads": 4}, {"layers": 0}, {"history": 0}])

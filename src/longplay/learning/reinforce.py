@@ -96,7 +96,7 @@ def reinforce(
     rails = Guardrails.of(policy, reward, early, lake, moments, slots, seed) if reward.guardrails else None
     kept = nn.ParameterList([one.detach().clone() for one in now]) if rails else now  # the last weights that broke no guardrail
     saved = nn.ModuleDict({"now": now, "kept": kept}) if rails else now
-    notes = load_checkpoint(checkpoint, saved, optimizer, made_by) if checkpoint else None
+    notes = load_checkpoint(checkpoint, saved, [optimizer], made_by) if checkpoint else None
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     unit: float = notes["unit"] if notes else mean_reward(policy, reward, early, lake, moments, seed)
     guarded: dict[str, Any] = notes["guarded"] if notes else rails.nothing_yet() if rails else {}
@@ -142,7 +142,7 @@ def reinforce(
             figures |= rails.figures(guarded, estimate)
         curve.append(figures)
         if checkpoint and looked:
-            save_checkpoint(checkpoint, saved, optimizer, made_by | {"step": step + 1, "curve": curve, "unit": unit, "guarded": guarded})
+            save_checkpoint(checkpoint, saved, [optimizer], made_by | {"step": step + 1, "curve": curve, "unit": unit, "guarded": guarded})
         if progress:
             progress(step + 1, steps, figures)
     if rails:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from longplay.errors import ConfigError
 
 
-def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, notes: dict[str, Any]) -> None:
-    """Write weights, optimizer state and `notes` (JSON) to `path`; the old file stays until the new one is whole."""
+def save_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], notes: dict[str, Any]) -> None:
+    """Write weights, optimizers' states and `notes` (JSON) to `path`; the old file stays until the new one is whole."""
     tensors = {f"model.{name}": value.contiguous().clone() for name, value in module.named_parameters()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value.contiguous().clone() for name, value in state.items() if isinstance(value, Tensor)}
+    for k, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{k}.{index}.{name}": value.contiguous().clone() for name, value in state.items() if isinstance(value, Tensor)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={"notes": json.dumps(notes)})
     os.replace(partial, path)
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, made_by: Mapping[str, Any]) -> dict[str, Any] | None:
+def load_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], made_by: Mapping[str, Any]) -> dict[str, Any] | None:
     """Restore what `save_checkpoint` wrote and return its notes; null where there is no file.
 
     Raises:
@@ -44,11 +45,11 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     with torch.no_grad():
         for name, value in module.named_parameters():
             value.copy_(tensors[f"model.{name}"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    whole = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+    for k, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith(f"optimizer.{k}."):
+                _, _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return notes

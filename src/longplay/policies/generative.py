@@ -23,7 +23,7 @@ from longplay.lake.lake import Lake
 from longplay.policies.base import adapted, load_base, merged, weight_of, with_tokens
 from longplay.policies.circumstances import NOTHING, Circumstances, checked_reads
 from longplay.policies.decoder import Decoder, Prompts, Size, encode, latest, load_model, new_model, save_model, size_of
-from longplay.policies.descent import Progress
+from longplay.policies.descent import OPTIMIZERS, Progress
 from longplay.policies.histories import Histories, histories_from_log
 from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
 from longplay.policies.sampling import beam_slates, best_items, chosen_log_probs, item_log_probs
@@ -48,7 +48,8 @@ class Generative:
         exclude: what training contexts forbid: `seen` items, items of seen `creator`s, or `none`.
         steps: training steps; default by scale. dropout: share of activations dropped in training, against overfitting: .2 and more for models that
             are large for their log. patience: checks without a better one after which training stops early; 0: it runs all its steps.
-            Either way the weights kept are those of the best check.
+            Either way the weights kept are those of the best check. optimizer: `adamw`, or `muon`, with which wide models learn more in the same
+            time (`descent.optimizers_of`); a base is adapted by AdamW.
         base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads a context's prompt too, and is trained by
             LoRA: on next items, on items that words describe and on titles.
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the event) and `want` (the outcome asked for;
@@ -63,6 +64,7 @@ class Generative:
     steps: int | None = None
     dropout: float = 0.0
     patience: int = 0
+    optimizer: str = "adamw"
     base: str | None = None
     reads: tuple[str, ...] = ()
     ask: float | None = None
@@ -75,6 +77,8 @@ class Generative:
     def __post_init__(self) -> None:
         size_of(self.scale)
         checked_reads(self.reads)
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(f"Generative: optimizer={self.optimizer!r} given, expected one of {', '.join(OPTIMIZERS)}")
         if self.ask is not None and ("want" not in self.reads or not np.isfinite(self.ask)):
             raise ConfigError(f"Generative: ask={self.ask}, reads={self.reads} given; a number can be asked for where reads has 'want'")
         if not 0 <= self.dropout < 1:
@@ -155,6 +159,7 @@ class Generative:
             history=self.history,
             dropout=self.dropout,
             patience=self.patience,
+            optimizer=self.optimizer,
             seed=self.seed,
             progress=progress,
             checkpoint=checkpoint,
@@ -267,7 +272,7 @@ class Generative:
             self.words.save(folder)
         codebook.save(folder / "codes.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience", "base", "ask")
+        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience", "optimizer", "base", "ask")
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
         (folder / "policy.json").write_text(json.dumps(settings | {"width": codebook.width, "curve": list(self.curve)}, indent=1))
 

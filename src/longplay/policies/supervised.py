@@ -36,6 +36,7 @@ def train_next_items(
     seed: int = 0,
     dropout: float = 0.0,
     weight_decay: float = 0.01,
+    optimizer: str = "adamw",
     half: bool = False,
     patience: int = 0,
     check_every: int = SAVE_EVERY,
@@ -50,6 +51,7 @@ def train_next_items(
     at least `ASKED` questions can be asked of it, else by the held-out loss.
 
     Args:
+        optimizer: `adamw` or `muon` (see `descent.optimizers_of`).
         half: matrix products of training in bfloat16, the weights stay float32: a third quicker from 256 wide on, where the processor has it.
         patience: checks without a better one after which training stops; 0: never. check_every: steps between checks.
         questions: what the NDCG is of; default: the last item of every held-out user. Of more than `MOST_ASKED`, a sample.
@@ -81,7 +83,7 @@ def train_next_items(
     return descend(
         decoder, loss_of_step, Watch(measure, keep, patience) if keep else None,
         steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint, check_every=check_every,
-        dropout=dropout, weight_decay=weight_decay, team=team, made_by={"batch": batch, "history": history},
+        dropout=dropout, weight_decay=weight_decay, optimizer=optimizer, team=team, made_by={"batch": batch, "history": history},
     )  # fmt: skip
 
 

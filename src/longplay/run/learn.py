@@ -59,7 +59,8 @@ def _start(work: Work):
     base = None if table.base is None else str((work.base / table.base).resolve())
     reads = (*table.reads, *([] if table.want is None else ["want"]))
     policy = Generative(
-        scale=table.scale, seed=work.config.run.seed, exclude=table.exclude, steps=table.steps, base=base, reads=reads, ask=table.ask
+        scale=table.scale, seed=work.config.run.seed, exclude=table.exclude, steps=table.steps, base=base, reads=reads, ask=table.ask,
+        optimizer=table.optimizer,
     )  # fmt: skip
     return policy.with_codes(past_of(work), codebook)
 
