@@ -294,6 +294,33 @@ def test_a_lake_older_than_lengths_takes_items_that_have_one(tmp_path: Path) -> 
     assert before.items["length"].to_list() == [None]
 
 
+def test_a_lake_older_than_what_stands_beside_histories_is_read_and_grows(tmp_path: Path) -> None:
+    folder, later = tmp_path / "lake", ("history_time", "history_kind", "history_surface", "want")
+    lake = Lake.open(folder)
+    batch = tables("old")
+    lake.append("old", **batch)
+    write_deltalake(str(folder / "contexts"), lake.contexts.drop(later).to_arrow(), mode="overwrite", schema_mode="overwrite")
+    commits = pl.read_delta(str(folder / "commits")).with_columns(contexts_version=pl.lit(1, pl.Int64))
+    write_deltalake(str(folder / "commits"), commits.to_arrow(), mode="overwrite")
+    lake = Lake.open(folder)
+    assert not set(later) & {name for file in lake.files("contexts") for name in pl.read_parquet_schema(file)}
+    assert lake.contexts.schema == DTYPES["contexts"]
+    assert lake.contexts.select(later).null_count().row(0) == (2, 2, 2, 2)
+    new = tables("new", 1)["contexts"].with_columns(
+        history=pl.lit(["i"], dtype=pl.List(pl.String)), history_time=pl.concat_list(pl.col("time")), history_kind=pl.lit(["play"]), want=pl.lit(2.5)
+    )
+    lake.append("new", contexts=new, watermark=at(2))
+    for one in (lake, Lake.open(folder)):
+        found = one.contexts.sort("context_id")
+        assert found["context_id"].to_list() == ["new-0", "new-1", "old-0", "old-1"]
+        assert found["want"].to_list() == [2.5, 2.5, None, None]
+        assert found["history_time"].to_list() == [[at(1)], [at(1)], None, None]
+        with one.connect() as con:
+            said = con.sql("select context_id, want, history_kind, history_surface, typeof(history_surface) from contexts order by 1").fetchall()
+        assert said == [("new-0", 2.5, ["play"], None, "VARCHAR[]"), ("new-1", 2.5, ["play"], None, "VARCHAR[]"),
+                        ("old-0", None, None, None, "VARCHAR[]"), ("old-1", None, None, None, "VARCHAR[]")]  # fmt: skip
+
+
 def test_a_writer_that_died_while_it_gave_an_old_lake_lengths_is_rolled_back(tmp_path: Path) -> None:
     folder = tmp_path / "lake"
     old = as_before_lengths(folder).items

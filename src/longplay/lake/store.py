@@ -32,7 +32,10 @@ from longplay.lake.schema import DTYPES, TABLES, TIME, empty
 
 COMMITS = pl.Schema({"seq": pl.Int64, "batch": pl.String, "watermark": TIME} | {f"{table}_version": pl.Int64 for table in TABLES})
 COMMITS_PER_FILE = 32  # every batch reads the log of commits: rewritten as one file this often, it stays quick to read
-_LATER = {"length": "double"}  # columns of items that older lakes lack
+_LATER = {  # columns that older lakes lack, with DuckDB's types
+    "items": {"length": "double"},
+    "contexts": {"history_time": "timestamptz[]", "history_kind": "varchar[]", "history_surface": "varchar[]", "want": "double"},
+}
 _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a process
 
 
@@ -56,23 +59,22 @@ class Snapshot:
         """Make `table` of this state readable in `con` as `name`."""
         if files := self.files.get(table):
             # DuckDB takes `*`, `?` and `[` in a name as a pattern; FolderStore refuses such folders
-            read = f"read_parquet([{', '.join(map(quoted, files))}])"
-            if table == "items":  # one file, which may be older than a column of the schema
+            read, absent = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = {table in _LATER})", ""
+            if table in _LATER:  # files may be older than a column of the schema
                 has = {row[0] for row in con.execute(f"select column_name from (describe select * from {read})").fetchall()}
-                absent = "".join(f", null::{kind} as {column}" for column, kind in _LATER.items() if column not in has)
-                con.execute(f"create view {name} as select *{absent} from {read}")
-            else:
-                con.execute(f"create view {name} as select * from {read}")
+                absent = "".join(f", null::{kind} as {column}" for column, kind in _LATER[table].items() if column not in has)
+            con.execute(f"create view {name} as select *{absent} from {read}")
         else:
             con.register(name, self.frames.get(table, empty(table)).to_arrow())
 
     def scan(self, table: str) -> pl.LazyFrame:
         """`table` of this state, lazily, with the schema's columns and types."""
         if files := self.files.get(table):
-            frame = pl.scan_parquet(files, glob=False)
-            has = frame.collect_schema() if table == "items" else DTYPES[table]
-            columns = (pl.col(name) if name in has else pl.lit(None).alias(name) for name in DTYPES[table])
-            return frame.select(column.cast(dtype) for column, dtype in zip(columns, DTYPES[table].values(), strict=True))
+            if table in _LATER:
+                frame = pl.scan_parquet(files, glob=False, schema=DTYPES[table], missing_columns="insert")
+            else:
+                frame = pl.scan_parquet(files, glob=False)
+            return frame.select(pl.col(name).cast(dtype) for name, dtype in DTYPES[table].items())
         return self.frames.get(table, empty(table)).lazy()
 
 
@@ -198,7 +200,7 @@ class FolderStore:
             if table == "items":
                 write_deltalake(str(self.path / table), frame.to_arrow(), mode="overwrite", schema_mode="overwrite")
             else:
-                write_deltalake(str(self.path / table), frame.to_arrow(), mode="append")
+                write_deltalake(str(self.path / table), frame.to_arrow(), mode="append", schema_mode="merge" if table in _LATER else None)
             written = self._table(table)
             if written is None:
                 raise DataError(f"lake: {table} was written to {self.path / table} but cannot be opened; has another program removed it?")
