@@ -31,7 +31,7 @@ ITEMS = 12_101
 READ = 50  # items of history
 SIZE = {"hidden": 256, "layers": 2, "heads": 4, "inner": 512, "history": READ}
 CODES = {"levels": 2, "width": 256}
-GENERATIVE: dict[str, Any] = {"epochs": 40, "dropout": 0.4, "lr": 2e-3, "size": SIZE, "optimizer": "muon"}
+GENERATIVE: dict[str, Any] = {"epochs": 14, "dropout": 0.5, "lr": 2e-3, "size": SIZE, "optimizer": "muon", "whole": True}
 SHORT_EPOCHS = 18  # ten minutes
 SASREC: dict[str, Any] = {"epochs": 150, "dropout": 0.5, "lr": 1e-3, "shape": {"hidden": 64, "blocks": 2, "heads": 2}}
 QUICK: dict[str, Any] = GENERATIVE | {"epochs": 1, "size": SIZE | {"hidden": 16, "inner": 32}}
@@ -61,11 +61,11 @@ def split(users: int) -> Split:
 
 @remembered(version=1)
 def generative(
-    *, seed: int, epochs: int, codes: str, dropout: float, lr: float, size: dict[str, int], users: int, batch: int = 256, optimizer: str = "adamw"
+    *, seed: int, epochs: int, codes: str, dropout: float, lr: float, size: dict[str, int], users: int, batch: int = 256, optimizer: str, whole: bool
 ) -> dict[str, Any]:
     """A generative model; see `nextitem.train_generative`."""
-    name = f"beauty-{codes}-{seed}-{epochs}-{dropout:g}-{lr:g}-{size['hidden']}x{size['layers']}-{users}-{batch}-{optimizer}"
-    given = {"seed": seed, "epochs": epochs, "dropout": dropout, "lr": lr, "size": size, "batch": batch, "optimizer": optimizer}
+    name = f"beauty-{codes}-{seed}-{epochs}-{dropout:g}-{lr:g}-{size['hidden']}x{size['layers']}-{users}-{batch}-{optimizer}{'-whole' * whole}"
+    given = {"seed": seed, "epochs": epochs, "dropout": dropout, "lr": lr, "size": size, "batch": batch, "optimizer": optimizer, "whole": whole}
     return train_generative(split(users), name, codes=codes, book=CODES, **given)
 
 

@@ -89,12 +89,15 @@ def train_generative(
     size: dict[str, int],
     batch: int,
     optimizer: str,
+    whole: bool,
 ) -> dict[str, Any]:
     """Positions on validation and test of a generative model trained for `epochs`; its learning curve."""
     codebook, around = codebook_of(split, codes, **book), split.train.circumstances.tokens
     split = split.renamed(np.argsort(codebook.items.cast(pl.Int64).to_numpy()))
-    vocabulary = Vocabulary(codebook.levels, codebook.width, around=around)
-    decoder = Decoder(new_model(Size(**size), codebook.levels, codebook.width, seed, around), codebook.trie, vocabulary)
+    items = split.items if whole else 0
+    vocabulary = Vocabulary(codebook.levels, codebook.width, around=around, items=items)
+    model = new_model(Size(**size), codebook.levels, codebook.width, seed, around, items)
+    decoder = Decoder(model, codebook.trie, vocabulary, own=vocabulary.item + np.arange(items) if whole else None)
     clock, read = Clock(name), size["history"]
     per_epoch = -(-len(split.train.offsets) // batch)
     curve = train_next_items(

@@ -36,7 +36,7 @@ READ = 50  # items of history
 CODES = {"levels": 2, "width": 128}
 GENERATIVE: dict[str, Any] = {
     "epochs": 24, "dropout": 0.2, "lr": 2e-3, "size": {"hidden": 128, "layers": 2, "heads": 4, "inner": 256, "history": READ}, "batch": 64,
-    "optimizer": "muon",
+    "optimizer": "muon", "whole": True,
 }  # fmt: skip
 SASREC: dict[str, Any] = {"epochs": 40, "dropout": 0.3, "lr": 1e-3, "shape": {"hidden": 64, "blocks": 2, "heads": 2}, "batch": 64}
 QUICK = GENERATIVE | {"epochs": 1, "size": GENERATIVE["size"] | {"hidden": 16, "inner": 32}}

@@ -65,12 +65,12 @@ def size_of(scale: str | Size) -> Size:
     return SCALES[scale]
 
 
-def new_model(scale: str | Size, levels: int, width: int, seed: int, around: int = 0) -> PreTrainedModel:
-    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is the semantic-ID codes and `around` tokens of circumstances.
+def new_model(scale: str | Size, levels: int, width: int, seed: int, around: int = 0, items: int = 0) -> PreTrainedModel:
+    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is semantic-ID codes, `around` tokens of circumstances and `items` items.
 
     `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from `seed`.
     """
-    size, vocabulary = size_of(scale), Vocabulary(levels, width, around=around)
+    size, vocabulary = size_of(scale), Vocabulary(levels, width, around=around, items=items)
     config = Qwen3Config(
         vocab_size=len(vocabulary),
         hidden_size=size.hidden,
@@ -184,6 +184,14 @@ class Windows:
         return Windows(self.leaves[rows], self.real[rows], self.before[rows], self.after[rows])
 
 
+def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Ints, own: Ints | None) -> Ints:
+    """The tokens of items of a history, [..., L]: their codes, the last of them replaced by `own[leaf]` where items are read whole."""
+    tokens = trie.codes[leaves] + np.array([vocabulary.code(level) for level in range(trie.levels)])
+    if own is not None:
+        tokens[..., -1] = own[leaves]
+    return tokens
+
+
 def latest(offsets: Ints, leaves: Ints, most: int) -> tuple[Ints, Ints]:
     """Of ragged histories, oldest first, the last `most` known items (leaf >= 0) of each: offsets[N+1] and their places in `leaves`."""
     place = np.flatnonzero(leaves >= 0)
@@ -203,11 +211,12 @@ def encode(
     vocabulary: Vocabulary | None = None,
     texts: Texts | None = None,
     around: Around | None = None,
+    own: Ints | None = None,
 ) -> Prompts:
     """Prompts from ragged histories of leaves (oldest first; -1 is skipped): the words of a text, BOS, then L tokens per item and those around it.
 
     Only the last `history` items are kept. `vocabulary` defaults to that of a model from scratch over `trie`, `texts` and what is `around`
-    the leaves to none.
+    the leaves to none; `own[I]` as in `Decoder`.
     """
     n, levels = len(offsets) - 1, trie.levels
     vocabulary = vocabulary or Vocabulary(levels, trie.width)
@@ -218,7 +227,7 @@ def encode(
     block = np.concatenate(
         [
             vocabulary.circumstance + around.before,
-            trie.codes[leaves[kept]] + np.array([vocabulary.code(level) for level in range(levels)]),
+            as_read(trie, vocabulary, leaves[kept], own),
             vocabulary.circumstance + around.after,
         ],
         axis=1,
@@ -241,14 +250,23 @@ class Decoder:
     Attributes:
         model: an unmodified Hugging Face causal LM. trie: which codes may follow which. vocabulary: which token is which; default from scratch.
         rows: the embeddings of the tokens beyond the base's words where these are being trained and the model's own are not, [tokens, H].
+        own: the token that is read in place of each leaf's last code, [I]; default that code. What is said is codes, whatever is read.
         tokens_read: how many tokens it has been given with gradients on: the pace of a training.
     """
 
-    def __init__(self, model: PreTrainedModel, trie: Trie, vocabulary: Vocabulary | None = None, rows: nn.Parameter | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        trie: Trie,
+        vocabulary: Vocabulary | None = None,
+        rows: nn.Parameter | None = None,
+        own: Ints | None = None,
+    ) -> None:
         self.model = model
         self.trie = trie
         self.vocabulary = vocabulary or Vocabulary(trie.levels, trie.width)
         self.rows = rows
+        self.own = own
         self.tokens_read = 0
 
     def trainable(self) -> list[nn.Parameter]:
@@ -315,7 +333,7 @@ class Decoder:
         block = np.concatenate(
             [
                 vocabulary.circumstance + windows.before,
-                codes + np.array([vocabulary.code(level) for level in range(levels)]),
+                as_read(trie, vocabulary, leaves, self.own),
                 vocabulary.circumstance + windows.after,
             ],
             axis=2,

@@ -52,6 +52,8 @@ class Generative:
             time (`descent.optimizers_of`); a base is adapted by AdamW.
         base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads a context's prompt too, and is trained by
             LoRA: on next items, on items that words describe and on titles.
+        whole: whether an item of a history is read by a token of its own in place of its last code: much better where items are known well
+            (docs/semantic-ids.md), for as many embeddings as there are items; not with a base. Items added later are read by their codes.
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the event) and `want` (the outcome asked for;
             training then needs `outcomes`); see `circumstances.Circumstances`. Each costs a token per item.
         ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was trained on; with `want` among `reads`.
@@ -66,17 +68,21 @@ class Generative:
     patience: int = 0
     optimizer: str = "adamw"
     base: str | None = None
+    whole: bool = False
     reads: tuple[str, ...] = ()
     ask: float | None = None
     codebook: Codebook | None = None
     model: PreTrainedModel | None = None
     words: Words | None = None
     circumstances: Circumstances = NOTHING
+    known: pl.Series | None = None
     curve: tuple[dict[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         size_of(self.scale)
         checked_reads(self.reads)
+        if self.whole and self.base is not None:
+            raise ConfigError(f"Generative: whole=True, base={self.base!r} given; a base reads items by their codes, leave whole out")
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(f"Generative: optimizer={self.optimizer!r} given, expected one of {', '.join(OPTIMIZERS)}")
         if self.ask is not None and ("want" not in self.reads or not np.isfinite(self.ask)):
@@ -96,7 +102,8 @@ class Generative:
         """`generative@` and a digest of weights, semantic IDs and the items they stand for."""
         decoder, codebook = self._fitted()
         read = [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
-        digest = hashlib.sha256(json.dumps([decoder.trie.version, codebook.items.to_list(), *read]).encode())
+        whole = [] if self.known is None else [self.known.to_list()]
+        digest = hashlib.sha256(json.dumps([decoder.trie.version, codebook.items.to_list(), *read, *whole]).encode())
         for key, value in decoder.model.state_dict().items():
             digest.update(key.encode() + value.numpy().tobytes())
         return f"generative@{digest.hexdigest()[:8]}"
@@ -119,9 +126,10 @@ class Generative:
                 items["item_id"], item_vectors(lake, index, seed=self.seed), available=items["available"].to_numpy(), seed=self.seed
             )
         circumstances = Circumstances.of(self.reads, lake.events["surface"])
-        made = replace(self, codebook=codebook, circumstances=circumstances)
+        made = replace(self, codebook=codebook, circumstances=circumstances, known=codebook.items if self.whole else None)
         if self.base is None:
-            return made.with_model(new_model(self.scale, codebook.levels, codebook.width, self.seed, circumstances.tokens))
+            items = len(codebook.items) if self.whole else 0
+            return made.with_model(new_model(self.scale, codebook.levels, codebook.width, self.seed, circumstances.tokens, items))
         model, words = load_base(Path(self.base))
         described = Described.of(lake.items, codebook.index)
         return replace(made, model=with_tokens(model, words, codebook, described, self.seed, circumstances.tokens), words=words)
@@ -243,7 +251,7 @@ class Generative:
         if self.circumstances.reads:
             offsets, kept = latest(offsets, leaves, self.history)
             around, leaves = self.circumstances.of_contexts(contexts, offsets, kept, self.ask), leaves[kept]
-        return encode(decoder.trie, offsets, leaves, self.history, temperature, self.allowed(contexts), decoder.vocabulary, texts, around)
+        return encode(decoder.trie, offsets, leaves, self.history, temperature, self.allowed(contexts), decoder.vocabulary, texts, around, self.own)
 
     def allowed(self, contexts: Contexts) -> Allowed:
         """What each of `contexts` may be shown: what is available but for their exclusions."""
@@ -253,7 +261,9 @@ class Generative:
     def learner(self, seed: int) -> Decoder:
         """A copy of the decoder to train: all weights of a model from scratch; of a base, LoRA and the new tokens (`base.adapted`, by `seed`)."""
         decoder, codebook = self._fitted()
-        return Decoder(copy.deepcopy(decoder.model), codebook.trie, decoder.vocabulary) if self.words is None else adapted(decoder, seed)
+        return (
+            Decoder(copy.deepcopy(decoder.model), codebook.trie, decoder.vocabulary, own=self.own) if self.words is None else adapted(decoder, seed)
+        )
 
     def settled(self, trained: Decoder) -> Self:
         """The policy with what a `learner` has learned."""
@@ -271,8 +281,10 @@ class Generative:
         if self.words is not None:
             self.words.save(folder)
         codebook.save(folder / "codes.parquet")
+        if self.known is not None:
+            self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience", "optimizer", "base", "ask")
+        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience", "optimizer", "base", "ask", "whole")
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
         (folder / "policy.json").write_text(json.dumps(settings | {"width": codebook.width, "curve": list(self.curve)}, indent=1))
 
@@ -283,10 +295,11 @@ class Generative:
         codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
         curve, scale = tuple(settings.pop("curve")), settings.pop("scale")
         words = Words.load(folder) if settings["base"] else None
+        known = pl.read_parquet(folder / "known.parquet")["item_id"] if settings["whole"] else None
         circumstances = Circumstances(**{name: tuple(values) for name, values in settings.pop("reads").items()})
         return cls(
             Size(**scale) if isinstance(scale, dict) else scale, **settings, reads=circumstances.reads, circumstances=circumstances,
-            codebook=codebook, model=load_model(folder), words=words, curve=curve,
+            codebook=codebook, model=load_model(folder), words=words, known=known, curve=curve,
         )  # fmt: skip
 
     @property
@@ -301,7 +314,18 @@ class Generative:
         around = self.circumstances.tokens
         beyond = len(Vocabulary(trie.levels, trie.width, 1, around)) - 1
         words = 0 if self.words is None else len(weight_of(self.model.get_input_embeddings())) - beyond
-        return Decoder(self.model, trie, Vocabulary(trie.levels, trie.width, words, around)), self.codebook
+        vocabulary = Vocabulary(trie.levels, trie.width, words, around, 0 if self.known is None else len(self.known))
+        return Decoder(self.model, trie, vocabulary, own=self.own), self.codebook
+
+    @cached_property
+    def own(self) -> NDArray[np.int64] | None:
+        """The token read in place of each leaf's last code, [I]: of items known in training their own, of others that code."""
+        if self.known is None or self.codebook is None:
+            return None
+        trie = self.codebook.trie
+        vocabulary = Vocabulary(trie.levels, trie.width, around=self.circumstances.tokens, items=len(self.known))
+        place = ItemIndex(self.known).rows(self.codebook.items)
+        return np.where(place >= 0, vocabulary.item + place, vocabulary.code(trie.levels - 1) + trie.codes[:, -1])
 
     def _check_enough(self, contexts: Contexts, left_N: NDArray[np.int64], slots: int) -> None:
         if left_N.min() < slots:

@@ -111,7 +111,8 @@ def positions(decoder: Decoder, questions: Questions, history: int, *, beams: in
         rows = order[start : start + batch]
         asked, everything = questions.take(rows), Allowed.everything(decoder.trie, len(rows))
         prompts = encode(
-            decoder.trie, asked.offsets, asked.leaves, history, np.ones(len(rows)), everything, decoder.vocabulary, around=asked.around
+            decoder.trie, asked.offsets, asked.leaves, history, np.ones(len(rows)), everything, decoder.vocabulary, around=asked.around,
+            own=decoder.own,
         )  # fmt: skip
         best = best_items(decoder, prompts, k, max(k, beams)).leaves[:, 0]
         hit = best == questions.target[rows][:, None]

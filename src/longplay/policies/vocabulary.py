@@ -1,4 +1,4 @@
-"""Which token is which: the words of a pretrained base first, then markers, circumstances, and semantic-ID codes last."""
+"""Which token is which: the words of a pretrained base first, then markers, circumstances, semantic-ID codes, and items that are read whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ class Vocabulary:
     Attributes:
         words: tokens of the base's own vocabulary, ids 0..words-1; 0: a model from scratch, which reads no words.
         around: tokens of circumstances (`circumstances.Circumstances`), between the markers and the codes.
+        items: items that have a token of their own, read in place of their last code; behind the codes.
 
     >>> Vocabulary(levels=3, width=32).code(1), Vocabulary(levels=3, width=32, words=1000).bos
     (34, 1001)
@@ -21,6 +22,7 @@ class Vocabulary:
     width: int
     words: int = 0
     around: int = 0
+    items: int = 0
 
     @property
     def pad(self) -> int:
@@ -46,5 +48,10 @@ class Vocabulary:
         """Code 0 of this level; code k is k further on."""
         return self.circumstance + self.around + level * self.width
 
-    def __len__(self) -> int:
+    @property
+    def item(self) -> int:
+        """The token of the first item that has one."""
         return self.code(self.levels)
+
+    def __len__(self) -> int:
+        return self.item + self.items
