@@ -337,3 +337,45 @@ def test_what_cannot_be_read_is_refused() -> None:
     late = lake.events.select("user_id", "item_id", pl.col("time") + timedelta(seconds=1), value=pl.lit(1.0))
     with pytest.raises(DataError, match="none of 8 known outcomes is of an event that histories hold"):
         policy.train(lake, outcomes=late)
+
+
+def test_items_read_whole_have_tokens_of_their_own_and_new_ones_are_read_by_their_codes(tmp_path: Path) -> None:
+    lake = log(RICH)
+    codebook = Codebook(pl.Series("item_id", ITEMS), CODES, WIDTH, np.ones(len(ITEMS), dtype=bool), {})
+    policy = Generative(whole=True, reads=("kind",), seed=1).with_codes(lake, codebook)
+    with torch.no_grad():
+        for weight in policy.decoder.model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(5)
+    contexts = asked(lake, SURFACES, WANTS)
+    code = 2 + policy.circumstances.tokens
+    first_item = code + 2 * WIDTH
+    prompts = policy.prompts(contexts)
+    said = [int(token) for token, real in zip(prompts.tokens[0], prompts.real[0], strict=True) if real]
+    expected = [1]
+    for item, kind in [("i0", "play"), ("i1", "save"), ("i2", "play"), ("i3", "like")]:
+        place = ITEMS.index(item)
+        expected += [code + int(CODES[place][0]), first_item + place, 2 + 1 + ENGAGED.index(kind)]
+    assert said == expected
+    law = policy.item_log_prob(contexts)
+    assert np.exp(law).sum(axis=1) == pytest.approx(np.ones(5), abs=1e-9)
+    histories = histories_from_log(lake, policy.index, np.ones(len(ITEMS), dtype=bool), policy.circumstances)
+    with torch.no_grad():  # training reads what serving reads: the fourth item of u0, at a moment of its own
+        log_p = policy.decoder.sequence_log_prob(histories.window(np.array([0]), np.array([4])), Allowed.everything(policy.decoder.trie, 1))[0]
+    moment = contexts_at(lake, lake.events.filter(pl.col("item_id") == "i3").select("user_id", "time"), slots=1, history=9, exclude="none")
+    assert float(log_p[3]) == pytest.approx(policy.item_log_prob(moment)[0, ITEMS.index("i3")], abs=2e-4)
+
+    policy.save(tmp_path / "policy")
+    again = Generative.load(tmp_path / "policy")
+    assert again.name == policy.name
+    assert np.array_equal(again.item_log_prob(contexts), law)
+    wider_codes = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [2, 0], [2, 2]])  # a new item among the old ones, which keep their tokens
+    wider = Codebook(pl.Series("item_id", [*ITEMS[:2], "new", *ITEMS[2:]]), wider_codes, WIDTH, np.ones(7, dtype=bool), {})
+    later = replace(policy, codebook=wider)
+    assert torch.equal(later.prompts(contexts).tokens, prompts.tokens)
+    assert later.prompts(Contexts.of(["u"], START, slots=1, history=[["new"]])).tokens[0].tolist() == [1, code, code + WIDTH + 2, 2]
+    assert later.name != policy.name
+    slates = later.decide(contexts, np.random.default_rng(0)).slates
+    assert np.isfinite(later.log_prob(contexts, slates)).all()
+    with pytest.raises(ConfigError, match="a base reads items by their codes"):
+        Generative(whole=True, base="folder")
