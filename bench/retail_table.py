@@ -109,6 +109,7 @@ def microseconds(time: pl.Series) -> np.ndarray:
 def generative(*, seed: int, users: int, codes: str = "real", reads: tuple[str, ...] = (), **given: Any) -> dict[str, Any]:
     """A generative model; see `nextitem.train_generative`."""
     name = f"retail-{codes}-{'-'.join(reads)}-{seed}-{given['epochs']}-{given['size']['hidden']}-{given['dropout']:g}-{users}"
+    name += f"-{given['optimizer']}{'-whole' * given['whole']}"
     return train_generative(split(users, reads), name, codes=codes, book=CODES, seed=seed, **given)
 
 

@@ -53,7 +53,8 @@ class Generative:
         base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads a context's prompt too, and is trained by
             LoRA: on next items, on items that words describe and on titles.
         whole: whether an item of a history is read by a token of its own in place of its last code: sharper where items are known well, and
-            sooner overfitted (docs/semantic-ids.md), for as many embeddings as there are items; not with a base. Items added later are read by their codes.
+            sooner overfitted (docs/semantic-ids.md), for as many embeddings as there are items; not with a base.
+            Items added later are read by their codes.
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the event) and `want` (the outcome asked for;
             training then needs `outcomes`); see `circumstances.Circumstances`. Each costs a token per item.
         ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was trained on; with `want` among `reads`.
