@@ -101,7 +101,7 @@ def train_generative(
     clock, read = Clock(name), size["history"]
     per_epoch = -(-len(split.train.offsets) // batch)
     curve = train_next_items(
-        decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, half=True, optimizer=optimizer,
+        decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, optimizer=optimizer,
         check_every=per_epoch * max(epochs // CHECKS, 1), questions=split.valid, checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
     )  # fmt: skip
     answer = [positions(decoder, asked, read, beams=50).tolist() for asked in (split.valid, split.test)]

@@ -15,6 +15,7 @@ from longplay.errors import ConfigError
 from longplay.policies.decoder import Decoder, Prompts, Windows, encode, load_model, new_model, save_model
 from longplay.policies.kernels import OneDnn
 from longplay.policies.sampling import item_log_probs
+from longplay.policies.vocabulary import Vocabulary
 
 torch.set_num_threads(1)
 
@@ -48,16 +49,20 @@ ASKS = [
 KEPT = 5
 
 
-def peaked(levels: int, seed: int = 3, scale: float = 6.0) -> Decoder:
-    """A random model with scaled-up weights, so that its laws are peaked and depend on the history."""
-    free = np.ones(len(CODES[levels]), dtype=bool)
+def peaked(levels: int, seed: int = 3, scale: float = 6.0, *, whole: bool = False) -> Decoder:
+    """A random model with scaled-up weights, so that its laws are peaked and depend on the history. `whole`: but for item 4, items have own tokens."""
+    items = len(CODES[levels])
+    free = np.ones(items, dtype=bool)
     free[UNAVAILABLE] = False
-    model = new_model("tiny", levels, WIDTH[levels], seed)
+    model = new_model("tiny", levels, WIDTH[levels], seed, items=items * whole)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 2:
                 weight.mul_(scale)
-    return Decoder(model, Trie.build(np.array(CODES[levels]), WIDTH[levels], free))
+    trie, vocabulary = Trie.build(np.array(CODES[levels]), WIDTH[levels], free), Vocabulary(levels, WIDTH[levels], items=items * whole)
+    own = vocabulary.item + np.arange(items)
+    own[4] = vocabulary.code(levels - 1) + CODES[levels][4][-1]
+    return Decoder(model, trie, vocabulary, own=own if whole else None)
 
 
 def prompts_for(decoder: Decoder, asks: list[Ask]) -> Prompts:
@@ -65,26 +70,28 @@ def prompts_for(decoder: Decoder, asks: list[Ask]) -> Prompts:
     seen = np.array([leaf for ask in asks for leaf in ask.history], dtype=np.int64)
     allowed = Allowed.of(decoder.trie, np.cumsum([0, *(len(ask.exclusions) for ask in asks)]), excluded)
     offsets = np.cumsum([0, *(len(ask.history) for ask in asks)])
-    return encode(decoder.trie, offsets, seen, KEPT, np.array([ask.temperature for ask in asks]), allowed)
+    return encode(decoder.trie, offsets, seen, KEPT, np.array([ask.temperature for ask in asks]), allowed, decoder.vocabulary, own=decoder.own)
 
 
 def reference(decoder: Decoder, ask: Ask, kept: int = KEPT) -> NDArray[np.float64]:
     """log pi of every item [I]: the whole model on prompt + ID, one sequence at a time, softmax over valid codes found by a loop."""
     codes, width = decoder.trie.codes.tolist(), decoder.trie.width
+    tokens = [[2 + level * width + code for level, code in enumerate(item)] for item in codes]
+    if decoder.own is not None:
+        tokens = [[*before, int(own)] for (*before, _), own in zip(tokens, decoder.own, strict=True)]
     open_items = [item for item in range(len(codes)) if decoder.trie.available[item] and item not in ask.exclusions]
     known = [item for item in ask.history if item >= 0][-kept:]
-    prompt = [1] + [2 + level * width + code for item in known for level, code in enumerate(codes[item])]
+    prompt = [1] + [token for item in known for token in tokens[item]]
     answer = np.full(len(codes), -np.inf)
     for item in open_items:
-        own = [2 + level * width + code for level, code in enumerate(codes[item])]
         with torch.no_grad():
-            logits = decoder.model(input_ids=torch.tensor([prompt + own])).logits[0].double().numpy()
+            logits = decoder.model(input_ids=torch.tensor([prompt + tokens[item]])).logits[0].double().numpy()
         total = 0.0
-        for level, code in enumerate(codes[item]):
-            valid = sorted({codes[other][level] for other in open_items if codes[other][:level] == codes[item][:level]})
-            scores = logits[len(prompt) - 1 + level, [2 + level * width + each for each in valid]] / ask.temperature
+        for level, token in enumerate(tokens[item]):
+            valid = sorted({tokens[other][level] for other in open_items if codes[other][:level] == codes[item][:level]})
+            scores = logits[len(prompt) - 1 + level, valid] / ask.temperature
             scores -= scores.max()
-            total += scores[valid.index(code)] - np.log(np.exp(scores).sum())
+            total += scores[valid.index(token)] - np.log(np.exp(scores).sum())
         answer[item] = total
     return answer
 
@@ -93,9 +100,10 @@ def agree(given: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
     return np.array_equal(np.isneginf(given), np.isneginf(expected)) and np.allclose(np.exp(given), np.exp(expected), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_item_laws_sum_to_one_and_are_those_of_the_plain_model(levels: int) -> None:
-    decoder = peaked(levels)
+def test_item_laws_sum_to_one_and_are_those_of_the_plain_model(levels: int, whole: bool) -> None:
+    decoder = peaked(levels, whole=whole)
     expected = np.stack([reference(decoder, ask) for ask in ASKS])
     assert np.exp(expected).max() > 0.5, "a flat law would hide mistakes"
     assert np.ptp(np.exp(expected), axis=0).max() > 0.1, "laws that ignore the context would hide mistakes"
@@ -110,9 +118,10 @@ def test_item_laws_sum_to_one_and_are_those_of_the_plain_model(levels: int) -> N
     assert agree(decoder.log_prob(prompts, some).detach().numpy(), np.take_along_axis(expected, some, axis=1))
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_a_context_does_not_notice_its_batch(levels: int) -> None:
-    decoder = peaked(levels)
+def test_a_context_does_not_notice_its_batch(levels: int, whole: bool) -> None:
+    decoder = peaked(levels, whole=whole)
     alone = np.concatenate([item_log_probs(decoder, prompts_for(decoder, [ask])) for ask in ASKS])
     turned = item_log_probs(decoder, prompts_for(decoder, ASKS[::-1]))[::-1]
     assert agree(turned, alone)
@@ -121,9 +130,10 @@ def test_a_context_does_not_notice_its_batch(levels: int) -> None:
     assert agree(one_by_one, alone)
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_a_packed_history_gives_each_item_its_log_probability_after_the_items_before(levels: int) -> None:
-    decoder = peaked(levels)
+def test_a_packed_history_gives_each_item_its_log_probability_after_the_items_before(levels: int, whole: bool) -> None:
+    decoder = peaked(levels, whole=whole)
     histories = [[0, 5, 1, 1, 4], [3], [7, 6, 0]]
     leaves, real = np.zeros((3, 5), dtype=np.int64), np.zeros((3, 5), dtype=bool)
     for row, items in enumerate(histories):
@@ -154,9 +164,10 @@ def test_the_kernels_of_inference_say_what_those_of_training_say() -> None:
             assert torch.nn.functional.linear(state.to(other), weight.to(other)).dtype == other
 
 
-def test_gradients_of_log_prob_are_those_of_the_plain_model() -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_gradients_of_log_prob_are_those_of_the_plain_model(whole: bool) -> None:
     """Packing, masks and -inf must not leak into the gradient: compare with finite differences of the reference."""
-    decoder = peaked(3)
+    decoder = peaked(3, whole=whole)
     ask, item = ASKS[1], 8
     decoder.log_prob(prompts_for(decoder, [ask, ASKS[3]]), np.array([[item, 3], [1, 0]]))[0, 0].backward()
     for name in ("model.layers.0.mlp.down_proj.weight", "model.layers.1.self_attn.q_proj.weight", "model.embed_tokens.weight"):

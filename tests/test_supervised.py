@@ -22,6 +22,7 @@ from longplay.policies.decoder import Decoder, Size, Windows, new_model
 from longplay.policies.descent import Team, Watch, descend, dropped_out, optimizers_of
 from longplay.policies.generative import Generative
 from longplay.policies.histories import Histories, Questions
+from longplay.policies.muon import DECAY, Muon, orthogonal
 from longplay.policies.supervised import mean_loss, ndcg_of, negative_log_prob, positions, train_next_items
 
 torch.set_num_threads(1)
@@ -225,6 +226,25 @@ def test_shares_of_a_team_add_up_to_the_whole_loss() -> None:
     assert float(torch.stack(parts).sum()) == pytest.approx(whole, rel=1e-6)
     assert negative_log_prob(decoder, windows.part(slice(0))).detach() == 0
     assert Team.of_launcher() == Team(0, 1)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 48), (48, 16)])
+def test_muon_takes_the_steps_of_torchs_in_single_precision(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = Muon([ours], lr=0.02), torch.optim.Muon([theirs], lr=0.02, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        grad = torch.randn(shape)
+        for weight, optimizer in zip((ours, theirs), optimizers, strict=True):
+            weight.grad = grad.clone()
+            optimizer.step()
+    moved, expected = (ours - start).detach(), (theirs - start).detach()
+    assert float((moved - expected).norm() / expected.norm()) < 0.02  # theirs rounds to bfloat16
+    exact = orthogonal(torch.randn(shape).double())
+    assert exact.dtype == torch.float64
+    sizes = torch.linalg.svdvals(exact)
+    assert 0.6 < float(sizes.min()) <= float(sizes.max()) < 1.3
 
 
 def test_muon_trains_the_matrices_of_the_layers_and_adamw_the_rest() -> None:

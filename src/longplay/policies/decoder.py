@@ -25,6 +25,7 @@ from longplay.policies.kernels import inference_kernels
 from longplay.policies.vocabulary import Vocabulary
 
 HIDDEN = -1e9  # additive attention mask
+TOGETHER = 16  # states at one node whose items' logits are one product
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class Windows:
 
 
 def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Ints, own: Ints | None) -> Ints:
-    """The tokens of items of a history, [..., L]: their codes, the last of them replaced by `own[leaf]` where items are read whole."""
+    """The tokens of items, [..., L]: their codes, the last of them replaced by `own[leaf]` where items are whole."""
     tokens = trie.codes[leaves] + np.array([vocabulary.code(level) for level in range(trie.levels)])
     if own is not None:
         tokens[..., -1] = own[leaves]
@@ -250,7 +251,7 @@ class Decoder:
     Attributes:
         model: an unmodified Hugging Face causal LM. trie: which codes may follow which. vocabulary: which token is which; default from scratch.
         rows: the embeddings of the tokens beyond the base's words where these are being trained and the model's own are not, [tokens, H].
-        own: the token that is read in place of each leaf's last code, [I]; default that code. What is said is codes, whatever is read.
+        own: the token that stands for each leaf's last code, [I], read and said in its place; default that code.
         tokens_read: how many tokens it has been given with gradients on: the pace of a training.
     """
 
@@ -315,7 +316,7 @@ class Decoder:
             state = at_prompt if level == 0 else at_completion[:, :, level - 1]
             node = np.zeros((n, 1), dtype=np.int64) if level == 0 else trie.node_of(level, leaves_NM)
             mask = prompts.allowed.mask(level, context[:, :1] if level == 0 else context, node)
-            log_p = self.next_code(state, level, mask, prompts.temperature[:, None])
+            log_p = self.next_code(state, level, np.broadcast_to(node, state.shape[:-1]), mask, prompts.temperature[:, None])
             picked = torch.from_numpy(codes[:, :, level])[..., None]
             total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
         return total
@@ -350,8 +351,8 @@ class Decoder:
         total = torch.zeros((n, length), dtype=torch.float64)
         context = np.broadcast_to(np.arange(n)[:, None], (n, length))
         for level in range(levels):
-            mask = allowed.mask(level, context, trie.node_of(level, leaves))
-            log_p = self.next_code(state[:, :, level], level, mask, torch.ones(n, length))
+            node = trie.node_of(level, leaves)
+            log_p = self.next_code(state[:, :, level], level, node, allowed.mask(level, context, node), torch.ones(n, length))
             total = total + log_p.gather(2, torch.from_numpy(codes[:, :, level])[..., None])[..., 0]
         return torch.where(torch.from_numpy(windows.real), total, 0.0)
 
@@ -365,19 +366,49 @@ class Decoder:
         log_p = torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
         return torch.where(torch.arange(length - first) < count[:, None], log_p, 0.0)
 
-    def next_code(self, state: Tensor, level: int, mask: NDArray[np.bool_], temperature: Tensor) -> Tensor:
-        """log pi over the K codes of `level` from hidden states [..., H], float64; -inf where `mask[..., K]` is false."""
-        first = self.vocabulary.code(level)
-        if self.rows is None:
-            head: Any = self.model.get_output_embeddings()
-            rows = head.weight[first : first + self.trie.width]
+    def next_code(self, state: Tensor, level: int, node: Ints, mask: NDArray[np.bool_], temperature: Tensor) -> Tensor:
+        """log pi over the K codes below `node[...]` (at depth `level`) from hidden states [..., H], float64; -inf where `mask[..., K]` is false."""
+        if self.own is not None and level + 1 == self.trie.levels:
+            logits = self._own_logits(state, node, self.own)
         else:
-            first -= self.vocabulary.words
-            rows = self.rows[first : first + self.trie.width]
-        logits = (state.to(rows.dtype) @ rows.T).double() / temperature[..., None].double()
+            rows = self._code_rows(level)
+            logits = state.to(rows.dtype) @ rows.T
+        logits = logits.double() / temperature[..., None].double()
         valid = torch.from_numpy(mask)
         dead = ~valid.any(dim=-1, keepdim=True)  # nothing allowed below this prefix: -inf, not 0 / 0
         return torch.log_softmax(logits.masked_fill(~(valid | dead), -torch.inf), dim=-1).masked_fill(~valid, -torch.inf)
+
+    def _code_rows(self, level: int) -> Tensor:
+        """The output embeddings of the codes of a level, [K, H]."""
+        first = self.vocabulary.code(level)
+        if self.rows is not None:
+            first -= self.vocabulary.words
+            return self.rows[first : first + self.trie.width]
+        head: Any = self.model.get_output_embeddings()
+        return head.weight[first : first + self.trie.width]
+
+    def _own_logits(self, state: Tensor, node: Ints, own: Ints) -> Tensor:
+        """Logits [..., K] of the last codes below `node[...]` from states [..., H], each by the output embedding of its item's own token.
+
+        States at one node are multiplied by its items together, some at a time: the cost does not depend on the catalogue.
+        """
+        trie, at = self.trie, node.ravel()
+        order = np.argsort(at, kind="stable")
+        _, start, count = np.unique(at[order], return_index=True, return_counts=True)
+        place = np.arange(len(at)) - np.repeat(start, count)  # among the states at its node
+        seats = min(TOGETHER, int(count.max(initial=1)))
+        seat, group = torch.from_numpy(place % seats), torch.from_numpy(np.cumsum(place % seats == 0) - 1)
+        first, stop = (trie.ptr[-1][at[order][place % seats == 0] + end, None] for end in (0, 1))
+        leaf = first + np.arange(int((stop - first).max(initial=0)))
+        code = torch.from_numpy(np.where(leaf < stop, trie.code[-1][np.minimum(leaf, len(trie) - 1)], trie.width))  # [groups, children], one behind
+        head: Any = self.model.get_output_embeddings()
+        rows = nn.functional.embedding(torch.from_numpy(own[np.minimum(leaf, len(trie) - 1)]), head.weight)
+        seated = state.new_zeros(len(leaf), seats, state.shape[-1])
+        seated[group, seat] = state.flatten(0, -2)[torch.from_numpy(order)]
+        logits = seated.to(rows.dtype) @ rows.mT
+        spread = logits.new_zeros(len(leaf), seats, trie.width + 1).scatter(2, code[:, None].expand(-1, seats, -1), logits)[..., : trie.width]
+        answer = spread[group, seat][torch.from_numpy(np.argsort(order))]
+        return answer.reshape(*node.shape, trie.width)
 
     def _hidden(self, tokens: Tensor, mask: Tensor | None, position: Tensor, cache: DynamicCache | None) -> Tensor:
         body: Any = self.model.base_model
@@ -406,8 +437,8 @@ class Encoded:
     def first_code(self) -> Tensor:
         """log pi over the first code, [N, K] float64."""
         n = len(self.prompts)
-        mask = self.prompts.allowed.mask(0, np.arange(n), np.zeros(n, dtype=np.int64))
-        return self.decoder.next_code(self.last, 0, mask, self.prompts.temperature)
+        root = np.zeros(n, dtype=np.int64)
+        return self.decoder.next_code(self.last, 0, root, self.prompts.allowed.mask(0, np.arange(n), root), self.prompts.temperature)
 
     def extend(self, level: int, node: Ints, code: Ints, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:
         """Feed `code[N, B]` (chosen at `level`, reaching `node[N, B]` at depth level + 1) for B beams.
@@ -418,11 +449,11 @@ class Encoded:
         n, beams = code.shape
         allowed = self.prompts.allowed.mask(level + 1, np.broadcast_to(np.arange(n)[:, None], (n, beams)), node)
         if level + 2 == self.decoder.trie.levels:
-            return self._last_code(level, code, ancestors, allowed), torch.zeros((n, beams, 0), dtype=torch.int64)
+            return self._last_code(level, node, code, ancestors, allowed), torch.zeros((n, beams, 0), dtype=torch.int64)
         state, columns = self._feed(level, code, ancestors)
-        return self.decoder.next_code(state, level + 1, allowed, self.prompts.temperature[:, None]), columns
+        return self.decoder.next_code(state, level + 1, node, allowed, self.prompts.temperature[:, None]), columns
 
-    def _last_code(self, level: int, code: Ints, ancestors: Tensor | None, allowed: NDArray[np.bool_]) -> Tensor:
+    def _last_code(self, level: int, node: Ints, code: Ints, ancestors: Tensor | None, allowed: NDArray[np.bool_]) -> Tensor:
         """log pi over the last code [N, B, K]: where only one is allowed it is certain, and the model is not asked."""
         log_p = torch.where(torch.from_numpy(allowed), 0.0, -torch.inf).double()
         several = allowed.sum(axis=2) > 1
@@ -433,7 +464,7 @@ class Encoded:
         row = np.arange(len(beam))[:, None]
         state, _ = self._feed(level, code[row, beam], None if ancestors is None else ancestors[row, beam])
         self.cache.crop(-asked)
-        log_p[row, beam] = self.decoder.next_code(state, level + 1, allowed[row, beam], self.prompts.temperature[:, None])
+        log_p[row, beam] = self.decoder.next_code(state, level + 1, node[row, beam], allowed[row, beam], self.prompts.temperature[:, None])
         return log_p
 
     def _feed(self, level: int, code: Ints, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from longplay.errors import ConfigError
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
 from longplay.policies.decoder import Decoder
+from longplay.policies.muon import Muon
 
 Progress = Callable[[int, int, dict[str, float]], None]  # step, of steps, figures
 
 OPTIMIZERS = ("adamw", "muon")
-MUON_DECAY = 0.1  # weight decay of the matrices that Muon trains
 SAVE_EVERY = 50
 
 
@@ -169,8 +169,7 @@ def descend(
 def optimizers_of(decoder: Decoder, trained: Iterable[nn.Parameter], name: str, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
     """`adamw` alone, or `muon` for the matrices of the decoder's layers and AdamW for the rest (embeddings, norms).
 
-    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix; scaled to the size of AdamW's updates and with a weight decay of .1
-    (Liu et al. 2025, arXiv 2502.16982) it takes AdamW's rate. Models of 256 wide learned as much in two thirds of the CPU time (LOG.md).
+    See `muon.Muon`, which takes AdamW's rate. Models of 256 wide learned as much in two thirds of the CPU time (LOG.md).
 
     Raises:
         ConfigError: no optimizer of that name.
@@ -181,7 +180,7 @@ def optimizers_of(decoder: Decoder, trained: Iterable[nn.Parameter], name: str, 
     matrices = [one for one in trained if id(one) in inside and one.ndim == 2]
     rest = [one for one in trained if not (id(one) in inside and one.ndim == 2)]
     found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay)] if rest else []
-    return found + ([torch.optim.Muon(matrices, lr=lr, weight_decay=MUON_DECAY, adjust_lr_fn="match_rms_adamw")] if matrices else [])
+    return found + ([Muon(matrices, lr)] if matrices else [])
 
 
 @contextmanager

@@ -52,9 +52,9 @@ class Generative:
             time (`descent.optimizers_of`); a base is adapted by AdamW.
         base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads a context's prompt too, and is trained by
             LoRA: on next items, on items that words describe and on titles.
-        whole: whether an item of a history is read by a token of its own in place of its last code: sharper where items are known well, and
+        whole: whether a token of its own stands for each item's last code, read and said in its place: sharper where items are known well, and
             sooner overfitted (docs/semantic-ids.md), for as many embeddings as there are items; not with a base.
-            Items added later are read by their codes.
+            Items added later have their last code.
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the event) and `want` (the outcome asked for;
             training then needs `outcomes`); see `circumstances.Circumstances`. Each costs a token per item.
         ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was trained on; with `want` among `reads`.
@@ -320,7 +320,7 @@ class Generative:
 
     @cached_property
     def own(self) -> NDArray[np.int64] | None:
-        """The token read in place of each leaf's last code, [I]: of items known in training their own, of others that code."""
+        """The token that stands for each leaf's last code, [I]: of items known in training their own, of others that code."""
         if self.known is None or self.codebook is None:
             return None
         trie = self.codebook.trie

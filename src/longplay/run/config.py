@@ -100,7 +100,7 @@ class Train(Table):
     steps: Positive = 600
     exclude: Literal["seen", "creator", "none"] = "seen"
     reads: list[Literal["gap", "surface", "kind"]] = []  # beside items: how long ago, where, what was done
-    whole: bool = False  # read items by tokens of their own; of a model from scratch
+    whole: bool = False  # items have tokens of their own in place of their last codes; of a model from scratch
     optimizer: Literal["adamw", "muon"] = "adamw"  # of a model from scratch
     want: str | None = None  # the signal whose outcome the policy can be asked for
     ask: float | None = None  # the outcome it asks for, in that signal's unit

@@ -1,0 +1,53 @@
+"""Muon: steps of equal size in all directions of a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM, DECAY = 0.95, 0.1
+TURNS = 5
+POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # Jordan et al.: the steepest at 0 that keeps singular values within about .7..1.2
+RMS = 0.2  # of AdamW's updates, by which Muon's are scaled: one rate serves both
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum of matrices, orthogonalised (Jordan et al. 2024), at the size of AdamW's updates (Liu et al. 2025, arXiv 2502.16982).
+
+    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but in the gradient's own precision: torch's rounds to bfloat16, which processors
+    without instructions for it emulate, at a fifth of the speed of float32.
+
+    Args:
+        params: matrices [m, n]. lr: the rate AdamW would have. weight_decay: decoupled, as in AdamW.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = DECAY) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step along the gradients that there are."""
+        loss = closure() if closure else None
+        for group in self.param_groups:
+            for one in group["params"]:
+                if one.grad is None:
+                    continue
+                momentum = self.state[one].setdefault("momentum", torch.zeros_like(one))
+                momentum.lerp_(one.grad, 1 - MOMENTUM)
+                one.mul_(1 - group["lr"] * group["weight_decay"])
+                one.add_(orthogonal(one.grad.lerp(momentum, MOMENTUM)), alpha=-group["lr"] * RMS * max(one.shape) ** 0.5)
+        return loss
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """U V' of a matrix U S V', nearly: by `TURNS` Newton-Schulz steps, which leave singular values near 1."""
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonal(matrix.T).T
+    found = matrix / matrix.norm().clamp(min=1e-7)
+    a, b, c = POLYNOMIAL
+    for _ in range(TURNS):
+        gram = found @ found.T
+        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
+    return found
