@@ -1,7 +1,8 @@
-"""Draws the pictures of docs/worlds.md from the named worlds themselves: appeal and depth, what policies come to, what logs look like."""
+"""Draws the pictures of docs/worlds.md from the named worlds themselves, and the learning curves of docs/semantic-ids.md from committed results."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def main() -> None:
     FIGURES.mkdir(exist_ok=True)
     _save("worlds-items", items())
     _save("worlds-policies", policies())
+    _save("beauty-curves", curves())
     _save("worlds-facts", ((day_two() | explained()) & (active() | season()) & retention()).resolve_scale(color="independent"))
 
 
@@ -126,6 +128,28 @@ def retention() -> alt.Chart:
     y = alt.Y("share:Q", title="share of users active", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
     line = alt.Chart(alt.Data(values=rows)).mark_line().encode(x, y, alt.Color("world:N", sort=NAMES, title="world"))
     return line.properties(width=300, height=180, title="Retention of the first week's users, convex")
+
+
+def curves() -> alt.Chart:
+    """Validation NDCG@10 on Amazon Beauty against CPU time, of every training of bench/results/beauty.json."""
+    results = json.loads((Path(__file__).parent / "results" / "beauty.json").read_text())
+    rows = [
+        {
+            "model": row["claim"].removeprefix("Amazon Beauty: learning curve, ").rpartition(", best")[0],
+            "seed": seed,
+            "minutes": minutes,
+            "ndcg": ndcg,
+        }
+        for row in results
+        if "curves" in row
+        for seed, curve in enumerate(row["curves"])
+        for minutes, ndcg in curve
+    ]
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    scale = alt.Scale(domain=names, range=["#858b94", "#109678", "#d97a06", "#b8463c", "#3a7ec2"])
+    x, y = alt.X("minutes:Q", title="CPU minutes of training"), alt.Y("ndcg:Q", title="validation NDCG@10", axis=alt.Axis(format=".3f"))
+    line = alt.Chart(alt.Data(values=rows)).mark_line().encode(x, y, alt.Color("model:N", sort=names, title=None, scale=scale), detail="seed:N")
+    return line.properties(width=460, height=240)
 
 
 def _save(name: str, chart: alt.TopLevelMixin) -> None:

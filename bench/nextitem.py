@@ -27,13 +27,22 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """What is trained on, what chooses the weights, and what is told; items 0..items-1. `user`: whose each test question is."""
+    """What is trained on, what chooses the weights, and what is told; items 0..items-1. `user`: whose each test question is.
+
+    `repeats`: whether what is asked for can be an item of the history.
+    """
 
     items: int
     train: Histories
     valid: Questions
     test: Questions
     user: Ints
+    repeats: bool = True
+
+    @property
+    def asked(self) -> list[tuple[str, Questions, bool]]:
+        """What is measured: name, questions, and whether items of the history are left out of the ranking."""
+        return [("valid", self.valid, False), ("test", self.test, False)] + ([] if self.repeats else [("unseen", self.test, True)])
 
     def renamed(self, leaf: Ints) -> Split:
         """Item i is called `leaf[i]`."""
@@ -90,6 +99,7 @@ def train_generative(
     batch: int,
     optimizer: str,
     whole: bool,
+    thin: float,
 ) -> dict[str, Any]:
     """Positions on validation and test of a generative model trained for `epochs`; its learning curve."""
     codebook, around = codebook_of(split, codes, **book), split.train.circumstances.tokens
@@ -101,10 +111,10 @@ def train_generative(
     clock, read = Clock(name), size["history"]
     per_epoch = -(-len(split.train.offsets) // batch)
     curve = train_next_items(
-        decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, optimizer=optimizer,
+        decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, thin=thin, optimizer=optimizer,
         check_every=per_epoch * max(epochs // CHECKS, 1), questions=split.valid, checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
     )  # fmt: skip
-    answer = [positions(decoder, asked, read, beams=50).tolist() for asked in (split.valid, split.test)]
+    answer = {name: positions(decoder, asked, read, beams=50, unseen=unseen).tolist() for name, asked, unseen in split.asked}
     return {"curve": curve, "minutes": clock.minutes, "report": codebook.report, "parameters": decoder.model.num_parameters(), "positions": answer}
 
 
@@ -119,7 +129,7 @@ def train_sasrec(
     shape: dict[str, int],
     read: int,
     batch: int,
-    optimizer: str = "adamw",
+    thin: float,
 ) -> dict[str, Any]:
     """The same of SASRec."""
     train = split.train
@@ -128,7 +138,7 @@ def train_sasrec(
     clock = Clock(name)
     per_epoch = -(-len(train.offsets) // batch)
     long = np.flatnonzero(np.diff(train.offsets) > 1)
-    batches = enumerate(train.batches(long, read, batch, seed))
+    batches = enumerate(train.batches(long, read, batch, seed, thin))
 
     def loss_of_step(step: int) -> torch.Tensor:
         windows = next(one for number, one in batches if number == step)
@@ -139,14 +149,14 @@ def train_sasrec(
     few = split.valid.sample(MOST_ASKED, seed)
     curve = descend(
         model, loss_of_step, Watch(lambda: {"ndcg": float(ndcg_of(ranks(model, few, read)).mean())}, "ndcg"),
-        steps=epochs * per_epoch, lr=lr, seed=seed, weight_decay=0.0, optimizer=optimizer, check_every=per_epoch * max(epochs // CHECKS, 1),
+        steps=epochs * per_epoch, lr=lr, seed=seed, weight_decay=0.0, check_every=per_epoch * max(epochs // CHECKS, 1),
         checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
     )  # fmt: skip
-    answer = [ranks(model, asked, read).tolist() for asked in (split.valid, split.test)]
+    answer = {name: ranks(model, asked, read, unseen=unseen).tolist() for name, asked, unseen in split.asked}
     return {"curve": curve, "minutes": clock.minutes, "parameters": sum(one.numel() for one in model.parameters()), "positions": answer}
 
 
-def ranks(model: SASRec, questions: Questions, read: int) -> Ints:
+def ranks(model: SASRec, questions: Questions, read: int, *, unseen: bool = False) -> Ints:
     """As `positions`, of SASRec; of two items of equal score the target comes first."""
     model.eval()
     found = np.zeros(len(questions), dtype=np.int64)
@@ -156,16 +166,25 @@ def ranks(model: SASRec, questions: Questions, read: int) -> Ints:
         stop = questions.offsets[rows + 1]
         seen = Histories(questions.offsets, questions.leaves, np.zeros(0, dtype=bool)).window(np.maximum(stop - read, questions.offsets[rows]), stop)
         score = model.last_scores(torch.from_numpy(seen.leaves), torch.from_numpy(seen.real)).numpy()
+        if unseen:
+            row = np.repeat(np.arange(len(rows)), np.diff(questions.offsets)[rows])
+            score[row, questions.take(rows).leaves] = -np.inf
         place = 1 + (score > score[np.arange(len(rows)), questions.target[rows]][:, None]).sum(axis=1)
         found[rows] = np.where(place <= DEPTH, place, 0)
     return found
 
 
-def popular(split: Split) -> Ints:
-    """Positions of the test items among the most popular of training; ties by item number."""
-    first = np.argsort(-np.bincount(split.train.leaves, minlength=split.items), kind="stable")[:DEPTH]
-    hit = split.test.target[:, None] == first
-    return np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
+def popular(split: Split) -> dict[str, Any]:
+    """Positions of the items asked for among the most popular of training; ties by item number."""
+    place = np.argsort(np.argsort(-np.bincount(split.train.leaves, minlength=split.items), kind="stable"))  # of each item, from 0
+    found = {}
+    for name, asked, unseen in split.asked:
+        position = 1 + place[asked.target]
+        if unseen:
+            before = place[asked.leaves] < np.repeat(place[asked.target], np.diff(asked.offsets))
+            position = position - np.add.reduceat(np.append(before, False), asked.offsets[:-1]) * (np.diff(asked.offsets) > 0)
+        found[name] = np.where(position <= DEPTH, position, 0).tolist()
+    return {"positions": found}
 
 
 def measures(position: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
@@ -177,20 +196,23 @@ def measures(position: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def rows_of(log: str, name: str, runs: list[dict[str, Any]], user: Ints, least: dict[str, float] | None = None) -> list[dict[str, Any]]:
-    """Test figures of one row of the table, clustered by user; over several seeds, each question's mean. `least`: what a measure must reach."""
+def rows_of(
+    log: str, name: str, runs: list[dict[str, Any]], user: Ints, least: dict[str, float] | None = None, asked: str = "test"
+) -> list[dict[str, Any]]:
+    """Figures of one row of the table, clustered by user; over several seeds, each question's mean. `least`: what a measure must reach."""
     about = (
         "" if "minutes" not in runs[0] else f" ({max(run['minutes'] for run in runs):.0f} CPU minutes, {runs[0]['parameters'] / 1e6:.2f}M parameters)"
     )
     answer = []
-    per_seed = [measures(np.array(run["positions"][1])) for run in runs]
+    per_seed = [measures(np.array(run["positions"][asked])) for run in runs]
+    what = {"test": "test", "unseen": "items of the history left out, test"}[asked]
     for measure in per_seed[0]:
         estimate = clustered_mean(np.mean([one[measure] for one in per_seed], axis=0), user)
         low, high = estimate.interval()
         bar = (least or {}).get(measure)
         answer.append(
             {
-                "claim": f"{log}, test {measure}: {name}{about}",
+                "claim": f"{log}, {what} {measure}: {name}{about}",
                 "value": estimate.value,
                 "low": low,
                 "high": high,
@@ -202,8 +224,12 @@ def rows_of(log: str, name: str, runs: list[dict[str, Any]], user: Ints, least: 
     return answer
 
 
-def curve_row(log: str, name: str, run: dict[str, Any], share: float) -> dict[str, Any]:
-    """Best validation NDCG@10 in the first share of a training."""
-    value = max([row.get("ndcg", 0.0) for row in run["curve"] if row["step"] <= share * run["curve"][-1]["step"]] or [0.0])
-    claim = f"{log}: learning curve, {name}, validation NDCG@10 after {run['minutes'] * share:.0f} CPU minutes"
-    return {"claim": claim, "value": value, "low": None, "high": None, "bar": "none: reported", "ok": True, "seeds": 1}
+def curve_row(log: str, name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best validation NDCG@10 of the first training, with every run's curve: (CPU minutes, NDCG@10) of each check."""
+    curves = [
+        [[round(run["minutes"] * row["step"] / run["curve"][-1]["step"], 2), round(row["ndcg"], 5)] for row in run["curve"] if "ndcg" in row]
+        for run in runs
+    ]
+    claim = f"{log}: learning curve, {name}, best validation NDCG@10"
+    best = max((ndcg for _, ndcg in curves[0]), default=0.0)
+    return {"claim": claim, "value": best, "low": None, "high": None, "bar": "none: reported", "ok": True, "seeds": 1, "curves": curves}

@@ -130,7 +130,7 @@ def main() -> None:
     users, seeds, ours, theirs = (300, 1, QUICK, QUICK_SASREC) if given.quick else (0, 3, GENERATIVE, SASREC)
     asked = split(users)
     print(f"{asked.items:,} products, {len(asked.train.leaves):,} purchases to learn from, {len(asked.valid):,} and {len(asked.test):,} visits")
-    rows = rows_of(LOG, "popular", [{"positions": [None, popular(asked).tolist()]}], asked.user)
+    rows = rows_of(LOG, "popular", [popular(asked)], asked.user)
     rows += rows_of(LOG, "SASRec, full softmax", [sasrec(seed=seed, users=users, **theirs) for seed in range(seeds)], asked.user)
     rows += rows_of(LOG, "generative", [generative(seed=seed, users=users, **ours) for seed in range(seeds)], asked.user)
     rows += rows_of(LOG, "generative, reads gaps", [generative(seed=seed, users=users, reads=("gap",), **ours) for seed in range(seeds)], asked.user)

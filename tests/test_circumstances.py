@@ -246,7 +246,7 @@ def test_levels_of_a_wanted_outcome_are_quantiles(values: list[float], edges: tu
 
 
 def lessons() -> tuple[Lake, pl.DataFrame]:
-    """What comes after i0 depends on the surface (i1 at home, i2 in search, either on the radio); i3 after a day; i4 after a save; i2 and i4 lead on."""
+    """What comes after i0 depends on the surface (i1 at home, i2 in search, either on radio); i3 after a day; i4 after a save; i2 and i4 lead on."""
     rng, rows = np.random.default_rng(0), []
     for user in range(400):
         name, hour = f"u{user:03d}", float(rng.uniform(0, 20))

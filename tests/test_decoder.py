@@ -50,7 +50,7 @@ KEPT = 5
 
 
 def peaked(levels: int, seed: int = 3, scale: float = 6.0, *, whole: bool = False) -> Decoder:
-    """A random model with scaled-up weights, so that its laws are peaked and depend on the history. `whole`: but for item 4, items have own tokens."""
+    """A random model with scaled-up weights, so that its laws are peaked and depend on the history. `whole`: but for item 4, with own tokens."""
     items = len(CODES[levels])
     free = np.ones(items, dtype=bool)
     free[UNAVAILABLE] = False

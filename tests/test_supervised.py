@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from longplay.codes.trie import Trie
+from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
+from longplay.policies.circumstances import Around, Circumstances
 from longplay.policies.decoder import Decoder, Size, Windows, new_model
 from longplay.policies.descent import Team, Watch, descend, dropped_out, optimizers_of
 from longplay.policies.generative import Generative
@@ -82,6 +83,37 @@ def test_an_epoch_has_every_event_of_the_chosen_users_once(counts: list[int], le
         assert set(seen) == set(own)
 
 
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=40), st.integers(1, 9), st.floats(0.05, 0.8), st.integers(0, 5))
+def test_a_thinned_log_has_some_of_the_events_in_their_order_with_what_stands_around_them(
+    counts: list[int], length: int, share: float, seed: int
+) -> None:
+    offsets = np.cumsum([0, *counts])
+    event = np.arange(offsets[-1])
+    around = Around(event[:, None] + 1, np.zeros((len(event), 0), dtype=np.int64), np.zeros((len(counts), 1), dtype=np.int64))
+    log = Histories(offsets, event, np.zeros(len(counts), dtype=bool), Circumstances(("kind",)), around, event % 3)
+    thin = log.thinned(share, np.random.default_rng(seed))
+    assert thin.around is not None
+    assert thin.want is not None
+    assert [thin.leaves[a:b].tolist() for a, b in pairwise(thin.offsets)] == [
+        [leaf for leaf in range(a, b) if leaf in set(thin.leaves.tolist())] for a, b in pairwise(offsets)
+    ]
+    assert thin.around.before[:, 0].tolist() == (thin.leaves + 1).tolist()
+    assert thin.want.tolist() == (thin.leaves % 3).tolist()
+    if len(thin.leaves):
+        plain = Histories(offsets, event, log.held_out)
+        windows = next(plain.batches(np.arange(len(counts)), length, 10_000, seed, share))
+        assert windows.real.any(axis=1).all()
+        seen = windows.leaves[windows.real]
+        assert len(set(seen.tolist())) == len(seen)
+
+
+def test_every_epoch_leaves_out_other_events() -> None:
+    log = Histories(np.array([0, 5_000]), np.arange(5_000), np.zeros(1, dtype=bool))
+    one, two = (set(windows.leaves[windows.real].tolist()) for windows in islice(log.batches(np.arange(1), 10_000, 1, 0, thin=0.3), 2))
+    assert len(one) == pytest.approx(3_500, abs=200)
+    assert len(one & two) == pytest.approx(2_450, abs=200)
+
+
 def test_short_histories_are_not_cut_and_cuts_move_from_epoch_to_epoch() -> None:
     log = Histories(np.array([0, 5, 25]), np.arange(25), np.zeros(2, dtype=bool))
     first = set()
@@ -118,13 +150,20 @@ def test_last_items_are_asked_after_all_before_them() -> None:
 def test_positions_are_those_of_the_enumerated_law() -> None:
     decoder, log = fresh(), histories(60)
     asked = Questions.last_items(log, np.arange(60))
-    place = positions(decoder, asked, SMALL.history, beams=ITEMS, k=ITEMS)
+    place, unseen = (positions(decoder, asked, SMALL.history, beams=ITEMS, k=ITEMS, unseen=unseen) for unseen in (False, True))
+    again = 0
     for row in range(0, len(asked), 7):
         before = asked.take(np.array([row])).leaves
         kept = np.concatenate([np.repeat(before[None, -SMALL.history :], ITEMS, axis=0), np.arange(ITEMS)[:, None]], axis=1)
         with torch.no_grad():
             law = np.array([-float(negative_log_prob(decoder, Windows.of(one[None]))) for one in kept])  # up to what all share
-        assert place[row] == 1 + int((law > law[asked.target[row]] + 1e-6).sum())
+            others = Allowed.of(decoder.trie, np.array([0, len(before)]), before)
+            without = np.array([float(decoder.sequence_log_prob(Windows.of(one[None]), others)[0, -1]) for one in kept])
+        target = int(asked.target[row])
+        assert place[row] == 1 + int((law > law[target] + 1e-6).sum())
+        again += int(target in before)
+        assert unseen[row] == (0 if target in before else 1 + int((without > without[target] + 1e-6).sum()))
+    assert 0 < again < 9
     assert ndcg_of(np.array([0, 1, 3])).tolist() == [0, 1, 0.5]
     assert (positions(decoder, asked, SMALL.history, k=5)[place > 5] == 0).all()
 

@@ -47,7 +47,8 @@ class Generative:
         slate: slots a world or a service asks for by default.
         exclude: what training contexts forbid: `seen` items, items of seen `creator`s, or `none`.
         steps: training steps; default by scale. dropout: share of activations dropped in training, against overfitting: .2 and more for models that
-            are large for their log. patience: checks without a better one after which training stops early; 0: it runs all its steps.
+            are large for their log. thin: share of events that each epoch leaves out, others each time (`Histories.batches`), against it too;
+            of a model from scratch. patience: checks without a better one after which training stops early; 0: it runs all its steps.
             Either way the weights kept are those of the best check. optimizer: `adamw`, or `muon`, with which wide models learn more in the same
             time (`descent.optimizers_of`); a base is adapted by AdamW.
         base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads a context's prompt too, and is trained by
@@ -66,6 +67,7 @@ class Generative:
     exclude: str = "seen"
     steps: int | None = None
     dropout: float = 0.0
+    thin: float = 0.0
     patience: int = 0
     optimizer: str = "adamw"
     base: str | None = None
@@ -88,8 +90,9 @@ class Generative:
             raise ConfigError(f"Generative: optimizer={self.optimizer!r} given, expected one of {', '.join(OPTIMIZERS)}")
         if self.ask is not None and ("want" not in self.reads or not np.isfinite(self.ask)):
             raise ConfigError(f"Generative: ask={self.ask}, reads={self.reads} given; a number can be asked for where reads has 'want'")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"Generative: dropout={self.dropout} given, expected a share from 0 to below 1")
+        for name, share in (("dropout", self.dropout), ("thin", self.thin)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"Generative: {name}={share} given, expected a share from 0 to below 1")
         if self.slate < 1:
             raise ConfigError(f"Generative: slate={self.slate} given, expected at least 1 slot")
 
@@ -167,6 +170,7 @@ class Generative:
             steps=STEPS.get(str(self.scale), STEPS["small"]) if self.steps is None else self.steps,
             history=self.history,
             dropout=self.dropout,
+            thin=self.thin,
             patience=self.patience,
             optimizer=self.optimizer,
             seed=self.seed,
@@ -285,7 +289,7 @@ class Generative:
         if self.known is not None:
             self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = ("seed", "slate", "exclude", "steps", "dropout", "patience", "optimizer", "base", "ask", "whole")
+        kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole")
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
         (folder / "policy.json").write_text(json.dumps(settings | {"width": codebook.width, "curve": list(self.curve)}, indent=1))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -35,27 +35,36 @@ class Histories:
     around: Around | None = None
     want: Ints | None = None
 
-    def batches(self, users: Ints, length: int, size: int, seed: int) -> Iterator[Windows]:
+    def batches(self, users: Ints, length: int, size: int, seed: int, thin: float = 0.0) -> Iterator[Windows]:
         """Windows of these users' histories without end, at most `size` at once, of at most `length` items.
 
         Every epoch has every event of every user once. A history of more than `length` items is cut at a random place, then after every
         `length` items. Windows of about equal length come together. What the k-th batch is follows from `seed` alone.
         Where outcomes are wanted, half of the windows stop at a random item whose outcome is known, and say it before that item.
+        With `thin`, every epoch leaves out another share of the events, so that what comes next is also learned from what came before the last.
         """
         epoch = 0
         while True:
             rng = np.random.default_rng([seed, epoch])
-            first, stop = self._cut(users, length, rng)
+            log = self.thinned(thin, rng) if thin else self
+            first, stop = self._cut(log.offsets, users[np.diff(log.offsets)[users] > 0], length, rng)
             wanted = np.zeros(len(first), dtype=bool)
-            if self.want is not None:
-                stop, wanted = self._stop_at_outcomes(first, stop, self.want, rng)
+            if log.want is not None:
+                stop, wanted = self._stop_at_outcomes(first, stop, log.want, rng)
             order = rng.permutation(len(first))
             pools = [order[start : start + size * POOL] for start in range(0, len(order), size * POOL)]
             pools = [pool[np.argsort((stop - first)[pool], kind="stable")] for pool in pools]
             parts = [pool[start : start + size] for pool in pools for start in range(0, len(pool), size)]
             for place in rng.permutation(len(parts)):
-                yield self.window(first[parts[place]], stop[parts[place]], wanted[parts[place]])
+                yield log.window(first[parts[place]], stop[parts[place]], wanted[parts[place]])
             epoch += 1
+
+    def thinned(self, share: float, rng: np.random.Generator) -> Histories:
+        """Without a random share of the events. What is read around an item stays: the gap before it is still that since the user's last event."""
+        kept = np.flatnonzero(rng.random(len(self.leaves)) >= share)
+        around = None if self.around is None else self.around.take(kept, np.arange(len(self.around.now)))
+        want = None if self.want is None else self.want[kept]
+        return replace(self, offsets=np.searchsorted(kept, self.offsets), leaves=self.leaves[kept], around=around, want=want)
 
     def window(self, first: Ints, stop: Ints, wanted: NDArray[np.bool_] | None = None) -> Windows:
         """The items `leaves[first[n]:stop[n]]`; where `wanted[n]`, with the outcome of the last of them before it."""
@@ -82,8 +91,9 @@ class Histories:
         nth = known[first] + (rng.random(len(first)) * count).astype(np.int64)
         return np.where(chosen, place[np.where(chosen, nth, 0)] + 1, stop) if len(place) else stop, chosen
 
-    def _cut(self, users: Ints, length: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-        low, high = self.offsets[users], self.offsets[users + 1]
+    @staticmethod
+    def _cut(offsets: Ints, users: Ints, length: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+        low, high = offsets[users], offsets[users + 1]
         count = high - low
         phase = np.where(count > length, rng.integers(1, length + 1, size=len(users)), count)
         more = -(-(count - phase) // length)  # windows after the first

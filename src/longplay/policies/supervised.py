@@ -35,6 +35,7 @@ def train_next_items(
     lr: float = 3e-3,
     seed: int = 0,
     dropout: float = 0.0,
+    thin: float = 0.0,
     weight_decay: float = 0.01,
     optimizer: str = "adamw",
     half: bool = False,
@@ -51,6 +52,7 @@ def train_next_items(
     at least `ASKED` questions can be asked of it, else by the held-out loss.
 
     Args:
+        thin: share of events that each epoch leaves out (see `Histories.batches`).
         optimizer: `adamw` or `muon` (see `descent.optimizers_of`).
         half: matrix products of training in bfloat16, the weights stay float32: a third quicker from 256 wide on, where the processor has it.
         patience: checks without a better one after which training stops; 0: never. check_every: steps between checks.
@@ -62,7 +64,7 @@ def train_next_items(
     """
     team = Team.of_launcher() if team is None else team
     watched, trained = np.flatnonzero(histories.held_out), np.flatnonzero(~histories.held_out)
-    batches = enumerate(histories.batches(trained, history + 1, batch, seed))
+    batches = enumerate(histories.batches(trained, history + 1, batch, seed, thin))
     watched_batches = list(islice(histories.batches(watched, history + 1, batch, seed), 4)) if len(watched) else []
     asked = (Questions.last_items(histories, watched) if questions is None else questions).sample(MOST_ASKED, seed)
 
@@ -83,7 +85,7 @@ def train_next_items(
     return descend(
         decoder, loss_of_step, Watch(measure, keep, patience) if keep else None,
         steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint, check_every=check_every,
-        dropout=dropout, weight_decay=weight_decay, optimizer=optimizer, team=team, made_by={"batch": batch, "history": history},
+        dropout=dropout, weight_decay=weight_decay, optimizer=optimizer, team=team, made_by={"batch": batch, "history": history, "thin": thin},
     )  # fmt: skip
 
 
@@ -100,20 +102,22 @@ def mean_loss(decoder: Decoder, batches: Sequence[Windows]) -> float:
         return float(np.mean([float(negative_log_prob(decoder, one)) / one.count for one in batches]))
 
 
-def positions(decoder: Decoder, questions: Questions, history: int, *, beams: int = BEAMS, k: int = DEPTH, batch: int = 256) -> Ints:
+def positions(
+    decoder: Decoder, questions: Questions, history: int, *, beams: int = BEAMS, k: int = DEPTH, batch: int = 256, unseen: bool = False
+) -> Ints:
     """Position (from 1) of what came next among the `k` items that the model ranks first, shape [N]; 0: not among them.
 
-    By constrained beam search over the whole catalogue, nothing excluded.
+    By constrained beam search over the whole catalogue, nothing excluded; with `unseen`, but for all items of the history.
     """
     found = np.zeros(len(questions), dtype=np.int64)
     order = np.argsort(np.diff(questions.offsets), kind="stable")  # prompts of equal length come together
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        asked, everything = questions.take(rows), Allowed.everything(decoder.trie, len(rows))
+        asked = questions.take(rows)
+        allowed = Allowed.of(decoder.trie, asked.offsets, asked.leaves) if unseen else Allowed.everything(decoder.trie, len(rows))
         prompts = encode(
-            decoder.trie, asked.offsets, asked.leaves, history, np.ones(len(rows)), everything, decoder.vocabulary, around=asked.around,
-            own=decoder.own,
-        )  # fmt: skip
+            decoder.trie, asked.offsets, asked.leaves, history, np.ones(len(rows)), allowed, decoder.vocabulary, around=asked.around, own=decoder.own
+        )
         best = best_items(decoder, prompts, k, max(k, beams)).leaves[:, 0]
         hit = best == questions.target[rows][:, None]
         found[rows] = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)

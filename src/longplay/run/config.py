@@ -18,6 +18,7 @@ from longplay.world import WorldConfig
 POLICIES = ("popular", "start", "reward-weighted", "reinforced")  # what every run has
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Table(BaseModel):
@@ -102,6 +103,8 @@ class Train(Table):
     reads: list[Literal["gap", "surface", "kind"]] = []  # beside items: how long ago, where, what was done
     whole: bool = False  # items have tokens of their own in place of their last codes; of a model from scratch
     optimizer: Literal["adamw", "muon"] = "adamw"  # of a model from scratch
+    dropout: Part = 0.0  # of activations, against overfitting; of a model from scratch
+    thin: Part = 0.0  # share of events that each epoch leaves out, others each time; of a model from scratch
     want: str | None = None  # the signal whose outcome the policy can be asked for
     ask: float | None = None  # the outcome it asks for, in that signal's unit
 
