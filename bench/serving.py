@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from remembered import remembered
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from longplay.chance import RowChance
 from longplay.codes import Allowed, Codebook, Trie
 from longplay.decisions import Contexts
+from longplay.policies.compiled import Compiled, Encoder
 from longplay.policies.decoder import SCALES, Decoder, Prompts, encode, new_model
 from longplay.policies.generative import BATCH, Generative
 from longplay.policies.kernels import OneDnn
@@ -230,52 +232,23 @@ def measure_slates(contexts: int, items: int, width: int, rounds: int) -> dict[s
 # -- encoding prompts ----------------------------------------------------------------------------
 
 
-class Kept:
-    """The keys and values of one pass, in the place of a cache: what tracers can follow."""
-
-    is_compileable = False
-
-    def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        self.tensors += [keys, values]
-        return keys, values
-
-    def get_seq_length(self, *_: Any) -> int:
-        return 0
-
-
-class Encoder(nn.Module):
-    """Tokens [N, T] to the state after the last one, [N, H], and all keys and values: what `Decoder.start` computes for prompts of one length."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.body: Any = model.base_model
-
-    def forward(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, ...]:
-        kept, length = Kept(), tokens.shape[1]
-        mask = torch.triu(torch.full((length, length), -1e9), 1)[None, None].to(self.body.dtype)
-        out = self.body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=kept, use_cache=True)
-        return (out.last_hidden_state[:, -1], *kept.tensors)
-
-
 Encode = Callable[[Tensor, Tensor], Tensor]
 
 
 def ways_to_encode(decoder: Decoder, slow: bool) -> dict[str, Encode]:
     """Ways to the state after the last token; with `slow` also those that must be compiled first."""
     model = decoder.model
-    half = copy.deepcopy(model).to(torch.bfloat16)
+    body: Any = copy.deepcopy(model)
+    half = body.to(torch.bfloat16)
 
     def autocast(tokens: Tensor, position: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return Encoder(model)(tokens, position)[0]
+            return Encoder(model)(tokens, position)[0][:, -1]
 
     ways: dict[str, Encode] = {
-        "MKL, as PyTorch is": lambda *given: Encoder(model)(*given)[0],
+        "MKL, as PyTorch is": lambda *given: Encoder(model)(*given)[0][:, -1],
         "bfloat16 by autocast": autocast,
-        "bfloat16 weights": lambda *given: Encoder(half)(*given)[0],
+        "bfloat16 weights": lambda *given: Encoder(half)(*given)[0][:, -1],
     }
     if not slow:
         return ways
@@ -283,17 +256,12 @@ def ways_to_encode(decoder: Decoder, slow: bool) -> dict[str, Encode]:
 
     inductor.freezing = True  # weights as constants: packed once
     compiled = torch.compile(Encoder(model), dynamic=True)
-    ways["torch.compile, frozen"] = lambda *given: compiled(*given)[0]
-    try:
-        import openvino  # an extra of this bench alone: pip install openvino
-    except ImportError:
+    ways["torch.compile, frozen"] = lambda *given: compiled(*given)[0][:, -1]
+    if find_spec("openvino") is None:  # an extra: pip install 'longplay[openvino]'
         return ways
-    example = (torch.zeros((2, 8), dtype=torch.int64), torch.arange(8).expand(2, -1))
-    converted, core = openvino.convert_model(Encoder(model), example_input=example), openvino.Core()
     for words, precision in (("OpenVINO", "f32"), ("OpenVINO bfloat16", "bf16")):
-        set_to = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-        ready = core.compile_model(converted, "CPU", set_to)
-        ways[words] = lambda *given, ready=ready: torch.from_numpy(ready({0: given[0].numpy(), 1: given[1].numpy()}, share_outputs=True)[0].copy())
+        ready = Compiled(model, precision)
+        ways[words] = lambda tokens, position, ready=ready: ready(tokens, position, DynamicCache(config=model.config))[:, -1]
     return ways
 
 
@@ -306,7 +274,8 @@ def encoding() -> dict[str, Any]:
 def measure_encoding(batches: tuple[int, ...], rounds: dict[int, int], *, slow: bool) -> dict[str, Any]:
     """CPU seconds per batch of `Decoder.start` and of other ways, and the largest error of a first code's log-probability."""
     decoder = Decoder(larger(new_model("small", LEVELS, WIDTH, seed=0)), catalogue(10_000))
-    head = decoder.model.get_input_embeddings().weight
+    embeddings: Any = decoder.model.get_input_embeddings()
+    head = embeddings.weight
     asked = {batch: prompts(decoder.trie, batch) for batch in batches}
     given = {batch: (one.tokens, torch.arange(one.tokens.shape[1]).expand(batch, -1).contiguous()) for batch, one in asked.items()}
     found: dict[str, Any] = {"seconds": {}, "error": {}}

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
 from longplay.policies.circumstances import Around
+from longplay.policies.compiled import Compiled
 from longplay.policies.kernels import inference_kernels
 from longplay.policies.vocabulary import Vocabulary
 
@@ -251,6 +252,7 @@ class Decoder:
     Attributes:
         model: an unmodified Hugging Face causal LM. trie: which codes may follow which. vocabulary: which token is which; default from scratch.
         rows: the embeddings of the tokens beyond the base's words where these are being trained and the model's own are not, [tokens, H].
+        compiled: what encodes prompts where nothing is being trained, in place of the model (`compiled.Compiled`).
         own: the token that stands for each leaf's last code, [I], read and said in its place; default that code.
         tokens_read: how many tokens it has been given with gradients on: the pace of a training.
     """
@@ -262,12 +264,14 @@ class Decoder:
         vocabulary: Vocabulary | None = None,
         rows: nn.Parameter | None = None,
         own: Ints | None = None,
+        compiled: Compiled | None = None,
     ) -> None:
         self.model = model
         self.trie = trie
         self.vocabulary = vocabulary or Vocabulary(trie.levels, trie.width)
         self.rows = rows
         self.own = own
+        self.compiled = compiled
         self.tokens_read = 0
 
     def trainable(self) -> list[nn.Parameter]:
@@ -289,7 +293,11 @@ class Decoder:
         place = torch.arange(length)
         tokens = prompts.tokens.gather(1, (place + length - count[:, None]) % length)
         cache = DynamicCache(config=self.model.config)
-        hidden = self._hidden(tokens, None, place.expand(n, length), cache)
+        position = place.expand(n, length)
+        if self.compiled is not None and torch.is_inference_mode_enabled():
+            hidden = self.compiled(tokens, position, cache)
+        else:
+            hidden = self._hidden(tokens, None, position, cache)
         return Encoded(self, prompts, cache, hidden[torch.arange(n), count - 1], count)
 
     def log_prob(self, prompts: Prompts, leaves: Tensor | Ints) -> Tensor:

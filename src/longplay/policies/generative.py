@@ -22,6 +22,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.policies.base import adapted, load_base, merged, weight_of, with_tokens
 from longplay.policies.circumstances import NOTHING, Circumstances, checked_reads
+from longplay.policies.compiled import Compiled
 from longplay.policies.decoder import Decoder, Prompts, Size, encode, latest, load_model, new_model, save_model, size_of
 from longplay.policies.descent import OPTIMIZERS, Progress
 from longplay.policies.histories import Histories, histories_from_log
@@ -80,6 +81,7 @@ class Generative:
     circumstances: Circumstances = NOTHING
     known: pl.Series | None = None
     curve: tuple[dict[str, float], ...] = ()
+    encoder: Compiled | None = None
 
     def __post_init__(self) -> None:
         size_of(self.scale)
@@ -276,7 +278,17 @@ class Generative:
 
     def with_model(self, model: PreTrainedModel) -> Self:
         """The same policy with other weights."""
-        return replace(self, model=model)
+        return replace(self, model=model, encoder=None)
+
+    def compiled(self) -> Self:
+        """The same policy, which encodes prompts by OpenVINO: in two thirds to four fifths of the CPU time, its law the same to single precision.
+
+        To serve with: it is compiled for this process and is not saved, and a policy trained from it encodes by PyTorch again.
+
+        Raises:
+            ConfigError: OpenVINO is not installed.
+        """
+        return replace(self, encoder=Compiled(self.decoder.model))
 
     def save(self, folder: Path) -> None:
         """Write model (safetensors), codes and settings to `folder`."""
@@ -320,7 +332,7 @@ class Generative:
         beyond = len(Vocabulary(trie.levels, trie.width, 1, around)) - 1
         words = 0 if self.words is None else len(weight_of(self.model.get_input_embeddings())) - beyond
         vocabulary = Vocabulary(trie.levels, trie.width, words, around, 0 if self.known is None else len(self.known))
-        return Decoder(self.model, trie, vocabulary, own=self.own), self.codebook
+        return Decoder(self.model, trie, vocabulary, own=self.own, compiled=self.encoder), self.codebook
 
     @cached_property
     def own(self) -> NDArray[np.int64] | None:
