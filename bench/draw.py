@@ -22,6 +22,7 @@ def main() -> None:
             subprocess.run([sys.executable, str(ROOT / "bench" / f"{script}.py"), "--json", str(RESULTS / f"{script}.json")], check=True)
     rows = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     page = ["# Benchmarks", "", "Drawn by `make bench` from `bench/results/`; rows that fall short are here too.", ""]
+    page += ["Beside timings stand the least and the most of their rounds, in place of an interval.", ""]
     for name, claims in rows.items():
         page += [f"## {name}", "", *table(claims), ""]
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page))

@@ -1,4 +1,4 @@
-"""Next item, full ranking: the generative recommender and SASRec on the same sequences, with the same optimiser, schedule and choice of weights."""
+"""Next item, full ranking: the generative recommender and SASRec on the same sequences, with the same schedule and choice of weights."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from claims import timed
 from numpy.typing import NDArray
 from remembered import remembered
 from torch import Tensor
@@ -44,6 +45,7 @@ AT_ONCE = 80  # sequences in one call of `generate`: with more of them each cost
 LARGER = 2.5  # random weights are multiplied by this where laws are compared: those trained on Beauty are as large, .05 instead of .02
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 COMMAND = "python bench/serving.py"
+claim = partial(timed, COMMAND)
 
 Ints = NDArray[np.int64]
 Rounds = list[list[float]]
@@ -379,15 +381,6 @@ def rows_of_encoding(found: dict[str, Any]) -> list[dict[str, Any]]:
 def ratios(one: list[float], other: list[float]) -> list[float]:
     """Round by round."""
     return [a / b for a, b in zip(one, other, strict=True)]
-
-
-def claim(words: str, values: list[float], bar: str, met: Callable[[float], bool]) -> dict[str, Any]:
-    """One row: the median of rounds, with the least and the most beside it."""
-    value, several = statistics.median(values), len(values) > 1
-    return {
-        "claim": words, "value": value, "low": min(values) if several else None, "high": max(values) if several else None,
-        "bar": bar, "ok": bool(met(value)), "seeds": 1, "command": COMMAND,
-    }  # fmt: skip
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import duckdb
 import polars as pl
 from biglog import DAYS, START, append_day, big_log, day_of_events
+from claims import timed
 from handwritten import HAND, macros
 from remembered import CACHE, remembered
 
@@ -37,6 +38,7 @@ SIZES = tuple(REPEATS)
 WORDS = {1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
 QUICK_DAYS = 70
 COMMAND = "python bench/signals.py"
+claim = partial(timed, COMMAND)
 BASE = (START - START.replace(year=1970, month=1, day=1)).days
 
 
@@ -218,17 +220,6 @@ def rows_of(sizes: tuple[int, ...], nights: tuple[int, ...]) -> list[dict[str, A
     for row in rows:  # what the README quotes
         row["readme"] = row["claim"].startswith(("10M events: CPU of a ready signal", "10M events: one day"))
     return rows
-
-
-def claim(words: str, values: dict[str, float] | list[float], bar: str, met: Callable[[float], bool]) -> dict[str, Any]:
-    """One row: the median, with the least and the most beside it."""
-    numbers = list(values.values()) if isinstance(values, dict) else values
-    value = statistics.median(numbers)
-    several = len(numbers) > 1
-    return {
-        "claim": words, "value": value, "low": min(numbers) if several else None, "high": max(numbers) if several else None,
-        "bar": bar, "ok": bool(met(value)), "seeds": 1, "command": COMMAND,
-    }  # fmt: skip
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from longplay.codes.codebook import Codebook
 from longplay.errors import ConfigError
-from longplay.policies.decoder import Decoder
+from longplay.policies.decoder import Decoder, load_model
 from longplay.policies.vocabulary import Vocabulary
 from longplay.policies.words import Described, Words
 
@@ -33,10 +33,7 @@ def load_base(folder: Path) -> tuple[PreTrainedModel, Words]:
         raise ConfigError(
             f"base: {folder} holds no config.json with .safetensors; give a Hugging Face model folder, or make one: longplay lm convert SOURCE FOLDER"
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-    )  # fmt: skip
-    return model.eval(), Words.load(folder)
+    return load_model(folder), Words.load(folder)
 
 
 def with_tokens(model: PreTrainedModel, words: Words, codebook: Codebook, described: Described, seed: int, around: int = 0) -> PreTrainedModel:

@@ -103,8 +103,10 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Read a model folder; safetensors only, no remote code."""
-    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False).eval()
+    """Read a model folder, in float32; safetensors only, no remote code."""
+    return AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+    ).eval()
 
 
 @dataclass(frozen=True)
