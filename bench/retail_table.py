@@ -36,9 +36,9 @@ READ = 50  # items of history
 CODES = {"levels": 2, "width": 128}
 GENERATIVE: dict[str, Any] = {
     "epochs": 24, "dropout": 0.2, "lr": 2e-3, "size": {"hidden": 128, "layers": 2, "heads": 4, "inner": 256, "history": READ}, "batch": 64,
-    "optimizer": "muon", "whole": True,
+    "optimizer": "muon", "whole": True, "thin": 0.3,
 }  # fmt: skip
-SASREC: dict[str, Any] = {"epochs": 40, "dropout": 0.3, "lr": 1e-3, "shape": {"hidden": 64, "blocks": 2, "heads": 2}, "batch": 64}
+SASREC: dict[str, Any] = {"epochs": 40, "dropout": 0.3, "lr": 1e-3, "shape": {"hidden": 64, "blocks": 2, "heads": 2}, "batch": 64, "thin": 0.0}
 QUICK = GENERATIVE | {"epochs": 1, "size": GENERATIVE["size"] | {"hidden": 16, "inner": 32}}
 QUICK_SASREC = SASREC | {"epochs": 1, "shape": {"hidden": 16, "blocks": 1, "heads": 2}}
 LOG = "Online Retail, next visit"
@@ -109,14 +109,14 @@ def microseconds(time: pl.Series) -> np.ndarray:
 def generative(*, seed: int, users: int, codes: str = "real", reads: tuple[str, ...] = (), **given: Any) -> dict[str, Any]:
     """A generative model; see `nextitem.train_generative`."""
     name = f"retail-{codes}-{'-'.join(reads)}-{seed}-{given['epochs']}-{given['size']['hidden']}-{given['dropout']:g}-{users}"
-    name += f"-{given['optimizer']}{'-whole' * given['whole']}"
+    name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}"
     return train_generative(split(users, reads), name, codes=codes, book=CODES, seed=seed, **given)
 
 
 @remembered(version=1)
 def sasrec(*, seed: int, users: int, **given: Any) -> dict[str, Any]:
     """SASRec; see `nextitem.train_sasrec`."""
-    name = f"retail-sasrec-{seed}-{given['epochs']}-{given['dropout']:g}-{users}"
+    name = f"retail-sasrec-{seed}-{given['epochs']}-{given['dropout']:g}-{users}-{given['thin']:g}"
     return train_sasrec(split(users), name, seed=seed, read=READ, **given)
 
 
