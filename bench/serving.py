@@ -32,9 +32,10 @@ from longplay.chance import RowChance
 from longplay.codes import Allowed, Codebook, Trie
 from longplay.decisions import Contexts
 from longplay.policies.compiled import Compiled, Encoder
-from longplay.policies.decoder import SCALES, Decoder, Prompts, encode, new_model
+from longplay.policies.decoder import SCALES, Decoder, new_model
 from longplay.policies.generative import BATCH, Generative
 from longplay.policies.kernels import OneDnn
+from longplay.policies.prompts import Prompts, encode
 from longplay.policies.sampling import beam_slates, best_items, item_log_probs
 
 LEVELS, WIDTH = 3, 256

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from longplay.codes import Allowed, Trie
 from longplay.errors import ConfigError
-from longplay.policies.decoder import Decoder, Prompts, Windows, encode, load_model, new_model, save_model
+from longplay.policies.decoder import Decoder, load_model, new_model, save_model
 from longplay.policies.kernels import OneDnn
+from longplay.policies.prompts import Prompts, Windows, encode
 from longplay.policies.sampling import item_log_probs
 from longplay.policies.vocabulary import Vocabulary
 

@@ -27,11 +27,12 @@ from longplay.learning.offline import reward_weighted, visits_from_log
 from longplay.learning.reinforce import reinforce
 from longplay.learning.rollout import drawn_leaves, enough_left, slot_rewards
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
-from longplay.policies.decoder import Decoder, encode, new_model
+from longplay.policies.decoder import Decoder, new_model
 from longplay.policies.descent import descend
 from longplay.policies.generative import Generative
 from longplay.policies.histories import histories_from_log
 from longplay.policies.plackett import plackett_luce_log_prob
+from longplay.policies.prompts import encode
 from longplay.policies.supervised import train_next_items
 from longplay.rewards import Reward
 from longplay.rewards.guardrails import Coverage, coverage

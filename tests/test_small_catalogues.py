@@ -57,7 +57,9 @@ def catalogues(draw: st.DrawFn) -> tuple[np.ndarray, int, np.ndarray]:
 def test_slates_are_inside_and_their_probabilities_sum_to_one(catalogue: tuple[np.ndarray, int, np.ndarray], data: st.DataObject) -> None:
     codes, width, available = catalogue
     items = [f"i{k}" for k in range(len(codes))]
-    policy = Generative(seed=2).with_codes(lake_of(items, [("u", "i0")]), Codebook(pl.Series("item_id", items), codes, width, available, {}))
+    policy = Generative(seed=2, whole=data.draw(st.booleans())).with_codes(
+        lake_of(items, [("u", "i0")]), Codebook(pl.Series("item_id", items), codes, width, available, {})
+    )
     with torch.no_grad():
         for weight in policy.decoder.model.parameters():
             if weight.ndim == 2:

@@ -23,10 +23,11 @@ from longplay.lake.lake import Lake
 from longplay.policies.base import adapted, load_base, merged, weight_of, with_tokens
 from longplay.policies.circumstances import NOTHING, Circumstances, checked_reads
 from longplay.policies.compiled import Compiled
-from longplay.policies.decoder import Decoder, Prompts, Size, encode, latest, load_model, new_model, save_model, size_of
+from longplay.policies.decoder import Decoder, Size, load_model, new_model, save_model, size_of
 from longplay.policies.descent import OPTIMIZERS, Progress
 from longplay.policies.histories import Histories, histories_from_log
 from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
+from longplay.policies.prompts import Prompts, encode, latest
 from longplay.policies.sampling import beam_slates, best_items, chosen_log_probs, item_log_probs
 from longplay.policies.supervised import train_next_items
 from longplay.policies.tuning import train_with_words

@@ -13,7 +13,7 @@ from longplay.decisions import ItemIndex, learners_histories, ranges
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.policies.circumstances import NOTHING, Around, Circumstances
-from longplay.policies.decoder import Windows
+from longplay.policies.prompts import Windows
 
 Ints = NDArray[np.int64]
 

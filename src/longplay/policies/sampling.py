@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from longplay.chance import RowChance
 from longplay.codes.trie import Trie
 from longplay.errors import ConfigError, DataError
-from longplay.policies.decoder import Decoder, Prompts
+from longplay.policies.decoder import Decoder
 from longplay.policies.plackett import log1mexp
+from longplay.policies.prompts import Prompts
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

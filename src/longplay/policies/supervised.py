@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from longplay.codes.trie import Allowed
-from longplay.policies.decoder import Decoder, Windows, encode
+from longplay.policies.decoder import Decoder
 from longplay.policies.descent import SAVE_EVERY, Progress, Team, Watch, descend
 from longplay.policies.histories import Histories, Questions
+from longplay.policies.prompts import Windows, encode
 from longplay.policies.sampling import best_items
 
 Ints = NDArray[np.int64]

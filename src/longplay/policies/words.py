@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from longplay.codes.text import TITLE_MOST, clean, cleaned
 from longplay.decisions import ItemIndex
-from longplay.policies.decoder import Texts
+from longplay.policies.prompts import Texts
 
 PROMPT_MOST = 400  # characters of a prompt
 TOKENS_MOST = 48  # tokens of a prompt or a description
