@@ -14,11 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize(
     "script",
-    sorted(
-        path.stem
-        for path in (ROOT / "bench").glob("*.py")
-        if path.stem not in ("biglog", "draw", "figures", "handwritten", "nextitem", "remembered", "sasrec")
-    ),
+    sorted(path.stem for path in (ROOT / "bench").glob("*.py") if '"--quick"' in path.read_text()),
 )
 def test_every_bench_runs_quickly_and_writes_rows(script: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
