@@ -29,6 +29,7 @@ from longplay.policies.histories import Histories, Questions
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "amazon_beauty" / "Beauty.txt"
 ITEMS = 12_101
 READ = 50  # items of history
+BATCH = 256
 SIZE = {"hidden": 128, "layers": 2, "heads": 4, "inner": 256, "history": READ}
 CODES = {"levels": 2, "width": 256}
 GENERATIVE: dict[str, Any] = {"epochs": 40, "dropout": 0.3, "lr": 2e-3, "size": SIZE, "optimizer": "muon", "whole": True, "thin": 0.3}
@@ -60,43 +61,22 @@ def split(users: int) -> Split:
 
 
 @remembered(version=1)
-def generative(
-    *,
-    seed: int,
-    epochs: int,
-    codes: str,
-    dropout: float,
-    lr: float,
-    size: dict[str, int],
-    users: int,
-    batch: int = 256,
-    optimizer: str,
-    whole: bool,
-    thin: float,
-) -> dict[str, Any]:
+def generative(*, seed: int, codes: str, users: int, **given: Any) -> dict[str, Any]:
     """A generative model; see `nextitem.train_generative`."""
-    name = (
-        f"beauty-{codes}-{seed}-{epochs}-{dropout:g}-{lr:g}-{size['hidden']}x{size['layers']}-{users}-{batch}-{optimizer}{'-whole' * whole}-{thin:g}"
-    )
-    given = {
-        "seed": seed,
-        "epochs": epochs,
-        "dropout": dropout,
-        "lr": lr,
-        "size": size,
-        "batch": batch,
-        "optimizer": optimizer,
-        "whole": whole,
-        "thin": thin,
-    }
-    return train_generative(split(users), name, codes=codes, book=CODES, **given)
+    size = given["size"]
+    name = f"beauty-{codes}-{seed}-{given['epochs']}-{given['dropout']:g}-{given['lr']:g}-{size['hidden']}x{size['layers']}-{users}"
+    name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}"
+    return train_generative(split(users), name, codes=codes, book=CODES, seed=seed, batch=BATCH, **given)
 
 
 @remembered(version=1)
-def sasrec(*, seed: int, epochs: int, dropout: float, lr: float, shape: dict[str, int], users: int, batch: int = 256, thin: float) -> dict[str, Any]:
+def sasrec(*, seed: int, users: int, **given: Any) -> dict[str, Any]:
     """SASRec; see `nextitem.train_sasrec`."""
-    name = f"beauty-sasrec-{seed}-{epochs}-{dropout:g}-{lr:g}-{shape['hidden']}x{shape['blocks']}-{users}-{batch}-{thin:g}"
-    return train_sasrec(split(users), name, seed=seed, epochs=epochs, dropout=dropout, lr=lr, shape=shape, read=READ, batch=batch, thin=thin)
+    shape = given["shape"]
+    name = (
+        f"beauty-sasrec-{seed}-{given['epochs']}-{given['dropout']:g}-{given['lr']:g}-{shape['hidden']}x{shape['blocks']}-{users}-{given['thin']:g}"
+    )
+    return train_sasrec(split(users), name, seed=seed, read=READ, batch=BATCH, **given)
 
 
 def main() -> None:
@@ -114,10 +94,10 @@ def main() -> None:
     trainings: dict[str, Any] = {
         "SASRec, full softmax": lambda: [sasrec(seed=0, users=users, **rival)],
         "generative": lambda: [generative(seed=seed, codes="real", users=users, **full) for seed in range(seeds)],
-        "generative, 18 epochs": lambda: [generative(seed=0, codes="real", users=users, **brief)],
-        "generative, 18 epochs, shuffled codes": lambda: [generative(seed=0, codes="shuffled", users=users, **brief)],
-        "generative, 18 epochs, random codes": lambda: [generative(seed=0, codes="random", users=users, **brief)],
-        "generative, 18 epochs, no tokens of items": lambda: [generative(seed=0, codes="real", users=users, **(brief | {"whole": False}))],
+        f"generative, {BRIEF} epochs": lambda: [generative(seed=0, codes="real", users=users, **brief)],
+        f"generative, {BRIEF} epochs, shuffled codes": lambda: [generative(seed=0, codes="shuffled", users=users, **brief)],
+        f"generative, {BRIEF} epochs, random codes": lambda: [generative(seed=0, codes="random", users=users, **brief)],
+        f"generative, {BRIEF} epochs, no tokens of items": lambda: [generative(seed=0, codes="real", users=users, **(brief | {"whole": False}))],
     }
     wanted = {"sasrec": [0], "generative": [1], "ablations": [2, 3, 4, 5], None: range(6)}[given.only]
     found = {name: train() for place, (name, train) in enumerate(trainings.items()) if place in wanted}

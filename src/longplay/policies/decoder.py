@@ -230,8 +230,7 @@ class Decoder:
         """log-probability of the words `tokens[n, first : first + count[n]]` given all before each, over the base's own: [N, T - first], 0 behind."""
         n, length = tokens.shape
         state = self._hidden(tokens, None, torch.arange(length).expand(n, -1), None)[:, first - 1 : -1]
-        head: Any = self.model.get_output_embeddings()
-        logits = (state @ head.weight[: self.vocabulary.words].T).float()
+        logits = (state @ self._said[: self.vocabulary.words].T).float()
         target = torch.clamp(tokens[:, first:], max=self.vocabulary.words - 1)
         log_p = torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
         return torch.where(torch.arange(length - first) < count[:, None], log_p, 0.0)
@@ -254,25 +253,32 @@ class Decoder:
         if self.rows is not None:
             first -= self.vocabulary.words
             return self.rows[first : first + self.trie.width]
+        return self._said[first : first + self.trie.width]
+
+    @property
+    def _said(self) -> Tensor:
+        """The model's own output embeddings, [tokens, H]."""
         head: Any = self.model.get_output_embeddings()
-        return head.weight[first : first + self.trie.width]
+        return head.weight
 
     def _own_logits(self, state: Tensor, node: Ints, own: Ints) -> Tensor:
         """Logits [..., K] of the last codes below `node[...]` from states [..., H], each by the output embedding of its item's own token.
 
         States at one node are multiplied by its items together, some at a time: the cost does not depend on the catalogue.
         """
-        trie, at = self.trie, node.ravel()
-        order = np.argsort(at, kind="stable")
-        _, start, count = np.unique(at[order], return_index=True, return_counts=True)
+        trie = self.trie
+        order = np.argsort(node, axis=None, kind="stable")
+        at = node.ravel()[order]
+        _, start, count = np.unique(at, return_index=True, return_counts=True)
         place = np.arange(len(at)) - np.repeat(start, count)  # among the states at its node
         seats = min(TOGETHER, int(count.max(initial=1)))
-        seat, group = torch.from_numpy(place % seats), torch.from_numpy(np.cumsum(place % seats == 0) - 1)
-        first, stop = (trie.ptr[-1][at[order][place % seats == 0] + end, None] for end in (0, 1))
-        leaf = first + np.arange(int((stop - first).max(initial=0)))
-        code = torch.from_numpy(np.where(leaf < stop, trie.code[-1][np.minimum(leaf, len(trie) - 1)], trie.width))  # [groups, children], one behind
-        head: Any = self.model.get_output_embeddings()
-        rows = nn.functional.embedding(torch.from_numpy(own[np.minimum(leaf, len(trie) - 1)]), head.weight)
+        opens = place % seats == 0  # a group of at most `seats` states at one node
+        seat, group = torch.from_numpy(place % seats), torch.from_numpy(np.cumsum(opens) - 1)
+        first, stop = trie.ptr[-1][at[opens], None], trie.ptr[-1][at[opens] + 1, None]
+        child = first + np.arange(int((stop - first).max(initial=0)))
+        leaf = np.minimum(child, len(trie) - 1)
+        code = torch.from_numpy(np.where(child < stop, trie.code[-1][leaf], trie.width))  # [groups, children]; of none, one behind the last
+        rows = nn.functional.embedding(torch.from_numpy(own[leaf]), self._said)
         seated = state.new_zeros(len(leaf), seats, state.shape[-1])
         seated[group, seat] = state.flatten(0, -2)[torch.from_numpy(order)]
         logits = seated.to(rows.dtype) @ rows.mT

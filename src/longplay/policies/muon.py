@@ -34,7 +34,10 @@ class Muon(torch.optim.Optimizer):
             for one in group["params"]:
                 if one.grad is None:
                     continue
-                momentum = self.state[one].setdefault("momentum", torch.zeros_like(one))
+                state = self.state[one]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(one)
+                momentum = state["momentum"]
                 momentum.lerp_(one.grad, 1 - MOMENTUM)
                 one.mul_(1 - group["lr"] * group["weight_decay"])
                 one.add_(orthogonal(one.grad.lerp(momentum, MOMENTUM)), alpha=-group["lr"] * RMS * max(one.shape) ** 0.5)
