@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from forked import start
 from safetensors.numpy import load_file
 
 # the two that learn are killed after they saved their state, the others as soon as they are under way
@@ -65,14 +62,11 @@ def kill_at_every_stage(file: Path, folder: Path, stages: list[str]) -> None:
 def kill_at(file: Path, folder: Path, stage: str, sign: str, tries: int = 5) -> bool:
     """Start the run and SIGKILL it once `sign` appears in the stage's folder; true if the stage was not finished by then."""
     for _ in range(tries):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "longplay", "run", str(file), "--folder", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and not list((folder / stage).glob(sign)):
-            time.sleep(0.0005)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process = start("longplay", ["run", str(file), "--folder", str(folder)])
+        while process.is_alive() and not list((folder / stage).glob(sign)):
+            time.sleep(0.002)
+        process.kill()
+        process.join()
         if any(path.suffix != ".partial" for path in (folder / stage).iterdir()):  # it was too quick: undo the stage
             shutil.rmtree(folder / stage)
             continue

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from longplay.errors import ConfigError, DataError
@@ -66,7 +67,7 @@ def test_float_ids_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None
         read_ids(tmp_path, [["u"]])
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(users=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
 def test_every_integer_id_is_the_same_from_csv_and_from_parquet(users: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("ids")
@@ -177,7 +178,7 @@ def test_a_slot_must_be_a_whole_number_and_an_id_must_not_repeat(tmp_path: Path)
     assert source.rejected.select("line", "reason").rows() == [(2, "unparsable slot"), (3, "duplicate id")]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(cells=st.lists(st.tuples(st.sampled_from(["u", "", "ü,\n"]), st.text(max_size=6), st.sampled_from(["1", "", "x", "nan"])), max_size=12))
 def test_no_row_is_lost_whatever_its_cells_hold(cells: list[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("cells") / "log.csv"

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import longplay as lp
@@ -249,7 +250,7 @@ SIGNALS = (
 @given(
     st.lists(PLAY, min_size=1, max_size=15), st.lists(SLATE, min_size=1, max_size=10), st.sampled_from(SIGNALS), st.integers(0, 4), st.integers(4, 14)
 )
-@settings(max_examples=40)
+@examples(40)
 def test_credits_equal_plain_loops_and_conserve(played: list[Any], said: list[Any], signal: Signal, lookback: int, days: int) -> None:
     events = [play(user, item, START + at, origin, surface) for user, item, at, origin, surface in played]
     decisions = [slate(f"d{n}", user, START + at, *items, surface=surface) for n, (user, at, items, surface) in enumerate(said)]
@@ -312,7 +313,7 @@ def plain_weights(rule: Rule, seen: list[Any], entry: Row) -> list[float]:
 
 
 @given(st.lists(PLAY, min_size=1, max_size=25), st.lists(SLATE, max_size=12), st.integers(0, 3))
-@settings(max_examples=40)
+@examples(40)
 def test_exposed_and_unexposed_days_and_outcomes_equal_plain_loops(played: list[Any], said: list[Any], lookback: int) -> None:
     signal = Signal("two", entry=discovery(novel_for=2), measure=days_with("creator"), window=(1, 2))
     events = [play(user, item, START + at, origin, surface) for user, item, at, origin, surface in played]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import start
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,10 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
     sorted(path.stem for path in (ROOT / "bench").glob("*.py") if '"--quick"' in path.read_text()),
 )
 def test_every_bench_runs_quickly_and_writes_rows(script: str, tmp_path: Path) -> None:
-    file = tmp_path / "rows.json"
-    result = subprocess.run([sys.executable, str(ROOT / "bench" / f"{script}.py"), "--quick", "--json", str(file)], capture_output=True, text=True)
-    if result.returncode and "is not there" in result.stderr:
-        pytest.skip(result.stderr.strip())
-    assert result.returncode == 0, result.stderr
-    for row in json.loads(file.read_text()):
+    rows, said = tmp_path / "rows.json", tmp_path / "said"
+    process = start(ROOT / "bench" / f"{script}.py", ["--quick", "--json", str(rows)], said)
+    process.join()
+    if process.exitcode and "is not there" in said.read_text():
+        pytest.skip(said.read_text().strip())
+    assert process.exitcode == 0, said.read_text()
+    for row in json.loads(rows.read_text()):
         assert {"claim", "value", "low", "high", "bar", "ok", "seeds", "command"} <= set(row)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -51,7 +52,7 @@ def sorted_codes(draw: st.DrawFn) -> tuple[NDArray[np.int64], int]:
 
 
 @given(vectors_and_sizes())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_every_item_has_a_code_of_its_own_within_width(given_: tuple[NDArray[np.float64], int, int]) -> None:
     vectors, levels, width = given_
     book = fit_codebook(names(len(vectors)), vectors, levels=levels, width=width)
@@ -66,7 +67,7 @@ def test_every_item_has_a_code_of_its_own_within_width(given_: tuple[NDArray[np.
 
 
 @given(st.integers(0, 100))
-@settings(max_examples=10, deadline=None)
+@examples(10)
 def test_identical_items_fill_every_id_exactly(seed: int) -> None:
     book = fit_codebook(names(27), np.full((27, 4), float(seed)), levels=3, width=3, seed=seed)
     assert book.codes.tolist() == [list(code) for code in itertools.product(range(3), repeat=3)]
@@ -133,7 +134,7 @@ def test_a_saved_codebook_comes_back_whole(tmp_path: Path) -> None:
 
 
 @given(vectors_and_sizes(), st.integers(0, 8), st.integers(0, 100))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_new_items_take_free_codes_and_move_none(given_: tuple[NDArray[np.float64], int, int], more: int, seed: int) -> None:
     vectors, levels, width = given_
     book = fit_codebook(names(len(vectors)), vectors, levels=levels, width=width)
@@ -204,7 +205,7 @@ def dict_trie(codes: NDArray[np.int64]) -> dict[int, Any]:
 
 
 @given(sorted_codes())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_trie_is_a_dict_of_dicts(given_: tuple[NDArray[np.int64], int]) -> None:
     codes, width = given_
     trie, levels = Trie.build(codes, width), codes.shape[1]
@@ -257,7 +258,7 @@ def test_the_version_changes_with_codes_width_and_availability_and_only_then() -
 
 
 @given(sorted_codes(), st.data())
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_what_is_allowed_is_what_a_loop_over_the_catalogue_finds(given_: tuple[NDArray[np.int64], int], data: st.DataObject) -> None:
     codes, width = given_
     n_items = len(codes)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -161,7 +162,7 @@ def test_a_catalogue_that_names_an_item_twice_is_refused() -> None:
 
 
 @given(st.integers(0, 4), st.integers(1, 5), st.integers(1, 8), st.randoms(use_true_random=False))
-@settings(max_examples=40)
+@examples(40)
 def test_slates_survive_the_round_trip_through_rows(n: int, slots: int, items: int, random: Any) -> None:
     index = ItemIndex([f"item {number}" for number in range(items)])
     rows = np.array([[random.randrange(items) for _ in range(slots)] for _ in range(n)], dtype=np.int64).reshape(n, slots)
@@ -172,7 +173,7 @@ def test_slates_survive_the_round_trip_through_rows(n: int, slots: int, items: i
 
 
 @given(st.lists(st.lists(st.sampled_from(("i1", "i2", "i9")), max_size=4), max_size=5))
-@settings(max_examples=60)
+@examples(60)
 def test_ragged_rows_find_each_lists_own_items(lists: list[list[str]]) -> None:
     number = {"i1": 0, "i2": 1, "i9": -1}
     offsets, rows = ItemIndex(["i1", "i2"]).ragged_rows(pl.Series(lists, dtype=pl.List(pl.String)))
@@ -197,7 +198,7 @@ def excluded(past: list[Row], exclude: str) -> set[str | None]:
 
 
 @given(logs(), st.sampled_from(("seen", "creator", "none")), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_each_moment_is_the_first_of_a_day_and_sees_only_its_own_past(events: list[Row], exclude: str, history: int) -> None:
     firsts = {}
     for row in sorted(events, key=lambda row: row["time"]):
@@ -216,7 +217,7 @@ def test_each_moment_is_the_first_of_a_day_and_sees_only_its_own_past(events: li
 
 
 @given(logs(), logs(), st.sampled_from((0, 1, 12, 24, 40)), st.sampled_from(("seen", "creator")))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_later_events_and_later_arrivals_change_no_earlier_context(events: list[Row], other: list[Row], hours: int, exclude: str) -> None:
     as_of = NOON + hours * HOUR
     later = []

@@ -90,7 +90,10 @@ def reference(decoder: Decoder, ask: Ask, kept: int = KEPT) -> NDArray[np.float6
         total = 0.0
         for level, token in enumerate(tokens[item]):
             valid = sorted({tokens[other][level] for other in open_items if codes[other][:level] == codes[item][:level]})
-            scores = logits[len(prompt) - 1 + level, valid] / ask.temperature
+            scores = logits[len(prompt) - 1 + level, valid]
+            if decoder.own is not None and 0 < level == len(codes[item]) - 1:  # items of their own are said from the prompt too
+                scores = scores + logits[len(prompt) - 1, valid]
+            scores = scores / ask.temperature
             scores -= scores.max()
             total += scores[valid.index(token)] - np.log(np.exp(scores).sum())
         answer[item] = total

@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from reference import DAY, MEASURES, MICRO, MOMENT, USERS, Log, day_of, entries_of, known, logs, midnight, refuses, signals, with_value
@@ -53,7 +54,7 @@ def blank(user: str, opened: datetime) -> Row:
 
 
 @given(signals(measures=SUMMED), logs(), st.tuples(MOMENT, MOMENT), st.sampled_from((1, 3, 14)), st.permutations((*USERS, "nobody")))
-@settings(max_examples=120, deadline=None)
+@examples(120)
 def test_sums_equal_a_plain_loop_over_users_and_entries(signal: Signal, log: Log, moments: Any, entry_days: int, order: list[str]) -> None:
     log = replace(log, as_of=log.as_of + 14 * DAY)
     assume(not refuses(signal, log))

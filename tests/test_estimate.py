@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -15,7 +16,7 @@ VALUES = st.floats(-1e3, 1e3)
 
 
 @given(st.lists(st.tuples(VALUES, st.sampled_from("abcde")), min_size=1, max_size=30))
-@settings(max_examples=80)
+@examples(80)
 def test_the_standard_error_is_the_linearised_one_summed_cluster_by_cluster(rows: list[tuple[float, str]]) -> None:
     values, clusters = [value for value, _ in rows], [cluster for _, cluster in rows]
     found = clustered_mean(values, clusters)
@@ -32,7 +33,7 @@ def test_the_standard_error_is_the_linearised_one_summed_cluster_by_cluster(rows
 
 
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=2, max_size=12))
-@settings(max_examples=60)
+@examples(60)
 def test_with_equally_large_clusters_it_is_the_jackknife_that_leaves_one_cluster_out(groups: list[tuple[float, float, float]]) -> None:
     n = len(groups)
     left_out = [np.mean([value for other, group in enumerate(groups) if other != one for value in group]) for one in range(n)]

@@ -14,7 +14,8 @@ from typing import Any
 import polars as pl
 import pytest
 from deltalake import write_deltalake
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -124,7 +125,7 @@ def test_an_empty_lake_has_empty_tables_and_no_watermark(lake: Lake) -> None:
         _ = lake.watermark
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=25),
     later=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=10),
@@ -149,7 +150,7 @@ def test_a_view_is_a_plain_filter_and_nothing_outside_it_can_change_it(
     assert_frame_equal(lake.before(at(t), known_at=at(known)).events, seen)
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(batches=st.lists(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["play", "bogus"])), max_size=6), min_size=1, max_size=3))
 def test_memory_and_folder_lakes_hold_equal_tables(batches: list[list[tuple[int, str]]], tmp_path_factory: pytest.TempPathFactory) -> None:
     lakes = Lake.memory(), Lake.open(tmp_path_factory.mktemp("lake"))

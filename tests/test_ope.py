@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -225,7 +226,7 @@ def test_the_first_item_outside_the_prefix_follows_the_conditional_law_by_enumer
 
 
 @given(st.integers(1, 6), st.integers(0, 3), st.integers(0, 10_000))
-@settings(max_examples=50)
+@examples(50)
 def test_a_choice_is_never_in_its_prefix(slots: int, more: int, seed: int) -> None:
     rng, items = np.random.default_rng(seed), slots + more
     logged, drawn = (np.argsort(rng.random((20, items)), axis=1)[:, :slots] for _ in range(2))

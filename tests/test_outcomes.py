@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from reference import (
@@ -632,19 +633,19 @@ def check(signal: Signal, log: Log) -> None:
 
 
 @given(signals(), logs(min_events=0, known_later=False))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_outcomes_equal_a_plain_loop_over_the_events(signal: Signal, log: Log) -> None:
     check(signal, log)
 
 
 @given(signals((*OLD_ENTRIES, *FAR_ENTRIES), windows=FAR_WINDOWS), logs(moments=FAR_MOMENT))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_windows_of_up_to_a_year_equal_the_plain_loop(signal: Signal, log: Log) -> None:
     check(signal, log)
 
 
 @given(signals(OLD_ENTRIES), logs(), st.integers(1, 7))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_the_maturity_curve_is_the_base_rate_of_shorter_windows(signal: Signal, log: Log, length: int) -> None:
     assume(not refuses(signal, log) and length <= signal.days)
     assume(not (signal.measure.counts_days and (signal.threshold or 0) > length))
@@ -700,7 +701,7 @@ def test_an_empty_log_gives_no_entries_and_a_question_about_the_future_is_refuse
 
 
 @given(signals(), logs(), logs())
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_what_happens_or_arrives_later_changes_no_outcome(signal: Signal, log: Log, other: Log) -> None:
     later = []
     for number, row in enumerate(other.events):
@@ -724,7 +725,7 @@ def test_what_happens_or_arrives_later_changes_no_outcome(signal: Signal, log: L
 
 
 @given(signals(tuple(entry for entry in ENTRIES if entry.of is not None)), logs(min_decisions=1))
-@settings(max_examples=45, deadline=None)
+@examples(45)
 def test_a_slot_gets_the_first_entry_within_a_day_and_is_null_until_it_matures(signal: Signal, log: Log) -> None:
     assume(not refuses(signal, log))
     lake, key = log.lake(), f"{signal.entry.of}_id"
@@ -799,7 +800,7 @@ def test_slots_own_no_outcome_about_a_whole_user() -> None:
 
 
 @given(logs(), st.sampled_from((discovery(None, "item"), discovery(None, "creator"), discovery(7, "creator"))), MOMENT, MOMENT)
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_future_of_lists_first_touches_after_each_visit_with_their_own_outcome(log: Log, entry: Any, start: timedelta, end: timedelta) -> None:
     origin = min(row["time"] for row in log.events).replace(hour=0, minute=0, second=0, microsecond=0)
     start_at, end_at = origin + start, origin + end

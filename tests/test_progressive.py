@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from longplay.belief import coverage_of_means
@@ -88,7 +89,7 @@ def random_model(rng, size, rank):
 # -- the posterior ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 4), data=st.data())
 def test_posterior_equals_conditioning_the_joint_gaussian(seed, size, data):
     # catches: a prefix conditioned with the wrong block, a singular Sigma mishandled, n and sum mixed up
@@ -106,7 +107,7 @@ def test_posterior_equals_conditioning_the_joint_gaussian(seed, size, data):
     np.testing.assert_allclose(cov_CC, want_CC, atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 4), data=st.data())
 def test_an_entrys_own_prefix_is_conditioned_jointly_with_its_item(seed, size, data):
     # catches: the own prefix moving the item but not the entry (or the reverse), epistemic and noise parts swapped
@@ -278,7 +279,7 @@ def test_curves_do_not_learn_to_trust_an_entry_that_knew_its_own_outcome():
     assert 0.85 < slope < 1.15
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seed=st.integers(0, 10_000), counts=st.integers(1, 4))
 def test_curves_rise_and_are_rates(seed, counts):
     # catches: a curve that falls somewhere, rates outside [0, 1], a negative std

@@ -9,7 +9,8 @@ from math import log2
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
@@ -140,7 +141,7 @@ def ndcg(order: list[str], gains: dict[str, float], k: int) -> float:
 
 
 @given(cases(), st.integers(1, 7))
-@settings(max_examples=120, deadline=None)
+@examples(120)
 def test_the_metrics_equal_a_plain_loop_over_the_visits(case: tuple[list[list[str]], Relevant, list[str]], k: int) -> None:
     orders, relevant, users = case
     top, future = ranked(*orders), future_with(relevant, users)
@@ -166,7 +167,7 @@ def test_the_metrics_equal_a_plain_loop_over_the_visits(case: tuple[list[list[st
 
 
 @given(st.lists(st.permutations(range(6)), min_size=1, max_size=4), st.integers(1, 6), st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_ndcg_equals_scikit_learns(scores: list[list[int]], k: int, data: st.DataObject) -> None:
     truth = [data.draw(st.lists(st.sampled_from((0, 1)), min_size=6, max_size=6).filter(any)) for _ in scores]
     users = [f"u{row}" for row in range(len(scores))]

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from longplay.belief import Belief
@@ -277,7 +278,7 @@ def test_an_exposure_is_an_entry_for_certain_and_a_user_owns_no_slot(lake):
 UNIT = st.floats(0, 1)
 
 
-@settings(deadline=None)
+@examples(100)
 @given(chance=UNIT, more=UNIT, mean=UNIT, std=UNIT, caution=st.floats(0, 5))
 def test_the_bound_never_falls_when_the_chance_of_an_entry_rises(chance, more, mean, std, caution):
     # catches: mean - caution std taken of the product, which prefers a certain 0 (a familiar creator) to a likely entry
@@ -285,7 +286,7 @@ def test_the_bound_never_falls_when_the_chance_of_an_entry_rises(chance, more, m
     assert 0 <= low <= high + 1e-12
 
 
-@settings(deadline=None)
+@examples(100)
 @given(gain=st.floats(-1, 0), mean=UNIT, std=UNIT, caution=st.floats(0, 5))
 def test_harm_stays_harm_under_caution(gain, mean, std, caution):
     # catches: the floor of 0 lifting a negative value

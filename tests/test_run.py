@@ -102,11 +102,6 @@ def test_a_changed_key_reruns_its_stage_and_what_follows_only(clean: Path, tmp_p
     assert ui.ran == ["reinforce", "evaluate", "offpolicy", "experiment", "audit", "report"]
 
 
-def test_two_runs_are_bit_equal_with_one_thread(clean: Path, tmp_path: Path) -> None:
-    run_stages(parse_config(TINY, "tiny"), base=tmp_path, folder=tmp_path)
-    assert differences(contents(tmp_path, SIMULATED), contents(clean, SIMULATED)) == []
-
-
 def test_the_limit_of_threads_reaches_what_a_stage_loads(tmp_path: Path) -> None:
     """k-means of more than 256 items has other last digits on two threads than on one: a run that goes on must not know which it was."""
     (tmp_path / "probe.py").write_text(
@@ -125,7 +120,7 @@ def test_the_limit_of_threads_reaches_what_a_stage_loads(tmp_path: Path) -> None
     assert said == "{'openmp': [1]}\n"
 
 
-def test_sigkill_at_every_stage_then_a_new_start_gives_equal_results(clean: Path, tmp_path: Path) -> None:
+def test_sigkill_at_every_stage_then_a_new_start_gives_results_equal_to_those_of_another_process(clean: Path, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(TINY)
     folder = tmp_path / "run"
@@ -201,8 +196,8 @@ def test_a_policy_reads_what_train_says_and_asks_for_the_outcome_it_wants(clean:
     shutil.copytree(clean, folder)
     ui = Watching()
     text = TINY.replace("steps = 110", "steps = 110\nreads = ['gap', 'surface', 'kind']\nwant = 'habit'\nask = 1.0")
-    run_stages(parse_config(text, "tiny"), base=folder, folder=folder, ui=ui)
-    assert ui.ran == ["train", "reinforce", "evaluate", "offpolicy", "experiment", "audit", "report"]
+    run_stages(parse_config(text, "tiny"), base=folder, folder=folder, ui=ui, until="evaluate")
+    assert ui.ran == ["train", "reinforce", "evaluate"]
     policies = {json.loads(path.read_text())["ask"] for path in folder.glob("train/*/policy/policy.json")}
     assert policies == {None, 1.0}
     (asking,) = (path.parent for path in folder.glob("train/*/policy/policy.json") if json.loads(path.read_text())["ask"] is not None)

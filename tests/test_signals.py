@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from examples import examples
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from longplay.errors import ConfigError
@@ -194,7 +195,7 @@ def test_a_signal_prints_as_the_sentence_it_means(signal: Signal, sentence: str)
 
 
 @given(signals(), st.sampled_from((1e-9, 1.0, 1e3)), st.none() | st.lists(st.sampled_from(ORIGINS), min_size=1, max_size=3).map(tuple))
-@settings(max_examples=80)
+@examples(80)
 def test_signals_that_print_alike_mean_alike(one: Signal, nudge: float, origin: tuple[str, ...] | None) -> None:
     threshold = one.measure.threshold
     try:
@@ -249,7 +250,7 @@ def test_in_a_grid_of_everything_sentence_version_and_meaning_tell_the_same_sign
 
 
 @given(signals(), signals())
-@settings(max_examples=60)
+@examples(60)
 def test_two_signals_of_different_meaning_never_print_alike(one: Signal, other: Signal) -> None:
     same = replace(other, name=one.name)
     assert (str(same) == str(one)) == (meaning(same) == meaning(one)) == (same.version == one.version)
@@ -259,7 +260,7 @@ def test_two_signals_of_different_meaning_never_print_alike(one: Signal, other: 
 
 
 @given(signals())
-@settings(max_examples=100)
+@examples(100)
 def test_every_declaration_survives_toml(signal: Signal) -> None:
     text = signal.to_toml()
     back = Signal.from_toml(text)
@@ -270,7 +271,7 @@ def test_every_declaration_survives_toml(signal: Signal) -> None:
 
 
 @given(signals(), signals(), st.data())
-@settings(max_examples=100)
+@examples(100)
 def test_the_version_changes_when_and_only_when_the_definition_does(one: Signal, other: Signal, data: st.DataObject) -> None:
     assert replace(one, name="another").version == one.version
     assert replace(one, origin=tuple(data.draw(st.permutations(one.origins)))).version == one.version

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -156,7 +157,7 @@ def test_log_probabilities_stay_exact_when_nothing_is_left() -> None:
 
 
 @given(st.lists(st.floats(1e-6, 1.0), min_size=4, max_size=7), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_last_free_slot_is_certain_and_no_log_probability_is_positive(weights: list[float], slots: int) -> None:
     log_p = np.log(np.array(weights) / sum(weights))
     orders = np.array(list(itertools.permutations(range(len(weights)), slots)))

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from longplay.codes import Codebook, fit_codebook, item_vectors
@@ -52,7 +53,7 @@ def catalogues(draw: st.DrawFn) -> tuple[np.ndarray, int, np.ndarray]:
     return np.array(sorted(codes)), width, np.array(available)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(catalogues(), st.data())
 def test_slates_are_inside_and_their_probabilities_sum_to_one(catalogue: tuple[np.ndarray, int, np.ndarray], data: st.DataObject) -> None:
     codes, width, available = catalogue

@@ -10,7 +10,8 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference import CATALOGUE, DAY, FAR_MOMENT, LEAP, MICRO, Log, Row, decisions_frame, events_frame, logs, midnight, refuses, signals
 
@@ -73,7 +74,7 @@ def refused_in_files(signal: Signal) -> bool:
 
 
 @given(st.lists(signals(), min_size=1, max_size=4), logs())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_files_written_in_one_pass_equal_the_outcomes_in_memory(tmp_path_factory: Any, several: list[Signal], log: Log) -> None:
     several = [Signal(f"s{n}", one.entry, one.measure, one.window, one.origin, one.gameable) for n, one in enumerate(several)]
     assume(not any(refuses(one, log) for one in several))
@@ -89,7 +90,7 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(tmp_path_factory
 
 
 @given(st.lists(signals(), min_size=1, max_size=3), logs())
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_base_rates_in_one_pass_are_those_of_the_outcomes_or_say_why_not(several: list[Signal], log: Log) -> None:
     several = [Signal(f"s{n}", one.entry, one.measure, one.window, one.origin, one.gameable) for n, one in enumerate(several)]
     lake = log.lake()
@@ -131,7 +132,7 @@ TOGETHER = (
 
 
 @given(logs(), st.sets(st.sampled_from(TOGETHER), min_size=2), st.sampled_from((2, 5, 10**6)))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_units_put_together_from_finer_ones_are_those_of_the_events(tmp_path_factory: Any, log: Log, several: set[Signal], at_once: int) -> None:
     asked = [one for one in TOGETHER if one in several and not refuses(one, log)]  # items of two creators are among these logs
     assume(len(asked) > 1)
@@ -192,7 +193,7 @@ def check(store: SignalStore, lake: Lake) -> None:
 
 
 @given(logs(), st.lists(st.integers(0, 40), min_size=1, max_size=2), st.data())
-@settings(max_examples=12, deadline=None)
+@examples(12)
 def test_every_night_equals_outcomes_computed_from_the_whole_log(tmp_path_factory: Any, log: Log, nights: list[int], data: st.DataObject) -> None:
     """Batches come when their day is over, some rows nights late; updates come after every batch or after several."""
     place = tmp_path_factory.mktemp("store")
@@ -420,7 +421,7 @@ def test_what_is_no_store_is_refused_with_a_reason(tmp_path: Path) -> None:
 
 
 @given(logs(moments=FAR_MOMENT))
-@settings(max_examples=3, deadline=None)
+@examples(3)
 def test_a_store_of_a_long_log_equals_outcomes_in_memory(tmp_path_factory: Any, log: Log) -> None:
     place = tmp_path_factory.mktemp("store")
     lake = Lake.open(place / "lake")

@@ -1,0 +1,16 @@
+"""How many examples a property is tried on: a third of what it deserves in `make test`, all of them where new ones are drawn (`make test-all`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import settings
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "repeatable")
+
+
+def examples(most: int) -> Callable[[Any], Any]:
+    """At most `most` examples of the property that follows."""
+    return settings(max_examples=most if PROFILE == "wild" else -(-most // 3))

@@ -1,0 +1,36 @@
+"""Programs forked from a process that has imported what they need: importing is most of what a short one does."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+IMPORTED = [
+    *(f"longplay.run.{name}" for name in ("beliefs", "learn", "judge", "trial")),
+    *("longplay.cli", "longplay.report", "longplay.world", "sklearn.cluster", "transformers.models.qwen3.modeling_qwen3"),
+]
+
+
+def start(program: str | Path, words: list[str], said: Path | None = None) -> BaseProcess:
+    """Start a module or a script with these words; what it says, errors too, goes to the file `said`."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    process = context.Process(target=_become, args=(str(program), words, os.devnull if said is None else str(said)))
+    process.start()
+    return process
+
+
+def _become(program: str, words: list[str], said: str) -> None:
+    with open(said, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = [program, *words]
+    if program.endswith(".py"):
+        sys.path.insert(0, str(Path(program).parent))
+        runpy.run_path(program, run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
