@@ -32,7 +32,9 @@ READ = 50  # items of history
 BATCH = 256
 SIZE = {"hidden": 128, "layers": 2, "heads": 4, "inner": 256, "history": READ}
 CODES = {"levels": 2, "width": 256}
-GENERATIVE: dict[str, Any] = {"epochs": 40, "dropout": 0.3, "lr": 2e-3, "size": SIZE, "optimizer": "muon", "whole": True, "thin": 0.3}
+GENERATIVE: dict[str, Any] = {
+    "epochs": 60, "dropout": 0.3, "lr": 2e-3, "size": SIZE, "optimizer": "muon", "whole": True, "thin": 0.5, "contrast": 2048,
+}  # fmt: skip
 SASREC: dict[str, Any] = {"epochs": 60, "dropout": 0.5, "lr": 1e-3, "shape": {"hidden": 64, "blocks": 2, "heads": 2}, "thin": 0.0}
 BRIEF = 18  # epochs of the ablations: about ten CPU minutes
 QUICK: dict[str, Any] = GENERATIVE | {"epochs": 1, "size": SIZE | {"hidden": 16, "inner": 32}}
@@ -65,7 +67,7 @@ def generative(*, seed: int, codes: str, users: int, **given: Any) -> dict[str, 
     """A generative model; see `nextitem.train_generative`."""
     size = given["size"]
     name = f"beauty-{codes}-{seed}-{given['epochs']}-{given['dropout']:g}-{given['lr']:g}-{size['hidden']}x{size['layers']}-{users}"
-    name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}"
+    name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}-{given['contrast']}"
     return train_generative(split(users), name, codes=codes, book=CODES, seed=seed, batch=BATCH, **given)
 
 

@@ -100,6 +100,7 @@ def train_generative(
     optimizer: str,
     whole: bool,
     thin: float,
+    contrast: int,
 ) -> dict[str, Any]:
     """Positions on validation and test of a generative model trained for `epochs`; its learning curve."""
     codebook, around = codebook_of(split, codes, **book), split.train.circumstances.tokens
@@ -111,8 +112,9 @@ def train_generative(
     clock, read = Clock(name), size["history"]
     per_epoch = -(-len(split.train.offsets) // batch)
     curve = train_next_items(
-        decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, thin=thin, optimizer=optimizer,
-        check_every=per_epoch * max(epochs // CHECKS, 1), questions=split.valid, checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
+        decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, thin=thin,
+        contrast=contrast * whole, optimizer=optimizer, check_every=per_epoch * max(epochs // CHECKS, 1), questions=split.valid,
+        checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
     )  # fmt: skip
     answer = {name: positions(decoder, asked, read, beams=50, unseen=unseen).tolist() for name, asked, unseen in split.asked}
     return {"curve": curve, "minutes": clock.minutes, "report": codebook.report, "parameters": decoder.model.num_parameters(), "positions": answer}

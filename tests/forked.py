@@ -15,19 +15,20 @@ IMPORTED = [
 ]
 
 
-def start(program: str | Path, words: list[str], said: Path | None = None) -> BaseProcess:
-    """Start a module or a script with these words; what it says, errors too, goes to the file `said`."""
+def fork(program: str | Path, words: list[str], said: Path | None = None, env: dict[str, str] | None = None) -> BaseProcess:
+    """Start a module or a script with these words, and `env` beside the environment; what it says, errors too, goes to the file `said`."""
     context = get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    process = context.Process(target=_become, args=(str(program), words, os.devnull if said is None else str(said)))
+    process = context.Process(target=_become, args=(str(program), words, os.devnull if said is None else str(said), env or {}))
     process.start()
     return process
 
 
-def _become(program: str, words: list[str], said: str) -> None:
+def _become(program: str, words: list[str], said: str, env: dict[str, str]) -> None:
     with open(said, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    os.environ.update(env)
     sys.argv = [program, *words]
     if program.endswith(".py"):
         sys.path.insert(0, str(Path(program).parent))

@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from forked import start
+from forked import fork
 from safetensors.numpy import load_file
 
 # the two that learn are killed after they saved their state, the others as soon as they are under way
@@ -62,7 +62,7 @@ def kill_at_every_stage(file: Path, folder: Path, stages: list[str]) -> None:
 def kill_at(file: Path, folder: Path, stage: str, sign: str, tries: int = 5) -> bool:
     """Start the run and SIGKILL it once `sign` appears in the stage's folder; true if the stage was not finished by then."""
     for _ in range(tries):
-        process = start("longplay", ["run", str(file), "--folder", str(folder)])
+        process = fork("longplay", ["run", str(file), "--folder", str(folder)])
         while process.is_alive() and not list((folder / stage).glob(sign)):
             time.sleep(0.002)
         process.kill()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from forked import start
+from forked import fork
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 )
 def test_every_bench_runs_quickly_and_writes_rows(script: str, tmp_path: Path) -> None:
     rows, said = tmp_path / "rows.json", tmp_path / "said"
-    process = start(ROOT / "bench" / f"{script}.py", ["--quick", "--json", str(rows)], said)
+    process = fork(ROOT / "bench" / f"{script}.py", ["--quick", "--json", str(rows)], said)
     process.join()
     if process.exitcode and "is not there" in said.read_text():
         pytest.skip(said.read_text().strip())

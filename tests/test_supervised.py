@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections import Counter
 from itertools import islice, pairwise
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import fork
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -26,6 +26,7 @@ from longplay.policies.histories import Histories, Questions
 from longplay.policies.muon import DECAY, Muon, orthogonal
 from longplay.policies.prompts import Windows
 from longplay.policies.supervised import mean_loss, ndcg_of, negative_log_prob, positions, train_next_items
+from longplay.policies.vocabulary import Vocabulary
 
 torch.set_num_threads(1)
 
@@ -39,6 +40,12 @@ def codes() -> np.ndarray:
 
 def fresh(seed: int = 0) -> Decoder:
     return Decoder(new_model(SMALL, 2, WIDTH, seed), Trie.build(codes(), WIDTH))
+
+
+def owned(seed: int = 0) -> Decoder:
+    """As `fresh`, of items with tokens of their own."""
+    vocabulary = Vocabulary(2, WIDTH, items=ITEMS)
+    return Decoder(new_model(SMALL, 2, WIDTH, seed, items=ITEMS), Trie.build(codes(), WIDTH), vocabulary, own=vocabulary.item + np.arange(ITEMS))
 
 
 def histories(users: int = 200, seed: int = 0) -> Histories:
@@ -231,25 +238,36 @@ def test_dropping_out_is_by_its_own_seed_and_leaves_no_trace() -> None:
     assert np.mean(many) == pytest.approx(plain, rel=0.02)  # what is left is scaled up
 
 
+def test_contrast_teaches_tokens_of_items_across_prefixes() -> None:
+    """Without it nothing holds the token of an item against those of other prefixes: what comes next is not found by them alone."""
+    log, flat = histories(), []
+    for contrast in (0, 16):
+        decoder = owned()
+        train_next_items(decoder, log, steps=150, history=6, batch=32, lr=1e-2, contrast=contrast)
+        windows = next(log.batches(np.flatnonzero(log.held_out), 7, 40, 0))
+        with torch.no_grad():
+            state = decoder.sequence_states(windows)[:, :, 0]
+            share = decoder.log_share(state, windows.leaves, np.arange(ITEMS))[torch.from_numpy(windows.real)]
+            flat.append(-float(share.mean()))
+    assert flat[0] > flat[1] + 0.2, "nats"
+    assert flat[1] < 0.7 * np.log(ITEMS)
+
+
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    script = Path(__file__)
     for size in (1, 2):
-        env = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}
+        env = {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517", "WORLD_SIZE": str(size)}
+        said = [tmp_path / f"{size}-{rank}.txt" for rank in range(size)]
         jobs = [
-            subprocess.Popen(
-                [sys.executable, str(script), str(tmp_path / f"{size}-{rank}.safetensors")],
-                env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            fork(__file__, [str(tmp_path / f"{size}-{rank}.safetensors")], said[rank], env | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in range(size)
         ]
         try:
-            told = [job.communicate(timeout=120)[1] for job in jobs]
+            for job in jobs:
+                job.join(120)
         finally:
             for job in jobs:
                 job.kill()
-        assert [job.returncode for job in jobs] == [0] * size, told
+        assert [job.exitcode for job in jobs] == [0] * size, [file.read_text() for file in said]
     alone, first, second = (load_file(tmp_path / f"{name}.safetensors")["weights"] for name in ("1-0", "2-0", "2-1"))
     start = torch.nn.utils.parameters_to_vector(fresh().model.parameters()).detach()
     assert torch.equal(first, second)
@@ -265,6 +283,11 @@ def test_shares_of_a_team_add_up_to_the_whole_loss() -> None:
         whole = float(negative_log_prob(decoder, windows))
     assert float(torch.stack(parts).sum()) == pytest.approx(whole, rel=1e-6)
     assert negative_log_prob(decoder, windows.part(slice(0))).detach() == 0
+    whole_items = owned()
+    with torch.no_grad():
+        drawn = np.array([3, 1, 20])
+        parts = [negative_log_prob(whole_items, windows.part(slice(rank, None, 4)), drawn) for rank in range(4)]
+        assert float(torch.stack(parts).sum()) == pytest.approx(float(negative_log_prob(whole_items, windows, drawn)), rel=1e-6)
     assert Team.of_launcher() == Team(0, 1)
 
 

@@ -165,14 +165,14 @@ class Decoder:
     def log_prob(self, prompts: Prompts, leaves: Tensor | Ints) -> Tensor:
         """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable.
 
-        One forward pass over prompt + M x (L - 1) tokens per context: completions see the prompt
+        One forward pass over prompt + M x (L - 1) tokens per context, M x (L - 2) of whole items: completions see the prompt
         and themselves, not each other. Items that are not allowed have -inf.
         """
         leaves_NM = np.asarray(leaves)
         n, m = leaves_NM.shape
         trie, levels = self.trie, self.trie.levels
         codes = trie.codes[leaves_NM]  # [N, M, L]
-        length, inner = prompts.tokens.shape[1], levels - 1
+        length, inner = prompts.tokens.shape[1], max(levels - 1 - self.whole(levels - 1), 0)  # no state behind a prefix is asked for a whole item
         prompt_position = torch.clamp(prompts.real.long().cumsum(1) - 1, min=0)
         first = np.array([self.vocabulary.code(level) for level in range(inner)], dtype=np.int64)
         completion = torch.from_numpy(codes[:, :, :inner] + first).reshape(n, m * inner)
@@ -183,24 +183,20 @@ class Decoder:
         context = np.broadcast_to(np.arange(n)[:, None], (n, m))
         total = torch.zeros((n, m), dtype=torch.float64)
         for level in range(levels):
-            state = at_prompt if level == 0 else at_completion[:, :, level - 1]
-            node = np.zeros((n, 1), dtype=np.int64) if level == 0 else trie.node_of(level, leaves_NM)
-            mask = prompts.allowed.mask(level, context[:, :1] if level == 0 else context, node)
+            state = at_prompt.expand(n, m, -1) if self.whole(level) else at_prompt if level == 0 else at_completion[:, :, level - 1]
+            node = trie.node_of(level, leaves_NM) if level else np.zeros((n, state.shape[1]), dtype=np.int64)
+            mask = prompts.allowed.mask(level, context[:, : node.shape[1]], node)
             log_p = self.next_code(state, level, np.broadcast_to(node, state.shape[:-1]), mask, prompts.temperature[:, None])
             picked = torch.from_numpy(codes[:, :, level])[..., None]
             total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
         return total
 
-    def sequence_log_prob(self, windows: Windows, allowed: Allowed, texts: Texts | None = None) -> Tensor:
-        """log pi of every item of `windows` given the text and the items before it, shape [N, T], float64, differentiable.
-
-        One causal pass: every position of every history is a training example. Items that are not there get 0; temperature 1.
-        """
+    def sequence_states(self, windows: Windows, texts: Texts | None = None) -> Tensor:
+        """The states [N, T, L, H] after the text and what stands before each code of every item of `windows`, by one causal pass."""
         leaves = windows.leaves
         (n, length), ahead = leaves.shape, windows.before.shape[2]
         trie, levels, vocabulary = self.trie, self.trie.levels, self.vocabulary
         texts = texts or Texts.none(n)
-        codes = trie.codes[leaves]
         block = np.concatenate(
             [
                 vocabulary.circumstance + windows.before,
@@ -217,14 +213,41 @@ class Decoder:
         state = self._hidden(torch.from_numpy(tokens), None, torch.arange(tokens.shape[1]).expand(n, -1), None)
         said = (np.arange(length) * stride + ahead)[:, None] + np.arange(levels)  # of the token after which comes each code
         place = torch.from_numpy(texts.count[:, None] + said.ravel())
-        state = state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(n, length, levels, -1)
-        total = torch.zeros((n, length), dtype=torch.float64)
-        context = np.broadcast_to(np.arange(n)[:, None], (n, length))
-        for level in range(levels):
+        return state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(n, length, levels, -1)
+
+    def sequence_log_prob(self, windows: Windows, allowed: Allowed, texts: Texts | None = None, states: Tensor | None = None) -> Tensor:
+        """log pi of every item of `windows` given the text and the items before it, shape [N, T], float64, differentiable.
+
+        Every position of every history is a training example. Items that are not there get 0; temperature 1. `states`: `sequence_states`, if at hand.
+        """
+        leaves, trie = windows.leaves, self.trie
+        states = self.sequence_states(windows, texts) if states is None else states
+        total = torch.zeros(leaves.shape, dtype=torch.float64)
+        context = np.broadcast_to(np.arange(len(leaves))[:, None], leaves.shape)
+        for level in range(trie.levels):
             node = trie.node_of(level, leaves)
-            log_p = self.next_code(state[:, :, level], level, node, allowed.mask(level, context, node), torch.ones(n, length))
-            total = total + log_p.gather(2, torch.from_numpy(codes[:, :, level])[..., None])[..., 0]
+            log_p = self.next_code(
+                states[:, :, 0 if self.whole(level) else level], level, node, allowed.mask(level, context, node), torch.ones(leaves.shape)
+            )
+            total = total + log_p.gather(2, torch.from_numpy(trie.codes[leaves][:, :, level])[..., None])[..., 0]
         return torch.where(torch.from_numpy(windows.real), total, 0.0)
+
+    def log_share(self, state: Tensor, leaves: Ints, drawn: Ints) -> Tensor:
+        """log-probability [N, T] of each of `leaves` in a flat softmax over all items, by their own tokens, from prompts' states [N, T, H].
+
+        Over a sample: `drawn[S]`, leaves drawn alike without replacement, each counted I / S times (Bengio & Senecal 2008); with all of them exact.
+
+        Raises:
+            ConfigError: items have no tokens of their own.
+        """
+        if self.own is None:
+            raise ConfigError("log_share: items have no tokens of their own; give the decoder `own`")
+        target, sample = torch.from_numpy(leaves), torch.from_numpy(drawn)
+        rows = nn.functional.embedding(torch.from_numpy(self.own), self._said)
+        others = (state.to(rows.dtype) @ rows[sample].T).float() + float(np.log(len(self.trie) / len(drawn)))
+        others = others.masked_fill(target[..., None] == sample, -torch.inf)
+        mine = (state.to(rows.dtype) * rows[target]).sum(dim=-1)
+        return -nn.functional.softplus(torch.logsumexp(others, dim=-1) - mine).double()
 
     def text_log_prob(self, tokens: Tensor, first: int, count: Tensor) -> Tensor:
         """log-probability of the words `tokens[n, first : first + count[n]]` given all before each, over the base's own: [N, T - first], 0 behind."""
@@ -235,9 +258,16 @@ class Decoder:
         log_p = torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
         return torch.where(torch.arange(length - first) < count[:, None], log_p, 0.0)
 
+    def whole(self, level: int) -> bool:
+        """Whether this level's codes are those of items with tokens of their own, said from the prompt's state whatever the prefix.
+
+        What comes next is in the prompt's state. One behind the prefix would have to find it again, at the cost of a pass, and does worse (LOG.md).
+        """
+        return self.own is not None and level + 1 == self.trie.levels
+
     def next_code(self, state: Tensor, level: int, node: Ints, mask: NDArray[np.bool_], temperature: Tensor) -> Tensor:
         """log pi over the K codes below `node[...]` (at depth `level`) from hidden states [..., H], float64; -inf where `mask[..., K]` is false."""
-        if self.own is not None and level + 1 == self.trie.levels:
+        if self.own is not None and self.whole(level):
             logits = self._own_logits(state, node, self.own)
         else:
             rows = self._code_rows(level)
@@ -330,7 +360,7 @@ class Encoded:
         return self.decoder.next_code(state, level + 1, node, allowed, self.prompts.temperature[:, None]), columns
 
     def _last_code(self, level: int, node: Ints, code: Ints, ancestors: Tensor | None, allowed: NDArray[np.bool_]) -> Tensor:
-        """log pi over the last code [N, B, K]: where only one is allowed it is certain, and the model is not asked."""
+        """log pi over the last code [N, B, K]: where only one is allowed it is certain, and the model is not asked; nor for whole items."""
         log_p = torch.where(torch.from_numpy(allowed), 0.0, -torch.inf).double()
         several = allowed.sum(axis=2) > 1
         asked = int(several.sum(axis=1).max(initial=0))
@@ -338,8 +368,11 @@ class Encoded:
             return log_p
         beam = np.argsort(~several, axis=1, kind="stable")[:, :asked]
         row = np.arange(len(beam))[:, None]
-        state, _ = self._feed(level, code[row, beam], None if ancestors is None else ancestors[row, beam])
-        self.cache.crop(-asked)
+        if self.decoder.whole(level + 1):
+            state = self.last[:, None].expand(-1, asked, -1)
+        else:
+            state, _ = self._feed(level, code[row, beam], None if ancestors is None else ancestors[row, beam])
+            self.cache.crop(-asked)
         log_p[row, beam] = self.decoder.next_code(state, level + 1, node[row, beam], allowed[row, beam], self.prompts.temperature[:, None])
         return log_p
 
