@@ -37,6 +37,7 @@ from longplay.policies.generative import BATCH, Generative
 from longplay.policies.kernels import OneDnn
 from longplay.policies.prompts import Prompts, encode
 from longplay.policies.sampling import beam_slates, best_items, item_log_probs
+from longplay.policies.vocabulary import Vocabulary
 
 LEVELS, WIDTH = 3, 256
 ITEMS = {10_000: "10k", 100_000: "100k", 1_000_000: "1M"}
@@ -66,10 +67,11 @@ def histories(trie: Trie, n: int, items: int) -> tuple[Ints, Ints]:
     return np.arange(n + 1) * items, np.random.default_rng(n).integers(0, len(trie), n * items)
 
 
-def prompts(trie: Trie, n: int, items: int = SCALES["small"].history, *, excluded: bool = False) -> Prompts:
+def prompts(trie: Trie, n: int, items: int = SCALES["small"].history, *, excluded: bool = False, own: Ints | None = None) -> Prompts:
     """`n` prompts of `items` items each; these items are excluded, or none is."""
     offsets, leaves = histories(trie, n, items)
-    return encode(trie, offsets, leaves, items, np.ones(n), Allowed.of(trie, offsets, leaves if excluded else np.full_like(leaves, -1)))
+    allowed = Allowed.of(trie, offsets, leaves if excluded else np.full_like(leaves, -1))
+    return encode(trie, offsets, leaves, items, np.ones(n), allowed, None if own is None else Vocabulary(LEVELS, trie.width, items=len(own)), own=own)
 
 
 def larger(model: PreTrainedModel) -> PreTrainedModel:
@@ -157,6 +159,27 @@ def measure_beams(batch: int, beams: int, catalogues: tuple[int, ...], rounds: i
             times[name].append(statistics.median(cpu(way) for _ in range(again)))
     print(f"batch {batch}, {beams} beams: " + ", ".join(f"{name} {statistics.median(each):.3f}" for name, each in times.items()), flush=True)
     return {"seconds": times, "tokens": next(iter(asked.values())).tokens.shape[1]}
+
+
+@remembered(version=1)
+def whole_items(batch: int, beams: int, items: int) -> Rounds:
+    """See `measure_whole_items`."""
+    return measure_whole_items(batch, beams, items, ROUNDS[batch])
+
+
+def measure_whole_items(batch: int, beams: int, items: int, rounds: int) -> Rounds:
+    """CPU seconds of the same search, [of last codes, of items with tokens of their own], round by round."""
+    trie, vocabulary = catalogue(items), Vocabulary(LEVELS, WIDTH, items=items)
+    model, own = new_model("small", LEVELS, WIDTH, seed=0, items=items), vocabulary.item + np.arange(items)
+    decoders = [Decoder(model, trie, vocabulary), Decoder(model, trie, vocabulary, own=own)]
+    asked = [prompts(trie, batch, own=decoder.own) for decoder in decoders]
+    times: Rounds = [[], []]
+    for done in range(rounds + 1):
+        for which, (decoder, one) in enumerate(zip(decoders, asked, strict=True)):
+            spent = statistics.median(cpu(partial(best_items, decoder, one, beams)) for _ in range(5 if batch == 1 else 1))
+            if done:  # nothing is measured the first time
+                times[which].append(spent)
+    return times
 
 
 @remembered(version=2)
@@ -332,6 +355,17 @@ def rows_of_beams(found: dict[tuple[int, int], dict[str, Any]], catalogues: tupl
     return rows
 
 
+def rows_of_whole_items(found: dict[tuple[int, int], Rounds], items: int) -> list[dict[str, Any]]:
+    """Items said by tokens of their own beside those said by last codes."""
+    return [
+        claim(
+            f"small, batch {batch}, {beams} beams, {ITEMS.get(items, f'{items:,}')} items: CPU of items with tokens of their own over last codes",
+            ratios(own, codes), "none: reported", lambda x: True,
+        )
+        for (batch, beams), (codes, own) in found.items()
+    ]  # fmt: skip
+
+
 def rows_of_agreement(found: dict[str, float]) -> list[dict[str, Any]]:
     """Who finds the ten most probable items."""
     rows = [
@@ -392,11 +426,15 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.quick:
         rows = rows_of_beams({(1, 10): measure_beams(1, 10, (2_000, 10_000), 1)}, (2_000, 10_000))
+        rows += rows_of_whole_items({(1, 10): measure_whole_items(1, 10, 2_000, 1)}, 2_000)
         rows += rows_of_agreement(measure_agreement(1, 2_000))
         rows += rows_of_slates(measure_slates(64, 2_000, 32, 1), "batch 64, 2,000 items")
         rows += rows_of_encoding(measure_encoding((1,), {1: 1}, slow=False))
     else:
         rows = rows_of_beams({(batch, beams): beams_of(batch=batch, beams=beams) for batch in BATCHES for beams in BEAMS}, tuple(ITEMS))
+        rows += rows_of_whole_items(
+            {(batch, beams): whole_items(batch=batch, beams=beams, items=10_000) for batch in BATCHES for beams in BEAMS}, 10_000
+        )
         rows += rows_of_agreement(agreement(contexts=32, items=10_000))
         rows += rows_of_slates(slates(contexts=1024, items=10_000, width=32), f"batches of {BATCH}, 10k items")
         rows += rows_of_encoding(encoding())
