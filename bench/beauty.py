@@ -95,14 +95,16 @@ def main() -> None:
     brief = full | {"epochs": 1 if given.quick else BRIEF}
     trainings: dict[str, Any] = {
         "SASRec, full softmax": lambda: [sasrec(seed=0, users=users, **rival)],
+        "SASRec, full softmax, thinned as ours": lambda: [sasrec(seed=0, users=users, **(rival | {"thin": full["thin"]}))],
         "generative": lambda: [generative(seed=seed, codes="real", users=users, **full) for seed in range(seeds)],
         f"generative, {BRIEF} epochs": lambda: [generative(seed=0, codes="real", users=users, **brief)],
         f"generative, {BRIEF} epochs, shuffled codes": lambda: [generative(seed=0, codes="shuffled", users=users, **brief)],
         f"generative, {BRIEF} epochs, random codes": lambda: [generative(seed=0, codes="random", users=users, **brief)],
+        f"generative, {BRIEF} epochs, no contrast": lambda: [generative(seed=0, codes="real", users=users, **(brief | {"contrast": 0}))],
         f"generative, {BRIEF} epochs, no tokens of items": lambda: [generative(seed=0, codes="real", users=users, **(brief | {"whole": False}))],
     }
-    wanted = {"sasrec": [0], "generative": [1], "ablations": [2, 3, 4, 5], None: range(6)}[given.only]
-    found = {name: train() for place, (name, train) in enumerate(trainings.items()) if place in wanted}
+    kind = {name: "ablations" if "," in name and name.startswith("generative") else name.partition(",")[0].lower() for name in trainings}
+    found = {name: train() for name, train in trainings.items() if given.only in (None, kind[name])}
     found = {"popular": [popular(split(users))], **found}
     user, least = np.arange(users), {"generative": {"R@10": 0.0648}}
     rows = [one for name, runs in found.items() for one in rows_of("Amazon Beauty", name, runs, user, least.get(name))]
