@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -232,8 +233,10 @@ def play(number: int, day: float, user: str = "u1", item: str = "i1", kind: str 
 SOME = (KEPT[0], KEPT[2], KEPT[4])
 
 
-def long_log(place: Path) -> tuple[Lake, SignalStore]:
-    """Three users play every other day for forty days, a batch a day; the store is up to date."""
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where three users play every other day for forty days, a batch a day, and the store is up to date."""
+    place = tmp_path_factory.mktemp("long")
     lake = Lake.open(place / "lake")
     for day in range(40):
         rows = [play(1_000 * day + n, day + 0.5, f"u{n}") for n in range(3) if (day + n) % 2 == 0]
@@ -241,7 +244,15 @@ def long_log(place: Path) -> tuple[Lake, SignalStore]:
     store = SignalStore(place / "store", lake, SOME)
     store.update()
     check(store, lake)
-    return lake, store
+    return place
+
+
+@pytest.fixture
+def long_log(made_once: Path, tmp_path: Path) -> tuple[Lake, SignalStore]:
+    """A copy of `made_once` in `tmp_path`."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
+    lake = Lake.open(tmp_path / "lake")
+    return lake, SignalStore(tmp_path / "store", lake, SOME)
 
 
 def test_slots_and_skips_before_any_activity_are_kept(tmp_path: Path) -> None:
@@ -272,8 +283,8 @@ def test_a_first_activity_that_arrives_late_makes_later_entries_certain(tmp_path
     assert store.outcomes(met)["truncated"].to_list() == [True, False, True]  # u2 came eight days after the first
 
 
-def test_a_night_touches_its_own_day_and_the_days_that_mature(tmp_path: Path) -> None:
-    lake, store = long_log(tmp_path)
+def test_a_night_touches_its_own_day_and_the_days_that_mature(long_log: tuple[Lake, SignalStore]) -> None:
+    lake, store = long_log
     append(lake, "next", [play(90_000, 40.5)], [], LEAP + 41 * DAY)
     done = store.update()
     first = (LEAP - datetime(1970, 1, 1, tzinfo=UTC)).days
@@ -289,8 +300,8 @@ def test_a_night_touches_its_own_day_and_the_days_that_mature(tmp_path: Path) ->
     assert store.update().rolled == ()  # nothing new: nothing to do
 
 
-def test_late_events_reopen_exactly_the_days_they_touch(tmp_path: Path) -> None:
-    lake, store = long_log(tmp_path)
+def test_late_events_reopen_exactly_the_days_they_touch(tmp_path: Path, long_log: tuple[Lake, SignalStore]) -> None:
+    lake, store = long_log
     before = Manifest.read(tmp_path / "store").rollups
     append(lake, "late", [play(70_001, 5.2, "u1"), play(70_002, 20.2, "u1", "i2"), play(70_003, 20.3, "new")], [], LEAP + 40 * DAY)
     done = store.update()
@@ -310,8 +321,8 @@ def test_late_events_reopen_exactly_the_days_they_touch(tmp_path: Path) -> None:
     check(store, lake)
 
 
-def test_a_signal_that_the_log_cannot_answer_waits_and_is_counted_from_the_first_day(tmp_path: Path) -> None:
-    lake, _ = long_log(tmp_path)
+def test_a_signal_that_the_log_cannot_answer_waits_and_is_counted_from_the_first_day(tmp_path: Path, long_log: tuple[Lake, SignalStore]) -> None:
+    lake, _ = long_log
     saved = Signal("saved", user_day(), saves(), (0, 3))
     store = SignalStore(tmp_path / "other", lake, (SOME[0], saved))
     done = store.update()
@@ -325,9 +336,9 @@ def test_a_signal_that_the_log_cannot_answer_waits_and_is_counted_from_the_first
     check(store, lake)
 
 
-def test_patches_are_put_together_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patches_are_put_together_in_the_end(tmp_path: Path, long_log: tuple[Lake, SignalStore], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("longplay.signals.nightly.MOST_PATCHES", 2)
-    lake, store = long_log(tmp_path)
+    lake, store = long_log
     for night in range(5):
         append(lake, f"late-{night}", [play(60_000 + night, 7.2 + 5 * night, f"u{night % 3}")], [], LEAP + 40 * DAY)
         store.update()
@@ -338,8 +349,8 @@ def test_patches_are_put_together_in_the_end(tmp_path: Path, monkeypatch: pytest
     assert listed <= {str(file) for file in (tmp_path / "store").glob("**/*.parquet")}
 
 
-def test_an_update_that_dies_changes_nothing_and_the_next_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lake, store = long_log(tmp_path)
+def test_an_update_that_dies_changes_nothing_and_the_next_one_is_whole(long_log: tuple[Lake, SignalStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, store = long_log
     before = {signal.label: store.outcomes(signal) for signal in SOME}
     append(lake, "next", [play(90_000, 40.5), play(90_001, 9.5)], [], LEAP + 41 * DAY)
     for name in ("_compute", "_patch", "_together", "_outcomes"):
@@ -354,8 +365,8 @@ def test_an_update_that_dies_changes_nothing_and_the_next_one_is_whole(tmp_path:
     check(store, lake)
 
 
-def test_a_new_version_is_counted_from_the_first_day_and_the_old_one_stays(tmp_path: Path) -> None:
-    lake, store = long_log(tmp_path)
+def test_a_new_version_is_counted_from_the_first_day_and_the_old_one_stays(tmp_path: Path, long_log: tuple[Lake, SignalStore]) -> None:
+    lake, store = long_log
     files = {file: file.read_bytes() for file in (tmp_path / "store" / "outcomes" / SOME[1].label).glob("**/*.parquet")}
     newer = Signal("habit", discovery(14), minutes("creator") >= 2, (1, 14))  # needs a column that no roll-up has
     both = SignalStore(tmp_path / "store", lake, (newer, SOME[0]))
@@ -372,8 +383,8 @@ def test_a_new_version_is_counted_from_the_first_day_and_the_old_one_stays(tmp_p
     check(back, lake)
 
 
-def test_a_lake_whose_files_were_rewritten_is_counted_anew(tmp_path: Path) -> None:
-    lake, store = long_log(tmp_path)
+def test_a_lake_whose_files_were_rewritten_is_counted_anew(tmp_path: Path, long_log: tuple[Lake, SignalStore]) -> None:
+    lake, store = long_log
     from deltalake import DeltaTable
 
     table = DeltaTable(str(tmp_path / "lake" / "events"))
@@ -386,8 +397,8 @@ def test_a_lake_whose_files_were_rewritten_is_counted_anew(tmp_path: Path) -> No
     check(store, lake)
 
 
-def test_sql_gives_the_same_rows_for_queries_that_do_not_fit_memory(tmp_path: Path) -> None:
-    _, store = long_log(tmp_path)
+def test_sql_gives_the_same_rows_for_queries_that_do_not_fit_memory(long_log: tuple[Lake, SignalStore]) -> None:
+    _, store = long_log
     with duckdb.connect() as con:
         counted = con.sql(f"select count(*), sum(value) from ({store.sql(SOME[1])})").fetchall()
     frame = store.outcomes(SOME[1])
