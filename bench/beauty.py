@@ -85,7 +85,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="300 users, one epoch: shows that the script runs, proves nothing")
     options.add_argument("--json", type=Path, help="write the rows here")
-    options.add_argument("--only", choices=["sasrec", "generative", "ablations"], help="train these alone, and write nothing")
+    options.add_argument("--only", choices=["sasrec", "generative", "ablations"], help="train these alone; other rows of --json stay")
     options.add_argument("--seeds", type=int, default=3, help="of the generative row")
     given = options.parse_args()
     torch.set_num_threads(1)
@@ -105,15 +105,25 @@ def main() -> None:
     kind = {name: "ablations" if "," in name and name.startswith("generative") else name.partition(",")[0].lower() for name in trainings}
     found = {name: train() for name, train in trainings.items() if given.only in (None, kind[name])}
     found = {"popular": [popular(split(users))], **found}
-    user, least = np.arange(users), {"generative": {"R@10": 0.0648}}
-    rows = [one for name, runs in found.items() for one in rows_of("Amazon Beauty", name, runs, user, least.get(name))]
-    rows += [one for name, runs in found.items() for one in rows_of("Amazon Beauty", name, runs, user, least.get(name), asked="unseen")]
-    rows += [curve_row("Amazon Beauty", name, runs) for name, runs in found.items() if "curve" in runs[0]]
+    rows = [one for name, runs in found.items() for one in rows_of_training(name, runs, np.arange(users))]
+    for one in rows:
+        print(one["claim"], one["value"], one["low"], one["high"], one["bar"], one["ok"])
+    if given.json:
+        places = ["popular", *trainings]
+        kept = json.loads(given.json.read_text()) if given.only else []
+        rows += [one for one in kept if one["of"] in set(places) - found.keys()]
+        rows.sort(key=lambda one: (["curve" in one["claim"], "left out" in one["claim"]], places.index(one["of"])))
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def rows_of_training(name: str, runs: list[dict[str, Any]], user: Ints) -> list[dict[str, Any]]:
+    """All rows about one row of the table."""
+    least = {"R@10": 0.0648} if name == "generative" else None
+    rows = [one for asked in ("test", "unseen") for one in rows_of("Amazon Beauty", name, runs, user, least, asked=asked)]
+    rows += [curve_row("Amazon Beauty", name, runs)] if "curve" in runs[0] else []
     for one in rows:  # what the README quotes
         one["readme"] = "test R@10: " in one["claim"] and one["claim"].partition("R@10: ")[2].startswith(("SASRec", "generative ("))
-        print(one["claim"], one["value"], one["low"], one["high"], one["bar"], one["ok"])
-    if given.json and given.only is None:
-        given.json.write_text(json.dumps([one | {"command": "python bench/beauty.py"} for one in rows], indent=1) + "\n")
+    return [one | {"of": name, "command": "python bench/beauty.py"} for one in rows]
 
 
 if __name__ == "__main__":
