@@ -11,6 +11,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from longplay.errors import ConfigError
 
+HIDDEN = -1e9  # additive attention mask
+
 
 class Kept:
     """The keys and values of one pass, in the place of a cache: what tracers can follow."""
@@ -40,7 +42,7 @@ class Encoder(nn.Module):
     def forward(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, ...]:
         """A causal pass over prompts that are padded at the end."""
         kept, length = Kept(), tokens.shape[1]
-        mask = torch.triu(torch.full((length, length), -1e9), 1)[None, None].to(self.body.dtype)
+        mask = torch.triu(torch.full((length, length), HIDDEN), 1)[None, None].to(self.body.dtype)
         out = self.body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=kept, use_cache=True)
         return (out.last_hidden_state, *kept.tensors)
 

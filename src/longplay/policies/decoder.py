@@ -19,12 +19,11 @@ from transformers.utils import logging as transformers_logging
 
 from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
-from longplay.policies.compiled import Compiled
+from longplay.policies.compiled import HIDDEN, Compiled
 from longplay.policies.kernels import inference_kernels
 from longplay.policies.prompts import Prompts, Texts, Windows, as_read
 from longplay.policies.vocabulary import Vocabulary
 
-HIDDEN = -1e9  # additive attention mask
 TOGETHER = 16  # states at one node whose items' logits are one product
 
 
