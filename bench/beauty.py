@@ -32,9 +32,7 @@ READ = 50  # items of history
 BATCH = 256
 SIZE = {"hidden": 128, "layers": 2, "heads": 4, "inner": 256, "history": READ}
 CODES = {"levels": 2, "width": 256}
-GENERATIVE: dict[str, Any] = {
-    "epochs": 18, "dropout": 0.3, "lr": 2e-3, "size": SIZE, "optimizer": "muon", "whole": True, "thin": 0.5, "contrast": 2048,
-}  # fmt: skip
+GENERATIVE: dict[str, Any] = {"epochs": 18, "dropout": 0.3, "lr": 2e-3, "size": SIZE, "optimizer": "muon", "whole": True, "thin": 0.5}
 SASREC: dict[str, Any] = {"epochs": 60, "dropout": 0.5, "lr": 1e-3, "shape": {"hidden": 64, "blocks": 2, "heads": 2}, "thin": 0.0}
 LONG = 60  # epochs of one more training: whether time is what is missing
 QUICK: dict[str, Any] = GENERATIVE | {"epochs": 1, "size": SIZE | {"hidden": 16, "inner": 32}}
@@ -67,7 +65,7 @@ def generative(*, seed: int, codes: str, users: int, **given: Any) -> dict[str, 
     """A generative model; see `nextitem.train_generative`."""
     size = given["size"]
     name = f"beauty-{codes}-{seed}-{given['epochs']}-{given['dropout']:g}-{given['lr']:g}-{size['hidden']}x{size['layers']}-{users}"
-    name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}-{given['contrast']}"
+    name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}"
     return train_generative(split(users), name, codes=codes, book=CODES, seed=seed, batch=BATCH, **given)
 
 
@@ -99,7 +97,6 @@ def main() -> None:
         f"generative, {LONG} epochs": lambda: [generative(seed=0, codes="real", users=users, **(full | ({} if given.quick else {"epochs": LONG})))],
         "generative, shuffled codes": lambda: [generative(seed=0, codes="shuffled", users=users, **full)],
         "generative, random codes": lambda: [generative(seed=0, codes="random", users=users, **full)],
-        "generative, no contrast": lambda: [generative(seed=0, codes="real", users=users, **(full | {"contrast": 0}))],
         "generative, no tokens of items": lambda: [generative(seed=0, codes="real", users=users, **(full | {"whole": False}))],
     }
     kind = {name: "ablations" if "," in name and name.startswith("generative") else name.partition(",")[0].lower() for name in trainings}

@@ -100,7 +100,6 @@ def train_generative(
     optimizer: str,
     whole: bool,
     thin: float,
-    contrast: int,
 ) -> dict[str, Any]:
     """Positions on validation and test of a generative model trained for `epochs`; its learning curve."""
     codebook, around = codebook_of(split, codes, **book), split.train.circumstances.tokens
@@ -113,7 +112,7 @@ def train_generative(
     per_epoch = -(-len(split.train.offsets) // batch)
     curve = train_next_items(
         decoder, split.train, steps=epochs * per_epoch, history=read, batch=batch, lr=lr, seed=seed, dropout=dropout, thin=thin,
-        contrast=contrast * whole, optimizer=optimizer, check_every=per_epoch * max(epochs // CHECKS, 1), questions=split.valid,
+        optimizer=optimizer, check_every=per_epoch * max(epochs // CHECKS, 1), questions=split.valid,
         checkpoint=CACHE / f"{clock.name}.safetensors", progress=clock.tick,
     )  # fmt: skip
     answer = {name: positions(decoder, asked, read, beams=50, unseen=unseen).tolist() for name, asked, unseen in split.asked}

@@ -36,7 +36,7 @@ READ = 50  # items of history
 CODES = {"levels": 2, "width": 128}
 GENERATIVE: dict[str, Any] = {
     "epochs": 24, "dropout": 0.2, "lr": 2e-3, "size": {"hidden": 128, "layers": 2, "heads": 4, "inner": 256, "history": READ}, "batch": 64,
-    "optimizer": "muon", "whole": True, "thin": 0.5, "contrast": 2048,
+    "optimizer": "muon", "whole": True, "thin": 0.5,
 }  # fmt: skip
 SASREC: dict[str, Any] = {"epochs": 40, "dropout": 0.3, "lr": 1e-3, "shape": {"hidden": 64, "blocks": 2, "heads": 2}, "batch": 64, "thin": 0.0}
 QUICK = GENERATIVE | {"epochs": 1, "size": GENERATIVE["size"] | {"hidden": 16, "inner": 32}}
@@ -109,7 +109,7 @@ def microseconds(time: pl.Series) -> np.ndarray:
 def generative(*, seed: int, users: int, codes: str = "real", reads: tuple[str, ...] = (), **given: Any) -> dict[str, Any]:
     """A generative model; see `nextitem.train_generative`."""
     name = f"retail-{codes}-{'-'.join(reads)}-{seed}-{given['epochs']}-{given['size']['hidden']}-{given['dropout']:g}-{users}"
-    name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}-{given['contrast']}"
+    name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}"
     return train_generative(split(users, reads), name, codes=codes, book=CODES, seed=seed, **given)
 
 

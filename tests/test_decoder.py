@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -149,24 +148,6 @@ def test_a_packed_history_gives_each_item_its_log_probability_after_the_items_be
             expected = reference(decoder, Ask(tuple(items[:place]), exclusions[row]), kept=99)[item]
             assert given[row, place] == pytest.approx(expected, abs=1e-5)
     assert not given[~real].any()
-
-
-def test_the_share_of_an_item_is_that_of_a_flat_softmax_and_without_bias_over_samples() -> None:
-    """1 / share is a sum over the others: its mean over all samples of three of ten items is the exact one."""
-    decoder = peaked(3, whole=True)
-    windows = Windows.of(np.array([[0, 5, 1]]))
-    with torch.no_grad():
-        state = decoder.sequence_states(windows)[:, :, 0]
-        head = decoder.model.get_output_embeddings().weight
-        assert decoder.own is not None
-        exact = torch.log_softmax((state @ head[torch.from_numpy(decoder.own)].T).double(), dim=-1).gather(2, torch.tensor([[[0], [5], [1]]]))[..., 0]
-        items = len(decoder.trie)
-        assert torch.allclose(decoder.log_share(state, windows.leaves, np.arange(items)), exact, atol=1e-5)
-        samples = [decoder.log_share(state, windows.leaves, np.array(some)) for some in combinations(range(items), 3)]
-    assert exact.min() < -1, "certain items would hide mistakes"
-    assert torch.allclose(torch.stack(samples).neg().exp().mean(dim=0), exact.neg().exp(), rtol=1e-4)
-    with pytest.raises(ConfigError, match="no tokens of their own"):
-        peaked(3).log_share(state, windows.leaves, np.arange(3))
 
 
 def test_the_kernels_of_inference_say_what_those_of_training_say() -> None:

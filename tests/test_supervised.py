@@ -26,7 +26,6 @@ from longplay.policies.histories import Histories, Questions
 from longplay.policies.muon import DECAY, Muon, orthogonal
 from longplay.policies.prompts import Windows
 from longplay.policies.supervised import mean_loss, ndcg_of, negative_log_prob, positions, train_next_items
-from longplay.policies.vocabulary import Vocabulary
 
 torch.set_num_threads(1)
 
@@ -40,12 +39,6 @@ def codes() -> np.ndarray:
 
 def fresh(seed: int = 0) -> Decoder:
     return Decoder(new_model(SMALL, 2, WIDTH, seed), Trie.build(codes(), WIDTH))
-
-
-def owned(seed: int = 0) -> Decoder:
-    """As `fresh`, of items with tokens of their own."""
-    vocabulary = Vocabulary(2, WIDTH, items=ITEMS)
-    return Decoder(new_model(SMALL, 2, WIDTH, seed, items=ITEMS), Trie.build(codes(), WIDTH), vocabulary, own=vocabulary.item + np.arange(ITEMS))
 
 
 def histories(users: int = 200, seed: int = 0) -> Histories:
@@ -238,21 +231,6 @@ def test_dropping_out_is_by_its_own_seed_and_leaves_no_trace() -> None:
     assert np.mean(many) == pytest.approx(plain, rel=0.02)  # what is left is scaled up
 
 
-def test_contrast_teaches_tokens_of_items_across_prefixes() -> None:
-    """Without it nothing holds the token of an item against those of other prefixes: what comes next is not found by them alone."""
-    log, flat = histories(), []
-    for contrast in (0, 16):
-        decoder = owned()
-        train_next_items(decoder, log, steps=150, history=6, batch=32, lr=1e-2, contrast=contrast)
-        windows = next(log.batches(np.flatnonzero(log.held_out), 7, 40, 0))
-        with torch.no_grad():
-            state = decoder.sequence_states(windows)[:, :, 0]
-            share = decoder.log_share(state, windows.leaves, np.arange(ITEMS))[torch.from_numpy(windows.real)]
-            flat.append(-float(share.mean()))
-    assert flat[0] > flat[1] + 0.2, "nats"
-    assert flat[1] < 0.7 * np.log(ITEMS)
-
-
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     for size in (1, 2):
         env = {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517", "WORLD_SIZE": str(size)}
@@ -283,11 +261,6 @@ def test_shares_of_a_team_add_up_to_the_whole_loss() -> None:
         whole = float(negative_log_prob(decoder, windows))
     assert float(torch.stack(parts).sum()) == pytest.approx(whole, rel=1e-6)
     assert negative_log_prob(decoder, windows.part(slice(0))).detach() == 0
-    whole_items = owned()
-    with torch.no_grad():
-        drawn = np.array([3, 1, 20])
-        parts = [negative_log_prob(whole_items, windows.part(slice(rank, None, 4)), drawn) for rank in range(4)]
-        assert float(torch.stack(parts).sum()) == pytest.approx(float(negative_log_prob(whole_items, windows, drawn)), rel=1e-6)
     assert Team.of_launcher() == Team(0, 1)
 
 

@@ -190,12 +190,16 @@ class Decoder:
             total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
         return total
 
-    def sequence_states(self, windows: Windows, texts: Texts | None = None) -> Tensor:
-        """The states [N, T, L, H] after the text and what stands before each code of every item of `windows`, by one causal pass."""
+    def sequence_log_prob(self, windows: Windows, allowed: Allowed, texts: Texts | None = None) -> Tensor:
+        """log pi of every item of `windows` given the text and the items before it, shape [N, T], float64, differentiable.
+
+        One causal pass: every position of every history is a training example. Items that are not there get 0; temperature 1.
+        """
         leaves = windows.leaves
         (n, length), ahead = leaves.shape, windows.before.shape[2]
         trie, levels, vocabulary = self.trie, self.trie.levels, self.vocabulary
         texts = texts or Texts.none(n)
+        codes = trie.codes[leaves]
         block = np.concatenate(
             [
                 vocabulary.circumstance + windows.before,
@@ -212,41 +216,14 @@ class Decoder:
         state = self._hidden(torch.from_numpy(tokens), None, torch.arange(tokens.shape[1]).expand(n, -1), None)
         said = (np.arange(length) * stride + ahead)[:, None] + np.arange(levels)  # of the token after which comes each code
         place = torch.from_numpy(texts.count[:, None] + said.ravel())
-        return state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(n, length, levels, -1)
-
-    def sequence_log_prob(self, windows: Windows, allowed: Allowed, texts: Texts | None = None, states: Tensor | None = None) -> Tensor:
-        """log pi of every item of `windows` given the text and the items before it, shape [N, T], float64, differentiable.
-
-        Every position of every history is a training example. Items that are not there get 0; temperature 1. `states`: `sequence_states`, if at hand.
-        """
-        leaves, trie = windows.leaves, self.trie
-        states = self.sequence_states(windows, texts) if states is None else states
-        total = torch.zeros(leaves.shape, dtype=torch.float64)
-        context = np.broadcast_to(np.arange(len(leaves))[:, None], leaves.shape)
-        for level in range(trie.levels):
-            node = trie.node_of(level, leaves)
-            log_p = self.next_code(
-                states[:, :, 0 if self.whole(level) else level], level, node, allowed.mask(level, context, node), torch.ones(leaves.shape)
-            )
-            total = total + log_p.gather(2, torch.from_numpy(trie.codes[leaves][:, :, level])[..., None])[..., 0]
+        state = state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(n, length, levels, -1)
+        total = torch.zeros((n, length), dtype=torch.float64)
+        context = np.broadcast_to(np.arange(n)[:, None], (n, length))
+        for level in range(levels):
+            node, saying = trie.node_of(level, leaves), 0 if self.whole(level) else level
+            log_p = self.next_code(state[:, :, saying], level, node, allowed.mask(level, context, node), torch.ones(n, length))
+            total = total + log_p.gather(2, torch.from_numpy(codes[:, :, level])[..., None])[..., 0]
         return torch.where(torch.from_numpy(windows.real), total, 0.0)
-
-    def log_share(self, state: Tensor, leaves: Ints, drawn: Ints) -> Tensor:
-        """log-probability [N, T] of each of `leaves` in a flat softmax over all items, by their own tokens, from prompts' states [N, T, H].
-
-        Over a sample: `drawn[S]`, leaves drawn alike without replacement, each counted I / S times (Bengio & Senecal 2008); with all of them exact.
-
-        Raises:
-            ConfigError: items have no tokens of their own.
-        """
-        if self.own is None:
-            raise ConfigError("log_share: items have no tokens of their own; give the decoder `own`")
-        target, sample = torch.from_numpy(leaves), torch.from_numpy(drawn)
-        rows = nn.functional.embedding(torch.from_numpy(self.own), self._said)
-        others = (state.to(rows.dtype) @ rows[sample].T).float() + float(np.log(len(self.trie) / len(drawn)))
-        others = others.masked_fill(target[..., None] == sample, -torch.inf)
-        mine = (state.to(rows.dtype) * rows[target]).sum(dim=-1)
-        return -nn.functional.softplus(torch.logsumexp(others, dim=-1) - mine).double()
 
     def text_log_prob(self, tokens: Tensor, first: int, count: Tensor) -> Tensor:
         """log-probability of the words `tokens[n, first : first + count[n]]` given all before each, over the base's own: [N, T - first], 0 behind."""

@@ -57,8 +57,7 @@ class Generative:
             LoRA: on next items, on items that words describe and on titles.
         whole: whether a token of its own stands for each item's last code, read and said in its place: sharper where items are known well, and
             sooner overfitted (docs/semantic-ids.md), for as many embeddings as there are items; not with a base.
-            Items added later have their last code. contrast: of whole items, how many each step draws to hold against what came next (see
-            `supervised.train_next_items`); 0: none.
+            Items added later have their last code.
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the event) and `want` (the outcome asked for;
             training then needs `outcomes`); see `circumstances.Circumstances`. Each costs a token per item.
         ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was trained on; with `want` among `reads`.
@@ -75,7 +74,6 @@ class Generative:
     optimizer: str = "adamw"
     base: str | None = None
     whole: bool = False
-    contrast: int = 1024
     reads: tuple[str, ...] = ()
     ask: float | None = None
     codebook: Codebook | None = None
@@ -98,8 +96,6 @@ class Generative:
         for name, share in (("dropout", self.dropout), ("thin", self.thin)):
             if not 0 <= share < 1:
                 raise ConfigError(f"Generative: {name}={share} given, expected a share from 0 to below 1")
-        if self.contrast < 0:
-            raise ConfigError(f"Generative: contrast={self.contrast} given, expected a number of items, 0 for none")
         if self.slate < 1:
             raise ConfigError(f"Generative: slate={self.slate} given, expected at least 1 slot")
 
@@ -178,7 +174,6 @@ class Generative:
             history=self.history,
             dropout=self.dropout,
             thin=self.thin,
-            contrast=self.contrast if self.whole else 0,
             patience=self.patience,
             optimizer=self.optimizer,
             seed=self.seed,
@@ -307,7 +302,7 @@ class Generative:
         if self.known is not None:
             self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole", "contrast")
+        kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole")
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
         (folder / "policy.json").write_text(json.dumps(settings | {"width": codebook.width, "curve": list(self.curve)}, indent=1))
 

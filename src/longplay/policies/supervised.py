@@ -37,7 +37,6 @@ def train_next_items(
     seed: int = 0,
     dropout: float = 0.0,
     thin: float = 0.0,
-    contrast: int = 0,
     weight_decay: float = 0.01,
     optimizer: str = "adamw",
     half: bool = False,
@@ -55,8 +54,6 @@ def train_next_items(
 
     Args:
         thin: share of events that each epoch leaves out (see `Histories.batches`).
-        contrast: items drawn at each step, among which what comes next is also picked out by its own token (`Decoder.log_share`); its mean negative
-            log-probability is added to the loss, so that tokens of items are held against those of other prefixes too. Of whole items only.
         optimizer: `adamw` or `muon` (see `descent.optimizers_of`).
         half: matrix products of training in bfloat16, the weights stay float32: a third quicker from 256 wide on, where the processor has it.
         patience: checks without a better one after which training stops; 0: never. check_every: steps between checks.
@@ -68,16 +65,14 @@ def train_next_items(
     """
     team = Team.of_launcher() if team is None else team
     watched, trained = np.flatnonzero(histories.held_out), np.flatnonzero(~histories.held_out)
-    items = len(decoder.trie)
     batches = enumerate(histories.batches(trained, history + 1, batch, seed, thin))
     watched_batches = list(islice(histories.batches(watched, history + 1, batch, seed), 4)) if len(watched) else []
     asked = (Questions.last_items(histories, watched) if questions is None else questions).sample(MOST_ASKED, seed)
 
     def loss_of_step(step: int) -> Tensor:
         windows = next(one for number, one in batches if number == step)
-        drawn = np.random.default_rng([seed, step]).choice(items, min(contrast, items), replace=False) if contrast else None  # alike in all processes
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return negative_log_prob(decoder, windows.part(slice(team.rank, None, team.size)), drawn) / windows.count
+            return negative_log_prob(decoder, windows.part(slice(team.rank, None, team.size))) / windows.count
 
     def measure() -> dict[str, float]:
         found = {}
@@ -95,15 +90,11 @@ def train_next_items(
     )  # fmt: skip
 
 
-def negative_log_prob(decoder: Decoder, windows: Windows, drawn: Ints | None = None) -> Tensor:
-    """Sum of -log pi of every item of `windows` given those before it, nothing excluded; 0 of no windows. With `drawn`, less `Decoder.log_share`."""
+def negative_log_prob(decoder: Decoder, windows: Windows) -> Tensor:
+    """Sum of -log pi of every item of `windows` given those before it, nothing excluded; 0 of no windows."""
     if not len(windows):
         return torch.zeros((), dtype=torch.float64, requires_grad=True)
-    states = decoder.sequence_states(windows)
-    loss = -decoder.sequence_log_prob(windows, Allowed.everything(decoder.trie, len(windows)), states=states).sum()
-    if drawn is None:
-        return loss
-    return loss - decoder.log_share(states[:, :, 0], windows.leaves, drawn)[torch.from_numpy(windows.real)].sum()
+    return -decoder.sequence_log_prob(windows, Allowed.everything(decoder.trie, len(windows))).sum()
 
 
 def mean_loss(decoder: Decoder, batches: Sequence[Windows]) -> float:

@@ -102,7 +102,6 @@ class Train(Table):
     exclude: Literal["seen", "creator", "none"] = "seen"
     reads: list[Literal["gap", "surface", "kind"]] = []  # beside items: how long ago, where, what was done
     whole: bool = False  # items have tokens of their own in place of their last codes; of a model from scratch
-    contrast: Annotated[int, Field(ge=0)] = 1024  # items that each step holds against what came next, where items are whole
     optimizer: Literal["adamw", "muon"] = "adamw"  # of a model from scratch
     dropout: Part = 0.0  # of activations, against overfitting; of a model from scratch
     thin: Part = 0.0  # share of events that each epoch leaves out, others each time; of a model from scratch
