@@ -7,7 +7,7 @@ thread each. Items of one day stand in the order of their ids in these files (ha
 
     PYTHONPATH=src python bench/beauty.py --quick
     PYTHONPATH=src python bench/beauty.py --only sasrec --seeds 1           # one row; every row is remembered, a stopped one goes on
-    PYTHONPATH=src python bench/beauty.py --json bench/results/beauty.json  # all of them: about 3 CPU-hours
+    PYTHONPATH=src python bench/beauty.py --json bench/results/beauty.json  # all of them: about 3 CPU-hours, most of them SASRec's two
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="300 users, one epoch: shows that the script runs, proves nothing")
     options.add_argument("--json", type=Path, help="write the rows here")
-    options.add_argument("--only", choices=["sasrec", "generative", "ablations"], help="train these alone; other rows of --json stay")
+    options.add_argument("--only", choices=["sasrec", "generative", "long", "ablations"], help="train these alone; other rows of --json stay")
     options.add_argument("--seeds", type=int, default=3, help="of the generative row")
     given = options.parse_args()
     torch.set_num_threads(1)
@@ -99,7 +99,8 @@ def main() -> None:
         "generative, random codes": lambda: [generative(seed=0, codes="random", users=users, **full)],
         "generative, no tokens of items": lambda: [generative(seed=0, codes="real", users=users, **(full | {"whole": False}))],
     }
-    kind = {name: "ablations" if "," in name and name.startswith("generative") else name.partition(",")[0].lower() for name in trainings}
+    kind = dict.fromkeys(trainings, "ablations")
+    kind |= {name: "sasrec" for name in trainings if name.startswith("SASRec")} | {"generative": "generative", f"generative, {LONG} epochs": "long"}
     found = {name: train() for name, train in trainings.items() if given.only in (None, kind[name])}
     found = {"popular": [popular(split(users))], **found}
     rows = [one for name, runs in found.items() for one in rows_of_training(name, runs, np.arange(users))]

@@ -146,7 +146,8 @@ def curves() -> alt.Chart:
         for minutes, ndcg in curve
     ]
     names = list(dict.fromkeys(row["model"] for row in rows))
-    scale = alt.Scale(domain=names, range=["#858b94", "#3d4248", "#109678", "#d97a06", "#b8463c", "#3a7ec2", "#7b4fb3"])
+    greys, hues = iter(["#858b94", "#3d4248"]), iter(["#109678", "#d97a06", "#b8463c", "#3a7ec2", "#7b4fb3"])
+    scale = alt.Scale(domain=names, range=[next(greys if name.startswith("SASRec") else hues) for name in names])
     x, y = alt.X("minutes:Q", title="CPU minutes of training"), alt.Y("ndcg:Q", title="validation NDCG@10", axis=alt.Axis(format=".3f"))
     colour = alt.Color("model:N", sort=names, title=None, scale=scale, legend=alt.Legend(labelLimit=400))
     line = alt.Chart(alt.Data(values=rows)).mark_line().encode(x, y, colour, detail="seed:N")
