@@ -14,7 +14,7 @@ export POLARS_MAX_THREADS ?= 1
 demo: $(STAMP)  ## from nothing to a report on a small simulated service
 	$(BIN)/longplay demo
 
-test: $(STAMP)  ## what must hold; 6 minutes is the aim, 7 to 13 it takes
+test: $(STAMP)  ## what must hold; 6 minutes is the aim, 8 to 11 it takes
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 # -- the rest --------------------------------------------------------------------------------------
