@@ -60,7 +60,7 @@ def split(users: int) -> Split:
     return Split(ITEMS, histories, questions(2), questions(1), np.arange(len(rows)), repeats=False)
 
 
-@remembered(version=1)
+@remembered(version=2)
 def generative(*, seed: int, codes: str, users: int, **given: Any) -> dict[str, Any]:
     """A generative model; see `nextitem.train_generative`."""
     size = given["size"]

@@ -105,7 +105,7 @@ def microseconds(time: pl.Series) -> np.ndarray:
     return time.dt.epoch("us").to_numpy().astype(float)
 
 
-@remembered(version=1)
+@remembered(version=2)
 def generative(*, seed: int, users: int, codes: str = "real", reads: tuple[str, ...] = (), **given: Any) -> dict[str, Any]:
     """A generative model; see `nextitem.train_generative`."""
     name = f"retail-{codes}-{'-'.join(reads)}-{seed}-{given['epochs']}-{given['size']['hidden']}-{given['dropout']:g}-{users}"

@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -431,10 +432,9 @@ def main() -> None:
         rows += rows_of_slates(measure_slates(64, 2_000, 32, 1), "batch 64, 2,000 items")
         rows += rows_of_encoding(measure_encoding((1,), {1: 1}, slow=False))
     else:
-        rows = rows_of_beams({(batch, beams): beams_of(batch=batch, beams=beams) for batch in BATCHES for beams in BEAMS}, tuple(ITEMS))
-        rows += rows_of_whole_items(
-            {(batch, beams): whole_items(batch=batch, beams=beams, items=10_000) for batch in BATCHES for beams in BEAMS}, 10_000
-        )
+        cells = list(product(BATCHES, BEAMS))
+        rows = rows_of_beams({(batch, beams): beams_of(batch=batch, beams=beams) for batch, beams in cells}, tuple(ITEMS))
+        rows += rows_of_whole_items({(batch, beams): whole_items(batch=batch, beams=beams, items=10_000) for batch, beams in cells}, 10_000)
         rows += rows_of_agreement(agreement(contexts=32, items=10_000))
         rows += rows_of_slates(slates(contexts=1024, items=10_000, width=32), f"batches of {BATCH}, 10k items")
         rows += rows_of_encoding(encoding())

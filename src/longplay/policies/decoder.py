@@ -182,9 +182,9 @@ class Decoder:
         context = np.broadcast_to(np.arange(n)[:, None], (n, m))
         total = torch.zeros((n, m), dtype=torch.float64)
         for level in range(levels):
-            state = at_prompt.expand(n, m, -1) if self.whole(level) else at_prompt if level == 0 else at_completion[:, :, level - 1]
-            node = trie.node_of(level, leaves_NM) if level else np.zeros((n, state.shape[1]), dtype=np.int64)
-            mask = prompts.allowed.mask(level, context[:, : node.shape[1]], node)
+            state = at_prompt if level == 0 else at_prompt.expand(n, m, -1) if self.whole(level) else at_completion[:, :, level - 1]
+            node = np.zeros((n, 1), dtype=np.int64) if level == 0 else trie.node_of(level, leaves_NM)
+            mask = prompts.allowed.mask(level, context[:, :1] if level == 0 else context, node)
             log_p = self.next_code(state, level, np.broadcast_to(node, state.shape[:-1]), mask, prompts.temperature[:, None])
             picked = torch.from_numpy(codes[:, :, level])[..., None]
             total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
