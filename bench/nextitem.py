@@ -139,7 +139,8 @@ def train_sasrec(
     clock = Clock(name)
     per_epoch = -(-len(train.offsets) // batch)
     long = np.flatnonzero(np.diff(train.offsets) > 1)
-    batches = enumerate(train.batches(long, read, batch, seed, thin))
+    # a window that thinning left with one item has nothing to follow, and such windows come together
+    batches = enumerate(windows for windows in train.batches(long, read, batch, seed, thin) if windows.real.shape[1] > 1)
 
     def loss_of_step(step: int) -> torch.Tensor:
         windows = next(one for number, one in batches if number == step)

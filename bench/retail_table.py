@@ -116,7 +116,8 @@ def generative(*, seed: int, users: int, codes: str = "real", reads: tuple[str, 
 @remembered(version=1)
 def sasrec(*, seed: int, users: int, **given: Any) -> dict[str, Any]:
     """SASRec; see `nextitem.train_sasrec`."""
-    name = f"retail-sasrec-{seed}-{given['epochs']}-{given['dropout']:g}-{users}-{given['thin']:g}"
+    shape = given["shape"]
+    name = f"retail-sasrec-{seed}-{given['epochs']}-{given['dropout']:g}-{shape['hidden']}x{shape['blocks']}-{users}-{given['thin']:g}"
     return train_sasrec(split(users), name, seed=seed, read=READ, **given)
 
 
