@@ -226,6 +226,44 @@ def recall(found: Ints, best: Ints) -> float:
 # -- slates --------------------------------------------------------------------------------------
 
 
+def policy_of(scale: str, items: int, width: int) -> Generative:
+    """A policy of random weights over a `catalogue`."""
+    trie = catalogue(items, width)
+    book = Codebook(pl.Series([f"i{k}" for k in range(items)]), trie.codes, width, np.ones(items, dtype=bool), {})
+    return Generative(scale=scale, codebook=book, model=new_model(scale, LEVELS, width, seed=0))
+
+
+def contexts_of(policy: Generative, n: int) -> Contexts:
+    """`n` listeners whose histories are full, and excluded."""
+    trie = policy.decoder.trie
+    ids = policy.index.ids.gather(histories(trie, n, policy.history)[1]).to_numpy().reshape(n, policy.history).tolist()
+    return Contexts.of([f"u{k}" for k in range(n)], NOON, slots=5, history=ids, exclusions=ids)
+
+
+@remembered(version=1)
+def requests(batch: int) -> dict[str, Rounds]:
+    """See `measure_requests`."""
+    return measure_requests(batch, (min(ITEMS), max(ITEMS)), ROUNDS[batch])
+
+
+def measure_requests(batch: int, catalogues: tuple[int, int], rounds: int) -> dict[str, Rounds]:
+    """CPU seconds of what a service calls, ids and contexts in, ids out, by `small`: of each call [in the one catalogue, in the other]."""
+    policies = [policy_of("small", items, WIDTH) for items in catalogues]
+    asked = [contexts_of(policy, batch) for policy in policies]
+    calls: dict[str, Callable[[Generative, Contexts], Any]] = {
+        "ranked, 10 beams": lambda policy, contexts: policy.ranked(contexts, 10, beams=10),
+        "decide, 5 slots": lambda policy, contexts: policy.decide(contexts, np.random.default_rng(0)),
+    }
+    times: dict[str, Rounds] = {name: [[], []] for name in calls}
+    for done in range(rounds + 1):
+        for name, call in calls.items():
+            for which, (policy, contexts) in enumerate(zip(policies, asked, strict=True)):
+                spent = statistics.median(cpu(partial(call, policy, contexts)) for _ in range(5 if batch == 1 else 1))
+                if done:  # nothing is measured the first time
+                    times[name][which].append(spent)
+    return times
+
+
 @remembered(version=1)
 def slates(contexts: int, items: int, width: int) -> dict[str, list[float]]:
     """See `measure_slates`."""
@@ -234,12 +272,9 @@ def slates(contexts: int, items: int, width: int) -> dict[str, list[float]]:
 
 def measure_slates(contexts: int, items: int, width: int, rounds: int) -> dict[str, list[float]]:
     """Slates of five per CPU-second by `tiny`, whose listeners' histories are full and excluded: through `decide`, and of the draws alone."""
-    trie, read = catalogue(items, width), SCALES["tiny"].history
-    book = Codebook(pl.Series([f"i{k}" for k in range(items)]), trie.codes, width, np.ones(items, dtype=bool), {})
-    policy = Generative(codebook=book, model=new_model("tiny", LEVELS, width, seed=0))
-    ids = book.items.gather(histories(trie, contexts, read)[1]).to_numpy().reshape(contexts, read).tolist()
-    asked = Contexts.of([f"u{k}" for k in range(contexts)], NOON, slots=5, history=ids, exclusions=ids)
-    decoder, whole = policy.decoder, prompts(trie, contexts, read, excluded=True)
+    policy = policy_of("tiny", items, width)
+    decoder, read = policy.decoder, SCALES["tiny"].history
+    asked, whole = contexts_of(policy, contexts), prompts(decoder.trie, contexts, read, excluded=True)
     chance = RowChance(np.random.default_rng(0).integers(0, 2**64, BATCH, dtype=np.uint64))
 
     def draw() -> None:
@@ -400,6 +435,20 @@ def rows_of_slates(found: dict[str, list[float]], name: str) -> list[dict[str, A
     ]
 
 
+def rows_of_requests(found: dict[int, dict[str, Rounds]], catalogues: tuple[int, int]) -> list[dict[str, Any]]:
+    """What a call of the policy costs, and how that grows with the catalogue."""
+    one, other = (ITEMS.get(items, f"{items:,}") for items in catalogues)
+    rows = []
+    for batch, calls in found.items():
+        for name, (few, many) in calls.items():
+            head = f"small, policy.{name}, batch {batch}"
+            rows += [
+                claim(f"{head}, {one} items: CPU milliseconds per context", [1e3 * spent / batch for spent in few], "none: reported", lambda x: True),
+                claim(f"{head}: CPU at {other} over that at {one} items", ratios(many, few), "<= 1.3", lambda x: x <= 1.3),
+            ]
+    return rows
+
+
 def rows_of_encoding(found: dict[str, Any]) -> list[dict[str, Any]]:
     """What encoding a prompt costs, and other ways: MKL is what it was, the others were tried and not kept."""
     rows = []
@@ -430,6 +479,7 @@ def main() -> None:
         rows += rows_of_whole_items({(1, 10): measure_whole_items(1, 10, 2_000, 1)}, 2_000)
         rows += rows_of_agreement(measure_agreement(1, 2_000))
         rows += rows_of_slates(measure_slates(64, 2_000, 32, 1), "batch 64, 2,000 items")
+        rows += rows_of_requests({1: measure_requests(1, (2_000, 10_000), 1)}, (2_000, 10_000))
         rows += rows_of_encoding(measure_encoding((1,), {1: 1}, slow=False))
     else:
         cells = list(product(BATCHES, BEAMS))
@@ -437,6 +487,7 @@ def main() -> None:
         rows += rows_of_whole_items({(batch, beams): whole_items(batch=batch, beams=beams, items=10_000) for batch, beams in cells}, 10_000)
         rows += rows_of_agreement(agreement(contexts=32, items=10_000))
         rows += rows_of_slates(slates(contexts=1024, items=10_000, width=32), f"batches of {BATCH}, 10k items")
+        rows += rows_of_requests({batch: requests(batch=batch) for batch in BATCHES}, (min(ITEMS), max(ITEMS)))
         rows += rows_of_encoding(encoding())
     for row in rows:
         spread = "" if row["low"] is None else f" ({row['low']:.4g} to {row['high']:.4g})"

@@ -156,6 +156,16 @@ def test_unknown_ids_are_minus_one_and_never_another_item() -> None:
         index.slate_rows(pl.Series([["i1", "i2"], ["i2"]]))
 
 
+def test_ids_of_one_hash_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hashed(ids: pl.Series, seed: int = 0) -> pl.Series:
+        return pl.Series([ord(one[seed]) for one in ids], dtype=pl.UInt64)
+
+    monkeypatch.setattr(pl.Series, "hash", hashed)
+    index = ItemIndex(["bx", "by", "aw"])  # first characters alike: the second ones must tell them apart
+    assert index.rows(pl.Series(["by", "aw", "cx", "bx", "az"])).tolist() == [1, 2, -1, 0, -1]  # "cx" has the hash of "bx"
+    assert ItemIndex([]).rows(pl.Series(["bx"])).tolist() == [-1]
+
+
 def test_a_catalogue_that_names_an_item_twice_is_refused() -> None:
     with pytest.raises(DataError, match="catalogue: 1 item ids occur twice"):
         ItemIndex(["i1", "i2", "i1"])

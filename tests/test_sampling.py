@@ -401,3 +401,6 @@ def test_what_is_withdrawn_is_not_shown_and_the_rest_shares_its_probability(poli
     assert set(slates) <= set(left)
     with pytest.raises(DataError, match="1 of 2 items have no code, first 'x'"):
         policy.with_available(pl.Series(["i0", "x"]))
+    book = fewer.codebook
+    assert book is not None
+    assert book.trie.version == replace(book).trie.version  # the trie that is handed on is the one that would be built

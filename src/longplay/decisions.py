@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from longplay.chance import RowChance, keyed_bits, keyed_uniform, mix
@@ -368,15 +368,23 @@ class ItemIndex:
         self.ids = pl.Series("item_id", item_ids, dtype=pl.String)
         if self.ids.n_unique() != len(self.ids):
             raise DataError(f"catalogue: {len(self.ids) - self.ids.n_unique()} item ids occur twice; expected each once")
-        self._lookup = self.ids.to_arrow()
+        # sorted hashes are searched: a hash table made anew for every call would cost a small request the whole catalogue
+        self._seed = next(seed for seed in count() if self.ids.hash(seed=seed).n_unique() == len(self.ids))
+        hashed = self.ids.hash(seed=self._seed).to_numpy()
+        self._order = np.argsort(hashed)
+        self._hashed = hashed[self._order]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def rows(self, ids: pl.Series) -> NDArray[np.int64]:
         """Row number of each id, -1 where it is not in the catalogue."""
-        found = pc.index_in(ids.cast(pl.String).to_arrow(), value_set=self._lookup)  # pyright: ignore[reportAttributeAccessIssue]
-        return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        ids = ids.cast(pl.String)
+        if not len(self) or not len(ids):
+            return np.full(len(ids), -1)
+        place = np.searchsorted(self._hashed, ids.hash(seed=self._seed).to_numpy())
+        row = self._order[np.minimum(place, len(self) - 1)]
+        return np.where((self.ids.gather(row) == ids).fill_null(False).to_numpy(), row, -1)
 
     def ragged_rows(self, lists: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """A list series as (offsets[N+1], rows): list n is rows[offsets[n]:offsets[n+1]]; unknown ids are -1."""

@@ -62,9 +62,14 @@ class Codebook:
             DataError: an id that has no code; give it one first (`with_items`).
         """
         ids = items.cast(pl.String)
-        if unknown := ids.filter(~ids.is_in(self.items.implode())).unique().sort().to_list():
+        leaves = self.index.rows(ids)
+        if unknown := ids.filter(pl.Series(leaves < 0, dtype=pl.Boolean)).unique().sort().to_list():
             raise DataError(f"codes: {len(unknown):,} of {len(ids):,} items have no code, first {unknown[0]!r}; add them by with_items() first")
-        return replace(self, available=self.items.is_in(ids.implode()).to_numpy())
+        available = np.zeros(len(self.items), dtype=bool)
+        available[leaves] = True
+        view = replace(self, available=available)
+        vars(view).update(index=self.index, trie=replace(self.trie, available=available))  # what does not depend on it is not made again
+        return view
 
     def with_items(self, items: pl.Series, vectors: NDArray[np.float64], available: NDArray[np.bool_] | None = None) -> Self:
         """The codebook with further items; no item's code changes, so that what a model has learnt of them stays true.
