@@ -93,7 +93,8 @@ def full(title: str = "A plain title") -> dict:
         "reward": {"habit": reward},
         "codes": {
             "items": 60, "levels": 3, "width": 8, "version": "8bffcd2d", "reconstruction": 0.6, "moved": 0.2, "usage": [1.0, 1.0, 0.9],
-            "largest_prefix": 12,
+            "largest_prefix": 12, "vectors": {"behaviour": "svd", "words": "tfidf", "words_weight": 0.5, "dim": 64},
+            "purity": {"creator": {"found": [0.31, 0.62], "shuffled": [0.11, 0.42]}, "tag": {"found": [0.7, 0.9], "shuffled": [0.2, 0.5]}},
             "shelves": [{"prefix": [1, 2], "items": 6, "titles": [title, "another"]}],
         },
         "train": {"policy": "generative@1", "scale": "tiny", "parameters": 77312,

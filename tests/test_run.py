@@ -138,6 +138,10 @@ def test_the_run_learns_where_the_figures_are_small_and_honest(clean: Path) -> N
     assert {f"{measure}@{k}" for measure in ("HR", "NDCG") for k in (1, 5, 10, 50)} <= metrics
     assert {"coverage@10", "cold-start share@10", "habit NDCG@10"} <= metrics
     assert set(result["true_value"]) == {"users", "policies", "differences"}
+    (codes,) = (clean / "codes").glob("*/result.json")
+    creator = json.loads(codes.read_text())["purity"]["creator"]
+    assert len(creator["found"]) == len(creator["shuffled"]) == json.loads(codes.read_text())["levels"] - 1
+    assert creator["found"][-1] > creator["shuffled"][-1]  # who is heard together, and described alike, stands together
     (reinforce,) = (clean / "reinforce").glob("*/result.json")
     assert json.loads(reinforce.read_text())["curve"][-1]["kl"] > 0
 

@@ -31,6 +31,9 @@ def codes(results: Results) -> Section:
     usage = ", ".join(percent(share) for share in found.get("usage") or [])
     rows = [("version", str(found.get("version", "n/a"))), ("items in the largest first code", number(found.get("largest_prefix")))]
     rows += [("codes in use, by level", usage)] if usage else []
+    made_of = found.get("vectors") or {}
+    kinds = ("behaviour", "words")
+    rows += [("made of", "; ".join(f"{kind}: {made_of[kind]}" for kind in kinds if kind in made_of))] if made_of else []
     shelves = [
         Bullets(
             f"Shelf {'·'.join(str(code) for code in shelf.get('prefix') or [])}: {number(shelf.get('items'))} items",
@@ -38,7 +41,7 @@ def codes(results: Results) -> Section:
         )
         for shelf in found.get("shelves") or []
     ]
-    blocks: list[Block] = [Table("The codebook", ("figure", "value"), tuple(rows), "lr")]
+    blocks: list[Block] = [Table("The codebook", ("figure", "value"), tuple(rows), "lr"), *_purity(found.get("purity") or {})]
     if shelves:
         blocks += [
             Heading(
@@ -48,6 +51,21 @@ def codes(results: Results) -> Section:
             Grid(tuple(shelves), columns=3),
         ]
     return Section("codes", title, answer, tuple(blocks))
+
+
+def _purity(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Block]:
+    """How well prefixes agree with creators and tags, beside the same of shuffled labels."""
+    lengths = max((len(one.get("found") or []) for one in found.values()), default=0)
+    if not lengths:
+        return []
+    rows = [
+        (f"{name}, {words}" if words == "shuffled" else name, *(percent(share) for share in one.get(words) or []))
+        for name, one in found.items()
+        for words in ("found", "shuffled")
+    ]
+    head = ("label", *(f"first {length} codes" if length > 1 else "first code" for length in range(1, lengths + 1)))
+    caption = "Share of items that carry the most frequent creator or tag of their first codes; shuffled: by chance"
+    return [Table(caption, head, tuple(rows), "l" + "r" * lengths)]
 
 
 def training(results: Results) -> Section:

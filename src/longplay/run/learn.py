@@ -48,7 +48,19 @@ def codes(work: Work) -> dict[str, Any]:
             }
         )
     made_of = {"behaviour": table.behaviour, "words": table.words, "words_weight": table.words_weight, "dim": vectors.shape[1]}
-    return codebook.report | {"version": codebook.trie.version, "vectors": made_of, "shelves": shelves}
+    return codebook.report | {"version": codebook.trie.version, "vectors": made_of, "shelves": shelves, "purity": _purity(codebook, items)}
+
+
+def _purity(codebook: Codebook, items: pl.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """How well prefixes agree with creators and first tags, by length short of the whole ID; the same of shuffled labels beside it."""
+    about = items.select("item_id", creator="creator_id", tag=pl.col("tags").list.first())
+    labels = pl.DataFrame({"item_id": codebook.items}).join(about, on="item_id", how="left", maintain_order="left")
+    rng, found = np.random.default_rng(0), {}
+    for name in ("creator", "tag"):
+        if labels[name].n_unique() > 2:  # null is one
+            shuffled = labels[name].gather(rng.permutation(len(labels)))
+            found[name] = {words: codebook.purity(one)[:-1] for words, one in (("found", labels[name]), ("shuffled", shuffled))}
+    return found
 
 
 def _start(work: Work):
