@@ -26,7 +26,7 @@ import torch
 from remembered import CACHE, remembered
 
 import longplay as lp
-from longplay.decisions import Contexts, contexts_at
+from longplay.decisions import contexts_at
 from longplay.estimate import Estimate, clustered_mean
 from longplay.policies.convert import convert
 from longplay.ranking import paired_difference, rank_metrics, top_items
@@ -98,8 +98,7 @@ def shares(policy: lp.Generative, lake: lp.Lake, users: int) -> dict[str, list[l
         prompts = {"asked": name, "other": often[place - 1], "none": None}
         found = {}
         for kind, prompt in prompts.items():
-            prompted = Contexts(contexts.frame.with_columns(prompt=pl.lit(prompt, dtype=pl.String)))
-            slates = policy.decide(prompted, np.random.default_rng(0)).slates.to_list()
+            slates = policy.decide(contexts.prompted(prompt), np.random.default_rng(0)).slates.to_list()
             found[kind] = [float(np.mean([genre[item] == name for item in slate])) for slate in slates]
         answer[name] = [list(row) for row in zip(found["asked"], found["other"], found["none"], strict=True)]
     return answer

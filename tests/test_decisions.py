@@ -70,6 +70,13 @@ def test_contexts_carry_what_was_given_and_see_nothing_after_their_time() -> Non
     assert contexts.at_temperature(2).frame["temperature"].to_list() == [2.0, 2.0]
 
 
+def test_words_stand_in_front_of_every_context_or_of_none() -> None:
+    asked = Contexts.of(["u", "v"], NOON, slots=1, prompt="quiet piano")
+    assert asked.frame["prompt"].to_list() == ["quiet piano"] * 2
+    assert_frame_equal(Contexts.of(["u", "v"], NOON, slots=1).prompted("quiet piano").frame, asked.frame)
+    assert asked.prompted(None).frame["prompt"].to_list() == [None, None]
+
+
 def test_take_follows_the_rows_in_order_with_repeats() -> None:
     contexts = Contexts.of(["a", "b", "c"], NOON, slots=1)
     assert contexts.take([2, 0, 2]).frame["user_id"].to_list() == ["c", "a", "c"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import longplay
+from longplay.run import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +53,11 @@ def test_the_readme_ends_in_the_file_tree() -> None:
     for file in tracked:
         if file.startswith(("src/", "tests/", "bench/", "docs/", "examples/")) and "results/" not in file:
             assert Path(file).name in tree, f"{file} is not in the README's tree"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.toml")), ids=lambda file: file.name)
+def test_an_example_is_a_configuration_that_can_run(file: Path) -> None:
+    load_config(file)
 
 
 def test_contributing_is_short() -> None:

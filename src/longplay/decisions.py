@@ -66,12 +66,13 @@ class Contexts:
         temperature: float = 1.0,
         ids: pl.Series | None = None,
         want: float | None = None,
+        prompt: str | None = None,
         beside: pl.DataFrame | None = None,
     ) -> Self:
         """Contexts from plain columns: `users[N]`, one `time` or N, ragged item ids, `slots` >= 1 for all.
 
-        `ids` names them; without it a context is user@time#row. `want` is the outcome that is asked for, in its signal's unit. `beside` holds some
-        of the columns `history_time`, `history_kind`, `history_surface`: lists as long as each history.
+        `ids` names them; without it a context is user@time#row. `want` is the outcome that is asked for, in its signal's unit. `prompt` are words
+        for a policy with a pretrained base ("quiet piano for reading"). `beside` holds some of the columns `history_time`, `history_kind`, `history_surface`: lists as long as each history.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
         >>> len(Contexts.of(["u1", "u2"], noon, slots=3))
@@ -106,6 +107,7 @@ class Contexts:
             pl.lit(temperature).alias("temperature"),
             pl.col("time").alias("history_until"),
             pl.lit(want, dtype=pl.Float64).alias("want"),
+            pl.lit(prompt, dtype=pl.String).alias("prompt"),
         )
         return cls(
             frame if beside is None else pl.concat([frame, beside.select(name for name in BESIDE if name in beside.columns)], how="horizontal")
@@ -131,6 +133,10 @@ class Contexts:
     def wanting(self, want: float | None) -> Contexts:
         """The same contexts asking for this outcome, in its signal's unit; None: for none."""
         return Contexts(self.frame.with_columns(want=pl.lit(want, dtype=pl.Float64)))
+
+    def prompted(self, prompt: str | None) -> Contexts:
+        """The same contexts with these words in front, for policies that read them; None: without."""
+        return Contexts(self.frame.with_columns(prompt=pl.lit(prompt, dtype=pl.String)))
 
     def at_temperature(self, temperature: float) -> Contexts:
         """The same contexts asking for slates at another temperature (> 0)."""

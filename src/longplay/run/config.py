@@ -105,6 +105,7 @@ class Train(Table):
     optimizer: Literal["adamw", "muon"] = "adamw"  # of a model from scratch
     dropout: Part = 0.0  # of activations, against overfitting; of a model from scratch
     thin: Part = 0.0  # share of events that each epoch leaves out, others each time; of a model from scratch
+    patience: Annotated[int, Field(ge=0)] = 0  # checks without a better one after which training stops early; 0: it runs all its steps
     want: str | None = None  # the signal whose outcome the policy can be asked for
     ask: float | None = None  # the outcome it asks for, in that signal's unit
 

@@ -72,7 +72,7 @@ def _start(work: Work):
     reads = (*table.reads, *([] if table.want is None else ["want"]))
     policy = Generative(
         scale=table.scale, seed=work.config.run.seed, exclude=table.exclude, steps=table.steps, base=base, reads=reads, ask=table.ask,
-        optimizer=table.optimizer, whole=table.whole, dropout=table.dropout, thin=table.thin,
+        optimizer=table.optimizer, whole=table.whole, dropout=table.dropout, thin=table.thin, patience=table.patience,
     )  # fmt: skip
     return policy.with_codes(past_of(work), codebook)
 

@@ -176,7 +176,7 @@ STAGES = (
     Stage("simulate", 3, (), _of("simulate"), simulate, _log_line),
     Stage("outcomes", 2, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
     Stage("reward", 3, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
-    Stage("codes", 4, _LOG, _codes_depends, _from("learn", "codes"), _codes_line),
+    Stage("codes", 3, _LOG, _codes_depends, _from("learn", "codes"), _codes_line),
     Stage("train", 2, (*_LOG, "codes"), _train_depends, _from("learn", "train"), _train_line, resumes=True),
     Stage(
         "reinforce", 2, (*_LOG, "train"), _of("signals", "split.train_until", "reward", "reinforce", "train"),
