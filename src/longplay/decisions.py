@@ -72,7 +72,8 @@ class Contexts:
         """Contexts from plain columns: `users[N]`, one `time` or N, ragged item ids, `slots` >= 1 for all.
 
         `ids` names them; without it a context is user@time#row. `want` is the outcome that is asked for, in its signal's unit. `prompt` are words
-        for a policy with a pretrained base ("quiet piano for reading"). `beside` holds some of the columns `history_time`, `history_kind`, `history_surface`: lists as long as each history.
+        for a policy with a pretrained base ("quiet piano for reading"). `beside` holds some of the columns `history_time`, `history_kind`,
+        `history_surface`: lists as long as each history.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
         >>> len(Contexts.of(["u1", "u2"], noon, slots=3))
