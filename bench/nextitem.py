@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,10 +67,22 @@ def codebook_of(split: Split, codes: str, levels: int, width: int) -> Codebook:
     return fit_codebook(pl.Series([str(item) for item in range(split.items)]), vectors, levels=levels, width=width)
 
 
+def keep_memory() -> None:
+    """Large tensors get memory that was freed before, not new pages from the kernel for every one: a third of SASRec's CPU time, a tenth of ours.
+
+    What glibc does for all of a process once it is told (mallopt(3): no maps of their own, no trimming); elsewhere nothing.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD
+            libc.mallopt(parameter, value)
+
+
 class Clock:
     """CPU minutes of a training, over all the processes that took part in it."""
 
     def __init__(self, name: str) -> None:
+        keep_memory()
         self.name, self.file = name, CACHE / f"{name}.minutes"
         self.before = float(self.file.read_text()) if self.file.exists() else 0.0
         self.began = time.process_time()

@@ -6,16 +6,17 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+Result = TypeVar("Result")  # that JSON can hold
 CACHE = Path(__file__).resolve().parents[1] / ".bench-cache"
 
 
-def remembered(version: int) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
+def remembered(version: int) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Keep the function's JSON results on disk; raise `version` whenever what it computes changes."""
 
-    def wrap(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-        def call(**arguments: Any) -> dict[str, Any]:
+    def wrap(function: Callable[..., Result]) -> Callable[..., Result]:
+        def call(**arguments: Any) -> Result:
             # by file, not by module: a script that is run is another module than the same script imported
             script = Path(function.__code__.co_filename).stem
             key = json.dumps([script, function.__name__, version, arguments], sort_keys=True, default=str)

@@ -307,14 +307,12 @@ def _nested(value, path=()):
 def test_any_figure_may_be_missing():
     paths = [path for path in _nested(full()) if len(path) > 1]
     stages = [[path for path in paths if path[0] == stage] for stage in full()]
-    for place in range(max(len(stage) for stage in stages)):  # one figure of every stage at a time
+    most = max(len(stage) for stage in stages)
+    for place in range(-(-most // 2)):  # two figures of every stage at a time, far from each other
         results = full()
         for stage in stages:
-            *above, last = stage[place % len(stage)]
-            inner = results
-            for key in above:
-                inner = inner[key]
-            inner[last] = None
+            for path in (stage[place % len(stage)], stage[(place + most // 2) % len(stage)]):
+                _without(results, path)
         render("demo", results)
 
 
