@@ -57,7 +57,7 @@ def split(users: int) -> Split:
 
     train = [row[:-2] for row in rows]
     histories = Histories(np.cumsum([0, *map(len, train)]), np.concatenate(train), np.zeros(len(train), dtype=bool))
-    return Split(ITEMS, histories, questions(2), questions(1), np.arange(len(rows)), repeats=False)
+    return Split(ITEMS, histories, questions(2), questions(1), np.arange(len(rows)))
 
 
 @remembered(version=2)
