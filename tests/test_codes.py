@@ -174,6 +174,8 @@ def test_new_items_that_cannot_be_added_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             book.with_items(pl.Series(items), vectors)
+    with pytest.raises(DataError, match=r"available of shape \(2,\) given for 1 new items"):
+        book.with_items(pl.Series(["n"]), np.eye(6)[:1], np.ones(2, dtype=bool))
     book.save(tmp_path / "codes.parquet")
     assert len(Codebook.load(tmp_path / "codes.parquet", 8).with_items(pl.Series(["n"]), np.eye(6)[:1]).items) == 7
     (tmp_path / "codes.safetensors").unlink()  # an older folder

@@ -92,6 +92,8 @@ class Codebook:
         new = np.asarray(vectors, dtype=float)
         if new.shape != (len(ids), self.centres[0].shape[1]):
             raise DataError(f"codes: vectors of shape {new.shape} given for {len(ids):,} items, expected {(len(ids), self.centres[0].shape[1])}")
+        if available is not None and np.shape(available) != (len(ids),):
+            raise DataError(f"codes: available of shape {np.shape(available)} given for {len(ids):,} new items, expected one for each")
         if len(known) > self.width**self.levels:
             raise DataError(
                 f"codes: {len(ids):,} new items do not fit: {self.width**self.levels - len(self.items):,} of {self.width}^{self.levels} semantic IDs "
