@@ -468,33 +468,51 @@ def ratios(one: list[float], other: list[float]) -> list[float]:
     return [a / b for a, b in zip(one, other, strict=True)]
 
 
+PARTS = ("beams", "whole", "agreement", "slates", "requests", "encoding")
+
+
+def measured(part: str, *, quick: bool) -> list[dict[str, Any]]:
+    """The claims of one part."""
+    cells = [(1, 10)] if quick else list(product(BATCHES, BEAMS))
+    few, many = (2_000, 10_000) if quick else (min(ITEMS), max(ITEMS))
+    match part:
+        case "beams":
+            found = {cell: measure_beams(*cell, (few, many), 1) if quick else beams_of(batch=cell[0], beams=cell[1]) for cell in cells}
+            return rows_of_beams(found, (few, many) if quick else tuple(ITEMS))
+        case "whole":
+            found = {cell: measure_whole_items(*cell, few, 1) if quick else whole_items(batch=cell[0], beams=cell[1], items=few) for cell in cells}
+            return rows_of_whole_items(found, few)
+        case "agreement":
+            return rows_of_agreement(measure_agreement(1, few) if quick else agreement(contexts=32, items=few))
+        case "slates":
+            if quick:
+                return rows_of_slates(measure_slates(64, few, 32, 1), "batch 64, 2,000 items")
+            return rows_of_slates(slates(contexts=1024, items=few, width=32), f"batches of {BATCH}, 10k items")
+        case "requests":
+            batches = (1,) if quick else BATCHES
+            return rows_of_requests({one: measure_requests(one, (few, many), 1) if quick else requests(batch=one) for one in batches}, (few, many))
+        case _:
+            return rows_of_encoding(measure_encoding((1,), {1: 1}, slow=False) if quick else encoding())
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="one small cell of everything, nothing remembered: shows that it runs, proves nothing")
     options.add_argument("--json", type=Path, help="write the rows here")
+    options.add_argument("--only", choices=PARTS, action="append", help="measure this alone, may be given several times; other rows of --json stay")
     given = options.parse_args()
     torch.set_num_threads(1)
-    if given.quick:
-        rows = rows_of_beams({(1, 10): measure_beams(1, 10, (2_000, 10_000), 1)}, (2_000, 10_000))
-        rows += rows_of_whole_items({(1, 10): measure_whole_items(1, 10, 2_000, 1)}, 2_000)
-        rows += rows_of_agreement(measure_agreement(1, 2_000))
-        rows += rows_of_slates(measure_slates(64, 2_000, 32, 1), "batch 64, 2,000 items")
-        rows += rows_of_requests({1: measure_requests(1, (2_000, 10_000), 1)}, (2_000, 10_000))
-        rows += rows_of_encoding(measure_encoding((1,), {1: 1}, slow=False))
-    else:
-        cells = list(product(BATCHES, BEAMS))
-        rows = rows_of_beams({(batch, beams): beams_of(batch=batch, beams=beams) for batch, beams in cells}, tuple(ITEMS))
-        rows += rows_of_whole_items({(batch, beams): whole_items(batch=batch, beams=beams, items=10_000) for batch, beams in cells}, 10_000)
-        rows += rows_of_agreement(agreement(contexts=32, items=10_000))
-        rows += rows_of_slates(slates(contexts=1024, items=10_000, width=32), f"batches of {BATCH}, 10k items")
-        rows += rows_of_requests({batch: requests(batch=batch) for batch in BATCHES}, (min(ITEMS), max(ITEMS)))
-        rows += rows_of_encoding(encoding())
-    for row in rows:
-        spread = "" if row["low"] is None else f" ({row['low']:.4g} to {row['high']:.4g})"
-        print(f"{row['claim']}: {row['value']:.4g}{spread}, bar {row['bar']}")
-        row["readme"] = " 10 beams, 10k items: CPU of" in row["claim"] or row["claim"].startswith("tiny")
+    rows = []
+    for part in given.only or PARTS:
+        for row in measured(part, quick=given.quick):
+            spread = "" if row["low"] is None else f" ({row['low']:.4g} to {row['high']:.4g})"
+            print(f"{row['claim']}: {row['value']:.4g}{spread}, bar {row['bar']}", flush=True)
+            row["readme"] = " 10 beams, 10k items: CPU of" in row["claim"] or row["claim"].startswith("tiny")
+            rows.append(row | {"of": part})
     if given.json:
-        given.json.write_text(json.dumps(rows, indent=1))
+        kept = json.loads(given.json.read_text()) if given.only else []
+        rows += [row for row in kept if row["of"] not in given.only]
+        given.json.write_text(json.dumps(sorted(rows, key=lambda row: PARTS.index(row["of"])), indent=1) + "\n")
 
 
 if __name__ == "__main__":
