@@ -6,8 +6,8 @@ an item twice). SASRec and the generative model get the same sequences, the same
 thread each. Items of one day stand in the order of their ids in these files (half of all gaps): what that order gives away, it gives to every model.
 
     PYTHONPATH=src python bench/beauty.py --quick
-    PYTHONPATH=src python bench/beauty.py --only sasrec --seeds 1           # one row; every row is remembered, a stopped one goes on
-    PYTHONPATH=src python bench/beauty.py --json bench/results/beauty.json  # all of them: about 3 CPU-hours, most of them SASRec's two
+    PYTHONPATH=src python bench/beauty.py --only sasrec                     # some rows; every training is remembered, a stopped one goes on
+    PYTHONPATH=src python bench/beauty.py --json bench/results/beauty.json  # all of them: about 3 CPU-hours
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nextitem import Ints, Split, curve_row, popular, rows_of, train_generative, train_sasrec
+from nextitem import Ints, Split, curve_row, difference_row, popular, rows_of, train_generative, train_sasrec
 from remembered import CACHE, remembered
 
 from longplay.policies.histories import Histories, Questions
@@ -32,9 +32,12 @@ READ = 50  # items of history
 BATCH = 256
 SIZE = {"hidden": 128, "layers": 2, "heads": 4, "inner": 256, "history": READ}
 CODES = {"levels": 2, "width": 256}
-GENERATIVE: dict[str, Any] = {"epochs": 18, "dropout": 0.3, "lr": 2e-3, "size": SIZE, "optimizer": "muon", "whole": True, "thin": 0.5}
+GENERATIVE: dict[str, Any] = {"epochs": 60, "dropout": 0.3, "lr": 2e-3, "size": SIZE, "optimizer": "muon", "whole": True, "thin": 0.5}
 SASREC: dict[str, Any] = {"epochs": 60, "dropout": 0.5, "lr": 1e-3, "shape": {"hidden": 64, "blocks": 2, "heads": 2}, "thin": 0.0}
-LONG = 60  # epochs of one more training: whether time is what is missing
+BRIEF = 18  # epochs at which codes are compared with others: ten CPU minutes
+SASREC_ROW = "SASRec, full softmax"
+PARTS = ("sasrec", "generative", "brief", "ablations")
+LOG, COMMAND = "Amazon Beauty", "python bench/beauty.py"
 QUICK: dict[str, Any] = GENERATIVE | {"epochs": 1, "size": SIZE | {"hidden": 16, "inner": 32}}
 QUICK_SASREC: dict[str, Any] = SASREC | {"epochs": 1, "shape": {"hidden": 16, "blocks": 1, "heads": 2}}
 
@@ -83,27 +86,33 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="300 users, one epoch: shows that the script runs, proves nothing")
     options.add_argument("--json", type=Path, help="write the rows here")
-    options.add_argument("--only", choices=["sasrec", "generative", "long", "ablations"], help="train these alone; other rows of --json stay")
-    options.add_argument("--seeds", type=int, default=3, help="of the generative row")
+    options.add_argument("--only", choices=PARTS, action="append", help="train this alone, may be given several times; other rows of --json stay")
+    options.add_argument("--seeds", type=int, default=3, help="of the generative rows")
     given = options.parse_args()
     torch.set_num_threads(1)
     CACHE.mkdir(exist_ok=True)
     users, seeds = (300, 1) if given.quick else (len(sequences()), given.seeds)
     full, rival = (QUICK, QUICK_SASREC) if given.quick else (GENERATIVE, SASREC)
+    brief = full | {"epochs": full["epochs"] if given.quick else BRIEF}
     trainings: dict[str, Any] = {
-        "SASRec, full softmax": lambda: [sasrec(seed=0, users=users, **rival)],
-        "SASRec, full softmax, thinned as ours": lambda: [sasrec(seed=0, users=users, **(rival | {"thin": full["thin"]}))],
+        SASREC_ROW: lambda: [sasrec(seed=0, users=users, **rival)],
+        f"{SASREC_ROW}, thinned as ours": lambda: [sasrec(seed=0, users=users, **(rival | {"thin": full["thin"]}))],
         "generative": lambda: [generative(seed=seed, codes="real", users=users, **full) for seed in range(seeds)],
-        f"generative, {LONG} epochs": lambda: [generative(seed=0, codes="real", users=users, **(full | ({} if given.quick else {"epochs": LONG})))],
-        "generative, shuffled codes": lambda: [generative(seed=0, codes="shuffled", users=users, **full)],
-        "generative, random codes": lambda: [generative(seed=0, codes="random", users=users, **full)],
-        "generative, no tokens of items": lambda: [generative(seed=0, codes="real", users=users, **(full | {"whole": False}))],
+        f"generative, {BRIEF} epochs": lambda: [generative(seed=seed, codes="real", users=users, **brief) for seed in range(seeds)],
+        f"generative, {BRIEF} epochs, shuffled codes": lambda: [generative(seed=0, codes="shuffled", users=users, **brief)],
+        f"generative, {BRIEF} epochs, random codes": lambda: [generative(seed=0, codes="random", users=users, **brief)],
+        f"generative, {BRIEF} epochs, no tokens of items": lambda: [
+            generative(seed=0, codes="real", users=users, **(brief | {"whole": False})),
+        ],
     }
-    kind = dict.fromkeys(trainings, "ablations")
-    kind |= {name: "sasrec" for name in trainings if name.startswith("SASRec")} | {"generative": "generative", f"generative, {LONG} epochs": "long"}
-    found = {name: train() for name, train in trainings.items() if given.only in (None, kind[name])}
+    part = dict(zip(trainings, ("sasrec", "sasrec", "generative", "brief", "ablations", "ablations", "ablations"), strict=True))
+    found = {name: train() for name, train in trainings.items() if given.only is None or part[name] in given.only}
     found = {"popular": [popular(split(users))], **found}
     rows = [one for name, runs in found.items() for one in rows_of_training(name, runs, np.arange(users))]
+    if {SASREC_ROW, "generative"} <= found.keys():
+        for asked in ("test", "unseen"):
+            row = difference_row(LOG, ("generative", SASREC_ROW), found["generative"], found[SASREC_ROW], np.arange(users), asked)
+            rows.append(row | {"of": "generative", "command": COMMAND, "readme": True})
     for one in rows:
         print(one["claim"], one["value"], one["low"], one["high"], one["bar"], one["ok"])
     if given.json:
@@ -117,11 +126,11 @@ def main() -> None:
 def rows_of_training(name: str, runs: list[dict[str, Any]], user: Ints) -> list[dict[str, Any]]:
     """All rows about one row of the table."""
     least = {"R@10": 0.0648} if name == "generative" else None
-    rows = [one for asked in ("test", "unseen") for one in rows_of("Amazon Beauty", name, runs, user, least, asked=asked)]
-    rows += [curve_row("Amazon Beauty", name, runs)] if "curve" in runs[0] else []
+    rows = [one for asked in ("test", "unseen") for one in rows_of(LOG, name, runs, user, least, asked=asked)]
+    rows += [curve_row(LOG, name, runs)] if "curve" in runs[0] else []
     for one in rows:  # what the README quotes
-        one["readme"] = "test R@10: " in one["claim"] and one["claim"].partition("R@10: ")[2].startswith(("SASRec", "generative ("))
-    return [one | {"of": name, "command": "python bench/beauty.py"} for one in rows]
+        one["readme"] = "test R@10: " in one["claim"] and one["claim"].partition("R@10: ")[2].startswith((f"{SASREC_ROW} (", "generative ("))
+    return [one | {"of": name, "command": COMMAND} for one in rows]
 
 
 if __name__ == "__main__":
