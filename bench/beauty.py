@@ -21,7 +21,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from nextitem import Ints, Split, curve_row, difference_row, popular, rows_of, train_generative, train_sasrec
+from nextitem import (
+    GENERATIVE_ROW,
+    SASREC_ROW,
+    Ints,
+    Split,
+    curve_row,
+    difference_row,
+    popular,
+    rows_of,
+    train_generative,
+    train_sasrec,
+)
 from remembered import CACHE, remembered
 
 from longplay.policies.histories import Histories, Questions
@@ -35,7 +46,6 @@ CODES = {"levels": 2, "width": 256}
 GENERATIVE: dict[str, Any] = {"epochs": 60, "dropout": 0.3, "lr": 2e-3, "size": SIZE, "optimizer": "muon", "whole": True, "thin": 0.5}
 SASREC: dict[str, Any] = {"epochs": 60, "dropout": 0.5, "lr": 1e-3, "shape": {"hidden": 64, "blocks": 2, "heads": 2}, "thin": 0.0}
 BRIEF = 18  # epochs at which codes are compared with others: ten CPU minutes
-SASREC_ROW = "SASRec, full softmax"
 PARTS = ("sasrec", "generative", "brief", "ablations")
 LOG, COMMAND = "Amazon Beauty", "python bench/beauty.py"
 QUICK: dict[str, Any] = GENERATIVE | {"epochs": 1, "size": SIZE | {"hidden": 16, "inner": 32}}
@@ -97,11 +107,11 @@ def main() -> None:
     trainings: dict[str, Any] = {
         SASREC_ROW: lambda: [sasrec(seed=0, users=users, **rival)],
         f"{SASREC_ROW}, thinned as ours": lambda: [sasrec(seed=0, users=users, **(rival | {"thin": full["thin"]}))],
-        "generative": lambda: [generative(seed=seed, codes="real", users=users, **full) for seed in range(seeds)],
-        f"generative, {BRIEF} epochs": lambda: [generative(seed=seed, codes="real", users=users, **brief) for seed in range(seeds)],
-        f"generative, {BRIEF} epochs, shuffled codes": lambda: [generative(seed=0, codes="shuffled", users=users, **brief)],
-        f"generative, {BRIEF} epochs, random codes": lambda: [generative(seed=0, codes="random", users=users, **brief)],
-        f"generative, {BRIEF} epochs, no tokens of items": lambda: [
+        GENERATIVE_ROW: lambda: [generative(seed=seed, codes="real", users=users, **full) for seed in range(seeds)],
+        f"{GENERATIVE_ROW}, {BRIEF} epochs": lambda: [generative(seed=seed, codes="real", users=users, **brief) for seed in range(seeds)],
+        f"{GENERATIVE_ROW}, {BRIEF} epochs, shuffled codes": lambda: [generative(seed=0, codes="shuffled", users=users, **brief)],
+        f"{GENERATIVE_ROW}, {BRIEF} epochs, random codes": lambda: [generative(seed=0, codes="random", users=users, **brief)],
+        f"{GENERATIVE_ROW}, {BRIEF} epochs, no tokens of items": lambda: [
             generative(seed=0, codes="real", users=users, **(brief | {"whole": False})),
         ],
     }
@@ -109,10 +119,10 @@ def main() -> None:
     found = {name: train() for name, train in trainings.items() if given.only is None or part[name] in given.only}
     found = {"popular": [popular(split(users))], **found}
     rows = [one for name, runs in found.items() for one in rows_of_training(name, runs, np.arange(users))]
-    if {SASREC_ROW, "generative"} <= found.keys():
+    if {SASREC_ROW, GENERATIVE_ROW} <= found.keys():
         for asked in ("test", "unseen"):
-            row = difference_row(LOG, ("generative", SASREC_ROW), found["generative"], found[SASREC_ROW], np.arange(users), asked)
-            rows.append(row | {"of": "generative", "command": COMMAND, "readme": True})
+            row = difference_row(LOG, (GENERATIVE_ROW, SASREC_ROW), found[GENERATIVE_ROW], found[SASREC_ROW], np.arange(users), asked)
+            rows.append(row | {"of": GENERATIVE_ROW, "command": COMMAND, "readme": True})
     for one in rows:
         print(one["claim"], one["value"], one["low"], one["high"], one["bar"], one["ok"])
     if given.json:
@@ -125,11 +135,11 @@ def main() -> None:
 
 def rows_of_training(name: str, runs: list[dict[str, Any]], user: Ints) -> list[dict[str, Any]]:
     """All rows about one row of the table."""
-    least = {"R@10": 0.0648} if name == "generative" else None
+    least = {"R@10": 0.0648} if name == GENERATIVE_ROW else None
     rows = [one for asked in ("test", "unseen") for one in rows_of(LOG, name, runs, user, least, asked=asked)]
     rows += [curve_row(LOG, name, runs)] if "curve" in runs[0] else []
     for one in rows:  # what the README quotes
-        one["readme"] = "test R@10: " in one["claim"] and one["claim"].partition("R@10: ")[2].startswith((f"{SASREC_ROW} (", "generative ("))
+        one["readme"] = "test R@10: " in one["claim"] and one["claim"].partition("R@10: ")[2].startswith((f"{SASREC_ROW} (", f"{GENERATIVE_ROW} ("))
     return [one | {"of": name, "command": COMMAND} for one in rows]
 
 

@@ -25,6 +25,7 @@ from longplay.policies.supervised import DEPTH, MOST_ASKED, ndcg_of, positions, 
 from longplay.policies.vocabulary import Vocabulary
 
 CHECKS = 25  # of a training
+SASREC_ROW, GENERATIVE_ROW = "SASRec, full softmax", "generative, softmax over children"  # rows of a table say what the loss is over
 Ints = NDArray[np.int64]
 
 
