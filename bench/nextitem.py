@@ -26,6 +26,7 @@ from longplay.policies.vocabulary import Vocabulary
 
 CHECKS = 25  # of a training
 SASREC_ROW, GENERATIVE_ROW = "SASRec, full softmax", "generative, softmax over children"  # rows of a table say what the loss is over
+WHAT = {"test": "test", "unseen": "items of the history left out, test"}  # as claims say it
 Ints = NDArray[np.int64]
 
 
@@ -90,7 +91,6 @@ class Clock:
     """CPU minutes of a training, over all the processes that took part in it."""
 
     def __init__(self, name: str) -> None:
-        keep_memory()
         self.name, self.file = name, CACHE / f"{name}.minutes"
         self.before = float(self.file.read_text()) if self.file.exists() else 0.0
         self.began = time.process_time()
@@ -124,6 +124,7 @@ def train_generative(
     thin: float,
 ) -> dict[str, Any]:
     """Positions on validation and test of a generative model trained for `epochs`; its learning curve."""
+    keep_memory()
     codebook, around = codebook_of(split, codes, **book), split.train.circumstances.tokens
     split = split.renamed(np.argsort(codebook.items.cast(pl.Int64).to_numpy()))
     items = split.items if whole else 0
@@ -155,6 +156,7 @@ def train_sasrec(
     thin: float,
 ) -> dict[str, Any]:
     """The same of SASRec."""
+    keep_memory()
     train = split.train
     torch.manual_seed(seed)
     model = SASRec(split.items, Shape(**shape, dropout=dropout, longest=read))
@@ -251,14 +253,13 @@ def rows_of(
     )
     answer = []
     per_seed = [measures(np.array(run["positions"][asked])) for run in runs]
-    what = {"test": "test", "unseen": "items of the history left out, test"}[asked]
     for measure in per_seed[0]:
         estimate = clustered_mean(np.mean([one[measure] for one in per_seed], axis=0), user)
         low, high = estimate.interval()
         bar = (least or {}).get(measure)
         answer.append(
             {
-                "claim": f"{log}, {what} {measure}: {name}{about}",
+                "claim": f"{log}, {WHAT[asked]} {measure}: {name}{about}",
                 "value": estimate.value,
                 "low": low,
                 "high": high,
@@ -277,9 +278,8 @@ def difference_row(
     one, other = (np.mean([measures(np.array(run["positions"][asked]))["R@10"] for run in runs], axis=0) for runs in (ours, theirs))
     estimate = clustered_mean(one - other, user)
     low, high = estimate.interval()
-    what = {"test": "test", "unseen": "items of the history left out, test"}[asked]
     return {
-        "claim": f"{log}, {what} R@10: {names[0]} less {names[1]}", "value": estimate.value, "low": low, "high": high,
+        "claim": f"{log}, {WHAT[asked]} R@10: {names[0]} less {names[1]}", "value": estimate.value, "low": low, "high": high,
         "bar": "none: reported", "ok": True, "seeds": min(len(ours), len(theirs)),
     }  # fmt: skip
 

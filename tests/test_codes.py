@@ -21,6 +21,7 @@ from longplay.codes.codebook import default_width
 from longplay.decisions import ItemIndex
 from longplay.errors import DataError
 from longplay.lake import Lake
+from longplay.run.learn import _purity
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 US = pl.Datetime("us", "UTC")
@@ -346,3 +347,11 @@ def test_text_vectors_follow_the_index_not_the_table() -> None:
     assert not forward[4].any()
     turned = text_vectors(items[[3, 2, 1, 0]], ItemIndex(["i1", "i0"]))
     assert abs(turned[0] @ turned[1]) < 1e-9
+
+
+def test_a_run_compares_codes_with_two_creators_and_with_nothing_where_one_made_all() -> None:
+    book = Codebook(names(4), np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), 2, np.ones(4, dtype=bool), {})
+    items = pl.DataFrame({"item_id": names(4), "creator_id": ["a", "a", "b", "b"], "tags": [["x"], ["x"], None, ["x"]]})
+    found = _purity(book, items)
+    assert found.keys() == {"creator"}  # one tag tells nothing
+    assert found["creator"]["found"] == [1.0]

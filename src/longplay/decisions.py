@@ -376,10 +376,12 @@ class ItemIndex:
         if self.ids.n_unique() != len(self.ids):
             raise DataError(f"catalogue: {len(self.ids) - self.ids.n_unique()} item ids occur twice; expected each once")
         # sorted hashes are searched: a hash table made anew for every call would cost a small request the whole catalogue
-        self._seed = next(seed for seed in count() if self.ids.hash(seed=seed).n_unique() == len(self.ids))
-        hashed = self.ids.hash(seed=self._seed).to_numpy()
-        self._order = np.argsort(hashed)
-        self._hashed = hashed[self._order]
+        for self._seed in count():  # the first one with which no two ids share a hash
+            hashed = self.ids.hash(seed=self._seed).to_numpy()
+            self._order = np.argsort(hashed)
+            self._hashed = hashed[self._order]
+            if (self._hashed[1:] != self._hashed[:-1]).all():
+                break
 
     def __len__(self) -> int:
         return len(self.ids)

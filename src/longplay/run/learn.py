@@ -57,7 +57,7 @@ def _purity(codebook: Codebook, items: pl.DataFrame) -> dict[str, dict[str, list
     labels = pl.DataFrame({"item_id": codebook.items}).join(about, on="item_id", how="left", maintain_order="left")
     rng, found = np.random.default_rng(0), {}
     for name in ("creator", "tag"):
-        if labels[name].n_unique() > 2:  # null is one
+        if labels[name].drop_nulls().n_unique() > 1:
             shuffled = labels[name].gather(rng.permutation(len(labels)))
             found[name] = {words: codebook.purity(one)[:-1] for words, one in (("found", labels[name]), ("shuffled", shuffled))}
     return found
