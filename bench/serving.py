@@ -133,7 +133,7 @@ def hugging_face(model: PreTrainedModel, asked: Prompts, beams: int, table: dict
     return torch.cat(found)
 
 
-@remembered(version=1)
+@remembered(version=2)
 def beams_of(batch: int, beams: int) -> dict[str, Any]:
     """See `measure_beams`."""
     return measure_beams(batch, beams, tuple(ITEMS), ROUNDS[batch])
@@ -162,7 +162,7 @@ def measure_beams(batch: int, beams: int, catalogues: tuple[int, ...], rounds: i
     return {"seconds": times, "tokens": next(iter(asked.values())).tokens.shape[1]}
 
 
-@remembered(version=1)
+@remembered(version=2)
 def whole_items(batch: int, beams: int, items: int) -> Rounds:
     """See `measure_whole_items`."""
     return measure_whole_items(batch, beams, items, ROUNDS[batch])
@@ -183,7 +183,7 @@ def measure_whole_items(batch: int, beams: int, items: int, rounds: int) -> Roun
     return times
 
 
-@remembered(version=2)
+@remembered(version=3)
 def agreement(contexts: int, items: int) -> dict[str, float]:
     """See `measure_agreement`."""
     return measure_agreement(contexts, items)
@@ -240,7 +240,7 @@ def contexts_of(policy: Generative, n: int) -> Contexts:
     return Contexts.of([f"u{k}" for k in range(n)], NOON, slots=5, history=ids, exclusions=ids)
 
 
-@remembered(version=1)
+@remembered(version=2)
 def requests(batch: int) -> dict[str, Rounds]:
     """See `measure_requests`."""
     return measure_requests(batch, (min(ITEMS), max(ITEMS)), ROUNDS[batch])
@@ -264,7 +264,7 @@ def measure_requests(batch: int, catalogues: tuple[int, int], rounds: int) -> di
     return times
 
 
-@remembered(version=1)
+@remembered(version=2)
 def slates(contexts: int, items: int, width: int) -> dict[str, list[float]]:
     """See `measure_slates`."""
     return measure_slates(contexts, items, width, rounds=9)
@@ -300,17 +300,21 @@ Encode = Callable[[Tensor, Tensor], Tensor]
 def ways_to_encode(decoder: Decoder, slow: bool) -> dict[str, Encode]:
     """Ways to the state after the last token; with `slow` also those that must be compiled first."""
     model = decoder.model
-    body: Any = copy.deepcopy(model)
-    half = body.to(torch.bfloat16)
+    twin: Any = copy.deepcopy(model)
+    half = twin.to(torch.bfloat16)
+
+    def transformers(model: PreTrainedModel, tokens: Tensor, position: Tensor) -> Tensor:
+        cache = DynamicCache(config=model.config)
+        return model.base_model(input_ids=tokens, position_ids=position, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
 
     def autocast(tokens: Tensor, position: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return Encoder(model)(tokens, position)[0][:, -1]
+            return transformers(model, tokens, position)
 
     ways: dict[str, Encode] = {
-        "MKL, as PyTorch is": lambda *given: Encoder(model)(*given)[0][:, -1],
-        "bfloat16 by autocast": autocast,
-        "bfloat16 weights": lambda *given: Encoder(half)(*given)[0][:, -1],
+        "Transformers as it is": partial(transformers, model),
+        "Transformers, bfloat16 by autocast": autocast,
+        "Transformers, bfloat16 weights": partial(transformers, half),
     }
     if not slow:
         return ways
@@ -318,16 +322,16 @@ def ways_to_encode(decoder: Decoder, slow: bool) -> dict[str, Encode]:
 
     inductor.freezing = True  # weights as constants: packed once
     compiled = torch.compile(Encoder(model), dynamic=True)
-    ways["torch.compile, frozen"] = lambda *given: compiled(*given)[0][:, -1]
+    ways["torch.compile, frozen"] = lambda tokens, position: compiled(tokens, position, position[:, -1])[0]
     if find_spec("openvino") is None:  # an extra: pip install 'longplay[openvino]'
         return ways
     for words, precision in (("OpenVINO", "f32"), ("OpenVINO bfloat16", "bf16")):
         ready = Compiled(model, precision)
-        ways[words] = lambda tokens, position, ready=ready: ready(tokens, position, DynamicCache(config=model.config))[:, -1]
+        ways[words] = lambda tokens, position, ready=ready: ready(tokens, position, DynamicCache(config=model.config), position[:, -1])
     return ways
 
 
-@remembered(version=2)
+@remembered(version=3)
 def encoding() -> dict[str, Any]:
     """See `measure_encoding`."""
     return measure_encoding(BATCHES, {1: 15, 8: 9, 64: 5}, slow=True)
@@ -450,7 +454,7 @@ def rows_of_requests(found: dict[int, dict[str, Rounds]], catalogues: tuple[int,
 
 
 def rows_of_encoding(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What encoding a prompt costs, and other ways: MKL is what it was, the others were tried and not kept."""
+    """What encoding a prompt costs, and other ways: that of Transformers, and others that were tried."""
     rows = []
     for batch, seconds in found["seconds"].items():
         words = f"small, encoding a prompt, batch {batch}: CPU milliseconds per context, as it is"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from longplay.decisions import Contexts
 from longplay.errors import ConfigError
+from longplay.policies.compiled import Compiled
 from longplay.policies.generative import Generative
 from longplay.policies.simple import Uniform
 from longplay.world import World
@@ -48,6 +51,24 @@ def test_what_openvino_encodes_is_the_law_of_the_model() -> None:
     other = quick.with_model(plain.learner(0).model)
     assert other.encoder is None  # of these weights no more
     assert np.array_equal(other.item_log_prob(asked), expected)
+
+
+def test_a_model_of_another_kind_is_encoded_as_transformers_does() -> None:
+    pytest.importorskip("openvino", reason="pip install 'longplay[openvino]'")
+    torch.manual_seed(2)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, hidden_act="gelu",
+    )).eval()  # fmt: skip
+    tokens, position, at = torch.randint(0, 40, (3, 9)), torch.arange(9).expand(3, -1), torch.tensor([8, 1, 5])
+    ours, theirs = DynamicCache(config=model.config), DynamicCache(config=model.config)
+    with torch.inference_mode():
+        last = Compiled(model)(tokens, position, ours, at)
+        body: Any = model.base_model
+        expected = body(input_ids=tokens, position_ids=position, past_key_values=theirs, use_cache=True).last_hidden_state
+    assert torch.allclose(last, expected[torch.arange(3), at], atol=1e-5)
+    for one, other in zip(ours.layers, theirs.layers, strict=True):
+        assert torch.allclose(one.keys, other.keys, atol=1e-5)
+        assert torch.allclose(one.values, other.values, atol=1e-5)
 
 
 def test_without_openvino_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

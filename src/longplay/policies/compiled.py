@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from longplay.errors import ConfigError
-
-HIDDEN = -1e9  # additive attention mask
+from longplay.policies.passes import HIDDEN, passable, states_of
 
 
 class Kept:
@@ -33,18 +32,23 @@ class Kept:
 
 
 class Encoder(nn.Module):
-    """Tokens [N, T] and their positions to hidden states [N, T, H], and the keys and values of every layer."""
+    """Tokens [N, T], their positions, and which `at[N]` come last, to these tokens' hidden states [N, H], and the keys and values of every layer."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.body: Any = model.base_model
 
-    def forward(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, tokens: Tensor, position: Tensor, at: Tensor) -> tuple[Tensor, ...]:
         """A causal pass over prompts that are padded at the end."""
-        kept, length = Kept(), tokens.shape[1]
-        mask = torch.triu(torch.full((length, length), HIDDEN), 1)[None, None].to(self.body.dtype)
-        out = self.body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=kept, use_cache=True)
-        return (out.last_hidden_state, *kept.tensors)
+        kept: Any = Kept()
+        if passable(self.body):
+            last = states_of(self.body, self.body.embed_tokens(tokens), None, position, kept, at)[:, 0]
+        else:
+            length = tokens.shape[1]
+            mask = torch.triu(torch.full((length, length), HIDDEN), 1)[None, None].to(self.body.dtype)
+            out = self.body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=kept, use_cache=True)
+            last = out.last_hidden_state[torch.arange(tokens.shape[0]), at]
+        return (last, *kept.tensors)
 
 
 class Compiled:
@@ -62,17 +66,17 @@ class Compiled:
             import openvino
         except ImportError as error:
             raise ConfigError("OpenVINO is not installed, expected for compiled prompts: pip install 'longplay[openvino]'") from error
-        example = (torch.zeros((2, 8), dtype=torch.int64), torch.arange(8).expand(2, -1))
+        example = (torch.zeros((2, 8), dtype=torch.int64), torch.arange(8).expand(2, -1), torch.tensor([3, 7]))
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the tracer that OpenVINO calls: deprecated, and wary of constants that are meant to be constant
             program = openvino.convert_model(Encoder(model), example_input=example)
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
         self._run = openvino.Core().compile_model(program, "CPU", {"INFERENCE_PRECISION_HINT": precision, **threads})
 
-    def __call__(self, tokens: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
-        """Hidden states [N, T, H] of prompts that are padded at the end; their keys and values go into `cache`, which is empty."""
-        found = self._run({0: tokens.numpy(), 1: position.contiguous().numpy()}, share_inputs=True, share_outputs=False)
-        hidden, *rest = (torch.from_numpy(one) for one in found.values())
+    def __call__(self, tokens: Tensor, position: Tensor, cache: DynamicCache, at: Tensor) -> Tensor:
+        """Hidden states [N, H] of the tokens `at[N]` of prompts that are padded at the end; keys and values of all go into `cache`, which is empty."""
+        given = {0: tokens.numpy(), 1: position.contiguous().numpy(), 2: at.numpy()}
+        last, *rest = (torch.from_numpy(one) for one in self._run(given, share_inputs=True, share_outputs=False).values())
         for layer, (keys, values) in enumerate(zip(rest[::2], rest[1::2], strict=True)):
             cache.update(keys, values, layer)
-        return hidden
+        return last

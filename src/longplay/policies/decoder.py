@@ -19,8 +19,9 @@ from transformers.utils import logging as transformers_logging
 
 from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
-from longplay.policies.compiled import HIDDEN, Compiled
+from longplay.policies.compiled import Compiled
 from longplay.policies.kernels import inference_kernels
+from longplay.policies.passes import HIDDEN, passable, states_of
 from longplay.policies.prompts import Prompts, Texts, Windows, as_read
 from longplay.policies.vocabulary import Vocabulary
 
@@ -156,10 +157,10 @@ class Decoder:
         cache = DynamicCache(config=self.model.config)
         position = place.expand(n, length)
         if self.compiled is not None and torch.is_inference_mode_enabled():
-            hidden = self.compiled(tokens, position, cache)
+            last = self.compiled(tokens, position, cache, count - 1)
         else:
-            hidden = self._hidden(tokens, None, position, cache)
-        return Encoded(self, prompts, cache, hidden[torch.arange(n), count - 1], count)
+            last = self._hidden(tokens, None, position, cache, count - 1)[:, 0]
+        return Encoded(self, prompts, cache, last, count)
 
     def log_prob(self, prompts: Prompts, leaves: Tensor | Ints) -> Tensor:
         """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable.
@@ -292,18 +293,26 @@ class Decoder:
         answer = spread[group, seat][torch.from_numpy(np.argsort(order))]
         return answer.reshape(*node.shape, trie.width)
 
-    def _hidden(self, tokens: Tensor, mask: Tensor | None, position: Tensor, cache: DynamicCache | None) -> Tensor:
+    def _hidden(self, tokens: Tensor, mask: Tensor | None, position: Tensor, cache: DynamicCache | None, at: Tensor | None = None) -> Tensor:
+        """Hidden states [N, T, H] of `tokens[N, T]`, whose keys and values go into the cache; with `at[N]`, of these alone, [N, 1, H]."""
         body: Any = self.model.base_model
         if torch.is_grad_enabled():
             self.tokens_read += tokens.numel()
-        given: dict[str, Tensor] = {"input_ids": tokens}
-        if self.rows is not None:
-            ours = tokens - self.vocabulary.words
-            words = self.model.get_input_embeddings()(torch.clamp(tokens, max=self.vocabulary.words - 1))
-            given = {"inputs_embeds": torch.where((ours >= 0)[..., None], self.rows[torch.clamp(ours, min=0)].to(words.dtype), words)}
+        if torch.is_inference_mode_enabled() and passable(body):
+            return states_of(body, self._embedded(tokens), mask, position, cache, at)
+        given = {"input_ids": tokens} if self.rows is None else {"inputs_embeds": self._embedded(tokens)}
         with inference_kernels(tokens.numel()):
             out = body(**given, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=cache is not None)
-        return out.last_hidden_state
+        hidden = out.last_hidden_state
+        return hidden if at is None else hidden[torch.arange(len(tokens)), at][:, None]
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """The embeddings [N, T, H] of tokens: the model's own, and `rows` for those beyond the base's words where they are kept apart."""
+        embed = self.model.get_input_embeddings()
+        if self.rows is None:
+            return embed(tokens)
+        ours, words = tokens - self.vocabulary.words, embed(torch.clamp(tokens, max=self.vocabulary.words - 1))
+        return torch.where((ours >= 0)[..., None], self.rows[torch.clamp(ours, min=0)].to(words.dtype), words)
 
 
 @dataclass

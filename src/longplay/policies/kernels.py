@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, silu
 from torch.overrides import TorchFunctionMode
+
+
+def mapped(states: Tensor, by: nn.Module, then: Literal["none", "swish", "mul", "add"] = "none", other: Tensor | None = None) -> Tensor:
+    """`by(states)`, swished, or times or plus `other`: one operator of oneDNN for many rows of a plain linear map. Without gradients."""
+    if type(by) is nn.Linear and states.numel() >= _MANY * states.shape[-1] and _BOTH:
+        if other is None:
+            return torch.ops.mkldnn._linear_pointwise(states, by.weight, by.bias, then, [], "")
+        return torch.ops.mkldnn._linear_pointwise.binary(states, other, by.weight, by.bias, then)
+    found: Tensor = linear(states, by.weight, by.bias) if type(by) is nn.Linear else by(states)
+    if then == "swish":
+        return silu(found)
+    if other is None:
+        return found
+    return found * other if then == "mul" else found + other
 
 
 class OneDnn(TorchFunctionMode):
