@@ -30,7 +30,7 @@ def model_of(kind: str) -> PreTrainedModel:
         case "llama":
             model = LlamaForCausalLM(LlamaConfig(**SIZE))
         case "llama with biases, stretched":
-            model = LlamaForCausalLM(LlamaConfig(**SIZE, attention_bias=True, mlp_bias=True, rope_parameters=LONG_ROPE))
+            model = LlamaForCausalLM(LlamaConfig(**SIZE, attention_bias=True, mlp_bias=True, rope_parameters=LONG_ROPE, max_position_embeddings=256))
         case _:
             model = LlamaForCausalLM(LlamaConfig(**SIZE))
             inject_adapter_in_model(LoraConfig(r=4, target_modules=["q_proj", "down_proj", "o_proj"], lora_dropout=0.5), model)
@@ -44,11 +44,11 @@ KINDS = ("qwen3", "qwen3, one block, a head for each", "llama", "llama with bias
 
 
 def close(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, atol=2e-5, rtol=2e-5)
+    return torch.allclose(one, other, atol=1e-4)  # of numbers around 6, the roundings of both
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("length", [7, 70])  # few rows, and so many that linear maps are oneDNN's
+@pytest.mark.parametrize("length", [7, 180])  # few rows, and so many that linear maps are oneDNN's
 def test_states_keys_and_values_are_those_of_transformers(kind: str, length: int) -> None:
     body: Any = model_of(kind).base_model
     assert passable(body)

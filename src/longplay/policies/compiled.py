@@ -74,7 +74,7 @@ class Compiled:
         self._run = openvino.Core().compile_model(program, "CPU", {"INFERENCE_PRECISION_HINT": precision, **threads})
 
     def __call__(self, tokens: Tensor, position: Tensor, cache: DynamicCache, at: Tensor) -> Tensor:
-        """Hidden states [N, H] of the tokens `at[N]` of prompts that are padded at the end; keys and values of all go into `cache`, which is empty."""
+        """Hidden states [N, H] of the tokens `at[N]` of prompts that are padded at the end; all their keys and values go into the empty `cache`."""
         given = {0: tokens.numpy(), 1: position.contiguous().numpy(), 2: at.numpy()}
         last, *rest = (torch.from_numpy(one) for one in self._run(given, share_inputs=True, share_outputs=False).values())
         for layer, (keys, values) in enumerate(zip(rest[::2], rest[1::2], strict=True)):

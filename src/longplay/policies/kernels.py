@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 
-def mapped(states: Tensor, by: nn.Module, then: Literal["none", "swish", "mul", "add"] = "none", other: Tensor | None = None) -> Tensor:
-    """`by(states)`, swished, or times or plus `other`: one operator of oneDNN for many rows of a plain linear map. Without gradients."""
-    if type(by) is nn.Linear and states.numel() >= _MANY * states.shape[-1] and _BOTH:
-        if other is None:
-            return torch.ops.mkldnn._linear_pointwise(states, by.weight, by.bias, then, [], "")
-        return torch.ops.mkldnn._linear_pointwise.binary(states, other, by.weight, by.bias, then)
-    found: Tensor = linear(states, by.weight, by.bias) if type(by) is nn.Linear else by(states)
-    if then == "swish":
-        return silu(found)
-    if other is None:
-        return found
-    return found * other if then == "mul" else found + other
+def mapped(states: Tensor, by: nn.Module) -> Tensor:
+    """`by(states)`; if it is a plain linear map of many rows by oneDNN. Without gradients."""
+    if type(by) is not nn.Linear:
+        return by(states)
+    if states.numel() >= _MANY * states.shape[-1] and _BOTH:
+        return torch.ops.mkldnn._linear_pointwise(states, by.weight, by.bias, "none", [], "")
+    return linear(states, by.weight, by.bias)
 
 
 class OneDnn(TorchFunctionMode):
@@ -46,5 +41,6 @@ def _plain(one: Any) -> bool:
     return type(one) in (Tensor, nn.Parameter) and one.dtype == torch.float32 and one.device.type == "cpu"
 
 
-_MANY = 64  # a mode costs each pass a millisecond of Python, which fewer rows do not bring back
+_WIDE = "AVX512" in torch.backends.cpu.get_cpu_capability()
+_MANY = 64 if _WIDE else 512  # rows; without AVX-512 MKL's maps of fewer are a twentieth faster, with it they may take twice as long
 _BOTH = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 from transformers import Cache
 from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
@@ -65,10 +65,9 @@ def states_of(body: Any, states: Tensor, mask: Tensor | None, position: Tensor, 
         mixed = scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=attention.scaling, enable_gqa=attention.num_key_value_groups > 1
         )
-        states = mapped(mixed.transpose(1, 2).flatten(2), attention.o_proj, "add", states)
+        states = states + mapped(mixed.transpose(1, 2).flatten(2), attention.o_proj)
         after = _normed(states, block.post_attention_layernorm)
-        opened = mapped(after, block.mlp.up_proj, "mul", mapped(after, block.mlp.gate_proj, "swish"))
-        states = mapped(opened, block.mlp.down_proj, "add", states)
+        states = states + mapped(silu(mapped(after, block.mlp.gate_proj)) * mapped(after, block.mlp.up_proj), block.mlp.down_proj)
     return _normed(states, body.norm)
 
 
