@@ -26,7 +26,7 @@ import torch
 from nextitem import GENERATIVE_ROW, SASREC_ROW, Split, difference_row, frequent, popular, rows_of, train_generative, train_sasrec
 from remembered import CACHE, remembered
 
-from longplay.decisions import ItemIndex
+from longplay.index import ItemIndex
 from longplay.lake.adapters.retail import read_retail
 from longplay.policies.circumstances import Circumstances
 from longplay.policies.histories import Histories, Questions

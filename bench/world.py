@@ -29,6 +29,7 @@ import longplay as lp
 from longplay.audit import audit
 from longplay.decisions import Contexts, Decisions, Frozen
 from longplay.estimate import Estimate, clustered_mean
+from longplay.index import ItemIndex
 from longplay.ope import estimates
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.simple import ItemLaw
@@ -84,7 +85,7 @@ class PerContext:
     """Slates by Plackett-Luce under log-weights that a function gives for each context, [N, I]."""
 
     name: str
-    index: lp.decisions.ItemIndex = field(repr=False)
+    index: ItemIndex = field(repr=False)
     score: Callable[[Contexts], Float] = field(repr=False)
     history: int = 0
     slate: int = 5

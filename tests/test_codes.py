@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from longplay.codes import Allowed, Codebook, Trie, behaviour_vectors, fit_codebook, item_vectors, text_vectors
 from longplay.codes.codebook import default_width
-from longplay.decisions import ItemIndex
 from longplay.errors import DataError
+from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.run.learn import _purity
 

@@ -13,8 +13,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from longplay.decisions import Contexts, Decisions, ItemIndex, contexts_at, contexts_from_log, outside
+from longplay.decisions import Contexts, Decisions, contexts_at, contexts_from_log, outside
 from longplay.errors import DataError
+from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.lake.schema import DTYPES, ENGAGED
 

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from longplay.decisions import Contexts, Decisions, ItemIndex, Policy, held_out, outside
+from longplay.decisions import Contexts, Decisions, Policy, held_out, outside
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.estimate import clustered_mean
+from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.ope import diagnose, doubly_robust, ips, snips

@@ -14,9 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from longplay.decisions import Contexts, ItemIndex
+from longplay.decisions import Contexts
 from longplay.errors import DataError
 from longplay.estimate import clustered_mean
+from longplay.index import ItemIndex
 from longplay.ranking import CHUNK, Future, exposure_metrics, ndcg_by_context, paired_difference, rank_metrics, top_items
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longplay.codes import Codebook, fit_codebook, item_vectors
-from longplay.decisions import Contexts, ItemIndex
+from longplay.decisions import Contexts
 from longplay.errors import DataError
+from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.policies.generative import Generative
 

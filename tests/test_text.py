@@ -15,8 +15,8 @@ from sklearn.utils.extmath import randomized_svd
 
 from longplay.codes import clean, fit_codebook, item_text, text_vectors
 from longplay.codes.text import TAGS_MOST, TEXT_MOST, TITLE_MOST, WHOLE_MOST, cleaned
-from longplay.decisions import ItemIndex
 from longplay.errors import DataError
+from longplay.index import ItemIndex
 
 REMOVED = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 INVISIBLE = {  # letters, marks and unassigned places that Unicode calls default ignorable (DerivedCoreProperties.txt)

@@ -23,8 +23,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from longplay.codes import Codebook, behaviour_vectors, fit_codebook, item2vec, item_vectors, sequence_vectors, text_vectors
-from longplay.decisions import ItemIndex
 from longplay.errors import ConfigError, DataError, MissingExtra
+from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.policies.histories import histories_from_log

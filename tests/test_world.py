@@ -16,8 +16,9 @@ import pytest
 from polars.testing import assert_frame_equal
 from scipy import stats
 
-from longplay.decisions import Contexts, Decisions, ItemIndex, Policy
+from longplay.decisions import Contexts, Decisions, Policy
 from longplay.errors import ConfigError, DataError, NotEstimable
+from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.policies.simple import Popular, Uniform
 from longplay.signals import Entry, Signal, active_days, days_with, discovery, enrolment, exposure, minutes

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, ItemIndex
+from longplay.decisions import Contexts
 from longplay.errors import DataError
 from longplay.estimate import Estimate, clustered_mean
+from longplay.index import ItemIndex
 
 Ints = NDArray[np.int64]
 DEPTHS = (1, 5, 10, 50)

@@ -16,8 +16,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
 from longplay.codes.trie import Trie
-from longplay.decisions import ItemIndex
 from longplay.errors import DataError
+from longplay.index import ItemIndex
 
 
 @dataclass(frozen=True)

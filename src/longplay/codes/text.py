@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from longplay.decisions import ItemIndex
 from longplay.errors import DataError
+from longplay.index import ItemIndex
 
 TITLE_MOST = 300  # characters of an item's title
 TEXT_MOST = 4_000  # of its text: about a thousand words of English tokens, four times what most sentence encoders read

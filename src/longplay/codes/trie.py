@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from longplay.decisions import distinct_keys
 from longplay.errors import DataError
+from longplay.index import distinct_keys
 
 Ints = NDArray[np.int64]
 

@@ -10,8 +10,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.utils.extmath import randomized_svd
 
 from longplay.codes.text import item_text
-from longplay.decisions import ItemIndex, learners_events, learners_histories
+from longplay.decisions import learners_events, learners_histories
 from longplay.errors import ConfigError, DataError
+from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 

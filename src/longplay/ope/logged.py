@@ -13,8 +13,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from longplay.decisions import BESIDE, Contexts, ItemIndex, Policy, contexts_at, held_out, outside
+from longplay.decisions import BESIDE, Contexts, Policy, contexts_at, held_out, outside
 from longplay.errors import ConfigError, DataError
+from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.signals.outcomes import Shown

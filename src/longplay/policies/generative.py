@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 
 from longplay.codes import Codebook, fit_codebook, item_vectors
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance
+from longplay.decisions import Contexts, Decisions, context_chance
 from longplay.errors import ConfigError, DataError
+from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.policies.base import adapted, load_base, merged, weight_of, with_tokens
 from longplay.policies.circumstances import NOTHING, Circumstances, checked_reads

@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import ItemIndex, learners_histories, ranges
+from longplay.decisions import learners_histories
 from longplay.errors import DataError
+from longplay.index import ItemIndex, ranges
 from longplay.lake.lake import Lake
 from longplay.policies.circumstances import NOTHING, Around, Circumstances
 from longplay.policies.prompts import Windows

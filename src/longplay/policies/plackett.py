@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longplay.chance import RowChance
-from longplay.decisions import distinct_keys
+from longplay.index import distinct_keys
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

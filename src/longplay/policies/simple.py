@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, Decisions, ItemIndex, context_chance, distinct_keys, learners_events
+from longplay.decisions import Contexts, Decisions, context_chance, learners_events
 from longplay.errors import ConfigError, DataError
+from longplay.index import ItemIndex, distinct_keys
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.policies.plackett import draw_slates, plackett_luce_log_prob, repeats

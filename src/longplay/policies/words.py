@@ -13,7 +13,7 @@ import polars as pl
 from transformers import AutoTokenizer
 
 from longplay.codes.text import TITLE_MOST, clean, cleaned
-from longplay.decisions import ItemIndex
+from longplay.index import ItemIndex
 from longplay.policies.prompts import Texts
 
 PROMPT_MOST = 400  # characters of a prompt

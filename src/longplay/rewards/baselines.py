@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from longplay.decisions import ItemIndex
+from longplay.index import ItemIndex
 from longplay.rewards.early import Array, Early, Rows, counts_below, prefix_hits, sum_by
 from longplay.rewards.gaussian import between_items, estimate_prior
 from longplay.rewards.progressive import by_key

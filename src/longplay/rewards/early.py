@@ -12,8 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.belief import Belief
-from longplay.decisions import Contexts, Decisions, ItemIndex, held_out, of_learners
+from longplay.decisions import Contexts, Decisions, held_out, of_learners
 from longplay.errors import ConfigError, DataError, NotEstimable
+from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.store import MemoryStore
 from longplay.rewards.showing import Showing, fit_showing, worth

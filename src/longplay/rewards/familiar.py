@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from longplay.decisions import ItemIndex, distinct_keys
+from longplay.index import ItemIndex, distinct_keys
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.entry import Key

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from longplay.chance import keyed_uniform
-from longplay.decisions import ItemIndex
+from longplay.index import ItemIndex
 from longplay.rewards.curves import Curves, ages_of
 from longplay.rewards.early import Array, Early, Rows, counts_below, prefix_hits, sum_by
 from longplay.rewards.gaussian import Prior, chunks, estimate_prior, expected_outcomes, own_prefix, summarise

@@ -19,8 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
 
 from longplay.belief import Belief
-from longplay.decisions import Contexts, Decisions, ItemIndex, main_surface
+from longplay.decisions import Contexts, Decisions, main_surface
 from longplay.errors import ConfigError, DataError
+from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.rewards.familiar import LakeIndex

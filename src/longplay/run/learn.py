@@ -9,7 +9,7 @@ import polars as pl
 import torch
 
 from longplay.codes import Codebook, fit_codebook, item_text, item_vectors
-from longplay.decisions import ItemIndex
+from longplay.index import ItemIndex
 from longplay.learning.offline import reward_weighted
 from longplay.learning.reinforce import reinforce
 from longplay.policies.generative import Generative

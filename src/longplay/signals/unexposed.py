@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Decisions, ItemIndex
+from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
+from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.attribution import LOOKBACK_DAYS

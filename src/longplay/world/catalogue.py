@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from longplay.decisions import ItemIndex
+from longplay.index import ItemIndex
 from longplay.world.config import WorldConfig
 
 Float = NDArray[np.float64]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from longplay.decisions import ranges
+from longplay.index import ranges
 from longplay.lake.schema import TIME, conform, empty
 from longplay.world.catalogue import LENGTH_S, START, Catalogue, Market
 from longplay.world.dynamics import HOME, LIBRARY, ORGANIC, SEARCH, SHELF, SHELF_SLOTS, SURFACES, USUAL_WORTH, Plays, usual_worth

@@ -13,9 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, ItemIndex, Policy, distinct_keys, ranges
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
+from longplay.index import ItemIndex, distinct_keys, ranges
 from longplay.lake import Lake
 from longplay.lake.schema import TIME, empty
 from longplay.world.catalogue import START, Catalogue, Market, make_catalogue
