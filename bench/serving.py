@@ -173,13 +173,17 @@ def measure_whole_items(batch: int, beams: int, items: int, rounds: int) -> Roun
     trie, vocabulary = catalogue(items), Vocabulary(LEVELS, WIDTH, items=items)
     model, own = new_model("small", LEVELS, WIDTH, seed=0, items=items), vocabulary.item + np.arange(items)
     decoders = [Decoder(model, trie, vocabulary), Decoder(model, trie, vocabulary, own=own)]
-    asked = [prompts(trie, batch, own=decoder.own) for decoder in decoders]
-    times: Rounds = [[], []]
+    return side_by_side(decoders, [prompts(trie, batch, own=decoder.own) for decoder in decoders], beams, rounds)
+
+
+def side_by_side(decoders: list[Decoder], asked: list[Prompts], beams: int, rounds: int) -> Rounds:
+    """CPU seconds of `best_items` by each decoder of what it is asked, round by round."""
+    times: Rounds = [[] for _ in decoders]
     for done in range(rounds + 1):
-        for which, (decoder, one) in enumerate(zip(decoders, asked, strict=True)):
-            spent = statistics.median(cpu(partial(best_items, decoder, one, beams)) for _ in range(5 if batch == 1 else 1))
+        for spent, decoder, one in zip(times, decoders, asked, strict=True):
+            seconds = statistics.median(cpu(partial(best_items, decoder, one, beams)) for _ in range(5 if len(one) == 1 else 1))
             if done:  # nothing is measured the first time
-                times[which].append(spent)
+                spent.append(seconds)
     return times
 
 
@@ -323,7 +327,7 @@ def ways_to_encode(decoder: Decoder, slow: bool) -> dict[str, Encode]:
     inductor.freezing = True  # weights as constants: packed once
     compiled = torch.compile(Encoder(model), dynamic=True)
     ways["torch.compile, frozen"] = lambda tokens, position: compiled(tokens, position, position[:, -1])[0]
-    if find_spec("openvino") is None:  # an extra: pip install 'longplay[openvino]'
+    if find_spec("openvino") is None:
         return ways
     for words, precision in (("OpenVINO", "f32"), ("OpenVINO bfloat16", "bf16")):
         ready = Compiled(model, precision)
@@ -368,6 +372,18 @@ def measure_encoding(batches: tuple[int, ...], rounds: dict[int, int], *, slow: 
     return found
 
 
+@remembered(version=1)
+def searches(batch: int, beams: int, items: int) -> Rounds:
+    """See `measure_searches`."""
+    return measure_searches(batch, beams, items, ROUNDS[batch])
+
+
+def measure_searches(batch: int, beams: int, items: int, rounds: int) -> Rounds:
+    """CPU seconds of the same whole search, [prompts by PyTorch, by OpenVINO], round by round."""
+    model, trie = new_model("small", LEVELS, WIDTH, seed=0), catalogue(items)
+    return side_by_side([Decoder(model, trie), Decoder(model, trie, compiled=Compiled(model))], [prompts(trie, batch)] * 2, beams, rounds)
+
+
 # -- claims --------------------------------------------------------------------------------------
 
 
@@ -395,15 +411,17 @@ def rows_of_beams(found: dict[tuple[int, int], dict[str, Any]], catalogues: tupl
     return rows
 
 
-def rows_of_whole_items(found: dict[tuple[int, int], Rounds], items: int) -> list[dict[str, Any]]:
-    """Items said by tokens of their own beside those said by last codes."""
+def rows_of_pairs(found: dict[tuple[int, int], Rounds], items: int, what: str) -> list[dict[str, Any]]:
+    """`what`, which names one search over another of the same items, by batch and beams."""
     return [
         claim(
-            f"small, batch {batch}, {beams} beams, {ITEMS.get(items, f'{items:,}')} items: CPU of items with tokens of their own over last codes",
-            ratios(own, codes), "none: reported", lambda x: True,
+            f"small, batch {batch}, {beams} beams, {ITEMS.get(items, f'{items:,}')} items: CPU {what}",
+            ratios(other, one),
+            "none: reported",
+            lambda x: True,
         )
-        for (batch, beams), (codes, own) in found.items()
-    ]  # fmt: skip
+        for (batch, beams), (one, other) in found.items()
+    ]
 
 
 def rows_of_agreement(found: dict[str, float]) -> list[dict[str, Any]]:
@@ -485,7 +503,7 @@ def measured(part: str, *, quick: bool) -> list[dict[str, Any]]:
             return rows_of_beams(found, (few, many) if quick else tuple(ITEMS))
         case "whole":
             found = {cell: measure_whole_items(*cell, few, 1) if quick else whole_items(batch=cell[0], beams=cell[1], items=few) for cell in cells}
-            return rows_of_whole_items(found, few)
+            return rows_of_pairs(found, few, "of items with tokens of their own over last codes")
         case "agreement":
             return rows_of_agreement(measure_agreement(1, few) if quick else agreement(contexts=32, items=few))
         case "slates":
@@ -496,7 +514,11 @@ def measured(part: str, *, quick: bool) -> list[dict[str, Any]]:
             batches = (1,) if quick else BATCHES
             return rows_of_requests({one: measure_requests(one, (few, many), 1) if quick else requests(batch=one) for one in batches}, (few, many))
         case _:
-            return rows_of_encoding(measure_encoding((1,), {1: 1}, slow=False) if quick else encoding())
+            rows = rows_of_encoding(measure_encoding((1,), {1: 1}, slow=False) if quick else encoding())
+            if find_spec("openvino") is None:  # an extra: pip install 'longplay[openvino]'
+                return rows
+            done = {cell: measure_searches(*cell, few, 1) if quick else searches(batch=cell[0], beams=cell[1], items=few) for cell in cells}
+            return rows + rows_of_pairs(done, few, "with prompts by OpenVINO over that without")
 
 
 def main() -> None:
