@@ -349,6 +349,28 @@ def test_patches_are_put_together_in_the_end(tmp_path: Path, long_log: tuple[Lak
     assert listed <= {str(file) for file in (tmp_path / "store").glob("**/*.parquet")}
 
 
+def test_only_files_of_the_last_two_manifests_are_kept(tmp_path: Path, long_log: tuple[Lake, SignalStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where patches are put together in the update that wrote them, and after one that was killed."""
+    lake, store = long_log
+    for night in range(4):
+        before = Manifest.read(store.folder)
+        append(lake, f"late-{night}", [play(60_000 + night, 7.2 + 5 * night), play(61_000 + night, 40.5 + night)], [], LEAP + (41 + night) * DAY)
+        with monkeypatch.context() as patched:
+            if night == 1:
+                patched.setattr("longplay.signals.nightly.MOST_PATCHES", 0)
+            if night == 2:
+                with monkeypatch.context() as killed, pytest.raises(ZeroDivisionError):
+                    killed.setattr(Work, "_patch", lambda *_: 1 / 0)
+                    store.update()
+            store.update()
+        after, there = Manifest.read(store.folder), {str(file.relative_to(store.folder)) for file in store.folder.glob("**/*.parquet")}
+        assert after.files() <= there
+        assert there <= before.files() | after.files() | set(after.stale or [])
+        assert not set(before.stale or []) & there
+        folders = [place for place in store.folder.glob("*/**") if place.is_dir()]
+        assert all(any(place.iterdir()) for place in folders)
+
+
 def test_an_update_that_dies_changes_nothing_and_the_next_one_is_whole(long_log: tuple[Lake, SignalStore], monkeypatch: pytest.MonkeyPatch) -> None:
     lake, store = long_log
     before = {signal.label: store.outcomes(signal) for signal in SOME}

@@ -131,9 +131,19 @@ class Lake:
         """Whether the lake is in a folder, not in memory."""
         return isinstance(self._store, FolderStore)
 
-    def files(self, table: str) -> list[str]:
-        """Parquet files of a table, whatever the bounds of this view; none in memory. A batch adds files and changes none."""
-        return list(self._snapshot().files.get(table, []))
+    def files(self, table: str, between: tuple[datetime, datetime] | None = None) -> list[str]:
+        """Parquet files of a table, whatever the bounds of this view; none in memory. A batch adds files and changes none.
+
+        Args:
+            between: leaves out files that hold no row from the first of these times until before the second, where all of a table's files say so.
+        """
+        snapshot = self._snapshot()
+        files, known = list(snapshot.files.get(table, [])), snapshot.statistics.get(table) if between is not None else None
+        if known is None or between is None:
+            return files
+        cut = timedelta(milliseconds=1)  # what statistics leave out of a time
+        near = set(known.filter(pl.col("first") < between[1], pl.col("last") > between[0] - cut)["name"])
+        return [file for file in files if Path(file).name in near]
 
     def span(self) -> tuple[datetime, datetime] | None:
         """First and last time in the files of events and decisions, whatever the bounds of this view, as their statistics say (to the millisecond).
@@ -144,13 +154,14 @@ class Lake:
         tables, known = [table for table in ("events", "decisions") if snapshot.files.get(table)], snapshot.statistics
         if not tables or not set(tables) <= known.keys():
             return None
-        return min(known[table][0] for table in tables), max(known[table][1] for table in tables)
+        first, last = pl.concat(known[table] for table in tables).select(pl.col("first").min(), pl.col("last").max()).row(0)
+        return first, last
 
     def size(self) -> int:
         """Events stored, whatever the bounds of this view; 0 where the files' statistics do not say."""
         snapshot = self._snapshot()
         if snapshot.files.get("events"):
-            return snapshot.statistics["events"][2] if "events" in snapshot.statistics else 0
+            return int(snapshot.statistics["events"]["rows"].sum()) if "events" in snapshot.statistics else 0
         return snapshot.frames.get("events", empty("events")).height
 
     @contextmanager

@@ -50,8 +50,8 @@ class Snapshot:
     deltas: Mapping[str, DeltaTable] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def statistics(self) -> Mapping[str, tuple[datetime, datetime, int]]:
-        """First and last time (to the millisecond) and rows of the files of events and decisions, as their statistics say, where all do."""
+    def statistics(self) -> Mapping[str, pl.DataFrame]:
+        """One row per file of events and decisions: name, first and last time (cut to the millisecond), rows; of tables all of whose files say so."""
         known = {table: _statistics(self.deltas[table]) for table in ("events", "decisions") if table in self.deltas}
         return {table: one for table, one in known.items() if one is not None}
 
@@ -240,13 +240,13 @@ def _files(delta: DeltaTable) -> list[str]:
     return sorted(unquote(uri.removeprefix("file://")) for uri in delta.file_uris())
 
 
-def _statistics(delta: DeltaTable) -> tuple[datetime, datetime, int] | None:
-    """First and last `time` and number of rows as the statistics of a version's files say; null where one has none."""
+def _statistics(delta: DeltaTable) -> pl.DataFrame | None:
+    """See `Snapshot.statistics`; null where a file has none."""
     actions, names = pl.DataFrame(delta.get_add_actions(flatten=True)), ["min.time", "max.time", "num_records"]
     if actions.is_empty() or not set(names) <= set(actions.columns) or actions.select(names).null_count().sum_horizontal()[0]:
         return None
-    first, last = actions["min.time"].min(), actions["max.time"].max()
-    return (first, last, int(actions["num_records"].sum())) if isinstance(first, datetime) and isinstance(last, datetime) else None
+    name = pl.col("path").map_elements(lambda path: unquote(path).rpartition("/")[2], pl.String)
+    return actions.select(name=name, first="min.time", last="max.time", rows="num_records")
 
 
 def _newest(log: Path) -> tuple[str, int, int] | None:

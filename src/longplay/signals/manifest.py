@@ -31,6 +31,7 @@ class Manifest:
     patches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # label -> later rows of users with late events, and who they are
     kept: dict[str, int] = field(default_factory=dict)  # label -> the day until which it is counted: less than `until` once it is no longer given
     declared: dict[str, str] = field(default_factory=dict)  # label -> TOML
+    stale: list[str] | None = None  # files that counted before this update and no more: the next one deletes them; null where they are not known
 
     def files(self) -> set[str]:
         """Every file that counts."""

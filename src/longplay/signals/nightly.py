@@ -85,23 +85,23 @@ class Work:
             patches={label: list(patches) for label, patches in old.patches.items()},
         )
         self.computed: dict[str, tuple[int, ...]] = {}
+        self.written = set[str]()  # files
 
     def run(self) -> Updated:
         """Roll up, compute, and say what was done."""
+        if any(set(self.old.seen.get(table, [])) - set(files) for table, files in self.seen.items()):
+            self._forget()  # rewritten files: what they held is not known
         span = days_of_log(self.con, self.lake)
         waiting: dict[str, str] = {}
         for signal in self.signals:
+            if self._counted(signal.label) and signal.measure.kind != "completion":  # a log that could answer still can; a catalogue may not
+                continue
             try:
                 refuse(self.con, signal, self.lake, span, enrolled=True)  # a window that has not closed yet is no reason
             except DataError as reason:
                 waiting[signal.label] = str(reason)
         signals = [one for one in self.signals if one.label not in waiting]
         self._keep_catalogue(signals)
-        gone = any(
-            set(self.old.seen.get(table, [])) - set(files) for table, files in self.seen.items()
-        )  # rewritten files: what they held is not known
-        if gone:
-            self._forget()
         first, last = (self.until, self.until - 1) if span is None else span
         last = min(last, self.until - 1)
         self.begins = min(first, self.until)  # decisions and skips may come before any activity
@@ -177,9 +177,11 @@ class Work:
         place = f"rollups/{unit}/{self.state.seq}"
         for done, part in enumerate(parts := self._parts(days)):
             self.tell(f"roll-up by {unit}", done, len(parts))
-            low, high = (f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'" for day in (part[0], part[-1] + 1))
+            between = EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1)
+            low, high = (f"timestamptz '{midnight:%Y-%m-%d} 00:00:00+00'" for midnight in between)
             listed = "" if part[-1] - part[0] + 1 == len(part) else f" and {day_of('time')} in ({', '.join(map(str, part))})"
-            events = f"(select * from _all_events where time >= {low} and time < {high}{listed})"
+            near = self.lake.files("events", between)
+            events = f"(select * from {files_sql(near) if near else '_all_events'} where time >= {low} and time < {high}{listed})"
             self._copy(rollup(unit, features, events), f"{place}/{done}", self.state.rollups[unit], part)
 
     def _parts(self, days: Sequence[int]) -> list[list[int]]:
@@ -211,8 +213,9 @@ class Work:
             target, how = folder, ", partition_by (day), write_partition_columns true"
         self.con.execute(f"copy ({sql}) to {quoted(target)} (format parquet{how}, compression zstd)")
         for file in sorted(folder.glob("day=*/*.parquet")):
-            day = int(file.parent.name.removeprefix("day="))
-            into.setdefault(day, []).append(str(file.relative_to(self.folder)))
+            day, listed = int(file.parent.name.removeprefix("day=")), str(file.relative_to(self.folder))
+            into.setdefault(day, []).append(listed)
+            self.written.add(listed)
 
     def _first_activity(self) -> int:
         for day in sorted(self.state.rollups["user"]):
@@ -296,6 +299,7 @@ class Work:
                 self.con.execute(f"copy ({rows}) to {quoted(folder / 'rows.parquet')} (format parquet, compression zstd)")
             self.con.execute(f"copy (select user_id from asked_users) to {quoted(folder / 'users.parquet')} (format parquet, compression zstd)")
             patch = {"seq": self.state.seq, "from": low, "rows": [f"{place}/rows.parquet"], "users": f"{place}/users.parquet"}
+            self.written |= {f"{place}/rows.parquet", f"{place}/users.parquet"}
             self.state.patches.setdefault(signal.label, []).append(patch)
             if len(self.state.patches[signal.label]) > MOST_PATCHES:
                 self._together(signal)

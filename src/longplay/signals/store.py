@@ -108,16 +108,33 @@ class SignalStore:
                 raise DataError(
                     f"SignalStore: the lake ends at {view.watermark:%Y-%m-%d %H:%M}, before what {self.folder} has counted; give the same lake"
                 )
+            begun = self.folder / "begun"  # there until an update has ended
+            killed = begun.exists()
+            begun.touch()
             with view.connect(memory_limit=memory_limit, spill=self.folder / "spill") as con:
                 work = Work(self.folder, self.signals, con, view, state, until, tell)
                 done = work.run()
+                work.state.stale = sorted((state.files() | work.written) - work.state.files())
                 work.state.write(self.folder)
             shutil.rmtree(self.folder / "spill", ignore_errors=True)
-            self._sweep(state, work.state)
+            if killed or state.stale is None:  # what a killed update left behind, no manifest lists
+                self._sweep(state, work.state)
+            else:
+                self._remove(state.stale)  # a reader may still be at the last manifest, not at the one before
+            begun.unlink()
             return done
 
+    def _remove(self, files: Sequence[str]) -> None:
+        """Delete these files, and the folders that they leave empty."""
+        for file in files:
+            place = self.folder / file
+            place.unlink(missing_ok=True)
+            for folder in (place.parent, place.parent.parent):
+                if folder.is_dir() and not os.listdir(folder):
+                    folder.rmdir()
+
     def _sweep(self, old: Manifest, new: Manifest) -> None:
-        """Remove what neither the manifest nor the one before it lists: a reader may still be at the old one."""
+        """Remove what neither the manifest nor the one before it lists."""
         keep = {os.path.join(self.folder, file) for file in old.files() | new.files()}
         for place in ("rollups", "outcomes"):
             for folder, _, files in os.walk(self.folder / place, topdown=False):
