@@ -13,7 +13,7 @@ from longplay.signals.compile import entry_keys
 from longplay.signals.rollups import files_sql, paths
 from longplay.signals.signal import Signal
 
-FORMAT = 1  # of the folder: raised when what is in it changes
+FORMAT = 2  # of the folder: raised when what is in it changes; the one before had a file for every day, and is read
 Files = dict[int, list[str]]  # day -> files
 
 
@@ -51,7 +51,7 @@ class Manifest:
         if not place.exists():
             return cls()
         table = json.loads(place.read_text())
-        if table.pop("format") != FORMAT:
+        if table.pop("format") not in (FORMAT - 1, FORMAT):
             raise DataError(f"SignalStore: {folder} was written by another version of longplay; delete it and build it anew")
         for name in ("rollups", "outcomes", "seqs"):
             table[name] = {unit: {int(day): value for day, value in by_day.items()} for unit, by_day in table[name].items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,12 +19,15 @@ from longplay.signals.manifest import Files, Manifest
 from longplay.signals.operators import SESSIONS, TOUCHED, EventRows, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
 from longplay.signals.parts import is_unknown, parts_of
-from longplay.signals.rollups import RollupRows, files_sql, needed, paths, rollup
+from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, rollup
 from longplay.signals.signal import Signal
 from longplay.signals.tables import own_columns
 
 ROWS_AT_ONCE = 20_000_000  # events rolled up in one query
 EVER = 10**6  # days
+BLOCK = 16  # days of a small log whose roll-ups are one file, once they are settled: a small file costs more to open than to read
+SETTLED = 7  # days after which few events still arrive
+BLOCK_EVENTS = 250_000  # the most in a block
 MOST_PATCHES = 30  # patches of late events after which a signal's files are written anew
 
 
@@ -182,7 +185,24 @@ class Work:
             listed = "" if part[-1] - part[0] + 1 == len(part) else f" and {day_of('time')} in ({', '.join(map(str, part))})"
             near = self.lake.files("events", between)
             events = f"(select * from {files_sql(near) if near else '_all_events'} where time >= {low} and time < {high}{listed})"
-            self._copy(rollup(unit, features, events), f"{place}/{done}", self.state.rollups[unit], part)
+            self._copy(rollup(unit, features, events), f"{place}/{done}", self.state.rollups[unit], part, self._blocks(part))
+        files = self.state.rollups[unit]
+        for block in self._blocks(range(self.begins, self.until)):
+            if sum(not all(map(is_block, files.get(day, [""]))) for day in block) > BLOCK // 4:  # a few late days stay by themselves
+                rows = RollupRows(self.folder, self.state.rollups, {unit: (block[0], block[-1])})
+                sql = rows.read(unit, "first, last, begun" if unit == "sessions" else ", ".join(self.state.features[unit]))
+                for day in block:
+                    files.pop(day, None)
+                self._copy(sql, f"{place}/b{block[0] // BLOCK}", files, block, [block])
+
+    def _blocks(self, days: Iterable[int]) -> list[range]:
+        """The blocks all of whose days are among these and settled; none of a large log."""
+        span = max(self.until - self.begins, 1)
+        if self.lake.size() * BLOCK > BLOCK_EVENTS * span:
+            return []
+        known = set(days)
+        blocks = (range(number * BLOCK, (number + 1) * BLOCK) for number in sorted({day // BLOCK for day in known}))
+        return [block for block in blocks if block[-1] < self.until - SETTLED and known.issuperset(block)]
 
     def _parts(self, days: Sequence[int]) -> list[list[int]]:
         """Days in runs of at most about `ROWS_AT_ONCE` events; days far apart are not read together."""
@@ -201,21 +221,29 @@ class Work:
                 parts.append([day])
         return parts
 
-    def _copy(self, sql: str, place: str, into: Files, days: Sequence[int]) -> None:
-        """Write the rows of a query, which are of these days, to one file (or a few) per day under `place`, and list them by day."""
+    def _copy(self, sql: str, place: str, into: Files, days: Sequence[int], blocks: Sequence[range] = ()) -> None:
+        """Write the rows of a query, which are of these days, to one file (or a few) per day or block under `place`, and list them by day."""
         folder = self.folder / place
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        if len(days) == 1:  # a quarter of the cost
-            (folder / f"day={days[0]}").mkdir()
-            target, how = folder / f"day={days[0]}" / "data_0.parquet", ""
+        numbers = [block[0] // BLOCK for block in blocks]
+        if len(days) == 1 or (len(numbers) == 1 and len(days) == BLOCK):  # a quarter of the cost
+            target = folder / f"part={f'b{numbers[0]}' if numbers else days[0]}" / "data_0.parquet"
+            target.parent.mkdir()
+            self.con.execute(f"copy ({sql}) to {quoted(target)} (format parquet, compression zstd)")
         else:
-            target, how = folder, ", partition_by (day), write_partition_columns true"
-        self.con.execute(f"copy ({sql}) to {quoted(target)} (format parquet{how}, compression zstd)")
-        for file in sorted(folder.glob("day=*/*.parquet")):
-            day, listed = int(file.parent.name.removeprefix("day=")), str(file.relative_to(self.folder))
-            into.setdefault(day, []).append(listed)
+            number = f"cast(floor(day / {BLOCK}.0) as integer)"  # days before 1970 are negative
+            name = f"case when {number} in ({', '.join(map(str, numbers))}) then 'b' || {number} else cast(day as varchar) end"
+            parted = f"select *, {name if numbers else 'day'} as part from ({sql})"
+            self.con.execute(f"copy ({parted}) to {quoted(folder)} (format parquet, partition_by (part), compression zstd)")
+        for file in sorted(folder.glob("part=*/*.parquet")):
+            part, listed = file.parent.name.removeprefix("part="), str(file.relative_to(self.folder))
+            number = int(part.removeprefix("b"))
+            for day in range(number * BLOCK, (number + 1) * BLOCK) if is_block(listed) else [number]:
+                into.setdefault(day, []).append(listed)
             self.written.add(listed)
+        if not any(folder.iterdir()):  # no rows
+            folder.rmdir()
 
     def _first_activity(self) -> int:
         for day in sorted(self.state.rollups["user"]):
@@ -255,19 +283,17 @@ class Work:
         """Compute these entry days for everybody, and write a file per signal and day."""
         tests = dict[str, str]()
         if len(days) < len(self.state.rollups["user"]):
-            listed = {
-                unit: [file for day in days for file in paths(self.folder, by_day.get(day, []))]
-                for unit, by_day in self.state.rollups.items()
-                if unit != "sessions"
-            }
-            asked = [f"select user_id from {files_sql(ours)}" for ours in listed.values() if ours]
+            units = self.state.rollups.keys() - {"sessions"}
+            rows = RollupRows(self.folder, self.state.rollups, dict.fromkeys(units, (days[0], days[-1])))
+            seen = {unit: f"select user_id, key from ({rows.read(unit, self.state.features[unit][0])})" for unit in sorted(units)}
+            asked = [f"select user_id from ({ours})" for ours in seen.values()]
             low, high = (f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'" for day in (days[0], days[-1] + 1))
             asked.append(f"select user_id from decisions where time >= {low} and time < {high}")
             self.con.execute(f"create or replace temp table asked_users as {' union '.join(asked)}")
             tests = dict.fromkeys(self.state.rollups, "user_id in (from asked_users)")
             for unit in ("creator", "item"):
-                if by_pair and listed.get(unit):
-                    self.con.execute(f"create or replace temp table asked_{unit} as select distinct user_id, key from {files_sql(listed[unit])}")
+                if by_pair and unit in units:
+                    self.con.execute(f"create or replace temp table asked_{unit} as select distinct * from ({seen[unit]})")
                     tests[unit] = f"(user_id, key) in (from asked_{unit})"
         for signal, table in self._compiled(signals, days, tests):
             for day in days:

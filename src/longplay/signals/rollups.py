@@ -94,12 +94,27 @@ class RollupRows:
     def read(self, unit: str, columns: str) -> str:
         """SQL of user_id, key, day and `columns` of a roll-up, as far as they matter."""
         low, high = self.days.get(unit, (0, -1))
-        listed = [file for day, files in sorted(self.files.get(unit, {}).items()) if low <= day <= high for file in paths(self.folder, files)]
+        by_day = self.files.get(unit, {})
+        listed = {file: None for day in sorted(by_day) if low <= day <= high for file in by_day[day]}  # each once, in order
         if not listed:
             nothing = ", ".join(f"cast(null as bigint) as {name}" for name in columns.split(", "))
             return f"select cast(null as varchar) as user_id, cast(null as varchar) as key, cast(null as integer) as day, {nothing} where false"
-        test = f" where {self.keep[unit]}" if unit in self.keep else ""
-        return f"select user_id, key, day, {columns} from {files_sql(listed)}{test}"
+        keep = [self.keep[unit]] if unit in self.keep else []
+        daily, blocks = ([file for file in listed if is_block(file) is block] for block in (False, True))
+        parts = [(daily, keep)]
+        if blocks:  # they hold other days, too: those asked for that are not in a file of their own since
+            inside = [day for day in range(low, high + 1) if any(is_block(file) for file in by_day.get(day, []))]
+            parts.append((blocks, [f"day in ({', '.join(map(str, inside))})", *keep]))
+        return " union all ".join(
+            f"select user_id, key, day, {columns} from {files_sql(paths(self.folder, files))}{' where ' if tests else ''}{' and '.join(tests)}"
+            for files, tests in parts
+            if files
+        )
+
+
+def is_block(file: str) -> bool:
+    """Whether a roll-up's file is of several days."""
+    return os.path.basename(os.path.dirname(file)).startswith("part=b")
 
 
 def paths(folder: Path, files: Sequence[str]) -> list[str]:
