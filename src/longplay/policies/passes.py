@@ -65,9 +65,10 @@ def states_of(body: Any, states: Tensor, mask: Tensor | None, position: Tensor, 
         mixed = scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=attention.scaling, enable_gqa=attention.num_key_value_groups > 1
         )
-        states = states + mapped(mixed.transpose(1, 2).flatten(2), attention.o_proj)
+        states = mapped(mixed.transpose(1, 2).flatten(2), attention.o_proj).add_(states)
         after = _normed(states, block.post_attention_layernorm)
-        states = states + mapped(silu(mapped(after, block.mlp.gate_proj)) * mapped(after, block.mlp.up_proj), block.mlp.down_proj)
+        opened = silu(mapped(after, block.mlp.gate_proj), inplace=True).mul_(mapped(after, block.mlp.up_proj))
+        states = mapped(opened, block.mlp.down_proj).add_(states)
     return _normed(states, body.norm)
 
 
@@ -79,4 +80,4 @@ def _normed(states: Tensor, norm: Any) -> Tensor:
 def _turned(heads: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Rotary position embedding of `heads[N, T, heads, D]`: cosines, and sines of which the first half have their sign turned."""
     half = heads.shape[-1] // 2
-    return torch.addcmul(heads * turn[0], torch.cat((heads[..., half:], heads[..., :half]), dim=-1), turn[1])
+    return (heads * turn[0]).addcmul_(torch.cat((heads[..., half:], heads[..., :half]), dim=-1), turn[1])
