@@ -21,6 +21,9 @@ from longplay.signals.signal import Signal
 from longplay.signals.tables import by_own_key
 
 
+SMALL = 3_000_000  # events of a log of which a night is small queries: threads cost more than they bring
+
+
 class SignalStore:
     """Outcomes of signals in a folder, one Parquet file per signal and entry day, from daily roll-ups that are kept beside them.
 
@@ -111,7 +114,8 @@ class SignalStore:
             begun = self.folder / "begun"  # there until an update has ended
             killed = begun.exists()
             begun.touch()
-            with view.connect(memory_limit=memory_limit, spill=self.folder / "spill") as con:
+            threads = 1 if state.until is not None and view.size() <= SMALL else None
+            with view.connect(threads, memory_limit, self.folder / "spill") as con:
                 work = Work(self.folder, self.signals, con, view, state, until, tell)
                 done = work.run()
                 work.state.stale = sorted((state.files() | work.written) - work.state.files())
