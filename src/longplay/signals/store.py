@@ -20,7 +20,6 @@ from longplay.signals.outcomes import EPOCH
 from longplay.signals.signal import Signal
 from longplay.signals.tables import by_own_key
 
-
 SMALL = 3_000_000  # events of a log of which a night is small queries: threads cost more than they bring
 
 
