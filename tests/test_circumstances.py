@@ -286,7 +286,7 @@ def test_it_learns_from_what_stands_around_the_items(tmp_path: Path) -> None:
     again = Generative.load(tmp_path / "policy")
     assert again.name == policy.name
     assert again.circumstances == policy.circumstances
-    assert np.array_equal(again.item_log_prob(unclear), policy.item_log_prob(unclear))
+    assert again.item_log_prob(unclear) == pytest.approx(policy.item_log_prob(unclear), abs=1e-5)  # where weights lie in memory decides the last bits
     assert replace(policy, circumstances=replace(policy.circumstances, edges=(0.5,))).name != policy.name
 
 
