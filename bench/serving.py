@@ -32,11 +32,10 @@ from transformers import DynamicCache, PreTrainedModel
 from longplay.chance import RowChance
 from longplay.codes import Allowed, Codebook, Trie
 from longplay.decisions import Contexts
-from longplay.policies.compiled import Compiled, Kept
+from longplay.policies.compiled import Compiled, Kept, traceable
 from longplay.policies.decoder import SCALES, Decoder, new_model
 from longplay.policies.generative import BATCH, Generative
 from longplay.policies.kernels import OneDnn
-from longplay.policies.passes import HIDDEN
 from longplay.policies.prompts import Prompts, encode
 from longplay.policies.sampling import beam_slates, best_items, item_log_probs
 from longplay.policies.vocabulary import Vocabulary
@@ -333,13 +332,11 @@ def ways_to_encode(decoder: Decoder, slow: bool) -> dict[str, Encode]:
 
     inductor.freezing = True  # weights as constants: packed once
 
-    def traceable(tokens: Tensor, position: Tensor) -> tuple[Tensor, ...]:
-        kept: Any = Kept()
-        mask = torch.triu(torch.full((tokens.shape[1],) * 2, HIDDEN), 1)[None, None]
-        out = model.base_model(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=kept, use_cache=True)
-        return (out.last_hidden_state[:, -1], *kept.tensors)
+    def whole(tokens: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+        kept = Kept()
+        return (traceable(model.base_model, tokens, position, kept)[:, -1], *kept.tensors)
 
-    compiled = torch.compile(traceable, dynamic=True)
+    compiled = torch.compile(whole, dynamic=True)
     ways["Transformers by torch.compile, frozen"] = lambda *given: compiled(*given)[0]
     if find_spec("openvino") is None:
         return ways

@@ -44,11 +44,15 @@ class Encoder(nn.Module):
         if passable(self.body):
             last = states_of(self.body, self.body.embed_tokens(tokens), None, position, kept, at)[:, 0]
         else:
-            length = tokens.shape[1]
-            mask = torch.triu(torch.full((length, length), HIDDEN), 1)[None, None].to(self.body.dtype)
-            out = self.body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=kept, use_cache=True)
-            last = out.last_hidden_state[torch.arange(tokens.shape[0]), at]
+            last = traceable(self.body, tokens, position, kept)[torch.arange(tokens.shape[0]), at]
         return (last, *kept.tensors)
+
+
+def traceable(body: Any, tokens: Tensor, position: Tensor, kept: Any) -> Tensor:
+    """Transformers' own causal pass, with the mask given, as tracers need it: hidden states [N, T, H]; keys and values go into `kept`, a `Kept`."""
+    length = tokens.shape[1]
+    mask = torch.triu(torch.full((length, length), HIDDEN), 1)[None, None].to(body.dtype)
+    return body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=kept, use_cache=True).last_hidden_state
 
 
 class Compiled:

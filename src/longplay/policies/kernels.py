@@ -16,7 +16,7 @@ def mapped(states: Tensor, by: nn.Module) -> Tensor:
     if type(by) is not nn.Linear:
         return by(states)
     if states.numel() >= _MANY * states.shape[-1] and _BOTH:
-        return torch.ops.mkldnn._linear_pointwise(states, by.weight, by.bias, "none", [], "")
+        return _by_onednn(states, by.weight, by.bias)
     return linear(states, by.weight, by.bias)
 
 
@@ -28,7 +28,7 @@ class OneDnn(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is linear and not kwargs and all(_plain(one) for one in args[:2]):
-            return torch.ops.mkldnn._linear_pointwise(args[0], args[1], args[2] if len(args) > 2 else None, "none", [], "")
+            return _by_onednn(*args)
         return func(*args, **(kwargs or {}))
 
 
@@ -37,10 +37,14 @@ def inference_kernels(rows: int) -> AbstractContextManager[object]:
     return OneDnn() if rows >= _MANY and torch.is_inference_mode_enabled() and _BOTH else nullcontext()
 
 
+def _by_onednn(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+
+
 def _plain(one: Any) -> bool:
     return type(one) in (Tensor, nn.Parameter) and one.dtype == torch.float32 and one.device.type == "cpu"
 
 
-_WIDE = "AVX512" in torch.backends.cpu.get_cpu_capability()
-_MANY = 64 if _WIDE else 512  # rows; without AVX-512 MKL's maps of fewer are a twentieth faster, with it they may take twice as long
+# rows: without AVX-512 MKL's maps of fewer are a twentieth faster, with it they may take twice as long
+_MANY = 64 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 512
 _BOTH = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

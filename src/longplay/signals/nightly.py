@@ -180,15 +180,14 @@ class Work:
         place = f"rollups/{unit}/{self.state.seq}"
         for done, part in enumerate(parts := self._parts(days)):
             self.tell(f"roll-up by {unit}", done, len(parts))
-            between = EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1)
-            low, high = (f"timestamptz '{midnight:%Y-%m-%d} 00:00:00+00'" for midnight in between)
             listed = "" if part[-1] - part[0] + 1 == len(part) else f" and {day_of('time')} in ({', '.join(map(str, part))})"
-            near = self.lake.files("events", between)
-            events = f"(select * from {files_sql(near) if near else '_all_events'} where time >= {low} and time < {high}{listed})"
+            near = self.lake.files("events", (EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1)))
+            events = f"(select * from {files_sql(near) if near else '_all_events'} where {_between(part[0], part[-1])}{listed})"
             self._copy(rollup(unit, features, events), f"{place}/{done}", self.state.rollups[unit], part, self._blocks(part))
         files = self.state.rollups[unit]
         for block in self._blocks(range(self.begins, self.until)):
-            if sum(not all(map(is_block, files.get(day, [""]))) for day in block) > BLOCK // 4:  # a few late days stay by themselves
+            alone = sum(day not in files or not is_block(files[day][0]) for day in block)
+            if alone > BLOCK // 4:  # a few late days stay by themselves
                 rows = RollupRows(self.folder, self.state.rollups, {unit: (block[0], block[-1])})
                 sql = rows.read(unit, "first, last, begun" if unit == "sessions" else ", ".join(self.state.features[unit]))
                 for day in block:
@@ -197,8 +196,8 @@ class Work:
 
     def _blocks(self, days: Iterable[int]) -> list[range]:
         """The blocks all of whose days are among these and settled; none of a large log."""
-        span = max(self.until - self.begins, 1)
-        if self.lake.size() * BLOCK > BLOCK_EVENTS * span:
+        in_block = self.lake.size() * BLOCK / max(self.until - self.begins, 1)
+        if not 0 < in_block <= BLOCK_EVENTS:  # 0: it is not known how large
             return []
         known = set(days)
         blocks = (range(number * BLOCK, (number + 1) * BLOCK) for number in sorted({day // BLOCK for day in known}))
@@ -287,8 +286,7 @@ class Work:
             rows = RollupRows(self.folder, self.state.rollups, dict.fromkeys(units, (days[0], days[-1])))
             seen = {unit: f"select user_id, key from ({rows.read(unit, self.state.features[unit][0])})" for unit in sorted(units)}
             asked = [f"select user_id from ({ours})" for ours in seen.values()]
-            low, high = (f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'" for day in (days[0], days[-1] + 1))
-            asked.append(f"select user_id from decisions where time >= {low} and time < {high}")
+            asked.append(f"select user_id from decisions where {_between(days[0], days[-1])}")
             self.con.execute(f"create or replace temp table asked_users as {' union '.join(asked)}")
             tests = dict.fromkeys(self.state.rollups, "user_id in (from asked_users)")
             for unit in ("creator", "item"):
@@ -384,6 +382,12 @@ def _reach(signals: Sequence[Signal], entered: int, until: int) -> dict[str, tup
             if part.feature is SESSIONS:
                 reach("sessions", part.low - 1, part.high)  # one that began the day before may go on
     return reached
+
+
+def _between(first: int, last: int) -> str:
+    """SQL test of `time`: on these days or between them."""
+    low, high = (f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'" for day in (first, last + 1))
+    return f"time >= {low} and time < {high}"
 
 
 def _runs(days: Sequence[int]) -> list[tuple[int, ...]]:

@@ -114,7 +114,7 @@ class RollupRows:
 
 def is_block(file: str) -> bool:
     """Whether a roll-up's file is of several days."""
-    return os.path.basename(os.path.dirname(file)).startswith("part=b")
+    return "/part=b" in file
 
 
 def paths(folder: Path, files: Sequence[str]) -> list[str]:

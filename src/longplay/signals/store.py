@@ -113,7 +113,7 @@ class SignalStore:
             begun = self.folder / "begun"  # there until an update has ended
             killed = begun.exists()
             begun.touch()
-            threads = 1 if state.until is not None and view.size() <= SMALL else None
+            threads = 1 if state.until is not None and 0 < view.size() <= SMALL else None
             with view.connect(threads, memory_limit, self.folder / "spill") as con:
                 work = Work(self.folder, self.signals, con, view, state, until, tell)
                 done = work.run()
