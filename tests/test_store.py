@@ -22,6 +22,7 @@ from longplay.signals import (
     Signal,
     active_days,
     cancelled,
+    coded,
     completion,
     days_with,
     discovery,
@@ -30,9 +31,9 @@ from longplay.signals import (
     exposure,
     habits,
     minutes,
-    operators,
     plays,
     returned,
+    rows,
     saves,
     sessions,
     skips,
@@ -74,9 +75,11 @@ def refused_in_files(signal: Signal) -> bool:
     return signal.entry.of == "item" and signal.entry.kind != "exposure" and any(one.of == "creator" for one in measures)
 
 
-@given(st.lists(signals(), min_size=1, max_size=4), logs())
-@examples(40)
-def test_files_written_in_one_pass_equal_the_outcomes_in_memory(tmp_path_factory: Any, several: list[Signal], log: Log) -> None:
+@given(st.lists(signals(), min_size=1, max_size=4), logs(), st.sampled_from((0, coded.LEAST)), st.sampled_from((2, 10**6)))
+@examples(60)
+def test_files_written_in_one_pass_equal_the_outcomes_in_memory(
+    tmp_path_factory: Any, several: list[Signal], log: Log, least: int, at_once: int
+) -> None:
     several = [Signal(f"s{n}", one.entry, one.measure, one.window, one.origin, one.gameable) for n, one in enumerate(several)]
     assume(not any(refuses(one, log) for one in several))
     if any(refused_in_files(one) for one in several):
@@ -84,7 +87,10 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(tmp_path_factory
             write_outcomes(several, log.lake(), tmp_path_factory.mktemp("outcomes"), as_of=log.as_of)
         return
     lake, folder = log.lake(), tmp_path_factory.mktemp("outcomes")
-    written = write_outcomes(several, lake, folder, as_of=log.as_of)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coded, "LEAST", least)  # 0: always from a table of numbers
+        patch.setattr(coded, "AT_ONCE", at_once)
+        written = write_outcomes(several, lake, folder, as_of=log.as_of)
     for signal in several:
         expected = signal.outcomes(lake, as_of=log.as_of).frame
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(expected, signal)
@@ -132,17 +138,37 @@ TOGETHER = (
 )
 
 
-@given(logs(), st.sets(st.sampled_from(TOGETHER), min_size=2), st.sampled_from((2, 5, 10**6)))
-@examples(60)
-def test_units_put_together_from_finer_ones_are_those_of_the_events(tmp_path_factory: Any, log: Log, several: set[Signal], at_once: int) -> None:
+@given(logs(), st.sets(st.sampled_from(TOGETHER), min_size=2), st.sampled_from((2, 5, 10**6)), st.sampled_from((coded.LEAST, 10**6)))
+@examples(80)
+def test_units_put_together_from_finer_ones_are_those_of_the_events(
+    tmp_path_factory: Any, log: Log, several: set[Signal], at_once: int, least: int
+) -> None:
     asked = [one for one in TOGETHER if one in several and not refuses(one, log)]  # items of two creators are among these logs
     assume(len(asked) > 1)
     lake, folder = log.lake(), tmp_path_factory.mktemp("together")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operators, "AT_ONCE", at_once)  # in how many parts a log is taken
+        patch.setattr(rows, "AT_ONCE", at_once)  # in how many parts a log is taken
+        patch.setattr(coded, "LEAST", least)
         written = write_outcomes(asked, lake, folder, as_of=log.as_of)
     for signal in asked:
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(signal.outcomes(lake, as_of=log.as_of).frame, signal)
+
+
+@pytest.mark.parametrize("code", ["hash({})", "hash({}) % 3"])
+def test_two_ids_of_one_number_are_found_and_the_log_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    lake = Lake.memory()
+    events = [play(10 * user + day, day + 0.1 * user, user=f"u{user}", item=f"i{user}") for user in range(5) for day in (0, 1, 5)]
+    append(lake, "0", [*events, play(90, 2.5, kind="save"), play(91, 2.6, kind="skip"), play(92, 30.5, kind="cancel")], [], LEAP + 60 * DAY)
+    monkeypatch.setattr(coded, "CODE", code)
+    with lake.connect() as con:
+        before = con.execute("select table_name from duckdb_tables()").fetchall()
+        found = coded.coded(con, TOGETHER, 20)
+        assert (found is None) is ("%" in code)
+        if found is None:
+            assert con.execute("select table_name from duckdb_tables()").fetchall() == before
+    written = write_outcomes(TOGETHER, lake, tmp_path)
+    for signal in TOGETHER:
+        assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(signal.outcomes(lake).frame, signal)
 
 
 @pytest.mark.parametrize("windows", [((1, 28), (1, 7)), ((1, 7), (1, 28))])

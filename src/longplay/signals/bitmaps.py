@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Protocol
 
 import duckdb
 
 from longplay.lake.daily import first_row
 from longplay.signals.operators import BITS, MANY_BLOCKS, TOUCHED, UNITS, Calendar, Feature, coarser, first_bit, words, words_by_block
-
-
-class Rows(Protocol):
-    """Where daily amounts come from: events, or roll-ups made of them."""
-
-    whole: ClassVar[bool]  # a row says user, creator and item at once, so that unit `pair` can be asked for
-
-    @property
-    def parts(self) -> int:
-        """In how many parts, by user, pairs are best put together; more than one on a log that is large for the machine."""
-        ...
-
-    def between(self, first: int, last: int) -> Rows:
-        """The rows of these days; others are not read."""
-        ...
-
-    def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
-        """See `operators.EventRows.daily`."""
-        ...
+from longplay.signals.rows import Rows
 
 
 class Bitmaps:
@@ -81,13 +62,15 @@ class Bitmaps:
             blocks = [self.rows.between(first + day, first + day + BITS - 1).daily(unit, features, flags=True) for day in days]
             self.con.execute(f"create or replace temp table {table} as {words_by_block(blocks, features, self.calendar)}")
             return
-        parts = self.rows.parts if large and unit != "user" else 1
+        parts, read = self.rows.parts if large and unit != "user" else 1, self.rows.pair if unit == "pair" else unit
         for part in range(parts):
-            rows = self.rows.daily(unit, features, f"hash(user_id) % {parts} = {part}" if parts > 1 else "", flags=True)
+            rows = self.rows.daily(read, features, f"hash(user_id) % {parts} = {part}" if parts > 1 else "", flags=True)
             if limits:
                 same = "limits.user_id = rows.user_id" + (" and limits.key = rows.key" if by_key else "")
                 rows = f"select rows.* from ({rows}) rows join ({limits}) limits on {same} and rows.day between limits.first and limits.last"
-            body = words(unit, rows, features, self.calendar)
+            body = words(read, rows, features, self.calendar)
+            if unit == "pair":
+                body = self.rows.pairs(body)
             self.con.execute(f"insert into {table} {body}" if part else f"create or replace temp table {table} as {body}")
 
     def keep(self, units: Iterable[str]) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 import duckdb
 
 from longplay.lake.daily import day_of, first_row
-from longplay.signals.bitmaps import Bitmaps, Rows
+from longplay.signals.bitmaps import Bitmaps
 from longplay.signals.entry import Entry
 from longplay.signals.operators import BITS, TOUCHED, UNITS, Calendar, Feature, events_of, first_bit, how_many, smear
 from longplay.signals.parts import Part, entry_keys, entry_words, is_unknown, parts_of
+from longplay.signals.rows import Rows
 from longplay.signals.signal import Signal
 from longplay.signals.values import Asked, Values
 
+FOUND = "found"  # the table of entries that are joined with their values next
 UNSURE_DAYS = 28  # a "first touch in the log" this early may be an old habit: `truncated` says so
 
 
@@ -28,6 +30,7 @@ class Compiler:
         rows: where daily amounts come from. as_of_day: days since 1970 of the midnight up to which windows have closed.
         days: first and last day (since 1970) that `rows` may have. entered: compute only entries of these days (first, last).
         enrolled: a view of that name gives every enrolment. first_activity: day of the log's first activity, where `rows` do not reach so far back.
+        adds: the tables of entries are there, and get more rows.
     """
 
     def __init__(
@@ -39,11 +42,12 @@ class Compiler:
         entered: tuple[int, int] | None = None,
         enrolled: bool = False,
         first_activity: int | None = None,
+        adds: bool = False,
     ) -> None:
         self.con, self.rows, self.as_of_day, self.entered, self.enrolled = con, rows, as_of_day, entered, enrolled
         self.only = "" if entered is None else f"day between {entered[0]} and {entered[1]}"
         self.calendar = Calendar.of(*days)
-        self._first_activity = first_activity
+        self._first_activity, self._adds = first_activity, adds
         self.bitmaps = Bitmaps(con, rows, self.calendar)
         self._made = 0
 
@@ -121,19 +125,22 @@ class Compiler:
         self._made += 1
         found = self._entry_words(entry)
         parts = self._parts(signals)
-        fused = found is not None and all(part.in_words and self.bitmaps.has(part.unit, [part.feature]) for part in parts)
+        of_days = entry == Entry("user_day") and not self.only  # sums over a user's days are then those of the entries
+        fused = found is not None and all(
+            (part.in_words and self.bitmaps.has(part.unit, [part.feature])) or (of_days and part.how == "sum" and part.unit == "user") for part in parts
+        )
         keys = ", ".join(entry_keys(entry))
         if self._sums_of_days(entry, parts):
             self._select_into(table, "(select *, false as truncated from sums_user)", keys, entry, signals, frozenset(["sums"]))
         elif found is None:
-            self.con.execute(f"create or replace temp table found as {self._other_entries(entry)}")
-            self._select_into(table, "found", keys, entry, signals, frozenset())
+            self.con.execute(f"create or replace temp table {FOUND} as {self._other_entries(entry)}")
+            self._select_into(table, FOUND, keys, entry, signals, frozenset())
         elif fused:
             self._from_words(table, entry, found, signals)
         else:
-            self._from_words("found", entry, found, [])
-            self._select_into(table, "found", keys, entry, signals, frozenset())
-        self.con.execute("drop table if exists found")
+            self._from_words(FOUND, entry, found, [])
+            self._select_into(table, FOUND, keys, entry, signals, frozenset())
+        self.con.execute(f"drop table if exists {FOUND}")
         return table
 
     # -- entries ---------------------------------------------------------------------------------
@@ -160,13 +167,15 @@ class Compiler:
             return
         if entry.kind == "enrolment":
             first = f"{base} + {first_bit(columns)}"
-            trial = f"select user_id, {day_of('min(time)')} as trial from decisions where experiment is not null group by user_id"
+            trial = f"select user_id, {day_of('min(time)')} as trial from {self.rows.decisions} where experiment is not null group by user_id"
             enrolled = f"""(select * exclude (trial), coalesce(trial, {first}) as day, false as truncated
                 from {of_unit} full join ({trial}) using (user_id)
                 where coalesce(trial, {first}) is not null)"""
             self._select_into(table, enrolled, keys, entry, signals, frozenset([unit]))
             return
-        seen = f"(select * from {of_unit} where key is not null)" if unit != "user" else of_unit
+        needed = dict.fromkeys([one, *(part.feature for part in self._parts(signals) if part.unit == unit and part.in_words)])
+        read = ", ".join(column for feature in needed for column in calendar.columns(unit, feature.name))
+        seen = f"(select user_id, key, {read} from {of_unit}{' where key is not null' if unit != 'user' else ''})"
         key, day = f" exclude (key), key as {keys.split(', ')[1]}" if unit != "user" else "", f"{base} + place as day"
         gap, first = entry.novel_for if entry.kind != "user_day" else entry.dormant_for, True
         if entry.kind != "user_day":  # the first touch of all; a first active day is no return
@@ -195,9 +204,9 @@ class Compiler:
         if entry.kind == "exposure":
             only = f" where {self.only}" if self.only else ""
             place = "unnest(slate) as item_id, generate_subscripts(slate, 1) as slot"
-            slots = f"select user_id, decision_id, {day_of('time')} as day, {place} from decisions"
+            slots = f"select user_id, decision_id, {day_of('time')} as day, {place} from {self.rows.decisions}"
             return f"""select d.user_id, d.item_id, c.creator_id, d.decision_id, cast(d.slot - 1 as integer) as slot, d.day, false as truncated
-                from (select * from ({slots}){only}) d left join creators c using (item_id)"""
+                from (select * from ({slots}){only}) d left join {self.rows.creators} c using (item_id)"""
         if entry.kind == "enrolment":
             body = f"select user_id, {day_of('time')} as day, false as truncated from enrolled"
         else:  # every event of a kind
@@ -220,6 +229,8 @@ class Compiler:
             entries = f"(select * from {entries} where {self.only})"
         values = self.values(entries, signals, has)
         body = f"select {keys}{more}, day, truncated{values.columns} from {values.source}"
+        if table != FOUND:
+            body, first = self.rows.named(body, keys.split(", ")), first and not self._adds
         self.con.execute(f"create or replace temp table {table} as {body}" if first else f"insert into {table} {body}")
 
     def values(self, entries: str, signals: Sequence[Signal], has: frozenset[str] = frozenset()) -> Values:

@@ -88,7 +88,7 @@ def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tup
     asked: list[Feature] = [feature(signal.measure, signal.origins)]
     if (per := divisor(signal.measure, signal.origins)) is not None:
         asked.append(per)
-    for kind in sorted({kind for one in asked for kind in one.kinds} | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())):
+    for kind in sorted({kind for one in asked for kind in one.needs} | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())):
         if _has(con, f"kind = '{kind}'") or _lake_has(lake, f"kind = '{kind}'"):
             continue
         what = "nothing opens it" if kind == signal.entry.event else "the outcome of everybody would be the same because nobody logged it"

@@ -16,10 +16,11 @@ from longplay.lake.lake import Lake
 from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
 from longplay.signals.manifest import Files, Manifest
-from longplay.signals.operators import SESSIONS, TOUCHED, EventRows, Feature
+from longplay.signals.operators import SESSIONS, TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
 from longplay.signals.parts import is_unknown, parts_of
 from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, rollup
+from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
 from longplay.signals.tables import own_columns
 

@@ -1,10 +1,10 @@
 """The five operators every signal is made of, as DuckDB SQL text.
 
-1. daily roll-up: amounts per user (and creator or item) and day: `Feature`, `Rows.daily`.
+1. daily roll-up: amounts per user (and creator or item) and day: `Feature`, `rows.Rows.daily`.
 2. days in window by bitmap: a user's (pair's) active days as words of 60 bits, counted through a mask: `words`, `count_days`.
 3. first seen: days on which a bit is set and none of the n before: `smear`.
 4. range aggregate: sums over a range of days before or after an entry: `range_sums`.
-5. sessions: runs of activity with gaps of at most 30 minutes: `SESSIONS`.
+5. sessions: runs of activity with gaps of at most 30 minutes: `SESSIONS`, `rows.EventRows`.
 
 Words are absolute: bit b of word i stands for day `base + 60 i + b`. A word is a BIGINT of which 60 bits are used, since DuckDB raises on
 `1 << 63`; sums of BIGINT are HUGEINT, which Parquet would store as DOUBLE, so they are cast.
@@ -13,61 +13,89 @@ Words are absolute: bit b of word i stands for day `base + 60 i + b`. A word is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
-from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of
+from longplay.lake.daily import ENGAGED_TEST
 from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.signals.measure import Measure
 
 BITS = 60  # days per word
-AT_ONCE = 60_000_000  # events whose pairs are put together at once: more fall out of the caches, and then out of memory
 MANY_BLOCKS = 6  # of words: about a year
-BIN_US = 1_800_000_000  # half an hour: events of one bin are of one session
 UNITS = ("user", "creator", "item")  # what a roll-up is kept for: a user, or a pair of a user and that key
-KEYS = {
-    "user": "cast(null as varchar) as key",
-    "creator": "creator_id as key",
-    "item": "item_id as key",
-    "pair": "item_id as key, creator_id as creator",
-}
+PAIRS = ("pair", "thing")  # a user with an item and its event's creator, as two keys or as one
 SHARE = 1e9  # shares and seconds are summed as whole numbers below 2^53, so that no sum depends on the order of rows
 MICROS = 1e6
 
 
 @dataclass(frozen=True)
 class Feature:
-    """What is summed per day: `amount` (a whole number) of every event for which `test` holds; SQL over an event's columns.
+    """What is summed per day: `amount` (SQL of a whole number) of every event of these kinds and origins for which `also` (SQL) holds.
 
-    `kinds` are the kinds of event of which at least one must be in the log for the sum to mean anything; empty: any.
+    `needs`: kinds of event of which at least one must be in the log for the sum to mean anything; empty: any.
     """
 
     name: str
-    test: str
+    kinds: tuple[str, ...]
+    origins: tuple[str, ...] = ORIGINS
+    also: str = ""
     amount: str = "1"
-    kinds: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    @property
+    def any_origin(self) -> bool:
+        """Whether events of all origins count, and those without one."""
+        return len(self.origins) == len(ORIGINS)
+
+    def test(self, passed: Feature | None = None) -> str:
+        """SQL of whether an event counts; of one that `passed` counts, only what that does not say."""
+        of_kind = "" if passed is not None and passed.kinds == self.kinds else _one_of("kind", self.kinds)
+        also = "" if passed is not None and passed.also == self.also else self.also
+        of_origin = "" if self.any_origin or (passed is not None and passed.origins == self.origins) else _one_of("origin", self.origins)
+        return " and ".join(filter(None, (of_kind, also, of_origin))) or "true"
+
+    def narrows(self, other: Feature) -> bool:
+        """Whether every event that counts here counts there, too, and not the other way round."""
+        within = set(self.kinds) <= set(other.kinds) and set(self.origins) <= set(other.origins) and other.also in ("", self.also)
+        return within and (self.kinds, self.origins, self.also) != (other.kinds, other.origins, other.also)
+
+
+def widest(features: Iterable[Feature]) -> list[Feature]:
+    """The features of which one counts every event that any of these does."""
+    given, found = list(features), dict[str, Feature]()
+    for one in given:
+        if not any(one.narrows(other) for other in given):
+            found.setdefault(one.test(), one)
+    return list(found.values())
+
+
+def _one_of(column: str, values: Sequence[str]) -> str:
+    if tuple(values) == ENGAGED:
+        return ENGAGED_TEST
+    listed = ", ".join(f"'{value}'" for value in sorted(values))
+    return f"{column} = {listed}" if len(values) == 1 else f"{column} in ({listed})"
+
+
+def _sorted(origins: Sequence[str]) -> tuple[str, ...]:
+    return tuple(origin for origin in ORIGINS if origin in origins)
 
 
 def _named(what: str, origins: Sequence[str]) -> str:
     return f"{what}_{'any' if len(origins) == len(ORIGINS) else '_'.join(sorted(origins))}"
 
 
-def _of(origins: Sequence[str]) -> str:
-    return "" if len(origins) == len(ORIGINS) else " and origin in (" + ", ".join(f"'{origin}'" for origin in sorted(origins)) + ")"
-
-
 def activity(origins: Sequence[str] = ORIGINS) -> Feature:
     """Events of engaged kinds."""
-    return Feature(_named("active", origins), ENGAGED_TEST + _of(origins))
+    return Feature(_named("active", origins), ENGAGED, _sorted(origins))
 
 
 def events_of(kind: str, origins: Sequence[str] = ORIGINS) -> Feature:
     """Events of one kind."""
-    return Feature(_named(kind, origins), f"kind = '{kind}'{_of(origins)}", kinds=(kind,))
+    return Feature(_named(kind, origins), (kind,), _sorted(origins), needs=(kind,))
 
 
 TOUCHED = activity()
-SESSIONS = Feature("sessions", "")  # no sum over events: see `_with_sessions`
+SESSIONS = Feature("sessions", ())  # no sum over events: see `rows.EventRows`
+_TIMED = "seconds is not null and length is not null"
 
 
 def feature(measure: Measure, origins: Sequence[str]) -> Feature:
@@ -78,122 +106,23 @@ def feature(measure: Measure, origins: Sequence[str]) -> Feature:
         return events_of(measure.counted, origins)
     if measure.kind == "minutes":
         micros = f"cast(coalesce(round(seconds * {MICROS}), 0) as bigint)"
-        return Feature(_named("micros", origins), ENGAGED_TEST + _of(origins), micros)
+        return Feature(_named("micros", origins), ENGAGED, _sorted(origins), amount=micros)
     if measure.kind == "sessions":
         return SESSIONS
-    return Feature(_named("share", origins), _played(origins), f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)", ("play",))
+    share = f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)"
+    return Feature(_named("share", origins), ("play",), _sorted(origins), _TIMED, share, ("play",))
 
 
 def divisor(measure: Measure, origins: Sequence[str]) -> Feature | None:
     """What a ratio's amount is divided by, null where the measure is no ratio."""
     if measure.kind == "completion":
-        return Feature(_named("lasted", origins), _played(origins), kinds=("play",))
+        return Feature(_named("lasted", origins), ("play",), _sorted(origins), _TIMED, needs=("play",))
     return None if measure.per is None else feature(measure.per, origins)
 
 
 def scale(feature: Feature) -> float:
     """What a feature's sum is divided by to be in the measure's unit: minutes, shares, or a count."""
     return {"micros": 60 * MICROS, "share": SHARE}.get(feature.name.split("_")[0], 1.0)
-
-
-def _played(origins: Sequence[str]) -> str:
-    return f"kind = 'play' and seconds is not null and length is not null{_of(origins)}"
-
-
-# -- where rows come from ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class EventRows:
-    """Rows straight from events: one per event, not yet summed.
-
-    `events` is a name or SQL that can be selected from. `parts`: in how many parts pairs are best put together.
-    """
-
-    events: str = "events"
-    parts: int = 1
-    whole: ClassVar[bool] = True  # a row says user, creator and item
-
-    @classmethod
-    def of(cls, events: int) -> EventRows:
-        """The rows of a log of so many events."""
-        return cls(parts=-(-max(events, 1) // AT_ONCE))
-
-    def between(self, first: int, last: int) -> EventRows:
-        """The rows of these days; others are not read."""
-        low, high = (f"make_timestamptz({day * DAY_US})" for day in (first, last + 1))
-        return replace(self, events=f"(select * from {self.events} where time >= {low} and time < {high})")
-
-    def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
-        """SQL of (user_id, key, day, a column per feature), at least one row per day with anything; sums and bits do not care how many.
-
-        With sessions it is one row per day.
-
-        Args:
-            unit: user (key is null), creator, item, or pair: an item (key) with its event's `creator`.
-            where: a further test, over user_id, key and day, e.g. "day >= 20000".
-            flags: of each feature only whether the row has any.
-        """
-        if SESSIONS in features:
-            days = _with_sessions([one for one in features if one is not SESSIONS], self.events)
-            return f"select * from ({days}) where {where}" if where else days
-        inner = f"select user_id, {KEYS[unit]}, {day_of('time')} as day{_amounts(features, flags)} from {_counted(features, self.events)}"
-        return f"select * from ({inner}) where {where}" if where else inner
-
-
-def _counted(features: Sequence[Feature], events: str) -> str:
-    """SQL of the events that any feature counts, with their item's length where one asks for it; what follows "from"."""
-    return f"{_source(features, events)} where {' or '.join(f'({test})' for test in _widest(features))}"
-
-
-def _amounts(features: Sequence[Feature], flags: bool) -> str:
-    """SQL of a column per feature, of the events that any of them counts: its amount, null where it does not count; or whether it does."""
-    widest = _widest(features)
-
-    def column(one: Feature) -> str:
-        passed = widest[0] if len(widest) == 1 else None  # what all rows pass is not asked twice
-        test = one.test if passed is None else one.test.removeprefix(passed).removeprefix(" and ") or "true"
-        return f"{test} as {one.name}" if flags else f"case when {test} then {one.amount} end as {one.name}"
-
-    return "".join(f", {column(one)}" for one in features)
-
-
-def _source(features: Sequence[Feature], events: str) -> str:
-    """The events, with the items' lengths where a feature asks for them."""
-    lengths = "(select item_id, length from items where length > 0)"
-    return f"{events} left join {lengths} using (item_id)" if any("length" in one.test for one in features) else events
-
-
-def _widest(features: Sequence[Feature]) -> list[str]:
-    """The tests of which one holds for every row that any feature counts: one that only narrows another is left out."""
-
-    def narrows(one: Feature, other: Feature) -> bool:
-        engaged = other.test == ENGAGED_TEST and one.kinds and set(one.kinds) <= set(ENGAGED)
-        return one.test != other.test and bool(engaged or one.test.startswith(f"{other.test} and "))
-
-    return list(dict.fromkeys(one.test for one in features if not any(narrows(one, other) for other in features)))
-
-
-def _with_sessions(features: Sequence[Feature], events: str) -> str:
-    """SQL of (user_id, key, day, sessions, a column per feature): sessions that begin on each day, and sums.
-
-    Within half an hour of the clock no gap is longer than half an hour, so it is enough to look from one half hour with
-    activity to the next: first event of one, last event of the one before.
-    """
-    touched = [TOUCHED, *(one for one in features if one != TOUCHED)]
-    only_activity = _widest(touched) == [TOUCHED.test]
-    when = "" if only_activity else f" filter ({TOUCHED.name} is not null)"
-    sums = "".join(f", {'count' if one.amount == '1' else 'sum'}({one.name}) as {one.name}" for one in features)
-    placed = f"select user_id, (epoch_us(time) + {SHIFT_DAYS * DAY_US}) as micros{_amounts(touched, False)} from {_counted(touched, events)}"
-    bins = f"""select user_id, micros // {BIN_US} as bin, min(micros){when} as first, max(micros){when} as last{sums}
-        from ({placed}) group by user_id, bin"""
-    names = "".join(f", {one.name}" for one in features)
-    before = f"lag(last{'' if only_activity else ' ignore nulls'}) over (partition by user_id order by bin)"
-    spans = f"select user_id, bin, first, {before} as before{names} from ({bins})"
-    begun = f"cast(count(*) filter (first is not null and (before is null or first - before > {BIN_US})) as bigint) as sessions"
-    totals = "".join(f", cast(sum({one.name}) as bigint) as {one.name}" for one in features)
-    day = f"cast(bin // {DAY_US // BIN_US} - {SHIFT_DAYS} as integer)"
-    return f"select user_id, cast(null as varchar) as key, {day} as day, {begun}{totals} from ({spans}) group by user_id, 3"
 
 
 # -- words of days -----------------------------------------------------------------------------------
@@ -221,35 +150,39 @@ def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar)
 
     Of pairs also `creator`, and the words are named like those of items.
     """
-    place = f"(day - {calendar.base})"
-    keys = {"user": "user_id", "pair": "user_id, key, creator"}.get(unit, "user_id, key")
-    flags = ", ".join(one.name for one in features)
-    placed = f"select {keys}, {place} // {BITS} as block, cast(1 as bigint) << ({place} % {BITS}) as bit, {flags} from ({rows})"
-    bit = {one.name: f"{one.name} then bit" for one in features}
+    keys, blocks = {"user": "user_id", "pair": "user_id, key, creator"}.get(unit, "user_id, key"), range(calendar.blocks)
+    names = [one.name for one in features]
+    source, found = _masks(f"select {keys}, day - {calendar.base} as place, {', '.join(names)} from ({rows})", names), "bit_{block} & {name}"
     if calendar.blocks > MANY_BLOCKS:  # a long log: every row would be looked at once per block, so put together what is of one block first
-        together = ", ".join(f"bit_or(case when {one.name} then bit end) as {one.name}" for one in features)
-        placed = f"select {keys}, block, {together} from ({placed}) group by {keys}, block"
-        bit = {one.name: f"true then {one.name}" for one in features}
+        source = f"select {keys}, block, {', '.join(f'bit_or(bit & {name}) as {name}' for name in names)} from ({source}) group by {keys}, block"
+        found = "case when block = {block} then {name} end"
+    else:
+        source = f"select *, {', '.join(f'case when block = {block} then bit else 0 end as bit_{block}' for block in blocks)} from ({source})"
     columns = ", ".join(
-        f"coalesce(bit_or(case when block = {block} and {bit[one.name]} end), 0) as {column}"
-        for one in features
-        for block, column in enumerate(calendar.columns("item" if unit == "pair" else unit, one.name))
+        f"coalesce(bit_or({found.format(block=block, name=name)}), 0) as {column}"
+        for name in names
+        for block, column in enumerate(calendar.columns("item" if unit in PAIRS else unit, name))
     )
-    return f"select {'user_id, cast(null as varchar) as key' if unit == 'user' else keys}, {columns} from ({placed}) group by {keys}"
+    return f"select {'user_id, cast(null as varchar) as key' if unit == 'user' else keys}, {columns} from ({source}) group by {keys}"
+
+
+def _masks(rows: str, names: Sequence[str]) -> str:
+    """SQL of `rows` with the `block` and `bit` of each row's `place`, and every flag as a mask: ands cost half of what cases do."""
+    masks = ", ".join(f"-cast({name} as bigint) as {name}" for name in names)
+    return f"select * replace ({masks}), place // {BITS} as block, cast(1 as bigint) << (place % {BITS}) as bit from ({rows})"
 
 
 def words_by_block(rows: Sequence[str], features: Sequence[Feature], calendar: Calendar) -> str:
     """SQL of `words` of users from the rows of every block on its own: a third of the sums per row where a log has three blocks."""
-    columns = [(block, one.name, column) for one in features for block, column in enumerate(calendar.columns("user", one.name))]
+    names = [one.name for one in features]
+    columns = [(block, name, column) for name in names for block, column in enumerate(calendar.columns("user", name))]
     parts = []
     for block, of_block in enumerate(rows):
-        bit = f"cast(1 as bigint) << ((day - {calendar.base}) % {BITS})"
-        placed = f"select user_id, {bit} as bit, {', '.join(one.name for one in features)} from ({of_block})"
+        bits = _masks(f"select user_id, day - {calendar.base} as place, {', '.join(names)} from ({of_block})", names)
         own = ", ".join(
-            f"coalesce(bit_or(case when {name} then bit end), 0) as {column}" if at == block else f"cast(0 as bigint) as {column}"
-            for at, name, column in columns
+            f"coalesce(bit_or(bit & {name}), 0) as {column}" if at == block else f"cast(0 as bigint) as {column}" for at, name, column in columns
         )
-        parts.append(f"select user_id, {own} from ({placed}) group by user_id")
+        parts.append(f"select user_id, {own} from ({bits}) group by user_id")
     together = ", ".join(f"bit_or({column}) as {column}" for _, _, column in columns)
     return f"select user_id, cast(null as varchar) as key, {together} from ({' union all '.join(parts)}) group by user_id"
 
@@ -355,11 +288,11 @@ def smear(source: str, unit: str, name: str, days: int | None, calendar: Calenda
 # -- sums over ranges of days ------------------------------------------------------------------------
 
 
-def range_sums(unit: str, entries: str | None, rows: str, sums: dict[str, tuple[str, int, int]], once: bool = False) -> str:
+def range_sums(unit: str, entries: str | None, rows: str, sums: dict[str, tuple[str, int, int]], once: bool = False, active: str = "true") -> str:
     """SQL of (user_id, key, day, a column per sum) for every distinct (user_id, key, day) of `entries`.
 
     Args:
-        entries: SQL of user_id, key (null for users) and day; null: every day on which `rows` have activity, of which they then have the column.
+        entries: SQL of user_id, key (null for users) and day; null: every day of `rows` on which `active` (SQL) holds.
         rows: SQL of `Rows.daily`. once: there is one per unit and day.
         sums: column -> (feature's name, first day, last day) with days counted from the entry's own, both included.
     """
@@ -370,7 +303,7 @@ def range_sums(unit: str, entries: str | None, rows: str, sums: dict[str, tuple[
         return f"{-day} preceding" if day < 0 else f"{day} following" if day > 0 else "current row"
 
     if entries is None:
-        asked, both = f"{TOUCHED.name} > 0", rows
+        asked, both = active, rows
     else:
         asked, nothing = "asked", ", ".join("cast(null as bigint)" for _ in names)
         both = f"select {keys}, day, false as asked, {', '.join(names)} from ({rows}) union all select {keys}, day, true, {nothing} from ({entries})"

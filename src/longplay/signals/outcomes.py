@@ -20,7 +20,7 @@ from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import create_entries, explain_no_entries, refuse
-from longplay.signals.operators import EventRows
+from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
 from longplay.signals.trace import Hits, Trace
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, quoted
-from longplay.signals.operators import BIN_US, SESSIONS, TOUCHED, EventRows, Feature, events_of
+from longplay.signals.operators import SESSIONS, TOUCHED, Feature, events_of
 from longplay.signals.parts import entry_words, parts_of
+from longplay.signals.rows import BIN_US, MICROS, EventRows
 from longplay.signals.signal import Signal
 
 ROLLUPS = ("user", "creator", "item", "sessions")
@@ -40,8 +41,7 @@ def rollup(unit: str, features: Sequence[Feature], events: str = "events") -> st
     one of the day before. So a day's roll-up needs that day's events only.
     """
     if unit == "sessions":
-        micros = f"(epoch_us(time) + {SHIFT_DAYS * DAY_US})"
-        bins = f"""select user_id, {micros} // {BIN_US} as bin, min({micros}) as first, max({micros}) as last
+        bins = f"""select user_id, {MICROS} // {BIN_US} as bin, min({MICROS}) as first, max({MICROS}) as last
             from {events} where {ENGAGED_TEST} group by user_id, bin"""
         day = f"cast(bin // {DAY_US // BIN_US} - {SHIFT_DAYS} as integer)"
         spans = f"select *, {day} as day, lag(last) over (partition by user_id, {day} order by bin) as before from ({bins})"
@@ -71,13 +71,16 @@ class RollupRows:
     keep: Mapping[str, str] = field(default_factory=dict)
     parts: int = 1
     whole: ClassVar[bool] = False  # each unit has roll-ups of its own
+    pair: ClassVar[str] = "pair"
+    decisions: ClassVar[str] = "decisions"
+    creators: ClassVar[str] = "creators"
 
     def between(self, first: int, last: int) -> RollupRows:
         """The rows of these days; others are not read."""
         return replace(self, days={unit: (max(low, first), min(high, last)) for unit, (low, high) in self.days.items()})
 
     def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
-        """See `operators.EventRows.daily`."""
+        """See `EventRows.daily`."""
         names = [one.name for one in features if one is not SESSIONS]
         parts = []
         if SESSIONS in features:
@@ -90,6 +93,14 @@ class RollupRows:
             parts.append(f"select user_id, key, day, {sessions}{columns} from ({self.read(unit, ', '.join(names))})")
         body = " union all ".join(parts)
         return f"select * from ({body}) where {where}" if where else body
+
+    def pairs(self, words: str) -> str:
+        """See `Rows`."""
+        return words
+
+    def named(self, body: str, keys: Sequence[str]) -> str:
+        """See `Rows`."""
+        return body
 
     def read(self, unit: str, columns: str) -> str:
         """SQL of user_id, key, day and `columns` of a roll-up, as far as they matter."""

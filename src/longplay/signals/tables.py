@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +14,14 @@ from longplay.errors import ConfigError, LongplayError
 from longplay.estimate import Estimate, mean_of_sums
 from longplay.lake.daily import first_row, quoted
 from longplay.lake.lake import Lake
+from longplay.signals.coded import CodedRows, coded
 from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
 from longplay.signals.entry import Entry
-from longplay.signals.operators import EventRows
+from longplay.signals.operators import TOUCHED
 from longplay.signals.outcomes import checked_as_of, days_of_log
 from longplay.signals.parts import entry_keys
+from longplay.signals.rows import EventRows, Rows
 from longplay.signals.signal import Signal
 
 
@@ -134,8 +136,22 @@ def _compiled(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: L
         raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
     if any(one.entry.kind == "exposure" for one in signals):
         create_creators(con)
-    made: dict[Entry, str] = Compiler(con, EventRows.of(lake.size()), until, span or (until, until)).compute(signals)
+    days, made, first_activity = span or (until, until), dict[Entry, str](), None
+    parts: Iterable[Rows] = coded(con, signals, lake.size()) or [EventRows.of(lake.size())]
+    for part, rows in enumerate(parts):
+        if isinstance(rows, CodedRows) and rows.of > 1 and first_activity is None:
+            first_activity = _first_activity(con, days)  # that of all users
+        made = Compiler(con, rows, until, days, first_activity=first_activity, adds=part > 0).compute(signals)
     return {signal: made[signal.entry] for signal in signals}
+
+
+def _first_activity(con: duckdb.DuckDBPyConnection, days: tuple[int, int]) -> int | None:
+    """Day (since 1970) of the log's first activity, which is most often its first day; null without any."""
+    for rows in (EventRows().between(days[0], days[0]), EventRows()):
+        found = first_row(con, f"select min(day) from ({rows.daily('user', [TOUCHED])})")
+        if found is not None and found[0] is not None:
+            return int(found[0])
+    return None
 
 
 def by_own_key(signal: Signal) -> None:

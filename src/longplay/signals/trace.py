@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
-from longplay.signals.operators import EventRows, scale
+from longplay.signals.operators import scale
 from longplay.signals.parts import Part, parts_of
+from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
 
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -69,6 +70,6 @@ def _hits_sql(part: Part) -> str:
         made = f"select {placed} from asked join ({days}) days on {inside} where days.key is not null"
         return f"select row, day, cast(count(*) as double) as amount from ({made}) where nth = {part.days} group by row, day order by row, day"
     same = "" if part.unit == "user" else " and days.key = asked.key"
-    amount = "cast(1 as double)" if part.how in ("days", "first") and not part.feature.kinds else f"days.amount / {scale(part.feature)}"
+    amount = "cast(1 as double)" if part.how in ("days", "first") and not part.feature.needs else f"days.amount / {scale(part.feature)}"
     return f"""select asked.row, days.day - asked.day - {part.low} as day, {amount} as amount
         from asked join ({days}) days on {inside}{same} order by 1, 2"""

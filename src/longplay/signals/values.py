@@ -11,6 +11,7 @@ from longplay.signals.bitmaps import Bitmaps
 from longplay.signals.entry import Entry
 from longplay.signals.operators import BITS, SESSIONS, TOUCHED, Feature, ahead, aligned, count_days, feature, first_day, range_sums, scale
 from longplay.signals.parts import Part, parts_of
+from longplay.signals.rows import always_active
 from longplay.signals.signal import Signal
 
 
@@ -82,13 +83,14 @@ class Values:
         sums = {part: f"sum_{number}" for number, part in enumerate(parts)}
         ours = list(dict.fromkeys(part.feature for part in parts))
         key = "cast(null as varchar)" if unit == "user" else f"{unit}_id"
-        days, rows = f"select user_id, {key} as key, day from {self.asked.entries} e", self.bitmaps.rows.daily(unit, ours)
+        days, active, rows = f"select user_id, {key} as key, day from {self.asked.entries} e", "true", self.bitmaps.rows
         if unit == "user" and self.asked.whole and {signal.entry for signal in self.asked.signals} == {Entry("user_day")}:
-            days, rows = None, self.bitmaps.rows.daily(unit, list(dict.fromkeys([*ours, TOUCHED])))
+            days = None
+            if not (rows.whole and SESSIONS in ours and always_active(ours)):  # sessions are counted on every day with activity
+                ours, active = list(dict.fromkeys([*ours, TOUCHED])), f"{TOUCHED.name} > 0"
         ranges = {column: (part.feature.name, part.low, part.high) for part, column in sums.items()}
-        self.con.execute(
-            f"create or replace temp table sums_{unit} as {range_sums(unit, days, rows, ranges, once=SESSIONS in ours and self.bitmaps.rows.whole)}"
-        )
+        body = range_sums(unit, days, rows.daily(unit, ours), ranges, once=SESSIONS in ours and rows.whole, active=active)
+        self.con.execute(f"create or replace temp table sums_{unit} as {body}")
         its_own = "sums" in self.asked.has  # the entries are the days that were summed
         if not its_own:
             self._joins += f" left join sums_{unit} on {_same(f'sums_{unit}', unit)} and sums_{unit}.day = e.day"
