@@ -113,8 +113,8 @@ class Compiler:
         return self._first_activity
 
     def _sums_of_days(self, entry: Entry, parts: Sequence[Part]) -> bool:
-        """Whether entries are the user's active days and their values are sums over the user's days: one table has both."""
-        return entry == Entry("user_day") and not self.only and all(part.how == "sum" and part.unit == "user" for part in parts)
+        """Whether entries are the user's active days and sums over these are asked: one table has both."""
+        return entry == Entry("user_day") and not self.only and any(part.how == "sum" for part in parts)
 
     def _entry_words(self, entry: Entry) -> tuple[str, Feature] | None:
         return None if entry.kind == "enrolment" and self.enrolled else entry_words(entry)
@@ -125,10 +125,7 @@ class Compiler:
         self._made += 1
         found = self._entry_words(entry)
         parts = self._parts(signals)
-        of_days = entry == Entry("user_day") and not self.only  # sums over a user's days are then those of the entries
-        fused = found is not None and all(
-            (part.in_words and self.bitmaps.has(part.unit, [part.feature])) or (of_days and part.how == "sum" and part.unit == "user") for part in parts
-        )
+        fused = found is not None and all(part.in_words and self.bitmaps.has(part.unit, [part.feature]) for part in parts)
         keys = ", ".join(entry_keys(entry))
         if self._sums_of_days(entry, parts):
             self._select_into(table, "(select *, false as truncated from sums_user)", keys, entry, signals, frozenset(["sums"]))
