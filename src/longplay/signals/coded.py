@@ -21,8 +21,8 @@ from longplay.signals.rows import LENGTHS, MICROS, EventRows
 from longplay.signals.signal import Signal
 
 CODE = "hash({})"  # SQL of the number of an id, or of several; that no two ids share one is checked
-AT_ONCE = 40_000_000  # events in one table
 LEAST = 3  # roll-ups from which on the table pays
+LISTED = 0.1  # rows of a catalogue per event up to which it is asked for ids first
 BITS = {8: "utinyint", 16: "usmallint", 32: "uinteger", 64: "ubigint"}
 
 
@@ -124,33 +124,12 @@ class CodedRows(EventRows):
         return "".join(f", {column(one)} as {one.name}" for one in features)
 
 
-def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int) -> Iterator[CodedRows] | None:
-    """The rows of a log of so many `events` for these signals, one part of its users after the other; null where plain ones are as good.
-
-    Makes the tables `things` (thing, item, creator), `ids_user`, `ids_item` and `ids_creator` (code, id), and `coded_events` anew for every part; all
-    are gone after the last.
-    """
-    features = tuple({one.name: one for of_unit in needed(signals).values() for one in of_unit}.values())
-    if len(features) > max(BITS) or _rollups(signals) < LEAST:
-        return None
-    made = _create_ids(con, signals)
-    codes = {"things": "thing"} | {table: "code" for table in made if table.startswith("ids_")}
-    if any(first_row(con, f"select count(*) <> count(distinct {codes[table]}) from {table}") != (False,) for table in made if table in codes):
-        _drop(con, made)  # two ids have the same number
-        return None
-    of = -(-max(events, 1) // AT_ONCE)
-    return _parts(con, [CodedRows(features=features, part=part, of=of, things="things" in made) for part in range(of)], made)
+class SharedNumber(Exception):
+    """Two ids have the same number: the log is to be read as it is."""
 
 
-def _parts(con: duckdb.DuckDBPyConnection, parts: Sequence[CodedRows], made: Sequence[str]) -> Iterator[CodedRows]:
-    for rows in parts:
-        rows.create(con)
-        yield rows
-    _drop(con, ["coded_events", *made])
-
-
-def _rollups(signals: Sequence[Signal]) -> int:
-    """About how many roll-ups of events these signals take without a table of them."""
+def pays(signals: Sequence[Signal]) -> bool:
+    """Whether so many roll-ups are asked for that a table of numbers costs less than reading the log for each."""
     found = set[tuple[str, ...]]()
     for signal in signals:
         if entry_words(signal.entry) is not None:
@@ -161,38 +140,73 @@ def _rollups(signals: Sequence[Signal]) -> int:
             found.add((part.unit, "sums") if part.how == "sum" else ("words",))
             if part.in_words and part.unit == "user" and set(part.feature.kinds) != set(TOUCHED.kinds):
                 found.add(("words of users", part.feature.name))  # what pairs do not know
-    return len(found)
+    return len(found) >= LEAST and len(_features(signals)) <= max(BITS)
 
 
-def _create_ids(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal]) -> list[str]:
-    """Make the tables that say which id a number stands for; their names."""
+def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int) -> Iterator[CodedRows]:
+    """The rows of a log of so many `events` for these signals, one part of its users after the other.
+
+    Makes the tables `things` (thing, item, creator), `ids_user`, `ids_item` and `ids_creator` (code, id), and `coded_events` anew for every part; all
+    are gone after the last.
+
+    Raises:
+        SharedNumber: two ids of users, of items, of creators or of things. A thing that no catalogue lists and that shares its number with
+            one that is listed would not be noticed: for a million of each the probability is below 1e-7.
+    """
     shown = any(signal.entry.kind == "exposure" for signal in signals)
-    in_trial = shown or any(signal.entry.kind == "enrolment" for signal in signals)
     units = {part.unit for signal in signals for part in parts_of(signal)} | {signal.entry.of or "user" for signal in signals}
-    users = f"select distinct user_id from events{_and('user_id', 'decisions', in_trial)}"
-    made: dict[str, str] = {}
-    if shown or units != {"user"}:
-        made["found_ids"] = """select user_id, item_id, creator_id, grouping(user_id) = 0 as of_user from events
-            group by grouping sets ((user_id), (item_id, creator_id))"""
-        users = f"select user_id from found_ids where of_user{_and('user_id', 'decisions', in_trial)}"
+    ids, things, of = _Ids(con, shown), shown or units != {"user"}, EventRows.of(events).parts
+    try:
+        ids.of_users(shown or any(signal.entry.kind == "enrolment" for signal in signals))
+        for part in range(of):
+            rows = CodedRows(features=_features(signals), part=part, of=of, things=things)
+            rows.create(con)
+            if things and not ids.know(events):
+                ids.of_things("select distinct item_id, creator_id from events")
+            yield rows
+    finally:
+        for table in ("coded_events", *ids.made):
+            con.execute(f"drop table if exists {table}")
+
+
+def _features(signals: Sequence[Signal]) -> tuple[Feature, ...]:
+    return tuple({one.name: one for of_unit in needed(signals).values() for one in of_unit}.values())
+
+
+class _Ids:
+    """The tables that say which id a number stands for. shown: also of what decisions show."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, shown: bool) -> None:
+        self.con, self.shown, self.made = con, shown, list[str]()
+
+    def of_users(self, in_trials: bool) -> None:
+        """Those of events, and of decisions."""
+        ids = "select distinct user_id from events" + (" union select user_id from decisions" if in_trials else "")
+        self._create("ids_user", f"select {_code('user_id')} as code, user_id as id from ({ids})", "code")
+
+    def know(self, events: int) -> bool:
+        """Whether the tables have every thing of `coded_events`; a catalogue that is small beside the log is tried first."""
+        listed = first_row(self.con, "select count(*) from items")
+        if "things" not in self.made and listed is not None and 0 < listed[0] <= LISTED * events:
+            self.of_things("select distinct item_id, creator_id from items union all select null, null")
+        unknown = "select 1 from (select distinct thing from coded_events) anti join things using (thing) limit 1"
+        return "things" in self.made and first_row(self.con, unknown) is None
+
+    def of_things(self, found: str) -> None:
+        """Those of items and creators, from SQL of all pairs of both."""
+        self._create("pairs_of_ids", found)
         item, creator = (f"case when {unit}_id is not null then {_code(f'{unit}_id')} end as {unit}" for unit in ("item", "creator"))
-        made["things"] = f"select {_code('item_id', 'creator_id')} as thing, {item}, {creator} from found_ids where not of_user"
-        if shown:
-            made["coded_creators"] = f"select {_code('item_id')} as item_id, {_code('creator_id')} as creator_id from creators"
-        slates = _and("item_id", "(select unnest(slate) as item_id from decisions)", shown)
-        for unit, more in (("item", slates), ("creator", _and("creator_id", "creators", shown))):
-            ids = f"select distinct {unit}_id from found_ids where {unit}_id is not null{more}"
-            made[f"ids_{unit}"] = f"select {_code(f'{unit}_id')} as code, {unit}_id as id from ({ids})"
-    made["ids_user"] = f"select {_code('user_id')} as code, user_id as id from ({users})"
-    for table, body in made.items():
-        con.execute(f"create or replace temp table {table} as {body}")
-    return list(made)
+        self._create("things", f"select {_code('item_id', 'creator_id')} as thing, {item}, {creator} from pairs_of_ids", "thing")
+        more = {"item": "", "creator": ""}
+        if self.shown:
+            more = {"item": " union select unnest(slate) from decisions", "creator": " union select creator_id from creators"}
+            self._create("coded_creators", f"select {_code('item_id')} as item_id, {_code('creator_id')} as creator_id from creators")
+        for unit, others in more.items():
+            ids = f"select distinct {unit}_id as id from pairs_of_ids where {unit}_id is not null{others}"
+            self._create(f"ids_{unit}", f"select {_code('id')} as code, id from ({ids})", "code")
 
-
-def _and(column: str, table: str, wanted: bool) -> str:
-    return f" union select {column} from {table}" if wanted else ""
-
-
-def _drop(con: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> None:
-    for table in tables:
-        con.execute(f"drop table if exists {table}")
+    def _create(self, table: str, body: str, code: str | None = None) -> None:
+        self.con.execute(f"create or replace temp table {table} as {body}")
+        self.made = list(dict.fromkeys([*self.made, table]))
+        if code is not None and first_row(self.con, f"select count(*) = count(distinct {code}) from {table}") != (True,):
+            raise SharedNumber

@@ -14,7 +14,7 @@ from longplay.errors import ConfigError, LongplayError
 from longplay.estimate import Estimate, mean_of_sums
 from longplay.lake.daily import first_row, quoted
 from longplay.lake.lake import Lake
-from longplay.signals.coded import CodedRows, coded
+from longplay.signals.coded import CodedRows, SharedNumber, coded, pays
 from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
 from longplay.signals.entry import Entry
@@ -136,13 +136,25 @@ def _compiled(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: L
         raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
     if any(one.entry.kind == "exposure" for one in signals):
         create_creators(con)
-    days, made, first_activity = span or (until, until), dict[Entry, str](), None
-    parts: Iterable[Rows] = coded(con, signals, lake.size()) or [EventRows.of(lake.size())]
+    days = span or (until, until)
+    made: dict[Entry, str]
+    try:
+        made = _tables_of(con, signals, coded(con, signals, lake.size()) if pays(signals) else [EventRows.of(lake.size())], days, until)
+    except SharedNumber:
+        made = _tables_of(con, signals, [EventRows.of(lake.size())], days, until)
+    return {signal: made[signal.entry] for signal in signals}
+
+
+def _tables_of(
+    con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], parts: Iterable[Rows], days: tuple[int, int], until: int
+) -> dict[Entry, str]:
+    """A table per entry, from rows of one part of the users after the other."""
+    made, first_activity = dict[Entry, str](), None
     for part, rows in enumerate(parts):
         if isinstance(rows, CodedRows) and rows.of > 1 and first_activity is None:
             first_activity = _first_activity(con, days)  # that of all users
         made = Compiler(con, rows, until, days, first_activity=first_activity, adds=part > 0).compute(signals)
-    return {signal: made[signal.entry] for signal in signals}
+    return made
 
 
 def _first_activity(con: duckdb.DuckDBPyConnection, days: tuple[int, int]) -> int | None:
