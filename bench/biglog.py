@@ -40,7 +40,10 @@ def big_log(events: int, folder: Path, days: int = DAYS) -> Lake:
 def append_catalogue(store: FolderStore) -> None:
     """Add the items that there are, ten by each creator."""
     numbers = pl.Series("number", range(ITEMS), dtype=pl.Int64).to_frame()
-    item, creator = (pl.lit(letter) + number.cast(pl.String).str.zfill(width) for letter, number, width in (("i", pl.col("number"), 6), ("c", pl.col("number") // 10, 5)))
+    item, creator = (
+        pl.lit(letter) + number.cast(pl.String).str.zfill(width)
+        for letter, number, width in (("i", pl.col("number"), 6), ("c", pl.col("number") // 10, 5))
+    )
     known = {"item_id": item, "creator_id": creator, "added_at": pl.lit(START), "available": pl.lit(True)}
     frame = numbers.select(known.get(name, pl.lit(None)).cast(dtype).alias(name) for name, dtype in DTYPES["items"].items())
     with store.writing():

@@ -118,7 +118,7 @@ def peak_gb() -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
-@remembered(version=2)
+@remembered(version=3)
 def night(events: int) -> dict[str, Any]:
     """See `measure_night`; the log is made anew."""
     with tempfile.TemporaryDirectory(dir=CACHE) as name:

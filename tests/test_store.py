@@ -174,6 +174,25 @@ def test_two_ids_of_one_number_are_found_and_the_log_is_read_as_it_is(tmp_path: 
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(signal.outcomes(lake).frame, signal)
 
 
+@pytest.mark.parametrize(("listed", "others", "found"), [(10**6, 0, 4), (10**6, 1, 3), (0.1, 0, 2)])
+def test_ids_come_from_a_small_catalogue_that_lists_all_and_else_from_the_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: float, others: int, found: int
+) -> None:
+    lake = Lake.memory()
+    items = pl.DataFrame({"item_id": ["i1", "i2", "i3"], "creator_id": ["c1", "c2", None], "added_at": [LEAP] * 3})
+    kinds = ["play", "save", "skip", "cancel", "play"]
+    events = [play(n, day + 0.5, kind=kind) for n, (day, kind) in enumerate(zip((0, 1, 1, 2, 9), kinds, strict=True))]
+    events += [play(50 + n, 3.5, item=f"other{n}") for n in range(others)] + [play(60, 4.5, kind="visit") | {"item_id": None, "creator_id": None}]
+    lake.append("0", events=events_frame(events), items=items, watermark=LEAP + 60 * DAY)
+    monkeypatch.setattr(coded, "LISTED", listed)
+    with lake.connect() as con:
+        counts = [con.execute("select count(*) from things").fetchall() for _ in coded.coded(con, TOGETHER, len(events))]
+    assert counts == [[(found,)]]  # three and nothing; one, the other and nothing; one and nothing
+    written = write_outcomes(TOGETHER, lake, tmp_path)
+    for signal in TOGETHER:
+        assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(signal.outcomes(lake).frame, signal)
+
+
 @pytest.mark.parametrize("windows", [((1, 28), (1, 7)), ((1, 7), (1, 28))])
 def test_habits_of_several_windows_do_not_share_the_days_of_the_last(tmp_path: Path, windows: tuple[tuple[int, int], tuple[int, int]]) -> None:
     lake = Lake.memory()

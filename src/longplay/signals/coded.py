@@ -17,7 +17,7 @@ from longplay.lake.schema import KINDS, ORIGINS
 from longplay.signals.operators import TOUCHED, Feature, widest
 from longplay.signals.parts import entry_words, parts_of
 from longplay.signals.rollups import needed
-from longplay.signals.rows import LENGTHS, MICROS, EventRows
+from longplay.signals.rows import LENGTHS, TIME_US, EventRows
 from longplay.signals.signal import Signal
 
 CODE = "hash({})"  # SQL of the number of an id, or of several; that no two ids share one is checked
@@ -35,17 +35,16 @@ class CodedRows(EventRows):
     """Rows of the table `coded_events`: user_id, thing (item and creator), micros, marks, and amounts that are no counts.
 
     Attributes:
-        features: bit n of `marks` says whether the event counts in the nth. part, of: the users whose number leaves `part` when divided by `of`.
+        features: bit n of `marks` says whether the event counts in the nth. part, among: users whose number leaves `part` when divided by `among`.
         things: whether items and creators are asked for.
     """
 
     events: str = "coded_events"
     features: tuple[Feature, ...] = ()
     part: int = 0
-    of: int = 1
+    among: int = 1
     things: bool = True
     pair: ClassVar[str] = "thing"
-    creators: ClassVar[str] = "coded_creators"
     micros: ClassVar[str] = "micros"
     keys: ClassVar[dict[str, str]] = {"user": "cast(null as ubigint)", "creator": "creator", "item": "item", "thing": "thing"}
 
@@ -55,6 +54,11 @@ class CodedRows(EventRows):
         slate = f"list_transform(slate, lambda shown: {_code('shown')}) as slate"
         columns = f"{_code('user_id')} as user_id, decision_id, time, experiment, {slate}"
         return f"(select {columns} from decisions where {self._is_part()})"
+
+    @property
+    def creators(self) -> str:
+        """See `Rows`."""
+        return "coded_creators"
 
     def between(self, first: int, last: int) -> EventRows:
         """See `Rows`: the table is read whole, which costs little."""
@@ -75,13 +79,13 @@ class CodedRows(EventRows):
         """Create the table, of these users."""
         amounts = "".join(f", case when {one.test()} then {one.amount} end as {one.name}" for one in self.features if one.amount != "1")
         lengths = f" {LENGTHS}" if any(one.also for one in self.features) else ""
-        where = f" where {self._is_part()}" if self.of > 1 else ""
+        where = f" where {self._is_part()}" if self.among > 1 else ""
         thing = f", {_code('item_id', 'creator_id')} as thing" if self.things else ""
-        columns = f"{_code('user_id')} as user_id{thing}, {MICROS} as micros, {self._marks()} as marks{amounts}"
+        columns = f"{_code('user_id')} as user_id{thing}, {TIME_US} as micros, {self._marks()} as marks{amounts}"
         con.execute(f"create or replace temp table {self.events} as select {columns} from events{lengths}{where}")
 
     def _is_part(self) -> str:
-        return f"{_code('user_id')} % {self.of} = {self.part}"
+        return f"{_code('user_id')} % {self.among} = {self.part}"
 
     def _marks(self) -> str:
         """SQL of the bits: those that the kind allows and the origin, each said once per value, without those whose further test fails."""
@@ -155,11 +159,11 @@ def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int
     """
     shown = any(signal.entry.kind == "exposure" for signal in signals)
     units = {part.unit for signal in signals for part in parts_of(signal)} | {signal.entry.of or "user" for signal in signals}
-    ids, things, of = _Ids(con, shown), shown or units != {"user"}, EventRows.of(events).parts
+    ids, things, among = _Ids(con, shown), shown or units != {"user"}, EventRows.of(events).parts
     try:
         ids.of_users(shown or any(signal.entry.kind == "enrolment" for signal in signals))
-        for part in range(of):
-            rows = CodedRows(features=_features(signals), part=part, of=of, things=things)
+        for part in range(among):
+            rows = CodedRows(features=_features(signals), part=part, among=among, things=things)
             rows.create(con)
             if things and not ids.know(events):
                 ids.of_things("select distinct item_id, creator_id from events")

@@ -11,7 +11,7 @@ from typing import ClassVar
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, quoted
 from longplay.signals.operators import SESSIONS, TOUCHED, Feature, events_of
 from longplay.signals.parts import entry_words, parts_of
-from longplay.signals.rows import BIN_US, MICROS, EventRows
+from longplay.signals.rows import BIN_US, TIME_US, EventRows, Rows
 from longplay.signals.signal import Signal
 
 ROLLUPS = ("user", "creator", "item", "sessions")
@@ -41,7 +41,7 @@ def rollup(unit: str, features: Sequence[Feature], events: str = "events") -> st
     one of the day before. So a day's roll-up needs that day's events only.
     """
     if unit == "sessions":
-        bins = f"""select user_id, {MICROS} // {BIN_US} as bin, min({MICROS}) as first, max({MICROS}) as last
+        bins = f"""select user_id, {TIME_US} // {BIN_US} as bin, min({TIME_US}) as first, max({TIME_US}) as last
             from {events} where {ENGAGED_TEST} group by user_id, bin"""
         day = f"cast(bin // {DAY_US // BIN_US} - {SHIFT_DAYS} as integer)"
         spans = f"select *, {day} as day, lag(last) over (partition by user_id, {day} order by bin) as before from ({bins})"
@@ -57,7 +57,7 @@ def rollup(unit: str, features: Sequence[Feature], events: str = "events") -> st
 
 
 @dataclass(frozen=True)
-class RollupRows:
+class RollupRows(Rows):
     """Rows from roll-ups in files, for `Compiler`.
 
     Attributes:
@@ -71,16 +71,13 @@ class RollupRows:
     keep: Mapping[str, str] = field(default_factory=dict)
     parts: int = 1
     whole: ClassVar[bool] = False  # each unit has roll-ups of its own
-    pair: ClassVar[str] = "pair"
-    decisions: ClassVar[str] = "decisions"
-    creators: ClassVar[str] = "creators"
 
     def between(self, first: int, last: int) -> RollupRows:
-        """The rows of these days; others are not read."""
+        """See `Rows`."""
         return replace(self, days={unit: (max(low, first), min(high, last)) for unit, (low, high) in self.days.items()})
 
     def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
-        """See `EventRows.daily`."""
+        """See `Rows`."""
         names = [one.name for one in features if one is not SESSIONS]
         parts = []
         if SESSIONS in features:
@@ -93,14 +90,6 @@ class RollupRows:
             parts.append(f"select user_id, key, day, {sessions}{columns} from ({self.read(unit, ', '.join(names))})")
         body = " union all ".join(parts)
         return f"select * from ({body}) where {where}" if where else body
-
-    def pairs(self, words: str) -> str:
-        """See `Rows`."""
-        return words
-
-    def named(self, body: str, keys: Sequence[str]) -> str:
-        """See `Rows`."""
-        return body
 
     def read(self, unit: str, columns: str) -> str:
         """SQL of user_id, key, day and `columns` of a roll-up, as far as they matter."""

@@ -2,83 +2,38 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from longplay.lake.daily import DAY_US, SHIFT_DAYS
 from longplay.signals.operators import SESSIONS, TOUCHED, Feature, widest
 
 AT_ONCE = 60_000_000  # events whose pairs are put together at once: more fall out of the caches, and then out of memory
 BIN_US = 1_800_000_000  # half an hour: events of one bin are of one session
-MICROS = f"(epoch_us(time) + {SHIFT_DAYS * DAY_US})"  # SQL of an event's time as microseconds above 0, so that division rounds down
+TIME_US = f"(epoch_us(time) + {SHIFT_DAYS * DAY_US})"  # SQL of an event's time as microseconds above 0, so that division rounds down
 LENGTHS = "left join (select item_id, length from items where length > 0) using (item_id)"  # where a feature asks for them
 
 
-class Rows(Protocol):
-    """Where daily amounts come from: events, or roll-ups made of them."""
+class Rows(ABC):
+    """Where daily amounts come from: events, or roll-ups made of them.
 
-    whole: ClassVar[bool]  # a row says user, creator and item at once, so that pairs of a user and both can be asked for
-    pair: ClassVar[str]  # the unit of these: "pair", or "thing" where one key says both
-
-    @property
-    def parts(self) -> int:
-        """In how many parts, by user, pairs are best put together; more than one on a log that is large for the machine."""
-        ...
-
-    @property
-    def decisions(self) -> str:
-        """Decisions, with ids as these rows have them: what can be selected from."""
-        ...
-
-    @property
-    def creators(self) -> str:
-        """The creator of every item (item_id, creator_id), with ids as these rows have them."""
-        ...
-
-    def between(self, first: int, last: int) -> Rows:
-        """The rows of these days; others are not read."""
-        ...
-
-    def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
-        """See `EventRows.daily`."""
-        ...
-
-    def pairs(self, words: str) -> str:
-        """SQL of words of pairs by user_id, key (item) and creator from words by the key of `pair`."""
-        ...
-
-    def named(self, body: str, keys: Sequence[str]) -> str:
-        """SQL of `body` with the log's own ids in the columns `keys`."""
-        ...
-
-
-@dataclass(frozen=True)
-class EventRows:
-    """Rows straight from events: one per event, not yet summed.
-
-    `events` is a name or SQL that can be selected from. `parts`: in how many parts pairs are best put together.
+    Attributes:
+        parts: in how many parts, by user, pairs are best put together; more than one on a log that is large for the machine.
+        whole: a row says user, creator and item at once, so that pairs of a user and both can be asked for. pair: the unit of these: "pair", or
+            "thing" where one key says both.
     """
 
-    events: str = "events"
-    parts: int = 1
-    whole: ClassVar[bool] = True
+    parts: int
+    whole: ClassVar[bool]
     pair: ClassVar[str] = "pair"
-    decisions: ClassVar[str] = "decisions"
-    creators: ClassVar[str] = "creators"
-    micros: ClassVar[str] = MICROS
-    keys: ClassVar[dict[str, str]] = {"user": "cast(null as varchar)", "creator": "creator_id", "item": "item_id", "pair": "item_id"}
 
-    @classmethod
-    def of(cls, events: int) -> EventRows:
-        """The rows of a log of so many events."""
-        return cls(parts=-(-max(events, 1) // AT_ONCE))
-
-    def between(self, first: int, last: int) -> EventRows:
+    @abstractmethod
+    def between(self, first: int, last: int) -> Rows:
         """The rows of these days; others are not read."""
-        low, high = (f"make_timestamptz({day * DAY_US})" for day in (first, last + 1))
-        return replace(self, events=f"(select * from {self.events} where time >= {low} and time < {high})")
 
+    @abstractmethod
     def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
         """SQL of (user_id, key, day, a column per feature), at least one row per day with anything; sums and bits do not care how many.
 
@@ -89,6 +44,51 @@ class EventRows:
             where: a further test, over user_id, key and day, e.g. "day >= 20000".
             flags: of each feature only whether the row has any.
         """
+
+    @property
+    def decisions(self) -> str:
+        """Decisions, with ids as these rows have them: what can be selected from."""
+        return "decisions"
+
+    @property
+    def creators(self) -> str:
+        """The table of every item's creator (item_id, creator_id), with ids as these rows have them."""
+        return "creators"
+
+    def pairs(self, words: str) -> str:
+        """SQL of words of pairs by user_id, key (item) and creator, from words by the key of `pair`."""
+        return words
+
+    def named(self, body: str, keys: Sequence[str]) -> str:
+        """SQL of `body` with the log's own ids in the columns `keys`."""
+        return body
+
+
+@dataclass(frozen=True)
+class EventRows(Rows):
+    """Rows straight from events: one per event, not yet summed.
+
+    `events` is a name or SQL that can be selected from. `parts`: in how many parts pairs are best put together.
+    """
+
+    events: str = "events"
+    parts: int = 1
+    whole: ClassVar[bool] = True
+    micros: ClassVar[str] = TIME_US
+    keys: ClassVar[dict[str, str]] = {"user": "cast(null as varchar)", "creator": "creator_id", "item": "item_id", "pair": "item_id"}
+
+    @classmethod
+    def of(cls, events: int) -> EventRows:
+        """The rows of a log of so many events."""
+        return cls(parts=-(-max(events, 1) // AT_ONCE))
+
+    def between(self, first: int, last: int) -> EventRows:
+        """See `Rows`."""
+        low, high = (f"make_timestamptz({day * DAY_US})" for day in (first, last + 1))
+        return replace(self, events=f"(select * from {self.events} where time >= {low} and time < {high})")
+
+    def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
+        """See `Rows`."""
         if SESSIONS in features:
             days = self._with_sessions([one for one in features if one is not SESSIONS])
             return f"select * from ({days}) where {where}" if where else days
@@ -97,21 +97,16 @@ class EventRows:
         inner = f"select user_id, {key}, {day}{self._amounts(features, flags)} from {self._source(unit, features, flags)}"
         return f"select * from ({inner}) where {where}" if where else inner
 
-    def pairs(self, words: str) -> str:
-        """See `Rows`."""
-        return words
-
-    def named(self, body: str, keys: Sequence[str]) -> str:
-        """See `Rows`."""
-        return body
-
     def _source(self, unit: str, features: Sequence[Feature], flags: bool) -> str:
         """SQL of the events that any feature counts, with their item's length where one asks for it; what follows "from"."""
         lengths = f" {LENGTHS}" if any(one.also for one in features) else ""
         return f"{self.events}{lengths} where {' or '.join(f'({one.test()})' for one in widest(features))}"
 
     def _amounts(self, features: Sequence[Feature], flags: bool, read: Sequence[Feature] = ()) -> str:
-        """SQL of a column per feature: its amount, null where it does not count; or whether it does. Of the events that any of these counts, or of `read`."""
+        """SQL of a column per feature: its amount, null where it does not count; or whether it does.
+
+        Of the events that any of these counts, or any of `read`.
+        """
         most = widest(read or features)
         passed = most[0] if len(most) == 1 else None  # what all rows pass is not asked twice
 

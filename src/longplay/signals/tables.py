@@ -151,7 +151,7 @@ def _tables_of(
     """A table per entry, from rows of one part of the users after the other."""
     made, first_activity = dict[Entry, str](), None
     for part, rows in enumerate(parts):
-        if isinstance(rows, CodedRows) and rows.of > 1 and first_activity is None:
+        if isinstance(rows, CodedRows) and rows.among > 1 and first_activity is None:
             first_activity = _first_activity(con, days)  # that of all users
         made = Compiler(con, rows, until, days, first_activity=first_activity, adds=part > 0).compute(signals)
     return made
