@@ -90,7 +90,7 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coded, "LEAST", least)  # 0: always from a table of numbers
         patch.setattr(coded, "LISTED", 10**6)  # so that also the catalogue is asked, which does not list everything
-        patch.setattr(rows, "AT_ONCE", at_once)
+        patch.setattr(coded, "AT_ONCE", at_once)
         written = write_outcomes(several, lake, folder, as_of=log.as_of)
     for signal in several:
         expected = signal.outcomes(lake, as_of=log.as_of).frame
@@ -149,6 +149,7 @@ def test_units_put_together_from_finer_ones_are_those_of_the_events(
     lake, folder = log.lake(), tmp_path_factory.mktemp("together")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "AT_ONCE", at_once)  # in how many parts a log is taken
+        patch.setattr(coded, "AT_ONCE", at_once)
         patch.setattr(coded, "LEAST", least)
         written = write_outcomes(asked, lake, folder, as_of=log.as_of)
     for signal in asked:

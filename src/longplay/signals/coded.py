@@ -21,6 +21,7 @@ from longplay.signals.rows import LENGTHS, TIME_US, EventRows
 from longplay.signals.signal import Signal
 
 CODE = "hash({})"  # SQL of the number of an id, or of several; that no two ids share one is checked
+AT_ONCE = 30_000_000  # events in one table: with the words made of them about 4 GB
 LEAST = 3  # roll-ups from which on the table pays
 LISTED = 0.1  # rows of a catalogue per event up to which it is asked for ids first
 BITS = {8: "utinyint", 16: "usmallint", 32: "uinteger", 64: "ubigint"}
@@ -159,7 +160,7 @@ def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int
     """
     shown = any(signal.entry.kind == "exposure" for signal in signals)
     units = {part.unit for signal in signals for part in parts_of(signal)} | {signal.entry.of or "user" for signal in signals}
-    ids, things, among = _Ids(con, shown), shown or units != {"user"}, EventRows.of(events).parts
+    ids, things, among = _Ids(con, shown), shown or units != {"user"}, -(-max(events, 1) // AT_ONCE)
     try:
         ids.of_users(shown or any(signal.entry.kind == "enrolment" for signal in signals))
         for part in range(among):

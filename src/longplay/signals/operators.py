@@ -29,7 +29,8 @@ MICROS = 1e6
 
 @dataclass(frozen=True)
 class Feature:
-    """What is summed per day: `amount` (SQL of a whole number) of every event of these kinds and origins for which `also` (SQL) holds.
+    """What is summed per day: `amount` (SQL of a whole number) of every event of these kinds and origins for which `also` (SQL, over its
+    item's length, too) holds.
 
     `needs`: kinds of event of which at least one must be in the log for the sum to mean anything; empty: any.
     """
