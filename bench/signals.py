@@ -76,7 +76,7 @@ def speed(events: int) -> dict[str, Any]:
 
 
 def measure_speed(lake: Lake, repeats: int, days: int = DAYS) -> dict[str, Any]:
-    """CPU and wall seconds per signal: ours, by hand (every way), the scan; and of all signals in one pass, before and after these; peak memory (GB)."""
+    """CPU and wall seconds per signal: ours, by hand (every way), the scan; of all signals in one pass, before and after these; peak memory (GB)."""
     signals: dict[str, dict[str, Any]] = {}
     shared: list[tuple[float, float]] = []
 
