@@ -17,7 +17,7 @@ from longplay.lake.schema import KINDS, ORIGINS
 from longplay.signals.operators import TOUCHED, Feature, widest
 from longplay.signals.parts import entry_words, parts_of
 from longplay.signals.rollups import needed
-from longplay.signals.rows import LENGTHS, TIME_US, EventRows
+from longplay.signals.rows import TIME_US, EventRows, with_lengths
 from longplay.signals.signal import Signal
 
 CODE = "hash({})"  # SQL of the number of an id, or of several; that no two ids share one is checked
@@ -79,11 +79,10 @@ class CodedRows(EventRows):
     def create(self, con: duckdb.DuckDBPyConnection) -> None:
         """Create the table, of these users."""
         amounts = "".join(f", case when {one.test()} then {one.amount} end as {one.name}" for one in self.features if one.amount != "1")
-        lengths = f" {LENGTHS}" if any(one.also for one in self.features) else ""
         where = f" where {self._is_part()}" if self.among > 1 else ""
         thing = f", {_code('item_id', 'creator_id')} as thing" if self.things else ""
         columns = f"{_code('user_id')} as user_id{thing}, {TIME_US} as micros, {self._marks()} as marks{amounts}"
-        con.execute(f"create or replace temp table {self.events} as select {columns} from events{lengths}{where}")
+        con.execute(f"create or replace temp table {self.events} as select {columns} from {with_lengths('events', self.features)}{where}")
 
     def _is_part(self) -> str:
         return f"{_code('user_id')} % {self.among} = {self.part}"
@@ -159,12 +158,12 @@ def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int
             one that is listed would not be noticed: for a million of each the probability is below 1e-7.
     """
     shown = any(signal.entry.kind == "exposure" for signal in signals)
-    units = {part.unit for signal in signals for part in parts_of(signal)} | {signal.entry.of or "user" for signal in signals}
-    ids, things, among = _Ids(con, shown), shown or units != {"user"}, -(-max(events, 1) // AT_ONCE)
+    things = shown or not needed(signals).keys() <= {"user", "sessions"}
+    ids, features, among = _Ids(con, shown), _features(signals), -(-max(events, 1) // AT_ONCE)
     try:
         ids.of_users(shown or any(signal.entry.kind == "enrolment" for signal in signals))
         for part in range(among):
-            rows = CodedRows(features=_features(signals), part=part, among=among, things=things)
+            rows = CodedRows(features=features, part=part, among=among, things=things)
             rows.create(con)
             if things and not ids.know(events):
                 ids.of_things("select distinct item_id, creator_id from events")

@@ -13,7 +13,6 @@ from longplay.signals.operators import SESSIONS, TOUCHED, Feature, widest
 AT_ONCE = 60_000_000  # events whose pairs are put together at once: more fall out of the caches, and then out of memory
 BIN_US = 1_800_000_000  # half an hour: events of one bin are of one session
 TIME_US = f"(epoch_us(time) + {SHIFT_DAYS * DAY_US})"  # SQL of an event's time as microseconds above 0, so that division rounds down
-LENGTHS = "left join (select item_id, length from items where length > 0) using (item_id)"  # where a feature asks for them
 
 
 class Rows(ABC):
@@ -99,8 +98,7 @@ class EventRows(Rows):
 
     def _source(self, unit: str, features: Sequence[Feature], flags: bool) -> str:
         """SQL of the events that any feature counts, with their item's length where one asks for it; what follows "from"."""
-        lengths = f" {LENGTHS}" if any(one.also for one in features) else ""
-        return f"{self.events}{lengths} where {' or '.join(f'({one.test()})' for one in widest(features))}"
+        return f"{with_lengths(self.events, features)} where {' or '.join(f'({one.test()})' for one in widest(features))}"
 
     def _amounts(self, features: Sequence[Feature], flags: bool, read: Sequence[Feature] = ()) -> str:
         """SQL of a column per feature: its amount, null where it does not count; or whether it does.
@@ -136,6 +134,12 @@ class EventRows(Rows):
         totals = "".join(f", cast(sum({one.name}) as bigint) as {one.name}" for one in features)
         day = f"cast(bin // {DAY_US // BIN_US} - {SHIFT_DAYS} as integer)"
         return f"select user_id, cast(null as varchar) as key, {day} as day, {begun}{totals} from ({spans}) group by user_id, 3"
+
+
+def with_lengths(events: str, features: Sequence[Feature]) -> str:
+    """SQL of events, with their item's length where a feature asks for it; what follows "from"."""
+    lengths = "left join (select item_id, length from items where length > 0) using (item_id)"
+    return f"{events} {lengths}" if any(one.also for one in features) else events
 
 
 def always_active(features: Sequence[Feature]) -> bool:
