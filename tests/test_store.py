@@ -46,6 +46,7 @@ from longplay.signals.store import SignalStore
 from longplay.signals.tables import base_rates, write_outcomes
 
 FOREVER = datetime(9000, 1, 1, tzinfo=UTC)
+SOME_DAYS = ((LEAP - EPOCH).days, (LEAP - EPOCH).days + 60)
 COLUMNS = ("user_id", "item_id", "creator_id", "day", "truncated", "value", "matures_at", "duration", "event", "baseline")
 
 
@@ -166,9 +167,9 @@ def test_two_ids_of_one_number_are_found_and_the_log_is_read_as_it_is(tmp_path: 
         tables = con.execute("select table_name from duckdb_tables()").fetchall()
         if "%" in code:
             with pytest.raises(coded.SharedNumber):
-                list(coded.coded(con, TOGETHER, 20))
+                list(coded.coded(con, TOGETHER, 20, SOME_DAYS))
         else:
-            assert len(list(coded.coded(con, TOGETHER, 20))) == 1
+            assert len(list(coded.coded(con, TOGETHER, 20, SOME_DAYS))) == 1
         assert con.execute("select table_name from duckdb_tables()").fetchall() == tables
     written = write_outcomes(TOGETHER, lake, tmp_path)
     for signal in TOGETHER:
@@ -187,7 +188,7 @@ def test_ids_come_from_a_small_catalogue_that_lists_all_and_else_from_the_events
     lake.append("0", events=events_frame(events), items=items, watermark=LEAP + 60 * DAY)
     monkeypatch.setattr(coded, "LISTED", listed)
     with lake.connect() as con:
-        counts = [con.execute("select count(*) from things").fetchall() for _ in coded.coded(con, TOGETHER, len(events))]
+        counts = [con.execute("select count(*) from things").fetchall() for _ in coded.coded(con, TOGETHER, len(events), SOME_DAYS)]
     assert counts == [[(found,)]]  # three and nothing; one, the other and nothing; one and nothing
     written = write_outcomes(TOGETHER, lake, tmp_path)
     for signal in TOGETHER:

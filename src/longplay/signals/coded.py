@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import duckdb
@@ -21,7 +22,7 @@ from longplay.signals.rows import TIME_US, EventRows, with_lengths
 from longplay.signals.signal import Signal
 
 CODE = "hash({})"  # SQL of the number of an id, or of several; that no two ids share one is checked
-AT_ONCE = 30_000_000  # events in one table: with the words made of them about 4 GB
+AT_ONCE = 20_000_000  # events of one part: with the words made of them about 3 GB
 LEAST = 3  # roll-ups from which on the table pays
 LISTED = 0.1  # rows of a catalogue per event up to which it is asked for ids first
 BITS = {8: "utinyint", 16: "usmallint", 32: "uinteger", 64: "ubigint"}
@@ -33,17 +34,15 @@ def _code(*ids: str) -> str:
 
 @dataclass(frozen=True)
 class CodedRows(EventRows):
-    """Rows of the table `coded_events`: user_id, thing (item and creator), micros, marks, and amounts that are no counts.
+    """Rows of a table that `read` makes: user_id, thing (item and creator), micros, marks, and amounts that are no counts.
 
     Attributes:
-        features: bit n of `marks` says whether the event counts in the nth. part, among: users whose number leaves `part` when divided by `among`.
+        features: bit n of `marks` says whether the event counts in the nth. users: SQL of whether the user of a number ({}) is among these rows.
         things: whether items and creators are asked for.
     """
 
-    events: str = "coded_events"
     features: tuple[Feature, ...] = ()
-    part: int = 0
-    among: int = 1
+    users: str = "true"
     things: bool = True
     pair: ClassVar[str] = "thing"
     micros: ClassVar[str] = "micros"
@@ -54,7 +53,7 @@ class CodedRows(EventRows):
         """See `Rows`."""
         slate = f"list_transform(slate, lambda shown: {_code('shown')}) as slate"
         columns = f"{_code('user_id')} as user_id, decision_id, time, experiment, {slate}"
-        return f"(select {columns} from decisions where {self._is_part()})"
+        return f"(select {columns} from decisions where {self.users.format(_code('user_id'))})"
 
     @property
     def creators(self) -> str:
@@ -76,16 +75,12 @@ class CodedRows(EventRows):
         joins = "".join(f" left join ids_{unit} on ids_{unit}.code = e.{unit}_id" for unit in units)
         return f"select {ids}, e.* exclude ({', '.join(keys)}) from ({body}) e{joins}"
 
-    def create(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Create the table, of these users."""
+    def read(self, con: duckdb.DuckDBPyConnection, log: str, into: str) -> None:
+        """Create the table `into` of the events of `log`, of all users."""
         amounts = "".join(f", case when {one.test()} then {one.amount} end as {one.name}" for one in self.features if one.amount != "1")
-        where = f" where {self._is_part()}" if self.among > 1 else ""
         thing = f", {_code('item_id', 'creator_id')} as thing" if self.things else ""
         columns = f"{_code('user_id')} as user_id{thing}, {TIME_US} as micros, {self._marks()} as marks{amounts}"
-        con.execute(f"create or replace temp table {self.events} as select {columns} from {with_lengths('events', self.features)}{where}")
-
-    def _is_part(self) -> str:
-        return f"{_code('user_id')} % {self.among} = {self.part}"
+        con.execute(f"create or replace temp table {into} as select {columns} from {with_lengths(log, self.features)}")
 
     def _marks(self) -> str:
         """SQL of the bits: those that the kind allows and the origin, each said once per value, without those whose further test fails."""
@@ -147,11 +142,11 @@ def pays(signals: Sequence[Signal]) -> bool:
     return len(found) >= LEAST and len(_features(signals)) <= max(BITS)
 
 
-def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int) -> Iterator[CodedRows]:
-    """The rows of a log of so many `events` for these signals, one part of its users after the other.
+def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int, days: tuple[int, int]) -> Iterator[CodedRows]:
+    """The rows of a log of so many `events`, all of these days (first, last), for these signals: one part of its users after the other.
 
-    Makes the tables `things` (thing, item, creator), `ids_user`, `ids_item` and `ids_creator` (code, id), and `coded_events` anew for every part; all
-    are gone after the last.
+    The log is read once, some days at a time. Makes the tables `things` (thing, item, creator), `ids_user`, `ids_item` and `ids_creator`
+    (code, id), and one of each part's events, which DuckDB keeps on disk while there is no room for it; all are gone after the last part.
 
     Raises:
         SharedNumber: two ids of users, of items, of creators or of things. A thing that no catalogue lists and that shares its number with
@@ -160,17 +155,39 @@ def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int
     shown = any(signal.entry.kind == "exposure" for signal in signals)
     things = shown or not needed(signals).keys() <= {"user", "sessions"}
     ids, features, among = _Ids(con, shown), _features(signals), -(-max(events, 1) // AT_ONCE)
+    users = [_share(part, among) if among > 1 else "true" for part in range(among)]
+    parts = [CodedRows(f"coded_events_{part}", features=features, users=of_part, things=things) for part, of_part in enumerate(users)]
+    read = parts[0].events if among == 1 else "coded_turn"
     try:
         ids.of_users(shown or any(signal.entry.kind == "enrolment" for signal in signals))
-        for part in range(among):
-            rows = CodedRows(features=features, part=part, among=among, things=things)
-            rows.create(con)
-            if things and not ids.know(events):
+        for turn, log in enumerate(_in_turn(days, among)):
+            parts[0].read(con, log, read)
+            if things and not ids.know(read, events):
                 ids.of_things("select distinct item_id, creator_id from events")
+            for rows in parts if among > 1 else ():
+                own = f"select * from {read} where {rows.users.format('user_id')}"
+                con.execute(f"insert into {rows.events} {own}" if turn else f"create or replace temp table {rows.events} as {own}")
+        con.execute("drop table if exists coded_turn")
+        for rows in parts:
             yield rows
+            con.execute(f"drop table {rows.events}")
     finally:
-        for table in ("coded_events", *ids.made):
+        for table in ("coded_turn", *(rows.events for rows in parts), *ids.made):
             con.execute(f"drop table if exists {table}")
+
+
+def _share(part: int, among: int) -> str:
+    """SQL of whether a number of 64 bits lies in this one of so many equal ranges."""
+    low, high = (2**64 * bound // among for bound in (part, part + 1))
+    return f"{{0}} >= {low}::ubigint{f' and {{0}} < {high}::ubigint' if high < 2**64 else ''}"
+
+
+def _in_turn(days: tuple[int, int], turns: int) -> Iterator[str]:
+    """What can be selected from: the events of these days, some days after the others."""
+    first, count = days[0], days[1] - days[0] + 1
+    bounds = sorted({first + count * turn // turns for turn in range(turns + 1)})
+    for begin, end in pairwise(bounds):
+        yield EventRows().between(begin, end - 1).events if turns > 1 else "events"
 
 
 def _features(signals: Sequence[Signal]) -> tuple[Feature, ...]:
@@ -188,12 +205,12 @@ class _Ids:
         ids = "select distinct user_id from events" + (" union select user_id from decisions" if in_trials else "")
         self._create("ids_user", f"select {_code('user_id')} as code, user_id as id from ({ids})", "code")
 
-    def know(self, events: int) -> bool:
-        """Whether the tables have every thing of `coded_events`; a catalogue that is small beside the log is tried first."""
+    def know(self, table: str, events: int) -> bool:
+        """Whether the tables have every thing of `table`; a catalogue that is small beside the log is tried first."""
         listed = first_row(self.con, "select count(*) from items")
         if "things" not in self.made and listed is not None and 0 < listed[0] <= LISTED * events:
             self.of_things("select distinct item_id, creator_id from items union all select null, null")
-        unknown = "select 1 from (select distinct thing from coded_events) anti join things using (thing) limit 1"
+        unknown = f"select 1 from (select distinct thing from {table}) anti join things using (thing) limit 1"
         return "things" in self.made and first_row(self.con, unknown) is None
 
     def of_things(self, found: str) -> None:

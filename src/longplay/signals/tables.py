@@ -139,7 +139,7 @@ def _compiled(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: L
     days = span or (until, until)
     made: dict[Entry, str]
     try:
-        made = _tables_of(con, signals, coded(con, signals, lake.size()) if pays(signals) else [EventRows.of(lake.size())], days, until)
+        made = _tables_of(con, signals, coded(con, signals, lake.size(), days) if pays(signals) else [EventRows.of(lake.size())], days, until)
     except SharedNumber:
         made = _tables_of(con, signals, [EventRows.of(lake.size())], days, until)
     return {signal: made[signal.entry] for signal in signals}
@@ -151,7 +151,7 @@ def _tables_of(
     """A table per entry, from rows of one part of the users after the other."""
     made, first_activity = dict[Entry, str](), None
     for part, rows in enumerate(parts):
-        if isinstance(rows, CodedRows) and rows.among > 1 and first_activity is None:
+        if isinstance(rows, CodedRows) and rows.users != "true" and first_activity is None:
             first_activity = _first_activity(con, days)  # that of all users
         made = Compiler(con, rows, until, days, first_activity=first_activity, adds=part > 0).compute(signals)
     return made
