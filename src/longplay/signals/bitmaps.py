@@ -42,7 +42,7 @@ class Bitmaps:
         if finer is None:
             self.create(name, unit, self._planned["item" if unit == "pair" else unit])
         else:
-            if unit == "item" and self._one_creator_each(self.table(finer)):
+            if unit == "item" and self._one_creator_each(self.rows.known_pairs or self.table(finer)):
                 body, kind = f"select * exclude (creator) from {self.table(finer)}", "view"
             else:
                 body = self._together(unit, finer, self._planned[unit])
@@ -120,6 +120,6 @@ class Bitmaps:
         return f"select user_id, cast(null as varchar) as key, {columns} from ({found}) full join ({others}) using (user_id)"
 
     def _one_creator_each(self, pairs: str) -> bool:
-        """Whether no item has been logged with two creators, so that pairs of user and item are not cut up."""
+        """Whether no item has two creators in these pairs, so that pairs of user and item are not cut up."""
         doubled = "having min(creator) is distinct from max(creator) or count(creator) not in (0, count(*))"
         return first_row(self.con, f"select 1 from (select key from {pairs} group by key {doubled} limit 1)") is None

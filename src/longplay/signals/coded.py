@@ -34,7 +34,7 @@ def _code(*ids: str) -> str:
 
 @dataclass(frozen=True)
 class CodedRows(EventRows):
-    """Rows of a table that `read` makes: user_id, thing (item and creator), micros, marks, and amounts that are no counts.
+    """Rows of a table that `read` makes: user_id, thing (place of item and creator in `things`), micros, marks, and amounts that are no counts.
 
     Attributes:
         features: bit n of `marks` says whether the event counts in the nth. users: SQL of whether the user of a number ({}) is among these rows.
@@ -64,6 +64,11 @@ class CodedRows(EventRows):
         """See `Rows`: the table is read whole, which costs little."""
         return self
 
+    @property
+    def known_pairs(self) -> str:
+        """See `Rows`."""
+        return "(select item as key, creator from things)"
+
     def pairs(self, words: str) -> str:
         """See `Rows`."""
         return f"select w.user_id, t.item as key, t.creator, w.* exclude (user_id, key) from ({words}) w join things t on t.thing = w.key"
@@ -76,11 +81,14 @@ class CodedRows(EventRows):
         return f"select {ids}, e.* exclude ({', '.join(keys)}) from ({body}) e{joins}"
 
     def read(self, con: duckdb.DuckDBPyConnection, log: str, into: str) -> None:
-        """Create the table `into` of the events of `log`, of all users."""
+        """Create the table `into` of the events of `log`, of all users; what `things` lacks is null there."""
         amounts = "".join(f", case when {one.test()} then {one.amount} end as {one.name}" for one in self.features if one.amount != "1")
-        thing = f", {_code('item_id', 'creator_id')} as thing" if self.things else ""
-        columns = f"{_code('user_id')} as user_id{thing}, {TIME_US} as micros, {self._marks()} as marks{amounts}"
-        con.execute(f"create or replace temp table {into} as select {columns} from {with_lengths(log, self.features)}")
+        code = f", {_code('item_id', 'creator_id')} as code" if self.things else ""
+        columns = f"{_code('user_id')} as user_id{code}, {TIME_US} as micros, {self._marks()} as marks{amounts}"
+        body = f"select {columns} from {with_lengths(log, self.features)}"
+        if self.things:
+            body = f"select e.* exclude (code), things.thing from ({body}) e left join things on things.code = e.code"
+        con.execute(f"create or replace temp table {into} as {body}")
 
     def _marks(self) -> str:
         """SQL of the bits: those that the kind allows and the origin, each said once per value, without those whose further test fails."""
@@ -145,8 +153,9 @@ def pays(signals: Sequence[Signal]) -> bool:
 def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int, days: tuple[int, int]) -> Iterator[CodedRows]:
     """The rows of a log of so many `events`, all of these days (first, last), for these signals: one part of its users after the other.
 
-    The log is read once, some days at a time. Makes the tables `things` (thing, item, creator), `ids_user`, `ids_item` and `ids_creator`
-    (code, id), and one of each part's events, which DuckDB keeps on disk while there is no room for it; all are gone after the last part.
+    The log is read once, some days at a time. Makes the tables `things` (thing, code, item, creator), `ids_user`, `ids_item` and
+    `ids_creator` (code, id), and one of each part's events, which DuckDB keeps on disk while there is no room for it; all are gone after
+    the last part.
 
     Raises:
         SharedNumber: two ids of users, of items, of creators or of things. A thing that no catalogue lists and that shares its number with
@@ -157,23 +166,33 @@ def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int
     ids, features, among = _Ids(con, shown), _features(signals), -(-max(events, 1) // AT_ONCE)
     users = [_share(part, among) if among > 1 else "true" for part in range(among)]
     parts = [CodedRows(f"coded_events_{part}", features=features, users=of_part, things=things) for part, of_part in enumerate(users)]
-    read = parts[0].events if among == 1 else "coded_turn"
     try:
         ids.of_users(shown or any(signal.entry.kind == "enrolment" for signal in signals))
-        for turn, log in enumerate(_in_turn(days, among)):
-            parts[0].read(con, log, read)
-            if things and not ids.know(read, events):
-                ids.of_things("select distinct item_id, creator_id from events")
-            for rows in parts if among > 1 else ():
-                own = f"select * from {read} where {rows.users.format('user_id')}"
-                con.execute(f"insert into {rows.events} {own}" if turn else f"create or replace temp table {rows.events} as {own}")
-        con.execute("drop table if exists coded_turn")
+        for pairs in ids.pairs(events):
+            if things:
+                ids.of_things(pairs)
+            if _read(con, parts, days):
+                break
         for rows in parts:
             yield rows
             con.execute(f"drop table {rows.events}")
     finally:
         for table in ("coded_turn", *(rows.events for rows in parts), *ids.made):
             con.execute(f"drop table if exists {table}")
+
+
+def _read(con: duckdb.DuckDBPyConnection, parts: Sequence[CodedRows], days: tuple[int, int]) -> bool:
+    """Make the tables of these parts from a log of these days; false: it has something that `things` lacks."""
+    read = parts[0].events if len(parts) == 1 else "coded_turn"
+    for turn, log in enumerate(_in_turn(days, len(parts))):
+        parts[0].read(con, log, read)
+        if parts[0].things and first_row(con, f"select 1 from {read} where thing is null limit 1") is not None:
+            return False
+        for rows in parts if len(parts) > 1 else ():
+            own = f"select * from {read} where {rows.users.format('user_id')}"
+            con.execute(f"insert into {rows.events} {own}" if turn else f"create or replace temp table {rows.events} as {own}")
+    con.execute("drop table if exists coded_turn")
+    return True
 
 
 def _share(part: int, among: int) -> str:
@@ -205,19 +224,19 @@ class _Ids:
         ids = "select distinct user_id from events" + (" union select user_id from decisions" if in_trials else "")
         self._create("ids_user", f"select {_code('user_id')} as code, user_id as id from ({ids})", "code")
 
-    def know(self, table: str, events: int) -> bool:
-        """Whether the tables have every thing of `table`; a catalogue that is small beside the log is tried first."""
+    def pairs(self, events: int) -> Iterator[str]:
+        """SQL of pairs of item and creator, to be tried until all of the log are known: those of a catalogue small beside it, then its own."""
         listed = first_row(self.con, "select count(*) from items")
-        if "things" not in self.made and listed is not None and 0 < listed[0] <= LISTED * events:
-            self.of_things("select distinct item_id, creator_id from items union all select null, null")
-        unknown = f"select 1 from (select distinct thing from {table}) anti join things using (thing) limit 1"
-        return "things" in self.made and first_row(self.con, unknown) is None
+        if listed is not None and 0 < listed[0] <= LISTED * events:
+            yield "select distinct item_id, creator_id from items union all select null, null"
+        yield "select distinct item_id, creator_id from events"
 
     def of_things(self, found: str) -> None:
         """Those of items and creators, from SQL of all pairs of both."""
         self._create("pairs_of_ids", found)
         item, creator = (f"case when {unit}_id is not null then {_code(f'{unit}_id')} end as {unit}" for unit in ("item", "creator"))
-        self._create("things", f"select {_code('item_id', 'creator_id')} as thing, {item}, {creator} from pairs_of_ids", "thing")
+        place = "cast(row_number() over () - 1 as uinteger) as thing"
+        self._create("things", f"select {place}, {_code('item_id', 'creator_id')} as code, {item}, {creator} from pairs_of_ids", "code")
         more = {"item": "", "creator": ""}
         if self.shown:
             more = {"item": " union select unnest(slate) from decisions", "creator": " union select creator_id from creators"}

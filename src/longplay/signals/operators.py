@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from longplay.lake.daily import ENGAGED_TEST
 from longplay.lake.schema import ENGAGED, ORIGINS
@@ -295,7 +296,8 @@ def range_sums(unit: str, entries: str | None, rows: str, sums: dict[str, tuple[
     Args:
         entries: SQL of user_id, key (null for users) and day; null: every day of `rows` on which `active` (SQL) holds.
         rows: SQL of `Rows.daily`. once: there is one per unit and day.
-        sums: column -> (feature's name, first day, last day) with days counted from the entry's own, both included.
+        sums: column -> (feature's name, first day, last day) with days counted from the entry's own, both included. Amounts are >= 0: two of
+            the same days are added up as one number of 128 bits, since a window costs more than what it adds.
     """
     names = sorted({name for name, _, _ in sums.values()})
     keys = "user_id" if unit == "user" else "user_id, key"
@@ -308,12 +310,20 @@ def range_sums(unit: str, entries: str | None, rows: str, sums: dict[str, tuple[
     else:
         asked, nothing = "asked", ", ".join("cast(null as bigint)" for _ in names)
         both = f"select {keys}, day, false as asked, {', '.join(names)} from ({rows}) union all select {keys}, day, true, {nothing} from ({entries})"
-    any_asked, total, grouped = ("", "", "") if once and entries is None else ("bool_or", "sum", f" group by {keys}, day")
-    summed = ", ".join(f"cast(coalesce({total}({name}), 0) as double) as {name}" for name in names)
-    days = f"select {keys}, day, coalesce({any_asked}({asked}), false) as asked, {summed} from ({both}){grouped}"
-    columns = ", ".join(
-        f"coalesce(sum({name}) over (partition by {keys} order by day range between {bound(low)} and {bound(high)}), 0) as {column}"
-        for column, (name, low, high) in sums.items()
-    )
+    any_asked, in_all, grouped = ("", "", "") if once and entries is None else ("bool_or", "sum", f" group by {keys}, day")
+    amounts = ", ".join(f"cast(coalesce({in_all}({name}), 0) as bigint) as {name}" for name in names)
+    days = f"select {keys}, day, coalesce({any_asked}({asked}), false) as asked, {amounts} from ({both}){grouped}"
+    windows, columns = list[str](), dict[str, str]()
+    for low, high in dict.fromkeys((low, high) for _, low, high in sums.values()):
+        of_days = [column for column, (_, *own) in sums.items() if own == [low, high]]
+        over = f"over (partition by {keys} order by day range between {bound(low)} and {bound(high)})"
+        for one, other in zip_longest(of_days[::2], of_days[1::2]):
+            added, total = f"added_{len(windows)}", f"cast({sums[one][0]} as double)"
+            columns[one] = f"{added} as {one}"
+            if other is not None:
+                total = f"cast({sums[one][0]} as hugeint) + (cast({sums[other][0]} as hugeint) << 64)"
+                columns[one], columns[other] = f"cast({added} & {2**64 - 1} as double) as {one}", f"cast({added} >> 64 as double) as {other}"
+            windows.append(f"coalesce(sum({total}) {over}, 0) as {added}")
     key = "cast(null as varchar)" if unit == "user" else "key"
-    return f"select user_id, {key} as key, day, {', '.join(sums)} from (select *, {columns} from ({days})) where asked"
+    summed = f"select *, {', '.join(windows)} from ({days})"
+    return f"select user_id, {key} as key, day, {', '.join(columns[one] for one in sums)} from ({summed}) where asked"

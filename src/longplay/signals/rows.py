@@ -54,6 +54,11 @@ class Rows(ABC):
         """The table of every item's creator (item_id, creator_id), with ids as these rows have them."""
         return "creators"
 
+    @property
+    def known_pairs(self) -> str:
+        """What can be selected from: key (item) and creator, every pair of both that rows may have; empty: only words can tell."""
+        return ""
+
     def pairs(self, words: str) -> str:
         """SQL of words of pairs by user_id, key (item) and creator, from words by the key of `pair`."""
         return words
