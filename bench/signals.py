@@ -69,7 +69,7 @@ def scan(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
     con.execute(f"select {', '.join(f'max({column})' for column in columns)} from events").fetchall()
 
 
-@remembered(version=6)
+@remembered(version=7)
 def speed(events: int) -> dict[str, Any]:
     """See `measure_speed`, on the kept log of this size."""
     return measure_speed(big_log(events, CACHE / f"signals-log-{events}"), REPEATS.get(events, 1))
