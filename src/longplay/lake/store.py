@@ -8,7 +8,6 @@ what a killed writer left behind is rolled back by the next one.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import shutil
@@ -27,6 +26,7 @@ import polars as pl
 from deltalake import DeltaTable, write_deltalake
 
 from longplay.errors import DataError
+from longplay.files import writer_lock
 from longplay.lake.daily import quoted
 from longplay.lake.schema import DTYPES, TABLES, TIME, empty
 
@@ -221,18 +221,6 @@ class FolderStore:
             shutil.rmtree(self.path / table)
         elif delta.version() != version:
             delta.restore(version)
-
-
-@contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
-    """Be the only writer of a folder, which is made where it is absent; the system releases the lock when a writer dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".writer", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _files(delta: DeltaTable) -> list[str]:

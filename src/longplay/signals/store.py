@@ -12,8 +12,8 @@ import duckdb
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
+from longplay.files import writer_lock
 from longplay.lake.lake import Lake
-from longplay.lake.store import writer_lock
 from longplay.signals.manifest import Manifest
 from longplay.signals.nightly import Updated, Work
 from longplay.signals.outcomes import EPOCH

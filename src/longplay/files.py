@@ -1,0 +1,95 @@
+"""Files that outlast a power failure: written, synced and locked in one place.
+
+A file system may keep what a program wrote in memory for half a minute. A file is safe only after
+`fsync` of the file, and its name only after `fsync` of its folder. Everything that longplay
+acknowledges (a batch, a stage's result, a checkpoint) goes through these functions first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BLOCK_BYTES = 1 << 20
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a whole file: after the return it is on disk, and no reader ever sees half of it.
+
+    Args:
+        path: the file; its folder exists.
+        content: text is written as UTF-8.
+    """
+    partial = path.with_name(path.name + ".writing")
+    data = content.encode() if isinstance(content, str) else content
+    with partial.open("wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(partial, path)
+    sync_path(path.parent)
+
+
+def sync_path(path: Path) -> None:
+    """Put a file's content, or a folder's list of names, on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Put everything below a folder on disk, and the folder's own name in its parent."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync_path(Path(place) / name)
+        sync_path(Path(place))
+    sync_path(folder.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its absent parents; their names are on disk after the return."""
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in reversed(absent):
+        sync_path(place.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def writer_lock(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Be the only writer of a folder, which is made where it is absent.
+
+    The system releases the lock when a writer dies.
+
+    Args:
+        folder: what is locked, by a file `.writer` in it.
+        wait: wait for another writer; otherwise the block runs at once.
+
+    Yields:
+        Whether the lock is held; always true where `wait` is.
+    """
+    make_folder(folder)
+    handle = os.open(folder / ".writer", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
