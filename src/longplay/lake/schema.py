@@ -85,6 +85,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "length": Column(pl.Float64, null=True),  # seconds
         "added_at": Column(TIME),
         "available": Column(pl.Boolean, default=True),
+        "ingested_at": Column(TIME),  # when this description arrived; defaults to `added_at`, see Lake.append
     },
     "quarantine": {
         "batch": Column(pl.String),
@@ -113,8 +114,9 @@ def conform(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     columns = TABLES[table]
     if unknown := [name for name in frame.columns if name not in columns]:
         raise DataError(f"{table}: unknown column {unknown[0]!r}; expected some of {', '.join(columns)}")
-    if "ingested_at" in columns and "ingested_at" not in frame.columns and "time" in frame.columns:
-        frame = frame.with_columns(ingested_at=pl.col("time"))
+    happened = TIME_COLUMN.get(table)
+    if "ingested_at" in columns and "ingested_at" not in frame.columns and happened in frame.columns:
+        frame = frame.with_columns(ingested_at=pl.col(happened))
     for name, column in columns.items():
         if name not in frame.columns:
             if not column.null and column.default is None:
