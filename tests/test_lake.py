@@ -448,7 +448,7 @@ def test_what_a_dead_writer_left_in_the_tables_is_invisible_and_rolled_back(tmp_
         assert pl.read_delta(str(tmp_path / "lake" / "events")).height == height + 3  # other programs see the same
 
 
-class Died(Exception):
+class Died(BaseException):
     """A writer stops here."""
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from longplay.files import make_folder, sha256_of, sync_path, write_file
 
 FOLDER, LOG, COPY = "commits", "log.jsonl", "copy.jsonl"
+MISSING = "is missing"
 DIGEST_LENGTH = 64  # characters of a SHA-256
 
 
@@ -67,24 +68,26 @@ class TableChange:
         added: data files that are new.
         removed: names of data files that no longer belong to the table.
         log: entries of the Delta log that are new.
+        log_anew: whether these are all entries, since the Delta log was written anew.
     """
 
     version: int
     added: tuple[DataFile, ...] = ()
     removed: tuple[str, ...] = ()
     log: tuple[DataFile, ...] = ()
+    log_anew: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """What a line of the log holds."""
         files = {name: [file.as_json() for file in getattr(self, name)] for name in ("added", "log")}
-        return {"version": self.version, "removed": list(self.removed)} | files
+        return {"version": self.version, "removed": list(self.removed), "log_anew": self.log_anew} | files
 
     @classmethod
     def from_json(cls, parts: Mapping[str, Any]) -> TableChange:
         """The change that `as_json` wrote."""
         added = tuple(DataFile.from_json(file) for file in parts["added"])
         log = tuple(DataFile.from_json(file) for file in parts["log"])
-        return cls(parts["version"], added, tuple(parts["removed"]), log)
+        return cls(parts["version"], added, tuple(parts["removed"]), log, parts["log_anew"])
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,8 @@ class LakeState:
                 for name in change.removed:
                     names.pop(name, None)
                 names.update({file.name: file for file in change.added})
+                if change.log_anew:
+                    logs[table] = {}
                 logs.setdefault(table, {}).update({file.name: file for file in change.log})
             state = replace(state, seq=commit.seq, watermark=commit.watermark)
         return replace(state, batches=batches, versions=versions, files=files, logs=logs)
@@ -189,11 +194,13 @@ class LogText:
         commits: the whole lines, oldest first, up to the first that neither copy has; none where there is no log.
         damage: file name -> what is wrong with it.
         lost: number of the first commit that neither copy has whole, although later ones are there.
+        beyond: the whole lines after that one.
     """
 
     commits: tuple[Commit, ...]
     damage: Mapping[str, str]
     lost: int | None
+    beyond: tuple[Commit, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> LogText:
@@ -214,7 +221,8 @@ class LogText:
                 damage[name] = f"commit {absent[0]} is missing"
         lost = next((seq for seq in range(last + 1) if seq not in merged), None)
         end = last if lost is None else lost - 1
-        return cls(tuple(merged[seq] for seq in range(end + 1)), damage, lost)
+        commits = tuple(merged[seq] for seq in range(end + 1))
+        return cls(commits, damage, lost, tuple(merged[seq] for seq in sorted(merged) if seq > end))
 
 
 class CommitLog:
@@ -253,7 +261,7 @@ class CommitLog:
             return None
         return whole
 
-    def append(self, commit: Commit, before: Sequence[Commit], size: int) -> None:
+    def append(self, commit: Commit, before: Sequence[Commit], size: int | None = None) -> None:
         """Write a line to both copies and sync it.
 
         Copies of another size are written anew first: their end was torn by a writer that died.
@@ -261,13 +269,15 @@ class CommitLog:
         Args:
             commit: the next line.
             before: the commits before it.
-            size: bytes of their lines.
+            size: bytes of their lines, where they are known.
         """
-        make_folder(self.folder)
-        for name in (LOG, COPY):
-            path = self.folder / name
+        if size is None:
+            size = sum(len(earlier.line()) for earlier in before)
+        paths = [self.folder / name for name in (LOG, COPY)]
+        for path in paths:
             if not path.is_file() or path.stat().st_size != size:
                 write_file(path, b"".join(earlier.line() for earlier in before))
+        for path in paths:
             with path.open("ab") as handle:
                 handle.write(commit.line())
                 handle.flush()
@@ -280,7 +290,7 @@ class CommitLog:
         kept = []
         for name in (LOG, COPY):
             path = self.folder / name
-            if path.is_file() and path.read_bytes() != text:
+            if path.exists() and not (path.is_file() and path.read_bytes() == text):
                 aside = path.with_name(name + suffix)
                 os.rename(path, aside)
                 kept.append(aside)
@@ -299,7 +309,7 @@ def file_damage(folder: Path, file: DataFile) -> str | None:
         if file.sha256 is not None and sha256_of(path) != file.sha256:
             return "has other content than was written (SHA-256)"
     except FileNotFoundError:
-        return "is missing"
+        return MISSING
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None

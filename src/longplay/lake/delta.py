@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 import polars as pl
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from longplay.errors import DataError
@@ -28,8 +28,9 @@ from longplay.files import sha256_of, sync_path
 from longplay.lake.commits import DataFile, LakeState
 from longplay.lake.schema import DTYPES, TIME_COLUMN
 
-LOG_FOLDER = "_delta_log"
-MARK = "longplay"  # key in the Delta log of every version that a lake wrote; its value is the number of the commit
+LOG_FOLDER, LAST_CHECKPOINT = "_delta_log", "_last_checkpoint"
+# keys in the Delta log of every version that a lake wrote: number of the commit, and its batch
+MARK, BATCH_MARK = "longplay", "longplay_batch"
 # what other programs may do: rows are deleted or files are merged, and no row is written past the lake's checks
 HONOURED = ("DELETE", "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", "FSCK")
 
@@ -40,17 +41,22 @@ class LaterVersions:
 
     Args:
         dead: versions of our own writers that died, or are still at work.
-        seq: highest number of a commit that these writers had begun; -1 for none.
+        begun: number of a commit that these writers had begun -> its batch.
         torn: files of the Delta log that hold no whole entry.
         honoured: (version, operation) of other programs, to be taken over.
         refused: (version, operation) of other programs that a lake cannot take over.
     """
 
     dead: tuple[int, ...] = ()
-    seq: int = -1
+    begun: Mapping[int, str] = field(default_factory=dict)
     torn: tuple[Path, ...] = ()
     honoured: tuple[tuple[int, str], ...] = ()
     refused: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def last_begun(self) -> int:
+        """Highest number of a commit that a writer had begun; -1 for none."""
+        return max(self.begun, default=-1)
 
 
 def log_entry(table: Path, version: int) -> Path:
@@ -67,7 +73,8 @@ def written_files(table: Path, version: int, seq: int) -> tuple[int, list[str]]:
     names: list[str] = []
     while (entry := log_entry(table, version + 1)).exists():
         actions = _actions(entry) or []
-        if _mark(actions) != seq:
+        mark = _mark(actions)
+        if mark is None or mark[0] != seq:
             raise DataError(
                 f"{table}: another program wrote version {version + 1} at the same time; nothing of the batch is visible, append it again"
             )
@@ -79,7 +86,7 @@ def written_files(table: Path, version: int, seq: int) -> tuple[int, list[str]]:
 def later_versions(table: Path, version: int) -> LaterVersions:
     """What stands in a Delta log after `version`, which is -1 where no commit wrote the table."""
     dead: list[int] = []
-    seq = -1
+    begun: dict[int, str] = {}
     torn: list[Path] = []
     honoured: list[tuple[int, str]] = []
     refused: list[tuple[int, str]] = []
@@ -90,13 +97,13 @@ def later_versions(table: Path, version: int) -> LaterVersions:
             torn.append(entry)
         elif (mark := _mark(actions)) is not None:
             dead.append(later)
-            seq = max(seq, mark)
+            begun[mark[0]] = mark[1]
         else:
             operation = _operation(actions)
             allowed = operation in HONOURED and not any(action.get("add", {}).get("deletionVector") for action in actions)
             (honoured if allowed else refused).append((later, operation))
         later += 1
-    return LaterVersions(tuple(dead), seq, tuple(torn), tuple(honoured), tuple(refused))
+    return LaterVersions(tuple(dead), begun, tuple(torn), tuple(honoured), tuple(refused))
 
 
 def set_torn_end_aside(table: Path, version: int) -> None:
@@ -118,10 +125,13 @@ def _actions(entry: Path) -> list[dict[str, Any]] | None:
     return actions if actions and all(isinstance(action, dict) for action in actions) else None
 
 
-def _mark(actions: Iterable[Mapping[str, Any]]) -> int | None:
-    """Number of the commit that a lake's writer had begun; null for another program's version."""
-    marks = (action["commitInfo"].get(MARK) for action in actions if "commitInfo" in action)
-    return next((int(mark) for mark in marks if mark is not None), None)
+def _mark(actions: Iterable[Mapping[str, Any]]) -> tuple[int, str] | None:
+    """Number and batch of the commit that a lake's writer had begun; null for another program's version."""
+    for action in actions:
+        info = action.get("commitInfo", {})
+        if MARK in info:
+            return int(info[MARK]), str(info.get(BATCH_MARK, ""))
+    return None
 
 
 def _operation(actions: Iterable[Mapping[str, Any]]) -> str:
@@ -139,7 +149,8 @@ def open_table(table: Path) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except Exception as error:  # what a damaged log raises depends on the damage
-        raise DataError(f"{table / LOG_FOLDER}: the Delta log cannot be read ({_first_line(error)})") from error
+        hint = f"`longplay lake check {table.parent}` names all damage"
+        raise DataError(f"{table / LOG_FOLDER}: the Delta log cannot be read ({first_line(error)}); {hint}") from error
 
 
 def names_of(delta: DeltaTable) -> list[str]:
@@ -147,7 +158,7 @@ def names_of(delta: DeltaTable) -> list[str]:
     return [unquote(uri).rpartition("/")[2] for uri in delta.file_uris()]
 
 
-def write(table: Path, delta: DeltaTable | None, frame: pl.DataFrame, mode: Literal["append", "overwrite"], seq: int) -> None:
+def write(table: Path, delta: DeltaTable | None, frame: pl.DataFrame, mode: Literal["append", "overwrite"], seq: int, batch: str) -> None:
     """Add a version to a Delta table.
 
     Args:
@@ -155,17 +166,11 @@ def write(table: Path, delta: DeltaTable | None, frame: pl.DataFrame, mode: Lite
         delta: the table as it is, if there is one.
         frame: the rows.
         mode: "append", or "overwrite" to leave out what is there.
-        seq: number of the commit it belongs to.
-
-    Raises:
-        DataError: the disk is full, or another program is in the way.
+        seq, batch: number of the commit it belongs to, and its batch.
     """
     target = str(table) if delta is None else delta
     schema_mode = "merge" if mode == "append" else "overwrite"
-    try:
-        write_deltalake(target, frame.to_arrow(), mode=mode, schema_mode=schema_mode, commit_properties=_marked(seq))
-    except (DeltaError, OSError) as error:
-        raise DataError(f"{table}: cannot be written ({_first_line(error)}); nothing of the batch is visible") from error
+    write_deltalake(target, frame.to_arrow(), mode=mode, schema_mode=schema_mode, commit_properties=_marked(seq, batch))
 
 
 def take_back(delta: DeltaTable, version: int, seq: int) -> None:
@@ -202,8 +207,8 @@ def show_files(table: Path, name: str, files: Iterable[DataFile], seq: int) -> i
     return delta.version()
 
 
-def _marked(seq: int) -> CommitProperties:
-    return CommitProperties(custom_metadata={MARK: str(seq)})
+def _marked(seq: int, batch: str = "") -> CommitProperties:
+    return CommitProperties(custom_metadata={MARK: str(seq), BATCH_MARK: batch})
 
 
 def described(table: Path, name: str, file: str, digest: bool = True) -> DataFile:
@@ -250,14 +255,19 @@ def synced_log(table: Path, state: LakeState, name: str) -> tuple[DataFile, ...]
     entries = []
     for entry in sorted(os.listdir(folder)):
         path = folder / entry
-        settled = entry in known and entry[:1].isdigit()  # the others are written anew
-        if path.is_file() and not settled:
+        if entry == LAST_CHECKPOINT or (_is_version(entry) and entry not in known):
             sync_path(path)
             entries.append(DataFile(entry, 0, path.stat().st_size, sha256_of(path)))
     sync_path(folder)
     return tuple(entries)
 
 
-def _first_line(error: BaseException) -> str:
+def _is_version(name: str) -> bool:
+    """Whether a file of a Delta log belongs to a version: an entry or a checkpoint, not what a dying writer left."""
+    return name[:20].isdigit() and name.endswith((".json", ".parquet"))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, without its trace."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

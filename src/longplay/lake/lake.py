@@ -192,10 +192,8 @@ class Lake:
             for table in TABLES:
                 snapshot.register(con, table, f"_all_{table}")
                 con.execute(f"create view {table} as {self._visible_sql(table, snapshot)}")
-            yield con
-        except duckdb.Error as error:
-            snapshot.refuse_damage(error)
-            raise
+            with snapshot.reading():
+                yield con
         finally:
             con.close()
 
@@ -236,11 +234,8 @@ class Lake:
         snapshot = self._snapshot()
         if table not in self._cache or self._cache[table][0] != snapshot.version:
             order = {"items": ["item_id"], "quarantine": ["batch", "line"]}.get(table, ["time", f"{table[:-1]}_id"])
-            try:
+            with snapshot.reading():
                 rows = self._visible(table, snapshot).sort(order, maintain_order=True).collect()
-            except (pl.exceptions.PolarsError, OSError) as error:
-                snapshot.refuse_damage(error)
-                raise
             self._cache[table] = (snapshot.version, rows)
         return self._cache[table][1]
 
@@ -316,7 +311,8 @@ class Lake:
                 frames["quarantine"] = refused
             if "items" in frames:
                 snapshot = self._store.snapshot()
-                stored = as_known(snapshot.scan("items")).collect()
+                with snapshot.reading():
+                    stored = as_known(snapshot.scan("items")).collect()
                 frames["items"] = new_descriptions(frames["items"], stored, snapshot.watermark, arrival_given)
             self._store.commit(batch, frames, self._next_watermark(frames, watermark), content)
         return Appended(batch, {table: frame.height for table, frame in frames.items()}, reasons)
@@ -326,7 +322,7 @@ class Lake:
         snapshot = self._store.snapshot()
         if snapshot.seq == 0 or ids.is_empty():
             return ids.clear()
-        with duckdb.connect() as con:
+        with snapshot.reading(), duckdb.connect() as con:
             snapshot.register(con, table, "stored")
             con.register("given", ids.to_frame().to_arrow())
             return con.sql(f"select distinct {ids.name} from given semi join stored using ({ids.name})").pl()[ids.name]

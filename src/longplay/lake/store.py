@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 import duckdb
 import polars as pl
 
-from longplay.errors import DataError
+from longplay.errors import DataError, LongplayError
 from longplay.files import make_folder, sync_path, writer_lock
 from longplay.lake import delta
 from longplay.lake.commits import BEGINNING, FOLDER, LOG, Commit, CommitLog, DataFile, LakeState, LogText, TableChange, file_damage
@@ -94,20 +94,30 @@ class Snapshot:
         else:
             con.register(name, self.frames.get(table, empty(table)).to_arrow())
 
-    def refuse_damage(self, error: Exception) -> None:
-        """Raise what is wrong with the files, where reading them failed because they are damaged.
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around a query: where it fails because files are damaged, these are named.
 
         Raises:
             DataError: a file is missing, or its content is not what was written.
         """
+        try:
+            yield
+        except (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            if (damage := self._first_damage()) is not None:
+                hint = f"`longplay lake check {self.folder}` names all damage"
+                raise DataError(f"lake: {self.folder} is damaged: {damage}; {hint}") from error
+            raise
+
+    def _first_damage(self) -> str | None:
         if self.folder is None:
-            return
+            return None
         for table, files in self.files.items():
             for file in files.values():
                 problem = file_damage(self.folder / table, file)
                 if problem is not None:
-                    hint = f"`longplay lake check {self.folder}` names all damage"
-                    raise DataError(f"lake: {self.folder} is damaged: {table}/{file.name} {problem}; {hint}") from error
+                    return f"{table}/{file.name} {problem}"
+        return None
 
     def scan(self, table: str) -> pl.LazyFrame:
         """`table` of this state, lazily, with the schema's columns and types."""
@@ -266,7 +276,7 @@ class FolderStore:
             DataError: the lake is damaged, or another program wrote into its tables.
         """
         state, later = self._commits().state, self._later()
-        while max(versions.seq for versions in later.values()) > state.seq + 1:
+        while max(versions.last_begun for versions in later.values()) > state.seq + 1:
             # a commit beyond the next: other writers were quick, or the end of the log is gone
             if (again := self._commits().state).seq == state.seq:
                 raise self._damaged(f"{FOLDER}/{LOG} ends with commit {state.seq}, and its tables hold later ones")
@@ -340,12 +350,23 @@ class FolderStore:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the writer's lock; it is released by the system when a writer dies."""
-        self._refuse_foreign_folder()
+        self._commits()  # a folder that is no lake is refused before anything is made in it
         with writer_lock(self.path):
             yield
 
     def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None = None) -> None:
         """Make the batch visible in all its tables at once; `content` is the digest of what was given."""
+        try:
+            self._commit(batch, frames, watermark, content)
+        except LongplayError:
+            raise
+        except Exception as error:  # what the disk and the Delta library raise is theirs to say
+            raise DataError(
+                f"lake: batch {batch} cannot be written to {self.path} ({delta.first_line(error)}); append it again when that is "
+                f"mended. `longplay lake check {self.path}` tells whether the lake is damaged"
+            ) from error
+
+    def _commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None) -> None:
         known = self._commits()
         state, _ = self._state()
         if known.legacy:
@@ -353,13 +374,13 @@ class FolderStore:
         if not known.commits:
             self._log.begin()
             known = self._commits()
-        seq = known.state.seq + 1
+        work = _Work(known.state, state, known.state.seq + 1, batch)
         changes = {table: self._taken(table, known.state, state) for table in state.files}
         for table, frame in frames.items():
             if frame.height:
-                changes[table] = self._write(table, frame, known.state, state, changes.get(table), seq)
+                changes[table] = self._write(table, frame, work, changes.get(table))
         changed = {table: change for table, change in changes.items() if change is not None}
-        self._log.append(Commit(seq, batch, content, watermark, changed), known.commits, known.size)
+        self._log.append(Commit(work.seq, batch, content, watermark, changed), known.commits, known.size)
 
     def _taken(self, table: str, recorded: LakeState, state: LakeState) -> TableChange | None:
         """What another program did to a table, to be recorded; null where it did nothing."""
@@ -373,26 +394,30 @@ class FolderStore:
             delta.synced_log(self.path / table, recorded, table),
         )
 
-    def _write(self, table: str, frame: pl.DataFrame, recorded: LakeState, state: LakeState, taken: TableChange | None, seq: int) -> TableChange:
+    def _write(self, table: str, frame: pl.DataFrame, work: _Work, taken: TableChange | None) -> TableChange:
         """Write rows as a new version of a Delta table, sync everything, and say what changed beside what was `taken` over."""
         folder = self.path / table
+        state = work.state
+        recorded = work.recorded
         version = state.version(table)
         delta.set_torn_end_aside(folder, version)
         make_folder(folder)
         opened = delta.open_table(folder)
         mode: Literal["append", "overwrite"] = "append"
+        if version >= 0 and (opened is None or opened.version() < version):
+            raise self._damaged(f"the Delta log of {table} ends before version {version}")
         if opened is not None and opened.version() != version:  # a writer that died left a version without a commit
             if version < 0:
                 mode = "overwrite"
             else:
-                delta.take_back(opened, version, seq)
+                delta.take_back(opened, version, work.seq)
                 opened = delta.open_table(folder)
         known = state.files.get(table, {})
         if version >= 0 and (opened is None or set(delta.names_of(opened)) != known.keys()):
             raise self._damaged(f"the Delta log of {table} does not show the files that the log of commits names")
         start = -1 if opened is None else opened.version()
-        delta.write(folder, opened, frame, mode, seq)
-        newest, names = delta.written_files(folder, start, seq)
+        delta.write(folder, opened, frame, mode, work.seq, work.batch)
+        newest, names = delta.written_files(folder, start, work.seq)
         for name in names:
             sync_path(folder / name)
         entries = delta.synced_log(folder, recorded, table)
@@ -424,6 +449,22 @@ class _Known:
     commits: Sequence[Commit] = ()
     state: LakeState = field(default_factory=LakeState)
     legacy: bool = False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a commit starts from.
+
+    Args:
+        recorded: the state that the log of commits says.
+        state: the same with other programs' changes.
+        seq, batch: number of the commit, and its batch.
+    """
+
+    recorded: LakeState
+    state: LakeState
+    seq: int
+    batch: str
 
 
 def _has_entries(folder: Path) -> bool:
