@@ -24,6 +24,7 @@ from longplay.lake.commits import (
 )
 from longplay.lake.legacy import legacy_commits
 from longplay.lake.schema import TABLES
+from longplay.lake.store import tables_in
 
 Progress = Callable[[int, int], None]
 
@@ -162,6 +163,8 @@ def _repair(lake: Path, progress: Progress | None) -> Repaired:
     text, commits = _read(lake)
     log = CommitLog(lake)
     aside: list[Path] = []
+    if not commits:
+        return Repaired((), (), (), ())
     if commits[0].seq != 0:  # an older lake
         commits = (BEGINNING, *commits)
     if text.damage or text.lost is not None or not log.exists():
@@ -192,10 +195,10 @@ def _repair(lake: Path, progress: Progress | None) -> Repaired:
 
 
 def _read(lake: Path) -> tuple[LogText, tuple[Commit, ...]]:
-    """The log of commits, and its commits, also of an older lake.
+    """The log of commits, and its commits, also of an older lake; none for a lake without a batch.
 
     Raises:
-        DataError: there is none.
+        DataError: there are tables and no log.
     """
     if not lake.is_dir():
         raise DataError(f"lake: {lake} is no folder; give the folder of a lake")
@@ -203,7 +206,7 @@ def _read(lake: Path) -> tuple[LogText, tuple[Commit, ...]]:
     commits = text.commits
     if not commits and not CommitLog(lake).exists():
         commits = legacy_commits(lake)
-    if not commits:
+    if not commits and tables_in(lake):
         raise DataError(
             f"lake: {lake} has no log of commits ({FOLDER}/{LOG}) of which a line is whole: it is no lake of longplay, or "
             "nothing says which of its batches are whole. Nothing was touched; put the log back from a backup, or append "

@@ -219,8 +219,7 @@ class FolderStore:
         """Raise where there are tables but no log of commits: they are somebody else's, or the log was lost."""
         if self._log.exists() or _has_entries(self.path / FOLDER / delta.LOG_FOLDER):
             return
-        entries = sorted(os.listdir(self.path)) if self.path.is_dir() else []
-        tables = [repr(name) for name in entries if _is_table(self.path / name)]
+        tables = [repr(name) for name in tables_in(self.path)]
         if tables:
             raise DataError(
                 f"lake: {self.path} holds {', '.join(tables[:5])} but no log of commits ({FOLDER}/{LOG}): it is no lake of "
@@ -468,7 +467,13 @@ class _Work:
 
 
 def _has_entries(folder: Path) -> bool:
-    return folder.is_dir() and bool(os.listdir(folder))
+    """Whether a folder holds anything but what a dying writer of `files.write_file` left."""
+    return folder.is_dir() and any(not name.endswith(".writing") for name in os.listdir(folder))
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Names in a folder that are tables, of whomever."""
+    return [name for name in sorted(os.listdir(folder)) if _is_table(folder / name)] if folder.is_dir() else []
 
 
 def _is_table(path: Path) -> bool:
