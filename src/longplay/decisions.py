@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from longplay.chance import RowChance, keyed_bits, keyed_uniform, mix
 from longplay.errors import DataError
+from longplay.frames import Column, polars_series
+from longplay.ids import ids_of
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
@@ -33,22 +35,21 @@ class Contexts:
     for policies that read them; null: not known.
 
     Raises:
-        DataError: a column that is unknown or missing, or one beside the history that is not as long.
+        DataError: a column that is unknown or missing, a value that cannot be (see `lake.checks`), or a column beside the
+            history that is not as long.
     """
 
     frame: pl.DataFrame
 
     def __post_init__(self) -> None:
-        frame = conform(self.frame, "contexts")
-        for name in BESIDE:
-            wrong = frame.filter(pl.col(name).list.len() != pl.col("history").list.len())
-            if wrong.height:
-                one = wrong.row(0, named=True)
-                raise DataError(
-                    f"contexts: {wrong.height} of {frame.height} rows have a {name} of another length than their history, first "
-                    f"{one['context_id']!r} with {len(one[name])} for {len(one['history'])} items; give one for each, or null"
-                )
-        object.__setattr__(self, "frame", frame)
+        object.__setattr__(self, "frame", conform(self.frame, "contexts"))
+
+    @classmethod
+    def _checked(cls, frame: pl.DataFrame) -> Self:
+        """Rows that were contexts before: selected, or changed in a column whose new values were checked."""
+        contexts = object.__new__(cls)
+        object.__setattr__(contexts, "frame", frame)
+        return contexts
 
     def __len__(self) -> int:
         return self.frame.height
@@ -56,7 +57,7 @@ class Contexts:
     @classmethod
     def of(
         cls,
-        users: Sequence[str] | pl.Series,
+        users: Column,
         time: datetime | Sequence[datetime] | pl.Series,
         *,
         slots: int,
@@ -69,50 +70,65 @@ class Contexts:
         prompt: str | None = None,
         beside: pl.DataFrame | None = None,
     ) -> Self:
-        """Contexts from plain columns: `users[N]`, one `time` or N, ragged item ids, `slots` >= 1 for all.
+        """Contexts from plain columns.
 
-        `ids` names them; without it a context is user@time#row. `want` is the outcome that is asked for, in its signal's unit. `prompt` are words
-        for a policy with a pretrained base ("quiet piano for reading"). `beside` holds some of the columns `history_time`, `history_kind`,
-        `history_surface`: lists as long as each history.
+        Args:
+            users: [N] ids of users; 12345, 12345.0 and "12345" are one user (see `longplay.ids`).
+            time: one moment for all, or N of them, with a time zone.
+            slots: slots per slate, at least 1, for all.
+            history: N lists of item ids, oldest first. exclusions: N lists of item ids that must not be shown. Default: empty lists.
+            surface: where the slate is shown. temperature: above 0.
+            ids: names of the contexts; without them a context is user@time#row.
+            want: the outcome that is asked for, in its signal's unit.
+            prompt: words for a policy with a pretrained base ("quiet piano for reading").
+            beside: some of the columns `history_time`, `history_kind`, `history_surface`: lists as long as each history.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
         >>> len(Contexts.of(["u1", "u2"], noon, slots=3))
         2
+
+        Raises:
+            DataError: columns of different lengths, or a value that cannot be (see `longplay.lake.schema.conform`).
         """
         if slots < 1:
             raise DataError(f"Contexts.of: slots={slots} given, expected at least 1")
-        if not temperature > 0:
+        if not (temperature > 0 and np.isfinite(temperature)):
             raise DataError(f"Contexts.of: temperature={temperature} given, expected a positive number")
         if want is not None and not np.isfinite(want):
             raise DataError(f"Contexts.of: want={want} given, expected a number in the unit of the outcome, or None")
-        n = len(users)
-        when = pl.Series("time", time) if not isinstance(time, datetime) else pl.Series("time", [time]).new_from_index(0, n)
-        given = {"time": len(when)} | {
-            name: n if values is None else len(values)
-            for name, values in {"history": history, "exclusions": exclusions, "ids": ids, "beside": beside}.items()
-        }
-        for name, length in given.items():
+        user_ids = ids_of(users)
+        n = len(user_ids)
+        when = polars_series([time] if isinstance(time, datetime) else time, "time")
+        if isinstance(time, datetime):
+            when = when.new_from_index(0, n)
+        columns = {"history": history, "exclusions": exclusions, "ids": ids, "beside": beside}
+        lengths = {"time": len(when)} | {name: len(values) for name, values in columns.items() if values is not None}
+        for name, length in lengths.items():
             if length != n:
                 raise DataError(f"Contexts.of: {n} users but {length} of {name}; expected one for each user")
-        nothing: list[list[str]] = [[]] * n
-        columns = {
-            "user_id": pl.Series(users, dtype=pl.String),
-            "time": when,
-            "history": pl.Series(nothing if history is None else history, dtype=pl.List(pl.String)),
-            "exclusions": pl.Series(nothing if exclusions is None else exclusions, dtype=pl.List(pl.String)),
-        }
-        frame = pl.DataFrame(columns).with_columns(
+        empty_lists = pl.Series([[]], dtype=pl.List(pl.String)).new_from_index(0, n)
+        frame = pl.DataFrame(
+            [
+                user_ids.alias("user_id"),
+                when,
+                polars_series(empty_lists if history is None else history, "history"),
+                polars_series(empty_lists if exclusions is None else exclusions, "exclusions"),
+            ]
+        )
+        if not isinstance(when.dtype, pl.Datetime):
+            raise DataError(f"Contexts.of: time is {when.dtype}, expected moments such as datetime(2026, 3, 1, 12, tzinfo=UTC)")
+        frame = frame.with_columns(
             (pl.format("{}@{}#{}", "user_id", pl.col("time").dt.epoch("us"), pl.int_range(pl.len())) if ids is None else ids).alias("context_id"),
             pl.lit(surface).alias("surface"),
             pl.lit(slots, dtype=pl.Int32).alias("slots"),
-            pl.lit(temperature).alias("temperature"),
+            pl.lit(temperature, dtype=pl.Float64).alias("temperature"),
             pl.col("time").alias("history_until"),
             pl.lit(want, dtype=pl.Float64).alias("want"),
             pl.lit(prompt, dtype=pl.String).alias("prompt"),
         )
-        return cls(
-            frame if beside is None else pl.concat([frame, beside.select(name for name in BESIDE if name in beside.columns)], how="horizontal")
-        )
+        if beside is not None:
+            frame = pl.concat([frame, beside.select(name for name in BESIDE if name in beside.columns)], how="horizontal")
+        return cls(frame)
 
     @property
     def slots(self) -> int:
@@ -124,39 +140,43 @@ class Contexts:
 
     def take(self, rows: NDArray[np.integer] | Sequence[int]) -> Contexts:
         """The contexts at these row numbers, in that order, repeats allowed."""
-        return Contexts(self.frame[np.asarray(rows)])
+        return Contexts._checked(self.frame[np.asarray(rows)])
 
     def reading(self, most: int) -> Contexts:
         """The same contexts with no more than the last `most` items of their histories."""
         recent = [pl.col(name).list.tail(most) for name in ("history", *BESIDE)]
-        return Contexts(self.frame.with_columns(recent))
+        return Contexts._checked(self.frame.with_columns(recent))
 
     def wanting(self, want: float | None) -> Contexts:
         """The same contexts asking for this outcome, in its signal's unit; None: for none."""
-        return Contexts(self.frame.with_columns(want=pl.lit(want, dtype=pl.Float64)))
+        if want is not None and not np.isfinite(want):
+            raise DataError(f"wanting: {want} given, expected a number in the unit of the outcome, or None")
+        return Contexts._checked(self.frame.with_columns(want=pl.lit(want, dtype=pl.Float64)))
 
     def prompted(self, prompt: str | None) -> Contexts:
         """The same contexts with these words in front, for policies that read them; None: without."""
-        return Contexts(self.frame.with_columns(prompt=pl.lit(prompt, dtype=pl.String)))
+        return Contexts._checked(self.frame.with_columns(prompt=pl.lit(prompt, dtype=pl.String)))
 
     def at_temperature(self, temperature: float) -> Contexts:
         """The same contexts asking for slates at another temperature (> 0)."""
-        if not temperature > 0:
+        if not (temperature > 0 and np.isfinite(temperature)):
             raise DataError(f"at_temperature: {temperature} given, expected a positive number")
-        return Contexts(self.frame.with_columns(temperature=pl.lit(float(temperature))))
+        return Contexts._checked(self.frame.with_columns(temperature=pl.lit(float(temperature))))
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """Slates that were shown, one row per slate; the columns of the lake's `decisions` table."""
+    """Slates that were shown, one row per slate; the columns of the lake's `decisions` table.
+
+    Raises:
+        DataError: a column that is unknown or missing, or a row that cannot be: an item twice in a slate, not one
+            log-probability per slot, or one that is not finite or above 0 (see `lake.checks`).
+    """
 
     frame: pl.DataFrame
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", conform(self.frame, "decisions"))
-        uneven = self.frame.filter(pl.col("slate").list.len() != pl.col("log_prob").list.len()).height
-        if uneven:
-            raise DataError(f"decisions: {uneven} slates have more or fewer log-probabilities than items; expected one per slot")
 
     def __len__(self) -> int:
         return self.frame.height

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
 
 import numpy as np
@@ -11,13 +10,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from longplay.errors import DataError
+from longplay.frames import Column
+from longplay.ids import ids as as_ids
+from longplay.ids import ids_of
 
 
 class ItemIndex:
     """Item ids <-> row numbers of a catalogue, vectorised."""
 
-    def __init__(self, item_ids: Sequence[str] | pl.Series) -> None:
-        self.ids = pl.Series("item_id", item_ids, dtype=pl.String)
+    def __init__(self, item_ids: Column) -> None:
+        self.ids = ids_of(item_ids, "item_id")
         if self.ids.n_unique() != len(self.ids):
             raise DataError(f"catalogue: {len(self.ids) - self.ids.n_unique()} item ids occur twice; expected each once")
         # sorted hashes are searched: a hash table made anew for every call would cost a small request the whole catalogue
@@ -33,7 +35,8 @@ class ItemIndex:
 
     def rows(self, ids: pl.Series) -> NDArray[np.int64]:
         """Row number of each id, -1 where it is not in the catalogue."""
-        ids = ids.cast(pl.String)
+        if ids.dtype != pl.String:
+            ids = as_ids(ids)
         if not len(self) or not len(ids):
             return np.full(len(ids), -1)
         place = np.searchsorted(self._hashed, ids.hash(seed=self._seed).to_numpy())

@@ -13,8 +13,10 @@ import duckdb
 import polars as pl
 
 from longplay.errors import DataError
+from longplay.frames import Table, polars_frame
+from longplay.lake.checks import refuse_long_slates
 from longplay.lake.daily import quoted
-from longplay.lake.schema import TABLES, TIME_COLUMN, conform, empty
+from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
 from longplay.lake.sift import quarantine_rows, sift
 from longplay.lake.store import FolderStore, MemoryStore, Snapshot, Store
 
@@ -220,16 +222,20 @@ class Lake:
         self,
         batch: str,
         *,
-        events: pl.DataFrame | None = None,
-        decisions: pl.DataFrame | None = None,
-        contexts: pl.DataFrame | None = None,
-        items: pl.DataFrame | None = None,
+        events: Table | None = None,
+        decisions: Table | None = None,
+        contexts: Table | None = None,
+        items: Table | None = None,
         watermark: datetime | None = None,
         now: datetime | None = None,
         max_bad_share: float = 0.05,
-        rejected: pl.DataFrame | None = None,
+        rejected: Table | None = None,
     ) -> Appended:
         """Write one batch: all of it or nothing, and only once per `batch` id.
+
+        Tables are frames of polars (lazy ones too), pandas or pyarrow. Nothing about them is guessed: values that do not
+        convert exactly to the columns' types are refused, with the expression that converts them (see `schema.conform`).
+        An id is text: 12345, 12345.0 and "12345" are one id (see `longplay.ids`).
 
         Args:
             batch: names this batch for good; a second append of the same id writes nothing.
@@ -249,19 +255,17 @@ class Lake:
             raise DataError("append: this is a view made by before(); append to the lake itself")
         if not batch:
             raise DataError("append: batch='' given, expected a name that stays the same when the batch is retried")
-        lines = None
-        if events is not None and "line" in events.columns:
-            lines, events = events["line"], events.drop("line")
         given = {"decisions": decisions, "contexts": contexts, "items": items}
         frames = {table: conform(frame, table) for table, frame in given.items() if frame is not None}
-        candidates = None if events is None else conform(events, "events")
+        refuse_long_slates(frames.get("decisions"), frames.get("contexts"))
+        candidates, lines = (None, None) if events is None else conform_events(events)
         with self._store.writing():
             if self._store.has(batch):
                 return Appended(batch, {}, already=True)
             for table in ("decisions", "contexts"):
                 if table in frames:
                     self._refuse_doubles(frames[table], table, batch)
-            refused = empty("quarantine") if rejected is None else conform(rejected.with_columns(batch=pl.lit(batch)), "quarantine")
+            refused = empty("quarantine") if rejected is None else conform(polars_frame(rejected, "rejected").with_columns(batch=pl.lit(batch)), "quarantine")
             if candidates is not None:
                 frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), now, lines)
                 refused = pl.concat([refused, quarantine_rows(bad, batch)]).sort("line", maintain_order=True)
