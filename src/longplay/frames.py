@@ -95,6 +95,9 @@ def polars_series(values: Column, name: str) -> pl.Series:
         raise DataError(f"{name}: {values!r} given, expected a list, an array or a Series")
     values = list(values)
     _refuse_mixed_zones(values, name)
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) > 1 and kinds & {bool, np.bool_}:
+        return pl.Series(name, values, dtype=pl.Object)  # polars would take a truth value among numbers for 0 or 1
     try:
         return pl.Series(name, values)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):

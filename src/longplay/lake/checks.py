@@ -31,7 +31,7 @@ class Check:
 
 def _number(column: str, fine: pl.Expr, expected: str) -> Check:
     """A number that is not finite, or not `fine`."""
-    return Check(column, ~(pl.col(column).is_finite() & fine), f"a {column} that cannot be", expected)
+    return Check(column, ~(pl.col(column).is_finite() & fine), f"an impossible {column}", expected)
 
 
 def _as_long(column: str, beside: str) -> Check:
@@ -57,7 +57,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         Check(
             "log_prob",
             _items_of("log_prob", ~(pl.element().is_finite() & (pl.element() <= ROUNDING)).fill_null(False)),
-            "a log-probability that cannot be",
+            "an impossible log-probability",
             "for every slot the natural logarithm of a probability in (0, 1]: a finite number at most 0; what was shown had a chance",
         ),
         _number("temperature", pl.col("temperature") > 0, "a number above 0"),
@@ -110,7 +110,7 @@ def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     for column in WITHOUT_HOLES.get(table, ()):
         if flat_items(frame[column]).null_count():
             bad = pl.col(column).list.drop_nulls().list.len() != pl.col(column).list.len()
-            raise _error(frame, table, Check(column, bad, f"a {column} with a missing or empty item in it", "every item of a list to be there"))
+            raise _error(frame, table, Check(column, bad, f"an empty place in their {column}", "no null and no empty id in a list"))
     checks = CHECKS.get(table, ())
     if not checks:
         return frame
