@@ -9,17 +9,20 @@ from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from longplay.chance import RowChance, keyed_bits, keyed_uniform, mix
 from longplay.errors import DataError
-from longplay.frames import Column, polars_series
+from longplay.frames import Column, as_lists, polars_series
 from longplay.ids import ids_of
-from longplay.index import ItemIndex
+from longplay.index import ItemIndex, ranges
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
+from longplay.past import Met, Past
 
+Rows = NDArray[np.int64]
+
+CELLS = 5_000_000  # exclusions sorted at once: bounds memory
 BESIDE = ("history_time", "history_kind", "history_surface")  # the event's, for each item of a history
 
 
@@ -188,14 +191,12 @@ class Decisions:
             raise DataError(
                 f"Decisions.of: {len(contexts)} contexts, {len(slates)} slates and log_prob of shape {log_prob.shape}; expected a row per context"
             )
-        flat = pl.from_arrow(
-            pa.ListArray.from_arrays(pa.array(np.arange(len(log_prob) + 1) * log_prob.shape[1], pa.int32()), pa.array(log_prob.ravel()))
-        )
+        slots = log_prob.shape[1]
         frame = contexts.frame.select(
             ("d:" + pl.col("context_id")).alias("decision_id"), "context_id", "user_id", "time", "surface", "temperature"
         ).with_columns(
             slates.alias("slate"),
-            pl.Series("log_prob", flat),
+            as_lists("log_prob", pl.Series(log_prob.ravel(), dtype=pl.Float64), np.arange(len(log_prob) + 1) * slots),
             pl.lit(policy).alias("policy"),
             pl.lit(trie_version, dtype=pl.String).alias("trie_version"),
         )
@@ -414,38 +415,68 @@ def first_engagements(lake: Lake) -> pl.DataFrame:
 def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, exclude: str = "seen", surface: str = "home") -> Contexts:
     """Contexts at the given `moments` (columns user_id, time), each seeing only events before its time that had arrived by then.
 
-    See `contexts_from_log` for the other arguments.
+    See `contexts_from_log` for the other arguments. Memory: at most `history` items per context, and the exclusions, which
+    are written out for every context.
     """
     keys = {"seen": "item_id", "creator": "creator_id", "none": None}
     if exclude not in keys:
         raise DataError(f"contexts: exclude={exclude!r} given, expected one of {', '.join(keys)}")
-    key = keys[exclude]
-    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select(
-        "user_id", "item_id", "creator_id", "time", "ingested_at", history_kind="kind", history_surface="surface"
+    columns = ["user_id", "item_id", "creator_id", "time", "ingested_at", "kind", "surface"]
+    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select(columns).sort("user_id", "time", "item_id", maintain_order=True)
+    users = ItemIndex(events["user_id"].unique())
+    moment_user_N = users.rows(moments["user_id"])
+    order = np.argsort(users.rows(events["user_id"]), kind="stable")
+    events = events[order]
+    past = _past_of(events, users)
+    moment_time_N = moments["time"].dt.epoch("us").to_numpy()
+    with_item = events.filter(pl.col("item_id").is_not_null())
+    offsets, rows = _past_of(with_item, users).last(moment_user_N, moment_time_N, history)
+    recent = with_item[rows]
+    beside = {"history_time": recent["time"], "history_kind": recent["kind"], "history_surface": recent["surface"]}
+    return Contexts.of(
+        moments["user_id"],
+        moments["time"],
+        slots=slots,
+        history=as_lists("history", recent["item_id"], offsets),
+        exclusions=_exclusions(lake, past, events, keys[exclude], moment_user_N, moment_time_N),
+        surface=surface,
+        beside=pl.DataFrame([as_lists(name, values, offsets) for name, values in beside.items()]),
     )
-    numbered = moments.select("user_id", "time").with_row_index("row")
-    past = numbered.join(events.rename({"time": "then"}), on="user_id", how="inner")
-    past = past.filter((pl.col("then") < pl.col("time")) & (pl.col("ingested_at") <= pl.col("time")))
-    touched = past.filter(pl.col("item_id").is_not_null())
-    kept = touched.select("row", *BESIDE[1:], history="item_id", history_time="then").sort("row", "history_time", "history")
-    recent = kept.group_by("row", maintain_order=True).agg(pl.col("history", *BESIDE).tail(max(history, 1)))
-    frame = numbered.join(recent, on="row", how="left")
+
+
+def _past_of(events: pl.DataFrame, users: ItemIndex) -> Past:
+    """Events that stand in the order of their users' rows and of their times."""
+    time_E, arrived_E = (events[name].dt.epoch("us").to_numpy() for name in ("time", "ingested_at"))
+    return Past(users.rows(events["user_id"]), time_E, arrived_E)
+
+
+def _exclusions(lake: Lake, past: Past, events: pl.DataFrame, key: str | None, user_N: Rows, time_N: Rows) -> pl.Series:
+    """Items each moment forbids, in the order of their ids: of the keys (items, or creators with all their items) met by then; none without a key."""
+    if key is None:
+        return pl.Series("exclusions", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(user_N))
+    keys = events[key].drop_nulls().unique().sort()
+    works, first_work_K, works_K = _works(lake, keys, key)
+    met = Met.of(past, ItemIndex(keys).rows(events[key]))
+    first_N, count_N = met.by(user_N, time_N)
+    parts = [pl.Series("exclusions", [], dtype=pl.List(pl.String))]
+    for part_N in np.array_split(np.arange(len(user_N)), 1 + int(count_N.sum()) // CELLS):
+        if not len(part_N):
+            continue
+        owner_M = np.repeat(np.arange(len(part_N)), count_N[part_N])
+        # one number per moment and key, so that the keys of a moment come in the order of their ids
+        sorted_M = np.sort(owner_M * len(keys) + met.key_P[ranges(first_N[part_N], count_N[part_N])])
+        owner_M, key_M = sorted_M // max(len(keys), 1), sorted_M % max(len(keys), 1)
+        length_N = np.bincount(owner_M, weights=works_K[key_M], minlength=len(part_N)).astype(np.int64)
+        items = works.gather(ranges(first_work_K[key_M], works_K[key_M]))
+        parts.append(as_lists("exclusions", items, np.concatenate([[0], np.cumsum(length_N)])))
+    return pl.concat(parts)
+
+
+def _works(lake: Lake, keys: pl.Series, key: str) -> tuple[pl.Series, Rows, Rows]:
+    """Items of each key (an item itself, or the catalogue's items of a creator): all of them, and where each key's first stands and how many they are."""
     if key == "item_id":
-        seen = touched.group_by("row").agg(pl.col("item_id").unique().sort().alias("exclusions"))
-        frame = frame.join(seen, on="row", how="left")
-    elif key == "creator_id":
-        works = lake.items.filter(pl.col("creator_id").is_not_null()).group_by("creator_id").agg(pl.col("item_id").sort().alias("works"))
-        known = past.filter(pl.col("creator_id").is_not_null()).select("row", "creator_id").unique().join(works, on="creator_id")
-        frame = frame.join(
-            known.sort("row", "creator_id").group_by("row").agg(pl.col("works").explode(empty_as_null=False).alias("exclusions")),
-            on="row",
-            how="left",
-        )
-    else:
-        frame = frame.with_columns(exclusions=pl.lit([], dtype=pl.List(pl.String)))
-    frame = frame.sort("row").with_columns(pl.col("history", "exclusions", *BESIDE).fill_null([]))
-    asked = Contexts.of(
-        frame["user_id"].to_list(), frame["time"], slots=slots, history=frame["history"], exclusions=frame["exclusions"], surface=surface,
-        beside=frame.select(BESIDE),
-    )  # fmt: skip
-    return asked if history else asked.reading(0)
+        return keys, np.arange(len(keys)), np.ones(len(keys), dtype=np.int64)
+    works = lake.items.filter(pl.col("creator_id").is_in(keys.implode())).sort("creator_id", "item_id")
+    creator_W = ItemIndex(keys).rows(works["creator_id"])
+    first_K = np.searchsorted(creator_W, np.arange(len(keys) + 1))
+    return works["item_id"], first_K[:-1], np.diff(first_K)

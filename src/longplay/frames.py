@@ -104,6 +104,21 @@ def polars_series(values: Column, name: str) -> pl.Series:
         return pl.Series(name, values, dtype=pl.Object)
 
 
+def as_lists(name: str, items: pl.Series, offsets: NDArray[np.integer], missing: pl.Series | None = None) -> pl.Series:
+    """`items` cut into lists: list n is items[offsets[n]:offsets[n+1]].
+
+    Args:
+        name: of the Series. items: of all lists, one after the other. offsets: [N+1], from 0 to the number of items.
+        missing: which lists are null, or None.
+
+    >>> as_lists("slate", pl.Series(["a", "b"]), np.array([0, 2, 2])).to_list()
+    [['a', 'b'], []]
+    """
+    mask = None if missing is None else missing.to_arrow()
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), items.to_arrow(), mask=mask)
+    return pl.Series(name, pl.from_arrow(lists))
+
+
 def _arrow_table(table: object, name: str) -> pa.Table:
     """A pyarrow table, or what speaks its stream interface."""
     if isinstance(table, pa.Table):

@@ -6,11 +6,10 @@ from itertools import count
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from longplay.errors import DataError
-from longplay.frames import Column
+from longplay.frames import Column, as_lists
 from longplay.ids import ids as as_ids
 from longplay.ids import ids_of
 
@@ -54,9 +53,7 @@ class ItemIndex:
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise DataError(f"slates: row numbers {rows.min()} to {rows.max()} given, expected 0 to {len(self) - 1}; -1 stands for an unknown item")
         n, slots = rows.shape
-        flat = self.ids.gather(rows.ravel()).to_arrow()
-        offsets = pa.array(np.arange(n + 1) * slots, pa.int64())
-        return pl.Series("slate", pl.from_arrow(pa.LargeListArray.from_arrays(offsets, flat.cast(pa.large_string()))))
+        return as_lists("slate", self.ids.gather(rows.ravel()), np.arange(n + 1) * slots)
 
     def slate_rows(self, slates: pl.Series) -> NDArray[np.int64]:
         """A list series of equally long slates as row numbers [N, S]; raises on an item that is not in the catalogue."""

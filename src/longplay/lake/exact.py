@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from longplay.errors import DataError
-from longplay.frames import polars_series
+from longplay.frames import as_lists, polars_series
 from longplay.ids import ids as as_ids
 from longplay.lake.checks import flat_items
 
@@ -60,15 +60,9 @@ def _lists(values: pl.Series, inner: DType, ids: bool, table: str) -> pl.Series:
     converted = exact(items, inner, ids=ids, table=table)
     if converted.dtype == items.dtype and converted is items:
         return values
-    return _regrouped(values, converted)
-
-
-def _regrouped(lists: pl.Series, items: pl.Series) -> pl.Series:
-    """Lists as long as `lists`, filled with `items` one after the other; null where the list is."""
-    length = lists.list.len().fill_null(0)
-    offsets = pl.concat([pl.Series([0], dtype=pl.Int64), length.cum_sum().cast(pl.Int64)])
-    missing = lists.is_null().to_arrow() if lists.null_count() else None
-    return pl.Series(lists.name, pl.from_arrow(pa.LargeListArray.from_arrays(offsets.to_arrow(), items.to_arrow(), mask=missing)))
+    length = values.list.len().fill_null(0).to_numpy()
+    missing = values.is_null() if values.null_count() else None
+    return as_lists(values.name, converted, np.concatenate([[0], np.cumsum(length, dtype=np.int64)]), missing)
 
 
 def _lists_of_objects(values: pl.Series, table: str) -> pl.Series:
