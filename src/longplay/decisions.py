@@ -150,6 +150,12 @@ class Contexts:
         recent = [pl.col(name).list.tail(most) for name in ("history", *BESIDE)]
         return Contexts._checked(self.frame.with_columns(recent))
 
+    def with_slots(self, slots: int) -> Contexts:
+        """The same contexts with so many slots (>= 0)."""
+        if slots < 0:
+            raise DataError(f"with_slots: {slots} given, expected 0 or more")
+        return Contexts._checked(self.frame.with_columns(slots=pl.lit(slots, dtype=pl.Int32)))
+
     def wanting(self, want: float | None) -> Contexts:
         """The same contexts asking for this outcome, in its signal's unit; None: for none."""
         if want is not None and not np.isfinite(want):
@@ -225,7 +231,9 @@ class Decisions:
 class Policy(Protocol):
     """Anything that decides slates and can state the log-probability of a slate.
 
-    `history` is the number of past item ids the policy wants to see in a context (0: none).
+    `history` is the number of past item ids the policy wants to see in a context (0: none). Every policy of longplay keeps this contract
+    (tests/test_policy_contract.py): no item twice in a slate, no excluded and no unavailable one; contexts without slots get empty
+    slates; and where a slate cannot be filled, or an item is not in its catalogue, a `DataError` says so.
     """
 
     @property
@@ -243,7 +251,10 @@ class Policy(Protocol):
         ...
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
-        """Log-probability of every slot given the slots before it, shape [N, S]."""
+        """Log-probability of every slot given the slots before it, shape [N, S].
+
+        -inf in the slot of an item that cannot be shown, and from the slot on that repeats an item.
+        """
         ...
 
 
@@ -294,6 +305,12 @@ class Frozen:
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
         """Log-probability of every slot given the slots before it, shape [N, S]."""
         return self.policy.log_prob(contexts, slates)
+
+
+def check_one_each(contexts: Contexts, slates: pl.Series) -> None:
+    """Raise a DataError unless there is one slate per context."""
+    if len(slates) != len(contexts):
+        raise DataError(f"log_prob: {len(contexts)} contexts but {len(slates)} slates; expected one each")
 
 
 def main_surface(decisions: pl.DataFrame) -> str:

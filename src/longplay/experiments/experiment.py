@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy, check_one_each
 from longplay.errors import ConfigError
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import enrolled_of
@@ -156,6 +156,7 @@ class Experiment:
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
         """Log-probability of every slot under the arm of the context's user, shape [N, S]."""
+        check_one_each(contexts, slates)
         arm_N = self.assign(contexts.frame["user_id"])
         parts, rows = [], []
         for number, policy in enumerate(self.arms.values()):
