@@ -57,7 +57,7 @@ def generative() -> lp.Generative:
 
 
 def reinforced() -> Policy:
-    signal = lp.Signal("again", entry=lp.discovery("item", novel_for=1), measure=lp.days_with("item"), window=(1, 1))
+    signal = lp.Signal("again", entry=lp.discovery(novel_for=1, of="item"), measure=lp.days_with("item"), window=(1, 1))
     lake = lake_of(ITEMS)
     early = lp.MaturedOnly(signal).fit(lake, signal.outcomes(lake))
     return lp.reinforce(generative(), lp.Reward({signal: 1.0}), early, lake, steps=2, seed=1, contexts=4, group=2)
