@@ -78,7 +78,10 @@ def lake_of(small: Small) -> Lake:
     origin = "recommended" if small.shown else "organic"
     events = events.with_columns(origin=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit(origin)).otherwise(pl.lit("organic")))
     catalogue = pl.DataFrame({"item_id": items, "creator_id": list(creator.values())}, schema={"item_id": pl.String, "creator_id": pl.String})
-    batch: dict[str, Any] = {"events": events, "items": catalogue.with_columns(added_at=pl.lit(START - DAY), title="the title of " + pl.col("item_id"))}
+    batch: dict[str, Any] = {
+        "events": events,
+        "items": catalogue.with_columns(added_at=pl.lit(START - DAY), title="the title of " + pl.col("item_id")),
+    }
     if small.shown and slates:
         decisions = pl.DataFrame(slates)
         nothing = pl.lit([], dtype=pl.List(pl.String))
@@ -107,7 +110,10 @@ def questions(lake: Lake) -> Iterator[tuple[str, Callable[[], Any]]]:
         for model in MODELS:
             yield f"{name}: {model.name}: fit", lambda signal=signal, model=model: beliefs(model(signal), outcomes_of(signal), lake)
             yield f"{name}: {model.name}: calibration", lambda signal=signal, model=model: calibration(model(signal), lake, outcomes_of(signal), 1)
-        yield f"{name}: compare", lambda signal=signal: compare({"m": lp.MaturedOnly(signal)}, outcomes_of(signal), outcomes_of(signal), 1, min_entries=1)
+        yield (
+            f"{name}: compare",
+            lambda signal=signal: compare({"m": lp.MaturedOnly(signal)}, outcomes_of(signal), outcomes_of(signal), 1, min_entries=1),
+        )
     for name in PER_CREATOR:
         ranked = partial(ranking, SIGNALS[name], lake, end)
         yield f"{name}: ranking", ranked

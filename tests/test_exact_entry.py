@@ -25,9 +25,13 @@ def tables() -> Tables:
     key = {"context_id": ["x"], "user_id": ["u"], "time": [NOON], "surface": ["home"]}
     ids = pl.List(pl.String)
     return {
-        "events": pl.DataFrame({"event_id": ["e"], "user_id": ["u"], "item_id": ["i"], "kind": ["play"], "time": [NOON], "seconds": [3.0], "slot": [1]}),
+        "events": pl.DataFrame(
+            {"event_id": ["e"], "user_id": ["u"], "item_id": ["i"], "kind": ["play"], "time": [NOON], "seconds": [3.0], "slot": [1]}
+        ),
         "decisions": pl.DataFrame(key | {"decision_id": ["d"], "slate": [["i", "j"]], "log_prob": [[-1.0, -2.0]], "policy": ["p@1"]}),
-        "contexts": pl.DataFrame(key | {"slots": [2], "exclusions": [[]], "history": [["i"]], "history_until": [NOON]}, schema_overrides={"exclusions": ids}),
+        "contexts": pl.DataFrame(
+            key | {"slots": [2], "exclusions": [[]], "history": [["i"]], "history_until": [NOON]}, schema_overrides={"exclusions": ids}
+        ),
         "items": pl.DataFrame({"item_id": ["i"], "added_at": [NOON], "length": [180.0]}),
     }
 
@@ -46,7 +50,14 @@ def with_column(table: str, column: str, values: Any) -> pl.DataFrame:
 # -- times ------------------------------------------------------------------------------------------------
 
 
-TIMES = [("events", "time"), ("events", "ingested_at"), ("decisions", "time"), ("contexts", "time"), ("contexts", "history_until"), ("items", "added_at")]
+TIMES = [
+    ("events", "time"),
+    ("events", "ingested_at"),
+    ("decisions", "time"),
+    ("contexts", "time"),
+    ("contexts", "history_until"),
+    ("items", "added_at"),
+]
 WRONG_TIMES = {
     "seconds": pl.Series([1_772_366_400]),
     "float seconds": pl.Series([1_772_366_400.0]),
@@ -67,7 +78,7 @@ def test_what_is_no_moment_is_refused_and_the_expression_in_the_error_makes_it_o
     assert moment == (NOON if kind != "date" else NOON + timedelta(hours=12))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WRONG_TIMES])
+@pytest.mark.parametrize("kind", list(WRONG_TIMES))
 def test_the_times_beside_a_history_are_moments_too(kind: str) -> None:
     with pytest.raises(DataError, match="contexts: column 'history_time'"):
         stored("contexts", with_column("contexts", "history_time", pl.Series([WRONG_TIMES[kind].to_list()])))
@@ -220,7 +231,9 @@ def as_pandas(frame: pl.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("table", list(tables()))
-@pytest.mark.parametrize("of", [as_pandas, lambda f: f.to_pandas(), lambda f: f.to_arrow(), lambda f: f.to_arrow().to_batches()[0], lambda f: f.lazy()])
+@pytest.mark.parametrize(
+    "of", [as_pandas, lambda f: f.to_pandas(), lambda f: f.to_arrow(), lambda f: f.to_arrow().to_batches()[0], lambda f: f.lazy()]
+)
 def test_frames_of_every_library_give_the_same_rows(table: str, of: Any) -> None:
     frame = tables()[table]
     assert stored(table, of(frame)).equals(stored(table, frame))
@@ -251,7 +264,7 @@ def test_pandas_columns_of_mixed_ids_follow_the_rule_and_other_mixtures_are_refu
     frame["event_id"], frame["user_id"] = ["a", "b", "c", "d"], [12345, "12345", 12345.0, np.int64(12345)]
     assert stored("events", frame)["user_id"].to_list() == ["12345"] * 4
     frame["user_id"] = [12345, True, "u", "v"]
-    with pytest.raises(DataError, match="column 'user_id'.*Boolean given for ids"):
+    with pytest.raises(DataError, match=r"column 'user_id'.*Boolean given for ids"):
         stored("events", frame)
     frame["user_id"], frame["seconds"] = "u", [1, "two", 3, 4]
     with pytest.raises(DataError, match="events: column 'seconds' is Object"):

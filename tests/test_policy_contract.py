@@ -32,7 +32,9 @@ def lake_of(items: list[str], available: bool = True) -> Lake:
     """Three users who play each item, some oftener, over a week; `GONE` is no longer there."""
     plays = [(user, item, hour) for user in ("u1", "u2", "u3") for hour, item in enumerate(items * 2 + items[:2])]
     names = [*items, GONE]
-    frame = pl.DataFrame({"item_id": names, "creator_id": [f"c{n % 2}" for n in range(len(names))], "added_at": [NOON - timedelta(days=30)] * len(names)})
+    frame = pl.DataFrame(
+        {"item_id": names, "creator_id": [f"c{n % 2}" for n in range(len(names))], "added_at": [NOON - timedelta(days=30)] * len(names)}
+    )
     frame = frame.with_columns(available=pl.lit(available) & (pl.col("item_id") != GONE))
     events = pl.DataFrame(
         {"event_id": [f"e{n}" for n in range(len(plays))], "user_id": [play[0] for play in plays], "item_id": [play[1] for play in plays]}

@@ -490,7 +490,10 @@ def _exclusions(lake: Lake, past: Past, events: pl.DataFrame, key: str | None, u
 
 
 def _works(lake: Lake, keys: pl.Series, key: str) -> tuple[pl.Series, Rows, Rows]:
-    """Items of each key (an item itself, or the catalogue's items of a creator): all of them, and where each key's first stands and how many they are."""
+    """Items of each key: an item itself, or the catalogue's items of a creator.
+
+    All of them, key by key, and for each key where its first one stands and how many it has.
+    """
     if key == "item_id":
         return keys, np.arange(len(keys)), np.ones(len(keys), dtype=np.int64)
     works = lake.items.filter(pl.col("creator_id").is_in(keys.implode())).sort("creator_id", "item_id")

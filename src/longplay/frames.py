@@ -53,7 +53,8 @@ def polars_frame(table: Table, name: str) -> pl.DataFrame:
         return table.collect()
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(table, pandas.DataFrame):
-        named = [(column, table.iloc[:, place]) for place, column in enumerate(table.columns)]
+        frame: Any = table
+        named = [(column, frame.iloc[:, place]) for place, column in enumerate(frame.columns)]
     else:
         arrow = _arrow_table(table, name)
         named = list(zip(arrow.column_names, arrow.columns))

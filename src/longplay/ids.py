@@ -49,7 +49,9 @@ def ids_of(values: Column, name: str = "user_id") -> pl.Series:
     """
     written = ids(polars_series(values, name))
     if written.null_count():
-        raise DataError(f"{name}: {written.null_count():,} of {len(written):,} ids are missing or empty; expected every row to have one, drop those rows")
+        raise DataError(
+            f"{name}: {written.null_count():,} of {len(written):,} ids are missing or empty; expected every row to have one, drop those rows"
+        )
     return written
 
 

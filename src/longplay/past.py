@@ -44,7 +44,7 @@ class Past:
         [[0, 2, 3], [0, 2, 0]]
         """
         start_N = np.searchsorted(self.user_E, user_N)
-        stop_N = np.searchsorted(self._code_E, user_N * self._base + np.searchsorted(self._moments, time_N))
+        stop_N = np.searchsorted(self._codes, user_N * self._base + np.searchsorted(self._moments, time_N))
         stop_N = np.where(user_N < 0, start_N, stop_N)
         if (self.arrived_E <= self.time_E).all():
             count_N = np.minimum(stop_N - start_N, most)
@@ -76,13 +76,13 @@ class Past:
         at_N = at_N.copy()
         for level in range(LEVELS - 1, -1, -1):
             late = np.flatnonzero(at_N >= start_N)
-            while len(late := late[self._least_LE[level][at_N[late]] > time_N[late]]):
+            while len(late := late[self._least[level][at_N[late]] > time_N[late]]):
                 at_N[late] -= 2**level
                 late = late[at_N[late] >= start_N[late]]
         return at_N
 
     @cached_property
-    def _least_LE(self) -> list[Rows]:
+    def _least(self) -> list[Rows]:
         """By level: the least arrival of the 2**level events up to each event."""
         least = [self.arrived_E]
         for level in range(LEVELS - 1):
@@ -100,7 +100,7 @@ class Past:
         return len(self._moments) + 1
 
     @cached_property
-    def _code_E(self) -> Rows:
+    def _codes(self) -> Rows:
         """One number per event, ascending: its user, then its time."""
         return self.user_E * self._base + np.searchsorted(self._moments, self.time_E)
 

@@ -46,7 +46,9 @@ def _items_of(column: str, bad: pl.Expr) -> pl.Expr:
 
 CHECKS: dict[str, tuple[Check, ...]] = {
     "decisions": (
-        Check("slate", pl.col("slate").list.n_unique() != pl.col("slate").list.len(), "an item twice in their slate", "slates drawn without replacement"),
+        Check(
+            "slate", pl.col("slate").list.n_unique() != pl.col("slate").list.len(), "an item twice in their slate", "slates drawn without replacement"
+        ),
         Check(
             "log_prob",
             pl.col("slate").list.len() != pl.col("log_prob").list.len(),

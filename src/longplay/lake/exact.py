@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -47,7 +50,7 @@ def exact(values: pl.Series, dtype: DType, *, ids: bool, table: str) -> pl.Serie
     return _numbers(values, dtype, table)
 
 
-def _lists(values: pl.Series, inner: DType, ids: bool, table: str) -> pl.Series:
+def _lists(values: pl.Series, inner: Any, ids: bool, table: str) -> pl.Series:
     if isinstance(values.dtype, pl.Array):
         values = values.arr.to_list()
     if values.dtype == pl.Object:
@@ -71,7 +74,7 @@ def _lists_of_objects(values: pl.Series, table: str) -> pl.Series:
     for row in values.to_list():
         if row is None:
             written.append(None)
-        elif isinstance(row, str | bytes) or not hasattr(row, "__iter__"):
+        elif isinstance(row, str | bytes) or not isinstance(row, Iterable):
             raise DataError(f"{table}: column {values.name!r} holds {row!r}, a {type(row).__name__}; expected a list in every row")
         else:
             written.append(_ids(polars_series(list(row), values.name), table).to_list())
@@ -95,7 +98,9 @@ def _times(values: pl.Series, dtype: pl.Datetime, table: str) -> pl.Series:
     column = f"pl.col({values.name!r})"
     given = values.dtype
     if given == pl.String:
-        raise _wrong(values, dtype, table, f"{column}.str.to_datetime(time_unit='us', time_zone='UTC')", "times; text does not say how it is to be read")
+        raise _wrong(
+            values, dtype, table, f"{column}.str.to_datetime(time_unit='us', time_zone='UTC')", "times; text does not say how it is to be read"
+        )
     if given == pl.Date:
         expression = f"{column}.cast(pl.Datetime('us')).dt.replace_time_zone('UTC')"
         raise _wrong(values, dtype, table, expression, "moments; a date is a whole day")
@@ -107,8 +112,8 @@ def _times(values: pl.Series, dtype: pl.Datetime, table: str) -> pl.Series:
     count = values.to_physical()
     if given.time_unit == "ns" and (broken := values.filter(count % 1000 != 0)).len():
         raise DataError(
-            f"{table}: column {values.name!r}: {broken.len():,} of {len(values):,} times have a part below a microsecond, which the lake does not keep, "
-            f"first {broken[:1].dt.to_string('iso')[0]}; cut it, e.g. {column}.dt.truncate('1us')"
+            f"{table}: column {values.name!r}: {broken.len():,} of {len(values):,} times have a part below a microsecond, "
+            f"which the lake does not keep, first {broken[:1].dt.to_string('iso')[0]}; cut it, e.g. {column}.dt.truncate('1us')"
         )
     unit = {"ns": 1 / 1000, "us": 1, "ms": 1000}[given.time_unit]
     low, high = count.min(), count.max()

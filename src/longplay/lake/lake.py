@@ -265,7 +265,11 @@ class Lake:
             for table in ("decisions", "contexts"):
                 if table in frames:
                     self._refuse_doubles(frames[table], table, batch)
-            refused = empty("quarantine") if rejected is None else conform(polars_frame(rejected, "rejected").with_columns(batch=pl.lit(batch)), "quarantine")
+            refused = (
+                empty("quarantine")
+                if rejected is None
+                else conform(polars_frame(rejected, "rejected").with_columns(batch=pl.lit(batch)), "quarantine")
+            )
             if candidates is not None:
                 frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), now, lines)
                 refused = pl.concat([refused, quarantine_rows(bad, batch)]).sort("line", maintain_order=True)
