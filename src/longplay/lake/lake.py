@@ -13,10 +13,12 @@ import duckdb
 import polars as pl
 
 from longplay.errors import DataError
+from longplay.frames import Table, polars_frame
+from longplay.lake.checks import refuse_long_slates
 from longplay.lake.content import content_digest
 from longplay.lake.daily import quoted
 from longplay.lake.descriptions import as_known, as_known_sql, new_descriptions
-from longplay.lake.schema import TABLES, TIME_COLUMN, conform, empty
+from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
 from longplay.lake.sift import quarantine_rows, sift
 from longplay.lake.store import FolderStore, MemoryStore, Snapshot, Store
 
@@ -245,17 +247,21 @@ class Lake:
         self,
         batch: str,
         *,
-        events: pl.DataFrame | None = None,
-        decisions: pl.DataFrame | None = None,
-        contexts: pl.DataFrame | None = None,
-        items: pl.DataFrame | None = None,
+        events: Table | None = None,
+        decisions: Table | None = None,
+        contexts: Table | None = None,
+        items: Table | None = None,
         watermark: datetime | None = None,
         now: datetime | None = None,
         skew: timedelta = SKEW,
         max_bad_share: float = 0.05,
-        rejected: pl.DataFrame | None = None,
+        rejected: Table | None = None,
     ) -> Appended:
         """Write one batch: all of it or nothing, and only once per `batch` id.
+
+        Tables are frames of polars (lazy ones too), pandas or pyarrow. Nothing about them is guessed: values that do not
+        convert exactly to the columns' types are refused, with the expression that converts them (see `schema.conform`).
+        An id is text: 12345, 12345.0 and "12345" are one id (see `longplay.ids`).
 
         Args:
             batch: names this batch for good; a second append of the same id and content writes nothing, of other content is refused.
@@ -277,19 +283,19 @@ class Lake:
             raise DataError("append: this is a view made by before(); append to the lake itself")
         if not batch:
             raise DataError("append: batch='' given, expected a name that stays the same when the batch is retried")
-        lines = None
-        if events is not None and "line" in events.columns:
-            lines, events = events["line"], events.drop("line")
-        arrival_given = items is not None and "ingested_at" in items.columns
-        given = {"decisions": decisions, "contexts": contexts, "items": items}
+        catalogue = None if items is None else polars_frame(items, "items")
+        arrival_given = catalogue is not None and "ingested_at" in catalogue.columns
+        given = {"decisions": decisions, "contexts": contexts, "items": catalogue}
         frames = {table: conform(frame, table) for table, frame in given.items() if frame is not None}
-        candidates = None if events is None else conform(events, "events")
+        refuse_long_slates(frames.get("decisions"), frames.get("contexts"))
+        candidates, lines = (None, None) if events is None else conform_events(events)
+        aside = None if rejected is None else conform(polars_frame(rejected, "rejected").with_columns(batch=pl.lit(batch)), "quarantine")
         latest = datetime.now(UTC) + skew if now is None else _utc(now, "now")
         for table in ("decisions", "contexts"):
             if table in frames:
                 _refuse_future(frames[table], table, latest, batch)
-        given_frames = frames | ({} if candidates is None else {"events": candidates}) | ({} if rejected is None else {"rejected": rejected})
-        content = content_digest(given_frames, watermark)
+        optional = {"events": candidates, "rejected": aside}
+        content = content_digest(frames | {name: frame for name, frame in optional.items() if frame is not None}, watermark)
         with self._store.writing():
             batches = self._store.batches()
             if batch in batches:
@@ -302,7 +308,7 @@ class Lake:
             for table in ("decisions", "contexts"):
                 if table in frames:
                     self._refuse_doubles(frames[table], table, batch)
-            refused = empty("quarantine") if rejected is None else conform(rejected.with_columns(batch=pl.lit(batch)), "quarantine")
+            refused = empty("quarantine") if aside is None else aside
             if candidates is not None:
                 frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), latest, lines)
                 refused = pl.concat([refused, quarantine_rows(bad, batch)]).sort("line", maintain_order=True)
