@@ -60,9 +60,16 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.string())
     if types.is_nested(kind) and not _is_plain_nested(kind):
         # still a struct, so that nobody takes it for an id or a time
-        texts = [None if value is None else {"json": json.dumps(value, default=str)} for value in column.to_pylist()]
-        return pa.chunked_array([pa.array(texts, pa.struct([("json", pa.large_string())]))])
+        return pa.chunked_array([pa.array(_as_json(column), pa.struct([("json", pa.large_string())]))])
     return column
+
+
+def _as_json(column: pa.ChunkedArray) -> list[dict[str, str] | None]:
+    try:
+        values = column.to_pylist()
+    except (ValueError, OverflowError, LookupError):  # times that no calendar has, or of a zone that nobody knows
+        values = [f"{column.type} that cannot be shown"] * len(column)
+    return [None if value is None else {"json": json.dumps(value, default=str)} for value in values]
 
 
 def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -218,9 +218,7 @@ def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame,
         table = pa_csv.read_csv(
             io.BufferedReader(text, CHUNK_BYTES),
             read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=separator, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside
-            ),
+            parse_options=pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside),
             convert_options=pa_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
                 check_utf8=False,
@@ -334,4 +332,6 @@ def _shown(text: str) -> str:
 
 def _encoding_words(file: Path, encoding: str, where: str) -> str:
     expected = "UTF-8" if codecs.lookup(encoding).name == "utf-8" else encoding
-    return f'{file}: cannot be read, expected {expected}, but it holds other bytes, first in {where}; give its encoding, e.g. encoding = "windows-1252"'
+    return (
+        f'{file}: cannot be read, expected {expected}, but it holds other bytes, first in {where}; give its encoding, e.g. encoding = "windows-1252"'
+    )

@@ -53,16 +53,12 @@ class Rows:
         return [name for name in self.table.columns if name not in ADDED]
 
 
-def read_rows(
-    path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None
-) -> pl.DataFrame:
+def read_rows(path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None) -> pl.DataFrame:
     """The table of `read_source`: every row of `path` with `__file`, `__line`, `__fault` and `__text`."""
     return read_source(path, separator=separator, encoding=encoding, needed=needed).table
 
 
-def read_source(
-    path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None
-) -> Rows:
+def read_source(path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None) -> Rows:
     """Every row of `path`, files in order of name.
 
     Beside the source's columns there are `__file` (the path below the folder, without its ending), `__line`,

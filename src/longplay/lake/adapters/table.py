@@ -128,7 +128,7 @@ def _no_times(values: pl.Series, time_format: str | None) -> str:
     known = values.drop_nulls()
     words = f"none of its {known.len():,} values is a time as {time_format or 'ISO 8601'}, first {known[0]!r}; give time_format"
     suggestion = time_format_like(str(known[0]))
-    return words if suggestion in (None, time_format) else f"{words}, e.g. time_format = \"{suggestion}\""
+    return words if suggestion in (None, time_format) else f'{words}, e.g. time_format = "{suggestion}"'
 
 
 def _no_numbers(values: pl.Series, whole: bool) -> str:
