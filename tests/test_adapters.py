@@ -335,7 +335,7 @@ def test_columns_may_stand_in_another_order_and_only_mapped_ones_must_agree(tmp_
     assert "columns not used: more" in source.notes
     with pytest.raises(DataError, match=r"a.csv has no column 'more', c.csv has one; .* read the files apart"):
         read_table(tmp_path, COLUMNS | {"title": "more"}, constants=PLAY)
-    with pytest.raises(DataError, match="a.csv has no column 'more'"):
+    with pytest.raises(DataError, match=r"a.csv has no column 'more'"):
         read_rows(tmp_path)  # without a mapping, all columns must be there
     assert read_rows(tmp_path, needed=["who"])["more"].to_list() == [None, None, "1"]
 

@@ -83,8 +83,8 @@ def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _within(counts: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
     """The counts, null where they are outside."""
-    inside = pc.and_(pc.greater_equal(counts, first), pc.less_equal(counts, last))
-    return pc.if_else(inside, counts, pa.scalar(None, counts.type))
+    inside = pc.call_function("and", [pc.call_function("greater_equal", [counts, first]), pc.call_function("less_equal", [counts, last])])
+    return pc.call_function("if_else", [inside, counts, pa.scalar(None, counts.type)])
 
 
 def _extension(column: pa.ChunkedArray) -> pa.ChunkedArray:

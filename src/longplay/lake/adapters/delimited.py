@@ -19,7 +19,7 @@ import pyarrow.csv as pa_csv
 from longplay.errors import ConfigError, DataError
 
 CHUNK_BYTES = 1 << 22
-BLOCK_BYTES = 1 << 26  # what the fast parser holds at a time
+BLOCK_BYTES = 1 << 24  # what the fast parser holds at a time
 CHUNK_ROWS = 50_000
 MOST_UNDECODED = 0.05  # share of rows; with more of them the encoding is not what it was said to be
 
@@ -215,7 +215,7 @@ def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame,
 
     names = [str(position) for position in range(fields)]
     try:
-        table = pa_csv.read_csv(
+        reader = pa_csv.open_csv(
             io.BufferedReader(text, CHUNK_BYTES),
             read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
             parse_options=pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside),
@@ -227,12 +227,12 @@ def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame,
                 null_values=[""],
             ),
         )
+        blocks = [pl.DataFrame(block) for block in reader]
     except pa.ArrowInvalid:
         return None
-    if text.lines != table.num_rows + len(faults) or text.quotes % 2:
+    rows = pl.concat(blocks)
+    if text.lines != rows.height + len(faults) or text.quotes % 2:
         return None
-    rows = pl.from_arrow(table)
-    assert isinstance(rows, pl.DataFrame)
     if rows.select(pl.all_horizontal(pl.all().is_null()).any()).item():
         return None  # a blank line, or a row of nothing but separators: this parser does not tell
     set_apart = pl.DataFrame(faults, schema=FAULTS, orient="row")
