@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
-from longplay.lake.adapters import Source, read_table
+from longplay.lake.adapters import Source, delimited, read_table
 from longplay.lake.glance import glance
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -468,3 +468,37 @@ def test_public_files_are_read_or_answered_in_words() -> None:
         read_table(DATA / "amazon_beauty/Beauty.txt", COLUMNS, constants={"kind": "like"})
     with pytest.raises(ConfigError, match="read_json"):
         read_table(DATA / "amazon_beauty/Beauty_item2attributes.json", COLUMNS, constants={"kind": "like"})
+
+
+def test_a_user_called_null_is_named(tmp_path: Path) -> None:
+    source = read(tmp_path / "log.csv", HEADER + GOOD + "NULL,i,2026-03-01\n" * 2 + "nan,i,2026-03-01\nnancy,i,2026-03-01\n")
+    named = [note for note in source.notes if note.startswith("user ")]
+    assert [note.split(":")[0] for note in named] == ["user 'NULL' has 2 events", "user 'nan' has 1 events"]
+    assert source.events.height == 5
+
+
+def test_an_empty_value_can_be_translated(tmp_path: Path) -> None:
+    content = "who,what,ts,act\nu,i,2026-03-01,\nu,i,2026-03-01,true\nu\n"
+    source = read(tmp_path / "log.csv", content, COLUMNS | {"kind": "act"}, constants={}, kinds={"": "play", "true": "skip"})
+    assert source.events["kind"].to_list() == ["play", "skip"]
+    assert bad(source) == [(3, "too few fields")]
+
+
+def test_long_fields_are_read_and_one_beyond_all_bounds_costs_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = HEADER + f'u,"{"x" * 200_000}",2026-03-01\n'
+    assert len(read(tmp_path / "log.csv", content).events["item_id"][0]) == 200_000
+    content += 'u,"a\nb",2026-03-01\n'
+    assert len(read(tmp_path / "log.csv", content).events["item_id"][0]) == 200_000
+    monkeypatch.setattr(delimited, "MOST_CHARACTERS", 1_000)
+    source = read(tmp_path / "log.csv", content)
+    assert good(source) == [(2, "u", "a\nb")]
+    assert bad(source) == [(1, "field too long")]
+    assert csv.field_size_limit() == 131_072
+
+
+def test_a_folder_of_other_files_is_answered_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "Streaming_History_Audio_2024.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"no Parquet .* found there; .json files are there: read it with polars.read_json"):
+        read(tmp_path)
+    with pytest.raises(ConfigError, match="they look like a row, not like names"):
+        read(tmp_path / "lastfm.tsv", "user_000001\t2009-05-04T23:08:57Z\tartist\tname\ttrack\ttitle\n")

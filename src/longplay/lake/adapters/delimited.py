@@ -9,6 +9,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +22,15 @@ from longplay.errors import ConfigError, DataError
 CHUNK_BYTES = 1 << 22
 BLOCK_BYTES = 1 << 24  # what the fast parser holds at a time
 CHUNK_ROWS = 50_000
+MOST_CHARACTERS = 1 << 24  # of one field
 MOST_UNDECODED = 0.05  # share of rows; with more of them the encoding is not what it was said to be
 
 UNDECODED = "\ufdd0"  # a character that Unicode keeps out of texts; the two digits after it are the byte that could not be decoded
 HANDLER = "longplay-undecoded"
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
-TOO_FEW, TOO_MANY, UNCLOSED, NOT_TEXT, NUL = "too few fields", "too many fields", "quote never closed", "wrong encoding", "NUL byte"
+TOO_FEW, TOO_MANY, TOO_LONG = "too few fields", "too many fields", "field too long"
+UNCLOSED, NOT_TEXT, NUL = "quote never closed", "wrong encoding", "NUL byte"
 FAULTS = pl.Schema({"line": pl.Int64, "reason": pl.String, "text": pl.String})
 
 
@@ -70,7 +73,8 @@ def read_delimited(file: Path, separator: str, encoding: str) -> Delimited | Non
         parsed = _parse_fast(text, len(header), separator)
         if parsed is None:
             text = _Utf8(file, encoding)
-            parsed = _parse_carefully(text, len(header), separator)
+            with _long_fields():
+                parsed = _parse_carefully(text, len(header), separator)
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{file}: cannot be read as a CSV file: {error}") from error
     rows, faults, blank = parsed
@@ -260,8 +264,8 @@ def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataF
     while (record := _next_record(source, separator)) is not None:
         number += 1
         values, written = record
-        if values is None:
-            faults.append((number, UNCLOSED, written.rstrip("\r\n")))
+        if isinstance(values, str):
+            faults.append((number, values, written.rstrip("\r\n")))
         elif not values:
             blank += 1
         elif len(values) == fields:
@@ -272,6 +276,16 @@ def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataF
             flush()
     flush()
     return pl.concat(frames), pl.DataFrame(faults, schema=FAULTS, orient="row"), blank
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Python's reader with a bound on fields that prompts and reviews do not reach."""
+    limit = csv.field_size_limit(MOST_CHARACTERS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 class _Lines:
@@ -296,8 +310,8 @@ class _Lines:
         del self.taken[1:]
 
 
-def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | None, str] | None:
-    """(fields, text) of the next record, no fields where a quote is never closed; None at the end."""
+def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | str, str] | None:
+    """(fields, text) of the next record, instead of its fields the reason where it cannot be read; None at the end."""
     lines.taken.clear()
     try:
         values = next(csv.reader(lines, delimiter=separator, strict=True), None)
@@ -309,9 +323,9 @@ def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | None, str] 
     try:
         values = next(csv.reader([line], delimiter=separator))
     except csv.Error:
-        return None, line
+        return TOO_LONG, line
     is_open = bool(values) and values[-1].endswith(("\r", "\n"))
-    return (None if is_open else values), line
+    return (UNCLOSED if is_open else values), line
 
 
 def _set_apart(rows: pl.DataFrame, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -138,8 +138,15 @@ def find_files(path: str | Path) -> tuple[Path, list[Path]]:
         matching = [file for file in root.glob(str(Path(*path.parts[fixed:]))) if file.is_file()]
     files = sorted(file for file in matching if not any(part.startswith(("_", ".")) for part in file.relative_to(root).parts))
     if not files:
-        raise ConfigError(f"{path}: no Parquet ({', '.join(PARQUET)}) or CSV ({', '.join(CSV)}) file found there")
+        raise ConfigError(f"{path}: no Parquet ({', '.join(PARQUET)}) or CSV ({', '.join(CSV)}) file found there{_others(path)}")
     return root, files
+
+
+def _others(path: Path) -> str:
+    """What to do about the files of another kind in a folder."""
+    endings = {file.suffix.lower() for file in path.rglob("*") if file.is_file()} if path.is_dir() else set()
+    known = sorted(endings & CONVERSIONS.keys())
+    return "".join(f"; {ending} files are there: {CONVERSIONS[ending]}" for ending in known)
 
 
 def _check_format(path: str | Path, files: list[Path]) -> bool:
