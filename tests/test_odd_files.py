@@ -502,3 +502,29 @@ def test_a_folder_of_other_files_is_answered_with_what_to_do(tmp_path: Path) -> 
         read(tmp_path)
     with pytest.raises(ConfigError, match="they look like a row, not like names"):
         read(tmp_path / "lastfm.tsv", "user_000001\t2009-05-04T23:08:57Z\tartist\tname\ttrack\ttitle\n")
+
+
+def test_parquet_text_that_is_not_utf8_costs_its_row(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    offsets = pa.py_buffer(b"".join(place.to_bytes(4, "little") for place in (0, 3, 5, 5)))
+    damaged = pa.StringArray.from_buffers(3, offsets, pa.py_buffer(b"u\xff\xfeab"))  # "u" and two bytes of no character, "ab", ""
+    content = pa.table({"who": damaged, "what": ["i", "j", "k"], "ts": [NOON] * 3})
+    source = read(tmp_path / "log.parquet", content)
+    assert good(source) == [(2, "ab", "j")]
+    assert bad(source) == [(1, "wrong encoding"), (3, "missing user")]
+    assert json.loads(source.rejected["row"][0])["__text"].startswith("who: u\\xff\\xfe, what: i, ts: 2026-03-01")
+    nested = pa.table({"who": ["u"], "what": ["i"], "ts": [NOON], "words": pa.ListArray.from_arrays([0, 3], damaged)})
+    with pytest.raises(DataError, match=r"cannot be read, expected a Parquet file: .*Invalid UTF8"):
+        read(tmp_path / "log.parquet", nested)
+    assert "panicked" not in capfd.readouterr().err
+
+
+def test_a_header_with_a_quote_that_is_never_closed_is_refused_in_words(tmp_path: Path) -> None:
+    for rows in (100, 100_000):
+        with pytest.raises(DataError, match=r"log.csv: cannot be read") as error:
+            read(tmp_path / "log.csv", 'who,"what,ts\n' + GOOD * rows)
+        assert len(str(error.value)) < 400
+
+
+def test_a_bound_without_a_time_zone_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="earliest = 1980-01-01T00:00:00 has no time zone; give UTC"):
+        read(tmp_path / "log.csv", HEADER + GOOD, earliest=datetime(1980, 1, 1))

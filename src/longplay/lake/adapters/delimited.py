@@ -10,7 +10,6 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -18,10 +17,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from longplay.errors import ConfigError, DataError
+from longplay.lake.adapters.records import FAULTS, NOT_TEXT, Records
 
 CHUNK_BYTES = 1 << 22
 BLOCK_BYTES = 1 << 24  # what the fast parser holds at a time
 CHUNK_ROWS = 50_000
+MOST_HEADER = 1_000  # characters of a header with line breaks in quotes
 MOST_CHARACTERS = 1 << 24  # of one field
 MOST_UNDECODED = 0.05  # share of rows; with more of them the encoding is not what it was said to be
 
@@ -30,32 +31,15 @@ HANDLER = "longplay-undecoded"
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 TOO_FEW, TOO_MANY, TOO_LONG = "too few fields", "too many fields", "field too long"
-UNCLOSED, NOT_TEXT, NUL = "quote never closed", "wrong encoding", "NUL byte"
-FAULTS = pl.Schema({"line": pl.Int64, "reason": pl.String, "text": pl.String})
+UNCLOSED, NUL = "quote never closed", "NUL byte"
 
 
-@dataclass(frozen=True)
-class Delimited:
-    """What one CSV file holds.
-
-    `rows` has a text column per name of the header, in which an empty field is null; `lines` are their lines:
-    records of the file counted from 1, the header not counted, blank lines counted. `faults` has the line, reason
-    and text of every record that cannot be read. `blank` counts records with nothing in them, which are in neither.
-    `doubled` are the names that stand more than once in the header.
-    """
-
-    rows: pl.DataFrame
-    lines: pl.Series
-    faults: pl.DataFrame
-    blank: int
-    doubled: frozenset[str]
-
-
-def read_delimited(file: Path, separator: str, encoding: str) -> Delimited | None:
+def read_delimited(file: Path, separator: str, encoding: str) -> Records | None:
     """The records of a CSV file, gzipped where its name ends in .gz; None for a file that holds nothing.
 
-    Quotes are double quotes, doubled inside quotes; a field in quotes may hold line breaks. A record with too many or
-    too few fields, with bytes that are not of the encoding, with a NUL byte or with a quote that is never closed is a fault.
+    A field is text, an empty one null. Quotes are double quotes, doubled inside quotes; a field in quotes may hold line
+    breaks. A record with too many or too few fields, with bytes that are not of the encoding, with a NUL byte or with a quote
+    that is never closed is a fault.
 
     Args:
         file: the CSV file; its first record is the header.
@@ -88,7 +72,7 @@ def read_delimited(file: Path, separator: str, encoding: str) -> Delimited | Non
         raise DataError(_encoding_words(file, encoding, f"line {undecoded['line'][0] - skipped}: {_shown(undecoded['text'][0])[:80]}"))
     doubled = frozenset(name for name in header if header.count(name) > 1)
     shifted = faults.with_columns(pl.col("line") - skipped, pl.col("text").str.replace_all(UNDECODED, "\\x", literal=True))
-    return Delimited(rows.drop("line"), rows["line"] - skipped, shifted, blank, doubled)
+    return Records(rows.drop("line"), rows["line"] - skipped, shifted, blank, doubled)
 
 
 def check_dialect(separator: str, encoding: str) -> None:
@@ -189,6 +173,8 @@ def _header(file: Path, separator: str, encoding: str) -> tuple[list[str], int]:
         raise DataError(_encoding_words(file, encoding, f"the header: {_shown(separator.join(header))[:80]}"))
     if "\0" in joined:
         raise DataError(f'{file}: cannot be read, its header holds NUL bytes; if it is UTF-16, give encoding = "utf-16-le" or "utf-16-be"')
+    if "\n" in joined and len(joined) > MOST_HEADER:
+        raise DataError(f"{file}: cannot be read, its header has {len(joined):,} characters in several lines; is a quote in it never closed?")
     if mark := re.fullmatch(r"sep=(.)", separator.join(header)):
         raise DataError(f"{file}: its first line is {mark[0]!r}, which spreadsheets write; remove it and give separator = {mark[1]!r}")
     if separator == " " and "" in header:

@@ -60,6 +60,8 @@ class Layout:
             ConfigError: a name or a word is unknown, stands twice or is missing.
         """
         self._check_names()
+        if self.earliest.tzinfo is None:
+            raise ConfigError(f"earliest = {self.earliest.isoformat()} has no time zone; give UTC, e.g. datetime(..., tzinfo=UTC)")
         for name, source in self.columns.items():
             if source not in source_columns and source not in judged:
                 absent = f"{log} has no column {source!r}{close(source, list(source_columns))}"

@@ -12,7 +12,8 @@ import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake.adapters.columnar import read_columnar
-from longplay.lake.adapters.delimited import Delimited, check_dialect, read_delimited
+from longplay.lake.adapters.delimited import check_dialect, read_delimited
+from longplay.lake.adapters.records import Records
 
 # Columns beside the source's own. FAULT is why a row cannot be read and TEXT what stands there instead of its fields;
 # KIND is what an adapter judged a row to be.
@@ -92,22 +93,20 @@ def read_source(path: str | Path, *, separator: str | None = None, encoding: str
     blank = 0
     for file in files:
         name = file.relative_to(root).as_posix()
-        delimited = None
+        records = None
         if is_csv:
-            delimited = read_delimited(file, separator or _separator_of(file), encoding or "utf-8")
-        if delimited is None and (is_csv or file.stat().st_size == 0):
+            records = read_delimited(file, separator or _separator_of(file), encoding or "utf-8")
+        elif file.stat().st_size:
+            records = read_columnar(file)
+        if records is None:
             if len(files) == 1:
                 raise DataError(f"{file}: the file is empty, expected a header line or a Parquet file; write it again, or name another")
             notes.append(f"{name} is empty and was passed over")
             continue
-        if delimited is None:
-            rows = _reserve_names(file, read_columnar(file))
-            rows = rows.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT))
-        else:
-            if doubled := sorted(delimited.doubled & set(needed or ())):
-                raise DataError(f"{file}: column {doubled[0]!r} stands twice in the header; expected every name once, rename one of them")
-            blank += delimited.blank
-            rows = _with_faults(_reserve_names(file, delimited.rows), delimited)
+        if doubled := sorted(records.doubled & set(needed or ())):
+            raise DataError(f"{file}: column {doubled[0]!r} stands twice in the header; expected every name once, rename one of them")
+        blank += records.blank
+        rows = _with_faults(_reserve_names(file, records.rows), records)
         frames[name] = _with_file(rows, file, root)
     if not frames:
         raise DataError(f"{path}: all {len(files):,} files are empty; expected at least one with rows or a header")
@@ -177,12 +176,12 @@ def _reserve_names(file: Path, rows: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def _with_faults(rows: pl.DataFrame, delimited: Delimited) -> pl.DataFrame:
+def _with_faults(rows: pl.DataFrame, records: Records) -> pl.DataFrame:
     """The rows with line, fault and text, and the faults between them, in order of line."""
-    readable = rows.with_columns(delimited.lines.alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT))
-    if delimited.faults.is_empty():
+    readable = rows.with_columns(records.lines.alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT))
+    if records.faults.is_empty():
         return readable
-    faults = delimited.faults.select(pl.col("line").alias(LINE), pl.col("reason").alias(FAULT), pl.col("text").alias(TEXT))
+    faults = records.faults.select(pl.col("line").alias(LINE), pl.col("reason").alias(FAULT), pl.col("text").alias(TEXT))
     return pl.concat([readable, faults], how="diagonal_relaxed").sort(LINE)
 
 
