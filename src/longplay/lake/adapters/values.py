@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.ids import ids as ids
 from longplay.lake.schema import TIME
+from longplay.lake.sift import FIRST_US, LAST_US
 
-EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}  # microseconds per unit
-YEAR_1_US, YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # what a datetime of Python can hold
+EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 0.001}  # microseconds per unit
+UNITS = {"us": (1, 1_000_000), "ms": (1, 1_000), "s": (1, 1), "min": (60, 1)}  # so many seconds are so many units
 ISO_OFFSET = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
 ISO_LOCAL = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
@@ -18,9 +21,9 @@ def text(values: pl.Series) -> pl.Series:
     """Values as strings; an empty string is null.
 
     Raises:
-        DataError: lists, structs or bytes, which have no one text.
+        DataError: lists, structs, bytes or durations, which have no one text.
     """
-    if values.dtype.is_nested() or values.dtype == pl.Binary:
+    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Duration):
         raise DataError(f"column {values.name!r}: {values.dtype} given, expected text or numbers; convert it first")
     written = values.cast(pl.String)
     return written.set((written == "").fill_null(False), None)
@@ -30,34 +33,40 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
     """UTC times in microseconds; null where the value does not parse or is an hour that `time_zone` skips.
 
     Without a `time_format`, text is ISO 8601: date, minute, second or fraction, with or without an
-    offset. A time without offset is one of `time_zone`; an hour that occurs twice is its first.
-    `time_format` is a strftime pattern, or epoch_s, epoch_ms or epoch_us for numbers.
+    offset, Z, UTC or GMT. A time without offset is one of `time_zone`; an hour that occurs twice is its first.
+    `time_format` is a strftime pattern, or epoch_s, epoch_ms, epoch_us or epoch_ns for numbers.
 
     >>> times(pl.Series(["2026-03-01T12:00:00+02:00", "2026-03-01 10:00", "soon"]), None, "UTC").dt.to_string("%H:%M").to_list()
     ['10:00', '10:00', None]
 
     Raises:
-        ConfigError: numbers without an epoch unit, or an epoch unit for what are not numbers.
+        ConfigError: numbers without a `time_format`, or values that can be no times.
     """
     zone = _zone(time_zone)
+    if values.dtype == pl.Null:
+        return values.cast(TIME)
     if isinstance(values.dtype, pl.Datetime):
         moment = values.cast(pl.Datetime("us", values.dtype.time_zone))
         return moment.dt.convert_time_zone("UTC") if values.dtype.time_zone else _local(moment, zone)
     if values.dtype == pl.Date:
         return _local(values.cast(pl.Datetime("us")), zone)
-    if time_format in EPOCHS:
-        moment_us = values.cast(pl.Float64, strict=False) * EPOCHS[time_format]  # exact to the microsecond until the year 2255
-        return moment_us.set(~moment_us.is_between(YEAR_1_US, YEAR_9999_US).fill_null(False), None).round().cast(pl.Int64).cast(TIME)
-    if values.dtype.is_numeric():
+    is_text = values.dtype in (pl.String, pl.Categorical, pl.Enum)
+    if not is_text and not values.dtype.is_numeric():
+        raise ConfigError(f"time column {values.name!r} is {values.dtype}; expected times, dates, text or numbers since 1970")
+    if values.dtype.is_numeric() and time_format is None:
         units = ", ".join(map(repr, EPOCHS))
         raise ConfigError(f"time column {values.name!r} holds numbers ({values.dtype}); say their unit with time_format = {units}")
-    if values.dtype not in (pl.String, pl.Categorical):
-        raise ConfigError(f"time column {values.name!r} is {values.dtype}; expected times, dates, text or numbers since 1970")
-    written = values.cast(pl.String).str.strip_chars()
+    written = values.cast(pl.String).str.strip_chars() if is_text else values
+    if time_format in EPOCHS:
+        moment_us = written.cast(pl.Float64, strict=False) * EPOCHS[time_format]  # exact to the microsecond until the year 2255
+        return moment_us.set(~moment_us.is_between(FIRST_US, LAST_US).fill_null(False), None).round().cast(pl.Int64).cast(TIME)
     if time_format is not None:
-        parsed = written.str.to_datetime(time_format, time_unit="us", strict=False)
+        pattern = time_format.replace(".%f", "%.f")  # Python's way to write fractions of a second, and chrono's
+        digits = written if is_text else ids(written)  # 20260301 of a pattern such as %Y%m%d
+        parsed = digits.str.to_datetime(pattern, time_unit="us", strict=False)
         return parsed if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone else _local(parsed, zone)
-    spaced = written.str.replace(r"^(\d{4}-\d\d-\d\d)[tT]", "${1} ")
+    spaced = written.str.replace(r"^(\d{4}-\d\d-\d\d)[tT]", "${1} ").str.replace(r" ?(UTC|GMT)$", "Z")
+    spaced = spaced.str.replace(r"(:\d\d),(\d)", "${1}.${2}").str.replace(r" +([+-]\d\d:?\d?\d?)$", "${1}")
     parsed = pl.Series(values.name, [None], dtype=TIME).new_from_index(0, values.len())
     for pattern in (*ISO_LOCAL, *ISO_OFFSET):
         missing = parsed.is_null()
@@ -66,6 +75,36 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
         found = spaced.str.to_datetime(pattern, time_unit="us", strict=False)
         parsed = parsed.zip_with(~missing, found.dt.convert_time_zone("UTC") if pattern in ISO_OFFSET else _local(found, zone))
     return parsed
+
+
+def time_format_like(written: str) -> str | None:
+    """A `time_format` that a text may be of; None where it looks like none of the usual ones.
+
+    Of dates such as 01/03/2026 it cannot say whether the day or the month is first: it takes the day, unless the text shows otherwise.
+
+    >>> [time_format_like(text) for text in ("1772366400000", "1772366400.5", "13/03/2026 12:00", "03/13/2026", "20260301")]
+    ['epoch_ms', 'epoch_s', '%d/%m/%Y %H:%M', '%m/%d/%Y', '%Y%m%d']
+    """
+    text = written.strip()
+    if number := re.fullmatch(r"(\d+)(\.\d*)?", text):
+        digits = len(number[1])
+        if digits == 8 and text.startswith(("19", "20")):
+            return "%Y%m%d"
+        return {10: "epoch_s", 13: "epoch_ms", 16: "epoch_us", 19: "epoch_ns"}.get(digits)
+    if date := re.match(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})(?!\d)", text):
+        year = "%Y" if len(date[4]) == 4 else "%y"
+        order = ("%m", "%d") if int(date[3]) > 12 else ("%d", "%m")
+        pattern, rest = date[2].join((*order, year)), text[date.end() :]
+    elif date := re.match(r"(\d{4})([./])(\d{1,2})\2(\d{1,2})(?!\d)", text):
+        pattern, rest = date[2].join(("%Y", "%m", "%d")), text[date.end() :]
+    else:
+        return None
+    clock = re.fullmatch(r"([ ,T]*)\d{1,2}:\d\d(:\d\d)?(\.\d+)?( ?[AaPp][Mm])?", rest)
+    if clock is None:
+        return pattern if not rest else None
+    hours = "%I" if clock[4] else "%H"
+    half_day = (clock[4] or "").replace((clock[4] or "").strip(), "%p") if clock[4] else ""
+    return f"{pattern}{clock[1]}{hours}:%M{':%S' if clock[2] else ''}{'%.f' if clock[3] else ''}{half_day}"
 
 
 def _local(naive: pl.Series, zone: str) -> pl.Series:
@@ -80,23 +119,45 @@ def _zone(time_zone: str) -> str:
     return time_zone
 
 
+def seconds_of(values: pl.Series, unit: str) -> tuple[pl.Series, pl.Series]:
+    """(seconds, which of the values are there but are no number). A duration knows its own unit.
+
+    Infinite values and those that are not a number stay as they are: `sift` names them.
+
+    Args:
+        values: amounts of time in `unit`, or durations.
+        unit: one of `UNITS`.
+
+    >>> seconds_of(pl.Series([180_500]), "ms")[0].to_list(), seconds_of(pl.Series(["1.5"]), "min")[0].to_list()
+    ([180.5], [90.0])
+    """
+    amounts, bad = numbers(values, pl.Float64)
+    if values.dtype == pl.Duration:
+        return amounts, bad
+    seconds, units = UNITS[unit]
+    return amounts * seconds / units, bad
+
+
 def numbers(values: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[pl.Series, pl.Series]:
-    """(numbers, which of the values are there but are no finite number of this type); those are null. A duration is its seconds.
+    """(numbers, which of the values are there but are no number of this type); those are null. A duration is its seconds.
 
     >>> numbers(pl.select(pl.duration(minutes=3)).to_series(), pl.Float64)[0].to_list()
     [180.0]
 
     Raises:
-        DataError: lists, bytes, dates or times, which are no number.
+        DataError: lists, bytes, truth values, dates or times, which are no number.
     """
     if values.dtype == pl.Duration:
         values = values.dt.total_microseconds() / 1_000_000
-    if values.dtype.is_nested() or values.dtype.is_temporal() or values.dtype == pl.Binary:
+    if values.dtype.is_nested() or values.dtype.is_temporal() or values.dtype in (pl.Binary, pl.Boolean):
         raise DataError(f"column {values.name!r}: {values.dtype} given, expected numbers; convert it first")
-    given = values.replace("", None) if values.dtype == pl.String else values
+    given = values
+    if values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        stripped = values.cast(pl.String).str.strip_chars()
+        given = stripped.set((stripped == "").fill_null(False), None)
     parsed = given.cast(pl.Float64, strict=False)
-    finite = parsed.set(~parsed.is_finite().fill_null(False), None)
     if dtype != pl.Float64:
-        finite = finite.set((finite != finite.round()).fill_null(False), None)  # slot 1.5 is no slot
-    converted = finite.cast(dtype, strict=False)
+        whole = parsed.is_finite() & (parsed == parsed.round())  # slot 1.5 is no slot
+        parsed = parsed.set(~whole.fill_null(False), None)
+    converted = parsed.cast(dtype, strict=False)
     return converted, given.is_not_null() & converted.is_null()
