@@ -249,7 +249,7 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
     more: Row = {}
     if measure.kind == "time_to_return":
         back = [since for since in sorted(trace) if since < start + closed]
-        more = {"event": bool(back), "duration": back[0] if back else start - 1 + closed}
+        more = {"event": bool(back), "duration": back[0] - start + 1 if back else closed}  # days of the window that were observed
         value = float(back[0] if back else stop)
     if per is not None:
         value = value / sum(per.values()) if sum(per.values()) else None

@@ -489,10 +489,27 @@ def test_row_what_is_time_to_return() -> None:
         assert (frame.schema["duration"], frame.schema["event"]) == (pl.Int32, pl.Boolean)
         return {row[0]: row[1:] for row in frame.select("user_id", "value", "duration", "event").rows()}
 
-    assert known_on(at(6, 0)) == {"day 3": (3, 3, True), "never": (5, 5, False), "day 5": (5, 5, True), "day 4": (4, 4, True)}
-    still_open = dict.fromkeys(("never", "day 5", "day 4"), (None, 3, False))  # day 4 is not over
-    assert known_on(at(4, 23)) == still_open | {"day 3": (None, 3, True)}
-    assert known_on(at(2, 23)) == dict.fromkeys(days, (None, 1, False))
+    # the window has the days 2 to 5: four days, of which day 3 is the second
+    assert known_on(at(6, 0)) == {"day 3": (3, 2, True), "never": (5, 4, False), "day 5": (5, 4, True), "day 4": (4, 3, True)}
+    still_open = dict.fromkeys(("never", "day 5", "day 4"), (None, 2, False))  # day 4 is not over
+    assert known_on(at(4, 23)) == still_open | {"day 3": (None, 2, True)}
+    assert known_on(at(2, 23)) == dict.fromkeys(days, (None, 0, False))  # no day of the window has closed
+
+
+def test_the_duration_of_a_time_to_return_counts_only_days_that_were_observed() -> None:
+    """Days 1 and 2 are not looked at by window=(3, 28): a return there is none, and nobody is at risk on them."""
+    lake = lake_of(*(did(at(day), user=user) for user, active in {"day 5": (1, 5), "never": (2,), "day 3": (3,)}.items() for day in (0, *active)))
+    signal = Signal("s", enrolment(), time_to_return(), (3, 28))
+
+    def known_on(as_of: datetime) -> dict[str, tuple[Any, ...]]:
+        return {row[0]: row[1:] for row in signal.outcomes(lake, as_of).frame.select("user_id", "value", "duration", "event").rows()}
+
+    assert known_on(at(29, 0)) == {"day 5": (5, 3, True), "never": (28, 26, False), "day 3": (3, 1, True)}
+    assert known_on(at(10, 0)) == {"day 5": (None, 3, True), "never": (None, 7, False), "day 3": (None, 1, True)}  # days 3 to 9
+    observed = signal.outcomes(lake, at(10, 0)).frame.filter(~pl.col("event"))
+    assert observed["duration"].to_list() == observed["days_observed"].to_list()
+    curve = signal.outcomes(lake).maturity_curve()
+    assert curve["value"][:3].to_list() == pytest.approx([3, (4 + 4 + 3) / 3, (5 + 5 + 3) / 3])
 
 
 def test_row_what_are_habits() -> None:

@@ -168,6 +168,9 @@ def time_to_return(of: Key | None = None) -> Measure:
 
     The outcome is min(days, last day of the window), whose mean is the restricted mean time to return. The frame of
     the outcomes also has `duration` and `event` for every entry, mature or not: what a survival model is fitted on.
+    `duration` counts the days of the window that were observed: up to the return, that day included, else all that have
+    closed. Days before the window are not observed, so that with window=(3, 28) a return on day 5 has duration 3, and
+    who never returns has 26.
     """
     return Measure("time_to_return", of)
 

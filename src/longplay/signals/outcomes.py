@@ -144,7 +144,7 @@ class Outcomes:
         per = mature.trace(per=True).tocsc() if measure.per is not None or measure.kind == "completion" else None
         base_N = mature.frame["baseline"].to_numpy().astype(float) if measure.baseline is not None else None
         total_N, per_N, means = np.zeros(len(mature)), np.zeros(len(mature)), []
-        first_N = mature.frame["duration"].to_numpy() if measure.kind == "time_to_return" else None
+        first_N = mature.frame["duration"].to_numpy() + self.signal.window[0] - 1 if measure.kind == "time_to_return" else None
         for day in range(self.signal.days):
             total_N += trace[:, [day]].toarray()[:, 0]
             value_N = total_N
