@@ -158,12 +158,16 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
             found.append({**event, "item_id": None, "creator_id": None})
     else:
         found = []
-        for user in sorted({row["user_id"] for row in (*engaged, *decisions)}):
-            trial = [decision["time"] for decision in decisions if decision["user_id"] == user and decision["experiment"] is not None]
+        for user in sorted({row["user_id"] for row in (*engaged, *filter(enrols, decisions))}):
+            trial = [decision["time"] for decision in decisions if decision["user_id"] == user and enrols(decision)]
             own = [event["time"] for event in engaged if event["user_id"] == user]
             if trial or own:
                 found.append({"user_id": user, "time": min(trial or own), "origin": "organic"})
     return [with_value(signal, {**nothing, **row}, events, log.as_of) for row in found]
+
+
+def enrols(decision: Row) -> bool:
+    return decision["experiment"] is not None and len(decision["slate"]) > 0  # an empty slate shows nothing
 
 
 def firsts(events: list[Row], of: str | None, novel_for: int | None, engaged: list[Row]) -> list[Row]:
@@ -355,7 +359,7 @@ def logs(
         events += [{"event_id": f"crowd-{kind}", **third, "kind": kind, "time": time, "ingested_at": time} for kind in KINDS]
     for number in range(draw(st.integers(min_decisions, 4))):
         time = start + draw(moments)
-        slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=1, max_size=3))
+        slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=draw(st.sampled_from((0, 1, 1))), max_size=3))
         decisions.append(
             {
                 "decision_id": f"d{number}",

@@ -398,6 +398,7 @@ def test_row_what_is_an_enrolment() -> None:
     decisions = (
         shown(at(1), ["i1"]), shown(at(3), ["i1"], experiment="later"), shown(at(2), ["i1"], experiment="trial"),
         shown(at(5), ["i1"], "no events", "trial"), shown(at(5), ["i1"], "no trial"),
+        shown(at(1, 1), [], experiment="trial"), shown(at(3), [], "u2", "trial"), shown(at(3), [], "nothing", "trial"),  # these show nothing
     )  # fmt: skip
     lake = lake_of(did(at(0)), did(at(0), "skip", user="u2"), did(at(1), user="u2", origin="autoplay"), did(at(2), user="u2"), decisions=decisions)
     assert sorted(opened(lake, enrolment(), "user_id", "time")) == [("no events", at(5)), ("u1", at(2)), ("u2", at(1))]

@@ -9,7 +9,7 @@ import duckdb
 from longplay.errors import DataError
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
-from longplay.signals.compile import Compiler
+from longplay.signals.compile import ENROLS, Compiler
 from longplay.signals.entry import Entry
 from longplay.signals.operators import Feature, divisor, feature
 from longplay.signals.signal import Signal
@@ -52,7 +52,7 @@ def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: En
             from enrolled"""
     else:
         body = f"""
-            with trial as (select user_id, min(time) as time from decisions where experiment is not null group by user_id),
+            with trial as (select user_id, min(time) as time from decisions where {ENROLS} group by user_id),
             first as (select user_id, min(time) as time from engaged group by user_id)
             select user_id, {_NOTHING}, coalesce(trial.time, first.time) as time,
                    {day_of("coalesce(trial.time, first.time)")} as day, 'organic' as origin, null::varchar as surface, false as truncated
