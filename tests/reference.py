@@ -57,7 +57,7 @@ CATALOGUE = pl.DataFrame(
     },
     schema_overrides={"added_at": DTYPES["items"]["added_at"]},
 )
-EVENT = ("event_id", "user_id", "item_id", "creator_id", "kind", "time", "seconds", "surface", "origin", "ingested_at")
+EVENT = ("event_id", "user_id", "item_id", "creator_id", "kind", "time", "seconds", "surface", "origin", "decision_id", "slot", "ingested_at")
 DECISION = ("decision_id", "context_id", "user_id", "time", "surface", "slate", "log_prob", "policy", "experiment", "ingested_at")
 COUNTS = {"plays": "play", "saves": "save", "skips": "skip", "cancelled": "cancel"}
 
@@ -130,7 +130,7 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
     events = in_time(known(log.events, log.as_of))
     engaged, decisions = engaged_of(events), known(log.decisions, log.as_of)
     entry = signal.entry
-    nothing = {"item_id": None, "creator_id": None, "surface": None, "truncated": False}
+    nothing = {**dict.fromkeys(("item_id", "creator_id", "surface", "decision_id", "slot")), "truncated": False}
     if entry.kind == "discovery":
         found = firsts(engaged, entry.of, entry.novel_for, engaged)
     elif entry.kind == "event":
@@ -139,9 +139,9 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
         found = found if entry.of is not None else [{**event, "item_id": None, "creator_id": None} for event in found]
     elif entry.kind == "exposure":
         found = [
-            {**decision, "item_id": item, "creator_id": creator_of(item, events), "origin": "recommended"}
+            {**decision, "item_id": item, "slot": slot, "creator_id": creator_of(item, events), "origin": "recommended"}
             for decision in decisions
-            for item in decision["slate"]
+            for slot, item in enumerate(decision["slate"])
         ]
     elif entry.kind == "user_day":
         opening: dict[tuple[str, int], Row] = {}
@@ -268,7 +268,7 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
         value = float(value >= needed - 1e-9)
     matures_at = midnight(day + stop + 1)
     return {
-        **{name: entry[name] for name in ("user_id", "item_id", "creator_id", "time", "origin", "surface", "truncated")},
+        **{name: entry[name] for name in ("user_id", "item_id", "creator_id", "time", "origin", "surface", "decision_id", "slot", "truncated")},
         **more,
         "day": day,
         "value": value if matures_at <= as_of else None,
@@ -350,6 +350,8 @@ def logs(
                 "seconds": draw(st.sampled_from((None, 0.0, 20.0, 20.0, 60.0, 3600.5))),
                 "surface": draw(st.sampled_from((None, "home", "search"))),
                 "origin": draw(st.sampled_from(("organic", "organic", *ORIGINS))),
+                "decision_id": draw(st.sampled_from((None, "d0", "lost"))),
+                "slot": draw(st.sampled_from((None, 0, 2))),
                 "ingested_at": time + draw(LATE),
             }
         )

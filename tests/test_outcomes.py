@@ -88,7 +88,14 @@ def above_0(amounts: np.ndarray) -> dict[int, float]:
 
 def in_order(rows: list[Row]) -> list[Row]:
     return sorted(
-        rows, key=lambda row: (row["time"], row["user_id"], *(row[name] or "~" for name in ("item_id", "creator_id", "surface")), str(row["value"]))
+        rows,
+        key=lambda row: (
+            row["time"],
+            row["user_id"],
+            *(row[name] or "~" for name in ("item_id", "creator_id", "surface", "decision_id")),
+            str(row["slot"]),
+            str(row["value"]),
+        ),
     )
 
 

@@ -38,7 +38,8 @@ class Outcomes:
     """One row per entry of a signal, as known at `as_of`.
 
     `frame` columns: user_id, item_id, creator_id (of the entry's event; null where it has none),
-    time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event, truncated
+    time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event, decision_id and slot that
+    this event came from (of an exposure its own; null where the log does not say), truncated
     (the log starts less than `novel_for` days before, 28 where it is null, so the "first touch" is not certain),
     value (null while immature, or where there is none: a ratio of nothing, a baseline that the log does not cover), matures_at,
     days_observed (whole days of the window that have closed). For time_to_return also duration and event, for a baseline
@@ -273,7 +274,7 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
             explain_no_entries(con, signal, lake, as_of)
         refuse(con, signal, lake, span, enrolled is not None)
         values = compiler.values("entries", [signal])
-        own = "user_id, item_id, creator_id, time, day, origin, surface, truncated"
+        own = "user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated"
         frame = con.sql(f"select {own}{values.columns} from {values.source} order by row").pl()
         creators = con.sql("select * from creators order by item_id").pl()
     start, stop = signal.window
@@ -283,7 +284,8 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
         matures_at=(pl.col("day") + stop + 1).cast(pl.Date).cast(TIME),
         days_observed=((pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours() // 24).clip(0, signal.days).cast(pl.Int32),
     )
-    own = ["user_id", "item_id", "creator_id", "time", "day", "origin", "surface", "truncated", "value", "matures_at", "days_observed"]
+    of_entry = ["user_id", "item_id", "creator_id", "time", "day", "origin", "surface", "decision_id", "slot", "truncated"]
+    own = [*of_entry, "value", "matures_at", "days_observed"]
     entries = frame.select("user_id", "item_id", "creator_id", "day")
     return Outcomes(signal, frame.select(*own, *(name for name in frame.columns if name not in own)), as_of, Trace(signal, view, entries), creators)
 
