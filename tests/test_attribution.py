@@ -287,7 +287,11 @@ NAMED = st.fixed_dictionaries({"decision_id": st.sampled_from((None, "d0", "d1",
 
 
 @given(
-    st.lists(st.tuples(PLAY, NAMED), min_size=1, max_size=15), st.lists(SLATE, min_size=1, max_size=10), st.sampled_from(SIGNALS), st.integers(0, 4), st.integers(4, 14)
+    st.lists(st.tuples(PLAY, NAMED), min_size=1, max_size=15),
+    st.lists(SLATE, min_size=1, max_size=10),
+    st.sampled_from(SIGNALS),
+    st.integers(0, 4),
+    st.integers(4, 14),
 )
 @examples(40)
 def test_credits_equal_plain_loops_and_conserve(played: list[Any], said: list[Any], signal: Signal, lookback: int, days: int) -> None:

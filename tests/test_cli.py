@@ -142,8 +142,13 @@ def test_a_log_says_of_every_ready_signal_how_much_is_mature_and_how_often(world
     for name, signal in READY.items():
         outcomes = signal.outcomes(Lake.open(world_lake))
         assert rows[name][1:3] == [f"{len(outcomes):,}", f"{outcomes.mature.sum():,}"], name
-        if outcomes.frame["value"].is_not_null().any():
+        if outcomes.certain().frame["value"].is_not_null().any():
             assert rows[name][3:6] == str(outcomes.base_rate()).split(" (")[0].split(), name
+        assert rows[name][-1] == (f"{outcomes.truncated:,}" if outcomes.truncated else "-"), name
+    assert "left out of the base rates; --truncated counts them" in " ".join(result.output.split())
+    with_them = invoke("signals", str(world_lake), "--truncated").output
+    habit = next(line.split() for line in with_them.splitlines() if line.startswith("habit"))
+    assert habit[3:6] == str(READY["habit"].outcomes(Lake.open(world_lake)).base_rate(truncated=True)).split(" (")[0].split()
     assert max(map(len, result.output.splitlines()[1:])) <= 80
 
 

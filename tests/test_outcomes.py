@@ -136,7 +136,7 @@ def test_a_habit_is_counted_in_days_not_plays_and_only_organic_ones() -> None:
     assert Signal("all", discovery(28), days_with("creator"), (1, 28), ORIGINS, gameable=True).outcomes(lake).value.tolist() == [4.0]
     assert Signal("time", discovery(28), minutes("creator"), (0, 28)).outcomes(lake).value.tolist() == [9.0]  # six plays of 1.5 minutes
     assert count.trace().toarray().nonzero()[1].tolist() == [0, 1, 27]
-    curve = count.maturity_curve()
+    curve = count.maturity_curve(truncated=True)
     assert curve.filter(pl.col("day").is_in([1, 2, 27, 28]))["value"].to_list() == [1.0, 2.0, 2.0, 3.0]
 
 
@@ -629,7 +629,7 @@ def test_each_part_of_a_ratio_is_about_its_own_thing() -> None:
     assert first.value.tolist() == [pytest.approx(2 / 3)]
     assert first.trace().toarray().tolist() == [[1, 1]]
     assert first.trace(per=True).toarray().tolist() == [[2, 1]]
-    assert first.maturity_curve()["value"].to_list() == pytest.approx([1 / 2, 2 / 3])
+    assert first.maturity_curve(truncated=True)["value"].to_list() == pytest.approx([1 / 2, 2 / 3])
 
 
 # -- against the reference --------------------------------------------------------------------------------------
@@ -646,15 +646,19 @@ def check(signal: Signal, log: Log) -> None:
     assert in_order(as_rows(outcomes)) == approx(expected)
     assert outcomes.frame["time"].is_sorted()
     assert outcomes.mature.tolist() == [matures_at <= log.as_of for matures_at in outcomes.frame["matures_at"]]
-    mature = [row["value"] for row in expected if row["value"] is not None]
-    if mature:
-        assert outcomes.base_rate().value == pytest.approx(np.mean(mature), abs=1e-8)
-        curve = outcomes.maturity_curve()
-        assert curve["value"][-1] == pytest.approx(outcomes.base_rate().value, abs=1e-8)
-        assert curve["value"].is_sorted() or not signal.additive
-        assert curve["day"].to_list() == list(range(signal.window[0], signal.window[1] + 1))
-    elif not outcomes.mature.any():
-        assert outcomes.maturity_curve().is_empty()
+    for truncated in (False, True):
+        counted = [row for row in expected if truncated or not row["truncated"]]
+        curve, mature = outcomes.maturity_curve(truncated=truncated), [row["value"] for row in counted if row["value"] is not None]
+        if mature:
+            rate = outcomes.base_rate(truncated=truncated)
+            assert rate.value == pytest.approx(np.mean(mature), abs=1e-8)
+            assert curve["value"][-1] == pytest.approx(rate.value, abs=1e-8)
+            assert curve["value"].is_sorted() or not signal.additive
+            assert curve["day"].to_list() == list(range(signal.window[0], signal.window[1] + 1))
+        elif not any(row["matures_at"] <= log.as_of for row in counted):
+            assert curve.is_empty()
+    unsure = sum(row["truncated"] for row in expected)
+    assert (f"{unsure} truncated entries left out" in str(outcomes)) == (unsure > 0 and bool(outcomes.mature.any()))
 
 
 @given(signals(), logs(min_events=0, known_later=False))
@@ -680,7 +684,8 @@ def test_the_maturity_curve_is_the_base_rate_of_shorter_windows(signal: Signal, 
     shorter = replace(signal, window=(signal.window[0], signal.window[0] + length - 1)).outcomes(log.lake(), as_of=log.as_of).where(outcomes.mature)
     known_N = shorter.frame["value"].is_not_null()
     assume(known_N.any())
-    assert outcomes.maturity_curve()["value"][length - 1] == pytest.approx(shorter.base_rate().value, abs=1e-8)
+    curve = outcomes.maturity_curve(truncated=True)
+    assert curve["value"][length - 1] == pytest.approx(shorter.base_rate(truncated=True).value, abs=1e-8)
     assert outcomes.trace(length).sum() == pytest.approx(outcomes.trace().toarray()[:, :length].sum())
 
 
@@ -902,7 +907,7 @@ def test_base_rates_of_the_retail_log_are_those_counted_independently() -> None:
         part = outcomes.entered(start, end)
         assert len(part) == entries
         assert part.mature.all()
-        assert part.base_rate().value == pytest.approx(rate, abs=5e-6)
+        assert part.base_rate(truncated=True).value == pytest.approx(rate, abs=5e-6)
     assert not outcomes.entered(month(2011, 8, 12)).mature.any()
     back = Signal("back", enrolment(), returned(), (1, 90)).outcomes(lake)
     assert int(back.mature.sum()) == 3_370

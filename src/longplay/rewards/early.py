@@ -68,6 +68,37 @@ class EarlyReward(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """Which mature entries a model learnt its prior from.
+
+    Attributes:
+        mature: how many mature entries had something to teach. truncated: how many of these are truncated: so near the log's begin that a
+            "first touch" may be an old habit.
+        keeps: whether truncated ones were learnt from all the same, because fewer than `LEAST_CERTAIN` others are mature.
+
+    >>> print(Learnt(mature=2_400, truncated=400, keeps=False))
+    learnt from 2,000 mature entries; 400 truncated ones left out
+    >>> print(Learnt(mature=900, truncated=400, keeps=True))
+    learnt from 900 mature entries, 400 of them truncated: kept, because only 500 others are mature, fewer than 1,000
+    """
+
+    mature: int
+    truncated: int
+    keeps: bool
+
+    def __str__(self) -> str:
+        if not self.truncated:
+            return f"learnt from {self.mature:,} mature entries"
+        certain = self.mature - self.truncated
+        if not self.keeps:
+            return f"learnt from {certain:,} mature entries; {self.truncated:,} truncated ones left out"
+        return (
+            f"learnt from {self.mature:,} mature entries, {self.truncated:,} of them truncated: kept, because only {certain:,} others are mature, "
+            f"fewer than {LEAST_CERTAIN:,}"
+        )
+
+
 class Standing(Protocol):
     """What a model believes of every item at one moment. Row -1 stands for an unknown item: the prior."""
 
@@ -101,12 +132,14 @@ class Early(ABC):
     Attributes:
         spares: whether held-out users' entries are left out, because slates were logged: off-policy estimates score
             these users, and what rewards a policy must not know their outcomes.
+        learnt: which entries the prior was learnt from, and whether truncated ones had to be; null before `fit`.
     """
 
     signal: Signal
     standing: Standing | None = field(default=None, repr=False)
     showing: Showing | None = field(default=None, repr=False)
     spares: bool = False
+    learnt: Learnt | None = None
     _catalogue: dict[int, tuple[object, Array, Array, Array]] = field(default_factory=dict, init=False, repr=False)
 
     name: ClassVar[str]
@@ -118,7 +151,8 @@ class Early(ABC):
     def fit(self, lake: Lake | None, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Self:
         """The fitted model: prior from the mature entries, items' posteriors from all (immature ones by their prefix).
 
-        Left-truncated entries teach nothing of outcomes (see `certain_entries`); that a slot led to one still counts.
+        Left-truncated entries teach nothing of outcomes, unless fewer than 1,000 certain ones are mature: then they are kept, and `learnt`
+        and the printed model say so (see `certain_entries`). That a slot led to one still counts.
         Where slates were logged, users for whom `decisions.held_out` is true are left out of everything: they are kept for
         off-policy estimates, which would flatter a policy whose reward knew their outcomes.
 
@@ -143,7 +177,11 @@ class Early(ABC):
                 f"no past to learn from; wait until {self.signal.window[1] + 1} days after the first entries, or shorten the window"
             )
         showing = None if lake is None else fit_showing(self.signal, lake, outcomes, decisions)
-        return replace(self, standing=self._learn(certain.where(usable_N)), showing=showing, spares=spares).observe(certain)
+        fitted = replace(self, standing=self._learn(certain.where(usable_N)), showing=showing, spares=spares, learnt=_learnt(outcomes, certain))
+        return fitted.observe(certain)
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.signal.label}: {'not fitted' if self.learnt is None else self.learnt}"
 
     def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
         """The model with item posteriors from these outcomes alone, each entry seen for min(days observed, age) days.
@@ -257,14 +295,20 @@ def _lake_of_learners(lake: Lake, as_of: datetime) -> Lake:
     return Lake(store)
 
 
+def _learnt(outcomes: Outcomes, certain: Outcomes) -> Learnt:
+    teaches = pl.Series(outcomes.mature) & outcomes.keys.is_not_null()
+    unsure = int((teaches & outcomes.frame["truncated"]).sum())
+    return Learnt(int(teaches.sum()), unsure, keeps=unsure > 0 and len(certain) == len(outcomes))
+
+
 def certain_entries(outcomes: Outcomes) -> Outcomes:
-    """The entries without left-truncated ones, unless fewer than `LEAST_CERTAIN` mature ones would remain.
+    """The entries without left-truncated ones, unless fewer than `LEAST_CERTAIN` mature ones would remain: then all of them.
 
     In a log's first weeks a "first touch" is often an old habit, which goes on at once: on the retail log the discoveries
     of the first two months become habits half as often again as those of the four months after (.075, .052).
     """
-    certain_N = ~outcomes.frame["truncated"].to_numpy()
-    return outcomes.where(certain_N) if int((certain_N & outcomes.mature).sum()) >= LEAST_CERTAIN else outcomes
+    certain = outcomes.certain()
+    return certain if int(certain.mature.sum()) >= LEAST_CERTAIN else outcomes
 
 
 def most_possible(signal: Signal) -> float:

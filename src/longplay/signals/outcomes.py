@@ -18,7 +18,7 @@ from longplay.estimate import Estimate, clustered_mean
 from longplay.lake.daily import day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.signals.compile import Compiler, create_creators
+from longplay.signals.compile import UNSURE_DAYS, Compiler, create_creators
 from longplay.signals.entries import create_entries, explain_no_entries, refuse
 from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
@@ -121,22 +121,50 @@ class Outcomes:
             inside = inside & (pl.col("time") < end)
         return self.where(self.frame.select(inside.alias("inside") & pl.col("time").is_not_null())["inside"])
 
-    def base_rate(self) -> Estimate:
+    @property
+    def truncated(self) -> int:
+        """Number of entries that may be none: the log starts too shortly before them for a "first touch" to be certain."""
+        return int(self.frame["truncated"].sum())
+
+    def certain(self) -> Outcomes:
+        """Only the entries that are not truncated."""
+        return self.where(~self.frame["truncated"]) if self.truncated else self
+
+    def base_rate(self, *, truncated: bool = False) -> Estimate:
         """Mean value of the mature entries, clustered by user.
 
-        Raises:
-            DataError: no entry is mature.
-        """
-        mature = self.frame.filter(pl.col("value").is_not_null())
-        if mature.is_empty():
-            raise DataError(f"{self.signal.name}: none of {len(self):,} entries is mature at {self.as_of:%Y-%m-%d}; wait, or shorten the window")
-        return clustered_mean(mature["value"].to_numpy(), mature["user_id"].to_numpy(), estimand=f"mean {self.signal.label} of mature entries")
+        Args:
+            truncated: whether truncated entries count, too. In a log's first weeks a "first touch" is often an old habit, which goes on.
 
-    def maturity_curve(self) -> pl.DataFrame:
+        Raises:
+            DataError: no entry is mature, none that is has a value, or all that have one are truncated.
+        """
+        known = self.frame.filter(pl.col("value").is_not_null())
+        counted = known if truncated else known.filter(~pl.col("truncated"))
+        if counted.is_empty():
+            raise DataError(f"{self.signal.name}: {self._no_rate(known.height)}")
+        return clustered_mean(counted["value"].to_numpy(), counted["user_id"].to_numpy(), estimand=f"mean {self.signal.label} of mature entries")
+
+    def _no_rate(self, known: int) -> str:
+        """Why there is no base rate, where so many entries have a value."""
+        mature = int(self.mature.sum())
+        if known:
+            days = self.signal.entry.novel_for or UNSURE_DAYS
+            return (
+                f"all {known:,} entries with a known outcome are truncated: the log begins less than {days} days before them, so that what looks "
+                "like a first touch may be an old habit; wait for later entries, or count them with truncated=True"
+            )
+        if mature:
+            return f"{mature:,} of {len(self):,} entries are mature, but none has a value: nothing to divide by, or a baseline before the log begins"
+        return f"none of {len(self):,} entries is mature at {self.as_of:%Y-%m-%d}; wait, or shorten the window"
+
+    def maturity_curve(self, *, truncated: bool = False) -> pl.DataFrame:
         """How the outcome builds up: day of the window, mean value had the window ended there.
 
-        Over mature entries that have a value by then. Columns: day, value.
+        Over mature entries that have a value by then, without truncated ones unless asked for. Columns: day, value.
         """
+        if self.truncated and not truncated:
+            return self.certain().maturity_curve()
         mature_N = self.mature
         if not mature_N.any():
             return pl.DataFrame(schema={"day": pl.Int64, "value": pl.Float64})
@@ -219,9 +247,14 @@ class Outcomes:
         return credit(self, decisions, rule, lookback=lookback, baseline=baseline)
 
     def __str__(self) -> str:
-        mature = int(self.mature.sum())
-        rate = f", mean {self.base_rate()}" if mature else ""
-        return f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}: mature {mature:,} of {len(self):,} entries{rate}"
+        words = f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}: mature {int(self.mature.sum()):,} of {len(self):,} entries"
+        if not self.mature.any():
+            return words
+        try:
+            words += f", mean {self.base_rate()}"
+        except DataError as reason:
+            words += f", no mean: {str(reason).removeprefix(f'{self.signal.name}: ')}"
+        return words + (f"; {self.truncated:,} truncated entries left out of the mean" if self.truncated else "")
 
     def _repr_html_(self) -> str:
         return f"<p>{self}</p>" + self.frame.head(10)._repr_html_()
