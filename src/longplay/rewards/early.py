@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import ClassVar, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,8 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.store import MemoryStore
 from longplay.rewards.showing import Showing, fit_showing, worth
-from longplay.signals.outcomes import Outcomes
+from longplay.signals.checks import kind_of
+from longplay.signals.outcomes import Outcomes, check_lake, slates_of
 from longplay.signals.signal import Signal
 
 Array = NDArray[np.float64]
@@ -144,6 +145,10 @@ class Early(ABC):
 
     name: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        if not isinstance(cast(object, self.signal), Signal):
+            raise ConfigError(f"{self.name}: signal={kind_of(self.signal)} given, expected a Signal")
+
     @abstractmethod
     def _learn(self, outcomes: Outcomes) -> Standing:
         """The prior, from outcomes that are all mature and have a key."""
@@ -163,7 +168,7 @@ class Early(ABC):
         Raises:
             NotEstimable: no entry is mature yet. ConfigError: outcomes of another signal.
         """
-        self._check(outcomes)
+        self._check_fit(lake, outcomes)
         spares = lake is not None and not (lake.decisions if decisions is None else _frame(decisions)).is_empty()
         if lake is not None and spares:
             lake, outcomes = _lake_of_learners(lake, outcomes.as_of), _learning(outcomes)
@@ -255,7 +260,20 @@ class Early(ABC):
         spread_N = np.maximum(np.sqrt(mean_N * (1 - mean_N)), std_N) if self.signal.binary else np.sqrt(std_N**2 + noise_N**2)
         return Belief(mean_N, std_N, spread_N, age, self.signal.label, 0.0, keys, maximum=most)
 
+    def _check_fit(self, lake: object, outcomes: object) -> None:
+        if isinstance(lake, Outcomes) and (outcomes is None or isinstance(outcomes, Lake)):
+            raise ConfigError(f"{self.name}: fit(outcomes, lake) given, expected fit(lake, outcomes): the lake first, or null")
+        if lake is not None:
+            check_lake(f"{self.name}: fit(lake, outcomes)", lake)
+        if not isinstance(outcomes, Outcomes):
+            raise ConfigError(
+                f"{self.name}: fit(lake, outcomes) with {kind_of(outcomes)} as outcomes given, expected {self.signal.name}.outcomes(lake)"
+            )
+        self._check(outcomes)
+
     def _check(self, outcomes: Outcomes) -> None:
+        if not isinstance(cast(object, outcomes), Outcomes):
+            raise ConfigError(f"{self.name}: {kind_of(outcomes)} given, expected outcomes: {self.signal.name}.outcomes(lake)")
         if not self.signal.additive:
             raise ConfigError(
                 f"{self.name}: {self.signal.label} is no sum of days, so what has been seen of it does not add up; give a signal of days, minutes or "
@@ -279,7 +297,7 @@ class Early(ABC):
 
 
 def _frame(decisions: Decisions | pl.DataFrame) -> pl.DataFrame:
-    return decisions.frame if isinstance(decisions, Decisions) else decisions
+    return slates_of("fit", decisions)
 
 
 def _learning(outcomes: Outcomes) -> Outcomes:

@@ -19,12 +19,12 @@ import polars as pl
 from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.signals.checks import MAX_WINDOW_DAYS, one_of, whole
+from longplay.signals.outcomes import Outcomes, slates_of
 from longplay.signals.sharing import RULE_KINDS, Rule, apportion, weights
 from longplay.signals.signal import Signal
 from longplay.words import html_table, text_table
 
 if TYPE_CHECKING:
-    from longplay.signals.outcomes import Outcomes
     from longplay.signals.unexposed import Unexposed
 
 
@@ -199,7 +199,7 @@ def touches_of(outcomes: Outcomes, decisions: Decisions | pl.DataFrame, lookback
     """
     if not whole(lookback) or not 0 <= lookback <= MAX_WINDOW_DAYS:
         raise ConfigError(f"credit: lookback={lookback!r} given, expected 0 to {MAX_WINDOW_DAYS} whole days")
-    frame = decisions.frame if isinstance(decisions, Decisions) else decisions
+    frame = slates_of("credit", decisions)
     if frame["decision_id"].n_unique() != frame.height:
         raise DataError(f"credit: {frame.height - frame['decision_id'].n_unique():,} decision ids occur twice; expected every decision once")
     of = outcomes.signal.entry.of

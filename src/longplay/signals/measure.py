@@ -65,7 +65,11 @@ class Measure:
         if self.threshold is not None:
             self._check_threshold(self.threshold)
 
-    def __ge__(self, threshold: float) -> Measure:
+    def __ge__(self, threshold: float | Measure | None) -> Measure:
+        if isinstance(threshold, Measure):
+            raise ConfigError(f"measure: {self.call} >= {threshold.call} given, expected a positive number")
+        if threshold is None:
+            raise ConfigError("measure: threshold=None given, expected a positive number; leave it out for the amount itself")
         if self.threshold is not None:
             raise ConfigError(f"measure: threshold={threshold!r} given, expected none: {self.kind} has the threshold {self.threshold:g} already")
         return replace(self, threshold=threshold)

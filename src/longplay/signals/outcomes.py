@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from longplay.decisions import Decisions
-from longplay.errors import DataError
+from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake.daily import day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.signals.checks import kind_of
 from longplay.signals.compile import UNSURE_DAYS, Compiler, create_creators
 from longplay.signals.entries import create_entries, explain_no_entries, refuse
 from longplay.signals.rows import EventRows
@@ -203,7 +205,7 @@ class Outcomes:
         of = self.signal.entry.of
         if of is None:
             raise DataError(f"{self.signal.name}: entries of kind {self.signal.entry.kind} are about a user; on() needs discovery or exposure")
-        frame = decisions.frame if isinstance(decisions, Decisions) else decisions
+        frame = slates_of(f"{self.signal.name}.on", decisions)
         slots = (
             frame.select("decision_id", "context_id", "user_id", "time", "slate", "log_prob")
             .with_columns(slot=pl.int_ranges(0, pl.col("slate").list.len(), dtype=pl.Int32))
@@ -325,7 +327,10 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
 
 def checked_as_of(name: str, lake: Lake, given: datetime | None) -> tuple[datetime, Lake]:
     """The time of an outcome and what was known at it; raises where the lake does not reach so far."""
+    check_lake(name, lake)
     as_of = lake.watermark if given is None else given
+    if not isinstance(as_of, datetime):
+        raise ConfigError(f"{name}: as_of={as_of!r} given, expected a time in UTC, e.g. datetime(2026, 3, 1, tzinfo=UTC)")
     if as_of.tzinfo is None:
         raise DataError(f"{name}: as_of={as_of.isoformat()} has no time zone; give UTC")
     if as_of > lake.watermark:
@@ -333,6 +338,36 @@ def checked_as_of(name: str, lake: Lake, given: datetime | None) -> tuple[dateti
             f"{name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark {lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
         )
     return as_of, lake.fixed() if given is None else lake.before(given)  # without as_of the view keeps its own bounds, known_at too
+
+
+def check_lake(where: str, given: object) -> None:
+    """Raise unless it is a lake."""
+    if isinstance(given, Lake):
+        return
+    how = "; put its rows into one: lake = Lake.memory(); lake.append('all', events=frame)" if isinstance(given, pl.DataFrame) else ""
+    raise ConfigError(f"{where}: {kind_of(given)} given, expected a Lake{how}")
+
+
+def check_signals(where: str, given: object) -> None:
+    """Raise unless it is a sequence of signals."""
+    if isinstance(given, Signal) or not isinstance(given, Sequence):
+        raise ConfigError(f"{where}: {kind_of(given)} given, expected several signals: [signal]")
+    for signal in given:
+        if not isinstance(signal, Signal):
+            raise ConfigError(f"{where}: {kind_of(signal)} given, expected signals alone")
+
+
+def slates_of(where: str, given: Decisions | pl.DataFrame) -> pl.DataFrame:
+    """The table of decisions.
+
+    Raises:
+        ConfigError: it is neither `Decisions` nor a table with slates.
+    """
+    frame = given.frame if isinstance(given, Decisions) else given
+    if isinstance(frame, pl.DataFrame) and {"decision_id", "user_id", "time", "slate"} <= set(frame.columns):
+        return frame
+    how = "lake.decisions" if isinstance(given, Lake) else "Decisions, or a table with the columns of lake.decisions"
+    raise ConfigError(f"{where}: {kind_of(given)} given, expected {how}")
 
 
 def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] | None:

@@ -238,6 +238,8 @@ class Signal:
         """
         from longplay.signals.diff import diff_of
 
+        if not isinstance(cast(object, new), Signal):
+            raise ConfigError(f"{self.name}.diff: {kind_of(new)} given as the new version, expected a signal: old.diff(new, lake)")
         return diff_of(self.outcomes(lake, as_of), new.outcomes(lake, as_of), truncated=truncated)
 
     def __str__(self) -> str:

@@ -19,7 +19,7 @@ from longplay.signals.compile import Compiler, create_creators
 from longplay.signals.entries import refuse
 from longplay.signals.entry import Entry
 from longplay.signals.operators import TOUCHED
-from longplay.signals.outcomes import checked_as_of, days_of_log
+from longplay.signals.outcomes import check_signals, checked_as_of, days_of_log
 from longplay.signals.parts import entry_keys
 from longplay.signals.rows import EventRows, Rows
 from longplay.signals.signal import Signal
@@ -43,9 +43,10 @@ def write_outcomes(
     Raises:
         DataError: what `Signal.outcomes` raises. ConfigError: no signals, or two of one name.
     """
+    check_signals("write_outcomes", signals)
+    as_of_at, view = checked_as_of("write_outcomes", lake, as_of)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    as_of_at, view = checked_as_of("write_outcomes", lake, as_of)
     written: dict[str, Path] = {}
     with view.connect(memory_limit=memory_limit, spill=place / "spill") as con:
         for signal, table in outcome_tables(con, signals, lake, view, as_of_at).items():
@@ -84,6 +85,7 @@ def base_rates(
         as_of: UTC; default the lake's watermark. memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to a temporary folder.
         truncated: whether truncated entries count in the rates, too.
     """
+    check_signals("base_rates", signals)
     found: dict[Signal, BaseRate | LongplayError] = {}
     as_of_at, view = checked_as_of("base_rates", lake, as_of)
     with tempfile.TemporaryDirectory(prefix="longplay-") as spill, view.connect(memory_limit=memory_limit, spill=Path(spill)) as con:
