@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +111,7 @@ def _tell_log(signals: Sequence[Signal], source: Path, truncated: bool) -> None:
     out = wide()
     out.print(Text.assemble(("log ", "bold"), f"{place}, complete up to {lake.watermark:%Y-%m-%d %H:%M} UTC"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    for name in ("signal", "entries", "mature", "base rate", "of", "users", "truncated"):
+    for name in ("signal", "entries", "mature", "base rate", "of", "users"):
         table.add_column(name, justify="left" if name in ("signal", "of") else "right", overflow="fold")
     refused: list[tuple[str, str]] = []
     with console.status(f"computing {len(signals)} signals in one pass", spinner="dots"):
@@ -122,9 +123,10 @@ def _tell_log(signals: Sequence[Signal], source: Path, truncated: bool) -> None:
             refused.append((signal.name, str(one).removeprefix(f"{signal.name}: ")))
     if table.row_count:
         out.print(table)
-    if any(isinstance(one, BaseRate) and one.truncated for one in found.values()):
-        how = "counted in the base rates" if truncated else "left out of the base rates; --truncated counts them"
-        out.print(Text(f"truncated entries lie so near the log's begin that a first touch may be an old habit: {how}"))
+    if unsure := [f"{signal.name}: {one.truncated:,}" for signal, one in found.items() if isinstance(one, BaseRate) and one.truncated]:
+        how = "counted in the base rates" if truncated else "left out of the base rates (--truncated counts them)"
+        words = f"truncated entries, so near the log's begin that a first touch may be an old habit, {how}. {'; '.join(unsure)}"
+        out.print(Text(f"\n{textwrap.fill(words, 80)}"))
     if refused:
         out.print(Text("\ncannot be computed on this log", "bold"))
         reasons = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
@@ -136,11 +138,11 @@ def _tell_log(signals: Sequence[Signal], source: Path, truncated: bool) -> None:
 
 
 def _cells(signal: Signal, found: BaseRate) -> list[str]:
-    cells, unsure = [signal.name, f"{found.entries:,}", f"{found.mature:,}"], f"{found.truncated:,}" if found.truncated else "-"
+    cells = [signal.name, f"{found.entries:,}", f"{found.mature:,}"]
     if found.rate is None:
-        return [*cells, _no_rate(found), unit(signal), "-", unsure]
+        return [*cells, _no_rate(found), unit(signal), "-"]
     low, high = found.rate.interval()
-    return [*cells, plus_minus(found.rate.value, (high - low) / 2), unit(signal), f"{found.rate.n:,}", unsure]
+    return [*cells, plus_minus(found.rate.value, (high - low) / 2), unit(signal), f"{found.rate.n:,}"]
 
 
 def _no_rate(found: BaseRate) -> str:
