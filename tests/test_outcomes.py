@@ -278,6 +278,15 @@ def test_row_does_the_entry_s_own_event_count() -> None:
             Signal("s", discovery(), measure, (0, 7))
 
 
+def test_row_do_other_events_at_the_entry_s_very_moment_count() -> None:
+    lake = lake_of(did(at(0), "like", event_id="m"), did(at(0), event_id="a"), did(at(0), event_id="z", item="i3", creator="c2"), did(at(1)))
+    assert value(lake, event("like"), plays(), (0, 0)) == 2  # whichever id comes first
+    assert value(lake, event("like", "creator"), plays("creator"), (0, 1)) == 2
+    assert value(lake, event("like"), plays(), (1, 1)) == 1
+    assert opened(lake, discovery(), "creator_id", "time") == [("c1", at(0)), ("c2", at(0))]  # neither makes the other old
+    assert len(opened(lake, event("play"), "time")) == 3
+
+
 def test_row_when_is_an_outcome_known() -> None:
     lake = lake_of(did(at(0)), did(at(1)), did(at(2)), did(at(50), "cancel"))
     for measure, then in ((plays(), 2), (plays() >= 1, 1), (cancelled(), 0)):
@@ -345,6 +354,16 @@ def test_row_what_is_a_discovery() -> None:
     assert opened(lake, discovery(None, "item"), *keys) == [first, ("c1", "i1", at(0, 13)), second]
 
 
+def test_row_is_being_shown_a_touch() -> None:
+    decisions = (shown(at(0), ["i3"]), shown(at(3), ["i3"]), shown(at(3), ["i3"], "u2"))
+    played = did(at(4), item="i3", creator="c2", origin="recommended", surface="home")
+    lake = lake_of(did(at(0)), played, did(at(5), item="i3", creator="c2"), decisions=decisions)
+    columns = ("user_id", "creator_id", "time", "truncated")
+    assert opened(lake, discovery(3), *columns) == [("u1", "c1", at(0), True), ("u1", "c2", at(4), False)]  # new a day after it was shown
+    assert opened(lake, user_day(), "time") == [(at(0),), (at(4),), (at(5),)]
+    assert opened(lake, user_day(2), "time") == [(at(4),)]  # dormant, though shown something on day 3
+
+
 def test_row_which_event_of_several_at_the_same_moment_opens_it() -> None:
     tie = (did(at(1), event_id="b", surface="home"), did(at(1), event_id="a", item="i2", origin="autoplay"))
     lake = lake_of(*tie, did(at(1, 12, MICRO), event_id="0"))
@@ -367,6 +386,20 @@ def test_row_which_entries_are_uncertain() -> None:
     assert not any(unsure for (unsure,) in opened(again, user_day(), "truncated"))
 
 
+def test_row_which_entries_count_in_a_base_rate() -> None:
+    """u1's habit is older than the log, for all one can know; of u2 and u3 the log knows more than 7 days before."""
+    old = [did(at(day)) for day in (0, 1, 2)]
+    lake = lake_of(*old, did(at(8), user="u2"), did(at(9), user="u2"), did(at(9), user="u3"), did(at(98), user="u4"))
+    outcomes = Signal("s", discovery(7), days_with("creator") >= 1, (1, 2)).outcomes(lake)
+    assert outcomes.frame.select("user_id", "value", "truncated").rows() == [
+        ("u1", 1, True), ("u2", 1, False), ("u3", 0, False), ("u4", None, False),
+    ]  # fmt: skip
+    assert (outcomes.base_rate().value, outcomes.base_rate().n) == (0.5, 2)
+    assert outcomes.base_rate(truncated=True).value == pytest.approx(2 / 3)
+    assert outcomes.maturity_curve()["value"].to_list() == [0.5, 0.5]
+    assert str(outcomes).endswith("; 1 truncated entries left out of the mean")
+
+
 def test_row_what_is_an_entry_by_event_kind() -> None:
     bare: dict[str, Any] = {"item": None, "creator": None}
     lake = lake_of(
@@ -384,6 +417,18 @@ def test_row_what_is_an_entry_by_event_kind() -> None:
     assert opened(lake, event("save", novel_for=2), "time", "truncated") == [(at(0), True), (at(5), False)]
     skipped = lake_of(did(at(0)), did(at(2), "skip"), did(at(3), "skip", user="u2"))
     assert opened(skipped, event("skip", "creator", 3), "user_id", "truncated") == [("u1", True), ("u2", False)]  # the log's first activity decides
+
+
+def test_row_which_time_does_a_user_day_have() -> None:
+    lake = lake_of(
+        did(at(0, 8), "skip"), did(at(0, 13)), did(at(0, 9), event_id="b", surface="home", origin="recommended"),
+        did(at(0, 9), event_id="a", surface="search"), did(at(1, 23)),
+    )  # fmt: skip
+    columns = ("time", "surface", "origin", "item_id", "creator_id")
+    assert opened(lake, user_day(), *columns) == [(at(0, 9), "search", "organic", None, None), (at(1, 23), None, "organic", None, None)]
+    late = Signal("s", user_day(), plays(), (0, 1)).outcomes(lake)
+    assert late.value.tolist() == [4, 1]  # the whole day, whatever its first time
+    assert opened(lake_of(did(at(0)), did(at(9, 15)), did(at(9, 7), "visit")), user_day(5), "time") == [(at(9, 7),)]
 
 
 def test_row_what_is_an_entry_by_user_day_dormant_for_n() -> None:
@@ -557,6 +602,35 @@ def test_row_the_same_event_twice() -> None:
     )
     assert dict(lake.append("again", events=again, max_bad_share=1.0).rejected) == {"duplicate id": 2}
     assert value(lake, enrolment(), plays(), (1, 2)) == 2
+
+
+def test_row_seconds_below_0_nan_or_infinite() -> None:
+    lake = lake_of(did(at(0)), did(at(1), seconds=60.0))
+    seconds = [-1.0, float("nan"), float("inf"), None, 0.0]
+    more = pl.DataFrame({"event_id": list("abcde"), "user_id": "u1", "kind": "play", "time": [at(2)] * 5, "seconds": seconds})
+    report = lake.append("more", events=more, max_bad_share=1.0)
+    assert dict(report.rejected) == {"negative seconds": 1, "seconds not finite": 2}
+    assert value(lake, enrolment(), plays(), (1, 2)) == 3
+    assert value(lake, enrolment(), minutes(), (1, 2)) == 1
+
+
+def test_row_which_row_of_a_doubled_id_within_a_batch() -> None:
+    lake = lake_of(did(at(0)))
+    more = pl.DataFrame(
+        {"event_id": ["a", "a", "a"], "user_id": "u1", "kind": ["play", "save", "like"], "time": [at(1)] * 3, "seconds": [-1.0, 1.0, 1.0]}
+    )
+    assert dict(lake.append("more", events=more, max_bad_share=1.0).rejected) == {"negative seconds": 1, "duplicate id": 1}
+    assert lake.events.filter(pl.col("event_id") == "a")["kind"].to_list() == ["save"]
+    assert value(lake, enrolment(), saves(), (1, 1)) == 1
+    assert value(lake, enrolment(), active_days(), (1, 1)) == 1
+
+
+def test_row_how_long_is_a_late_event_waited_for() -> None:
+    lake = lake_of(did(at(0)), did(at(1), ingested_at=at(5)))
+    for as_of, counted in ((at(2, 0), 0), (at(5, 12, -MICRO), 0), (at(5), 1)):
+        outcomes = Signal("s", enrolment(), plays(), (1, 1)).outcomes(lake, as_of)
+        assert outcomes.frame.select("value", "matures_at").rows() == [(counted, at(2, 0))]  # mature all along
+    assert value(lake, enrolment(), plays(), (1, 1), at(2, 0)) == 0  # and then as it was
 
 
 def test_row_an_event_that_arrives_late() -> None:
