@@ -6,7 +6,7 @@ It knows declarations, the schema's constants and how a log is put into a lake, 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,6 +80,11 @@ class Log:
     decisions: list[Row]
     as_of: datetime
     watermark: datetime | None = None
+    items: pl.DataFrame = field(default_factory=lambda: CATALOGUE)
+
+    @property
+    def creators(self) -> dict[str, str]:
+        return listed(self.items, self.as_of)
 
     @property
     def complete_until(self) -> datetime:
@@ -89,7 +94,7 @@ class Log:
         lake = Lake.memory()
         events = events_frame(self.events) if self.events else None
         decisions = decisions_frame(self.decisions) if self.decisions else None
-        lake.append("all", events=events, decisions=decisions, items=CATALOGUE, watermark=self.complete_until)
+        lake.append("all", events=events, decisions=decisions, items=self.items, watermark=self.complete_until)
         return lake
 
 
@@ -116,9 +121,20 @@ def engaged_of(events: list[Row]) -> list[Row]:
     return [event for event in in_time(events) if event["kind"] in ENGAGED]
 
 
-def creator_of(item: str, events: list[Row]) -> str | None:
-    if item in ("i1", "i2", "i3"):
-        return CREATORS[item]
+def listed(items: pl.DataFrame, as_of: datetime) -> dict[str, str]:
+    """The creators that the catalogue knows at `as_of`."""
+    rows = items.filter(pl.col("added_at") < as_of, pl.col("creator_id").is_not_null())
+    return dict(rows.select("item_id", "creator_id").iter_rows())
+
+
+def named(events: list[Row], creators: dict[str, str]) -> list[Row]:
+    """Events, each with its own creator, else the catalogue's of its item."""
+    return [{**event, "creator_id": event["creator_id"] or creators.get(event["item_id"])} for event in events]
+
+
+def creator_of(item: str, events: list[Row], creators: dict[str, str]) -> str | None:
+    if item in creators:
+        return creators[item]
     of_events = [event["creator_id"] for event in in_time(events) if event["item_id"] == item and event["creator_id"] is not None]
     return of_events[-1] if of_events else None
 
@@ -127,7 +143,7 @@ def creator_of(item: str, events: list[Row]) -> str | None:
 
 
 def entries_of(signal: Signal, log: Log) -> list[Row]:
-    events = in_time(known(log.events, log.as_of))
+    events = in_time(named(known(log.events, log.as_of), log.creators))
     engaged, decisions = engaged_of(events), known(log.decisions, log.as_of)
     entry = signal.entry
     nothing = {"item_id": None, "creator_id": None, "surface": None, "truncated": False}
@@ -139,7 +155,7 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
         found = found if entry.of is not None else [{**event, "item_id": None, "creator_id": None} for event in found]
     elif entry.kind == "exposure":
         found = [
-            {**decision, "item_id": item, "creator_id": creator_of(item, events), "origin": "recommended"}
+            {**decision, "item_id": item, "creator_id": creator_of(item, events, log.creators), "origin": "recommended"}
             for decision in decisions
             for item in decision["slate"]
         ]
@@ -262,6 +278,9 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
     needed = 1 if measure.kind in ("returned", "cancelled") and measure.threshold is None else measure.threshold
     if needed is not None and value is not None:
         value = float(value >= needed - 1e-9)
+    asked = [part.of for part in (measure, measure.per) if part is not None and part.kind != "habits"]
+    if any(of is not None and entry[f"{of}_id"] is None for of in asked):  # of whom, nobody knows
+        value, more = None, dict.fromkeys(more)
     matures_at = midnight(day + stop + 1)
     return {
         **{name: entry[name] for name in ("user_id", "item_id", "creator_id", "time", "origin", "surface", "truncated")},
@@ -278,7 +297,7 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
 def refused(signal: Signal, log: Log) -> str | None:
     """Why no number can be given, as a pattern that matches any of the reasons; null where one can."""
     entry, until = signal.entry, log.complete_until
-    events, decisions = known(log.events, log.as_of), known(log.decisions, log.as_of)
+    events, decisions = named(known(log.events, log.as_of), log.creators), known(log.decisions, log.as_of)
     all_events = [event for event in log.events if event["time"] < until]  # the lake's, up to its own watermark
     everything = [*all_events, *(decision for decision in log.decisions if decision["time"] < until)]
     reasons = []
@@ -299,6 +318,11 @@ def refused(signal: Signal, log: Log) -> str | None:
         if measure is not None:
             needed.append("play" if measure.kind == "completion" else COUNTS.get(measure.kind, measure.event))
     reasons += [f"no event of kind '{kind}'" for kind in needed if kind is not None and all(event["kind"] != kind for event in all_events)]
+    measures = [measure for measure in (signal.measure, signal.measure.per) if measure is not None]
+    if any(measure.kind == "minutes" for measure in measures) and all(event["seconds"] is None for event in all_events):
+        reasons.append("no event with seconds")
+    if signal.origin is not None and all(event["origin"] not in signal.origin for event in all_events):
+        reasons.append("no event of origin")
     return "|".join(reasons) or None
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from longplay.chance import RowChance, keyed_bits, keyed_uniform, mix
 from longplay.errors import DataError
 from longplay.index import ItemIndex
+from longplay.lake.creators import named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
 
@@ -400,7 +401,8 @@ def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, 
     if exclude not in keys:
         raise DataError(f"contexts: exclude={exclude!r} given, expected one of {', '.join(keys)}")
     key = keys[exclude]
-    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select(
+    logged = named_events(lake) if key == "creator_id" else lake.events
+    events = logged.filter(pl.col("kind").is_in(ENGAGED)).select(
         "user_id", "item_id", "creator_id", "time", "ingested_at", history_kind="kind", history_surface="surface"
     )
     numbered = moments.select("user_id", "time").with_row_index("row")

@@ -30,6 +30,6 @@ def first_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | Non
     return rows[0] if rows else None
 
 
-def create_engaged(con: duckdb.DuckDBPyConnection) -> None:
-    """Create the view `engaged`: events that are activity, with their `day`."""
-    con.execute(f"create or replace view engaged as select *, {day_of('time')} as day from events where {ENGAGED_TEST}")
+def create_engaged(con: duckdb.DuckDBPyConnection, events: str = "events") -> None:
+    """Create the view `engaged`: those of `events` that are activity, with their `day`."""
+    con.execute(f"create or replace view engaged as select *, {day_of('time')} as day from {events} where {ENGAGED_TEST}")

@@ -135,7 +135,7 @@ class Early(ABC):
             lake, outcomes = _lake_of_learners(lake, outcomes.as_of), _learning(outcomes)
             decisions = None if decisions is None else of_learners(_frame(decisions))
         certain = certain_entries(outcomes)
-        usable_N = certain.mature & certain.keys.is_not_null().to_numpy()
+        usable_N = certain.known & certain.keys.is_not_null().to_numpy()
         if not usable_N.any():
             aside = " (held-out users aside)" if spares else ""
             raise NotEstimable(
@@ -264,7 +264,7 @@ def certain_entries(outcomes: Outcomes) -> Outcomes:
     of the first two months become habits half as often again as those of the four months after (.075, .052).
     """
     certain_N = ~outcomes.frame["truncated"].to_numpy()
-    return outcomes.where(certain_N) if int((certain_N & outcomes.mature).sum()) >= LEAST_CERTAIN else outcomes
+    return outcomes.where(certain_N) if int((certain_N & outcomes.known).sum()) >= LEAST_CERTAIN else outcomes
 
 
 def most_possible(signal: Signal) -> float:

@@ -238,19 +238,3 @@ class Compiler:
     def _count(self, table: str) -> int:
         found = first_row(self.con, f"select count(*) from {table}")
         return 0 if found is None else int(found[0])
-
-
-def create_creators(con: duckdb.DuckDBPyConnection) -> None:
-    """Create `creators`: item_id, creator_id as the catalogue has it, else as the item's last event does.
-
-    Without the second a log that has no catalogue would lose every entry of the slots it showed, and call that a 0.
-    """
-    con.execute(
-        """
-        create or replace temp table creators as
-        with listed as (select item_id, creator_id from items where creator_id is not null)
-        select * from listed union all
-        select item_id, arg_max(creator_id, (time, event_id)) as creator_id
-        from events anti join listed using (item_id) where item_id is not null and creator_id is not null group by item_id
-        """
-    )

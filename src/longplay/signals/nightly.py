@@ -11,9 +11,10 @@ from pathlib import Path
 import duckdb
 
 from longplay.errors import DataError
+from longplay.lake.creators import create_creators
 from longplay.lake.daily import day_of, first_row, quoted
 from longplay.lake.lake import Lake
-from longplay.signals.compile import Compiler, create_creators
+from longplay.signals.compile import Compiler
 from longplay.signals.entries import refuse
 from longplay.signals.manifest import Files, Manifest
 from longplay.signals.operators import SESSIONS, TOUCHED, Feature

@@ -33,7 +33,8 @@ class Feature:
     """What is summed per day: `amount` (SQL of a whole number) of every event of these kinds and origins for which `also` (SQL, over its
     item's length, too) holds.
 
-    `needs`: kinds of event of which at least one must be in the log for the sum to mean anything; empty: any.
+    `needs`: kinds of event of which at least one must be in the log for the sum to mean anything; empty: any. `needs_seconds`: so must an
+    event with seconds.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Feature:
     also: str = ""
     amount: str = "1"
     needs: tuple[str, ...] = ()
+    needs_seconds: bool = False
 
     @property
     def any_origin(self) -> bool:
@@ -108,7 +110,7 @@ def feature(measure: Measure, origins: Sequence[str]) -> Feature:
         return events_of(measure.counted, origins)
     if measure.kind == "minutes":
         micros = f"cast(coalesce(round(seconds * {MICROS}), 0) as bigint)"
-        return Feature(_named("micros", origins), ENGAGED, _sorted(origins), amount=micros)
+        return Feature(_named("micros", origins), ENGAGED, _sorted(origins), amount=micros, needs_seconds=True)
     if measure.kind == "sessions":
         return SESSIONS
     share = f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)"

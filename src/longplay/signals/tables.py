@@ -12,15 +12,16 @@ import duckdb
 
 from longplay.errors import ConfigError, LongplayError
 from longplay.estimate import Estimate, mean_of_sums
+from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row, quoted
 from longplay.lake.lake import Lake
 from longplay.signals.coded import CodedRows, SharedNumber, coded, pays
-from longplay.signals.compile import Compiler, create_creators
+from longplay.signals.compile import Compiler
 from longplay.signals.entries import refuse
 from longplay.signals.entry import Entry
 from longplay.signals.operators import TOUCHED
 from longplay.signals.outcomes import checked_as_of, days_of_log
-from longplay.signals.parts import entry_keys
+from longplay.signals.parts import asks_creators, entry_keys
 from longplay.signals.rows import EventRows, Rows
 from longplay.signals.signal import Signal
 
@@ -134,14 +135,16 @@ def _compiled(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: L
     if not signals or len({one.name for one in signals}) < len(signals):
         names = ", ".join(one.name for one in signals) or "none"
         raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
-    if any(one.entry.kind == "exposure" for one in signals):
-        create_creators(con)
+    by_catalogue = False
+    if any(asks_creators(one) for one in signals):
+        by_catalogue = prepare_creators(con, lake, slots=any(one.entry.kind == "exposure" for one in signals))
     days = span or (until, until)
     made: dict[Entry, str]
     try:
-        made = _tables_of(con, signals, coded(con, signals, lake.size(), days) if pays(signals) else [EventRows.of(lake.size())], days, until)
+        rows = coded(con, signals, lake.size(), days, by_catalogue) if pays(signals) else [EventRows.of(lake.size(), by_catalogue)]
+        made = _tables_of(con, signals, rows, days, until)
     except SharedNumber:
-        made = _tables_of(con, signals, [EventRows.of(lake.size())], days, until)
+        made = _tables_of(con, signals, [EventRows.of(lake.size(), by_catalogue)], days, until)
     return {signal: made[signal.entry] for signal in signals}
 
 

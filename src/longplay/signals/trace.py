@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.errors import DataError
+from longplay.lake.creators import prepare_creators
 from longplay.lake.lake import Lake
 from longplay.signals.operators import scale
 from longplay.signals.parts import Part, parts_of
@@ -53,15 +54,16 @@ class Trace:
         asked = self.entries.select("user_id", "day", key=key).with_row_index("row")
         with self.lake.connect() as con:
             con.register("asked", asked.to_arrow())
-            frame = con.sql(_hits_sql(part)).pl()
+            by_catalogue = part.unit == "creator" and prepare_creators(con, self.lake)
+            frame = con.sql(_hits_sql(part, by_catalogue)).pl()
         row, day, amount = (frame[name].to_numpy() for name in ("row", "day", "amount"))
         return row.astype(np.int64), day.astype(np.int64), amount.astype(float)
 
 
-def _hits_sql(part: Part) -> str:
+def _hits_sql(part: Part, by_catalogue: bool) -> str:
     """SQL of (row, day, amount) from the table `asked` (row, user_id, key, day) and the view `events`."""
     name = part.feature.name
-    rows = EventRows().daily(part.unit, [part.feature], "user_id in (select user_id from asked)")
+    rows = EventRows(by_catalogue=by_catalogue).daily(part.unit, [part.feature], "user_id in (select user_id from asked)")
     days = f"select user_id, key, day, sum({name}) as amount from ({rows}) group by all having sum({name}) > 0"
     inside = f"days.user_id = asked.user_id and days.day between asked.day + {part.low} and asked.day + {part.high}"
     if part.how == "habits":  # each counts on the day on which it becomes one

@@ -10,7 +10,7 @@ import duckdb
 from longplay.signals.bitmaps import Bitmaps
 from longplay.signals.entry import Entry
 from longplay.signals.operators import BITS, SESSIONS, TOUCHED, Feature, ahead, aligned, count_days, feature, first_day, range_sums, scale
-from longplay.signals.parts import Part, parts_of
+from longplay.signals.parts import Part, may_lack_creator, parts_of
 from longplay.signals.rows import always_active
 from longplay.signals.signal import Signal
 
@@ -133,12 +133,15 @@ class Values:
             return f', cast(null as double) as "{signal.label}"'
         at = {part.column: f"({self._at[_bare(part)]})" for part in parts_of(signal)}
         measure, name, (low, high) = signal.measure, f'"{signal.label}"', signal.window
-        mature = f"day + {high + 1} <= {self.asked.as_of_day}"
+        named = "creator_id is not null" if may_lack_creator(signal) else "true"
+        mature = f"day + {high + 1} <= {self.asked.as_of_day} and {named}"
         if measure.kind == "time_to_return":
             closed = f"least(greatest({self.asked.as_of_day} - day - {low}, 0), {signal.days})"
             event = f"coalesce({at['total']} < {low} + {closed}, false)"
             duration = f"case when {event} then {at['total']} else {low - 1} + {closed} end"
             value = f"case when {mature} then cast({duration} as double) end"
+            if may_lack_creator(signal):  # whose return it is, nobody knows
+                duration, event = (f"case when {named} then {column} end" for column in (duration, event))
             return f', {value} as {name}, cast({duration} as integer) as "{signal.label} duration", {event} as "{signal.label} event"'
         amount, more = f"{at['total']} / {scale(feature(measure, signal.origins))}", ""
         if "per" in at:
@@ -146,7 +149,7 @@ class Values:
             amount = f"{amount} / nullif({at['per']} / {1.0 if per is None else scale(per)}, 0)"
         if "base" in at:
             baseline = measure.baseline or 1
-            covered = f"day - {baseline} >= {self.asked.first_activity()}"
+            covered = f"day - {baseline} >= {self.asked.first_activity()} and {named}"
             base = f"case when {covered} then {at['base']} / {scale(feature(measure, signal.origins))} * {signal.days} / {baseline} end"
             amount, more = f"{amount} - ({base})", f', {base} as "{signal.label} baseline"'
         if signal.threshold is not None:
