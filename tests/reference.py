@@ -42,6 +42,7 @@ from longplay.signals import (
 )
 
 DAY, MICRO, PAUSE = timedelta(days=1), timedelta(microseconds=1), timedelta(minutes=30)
+SILENCE = 366  # days
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LEAP, OLD = datetime(2028, 2, 26, tzinfo=UTC), datetime(1969, 12, 27, tzinfo=UTC)  # logs that cross 2028-02-29 and 1970-01-01
 BIG = str(2**53 + 1)  # a float would read it as 2**53
@@ -57,6 +58,8 @@ CATALOGUE = pl.DataFrame(
     },
     schema_overrides={"added_at": DTYPES["items"]["added_at"]},
 )
+NAMELESS = CATALOGUE.with_columns(creator_id=pl.lit(None, pl.String))
+GROWING = CATALOGUE.with_columns(added_at=pl.Series([OLD - DAY, LEAP + 3 * DAY, OLD - DAY, LEAP + 9 * DAY], dtype=DTYPES["items"]["added_at"]))
 EVENT = ("event_id", "user_id", "item_id", "creator_id", "kind", "time", "seconds", "surface", "origin", "ingested_at")
 DECISION = ("decision_id", "context_id", "user_id", "time", "surface", "slate", "log_prob", "policy", "experiment", "ingested_at")
 COUNTS = {"plays": "play", "saves": "save", "skips": "skip", "cancelled": "cancel"}
@@ -139,6 +142,19 @@ def creator_of(item: str, events: list[Row], creators: dict[str, str]) -> str | 
     return of_events[-1] if of_events else None
 
 
+def observed(day: int, days: int, engaged: list[Row]) -> bool:
+    """Whether the log's activity had begun at least so many days before, counted from the last time it was silent for more than 366 days."""
+    active = sorted({day_of(event["time"]) for event in engaged if day_of(event["time"]) <= day})
+    if not active or day - active[-1] > SILENCE:
+        return False
+    begun = active[-1]
+    for earlier in reversed(active):
+        if begun - earlier > SILENCE:
+            break
+        begun = earlier
+    return day - begun >= days
+
+
 # -- entries ---------------------------------------------------------------------------------------------
 
 
@@ -192,8 +208,7 @@ def firsts(events: list[Row], of: str | None, novel_for: int | None, engaged: li
             continue
         day, before = day_of(touch["time"]), last.get(key)
         if before is None or (novel_for is not None and day - before > novel_for):
-            early = not engaged or day - day_of(engaged[0]["time"]) < (novel_for or 28)
-            found.append({**touch, "truncated": before is None and early})
+            found.append({**touch, "truncated": before is None and not observed(day, novel_for or 28, engaged)})
         last[key] = day
     return found
 
@@ -270,8 +285,7 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
     if per is not None:
         value = value / sum(per.values()) if sum(per.values()) else None
     if measure.baseline is not None:
-        engaged = engaged_of(events)
-        covered = bool(engaged) and day - measure.baseline >= day_of(engaged[0]["time"])
+        covered = observed(day, measure.baseline, engaged_of(events))
         before = sum(amounts(measure, signal, entry, events, -measure.baseline, -1).values())
         more = {"baseline": before * (stop - start + 1) / measure.baseline if covered else None}
         value = None if more["baseline"] is None else value - more["baseline"]
@@ -337,9 +351,11 @@ TIME_OF_DAY = st.sampled_from(
     (timedelta(0), MICRO, timedelta(minutes=10), NOON, NOON + PAUSE, NOON + PAUSE + MICRO, DAY - timedelta(minutes=20), DAY - MICRO)
 )
 DAYS = st.sampled_from((0, 0, 1, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 28, 29, 30, 36))
+YEARS = st.sampled_from((0, 0, 1, 2, 3, 8, 29, 365, 366, 367, 368, 396, 740, 2500, 7600))
 FAR = st.sampled_from((0, 1, 2, 28, 29, 59, 60, 61, 63, 64, 65, 119, 120, 180, 364, 365, 366))
 LATE = st.sampled_from((timedelta(0), timedelta(0), timedelta(0), MICRO, timedelta(hours=12), 5 * DAY))
 MOMENT = st.builds(lambda day, time: day * DAY + time, DAYS, TIME_OF_DAY)
+YEARS_MOMENT = st.builds(lambda day, time: day * DAY + time, YEARS, TIME_OF_DAY)
 FAR_MOMENT = st.builds(lambda day, time: day * DAY + time, FAR, TIME_OF_DAY)
 DOINGS = ("play", "play", "play", *KINDS)
 
@@ -353,6 +369,8 @@ def logs(
     With `known_later` its watermark lies more than a year after everything, else it may lie at `as_of`, or before the last events.
     """
     start = draw(st.sampled_from((LEAP, OLD)))
+    items = draw(st.sampled_from((CATALOGUE, CATALOGUE, NAMELESS, GROWING)))
+    star_schema = draw(st.integers(0, 3)) == 0  # only the catalogue says whose work an item is
     events, decisions = [], []
     for number in range(draw(st.integers(min_events, 20))):
         time = start + draw(moments)
@@ -364,7 +382,7 @@ def logs(
                 "event_id": f"e{draw(st.integers(0, 9))}-{number}",
                 "user_id": draw(st.sampled_from(USERS)),
                 "item_id": item,
-                "creator_id": creator,
+                "creator_id": None if star_schema else creator,
                 "kind": draw(st.sampled_from(DOINGS)),
                 "time": time,
                 "seconds": draw(st.sampled_from((None, 0.0, 20.0, 20.0, 60.0, 3600.5))),
@@ -375,7 +393,7 @@ def logs(
         )
     if draw(st.integers(0, 3)) and events:
         time = start + draw(moments)
-        third = {"user_id": "crowd", "item_id": "i1", "creator_id": "c1", "seconds": 20.0, "surface": None, "origin": "organic"}
+        third = {"user_id": "crowd", "item_id": "i1", "creator_id": None if star_schema else "c1", "seconds": 20.0, "surface": None, "origin": "organic"}
         events += [{"event_id": f"crowd-{kind}", **third, "kind": kind, "time": time, "ingested_at": time} for kind in KINDS]
     for number in range(draw(st.integers(min_decisions, 4))):
         time = start + draw(moments)
@@ -395,7 +413,8 @@ def logs(
             }
         )
     as_of = start + draw(moments) + draw(st.sampled_from((0, 8, 40, 40, 400))) * DAY
-    return Log(events, decisions, as_of, None if known_later else draw(st.sampled_from((None, as_of, as_of + MICRO, as_of + 3 * DAY))))
+    watermark = None if known_later else draw(st.sampled_from((None, as_of, as_of + MICRO, as_of + 3 * DAY)))
+    return Log(events, decisions, as_of, watermark, items)
 
 
 OLD_ENTRIES = (

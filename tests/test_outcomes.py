@@ -27,6 +27,7 @@ from reference import (
     MICRO,
     MOMENT,
     OLD_ENTRIES,
+    YEARS_MOMENT,
     Log,
     Row,
     creator_of,
@@ -641,6 +642,12 @@ def test_outcomes_equal_a_plain_loop_over_the_events(signal: Signal, log: Log) -
 @given(signals((*OLD_ENTRIES, *FAR_ENTRIES), windows=FAR_WINDOWS), logs(moments=FAR_MOMENT))
 @examples(60)
 def test_windows_of_up_to_a_year_equal_the_plain_loop(signal: Signal, log: Log) -> None:
+    check(signal, log)
+
+
+@given(signals((*ENTRIES, *FAR_ENTRIES)), logs(moments=YEARS_MOMENT))
+@examples(80)
+def test_logs_that_are_silent_for_years_equal_the_plain_loop(signal: Signal, log: Log) -> None:
     check(signal, log)
 
 

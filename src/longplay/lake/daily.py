@@ -9,7 +9,7 @@ import duckdb
 from longplay.lake.schema import ENGAGED
 
 DAY_US = 86_400_000_000
-SHIFT_DAYS = 100_000  # integer division rounds towards 0: moved to where all times are positive, days before 1970 are right too
+SHIFT_DAYS = 1_000_000  # integer division rounds towards 0: moved to where all times are positive, days before 1970 are right too
 DAY = f"cast((epoch_us({{time}}) + {SHIFT_DAYS * DAY_US}) // {DAY_US} - {SHIFT_DAYS} as integer)"
 ENGAGED_TEST = "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"  # SQL of whether an event is activity
 

@@ -19,6 +19,7 @@ from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.signals.begins import beginnings_of
 from longplay.signals.compile import Compiler
 from longplay.signals.entries import create_entries, explain_no_entries, refuse
 from longplay.signals.rows import EventRows
@@ -272,7 +273,9 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
         span = days_of_log(con, view)
         if enrolled is not None:
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
-        compiler = Compiler(con, EventRows.of(view.size(), by_catalogue), as_of_day, span or (as_of_day, as_of_day), enrolled=enrolled is not None)
+        days = span or (as_of_day, as_of_day)
+        beginnings = beginnings_of(con, days)
+        compiler = Compiler(con, EventRows.of(view.size(), by_catalogue), as_of_day, days, [signal], beginnings, enrolled=enrolled is not None)
         compiler.plan_words({signal.entry: [signal]})
         create_entries(con, compiler, signal.entry, by_catalogue)
         if first_row(con, "select count(*) from entries") == (0,):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from longplay.signals.entry import Entry
@@ -61,6 +62,17 @@ def is_unknown(signal: Signal, entered: int, as_of_day: int) -> bool:
     """Whether nothing is known of an entry of that day (or a later one) at midnight `as_of_day`, but that it is one."""
     open_yet = entered + signal.window[1] + 1 > as_of_day
     return open_yet and signal.measure.kind != "time_to_return" and signal.measure.baseline is None
+
+
+def reach_of(signals: Iterable[Signal]) -> tuple[int, int]:
+    """How many days before and after an entry's these signals ask of."""
+    before, after = 0, 0
+    for signal in signals:
+        entry = signal.entry
+        lows = [part.low for part in parts_of(signal)]
+        before = max(before, entry.novel_for or 0, entry.dormant_for or 0, -min(lows))
+        after = max(after, *(part.high for part in parts_of(signal)))
+    return before, after
 
 
 def entry_words(entry: Entry) -> tuple[str, Feature] | None:

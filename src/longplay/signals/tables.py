@@ -15,6 +15,7 @@ from longplay.estimate import Estimate, mean_of_sums
 from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row, quoted
 from longplay.lake.lake import Lake
+from longplay.signals.begins import Beginnings, beginnings_of
 from longplay.signals.coded import CodedRows, SharedNumber, coded, pays
 from longplay.signals.compile import Compiler
 from longplay.signals.entries import refuse
@@ -152,11 +153,12 @@ def _tables_of(
     con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], parts: Iterable[Rows], days: tuple[int, int], until: int
 ) -> dict[Entry, str]:
     """A table per entry, from rows of one part of the users after the other."""
-    made, first_activity = dict[Entry, str](), None
+    made, beginnings = dict[Entry, str](), beginnings_of(con, days)
     for part, rows in enumerate(parts):
-        if isinstance(rows, CodedRows) and rows.users != "true" and first_activity is None:
-            first_activity = _first_activity(con, days)  # that of all users
-        made = Compiler(con, rows, until, days, first_activity=first_activity, adds=part > 0).compute(signals)
+        if isinstance(rows, CodedRows) and rows.users != "true" and beginnings is None:
+            first = _first_activity(con, days)  # that of all users
+            beginnings = Beginnings(()) if first is None else Beginnings(((first, days[1]),))
+        made = Compiler(con, rows, until, days, signals, beginnings, adds=part > 0).compute()
     return made
 
 
