@@ -33,13 +33,17 @@ class Beginnings:
     @classmethod
     def of(cls, days: Iterable[int]) -> Beginnings:
         """The runs of days on which anybody was active, in any order."""
+        return cls().joined(days)
+
+    def joined(self, days: Iterable[int]) -> Beginnings:
+        """The runs of these and of further days of activity, in any order."""
         runs: list[tuple[int, int]] = []
-        for day in sorted(days):
-            if runs and day - runs[-1][1] <= SILENCE_DAYS:
-                runs[-1] = (runs[-1][0], day)
+        for first, last in sorted([*self.runs, *((day, day) for day in days)]):
+            if runs and first - runs[-1][1] <= SILENCE_DAYS:
+                runs[-1] = (runs[-1][0], max(runs[-1][1], last))
             else:
-                runs.append((day, day))
-        return cls(tuple(runs))
+                runs.append((first, last))
+        return Beginnings(tuple(runs))
 
     def begun(self, day: int) -> int | None:
         """The first day of the run that a day belongs to; null before any activity, and after a silence."""
@@ -52,6 +56,10 @@ class Beginnings:
         """Whether the run of `day` had begun at least so many `days` before it."""
         begun = self.begun(day)
         return begun is not None and day - begun >= days
+
+    def covers_all(self, first: int, last: int, days: int) -> bool:
+        """Whether it holds for every day of first..last."""
+        return self.covers(first, days) and self.begun(first) == self.begun(last)
 
     def covers_sql(self, days: int) -> str:
         """SQL of `covers` for the column `day`.
