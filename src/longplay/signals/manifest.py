@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from longplay.errors import DataError
 from longplay.signals.compile import entry_keys
-from longplay.signals.rollups import files_sql, paths
+from longplay.signals.rollups import files_sql, is_block, paths
 from longplay.signals.signal import Signal
 
 FORMAT = 2  # of the folder: raised when what is in it can no longer be read
@@ -76,11 +76,13 @@ class Manifest:
     def rows(self, folder: Path, signal: Signal) -> str:
         """SQL of all rows that count: those of a user with late events come from the last patch."""
         patches, seqs = self.patches.get(signal.label, []), self.seqs.get(signal.label, {})
-        parts = [
-            f"select * from {files_sql(paths(folder, files))}"
-            for files in [[file for day in self.outcomes[signal.label].values() for file in day]]
-            if files
-        ]
+        by_day = self.outcomes[signal.label]
+        daily = [file for files in by_day.values() for file in files if not is_block(file)]
+        blocks = {file: day for day, files in by_day.items() for file in files if is_block(file)}
+        parts = [f"select * from {files_sql(paths(folder, daily))}"] if daily else []
+        if blocks:  # they hold other days, too: those computed again since have files of their own
+            inside = [day for day, files in by_day.items() if any(is_block(file) for file in files)]
+            parts.append(f"select * from {files_sql(paths(folder, list(blocks)))} where day in ({', '.join(map(str, inside))})")
         for one in patches:
             newer = [day for day, seq in seqs.items() if seq >= one["seq"]]
             test = f" where day not in ({', '.join(map(str, newer))})" if newer else ""

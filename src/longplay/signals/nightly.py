@@ -31,6 +31,8 @@ EVER = 10**6  # days
 BLOCK = 16  # days of a small log whose roll-ups are one file, once they are settled: a small file costs more to open than to read
 SETTLED = 7  # days after which few events still arrive
 BLOCK_EVENTS = 250_000  # the most in a block
+FEW_EVENTS = 100  # a day, on average: up to so many, matured outcomes of `SPARSE_BLOCK` days are one file
+SPARSE_BLOCK = 64
 MOST_PATCHES = 30  # patches of late events after which a signal's files are written anew
 
 
@@ -281,6 +283,15 @@ class Work:
         settled = (block for block in blocks if block[0] >= self.begins and block[-1] < self.until - SETTLED)
         return [block for block in settled if all(day in known or day not in self.place for day in block)]
 
+    def _blocks_of_outcomes(self, days: Sequence[int], stop: int) -> list[range]:
+        """The blocks all of whose days are among these and have matured, where a day of the log is too small for files of its own."""
+        if not 0 < self.lake.size() / max(len(self.days), 1) <= FEW_EVENTS:
+            return []
+        known = set(days)
+        blocks = (range(number * SPARSE_BLOCK, (number + 1) * SPARSE_BLOCK) for number in sorted({day // SPARSE_BLOCK for day in known}))
+        matured = (block for block in blocks if block[-1] + stop + 1 <= self.until)
+        return [block for block in matured if all(day in known or day not in self.place for day in block)]
+
     def _parts(self, days: Sequence[int]) -> list[list[int]]:
         """Days in runs of at most about `ROWS_AT_ONCE` events; days far apart are not read together."""
         if not days:
@@ -302,20 +313,21 @@ class Work:
         folder = self.folder / place
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        numbers = [block[0] // BLOCK for block in blocks]
-        if len(days) == 1 or (len(numbers) == 1 and len(days) == BLOCK):  # a quarter of the cost
+        size = len(blocks[0]) if blocks else BLOCK
+        numbers = [block[0] // size for block in blocks]
+        if len(days) == 1 or (len(numbers) == 1 and len(days) == size):  # a quarter of the cost
             target = folder / f"part={f'b{numbers[0]}' if numbers else days[0]}" / "data_0.parquet"
             target.parent.mkdir()
             self.con.execute(f"copy ({sql}) to {quoted(target)} (format parquet, compression zstd)")
         else:
-            number = f"cast(floor(day / {BLOCK}.0) as integer)"  # days before 1970 are negative
+            number = f"cast(floor(day / {size}.0) as integer)"  # days before 1970 are negative
             name = f"case when {number} in ({', '.join(map(str, numbers))}) then 'b' || {number} else cast(day as varchar) end"
             parted = f"select *, {name if numbers else 'day'} as part from ({sql})"
             self.con.execute(f"copy ({parted}) to {quoted(folder)} (format parquet, partition_by (part), compression zstd)")
         for file in sorted(folder.glob("part=*/*.parquet")):
             part, listed = file.parent.name.removeprefix("part="), str(file.relative_to(self.folder))
             number = int(part.removeprefix("b"))
-            for day in range(number * BLOCK, (number + 1) * BLOCK) if is_block(listed) else [number]:
+            for day in range(number * size, (number + 1) * size) if is_block(listed) else [number]:
                 if day in self.place:
                     into.setdefault(day, []).append(listed)
             self.written.add(listed)
@@ -378,10 +390,13 @@ class Work:
                     self.con.execute(f"create or replace temp table asked_{unit} as select distinct * from ({seen[unit]})")
                     tests[unit] = f"(user_id, key) in (from asked_{unit})"
         for signal, table in self._compiled(signals, days, tests):
+            label = signal.label
+            files, seqs = self.state.outcomes[label], self.state.seqs[label]
             for day in days:
-                self.state.outcomes[signal.label].pop(day, None)
-                self.state.seqs[signal.label][day] = self.state.seq
-            self._copy(self._narrow(signal, table), f"outcomes/{signal.label}/{self.state.seq}-{days[0]}", self.state.outcomes[signal.label], days)
+                files.pop(day, None)
+                seqs[day] = self.state.seq
+            blocks = self._blocks_of_outcomes(days, signal.window[1])
+            self._copy(self._narrow(signal, table), f"outcomes/{label}/{self.state.seq}-{days[0]}", files, days, blocks)
 
     def _patch(self, signals: Sequence[Signal], first: int) -> int:
         """Compute again, from the first day that late events can have changed, all entries of the users whom they concern."""
@@ -418,7 +433,9 @@ class Work:
         rows = f"select * replace ({self.state.seq} as seq) from ({self.state.rows(self.folder, signal)})"
         self.state.outcomes[signal.label], self.state.patches[signal.label] = {}, []
         self.state.seqs[signal.label] = dict.fromkeys(self.state.seqs[signal.label], self.state.seq)
-        self._copy(rows, f"outcomes/{signal.label}/{self.state.seq}-all", self.state.outcomes[signal.label], list(self.state.seqs[signal.label]))
+        days = list(self.state.seqs[signal.label])
+        blocks = self._blocks_of_outcomes(days, signal.window[1])
+        self._copy(rows, f"outcomes/{signal.label}/{self.state.seq}-all", self.state.outcomes[signal.label], days, blocks)
 
     def _narrow(self, signal: Signal, table: str) -> str:
         """SQL of one signal's columns of a table of its entry."""
