@@ -315,7 +315,7 @@ class Work:
         folder.mkdir(parents=True)
         size = len(blocks[0]) if blocks else BLOCK
         numbers = [block[0] // size for block in blocks]
-        if len(days) == 1 or (len(numbers) == 1 and len(days) == size):  # a quarter of the cost
+        if len(days) == 1 or (len(blocks) == 1 and all(day in blocks[0] for day in days)):  # a quarter of the cost
             target = folder / f"part={f'b{numbers[0]}' if numbers else days[0]}" / "data_0.parquet"
             target.parent.mkdir()
             self.con.execute(f"copy ({sql}) to {quoted(target)} (format parquet, compression zstd)")
