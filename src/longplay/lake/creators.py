@@ -103,11 +103,26 @@ def creator_disagreements(lake: Lake) -> pl.DataFrame:
     Returns:
         Columns item_id, event_creator, catalogue_creator, events (how many name that creator); most events first.
     """
-    named = lake.events.filter(pl.col("creator_id").is_not_null()).group_by("item_id", event_creator="creator_id").agg(events=pl.len())
-    both = named.join(_listed(lake).rename({"creator_id": "catalogue_creator"}), on="item_id")
-    differing = both.filter(pl.col("event_creator") != pl.col("catalogue_creator"))
-    return differing.select("item_id", "event_creator", "catalogue_creator", "events").sort(
-        "events", "item_id", "event_creator", descending=[True, False, False]
+    with lake.connect() as con:
+        create_listed(con)
+        return con.sql(
+            """
+            select item_id, e.creator_id as event_creator, l.creator_id as catalogue_creator, count(*) as events
+            from events e join listed l using (item_id) where e.creator_id <> l.creator_id
+            group by all order by events desc, item_id, event_creator
+            """
+        ).pl()
+
+
+def disagreement_note(lake: Lake) -> str:
+    """One sentence on where events and the catalogue name different creators; empty where they agree."""
+    differing = creator_disagreements(lake)
+    if differing.is_empty():
+        return ""
+    item, event_creator, catalogue_creator, _ = differing.row(0)
+    return (
+        f"{differing['events'].sum():,} events of {differing['item_id'].n_unique():,} items name another creator than the catalogue "
+        f"(most of item {item!r}: {event_creator!r} in events, {catalogue_creator!r} in the catalogue); the event's own counts"
     )
 
 
