@@ -27,6 +27,7 @@ from reference import (
     MICRO,
     MOMENT,
     OLD_ENTRIES,
+    YEARS_MOMENT,
     Log,
     Row,
     creator_of,
@@ -350,7 +351,12 @@ def test_row_what_is_a_discovery() -> None:
     assert opened(lake, discovery(7), *keys) == [first, second, ("c1", None, at(40))]  # seven days after is not new
     assert opened(lake, discovery(6), *keys) == [first, second, ("c1", "i1", at(7)), ("c1", None, at(40))]  # one more is
     assert opened(lake, discovery(None), *keys) == [first, second]
-    assert opened(lake, discovery(7, "item"), *keys) == [first, ("c1", "i1", at(0, 13)), second, (None, "i1", at(40))]
+    assert opened(lake, discovery(7, "item"), *keys) == [
+        first,
+        ("c1", "i1", at(0, 13)),
+        second,
+        ("c1", "i1", at(40)),
+    ]  # the catalogue says whose it is
     assert opened(lake, discovery(None, "item"), *keys) == [first, ("c1", "i1", at(0, 13)), second]
 
 
@@ -567,7 +573,9 @@ def test_the_duration_of_a_time_to_return_counts_only_days_that_were_observed() 
 
 def test_row_what_are_habits() -> None:
     active = (("c1", 1), ("c1", 1), ("c1", 3), ("c2", 2), ("c3", 2), ("c3", 3), ("c3", 4), (None, 1), (None, 2), ("c2", 5))
-    lake = lake_of(did(at(0), creator="c2"), *(did(at(day), creator=creator) for creator, day in active), did(at(4), creator="c2", origin="autoplay"))
+    lake = lake_of(
+        did(at(0), creator="c2"), *(did(at(day), item="i4", creator=creator) for creator, day in active), did(at(4), creator="c2", origin="autoplay")
+    )
     outcomes = Signal("s", enrolment(), habits(days=2), (1, 4)).outcomes(lake)
     assert outcomes.value.tolist() == [2]  # c1 and c3; of c2 only one organic day lies in the window
     assert outcomes.trace().toarray().tolist() == [[0, 0, 2, 0]]  # both on day 3
@@ -677,7 +685,7 @@ def test_a_window_longer_than_the_log_is_refused_until_one_outcome_can_be_known(
 )
 def test_a_kind_of_event_that_nobody_logged_is_no_0(entry: Entry, measure: Measure, kind: str) -> None:
     signal = Signal("s", entry, measure, (1, 7))
-    rows = [did(at(0), "visit"), did(at(30), "visit")]
+    rows = [did(at(0), "visit", seconds=60.0), did(at(30), "visit")]
     with pytest.raises(DataError, match=f"the log has no event of kind '{kind}'"):
         signal.outcomes(lake_of(*rows))
     with pytest.raises(DataError, match=f"the log has no event of kind '{kind}'"):
@@ -744,6 +752,12 @@ def test_outcomes_equal_a_plain_loop_over_the_events(signal: Signal, log: Log) -
 @given(signals((*OLD_ENTRIES, *FAR_ENTRIES), windows=FAR_WINDOWS), logs(moments=FAR_MOMENT))
 @examples(60)
 def test_windows_of_up_to_a_year_equal_the_plain_loop(signal: Signal, log: Log) -> None:
+    check(signal, log)
+
+
+@given(signals((*ENTRIES, *FAR_ENTRIES)), logs(moments=YEARS_MOMENT))
+@examples(80)
+def test_logs_that_are_silent_for_years_equal_the_plain_loop(signal: Signal, log: Log) -> None:
     check(signal, log)
 
 
@@ -838,7 +852,7 @@ def test_a_slot_gets_the_first_entry_within_a_day_and_is_null_until_it_matures(s
     expected = []
     for decision in log.decisions:
         for place, item in enumerate(decision["slate"]):
-            shown = {"item_id": item, "creator_id": creator_of(item, events)}
+            shown = {"item_id": item, "creator_id": creator_of(item, events, log.creators)}
             mine = [entry for entry in entries if entry["user_id"] == decision["user_id"] and entry[key] is not None and entry[key] == shown[key]]
             mine = [entry for entry in mine if decision["time"] <= entry["time"] < decision["time"] + DAY]
             matures_at = midnight(day_of(decision["time"] + DAY) + signal.window[1] + 1)

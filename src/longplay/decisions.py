@@ -16,6 +16,7 @@ from longplay.errors import DataError
 from longplay.frames import Column, as_lists, polars_series
 from longplay.ids import ids_of
 from longplay.index import ItemIndex, ranges
+from longplay.lake.creators import named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
 from longplay.past import Met, Past
@@ -439,7 +440,9 @@ def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, 
     if exclude not in keys:
         raise DataError(f"contexts: exclude={exclude!r} given, expected one of {', '.join(keys)}")
     columns = ["user_id", "item_id", "creator_id", "time", "ingested_at", "kind", "surface"]
-    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select(columns).sort("user_id", "time", "item_id", maintain_order=True)
+    key = keys[exclude]
+    logged = named_events(lake) if key == "creator_id" else lake.events
+    events = logged.filter(pl.col("kind").is_in(ENGAGED)).select(columns).sort("user_id", "time", "item_id", maintain_order=True)
     users = ItemIndex(events["user_id"].unique())
     moment_user_N = users.rows(moments["user_id"])
     order = np.argsort(users.rows(events["user_id"]), kind="stable")
@@ -455,7 +458,7 @@ def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, 
         moments["time"],
         slots=slots,
         history=as_lists("history", recent["item_id"], offsets),
-        exclusions=_exclusions(lake, past, events, keys[exclude], moment_user_N, moment_time_N),
+        exclusions=_exclusions(lake, past, events, key, moment_user_N, moment_time_N),
         surface=surface,
         beside=pl.DataFrame([as_lists(name, values, offsets) for name, values in beside.items()]),
     )

@@ -17,6 +17,7 @@ from rich.text import Text
 from longplay.cli.screen import console, guarded, wide
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
+from longplay.lake.creators import disagreement_note
 from longplay.run.config import RunConfig, folder_of, load_config
 from longplay.run.pins import Pin, change_over, log_of, pins_of, runs_in, would_run_again
 from longplay.signals import READY, Signal, ready
@@ -133,6 +134,8 @@ def _tell_log(signals: Sequence[Signal], source: Path, truncated: bool) -> None:
         for name, reason in refused:
             reasons.add_row(name, Text(reason))
         out.print(reasons)
+    if note := disagreement_note(lake):
+        out.print(Text.assemble(("\ncreators: ", "bold"), note))
     if not table.row_count:
         raise DataError(f"{place}: none of {len(signals)} signals can be computed on this log")
 

@@ -13,7 +13,7 @@ from longplay.lake.schema import ENGAGED
 
 DAY_US = 86_400_000_000
 DAY_SECONDS = 86_400
-SHIFT_DAYS = 100_000  # integer division rounds towards 0: moved to where all times are positive, days before 1970 are right too
+SHIFT_DAYS = 1_000_000  # integer division rounds towards 0: moved to where all times are positive, days before 1970 are right too
 DAY = f"cast((epoch_us({{time}}) + {SHIFT_DAYS * DAY_US}) // {DAY_US} - {SHIFT_DAYS} as integer)"
 ENGAGED_TEST = "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"  # SQL of whether an event is activity
 
@@ -34,9 +34,9 @@ def first_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | Non
     return rows[0] if rows else None
 
 
-def create_engaged(con: duckdb.DuckDBPyConnection) -> None:
-    """Create the view `engaged`: events that are activity, with their `day`."""
-    con.execute(f"create or replace view engaged as select *, {day_of('time')} as day from events where {ENGAGED_TEST}")
+def create_engaged(con: duckdb.DuckDBPyConnection, events: str = "events") -> None:
+    """Create the view `engaged`: those of `events` that are activity, with their `day`."""
+    con.execute(f"create or replace view engaged as select *, {day_of('time')} as day from {events} where {ENGAGED_TEST}")
 
 
 @dataclass(frozen=True)

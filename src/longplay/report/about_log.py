@@ -58,7 +58,7 @@ def glance(results: Results) -> Section:
         blocks.append(Table("Rows set aside (quarantine)", ("reason", "rows", "share of source rows"), body, "lrr"))
     else:
         answer.append("No row was set aside.")
-    notes = tuple(str(note) for note in log.get("notes") or [] if note)
+    notes = tuple(str(note) for note in [*(log.get("notes") or []), log.get("creators")] if note)
     if notes:
         blocks.append(Bullets("What the reader of the log decided", notes))
     blocks.append(

@@ -174,7 +174,7 @@ class Early(ABC):
             lake, outcomes = _lake_of_learners(lake, outcomes.as_of), _learning(outcomes)
             decisions = None if decisions is None else of_learners(_frame(decisions))
         certain = certain_entries(outcomes)
-        usable_N = certain.mature & certain.keys.is_not_null().to_numpy()
+        usable_N = certain.known & certain.keys.is_not_null().to_numpy()
         if not usable_N.any():
             aside = " (held-out users aside)" if spares else ""
             raise NotEstimable(
@@ -326,7 +326,7 @@ def certain_entries(outcomes: Outcomes) -> Outcomes:
     of the first two months become habits half as often again as those of the four months after (.075, .052).
     """
     certain = outcomes.certain()
-    return certain if int(certain.mature.sum()) >= LEAST_CERTAIN else outcomes
+    return certain if int(certain.known.sum()) >= LEAST_CERTAIN else outcomes
 
 
 def most_possible(signal: Signal) -> float:

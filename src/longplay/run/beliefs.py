@@ -104,7 +104,7 @@ def reward(work: Work) -> dict[str, Any]:
         for label, model in MODELS.items():
             models[label] = model(signal).fit(past, known)
             work.ui.progress("early rewards", done := done + 1, total)
-        judged = compare(models, known, later.where(later.mature), age)
+        judged = compare(models, known, later.where(later.known), age)
         work.ui.progress("early rewards", done := done + 1, total)
         checked = {}
         for label, model in MODELS.items():

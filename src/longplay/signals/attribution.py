@@ -216,8 +216,12 @@ def touches_of(outcomes: Outcomes, decisions: Decisions | pl.DataFrame, lookback
         .rename({"slate": "item_id"})
         .join(outcomes.creators, on="item_id", how="left")
         .with_columns(shown_day=pl.col("time").dt.epoch("us") // 86_400_000_000)
+        .with_columns(stretch=pl.col("shown_day") // (lookback + 1))
     )
-    near = entries.filter(pl.col(by[-1]).is_not_null()).join(slots, on=by, how="inner")
+    # they meet by stretches as long as the lookback, of which an entry reaches two: not all years of a user for every entry
+    reached = pl.concat_list((pl.col("day").cast(pl.Int64) - days) // (lookback + 1) for days in (lookback, 0)).list.unique()
+    sought = entries.filter(pl.col(by[-1]).is_not_null()).with_columns(stretch=reached).explode("stretch", empty_as_null=False)
+    near = sought.join(slots, on=[*by, "stretch"], how="inner")
     near = near.filter((pl.col("time") <= pl.col("entered")) & (pl.col("shown_day") >= pl.col("day") - lookback))
     near = near.sort("entry", "time", "slot", "decision_id")
     known = pl.col("event_decision").is_in(frame["decision_id"].implode())

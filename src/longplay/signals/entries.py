@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from longplay.errors import DataError
+from longplay.lake.creators import with_listed
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.signals.compile import ENROLS, Compiler
@@ -18,15 +19,18 @@ _NOTHING = "null::varchar as item_id, null::varchar as creator_id"
 _NO_SLOT = "null::varchar as decision_id, null::integer as slot"
 
 
-def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: Entry) -> None:
+def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: Entry, by_catalogue: bool) -> None:
     """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated.
 
     They are those of the event that opened the entry (of an exposure, of the slot), or null where there is none.
+
+    by_catalogue: see `EventRows`.
     """
-    create_engaged(con)
+    named = with_listed("events") if by_catalogue else "events"
+    create_engaged(con, named)
     if entry.kind == "discovery" or entry.dormant_for is not None or (entry.kind == "event" and entry.novel_for is not None):
         compiler.find(entry, "found")
-        kinds = "engaged" if entry.kind != "event" else f"(select *, {day_of('time')} as day from events where kind = '{entry.event}')"
+        kinds = "engaged" if entry.kind != "event" else f"(select *, {day_of('time')} as day from {named} where kind = '{entry.event}')"
         same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""
         about = "first.item_id, first.creator_id" if entry.of else _NOTHING
         event = ", ".join(f"'{name}': e.{name}" for name in ("item_id", "creator_id", "time", "origin", "surface", "decision_id", "slot"))
@@ -52,7 +56,7 @@ def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: En
         has_key = f" and {entry.of}_id is not null" if entry.of else ""
         about = "item_id, creator_id" if entry.of else _NOTHING
         body = f"""select user_id, {about}, time, {day_of("time")} as day, origin, surface, decision_id, slot, false as truncated
-            from events where kind = '{entry.event}'{has_key}"""
+            from {named} where kind = '{entry.event}'{has_key}"""
     elif compiler.enrolled:
         body = f"""
             select user_id, {_NOTHING}, time, {day_of("time")} as day, 'organic' as origin, null::varchar as surface, {_NO_SLOT}, false as truncated
@@ -96,11 +100,21 @@ def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tup
     if (per := divisor(signal.measure, signal.origins)) is not None:
         asked.append(per)
     for kind in sorted({kind for one in asked for kind in one.needs} | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())):
-        if _has(con, f"kind = '{kind}'") or _lake_has(lake, f"kind = '{kind}'"):
+        if _logged(con, lake, f"kind = '{kind}'"):
             continue
         what = "nothing opens it" if kind == signal.entry.event else "the outcome of everybody would be the same because nobody logged it"
         raise DataError(
             f"{signal.name}: the log has no event of kind {kind!r}, so {what}; map that kind when the log is read, or measure something else"
+        )
+    if any(part.needs_seconds for part in asked) and not _logged(con, lake, "seconds is not null"):
+        raise DataError(
+            f"{signal.name}: the log has no event with seconds, so the minutes of everybody would be 0 because nobody logged them; "
+            "map a column to seconds when the log is read, or measure plays"
+        )
+    if signal.origin is not None and not _logged(con, lake, " or ".join(f"origin = '{origin}'" for origin in signal.origin)):
+        raise DataError(
+            f"{signal.name}: the log has no event of origin {' or '.join(map(repr, signal.origin))}, so the outcome of everybody would be the same "
+            "because nobody logged it; map that origin when the log is read, or declare another origin"
         )
     if signal.measure.kind == "completion" and first_row(con, "select count(*) from items where length > 0") == (0,):
         raise DataError(f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it is known; map a column to items.length")
@@ -129,9 +143,12 @@ def _has(con: duckdb.DuckDBPyConnection, test: str) -> bool:
     return first_row(con, f"select 1 from events where {test} limit 1") is not None
 
 
-def _lake_has(lake: Lake, test: str) -> bool:
-    with lake.connect() as con:
-        return _has(con, test)
+def _logged(con: duckdb.DuckDBPyConnection, lake: Lake, test: str) -> bool:
+    """Whether any event that is known, or else any of the lake, passes a test (SQL)."""
+    if _has(con, test):
+        return True
+    with lake.connect() as whole:
+        return _has(whole, test)
 
 
 def _first_day(lake: Lake) -> int | None:

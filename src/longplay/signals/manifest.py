@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from longplay.errors import DataError
 from longplay.signals.compile import entry_keys
-from longplay.signals.rollups import files_sql, paths
+from longplay.signals.rollups import files_sql, is_block, paths
 from longplay.signals.signal import Signal
 
-FORMAT = 2  # of the folder: raised when what is in it changes; the one before had a file for every day, and is read
+FORMAT = 2  # of the folder: raised when what is in it can no longer be read
 Files = dict[int, list[str]]  # day -> files
 
 
@@ -31,6 +31,10 @@ class Manifest:
     patches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # label -> later rows of users with late events, and who they are
     kept: dict[str, int] = field(default_factory=dict)  # label -> the day until which it is counted: less than `until` once it is no longer given
     declared: dict[str, str] = field(default_factory=dict)  # label -> TOML
+    days: list[int] = field(default_factory=list)  # with an event or a decision
+    runs: list[list[int]] = field(default_factory=list)  # of activity: first and last day of each
+    catalogue: list[str] = field(default_factory=list)  # columns of `catalogue.parquet` that outcomes were made of
+    lacking: bool | None = None  # whether a counted event has an item and no creator; null where it was not asked
     stale: list[str] | None = None  # files that counted before this update and no more: the next one deletes them; null where they are not known
 
     def files(self) -> set[str]:
@@ -53,6 +57,8 @@ class Manifest:
         table = json.loads(place.read_text())
         if table.pop("format") not in (FORMAT - 1, FORMAT):
             raise DataError(f"SignalStore: {folder} was written by another version of longplay; delete it and build it anew")
+        if "runs" not in table:  # an earlier version did not keep where the log begins: everything is counted again
+            return cls(seq=table["seq"])
         for name in ("rollups", "outcomes", "seqs"):
             table[name] = {unit: {int(day): value for day, value in by_day.items()} for unit, by_day in table[name].items()}
         return cls(**table)
@@ -70,11 +76,13 @@ class Manifest:
     def rows(self, folder: Path, signal: Signal) -> str:
         """SQL of all rows that count: those of a user with late events come from the last patch."""
         patches, seqs = self.patches.get(signal.label, []), self.seqs.get(signal.label, {})
-        parts = [
-            f"select * from {files_sql(paths(folder, files))}"
-            for files in [[file for day in self.outcomes[signal.label].values() for file in day]]
-            if files
-        ]
+        by_day = self.outcomes[signal.label]
+        daily = [file for files in by_day.values() for file in files if not is_block(file)]
+        blocks = {file: day for day, files in by_day.items() for file in files if is_block(file)}
+        parts = [f"select * from {files_sql(paths(folder, daily))}"] if daily else []
+        if blocks:  # they hold other days, too: those computed again since have files of their own
+            inside = [day for day, files in by_day.items() if any(is_block(file) for file in files)]
+            parts.append(f"select * from {files_sql(paths(folder, list(blocks)))} where day in ({', '.join(map(str, inside))})")
         for one in patches:
             newer = [day for day, seq in seqs.items() if seq >= one["seq"]]
             test = f" where day not in ({', '.join(map(str, newer))})" if newer else ""

@@ -16,11 +16,13 @@ from scipy import sparse
 from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
+from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.signals.begins import beginnings_of
 from longplay.signals.checks import kind_of
-from longplay.signals.compile import UNSURE_DAYS, Compiler, create_creators
+from longplay.signals.compile import UNSURE_DAYS, Compiler
 from longplay.signals.entries import create_entries, explain_no_entries, refuse
 from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
@@ -69,6 +71,11 @@ class Outcomes:
     def mature(self) -> NDArray[np.bool_]:
         """Whether each entry's window has closed, shape [N]."""
         return (self.frame["matures_at"] <= self.as_of).to_numpy()
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether each entry has a value, shape [N]: it is mature, and nothing that the value is made of is unknown."""
+        return self.frame["value"].is_not_null().to_numpy()
 
     @property
     def keys(self) -> pl.Series:
@@ -167,10 +174,10 @@ class Outcomes:
         """
         if self.truncated and not truncated:
             return self.certain().maturity_curve()
-        mature_N = self.mature
-        if not mature_N.any():
+        known_N = self.known
+        if not known_N.any():
             return pl.DataFrame(schema={"day": pl.Int64, "value": pl.Float64})
-        mature, measure = self.where(mature_N), self.signal.measure
+        mature, measure = self.where(known_N), self.signal.measure
         trace = mature.trace().tocsc()
         per = mature.trace(per=True).tocsc() if measure.per is not None or measure.kind == "completion" else None
         base_N = mature.frame["baseline"].to_numpy().astype(float) if measure.baseline is not None else None
@@ -298,13 +305,15 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
     as_of, view = checked_as_of(signal.name, lake, as_of)
     as_of_day = (as_of - EPOCH).days
     with view.connect() as con:
-        create_creators(con)
+        by_catalogue = prepare_creators(con, view, slots=True)
         span = days_of_log(con, view)
         if enrolled is not None:
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
-        compiler = Compiler(con, EventRows.of(view.size()), as_of_day, span or (as_of_day, as_of_day), enrolled=enrolled is not None)
+        days = span or (as_of_day, as_of_day)
+        beginnings = beginnings_of(con, days)
+        compiler = Compiler(con, EventRows.of(view.size(), by_catalogue), as_of_day, days, [signal], beginnings, enrolled=enrolled is not None)
         compiler.plan_words({signal.entry: [signal]})
-        create_entries(con, compiler, signal.entry)
+        create_entries(con, compiler, signal.entry, by_catalogue)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
         refuse(con, signal, lake, span, enrolled is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -20,6 +20,7 @@ from longplay.signals.outcomes import EPOCH, check_lake, check_signals
 from longplay.signals.signal import Signal
 from longplay.signals.tables import by_own_key
 
+EVER = datetime.max.replace(tzinfo=UTC)
 SMALL = 3_000_000  # events of a log of which a night is small queries: threads cost more than they bring
 
 
@@ -112,6 +113,7 @@ class SignalStore:
                 raise DataError(
                     f"SignalStore: the lake ends at {view.watermark:%Y-%m-%d %H:%M}, before what {self.folder} has counted; give the same lake"
                 )
+            view = view.before(EPOCH + timedelta(days=until), known_at=EVER)  # what happens after the midnight is of the next night
             begun = self.folder / "begun"  # there until an update has ended
             killed = begun.exists()
             begun.touch()

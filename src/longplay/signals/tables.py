@@ -12,15 +12,17 @@ import duckdb
 
 from longplay.errors import ConfigError, LongplayError
 from longplay.estimate import Estimate, mean_of_sums
+from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row, quoted
 from longplay.lake.lake import Lake
+from longplay.signals.begins import Beginnings, beginnings_of
 from longplay.signals.coded import CodedRows, SharedNumber, coded, pays
-from longplay.signals.compile import Compiler, create_creators
+from longplay.signals.compile import Compiler
 from longplay.signals.entries import refuse
 from longplay.signals.entry import Entry
 from longplay.signals.operators import TOUCHED
 from longplay.signals.outcomes import check_signals, checked_as_of, days_of_log
-from longplay.signals.parts import entry_keys
+from longplay.signals.parts import asks_creators, entry_keys
 from longplay.signals.rows import EventRows, Rows
 from longplay.signals.signal import Signal
 
@@ -148,14 +150,16 @@ def _compiled(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: L
     if not signals or len({one.name for one in signals}) < len(signals):
         names = ", ".join(one.name for one in signals) or "none"
         raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
-    if any(one.entry.kind == "exposure" for one in signals):
-        create_creators(con)
+    by_catalogue = False
+    if any(asks_creators(one) for one in signals):
+        by_catalogue = prepare_creators(con, lake, slots=any(one.entry.kind == "exposure" for one in signals))
     days = span or (until, until)
     made: dict[Entry, str]
     try:
-        made = _tables_of(con, signals, coded(con, signals, lake.size(), days) if pays(signals) else [EventRows.of(lake.size())], days, until)
+        rows = coded(con, signals, lake.size(), days, by_catalogue) if pays(signals) else [EventRows.of(lake.size(), by_catalogue)]
+        made = _tables_of(con, signals, rows, days, until)
     except SharedNumber:
-        made = _tables_of(con, signals, [EventRows.of(lake.size())], days, until)
+        made = _tables_of(con, signals, [EventRows.of(lake.size(), by_catalogue)], days, until)
     return {signal: made[signal.entry] for signal in signals}
 
 
@@ -163,11 +167,12 @@ def _tables_of(
     con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], parts: Iterable[Rows], days: tuple[int, int], until: int
 ) -> dict[Entry, str]:
     """A table per entry, from rows of one part of the users after the other."""
-    made, first_activity = dict[Entry, str](), None
+    made, beginnings = dict[Entry, str](), beginnings_of(con, days)
     for part, rows in enumerate(parts):
-        if isinstance(rows, CodedRows) and rows.users != "true" and first_activity is None:
-            first_activity = _first_activity(con, days)  # that of all users
-        made = Compiler(con, rows, until, days, first_activity=first_activity, adds=part > 0).compute(signals)
+        if isinstance(rows, CodedRows) and rows.users != "true" and beginnings is None:
+            first = _first_activity(con, days)  # that of all users
+            beginnings = Beginnings(()) if first is None else Beginnings(((first, days[1]),))
+        made = Compiler(con, rows, until, days, signals, beginnings, adds=part > 0).compute()
     return made
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex
+from longplay.lake.creators import named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.attribution import LOOKBACK_DAYS
@@ -126,7 +127,7 @@ def unexposed_baseline(
     key, novel = f"{entry.of}_id", entry.novel_for or 365
     check_lake("unexposed", lake)
     shown = slates_of("unexposed", decisions)
-    touched = lake.events.filter(pl.col("kind").is_in(ENGAGED) & (pl.col("time") < outcomes.as_of))
+    touched = named_events(lake).filter(pl.col("kind").is_in(ENGAGED) & (pl.col("time") < outcomes.as_of))
     shown, entered = shown.filter(pl.col("time") < outcomes.as_of), outcomes.frame
     if users is not None:
         some = users.unique().to_frame("user_id")
