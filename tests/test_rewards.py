@@ -384,7 +384,8 @@ def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(mon
     ids = lake.items["creator_id"].unique().sort()
     assert (n := int(certain.mature.sum())) < early_module.LEAST_CERTAIN
     mature, unsure = int(outcomes.mature.sum()), int((outcomes.mature & outcomes.frame["truncated"].to_numpy()).sum())
-    kept = f"learnt from {mature:,} mature entries, {unsure:,} of them truncated: kept, because only {n:,} others are mature, fewer than 1,000"
+    kept = f"learnt from {mature:,} mature entries, {unsure:,} of them truncated: kept, because only {n:,} others are mature, "
+    kept += "fewer than 1,000"
     assert str(few) == f"{few.name} of {habit.label}: {kept}"
     assert str(few.observe(outcomes)) == str(few)
     assert np.array_equal(few.items(ids).mean, ProgressiveReward(habit).fit(None, outcomes).items(ids).mean)

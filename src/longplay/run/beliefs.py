@@ -10,7 +10,6 @@ from longplay.errors import NotEstimable
 from longplay.lake import Lake
 from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
 from longplay.rewards.calibration import calibration, compare
-from longplay.rewards.early import Early
 from longplay.run.config import RunConfig, midnight
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of
@@ -113,14 +112,14 @@ def reward(work: Work) -> dict[str, Any]:
             except NotEstimable as reason:
                 checked[label] = {"not_estimable": str(reason)}
             work.ui.progress("early rewards", done := done + 1, total)
-        chosen: Early = models[config.reward.model]
+        chosen: EarlyReward = models[config.reward.model]
         result[name] = {
             "label": signal.label,
             "chosen": config.reward.model,
             "age": age,
             "known": {"entries": len(known), "mature": int(known.mature.sum())},
             "later": {"entries": len(later), "mature": int(later.mature.sum())},
-            "learnt": str(chosen.learnt),
+            "learnt": str(models[config.reward.model].learnt),
             "association": chosen.association,
             "comparison": judged.to_dicts(),
             "calibration": checked,

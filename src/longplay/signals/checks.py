@@ -28,9 +28,10 @@ def days(where: str, key: str, given: object) -> int:
     Raises:
         ConfigError: it is not 1 to 365 whole days.
     """
-    if not isinstance(given, Integral) or not whole(given) or not 1 <= given <= MAX_WINDOW_DAYS:
+    number = int(given) if isinstance(given, Integral) and whole(given) else 0
+    if not 1 <= number <= MAX_WINDOW_DAYS:
         raise ConfigError(f"{where}: {key}={given!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days")
-    return int(given)
+    return number
 
 
 def kind_of(given: object) -> str:

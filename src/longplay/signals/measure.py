@@ -112,7 +112,7 @@ class Measure:
         """What to write in the place of "more than": of whole numbers the next one."""
         if not self.in_whole_numbers or not isinstance(threshold, Real) or not math.isfinite(threshold):
             return f"{self.call} >= the smallest amount that is enough"
-        return f"{self.call} >= {math.floor(threshold) + 1}"
+        return f"{self.call} >= {math.floor(float(threshold)) + 1}"
 
     @property
     def call(self) -> str:
