@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 
@@ -29,6 +29,7 @@ class Beginnings:
     """
 
     runs: tuple[tuple[int, int], ...] = ()
+    stretches: tuple[tuple[int, int], ...] = ()  # as `runs`, of days with any event or decision; none: not known
 
     @classmethod
     def of(cls, days: Iterable[int]) -> Beginnings:
@@ -43,7 +44,7 @@ class Beginnings:
                 runs[-1] = (runs[-1][0], max(runs[-1][1], last))
             else:
                 runs.append((first, last))
-        return Beginnings(tuple(runs))
+        return Beginnings(tuple(runs), self.stretches)
 
     def begun(self, day: int) -> int | None:
         """The first day of the run that a day belongs to; null before any activity, and after a silence."""
@@ -70,15 +71,12 @@ class Beginnings:
         tests = [f"day between {first + days} and {last + SILENCE_DAYS}" for first, last in self.runs]
         return f"({' or '.join(tests)})" if tests else "false"
 
-    @property
-    def longest(self) -> tuple[int, int] | None:
-        """First and last day of the longest run; null without activity."""
-        return max(self.runs, key=lambda run: run[1] - run[0], default=None)
-
 
 def beginnings_of(con: duckdb.DuckDBPyConnection, days: tuple[int, int]) -> Beginnings | None:
     """Those of the log in a connection's view `events`, read in one pass; null where its days (first, last) leave room for one run only."""
     if days[1] - days[0] <= SILENCE_DAYS:
         return None
-    active = con.execute(f"select distinct {day_of('time')} from events where {ENGAGED_TEST}").fetchall()
-    return Beginnings.of(day for (day,) in active)
+    by_day = con.execute(f"select {day_of('time')}, bool_or({ENGAGED_TEST}) from events group by 1").fetchall()
+    shown = con.execute(f"select distinct {day_of('time')} from decisions").fetchall()
+    stretches = Beginnings.of([*(day for day, _ in by_day), *(day for (day,) in shown)]).runs
+    return replace(Beginnings.of(day for day, active in by_day if active), stretches=stretches)

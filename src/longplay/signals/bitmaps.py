@@ -57,7 +57,7 @@ class Bitmaps:
             limits: SQL of (user_id, key if `by_key`, first, last): the units and days that matter; empty: all.
         """
         large = not limits and self.rows.parts > 1
-        if large and unit == "user" and not self.calendar.step:
+        if large and unit == "user" and not self.calendar.long:
             first, days = self.calendar.base, (BITS * block for block in range(self.calendar.blocks))
             blocks = [self.rows.between(first + day, first + day + BITS - 1).daily(unit, features, flags=True) for day in days]
             self.con.execute(f"create or replace temp table {table} as {words_by_block(blocks, features, self.calendar)}")

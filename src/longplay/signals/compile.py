@@ -52,7 +52,8 @@ class Compiler:
         self.signals = signals
         self._beginnings = beginnings
         self._adds = adds
-        self.calendar = Calendar.of(*days, reach=reach_of(signals), around=beginnings.longest if beginnings is not None else None)
+        stretches = beginnings.stretches if beginnings is not None and not enrolled else ()  # who is enrolled may be so on any day
+        self.calendar = Calendar.of(*days, reach_of(signals), stretches)
         self.bitmaps = Bitmaps(con, rows, self.calendar)
         self._made = 0
 
@@ -176,7 +177,7 @@ class Compiler:
         """Each user's first trial, else first activity; of a long log without the words, which are of the era of the first activity."""
         words, has = self.bitmaps.table("user"), frozenset(["user"])
         first = f"{self.calendar.row_start} + {first_bit(columns)}"
-        if self.calendar.step:
+        if self.calendar.long:
             words = f"(select user_id, min({first}) as first_day from {words} group by user_id)"
             first, has = "first_day", frozenset[str]()
         trial = f"select user_id, {day_of('min(time)')} as trial from {self.rows.decisions} where {ENROLS} group by user_id"
@@ -203,22 +204,25 @@ class Compiler:
         def insert(days: str, truncated: str, first: bool) -> None:
             self._select_into(table, f"(select *{key}, {truncated} as truncated from {days})", keys, entry, signals, frozenset([unit]), first)
 
-        if calendar.step:  # the first of all may lie in another era
+        if calendar.long:  # the first of all may lie in another era
             seen = f"(select *, min({start} + {first_bit(columns)}) over (partition by user_id, key) as first_day from {seen})"
-            if gap is None:
-                insert(f"(select *, first_day as day from {seen} where era = {calendar.era('first_day')})", unsure, first=True)
-                return
-            truncated = f"day = first_day and {unsure}"
-            source, days = smear(seen, unit, one.name, gap, calendar), " where day <> first_day" if returns else ""
-            first, remaining = True, "*"
-        else:
-            first, truncated, days = True, "false", ""
-            if not returns:
-                touched = f"(select *, {start} + {first_bit(columns)} as day from {seen} where {' | '.join(columns)} <> 0)"
-                insert(touched, unsure, first)
-                first = False
-                if gap is None:
-                    return
+        touched = f"(select *, {start} + {first_bit(columns)} as day from {seen} where {' | '.join(columns)} <> 0)"
+        if gap is None:
+            first_of_all = f"(select *, first_day as day from {seen} where era = {calendar.era('first_day')})"
+            insert(first_of_all if calendar.long else touched, unsure, first=True)
+            return
+        days = ""
+        if calendar.step:
+            truncated, days = f"day = first_day and {unsure}", " where day <> first_day" if returns else ""
+            source, remaining = smear(seen, unit, one.name, gap, calendar), "*"
+            first = True
+        else:  # a row's first day is new: what lies before its era lies further back than any gap
+            first = returns and not calendar.long
+            if calendar.long:
+                insert(f"(select * from {touched} where day <> first_day)" if returns else touched, f"day = first_day and {unsure}", first=True)
+            elif not returns:
+                insert(touched, unsure, first=True)
+            truncated = "false"
             source, remaining = smear(f"(select * from {seen} where {how_many(columns)} > 1)", unit, one.name, gap, calendar), _peeled(left)
         while True:
             self.con.execute(f"create or replace temp table fresh as select * from (select {remaining} from {source}) where {' | '.join(left)} <> 0")

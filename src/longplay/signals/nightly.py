@@ -132,7 +132,7 @@ class Work:
             rolled |= set(days)
         for unit in self.state.rollups.keys() - wanted.keys():  # nobody asks for it any more
             del self.state.rollups[unit], self.state.features[unit]
-        before = Beginnings(tuple((start, end) for start, end in self.old.runs))
+        before = Beginnings(tuple((start, end) for start, end in self.old.runs), stretches=Beginnings.of(self.days).runs)
         self.beginnings = before.joined(self._active(sorted(rolled)))
         self.state.runs = [list(run) for run in self.beginnings.runs]
         moved = any(before.begun(day) != self.beginnings.begun(day) for day in self.old.days)

@@ -136,14 +136,18 @@ def scale(feature: Feature) -> float:
 class Calendar:
     """The days that words stand for: `blocks` words of 60 days each.
 
-    A short log is one row of words per unit, from day `base` on. A long one is cut into eras of `step` days: a unit has a row (column `era`) for
-    each era with anything in it. Beside the era's own days the row has `before` days before them and as many after as windows reach, so
-    that one row answers an entry on an own day. What words cost then follows the events, not the years between them.
+    A short log is one row of words per unit, from day `base` on. A long one is cut into eras: a unit has a row (column `era`) for each era with
+    anything in it, so that what words cost follows the events, not the years between them. Where the log is short stretches with silences between
+    them that no window bridges, each stretch is an era (`starts`). Else an era is `step` days; beside these its row has `before` days before
+    them and as many after as windows reach, so that one row answers an entry on an own day.
 
     >>> year = Calendar.of(20_000, 20_300)
-    >>> year.blocks, year.step
-    (6, 0)
-    >>> years = Calendar.of(12_000, 20_300, reach=(28, 28), around=(20_000, 20_300))
+    >>> year.blocks, year.long
+    (6, False)
+    >>> stretches = Calendar.of(12_000, 20_100, reach=(28, 28), stretches=((12_000, 12_000), (20_000, 20_100)))
+    >>> stretches.blocks, stretches.starts
+    (2, (12000, 20000))
+    >>> years = Calendar.of(12_000, 20_300, reach=(28, 28))
     >>> years.blocks, years.step, years.before
     (8, 360, 60)
     """
@@ -152,22 +156,29 @@ class Calendar:
     blocks: int
     step: int = 0
     before: int = 0
+    starts: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, first: int, last: int, reach: tuple[int, int] = (0, 0), around: tuple[int, int] | None = None) -> Calendar:
+    def of(cls, first: int, last: int, reach: tuple[int, int] = (0, 0), stretches: Sequence[tuple[int, int]] = ()) -> Calendar:
         """The words that hold the days first..last (since 1970).
 
         Args:
-            reach: days before and after an entry's that are asked. around: first and last day of where most of the log is: an era begins there.
+            reach: days before and after an entry's that are asked. stretches: first and last day of what the log consists of, with silences
+                between them that are longer than any reach; none: not known.
         """
-        if last - first < MANY_BLOCKS * BITS:
-            return cls(first, max(last - first, 0) // BITS + 1)
-        before, after = (-(-days // BITS) * BITS for days in reach)
-        start, stop = around or (first, last)
         most = MANY_BLOCKS * BITS
-        step = min(max(((stop - start) // BITS + 1) * BITS, before + after), most)
-        eras_before = (start + SHIFT_DAYS) // step  # so that eras are counted from 0, whatever the day
-        return cls(start - before - eras_before * step, (before + step + after) // BITS, step, before)
+        if last - first < most:
+            return cls(first, max(last - first, 0) // BITS + 1)
+        if stretches and all(stop - start < most for start, stop in stretches):
+            return cls(first, max(stop - start for start, stop in stretches) // BITS + 1, starts=tuple(start for start, _ in stretches))
+        before, after = (-(-days // BITS) * BITS for days in reach)
+        eras_before = (first + SHIFT_DAYS) // most  # so that eras are counted from 0, whatever the day
+        return cls(first - before - eras_before * most, (before + most + after) // BITS, most, before)
+
+    @property
+    def long(self) -> bool:
+        """Whether there are eras."""
+        return bool(self.step or self.starts)
 
     def columns(self, unit: str, name: str) -> list[str]:
         """The columns that hold a feature's words of a unit."""
@@ -175,30 +186,41 @@ class Calendar:
 
     @property
     def own_blocks(self) -> range:
-        """The blocks of an era's own days; all where there is only one."""
+        """The blocks of an era's own days; all where rows have no others."""
         return range(self.before // BITS, (self.before + self.step) // BITS) if self.step else range(self.blocks)
 
     @property
     def era_key(self) -> str:
         """What rows of words are told apart by besides their unit, with a comma before it: the column `era` of a long log."""
-        return ", era" if self.step else ""
+        return ", era" if self.long else ""
 
     @property
     def row_start(self) -> str:
         """SQL of the day of a row's first bit."""
+        if self.starts:
+            return f"(case era {' '.join(f'when {era} then {start}' for era, start in enumerate(self.starts))} end)"
         return f"({self.base} + era * {self.step})" if self.step else str(self.base)
 
     def era(self, day: str) -> str:
         """SQL of the era to which a day (SQL) belongs."""
+        if self.starts:
+            return self._by_start(day, range(len(self.starts)))
         return f"(({day} - {self.base + self.before}) // {self.step})"
 
     def start(self, day: str) -> str:
         """SQL of the day of the first bit of the row that answers an entry of a day (SQL)."""
+        if self.starts:
+            return self._by_start(day, self.starts)
         return f"({self.base} + {self.era(day)} * {self.step})" if self.step else str(self.base)
 
     def same_era(self, table: str, day: str) -> str:
         """SQL of a further test of a join: the row of `table` is of the era of a day (SQL)."""
-        return f" and {table}.era = {self.era(day)}" if self.step else ""
+        return f" and {table}.era = {self.era(day)}" if self.long else ""
+
+    def _by_start(self, day: str, values: Sequence[int]) -> str:
+        """SQL of the value of the last stretch that starts on a day (SQL) or before it, else of the first."""
+        later = reversed(list(zip(self.starts[1:], values[1:], strict=True)))
+        return f"(case {' '.join(f'when {day} >= {start} then {value}' for start, value in later)} else {values[0]} end)"
 
 
 def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar) -> str:
@@ -208,7 +230,9 @@ def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar)
     """
     keys, blocks = {"user": "user_id", "pair": "user_id, key, creator"}.get(unit, "user_id, key"), range(calendar.blocks)
     names = [one.name for one in features]
-    source, found = _masks(f"select {keys}, day - {calendar.base} as place, {', '.join(names)} from ({rows})", names), "bit_{block} & {name}"
+    era = f", {calendar.era('day')} as era" if calendar.starts else ""
+    start = calendar.start("day") if calendar.starts else calendar.base
+    source, found = _masks(f"select {keys}{era}, day - {start} as place, {', '.join(names)} from ({rows})", names), "bit_{block} & {name}"
     if calendar.step:  # put together what is of one block, then lay the block into every era that reads it
         source = f"select {keys}, block, {', '.join(f'bit_or(bit & {name}) as {name}' for name in names)} from ({source}) group by {keys}, block"
         source, found = _in_eras(source, calendar), "case when block = {block} then {name} end"
