@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from longplay.cli import lm, signals
 from longplay.cli.screen import TABLE_WIDTH, console, guarded, wide
 from longplay.errors import ConfigError
 from longplay.run.config import RunConfig, folder_of, load_config, parse_config
+from longplay.run.folder import read_result
 from longplay.run.stages import STAGES, run_stages
 
 app = typer.Typer(
@@ -130,7 +130,7 @@ def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
     """What a trial found, as the report's table: what is true, what was estimated, what was decided, whether the early reward was true."""
     from longplay.report.about_loop import HEAD, decision_words, estimands, loop_rows
 
-    results = {name: json.loads((folder / "result.json").read_text()) for name, folder in places.items()}
+    results = {name: read_result(folder) for name, folder in places.items()}
     out = wide()
     out.print()
     if out.width >= TABLE_WIDTH:
@@ -187,6 +187,12 @@ class _RichUi:
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
         mark, how = ("[green]✓[/green]", f"{seconds:.1f} s") if seconds is not None else ("[dim]·[/dim]", "unchanged, skipped")
         console.print(f"{mark} [bold]{name:<10}[/bold] {escape(line)} [dim]{how} → {escape(str(place))}[/dim]", soft_wrap=True)
+
+    def waiting(self, folder: Path) -> None:
+        console.print(f"another run works in {escape(str(folder))}; waiting", soft_wrap=True)
+
+    def damaged(self, name: str, place: Path, why: str) -> None:
+        console.print(f"[yellow]![/yellow] [bold]{name:<10}[/bold] {escape(str(place))}: {escape(why)}; it runs again", soft_wrap=True)
 
 
 def told(figures: Mapping[str, float]) -> str:

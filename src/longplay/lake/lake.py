@@ -13,7 +13,7 @@ import duckdb
 import polars as pl
 
 from longplay.errors import DataError
-from longplay.lake.daily import quoted
+from longplay.lake.database import connected
 from longplay.lake.schema import TABLES, TIME_COLUMN, conform, empty
 from longplay.lake.sift import quarantine_rows, sift
 from longplay.lake.store import FolderStore, MemoryStore, Snapshot, Store
@@ -170,17 +170,12 @@ class Lake:
 
         Args:
             memory_limit: e.g. "4GB", of DuckDB's buffers; beyond it, it spills to the folder `spill`.
+
+        Raises:
+            ConfigError: see `database.connected`, whose settings are locked.
         """
-        con = duckdb.connect()
+        con = connected(threads, memory_limit, spill)
         try:
-            if memory_limit is not None:
-                con.execute(f"set memory_limit = '{memory_limit}'")
-            if spill is not None:
-                con.execute(f"set temp_directory = {quoted(spill)}")
-            con.execute("set TimeZone = 'UTC'")
-            con.execute("set preserve_insertion_order = false")
-            if threads is not None:
-                con.execute(f"set threads = {int(threads)}")
             snapshot = self._snapshot()
             for table in TABLES:
                 snapshot.register(con, table, f"_all_{table}")
@@ -278,7 +273,7 @@ class Lake:
         snapshot = self._store.snapshot()
         if snapshot.seq == 0 or ids.is_empty():
             return ids.clear()
-        with duckdb.connect() as con:
+        with connected() as con:
             snapshot.register(con, table, "stored")
             con.register("given", ids.to_frame().to_arrow())
             return con.sql(f"select distinct {ids.name} from given semi join stored using ({ids.name})").pl()[ids.name]

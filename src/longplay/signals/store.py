@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.files import writer_lock
+from longplay.lake.database import connected
 from longplay.lake.lake import Lake
 from longplay.signals.manifest import Manifest
 from longplay.signals.nightly import Updated, Work
@@ -81,8 +81,7 @@ class SignalStore:
         if signal.label not in state.outcomes:
             held = ", ".join(sorted(state.outcomes)) or "nothing"
             raise DataError(f"SignalStore: {signal.label} is not in {self.folder}, which holds {held}; add it to the signals and call update()")
-        with duckdb.connect() as con:
-            con.execute("set TimeZone = 'UTC'")
+        with connected() as con:
             frame = con.sql(f"select * exclude (seq) from ({state.rows(self.folder, signal)}) order by all").pl()
         matures = (pl.col("day") + signal.window[1] + 1).cast(pl.Date).cast(pl.Datetime("us", "UTC")).alias("matures_at")
         return frame.with_columns(matures)
