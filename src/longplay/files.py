@@ -102,17 +102,17 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 
 def changed_file(folder: Path, digests: Mapping[str, str]) -> str | None:
-    """What became of the first file that is not as `digests_of` had it, in words; null where all are."""
+    """The first file that is not as `digests_of` had it, and what became of it, in words; null where all are."""
     for name, digest in digests.items():
         file = folder / name
         if not file.is_file():
-            return f"{name} is {'a folder' if file.is_dir() else 'missing'}"
+            return f"{file}: is {'a folder, expected a file' if file.is_dir() else 'missing'}"
         try:
             same = sha256_of(file) == digest
         except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+            return f"{file}: cannot be read ({error.strerror})"
         if not same:
-            return f"{name} is empty" if file.stat().st_size == 0 else f"{name} was changed after it was written"
+            return f"{file}: {'is empty' if file.stat().st_size == 0 else 'was changed after it was written'}"
     return None
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from longplay.cli import lm, signals
-from longplay.cli.screen import TABLE_WIDTH, console, guarded, wide
+from longplay.cli.screen import EXIT_CODES, TABLE_WIDTH, console, faults_in, guarded, wide
 from longplay.errors import ConfigError
 from longplay.run.config import RunConfig, folder_of, load_config, parse_config
 from longplay.run.folder import read_result
@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
-    help="""The reward platform for recommenders that are language models.
+    help=f"""The reward platform for recommenders that are language models.
 
 From a log of what people did to a recommender reinforced on what matters weeks later: signals declared as code, early beliefs about outcomes that have not matured, a generative (semantic-ID) recommender, reinforcement, ranking on the future, one report.
 
@@ -44,7 +44,7 @@ From a log of what people did to a recommender reinforced on what matters weeks 
 
   longplay signals        ready outcomes to declare; with a log, what it says of each
 
-A run can be stopped at any moment: the same command goes on. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. Exit codes: 0 done, 1 the data says no, 2 usage.""",  # noqa: E501
+A run can be stopped at any moment: the same command goes on. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. {EXIT_CODES}""",  # noqa: E501
 )
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run's configuration; see examples/retail.toml or `longplay init`.")]
 Folder = Annotated[Path | None, typer.Option("--folder", help="Where results go. Default: run.folder of the configuration, else runs/NAME.")]
@@ -119,9 +119,10 @@ def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) 
     begun = time.perf_counter()
     place = folder or folder_of(config)
     console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}")
-    places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
-    if "experiment" in places:
-        _tell_loop(places, place)
+    with faults_in(place):
+        places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
+        if "experiment" in places:
+            _tell_loop(places, place)
     if "report" in places:
         console.print(f"[bold green]report[/bold green] {escape(str(place / 'report.html'))} ({time.perf_counter() - begun:.0f} s)")
 
@@ -191,8 +192,8 @@ class _RichUi:
     def waiting(self, folder: Path) -> None:
         console.print(f"another run works in {escape(str(folder))}; waiting", soft_wrap=True)
 
-    def damaged(self, name: str, place: Path, why: str) -> None:
-        console.print(f"[yellow]![/yellow] [bold]{name:<10}[/bold] {escape(str(place))}: {escape(why)}; it runs again", soft_wrap=True)
+    def damaged(self, name: str, why: str) -> None:
+        console.print(f"[yellow]![/yellow] [bold]{name:<10}[/bold] {escape(why)}; the stage runs again", soft_wrap=True)
 
 
 def told(figures: Mapping[str, float]) -> str:

@@ -214,7 +214,9 @@ def load_config(path: Path) -> RunConfig:
         ConfigError: no such file, not TOML, or a key that is unknown, missing or out of range, with its path.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a run.toml, e.g. examples/retail.toml") from error
     return parse_config(text, str(path))

@@ -43,7 +43,7 @@ class Ui(Protocol):
         """Another run works in the same run folder, and this one waits for it."""
         ...
 
-    def damaged(self, name: str, place: Path, why: str) -> None:
+    def damaged(self, name: str, why: str) -> None:
         """A finished stage's result is not what the stage wrote, so the stage runs again."""
         ...
 
@@ -65,7 +65,7 @@ class Silent:
     def waiting(self, folder: Path) -> None:
         """Nothing."""
 
-    def damaged(self, name: str, place: Path, why: str) -> None:
+    def damaged(self, name: str, why: str) -> None:
         """Nothing."""
 
 
@@ -138,7 +138,7 @@ def execute(
             with turn(folder.path, ui, lambda key=key: folder.done(key)) as mine:
                 if mine:
                     if (why := folder.damage(key)) is not None:
-                        ui.damaged(stage.name, folder.place(key), why)
+                        ui.damaged(stage.name, why)
                     watch = Stopwatch()
                     partial = folder.begin(key, resumes=stage.resumes)
                     with ui.stage(stage.name), threadpool_limits(config.run.threads):

@@ -121,11 +121,11 @@ def read_result(place: Path, name: str = RESULT) -> dict[str, Any]:
         DataError: the file is not what the stage wrote, or cannot be read.
     """
     if (why := damage_of(place, only=(RESULT, name))) is not None:
-        raise DataError(f"{place}: {why}; delete this folder, and the run makes it again")
+        raise DataError(f"{why}; delete {place}, and the run makes it again")
     try:
         return _read_table(place / name)
     except DataError as error:  # of a folder without digests
-        raise DataError(f"{place}: {error}; delete this folder, and the run makes it again") from error
+        raise DataError(f"{error}; delete {place}, and the run makes it again") from error
 
 
 def damage_of(place: Path, only: tuple[str, ...] | None = None) -> str | None:
@@ -138,14 +138,14 @@ def damage_of(place: Path, only: tuple[str, ...] | None = None) -> str | None:
         only: names of files to check; default all.
     """
     if not place.is_dir():
-        return "it is a file, expected a folder"
+        return f"{place}: is a file, expected a folder"
     try:
         _read_table(place / RESULT)
         digests = _read_table(place / FILES) if os.path.lexists(place / FILES) else _without_digests(place)
     except DataError as error:
         return str(error)
     if RESULT not in digests and digests:
-        return f"{FILES} does not list {RESULT}"
+        return f"{place / FILES}: does not list {RESULT}"
     listed = {name: digest for name, digest in digests.items() if only is None or name in only}
     if (why := changed_file(place, listed)) is not None:
         return why
@@ -160,7 +160,7 @@ def _without_digests(place: Path) -> dict[str, Any]:
     """
     depends = place / DEPENDS
     if os.path.lexists(depends) and "libraries" in _read_table(depends):
-        raise DataError(f"{FILES} is missing")
+        raise DataError(f"{place / FILES}: is missing")
     return {}
 
 
@@ -169,20 +169,20 @@ def _unlisted_log(place: Path, digests: Mapping[str, str]) -> str | None:
     for file in sorted(place.rglob("_delta_log/*")):
         name = file.relative_to(place).as_posix()
         if name not in digests:
-            return f"{name} was added after the stage had finished"
+            return f"{file}: was added after the stage had finished"
     return None
 
 
 def _read_table(file: Path) -> dict[str, Any]:
-    """A JSON object; what is wrong with it is said by the file's name alone."""
+    """A JSON object."""
     if not os.path.lexists(file):
-        raise DataError(f"{file.name} is missing")
+        raise DataError(f"{file}: is missing")
     try:
         table = json.loads(file.read_bytes().decode())
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file.name} cannot be read ({error})") from error
+        raise DataError(f"{file}: cannot be read ({error})") from error
     if not isinstance(table, dict):
-        raise DataError(f"{file.name} holds {type(table).__name__}, expected an object")
+        raise DataError(f"{file}: holds {type(table).__name__}, expected an object")
     return table
 
 

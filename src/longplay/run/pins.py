@@ -139,7 +139,7 @@ def log_of(source: Path) -> Path:
 def _whole(log: Path) -> Path:
     """The log, once its stage's files are as the stage wrote them."""
     if (why := damage_of(log.parent)) is not None:
-        raise DataError(f"{log.parent}: {why}; delete this folder, and the run makes the log again")
+        raise DataError(f"{why}; delete {log.parent}, and the run makes the log again")
     return log
 
 
@@ -164,7 +164,7 @@ def _of_this_form(place: Path) -> Iterator[None]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, LongplayError):
             raise
-        raise DataError(f"{place}: is not as its stage writes it ({error}); delete this folder, and the run makes it again") from error
+        raise DataError(f"{place}: is not as its stage writes it ({error}); delete it, and the run makes it again") from error
 
 
 def _uses(stage: str, result: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str]]:

@@ -19,7 +19,7 @@ from longplay.signals.manifest import Files, Manifest
 from longplay.signals.operators import SESSIONS, TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
 from longplay.signals.parts import is_unknown, parts_of
-from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, rollup
+from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, paths, rollup
 from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
 from longplay.signals.tables import own_columns
@@ -139,15 +139,20 @@ class Work:
         if not any(one.entry.kind == "exposure" or one.measure.kind == "completion" for one in signals):
             return
         create_creators(self.con)
-        place = self.folder / "catalogue.parquet"
         table = "select item_id, creators.creator_id, items.length from creators full join items using (item_id)"
-        if place.exists() and self.old.until is not None:
-            changed = f"""select count(*) from (select * from {files_sql([str(place)])}) old left join ({table}) now using (item_id)
+        if self.old.catalogue is not None and self.old.until is not None:
+            self.old.check(self.folder, [self.old.catalogue])
+            before = files_sql(paths(self.folder, [self.old.catalogue]))
+            changed = f"""select count(*) from (select * from {before}) old left join ({table}) now using (item_id)
                 where old.creator_id is distinct from now.creator_id or old.length is distinct from now.length"""
             if (first_row(self.con, changed) or (0,))[0]:
                 self._forget()
-        self.con.execute(f"copy ({table}) to {quoted(f'{place}.new')} (format parquet)")
-        Path(f"{place}.new").replace(place)
+        # a file of its own per update: a killed one must not change what the last one knew
+        self.state.catalogue = f"catalogue/{self.state.seq}.parquet"
+        place = self.folder / self.state.catalogue
+        place.parent.mkdir(exist_ok=True)
+        self.con.execute(f"copy ({table}) to {quoted(place)} (format parquet)")
+        self.written.add(self.state.catalogue)
 
     def _late(self, since: int) -> set[int]:
         """Closed days on which events arrived since; makes the tables `late` and `late_shown` (user_id, day): whose outcomes changed, from when."""
