@@ -12,9 +12,7 @@ REFUSED = '/\\:*?"<>|[]'  # separators, what Windows refuses, and what SQL engin
 # controls and bidirectional marks, lone surrogates, line and paragraph separators
 REFUSED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 JOINERS = "\u200c\u200d"  # of category Cf, and part of how words and emoji are written
-DEVICES = frozenset(
-    ("con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789¹²³"))
-)
+DEVICES = frozenset(("con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789¹²³")))
 
 
 def file_name(name: object, what: str) -> str:

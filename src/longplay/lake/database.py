@@ -26,7 +26,7 @@ def connected(threads: int | None = None, memory_limit: str | None = None, spill
         ConfigError: a memory limit or a number of threads of another form.
     """
     if memory_limit is not None and not (isinstance(memory_limit, str) and MEMORY.fullmatch(memory_limit)):
-        raise ConfigError(f"memory_limit={memory_limit!r} given, expected a number and a unit, e.g. \"4GB\" or \"500MB\"")
+        raise ConfigError(f'memory_limit={memory_limit!r} given, expected a number and a unit, e.g. "4GB" or "500MB"')
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS):
         raise ConfigError(f"threads={threads!r} given, expected a whole number from 1 to {MOST_THREADS:,}")
     con = duckdb.connect()

@@ -5,7 +5,8 @@ runs/retail/
   train/3f9c02ab1d77/...           what the stage made (a policy, a table)
   train/3f9c02ab1d77/depends.json  what the hash is of: the stage's version, its configuration, its inputs' hashes, the libraries' versions
   train/3f9c02ab1d77/timing.json   seconds and memory, which are never equal
-  train/3f9c02ab1d77/files.json    SHA-256 of each of these files: a result that was changed later is not used
+  train/3f9c02ab1d77/files.json    SHA-256 of each of these files but timing.json: a result that was changed later is not used
+  ingest/51c09a7e55d0/lake/        a log, with a files.json of its own, since its files are named anew by every run
   train/3f9c02ab1d77.partial/      a run that was stopped; the next one goes on from it
 """
 
@@ -28,6 +29,8 @@ from longplay.files import changed_file, digests_of, make_folder, sync_path, syn
 FILES = "files.json"
 RESULT = "result.json"
 DEPENDS = "depends.json"
+TIMING = "timing.json"
+LAKE = "lake"
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,12 @@ class RunFolder:
         partial, place = self.partial(key), self.place(key)
         write_json(partial / RESULT, result)
         write_json(partial / DEPENDS, json.loads(key.text))
-        write_json(partial / "timing.json", timing)
-        write_json(partial / FILES, digests_of(partial))
+        write_json(partial / TIMING, timing)
+        digests = {name: digest for name, digest in digests_of(partial).items() if not _differs(name)}
+        if (partial / LAKE).is_dir():
+            write_json(partial / LAKE / FILES, digests_of(partial / LAKE))
+            digests[LAKE] = f"in {LAKE}/{FILES}"
+        write_json(partial / FILES, digests)
         sync_tree(partial)
         remove(place)
         os.rename(partial, place)
@@ -142,14 +149,16 @@ def damage_of(place: Path, only: tuple[str, ...] | None = None) -> str | None:
     try:
         _read_table(place / RESULT)
         digests = _read_table(place / FILES) if os.path.lexists(place / FILES) else _without_digests(place)
+        if not digests:
+            return None
+        if RESULT not in digests:
+            return f"{place / FILES}: does not list {RESULT}"
+        if only is not None:
+            return changed_file(place, {name: digest for name, digest in digests.items() if name in only})
+        has_lake = digests.pop(LAKE, None) is not None
+        return changed_file(place, digests) or (_damage_of_lake(place / LAKE) if has_lake else None)
     except DataError as error:
         return str(error)
-    if RESULT not in digests and digests:
-        return f"{place / FILES}: does not list {RESULT}"
-    listed = {name: digest for name, digest in digests.items() if only is None or name in only}
-    if (why := changed_file(place, listed)) is not None:
-        return why
-    return _unlisted_log(place, digests) if only is None and digests else None
 
 
 def _without_digests(place: Path) -> dict[str, Any]:
@@ -164,13 +173,16 @@ def _without_digests(place: Path) -> dict[str, Any]:
     return {}
 
 
-def _unlisted_log(place: Path, digests: Mapping[str, str]) -> str | None:
-    """What was added to a lake's log, from which the lake is read; other files beside the stage's own are nobody's."""
-    for file in sorted(place.rglob("_delta_log/*")):
-        name = file.relative_to(place).as_posix()
-        if name not in digests:
-            return f"{file}: was added after the stage had finished"
-    return None
+def _damage_of_lake(lake: Path) -> str | None:
+    """The same of a stage's log; also what was added to it, since all that it lists is read."""
+    digests = _read_table(lake / FILES)
+    added = [file for file in sorted(lake.rglob("_delta_log/*")) if file.relative_to(lake).as_posix() not in digests]
+    return changed_file(lake, digests) or (f"{added[0]}: was added after the stage had finished" if added else None)
+
+
+def _differs(name: str) -> bool:
+    """Whether a file of a stage is not equal for equal inputs: its timing, and the files of a log, which have a list of their own."""
+    return name == TIMING or name.partition("/")[0] == LAKE
 
 
 def _read_table(file: Path) -> dict[str, Any]:
