@@ -392,7 +392,7 @@ def _settings_of(folder: Path) -> dict[str, Any]:
         stated, files = settings.pop("sha256", None), settings.pop("files", {})
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise _damaged(folder, f"{file}: cannot be read ({error})") from error
-    if stated is None and files or stated is not None and stated != _settings_digest(settings | {"files": files}):
+    if (stated is None and files) or (stated is not None and stated != _settings_digest(settings | {"files": files})):
         raise _damaged(folder, f"{file}: was changed after it was written")
     if (why := changed_file(folder, files)) is not None:
         raise _damaged(folder, why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from html import escape
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -223,7 +224,7 @@ class Outcomes:
         return f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}: mature {mature:,} of {len(self):,} entries{rate}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>" + self.frame.head(10)._repr_html_()
+        return f"<p>{escape(str(self))}</p>" + self.frame.head(10)._repr_html_()
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ class Shown:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>" + self.frame.head(10)._repr_html_()
+        return f"<p>{escape(str(self))}</p>" + self.frame.head(10)._repr_html_()
 
 
 def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrolled: pl.DataFrame | None = None) -> Outcomes:
