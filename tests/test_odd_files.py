@@ -528,3 +528,19 @@ def test_a_header_with_a_quote_that_is_never_closed_is_refused_in_words(tmp_path
 def test_a_bound_without_a_time_zone_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="earliest = 1980-01-01T00:00:00 has no time zone; give UTC"):
         read(tmp_path / "log.csv", HEADER + GOOD, earliest=datetime(1980, 1, 1))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_columns_of_any_name_are_columns(tmp_path: Path, ending: str) -> None:
+    names = ["line", "reason", "text", "row", "at", "event_id", "time", "item_id", "len", "literal", "0", "1", "a b", "ä", "", "who.x"]
+    rows = pl.DataFrame({"who": ["u", None], "what": "i", "ts": "2026-03-01", **{name: name for name in names if name or ending == "csv"}})
+    if ending == "csv":
+        rows.write_csv(tmp_path / "log.csv")
+    else:
+        rows.write_parquet(tmp_path / "log.parquet")
+    source = read(tmp_path / f"log.{ending}", columns={**COLUMNS, "title": "line", "text": "at", "creator_id": "time"})
+    assert good(source) == [(1, "u", "i")]
+    assert bad(source) == [(2, "missing user")]
+    assert json.loads(source.rejected["row"][0])["reason"] == "reason"
+    assert source.items is not None
+    assert source.items.select("title", "text", "creator_id").rows() == [("line", "at", "time")]
