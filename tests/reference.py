@@ -57,7 +57,7 @@ CATALOGUE = pl.DataFrame(
     },
     schema_overrides={"added_at": DTYPES["items"]["added_at"]},
 )
-EVENT = ("event_id", "user_id", "item_id", "creator_id", "kind", "time", "seconds", "surface", "origin", "ingested_at")
+EVENT = ("event_id", "user_id", "item_id", "creator_id", "kind", "time", "seconds", "surface", "origin", "decision_id", "slot", "ingested_at")
 DECISION = ("decision_id", "context_id", "user_id", "time", "surface", "slate", "log_prob", "policy", "experiment", "ingested_at")
 COUNTS = {"plays": "play", "saves": "save", "skips": "skip", "cancelled": "cancel"}
 
@@ -130,7 +130,7 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
     events = in_time(known(log.events, log.as_of))
     engaged, decisions = engaged_of(events), known(log.decisions, log.as_of)
     entry = signal.entry
-    nothing = {"item_id": None, "creator_id": None, "surface": None, "truncated": False}
+    nothing = {**dict.fromkeys(("item_id", "creator_id", "surface", "decision_id", "slot")), "truncated": False}
     if entry.kind == "discovery":
         found = firsts(engaged, entry.of, entry.novel_for, engaged)
     elif entry.kind == "event":
@@ -139,9 +139,9 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
         found = found if entry.of is not None else [{**event, "item_id": None, "creator_id": None} for event in found]
     elif entry.kind == "exposure":
         found = [
-            {**decision, "item_id": item, "creator_id": creator_of(item, events), "origin": "recommended"}
+            {**decision, "item_id": item, "slot": slot, "creator_id": creator_of(item, events), "origin": "recommended"}
             for decision in decisions
-            for item in decision["slate"]
+            for slot, item in enumerate(decision["slate"])
         ]
     elif entry.kind == "user_day":
         opening: dict[tuple[str, int], Row] = {}
@@ -158,12 +158,16 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
             found.append({**event, "item_id": None, "creator_id": None})
     else:
         found = []
-        for user in sorted({row["user_id"] for row in (*engaged, *decisions)}):
-            trial = [decision["time"] for decision in decisions if decision["user_id"] == user and decision["experiment"] is not None]
+        for user in sorted({row["user_id"] for row in (*engaged, *filter(enrols, decisions))}):
+            trial = [decision["time"] for decision in decisions if decision["user_id"] == user and enrols(decision)]
             own = [event["time"] for event in engaged if event["user_id"] == user]
             if trial or own:
                 found.append({"user_id": user, "time": min(trial or own), "origin": "organic"})
     return [with_value(signal, {**nothing, **row}, events, log.as_of) for row in found]
+
+
+def enrols(decision: Row) -> bool:
+    return decision["experiment"] is not None and len(decision["slate"]) > 0  # an empty slate shows nothing
 
 
 def firsts(events: list[Row], of: str | None, novel_for: int | None, engaged: list[Row]) -> list[Row]:
@@ -249,7 +253,7 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
     more: Row = {}
     if measure.kind == "time_to_return":
         back = [since for since in sorted(trace) if since < start + closed]
-        more = {"event": bool(back), "duration": back[0] if back else start - 1 + closed}
+        more = {"event": bool(back), "duration": back[0] - start + 1 if back else closed}  # days of the window that were observed
         value = float(back[0] if back else stop)
     if per is not None:
         value = value / sum(per.values()) if sum(per.values()) else None
@@ -264,7 +268,7 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
         value = float(value >= needed - 1e-9)
     matures_at = midnight(day + stop + 1)
     return {
-        **{name: entry[name] for name in ("user_id", "item_id", "creator_id", "time", "origin", "surface", "truncated")},
+        **{name: entry[name] for name in ("user_id", "item_id", "creator_id", "time", "origin", "surface", "decision_id", "slot", "truncated")},
         **more,
         "day": day,
         "value": value if matures_at <= as_of else None,
@@ -346,6 +350,8 @@ def logs(
                 "seconds": draw(st.sampled_from((None, 0.0, 20.0, 20.0, 60.0, 3600.5))),
                 "surface": draw(st.sampled_from((None, "home", "search"))),
                 "origin": draw(st.sampled_from(("organic", "organic", *ORIGINS))),
+                "decision_id": draw(st.sampled_from((None, "d0", "lost"))),
+                "slot": draw(st.sampled_from((None, 0, 2))),
                 "ingested_at": time + draw(LATE),
             }
         )
@@ -355,7 +361,7 @@ def logs(
         events += [{"event_id": f"crowd-{kind}", **third, "kind": kind, "time": time, "ingested_at": time} for kind in KINDS]
     for number in range(draw(st.integers(min_decisions, 4))):
         time = start + draw(moments)
-        slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=1, max_size=3))
+        slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=draw(st.sampled_from((0, 1, 1))), max_size=3))
         decisions.append(
             {
                 "decision_id": f"d{number}",

@@ -99,22 +99,22 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(expected, signal)
 
 
-@given(st.lists(signals(), min_size=1, max_size=3), logs())
+@given(st.lists(signals(), min_size=1, max_size=3), logs(), st.booleans())
 @examples(30)
-def test_base_rates_in_one_pass_are_those_of_the_outcomes_or_say_why_not(several: list[Signal], log: Log) -> None:
+def test_base_rates_in_one_pass_are_those_of_the_outcomes_or_say_why_not(several: list[Signal], log: Log, truncated: bool) -> None:
     several = [Signal(f"s{n}", one.entry, one.measure, one.window, one.origin, one.gameable) for n, one in enumerate(several)]
     lake = log.lake()
-    for signal, found in base_rates(several, lake, log.as_of).items():
+    for signal, found in base_rates(several, lake, log.as_of, truncated=truncated).items():
         if isinstance(found, LongplayError):
             with pytest.raises(LongplayError, match=re.escape(str(found))):
                 signal.outcomes(lake, log.as_of)
             continue
         outcomes = signal.outcomes(lake, log.as_of)
-        assert (found.entries, found.mature) == (len(outcomes), int(outcomes.mature.sum()))
-        if outcomes.frame["value"].is_null().all():
+        assert (found.entries, found.mature, found.truncated) == (len(outcomes), int(outcomes.mature.sum()), outcomes.truncated)
+        if (outcomes if truncated else outcomes.certain()).frame["value"].is_null().all():
             assert found.rate is None
         else:
-            rate = outcomes.base_rate()
+            rate = outcomes.base_rate(truncated=truncated)
             assert found.rate is not None
             assert (found.rate.value, found.rate.std_error, found.rate.n) == pytest.approx((rate.value, rate.std_error, rate.n))
 

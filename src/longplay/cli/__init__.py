@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from longplay.cli import lm, signals
+from longplay.cli import lake, lm, signals
 from longplay.cli.screen import TABLE_WIDTH, console, guarded, wide
 from longplay.errors import ConfigError
 from longplay.run.config import RunConfig, folder_of, load_config, parse_config
@@ -99,6 +99,7 @@ def init(file: Annotated[Path, typer.Argument(help="The file to write.")] = Path
 
 app.command(name="signals", rich_help_panel="Signals")(signals.signals)
 app.add_typer(signals.one, name="signal", rich_help_panel="Signals")
+app.add_typer(lake.lake, name="lake", rich_help_panel="Lake")
 app.add_typer(lm.lm, name="lm", rich_help_panel="Language models")
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy, check_one_each
 from longplay.errors import ConfigError
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import enrolled_of
+from longplay.frames import Column
 from longplay.lake.lake import Lake
 from longplay.signals.checks import MAX_WINDOW_DAYS
 from longplay.signals.enrolled import ENTRY_DAYS
@@ -155,6 +156,7 @@ class Experiment:
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
         """Log-probability of every slot under the arm of the context's user, shape [N, S]."""
+        check_one_each(contexts, slates)
         arm_N = self.assign(contexts.frame["user_id"])
         parts, rows = [], []
         for number, policy in enumerate(self.arms.values()):
@@ -176,8 +178,16 @@ class Experiment:
 
     # -- an experiment -------------------------------------------------------------------------------
 
-    def assign(self, user_ids: pl.Series) -> NDArray[np.int64]:
-        """Arm number of each user, shape [N]; 0 is the control."""
+    def assign(self, user_ids: Column) -> NDArray[np.int64]:
+        """Arm number of each user, shape [N]; 0 is the control.
+
+        Args:
+            user_ids: [N] ids as a list, a numpy array, or a Series of polars or pandas. Their type does not matter: 12345,
+                12345.0 and "12345" are one user (see `longplay.ids`).
+
+        Raises:
+            DataError: an id that is missing or has no exact text, such as a truth value or a float from 2**53 on.
+        """
         return assign(self.salt, user_ids, self.shares)
 
     def enrolled(self, lake: Lake) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from longplay.codes import Codebook, fit_codebook, item_vectors
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, Decisions, context_chance
+from longplay.decisions import Contexts, Decisions, check_one_each, context_chance
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
@@ -27,7 +27,7 @@ from longplay.policies.compiled import Compiled
 from longplay.policies.decoder import Decoder, Size, load_model, new_model, save_model, size_of
 from longplay.policies.descent import OPTIMIZERS, Progress
 from longplay.policies.histories import Histories, histories_from_log
-from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
+from longplay.policies.plackett import impossible_from_repeats, log1mexp, plackett_luce_log_prob
 from longplay.policies.prompts import Prompts, encode, latest
 from longplay.policies.sampling import beam_slates, best_items, chosen_log_probs, item_log_probs
 from longplay.policies.supervised import train_next_items
@@ -196,6 +196,10 @@ class Generative:
         slots = contexts.slots if len(contexts) else 1
         leaves, log_p = [np.zeros((0, slots), dtype=np.int64)], [np.zeros((0, slots))]
         chance, start = context_chance(contexts, rng), 0
+        if slots == 0:
+            nothing_NS = np.zeros((len(contexts), 0))
+            slates = codebook.index.slates(nothing_NS.astype(np.int64))
+            return Decisions.of(contexts, slates, nothing_NS, self.name, codebook.trie.version)
         for part in _parts(contexts):
             prompts = self.prompts(part)
             self._check_enough(part, prompts.allowed.count(), slots)
@@ -207,9 +211,16 @@ class Generative:
         return Decisions.of(contexts, codebook.index.slates(slate_rows), plackett_luce_log_prob(item_log_prob), self.name, codebook.trie.version)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
-        """Log-probability of every slot given the slots before it, shape [N, S]; -inf for items that are not allowed."""
+        """Log-probability of every slot given the slots before it, shape [N, S]: -inf for an item that is not allowed, and from the first repeat on.
+
+        Raises:
+            DataError: not one slate per context, slates of different lengths, or an item that the catalogue does not hold.
+        """
         decoder, codebook = self._fitted()
+        check_one_each(contexts, slates)
         rows = codebook.index.slate_rows(slates)
+        if rows.shape[1] == 0:
+            return np.zeros(rows.shape)
         parts, start = [np.zeros((0, rows.shape[1]))], 0
         for part in _parts(contexts):
             chosen = rows[start : start + len(part)]
@@ -219,7 +230,7 @@ class Generative:
             outside = prompts.allowed.count() - rows.shape[1]
             # a slate of everything allowed leaves nothing, which 1 - sum of single-precision numbers would miss
             log_rest = np.where(outside > 0, log1mexp(np.logaddexp.reduce(item, axis=1)), -np.inf)
-            parts.append(plackett_luce_log_prob(item, log_rest))
+            parts.append(impossible_from_repeats(plackett_luce_log_prob(item, log_rest), chosen))
         return np.concatenate(parts)
 
     def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]:
@@ -356,4 +367,5 @@ class Generative:
 
 
 def _parts(contexts: Contexts) -> list[Contexts]:
-    return [Contexts(contexts.frame[start : start + BATCH]) for start in range(0, len(contexts), BATCH)]
+    rows = np.arange(len(contexts))
+    return [contexts.take(rows[start : start + BATCH]) for start in range(0, len(contexts), BATCH)]

@@ -113,7 +113,7 @@ def compare(models: Mapping[str, EarlyReward], train_outcomes: Outcomes, test_ou
     if not len(test):
         raise NotEstimable(f"compare: none of {len(test_outcomes):,} test entries is mature at {test_outcomes.as_of:%Y-%m-%d}; use a later as_of")
     outcome_N, users = test.value, test.frame["user_id"].to_numpy()
-    prior = float(train_outcomes.base_rate().value)
+    prior = float(certain_entries(train_outcomes).base_rate(truncated=True).value)  # of what the models learn from
     alone_N = _loss(np.full(len(test), prior), outcome_N, test.signal.binary)
     rows = [_score("prior alone", np.full(len(test), prior), outcome_N, alone_N, users, test) | _item_error(test, None, prior, min_entries)]
     for name, model in models.items():

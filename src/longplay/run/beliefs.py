@@ -10,6 +10,7 @@ from longplay.errors import NotEstimable
 from longplay.lake import Lake
 from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
 from longplay.rewards.calibration import calibration, compare
+from longplay.rewards.early import Early
 from longplay.run.config import RunConfig, midnight
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of
@@ -40,17 +41,24 @@ def outcomes(work: Work) -> dict[str, Any]:
             "as_of": outcomes.as_of.isoformat(),
             "entries": len(outcomes),
             "mature": int(outcomes.mature.sum()),
-            "truncated": int(outcomes.frame["truncated"].sum()),
+            "truncated": outcomes.truncated,
             "base_rate": _rate(outcomes),
             "maturity": outcomes.maturity_curve().to_dicts(),
-            "at_training": {"as_of": known.as_of.isoformat(), "entries": len(known), "mature": int(known.mature.sum()), "base_rate": _rate(known)},
+            "at_training": {
+                "as_of": known.as_of.isoformat(),
+                "entries": len(known),
+                "mature": int(known.mature.sum()),
+                "truncated": known.truncated,
+                "base_rate": _rate(known),
+            },
         }
     work.ui.progress("signals", len(signals), len(signals))
     return result
 
 
 def _rate(outcomes: Outcomes) -> dict[str, Any] | None:
-    return plain(outcomes.base_rate()) if outcomes.mature.any() else None
+    """The base rate, truncated entries left out; null where no certain entry has a value yet."""
+    return plain(outcomes.base_rate()) if outcomes.certain().frame["value"].is_not_null().any() else None
 
 
 def objectives_of(config: RunConfig) -> dict[str, Signal]:
@@ -105,13 +113,14 @@ def reward(work: Work) -> dict[str, Any]:
             except NotEstimable as reason:
                 checked[label] = {"not_estimable": str(reason)}
             work.ui.progress("early rewards", done := done + 1, total)
-        chosen: EarlyReward = models[config.reward.model]
+        chosen: Early = models[config.reward.model]
         result[name] = {
             "label": signal.label,
             "chosen": config.reward.model,
             "age": age,
             "known": {"entries": len(known), "mature": int(known.mature.sum())},
             "later": {"entries": len(later), "mature": int(later.mature.sum())},
+            "learnt": str(chosen.learnt),
             "association": chosen.association,
             "comparison": judged.to_dicts(),
             "calibration": checked,

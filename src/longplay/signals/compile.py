@@ -20,6 +20,7 @@ from longplay.signals.signal import Signal
 from longplay.signals.values import Asked, Values
 
 FOUND = "found"  # the table of entries that are joined with their values next
+ENROLS = "experiment is not null and len(slate) > 0"  # SQL of whether a decision enrols: an empty slate shows nothing
 UNSURE_DAYS = 28  # a "first touch in the log" this early may be an old habit: `truncated` says so
 
 
@@ -164,7 +165,7 @@ class Compiler:
             return
         if entry.kind == "enrolment":
             first = f"{base} + {first_bit(columns)}"
-            trial = f"select user_id, {day_of('min(time)')} as trial from {self.rows.decisions} where experiment is not null group by user_id"
+            trial = f"select user_id, {day_of('min(time)')} as trial from {self.rows.decisions} where {ENROLS} group by user_id"
             enrolled = f"""(select * exclude (trial), coalesce(trial, {first}) as day, false as truncated
                 from {of_unit} full join ({trial}) using (user_id)
                 where coalesce(trial, {first}) is not null)"""

@@ -16,7 +16,7 @@ from longplay.files import writer_lock
 from longplay.lake.lake import Lake
 from longplay.signals.manifest import Manifest
 from longplay.signals.nightly import Updated, Work
-from longplay.signals.outcomes import EPOCH
+from longplay.signals.outcomes import EPOCH, check_lake, check_signals
 from longplay.signals.signal import Signal
 from longplay.signals.tables import by_own_key
 
@@ -41,6 +41,8 @@ class SignalStore:
     """
 
     def __init__(self, folder: str | Path, lake: Lake, signals: Sequence[Signal]) -> None:
+        check_lake("SignalStore", lake)
+        check_signals("SignalStore", signals)
         self.folder, self.lake, self.signals = Path(folder).expanduser().resolve(), lake, tuple(signals)
         for signal in self.signals:
             by_own_key(signal)

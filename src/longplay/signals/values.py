@@ -137,8 +137,8 @@ class Values:
         if measure.kind == "time_to_return":
             closed = f"least(greatest({self.asked.as_of_day} - day - {low}, 0), {signal.days})"
             event = f"coalesce({at['total']} < {low} + {closed}, false)"
-            duration = f"case when {event} then {at['total']} else {low - 1} + {closed} end"
-            value = f"case when {mature} then cast({duration} as double) end"
+            duration = f"case when {event} then {at['total']} - {low - 1} else {closed} end"  # days observed: those before the window are not
+            value = f"case when {mature} then cast({low - 1} + {duration} as double) end"
             return f', {value} as {name}, cast({duration} as integer) as "{signal.label} duration", {event} as "{signal.label} event"'
         amount, more = f"{at['total']} / {scale(feature(measure, signal.origins))}", ""
         if "per" in at:
