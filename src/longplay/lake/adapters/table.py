@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError
-from longplay.lake.adapters.layout import EVENT_COLUMNS, Layout
+from longplay.lake.adapters.layout import EVENT_COLUMNS, VOCABULARIES, Layout
 from longplay.lake.adapters.rows import FAULT, FILE, KIND, LINE, TEXT, Rows, read_source
 from longplay.lake.adapters.source import Source
-from longplay.lake.adapters.values import ids, numbers, seconds_of, text, time_format_like, times
+from longplay.lake.adapters.values import ids, numbers, seconds_of, text, time_format_like, times, words
 from longplay.lake.daily import DAY_SECONDS, long_days
 from longplay.lake.schema import conform
 from longplay.lake.sift import EARLIEST, advice, sift
@@ -118,14 +118,16 @@ def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Se
             if bad.any() and bad.sum() == values.len() - values.null_count():
                 raise ConfigError(f"{name} = {source!r}: {_no_numbers(values, NUMBER_COLUMNS[name] != pl.Float64)}")
             broken = broken.zip_with(~bad | broken.is_not_null(), pl.Series([f"unparsable {name}"]).new_from_index(0, rows.height))
+        elif name in VOCABULARIES:
+            filled[name] = words(values)
         elif name in EVENT_COLUMNS:
             filled[name] = ids(values)
     if "event_id" not in layout.columns:
         filled["event_id"] = rows.select(pl.format("{}:{}", FILE, LINE)).to_series()
-    for name, words in layout.translations.items():
+    for name, translation in layout.translations.items():
         if name in filled:
-            translated = filled[name].replace(dict(words))
-            filled[name] = translated.fill_null(words[""]) if "" in words else translated
+            translated = filled[name].replace(dict(translation))
+            filled[name] = translated.fill_null(translation[""]) if "" in translation else translated
     frame = pl.DataFrame([values.alias(name) for name, values in filled.items()])
     return conform(frame.with_columns(pl.lit(value).alias(name) for name, value in layout.constants.items()), "events"), broken
 
