@@ -192,6 +192,8 @@ def test_numbers_with_commas_are_refused_in_words(tmp_path: Path) -> None:
     [
         ("1772366400000", "epoch_ms"),
         ("1772366400", "epoch_s"),
+        ("964982703", "epoch_s"),
+        ("964982703000", "epoch_ms"),
         ("1772366400000000", "epoch_us"),
         ("1772366400000000000", "epoch_ns"),
         ("01/03/2026", "%d/%m/%Y"),

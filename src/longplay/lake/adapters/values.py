@@ -105,6 +105,8 @@ def time_format_like(written: str) -> str | None:
         digits = len(number[1])
         if digits == 8 and text.startswith(("19", "20")):
             return "%Y%m%d"
+        if digits % 3 == 0 and text >= "631152":  # 1990 to 2001, a digit shorter
+            digits += 1
         return {10: "epoch_s", 13: "epoch_ms", 16: "epoch_us", 19: "epoch_ns"}.get(digits)
     if date := re.match(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})(?!\d)", text):
         year = "%Y" if len(date[4]) == 4 else "%y"
