@@ -168,7 +168,7 @@ def test_seconds_of_events_that_are_no_numbers_are_sifted_row_by_row() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"slate": [["i", "i"]]}, r"1 of 1 rows have an item twice in their slate, first 'd' with \['i', 'i'\]"),
+        ({"slate": [["i", "i"]]}, r"1 of 1 rows have an item twice in their slate, first 'd' of p@1 with \['i', 'i'\]"),
         ({"slate": [["i", None]]}, "an empty place in their slate"),
         ({"slate": [["i", ""]]}, "an empty place in their slate"),
         ({"slate": [["i"]]}, "1 slates have more or fewer log-probabilities than items"),

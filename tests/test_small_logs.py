@@ -16,8 +16,9 @@ import pytest
 import torch
 
 import longplay as lp
-from longplay.errors import LongplayError
+from longplay.errors import LongplayError, NotEstimable
 from longplay.estimate import Estimate, Refusal
+from longplay.ope.estimators import snips_mean
 from longplay.rewards.gaussian import between_items
 
 spec = importlib.util.spec_from_file_location("small_logs", Path(__file__).parent / "small_logs.py")
@@ -90,6 +91,12 @@ def test_a_model_learns_from_a_small_log_or_says_why_not(small: Any) -> None:
         check(weighted.item_log_prob(contexts))
     except LongplayError as error:
         assert len(str(error)) > 20
+
+
+@pytest.mark.parametrize("weight_N", [np.zeros(0), np.zeros(2)])
+def test_a_ratio_of_nothing_is_not_estimable(weight_N: np.ndarray) -> None:
+    with pytest.raises(NotEstimable, match="slots has weight"):
+        snips_mean(weight_N, np.ones(len(weight_N)), np.arange(len(weight_N)))
 
 
 def test_items_with_one_entry_each_do_not_vary_as_far_as_can_be_seen() -> None:

@@ -150,9 +150,11 @@ def refuse_long_slates(decisions: pl.DataFrame | None, contexts: pl.DataFrame | 
 def _error(frame: pl.DataFrame, table: str, check: Check) -> DataError:
     bad_rows = frame.filter(check.bad.fill_null(False))
     first = bad_rows.row(0, named=True)
-    key = first[f"{table[:-1]}_id"]
+    key = repr(first[f"{table[:-1]}_id"])
+    if "policy" in first:
+        key += f" of {first['policy']}"
     count = f"{bad_rows.height:,} {check.subject.format(rows=frame.height)}"
-    return DataError(f"{table}: {count} have {check.wrong}, first {key!r} with {_short(first[check.column])}; expected {check.expected}")
+    return DataError(f"{table}: {count} have {check.wrong}, first {key} with {_short(first[check.column])}; expected {check.expected}")
 
 
 def _short(value: object) -> str:
