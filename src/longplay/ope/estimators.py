@@ -64,7 +64,9 @@ def snips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand:
         NotEstimable: no slot has weight.
     """
     if not weight_N.sum() > 0:
-        raise NotEstimable(f"{estimand}: none of {len(weight_N):,} slots has weight, so the policy never does what was logged; use a log with overlap")
+        raise NotEstimable(
+            f"{estimand}: none of {len(weight_N):,} slots has weight, so the policy never does what was logged; use a log with overlap"
+        )
     value = float(np.sum(weight_N * reward_N) / np.sum(weight_N))
     deviation_N = weight_N * (reward_N - value) / weight_N.mean()
     return _effective(replace(clustered_mean(deviation_N, user_N, estimand=estimand), value=value), weight_N)
