@@ -305,6 +305,7 @@ class Lake:
             for table in ("decisions", "contexts"):
                 if table in frames:
                     self._refuse_doubles(frames[table], table, batch)
+            refuse_long_slates(frames.get("decisions"), self._stored_slots(frames.get("decisions")))
             refused = empty("quarantine") if aside is None else aside
             if candidates is not None:
                 frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), latest, lines, _utc(earliest, "earliest"))
@@ -329,6 +330,16 @@ class Lake:
             snapshot.register(con, table, "stored")
             con.register("given", ids.to_frame().to_arrow())
             return con.sql(f"select distinct {ids.name} from given semi join stored using ({ids.name})").pl()[ids.name]
+
+    def _stored_slots(self, decisions: pl.DataFrame | None) -> pl.DataFrame | None:
+        """Columns context_id and slots of the contexts of these decisions that the lake has already; None without decisions."""
+        snapshot = self._store.snapshot()
+        if decisions is None or decisions.is_empty() or snapshot.seq == 0:
+            return None
+        with duckdb.connect() as con:
+            snapshot.register(con, "contexts", "stored")
+            con.register("given", decisions.select("context_id").unique().to_arrow())
+            return con.sql("select context_id, slots from stored semi join given using (context_id)").pl()
 
     def _refuse_doubles(self, frame: pl.DataFrame, table: str, batch: str) -> None:
         """Raise when an id is given twice or known: a doubled decision would double every slot it showed."""
