@@ -393,7 +393,14 @@ def logs(
         )
     if draw(st.integers(0, 3)) and events:
         time = start + draw(moments)
-        third = {"user_id": "crowd", "item_id": "i1", "creator_id": None if star_schema else "c1", "seconds": 20.0, "surface": None, "origin": "organic"}
+        third = {
+            "user_id": "crowd",
+            "item_id": "i1",
+            "creator_id": None if star_schema else "c1",
+            "seconds": 20.0,
+            "surface": None,
+            "origin": "organic",
+        }
         events += [{"event_id": f"crowd-{kind}", **third, "kind": kind, "time": time, "ingested_at": time} for kind in KINDS]
     for number in range(draw(st.integers(min_decisions, 4))):
         time = start + draw(moments)

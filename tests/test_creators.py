@@ -31,7 +31,7 @@ from longplay.signals import (
     time_to_return,
 )
 from longplay.signals.store import SignalStore
-from longplay.signals.tables import base_rates, write_outcomes
+from longplay.signals.tables import BaseRate, base_rates, write_outcomes
 
 NOON = DAY / 2
 FOREVER = datetime(9000, 1, 1, tzinfo=LEAP.tzinfo)
@@ -102,12 +102,18 @@ def test_files_and_the_store_fill_creators_in_as_outcomes_in_memory_do(tmp_path:
         expected = sorted(signal.outcomes(lake).frame.select("day", key, "value").rows())
         assert sorted(store.outcomes(signal).select("day", key, "value").rows()) == expected
         assert sorted(pl.read_parquet(written[signal.label]).select("day", key, "value").rows()) == expected
-        assert base_rates([signal], lake)[signal].entries == len(expected)
+        rate = base_rates([signal], lake)[signal]
+        assert isinstance(rate, BaseRate)
+        assert rate.entries == len(expected)
 
 
 @pytest.mark.parametrize("late", ["creator of a known item", "item that was not listed", "another creator"])
 def test_a_store_counts_again_when_the_catalogue_says_later_whose_work_it_is(tmp_path: Path, late: str) -> None:
-    first = {"creator of a known item": catalogue(a1="a", a2=None), "item that was not listed": catalogue(a1="a"), "another creator": catalogue(a1="a", a2="b")}
+    first = {
+        "creator of a known item": catalogue(a1="a", a2=None),
+        "item that was not listed": catalogue(a1="a"),
+        "another creator": catalogue(a1="a", a2="b"),
+    }
     lake = fill(Lake.open(tmp_path / "lake"), STAR, first[late], (slate("d", 0.4, "a2", "b1"),))
     several = (
         Signal("habit", discovery(28, "creator"), days_with("creator"), (1, 5)),
@@ -143,7 +149,9 @@ def test_a_store_looks_creators_of_slots_up_at_its_midnight(tmp_path: Path) -> N
         store.update()
         assert store.outcomes(shown).sort("slot").select("creator_id", "value").rows() == list(zip(creators, values, strict=True))
         view = lake.before(store.until, known_at=FOREVER)
-        assert sorted(map(str, shown.outcomes(view).frame.select("creator_id", "value").rows())) == sorted(map(str, zip(creators, values, strict=True)))
+        assert sorted(map(str, shown.outcomes(view).frame.select("creator_id", "value").rows())) == sorted(
+            map(str, zip(creators, values, strict=True))
+        )
         lake.append(f"to {days}", events=events_frame([did(9.9, "a1", "a")]), watermark=LEAP + days * DAY)
 
 

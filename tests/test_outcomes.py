@@ -335,7 +335,12 @@ def test_row_what_is_a_discovery() -> None:
     assert opened(lake, discovery(7), *keys) == [first, second, ("c1", None, at(40))]  # seven days after is not new
     assert opened(lake, discovery(6), *keys) == [first, second, ("c1", "i1", at(7)), ("c1", None, at(40))]  # one more is
     assert opened(lake, discovery(None), *keys) == [first, second]
-    assert opened(lake, discovery(7, "item"), *keys) == [first, ("c1", "i1", at(0, 13)), second, ("c1", "i1", at(40))]  # the catalogue says whose it is
+    assert opened(lake, discovery(7, "item"), *keys) == [
+        first,
+        ("c1", "i1", at(0, 13)),
+        second,
+        ("c1", "i1", at(40)),
+    ]  # the catalogue says whose it is
     assert opened(lake, discovery(None, "item"), *keys) == [first, ("c1", "i1", at(0, 13)), second]
 
 
@@ -498,7 +503,9 @@ def test_row_what_is_time_to_return() -> None:
 
 def test_row_what_are_habits() -> None:
     active = (("c1", 1), ("c1", 1), ("c1", 3), ("c2", 2), ("c3", 2), ("c3", 3), ("c3", 4), (None, 1), (None, 2), ("c2", 5))
-    lake = lake_of(did(at(0), creator="c2"), *(did(at(day), item="i4", creator=creator) for creator, day in active), did(at(4), creator="c2", origin="autoplay"))
+    lake = lake_of(
+        did(at(0), creator="c2"), *(did(at(day), item="i4", creator=creator) for creator, day in active), did(at(4), creator="c2", origin="autoplay")
+    )
     outcomes = Signal("s", enrolment(), habits(days=2), (1, 4)).outcomes(lake)
     assert outcomes.value.tolist() == [2]  # c1 and c3; of c2 only one organic day lies in the window
     assert outcomes.trace().toarray().tolist() == [[0, 0, 2, 0]]  # both on day 3

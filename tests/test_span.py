@@ -34,7 +34,7 @@ from longplay.signals.begins import SILENCE_DAYS, Beginnings
 from longplay.signals.catalogue import READY, ready
 from longplay.signals.operators import BITS, MANY_BLOCKS, Calendar
 from longplay.signals.store import SignalStore
-from longplay.signals.tables import base_rates, write_outcomes
+from longplay.signals.tables import BaseRate, base_rates, write_outcomes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -101,7 +101,9 @@ def test_an_event_far_away_changes_nobody_elses_rows(tmp_path: Path, moment: dat
     for signal in SEVERAL:
         expected, found = signal.outcomes(near).frame, signal.outcomes(far).frame
         assert of_others(found).equals(of_others(expected)), signal.name
-        assert rates[signal].entries == found.height
+        rate = rates[signal]
+        assert isinstance(rate, BaseRate)
+        assert rate.entries == found.height
         files = [of_others(pl.read_parquet(files[signal.label])) for files in written]
         assert files[0].equals(files[1]), signal.name
     assert Signal("s", discovery(28), plays(), (1, 7)).outcomes(near).frame["truncated"].any()

@@ -267,9 +267,7 @@ KEPT = (
 )
 
 
-def append(
-    lake: Lake, name: str, events: list[Row], decisions: list[Row], watermark: datetime, items: pl.DataFrame | None = None
-) -> None:
+def append(lake: Lake, name: str, events: list[Row], decisions: list[Row], watermark: datetime, items: pl.DataFrame | None = None) -> None:
     lake.append(
         name,
         events=events_frame(events) if events else None,
@@ -327,7 +325,9 @@ def run_nights(tmp_path_factory: Any, log: Log, nights: list[int], data: st.Data
         # a row comes with the batch drawn for it, or with the first that ends after it
         items = data.draw(st.sampled_from((log.items, *CATALOGUES)))  # what it says of an item may change
         batch = [row for row, at in zip(rows, arrives) if max(at, next(n for n, other in enumerate(ends) if row[1]["time"] < other)) == number]
-        append(lake, str(number), [row for table, row in batch if table == "events"], [row for table, row in batch if table == "decisions"], end, items)
+        append(
+            lake, str(number), [row for table, row in batch if table == "events"], [row for table, row in batch if table == "decisions"], end, items
+        )
         if number == len(ends) - 1 or data.draw(st.booleans()):
             store.update()
             check(store, lake)

@@ -262,7 +262,8 @@ class Work:
             listed = "" if self._is_run(part) else f" and {day_of('time')} in ({', '.join(map(str, part))})"
             near = self.lake.files("events", (EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1)))
             events = f"(select * from {files_sql(near) if near else '_all_events'} where {_between(part[0], part[-1])}{listed})"
-            self._copy(rollup(unit, features, EventRows(events, by_catalogue=self.by_catalogue)), f"{place}/{done}", self.state.rollups[unit], part, self._blocks(part))
+            sql = rollup(unit, features, EventRows(events, by_catalogue=self.by_catalogue))
+            self._copy(sql, f"{place}/{done}", self.state.rollups[unit], part, self._blocks(part))
         files = self.state.rollups[unit]
         for block in self._blocks(self.days):
             alone = sum(day in files and not is_block(files[day][0]) for day in block)
@@ -493,4 +494,3 @@ def _between(first: int, last: int) -> str:
     """SQL test of `time`: on these days or between them."""
     low, high = (f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'" for day in (first, last + 1))
     return f"time >= {low} and time < {high}"
-
