@@ -33,7 +33,8 @@ class Manifest:
     declared: dict[str, str] = field(default_factory=dict)  # label -> TOML
     days: list[int] = field(default_factory=list)  # with an event or a decision
     runs: list[list[int]] = field(default_factory=list)  # of activity: first and last day of each
-    catalogue: list[str] = field(default_factory=list)  # columns of `catalogue.parquet` that outcomes were made of
+    catalogue: list[str] = field(default_factory=list)  # columns of `catalogue_file` that outcomes were made of
+    catalogue_file: str | None = None  # what the catalogue said of items
     lacking: bool | None = None  # whether a counted event has an item and no creator; null where it was not asked
     stale: list[str] | None = None  # files that counted before this update and no more: the next one deletes them; null where they are not known
 
@@ -41,6 +42,7 @@ class Manifest:
         """Every file that counts."""
         days = [*self.rollups.values(), *self.outcomes.values()]
         own = {file for by_day in days for files in by_day.values() for file in files}
+        own |= {self.catalogue_file} if self.catalogue_file is not None else set()
         own |= {file for patches in self.patches.values() for one in patches for file in (*one["rows"], one["users"])}
         return own
 

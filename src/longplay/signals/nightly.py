@@ -21,7 +21,7 @@ from longplay.signals.manifest import Files, Manifest
 from longplay.signals.operators import SESSIONS, TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
 from longplay.signals.parts import asks_creators, is_unknown, parts_of
-from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, rollup
+from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, paths, rollup
 from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
 from longplay.signals.tables import own_columns
@@ -150,13 +150,14 @@ class Work:
         Items that were asked for and not known are kept, too: whose they are may be said later.
         """
         asked = self._asked(signals)
-        self.state.catalogue = asked
+        self.state.catalogue, self.state.catalogue_file = asked, None
         if not asked:
             return
         create_listed(self.con)
         create_creators(self.con)
-        place = self.folder / "catalogue.parquet"
-        old = files_sql([str(place)]) if place.exists() and self.old.until is not None and self.old.catalogue else None
+        old = None
+        if self.old.catalogue_file is not None and self.old.until is not None:
+            old = files_sql(paths(self.folder, [self.old.catalogue_file]))
         known = "select item_id, creators.creator_id as slot_creator, listed.creator_id as event_creator, items.length"
         known += " from items full join creators using (item_id) left join listed using (item_id)"
         self.con.execute(f"create or replace temp table catalogue_now as {known}")
@@ -175,8 +176,11 @@ class Work:
         nothing = ", ".join(f"null as {column}" for column in ("slot_creator", "event_creator", "length"))
         more = f"select distinct item_id, {nothing} from ({' union all '.join(unknown)}) anti join catalogue_now using (item_id)" if unknown else ""
         table = f"from catalogue_now{f' union all {more}' if more else ''}"
-        self.con.execute(f"copy ({table}) to {quoted(f'{place}.new')} (format parquet)")
-        Path(f"{place}.new").replace(place)
+        file = f"rollups/catalogue-{self.state.seq}.parquet"  # a killed update leaves the old one
+        (self.folder / "rollups").mkdir(exist_ok=True)
+        self.con.execute(f"copy ({table}) to {quoted(self.folder / file)} (format parquet)")
+        self.state.catalogue_file = file
+        self.written.add(file)
 
     def _asked(self, signals: Sequence[Signal]) -> list[str]:
         """The columns of the catalogue that these signals are made of."""
