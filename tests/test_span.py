@@ -186,3 +186,13 @@ def test_twenty_years_cost_a_few_times_what_as_many_events_of_months_do() -> Non
 
     all_at_once(near)
     assert ratio(all_at_once, near, far) <= 6
+
+
+def test_over_twenty_years_twice_the_events_cost_about_twice() -> None:
+    few, many = (lake_of(log_of(events, 7_600), days=7_600) for events in (20_000, 40_000))
+
+    def habits_of(lake: Lake) -> object:
+        return READY["habit"].outcomes(lake)
+
+    habits_of(few)
+    assert ratio(habits_of, few, many) <= 3
