@@ -154,12 +154,15 @@ class Work:
         if not asked:
             return
         create_listed(self.con)
-        create_creators(self.con)
+        slot_creators = "listed"
+        if "slot_creator" in asked:
+            create_creators(self.con)
+            slot_creators = "creators"
         old = None
         if self.old.catalogue_file is not None and self.old.until is not None:
             old = files_sql(paths(self.folder, [self.old.catalogue_file]))
-        known = "select item_id, creators.creator_id as slot_creator, listed.creator_id as event_creator, items.length"
-        known += " from items full join creators using (item_id) left join listed using (item_id)"
+        known = "select item_id, slots.creator_id as slot_creator, listed.creator_id as event_creator, items.length"
+        known += f" from items full join {slot_creators} slots using (item_id) left join listed using (item_id)"
         self.con.execute(f"create or replace temp table catalogue_now as {known}")
         if old is not None:
             compared = [column for column in asked if column in self.old.catalogue] or ["item_id"]
