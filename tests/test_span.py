@@ -32,6 +32,7 @@ from longplay.signals import (
 )
 from longplay.signals.begins import SILENCE_DAYS, Beginnings
 from longplay.signals.catalogue import READY, ready
+from longplay.signals.enrolled import enrolled_sums
 from longplay.signals.operators import BITS, MANY_BLOCKS, Calendar
 from longplay.signals.store import SignalStore
 from longplay.signals.tables import BaseRate, base_rates, write_outcomes
@@ -107,6 +108,14 @@ def test_an_event_far_away_changes_nobody_elses_rows(tmp_path: Path, moment: dat
         files = [of_others(pl.read_parquet(files[signal.label])) for files in written]
         assert files[0].equals(files[1]), signal.name
     assert Signal("s", discovery(28), plays(), (1, 7)).outcomes(near).frame["truncated"].any()
+
+
+def test_sums_of_enrolled_users_do_not_feel_an_event_far_away() -> None:
+    near, far = lake_of(LOG, days=120), lake_of(LOG, stranger(FAR[0]), days=120)
+    moments = [START + 10 * DAY, START + 30 * DAY, datetime(2015, 1, 1, tzinfo=UTC)]  # the last lies in the silence
+    enrolled = pl.DataFrame({"user_id": ["u0", "u1", "u2"], "time": moments}, schema_overrides={"time": DTYPES["events"]["time"]})
+    for signal in (SEVERAL[0], SEVERAL[7], Signal("active", enrolment(), active_days(), (1, 28))):
+        assert enrolled_sums(signal, far, enrolled).equals(enrolled_sums(signal, near, enrolled)), signal.name
 
 
 def test_a_store_told_of_an_event_far_away_counts_only_that(tmp_path: Path) -> None:
