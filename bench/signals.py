@@ -1,4 +1,4 @@
-"""What signals cost: each ready one beside the best SQL by hand and beside a scan of its columns; all in one pass; a night of a store; what years add.
+"""What signals cost: each ready one beside the best SQL by hand and a scan of its columns; all in one pass; a night of a store; what years add.
 
 CPU seconds, interleaved in one run, under a memory limit of 4 GB; ratios are of medians. A log of 180 days is made once per
 size and kept in .bench-cache.

@@ -30,8 +30,9 @@ from longplay.signals import (
     plays,
     time_to_return,
 )
+from longplay.signals.nightly import Work
 from longplay.signals.store import SignalStore
-from longplay.signals.tables import base_rates, write_outcomes
+from longplay.signals.tables import BaseRate, base_rates, write_outcomes
 
 NOON = DAY / 2
 FOREVER = datetime(9000, 1, 1, tzinfo=LEAP.tzinfo)
@@ -102,7 +103,9 @@ def test_files_and_the_store_fill_creators_in_as_outcomes_in_memory_do(tmp_path:
         expected = sorted(signal.outcomes(lake).frame.select("day", key, "value").rows())
         assert sorted(store.outcomes(signal).select("day", key, "value").rows()) == expected
         assert sorted(pl.read_parquet(written[signal.label]).select("day", key, "value").rows()) == expected
-        assert base_rates([signal], lake)[signal].entries == len(expected)
+        rate = base_rates([signal], lake)[signal]
+        assert isinstance(rate, BaseRate)
+        assert rate.entries == len(expected)
 
 
 @pytest.mark.parametrize("late", ["creator of a known item", "item that was not listed", "another creator"])
@@ -126,6 +129,20 @@ def test_a_store_counts_again_when_the_catalogue_says_later_whose_work_it_is(tmp
         columns = ["day", "creator_id", "value"]
         assert sorted(map(str, store.outcomes(signal).select(columns).rows())) == sorted(map(str, signal.outcomes(view).frame.select(columns).rows()))
     assert ("a", 2.0) in store.outcomes(several[0]).select("creator_id", "value").rows()
+
+
+def test_an_update_that_dies_forgets_no_change_of_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = fill(Lake.open(tmp_path / "lake"), STAR, catalogue(a1="a"))
+    habit = Signal("habit", discovery(28, "creator"), days_with("creator"), (1, 5))
+    store = SignalStore(tmp_path / "store", lake, (habit,))
+    store.update()
+    lake.append("catalogue", items=catalogue(a2="a"), watermark=LEAP + 41 * DAY)
+    with monkeypatch.context() as patched:
+        patched.setattr(Work, "_compute", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.update()
+    store.update()
+    assert store.outcomes(habit).select("creator_id", "value").rows() == [("a", 2.0)]
 
 
 def test_a_new_item_that_nobody_has_met_makes_no_store_count_again(tmp_path: Path) -> None:

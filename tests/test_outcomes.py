@@ -704,6 +704,26 @@ def test_completion_without_any_length_and_a_divisor_of_no_ratio_are_refused() -
         Signal("s", enrolment(), plays(), (1, 7)).outcomes(lake).trace(per=True)
 
 
+@pytest.mark.parametrize(
+    ("measure", "origin", "why"),
+    [
+        (minutes(), None, "no event with seconds"),
+        (minutes("item") >= 1, None, "no event with seconds"),
+        (minutes() / plays(), None, "no event with seconds"),
+        (minutes().above_baseline(2), None, "no event with seconds"),
+        (plays(), ("recommended",), "no event of origin 'recommended'"),
+        (active_days(), ("recommended", "autoplay"), "no event of origin 'autoplay' or 'recommended'"),
+    ],
+)
+def test_minutes_and_origins_that_nobody_logged_are_no_0(measure: Measure, origin: tuple[str, ...] | None, why: str) -> None:
+    signal = Signal("s", discovery(28, "item"), measure, (1, 7), origin)
+    rows = [did(at(0)), did(at(2)), did(at(30))]
+    with pytest.raises(DataError, match=f"the log has {why}"):
+        signal.outcomes(lake_of(*rows))
+    told = did(at(40), user="other", seconds=60.0, origin="autoplay" if origin is None else origin[-1])
+    assert signal.outcomes(lake_of(*rows, told), at(20)).frame["value"].null_count() == (1 if measure.baseline is not None else 0)
+
+
 def test_each_part_of_a_ratio_is_about_its_own_thing() -> None:
     day = [did(at(1)), did(at(1), item="i2"), did(at(1), item="i3", creator="c2"), did(at(2))]
     outcomes = Signal("s", discovery(28, "item"), plays("item") / plays("creator"), (1, 2)).outcomes(lake_of(did(at(0)), *day))

@@ -32,9 +32,10 @@ from longplay.signals import (
 )
 from longplay.signals.begins import SILENCE_DAYS, Beginnings
 from longplay.signals.catalogue import READY, ready
+from longplay.signals.enrolled import enrolled_sums
 from longplay.signals.operators import BITS, MANY_BLOCKS, Calendar
 from longplay.signals.store import SignalStore
-from longplay.signals.tables import base_rates, write_outcomes
+from longplay.signals.tables import BaseRate, base_rates, write_outcomes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -101,10 +102,20 @@ def test_an_event_far_away_changes_nobody_elses_rows(tmp_path: Path, moment: dat
     for signal in SEVERAL:
         expected, found = signal.outcomes(near).frame, signal.outcomes(far).frame
         assert of_others(found).equals(of_others(expected)), signal.name
-        assert rates[signal].entries == found.height
+        rate = rates[signal]
+        assert isinstance(rate, BaseRate)
+        assert rate.entries == found.height
         files = [of_others(pl.read_parquet(files[signal.label])) for files in written]
         assert files[0].equals(files[1]), signal.name
     assert Signal("s", discovery(28), plays(), (1, 7)).outcomes(near).frame["truncated"].any()
+
+
+def test_sums_of_enrolled_users_do_not_feel_an_event_far_away() -> None:
+    near, far = lake_of(LOG, days=120), lake_of(LOG, stranger(FAR[0]), days=120)
+    moments = [START + 10 * DAY, START + 30 * DAY, datetime(2015, 1, 1, tzinfo=UTC)]  # the last lies in the silence
+    enrolled = pl.DataFrame({"user_id": ["u0", "u1", "u2"], "time": moments}, schema_overrides={"time": DTYPES["events"]["time"]})
+    for signal in (SEVERAL[0], SEVERAL[7], Signal("active", enrolment(), active_days(), (1, 28))):
+        assert enrolled_sums(signal, far, enrolled).equals(enrolled_sums(signal, near, enrolled)), signal.name
 
 
 def test_a_store_told_of_an_event_far_away_counts_only_that(tmp_path: Path) -> None:
@@ -184,3 +195,13 @@ def test_twenty_years_cost_a_few_times_what_as_many_events_of_months_do() -> Non
 
     all_at_once(near)
     assert ratio(all_at_once, near, far) <= 6
+
+
+def test_over_twenty_years_twice_the_events_cost_about_twice() -> None:
+    few, many = (lake_of(log_of(events, 7_600), days=7_600) for events in (20_000, 40_000))
+
+    def habits_of(lake: Lake) -> object:
+        return READY["habit"].outcomes(lake)
+
+    habits_of(few)
+    assert ratio(habits_of, few, many) <= 3

@@ -456,6 +456,18 @@ def test_a_signal_that_the_log_cannot_answer_waits_and_is_counted_from_the_first
     check(store, lake)
 
 
+def test_minutes_wait_for_the_first_event_with_seconds(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake")
+    append(lake, "0", [play(day, day + 0.5) | {"seconds": None} for day in range(9)], [], LEAP + 9 * DAY)
+    heard = Signal("heard", user_day(), minutes(), (1, 3))
+    store = SignalStore(tmp_path / "store", lake, (heard, SOME[0]))
+    assert "no event with seconds" in store.update().waiting[heard.label]
+    append(lake, "next", [play(100, 9.5)], [], LEAP + 10 * DAY)
+    assert store.update().waiting == {}
+    check(store, lake)
+    assert store.outcomes(heard).height == 10
+
+
 def test_patches_are_put_together_in_the_end(tmp_path: Path, long_log: tuple[Lake, SignalStore], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("longplay.signals.nightly.MOST_PATCHES", 2)
     lake, store = long_log

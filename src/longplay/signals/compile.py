@@ -52,7 +52,8 @@ class Compiler:
         self.signals = signals
         self._beginnings = beginnings
         self._adds = adds
-        stretches = beginnings.stretches if beginnings is not None and not enrolled else ()  # who is enrolled may be so on any day
+        any_day = enrolled and any(signal.entry.kind == "enrolment" for signal in signals)  # also in a silence, which no stretch answers
+        stretches = beginnings.stretches if beginnings is not None and not any_day else ()
         self.calendar = Calendar.of(*days, reach_of(signals), stretches)
         self.bitmaps = Bitmaps(con, rows, self.calendar)
         self._made = 0

@@ -38,8 +38,8 @@ class Manifest:
     declared: dict[str, str] = field(default_factory=dict)  # label -> TOML
     days: list[int] = field(default_factory=list)  # with an event or a decision
     runs: list[list[int]] = field(default_factory=list)  # of activity: first and last day of each
-    catalogue: list[str] = field(default_factory=list)  # columns of the catalogue that outcomes were made of
-    catalogue_file: str | None = None  # the file of what was known of items
+    catalogue: list[str] = field(default_factory=list)  # columns of `catalogue_file` that outcomes were made of
+    catalogue_file: str | None = None  # what the catalogue said of items
     lacking: bool | None = None  # whether a counted event has an item and no creator; null where it was not asked
     digests: dict[str, str] = field(default_factory=dict)  # file -> SHA-256, of every file that counts
     stale: list[str] | None = None  # files that counted before this update and no more: the next one deletes them; null where they are not known
@@ -48,7 +48,7 @@ class Manifest:
         """Every file that counts."""
         days = [*self.rollups.values(), *self.outcomes.values()]
         own = {file for by_day in days for files in by_day.values() for file in files}
-        own |= set() if self.catalogue_file is None else {self.catalogue_file}
+        own |= {self.catalogue_file} if self.catalogue_file is not None else set()
         own |= {file for patches in self.patches.values() for one in patches for file in (*one["rows"], one["users"])}
         return own
 

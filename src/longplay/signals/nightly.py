@@ -150,17 +150,20 @@ class Work:
         Items that were asked for and not known are kept, too: whose they are may be said later.
         """
         asked = self._asked(signals)
-        self.state.catalogue = asked
+        self.state.catalogue, self.state.catalogue_file = asked, None
         if not asked:
             return
         create_listed(self.con)
-        create_creators(self.con)
+        slot_creators = "listed"
+        if "slot_creator" in asked:
+            create_creators(self.con)
+            slot_creators = "creators"
         old = None
         if self.old.catalogue_file is not None and self.old.until is not None:
             self.old.check(self.folder, [self.old.catalogue_file])
             old = files_sql(paths(self.folder, [self.old.catalogue_file]))
-        known = "select item_id, creators.creator_id as slot_creator, listed.creator_id as event_creator, items.length"
-        known += " from items full join creators using (item_id) left join listed using (item_id)"
+        known = "select item_id, slots.creator_id as slot_creator, listed.creator_id as event_creator, items.length"
+        known += f" from items full join {slot_creators} slots using (item_id) left join listed using (item_id)"
         self.con.execute(f"create or replace temp table catalogue_now as {known}")
         if old is not None:
             compared = [column for column in asked if column in self.old.catalogue] or ["item_id"]
@@ -177,12 +180,11 @@ class Work:
         nothing = ", ".join(f"null as {column}" for column in ("slot_creator", "event_creator", "length"))
         more = f"select distinct item_id, {nothing} from ({' union all '.join(unknown)}) anti join catalogue_now using (item_id)" if unknown else ""
         table = f"from catalogue_now{f' union all {more}' if more else ''}"
-        # a file of its own per update: a killed one must not change what the last one knew
-        self.state.catalogue_file = f"catalogue/{self.state.seq}.parquet"
-        place = self.folder / self.state.catalogue_file
-        place.parent.mkdir(exist_ok=True)
-        self.con.execute(f"copy ({table}) to {quoted(place)} (format parquet)")
-        self.written.add(self.state.catalogue_file)
+        file = f"rollups/catalogue-{self.state.seq}.parquet"  # a killed update leaves the old one
+        (self.folder / "rollups").mkdir(exist_ok=True)
+        self.con.execute(f"copy ({table}) to {quoted(self.folder / file)} (format parquet)")
+        self.state.catalogue_file = file
+        self.written.add(file)
 
     def _asked(self, signals: Sequence[Signal]) -> list[str]:
         """The columns of the catalogue that these signals are made of."""
@@ -268,13 +270,8 @@ class Work:
             listed = "" if self._is_run(part) else f" and {day_of('time')} in ({', '.join(map(str, part))})"
             near = self.lake.files("events", (EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1)))
             events = f"(select * from {files_sql(near) if near else '_all_events'} where {_between(part[0], part[-1])}{listed})"
-            self._copy(
-                rollup(unit, features, EventRows(events, by_catalogue=self.by_catalogue)),
-                f"{place}/{done}",
-                self.state.rollups[unit],
-                part,
-                self._blocks(part),
-            )
+            sql = rollup(unit, features, EventRows(events, by_catalogue=self.by_catalogue))
+            self._copy(sql, f"{place}/{done}", self.state.rollups[unit], part, self._blocks(part))
         files = self.state.rollups[unit]
         for block in self._blocks(self.days):
             alone = sum(day in files and not is_block(files[day][0]) for day in block)

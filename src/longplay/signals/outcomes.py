@@ -45,8 +45,9 @@ class Outcomes:
     `frame` columns: user_id, item_id, creator_id (of the entry's event; null where it has none),
     time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event, decision_id and slot that
     this event came from (of an exposure its own; null where the log does not say), truncated
-    (the log starts less than `novel_for` days before, 28 where it is null, so the "first touch" is not certain),
-    value (null while immature, or where there is none: a ratio of nothing, a baseline that the log does not cover), matures_at,
+    (the log begins less than `novel_for` days before, 28 where it is null, so the "first touch" is not certain; see `signals.begins`),
+    value (null while immature, or where there is none: a ratio of nothing, a baseline that the log does not cover, a creator whom nobody
+    knows), matures_at,
     days_observed (whole days of the window that have closed). For time_to_return also duration and event, for a baseline
     also baseline (see docs/signals.md).
 
