@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from longplay.errors import ConfigError
 from longplay.lake.schema import ENGAGED, ORIGINS
+from longplay.names import file_name
 from longplay.signals.checks import MAX_WINDOW_DAYS, kind_of, known_keys, one_of, whole
 from longplay.signals.entry import ENTRY_KINDS, EVER, Entry, entry_of
 from longplay.signals.measure import MEASURE_KINDS, Measure, measure_of
@@ -66,6 +67,7 @@ class Signal:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.name):
             raise ConfigError(f"signal: name={self.name!r} given, expected a letter, then up to 63 letters, digits, - or _")
+        file_name(self.name, "signal")
         where = f"signal {self.name}"
         self._check_parts(where)
         if not isinstance(self.window, tuple | list) or len(self.window) != 2 or not all(whole(day) for day in self.window):
