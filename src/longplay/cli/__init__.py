@@ -90,7 +90,7 @@ def init(file: Annotated[Path, typer.Argument(help="The file to write.")] = Path
 
     def write() -> None:
         if file.exists():
-            raise ConfigError(f"{file} exists already; give another name, or delete it first")
+            raise ConfigError(f"{file} exists already; give another name")
         file.write_text(resources.files("longplay.run").joinpath("template.toml").read_text())
         console.print(f"wrote {file}: set ingest.path and ingest.columns, then [bold]longplay run {file}[/bold]")
 
@@ -187,6 +187,9 @@ class _RichUi:
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
         mark, how = ("[green]✓[/green]", f"{seconds:.1f} s") if seconds is not None else ("[dim]·[/dim]", "unchanged, skipped")
         console.print(f"{mark} [bold]{name:<10}[/bold] {escape(line)} [dim]{how} → {escape(str(place))}[/dim]", soft_wrap=True)
+
+    def note(self, line: str) -> None:
+        console.print(f"[dim]·[/dim] {escape(line)}", soft_wrap=True)
 
 
 def told(figures: Mapping[str, float]) -> str:

@@ -28,7 +28,7 @@ def outcomes(work: Work) -> dict[str, Any]:
         outcomes = signal.outcomes(lake)
         known = signal.outcomes(past_of(work))
         if name in work.config.reward.objectives and signal.entry.kind == "discovery":  # better refused now than after training
-            matured_entries(outcomes, midnight(work.config.split.train_until), midnight(work.config.split.evaluate_until))
+            matured_entries(outcomes, work.config.split.trained, work.config.split.evaluated)
         outcomes.frame.write_parquet(work.folder / f"{name}.parquet")
         result[name] = {
             "label": signal.label,
@@ -91,7 +91,7 @@ def reward(work: Work) -> dict[str, Any]:
     for name, signal in objectives.items():
         known = signal.outcomes(past)
         everything = signal.outcomes(lake)
-        later = everything.entered(midnight(config.split.train_until), midnight(config.split.evaluate_until))
+        later = everything.entered(config.split.trained, config.split.evaluated)
         models = {}
         for label, model in MODELS.items():
             models[label] = model(signal).fit(past, known)

@@ -53,7 +53,7 @@ def evaluate(work: Work) -> dict[str, Any]:
         result["not_estimable"]["ranking"] = "no objective is entered by discovery, so nothing says which recommended items would have become habits"
         return result
     future = future_of(
-        judged.outcomes(lake), lake, start=midnight(config.split.train_until), end=midnight(config.split.evaluate_until),
+        judged.outcomes(lake), lake, start=config.split.trained, end=config.split.evaluated,
         history=policies["start"].history, exclude=config.train.exclude, limit=config.evaluate.visits, seed=config.run.seed,
     )  # fmt: skip
     plays = dict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from longplay.errors import ConfigError
 from longplay.lake import Lake
 from longplay.lake.adapters import read_retail, read_table
+from longplay.lake.adapters.rows import CSV, PARQUET
 from longplay.lake.glance import glance
 from longplay.policies.simple import Popular
 from longplay.run.config import RunConfig, midnight
 from longplay.run.engine import Work
+from longplay.run.folder import file_digest
 from longplay.world import World
 
 _DAY = timedelta(days=1)
@@ -25,17 +28,44 @@ def lake_of(work: Work) -> Lake:
 
 def past_of(work: Work) -> Lake:
     """The log as it was known when training ends."""
-    return lake_of(work).before(midnight(work.config.split.train_until))
+    return lake_of(work).before(work.config.split.trained)
 
 
 def source_path(config: RunConfig, base: Path) -> Path:
     """Where the configuration's log lies."""
     if config.ingest is None:
         raise ConfigError("ingest: this run has no [ingest] table")
-    path = base / config.ingest.path
-    if not path.exists():
-        raise ConfigError(f"ingest.path: {path} does not exist; paths are relative to the run.toml")
-    return path
+    return _existing("ingest.path", base / config.ingest.path)
+
+
+def source_digest(config: RunConfig, base: Path) -> dict[str, str]:
+    """SHA-256 of the files of the log, by what they hold."""
+    digests = {"file": _digest(source_path(config, base))}
+    for name in ("items", "decisions"):
+        table = getattr(config.ingest, name)
+        if table is not None:
+            digests[name] = _digest(_existing(f"ingest.{name}.path", base / table.path))
+    return digests
+
+
+def _existing(key: str, path: Path) -> Path:
+    """The file, folder or pattern at `path`; where there is none, the one file of that name with another ending that is read."""
+    if path.exists() or set("*?[") & set(str(path)):
+        return path
+    others = [path.with_name(path.stem + ending) for ending in (*CSV, *PARQUET)]
+    there = [other for other in others if other.is_file()]
+    if path.suffix and len(there) == 1:
+        return there[0]
+    raise ConfigError(f"{key}: {path} does not exist; paths are relative to the run.toml. `longplay init LOG` writes one for a log that is there")
+
+
+def _digest(path: Path) -> str:
+    if path.exists():
+        return file_digest(path)
+    fixed = next(number for number, part in enumerate(path.parts) if set("*?[") & set(part))
+    root = Path(*path.parts[:fixed])
+    names = sorted(file for file in root.glob(str(Path(*path.parts[fixed:]))) if file.is_file())
+    return hashlib.sha256("".join(f"{file.relative_to(root)} {file_digest(file)}\n" for file in names).encode()).hexdigest()
 
 
 def ingest(work: Work) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import duckdb
@@ -97,6 +98,30 @@ def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tup
         )
     if signal.measure.kind == "completion" and first_row(con, "select count(*) from items where length > 0") == (0,):
         raise DataError(f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it is known; map a column to items.length")
+
+
+def unanswerable(signals: Sequence[Signal], lake: Lake) -> dict[Signal, str]:
+    """The signals that a log cannot answer however long it is, and why; cheap, as no outcome is computed."""
+    reasons: dict[Signal, str] = {}
+    as_of = lake.watermark
+    with lake.connect() as con:
+        create_engaged(con)
+        for signal in signals:
+            try:
+                explain_no_entries(con, signal, lake, as_of)
+                refuse(con, signal, lake, (0, 0), enrolled=True)
+                _refuse_without_seconds(con, signal)
+            except DataError as reason:
+                reasons[signal] = str(reason)
+    return reasons
+
+
+def _refuse_without_seconds(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
+    timed = {part.kind for part in (signal.measure, signal.measure.per) if part is not None} & {"minutes", "completion"}
+    if timed and not _has(con, "seconds > 0"):
+        raise DataError(
+            f"{signal.name}: no event of the log has seconds, so {timed.pop()} are not known; map a column to seconds, or count active_days or plays"
+        )
 
 
 def explain_no_entries(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, as_of: datetime) -> None:
