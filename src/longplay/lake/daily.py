@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import duckdb
+import polars as pl
 
 from longplay.lake.schema import ENGAGED
 
 DAY_US = 86_400_000_000
+DAY_SECONDS = 86_400
 SHIFT_DAYS = 100_000  # integer division rounds towards 0: moved to where all times are positive, days before 1970 are right too
 DAY = f"cast((epoch_us({{time}}) + {SHIFT_DAYS * DAY_US}) // {DAY_US} - {SHIFT_DAYS} as integer)"
 ENGAGED_TEST = "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"  # SQL of whether an event is activity
@@ -33,3 +37,33 @@ def first_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | Non
 def create_engaged(con: duckdb.DuckDBPyConnection) -> None:
     """Create the view `engaged`: events that are activity, with their `day`."""
     con.execute(f"create or replace view engaged as select *, {day_of('time')} as day from events where {ENGAGED_TEST}")
+
+
+@dataclass(frozen=True)
+class LongDays:
+    """User-days with more than 24 hours of seconds, which nobody can have spent: how many, and the largest."""
+
+    user_days: int
+    hours: float
+    user_id: str
+    day: date
+
+    def __str__(self) -> str:
+        """
+        >>> print(LongDays(1, 2088.33, "u1", date(2026, 3, 1)))
+        1 user-day has more than 24 hours of seconds, the largest 2,088.3 hours (user u1, 2026-03-01): the unit may be milliseconds, seconds_unit = "ms"
+        """
+        have = "user-day has" if self.user_days == 1 else "user-days have"
+        largest = f"the largest {self.hours:,.1f} hours (user {self.user_id}, {self.day})"
+        return f'{self.user_days:,} {have} more than 24 hours of seconds, {largest}: the unit may be milliseconds, seconds_unit = "ms"'
+
+
+def long_days(events: pl.DataFrame) -> LongDays | None:
+    """The user-days (UTC) whose seconds sum to more than 24 hours, of rows of `schema.TABLES["events"]`; None where there is none."""
+    day = pl.col("time").dt.date().alias("day")
+    sums = events.filter(pl.col("seconds") > 0).group_by("user_id", day).agg(pl.col("seconds").sum())
+    long = sums.filter(pl.col("seconds") > DAY_SECONDS).sort("seconds", "user_id", "day", descending=[True, False, False])
+    if long.is_empty():
+        return None
+    first = long.row(0, named=True)
+    return LongDays(long.height, first["seconds"] / 3_600, first["user_id"], first["day"])

@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import polars as pl
 
+from longplay.lake.daily import DAY_SECONDS
 from longplay.lake.schema import KINDS, ORIGINS, TABLES
 
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # logs of what users did on-line do not reach further back
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+YEAR_2, YEAR_9999 = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
-def sift(events: pl.DataFrame, known_ids: pl.Series, now: datetime | None, lines: pl.Series | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+UNIT_ADVICE = 'the unit may be milliseconds: read them with seconds_unit = "ms"'
+ADVICE = {
+    "seconds above a day": UNIT_ADVICE,
+    "time before": 'the unit of the times may be wrong (time_format = "epoch_s" or "epoch_ms"); state `earliest` if the log is that old',
+}  # what to do about a reason, by how it begins
+
+
+def sift(
+    events: pl.DataFrame,
+    known_ids: pl.Series,
+    now: datetime | None,
+    lines: pl.Series | None = None,
+    earliest: datetime = EARLIEST,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split conformed events into (good events, rejected rows with `line` and `reason`).
 
-    The first reason that applies is given: missing event id, missing user, unparsable time, future
-    time (after its arrival, or after `now`), negative seconds, seconds not finite, unknown kind,
-    unknown origin, duplicate id (within the batch the first good row stays; or already in `known_ids`).
-    `lines` are the rows' lines in their source; without them a row's line is its position from 1.
+    The first reason that applies is given: missing event id, missing user, unparsable time, sentinel
+    time (exactly 1970-01-01 00:00:00, or in year 1 or 9999: what software writes for "not known"), time
+    before `earliest`, future time (after its arrival, or it or its arrival after `now`), negative seconds,
+    seconds not finite, seconds above a day, unknown kind, unknown origin, duplicate id (within the batch
+    the first good row stays; or already in `known_ids`).
+
+    Args:
+        events: rows of `schema.TABLES["events"]`.
+        known_ids: event ids that the lake has already.
+        now: no time and no arrival is later than this, whatever the skew of clocks that is allowed; None: not checked.
+        lines: the rows' lines in their source; None: a row's line is its position from 1.
+        earliest: no time is before this, UTC.
     """
+    both_times = (pl.col("time"), pl.col("ingested_at"))
     future = pl.col("time") > pl.col("ingested_at")
     if now is not None:
-        future = future | (pl.col("time") > now)
+        future = future | pl.any_horizontal(time > now for time in both_times)
+    seconds = pl.col("seconds")
     checks = {
         "missing event id": pl.col("event_id").is_null() | (pl.col("event_id") == ""),
         "missing user": pl.col("user_id").is_null() | (pl.col("user_id") == ""),
-        "unparsable time": pl.col("time").is_null() | pl.col("ingested_at").is_null(),
+        "unparsable time": pl.any_horizontal(time.is_null() for time in both_times),
+        "sentinel time": pl.any_horizontal(_is_sentinel(time) for time in both_times),
+        f"time before {_day_words(earliest)}": pl.any_horizontal(time < earliest for time in both_times),
         "future time": future,
-        "negative seconds": pl.col("seconds") < 0,
-        "seconds not finite": ~pl.col("seconds").is_finite(),
+        "negative seconds": seconds < 0,
+        "seconds not finite": ~seconds.is_finite(),
+        "seconds above a day": seconds > DAY_SECONDS,
         "unknown kind": ~pl.col("kind").is_in(KINDS) | pl.col("kind").is_null(),
         "unknown origin": ~pl.col("origin").is_in(ORIGINS) | pl.col("origin").is_null(),
         "duplicate id": pl.col("event_id").is_in(known_ids.implode()) if len(known_ids) else pl.lit(False),
@@ -42,7 +73,36 @@ def sift(events: pl.DataFrame, known_ids: pl.Series, now: datetime | None, lines
     return fine.filter(first).select(*TABLES["events"]), rejected
 
 
+def advice(reasons: Mapping[str, int]) -> str:
+    """What to do about rejected rows, as the end of a sentence; empty where their reasons say all.
+
+    Args:
+        reasons: rows by reason, the reasons as `sift` names them.
+
+    >>> advice({"seconds above a day": 12, "missing user": 1})
+    'seconds above a day: the unit may be milliseconds: read them with seconds_unit = "ms"'
+    >>> advice({"missing user": 1})
+    ''
+    """
+    known = ((reason, words) for reason in reasons for start, words in ADVICE.items() if reason.startswith(start))
+    return "; ".join(f"{reason}: {words}" for reason, words in known)
+
+
 def quarantine_rows(rejected: pl.DataFrame, batch: str) -> pl.DataFrame:
     """Rejected rows in the shape of the quarantine table, the whole row kept as JSON."""
     row = pl.struct(*TABLES["events"]).struct.json_encode()
     return rejected.select(pl.lit(batch).alias("batch"), "line", "reason", row.alias("row"))
+
+
+def _is_sentinel(time: pl.Expr) -> pl.Expr:
+    return (time == EPOCH) | (time < YEAR_2) | (time >= YEAR_9999)
+
+
+def _day_words(time: datetime) -> str:
+    """The day, and the time of day where it is not midnight.
+
+    >>> _day_words(EARLIEST)
+    '1990-01-01'
+    """
+    text = time.isoformat(sep=" ")
+    return text.removesuffix(" 00:00:00+00:00")

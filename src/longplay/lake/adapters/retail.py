@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError
+from longplay.lake.adapters.layout import Layout
 from longplay.lake.adapters.rows import FILE, KIND, LINE, read_rows
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.table import map_rows
@@ -38,7 +39,7 @@ def read_retail(path: str | Path) -> Source:
             raise ConfigError(f"{path}: no column {name!r}, expected the Online Retail log, has {has}; use read_table for another shop")
     cancelled = pl.col("invoice").cast(pl.String).str.starts_with("C") | (pl.col("quantity").cast(pl.Float64, strict=False) < 0)
     judged = rows.with_columns(pl.when(cancelled.fill_null(False)).then(pl.lit("refund")).otherwise(pl.lit("purchase")).alias(KIND))
-    source = map_rows(judged, str(path), COLUMNS | {"kind": KIND}, constants={"surface": "shop"}, kinds={})
+    source = map_rows(judged, str(path), Layout(COLUMNS | {"kind": KIND}, constants={"surface": "shop"}))
     assert source.items is not None  # a title is mapped
     is_fee = pl.col("item_id").is_in(FEES) | pl.col("item_id").str.starts_with(VOUCHER)
     items = source.items.with_columns(available=~is_fee)

@@ -12,7 +12,7 @@ FILE, LINE, KIND = "__file", "__line", "__kind"  # beside the source's own colum
 CSV, PARQUET = (".csv", ".csv.gz"), (".parquet", ".pq")
 
 
-def read_rows(path: str | Path) -> pl.DataFrame:
+def read_rows(path: str | Path, *, separator: str | None = None, encoding: str | None = None) -> pl.DataFrame:
     """Every row of `path`, files in order of name, with `__file` (path below the folder, without its ending) and `__line`.
 
     `__line` is the row's number in its file, counted from 1; the header of a CSV file is not counted.
@@ -31,7 +31,7 @@ def read_rows(path: str | Path) -> pl.DataFrame:
     if len(formats) > 1:
         raise ConfigError(f"{path}: holds CSV and Parquet files; read one kind, e.g. {Path(path) / '*.parquet'}")
     line = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE)
-    frames = [_read(file, _ending(file) in CSV).with_columns(_name(file, root), line) for file in files]
+    frames = [_read(file, _ending(file) in CSV, separator or ",", encoding or "utf8").with_columns(_name(file, root), line) for file in files]
     for file, frame in zip(files, frames, strict=True):
         if differing := set(frame.columns) ^ set(frames[0].columns):
             both = f"{files[0].name} and {file.name}"
@@ -70,10 +70,10 @@ def _name(file: Path, root: Path) -> pl.Expr:
     return pl.lit(relative[: -len(_ending(file) or "")]).alias(FILE)
 
 
-def _read(file: Path, is_csv: bool) -> pl.DataFrame:
+def _read(file: Path, is_csv: bool, separator: str, encoding: str) -> pl.DataFrame:
     try:
         if is_csv:
-            return pl.read_csv(file, infer_schema=False, glob=False)
+            return pl.read_csv(file, infer_schema=False, glob=False, separator=separator, encoding=encoding)
         return pl.read_parquet(file, glob=False, hive_partitioning=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         hint = "expected UTF-8, comma-separated, one header line" if is_csv else "expected a Parquet file"

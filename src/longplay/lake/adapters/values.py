@@ -9,6 +9,7 @@ from longplay.lake.schema import TIME
 
 EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}  # microseconds per unit
 YEAR_1_US, YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # what a datetime of Python can hold
+UNITS = {"us": (1, 1_000_000), "ms": (1, 1_000), "s": (1, 1), "min": (60, 1)}  # so many seconds are so many units
 ISO_OFFSET = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
 ISO_LOCAL = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
@@ -102,8 +103,27 @@ def _zone(time_zone: str) -> str:
     return time_zone
 
 
+def seconds_of(values: pl.Series, unit: str) -> tuple[pl.Series, pl.Series]:
+    """(seconds, which of the values are there but are no number). A duration knows its own unit.
+
+    Infinite values and those that are not a number stay as they are: `sift` names them.
+
+    Args:
+        values: amounts of time in `unit`, or durations.
+        unit: one of `UNITS`.
+
+    >>> seconds_of(pl.Series([180_500]), "ms")[0].to_list(), seconds_of(pl.Series(["1.5"]), "min")[0].to_list()
+    ([180.5], [90.0])
+    """
+    amounts, bad = numbers(values, pl.Float64)
+    if values.dtype == pl.Duration:
+        return amounts, bad
+    seconds, units = UNITS[unit]
+    return amounts * seconds / units, bad
+
+
 def numbers(values: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[pl.Series, pl.Series]:
-    """(numbers, which of the values are there but are no finite number of this type); those are null. A duration is its seconds.
+    """(numbers, which of the values are there but are no number of this type); those are null. A duration is its seconds.
 
     >>> numbers(pl.select(pl.duration(minutes=3)).to_series(), pl.Float64)[0].to_list()
     [180.0]
@@ -115,10 +135,13 @@ def numbers(values: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[
         values = values.dt.total_microseconds() / 1_000_000
     if values.dtype.is_nested() or values.dtype.is_temporal() or values.dtype == pl.Binary:
         raise DataError(f"column {values.name!r}: {values.dtype} given, expected numbers; convert it first")
-    given = values.replace("", None) if values.dtype == pl.String else values
+    given = values
+    if values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        stripped = values.cast(pl.String).str.strip_chars()
+        given = stripped.set((stripped == "").fill_null(False), None)
     parsed = given.cast(pl.Float64, strict=False)
-    finite = parsed.set(~parsed.is_finite().fill_null(False), None)
     if dtype != pl.Float64:
-        finite = finite.set((finite != finite.round()).fill_null(False), None)  # slot 1.5 is no slot
-    converted = finite.cast(dtype, strict=False)
+        whole = parsed.is_finite() & (parsed == parsed.round())  # slot 1.5 is no slot
+        parsed = parsed.set(~whole.fill_null(False), None)
+    converted = parsed.cast(dtype, strict=False)
     return converted, given.is_not_null() & converted.is_null()
