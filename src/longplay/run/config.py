@@ -19,7 +19,7 @@ POLICIES = ("popular", "start", "reward-weighted", "reinforced")  # what every r
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
-LengthUnit = Literal["s", "ms", "min"]
+LengthUnit = Literal["us", "ms", "s", "min"]
 WIDEST = 60  # days of a window that is fitted to the log
 FIT = "fit"  # in the place of a window: as many days as the log can mature
 

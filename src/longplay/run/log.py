@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from longplay.errors import ConfigError
+import polars as pl
+
+from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
-from longplay.lake.adapters import read_retail, read_table
+from longplay.lake.adapters import Source, read_decisions, read_items, read_lake, read_open_bandit, read_retail, read_table
+from longplay.lake.adapters.decisions import SLATE_REASONS, dated
 from longplay.lake.adapters.rows import CSV, PARQUET
 from longplay.lake.glance import glance
 from longplay.policies.simple import Popular
-from longplay.run.config import RunConfig, midnight
+from longplay.run.config import FileTable, Ingest, RunConfig, midnight
 from longplay.run.engine import Work
 from longplay.run.folder import file_digest
 from longplay.world import World
@@ -72,22 +76,16 @@ def ingest(work: Work) -> dict[str, Any]:
     """Read the log through its adapter into a lake on disk."""
     table = work.config.ingest
     assert table is not None  # the stage is only there with the table
-    path = source_path(work.config, work.base)
     bar = work.bar("reading")
     bar(0, 3)
-    if table.format == "retail":
-        source = read_retail(path)
-    else:
-        source = read_table(
-            path, table.columns, constants=table.constants, time_format=table.time_format, time_zone=table.time_zone, kinds=table.kinds or None
-        )
+    source = read_source(table, work.base)
+    _refuse_bad_slates(source, table.max_bad_share)
     bar(1, 3)
     lake = Lake.open(work.folder / "lake")
-    closed = None if table.closed_through is None else midnight(table.closed_through) + _DAY
+    closed = source.complete_until if table.closed_through is None else midnight(table.closed_through) + _DAY
     appended = lake.append(
         "ingest",
-        events=source.events,
-        items=source.items,
+        **source.tables,
         rejected=source.rejected,
         watermark=closed,
         now=work.now,
@@ -95,7 +93,7 @@ def ingest(work: Work) -> dict[str, Any]:
     )
     bar(2, 3)
     notes = list(source.notes)
-    if closed is not None:
+    if table.closed_through is not None:
         last = lake.events["time"].max()
         notes.append(
             f"{table.closed_through} is taken as complete (closed_through); the last event is at {last:%H:%M} UTC"
@@ -103,7 +101,7 @@ def ingest(work: Work) -> dict[str, Any]:
             else ""
         )
     result = glance(lake) | {
-        "source": {"format": table.format, "name": path.name, "rows": source.rows},
+        "source": {"format": table.format, "name": Path(table.path).name, "rows": source.rows},
         "rejected": dict(appended.rejected),
         "notes": notes,
         "has_origin": source.has_origin,
@@ -111,6 +109,60 @@ def ingest(work: Work) -> dict[str, Any]:
     }
     bar(3, 3)
     return result
+
+
+def read_source(table: Ingest, base: Path) -> Source:
+    """The log that [ingest] describes, as its adapters read it.
+
+    Args:
+        base: where relative paths start.
+    """
+    path = _existing("ingest.path", base / table.path)
+    if table.format == "retail":
+        return read_retail(path)
+    if table.format == "open-bandit":
+        return read_open_bandit(path)
+    if table.format == "lake":
+        return read_lake(path)
+    how = {"constants": table.constants, "time_format": table.time_format, "time_zone": table.time_zone}
+    source = read_table(
+        path, table.columns, **how, kinds=table.kinds or None, origins=table.origins or None,
+        separator=table.separator, encoding=table.encoding, seconds_unit=table.seconds_unit, length_unit=table.length_unit,
+    )  # fmt: skip
+    if table.decisions is not None:
+        source = source.joined(read_decisions(*_layout("ingest.decisions.path", table.decisions, base), **_how(table.decisions)))
+    if table.items is not None:
+        layout = _layout("ingest.items.path", table.items, base)
+        catalogue = read_items(*layout, **_how(table.items), length_unit=table.items.length_unit)
+        assert catalogue.items is not None  # it has read them
+        items = dated(catalogue.items, source.events, source.decisions)
+        source = source.joined(replace(catalogue, items=items))
+    return source
+
+
+def _layout(key: str, table: FileTable, base: Path) -> tuple[Path, dict[str, str]]:
+    return _existing(key, base / table.path), table.columns
+
+
+def _how(table: FileTable) -> dict[str, Any]:
+    names = ("constants", "time_format", "time_zone", "separator", "encoding")
+    return {name: getattr(table, name) for name in names}
+
+
+def _refuse_bad_slates(source: Source, max_bad_share: float) -> None:
+    """Raise where more slates than allowed were set aside: what is left would not be what was shown."""
+    if source.decisions is None:
+        return
+    bad = source.rejected.filter(pl.col("reason").is_in(SLATE_REASONS))
+    total = bad.height + int(source.decisions["slate"].list.len().sum())
+    if bad.height > max_bad_share * total:
+        counts = bad.group_by("reason").len().sort("len", "reason", descending=[True, False])
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.iter_rows())
+        first = bad.row(0, named=True)
+        raise DataError(
+            f"ingest.decisions: {bad.height:,} of {total:,} slots are in slates that cannot be used ({listed}), allowed {max_bad_share:.1%}. "
+            f"First: line {first['line']}, {first['reason']}: {first['row'][:200]}. Mend the source, or raise max_bad_share if this is expected"
+        )
 
 
 def simulate(work: Work) -> dict[str, Any]:

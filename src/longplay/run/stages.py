@@ -184,7 +184,7 @@ def _settle(config: RunConfig, place: Path) -> tuple[RunConfig, str]:
 
 _LOG = ("ingest", "simulate")
 STAGES = (
-    Stage("ingest", 2, (), _ingest_depends, ingest, _log_line, settles=_settle),
+    Stage("ingest", 3, (), _ingest_depends, ingest, _log_line, settles=_settle),
     Stage("simulate", 3, (), _of("simulate"), simulate, _log_line, settles=_settle),
     Stage("outcomes", 2, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
     Stage("reward", 3, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),

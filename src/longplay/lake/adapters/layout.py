@@ -1,0 +1,122 @@
+"""How a log is laid out: which of its columns says what, in which words and units; checked against what the log holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from difflib import get_close_matches
+
+import polars as pl
+
+from longplay.errors import ConfigError
+from longplay.lake.adapters.values import UNITS
+from longplay.lake.schema import KINDS, ORIGINS, TABLES
+from longplay.lake.sift import EARLIEST
+
+EVENT_COLUMNS = TABLES["events"]
+ITEM_COLUMNS = ("title", "text", "tags", "length")
+VOCABULARIES = {"kind": KINDS, "origin": ORIGINS}  # columns whose words a log may translate
+UNIT_COLUMNS = ("seconds", "length")
+CONSTANT_COLUMNS = [name for name, column in EVENT_COLUMNS.items() if column.dtype == pl.String and name not in ("event_id", "user_id")]
+SEPARATORS = {";": ";", "\t": "\\t", "|": "|", ",": ","}  # of CSV files, as a TOML string writes them
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a log keeps what longplay wants to know; the arguments of `read_table`.
+
+    `translations` is longplay column -> {source word: longplay word}, of `kind` and `origin`;
+    `units` is longplay column -> unit, of `seconds` and `length`.
+    """
+
+    columns: Mapping[str, str]
+    constants: Mapping[str, str] = field(default_factory=dict)
+    time_format: str | None = None
+    time_zone: str = "UTC"
+    translations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    earliest: datetime = EARLIEST
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Item column -> source column."""
+        return {name: source for name, source in self.columns.items() if name in ITEM_COLUMNS}
+
+    def says(self, name: str) -> bool:
+        """Whether the log or its owner says what a longplay column holds."""
+        return name in self.columns or name in self.constants
+
+    def check(self, log: str, source_columns: Collection[str]) -> None:
+        """Raise unless every name and word is one that longplay and the log have.
+
+        Args:
+            log: names the log in messages.
+            source_columns: the columns it has.
+
+        Raises:
+            ConfigError: a name or a word is unknown, stands twice or is missing.
+        """
+        self._check_names()
+        for name, source in self.columns.items():
+            if source not in source_columns:
+                absent = f"{log} has no column {source!r}{close(source, list(source_columns))}"
+                raise ConfigError(f"columns: {name} = {source!r}, but {absent}; it has {', '.join(source_columns)}{separator_advice(source_columns)}")
+        for name in ("user_id", "time", "kind"):
+            if not self.says(name):
+                other = ", or constants = {'kind': 'play'} if every row is of one kind" if name == "kind" else ""
+                has = ", ".join(source_columns)
+                raise ConfigError(f"columns: {name!r} is not mapped; name the column of {log} that holds it{other}. It has {has}")
+
+    def _check_names(self) -> None:
+        mappable = [*EVENT_COLUMNS, *ITEM_COLUMNS]
+        for name in self.columns:
+            if name not in mappable:
+                raise ConfigError(f"columns: {name!r} is no column of longplay{close(name, mappable)}; expected some of {', '.join(mappable)}")
+        for name, value in self.constants.items():
+            if name not in CONSTANT_COLUMNS:
+                expected = f"expected some of {', '.join(CONSTANT_COLUMNS)}"
+                raise ConfigError(f"constants: {name!r} cannot be the same in every row{close(name, CONSTANT_COLUMNS)}; {expected}")
+            if name in self.columns:
+                raise ConfigError(f"constants: {name} = {value!r}, but columns maps {name} to {self.columns[name]!r}; keep one of the two")
+            _check_word(f"constants: {name}", value, VOCABULARIES.get(name))
+        for name, words in self.translations.items():
+            for word, meaning in words.items():
+                _check_word(f"{name}s: {word}", meaning, VOCABULARIES[name])
+            if words and name not in self.columns:
+                raise ConfigError(f"{name}s: {next(iter(words))!r} is translated, but columns maps no {name!r}; map its column, or leave {name}s out")
+        for name, unit in self.units.items():
+            if unit not in UNITS:
+                raise ConfigError(f"{name}_unit = {unit!r} is unknown{close(unit, list(UNITS))}; expected one of {', '.join(UNITS)}")
+            if unit != "s" and name not in self.columns:
+                raise ConfigError(f"{name}_unit = {unit!r}, but columns maps no {name!r}; map its column, or leave {name}_unit out")
+
+
+def close(name: str, names: Sequence[str]) -> str:
+    """A question after the name that was probably meant; empty where none is near.
+
+    >>> close("usr_id", ["user_id", "time"])
+    " (did you mean 'user_id'?)"
+    """
+    near = get_close_matches(name, names, n=1, cutoff=0.5) or [other for other in names if other.lower() == name.lower()]
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def separator_advice(source_columns: Collection[str]) -> str:
+    """What to say when a CSV header seems to be cut at the wrong character; empty where it does not.
+
+    >>> separator_advice(["who;what;ts"])
+    '; its header seems to be separated by ";": give separator = ";"'
+    """
+    header = "".join(source_columns)
+    counts = {mark: header.count(mark) for mark in SEPARATORS}
+    mark = max(counts, key=lambda mark: counts[mark])
+    if counts[mark] < len(source_columns):
+        return ""
+    text = SEPARATORS[mark]
+    return f'; its header seems to be separated by "{text}": give separator = "{text}"'
+
+
+def _check_word(where: str, word: str, allowed: Sequence[str] | None) -> None:
+    if allowed is not None and word not in allowed:
+        raise ConfigError(f"{where} = {word!r} is unknown{close(word, allowed)}; expected one of {', '.join(allowed)}")
