@@ -14,9 +14,10 @@ EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # logs of what users did on-line do
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 YEAR_2, YEAR_9999 = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
-UNIT_ADVICE = 'the unit may be milliseconds: read them with seconds_unit = "ms"'
 ADVICE = {
-    "seconds above a day": UNIT_ADVICE,
+    "seconds above a day": 'the unit may be milliseconds: read them with seconds_unit = "ms"',
+    "unparsable seconds": "write numbers with a decimal point and without separators of thousands",
+    "wrong encoding": 'give the encoding of the file, e.g. encoding = "windows-1252"',
     "time before": 'the unit of the times may be wrong (time_format = "epoch_s" or "epoch_ms"); state `earliest` if the log is that old',
 }  # what to do about a reason, by how it begins
 
@@ -31,8 +32,8 @@ def sift(
     """Split conformed events into (good events, rejected rows with `line` and `reason`).
 
     The first reason that applies is given: missing event id, missing user, unparsable time, sentinel
-    time (exactly 1970-01-01 00:00:00, or in year 1 or 9999: what software writes for "not known"), time
-    before `earliest`, future time (after its arrival, or it or its arrival after `now`), negative seconds,
+    time (exactly 1970-01-01 00:00:00 unless `earliest` is no later, or in year 1 or 9999: what software
+    writes for "not known"), time before `earliest`, future time (after its arrival, or it or its arrival after `now`), negative seconds,
     seconds not finite, seconds above a day, unknown kind, unknown origin, duplicate id (within the batch
     the first good row stays; or already in `known_ids`).
 
@@ -52,7 +53,7 @@ def sift(
         "missing event id": pl.col("event_id").is_null() | (pl.col("event_id") == ""),
         "missing user": pl.col("user_id").is_null() | (pl.col("user_id") == ""),
         "unparsable time": pl.any_horizontal(time.is_null() for time in both_times),
-        "sentinel time": pl.any_horizontal(_is_sentinel(time) for time in both_times),
+        "sentinel time": pl.any_horizontal(_is_sentinel(time, earliest) for time in both_times),
         f"time before {_day_words(earliest)}": pl.any_horizontal(time < earliest for time in both_times),
         "future time": future,
         "negative seconds": seconds < 0,
@@ -94,8 +95,10 @@ def quarantine_rows(rejected: pl.DataFrame, batch: str) -> pl.DataFrame:
     return rejected.select(pl.lit(batch).alias("batch"), "line", "reason", row.alias("row"))
 
 
-def _is_sentinel(time: pl.Expr) -> pl.Expr:
-    return (time == EPOCH) | (time < YEAR_2) | (time >= YEAR_9999)
+def _is_sentinel(time: pl.Expr, earliest: datetime) -> pl.Expr:
+    outside = (time < YEAR_2) | (time >= YEAR_9999)
+    # who states that a log reaches back beyond 1970 has said that its first second is a time like others
+    return outside | (time == EPOCH) if earliest > EPOCH else outside
 
 
 def _day_words(time: datetime) -> str:

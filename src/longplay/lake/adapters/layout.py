@@ -47,19 +47,20 @@ class Layout:
         """Whether the log or its owner says what a longplay column holds."""
         return name in self.columns or name in self.constants
 
-    def check(self, log: str, source_columns: Collection[str]) -> None:
+    def check(self, log: str, source_columns: Collection[str], judged: Collection[str] = ()) -> None:
         """Raise unless every name and word is one that longplay and the log have.
 
         Args:
             log: names the log in messages.
             source_columns: the columns it has.
+            judged: columns that an adapter added.
 
         Raises:
             ConfigError: a name or a word is unknown, stands twice or is missing.
         """
         self._check_names()
         for name, source in self.columns.items():
-            if source not in source_columns:
+            if source not in source_columns and source not in judged:
                 absent = f"{log} has no column {source!r}{close(source, list(source_columns))}"
                 raise ConfigError(f"columns: {name} = {source!r}, but {absent}; it has {', '.join(source_columns)}{separator_advice(source_columns)}")
         for name in ("user_id", "time", "kind"):

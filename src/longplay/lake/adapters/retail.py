@@ -9,7 +9,7 @@ import polars as pl
 
 from longplay.errors import ConfigError
 from longplay.lake.adapters.layout import Layout
-from longplay.lake.adapters.rows import FILE, KIND, LINE, read_rows
+from longplay.lake.adapters.rows import KIND, read_source
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.table import map_rows
 
@@ -32,14 +32,14 @@ def read_retail(path: str | Path) -> Source:
     Raises:
         ConfigError: a column is missing. DataError: the file cannot be read.
     """
-    rows = read_rows(path)
+    rows = read_source(path, needed={"invoice", "quantity", *COLUMNS.values()})
     for name in ("invoice", "quantity"):
         if name not in rows.columns:
-            has = ", ".join(column for column in rows.columns if column not in (FILE, LINE))
+            has = ", ".join(rows.columns)
             raise ConfigError(f"{path}: no column {name!r}, expected the Online Retail log, has {has}; use read_table for another shop")
     cancelled = pl.col("invoice").cast(pl.String).str.starts_with("C") | (pl.col("quantity").cast(pl.Float64, strict=False) < 0)
-    judged = rows.with_columns(pl.when(cancelled.fill_null(False)).then(pl.lit("refund")).otherwise(pl.lit("purchase")).alias(KIND))
-    source = map_rows(judged, str(path), Layout(COLUMNS | {"kind": KIND}, constants={"surface": "shop"}))
+    judged = rows.table.with_columns(pl.when(cancelled.fill_null(False)).then(pl.lit("refund")).otherwise(pl.lit("purchase")).alias(KIND))
+    source = map_rows(replace(rows, table=judged), str(path), Layout(COLUMNS | {"kind": KIND}, constants={"surface": "shop"}))
     assert source.items is not None  # a title is mapped
     is_fee = pl.col("item_id").is_in(FEES) | pl.col("item_id").str.starts_with(VOUCHER)
     items = source.items.with_columns(available=~is_fee)

@@ -2,79 +2,220 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
+from longplay.lake.adapters.columnar import read_columnar
+from longplay.lake.adapters.delimited import Delimited, check_dialect, read_delimited
 
-FILE, LINE, KIND = "__file", "__line", "__kind"  # beside the source's own columns; KIND is what an adapter judged a row to be
-CSV, PARQUET = (".csv", ".csv.gz"), (".parquet", ".pq")
+# Columns beside the source's own. FAULT is why a row cannot be read and TEXT what stands there instead of its fields;
+# KIND is what an adapter judged a row to be.
+FILE, LINE, FAULT, TEXT, KIND = "__file", "__line", "__fault", "__text", "__kind"
+ADDED = (FILE, LINE, FAULT, TEXT, KIND)
+
+CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
+PLAIN_TEXT = (".txt", ".txt.gz", ".dat", ".data")  # read as CSV where they are named, passed over in a folder
+CONVERSIONS = {
+    ".json": "read it with polars.read_json(...) and write it with .write_parquet(...)",
+    ".jsonl": "read it with polars.read_ndjson(...) and write it with .write_parquet(...)",
+    ".ndjson": "read it with polars.read_ndjson(...) and write it with .write_parquet(...)",
+    ".xlsx": "save the sheet as CSV",
+    ".xls": "save the sheet as CSV",
+    ".zip": "unpack it",
+    ".gz": "unpack it, or name it .csv.gz if it holds CSV",
+    ".bz2": "unpack it",
+    ".zst": "unpack it",
+    ".avro": "convert it to Parquet",
+    ".orc": "convert it to Parquet",
+    ".feather": "convert it to Parquet",
+    ".arrow": "convert it to Parquet",
+    ".sqlite": "export the table as CSV",
+}
+DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how partitioned folders spell null
 
 
-def read_rows(path: str | Path, *, separator: str | None = None, encoding: str | None = None) -> pl.DataFrame:
-    """Every row of `path`, files in order of name, with `__file` (path below the folder, without its ending) and `__line`.
+@dataclass(frozen=True)
+class Rows:
+    """What a source holds: its `table`, and sentences on what was passed over."""
 
-    `__line` is the row's number in its file, counted from 1; the header of a CSV file is not counted.
-    CSV columns are all text, so that one bad value costs one row; Parquet columns keep their types.
+    table: pl.DataFrame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """The source's own columns."""
+        return [name for name in self.table.columns if name not in ADDED]
+
+
+def read_rows(
+    path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None
+) -> pl.DataFrame:
+    """The table of `read_source`: every row of `path` with `__file`, `__line`, `__fault` and `__text`."""
+    return read_source(path, separator=separator, encoding=encoding, needed=needed).table
+
+
+def read_source(
+    path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None
+) -> Rows:
+    """Every row of `path`, files in order of name.
+
+    Beside the source's columns there are `__file` (the path below the folder, without its ending), `__line`,
+    `__fault` and `__text`. `__line` counts the records of a file from 1; the header of a CSV file is not counted, blank
+    lines are counted and passed over. A record that cannot be read has null in every column of the source, the
+    reason in `__fault` and what stands in the file in `__text`; these are null in all other rows.
+
+    CSV columns are all text, so that one bad value costs one row; Parquet columns keep their types. Folders named
+    `key=value` add a text column `key` to files that have none. An empty file is passed over in a folder.
+
+    Args:
+        path: a file, a folder, or a pattern of files such as "logs/2026-*.csv".
+        separator: one ASCII character between the fields of CSV files; None: a comma, in .tsv files a tab.
+        encoding: of CSV files; None: UTF-8.
+        needed: source columns that all files must have if one has them; others may be absent, or of another type, in some.
+            None: all files must have the same columns.
 
     Raises:
-        ConfigError: nothing there, both CSV and Parquet, or another kind of file.
-        DataError: a file cannot be read, or files do not have the same columns.
+        ConfigError: nothing there, both CSV and Parquet, another kind of file, or a separator or encoding that cannot be.
+        DataError: a file cannot be read or is empty, or files do not have the needed columns.
     """
-    root, files = _files(Path(path).expanduser())
-    endings = {_ending(file): file for file in files}
-    if None in endings:
-        known = f"Parquet ({', '.join(PARQUET)}) nor CSV ({', '.join(CSV)})"
-        raise ConfigError(f"{endings[None]}: neither {known}; convert it, or name the files with a pattern")
-    formats = {ending in CSV for ending in endings}
-    if len(formats) > 1:
-        raise ConfigError(f"{path}: holds CSV and Parquet files; read one kind, e.g. {Path(path) / '*.parquet'}")
-    line = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE)
-    frames = [_read(file, _ending(file) in CSV, separator or ",", encoding or "utf8").with_columns(_name(file, root), line) for file in files]
-    for file, frame in zip(files, frames, strict=True):
-        if differing := set(frame.columns) ^ set(frames[0].columns):
-            both = f"{files[0].name} and {file.name}"
-            raise DataError(f"{path}: {both} differ in column {min(differing)!r}; expected equal columns, read the files apart")
-    try:
-        return pl.concat([frame.select(frames[0].columns) for frame in frames], how="vertical_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: the files' columns differ in type: {error}; read the files apart") from error
+    root, files = find_files(path)
+    is_csv = _check_format(path, files)
+    if is_csv:
+        check_dialect(separator or ",", encoding or "utf-8")
+    elif separator is not None or encoding is not None:
+        option = "separator" if separator is not None else "encoding"
+        raise ConfigError(f"{option} is of CSV files, but {path} is Parquet; leave it out")
+    notes: list[str] = []
+    frames: dict[str, pl.DataFrame] = {}
+    blank = 0
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        delimited = None
+        if is_csv:
+            delimited = read_delimited(file, separator or _separator_of(file), encoding or "utf-8")
+        if delimited is None and (is_csv or file.stat().st_size == 0):
+            if len(files) == 1:
+                raise DataError(f"{file}: the file is empty, expected a header line or a Parquet file; write it again, or name another")
+            notes.append(f"{name} is empty and was passed over")
+            continue
+        if delimited is None:
+            rows = _reserve_names(file, read_columnar(file))
+            rows = rows.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT))
+        else:
+            if doubled := sorted(delimited.doubled & set(needed or ())):
+                raise DataError(f"{file}: column {doubled[0]!r} stands twice in the header; expected every name once, rename one of them")
+            blank += delimited.blank
+            rows = _with_faults(_reserve_names(file, delimited.rows), delimited)
+        frames[name] = _with_file(rows, file, root)
+    if not frames:
+        raise DataError(f"{path}: all {len(files):,} files are empty; expected at least one with rows or a header")
+    if blank:
+        notes.append(f"{blank:,} blank lines were passed over; they count as lines")
+    return Rows(_together(path, frames, needed), tuple(notes))
 
 
-def _files(path: Path) -> tuple[Path, list[Path]]:
-    """The folder that names are told from, and the files in order."""
+def find_files(path: str | Path) -> tuple[Path, list[Path]]:
+    """(the folder that names are told from, the files in order) of a file, a folder or a pattern.
+
+    What starts with "_" or "." in a folder is a writer's own (_SUCCESS, _delta_log, .crc), not data.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(path).expanduser()
     if path.is_file():
         return path.parent, [path]
     if path.is_dir():
-        root, found = path, [file for file in path.rglob("*") if file.is_file() and _ending(file)]
+        root, matching = path, [file for file in path.rglob("*") if file.is_file() and _ending(file) in CSV + PARQUET]
     else:
         fixed = next((at for at, part in enumerate(path.parts) if set("*?[") & set(part)), None)
         if fixed is None:
             raise ConfigError(f"{path}: no such file or folder")
         root = Path(*path.parts[:fixed])
-        found = [file for file in root.glob(str(Path(*path.parts[fixed:]))) if file.is_file()]
-    # what starts with "_" or "." is a writer's own (_SUCCESS, _delta_log, .crc), not data
-    files = sorted(file for file in found if not any(part.startswith(("_", ".")) for part in file.relative_to(root).parts))
+        matching = [file for file in root.glob(str(Path(*path.parts[fixed:]))) if file.is_file()]
+    files = sorted(file for file in matching if not any(part.startswith(("_", ".")) for part in file.relative_to(root).parts))
     if not files:
         raise ConfigError(f"{path}: no Parquet ({', '.join(PARQUET)}) or CSV ({', '.join(CSV)}) file found there")
     return root, files
 
 
+def _check_format(path: str | Path, files: list[Path]) -> bool:
+    """Whether the files are CSV; raises where they are neither CSV nor Parquet, or both."""
+    endings = {_ending(file): file for file in files}
+    if None in endings:
+        known = f"Parquet ({', '.join(PARQUET)}) nor CSV ({', '.join(CSV)})"
+        to_do = CONVERSIONS.get(endings[None].suffix.lower(), "convert it, or name the files with a pattern")
+        raise ConfigError(f"{endings[None]}: neither {known}; {to_do}")
+    formats = {ending in PARQUET for ending in endings}
+    if len(formats) > 1:
+        raise ConfigError(f"{path}: holds CSV and Parquet files; read one kind, e.g. {Path(path) / '*.parquet'}")
+    return formats == {False}
+
+
 def _ending(file: Path) -> str | None:
-    return next((ending for ending in (*CSV, *PARQUET) if file.name.lower().endswith(ending)), None)
+    return next((ending for ending in (*CSV, *PARQUET, *PLAIN_TEXT) if file.name.lower().endswith(ending)), None)
 
 
-def _name(file: Path, root: Path) -> pl.Expr:
-    relative = file.relative_to(root).as_posix()
-    return pl.lit(relative[: -len(_ending(file) or "")]).alias(FILE)
+def _separator_of(file: Path) -> str:
+    return "\t" if ".tsv" in (_ending(file) or "") else ","
 
 
-def _read(file: Path, is_csv: bool, separator: str, encoding: str) -> pl.DataFrame:
+def _reserve_names(file: Path, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows, whose columns must have no name that is added here."""
+    if taken := [name for name in rows.columns if name in ADDED]:
+        raise DataError(f"{file}: it has a column {taken[0]!r}, a name that longplay needs itself; rename it")
+    return rows
+
+
+def _with_faults(rows: pl.DataFrame, delimited: Delimited) -> pl.DataFrame:
+    """The rows with line, fault and text, and the faults between them, in order of line."""
+    readable = rows.with_columns(delimited.lines.alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT))
+    if delimited.faults.is_empty():
+        return readable
+    faults = delimited.faults.select(pl.col("line").alias(LINE), pl.col("reason").alias(FAULT), pl.col("text").alias(TEXT))
+    return pl.concat([readable, faults], how="diagonal_relaxed").sort(LINE)
+
+
+def _with_file(rows: pl.DataFrame, file: Path, root: Path) -> pl.DataFrame:
+    """The rows with the file's name, and with what the names of its folders say."""
+    relative = file.relative_to(root)
+    keys = dict(part.split("=", 1) for part in relative.parts[:-1] if "=" in part.strip("="))
+    told = {key: unquote(value) for key, value in keys.items() if key not in rows.columns and key not in ADDED}
+    columns = [pl.lit(None if value == DEFAULT_PARTITION else value, pl.String).alias(key) for key, value in told.items()]
+    name = relative.as_posix().removesuffix(file.name[len(file.name) - len(_ending(file) or "") :])
+    return rows.with_columns(*columns, pl.lit(name).alias(FILE))
+
+
+def _together(path: str | Path, frames: dict[str, pl.DataFrame], needed: Collection[str] | None) -> pl.DataFrame:
+    """The files' rows one after the other, once they agree in what is needed."""
+    columns = {name: file for file, frame in frames.items() for name in frame.columns}
+    must = set(columns) if needed is None else set(needed) & set(columns)
+    for file, frame in frames.items():
+        if missing := sorted(must - set(frame.columns)):
+            other = columns[missing[0]]
+            raise DataError(
+                f"{path}: {file} has no column {missing[0]!r}, {other} has one; they differ in column {missing[0]!r}: "
+                "expected it in every file, read the files apart"
+            )
+    loose = [name for name in columns if needed is not None and name not in must and name not in ADDED]
+    differing = [name for name in loose if len({frame.schema[name] for frame in frames.values() if name in frame.columns}) > 1]
+    alike = [frame.with_columns(_as_text(frame[name]) for name in differing if name in frame.columns) for frame in frames.values()]
     try:
-        if is_csv:
-            return pl.read_csv(file, infer_schema=False, glob=False, separator=separator, encoding=encoding)
-        return pl.read_parquet(file, glob=False, hive_partitioning=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        hint = "expected UTF-8, comma-separated, one header line" if is_csv else "expected a Parquet file"
-        raise DataError(f"{file}: cannot be read, {hint}: {str(error).splitlines()[0]}") from error
+        return pl.concat(alike, how="diagonal_relaxed")
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise DataError(f"{path}: the files' columns differ in type: {error}; read the files apart") from error
+
+
+def _as_text(values: pl.Series) -> pl.Series:
+    """The values as text, whatever they are."""
+    try:
+        return values.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        texts = [None if value is None else json.dumps(value, default=str) for value in values.to_list()]
+        return pl.Series(values.name, texts, dtype=pl.String)

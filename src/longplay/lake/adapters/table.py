@@ -10,9 +10,9 @@ import polars as pl
 
 from longplay.errors import ConfigError
 from longplay.lake.adapters.layout import EVENT_COLUMNS, Layout
-from longplay.lake.adapters.rows import FILE, KIND, LINE, read_rows
+from longplay.lake.adapters.rows import FAULT, FILE, KIND, LINE, TEXT, Rows, read_source
 from longplay.lake.adapters.source import Source
-from longplay.lake.adapters.values import ids, numbers, seconds_of, text, times
+from longplay.lake.adapters.values import ids, numbers, seconds_of, text, time_format_like, times
 from longplay.lake.daily import long_days
 from longplay.lake.schema import conform
 from longplay.lake.sift import EARLIEST, advice, sift
@@ -71,12 +71,13 @@ def read_table(
         units={"seconds": seconds_unit, "length": length_unit},
         earliest=earliest,
     )
-    return map_rows(read_rows(path, separator=separator, encoding=encoding), str(path), layout)
+    return map_rows(read_source(path, separator=separator, encoding=encoding, needed=set(columns.values())), str(path), layout)
 
 
-def map_rows(rows: pl.DataFrame, log: str, layout: Layout) -> Source:
-    """`read_table` on rows that were read already (`rows.read_rows`); `log` names them in errors."""
-    layout.check(log, [name for name in rows.columns if name not in (FILE, LINE)])
+def map_rows(source: Rows, log: str, layout: Layout) -> Source:
+    """`read_table` on rows that were read already (`rows.read_source`); `log` names them in errors."""
+    rows = source.table
+    layout.check(log, source.columns, [name for name in rows.columns if name == KIND])
     candidates, broken = _candidates(rows, layout)
     refused = _judge(candidates, broken, layout.earliest)
     kept = ~pl.int_range(rows.height, eager=True).is_in(refused["at"].implode())
@@ -87,7 +88,7 @@ def map_rows(rows: pl.DataFrame, log: str, layout: Layout) -> Source:
         items=_items(events, kept_rows, layout) if layout.says("item_id") else None,
         rejected=_rejected(rows, refused),
         rows=rows.height,
-        notes=_notes(rows, kept_rows, events, refused, layout),
+        notes=_notes(source, kept_rows, events, refused, layout),
         has_origin=layout.says("origin"),
         has_decisions=False,
     )
@@ -96,20 +97,22 @@ def map_rows(rows: pl.DataFrame, log: str, layout: Layout) -> Source:
 def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Series]:
     """Every row as an event, good or bad, and per row the reason why a number in it could not be read, or null."""
     filled: dict[str, pl.Series] = {}
-    broken = pl.Series("reason", [None], dtype=pl.String).new_from_index(0, rows.height)
+    broken = rows[FAULT].cast(pl.String)
     for name, source in layout.columns.items():
         values = rows[source]
         if name in TIME_COLUMNS:
             filled[name] = times(values, layout.time_format, layout.time_zone)
             if values.len() > values.null_count() and filled[name].null_count() == rows.height:
-                example = values.drop_nulls()[0]
-                given = f"none of its {rows.height:,} values is a time as {layout.time_format or 'ISO 8601'}"
-                raise ConfigError(f"{name} = {source!r}: {given}, first {example!r}; give time_format")
+                raise ConfigError(f"{name} = {source!r}: {_no_times(values, layout.time_format)}")
         elif name in NUMBER_COLUMNS:
             if name == "seconds":
                 filled[name], bad = seconds_of(values, layout.units.get(name, "s"))
             else:
                 filled[name], bad = numbers(values, NUMBER_COLUMNS[name])
+            if bad.any() and bad.sum() == values.len() - values.null_count():
+                first = values.filter(bad)[0]
+                point = "expected a decimal point and no separators of thousands"
+                raise ConfigError(f"{name} = {source!r}: none of its {bad.sum():,} values is a number, first {first!r}; {point}")
             broken = broken.zip_with(~bad | broken.is_not_null(), pl.Series([f"unparsable {name}"]).new_from_index(0, rows.height))
         elif name in EVENT_COLUMNS:
             filled[name] = ids(values)
@@ -120,6 +123,14 @@ def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Se
             filled[name] = filled[name].replace(dict(words))
     frame = pl.DataFrame([values.alias(name) for name, values in filled.items()])
     return conform(frame.with_columns(pl.lit(value).alias(name) for name, value in layout.constants.items()), "events"), broken
+
+
+def _no_times(values: pl.Series, time_format: str | None) -> str:
+    """What to say where none of the values is a time."""
+    known = values.drop_nulls()
+    words = f"none of its {known.len():,} values is a time as {time_format or 'ISO 8601'}, first {known[0]!r}; give time_format"
+    suggestion = time_format_like(str(known[0]))
+    return words if suggestion in (None, time_format) else f"{words}, e.g. time_format = \"{suggestion}\""
 
 
 def _judge(candidates: pl.DataFrame, broken: pl.Series, earliest: datetime) -> pl.DataFrame:
@@ -133,10 +144,12 @@ def _judge(candidates: pl.DataFrame, broken: pl.Series, earliest: datetime) -> p
 
 
 def _rejected(rows: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
-    raw = rows[refused["at"]]
-    row = pl.struct(pl.exclude(LINE, KIND)).struct.json_encode()
-    as_text = raw.with_columns(pl.selectors.binary().bin.encode("hex"))
-    return as_text.select(pl.col(LINE).alias("line"), row.alias("row")).with_columns(refused["reason"]).select("line", "reason", "row")
+    """The rows that are no events, in the shape of the quarantine; of a record that could not be read, its text."""
+    raw = rows[refused["at"]].with_columns(pl.selectors.binary().bin.encode("hex"))
+    fields = pl.struct(pl.exclude(LINE, KIND, FAULT, TEXT)).struct.json_encode()
+    record = pl.struct(TEXT, FILE).struct.json_encode()
+    row = pl.when(pl.col(FAULT).is_null()).then(fields).otherwise(record)
+    return raw.select(pl.col(LINE).alias("line"), row.alias("row")).with_columns(refused["reason"]).select("line", "reason", "row")
 
 
 def _items(events: pl.DataFrame, rows: pl.DataFrame, layout: Layout) -> pl.DataFrame:
@@ -171,8 +184,8 @@ def _lengths(rows: pl.DataFrame, layout: Layout) -> tuple[pl.Series, pl.Series]:
     return seconds.set(~usable, None), bad | ~usable
 
 
-def _notes(rows: pl.DataFrame, kept_rows: pl.DataFrame, events: pl.DataFrame, refused: pl.DataFrame, layout: Layout) -> tuple[str, ...]:
-    notes = []
+def _notes(source: Rows, kept_rows: pl.DataFrame, events: pl.DataFrame, refused: pl.DataFrame, layout: Layout) -> tuple[str, ...]:
+    notes = list(source.notes)
     if "event_id" not in layout.columns:
         notes.append("no event id column: ids are file and row number, so the same file under another name would count twice")
     if "origin" in layout.constants:
@@ -192,7 +205,7 @@ def _notes(rows: pl.DataFrame, kept_rows: pl.DataFrame, events: pl.DataFrame, re
         notes.append(f"{unknown:,} rows have a length that is no number of seconds above 0: taken as not known")
     if layout.time_zone != "UTC":
         notes.append(f"times without an offset are taken as {layout.time_zone}; an hour that occurs twice is taken as its first")
-    if unused := [name for name in rows.columns if name not in (FILE, LINE, KIND, *layout.columns.values())]:
+    if unused := [name for name in source.columns if name not in layout.columns.values()]:
         notes.append(f"columns not used: {', '.join(unused)}")
     return tuple(notes)
 

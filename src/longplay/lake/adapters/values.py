@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
@@ -63,6 +65,8 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
         ConfigError: numbers without an epoch unit, or an epoch unit for what are not numbers.
     """
     zone = _zone(time_zone)
+    if values.dtype == pl.Null:
+        return values.cast(TIME)
     if isinstance(values.dtype, pl.Datetime):
         moment = values.cast(pl.Datetime("us", values.dtype.time_zone))
         return moment.dt.convert_time_zone("UTC") if values.dtype.time_zone else _local(moment, zone)
@@ -74,7 +78,7 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
     if values.dtype.is_numeric():
         units = ", ".join(map(repr, EPOCHS))
         raise ConfigError(f"time column {values.name!r} holds numbers ({values.dtype}); say their unit with time_format = {units}")
-    if values.dtype not in (pl.String, pl.Categorical):
+    if values.dtype not in (pl.String, pl.Categorical, pl.Enum):
         raise ConfigError(f"time column {values.name!r} is {values.dtype}; expected times, dates, text or numbers since 1970")
     written = values.cast(pl.String).str.strip_chars()
     if time_format is not None:
@@ -89,6 +93,36 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
         found = spaced.str.to_datetime(pattern, time_unit="us", strict=False)
         parsed = parsed.zip_with(~missing, found.dt.convert_time_zone("UTC") if pattern in ISO_OFFSET else _local(found, zone))
     return parsed
+
+
+def time_format_like(written: str) -> str | None:
+    """A `time_format` that a text may be of; None where it looks like none of the usual ones.
+
+    Of dates such as 01/03/2026 it cannot say whether the day or the month is first: it takes the day, unless the text shows otherwise.
+
+    >>> [time_format_like(text) for text in ("1772366400000", "1772366400.5", "13/03/2026 12:00", "03/13/2026", "20260301")]
+    ['epoch_ms', 'epoch_s', '%d/%m/%Y %H:%M', '%m/%d/%Y', '%Y%m%d']
+    """
+    text = written.strip()
+    if number := re.fullmatch(r"(\d+)(\.\d*)?", text):
+        digits = len(number[1])
+        if digits == 8 and text.startswith(("19", "20")):
+            return "%Y%m%d"
+        return {9: "epoch_s", 10: "epoch_s", 12: "epoch_ms", 13: "epoch_ms", 15: "epoch_us", 16: "epoch_us"}.get(digits)
+    if date := re.match(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})(?!\d)", text):
+        year = "%Y" if len(date[4]) == 4 else "%y"
+        order = ("%m", "%d") if int(date[3]) > 12 else ("%d", "%m")
+        pattern, rest = date[2].join((*order, year)), text[date.end() :]
+    elif date := re.match(r"(\d{4})([./])(\d{1,2})\2(\d{1,2})(?!\d)", text):
+        pattern, rest = date[2].join(("%Y", "%m", "%d")), text[date.end() :]
+    else:
+        return None
+    clock = re.fullmatch(r"([ ,T]*)\d{1,2}:\d\d(:\d\d)?(\.\d+)?( ?[AaPp][Mm])?", rest)
+    if clock is None:
+        return pattern if not rest else None
+    hours = "%I" if clock[4] else "%H"
+    half_day = (clock[4] or "").replace((clock[4] or "").strip(), "%p") if clock[4] else ""
+    return f"{pattern}{clock[1]}{hours}:%M{':%S' if clock[2] else ''}{'%.f' if clock[3] else ''}{half_day}"
 
 
 def _local(naive: pl.Series, zone: str) -> pl.Series:

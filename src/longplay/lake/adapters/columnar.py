@@ -1,0 +1,102 @@
+"""One Parquet file as a table whose types every later step can work with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from longplay.errors import DataError
+
+FIRST_DAY, LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31 in days since 1970: what a date of Python can be
+PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+
+
+def read_columnar(file: Path) -> pl.DataFrame:
+    """The rows of a Parquet file.
+
+    Times with a zone, whatever its name or offset, are UTC, and all times are in microseconds; a time or date outside
+    the years 1 to 9999 is null. Dictionaries are their values, UUIDs text. Lists and structs of what JSON does not know are text.
+
+    Raises:
+        DataError: the file is no Parquet file, holds a type that cannot be read, or two columns of one name.
+    """
+    try:
+        # read as one file, so that what the names of its folders say is added by the caller alone
+        table = pq.ParquetFile(file, coerce_int96_timestamp_unit="us").read()
+        if len(set(table.column_names)) < table.num_columns:
+            doubled = next(name for name in table.column_names if table.column_names.count(name) > 1)
+            raise DataError(f"{file}: column {doubled!r} stands twice; expected every name once, rename one of them")
+        plain = pa.table({name: _plain(column) for name, column in zip(table.column_names, table.columns)})
+        rows = pl.from_arrow(plain)
+    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{file}: cannot be read, expected a Parquet file: {reason}") from error
+    assert isinstance(rows, pl.DataFrame)
+    return rows
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column in a type that Polars knows and that can be written as JSON."""
+    kind = column.type
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _plain(column.cast(kind.value_type))
+    if isinstance(kind, pa.BaseExtensionType):
+        return _extension(column)
+    if types.is_timestamp(kind):
+        return _moments(column)
+    if types.is_date(kind):
+        days = pc.cast(pc.cast(column, pa.date32(), safe=False), pa.int32())
+        return _within(days, FIRST_DAY, LAST_DAY).cast(pa.date32())
+    if types.is_float16(kind):
+        return column.cast(pa.float32())
+    if types.is_decimal256(kind):
+        return column.cast(pa.string())
+    if types.is_nested(kind) and not _is_plain_nested(kind):
+        texts = [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.large_string())])
+    return column
+
+
+def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times in microseconds; those with a zone in UTC, which is how they are stored."""
+    unit = column.type.unit
+    counts = column.cast(pa.int64())
+    known = _within(counts, max(FIRST_DAY * PER_DAY[unit], -(2**63)), min((LAST_DAY + 1) * PER_DAY[unit], 2**63) - 1)
+    zone = None if column.type.tz is None else "UTC"
+    return known.cast(pa.timestamp(unit, zone)).cast(pa.timestamp("us", zone), safe=False)
+
+
+def _within(counts: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
+    """The counts, null where they are outside."""
+    inside = pc.and_(pc.greater_equal(counts, first), pc.less_equal(counts, last))
+    return pc.if_else(inside, counts, pa.scalar(None, counts.type))
+
+
+def _extension(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    storage = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    if column.type.extension_name != "arrow.uuid":
+        return _plain(storage)
+    texts = [None if value is None else str(value) for value in column.to_pylist()]
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _is_plain_nested(kind: pa.DataType) -> bool:
+    """Whether all that a list or struct holds is text, numbers or truth values."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _is_plain_nested(kind.value_type)
+    if types.is_struct(kind):
+        return kind.num_fields > 0 and all(_is_plain_nested(kind.field(number).type) for number in range(kind.num_fields))
+    if types.is_map(kind) or isinstance(kind, pa.BaseExtensionType):
+        return False
+    if types.is_nested(kind):
+        return hasattr(kind, "value_type") and _is_plain_nested(kind.value_type)
+    is_number = types.is_integer(kind) or types.is_float32(kind) or types.is_float64(kind)
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return is_number or is_text or types.is_boolean(kind) or types.is_null(kind)

@@ -1,0 +1,336 @@
+"""One CSV file as rows of text, and the rows of it that cannot be read."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from longplay.errors import ConfigError, DataError
+
+CHUNK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 26  # what the fast parser holds at a time
+CHUNK_ROWS = 50_000
+MOST_UNDECODED = 0.05  # share of rows; with more of them the encoding is not what it was said to be
+
+UNDECODED = "\ufdd0"  # a character that Unicode keeps out of texts; the two digits after it are the byte that could not be decoded
+HANDLER = "longplay-undecoded"
+BYTE_ORDER_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+TOO_FEW, TOO_MANY, UNCLOSED, NOT_TEXT, NUL = "too few fields", "too many fields", "quote never closed", "wrong encoding", "NUL byte"
+FAULTS = pl.Schema({"line": pl.Int64, "reason": pl.String, "text": pl.String})
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """What one CSV file holds.
+
+    `rows` has a text column per name of the header, in which an empty field is null; `lines` are their lines:
+    records of the file counted from 1, the header not counted, blank lines counted. `faults` has the line, reason
+    and text of every record that cannot be read. `blank` counts records with nothing in them, which are in neither.
+    `doubled` are the names that stand more than once in the header.
+    """
+
+    rows: pl.DataFrame
+    lines: pl.Series
+    faults: pl.DataFrame
+    blank: int
+    doubled: frozenset[str]
+
+
+def read_delimited(file: Path, separator: str, encoding: str) -> Delimited | None:
+    """The records of a CSV file, gzipped where its name ends in .gz; None for a file that holds nothing.
+
+    Quotes are double quotes, doubled inside quotes; a field in quotes may hold line breaks. A record with too many or
+    too few fields, with bytes that are not of the encoding, with a NUL byte or with a quote that is never closed is a fault.
+
+    Args:
+        file: the CSV file; its first record is the header.
+        separator: one ASCII character.
+        encoding: a text encoding that Python knows.
+
+    Raises:
+        DataError: the file is no CSV file, or more than 5% of its records are of another encoding.
+    """
+    try:
+        header, skipped = _header(file, separator, encoding)
+        if not header:
+            return None
+        text = _Utf8(file, encoding)
+        parsed = _parse_fast(text, len(header), separator)
+        if parsed is None:
+            text = _Utf8(file, encoding)
+            parsed = _parse_carefully(text, len(header), separator)
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read as a CSV file: {error}") from error
+    rows, faults = parsed
+    names = _unique(header)
+    rows = rows.rename(dict(zip(rows.columns[1:], names))).slice(skipped)
+    if text.not_plain:
+        rows, more = _set_apart(rows, separator)
+        faults = pl.concat([faults, more]).sort("line")
+    empty = rows.select(pl.all_horizontal(pl.exclude("line").is_null())).to_series()
+    rows = rows.filter(~empty)
+    undecoded = faults.filter(pl.col("reason") == NOT_TEXT)
+    if undecoded.height > MOST_UNDECODED * (rows.height + faults.height):
+        raise DataError(_encoding_words(file, encoding, f"line {undecoded['line'][0] - skipped}: {_shown(undecoded['text'][0])[:80]}"))
+    doubled = frozenset(name for name in header if header.count(name) > 1)
+    shifted = faults.with_columns(pl.col("line") - skipped, pl.col("text").str.replace_all(UNDECODED, "\\x", literal=True))
+    return Delimited(rows.drop("line"), rows["line"] - skipped, shifted, int(empty.sum()), doubled)
+
+
+def check_dialect(separator: str, encoding: str) -> None:
+    """Raise unless CSV files can be read so.
+
+    Raises:
+        ConfigError: more than one character between fields, or an encoding that Python does not know.
+    """
+    if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0':
+        many = ' (for a tab write "\\t" in double quotes)' if separator == "\\t" else ""
+        raise ConfigError(
+            f"separator = {separator!r} given, expected one ASCII character such as ';', '|' or a tab{many}; "
+            "replace longer separators in the file by one character first"
+        )
+    try:
+        b"".decode(encoding)
+        codecs.getincrementaldecoder(encoding)
+    except LookupError as error:
+        raise ConfigError(f"encoding = {encoding!r} is unknown, expected one such as 'utf-8', 'utf-16', 'latin-1' or 'windows-1252'") from error
+
+
+class _Utf8(io.RawIOBase):
+    """A file's bytes as UTF-8, without byte order mark, each undecoded byte marked, and what was seen on the way."""
+
+    def __init__(self, file: Path, encoding: str) -> None:
+        self._chunks = self._decoded(file, encoding)
+        self._pending = memoryview(b"")
+        self.not_plain = False  # there are undecoded or NUL bytes
+        self.lines = 0
+        self.quotes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        target = memoryview(buffer)  # type: ignore[arg-type]
+        while not self._pending:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._pending = memoryview(chunk)
+        size = min(len(target), len(self._pending))
+        target[:size] = self._pending[:size]
+        self._pending = self._pending[size:]
+        return size
+
+    def _decoded(self, file: Path, encoding: str) -> Iterator[bytes]:
+        decoder = codecs.getincrementaldecoder(encoding)(HANDLER)
+        is_first, ends_line = True, True
+        with _open(file) as raw:
+            while True:
+                chunk = raw.read(CHUNK_BYTES)
+                text = decoder.decode(chunk, final=not chunk)
+                if is_first and text:
+                    text, is_first = text.removeprefix("\ufeff"), False
+                if text:
+                    data = text.encode("utf-8", "replace")
+                    self.not_plain |= UNDECODED in text or "\0" in text
+                    self.lines += data.count(b"\n")
+                    self.quotes += data.count(b'"')
+                    ends_line = data.endswith(b"\n")
+                    yield data
+                if not chunk:
+                    break
+        self.lines += not ends_line
+
+
+def _open(file: Path) -> io.BufferedIOBase:
+    return gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb")  # type: ignore[return-value]
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    """Undecoded bytes as marks; an error handler of `codecs`."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(f"{UNDECODED}{byte:02x}" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(HANDLER, _mark)
+
+
+def _header(file: Path, separator: str, encoding: str) -> tuple[list[str], int]:
+    """(names of the fields, how many records to skip before the first row); no names for a file that holds nothing."""
+    with _open(file) as raw:
+        start = raw.read(4)
+    for mark, marked in BYTE_ORDER_MARKS:
+        if start.startswith(mark) and codecs.lookup(encoding).name == "utf-8":
+            raise DataError(f'{file}: cannot be read, expected UTF-8, but its first bytes are those of {marked}; give encoding = "{marked}"')
+    with io.TextIOWrapper(io.BufferedReader(_Utf8(file, encoding)), encoding="utf-8", newline="") as lines:
+        skipped = 0
+        for header in csv.reader(lines, delimiter=separator):
+            skipped += 1
+            if any(header):
+                break
+        else:
+            return [], 0
+    joined = "".join(header)
+    if UNDECODED in joined:
+        raise DataError(_encoding_words(file, encoding, f"the header: {_shown(separator.join(header))[:80]}"))
+    if "\0" in joined:
+        raise DataError(f'{file}: cannot be read, its header holds NUL bytes; if it is UTF-16, give encoding = "utf-16-le" or "utf-16-be"')
+    if len(header) == 1 and re.fullmatch(r"sep=.", joined):
+        raise DataError(f"{file}: its first line is {joined!r}, which spreadsheets write; remove it and give separator = {joined[-1]!r}")
+    if separator == " " and "" in header:
+        raise DataError(f"{file}: its fields stand between runs of spaces, expected one separator between two fields; replace each run by one first")
+    return header, skipped
+
+
+def _unique(header: list[str]) -> list[str]:
+    """The names, with those that are empty or there already numbered.
+
+    >>> _unique(["who", "", "who"])
+    ['who', 'column 2', 'who (column 3)']
+    """
+    names: list[str] = []
+    for position, name in enumerate(header, start=1):
+        numbered = f"{name} (column {position})" if name in names else name or f"column {position}"
+        names.append(numbered)
+    return names
+
+
+def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+    """(rows with `line`, faults), lines counted from 1 at the file's first; None where a record is not a line of the file."""
+    faults: list[tuple[int, str, str]] = []
+
+    def set_aside(row: pa_csv.InvalidRow) -> str:
+        faults.append((row.number, TOO_FEW if row.actual_columns < fields else TOO_MANY, row.text))
+        return "skip"
+
+    names = [str(position) for position in range(fields)]
+    try:
+        table = pa_csv.read_csv(
+            io.BufferedReader(text, CHUNK_BYTES),
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=separator, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                check_utf8=False,
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
+                null_values=[""],
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    if text.lines != table.num_rows + len(faults) or text.quotes % 2:
+        return None
+    rows = pl.from_arrow(table)
+    assert isinstance(rows, pl.DataFrame)
+    set_apart = pl.DataFrame(faults, schema=FAULTS, orient="row")
+    every_line = pl.int_range(1, text.lines + 1, eager=True, dtype=pl.Int64)
+    lines = every_line.filter(~every_line.is_in(set_apart["line"].implode()))
+    return rows.select(lines.alias("line"), pl.all()), set_apart
+
+
+def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """As `_parse_fast`, of any file: a quote that nothing closes as it should costs its own line alone.
+
+    Slower, and needed only where quotes hold line breaks or are not in pairs.
+    """
+    frames: list[pl.DataFrame] = []
+    rows: list[list[str | None]] = []
+    faults: list[tuple[int, str, str]] = []
+    schema = pl.Schema({"line": pl.Int64, **{str(position): pl.String for position in range(fields)}})
+
+    def flush() -> None:
+        frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
+        rows.clear()
+
+    source = _Lines(io.TextIOWrapper(io.BufferedReader(text, CHUNK_BYTES), encoding="utf-8", newline=""))
+    number = 0
+    while (record := _next_record(source, separator)) is not None:
+        number += 1
+        values, written = record
+        if values is None:
+            faults.append((number, UNCLOSED, written.rstrip("\r\n")))
+        elif len(values) == fields or not values:
+            rows.append([number, *((value or None) for value in values or [None] * fields)])  # type: ignore[list-item]
+        else:
+            faults.append((number, TOO_FEW if len(values) < fields else TOO_MANY, written.rstrip("\r\n")))
+        if len(rows) == CHUNK_ROWS:
+            flush()
+    flush()
+    return pl.concat(frames), pl.DataFrame(faults, schema=FAULTS, orient="row")
+
+
+class _Lines:
+    """The lines of a text, of which some can be put back; `taken` are those since the last record ended."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self._again: list[str] = []
+        self.taken: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.pop() if self._again else next(self._text)
+        self.taken.append(line)
+        return line
+
+    def put_back(self) -> None:
+        """All that was taken but its first line."""
+        self._again.extend(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+
+def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | None, str] | None:
+    """(fields, text) of the next record, no fields where a quote is never closed; None at the end."""
+    lines.taken.clear()
+    try:
+        values = next(csv.reader(lines, delimiter=separator, strict=True), None)
+        return None if values is None else (values, "".join(lines.taken))
+    except csv.Error:
+        # quotes that do not stand around a whole field: the record is its first line, read as spreadsheets read it
+        lines.put_back()
+    line = lines.taken[0]
+    try:
+        values = next(csv.reader([line], delimiter=separator))
+    except csv.Error:
+        return None, line
+    is_open = bool(values) and values[-1].endswith(("\r", "\n"))
+    return (None if is_open else values), line
+
+
+def _set_apart(rows: pl.DataFrame, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(rows of plain text, faults): rows with undecoded or NUL bytes are faults."""
+    fields = pl.exclude("line")
+    undecoded = pl.any_horizontal(fields.str.contains(UNDECODED, literal=True).fill_null(False))
+    nul = pl.any_horizontal(fields.str.contains("\0", literal=True).fill_null(False))
+    judged = rows.with_columns(pl.when(undecoded).then(pl.lit(NOT_TEXT)).when(nul).then(pl.lit(NUL)).alias("reason"))
+    bad = judged.filter(pl.col("reason").is_not_null())
+    text = pl.concat_str(pl.exclude("line", "reason").fill_null(""), separator=separator)
+    faults = bad.select("line", "reason", text.alias("text"))
+    return judged.filter(pl.col("reason").is_null()).drop("reason"), faults
+
+
+def _shown(text: str) -> str:
+    return text.replace(UNDECODED, "\\x")
+
+
+def _encoding_words(file: Path, encoding: str, where: str) -> str:
+    expected = "UTF-8" if codecs.lookup(encoding).name == "utf-8" else encoding
+    return f'{file}: cannot be read, expected {expected}, but it holds other bytes, first in {where}; give its encoding, e.g. encoding = "windows-1252"'
