@@ -14,7 +14,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.adapters import Source, read_decisions, read_items, read_lake, read_open_bandit, read_retail, read_table
 from longplay.lake.adapters.decisions import SLATE_REASONS, dated
-from longplay.lake.adapters.rows import CSV, PARQUET
+from longplay.lake.adapters.rows import CSV, PARQUET, find_files
 from longplay.lake.glance import glance
 from longplay.policies.simple import Popular
 from longplay.run.config import FileTable, Ingest, RunConfig, midnight
@@ -66,10 +66,8 @@ def _existing(key: str, path: Path) -> Path:
 def _digest(path: Path) -> str:
     if path.exists():
         return file_digest(path)
-    fixed = next(number for number, part in enumerate(path.parts) if set("*?[") & set(part))
-    root = Path(*path.parts[:fixed])
-    names = sorted(file for file in root.glob(str(Path(*path.parts[fixed:]))) if file.is_file())
-    return hashlib.sha256("".join(f"{file.relative_to(root)} {file_digest(file)}\n" for file in names).encode()).hexdigest()
+    root, files = find_files(path)
+    return hashlib.sha256("".join(f"{file.relative_to(root)} {file_digest(file)}\n" for file in files).encode()).hexdigest()
 
 
 def ingest(work: Work) -> dict[str, Any]:

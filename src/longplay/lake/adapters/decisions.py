@@ -10,7 +10,7 @@ import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake.adapters.layout import close, separator_advice
-from longplay.lake.adapters.rows import FILE, LINE, read_rows
+from longplay.lake.adapters.rows import ADDED, FAULT, FILE, LINE, TEXT, read_rows
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.values import ids, numbers, seconds_of, text, times
 from longplay.lake.schema import TIME, conform, empty
@@ -61,7 +61,8 @@ def read_decisions(
     Raises:
         ConfigError: the mapping names what is not there or leaves out what must be. DataError: a file cannot be read.
     """
-    rows = read_rows(path, separator=separator, encoding=encoding)
+    read = read_rows(path, separator=separator, encoding=encoding)
+    rows = read.filter(pl.col(FAULT).is_null())
     _check_columns(path, rows, columns, constants, DECISION_COLUMNS, needed=("user_id", "time", "item_id"))
     if ("propensity" in columns) == ("log_prob" in columns):
         raise ConfigError(
@@ -78,8 +79,8 @@ def read_decisions(
         items=None,
         decisions=decisions,
         contexts=contexts_of(decisions),
-        rejected=_rejected(rows, slots, bad),
-        rows=rows.height,
+        rejected=pl.concat([unreadable(read), _rejected(rows, slots, bad)]),
+        rows=read.height,
         notes=_notes(decisions, bad, columns),
         has_origin=False,
         has_decisions=decisions.height > 0,
@@ -107,7 +108,8 @@ def read_items(
     Raises:
         ConfigError: the mapping names what is not there or leaves out item_id. DataError: a file cannot be read.
     """
-    rows = read_rows(path, separator=separator, encoding=encoding)
+    read = read_rows(path, separator=separator, encoding=encoding)
+    rows = read.filter(pl.col(FAULT).is_null())
     _check_columns(path, rows, columns, constants, CATALOGUE_COLUMNS, needed=("item_id",))
     filled = {"item_id": ids(rows[columns["item_id"]]).alias("item_id")}
     for name, source in columns.items():
@@ -129,9 +131,9 @@ def read_items(
     if "added_at" not in items.columns:
         items = items.with_columns(added_at=pl.lit(None, dtype=TIME))
     anonymous = items["item_id"].is_null()
-    rejected = _as_rejected(rows.filter(anonymous), pl.lit("missing item"))
+    rejected = pl.concat([unreadable(read), _as_rejected(rows.filter(anonymous), pl.lit("missing item"))])
     items = items.filter(~anonymous).unique("item_id", keep="last", maintain_order=True)
-    return Source(None, items, rejected, rows.height, (), has_origin=False, has_decisions=False)
+    return Source(None, items, rejected, read.height, (), has_origin=False, has_decisions=False)
 
 
 def dated(items: pl.DataFrame, events: pl.DataFrame | None, decisions: pl.DataFrame | None) -> pl.DataFrame:
@@ -162,7 +164,7 @@ def contexts_of(decisions: pl.DataFrame) -> pl.DataFrame:
 def _check_columns(
     path: str | Path, rows: pl.DataFrame, columns: Mapping[str, str], constants: Mapping[str, str], known: tuple[str, ...], needed: tuple[str, ...]
 ) -> None:
-    has = [name for name in rows.columns if name not in (FILE, LINE)]
+    has = [name for name in rows.columns if name not in ADDED]
     for name in columns:
         if name not in known:
             raise ConfigError(f"columns: {name!r} is no column of longplay{close(name, known)}; expected some of {', '.join(known)}")
@@ -254,9 +256,15 @@ def _rejected(rows: pl.DataFrame, slots: pl.DataFrame, bad: pl.DataFrame) -> pl.
     return _as_rejected(chosen, pl.col("line").replace_strict(by_line, return_dtype=pl.String) if by_line else pl.lit(""))
 
 
+def unreadable(read: pl.DataFrame) -> pl.DataFrame:
+    """The records that could not be read, in the shape of the quarantine, with what stands in their place."""
+    faults = read.filter(pl.col(FAULT).is_not_null())
+    return faults.select(pl.col(LINE).alias("line"), pl.col(FAULT).cast(pl.String).alias("reason"), pl.struct(TEXT, FILE).struct.json_encode().alias("row"))
+
+
 def _as_rejected(rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
     as_text = rows.with_columns(pl.selectors.binary().bin.encode("hex"))
-    written = as_text.select(pl.col(LINE).alias("line"), pl.struct(pl.exclude(LINE)).struct.json_encode().alias("row"))
+    written = as_text.select(pl.col(LINE).alias("line"), pl.struct(pl.exclude(LINE, FAULT, TEXT)).struct.json_encode().alias("row"))
     return written.with_columns(reason=reason).select("line", "reason", "row")
 
 

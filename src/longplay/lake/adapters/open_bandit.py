@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
-from longplay.lake.adapters.decisions import contexts_of, dated
-from longplay.lake.adapters.rows import LINE, read_rows
+from longplay.lake.adapters.decisions import contexts_of, dated, unreadable
+from longplay.lake.adapters.rows import FAULT, LINE, TEXT, read_rows
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.values import ids, numbers, text, times
 from longplay.lake.schema import conform
@@ -32,7 +32,8 @@ def read_open_bandit(path: str | Path) -> Source:
         ConfigError: no such file, several campaigns, or a column is missing. DataError: a file cannot be read.
     """
     file, catalogue = _files(Path(path).expanduser())
-    rows = read_rows(file)
+    read = read_rows(file)
+    rows = read.filter(pl.col(FAULT).is_null())
     for name in NEEDED:
         if name not in rows.columns:
             raise ConfigError(f"{file}: no column {name!r}, expected the Open Bandit Dataset, with {', '.join(NEEDED)}")
@@ -53,15 +54,15 @@ def read_open_bandit(path: str | Path) -> Source:
     last = good["time"].max()
     if not isinstance(last, datetime):
         raise DataError(f"{file}: none of its {rows.height:,} rows is an impression; first: {rejected['reason'][0] if rejected.height else 'no rows'}")
-    as_text = pl.struct(pl.exclude(LINE)).struct.json_encode()
+    as_text = pl.struct(pl.exclude(LINE, FAULT, TEXT)).struct.json_encode()
     refused = rows.filter(pl.Series(slots["reason"].is_not_null())).select(pl.col(LINE).alias("line"), as_text.alias("row"))
     return Source(
         events=events,
         items=_items(catalogue, decisions),
         decisions=decisions,
         contexts=contexts_of(decisions),
-        rejected=refused.with_columns(rejected["reason"]).select("line", "reason", "row"),
-        rows=rows.height,
+        rejected=pl.concat([unreadable(read), refused.with_columns(rejected["reason"]).select("line", "reason", "row")]),
+        rows=read.height,
         notes=(
             f"{decisions.height:,} impressions with their propensities, {events.height:,} clicks, counted as plays",
             "no user ids: every impression is a user of its own, so no return and no habit can be seen",
@@ -115,7 +116,7 @@ def _slots(rows: pl.DataFrame, prefix: str) -> pl.DataFrame:
 
 def _items(file: Path, decisions: pl.DataFrame) -> pl.DataFrame:
     """The catalogue; what was shown but is not in it is added without features."""
-    rows = read_rows(file)
+    rows = read_rows(file).filter(pl.col(FAULT).is_null())
     if "item_id" not in rows.columns:
         raise ConfigError(f"{file}: no column 'item_id', expected the items of the Open Bandit Dataset")
     features = [name for name in rows.columns if name.startswith("item_feature_") and name != "item_feature_0"]
