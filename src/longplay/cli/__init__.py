@@ -19,9 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from longplay.cli import lm, signals
+from longplay.cli import init, lm, signals
 from longplay.cli.screen import TABLE_WIDTH, console, guarded, wide
-from longplay.errors import ConfigError
 from longplay.run.config import RunConfig, folder_of, load_config, parse_config
 from longplay.run.stages import STAGES, run_stages
 
@@ -38,7 +37,7 @@ From a log of what people did to a recommender reinforced on what matters weeks 
 
   longplay demo           a small simulated service, from nothing to a report
 
-  longplay init           write a commented run.toml for a log of your own
+  longplay init LOG       look at a log of your own and write a run.toml that fits it
 
   longplay run run.toml   every stage the data supports, then report.html
 
@@ -84,19 +83,7 @@ def demo(
     guarded(lambda: _run(config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}), Path.cwd(), folder, None))
 
 
-@app.command(rich_help_panel="Start here")
-def init(file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("run.toml")) -> None:
-    """Write a commented run.toml for a log of your own; an existing file is left alone."""
-
-    def write() -> None:
-        if file.exists():
-            raise ConfigError(f"{file} exists already; give another name")
-        file.write_text(resources.files("longplay.run").joinpath("template.toml").read_text())
-        console.print(f"wrote {file}: set ingest.path and ingest.columns, then [bold]longplay run {file}[/bold]")
-
-    guarded(write)
-
-
+app.command(name="init", rich_help_panel="Start here")(init.init)
 app.command(name="signals", rich_help_panel="Signals")(signals.signals)
 app.add_typer(signals.one, name="signal", rich_help_panel="Signals")
 app.add_typer(lm.lm, name="lm", rich_help_panel="Language models")

@@ -292,3 +292,8 @@ def _set_words(config: RunConfig, fitted: RunConfig) -> str:
         f"signals.{name}.window = {list(table['window'])}" for name, table in fitted.signals.items() if config.signals[name].get("window") == FIT
     ]
     return f"fitted to the log: {', '.join(words)}" if words else ""
+
+
+def longest_window(facts: LogFacts) -> int:
+    """The longest window that leaves the log days to train and to judge on: it must close twice, once before each ends."""
+    return max((facts.days - 2) // 2, 0)

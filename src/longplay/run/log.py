@@ -13,7 +13,7 @@ import polars as pl
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.adapters import Source, read_decisions, read_items, read_lake, read_open_bandit, read_retail, read_table
-from longplay.lake.adapters.decisions import SLATE_REASONS, dated
+from longplay.lake.adapters.decisions import SLATE_REASONS, dated, with_creators
 from longplay.lake.adapters.rows import CSV, PARQUET, find_files
 from longplay.lake.glance import glance
 from longplay.policies.simple import Popular
@@ -134,7 +134,7 @@ def read_source(table: Ingest, base: Path) -> Source:
         catalogue = read_items(*layout, **_how(table.items), length_unit=table.items.length_unit)
         assert catalogue.items is not None  # it has read them
         items = dated(catalogue.items, source.events, source.decisions)
-        source = source.joined(replace(catalogue, items=items))
+        source = with_creators(source.joined(replace(catalogue, items=items)))
     return source
 
 

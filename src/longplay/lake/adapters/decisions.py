@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,20 @@ def dated(items: pl.DataFrame, events: pl.DataFrame | None, decisions: pl.DataFr
     begins = first["first"].min()
     found = items.join(first, on="item_id", how="left", maintain_order="left")
     return conform(found.with_columns(added_at=pl.coalesce("added_at", "first", pl.lit(begins, dtype=TIME))).drop("first"), "items").sort("item_id")
+
+
+def with_creators(source: Source) -> Source:
+    """The source whose events without a creator have that of their item in the catalogue."""
+    if source.events is None or source.items is None:
+        return source
+    by_item = source.items.select("item_id", catalogue_creator="creator_id").drop_nulls()
+    if by_item.is_empty():
+        return source
+    events = source.events.join(by_item, on="item_id", how="left", maintain_order="left")
+    own = pl.col("creator_id") if "creator_id" in source.events.columns else pl.lit(None, dtype=pl.String)
+    events = events.with_columns(creator_id=pl.coalesce(own, "catalogue_creator")).drop("catalogue_creator")
+    notes = tuple(note for note in source.notes if not note.startswith("no creator column"))
+    return replace(source, events=events, notes=(*notes, "events without a creator have that of their item in the catalogue"))
 
 
 def contexts_of(decisions: pl.DataFrame) -> pl.DataFrame:
