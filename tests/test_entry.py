@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -236,3 +237,140 @@ def test_a_lake_is_copied_and_left_as_it_was(service: Lake, tmp_path: Path) -> N
     for table in ("events", "decisions", "contexts", "items"):
         assert getattr(lake, table).equals(getattr(service, table)), table
     assert {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()} == before
+
+
+# -- feasibility -------------------------------------------------------------------------------------
+
+OWN = """
+[run]
+name = "own"
+[ingest]
+path = "events.parquet"
+[ingest.columns]
+user_id = "user"
+item_id = "item"
+time = "timestamp"
+[ingest.constants]
+kind = "play"
+[signals.habit]
+entry = { kind = "discovery", of = "item" }
+measure = { kind = "days_with", of = "item", threshold = 2 }
+window = [1, 14]
+[reward]
+objectives = { habit = 1.0 }
+"""
+
+
+def refused(folder: Path, text: str, days: int = 41, until: str = "run", **changes: str) -> str:
+    """What a run of a log of `days` days says, that must not start to learn."""
+    a_log(days).write_parquet(folder / "events.parquet")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "run.toml").write_text(text)
+    result = invoke(until, str(folder / "run.toml"), "--folder", str(folder / "out"))
+    assert result.exit_code == 1, result.output
+    assert not (folder / "out" / "outcomes").exists()
+    return " ".join(result.output.split())
+
+
+def remedied(folder: Path, text: str) -> None:
+    """The run is accepted."""
+    (folder / "run.toml").write_text(text)
+    result = invoke("outcomes", str(folder / "run.toml"), "--folder", str(folder / "out"))
+    assert result.exit_code == 0, result.output
+
+
+def test_a_window_longer_than_the_log_is_refused_with_one_that_works(tmp_path: Path) -> None:
+    text = OWN.replace("[1, 14]", "[1, 60]")
+    said = refused(tmp_path, text)
+    assert "signals.habit.window = [1, 60] needs 60 complete days after the day of an entry, the log has 40 days in all: set window = [1, 14]" in said
+    remedied(tmp_path, text.replace("[1, 60]", "[1, 14]"))
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    text = OWN.replace("[1, 14]", "[1, 60]") + '[split]\ntrain_until = 2025-10-01\nevaluate_until = 2025-11-01\n[reinforce]\nslots = 40\n'
+    text += '[signals.regret]\nentry = { kind = "discovery", of = "item" }\nmeasure = { kind = "skips", of = "item", threshold = 1 }\nwindow = [0, 0]\n'
+    text += '[signals.minutes]\nentry = "user_day"\nmeasure = "minutes"\nwindow = [1, 7]\n'
+    text += '[signals.loyal]\nentry = { kind = "discovery", of = "creator" }\nmeasure = { kind = "days_with", of = "creator" }\nwindow = [1, 7]\n'
+    said = refused(tmp_path, text)
+    for part in (
+        "signals.habit.window = [1, 60]", "set window = [1, 14]",
+        "split.train_until = 2025-10-01 does not lie inside the log: set train_until = 2026-03-",
+        "split.evaluate_until = 2025-11-01 does not lie inside the log: set evaluate_until = 2026-03-",
+        "regret: the log has no event of kind 'skip'", "minutes: no event of the log has seconds",
+        "loyal: no event of this log has a creator; map a column to creator_id", "reinforce.slots = 40, but the catalogue has 30 items", "set slots = 15",
+    ):  # fmt: skip
+        assert part in said, part
+
+
+def test_an_evaluation_that_cannot_mature_names_the_last_day_that_can(tmp_path: Path) -> None:
+    # the log is complete up to 2026-04-10: entries before 2026-03-27 mature in 14 days
+    text = OWN + "[split]\ntrain_until = 2026-03-20\nevaluate_until = 2026-04-05\n"
+    said = refused(tmp_path, text)
+    assert "split.evaluate_until = 2026-04-05: entries of habit are immature at 2026-04-10; end the evaluation by 2026-03-27" in said
+    assert "set evaluate_until = 2026-03-27" in said
+    remedied(tmp_path, text.replace("2026-04-05", "2026-03-27"))
+
+
+def test_training_that_knows_no_outcome_is_refused(tmp_path: Path) -> None:
+    text = OWN + "[split]\ntrain_until = 2026-03-10\nevaluate_until = 2026-03-20\n"
+    said = refused(tmp_path, text)
+    assert "signals.habit.window = [1, 14]: no outcome is known before 2026-03-16, but training ends at split.train_until = 2026-03-10" in said
+    days = [part.split(":")[0].strip(" -,;") for part in said.split("set ")[1:]]
+    assert days
+
+
+@pytest.mark.parametrize("days", [1, 2, 3])
+def test_a_log_of_a_few_days_is_refused_in_words(tmp_path: Path, days: int) -> None:
+    said = refused(tmp_path, OWN.replace("[1, 14]", '"fit"'), days=days)
+    assert f"{days - 1} complete days" in said
+    assert "at least" in said
+
+
+def test_a_missing_extra_is_said_before_the_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_log(41).write_parquet(tmp_path / "events.parquet")
+    (tmp_path / "run.toml").write_text(OWN)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = invoke("run", str(tmp_path / "run.toml"), "--folder", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "torch" in result.output
+    assert "pip install 'longplay[llm]'" in result.output
+    assert not (tmp_path / "out" / "ingest").exists()
+    assert invoke("reward", str(tmp_path / "run.toml"), "--folder", str(tmp_path / "out")).exit_code == 0
+
+
+# -- what comes from outside -------------------------------------------------------------------------
+
+
+def test_a_log_of_one_user_or_one_item_or_no_event_is_told_in_words(tmp_path: Path) -> None:
+    template = OWN.replace("[1, 14]", '"fit"')
+    for name, log in {
+        "one user": a_log(40, users=1),
+        "one item": a_log(40, items=1),
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        log.write_parquet(folder / "events.parquet")
+        (folder / "run.toml").write_text(template + "[train]\nsteps = 5\n[reinforce]\nsteps = 1\n")
+        result = invoke("run", str(folder / "run.toml"), "--folder", str(folder / "out"))
+        assert result.exit_code in (0, 1), (name, result.output)
+        assert result.exception is None or isinstance(result.exception, SystemExit), (name, result.output, result.exception)
+
+
+@pytest.mark.parametrize("case", ["folder", "empty folder", "binary", "header"])
+def test_hostile_logs_end_a_run_with_words(tmp_path: Path, case: str) -> None:
+    place = tmp_path / "events.csv"
+    if "folder" in case:
+        place.mkdir()
+    if case == "folder":
+        (place / "readme.md").write_text("nothing")
+    if case == "binary":
+        place.write_bytes(bytes(range(256)) * 40)
+    if case == "header":
+        place.write_text("user,item,timestamp\n")
+    (tmp_path / "run.toml").write_text(OWN.replace("events.parquet", "events.csv"))
+    result = invoke("run", str(tmp_path / "run.toml"), "--folder", str(tmp_path / "out"))
+    assert result.exit_code in (1, 2), result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "events.csv" in result.output.replace("\n", "") or "no event" in result.output

@@ -201,10 +201,12 @@ def estimate_prior(
 def between_items(n_I: Array, sum_IC: Array, cross: Callable[[Array], Array], weight_I: Array) -> Array:
     """Raw covariance of item means [C, C] for given item weights, sampling taken off; unbiased, so not always PSD.
 
-    Items with a single entry cannot say how much they vary by sampling and are left out.
+    Items with a single entry cannot say how much they vary by sampling and are left out; where all are, it is 0.
     """
     weight_I = np.where(n_I > 1, weight_I, 0.0)
     total, mean_IC = float(weight_I.sum()), sum_IC / n_I[:, None]
+    if total == 0:
+        return np.zeros((sum_IC.shape[1], sum_IC.shape[1]))
     away_IC = mean_IC - weight_I @ mean_IC / total
     sampling_I = weight_I * (1 - weight_I / total) / (n_I * np.maximum(n_I - 1, 1))
     sampling_CC = cross(sampling_I) - (sum_IC.T * (sampling_I / n_I)) @ sum_IC

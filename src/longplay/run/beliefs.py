@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from longplay.errors import NotEstimable
 from longplay.lake import Lake
 from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
 from longplay.rewards.calibration import calibration, compare
-from longplay.run.config import RunConfig, midnight
+from longplay.run.config import RunConfig
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of
 from longplay.signals import Outcomes, Signal
@@ -96,7 +97,10 @@ def reward(work: Work) -> dict[str, Any]:
         for label, model in MODELS.items():
             models[label] = model(signal).fit(past, known)
             work.ui.progress("early rewards", done := done + 1, total)
-        judged = compare(models, known, later.where(later.mature), age)
+        try:
+            judged = _finite(compare(models, known, later.where(later.mature), age).to_dicts())
+        except NotEstimable:  # no entry falls between the two days of the split
+            judged = []
         work.ui.progress("early rewards", done := done + 1, total)
         checked = {}
         for label, model in MODELS.items():
@@ -113,11 +117,16 @@ def reward(work: Work) -> dict[str, Any]:
             "known": {"entries": len(known), "mature": int(known.mature.sum())},
             "later": {"entries": len(later), "mature": int(later.mature.sum())},
             "association": chosen.association,
-            "comparison": judged.to_dicts(),
+            "comparison": judged,
             "calibration": checked,
             "beliefs": _extremes(chosen, past, known),
         }
     return result
+
+
+def _finite(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with null for what is not finite: one user alone has no standard error."""
+    return [{key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()} for row in rows]
 
 
 def _extremes(early: EarlyReward, past: Lake, known: Outcomes, n: int = 8) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from longplay.signals.entries import unanswerable
 LADDER = (WIDEST, 28, 21, 14, 7, 5, 3, 2, 1)  # days of a window that is fitted, the widest first
 SPARE = 0.25  # share of the log's days that a fitted window leaves to the days on which training's outcomes and visits fall
 TRAINED = 2 / 3  # share of these days that training gets; the rest judges
+LEAST_ITEMS = 2  # with one there is nothing to choose
 LEARNING = ("codes", "train", "reinforce", "evaluate", "offpolicy", "experiment", "audit")  # stages that need torch
 
 
@@ -124,10 +125,10 @@ def settle(config: RunConfig, lake: Lake) -> tuple[RunConfig, str]:
     changes = _changes(config, facts, problems) if problems else {}
     answers = unanswerable(list(fitted.declared().values()), lake)
     problems += [Problem(f"signals.{signal.name}", f"{reason}; or leave [signals.{signal.name}] out") for signal, reason in answers.items()]
-    if facts.items <= config.reinforce.slots:
+    if facts.items <= fitted.reinforce.slots:
         problems.append(_few_items(config, facts))
     if problems:
-        raise DataError(_listed(facts, problems, changes))
+        raise DataError(_listed(facts, problems, changes, _too_short(config, facts)))
     return fitted, _set_words(config, fitted)
 
 
@@ -135,7 +136,7 @@ def fit(config: RunConfig, facts: LogFacts) -> RunConfig:
     """The run with windows of "fit" and days that were left out set to what the log supports, as far as it does."""
     open_names = [name for name, table in config.signals.items() if table.get("window") == FIT]
     candidates = [_with_window(config, open_names, days) for days in LADDER] if open_names else [config]
-    possible = [_with_days(candidate, facts) for candidate in candidates if candidate is not None]
+    possible = [_with_days(_with_slots(candidate, facts), facts) for candidate in candidates if candidate is not None]
     if not possible:
         raise ConfigError(f"signals.{open_names[0]}: no window up to {WIDEST} days fits its measure; give one, e.g. window = [1, 90]")
     fitting = [candidate for candidate in possible if not _problems(candidate, facts)]
@@ -152,6 +153,14 @@ def _with_window(config: RunConfig, names: Sequence[str], days: int) -> RunConfi
     except ConfigError:
         return None
     return config.model_copy(update={"signals": tables})
+
+
+def _with_slots(config: RunConfig, facts: LogFacts) -> RunConfig:
+    """The run with fewer slots than the default where the catalogue is that small and run.toml does not say how many."""
+    slots = config.reinforce.slots
+    if "slots" in config.reinforce.model_fields_set or facts.items > slots or facts.items < LEAST_ITEMS:
+        return config
+    return config.model_copy(update={"reinforce": config.reinforce.model_copy(update={"slots": facts.items // 2})})
 
 
 def _with_days(config: RunConfig, facts: LogFacts) -> RunConfig:
@@ -260,12 +269,24 @@ def _keys(problems: Sequence[Problem]) -> set[str]:
 def _few_items(config: RunConfig, facts: LogFacts) -> Problem:
     slots = config.reinforce.slots
     words = f"reinforce.slots = {slots}, but the catalogue has {facts.items} items that can be shown"
-    if facts.items < 2:
-        return Problem("reinforce.slots", f"{words}: nothing can be chosen; give a log of at least 2 items")
-    return Problem("reinforce.slots", words, f"set slots = {max(1, facts.items // 2)}")
+    if facts.items < LEAST_ITEMS:
+        return Problem("reinforce.slots", f"{words}: nothing can be chosen; give a log of at least {LEAST_ITEMS} items")
+    return Problem("reinforce.slots", words, f"set slots = {facts.items // 2}")
 
 
-def _listed(facts: LogFacts, problems: Sequence[Problem], changes: Mapping[str, Any]) -> str:
+def _too_short(config: RunConfig, facts: LogFacts) -> str:
+    """What to say where no window and no days fit the log; empty where one does."""
+    shortest = []
+    for name in config.signals:
+        fitting = [days for days in LADDER if _with_window(config, [name], days) is not None]
+        shortest.append(min(fitting, default=WIDEST))
+    needed = 2 * max(shortest, default=1) + 2
+    if needed <= facts.days:
+        return ""
+    return f"no window fits: it must close once before training ends and once before the log does, which takes at least {needed} complete days"
+
+
+def _listed(facts: LogFacts, problems: Sequence[Problem], changes: Mapping[str, Any], unfit: str) -> str:
     lines, done = [], set[str]()
     for problem in problems:
         remedy = problem.remedy
@@ -276,8 +297,8 @@ def _listed(facts: LogFacts, problems: Sequence[Problem], changes: Mapping[str, 
     rest = [f"{key} = {value}" for key, value in changes.items() if key not in done]
     if rest:
         lines.append(f"with it set {', '.join(rest)}")
-    if any(problem.key.startswith(("split.", "signals.")) and not problem.remedy for problem in problems) and not changes and facts.days < 4:
-        lines.append("no window fits: a run needs at least 4 complete days")
+    if unfit and not changes:
+        lines.append(unfit)
     if len(lines) == 1:
         return f"this run does not fit the log of {facts}: {lines[0]}"
     return "\n".join([f"this run does not fit the log of {facts}:", *(f"- {line}" for line in lines)])
@@ -291,6 +312,8 @@ def _set_words(config: RunConfig, fitted: RunConfig) -> str:
     words += [
         f"signals.{name}.window = {list(table['window'])}" for name, table in fitted.signals.items() if config.signals[name].get("window") == FIT
     ]
+    if fitted.reinforce.slots != config.reinforce.slots:
+        words.append(f"reinforce.slots = {fitted.reinforce.slots}")
     return f"fitted to the log: {', '.join(words)}" if words else ""
 
 

@@ -78,6 +78,8 @@ def ingest(work: Work) -> dict[str, Any]:
     bar(0, 3)
     source = read_source(table, work.base)
     _refuse_bad_slates(source, table.max_bad_share)
+    if not source.rejected.height and not sum(source.tables[name].height for name in ("events", "decisions") if name in source.tables):
+        raise DataError(f"ingest.path: {table.path} holds no event: {source.rows:,} rows; give a log in which something happens")
     bar(1, 3)
     lake = Lake.open(work.folder / "lake")
     closed = source.complete_until if table.closed_through is None else midnight(table.closed_through) + _DAY
