@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
-from longplay.lake.adapters import Source, read_retail, read_table
+from longplay.lake.adapters import Source, read_retail, read_rows, read_table
 
 RETAIL = Path(__file__).resolve().parents[2] / "shared" / "data" / "online_retail" / "online_retail.parquet"
 COLUMNS = {"user_id": "who", "item_id": "what", "time": "ts"}
@@ -151,7 +151,7 @@ def test_every_bad_row_is_set_aside_with_its_line_its_reason_and_all_it_held(tmp
         (3, "unparsable seconds"),
         (4, "missing user"),
         (6, "negative seconds"),
-        (7, "unparsable seconds"),
+        (7, "seconds not finite"),
     ]
     assert json.loads(source.rejected["row"][1]) == {
         "who": "u1", "what": "i1", "ts": "2026-03-01T12:00:00Z", "secs": "half", "note": "bad seconds", "__file": "log"
@@ -230,7 +230,7 @@ def test_the_notes_say_what_the_log_does_not_hold(tmp_path: Path) -> None:
     assert "no origin column: all events count as organic" in bare.notes
     assert "no arrival times: every event is taken as known when it happened" in bare.notes
     assert "columns not used: src, seen, a, b" in bare.notes
-    assert bare.items is None
+    assert bare.items is not None  # what has an id is an item, if nothing describes it
     full = read_table(path, COLUMNS | {"origin": "src", "ingested_at": "seen", "event_id": "a", "creator_id": "b"}, constants=PLAY)
     assert full.has_origin
     assert full.notes == ("no decisions with propensities in this log: no off-policy estimate can be made from it",)
@@ -326,12 +326,30 @@ def test_a_folder_or_a_pattern_is_one_log_and_lines_count_per_file(tmp_path: Pat
     assert some.events.equals(folder.events)
 
 
-def test_columns_may_stand_in_another_order_but_must_be_the_same(tmp_path: Path) -> None:
+def test_columns_may_stand_in_another_order_and_only_mapped_ones_must_agree(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", "who,what,ts", "u,i,2026-03-01")
     write_csv(tmp_path / "b.csv", "ts,who,what", "2026-03-02,v,j")
-    assert read_table(tmp_path, COLUMNS, constants=PLAY).events["user_id"].to_list() == ["u", "v"]
-    write_csv(tmp_path / "c.csv", "ts,who,what,more", "2026-03-02,v,j,1")
-    with pytest.raises(DataError, match=r"a.csv and c.csv differ in column 'more'"):
+    write_csv(tmp_path / "c.csv", "ts,who,what,more", "2026-03-02,w,j,1")
+    source = read_table(tmp_path, COLUMNS, constants=PLAY)
+    assert source.events["user_id"].to_list() == ["u", "v", "w"]
+    assert "columns not used: more" in source.notes
+    with pytest.raises(DataError, match=r"a.csv has no column 'more', c.csv has one; .* read the files apart"):
+        read_table(tmp_path, COLUMNS | {"title": "more"}, constants=PLAY)
+    with pytest.raises(DataError, match="a.csv has no column 'more'"):
+        read_rows(tmp_path)  # without a mapping, all columns must be there
+    assert read_rows(tmp_path, needed=["who"])["more"].to_list() == [None, None, "1"]
+
+
+def test_types_of_columns_that_are_not_mapped_may_differ(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"who": [7], "what": "i", "ts": NOON, "note": [1]})
+    rows.write_parquet(tmp_path / "a.parquet")
+    rows.with_columns(who=pl.lit("007"), note=pl.lit([["x"]])).write_parquet(tmp_path / "b.parquet")
+    rows.with_columns(who=pl.lit(None, pl.Int64), note=pl.lit(None)).write_parquet(tmp_path / "c.parquet")
+    source = read_table(tmp_path, COLUMNS, constants=PLAY)
+    assert source.events["user_id"].to_list() == ["7", "007"]
+    assert source.rejected["reason"].to_list() == ["missing user"]
+    rows.with_columns(ts=pl.lit("soon")).write_parquet(tmp_path / "d.parquet")
+    with pytest.raises(DataError, match=r"column 'ts' is Datetime\(.*\) in a.parquet and String in d.parquet; expected one type"):
         read_table(tmp_path, COLUMNS, constants=PLAY)
 
 

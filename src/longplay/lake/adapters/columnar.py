@@ -20,7 +20,8 @@ def read_columnar(file: Path) -> pl.DataFrame:
     """The rows of a Parquet file.
 
     Times with a zone, whatever its name or offset, are UTC, and all times are in microseconds; a time or date outside
-    the years 1 to 9999 is null. Dictionaries are their values, UUIDs text. Lists and structs of what JSON does not know are text.
+    the years 1 to 9999 is null. Dictionaries are their values, UUIDs text. Of a list, struct or
+    map that holds more than text, numbers and truth values there is a struct with its JSON.
 
     Raises:
         DataError: the file is no Parquet file, holds a type that cannot be read, or two columns of one name.
@@ -58,8 +59,9 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if types.is_decimal256(kind):
         return column.cast(pa.string())
     if types.is_nested(kind) and not _is_plain_nested(kind):
-        texts = [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()]
-        return pa.chunked_array([pa.array(texts, pa.large_string())])
+        # still a struct, so that nobody takes it for an id or a time
+        texts = [None if value is None else {"json": json.dumps(value, default=str)} for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.struct([("json", pa.large_string())]))])
     return column
 
 

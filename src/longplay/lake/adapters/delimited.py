@@ -73,20 +73,18 @@ def read_delimited(file: Path, separator: str, encoding: str) -> Delimited | Non
             parsed = _parse_carefully(text, len(header), separator)
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{file}: cannot be read as a CSV file: {error}") from error
-    rows, faults = parsed
+    rows, faults, blank = parsed
     names = _unique(header)
-    rows = rows.rename(dict(zip(rows.columns[1:], names))).slice(skipped)
+    rows = rows.rename(dict(zip(rows.columns[1:], names))).filter(pl.col("line") > skipped)
     if text.not_plain:
         rows, more = _set_apart(rows, separator)
         faults = pl.concat([faults, more]).sort("line")
-    empty = rows.select(pl.all_horizontal(pl.exclude("line").is_null())).to_series()
-    rows = rows.filter(~empty)
     undecoded = faults.filter(pl.col("reason") == NOT_TEXT)
     if undecoded.height > MOST_UNDECODED * (rows.height + faults.height):
         raise DataError(_encoding_words(file, encoding, f"line {undecoded['line'][0] - skipped}: {_shown(undecoded['text'][0])[:80]}"))
     doubled = frozenset(name for name in header if header.count(name) > 1)
     shifted = faults.with_columns(pl.col("line") - skipped, pl.col("text").str.replace_all(UNDECODED, "\\x", literal=True))
-    return Delimited(rows.drop("line"), rows["line"] - skipped, shifted, int(empty.sum()), doubled)
+    return Delimited(rows.drop("line"), rows["line"] - skipped, shifted, blank, doubled)
 
 
 def check_dialect(separator: str, encoding: str) -> None:
@@ -102,9 +100,8 @@ def check_dialect(separator: str, encoding: str) -> None:
             "replace longer separators in the file by one character first"
         )
     try:
-        b"".decode(encoding)
-        codecs.getincrementaldecoder(encoding)
-    except LookupError as error:
+        codecs.getincrementaldecoder(encoding)(HANDLER).decode(b"a", final=True)
+    except (LookupError, ValueError, AssertionError) as error:  # what codecs that are not of texts raise
         raise ConfigError(f"encoding = {encoding!r} is unknown, expected one such as 'utf-8', 'utf-16', 'latin-1' or 'windows-1252'") from error
 
 
@@ -188,8 +185,8 @@ def _header(file: Path, separator: str, encoding: str) -> tuple[list[str], int]:
         raise DataError(_encoding_words(file, encoding, f"the header: {_shown(separator.join(header))[:80]}"))
     if "\0" in joined:
         raise DataError(f'{file}: cannot be read, its header holds NUL bytes; if it is UTF-16, give encoding = "utf-16-le" or "utf-16-be"')
-    if len(header) == 1 and re.fullmatch(r"sep=.", joined):
-        raise DataError(f"{file}: its first line is {joined!r}, which spreadsheets write; remove it and give separator = {joined[-1]!r}")
+    if mark := re.fullmatch(r"sep=(.)", separator.join(header)):
+        raise DataError(f"{file}: its first line is {mark[0]!r}, which spreadsheets write; remove it and give separator = {mark[1]!r}")
     if separator == " " and "" in header:
         raise DataError(f"{file}: its fields stand between runs of spaces, expected one separator between two fields; replace each run by one first")
     return header, skipped
@@ -208,8 +205,8 @@ def _unique(header: list[str]) -> list[str]:
     return names
 
 
-def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-    """(rows with `line`, faults), lines counted from 1 at the file's first; None where a record is not a line of the file."""
+def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame, pl.DataFrame, int] | None:
+    """(rows with `line`, faults, blank lines), lines counted from 1 at the file's first; None where a record may not be a line."""
     faults: list[tuple[int, str, str]] = []
 
     def set_aside(row: pa_csv.InvalidRow) -> str:
@@ -238,16 +235,18 @@ def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame,
         return None
     rows = pl.from_arrow(table)
     assert isinstance(rows, pl.DataFrame)
+    if rows.select(pl.all_horizontal(pl.all().is_null()).any()).item():
+        return None  # a blank line, or a row of nothing but separators: this parser does not tell
     set_apart = pl.DataFrame(faults, schema=FAULTS, orient="row")
     every_line = pl.int_range(1, text.lines + 1, eager=True, dtype=pl.Int64)
     lines = every_line.filter(~every_line.is_in(set_apart["line"].implode()))
-    return rows.select(lines.alias("line"), pl.all()), set_apart
+    return rows.select(lines.alias("line"), pl.all()), set_apart, 0
 
 
-def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     """As `_parse_fast`, of any file: a quote that nothing closes as it should costs its own line alone.
 
-    Slower, and needed only where quotes hold line breaks or are not in pairs.
+    Slower, and needed only where lines are blank, or quotes hold line breaks or are not in pairs.
     """
     frames: list[pl.DataFrame] = []
     rows: list[list[str | None]] = []
@@ -259,20 +258,22 @@ def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataF
         rows.clear()
 
     source = _Lines(io.TextIOWrapper(io.BufferedReader(text, CHUNK_BYTES), encoding="utf-8", newline=""))
-    number = 0
+    number, blank = 0, 0
     while (record := _next_record(source, separator)) is not None:
         number += 1
         values, written = record
         if values is None:
             faults.append((number, UNCLOSED, written.rstrip("\r\n")))
-        elif len(values) == fields or not values:
-            rows.append([number, *((value or None) for value in values or [None] * fields)])  # type: ignore[list-item]
+        elif not values:
+            blank += 1
+        elif len(values) == fields:
+            rows.append([number, *((value or None) for value in values)])  # type: ignore[list-item]
         else:
             faults.append((number, TOO_FEW if len(values) < fields else TOO_MANY, written.rstrip("\r\n")))
         if len(rows) == CHUNK_ROWS:
             flush()
     flush()
-    return pl.concat(frames), pl.DataFrame(faults, schema=FAULTS, orient="row")
+    return pl.concat(frames), pl.DataFrame(faults, schema=FAULTS, orient="row"), blank
 
 
 class _Lines:

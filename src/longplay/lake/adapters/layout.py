@@ -19,7 +19,7 @@ ITEM_COLUMNS = ("title", "text", "tags", "length")
 VOCABULARIES = {"kind": KINDS, "origin": ORIGINS}  # columns whose words a log may translate
 UNIT_COLUMNS = ("seconds", "length")
 CONSTANT_COLUMNS = [name for name, column in EVENT_COLUMNS.items() if column.dtype == pl.String and name not in ("event_id", "user_id")]
-SEPARATORS = {";": ";", "\t": "\\t", "|": "|", ",": ","}  # of CSV files, as a TOML string writes them
+SEPARATORS = {";": ";", "\t": "\\t", "|": "|"}  # other than the comma, as a TOML string writes them
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Layout:
         for name, source in self.columns.items():
             if source not in source_columns and source not in judged:
                 absent = f"{log} has no column {source!r}{close(source, list(source_columns))}"
-                raise ConfigError(f"columns: {name} = {source!r}, but {absent}; it has {', '.join(source_columns)}{separator_advice(source_columns)}")
+                raise ConfigError(f"columns: {name} = {source!r}, but {absent}; it has {', '.join(source_columns)}{header_advice(source_columns)}")
         for name in ("user_id", "time", "kind"):
             if not self.says(name):
                 other = ", or constants = {'kind': 'play'} if every row is of one kind" if name == "kind" else ""
@@ -103,19 +103,25 @@ def close(name: str, names: Sequence[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def separator_advice(source_columns: Collection[str]) -> str:
-    """What to say when a CSV header seems to be cut at the wrong character; empty where it does not.
+def header_advice(names: Collection[str]) -> str:
+    """What to say when the names of a CSV header do not look like names; empty where they do.
 
-    >>> separator_advice(["who;what;ts"])
-    '; its header seems to be separated by ";": give separator = ";"'
+    >>> header_advice(["who;what;ts"])
+    '; they look separated by ";": give separator = ";"'
+    >>> header_advice(["196", "242", "3", "881250949"])
+    '; they look like a row, not like names: put a header line in front of it'
     """
-    header = "".join(source_columns)
-    counts = {mark: header.count(mark) for mark in SEPARATORS}
-    mark = max(counts, key=lambda mark: counts[mark])
-    if counts[mark] < len(source_columns):
-        return ""
-    text = SEPARATORS[mark]
-    return f'; its header seems to be separated by "{text}": give separator = "{text}"'
+    header = ",".join(names)
+    if "::" in header:
+        return '; they look separated by "::": replace it by one character, such as a tab, in the file first'
+    for mark, text in SEPARATORS.items():
+        if header.count(mark) >= len(names):
+            return f'; they look separated by "{text}": give separator = "{text}"'
+    if len(names) == 1 and " " in header.strip():
+        return '; they look separated by spaces: give separator = " ", with runs of spaces replaced by one first'
+    if sum(name.replace(".", "").isdigit() for name in names) * 2 > len(names):
+        return "; they look like a row, not like names: put a header line in front of it"
+    return ""
 
 
 def _check_word(where: str, word: str, allowed: Sequence[str] | None) -> None:

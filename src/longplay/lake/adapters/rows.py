@@ -116,7 +116,8 @@ def read_source(
     if not frames:
         raise DataError(f"{path}: all {len(files):,} files are empty; expected at least one with rows or a header")
     if blank:
-        notes.append(f"{blank:,} blank lines were passed over; they count as lines")
+        were = "line was" if blank == 1 else "lines were"
+        notes.append(f"{blank:,} blank {were} passed over, but counted as lines")
     return Rows(_together(path, frames, needed), tuple(notes))
 
 
@@ -209,7 +210,19 @@ def _together(path: str | Path, frames: dict[str, pl.DataFrame], needed: Collect
     try:
         return pl.concat(alike, how="diagonal_relaxed")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DataError(f"{path}: the files' columns differ in type: {error}; read the files apart") from error
+        raise DataError(f"{path}: {_clash(frames, must) or error}; expected one type, read the files apart") from error
+
+
+def _clash(frames: dict[str, pl.DataFrame], names: Collection[str]) -> str:
+    """Which column is of two types that do not go together, and where; empty where there is none."""
+    (first_file, first), *others = frames.items()
+    for name in sorted(names):
+        for file, frame in others:
+            try:
+                pl.concat([first.select(name).head(0), frame.select(name).head(0)], how="vertical_relaxed")
+            except pl.exceptions.PolarsError:
+                return f"column {name!r} is {first.schema[name]} in {first_file} and {frame.schema[name]} in {file}"
+    return ""
 
 
 def _as_text(values: pl.Series) -> pl.Series:

@@ -13,7 +13,7 @@ from longplay.lake.adapters.layout import EVENT_COLUMNS, Layout
 from longplay.lake.adapters.rows import FAULT, FILE, KIND, LINE, TEXT, Rows, read_source
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.values import ids, numbers, seconds_of, text, time_format_like, times
-from longplay.lake.daily import long_days
+from longplay.lake.daily import DAY_SECONDS, long_days
 from longplay.lake.schema import conform
 from longplay.lake.sift import EARLIEST, advice, sift
 
@@ -48,7 +48,7 @@ def read_table(
             `time` must be there, `title`, `text`, `tags` (a list, or text split at | ; ,) and `length` (seconds) describe
             items. A length that is no number above 0 is taken as not known, and a note says how many are.
         constants: longplay column -> the value of every row, e.g. {"kind": "play"}.
-        time_format: a strftime pattern, or epoch_s, epoch_ms, epoch_us; default ISO 8601.
+        time_format: a strftime pattern, or epoch_s, epoch_ms, epoch_us, epoch_ns; default ISO 8601.
         time_zone: of times that carry no offset.
         kinds: source kind -> longplay kind, e.g. {"stream": "play"}; a kind not named here stays as it is.
         origins: source origin -> longplay origin, e.g. {"search": "organic"}, as `kinds`.
@@ -110,9 +110,7 @@ def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Se
             else:
                 filled[name], bad = numbers(values, NUMBER_COLUMNS[name])
             if bad.any() and bad.sum() == values.len() - values.null_count():
-                first = values.filter(bad)[0]
-                point = "expected a decimal point and no separators of thousands"
-                raise ConfigError(f"{name} = {source!r}: none of its {bad.sum():,} values is a number, first {first!r}; {point}")
+                raise ConfigError(f"{name} = {source!r}: {_no_numbers(values, NUMBER_COLUMNS[name] != pl.Float64)}")
             broken = broken.zip_with(~bad | broken.is_not_null(), pl.Series([f"unparsable {name}"]).new_from_index(0, rows.height))
         elif name in EVENT_COLUMNS:
             filled[name] = ids(values)
@@ -131,6 +129,13 @@ def _no_times(values: pl.Series, time_format: str | None) -> str:
     words = f"none of its {known.len():,} values is a time as {time_format or 'ISO 8601'}, first {known[0]!r}; give time_format"
     suggestion = time_format_like(str(known[0]))
     return words if suggestion in (None, time_format) else f"{words}, e.g. time_format = \"{suggestion}\""
+
+
+def _no_numbers(values: pl.Series, whole: bool) -> str:
+    """What to say where none of the values is a number."""
+    known = values.drop_nulls()
+    expected = "whole numbers" if whole else "numbers with a decimal point and without separators of thousands"
+    return f"none of its {known.len():,} values can be read, first {known[0]!r}; expected {expected}"
 
 
 def _judge(candidates: pl.DataFrame, broken: pl.Series, earliest: datetime) -> pl.DataFrame:
@@ -194,6 +199,8 @@ def _notes(source: Rows, kept_rows: pl.DataFrame, events: pl.DataFrame, refused:
         notes.append("no origin column: all events count as organic")
     if "ingested_at" not in layout.columns:
         notes.append("no arrival times: every event is taken as known when it happened")
+    if events.is_empty():
+        notes.append("no row is an event: there is nothing to learn from")
     notes.append("no decisions with propensities in this log: no off-policy estimate can be made from it")
     if not layout.says("creator_id"):
         notes.append("no creator column: no habit with a creator can be seen")
@@ -201,13 +208,24 @@ def _notes(source: Rows, kept_rows: pl.DataFrame, events: pl.DataFrame, refused:
         notes.append(_refusals(refused))
     if (days := long_days(events)) is not None:
         notes.append(str(days))
-    if "length" in layout.columns and (unknown := int(_lengths(kept_rows, layout)[1].sum())):
-        notes.append(f"{unknown:,} rows have a length that is no number of seconds above 0: taken as not known")
+    if "length" in layout.columns:
+        notes.extend(_length_notes(*_lengths(kept_rows, layout)))
     if layout.time_zone != "UTC":
         notes.append(f"times without an offset are taken as {layout.time_zone}; an hour that occurs twice is taken as its first")
     if unused := [name for name in source.columns if name not in layout.columns.values()]:
         notes.append(f"columns not used: {', '.join(unused)}")
     return tuple(notes)
+
+
+def _length_notes(lengths: pl.Series, bad: pl.Series) -> list[str]:
+    notes = []
+    if unknown := int(bad.sum()):
+        have = "row has" if unknown == 1 else "rows have"
+        notes.append(f"{unknown:,} {have} a length that is no number of seconds above 0: taken as not known")
+    median = lengths.median()
+    if isinstance(median, float) and median > DAY_SECONDS:
+        notes.append('most lengths are above 24 hours: the unit may be milliseconds, length_unit = "ms"')
+    return notes
 
 
 def _refusals(refused: pl.DataFrame) -> str:
@@ -216,4 +234,5 @@ def _refusals(refused: pl.DataFrame) -> str:
     reasons = dict(counts.iter_rows())
     listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
     to_do = advice(reasons)
-    return f"{refused.height:,} rows are set aside: {listed}" + (f"; {to_do}" if to_do else "")
+    are = "row is" if refused.height == 1 else "rows are"
+    return f"{refused.height:,} {are} set aside: {listed}" + (f"; {to_do}" if to_do else "")

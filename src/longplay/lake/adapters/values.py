@@ -8,9 +8,9 @@ import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake.schema import TIME
+from longplay.lake.sift import FIRST_US, LAST_US
 
-EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}  # microseconds per unit
-YEAR_1_US, YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # what a datetime of Python can hold
+EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 0.001}  # microseconds per unit
 UNITS = {"us": (1, 1_000_000), "ms": (1, 1_000), "s": (1, 1), "min": (60, 1)}  # so many seconds are so many units
 ISO_OFFSET = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
 ISO_LOCAL = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
@@ -43,9 +43,9 @@ def text(values: pl.Series) -> pl.Series:
     """Values as strings; an empty string is null.
 
     Raises:
-        DataError: lists, structs or bytes, which have no one text.
+        DataError: lists, structs, bytes or durations, which have no one text.
     """
-    if values.dtype.is_nested() or values.dtype == pl.Binary:
+    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Duration):
         raise DataError(f"column {values.name!r}: {values.dtype} given, expected text or numbers; convert it first")
     written = values.cast(pl.String)
     return written.set((written == "").fill_null(False), None)
@@ -55,14 +55,14 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
     """UTC times in microseconds; null where the value does not parse or is an hour that `time_zone` skips.
 
     Without a `time_format`, text is ISO 8601: date, minute, second or fraction, with or without an
-    offset. A time without offset is one of `time_zone`; an hour that occurs twice is its first.
-    `time_format` is a strftime pattern, or epoch_s, epoch_ms or epoch_us for numbers.
+    offset, Z, UTC or GMT. A time without offset is one of `time_zone`; an hour that occurs twice is its first.
+    `time_format` is a strftime pattern, or epoch_s, epoch_ms, epoch_us or epoch_ns for numbers.
 
     >>> times(pl.Series(["2026-03-01T12:00:00+02:00", "2026-03-01 10:00", "soon"]), None, "UTC").dt.to_string("%H:%M").to_list()
     ['10:00', '10:00', None]
 
     Raises:
-        ConfigError: numbers without an epoch unit, or an epoch unit for what are not numbers.
+        ConfigError: numbers without a `time_format`, or values that can be no times.
     """
     zone = _zone(time_zone)
     if values.dtype == pl.Null:
@@ -72,19 +72,23 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
         return moment.dt.convert_time_zone("UTC") if values.dtype.time_zone else _local(moment, zone)
     if values.dtype == pl.Date:
         return _local(values.cast(pl.Datetime("us")), zone)
-    if time_format in EPOCHS:
-        moment_us = values.cast(pl.Float64, strict=False) * EPOCHS[time_format]  # exact to the microsecond until the year 2255
-        return moment_us.set(~moment_us.is_between(YEAR_1_US, YEAR_9999_US).fill_null(False), None).round().cast(pl.Int64).cast(TIME)
-    if values.dtype.is_numeric():
+    is_text = values.dtype in (pl.String, pl.Categorical, pl.Enum)
+    if not is_text and not values.dtype.is_numeric():
+        raise ConfigError(f"time column {values.name!r} is {values.dtype}; expected times, dates, text or numbers since 1970")
+    if values.dtype.is_numeric() and time_format is None:
         units = ", ".join(map(repr, EPOCHS))
         raise ConfigError(f"time column {values.name!r} holds numbers ({values.dtype}); say their unit with time_format = {units}")
-    if values.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        raise ConfigError(f"time column {values.name!r} is {values.dtype}; expected times, dates, text or numbers since 1970")
-    written = values.cast(pl.String).str.strip_chars()
+    written = values.cast(pl.String).str.strip_chars() if is_text else values
+    if time_format in EPOCHS:
+        moment_us = written.cast(pl.Float64, strict=False) * EPOCHS[time_format]  # exact to the microsecond until the year 2255
+        return moment_us.set(~moment_us.is_between(FIRST_US, LAST_US).fill_null(False), None).round().cast(pl.Int64).cast(TIME)
     if time_format is not None:
-        parsed = written.str.to_datetime(time_format, time_unit="us", strict=False)
+        pattern = time_format.replace(".%f", "%.f")  # Python's way to write fractions of a second, and chrono's
+        digits = written if is_text else ids(written)  # 20260301 of a pattern such as %Y%m%d
+        parsed = digits.str.to_datetime(pattern, time_unit="us", strict=False)
         return parsed if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone else _local(parsed, zone)
-    spaced = written.str.replace(r"^(\d{4}-\d\d-\d\d)[tT]", "${1} ")
+    spaced = written.str.replace(r"^(\d{4}-\d\d-\d\d)[tT]", "${1} ").str.replace(r" ?(UTC|GMT)$", "Z")
+    spaced = spaced.str.replace(r"(:\d\d),(\d)", "${1}.${2}").str.replace(r" +([+-]\d\d:?\d?\d?)$", "${1}")
     parsed = pl.Series(values.name, [None], dtype=TIME).new_from_index(0, values.len())
     for pattern in (*ISO_LOCAL, *ISO_OFFSET):
         missing = parsed.is_null()
@@ -108,7 +112,7 @@ def time_format_like(written: str) -> str | None:
         digits = len(number[1])
         if digits == 8 and text.startswith(("19", "20")):
             return "%Y%m%d"
-        return {9: "epoch_s", 10: "epoch_s", 12: "epoch_ms", 13: "epoch_ms", 15: "epoch_us", 16: "epoch_us"}.get(digits)
+        return {10: "epoch_s", 13: "epoch_ms", 16: "epoch_us", 19: "epoch_ns"}.get(digits)
     if date := re.match(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})(?!\d)", text):
         year = "%Y" if len(date[4]) == 4 else "%y"
         order = ("%m", "%d") if int(date[3]) > 12 else ("%d", "%m")
@@ -163,11 +167,11 @@ def numbers(values: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[
     [180.0]
 
     Raises:
-        DataError: lists, bytes, dates or times, which are no number.
+        DataError: lists, bytes, truth values, dates or times, which are no number.
     """
     if values.dtype == pl.Duration:
         values = values.dt.total_microseconds() / 1_000_000
-    if values.dtype.is_nested() or values.dtype.is_temporal() or values.dtype == pl.Binary:
+    if values.dtype.is_nested() or values.dtype.is_temporal() or values.dtype in (pl.Binary, pl.Boolean):
         raise DataError(f"column {values.name!r}: {values.dtype} given, expected numbers; convert it first")
     given = values
     if values.dtype in (pl.String, pl.Categorical, pl.Enum):
