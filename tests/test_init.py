@@ -103,8 +103,8 @@ def test_an_export_of_a_music_service(tmp_path: Path) -> None:
     rows.write_csv(tmp_path / "history.csv")
     config, _ = proposed(tmp_path / "history.csv", tmp_path)
     assert config["ingest"]["columns"] == {
-        "user_id": "username", "item_id": "spotify_track_uri", "time": "ts", "creator_id": "master_metadata_album_artist_name", "seconds": "ms_played",
-        "origin": "reason_start", "title": "master_metadata_track_name",
+        "user_id": "username", "item_id": "spotify_track_uri", "time": "ts", "creator_id": "master_metadata_album_artist_name",
+        "seconds": "ms_played", "origin": "reason_start", "title": "master_metadata_track_name",
     }  # fmt: skip
     assert config["ingest"]["seconds_unit"] == "ms"
     assert config["ingest"]["origins"] == {"clickrow": "organic", "trackdone": "autoplay", "fwdbtn": "organic"}

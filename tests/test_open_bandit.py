@@ -17,10 +17,10 @@ from longplay.estimate import Estimate
 from longplay.lake import Lake
 from longplay.lake.adapters import read_open_bandit
 from longplay.ope import diagnose, doubly_robust, ips, snips
+from longplay.ope.diagnostics import weigh
 from longplay.ope.estimators import ips_mean, snips_mean
 from longplay.ope.logged import logged_slots
 from longplay.ope.value import doubly_robust_mean
-from longplay.ope.diagnostics import weigh
 from longplay.policies.simple import Uniform
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "obd_sample"
@@ -89,9 +89,7 @@ def dr_by_hand(log: dict[str, np.ndarray], law_I: np.ndarray, user_N: list[str])
         beta = np.linalg.solve(design.T @ design + 1_000.0 * np.eye(design.shape[1]), design.T @ (y_N - mean))
         mine = np.flatnonzero(fold_N == fold)
         means_I, day_N = item_means(fold_N != fold), log["time"][mine] / 86_400e6
-        q = np.column_stack(
-            [mean + (expand(np.column_stack([np.tile(means_I[i], (len(mine), 1)), day_N])) - middle) @ beta for i in range(items)]
-        )
+        q = np.column_stack([mean + (expand(np.column_stack([np.tile(means_I[i], (len(mine), 1)), day_N])) - middle) @ beta for i in range(items)])
         shown_q_N[mine] = q[np.arange(len(mine)), log["item_id"][mine]]
         direct_N[mine] = q @ law_I
     return float(np.mean(direct_N + weight_N * (log["click"] - shown_q_N)))
@@ -162,7 +160,7 @@ def test_one_surface_counts_its_rows_alone_and_held_out_users_are_the_default() 
 
 
 def test_several_campaigns_are_told_apart() -> None:
-    with pytest.raises(ConfigError, match="give one of .*bts/all"):
+    with pytest.raises(ConfigError, match=r"give one of .*bts/all"):
         read_open_bandit(DATA)
 
 

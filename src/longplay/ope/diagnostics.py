@@ -81,9 +81,7 @@ class Diagnosis:
             )
         if self.slots == 0:
             whose = " of a held-out user" if self.scored == "held out" else ""
-            return (
-                f"no slot{whose} is mature on {self.surface!r} ({self.immature:,} are immature); wait, or shorten the signal's window",
-            )
+            return (f"no slot{whose} is mature on {self.surface!r} ({self.immature:,} are immature); wait, or shorten the signal's window",)
         if self.unusable:
             return (f"{self.unusable:,} of {self.slots:,} logged slots have no propensity in (0, 1]; log log_prob as the slate was drawn",)
         if self.certain > MAX_CERTAIN:

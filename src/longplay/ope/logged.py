@@ -266,7 +266,8 @@ def own_law(policy: Ranker, logged: Logged) -> Array:
     """
     cells = len(logged) * len(policy.index)
     if cells > LAW_CELLS:
-        raise ConfigError(f"draws=None given, but {len(logged):,} slots of {len(policy.index):,} items are {cells:,} probabilities; give draws, e.g. 4")
+        size = f"{len(logged):,} slots of {len(policy.index):,} items are {cells:,} probabilities"
+        raise ConfigError(f"draws=None given, but {size}; give draws, e.g. 4")
     item_M = policy.index.rows(logged.item_M)
     law_NI = np.zeros((len(logged), len(policy.index)))
     first_D = np.cumsum(logged.lengths_D) - logged.lengths_D

@@ -17,7 +17,9 @@ from longplay.ranking import Ranker
 from longplay.signals.outcomes import Shown
 
 
-def ips(policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out", clip: float | None = None) -> Estimate | Refusal:
+def ips(
+    policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out", clip: float | None = None
+) -> Estimate | Refusal:
     """The `one_step` value of `policy` per slot by inverse propensity scores, in the outcome's unit.
 
     The value of "in one slot choose as `policy` would, given the slots above it as logged; then follow the logger",
@@ -65,7 +67,16 @@ def snips(policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "ho
     return snips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "SNIPS", users))
 
 
-def doubly_robust(policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out", seed: int = 0, draws: int | None = 4) -> Estimate | Refusal:
+def doubly_robust(
+    policy: Policy,
+    lake: Lake,
+    shown: Shown,
+    *,
+    surface: str | None = "home",
+    users: Users = "held out",
+    seed: int = 0,
+    draws: int | None = 4,
+) -> Estimate | Refusal:
     """The same value as E[q(x, prefix, own choice)] + mean(w (r - q)); estimand and errors as in `ips`.
 
     q is an outcome model of its own, cross-fitted by user on the scored slots (`ope.outcome_model`). Unbiased as `ips` is,
@@ -86,9 +97,7 @@ def doubly_robust(policy: Policy, lake: Lake, shown: Shown, *, surface: str | No
     return doubly_robust_mean(policy, lake, shown, logged, weight_N, seed, draws)
 
 
-def doubly_robust_mean(
-    policy: Policy, lake: Lake, shown: Shown, logged: Logged, weight_N: Array, seed: int = 0, draws: int | None = 4
-) -> Estimate:
+def doubly_robust_mean(policy: Policy, lake: Lake, shown: Shown, logged: Logged, weight_N: Array, seed: int = 0, draws: int | None = 4) -> Estimate:
     """The doubly robust mean of slots whose weights are known, whatever `diagnose` says of them; `doubly_robust` asks it first.
 
     Args:

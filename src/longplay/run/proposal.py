@@ -18,7 +18,7 @@ from longplay.lake.adapters.glimpse import Glimpse, glimpse
 from longplay.lake.adapters.open_bandit import ITEMS, NEEDED, read_open_bandit
 from longplay.lake.adapters.roles import NAMES, PROPENSITIES, Roles, description_of, plain, roles_of, time_format_of
 from longplay.lake.adapters.rows import find_files
-from longplay.run.config import RunConfig, parse_config
+from longplay.run.config import FIT, RunConfig, parse_config
 from longplay.run.feasible import LogFacts, fit, longest_window
 from longplay.signals import Signal, ready
 
@@ -151,7 +151,8 @@ def _of_table(seen: Glimpse, found: Roles, slates: _Slates | None, catalogue: tu
     if found.time_format is not None:
         lines.append(f"time_format = {_text(found.time_format)}")
     lines += [f"{name} = {_text(unit)}" for name, unit in (("seconds_unit", found.seconds_unit), ("length_unit", found.length_unit)) if unit != "s"]
-    lines.append(f"max_bad_share = {_allowed(found.bad_share)}       # refuse the log when more of its rows are bad; {found.bad_share:.1%} of those seen are")
+    seen_bad = f"{found.bad_share:.1%} of those seen are"
+    lines.append(f"max_bad_share = {_allowed(found.bad_share)}       # refuse the log when more of its rows are bad; {seen_bad}")
     lines += ["", "[ingest.columns]           # longplay's name = your column", *(f"{role} = {_text(name)}" for role, name in found.columns.items())]
     for name, words in (("constants", found.constants), ("kinds", found.kinds), ("origins", found.origins)):
         if words:
@@ -242,14 +243,28 @@ def _finished(file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has
     """The whole run: what is asked of the log, with windows and days that fit it."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "mine"
     of = "creator" if has.creators else "item"
-    text = "\n".join(
-        [
-            f"# A run of longplay, written by `longplay init` from what the log shows. Then: longplay run {file.name}", "", "[run]",
-            f"name = {_text(name)}", "seed = 7", "", *ingest, "", *_asked(of, has), "", "[train]", 'scale = "tiny"', "steps = 600",
-            f'exclude = "{_excluded(of, has)}"            # what is not recommended again', "", "[reinforce]", "steps = 150", "kl = 0.3",
-            *([f"slots = {max(1, facts.items // 2)}                  # the catalogue is small"] if facts.items <= FEW_ITEMS else []), "",
-        ]
-    )  # fmt: skip
+    slots = [f"slots = {max(1, facts.items // 2)}                  # the catalogue is small"] if facts.items <= FEW_ITEMS else []
+    head = [
+        f"# A run of longplay, written by `longplay init` from what the log shows. Then: longplay run {file.name}",
+        "",
+        "[run]",
+        f"name = {_text(name)}",
+        "seed = 7",
+        "",
+    ]
+    learning = [
+        "[train]",
+        'scale = "tiny"',
+        "steps = 600",
+        f'exclude = "{_excluded(of, has)}"              # what is not recommended again',
+        "",
+        "[reinforce]",
+        "steps = 150",
+        "kl = 0.3",
+        *slots,
+        "",
+    ]
+    text = "\n".join([*head, *ingest, "", *_asked(of, has), "", *learning])
     try:
         fitted = fit(parse_config(text, str(file)), facts)
         text = _with_fitted(text, fitted)
@@ -263,23 +278,27 @@ def _finished(file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has
 def _asked(of: str, has: _Has) -> list[str]:
     """Signals and reward."""
     if not has.returns:
-        return [
-            "[signals.click]               # the slot is clicked", f'entry = {{ kind = "exposure", of = "{of}" }}',
-            f'measure = {{ kind = "plays", of = "{of}", threshold = 1 }}', "window = [0, 0]", "", "[reward]",
-            "objectives = { click = 1.0 }", "age = 1",
-        ]  # fmt: skip
+        entry, measure = f'{{ kind = "exposure", of = "{of}" }}', f'{{ kind = "plays", of = "{of}", threshold = 1 }}'
+        return [*_signal("click", "the slot is clicked", entry, measure, "[0, 0]"), "[reward]", "objectives = { click = 1.0 }", "age = 1"]
+    article = "an item" if of == "item" else "a creator"
+    entry, measure = f'{{ kind = "discovery", of = "{of}" }}', f'{{ kind = "days_with", of = "{of}", threshold = 2 }}'
     lines = [
-        f"[signals.habit]               # {'an item' if of == 'item' else 'a creator'} met for the first time becomes a habit", f'entry = {{ kind = "discovery", of = "{of}" }}',
-        f'measure = {{ kind = "days_with", of = "{of}", threshold = 2 }}', 'window = "fit"', "",
-        "[signals.returns]             # the user comes back", 'entry = { kind = "user_day" }', 'measure = { kind = "returned" }', 'window = "fit"', "",
-        "[signals.active]              # days on which a user is active after the first", 'entry = { kind = "enrolment" }',
-        'measure = { kind = "active_days" }', 'window = "fit"', "",
-    ]  # fmt: skip
+        *_signal("habit", f"{article} met for the first time becomes a habit", entry, measure),
+        *_signal("returns", "the user comes back", '{ kind = "user_day" }', '{ kind = "returned" }'),
+        *_signal("active", "days on which a user is active after the first", '{ kind = "enrolment" }', '{ kind = "active_days" }'),
+    ]
     if has.seconds:
-        lines += [
-            "[signals.minutes]             # minutes after an active day", 'entry = { kind = "user_day" }', 'measure = { kind = "minutes" }', 'window = "fit"', ""
-        ]  # fmt: skip
-    return [*lines, "[reward]", "objectives = { habit = 1.0 }  # signal = weight", "caution = 1.0                 # how many std of belief to subtract"]
+        lines += _signal("minutes", "minutes after an active day", '{ kind = "user_day" }', '{ kind = "minutes" }')
+    return [
+        *lines,
+        "[reward]",
+        "objectives = { habit = 1.0 }  # signal = weight",
+        "caution = 1.0                 # how many std of belief to subtract",
+    ]
+
+
+def _signal(name: str, words: str, entry: str, measure: str, window: str = f'"{FIT}"') -> list[str]:
+    return [f"{f'[signals.{name}]':<30}# {words}", f"entry = {entry}", f"measure = {measure}", f"window = {window}", ""]
 
 
 def _excluded(of: str, has: _Has) -> str:

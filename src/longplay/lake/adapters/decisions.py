@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
-from longplay.lake.adapters.layout import close, separator_advice
+from longplay.lake.adapters.layout import close, header_advice
 from longplay.lake.adapters.rows import ADDED, FAULT, FILE, LINE, TEXT, read_rows
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.values import ids, numbers, seconds_of, text, times
@@ -149,7 +149,8 @@ def dated(items: pl.DataFrame, events: pl.DataFrame | None, decisions: pl.DataFr
     first = pl.concat(seen).group_by("item_id").agg(pl.col("time").min().alias("first"))
     begins = first["first"].min()
     found = items.join(first, on="item_id", how="left", maintain_order="left")
-    return conform(found.with_columns(added_at=pl.coalesce("added_at", "first", pl.lit(begins, dtype=TIME))).drop("first"), "items").sort("item_id")
+    there = pl.coalesce("added_at", "first", pl.lit(begins, dtype=TIME))
+    return conform(found.with_columns(added_at=there).drop("first"), "items").sort("item_id")
 
 
 def with_creators(source: Source) -> Source:
@@ -186,18 +187,18 @@ def _check_columns(
     for name, source in columns.items():
         if source not in has:
             absent = f"{path} has no column {source!r}{close(source, has)}"
-            raise ConfigError(f"columns: {name} = {source!r}, but {absent}; it has {', '.join(has)}{separator_advice(has)}")
+            raise ConfigError(f"columns: {name} = {source!r}, but {absent}; it has {', '.join(has)}{header_advice(has)}")
     for name in constants:
         if name not in CONSTANTS or name not in known or name in columns:
-            raise ConfigError(f"constants: {name!r} cannot be the same in every row here; expected some of {', '.join(CONSTANTS)} that are not mapped")
+            raise ConfigError(
+                f"constants: {name!r} cannot be the same in every row here; expected some of {', '.join(CONSTANTS)} that are not mapped"
+            )
     for name in needed:
         if name not in columns:
             raise ConfigError(f"columns: {name!r} is not mapped; name the column of {path} that holds it. It has {', '.join(has)}")
 
 
-def _slots(
-    rows: pl.DataFrame, columns: Mapping[str, str], constants: Mapping[str, str], time_format: str | None, time_zone: str
-) -> pl.DataFrame:
+def _slots(rows: pl.DataFrame, columns: Mapping[str, str], constants: Mapping[str, str], time_format: str | None, time_zone: str) -> pl.DataFrame:
     """One row per slot: decision_id, line, slot, item_id, log_prob, and what is of the whole slate."""
     probability = "propensity" if "propensity" in columns else "log_prob"
     lists = isinstance(rows[columns["item_id"]].dtype, pl.List)
@@ -214,8 +215,10 @@ def _slots(
     items, chances = rows[columns["item_id"]], rows[columns[probability]]
     if lists:
         frame = frame.with_columns(items.alias("item_id"), chances.alias("chance"), chances.list.len().alias("length"))
-        frame = frame.filter(pl.col("item_id").list.len() == pl.col("length")).explode("item_id", "chance").with_columns(
-            slot=pl.int_range(pl.len()).over("line")
+        frame = (
+            frame.filter(pl.col("item_id").list.len() == pl.col("length"))
+            .explode("item_id", "chance")
+            .with_columns(slot=pl.int_range(pl.len()).over("line"))
         )
         items, chances = frame["item_id"], frame["chance"]
     elif "slot" in columns:
@@ -274,7 +277,8 @@ def _rejected(rows: pl.DataFrame, slots: pl.DataFrame, bad: pl.DataFrame) -> pl.
 def unreadable(read: pl.DataFrame) -> pl.DataFrame:
     """The records that could not be read, in the shape of the quarantine, with what stands in their place."""
     faults = read.filter(pl.col(FAULT).is_not_null())
-    return faults.select(pl.col(LINE).alias("line"), pl.col(FAULT).cast(pl.String).alias("reason"), pl.struct(TEXT, FILE).struct.json_encode().alias("row"))
+    record = pl.struct(TEXT, FILE).struct.json_encode()
+    return faults.select(pl.col(LINE).alias("line"), pl.col(FAULT).cast(pl.String).alias("reason"), record.alias("row"))
 
 
 def _as_rejected(rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:

@@ -53,7 +53,8 @@ def read_open_bandit(path: str | Path) -> Source:
     )  # fmt: skip
     last = good["time"].max()
     if not isinstance(last, datetime):
-        raise DataError(f"{file}: none of its {rows.height:,} rows is an impression; first: {rejected['reason'][0] if rejected.height else 'no rows'}")
+        first = rejected["reason"][0] if rejected.height else "no rows"
+        raise DataError(f"{file}: none of its {rows.height:,} rows is an impression; first: {first}")
     as_text = pl.struct(pl.exclude(LINE, FAULT, TEXT)).struct.json_encode()
     refused = rows.filter(pl.Series(slots["reason"].is_not_null())).select(pl.col(LINE).alias("line"), as_text.alias("row"))
     return Source(

@@ -16,12 +16,14 @@ from longplay.lake.sift import EARLIEST
 # Names by which a column is known, the surest first; compared without case, spaces and punctuation.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "user_id": (
-        "user_id", "user", "uid", "user_hash", "customer_id", "customer", "household_id", "household", "member_id", "member", "account_id", "account",
+        "user_id", "user", "uid", "user_hash", "customer_id", "customer", "household_id", "household", "member_id", "member", "account_id",
+        "account",
         "client_id", "visitor_id", "visitor", "subscriber_id", "subscriber", "listener_id", "listener", "viewer_id", "player_id", "profile_id",
         "username", "user_name", "reviewer_id", "device_id",
     ),
     "item_id": (
-        "item_id", "item", "product_id", "product", "sku", "stock_code", "article_id", "article", "track_id", "spotify_track_uri", "track_uri", "song_id",
+        "item_id", "item", "product_id", "product", "sku", "stock_code", "article_id", "article", "track_id", "spotify_track_uri", "track_uri",
+        "song_id",
         "video_id", "movie_id", "episode_id", "spotify_episode_uri", "content_id", "asset_id", "asin", "game_id", "book_id", "course_id", "lesson_id",
         "title_id", "track", "song", "video", "movie", "episode", "content", "game", "book", "track_name", "song_name", "master_metadata_track_name",
     ),
@@ -34,9 +36,13 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "creator_id": (
         "creator_id", "creator", "artist_id", "artist", "artist_name", "master_metadata_album_artist_name", "author_id", "author", "show_id", "show",
         "show_name", "episode_show_name", "podcast_id", "podcast", "channel_id", "channel", "publisher_id", "publisher", "brand_id", "brand",
-        "manufacturer_id", "manufacturer", "seller_id", "seller", "studio", "developer", "series_id", "series", "category_id", "category", "department",
+        "manufacturer_id", "manufacturer", "seller_id", "seller", "studio", "developer", "series_id", "series", "category_id", "category",
+        "department",
     ),
-    "kind": ("kind", "event_type", "event_name", "event", "action", "action_type", "interaction", "interaction_type", "activity", "behavior", "verb", "type"),
+    "kind": (
+        "kind", "event_type", "event_name", "event", "action", "action_type", "interaction", "interaction_type", "activity", "behavior", "verb",
+        "type",
+    ),
     "seconds": (
         "seconds", "ms_played", "milliseconds_played", "duration_played", "played_ms", "seconds_played", "play_duration", "listen_duration",
         "watch_duration", "listen_time", "watch_time", "play_time", "time_spent", "dwell_time", "dwell", "listened_seconds", "watched_seconds",
@@ -61,12 +67,12 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 SHOP = ("price", "quantity", "invoice", "basket", "order", "sales", "amount", "purchase", "transaction")
 PROPENSITIES = ("propensity", "propensity_score", "pscore", "action_prob", "logging_prob", "log_prob", "logprob")
 
-PLAYED, SKIPPED, SAVED, LIKED = "play", "skip", "save", "like"
 KIND_WORDS: Mapping[str, tuple[str, ...]] = {
-    "play": ("play", "played", "stream", "streamed", "listen", "listened", "watch", "watched", "click", "clicked", "read", "consume", "start", "complete"),
+    "play": ("play", "played", "stream", "streamed", "listen", "listened", "watch", "watched", "click", "clicked", "read", "consume", "start",
+             "complete"),
     "skip": ("skip", "skipped", "dislike", "thumbs_down"),
-    "save": ("save", "saved", "bookmark", "add_to_playlist", "addtoplaylist", "add_to_library", "wishlist", "add_to_wishlist", "download", "addtocart",
-             "add_to_cart", "cart", "basket"),
+    "save": ("save", "saved", "bookmark", "add_to_playlist", "add_to_library", "wishlist", "add_to_wishlist", "download", "add_to_cart", "cart",
+             "basket"),
     "like": ("like", "liked", "thumbs_up", "favorite", "favourite", "upvote", "love", "heart", "rate", "rating", "review", "share", "comment"),
     "follow": ("follow", "followed", "subscribe_to", "follow_artist"),
     "purchase": ("purchase", "purchased", "buy", "bought", "order", "ordered", "transaction", "checkout", "sale", "sold", "paid", "rent"),
@@ -77,11 +83,11 @@ KIND_WORDS: Mapping[str, tuple[str, ...]] = {
 VIEWED = ("view", "viewed", "detail_view", "product_view", "item_view")
 ORIGIN_WORDS: Mapping[str, tuple[str, ...]] = {
     "organic": ("organic", "user", "search", "library", "direct", "manual", "own", "browse", "clickrow", "playbtn", "false", "0", "no", "collection"),
-    "recommended": ("recommended", "recommendation", "recommendations", "reco", "rec", "recs", "recommender", "home", "discover", "feed", "for_you", "foryou",
+    "recommended": ("recommended", "recommendation", "recommendations", "reco", "rec", "recs", "recommender", "home", "discover", "feed", "for_you",
                     "true", "1", "yes", "ad", "push", "email", "promotion"),
     "autoplay": ("autoplay", "auto", "trackdone", "radio", "next_up", "continuous", "queue", "endplay"),
 }  # fmt: skip
-EPOCHS = {9: "epoch_s", 10: "epoch_s", 12: "epoch_ms", 13: "epoch_ms", 15: "epoch_us", 16: "epoch_us"}
+EPOCHS = {9: "epoch_s", 10: "epoch_s", 12: "epoch_ms", 13: "epoch_ms", 15: "epoch_us", 16: "epoch_us", 18: "epoch_ns", 19: "epoch_ns"}
 DATES = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d/%m/%y", "%m/%d/%y", "%d %b %Y", "%d-%b-%Y",
          "%b %d, %Y", "%d %B %Y", "%B %d, %Y")  # fmt: skip
 CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S%.f", "T%H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S")
@@ -222,8 +228,10 @@ def time_format_of(values: pl.Series) -> str | None:
         raise DataError(f"column {values.name!r} is empty")
     if known.dtype.is_numeric():
         digits = len(str(int(abs(known.cast(pl.Float64).median() or 0))))  # type: ignore[arg-type]
-        if digits in EPOCHS:
+        if digits in EPOCHS and _sane(times(known, EPOCHS[digits], "UTC")):
             return EPOCHS[digits]
+        if digits == 8 and known.dtype.is_integer() and _sane(times(known, "%Y%m%d", "UTC")):
+            return "%Y%m%d"
         raise DataError(f"column {values.name!r} holds numbers that are no time since 1970")
     if known.dtype not in (pl.String, pl.Categorical, pl.Enum):
         raise DataError(f"column {values.name!r} is {known.dtype}, no time")
