@@ -6,6 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,11 +15,12 @@ from typer.testing import CliRunner
 
 import longplay as lp
 from longplay.cli import app
-from longplay.errors import ConfigError
+from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.adapters import read_decisions, read_items
 from longplay.ope import ips
 from longplay.policies.simple import Popular, Uniform
+from longplay.run.config import parse_config
 from longplay.world import World
 
 QUICK = {"steps = 600": "steps = 20", "steps = 150": "steps = 2"}
@@ -377,3 +379,69 @@ def test_hostile_logs_end_a_run_with_words(tmp_path: Path, case: str) -> None:
     assert result.exit_code in (1, 2), result.output
     assert isinstance(result.exception, SystemExit), result.exception
     assert "events.csv" in result.output.replace("\n", "") or "no event" in result.output
+
+
+# -- an experiment of ones own -----------------------------------------------------------------------
+
+ACTIVE = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 14))
+TRIED = RUN.replace('surface = "where" }', 'surface = "where", experiment = "trial", arm = "arm", arm_prob = "share" }') + (
+    '[signals.active]\nentry = "enrolment"\nmeasure = "active_days"\nwindow = [1, 14]\n'
+    '[experiment]\nlogged = "spring"\ncontrol = "old"\nnorth_star = "active"\n'
+)
+
+
+@pytest.fixture(scope="module")
+def tried_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, lp.Experiment, Lake]:
+    """A trial in a service, exported as another system would log it: with arms of its own names."""
+    world = World(users=300, items=60, seed=5)
+    world.run(Popular(slate=3, explore=0.5), days=30)
+    trial = lp.Experiment(control=Popular(slate=3, explore=0.5), treatment=Uniform(slate=3), salt="spring")
+    lake = world.run(trial, days=35)
+    folder = tmp_path_factory.mktemp("tried")
+    lake.events.drop("ingested_at", "session_id", "seconds").write_parquet(folder / "events.parquet")
+    lake.items.select(id="item_id", by="creator_id", name="title", since="added_at").write_csv(folder / "items.csv")
+    arms = {"control": "old", "treatment": "new"}
+    marks = lake.decisions.select(decision="decision_id", trial="experiment", arm=pl.col("arm").replace(arms), share="arm_prob")
+    long_shape(lake.decisions).join(marks, on="decision", how="left").write_csv(folder / "shown.csv")
+    (folder / "run.toml").write_text(TRIED.replace("LAST", str(lake.watermark.date() - timedelta(days=1))))
+    return folder, trial, lake
+
+
+def difference_in(readout: dict[str, Any]) -> dict[str, float]:
+    """The figures of the first line."""
+    return {name: value for name, value in readout["lines"][0]["effect"]["difference"].items() if isinstance(value, float)}
+
+
+def test_a_trial_of_another_system_reads_as_it_did_where_it_was_run(tried_files: tuple[Path, lp.Experiment, Lake], tmp_path: Path) -> None:
+    folder, trial, there = tried_files
+    here = ingested(folder, tmp_path)
+    logged = lp.Experiment.logged(here, control="old")
+    assert logged.label == "spring"
+    assert logged.arm_names == ("old", "new")
+    ours, theirs = trial.analyze(there, [ACTIVE]), logged.analyze(here, [ACTIVE])
+    assert difference_in(theirs.as_json()) == pytest.approx(difference_in(ours.as_json()), rel=1e-9)
+    checks = {check.name: check for check in theirs.checks}
+    assert not any(check.fails for check in checks.values())
+    assert "not checked" in checks["assignment"].words
+    with pytest.raises(DataError, match="no arm 'control', it has new, old"):
+        lp.Experiment.logged(here)
+    with pytest.raises(DataError, match="not in this log; it has spring"):
+        lp.Experiment.logged(here, "summer", control="old")
+
+
+def test_the_experiment_stage_reads_a_trial_of_ones_own(tried_files: tuple[Path, lp.Experiment, Lake], tmp_path: Path) -> None:
+    folder, trial, there = tried_files
+    result = invoke("run", str(folder / "run.toml"), "--folder", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "new: " in result.output
+    (file,) = (tmp_path / "experiment").glob("*/result.json")
+    found = json.loads(file.read_text())
+    expected = trial.analyze(there, [ACTIVE]).as_json()
+    assert difference_in(found["readout"]) == pytest.approx(difference_in(expected), rel=1e-9)
+    page = (tmp_path / "report.html").read_text()
+    assert "Read-out of" in page
+
+
+def test_a_trial_needs_its_name_in_the_log(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="experiment.logged"):
+        parse_config(TRIED.replace('logged = "spring"\n', "").replace("LAST", "2026-03-01"), "run.toml")

@@ -177,8 +177,10 @@ class Evaluate(Table):
 
 
 class ExperimentTable(Table):
-    """A trial of the trained policies in the simulated service, against the incumbent, and its audit."""
+    """A trial and its audit: of the trained policies in the simulated service, or one that your own service ran and logged."""
 
+    logged: str | None = None  # its name in the log (column experiment of the decisions); then days, salt, arms and true_users are its own
+    control: str = "control"  # of a logged trial: the arm that the others are compared with
     days: Positive = 56
     north_star: str  # the signal that decides, e.g. active days
     salt: str = "trial"
@@ -228,8 +230,7 @@ class RunConfig(Table):
             if rival in POLICIES:
                 raise ValueError(f"reward.rivals.{rival}: the name is taken; give the rival another")
         if self.experiment is not None:
-            if self.simulate is None:
-                raise ValueError("experiment: a trial is run in the simulated service, but this run has no [simulate]; leave [experiment] out")
+            self._check_trial(self.experiment)
             known = [*POLICIES[1:], *self.reward.rivals]
             for arm in self.experiment.arms:
                 if arm not in known:
@@ -237,6 +238,20 @@ class RunConfig(Table):
         if self.simulate is not None:
             self.simulate.world_config()
         return self
+
+    def _check_trial(self, trial: ExperimentTable) -> None:
+        """A simulated service runs the trial; on a log of one's own it was run before."""
+        if self.simulate is None:
+            if trial.logged is None:
+                raise ValueError(
+                    "experiment.logged: missing; a trial on a log of your own is one that your service ran: give its name in the log (column "
+                    "experiment of the decisions), or leave [experiment] out"
+                )
+            simulated = [name for name in ("days", "salt", "arms", "true_users") if name in trial.model_fields_set]
+            if simulated:
+                raise ValueError(f"experiment.{simulated[0]} is of a trial that is simulated, but {trial.logged!r} was logged; leave it out")
+        elif trial.logged is not None:
+            raise ValueError(f"experiment.logged = {trial.logged!r}, but this run simulates its trial; leave it out")
 
     def declared(self) -> dict[str, Signal]:
         """The signals, in the order of the file.
