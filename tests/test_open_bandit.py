@@ -41,7 +41,9 @@ def csv_of(policy: str, campaign: str) -> dict[str, np.ndarray]:
 def lake_of(policy: str, campaign: str) -> Lake:
     source = read_open_bandit(DATA / policy / campaign)
     lake = Lake.memory()
-    lake.append("obd", **source.tables, rejected=source.rejected, watermark=source.complete_until)
+    lake.append(
+        "obd", events=source.events, items=source.items, decisions=source.decisions, contexts=source.contexts, watermark=source.complete_until
+    )
     return lake
 
 

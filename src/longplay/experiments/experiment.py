@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.decisions import Adaptive, Contexts, Decisions, Policy
-from longplay.errors import ConfigError
+from longplay.errors import ConfigError, DataError
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import enrolled_of, logged_arms
 from longplay.lake.lake import Lake

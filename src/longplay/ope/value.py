@@ -105,14 +105,20 @@ def doubly_robust_mean(policy: Policy, lake: Lake, shown: Shown, logged: Logged,
         seed, draws: as of `doubly_robust`.
     """
     model = fit_outcome_model(lake, shown.signal, logged)
-    direct_N = _expected(policy, logged, model) if draws is None else np.zeros(len(logged))
-    for draw in range(draws or 0):  # a generator each: within one call a context's slate is always the same
-        choice_M, _ = own_choices(policy, logged, np.random.default_rng([seed, draw]))
-        direct_N += model.predict(choice_M.gather(logged.places)) / draws
+    direct_N = _expected(policy, logged, model) if draws is None else _sampled(policy, logged, model, seed, draws)
     return dr_mean(
         weight_N, logged.reward_N, model.predict(logged.items), direct_N, logged.user_N,
         estimand=_estimand(policy, shown, "doubly robust", logged.users),
     )  # fmt: skip
+
+
+def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, draws: int) -> Array:
+    """The mean of q over `draws` of the policy's own choices in every slot, shape [N]."""
+    direct_N = np.zeros(len(logged))
+    for draw in range(draws):  # a generator each: within one call a context's slate is always the same
+        choice_M, _ = own_choices(policy, logged, np.random.default_rng([seed, draw]))
+        direct_N += model.predict(choice_M.gather(logged.places)) / draws
+    return direct_N
 
 
 def _expected(policy: Policy, logged: Logged, model: OutcomeModel) -> Array:

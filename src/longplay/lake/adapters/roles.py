@@ -196,7 +196,7 @@ def roles_of(sample: pl.DataFrame, log: str, whole_times: pl.Series | None = Non
         users=sample[columns["user_id"]].n_unique(),
         items=sample[columns["item_id"]].drop_nulls().n_unique(),
         kind_words=tuple(sorted(set(words.drop_nulls()) & set(KIND_WORDS))),
-        bad_share=float(bad.mean() or 0.0),
+        bad_share=int(bad.sum()) / max(len(bad), 1),
         notes=tuple(search.notes),
         has_propensity=bool(propensity),
     )
