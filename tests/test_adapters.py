@@ -335,7 +335,7 @@ def test_columns_may_stand_in_another_order_and_only_mapped_ones_must_agree(tmp_
     assert "columns not used: more" in source.notes
     with pytest.raises(DataError, match=r"a.csv has no column 'more', c.csv has one; .* read the files apart"):
         read_table(tmp_path, COLUMNS | {"title": "more"}, constants=PLAY)
-    with pytest.raises(DataError, match="a.csv has no column 'more'"):
+    with pytest.raises(DataError, match=r"a.csv has no column 'more'"):
         read_rows(tmp_path)  # without a mapping, all columns must be there
     assert read_rows(tmp_path, needed=["who"])["more"].to_list() == [None, None, "1"]
 
@@ -348,8 +348,8 @@ def test_types_of_columns_that_are_not_mapped_may_differ(tmp_path: Path) -> None
     source = read_table(tmp_path, COLUMNS, constants=PLAY)
     assert source.events["user_id"].to_list() == ["7", "007"]
     assert source.rejected["reason"].to_list() == ["missing user"]
-    rows.with_columns(ts=pl.lit("soon")).write_parquet(tmp_path / "d.parquet")
-    with pytest.raises(DataError, match=r"column 'ts' is Datetime\(.*\) in a.parquet and String in d.parquet; expected one type"):
+    rows.with_columns(pl.col("ts").dt.replace_time_zone(None)).write_parquet(tmp_path / "d.parquet")
+    with pytest.raises(DataError, match=r"column 'ts' is Datetime\(.*\) in a.parquet and Datetime\(.*\) in d.parquet; expected one type"):
         read_table(tmp_path, COLUMNS, constants=PLAY)
 
 

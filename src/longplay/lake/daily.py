@@ -50,8 +50,8 @@ class LongDays:
 
     def __str__(self) -> str:
         """
-        >>> print(LongDays(1, 2088.33, "u1", date(2026, 3, 1)))
-        1 user-day has more than 24 hours of seconds, the largest 2,088.3 hours (user u1, 2026-03-01): the unit may be milliseconds, seconds_unit = "ms"
+        >>> print(LongDays(1, 2088.33, "u1", date(2026, 3, 1)))  # doctest: +ELLIPSIS
+        1 user-day has more than 24 hours of seconds, the largest 2,088.3 hours (user u1, 2026-03-01): ...
         """
         have = "user-day has" if self.user_days == 1 else "user-days have"
         largest = f"the largest {self.hours:,.1f} hours (user {self.user_id}, {self.day})"

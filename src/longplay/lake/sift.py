@@ -43,8 +43,9 @@ def sift(
         known_ids: event ids that the lake has already.
         now: no time and no arrival is later than this, whatever the skew of clocks that is allowed; None: not checked.
         lines: the rows' lines in their source; None: a row's line is its position from 1.
-        earliest: no time is before this, UTC.
+        earliest: no time is before this; it has a time zone.
     """
+    earliest = earliest.astimezone(UTC)
     both_times = (pl.col("time"), pl.col("ingested_at"))
     future = pl.col("time") > pl.col("ingested_at")
     if now is not None:

@@ -9,7 +9,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -17,42 +17,29 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from longplay.errors import ConfigError, DataError
+from longplay.lake.adapters.records import FAULTS, NOT_TEXT, Records
 
 CHUNK_BYTES = 1 << 22
-BLOCK_BYTES = 1 << 26  # what the fast parser holds at a time
+BLOCK_BYTES = 1 << 24  # what the fast parser holds at a time
 CHUNK_ROWS = 50_000
+MOST_HEADER = 1_000  # characters of a header with line breaks in quotes
+MOST_CHARACTERS = 1 << 24  # of one field
 MOST_UNDECODED = 0.05  # share of rows; with more of them the encoding is not what it was said to be
 
 UNDECODED = "\ufdd0"  # a character that Unicode keeps out of texts; the two digits after it are the byte that could not be decoded
 HANDLER = "longplay-undecoded"
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
-TOO_FEW, TOO_MANY, UNCLOSED, NOT_TEXT, NUL = "too few fields", "too many fields", "quote never closed", "wrong encoding", "NUL byte"
-FAULTS = pl.Schema({"line": pl.Int64, "reason": pl.String, "text": pl.String})
+TOO_FEW, TOO_MANY, TOO_LONG = "too few fields", "too many fields", "field too long"
+UNCLOSED, NUL = "quote never closed", "NUL byte"
 
 
-@dataclass(frozen=True)
-class Delimited:
-    """What one CSV file holds.
-
-    `rows` has a text column per name of the header, in which an empty field is null; `lines` are their lines:
-    records of the file counted from 1, the header not counted, blank lines counted. `faults` has the line, reason
-    and text of every record that cannot be read. `blank` counts records with nothing in them, which are in neither.
-    `doubled` are the names that stand more than once in the header.
-    """
-
-    rows: pl.DataFrame
-    lines: pl.Series
-    faults: pl.DataFrame
-    blank: int
-    doubled: frozenset[str]
-
-
-def read_delimited(file: Path, separator: str, encoding: str) -> Delimited | None:
+def read_delimited(file: Path, separator: str, encoding: str) -> Records | None:
     """The records of a CSV file, gzipped where its name ends in .gz; None for a file that holds nothing.
 
-    Quotes are double quotes, doubled inside quotes; a field in quotes may hold line breaks. A record with too many or
-    too few fields, with bytes that are not of the encoding, with a NUL byte or with a quote that is never closed is a fault.
+    A field is text, an empty one null. Quotes are double quotes, doubled inside quotes; a field in quotes may hold line
+    breaks. A record with too many or too few fields, with bytes that are not of the encoding, with a NUL byte or with a quote
+    that is never closed is a fault.
 
     Args:
         file: the CSV file; its first record is the header.
@@ -70,7 +57,8 @@ def read_delimited(file: Path, separator: str, encoding: str) -> Delimited | Non
         parsed = _parse_fast(text, len(header), separator)
         if parsed is None:
             text = _Utf8(file, encoding)
-            parsed = _parse_carefully(text, len(header), separator)
+            with _long_fields():
+                parsed = _parse_carefully(text, len(header), separator)
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{file}: cannot be read as a CSV file: {error}") from error
     rows, faults, blank = parsed
@@ -84,7 +72,7 @@ def read_delimited(file: Path, separator: str, encoding: str) -> Delimited | Non
         raise DataError(_encoding_words(file, encoding, f"line {undecoded['line'][0] - skipped}: {_shown(undecoded['text'][0])[:80]}"))
     doubled = frozenset(name for name in header if header.count(name) > 1)
     shifted = faults.with_columns(pl.col("line") - skipped, pl.col("text").str.replace_all(UNDECODED, "\\x", literal=True))
-    return Delimited(rows.drop("line"), rows["line"] - skipped, shifted, blank, doubled)
+    return Records(rows.drop("line"), rows["line"] - skipped, shifted, blank, doubled)
 
 
 def check_dialect(separator: str, encoding: str) -> None:
@@ -185,6 +173,8 @@ def _header(file: Path, separator: str, encoding: str) -> tuple[list[str], int]:
         raise DataError(_encoding_words(file, encoding, f"the header: {_shown(separator.join(header))[:80]}"))
     if "\0" in joined:
         raise DataError(f'{file}: cannot be read, its header holds NUL bytes; if it is UTF-16, give encoding = "utf-16-le" or "utf-16-be"')
+    if "\n" in joined and len(joined) > MOST_HEADER:
+        raise DataError(f"{file}: cannot be read, its header has {len(joined):,} characters in several lines; is a quote in it never closed?")
     if mark := re.fullmatch(r"sep=(.)", separator.join(header)):
         raise DataError(f"{file}: its first line is {mark[0]!r}, which spreadsheets write; remove it and give separator = {mark[1]!r}")
     if separator == " " and "" in header:
@@ -215,12 +205,10 @@ def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame,
 
     names = [str(position) for position in range(fields)]
     try:
-        table = pa_csv.read_csv(
+        reader = pa_csv.open_csv(
             io.BufferedReader(text, CHUNK_BYTES),
             read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=separator, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside
-            ),
+            parse_options=pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside),
             convert_options=pa_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
                 check_utf8=False,
@@ -229,12 +217,12 @@ def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame,
                 null_values=[""],
             ),
         )
+        blocks = [pl.DataFrame(block) for block in reader]
     except pa.ArrowInvalid:
         return None
-    if text.lines != table.num_rows + len(faults) or text.quotes % 2:
+    rows = pl.concat(blocks)
+    if text.lines != rows.height + len(faults) or text.quotes % 2:
         return None
-    rows = pl.from_arrow(table)
-    assert isinstance(rows, pl.DataFrame)
     if rows.select(pl.all_horizontal(pl.all().is_null()).any()).item():
         return None  # a blank line, or a row of nothing but separators: this parser does not tell
     set_apart = pl.DataFrame(faults, schema=FAULTS, orient="row")
@@ -262,8 +250,8 @@ def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataF
     while (record := _next_record(source, separator)) is not None:
         number += 1
         values, written = record
-        if values is None:
-            faults.append((number, UNCLOSED, written.rstrip("\r\n")))
+        if isinstance(values, str):
+            faults.append((number, values, written.rstrip("\r\n")))
         elif not values:
             blank += 1
         elif len(values) == fields:
@@ -274,6 +262,16 @@ def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataF
             flush()
     flush()
     return pl.concat(frames), pl.DataFrame(faults, schema=FAULTS, orient="row"), blank
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Python's reader with a bound on fields that prompts and reviews do not reach."""
+    limit = csv.field_size_limit(MOST_CHARACTERS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 class _Lines:
@@ -298,8 +296,8 @@ class _Lines:
         del self.taken[1:]
 
 
-def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | None, str] | None:
-    """(fields, text) of the next record, no fields where a quote is never closed; None at the end."""
+def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | str, str] | None:
+    """(fields, text) of the next record, instead of its fields the reason where it cannot be read; None at the end."""
     lines.taken.clear()
     try:
         values = next(csv.reader(lines, delimiter=separator, strict=True), None)
@@ -311,9 +309,9 @@ def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | None, str] 
     try:
         values = next(csv.reader([line], delimiter=separator))
     except csv.Error:
-        return None, line
+        return TOO_LONG, line
     is_open = bool(values) and values[-1].endswith(("\r", "\n"))
-    return (None if is_open else values), line
+    return (UNCLOSED if is_open else values), line
 
 
 def _set_apart(rows: pl.DataFrame, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -334,4 +332,6 @@ def _shown(text: str) -> str:
 
 def _encoding_words(file: Path, encoding: str, where: str) -> str:
     expected = "UTF-8" if codecs.lookup(encoding).name == "utf-8" else encoding
-    return f'{file}: cannot be read, expected {expected}, but it holds other bytes, first in {where}; give its encoding, e.g. encoding = "windows-1252"'
+    return (
+        f'{file}: cannot be read, expected {expected}, but it holds other bytes, first in {where}; give its encoding, e.g. encoding = "windows-1252"'
+    )

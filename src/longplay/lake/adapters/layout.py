@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -59,6 +60,8 @@ class Layout:
             ConfigError: a name or a word is unknown, stands twice or is missing.
         """
         self._check_names()
+        if self.earliest.tzinfo is None:
+            raise ConfigError(f"earliest = {self.earliest.isoformat()} has no time zone; give UTC, e.g. datetime(..., tzinfo=UTC)")
         for name, source in self.columns.items():
             if source not in source_columns and source not in judged:
                 absent = f"{log} has no column {source!r}{close(source, list(source_columns))}"
@@ -119,7 +122,7 @@ def header_advice(names: Collection[str]) -> str:
             return f'; they look separated by "{text}": give separator = "{text}"'
     if len(names) == 1 and " " in header.strip():
         return '; they look separated by spaces: give separator = " ", with runs of spaces replaced by one first'
-    if sum(name.replace(".", "").isdigit() for name in names) * 2 > len(names):
+    if any(re.match(r"\d{4}-\d\d-\d\d", name) for name in names) or sum(name.replace(".", "").isdigit() for name in names) * 2 > len(names):
         return "; they look like a row, not like names: put a header line in front of it"
     return ""
 

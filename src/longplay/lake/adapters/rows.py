@@ -12,7 +12,8 @@ import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake.adapters.columnar import read_columnar
-from longplay.lake.adapters.delimited import Delimited, check_dialect, read_delimited
+from longplay.lake.adapters.delimited import check_dialect, read_delimited
+from longplay.lake.adapters.records import Records
 
 # Columns beside the source's own. FAULT is why a row cannot be read and TEXT what stands there instead of its fields;
 # KIND is what an adapter judged a row to be.
@@ -53,16 +54,12 @@ class Rows:
         return [name for name in self.table.columns if name not in ADDED]
 
 
-def read_rows(
-    path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None
-) -> pl.DataFrame:
+def read_rows(path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None) -> pl.DataFrame:
     """The table of `read_source`: every row of `path` with `__file`, `__line`, `__fault` and `__text`."""
     return read_source(path, separator=separator, encoding=encoding, needed=needed).table
 
 
-def read_source(
-    path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None
-) -> Rows:
+def read_source(path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None) -> Rows:
     """Every row of `path`, files in order of name.
 
     Beside the source's columns there are `__file` (the path below the folder, without its ending), `__line`,
@@ -96,22 +93,20 @@ def read_source(
     blank = 0
     for file in files:
         name = file.relative_to(root).as_posix()
-        delimited = None
+        records = None
         if is_csv:
-            delimited = read_delimited(file, separator or _separator_of(file), encoding or "utf-8")
-        if delimited is None and (is_csv or file.stat().st_size == 0):
+            records = read_delimited(file, separator or _separator_of(file), encoding or "utf-8")
+        elif file.stat().st_size:
+            records = read_columnar(file)
+        if records is None:
             if len(files) == 1:
                 raise DataError(f"{file}: the file is empty, expected a header line or a Parquet file; write it again, or name another")
             notes.append(f"{name} is empty and was passed over")
             continue
-        if delimited is None:
-            rows = _reserve_names(file, read_columnar(file))
-            rows = rows.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT))
-        else:
-            if doubled := sorted(delimited.doubled & set(needed or ())):
-                raise DataError(f"{file}: column {doubled[0]!r} stands twice in the header; expected every name once, rename one of them")
-            blank += delimited.blank
-            rows = _with_faults(_reserve_names(file, delimited.rows), delimited)
+        if doubled := sorted(records.doubled & set(needed or ())):
+            raise DataError(f"{file}: column {doubled[0]!r} stands twice in the header; expected every name once, rename one of them")
+        blank += records.blank
+        rows = _with_faults(_reserve_names(file, records.rows), records)
         frames[name] = _with_file(rows, file, root)
     if not frames:
         raise DataError(f"{path}: all {len(files):,} files are empty; expected at least one with rows or a header")
@@ -142,8 +137,15 @@ def find_files(path: str | Path) -> tuple[Path, list[Path]]:
         matching = [file for file in root.glob(str(Path(*path.parts[fixed:]))) if file.is_file()]
     files = sorted(file for file in matching if not any(part.startswith(("_", ".")) for part in file.relative_to(root).parts))
     if not files:
-        raise ConfigError(f"{path}: no Parquet ({', '.join(PARQUET)}) or CSV ({', '.join(CSV)}) file found there")
+        raise ConfigError(f"{path}: no Parquet ({', '.join(PARQUET)}) or CSV ({', '.join(CSV)}) file found there{_others(path)}")
     return root, files
+
+
+def _others(path: Path) -> str:
+    """What to do about the files of another kind in a folder."""
+    endings = {file.suffix.lower() for file in path.rglob("*") if file.is_file()} if path.is_dir() else set()
+    known = sorted(endings & CONVERSIONS.keys())
+    return "".join(f"; {ending} files are there: {CONVERSIONS[ending]}" for ending in known)
 
 
 def _check_format(path: str | Path, files: list[Path]) -> bool:
@@ -174,12 +176,12 @@ def _reserve_names(file: Path, rows: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def _with_faults(rows: pl.DataFrame, delimited: Delimited) -> pl.DataFrame:
+def _with_faults(rows: pl.DataFrame, records: Records) -> pl.DataFrame:
     """The rows with line, fault and text, and the faults between them, in order of line."""
-    readable = rows.with_columns(delimited.lines.alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT))
-    if delimited.faults.is_empty():
+    readable = rows.with_columns(records.lines.alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT))
+    if records.faults.is_empty():
         return readable
-    faults = delimited.faults.select(pl.col("line").alias(LINE), pl.col("reason").alias(FAULT), pl.col("text").alias(TEXT))
+    faults = records.faults.select(pl.col("line").alias(LINE), pl.col("reason").alias(FAULT), pl.col("text").alias(TEXT))
     return pl.concat([readable, faults], how="diagonal_relaxed").sort(LINE)
 
 

@@ -19,6 +19,7 @@ from longplay.lake.sift import EARLIEST, advice, sift
 
 TIME_COLUMNS = ("time", "ingested_at")
 BETWEEN = "\x1f"  # ASCII's unit separator: no tag holds it
+NOT_KNOWN = ("null", "none", "nan", "n/a", "\\n", "undefined")
 NUMBER_COLUMNS = {name: column.dtype for name, column in EVENT_COLUMNS.items() if name in ("seconds", "slot")}
 
 
@@ -50,7 +51,8 @@ def read_table(
         constants: longplay column -> the value of every row, e.g. {"kind": "play"}.
         time_format: a strftime pattern, or epoch_s, epoch_ms, epoch_us, epoch_ns; default ISO 8601.
         time_zone: of times that carry no offset.
-        kinds: source kind -> longplay kind, e.g. {"stream": "play"}; a kind not named here stays as it is.
+        kinds: source kind -> longplay kind, e.g. {"stream": "play"}; a kind not named here stays as it is;
+            "" is an empty value.
         origins: source origin -> longplay origin, e.g. {"search": "organic"}, as `kinds`.
         separator: what stands between the fields of a CSV file, one character; None: a comma.
         encoding: of CSV files, e.g. "utf-16", "latin-1" or "windows-1252"; None: UTF-8.
@@ -118,7 +120,8 @@ def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Se
         filled["event_id"] = rows.select(pl.format("{}:{}", FILE, LINE)).to_series()
     for name, words in layout.translations.items():
         if name in filled:
-            filled[name] = filled[name].replace(dict(words))
+            translated = filled[name].replace(dict(words))
+            filled[name] = translated.fill_null(words[""]) if "" in words else translated
     frame = pl.DataFrame([values.alias(name) for name, values in filled.items()])
     return conform(frame.with_columns(pl.lit(value).alias(name) for name, value in layout.constants.items()), "events"), broken
 
@@ -128,7 +131,7 @@ def _no_times(values: pl.Series, time_format: str | None) -> str:
     known = values.drop_nulls()
     words = f"none of its {known.len():,} values is a time as {time_format or 'ISO 8601'}, first {known[0]!r}; give time_format"
     suggestion = time_format_like(str(known[0]))
-    return words if suggestion in (None, time_format) else f"{words}, e.g. time_format = \"{suggestion}\""
+    return words if suggestion in (None, time_format) else f'{words}, e.g. time_format = "{suggestion}"'
 
 
 def _no_numbers(values: pl.Series, whole: bool) -> str:
@@ -206,6 +209,7 @@ def _notes(source: Rows, kept_rows: pl.DataFrame, events: pl.DataFrame, refused:
         notes.append("no creator column: no habit with a creator can be seen")
     if refused.height:
         notes.append(_refusals(refused))
+    notes.extend(_nobody(events))
     if (days := long_days(events)) is not None:
         notes.append(str(days))
     if "length" in layout.columns:
@@ -215,6 +219,12 @@ def _notes(source: Rows, kept_rows: pl.DataFrame, events: pl.DataFrame, refused:
     if unused := [name for name in source.columns if name not in layout.columns.values()]:
         notes.append(f"columns not used: {', '.join(unused)}")
     return tuple(notes)
+
+
+def _nobody(events: pl.DataFrame) -> list[str]:
+    """A note per word for "not known" that stands as a user's id."""
+    ids_of_nobody = events.filter(pl.col("user_id").str.to_lowercase().is_in(NOT_KNOWN))["user_id"].value_counts().sort("user_id")
+    return [f"user {word!r} has {count:,} events: if it means not known, leave it empty in the source" for word, count in ids_of_nobody.iter_rows()]
 
 
 def _length_notes(lengths: pl.Series, bad: pl.Series) -> list[str]:
