@@ -443,5 +443,5 @@ def test_the_experiment_stage_reads_a_trial_of_ones_own(tried_files: tuple[Path,
 
 
 def test_a_trial_needs_its_name_in_the_log(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="experiment.logged"):
+    with pytest.raises(ConfigError, match=r"experiment\.logged"):
         parse_config(TRIED.replace('logged = "spring"\n', "").replace("LAST", "2026-03-01"), "run.toml")

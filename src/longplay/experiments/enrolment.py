@@ -102,7 +102,9 @@ def logged_arms(lake: Lake, name: str | None) -> tuple[str, dict[str, float | No
     shares: dict[str, float | None] = {}
     for arm, least, most in rows.filter(pl.col("experiment") == label).select("arm", "least", "most").iter_rows():
         if least is not None and most - least > 1e-9:
-            raise DataError(f"experiment {label!r}: arm {arm!r} was logged with shares from {least:g} to {most:g}; expected one, analyse the times apart")
+            raise DataError(
+                f"experiment {label!r}: arm {arm!r} was logged with shares from {least:g} to {most:g}; expected one, analyse the times apart"
+            )
         shares[arm] = least
     return label, shares
 
@@ -143,7 +145,11 @@ def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, .
     came = ", ".join(f"{arm} {count:,} ({percent(count / sum(counts))} for {percent(share)})" for arm, count, share in zip(arms, counts, shares))
     several = int((enrolled["arms"] > 1).sum())
     declared = np.asarray(shares)[enrolled["arm_number"].to_numpy()]
-    logged = enrolled["arm_prob"].fill_null(0.0).to_numpy() if experiment.hashed else np.where(enrolled["arm_prob"].is_null(), declared, enrolled["arm_prob"])
+    logged = (
+        enrolled["arm_prob"].fill_null(0.0).to_numpy()
+        if experiment.hashed
+        else np.where(enrolled["arm_prob"].is_null(), declared, enrolled["arm_prob"])
+    )
     other = int((np.abs(logged - declared) > 1e-9).sum())
     checks = [
         Check("sample ratio", p < DISTRUST, f"{came}; p = {number(p)}"),

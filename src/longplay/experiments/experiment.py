@@ -114,13 +114,17 @@ class Experiment:
         """
         label, shares_of = logged_arms(lake, name)
         if control not in shares_of:
-            raise DataError(f"experiment {label!r}: no arm {control!r}, it has {', '.join(shares_of)}; name the control, e.g. control={[*shares_of][0]!r}")
+            raise DataError(
+                f"experiment {label!r}: no arm {control!r}, it has {', '.join(shares_of)}; name the control, e.g. control={next(iter(shares_of))!r}"
+            )
         if len(shares_of) < 2:
             raise DataError(f"experiment {label!r}: only the arm {control!r} was logged; expected at least two")
         names = [control, *(arm for arm in shares_of if arm != control)]
         if shares is None:
             if unknown := [arm for arm in names if shares_of[arm] is None]:
-                raise ConfigError(f"experiment {label!r}: the log has no arm_prob for {', '.join(unknown)}; give shares, e.g. {{{control!r}: 0.5, ...}}")
+                raise ConfigError(
+                    f"experiment {label!r}: the log has no arm_prob for {', '.join(unknown)}; give shares, e.g. {{{control!r}: 0.5, ...}}"
+                )
             shares = {arm: share for arm, share in shares_of.items() if share is not None}
         experiment = cls.__new__(cls)
         arms = {arm: LoggedArm(arm, label) for arm in names}
@@ -229,7 +233,9 @@ class Experiment:
             DataError: the experiment was run by another system, whose hash is not known.
         """
         if not self.hashed:
-            raise DataError(f"experiment {self.label!r} was run by another system: who is in which arm is known of logged users alone, see enrolled()")
+            raise DataError(
+                f"experiment {self.label!r} was run by another system: who is in which arm is known of logged users alone, see enrolled()"
+            )
         return assign(self.salt, user_ids, self.shares)
 
     def enrolled(self, lake: Lake) -> pl.DataFrame:
