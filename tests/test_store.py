@@ -611,7 +611,7 @@ def test_what_is_no_store_is_refused_with_a_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="add it to the signals and call update"):
         store.outcomes(KEPT[1])
     manifest = tmp_path / "store" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 99'))
     with pytest.raises(DataError, match="another version of longplay"):
         store.update()
 

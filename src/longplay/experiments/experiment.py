@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -239,7 +240,7 @@ class Experiment:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>"
+        return f"<p>{escape(str(self))}</p>"
 
 
 def _checked_shares(shares: Sequence[float] | Mapping[str, float] | None, arms: tuple[str, ...]) -> tuple[float, ...]:

@@ -28,6 +28,15 @@ def quoted(text: object) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
+def identifier(name: str) -> str:
+    """SQL of a column's or a table's name.
+
+    >>> identifier('a"b') == '"a""b"'
+    True
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
 def first_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | None:
     """The first row of a query; all of them are fetched, since DuckDB refuses other work while a result is open."""
     rows = con.execute(sql).fetchall()

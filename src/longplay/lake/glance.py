@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from longplay.lake.daily import long_days
 from longplay.lake.creators import disagreement_note
+from longplay.lake.daily import long_days
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 

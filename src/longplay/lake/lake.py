@@ -16,7 +16,7 @@ from longplay.errors import DataError
 from longplay.frames import Table, polars_frame
 from longplay.lake.checks import refuse_long_slates
 from longplay.lake.content import content_digest
-from longplay.lake.daily import quoted
+from longplay.lake.database import connected
 from longplay.lake.descriptions import as_known, as_known_sql, new_descriptions
 from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
 from longplay.lake.sift import quarantine_rows, sift
@@ -179,18 +179,13 @@ class Lake:
 
         Args:
             memory_limit: e.g. "4GB", of DuckDB's buffers; beyond it, it spills to the folder `spill`.
+
+        Raises:
+            ConfigError: see `database.connected`, whose settings are locked.
         """
         snapshot = self._snapshot()
-        con = duckdb.connect()
+        con = connected(threads, memory_limit, spill)
         try:
-            if memory_limit is not None:
-                con.execute(f"set memory_limit = '{memory_limit}'")
-            if spill is not None:
-                con.execute(f"set temp_directory = {quoted(spill)}")
-            con.execute("set TimeZone = 'UTC'")
-            con.execute("set preserve_insertion_order = false")
-            if threads is not None:
-                con.execute(f"set threads = {int(threads)}")
             for table in TABLES:
                 snapshot.register(con, table, f"_all_{table}")
                 con.execute(f"create view {table} as {self._visible_sql(table, snapshot)}")
@@ -328,7 +323,7 @@ class Lake:
         snapshot = self._store.snapshot()
         if snapshot.seq == 0 or ids.is_empty():
             return ids.clear()
-        with snapshot.reading(), duckdb.connect() as con:
+        with snapshot.reading(), connected() as con:
             snapshot.register(con, table, "stored")
             con.register("given", ids.to_frame().to_arrow())
             return con.sql(f"select distinct {ids.name} from given semi join stored using ({ids.name})").pl()[ids.name]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,7 +100,7 @@ class Credits:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>" + self.totals("surface")._repr_html_()
+        return f"<p>{escape(str(self))}</p>" + self.totals("surface")._repr_html_()
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Comparison:
         return f"{self._title}\n{text_table(*self._table())}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._title}</p>{html_table(*self._table())}"
+        return f"<p>{escape(self._title)}</p>{html_table(*self._table())}"
 
 
 def credit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from html import escape
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -266,7 +267,7 @@ class Outcomes:
         return words + (f"; {self.truncated:,} truncated entries left out of the mean" if self.truncated else "")
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>" + self.frame.head(10)._repr_html_()
+        return f"<p>{escape(str(self))}</p>" + self.frame.head(10)._repr_html_()
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ class Shown:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>" + self.frame.head(10)._repr_html_()
+        return f"<p>{escape(str(self))}</p>" + self.frame.head(10)._repr_html_()
 
 
 def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrolled: pl.DataFrame | None = None) -> Outcomes:

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from longplay.errors import ConfigError
@@ -246,7 +247,7 @@ class Signal:
         return f"{self.name}: {sentence(self)}"
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{self.name}</b> <small>@{self.version}</small>: {sentence(self)}</p>"
+        return f"<p><b>{escape(self.name)}</b> <small>@{self.version}</small>: {escape(sentence(self))}</p>"
 
     def to_toml(self) -> str:
         """The declaration as a TOML table `[signals.NAME]`; `from_toml` reads it back."""
