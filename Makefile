@@ -4,10 +4,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .venv-lowest
+LOWEST_EXTRAS ?= llm
 export OMP_NUM_THREADS ?= 1
 export POLARS_MAX_THREADS ?= 1
 
-.PHONY: demo test test-all check bench bench-run docs clean
+.PHONY: demo test test-all test-lowest check bench bench-run docs clean
 
 # -- the two commands ------------------------------------------------------------------------------
 
@@ -21,6 +23,13 @@ test: $(STAMP)  ## what must hold; 6 minutes is the aim, 8 to 11 it takes
 
 test-all: $(STAMP)  ## also what is slow; properties on three times as many examples, drawn anew
 	HYPOTHESIS_PROFILE=wild $(BIN)/pytest -n 2 --dist loadfile
+
+test-lowest:  ## the loop on the lowest versions that pyproject.toml allows; without torch: make test-lowest LOWEST_EXTRAS=
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python tests/lowest.py pins $(LOWEST_EXTRAS) > $(LOWEST)/pins.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/pins.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(LOWEST)/bin/python tests/lowest.py smoke
 
 check: $(STAMP)  ## style, types, layers
 	$(BIN)/ruff check src tests bench
@@ -38,7 +47,7 @@ docs: $(STAMP)  ## the documentation site, into site/
 	$(BIN)/zensical build
 
 clean:
-	rm -rf $(VENV) site runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) site runs .pytest_cache .ruff_cache
 
 # pip, not uv: pip finds the CPU build of the pinned torch where one is offered
 $(STAMP): pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""What signals cost: each ready one beside the best SQL by hand and beside a scan of its columns; all in one pass; a night of a store.
+"""What signals cost: each ready one beside the best SQL by hand and beside a scan of its columns; all in one pass; a night of a store; what years add.
 
 CPU seconds, interleaved in one run, under a memory limit of 4 GB; ratios are of medians. A log of 180 days is made once per
 size and kept in .bench-cache.
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ REPEATS = {1_000_000: 5, 10_000_000: 3, 100_000_000: 1}
 SIZES = tuple(REPEATS)
 WORDS = {1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
 QUICK_DAYS = 70
+NEAR_DAYS, YEARS_DAYS = 120, 7_600  # of a log of some months, and of one of 21 years with as many events
+SPAN_EVENTS = 100_000
+FAR = datetime(2005, 1, 1, tzinfo=UTC)
 COMMAND = "python bench/signals.py"
 claim = partial(timed, COMMAND)
 BASE = (START - START.replace(year=1970, month=1, day=1)).days
@@ -69,7 +73,7 @@ def scan(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
     con.execute(f"select {', '.join(f'max({column})' for column in columns)} from events").fetchall()
 
 
-@remembered(version=7)
+@remembered(version=8)
 def speed(events: int) -> dict[str, Any]:
     """See `measure_speed`, on the kept log of this size."""
     return measure_speed(big_log(events, CACHE / f"signals-log-{events}"), REPEATS.get(events, 1))
@@ -138,7 +142,7 @@ def peak_gb() -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
-@remembered(version=3)
+@remembered(version=4)
 def night(events: int) -> dict[str, Any]:
     """See `measure_night`; the log is made anew."""
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
@@ -179,6 +183,37 @@ def measure_night(events: int, place: Path, days: int, repeats: int) -> dict[str
     found["late_as_asked"] = found["late_opens"]["days"] == found["late_opens"]["rolled"] == list(late_days)
     fresh.update(memory_limit=MEMORY)
     found["late_equal"] = all(same(kept, fresh, signal) for signal in signals)
+    return found
+
+
+@remembered(version=1)
+def span(events: int) -> dict[str, Any]:
+    """See `measure_span`; the logs are made anew."""
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        return measure_span(events, Path(name), 3)
+
+
+def measure_span(events: int, place: Path, repeats: int) -> dict[str, Any]:
+    """CPU and wall seconds of every ready signal and of all in one pass, on three logs in turn.
+
+    near: `events` events of four months. far: these and one of 2005. years: as many, spread over 21 years.
+    """
+    near = pl.concat([day_of_events(events * DAYS // NEAR_DAYS, day) for day in range(NEAR_DAYS)])
+    day = pl.int_range(pl.len()) * 7_919 % YEARS_DAYS  # each event on a day of its own choice
+    moved = pl.lit(START) + pl.duration(days=day) + (pl.col("time") - pl.col("time").dt.truncate("1d"))
+    stranger = near.head(1).with_columns(event_id=pl.lit("far"), user_id=pl.lit("stranger"), time=pl.lit(FAR).cast(near.schema["time"]))
+    logs = {"near": near, "far": pl.concat([near, stranger]), "years": near.with_columns(time=moved, ingested_at=moved)}
+    found: dict[str, Any] = {name: {} for name in logs}
+    lakes: dict[str, Lake] = {}
+    for name, frame in logs.items():
+        lakes[name] = Lake.open(place / name)
+        lakes[name].append("all", events=frame, watermark=START + timedelta(days=YEARS_DAYS if name == "years" else NEAR_DAYS))
+    for _ in range(repeats):
+        for signals in [*([one] for one in ready()), list(ready())]:
+            word = signals[0].name if len(signals) == 1 else "all"
+            for name, lake in lakes.items():
+                with connected(lake) as con:
+                    found[name].setdefault(word, []).append(cpu(partial(outcome_tables, con, signals, lake, lake, lake.watermark)))
     return found
 
 
@@ -224,7 +259,19 @@ def rows_of_night(word: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def rows_of(sizes: tuple[int, ...], nights: tuple[int, ...]) -> list[dict[str, Any]]:
+def rows_of_span(word: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The claims on what years add."""
+    cost = {name: {signal: median(times) for signal, times in by_signal.items()} for name, by_signal in found.items()}
+    far, years = ({one.name: cost[name][one.name] / cost["near"][one.name] for one in ready()} for name in ("far", "years"))
+    together = [cost["years"]["all"] / cost["near"]["all"]]
+    return [
+        claim(f"{word} events of 120 days and one of 2005: CPU of a ready signal over that without it, median of 13", far, "<= 2", lambda x: x <= 2),
+        claim(f"{word} events over 21 years: CPU of a ready signal over that of as many in 120 days, median of 13", years, "<= 5", lambda x: x <= 5),
+        claim(f"{word} events over 21 years: CPU of all 13 in one pass over that of as many in 120 days", together, "<= 5", lambda x: x <= 5),
+    ]  # fmt: skip
+
+
+def rows_of(sizes: tuple[int, ...], nights: tuple[int, ...], spans: tuple[int, ...] = ()) -> list[dict[str, Any]]:
     """The claims on all sizes."""
     rows = []
     for events in sizes:
@@ -236,6 +283,8 @@ def rows_of(sizes: tuple[int, ...], nights: tuple[int, ...]) -> list[dict[str, A
         rows.append(claim(words, [speed(events=100_000_000)["peak_gb"]], "none: it ran through within the limit", lambda x: True))
     for events in nights:
         rows += rows_of_night(WORDS.get(events, f"{events:,}"), night(events=events))
+    for events in spans:
+        rows += rows_of_span(f"{events // 1_000}k", span(events=events))
     for row in rows:  # what the README quotes
         row["readme"] = row["claim"].startswith(("10M events: CPU of a ready signal", "10M events: one day"))
     return rows
@@ -247,6 +296,7 @@ def main() -> None:
     options.add_argument("--json", type=Path)
     options.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     options.add_argument("--nights", type=int, nargs="*", default=list(SIZES))
+    options.add_argument("--spans", type=int, nargs="*", default=[SPAN_EVENTS])
     given = options.parse_args()
     if given.quick:
         with tempfile.TemporaryDirectory() as name:
@@ -256,8 +306,9 @@ def main() -> None:
             append_day(FolderStore(place / "speed"), events, QUICK_DAYS - 1)
             rows = rows_of_speed("60k", measure_speed(Lake.open(place / "speed"), 1, QUICK_DAYS))
             rows += rows_of_night("60k", measure_night(events, place, QUICK_DAYS, 1))
+            rows += rows_of_span("6k", measure_span(6_000, place / "spans", 1))
     else:
-        rows = rows_of(tuple(given.sizes), tuple(given.nights))
+        rows = rows_of(tuple(given.sizes), tuple(given.nights), tuple(given.spans))
     for row in rows:
         print(
             f"{row['claim']}: {row['value']:.3g}"

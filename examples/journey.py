@@ -81,6 +81,7 @@ def journey_lake(folder: Path) -> lp.Lake:
 
 def by_category(habit: Outcomes) -> None:
     """The categories most often taken up, of those with enough entries."""
+    habit = habit.certain()
     mature = habit.frame.filter(pl.col("value").is_not_null()).group_by("creator_id").agg(pl.len(), pl.col("value").mean())
     best = mature.filter(pl.col("len") >= 500).sort("value", "creator_id", descending=[True, False])
     for category in best["creator_id"].head(5):
@@ -104,7 +105,7 @@ def by_month(lake: lp.Lake, habit: Outcomes) -> None:
     bought = lake.events.filter(pl.col("creator_id").is_not_null())
     for start, end in pairwise([*(datetime(2017, month, 1, tzinfo=UTC) for month in range(1, 13)), END]):
         entered, lines = habit.entered(start, end), bought.filter(pl.col("time").is_between(start, end, closed="left")).height
-        rate = entered.base_rate() if entered.mature.any() else "no habit known yet"
+        rate = entered.base_rate(truncated=True) if entered.mature.any() else "no habit known yet"
         uncertain, mature = entered.frame["truncated"].mean() or 0, entered.mature.mean()
         print(f"  {start:%B}: {len(entered) / lines:.0%} of {lines:,} lines, {uncertain:.0%} truncated, {mature:.0%} mature; {rate}")
 

@@ -6,7 +6,7 @@ It knows declarations, the schema's constants and how a log is put into a lake, 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -42,6 +42,7 @@ from longplay.signals import (
 )
 
 DAY, MICRO, PAUSE = timedelta(days=1), timedelta(microseconds=1), timedelta(minutes=30)
+SILENCE = 366  # days
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LEAP, OLD = datetime(2028, 2, 26, tzinfo=UTC), datetime(1969, 12, 27, tzinfo=UTC)  # logs that cross 2028-02-29 and 1970-01-01
 BIG = str(2**53 + 1)  # a float would read it as 2**53
@@ -57,7 +58,9 @@ CATALOGUE = pl.DataFrame(
     },
     schema_overrides={"added_at": DTYPES["items"]["added_at"]},
 )
-EVENT = ("event_id", "user_id", "item_id", "creator_id", "kind", "time", "seconds", "surface", "origin", "ingested_at")
+NAMELESS = CATALOGUE.with_columns(creator_id=pl.lit(None, pl.String))
+GROWING = CATALOGUE.with_columns(added_at=pl.Series([OLD - DAY, LEAP + 3 * DAY, OLD - DAY, LEAP + 9 * DAY], dtype=DTYPES["items"]["added_at"]))
+EVENT = ("event_id", "user_id", "item_id", "creator_id", "kind", "time", "seconds", "surface", "origin", "decision_id", "slot", "ingested_at")
 DECISION = ("decision_id", "context_id", "user_id", "time", "surface", "slate", "log_prob", "policy", "experiment", "ingested_at")
 COUNTS = {"plays": "play", "saves": "save", "skips": "skip", "cancelled": "cancel"}
 
@@ -80,6 +83,11 @@ class Log:
     decisions: list[Row]
     as_of: datetime
     watermark: datetime | None = None
+    items: pl.DataFrame = field(default_factory=lambda: CATALOGUE)
+
+    @property
+    def creators(self) -> dict[str, str]:
+        return listed(self.items, self.as_of)
 
     @property
     def complete_until(self) -> datetime:
@@ -89,7 +97,7 @@ class Log:
         lake = Lake.memory()
         events = events_frame(self.events) if self.events else None
         decisions = decisions_frame(self.decisions) if self.decisions else None
-        lake.append("all", events=events, decisions=decisions, items=CATALOGUE, watermark=self.complete_until)
+        lake.append("all", events=events, decisions=decisions, items=self.items, watermark=self.complete_until)
         return lake
 
 
@@ -116,21 +124,45 @@ def engaged_of(events: list[Row]) -> list[Row]:
     return [event for event in in_time(events) if event["kind"] in ENGAGED]
 
 
-def creator_of(item: str, events: list[Row]) -> str | None:
-    if item in ("i1", "i2", "i3"):
-        return CREATORS[item]
+def listed(items: pl.DataFrame, as_of: datetime) -> dict[str, str]:
+    """The creators that the catalogue knows at `as_of`."""
+    rows = items.filter(pl.col("added_at") < as_of, pl.col("creator_id").is_not_null())
+    return dict(rows.select("item_id", "creator_id").iter_rows())
+
+
+def named(events: list[Row], creators: dict[str, str]) -> list[Row]:
+    """Events, each with its own creator, else the catalogue's of its item."""
+    return [{**event, "creator_id": event["creator_id"] or creators.get(event["item_id"])} for event in events]
+
+
+def creator_of(item: str, events: list[Row], creators: dict[str, str]) -> str | None:
+    if item in creators:
+        return creators[item]
     of_events = [event["creator_id"] for event in in_time(events) if event["item_id"] == item and event["creator_id"] is not None]
     return of_events[-1] if of_events else None
+
+
+def observed(day: int, days: int, engaged: list[Row]) -> bool:
+    """Whether the log's activity had begun at least so many days before, counted from the last time it was silent for more than 366 days."""
+    active = sorted({day_of(event["time"]) for event in engaged if day_of(event["time"]) <= day})
+    if not active or day - active[-1] > SILENCE:
+        return False
+    begun = active[-1]
+    for earlier in reversed(active):
+        if begun - earlier > SILENCE:
+            break
+        begun = earlier
+    return day - begun >= days
 
 
 # -- entries ---------------------------------------------------------------------------------------------
 
 
 def entries_of(signal: Signal, log: Log) -> list[Row]:
-    events = in_time(known(log.events, log.as_of))
+    events = in_time(named(known(log.events, log.as_of), log.creators))
     engaged, decisions = engaged_of(events), known(log.decisions, log.as_of)
     entry = signal.entry
-    nothing = {"item_id": None, "creator_id": None, "surface": None, "truncated": False}
+    nothing = {**dict.fromkeys(("item_id", "creator_id", "surface", "decision_id", "slot")), "truncated": False}
     if entry.kind == "discovery":
         found = firsts(engaged, entry.of, entry.novel_for, engaged)
     elif entry.kind == "event":
@@ -139,9 +171,9 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
         found = found if entry.of is not None else [{**event, "item_id": None, "creator_id": None} for event in found]
     elif entry.kind == "exposure":
         found = [
-            {**decision, "item_id": item, "creator_id": creator_of(item, events), "origin": "recommended"}
+            {**decision, "item_id": item, "slot": slot, "creator_id": creator_of(item, events, log.creators), "origin": "recommended"}
             for decision in decisions
-            for item in decision["slate"]
+            for slot, item in enumerate(decision["slate"])
         ]
     elif entry.kind == "user_day":
         opening: dict[tuple[str, int], Row] = {}
@@ -158,12 +190,16 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
             found.append({**event, "item_id": None, "creator_id": None})
     else:
         found = []
-        for user in sorted({row["user_id"] for row in (*engaged, *decisions)}):
-            trial = [decision["time"] for decision in decisions if decision["user_id"] == user and decision["experiment"] is not None]
+        for user in sorted({row["user_id"] for row in (*engaged, *filter(enrols, decisions))}):
+            trial = [decision["time"] for decision in decisions if decision["user_id"] == user and enrols(decision)]
             own = [event["time"] for event in engaged if event["user_id"] == user]
             if trial or own:
                 found.append({"user_id": user, "time": min(trial or own), "origin": "organic"})
     return [with_value(signal, {**nothing, **row}, events, log.as_of) for row in found]
+
+
+def enrols(decision: Row) -> bool:
+    return decision["experiment"] is not None and len(decision["slate"]) > 0  # an empty slate shows nothing
 
 
 def firsts(events: list[Row], of: str | None, novel_for: int | None, engaged: list[Row]) -> list[Row]:
@@ -176,8 +212,7 @@ def firsts(events: list[Row], of: str | None, novel_for: int | None, engaged: li
             continue
         day, before = day_of(touch["time"]), last.get(key)
         if before is None or (novel_for is not None and day - before > novel_for):
-            early = not engaged or day - day_of(engaged[0]["time"]) < (novel_for or 28)
-            found.append({**touch, "truncated": before is None and early})
+            found.append({**touch, "truncated": before is None and not observed(day, novel_for or 28, engaged)})
         last[key] = day
     return found
 
@@ -249,22 +284,24 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
     more: Row = {}
     if measure.kind == "time_to_return":
         back = [since for since in sorted(trace) if since < start + closed]
-        more = {"event": bool(back), "duration": back[0] if back else start - 1 + closed}
+        more = {"event": bool(back), "duration": back[0] - start + 1 if back else closed}  # days of the window that were observed
         value = float(back[0] if back else stop)
     if per is not None:
         value = value / sum(per.values()) if sum(per.values()) else None
     if measure.baseline is not None:
-        engaged = engaged_of(events)
-        covered = bool(engaged) and day - measure.baseline >= day_of(engaged[0]["time"])
+        covered = observed(day, measure.baseline, engaged_of(events))
         before = sum(amounts(measure, signal, entry, events, -measure.baseline, -1).values())
         more = {"baseline": before * (stop - start + 1) / measure.baseline if covered else None}
         value = None if more["baseline"] is None else value - more["baseline"]
     needed = 1 if measure.kind in ("returned", "cancelled") and measure.threshold is None else measure.threshold
     if needed is not None and value is not None:
         value = float(value >= needed - 1e-9)
+    asked = [part.of for part in (measure, measure.per) if part is not None and part.kind != "habits"]
+    if any(of is not None and entry[f"{of}_id"] is None for of in asked):  # of whom, nobody knows
+        value, more = None, dict.fromkeys(more)
     matures_at = midnight(day + stop + 1)
     return {
-        **{name: entry[name] for name in ("user_id", "item_id", "creator_id", "time", "origin", "surface", "truncated")},
+        **{name: entry[name] for name in ("user_id", "item_id", "creator_id", "time", "origin", "surface", "decision_id", "slot", "truncated")},
         **more,
         "day": day,
         "value": value if matures_at <= as_of else None,
@@ -278,7 +315,7 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
 def refused(signal: Signal, log: Log) -> str | None:
     """Why no number can be given, as a pattern that matches any of the reasons; null where one can."""
     entry, until = signal.entry, log.complete_until
-    events, decisions = known(log.events, log.as_of), known(log.decisions, log.as_of)
+    events, decisions = named(known(log.events, log.as_of), log.creators), known(log.decisions, log.as_of)
     all_events = [event for event in log.events if event["time"] < until]  # the lake's, up to its own watermark
     everything = [*all_events, *(decision for decision in log.decisions if decision["time"] < until)]
     reasons = []
@@ -299,6 +336,11 @@ def refused(signal: Signal, log: Log) -> str | None:
         if measure is not None:
             needed.append("play" if measure.kind == "completion" else COUNTS.get(measure.kind, measure.event))
     reasons += [f"no event of kind '{kind}'" for kind in needed if kind is not None and all(event["kind"] != kind for event in all_events)]
+    measures = [measure for measure in (signal.measure, signal.measure.per) if measure is not None]
+    if any(measure.kind == "minutes" for measure in measures) and all(event["seconds"] is None for event in all_events):
+        reasons.append("no event with seconds")
+    if signal.origin is not None and all(event["origin"] not in signal.origin for event in all_events):
+        reasons.append("no event of origin")
     return "|".join(reasons) or None
 
 
@@ -313,9 +355,11 @@ TIME_OF_DAY = st.sampled_from(
     (timedelta(0), MICRO, timedelta(minutes=10), NOON, NOON + PAUSE, NOON + PAUSE + MICRO, DAY - timedelta(minutes=20), DAY - MICRO)
 )
 DAYS = st.sampled_from((0, 0, 1, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 28, 29, 30, 36))
+YEARS = st.sampled_from((0, 0, 1, 2, 3, 8, 29, 365, 366, 367, 368, 396, 740, 2500, 7600))
 FAR = st.sampled_from((0, 1, 2, 28, 29, 59, 60, 61, 63, 64, 65, 119, 120, 180, 364, 365, 366))
 LATE = st.sampled_from((timedelta(0), timedelta(0), timedelta(0), MICRO, timedelta(hours=12), 5 * DAY))
 MOMENT = st.builds(lambda day, time: day * DAY + time, DAYS, TIME_OF_DAY)
+YEARS_MOMENT = st.builds(lambda day, time: day * DAY + time, YEARS, TIME_OF_DAY)
 FAR_MOMENT = st.builds(lambda day, time: day * DAY + time, FAR, TIME_OF_DAY)
 DOINGS = ("play", "play", "play", *KINDS)
 
@@ -329,6 +373,8 @@ def logs(
     With `known_later` its watermark lies more than a year after everything, else it may lie at `as_of`, or before the last events.
     """
     start = draw(st.sampled_from((LEAP, OLD)))
+    items = draw(st.sampled_from((CATALOGUE, CATALOGUE, NAMELESS, GROWING)))
+    star_schema = draw(st.integers(0, 3)) == 0  # only the catalogue says whose work an item is
     events, decisions = [], []
     for number in range(draw(st.integers(min_events, 20))):
         time = start + draw(moments)
@@ -340,22 +386,31 @@ def logs(
                 "event_id": f"e{draw(st.integers(0, 9))}-{number}",
                 "user_id": draw(st.sampled_from(USERS)),
                 "item_id": item,
-                "creator_id": creator,
+                "creator_id": None if star_schema else creator,
                 "kind": draw(st.sampled_from(DOINGS)),
                 "time": time,
                 "seconds": draw(st.sampled_from((None, 0.0, 20.0, 20.0, 60.0, 3600.5))),
                 "surface": draw(st.sampled_from((None, "home", "search"))),
                 "origin": draw(st.sampled_from(("organic", "organic", *ORIGINS))),
+                "decision_id": draw(st.sampled_from((None, "d0", "lost"))),
+                "slot": draw(st.sampled_from((None, 0, 2))),
                 "ingested_at": time + draw(LATE),
             }
         )
     if draw(st.integers(0, 3)) and events:
         time = start + draw(moments)
-        third = {"user_id": "crowd", "item_id": "i1", "creator_id": "c1", "seconds": 20.0, "surface": None, "origin": "organic"}
+        third = {
+            "user_id": "crowd",
+            "item_id": "i1",
+            "creator_id": None if star_schema else "c1",
+            "seconds": 20.0,
+            "surface": None,
+            "origin": "organic",
+        }
         events += [{"event_id": f"crowd-{kind}", **third, "kind": kind, "time": time, "ingested_at": time} for kind in KINDS]
     for number in range(draw(st.integers(min_decisions, 4))):
         time = start + draw(moments)
-        slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=1, max_size=3))
+        slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=draw(st.sampled_from((0, 1, 1))), max_size=3))
         decisions.append(
             {
                 "decision_id": f"d{number}",
@@ -371,7 +426,8 @@ def logs(
             }
         )
     as_of = start + draw(moments) + draw(st.sampled_from((0, 8, 40, 40, 400))) * DAY
-    return Log(events, decisions, as_of, None if known_later else draw(st.sampled_from((None, as_of, as_of + MICRO, as_of + 3 * DAY))))
+    watermark = None if known_later else draw(st.sampled_from((None, as_of, as_of + MICRO, as_of + 3 * DAY)))
+    return Log(events, decisions, as_of, watermark, items)
 
 
 OLD_ENTRIES = (

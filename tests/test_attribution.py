@@ -40,8 +40,9 @@ ABOVE = Signal("above", entry=user_day(), measure=active_days().above_baseline(2
 Row = dict[str, Any]
 
 
-def play(user: str, item: str, time: datetime, origin: str = "organic", surface: str = "library", kind: str = "play") -> Row:
-    return {"user_id": user, "item_id": item, "creator_id": CREATORS[item], "time": time, "origin": origin, "surface": surface, "kind": kind}
+def play(user: str, item: str, time: datetime, origin: str = "organic", surface: str = "library", kind: str = "play", **more: Any) -> Row:
+    of = {"user_id": user, "item_id": item, "creator_id": CREATORS[item], "time": time, "origin": origin, "surface": surface, "kind": kind}
+    return {**of, "decision_id": None, "slot": None, **more}
 
 
 def slate(name: str, user: str, time: datetime, *items: str, surface: str = "home") -> Row:
@@ -56,7 +57,7 @@ def lake_of(events: list[Row], decisions: list[Row], days: int = 60) -> Lake:
     schema = DTYPES["decisions"]
     lake.append(
         "all",
-        events=pl.DataFrame(numbered, schema_overrides={k: DTYPES["events"][k] for k in ("time", "creator_id")}),
+        events=pl.DataFrame(numbered, schema_overrides={k: DTYPES["events"][k] for k in ("time", "creator_id", "decision_id", "slot")}),
         decisions=pl.DataFrame(said, schema_overrides={k: schema[k] for k in said[0]}) if said else None,
         items=items.cast({"added_at": DTYPES["items"]["added_at"]}),
         watermark=START + days * DAY,
@@ -120,6 +121,41 @@ def test_at_the_same_moment_the_order_is_slot_then_decision_id() -> None:
     touches = touches_of(mine, lake.decisions)
     assert touches.select("decision_id", "slot", "position", "touches").rows() == [("x", 0, 1, 3), ("z", 0, 2, 3), ("y", 1, 3, 3)]
     assert mine.credit(lake.decisions, "last_touch").frame["decision_id"].to_list() == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("named", "credited"),
+    [
+        ({"decision_id": "b", "slot": 0}, [("b", 0)]),  # not c, the last one on the event's surface
+        ({"decision_id": "a", "slot": 1}, [("a", 1)]),
+        ({"decision_id": "d", "slot": 2}, [("d", 2)]),
+        ({"decision_id": "d", "slot": 0}, [("d", 0)]),
+        ({"decision_id": "d"}, [("d", 0)]),  # of d's slots with c1, the one with i1, which was played
+        ({"decision_id": "d", "slot": 1}, [(None, None)]),  # another creator's slot
+        ({"decision_id": "early", "slot": 0}, [(None, None)]),  # 40 days back: known, and no touch
+        ({"decision_id": "lost", "slot": 0}, [("c", 1)]),  # none of the decisions given: the last touch on the event's surface
+        ({"slot": 0}, [("c", 1)]),
+        ({"decision_id": "b", "slot": 0, "origin": "organic"}, [("b", 0)]),  # the event's word counts, whatever its origin
+        ({"decision_id": "lost", "slot": 0, "origin": "organic"}, [(None, None)]),
+    ],
+)
+def test_a_discovery_is_credited_to_the_exposure_that_its_event_names(named: Row, credited: list[Any]) -> None:
+    noon = START + timedelta(hours=12)
+    found = {**play("u", "i1", noon + 8 * DAY, "recommended", "home"), **named}
+    events = [play("u", "i3", START - 40 * DAY), found, *(play("u", "i2", noon + d * DAY) for d in (9, 10, 12))]
+    decisions = [
+        slate("early", "u", noon - 32 * DAY, "i1"),
+        slate("a", "u", noon + 1 * DAY, "i3", "i2", surface="shelf"),
+        slate("b", "u", noon + 4 * DAY, "i1"),
+        slate("d", "u", noon + 5 * DAY, "i1", "i3", "i2", surface="shelf"),
+        slate("c", "u", noon + 8 * DAY, "i3", "i1"),
+    ]
+    lake = lake_of(events, decisions)
+    outcomes = HABIT.outcomes(lake)
+    mine = outcomes.where(outcomes.keys == "c1").credit(lake.decisions)
+    assert mine.frame.select("decision_id", "slot").rows() == credited
+    assert mine.frame["credit"].to_list() == [1.0]
+    assert mine.due == 1.0
 
 
 def test_an_organic_discovery_has_no_discovery_touch_and_goes_to_nobody() -> None:
@@ -247,12 +283,19 @@ SIGNALS = (
 )
 
 
+NAMED = st.fixed_dictionaries({"decision_id": st.sampled_from((None, "d0", "d1", "d2", "lost")), "slot": st.none() | st.integers(0, 3)})
+
+
 @given(
-    st.lists(PLAY, min_size=1, max_size=15), st.lists(SLATE, min_size=1, max_size=10), st.sampled_from(SIGNALS), st.integers(0, 4), st.integers(4, 14)
+    st.lists(st.tuples(PLAY, NAMED), min_size=1, max_size=15),
+    st.lists(SLATE, min_size=1, max_size=10),
+    st.sampled_from(SIGNALS),
+    st.integers(0, 4),
+    st.integers(4, 14),
 )
 @examples(40)
 def test_credits_equal_plain_loops_and_conserve(played: list[Any], said: list[Any], signal: Signal, lookback: int, days: int) -> None:
-    events = [play(user, item, START + at, origin, surface) for user, item, at, origin, surface in played]
+    events = [play(user, item, START + at, origin, surface, **named) for (user, item, at, origin, surface), named in played]
     decisions = [slate(f"d{n}", user, START + at, *items, surface=surface) for n, (user, at, items, surface) in enumerate(said)]
     lake = lake_of(events, decisions, days=40)
     try:
@@ -277,7 +320,7 @@ def test_credits_equal_plain_loops_and_conserve(played: list[Any], said: list[An
                 and (of is None or (entry[f"{of}_id"] is not None and {"item": item, "creator": CREATORS[item]}[of] == entry[f"{of}_id"]))
             )
             assert found.entries["due"][number] == entry["value"]
-            weights = plain_weights(rule, seen, entry)
+            weights = plain_weights(rule, seen, entry, {row["decision_id"]: row["slate"] for row in decisions})
             if sum(weights) == 0:
                 assert mine.select("decision_id", "credit").rows() == [(None, entry["value"])]
                 continue
@@ -295,7 +338,8 @@ def test_credits_equal_plain_loops_and_conserve(played: list[Any], said: list[An
         assert math.fsum(found.frame["credit"].drop_nulls()) == math.fsum(known)
 
 
-def plain_weights(rule: Rule, seen: list[Any], entry: Row) -> list[float]:
+def plain_weights(rule: Rule, seen: list[Any], entry: Row, given: dict[str, list[str]]) -> list[float]:
+    """What each touch (time, slot, decision, surface) counts; `given`: the slate of every decision."""
     n = len(seen)
     if rule.kind == "last_touch":
         return [float(k == n - 1) for k in range(n)]
@@ -306,6 +350,10 @@ def plain_weights(rule: Rule, seen: list[Any], entry: Row) -> list[float]:
     if rule.kind == "recency":
         return [0.5 ** ((entry["time"] - touch[0]) / DAY / 7) for touch in seen]
     fitting = [k for k, touch in enumerate(seen) if entry["origin"] == "recommended" and touch[3] == entry["surface"]]
+    if entry["decision_id"] in given:
+        slots = {"item": [n for n, item in enumerate(given[entry["decision_id"]]) if item == entry["item_id"]], "slot": [entry["slot"]]}
+        named = slots["item" if entry["slot"] is None else "slot"]
+        fitting = [k for k, touch in enumerate(seen) if touch[2] == entry["decision_id"] and touch[1] in named]
     return [float(bool(fitting) and k == fitting[-1]) for k in range(n)]
 
 

@@ -142,8 +142,15 @@ def test_a_log_says_of_every_ready_signal_how_much_is_mature_and_how_often(world
     for name, signal in READY.items():
         outcomes = signal.outcomes(Lake.open(world_lake))
         assert rows[name][1:3] == [f"{len(outcomes):,}", f"{outcomes.mature.sum():,}"], name
-        if outcomes.frame["value"].is_not_null().any():
+        if outcomes.certain().frame["value"].is_not_null().any():
             assert rows[name][3:6] == str(outcomes.base_rate()).split(" (")[0].split(), name
+    habit, item = (READY[name].outcomes(Lake.open(world_lake)).truncated for name in ("habit", "regret"))
+    numbers = f"habit: {habit}; stickiness_60d: {habit}; lasting_discovery: {habit}; regret: {item}"
+    assert f"left out of the base rates (--truncated counts them). {numbers}" in " ".join(result.output.split())
+    with_them = invoke("signals", str(world_lake), "--truncated").output
+    assert "counted in the base rates" in " ".join(with_them.split())
+    cells = next(line.split() for line in with_them.splitlines() if line.startswith("habit "))
+    assert cells[3:6] == str(READY["habit"].outcomes(Lake.open(world_lake)).base_rate(truncated=True)).split(" (")[0].split()
     assert max(map(len, result.output.splitlines()[1:])) <= 80
 
 
@@ -183,7 +190,7 @@ def test_own_declarations_take_the_place_of_the_ready_ones(world_lake: Path, tmp
         assert refused.exit_code == 2
         assert said in refused.output
     own.write_text("[signals.x]\nentry = 'user_day'\nmeasure = 'nothing'")
-    assert "own.toml: measure: kind='nothing' given" in invoke("signals", "--file", str(own)).output
+    assert "own.toml: signal x: measure: kind='nothing' given" in invoke("signals", "--file", str(own)).output
 
 
 def test_a_place_without_a_log_is_a_usage_error(tmp_path: Path) -> None:

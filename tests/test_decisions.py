@@ -143,7 +143,7 @@ def test_decisions_that_do_not_fit_are_refused() -> None:
         Decisions.of(contexts, slates[:1], np.zeros((1, 2)), "p@1")
     with pytest.raises(DataError, match=r"log_prob of shape \(2,\)"):
         Decisions.of(contexts, slates, np.zeros(2), "p@1")
-    frames = [Decisions.of(Contexts.of(["u1"], NOON, slots=n), pl.Series([["i1"] * n]), np.zeros((1, n)), "p@1").frame for n in (1, 2)]
+    frames = [Decisions.of(Contexts.of(["u1"], NOON, slots=n), pl.Series([["i1", "i2"][:n]]), np.zeros((1, n)), "p@1").frame for n in (1, 2)]
     with pytest.raises(DataError, match=r"slates of \[1, 2\] slots in one array"):
         _ = Decisions(pl.concat(frames)).log_prob
 

@@ -49,7 +49,7 @@ def reference(signal: Signal, log: Log, times: dict[str, datetime], entry_days: 
 
 
 def blank(user: str, opened: datetime) -> Row:
-    nothing = dict.fromkeys(("item_id", "creator_id", "surface"))
+    nothing = dict.fromkeys(("item_id", "creator_id", "surface", "decision_id", "slot"))
     return {**nothing, "user_id": user, "time": opened, "origin": "organic", "truncated": False}
 
 

@@ -302,7 +302,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         "signals.habit.window = [1, 60]", "set window = [1, 14]",
         "split.train_until = 2025-10-01 does not lie inside the log: set train_until = 2026-03-",
         "split.evaluate_until = 2025-11-01 does not lie inside the log: set evaluate_until = 2026-03-",
-        "regret: the log has no event of kind 'skip'", "minutes: no event of the log has seconds",
+        "regret: the log has no event of kind 'skip'", "minutes: the log has no event with seconds",
         "loyal: no event of this log has a creator; map a column to creator_id",
         "reinforce.slots = 40, but the catalogue has 30 items that can be shown: set slots = 15",
     ):  # fmt: skip

@@ -13,15 +13,16 @@ from typing import Any
 
 import polars as pl
 import pytest
-from deltalake import write_deltalake
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from older_lakes import write_older_lake
 from polars.testing import assert_frame_equal
 
 import longplay.lake
 from longplay.errors import DataError
 from longplay.lake import Lake
+from longplay.lake.commits import CommitLog
 from longplay.lake.schema import DTYPES, TABLES, conform
 
 SOURCE = Path(longplay.lake.__file__).parents[2]
@@ -258,16 +259,10 @@ def item(name: str, minute: int, length: float | None = None) -> pl.DataFrame:
 
 
 def as_before_lengths(folder: Path) -> Lake:
-    """A lake of one item as it lay on disk before items had a length: the item's file has no such column."""
-    lake = Lake.open(folder)
-    lake.append("old", events=plays(1), items=item("i", 0))
-    write_deltalake(str(folder / "items"), lake.items.drop("length").to_arrow(), mode="overwrite", schema_mode="overwrite")
-    commits = pl.read_delta(str(folder / "commits")).with_columns(items_version=pl.lit(1, pl.Int64))
-    write_deltalake(str(folder / "commits"), commits.to_arrow(), mode="overwrite")
-    lake = Lake.open(folder)
-    (file,) = lake.files("items")
-    assert "length" not in pl.read_parquet_schema(file)
-    return lake
+    """A lake of one item as it lay on disk before items had a length and an arrival."""
+    items = conform(item("i", 0), "items").drop("length", "ingested_at")
+    write_older_lake(folder, "old", {"events": conform(plays(1), "events"), "items": items}, at(2))
+    return Lake.open(folder)
 
 
 def lengths_in_sql(lake: Lake) -> list[tuple]:
@@ -296,22 +291,18 @@ def test_a_lake_older_than_lengths_takes_items_that_have_one(tmp_path: Path) -> 
 
 
 def test_a_lake_older_than_what_stands_beside_histories_is_read_and_grows(tmp_path: Path) -> None:
-    folder, later = tmp_path / "lake", ("history_time", "history_kind", "history_surface", "want")
-    lake = Lake.open(folder)
-    batch = tables("old")
-    lake.append("old", **batch)
-    write_deltalake(str(folder / "contexts"), lake.contexts.drop(later).to_arrow(), mode="overwrite", schema_mode="overwrite")
-    commits = pl.read_delta(str(folder / "commits")).with_columns(contexts_version=pl.lit(1, pl.Int64))
-    write_deltalake(str(folder / "commits"), commits.to_arrow(), mode="overwrite")
-    lake = Lake.open(folder)
-    assert not set(later) & {name for file in lake.files("contexts") for name in pl.read_parquet_schema(file)}
+    later = ("history_time", "history_kind", "history_surface", "want")
+    old = {table: conform(frame, table) for table, frame in tables("old").items()}
+    old |= {"contexts": old["contexts"].drop(later), "items": old["items"].drop("ingested_at")}
+    write_older_lake(tmp_path / "lake", "old", old, at(1))
+    lake = Lake.open(tmp_path / "lake")
     assert lake.contexts.schema == DTYPES["contexts"]
     assert lake.contexts.select(later).null_count().row(0) == (2, 2, 2, 2)
     new = tables("new", 1)["contexts"].with_columns(
         history=pl.lit(["i"], dtype=pl.List(pl.String)), history_time=pl.concat_list(pl.col("time")), history_kind=pl.lit(["play"]), want=pl.lit(2.5)
     )
     lake.append("new", contexts=new, watermark=at(2))
-    for one in (lake, Lake.open(folder)):
+    for one in (lake, Lake.open(tmp_path / "lake")):
         found = one.contexts.sort("context_id")
         assert found["context_id"].to_list() == ["new-0", "new-1", "old-0", "old-1"]
         assert found["want"].to_list() == [2.5, 2.5, None, None]
@@ -322,15 +313,13 @@ def test_a_lake_older_than_what_stands_beside_histories_is_read_and_grows(tmp_pa
                         ("old-0", None, None, None, "VARCHAR[]"), ("old-1", None, None, None, "VARCHAR[]")]  # fmt: skip
 
 
-def test_a_writer_that_died_while_it_gave_an_old_lake_lengths_is_rolled_back(tmp_path: Path) -> None:
-    folder = tmp_path / "lake"
-    old = as_before_lengths(folder).items
-    half = pl.concat([old, conform(item("lost", 1, 200.0), "items")])
-    write_deltalake(str(folder / "items"), half.to_arrow(), mode="overwrite", schema_mode="overwrite")  # and no row in commits
-    lake = Lake.open(folder)
-    assert lengths_in_sql(lake) == [("i", None, "DOUBLE")]
+def test_an_older_lake_keeps_its_batches(tmp_path: Path) -> None:
+    lake = as_before_lengths(tmp_path / "lake")
     lake.append("next", items=item("j", 1, 60.0))
-    assert lake.items.select("item_id", "length").rows() == [("i", None), ("j", 60.0)]
+    again = Lake.open(tmp_path / "lake")
+    assert again.append("old", events=plays(7, name="other")).already  # its content was not recorded
+    assert again.append("next", items=item("j", 1, 60.0)).already
+    assert again.items.select("item_id", "length").rows() == [("i", None), ("j", 60.0)]
 
 
 def test_a_declared_watermark_hides_what_is_not_complete_yet(lake: Lake) -> None:
@@ -381,10 +370,10 @@ def test_a_folder_that_cannot_hold_a_lake_is_refused(tmp_path: Path) -> None:
 
 def test_a_second_door_to_the_same_folder_sees_every_batch(tmp_path: Path) -> None:
     one, other = Lake.open(tmp_path / "lake"), Lake.open(tmp_path / "lake")
-    for i in range(34):  # past the point where the log of commits is rewritten as one file
+    for i in range(34):
         (one if i % 2 else other).append(f"b{i}", events=plays(i, name=f"b{i}-"))
     assert one.events.height == other.events.height == 34
-    assert one.append("b3", events=plays(3)).already
+    assert one.append("b3", events=plays(3, name="b3-")).already
 
 
 # -- several processes ---------------------------------------------------------------------------
@@ -398,6 +387,7 @@ lake = Lake.open({folder!r})
 print("ready", flush=True)
 for name in {names!r}:
     lake.append(name, **tables(name))
+    print(name, flush=True)
 """
 
 
@@ -405,8 +395,7 @@ def start_writer(folder: Path, names: list[str]) -> subprocess.Popen[str]:
     code = WRITER.format(source=str(SOURCE), tests=str(Path(__file__).parent), folder=str(folder), names=names)
     writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
-    with writer.stdout:
-        assert writer.stdout.readline() == "ready\n"
+    assert writer.stdout.readline() == "ready\n"
     return writer
 
 
@@ -423,42 +412,55 @@ def batches_by_table(lake: Lake) -> dict[str, dict[str, int]]:
 def test_a_writer_killed_at_any_moment_leaves_every_batch_whole_or_absent(tmp_path: Path) -> None:
     names = [f"b{i}" for i in range(200)]
     rng = random.Random(7)
-    whole = 0
+    acknowledged: set[str] = set()
     for _ in range(9):
         writer = start_writer(tmp_path / "lake", names)
-        time.sleep(rng.uniform(0.0, 0.6))
+        assert writer.stdout is not None
+        acknowledged |= {writer.stdout.readline().strip() for _ in range(len(acknowledged) + 1 + rng.randrange(2))}
+        time.sleep(rng.uniform(0.0, 0.2))
         writer.send_signal(signal.SIGKILL)
+        acknowledged |= {line.strip() for line in writer.stdout if line.endswith("\n")}
+        writer.stdout.close()
         writer.wait()
-        lake = Lake.open(tmp_path / "lake")
-        counts = batches_by_table(lake)
-        done = set(counts["events"])
-        assert len(done) >= whole  # what was written stays written
-        whole = len(done)
-        assert counts == {table: dict.fromkeys(done, rows) for table, rows in (("events", 3), ("decisions", 2), ("contexts", 2), ("items", 1))}
-    assert 0 < whole < len(names)
+        counts = batches_by_table(Lake.open(tmp_path / "lake"))
+        whole = set(counts["events"])
+        assert acknowledged <= whole
+        assert counts == {table: dict.fromkeys(whole, rows) for table, rows in (("events", 3), ("decisions", 2), ("contexts", 2), ("items", 1))}
+    assert len(whole) < len(names)
     lake = Lake.open(tmp_path / "lake")
-    target = names[: whole + 3]
-    assert [lake.append(name, **tables(name)).already for name in target] == [True] * whole + [False] * 3
+    target = names[: len(whole) + 3]
+    assert [lake.append(name, **tables(name)).already for name in target] == [True] * len(whole) + [False] * 3
     assert batches_by_table(lake)["events"] == dict.fromkeys(target, 3)
     assert lake.events["event_id"].n_unique() == lake.events.height == 3 * len(target)
 
 
-def test_what_a_dead_writer_left_in_the_tables_is_invisible_and_rolled_back(tmp_path: Path) -> None:
+def test_what_a_dead_writer_left_in_the_tables_is_invisible_and_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = Lake.open(tmp_path / "lake")
     for round_, height in ((0, 0), (1, 3), (2, 6)):  # the first finds no table of its own to go back to
-        torn = conform(tables(f"torn{round_}")["events"], "events").to_arrow()
-        for _ in range(1 + round_):
-            write_deltalake(str(tmp_path / "lake" / "events"), torn, mode="append")  # and died before its row in the log of commits
+        for attempt in range(1 + round_):
+            with monkeypatch.context() as patch:
+                patch.setattr(CommitLog, "append", dies)
+                with pytest.raises(Died):
+                    lake.append(f"torn{round_}-{attempt}", **tables(f"torn{round_}-{attempt}"))
         assert lake.events.height == Lake.open(tmp_path / "lake").events.height == height
         lake.append(f"b{round_}", **tables(f"b{round_}"))
         assert set(batches_by_table(lake)["events"]) == {f"b{i}" for i in range(round_ + 1)}
+        assert pl.read_delta(str(tmp_path / "lake" / "events")).height == height + 3  # other programs see the same
+
+
+class Died(BaseException):
+    """A writer stops here."""
+
+
+def dies(*_: object) -> None:
+    raise Died
 
 
 def test_two_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
     shared = [f"s{i}" for i in range(4)]
     names = [[x for pair in zip([f"{who}{i}" for i in range(4)], shared, strict=True) for x in pair] for who in ("x", "y")]
     writers = [start_writer(tmp_path / "lake", mine) for mine in names]
-    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert [writer.communicate() and writer.returncode for writer in writers] == [0, 0]
     counts = batches_by_table(Lake.open(tmp_path / "lake"))
     assert counts["events"] == dict.fromkeys({*names[0], *names[1]}, 3)
     assert counts["decisions"] == dict.fromkeys({*names[0], *names[1]}, 2)

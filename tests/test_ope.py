@@ -577,8 +577,12 @@ def test_a_log_of_immature_slots_is_refused() -> None:
 
 @pytest.mark.parametrize("bad", [None, float("nan"), float("-inf"), 0.5])
 def test_slots_without_a_propensity_are_refused(bad: float | None) -> None:
+    # the lake refuses such rows; a table of shown slots may still come from elsewhere
     users, slates, log_prob, value = drawn_log(40, 20)
-    refused(law(TARGET), a_log(users, slates, [[bad, log_prob[0][1]], *log_prob[1:]], value), "1 of 1,600 logged slots have no propensity")
+    lake, shown = a_log(users, slates, log_prob, value)
+    log_prob_N = shown.frame["log_prob"].to_list()
+    frame = shown.frame.with_columns(log_prob=pl.Series([bad, *log_prob_N[1:]], dtype=pl.Float64))
+    refused(law(TARGET), (lake, replace(shown, frame=frame)), "1 of 1,600 logged slots have no propensity")
 
 
 def test_a_greedy_log_is_refused() -> None:

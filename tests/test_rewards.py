@@ -382,12 +382,19 @@ def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(mon
     assert 0 < len(certain) < len(outcomes)
     few = ProgressiveReward(habit).fit(lake, outcomes)  # fewer than 1,000 mature ones would remain: all are used
     ids = lake.items["creator_id"].unique().sort()
-    assert int(certain.mature.sum()) < early_module.LEAST_CERTAIN
+    assert (n := int(certain.mature.sum())) < early_module.LEAST_CERTAIN
+    mature, unsure = int(outcomes.mature.sum()), int((outcomes.mature & outcomes.frame["truncated"].to_numpy()).sum())
+    kept = f"learnt from {mature:,} mature entries, {unsure:,} of them truncated: kept, because only {n:,} others are mature, "
+    kept += "fewer than 1,000"
+    assert str(few) == f"{few.name} of {habit.label}: {kept}"
+    assert str(few.observe(outcomes)) == str(few)
     assert np.array_equal(few.items(ids).mean, ProgressiveReward(habit).fit(None, outcomes).items(ids).mean)
     monkeypatch.setattr(early_module, "LEAST_CERTAIN", 1)
     model = ProgressiveReward(habit).fit(lake, outcomes)
     assert np.array_equal(model.items(ids).mean, ProgressiveReward(habit).fit(None, certain).items(ids).mean)
     assert not np.array_equal(model.items(ids).mean, few.items(ids).mean)
+    assert str(model).endswith(f"learnt from {n:,} mature entries; {unsure:,} truncated ones left out")
+    assert str(ProgressiveReward(habit)) == f"{model.name} of {habit.label}: not fitted"
     slates = lake.decisions.filter(~pl.Series(held_out(lake.decisions["user_id"])))
     whole = fit_showing(habit, lake, outcomes, slates)  # without these labels P(entry | shown) would be far too low
     assert model.showing is not None

@@ -73,10 +73,14 @@ class Watching(Silent):
     def __init__(self) -> None:
         self.ran: list[str] = []
         self.skipped: list[str] = []
+        self.damages: list[str] = []
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
         (self.skipped if seconds is None else self.ran).append(name)
         assert line
+
+    def damaged(self, name: str, why: str) -> None:
+        self.damages.append(f"{name}: {why}")
 
 
 @pytest.fixture(scope="module")

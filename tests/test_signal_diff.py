@@ -16,6 +16,7 @@ from longplay.lake import Lake
 from longplay.policies.simple import Popular
 from longplay.signals import READY, Signal, active_days, days_with, discovery, event, exposure, minutes, plays, sessions, user_day
 from longplay.signals.diff import CHANGES, Backfill, changed_parts, diff_of
+from longplay.signals.tables import BaseRate, base_rates
 from longplay.world import World
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -109,11 +110,11 @@ def test_every_kind_of_change_on_a_log_counted_by_hand() -> None:
     ]  # fmt: skip
     old = Signal("s", discovery(1), days_with("creator") >= 1, (1, 4))
     new = Signal("s", discovery(3), days_with("creator") >= 1, (2, 7))
-    found = old.diff(new, log(rows, days=20))
+    found = old.diff(new, log(rows, days=20), truncated=True)
     assert found.counts == {
         "only in old": 3, "only in new": 0, "changed": 1, "newly known": 0, "no longer known": 1, "equal": 2, "unknown in both": 1,
     }  # fmt: skip
-    backwards = new.diff(old, log(rows, days=20))
+    backwards = new.diff(old, log(rows, days=20), truncated=True)
     assert backwards.counts == {
         "only in old": 0, "only in new": 3, "changed": 1, "newly known": 1, "no longer known": 0, "equal": 2, "unknown in both": 1,
     }  # fmt: skip
@@ -142,10 +143,12 @@ PAIRS = [
 ]
 
 
+@pytest.mark.parametrize("truncated", [False, True])
 @pytest.mark.parametrize(("old", "new"), PAIRS)
-def test_rows_equal_a_plain_look_up(old: Signal, new: Signal, lake: Lake) -> None:
+def test_rows_equal_a_plain_look_up(old: Signal, new: Signal, truncated: bool, lake: Lake) -> None:
     before, after = old.outcomes(lake), new.outcomes(lake)
-    found = diff_of(before, after)
+    found = diff_of(before, after, truncated=truncated)
+    unsure: set[tuple] = set()  # of either
 
     def by_key(outcomes) -> dict[tuple, float | None]:
         entry = outcomes.signal.entry
@@ -156,9 +159,12 @@ def test_rows_equal_a_plain_look_up(old: Signal, new: Signal, lake: Lake) -> Non
             key = (entry.unit, row["user_id"], row["time"], row[of])
             seen[key] += 1
             table[*key, seen[key]] = row["value"]
+            if row["truncated"] and not truncated:
+                unsure.add((*key, seen[key]))
         return table
 
     a, b = by_key(before), by_key(after)
+    a, b = ({key: value for key, value in side.items() if key not in unsure} for side in (a, b))
     expected: Counter = Counter()
     for key in a.keys() | b.keys():
         one, two = a.get(key), b.get(key)
@@ -179,7 +185,9 @@ def test_base_rates_of_segments_are_those_of_their_entries_alone(lake: Lake) -> 
     before, after = old.outcomes(lake), new.outcomes(lake)
     found = diff_of(before, after)
     assert isinstance(found.difference, Estimate)
+    before, after = before.certain(), after.certain()
     keys = {"surface": pl.col("surface"), "origin": pl.col("origin"), "month": pl.col("time").dt.strftime("%Y-%m")}
+    assert found.old_truncated > 0
     for row in found.segments.iter_rows(named=True):
         inside = before.frame.select(keys[row["by"]].eq_missing(pl.lit(row["segment"])).alias("inside"))["inside"]
         part = before.where(inside)
@@ -195,6 +203,62 @@ def test_base_rates_of_segments_are_those_of_their_entries_alone(lake: Lake) -> 
     assert found.old_rate.value == before.base_rate().value
     loose = clustered_mean(after.frame["value"].drop_nulls().to_numpy(), after.frame.drop_nulls("value")["user_id"].to_numpy())
     assert found.difference.std_error < loose.std_error  # the same entries: what they share cancels
+
+
+EARLY = [("u", 0, "play", "a1"), ("u", 1, "play", "a1"), ("u", 2, "play", "a1")]  # an old habit, for all that the log can know
+SURE = [("u", 40, "play", "b1"), ("v", 40, "play", "b1"), ("v", 42, "play", "b1"), ("u", 50, "skip", "b1")]
+
+
+def test_truncated_entries_are_left_out_unless_asked_for_and_counted() -> None:
+    """The log begins on day 0: of u's touch of `a` on that day nobody knows whether it is a first; of those on day 40 everybody does."""
+    old = Signal("s", discovery(28), days_with("creator") >= 1, (1, 4))
+    new = replace(old, measure=days_with("creator") >= 2)
+    lake = log(EARLY + SURE, days=60)
+    found = old.diff(new, lake)
+    assert (found.old_rate.value, found.new_rate.value) == (0.5, 0.0)  # v comes back once
+    assert (found.old_rate.n, found.old_truncated, found.new_truncated) == (2, 1, 1)
+    assert found.counts["changed"] == found.counts["equal"] == 1
+    assert found.difference.value == -0.5
+    assert found.segments.filter(pl.col("by") == "month")["segment"].to_list() == ["2026-02"]  # day 40; January has the old habit alone
+    assert "1 entries of old, 1 of new, left out of all of this; --truncated (truncated=True) counts them" in str(found)
+    everything = old.diff(new, lake, truncated=True)
+    assert (everything.old_rate.value, everything.new_rate.value) == pytest.approx((2 / 3, 1 / 3))
+    assert everything.rows.height == 3
+    assert "1 entries of old, 1 of new, counted in all of this" in str(everything)
+    outcomes = old.outcomes(lake)
+    assert (outcomes.base_rate().value, outcomes.base_rate(truncated=True).value) == pytest.approx((0.5, 2 / 3))
+    assert outcomes.maturity_curve()["value"].to_list() == [0.0, 0.5, 0.5, 0.5]
+    assert outcomes.maturity_curve(truncated=True)["value"].to_list() == pytest.approx([1 / 3, 2 / 3, 2 / 3, 2 / 3])
+    assert "mature 3 of 3 entries, mean 0.5" in str(outcomes)
+    assert str(outcomes).endswith("; 1 truncated entries left out of the mean")
+    one_pass, with_them = (base_rates([old], lake, truncated=truncated)[old] for truncated in (False, True))
+    assert isinstance(one_pass, BaseRate)
+    assert isinstance(with_them, BaseRate)
+    assert one_pass.rate is not None
+    assert with_them.rate is not None
+    assert (one_pass.truncated, one_pass.rate.value, with_them.rate.value) == pytest.approx((1, 0.5, 2 / 3))
+
+
+def test_an_entry_of_which_only_one_version_is_unsure_is_not_only_in_the_other() -> None:
+    old = Signal("s", discovery(28), days_with("creator") >= 1, (1, 4))
+    found = old.diff(replace(old, entry=discovery(7)), log([("w", 0, "play", "c1"), ("u", 10, "play", "a1"), *SURE], days=60))
+    assert (found.counts["only in new"], found.counts["only in old"], found.rows.height) == (0, 0, 2)
+    assert (found.old_truncated, found.new_truncated) == (2, 1)  # day 0 for both, day 10 for the old one alone
+    assert (found.old_rate.n, found.new_rate.n) == (2, 2)
+    assert (found.old_rate.value, found.new_rate.value) == pytest.approx((1 / 2, 1 / 3))  # each of its own certain entries
+
+
+def test_where_all_known_entries_are_truncated_there_is_no_rate_and_the_reason_is_said() -> None:
+    old = Signal("s", discovery(28), days_with("creator") >= 1, (1, 4))
+    outcomes = old.outcomes(log(EARLY, days=20))
+    with pytest.raises(DataError, match="all 1 entries with a known outcome are truncated: the log begins less than 28 days before them"):
+        outcomes.base_rate()
+    assert "no mean: all 1 entries with a known outcome are truncated" in str(outcomes)
+    assert outcomes.base_rate(truncated=True).value == 1.0
+    assert outcomes.maturity_curve().is_empty()
+    found = old.diff(replace(old, window=(1, 3)), log(EARLY, days=20))
+    assert isinstance(found.old_rate, Refusal)
+    assert "0 in both" in str(found)
 
 
 def test_two_entries_at_one_moment_stay_two() -> None:
@@ -247,7 +311,7 @@ def test_the_backfill_says_how_far_back_it_reads(signal: Signal, look_back: int 
 def test_it_prints_every_part_and_escapes_what_a_notebook_would_run() -> None:
     rows = [("<b>u</b>" + "x" * 40, 0, "play", "a1"), ("<b>u</b>" + "x" * 40, 2, "play", "a1"), ("w", 0, "play", "a1")]
     old = Signal("s", discovery(1), days_with("creator") >= 1, (1, 4))
-    found = old.diff(replace(old, window=(3, 4)), log(rows, days=20))
+    found = old.diff(replace(old, window=(3, 4)), log(rows, days=20), truncated=True)
     text = str(found)
     for part in (
         old.label,
@@ -268,7 +332,7 @@ def test_it_prints_every_part_and_escapes_what_a_notebook_would_run() -> None:
 def test_a_log_without_entries_has_a_diff_that_says_so() -> None:
     old = Signal("s", event("save", "item", 7), days_with("item") >= 1, (1, 2))
     rows = [("u", 1, "play", "a1"), ("u", 3, "save", "a1")]
-    found = old.diff(replace(old, window=(1, 3)), log(rows, days=5))
+    found = old.diff(replace(old, window=(1, 3)), log(rows, days=5), truncated=True)
     assert found.counts["unknown in both"] == 1
     assert "none of 1 entries is mature" in str(found)
     nobody = diff_of(old.outcomes(log(rows, days=5)).where([False]), old.outcomes(log(rows, days=5)).where([False]))  # type: ignore[arg-type]

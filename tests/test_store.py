@@ -14,7 +14,25 @@ import pytest
 from examples import examples
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from reference import CATALOGUE, DAY, EPOCH, FAR_MOMENT, LEAP, MICRO, Log, Row, decisions_frame, events_frame, logs, midnight, refuses, signals
+from reference import (
+    CATALOGUE,
+    DAY,
+    EPOCH,
+    FAR_MOMENT,
+    GROWING,
+    LEAP,
+    MICRO,
+    NAMELESS,
+    YEARS_MOMENT,
+    Log,
+    Row,
+    decisions_frame,
+    events_frame,
+    logs,
+    midnight,
+    refuses,
+    signals,
+)
 
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
@@ -99,22 +117,22 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(expected, signal)
 
 
-@given(st.lists(signals(), min_size=1, max_size=3), logs())
+@given(st.lists(signals(), min_size=1, max_size=3), logs(), st.booleans())
 @examples(30)
-def test_base_rates_in_one_pass_are_those_of_the_outcomes_or_say_why_not(several: list[Signal], log: Log) -> None:
+def test_base_rates_in_one_pass_are_those_of_the_outcomes_or_say_why_not(several: list[Signal], log: Log, truncated: bool) -> None:
     several = [Signal(f"s{n}", one.entry, one.measure, one.window, one.origin, one.gameable) for n, one in enumerate(several)]
     lake = log.lake()
-    for signal, found in base_rates(several, lake, log.as_of).items():
+    for signal, found in base_rates(several, lake, log.as_of, truncated=truncated).items():
         if isinstance(found, LongplayError):
             with pytest.raises(LongplayError, match=re.escape(str(found))):
                 signal.outcomes(lake, log.as_of)
             continue
         outcomes = signal.outcomes(lake, log.as_of)
-        assert (found.entries, found.mature) == (len(outcomes), int(outcomes.mature.sum()))
-        if outcomes.frame["value"].is_null().all():
+        assert (found.entries, found.mature, found.truncated) == (len(outcomes), int(outcomes.mature.sum()), outcomes.truncated)
+        if (outcomes if truncated else outcomes.certain()).frame["value"].is_null().all():
             assert found.rate is None
         else:
-            rate = outcomes.base_rate()
+            rate = outcomes.base_rate(truncated=truncated)
             assert found.rate is not None
             assert (found.rate.value, found.rate.std_error, found.rate.n) == pytest.approx((rate.value, rate.std_error, rate.n))
 
@@ -249,12 +267,12 @@ KEPT = (
 )
 
 
-def append(lake: Lake, name: str, events: list[Row], decisions: list[Row], watermark: datetime) -> None:
+def append(lake: Lake, name: str, events: list[Row], decisions: list[Row], watermark: datetime, items: pl.DataFrame | None = None) -> None:
     lake.append(
         name,
         events=events_frame(events) if events else None,
         decisions=decisions_frame(decisions) if decisions else None,
-        items=CATALOGUE if name == "0" else None,
+        items=CATALOGUE if name == "0" and items is None else items,
         watermark=watermark,
     )
 
@@ -266,6 +284,18 @@ def check(store: SignalStore, lake: Lake) -> None:
         expected = in_memory(signal, view)
         if expected is not None and signal.label in Manifest.read(store.folder).outcomes:
             assert rows_of(store.outcomes(signal), signal) == expected, signal.name
+
+
+CHANGED = CATALOGUE.with_columns(creator_id=pl.Series(["c2", "c1", "c2", "c3"]))
+CATALOGUES = (None, None, CATALOGUE, NAMELESS, CHANGED, CATALOGUE.head(1), GROWING.tail(2))
+
+
+@given(logs(moments=YEARS_MOMENT), st.lists(st.sampled_from((1, 8, 368, 2500)), min_size=1, max_size=2), st.data())
+@examples(20)
+def test_nights_across_silent_years_equal_outcomes_computed_from_the_whole_log(
+    tmp_path_factory: Any, log: Log, nights: list[int], data: st.DataObject
+) -> None:
+    run_nights(tmp_path_factory, log, nights, data)
 
 
 @given(logs(), st.lists(st.integers(0, 40), min_size=1, max_size=2), st.sampled_from((2, 32)), st.data())
@@ -284,15 +314,20 @@ def run_nights(tmp_path_factory: Any, log: Log, nights: list[int], data: st.Data
     """See the test above."""
     place = tmp_path_factory.mktemp("store")
     lake, start = Lake.open(place / "lake"), min(row["time"] for row in log.events).replace(hour=0, minute=0, second=0, microsecond=0)
-    ends = [*sorted({start + (night + 1) * DAY + timedelta_of(data) for night in nights}), start + 90 * DAY]
+    last = max(row["time"] for row in (*log.events, *log.decisions)).replace(hour=0, minute=0, second=0, microsecond=0)
+    ends = [*sorted({start + (night + 1) * DAY + timedelta_of(data) for night in nights}), max(start + 90 * DAY, last + 2 * DAY)]
+    ends = sorted(set(ends))
     kept = data.draw(st.lists(st.sampled_from(KEPT), min_size=2, max_size=3, unique=True))
     store = SignalStore(place / "store", lake, kept)
     rows = [("events", row) for row in log.events] + [("decisions", row) for row in log.decisions]
     arrives = [data.draw(st.integers(0, len(ends) - 1)) for _ in rows]
     for number, end in enumerate(ends):
         # a row comes with the batch drawn for it, or with the first that ends after it
+        items = data.draw(st.sampled_from((log.items, *CATALOGUES)))  # what it says of an item may change
         batch = [row for row, at in zip(rows, arrives) if max(at, next(n for n, other in enumerate(ends) if row[1]["time"] < other)) == number]
-        append(lake, str(number), [row for table, row in batch if table == "events"], [row for table, row in batch if table == "decisions"], end)
+        append(
+            lake, str(number), [row for table, row in batch if table == "events"], [row for table, row in batch if table == "decisions"], end, items
+        )
         if number == len(ends) - 1 or data.draw(st.booleans()):
             store.update()
             check(store, lake)
@@ -576,7 +611,7 @@ def test_what_is_no_store_is_refused_with_a_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="add it to the signals and call update"):
         store.outcomes(KEPT[1])
     manifest = tmp_path / "store" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 99'))
     with pytest.raises(DataError, match="another version of longplay"):
         store.update()
 

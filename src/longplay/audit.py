@@ -94,7 +94,9 @@ class Audit:
         return "\n".join([self._title(), text_table(_HEAD, self._rows()), *reasons])
 
     def _repr_html_(self) -> str:
-        reasons = "".join(f"<li><b>{verdict.recommendation}</b> {escape(verdict.signal)}: {escape(verdict.reason)}</li>" for verdict in self.verdicts)
+        reasons = "".join(
+            f"<li><b>{escape(verdict.recommendation)}</b> {escape(verdict.signal)}: {escape(verdict.reason)}</li>" for verdict in self.verdicts
+        )
         return f"<p>{escape(self._title())}</p>{html_table(_HEAD, self._rows())}<ul>{reasons}</ul>"
 
     def as_json(self) -> dict[str, Any]:

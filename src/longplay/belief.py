@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Belief:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>" + (self.table().head(10)._repr_html_() if np.ndim(self.mean) == 1 else "")
+        return f"<p>{escape(str(self))}</p>" + (self.table().head(10)._repr_html_() if np.ndim(self.mean) == 1 else "")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import numpy as np
-import polars as pl
 from numpy.typing import ArrayLike, NDArray
+
+from longplay.frames import Column
+from longplay.ids import ids_of
 
 Float = NDArray[np.float64]
 UInt = NDArray[np.uint64]
@@ -31,18 +33,26 @@ def uniform(bits: UInt) -> Float:
     return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
-def keyed_bits(key: str, ids: pl.Series) -> UInt:
-    """64 bits per id that only (key, id) decide, shape [N]; stable over versions, machines and batches."""
+def keyed_bits(key: str, ids: Column) -> UInt:
+    """64 bits per id that only (key, id) decide, shape [N]; stable over versions, machines and batches.
+
+    Args:
+        key: what the numbers are for.
+        ids: a column of ids, whatever its type: 12345, 12345.0 and "12345" are one id (see `longplay.ids`).
+
+    Raises:
+        DataError: an id that is missing or has no exact text.
+    """
     salt = blake2b(key.encode(), digest_size=32).digest()  # a BLAKE2 key has at most 64 bytes; a name may be longer
-    digests = b"".join([blake2b(one.encode(), digest_size=8, key=salt).digest() for one in ids.cast(pl.String).to_list()])
+    digests = b"".join([blake2b(one.encode(), digest_size=8, key=salt).digest() for one in ids_of(ids, "ids").to_list()])
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def keyed_uniform(key: str, ids: pl.Series) -> Float:
+def keyed_uniform(key: str, ids: Column) -> Float:
     """A uniform number in (0, 1) per id that only (key, id) decide, shape [N].
 
-    >>> users = pl.Series(["u1", "u2"])
-    >>> bool((keyed_uniform("2026-11", users) == keyed_uniform("2026-11", users.reverse())[::-1]).all())
+    >>> users = ["u1", "u2"]
+    >>> bool((keyed_uniform("2026-11", users) == keyed_uniform("2026-11", users[::-1])[::-1]).all())
     True
     """
     return uniform(keyed_bits(key, ids))

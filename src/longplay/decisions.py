@@ -9,15 +9,21 @@ from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from longplay.chance import RowChance, keyed_bits, keyed_uniform, mix
 from longplay.errors import DataError
-from longplay.index import ItemIndex
+from longplay.frames import Column, as_lists, polars_series
+from longplay.ids import ids_of
+from longplay.index import ItemIndex, ranges
+from longplay.lake.creators import named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
+from longplay.past import Met, Past
 
+Rows = NDArray[np.int64]
+
+CELLS = 5_000_000  # exclusions sorted at once: bounds memory
 BESIDE = ("history_time", "history_kind", "history_surface")  # the event's, for each item of a history
 
 
@@ -33,22 +39,21 @@ class Contexts:
     for policies that read them; null: not known.
 
     Raises:
-        DataError: a column that is unknown or missing, or one beside the history that is not as long.
+        DataError: a column that is unknown or missing, a value that cannot be (see `lake.checks`), or a column beside the
+            history that is not as long.
     """
 
     frame: pl.DataFrame
 
     def __post_init__(self) -> None:
-        frame = conform(self.frame, "contexts")
-        for name in BESIDE:
-            wrong = frame.filter(pl.col(name).list.len() != pl.col("history").list.len())
-            if wrong.height:
-                one = wrong.row(0, named=True)
-                raise DataError(
-                    f"contexts: {wrong.height} of {frame.height} rows have a {name} of another length than their history, first "
-                    f"{one['context_id']!r} with {len(one[name])} for {len(one['history'])} items; give one for each, or null"
-                )
-        object.__setattr__(self, "frame", frame)
+        object.__setattr__(self, "frame", conform(self.frame, "contexts"))
+
+    @classmethod
+    def _checked(cls, frame: pl.DataFrame) -> Self:
+        """Rows that were contexts before: selected, or changed in a column whose new values were checked."""
+        contexts = object.__new__(cls)
+        object.__setattr__(contexts, "frame", frame)
+        return contexts
 
     def __len__(self) -> int:
         return self.frame.height
@@ -56,7 +61,7 @@ class Contexts:
     @classmethod
     def of(
         cls,
-        users: Sequence[str] | pl.Series,
+        users: Column,
         time: datetime | Sequence[datetime] | pl.Series,
         *,
         slots: int,
@@ -69,50 +74,65 @@ class Contexts:
         prompt: str | None = None,
         beside: pl.DataFrame | None = None,
     ) -> Self:
-        """Contexts from plain columns: `users[N]`, one `time` or N, ragged item ids, `slots` >= 1 for all.
+        """Contexts from plain columns.
 
-        `ids` names them; without it a context is user@time#row. `want` is the outcome that is asked for, in its signal's unit. `prompt` are words
-        for a policy with a pretrained base ("quiet piano for reading"). `beside` holds some of the columns `history_time`, `history_kind`,
-        `history_surface`: lists as long as each history.
+        Args:
+            users: [N] ids of users; 12345, 12345.0 and "12345" are one user (see `longplay.ids`).
+            time: one moment for all, or N of them, with a time zone.
+            slots: slots per slate, at least 1, for all.
+            history: N lists of item ids, oldest first. exclusions: N lists of item ids that must not be shown. Default: empty lists.
+            surface: where the slate is shown. temperature: above 0.
+            ids: names of the contexts; without them a context is user@time#row.
+            want: the outcome that is asked for, in its signal's unit.
+            prompt: words for a policy with a pretrained base ("quiet piano for reading").
+            beside: some of the columns `history_time`, `history_kind`, `history_surface`: lists as long as each history.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
         >>> len(Contexts.of(["u1", "u2"], noon, slots=3))
         2
+
+        Raises:
+            DataError: columns of different lengths, or a value that cannot be (see `longplay.lake.schema.conform`).
         """
         if slots < 1:
             raise DataError(f"Contexts.of: slots={slots} given, expected at least 1")
-        if not temperature > 0:
+        if not (temperature > 0 and np.isfinite(temperature)):
             raise DataError(f"Contexts.of: temperature={temperature} given, expected a positive number")
         if want is not None and not np.isfinite(want):
             raise DataError(f"Contexts.of: want={want} given, expected a number in the unit of the outcome, or None")
-        n = len(users)
-        when = pl.Series("time", time) if not isinstance(time, datetime) else pl.Series("time", [time]).new_from_index(0, n)
-        given = {"time": len(when)} | {
-            name: n if values is None else len(values)
-            for name, values in {"history": history, "exclusions": exclusions, "ids": ids, "beside": beside}.items()
-        }
-        for name, length in given.items():
+        user_ids = ids_of(users)
+        n = len(user_ids)
+        when = polars_series([time] if isinstance(time, datetime) else time, "time")
+        if isinstance(time, datetime):
+            when = when.new_from_index(0, n)
+        columns = {"history": history, "exclusions": exclusions, "ids": ids, "beside": beside}
+        lengths = {"time": len(when)} | {name: len(values) for name, values in columns.items() if values is not None}
+        for name, length in lengths.items():
             if length != n:
                 raise DataError(f"Contexts.of: {n} users but {length} of {name}; expected one for each user")
-        nothing: list[list[str]] = [[]] * n
-        columns = {
-            "user_id": pl.Series(users, dtype=pl.String),
-            "time": when,
-            "history": pl.Series(nothing if history is None else history, dtype=pl.List(pl.String)),
-            "exclusions": pl.Series(nothing if exclusions is None else exclusions, dtype=pl.List(pl.String)),
-        }
-        frame = pl.DataFrame(columns).with_columns(
+        empty_lists = pl.Series([[]], dtype=pl.List(pl.String)).new_from_index(0, n)
+        frame = pl.DataFrame(
+            [
+                user_ids.alias("user_id"),
+                when,
+                polars_series(empty_lists if history is None else history, "history"),
+                polars_series(empty_lists if exclusions is None else exclusions, "exclusions"),
+            ]
+        )
+        if not isinstance(when.dtype, pl.Datetime):
+            raise DataError(f"Contexts.of: time is {when.dtype}, expected moments such as datetime(2026, 3, 1, 12, tzinfo=UTC)")
+        frame = frame.with_columns(
             (pl.format("{}@{}#{}", "user_id", pl.col("time").dt.epoch("us"), pl.int_range(pl.len())) if ids is None else ids).alias("context_id"),
             pl.lit(surface).alias("surface"),
             pl.lit(slots, dtype=pl.Int32).alias("slots"),
-            pl.lit(temperature).alias("temperature"),
+            pl.lit(temperature, dtype=pl.Float64).alias("temperature"),
             pl.col("time").alias("history_until"),
             pl.lit(want, dtype=pl.Float64).alias("want"),
             pl.lit(prompt, dtype=pl.String).alias("prompt"),
         )
-        return cls(
-            frame if beside is None else pl.concat([frame, beside.select(name for name in BESIDE if name in beside.columns)], how="horizontal")
-        )
+        if beside is not None:
+            frame = pl.concat([frame, beside.select(name for name in BESIDE if name in beside.columns)], how="horizontal")
+        return cls(frame)
 
     @property
     def slots(self) -> int:
@@ -124,39 +144,49 @@ class Contexts:
 
     def take(self, rows: NDArray[np.integer] | Sequence[int]) -> Contexts:
         """The contexts at these row numbers, in that order, repeats allowed."""
-        return Contexts(self.frame[np.asarray(rows)])
+        return Contexts._checked(self.frame[np.asarray(rows)])
 
     def reading(self, most: int) -> Contexts:
         """The same contexts with no more than the last `most` items of their histories."""
         recent = [pl.col(name).list.tail(most) for name in ("history", *BESIDE)]
-        return Contexts(self.frame.with_columns(recent))
+        return Contexts._checked(self.frame.with_columns(recent))
+
+    def with_slots(self, slots: int) -> Contexts:
+        """The same contexts with so many slots (>= 0)."""
+        if slots < 0:
+            raise DataError(f"with_slots: {slots} given, expected 0 or more")
+        return Contexts._checked(self.frame.with_columns(slots=pl.lit(slots, dtype=pl.Int32)))
 
     def wanting(self, want: float | None) -> Contexts:
         """The same contexts asking for this outcome, in its signal's unit; None: for none."""
-        return Contexts(self.frame.with_columns(want=pl.lit(want, dtype=pl.Float64)))
+        if want is not None and not np.isfinite(want):
+            raise DataError(f"wanting: {want} given, expected a number in the unit of the outcome, or None")
+        return Contexts._checked(self.frame.with_columns(want=pl.lit(want, dtype=pl.Float64)))
 
     def prompted(self, prompt: str | None) -> Contexts:
         """The same contexts with these words in front, for policies that read them; None: without."""
-        return Contexts(self.frame.with_columns(prompt=pl.lit(prompt, dtype=pl.String)))
+        return Contexts._checked(self.frame.with_columns(prompt=pl.lit(prompt, dtype=pl.String)))
 
     def at_temperature(self, temperature: float) -> Contexts:
         """The same contexts asking for slates at another temperature (> 0)."""
-        if not temperature > 0:
+        if not (temperature > 0 and np.isfinite(temperature)):
             raise DataError(f"at_temperature: {temperature} given, expected a positive number")
-        return Contexts(self.frame.with_columns(temperature=pl.lit(float(temperature))))
+        return Contexts._checked(self.frame.with_columns(temperature=pl.lit(float(temperature))))
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """Slates that were shown, one row per slate; the columns of the lake's `decisions` table."""
+    """Slates that were shown, one row per slate; the columns of the lake's `decisions` table.
+
+    Raises:
+        DataError: a column that is unknown or missing, or a row that cannot be: an item twice in a slate, not one
+            log-probability per slot, or one that is not finite or above 0 (see `lake.checks`).
+    """
 
     frame: pl.DataFrame
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", conform(self.frame, "decisions"))
-        uneven = self.frame.filter(pl.col("slate").list.len() != pl.col("log_prob").list.len()).height
-        if uneven:
-            raise DataError(f"decisions: {uneven} slates have more or fewer log-probabilities than items; expected one per slot")
 
     def __len__(self) -> int:
         return self.frame.height
@@ -168,14 +198,12 @@ class Decisions:
             raise DataError(
                 f"Decisions.of: {len(contexts)} contexts, {len(slates)} slates and log_prob of shape {log_prob.shape}; expected a row per context"
             )
-        flat = pl.from_arrow(
-            pa.ListArray.from_arrays(pa.array(np.arange(len(log_prob) + 1) * log_prob.shape[1], pa.int32()), pa.array(log_prob.ravel()))
-        )
+        slots = log_prob.shape[1]
         frame = contexts.frame.select(
             ("d:" + pl.col("context_id")).alias("decision_id"), "context_id", "user_id", "time", "surface", "temperature"
         ).with_columns(
             slates.alias("slate"),
-            pl.Series("log_prob", flat),
+            as_lists("log_prob", pl.Series(log_prob.ravel(), dtype=pl.Float64), np.arange(len(log_prob) + 1) * slots),
             pl.lit(policy).alias("policy"),
             pl.lit(trie_version, dtype=pl.String).alias("trie_version"),
         )
@@ -204,7 +232,9 @@ class Decisions:
 class Policy(Protocol):
     """Anything that decides slates and can state the log-probability of a slate.
 
-    `history` is the number of past item ids the policy wants to see in a context (0: none).
+    `history` is the number of past item ids the policy wants to see in a context (0: none). Every policy of longplay keeps this contract
+    (tests/test_policy_contract.py): no item twice in a slate, no excluded and no unavailable one; contexts without slots get empty
+    slates; and where a slate cannot be filled, or an item is not in its catalogue, a `DataError` says so.
     """
 
     @property
@@ -222,7 +252,10 @@ class Policy(Protocol):
         ...
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
-        """Log-probability of every slot given the slots before it, shape [N, S]."""
+        """Log-probability of every slot given the slots before it, shape [N, S].
+
+        -inf in the slot of an item that cannot be shown, and from the slot on that repeats an item.
+        """
         ...
 
 
@@ -273,6 +306,12 @@ class Frozen:
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
         """Log-probability of every slot given the slots before it, shape [N, S]."""
         return self.policy.log_prob(contexts, slates)
+
+
+def check_one_each(contexts: Contexts, slates: pl.Series) -> None:
+    """Raise a DataError unless there is one slate per context."""
+    if len(slates) != len(contexts):
+        raise DataError(f"log_prob: {len(contexts)} contexts but {len(slates)} slates; expected one each")
 
 
 def main_surface(decisions: pl.DataFrame) -> str:
@@ -394,38 +433,73 @@ def first_engagements(lake: Lake) -> pl.DataFrame:
 def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, exclude: str = "seen", surface: str = "home") -> Contexts:
     """Contexts at the given `moments` (columns user_id, time), each seeing only events before its time that had arrived by then.
 
-    See `contexts_from_log` for the other arguments.
+    See `contexts_from_log` for the other arguments. Memory: at most `history` items per context, and the exclusions, which
+    are written out for every context.
     """
     keys = {"seen": "item_id", "creator": "creator_id", "none": None}
     if exclude not in keys:
         raise DataError(f"contexts: exclude={exclude!r} given, expected one of {', '.join(keys)}")
+    columns = ["user_id", "item_id", "creator_id", "time", "ingested_at", "kind", "surface"]
     key = keys[exclude]
-    events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select(
-        "user_id", "item_id", "creator_id", "time", "ingested_at", history_kind="kind", history_surface="surface"
+    logged = named_events(lake) if key == "creator_id" else lake.events
+    events = logged.filter(pl.col("kind").is_in(ENGAGED)).select(columns).sort("user_id", "time", "item_id", maintain_order=True)
+    users = ItemIndex(events["user_id"].unique())
+    moment_user_N = users.rows(moments["user_id"])
+    order = np.argsort(users.rows(events["user_id"]), kind="stable")
+    events = events[order]
+    past = _past_of(events, users)
+    moment_time_N = moments["time"].dt.epoch("us").to_numpy()
+    with_item = events.filter(pl.col("item_id").is_not_null())
+    offsets, rows = _past_of(with_item, users).last(moment_user_N, moment_time_N, history)
+    recent = with_item[rows]
+    beside = {"history_time": recent["time"], "history_kind": recent["kind"], "history_surface": recent["surface"]}
+    return Contexts.of(
+        moments["user_id"],
+        moments["time"],
+        slots=slots,
+        history=as_lists("history", recent["item_id"], offsets),
+        exclusions=_exclusions(lake, past, events, key, moment_user_N, moment_time_N),
+        surface=surface,
+        beside=pl.DataFrame([as_lists(name, values, offsets) for name, values in beside.items()]),
     )
-    numbered = moments.select("user_id", "time").with_row_index("row")
-    past = numbered.join(events.rename({"time": "then"}), on="user_id", how="inner")
-    past = past.filter((pl.col("then") < pl.col("time")) & (pl.col("ingested_at") <= pl.col("time")))
-    touched = past.filter(pl.col("item_id").is_not_null())
-    kept = touched.select("row", *BESIDE[1:], history="item_id", history_time="then").sort("row", "history_time", "history")
-    recent = kept.group_by("row", maintain_order=True).agg(pl.col("history", *BESIDE).tail(max(history, 1)))
-    frame = numbered.join(recent, on="row", how="left")
+
+
+def _past_of(events: pl.DataFrame, users: ItemIndex) -> Past:
+    """Events that stand in the order of their users' rows and of their times."""
+    time_E, arrived_E = (events[name].dt.epoch("us").to_numpy() for name in ("time", "ingested_at"))
+    return Past(users.rows(events["user_id"]), time_E, arrived_E)
+
+
+def _exclusions(lake: Lake, past: Past, events: pl.DataFrame, key: str | None, user_N: Rows, time_N: Rows) -> pl.Series:
+    """Items each moment forbids, in the order of their ids: of the keys (items, or creators with all their items) met by then; none without a key."""
+    if key is None:
+        return pl.Series("exclusions", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(user_N))
+    keys = events[key].drop_nulls().unique().sort()
+    works, first_work_K, works_K = _works(lake, keys, key)
+    met = Met.of(past, ItemIndex(keys).rows(events[key]))
+    first_N, count_N = met.by(user_N, time_N)
+    parts = [pl.Series("exclusions", [], dtype=pl.List(pl.String))]
+    for part_N in np.array_split(np.arange(len(user_N)), 1 + int(count_N.sum()) // CELLS):
+        if not len(part_N):
+            continue
+        owner_M = np.repeat(np.arange(len(part_N)), count_N[part_N])
+        # one number per moment and key, so that the keys of a moment come in the order of their ids
+        sorted_M = np.sort(owner_M * len(keys) + met.key_P[ranges(first_N[part_N], count_N[part_N])])
+        owner_M, key_M = sorted_M // max(len(keys), 1), sorted_M % max(len(keys), 1)
+        length_N = np.bincount(owner_M, weights=works_K[key_M], minlength=len(part_N)).astype(np.int64)
+        items = works.gather(ranges(first_work_K[key_M], works_K[key_M]))
+        parts.append(as_lists("exclusions", items, np.concatenate([[0], np.cumsum(length_N)])))
+    return pl.concat(parts)
+
+
+def _works(lake: Lake, keys: pl.Series, key: str) -> tuple[pl.Series, Rows, Rows]:
+    """Items of each key: an item itself, or the catalogue's items of a creator.
+
+    All of them, key by key, and for each key where its first one stands and how many it has.
+    """
     if key == "item_id":
-        seen = touched.group_by("row").agg(pl.col("item_id").unique().sort().alias("exclusions"))
-        frame = frame.join(seen, on="row", how="left")
-    elif key == "creator_id":
-        works = lake.items.filter(pl.col("creator_id").is_not_null()).group_by("creator_id").agg(pl.col("item_id").sort().alias("works"))
-        known = past.filter(pl.col("creator_id").is_not_null()).select("row", "creator_id").unique().join(works, on="creator_id")
-        frame = frame.join(
-            known.sort("row", "creator_id").group_by("row").agg(pl.col("works").explode(empty_as_null=False).alias("exclusions")),
-            on="row",
-            how="left",
-        )
-    else:
-        frame = frame.with_columns(exclusions=pl.lit([], dtype=pl.List(pl.String)))
-    frame = frame.sort("row").with_columns(pl.col("history", "exclusions", *BESIDE).fill_null([]))
-    asked = Contexts.of(
-        frame["user_id"].to_list(), frame["time"], slots=slots, history=frame["history"], exclusions=frame["exclusions"], surface=surface,
-        beside=frame.select(BESIDE),
-    )  # fmt: skip
-    return asked if history else asked.reading(0)
+        return keys, np.arange(len(keys)), np.ones(len(keys), dtype=np.int64)
+    works = lake.items.filter(pl.col("creator_id").is_in(keys.implode())).sort("creator_id", "item_id")
+    creator_W = ItemIndex(keys).rows(works["creator_id"])
+    first_K = np.searchsorted(creator_W, np.arange(len(keys) + 1))
+    return works["item_id"], first_K[:-1], np.diff(first_K)

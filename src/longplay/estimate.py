@@ -54,7 +54,7 @@ class Estimate:
         return f"{plus_minus(self.value, half)} (95%, n={self.n:,})"
 
     def _repr_html_(self) -> str:
-        return f"<span title='{self.estimand}'>{self}</span>"
+        return f"<span title='{escape(self.estimand)}'>{escape(str(self))}</span>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Refusal:
         return self.reason
 
     def _repr_html_(self) -> str:
-        return f"<span title='{self.estimand}'>{escape(self.reason)}</span>"
+        return f"<span title='{escape(self.estimand)}'>{escape(self.reason)}</span>"
 
 
 def clustered_mean(values: ArrayLike, clusters: ArrayLike | None = None, *, estimand: str = "mean") -> Estimate:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 BLOCK_BYTES = 1 << 20
+LOCK = ".writer"  # the file by which a folder is locked
 
 
 def write_file(path: Path, content: bytes | str) -> None:
@@ -69,6 +70,52 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def tree_digest(path: Path) -> str:
+    """SHA-256 of a file, or of all files below a folder with their names.
+
+    Every name is preceded by its length and followed by the digest of its file, so two trees with one digest
+    hold the same files under the same names.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     one, two = Path(place) / "one", Path(place) / "two"
+    ...     one.mkdir(), two.mkdir()
+    ...     _ = (one / "1.csv").write_text("A"), (one / "2.csv").write_text("B"), (two / "1.csv").write_text("A2.csvB")
+    ...     tree_digest(one) == tree_digest(two)
+    (None, None)
+    False
+    """
+    digest = hashlib.sha256()
+    whole = path.is_dir()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if whole else [path]
+    digest.update(b"folder" if whole else b"file..")
+    for file in files:
+        name = os.fsencode(file.relative_to(path).as_posix() if whole else file.name)
+        digest.update(len(name).to_bytes(8, "big") + name + bytes.fromhex(sha256_of(file)))
+    return digest.hexdigest()
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path in it with `/`; locks are left out."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != LOCK)
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
+
+
+def changed_file(folder: Path, digests: Mapping[str, str]) -> str | None:
+    """The first file that is not as `digests_of` had it, and what became of it, in words; null where all are."""
+    for name, digest in digests.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{file}: is {'a folder, expected a file' if file.is_dir() else 'missing'}"
+        try:
+            same = sha256_of(file) == digest
+        except OSError as error:
+            return f"{file}: cannot be read ({error.strerror})"
+        if not same:
+            return f"{file}: {'is empty' if file.stat().st_size == 0 else 'was changed after it was written'}"
+    return None
+
+
 @contextmanager
 def writer_lock(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Be the only writer of a folder, which is made where it is absent.
@@ -83,7 +130,7 @@ def writer_lock(folder: Path, wait: bool = True) -> Iterator[bool]:
         Whether the lock is held; always true where `wait` is.
     """
     make_folder(folder)
-    handle = os.open(folder / ".writer", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from longplay.errors import DataError
+from longplay.frames import Column, as_lists
+from longplay.ids import ids as as_ids
+from longplay.ids import ids_of
 
 
 class ItemIndex:
     """Item ids <-> row numbers of a catalogue, vectorised."""
 
-    def __init__(self, item_ids: Sequence[str] | pl.Series) -> None:
-        self.ids = pl.Series("item_id", item_ids, dtype=pl.String)
+    def __init__(self, item_ids: Column) -> None:
+        self.ids = ids_of(item_ids, "item_id")
         if self.ids.n_unique() != len(self.ids):
             raise DataError(f"catalogue: {len(self.ids) - self.ids.n_unique()} item ids occur twice; expected each once")
         # sorted hashes are searched: a hash table made anew for every call would cost a small request the whole catalogue
@@ -33,7 +34,8 @@ class ItemIndex:
 
     def rows(self, ids: pl.Series) -> NDArray[np.int64]:
         """Row number of each id, -1 where it is not in the catalogue."""
-        ids = ids.cast(pl.String)
+        if ids.dtype != pl.String:
+            ids = as_ids(ids)
         if not len(self) or not len(ids):
             return np.full(len(ids), -1)
         place = np.searchsorted(self._hashed, ids.hash(seed=self._seed).to_numpy())
@@ -51,9 +53,7 @@ class ItemIndex:
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise DataError(f"slates: row numbers {rows.min()} to {rows.max()} given, expected 0 to {len(self) - 1}; -1 stands for an unknown item")
         n, slots = rows.shape
-        flat = self.ids.gather(rows.ravel()).to_arrow()
-        offsets = pa.array(np.arange(n + 1) * slots, pa.int64())
-        return pl.Series("slate", pl.from_arrow(pa.LargeListArray.from_arrays(offsets, flat.cast(pa.large_string()))))
+        return as_lists("slate", self.ids.gather(rows.ravel()), np.arange(n + 1) * slots)
 
     def slate_rows(self, slates: pl.Series) -> NDArray[np.int64]:
         """A list series of equally long slates as row numbers [N, S]; raises on an item that is not in the catalogue."""

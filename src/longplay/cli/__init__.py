@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from longplay.cli import init, lm, signals
-from longplay.cli.screen import TABLE_WIDTH, console, guarded, wide
+from longplay.cli import init, lake, lm, signals
+from longplay.cli.screen import EXIT_CODES, TABLE_WIDTH, console, faults_in, guarded, wide
 from longplay.run.config import RunConfig, folder_of, load_config, parse_config
+from longplay.run.folder import read_result
 from longplay.run.stages import STAGES, run_stages
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
-    help="""The reward platform for recommenders that are language models.
+    help=f"""The reward platform for recommenders that are language models.
 
 From a log of what people did to a recommender reinforced on what matters weeks later: signals declared as code, early beliefs about outcomes that have not matured, a generative (semantic-ID) recommender, reinforcement, ranking on the future, one report.
 
@@ -43,7 +43,7 @@ From a log of what people did to a recommender reinforced on what matters weeks 
 
   longplay signals        ready outcomes to declare; with a log, what it says of each
 
-A run can be stopped at any moment: the same command goes on. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. Exit codes: 0 done, 1 the data says no, 2 usage.""",  # noqa: E501
+A run can be stopped at any moment: the same command goes on. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. {EXIT_CODES}""",  # noqa: E501
 )
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run's configuration; see examples/retail.toml or `longplay init`.")]
 Folder = Annotated[Path | None, typer.Option("--folder", help="Where results go. Default: run.folder of the configuration, else runs/NAME.")]
@@ -86,6 +86,7 @@ def demo(
 app.command(name="init", rich_help_panel="Start here")(init.init)
 app.command(name="signals", rich_help_panel="Signals")(signals.signals)
 app.add_typer(signals.one, name="signal", rich_help_panel="Signals")
+app.add_typer(lake.lake, name="lake", rich_help_panel="Lake")
 app.add_typer(lm.lm, name="lm", rich_help_panel="Language models")
 
 
@@ -106,9 +107,10 @@ def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) 
     begun = time.perf_counter()
     place = folder or folder_of(config)
     console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}")
-    places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
-    if "experiment" in places:
-        _tell_loop(places, place)
+    with faults_in(place):
+        places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
+        if "experiment" in places:
+            _tell_loop(places, place)
     if "report" in places:
         console.print(f"[bold green]report[/bold green] {escape(str(place / 'report.html'))} ({time.perf_counter() - begun:.0f} s)")
 
@@ -117,7 +119,7 @@ def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
     """What a trial found, as the report's table: what is true, what was estimated, what was decided, whether the early reward was true."""
     from longplay.report.about_loop import HEAD, decision_words, estimands, loop_rows
 
-    results = {name: json.loads((folder / "result.json").read_text()) for name, folder in places.items()}
+    results = {name: read_result(folder) for name, folder in places.items()}
     out = wide()
     out.print()
     if out.width >= TABLE_WIDTH:
@@ -177,6 +179,12 @@ class _RichUi:
 
     def note(self, line: str) -> None:
         console.print(f"[dim]·[/dim] {escape(line)}", soft_wrap=True)
+
+    def waiting(self, folder: Path) -> None:
+        console.print(f"another run works in {escape(str(folder))}; waiting", soft_wrap=True)
+
+    def damaged(self, name: str, why: str) -> None:
+        console.print(f"[yellow]![/yellow] [bold]{name:<10}[/bold] {escape(why)}; the stage runs again", soft_wrap=True)
 
 
 def told(figures: Mapping[str, float]) -> str:

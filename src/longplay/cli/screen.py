@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from longplay.errors import ConfigError, LongplayError
+from longplay.errors import ConfigError, LongplayError, MissingExtra
 
 TABLE_WIDTH = 100  # columns that the widest tables need, and of a pipe, which has no width of its own
+MOST_WORDS = 300  # characters of an exception that are shown
+DATA_SAYS_NO, USAGE, OUR_FAULT, STOPPED = 1, 2, 3, 130
+EXIT_CODES = "Exit codes: 0 done, 1 the data says no, 2 usage, 3 a fault of longplay itself."
+# end a command on purpose; Exit and Abort are RuntimeErrors, a closed pipe is left to typer
+ENDINGS = (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError, SystemExit, GeneratorExit)
 console = Console(stderr=False, highlight=False)
 
 
@@ -20,13 +31,50 @@ def wide() -> Console:
 
 
 def guarded(action: Callable[[], None]) -> None:
-    """Run; errors raised on purpose become one message and an exit code."""
+    """Run a command; every error becomes one message and an exit code, never a traceback on the screen."""
     try:
-        action()
+        with faults_in(None):
+            action()
     except LongplayError as error:
-        kind = "usage" if isinstance(error, ConfigError) else "the data says no"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]{kind}:[/bold red] {escape(str(error))}")
-        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+        usage = isinstance(error, ConfigError | MissingExtra)
+        _complain("usage" if usage else "the data says no", str(error))
+        raise typer.Exit(USAGE if usage else DATA_SAYS_NO) from error
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command goes on from here")
-        raise typer.Exit(130) from None
+        raise typer.Exit(STOPPED) from None
+
+
+@contextmanager
+def faults_in(folder: Path | None) -> Iterator[None]:
+    """An unexpected exception inside is written to a file and ends the command with exit code 3 and one sentence.
+
+    Args:
+        folder: where the file with the traceback goes; null, or where it cannot be written there: the temporary folder.
+    """
+    try:
+        yield
+    except (LongplayError, KeyboardInterrupt, *ENDINGS):
+        raise
+    except BaseException as error:  # also panics of compiled libraries, which are no `Exception`
+        place = _written(folder, traceback.format_exc())
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        words = words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "..."
+        _complain("a fault of longplay", f"{words}. The whole traceback is in {place}; please report it")
+        raise typer.Exit(OUR_FAULT) from error
+
+
+def _complain(kind: str, words: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]{kind}:[/bold red] {escape(words)}")
+
+
+def _written(folder: Path | None, text: str) -> str:
+    """Where the text was written: a new file in the folder, or in the temporary one."""
+    name = f"fault-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
+    for place in (folder, Path(tempfile.gettempdir())):
+        if place is not None and place.is_dir():
+            try:
+                (place / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+                return str(place / name)
+            except OSError:
+                continue
+    return "no file, since none could be written"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.text import Text
 from longplay.cli.screen import console, guarded, wide
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
+from longplay.lake.creators import disagreement_note
 from longplay.run.config import RunConfig, folder_of, load_config
 from longplay.run.pins import Pin, change_over, log_of, pins_of, runs_in, settled, would_run_again
 from longplay.signals import READY, Signal, ready
@@ -31,6 +33,7 @@ one = typer.Typer(no_args_is_help=True, help="One declared signal or several: wh
 Source = Annotated[Path | None, typer.Argument(metavar="[LOG]", help="A lake folder, a run folder, or a RUN.toml whose log is there.")]
 OwnFile = Annotated[Path | None, typer.Option("--file", metavar="SIGNALS.toml", help="Your own declarations instead of the ready ones.")]
 TomlOf = Annotated[list[str] | None, typer.Option("--toml", metavar="NAME", help="Print the declaration for run.toml; may be given several times.")]
+Truncated = Annotated[bool, typer.Option("--truncated", help="Count entries, too, that the log begins too late for to be certain of.")]
 PROMISE = (
     "Results are kept by version: all that is pinned to the old one stays as it is, byte for byte. "
     "Only the copies at the top of a run folder, report.html and audit-*.toml, are of its latest run."
@@ -39,10 +42,11 @@ STANDINGS = ("old", "new", "other")
 Version = "A ready signal's name, a TOML file with one signal, or FILE.toml:NAME."
 
 
-def signals(log: Source = None, file: OwnFile = None, toml: TomlOf = None) -> None:
+def signals(log: Source = None, file: OwnFile = None, toml: TomlOf = None, truncated: Truncated = False) -> None:
     """The catalogue of ready signals; with a log, what it says of each: entries, how many are mature, base rate.
 
-    A signal that the log cannot answer is listed with the reason.
+    A signal that the log cannot answer is listed with the reason. Truncated entries, so near the log's begin that what looks like a
+    first touch may be an old habit, are counted apart and left out of the base rate.
     """
 
     def tell() -> None:
@@ -53,7 +57,7 @@ def signals(log: Source = None, file: OwnFile = None, toml: TomlOf = None) -> No
         elif log is None:
             _tell_catalogue(declared)
         else:
-            _tell_log(declared, log)
+            _tell_log(declared, log, truncated)
 
     guarded(tell)
 
@@ -102,7 +106,7 @@ def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _tell_log(signals: Sequence[Signal], source: Path) -> None:
+def _tell_log(signals: Sequence[Signal], source: Path, truncated: bool) -> None:
     place = log_of(source)
     lake = Lake.open(place)
     out = wide()
@@ -112,7 +116,7 @@ def _tell_log(signals: Sequence[Signal], source: Path) -> None:
         table.add_column(name, justify="left" if name in ("signal", "of") else "right", overflow="fold")
     refused: list[tuple[str, str]] = []
     with console.status(f"computing {len(signals)} signals in one pass", spinner="dots"):
-        found = base_rates(signals, lake)
+        found = base_rates(signals, lake, truncated=truncated)
     for signal, one in found.items():
         if isinstance(one, BaseRate):
             table.add_row(*_cells(signal, one))
@@ -120,12 +124,18 @@ def _tell_log(signals: Sequence[Signal], source: Path) -> None:
             refused.append((signal.name, str(one).removeprefix(f"{signal.name}: ")))
     if table.row_count:
         out.print(table)
+    if unsure := [f"{signal.name}: {one.truncated:,}" for signal, one in found.items() if isinstance(one, BaseRate) and one.truncated]:
+        how = "counted in the base rates" if truncated else "left out of the base rates (--truncated counts them)"
+        words = f"truncated entries, so near the log's begin that a first touch may be an old habit, {how}. {'; '.join(unsure)}"
+        out.print(Text(f"\n{textwrap.fill(words, 80)}"))
     if refused:
         out.print(Text("\ncannot be computed on this log", "bold"))
         reasons = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
         for name, reason in refused:
             reasons.add_row(name, Text(reason))
         out.print(reasons)
+    if note := disagreement_note(lake):
+        out.print(Text.assemble(("\ncreators: ", "bold"), note))
     if not table.row_count:
         raise DataError(f"{place}: none of {len(signals)} signals can be computed on this log")
 
@@ -133,9 +143,15 @@ def _tell_log(signals: Sequence[Signal], source: Path) -> None:
 def _cells(signal: Signal, found: BaseRate) -> list[str]:
     cells = [signal.name, f"{found.entries:,}", f"{found.mature:,}"]
     if found.rate is None:
-        return [*cells, "none has a value" if found.mature else "none yet", unit(signal), "-"]
+        return [*cells, _no_rate(found), unit(signal), "-"]
     low, high = found.rate.interval()
     return [*cells, plus_minus(found.rate.value, (high - low) / 2), unit(signal), f"{found.rate.n:,}"]
+
+
+def _no_rate(found: BaseRate) -> str:
+    if found.truncated == found.entries:
+        return "all truncated"
+    return "none has a value" if found.mature else "none yet"
 
 
 # -- refining --------------------------------------------------------------------------------------
@@ -176,6 +192,7 @@ def diff(
     lake: Annotated[Path | None, typer.Option("--lake", metavar="LOG", help="A lake or run folder on which both are computed.")] = None,
     run: Annotated[Path | None, typer.Option("--run", metavar="RUN.toml", help="The run whose log that is, and which might change over.")] = None,
     runs: Annotated[Path | None, typer.Option("--runs", help="Run folders that are searched for results pinned to a version.")] = None,
+    truncated: Truncated = False,
 ) -> None:
     """What a new version of a signal changes: definition, entries, base rate, and which results stay pinned to the old one.
 
@@ -188,7 +205,7 @@ def diff(
         before, after = _pair(old, new)
         config = None if run is None else load_config(run)
         source = lake if lake is not None else run
-        found = None if source is None else before.diff(after, Lake.open(log_of(source)))
+        found = None if source is None else before.diff(after, Lake.open(log_of(source)), truncated=truncated)
         _say(*definition_lines(before, after))
         if found is not None and before.version != after.version:
             _title("on the log")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,12 +13,14 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
 from longplay.codes.trie import Trie
 from longplay.errors import DataError
+from longplay.files import sync_path
 from longplay.index import ItemIndex
 
 
@@ -141,25 +145,48 @@ class Codebook:
         return [one / max(table.height, 1) for one in most]
 
     def save(self, path: Path) -> None:
-        """Write to a Parquet file, and the centres to one beside it that ends in `.safetensors`."""
+        """Write to a Parquet file, and the centres to one beside it that ends in `.safetensors`; both are on disk after the return."""
         frame = pl.DataFrame(
             {"item_id": self.items, "available": self.available} | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}
         )
-        frame.write_parquet(path)
+        beside = path.with_suffix(".safetensors")
         if self.centres:
-            save_file(
-                {f"level_{level}": np.ascontiguousarray(centres) for level, centres in enumerate(self.centres)}, path.with_suffix(".safetensors")
-            )
+            save_file({f"level_{level}": np.ascontiguousarray(centres) for level, centres in enumerate(self.centres)}, beside)
+            sync_path(beside)
+        else:
+            beside.unlink(missing_ok=True)
+        frame.write_parquet(path, metadata={"sha256": self._digest()})
+        sync_path(path)
+        sync_path(path.parent)
+
+    def _digest(self) -> str:
+        """SHA-256 of the items, their codes, whether they are available, and the centres."""
+        shapes = [list(part.shape) for part in (self.codes, *self.centres)]
+        digest = hashlib.sha256(json.dumps([self.items.to_list(), shapes]).encode())
+        for part in (self.codes.astype("<i8"), self.available.astype("u1"), *self.centres):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
     @classmethod
     def load(cls, path: Path, width: int) -> Self:
-        """Read what `save` wrote."""
-        frame = pl.read_parquet(path)
-        codes = frame.select(pl.selectors.starts_with("code_")).to_numpy().astype(np.int64)
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: a file is missing, cannot be read, or is not as it was written.
+        """
         beside = path.with_suffix(".safetensors")
-        kept = load_file(beside) if beside.exists() else {}
-        centres = tuple(kept[f"level_{level}"] for level in range(len(kept)))
-        return cls(frame["item_id"], codes, width, frame["available"].to_numpy(), {}, centres)
+        try:
+            stated = pl.read_parquet_metadata(path).get("sha256")
+            frame = pl.read_parquet(path)
+            codes = frame.select(pl.selectors.starts_with("code_")).to_numpy().astype(np.int64)
+            level_centres = load_file(beside) if beside.exists() else {}
+            centres = tuple(level_centres[f"level_{level}"] for level in range(len(level_centres)))
+            codebook = cls(frame["item_id"], codes, width, frame["available"].to_numpy(), {}, centres)
+        except (OSError, KeyError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException, SafetensorError) as error:
+            raise DataError(f"codes: {path} cannot be read ({error}); make the codes anew") from error
+        if stated not in (None, codebook._digest()):
+            raise DataError(f"codes: {path} or {beside.name} was changed after it was written; make the codes anew")
+        return codebook
 
 
 def default_width(items: int, levels: int) -> int:

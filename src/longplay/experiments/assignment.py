@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from longplay.chance import keyed_uniform
+from longplay.frames import Column
+from longplay.ids import ids_of
 
 
-def assign(salt: str, user_ids: pl.Series, shares: Sequence[float]) -> NDArray[np.int64]:
+def assign(salt: str, user_ids: Column, shares: Sequence[float]) -> NDArray[np.int64]:
     """Arm number of each user, shape [N]: arm k for a share `shares[k]` of all users (positive, summing to 1).
 
     Decided by (salt, user) alone: the same on every machine, in any batch, and independent between salts.
     Growing one arm at the cost of its neighbour moves only the users between their edges.
 
-    >>> users = pl.Series([f"u{n}" for n in range(1000)])
+    Args:
+        salt: what the hash is keyed with.
+        user_ids: [N] ids as a list, a numpy array, or a Series of polars or pandas. Their type does not matter: 12345, 12345.0
+            and "12345" are one user (see `longplay.ids`).
+        shares: of each arm.
+
+    >>> users = [f"u{n}" for n in range(1000)]
     >>> [int(n) for n in np.bincount(assign("2026-11", users, [0.9, 0.1]))]
     [890, 110]
+    >>> len({int(assign("2026-11", [user], [0.5, 0.5])[0]) for user in (12345, 12345.0, "12345", np.int64(12345))})
+    1
+
+    Raises:
+        DataError: an id that is missing or has no exact text, such as a truth value or a float from 2**53 on.
     """
     edges = np.cumsum(shares)[:-1]  # without the last: the rounding of a sum must not leave anybody without an arm
-    return np.searchsorted(edges, keyed_uniform(f"longplay: experiment {salt}", user_ids), side="right").astype(np.int64)
+    return np.searchsorted(edges, keyed_uniform(f"longplay: experiment {salt}", ids_of(user_ids)), side="right").astype(np.int64)

@@ -45,7 +45,8 @@ class Check:
 def enrolled_of(lake: Lake, experiment: str, arms: Sequence[str]) -> pl.DataFrame:
     """Users of `experiment` as the lake's decisions have them, oldest first.
 
-    Columns user_id, time (first decision: exposure is logged when the arm is used), arm (of that
+    Columns user_id, time (first decision: exposure is logged when the arm is used; a decision with an empty slate counts,
+    unlike for an `enrolment()` entry, since an arm may show nothing and who is enrolled must not depend on the arm), arm (of that
     decision), arm_number, arms (how many different arms the user was given), decisions, arm_prob (of that decision).
 
     Raises:

@@ -9,16 +9,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy, check_one_each
 from longplay.errors import ConfigError, DataError
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import enrolled_of, logged_arms
+from longplay.frames import Column
 from longplay.lake.lake import Lake
 from longplay.signals.checks import MAX_WINDOW_DAYS
 from longplay.signals.enrolled import ENTRY_DAYS
@@ -205,6 +207,7 @@ class Experiment:
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
         """Log-probability of every slot under the arm of the context's user, shape [N, S]."""
+        check_one_each(contexts, slates)
         arm_N = self.assign(contexts.frame["user_id"])
         parts, rows = [], []
         for number, policy in enumerate(self.arms.values()):
@@ -226,11 +229,16 @@ class Experiment:
 
     # -- an experiment -------------------------------------------------------------------------------
 
-    def assign(self, user_ids: pl.Series) -> NDArray[np.int64]:
+    def assign(self, user_ids: Column) -> NDArray[np.int64]:
         """Arm number of each user, shape [N]; 0 is the control.
 
+        Args:
+            user_ids: [N] ids as a list, a numpy array, or a Series of polars or pandas. Their type does not matter: 12345,
+                12345.0 and "12345" are one user (see `longplay.ids`).
+
         Raises:
-            DataError: the experiment was run by another system, whose hash is not known.
+            DataError: an id that is missing or has no exact text, such as a truth value or a float from 2**53 on; or the
+                experiment was run by another system, whose hash is not known.
         """
         if not self.hashed:
             raise DataError(
@@ -288,7 +296,7 @@ class Experiment:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>"
+        return f"<p>{escape(str(self))}</p>"
 
 
 @dataclass(frozen=True)

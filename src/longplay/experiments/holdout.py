@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from html import escape
 
 import numpy as np
 import polars as pl
@@ -165,7 +166,8 @@ class Holdout:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.signal.label}</p>{html_table(*self._table())}<p>interaction gap {self.gap or '-'}</p><p>{self.sentence}</p>"
+        gap = escape(str(self.gap or "-"))
+        return f"<p>{escape(self.signal.label)}</p>{html_table(*self._table())}<p>interaction gap {gap}</p><p>{escape(self.sentence)}</p>"
 
 
 def against_holdout(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ class Plan:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>"
+        return f"<p>{escape(str(self))}</p>"
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers for the run folder."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from longplay.lake.creators import disagreement_note
 from longplay.lake.daily import long_days
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -15,8 +16,9 @@ MOST_WEEKS = 26
 
 
 def glance(lake: Lake) -> dict[str, Any]:
-    """Plain figures of a lake: counts, kinds, origins, first, last, watermark, `activity`, `long_days` and `retention`.
+    """Plain figures of a lake: counts, kinds, origins, first, last, watermark, `activity`, `creators`, `long_days` and `retention`.
 
+    creators: where events and the catalogue name different ones, in a sentence; empty where they agree.
     activity: per UTC day the users and events of engaged kinds. retention: for week w = 0, 1, ...
     after a user's first day, the share of users active in it (week 0 is the first day itself, week 1 the
     seven days after it, ...), among the users whose week w had ended before the watermark. long_days: a sentence
@@ -38,6 +40,7 @@ def glance(lake: Lake) -> dict[str, Any]:
         "origins": dict(events.group_by("origin").len().sort("origin").iter_rows()),
         "activity": [{"day": day.isoformat(), "users": users, "events": count} for day, users, count in daily.iter_rows()],
         "long_days": None if (days := long_days(events)) is None else str(days),
+        "creators": disagreement_note(lake),
         "retention": _retention(engaged.select("user_id", "day").unique(), pl.lit(lake.watermark.date())),
     }
 

@@ -13,10 +13,16 @@ import duckdb
 import polars as pl
 
 from longplay.errors import DataError
-from longplay.lake.daily import quoted
-from longplay.lake.schema import TABLES, TIME_COLUMN, conform, empty
+from longplay.frames import Table, polars_frame
+from longplay.lake.checks import refuse_long_slates
+from longplay.lake.content import content_digest
+from longplay.lake.database import connected
+from longplay.lake.descriptions import as_known, as_known_sql, new_descriptions
+from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
 from longplay.lake.sift import quarantine_rows, sift
 from longplay.lake.store import FolderStore, MemoryStore, Snapshot, Store
+
+SKEW = timedelta(hours=1)  # how far clocks of a service may be apart
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Lake:
         self._fixed = snapshot
         self._until = until
         self._known_at = known_at
-        self._cache: dict[str, tuple[int, pl.DataFrame]] = {}
+        self._cache: dict[str, tuple[tuple[int, ...], pl.DataFrame]] = {}
 
     @classmethod
     def memory(cls) -> Self:
@@ -97,9 +103,9 @@ class Lake:
         return stored if self._until is None else min(self._until, stored)
 
     @property
-    def key(self) -> tuple[int, int, datetime | None, datetime | None]:
+    def key(self) -> tuple[int, tuple[int, ...], datetime | None, datetime | None]:
         """Identifies what this view shows, for caches."""
-        return (self._store.id, self._snapshot().seq, self._until, self._known_at)
+        return (self._store.id, self._snapshot().version, self._until, self._known_at)
 
     @property
     def events(self) -> pl.DataFrame:
@@ -118,7 +124,10 @@ class Lake:
 
     @property
     def items(self) -> pl.DataFrame:
-        """The catalogue as of the view, by item id: an item added later is not there yet."""
+        """The catalogue as it was known at the view's time, by item id: an item added later is not there yet.
+
+        Of an item that was described several times, the description that had arrived last.
+        """
         return self._frame("items")
 
     @property
@@ -138,7 +147,7 @@ class Lake:
             between: leaves out files that hold no row from the first of these times until before the second, where all of a table's files say so.
         """
         snapshot = self._snapshot()
-        files, known = list(snapshot.files.get(table, [])), snapshot.statistics.get(table) if between is not None else None
+        files, known = snapshot.paths(table), snapshot.statistics.get(table) if between is not None else None
         if known is None or between is None:
             return files
         cut = timedelta(milliseconds=1)  # what statistics leave out of a time
@@ -170,23 +179,18 @@ class Lake:
 
         Args:
             memory_limit: e.g. "4GB", of DuckDB's buffers; beyond it, it spills to the folder `spill`.
+
+        Raises:
+            ConfigError: see `database.connected`, whose settings are locked.
         """
-        con = duckdb.connect()
+        snapshot = self._snapshot()
+        con = connected(threads, memory_limit, spill)
         try:
-            if memory_limit is not None:
-                con.execute(f"set memory_limit = '{memory_limit}'")
-            if spill is not None:
-                con.execute(f"set temp_directory = {quoted(spill)}")
-            con.execute("set TimeZone = 'UTC'")
-            con.execute("set preserve_insertion_order = false")
-            if threads is not None:
-                con.execute(f"set threads = {int(threads)}")
-            snapshot = self._snapshot()
             for table in TABLES:
                 snapshot.register(con, table, f"_all_{table}")
-                tests = " and ".join(f"{column} {sign} {_sql_time(bound)}" for column, sign, bound in self._bounds(table, snapshot))
-                con.execute(f"create view {table} as select * from _all_{table}{' where ' + tests if tests else ''}")
-            yield con
+                con.execute(f"create view {table} as {self._visible_sql(table, snapshot)}")
+            with snapshot.reading():
+                yield con
         finally:
             con.close()
 
@@ -206,12 +210,30 @@ class Lake:
             bounds.append(("ingested_at" if "ingested_at" in TABLES[table] else TIME_COLUMN[table], "<=", self._known_at))
         return bounds
 
+    def _visible_sql(self, table: str, snapshot: Snapshot) -> str:
+        """SQL of the rows of a table that this view shows."""
+        tests = {column: f"{column} {sign} {_sql_time(bound)}" for column, sign, bound in self._bounds(table, snapshot)}
+        source = f"_all_{table}"
+        if table == "items" and not snapshot.described_once:
+            source = f"({as_known_sql(source, tests.pop('ingested_at', None))})"
+        where = " where " + " and ".join(tests.values()) if tests else ""
+        return f"select * from {source}{where}"
+
+    def _visible(self, table: str, snapshot: Snapshot) -> pl.LazyFrame:
+        """The rows of a table that this view shows."""
+        rows = snapshot.scan(table)
+        tests = {column: pl.col(column) < bound if sign == "<" else pl.col(column) <= bound for column, sign, bound in self._bounds(table, snapshot)}
+        if table == "items":
+            rows = as_known(rows.filter(tests.pop("ingested_at", True)))
+        return rows.filter(*tests.values())
+
     def _frame(self, table: str) -> pl.DataFrame:
         snapshot = self._snapshot()
-        if table not in self._cache or self._cache[table][0] != snapshot.seq:
+        if table not in self._cache or self._cache[table][0] != snapshot.version:
             order = {"items": ["item_id"], "quarantine": ["batch", "line"]}.get(table, ["time", f"{table[:-1]}_id"])
-            tests = [pl.col(column) < bound if sign == "<" else pl.col(column) <= bound for column, sign, bound in self._bounds(table, snapshot)]
-            self._cache[table] = (snapshot.seq, snapshot.scan(table).filter(*tests).sort(order, maintain_order=True).collect())
+            with snapshot.reading():
+                rows = self._visible(table, snapshot).sort(order, maintain_order=True).collect()
+            self._cache[table] = (snapshot.version, rows)
         return self._cache[table][1]
 
     # -- writing ---------------------------------------------------------------------------------
@@ -220,57 +242,80 @@ class Lake:
         self,
         batch: str,
         *,
-        events: pl.DataFrame | None = None,
-        decisions: pl.DataFrame | None = None,
-        contexts: pl.DataFrame | None = None,
-        items: pl.DataFrame | None = None,
+        events: Table | None = None,
+        decisions: Table | None = None,
+        contexts: Table | None = None,
+        items: Table | None = None,
         watermark: datetime | None = None,
         now: datetime | None = None,
+        skew: timedelta = SKEW,
         max_bad_share: float = 0.05,
-        rejected: pl.DataFrame | None = None,
+        rejected: Table | None = None,
     ) -> Appended:
         """Write one batch: all of it or nothing, and only once per `batch` id.
 
+        Tables are frames of polars (lazy ones too), pandas or pyarrow. Nothing about them is guessed: values that do not
+        convert exactly to the columns' types are refused, with the expression that converts them (see `schema.conform`).
+        An id is text: 12345, 12345.0 and "12345" are one id (see `longplay.ids`).
+
         Args:
-            batch: names this batch for good; a second append of the same id writes nothing.
+            batch: names this batch for good; a second append of the same id and content writes nothing, of other content is refused.
             events, decisions, contexts: rows to add. Events may carry a column `line`, their line in the
                 source, which the quarantine then names; without it a row's position from 1 is its line.
-            items: rows that replace those of equal item_id, except that the earliest `added_at` stays.
+            items: descriptions; of each item the one that arrived last holds, and the earliest `added_at`. A description
+                without an arrival (`ingested_at`) is known just after the lake's watermark, in the lake's first catalogue from `added_at` on.
             watermark: the log is complete before this time; default: just after the last event or decision.
-            now: rows later than this are refused as future; default: no such check beyond arrival time.
+            now: events later than this are set aside as future, contexts and decisions refuse the batch; default: the clock and `skew`.
+            skew: how far the service's clocks may be ahead of this machine's.
             max_bad_share: the batch is refused when a larger share of its events is bad.
             rejected: rows an adapter already set aside, in the shape of `schema.TABLES["quarantine"]`
                 without `batch`; they count as bad events.
 
         Raises:
-            DataError: a table does not fit its schema, or too many bad rows. Nothing was written.
+            DataError: a table does not fit its schema, too many bad rows, or the id of a batch with other content. Nothing was written.
         """
         if self._until is not None:
             raise DataError("append: this is a view made by before(); append to the lake itself")
         if not batch:
             raise DataError("append: batch='' given, expected a name that stays the same when the batch is retried")
-        lines = None
-        if events is not None and "line" in events.columns:
-            lines, events = events["line"], events.drop("line")
-        given = {"decisions": decisions, "contexts": contexts, "items": items}
+        catalogue = None if items is None else polars_frame(items, "items")
+        arrival_given = catalogue is not None and "ingested_at" in catalogue.columns
+        given = {"decisions": decisions, "contexts": contexts, "items": catalogue}
         frames = {table: conform(frame, table) for table, frame in given.items() if frame is not None}
-        candidates = None if events is None else conform(events, "events")
+        refuse_long_slates(frames.get("decisions"), frames.get("contexts"))
+        candidates, lines = (None, None) if events is None else conform_events(events)
+        aside = None if rejected is None else conform(polars_frame(rejected, "rejected").with_columns(batch=pl.lit(batch)), "quarantine")
+        latest = datetime.now(UTC) + skew if now is None else _utc(now, "now")
+        for table in ("decisions", "contexts"):
+            if table in frames:
+                _refuse_future(frames[table], table, latest, batch)
+        optional = {"events": candidates, "rejected": aside}
+        content = content_digest(frames | {name: frame for name, frame in optional.items() if frame is not None}, watermark)
         with self._store.writing():
-            if self._store.has(batch):
+            batches = self._store.batches()
+            if batch in batches:
+                if batches[batch] not in (None, content):
+                    raise DataError(
+                        f"batch {batch}: already in the lake with other content; a batch is written once. Nothing was written; "
+                        "give what is new another batch id"
+                    )
                 return Appended(batch, {}, already=True)
             for table in ("decisions", "contexts"):
                 if table in frames:
                     self._refuse_doubles(frames[table], table, batch)
-            refused = empty("quarantine") if rejected is None else conform(rejected.with_columns(batch=pl.lit(batch)), "quarantine")
+            refused = empty("quarantine") if aside is None else aside
             if candidates is not None:
-                frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), now, lines)
+                frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), latest, lines)
                 refused = pl.concat([refused, quarantine_rows(bad, batch)]).sort("line", maintain_order=True)
             reasons = _count_reasons(refused, frames.get("events"), max_bad_share, batch)
             if refused.height:
                 frames["quarantine"] = refused
             if "items" in frames:
-                frames["items"] = self._merge_items(frames["items"])
-            self._store.commit(batch, frames, self._next_watermark(frames, watermark))
+                snapshot = self._store.snapshot()
+                with snapshot.reading():
+                    stored = as_known(snapshot.scan("items")).collect()
+                frames["items"] = new_descriptions(frames["items"], stored, snapshot.watermark, arrival_given)
+            self._store.commit(batch, frames, self._next_watermark(frames, watermark), content)
         return Appended(batch, {table: frame.height for table, frame in frames.items()}, reasons)
 
     def _known(self, table: str, ids: pl.Series) -> pl.Series:
@@ -278,7 +323,7 @@ class Lake:
         snapshot = self._store.snapshot()
         if snapshot.seq == 0 or ids.is_empty():
             return ids.clear()
-        with duckdb.connect() as con:
+        with snapshot.reading(), connected() as con:
             snapshot.register(con, table, "stored")
             con.register("given", ids.to_frame().to_arrow())
             return con.sql(f"select distinct {ids.name} from given semi join stored using ({ids.name})").pl()[ids.name]
@@ -293,11 +338,6 @@ class Lake:
                 f"{doubled[0]!r}; expected every {ids.name} to be new. Nothing was written; to retry a batch, give it its first name"
             )
 
-    def _merge_items(self, items: pl.DataFrame) -> pl.DataFrame:
-        both = pl.concat([self._store.snapshot().scan("items").collect(), items])
-        added_at = pl.col("added_at").min().over("item_id")  # a newer description must not hide the item from the past
-        return both.with_columns(added_at).unique("item_id", keep="last", maintain_order=True).sort("item_id")
-
     def _next_watermark(self, frames: Mapping[str, pl.DataFrame], declared: datetime | None) -> datetime | None:
         times = [self._store.snapshot().watermark]
         if declared is not None:
@@ -309,6 +349,16 @@ class Lake:
                     times.append(last + timedelta(microseconds=1))
         known = [time for time in times if time is not None]
         return max(known) if known else None
+
+
+def _refuse_future(frame: pl.DataFrame, table: str, latest: datetime, batch: str) -> None:
+    """Raise where a row is later than the clock allows: it would move the watermark past all that is still to come."""
+    future = frame.filter(pl.col("time") > latest)
+    if future.height:
+        raise DataError(
+            f"batch {batch}: {future.height:,} of {frame.height:,} {table} are later than {latest:%Y-%m-%d %H:%M} UTC, first {future['time'][0]}. "
+            "Nothing was written; mend their clock, or give `now`"
+        )
 
 
 def _count_reasons(refused: pl.DataFrame, good: pl.DataFrame | None, max_bad_share: float, batch: str) -> dict[str, int]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from longplay.errors import DataError
+from longplay.frames import Table, polars_frame
+from longplay.lake.checks import refuse_bad_rows
+from longplay.lake.exact import exact
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -18,36 +21,37 @@ ORIGINS = ("organic", "recommended", "autoplay")
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its type, whether null is allowed, and the value filled in where it is left out."""
+    """One column: its type, whether null is allowed, the value filled in where it is left out, and whether it holds ids (see `longplay.ids`)."""
 
     dtype: pl.DataType | type[pl.DataType]
     null: bool = False
     default: object = None
+    ids: bool = False
 
 
 TABLES: dict[str, dict[str, Column]] = {
     "events": {
-        "event_id": Column(pl.String),
-        "user_id": Column(pl.String),
-        "item_id": Column(pl.String, null=True),
-        "creator_id": Column(pl.String, null=True),
+        "event_id": Column(pl.String, ids=True),
+        "user_id": Column(pl.String, ids=True),
+        "item_id": Column(pl.String, null=True, ids=True),
+        "creator_id": Column(pl.String, null=True, ids=True),
         "kind": Column(pl.String),
         "time": Column(TIME),
         "seconds": Column(pl.Float64, null=True),
         "surface": Column(pl.String, null=True),
         "origin": Column(pl.String, default="organic"),
-        "session_id": Column(pl.String, null=True),
-        "decision_id": Column(pl.String, null=True),
+        "session_id": Column(pl.String, null=True, ids=True),
+        "decision_id": Column(pl.String, null=True, ids=True),
         "slot": Column(pl.Int32, null=True),
         "ingested_at": Column(TIME),  # defaults to `time`: a log without arrival times arrived at once
     },
     "decisions": {
-        "decision_id": Column(pl.String),
-        "context_id": Column(pl.String),
-        "user_id": Column(pl.String),
+        "decision_id": Column(pl.String, ids=True),
+        "context_id": Column(pl.String, ids=True),
+        "user_id": Column(pl.String, ids=True),
         "time": Column(TIME),
         "surface": Column(pl.String),
-        "slate": Column(pl.List(pl.String)),  # in draw order
+        "slate": Column(pl.List(pl.String), ids=True),  # in draw order
         "log_prob": Column(pl.List(pl.Float64)),  # per slot, conditional on the slots before
         "policy": Column(pl.String),  # name@version
         "reward_version": Column(pl.String, null=True),
@@ -60,16 +64,16 @@ TABLES: dict[str, dict[str, Column]] = {
         "ingested_at": Column(TIME),
     },
     "contexts": {
-        "context_id": Column(pl.String),
-        "user_id": Column(pl.String),
+        "context_id": Column(pl.String, ids=True),
+        "user_id": Column(pl.String, ids=True),
         "time": Column(TIME),
         "surface": Column(pl.String),
         "slots": Column(pl.Int32),
         "prompt": Column(pl.String, null=True),
-        "exclusions": Column(pl.List(pl.String)),
+        "exclusions": Column(pl.List(pl.String), ids=True),
         "temperature": Column(pl.Float64, default=1.0),
         "trie_version": Column(pl.String, null=True),
-        "history": Column(pl.List(pl.String)),  # item ids as the policy saw them, oldest first
+        "history": Column(pl.List(pl.String), ids=True),  # item ids as the policy saw them, oldest first
         "history_until": Column(TIME),
         "history_time": Column(pl.List(TIME), null=True),  # of each item of the history: when, what was done, on which surface
         "history_kind": Column(pl.List(pl.String), null=True),
@@ -77,14 +81,15 @@ TABLES: dict[str, dict[str, Column]] = {
         "want": Column(pl.Float64, null=True),  # the outcome that is asked for, in its signal's unit
     },
     "items": {
-        "item_id": Column(pl.String),
-        "creator_id": Column(pl.String, null=True),
+        "item_id": Column(pl.String, ids=True),
+        "creator_id": Column(pl.String, null=True, ids=True),
         "title": Column(pl.String, null=True),
         "text": Column(pl.String, null=True),
         "tags": Column(pl.List(pl.String), null=True),
         "length": Column(pl.Float64, null=True),  # seconds
         "added_at": Column(TIME),
         "available": Column(pl.Boolean, default=True),
+        "ingested_at": Column(TIME),  # when this description arrived; defaults to `added_at`, see Lake.append
     },
     "quarantine": {
         "batch": Column(pl.String),
@@ -103,36 +108,50 @@ def empty(table: str) -> pl.DataFrame:
     return pl.DataFrame(schema=DTYPES[table])
 
 
-def conform(frame: pl.DataFrame, table: str) -> pl.DataFrame:
-    """`frame` with exactly the table's columns, types and order; optional columns are filled in.
+def conform(given: Table, table: str) -> pl.DataFrame:
+    """`given` with exactly the table's columns, types and order; optional columns are filled in.
+
+    Nothing is guessed. Values convert where they stay what they are: 3.0 to 3, an int64 to an int32 that holds it, a time in
+    another zone to UTC, ids to text (see `longplay.ids`). Numbers or text for times, times without a zone, text for numbers,
+    and whatever would be rounded are refused. Rounding above 0 of a log-probability (at most 1e-9) becomes 0.
+
+    Args:
+        given: a frame of polars, pandas or pyarrow (see `longplay.frames`).
+        table: its name, a key of `TABLES`.
 
     Raises:
-        DataError: a column that is unknown or missing, a type that does not convert, or (except in
-            events, whose rows are sifted one by one) a null where none is allowed.
+        DataError: a column that is unknown or missing, a type or a value that does not convert, or (except in
+            events, whose rows are sifted one by one) a null or a value that cannot be (see `longplay.lake.checks`).
     """
+    frame = polars_frame(given, table)
     columns = TABLES[table]
     if unknown := [name for name in frame.columns if name not in columns]:
         raise DataError(f"{table}: unknown column {unknown[0]!r}; expected some of {', '.join(columns)}")
-    if "ingested_at" in columns and "ingested_at" not in frame.columns and "time" in frame.columns:
-        frame = frame.with_columns(ingested_at=pl.col("time"))
+    happened = TIME_COLUMN.get(table)
+    if "ingested_at" in columns and "ingested_at" not in frame.columns and happened in frame.columns:
+        frame = frame.with_columns(ingested_at=pl.col(happened))
+    ready: list[pl.Series] = []
     for name, column in columns.items():
-        if name not in frame.columns:
-            if not column.null and column.default is None:
-                raise DataError(f"{table}: column {name!r} is missing; given {', '.join(frame.columns) or 'no columns'}")
-            frame = frame.with_columns(pl.lit(column.default, dtype=column.dtype).alias(name))
-        elif frame.schema[name] != column.dtype:
-            if column.dtype == TIME and frame.schema[name] == pl.Datetime("us"):
-                raise DataError(f"{table}: column {name!r} has no time zone; give UTC, e.g. .dt.replace_time_zone('UTC')")
-            try:
-                frame = frame.with_columns(pl.col(name).cast(column.dtype, strict=True))
-            except pl.exceptions.PolarsError as error:
-                raise DataError(f"{table}: column {name!r} is {frame.schema[name]}, expected {column.dtype}: {error}") from error
-        if not column.null and table != "events" and (nulls := frame[name].null_count()):
+        if name in frame.columns:
+            values = exact(frame[name], column.dtype, ids=column.ids, table=table)
+        elif column.null or column.default is not None:
+            values = pl.Series(name, [column.default], dtype=column.dtype).new_from_index(0, frame.height)
+        else:
+            raise DataError(f"{table}: column {name!r} is missing; given {', '.join(frame.columns) or 'no columns'}")
+        if not column.null and table != "events" and (nulls := values.null_count()):
             raise DataError(f"{table}: {nulls} of {frame.height} rows have no {name!r}; expected every row to have one")
-    if table == "items" and (wrong := frame.filter((pl.col("length") <= 0) | ~pl.col("length").is_finite())).height:
-        first = wrong.row(0, named=True)
-        raise DataError(
-            f"items: {wrong.height} of {frame.height} rows have a length that is no duration, first {first['item_id']!r} with {first['length']}; "
-            "expected seconds above 0, or null where it is not known"
-        )
-    return frame.select(*columns)
+        ready.append(values)
+    return refuse_bad_rows(pl.DataFrame(ready), table)
+
+
+def conform_events(given: Table) -> tuple[pl.DataFrame, pl.Series | None]:
+    """Events as `conform` has them, and their lines in the source where a column `line` says them: whole numbers, else null.
+
+    Raises:
+        DataError: as `conform`, or lines that are no whole numbers.
+    """
+    frame = polars_frame(given, "events")
+    if "line" not in frame.columns:
+        return conform(frame, "events"), None
+    lines = exact(frame["line"], pl.Int64, ids=False, table="events")
+    return conform(frame.drop("line"), "events"), lines

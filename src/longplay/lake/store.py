@@ -1,39 +1,36 @@
-"""Where the tables lie: in a folder as Delta Lake, or in memory. Both answer the same four questions.
+"""Where the tables lie: in a folder as Delta Lake, or in memory. Both answer the same questions.
 
-A folder holds one Delta table per table of the schema and one called `commits`, with a row per
-batch: the batch id, the watermark and the version of every table after it. Only what the last row
-of `commits` names is visible, so a batch that touches several tables appears whole or not at all;
-what a killed writer left behind is rolled back by the next one.
+A folder holds one Delta table per table of the schema, and the log of commits (`commits.py`), which
+has a line per batch. Only what its lines name is visible, so a batch that touches several tables
+appears whole or not at all. `append` returns after everything the line names is on disk.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import unquote
+from typing import Literal, Protocol
 
 import duckdb
 import polars as pl
-from deltalake import DeltaTable, write_deltalake
 
-from longplay.errors import DataError
-from longplay.files import writer_lock
+from longplay.errors import DataError, LongplayError
+from longplay.files import make_folder, sync_path, writer_lock
+from longplay.lake import delta
+from longplay.lake.commits import BEGINNING, FOLDER, LOG, Commit, CommitLog, DataFile, LakeState, LogText, TableChange, file_damage
 from longplay.lake.daily import quoted
-from longplay.lake.schema import DTYPES, TABLES, TIME, empty
+from longplay.lake.legacy import legacy_commits
+from longplay.lake.schema import DTYPES, TABLES, empty
 
-COMMITS = pl.Schema({"seq": pl.Int64, "batch": pl.String, "watermark": TIME} | {f"{table}_version": pl.Int64 for table in TABLES})
-COMMITS_PER_FILE = 32  # every batch reads the log of commits: rewritten as one file this often, it stays quick to read
 _LATER = {  # columns that older lakes lack, with DuckDB's types
-    "items": {"length": "double"},
+    "items": {"length": "double", "ingested_at": "timestamptz"},
     "contexts": {"history_time": "timestamptz[]", "history_kind": "varchar[]", "history_surface": "varchar[]", "want": "double"},
 }
 _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a process
@@ -41,37 +38,94 @@ _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a proce
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One consistent state of all tables: Parquet files (`files`, of the Delta tables `deltas`), or frames in memory."""
+    """One consistent state of all tables.
 
-    seq: int
+    Args:
+        version: tells the states of one store apart: number of the last commit, then the tables' Delta versions.
+        watermark: the log is complete before this time.
+        files: table -> name -> data file, for a lake in a folder.
+        folder: of the lake.
+        frames: table -> rows, for a lake in memory.
+    """
+
+    version: tuple[int, ...]
     watermark: datetime | None
-    files: Mapping[str, list[str]]
-    frames: Mapping[str, pl.DataFrame]
-    deltas: Mapping[str, DeltaTable] = field(default_factory=dict, repr=False)
+    files: Mapping[str, Mapping[str, DataFile]] = field(default_factory=dict)
+    folder: Path | None = None
+    frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+
+    @property
+    def seq(self) -> int:
+        """Number of the last commit; 0 for an empty lake."""
+        return self.version[0]
+
+    def paths(self, table: str) -> list[str]:
+        """A table's files, in the order of their commits."""
+        return [str(self.folder / table / name) for name in self.files.get(table, ())] if self.folder is not None else []
 
     @cached_property
     def statistics(self) -> Mapping[str, pl.DataFrame]:
-        """One row per file of events and decisions: name, first and last time (cut to the millisecond), rows; of tables all of whose files say so."""
-        known = {table: _statistics(self.deltas[table]) for table in ("events", "decisions") if table in self.deltas}
-        return {table: one for table, one in known.items() if one is not None}
+        """One row per file of events and decisions: name, first and last time, rows; of tables all of whose files say so."""
+        known = {}
+        for table in ("events", "decisions"):
+            files = list(self.files.get(table, {}).values())
+            if files and all(file.first is not None and file.last is not None for file in files):
+                known[table] = pl.DataFrame({name: [getattr(file, name) for file in files] for name in ("name", "first", "last", "rows")})
+        return known
+
+    @cached_property
+    def described_once(self) -> bool:
+        """Whether no item has two descriptions, so that views need not look for the last."""
+        return not self.scan("items").select(pl.col("item_id").is_duplicated().any()).collect().item()
 
     def register(self, con: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
         """Make `table` of this state readable in `con` as `name`."""
-        if files := self.files.get(table):
+        if files := self.paths(table):
             # DuckDB takes `*`, `?` and `[` in a name as a pattern; FolderStore refuses such folders
-            read, absent = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = {table in _LATER})", ""
+            read = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = {table in _LATER})"
+            columns = "*"
             if table in _LATER:  # files may be older than a column of the schema
                 has = {row[0] for row in con.execute(f"select column_name from (describe select * from {read})").fetchall()}
-                absent = "".join(f", null::{kind} as {column}" for column, kind in _LATER[table].items() if column not in has)
-            con.execute(f"create view {name} as select *{absent} from {read}")
+                columns += "".join(f", null::{kind} as {column}" for column, kind in _LATER[table].items() if column not in has)
+            if table == "items":
+                read = f"(select {columns} from {read})"
+                columns = "* replace (coalesce(ingested_at, added_at) as ingested_at)"
+            con.execute(f"create view {name} as select {columns} from {read}")
         else:
             con.register(name, self.frames.get(table, empty(table)).to_arrow())
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around a query: where it fails because files are damaged, these are named.
+
+        Raises:
+            DataError: a file is missing, or its content is not what was written.
+        """
+        try:
+            yield
+        except (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            if (damage := self._first_damage()) is not None:
+                hint = f"`longplay lake check {self.folder}` names all damage"
+                raise DataError(f"lake: {self.folder} is damaged: {damage}; {hint}") from error
+            raise
+
+    def _first_damage(self) -> str | None:
+        if self.folder is None:
+            return None
+        for table, files in self.files.items():
+            for file in files.values():
+                problem = file_damage(self.folder / table, file)
+                if problem is not None:
+                    return f"{table}/{file.name} {problem}"
+        return None
+
     def scan(self, table: str) -> pl.LazyFrame:
         """`table` of this state, lazily, with the schema's columns and types."""
-        if files := self.files.get(table):
+        if files := self.paths(table):
             if table in _LATER:
                 frame = pl.scan_parquet(files, glob=False, schema=DTYPES[table], missing_columns="insert")
+                if table == "items":
+                    frame = frame.with_columns(pl.coalesce("ingested_at", "added_at").alias("ingested_at"))
             else:
                 frame = pl.scan_parquet(files, glob=False)
             return frame.select(pl.col(name).cast(dtype) for name, dtype in DTYPES[table].items())
@@ -90,8 +144,8 @@ class Store(Protocol):
         """The state after the last whole batch."""
         ...
 
-    def has(self, batch: str) -> bool:
-        """Whether `batch` is in."""
+    def batches(self) -> Mapping[str, str | None]:
+        """Digest of the content of every batch that is in, by its id; null where it was not kept."""
         ...
 
     @contextmanager
@@ -99,8 +153,8 @@ class Store(Protocol):
         """Hold the writer's lock; batches are looked up and written under it."""
         ...
 
-    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None:
-        """Make the batch visible in all its tables at once."""
+    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None = None) -> None:
+        """Make the batch visible in all its tables at once; `content` is the digest of what was given."""
         ...
 
 
@@ -110,16 +164,16 @@ class MemoryStore:
     def __init__(self) -> None:
         self.id = next(_STORE_IDS)
         self._lock = threading.Lock()
-        self._snapshot = Snapshot(0, None, {}, {table: empty(table) for table in TABLES})
-        self._batches: set[str] = set()
+        self._snapshot = Snapshot((0,), None, frames={table: empty(table) for table in TABLES})
+        self._batches: dict[str, str | None] = {}
 
     def snapshot(self) -> Snapshot:
         """The state after the last whole batch."""
         return self._snapshot
 
-    def has(self, batch: str) -> bool:
-        """Whether `batch` is in."""
-        return batch in self._batches
+    def batches(self) -> Mapping[str, str | None]:
+        """Digest of the content of every batch that is in, by its id."""
+        return self._batches
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -127,122 +181,304 @@ class MemoryStore:
         with self._lock:
             yield
 
-    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None:
-        """Make the batch visible in all its tables at once."""
+    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None = None) -> None:
+        """Make the batch visible in all its tables at once; `content` is the digest of what was given."""
         old = self._snapshot
         merged = dict(old.frames)
         for table, frame in frames.items():
-            merged[table] = frame if table == "items" else pl.concat([old.frames[table], frame])
-        self._snapshot = Snapshot(old.seq + 1, watermark, {}, merged)
-        self._batches.add(batch)
+            merged[table] = pl.concat([old.frames[table], frame])
+        self._snapshot = Snapshot((old.seq + 1,), watermark, frames=merged)
+        self._batches[batch] = content
 
 
 class FolderStore:
-    """Tables in Delta Lake under `path`; one writer at a time, any number of readers."""
+    """Tables in Delta Lake under `path`; one writer at a time, any number of readers.
+
+    Raises:
+        DataError: `path` is a file, cannot be read by SQL engines, or holds tables that are not a lake's.
+    """
 
     def __init__(self, path: Path) -> None:
         self.id = next(_STORE_IDS)
-        self._seen: tuple[tuple[str, int, int] | None, pl.DataFrame, Snapshot] | None = None
         self.path = path.expanduser().resolve()  # a later chdir must not move the lake
         if self.path.exists() and not self.path.is_dir():
             raise DataError(f"lake: {self.path} is a file, expected a folder (it may be new or empty)")
         if pattern := set("*?[") & set(str(self.path)):
             why = f"holds {min(pattern)!r}, which SQL engines read as a pattern"
             raise DataError(f"lake: the path {self.path} {why}; choose a folder without *, ? and [")
+        self._log = CommitLog(self.path)
+        self._known = _Known()
+        self._taken_over: tuple[tuple[int, ...], LakeState] | None = None
+        self._shown: Snapshot | None = None
+        self._whole: set[tuple[str, str]] = set()  # files of which name and size were seen
+        self._refuse_foreign_folder()
 
-    def _table(self, name: str, version: int | None = None) -> DeltaTable | None:
-        uri = str(self.path / name)
-        return DeltaTable(uri, version=version) if DeltaTable.is_deltatable(uri) else None
+    # -- what is there ---------------------------------------------------------------------------
 
-    def _state(self) -> tuple[pl.DataFrame, Snapshot]:
-        """The log of commits, oldest first, and what its last row names; read anew only when the log has grown."""
-        stamp = _newest(self.path / "commits" / "_delta_log")
-        if self._seen is None or self._seen[0] != stamp:
-            table = None if stamp is None else self._table("commits")
-            commits = pl.DataFrame(schema=COMMITS) if table is None else pl.read_parquet(_files(table), schema=COMMITS, glob=False).sort("seq")
-            self._seen = (stamp, commits, self._snapshot_of(commits))
-        return self._seen[1:]
+    def _refuse_foreign_folder(self) -> None:
+        """Raise where there are tables but no log of commits: they are somebody else's, or the log was lost."""
+        if self._log.exists() or _has_entries(self.path / FOLDER / delta.LOG_FOLDER):
+            return
+        tables = [repr(name) for name in tables_in(self.path)]
+        if tables:
+            raise DataError(
+                f"lake: {self.path} holds {', '.join(tables[:5])} but no log of commits ({FOLDER}/{LOG}): it is no lake of "
+                "longplay, or its log was lost. Nothing was touched; choose a new or empty folder, or put the log back "
+                "from a backup"
+            )
 
-    def _snapshot_of(self, commits: pl.DataFrame) -> Snapshot:
-        if commits.is_empty():
-            return Snapshot(0, None, {}, {})
-        last = commits.row(-1, named=True)
-        deltas = {}
-        for table in TABLES:
-            version = last[f"{table}_version"]
-            if version >= 0 and (delta := self._table(table, version)) is not None:
-                deltas[table] = delta
-        return Snapshot(last["seq"], last["watermark"], {table: _files(delta) for table, delta in deltas.items()}, {}, deltas)
+    def _commits(self) -> _Known:
+        """The commits that are there, read anew only as far as the log has grown.
+
+        Raises:
+            DataError: the log of commits is damaged beyond what its copy can mend.
+        """
+        stamp = self._log.stamp()
+        if stamp == self._known.stamp and (stamp is not None or self._known.legacy):
+            return self._known
+        self._known = self._grown(stamp) or self._read_whole()
+        return self._known
+
+    def _grown(self, stamp: tuple[int, int, int] | None) -> _Known | None:
+        """What is known with the lines that were added since; null where the log must be read whole."""
+        known = self._known
+        if stamp is None or known.stamp is None or stamp[0] != known.stamp[0] or stamp[1] <= known.size:
+            return None
+        added = self._log.tail(known.size, known.state.seq + 1)
+        if not added:
+            return None
+        size = known.size + sum(len(commit.line()) for commit in added)
+        return _Known(stamp, size, (*known.commits, *added), known.state.after(added))
+
+    def _read_whole(self) -> _Known:
+        stamp = self._log.stamp()
+        text = LogText.read(self.path)
+        if text.lost is not None:
+            raise self._damaged(f"commit {text.lost} is damaged in both copies of {FOLDER}/{LOG}")
+        if text.commits:
+            size = sum(len(commit.line()) for commit in text.commits)
+            return _Known(stamp, size, text.commits, LakeState().after(text.commits))
+        if self._log.exists():
+            raise self._damaged(f"no line of {FOLDER}/{LOG} is whole")
+        if legacy := legacy_commits(self.path):
+            return _Known(None, 0, legacy, LakeState().after(legacy), legacy=True)
+        self._refuse_foreign_folder()
+        return _Known()
+
+    def _damaged(self, what: str) -> DataError:
+        return DataError(f"lake: {self.path} is damaged: {what}. Nothing was touched; `longplay lake check {self.path}` names all damage")
+
+    def _state(self) -> tuple[LakeState, tuple[int, ...]]:
+        """The state to show, other programs' changes taken over, and what tells it from other states.
+
+        Raises:
+            DataError: the lake is damaged, or another program wrote into its tables.
+        """
+        state, later = self._commits().state, self._later()
+        while max(versions.last_begun for versions in later.values()) > state.seq + 1:
+            # a commit beyond the next: other writers were quick, or the end of the log is gone
+            if (again := self._commits().state).seq == state.seq:
+                raise self._damaged(f"{FOLDER}/{LOG} ends with commit {state.seq}, and its tables hold later ones")
+            state, later = again, self._later()
+        for table, versions in later.items():
+            if versions.refused:
+                version, operation = versions.refused[0]
+                raise DataError(
+                    f"lake: another program changed {self.path / table} (version {version}, {operation}); a lake takes over deleted rows and merged "
+                    f"files, and no rows that did not pass its checks. Nothing was touched; restore version {max(state.version(table), 0)} with the "
+                    "program that made the change, or leave it out with `longplay lake repair`; give the rows to Lake.append"
+                )
+        newest = tuple(versions.honoured[-1][0] if versions.honoured else state.version(table) for table, versions in later.items())
+        stamp = (state.seq, *newest)
+        if any(versions.honoured for versions in later.values()):
+            if self._taken_over is None or self._taken_over[0] != stamp:
+                self._taken_over = stamp, self._with_others(state, later)
+            state = self._taken_over[1]
+        self._check_files(state)
+        return state, stamp
+
+    def _later(self) -> dict[str, delta.LaterVersions]:
+        """What stands in the tables' Delta logs beyond the last commit."""
+        state = self._known.state
+        return {table: delta.later_versions(self.path / table, state.version(table)) for table in TABLES}
+
+    def _with_others(self, state: LakeState, later: Mapping[str, delta.LaterVersions]) -> LakeState:
+        """The state with what other programs did to the tables."""
+        changes = {}
+        for table, versions in later.items():
+            if not versions.honoured:
+                continue
+            if versions.dead:
+                raise self._damaged(f"another program changed {table} after a batch that was not finished")
+            opened = delta.open_table(self.path / table)
+            if opened is None:
+                raise self._damaged(f"the Delta log of {table} is gone")
+            names = set(delta.names_of(opened))
+            known = state.files.get(table, {})
+            added = tuple(delta.described(self.path / table, table, name) for name in sorted(names - known.keys()))
+            changes[table] = TableChange(opened.version(), added, tuple(name for name in known if name not in names))
+        return state.after([Commit(state.seq, None, None, state.watermark, changes)])
+
+    def _check_files(self, state: LakeState) -> None:
+        """Raise where a file is absent or has another size; each is looked at once."""
+        for table, files in state.files.items():
+            for name, file in files.items():
+                if (table, name) in self._whole:
+                    continue
+                try:
+                    size = (self.path / table / name).stat().st_size
+                except OSError:
+                    raise self._damaged(f"{table}/{name} is missing") from None
+                if size != file.bytes:
+                    raise self._damaged(f"{table}/{name} has {size:,} bytes, expected {file.bytes:,}")
+                self._whole.add((table, name))
 
     def snapshot(self) -> Snapshot:
         """The state after the last whole batch."""
-        return self._state()[1]
+        state, stamp = self._state()
+        if self._shown is None or self._shown.version != stamp:
+            self._shown = Snapshot(stamp, state.watermark, state.files, self.path)
+        return self._shown
 
-    def has(self, batch: str) -> bool:
-        """Whether `batch` is in."""
-        return batch in self._state()[0]["batch"]
+    def batches(self) -> Mapping[str, str | None]:
+        """Digest of the content of every batch that is in, by its id; null where it was not kept."""
+        return self._commits().state.batches
+
+    # -- writing ---------------------------------------------------------------------------------
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the writer's lock; it is released by the system when a writer dies."""
+        self._commits()  # a folder that is no lake is refused before anything is made in it
         with writer_lock(self.path):
             yield
 
-    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> None:
-        """Make the batch visible in all its tables at once."""
-        commits, _ = self._state()
-        last = commits.row(-1, named=True) if commits.height else {"seq": 0} | {f"{table}_version": -1 for table in TABLES}
-        versions = {table: last[f"{table}_version"] for table in TABLES}
+    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None = None) -> None:
+        """Make the batch visible in all its tables at once; `content` is the digest of what was given."""
+        try:
+            self._commit(batch, frames, watermark, content)
+        except LongplayError:
+            raise
+        except Exception as error:  # what the disk and the Delta library raise is theirs to say
+            raise DataError(
+                f"lake: batch {batch} cannot be written to {self.path} ({delta.first_line(error)}); append it again when that is "
+                f"mended. `longplay lake check {self.path}` tells whether the lake is damaged"
+            ) from error
+
+    def _commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None) -> None:
+        known = self._commits()
+        state, _ = self._state()
+        if known.legacy:
+            known = self._adopt_legacy(known)
+        if not known.commits:
+            self._log.begin()
+            known = self._commits()
+        work = _Work(known.state, state, known.state.seq + 1, batch)
+        changes = {table: self._taken(table, known.state, state) for table in state.files}
         for table, frame in frames.items():
-            if frame.is_empty():
-                continue
-            self._roll_back(table, versions[table])
-            if table == "items":
-                write_deltalake(str(self.path / table), frame.to_arrow(), mode="overwrite", schema_mode="overwrite")
+            if frame.height:
+                changes[table] = self._write(table, frame, work, changes.get(table))
+        changed = {table: change for table, change in changes.items() if change is not None}
+        self._log.append(Commit(work.seq, batch, content, watermark, changed), known.commits, known.size)
+
+    def _taken(self, table: str, recorded: LakeState, state: LakeState) -> TableChange | None:
+        """What another program did to a table, to be recorded; null where it did nothing."""
+        before, after = recorded.files.get(table, {}), state.files[table]
+        if before.keys() == after.keys() and recorded.version(table) == state.version(table):
+            return None
+        return TableChange(
+            state.version(table),
+            tuple(file for name, file in after.items() if name not in before),
+            tuple(name for name in before if name not in after),
+            delta.synced_log(self.path / table, recorded, table),
+        )
+
+    def _write(self, table: str, frame: pl.DataFrame, work: _Work, taken: TableChange | None) -> TableChange:
+        """Write rows as a new version of a Delta table, sync everything, and say what changed beside what was `taken` over."""
+        folder = self.path / table
+        state = work.state
+        recorded = work.recorded
+        version = state.version(table)
+        delta.set_torn_end_aside(folder, version)
+        make_folder(folder)
+        opened = delta.open_table(folder)
+        mode: Literal["append", "overwrite"] = "append"
+        if version >= 0 and (opened is None or opened.version() < version):
+            raise self._damaged(f"the Delta log of {table} ends before version {version}")
+        if opened is not None and opened.version() != version:  # a writer that died left a version without a commit
+            if version < 0:
+                mode = "overwrite"
             else:
-                write_deltalake(str(self.path / table), frame.to_arrow(), mode="append", schema_mode="merge" if table in _LATER else None)
-            written = self._table(table)
-            if written is None:
-                raise DataError(f"lake: {table} was written to {self.path / table} but cannot be opened; has another program removed it?")
-            versions[table] = written.version()
-        row = {"seq": last["seq"] + 1, "batch": batch, "watermark": watermark}
-        row |= {f"{table}_version": version for table, version in versions.items()}
-        added = pl.DataFrame([row], schema=COMMITS)
-        whole = row["seq"] % COMMITS_PER_FILE == 0
-        log = pl.concat([commits, added]) if whole else added
-        write_deltalake(str(self.path / "commits"), log.to_arrow(), mode="overwrite" if whole else "append")
+                delta.take_back(opened, version, work.seq)
+                opened = delta.open_table(folder)
+        known = state.files.get(table, {})
+        if version >= 0 and (opened is None or set(delta.names_of(opened)) != known.keys()):
+            raise self._damaged(f"the Delta log of {table} does not show the files that the log of commits names")
+        start = -1 if opened is None else opened.version()
+        delta.write(folder, opened, frame, mode, work.seq, work.batch)
+        newest, names = delta.written_files(folder, start, work.seq)
+        for name in names:
+            sync_path(folder / name)
+        entries = delta.synced_log(folder, recorded, table)
+        sync_path(folder)
+        added = tuple(delta.described(folder, table, name) for name in names)
+        if taken is None:
+            return TableChange(newest, added, (), entries)
+        return TableChange(newest, (*taken.added, *added), taken.removed, entries)
 
-    def _roll_back(self, table: str, version: int) -> None:
-        """Undo what a writer that died before its commit row left in `table`."""
-        delta = self._table(table)
-        if delta is None:
-            return
-        if version < 0:
-            shutil.rmtree(self.path / table)
-        elif delta.version() != version:
-            delta.restore(version)
-
-
-def _files(delta: DeltaTable) -> list[str]:
-    """Local paths of a version's Parquet files; Delta answers with URIs, in which a space is `%20`."""
-    return sorted(unquote(uri.removeprefix("file://")) for uri in delta.file_uris())
-
-
-def _statistics(delta: DeltaTable) -> pl.DataFrame | None:
-    """See `Snapshot.statistics`; null where a file has none."""
-    actions, names = pl.DataFrame(delta.get_add_actions(flatten=True)), ["min.time", "max.time", "num_records"]
-    if actions.is_empty() or not set(names) <= set(actions.columns) or actions.select(names).null_count().sum_horizontal()[0]:
-        return None
-    name = pl.col("path").map_elements(lambda path: unquote(path).rpartition("/")[2], pl.String)
-    return actions.select(name=name, first="min.time", last="max.time", rows="num_records")
+    def _adopt_legacy(self, known: _Known) -> _Known:
+        """Give a lake written before the log of commits its lines, with digests of what is there."""
+        last = known.commits[-1]
+        changes = {}
+        for table, change in last.tables.items():
+            added = tuple(delta.described(self.path / table, table, file.name) for file in change.added)
+            changes[table] = TableChange(change.version, added, (), delta.synced_log(self.path / table, LakeState(), table))
+        commits = (BEGINNING, *known.commits[:-1], Commit(last.seq, last.batch, last.content, last.watermark, changes))
+        self._log.replace(commits, ".old")
+        self._known = self._read_whole()
+        return self._known
 
 
-def _newest(log: Path) -> tuple[str, int, int] | None:
-    """Name, time of change and inode of the newest entry of a Delta log; null when there is none."""
-    if not log.is_dir():
-        return None
-    names = [name for name in os.listdir(log) if name.endswith(".json") and name[:-5].isdigit()]
-    if not names:
-        return None
-    stat = (log / max(names)).stat()
-    return max(names), stat.st_mtime_ns, stat.st_ino
+@dataclass(frozen=True)
+class _Known:
+    """What a store has read of its log of commits; `size` is the bytes of the whole lines."""
+
+    stamp: tuple[int, int, int] | None = None
+    size: int = 0
+    commits: Sequence[Commit] = ()
+    state: LakeState = field(default_factory=LakeState)
+    legacy: bool = False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a commit starts from.
+
+    Args:
+        recorded: the state that the log of commits says.
+        state: the same with other programs' changes.
+        seq, batch: number of the commit, and its batch.
+    """
+
+    recorded: LakeState
+    state: LakeState
+    seq: int
+    batch: str
+
+
+def _has_entries(folder: Path) -> bool:
+    """Whether a folder holds anything but what a dying writer of `files.write_file` left."""
+    return folder.is_dir() and any(not name.endswith(".writing") for name in os.listdir(folder))
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Names in a folder that are tables, of whomever."""
+    return [name for name in sorted(os.listdir(folder)) if _is_table(folder / name)] if folder.is_dir() else []
+
+
+def _is_table(path: Path) -> bool:
+    """Whether an entry of a folder is a table: it has a lake's name, or a Delta log."""
+    name = path.name.lower()
+    if name in TABLES or name == FOLDER:
+        return not path.is_dir() or _has_entries(path)
+    return (path / delta.LOG_FOLDER).is_dir()

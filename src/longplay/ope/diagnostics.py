@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import polars as pl
@@ -144,7 +145,7 @@ class Diagnosis:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return "<p>" + str(self).replace("\n", "<br>") + "</p>"
+        return "<p>" + escape(str(self)).replace("\n", "<br>") + "</p>"
 
 
 def weigh(policy: Policy, logged: Logged, seed: int = 0) -> tuple[Array, Diagnosis]:

@@ -11,11 +11,11 @@ from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from longplay.decisions import BESIDE, Contexts, Policy, contexts_at, held_out, outside
 from longplay.errors import ConfigError, DataError
+from longplay.frames import as_lists
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
@@ -26,7 +26,6 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Users = Literal["held out", "all"]  # whose slots are scored
 
-PART = 10_000  # contexts whose histories are looked up at once: bounds memory
 LAW_CELLS = 20_000_000  # probabilities of a policy's whole law held at once
 CELLS = 5_000_000  # exclusions handed to a policy at once: bounds memory
 
@@ -85,8 +84,7 @@ class Logged:
             count_R = self.late_D[part]
             if count_R.any():
                 offsets = np.concatenate([[0], np.cumsum(count_R)])
-                flat = self.late.gather(np.arange(offsets[-1]) - np.repeat(offsets[:-1], count_R)).to_arrow().cast(pa.large_string())
-                late = pl.Series(pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat)))
+                late = as_lists("late", self.late.gather(np.arange(offsets[-1]) - np.repeat(offsets[:-1], count_R)), offsets)
                 frame = frame.with_columns(exclusions=pl.concat_list("exclusions", pl.lit(late)))
             yield part, Contexts(frame)
 
@@ -175,11 +173,8 @@ def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
         return logged
     frame = logged.contexts.frame
     moments = frame.select("user_id", pl.col("history_until").alias("time"))
-    parts = [
-        contexts_at(lake, moments[start : start + PART], slots=1, history=policy.history, exclude="none").frame.select("history", *BESIDE)
-        for start in range(0, moments.height, PART)
-    ]
-    known = pl.concat(parts).select(pl.all().name.prefix("known_"))
+    known = contexts_at(lake, moments, slots=1, history=policy.history, exclude="none").frame
+    known = known.select("history", *BESIDE).select(pl.all().name.prefix("known_"))
     more = pl.col("known_history").list.len() > pl.col("history").list.len()
     fuller = pl.concat([frame, known], how="horizontal").with_columns(
         pl.when(more).then(f"known_{name}").otherwise(name).alias(name) for name in ("history", *BESIDE)

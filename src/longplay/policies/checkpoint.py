@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -9,23 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from longplay.errors import ConfigError
+from longplay.errors import ConfigError, DataError
+from longplay.files import make_folder, sync_path
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], notes: dict[str, Any]) -> None:
-    """Write weights, optimizers' states and `notes` (JSON) to `path`; the old file stays until the new one is whole."""
+    """Write weights, optimizers' states and `notes` (JSON) to `path`; the old file stays until the new one is whole and on disk."""
     tensors = {f"model.{name}": value.contiguous().clone() for name, value in module.named_parameters()}
     for k, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{index}.{name}": value.contiguous().clone() for name, value in state.items() if isinstance(value, Tensor)}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"notes": json.dumps(notes)})
+    text = json.dumps(notes)
+    save_file(tensors, partial, metadata={"notes": text, "sha256": _digest(tensors, text)})
+    sync_path(partial)
     os.replace(partial, path)
+    sync_path(path.parent)
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], made_by: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -33,15 +38,51 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.op
 
     Raises:
         ConfigError: the file's notes differ from `made_by`: it is another run's.
+        DataError: the file is not as `save_checkpoint` wrote it.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    with safe_open(path, framework="pt") as file:
-        notes = json.loads((file.metadata() or {})["notes"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    notes, tensors = _read(path)
     for name, value in made_by.items():
         if notes.get(name) != value:
             raise ConfigError(f"checkpoint {path}: it was made with {name}={notes.get(name)}, this run has {value}; delete it or give another file")
+    try:
+        _restore(tensors, module, optimizers)
+    except (KeyError, ValueError, RuntimeError) as error:  # of before checkpoints had digests, or of another shape
+        raise _damaged(path, f"it does not fit this model ({error})") from error
+    return notes
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Notes and tensors of a checkpoint, checked against its digest; one of before digests is taken as it is."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        notes = json.loads(metadata["notes"])
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise _damaged(path, f"it cannot be read ({error})") from error
+    if metadata.get("sha256", "") not in ("", _digest(tensors, metadata["notes"])):
+        raise _damaged(path, "it was changed after it was written")
+    return notes, tensors
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"checkpoint {path}: {why}; delete it, and the training starts anew")
+
+
+def _digest(tensors: Mapping[str, Tensor], notes: str) -> str:
+    """SHA-256 of all that a checkpoint holds, in the order of names."""
+    digest = hashlib.sha256(hashlib.sha256(notes.encode()).digest())
+    for name, value in sorted(tensors.items()):
+        head = f"{name} {value.dtype} {tuple(value.shape)}".encode()
+        digest.update(len(head).to_bytes(8, "big") + head)
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def _restore(tensors: Mapping[str, Tensor], module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Put a checkpoint's tensors into a model and its optimizers."""
     with torch.no_grad():
         for name, value in module.named_parameters():
             value.copy_(tensors[f"model.{name}"])
@@ -52,4 +93,3 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.op
                 _, _, index, key = name.split(".")
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return notes

@@ -24,6 +24,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 
 from longplay.errors import ConfigError, DataError
+from longplay.files import sync_path, sync_tree
 from longplay.policies.packages import only_one, some
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # float32 holds every de-quantised number exactly, bfloat16 rounds
@@ -136,7 +137,9 @@ def _appearing(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        sync_tree(partial)
         os.replace(partial, place)
+        sync_path(place.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

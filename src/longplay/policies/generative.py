@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +19,9 @@ from transformers import PreTrainedModel
 
 from longplay.codes import Codebook, fit_codebook, item_vectors
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, Decisions, context_chance
-from longplay.errors import ConfigError, DataError
+from longplay.decisions import Contexts, Decisions, check_one_each, context_chance
+from longplay.errors import ConfigError, DataError, LongplayError
+from longplay.files import changed_file, digests_of, make_folder, sync_tree, write_file
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.policies.base import adapted, load_base, merged, weight_of, with_tokens
@@ -27,7 +30,7 @@ from longplay.policies.compiled import Compiled
 from longplay.policies.decoder import Decoder, Size, load_model, new_model, save_model, size_of
 from longplay.policies.descent import OPTIMIZERS, Progress
 from longplay.policies.histories import Histories, histories_from_log
-from longplay.policies.plackett import log1mexp, plackett_luce_log_prob
+from longplay.policies.plackett import impossible_from_repeats, log1mexp, plackett_luce_log_prob
 from longplay.policies.prompts import Prompts, encode, latest
 from longplay.policies.sampling import beam_slates, best_items, chosen_log_probs, item_log_probs
 from longplay.policies.supervised import train_next_items
@@ -35,6 +38,7 @@ from longplay.policies.tuning import train_with_words
 from longplay.policies.vocabulary import Vocabulary
 from longplay.policies.words import Described, Words
 
+SETTINGS = "policy.json"
 BATCH = 256  # contexts per forward pass
 STEPS = {"tiny": 600, "small": 3000}
 BASE_STEPS, BASE_HISTORY = 400, 20  # of a pretrained base
@@ -196,6 +200,10 @@ class Generative:
         slots = contexts.slots if len(contexts) else 1
         leaves, log_p = [np.zeros((0, slots), dtype=np.int64)], [np.zeros((0, slots))]
         chance, start = context_chance(contexts, rng), 0
+        if slots == 0:
+            nothing_NS = np.zeros((len(contexts), 0))
+            slates = codebook.index.slates(nothing_NS.astype(np.int64))
+            return Decisions.of(contexts, slates, nothing_NS, self.name, codebook.trie.version)
         for part in _parts(contexts):
             prompts = self.prompts(part)
             self._check_enough(part, prompts.allowed.count(), slots)
@@ -207,9 +215,16 @@ class Generative:
         return Decisions.of(contexts, codebook.index.slates(slate_rows), plackett_luce_log_prob(item_log_prob), self.name, codebook.trie.version)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
-        """Log-probability of every slot given the slots before it, shape [N, S]; -inf for items that are not allowed."""
+        """Log-probability of every slot given the slots before it, shape [N, S]: -inf for an item that is not allowed, and from the first repeat on.
+
+        Raises:
+            DataError: not one slate per context, slates of different lengths, or an item that the catalogue does not hold.
+        """
         decoder, codebook = self._fitted()
+        check_one_each(contexts, slates)
         rows = codebook.index.slate_rows(slates)
+        if rows.shape[1] == 0:
+            return np.zeros(rows.shape)
         parts, start = [np.zeros((0, rows.shape[1]))], 0
         for part in _parts(contexts):
             chosen = rows[start : start + len(part)]
@@ -219,7 +234,7 @@ class Generative:
             outside = prompts.allowed.count() - rows.shape[1]
             # a slate of everything allowed leaves nothing, which 1 - sum of single-precision numbers would miss
             log_rest = np.where(outside > 0, log1mexp(np.logaddexp.reduce(item, axis=1)), -np.inf)
-            parts.append(plackett_luce_log_prob(item, log_rest))
+            parts.append(impossible_from_repeats(plackett_luce_log_prob(item, log_rest), chosen))
         return np.concatenate(parts)
 
     def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]:
@@ -293,9 +308,13 @@ class Generative:
         return replace(self, encoder=Compiled(self.decoder.model))
 
     def save(self, folder: Path) -> None:
-        """Write model (safetensors), codes and settings to `folder`."""
+        """Write model (safetensors), codes and settings to `folder`.
+
+        `policy.json` comes last, once the other files are on disk, and holds their SHA-256: without it there is no policy.
+        """
         decoder, codebook = self._fitted()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        (folder / SETTINGS).unlink(missing_ok=True)
         save_model(decoder.model, folder)
         if self.words is not None:
             self.words.save(folder)
@@ -305,12 +324,27 @@ class Generative:
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
         kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole")
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
-        (folder / "policy.json").write_text(json.dumps(settings | {"width": codebook.width, "curve": list(self.curve)}, indent=1))
+        sync_tree(folder)
+        settings |= {"width": codebook.width, "curve": list(self.curve), "files": digests_of(folder)}
+        write_file(folder / SETTINGS, json.dumps(settings | {"sha256": _settings_digest(settings)}, indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        settings: dict[str, Any] = json.loads((folder / "policy.json").read_text())
+        """Read what `save` wrote; of a policy saved before there were digests, as much as can be read is taken as it is.
+
+        Raises:
+            DataError: there is no policy, or its files are not as `save` wrote them.
+        """
+        settings = _settings_of(folder)
+        try:
+            return cls._of(folder, settings)
+        except LongplayError:
+            raise
+        except Exception as error:  # of before digests: whatever the libraries run into where a file is damaged
+            raise _damaged(folder, f"{folder}: cannot be loaded ({type(error).__name__}: {error})") from error
+
+    @classmethod
+    def _of(cls, folder: Path, settings: dict[str, Any]) -> Self:
         codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
         curve, scale = tuple(settings.pop("curve")), settings.pop("scale")
         words = Words.load(folder) if settings["base"] else None
@@ -356,4 +390,30 @@ class Generative:
 
 
 def _parts(contexts: Contexts) -> list[Contexts]:
-    return [Contexts(contexts.frame[start : start + BATCH]) for start in range(0, len(contexts), BATCH)]
+    rows = np.arange(len(contexts))
+    return [contexts.take(rows[start : start + BATCH]) for start in range(0, len(contexts), BATCH)]
+
+
+def _settings_of(folder: Path) -> dict[str, Any]:
+    """The settings of a saved policy, once all its files are as they were written."""
+    file = folder / SETTINGS
+    if not os.path.lexists(file):
+        raise DataError(f"{folder}: holds no {SETTINGS}; expected a folder that `Generative.save` wrote")
+    try:
+        settings: dict[str, Any] = json.loads(file.read_bytes().decode())
+        stated, files = settings.pop("sha256", None), settings.pop("files", {})
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise _damaged(folder, f"{file}: cannot be read ({error})") from error
+    if (stated is None and files) or (stated is not None and stated != _settings_digest(settings | {"files": files})):
+        raise _damaged(folder, f"{file}: was changed after it was written")
+    if (why := changed_file(folder, files)) is not None:
+        raise _damaged(folder, why)
+    return settings
+
+
+def _settings_digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _damaged(folder: Path, why: str) -> DataError:
+    return DataError(f"policy: {why}; save it again, or delete {folder} and let the run make it anew")

@@ -71,6 +71,15 @@ def repeats(rows_NS: NDArray[np.integer]) -> NDArray[np.bool_]:
     return again_SN.T
 
 
+def impossible_from_repeats(log_prob_NS: Float, rows_NS: NDArray[np.integer]) -> Float:
+    """`log_prob_NS` with -inf from the first slot that repeats an item of its slate: nothing is drawn after what cannot be drawn.
+
+    >>> impossible_from_repeats(np.full((1, 3), -1.0), np.array([[4, 4, 5]])).tolist()
+    [[-1.0, -inf, -inf]]
+    """
+    return np.where(np.logical_or.accumulate(repeats(rows_NS), axis=1), -np.inf, log_prob_NS)
+
+
 def gumbel_slates(log_p_NI: Float, slots: int, noise_NI: Float) -> Int:
     """One slate per row by Gumbel-top-k (Yellott 1977; Kool et al. 2019): rows of items [N, slots] in draw order.
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, Decisions, Policy
+from longplay.decisions import Contexts, Decisions, Policy, check_one_each
 from longplay.errors import ConfigError, DataError
 
 Float = NDArray[np.float64]
@@ -80,30 +80,57 @@ class Rows:
         return replace(self, withheld=self.withheld | frozenset(names))
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context, shorter where rows are withheld, with exact log-probabilities."""
+        """One slate per context, with exact log-probabilities: the top of the page, as far as the contexts have slots.
+
+        Shorter than asked for where rows are withheld or the page has fewer slots.
+
+        Raises:
+            DataError: a row cannot fill its slots, or two rows have an item in common.
+        """
         seed = int(rng.integers(2**63))
-        said = [
-            self.policies[name].decide(_asking(contexts, self.slots[name], self.policies[name]), np.random.default_rng([seed, row]))
-            for row, name in enumerate(self.policies)
-            if name not in self.withheld
+        slots = contexts.slots if len(contexts) else self.slate
+        numbers = {name: row for row, name in enumerate(self.policies)}
+        parts = [
+            self.policies[name].decide(_asking(contexts, count, self.policies[name]), np.random.default_rng([seed, numbers[name]]))
+            for name, count in self._asked(slots)
         ]
         nothing = pl.Series("slate", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(contexts))
-        slates = pl.select(pl.concat_list(nothing, *(one.slates for one in said)).alias("slate"))["slate"]
+        slates = pl.select(pl.concat_list(nothing, *(part.slates for part in parts)).alias("slate"))["slate"]
         if (doubled := (slates.list.n_unique() < slates.list.len()).sum()) > 0:
             raise DataError(f"Rows: {doubled:,} of {len(contexts):,} pages hold an item twice; give the rows catalogues without common items")
-        log_prob_NS = np.concatenate([np.empty((len(contexts), 0)), *(one.log_prob for one in said)], axis=1)
+        log_prob_NS = np.concatenate([np.empty((len(contexts), 0)), *(part.log_prob for part in parts)], axis=1)
         return Decisions.of(contexts, slates, log_prob_NS, self.name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
-        """Log-probability of every slot given the slots before it, shape [N, slots shown]."""
+        """Log-probability of every slot given the slots before it, shape [N, S]; -inf from the first slot on that the page does not have.
+
+        Raises:
+            DataError: not one slate per context, slates of different lengths, or an item that is not of its row.
+        """
+        check_one_each(contexts, slates)
+        lengths = slates.list.len().unique().to_list()
+        if len(lengths) > 1:
+            raise DataError(f"slates: lengths {sorted(lengths)} in one call, expected one length")
+        slots = int(lengths[0]) if lengths else 0
         parts, first = [np.empty((len(contexts), 0))], 0
-        for name in self.shown:
-            policy, count = self.policies[name], self.slots[name]
+        for name, count in self._asked(slots):
+            policy = self.policies[name]
             parts.append(policy.log_prob(_asking(contexts, count, policy), slates.list.slice(first, count)))
             first += count
+        parts.append(np.full((len(contexts), slots - first), -np.inf))
         return np.concatenate(parts, axis=1)
+
+    def _asked(self, slots: int) -> list[tuple[str, int]]:
+        """The rows that are shown in so many slots, from the top, and how many slots each has."""
+        asked, left = [], slots
+        for name in self.shown:
+            count = min(self.slots[name], left)
+            if count:
+                asked.append((name, count))
+            left -= count
+        return asked
 
 
 def _asking(contexts: Contexts, slots: int, policy: Policy) -> Contexts:
     """The same moments, asking for so many slots; the policy reads no more history than it wants."""
-    return Contexts(contexts.reading(policy.history).frame.with_columns(slots=pl.lit(slots, dtype=pl.Int32)))
+    return contexts.reading(policy.history).with_slots(slots)

@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, Decisions, context_chance, learners_events
+from longplay.decisions import Contexts, Decisions, check_one_each, context_chance, learners_events
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex, distinct_keys
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
-from longplay.policies.plackett import draw_slates, plackett_luce_log_prob, repeats
+from longplay.policies.plackett import draw_slates, impossible_from_repeats, plackett_luce_log_prob, repeats
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -173,14 +173,17 @@ class ItemLaw:
         banned = self._banned(contexts)
         self._check_enough(contexts, slots, banned)
         slate_NS = np.empty((len(contexts), slots), dtype=np.int64)
-        for log_p_I, rows in self._by_temperature(contexts):
+        for log_p_I, rows in self._by_temperature(contexts) if slots else []:
             slate_NS[rows] = draw_slates(log_p_I, len(rows), slots, chance.take(rows), _take(banned, rows))
         return Decisions.of(contexts, self.index.slates(slate_NS), self._log_prob(contexts, slate_NS, banned), name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
-        """Log-probability of given slates, shape [N, S]; a repeat or an item that cannot be shown has -inf."""
-        if len(slates) != len(contexts):
-            raise DataError(f"log_prob: {len(contexts)} contexts but {len(slates)} slates; expected one each")
+        """Log-probability of given slates, shape [N, S]: -inf for an item that cannot be shown, and from the first repeat on.
+
+        Raises:
+            DataError: not one slate per context, slates of different lengths, or an item that the catalogue does not hold.
+        """
+        check_one_each(contexts, slates)
         return self._log_prob(contexts, self.index.slate_rows(slates), self._banned(contexts))
 
     def item_log_prob(self, contexts: Contexts) -> Float:
@@ -197,15 +200,14 @@ class ItemLaw:
         log_prob_NS = np.empty(slate_NS.shape)
         for log_p_I, rows in self._by_temperature(contexts):
             log_prob_NS[rows] = _conditional(log_p_I, slate_NS[rows], _take(banned, rows))
-        return log_prob_NS
+        return impossible_from_repeats(log_prob_NS, slate_NS)
 
     def _by_temperature(self, contexts: Contexts) -> list[tuple[Float, Int]]:
         """(log p of the whole catalogue at a temperature, rows of the contexts that ask for it)."""
         temperature_N = contexts.frame["temperature"].to_numpy()
         laws = []
         for temperature in np.unique(temperature_N):
-            log_p_I = self.log_p_I / temperature
-            laws.append((log_p_I - np.logaddexp.reduce(log_p_I), np.flatnonzero(temperature_N == temperature)))
+            laws.append((_tempered(self.log_p_I, float(temperature)), np.flatnonzero(temperature_N == temperature)))
         return laws
 
     def _banned(self, contexts: Contexts) -> tuple[Int, Int]:
@@ -226,6 +228,16 @@ class ItemLaw:
                 f"decide: user {contexts.frame['user_id'][row]!r} asks for {slots} slots but only {int(left_N[row])} of {len(self.index):,} items "
                 "can be shown (available, not excluded, with some probability); ask for fewer slots, exclude less, or explore more"
             )
+
+
+def _tempered(log_p_I: Float, temperature: float) -> Float:
+    """The law at a temperature above 0: log p / temperature, normalised; unchanged where nothing can be shown."""
+    if temperature != 1.0:
+        largest = float(np.max(log_p_I, initial=-np.inf))
+        with np.errstate(over="ignore"):  # the likeliest items stay at 0, however low the temperature; what lies below may go to -inf
+            log_p_I = (log_p_I - (largest if np.isfinite(largest) else 0.0)) / temperature
+    mass = float(np.logaddexp.reduce(log_p_I)) if len(log_p_I) else -np.inf
+    return log_p_I - mass if np.isfinite(mass) else log_p_I
 
 
 def _conditional(log_p_I: Float, slate_NS: Int, banned: tuple[Int, Int]) -> Float:

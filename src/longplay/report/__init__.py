@@ -28,6 +28,8 @@ from longplay.report.charts import CONFIG
 from longplay.report.summary import facts, glossary, versions
 
 _HERE = Path(__file__).parent
+# Vega reads names as JavaScript strings, which a line or paragraph separator ends; other controls are in no font
+_UNDRAWABLE = {code: "\ufffd" for code in (*range(32), 127) if chr(code) not in "\t\n"} | {0x2028: " ", 0x2029: " "}
 
 
 def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -75,8 +77,8 @@ def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def inert_json(value: Any) -> Markup:
-    """JSON that can stand inside a script element: no character in it can end the element, and no NaN."""
-    text = json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    """JSON that can stand inside a script element: no character in it can end the element, no NaN, and no text that Vega cannot read."""
+    text = json.dumps(_drawable(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
@@ -108,11 +110,14 @@ def _present(value: Any) -> Any:
     return [_present(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _finite(value: Any) -> Any:
+def _drawable(value: Any) -> Any:
+    """Null for a number that is not finite; text without what Vega takes for the end of a line, and without control characters."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
+        return {_drawable(str(key)): _drawable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_drawable(inner) for inner in value]
+    if isinstance(value, str):
+        return value.translate(_UNDRAWABLE)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

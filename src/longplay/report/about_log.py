@@ -58,7 +58,7 @@ def glance(results: Results) -> Section:
         blocks.append(Table("Rows set aside (quarantine)", ("reason", "rows", "share of source rows"), body, "lrr"))
     else:
         answer.append("No row was set aside.")
-    notes = tuple(str(note) for note in log.get("notes") or [] if note)
+    notes = tuple(str(note) for note in [*(log.get("notes") or []), log.get("creators")] if note)
     if notes:
         blocks.append(Bullets("What the reader of the log decided", notes))
     blocks.append(
@@ -90,6 +90,7 @@ def signals(results: Results) -> Section:
                 str(one.get("unit", "")),
                 _rate(one.get("base_rate"), share),
                 mature,
+                number(one.get("truncated") or 0),
                 _rate(known.get("base_rate"), share),
                 then,
             )
@@ -100,8 +101,8 @@ def signals(results: Results) -> Section:
             plots.append(charts.maturity(curve, marks, share=share, name=str(one.get("label", name))))
         codes.append(Code(f"{one.get('label', name)} as TOML", str(one.get("toml", ""))))
     sentences = tuple(str(one.get("sentence", name)) for name, one in outcomes.items())
-    head = ("signal", "unit", "value ± 95%", "mature entries", "value at training time", "mature then")
-    table = Table("Signals: mean outcome of mature entries, at the end of the log and when training ended", head, tuple(rows), "llrrrr")
+    head = ("signal", "unit", "value ± 95%", "mature entries", "truncated, left out", "value at training time", "mature then")
+    table = Table("Signals: mean outcome of mature entries, at the end of the log and when training ended", head, tuple(rows), "llrrrrr")
     return Section(
         "signals", "Signals", tuple(answer), (Bullets("What each signal means", sentences), *((Grid(tuple(plots)),) if plots else ()), table, *codes)
     )
@@ -110,8 +111,10 @@ def signals(results: Results) -> Section:
 def _signal_words(name: str, one: Mapping[str, Any]) -> str:
     rate, share = one.get("base_rate"), bool(one.get("binary"))
     mature, entries = one.get("mature"), one.get("entries")
+    unsure = one.get("truncated") or 0
     if not rate or finite(rate.get("value")) is None:
-        return f"{name}: none of {number(entries)} entries has matured, so it has no value yet."
+        certain = f" that are certain ({number(unsure)} are truncated: the log begins too shortly before them)" if unsure and mature else ""
+        return f"{name}: none of {number(entries)} entries{certain} has matured, so it has no value yet."
     value = share_of(rate) if share else number(rate["value"], decimals_of(rate))
     open_share = 1 - mature / entries if entries and mature is not None else 0.0
     waiting = (
@@ -121,7 +124,8 @@ def _signal_words(name: str, one: Mapping[str, Any]) -> str:
     )
     late = reached(one.get("maturity") or [], 0.9)
     when = f"; 90% of it has shown by day {late['day']} of {one.get('days', 'its window')}" if late else ""
-    return f"{name}: {value} ({interval_words(rate, share=share)}){when}; {waiting}."
+    left_out = f"; {number(unsure)} truncated entries, so near the log's begin that they may be none, are left out" if unsure else ""
+    return f"{name}: {value} ({interval_words(rate, share=share)}){when}; {waiting}{left_out}."
 
 
 def _rate(rate: Mapping[str, Any] | None, share: bool) -> str:

@@ -127,8 +127,9 @@ def _standing(one: Row) -> list[Block]:
             )
         )
     if known and later:
+        learnt = f" The chosen model {one['learnt']}." if one.get("learnt") else ""
         text = (
-            f"Fitted on what was known when training ended: {number(known.get('mature'))} mature of {number(known.get('entries'))} entries. "
+            f"Fitted on what was known when training ended: {number(known.get('mature'))} mature of {number(known.get('entries'))} entries.{learnt} "
             f"Judged on {number(later.get('mature'))} mature of {number(later.get('entries'))} entries that came later, each "
             f"observed for {one.get('age', '?')} days."
         )

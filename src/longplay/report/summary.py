@@ -100,9 +100,9 @@ def _signal(results: Results) -> Fact | None:
     if not rate or finite(rate.get("value")) is None:
         return Fact(f"Signal {name}", "not mature", f"none of {number(one.get('entries'))} entries")
     value = share_of(rate) if share else number(rate["value"], decimals_of(rate))
-    return Fact(
-        f"Signal {name}", value, f"{interval_words(rate, share=share)}; {number(one.get('mature'))} of {number(one.get('entries'))} entries mature"
-    )
+    left_out = f"; {number(one['truncated'])} truncated left out" if one.get("truncated") else ""
+    mature = f"{number(one.get('mature'))} of {number(one.get('entries'))} entries mature{left_out}"
+    return Fact(f"Signal {name}", value, f"{interval_words(rate, share=share)}; {mature}")
 
 
 def _chosen(results: Results) -> tuple[str, Row] | None:

@@ -59,7 +59,7 @@ def calibration(early: EarlyReward, lake: object, outcomes: Outcomes, age: int, 
         raise ConfigError(f"calibration: age={age} given, expected days >= 0")
     usable = certain_entries(outcomes.where(outcomes.keys.is_not_null()))
     seen_half_N = _buckets(usable.frame["user_id"], 2, seed) == 0
-    judge_N = ~seen_half_N & usable.mature
+    judge_N = ~seen_half_N & usable.known
     counts = pl.DataFrame({"key": usable.keys, "judged": judge_N}).group_by("key").agg(pl.col("judged").sum()).sort("key")
     needed = next((k for k in (min_entries, *(f for f in FEWER_ENTRIES if f < min_entries)) if (counts["judged"] >= k).sum() >= ENOUGH_ITEMS), None)
     if needed is None:
@@ -109,11 +109,11 @@ def compare(models: Mapping[str, EarlyReward], train_outcomes: Outcomes, test_ou
     Raises:
         NotEstimable: no mature test entry.
     """
-    test = test_outcomes.where(test_outcomes.mature & test_outcomes.keys.is_not_null().to_numpy())
+    test = test_outcomes.where(test_outcomes.known & test_outcomes.keys.is_not_null().to_numpy())
     if not len(test):
         raise NotEstimable(f"compare: none of {len(test_outcomes):,} test entries is mature at {test_outcomes.as_of:%Y-%m-%d}; use a later as_of")
     outcome_N, users = test.value, test.frame["user_id"].to_numpy()
-    prior = float(train_outcomes.base_rate().value)
+    prior = float(certain_entries(train_outcomes).base_rate(truncated=True).value)  # of what the models learn from
     alone_N = _loss(np.full(len(test), prior), outcome_N, test.signal.binary)
     rows = [_score("prior alone", np.full(len(test), prior), outcome_N, alone_N, users, test) | _item_error(test, None, prior, min_entries)]
     for name, model in models.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import ClassVar, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,8 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.store import MemoryStore
 from longplay.rewards.showing import Showing, fit_showing, worth
-from longplay.signals.outcomes import Outcomes
+from longplay.signals.checks import kind_of
+from longplay.signals.outcomes import Outcomes, check_lake, slates_of
 from longplay.signals.signal import Signal
 
 Array = NDArray[np.float64]
@@ -68,6 +69,37 @@ class EarlyReward(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """Which mature entries a model learnt its prior from.
+
+    Attributes:
+        mature: how many mature entries had something to teach. truncated: how many of these are truncated: so near the log's begin that a
+            "first touch" may be an old habit.
+        keeps: whether truncated ones were learnt from all the same, because fewer than `LEAST_CERTAIN` others are mature.
+
+    >>> print(Learnt(mature=2_400, truncated=400, keeps=False))
+    learnt from 2,000 mature entries; 400 truncated ones left out
+    >>> print(Learnt(mature=900, truncated=400, keeps=True))
+    learnt from 900 mature entries, 400 of them truncated: kept, because only 500 others are mature, fewer than 1,000
+    """
+
+    mature: int
+    truncated: int
+    keeps: bool
+
+    def __str__(self) -> str:
+        if not self.truncated:
+            return f"learnt from {self.mature:,} mature entries"
+        certain = self.mature - self.truncated
+        if not self.keeps:
+            return f"learnt from {certain:,} mature entries; {self.truncated:,} truncated ones left out"
+        return (
+            f"learnt from {self.mature:,} mature entries, {self.truncated:,} of them truncated: kept, because only {certain:,} others are mature, "
+            f"fewer than {LEAST_CERTAIN:,}"
+        )
+
+
 class Standing(Protocol):
     """What a model believes of every item at one moment. Row -1 stands for an unknown item: the prior."""
 
@@ -101,15 +133,21 @@ class Early(ABC):
     Attributes:
         spares: whether held-out users' entries are left out, because slates were logged: off-policy estimates score
             these users, and what rewards a policy must not know their outcomes.
+        learnt: which entries the prior was learnt from, and whether truncated ones had to be; null before `fit`.
     """
 
     signal: Signal
     standing: Standing | None = field(default=None, repr=False)
     showing: Showing | None = field(default=None, repr=False)
     spares: bool = False
+    learnt: Learnt | None = None
     _catalogue: dict[int, tuple[object, Array, Array, Array]] = field(default_factory=dict, init=False, repr=False)
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if not isinstance(cast(object, self.signal), Signal):
+            raise ConfigError(f"{self.name}: signal={kind_of(self.signal)} given, expected a Signal")
 
     @abstractmethod
     def _learn(self, outcomes: Outcomes) -> Standing:
@@ -118,7 +156,8 @@ class Early(ABC):
     def fit(self, lake: Lake | None, outcomes: Outcomes, decisions: Decisions | pl.DataFrame | None = None) -> Self:
         """The fitted model: prior from the mature entries, items' posteriors from all (immature ones by their prefix).
 
-        Left-truncated entries teach nothing of outcomes (see `certain_entries`); that a slot led to one still counts.
+        Left-truncated entries teach nothing of outcomes, unless fewer than 1,000 certain ones are mature: then they are kept, and `learnt`
+        and the printed model say so (see `certain_entries`). That a slot led to one still counts.
         Where slates were logged, users for whom `decisions.held_out` is true are left out of everything: they are kept for
         off-policy estimates, which would flatter a policy whose reward knew their outcomes.
 
@@ -129,13 +168,13 @@ class Early(ABC):
         Raises:
             NotEstimable: no entry is mature yet. ConfigError: outcomes of another signal.
         """
-        self._check(outcomes)
+        self._check_fit(lake, outcomes)
         spares = lake is not None and not (lake.decisions if decisions is None else _frame(decisions)).is_empty()
         if lake is not None and spares:
             lake, outcomes = _lake_of_learners(lake, outcomes.as_of), _learning(outcomes)
             decisions = None if decisions is None else of_learners(_frame(decisions))
         certain = certain_entries(outcomes)
-        usable_N = certain.mature & certain.keys.is_not_null().to_numpy()
+        usable_N = certain.known & certain.keys.is_not_null().to_numpy()
         if not usable_N.any():
             aside = " (held-out users aside)" if spares else ""
             raise NotEstimable(
@@ -143,7 +182,11 @@ class Early(ABC):
                 f"no past to learn from; wait until {self.signal.window[1] + 1} days after the first entries, or shorten the window"
             )
         showing = None if lake is None else fit_showing(self.signal, lake, outcomes, decisions)
-        return replace(self, standing=self._learn(certain.where(usable_N)), showing=showing, spares=spares).observe(certain)
+        fitted = replace(self, standing=self._learn(certain.where(usable_N)), showing=showing, spares=spares, learnt=_learnt(outcomes, certain))
+        return fitted.observe(certain)
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.signal.label}: {'not fitted' if self.learnt is None else self.learnt}"
 
     def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
         """The model with item posteriors from these outcomes alone, each entry seen for min(days observed, age) days.
@@ -217,7 +260,20 @@ class Early(ABC):
         spread_N = np.maximum(np.sqrt(mean_N * (1 - mean_N)), std_N) if self.signal.binary else np.sqrt(std_N**2 + noise_N**2)
         return Belief(mean_N, std_N, spread_N, age, self.signal.label, 0.0, keys, maximum=most)
 
+    def _check_fit(self, lake: object, outcomes: object) -> None:
+        if isinstance(lake, Outcomes) and (outcomes is None or isinstance(outcomes, Lake)):
+            raise ConfigError(f"{self.name}: fit(outcomes, lake) given, expected fit(lake, outcomes): the lake first, or null")
+        if lake is not None:
+            check_lake(f"{self.name}: fit(lake, outcomes)", lake)
+        if not isinstance(outcomes, Outcomes):
+            raise ConfigError(
+                f"{self.name}: fit(lake, outcomes) with {kind_of(outcomes)} as outcomes given, expected {self.signal.name}.outcomes(lake)"
+            )
+        self._check(outcomes)
+
     def _check(self, outcomes: Outcomes) -> None:
+        if not isinstance(cast(object, outcomes), Outcomes):
+            raise ConfigError(f"{self.name}: {kind_of(outcomes)} given, expected outcomes: {self.signal.name}.outcomes(lake)")
         if not self.signal.additive:
             raise ConfigError(
                 f"{self.name}: {self.signal.label} is no sum of days, so what has been seen of it does not add up; give a signal of days, minutes or "
@@ -241,7 +297,7 @@ class Early(ABC):
 
 
 def _frame(decisions: Decisions | pl.DataFrame) -> pl.DataFrame:
-    return decisions.frame if isinstance(decisions, Decisions) else decisions
+    return slates_of("fit", decisions)
 
 
 def _learning(outcomes: Outcomes) -> Outcomes:
@@ -257,14 +313,20 @@ def _lake_of_learners(lake: Lake, as_of: datetime) -> Lake:
     return Lake(store)
 
 
+def _learnt(outcomes: Outcomes, certain: Outcomes) -> Learnt:
+    teaches = pl.Series(outcomes.mature) & outcomes.keys.is_not_null()
+    unsure = int((teaches & outcomes.frame["truncated"]).sum())
+    return Learnt(int(teaches.sum()), unsure, keeps=unsure > 0 and len(certain) == len(outcomes))
+
+
 def certain_entries(outcomes: Outcomes) -> Outcomes:
-    """The entries without left-truncated ones, unless fewer than `LEAST_CERTAIN` mature ones would remain.
+    """The entries without left-truncated ones, unless fewer than `LEAST_CERTAIN` mature ones would remain: then all of them.
 
     In a log's first weeks a "first touch" is often an old habit, which goes on at once: on the retail log the discoveries
     of the first two months become habits half as often again as those of the four months after (.075, .052).
     """
-    certain_N = ~outcomes.frame["truncated"].to_numpy()
-    return outcomes.where(certain_N) if int((certain_N & outcomes.mature).sum()) >= LEAST_CERTAIN else outcomes
+    certain = outcomes.certain()
+    return certain if int(certain.known.sum()) >= LEAST_CERTAIN else outcomes
 
 
 def most_possible(signal: Signal) -> float:

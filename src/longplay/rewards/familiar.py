@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from longplay.index import ItemIndex, distinct_keys
+from longplay.lake.creators import item_creators, named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.entry import Key
@@ -33,9 +34,8 @@ class LakeIndex:
     def __init__(self, lake: Lake, of: Key | None) -> None:
         self.lake = lake  # held so that the lake's identity, part of its key, is not used again
         key = f"{of or 'item'}_id"
-        events = lake.events.filter(pl.col("kind").is_in(ENGAGED)).select("user_id", "item_id", "creator_id", "time")
-        listed = pl.concat([lake.items.select("item_id", "creator_id"), events.select("item_id", "creator_id").drop_nulls("item_id")])
-        catalogue = listed.unique("item_id", keep="first", maintain_order=True)
+        events = named_events(lake).filter(pl.col("kind").is_in(ENGAGED)).select("user_id", "item_id", "creator_id", "time")
+        catalogue = item_creators(lake)
         self.items = ItemIndex(catalogue["item_id"])
         self.item_row = {item: row for row, item in enumerate(self.items.ids)}
         self.key_ids_I = catalogue[key]

@@ -201,7 +201,7 @@ def estimate_prior(
 def between_items(n_I: Array, sum_IC: Array, cross: Callable[[Array], Array], weight_I: Array) -> Array:
     """Raw covariance of item means [C, C] for given item weights, sampling taken off; unbiased, so not always PSD.
 
-    Items with a single entry cannot say how much they vary by sampling and are left out; where all are, it is 0.
+    Items with a single entry cannot say how much they vary by sampling and are left out; 0 where all have one.
     """
     weight_I = np.where(n_I > 1, weight_I, 0.0)
     total, mean_IC = float(weight_I.sum()), sum_IC / n_I[:, None]

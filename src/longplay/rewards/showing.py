@@ -310,7 +310,7 @@ def _organic_ratio(outcomes: Outcomes) -> float:
 
     Comparing within keys keeps "people find good things themselves" out of the ratio.
     """
-    mature = outcomes.where(outcomes.mature)
+    mature = outcomes.where(outcomes.known)
     frame = mature.frame.select("value", pl.col("origin") == "organic", mature.keys.alias("key"))
     by_key = (
         frame.group_by("key")

@@ -41,17 +41,24 @@ def outcomes(work: Work) -> dict[str, Any]:
             "as_of": outcomes.as_of.isoformat(),
             "entries": len(outcomes),
             "mature": int(outcomes.mature.sum()),
-            "truncated": int(outcomes.frame["truncated"].sum()),
+            "truncated": outcomes.truncated,
             "base_rate": _rate(outcomes),
             "maturity": outcomes.maturity_curve().to_dicts(),
-            "at_training": {"as_of": known.as_of.isoformat(), "entries": len(known), "mature": int(known.mature.sum()), "base_rate": _rate(known)},
+            "at_training": {
+                "as_of": known.as_of.isoformat(),
+                "entries": len(known),
+                "mature": int(known.mature.sum()),
+                "truncated": known.truncated,
+                "base_rate": _rate(known),
+            },
         }
     work.ui.progress("signals", len(signals), len(signals))
     return result
 
 
 def _rate(outcomes: Outcomes) -> dict[str, Any] | None:
-    return plain(outcomes.base_rate()) if outcomes.mature.any() else None
+    """The base rate, truncated entries left out; null where no certain entry has a value yet."""
+    return plain(outcomes.base_rate()) if outcomes.certain().frame["value"].is_not_null().any() else None
 
 
 def objectives_of(config: RunConfig) -> dict[str, Signal]:
@@ -98,7 +105,7 @@ def reward(work: Work) -> dict[str, Any]:
             models[label] = model(signal).fit(past, known)
             work.ui.progress("early rewards", done := done + 1, total)
         try:
-            judged = _finite(compare(models, known, later.where(later.mature), age).to_dicts())
+            judged = _finite(compare(models, known, later.where(later.known), age).to_dicts())
         except NotEstimable:  # no entry falls between the two days of the split
             judged = []
         work.ui.progress("early rewards", done := done + 1, total)
@@ -116,6 +123,7 @@ def reward(work: Work) -> dict[str, Any]:
             "age": age,
             "known": {"entries": len(known), "mature": int(known.mature.sum())},
             "later": {"entries": len(later), "mature": int(later.mature.sum())},
+            "learnt": str(models[config.reward.model].learnt),
             "association": chosen.association,
             "comparison": judged,
             "calibration": checked,

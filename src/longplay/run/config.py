@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from longplay.errors import ConfigError
+from longplay.names import file_name
 from longplay.signals import Signal
 from longplay.world import WorldConfig
 
@@ -33,7 +34,7 @@ class Table(BaseModel):
 class Run(Table):
     """Where results go and what makes them repeatable."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: str  # becomes a folder: see names.file_name
     folder: str | None = None  # default runs/<name>, relative to where the command is run
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Positive = 1  # one thread makes results bit-equal, and is often faster for small models
@@ -210,6 +211,7 @@ class RunConfig(Table):
     def _consistent(self) -> RunConfig:
         if (self.ingest is None) == (self.simulate is None):
             raise ValueError("give exactly one of [ingest] (your own log) and [simulate] (the simulated world)")
+        file_name(self.run.name, "run.name")
         train_until, evaluate_until = self.split.train_until, self.split.evaluate_until
         if train_until is not None and evaluate_until is not None and train_until >= evaluate_until:
             raise ValueError(f"split: train_until={self.split.train_until} must come before evaluate_until={self.split.evaluate_until}")
@@ -227,6 +229,7 @@ class RunConfig(Table):
             if name not in self.signals:
                 raise ValueError(f"{path}: no [signals.{name}] is declared{_hint(name, self.signals)}")
         for rival in self.reward.rivals:
+            file_name(rival, "reward.rivals")
             if rival in POLICIES:
                 raise ValueError(f"reward.rivals.{rival}: the name is taken; give the rival another")
         if self.experiment is not None:
@@ -281,7 +284,9 @@ def load_config(path: Path) -> RunConfig:
         ConfigError: no such file, not TOML, or a key that is unknown, missing or out of range, with its path.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a run.toml, e.g. examples/retail.toml") from error
     return parse_config(text, str(path))

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
+from longplay.files import tree_digest
 from longplay.lake import Lake
 from longplay.lake.adapters import Source, read_decisions, read_items, read_lake, read_open_bandit, read_retail, read_table
 from longplay.lake.adapters.decisions import SLATE_REASONS, dated, with_creators
@@ -19,7 +20,6 @@ from longplay.lake.glance import glance
 from longplay.policies.simple import Popular
 from longplay.run.config import FileTable, Ingest, RunConfig, midnight
 from longplay.run.engine import Work
-from longplay.run.folder import file_digest
 from longplay.world import World
 
 _DAY = timedelta(days=1)
@@ -65,9 +65,9 @@ def _existing(key: str, path: Path) -> Path:
 
 def _digest(path: Path) -> str:
     if path.exists():
-        return file_digest(path)
+        return tree_digest(path)
     root, files = find_files(path)
-    return hashlib.sha256("".join(f"{file.relative_to(root)} {file_digest(file)}\n" for file in files).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{file.relative_to(root)} {tree_digest(file)}\n" for file in files).encode()).hexdigest()
 
 
 def ingest(work: Work) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from longplay.lake import Lake
 from longplay.run.config import RunConfig, folder_of, load_config
 from longplay.run.engine import keys_of
 from longplay.run.feasible import LogFacts, fit
-from longplay.run.folder import RunFolder
+from longplay.run.folder import DEPENDS, FILES, RESULT, RunFolder, damage_of, read_result
 from longplay.run.stages import STAGES, stages_of
 from longplay.signals import Signal
 
@@ -73,12 +74,13 @@ def pins_of(run: Path) -> list[Pin]:
     pins, recorded = [], _versions(run)
     for stage, place in _places(run):
         found: dict[str, list[str]] = {}
-        result = _json(place / "result.json")
-        for name, version, role in _uses(stage, result):
-            label = f"{name}@{version or _recorded(place, name) or recorded.get(name, UNRECORDED)}"
-            if role not in found.setdefault(label, []):
-                found[label].append(role)
-        pins += [Pin(stage, place.name, label, tuple(roles), _artefacts(run, stage, place, label, result)) for label, roles in found.items()]
+        result = read_result(place)
+        with _of_this_form(place):
+            for name, version, role in _uses(stage, result):
+                label = f"{name}@{version or _recorded(place, name) or recorded.get(name, UNRECORDED)}"
+                if role not in found.setdefault(label, []):
+                    found[label].append(role)
+            pins += [Pin(stage, place.name, label, tuple(roles), _artefacts(run, stage, place, label, result)) for label, roles in found.items()]
     return pins
 
 
@@ -88,9 +90,7 @@ def would_run_again(run: Path, old: Signal) -> list[str]:
     there = {stage for stage, _ in _places(run)}
     pinned = {pin.stage for pin in pins_of(run) if pin.version == old.version}
     for stage, place in _places(run):
-        depends = place / "depends.json"
-        declared = _declared(depends) if depends.exists() else {}
-        if stage in pinned or old.version in {signal.version for signal in declared.values()}:
+        if stage in pinned or old.version in {signal.version for signal in _declared(place).values()}:
             stale.add(stage)
     for stage in STAGES:
         if stage.name in there and stale & set(stage.needs):
@@ -132,7 +132,7 @@ def log_of(source: Path) -> Path:
     if source.is_dir():
         logs = [place / "lake" for stage, place in _places(source) if stage in LOG_STAGES and (place / "lake").is_dir()]
         if len(logs) == 1:
-            return logs[0]
+            return _whole(logs[0])
         if logs:
             raise ConfigError(f"{source}: holds {len(logs)} logs; give one of {', '.join(str(log) for log in logs)}")
         raise ConfigError(f"{source}: neither a lake nor a run folder with a log; give a lake folder, a run folder, or a run.toml")
@@ -147,6 +147,13 @@ def log_of(source: Path) -> Path:
     return folder.place(key) / "lake"
 
 
+def _whole(log: Path) -> Path:
+    """The log, once its stage's files are as the stage wrote them."""
+    if (why := damage_of(log.parent)) is not None:
+        raise DataError(f"{why}; delete {log.parent}, and the run makes the log again")
+    return log
+
+
 def _is_run(folder: Path) -> bool:
     return any(True for _ in _places(folder))
 
@@ -154,16 +161,21 @@ def _is_run(folder: Path) -> bool:
 def _places(run: Path) -> Iterator[tuple[str, Path]]:
     """Stage and folder of every finished stage, in the order of the stages."""
     for stage in STAGES:
-        for result in sorted((run / stage.name).glob("*/result.json")):
-            if result.parent.suffix != ".partial":
-                yield stage.name, result.parent
+        folder = run / stage.name
+        for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if place.suffix != ".partial" and any(os.path.lexists(place / name) for name in (RESULT, DEPENDS, FILES)):
+                yield stage.name, place
 
 
-def _json(file: Path) -> dict[str, Any]:
+@contextmanager
+def _of_this_form(place: Path) -> Iterator[None]:
+    """Raise in words where JSON without digests is not of the form that its stage writes."""
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); delete its folder, and the run makes it again") from error
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, LongplayError):
+            raise
+        raise DataError(f"{place}: is not as its stage writes it ({error}); delete it, and the run makes it again") from error
 
 
 def _uses(stage: str, result: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str]]:
@@ -202,28 +214,40 @@ def _artefacts(run: Path, stage: str, place: Path, label: str, result: Mapping[s
     if stage == "outcomes":
         files += [place / f"{name}.parquet" for name, one in result.items() if one.get("label") == label]
     if stage == "audit":
-        files += [file for folder in (place, run) for file in sorted(folder.glob("audit-*.toml")) if f'"{label}"' in file.read_text()]
+        files += [file for folder in (place, run) for file in sorted(folder.glob("audit-*.toml")) if _mentions(file, label)]
     return tuple(str(file.relative_to(run)) for file in files if file.exists())
+
+
+def _mentions(file: Path, label: str) -> bool:
+    return file.is_file() and f'"{label}"'.encode() in file.read_bytes()
 
 
 def _versions(run: Path) -> dict[str, str]:
     """Versions by name, of signals of which the run has computed only one version."""
-    labels = {str(one.get("label")) for stage, place in _places(run) if stage == "outcomes" for one in _json(place / "result.json").values()}
+    labels = set[str]()
+    for stage, place in _places(run):
+        if stage == "outcomes":
+            with _of_this_form(place):
+                labels |= {str(outcome.get("label")) for outcome in read_result(place).values()}
     names = [label.partition("@")[0] for label in labels]
     return {name: version for name, _, version in (label.partition("@") for label in labels) if names.count(name) == 1}
 
 
 def _recorded(place: Path, name: str) -> str | None:
     """The version by that name that a stage depended on, where it is recorded."""
-    signal = _declared(place / "depends.json").get(name) if (place / "depends.json").exists() else None
+    signal = _declared(place).get(name)
     return None if signal is None else signal.version
 
 
-def _declared(depends: Path) -> dict[str, Signal]:
-    """The signals that a stage's key is of; those of an older longplay that are no longer allowed are left out."""
-    tables = _json(depends).get("config", {}).get("config", {})
+def _declared(place: Path) -> dict[str, Signal]:
+    """The signals that a stage's key is of, where that is recorded; those of an older longplay that are no longer allowed are left out."""
+    if not os.path.lexists(place / DEPENDS):
+        return {}
+    with _of_this_form(place):
+        tables = read_result(place, DEPENDS).get("config", {}).get("config", {})
+        signals = tables.get("signals", {}) if isinstance(tables, dict) else {}
     found = {}
-    for name, table in (tables.get("signals", {}) if isinstance(tables, dict) else {}).items():
+    for name, table in signals.items():
         try:
             found[name] = Signal.from_mapping(name, table)
         except LongplayError:

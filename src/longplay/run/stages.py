@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from datetime import datetime
 from importlib import import_module
@@ -11,12 +10,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from longplay.errors import ConfigError, MissingExtra
+from longplay.errors import ConfigError, DataError, MissingExtra
+from longplay.files import tree_digest, write_file
 from longplay.lake import Lake
 from longplay.run.config import Codes, Ingest, RunConfig, Table, Train, folder_of
-from longplay.run.engine import Stage, Ui, Work, execute
+from longplay.run.engine import Silent, Stage, Ui, Work, execute, turn, versions
 from longplay.run.feasible import check_extras, settle
-from longplay.run.folder import RunFolder, file_digest
+from longplay.run.folder import RunFolder
 from longplay.run.log import ingest, simulate, source_digest
 
 
@@ -34,12 +34,25 @@ def run_stages(
         raise ConfigError(f"stage {until!r} is not in this run; it has {', '.join(stage.name for stage in stages)}")
     names = [stage.name for stage in stages]
     check_extras(config, names if until is None else names[: names.index(until) + 1])
+    ui = Silent() if ui is None else ui
     places = execute(stages, config, base=base, folder=RunFolder(place), until=until, ui=ui, now=now)
-    for audit in sorted(places["audit"].glob("*.toml")) if "audit" in places else ():
-        shutil.copyfile(audit, place / audit.name)
+    published = sorted(places["audit"].glob("*.toml")) if "audit" in places else []
     if "report" in places:
-        shutil.copyfile(places["report"] / "report.html", place / "report.html")
+        published.append(places["report"] / "report.html")
+    for file in published:
+        _publish(file, place, ui)
     return places
+
+
+def _publish(file: Path, folder: Path, ui: Ui) -> None:
+    """Copy a stage's file to the top of the run folder, where it is not there yet."""
+    copy, content = folder / file.name, file.read_bytes()
+    if copy.is_file() and copy.read_bytes() == content:
+        return
+    with turn(folder, ui):
+        if copy.is_dir():
+            raise DataError(f"{copy} is a folder, expected a file of this run; move it away")
+        write_file(copy, content)
 
 
 def stages_of(config: RunConfig) -> tuple[Stage, ...]:
@@ -68,6 +81,9 @@ def _of(*tables: str):
     return depends
 
 
+_TORCH = ("torch", "transformers", "accelerate")
+
+
 def _ingest_depends(config: RunConfig, base: Path) -> Any:
     if config.ingest is None:
         raise ConfigError("ingest: this run has no [ingest] table")
@@ -82,7 +98,8 @@ def _codes_depends(config: RunConfig, base: Path) -> Any:
         return depends
     from longplay.policies.sentences import encoder_folder
 
-    return depends | {"encoder": file_digest(encoder_folder(config.codes.words, base))}
+    libraries = ("sentence-transformers", "tokenizers", *_TORCH)
+    return depends | {"encoder": tree_digest(encoder_folder(config.codes.words, base)), "libraries": versions(libraries)}
 
 
 def _train_depends(config: RunConfig, base: Path) -> Any:
@@ -90,7 +107,12 @@ def _train_depends(config: RunConfig, base: Path) -> Any:
     depends = _of("split.train_until", "train")(config, base)
     if config.train.want is not None:
         depends |= {"signal": config.signals[config.train.want], "model": config.reward.model}
-    return depends if config.train.base is None else depends | {"base": file_digest(base / config.train.base)}
+    if config.train.base is None:
+        return depends
+    folder = base / config.train.base
+    if not folder.exists():
+        raise ConfigError(f"train.base: {folder} does not exist; paths are relative to the run.toml")
+    return depends | {"base": tree_digest(folder), "libraries": versions(("peft", "tokenizers"))}
 
 
 def _given(table: Table, default: Table, *old: str) -> dict[str, Any]:
@@ -183,36 +205,37 @@ def _settle(config: RunConfig, place: Path) -> tuple[RunConfig, str]:
 
 
 _LOG = ("ingest", "simulate")
+_LEARNERS = ("scikit-learn", *_TORCH)
 STAGES = (
     Stage("ingest", 3, (), _ingest_depends, ingest, _log_line, settles=_settle),
     Stage("simulate", 3, (), _of("simulate"), simulate, _log_line, settles=_settle),
     Stage("outcomes", 2, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
-    Stage("reward", 3, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line),
-    Stage("codes", 3, _LOG, _codes_depends, _from("learn", "codes"), _codes_line),
-    Stage("train", 2, (*_LOG, "codes"), _train_depends, _from("learn", "train"), _train_line, resumes=True),
+    Stage("reward", 3, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line, libraries=("scikit-learn",)),
+    Stage("codes", 3, _LOG, _codes_depends, _from("learn", "codes"), _codes_line, libraries=("scikit-learn",)),
+    Stage("train", 2, (*_LOG, "codes"), _train_depends, _from("learn", "train"), _train_line, resumes=True, libraries=_LEARNERS),
     Stage(
         "reinforce", 2, (*_LOG, "train"), _of("signals", "split.train_until", "reward", "reinforce", "train"),
-        _from("learn", "reinforce_and_weight"), _reinforce_line, resumes=True,
+        _from("learn", "reinforce_and_weight"), _reinforce_line, resumes=True, libraries=_LEARNERS,
     ),
     Stage(
         "evaluate", 3, (*_LOG, "train", "reinforce"), _of("signals", "split", "evaluate", "reward", "reinforce", "train"),
-        _from("judge", "evaluate"), _evaluate_line,
+        _from("judge", "evaluate"), _evaluate_line, libraries=_LEARNERS,
     ),
     Stage(
         "offpolicy", 3, (*_LOG, "train", "reinforce"), _of("signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
-        _from("trial", "offpolicy"), _offpolicy_line,
+        _from("trial", "offpolicy"), _offpolicy_line, libraries=_LEARNERS,
     ),
     Stage(
         "experiment", 2, (*_LOG, "train", "reinforce"), _of("simulate", "signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
-        _from("trial", "experiment"), _experiment_line,
+        _from("trial", "experiment"), _experiment_line, libraries=_LEARNERS,
     ),
     Stage(
         "audit", 2, (*_LOG, "reinforce", "experiment"), _of("signals", "split.train_until", "reward", "experiment"),
-        _from("trial", "audit"), _audit_line,
+        _from("trial", "audit"), _audit_line, libraries=_LEARNERS,
     ),
     Stage(
         "report", 2, (*_LOG, "outcomes", "reward", "codes", "train", "reinforce", "evaluate", "offpolicy", "experiment", "audit"),
         lambda config, base: {"name": config.run.name},
-        report, lambda r: f"{r['bytes'] / 1e6:.1f} MB, open report.html",
+        report, lambda r: f"{r['bytes'] / 1e6:.1f} MB, open report.html", libraries=("altair", "jinja2", "vl-convert-python"),
     ),
 )  # fmt: skip

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +20,12 @@ import polars as pl
 from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.signals.checks import MAX_WINDOW_DAYS, one_of, whole
+from longplay.signals.outcomes import Outcomes, slates_of
 from longplay.signals.sharing import RULE_KINDS, Rule, apportion, weights
 from longplay.signals.signal import Signal
 from longplay.words import html_table, text_table
 
 if TYPE_CHECKING:
-    from longplay.signals.outcomes import Outcomes
     from longplay.signals.unexposed import Unexposed
 
 
@@ -99,7 +100,7 @@ class Credits:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>" + self.totals("surface")._repr_html_()
+        return f"<p>{escape(str(self))}</p>" + self.totals("surface")._repr_html_()
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Comparison:
         return f"{self._title}\n{text_table(*self._table())}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._title}</p>{html_table(*self._table())}"
+        return f"<p>{escape(self._title)}</p>{html_table(*self._table())}"
 
 
 def credit(
@@ -191,20 +192,23 @@ def touches_of(outcomes: Outcomes, decisions: Decisions | pl.DataFrame, lookback
     from the entry's day and not after the entry's moment. At the same moment the order is slot, then decision id.
 
     Returns:
-        Columns entry, user_id, decision_id, slot, surface, item_id, creator_id, time, age (days before the entry), position, touches.
+        Columns entry, user_id, decision_id, slot, surface, item_id, creator_id, time, age (days before the entry), position, touches,
+        named (whether the entry's event says that it came from this exposure; null where it names none of these decisions).
 
     Raises:
         ConfigError: a lookback that is not 0 to 365 whole days. DataError: a decision id twice.
     """
     if not whole(lookback) or not 0 <= lookback <= MAX_WINDOW_DAYS:
         raise ConfigError(f"credit: lookback={lookback!r} given, expected 0 to {MAX_WINDOW_DAYS} whole days")
-    frame = decisions.frame if isinstance(decisions, Decisions) else decisions
+    frame = slates_of("credit", decisions)
     if frame["decision_id"].n_unique() != frame.height:
         raise DataError(f"credit: {frame.height - frame['decision_id'].n_unique():,} decision ids occur twice; expected every decision once")
     of = outcomes.signal.entry.of
     by = ["user_id"] if of is None else ["user_id", f"{of}_id"]
-    entries = outcomes.frame.select("user_id", "item_id", "creator_id", pl.col("time").alias("entered"), "day").with_row_index("entry")
-    entries = entries.select(pl.col("entry").cast(pl.Int64), *by, "entered", "day")
+    event = {"event_item": "item_id", "event_decision": "decision_id", "event_slot": "slot"}
+    entries = outcomes.frame.with_row_index("entry").select(
+        pl.col("entry").cast(pl.Int64), *by, "day", entered="time", **{name: pl.col(column) for name, column in event.items()}
+    )
     slots = (
         frame.select("user_id", "decision_id", "surface", "time", "slate")
         .join(entries.select("user_id").unique(), on="user_id", how="semi")
@@ -213,15 +217,23 @@ def touches_of(outcomes: Outcomes, decisions: Decisions | pl.DataFrame, lookback
         .rename({"slate": "item_id"})
         .join(outcomes.creators, on="item_id", how="left")
         .with_columns(shown_day=pl.col("time").dt.epoch("us") // 86_400_000_000)
+        .with_columns(stretch=pl.col("shown_day") // (lookback + 1))
     )
-    near = entries.filter(pl.col(by[-1]).is_not_null()).join(slots, on=by, how="inner")
+    # they meet by stretches as long as the lookback, of which an entry reaches two: not all years of a user for every entry
+    reached = pl.concat_list((pl.col("day").cast(pl.Int64) - days) // (lookback + 1) for days in (lookback, 0)).list.unique()
+    sought = entries.filter(pl.col(by[-1]).is_not_null()).with_columns(stretch=reached).explode("stretch", empty_as_null=False)
+    near = sought.join(slots, on=[*by, "stretch"], how="inner")
     near = near.filter((pl.col("time") <= pl.col("entered")) & (pl.col("shown_day") >= pl.col("day") - lookback))
     near = near.sort("entry", "time", "slot", "decision_id")
+    known = pl.col("event_decision").is_in(frame["decision_id"].implode())
+    same_item = (pl.col("item_id") == pl.col("event_item")).fill_null(True)
+    same_slot = (pl.col("slot") == pl.col("event_slot")).fill_null(same_item)  # without a slot, its item says which
     return near.select(
         "entry", "user_id", "decision_id", "slot", "surface", "item_id", "creator_id", "time",
         age=(pl.col("entered") - pl.col("time")).dt.total_microseconds() / 86_400e6,
         position=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("entry"),
         touches=pl.len().over("entry").cast(pl.Int32),
+        named=pl.when(known).then((pl.col("decision_id") == pl.col("event_decision")) & same_slot),
     )  # fmt: skip
 
 

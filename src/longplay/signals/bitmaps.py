@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import duckdb
 
 from longplay.lake.daily import first_row
-from longplay.signals.operators import BITS, MANY_BLOCKS, TOUCHED, UNITS, Calendar, Feature, coarser, first_bit, words, words_by_block
+from longplay.signals.operators import BITS, TOUCHED, UNITS, Calendar, Feature, coarser, first_bit, words, words_by_block
 from longplay.signals.rows import Rows
 
 
@@ -57,7 +57,7 @@ class Bitmaps:
             limits: SQL of (user_id, key if `by_key`, first, last): the units and days that matter; empty: all.
         """
         large = not limits and self.rows.parts > 1
-        if large and unit == "user" and self.calendar.blocks <= MANY_BLOCKS:
+        if large and unit == "user" and not self.calendar.long:
             first, days = self.calendar.base, (BITS * block for block in range(self.calendar.blocks))
             blocks = [self.rows.between(first + day, first + day + BITS - 1).daily(unit, features, flags=True) for day in days]
             self.con.execute(f"create or replace temp table {table} as {words_by_block(blocks, features, self.calendar)}")
@@ -95,7 +95,7 @@ class Bitmaps:
             named = "item" if unit == "pair" else unit
             if TOUCHED in self._planned.get(named, []):
                 asked = first_bit(self.calendar.columns(named, TOUCHED.name))
-                found = first_row(self.con, f"select min({asked}) + {self.calendar.base} from words_{unit}")
+                found = first_row(self.con, f"select min({asked} + {self.calendar.row_start}) from words_{unit}")
                 return None if found is None or found[0] is None else int(found[0])
         return None
 
@@ -117,7 +117,8 @@ class Bitmaps:
             return found
         others = words(unit, self.rows.daily(unit, lack, flags=True), lack, self.calendar)
         columns = ", ".join(f"coalesce({column}, 0) as {column}" for one in features for column in self.calendar.columns(unit, one.name))
-        return f"select user_id, cast(null as varchar) as key, {columns} from ({found}) full join ({others}) using (user_id)"
+        era = self.calendar.era_key
+        return f"select user_id, cast(null as varchar) as key{era}, {columns} from ({found}) full join ({others}) using (user_id{era})"
 
     def _one_creator_each(self, pairs: str) -> bool:
         """Whether no item has two creators in these pairs, so that pairs of user and item are not cut up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from longplay.errors import ConfigError
@@ -11,8 +12,8 @@ MAX_WINDOW_DAYS = 365
 
 
 def whole(given: object) -> bool:
-    """Whether it is a whole number; True is none."""
-    return isinstance(given, int) and not isinstance(given, bool)
+    """Whether it is a whole number, of Python or NumPy; True is none."""
+    return isinstance(given, Integral) and not isinstance(given, bool)
 
 
 def one_of(where: str, key: str, given: object, allowed: tuple[str, ...]) -> None:
@@ -21,10 +22,25 @@ def one_of(where: str, key: str, given: object, allowed: tuple[str, ...]) -> Non
         raise ConfigError(f"{where}: {key}={given!r} given, expected one of {', '.join(allowed)}")
 
 
-def days(where: str, key: str, given: object, only: str = "") -> None:
-    """Raise unless `given` is 1 to 365 whole days."""
-    if not isinstance(given, int) or not whole(given) or not 1 <= given <= MAX_WINDOW_DAYS:
-        raise ConfigError(f"{where}: {key}={given!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days{only}")
+def days(where: str, key: str, given: object) -> int:
+    """`given` as a number of days.
+
+    Raises:
+        ConfigError: it is not 1 to 365 whole days.
+    """
+    number = int(given) if isinstance(given, Integral) and whole(given) else 0
+    if not 1 <= number <= MAX_WINDOW_DAYS:
+        raise ConfigError(f"{where}: {key}={given!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days")
+    return number
+
+
+def kind_of(given: object) -> str:
+    """What was given instead of what was expected, in words short enough for a message."""
+    if isinstance(given, type) or callable(given):
+        return f"{getattr(given, '__name__', type(given).__name__)} (not called)"
+    if given is None or isinstance(given, str | int | float):
+        return repr(given)
+    return f"{'an' if type(given).__name__[0] in 'AEIOUaeiou' else 'a'} {type(given).__name__}"
 
 
 def known_keys(where: str, table: Mapping[str, Any], keys: set[str], required: set[str]) -> None:

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import duckdb
 
+from longplay.lake.creators import with_listed
 from longplay.lake.daily import first_row
 from longplay.lake.schema import KINDS, ORIGINS
 from longplay.signals.operators import TOUCHED, Feature, widest
@@ -85,7 +86,8 @@ class CodedRows(EventRows):
         amounts = "".join(f", case when {one.test()} then {one.amount} end as {one.name}" for one in self.features if one.amount != "1")
         code = f", {_code('item_id', 'creator_id')} as code" if self.things else ""
         columns = f"{_code('user_id')} as user_id{code}, {TIME_US} as micros, {self._marks()} as marks{amounts}"
-        body = f"select {columns} from {with_lengths(log, self.features)}"
+        named = with_listed(log) if self.by_catalogue else log
+        body = f"select {columns} from {with_lengths(named, self.features)}"
         if self.things:
             body = f"select e.* exclude (code), things.thing from ({body}) e left join things on things.code = e.code"
         con.execute(f"create or replace temp table {into} as {body}")
@@ -150,12 +152,14 @@ def pays(signals: Sequence[Signal]) -> bool:
     return len(found) >= LEAST and len(_features(signals)) <= max(BITS)
 
 
-def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int, days: tuple[int, int]) -> Iterator[CodedRows]:
+def coded(
+    con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int, days: tuple[int, int], by_catalogue: bool = False
+) -> Iterator[CodedRows]:
     """The rows of a log of so many `events`, all of these days (first, last), for these signals: one part of its users after the other.
 
     The log is read once, some days at a time. Makes the tables `things` (thing, code, item, creator), `ids_user`, `ids_item` and
     `ids_creator` (code, id), and one of each part's events, which DuckDB keeps on disk while there is no room for it; all are gone after
-    the last part.
+    the last part. `by_catalogue`: see `EventRows`.
 
     Raises:
         SharedNumber: two ids of users, of items, of creators or of things. A thing that no catalogue lists and that shares its number with
@@ -163,9 +167,12 @@ def coded(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], events: int
     """
     shown = any(signal.entry.kind == "exposure" for signal in signals)
     things = shown or not needed(signals).keys() <= {"user", "sessions"}
-    ids, features, among = _Ids(con, shown), _features(signals), -(-max(events, 1) // AT_ONCE)
+    ids, features, among = _Ids(con, shown, by_catalogue), _features(signals), -(-max(events, 1) // AT_ONCE)
     users = [_share(part, among) if among > 1 else "true" for part in range(among)]
-    parts = [CodedRows(f"coded_events_{part}", features=features, users=of_part, things=things) for part, of_part in enumerate(users)]
+    parts = [
+        CodedRows(f"coded_events_{part}", by_catalogue=by_catalogue, features=features, users=of_part, things=things)
+        for part, of_part in enumerate(users)
+    ]
     try:
         ids.of_users(shown or any(signal.entry.kind == "enrolment" for signal in signals))
         for pairs in ids.pairs(events):
@@ -214,10 +221,11 @@ def _features(signals: Sequence[Signal]) -> tuple[Feature, ...]:
 
 
 class _Ids:
-    """The tables that say which id a number stands for. shown: also of what decisions show."""
+    """The tables that say which id a number stands for. shown: also of what decisions show. by_catalogue: see `EventRows`."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, shown: bool) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, shown: bool, by_catalogue: bool) -> None:
         self.con, self.shown, self.made = con, shown, list[str]()
+        self.events = with_listed("events") if by_catalogue else "events"
 
     def of_users(self, in_trials: bool) -> None:
         """Those of events, and of decisions."""
@@ -229,7 +237,7 @@ class _Ids:
         listed = first_row(self.con, "select count(*) from items")
         if listed is not None and 0 < listed[0] <= LISTED * events:
             yield "select distinct item_id, creator_id from items union all select null, null"
-        yield "select distinct item_id, creator_id from events"
+        yield f"select distinct item_id, creator_id from {self.events}"
 
     def of_things(self, found: str) -> None:
         """Those of items and creators, from SQL of all pairs of both."""

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 import duckdb
 
 from longplay.lake.daily import day_of, first_row
+from longplay.signals.begins import Beginnings
 from longplay.signals.bitmaps import Bitmaps
 from longplay.signals.entry import Entry
 from longplay.signals.operators import BITS, TOUCHED, UNITS, Calendar, Feature, events_of, first_bit, how_many, smear
-from longplay.signals.parts import Part, entry_keys, entry_words, is_unknown, parts_of
+from longplay.signals.parts import Part, entry_keys, entry_words, is_unknown, parts_of, reach_of
 from longplay.signals.rows import Rows
 from longplay.signals.signal import Signal
 from longplay.signals.values import Asked, Values
 
 FOUND = "found"  # the table of entries that are joined with their values next
+ENROLS = "experiment is not null and len(slate) > 0"  # SQL of whether a decision enrols: an empty slate shows nothing
 UNSURE_DAYS = 28  # a "first touch in the log" this early may be an old habit: `truncated` says so
 
 
@@ -28,9 +30,9 @@ class Compiler:
 
     Args:
         rows: where daily amounts come from. as_of_day: days since 1970 of the midnight up to which windows have closed.
-        days: first and last day (since 1970) that `rows` may have. entered: compute only entries of these days (first, last).
-        enrolled: a view of that name gives every enrolment. first_activity: day of the log's first activity, where `rows` do not reach so far back.
-        adds: the tables of entries are there, and get more rows.
+        days: first and last day (since 1970) that `rows` may have. signals: what may be asked.
+        beginnings: of the log, where `rows` alone do not tell. entered: compute only entries of these days (first, last).
+        enrolled: a view of that name gives every enrolment. adds: the tables of entries are there, and get more rows.
     """
 
     def __init__(
@@ -39,28 +41,32 @@ class Compiler:
         rows: Rows,
         as_of_day: int,
         days: tuple[int, int],
+        signals: Sequence[Signal],
+        beginnings: Beginnings | None = None,
         entered: tuple[int, int] | None = None,
         enrolled: bool = False,
-        first_activity: int | None = None,
         adds: bool = False,
     ) -> None:
         self.con, self.rows, self.as_of_day, self.entered, self.enrolled = con, rows, as_of_day, entered, enrolled
         self.only = "" if entered is None else f"day between {entered[0]} and {entered[1]}"
-        self.calendar = Calendar.of(*days)
-        self._first_activity, self._adds = first_activity, adds
+        self.signals = signals
+        self._beginnings = beginnings
+        self._adds = adds
+        stretches = beginnings.stretches if beginnings is not None and not enrolled else ()  # who is enrolled may be so on any day
+        self.calendar = Calendar.of(*days, reach_of(signals), stretches)
         self.bitmaps = Bitmaps(con, rows, self.calendar)
         self._made = 0
 
     # -- tables ----------------------------------------------------------------------------------
 
-    def compute(self, signals: Sequence[Signal]) -> dict[Entry, str]:
+    def compute(self) -> dict[Entry, str]:
         """A table per entry: user_id, the entry's keys, day, truncated, and per signal a column of its label (null while immature).
 
         With `LABEL duration` and `LABEL event` for times to return, `LABEL baseline` for baselines. Entries of exposures also have
         decision_id and slot.
         """
         by_entry: dict[Entry, list[Signal]] = {}
-        for signal in signals:
+        for signal in self.signals:
             by_entry.setdefault(signal.entry, []).append(signal)
         self.plan_words(by_entry)
         units = {entry: self._units(entry, ours) for entry, ours in by_entry.items()}
@@ -102,15 +108,15 @@ class Compiler:
         return frozenset(one for one in signals if self.entered is not None and is_unknown(one, self.entered[0], self.as_of_day))
 
     @property
-    def first_activity(self) -> int:
-        """Day of the log's first activity; the last day of all where there is none."""
-        if self._first_activity is None:
-            found = self.bitmaps.first_activity()
-            if found is None:
+    def beginnings(self) -> Beginnings:
+        """Where the log begins; what is not given is one run of activity, since `rows` reach over less than a silence."""
+        if self._beginnings is None:
+            first = self.bitmaps.first_activity()
+            if first is None:
                 row = first_row(self.con, f"select min(day) from ({self.rows.daily('user', [TOUCHED])})")
-                found = self.as_of_day if row is None or row[0] is None else int(row[0])
-            self._first_activity = found
-        return self._first_activity
+                first = None if row is None else row[0]
+            self._beginnings = Beginnings(()) if first is None else Beginnings(((first, self.as_of_day),))
+        return self._beginnings
 
     def _sums_of_days(self, entry: Entry, parts: Sequence[Part]) -> bool:
         """Whether entries are the user's active days and sums over these are asked: one table has both."""
@@ -153,47 +159,78 @@ class Compiler:
     def _from_words(self, table: str, entry: Entry, found: tuple[str, Feature], signals: list[Signal]) -> None:
         """Entries that are bits of their unit's words, with the values that words can tell."""
         unit, one = found
-        keys, calendar, base = ", ".join(entry_keys(entry)), self.calendar, self.calendar.base
+        keys, calendar = ", ".join(entry_keys(entry)), self.calendar
         of_unit, columns = self.bitmaps.table(unit), calendar.columns(unit, one.name)
         if entry.kind == "user_day" and entry.dormant_for is None:
-            bit = " ".join(f"when {block} then {column}" for block, column in enumerate(columns))
-            every = f"""(select w.*, {base} + place as day, false as truncated
-                from {of_unit} w cross join (select cast(unnest(range({calendar.blocks * BITS})) as integer) as place)
+            own = calendar.own_blocks
+            bit = " ".join(f"when {block} then {columns[block]}" for block in own)
+            every = f"""(select w.*, {calendar.row_start} + place as day, false as truncated
+                from {of_unit} w cross join (select cast(unnest(range({own[0] * BITS}, {own[-1] * BITS + BITS})) as integer) as place)
                 where ((case place // {BITS} {bit} end) >> (place % {BITS})) & 1 = 1)"""
             self._select_into(table, every, keys, entry, signals, frozenset([unit]))
-            return
-        if entry.kind == "enrolment":
-            first = f"{base} + {first_bit(columns)}"
-            trial = f"select user_id, {day_of('min(time)')} as trial from {self.rows.decisions} where experiment is not null group by user_id"
-            enrolled = f"""(select * exclude (trial), coalesce(trial, {first}) as day, false as truncated
-                from {of_unit} full join ({trial}) using (user_id)
-                where coalesce(trial, {first}) is not null)"""
-            self._select_into(table, enrolled, keys, entry, signals, frozenset([unit]))
-            return
+        elif entry.kind == "enrolment":
+            self._enrolments(table, entry, columns, signals)
+        else:
+            self._new_touches(table, entry, one, signals)
+
+    def _enrolments(self, table: str, entry: Entry, columns: Sequence[str], signals: list[Signal]) -> None:
+        """Each user's first trial, else first activity; of a long log without the words, which are of the era of the first activity."""
+        words, has = self.bitmaps.table("user"), frozenset(["user"])
+        first = f"{self.calendar.row_start} + {first_bit(columns)}"
+        if self.calendar.long:
+            words = f"(select user_id, min({first}) as first_day from {words} group by user_id)"
+            first, has = "first_day", frozenset[str]()
+        trial = f"select user_id, {day_of('min(time)')} as trial from {self.rows.decisions} where {ENROLS} group by user_id"
+        enrolled = f"""(select * exclude (trial), coalesce(trial, {first}) as day, false as truncated
+            from {words} full join ({trial}) using (user_id)
+            where coalesce(trial, {first}) is not null)"""
+        self._select_into(table, enrolled, keys=", ".join(entry_keys(entry)), entry=entry, signals=signals, has=has)
+
+    def _new_touches(self, table: str, entry: Entry, one: Feature, signals: list[Signal]) -> None:
+        """Days with a touch and none in the days before: the first of all, then the others; of a long log era by era."""
+        unit = entry.of or "user"
+        keys, calendar = ", ".join(entry_keys(entry)), self.calendar
+        of_unit, columns = self.bitmaps.table(unit), calendar.columns(unit, one.name)
+        start = calendar.row_start
         needed = dict.fromkeys([one, *(part.feature for part in self._parts(signals) if part.unit == unit and part.in_words)])
         read = ", ".join(column for feature in needed for column in calendar.columns(unit, feature.name))
-        seen = f"(select user_id, key, {read} from {of_unit}{' where key is not null' if unit != 'user' else ''})"
-        key, day = f" exclude (key), key as {keys.split(', ')[1]}" if unit != "user" else "", f"{base} + place as day"
-        gap, first = entry.novel_for if entry.kind != "user_day" else entry.dormant_for, True
-        if entry.kind != "user_day":  # the first touch of all; a first active day is no return
-            placed = f"(select *, {first_bit(columns)} as place from {seen} where {' | '.join(columns)} <> 0)"
-            unsure = f"{base} + place < {self.first_activity + (gap or UNSURE_DAYS)} as truncated"
-            self._select_into(table, f"(select *{key}, {day}, {unsure} from {placed})", keys, entry, signals, frozenset([unit]))
-            first = False
-            if gap is None:
-                return
-        left = [f"c_{block}" for block in range(calendar.blocks)]  # days still to be entered; where there is more than one day, the first is gone
-        peeled = ", ".join(
-            f"case when {' | '.join(left[:block]) or '0'} = 0 then {word} & ({word} - 1) else {word} end as {word}" for block, word in enumerate(left)
-        )
-        source, any_left = smear(f"(select * from {seen} where {how_many(columns)} > 1)", unit, one.name, gap, calendar), f"{' | '.join(left)} <> 0"
+        seen = f"(select user_id, key{calendar.era_key}, {read} from {of_unit}{' where key is not null' if unit != 'user' else ''})"
+        key = f" exclude (key), key as {keys.split(', ')[1]}" if unit != "user" else ""
+        returns = entry.kind == "user_day"  # a first active day is no return
+        gap = entry.dormant_for if returns else entry.novel_for
+        unsure = "false" if returns else f"not {self.beginnings.covers_sql(gap or UNSURE_DAYS)}"
+        left = [f"c_{block}" for block in calendar.own_blocks]  # days still to be entered
+
+        def insert(days: str, truncated: str, first: bool) -> None:
+            self._select_into(table, f"(select *{key}, {truncated} as truncated from {days})", keys, entry, signals, frozenset([unit]), first)
+
+        if calendar.long:  # the first of all may lie in another era
+            seen = f"(select *, min({start} + {first_bit(columns)}) over (partition by user_id, key) as first_day from {seen})"
+        touched = f"(select *, {start} + {first_bit(columns)} as day from {seen} where {' | '.join(columns)} <> 0)"
+        if gap is None:
+            first_of_all = f"(select *, first_day as day from {seen} where era = {calendar.era('first_day')})"
+            insert(first_of_all if calendar.long else touched, unsure, first=True)
+            return
+        days = ""
+        if calendar.step:
+            truncated, days = f"day = first_day and {unsure}", " where day <> first_day" if returns else ""
+            source, remaining = smear(seen, unit, one.name, gap, calendar), "*"
+            first = True
+        else:  # a row's first day is new: what lies before its era lies further back than any gap
+            first = returns and not calendar.long
+            if calendar.long:
+                insert(f"(select * from {touched} where day <> first_day)" if returns else touched, f"day = first_day and {unsure}", first=True)
+            elif not returns:
+                insert(touched, unsure, first=True)
+            truncated = "false"
+            source, remaining = smear(f"(select * from {seen} where {how_many(columns)} > 1)", unit, one.name, gap, calendar), _peeled(left)
         while True:
-            self.con.execute(f"create or replace temp table fresh as select * from (select * replace ({peeled}) from {source}) where {any_left}")
+            self.con.execute(f"create or replace temp table fresh as select * from (select {remaining} from {source}) where {' | '.join(left)} <> 0")
             if not first and not self._count("fresh"):
                 break
-            placed = f"(select *, {first_bit(left)} as place from fresh)"
-            self._select_into(table, f"(select *{key}, {day}, false as truncated from {placed})", keys, entry, signals, frozenset([unit]), first)
-            source, first = "fresh", False
+            placed = f"(select *, {start} + {_first_left(left, calendar)} as day from fresh)"
+            insert(f"(select * from {placed}{days})", truncated, first)
+            source, first, remaining = "fresh", False, _peeled(left)
         self.con.execute("drop table fresh")
 
     def _other_entries(self, entry: Entry) -> str:
@@ -232,7 +269,7 @@ class Compiler:
 
     def values(self, entries: str, signals: Sequence[Signal], has: frozenset[str] = frozenset()) -> Values:
         """What to select the signals' values at `entries` from; see `Asked`."""
-        asked = Asked(entries, signals, self.as_of_day, lambda: self.first_activity, has, self._unknown(signals), whole=not self.only)
+        asked = Asked(entries, signals, self.as_of_day, lambda: self.beginnings, has, self._unknown(signals), whole=not self.only)
         return Values(self.con, self.bitmaps, asked)
 
     def _count(self, table: str) -> int:
@@ -240,17 +277,14 @@ class Compiler:
         return 0 if found is None else int(found[0])
 
 
-def create_creators(con: duckdb.DuckDBPyConnection) -> None:
-    """Create `creators`: item_id, creator_id as the catalogue has it, else as the item's last event does.
-
-    Without the second a log that has no catalogue would lose every entry of the slots it showed, and call that a 0.
-    """
-    con.execute(
-        """
-        create or replace temp table creators as
-        with listed as (select item_id, creator_id from items where creator_id is not null)
-        select * from listed union all
-        select item_id, arg_max(creator_id, (time, event_id)) as creator_id
-        from events anti join listed using (item_id) where item_id is not null and creator_id is not null group by item_id
-        """
+def _peeled(left: Sequence[str]) -> str:
+    """SQL of all columns, without the first day that is set in these words."""
+    peeled = ", ".join(
+        f"case when {' | '.join(left[:place]) or '0'} = 0 then {word} & ({word} - 1) else {word} end as {word}" for place, word in enumerate(left)
     )
+    return f"* replace ({peeled})"
+
+
+def _first_left(left: Sequence[str], calendar: Calendar) -> str:
+    """SQL of the place in its row of the first day that is set in the words of an era's own days."""
+    return f"{calendar.own_blocks[0] * BITS} + {first_bit(left)}"

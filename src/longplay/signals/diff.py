@@ -154,7 +154,10 @@ class Diff:
 
     Attributes:
         old, new: the signals. as_of: what was known (UTC), the same for both.
+        truncated: whether truncated entries count; else none of the figures has them.
         rows: one row per entry of either: user_id, item_id, creator_id, time, origin, surface, old_value, new_value, change (of `CHANGES`).
+            Without entries that either version calls truncated.
+        old_truncated, new_truncated: how many entries of each are truncated.
         old_rate, new_rate: mean of the known outcomes, clustered by user.
         difference: new minus old on the entries whose outcome both know, paired, clustered by user; a refusal where they are not in one unit.
         segments: one row per segment of the entries, columns by (surface, origin, month), segment, old_entries, old, old_low, old_high,
@@ -171,6 +174,9 @@ class Diff:
     difference: Estimate | Refusal
     segments: pl.DataFrame
     backfill: Backfill
+    truncated: bool = False
+    old_truncated: int = 0
+    new_truncated: int = 0
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -212,7 +218,14 @@ class Diff:
             f"base rate old: {self.old_rate}",
             f"base rate new: {self.new_rate}",
             f"new minus old on the entries that both know: {self.difference}",
+            *self._truncated_lines(),
         ]
+
+    def _truncated_lines(self) -> list[str]:
+        if not self.old_truncated and not self.new_truncated:
+            return []
+        how = "counted in all of this" if self.truncated else "left out of all of this; --truncated (truncated=True) counts them"
+        return [f"truncated, near the log's begin: {self.old_truncated:,} entries of old, {self.new_truncated:,} of new, {how}"]
 
     def _tables(self) -> list[tuple[Sequence[str], list[list[str]]]]:
         return [(_SEGMENT_HEAD, self._segment_rows()), (_EXAMPLE_HEAD, self._example_rows())]
@@ -249,18 +262,25 @@ def definition_lines(old: Signal, new: Signal) -> list[str]:
     return [*words, *(f"changed {part}" for part in changed_parts(old, new))]
 
 
-def diff_of(old: Outcomes, new: Outcomes) -> Diff:
+def diff_of(old: Outcomes, new: Outcomes, *, truncated: bool = False) -> Diff:
     """What changes on one log from one version's outcomes to another's.
 
     An entry is in both where the same user enters at the same moment with the same creator (or item, or slot). Entries
     about different things, e.g. a creator and an item, are never the same.
+
+    Args:
+        truncated: whether truncated entries count. Else each base rate leaves out those of its version, and what is compared entry by
+            entry leaves out those of either: where one version is unsure of an entry, the definitions have not been told apart.
 
     Raises:
         DataError: the outcomes are not of one moment, so that the log's growth would look like a change of the definition.
     """
     if old.as_of != new.as_of:
         raise DataError(f"diff: outcomes at {old.as_of:%Y-%m-%d %H:%M} and {new.as_of:%Y-%m-%d %H:%M} given, expected one moment for both")
-    rows = _rows(old, new)
+    everything = _rows(old, new)
+    if truncated:
+        everything = everything.with_columns(pl.lit(False).alias(name) for name in ("old_truncated", "new_truncated"))
+    rows = everything.filter(_certain("old", "new")).drop("old_truncated", "new_truncated")
     both = _known(rows, "old_value", "new_value")
     estimand = f"{new.signal.label} minus {old.signal.label} on entries that both know"
     units = unit(old.signal), unit(new.signal)
@@ -270,8 +290,16 @@ def diff_of(old: Outcomes, new: Outcomes) -> Diff:
         difference = Refusal("not estimable: no entry has a known outcome in both", estimand)
     else:
         difference = _mean(both, pl.col("new_value") - pl.col("old_value"), estimand)
-    segments = _segments(rows, isinstance(difference, Estimate))
-    return Diff(old.signal, new.signal, old.as_of, rows, _rate(old), _rate(new), difference, segments, Backfill.of(new))
+    counted = (pl.col("change") != "only in new") & _certain("old") | (pl.col("change") != "only in old") & _certain("new")
+    segments = _segments(everything.filter(counted), isinstance(difference, Estimate))
+    rates = _rate(old, truncated), _rate(new, truncated)
+    counts = old.truncated, new.truncated
+    return Diff(old.signal, new.signal, old.as_of, rows, *rates, difference, segments, Backfill.of(new), truncated, *counts)
+
+
+def _certain(*sides: str) -> pl.Expr:
+    """Whether none of these versions calls the entry truncated; one that does not have it does not."""
+    return pl.all_horizontal(~pl.col(f"{side}_truncated").fill_null(False) for side in sides)
 
 
 def _rows(old: Outcomes, new: Outcomes) -> pl.DataFrame:
@@ -293,14 +321,16 @@ def _rows(old: Outcomes, new: Outcomes) -> pl.DataFrame:
         .otherwise(pl.lit("changed"))
     )  # fmt: skip
     order = ("time", "user_id", "item_id", "creator_id")
-    return rows.select(*kept, "old_value", "new_value", change.alias("change")).sort(order, nulls_last=True, maintain_order=True)
+    own = ("old_value", "new_value", "old_truncated", "new_truncated")
+    return rows.select(*kept, *own, change.alias("change")).sort(order, nulls_last=True, maintain_order=True)
 
 
 def _side(outcomes: Outcomes, name: str) -> pl.DataFrame:
     """The entries of one version, with the columns that say which entry it is."""
     entry = outcomes.signal.entry
     key = "item_id" if entry.kind == "exposure" else f"{entry.of}_id" if entry.of else None
-    frame = outcomes.frame.select("user_id", "item_id", "creator_id", "time", "origin", "surface", pl.col("value").alias(f"{name}_value"))
+    own = (pl.col(column).alias(f"{name}_{column}") for column in ("value", "truncated"))
+    frame = outcomes.frame.select("user_id", "item_id", "creator_id", "time", "origin", "surface", *own)
     frame = frame.with_columns(
         pl.lit(True).alias(f"in_{name}"),
         key_user=pl.col("user_id"),
@@ -325,9 +355,9 @@ def _mean(rows: pl.DataFrame, value: pl.Expr, estimand: str = "") -> Estimate:
     return clustered_mean(found["value"].to_numpy(), found["user"].to_numpy(), estimand=estimand)
 
 
-def _rate(outcomes: Outcomes) -> Estimate | Refusal:
+def _rate(outcomes: Outcomes, truncated: bool) -> Estimate | Refusal:
     try:
-        return outcomes.base_rate()
+        return outcomes.base_rate(truncated=truncated)
     except DataError as reason:
         return Refusal(str(reason), f"mean {outcomes.signal.label}")
 
@@ -337,12 +367,13 @@ def _segments(rows: pl.DataFrame, comparable: bool) -> pl.DataFrame:
     table: list[dict[str, Any]] = []
     for by in SEGMENTS:
         for (segment,), part in sorted(month.partition_by(by, as_dict=True).items(), key=lambda pair: _order(by, pair)):
-            common = _known(part, "old_value", "new_value")
+            common = _known(part.filter(_certain("old", "new")), "old_value", "new_value")
             row: dict[str, Any] = {"by": by, "segment": segment, "common": common.height}
             for side in ("old", "new"):
                 other = "only in new" if side == "old" else "only in old"
-                known = _known(part, f"{side}_value")
-                row |= {f"{side}_entries": part.filter(pl.col("change") != other).height, **_cells(known, pl.col(f"{side}_value"), side)}
+                entries = part.filter((pl.col("change") != other) & _certain(side))
+                known = _known(entries, f"{side}_value")
+                row |= {f"{side}_entries": entries.height, **_cells(known, pl.col(f"{side}_value"), side)}
             row |= _cells(common if comparable else common.clear(), pl.col("new_value") - pl.col("old_value"), "difference")
             table.append(row)
     floats = [f"{side}{end}" for side in ("old", "new", "difference") for end in ("", "_low", "_high")]

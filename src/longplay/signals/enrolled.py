@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.signals.checks import MAX_WINDOW_DAYS
+from longplay.signals.checks import MAX_WINDOW_DAYS, kind_of
 from longplay.signals.outcomes import outcomes_of
 from longplay.signals.signal import Signal
 
@@ -66,6 +67,8 @@ def enrolled_sums(signal: Signal, lake: Lake, enrolled: pl.DataFrame, *, entry_d
 
 def checked_enrolled(enrolled: pl.DataFrame) -> pl.DataFrame:
     """`enrolled` as columns user_id and time, or a DataError that says what is wrong with it."""
+    if not isinstance(cast(object, enrolled), pl.DataFrame):
+        raise DataError(f"enrolled: {kind_of(enrolled)} given, expected a table with the columns user_id and time, one row per user")
     if missing := [name for name in ("user_id", "time") if name not in enrolled.columns]:
         raise DataError(f"enrolled: column {missing[0]!r} is missing; given {', '.join(enrolled.columns) or 'no columns'}")
     zone = enrolled.schema["time"]

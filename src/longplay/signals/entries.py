@@ -8,55 +8,66 @@ from datetime import UTC, datetime
 import duckdb
 
 from longplay.errors import DataError
+from longplay.lake.creators import with_listed
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
-from longplay.signals.compile import Compiler
+from longplay.signals.compile import ENROLS, Compiler
 from longplay.signals.entry import Entry
 from longplay.signals.operators import Feature, divisor, feature
 from longplay.signals.signal import Signal
 
 _NOTHING = "null::varchar as item_id, null::varchar as creator_id"
+_NO_SLOT = "null::varchar as decision_id, null::integer as slot"
 
 
-def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: Entry) -> None:
-    """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, truncated; the event's, or null where there is none."""
-    create_engaged(con)
+def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: Entry, by_catalogue: bool) -> None:
+    """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated.
+
+    They are those of the event that opened the entry (of an exposure, of the slot), or null where there is none.
+
+    by_catalogue: see `EventRows`.
+    """
+    named = with_listed("events") if by_catalogue else "events"
+    create_engaged(con, named)
     if entry.kind == "discovery" or entry.dormant_for is not None or (entry.kind == "event" and entry.novel_for is not None):
         compiler.find(entry, "found")
-        kinds = "engaged" if entry.kind != "event" else f"(select *, {day_of('time')} as day from events where kind = '{entry.event}')"
+        kinds = "engaged" if entry.kind != "event" else f"(select *, {day_of('time')} as day from {named} where kind = '{entry.event}')"
         same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""
         about = "first.item_id, first.creator_id" if entry.of else _NOTHING
-        event = ", ".join(f"'{name}': e.{name}" for name in ("item_id", "creator_id", "time", "origin", "surface"))
+        event = ", ".join(f"'{name}': e.{name}" for name in ("item_id", "creator_id", "time", "origin", "surface", "decision_id", "slot"))
         first = f"arg_min({{{event}}}, (e.time, e.event_id))"
         keys = f"found.user_id, {f'found.{entry.of}_id, ' if entry.of else ''}found.day, found.truncated"
         body = f"""
-            select user_id, {about}, first.time as time, day, first.origin as origin, first.surface as surface, truncated
+            select user_id, {about}, first.time as time, day, first.origin as origin, first.surface as surface,
+                   first.decision_id as decision_id, first.slot as slot, truncated
             from (select {keys}, {first} as first from found join {kinds} e on e.user_id = found.user_id and e.day = found.day{same} group by all)"""
     elif entry.kind == "exposure":
         body = f"""
-            select d.user_id, d.item_id, c.creator_id, d.time, {day_of("d.time")} as day, 'recommended' as origin, d.surface, false as truncated
+            select d.user_id, d.item_id, c.creator_id, d.time, {day_of("d.time")} as day, 'recommended' as origin, d.surface,
+                   d.decision_id, cast(d.slot - 1 as integer) as slot, false as truncated
             from (select user_id, time, surface, decision_id, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from decisions) d
             left join creators c using (item_id)"""
     elif entry.kind == "user_day":
         body = f"""
             select user_id, {_NOTHING}, min(time) as time, day,
-                   arg_min(origin, (time, event_id)) as origin, arg_min_null(surface, (time, event_id)) as surface, false as truncated
+                   arg_min(origin, (time, event_id)) as origin, arg_min_null(surface, (time, event_id)) as surface,
+                   arg_min_null(decision_id, (time, event_id)) as decision_id, arg_min_null(slot, (time, event_id)) as slot, false as truncated
             from engaged group by user_id, day"""
     elif entry.kind == "event":
         has_key = f" and {entry.of}_id is not null" if entry.of else ""
         about = "item_id, creator_id" if entry.of else _NOTHING
-        body = f"""select user_id, {about}, time, {day_of("time")} as day, origin, surface, false as truncated
-            from events where kind = '{entry.event}'{has_key}"""
+        body = f"""select user_id, {about}, time, {day_of("time")} as day, origin, surface, decision_id, slot, false as truncated
+            from {named} where kind = '{entry.event}'{has_key}"""
     elif compiler.enrolled:
         body = f"""
-            select user_id, {_NOTHING}, time, {day_of("time")} as day, 'organic' as origin, null::varchar as surface, false as truncated
+            select user_id, {_NOTHING}, time, {day_of("time")} as day, 'organic' as origin, null::varchar as surface, {_NO_SLOT}, false as truncated
             from enrolled"""
     else:
         body = f"""
-            with trial as (select user_id, min(time) as time from decisions where experiment is not null group by user_id),
+            with trial as (select user_id, min(time) as time from decisions where {ENROLS} group by user_id),
             first as (select user_id, min(time) as time from engaged group by user_id)
             select user_id, {_NOTHING}, coalesce(trial.time, first.time) as time,
-                   {day_of("coalesce(trial.time, first.time)")} as day, 'organic' as origin, null::varchar as surface, false as truncated
+                   {day_of("coalesce(trial.time, first.time)")} as day, 'organic' as origin, null::varchar as surface, {_NO_SLOT}, false as truncated
             from first full join trial using (user_id)"""
     con.execute(
         f"""create or replace temp table entries as
@@ -90,11 +101,21 @@ def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tup
     if (per := divisor(signal.measure, signal.origins)) is not None:
         asked.append(per)
     for kind in sorted({kind for one in asked for kind in one.needs} | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())):
-        if _has(con, f"kind = '{kind}'") or _lake_has(lake, f"kind = '{kind}'"):
+        if _logged(con, lake, f"kind = '{kind}'"):
             continue
         what = "nothing opens it" if kind == signal.entry.event else "the outcome of everybody would be the same because nobody logged it"
         raise DataError(
             f"{signal.name}: the log has no event of kind {kind!r}, so {what}; map that kind when the log is read, or measure something else"
+        )
+    if any(part.needs_seconds for part in asked) and not _logged(con, lake, "seconds is not null"):
+        raise DataError(
+            f"{signal.name}: the log has no event with seconds, so the minutes of everybody would be 0 because nobody logged them; "
+            "map a column to seconds when the log is read, or measure plays"
+        )
+    if signal.origin is not None and not _logged(con, lake, " or ".join(f"origin = '{origin}'" for origin in signal.origin)):
+        raise DataError(
+            f"{signal.name}: the log has no event of origin {' or '.join(map(repr, signal.origin))}, so the outcome of everybody would be the same "
+            "because nobody logged it; map that origin when the log is read, or declare another origin"
         )
     if signal.measure.kind == "completion" and first_row(con, "select count(*) from items where length > 0") == (0,):
         raise DataError(f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it is known; map a column to items.length")
@@ -110,18 +131,9 @@ def unanswerable(signals: Sequence[Signal], lake: Lake) -> dict[Signal, str]:
             try:
                 explain_no_entries(con, signal, lake, as_of)
                 refuse(con, signal, lake, (0, 0), enrolled=True)
-                _refuse_without_seconds(con, signal)
             except DataError as reason:
                 reasons[signal] = str(reason)
     return reasons
-
-
-def _refuse_without_seconds(con: duckdb.DuckDBPyConnection, signal: Signal) -> None:
-    timed = {part.kind for part in (signal.measure, signal.measure.per) if part is not None} & {"minutes", "completion"}
-    if timed and not _has(con, "seconds > 0"):
-        raise DataError(
-            f"{signal.name}: no event of the log has seconds, so {timed.pop()} are not known; map a column to seconds, or count active_days or plays"
-        )
 
 
 def explain_no_entries(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, as_of: datetime) -> None:
@@ -147,9 +159,12 @@ def _has(con: duckdb.DuckDBPyConnection, test: str) -> bool:
     return first_row(con, f"select 1 from events where {test} limit 1") is not None
 
 
-def _lake_has(lake: Lake, test: str) -> bool:
-    with lake.connect() as con:
-        return _has(con, test)
+def _logged(con: duckdb.DuckDBPyConnection, lake: Lake, test: str) -> bool:
+    """Whether any event that is known, or else any of the lake, passes a test (SQL)."""
+    if _has(con, test):
+        return True
+    with lake.connect() as whole:
+        return _has(whole, test)
 
 
 def _first_day(lake: Lake) -> int | None:

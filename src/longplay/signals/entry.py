@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from longplay.errors import ConfigError
 from longplay.lake.schema import KINDS
@@ -11,6 +12,7 @@ from longplay.signals.checks import days, one_of
 
 Key = Literal["creator", "item"]
 KEYS = ("creator", "item")
+EVER = "ever"  # in TOML, which has no null: a discovery is the first touch in the log
 ENTRY_KINDS = ("discovery", "exposure", "user_day", "enrolment", "event")
 
 
@@ -40,7 +42,7 @@ class Entry:
         if self.novel_for is not None:
             if self.kind not in ("discovery", "event"):
                 raise ConfigError(f"entry: novel_for={self.novel_for!r} given, expected none: it is only for a discovery or an event")
-            days("entry", "novel_for", self.novel_for)
+            object.__setattr__(self, "novel_for", days("entry", "novel_for", self.novel_for))
         if self.kind == "event":
             one_of("entry", "event", self.event, KINDS)
         elif self.event is not None:
@@ -48,7 +50,7 @@ class Entry:
         if self.dormant_for is not None:
             if self.kind != "user_day":
                 raise ConfigError(f"entry: dormant_for={self.dormant_for!r} given, expected none: it is only for user_day, not {self.kind}")
-            days("entry", "dormant_for", self.dormant_for)
+            object.__setattr__(self, "dormant_for", days("entry", "dormant_for", self.dormant_for))
 
     @property
     def unit(self) -> str:
@@ -91,3 +93,21 @@ def event(kind: str, of: Key | None = None, novel_for: int | None = None) -> Ent
     the first such event of the user (and creator or item) on a day, and only where there was none in so many days before.
     """
     return Entry("event", of, novel_for, kind)
+
+
+_DEFAULTS = {entry.kind: entry for entry in (discovery(), exposure(), user_day(), enrolment())}
+
+
+def entry_of(table: Mapping[str, Any]) -> Entry:
+    """The entry of a parsed TOML table with the key `kind`; what else is left out is as in the call of that name in Python.
+
+    >>> entry_of({"kind": "exposure"}) == exposure()
+    True
+    >>> entry_of({"kind": "discovery", "of": "item", "novel_for": "ever"}) == discovery(novel_for=None, of="item")
+    True
+    """
+    default = next((entry for kind, entry in _DEFAULTS.items() if kind == table["kind"]), None)
+    given = table if default is None else {"of": default.of, "novel_for": default.novel_for, **table}
+    if given["kind"] == "discovery" and given["novel_for"] == EVER:
+        given = {**given, "novel_for": None}
+    return Entry(**given)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from longplay.errors import DataError
+from longplay.files import changed_file, sha256_of, sync_path, write_file
 from longplay.signals.compile import entry_keys
-from longplay.signals.rollups import files_sql, paths
+from longplay.signals.rollups import files_sql, is_block, paths
 from longplay.signals.signal import Signal
 
-FORMAT = 2  # of the folder: raised when what is in it changes; the one before had a file for every day, and is read
+<<<<<<< HEAD
+FORMAT = 2  # of the folder: raised when what is in it can no longer be read
+=======
+FORMAT = 3  # of the folder: raised when what is in it changes
+READABLE = (1, 2, FORMAT)  # 1 had a file for every day, 1 and 2 no digests
+MANIFEST = "manifest.json"
+OLD_CATALOGUE = "catalogue.parquet"  # of the formats 1 and 2, which did not name it
+>>>>>>> wt-run
 Files = dict[int, list[str]]  # day -> files
 
 
@@ -31,12 +41,22 @@ class Manifest:
     patches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # label -> later rows of users with late events, and who they are
     kept: dict[str, int] = field(default_factory=dict)  # label -> the day until which it is counted: less than `until` once it is no longer given
     declared: dict[str, str] = field(default_factory=dict)  # label -> TOML
+<<<<<<< HEAD
+    days: list[int] = field(default_factory=list)  # with an event or a decision
+    runs: list[list[int]] = field(default_factory=list)  # of activity: first and last day of each
+    catalogue: list[str] = field(default_factory=list)  # columns of `catalogue.parquet` that outcomes were made of
+    lacking: bool | None = None  # whether a counted event has an item and no creator; null where it was not asked
+=======
+    catalogue: str | None = None  # the file of what was known of items
+    digests: dict[str, str] = field(default_factory=dict)  # file -> SHA-256, of every file that counts
+>>>>>>> wt-run
     stale: list[str] | None = None  # files that counted before this update and no more: the next one deletes them; null where they are not known
 
     def files(self) -> set[str]:
         """Every file that counts."""
         days = [*self.rollups.values(), *self.outcomes.values()]
         own = {file for by_day in days for files in by_day.values() for file in files}
+        own |= set() if self.catalogue is None else {self.catalogue}
         own |= {file for patches in self.patches.values() for one in patches for file in (*one["rows"], one["users"])}
         return own
 
@@ -45,36 +65,85 @@ class Manifest:
         """That of a folder; an empty one where there is none yet.
 
         Raises:
-            DataError: the folder was written by another version.
+            DataError: the folder was written by another version, or its manifest is not as it was written.
         """
-        place = folder / "manifest.json"
-        if not place.exists():
+        place = folder / MANIFEST
+        if not os.path.lexists(place):
             return cls()
-        table = json.loads(place.read_text())
-        if table.pop("format") not in (FORMAT - 1, FORMAT):
+        try:
+            table = json.loads(place.read_bytes().decode())
+            form, stated = table.pop("format"), table.pop("sha256", None)
+        except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
+            raise damaged(folder, f"{place}: cannot be read ({error})") from error
+        if form not in READABLE:
             raise DataError(f"SignalStore: {folder} was written by another version of longplay; delete it and build it anew")
+<<<<<<< HEAD
+        if "runs" not in table:  # an earlier version did not keep where the log begins: everything is counted again
+            return cls(seq=table["seq"])
         for name in ("rollups", "outcomes", "seqs"):
             table[name] = {unit: {int(day): value for day, value in by_day.items()} for unit, by_day in table[name].items()}
         return cls(**table)
+=======
+        if form == FORMAT and stated != _digest(table):
+            raise damaged(folder, f"{place}: was changed after it was written")
+        try:
+            for name in ("rollups", "outcomes", "seqs"):
+                table[name] = {unit: {int(day): value for day, value in by_day.items()} for unit, by_day in table[name].items()}
+            manifest = cls(**table)
+        except (KeyError, ValueError, AttributeError, TypeError) as error:
+            raise damaged(folder, f"{place}: is not of its form ({error})") from error
+        if form < FORMAT and (folder / OLD_CATALOGUE).exists():
+            manifest.catalogue = OLD_CATALOGUE
+        return manifest
+>>>>>>> wt-run
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's manifest in one step: before it nothing of an update counts, after it all does."""
-        place = folder / "manifest.json"
-        new = place.with_suffix(".new")
-        with new.open("w") as file:
-            file.write(json.dumps({"format": FORMAT, **self.__dict__}))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(place)
+        """Replace the folder's manifest in one step: before it nothing of an update counts, after it all does.
+
+        Every file that it names, and the folder of each, is on disk before.
+        """
+        counting = self.files()
+        new = sorted(counting - self.digests.keys())
+        for file in new:
+            sync_path(folder / file)
+        below = {parent for file in new for parent in (folder / file).parents if parent.is_relative_to(folder)}
+        for place in sorted(below, reverse=True):
+            sync_path(place)
+        digests = {file: self.digests.get(file) or sha256_of(folder / file) for file in sorted(counting)}
+        self.digests = digests
+        # as JSON reads it back: the digest is of the text
+        table = json.loads(json.dumps(self.__dict__))
+        write_file(folder / MANIFEST, json.dumps({"format": FORMAT, "sha256": _digest(table), **table}))
+
+    def check(self, folder: Path, files: Iterable[str]) -> None:
+        """Check files of the store before they are read.
+
+        Raises:
+            DataError: one is missing, or is not as it was written. Of a store without digests it is only known whether it is there.
+        """
+        for file in dict.fromkeys(files):
+            if file not in self.digests and not (folder / file).is_file():
+                raise damaged(folder, f"{folder / file}: is missing")
+            if file in self.digests and (why := changed_file(folder, {file: self.digests[file]})) is not None:
+                raise damaged(folder, why)
+
+    def files_of(self, label: str) -> list[str]:
+        """The files that hold a signal's rows."""
+        files = [file for day in self.outcomes.get(label, {}).values() for file in day]
+        for patch in self.patches.get(label, []):
+            files += [*patch["rows"], patch["users"]]
+        return files
 
     def rows(self, folder: Path, signal: Signal) -> str:
         """SQL of all rows that count: those of a user with late events come from the last patch."""
         patches, seqs = self.patches.get(signal.label, []), self.seqs.get(signal.label, {})
-        parts = [
-            f"select * from {files_sql(paths(folder, files))}"
-            for files in [[file for day in self.outcomes[signal.label].values() for file in day]]
-            if files
-        ]
+        by_day = self.outcomes[signal.label]
+        daily = [file for files in by_day.values() for file in files if not is_block(file)]
+        blocks = {file: day for day, files in by_day.items() for file in files if is_block(file)}
+        parts = [f"select * from {files_sql(paths(folder, daily))}"] if daily else []
+        if blocks:  # they hold other days, too: those computed again since have files of their own
+            inside = [day for day, files in by_day.items() if any(is_block(file) for file in files)]
+            parts.append(f"select * from {files_sql(paths(folder, list(blocks)))} where day in ({', '.join(map(str, inside))})")
         for one in patches:
             newer = [day for day, seq in seqs.items() if seq >= one["seq"]]
             test = f" where day not in ({', '.join(map(str, newer))})" if newer else ""
@@ -88,6 +157,15 @@ class Manifest:
             test = f"seq < {one['seq']} and day >= {one['from']} and user_id in (select user_id from {files_sql([who])})"
             rows = f"select * from ({rows}) where not ({test})"
         return rows
+
+
+def damaged(folder: Path, why: str) -> DataError:
+    """The error about a store whose files are not as they were written."""
+    return DataError(f"SignalStore: {why}; delete {folder}, and update() builds the store anew from the lake")
+
+
+def _digest(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 def _keys(signal: Signal) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from numbers import Real
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from numbers import Number, Real
 from typing import Any, Literal
 
 from longplay.errors import ConfigError
@@ -51,11 +52,11 @@ class Measure:
             one_of("measure", "of", self.of, KEYS)
         self._check_event()
         if self.kind == "habits":
-            days("measure", "days", self.days)
+            object.__setattr__(self, "days", days("measure", "days", self.days))
         elif self.days is not None:
             raise ConfigError(f"measure: days={self.days!r} given, expected none: only habits are made of days, not {self.kind}")
         if self.baseline is not None:
-            days("measure", "baseline", self.baseline)
+            object.__setattr__(self, "baseline", days("measure", "baseline", self.baseline))
             if self.kind in ("returned", "cancelled", "time_to_return", "habits", "completion") or self.per is not None:
                 what = "a ratio" if self.per is not None else self.kind
                 raise ConfigError(f"measure: baseline={self.baseline} given, expected none: {what} has no daily rate; use days, minutes or counts")
@@ -64,10 +65,66 @@ class Measure:
         if self.threshold is not None:
             self._check_threshold(self.threshold)
 
-    def __ge__(self, threshold: float) -> Measure:
+    def __ge__(self, threshold: float | Measure | None) -> Measure:
+        if isinstance(threshold, Measure):
+            raise ConfigError(f"measure: {self.call} >= {threshold.call} given, expected a positive number")
+        if threshold is None:
+            raise ConfigError("measure: threshold=None given, expected a positive number; leave it out for the amount itself")
         if self.threshold is not None:
             raise ConfigError(f"measure: threshold={threshold!r} given, expected none: {self.kind} has the threshold {self.threshold:g} already")
         return replace(self, threshold=threshold)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Number):  # never a comparison of declarations: `measure == 3` is meant as a threshold
+            number, exact = f"{other!r}", other if isinstance(other, Real) else 3
+            raise ConfigError(
+                f"measure: {self.call} == {number} given, expected {self.call} >= {exact}: an outcome is 1 where the amount reaches a threshold. "
+                "Exactly so many cannot be declared: take the amount itself, or two signals"
+            )
+        if not isinstance(other, Measure):
+            return NotImplemented
+        return all(getattr(self, part.name) == getattr(other, part.name) for part in fields(self))
+
+    def __gt__(self, threshold: float) -> Measure:
+        raise ConfigError(f"measure: {self.call} > {threshold!r} given, expected {self._above(threshold)}")
+
+    def __le__(self, threshold: float) -> Measure:
+        raise ConfigError(f"measure: {self.call} <= {threshold!r} given, expected {self._above(threshold)}, and read 1 less its mean: the rest")
+
+    def __lt__(self, threshold: float) -> Measure:
+        raise ConfigError(f"measure: {self.call} < {threshold!r} given, expected {self.call} >= {threshold!r}, and read 1 less its mean: the rest")
+
+    def __bool__(self) -> bool:
+        raise ConfigError(
+            f"measure: {self.call} asked whether it is true (by `if`, `and`, or a chain such as 1 <= {self.call} <= 3), expected one threshold, "
+            f"{self.call} >= 1; two bounds are two signals"
+        )
+
+    def _no_arithmetic(self, other: object) -> Measure:
+        raise ConfigError(
+            f"measure: arithmetic of {self.call} and {getattr(other, 'call', repr(other))} given, expected a ratio of two measures (a / b) or "
+            "above_baseline(); to add outcomes, declare a signal for each and weight them in a reward"
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __rtruediv__ = _no_arithmetic
+
+    def _above(self, threshold: object) -> str:
+        """What to write in the place of "more than": of whole numbers the next one."""
+        if not self.in_whole_numbers or not isinstance(threshold, Real) or not math.isfinite(threshold):
+            return f"{self.call} >= the smallest amount that is enough"
+        return f"{self.call} >= {math.floor(float(threshold)) + 1}"
+
+    @property
+    def call(self) -> str:
+        """How it is written in Python, without threshold and baseline: `days_with('creator')`."""
+        given = [repr(part) for part in (self.event, self.of) if part is not None] + ([f"days={self.days}"] if self.days is not None else [])
+        words = f"{self.kind}({', '.join(given)})"
+        return words if self.per is None else f"({words} / {self.per.call})"
+
+    @property
+    def in_whole_numbers(self) -> bool:
+        """Whether the amount is a whole number: of days, events, sessions or habits."""
+        return self.kind not in ("minutes", "completion") and self.per is None and self.baseline is None
 
     def __truediv__(self, per: Measure) -> Measure:
         if not isinstance(per, Measure):
@@ -168,6 +225,9 @@ def time_to_return(of: Key | None = None) -> Measure:
 
     The outcome is min(days, last day of the window), whose mean is the restricted mean time to return. The frame of
     the outcomes also has `duration` and `event` for every entry, mature or not: what a survival model is fitted on.
+    `duration` counts the days of the window that were observed: up to the return, that day included, else all that have
+    closed. Days before the window are not observed, so that with window=(3, 28) a return on day 5 has duration 3, and
+    who never returns has 26.
     """
     return Measure("time_to_return", of)
 
@@ -225,3 +285,19 @@ def completion(of: Key | None = None) -> Measure:
 def habits(of: Key = "creator", days: int = 3) -> Measure:
     """Measure: with how many creators (or items) the user is active on at least `days` days of the window."""
     return Measure("habits", of, days=days)
+
+
+def measure_of(table: Mapping[str, Any]) -> Measure:
+    """The measure of a parsed TOML table with the key `kind`, and `per` as a table of its own; what else is left out is as in Python's call.
+
+    >>> measure_of({"kind": "habits"}) == habits()
+    True
+    >>> measure_of({"kind": "plays", "per": {"kind": "sessions"}, "threshold": 2}) == (plays() / sessions() >= 2)
+    True
+    """
+    given = dict(table)
+    if given["kind"] == "habits":
+        given = {"of": habits().of, "days": habits().days, **given}
+    if "per" in given:
+        given["per"] = measure_of(given["per"])
+    return Measure(**given)

@@ -11,15 +11,22 @@ from pathlib import Path
 import duckdb
 
 from longplay.errors import DataError
+from longplay.lake.creators import any_lacks_creator, create_creators, create_listed
 from longplay.lake.daily import day_of, first_row, quoted
 from longplay.lake.lake import Lake
-from longplay.signals.compile import Compiler, create_creators
+from longplay.signals.begins import Beginnings
+from longplay.signals.compile import Compiler
 from longplay.signals.entries import refuse
 from longplay.signals.manifest import Files, Manifest
 from longplay.signals.operators import SESSIONS, TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
-from longplay.signals.parts import is_unknown, parts_of
+<<<<<<< HEAD
+from longplay.signals.parts import asks_creators, is_unknown, parts_of
 from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, rollup
+=======
+from longplay.signals.parts import is_unknown, parts_of
+from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, paths, rollup
+>>>>>>> wt-run
 from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
 from longplay.signals.tables import own_columns
@@ -29,6 +36,8 @@ EVER = 10**6  # days
 BLOCK = 16  # days of a small log whose roll-ups are one file, once they are settled: a small file costs more to open than to read
 SETTLED = 7  # days after which few events still arrive
 BLOCK_EVENTS = 250_000  # the most in a block
+FEW_EVENTS = 100  # a day, on average: up to so many, matured outcomes of `SPARSE_BLOCK` days are one file
+SPARSE_BLOCK = 64
 MOST_PATCHES = 30  # patches of late events after which a signal's files are written anew
 
 
@@ -88,6 +97,7 @@ class Work:
             seqs={label: dict(days) for label, days in old.seqs.items()},
             patches={label: list(patches) for label, patches in old.patches.items()},
         )
+        self.by_catalogue = False  # whether roll-ups ask the catalogue for creators
         self.computed: dict[str, tuple[int, ...]] = {}
         self.written = set[str]()  # files
 
@@ -106,48 +116,138 @@ class Work:
                 waiting[signal.label] = str(reason)
         signals = [one for one in self.signals if one.label not in waiting]
         self._keep_catalogue(signals)
-        first, last = (self.until, self.until - 1) if span is None else span
-        last = min(last, self.until - 1)
+        first = self.until if span is None else span[0]
         self.begins = min(first, self.until)  # decisions and skips may come before any activity
-        since = self.old.until if self.old.until is not None else first
+        since = self.old.until if self.old.until is not None else self.begins
         late_days = self._late(since)
-        first_before = self._first_activity() if self.old.rollups.get("user") else None
+        happened = self._happened(since)
+        fresh = sorted(happened | late_days)
+        self.days = sorted({*self.old.days, *fresh, *self._shown(since)})
+        self.state.days = self.days
+        self.place = {day: place for place, day in enumerate(self.days)}
         wanted = needed(signals)
-        fresh = sorted(set(range(since, last + 1)) | late_days)
         rolled: set[int] = set()
         for unit, features in wanted.items():
             names, known = {one.name for one in features}, self.old.features.get(unit)
             days = fresh
             if known is None or not names <= set(known):  # a column that no roll-up has yet: all days again
-                self.state.rollups[unit], days = {}, list(range(first, last + 1))
+                self.state.rollups[unit], days = {}, self.days
             self.state.features[unit] = sorted(names)
             self._roll_up(unit, features, days)
             rolled |= set(days)
         for unit in self.state.rollups.keys() - wanted.keys():  # nobody asks for it any more
             del self.state.rollups[unit], self.state.features[unit]
-        self.first_activity = self._first_activity()
-        moved = first_before is not None and self.first_activity < first_before
+        before = Beginnings(tuple((start, end) for start, end in self.old.runs), stretches=Beginnings.of(self.days).runs)
+        self.beginnings = before.joined(self._active(sorted(rolled)))
+        self.state.runs = [list(run) for run in self.beginnings.runs]
+        moved = any(before.begun(day) != self.beginnings.begun(day) for day in self.old.days)
         users = self._compute(signals, since, moved)
         return Updated(EPOCH + timedelta(days=self.until), tuple(sorted(rolled)), tuple(sorted(late_days)), users, self.computed, waiting)
 
     def _forget(self) -> None:
-        self.old = replace(self.old, until=None, rollups={}, outcomes={}, seqs={}, patches={}, features={}, kept={})
-        self.state = replace(self.state, rollups={}, outcomes={}, seqs={}, patches={}, features={}, kept={})
+        nothing = {"rollups": {}, "outcomes": {}, "seqs": {}, "patches": {}, "features": {}, "kept": {}, "days": [], "runs": [], "lacking": None}
+        self.old = replace(self.old, until=None, **nothing)
+        self.state = replace(self.state, **nothing)
 
     def _keep_catalogue(self, signals: Sequence[Signal]) -> None:
-        """Shares played and creators of slots depend on the catalogue: where it changed what was known, all is counted again."""
-        if not any(one.entry.kind == "exposure" or one.measure.kind == "completion" for one in signals):
+        """Keep what the catalogue says of items: where something changed of what outcomes were made of, all is counted again.
+
+        Items that were asked for and not known are kept, too: whose they are may be said later.
+        """
+        asked = self._asked(signals)
+        self.state.catalogue = asked
+        if not asked:
             return
+        create_listed(self.con)
         create_creators(self.con)
+<<<<<<< HEAD
         place = self.folder / "catalogue.parquet"
+        old = files_sql([str(place)]) if place.exists() and self.old.until is not None and self.old.catalogue else None
+        known = "select item_id, creators.creator_id as slot_creator, listed.creator_id as event_creator, items.length"
+        known += " from items full join creators using (item_id) left join listed using (item_id)"
+        self.con.execute(f"create or replace temp table catalogue_now as {known}")
+        if old is not None:
+            compared = [column for column in asked if column in self.old.catalogue] or ["item_id"]
+            changed = " or ".join(f"old.{column} is distinct from now.{column}" for column in compared if column != "item_id") or "false"
+            if first_row(self.con, f"select 1 from {old} old left join catalogue_now now using (item_id) where {changed} limit 1") is not None:
+                self._forget()
+                asked = self._asked(signals)
+                old = None
+        if not set(asked) <= set(self.old.catalogue):
+            old = None  # what was asked for before is not known
+        unknown = [f"select unnest(slate) as item_id from {files_sql(files)}" for files in [self._unseen("decisions", old)] if files]
+        unknown += [f"select item_id from {files_sql(files)} where item_id is not null" for files in [self._unseen("events", old)] if files]
+        unknown += [f"select item_id from {old}"] if old is not None else []
+        nothing = ", ".join(f"null as {column}" for column in ("slot_creator", "event_creator", "length"))
+        more = f"select distinct item_id, {nothing} from ({' union all '.join(unknown)}) anti join catalogue_now using (item_id)" if unknown else ""
+        table = f"from catalogue_now{f' union all {more}' if more else ''}"
+        self.con.execute(f"copy ({table}) to {quoted(f'{place}.new')} (format parquet)")
+        Path(f"{place}.new").replace(place)
+=======
         table = "select item_id, creators.creator_id, items.length from creators full join items using (item_id)"
-        if place.exists() and self.old.until is not None:
-            changed = f"""select count(*) from (select * from {files_sql([str(place)])}) old left join ({table}) now using (item_id)
+        if self.old.catalogue is not None and self.old.until is not None:
+            self.old.check(self.folder, [self.old.catalogue])
+            before = files_sql(paths(self.folder, [self.old.catalogue]))
+            changed = f"""select count(*) from (select * from {before}) old left join ({table}) now using (item_id)
                 where old.creator_id is distinct from now.creator_id or old.length is distinct from now.length"""
             if (first_row(self.con, changed) or (0,))[0]:
                 self._forget()
-        self.con.execute(f"copy ({table}) to {quoted(f'{place}.new')} (format parquet)")
-        Path(f"{place}.new").replace(place)
+        # a file of its own per update: a killed one must not change what the last one knew
+        self.state.catalogue = f"catalogue/{self.state.seq}.parquet"
+        place = self.folder / self.state.catalogue
+        place.parent.mkdir(exist_ok=True)
+        self.con.execute(f"copy ({table}) to {quoted(place)} (format parquet)")
+        self.written.add(self.state.catalogue)
+>>>>>>> wt-run
+
+    def _asked(self, signals: Sequence[Signal]) -> list[str]:
+        """The columns of the catalogue that these signals are made of."""
+        self.state.lacking = None
+        if any(asks_creators(one) for one in signals):
+            files = self._unseen("events", self.old.lacking)
+            self.state.lacking = bool(self.old.lacking) or (bool(files) and any_lacks_creator(self.con, files_sql(files)))
+        self.by_catalogue = bool(self.state.lacking)
+        columns = {
+            "slot_creator": any(one.entry.kind == "exposure" for one in signals),
+            "event_creator": self.by_catalogue,
+            "length": any(one.measure.kind == "completion" for one in signals),
+        }
+        return [column for column, is_asked in columns.items() if is_asked]
+
+    def _unseen(self, table: str, before: object) -> list[str]:
+        """Files of the lake since the last update; all of them where nothing is known of those before."""
+        if before is None or self.old.until is None:
+            return list(self.files_of[table].values())
+        return self._new(table)
+
+    def _happened(self, since: int) -> set[int]:
+        """Days from `since` until now with an event."""
+        return self._days("events", since)
+
+    def _shown(self, since: int) -> set[int]:
+        """Days with a decision: those from `since` on, and earlier ones of decisions that arrived late."""
+        late = self._new("decisions")
+        day = day_of("time")
+        earlier = self.con.execute(f"select distinct {day} from {files_sql(late)} where {day} < {since}").fetchall() if late else []
+        return self._days("decisions", since) | {row[0] for row in earlier}
+
+    def _days(self, table: str, since: int) -> set[int]:
+        """Days from `since` until now that a table has rows of."""
+        if since >= self.until:
+            return set()
+        near = self.lake.files(table, (EPOCH + timedelta(days=since), EPOCH + timedelta(days=self.until)))
+        if not near:
+            return set()
+        rows = self.con.execute(f"select distinct {day_of('time')} from {files_sql(near)} where {_between(since, self.until - 1)}").fetchall()
+        return {row[0] for row in rows}
+
+    def _active(self, days: Sequence[int]) -> set[int]:
+        """Which of these days had activity."""
+        if not days:
+            return set()
+        rows = RollupRows(self.folder, self.state.rollups, {"user": (days[0], days[-1])}, among={"user": set(days)})
+        found = self.con.execute(f"select distinct day from ({rows.read('user', TOUCHED.name)}) where {TOUCHED.name} > 0").fetchall()
+        return {row[0] for row in found}
 
     def _late(self, since: int) -> set[int]:
         """Closed days on which events arrived since; makes the tables `late` and `late_shown` (user_id, day): whose outcomes changed, from when."""
@@ -181,13 +281,19 @@ class Work:
         place = f"rollups/{unit}/{self.state.seq}"
         for done, part in enumerate(parts := self._parts(days)):
             self.tell(f"roll-up by {unit}", done, len(parts))
-            listed = "" if part[-1] - part[0] + 1 == len(part) else f" and {day_of('time')} in ({', '.join(map(str, part))})"
+            listed = "" if self._is_run(part) else f" and {day_of('time')} in ({', '.join(map(str, part))})"
             near = self.lake.files("events", (EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1)))
             events = f"(select * from {files_sql(near) if near else '_all_events'} where {_between(part[0], part[-1])}{listed})"
-            self._copy(rollup(unit, features, events), f"{place}/{done}", self.state.rollups[unit], part, self._blocks(part))
+            self._copy(
+                rollup(unit, features, EventRows(events, by_catalogue=self.by_catalogue)),
+                f"{place}/{done}",
+                self.state.rollups[unit],
+                part,
+                self._blocks(part),
+            )
         files = self.state.rollups[unit]
-        for block in self._blocks(range(self.begins, self.until)):
-            alone = sum(day not in files or not is_block(files[day][0]) for day in block)
+        for block in self._blocks(self.days):
+            alone = sum(day in files and not is_block(files[day][0]) for day in block)
             if alone > BLOCK // 4:  # a few late days stay by themselves
                 rows = RollupRows(self.folder, self.state.rollups, {unit: (block[0], block[-1])})
                 sql = rows.read(unit, "first, last, begun" if unit == "sessions" else ", ".join(self.state.features[unit]))
@@ -197,12 +303,22 @@ class Work:
 
     def _blocks(self, days: Iterable[int]) -> list[range]:
         """The blocks all of whose days are among these and settled; none of a large log."""
-        in_block = self.lake.size() * BLOCK / max(self.until - self.begins, 1)
+        in_block = self.lake.size() * BLOCK / max(len(self.days), 1)
         if not 0 < in_block <= BLOCK_EVENTS:  # 0: it is not known how large
             return []
         known = set(days)
         blocks = (range(number * BLOCK, (number + 1) * BLOCK) for number in sorted({day // BLOCK for day in known}))
-        return [block for block in blocks if block[-1] < self.until - SETTLED and known.issuperset(block)]
+        settled = (block for block in blocks if block[0] >= self.begins and block[-1] < self.until - SETTLED)
+        return [block for block in settled if all(day in known or day not in self.place for day in block)]
+
+    def _blocks_of_outcomes(self, days: Sequence[int], stop: int) -> list[range]:
+        """The blocks all of whose days are among these and have matured, where a day of the log is too small for files of its own."""
+        if not 0 < self.lake.size() / max(len(self.days), 1) <= FEW_EVENTS:
+            return []
+        known = set(days)
+        blocks = (range(number * SPARSE_BLOCK, (number + 1) * SPARSE_BLOCK) for number in sorted({day // SPARSE_BLOCK for day in known}))
+        matured = (block for block in blocks if block[-1] + stop + 1 <= self.until)
+        return [block for block in matured if all(day in known or day not in self.place for day in block)]
 
     def _parts(self, days: Sequence[int]) -> list[list[int]]:
         """Days in runs of at most about `ROWS_AT_ONCE` events; days far apart are not read together."""
@@ -211,11 +327,10 @@ class Work:
         if len(days) == 1:
             return [list(days)]
         rows = (first_row(self.con, "select count(*) from _all_events") or (0,))[0]
-        span = max(max(days) - min(days) + 1, 1) if self.old.until is None else max(len(self.state.rollups.get("user", {})), 1)
-        most = max(1, int(ROWS_AT_ONCE * span / max(rows, 1)))
+        most = max(1, int(ROWS_AT_ONCE * len(self.days) / max(rows, 1)))
         parts: list[list[int]] = []
         for day in sorted(days):
-            if parts and len(parts[-1]) < most and day - parts[-1][-1] < 3:
+            if parts and len(parts[-1]) < most and self.place[day] - self.place[parts[-1][-1]] < 3:
                 parts[-1].append(day)
             else:
                 parts.append([day])
@@ -226,32 +341,40 @@ class Work:
         folder = self.folder / place
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        numbers = [block[0] // BLOCK for block in blocks]
-        if len(days) == 1 or (len(numbers) == 1 and len(days) == BLOCK):  # a quarter of the cost
+        size = len(blocks[0]) if blocks else BLOCK
+        numbers = [block[0] // size for block in blocks]
+        if len(days) == 1 or (len(blocks) == 1 and all(day in blocks[0] for day in days)):  # a quarter of the cost
             target = folder / f"part={f'b{numbers[0]}' if numbers else days[0]}" / "data_0.parquet"
             target.parent.mkdir()
             self.con.execute(f"copy ({sql}) to {quoted(target)} (format parquet, compression zstd)")
         else:
-            number = f"cast(floor(day / {BLOCK}.0) as integer)"  # days before 1970 are negative
+            number = f"cast(floor(day / {size}.0) as integer)"  # days before 1970 are negative
             name = f"case when {number} in ({', '.join(map(str, numbers))}) then 'b' || {number} else cast(day as varchar) end"
             parted = f"select *, {name if numbers else 'day'} as part from ({sql})"
             self.con.execute(f"copy ({parted}) to {quoted(folder)} (format parquet, partition_by (part), compression zstd)")
         for file in sorted(folder.glob("part=*/*.parquet")):
             part, listed = file.parent.name.removeprefix("part="), str(file.relative_to(self.folder))
             number = int(part.removeprefix("b"))
-            for day in range(number * BLOCK, (number + 1) * BLOCK) if is_block(listed) else [number]:
-                into.setdefault(day, []).append(listed)
+            for day in range(number * size, (number + 1) * size) if is_block(listed) else [number]:
+                if day in self.place:
+                    into.setdefault(day, []).append(listed)
             self.written.add(listed)
         if not any(folder.iterdir()):  # no rows
             folder.rmdir()
 
-    def _first_activity(self) -> int:
-        for day in sorted(self.state.rollups["user"]):
-            rows = RollupRows(self.folder, self.state.rollups, {"user": (day, day)})
-            found = first_row(self.con, f"select count(*) from ({rows.read('user', TOUCHED.name)}) where {TOUCHED.name} > 0")
-            if found and found[0]:
-                return day
-        return self.until
+    def _runs(self, days: Sequence[int]) -> list[tuple[int, ...]]:
+        """Days in runs between which no other day has data."""
+        runs: list[list[int]] = []
+        for day in days:
+            if runs and self.place[day] == self.place[runs[-1][-1]] + 1:
+                runs[-1].append(day)
+            else:
+                runs.append([day])
+        return [tuple(run) for run in runs]
+
+    def _is_run(self, days: Sequence[int]) -> bool:
+        """Whether these are all days with data from the first to the last of them."""
+        return self.place[days[-1]] - self.place[days[0]] + 1 == len(days)
 
     def _compute(self, signals: Sequence[Signal], since: int, moved: bool) -> int:
         """Entries of new days, outcomes that matured, everything of new signals, and of users with late events; how many such users."""
@@ -263,12 +386,12 @@ class Work:
             self.state.kept[label] = self.until
             if moved or not self._counted(label):
                 self.state.outcomes[label], self.state.seqs[label], self.state.patches[label] = {}, {}, []
-                days = list(range(first, self.until))
+                days = self.days
             else:
                 matured = range(since - stop, self.until if signal.measure.kind == "time_to_return" else self.until - stop)
-                days = sorted({day for day in matured if first <= day < self.until} | set(range(since, self.until)))
+                days = [day for day in self.days if day in matured or day >= since]
             self.computed[label] = tuple(days)
-            for run in _runs(days):  # an entry's own day and the day on which it matures are far apart
+            for run in self._runs(days):  # an entry's own day and the day on which it matures are far apart
                 together.setdefault((run, _by_pair(signal)), []).append(signal)
         for done, ((days, by_pair), ours) in enumerate(together.items()):
             self.tell("outcomes", done, len(together))
@@ -282,7 +405,7 @@ class Work:
     def _outcomes(self, days: tuple[int, ...], signals: Sequence[Signal], by_pair: bool) -> None:
         """Compute these entry days for everybody, and write a file per signal and day."""
         tests = dict[str, str]()
-        if len(days) < len(self.state.rollups["user"]):
+        if len(days) < len(self.days):
             units = self.state.rollups.keys() - {"sessions"}
             rows = RollupRows(self.folder, self.state.rollups, dict.fromkeys(units, (days[0], days[-1])))
             seen = {unit: f"select user_id, key from ({rows.read(unit, self.state.features[unit][0])})" for unit in sorted(units)}
@@ -295,10 +418,13 @@ class Work:
                     self.con.execute(f"create or replace temp table asked_{unit} as select distinct * from ({seen[unit]})")
                     tests[unit] = f"(user_id, key) in (from asked_{unit})"
         for signal, table in self._compiled(signals, days, tests):
+            label = signal.label
+            files, seqs = self.state.outcomes[label], self.state.seqs[label]
             for day in days:
-                self.state.outcomes[signal.label].pop(day, None)
-                self.state.seqs[signal.label][day] = self.state.seq
-            self._copy(self._narrow(signal, table), f"outcomes/{signal.label}/{self.state.seq}-{days[0]}", self.state.outcomes[signal.label], days)
+                files.pop(day, None)
+                seqs[day] = self.state.seq
+            blocks = self._blocks_of_outcomes(days, signal.window[1])
+            self._copy(self._narrow(signal, table), f"outcomes/{label}/{self.state.seq}-{days[0]}", files, days, blocks)
 
     def _patch(self, signals: Sequence[Signal], first: int) -> int:
         """Compute again, from the first day that late events can have changed, all entries of the users whom they concern."""
@@ -311,7 +437,7 @@ class Work:
                 continue
             everybody |= {row[0] for row in self.con.execute("select user_id from asked_users").fetchall()}
             low = max(low - signal.window[1], first)
-            days = tuple(range(low, self.until))
+            days = tuple(day for day in self.days if day >= low)
             done = set(self.computed[signal.label])
             place = f"outcomes/{signal.label}/{self.state.seq}-late"
             folder = self.folder / place
@@ -335,7 +461,9 @@ class Work:
         rows = f"select * replace ({self.state.seq} as seq) from ({self.state.rows(self.folder, signal)})"
         self.state.outcomes[signal.label], self.state.patches[signal.label] = {}, []
         self.state.seqs[signal.label] = dict.fromkeys(self.state.seqs[signal.label], self.state.seq)
-        self._copy(rows, f"outcomes/{signal.label}/{self.state.seq}-all", self.state.outcomes[signal.label], list(self.state.seqs[signal.label]))
+        days = list(self.state.seqs[signal.label])
+        blocks = self._blocks_of_outcomes(days, signal.window[1])
+        self._copy(rows, f"outcomes/{signal.label}/{self.state.seq}-all", self.state.outcomes[signal.label], days, blocks)
 
     def _narrow(self, signal: Signal, table: str) -> str:
         """SQL of one signal's columns of a table of its entry."""
@@ -346,12 +474,12 @@ class Work:
         earliest = min(self.begins, days[0])
         reached = {
             unit: (max(days[0] + low, earliest), min(days[-1] + high, self.until - 1))
-            for unit, (low, high) in _reach(signals, days[0], self.until).items()
+            for unit, (low, high) in _reach(signals, (days[0], days[-1]), self.until, self.beginnings).items()
         }
         parts = 1 if tests else EventRows.of(self.lake.size()).parts  # few rows where only some users matter
         rows = RollupRows(self.folder, self.state.rollups, reached, tests, parts)
         span = min(low for low, _ in reached.values()), max(high for _, high in reached.values())
-        made = Compiler(self.con, rows, self.until, span, (days[0], days[-1]), first_activity=self.first_activity).compute(signals)
+        made = Compiler(self.con, rows, self.until, span, signals, self.beginnings, (days[0], days[-1])).compute()
         for entry, table in made.items():
             for signal in signals:
                 if signal.entry == entry:
@@ -366,8 +494,11 @@ def _by_pair(signal: Signal) -> bool:
     return entry.kind in ("discovery", "event") and entry.of is not None and units <= {entry.of, "user"}
 
 
-def _reach(signals: Sequence[Signal], entered: int, until: int) -> dict[str, tuple[int, int]]:
-    """Roll-up -> first and last day that matter to entries of these signals from day `entered` on, counted from the entry's."""
+def _reach(signals: Sequence[Signal], entered: tuple[int, int], until: int, beginnings: Beginnings) -> dict[str, tuple[int, int]]:
+    """Roll-up -> first and last day that matter to entries of these signals on days `entered` (first, last), counted from the entry's.
+
+    Where the log had begun long enough before, all that matters of an entry's past is the days in which it must be new.
+    """
     reached: dict[str, tuple[int, int]] = {"user": (0, 0)}
 
     def reach(unit: str, low: int, high: int) -> None:
@@ -377,8 +508,9 @@ def _reach(signals: Sequence[Signal], entered: int, until: int) -> dict[str, tup
     for signal in signals:
         entry = signal.entry
         ever = entry.kind == "enrolment" or entry.dormant_for is not None or (entry.kind == "discovery" and entry.novel_for is None)
+        ever = ever or (entry.novel_for is not None and not beginnings.covers_all(*entered, entry.novel_for))
         reach(entry.of or "user", -EVER if ever else -(entry.novel_for or 0), 0)
-        for part in () if is_unknown(signal, entered, until) else parts_of(signal):
+        for part in () if is_unknown(signal, entered[0], until) else parts_of(signal):
             reach(part.unit, part.low, part.high)
             if part.feature is SESSIONS:
                 reach("sessions", part.low - 1, part.high)  # one that began the day before may go on
@@ -389,14 +521,3 @@ def _between(first: int, last: int) -> str:
     """SQL test of `time`: on these days or between them."""
     low, high = (f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'" for day in (first, last + 1))
     return f"time >= {low} and time < {high}"
-
-
-def _runs(days: Sequence[int]) -> list[tuple[int, ...]]:
-    """Days in runs without gaps."""
-    runs: list[list[int]] = []
-    for day in days:
-        if runs and day == runs[-1][-1] + 1:
-            runs[-1].append(day)
-        else:
-            runs.append([day])
-    return [tuple(run) for run in runs]

@@ -16,12 +16,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from longplay.lake.daily import ENGAGED_TEST
+from longplay.lake.daily import ENGAGED_TEST, SHIFT_DAYS
 from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.signals.measure import Measure
 
 BITS = 60  # days per word
-MANY_BLOCKS = 6  # of words: about a year
+MANY_BLOCKS = 6  # of words in an era: about a year
 UNITS = ("user", "creator", "item")  # what a roll-up is kept for: a user, or a pair of a user and that key
 PAIRS = ("pair", "thing")  # a user with an item and its event's creator, as two keys or as one
 SHARE = 1e9  # shares and seconds are summed as whole numbers below 2^53, so that no sum depends on the order of rows
@@ -33,7 +33,8 @@ class Feature:
     """What is summed per day: `amount` (SQL of a whole number) of every event of these kinds and origins for which `also` (SQL, over its
     item's length, too) holds.
 
-    `needs`: kinds of event of which at least one must be in the log for the sum to mean anything; empty: any.
+    `needs`: kinds of event of which at least one must be in the log for the sum to mean anything; empty: any. `needs_seconds`: so must an
+    event with seconds.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Feature:
     also: str = ""
     amount: str = "1"
     needs: tuple[str, ...] = ()
+    needs_seconds: bool = False
 
     @property
     def any_origin(self) -> bool:
@@ -108,7 +110,7 @@ def feature(measure: Measure, origins: Sequence[str]) -> Feature:
         return events_of(measure.counted, origins)
     if measure.kind == "minutes":
         micros = f"cast(coalesce(round(seconds * {MICROS}), 0) as bigint)"
-        return Feature(_named("micros", origins), ENGAGED, _sorted(origins), amount=micros)
+        return Feature(_named("micros", origins), ENGAGED, _sorted(origins), amount=micros, needs_seconds=True)
     if measure.kind == "sessions":
         return SESSIONS
     share = f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)"
@@ -132,32 +134,108 @@ def scale(feature: Feature) -> float:
 
 @dataclass(frozen=True)
 class Calendar:
-    """The days that words stand for: from `base` on, `blocks` words of 60 days each."""
+    """The days that words stand for: `blocks` words of 60 days each.
+
+    A short log is one row of words per unit, from day `base` on. A long one is cut into eras: a unit has a row (column `era`) for each era with
+    anything in it, so that what words cost follows the events, not the years between them. Where the log is short stretches with silences between
+    them that no window bridges, each stretch is an era (`starts`). Else an era is `step` days; beside these its row has `before` days before
+    them and as many after as windows reach, so that one row answers an entry on an own day.
+
+    >>> year = Calendar.of(20_000, 20_300)
+    >>> year.blocks, year.long
+    (6, False)
+    >>> stretches = Calendar.of(12_000, 20_100, reach=(28, 28), stretches=((12_000, 12_000), (20_000, 20_100)))
+    >>> stretches.blocks, stretches.starts
+    (2, (12000, 20000))
+    >>> years = Calendar.of(12_000, 20_300, reach=(28, 28))
+    >>> years.blocks, years.step, years.before
+    (8, 360, 60)
+    """
 
     base: int
     blocks: int
+    step: int = 0
+    before: int = 0
+    starts: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, first: int, last: int) -> Calendar:
-        """The words that hold the days first..last."""
-        return cls(first, max(last - first, 0) // BITS + 1)
+    def of(cls, first: int, last: int, reach: tuple[int, int] = (0, 0), stretches: Sequence[tuple[int, int]] = ()) -> Calendar:
+        """The words that hold the days first..last (since 1970).
+
+        Args:
+            reach: days before and after an entry's that are asked. stretches: first and last day of what the log consists of, with silences
+                between them that are longer than any reach; none: not known.
+        """
+        most = MANY_BLOCKS * BITS
+        if last - first < most:
+            return cls(first, max(last - first, 0) // BITS + 1)
+        if stretches and all(stop - start < most for start, stop in stretches):
+            return cls(first, max(stop - start for start, stop in stretches) // BITS + 1, starts=tuple(start for start, _ in stretches))
+        before, after = (-(-days // BITS) * BITS for days in reach)
+        eras_before = (first + SHIFT_DAYS) // most  # so that eras are counted from 0, whatever the day
+        return cls(first - before - eras_before * most, (before + most + after) // BITS, most, before)
+
+    @property
+    def long(self) -> bool:
+        """Whether there are eras."""
+        return bool(self.step or self.starts)
 
     def columns(self, unit: str, name: str) -> list[str]:
         """The columns that hold a feature's words of a unit."""
         return [f"{unit}_{name}_{block}" for block in range(self.blocks)]
 
+    @property
+    def own_blocks(self) -> range:
+        """The blocks of an era's own days; all where rows have no others."""
+        return range(self.before // BITS, (self.before + self.step) // BITS) if self.step else range(self.blocks)
+
+    @property
+    def era_key(self) -> str:
+        """What rows of words are told apart by besides their unit, with a comma before it: the column `era` of a long log."""
+        return ", era" if self.long else ""
+
+    @property
+    def row_start(self) -> str:
+        """SQL of the day of a row's first bit."""
+        if self.starts:
+            return f"(case era {' '.join(f'when {era} then {start}' for era, start in enumerate(self.starts))} end)"
+        return f"({self.base} + era * {self.step})" if self.step else str(self.base)
+
+    def era(self, day: str) -> str:
+        """SQL of the era to which a day (SQL) belongs."""
+        if self.starts:
+            return self._by_start(day, range(len(self.starts)))
+        return f"(({day} - {self.base + self.before}) // {self.step})"
+
+    def start(self, day: str) -> str:
+        """SQL of the day of the first bit of the row that answers an entry of a day (SQL)."""
+        if self.starts:
+            return self._by_start(day, self.starts)
+        return f"({self.base} + {self.era(day)} * {self.step})" if self.step else str(self.base)
+
+    def same_era(self, table: str, day: str) -> str:
+        """SQL of a further test of a join: the row of `table` is of the era of a day (SQL)."""
+        return f" and {table}.era = {self.era(day)}" if self.long else ""
+
+    def _by_start(self, day: str, values: Sequence[int]) -> str:
+        """SQL of the value of the last stretch that starts on a day (SQL) or before it, else of the first."""
+        later = reversed(list(zip(self.starts[1:], values[1:], strict=True)))
+        return f"(case {' '.join(f'when {day} >= {start} then {value}' for start, value in later)} else {values[0]} end)"
+
 
 def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar) -> str:
-    """SQL of (user_id, key, words of every feature: on which days it had any), one row per unit; `rows` from `Rows.daily` with flags.
+    """SQL of (user_id, key, words of every feature: on which days it had any), one row per unit and era; `rows` from `Rows.daily` with flags.
 
     Of pairs also `creator`, and the words are named like those of items.
     """
     keys, blocks = {"user": "user_id", "pair": "user_id, key, creator"}.get(unit, "user_id, key"), range(calendar.blocks)
     names = [one.name for one in features]
-    source, found = _masks(f"select {keys}, day - {calendar.base} as place, {', '.join(names)} from ({rows})", names), "bit_{block} & {name}"
-    if calendar.blocks > MANY_BLOCKS:  # a long log: every row would be looked at once per block, so put together what is of one block first
+    era = f", {calendar.era('day')} as era" if calendar.starts else ""
+    start = calendar.start("day") if calendar.starts else calendar.base
+    source, found = _masks(f"select {keys}{era}, day - {start} as place, {', '.join(names)} from ({rows})", names), "bit_{block} & {name}"
+    if calendar.step:  # put together what is of one block, then lay the block into every era that reads it
         source = f"select {keys}, block, {', '.join(f'bit_or(bit & {name}) as {name}' for name in names)} from ({source}) group by {keys}, block"
-        found = "case when block = {block} then {name} end"
+        source, found = _in_eras(source, calendar), "case when block = {block} then {name} end"
     else:
         source = f"select *, {', '.join(f'case when block = {block} then bit else 0 end as bit_{block}' for block in blocks)} from ({source})"
     columns = ", ".join(
@@ -165,7 +243,16 @@ def words(unit: str, rows: str, features: Sequence[Feature], calendar: Calendar)
         for name in names
         for block, column in enumerate(calendar.columns("item" if unit in PAIRS else unit, name))
     )
-    return f"select {'user_id, cast(null as varchar) as key' if unit == 'user' else keys}, {columns} from ({source}) group by {keys}"
+    named = "user_id, cast(null as varchar) as key" if unit == "user" else keys
+    return f"select {named}{calendar.era_key}, {columns} from ({source}) group by {keys}{calendar.era_key}"
+
+
+def _in_eras(source: str, calendar: Calendar) -> str:
+    """SQL of `source` (a row per unit and `block`, counted from the calendar's base) with its `era`, and `block` counted from the era's first."""
+    in_step = calendar.step // BITS
+    copies = -(-calendar.blocks // in_step)
+    eras = f"select *, block // {in_step} - copy as era from ({source}) cross join (select unnest(range({copies})) as copy)"
+    return f"select * exclude (block, copy), block - era * {in_step} as block from ({eras}) where block - era * {in_step} < {calendar.blocks}"
 
 
 def _masks(rows: str, names: Sequence[str]) -> str:
@@ -197,7 +284,7 @@ def coarser(unit: str, source: str, finer: str, features: Sequence[Feature], cal
         for one in features
         for have, column in zip(calendar.columns(finer, one.name), calendar.columns(unit, one.name), strict=True)
     )
-    return f"select user_id, {key} as key, {columns} from {source} group by user_id{'' if unit == 'user' else f', {key}'}"
+    return f"select user_id, {key} as key{calendar.era_key}, {columns} from {source} group by user_id{'' if unit == 'user' else f', {key}'}{calendar.era_key}"
 
 
 def aligned(place: str, calendar: Calendar) -> str:

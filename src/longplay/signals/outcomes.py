@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from html import escape
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -13,12 +15,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from longplay.decisions import Decisions
-from longplay.errors import DataError
+from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
+from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.signals.compile import Compiler, create_creators
+from longplay.signals.begins import beginnings_of
+from longplay.signals.checks import kind_of
+from longplay.signals.compile import UNSURE_DAYS, Compiler
 from longplay.signals.entries import create_entries, explain_no_entries, refuse
 from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
@@ -38,7 +43,8 @@ class Outcomes:
     """One row per entry of a signal, as known at `as_of`.
 
     `frame` columns: user_id, item_id, creator_id (of the entry's event; null where it has none),
-    time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event, truncated
+    time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event, decision_id and slot that
+    this event came from (of an exposure its own; null where the log does not say), truncated
     (the log starts less than `novel_for` days before, 28 where it is null, so the "first touch" is not certain),
     value (null while immature, or where there is none: a ratio of nothing, a baseline that the log does not cover), matures_at,
     days_observed (whole days of the window that have closed). For time_to_return also duration and event, for a baseline
@@ -66,6 +72,11 @@ class Outcomes:
     def mature(self) -> NDArray[np.bool_]:
         """Whether each entry's window has closed, shape [N]."""
         return (self.frame["matures_at"] <= self.as_of).to_numpy()
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether each entry has a value, shape [N]: it is mature, and nothing that the value is made of is unknown."""
+        return self.frame["value"].is_not_null().to_numpy()
 
     @property
     def keys(self) -> pl.Series:
@@ -120,31 +131,59 @@ class Outcomes:
             inside = inside & (pl.col("time") < end)
         return self.where(self.frame.select(inside.alias("inside") & pl.col("time").is_not_null())["inside"])
 
-    def base_rate(self) -> Estimate:
+    @property
+    def truncated(self) -> int:
+        """Number of entries that may be none: the log starts too shortly before them for a "first touch" to be certain."""
+        return int(self.frame["truncated"].sum())
+
+    def certain(self) -> Outcomes:
+        """Only the entries that are not truncated."""
+        return self.where(~self.frame["truncated"]) if self.truncated else self
+
+    def base_rate(self, *, truncated: bool = False) -> Estimate:
         """Mean value of the mature entries, clustered by user.
 
-        Raises:
-            DataError: no entry is mature.
-        """
-        mature = self.frame.filter(pl.col("value").is_not_null())
-        if mature.is_empty():
-            raise DataError(f"{self.signal.name}: none of {len(self):,} entries is mature at {self.as_of:%Y-%m-%d}; wait, or shorten the window")
-        return clustered_mean(mature["value"].to_numpy(), mature["user_id"].to_numpy(), estimand=f"mean {self.signal.label} of mature entries")
+        Args:
+            truncated: whether truncated entries count, too. In a log's first weeks a "first touch" is often an old habit, which goes on.
 
-    def maturity_curve(self) -> pl.DataFrame:
+        Raises:
+            DataError: no entry is mature, none that is has a value, or all that have one are truncated.
+        """
+        known = self.frame.filter(pl.col("value").is_not_null())
+        counted = known if truncated else known.filter(~pl.col("truncated"))
+        if counted.is_empty():
+            raise DataError(f"{self.signal.name}: {self._no_rate(known.height)}")
+        return clustered_mean(counted["value"].to_numpy(), counted["user_id"].to_numpy(), estimand=f"mean {self.signal.label} of mature entries")
+
+    def _no_rate(self, known: int) -> str:
+        """Why there is no base rate, where so many entries have a value."""
+        mature = int(self.mature.sum())
+        if known:
+            days = self.signal.entry.novel_for or UNSURE_DAYS
+            return (
+                f"all {known:,} entries with a known outcome are truncated: the log begins less than {days} days before them, so that what looks "
+                "like a first touch may be an old habit; wait for later entries, or count them with truncated=True"
+            )
+        if mature:
+            return f"{mature:,} of {len(self):,} entries are mature, but none has a value: nothing to divide by, or a baseline before the log begins"
+        return f"none of {len(self):,} entries is mature at {self.as_of:%Y-%m-%d}; wait, or shorten the window"
+
+    def maturity_curve(self, *, truncated: bool = False) -> pl.DataFrame:
         """How the outcome builds up: day of the window, mean value had the window ended there.
 
-        Over mature entries that have a value by then. Columns: day, value.
+        Over mature entries that have a value by then, without truncated ones unless asked for. Columns: day, value.
         """
-        mature_N = self.mature
-        if not mature_N.any():
+        if self.truncated and not truncated:
+            return self.certain().maturity_curve()
+        known_N = self.known
+        if not known_N.any():
             return pl.DataFrame(schema={"day": pl.Int64, "value": pl.Float64})
-        mature, measure = self.where(mature_N), self.signal.measure
+        mature, measure = self.where(known_N), self.signal.measure
         trace = mature.trace().tocsc()
         per = mature.trace(per=True).tocsc() if measure.per is not None or measure.kind == "completion" else None
         base_N = mature.frame["baseline"].to_numpy().astype(float) if measure.baseline is not None else None
         total_N, per_N, means = np.zeros(len(mature)), np.zeros(len(mature)), []
-        first_N = mature.frame["duration"].to_numpy() if measure.kind == "time_to_return" else None
+        first_N = mature.frame["duration"].to_numpy() + self.signal.window[0] - 1 if measure.kind == "time_to_return" else None
         for day in range(self.signal.days):
             total_N += trace[:, [day]].toarray()[:, 0]
             value_N = total_N
@@ -174,7 +213,7 @@ class Outcomes:
         of = self.signal.entry.of
         if of is None:
             raise DataError(f"{self.signal.name}: entries of kind {self.signal.entry.kind} are about a user; on() needs discovery or exposure")
-        frame = decisions.frame if isinstance(decisions, Decisions) else decisions
+        frame = slates_of(f"{self.signal.name}.on", decisions)
         slots = (
             frame.select("decision_id", "context_id", "user_id", "time", "slate", "log_prob")
             .with_columns(slot=pl.int_ranges(0, pl.col("slate").list.len(), dtype=pl.Int32))
@@ -218,12 +257,17 @@ class Outcomes:
         return credit(self, decisions, rule, lookback=lookback, baseline=baseline)
 
     def __str__(self) -> str:
-        mature = int(self.mature.sum())
-        rate = f", mean {self.base_rate()}" if mature else ""
-        return f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}: mature {mature:,} of {len(self):,} entries{rate}"
+        words = f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}: mature {int(self.mature.sum()):,} of {len(self):,} entries"
+        if not self.mature.any():
+            return words
+        try:
+            words += f", mean {self.base_rate()}"
+        except DataError as reason:
+            words += f", no mean: {str(reason).removeprefix(f'{self.signal.name}: ')}"
+        return words + (f"; {self.truncated:,} truncated entries left out of the mean" if self.truncated else "")
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>" + self.frame.head(10)._repr_html_()
+        return f"<p>{escape(str(self))}</p>" + self.frame.head(10)._repr_html_()
 
 
 @dataclass(frozen=True)
@@ -249,7 +293,7 @@ class Shown:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>" + self.frame.head(10)._repr_html_()
+        return f"<p>{escape(str(self))}</p>" + self.frame.head(10)._repr_html_()
 
 
 def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrolled: pl.DataFrame | None = None) -> Outcomes:
@@ -262,18 +306,20 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
     as_of, view = checked_as_of(signal.name, lake, as_of)
     as_of_day = (as_of - EPOCH).days
     with view.connect() as con:
-        create_creators(con)
+        by_catalogue = prepare_creators(con, view, slots=True)
         span = days_of_log(con, view)
         if enrolled is not None:
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
-        compiler = Compiler(con, EventRows.of(view.size()), as_of_day, span or (as_of_day, as_of_day), enrolled=enrolled is not None)
+        days = span or (as_of_day, as_of_day)
+        beginnings = beginnings_of(con, days)
+        compiler = Compiler(con, EventRows.of(view.size(), by_catalogue), as_of_day, days, [signal], beginnings, enrolled=enrolled is not None)
         compiler.plan_words({signal.entry: [signal]})
-        create_entries(con, compiler, signal.entry)
+        create_entries(con, compiler, signal.entry, by_catalogue)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
         refuse(con, signal, lake, span, enrolled is not None)
         values = compiler.values("entries", [signal])
-        own = "user_id, item_id, creator_id, time, day, origin, surface, truncated"
+        own = "user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated"
         frame = con.sql(f"select {own}{values.columns} from {values.source} order by row").pl()
         creators = con.sql("select * from creators order by item_id").pl()
     start, stop = signal.window
@@ -283,14 +329,18 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
         matures_at=(pl.col("day") + stop + 1).cast(pl.Date).cast(TIME),
         days_observed=((pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours() // 24).clip(0, signal.days).cast(pl.Int32),
     )
-    own = ["user_id", "item_id", "creator_id", "time", "day", "origin", "surface", "truncated", "value", "matures_at", "days_observed"]
+    of_entry = ["user_id", "item_id", "creator_id", "time", "day", "origin", "surface", "decision_id", "slot", "truncated"]
+    own = [*of_entry, "value", "matures_at", "days_observed"]
     entries = frame.select("user_id", "item_id", "creator_id", "day")
     return Outcomes(signal, frame.select(*own, *(name for name in frame.columns if name not in own)), as_of, Trace(signal, view, entries), creators)
 
 
 def checked_as_of(name: str, lake: Lake, given: datetime | None) -> tuple[datetime, Lake]:
     """The time of an outcome and what was known at it; raises where the lake does not reach so far."""
+    check_lake(name, lake)
     as_of = lake.watermark if given is None else given
+    if not isinstance(as_of, datetime):
+        raise ConfigError(f"{name}: as_of={as_of!r} given, expected a time in UTC, e.g. datetime(2026, 3, 1, tzinfo=UTC)")
     if as_of.tzinfo is None:
         raise DataError(f"{name}: as_of={as_of.isoformat()} has no time zone; give UTC")
     if as_of > lake.watermark:
@@ -298,6 +348,36 @@ def checked_as_of(name: str, lake: Lake, given: datetime | None) -> tuple[dateti
             f"{name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark {lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
         )
     return as_of, lake.fixed() if given is None else lake.before(given)  # without as_of the view keeps its own bounds, known_at too
+
+
+def check_lake(where: str, given: object) -> None:
+    """Raise unless it is a lake."""
+    if isinstance(given, Lake):
+        return
+    how = "; put its rows into one: lake = Lake.memory(); lake.append('all', events=frame)" if isinstance(given, pl.DataFrame) else ""
+    raise ConfigError(f"{where}: {kind_of(given)} given, expected a Lake{how}")
+
+
+def check_signals(where: str, given: object) -> None:
+    """Raise unless it is a sequence of signals."""
+    if isinstance(given, Signal) or not isinstance(given, Sequence):
+        raise ConfigError(f"{where}: {kind_of(given)} given, expected several signals: [signal]")
+    for signal in given:
+        if not isinstance(signal, Signal):
+            raise ConfigError(f"{where}: {kind_of(signal)} given, expected signals alone")
+
+
+def slates_of(where: str, given: Decisions | pl.DataFrame) -> pl.DataFrame:
+    """The table of decisions.
+
+    Raises:
+        ConfigError: it is neither `Decisions` nor a table with slates.
+    """
+    frame = given.frame if isinstance(given, Decisions) else given
+    if isinstance(frame, pl.DataFrame) and {"decision_id", "user_id", "time", "slate"} <= set(frame.columns):
+        return frame
+    how = "lake.decisions" if isinstance(given, Lake) else "Decisions, or a table with the columns of lake.decisions"
+    raise ConfigError(f"{where}: {kind_of(given)} given, expected {how}")
 
 
 def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] | None:

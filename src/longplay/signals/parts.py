@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from longplay.signals.entry import Entry
@@ -46,10 +47,32 @@ def parts_of(signal: Signal) -> list[Part]:
     return parts
 
 
+def asks_creators(signal: Signal) -> bool:
+    """Whether the signal asks whose work an event or a slot is about."""
+    return signal.entry.of == "creator" or signal.entry.kind == "exposure" or any(part.unit == "creator" for part in parts_of(signal))
+
+
+def may_lack_creator(signal: Signal) -> bool:
+    """Whether the signal asks of an entry's creator, and entries may have none: then their outcome is null, never 0."""
+    about_items = signal.entry.kind == "exposure" or signal.entry.of == "item"
+    return about_items and any(part.unit == "creator" and part.how != "habits" for part in parts_of(signal))
+
+
 def is_unknown(signal: Signal, entered: int, as_of_day: int) -> bool:
     """Whether nothing is known of an entry of that day (or a later one) at midnight `as_of_day`, but that it is one."""
     open_yet = entered + signal.window[1] + 1 > as_of_day
     return open_yet and signal.measure.kind != "time_to_return" and signal.measure.baseline is None
+
+
+def reach_of(signals: Iterable[Signal]) -> tuple[int, int]:
+    """How many days before and after an entry's these signals ask of."""
+    before, after = 0, 0
+    for signal in signals:
+        entry = signal.entry
+        lows = [part.low for part in parts_of(signal)]
+        before = max(before, entry.novel_for or 0, entry.dormant_for or 0, -min(lows))
+        after = max(after, *(part.high for part in parts_of(signal)))
+    return before, after
 
 
 def entry_words(entry: Entry) -> tuple[str, Feature] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -34,15 +34,15 @@ def needed(signals: Iterable[Signal]) -> dict[str, list[Feature]]:
     return {unit: [features[name] for name in sorted(features)] for unit, features in found.items()}
 
 
-def rollup(unit: str, features: Sequence[Feature], events: str = "events") -> str:
-    """SQL of one roll-up from `events`: user_id, key, day and a whole number per feature.
+def rollup(unit: str, features: Sequence[Feature], rows: EventRows) -> str:
+    """SQL of one roll-up from the rows of events: user_id, key, day and a whole number per feature.
 
     That of sessions has first, last (microseconds) and `begun`: runs of the day's own events, the first of which may go on
     one of the day before. So a day's roll-up needs that day's events only.
     """
     if unit == "sessions":
         bins = f"""select user_id, {TIME_US} // {BIN_US} as bin, min({TIME_US}) as first, max({TIME_US}) as last
-            from {events} where {ENGAGED_TEST} group by user_id, bin"""
+            from {rows.events} where {ENGAGED_TEST} group by user_id, bin"""
         day = f"cast(bin // {DAY_US // BIN_US} - {SHIFT_DAYS} as integer)"
         spans = f"select *, {day} as day, lag(last) over (partition by user_id, {day} order by bin) as before from ({bins})"
         begun = f"cast(count(*) filter (before is null or first - before > {BIN_US}) as bigint) as begun"
@@ -53,7 +53,7 @@ def rollup(unit: str, features: Sequence[Feature], events: str = "events") -> st
     keys = "user_id" if unit == "user" else "user_id, key"
     key = "cast(null as varchar)" if unit == "user" else "key"
     has_key = "" if unit == "user" else "key is not null"
-    return f"select user_id, {key} as key, day, {sums} from ({EventRows(events).daily(unit, features, has_key)}) group by {keys}, day"
+    return f"select user_id, {key} as key, day, {sums} from ({rows.daily(unit, features, has_key)}) group by {keys}, day"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class RollupRows(Rows):
     Attributes:
         folder: where the files lie. files: roll-up -> day -> its files. days: roll-up -> first and last day that may be read.
         keep: roll-up -> a test of user_id and key: rows that matter; others are not read. parts: as `EventRows` has.
+        among: roll-up -> the only days of these that are read.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class RollupRows(Rows):
     days: Mapping[str, tuple[int, int]]
     keep: Mapping[str, str] = field(default_factory=dict)
     parts: int = 1
+    among: Mapping[str, Collection[int]] = field(default_factory=dict)
     whole: ClassVar[bool] = False  # each unit has roll-ups of its own
 
     def between(self, first: int, last: int) -> RollupRows:
@@ -94,8 +96,9 @@ class RollupRows(Rows):
     def read(self, unit: str, columns: str) -> str:
         """SQL of user_id, key, day and `columns` of a roll-up, as far as they matter."""
         low, high = self.days.get(unit, (0, -1))
-        by_day = self.files.get(unit, {})
-        listed = {file: None for day in sorted(by_day) if low <= day <= high for file in by_day[day]}  # each once, in order
+        by_day, among = self.files.get(unit, {}), self.among.get(unit)
+        days = [day for day in sorted(by_day) if low <= day <= high and (among is None or day in among)]
+        listed = {file: None for day in days for file in by_day[day]}  # each once, in order
         if not listed:
             nothing = ", ".join(f"cast(null as bigint) as {name}" for name in columns.split(", "))
             return f"select cast(null as varchar) as user_id, cast(null as varchar) as key, cast(null as integer) as day, {nothing} where false"
@@ -103,7 +106,7 @@ class RollupRows(Rows):
         daily, blocks = ([file for file in listed if is_block(file) is block] for block in (False, True))
         parts = [(daily, keep)]
         if blocks:  # they hold other days, too: those asked for that are not in a file of their own since
-            inside = [day for day in range(low, high + 1) if any(is_block(file) for file in by_day.get(day, []))]
+            inside = [day for day in days if any(is_block(file) for file in by_day[day])]
             parts.append((blocks, [f"day in ({', '.join(map(str, inside))})", *keep]))
         return " union all ".join(
             f"select user_id, key, day, {columns} from {files_sql(paths(self.folder, files))}{' where ' if tests else ''}{' and '.join(tests)}"

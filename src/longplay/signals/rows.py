@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from longplay.lake.creators import with_listed
 from longplay.lake.daily import DAY_US, SHIFT_DAYS
 from longplay.signals.operators import SESSIONS, TOUCHED, Feature, widest
 
@@ -73,18 +74,20 @@ class EventRows(Rows):
     """Rows straight from events: one per event, not yet summed.
 
     `events` is a name or SQL that can be selected from. `parts`: in how many parts pairs are best put together.
+    `by_catalogue`: some events lack the creator of their item, which the table `listed` may know.
     """
 
     events: str = "events"
     parts: int = 1
+    by_catalogue: bool = False
     whole: ClassVar[bool] = True
     micros: ClassVar[str] = TIME_US
     keys: ClassVar[dict[str, str]] = {"user": "cast(null as varchar)", "creator": "creator_id", "item": "item_id", "pair": "item_id"}
 
     @classmethod
-    def of(cls, events: int) -> EventRows:
+    def of(cls, events: int, by_catalogue: bool = False) -> EventRows:
         """The rows of a log of so many events."""
-        return cls(parts=-(-max(events, 1) // AT_ONCE))
+        return cls(parts=-(-max(events, 1) // AT_ONCE), by_catalogue=by_catalogue)
 
     def between(self, first: int, last: int) -> EventRows:
         """See `Rows`."""
@@ -103,7 +106,9 @@ class EventRows(Rows):
 
     def _source(self, unit: str, features: Sequence[Feature], flags: bool) -> str:
         """SQL of the events that any feature counts, with their item's length where one asks for it; what follows "from"."""
-        return f"{with_lengths(self.events, features)} where {' or '.join(f'({one.test()})' for one in widest(features))}"
+        named = self.by_catalogue and unit in ("creator", "pair")
+        events = with_listed(self.events) if named else self.events
+        return f"{with_lengths(events, features)} where {' or '.join(f'({one.test()})' for one in widest(features))}"
 
     def _amounts(self, features: Sequence[Feature], flags: bool, read: Sequence[Feature] = ()) -> str:
         """SQL of a column per feature: its amount, null where it does not count; or whether it does.

@@ -27,8 +27,9 @@ class Rule:
     """How one outcome is shared out over the touches that preceded it.
 
     Attributes:
-        kind: last_touch, first_touch: all of it to that touch. discovery_touch: to the last touch on the surface that the entry's own
-            event came from, where that event was recommended; else to nobody. position: `ends` to the first and to the
+        kind: last_touch, first_touch: all of it to that touch. discovery_touch: to the exposure that the entry's own event names by its
+            `decision_id` and `slot`. Where it names none of the decisions given: to the last touch on the surface that the event came
+            from, if it was recommended; else to nobody. position: `ends` to the first and to the
             last touch each, the rest in equal parts to those between. recency: halved with every `half_life` of age.
         half_life: days, for recency. ends: share in (0, 0.5], for position.
 
@@ -100,11 +101,12 @@ def weights(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
     if rule.kind == "recency":  # by age over the youngest: whole lookbacks of half-lives must not all underflow to 0
         youngest_T = touches.select(pl.col("age").min().over("entry"))["age"].to_numpy()
         return np.exp2(-(touches["age"].to_numpy() - youngest_T) / rule.half_life)
-    own = entries.select(came="origin", found="surface").with_row_index("entry").with_columns(pl.col("entry").cast(pl.Int64))
-    at = touches.select("entry", "surface", "position").join(own, on="entry", how="left", maintain_order="left")
-    from_T = ((pl.col("came") == "recommended") & (pl.col("surface") == pl.col("found"))).fill_null(False)
-    last_T = at.with_columns(possible=pl.when(from_T).then("position")).select(
-        ((pl.col("possible") == pl.col("possible").max().over("entry")) & from_T).fill_null(False).alias("last")
+    event = entries.select(event_origin="origin", event_surface="surface").with_row_index("entry").with_columns(pl.col("entry").cast(pl.Int64))
+    at = touches.select("entry", "surface", "position", "named").join(event, on="entry", how="left", maintain_order="left")
+    on_its_surface = (pl.col("event_origin") == "recommended") & (pl.col("surface") == pl.col("event_surface"))
+    possible_T = pl.coalesce("named", on_its_surface.fill_null(False))
+    last_T = at.with_columns(possible=pl.when(possible_T).then("position")).select(
+        (pl.col("possible") == pl.col("possible").max().over("entry")).fill_null(False).alias("last")
     )["last"]
     return last_T.to_numpy().astype(float)
 

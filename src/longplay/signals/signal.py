@@ -9,13 +9,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from longplay.errors import ConfigError
 from longplay.lake.schema import ENGAGED, ORIGINS
-from longplay.signals.checks import MAX_WINDOW_DAYS, known_keys, one_of, whole
-from longplay.signals.entry import Entry
-from longplay.signals.measure import Measure
+from longplay.signals.checks import MAX_WINDOW_DAYS, kind_of, known_keys, one_of, whole
+from longplay.signals.entry import ENTRY_KINDS, EVER, Entry, entry_of
+from longplay.signals.measure import MEASURE_KINDS, Measure, measure_of
 from longplay.signals.words import sentence
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ class Signal:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.name):
             raise ConfigError(f"signal: name={self.name!r} given, expected a letter, then up to 63 letters, digits, - or _")
         where = f"signal {self.name}"
+        self._check_parts(where)
         if not isinstance(self.window, tuple | list) or len(self.window) != 2 or not all(whole(day) for day in self.window):
-            raise ConfigError(f"{where}: window={self.window!r} given, expected two whole days, e.g. (1, 28)")
-        object.__setattr__(self, "window", tuple(self.window))
-        start, stop = self.window
+            raise ConfigError(f"{where}: window={self.window!r} given, expected two whole days, first and last, e.g. (1, 28)")
+        start, stop = (int(day) for day in self.window)
+        object.__setattr__(self, "window", (start, stop))
         if not 0 <= start <= stop <= MAX_WINDOW_DAYS:
             raise ConfigError(f"{where}: window={self.window} given, expected 0 <= first <= last <= {MAX_WINDOW_DAYS}")
         if self.origin is not None:
@@ -83,6 +85,18 @@ class Signal:
         self._check_fits(where)
         self._check_degenerate(where)
         self._check_reachable(where)
+
+    def _check_parts(self, where: str) -> None:
+        """Entry and measure must be what they are called."""
+        entry, measure = cast(object, self.entry), cast(object, self.measure)
+        if isinstance(entry, Measure) and isinstance(measure, Entry):
+            raise ConfigError(f"{where}: entry and measure are swapped; expected Signal(name, entry, measure, window)")
+        if not isinstance(entry, Entry):
+            example = f"{entry}(...)" if isinstance(entry, str) and entry in ENTRY_KINDS else "discovery()"
+            raise ConfigError(f"{where}: entry={kind_of(entry)} given, expected an entry, e.g. {example}")
+        if not isinstance(measure, Measure):
+            example = f"{measure}(...)" if isinstance(measure, str) and measure in MEASURE_KINDS else 'days_with("creator") >= 3'
+            raise ConfigError(f"{where}: measure={kind_of(measure)} given, expected a measure, e.g. {example}")
 
     def _check_fits(self, where: str) -> None:
         """Entry, measure and origin must fit each other."""
@@ -100,7 +114,7 @@ class Signal:
             raise ConfigError(
                 f"{where}: habits given, which count over all {measure.of}s, but the entry is about one; expected user_day() or enrolment()"
             )
-        if "sessions" in (measure.kind, measure.per.kind if measure.per else None) and len(self.origins) < len(ORIGINS):
+        if "sessions" in (measure.kind, measure.per.kind if measure.per is not None else None) and len(self.origins) < len(ORIGINS):
             how = "given" if self.origin is not None else "is what counts where none is given"
             raise ConfigError(
                 f"{where}: origin={self.origins} {how}, expected all of {', '.join(ORIGINS)}: a session is a run of whatever the user does"
@@ -212,28 +226,36 @@ class Signal:
 
         return outcomes_of(self, lake, as_of)
 
-    def diff(self, new: Signal, lake: Lake, as_of: datetime | None = None) -> Diff:
+    def diff(self, new: Signal, lake: Lake, as_of: datetime | None = None, *, truncated: bool = False) -> Diff:
         """What `new`, another version of this signal, changes on a log: entries, outcomes, base rate by segment.
 
         Both are computed as they are known at `as_of` (UTC; default the lake's watermark). Nothing is written.
+
+        Args:
+            truncated: whether entries so near the log's begin that they are not certain count, too.
 
         Raises:
             DataError: the lake cannot answer one of them; see `outcomes`.
         """
         from longplay.signals.diff import diff_of
 
-        return diff_of(self.outcomes(lake, as_of), new.outcomes(lake, as_of))
+        if not isinstance(cast(object, new), Signal):
+            raise ConfigError(f"{self.name}.diff: {kind_of(new)} given as the new version, expected a signal: old.diff(new, lake)")
+        return diff_of(self.outcomes(lake, as_of), new.outcomes(lake, as_of), truncated=truncated)
 
     def __str__(self) -> str:
         return f"{self.name}: {sentence(self)}"
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{self.name}</b> <small>@{self.version}</small>: {sentence(self)}</p>"
+        return f"<p><b>{escape(self.name)}</b> <small>@{self.version}</small>: {escape(sentence(self))}</p>"
 
     def to_toml(self) -> str:
         """The declaration as a TOML table `[signals.NAME]`; `from_toml` reads it back."""
         lines = [f"[signals.{self.name}]"]
-        for key, value in self._definition().items():
+        definition = self._definition()
+        if self.entry.kind == "discovery" and self.entry.novel_for is None:
+            definition["entry"] |= {"novel_for": EVER}
+        for key, value in definition.items():
             lines.append(f"{key} = {_toml(value)}")
         return "\n".join(lines) + "\n"
 
@@ -262,16 +284,27 @@ class Signal:
 
     @classmethod
     def from_mapping(cls, name: str, table: Mapping[str, Any]) -> Self:
-        """A signal from parsed TOML: keys entry, measure, window and optionally origin and gameable."""
+        """A signal from parsed TOML: keys entry, measure and optionally window, origin and gameable.
+
+        What a table leaves out is what the call of its kind's name leaves out in Python: `{ kind = "exposure" }` is `exposure()`. As TOML has
+        no null, `novel_for = "ever"` is a discovery's `novel_for=None`.
+
+        Raises:
+            ConfigError: a definition that is impossible; the message names the signal.
+        """
         where = f"signals.{name}"
         if not isinstance(table, Mapping):
             raise ConfigError(f"{where}: {table!r} given, expected a table with the keys entry, measure, window and origin")
         known_keys(where, table, {"entry", "measure", "window", "origin", "gameable"}, required={"entry", "measure"})
-        entry = Entry(**_part(f"{where}.entry", table["entry"], {"kind", "of", "novel_for", "event", "dormant_for"}))
-        given = _part(f"{where}.measure", table["measure"], {"kind", "of", "threshold", "event", "days", "per", "baseline"})
-        if "per" in given:
-            given["per"] = Measure(**_part(f"{where}.measure.per", given["per"], {"kind", "of", "event"}))
-        return cls(name, entry, Measure(**given), table.get("window", (1, 28)), table.get("origin"), table.get("gameable", False))
+        entry = _part(f"{where}.entry", table["entry"], {"kind", "of", "novel_for", "event", "dormant_for"})
+        measure = _part(f"{where}.measure", table["measure"], {"kind", "of", "threshold", "event", "days", "per", "baseline"})
+        if "per" in measure:
+            measure["per"] = _part(f"{where}.measure.per", measure["per"], {"kind", "of", "event"})
+        try:
+            parts = entry_of(entry), measure_of(measure)
+        except ConfigError as error:
+            raise ConfigError(f"signal {name}: {error}") from error
+        return cls(name, *parts, table.get("window", (1, 28)), table.get("origin"), table.get("gameable", False))
 
     def _definition(self) -> dict[str, Any]:
         parts = ("kind", "of", "novel_for", "event", "dormant_for")

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.files import writer_lock
+from longplay.lake.database import connected
 from longplay.lake.lake import Lake
 from longplay.signals.manifest import Manifest
 from longplay.signals.nightly import Updated, Work
-from longplay.signals.outcomes import EPOCH
+from longplay.signals.outcomes import EPOCH, check_lake, check_signals
 from longplay.signals.signal import Signal
 from longplay.signals.tables import by_own_key
 
+EVER = datetime.max.replace(tzinfo=UTC)
 SMALL = 3_000_000  # events of a log of which a night is small queries: threads cost more than they bring
 
 
@@ -41,6 +42,8 @@ class SignalStore:
     """
 
     def __init__(self, folder: str | Path, lake: Lake, signals: Sequence[Signal]) -> None:
+        check_lake("SignalStore", lake)
+        check_signals("SignalStore", signals)
         self.folder, self.lake, self.signals = Path(folder).expanduser().resolve(), lake, tuple(signals)
         for signal in self.signals:
             by_own_key(signal)
@@ -77,19 +80,25 @@ class SignalStore:
         Raises:
             DataError: the store does not hold this version of the signal.
         """
-        state = Manifest.read(self.folder)
-        if signal.label not in state.outcomes:
-            held = ", ".join(sorted(state.outcomes)) or "nothing"
-            raise DataError(f"SignalStore: {signal.label} is not in {self.folder}, which holds {held}; add it to the signals and call update()")
-        with duckdb.connect() as con:
-            con.execute("set TimeZone = 'UTC'")
+        state = self._holding(signal)
+        with connected() as con:
             frame = con.sql(f"select * exclude (seq) from ({state.rows(self.folder, signal)}) order by all").pl()
         matures = (pl.col("day") + signal.window[1] + 1).cast(pl.Date).cast(pl.Datetime("us", "UTC")).alias("matures_at")
         return frame.with_columns(matures)
 
     def sql(self, signal: Signal) -> str:
         """DuckDB SQL of the same rows, for queries too large for memory."""
-        return f"select * exclude (seq) from ({Manifest.read(self.folder).rows(self.folder, signal)})"
+        state = self._holding(signal)
+        return f"select * exclude (seq) from ({state.rows(self.folder, signal)})"
+
+    def _holding(self, signal: Signal) -> Manifest:
+        """The manifest, once it holds the signal and the files of it are as they were written."""
+        state = Manifest.read(self.folder)
+        if signal.label not in state.outcomes:
+            held = ", ".join(sorted(state.outcomes)) or "nothing"
+            raise DataError(f"SignalStore: {signal.label} is not in {self.folder}, which holds {held}; add it to the signals and call update()")
+        state.check(self.folder, state.files_of(signal.label))
+        return state
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -104,12 +113,14 @@ class SignalStore:
         tell = progress or (lambda what, done, of: None)
         with writer_lock(self.folder):
             state = Manifest.read(self.folder)
+            state.check(self.folder, (file for days in state.rollups.values() for files in days.values() for file in files))
             view = self.lake.fixed()
             until = (view.watermark - EPOCH).days
             if state.until is not None and until < state.until:
                 raise DataError(
                     f"SignalStore: the lake ends at {view.watermark:%Y-%m-%d %H:%M}, before what {self.folder} has counted; give the same lake"
                 )
+            view = view.before(EPOCH + timedelta(days=until), known_at=EVER)  # what happens after the midnight is of the next night
             begun = self.folder / "begun"  # there until an update has ended
             killed = begun.exists()
             begun.touch()
@@ -139,7 +150,7 @@ class SignalStore:
     def _sweep(self, old: Manifest, new: Manifest) -> None:
         """Remove what neither the manifest nor the one before it lists."""
         keep = {os.path.join(self.folder, file) for file in old.files() | new.files()}
-        for place in ("rollups", "outcomes"):
+        for place in ("rollups", "outcomes", "catalogue"):
             for folder, _, files in os.walk(self.folder / place, topdown=False):
                 for file in files:
                     if file.endswith(".parquet") and os.path.join(folder, file) not in keep:

@@ -12,15 +12,17 @@ import duckdb
 
 from longplay.errors import ConfigError, LongplayError
 from longplay.estimate import Estimate, mean_of_sums
+from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row, quoted
 from longplay.lake.lake import Lake
+from longplay.signals.begins import Beginnings, beginnings_of
 from longplay.signals.coded import CodedRows, SharedNumber, coded, pays
-from longplay.signals.compile import Compiler, create_creators
+from longplay.signals.compile import Compiler
 from longplay.signals.entries import refuse
 from longplay.signals.entry import Entry
 from longplay.signals.operators import TOUCHED
-from longplay.signals.outcomes import checked_as_of, days_of_log
-from longplay.signals.parts import entry_keys
+from longplay.signals.outcomes import check_signals, checked_as_of, days_of_log
+from longplay.signals.parts import asks_creators, entry_keys
 from longplay.signals.rows import EventRows, Rows
 from longplay.signals.signal import Signal
 
@@ -43,9 +45,10 @@ def write_outcomes(
     Raises:
         DataError: what `Signal.outcomes` raises. ConfigError: no signals, or two of one name.
     """
+    check_signals("write_outcomes", signals)
+    as_of_at, view = checked_as_of("write_outcomes", lake, as_of)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    as_of_at, view = checked_as_of("write_outcomes", lake, as_of)
     written: dict[str, Path] = {}
     with view.connect(memory_limit=memory_limit, spill=place / "spill") as con:
         for signal, table in outcome_tables(con, signals, lake, view, as_of_at).items():
@@ -60,15 +63,21 @@ def write_outcomes(
 
 @dataclass(frozen=True)
 class BaseRate:
-    """How many entries a signal has on a log, how many have matured, and the mean value of those that have one; null where none has."""
+    """What a log says of a signal: how many entries there are, and the mean of their outcomes.
+
+    Attributes:
+        entries, mature: how many there are, and how many have matured. rate: mean value of those that count; null where none has one.
+        truncated: how many entries the log may begin too late for; they do not count in `rate` unless asked for.
+    """
 
     entries: int
     mature: int
     rate: Estimate | None
+    truncated: int = 0
 
 
 def base_rates(
-    signals: Sequence[Signal], lake: Lake, as_of: datetime | None = None, *, memory_limit: str | None = None
+    signals: Sequence[Signal], lake: Lake, as_of: datetime | None = None, *, memory_limit: str | None = None, truncated: bool = False
 ) -> dict[Signal, BaseRate | LongplayError]:
     """The base rate of every signal, in one pass over the log without holding its outcomes; or why the log cannot answer.
 
@@ -76,7 +85,9 @@ def base_rates(
 
     Args:
         as_of: UTC; default the lake's watermark. memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to a temporary folder.
+        truncated: whether truncated entries count in the rates, too.
     """
+    check_signals("base_rates", signals)
     found: dict[Signal, BaseRate | LongplayError] = {}
     as_of_at, view = checked_as_of("base_rates", lake, as_of)
     with tempfile.TemporaryDirectory(prefix="longplay-") as spill, view.connect(memory_limit=memory_limit, spill=Path(spill)) as con:
@@ -87,27 +98,32 @@ def base_rates(
                 by_own_key(signal)
                 together.append(signal)
             except LongplayError:
-                found[signal] = _in_memory(signal, lake, as_of)
+                found[signal] = _in_memory(signal, lake, as_of, truncated)
         tables = _compiled(con, together, lake, span, until) if together else {}
         for signal, table in tables.items():
-            entries, mature = first_row(con, f"select count(*), count(*) filter (day + {signal.window[1] + 1} <= {until}) from {table}") or (0, 0)
+            closed = f"day + {signal.window[1] + 1} <= {until}"
+            counts = f"select count(*), count(*) filter ({closed}), count(*) filter (truncated) from {table}"
+            entries, mature, unsure = first_row(con, counts) or (0, 0, 0)
             if not entries:
-                found[signal] = _in_memory(signal, lake, as_of)
+                found[signal] = _in_memory(signal, lake, as_of, truncated)
                 continue
-            value = f'"{signal.label}"'
-            of_users = f"select sum({value}) as total, count({value}) as n from {table} group by user_id having count({value}) > 0"
+            value, counted = f'"{signal.label}"', "" if truncated else "where not truncated "
+            of_users = f"select sum({value}) as total, count({value}) as n from {table} {counted}group by user_id having count({value}) > 0"
             sums = con.execute(of_users).fetchnumpy()
             estimand = f"mean {signal.label} of mature entries"
-            found[signal] = BaseRate(entries, mature, mean_of_sums(sums["total"], sums["n"], estimand=estimand) if len(sums["n"]) else None)
+            rate = mean_of_sums(sums["total"], sums["n"], estimand=estimand) if len(sums["n"]) else None
+            found[signal] = BaseRate(entries, mature, rate, unsure)
     return {signal: found[signal] for signal in signals}
 
 
-def _in_memory(signal: Signal, lake: Lake, as_of: datetime | None) -> BaseRate | LongplayError:
+def _in_memory(signal: Signal, lake: Lake, as_of: datetime | None, truncated: bool) -> BaseRate | LongplayError:
     """What needs the entry's own event, has no entries, or cannot be answered: the reason is the one that `Signal.outcomes` gives."""
     try:
         outcomes = signal.outcomes(lake, as_of)
-        has_value = not outcomes.frame["value"].is_null().all()
-        return BaseRate(len(outcomes), int(outcomes.mature.sum()), outcomes.base_rate() if has_value else None)
+        counted = outcomes if truncated else outcomes.certain()
+        has_value = not counted.frame["value"].is_null().all()
+        rate = outcomes.base_rate(truncated=truncated) if has_value else None
+        return BaseRate(len(outcomes), int(outcomes.mature.sum()), rate, outcomes.truncated)
     except LongplayError as reason:
         return reason
 
@@ -134,14 +150,16 @@ def _compiled(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: L
     if not signals or len({one.name for one in signals}) < len(signals):
         names = ", ".join(one.name for one in signals) or "none"
         raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
-    if any(one.entry.kind == "exposure" for one in signals):
-        create_creators(con)
+    by_catalogue = False
+    if any(asks_creators(one) for one in signals):
+        by_catalogue = prepare_creators(con, lake, slots=any(one.entry.kind == "exposure" for one in signals))
     days = span or (until, until)
     made: dict[Entry, str]
     try:
-        made = _tables_of(con, signals, coded(con, signals, lake.size(), days) if pays(signals) else [EventRows.of(lake.size())], days, until)
+        rows = coded(con, signals, lake.size(), days, by_catalogue) if pays(signals) else [EventRows.of(lake.size(), by_catalogue)]
+        made = _tables_of(con, signals, rows, days, until)
     except SharedNumber:
-        made = _tables_of(con, signals, [EventRows.of(lake.size())], days, until)
+        made = _tables_of(con, signals, [EventRows.of(lake.size(), by_catalogue)], days, until)
     return {signal: made[signal.entry] for signal in signals}
 
 
@@ -149,11 +167,12 @@ def _tables_of(
     con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], parts: Iterable[Rows], days: tuple[int, int], until: int
 ) -> dict[Entry, str]:
     """A table per entry, from rows of one part of the users after the other."""
-    made, first_activity = dict[Entry, str](), None
+    made, beginnings = dict[Entry, str](), beginnings_of(con, days)
     for part, rows in enumerate(parts):
-        if isinstance(rows, CodedRows) and rows.users != "true" and first_activity is None:
-            first_activity = _first_activity(con, days)  # that of all users
-        made = Compiler(con, rows, until, days, first_activity=first_activity, adds=part > 0).compute(signals)
+        if isinstance(rows, CodedRows) and rows.users != "true" and beginnings is None:
+            first = _first_activity(con, days)  # that of all users
+            beginnings = Beginnings(()) if first is None else Beginnings(((first, days[1]),))
+        made = Compiler(con, rows, until, days, signals, beginnings, adds=part > 0).compute()
     return made
 
 

@@ -9,6 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.errors import DataError
+from longplay.lake.creators import prepare_creators
+from longplay.lake.daily import SHIFT_DAYS
 from longplay.lake.lake import Lake
 from longplay.signals.operators import scale
 from longplay.signals.parts import Part, parts_of
@@ -53,23 +55,36 @@ class Trace:
         asked = self.entries.select("user_id", "day", key=key).with_row_index("row")
         with self.lake.connect() as con:
             con.register("asked", asked.to_arrow())
-            frame = con.sql(_hits_sql(part)).pl()
+            by_catalogue = part.unit == "creator" and prepare_creators(con, self.lake)
+            frame = con.sql(_hits_sql(part, by_catalogue)).pl()
         row, day, amount = (frame[name].to_numpy() for name in ("row", "day", "amount"))
         return row.astype(np.int64), day.astype(np.int64), amount.astype(float)
 
 
-def _hits_sql(part: Part) -> str:
-    """SQL of (row, day, amount) from the table `asked` (row, user_id, key, day) and the view `events`."""
+def _hits_sql(part: Part, by_catalogue: bool) -> str:
+    """SQL of (row, day, amount) from the table `asked` (row, user_id, key, day) and the view `events`.
+
+    Entries and days meet by stretches as long as the window, so that a user of many years is not read whole for every entry.
+    """
     name = part.feature.name
-    rows = EventRows().daily(part.unit, [part.feature], "user_id in (select user_id from asked)")
+    rows = EventRows(by_catalogue=by_catalogue).daily(part.unit, [part.feature], "user_id in (select user_id from asked)")
     days = f"select user_id, key, day, sum({name}) as amount from ({rows}) group by all having sum({name}) > 0"
-    inside = f"days.user_id = asked.user_id and days.day between asked.day + {part.low} and asked.day + {part.high}"
+    stretch = part.high - part.low + 1
+
+    def stretch_of(day: str) -> str:
+        return f"({day} + {SHIFT_DAYS}) // {stretch}"
+
+    reached = f"unnest(range({stretch_of(f'day + {part.low}')}, {stretch_of(f'day + {part.high}')} + 1))"
+    asked = f"(select *, {reached} as stretch from asked) asked"
+    days = f"select *, {stretch_of('day')} as stretch from ({days})"
+    inside = "days.user_id = asked.user_id and days.stretch = asked.stretch"
+    inside += f" and days.day between asked.day + {part.low} and asked.day + {part.high}"
     if part.how == "habits":  # each counts on the day on which it becomes one
         nth = "row_number() over (partition by asked.row, days.key order by days.day)"
         placed = f"asked.row, days.day - asked.day - {part.low} as day, {nth} as nth"
-        made = f"select {placed} from asked join ({days}) days on {inside} where days.key is not null"
+        made = f"select {placed} from {asked} join ({days}) days on {inside} where days.key is not null"
         return f"select row, day, cast(count(*) as double) as amount from ({made}) where nth = {part.days} group by row, day order by row, day"
     same = "" if part.unit == "user" else " and days.key = asked.key"
     amount = "cast(1 as double)" if part.how in ("days", "first") and not part.feature.needs else f"days.amount / {scale(part.feature)}"
     return f"""select asked.row, days.day - asked.day - {part.low} as day, {amount} as amount
-        from asked join ({days}) days on {inside}{same} order by 1, 2"""
+        from {asked} join ({days}) days on {inside}{same} order by 1, 2"""

@@ -8,7 +8,6 @@ the attributable fraction among the exposed of epidemiology (Miettinen 1974), in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -17,13 +16,12 @@ from numpy.typing import NDArray
 from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex
+from longplay.lake.creators import named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.attribution import LOOKBACK_DAYS
+from longplay.signals.outcomes import Outcomes, check_lake, slates_of
 from longplay.signals.signal import Signal
-
-if TYPE_CHECKING:
-    from longplay.signals.outcomes import Outcomes
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -127,8 +125,9 @@ def unexposed_baseline(
             "baseline: measure.above_baseline(28)"
         )
     key, novel = f"{entry.of}_id", entry.novel_for or 365
-    shown = decisions.frame if isinstance(decisions, Decisions) else decisions
-    touched = lake.events.filter(pl.col("kind").is_in(ENGAGED) & (pl.col("time") < outcomes.as_of))
+    check_lake("unexposed", lake)
+    shown = slates_of("unexposed", decisions)
+    touched = named_events(lake).filter(pl.col("kind").is_in(ENGAGED) & (pl.col("time") < outcomes.as_of))
     shown, entered = shown.filter(pl.col("time") < outcomes.as_of), outcomes.frame
     if users is not None:
         some = users.unique().to_frame("user_id")

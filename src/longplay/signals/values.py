@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import duckdb
 
+from longplay.signals.begins import Beginnings
 from longplay.signals.bitmaps import Bitmaps
 from longplay.signals.entry import Entry
 from longplay.signals.operators import BITS, SESSIONS, TOUCHED, Feature, ahead, aligned, count_days, feature, first_day, range_sums, scale
-from longplay.signals.parts import Part, parts_of
+from longplay.signals.parts import Part, may_lack_creator, parts_of
 from longplay.signals.rows import always_active
 from longplay.signals.signal import Signal
 
@@ -21,14 +22,14 @@ class Asked:
 
     Attributes:
         entries: SQL with user_id, keys, day, and the words of the units in `has`; "sums": it is the table of sums. whole: all entries there are.
-        as_of_day: days since 1970 of the midnight up to which windows have closed. first_activity: day of the log's first activity.
+        as_of_day: days since 1970 of the midnight up to which windows have closed. beginnings: of the log.
         unknown: the signals of which none of these entries has a value yet.
     """
 
     entries: str
     signals: Sequence[Signal]
     as_of_day: int
-    first_activity: Callable[[], int]
+    beginnings: Callable[[], Beginnings]
     has: frozenset[str] = frozenset()
     unknown: frozenset[Signal] = frozenset()
     whole: bool = True
@@ -61,7 +62,7 @@ class Values:
         for unit in _units(part for part in parts if part.unit not in self.asked.has):
             needed = list(dict.fromkeys(part.feature for part in parts if part.unit == unit))
             table = self._table(f"near_{unit}", unit, needed, (low, high), by_key=unit != "user")
-            self._joins += f" left join {table} on {_same(table, unit)}"
+            self._joins += f" left join {table} on {_same(table, unit)}{self.bitmaps.calendar.same_era(table, 'e.day')}"
             self._more += [f"{table}.{column}" for one in needed for column in self.bitmaps.calendar.columns(unit, one.name)]
         for part in parts:
             asked = first_day if part.how == "first" else count_days
@@ -75,7 +76,8 @@ class Values:
         words = {
             name: ahead(calendar.columns(part.unit, part.feature.name), number) for part in parts for number, name in enumerate(_named(part, parts))
         }
-        place = f"select *, {aligned(f'day - {calendar.base} + ({low})', calendar)} from {source}"
+        first_asked = f"day - {calendar.start('day')} + ({low})"
+        place = f"select *, {aligned(first_asked, calendar)} from {source}"
         return f"(select *, {', '.join(f'{word} as {name}' for name, word in words.items())} from ({place}))"
 
     def _sums(self, unit: str, parts: Sequence[Part]) -> None:
@@ -102,7 +104,9 @@ class Values:
         needed = list(dict.fromkeys(part.feature for part in parts))
         low, high = _reach(parts)
         table = self._table(f"habits_{unit}", unit, needed, (low, high), by_key=False)
-        known = f"select * from (select distinct user_id, day from {self.asked.entries}) join {table} using (user_id) where key is not null"
+        same = f"{table}.user_id = e.user_id{self.bitmaps.calendar.same_era(table, 'e.day')}"
+        days = f"select distinct user_id, day from {self.asked.entries}"
+        known = f"select e.day, {table}.* from ({days}) e join {table} on {same} where key is not null"
         counted = {part: f"{unit}_habits_{number}" for number, part in enumerate(parts)}
         totals = ", ".join(
             f"count(*) filter ({count_days(_named(part, parts), part.low - low, part.high - low)} >= {part.days}) as {column}"
@@ -133,12 +137,15 @@ class Values:
             return f', cast(null as double) as "{signal.label}"'
         at = {part.column: f"({self._at[_bare(part)]})" for part in parts_of(signal)}
         measure, name, (low, high) = signal.measure, f'"{signal.label}"', signal.window
-        mature = f"day + {high + 1} <= {self.asked.as_of_day}"
+        named = "creator_id is not null" if may_lack_creator(signal) else "true"
+        mature = f"day + {high + 1} <= {self.asked.as_of_day} and {named}"
         if measure.kind == "time_to_return":
             closed = f"least(greatest({self.asked.as_of_day} - day - {low}, 0), {signal.days})"
             event = f"coalesce({at['total']} < {low} + {closed}, false)"
-            duration = f"case when {event} then {at['total']} else {low - 1} + {closed} end"
-            value = f"case when {mature} then cast({duration} as double) end"
+            duration = f"case when {event} then {at['total']} - {low - 1} else {closed} end"  # days observed: those before the window are not
+            value = f"case when {mature} then cast({low - 1} + {duration} as double) end"
+            if may_lack_creator(signal):  # whose return it is, nobody knows
+                duration, event = (f"case when {named} then {column} end" for column in (duration, event))
             return f', {value} as {name}, cast({duration} as integer) as "{signal.label} duration", {event} as "{signal.label} event"'
         amount, more = f"{at['total']} / {scale(feature(measure, signal.origins))}", ""
         if "per" in at:
@@ -146,7 +153,7 @@ class Values:
             amount = f"{amount} / nullif({at['per']} / {1.0 if per is None else scale(per)}, 0)"
         if "base" in at:
             baseline = measure.baseline or 1
-            covered = f"day - {baseline} >= {self.asked.first_activity()}"
+            covered = f"{self.asked.beginnings().covers_sql(baseline)} and {named}"
             base = f"case when {covered} then {at['base']} / {scale(feature(measure, signal.origins))} * {signal.days} / {baseline} end"
             amount, more = f"{amount} - ({base})", f', {base} as "{signal.label} baseline"'
         if signal.threshold is not None:

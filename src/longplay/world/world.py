@@ -102,7 +102,7 @@ class World:
         self._luck = Luck(seed)
         self._day = 0
         self._lake = Lake.memory() if folder is None else Lake.open(folder)
-        if folder is not None and self._lake.key[1]:
+        if folder is not None and self._lake.key[1][0]:
             raise ConfigError(f"World: the folder {folder} holds a lake already; give a new or empty one")
         self._played: list[DayPlays] = []
         self._known_keys = np.empty(0, dtype=np.int64)

@@ -7,6 +7,7 @@ import re
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
+from longplay.ids import ids as ids
 from longplay.lake.schema import TIME
 from longplay.lake.sift import FIRST_US, LAST_US
 
@@ -14,29 +15,6 @@ EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_n
 UNITS = {"us": (1, 1_000_000), "ms": (1, 1_000), "s": (1, 1), "min": (60, 1)}  # so many seconds are so many units
 ISO_OFFSET = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
 ISO_LOCAL = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-
-
-def ids(values: pl.Series) -> pl.Series:
-    """Ids as strings, exactly: 12345 and 12345.0 give "12345", "007" stays, an empty string is null.
-
-    >>> ids(pl.Series([9007199254740993])).to_list(), ids(pl.Series([12345.0, None])).to_list()
-    (['9007199254740993'], ['12345', None])
-    >>> ids(pl.Series(["12345.0", "007", "", "v1.0"])).to_list()
-    ['12345', '007', None, 'v1.0']
-
-    Raises:
-        DataError: the values have no exact text, such as lists, bytes, or floats too large to be whole ids.
-    """
-    if not values.dtype.is_float():
-        # pandas writes a column of integers with gaps as floats: "12345.0" is the id 12345
-        return text(values).str.replace(r"^(-?\d+)\.0+$", "$1")
-    exact = 2**24 if values.dtype == pl.Float32 else 2**53  # above it, neighbouring whole numbers share a float
-    finite = values.set(~values.is_finite().fill_null(False), None)
-    if len(large := finite.filter(finite.abs() >= exact)):
-        why = f"{large[0]:.0f} is a {values.dtype}, which does not tell ids from {exact:,} on apart"
-        raise DataError(f"column {values.name!r}: {why}; store it as integers or text")
-    whole = finite == finite.round()
-    return finite.cast(pl.Int64).cast(pl.String).zip_with(whole.fill_null(True), finite.cast(pl.String))
 
 
 def text(values: pl.Series) -> pl.Series:
