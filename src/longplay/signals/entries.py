@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from longplay.errors import DataError
-from longplay.lake.creators import with_listed
+from longplay.lake.creators import prepare_creators, with_listed
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.signals.compile import ENROLS, Compiler
@@ -126,7 +126,7 @@ def unanswerable(signals: Sequence[Signal], lake: Lake) -> dict[Signal, str]:
     reasons: dict[Signal, str] = {}
     as_of = lake.watermark
     with lake.connect() as con:
-        create_engaged(con)
+        create_engaged(con, with_listed("events") if prepare_creators(con, lake) else "events")
         for signal in signals:
             try:
                 explain_no_entries(con, signal, lake, as_of)
