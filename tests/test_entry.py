@@ -338,7 +338,7 @@ def test_a_missing_extra_is_said_before_the_log_is_read(tmp_path: Path, monkeypa
     (tmp_path / "run.toml").write_text(OWN)
     monkeypatch.setitem(sys.modules, "torch", None)
     result = invoke("run", str(tmp_path / "run.toml"), "--folder", str(tmp_path / "out"))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "torch" in result.output
     assert "pip install 'longplay[llm]'" in result.output
     assert not (tmp_path / "out" / "ingest").exists()
