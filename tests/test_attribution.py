@@ -550,7 +550,7 @@ def test_slates_that_are_too_long_double_unknown_or_short_without_a_word_are_ref
     short = page.without("top")
     for policy, match in (
         (Odd(short, tuple(ids[:6])), "slates of 6 slots, some maybe with an item twice, where 5"),
-        (Odd(short, (ids[0], ids[0])), "some maybe with an item twice"),
+        (Odd(short, (ids[0], ids[0])), "an item twice in their slate"),
         (Odd(short, ("i999999",)), "item 'i999999' is not in"),
         (Odd(page, (ids[0],)), r"slates: lengths \[1, 5\] in one call"),
     ):

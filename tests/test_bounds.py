@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -156,12 +155,11 @@ def test_seconds_given_as_times_before_the_bound_are_suspected_to_be_of_another_
     assert stated.events.height == 2
 
 
-def test_a_time_that_no_calendar_has_goes_to_quarantine_whole() -> None:
-    # -2^63 + 1 microseconds is the year -290,308
-    far = pl.Series([-(2**63) + 1, 2**62, int(NOON.timestamp()) * 1_000_000]).cast(pl.Datetime("us", "UTC"))
-    events = pl.DataFrame({"event_id": ["a", "b", "c"], "user_id": ["u", "u", ""], "kind": "play", "time": far})
-    lake = Lake.memory()
-    assert dict(lake.append("b", events=events, max_bad_share=1.0, watermark=NOON).rejected) == {"sentinel time": 2, "missing user": 1}
-    times = [json.loads(row)["time"] for row in lake.quarantine["row"]]
-    assert times[:2] == [str(-(2**63) + 1), str(2**62)]
-    assert datetime.fromisoformat(times[2]) == NOON
+def test_times_that_no_calendar_has_are_set_aside_by_an_adapter(tmp_path: Path) -> None:
+    years = ["-0001-01-01", "+262142-12-31 23:59:59", "0001-01-01 00:00:00", "9999-12-31 23:59:59", "2026-03-01"]
+    (tmp_path / "log.csv").write_text("who,what,ts\n" + "".join(f"u,i,{year}\n" for year in years))
+    columns = {"user_id": "who", "item_id": "what", "time": "ts"}
+    for zone in ("UTC", "Asia/Tokyo", "America/New_York"):
+        source = read_table(tmp_path / "log.csv", columns, constants={"kind": "play"}, time_zone=zone)
+        assert source.events["line"].to_list() == [5]
+        assert set(source.rejected["reason"]) <= {"sentinel time", "unparsable time"}

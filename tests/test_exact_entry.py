@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ def test_seconds_of_events_that_are_no_numbers_are_sifted_row_by_row() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"slate": [["i", "i"]]}, r"1 of 1 rows have an item twice in their slate, first 'd' with \['i', 'i'\]"),
+        ({"slate": [["i", "i"]]}, r"1 of 1 rows have an item twice in their slate, first 'd' of p@1 with \['i', 'i'\]"),
         ({"slate": [["i", None]]}, "an empty place in their slate"),
         ({"slate": [["i", ""]]}, "an empty place in their slate"),
         ({"slate": [["i"]]}, "1 slates have more or fewer log-probabilities than items"),
@@ -220,6 +221,17 @@ def test_a_slate_may_be_shorter_than_its_context_but_not_longer() -> None:
     with pytest.raises(DataError, match="1 of 1 slates are longer than their context, first 'd' with 2 items for 1 slots"):
         lake.append("b", decisions=both["decisions"], contexts=both["contexts"].with_columns(slots=1))
     lake.append("b", decisions=both["decisions"], contexts=both["contexts"].with_columns(slots=3))
+    assert lake.decisions.height == 1
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_a_slate_may_not_be_longer_than_a_context_of_an_earlier_batch(in_folder: bool, tmp_path: Path) -> None:
+    both = tables()
+    lake = Lake.open(tmp_path / "lake") if in_folder else Lake.memory()
+    lake.append("a", contexts=both["contexts"].with_columns(slots=1))
+    with pytest.raises(DataError, match="1 of 1 slates are longer than their context"):
+        lake.append("b", decisions=both["decisions"])
+    lake.append("c", decisions=both["decisions"].with_columns(context_id=pl.lit("not logged")))
     assert lake.decisions.height == 1
 
 

@@ -382,7 +382,8 @@ def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(mon
     assert 0 < len(certain) < len(outcomes)
     few = ProgressiveReward(habit).fit(lake, outcomes)  # fewer than 1,000 mature ones would remain: all are used
     ids = lake.items["creator_id"].unique().sort()
-    assert (n := int(certain.mature.sum())) < early_module.LEAST_CERTAIN
+    n = int(certain.mature.sum())
+    assert n < early_module.LEAST_CERTAIN
     mature, unsure = int(outcomes.mature.sum()), int((outcomes.mature & outcomes.frame["truncated"].to_numpy()).sum())
     kept = f"learnt from {mature:,} mature entries, {unsure:,} of them truncated: kept, because only {n:,} others are mature, "
     kept += "fewer than 1,000"

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, cast
 
 import numpy as np
@@ -90,6 +91,13 @@ def lake() -> Lake:
         (lambda: cast(Any, plays()) - 1, "arithmetic of plays() and 1 given"),
         (lambda: 1 / cast(Any, plays()), "arithmetic of plays() and 1 given"),
         (lambda: plays() / cast(Any, 7), "another measure"),
+        (lambda: cast(Any, plays()) // 3, "arithmetic of plays() and 3 given"),
+        (lambda: plays() == Decimal(2), "plays() == Decimal('2') given"),
+        (lambda: plays() >= 10**400, "expected a positive number"),
+        (lambda: cast(Any, HABIT) >= 3, "signal habit: compared with 3, expected the threshold on its measure"),
+        (lambda: cast(Any, HABIT) < 3, "signal habit: compared with 3"),
+        (lambda: Signal.from_toml(cast(Any, b"[signals.s]")), "a bytes given, expected TOML as text"),
+        (lambda: Signal.from_toml(cast(Any, None)), "None given, expected TOML as text"),
     ],
 )
 def test_only_at_least_is_a_threshold_and_the_error_says_what_to_write(make: Callable[[], object], words: str) -> None:

@@ -94,8 +94,8 @@ class Contexts:
         Raises:
             DataError: columns of different lengths, or a value that cannot be (see `longplay.lake.schema.conform`).
         """
-        if slots < 1:
-            raise DataError(f"Contexts.of: slots={slots} given, expected at least 1")
+        if isinstance(slots, bool) or not isinstance(slots, int | np.integer) or slots < 1:
+            raise DataError(f"Contexts.of: slots={slots!r} given, expected at least 1, a whole number")
         if not (temperature > 0 and np.isfinite(temperature)):
             raise DataError(f"Contexts.of: temperature={temperature} given, expected a positive number")
         if want is not None and not np.isfinite(want):

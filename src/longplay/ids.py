@@ -38,6 +38,11 @@ def ids(values: pl.Series) -> pl.Series:
     return _of_text(values.cast(pl.String))
 
 
+def may_change(text: pl.Expr) -> pl.Expr:
+    """Which of these texts `ids` may write otherwise; the others it leaves as they are."""
+    return (text == "") | text.str.contains(".0", literal=True)
+
+
 def ids_of(values: Column, name: str = "user_id") -> pl.Series:
     """Ids of any column (see `frames.polars_series`) by the same rule, every one of them there.
 

@@ -39,11 +39,6 @@ def _as_long(column: str, beside: str) -> Check:
     return Check(column, bad, f"a {column} of another length than their {beside}", f"as many as in {beside}")
 
 
-def _items_of(column: str, bad: pl.Expr) -> pl.Expr:
-    """Whether any item of a list is `bad`, an expression of `pl.element()`."""
-    return pl.col(column).list.eval(bad).list.any()
-
-
 CHECKS: dict[str, tuple[Check, ...]] = {
     "decisions": (
         Check(
@@ -58,7 +53,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         ),
         Check(
             "log_prob",
-            _items_of("log_prob", ~(pl.element().is_finite() & (pl.element() <= ROUNDING)).fill_null(False)),
+            pl.col("log_prob").list.eval(~(pl.element().is_finite() & (pl.element() <= ROUNDING)).fill_null(False)).list.any(),
             "an impossible log-probability",
             "for every slot the natural logarithm of a probability in (0, 1]: a finite number at most 0; what was shown had a chance",
         ),
@@ -97,6 +92,11 @@ def flat_items(lists: pl.Series) -> pl.Series:
     return lists.explode(empty_as_null=False, keep_nulls=False)
 
 
+def items_of(column: str) -> pl.Expr:
+    """The same of a column, as an expression."""
+    return pl.col(column).explode(empty_as_null=False, keep_nulls=False)
+
+
 def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     """`frame`, with log-probabilities that rounding left above 0 set to 0.
 
@@ -109,14 +109,17 @@ def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     """
     if frame.is_empty():
         return frame
-    for column in WITHOUT_HOLES.get(table, ()):
-        if flat_items(frame[column]).null_count():
+    lists, checks = WITHOUT_HOLES.get(table, ()), CHECKS.get(table, ())
+    if not lists and not checks:
+        return frame
+    questions = [(items_of(column).null_count() > 0).alias(f"hole in {column}") for column in lists]
+    questions += [check.bad.fill_null(False).any().alias(str(place)) for place, check in enumerate(checks)]
+    answers = frame.select(questions).row(0)
+    for column, has_holes in zip(lists, answers):
+        if has_holes:
             bad = pl.col(column).list.drop_nulls().list.len() != pl.col(column).list.len()
             raise _error(frame, table, Check(column, bad, f"an empty place in their {column}", "no null and no empty id in a list"))
-    checks = CHECKS.get(table, ())
-    if not checks:
-        return frame
-    failed = frame.select(check.bad.fill_null(False).any().alias(str(place)) for place, check in enumerate(checks)).row(0)
+    failed = answers[len(lists) :]
     for check, has_bad_rows in zip(checks, failed):
         if has_bad_rows:
             raise _error(frame, table, check)
@@ -150,9 +153,11 @@ def refuse_long_slates(decisions: pl.DataFrame | None, contexts: pl.DataFrame | 
 def _error(frame: pl.DataFrame, table: str, check: Check) -> DataError:
     bad_rows = frame.filter(check.bad.fill_null(False))
     first = bad_rows.row(0, named=True)
-    key = first[f"{table[:-1]}_id"]
+    key = repr(first[f"{table[:-1]}_id"])
+    if "policy" in first:
+        key += f" of {first['policy']}"
     count = f"{bad_rows.height:,} {check.subject.format(rows=frame.height)}"
-    return DataError(f"{table}: {count} have {check.wrong}, first {key!r} with {_short(first[check.column])}; expected {check.expected}")
+    return DataError(f"{table}: {count} have {check.wrong}, first {key} with {_short(first[check.column])}; expected {check.expected}")
 
 
 def _short(value: object) -> str:

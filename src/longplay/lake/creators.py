@@ -13,7 +13,7 @@ from longplay.lake.lake import Lake
 
 LACKS_CREATOR = "creator_id is null and item_id is not null"  # SQL of whether the catalogue is asked whose work an event is about
 
-_LACKING: dict[int, tuple[int, bool]] = {}  # lake's store -> its state, and whether any of its events lacks a creator
+_LACKING: dict[int, tuple[tuple[int, ...], bool]] = {}  # lake's store -> its state, and whether any of its events lacks a creator
 
 
 def create_listed(con: duckdb.DuckDBPyConnection) -> None:

@@ -19,7 +19,7 @@ from longplay.lake.content import content_digest
 from longplay.lake.database import connected
 from longplay.lake.descriptions import as_known, as_known_sql, new_descriptions
 from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
-from longplay.lake.sift import quarantine_rows, sift
+from longplay.lake.sift import EARLIEST, advice, quarantine_rows, sift
 from longplay.lake.store import FolderStore, MemoryStore, Snapshot, Store
 
 SKEW = timedelta(hours=1)  # how far clocks of a service may be apart
@@ -249,6 +249,7 @@ class Lake:
         watermark: datetime | None = None,
         now: datetime | None = None,
         skew: timedelta = SKEW,
+        earliest: datetime = EARLIEST,
         max_bad_share: float = 0.05,
         rejected: Table | None = None,
     ) -> Appended:
@@ -267,6 +268,7 @@ class Lake:
             watermark: the log is complete before this time; default: just after the last event or decision.
             now: events later than this are set aside as future, contexts and decisions refuse the batch; default: the clock and `skew`.
             skew: how far the service's clocks may be ahead of this machine's.
+            earliest: events before this are set aside: most are a missing time that somebody filled in.
             max_bad_share: the batch is refused when a larger share of its events is bad.
             rejected: rows an adapter already set aside, in the shape of `schema.TABLES["quarantine"]`
                 without `batch`; they count as bad events.
@@ -303,9 +305,10 @@ class Lake:
             for table in ("decisions", "contexts"):
                 if table in frames:
                     self._refuse_doubles(frames[table], table, batch)
+            refuse_long_slates(frames.get("decisions"), self._stored_slots(frames.get("decisions")))
             refused = empty("quarantine") if aside is None else aside
             if candidates is not None:
-                frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), latest, lines)
+                frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), latest, lines, _utc(earliest, "earliest"))
                 refused = pl.concat([refused, quarantine_rows(bad, batch)]).sort("line", maintain_order=True)
             reasons = _count_reasons(refused, frames.get("events"), max_bad_share, batch)
             if refused.height:
@@ -327,6 +330,16 @@ class Lake:
             snapshot.register(con, table, "stored")
             con.register("given", ids.to_frame().to_arrow())
             return con.sql(f"select distinct {ids.name} from given semi join stored using ({ids.name})").pl()[ids.name]
+
+    def _stored_slots(self, decisions: pl.DataFrame | None) -> pl.DataFrame | None:
+        """Columns context_id and slots of the contexts of these decisions that the lake has already; None without decisions."""
+        snapshot = self._store.snapshot()
+        if decisions is None or decisions.is_empty() or snapshot.seq == 0:
+            return None
+        with duckdb.connect() as con:
+            snapshot.register(con, "contexts", "stored")
+            con.register("given", decisions.select("context_id").unique().to_arrow())
+            return con.sql("select context_id, slots from stored semi join given using (context_id)").pl()
 
     def _refuse_doubles(self, frame: pl.DataFrame, table: str, batch: str) -> None:
         """Raise when an id is given twice or known: a doubled decision would double every slot it showed."""
@@ -371,10 +384,11 @@ def _count_reasons(refused: pl.DataFrame, good: pl.DataFrame | None, max_bad_sha
     if refused.height > max_bad_share * total:
         listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         example = refused.row(0, named=True)
+        hint = f" ({words})" if (words := advice(reasons)) else ""
         raise DataError(
             f"batch {batch}: {refused.height:,} of {total:,} events are bad ({refused.height / total:.1%}; {listed}), "
             f"allowed {max_bad_share:.1%}. First: line {example['line']}, {example['reason']}: {example['row'][:200]}. "
-            "Nothing was written; mend the source, or raise max_bad_share if this is expected"
+            f"Nothing was written; mend the source{hint}, or raise max_bad_share if this is expected"
         )
     return reasons
 

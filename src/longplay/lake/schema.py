@@ -8,7 +8,8 @@ import polars as pl
 
 from longplay.errors import DataError
 from longplay.frames import Table, polars_frame
-from longplay.lake.checks import refuse_bad_rows
+from longplay.ids import may_change
+from longplay.lake.checks import items_of, refuse_bad_rows
 from longplay.lake.exact import exact
 
 TIME = pl.Datetime("us", "UTC")
@@ -130,9 +131,12 @@ def conform(given: Table, table: str) -> pl.DataFrame:
     happened = TIME_COLUMN.get(table)
     if "ingested_at" in columns and "ingested_at" not in frame.columns and happened in frame.columns:
         frame = frame.with_columns(ingested_at=pl.col(happened))
+    plain = _plain_ids(frame, columns)
     ready: list[pl.Series] = []
     for name, column in columns.items():
-        if name in frame.columns:
+        if name in plain:
+            values = frame[name]
+        elif name in frame.columns:
             values = exact(frame[name], column.dtype, ids=column.ids, table=table)
         elif column.null or column.default is not None:
             values = pl.Series(name, [column.default], dtype=column.dtype).new_from_index(0, frame.height)
@@ -142,6 +146,19 @@ def conform(given: Table, table: str) -> pl.DataFrame:
             raise DataError(f"{table}: {nulls} of {frame.height} rows have no {name!r}; expected every row to have one")
         ready.append(values)
     return refuse_bad_rows(pl.DataFrame(ready), table)
+
+
+def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:
+    """Columns of text that the rule of ids leaves as it is; all of them are looked at in one query."""
+    changes = []
+    for name, column in columns.items():
+        if column.ids and name in frame.columns and frame.schema[name] == column.dtype:
+            items = pl.col(name) if column.dtype == pl.String else items_of(name)
+            changes.append(may_change(items).any().alias(name))
+    if not changes:
+        return set()
+    changed = frame.select(changes).row(0, named=True)
+    return {name for name, any_changes in changed.items() if not any_changes}
 
 
 def conform_events(given: Table) -> tuple[pl.DataFrame, pl.Series | None]:

@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 import polars as pl
 
 from longplay.lake.daily import DAY_SECONDS
-from longplay.lake.schema import KINDS, ORIGINS, TABLES, TIME
+from longplay.lake.schema import KINDS, ORIGINS, TABLES
 
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # logs of what users did on-line do not reach further back
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 YEAR_2, YEAR_9999 = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999, in microseconds since 1970
 
 ADVICE = {
     "seconds above a day": 'the unit may be milliseconds: read them with seconds_unit = "ms"',
@@ -92,21 +91,9 @@ def advice(reasons: Mapping[str, int]) -> str:
 
 
 def quarantine_rows(rejected: pl.DataFrame, batch: str) -> pl.DataFrame:
-    """Rejected rows in the shape of the quarantine table, the whole row kept as JSON.
-
-    A time outside the years 1 to 9999 has no calendar date: it is kept as microseconds since 1970.
-    """
-    fields = [_as_json(name, column.dtype == TIME) for name, column in TABLES["events"].items()]
-    return rejected.select(pl.lit(batch).alias("batch"), "line", "reason", pl.struct(*fields).struct.json_encode().alias("row"))
-
-
-def _as_json(name: str, is_time: bool) -> pl.Expr:
-    if not is_time:
-        return pl.col(name)
-    microseconds = pl.col(name).dt.timestamp("us")
-    is_dated = microseconds.is_between(FIRST_US, LAST_US)
-    dated = pl.when(is_dated).then(pl.col(name)).dt.to_string("iso:strict")
-    return pl.when(is_dated).then(dated).otherwise(microseconds.cast(pl.String)).alias(name)
+    """Rejected rows in the shape of the quarantine table, the whole row kept as JSON."""
+    row = pl.struct(*TABLES["events"]).struct.json_encode()
+    return rejected.select(pl.lit(batch).alias("batch"), "line", "reason", row.alias("row"))
 
 
 def _is_sentinel(time: pl.Expr, earliest: datetime) -> pl.Expr:

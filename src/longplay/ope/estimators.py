@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from longplay.errors import NotEstimable
 from longplay.estimate import Estimate, clustered_mean
 
 Array = NDArray[np.float64]
@@ -58,7 +59,14 @@ def snips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand:
 
     >>> snips_mean(np.array([2.0, 1.0]), np.array([1.0, 0.0]), ["a", "b"]).value
     0.6666666666666666
+
+    Raises:
+        NotEstimable: no slot has weight.
     """
+    if not weight_N.sum() > 0:
+        raise NotEstimable(
+            f"{estimand}: none of {len(weight_N):,} slots has weight, so the policy never does what was logged; use a log with overlap"
+        )
     value = float(np.sum(weight_N * reward_N) / np.sum(weight_N))
     deviation_N = weight_N * (reward_N - value) / weight_N.mean()
     return _effective(replace(clustered_mean(deviation_N, user_N, estimand=estimand), value=value), weight_N)

@@ -16,14 +16,9 @@ from longplay.signals.compile import entry_keys
 from longplay.signals.rollups import files_sql, is_block, paths
 from longplay.signals.signal import Signal
 
-<<<<<<< HEAD
-FORMAT = 2  # of the folder: raised when what is in it can no longer be read
-=======
 FORMAT = 3  # of the folder: raised when what is in it changes
-READABLE = (1, 2, FORMAT)  # 1 had a file for every day, 1 and 2 no digests
+READABLE = (1, 2, FORMAT)  # 1 had a file for every day, 1 and 2 no digests, and did not keep where the log begins
 MANIFEST = "manifest.json"
-OLD_CATALOGUE = "catalogue.parquet"  # of the formats 1 and 2, which did not name it
->>>>>>> wt-run
 Files = dict[int, list[str]]  # day -> files
 
 
@@ -41,22 +36,19 @@ class Manifest:
     patches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # label -> later rows of users with late events, and who they are
     kept: dict[str, int] = field(default_factory=dict)  # label -> the day until which it is counted: less than `until` once it is no longer given
     declared: dict[str, str] = field(default_factory=dict)  # label -> TOML
-<<<<<<< HEAD
     days: list[int] = field(default_factory=list)  # with an event or a decision
     runs: list[list[int]] = field(default_factory=list)  # of activity: first and last day of each
-    catalogue: list[str] = field(default_factory=list)  # columns of `catalogue.parquet` that outcomes were made of
+    catalogue: list[str] = field(default_factory=list)  # columns of the catalogue that outcomes were made of
+    catalogue_file: str | None = None  # the file of what was known of items
     lacking: bool | None = None  # whether a counted event has an item and no creator; null where it was not asked
-=======
-    catalogue: str | None = None  # the file of what was known of items
     digests: dict[str, str] = field(default_factory=dict)  # file -> SHA-256, of every file that counts
->>>>>>> wt-run
     stale: list[str] | None = None  # files that counted before this update and no more: the next one deletes them; null where they are not known
 
     def files(self) -> set[str]:
         """Every file that counts."""
         days = [*self.rollups.values(), *self.outcomes.values()]
         own = {file for by_day in days for files in by_day.values() for file in files}
-        own |= set() if self.catalogue is None else {self.catalogue}
+        own |= set() if self.catalogue_file is None else {self.catalogue_file}
         own |= {file for patches in self.patches.values() for one in patches for file in (*one["rows"], one["users"])}
         return own
 
@@ -77,25 +69,16 @@ class Manifest:
             raise damaged(folder, f"{place}: cannot be read ({error})") from error
         if form not in READABLE:
             raise DataError(f"SignalStore: {folder} was written by another version of longplay; delete it and build it anew")
-<<<<<<< HEAD
-        if "runs" not in table:  # an earlier version did not keep where the log begins: everything is counted again
-            return cls(seq=table["seq"])
-        for name in ("rollups", "outcomes", "seqs"):
-            table[name] = {unit: {int(day): value for day, value in by_day.items()} for unit, by_day in table[name].items()}
-        return cls(**table)
-=======
         if form == FORMAT and stated != _digest(table):
             raise damaged(folder, f"{place}: was changed after it was written")
         try:
+            if "runs" not in table:  # an earlier version did not keep where the log begins: everything is counted again
+                return cls(seq=table["seq"])
             for name in ("rollups", "outcomes", "seqs"):
                 table[name] = {unit: {int(day): value for day, value in by_day.items()} for unit, by_day in table[name].items()}
-            manifest = cls(**table)
+            return cls(**table)
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise damaged(folder, f"{place}: is not of its form ({error})") from error
-        if form < FORMAT and (folder / OLD_CATALOGUE).exists():
-            manifest.catalogue = OLD_CATALOGUE
-        return manifest
->>>>>>> wt-run
 
     def write(self, folder: Path) -> None:
         """Replace the folder's manifest in one step: before it nothing of an update counts, after it all does.

@@ -76,9 +76,8 @@ class Measure:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Number):  # never a comparison of declarations: `measure == 3` is meant as a threshold
-            number, exact = f"{other!r}", other if isinstance(other, Real) else 3
             raise ConfigError(
-                f"measure: {self.call} == {number} given, expected {self.call} >= {exact}: an outcome is 1 where the amount reaches a threshold. "
+                f"measure: {self.call} == {other!r} given, expected {self.call} >= {other!r}: an outcome is 1 where the amount reaches a threshold. "
                 "Exactly so many cannot be declared: take the amount itself, or two signals"
             )
         if not isinstance(other, Measure):
@@ -106,7 +105,7 @@ class Measure:
             "above_baseline(); to add outcomes, declare a signal for each and weight them in a reward"
         )
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __rtruediv__ = _no_arithmetic
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __rtruediv__ = __floordiv__ = __mod__ = __pow__ = _no_arithmetic
 
     def _above(self, threshold: object) -> str:
         """What to write in the place of "more than": of whole numbers the next one."""
@@ -193,8 +192,11 @@ class Measure:
             raise ConfigError(f"measure: {self.kind} per {per.kind} given, expected two different amounts: this is always 1")
 
     def _check_threshold(self, threshold: float) -> None:
-        number = isinstance(threshold, Real) and not isinstance(threshold, bool)
-        if not number or not 0 < threshold < math.inf:
+        try:
+            number = float(threshold) if isinstance(threshold, Real) and not isinstance(threshold, bool) else math.nan
+        except OverflowError:
+            number = math.inf
+        if not 0 < number < math.inf:
             raise ConfigError(f"measure: threshold={threshold!r} given, expected a positive number: 0 is always reached")
         if self.kind == "time_to_return":
             raise ConfigError(f"measure: threshold={threshold:g} given, expected none: for a return within k days use returned() and window=(1, k)")
@@ -202,7 +204,7 @@ class Measure:
             raise ConfigError(f"measure: threshold={threshold:g} given, expected none: cancelled is a yes or no already")
         if self.kind == "completion" and threshold > 1:
             raise ConfigError(f"measure: threshold={threshold:g} given, expected at most 1: a share of what was played is never more")
-        object.__setattr__(self, "threshold", float(threshold))  # 3 and 3.0 are one definition, so one version
+        object.__setattr__(self, "threshold", number)  # 3 and 3.0 are one definition, so one version
 
 
 def active_days() -> Measure:

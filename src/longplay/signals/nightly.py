@@ -20,13 +20,8 @@ from longplay.signals.entries import refuse
 from longplay.signals.manifest import Files, Manifest
 from longplay.signals.operators import SESSIONS, TOUCHED, Feature
 from longplay.signals.outcomes import EPOCH, days_of_log
-<<<<<<< HEAD
 from longplay.signals.parts import asks_creators, is_unknown, parts_of
-from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, rollup
-=======
-from longplay.signals.parts import is_unknown, parts_of
 from longplay.signals.rollups import RollupRows, files_sql, is_block, needed, paths, rollup
->>>>>>> wt-run
 from longplay.signals.rows import EventRows
 from longplay.signals.signal import Signal
 from longplay.signals.tables import own_columns
@@ -160,9 +155,10 @@ class Work:
             return
         create_listed(self.con)
         create_creators(self.con)
-<<<<<<< HEAD
-        place = self.folder / "catalogue.parquet"
-        old = files_sql([str(place)]) if place.exists() and self.old.until is not None and self.old.catalogue else None
+        old = None
+        if self.old.catalogue_file is not None and self.old.until is not None:
+            self.old.check(self.folder, [self.old.catalogue_file])
+            old = files_sql(paths(self.folder, [self.old.catalogue_file]))
         known = "select item_id, creators.creator_id as slot_creator, listed.creator_id as event_creator, items.length"
         known += " from items full join creators using (item_id) left join listed using (item_id)"
         self.con.execute(f"create or replace temp table catalogue_now as {known}")
@@ -181,24 +177,12 @@ class Work:
         nothing = ", ".join(f"null as {column}" for column in ("slot_creator", "event_creator", "length"))
         more = f"select distinct item_id, {nothing} from ({' union all '.join(unknown)}) anti join catalogue_now using (item_id)" if unknown else ""
         table = f"from catalogue_now{f' union all {more}' if more else ''}"
-        self.con.execute(f"copy ({table}) to {quoted(f'{place}.new')} (format parquet)")
-        Path(f"{place}.new").replace(place)
-=======
-        table = "select item_id, creators.creator_id, items.length from creators full join items using (item_id)"
-        if self.old.catalogue is not None and self.old.until is not None:
-            self.old.check(self.folder, [self.old.catalogue])
-            before = files_sql(paths(self.folder, [self.old.catalogue]))
-            changed = f"""select count(*) from (select * from {before}) old left join ({table}) now using (item_id)
-                where old.creator_id is distinct from now.creator_id or old.length is distinct from now.length"""
-            if (first_row(self.con, changed) or (0,))[0]:
-                self._forget()
         # a file of its own per update: a killed one must not change what the last one knew
-        self.state.catalogue = f"catalogue/{self.state.seq}.parquet"
-        place = self.folder / self.state.catalogue
+        self.state.catalogue_file = f"catalogue/{self.state.seq}.parquet"
+        place = self.folder / self.state.catalogue_file
         place.parent.mkdir(exist_ok=True)
         self.con.execute(f"copy ({table}) to {quoted(place)} (format parquet)")
-        self.written.add(self.state.catalogue)
->>>>>>> wt-run
+        self.written.add(self.state.catalogue_file)
 
     def _asked(self, signals: Sequence[Signal]) -> list[str]:
         """The columns of the catalogue that these signals are made of."""

@@ -286,7 +286,8 @@ def coarser(unit: str, source: str, finer: str, features: Sequence[Feature], cal
         for one in features
         for have, column in zip(calendar.columns(finer, one.name), calendar.columns(unit, one.name), strict=True)
     )
-    return f"select user_id, {key} as key{calendar.era_key}, {columns} from {source} group by user_id{'' if unit == 'user' else f', {key}'}{calendar.era_key}"
+    keys = "user_id" if unit == "user" else f"user_id, {key}"
+    return f"select user_id, {key} as key{calendar.era_key}, {columns} from {source} group by {keys}{calendar.era_key}"
 
 
 def aligned(place: str, calendar: Calendar) -> str:

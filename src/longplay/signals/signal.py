@@ -243,6 +243,13 @@ class Signal:
             raise ConfigError(f"{self.name}.diff: {kind_of(new)} given as the new version, expected a signal: old.diff(new, lake)")
         return diff_of(self.outcomes(lake, as_of), new.outcomes(lake, as_of), truncated=truncated)
 
+    def _no_threshold(self, threshold: object) -> Self:
+        raise ConfigError(
+            f"signal {self.name}: compared with {threshold!r}, expected the threshold on its measure: Signal({self.name!r}, entry, measure >= k)"
+        )
+
+    __ge__ = __gt__ = __le__ = __lt__ = _no_threshold
+
     def __str__(self) -> str:
         return f"{self.name}: {sentence(self)}"
 
@@ -274,6 +281,8 @@ class Signal:
     @classmethod
     def all_from_toml(cls, text: str) -> list[Self]:
         """Every signal declared in `text` under `[signals.NAME]`, in its order."""
+        if not isinstance(cast(object, text), str):
+            raise ConfigError(f"signal: {kind_of(text)} given, expected TOML as text; of a file, Path(file).read_text()")
         try:
             tables = tomllib.loads(text).get("signals", {})
         except tomllib.TOMLDecodeError as error:

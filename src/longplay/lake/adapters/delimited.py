@@ -62,8 +62,7 @@ def read_delimited(file: Path, separator: str, encoding: str) -> Records | None:
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{file}: cannot be read as a CSV file: {error}") from error
     rows, faults, blank = parsed
-    names = _unique(header)
-    rows = rows.rename(dict(zip(rows.columns[1:], names))).filter(pl.col("line") > skipped)
+    rows = rows.filter(pl.col("line") > skipped)
     if text.not_plain:
         rows, more = _set_apart(rows, separator)
         faults = pl.concat([faults, more]).sort("line")
@@ -72,7 +71,8 @@ def read_delimited(file: Path, separator: str, encoding: str) -> Records | None:
         raise DataError(_encoding_words(file, encoding, f"line {undecoded['line'][0] - skipped}: {_shown(undecoded['text'][0])[:80]}"))
     doubled = frozenset(name for name in header if header.count(name) > 1)
     shifted = faults.with_columns(pl.col("line") - skipped, pl.col("text").str.replace_all(UNDECODED, "\\x", literal=True))
-    return Records(rows.drop("line"), rows["line"] - skipped, shifted, blank, doubled)
+    named = rows.drop("line").rename(dict(zip(rows.columns[1:], _unique(header))))
+    return Records(named, rows["line"] - skipped, shifted, blank, doubled)
 
 
 def check_dialect(separator: str, encoding: str) -> None:
@@ -196,7 +196,10 @@ def _unique(header: list[str]) -> list[str]:
 
 
 def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame, pl.DataFrame, int] | None:
-    """(rows with `line`, faults, blank lines), lines counted from 1 at the file's first; None where a record may not be a line."""
+    """(rows with `line` and the fields by position, faults, blank lines); None where a record may not be a line.
+
+    Lines are counted from 1 at the file's first, the header.
+    """
     faults: list[tuple[int, str, str]] = []
 
     def set_aside(row: pa_csv.InvalidRow) -> str:

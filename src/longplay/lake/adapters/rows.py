@@ -189,8 +189,8 @@ def _with_file(rows: pl.DataFrame, file: Path, root: Path) -> pl.DataFrame:
     """The rows with the file's name, and with what the names of its folders say."""
     relative = file.relative_to(root)
     keys = dict(part.split("=", 1) for part in relative.parts[:-1] if "=" in part.strip("="))
-    told = {key: unquote(value) for key, value in keys.items() if key not in rows.columns and key not in ADDED}
-    columns = [pl.lit(None if value == DEFAULT_PARTITION else value, pl.String).alias(key) for key, value in told.items()]
+    partitions = {key: unquote(value) for key, value in keys.items() if key not in rows.columns and key not in ADDED}
+    columns = [pl.lit(None if value == DEFAULT_PARTITION else value, pl.String).alias(key) for key, value in partitions.items()]
     name = relative.as_posix().removesuffix(file.name[len(file.name) - len(_ending(file) or "") :])
     return rows.with_columns(*columns, pl.lit(name).alias(FILE))
 

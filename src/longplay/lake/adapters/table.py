@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError
-from longplay.lake.adapters.layout import EVENT_COLUMNS, Layout
+from longplay.lake.adapters.layout import EVENT_COLUMNS, VOCABULARIES, Layout
 from longplay.lake.adapters.rows import FAULT, FILE, KIND, LINE, TEXT, Rows, read_source
 from longplay.lake.adapters.source import Source
-from longplay.lake.adapters.values import ids, numbers, seconds_of, text, time_format_like, times
+from longplay.lake.adapters.values import ids, numbers, seconds_of, text, time_format_like, times, words
 from longplay.lake.daily import DAY_SECONDS, long_days
 from longplay.lake.schema import conform
 from longplay.lake.sift import EARLIEST, advice, sift
@@ -40,29 +40,33 @@ def read_table(
 ) -> Source:
     """The events and items of a log; rows that are no event are in `rejected` with reason and line.
 
-    Lines are rows of their file counted from 1, the header of a CSV file not counted: line 1 is what
-    an editor shows as line 2. A file whose name starts with "_" or "." is passed over in a folder.
+    A line is a record of its file counted from 1. The header of a CSV file is not counted, so that line 1 is what an
+    editor shows as line 2; a record with line breaks in quotes is one; blank lines are counted and passed over.
+    A CSV record with too many or too few fields, a NUL byte, bytes of another encoding or a quote that is never closed
+    costs itself. In a folder, empty files and files whose name starts with "_" or "." are passed over. Files need to agree
+    only in the columns that are mapped; folders named key=value are a column `key`.
 
     Args:
-        path: a .parquet, .csv or .csv.gz file, a folder of them, or a pattern such as "logs/2026-*.parquet".
+        path: a Parquet (.parquet, .pq) or CSV file (.csv, .tsv, also .gz; .txt, .dat), a folder of them, or a pattern such as
+            "logs/2026-*.parquet".
         columns: longplay column -> source column, e.g. {"user_id": "customer", "time": "ts"}; `user_id` and
-            `time` must be there, `title`, `text`, `tags` (a list, or text split at | ; ,) and `length` (seconds) describe
-            items. A length that is no number above 0 is taken as not known, and a note says how many are.
+            `time` must be there, `title`, `text`, `tags` (a list, or text split at | ; ,) and `length` describe
+            items; a mapped `item_id` alone makes items too. A length that is no number above 0 is taken as not known, and a note says how many are.
         constants: longplay column -> the value of every row, e.g. {"kind": "play"}.
         time_format: a strftime pattern, or epoch_s, epoch_ms, epoch_us, epoch_ns; default ISO 8601.
         time_zone: of times that carry no offset.
         kinds: source kind -> longplay kind, e.g. {"stream": "play"}; a kind not named here stays as it is;
             "" is an empty value.
         origins: source origin -> longplay origin, e.g. {"search": "organic"}, as `kinds`.
-        separator: what stands between the fields of a CSV file, one character; None: a comma.
+        separator: what stands between the fields of a CSV file, one ASCII character; None: a comma, in .tsv files a tab.
         encoding: of CSV files, e.g. "utf-16", "latin-1" or "windows-1252"; None: UTF-8.
-        seconds_unit: of the column mapped to `seconds`: "us", "ms", "s" or "min".
+        seconds_unit: of the column mapped to `seconds`: "us", "ms", "s" or "min"; a column of durations knows its own.
         length_unit: of the column mapped to `length`, as `seconds_unit`.
         earliest: rows with a time before this, UTC, are set aside; give `Lake.append` the same.
 
     Raises:
-        ConfigError: the mapping names what is not there, leaves out what must be, or no time parses.
-        DataError: a file cannot be read, or ids are not exact.
+        ConfigError: the mapping names what is not there, leaves out what must be, or no time or no number parses.
+        DataError: a file cannot be read or is empty, a file lacks a mapped column, or ids are not exact.
     """
     layout = Layout(
         columns=columns,
@@ -114,14 +118,16 @@ def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Se
             if bad.any() and bad.sum() == values.len() - values.null_count():
                 raise ConfigError(f"{name} = {source!r}: {_no_numbers(values, NUMBER_COLUMNS[name] != pl.Float64)}")
             broken = broken.zip_with(~bad | broken.is_not_null(), pl.Series([f"unparsable {name}"]).new_from_index(0, rows.height))
+        elif name in VOCABULARIES:
+            filled[name] = words(values)
         elif name in EVENT_COLUMNS:
             filled[name] = ids(values)
     if "event_id" not in layout.columns:
         filled["event_id"] = rows.select(pl.format("{}:{}", FILE, LINE)).to_series()
-    for name, words in layout.translations.items():
+    for name, translation in layout.translations.items():
         if name in filled:
-            translated = filled[name].replace(dict(words))
-            filled[name] = translated.fill_null(words[""]) if "" in words else translated
+            translated = filled[name].replace(dict(translation))
+            filled[name] = translated.fill_null(translation[""]) if "" in translation else translated
     frame = pl.DataFrame([values.alias(name) for name, values in filled.items()])
     return conform(frame.with_columns(pl.lit(value).alias(name) for name, value in layout.constants.items()), "events"), broken
 
@@ -172,11 +178,11 @@ def _items(events: pl.DataFrame, rows: pl.DataFrame, layout: Layout) -> pl.DataF
     }
     if "length" in described:
         written["length"] = _lengths(rows, layout)[0]
-    told = events.select("item_id", "creator_id", "time").with_columns(values.alias(name) for name, values in written.items())
-    told = told.filter(pl.col("item_id").is_not_null())
-    items = told.group_by("item_id").agg(pl.col("time").min().alias("added_at"))
+    seen = events.select("item_id", "creator_id", "time").with_columns(values.alias(name) for name, values in written.items())
+    seen = seen.filter(pl.col("item_id").is_not_null())
+    items = seen.group_by("item_id").agg(pl.col("time").min().alias("added_at"))
     for name in ("creator_id", *described):
-        counted = told.filter(pl.col(name).is_not_null()).group_by("item_id", name).len().sort("len", name, descending=[True, False])
+        counted = seen.filter(pl.col(name).is_not_null()).group_by("item_id", name).len().sort("len", name, descending=[True, False])
         items = items.join(counted.group_by("item_id", maintain_order=True).agg(pl.col(name).first()), on="item_id", how="left")
     if "tags" in described:
         tags = pl.col("tags") if "tags" in lists else pl.col("tags").str.replace_all("[|;,]", BETWEEN)

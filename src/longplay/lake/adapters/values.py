@@ -8,8 +8,8 @@ import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.ids import ids as ids
+from longplay.lake.exact import YEAR_1_US, YEAR_9999_US
 from longplay.lake.schema import TIME
-from longplay.lake.sift import FIRST_US, LAST_US
 
 EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 0.001}  # microseconds per unit
 UNITS = {"us": (1, 1_000_000), "ms": (1, 1_000), "s": (1, 1), "min": (60, 1)}  # so many seconds are so many units
@@ -29,8 +29,19 @@ def text(values: pl.Series) -> pl.Series:
     return written.set((written == "").fill_null(False), None)
 
 
+def words(values: pl.Series) -> pl.Series:
+    """Words of a vocabulary as strings: as ids, and "true" or "false" of truth values such as "was it skipped".
+
+    >>> words(pl.Series([True, None])).to_list(), words(pl.Series([1.0])).to_list()
+    (['true', None], ['1'])
+    """
+    return values.cast(pl.String) if values.dtype == pl.Boolean else ids(values)
+
+
 def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Series:
     """UTC times in microseconds; null where the value does not parse or is an hour that `time_zone` skips.
+
+    What lies outside the years 1 to 9999 is their first or last moment, which `sift` knows as sentinels.
 
     Without a `time_format`, text is ISO 8601: date, minute, second or fraction, with or without an
     offset, Z, UTC or GMT. A time without offset is one of `time_zone`; an hour that occurs twice is its first.
@@ -42,7 +53,11 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
     Raises:
         ConfigError: numbers without a `time_format`, or values that can be no times.
     """
-    zone = _zone(time_zone)
+    moments = _moments(values, time_format, _zone(time_zone))
+    return moments.to_physical().clip(YEAR_1_US, YEAR_9999_US).cast(TIME)
+
+
+def _moments(values: pl.Series, time_format: str | None, zone: str) -> pl.Series:
     if values.dtype == pl.Null:
         return values.cast(TIME)
     if isinstance(values.dtype, pl.Datetime):
@@ -59,7 +74,7 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
     written = values.cast(pl.String).str.strip_chars() if is_text else values
     if time_format in EPOCHS:
         moment_us = written.cast(pl.Float64, strict=False) * EPOCHS[time_format]  # exact to the microsecond until the year 2255
-        return moment_us.set(~moment_us.is_between(FIRST_US, LAST_US).fill_null(False), None).round().cast(pl.Int64).cast(TIME)
+        return moment_us.set(~moment_us.is_between(YEAR_1_US, YEAR_9999_US).fill_null(False), None).round().cast(pl.Int64).cast(TIME)
     if time_format is not None:
         pattern = time_format.replace(".%f", "%.f")  # Python's way to write fractions of a second, and chrono's
         digits = written if is_text else ids(written)  # 20260301 of a pattern such as %Y%m%d
@@ -90,6 +105,8 @@ def time_format_like(written: str) -> str | None:
         digits = len(number[1])
         if digits == 8 and text.startswith(("19", "20")):
             return "%Y%m%d"
+        if digits % 3 == 0 and text >= "631152":  # 1990 to 2001, a digit shorter
+            digits += 1
         return {10: "epoch_s", 13: "epoch_ms", 16: "epoch_us", 19: "epoch_ns"}.get(digits)
     if date := re.match(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})(?!\d)", text):
         year = "%Y" if len(date[4]) == 4 else "%y"
