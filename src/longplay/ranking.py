@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,7 @@ DEPTHS = (1, 5, 10, 50)
 CHUNK = 256
 
 
+@runtime_checkable
 class Ranker(Protocol):
     """Anything that scores its whole catalogue for a context: [N, I], -inf where an item cannot be shown."""
 

@@ -18,9 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from longplay.cli import lake, lm, signals
+from longplay.cli import init, lake, lm, signals
 from longplay.cli.screen import EXIT_CODES, TABLE_WIDTH, console, faults_in, guarded, wide
-from longplay.errors import ConfigError
 from longplay.run.config import RunConfig, folder_of, load_config, parse_config
 from longplay.run.folder import read_result
 from longplay.run.stages import STAGES, run_stages
@@ -38,7 +37,7 @@ From a log of what people did to a recommender reinforced on what matters weeks 
 
   longplay demo           a small simulated service, from nothing to a report
 
-  longplay init           write a commented run.toml for a log of your own
+  longplay init LOG       look at a log of your own and write a run.toml that fits it
 
   longplay run run.toml   every stage the data supports, then report.html
 
@@ -84,19 +83,7 @@ def demo(
     guarded(lambda: _run(config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}), Path.cwd(), folder, None))
 
 
-@app.command(rich_help_panel="Start here")
-def init(file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("run.toml")) -> None:
-    """Write a commented run.toml for a log of your own; an existing file is left alone."""
-
-    def write() -> None:
-        if file.exists():
-            raise ConfigError(f"{file} exists already; give another name, or delete it first")
-        file.write_text(resources.files("longplay.run").joinpath("template.toml").read_text())
-        console.print(f"wrote {file}: set ingest.path and ingest.columns, then [bold]longplay run {file}[/bold]")
-
-    guarded(write)
-
-
+app.command(name="init", rich_help_panel="Start here")(init.init)
 app.command(name="signals", rich_help_panel="Signals")(signals.signals)
 app.add_typer(signals.one, name="signal", rich_help_panel="Signals")
 app.add_typer(lake.lake, name="lake", rich_help_panel="Lake")
@@ -189,6 +176,9 @@ class _RichUi:
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
         mark, how = ("[green]✓[/green]", f"{seconds:.1f} s") if seconds is not None else ("[dim]·[/dim]", "unchanged, skipped")
         console.print(f"{mark} [bold]{name:<10}[/bold] {escape(line)} [dim]{how} → {escape(str(place))}[/dim]", soft_wrap=True)
+
+    def note(self, line: str) -> None:
+        console.print(f"[dim]·[/dim] {escape(line)}", soft_wrap=True)
 
     def waiting(self, folder: Path) -> None:
         console.print(f"another run works in {escape(str(folder))}; waiting", soft_wrap=True)

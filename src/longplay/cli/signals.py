@@ -19,7 +19,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.creators import disagreement_note
 from longplay.run.config import RunConfig, folder_of, load_config
-from longplay.run.pins import Pin, change_over, log_of, pins_of, runs_in, would_run_again
+from longplay.run.pins import Pin, change_over, log_of, pins_of, runs_in, settled, would_run_again
 from longplay.signals import READY, Signal, ready
 from longplay.signals.catalogue import CATALOGUE
 from longplay.signals.diff import definition_lines
@@ -298,6 +298,7 @@ def _tell_switch(old: Signal, new: Signal, file: Path | None, config: RunConfig 
     own = None
     if file is not None and config is not None:
         own = folder_of(config)
+        config = settled(config, file.parent, own)
         versions = {signal.version: name for name, signal in config.declared().items()}
         if old.version not in versions:
             already = f"; it declares {new.label} already" if new.version in versions else ""

@@ -79,6 +79,37 @@ def enrolled_of(lake: Lake, experiment: str, arms: Sequence[str]) -> pl.DataFram
     )
 
 
+def logged_arms(lake: Lake, name: str | None) -> tuple[str, dict[str, float | None]]:
+    """The experiment's name in the log, and its arms in order of name with their share of users, null where the log does not say.
+
+    Args:
+        name: the experiment; None: the only one of the log.
+
+    Raises:
+        DataError: no decision of it, several experiments and no name, or two shares for one arm.
+    """
+    with lake.connect() as con:
+        rows = con.sql(
+            "select experiment, coalesce(arm, 'null') as arm, min(arm_prob) as least, max(arm_prob) as most from decisions "
+            "where experiment is not null group by experiment, arm order by experiment, arm"
+        ).pl()
+    names = rows["experiment"].unique().sort().to_list()
+    if not names or (name is not None and name not in names):
+        has = f"it has {', '.join(names)}" if names else "its decisions have none; log experiment, arm and arm_prob with every decision"
+        raise DataError(f"experiment{'' if name is None else f' {name!r}'}: not in this log; {has}")
+    if name is None and len(names) > 1:
+        raise DataError(f"experiment: the log has {', '.join(names)}; name one of them")
+    label = names[0] if name is None else name
+    shares: dict[str, float | None] = {}
+    for arm, least, most in rows.filter(pl.col("experiment") == label).select("arm", "least", "most").iter_rows():
+        if least is not None and most - least > 1e-9:
+            raise DataError(
+                f"experiment {label!r}: arm {arm!r} was logged with shares from {least:g} to {most:g}; expected one, analyse the times apart"
+            )
+        shares[arm] = least
+    return label, shares
+
+
 def covariates_of(lake: Lake, enrolled: pl.DataFrame) -> NDArray[np.float64]:
     """What was known of each enrolled user before the UTC day of enrolment, shape [U, 4], in the order of `COVARIATES`.
 
@@ -114,13 +145,17 @@ def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, .
     p = sample_ratio(counts, shares)
     came = ", ".join(f"{arm} {count:,} ({percent(count / sum(counts))} for {percent(share)})" for arm, count, share in zip(arms, counts, shares))
     several = int((enrolled["arms"] > 1).sum())
-    wrong = int((assign(experiment.salt, enrolled["user_id"], shares) != enrolled["arm_number"].to_numpy()).sum())
     declared = np.asarray(shares)[enrolled["arm_number"].to_numpy()]
-    other = int((np.abs(enrolled["arm_prob"].fill_null(0.0).to_numpy() - declared) > 1e-9).sum())
+    logged = (
+        enrolled["arm_prob"].fill_null(0.0).to_numpy()
+        if experiment.hashed
+        else np.where(enrolled["arm_prob"].is_null(), declared, enrolled["arm_prob"])
+    )
+    other = int((np.abs(logged - declared) > 1e-9).sum())
     checks = [
         Check("sample ratio", p < DISTRUST, f"{came}; p = {number(p)}"),
         Check("one arm per user", several > 0, f"{several:,} of {enrolled.height:,} users were given more than one arm"),
-        Check("assignment", wrong > 0, f"{wrong:,} of {enrolled.height:,} users have another arm than the hash of the salt gives them"),
+        _assignment(experiment, enrolled),
         Check("shares", other > 0, f"{other:,} of {enrolled.height:,} users were assigned under other shares than those declared"),
     ]
     for number_of, arm in enumerate(arms[1:], start=1):
@@ -134,3 +169,11 @@ def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, .
             words += ": not by chance; people come back more or less often, or one arm does not log every decision"
         checks.append(Check("exposure balance", False, words, warns=p < DISTRUST))
     return tuple(checks)
+
+
+def _assignment(experiment: Experiment, enrolled: pl.DataFrame) -> Check:
+    """Whether users have the arm of their hash, where that is known."""
+    if not experiment.hashed:
+        return Check("assignment", False, "not checked: another system assigned the users, its hash is not known")
+    wrong = int((assign(experiment.salt, enrolled["user_id"], experiment.shares) != enrolled["arm_number"].to_numpy()).sum())
+    return Check("assignment", wrong > 0, f"{wrong:,} of {enrolled.height:,} users have another arm than the hash of the salt gives them")

@@ -17,9 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.decisions import Adaptive, Contexts, Decisions, Policy, check_one_each
-from longplay.errors import ConfigError
+from longplay.errors import ConfigError, DataError
 from longplay.experiments.assignment import assign
-from longplay.experiments.enrolment import enrolled_of
+from longplay.experiments.enrolment import enrolled_of, logged_arms
 from longplay.frames import Column
 from longplay.lake.lake import Lake
 from longplay.signals.checks import MAX_WINDOW_DAYS
@@ -81,17 +81,67 @@ class Experiment:
         slates = {arm: policy.slate for arm, policy in arms.items() if hasattr(policy, "slate")}  # pyright: ignore[reportAttributeAccessIssue]
         if len(set(slates.values())) > 1:
             raise ConfigError(f"Experiment: arms with different numbers of slots, {slates}; expected one, or the arms are shown differently")
-        object.__setattr__(self, "arms", arms)
-        object.__setattr__(self, "shares", _checked_shares(shares, tuple(arms)))
-        object.__setattr__(self, "salt", salt)
-        object.__setattr__(self, "label", salt if name is None else name)
-        object.__setattr__(self, "entry_days", entry_days)
-        object.__setattr__(self, "_given_name", name)
+        self._set(arms, _checked_shares(shares, tuple(arms)), salt, salt if name is None else name, entry_days, name)
+
+    def _set(self, arms: Mapping[str, Policy], shares: tuple[float, ...], salt: str, label: str, entry_days: int, name: str | None) -> None:
+        values = {"arms": arms, "shares": shares, "salt": salt, "label": label, "entry_days": entry_days, "_given_name": name}
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    @classmethod
+    def logged(
+        cls,
+        lake: Lake,
+        name: str | None = None,
+        *,
+        control: str = CONTROL,
+        shares: Mapping[str, float] | None = None,
+        entry_days: int = ENTRY_DAYS,
+    ) -> Experiment:
+        """An experiment that another system ran, as the lake's decisions have it: to be analysed and audited, not to be run.
+
+        Who was in which arm is what the log says. No salt is known, so whether users have the arm of their hash is not checked; the
+        other checks are.
+
+        Args:
+            lake: its decisions have `experiment`, `arm` and, unless `shares` are given, `arm_prob`.
+            name: the experiment; None: the only one of the log.
+            control: the name of the arm that the others are compared with.
+            shares: share of users of each arm; None: as `arm_prob` says.
+            entry_days: days from a user's first exposure in which entries of signals count.
+
+        Raises:
+            DataError: the log has no such experiment, no such arm, fewer than two arms, or two shares for an arm.
+            ConfigError: no shares are known, or they do not sum to 1.
+        """
+        label, shares_of = logged_arms(lake, name)
+        if control not in shares_of:
+            raise DataError(
+                f"experiment {label!r}: no arm {control!r}, it has {', '.join(shares_of)}; name the control, e.g. control={next(iter(shares_of))!r}"
+            )
+        if len(shares_of) < 2:
+            raise DataError(f"experiment {label!r}: only the arm {control!r} was logged; expected at least two")
+        names = [control, *(arm for arm in shares_of if arm != control)]
+        if shares is None:
+            if unknown := [arm for arm in names if shares_of[arm] is None]:
+                raise ConfigError(
+                    f"experiment {label!r}: the log has no arm_prob for {', '.join(unknown)}; give shares, e.g. {{{control!r}: 0.5, ...}}"
+                )
+            shares = {arm: share for arm, share in shares_of.items() if share is not None}
+        experiment = cls.__new__(cls)
+        arms = {arm: LoggedArm(arm, label) for arm in names}
+        experiment._set(arms, _checked_shares(shares, tuple(names)), "", label, entry_days, label)
+        return experiment
+
+    @property
+    def hashed(self) -> bool:
+        """Whether users have their arm by the hash of a salt that is known."""
+        return bool(self.salt)
 
     @property
     def control(self) -> Policy:
         """The policy that treatments are compared with."""
-        return self.arms[CONTROL]
+        return next(iter(self.arms.values()))
 
     @property
     def arm_names(self) -> tuple[str, ...]:
@@ -187,8 +237,13 @@ class Experiment:
                 12345.0 and "12345" are one user (see `longplay.ids`).
 
         Raises:
-            DataError: an id that is missing or has no exact text, such as a truth value or a float from 2**53 on.
+            DataError: an id that is missing or has no exact text, such as a truth value or a float from 2**53 on; or the
+                experiment was run by another system, whose hash is not known.
         """
+        if not self.hashed:
+            raise DataError(
+                f"experiment {self.label!r} was run by another system: who is in which arm is known of logged users alone, see enrolled()"
+            )
         return assign(self.salt, user_ids, self.shares)
 
     def enrolled(self, lake: Lake) -> pl.DataFrame:
@@ -235,12 +290,39 @@ class Experiment:
 
     def __str__(self) -> str:
         listed = ", ".join(f"{arm} {percent(share)}" for arm, share in zip(self.arm_names, self.shares))
-        return f"experiment {self.label} (salt {self.salt}): {listed}; entries count for {self.entry_days} days from first exposure"
+        how = f"salt {self.salt}" if self.hashed else "as logged"
+        return f"experiment {self.label} ({how}): {listed}; entries count for {self.entry_days} days from first exposure"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>"
+
+
+@dataclass(frozen=True)
+class LoggedArm:
+    """An arm of an experiment that another system ran: its slates are in the log, its law is not known."""
+
+    arm: str
+    experiment: str
+
+    @property
+    def name(self) -> str:
+        """`arm@experiment`."""
+        return f"{self.arm}@{self.experiment}"
+
+    @property
+    def history(self) -> int:
+        """Past items it wants to see: none."""
+        return 0
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        """Raises DataError: nobody here knows how it decides."""
+        raise DataError(f"arm {self.arm!r} of experiment {self.experiment!r} was logged by another system, which alone can decide for it")
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
+        """Raises DataError: only the probabilities in the log are known."""
+        raise DataError(f"arm {self.arm!r} of experiment {self.experiment!r} was logged by another system; its probabilities are those in the log")
 
 
 def _checked_shares(shares: Sequence[float] | Mapping[str, float] | None, arms: tuple[str, ...]) -> tuple[float, ...]:

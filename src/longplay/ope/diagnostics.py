@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from longplay.decisions import Policy
 from longplay.estimate import Estimate, clustered_mean
 from longplay.ope.estimators import kish
-from longplay.ope.logged import Logged, own_choices, slot_log_prob
+from longplay.ope.logged import Logged, Users, own_choices, slot_log_prob
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class Diagnosis:
     """How well a log supports an off-policy value of one policy.
 
     Attributes:
-        slots, users: mature slots of held-out users on the surface, and those users.
+        slots, users: mature slots of the scored users on the surface, and those users.
         decisions: of anybody on the surface. immature: further slots whose outcome is not known yet.
         missing: mature slots whose context was not logged. unusable: slots without a propensity in (0, 1].
         mean_weight, mean_weight_std_error: 1 in expectation where propensities are right and support is full; clustered by user.
@@ -46,6 +46,7 @@ class Diagnosis:
         max_weight: the largest weight. certain: share of logged slots with propensity 1 (log_prob 0).
         support: share of the policy's own choices, given the slots above as logged, that the log has shown to anybody on the surface.
         unknown: share of logged slots with an item outside the policy's catalogue; their weight is 0.
+        scored: whose slots: those of held-out users, or of all.
     """
 
     policy: str
@@ -67,6 +68,7 @@ class Diagnosis:
     certain: float
     support: float
     unknown: float
+    scored: Users = "held out"
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -79,9 +81,8 @@ class Diagnosis:
                 "there; log a context with every decision, or pass outcomes.on(the decisions that have one)",
             )
         if self.slots == 0:
-            return (
-                f"no slot of a held-out user is mature on {self.surface!r} ({self.immature:,} are immature); wait, or shorten the signal's window",
-            )
+            whose = " of a held-out user" if self.scored == "held out" else ""
+            return (f"no slot{whose} is mature on {self.surface!r} ({self.immature:,} are immature); wait, or shorten the signal's window",)
         if self.unusable:
             return (f"{self.unusable:,} of {self.slots:,} logged slots have no propensity in (0, 1]; log log_prob as the slate was drawn",)
         if self.certain > MAX_CERTAIN:
@@ -131,8 +132,9 @@ class Diagnosis:
         return not self.reasons
 
     def __str__(self) -> str:
+        whose = "held-out users" if self.scored == "held out" else "users, all there are"
         lines = [
-            f"{self.policy} on {self.surface!r}: {self.slots:,} mature slots of {self.users:,} held-out users ({self.immature:,} slots immature)",
+            f"{self.policy} on {self.surface!r}: {self.slots:,} mature slots of {self.users:,} {whose} ({self.immature:,} slots immature)",
             f"weights: mean {self.mean_weight:.3f} ± {self.mean_weight_std_error:.3f} (standard error), largest {self.max_weight:,.1f}; "
             f"n_eff {self.n_eff:,.0f} slots, {self.users_eff:,.0f} users, {self.outcomes:,.0f} outcomes other than the most common",
             f"likelihood of first slots less that of its own draws: {self.gap:+.3f} ± {self.gap_std_error:.3f} nats (standard error)",
@@ -175,6 +177,7 @@ def weigh(policy: Policy, logged: Logged, seed: int = 0) -> tuple[Array, Diagnos
         certain=float(np.mean(logged.log_prob_N >= -1e-9)) if not nothing else np.nan,
         support=support,
         unknown=float(np.mean(~known_M[logged.places])) if not nothing else np.nan,
+        scored=logged.users,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -18,17 +19,20 @@ from longplay.frames import as_lists
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.ranking import Ranker
 from longplay.signals.outcomes import Shown
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
+Users = Literal["held out", "all"]  # whose slots are scored
 
+LAW_CELLS = 20_000_000  # probabilities of a policy's whole law held at once
 CELLS = 5_000_000  # exclusions handed to a policy at once: bounds memory
 
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """Mature slots of held-out users on one surface, with the whole slates they stand in.
+    """Mature slots of the scored users on one surface or on all, with the whole slates they stand in.
 
     Attributes:
         contexts: of the D decisions. lengths_D: slots of each. item_M: what was shown in them, flat, slate by slate.
@@ -37,6 +41,7 @@ class Logged:
         late: items that came after the first decision, last first; the first `late_D` of them were not there yet.
         shown: every item anybody was shown on the surface. decisions: how often anybody was shown anything there.
         immature: slots left out as their outcome is not known yet. missing: as the log lacks their context.
+        users: whose slots these are: those of held-out users, or of all.
     """
 
     surface: str
@@ -54,6 +59,7 @@ class Logged:
     decisions: int
     immature: int
     missing: int
+    users: Users = "held out"
 
     def __len__(self) -> int:
         return len(self.reward_N)
@@ -83,23 +89,30 @@ class Logged:
             yield part, Contexts(frame)
 
 
-def logged_slots(lake: Lake, shown: Shown, surface: str) -> Logged:
+def logged_slots(lake: Lake, shown: Shown, surface: str | None, users: Users = "held out") -> Logged:
     """The slots that may be scored: mature, on `surface`, of users for whom `held_out` is true.
 
-    Nobody else is scored, whatever the policy: those who train learn from the others, so that no policy is judged by
-    outcomes it was fitted to. There is no switch for it.
+    Those who train learn from the other users, so that no policy is judged by outcomes it was fitted to.
+
+    Args:
+        surface: where; None: on every surface.
+        users: "held out", or "all" for a policy that has learned nothing from this log.
 
     Raises:
-        ConfigError: the log has decisions, but none on this surface. DataError: `shown` was not made from this lake's decisions.
+        ConfigError: the log has decisions, but none on this surface; or `users` is neither. DataError: `shown` was not made from this
+            lake's decisions.
     """
+    if users not in get_args(Users):
+        raise ConfigError(f"users={users!r} given, expected 'held out', or 'all' for a policy that has learned nothing from this log")
     decisions = lake.decisions.select("decision_id", "context_id", "surface", "time", "slate")
-    here = decisions.filter(pl.col("surface") == surface)
+    here = decisions if surface is None else decisions.filter(pl.col("surface") == surface)
     if here.is_empty() and decisions.height:
         given = ", ".join(sorted(decisions["surface"].unique()))
-        raise ConfigError(f"surface={surface!r} given, but the log's decisions are on {given}; name one of these")
+        raise ConfigError(f"surface={surface!r} given, but the log's decisions are on {given}; name one of these, or None for all")
     rows = shown.frame.select("decision_id", "slot", "user_id", "item_id", "value", "log_prob")
-    users = rows["user_id"].unique().sort()
-    scored = users.filter(pl.Series(held_out(users), dtype=pl.Boolean))
+    scored = rows["user_id"].unique().sort()
+    if users == "held out":
+        scored = scored.filter(pl.Series(held_out(scored), dtype=pl.Boolean))
     rows = rows.join(scored.to_frame(), on="user_id", how="semi", maintain_order="left")
     foreign = rows.join(decisions.select("decision_id"), on="decision_id", how="anti").height
     if foreign:
@@ -113,7 +126,7 @@ def logged_slots(lake: Lake, shown: Shown, surface: str) -> Logged:
     lengths_D = with_context["slate"].list.len().to_numpy().astype(np.int64)
     late, late_D = _not_there_yet(lake, decisions, contexts["time"])
     logged = Logged(
-        surface=surface,
+        surface="every surface" if surface is None else surface,
         contexts=Contexts(contexts.select(lake.contexts.columns)),
         item_M=_flat(with_context["slate"]),
         lengths_D=lengths_D,
@@ -128,6 +141,7 @@ def logged_slots(lake: Lake, shown: Shown, surface: str) -> Logged:
         decisions=here.height,
         immature=rows.height - mature.height,
         missing=mature.height - usable.height,
+        users=users,
     )
     if (logged.slot_N >= lengths_D[logged.decision_N]).any() or not logged.items.equals(usable["item_id"]):
         raise DataError("shown: its slots hold other items than this lake's slates; pass outcomes.on(lake.decisions)")
@@ -234,6 +248,36 @@ def own_choices(policy: Policy, logged: Logged, rng: np.random.Generator, chosen
         logged_RS, drawn_RS = logged_row_M[places].reshape(-1, length), drawn_row_M[places].reshape(-1, length)
         choice_M[places] = np.column_stack([outside(logged_RS[:, :slot], drawn_RS, 1) for slot in range(length)]).ravel()
     return codes.ids.gather(choice_M), log_prob_M[start_R[length_R > 0]]
+
+
+def own_law(policy: Ranker, logged: Logged) -> Array:
+    """pi(item | context, logged prefix) of every mature slot and every item of the policy's `index`, shape [N, I].
+
+    Exact for policies that fill slates without replacement from one item law per context, as every policy of longplay does:
+    what is left after a prefix keeps its proportions.
+
+    Raises:
+        ConfigError: more than `LAW_CELLS` numbers.
+    """
+    cells = len(logged) * len(policy.index)
+    if cells > LAW_CELLS:
+        size = f"{len(logged):,} slots of {len(policy.index):,} items are {cells:,} probabilities"
+        raise ConfigError(f"draws=None given, but {size}; give draws, e.g. 4")
+    item_M = policy.index.rows(logged.item_M)
+    law_NI = np.zeros((len(logged), len(policy.index)))
+    first_D = np.cumsum(logged.lengths_D) - logged.lengths_D
+    slots_of_D = np.argsort(logged.decision_N, kind="stable")
+    bounds_D = np.searchsorted(logged.decision_N[slots_of_D], np.arange(len(logged.lengths_D) + 1))
+    for length in np.unique(logged.lengths_D[logged.lengths_D > 0]):
+        for rows, contexts in logged.asked(np.flatnonzero(logged.lengths_D == length), int(length)):
+            p_RI = np.exp(policy.item_log_prob(contexts))
+            for row, decision in enumerate(rows):
+                for n in slots_of_D[bounds_D[decision] : bounds_D[decision + 1]]:
+                    prefix = item_M[first_D[decision] : first_D[decision] + logged.slot_N[n]]
+                    left_I = p_RI[row].copy()
+                    left_I[prefix[prefix >= 0]] = 0.0
+                    law_NI[n] = left_I / max(left_I.sum(), np.finfo(float).tiny)
+    return law_NI
 
 
 def _flat(lists: pl.Series) -> pl.Series:

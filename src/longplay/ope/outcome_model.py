@@ -83,7 +83,7 @@ def fit_outcome_model(lake: Lake, signal: Signal, logged: Logged) -> OutcomeMode
 class SlotFeatures:
     """Features of any item in the logged slots, from what was known before the slate was drawn.
 
-    `popularity_I`: log(1 + users who engaged), counted over users who are not scored, so that nobody's later plays leak.
+    `popularity_I`: log(1 + users who engaged), counted over users who are not scored, so that nobody's later plays leak; 0 where all are scored.
     """
 
     signal: Signal
@@ -101,7 +101,8 @@ class SlotFeatures:
         user_D, time_D = index.users(frame["user_id"]), frame["time"].dt.epoch("us").to_numpy()
         activity_D = np.log1p(np.diff(index.recent(user_D, time_D, RECENT).indptr))
         d_N = logged.decision_N
-        return cls(signal, index, _popularity(lake, index), user_D[d_N], time_D[d_N], logged.slot_N, activity_D[d_N])
+        popularity_I = _popularity(lake, index) if logged.users == "held out" else np.zeros(len(index.items) + 1)
+        return cls(signal, index, popularity_I, user_D[d_N], time_D[d_N], logged.slot_N, activity_D[d_N])
 
     def keys(self, item_N: Rows) -> Rows:
         """Key of each item, -1 where it has none or is unknown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 
 from longplay.decisions import Policy
 from longplay.errors import ConfigError
@@ -10,23 +11,29 @@ from longplay.estimate import Estimate, Refusal
 from longplay.lake.lake import Lake
 from longplay.ope.diagnostics import Array, Diagnosis, weigh
 from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, snips_mean
-from longplay.ope.logged import Logged, as_seen_by, logged_slots, own_choices
-from longplay.ope.outcome_model import fit_outcome_model
+from longplay.ope.logged import Logged, Users, as_seen_by, logged_slots, own_choices, own_law
+from longplay.ope.outcome_model import OutcomeModel, fit_outcome_model
+from longplay.ranking import Ranker
 from longplay.signals.outcomes import Shown
 
 
-def ips(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", clip: float | None = None) -> Estimate | Refusal:
+def ips(
+    policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out", clip: float | None = None
+) -> Estimate | Refusal:
     """The `one_step` value of `policy` per slot by inverse propensity scores, in the outcome's unit.
 
     The value of "in one slot choose as `policy` would, given the slots above it as logged; then follow the logger",
-    averaged over all mature slots of held-out users on `surface`, each slot alike. Weight: pi(a | x, prefix) / pi0(a | x, prefix),
+    averaged over all mature slots of the scored users on `surface`, each slot alike. Weight: pi(a | x, prefix) / pi0(a | x, prefix),
     pi recomputed on the logged contexts, pi0 as logged; with the history the policy would have been given (`as_seen_by`) and
     without items that were not there yet. Interval clustered by user. `Estimate.n` is users and
     `n_eff` users times the share of slots that Kish's formula leaves.
 
     Args:
         shown: `outcomes.on(lake.decisions)`; immature slots (null) do not count, in any arm or policy.
-        surface: where; decisions elsewhere do not count.
+        surface: where; decisions elsewhere do not count. None: every surface counts.
+        users: "held out" scores the fifth from whom nothing is learned. "all" scores everybody, five times the data: only for a policy that has
+            learned nothing from this log (uniform, a law fixed beforehand, one trained on another log), as it would be praised for what it
+            has seen. The estimand says so.
         clip: largest weight (> 0); what it cuts off biases the value low, and the estimand says how much that was.
 
     Returns:
@@ -39,28 +46,37 @@ def ips(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", clip
     """
     if clip is not None and not clip > 0:
         raise ConfigError(f"ips: clip={clip} given, expected a positive weight, e.g. 20, or None")
-    logged, weight_N, refusal = _weights(policy, lake, shown, surface)
+    logged, weight_N, refusal = _weights(policy, lake, shown, surface, users)
     if refusal is not None:
         return refusal
     how = "IPS"
     if clip is not None:
         weight_N, cut = clip_weights(weight_N, clip)
         how = f"IPS, weights clipped at {clip:g}: biased low, {cut:.1%} of the weight is cut off"
-    return ips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, how))
+    return ips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, how, users))
 
 
-def snips(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home") -> Estimate | Refusal:
+def snips(policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out") -> Estimate | Refusal:
     """The same value by self-normalised inverse propensity scores; arguments, estimand and errors as in `ips`.
 
     Divided by the mean weight instead of 1: steadier where weights vary, with a bias that falls as 1 / n_eff.
     """
-    logged, weight_N, refusal = _weights(policy, lake, shown, surface)
+    logged, weight_N, refusal = _weights(policy, lake, shown, surface, users)
     if refusal is not None:
         return refusal
-    return snips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "SNIPS"))
+    return snips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "SNIPS", users))
 
 
-def doubly_robust(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", seed: int = 0, draws: int = 4) -> Estimate | Refusal:
+def doubly_robust(
+    policy: Policy,
+    lake: Lake,
+    shown: Shown,
+    *,
+    surface: str | None = "home",
+    users: Users = "held out",
+    seed: int = 0,
+    draws: int | None = 4,
+) -> Estimate | Refusal:
     """The same value as E[q(x, prefix, own choice)] + mean(w (r - q)); estimand and errors as in `ips`.
 
     q is an outcome model of its own, cross-fitted by user on the scored slots (`ope.outcome_model`). Unbiased as `ips` is,
@@ -70,55 +86,80 @@ def doubly_robust(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "h
     context (Plackett-Luce), as every policy of longplay does; for another law use `ips` or `snips`.
 
     Args:
-        seed: of the draws. draws: own slates per context (>= 1); their noise is inside the interval.
+        seed: of the draws. draws: own slates per context (>= 1); their noise is inside the interval. None: no draws, the expectation is
+            summed over the policy's whole law; for catalogues and logs of up to `logged.LAW_CELLS` slots x items.
     """
-    if draws < 1:
+    if draws is not None and draws < 1:
         raise ConfigError(f"doubly_robust: draws={draws} given, expected at least 1 slate per context")
-    logged, weight_N, refusal = _weights(policy, lake, shown, surface, seed)
+    logged, weight_N, refusal = _weights(policy, lake, shown, surface, users, seed)
     if refusal is not None:
         return refusal
-    return _doubly_robust(policy, lake, shown, logged, weight_N, seed, draws)
+    return doubly_robust_mean(policy, lake, shown, logged, weight_N, seed, draws)
 
 
-def _doubly_robust(policy: Policy, lake: Lake, shown: Shown, logged: Logged, weight_N: Array, seed: int, draws: int) -> Estimate:
+def doubly_robust_mean(policy: Policy, lake: Lake, shown: Shown, logged: Logged, weight_N: Array, seed: int = 0, draws: int | None = 4) -> Estimate:
+    """The doubly robust mean of slots whose weights are known, whatever `diagnose` says of them; `doubly_robust` asks it first.
+
+    Args:
+        logged, weight_N: the slots and their weights, of `logged_slots` and `weigh`.
+        seed, draws: as of `doubly_robust`.
+    """
     model = fit_outcome_model(lake, shown.signal, logged)
+    direct_N = _expected(policy, logged, model) if draws is None else _sampled(policy, logged, model, seed, draws)
+    return dr_mean(
+        weight_N, logged.reward_N, model.predict(logged.items), direct_N, logged.user_N,
+        estimand=_estimand(policy, shown, "doubly robust", logged.users),
+    )  # fmt: skip
+
+
+def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, draws: int) -> Array:
+    """The mean of q over `draws` of the policy's own choices in every slot, shape [N]."""
     direct_N = np.zeros(len(logged))
     for draw in range(draws):  # a generator each: within one call a context's slate is always the same
         choice_M, _ = own_choices(policy, logged, np.random.default_rng([seed, draw]))
         direct_N += model.predict(choice_M.gather(logged.places)) / draws
-    return dr_mean(
-        weight_N, logged.reward_N, model.predict(logged.items), direct_N, logged.user_N, estimand=_estimand(policy, shown, "doubly robust")
-    )
+    return direct_N
+
+
+def _expected(policy: Policy, logged: Logged, model: OutcomeModel) -> Array:
+    """E[q(x, prefix, own choice)] of every slot, summed over the policy's law, shape [N]."""
+    if not isinstance(policy, Ranker):
+        raise ConfigError(f"draws=None given, but {policy.name} does not state its law over the catalogue (`index`, `item_log_prob`); give draws")
+    law_NI = own_law(policy, logged)
+    direct_N = np.zeros(len(logged))
+    for row, item in enumerate(policy.index.ids):
+        direct_N += law_NI[:, row] * model.predict(pl.Series([item]).new_from_index(0, len(logged)))
+    return direct_N
 
 
 def estimates(
-    policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", seed: int = 0, draws: int = 4
+    policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out", seed: int = 0, draws: int | None = 4
 ) -> tuple[Diagnosis, dict[str, Estimate | Refusal]]:
     """`diagnose`, `ips`, `snips` and `doubly_robust` at once, by name; the policy is asked for its probabilities once."""
-    logged = as_seen_by(policy, logged_slots(lake, shown, surface), lake)
+    logged = as_seen_by(policy, logged_slots(lake, shown, surface, users), lake)
     weight_N, diagnosis = weigh(policy, logged, seed)
     refusal = _refusal(policy, shown, diagnosis)
     if refusal is not None:
         return diagnosis, {"IPS": refusal, "SNIPS": refusal, "doubly robust": refusal}
     return diagnosis, {
-        "IPS": ips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "IPS")),
-        "SNIPS": snips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "SNIPS")),
-        "doubly robust": _doubly_robust(policy, lake, shown, logged, weight_N, seed, draws),
+        "IPS": ips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "IPS", users)),
+        "SNIPS": snips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "SNIPS", users)),
+        "doubly robust": doubly_robust_mean(policy, lake, shown, logged, weight_N, seed, draws),
     }
 
 
-def diagnose(policy: Policy, lake: Lake, shown: Shown, *, surface: str = "home", seed: int = 0) -> Diagnosis:
+def diagnose(policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out", seed: int = 0) -> Diagnosis:
     """What the log can say about `policy`: weights, overlap, propensities. Prints as a short text; `reasons` is empty where it is enough.
 
     Raises:
         ConfigError: nothing was logged on this surface. DataError: `shown` is of another lake.
     """
-    return weigh(policy, as_seen_by(policy, logged_slots(lake, shown, surface), lake), seed)[1]
+    return weigh(policy, as_seen_by(policy, logged_slots(lake, shown, surface, users), lake), seed)[1]
 
 
-def _weights(policy: Policy, lake: Lake, shown: Shown, surface: str, seed: int = 0) -> tuple[Logged, Array, Refusal | None]:
+def _weights(policy: Policy, lake: Lake, shown: Shown, surface: str | None, users: Users, seed: int = 0) -> tuple[Logged, Array, Refusal | None]:
     """The slots that are scored and their weights; and why they must not be used, if a gate is not passed."""
-    logged = as_seen_by(policy, logged_slots(lake, shown, surface), lake)
+    logged = as_seen_by(policy, logged_slots(lake, shown, surface, users), lake)
     weight_N, diagnosis = weigh(policy, logged, seed)
     return logged, weight_N, _refusal(policy, shown, diagnosis)
 
@@ -130,5 +171,6 @@ def _refusal(policy: Policy, shown: Shown, diagnosis: Diagnosis) -> Refusal | No
     return Refusal(why, f"one_step value of {policy.name} per slot, {shown.signal.label}")
 
 
-def _estimand(policy: Policy, shown: Shown, how: str) -> str:
-    return f"one_step value of {policy.name} per slot, {shown.signal.label} ({how})"
+def _estimand(policy: Policy, shown: Shown, how: str, users: Users) -> str:
+    whose = ", all users" if users == "all" else ""
+    return f"one_step value of {policy.name} per slot, {shown.signal.label} ({how}{whose})"

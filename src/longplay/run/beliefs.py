@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from longplay.errors import NotEstimable
 from longplay.lake import Lake
 from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
 from longplay.rewards.calibration import calibration, compare
-from longplay.run.config import RunConfig, midnight
+from longplay.run.config import RunConfig
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of
 from longplay.signals import Outcomes, Signal
@@ -28,7 +29,7 @@ def outcomes(work: Work) -> dict[str, Any]:
         outcomes = signal.outcomes(lake)
         known = signal.outcomes(past_of(work))
         if name in work.config.reward.objectives and signal.entry.kind == "discovery":  # better refused now than after training
-            matured_entries(outcomes, midnight(work.config.split.train_until), midnight(work.config.split.evaluate_until))
+            matured_entries(outcomes, work.config.split.trained, work.config.split.evaluated)
         outcomes.frame.write_parquet(work.folder / f"{name}.parquet")
         result[name] = {
             "label": signal.label,
@@ -98,12 +99,15 @@ def reward(work: Work) -> dict[str, Any]:
     for name, signal in objectives.items():
         known = signal.outcomes(past)
         everything = signal.outcomes(lake)
-        later = everything.entered(midnight(config.split.train_until), midnight(config.split.evaluate_until))
+        later = everything.entered(config.split.trained, config.split.evaluated)
         models = {}
         for label, model in MODELS.items():
             models[label] = model(signal).fit(past, known)
             work.ui.progress("early rewards", done := done + 1, total)
-        judged = compare(models, known, later.where(later.known), age)
+        try:
+            judged = _finite(compare(models, known, later.where(later.known), age).to_dicts())
+        except NotEstimable:  # no entry falls between the two days of the split
+            judged = []
         work.ui.progress("early rewards", done := done + 1, total)
         checked = {}
         for label, model in MODELS.items():
@@ -121,11 +125,16 @@ def reward(work: Work) -> dict[str, Any]:
             "later": {"entries": len(later), "mature": int(later.mature.sum())},
             "learnt": str(models[config.reward.model].learnt),
             "association": chosen.association,
-            "comparison": judged.to_dicts(),
+            "comparison": judged,
             "calibration": checked,
             "beliefs": _extremes(chosen, past, known),
         }
     return result
+
+
+def _finite(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with null for what is not finite: one user alone has no standard error."""
+    return [{key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()} for row in rows]
 
 
 def _extremes(early: EarlyReward, past: Lake, known: Outcomes, n: int = 8) -> list[dict[str, Any]]:

@@ -20,6 +20,9 @@ POLICIES = ("popular", "start", "reward-weighted", "reinforced")  # what every r
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
+LengthUnit = Literal["us", "ms", "s", "min"]
+WIDEST = 60  # days of a window that is fitted to the log
+FIT = "fit"  # in the place of a window: as many days as the log can mature
 
 
 class Table(BaseModel):
@@ -37,18 +40,49 @@ class Run(Table):
     threads: Positive = 1  # one thread makes results bit-equal, and is often faster for small models
 
 
-class Ingest(Table):
-    """A log of your own: `format = "table"` with a column mapping, or a named adapter."""
+class FileTable(Table):
+    """One kind of rows in files of its own, with a column mapping."""
 
-    format: Literal["table", "retail"] = "table"
     path: str  # relative to the run.toml
     columns: dict[str, str] = {}
     constants: dict[str, str] = {}
-    kinds: dict[str, str] = {}
     time_format: str | None = None
     time_zone: str = "UTC"
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # of CSV files; default: found
+    encoding: str | None = None  # of CSV files; default: found
+
+
+class ItemsTable(FileTable):
+    """The catalogue, where it has files of its own."""
+
+    length_unit: LengthUnit = "s"
+
+
+class DecisionsTable(FileTable):
+    """What was shown, with propensities, where it was logged."""
+
+
+class Ingest(FileTable):
+    """A log of your own: `format = "table"` with a column mapping, or a named adapter."""
+
+    format: Literal["table", "retail", "open-bandit", "lake"] = "table"
+    kinds: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    seconds_unit: LengthUnit = "s"
+    length_unit: LengthUnit = "s"
+    items: ItemsTable | None = None
+    decisions: DecisionsTable | None = None
     max_bad_share: Share = 0.05
     closed_through: date | None = None  # the last day that counts as complete; default: the moment of the last event
+
+    @model_validator(mode="after")
+    def _of_one_format(self) -> Ingest:
+        if self.format == "table":
+            return self
+        read = {"format", "path", "max_bad_share", "closed_through"}
+        if unread := sorted(name for name in self.model_fields_set if name not in read):
+            raise ValueError(f"{unread[0]} is given, but format = {self.format!r} has columns of its own; leave it out, or set format = 'table'")
+        return self
 
 
 class Simulate(Table):
@@ -68,10 +102,23 @@ class Simulate(Table):
 
 
 class Split(Table):
-    """Training sees only what happened before `train_until`; ranking is judged on visits from then on, before `evaluate_until`."""
+    """Training sees only what happened before `train_until`; ranking is judged on visits from then on, before `evaluate_until`.
 
-    train_until: date
-    evaluate_until: date
+    A day that is left out is set when the log has been read: see `run.feasible`.
+    """
+
+    train_until: date | None = None
+    evaluate_until: date | None = None
+
+    @property
+    def trained(self) -> datetime:
+        """The UTC midnight at which training ends."""
+        return midnight(_fitted("train_until", self.train_until))
+
+    @property
+    def evaluated(self) -> datetime:
+        """The UTC midnight at which the evaluation ends."""
+        return midnight(_fitted("evaluate_until", self.evaluate_until))
 
 
 class RewardTable(Table):
@@ -131,8 +178,10 @@ class Evaluate(Table):
 
 
 class ExperimentTable(Table):
-    """A trial of the trained policies in the simulated service, against the incumbent, and its audit."""
+    """A trial and its audit: of the trained policies in the simulated service, or one that your own service ran and logged."""
 
+    logged: str | None = None  # its name in the log (column experiment of the decisions); then days, salt, arms and true_users are its own
+    control: str = "control"  # of a logged trial: the arm that the others are compared with
     days: Positive = 56
     north_star: str  # the signal that decides, e.g. active days
     salt: str = "trial"
@@ -149,7 +198,7 @@ class RunConfig(Table):
     run: Run
     ingest: Ingest | None = None
     simulate: Simulate | None = None
-    split: Split
+    split: Split = Split()
     signals: dict[str, dict[str, Any]]
     reward: RewardTable
     codes: Codes = Codes()
@@ -163,7 +212,8 @@ class RunConfig(Table):
         if (self.ingest is None) == (self.simulate is None):
             raise ValueError("give exactly one of [ingest] (your own log) and [simulate] (the simulated world)")
         file_name(self.run.name, "run.name")
-        if self.split.train_until >= self.split.evaluate_until:
+        train_until, evaluate_until = self.split.train_until, self.split.evaluate_until
+        if train_until is not None and evaluate_until is not None and train_until >= evaluate_until:
             raise ValueError(f"split: train_until={self.split.train_until} must come before evaluate_until={self.split.evaluate_until}")
         if self.codes.behaviour == "none" and self.codes.words == "none":
             raise ValueError("codes: behaviour = 'none' and words = 'none' leave nothing to tell items apart by; give one of them")
@@ -183,8 +233,7 @@ class RunConfig(Table):
             if rival in POLICIES:
                 raise ValueError(f"reward.rivals.{rival}: the name is taken; give the rival another")
         if self.experiment is not None:
-            if self.simulate is None:
-                raise ValueError("experiment: a trial is run in the simulated service, but this run has no [simulate]; leave [experiment] out")
+            self._check_trial(self.experiment)
             known = [*POLICIES[1:], *self.reward.rivals]
             for arm in self.experiment.arms:
                 if arm not in known:
@@ -193,8 +242,29 @@ class RunConfig(Table):
             self.simulate.world_config()
         return self
 
+    def _check_trial(self, trial: ExperimentTable) -> None:
+        """A simulated service runs the trial; on a log of one's own it was run before."""
+        if self.simulate is None:
+            if trial.logged is None:
+                raise ValueError(
+                    "experiment.logged: missing; a trial on a log of your own is one that your service ran: give its name in the log (column "
+                    "experiment of the decisions), or leave [experiment] out"
+                )
+            simulated = [name for name in ("days", "salt", "arms", "true_users") if name in trial.model_fields_set]
+            if simulated:
+                raise ValueError(f"experiment.{simulated[0]} is of a trial that is simulated, but {trial.logged!r} was logged; leave it out")
+        elif trial.logged is not None:
+            raise ValueError(f"experiment.logged = {trial.logged!r}, but this run simulates its trial; leave it out")
+
     def declared(self) -> dict[str, Signal]:
-        """The signals, in the order of the file."""
+        """The signals, in the order of the file.
+
+        Raises:
+            ConfigError: a declaration that is impossible, or a window that is set only when the log has been read.
+        """
+        for name, table in self.signals.items():
+            if table.get("window") == FIT:
+                raise ConfigError(f"signals.{name}.window = {FIT!r} is set when the log has been read; give days, e.g. window = [1, 28]")
         return {name: Signal.from_mapping(name, table) for name, table in self.signals.items()}
 
 
@@ -230,13 +300,20 @@ def parse_config(text: str, where: str) -> RunConfig:
         raise ConfigError(f"{where}: not TOML: {error}") from error
     except ValidationError as error:
         raise ConfigError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from error
-    config.declared()
+    for name, table in config.signals.items():
+        Signal.from_mapping(name, table | {"window": (1, WIDEST)} if table.get("window") == FIT else table)
     return config
 
 
 def folder_of(config: RunConfig) -> Path:
     """Where a run's results go by default, relative to where the command is run."""
     return Path(config.run.folder or f"runs/{config.run.name}")
+
+
+def _fitted(name: str, day: date | None) -> date:
+    if day is None:
+        raise ConfigError(f"split.{name} is set when the log has been read; give a day, e.g. {name} = 2026-03-01")
+    return day
 
 
 def midnight(day: date) -> datetime:

@@ -39,6 +39,10 @@ class Ui(Protocol):
         """A stage is done; `seconds` is null where it was skipped."""
         ...
 
+    def note(self, line: str) -> None:
+        """What was decided for the person who waits, in a line."""
+        ...
+
     def waiting(self, folder: Path) -> None:
         """Another run works in the same run folder, and this one waits for it."""
         ...
@@ -60,6 +64,9 @@ class Silent:
         yield
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
+        """Nothing."""
+
+    def note(self, line: str) -> None:
         """Nothing."""
 
     def waiting(self, folder: Path) -> None:
@@ -105,6 +112,7 @@ class Stage:
     run: Callable[[Work], dict[str, Any]]
     line: Callable[[dict[str, Any]], str]
     resumes: bool = False
+    settles: Callable[[RunConfig, Path], tuple[RunConfig, str]] | None = None  # the configuration once this stage is done, and a line about it
     libraries: tuple[str, ...] = ()
 
 
@@ -151,6 +159,10 @@ def execute(
         ui.finished(stage.name, stage.line(results[stage.name]), places[stage.name], seconds)
         if stage.name == until:
             break
+        if stage.settles is not None:
+            config, line = stage.settles(config, places[stage.name])
+            if line:
+                ui.note(line)
     return places
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import torch
 
 from longplay.decisions import contexts_at
+from longplay.errors import DataError
 from longplay.estimate import clustered_mean
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -18,7 +19,6 @@ from longplay.policies.generative import Generative
 from longplay.policies.simple import Popular
 from longplay.ranking import Ranker, exposure_metrics, paired_difference, rank_metrics, top_items
 from longplay.run.beliefs import objectives_of
-from longplay.run.config import midnight
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of, world_of
 from longplay.signals import Signal
@@ -52,10 +52,14 @@ def evaluate(work: Work) -> dict[str, Any]:
     if judged is None:
         result["not_estimable"]["ranking"] = "no objective is entered by discovery, so nothing says which recommended items would have become habits"
         return result
-    future = future_of(
-        judged.outcomes(lake), lake, start=midnight(config.split.train_until), end=midnight(config.split.evaluate_until),
-        history=policies["start"].history, exclude=config.train.exclude, limit=config.evaluate.visits, seed=config.run.seed,
-    )  # fmt: skip
+    try:
+        future = future_of(
+            judged.outcomes(lake), lake, start=config.split.trained, end=config.split.evaluated,
+            history=policies["start"].history, exclude=config.train.exclude, limit=config.evaluate.visits, seed=config.run.seed,
+        )  # fmt: skip
+    except DataError as reason:  # nobody came, or nobody met anything new
+        result["not_estimable"]["ranking"] = str(reason)
+        return result
     plays = dict(
         past.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()).group_by("item_id").len().sort("item_id").iter_rows()
     )

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from longplay.errors import ConfigError, DataError, LongplayError
+from longplay.lake import Lake
 from longplay.run.config import RunConfig, folder_of, load_config
 from longplay.run.engine import keys_of
+from longplay.run.feasible import LogFacts, fit
 from longplay.run.folder import DEPENDS, FILES, RESULT, RunFolder, damage_of, read_result
 from longplay.run.stages import STAGES, stages_of
 from longplay.signals import Signal
@@ -102,12 +104,21 @@ def change_over(config: RunConfig, base: Path, folder: Path, old: Signal, new: S
     It runs; is there, for it has finished with `new` before; or stays, for it does not depend on the signal. All
     stay where the run does not declare `old`.
     """
+    config = settled(config, base, folder)
     declared = {name: signal.version for name, signal in config.declared().items()}
     tables = {name: _table(new) if declared[name] == old.version else table for name, table in config.signals.items()}
     stages = stages_of(config)
     before, after = keys_of(stages, config, base), keys_of(stages, config.model_copy(update={"signals": tables}), base)
     run = RunFolder(folder)
     return {name: "stays" if key == before[name] else "is there" if run.done(key) else "runs" for name, key in after.items()}
+
+
+def settled(config: RunConfig, base: Path, folder: Path) -> RunConfig:
+    """The configuration with what is fitted to the log set, where the run has its log; else as it is."""
+    log_stages = tuple(stage for stage in stages_of(config) if stage.name in LOG_STAGES)
+    (key,) = keys_of(log_stages, config, base).values()
+    run = RunFolder(folder)
+    return fit(config, LogFacts.of(Lake.open(run.place(key) / "lake"))) if run.done(key) else config
 
 
 def log_of(source: Path) -> Path:

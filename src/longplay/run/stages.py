@@ -12,10 +12,12 @@ from threadpoolctl import threadpool_limits
 
 from longplay.errors import ConfigError, DataError, MissingExtra
 from longplay.files import tree_digest, write_file
-from longplay.run.config import Codes, RunConfig, Table, Train, folder_of
+from longplay.lake import Lake
+from longplay.run.config import Codes, Ingest, RunConfig, Table, Train, folder_of
 from longplay.run.engine import Silent, Stage, Ui, Work, execute, turn, versions
+from longplay.run.feasible import check_extras, settle
 from longplay.run.folder import RunFolder
-from longplay.run.log import ingest, simulate, source_path
+from longplay.run.log import ingest, simulate, source_digest
 
 
 def run_stages(
@@ -30,6 +32,8 @@ def run_stages(
     stages = stages_of(config)
     if until is not None and until not in {stage.name for stage in stages}:
         raise ConfigError(f"stage {until!r} is not in this run; it has {', '.join(stage.name for stage in stages)}")
+    names = [stage.name for stage in stages]
+    check_extras(config, names if until is None else names[: names.index(until) + 1])
     ui = Silent() if ui is None else ui
     places = execute(stages, config, base=base, folder=RunFolder(place), until=until, ui=ui, now=now)
     published = sorted(places["audit"].glob("*.toml")) if "audit" in places else []
@@ -81,7 +85,10 @@ _TORCH = ("torch", "transformers", "accelerate")
 
 
 def _ingest_depends(config: RunConfig, base: Path) -> Any:
-    return {"ingest": config.model_dump(mode="json")["ingest"], "file": tree_digest(source_path(config, base))}
+    if config.ingest is None:
+        raise ConfigError("ingest: this run has no [ingest] table")
+    old = ("format", "path", "columns", "constants", "kinds", "time_format", "time_zone", "max_bad_share", "closed_through")
+    return {"ingest": _given(config.ingest, Ingest(path=""), *old), **source_digest(config, base)}
 
 
 def _codes_depends(config: RunConfig, base: Path) -> Any:
@@ -192,11 +199,16 @@ def _from(module: str, name: str) -> Callable[[Work], dict[str, Any]]:
     return run
 
 
+def _settle(config: RunConfig, place: Path) -> tuple[RunConfig, str]:
+    """The configuration for the log in a finished stage's folder; raises where it cannot be run on it."""
+    return settle(config, Lake.open(place / "lake"))
+
+
 _LOG = ("ingest", "simulate")
 _LEARNERS = ("scikit-learn", *_TORCH)
 STAGES = (
-    Stage("ingest", 2, (), _ingest_depends, ingest, _log_line),
-    Stage("simulate", 3, (), _of("simulate"), simulate, _log_line),
+    Stage("ingest", 3, (), _ingest_depends, ingest, _log_line, settles=_settle),
+    Stage("simulate", 3, (), _of("simulate"), simulate, _log_line, settles=_settle),
     Stage("outcomes", 2, _LOG, _of("signals", "split", "reward.objectives"), _from("beliefs", "outcomes"), _outcomes_line),
     Stage("reward", 3, (*_LOG, "outcomes"), _of("signals", "split", "reward"), _from("beliefs", "reward"), _reward_line, libraries=("scikit-learn",)),
     Stage("codes", 3, _LOG, _codes_depends, _from("learn", "codes"), _codes_line, libraries=("scikit-learn",)),

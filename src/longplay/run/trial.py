@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import numpy as np
@@ -17,13 +17,14 @@ from longplay.errors import NotEstimable
 from longplay.estimate import Estimate, Refusal, clustered_mean
 from longplay.experiments import Experiment, plan
 from longplay.lake import Lake
+from longplay.lake.schema import ENGAGED
 from longplay.ope import estimates
 from longplay.policies.simple import Uniform
 from longplay.run.beliefs import early_of, objectives_of, paid_signals, rewards_of
 from longplay.run.config import ExperimentTable
 from longplay.run.engine import Work, plain
 from longplay.run.judge import policies_of
-from longplay.run.log import past_of, world_of
+from longplay.run.log import lake_of, past_of, world_of
 from longplay.signals.outcomes import ENTRY_HORIZON
 
 SCORED = 10_000  # logged slates that are scored at most: a language model takes its time for each
@@ -57,7 +58,7 @@ def offpolicy(work: Work) -> dict[str, Any]:
         "logged": plain(clustered_mean(mature["value"].to_numpy(), mature["user_id"].to_numpy())) if mature.height else None,
         "policies": [],
     }
-    tried = work.config.experiment  # only what is tried, beside what it came from: each takes its time
+    tried = work.config.experiment if work.config.simulate else None  # only what is tried, beside what it came from: each takes its time
     policies = policies_of(work, past, None if tried is None else ("popular", "start", *tried.arms))
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("off-policy", done, len(policies))
@@ -88,6 +89,8 @@ def experiment(work: Work) -> dict[str, Any]:
     torch.set_num_threads(work.config.run.threads)
     config, table = work.config, work.config.experiment
     assert table is not None  # the stage is only there with the table
+    if table.logged is not None:
+        return _logged_experiment(work, table)
     world, log = world_of(work)
     signals = config.declared()
     star = signals[table.north_star]
@@ -135,6 +138,32 @@ def experiment(work: Work) -> dict[str, Any]:
     }
 
 
+def _logged_experiment(work: Work, table: ExperimentTable) -> dict[str, Any]:
+    """What a trial says that one's own service ran: the same figures, without a plan and without the truth."""
+    lake, signals = lake_of(work), work.config.declared()
+    trial, star = Experiment.logged(lake, table.logged, control=table.control), signals[table.north_star]
+    read = trial.analyze(lake, [star], minimum_effect=table.minimum_effect)
+    paid = [signal for signal in paid_signals(work.config) if signal != star]
+    others = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
+    enrolled = trial.enrolled(lake)
+    begun = enrolled["time"].min()
+    return {
+        "north_star": star.label,
+        "north_star_sentence": str(star),
+        "begun": str(begun),
+        "days": (lake.watermark - cast(datetime, begun)).days,
+        "arms": [{"arm": "control", "policy": table.control}, *({"arm": arm, "policy": trial.arms[arm].name} for arm in trial.treatments)],
+        "users": enrolled.height,
+        "share": trial.shares[0],
+        "plan": {},
+        "readout": read.as_json(),
+        "other_lines": [] if others is None else others.as_json()["lines"],
+        "words": str(read),
+        "truth": [],
+        "daily": [{**row, "arm": "control" if row["arm"] == table.control else row["arm"]} for row in _daily(lake, trial, begun)],
+    }
+
+
 def _save(work: Work, lake: Lake) -> None:
     Lake.open(work.folder / "lake").append(
         "trial", events=lake.events, decisions=lake.decisions, contexts=None, items=lake.items, watermark=lake.watermark
@@ -145,7 +174,8 @@ def _daily(lake: Lake, trial: Experiment, begun: Any) -> list[dict[str, Any]]:
     """Share of each arm's enrolled users who visit, by day of the trial."""
     enrolled = trial.enrolled(lake).select("user_id", "arm")
     sizes = dict(enrolled.group_by("arm").len().iter_rows())
-    visits = lake.events.filter((pl.col("kind") == "visit") & (pl.col("time") >= begun)).join(enrolled, on="user_id")
+    there = pl.col("kind") == "visit" if (lake.events["kind"] == "visit").any() else pl.col("kind").is_in(ENGAGED)
+    visits = lake.events.filter(there & (pl.col("time") >= begun)).join(enrolled, on="user_id")
     daily = visits.group_by("arm", pl.col("time").dt.date().alias("day")).agg(pl.col("user_id").n_unique().alias("users")).sort("day", "arm")
     return [{"arm": arm, "day": day.isoformat(), "share": users / sizes[arm]} for arm, day, users in daily.iter_rows()]
 
@@ -155,9 +185,13 @@ def audit(work: Work) -> dict[str, Any]:
     torch.set_num_threads(work.config.run.threads)
     config, table = work.config, work.config.experiment
     assert table is not None  # the stage is only there with the table
-    lake = Lake.open(work.places["experiment"] / "lake")
-    nobody = Uniform()  # who decided for an arm does not matter here, only who was in it
-    trial = trial_of(table, nobody, dict.fromkeys(table.arms, nobody))
+    if table.logged is not None:
+        lake = lake_of(work)
+        trial = Experiment.logged(lake, table.logged, control=table.control)
+    else:
+        lake = Lake.open(work.places["experiment"] / "lake")
+        nobody = Uniform()  # who decided for an arm does not matter here, only who was in it
+        trial = trial_of(table, nobody, dict.fromkeys(table.arms, nobody))
     models = early_of(work, past_of(work))
     star = config.declared()[table.north_star]
     answer: dict[str, Any] = {"arms": {}}

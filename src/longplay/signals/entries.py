@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import duckdb
 
 from longplay.errors import DataError
-from longplay.lake.creators import with_listed
+from longplay.lake.creators import prepare_creators, with_listed
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.signals.compile import ENROLS, Compiler
@@ -118,6 +119,21 @@ def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tup
         )
     if signal.measure.kind == "completion" and first_row(con, "select count(*) from items where length > 0") == (0,):
         raise DataError(f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it is known; map a column to items.length")
+
+
+def unanswerable(signals: Sequence[Signal], lake: Lake) -> dict[Signal, str]:
+    """The signals that a log cannot answer however long it is, and why; cheap, as no outcome is computed."""
+    reasons: dict[Signal, str] = {}
+    as_of = lake.watermark
+    with lake.connect() as con:
+        create_engaged(con, with_listed("events") if prepare_creators(con, lake) else "events")
+        for signal in signals:
+            try:
+                explain_no_entries(con, signal, lake, as_of)
+                refuse(con, signal, lake, (0, 0), enrolled=True)
+            except DataError as reason:
+                reasons[signal] = str(reason)
+    return reasons
 
 
 def explain_no_entries(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, as_of: datetime) -> None:

@@ -219,7 +219,9 @@ class Calendar:
 
     def _by_start(self, day: str, values: Sequence[int]) -> str:
         """SQL of the value of the last stretch that starts on a day (SQL) or before it, else of the first."""
-        later = reversed(list(zip(self.starts[1:], values[1:], strict=True)))
+        later = list(zip(self.starts[1:], values[1:], strict=True))[::-1]
+        if not later:
+            return f"({values[0]})"
         return f"(case {' '.join(f'when {day} >= {start} then {value}' for start, value in later)} else {values[0]} end)"
 
 

@@ -1,0 +1,396 @@
+"""A run.toml for a log that was looked at, and what such a log can answer and cannot."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from longplay.errors import ConfigError, DataError, LongplayError
+from longplay.lake import Lake
+from longplay.lake.adapters.decisions import DECISION_COLUMNS
+from longplay.lake.adapters.glimpse import Glimpse, glimpse
+from longplay.lake.adapters.open_bandit import ITEMS, NEEDED, read_open_bandit
+from longplay.lake.adapters.roles import NAMES, PROPENSITIES, Roles, description_of, plain, roles_of, time_format_of
+from longplay.lake.adapters.rows import find_files
+from longplay.run.config import FIT, RunConfig, parse_config
+from longplay.run.feasible import LogFacts, fit, longest_window
+from longplay.signals import Signal, ready
+
+SHOP_COLUMNS = {"invoice", "item_id", "item_title", "quantity", "ts", "price", "user_id", "country"}  # of the Online Retail log
+LEAST_BAD = 0.05  # share of bad rows that a run allows in any case
+MARGIN_BAD = 0.02  # beside the share that a glimpse shows
+FEW_ITEMS = 12  # with so few, fewer slots than the usual five
+SLATE_NAMES: Mapping[str, tuple[str, ...]] = {
+    "decision_id": ("decision_id", "impression_id", "slate_id", "request_id"),
+    "slot": ("slot", "position", "rank"),
+    "surface": ("surface", "screen", "placement", "page_type"),
+    "policy": ("policy", "policy_name", "model"),
+    "experiment": ("experiment", "experiment_id"),
+    "arm": ("arm", "variant"),
+    "arm_prob": ("arm_prob", "arm_share"),
+}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What was seen of a log, and the run.toml for it.
+
+    Attributes:
+        text: of run.toml. seen: sentences about the log. can, cannot: what it answers, and what it does not and why.
+    """
+
+    text: str
+    seen: tuple[str, ...]
+    can: tuple[str, ...]
+    cannot: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Slates:
+    """Files of decisions beside the events."""
+
+    path: Path
+    columns: Mapping[str, str]
+    time_format: str | None
+
+
+def propose(log: Path, file: Path) -> Proposal:
+    """Look at a log and write the run that fits it.
+
+    Args:
+        log: a file, a folder or a pattern. file: where run.toml will lie: its paths are relative to that.
+
+    Raises:
+        ConfigError: nothing there that can be read. DataError: it is no log: no time, no user or no item in it.
+    """
+    if log.is_dir() and (log / "commits").is_dir():
+        return _of_lake(log, file)
+    if _is_open_bandit(log):
+        return _of_open_bandit(log, file)
+    events, slates, catalogue = _parts(log)
+    seen = glimpse(events)
+    if set(seen.sample.columns) >= SHOP_COLUMNS:
+        return _of_shop(seen, file)
+    found = roles_of(seen.sample, str(events))
+    whole = seen.column(found.columns["time"])
+    if len(whole) > seen.sample.height:
+        found = roles_of(seen.sample, str(events), whole)
+    return _of_table(seen, found, slates, catalogue, file)
+
+
+def _parts(log: Path) -> tuple[Path, _Slates | None, tuple[Path, dict[str, str]] | None]:
+    """The events, and the decisions and the catalogue that lie beside them as files of other columns."""
+    if not log.is_dir():
+        return log, None, None
+    _, files = find_files(log)
+    if len(files) > 12:
+        return log, None, None
+    columns: dict[Path, list[str]] = {}
+    for file in files:
+        try:
+            columns[file] = glimpse(file).sample.columns
+        except (ConfigError, DataError):
+            continue
+    if len({tuple(sorted(names)) for names in columns.values()}) < 2:
+        return log, None, None
+    slates, catalogue, events = None, None, []
+    for file, names in columns.items():
+        keys = {plain(name): name for name in names}
+        if any(plain(name) in keys for name in PROPENSITIES):
+            slates = slates or _slates_of(file)
+        elif _first(keys, NAMES["user_id"]) and _first(keys, NAMES["time"]):
+            events.append(file)
+        elif (item := _first(keys, NAMES["item_id"])) or (item := keys.get("id")):
+            catalogue = catalogue or (file, {"item_id": item, **description_of(glimpse(file).sample, item)})
+    if not events:
+        raise DataError(f"{log}: none of its files has a user and a time; name the file of the events, e.g. {next(iter(columns), log)}")
+    if len(events) > 1 and len({tuple(sorted(columns[file])) for file in events}) > 1:
+        raise DataError(f"{log}: holds several logs with different columns; name one of {', '.join(map(str, events))}")
+    return events[0] if len(events) == 1 else log, slates, catalogue
+
+
+def _first(keys: Mapping[str, str], names: Sequence[str]) -> str | None:
+    return next((keys[plain(name)] for name in names if plain(name) in keys), None)
+
+
+def _slates_of(file: Path) -> _Slates | None:
+    """The mapping of a file of decisions; None where it lacks what must be there."""
+    sample = glimpse(file).sample
+    keys = {plain(name): name for name in sample.columns}
+    chance = _first(keys, PROPENSITIES)
+    columns = {role: _first(keys, NAMES[role]) for role in ("user_id", "time", "item_id")}
+    columns |= {role: _first(keys, names) for role, names in SLATE_NAMES.items()}
+    mapped = {role: name for role, name in columns.items() if name is not None}
+    if chance is None or not {"user_id", "time", "item_id"} <= mapped.keys():
+        return None
+    mapped["log_prob" if "log" in plain(chance) and "prob" in plain(chance) and "logging" not in plain(chance) else "propensity"] = chance
+    ordered = {role: mapped[role] for role in DECISION_COLUMNS if role in mapped}
+    return _Slates(file, ordered, time_format_of(sample[mapped["time"]]))
+
+
+def _is_open_bandit(log: Path) -> bool:
+    folder = log if log.is_dir() else log.parent
+    if not (folder / ITEMS).is_file():
+        return False
+    files = [log] if log.is_file() else [file for file in folder.glob("*.csv") if file.name != ITEMS]
+    return len(files) == 1 and set(NEEDED) <= set(glimpse(files[0]).sample.columns)
+
+
+def _of_table(seen: Glimpse, found: Roles, slates: _Slates | None, catalogue: tuple[Path, dict[str, str]] | None, file: Path) -> Proposal:
+    lines = ["[ingest]", f"path = {_text(_relative(seen.path, file))}"]
+    if seen.separator is not None:
+        lines.append(f"separator = {_text(seen.separator)}")
+    if seen.encoding is not None:
+        lines.append(f"encoding = {_text(seen.encoding)}")
+    if found.time_format is not None:
+        lines.append(f"time_format = {_text(found.time_format)}")
+    lines += [f"{name} = {_text(unit)}" for name, unit in (("seconds_unit", found.seconds_unit), ("length_unit", found.length_unit)) if unit != "s"]
+    seen_bad = f"{found.bad_share:.1%} of those seen are"
+    lines.append(f"max_bad_share = {_allowed(found.bad_share)}       # refuse the log when more of its rows are bad; {seen_bad}")
+    lines += ["", "[ingest.columns]           # longplay's name = your column", *(f"{role} = {_text(name)}" for role, name in found.columns.items())]
+    for name, words in (("constants", found.constants), ("kinds", found.kinds), ("origins", found.origins)):
+        if words:
+            lines += ["", f"[ingest.{name}]", *(f"{_key(word)} = {_text(meaning)}" for word, meaning in words.items())]
+    if catalogue is not None:
+        path, columns = catalogue
+        lines += ["", "[ingest.items]", f"path = {_text(_relative(path, file))}", f"columns = {_inline(columns)}", *_written(path)]
+    if slates is not None:
+        lines += ["", "[ingest.decisions]", f"path = {_text(_relative(slates.path, file))}", f"columns = {_inline(slates.columns)}"]
+        lines += [f"time_format = {_text(slates.time_format)}"] if slates.time_format is not None else []
+        lines += _written(slates.path)
+    facts = LogFacts(found.first.date(), (found.last + timedelta(microseconds=1)).date(), found.items, int(slates is not None))
+    has = _Has(
+        creators="creator_id" in found.columns or (catalogue is not None and "creator_id" in catalogue[1]), kinds=found.kind_words,
+        seconds="seconds" in found.columns, lengths="length" in found.columns, origins="origin" in found.columns, decisions=slates is not None,
+    )  # fmt: skip
+    written = f", separated by {seen.separator!r}" if seen.separator else ""
+    written += f", {seen.encoding}" if seen.encoding else ""
+    about = "" if seen.whole or seen.is_parquet else "about "
+    sentences = [
+        f"{about}{seen.rows:,} rows in {len(seen.files):,} file{'s' if len(seen.files) > 1 else ''}{written}",
+        f"from {found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC, {facts.days} complete days",
+        "columns: " + ", ".join(f"{role} = {name}" for role, name in found.columns.items()),
+        *([f"times as {found.time_format}"] if found.time_format else []),
+        *found.notes,
+    ]
+    if found.has_propensity and slates is None:
+        sentences.append("a column holds propensities: what was shown enters by [ingest.decisions], see docs/cli.md")
+    return _finished(file, seen.path.stem, lines, facts, has, sentences)
+
+
+def _of_shop(seen: Glimpse, file: Path) -> Proposal:
+    """The Online Retail log, whose adapter knows its refunds and fees."""
+    anonymous = float(seen.column("user_id").is_null().mean() or 0.0)  # type: ignore[arg-type]
+    whole = seen.column("ts")
+    first, last = whole.min(), whole.max()
+    facts = LogFacts(first.date(), last.date(), FEW_ITEMS + 1, 0)  # type: ignore[union-attr]
+    lines = [
+        "[ingest]", 'format = "retail"          # knows this shop\'s refunds, fees and vouchers', f"path = {_text(_relative(seen.path, file))}",
+        f"max_bad_share = {_allowed(anonymous)}  # rows without a customer",
+    ]  # fmt: skip
+    has = _Has(creators=False, kinds=("purchase", "refund"), seconds=False, lengths=False, origins=False, decisions=False)
+    sentences = [f"{seen.rows:,} invoice lines of the Online Retail log, from {first} to {last}", f"{anonymous:.1%} of them have no customer"]
+    return _finished(file, seen.path.stem, lines, facts, has, sentences)
+
+
+def _of_lake(log: Path, file: Path) -> Proposal:
+    lake = Lake.open(log)
+    facts = LogFacts.of(lake)
+    kinds, creators, seconds, origins = _of_events(lake)
+    has = _Has(creators, kinds, seconds, lake.items["length"].drop_nulls().len() > 0, origins, facts.decisions > 0)
+    lines = ["[ingest]", 'format = "lake"            # copied; nothing is written to it', f"path = {_text(_relative(log, file))}"]
+    return _finished(file, log.name, lines, facts, has, [f"a lake of longplay: {lake.size():,} events, {facts.decisions:,} decisions, {facts}"])
+
+
+def _of_events(lake: Lake) -> tuple[tuple[str, ...], bool, bool, bool]:
+    events = lake.events
+    kinds = tuple(sorted(events["kind"].unique()))
+    return kinds, events["creator_id"].drop_nulls().len() > 0, events["seconds"].drop_nulls().len() > 0, events["origin"].n_unique() > 1
+
+
+def _of_open_bandit(log: Path, file: Path) -> Proposal:
+    source = read_open_bandit(log)
+    decisions, until = source.decisions, source.complete_until
+    assert decisions is not None
+    assert until is not None
+    items = 0 if source.items is None else source.items.height
+    facts = LogFacts(decisions["time"].min().date(), until.date(), items, decisions.height)  # type: ignore[union-attr]
+    lines = ["[ingest]", 'format = "open-bandit"     # one campaign under one behaviour policy', f"path = {_text(_relative(log, file))}"]
+    has = _Has(creators=False, kinds=("play",), seconds=False, lengths=False, origins=True, decisions=True, returns=False)
+    return _finished(file, f"{log.parent.name}-{log.stem}", lines, facts, has, list(source.notes))
+
+
+@dataclass(frozen=True)
+class _Has:
+    """What a log holds."""
+
+    creators: bool
+    kinds: tuple[str, ...]
+    seconds: bool
+    lengths: bool
+    origins: bool
+    decisions: bool
+    returns: bool = True  # users can be seen again
+
+
+def _finished(file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has: _Has, seen: Sequence[str]) -> Proposal:
+    """The whole run: what is asked of the log, with windows and days that fit it."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "mine"
+    of = "creator" if has.creators else "item"
+    slots = [f"slots = {max(1, facts.items // 2)}                  # the catalogue is small"] if facts.items <= FEW_ITEMS else []
+    head = [
+        f"# A run of longplay, written by `longplay init` from what the log shows. Then: longplay run {file.name}",
+        "",
+        "[run]",
+        f"name = {_text(name)}",
+        "seed = 7",
+        "",
+    ]
+    learning = [
+        "[train]",
+        'scale = "tiny"',
+        "steps = 600",
+        f'exclude = "{_excluded(of, has)}"              # what is not recommended again',
+        "",
+        "[reinforce]",
+        "steps = 150",
+        "kl = 0.3",
+        *slots,
+        "",
+    ]
+    text = "\n".join([*head, *ingest, "", *_asked(of, has), "", *learning])
+    try:
+        fitted = fit(parse_config(text, str(file)), facts)
+        text = _with_fitted(text, fitted)
+        parse_config(text, str(file))
+    except LongplayError as error:
+        raise DataError(f"{facts}: {error}") from error
+    can, cannot = answers(facts, has, fitted)
+    return Proposal(text, tuple(seen), tuple(can), tuple(cannot))
+
+
+def _asked(of: str, has: _Has) -> list[str]:
+    """Signals and reward."""
+    if not has.returns:
+        entry, measure = f'{{ kind = "exposure", of = "{of}" }}', f'{{ kind = "plays", of = "{of}", threshold = 1 }}'
+        return [*_signal("click", "the slot is clicked", entry, measure, "[0, 0]"), "[reward]", "objectives = { click = 1.0 }", "age = 1"]
+    article = "an item" if of == "item" else "a creator"
+    entry, measure = f'{{ kind = "discovery", of = "{of}" }}', f'{{ kind = "days_with", of = "{of}", threshold = 2 }}'
+    lines = [
+        *_signal("habit", f"{article} met for the first time becomes a habit", entry, measure),
+        *_signal("returns", "the user comes back", '{ kind = "user_day" }', '{ kind = "returned" }'),
+        *_signal("active", "days on which a user is active after the first", '{ kind = "enrolment" }', '{ kind = "active_days" }'),
+    ]
+    if has.seconds:
+        lines += _signal("minutes", "minutes after an active day", '{ kind = "user_day" }', '{ kind = "minutes" }')
+    return [
+        *lines,
+        "[reward]",
+        "objectives = { habit = 1.0 }  # signal = weight",
+        "caution = 1.0                 # how many std of belief to subtract",
+    ]
+
+
+def _signal(name: str, words: str, entry: str, measure: str, window: str = f'"{FIT}"') -> list[str]:
+    return [f"{f'[signals.{name}]':<30}# {words}", f"entry = {entry}", f"measure = {measure}", f"window = {window}", ""]
+
+
+def _excluded(of: str, has: _Has) -> str:
+    if not has.returns:
+        return "none"
+    return "creator" if of == "creator" else "seen"
+
+
+def _with_fitted(text: str, fitted: RunConfig) -> str:
+    """The text with the windows and days that were fitted in it, as numbers."""
+    for table in fitted.signals.values():
+        window = table.get("window")
+        if window is not None:
+            text = text.replace('window = "fit"', f"window = {list(window)}", 1) if window[0] > 0 else text
+    split = [
+        "[split]", f"train_until = {fitted.split.train_until}      # training sees only what happened before this day",
+        f"evaluate_until = {fitted.split.evaluate_until}   # visits from then on, before this day, judge the ranking", "",
+    ]  # fmt: skip
+    head, signals = text.split("[signals.", 1)
+    return head + "\n".join(split) + "\n[signals." + signals
+
+
+def answers(facts: LogFacts, has: _Has, fitted: RunConfig) -> tuple[list[str], list[str]]:
+    """What the log can answer, and what it cannot and why."""
+    can, cannot = [], []
+    if has.returns:
+        can.append(f"windows up to {longest_window(facts)} days, with days left to train and to judge on ({facts})")
+    missing = {signal: _missing(signal, facts, has) for signal in ready()}
+    if answerable := [signal.name for signal, reason in missing.items() if reason is None]:
+        can.append(f"ready signals: {', '.join(answerable)}")
+    reasons: dict[str, list[str]] = {}
+    for signal, reason in missing.items():
+        if reason is not None:
+            reasons.setdefault(reason, []).append(signal.name)
+    cannot += [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    if has.decisions:
+        can.append("off-policy estimates: what was shown is there, with propensities")
+    else:
+        cannot.append("off-policy estimates and the value of showing: no propensities, so nothing says what was shown and how likely that was")
+    if not has.seconds:
+        cannot.append("minutes: no column of durations")
+    if not has.origins:
+        cannot.append("organic apart from recommended activity: no origin column, so everything counts as organic")
+    if not has.creators:
+        cannot.append("habits with creators (artists, shows, brands): no creator column; habits are formed with items")
+    cannot.append("what a new policy would do to later activity: that takes an experiment (docs/cli.md)")
+    return can, cannot
+
+
+def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
+    """Why the log cannot answer a signal; None where it can."""
+    parts = [part for part in (signal.measure, signal.measure.per) if part is not None]
+    if not has.returns and signal.window[1] > 0:
+        return "no user is seen twice"
+    if signal.window[1] + 1 > facts.days:
+        return f"the window needs {signal.window[1] + 1} days, the log has {facts.days}"
+    if not has.creators and "creator" in (signal.entry.of, *(part.of for part in parts)):
+        return "no creator column"
+    if signal.entry.kind == "exposure" and not has.decisions:
+        return "no decisions"
+    kinds = [kind for kind in (signal.entry.event, *(part.counted for part in parts)) if kind is not None]
+    if absent := [kind for kind in kinds if kind not in has.kinds]:
+        return f"no event of kind {absent[0]!r}"
+    if not has.seconds and any(part.kind in ("minutes", "completion") for part in parts):
+        return "no column of durations"
+    if not has.lengths and any(part.kind == "completion" for part in parts):
+        return "no length of items"
+    return None
+
+
+def _written(path: Path) -> list[str]:
+    """How a CSV file is written, where that is not the usual way."""
+    seen = glimpse(path)
+    found = {"separator": seen.separator, "encoding": seen.encoding}
+    return [f"{name} = {_text(value)}" for name, value in found.items() if value is not None]
+
+
+def _allowed(bad_share: float) -> float:
+    return max(LEAST_BAD, math.ceil(100 * (bad_share + MARGIN_BAD)) / 100) if bad_share > LEAST_BAD - MARGIN_BAD else LEAST_BAD
+
+
+def _relative(path: Path, file: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), file.resolve().parent)).as_posix()
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(word: str) -> str:
+    return word if re.fullmatch(r"[A-Za-z0-9_-]+", word) else _text(word)
+
+
+def _inline(columns: Mapping[str, str]) -> str:
+    return "{ " + ", ".join(f"{role} = {_text(name)}" for role, name in columns.items()) + " }"
