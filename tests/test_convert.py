@@ -386,7 +386,7 @@ def test_without_the_extra_the_command_says_how_to_install_it(tmp_path: Path, ti
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.delitem(sys.modules, "longplay.policies.convert")
     result = CliRunner().invoke(app, ["lm", "convert", str(tiny), str(tmp_path / "made")])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "longplay lm convert needs gguf: pip install 'longplay[llm]'" in result.output
 
 
