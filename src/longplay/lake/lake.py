@@ -336,7 +336,7 @@ class Lake:
         snapshot = self._store.snapshot()
         if decisions is None or decisions.is_empty() or snapshot.seq == 0:
             return None
-        with duckdb.connect() as con:
+        with snapshot.reading(), connected() as con:
             snapshot.register(con, "contexts", "stored")
             con.register("given", decisions.select("context_id").unique().to_arrow())
             return con.sql("select context_id, slots from stored semi join given using (context_id)").pl()

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from longplay.errors import ConfigError
+from longplay.lake.sift import EARLIEST
 from longplay.names import file_name
 from longplay.signals import Signal
 from longplay.world import WorldConfig
@@ -74,12 +75,14 @@ class Ingest(FileTable):
     decisions: DecisionsTable | None = None
     max_bad_share: Share = 0.05
     closed_through: date | None = None  # the last day that counts as complete; default: the moment of the last event
+    earliest: date = EARLIEST.date()  # events before this day are set aside
+    skew: Annotated[float, Field(ge=0)] = 1.0  # hours that the service's clocks may be ahead of this machine's
 
     @model_validator(mode="after")
     def _of_one_format(self) -> Ingest:
         if self.format == "table":
             return self
-        read = {"format", "path", "max_bad_share", "closed_through"}
+        read = {"format", "path", "max_bad_share", "closed_through", "earliest", "skew"}
         if unread := sorted(name for name in self.model_fields_set if name not in read):
             raise ValueError(f"{unread[0]} is given, but format = {self.format!r} has columns of its own; leave it out, or set format = 'table'")
         return self

@@ -83,12 +83,17 @@ def ingest(work: Work) -> dict[str, Any]:
     bar(1, 3)
     lake = Lake.open(work.folder / "lake")
     closed = source.complete_until if table.closed_through is None else midnight(table.closed_through) + _DAY
+    tables = source.tables
     appended = lake.append(
         "ingest",
-        **source.tables,
+        events=tables.get("events"),
+        decisions=tables.get("decisions"),
+        contexts=tables.get("contexts"),
+        items=tables.get("items"),
         rejected=source.rejected,
         watermark=closed,
-        now=work.now,
+        now=None if work.now is None else work.now + timedelta(hours=table.skew),
+        earliest=midnight(table.earliest),
         max_bad_share=table.max_bad_share,
     )
     bar(2, 3)
@@ -128,6 +133,7 @@ def read_source(table: Ingest, base: Path) -> Source:
     source = read_table(
         path, table.columns, **how, kinds=table.kinds or None, origins=table.origins or None,
         separator=table.separator, encoding=table.encoding, seconds_unit=table.seconds_unit, length_unit=table.length_unit,
+        earliest=midnight(table.earliest),
     )  # fmt: skip
     if table.decisions is not None:
         source = source.joined(read_decisions(*_layout("ingest.decisions.path", table.decisions, base), **_how(table.decisions)))

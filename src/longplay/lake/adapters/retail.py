@@ -41,6 +41,7 @@ def read_retail(path: str | Path) -> Source:
     judged = rows.table.with_columns(pl.when(cancelled.fill_null(False)).then(pl.lit("refund")).otherwise(pl.lit("purchase")).alias(KIND))
     source = map_rows(replace(rows, table=judged), str(path), Layout(COLUMNS | {"kind": KIND}, constants={"surface": "shop"}))
     assert source.items is not None  # a title is mapped
+    assert source.events is not None
     is_fee = pl.col("item_id").is_in(FEES) | pl.col("item_id").str.starts_with(VOUCHER)
     items = source.items.with_columns(available=~is_fee)
     refunds = source.events.filter(pl.col("kind") == "refund").height
