@@ -44,6 +44,7 @@ from longplay.signals import (
 DAY, MICRO, PAUSE = timedelta(days=1), timedelta(microseconds=1), timedelta(minutes=30)
 SILENCE = 366  # days
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EARLIEST = datetime(1600, 1, 1, tzinfo=UTC)  # what a lake of these logs takes
 LEAP, OLD = datetime(2028, 2, 26, tzinfo=UTC), datetime(1969, 12, 27, tzinfo=UTC)  # logs that cross 2028-02-29 and 1970-01-01
 BIG = str(2**53 + 1)  # a float would read it as 2**53
 USERS = (BIG, str(2**53))
@@ -97,7 +98,7 @@ class Log:
         lake = Lake.memory()
         events = events_frame(self.events) if self.events else None
         decisions = decisions_frame(self.decisions) if self.decisions else None
-        lake.append("all", events=events, decisions=decisions, items=self.items, watermark=self.complete_until)
+        lake.append("all", events=events, decisions=decisions, items=self.items, watermark=self.complete_until, earliest=EARLIEST)
         return lake
 
 

@@ -179,7 +179,10 @@ def test_new_items_that_cannot_be_added_are_refused(tmp_path: Path) -> None:
         book.with_items(pl.Series(["n"]), np.eye(6)[:1], np.ones(2, dtype=bool))
     book.save(tmp_path / "codes.parquet")
     assert len(Codebook.load(tmp_path / "codes.parquet", 8).with_items(pl.Series(["n"]), np.eye(6)[:1]).items) == 7
-    (tmp_path / "codes.safetensors").unlink()  # an older folder
+    (tmp_path / "codes.safetensors").unlink()
+    with pytest.raises(DataError, match="was changed after it was written"):
+        Codebook.load(tmp_path / "codes.parquet", 8)
+    pl.read_parquet(tmp_path / "codes.parquet").write_parquet(tmp_path / "codes.parquet")  # an older folder, without a digest
     with pytest.raises(DataError, match="without its centres"):
         Codebook.load(tmp_path / "codes.parquet", 8).with_items(pl.Series(["n"]), np.eye(6)[:1])
 

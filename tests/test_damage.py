@@ -152,7 +152,7 @@ IN_RUN = cases(
     ("outcomes/*/habit.parquet", BINARY),
     ("reward/*/result.json", (emptied, edited)),
     ("simulate/*/lake/events/*.parquet", BINARY),
-    ("simulate/*/lake/commits/_delta_log/*.json", (emptied, edited, deleted)),
+    ("simulate/*/lake/commits/*.jsonl", (emptied, edited, deleted)),
     ("simulate/*/lake/files.json", (emptied, deleted)),
 )
 

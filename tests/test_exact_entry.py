@@ -114,7 +114,7 @@ def test_numbers_of_another_type_are_the_same_numbers() -> None:
     assert stored("events", with_column("events", "slot", [3.0]))["slot"].to_list() == [3]
     assert stored("events", with_column("events", "slot", pl.Series([7], dtype=pl.UInt8)))["slot"].to_list() == [7]
     assert stored("events", with_column("events", "seconds", [180]))["seconds"].to_list() == [180.0]
-    assert stored("events", with_column("events", "seconds", [2**53]))["seconds"].to_list() == [2.0**53]
+    assert stored("items", with_column("items", "length", [2**53]))["length"].to_list() == [2.0**53]
     assert stored("contexts", with_column("contexts", "slots", [2.0]))["slots"].to_list() == [2]
     assert stored("decisions", with_column("decisions", "log_prob", [[-1, -2]]))["log_prob"].to_list() == [[-1.0, -2.0]]
     assert stored("events", with_column("events", "seconds", pl.Series([None], dtype=pl.Null)))["seconds"].to_list() == [None]

@@ -798,12 +798,12 @@ def test_the_maturity_curve_is_the_base_rate_of_shorter_windows(signal: Signal, 
 
 
 def test_a_heavy_user_does_not_round_away_a_light_users_minute() -> None:
-    """Running sums over all entries would: 20 s three times is a minute, also after 10^10 minutes of someone else."""
-    events = pl.DataFrame(
-        {"event_id": list("abcde"), "user_id": ["a", "b", "b", "b", "b"], "kind": "play", "seconds": [6e11, 0.0, 20.0, 20.0, 20.0]}
-    ).with_columns(pl.Series("time", [LEAP, LEAP, LEAP + DAY, LEAP + 2 * DAY, LEAP + 3 * DAY]))
+    """Running sums over all entries would: 20 s three times is a minute, also after 10^8 minutes of someone else."""
+    light = pl.DataFrame({"event_id": list("bcde"), "user_id": "b", "kind": "play", "seconds": [0.0, 20.0, 20.0, 20.0]})
+    light = light.with_columns(pl.Series("time", [LEAP, LEAP + DAY, LEAP + 2 * DAY, LEAP + 3 * DAY]))
+    heavy = pl.DataFrame({"event_id": [f"a{n}" for n in range(110_000)], "user_id": "a", "kind": "play", "seconds": 86_400.0})
     lake = Lake.memory()
-    lake.append("all", events=events, watermark=LEAP + 9 * DAY)
+    lake.append("all", events=pl.concat([heavy.with_columns(time=pl.lit(LEAP)), light]), watermark=LEAP + 9 * DAY)
     outcomes = Signal("minute", enrolment(), minutes() >= 1, (0, 3)).outcomes(lake)
     assert outcomes.value.tolist() == [1.0, 1.0]
     assert outcomes.maturity_curve()["value"].to_list() == [0.5, 0.5, 0.5, 1.0]

@@ -39,6 +39,7 @@ from longplay.signals.tables import BaseRate, base_rates, write_outcomes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+EARLIEST = datetime(1600, 1, 1, tzinfo=UTC)  # what a lake of these logs takes
 FAR = (datetime(2005, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, tzinfo=UTC), datetime(1650, 6, 1, 12, tzinfo=UTC))
 SEVERAL = (
     Signal("habit", discovery(28), days_with("creator") >= 2, (1, 28)),
@@ -82,7 +83,7 @@ def stranger(moment: datetime) -> pl.DataFrame:
 
 def lake_of(*events: pl.DataFrame, days: int) -> Lake:
     lake = Lake.memory()
-    lake.append("all", events=pl.concat(events), watermark=START + days * DAY)
+    lake.append("all", events=pl.concat(events), watermark=START + days * DAY, earliest=EARLIEST)
     return lake
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from reference import (
     CATALOGUE,
     DAY,
+    EARLIEST,
     EPOCH,
     FAR_MOMENT,
     GROWING,
@@ -274,6 +275,7 @@ def append(lake: Lake, name: str, events: list[Row], decisions: list[Row], water
         decisions=decisions_frame(decisions) if decisions else None,
         items=CATALOGUE if name == "0" and items is None else items,
         watermark=watermark,
+        earliest=EARLIEST,
     )
 
 

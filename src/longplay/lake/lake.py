@@ -266,7 +266,8 @@ class Lake:
             items: descriptions; of each item the one that arrived last holds, and the earliest `added_at`. A description
                 without an arrival (`ingested_at`) is known just after the lake's watermark, in the lake's first catalogue from `added_at` on.
             watermark: the log is complete before this time; default: just after the last event or decision.
-            now: events later than this are set aside as future, contexts and decisions refuse the batch; default: the clock and `skew`.
+            now: events later than this are set aside as future, contexts and decisions refuse the batch; default: the clock and
+                `skew`, or a watermark beyond it, declared now or before, as simulated services have.
             skew: how far the service's clocks may be ahead of this machine's.
             earliest: events before this are set aside: most are a missing time that somebody filled in.
             max_bad_share: the batch is refused when a larger share of its events is bad.
@@ -287,7 +288,7 @@ class Lake:
         refuse_long_slates(frames.get("decisions"), frames.get("contexts"))
         candidates, lines = (None, None) if events is None else conform_events(events)
         aside = None if rejected is None else conform(polars_frame(rejected, "rejected").with_columns(batch=pl.lit(batch)), "quarantine")
-        latest = datetime.now(UTC) + skew if now is None else _utc(now, "now")
+        latest = _latest(now, skew, watermark, self._store.snapshot().watermark)
         for table in ("decisions", "contexts"):
             if table in frames:
                 _refuse_future(frames[table], table, latest, batch)
@@ -362,6 +363,14 @@ class Lake:
                     times.append(last + timedelta(microseconds=1))
         known = [time for time in times if time is not None]
         return max(known) if known else None
+
+
+def _latest(now: datetime | None, skew: timedelta, declared: datetime | None, stored: datetime | None) -> datetime:
+    """The latest time that a row may have, given the watermarks that are declared with it and stored."""
+    if now is not None:
+        return _utc(now, "now")
+    clock = datetime.now(UTC) + skew
+    return max([clock, *(_utc(time, "watermark") for time in (declared, stored) if time is not None)])
 
 
 def _refuse_future(frame: pl.DataFrame, table: str, latest: datetime, batch: str) -> None:

@@ -177,7 +177,9 @@ def simulate(work: Work) -> dict[str, Any]:
     table = work.config.simulate
     assert table is not None  # world_of has said so
     on_disk = Lake.open(work.folder / "lake")
-    on_disk.append("simulate", events=lake.events, decisions=lake.decisions, contexts=lake.contexts, items=lake.items, watermark=world.now)
+    on_disk.append(
+        "simulate", events=lake.events, decisions=lake.decisions, contexts=lake.contexts, items=lake.items, watermark=world.now, now=world.now
+    )
     return glance(on_disk) | {
         "source": {"format": "simulated world", "name": f"seed {work.config.run.seed}", "rows": on_disk.events.height},
         "rejected": {},

@@ -166,7 +166,7 @@ def _logged_experiment(work: Work, table: ExperimentTable) -> dict[str, Any]:
 
 def _save(work: Work, lake: Lake) -> None:
     Lake.open(work.folder / "lake").append(
-        "trial", events=lake.events, decisions=lake.decisions, contexts=None, items=lake.items, watermark=lake.watermark
+        "trial", events=lake.events, decisions=lake.decisions, contexts=None, items=lake.items, watermark=lake.watermark, now=lake.watermark
     )
 
 

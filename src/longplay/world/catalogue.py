@@ -231,6 +231,7 @@ def _items_frame(
         pl.lit(float(LENGTH_S)).alias("length"),
         added.cast(pl.Datetime("us", "UTC")).alias("added_at"),
         pl.lit(True).alias("available"),
+        added.cast(pl.Datetime("us", "UTC")).alias("ingested_at"),
     )
 
 

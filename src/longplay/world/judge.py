@@ -125,7 +125,9 @@ def one_step_truth(
     events = pl.concat([_follow(one, loggers, after, signal.measure.of is None) for one in branches])
     lake = Lake.memory()  # of one user per branch: no life knows of another
     until = START + timedelta(days=max(judged) + after + 1)
-    lake.append("lives", events=events, decisions=pl.concat([one.decisions for one in branches]), items=world.catalogue.frame, watermark=until)
+    lake.append(
+        "lives", events=events, decisions=pl.concat([one.decisions for one in branches]), items=world.catalogue.frame, watermark=until, now=until
+    )
     outcome = signal.outcomes(lake).on(lake.decisions).frame.select("decision_id", "value")
     worth = pl.concat([one.weights for one in branches]).join(outcome, on="decision_id", how="left")
     if worth["value"].null_count():

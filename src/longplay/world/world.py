@@ -187,6 +187,7 @@ class World:
             decisions=pl.concat(batch.decisions) if batch.decisions else None,
             items=self.items,
             watermark=self.now,
+            now=self.now,
         )
 
     def truth(
@@ -296,7 +297,7 @@ class World:
             row_of[rows] = np.arange(len(rows))
             other._played = [day.of_users(row_of) for day in self._played]
             mine = self.lake.events.filter(pl.col("user_id").is_in(other.user_ids.implode()))
-            other._lake.append("history", events=mine, items=self.items, watermark=self.now)
+            other._lake.append("history", events=mine, items=self.items, watermark=self.now, now=self.now)
         return other
 
     def _open(self) -> Market:
