@@ -171,7 +171,7 @@ def test_names_that_are_not_mapped_may_stand_twice_or_be_empty(tmp_path: Path) -
 def test_tsv_files_are_separated_by_tabs_and_named_text_files_are_read(tmp_path: Path) -> None:
     assert good(read(tmp_path / "log.tsv", "who\twhat\tts\nu\ti\t2026-03-01\n")) == [(1, "u", "i")]
     assert good(read(tmp_path / "log.txt", HEADER + GOOD)) == [(1, "u", "i")]
-    assert good(read(tmp_path / "log.tsv.gz", gzip.compress(b"who\twhat\tts\nu\ti\t2026-03-01\n"))) == [(1, "u", "i")]
+    assert good(read(tmp_path / "log.tsv.gz", gzip.compress(b"who\twhat\tts\nu\ti\t2026-03-01\n", mtime=0))) == [(1, "u", "i")]
 
 
 # -- CSV: values ---------------------------------------------------------------------------------
@@ -230,7 +230,13 @@ def test_times_as_databases_write_them(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_an_error_alone_and_passed_over_in_a_folder(tmp_path: Path) -> None:
-    for name, content in {"a.csv": b"", "b.csv.gz": gzip.compress(b""), "c.parquet": b"", "d.csv": b"\n\n", "e.csv": b"\xef\xbb\xbf"}.items():
+    for name, content in {
+        "a.csv": b"",
+        "b.csv.gz": gzip.compress(b"", mtime=0),
+        "c.parquet": b"",
+        "d.csv": b"\n\n",
+        "e.csv": b"\xef\xbb\xbf",
+    }.items():
         with pytest.raises(DataError, match=f"{name}: the file is empty, expected a header line"):
             read(tmp_path / "alone" / name, content)
     for ending, content in {"csv": HEADER + GOOD, "parquet": table(pa.array([NOON]))}.items():
@@ -264,7 +270,7 @@ def test_other_kinds_of_files_are_answered_with_what_to_do(tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("cut.csv.gz", gzip.compress((HEADER + GOOD).encode() * 9)[:-12]), ("not.csv.gz", HEADER), ("picture.csv", b"\x89PNG\r\n\x1a\n\0\0\0"),
+        ("cut.csv.gz", gzip.compress((HEADER + GOOD).encode() * 9, mtime=0)[:-12]), ("not.csv.gz", HEADER), ("picture.csv", b"\x89PNG\r\n\x1a\n\0\0\0"),
         ("bad.parquet", b"PAR1xxxxPAR1"),
     ],
 )  # fmt: skip
