@@ -411,7 +411,7 @@ def logs(
         events += [{"event_id": f"crowd-{kind}", **third, "kind": kind, "time": time, "ingested_at": time} for kind in KINDS]
     for number in range(draw(st.integers(min_decisions, 4))):
         time = start + draw(moments)
-        slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=draw(st.sampled_from((0, 1, 1))), max_size=3))
+        slate = draw(st.lists(st.sampled_from(tuple(CREATORS)), min_size=draw(st.sampled_from((0, 1, 1))), max_size=3, unique=True))
         decisions.append(
             {
                 "decision_id": f"d{number}",

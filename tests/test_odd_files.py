@@ -32,6 +32,8 @@ COLUMNS = {"user_id": "who", "item_id": "what", "time": "ts"}
 HEADER = "who,what,ts\n"
 GOOD = "u,i,2026-03-01\n"
 NOON = datetime(2026, 3, 1, 12)
+NOTHING = gzip.compress(b"", mtime=0)
+CUT = gzip.compress((HEADER + GOOD).encode() * 9, mtime=0)[:-12]
 
 
 def read(path: Path, content: str | bytes | pa.Table | None = None, columns: Mapping[str, str] = COLUMNS, **how: Any) -> Source:
@@ -270,7 +272,7 @@ def test_other_kinds_of_files_are_answered_with_what_to_do(tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("cut.csv.gz", gzip.compress((HEADER + GOOD).encode() * 9, mtime=0)[:-12]), ("not.csv.gz", HEADER), ("picture.csv", b"\x89PNG\r\n\x1a\n\0\0\0"),
+        ("cut.csv.gz", CUT), ("not.csv.gz", HEADER), ("picture.csv", b"\x89PNG\r\n\x1a\n\0\0\0"),
         ("bad.parquet", b"PAR1xxxxPAR1"),
     ],
 )  # fmt: skip

@@ -467,10 +467,10 @@ def test_row_what_is_an_exposure() -> None:
         did(at(0), creator="c9"), did(at(1), item="i5", creator="c8"), did(at(2), item="i5", creator="c3"), did(at(3), item="i5", creator=None),
         did(at(1), item="i4", creator="c2"),
     )  # fmt: skip
-    lake = lake_of(*events, decisions=(shown(at(4), ["i1", "i5", "i1", "i4", "i9"]), shown(at(4), ["i3"], "u2")))
+    lake = lake_of(*events, decisions=(shown(at(4), ["i1", "i5", "i2", "i4", "i9"]), shown(at(4), ["i3"], "u2")))
     found = sorted(opened(lake, exposure(), "user_id", "item_id", "creator_id"), key=str)
     assert found == [
-        ("u1", "i1", "c1"), ("u1", "i1", "c1"), ("u1", "i4", "c2"), ("u1", "i5", "c3"), ("u1", "i9", None), ("u2", "i3", "c2"),
+        ("u1", "i1", "c1"), ("u1", "i2", "c1"), ("u1", "i4", "c2"), ("u1", "i5", "c3"), ("u1", "i9", None), ("u2", "i3", "c2"),
     ]  # fmt: skip
     assert len(opened(lake, exposure("item"), "item_id")) == 6
 

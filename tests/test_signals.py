@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -191,7 +192,7 @@ def meaning(signal: Signal) -> tuple[object, ...]:
 def test_a_signal_prints_as_the_sentence_it_means(signal: Signal, sentence: str) -> None:
     assert str(signal) == sentence
     assert signal.version in signal._repr_html_()
-    assert sentence.split(": ", 1)[1] in signal._repr_html_()
+    assert sentence.split(": ", 1)[1] in html.unescape(signal._repr_html_())
 
 
 @given(signals(), st.sampled_from((1e-9, 1.0, 1e3)), st.none() | st.lists(st.sampled_from(ORIGINS), min_size=1, max_size=3).map(tuple))

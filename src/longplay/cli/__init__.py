@@ -106,7 +106,7 @@ for _stage in STAGES:
 def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) -> None:
     begun = time.perf_counter()
     place = folder or folder_of(config)
-    console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}")
+    console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}", soft_wrap=True)
     with faults_in(place):
         places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
         if "experiment" in places:

@@ -366,11 +366,16 @@ class Lake:
 
 
 def _latest(now: datetime | None, skew: timedelta, declared: datetime | None, stored: datetime | None) -> datetime:
-    """The latest time that a row may have, given the watermarks that are declared with it and stored."""
+    """The latest time that a row may have, given the watermarks that are declared with it and stored.
+
+    A watermark declared beyond the clock says that the log is simulated, and no row moves it.
+    """
     if now is not None:
         return _utc(now, "now")
     clock = datetime.now(UTC) + skew
-    return max([clock, *(_utc(time, "watermark") for time in (declared, stored) if time is not None)])
+    if declared is not None and _utc(declared, "watermark") > clock:
+        return datetime.max.replace(tzinfo=UTC)
+    return clock if stored is None else max(clock, stored)
 
 
 def _refuse_future(frame: pl.DataFrame, table: str, latest: datetime, batch: str) -> None:
