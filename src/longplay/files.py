@@ -35,7 +35,7 @@ def write_file(path: Path, content: bytes | str) -> None:
     sync_path(path.parent)
 
 
-def sync_path(path: Path) -> None:
+def sync_path(path: Path | str) -> None:
     """Put a file's content, or a folder's list of names, on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -61,10 +61,10 @@ def make_folder(folder: Path) -> None:
         sync_path(place.parent)
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path | str) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as handle:
+    with open(path, "rb", buffering=0) as handle:
         while block := handle.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
@@ -104,15 +104,17 @@ def digests_of(folder: Path) -> dict[str, str]:
 def changed_file(folder: Path, digests: Mapping[str, str]) -> str | None:
     """The first file that is not as `digests_of` had it, and what became of it, in words; null where all are."""
     for name, digest in digests.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{file}: is {'a folder, expected a file' if file.is_dir() else 'missing'}"
+        file = os.path.join(folder, name)  # not a Path: a store has thousands of files
         try:
             same = sha256_of(file) == digest
+        except FileNotFoundError:
+            return f"{file}: is missing"
+        except IsADirectoryError:
+            return f"{file}: is a folder, expected a file"
         except OSError as error:
             return f"{file}: cannot be read ({error.strerror})"
         if not same:
-            return f"{file}: {'is empty' if file.stat().st_size == 0 else 'was changed after it was written'}"
+            return f"{file}: {'is empty' if os.path.getsize(file) == 0 else 'was changed after it was written'}"
     return None
 
 

@@ -87,13 +87,15 @@ class Manifest:
         """
         counting = self.files()
         new = sorted(counting - self.digests.keys())
+        below = {""}  # folders of the new files, and those above them
         for file in new:
-            sync_path(folder / file)
-        below = {parent for file in new for parent in (folder / file).parents if parent.is_relative_to(folder)}
+            sync_path(os.path.join(folder, file))
+            while file := os.path.dirname(file):
+                below.add(file)
         for place in sorted(below, reverse=True):
-            sync_path(place)
-        digests = {file: self.digests.get(file) or sha256_of(folder / file) for file in sorted(counting)}
-        self.digests = digests
+            sync_path(os.path.join(folder, place))
+        added = {file: sha256_of(os.path.join(folder, file)) for file in new}
+        self.digests = {file: self.digests.get(file) or added[file] for file in sorted(counting)}
         # as JSON reads it back: the digest is of the text
         table = json.loads(json.dumps(self.__dict__))
         write_file(folder / MANIFEST, json.dumps({"format": FORMAT, "sha256": _digest(table), **table}))
@@ -104,11 +106,12 @@ class Manifest:
         Raises:
             DataError: one is missing, or is not as it was written. Of a store without digests it is only known whether it is there.
         """
-        for file in dict.fromkeys(files):
-            if file not in self.digests and not (folder / file).is_file():
+        asked = dict.fromkeys(files)
+        for file in asked:
+            if file not in self.digests and not os.path.isfile(os.path.join(folder, file)):
                 raise damaged(folder, f"{folder / file}: is missing")
-            if file in self.digests and (why := changed_file(folder, {file: self.digests[file]})) is not None:
-                raise damaged(folder, why)
+        if (why := changed_file(folder, {file: self.digests[file] for file in asked if file in self.digests})) is not None:
+            raise damaged(folder, why)
 
     def files_of(self, label: str) -> list[str]:
         """The files that hold a signal's rows."""

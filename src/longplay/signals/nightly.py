@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from glob import glob
 from pathlib import Path
 
 import duckdb
@@ -333,8 +335,8 @@ class Work:
             name = f"case when {number} in ({', '.join(map(str, numbers))}) then 'b' || {number} else cast(day as varchar) end"
             parted = f"select *, {name if numbers else 'day'} as part from ({sql})"
             self.con.execute(f"copy ({parted}) to {quoted(folder)} (format parquet, partition_by (part), compression zstd)")
-        for file in sorted(folder.glob("part=*/*.parquet")):
-            part, listed = file.parent.name.removeprefix("part="), str(file.relative_to(self.folder))
+        for file in sorted(glob("part=*/*.parquet", root_dir=folder)):
+            part, listed = os.path.dirname(file).removeprefix("part="), os.path.join(place, file)
             number = int(part.removeprefix("b"))
             for day in range(number * size, (number + 1) * size) if is_block(listed) else [number]:
                 if day in self.place:
