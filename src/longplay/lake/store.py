@@ -61,7 +61,10 @@ class Snapshot:
 
     def paths(self, table: str) -> list[str]:
         """A table's files, in the order of their commits."""
-        return [str(self.folder / table / name) for name in self.files.get(table, ())] if self.folder is not None else []
+        if self.folder is None:
+            return []
+        place = os.path.join(self.folder, table)
+        return [os.path.join(place, name) for name in self.files.get(table, ())]
 
     @cached_property
     def statistics(self) -> Mapping[str, pl.DataFrame]:
@@ -326,7 +329,7 @@ class FolderStore:
                 if (table, name) in self._whole:
                     continue
                 try:
-                    size = (self.path / table / name).stat().st_size
+                    size = os.path.getsize(os.path.join(self.path, table, name))
                 except OSError:
                     raise self._damaged(f"{table}/{name} is missing") from None
                 if size != file.bytes:
