@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction
 
 from longplay.errors import DataError
 from longplay.files import sha256_of, sync_path
@@ -191,7 +191,7 @@ def show_files(table: Path, name: str, files: Iterable[DataFile], seq: int) -> i
     schema = pl.DataFrame(schema=DTYPES[name]).to_arrow().schema
     if delta is None:
         delta = DeltaTable.create(str(table), schema, commit_properties=_marked(seq))
-    actions: list[AddAction | RemoveAction] = [
+    actions: list[Any] = [
         AddAction(
             path=quote(file.name),
             size=file.bytes,
