@@ -112,13 +112,13 @@ def check(lake: Path, progress: Progress | None = None) -> Checked:
     damages = [Damage(f"{FOLDER}/{name}", problem) for name, problem in text.damage.items()]
     if text.lost is not None:
         damages.append(Damage(f"{FOLDER}/{LOG}", f"lacks commit {text.lost} in both copies"))
-    last_begun = max(delta.later_versions(lake / table, state.version(table)).last_begun for table in TABLES)
+    later_of = {table: delta.later_versions(lake / table, state.version(table)) for table in TABLES}
+    last_begun = max(later.last_begun for later in later_of.values())
     if text.lost is None and last_begun > state.seq + 1:
         damages.append(Damage(f"{FOLDER}/{LOG}", f"ends with commit {state.seq}, and the tables hold commit {last_begun}"))
     notes: list[str] = []
     gone: set[tuple[str, str]] = set()
-    for table in TABLES:
-        later = delta.later_versions(lake / table, state.version(table))
+    for table, later in later_of.items():
         for version, operation in later.refused:
             entry = f"{table}/{delta.LOG_FOLDER}/{delta.log_entry(lake / table, version).name}"
             damages.append(Damage(entry, f"is another program's change ({operation}), which a lake cannot take over"))
