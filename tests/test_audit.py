@@ -44,7 +44,7 @@ SPANS = at(0.05)
     [
         # late holds 0: whatever the north star did
         (UP, NOTHING, at(0.9), HIGH, HIGH, "differs", "undecided", "did not move the signal"),
-        (at(0.1), NOTHING, at(0.0), LOW, LOW, "agrees", "undecided", "did not move the signal"),
+        (at(0.1), NOTHING, at(0.0), LOW, LOW, "differs", "undecided", "did not move the signal"),
         # it rose
         (UP, UP, at(0.0), SPANS, HIGH, "agrees", "undecided", "whether the north star gained its margin is not known"),
         (UP, UP, at(0.0), LOW, HIGH, "agrees", "drop", "it rose while the north star certainly gained less than its margin"),
@@ -58,7 +58,7 @@ SPANS = at(0.05)
             HIGH,
             "agrees",
             "keep",
-            "up to their errors and a factor of 1.25",
+            "up to their errors or a factor of 1.25",
         ),  # surely off, by a hair
         (at(0.7, 0.01), at(1.0, 0.01), at(-0.3, 0.01), HIGH, HIGH, "off by a factor", "reweight", "off by a factor"),
         (at(0.4), UP, at(-0.6), HIGH, HIGH, "off by a factor", "reweight", "off by a factor"),
@@ -265,11 +265,23 @@ def test_while_late_is_immature_early_is_given_and_nothing_is_decided() -> None:
 def test_an_experiment_that_cannot_be_trusted_decides_nothing() -> None:
     trial = trial_of()
     lake = log_of(trial, (2, 4), (2, 4))
+    for n, user in enumerate(USERS[:7]):  # more than 1% of an arm of 300, whichever they are of
+        other = trial.arm_names[1 - int(trial.assign([user])[0])]
+        lake.append(f"swapped {n}", decisions=shown(trial, pl.Series([user]), BEGIN + DAY, f"again{n}").with_columns(arm=pl.lit(other)))
+    verdict = audit(Extrapolates(MET), trial, lake, north_star=ACTIVE).verdicts[0]
+    assert (verdict.recommendation, verdict.agreement) == ("undecided", "agrees")
+    assert "cannot be trusted; one arm per user: 7 of 600" in verdict.reason
+
+
+def test_a_user_in_two_arms_is_left_out_of_the_audit() -> None:
+    trial = trial_of()
+    lake = log_of(trial, (2, 4), (2, 4))
     other = trial.arm_names[1 - int(trial.assign(USERS[:1])[0])]
     lake.append("swapped", decisions=shown(trial, USERS[:1], BEGIN + DAY, "again").with_columns(arm=pl.lit(other)))
     verdict = audit(Extrapolates(MET), trial, lake, north_star=ACTIVE).verdicts[0]
-    assert (verdict.recommendation, verdict.agreement) == ("undecided", "agrees")
-    assert "cannot be trusted; one arm per user: 1 of 600" in verdict.reason
+    assert verdict.recommendation == "keep"
+    assert verdict.late is not None
+    assert verdict.late.n == 599
 
 
 def test_several_signals_and_treatments_are_named() -> None:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from longplay.errors import ConfigError
 from longplay.estimate import Estimate
 from longplay.experiments import Experiment
-from longplay.experiments.analysis import line_of
-from longplay.experiments.enrolment import LEAST_USERS, covariates_of, quality_of
+from longplay.experiments.analysis import line_of, skewness_reason
+from longplay.experiments.enrolment import LEAST_USERS, analysed, covariates_of, quality_of
 from longplay.experiments.readout import Line, estimate_json
 from longplay.experiments.statistics import Contrast, Means, compare, ratio
 from longplay.lake.lake import Lake
@@ -35,7 +35,9 @@ Float = NDArray[np.float64]
 Recommendation = Literal["keep", "reweight", "drop", "undecided"]
 Agreement = Literal["agrees", "off by a factor", "opposite", "differs", "unknown"]
 
-TOLERANCE = 0.25  # early and late agree while one may be less than this much larger than the other: nobody reweights for less
+TOLERANCE = 0.25  # early and late agree where neither is surely more than this much larger than the other: nobody reweights for less
+FOLLOWS = 0.5  # late follows early unless it is surely less than this share of it
+MOST_USERS = 10**9  # beyond this many no experiment is run
 
 _ESTIMATES = ("early", "late", "north_star", "gap", "factor")
 _HEAD = ("signal", "early", "late", "north star", "early and late", "recommendation")
@@ -53,6 +55,8 @@ class Verdict:
         recommendation: keep, reweight, drop or undecided, with the reason in words.
         gap: early minus late, of the paired differences per user.
         factor: late / early, where early is off by a factor: what to multiply the signal's weight with.
+        users: how many would settle what is undecided, in both arms, were the estimates to stay as they are; null where it
+            is not undecided for want of users.
     """
 
     signal: str
@@ -64,11 +68,19 @@ class Verdict:
     reason: str
     gap: Estimate | None = None
     factor: Estimate | None = None
+    users: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the run folder."""
         estimates = {name: estimate_json(getattr(self, name)) for name in _ESTIMATES}
-        return {"signal": self.signal, "agreement": self.agreement, "recommendation": self.recommendation, "reason": self.reason, **estimates}
+        return {
+            "signal": self.signal,
+            "agreement": self.agreement,
+            "recommendation": self.recommendation,
+            "reason": self.reason,
+            "users": self.users,
+            **estimates,
+        }
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,7 @@ def audit(
     view = lake if as_of is None else lake.before(as_of)
     everybody = trial.enrolled(view)
     distrusted = "; ".join(f"{check.name}: {check.words}" for check in quality_of(trial, everybody) if check.fails)
-    users = everybody.filter(pl.col("arm").is_in([trial.arm_names[0], arm]))
+    users = analysed(trial, everybody).filter(pl.col("arm").is_in([trial.arm_names[0], arm]))
     treated_U, known_UK = (users["arm"] == arm).to_numpy(), covariates_of(view, users)
     star = line_of(north_star, enrolled_sums(north_star, view, users, entry_days=trial.entry_days), treated_U, known_UK, arm, None, alpha, alpha)
     verdicts = []
@@ -215,10 +227,16 @@ class _Asked:
 
     early: Means | None
     gap: Means | None
+    reason: str = ""
 
     @classmethod
     def of(cls, early_U: Float, late_U: Float | None, treated_U: NDArray[np.bool_], known_UK: Float) -> Self:
-        return cls(compare(early_U, treated_U, known_UK), None if late_U is None else compare(early_U - late_U, treated_U, known_UK))
+        early = compare(early_U, treated_U, known_UK)
+        gap = None if late_U is None else compare(early_U - late_U, treated_U, known_UK)
+        contrasts = [means.contrast() for means in (early, gap) if means is not None]
+        if reason := skewness_reason(*contrasts, users=len(early_U)):
+            return cls(None, None, reason)
+        return cls(early, gap)
 
 
 def believed_sums(model: EarlyReward, users: pl.DataFrame, trial: Experiment, lake: Lake, age: int) -> Float:
@@ -234,16 +252,45 @@ def believed_sums(model: EarlyReward, users: pl.DataFrame, trial: Experiment, la
     return sums_by_user(outcomes.frame, mean_N, users, trial.entry_days)
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What the differences of an audit say.
+
+    Attributes:
+        agreement: of early and late.
+        recommendation: keep, reweight, drop or undecided.
+        reason: in words.
+        open: differences whose intervals would have to leave 0; empty where nothing is open.
+    """
+
+    agreement: Agreement
+    recommendation: Recommendation
+    reason: str
+    open: tuple[Contrast, ...] = ()
+
+
 def judge(early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float) -> tuple[Agreement, Recommendation, str]:
-    """Agreement, recommendation and reason, from five differences and their intervals at `level`.
+    """Agreement, recommendation and reason; see `judgement_of`."""
+    judgement = judgement_of(early, late, gap, gain, loss, level)
+    return judgement.agreement, judgement.recommendation, judgement.reason
 
-    early, late: of the signal. gap: early minus late, paired. gain: treatment - (1 + margin) control of the north star, above 0
-    where it gained what is worth having; loss: treatment - (1 - margin) control, below 0 where it lost as much.
 
-    Agreement, in this order: the gap holds 0 and early and late have one sign: "agrees"; the gap holds 0, signs differ:
-    "differs" (too noisy to say); early's interval lies on late's side: "off by a factor", unless the factor may be
-    within `TOLERANCE` of 1, then "agrees" (with enough users any early reward is off by a hair); on the other:
-    "opposite"; early holds 0 while the gap does not: "differs" (it saw nothing of it).
+def judgement_of(
+    early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float, rose: str = "rose", fell: str = "fell"
+) -> Judgement:
+    """What follows from five differences and their intervals at `level`. Nothing is kept, reweighted or dropped without evidence.
+
+    Args:
+        early, late: of the signal, above 0 where it got better.
+        gap: early minus late, paired.
+        gain: of the north star over its margin, treatment - (1 + margin) control: above 0 where it gained what is worth having.
+        loss: treatment - (1 - margin) control: below 0 where the north star lost as much.
+        level: of the intervals, in (0, 1).
+        rose, fell: what the signal does where it gets better and worse.
+
+    Agreement, in this order: early's interval holds 0: "differs" (it saw nothing, or is too noisy); early and late lie on different
+    sides of 0: "opposite"; late's interval holds 0: "differs"; the gap's holds 0, or late / early surely lies within a
+    factor of 1 + `TOLERANCE` of 1: "agrees"; it surely lies beyond: "off by a factor"; else "differs".
 
     | late      | north star                         | early and late  | recommendation | because                                 |
     |-----------|------------------------------------|-----------------|----------------|-----------------------------------------|
@@ -258,36 +305,37 @@ def judge(early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: 
     | fell      | above -margin, also if it rose     | any             | drop           | it can fall without the north star      |
     | fell      | below -margin                      | as where it rose | keep, reweight, drop or undecided, as there | they fell together |
 
-    A signal that fell while the north star rose is dropped, not given a negative weight: one trial shows that it can be
-    given up, not that pushing it down would help. Of the north star's own early reward only the agreement is asked.
-    Where late or the north star is immature the caller says undecided.
+    What this leaves undecided is dropped where it is a false alarm: early's interval lies off 0, late is surely less than half of early and
+    not on its side, and the north star surely fell short of its margin on that side. A signal that fell while the north star rose is dropped, not
+    given a negative weight: one trial shows that it can be given up, not that pushing it down would help. Of the north
+    star's own early reward only the agreement is asked. Where late or the north star is immature the caller says undecided.
     """
-    agreement = _agreement(early, late, gap, level)
-    moved, star = _side(late, level), _side(gain, level)
+    agreement, unsure = _agreement(early, late, gap, level)
+    said, moved = _side(early, level), _side(late, level)
+    star = loss if moved < 0 else gain
+    star_side = -_side(loss, level) if moved < 0 else _side(gain, level)
+    if (moved == 0 or star_side == 0) and _false_alarm(early, late, gap, gain, loss, level):
+        words = f"a false alarm: early certainly {rose if said > 0 else fell}, late and the north star certainly did not follow"
+        return Judgement(agreement, "drop", words)
     if moved == 0:
-        return agreement, "undecided", "the trial did not move the signal: its late interval holds 0"
-    if moved < 0:
-        star = -_side(loss, level)
-    rose, kept = ("rose", "gained") if moved > 0 else ("fell", "lost")
-    if star == 0:
-        return agreement, "undecided", f"it {rose}, but whether the north star {kept} its margin is not known: the interval spans it"
-    if star < 0:
-        return agreement, "drop", f"it {rose} while the north star certainly {kept} less than its margin: it can be moved without it"
-    reasons: dict[Agreement, tuple[Recommendation, str]] = {
-        "agrees": (
-            "keep",
-            f"it {rose}, the north star {kept} its margin, and early and late agree, up to their errors and a factor of {1 + TOLERANCE:g}",
-        ),
-        "off by a factor": ("reweight", f"it {rose}, the north star {kept} its margin, but early was off by a factor"),
-        "opposite": (
-            "drop",
-            f"it {rose} and the north star {kept} its margin, but early pointed the other way: as a reward it would have led astray",
-        ),
-    }
-    recommendation, reason = reasons.get(
-        agreement, ("undecided", f"it {rose} and the north star {kept} its margin, but early did not see it: too noisy at this age, or blind to it")
-    )
-    return agreement, recommendation, reason
+        return Judgement(agreement, "undecided", "the trial did not move the signal: its late interval holds 0", (late,))
+    moves, kept = (rose, "gained") if moved > 0 else (fell, "lost")
+    if star_side == 0:
+        words = f"it {moves}, but whether the north star {kept} its margin is not known: the interval spans it"
+        return Judgement(agreement, "undecided", words, (star, *unsure))
+    if star_side < 0:
+        return Judgement(agreement, "drop", f"it {moves} while the north star certainly {kept} less than its margin: it can be moved without it")
+    both = f"it {moves} and the north star {kept} its margin"
+    if agreement == "agrees":
+        factor = f"{1 + TOLERANCE:g}"
+        return Judgement(agreement, "keep", f"{both}; early and late agree, up to their errors or a factor of {factor}")
+    if agreement == "off by a factor":
+        return Judgement(agreement, "reweight", f"{both}, but early was off by a factor")
+    if agreement == "opposite":
+        return Judgement(agreement, "drop", f"{both}, but early pointed the other way: as a reward it would have led astray")
+    if said == 0:
+        return Judgement(agreement, "undecided", f"{both}, but early did not see it: too noisy at this age, or blind to it", unsure)
+    return Judgement(agreement, "undecided", f"{both}, but by what factor early is off is not known well enough", unsure)
 
 
 def _verdict_on(signal: Signal, asked: _Asked, late: Line, star: Line, age: int, margin: float, level: float) -> Verdict:
@@ -295,39 +343,84 @@ def _verdict_on(signal: Signal, asked: _Asked, late: Line, star: Line, age: int,
     early, gap = _estimate(asked.early, f"as believed at entry age {age} days", late), _estimate(asked.gap, "believed minus matured", late)
     if asked.early is None or asked.gap is None or late.effect is None or star.effect is None:
         missing = [line.reason for line in (late, star) if line.effect is None]
-        if asked.early is None:
+        if asked.reason:
+            missing.append(f"{signal.name}: {asked.reason}")
+        elif asked.early is None:
             missing.append(f"{signal.name}: an interval needs {LEAST_USERS} users in each arm whose entries are all {age} days old")
         matured, moved = (line.effect.difference if line.effect else None for line in (late, star))
         return Verdict(signal.label, early, matured, moved, "unknown", "undecided", "; ".join(dict.fromkeys(missing)))
     believed, matured, apart = asked.early.contrast(), late.effect.means.contrast(), asked.gap.contrast()
+    rose, fell = "rose", "fell"
+    if signal.lower_is_better:
+        believed, matured, apart, rose, fell = -believed, -matured, -apart, "fell", "rose"
     # of the north star itself it is only asked whether early agrees: it moved with itself, by whatever it moved
     itself = signal.label.split("@")[1] == star.signal.split("@")[1]
     gain, loss = (matured, matured) if itself else (star.effect.gain_over(margin), star.effect.gain_over(-margin))
-    agreement, recommendation, reason = judge(believed, matured, apart, gain, loss, level)
-    factor = None
-    if agreement == "off by a factor":
-        times = _times(believed, matured, apart)
-        factor = Estimate(
-            times.value, times.std_error, late.effect.difference.n, late.effect.difference.n_eff, f"policy: {signal.label}, late / early", times.df
-        )
+    judgement = judgement_of(believed, matured, apart, gain, loss, level, rose, fell)
+    reason, factor, users = judgement.reason, None, None
+    n = late.effect.difference.n
+    if judgement.agreement == "off by a factor":
+        times = ratio(matured, believed, _covariance(believed, matured, apart))
+        factor = Estimate(times.value, times.std_error, n, late.effect.difference.n_eff, f"policy: {signal.label}, late / early", times.df)
         reason += f"; late is {number(times.value)} times early {interval(*times.interval(level))}"
-    return Verdict(signal.label, early, late.effect.difference, star.effect.difference, agreement, recommendation, reason, gap, factor)
+    if judgement.open:
+        users = _users_that_settle(judgement.open, n, level)
+        enough = "more users than can be named" if users is None else f"about {users:,} users"
+        reason += f"; {enough} in these shares would settle it, were the estimates to stay as they are"
+    estimates = early, late.effect.difference, star.effect.difference
+    return Verdict(signal.label, *estimates, judgement.agreement, judgement.recommendation, reason, gap, factor, users)
 
 
-def _agreement(early: Contrast, late: Contrast, gap: Contrast, level: float) -> Agreement:
+def _agreement(early: Contrast, late: Contrast, gap: Contrast, level: float) -> tuple[Agreement, tuple[Contrast, ...]]:
+    """Whether early and late agree, and which differences leave it open."""
+    said, moved = _side(early, level), _side(late, level)
+    if said == 0:
+        return "differs", (early,)
+    if moved == 0:
+        return "differs", (late,)
+    if said != moved:
+        return "opposite", ()
     if _side(gap, level) == 0:
-        return "agrees" if early.value * late.value > 0 else "differs"
-    if _side(early, level) == 0 or _side(late, level) == 0:
-        return "differs"
-    if _side(early, level) != _side(late, level):
-        return "opposite"
-    low, high = _times(early, late, gap).interval(level)
-    return "off by a factor" if low > 1 + TOLERANCE or high < 1 / (1 + TOLERANCE) else "agrees"
+        return "agrees", ()
+    most = 1 + TOLERANCE
+    apart = [_less(late, early, most, gap), _less(early, late, most, gap)]  # above 0 on their side: beyond the tolerance
+    sides = [_side(contrast, level) * said for contrast in apart]
+    if max(sides) > 0:
+        return "off by a factor", ()
+    if max(sides) < 0:  # both surely within
+        return "agrees", ()
+    return "differs", tuple(contrast for contrast, side in zip(apart, sides) if side == 0)
 
 
-def _times(early: Contrast, late: Contrast, gap: Contrast) -> Contrast:
-    """late / early; their covariance follows from the paired gap."""
-    return ratio(late, early, (early.std_error**2 + late.std_error**2 - gap.std_error**2) / 2)
+def _false_alarm(early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float) -> bool:
+    """Whether early certainly moved, late surely by less than half as much, and the north star surely short of its margin on early's side."""
+    said = _side(early, level)
+    if said == 0 or _side(late, level) == said:
+        return False
+    star_short = _side(gain, level) < 0 if said > 0 else _side(loss, level) > 0
+    return star_short and _side(_less(late, early, FOLLOWS, gap), level) == -said
+
+
+def _less(contrast: Contrast, other: Contrast, times: float, gap: Contrast) -> Contrast:
+    """contrast - times * other, for early and late in either order."""
+    variance = contrast.std_error**2 + times**2 * other.std_error**2 - 2 * times * _covariance(contrast, other, gap)
+    return Contrast(contrast.value - times * other.value, math.sqrt(max(variance, 0.0)), min(contrast.df, other.df))
+
+
+def _covariance(early: Contrast, late: Contrast, gap: Contrast) -> float:
+    """Of early and late, from the error of their paired gap."""
+    return (early.std_error**2 + late.std_error**2 - gap.std_error**2) / 2
+
+
+def _users_that_settle(contrasts: tuple[Contrast, ...], users: int, level: float) -> int | None:
+    """Users at which all these intervals would leave 0, shrunk around the estimates as they are; null beyond a billion."""
+    most = 0.0
+    for contrast in contrasts:
+        low, high = contrast.interval(level)
+        if contrast.value == 0:
+            return None
+        most = max(most, users * ((high - low) / 2 / contrast.value) ** 2)
+    return math.ceil(most) if most <= MOST_USERS else None
 
 
 def _side(contrast: Contrast, level: float) -> int:
@@ -340,7 +433,8 @@ def _estimate(means: Means | None, what: str, line: Line) -> Estimate | None:
     if means is None:
         return None
     found, n = means.contrast(), means.n_control + means.n_treatment
-    return Estimate(found.value, found.std_error, n, float(n), f"policy: {line.signal} per enrolled user, {what}, {line.arm} minus control", found.df)
+    estimand = f"policy: {line.signal} per enrolled user, {what}, {line.arm} minus control"
+    return Estimate(found.value, found.std_error, n, float(n), estimand, found.df, found.skew)
 
 
 def _old_enough(signal: Signal, users: pl.DataFrame, trial: Experiment, age: int) -> pl.Series:

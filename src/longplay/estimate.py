@@ -7,9 +7,9 @@ from html import escape
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from longplay.errors import DataError, NotEstimable
+from longplay.intervals import t_interval
 from longplay.words import plus_minus
 
 
@@ -24,6 +24,7 @@ class Estimate:
         n_eff: effective number of units after weighting; `n` where nothing is weighted.
         estimand: what the number is a number of, in words.
         df: degrees of freedom of its interval; null: n - 1.
+        skew: the estimate's own skewness, for which the interval is corrected; see `longplay.intervals`.
 
     >>> print(Estimate(0.314, 0.0204, n=1204, n_eff=1204, estimand="return rate"))
     0.314 ± 0.040 (95%, n=1,204)
@@ -35,18 +36,17 @@ class Estimate:
     n_eff: float
     estimand: str
     df: float | None = None
+    skew: float = 0.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The two-sided interval at `level` in (0, 1): Student's t with `df` degrees of freedom.
+        """The two-sided interval at `level` in (0, 1): Student's t with `df` degrees of freedom, corrected for skewness.
 
         With one unit nothing is known of the error and the interval is infinite.
         """
-        if not 0 < level < 1:
-            raise DataError(f"interval: level={level} given, expected a number in (0, 1), e.g. 0.95")
-        if self.n < 2:
+        if self.n < 2 and 0 < level < 1:
             return (-np.inf, np.inf)
-        half = float(stats.t.ppf(0.5 + level / 2, self.n - 1 if self.df is None else self.df)) * self.std_error
-        return (self.value - half, self.value + half)
+        df = self.n - 1 if self.df is None else self.df
+        return t_interval(self.value, self.std_error, df, level, self.skew)
 
     def __str__(self) -> str:
         low, high = self.interval()

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from longplay.errors import ConfigError
 from longplay.experiments.decision import Terms, decide, standing_of
-from longplay.experiments.enrolment import LEAST_OTHERS, LEAST_USERS, covariates_of, quality_of
+from longplay.experiments.enrolment import LEAST_OTHERS, LEAST_USERS, analysed, covariates_of, quality_of
+from longplay.experiments.power import check_metrics
 from longplay.experiments.readout import Effect, Line, Readout
-from longplay.experiments.statistics import compare
+from longplay.experiments.statistics import Contrast, compare
+from longplay.intervals import MOST_SKEW, one_sided_error
 from longplay.lake.lake import Lake
 from longplay.signals.enrolled import enrolled_sums
 from longplay.signals.signal import Signal
-from longplay.words import number
+from longplay.words import number, percent
 
 if TYPE_CHECKING:
     from longplay.experiments.experiment import Experiment
@@ -40,13 +42,15 @@ def analyze(
 ) -> Readout:
     """See `Experiment.analyze`."""
     success = [signals] if isinstance(signals, Signal) else list(signals)
-    _check(success, guardrails, alpha, power, minimum_effect)
+    check_metrics("analyze", success, guardrails, alpha, power)
+    if not (math.isfinite(minimum_effect) and minimum_effect > 0):
+        raise ConfigError(f"analyze: minimum_effect={minimum_effect} given, expected a positive relative gain, e.g. 0.01")
     view = lake if as_of is None else lake.before(as_of)
-    enrolled = experiment.enrolled(view)
+    everybody = experiment.enrolled(view)
+    checks, enrolled = quality_of(experiment, everybody), analysed(experiment, everybody)
     known_UK = covariates_of(view, enrolled) if covariates else None
     success_alpha = alpha / (len(success) * len(experiment.treatments))
     sums = {signal: enrolled_sums(signal, view, enrolled, entry_days=experiment.entry_days) for signal in (*success, *guardrails)}
-    checks = quality_of(experiment, enrolled)
     lines: list[Line] = []
     decisions = []
     for number_of, arm in enumerate(experiment.treatments, start=1):
@@ -82,7 +86,7 @@ def line_of(
     """
     mature_U = sums["value"].is_not_null().to_numpy()
     enrolled, mature = _by_arm(treated_U, np.ones_like(mature_U)), _by_arm(treated_U, mature_U)
-    last = cast(datetime, sums["matures_at"].max())  # there is at least one enrolled user
+    last = cast(datetime, sums["matures_at"].max())
     role: Literal["success", "guardrail"] = "success" if margin is None else "guardrail"
     value_U, treated = sums["value"].to_numpy()[mature_U].astype(float), treated_U[mature_U]
     reason = ""
@@ -93,11 +97,33 @@ def line_of(
         )
     elif reason_of := _too_little(value_U, treated):
         reason = f"{signal.name}: {reason_of}"
-    if reason:
-        return Line(signal.label, arm, role, margin, enrolled, mature, last, "not estimable", None, reason)
-    means = compare(value_U, treated, None if known_UK is None else known_UK[mature_U])
-    effect = Effect(signal.label, arm, 1 - (success_alpha if margin is None else alpha), means, compare(value_U, treated))
-    return Line(signal.label, arm, role, margin, enrolled, mature, last, standing_of(effect, margin, alpha), effect)
+    better = signal.measure.better if signal.better is None else signal.better
+    effect = None
+    if not reason:
+        means = compare(value_U, treated, None if known_UK is None else known_UK[mature_U])
+        effect = Effect(signal.label, arm, 1 - (success_alpha if margin is None else alpha), means, compare(value_U, treated), better)
+        if too_skewed := skewness_reason(effect.gain, effect.gain_over(-(margin or 0.0)), users=means.n_control + means.n_treatment):
+            reason, effect = f"{signal.name}: {too_skewed}", None
+    standing = "not estimable" if effect is None else standing_of(effect, margin, alpha)
+    return Line(signal.label, arm, role, margin, enrolled, mature, last, standing, effect, reason, better)
+
+
+def skewness_reason(*contrasts: Contrast, users: int) -> str:
+    """Why these contrasts are too skewed for an interval, or nothing.
+
+    Args:
+        contrasts: all that are read.
+        users: mature users of both arms together.
+    """
+    most = max(abs(contrast.skew) for contrast in contrasts)
+    if most <= MOST_SKEW:
+        return ""
+    needed = math.ceil(users * (most / MOST_SKEW) ** 2)
+    return (
+        f"users' values are too skewed for arms of these sizes: a 95% interval would miss on one side in about {percent(one_sided_error(most))} of "
+        f"experiments instead of 2.5%, more than {percent(one_sided_error(MOST_SKEW))} is refused; "
+        f"about {needed:,} mature users in these shares are enough, or arms of more equal size"
+    )
 
 
 def _too_little(value_U: Float, treated_U: NDArray[np.bool_]) -> str:
@@ -127,19 +153,3 @@ def _rate(times: pl.Series, now: datetime) -> float:
     """New users a week by now: those of the last seven days, or of the whole time where that is shorter."""
     days = min((now - cast(datetime, times.min())).total_seconds() / 86_400, 7.0)
     return float((times >= now - timedelta(days=days)).sum()) * 7.0 / days if days > 0 else 0.0
-
-
-def _check(success: Sequence[Signal], guardrails: Mapping[Signal, float], alpha: float, power: float, minimum_effect: float) -> None:
-    if not success:
-        raise ConfigError("analyze: no signal given, expected at least one success metric")
-    versions = [signal.version for signal in (*success, *guardrails)]
-    doubled = [signal.name for signal in (*success, *guardrails) if versions.count(signal.version) > 1]
-    if doubled:
-        raise ConfigError(f"analyze: {', '.join(doubled)} are one and the same definition; give each signal once, as success metric or as guardrail")
-    for signal, margin in guardrails.items():
-        if not 0 < margin < 1:
-            raise ConfigError(f"analyze: margin {margin} of {signal.name} given, expected the relative loss to rule out, in (0, 1), e.g. 0.02")
-    if not 0 < alpha < 1 or not 0.5 <= power < 1:
-        raise ConfigError(f"analyze: alpha={alpha}, power={power} given, expected alpha in (0, 1) and power in [0.5, 1)")
-    if not (math.isfinite(minimum_effect) and minimum_effect > 0):
-        raise ConfigError(f"analyze: minimum_effect={minimum_effect} given, expected a positive relative gain, e.g. 0.01")

@@ -10,6 +10,7 @@ from datetime import datetime
 from longplay.experiments.enrolment import Check
 from longplay.experiments.power import MOST_WEEKS, detectable, users_needed
 from longplay.experiments.readout import Decision, Effect, Line, Standing
+from longplay.experiments.shipping import power_of_each
 from longplay.words import number, percent, percent_interval
 
 
@@ -35,22 +36,23 @@ class Terms:
 def standing_of(effect: Effect, margin: float | None, alpha: float) -> Standing:
     """What a line's numbers say.
 
-    deteriorates: the difference lies below 0, two-sided at `alpha`, never at the stricter level of a success metric:
+    deteriorates: the gain lies below 0, two-sided at `alpha`, never at the stricter level of a success metric:
     harm needs no share of alpha. superior: the interval (at the line's own level) lies above 0. non-inferior: for a
-    guardrail, treatment - (1 - margin) control has an interval above 0.
+    guardrail, a relative loss of the margin lies outside the interval. Which way is a gain the signal says.
     """
-    if effect.p_value <= alpha and effect.difference.value < 0:
+    if effect.gain.interval(1 - alpha)[1] < 0:
         return "deteriorates"
     if margin is not None:
         return "non-inferior" if effect.gain_over(-margin).interval(effect.level)[0] > 0 else "open"
-    return "superior" if effect.interval[0] > 0 else "open"
+    return "superior" if effect.gain.interval(effect.level)[0] > 0 else "open"
 
 
 def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Terms) -> Decision:
     """Ship if and only if the checks pass, nothing deteriorates, some success metric is superior and every guardrail non-inferior.
 
-    The rule of Schultzberg, Ankargren & Franberg (2024). Otherwise do not ship where that is known (a check fails,
-    something deteriorates, or no success metric can still gain `minimum_effect`), else keep running.
+    The rule of Schultzberg, Ankargren & Franberg (2024). That nothing deteriorates is not known while some line is not
+    estimable: then nothing ships. Otherwise do not ship where that is known (a check fails, something deteriorates, or
+    no success metric can still gain `minimum_effect`), else keep running.
     """
     failed = [f"{check.name}: {check.words}" for check in checks if check.fails]
     if failed:
@@ -61,21 +63,21 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
     success, guardrails = [line for line in lines if line.role == "success"], [line for line in lines if line.role == "guardrail"]
     better = [line for line in success if line.standing == "superior"]
     open_guardrails = [line for line in guardrails if line.standing != "non-inferior"]
-    if better and not open_guardrails:
+    unknown = [line for line in success if line.effect is None]
+    if better and not open_guardrails and not unknown:
         said = "; ".join(f"{line.name} is superior ({_size(line.effect)})" for line in better if line.effect is not None)
-        held = ", ".join(f"{line.name} loses less than {percent(line.margin or 0)}" for line in guardrails)
+        held = ", ".join(f"{line.name} {'rises' if line.better == 'lower' else 'loses'} less than {percent(line.margin or 0)}" for line in guardrails)
         return Decision(arm, "ship", f"{said}{'; ' + held if held else ''}")
     hopeful = [line for line in success if not _hopeless(line, terms.minimum_effect)]
     if not better and not hopeful:
         what = ", ".join(line.name for line in success)
         return Decision(arm, "do not ship", f"no gain of {percent(terms.minimum_effect)} is left for {what} ({_bounds(success)})")
-    return _keep_running(arm, [] if better else hopeful, open_guardrails, len(guardrails), terms)
+    power = power_of_each(terms.power, terms.alpha, lines=len(lines), guardrails=len(guardrails))
+    return _keep_running(arm, unknown if better else hopeful, open_guardrails, power, terms)
 
 
-def _keep_running(arm: str, success: list[Line], guardrails: list[Line], all_guardrails: int, terms: Terms) -> Decision:
-    """What is open, what can be seen now and what would settle it."""
-    # every guardrail must pass beside one success metric: the risk of missing a good treatment is shared out over them
-    power = 1 - (1 - terms.power) / (1 + all_guardrails)
+def _keep_running(arm: str, success: list[Line], guardrails: list[Line], power: float, terms: Terms) -> Decision:
+    """What is open, what can be seen now and what would settle it; `power` is that of one metric."""
     said, needs = [], []
     for line in [*success, *guardrails]:
         if line.effect is None:
@@ -83,7 +85,10 @@ def _keep_running(arm: str, success: list[Line], guardrails: list[Line], all_gua
             continue
         alpha = terms.success_alpha if line.margin is None else terms.alpha
         target = terms.minimum_effect if line.margin is None else line.margin
-        state = f"the interval of {line.name} holds 0" if line.margin is None else f"a loss of {percent(line.margin)} of {line.name} is not ruled out"
+        harm = "rise" if line.better == "lower" else "loss"
+        state = f"the interval of {line.name} holds 0"
+        if line.margin is not None:
+            state = f"a {harm} of {percent(line.margin)} of {line.name} is not ruled out"
         need = _needs(line.effect, target, alpha, power)
         if need is None:
             said.append(f"{state}; its mean is too close to 0 for a relative effect")
@@ -166,5 +171,14 @@ def _size(effect: Effect) -> str:
 
 
 def _bounds(lines: Sequence[Line]) -> str:
-    ends = [line.effect.relative_interval for line in lines if line.effect is not None]
-    return ", ".join("at most " + (percent(pair[1], signed=True) if pair else number(0.0)) for pair in ends)
+    """How large a gain can be at most, per success metric."""
+    words = []
+    for line in lines:
+        ends = None if line.effect is None else line.effect.relative_interval
+        if ends is None:
+            words.append("at most 0")
+        elif line.better == "lower":
+            words.append(f"at least {percent(ends[0], signed=True)}")
+        else:
+            words.append(f"at most {percent(ends[1], signed=True)}")
+    return ", ".join(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOOK_BACK_DAYS = 28
 COVARIATES = ("organic active days in the 28 days before", "log plays in the 28 days before", "known before", "log days since first seen")
+MOST_LEFT_OUT = 0.01  # of the users of any arm: more of them in two arms, or in another than their hash's, is no accident
 DISTRUST = 0.001  # p-value of the sample ratio below which nothing is read off an experiment
 LEAST_USERS = 30  # mature users an arm needs before an interval is given
 LEAST_OTHERS = 10  # of whom so many must be expected to differ from the most common value: a rare yes has no normal mean
@@ -135,29 +136,67 @@ def covariates_of(lake: Lake, enrolled: pl.DataFrame) -> NDArray[np.float64]:
     return np.column_stack([active, np.log1p(plays), (known > 0).astype(float), np.log1p(known)])
 
 
+def analysed(experiment: Experiment, enrolled: pl.DataFrame) -> pl.DataFrame:
+    """The enrolled users who are compared: without those who were given two arms, another arm than their hash's, or one of another share.
+
+    What such a user did cannot be counted for one arm. `quality_of` counts them, and distrusts an experiment with many; where nobody
+    would be left, it distrusts everybody, and all are returned.
+
+    Args:
+        enrolled: of `enrolled_of`.
+    """
+    kept = enrolled.filter(~pl.any_horizontal(*_faults(experiment, enrolled).values()))
+    return enrolled if kept.is_empty() else kept
+
+
+def _faults(experiment: Experiment, enrolled: pl.DataFrame) -> dict[str, pl.Series]:
+    """Per kind of fault, which users have it."""
+    declared_U = np.asarray(experiment.shares)[enrolled["arm_number"].to_numpy()]
+    logged_U = enrolled["arm_prob"].fill_null(0.0).to_numpy()
+    if not experiment.hashed:
+        logged_U = np.where(enrolled["arm_prob"].is_null(), declared_U, logged_U)
+    faults = {
+        "one arm per user": enrolled["arms"] > 1,
+        "shares": pl.Series(np.abs(logged_U - declared_U) > 1e-9),
+    }
+    if experiment.hashed:
+        assigned_U = assign(experiment.salt, enrolled["user_id"], experiment.shares)
+        faults["assignment"] = pl.Series(assigned_U != enrolled["arm_number"].to_numpy())
+    return faults
+
+
 def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, ...]:
     """Whether the users came in the declared shares, kept their arm, have the arm of their hash; and whether both arms decide equally often.
 
-    The last is only a warning: how often a user comes back for a slate is an outcome.
+    A few users at fault are left out (`analysed`) and counted; more than 1% of the users of any arm fail the check. That both arms decide
+    equally often is only a warning: how often a user comes back for a slate is an outcome.
+
+    Args:
+        enrolled: of `enrolled_of`.
     """
     arms, shares = experiment.arm_names, experiment.shares
+    faults = _faults(experiment, enrolled)
+    everybody, enrolled = enrolled, analysed(experiment, enrolled)
     counts = np.bincount(enrolled["arm_number"].to_numpy(), minlength=len(arms)).tolist()
     p = sample_ratio(counts, shares)
-    came = ", ".join(f"{arm} {count:,} ({percent(count / sum(counts))} for {percent(share)})" for arm, count, share in zip(arms, counts, shares))
-    several = int((enrolled["arms"] > 1).sum())
-    declared = np.asarray(shares)[enrolled["arm_number"].to_numpy()]
-    logged = (
-        enrolled["arm_prob"].fill_null(0.0).to_numpy()
-        if experiment.hashed
-        else np.where(enrolled["arm_prob"].is_null(), declared, enrolled["arm_prob"])
+    came = ", ".join(
+        f"{arm} {count:,} ({percent(count / max(sum(counts), 1))} for {percent(share)})" for arm, count, share in zip(arms, counts, shares)
     )
-    other = int((np.abs(logged - declared) > 1e-9).sum())
-    checks = [
-        Check("sample ratio", p < DISTRUST, f"{came}; p = {number(p)}"),
-        Check("one arm per user", several > 0, f"{several:,} of {enrolled.height:,} users were given more than one arm"),
-        _assignment(experiment, enrolled),
-        Check("shares", other > 0, f"{other:,} of {enrolled.height:,} users were assigned under other shares than those declared"),
-    ]
+    words = {
+        "one arm per user": "were given more than one arm",
+        "assignment": "have another arm than the hash of the salt gives them",
+        "shares": "were assigned under other shares than those declared",
+    }
+    checks = [Check("sample ratio", p < DISTRUST, f"{came}; p = {number(p)}")]
+    for name, fault in words.items():
+        if name not in faults:
+            checks.append(Check(name, False, "not checked: another system assigned the users, its hash is not known"))
+            continue
+        at_fault = int(faults[name].sum())
+        left_out = " and are left out" if at_fault else ""
+        many = _most_in_an_arm(everybody, faults[name]) > MOST_LEFT_OUT
+        too_many = f", more than {percent(MOST_LEFT_OUT)} of an arm" if many else ""
+        checks.append(Check(name, many, f"{at_fault:,} of {everybody.height:,} users {fault}{left_out}{too_many}"))
     for number_of, arm in enumerate(arms[1:], start=1):
         ours, theirs = (enrolled.filter(pl.col("arm_number") == k)["decisions"].to_numpy() for k in (number_of, 0))
         if min(len(ours), len(theirs)) < LEAST_USERS:
@@ -171,9 +210,7 @@ def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, .
     return tuple(checks)
 
 
-def _assignment(experiment: Experiment, enrolled: pl.DataFrame) -> Check:
-    """Whether users have the arm of their hash, where that is known."""
-    if not experiment.hashed:
-        return Check("assignment", False, "not checked: another system assigned the users, its hash is not known")
-    wrong = int((assign(experiment.salt, enrolled["user_id"], experiment.shares) != enrolled["arm_number"].to_numpy()).sum())
-    return Check("assignment", wrong > 0, f"{wrong:,} of {enrolled.height:,} users have another arm than the hash of the salt gives them")
+def _most_in_an_arm(enrolled: pl.DataFrame, at_fault: pl.Series) -> float:
+    """The largest share of an arm's users who are at fault."""
+    by_arm = enrolled.with_columns(at_fault=at_fault).group_by("arm_number").agg(pl.col("at_fault").mean())
+    return cast(float, by_arm["at_fault"].max())

@@ -14,6 +14,8 @@ from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import Check
 from longplay.experiments.statistics import Contrast, Means, relative
+from longplay.intervals import SLIGHT_SKEW
+from longplay.signals.measure import Better
 from longplay.words import html_table, interval, number, percent, percent_interval, text_table
 
 Standing = Literal["superior", "non-inferior", "deteriorates", "open", "not estimable"]
@@ -26,6 +28,7 @@ class Effect:
     Attributes:
         signal: label. arm: the treatment's name. level: of the intervals, e.g. 0.95.
         means: the arms' means per enrolled user, adjusted where covariates were used. plain: without adjustment.
+        better: "higher" or "lower", which way is a gain.
     """
 
     signal: str
@@ -33,6 +36,7 @@ class Effect:
     level: float
     means: Means
     plain: Means
+    better: Better = "higher"
 
     @property
     def control(self) -> Estimate:
@@ -83,12 +87,28 @@ class Effect:
         plain = self.plain.contrast().std_error
         return 1 - (self.means.contrast().std_error / plain) ** 2 if plain else 0.0
 
+    @property
+    def gain(self) -> Contrast:
+        """The difference, above 0 where the treatment is better."""
+        return self.gain_over(0.0)
+
     def gain_over(self, margin: float) -> Contrast:
-        """Treatment - (1 + margin) control: above 0 where the relative gain exceeds the margin. Nothing is divided by a noisy mean."""
+        """Above 0 where the relative gain exceeds the margin. Nothing is divided by a noisy mean.
+
+        Treatment - (1 + margin) control; where lower is better (1 - margin) control - treatment.
+        """
+        if self.better == "lower":
+            return self.means.contrast(1 - margin, -1.0)
         return self.means.contrast(-(1 + margin), 1.0)
 
-    def _estimate(self, found: Contrast, estimand: str) -> Estimate:
-        return Estimate(found.value, found.std_error, *self._n(self.means.n_control + self.means.n_treatment), estimand, found.df)
+    @property
+    def corrected(self) -> bool:
+        """Whether the interval is corrected for skewness."""
+        return abs(self.means.contrast().skew) >= SLIGHT_SKEW
+
+    def _estimate(self, contrast: Contrast, estimand: str) -> Estimate:
+        users = self._n(self.means.n_control + self.means.n_treatment)
+        return Estimate(contrast.value, contrast.std_error, *users, estimand, contrast.df, contrast.skew)
 
     def _n(self, users: int) -> tuple[int, float]:
         return users, float(users)
@@ -103,7 +123,8 @@ class Line:
         margin: relative loss a guardrail must rule out; null for a success metric.
         enrolled, mature: users of (control, treatment).
         matures: when the last enrolled user will have matured (UTC).
-        standing: what the numbers say. effect: the numbers; null where there are too few, for the `reason` given.
+        standing: what the numbers say. effect: the numbers; null where there are too few, or too skewed ones, for the `reason` given.
+        better: "higher" or "lower", which way is a gain.
     """
 
     signal: str
@@ -116,6 +137,7 @@ class Line:
     standing: Standing
     effect: Effect | None
     reason: str = ""
+    better: Better = "higher"
 
     @property
     def name(self) -> str:
@@ -145,12 +167,14 @@ class Line:
                 "relative_interval": None if effect.relative_interval is None else list(effect.relative_interval),
                 "p_value": effect.p_value,
                 "variance_reduction": effect.variance_reduction,
+                "corrected_for_skewness": effect.corrected,
             }
         return {
             "signal": self.signal,
             "arm": self.arm,
             "role": self.role,
             "margin": self.margin,
+            "better": self.better,
             "enrolled": list(self.enrolled),
             "mature": list(self.mature),
             "matures": self.matures.isoformat(),
@@ -271,13 +295,21 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     """An estimate as plain values."""
     if estimate is None:
         return None
-    found = {"value": estimate.value, "std_error": estimate.std_error, "n": estimate.n, "n_eff": estimate.n_eff, "estimand": estimate.estimand}
-    return found if estimate.df is None else found | {"df": estimate.df}
+    values = {"value": estimate.value, "std_error": estimate.std_error, "n": estimate.n, "n_eff": estimate.n_eff, "estimand": estimate.estimand}
+    values |= {"df": estimate.df} if estimate.df is not None else {}
+    return values | ({"skew": estimate.skew} if estimate.skew else {})
 
 
 def _cells(line: Line) -> list[str]:
-    level = f", {percent(line.effect.level)}" if line.effect else ""
-    title = f"{line.name}{level}" if line.margin is None else f"{line.name}{level}, guardrail {percent(line.margin)}"
+    title = line.name
+    if line.better == "lower":
+        title += ", lower is better"
+    if line.effect is not None:
+        title += f", {percent(line.effect.level)}"
+    if line.effect is not None and line.effect.corrected:
+        title += ", corrected for skewness"
+    if line.margin is not None:
+        title += f", guardrail {percent(line.margin)}"
     mature = f"{sum(line.mature):,} of {sum(line.enrolled):,}"
     if line.effect is None:
         return [title, *["-"] * 6, mature, line.standing]

@@ -13,9 +13,12 @@ from longplay.lake.schema import ENGAGED, KINDS
 from longplay.signals.checks import days, one_of
 from longplay.signals.entry import KEYS, Key
 
+Better = Literal["higher", "lower"]
+BETTER: tuple[Better, ...] = ("higher", "lower")
 DAY_KINDS = ("active_days", "returned", "days_with")  # the daily amount is 0 or 1
 EVENT_OF = {"plays": "play", "saves": "save", "skips": "skip", "cancelled": "cancel"}  # measures that are counts of one kind of event
 MEASURE_KINDS = (*DAY_KINDS, "time_to_return", "minutes", "plays", "saves", "skips", "cancelled", "count", "sessions", "completion", "habits")
+HARMS = ("skip", "refund", "cancel")  # kinds of events of which fewer are better
 ABOUT_USER = ("active_days", "returned", "sessions", "cancelled")  # never of one creator or item
 
 
@@ -162,6 +165,11 @@ class Measure:
     def counted(self) -> str | None:
         """The kind of event it counts, where it counts events of one kind."""
         return self.event if self.kind == "count" else EVENT_OF.get(self.kind)
+
+    @property
+    def better(self) -> Better:
+        """Which way is better: lower for skips, refunds, cancellations and the time to a return, else higher; of a ratio its numerator's."""
+        return "lower" if self.kind == "time_to_return" or self.counted in HARMS else "higher"
 
     def definition(self) -> dict[str, Any]:
         """What it is, as a table without its nulls."""

@@ -17,7 +17,7 @@ from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.names import file_name
 from longplay.signals.checks import MAX_WINDOW_DAYS, kind_of, known_keys, one_of, whole
 from longplay.signals.entry import ENTRY_KINDS, EVER, Entry, entry_of
-from longplay.signals.measure import MEASURE_KINDS, Measure, measure_of
+from longplay.signals.measure import BETTER, MEASURE_KINDS, Better, Measure, measure_of
 from longplay.signals.words import sentence
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Signal:
             policy must not manufacture days by showing), all origins for amounts.
         gameable: says that one knows: days with a creator or item that also count when recommended or played by autoplay are
             made by showing it. Without it such a signal is refused.
+        better: "higher" or "lower", which way experiments and audits call a gain; default what its measure says: lower for
+            skips, refunds, cancellations and the time to a return.
 
     Raises:
         ConfigError: a definition that is impossible, that its own entry guarantees, or that can never be reached.
@@ -63,6 +65,7 @@ class Signal:
     window: tuple[int, int] = (1, 28)
     origin: tuple[str, ...] | None = None
     gameable: bool = False
+    better: Better | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.name):
@@ -84,6 +87,9 @@ class Signal:
             object.__setattr__(self, "origin", tuple(sorted(set(self.origin))))
         if not isinstance(self.gameable, bool):
             raise ConfigError(f"{where}: gameable={self.gameable!r} given, expected true or false")
+        if self.better is None:
+            object.__setattr__(self, "better", self.measure.better)
+        one_of(where, "better", self.better, BETTER)
         self._check_fits(where)
         self._check_degenerate(where)
         self._check_reachable(where)
@@ -194,6 +200,11 @@ class Signal:
         return self.threshold is not None
 
     @property
+    def lower_is_better(self) -> bool:
+        """Whether a fall is a gain."""
+        return self.better == "lower"
+
+    @property
     def days(self) -> int:
         """Length of the window in days."""
         return self.window[1] - self.window[0] + 1
@@ -205,7 +216,10 @@ class Signal:
 
     @property
     def version(self) -> str:
-        """Eight hex digits of the SHA-256 of the definition (everything but the name), defaults resolved."""
+        """Eight hex digits of the SHA-256 of the definition (everything but the name), defaults resolved.
+
+        `better` is a part of it where it is not what the measure says.
+        """
         definition: dict[str, Any] = self._definition() | {"origin": sorted(self.origins)}
         definition.pop("gameable", None)  # it says what entry, measure and origin say already
         if self.threshold is not None and self.measure.kind != "cancelled":
@@ -295,7 +309,7 @@ class Signal:
 
     @classmethod
     def from_mapping(cls, name: str, table: Mapping[str, Any]) -> Self:
-        """A signal from parsed TOML: keys entry, measure and optionally window, origin and gameable.
+        """A signal from parsed TOML: keys entry, measure and optionally window, origin, gameable and better.
 
         What a table leaves out is what the call of its kind's name leaves out in Python: `{ kind = "exposure" }` is `exposure()`. As TOML has
         no null, `novel_for = "ever"` is a discovery's `novel_for=None`.
@@ -306,7 +320,7 @@ class Signal:
         where = f"signals.{name}"
         if not isinstance(table, Mapping):
             raise ConfigError(f"{where}: {table!r} given, expected a table with the keys entry, measure, window and origin")
-        known_keys(where, table, {"entry", "measure", "window", "origin", "gameable"}, required={"entry", "measure"})
+        known_keys(where, table, {"entry", "measure", "window", "origin", "gameable", "better"}, required={"entry", "measure"})
         entry = _part(f"{where}.entry", table["entry"], {"kind", "of", "novel_for", "event", "dormant_for"})
         measure = _part(f"{where}.measure", table["measure"], {"kind", "of", "threshold", "event", "days", "per", "baseline"})
         if "per" in measure:
@@ -315,7 +329,7 @@ class Signal:
             parts = entry_of(entry), measure_of(measure)
         except ConfigError as error:
             raise ConfigError(f"signal {name}: {error}") from error
-        return cls(name, *parts, table.get("window", (1, 28)), table.get("origin"), table.get("gameable", False))
+        return cls(name, *parts, table.get("window", (1, 28)), table.get("origin"), table.get("gameable", False), table.get("better"))
 
     def _definition(self) -> dict[str, Any]:
         parts = ("kind", "of", "novel_for", "event", "dormant_for")
@@ -325,7 +339,8 @@ class Signal:
             "window": list(self.window),
         }
         definition |= {"origin": list(self.origin)} if self.origin is not None else {}
-        return definition | ({"gameable": True} if self.gameable else {})
+        definition |= {"gameable": True} if self.gameable else {}
+        return definition | ({"better": self.better} if self.better != self.measure.better else {})
 
 
 def _part(where: str, given: Any, keys: set[str]) -> dict[str, Any]:

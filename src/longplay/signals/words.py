@@ -23,7 +23,8 @@ def sentence(signal: Signal) -> str:
     """What the signal is, in one sentence."""
     origin = f", {' or '.join(_ORIGINS[one] for one in signal.origins)}," if len(signal.origins) < len(ORIGINS) else ""
     warned = "; a policy can manufacture it by showing" if signal.gameable else ""
-    return f"{_entry(signal.entry)}, {_measure(signal.measure, signal.threshold, origin, signal.window)} {_window(signal.window)}{warned}"
+    direction = f"; {signal.better} is better" if signal.better != signal.measure.better else ""
+    return f"{_entry(signal.entry)}, {_measure(signal.measure, signal.threshold, origin, signal.window)} {_window(signal.window)}{warned}{direction}"
 
 
 def unit(signal: Signal) -> str:
