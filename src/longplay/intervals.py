@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
+from scipy import special
 
 from longplay.errors import DataError
 
@@ -50,7 +50,7 @@ def t_interval(value: float, std_error: float, df: float, level: float, skew: fl
     """
     if not 0 < level < 1:
         raise DataError(f"interval: level={level} given, expected a number in (0, 1), e.g. 0.95")
-    quantile = float(stats.t.ppf(0.5 + level / 2, df))
+    quantile = float(special.stdtrit(df, 0.5 + level / 2))
     return value - _statistic(quantile, skew) * std_error, value - _statistic(-quantile, skew) * std_error
 
 
@@ -68,7 +68,7 @@ def t_p_value(value: float, std_error: float, df: float, skew: float = 0.0) -> f
     """
     if std_error == 0:
         return float(value == 0)
-    return float(2 * stats.t.sf(abs(_symmetric(value / std_error, skew)), df))
+    return float(2 * special.stdtr(df, -abs(_symmetric(value / std_error, skew))))
 
 
 def _symmetric(statistic: float, skew: float) -> float:

@@ -173,9 +173,10 @@ def pooled_skewness(*deviations: Float) -> float:
     for deviation_U in deviations:
         n = len(deviation_U)
         users += n
-        variance = float(np.sum(deviation_U**2)) / (n - 1)
+        square_U = deviation_U * deviation_U
+        variance = float(np.sum(square_U)) / (n - 1)
         if n > 2 and variance > 0:
-            weighted += n * n / ((n - 1) * (n - 2)) * float(np.sum(deviation_U**3)) / variance**1.5
+            weighted += n * n / ((n - 1) * (n - 2)) * float(square_U @ deviation_U) / variance**1.5
     return weighted / users
 
 

@@ -1,0 +1,1 @@
+def rows(simulations, seed): return []
