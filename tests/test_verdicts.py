@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -187,7 +188,7 @@ def transformed(statistic: float, skew: float) -> float:
 @pytest.mark.parametrize(("skew", "level", "df"), list(product((-0.4, -0.1, 0.1, 0.3, 0.41), (0.8, 0.95, 0.99), (9.0, 1e6))))
 def test_the_interval_inverts_halls_transformation(skew: float, level: float, df: float) -> None:
     quantile = stats.t.ppf(0.5 + level / 2, df)
-    upper, lower = (optimize.brentq(lambda t, q=q: transformed(t, skew) - q, -60, 60) for q in (quantile, -quantile))
+    upper, lower = (cast(float, optimize.brentq(lambda t, q=q: transformed(t, skew) - q, -60, 60)) for q in (quantile, -quantile))
     assert t_interval(2.0, 0.5, df, level, skew) == pytest.approx((2.0 - upper * 0.5, 2.0 - lower * 0.5), abs=1e-9)
     for value in (-3.0, -1.0, 0.4, 1.1):
         low, high = t_interval(value, 0.5, df, level, skew)
