@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from longplay.errors import DataError, NotEstimable
-from longplay.words import plus_minus
+from longplay.words import plus_minus, value_and_ends
+
+LOPSIDED = 0.1  # an interval whose middle lies further from the value than this share of its half-width is printed by its ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,17 @@ class Estimate:
         value: the estimate, in the unit of what was measured.
         std_error: its standard error, same unit, >= 0.
         n: independent units behind it (users, or seeds), not rows.
-        n_eff: effective number of units after weighting; `n` where nothing is weighted.
+        n_eff: effective number of these units after weighting (effective users); `n` where nothing is weighted.
         estimand: what the number is a number of, in words.
         df: degrees of freedom of its interval; null: n - 1.
+        origin: of a rare outcome, what the value would be had the outcome never happened; the interval is then on the log
+            scale of the distance from here, of which df + 1 outcomes tell. Null: the interval is symmetric, Student's t.
+        step: how much further from `origin` one more outcome of typical weight would bring the value, >= 0.
 
     >>> print(Estimate(0.314, 0.0204, n=1204, n_eff=1204, estimand="return rate"))
     0.314 ± 0.040 (95%, n=1,204)
+    >>> print(Estimate(0.02, 0.005, n=900, n_eff=900, estimand="habit rate", df=15, origin=0.0, step=0.001))
+    0.0200 (0.0117 to 0.0351; 95%, n=900)
     """
 
     value: float
@@ -35,26 +42,65 @@ class Estimate:
     n_eff: float
     estimand: str
     df: float | None = None
+    origin: float | None = None
+    step: float = 0.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The two-sided interval at `level` in (0, 1): Student's t with `df` degrees of freedom.
 
-        With one unit nothing is known of the error and the interval is infinite.
+        With one unit nothing is known of the error and the interval is infinite. Where `origin` is given, the interval is
+        `log_interval` of the distance from it.
         """
         if not 0 < level < 1:
             raise DataError(f"interval: level={level} given, expected a number in (0, 1), e.g. 0.95")
         if self.n < 2:
             return (-np.inf, np.inf)
-        half = float(stats.t.ppf(0.5 + level / 2, self.n - 1 if self.df is None else self.df)) * self.std_error
+        df = self.n - 1 if self.df is None else self.df
+        if self.origin is not None:
+            near, far = log_interval(abs(self.value - self.origin), self.std_error, df, self.step, level)
+            return (self.origin + near, self.origin + far) if self.value >= self.origin else (self.origin - far, self.origin - near)
+        half = float(stats.t.ppf(0.5 + level / 2, df)) * self.std_error
         return (self.value - half, self.value + half)
 
     def __str__(self) -> str:
         low, high = self.interval()
         half = (high - low) / 2
+        if abs(low + high - 2 * self.value) > LOPSIDED * half:
+            value, ends = value_and_ends(self.value, low, high)
+            return f"{value} ({ends}; 95%, n={self.n:,})"
         return f"{plus_minus(self.value, half)} (95%, n={self.n:,})"
 
     def _repr_html_(self) -> str:
         return f"<span title='{escape(self.estimand)}'>{escape(str(self))}</span>"
+
+
+def log_interval(distance: float, std_error: float, df: float, step: float, level: float) -> tuple[float, float]:
+    """The interval of a positive quantity that few outcomes tell of, on its log scale (delta method).
+
+    Few rare outcomes of unequal weight make a skewed sum: where by luck the heavy ones did not happen, the sum and its
+    standard error are both too small. So the near end is `distance` exp(-t se / `distance`), with a degree of freedom less
+    than there are effective outcomes; the far end is the same of the sum as it would be with one more outcome of typical
+    weight (as Fay & Feuer 1997 do for weighted sums of counts, who add one of the largest weight).
+
+    Args:
+        distance: the estimate, > 0. std_error: its standard error, >= 0. Both in the unit of what was measured.
+        df: effective outcomes less 1; at 0 or below nothing is known and the interval has no end.
+        step: what one more outcome would add to `distance`, >= 0.
+        level: in (0, 1).
+
+    >>> [round(end, 4) for end in log_interval(0.02, 0.005, 15, 0.0, 0.95)]     # .02 exp(-+ 2.131 x .25)
+    [0.0117, 0.0341]
+    """
+    if not distance > 0 or not df > 0:
+        return (0.0, np.inf)
+    more = distance + step
+    more_error = float(np.hypot(std_error, step))
+    more_outcomes = more**2 / (distance**2 / (df + 1) + step**2)
+    quantile = 0.5 + level / 2
+    near = distance * float(np.exp(-stats.t.ppf(quantile, df) * std_error / distance))
+    with np.errstate(over="ignore"):
+        far = more * float(np.exp(stats.t.ppf(quantile, more_outcomes - 1) * more_error / more))
+    return (near, far)
 
 
 @dataclass(frozen=True, slots=True)

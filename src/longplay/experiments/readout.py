@@ -272,7 +272,11 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     if estimate is None:
         return None
     found = {"value": estimate.value, "std_error": estimate.std_error, "n": estimate.n, "n_eff": estimate.n_eff, "estimand": estimate.estimand}
-    return found if estimate.df is None else found | {"df": estimate.df}
+    if estimate.df is not None:
+        found["df"] = estimate.df
+    if estimate.origin is not None:
+        found |= {"origin": estimate.origin, "step": estimate.step}
+    return found
 
 
 def _cells(line: Line) -> list[str]:

@@ -1,8 +1,14 @@
 """Off-policy estimators as formulas on arrays: weights and rewards in, estimates out.
 
 Axes: N logged slots. `weight_N` = pi(a | x, prefix) / pi0(a | x, prefix) >= 0; `reward_N` in the outcome's unit;
-`user_N` names each slot's user. Slots of one user may depend on each other in any way: every interval is
-clustered by user, linearised. `Estimate.n` counts users and `Estimate.n_eff` = users x Kish's share.
+`user_N` names each slot's user. Slots of one user may depend on each other in any way: every standard error is
+clustered by user, linearised. `Estimate.n` counts users, `Estimate.n_eff` is the number of effective users: Kish's, by
+summed weight.
+
+**Rare outcomes.** Few outcomes of unequal weight make a skewed estimate, whose t interval is too short above. Where all
+outcomes lie on one side of an origin, the interval is `estimate.log_interval` of the distance from it, with as many degrees
+of freedom as effective users have such an outcome, less 1. Where outcomes are common it is nearly the t interval. The origin
+is 0 for IPS, which scales with the outcome, and the most common outcome for SNIPS and doubly robust, which shift with it too.
 """
 
 from __future__ import annotations
@@ -38,7 +44,9 @@ def ips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand: s
     >>> ips_mean(np.array([2.0, 0.0]), np.array([1.0, 1.0]), ["a", "b"]).value
     1.0
     """
-    return _effective(clustered_mean(weight_N * reward_N, user_N, estimand=estimand), weight_N)
+    estimate = _effective(clustered_mean(weight_N * reward_N, user_N, estimand=estimand), weight_N, user_N)
+    step = typical(weight_N) * typical(np.abs(reward_N)) / len(weight_N)
+    return _rare(estimate, 0.0, step, weight_N, reward_N, user_N)
 
 
 def clip_weights(weight_N: Array, clip: float) -> tuple[Array, float]:
@@ -69,7 +77,11 @@ def snips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand:
         )
     value = float(np.sum(weight_N * reward_N) / np.sum(weight_N))
     deviation_N = weight_N * (reward_N - value) / weight_N.mean()
-    return _effective(replace(clustered_mean(deviation_N, user_N, estimand=estimand), value=value), weight_N)
+    estimate = _effective(replace(clustered_mean(deviation_N, user_N, estimand=estimand), value=value), weight_N, user_N)
+    origin, weight = most_common(reward_N), typical(weight_N)
+    further = typical(np.abs(reward_N - origin)) - abs(value - origin)
+    step = weight * max(further, 0.0) / (float(weight_N.sum()) + weight)
+    return _rare(estimate, origin, step, weight_N, reward_N, user_N)
 
 
 def dr_mean(weight_N: Array, reward_N: Array, model_N: Array, direct_N: Array, user_N: ArrayLike, *, estimand: str = "DR") -> Estimate:
@@ -84,8 +96,62 @@ def dr_mean(weight_N: Array, reward_N: Array, model_N: Array, direct_N: Array, u
     >>> dr_mean(np.array([0.5, 0.5]), np.array([1.0, 0.0]), np.array([0.4, 0.4]), np.array([0.3, 0.3]), ["a", "b"]).value
     0.35
     """
-    return _effective(clustered_mean(direct_N + weight_N * (reward_N - model_N), user_N, estimand=estimand), weight_N)
+    terms_N = direct_N + weight_N * (reward_N - model_N)
+    estimate = _effective(clustered_mean(terms_N, user_N, estimand=estimand), weight_N, user_N)
+    origin = most_common(reward_N)
+    beyond_N = np.maximum(side_of(reward_N, origin) * (reward_N - model_N), 0.0)
+    step = typical(weight_N) * typical(beyond_N) / len(weight_N)
+    return _rare(estimate, origin, step, weight_N, reward_N, user_N)
 
 
-def _effective(estimate: Estimate, weight_N: Array) -> Estimate:
-    return replace(estimate, n_eff=estimate.n * kish(weight_N) / len(weight_N))
+def most_common(reward_N: Array) -> float:
+    """The most common outcome, the least of several; 0 where there is none.
+
+    >>> most_common(np.array([0.0, 2.0, 0.0]))
+    0.0
+    """
+    values, counts = np.unique(reward_N, return_counts=True)
+    return float(values[counts.argmax()]) if len(values) else 0.0
+
+
+def side_of(reward_N: Array, origin: float) -> int:
+    """1 where no outcome lies below `origin`, -1 where none lies above, 0 where there are some on both sides.
+
+    >>> side_of(np.array([0.0, 2.0]), 0.0), side_of(np.array([0.0, 1.0]), 1.0), side_of(np.array([-1.0, 1.0]), 0.0)
+    (1, -1, 0)
+    """
+    if (reward_N >= origin).all():
+        return 1
+    return -1 if (reward_N <= origin).all() else 0
+
+
+def typical(amount_N: Array) -> float:
+    """What an amount that counts is like: the mean of `amount_N` (>= 0), each weighted by itself; 0 where all are 0.
+
+    >>> typical(np.array([0.0, 1.0, 3.0]))
+    2.5
+    """
+    total = float(np.sum(amount_N))
+    return float(np.sum(amount_N**2)) / total if total > 0 else 0.0
+
+
+def effective_users(amount_N: Array, user_N: ArrayLike) -> float:
+    """Kish's effective number of users, by their summed `amount_N` (>= 0): of weights, or of weights times outcomes.
+
+    >>> effective_users(np.array([1.0, 1.0, 2.0]), ["a", "a", "b"])
+    2.0
+    """
+    _, row_N = np.unique(np.asarray(user_N), return_inverse=True)
+    return kish(np.bincount(row_N, weights=amount_N))
+
+
+def _effective(estimate: Estimate, weight_N: Array, user_N: ArrayLike) -> Estimate:
+    return replace(estimate, n_eff=effective_users(weight_N, user_N))
+
+
+def _rare(estimate: Estimate, origin: float, step: float, weight_N: Array, reward_N: Array, user_N: ArrayLike) -> Estimate:
+    """The estimate with its interval on the log scale from `origin`; as it is where outcomes, or the value, lie on the other side."""
+    outcomes = effective_users(weight_N * np.abs(reward_N - origin), user_N)
+    if outcomes == 0 or side_of(reward_N, origin) * (estimate.value - origin) <= 0:
+        return estimate
+    return replace(estimate, df=outcomes - 1, origin=origin, step=step)
