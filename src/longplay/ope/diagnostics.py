@@ -7,11 +7,11 @@ from html import escape
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from longplay.decisions import Policy
 from longplay.estimate import Estimate, clustered_mean
-from longplay.ope.estimators import effective_users, ips_mean, kish, most_common, side_of
+from longplay.ope.estimators import effective_users, ips_mean, kish, usual
 from longplay.ope.logged import Logged, Users, own_choices, slot_log_prob
 from longplay.signals.measure import DAY_KINDS
 from longplay.signals.signal import Signal
@@ -21,12 +21,12 @@ Array = NDArray[np.float64]
 
 MIN_SLOTS = 100  # effective slots: the mean weight is then known to about a tenth, the width of MAX_OFF
 MIN_USERS = 30  # effective users
-# Effective outcomes: slots with another outcome than the most common one, and the users who had them. Where all of these lie on
-# one side of it the interval is wide enough from 3 on (bench/verdicts_ope.py: 95% intervals cover .92 and more). A higher gate
-# would let those pass whom luck gave many outcomes. Where they lie on both sides the interval is Student's t: it covers .80 with
-# 2 to 5 of them, .88 with 5 to 10, .91 with 10 to 20, .93 beyond.
+# Effective outcomes: slots with another outcome than the most common one, and the users who had them. Where these are rare and
+# all lie on one side of it the interval is wide enough from 3 on (bench/verdicts_ope.py: 95% intervals cover .92 and more). A
+# higher gate would let those pass whom luck gave many outcomes. Else the interval is Student's t: it covers .80 with 2 to 5 of
+# them, .88 with 5 to 10, .91 with 10 to 20, .93 beyond.
 MIN_OUTCOMES = 3
-MIN_OUTCOMES_BOTH_SIDES = 10
+MIN_OUTCOMES_ELSE = 10
 NONE_OF = -np.log(0.025)  # outcomes expected of which 97.5% of draws would show one: none of n users, at most this / n of them
 MAX_OFF = 0.1  # how far the mean weight may lie from 1, if it also does by MAX_OFF_ERRORS standard errors
 MAX_OFF_IPS = 0.005  # the same for IPS, whose error is as large as the mean weight's
@@ -51,7 +51,8 @@ class Diagnosis:
             cannot tell that of a policy near the logger: whatever was drawn, pi and the logged propensity of it are the same.
         n_eff: effective slots, by Kish's formula. users_eff: effective users, by their summed weights; `Estimate.n_eff` is the same.
         outcomes: effective outcomes: Kish's effective number of slots with another outcome than the most common one, by weight x distance.
-        outcome_users: the effective users who had them, by the sum of the same. one_side: whether all lie on one side of the most common.
+        outcome_users: the effective users who had them, by the sum of the same. one_side: whether most slots have the most common outcome
+            and all others lie on one side of it.
         max_weight: the largest weight. certain: share of logged slots with propensity 1 (log_prob 0).
         support: share of the policy's own choices, given the slots above as logged, that the log has shown to anybody on the surface.
         unknown: share of logged slots with an item outside the policy's catalogue; their weight is 0.
@@ -85,6 +86,68 @@ class Diagnosis:
     least: float
     most: float
     scored: Users = "held out"
+
+    @classmethod
+    def of(
+        cls,
+        weight_N: Array,
+        reward_N: Array,
+        user_N: ArrayLike,
+        *,
+        policy: str = "policy",
+        surface: str = "every surface",
+        decisions: int | None = None,
+        immature: int = 0,
+        missing: int = 0,
+        unusable: int = 0,
+        gap: Estimate | None = None,
+        certain: float = 0.0,
+        support: float = 1.0,
+        unknown: float = 0.0,
+        outcomes_between: tuple[float, float] | None = None,
+        scored: Users = "held out",
+    ) -> Diagnosis:
+        """What weights and outcomes of N slots say; `weigh` gathers the rest from a log.
+
+        Args:
+            weight_N, reward_N, user_N: of each slot its weight (>= 0), its outcome and its user, shape [N].
+            decisions: null: as many as slots.
+            outcomes_between: the least and the most that an outcome can be; null: those of `reward_N`.
+        The others are as in `Diagnosis`.
+        """
+        slots = len(weight_N)
+        mean = clustered_mean(weight_N, user_N) if slots else None
+        if outcomes_between is None:
+            outcomes_between = (float(reward_N.min(initial=0.0)), float(reward_N.max(initial=0.0)))
+        common, side = usual(reward_N)
+        distance_N = weight_N * np.abs(reward_N - common)
+        return cls(
+            policy=policy,
+            surface=surface,
+            decisions=slots if decisions is None else decisions,
+            slots=slots,
+            users=mean.n if mean else 0,
+            immature=immature,
+            missing=missing,
+            unusable=unusable,
+            mean_weight=mean.value if mean else np.nan,
+            mean_weight_std_error=mean.std_error if mean else np.nan,
+            gap=gap.value if gap else np.nan,
+            gap_std_error=gap.std_error if gap else np.nan,
+            n_eff=kish(weight_N),
+            users_eff=effective_users(weight_N, user_N),
+            outcomes=kish(distance_N),
+            max_weight=float(weight_N.max(initial=0.0)),
+            certain=certain,
+            support=support,
+            unknown=unknown,
+            outcome_users=effective_users(distance_N, user_N),
+            one_side=side != 0,
+            seen=ips_mean(weight_N, reward_N, user_N) if slots else None,
+            least=outcomes_between[0],
+            most=outcomes_between[1],
+            scored=scored,
+        )
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -140,7 +203,7 @@ class Diagnosis:
     @property
     def outcomes_needed(self) -> int:
         """The least number of effective outcomes that an interval can be made of."""
-        return MIN_OUTCOMES if self.one_side else MIN_OUTCOMES_BOTH_SIDES
+        return MIN_OUTCOMES if self.one_side else MIN_OUTCOMES_ELSE
 
     def _is_off(self, far: float) -> bool:
         off = abs(self.mean_weight - 1)
@@ -255,35 +318,21 @@ def weigh(policy: Policy, logged: Logged, seed: int = 0, signal: Signal | None =
     weight_N = np.exp(np.minimum(log_ratio_N, 300.0))
     nothing = len(logged) == 0
     support, gap = _own_draws(policy, logged, weight_N, log_prob_M, seed)
-    mean = None if nothing else clustered_mean(weight_N, logged.user_N)
-    least, most = outcome_range(signal, logged.reward_N)
-    common = most_common(logged.reward_N)
-    distance_N = weight_N * np.abs(logged.reward_N - common)
-    return weight_N, Diagnosis(
+    return weight_N, Diagnosis.of(
+        weight_N,
+        logged.reward_N,
+        logged.user_N,
         policy=policy.name,
         surface=logged.surface,
         decisions=logged.decisions,
-        slots=len(logged),
-        users=len(np.unique(logged.user_N)),
         immature=logged.immature,
         missing=logged.missing,
         unusable=int((~usable_N).sum()),
-        mean_weight=mean.value if mean else np.nan,
-        mean_weight_std_error=mean.std_error if mean else np.nan,
-        n_eff=kish(weight_N),
-        users_eff=effective_users(weight_N, logged.user_N),
-        gap=gap.value if gap else np.nan,
-        gap_std_error=gap.std_error if gap else np.nan,
-        outcomes=kish(distance_N),
-        outcome_users=effective_users(distance_N, logged.user_N),
-        one_side=side_of(logged.reward_N, common) != 0,
-        seen=None if nothing else ips_mean(weight_N, logged.reward_N, logged.user_N),
-        least=least,
-        most=most,
-        max_weight=float(weight_N.max(initial=0.0)),
-        certain=float(np.mean(logged.log_prob_N >= -1e-9)) if not nothing else np.nan,
+        gap=gap,
+        certain=np.nan if nothing else float(np.mean(logged.log_prob_N >= -1e-9)),
         support=support,
-        unknown=float(np.mean(~known_M[logged.places])) if not nothing else np.nan,
+        unknown=np.nan if nothing else float(np.mean(~known_M[logged.places])),
+        outcomes_between=None if signal is None else outcome_range(signal, logged.reward_N),
         scored=logged.users,
     )
 
@@ -306,16 +355,18 @@ def _own_draws(policy: Policy, logged: Logged, weight_N: Array, log_prob_M: Arra
     return float(support or 0.0), gap  # type: ignore[arg-type]
 
 
-def outcome_range(signal: Signal | None, reward_N: Array) -> tuple[float, float]:
-    """The least and the most that an outcome of `signal` can be; where it has no such bound, the least and the most of `reward_N`."""
-    logged = (float(reward_N.min()), float(reward_N.max())) if len(reward_N) else (0.0, 0.0)
-    if signal is None:
-        return logged
+def outcome_range(signal: Signal, reward_N: Array) -> tuple[float, float]:
+    """The least and the most that an outcome of `signal` can be; where it has no such bound, the least and the most of `reward_N`.
+
+    >>> from longplay.signals import days_with, exposure
+    >>> outcome_range(Signal("seen", entry=exposure(), measure=days_with("creator"), window=(1, 28)), np.zeros(3))
+    (0.0, 28.0)
+    """
     measure = signal.measure
     if measure.threshold is not None:
         return 0.0, 1.0
-    least = 0.0 if measure.baseline is None else logged[0]
+    least = 0.0 if measure.baseline is None else float(reward_N.min(initial=0.0))
     if measure.kind not in DAY_KINDS or measure.per is not None or measure.baseline is not None:
-        return least, logged[1]
+        return least, float(reward_N.max(initial=0.0))
     first, last = signal.window
     return least, 1.0 if measure.kind == "returned" else float(last - first + 1)

@@ -10,7 +10,7 @@ from longplay.errors import ConfigError
 from longplay.estimate import Estimate, Refusal
 from longplay.lake.lake import Lake
 from longplay.ope.diagnostics import Array, Diagnosis, weigh
-from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, most_common, side_of, snips_mean
+from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, origin_of, snips_mean
 from longplay.ope.logged import Logged, Users, as_seen_by, logged_slots, own_choices, own_law
 from longplay.ope.outcome_model import OutcomeModel, fit_outcome_model
 from longplay.ranking import Ranker
@@ -199,14 +199,13 @@ def _biased(policy: Policy, shown: Shown, diagnosis: Diagnosis) -> Refusal | Non
 
 def _possible(policy: Policy, shown: Shown, logged: Logged, robust: Estimate) -> Estimate | Refusal:
     """The doubly robust estimate, or a refusal where it lies beyond every outcome: what its model got wrong outweighs the log."""
-    common = most_common(logged.reward_N)
-    side = side_of(logged.reward_N, common)
-    if side == 0 or side * (robust.value - common) > 0:
+    origin, side = origin_of(logged.reward_N)
+    if side == 0 or side * (robust.value - origin) > 0:
         return robust
     where = "below" if side > 0 else "above"
     why = (
-        f"{policy.name}: not estimable by doubly robust: {robust.value:.3g} lies {where} every outcome, expected beyond {common:g}: the outcome model's "
-        "errors outweigh the few outcomes; take SNIPS, or wait until more has matured"
+        f"{policy.name}: not estimable by doubly robust: {robust.value:.3g} lies {where} every outcome, expected beyond {origin:g}: the outcome "
+        "model's errors outweigh the few outcomes; take SNIPS, or wait until more has matured"
     )
     return Refusal(why, robust.estimand)
 
