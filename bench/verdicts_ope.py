@@ -79,7 +79,7 @@ class Setting:
                 p_I = np.exp(-2.4 * place_I**2 - tilt * place_I)
                 return p_I / p_I.sum()
 
-            logger_I = logger(brentq(lambda tilt: float(logger(tilt) @ weight_I) - 1, -10, 40))
+            logger_I = logger(float(brentq(lambda tilt: float(logger(tilt) @ weight_I) - 1, -10, 40)))  # type: ignore[arg-type]
             policy_I = logger_I * weight_I
         return logger_I, policy_I
 
@@ -278,7 +278,7 @@ def rows(simulations: int, seed: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Print the claims, or write them to a file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few logs per setting")
     parser.add_argument("--json", type=Path, help="file to write the claims to")
     parser.add_argument("--simulations", type=int, default=300)

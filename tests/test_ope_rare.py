@@ -26,6 +26,7 @@ from longplay.ope import value as value_module
 from longplay.ope.diagnostics import outcome_range
 from longplay.ope.estimators import dr_mean, effective_users, ips_mean, snips_mean
 from longplay.report.about_offpolicy import offpolicy
+from longplay.report.blocks import Table
 from longplay.report.words import at_level, plus_minus
 from longplay.run.engine import plain
 from longplay.signals import Signal, active_days, exposure, minutes, plays, returned
@@ -154,7 +155,7 @@ def test_outcomes_on_both_sides_keep_students_interval() -> None:
         assert (said.df, said.origin) == (None, None)
         assert said.interval()[1] - said.value == pytest.approx(t(299) * said.std_error)
     assert not Diagnosis.of(weight_N, np.round(reward_N), user_N).one_side
-    counts = snips_mean(weight_N, np.round(4 * np.abs(reward_N)), user_N)  # none below 0, but no outcome that most have
+    counts = snips_mean(weight_N, np.abs(reward_N), user_N)  # none below 0, but no outcome that most have
     assert counts.origin == 0.0
 
 
@@ -351,6 +352,15 @@ def test_a_doubly_robust_value_beyond_every_outcome_is_refused(monkeypatch: pyte
 # -- effective users -------------------------------------------------------------------------------
 
 
+def effective_users_shown(results: dict) -> str:
+    """The report's cell of the first policy."""
+    section = offpolicy(results)
+    assert section is not None
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    assert table.head[-1] == "effective users"
+    return table.rows[0][-1]
+
+
 def test_effective_users_are_one_number_wherever_they_are_named() -> None:
     # users of 1 to 4 visits: the share of slots and the users by summed weight are two numbers, and were both called so
     people = users_named(60)
@@ -373,13 +383,9 @@ def test_effective_users_are_one_number_wherever_they_are_named() -> None:
     assert effective_users(weight_N, np.repeat(users, 2)) == pytest.approx(by_hand)
     assert f"{by_hand:,.0f} users" in str(checked)
     rows = {how: plain(estimate) | {"n_eff": estimate.n_eff} for how, estimate in by.items()}
-    section = offpolicy({"offpolicy": {"signal": "seen", "policies": [{"policy": "popular", "estimates": rows, "diagnosis": str(checked)}]}})
-    table = next(block for block in section.blocks if getattr(block, "head", None) and "effective users" in block.head)
-    assert table.rows[0][-1] == f"{by_hand:,.0f}"
+    assert effective_users_shown({"offpolicy": {"signal": "seen", "policies": [{"policy": "popular", "estimates": rows, "diagnosis": str(checked)}]}}) == f"{by_hand:,.0f}"
 
 
 def test_the_column_of_effective_users_is_there_where_doubly_robust_is_refused() -> None:
     rows = {"IPS": {"value": 0.1, "low": 0.05, "high": 0.2, "n_eff": 41.0}, "doubly robust": {"not_estimable": "why"}}
-    section = offpolicy({"offpolicy": {"signal": "seen", "policies": [{"policy": "popular", "estimates": rows}]}})
-    table = next(block for block in section.blocks if getattr(block, "head", None) and "effective users" in block.head)
-    assert table.rows[0][-1] == "41"
+    assert effective_users_shown({"offpolicy": {"signal": "seen", "policies": [{"policy": "popular", "estimates": rows}]}}) == "41"
