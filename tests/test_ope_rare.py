@@ -383,7 +383,8 @@ def test_effective_users_are_one_number_wherever_they_are_named() -> None:
     assert effective_users(weight_N, np.repeat(users, 2)) == pytest.approx(by_hand)
     assert f"{by_hand:,.0f} users" in str(checked)
     rows = {how: plain(estimate) | {"n_eff": estimate.n_eff} for how, estimate in by.items()}
-    assert effective_users_shown({"offpolicy": {"signal": "seen", "policies": [{"policy": "popular", "estimates": rows, "diagnosis": str(checked)}]}}) == f"{by_hand:,.0f}"
+    policy = {"policy": "popular", "estimates": rows, "diagnosis": str(checked)}
+    assert effective_users_shown({"offpolicy": {"signal": "seen", "policies": [policy]}}) == f"{by_hand:,.0f}"
 
 
 def test_the_column_of_effective_users_is_there_where_doubly_robust_is_refused() -> None:

@@ -49,16 +49,16 @@ class Diagnosis:
         gap, gap_std_error: of first slots, mean of weight x log pi(what was logged), less the mean log pi of the policy's own draws
             there, nats; clustered by user. 0 in expectation where the log was drawn by the propensities it holds. The mean weight alone
             cannot tell that of a policy near the logger: whatever was drawn, pi and the logged propensity of it are the same.
-        n_eff: effective slots, by Kish's formula. users_eff: effective users, by their summed weights; `Estimate.n_eff` is the same.
+        n_eff: effective slots, by Kish's formula. users_eff: effective users, by their summed weights, the `n_eff` of an estimate.
         outcomes: effective outcomes: Kish's effective number of slots with another outcome than the most common one, by weight x distance.
         outcome_users: the effective users who had them, by the sum of the same. one_side: whether most slots have the most common outcome
             and all others lie on one side of it.
         max_weight: the largest weight. certain: share of logged slots with propensity 1 (log_prob 0).
         support: share of the policy's own choices, given the slots above as logged, that the log has shown to anybody on the surface.
         unknown: share of logged slots with an item outside the policy's catalogue; their weight is 0.
+        scored: whose slots: those of held-out users, or of all.
         seen: mean of weight x outcome: what those of the policy's choices that the logger makes too contribute to its value.
         least, most: what an outcome can be, by the signal; where it has no such bound, the least and the most in the log.
-        scored: whose slots: those of held-out users, or of all.
     """
 
     policy: str
@@ -80,12 +80,12 @@ class Diagnosis:
     certain: float
     support: float
     unknown: float
-    outcome_users: float
-    one_side: bool
-    seen: Estimate | None
-    least: float
-    most: float
     scored: Users = "held out"
+    outcome_users: float = 0.0
+    one_side: bool = False
+    seen: Estimate | None = None
+    least: float = 0.0
+    most: float = 0.0
 
     @classmethod
     def of(
