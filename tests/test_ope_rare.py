@@ -302,8 +302,16 @@ def test_unseen_mass_refuses_ips_and_is_printed_as_a_bound_that_holds_the_value(
     for how in ("SNIPS", "doubly robust"):
         assert isinstance(by[how], Estimate)
         assert holds(r"[56]\.\d% of the choices are never logged.*" + printed, (by[how].estimand,))
-    assert holds(r"unseen: the logger never makes at most 6\.\d% of its choices; whatever comes of these, " + printed, (str(checked),))
+    assert holds(r"unseen mass: the logger never makes at most 6\.\d% of its choices; whatever comes of these, " + printed, (str(checked),))
     assert by["SNIPS"].interval()[1] < truth  # what it cannot know
+
+
+def test_a_refusal_for_want_of_support_prints_the_bound() -> None:
+    wide = law([0.3, 0.1, 0.1, 0.1, 0.1, 0.3], [f"i{k}" for k in range(6)])
+    checked = diagnose(wide, *a_log(*drawn_log(60, 40)))
+    low, high = checked.value_bounds or (0.0, 0.0)
+    assert 0 < low < 0.5 + 0.3 * 28 < high <= 28  # outcomes are uniform on [0, 1] where the log has looked, of at most 28 days
+    assert holds(rf"only [67]\d% of what .* \(unseen mass\), the value lies between {low:.3g} and {high:.3g}", checked.reasons)
 
 
 def test_the_bound_is_wide_enough_by_enumeration() -> None:

@@ -185,7 +185,7 @@ class Diagnosis:
         if self.support < MIN_SUPPORT:
             found.append(
                 f"the log has shown only {self.support:.0%} of what the policy would show; at least {MIN_SUPPORT:.0%} is needed: explore more. "
-                f"Whatever comes of the rest, {self.bound}"
+                f"Whatever comes of the rest (unseen mass), {self.bound}"
             )
         if self._is_off(MAX_OFF):
             found.append(
@@ -225,8 +225,8 @@ class Diagnosis:
         if self.mean_weight > 1:
             return f"the {self._mean_weight}: the logged propensities are too small, and IPS counts every outcome {self.mean_weight:.4f} times"
         return (
-            f"the {self._mean_weight}: the logger never makes about {1 - self.mean_weight:.1%} of the policy's choices, which IPS counts as 0, or "
-            f"the logged propensities are too large. If it never makes them, {self.bound}"
+            f"the {self._mean_weight}: the logger never makes about {1 - self.mean_weight:.1%} of the policy's choices (unseen mass), which IPS "
+            f"counts as 0, or the logged propensities are too large. If it never makes them, {self.bound}"
         )
 
     @property
@@ -293,7 +293,9 @@ class Diagnosis:
             f"{self.certain:.1%} have propensity 1",
         ]
         if self.seen is not None:
-            lines.append(f"unseen: the logger never makes at most {self.unseen_at_most:.1%} of its choices; whatever comes of these, {self.bound}")
+            lines.append(
+                f"unseen mass: the logger never makes at most {self.unseen_at_most:.1%} of its choices; whatever comes of these, {self.bound}"
+            )
         if not self.estimable:
             lines.append("not estimable: " + "; and ".join(self.reasons))
         elif self.bias:
