@@ -218,7 +218,7 @@ def rare_rows(simulations: int, seed: int) -> Iterator[dict[str, Any]]:
             bar = 0.90 if how == "doubly robust" else least
             yield share(f"{where}: {how}, share of 95% intervals that hold the truth", held(together, how), f"at least {bar}", bar)
         groups = [held(group, how) for group in trials for how in HOW]
-        least_held = min((hits for hits in groups if len(hits) >= simulations / 4), key=np.mean)
+        least_held = min((hits for hits in groups if len(hits) >= simulations / 4), key=np.mean, default=[])
         yield share(f"{where}: the least of these shares in one setting", least_held, "none: reported", None)
         old = held(together, "IPS", before=True)
         yield share(f"{where}: IPS, the same by the rule before: t from 10 effective outcomes on", old, "none: reported", None)
