@@ -390,7 +390,7 @@ def test_effective_users_are_one_number_wherever_they_are_named() -> None:
     assert {how: estimate.n_eff for how, estimate in by.items()} == {how: pytest.approx(by_hand) for how in by}
     assert effective_users(weight_N, np.repeat(users, 2)) == pytest.approx(by_hand)
     assert f"{by_hand:,.0f} users" in str(checked)
-    rows = {how: plain(estimate) | {"n_eff": estimate.n_eff} for how, estimate in by.items()}
+    rows = {how: plain(estimate) | {"n_eff": estimate.n_eff} for how, estimate in by.items() if isinstance(estimate, Estimate)}
     policy = {"policy": "popular", "estimates": rows, "diagnosis": str(checked)}
     assert effective_users_shown({"offpolicy": {"signal": "seen", "policies": [policy]}}) == f"{by_hand:,.0f}"
 
