@@ -46,10 +46,10 @@ class Size:
     audits: int = 400
     comparisons: int = 4_000
     plans: int = 3_000
-    off_policy: int = 1_000
+    off_policy: int = 300
 
 
-QUICK = Size(audits=20, comparisons=20, plans=10, off_policy=20)
+QUICK = Size(audits=20, comparisons=20, plans=10, off_policy=2)
 
 
 def outcome(rng: np.random.Generator, users: int) -> Float:
@@ -239,13 +239,19 @@ def rows_of_plans(draws: int) -> list[dict[str, Any]]:
     return rows
 
 
+@remembered(version=1)
+def off_policy(draws: int) -> list[dict[str, Any]]:
+    """See `verdicts_ope.rows`."""
+    return off_policy_rows(draws, 1)
+
+
 def rows_of(size: Size) -> list[dict[str, Any]]:
     """All claims."""
     return [
         *rows_of_audits(size.audits),
         *rows_of_skew(size.comparisons),
         *rows_of_plans(size.plans),
-        *off_policy_rows(size.off_policy, 1),
+        *off_policy(draws=size.off_policy),
     ]
 
 

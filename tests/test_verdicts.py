@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import polars as pl

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from longplay.errors import DataError, NotEstimable
-from longplay.intervals import t_interval
-from longplay.words import plus_minus
+from longplay.intervals import log_interval, t_interval
+from longplay.words import plus_minus, value_and_ends
+
+LOPSIDED = 0.1  # an interval whose middle lies further from the value than this share of its half-width is printed by its ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,18 @@ class Estimate:
         value: the estimate, in the unit of what was measured.
         std_error: its standard error, same unit, >= 0.
         n: independent units behind it (users, or seeds), not rows.
-        n_eff: effective number of units after weighting; `n` where nothing is weighted.
+        n_eff: effective number of these units after weighting (effective users); `n` where nothing is weighted.
         estimand: what the number is a number of, in words.
         df: degrees of freedom of its interval; null: n - 1.
         skew: the estimate's own skewness, for which the interval is corrected; see `longplay.intervals`.
+        origin: of a rare outcome, what the value would be had the outcome never happened; the interval is then on the log
+            scale of the distance from here, of which df + 1 outcomes tell. Null: the interval is symmetric, Student's t.
+        step: how much further from `origin` one more outcome of typical weight would bring the value, >= 0.
 
     >>> print(Estimate(0.314, 0.0204, n=1204, n_eff=1204, estimand="return rate"))
     0.314 ± 0.040 (95%, n=1,204)
+    >>> print(Estimate(0.02, 0.005, n=900, n_eff=900, estimand="habit rate", df=15, origin=0.0, step=0.001))
+    0.0200 (0.0117 to 0.0351; 95%, n=900)
     """
 
     value: float
@@ -37,20 +44,29 @@ class Estimate:
     estimand: str
     df: float | None = None
     skew: float = 0.0
+    origin: float | None = None
+    step: float = 0.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The two-sided interval at `level` in (0, 1): Student's t with `df` degrees of freedom, corrected for skewness.
 
-        With one unit nothing is known of the error and the interval is infinite.
+        With one unit nothing is known of the error and the interval is infinite. Where `origin` is given, the interval is
+        `log_interval` of the distance from it.
         """
         if self.n < 2 and 0 < level < 1:
             return (-np.inf, np.inf)
         df = self.n - 1 if self.df is None else self.df
+        if self.origin is not None:
+            near, far = log_interval(abs(self.value - self.origin), self.std_error, df, self.step, level)
+            return (self.origin + near, self.origin + far) if self.value >= self.origin else (self.origin - far, self.origin - near)
         return t_interval(self.value, self.std_error, df, level, self.skew)
 
     def __str__(self) -> str:
         low, high = self.interval()
         half = (high - low) / 2
+        if abs(low + high - 2 * self.value) > LOPSIDED * half:
+            value, ends = value_and_ends(self.value, low, high)
+            return f"{value} ({ends}; 95%, n={self.n:,})"
         return f"{plus_minus(self.value, half)} (95%, n={self.n:,})"
 
     def _repr_html_(self) -> str:

@@ -1,4 +1,4 @@
-"""Intervals of a studentised estimate: Student's t, corrected for the skewness of what was averaged.
+"""Intervals of an estimate: Student's t, corrected for the skewness of what was averaged, and the log scale for rare outcomes.
 
 T = (estimate - truth) / standard error. The error is estimated from the same values, so where these are
 skewed a high mean comes with a high error: T itself is skewed, and a symmetric interval misses on one side.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy import special
 
 from longplay.errors import DataError
@@ -48,9 +49,7 @@ def t_interval(value: float, std_error: float, df: float, level: float, skew: fl
     Raises:
         DataError: a level outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise DataError(f"interval: level={level} given, expected a number in (0, 1), e.g. 0.95")
-    quantile = float(special.stdtrit(df, 0.5 + level / 2))
+    quantile = float(special.stdtrit(df, 0.5 + _checked(level) / 2))
     return value - _statistic(quantile, skew) * std_error, value - _statistic(-quantile, skew) * std_error
 
 
@@ -69,6 +68,42 @@ def t_p_value(value: float, std_error: float, df: float, skew: float = 0.0) -> f
     if std_error == 0:
         return float(value == 0)
     return float(2 * special.stdtr(df, -abs(_symmetric(value / std_error, skew))))
+
+
+def log_interval(distance: float, std_error: float, df: float, step: float, level: float) -> tuple[float, float]:
+    """The interval of a positive quantity that few outcomes tell of, on its log scale (delta method).
+
+    Few rare outcomes of unequal weight make a skewed sum: where by luck the heavy ones did not happen, the sum and its
+    standard error are both too small. So the near end is `distance` exp(-t se / `distance`), with a degree of freedom less
+    than there are effective outcomes; the far end is the same of the sum as it would be with one more outcome of typical
+    weight (as Fay & Feuer 1997 do for weighted sums of counts, who add one of the largest weight).
+
+    Args:
+        distance: the estimate, > 0, in the unit of what was measured.
+        std_error: its standard error, same unit, >= 0.
+        df: effective outcomes less 1; at 0 or below nothing is known and the interval has no end.
+        step: what one more outcome would add to `distance`, >= 0.
+        level: in (0, 1).
+
+    >>> [round(end, 4) for end in log_interval(0.02, 0.005, 15, 0.0, 0.95)]     # .02 exp(-+ 2.131 x .25)
+    [0.0117, 0.0341]
+    """
+    if not distance > 0 or not df > 0:
+        return (0.0, np.inf)
+    more = distance + step
+    more_error = float(np.hypot(std_error, step))
+    more_outcomes = more**2 / (distance**2 / (df + 1) + step**2)
+    quantile = 0.5 + _checked(level) / 2
+    near = distance * float(np.exp(-special.stdtrit(df, quantile) * std_error / distance))
+    with np.errstate(over="ignore"):
+        far = more * float(np.exp(special.stdtrit(more_outcomes - 1, quantile) * more_error / more))
+    return (near, far)
+
+
+def _checked(level: float) -> float:
+    if not 0 < level < 1:
+        raise DataError(f"interval: level={level} given, expected a number in (0, 1), e.g. 0.95")
+    return level
 
 
 def _symmetric(statistic: float, skew: float) -> float:

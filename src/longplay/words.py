@@ -65,6 +65,19 @@ def plus_minus(value: float, half: float) -> str:
     return f"{value:.{decimals}f} ± {half:.{decimals}f}"
 
 
+def value_and_ends(value: float, low: float, high: float) -> tuple[str, str]:
+    """A value, and the two ends of its interval, with as many decimals as two digits of the nearer distance need.
+
+    >>> value_and_ends(0.0213, 0.0121, 0.0389), value_and_ends(0.02, 0.0, math.inf)
+    (('0.0213', '0.0121 to 0.0389'), ('0.02', '0 to inf'))
+    """
+    near = min(value - low, high - value)
+    if not (math.isfinite(low) and math.isfinite(high) and near > 0):
+        return f"{value:.4g}", f"{low:.4g} to {high:.4g}"
+    decimals = int(min(max(1 - math.floor(math.log10(near)), 0), 8))
+    return f"{value:.{decimals}f}", f"{low:.{decimals}f} to {high:.{decimals}f}"
+
+
 def text_table(head: Sequence[str], rows: Rows) -> str:
     """Columns set apart by two blanks, the first to the left, the others to the right.
 

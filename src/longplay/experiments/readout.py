@@ -296,8 +296,13 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     if estimate is None:
         return None
     values = {"value": estimate.value, "std_error": estimate.std_error, "n": estimate.n, "n_eff": estimate.n_eff, "estimand": estimate.estimand}
-    values |= {"df": estimate.df} if estimate.df is not None else {}
-    return values | ({"skew": estimate.skew} if estimate.skew else {})
+    if estimate.df is not None:
+        values["df"] = estimate.df
+    if estimate.skew:
+        values["skew"] = estimate.skew
+    if estimate.origin is not None:
+        values |= {"origin": estimate.origin, "step": estimate.step}
+    return values
 
 
 def _cells(line: Line) -> list[str]:

@@ -7,21 +7,29 @@ from html import escape
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from longplay.decisions import Policy
 from longplay.estimate import Estimate, clustered_mean
-from longplay.ope.estimators import kish
+from longplay.ope.estimators import effective_users, ips_mean, kish, usual
 from longplay.ope.logged import Logged, Users, own_choices, slot_log_prob
+from longplay.signals.measure import DAY_KINDS
+from longplay.signals.signal import Signal
+from longplay.words import number
 
 Array = NDArray[np.float64]
 
-# Simulated 95% intervals (t, clustered, skewed users and weights) cover .59 with fewer than 2 effective outcomes, .80 with 2-5,
-# .88 with 5-10, .91 with 10-20, .93 beyond.
 MIN_SLOTS = 100  # effective slots: the mean weight is then known to about a tenth, the width of MAX_OFF
 MIN_USERS = 30  # effective users
-MIN_OUTCOMES = 10  # effective slots with another outcome than the most common one: without any, the interval would have no width
+# Effective outcomes: slots with another outcome than the most common one, and the users who had them. Where these are rare and
+# all lie on one side of it the interval is wide enough from 3 on (bench/verdicts.py: 95% intervals cover .92 and more). A
+# higher gate would let those pass whom luck gave many outcomes. Else the interval is Student's t: it covers .80 with 2 to 5 of
+# them, .88 with 5 to 10, .91 with 10 to 20, .93 beyond.
+MIN_OUTCOMES = 3
+MIN_OUTCOMES_ELSE = 10
+NONE_OF = -np.log(0.025)  # outcomes expected of which 97.5% of draws would show one: none of n users, at most this / n of them
 MAX_OFF = 0.1  # how far the mean weight may lie from 1, if it also does by MAX_OFF_ERRORS standard errors
+MAX_OFF_IPS = 0.005  # the same for IPS, whose error is as large as the mean weight's
 MAX_OFF_ERRORS = 4.0
 MAX_GAP = 0.1  # nats by which the first slots may be likelier under the policy than its own draws, if it also is by MAX_OFF_ERRORS standard errors
 MIN_SUPPORT = 0.9  # share of the policy's own choices that the log has shown to somebody
@@ -41,12 +49,16 @@ class Diagnosis:
         gap, gap_std_error: of first slots, mean of weight x log pi(what was logged), less the mean log pi of the policy's own draws
             there, nats; clustered by user. 0 in expectation where the log was drawn by the propensities it holds. The mean weight alone
             cannot tell that of a policy near the logger: whatever was drawn, pi and the logged propensity of it are the same.
-        n_eff, users_eff: Kish's effective number of slots, and of users by their summed weights.
-        outcomes: Kish's effective number of slots with another outcome than the most common one, by weight x distance.
+        n_eff: effective slots, by Kish's formula. users_eff: effective users, by their summed weights, the `n_eff` of an estimate.
+        outcomes: effective outcomes: Kish's effective number of slots with another outcome than the most common one, by weight x distance.
+        outcome_users: the effective users who had them, by the sum of the same. one_side: whether most slots have the most common outcome
+            and all others lie on one side of it.
         max_weight: the largest weight. certain: share of logged slots with propensity 1 (log_prob 0).
         support: share of the policy's own choices, given the slots above as logged, that the log has shown to anybody on the surface.
         unknown: share of logged slots with an item outside the policy's catalogue; their weight is 0.
         scored: whose slots: those of held-out users, or of all.
+        seen: mean of weight x outcome: what those of the policy's choices that the logger makes too contribute to its value.
+        least, most: what an outcome can be, by the signal; where it has no such bound, the least and the most in the log.
     """
 
     policy: str
@@ -69,6 +81,73 @@ class Diagnosis:
     support: float
     unknown: float
     scored: Users = "held out"
+    outcome_users: float = 0.0
+    one_side: bool = False
+    seen: Estimate | None = None
+    least: float = 0.0
+    most: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        weight_N: Array,
+        reward_N: Array,
+        user_N: ArrayLike,
+        *,
+        policy: str = "policy",
+        surface: str = "every surface",
+        decisions: int | None = None,
+        immature: int = 0,
+        missing: int = 0,
+        unusable: int = 0,
+        gap: Estimate | None = None,
+        certain: float = 0.0,
+        support: float = 1.0,
+        unknown: float = 0.0,
+        outcomes_between: tuple[float, float] | None = None,
+        scored: Users = "held out",
+    ) -> Diagnosis:
+        """What weights and outcomes of N slots say; `weigh` gathers the rest from a log.
+
+        Args:
+            weight_N, reward_N, user_N: of each slot its weight (>= 0), its outcome and its user, shape [N].
+            decisions: null: as many as slots.
+            outcomes_between: the least and the most that an outcome can be; null: those of `reward_N`.
+        The others are as in `Diagnosis`.
+        """
+        slots = len(weight_N)
+        mean = clustered_mean(weight_N, user_N) if slots else None
+        if outcomes_between is None:
+            outcomes_between = (float(reward_N.min(initial=0.0)), float(reward_N.max(initial=0.0)))
+        common, side = usual(reward_N)
+        distance_N = weight_N * np.abs(reward_N - common)
+        return cls(
+            policy=policy,
+            surface=surface,
+            decisions=slots if decisions is None else decisions,
+            slots=slots,
+            users=mean.n if mean else 0,
+            immature=immature,
+            missing=missing,
+            unusable=unusable,
+            mean_weight=mean.value if mean else np.nan,
+            mean_weight_std_error=mean.std_error if mean else np.nan,
+            gap=gap.value if gap else np.nan,
+            gap_std_error=gap.std_error if gap else np.nan,
+            n_eff=kish(weight_N),
+            users_eff=effective_users(weight_N, user_N),
+            outcomes=kish(distance_N),
+            max_weight=float(weight_N.max(initial=0.0)),
+            certain=certain,
+            support=support,
+            unknown=unknown,
+            outcome_users=effective_users(distance_N, user_N),
+            one_side=side != 0,
+            seen=ips_mean(weight_N, reward_N, user_N) if slots else None,
+            least=outcomes_between[0],
+            most=outcomes_between[1],
+            scored=scored,
+        )
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -93,20 +172,26 @@ class Diagnosis:
                 f"n_eff = {self.n_eff:,.0f} of {self.slots:,} slots, {self.users_eff:,.0f} of {self.users:,} users; at least {MIN_SLOTS} and "
                 f"{MIN_USERS} are needed: log longer, explore more, or evaluate a policy nearer to the logger"
             )
-        if self.outcomes < MIN_OUTCOMES:
+        if self.outcomes < self.outcomes_needed:
             found.append(
-                f"only {self.outcomes:.1f} effective slots have another outcome than the most common one; at least {MIN_OUTCOMES} are needed: wait "
-                "until more has matured, or take a signal that varies more"
+                f"only {self.outcomes:.1f} effective slots have another outcome than the most common one; at least {self.outcomes_needed} are "
+                f"needed: wait until more has matured, or take a signal that varies more. Till then, {self.bound}"
+            )
+        elif self.one_side and self.outcome_users < MIN_OUTCOMES:
+            found.append(
+                f"only {self.outcome_users:.1f} effective users have another outcome than the most common one; at least {MIN_OUTCOMES} are "
+                f"needed: wait until more has matured, or take a signal that varies more. Till then, {self.bound}"
             )
         if self.support < MIN_SUPPORT:
             found.append(
-                f"the log has shown only {self.support:.0%} of what the policy would show; at least {MIN_SUPPORT:.0%} is needed: explore more"
+                f"the log has shown only {self.support:.0%} of what the policy would show; at least {MIN_SUPPORT:.0%} is needed: explore more. "
+                f"Whatever comes of the rest (unseen mass), {self.bound}"
             )
-        off = abs(self.mean_weight - 1)
-        if off > MAX_OFF and off > MAX_OFF_ERRORS * self.mean_weight_std_error:
+        if self._is_off(MAX_OFF):
             found.append(
-                f"the mean weight is {self.mean_weight:.3f} ± {self.mean_weight_std_error:.3f} (standard error), expected 1: the logged propensities "
+                f"the {self._mean_weight}: the logged propensities "
                 "are not those of the draw (sorted, unmasked, or without the slots before), or the logger never shows what the policy would"
+                + (f". If it never shows it, {self.bound}" if self.mean_weight < 1 else "")
             )
         if abs(self.gap) > MAX_GAP and abs(self.gap) > MAX_OFF_ERRORS * self.gap_std_error:
             found.append(
@@ -116,14 +201,79 @@ class Diagnosis:
         return tuple(found)
 
     @property
+    def outcomes_needed(self) -> int:
+        """The least number of effective outcomes that an interval can be made of."""
+        return MIN_OUTCOMES if self.one_side else MIN_OUTCOMES_ELSE
+
+    def _is_off(self, far: float) -> bool:
+        off = abs(self.mean_weight - 1)
+        return off > far and off > MAX_OFF_ERRORS * self.mean_weight_std_error
+
+    @property
+    def _mean_weight(self) -> str:
+        return f"mean weight is {self.mean_weight:.4f} ± {self.mean_weight_std_error:.4f} (standard error), expected 1"
+
+    @property
+    def bias(self) -> str:
+        """Why IPS is not to be believed: what the log proves of its weights. Empty where it proves nothing.
+
+        The mean weight estimates what IPS makes of an outcome that is always 1. SNIPS divides by it and doubly robust weighs
+        only what its model leaves over, so these are refused at `MAX_OFF` alone.
+        """
+        if not self._is_off(MAX_OFF_IPS):
+            return ""
+        if self.mean_weight > 1:
+            return f"the {self._mean_weight}: the logged propensities are too small, and IPS counts every outcome {self.mean_weight:.4f} times"
+        return (
+            f"the {self._mean_weight}: the logger never makes about {1 - self.mean_weight:.1%} of the policy's choices (unseen mass), which IPS "
+            f"counts as 0, or the logged propensities are too large. If it never makes them, {self.bound}"
+        )
+
+    @property
+    def unseen_at_most(self) -> float:
+        """Unseen mass: the largest share of the policy's choices that the logger never makes, by the 95% interval of the mean weight.
+
+        Where propensities are right, 1 less the mean weight estimates this share. NaN where nothing was logged.
+        """
+        weight = Estimate(self.mean_weight, self.mean_weight_std_error, self.users, self.users_eff, "mean weight")
+        return min(max(1 - weight.interval()[0], 0.0), 1.0) if self.users else np.nan
+
+    @property
+    def value_bounds(self) -> tuple[float, float] | None:
+        """The least and the most that the policy's value can be, whatever comes of the choices that the logger never makes.
+
+        From the 95% interval of what the seen choices contribute, and the largest unseen share at the least and the most that
+        an outcome can be. Where nothing has happened yet: as if every effective user were as likely to have had the most. Null
+        where nothing was logged.
+        """
+        if self.seen is None:
+            return None
+        low, high = self.seen.interval()
+        if self.outcomes == 0 and self.seen.value == 0 and self.users_eff > 0:
+            high = max(self.most, 0.0) * NONE_OF / self.users_eff
+        low += self.unseen_at_most * min(self.least, 0.0)
+        high += self.unseen_at_most * max(self.most, 0.0)
+        return max(low, self.least), min(high, self.most)
+
+    @property
+    def bound(self) -> str:
+        """The bound as a phrase; empty where nothing was logged."""
+        if self.value_bounds is None:
+            return ""
+        low, high = self.value_bounds
+        return f"the value lies between {number(low)} and {number(high)} (95%, outcomes from {number(self.least)} to {number(self.most)})"
+
+    @property
     def lacks(self) -> str:
         """The figure that a refusal turns on, a few words for a table; empty where nothing is refused, or the log itself is at fault."""
         if not self.reasons or self.slots == 0:
             return ""
-        if self.outcomes < MIN_OUTCOMES:
-            return f"{self.outcomes:.1f} effective outcomes"
-        if self.n_eff < MIN_SLOTS or self.users_eff < MIN_USERS:
-            return f"n_eff {self.n_eff:,.0f}"
+        if self.outcomes < self.outcomes_needed or (self.one_side and self.outcome_users < MIN_OUTCOMES):
+            return f"{min(self.outcomes, self.outcome_users):.1f} effective outcomes"
+        if self.n_eff < MIN_SLOTS:
+            return f"n_eff {self.n_eff:,.0f} slots"
+        if self.users_eff < MIN_USERS:
+            return f"n_eff {self.users_eff:,.0f} users"
         return f"support {self.support:.0%}" if self.support < MIN_SUPPORT else "propensities not those of the draw"
 
     @property
@@ -136,47 +286,55 @@ class Diagnosis:
         lines = [
             f"{self.policy} on {self.surface!r}: {self.slots:,} mature slots of {self.users:,} {whose} ({self.immature:,} slots immature)",
             f"weights: mean {self.mean_weight:.3f} ± {self.mean_weight_std_error:.3f} (standard error), largest {self.max_weight:,.1f}; "
-            f"n_eff {self.n_eff:,.0f} slots, {self.users_eff:,.0f} users, {self.outcomes:,.0f} outcomes other than the most common",
+            f"effective: {self.n_eff:,.0f} slots, {self.users_eff:,.0f} users, {self.outcomes:,.1f} outcomes other than the most common, "
+            f"{self.outcome_users:,.1f} users with one",
             f"likelihood of first slots less that of its own draws: {self.gap:+.3f} ± {self.gap_std_error:.3f} nats (standard error)",
             f"support: {self.support:.1%} of its own choices were ever shown; {self.unknown:.1%} of logged slots lie outside its catalogue; "
             f"{self.certain:.1%} have propensity 1",
-            "estimable" if self.estimable else "not estimable: " + "; and ".join(self.reasons),
         ]
+        if self.seen is not None:
+            lines.append(
+                f"unseen mass: the logger never makes at most {self.unseen_at_most:.1%} of its choices; whatever comes of these, {self.bound}"
+            )
+        if not self.estimable:
+            lines.append("not estimable: " + "; and ".join(self.reasons))
+        elif self.bias:
+            lines.append(f"estimable, but not by IPS: {self.bias}")
+        else:
+            lines.append("estimable")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         return "<p>" + escape(str(self)).replace("\n", "<br>") + "</p>"
 
 
-def weigh(policy: Policy, logged: Logged, seed: int = 0) -> tuple[Array, Diagnosis]:
-    """The weights pi / pi0 of the mature slots, shape [N], and what they say. Raises nothing for a log that says little."""
+def weigh(policy: Policy, logged: Logged, seed: int = 0, signal: Signal | None = None) -> tuple[Array, Diagnosis]:
+    """The weights pi / pi0 of the mature slots, shape [N], and what they say. Raises nothing for a log that says little.
+
+    Args:
+        signal: whose outcomes these are, for what an outcome can be; null: what the log holds.
+    """
     log_prob_M, known_M = slot_log_prob(policy, logged)
     usable_N = np.isfinite(logged.log_prob_N) & (logged.log_prob_N <= 1e-9)
     log_ratio_N = np.where(usable_N, log_prob_M[logged.places] - logged.log_prob_N, -np.inf)
     weight_N = np.exp(np.minimum(log_ratio_N, 300.0))
     nothing = len(logged) == 0
     support, gap = _own_draws(policy, logged, weight_N, log_prob_M, seed)
-    mean = None if nothing else clustered_mean(weight_N, logged.user_N)
-    return weight_N, Diagnosis(
+    return weight_N, Diagnosis.of(
+        weight_N,
+        logged.reward_N,
+        logged.user_N,
         policy=policy.name,
         surface=logged.surface,
         decisions=logged.decisions,
-        slots=len(logged),
-        users=len(np.unique(logged.user_N)),
         immature=logged.immature,
         missing=logged.missing,
         unusable=int((~usable_N).sum()),
-        mean_weight=mean.value if mean else np.nan,
-        mean_weight_std_error=mean.std_error if mean else np.nan,
-        n_eff=kish(weight_N),
-        users_eff=kish(np.bincount(logged.user_N, weights=weight_N)) if not nothing else 0.0,
-        gap=gap.value if gap else np.nan,
-        gap_std_error=gap.std_error if gap else np.nan,
-        outcomes=kish(np.abs(weight_N * (logged.reward_N - _most_common(logged.reward_N)))),
-        max_weight=float(weight_N.max(initial=0.0)),
-        certain=float(np.mean(logged.log_prob_N >= -1e-9)) if not nothing else np.nan,
+        gap=gap,
+        certain=np.nan if nothing else float(np.mean(logged.log_prob_N >= -1e-9)),
         support=support,
-        unknown=float(np.mean(~known_M[logged.places])) if not nothing else np.nan,
+        unknown=np.nan if nothing else float(np.mean(~known_M[logged.places])),
+        outcomes_between=None if signal is None else outcome_range(signal, logged.reward_N),
         scored=logged.users,
     )
 
@@ -199,6 +357,18 @@ def _own_draws(policy: Policy, logged: Logged, weight_N: Array, log_prob_M: Arra
     return float(support or 0.0), gap  # type: ignore[arg-type]
 
 
-def _most_common(reward_N: Array) -> float:
-    values, counts = np.unique(reward_N, return_counts=True)
-    return float(values[counts.argmax()]) if len(values) else 0.0
+def outcome_range(signal: Signal, reward_N: Array) -> tuple[float, float]:
+    """The least and the most that an outcome of `signal` can be; where it has no such bound, the least and the most of `reward_N`.
+
+    >>> from longplay.signals import days_with, exposure
+    >>> outcome_range(Signal("seen", entry=exposure(), measure=days_with("creator"), window=(1, 28)), np.zeros(3))
+    (0.0, 28.0)
+    """
+    measure = signal.measure
+    if measure.threshold is not None:
+        return 0.0, 1.0
+    least = 0.0 if measure.baseline is None else float(reward_N.min(initial=0.0))
+    if measure.kind not in DAY_KINDS or measure.per is not None or measure.baseline is not None:
+        return least, float(reward_N.max(initial=0.0))
+    first, last = signal.window
+    return least, 1.0 if measure.kind == "returned" else float(last - first + 1)

@@ -1,8 +1,15 @@
 """Off-policy estimators as formulas on arrays: weights and rewards in, estimates out.
 
 Axes: N logged slots. `weight_N` = pi(a | x, prefix) / pi0(a | x, prefix) >= 0; `reward_N` in the outcome's unit;
-`user_N` names each slot's user. Slots of one user may depend on each other in any way: every interval is
-clustered by user, linearised. `Estimate.n` counts users and `Estimate.n_eff` = users x Kish's share.
+`user_N` names each slot's user. Slots of one user may depend on each other in any way: every standard error is
+clustered by user, linearised. `Estimate.n` counts users, `Estimate.n_eff` is the number of effective users: Kish's, by
+summed weight.
+
+**Rare outcomes.** Few outcomes of unequal weight make a skewed estimate, whose t interval is too short on the far side. Where
+all outcomes lie on one side of an origin, the interval is `intervals.log_interval` of the distance from it, with as many
+degrees of freedom as effective users have such an outcome, less 1. The origin is 0 for IPS, which scales with the outcome.
+SNIPS and doubly robust shift with it too: their origin is the outcome that most slots have, if they have one (`origin_of`).
+Where outcomes are common this is nearly the t interval; where they lie on both sides of 0 it is the t interval.
 """
 
 from __future__ import annotations
@@ -38,7 +45,9 @@ def ips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand: s
     >>> ips_mean(np.array([2.0, 0.0]), np.array([1.0, 1.0]), ["a", "b"]).value
     1.0
     """
-    return _effective(clustered_mean(weight_N * reward_N, user_N, estimand=estimand), weight_N)
+    estimate = _effective(clustered_mean(weight_N * reward_N, user_N, estimand=estimand), weight_N, user_N)
+    step = typical(weight_N) * typical(np.abs(reward_N)) / len(weight_N)
+    return _rare(estimate, 0.0, side_of(reward_N, 0.0), step, weight_N, reward_N, user_N)
 
 
 def clip_weights(weight_N: Array, clip: float) -> tuple[Array, float]:
@@ -69,7 +78,12 @@ def snips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand:
         )
     value = float(np.sum(weight_N * reward_N) / np.sum(weight_N))
     deviation_N = weight_N * (reward_N - value) / weight_N.mean()
-    return _effective(replace(clustered_mean(deviation_N, user_N, estimand=estimand), value=value), weight_N)
+    estimate = _effective(replace(clustered_mean(deviation_N, user_N, estimand=estimand), value=value), weight_N, user_N)
+    origin, side = origin_of(reward_N)
+    weight = typical(weight_N)
+    further = typical(np.abs(reward_N - origin)) - abs(value - origin)
+    step = weight * max(further, 0.0) / (float(weight_N.sum()) + weight)
+    return _rare(estimate, origin, side, step, weight_N, reward_N, user_N)
 
 
 def dr_mean(weight_N: Array, reward_N: Array, model_N: Array, direct_N: Array, user_N: ArrayLike, *, estimand: str = "DR") -> Estimate:
@@ -84,8 +98,85 @@ def dr_mean(weight_N: Array, reward_N: Array, model_N: Array, direct_N: Array, u
     >>> dr_mean(np.array([0.5, 0.5]), np.array([1.0, 0.0]), np.array([0.4, 0.4]), np.array([0.3, 0.3]), ["a", "b"]).value
     0.35
     """
-    return _effective(clustered_mean(direct_N + weight_N * (reward_N - model_N), user_N, estimand=estimand), weight_N)
+    terms_N = direct_N + weight_N * (reward_N - model_N)
+    estimate = _effective(clustered_mean(terms_N, user_N, estimand=estimand), weight_N, user_N)
+    origin, side = origin_of(reward_N)
+    beyond_N = np.maximum(side * (reward_N - model_N), 0.0)
+    step = typical(weight_N) * typical(beyond_N) / len(weight_N)
+    return _rare(estimate, origin, side, step, weight_N, reward_N, user_N)
 
 
-def _effective(estimate: Estimate, weight_N: Array) -> Estimate:
-    return replace(estimate, n_eff=estimate.n * kish(weight_N) / len(weight_N))
+def most_common(reward_N: Array) -> float:
+    """The most common outcome, the least of several; 0 where there is none.
+
+    >>> most_common(np.array([0.0, 2.0, 0.0]))
+    0.0
+    """
+    values, counts = np.unique(reward_N, return_counts=True)
+    return float(values[counts.argmax()]) if len(values) else 0.0
+
+
+def side_of(reward_N: Array, origin: float) -> int:
+    """1 where no outcome lies below `origin`, -1 where none lies above, 0 where there are some on both sides.
+
+    >>> side_of(np.array([0.0, 2.0]), 0.0), side_of(np.array([0.0, 1.0]), 1.0), side_of(np.array([-1.0, 1.0]), 0.0)
+    (1, -1, 0)
+    """
+    if (reward_N >= origin).all():
+        return 1
+    return -1 if (reward_N <= origin).all() else 0
+
+
+def usual(reward_N: Array) -> tuple[float, int]:
+    """The most common outcome, and the side of it on which all others lie (`side_of`); side 0 where fewer than half have it.
+
+    >>> usual(np.array([0.0, 0.0, 0.0, 2.0])), usual(np.array([1.0, 1.0, 0.0])), usual(np.array([1.0, 2.0, 3.0]))
+    ((0.0, 1), (1.0, -1), (1.0, 0))
+    """
+    common = most_common(reward_N)
+    rare = 2 * np.count_nonzero(reward_N == common) >= len(reward_N)
+    return common, side_of(reward_N, common) if rare else 0
+
+
+def origin_of(reward_N: Array) -> tuple[float, int]:
+    """Where the log scale of SNIPS and doubly robust begins, and the side of it on which all outcomes lie; side 0 where there is none.
+
+    The outcome that most slots have if all others lie on one side of it, else 0 if all outcomes do.
+
+    >>> origin_of(np.array([1.0, 1.0, 0.0])), origin_of(np.array([1.0, 2.0, 3.0])), origin_of(np.array([-1.0, 2.0, 3.0]))
+    ((1.0, -1), (0.0, 1), (0.0, 0))
+    """
+    common, side = usual(reward_N)
+    return (common, side) if side else (0.0, side_of(reward_N, 0.0))
+
+
+def typical(amount_N: Array) -> float:
+    """What an amount that counts is like: the mean of `amount_N` (>= 0), each weighted by itself; 0 where all are 0.
+
+    >>> typical(np.array([0.0, 1.0, 3.0]))
+    2.5
+    """
+    total = float(np.sum(amount_N))
+    return float(np.sum(amount_N**2)) / total if total > 0 else 0.0
+
+
+def effective_users(amount_N: Array, user_N: ArrayLike) -> float:
+    """Kish's effective number of users, by their summed `amount_N` (>= 0): of weights, or of weights times outcomes.
+
+    >>> effective_users(np.array([1.0, 1.0, 2.0]), ["a", "a", "b"])
+    2.0
+    """
+    _, row_N = np.unique(np.asarray(user_N), return_inverse=True)
+    return kish(np.bincount(row_N, weights=amount_N))
+
+
+def _effective(estimate: Estimate, weight_N: Array, user_N: ArrayLike) -> Estimate:
+    return replace(estimate, n_eff=effective_users(weight_N, user_N))
+
+
+def _rare(estimate: Estimate, origin: float, side: int, step: float, weight_N: Array, reward_N: Array, user_N: ArrayLike) -> Estimate:
+    """The estimate with its interval on the log scale from `origin`; as it is where its value does not lie on this `side`."""
+    outcomes = effective_users(weight_N * np.abs(reward_N - origin), user_N)
+    if outcomes == 0 or side * (estimate.value - origin) <= 0:
+        return estimate
+    return replace(estimate, df=outcomes - 1, origin=origin, step=step)

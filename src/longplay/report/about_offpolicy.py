@@ -88,7 +88,7 @@ def _against(name: str, one: Row, logged: Row, signal: str) -> str:
 
 def _line(row: Row, names: Mapping[str, str], ways: list[str]) -> tuple[str, ...]:
     name, said = str(row.get("policy")), row.get("estimates") or {}
-    users = finite((said.get(BEST) or {}).get("n_eff"))
+    users = next((one["n_eff"] for one in (said.get(BEST) or {}, *said.values()) if finite(one.get("n_eff")) is not None), None)
     return (names.get(name, name), *(_cell(said.get(how) or {}) for how in ways), "–" if users is None else number(users, 0))
 
 

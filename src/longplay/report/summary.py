@@ -46,7 +46,8 @@ LOOP_GLOSSARY = (
     ("estimand: one_step", "The value of deviating in one slot and then following the logging policy. What off-policy estimates are of; per slot."),
     ("estimand: policy", "The value of living under a policy throughout. What a trial measures and what its truth is of; per user."),
     ("off-policy estimate", "What a policy would have been worth, from slots that another policy showed with known probabilities. IPS, SNIPS and "
-        "doubly robust are three ways; where too few logged slots resemble the policy's it is refused; n_eff is the slots that effectively count."),
+        "doubly robust are three ways; where too few logged slots resemble the policy's it is refused. Effective slots or users (n_eff): how many "
+        "equally weighted ones these are worth."),
     ("CUPED, adjusted", "Means corrected for what was known of users before the trial (Deng et al. 2013): the same difference in expectation, with "
         "less noise. The column variance says how much."),
     ("superior, deteriorates, open", "The interval of the difference lies above 0; lies below 0; holds 0."),

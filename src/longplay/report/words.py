@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from longplay.estimate import Estimate
+from longplay.estimate import LOPSIDED, Estimate
 
 Row = Mapping[str, Any]
 
@@ -35,13 +35,30 @@ def bounds(row: Row) -> tuple[float, float] | None:
 
 
 def at_level(estimate: Row | None, level: float) -> dict[str, Any]:
-    """An estimate given by its std error as value, low and high; empty where there is none."""
-    value, error, n = ((estimate or {}).get(key) for key in ("value", "std_error", "n"))
+    """An estimate given as JSON (`experiments.readout.estimate_json`) as value, low and high; empty where there is none.
+
+    >>> row = {"value": 0.02, "std_error": 0.005, "n": 900, "df": 15, "origin": 0.0, "step": 0.0}
+    >>> {end: round(x, 4) for end, x in at_level(row, 0.95).items()}
+    {'value': 0.02, 'low': 0.0117, 'high': 0.0341}
+    """
+    row = estimate or {}
+    value, error, n = (row.get(key) for key in ("value", "std_error", "n"))
     if finite(value) is None:
         return {}
     if finite(error) is None or finite(n) is None or not 0 < level < 1:
         return {"value": value, "low": None, "high": None}
-    low, high = Estimate(float(value or 0), float(error or 0), int(n or 0), float(n or 0), "").interval(level)
+    known = Estimate(
+        value=float(value or 0),
+        std_error=float(error or 0),
+        n=int(n or 0),
+        n_eff=float(n or 0),
+        estimand="",
+        df=finite(row.get("df")),
+        skew=finite(row.get("skew")) or 0.0,
+        origin=finite(row.get("origin")),
+        step=finite(row.get("step")) or 0.0,
+    )
+    low, high = known.interval(level)
     return {"value": value, "low": low, "high": high}
 
 
@@ -89,13 +106,21 @@ def decimals_of(row: Row) -> int:
 
 
 def plus_minus(row: Row) -> str:
-    """Value and half-width of its 95% interval, e.g. `0.031 ± 0.004`; the value alone where there is no interval."""
+    """Value and half-width of its 95% interval, e.g. `0.031 ± 0.004`; the value alone where there is no interval.
+
+    Both ends where the value does not lie in the middle.
+
+    >>> plus_minus({"value": 0.031, "low": 0.027, "high": 0.035}), plus_minus({"value": 0.031, "low": 0.02, "high": 0.05})
+    ('0.0310 ± 0.0040', '0.031 (0.020 to 0.050)')
+    """
     interval, value = bounds(row), finite(row.get("value"))
     if value is None:
         return "n/a"
     half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
-    if half <= 0:
+    if interval is None or half <= 0:
         return number(value) if value else "0"
+    if abs(sum(interval) - 2 * value) > LOPSIDED * half:
+        return f"{number(value, decimals_of(row))} ({span(row)})"
     digits = max(0, min(8, 1 - _magnitude(half)))
     return f"{number(value, digits)} ± {number(half, digits)}"
 

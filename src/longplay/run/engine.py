@@ -220,7 +220,7 @@ def keys_of(stages: tuple[Stage, ...], config: RunConfig, base: Path) -> dict[st
 
 
 def plain(estimate: Estimate) -> dict[str, Any]:
-    """An estimate as JSON: value, low and high (95%), n."""
+    """An estimate as JSON: value, low and high (95%), n; no interval where an end of it is infinite."""
     low, high = estimate.interval()
-    finite = np.isfinite(low)
+    finite = np.isfinite(low) and np.isfinite(high)
     return {"value": estimate.value, "low": low if finite else None, "high": high if finite else None, "n": estimate.n}

@@ -222,7 +222,7 @@ STAGES = (
         _from("judge", "evaluate"), _evaluate_line, libraries=_LEARNERS,
     ),
     Stage(
-        "offpolicy", 3, (*_LOG, "train", "reinforce"), _of("signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
+        "offpolicy", 4, (*_LOG, "train", "reinforce"), _of("signals", "split.train_until", "reward", "reinforce.slots", "experiment"),
         _from("trial", "offpolicy"), _offpolicy_line, libraries=_LEARNERS,
     ),
     Stage(
