@@ -19,7 +19,7 @@ from scipy import stats
 
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate
-from longplay.experiments.enrolment import LEAST_USERS, covariates_of, quality_of
+from longplay.experiments.enrolment import LEAST_USERS, analysed, covariates_of, quality_of
 from longplay.experiments.experiment import CONTROL, Experiment
 from longplay.lake.lake import Lake
 from longplay.signals.attribution import LOOKBACK_DAYS, Credits, compare_rules
@@ -209,9 +209,10 @@ def against_holdout(
         if arm not in trial.treatments:
             raise ConfigError(f"holdout: arm {arm!r} given, expected one of {', '.join(trial.treatments)}")
     view = lake if as_of is None else lake.before(as_of)
-    enrolled = trial.enrolled(view)
-    if failed := [check for check in quality_of(trial, enrolled) if check.fails]:
+    everybody = trial.enrolled(view)
+    if failed := [check for check in quality_of(trial, everybody) if check.fails]:
         raise DataError(f"holdout: {trial.label} was not randomised as declared, so it can judge nothing: {failed[0].name}: {failed[0].words}")
+    enrolled = analysed(trial, everybody)
     ours = view.decisions.filter(pl.col("experiment") == trial.label)
     outcomes = outcomes_of(signal, view, None, enrolled)
     rows_of = {EVERYTHING: nothing} | {part: arm for part, (arm, _) in parts.items()}
