@@ -182,13 +182,13 @@ def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, .
     came = ", ".join(
         f"{arm} {count:,} ({percent(count / max(sum(counts), 1))} for {percent(share)})" for arm, count, share in zip(arms, counts, shares)
     )
-    words = {
+    kinds = {
         "one arm per user": "were given more than one arm",
         "assignment": "have another arm than the hash of the salt gives them",
         "shares": "were assigned under other shares than those declared",
     }
     checks = [Check("sample ratio", p < DISTRUST, f"{came}; p = {number(p)}")]
-    for name, fault in words.items():
+    for name, fault in kinds.items():
         if name not in faults:
             checks.append(Check(name, False, "not checked: another system assigned the users, its hash is not known"))
             continue
