@@ -133,7 +133,7 @@ SPLITS = ((0.5, (400, 2_000)), (0.1, (600, 2_000, 10_000)), (0.02, (2_000, 10_00
 FEWEST = 500  # accepted comparisons from which a side's error is judged: it is known to .008
 
 
-@remembered(version=1)
+@remembered(version=2)
 def sides(family: str, users: int, share: float, draws: int) -> dict[str, float]:
     """Of comparisons without any effect: the share accepted, and of these the share called worse and better; and that of Welch's interval."""
     rng = np.random.default_rng([2, users, draws, FAMILIES.index(family)])

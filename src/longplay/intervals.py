@@ -13,7 +13,7 @@ from scipy import special
 
 from longplay.errors import DataError
 
-SLIGHT_SKEW = 0.06  # of the estimate; below it a t interval errs by at most .030 on a side, and stays as it is
+SLIGHT_SKEW = 0.03  # of the estimate; below it a t interval errs by at most .0275 on a side, and stays as it is
 MOST_SKEW = 0.035 / 0.0845  # beyond it a t interval is predicted to err by more than .06 on a side: no interval
 
 
