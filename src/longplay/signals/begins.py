@@ -1,7 +1,8 @@
-"""When a log begins: where activity starts, and where it starts again after a long silence.
+"""When a log begins: the first day of a user who was seen again; and where it begins anew after a long silence.
 
-A log that begins on a day says nothing of the days before it: a "first touch" just after may be an old habit. One event far away from all
-others, a wrong clock or an imported purchase, must not move that day for anybody else. So each run of activity has a beginning of its own.
+A log that begins on a day says nothing of the days before it: a "first touch" just after may be an old habit. A stray event, by a wrong clock or an
+imported purchase, must not move that day for anybody else. So only users who were active on another day at most `SILENCE_DAYS` away say when
+the log was there, and each run of such days has a beginning of its own.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass, replace
 
 import duckdb
 
-from longplay.lake.daily import ENGAGED_TEST, day_of
+from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of, first_row, quoted
 
 SILENCE_DAYS = 366  # a year, and longer than any window, baseline or novelty
+SAMPLE = 100  # users of the first day who are asked whether they came again, before all users are
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class Beginnings:
 
     @classmethod
     def of(cls, days: Iterable[int]) -> Beginnings:
-        """The runs of days on which anybody was active, in any order."""
+        """The runs of these days, in any order."""
         return cls().joined(days)
 
     def joined(self, days: Iterable[int]) -> Beginnings:
-        """The runs of these and of further days of activity, in any order."""
+        """The runs of these and of further days, in any order."""
         runs: list[tuple[int, int]] = []
         for first, last in sorted([*self.runs, *((day, day) for day in days)]):
             if runs and first - runs[-1][1] <= SILENCE_DAYS:
@@ -47,11 +49,16 @@ class Beginnings:
         return Beginnings(tuple(runs), self.stretches)
 
     def begun(self, day: int) -> int | None:
-        """The first day of the run that a day belongs to; null before any activity, and after a silence."""
+        """The first day of the run that a day belongs to; null before any run, and after a silence."""
         place = bisect_right(self.runs, (day, 10**9)) - 1
         if place < 0 or day - self.runs[place][1] > SILENCE_DAYS:
             return None
         return self.runs[place][0]
+
+    def has(self, day: int) -> bool:
+        """Whether a day lies in a run, its first and last day included."""
+        place = bisect_right(self.runs, (day, 10**9)) - 1
+        return place >= 0 and day <= self.runs[place][1]
 
     def covers(self, day: int, days: int) -> bool:
         """Whether the run of `day` had begun at least so many `days` before it."""
@@ -72,11 +79,104 @@ class Beginnings:
         return f"({' or '.join(tests)})" if tests else "false"
 
 
-def beginnings_of(con: duckdb.DuckDBPyConnection, days: tuple[int, int]) -> Beginnings | None:
-    """Those of the log in a connection's view `events`, read in one pass; null where its days (first, last) leave room for one run only."""
-    if days[1] - days[0] <= SILENCE_DAYS:
+def is_long(days: tuple[int, int]) -> bool:
+    """Whether a log of these days (first, last) has room for more than one run."""
+    return days[1] - days[0] > SILENCE_DAYS
+
+
+def beginnings_of(con: duckdb.DuckDBPyConnection, days: tuple[int, int], *, whole: bool = True) -> Beginnings:
+    """Those of the log in a connection's views `events` and `decisions`.
+
+    Args:
+        days: first and last day of the log. whole: also say where a run ends, which matters to days outside the log alone; a short log that
+            is not asked for it is not read whole, unless nobody of its first day came again.
+    """
+    activity = f"select user_id, time from events where {ENGAGED_TEST}"
+    if not is_long(days):
+        if not whole and (first := _first_if_sampled(con, activity, days[0])) is not None:
+            return Beginnings(((first, days[1]),))
+        return Beginnings.of(days_seen_again(con, _by_day(activity)))
+    every = f"select {day_of('time')} from events union select {day_of('time')} from decisions"
+    stretches = Beginnings.of(day for (day,) in con.execute(every).fetchall()).runs
+    return replace(Beginnings.of(days_seen_again(con, _by_day(activity))), stretches=stretches)
+
+
+def first_day_seen_again(con: duckdb.DuckDBPyConnection, days: tuple[int, int] | None) -> int | None:
+    """First day (since 1970) of a user whom the log in a connection has on another day, too, by an event or a decision; null without one.
+
+    Args:
+        days: first and last day of the log; null where it is empty.
+    """
+    if days is None:
         return None
-    by_day = con.execute(f"select {day_of('time')}, bool_or({ENGAGED_TEST}) from events group by 1").fetchall()
-    shown = con.execute(f"select distinct {day_of('time')} from decisions").fetchall()
-    stretches = Beginnings.of([*(day for day, _ in by_day), *(day for (day,) in shown)]).runs
-    return replace(Beginnings.of(day for day, active in by_day if active), stretches=stretches)
+    rows = "select user_id, time from events union all select user_id, time from decisions"
+    if (first := _first_if_sampled(con, rows, days[0])) is not None:
+        return first
+    return min(days_seen_again(con, _by_day(rows)), default=None)
+
+
+def days_of_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int] | None:
+    """First and last day (since 1970) of the events and decisions in a connection; null without any."""
+    parts = " union all ".join(f"select min(time) as first, max(time) as last from {table}" for table in ("events", "decisions"))
+    found = first_row(con, f"select {day_of('min(first)')}, {day_of('max(last)')} from ({parts})")
+    return None if found is None or found[0] is None else (int(found[0]), int(found[1]))
+
+
+def days_seen_again(con: duckdb.DuckDBPyConnection, rows: str) -> list[int]:
+    """Days on which a user was there who was there on another day at most `SILENCE_DAYS` away: as many of them as say what the runs of all are.
+
+    Of each user and `SILENCE_DAYS` + 1 days of the calendar the first and the last are enough: what lies between them bridges no silence.
+
+    Args:
+        rows: SQL of user_id and day.
+    """
+    found = con.execute(
+        f"""
+        with spans as (
+            select user_id, (day + {SHIFT_DAYS}) // {SILENCE_DAYS + 1} as span, min(day) as first, max(day) as last from ({rows}) group by user_id, span
+        ),
+        beside as (
+            select first, last, lag(last) over by_user as before, lead(first) over by_user as after
+            from spans window by_user as (partition by user_id order by span)
+        )
+        select distinct unnest([first, last]) from beside
+        where first < last or first - before <= {SILENCE_DAYS} or after - last <= {SILENCE_DAYS}
+        """
+    ).fetchall()
+    return [day for (day,) in found]
+
+
+def _by_day(rows: str) -> str:
+    return f"select user_id, {day_of('time')} as day from ({rows})"
+
+
+def _between(first: int, last: int) -> str:
+    """SQL of whether `time` lies on these days or between them."""
+    return f"time >= make_timestamptz({first * DAY_US}) and time < make_timestamptz({(last + 1) * DAY_US})"
+
+
+def _first_day(con: duckdb.DuckDBPyConnection, rows: str) -> int | None:
+    found = first_row(con, f"select {day_of('min(time)')} from ({rows})")
+    return None if found is None or found[0] is None else int(found[0])
+
+
+def _first_if_sampled(con: duckdb.DuckDBPyConnection, rows: str, likely: int) -> int | None:
+    """The first day of all, where one of some users who were there came again within `SILENCE_DAYS`; null where that is not known.
+
+    Args:
+        rows: SQL of user_id and time. likely: a day that none lies before.
+    """
+    users, first = _sample(con, rows, likely), likely
+    if not users:
+        later = _first_day(con, rows)
+        if later is None:
+            return None
+        users, first = _sample(con, rows, later), later
+    again = f"user_id in ({', '.join(map(quoted, users))}) and {_between(first + 1, first + SILENCE_DAYS)}"
+    return first if first_row(con, f"select 1 from ({rows}) where {again} limit 1") is not None else None
+
+
+def _sample(con: duckdb.DuckDBPyConnection, rows: str, day: int) -> list[str]:
+    """Some users of a day."""
+    found = con.execute(f"select distinct user_id from ({rows}) where {_between(day, day)} limit {SAMPLE}").fetchall()
+    return [user for (user,) in found]

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -15,12 +16,11 @@ from longplay.estimate import Estimate, mean_of_sums
 from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row, quoted
 from longplay.lake.lake import Lake
-from longplay.signals.begins import Beginnings, beginnings_of
-from longplay.signals.coded import CodedRows, SharedNumber, coded, pays
+from longplay.signals.begins import beginnings_of, first_day_seen_again
+from longplay.signals.coded import SharedNumber, coded, pays
 from longplay.signals.compile import Compiler
 from longplay.signals.entries import refuse
 from longplay.signals.entry import Entry
-from longplay.signals.operators import TOUCHED
 from longplay.signals.outcomes import check_signals, checked_as_of, days_of_log
 from longplay.signals.parts import asks_creators, entry_keys
 from longplay.signals.rows import EventRows, Rows
@@ -92,9 +92,10 @@ def base_rates(
     as_of_at, view = checked_as_of("base_rates", lake, as_of)
     with tempfile.TemporaryDirectory(prefix="longplay-") as spill, view.connect(memory_limit=memory_limit, spill=Path(spill)) as con:
         span, until, together = days_of_log(con, view), _day(as_of_at), list[Signal]()
+        begins = cache(lambda: first_day_seen_again(con, span))
         for signal in signals:
             try:
-                refuse(con, signal, lake, span, enrolled=False)
+                refuse(con, signal, lake, span, begins)
                 by_own_key(signal)
                 together.append(signal)
             except LongplayError:
@@ -136,8 +137,9 @@ def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], la
     for signal in signals:
         by_own_key(signal)
     span = days_of_log(con, view)
+    begins = cache(lambda: first_day_seen_again(con, span))
     for signal in signals:
-        refuse(con, signal, lake, span, enrolled=False)
+        refuse(con, signal, lake, span, begins)
     return _compiled(con, signals, lake, span, _day(as_of))
 
 
@@ -167,22 +169,10 @@ def _tables_of(
     con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], parts: Iterable[Rows], days: tuple[int, int], until: int
 ) -> dict[Entry, str]:
     """A table per entry, from rows of one part of the users after the other."""
-    made, beginnings = dict[Entry, str](), beginnings_of(con, days)
+    made, beginnings = dict[Entry, str](), cache(lambda: beginnings_of(con, days, whole=False))
     for part, rows in enumerate(parts):
-        if isinstance(rows, CodedRows) and rows.users != "true" and beginnings is None:
-            first = _first_activity(con, days)  # that of all users
-            beginnings = Beginnings(()) if first is None else Beginnings(((first, days[1]),))
         made = Compiler(con, rows, until, days, signals, beginnings, adds=part > 0).compute()
     return made
-
-
-def _first_activity(con: duckdb.DuckDBPyConnection, days: tuple[int, int]) -> int | None:
-    """Day (since 1970) of the log's first activity, which is most often its first day; null without any."""
-    for rows in (EventRows().between(days[0], days[0]), EventRows()):
-        found = first_row(con, f"select min(day) from ({rows.daily('user', [TOUCHED])})")
-        if found is not None and found[0] is not None:
-            return int(found[0])
-    return None
 
 
 def by_own_key(signal: Signal) -> None:
