@@ -162,13 +162,24 @@ class Outcomes:
         mature = int(self.mature.sum())
         if known:
             days = self.signal.entry.novel_for or UNSURE_DAYS
+            begins = f"the log begins less than {days} days before them"
+            if self._nobody_came_again():
+                begins = "no user was active on two days, so that nothing says when the log begins"
             return (
-                f"all {known:,} entries with a known outcome are truncated: the log begins less than {days} days before them, so that what looks "
-                "like a first touch may be an old habit; wait for later entries, or count them with truncated=True"
+                f"all {known:,} entries with a known outcome are truncated: {begins}, and what looks like a first touch may be an old habit; "
+                "wait for later entries, or count them with truncated=True"
             )
         if mature:
             return f"{mature:,} of {len(self):,} entries are mature, but none has a value: nothing to divide by, or a baseline before the log begins"
         return f"none of {len(self):,} entries is mature at {self.as_of:%Y-%m-%d}; wait, or shorten the window"
+
+    def _nobody_came_again(self) -> bool:
+        """Whether it is known that no user was active on two days."""
+        if self.daily.lake is None:
+            return False
+        with self.daily.lake.connect() as con:
+            days = days_of_rows(con)
+            return days is None or not beginnings_of(con, days).runs
 
     def maturity_curve(self, *, truncated: bool = False) -> pl.DataFrame:
         """How the outcome builds up: day of the window, mean value had the window ended there.
