@@ -285,3 +285,13 @@ def test_the_learnt_baseline_does_not_feel_a_stranger() -> None:
         assert unexposed_baseline(signal.outcomes(far), far, far.decisions, least=1) == expected
 
 
+
+
+def test_an_item_that_was_only_refunded_is_no_discovery_when_a_stranger_makes_the_log_long(tmp_path: Path) -> None:
+    """All signals of a shared pass share words of days: an item has some without any touch."""
+    log = [did(0, "a", "refund", item="i2"), did(1, "a", item="i3"), did(2, "b", item="i3")]
+    several = [KEPT[1], Signal("refunded", event("refund", "item", 28), plays("item"), (1, 3))]
+    for rows in (log, [*log, did(800, STRANGER, item="own")]):
+        written = write_outcomes(several, lake_of(*rows, until=900), tmp_path)
+        found = of_others(pl.read_parquet(written[KEPT[1].label]))
+        assert found.select("user_id", "item_id").rows() == [("a", "i3"), ("b", "i3")]

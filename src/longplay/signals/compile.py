@@ -198,7 +198,7 @@ class Compiler:
             seen = f"(select *, min({start} + {first_bit(columns)}) over (partition by user_id, key) as first_day from {seen})"
         touched = f"(select *, {start} + {first_bit(columns)} as day from {seen} where {' | '.join(columns)} <> 0)"
         if gap is None:
-            first_of_all = f"(select *, first_day as day from {seen} where era = {calendar.era('first_day')})"
+            first_of_all = f"(select *, first_day as day from {seen} where first_day is not null and era = {calendar.era('first_day')})"
             insert(first_of_all if calendar.long else touched, unsure, first=True)
             return
         days = ""
