@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from reference import (
     decisions_frame,
     events_frame,
     logs,
-    midnight,
     refuses,
     signals,
 )
@@ -283,8 +282,6 @@ def test_the_learnt_baseline_does_not_feel_a_stranger() -> None:
     for day in (-7_000, -20, 0, 9, 31):
         far = lake_of(did(day, STRANGER), *rows, decisions=decisions)
         assert unexposed_baseline(signal.outcomes(far), far, far.decisions, least=1) == expected
-
-
 
 
 def test_an_item_that_was_only_refunded_is_no_discovery_when_a_stranger_makes_the_log_long(tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ def days_seen_again(con: duckdb.DuckDBPyConnection, rows: str) -> list[int]:
     found = con.execute(
         f"""
         with spans as (
-            select user_id, (day + {SHIFT_DAYS}) // {SILENCE_DAYS + 1} as span, min(day) as first, max(day) as last from ({rows}) group by user_id, span
+            select user_id, (day + {SHIFT_DAYS}) // {SILENCE_DAYS + 1} as span, min(day) as first, max(day) as last
+            from ({rows}) group by user_id, span
         ),
         beside as (
             select first, last, lag(last) over by_user as before, lead(first) over by_user as after

@@ -14,7 +14,7 @@ from longplay.lake.daily import day_of, first_row
 from longplay.signals.begins import Beginnings, is_long
 from longplay.signals.bitmaps import Bitmaps
 from longplay.signals.entry import Entry
-from longplay.signals.operators import BITS, TOUCHED, UNITS, Calendar, Feature, events_of, first_bit, how_many, smear
+from longplay.signals.operators import BITS, UNITS, Calendar, Feature, events_of, first_bit, how_many, smear
 from longplay.signals.parts import Part, entry_keys, entry_words, is_unknown, parts_of, reach_of
 from longplay.signals.rows import Rows
 from longplay.signals.signal import Signal
@@ -252,7 +252,8 @@ class Compiler:
         if self.only:
             entries = f"(select * from {entries} where {self.only})"
         values = self.values(entries, signals, has)
-        body = f"select {keys}{more}, day, truncated{values.columns} from {values.source}"
+        day = "cast(day as integer) as day"  # over many years it is computed from a wider number
+        body = f"select {keys}{more}, {day}, truncated{values.columns} from {values.source}"
         if table != FOUND:
             body, first = self.rows.named(body, keys.split(", ")), first and not self._adds
         self.con.execute(f"create or replace temp table {table} as {body}" if first else f"insert into {table} {body}")

@@ -77,9 +77,7 @@ def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: En
     )
 
 
-def refuse(
-    con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tuple[int, int] | None, begins: Callable[[], int | None] | None
-) -> None:
+def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tuple[int, int] | None, begins: Callable[[], int | None] | None) -> None:
     """Raise where the log cannot answer, whatever entries it has.
 
     Args:

@@ -19,7 +19,7 @@ from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake.creators import prepare_creators
-from longplay.lake.daily import day_of, first_row
+from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.signals.begins import beginnings_of, days_of_rows, first_day_seen_again

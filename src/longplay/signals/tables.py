@@ -190,5 +190,4 @@ def own_columns(con: duckdb.DuckDBPyConnection, signal: Signal, table: str) -> l
     names = {signal.label: "value"} | {f"{signal.label} {name}": name for name in ("duration", "event", "baseline")}
     has = {row[0] for row in con.execute(f"select column_name from (describe {table})").fetchall()}
     slots = ["decision_id", "slot"] if signal.entry.kind == "exposure" else []
-    day = "cast(day as integer) as day"  # over many years it is computed from a wider number
-    return [*entry_keys(signal.entry), *slots, day, "truncated", *(f'"{column}" as {name}' for column, name in names.items() if column in has)]
+    return [*entry_keys(signal.entry), *slots, "day", "truncated", *(f'"{column}" as {name}' for column, name in names.items() if column in has)]

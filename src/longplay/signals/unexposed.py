@@ -105,8 +105,8 @@ def unexposed_baseline(
     A pair's day counts where the user was active, the outcome of an entry on it has matured, and a discovery was possible (no touch in
     the `novel_for` days before). It is exposed from the day of an exposure for `lookback` days on, also after the exposure was
     followed: what the user would have done on those days is the question. It is unexposed without one in the `lookback` days before.
-    Users of a single day teach nothing. Rates are by creator (item), each smoothed by one outcome at the mean rate, times a factor for each fifth of the users by how often they are
-    active: who comes often is shown more, and makes more of what is found.
+    Rates are by creator (item), each smoothed by one outcome at the mean rate, times a factor for each fifth of the users by how often they are
+    active: who comes often is shown more, and makes more of what is found. Users of a single day teach nothing.
 
     Assumes that, creator by creator, per active day and among equally active users, those who were not shown it are like those
     who were. A policy that knows the users' taste breaks that: it shows what they would look for, and this baseline is then too low.
