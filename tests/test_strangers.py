@@ -34,6 +34,8 @@ from reference import (
 
 from longplay.errors import DataError
 from longplay.lake import Lake
+from longplay.report.about_log import glance
+from longplay.report.blocks import Grid
 from longplay.signals import Signal, active_days, days_with, discovery, enrolment, event, exposure, minutes, plays, returned, user_day
 from longplay.signals import begins as begins_module
 from longplay.signals.begins import Beginnings, beginnings_of
@@ -292,3 +294,16 @@ def test_an_item_that_was_only_refunded_is_no_discovery_when_a_stranger_makes_th
         written = write_outcomes(several, lake_of(*rows, until=900), tmp_path)
         found = of_others(pl.read_parquet(written[KEPT[1].label]))
         assert found.select("user_id", "item_id").rows() == [("a", "i3"), ("b", "i3")]
+
+
+def test_the_chart_of_activity_does_not_draw_twenty_years_of_zeros() -> None:
+    days = [{"day": f"2026-01-{day:02}", "users": 50, "events": 200} for day in (1, 2, 4, 10)]
+    log = {"events": 801, "users": 60, "items": 3, "first": "2005-03-01", "last": "2026-01-10", "kinds": {"play": 801}, "origins": {"organic": 801}}
+    near, far = (
+        glance({"ingest": {**log, "activity": activity}}) for activity in (days, [{"day": "2005-03-01", "users": 1, "events": 1}, *days])
+    )
+    chart = next(block for block in far.blocks if isinstance(block, Grid)).blocks[0]
+    assert "over 10 days" in str(chart)
+    assert chart == next(block for block in near.blocks if isinstance(block, Grid)).blocks[0]
+    assert far.answer[1] == near.answer[1] == "On an average day 20 users were active, 33.3% of all."
+    assert "1 day with activity (2005-03-01) is left out" in " ".join(far.answer)
