@@ -89,7 +89,8 @@ def test_a_run_for_a_log_without_organic_events_says_which_origins_count(tmp_pat
     log.write_csv(tmp_path / "events.csv")
     config, said = proposed(tmp_path / "events.csv", tmp_path)
     assert config["ingest"]["origins"] == {"radio": "autoplay"}
-    assert {name: table.get("origin") for name, table in config["signals"].items()} == dict.fromkeys(("habit", "returns", "active"), ["autoplay"])
+    assert sorted(config["signals"]) == ["active", "habit", "returns"]
+    assert all(table["origin"] == ["autoplay"] for table in config["signals"].values())
     assert config["signals"]["habit"]["gameable"] is True
     assert "no event of origin 'organic'" in " ".join(said.split())
     assert "no origin column" not in said

@@ -162,7 +162,7 @@ def _away_words(days: Sequence[date]) -> str:
         which = f"1 day with activity ({days[0]}) is"
     else:
         which = f"{number(len(days))} days with activity ({days[0]} to {days[-1]}) are"
-    return f"{which} left out of this mean and of the chart: more than a year of silence parts them from the others. Look whether their times are right."
+    return f"{which} left out of this mean and of the chart, more than a year of silence away from the others: look whether the times are right."
 
 
 def _daily(counts: Mapping[date, int]) -> list[dict[str, Any]]:

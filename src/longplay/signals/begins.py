@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import duckdb
 
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of, first_row, quoted
 
 SILENCE_DAYS = 366  # a year, and longer than any window, baseline or novelty
-SAMPLE = 100  # users of the first day who are asked whether they came again, before all users are
+SPAN = f"(day + {SHIFT_DAYS}) // {SILENCE_DAYS + 1}"  # SQL of a number that days share of which none are parted by a silence
+SAMPLE = 100  # users of a day who are asked whether they came again, before all users are
+DAYS_SAMPLED = 4  # days on which nobody did before all users are asked
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,17 @@ def beginnings_of(con: duckdb.DuckDBPyConnection, days: tuple[int, int], *, whol
         if not whole and (first := _first_if_sampled(con, activity, days[0])) is not None:
             return Beginnings(((first, days[1]),))
         return Beginnings.of(days_seen_again(con, _by_day(activity)))
-    every = f"select {day_of('time')} from events union select {day_of('time')} from decisions"
-    stretches = Beginnings.of(day for (day,) in con.execute(every).fetchall()).runs
-    return replace(Beginnings.of(days_seen_again(con, _by_day(activity))), stretches=stretches)
+    # one pass over the events tells both: of each user and span of days the first and last with anything, and with activity
+    day = f"select user_id, kind, {day_of('time')} as day from events"
+    active = f"min(day) filter ({ENGAGED_TEST}) as first_active, max(day) filter ({ENGAGED_TEST}) as last_active"
+    spans = f"select user_id, min(day) as first, max(day) as last, {active} from ({day}) group by user_id, {SPAN}"
+    con.execute(f"create or replace temp table spans_of_users as {spans}")
+    every = f"select unnest([first, last]) from spans_of_users union select {day_of('time')} from decisions"
+    stretches = Beginnings.of(found for (found,) in con.execute(every).fetchall()).runs
+    seen = "select user_id, unnest([first_active, last_active]) as day from spans_of_users where first_active is not null"
+    runs = Beginnings.of(days_seen_again(con, seen)).runs
+    con.execute("drop table spans_of_users")
+    return Beginnings(runs, stretches)
 
 
 def first_day_seen_again(con: duckdb.DuckDBPyConnection, days: tuple[int, int] | None) -> int | None:
@@ -133,8 +143,7 @@ def days_seen_again(con: duckdb.DuckDBPyConnection, rows: str) -> list[int]:
     found = con.execute(
         f"""
         with spans as (
-            select user_id, (day + {SHIFT_DAYS}) // {SILENCE_DAYS + 1} as span, min(day) as first, max(day) as last
-            from ({rows}) group by user_id, span
+            select user_id, {SPAN} as span, min(day) as first, max(day) as last from ({rows}) group by user_id, span
         ),
         beside as (
             select first, last, lag(last) over by_user as before, lead(first) over by_user as after
@@ -156,25 +165,26 @@ def _between(first: int, last: int) -> str:
     return f"time >= make_timestamptz({first * DAY_US}) and time < make_timestamptz({(last + 1) * DAY_US})"
 
 
-def _first_day(con: duckdb.DuckDBPyConnection, rows: str) -> int | None:
-    found = first_row(con, f"select {day_of('min(time)')} from ({rows})")
-    return None if found is None or found[0] is None else int(found[0])
-
-
 def _first_if_sampled(con: duckdb.DuckDBPyConnection, rows: str, likely: int) -> int | None:
-    """The first day of all, where one of some users who were there came again within `SILENCE_DAYS`; null where that is not known.
+    """The first day of a user who came again within `SILENCE_DAYS`, where few users need to be asked; null where that is not known.
 
     Args:
         rows: SQL of user_id and time. likely: a day that none lies before.
     """
-    users, first = _sample(con, rows, likely), likely
-    if not users:
-        later = _first_day(con, rows)
-        if later is None:
+    day = likely
+    for _ in range(DAYS_SAMPLED):
+        users = _sample(con, rows, day)
+        if users:
+            again = f"user_id in ({', '.join(map(quoted, users))}) and {_between(day + 1, day + SILENCE_DAYS)}"
+            if first_row(con, f"select 1 from ({rows}) where {again} limit 1") is not None:
+                return day
+        if len(users) == SAMPLE:  # others of the day may have come again
             return None
-        users, first = _sample(con, rows, later), later
-    again = f"user_id in ({', '.join(map(quoted, users))}) and {_between(first + 1, first + SILENCE_DAYS)}"
-    return first if first_row(con, f"select 1 from ({rows}) where {again} limit 1") is not None else None
+        found = first_row(con, f"select {day_of('min(time)')} from ({rows}) where time >= make_timestamptz({(day + 1) * DAY_US})")
+        if found is None or found[0] is None:
+            return None
+        day = int(found[0])
+    return None
 
 
 def _sample(con: duckdb.DuckDBPyConnection, rows: str, day: int) -> list[str]:
