@@ -21,11 +21,18 @@ from longplay.signals import Signal
 Early = EarlyReward | Mapping[Signal, EarlyReward]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+AT_ONCE = 2_000_000  # excluded items
 
 
 def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
-    """The moments whose exclusions leave at least `slots` items; at least one must."""
-    keep = np.flatnonzero(policy.allowed(moments).count() >= slots)
+    """The moments whose exclusions leave at least `slots` items; at least one must.
+
+    Looked at in parts of about `AT_ONCE` excluded items, as a large catalogue's creators have thousands of items each.
+    """
+    excluded_N = np.cumsum(moments.frame["exclusions"].list.len().fill_null(0).to_numpy())
+    parts = np.split(np.arange(len(moments)), np.flatnonzero(np.diff(excluded_N // AT_ONCE)) + 1)
+    left_N = np.concatenate([policy.allowed(moments.take(part)).count() for part in parts])
+    keep = np.flatnonzero(left_N >= slots)
     if len(keep) == 0:
         raise DataError(f"reinforce: no logged moment leaves {slots} items to show; ask for fewer slots (or places of coverage) or exclude less")
     return moments.take(keep)

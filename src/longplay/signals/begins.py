@@ -8,7 +8,7 @@ the log was there, and each run of such days has a beginning of its own.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -18,6 +18,7 @@ from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of, first_
 SILENCE_DAYS = 366  # a year, and longer than any window, baseline or novelty
 SPAN = f"(day + {SHIFT_DAYS}) // {SILENCE_DAYS + 1}"  # SQL of a number that days share of which none are parted by a silence
 SAMPLE = 100  # users of a day who are asked whether they came again, before all users are
+ROWS_SAMPLED = 1_000
 DAYS_SAMPLED = 4  # days on which nobody did before all users are asked
 
 
@@ -173,12 +174,13 @@ def _first_if_sampled(con: duckdb.DuckDBPyConnection, rows: str, likely: int) ->
     """
     day = likely
     for _ in range(DAYS_SAMPLED):
-        users = _sample(con, rows, day)
-        if users:
+        for users, is_whole in _samples(con, rows, day):
             again = f"user_id in ({', '.join(map(quoted, users))}) and {_between(day + 1, day + SILENCE_DAYS)}"
-            if first_row(con, f"select 1 from ({rows}) where {again} limit 1") is not None:
+            if users and first_row(con, f"select 1 from ({rows}) where {again} limit 1") is not None:
                 return day
-        if len(users) == SAMPLE:  # others of the day may have come again
+            if is_whole:
+                break
+        else:  # others of the day may have come again
             return None
         found = first_row(con, f"select {day_of('min(time)')} from ({rows}) where time >= make_timestamptz({(day + 1) * DAY_US})")
         if found is None or found[0] is None:
@@ -187,7 +189,10 @@ def _first_if_sampled(con: duckdb.DuckDBPyConnection, rows: str, likely: int) ->
     return None
 
 
-def _sample(con: duckdb.DuckDBPyConnection, rows: str, day: int) -> list[str]:
-    """Some users of a day."""
-    found = con.execute(f"select distinct user_id from ({rows}) where {_between(day, day)} limit {SAMPLE}").fetchall()
-    return [user for (user,) in found]
+def _samples(con: duckdb.DuckDBPyConnection, rows: str, day: int) -> Iterator[tuple[list[str], bool]]:
+    """Users of a day, and whether they are all of it: those among the first rows as they lie, which costs least, then as many as are asked for."""
+    lying = con.execute(f"select user_id, {day_of('time')} from ({rows}) limit {ROWS_SAMPLED}").fetchall()
+    if users := sorted({user for user, of_day in lying if of_day == day}):
+        yield users[:SAMPLE], len(lying) < ROWS_SAMPLED and len(users) <= SAMPLE  # few rows are all there are
+    found = con.execute(f"select distinct user_id from ({rows}) where {_between(day, day)} limit {SAMPLE + 1}").fetchall()
+    yield [user for (user,) in found], len(found) <= SAMPLE

@@ -12,7 +12,7 @@ from longplay.lake.creators import prepare_creators, with_listed
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ORIGINS
-from longplay.signals.begins import days_of_rows, first_day_seen_again
+from longplay.signals.begins import Beginnings, days_of_rows, first_day_seen_again
 from longplay.signals.compile import ENROLS, Compiler
 from longplay.signals.entry import Entry
 from longplay.signals.operators import Feature, divisor, feature
@@ -77,17 +77,19 @@ def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: En
     )
 
 
-def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tuple[int, int] | None, begins: Callable[[], int | None] | None) -> None:
+def refuse(
+    con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tuple[int, int] | None, beginnings: Callable[[], Beginnings] | None
+) -> None:
     """Raise where the log cannot answer, whatever entries it has.
 
     Args:
         con: connected to what is known at the time asked for; `lake` may reach further. days: first and last day of the log, null where it is empty.
-        begins: `first_day_seen_again` of the log in `con`; null where a short log is no error, because entries are given or mature later.
+        beginnings: of the log in `con`; null where a short log is no error, because entries are given or mature later.
     """
     if days is None and _is_empty(lake):
         return
-    if begins is not None:
-        _refuse_window(signal, lake, begins())
+    if beginnings is not None:
+        _refuse_window(signal, lake, beginnings())
     asked: list[Feature] = [feature(signal.measure, signal.origins)]
     if (per := divisor(signal.measure, signal.origins)) is not None:
         asked.append(per)
@@ -109,19 +111,19 @@ def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tup
         raise DataError(f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it is known; map a column to items.length")
 
 
-def _refuse_window(signal: Signal, lake: Lake, begins: int | None) -> None:
-    """Raise where the log is too short for any outcome to be known."""
+def _refuse_window(signal: Signal, lake: Lake, beginnings: Beginnings) -> None:
+    """Raise where the log is too short for an outcome to be known of a user who came again, or else of anybody."""
     stop = signal.window[1]
 
     def midnight(day: int) -> datetime:
         return datetime.fromtimestamp(day * 86_400, UTC)
 
-    def is_short(day: int | None) -> bool:
-        return day is None or midnight(day + stop + 1) > lake.watermark
+    def is_short(day: int) -> bool:
+        return midnight(day + stop + 1) > lake.watermark
 
-    if not is_short(begins):
+    if beginnings.runs and not is_short(beginnings.runs[0][0]):
         return
-    with lake.connect() as whole:  # what arrives after the time asked for may lie earlier
+    with lake.connect() as whole:  # a decision, or what arrives after the time asked for, may lie earlier
         days = days_of_rows(whole)
         begins = first_day_seen_again(whole, days)
     if days is None:
@@ -147,7 +149,7 @@ def unanswerable(signals: Sequence[Signal], lake: Lake) -> dict[Signal, str]:
         for signal in signals:
             try:
                 explain_no_entries(con, signal, lake, as_of)
-                refuse(con, signal, lake, (0, 0), begins=None)
+                refuse(con, signal, lake, (0, 0), beginnings=None)
             except DataError as reason:
                 reasons[signal] = str(reason)
     return reasons

@@ -109,7 +109,7 @@ class Work:
             if self._counted(signal.label) and signal.measure.kind != "completion":  # a log that could answer still can; a catalogue may not
                 continue
             try:
-                refuse(self.con, signal, self.lake, span, begins=None)  # a window that has not closed yet is no reason
+                refuse(self.con, signal, self.lake, span, beginnings=None)  # a window that has not closed yet is no reason
             except DataError as reason:
                 waiting[signal.label] = str(reason)
         signals = [one for one in self.signals if one.label not in waiting]

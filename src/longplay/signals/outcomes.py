@@ -22,7 +22,7 @@ from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.signals.begins import beginnings_of, days_of_rows, first_day_seen_again
+from longplay.signals.begins import beginnings_of, days_of_rows
 from longplay.signals.checks import kind_of
 from longplay.signals.compile import UNSURE_DAYS, Compiler
 from longplay.signals.entries import create_entries, explain_no_entries, refuse
@@ -330,7 +330,7 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
         create_entries(con, compiler, signal.entry, by_catalogue)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
-        refuse(con, signal, lake, span, None if enrolled is not None else lambda: first_day_seen_again(con, span))
+        refuse(con, signal, lake, span, None if enrolled is not None else beginnings)
         values = compiler.values("entries", [signal])
         own = "user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated"
         frame = con.sql(f"select {own}{values.columns} from {values.source} order by row").pl()
