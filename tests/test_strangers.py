@@ -299,9 +299,7 @@ def test_an_item_that_was_only_refunded_is_no_discovery_when_a_stranger_makes_th
 def test_the_chart_of_activity_does_not_draw_twenty_years_of_zeros() -> None:
     days = [{"day": f"2026-01-{day:02}", "users": 50, "events": 200} for day in (1, 2, 4, 10)]
     log = {"events": 801, "users": 60, "items": 3, "first": "2005-03-01", "last": "2026-01-10", "kinds": {"play": 801}, "origins": {"organic": 801}}
-    near, far = (
-        glance({"ingest": {**log, "activity": activity}}) for activity in (days, [{"day": "2005-03-01", "users": 1, "events": 1}, *days])
-    )
+    near, far = (glance({"ingest": {**log, "activity": activity}}) for activity in (days, [{"day": "2005-03-01", "users": 1, "events": 1}, *days]))
     chart = next(block for block in far.blocks if isinstance(block, Grid)).blocks[0]
     assert "over 10 days" in str(chart)
     assert chart == next(block for block in near.blocks if isinstance(block, Grid)).blocks[0]
