@@ -27,15 +27,20 @@ AT_ONCE = 2_000_000  # excluded items
 def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
     """The moments whose exclusions leave at least `slots` items; at least one must.
 
-    Looked at in parts of about `AT_ONCE` excluded items, as a large catalogue's creators have thousands of items each.
+    Looked at in parts, as a large catalogue's creators have thousands of items each.
     """
-    excluded_N = np.cumsum(moments.frame["exclusions"].list.len().fill_null(0).to_numpy())
-    parts = np.split(np.arange(len(moments)), np.flatnonzero(np.diff(excluded_N // AT_ONCE)) + 1)
-    left_N = np.concatenate([policy.allowed(moments.take(part)).count() for part in parts])
+    every = np.arange(len(moments))
+    left_N = np.concatenate([policy.allowed(moments.take(part)).count() for part in in_parts(moments, every)])
     keep = np.flatnonzero(left_N >= slots)
     if len(keep) == 0:
         raise DataError(f"reinforce: no logged moment leaves {slots} items to show; ask for fewer slots (or places of coverage) or exclude less")
     return moments.take(keep)
+
+
+def in_parts(contexts: Contexts, rows: Ints) -> list[Ints]:
+    """These rows of `contexts`, in order, in parts whose exclusions together are about `AT_ONCE` items: they are written out when taken."""
+    excluded_N = contexts.frame["exclusions"].list.len().fill_null(0).to_numpy().astype(np.int64)
+    return np.split(rows, np.flatnonzero(np.diff(np.cumsum(excluded_N[rows]) // AT_ONCE)) + 1)
 
 
 def drawn_leaves(policy: Generative, decoder: Decoder, contexts: Contexts, *, groups: int, slots: int, chance: RowChance) -> Ints:
