@@ -347,7 +347,9 @@ def refused(signal: Signal, log: Log) -> str | None:
     measures = [measure for measure in (signal.measure, signal.measure.per) if measure is not None]
     if any(measure.kind == "minutes" for measure in measures) and all(event["seconds"] is None for event in all_events):
         reasons.append("no event with seconds")
-    if all(event["origin"] not in signal.origins for event in all_events) and set(signal.origins) != set(ORIGINS):
+    if all(event["origin"] not in signal.origins for event in all_events) and (
+        signal.origin is not None or (all_events and set(signal.origins) != set(ORIGINS))
+    ):
         reasons.append("no event of origin")
     return "|".join(reasons) or None
 

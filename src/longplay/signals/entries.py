@@ -105,7 +105,9 @@ def refuse(
             f"{signal.name}: the log has no event with seconds, so the minutes of everybody would be 0 because nobody logged them; "
             "map a column to seconds when the log is read, or measure plays"
         )
-    if not set(signal.origins) >= set(ORIGINS) and not _logged(con, lake, " or ".join(f"origin = '{origin}'" for origin in signal.origins)):
+    some_origins = " or ".join(f"origin = '{origin}'" for origin in signal.origins)
+    may_lack = signal.origin is not None or (set(signal.origins) < set(ORIGINS) and _logged(con, lake, "true"))  # decisions alone: nothing is odd
+    if may_lack and not _logged(con, lake, some_origins):
         raise DataError(f"{signal.name}: {_no_origin(signal, lake)}")
     if signal.measure.kind == "completion" and first_row(con, "select count(*) from items where length > 0") == (0,):
         raise DataError(f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it is known; map a column to items.length")
