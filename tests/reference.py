@@ -143,9 +143,15 @@ def creator_of(item: str, events: list[Row], creators: dict[str, str]) -> str | 
     return of_events[-1] if of_events else None
 
 
+def seen_again(rows: list[Row]) -> set[int]:
+    """Days of users who were there on another day, too, at most 366 days away."""
+    days = {(row["user_id"], day_of(row["time"])) for row in rows}
+    return {day for user, day in days if any(other == user and 0 < abs(then - day) <= SILENCE for other, then in days)}
+
+
 def observed(day: int, days: int, engaged: list[Row]) -> bool:
-    """Whether the log's activity had begun at least so many days before, counted from the last time it was silent for more than 366 days."""
-    active = sorted({day_of(event["time"]) for event in engaged if day_of(event["time"]) <= day})
+    """Whether the log had begun at least so many days before: with users who came again, after the last silence of theirs of over 366 days."""
+    active = sorted(seen for seen in seen_again(engaged) if seen <= day)
     if not active or day - active[-1] > SILENCE:
         return False
     begun = active[-1]
@@ -330,7 +336,8 @@ def refused(signal: Signal, log: Log) -> str | None:
         reasons.append("none had arrived by then")
     if not everything:  # a log of nothing: no entries, and nothing to refuse
         return "|".join(reasons) or None
-    if midnight(min(day_of(row["time"]) for row in everything) + signal.window[1] + 1) > until:
+    begun = min(seen_again(everything) or {day_of(row["time"]) for row in everything})
+    if midnight(begun + signal.window[1] + 1) > until:
         reasons.append(f"the window ends {signal.window[1]} days after an entry")
     needed = [entry.event] if entry.kind == "event" else []
     for measure in (signal.measure, signal.measure.per):
@@ -340,7 +347,9 @@ def refused(signal: Signal, log: Log) -> str | None:
     measures = [measure for measure in (signal.measure, signal.measure.per) if measure is not None]
     if any(measure.kind == "minutes" for measure in measures) and all(event["seconds"] is None for event in all_events):
         reasons.append("no event with seconds")
-    if signal.origin is not None and all(event["origin"] not in signal.origin for event in all_events):
+    if all(event["origin"] not in signal.origins for event in all_events) and (
+        signal.origin is not None or (all_events and set(signal.origins) != set(ORIGINS))
+    ):
         reasons.append("no event of origin")
     return "|".join(reasons) or None
 

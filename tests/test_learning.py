@@ -20,7 +20,7 @@ from longplay.codes import Allowed, Trie
 from longplay.decisions import Contexts, context_chance, contexts_from_log
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
-from longplay.learning import guardrails
+from longplay.learning import guardrails, offline, rollout
 from longplay.learning.guardrails import CoverageGuard, Guardrails, SignalGuard
 from longplay.learning.loss import leave_one_out, policy_loss, reward_to_go, slate_log_prob
 from longplay.learning.offline import reward_weighted, visits_from_log
@@ -623,3 +623,21 @@ def test_visits_hold_only_first_engagements_that_were_allowed(policy: Generative
         assert set(new) == expected
         assert len(new) == len(expected) > 0
         assert not set(new) & set(context["exclusions"])
+
+
+def test_many_exclusions_are_looked_at_in_parts_and_leave_what_they_left(policy: Generative, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A creator of a large catalogue has thousands of items: what all visits exclude may not be written out at once."""
+    moments = contexts_from_log(lake, slots=3, history=policy.history, exclude="seen")
+    before, visits = enough_left(moments, policy, 3), visits_from_log(policy, lake, limit=20_000, seed=3)
+    value = offline._values(policy, REWARD_OF_HABIT, Likes(), lake, visits)
+    monkeypatch.setattr(rollout, "AT_ONCE", 7)
+    assert len(rollout.in_parts(moments, np.arange(len(moments)))) > 10
+    assert enough_left(moments, policy, 3).frame.equals(before.frame)
+    again = visits_from_log(policy, lake, limit=20_000, seed=3)
+    assert again.contexts.frame.equals(visits.contexts.frame)
+    assert (again.leaves.tolist(), again.offsets.tolist()) == (visits.leaves.tolist(), visits.offsets.tolist())
+    assert offline._values(policy, REWARD_OF_HABIT, Likes(), lake, again).tolist() == value.tolist()
+    monkeypatch.setattr(offline, "MOST_EXCLUDED", 100)
+    monkeypatch.setattr(offline, "SAMPLED", 20)
+    few = visits_from_log(policy, lake, limit=20_000, seed=3)
+    assert 0 < len(few.contexts) < len(visits.contexts)

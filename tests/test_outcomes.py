@@ -162,9 +162,9 @@ def test_an_outcome_is_null_until_the_midnight_that_closes_its_window() -> None:
 
 def touches(*moments: timedelta) -> Lake:
     """One user plays i1 of c1 at these moments; the log began long before, with someone else."""
-    times = [LEAP - 300 * DAY, *(LEAP + moment for moment in moments)]
+    times = [LEAP - 300 * DAY, LEAP - 299 * DAY, *(LEAP + moment for moment in moments)]
     count = len(times)
-    users = ["other", *["u1"] * (count - 1)]
+    users = ["other", "other", *["u1"] * (count - 2)]
     events = pl.DataFrame({"event_id": [f"e{n}" for n in range(count)], "user_id": users, "item_id": "i1", "creator_id": "c1", "kind": "play"})
     lake = Lake.memory()
     lake.append("all", events=events.with_columns(pl.Series("time", times)), watermark=LEAP + 99 * DAY)
@@ -337,7 +337,8 @@ def test_row_which_origins_count() -> None:
     assert value(lake, met, active_days(), (1, 3), origin=others) == 2
     assert value(lake, met, days_with("creator"), (1, 3), origin=ORIGINS, gameable=True) == 3
     assert opened(lake, discovery(1, "item"), "origin") == [("organic",)]
-    assert opened(lake_of(did(at(0), origin="autoplay")), discovery(), "origin") == [("autoplay",)]  # entries are of any origin
+    other = did(at(0), origin="autoplay"), did(at(1), user="u2")
+    assert opened(lake_of(*other), discovery(), "origin") == [("autoplay",), ("organic",)]  # entries are of any origin
 
 
 def test_row_what_is_a_discovery() -> None:
@@ -383,10 +384,12 @@ def test_row_which_event_of_several_at_the_same_moment_opens_it() -> None:
 
 def test_row_which_entries_are_uncertain() -> None:
     days = {"other": 0, "u6": 6, "u7": 7, "u27": 27, "u28": 28}
-    lake = lake_of(did(at(-9), "skip", user="other"), *(did(at(day), user=user) for user, day in days.items()))
+    once = [did(at(day), user=user) for user, day in days.items()]
+    lake = lake_of(did(at(-9), "skip", user="other"), *once, did(at(1), user="other"))
     for novel_for, unsure in ((7, {"other", "u6"}), (28, {"other", "u6", "u7", "u27"}), (None, {"other", "u6", "u7", "u27"})):
         for entry in (discovery(novel_for), discovery(novel_for, "item")):
             assert dict(opened(lake, entry, "user_id", "truncated")) == {user: user in unsure for user in days}
+            assert all(truncated for (truncated,) in opened(lake_of(*once), entry, "truncated"))  # nobody came again: nothing says when it begins
     again = lake_of(did(at(0)), did(at(2)))
     assert opened(again, discovery(1), "truncated") == [(True,), (False,)]  # an earlier touch is in the log
     assert not any(unsure for (unsure,) in opened(again, user_day(), "truncated"))
@@ -421,7 +424,7 @@ def test_row_what_is_an_entry_by_event_kind() -> None:
     assert sorted(first) == [(at(0), *i1, True), (at(5), *i1, False), (at(5), *i2, False)]  # two days after is not new, three are
     assert opened(lake, event("save", novel_for=3), "time", "truncated") == [(at(0), True)]
     assert opened(lake, event("save", novel_for=2), "time", "truncated") == [(at(0), True), (at(5), False)]
-    skipped = lake_of(did(at(0)), did(at(2), "skip"), did(at(3), "skip", user="u2"))
+    skipped = lake_of(did(at(0)), did(at(1)), did(at(2), "skip"), did(at(3), "skip", user="u2"))
     assert opened(skipped, event("skip", "creator", 3), "user_id", "truncated") == [("u1", True), ("u2", False)]  # the log's first activity decides
 
 

@@ -241,7 +241,7 @@ def test_truncated_entries_are_left_out_unless_asked_for_and_counted() -> None:
 
 def test_an_entry_of_which_only_one_version_is_unsure_is_not_only_in_the_other() -> None:
     old = Signal("s", discovery(28), days_with("creator") >= 1, (1, 4))
-    found = old.diff(replace(old, entry=discovery(7)), log([("w", 0, "play", "c1"), ("u", 10, "play", "a1"), *SURE], days=60))
+    found = old.diff(replace(old, entry=discovery(7)), log([("w", 0, "play", "c1"), ("w", 1, "play", "c1"), ("u", 10, "play", "a1"), *SURE], days=60))
     assert (found.counts["only in new"], found.counts["only in old"], found.rows.height) == (0, 0, 2)
     assert (found.old_truncated, found.new_truncated) == (2, 1)  # day 0 for both, day 10 for the old one alone
     assert (found.old_rate.n, found.new_rate.n) == (2, 2)

@@ -402,6 +402,10 @@ def test_a_first_activity_that_arrives_late_makes_later_entries_certain(tmp_path
     append(lake, "late", [play(3, 2.5, "u3")], [], LEAP + 20 * DAY)
     store.update()
     check(store, lake)
+    assert store.outcomes(met)["truncated"].to_list() == [True, True, True]  # nobody came again: nothing says when the log begins
+    append(lake, "later", [play(4, 3.5, "u3")], [], LEAP + 20 * DAY)
+    store.update()
+    check(store, lake)
     assert store.outcomes(met)["truncated"].to_list() == [True, False, True]  # u2 came eight days after the first
 
 

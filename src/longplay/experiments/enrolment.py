@@ -46,9 +46,12 @@ class Check:
 def enrolled_of(lake: Lake, experiment: str, arms: Sequence[str]) -> pl.DataFrame:
     """Users of `experiment` as the lake's decisions have them, oldest first.
 
-    Columns user_id, time (first decision: exposure is logged when the arm is used; a decision with an empty slate counts,
-    unlike for an `enrolment()` entry, since an arm may show nothing and who is enrolled must not depend on the arm), arm (of that
-    decision), arm_number, arms (how many different arms the user was given), decisions, arm_prob (of that decision).
+    A decision that shows something enrols its user. An empty slate shows nothing and does not, as for an `enrolment()` entry, unless the experiment
+    has an arm that logged nothing but empty slates: a holdout, whose users nothing else would enrol. Then empty slates enrol in all arms
+    alike. So one rule holds for every arm of an experiment; an arm that is often empty shows in the sample ratio.
+
+    Columns user_id, time (first decision that enrols: exposure is logged when the arm is used), arm (of that decision), arm_number, arms (how many
+    different arms the user was given, by empty slates, too), decisions (of all kinds), arm_prob (of the decision that enrols).
 
     Raises:
         DataError: no decision of this experiment, or one of an arm it does not have.
@@ -56,10 +59,16 @@ def enrolled_of(lake: Lake, experiment: str, arms: Sequence[str]) -> pl.DataFram
     with lake.connect() as con:
         users = con.sql(
             """
-            with ours as (select user_id, time, decision_id, coalesce(arm, 'null') as arm, arm_prob from decisions where experiment = $1)
-            select user_id, min(time) as time, arg_min(arm, (time, decision_id)) as arm, list_sort(list(distinct arm)) as given,
-                   count(*) as decisions, arg_min_null(arm_prob, (time, decision_id)) as arm_prob
-            from ours group by user_id order by time, user_id
+            with ours as (
+                select user_id, time, decision_id, coalesce(arm, 'null') as arm, arm_prob, len(slate) > 0 as shows
+                from decisions where experiment = $1
+            ),
+            empty_arms as (select arm from ours group by arm having not bool_or(shows)),
+            placed as (select *, shows or exists (select 1 from empty_arms) as enrols from ours)
+            select user_id, min(time) filter (enrols) as time, arg_min(arm, (time, decision_id)) filter (enrols) as arm,
+                   list_sort(list(distinct arm)) as given, count(*) as decisions,
+                   arg_min_null(arm_prob, (time, decision_id)) filter (enrols) as arm_prob
+            from placed group by user_id having bool_or(enrols) order by time, user_id
             """,
             params=[experiment],
         ).pl()

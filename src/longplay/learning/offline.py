@@ -11,18 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from longplay.codes.trie import Allowed
 from longplay.decisions import Contexts, contexts_from_log, first_engagements
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.learning.reinforce import P, check_ranges
-from longplay.learning.rollout import Early, enough_left, mean_reward
+from longplay.learning.rollout import Early, enough_left, in_parts, mean_reward
 from longplay.policies.decoder import Decoder
 from longplay.policies.descent import Progress, descend
 from longplay.policies.generative import Generative
 from longplay.rewards import Reward
 
 TARGETS = 8  # discoveries of a visit per step
+MOST_EXCLUDED = 60_000_000  # items that the exclusions of all visits may name together: about a gigabyte
+SAMPLED = 256  # visits whose exclusions are counted first
 MOST = 10.0  # cap on reward / lambda above the least reward, so that no single discovery rules
 
 
@@ -38,16 +39,28 @@ class Visits:
 def visits_from_log(policy: Generative, lake: Lake, *, limit: int, seed: int) -> Visits:
     """At most `limit` user-days of the log with the items newly engaged with that their contexts allow.
 
+    Fewer where their exclusions would be more than `MOST_EXCLUDED` items: a creator of a large catalogue has thousands.
+
     Raises:
         DataError: no visit has a new item.
     """
-    contexts = contexts_from_log(lake, slots=1, history=policy.history, exclude=policy.exclude, limit=limit, seed=seed, learners=True)
+
+    def drawn(most: int) -> Contexts:
+        return contexts_from_log(lake, slots=1, history=policy.history, exclude=policy.exclude, limit=most, seed=seed, learners=True)
+
+    if len(policy.index) * limit > MOST_EXCLUDED:  # it may be too many: a few visits tell
+        each = drawn(min(limit, SAMPLED)).frame["exclusions"].list.len().mean()
+        limit = min(limit, max(int(MOST_EXCLUDED / max(float(each or 0.0), 1.0)), SAMPLED))  # type: ignore[arg-type]
+    contexts = drawn(limit)
     day = pl.col("time").dt.date().alias("day")
     firsts = first_engagements(lake).select("user_id", "item_id", day)
     pairs = contexts.frame.select("user_id", day).with_row_index("row").join(firsts, on=["user_id", "day"]).sort("row", "item_id")
     row, leaf = pairs["row"].to_numpy().astype(np.int64), policy.index.rows(pairs["item_id"])
-    allowed = Allowed.of(policy.decoder.trie, *policy.index.ragged_rows(contexts.frame["exclusions"]))
-    keep = (leaf >= 0) & allowed.allows(row, np.maximum(leaf, 0))
+    keep = np.zeros(len(row), dtype=bool)
+    for part in in_parts(contexts, np.arange(len(contexts))):
+        inside = slice(*np.searchsorted(row, [part[0], part[-1] + 1]))
+        allowed = policy.allowed(contexts.take(part))
+        keep[inside] = (leaf[inside] >= 0) & allowed.allows(row[inside] - part[0], np.maximum(leaf[inside], 0))
     if not keep.any():
         raise DataError(f"reward-weighted: none of {len(contexts):,} visits has a new item of the catalogue; is the log long enough?")
     rows, counts = np.unique(row[keep], return_counts=True)
@@ -110,10 +123,13 @@ def _values(policy: Generative, reward: Reward, early: Early, lake: Lake, visits
     """The cautious value of showing each logged discovery at its visit."""
     row = np.repeat(np.arange(len(visits.contexts)), np.diff(visits.offsets))
     value = np.empty(len(row))
-    for start in range(0, len(row), 50_000):
-        part = slice(start, start + 50_000)
-        slates = policy.index.slates(visits.leaves[part, None])
-        value[part] = reward.combined(early, visits.contexts.take(row[part]), slates, lake).lower(reward.caution)[:, 0]
+    done = 0
+    for part in in_parts(visits.contexts, row):
+        for rows in np.array_split(part, -(-len(part) // 50_000)):
+            inside = slice(done, done + len(rows))
+            slates = policy.index.slates(visits.leaves[inside, None])
+            value[inside] = reward.combined(early, visits.contexts.take(rows), slates, lake).lower(reward.caution)[:, 0]
+            done += len(rows)
     return value
 
 

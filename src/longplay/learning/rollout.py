@@ -21,14 +21,26 @@ from longplay.signals import Signal
 Early = EarlyReward | Mapping[Signal, EarlyReward]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+AT_ONCE = 2_000_000  # excluded items
 
 
 def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
-    """The moments whose exclusions leave at least `slots` items; at least one must."""
-    keep = np.flatnonzero(policy.allowed(moments).count() >= slots)
+    """The moments whose exclusions leave at least `slots` items; at least one must.
+
+    Looked at in parts, as a large catalogue's creators have thousands of items each.
+    """
+    every = np.arange(len(moments))
+    left_N = np.concatenate([policy.allowed(moments.take(part)).count() for part in in_parts(moments, every)])
+    keep = np.flatnonzero(left_N >= slots)
     if len(keep) == 0:
         raise DataError(f"reinforce: no logged moment leaves {slots} items to show; ask for fewer slots (or places of coverage) or exclude less")
     return moments.take(keep)
+
+
+def in_parts(contexts: Contexts, rows: Ints) -> list[Ints]:
+    """These rows of `contexts`, in order, in parts whose exclusions together are about `AT_ONCE` items: they are written out when taken."""
+    excluded_N = contexts.frame["exclusions"].list.len().fill_null(0).to_numpy().astype(np.int64)
+    return np.split(rows, np.flatnonzero(np.diff(np.cumsum(excluded_N[rows]) // AT_ONCE)) + 1)
 
 
 def drawn_leaves(policy: Generative, decoder: Decoder, contexts: Contexts, *, groups: int, slots: int, chance: RowChance) -> Ints:

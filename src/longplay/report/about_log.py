@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
 from longplay.report import charts
 from longplay.report.blocks import Block, Bullets, Code, Grid, Heading, Section, Table
 from longplay.report.words import decimals_of, finite, interval_words, listed, number, percent, plus_minus, reached, share_of, wilson
+from longplay.signals.begins import Beginnings
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -33,11 +34,14 @@ def glance(results: Results) -> Section:
     answer = [f"{number(events)} events of {number(users)} users and {number(log.get('items'))} items, {period_of(log) or 'period unknown'}."]
     blocks: list[Block] = []
     plots: list[Block] = []
-    days = _daily(log.get("activity") or [])
+    active, away = _together(log.get("activity") or [])
+    days = _daily(active)
     if days:
         per_day = sum(row["users"] for row in days) / len(days)
         answer.append(f"On an average day {number(per_day, 0)} users were active, {percent(per_day / users if users else None, 1)} of all.")
         plots.append(charts.activity(days))
+    if away:
+        answer.append(_away_words(away))
     weeks = [_with_band(row) for row in log.get("retention") or [] if row.get("week")]
     if weeks:
         said = [f"{percent(row['share'])} of users were active in week {row['week']}" for row in _some(weeks)]
@@ -137,11 +141,34 @@ def _rate(rate: Mapping[str, Any] | None, share: bool) -> str:
     return f"{plus_minus(scaled)}\N{NO-BREAK SPACE}%"
 
 
-def _daily(activity: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per calendar day, empty days as 0, with the trailing 7-day mean (null before day 7)."""
-    if not activity:
-        return []
+def _together(activity: Sequence[Mapping[str, Any]]) -> tuple[dict[date, int], list[date]]:
+    """Active users of each day of the stretch that has most of them, and the days with activity that a long silence parts from it."""
     counts = {date.fromisoformat(str(row["day"])[:10]): int(row["users"]) for row in activity}
+    stretches = Beginnings.of(day.toordinal() for day in counts).runs
+
+    def users(stretch: tuple[int, int]) -> int:
+        return sum(count for day, count in counts.items() if stretch[0] <= day.toordinal() <= stretch[1])
+
+    if not stretches:
+        return {}, []
+    first, last = max(stretches, key=users)
+    inside = {day: count for day, count in counts.items() if first <= day.toordinal() <= last}
+    return inside, sorted(counts.keys() - inside.keys())
+
+
+def _away_words(days: Sequence[date]) -> str:
+    """What is said of days that a long silence parts from the others."""
+    if len(days) == 1:
+        which = f"1 day with activity ({days[0]}) is"
+    else:
+        which = f"{number(len(days))} days with activity ({days[0]} to {days[-1]}) are"
+    return f"{which} left out of this mean and of the chart, more than a year of silence away from the others: look whether the times are right."
+
+
+def _daily(counts: Mapping[date, int]) -> list[dict[str, Any]]:
+    """One row per calendar day, empty days as 0, with the trailing 7-day mean (null before day 7)."""
+    if not counts:
+        return []
     first, last = min(counts), max(counts)
     days = [first + timedelta(days=place) for place in range((last - first).days + 1)]
     users = [counts.get(day, 0) for day in days]

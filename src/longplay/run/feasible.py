@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,6 +21,7 @@ from longplay.lake import Lake
 from longplay.lake.daily import first_row
 from longplay.run.config import FIT, WIDEST, RunConfig, Split
 from longplay.signals import Signal
+from longplay.signals.begins import days_of_rows, first_day_seen_again
 from longplay.signals.entries import unanswerable
 
 LADDER = (WIDEST, 28, 21, 14, 7, 5, 3, 2, 1)  # days of a window that is fitted, the widest first
@@ -35,7 +36,7 @@ class LogFacts:
     """What a run's feasibility rests on.
 
     Attributes:
-        first: the first day of the log. end: the day before which it is complete.
+        first: the first day of a user who came again, else of anybody. end: the day before which it is complete.
         items: items that can be recommended. decisions: logged slates.
     """
 
@@ -51,23 +52,20 @@ class LogFacts:
 
     @classmethod
     def of(cls, lake: Lake) -> LogFacts:
-        """Of a lake, by one query.
+        """Of a lake.
 
         Raises:
             DataError: the lake has no events.
         """
         with lake.connect() as con:
-            row = first_row(
-                con,
-                "select (select epoch_us(min(time)) from events), (select epoch_us(min(time)) from decisions), "
-                "(select count(*) from items where available), (select count(*) from decisions)",
-            )
-        assert row is not None  # a query of counts has one row
-        times = [time for time in row[:2] if time is not None]
-        if not times:
-            raise DataError("ingest: the log has no event, so there is nothing to learn from; give a log in which something happens")
-        first = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=min(times))
-        return cls(first.date(), lake.watermark.date(), int(row[2]), int(row[3]))
+            days = days_of_rows(con)
+            if days is None:
+                raise DataError("ingest: the log has no event, so there is nothing to learn from; give a log in which something happens")
+            begins = first_day_seen_again(con, days)
+            counts = first_row(con, "select (select count(*) from items where available), (select count(*) from decisions)")
+        assert counts is not None  # a query of counts has one row
+        first = date(1970, 1, 1) + timedelta(days=days[0] if begins is None else begins)
+        return cls(first, lake.watermark.date(), int(counts[0]), int(counts[1]))
 
     def day(self, number: int) -> date:
         """The day that is `number` days after the first."""

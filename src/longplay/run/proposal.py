@@ -167,7 +167,7 @@ def _of_table(seen: Glimpse, found: Roles, slates: _Slates | None, catalogue: tu
     facts = LogFacts(found.first.date(), (found.last + timedelta(microseconds=1)).date(), found.items, int(slates is not None))
     has = _Has(
         creators="creator_id" in found.columns or (catalogue is not None and "creator_id" in catalogue[1]), kinds=found.kind_words,
-        seconds="seconds" in found.columns, lengths="length" in found.columns, origins="origin" in found.columns, decisions=slates is not None,
+        seconds="seconds" in found.columns, lengths="length" in found.columns, origins=found.origin_words, decisions=slates is not None,
     )  # fmt: skip
     written = f", separated by {seen.separator!r}" if seen.separator else ""
     written += f", {seen.encoding}" if seen.encoding else ""
@@ -194,7 +194,7 @@ def _of_shop(seen: Glimpse, file: Path) -> Proposal:
         "[ingest]", 'format = "retail"          # knows this shop\'s refunds, fees and vouchers', f"path = {_text(_relative(seen.path, file))}",
         f"max_bad_share = {_allowed(anonymous)}  # rows without a customer",
     ]  # fmt: skip
-    has = _Has(creators=False, kinds=("purchase", "refund"), seconds=False, lengths=False, origins=False, decisions=False)
+    has = _Has(creators=False, kinds=("purchase", "refund"), seconds=False, lengths=False, origins=("organic",), decisions=False)
     sentences = [f"{seen.rows:,} invoice lines of the Online Retail log, from {first} to {last}", f"{anonymous:.1%} of them have no customer"]
     return _finished(file, seen.path.stem, lines, facts, has, sentences)
 
@@ -208,10 +208,10 @@ def _of_lake(log: Path, file: Path) -> Proposal:
     return _finished(file, log.name, lines, facts, has, [f"a lake of longplay: {lake.size():,} events, {facts.decisions:,} decisions, {facts}"])
 
 
-def _of_events(lake: Lake) -> tuple[tuple[str, ...], bool, bool, bool]:
+def _of_events(lake: Lake) -> tuple[tuple[str, ...], bool, bool, tuple[str, ...]]:
     events = lake.events
     kinds = tuple(sorted(events["kind"].unique()))
-    return kinds, events["creator_id"].drop_nulls().len() > 0, events["seconds"].drop_nulls().len() > 0, events["origin"].n_unique() > 1
+    return kinds, events["creator_id"].drop_nulls().len() > 0, events["seconds"].drop_nulls().len() > 0, tuple(sorted(events["origin"].unique()))
 
 
 def _of_open_bandit(log: Path, file: Path) -> Proposal:
@@ -222,7 +222,7 @@ def _of_open_bandit(log: Path, file: Path) -> Proposal:
     items = 0 if source.items is None else source.items.height
     facts = LogFacts(decisions["time"].min().date(), until.date(), items, decisions.height)  # type: ignore[union-attr]
     lines = ["[ingest]", 'format = "open-bandit"     # one campaign under one behaviour policy', f"path = {_text(_relative(log, file))}"]
-    has = _Has(creators=False, kinds=("play",), seconds=False, lengths=False, origins=True, decisions=True, returns=False)
+    has = _Has(creators=False, kinds=("play",), seconds=False, lengths=False, origins=("recommended",), decisions=True, returns=False)
     return _finished(file, f"{log.parent.name}-{log.stem}", lines, facts, has, list(source.notes))
 
 
@@ -234,7 +234,7 @@ class _Has:
     kinds: tuple[str, ...]
     seconds: bool
     lengths: bool
-    origins: bool
+    origins: tuple[str, ...]
     decisions: bool
     returns: bool = True  # users can be seen again
 
@@ -282,10 +282,11 @@ def _asked(of: str, has: _Has) -> list[str]:
         return [*_signal("click", "the slot is clicked", entry, measure, "[0, 0]"), "[reward]", "objectives = { click = 1.0 }", "age = 1"]
     article = "an item" if of == "item" else "a creator"
     entry, measure = f'{{ kind = "discovery", of = "{of}" }}', f'{{ kind = "days_with", of = "{of}", threshold = 2 }}'
+    counted = _counted_origins(has)
     lines = [
-        *_signal("habit", f"{article} met for the first time becomes a habit", entry, measure),
-        *_signal("returns", "the user comes back", '{ kind = "user_day" }', '{ kind = "returned" }'),
-        *_signal("active", "days on which a user is active after the first", '{ kind = "enrolment" }', '{ kind = "active_days" }'),
+        *_signal("habit", f"{article} met for the first time becomes a habit", entry, measure, more=[*counted, "gameable = true"] if counted else []),
+        *_signal("returns", "the user comes back", '{ kind = "user_day" }', '{ kind = "returned" }', more=counted),
+        *_signal("active", "days on which a user is active after the first", '{ kind = "enrolment" }', '{ kind = "active_days" }', more=counted),
     ]
     if has.seconds:
         lines += _signal("minutes", "minutes after an active day", '{ kind = "user_day" }', '{ kind = "minutes" }')
@@ -297,8 +298,15 @@ def _asked(of: str, has: _Has) -> list[str]:
     ]
 
 
-def _signal(name: str, words: str, entry: str, measure: str, window: str = f'"{FIT}"') -> list[str]:
-    return [f"{f'[signals.{name}]':<30}# {words}", f"entry = {entry}", f"measure = {measure}", f"window = {window}", ""]
+def _counted_origins(has: _Has) -> list[str]:
+    """What a signal of activity needs where the log has no organic event, which it would count by default."""
+    if "organic" in has.origins or not has.origins:
+        return []
+    return [f"origin = [{', '.join(map(_text, has.origins))}]{'':<11}# no event of this log is organic"]
+
+
+def _signal(name: str, words: str, entry: str, measure: str, window: str = f'"{FIT}"', more: Sequence[str] = ()) -> list[str]:
+    return [f"{f'[signals.{name}]':<30}# {words}", f"entry = {entry}", f"measure = {measure}", f"window = {window}", *more, ""]
 
 
 def _excluded(of: str, has: _Has) -> str:
@@ -340,7 +348,7 @@ def answers(facts: LogFacts, has: _Has, fitted: RunConfig) -> tuple[list[str], l
         cannot.append("off-policy estimates and the value of showing: no propensities, so nothing says what was shown and how likely that was")
     if not has.seconds:
         cannot.append("minutes: no column of durations")
-    if not has.origins:
+    if has.origins == ("organic",):
         cannot.append("organic apart from recommended activity: no origin column, so everything counts as organic")
     if not has.creators:
         cannot.append("habits with creators (artists, shows, brands): no creator column; habits are formed with items")
@@ -362,6 +370,8 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
     kinds = [kind for kind in (signal.entry.event, *(part.counted for part in parts)) if kind is not None]
     if absent := [kind for kind in kinds if kind not in has.kinds]:
         return f"no event of kind {absent[0]!r}"
+    if not set(signal.origins) & set(has.origins):
+        return f"no event of origin {' or '.join(map(repr, signal.origins))}"
     if not has.seconds and any(part.kind in ("minutes", "completion") for part in parts):
         return "no column of durations"
     if not has.lengths and any(part.kind == "completion" for part in parts):

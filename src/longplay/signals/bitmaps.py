@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import duckdb
 
 from longplay.lake.daily import first_row
-from longplay.signals.operators import BITS, TOUCHED, UNITS, Calendar, Feature, coarser, first_bit, words, words_by_block
+from longplay.signals.operators import BITS, UNITS, Calendar, Feature, coarser, words, words_by_block
 from longplay.signals.rows import Rows
 
 
@@ -88,16 +88,6 @@ class Bitmaps:
             if unit != "pair" or not to_be_read:
                 self.con.execute(f"drop {self._made.pop(unit)} words_{unit}")
         self._planned = {unit: self._planned[unit] for unit in kept}
-
-    def first_activity(self) -> int | None:
-        """Day (since 1970) of the log's first activity as a table knows it (they also keep what has no key); null where none does."""
-        for unit in self._made:
-            named = "item" if unit == "pair" else unit
-            if TOUCHED in self._planned.get(named, []):
-                asked = first_bit(self.calendar.columns(named, TOUCHED.name))
-                found = first_row(self.con, f"select min({asked} + {self.calendar.row_start}) from words_{unit}")
-                return None if found is None or found[0] is None else int(found[0])
-        return None
 
     def _finer(self, unit: str) -> str | None:
         """The table a unit's words are put together from; null: from rows."""

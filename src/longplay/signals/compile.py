@@ -6,15 +6,15 @@ signals of one entry are columns of one table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import duckdb
 
 from longplay.lake.daily import day_of, first_row
-from longplay.signals.begins import Beginnings
+from longplay.signals.begins import Beginnings, is_long
 from longplay.signals.bitmaps import Bitmaps
 from longplay.signals.entry import Entry
-from longplay.signals.operators import BITS, TOUCHED, UNITS, Calendar, Feature, events_of, first_bit, how_many, smear
+from longplay.signals.operators import BITS, UNITS, Calendar, Feature, events_of, first_bit, how_many, smear
 from longplay.signals.parts import Part, entry_keys, entry_words, is_unknown, parts_of, reach_of
 from longplay.signals.rows import Rows
 from longplay.signals.signal import Signal
@@ -31,7 +31,7 @@ class Compiler:
     Args:
         rows: where daily amounts come from. as_of_day: days since 1970 of the midnight up to which windows have closed.
         days: first and last day (since 1970) that `rows` may have. signals: what may be asked.
-        beginnings: of the log, where `rows` alone do not tell. entered: compute only entries of these days (first, last).
+        beginnings: of the log, called where they are needed. entered: compute only entries of these days (first, last).
         enrolled: a view of that name gives every enrolment. adds: the tables of entries are there, and get more rows.
     """
 
@@ -42,7 +42,7 @@ class Compiler:
         as_of_day: int,
         days: tuple[int, int],
         signals: Sequence[Signal],
-        beginnings: Beginnings | None = None,
+        beginnings: Callable[[], Beginnings],
         entered: tuple[int, int] | None = None,
         enrolled: bool = False,
         adds: bool = False,
@@ -50,10 +50,10 @@ class Compiler:
         self.con, self.rows, self.as_of_day, self.entered, self.enrolled = con, rows, as_of_day, entered, enrolled
         self.only = "" if entered is None else f"day between {entered[0]} and {entered[1]}"
         self.signals = signals
-        self._beginnings = beginnings
+        self.beginnings = beginnings
         self._adds = adds
         any_day = enrolled and any(signal.entry.kind == "enrolment" for signal in signals)  # also in a silence, which no stretch answers
-        stretches = beginnings.stretches if beginnings is not None and not any_day else ()
+        stretches = beginnings().stretches if is_long(days) and not any_day else ()
         self.calendar = Calendar.of(*days, reach_of(signals), stretches)
         self.bitmaps = Bitmaps(con, rows, self.calendar)
         self._made = 0
@@ -107,17 +107,6 @@ class Compiler:
 
     def _unknown(self, signals: Sequence[Signal]) -> frozenset[Signal]:
         return frozenset(one for one in signals if self.entered is not None and is_unknown(one, self.entered[0], self.as_of_day))
-
-    @property
-    def beginnings(self) -> Beginnings:
-        """Where the log begins; what is not given is one run of activity, since `rows` reach over less than a silence."""
-        if self._beginnings is None:
-            first = self.bitmaps.first_activity()
-            if first is None:
-                row = first_row(self.con, f"select min(day) from ({self.rows.daily('user', [TOUCHED])})")
-                first = None if row is None else row[0]
-            self._beginnings = Beginnings(()) if first is None else Beginnings(((first, self.as_of_day),))
-        return self._beginnings
 
     def _sums_of_days(self, entry: Entry, parts: Sequence[Part]) -> bool:
         """Whether entries are the user's active days and sums over these are asked: one table has both."""
@@ -199,7 +188,7 @@ class Compiler:
         key = f" exclude (key), key as {keys.split(', ')[1]}" if unit != "user" else ""
         returns = entry.kind == "user_day"  # a first active day is no return
         gap = entry.dormant_for if returns else entry.novel_for
-        unsure = "false" if returns else f"not {self.beginnings.covers_sql(gap or UNSURE_DAYS)}"
+        unsure = "false" if returns else f"not {self.beginnings().covers_sql(gap or UNSURE_DAYS)}"
         left = [f"c_{block}" for block in calendar.own_blocks]  # days still to be entered
 
         def insert(days: str, truncated: str, first: bool) -> None:
@@ -209,7 +198,7 @@ class Compiler:
             seen = f"(select *, min({start} + {first_bit(columns)}) over (partition by user_id, key) as first_day from {seen})"
         touched = f"(select *, {start} + {first_bit(columns)} as day from {seen} where {' | '.join(columns)} <> 0)"
         if gap is None:
-            first_of_all = f"(select *, first_day as day from {seen} where era = {calendar.era('first_day')})"
+            first_of_all = f"(select *, first_day as day from {seen} where first_day is not null and era = {calendar.era('first_day')})"
             insert(first_of_all if calendar.long else touched, unsure, first=True)
             return
         days = ""
@@ -263,14 +252,15 @@ class Compiler:
         if self.only:
             entries = f"(select * from {entries} where {self.only})"
         values = self.values(entries, signals, has)
-        body = f"select {keys}{more}, day, truncated{values.columns} from {values.source}"
+        day = "cast(day as integer) as day"  # over many years it is computed from a wider number
+        body = f"select {keys}{more}, {day}, truncated{values.columns} from {values.source}"
         if table != FOUND:
             body, first = self.rows.named(body, keys.split(", ")), first and not self._adds
         self.con.execute(f"create or replace temp table {table} as {body}" if first else f"insert into {table} {body}")
 
     def values(self, entries: str, signals: Sequence[Signal], has: frozenset[str] = frozenset()) -> Values:
         """What to select the signals' values at `entries` from; see `Asked`."""
-        asked = Asked(entries, signals, self.as_of_day, lambda: self.beginnings, has, self._unknown(signals), whole=not self.only)
+        asked = Asked(entries, signals, self.as_of_day, self.beginnings, has, self._unknown(signals), whole=not self.only)
         return Values(self.con, self.bitmaps, asked)
 
     def _count(self, table: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import duckdb
@@ -11,6 +11,8 @@ from longplay.errors import DataError
 from longplay.lake.creators import prepare_creators, with_listed
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
+from longplay.lake.schema import ORIGINS
+from longplay.signals.begins import Beginnings, days_of_rows, first_day_seen_again
 from longplay.signals.compile import ENROLS, Compiler
 from longplay.signals.entry import Entry
 from longplay.signals.operators import Feature, divisor, feature
@@ -75,28 +77,19 @@ def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: En
     )
 
 
-def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tuple[int, int] | None, enrolled: bool) -> None:
+def refuse(
+    con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tuple[int, int] | None, beginnings: Callable[[], Beginnings] | None
+) -> None:
     """Raise where the log cannot answer, whatever entries it has.
 
     Args:
         con: connected to what is known at the time asked for; `lake` may reach further. days: first and last day of the log, null where it is empty.
-        enrolled: entries are given, so that a short log is no error: they mature later.
+        beginnings: of the log in `con`; null where a short log is no error, because entries are given or mature later.
     """
-    stop = signal.window[1]
-
-    def midnight(day: int) -> datetime:
-        return datetime.fromtimestamp(day * 86_400, UTC)
-
-    begins = days[0] if days is not None else None
-    if begins is None or midnight(begins + stop + 1) > lake.watermark:  # what arrives after the time asked for may lie earlier
-        begins = _first_day(lake)
-    if begins is None:
+    if days is None and _is_empty(lake):
         return
-    if not enrolled and midnight(begins + stop + 1) > lake.watermark:
-        raise DataError(
-            f"{signal.name}: the window ends {stop} days after an entry, but the log begins on {midnight(begins):%Y-%m-%d} and ends on "
-            f"{lake.watermark:%Y-%m-%d}: no outcome can be known before {midnight(begins + stop + 1):%Y-%m-%d}; wait, or shorten the window"
-        )
+    if beginnings is not None:
+        _refuse_window(signal, lake, beginnings())
     asked: list[Feature] = [feature(signal.measure, signal.origins)]
     if (per := divisor(signal.measure, signal.origins)) is not None:
         asked.append(per)
@@ -112,13 +105,41 @@ def refuse(con: duckdb.DuckDBPyConnection, signal: Signal, lake: Lake, days: tup
             f"{signal.name}: the log has no event with seconds, so the minutes of everybody would be 0 because nobody logged them; "
             "map a column to seconds when the log is read, or measure plays"
         )
-    if signal.origin is not None and not _logged(con, lake, " or ".join(f"origin = '{origin}'" for origin in signal.origin)):
-        raise DataError(
-            f"{signal.name}: the log has no event of origin {' or '.join(map(repr, signal.origin))}, so the outcome of everybody would be the same "
-            "because nobody logged it; map that origin when the log is read, or declare another origin"
-        )
+    some_origins = " or ".join(f"origin = '{origin}'" for origin in signal.origins)
+    may_lack = signal.origin is not None or (set(signal.origins) < set(ORIGINS) and _logged(con, lake, "true"))  # decisions alone: nothing is odd
+    if may_lack and not _logged(con, lake, some_origins):
+        raise DataError(f"{signal.name}: {_no_origin(signal, lake)}")
     if signal.measure.kind == "completion" and first_row(con, "select count(*) from items where length > 0") == (0,):
         raise DataError(f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it is known; map a column to items.length")
+
+
+def _refuse_window(signal: Signal, lake: Lake, beginnings: Beginnings) -> None:
+    """Raise where the log is too short for an outcome to be known of a user who came again, or else of anybody."""
+    stop = signal.window[1]
+
+    def midnight(day: int) -> datetime:
+        return datetime.fromtimestamp(day * 86_400, UTC)
+
+    def is_short(day: int) -> bool:
+        return midnight(day + stop + 1) > lake.watermark
+
+    if beginnings.runs and not is_short(beginnings.runs[0][0]):
+        return
+    with lake.connect() as whole:  # a decision, or what arrives after the time asked for, may lie earlier
+        days = days_of_rows(whole)
+        begins = first_day_seen_again(whole, days)
+    if days is None:
+        return
+    stray = ""
+    if begins is None:
+        begins = days[0]
+    elif days[0] < begins:
+        stray = f", with users who came again (before, from {midnight(days[0]):%Y-%m-%d} on, nobody did),"
+    if is_short(begins):
+        raise DataError(
+            f"{signal.name}: the window ends {stop} days after an entry, but the log begins on {midnight(begins):%Y-%m-%d}{stray} and ends on "
+            f"{lake.watermark:%Y-%m-%d}: no outcome can be known before {midnight(begins + stop + 1):%Y-%m-%d}; wait, or shorten the window"
+        )
 
 
 def unanswerable(signals: Sequence[Signal], lake: Lake) -> dict[Signal, str]:
@@ -130,7 +151,7 @@ def unanswerable(signals: Sequence[Signal], lake: Lake) -> dict[Signal, str]:
         for signal in signals:
             try:
                 explain_no_entries(con, signal, lake, as_of)
-                refuse(con, signal, lake, (0, 0), enrolled=True)
+                refuse(con, signal, lake, (0, 0), beginnings=None)
             except DataError as reason:
                 reasons[signal] = str(reason)
     return reasons
@@ -167,8 +188,20 @@ def _logged(con: duckdb.DuckDBPyConnection, lake: Lake, test: str) -> bool:
         return _has(whole, test)
 
 
-def _first_day(lake: Lake) -> int | None:
-    """Day (since 1970) of the first event or decision that the lake shows; null where it shows none."""
+def _no_origin(signal: Signal, lake: Lake) -> str:
+    """Why a log that has no event of the signal's origins cannot answer it, and what to do."""
     with lake.connect() as con:
-        found = first_row(con, f"select {day_of('min(time)')} from (select time from events union all select time from decisions)")
-    return None if found is None or found[0] is None else int(found[0])
+        logged = [repr(origin) for (origin,) in con.execute("select distinct origin from events order by origin").fetchall()]
+    by_default = "" if signal.origin is not None else ", which this measure counts by default"
+    has = f"its events are {' and '.join(logged)}" if logged else "it has no event at all"
+    other = f", or declare origin=({', '.join(logged)},)" if logged else ""
+    return (
+        f"the log has no event of origin {' or '.join(map(repr, signal.origins))}{by_default} ({has}), so the outcome of everybody would be the same "
+        f"because nobody logged it; map that origin when the log is read{other}"
+    )
+
+
+def _is_empty(lake: Lake) -> bool:
+    """Whether the lake shows neither an event nor a decision."""
+    with lake.connect() as con:
+        return days_of_rows(con) is None

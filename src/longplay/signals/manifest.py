@@ -37,7 +37,7 @@ class Manifest:
     kept: dict[str, int] = field(default_factory=dict)  # label -> the day until which it is counted: less than `until` once it is no longer given
     declared: dict[str, str] = field(default_factory=dict)  # label -> TOML
     days: list[int] = field(default_factory=list)  # with an event or a decision
-    runs: list[list[int]] = field(default_factory=list)  # of activity: first and last day of each
+    begun: list[list[int]] = field(default_factory=list)  # first and last day of each run of activity, see `signals.begins`
     catalogue: list[str] = field(default_factory=list)  # columns of `catalogue_file` that outcomes were made of
     catalogue_file: str | None = None  # what the catalogue said of items
     lacking: bool | None = None  # whether a counted event has an item and no creator; null where it was not asked
@@ -72,7 +72,7 @@ class Manifest:
         if form == FORMAT and stated != _digest(table):
             raise damaged(folder, f"{place}: was changed after it was written")
         try:
-            if "runs" not in table:  # an earlier version did not keep where the log begins: everything is counted again
+            if "begun" not in table:  # an earlier version knew another begin of the log, or none: everything is counted again
                 return cls(seq=table["seq"])
             for name in ("rollups", "outcomes", "seqs"):
                 table[name] = {unit: {int(day): value for day, value in by_day.items()} for unit, by_day in table[name].items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from glob import glob
@@ -16,7 +17,7 @@ from longplay.errors import DataError
 from longplay.lake.creators import any_lacks_creator, create_creators, create_listed
 from longplay.lake.daily import day_of, first_row, quoted
 from longplay.lake.lake import Lake
-from longplay.signals.begins import Beginnings
+from longplay.signals.begins import SILENCE_DAYS, Beginnings, days_seen_again
 from longplay.signals.compile import Compiler
 from longplay.signals.entries import refuse
 from longplay.signals.manifest import Files, Manifest
@@ -108,7 +109,7 @@ class Work:
             if self._counted(signal.label) and signal.measure.kind != "completion":  # a log that could answer still can; a catalogue may not
                 continue
             try:
-                refuse(self.con, signal, self.lake, span, enrolled=True)  # a window that has not closed yet is no reason
+                refuse(self.con, signal, self.lake, span, beginnings=None)  # a window that has not closed yet is no reason
             except DataError as reason:
                 waiting[signal.label] = str(reason)
         signals = [one for one in self.signals if one.label not in waiting]
@@ -134,15 +135,15 @@ class Work:
             rolled |= set(days)
         for unit in self.state.rollups.keys() - wanted.keys():  # nobody asks for it any more
             del self.state.rollups[unit], self.state.features[unit]
-        before = Beginnings(tuple((start, end) for start, end in self.old.runs), stretches=Beginnings.of(self.days).runs)
-        self.beginnings = before.joined(self._active(sorted(rolled)))
-        self.state.runs = [list(run) for run in self.beginnings.runs]
+        before = Beginnings(tuple((start, end) for start, end in self.old.begun), stretches=Beginnings.of(self.days).runs)
+        self.beginnings = self._begun(before, sorted(rolled))
+        self.state.begun = [list(run) for run in self.beginnings.runs]
         moved = any(before.begun(day) != self.beginnings.begun(day) for day in self.old.days)
         users = self._compute(signals, since, moved)
         return Updated(EPOCH + timedelta(days=self.until), tuple(sorted(rolled)), tuple(sorted(late_days)), users, self.computed, waiting)
 
     def _forget(self) -> None:
-        nothing = {"rollups": {}, "outcomes": {}, "seqs": {}, "patches": {}, "features": {}, "kept": {}, "days": [], "runs": [], "lacking": None}
+        nothing = {"rollups": {}, "outcomes": {}, "seqs": {}, "patches": {}, "features": {}, "kept": {}, "days": [], "begun": [], "lacking": None}
         self.old = replace(self.old, until=None, **nothing)
         self.state = replace(self.state, **nothing)
 
@@ -229,13 +230,38 @@ class Work:
         rows = self.con.execute(f"select distinct {day_of('time')} from {files_sql(near)} where {_between(since, self.until - 1)}").fetchall()
         return {row[0] for row in rows}
 
-    def _active(self, days: Sequence[int]) -> set[int]:
-        """Which of these days had activity."""
+    def _begun(self, before: Beginnings, rolled: Sequence[int]) -> Beginnings:
+        """Where the log begins, now that these days are rolled up: `before`, and what users of these days add.
+
+        Most often users of a day were there on the day next to it. What lies outside all runs then is looked at in full: a day that was new, with
+        all days near it; one that was outside before, with the new ones near it, as somebody of it may have come again.
+        """
+        if not rolled:
+            return before
+        active = sorted(self.state.rollups["user"])
+        place = {day: number for number, day in enumerate(active)}
+        nearest = {active[at] for day in rolled if day in place for at in range(max(place[day] - 1, 0), min(place[day] + 2, len(active)))}
+        now = before.joined(self._seen_again(nearest))
+        outside = [day for day in active if not now.has(day)]
+        if not outside:
+            return now
+        known = set(rolled)
+        new = [day for day in outside if day in known]
+        near = {day for day in active if _is_near(day, new) or (day in known and _is_near(day, outside))}
+        return now.joined(self._seen_again({*outside, *near}, of=outside))
+
+    def _seen_again(self, days: Collection[int], of: Collection[int] = ()) -> list[int]:
+        """See `days_seen_again`: of the activity of these days; of users who were active on the days `of` alone, unless there are none."""
+        touched = f"{TOUCHED.name} > 0"
+
+        def active_on(some: Collection[int]) -> str:
+            rows = RollupRows(self.folder, self.state.rollups, {"user": (min(some), max(some))}, among={"user": set(some)})
+            return f"select user_id, day from ({rows.read('user', TOUCHED.name)}) where {touched}"
+
         if not days:
-            return set()
-        rows = RollupRows(self.folder, self.state.rollups, {"user": (days[0], days[-1])}, among={"user": set(days)})
-        found = self.con.execute(f"select distinct day from ({rows.read('user', TOUCHED.name)}) where {TOUCHED.name} > 0").fetchall()
-        return {row[0] for row in found}
+            return []
+        only = f" where user_id in (select user_id from ({active_on(of)}))" if of else ""
+        return days_seen_again(self.con, f"select user_id, day from ({active_on(days)}){only}")
 
     def _late(self, since: int) -> set[int]:
         """Closed days on which events arrived since; makes the tables `late` and `late_shown` (user_id, day): whose outcomes changed, from when."""
@@ -462,12 +488,18 @@ class Work:
         parts = 1 if tests else EventRows.of(self.lake.size()).parts  # few rows where only some users matter
         rows = RollupRows(self.folder, self.state.rollups, reached, tests, parts)
         span = min(low for low, _ in reached.values()), max(high for _, high in reached.values())
-        made = Compiler(self.con, rows, self.until, span, signals, self.beginnings, (days[0], days[-1])).compute()
+        made = Compiler(self.con, rows, self.until, span, signals, lambda: self.beginnings, (days[0], days[-1])).compute()
         for entry, table in made.items():
             for signal in signals:
                 if signal.entry == entry:
                     yield signal, table
             self.con.execute(f"drop table {table}")
+
+
+def _is_near(day: int, days: Sequence[int]) -> bool:
+    """Whether a day lies at most `SILENCE_DAYS` from one of these, which are in order."""
+    at = bisect_left(days, day - SILENCE_DAYS)
+    return at < len(days) and days[at] <= day + SILENCE_DAYS
 
 
 def _by_pair(signal: Signal) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,10 @@ from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake.creators import prepare_creators
-from longplay.lake.daily import day_of, first_row
+from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.signals.begins import beginnings_of
+from longplay.signals.begins import beginnings_of, days_of_rows
 from longplay.signals.checks import kind_of
 from longplay.signals.compile import UNSURE_DAYS, Compiler
 from longplay.signals.entries import create_entries, explain_no_entries, refuse
@@ -161,13 +162,24 @@ class Outcomes:
         mature = int(self.mature.sum())
         if known:
             days = self.signal.entry.novel_for or UNSURE_DAYS
+            begins = f"the log begins less than {days} days before them"
+            if self._nobody_came_again():
+                begins = "no user was active on two days, so that nothing says when the log begins"
             return (
-                f"all {known:,} entries with a known outcome are truncated: the log begins less than {days} days before them, so that what looks "
-                "like a first touch may be an old habit; wait for later entries, or count them with truncated=True"
+                f"all {known:,} entries with a known outcome are truncated: {begins}, and what looks like a first touch may be an old habit; "
+                "wait for later entries, or count them with truncated=True"
             )
         if mature:
             return f"{mature:,} of {len(self):,} entries are mature, but none has a value: nothing to divide by, or a baseline before the log begins"
         return f"none of {len(self):,} entries is mature at {self.as_of:%Y-%m-%d}; wait, or shorten the window"
+
+    def _nobody_came_again(self) -> bool:
+        """Whether it is known that no user was active on two days."""
+        if self.daily.lake is None:
+            return False
+        with self.daily.lake.connect() as con:
+            days = days_of_rows(con)
+            return days is None or not beginnings_of(con, days).runs
 
     def maturity_curve(self, *, truncated: bool = False) -> pl.DataFrame:
         """How the outcome builds up: day of the window, mean value had the window ended there.
@@ -312,13 +324,13 @@ def outcomes_of(signal: Signal, lake: Lake, as_of: datetime | None = None, enrol
         if enrolled is not None:
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
         days = span or (as_of_day, as_of_day)
-        beginnings = beginnings_of(con, days)
+        beginnings = cache(lambda: beginnings_of(con, days, whole=enrolled is not None))
         compiler = Compiler(con, EventRows.of(view.size(), by_catalogue), as_of_day, days, [signal], beginnings, enrolled=enrolled is not None)
         compiler.plan_words({signal.entry: [signal]})
         create_entries(con, compiler, signal.entry, by_catalogue)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
-        refuse(con, signal, lake, span, enrolled is not None)
+        refuse(con, signal, lake, span, None if enrolled is not None else beginnings)
         values = compiler.values("entries", [signal])
         own = "user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated"
         frame = con.sql(f"select {own}{values.columns} from {values.source} order by row").pl()
@@ -389,9 +401,7 @@ def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] |
     if (span := lake.span()) is not None:
         first, last = ((time - EPOCH).days for time in span)
         return first, last
-    parts = " union all ".join(f"select min(time) as first, max(time) as last from {table}" for table in ("events", "decisions"))
-    found = first_row(con, f"select {day_of('min(first)')}, {day_of('max(last)')} from ({parts})")
-    return None if found is None or found[0] is None else (int(found[0]), int(found[1]))
+    return days_of_rows(con)
 
 
 def _value(total_N: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -16,11 +17,10 @@ from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row, quoted
 from longplay.lake.lake import Lake
 from longplay.signals.begins import Beginnings, beginnings_of
-from longplay.signals.coded import CodedRows, SharedNumber, coded, pays
+from longplay.signals.coded import SharedNumber, coded, pays
 from longplay.signals.compile import Compiler
 from longplay.signals.entries import refuse
 from longplay.signals.entry import Entry
-from longplay.signals.operators import TOUCHED
 from longplay.signals.outcomes import check_signals, checked_as_of, days_of_log
 from longplay.signals.parts import asks_creators, entry_keys
 from longplay.signals.rows import EventRows, Rows
@@ -92,14 +92,16 @@ def base_rates(
     as_of_at, view = checked_as_of("base_rates", lake, as_of)
     with tempfile.TemporaryDirectory(prefix="longplay-") as spill, view.connect(memory_limit=memory_limit, spill=Path(spill)) as con:
         span, until, together = days_of_log(con, view), _day(as_of_at), list[Signal]()
+        days = span or (until, until)
+        beginnings = cache(lambda: beginnings_of(con, days, whole=False))
         for signal in signals:
             try:
-                refuse(con, signal, lake, span, enrolled=False)
+                refuse(con, signal, lake, span, beginnings)
                 by_own_key(signal)
                 together.append(signal)
             except LongplayError:
                 found[signal] = _in_memory(signal, lake, as_of, truncated)
-        tables = _compiled(con, together, lake, span, until) if together else {}
+        tables = _compiled(con, together, lake, days, until, beginnings) if together else {}
         for signal, table in tables.items():
             closed = f"day + {signal.window[1] + 1} <= {until}"
             counts = f"select count(*), count(*) filter ({closed}), count(*) filter (truncated) from {table}"
@@ -136,16 +138,25 @@ def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], la
     for signal in signals:
         by_own_key(signal)
     span = days_of_log(con, view)
+    days = span or (_day(as_of), _day(as_of))
+    beginnings = cache(lambda: beginnings_of(con, days, whole=False))
     for signal in signals:
-        refuse(con, signal, lake, span, enrolled=False)
-    return _compiled(con, signals, lake, span, _day(as_of))
+        refuse(con, signal, lake, span, beginnings)
+    return _compiled(con, signals, lake, days, _day(as_of), beginnings)
 
 
 def _day(time: datetime) -> int:
     return int(time.timestamp() // 86_400)
 
 
-def _compiled(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: Lake, span: tuple[int, int] | None, until: int) -> dict[Signal, str]:
+def _compiled(
+    con: duckdb.DuckDBPyConnection,
+    signals: Sequence[Signal],
+    lake: Lake,
+    days: tuple[int, int],
+    until: int,
+    beginnings: Callable[[], Beginnings],
+) -> dict[Signal, str]:
     """See `outcome_tables`, of signals that the log can answer."""
     if not signals or len({one.name for one in signals}) < len(signals):
         names = ", ".join(one.name for one in signals) or "none"
@@ -153,36 +164,28 @@ def _compiled(con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], lake: L
     by_catalogue = False
     if any(asks_creators(one) for one in signals):
         by_catalogue = prepare_creators(con, lake, slots=any(one.entry.kind == "exposure" for one in signals))
-    days = span or (until, until)
     made: dict[Entry, str]
     try:
         rows = coded(con, signals, lake.size(), days, by_catalogue) if pays(signals) else [EventRows.of(lake.size(), by_catalogue)]
-        made = _tables_of(con, signals, rows, days, until)
+        made = _tables_of(con, signals, rows, days, until, beginnings)
     except SharedNumber:
-        made = _tables_of(con, signals, [EventRows.of(lake.size(), by_catalogue)], days, until)
+        made = _tables_of(con, signals, [EventRows.of(lake.size(), by_catalogue)], days, until, beginnings)
     return {signal: made[signal.entry] for signal in signals}
 
 
 def _tables_of(
-    con: duckdb.DuckDBPyConnection, signals: Sequence[Signal], parts: Iterable[Rows], days: tuple[int, int], until: int
+    con: duckdb.DuckDBPyConnection,
+    signals: Sequence[Signal],
+    parts: Iterable[Rows],
+    days: tuple[int, int],
+    until: int,
+    beginnings: Callable[[], Beginnings],
 ) -> dict[Entry, str]:
     """A table per entry, from rows of one part of the users after the other."""
-    made, beginnings = dict[Entry, str](), beginnings_of(con, days)
+    made: dict[Entry, str] = {}
     for part, rows in enumerate(parts):
-        if isinstance(rows, CodedRows) and rows.users != "true" and beginnings is None:
-            first = _first_activity(con, days)  # that of all users
-            beginnings = Beginnings(()) if first is None else Beginnings(((first, days[1]),))
         made = Compiler(con, rows, until, days, signals, beginnings, adds=part > 0).compute()
     return made
-
-
-def _first_activity(con: duckdb.DuckDBPyConnection, days: tuple[int, int]) -> int | None:
-    """Day (since 1970) of the log's first activity, which is most often its first day; null without any."""
-    for rows in (EventRows().between(days[0], days[0]), EventRows()):
-        found = first_row(con, f"select min(day) from ({rows.daily('user', [TOUCHED])})")
-        if found is not None and found[0] is not None:
-            return int(found[0])
-    return None
 
 
 def by_own_key(signal: Signal) -> None:

@@ -20,6 +20,7 @@ from longplay.lake.creators import named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.attribution import LOOKBACK_DAYS
+from longplay.signals.begins import SILENCE_DAYS
 from longplay.signals.outcomes import Outcomes, check_lake, slates_of
 from longplay.signals.signal import Signal
 
@@ -105,7 +106,7 @@ def unexposed_baseline(
     the `novel_for` days before). It is exposed from the day of an exposure for `lookback` days on, also after the exposure was
     followed: what the user would have done on those days is the question. It is unexposed without one in the `lookback` days before.
     Rates are by creator (item), each smoothed by one outcome at the mean rate, times a factor for each fifth of the users by how often they are
-    active: who comes often is shown more, and makes more of what is found.
+    active: who comes often is shown more, and makes more of what is found. Users of a single day teach nothing.
 
     Assumes that, creator by creator, per active day and among equally active users, those who were not shown it are like those
     who were. A policy that knows the users' taste breaks that: it shows what they would look for, and this baseline is then too low.
@@ -133,9 +134,10 @@ def unexposed_baseline(
         some = users.unique().to_frame("user_id")
         touched, shown, entered = (table.join(some, on="user_id", how="semi") for table in (touched, shown, entered))
     day = (pl.col("time").dt.epoch("us") // DAY_US).alias("day")
-    active = pl.concat([touched.select("user_id", day), shown.select("user_id", day)]).unique()
+    active = _days_seen_again(pl.concat([touched.select("user_id", day), shown.select("user_id", day)]))
     if active.is_empty():
-        raise DataError(f"unexposed: {signal.name}: nobody is active before {outcomes.as_of:%Y-%m-%d}")
+        raise DataError(f"unexposed: {signal.name}: nobody is active on two days before {outcomes.as_of:%Y-%m-%d}")
+    touched, shown, entered = (table.join(active, on="user_id", how="semi") for table in (touched, shown, entered))
     first = int(active["day"].min()) + (entry.novel_for or LOOKBACK_DAYS)  # type: ignore[arg-type]
     last = int(outcomes.as_of.timestamp()) // 86_400 - signal.window[1] - 1
     if last < first:
@@ -178,6 +180,14 @@ def unexposed_baseline(
         unexposed_days=float(free_GK.sum()),
         exposed_days=float(exposed_GK.sum()),
     )
+
+
+def _days_seen_again(active: pl.DataFrame) -> pl.DataFrame:
+    """The days (user_id, day), each once, of users who were there on another day at most `SILENCE_DAYS` away: those say that the log was there."""
+    in_order = active.unique().sort("user_id", "day")
+    day = pl.col("day")
+    before, after = day - day.shift(1).over("user_id"), day.shift(-1).over("user_id") - day
+    return in_order.filter((before <= SILENCE_DAYS).fill_null(False) | (after <= SILENCE_DAYS).fill_null(False))
 
 
 def _rates(value_GK: Float, days_GK: Float) -> Float:

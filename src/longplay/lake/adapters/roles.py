@@ -107,7 +107,8 @@ class Roles:
         time_format, seconds_unit, length_unit: as of `read_table`.
         first, last: the span of the times that were looked at, UTC.
         users, items: different ones among the rows that were looked at.
-        kind_words: longplay kinds that occur. bad_share: share of these rows that are no event.
+        kind_words, origin_words: longplay kinds and origins that occur; without a column all events are organic.
+        bad_share: share of these rows that are no event.
         notes: what was guessed, or seen and not used, in words.
         has_propensity: a column holds probabilities of what was shown.
     """
@@ -124,6 +125,7 @@ class Roles:
     users: int
     items: int
     kind_words: tuple[str, ...]
+    origin_words: tuple[str, ...]
     bad_share: float
     notes: tuple[str, ...] = ()
     has_propensity: bool = False
@@ -182,6 +184,7 @@ def roles_of(sample: pl.DataFrame, log: str, whole_times: pl.Series | None = Non
     bad = moments.is_null() | ids(sample[columns["user_id"]]).is_null()
     if "kind" in columns:
         bad = bad | ~words.is_in(list(KIND_WORDS)).fill_null(False)
+    origin_words = ids(sample[columns["origin"]]).replace(origins) if "origin" in columns else pl.Series(["organic"])
     propensity = [name for name in sample.columns if plain(name) in map(plain, PROPENSITIES)]
     return Roles(
         columns=columns,
@@ -196,6 +199,7 @@ def roles_of(sample: pl.DataFrame, log: str, whole_times: pl.Series | None = Non
         users=sample[columns["user_id"]].n_unique(),
         items=sample[columns["item_id"]].drop_nulls().n_unique(),
         kind_words=tuple(sorted(set(words.drop_nulls()) & set(KIND_WORDS))),
+        origin_words=tuple(sorted(set(origin_words.drop_nulls()) & set(ORIGIN_WORDS))),
         bad_share=int(bad.sum()) / max(len(bad), 1),
         notes=tuple(search.notes),
         has_propensity=bool(propensity),
