@@ -184,8 +184,10 @@ def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, .
         enrolled: of `enrolled_of`.
     """
     arms, shares = experiment.arm_names, experiment.shares
-    faults = _faults(experiment, enrolled)
-    everybody, enrolled = enrolled, analysed(experiment, enrolled)
+    faults, everybody = _faults(experiment, enrolled), enrolled
+    many = {name: _most_in_an_arm(everybody, at_fault) > MOST_LEFT_OUT for name, at_fault in faults.items()}
+    if not any(many.values()):  # else who is left says nothing of the shares in which users came
+        enrolled = analysed(experiment, enrolled)
     counts = np.bincount(enrolled["arm_number"].to_numpy(), minlength=len(arms)).tolist()
     p = sample_ratio(counts, shares)
     came = ", ".join(
@@ -203,9 +205,8 @@ def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, .
             continue
         at_fault = int(faults[name].sum())
         left_out = " and are left out" if at_fault else ""
-        many = _most_in_an_arm(everybody, faults[name]) > MOST_LEFT_OUT
-        too_many = f", more than {percent(MOST_LEFT_OUT)} of an arm" if many else ""
-        checks.append(Check(name, many, f"{at_fault:,} of {everybody.height:,} users {fault}{left_out}{too_many}"))
+        too_many = f", more than {percent(MOST_LEFT_OUT)} of an arm" if many[name] else ""
+        checks.append(Check(name, many[name], f"{at_fault:,} of {everybody.height:,} users {fault}{left_out}{too_many}"))
     for number_of, arm in enumerate(arms[1:], start=1):
         ours, theirs = (enrolled.filter(pl.col("arm_number") == k)["decisions"].to_numpy() for k in (number_of, 0))
         if min(len(ours), len(theirs)) < LEAST_USERS:
