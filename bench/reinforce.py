@@ -61,7 +61,7 @@ def one_seed(seed: int, size: Size, *, lr: float = 1e-3, kl: float = 0.3, weight
     value_U = {}
     for name, policy in policies.items():
         slates = policy.decide(contexts, np.random.default_rng([seed, 1])).slates
-        value_U[name] = world.true_value(contexts.frame["user_id"], slates, HABIT).mean(axis=1)
+        value_U[name] = world.true_value(contexts.frame["user_id"], slates, HABIT, together=True).mean(axis=1)
         figures[name] = float(value_U[name].mean())
         figures[f"{name}, believed"] = float(reward.combined(early, contexts, slates, lake).mean.mean())
     figures["reinforced less start, low"] = clustered_mean(value_U["reinforced"] - value_U["start"]).interval()[0]  # of this seed's users

@@ -23,7 +23,7 @@ from longplay.lake import Lake
 from longplay.learning import guardrails
 from longplay.learning.guardrails import CoverageGuard, Guardrails, SignalGuard
 from longplay.learning.loss import leave_one_out, policy_loss, reward_to_go, slate_log_prob
-from longplay.learning.offline import reward_weighted, visits_from_log
+from longplay.learning.offline import _values, reward_weighted, visits_from_log
 from longplay.learning.reinforce import reinforce
 from longplay.learning.rollout import drawn_leaves, enough_left, slot_rewards
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
@@ -34,7 +34,7 @@ from longplay.policies.histories import histories_from_log
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.prompts import encode
 from longplay.policies.supervised import train_next_items
-from longplay.rewards import Reward
+from longplay.rewards import MaturedOnly, Reward
 from longplay.rewards.guardrails import Coverage, coverage
 from longplay.signals import Signal, days_with, discovery
 
@@ -606,6 +606,37 @@ def test_constant_rewards_are_plain_training_on_discoveries(policy: Generative, 
     descend(fresh.decoder, loss_of_step, steps=8, lr=1e-3, seed=3)
     weights = [torch.nn.utils.parameters_to_vector(each.decoder.model.parameters()).detach() for each in (policy, given, fresh)]
     assert float((weights[1] - weights[2]).norm()) < 0.02 * float((weights[1] - weights[0]).norm())
+
+
+def test_a_visit_that_met_one_creator_four_times_is_paid_once(lake: Lake, policy: Generative) -> None:
+    """Four items of one new creator in one visit are one discovery, paid to the first of them; the other creator's item is paid as ever."""
+    names = [f"i{k}" for k in range(ITEMS)]
+    rows = [(f"u{user}", day, item) for user in range(USERS) for day, item in ((0, 20), (1, 20), (2, 20), (3, 8), (3, 9), (3, 10), (3, 11), (3, 30))]
+    user, day, item = zip(*rows, strict=True)
+    times = [START + timedelta(days=d, hours=8, minutes=-i if i < 12 else i) for _, d, i in rows]  # i11 is the first of its creator, then i10
+    events = pl.DataFrame(
+        {
+            "event_id": [f"e{k}" for k in range(len(rows))],
+            "user_id": user,
+            "item_id": [f"i{k}" for k in item],
+            "creator_id": [f"c{k // 4}" for k in item],
+            "kind": ["play"] * len(rows),
+            "time": pl.Series(times, dtype=US),
+        }
+    )
+    items = pl.DataFrame({"item_id": names, "creator_id": [f"c{k // 4}" for k in range(ITEMS)], "added_at": pl.Series([START] * ITEMS, dtype=US)})
+    log = Lake.memory()
+    log.append("all", events=events, items=items, watermark=START + timedelta(days=20))
+    returns = Signal("returns", discovery(28), days_with("creator"), (1, 7))
+    early = MaturedOnly(returns).fit(log, returns.outcomes(log))
+    visits = visits_from_log(policy, log, limit=1_000, seed=0)
+    value = _values(policy, Reward({returns: 1.0}, caution=0.0), early, log, visits)
+    place = visits.offsets[:-1][np.diff(visits.offsets) == 5]
+    assert len(place) == USERS
+    assert policy.index.ids.gather(visits.leaves[place]).unique().to_list() == ["i11"]
+    c2, c7 = early.items(pl.Series(["c2", "c7"])).mean
+    np.testing.assert_allclose(value[place[:, None] + np.arange(5)], np.tile([c2, 0, 0, 0, c7], (USERS, 1)))
+    assert c2 > 0
 
 
 def test_visits_hold_only_first_engagements_that_were_allowed(policy: Generative, lake: Lake) -> None:

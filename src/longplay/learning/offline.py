@@ -16,19 +16,20 @@ from longplay.decisions import Contexts, contexts_from_log, first_engagements
 from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.learning.reinforce import P, check_ranges
-from longplay.learning.rollout import Early, enough_left, mean_reward
+from longplay.learning.rollout import Early, enough_left, finite, mean_reward
 from longplay.policies.decoder import Decoder
 from longplay.policies.descent import Progress, descend
 from longplay.policies.generative import Generative
 from longplay.rewards import Reward
 
 TARGETS = 8  # discoveries of a visit per step
+AT_ONCE = 50_000  # discoveries valued at once: bounds memory
 MOST = 10.0  # cap on reward / lambda above the least reward, so that no single discovery rules
 
 
 @dataclass(frozen=True)
 class Visits:
-    """Logged visits with what was newly engaged with at each: `leaves[offsets[n]:offsets[n+1]]` of context n."""
+    """Logged visits with what was newly engaged with at each, in that order: `leaves[offsets[n]:offsets[n+1]]` of context n."""
 
     contexts: Contexts
     offsets: NDArray[np.int64]
@@ -43,8 +44,10 @@ def visits_from_log(policy: Generative, lake: Lake, *, limit: int, seed: int) ->
     """
     contexts = contexts_from_log(lake, slots=1, history=policy.history, exclude=policy.exclude, limit=limit, seed=seed, learners=True)
     day = pl.col("time").dt.date().alias("day")
-    firsts = first_engagements(lake).select("user_id", "item_id", day)
-    pairs = contexts.frame.select("user_id", day).with_row_index("row").join(firsts, on=["user_id", "day"]).sort("row", "item_id")
+    firsts = first_engagements(lake).select("user_id", "item_id", day, when="time")
+    pairs = contexts.frame.select("user_id", day).with_row_index("row").join(firsts, on=["user_id", "day"])
+    # the lines of one invoice have no order: a hash's, so that of a creator's items none is always the first
+    pairs = pairs.with_columns(tie=pl.struct("user_id", "item_id").hash(seed=1)).sort("row", "when", "tie", "item_id")
     row, leaf = pairs["row"].to_numpy().astype(np.int64), policy.index.rows(pairs["item_id"])
     allowed = Allowed.of(policy.decoder.trie, *policy.index.ragged_rows(contexts.frame["exclusions"]))
     keep = (leaf >= 0) & allowed.allows(row, np.maximum(leaf, 0))
@@ -107,14 +110,14 @@ def reward_weighted(
 
 
 def _values(policy: Generative, reward: Reward, early: Early, lake: Lake, visits: Visits) -> NDArray[np.float64]:
-    """The cautious value of showing each logged discovery at its visit."""
-    row = np.repeat(np.arange(len(visits.contexts)), np.diff(visits.offsets))
-    value = np.empty(len(row))
-    for start in range(0, len(row), 50_000):
-        part = slice(start, start + 50_000)
-        slates = policy.index.slates(visits.leaves[part, None])
-        value[part] = reward.combined(early, visits.contexts.take(row[part]), slates, lake).lower(reward.caution)[:, 0]
-    return value
+    """The cautious value of showing each logged discovery, those of a visit as one slate: a creator is discovered once in it."""
+    value, count_N = np.empty(len(visits.leaves)), np.diff(visits.offsets)
+    for count in np.unique(count_N):
+        for rows in np.array_split(np.flatnonzero(count_N == count), 1 + int((count_N == count).sum() * count) // AT_ONCE):
+            place_NS = visits.offsets[rows, None] + np.arange(count)
+            slates = policy.index.slates(visits.leaves[place_NS])
+            value[place_NS] = reward.combined(early, visits.contexts.take(rows), slates, lake).lower(reward.caution)
+    return finite(value, "reward_weighted")
 
 
 def _loss(

@@ -116,7 +116,7 @@ def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> dict[s
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("true values", done, len(policies))
         slates = policy.decide(contexts, np.random.default_rng([config.run.seed, 12])).slates
-        value_U[name] = world.true_value(contexts.frame["user_id"], slates, signal).mean(axis=1)
+        value_U[name] = world.true_value(contexts.frame["user_id"], slates, signal, together=True).mean(axis=1)
     work.ui.progress("true values", len(policies), len(policies))
     what = f"true value of showing per slot ({signal.label})"
     differences = [

@@ -247,8 +247,16 @@ class World:
         """`difference` from the no-exposure path: what showing adds at all."""
         return self.difference(policy, None, signal, days, users, seed)
 
-    def true_value(self, users: Sequence[str] | pl.Series, items: pl.Series | Sequence[Sequence[str]], signal: Signal, replicates: int = 8) -> Float:
-        """True value of showing each item to its user now, alone in first position, shape [N, S], in the signal's unit.
+    def true_value(
+        self,
+        users: Sequence[str] | pl.Series,
+        items: pl.Series | Sequence[Sequence[str]],
+        signal: Signal,
+        replicates: int = 8,
+        *,
+        together: bool = False,
+    ) -> Float:
+        """True value of showing each item to its user now, in first position, shape [N, S], in the signal's unit.
 
         The expected outcome shown minus not shown when nothing is shown afterwards, from
         `replicates` pairs of virtual copies of the user that share their luck; see `world.truth`.
@@ -256,6 +264,8 @@ class World:
         Args:
             users: N user ids (repeats allowed). items: N lists of S item ids.
             signal: its measure is days_with("creator"), active_days or returned.
+            together: whether each list is one slate, in which a creator can be discovered once, so that a later slot of a creator
+                is worth only what those above it leave. Default: every item as if it were shown alone.
         """
         names = pl.Series("user_id", users, dtype=pl.String)
         user_N = ItemIndex(self.user_ids).rows(names)
@@ -268,7 +278,9 @@ class World:
         if item_NS.size and self.catalogue.release_I[item_NS].max() > self._day:
             raise DataError(f"true_value: an item is not released yet on {self.now:%Y-%m-%d}; take items from world.items")
         touches = Touches.of(self._played, self.catalogue)
-        return true_value(self.listeners, self._open(), self.state, touches, user_N, item_NS, signal, self._day, self._luck, self.config, replicates)
+        return true_value(
+            self.listeners, self._open(), self.state, touches, user_N, item_NS, signal, self._day, self._luck, self.config, replicates, together
+        )
 
     def fork(self, rows: NDArray[np.integer], *, seed: int | None = None, ids: pl.Series | None = None, history: bool = True) -> World:
         """A world of copies of these users as of now, which lives on by itself; for judging, not for logging.
