@@ -76,9 +76,8 @@ def synthetic_lake(seed: int = 0, organic_stay: float = 1.0, decisions: bool = T
             "origin": origin,
         }
     )
-    items = pl.DataFrame(
-        {"item_id": [f"i{k}" for k in range(ITEMS)], "creator_id": [f"c{k // works}" for k in range(ITEMS)], "added_at": pl.Series([START] * ITEMS, dtype=US)}
-    )
+    names, creators = [f"i{k}" for k in range(ITEMS)], [f"c{k // works}" for k in range(ITEMS)]
+    items = pl.DataFrame({"item_id": names, "creator_id": creators, "added_at": pl.Series([START] * ITEMS, dtype=US)})
     slates = pl.DataFrame(
         {
             "decision_id": [f"d{day}-{k}" for day in range(DAYS) for k in range(USERS)],
@@ -365,7 +364,8 @@ def test_slots_that_share_a_creator_do_not_teach_the_chance_of_one_slot():
     taught, label = _single_labels(few)
     assert taught.all()
     assert label.tolist() == [0.5, 0.5, 1.0, 0.0, 1.0]
-    more = pl.concat([few, pl.DataFrame({"decision_id": [f"e{k}" for k in range(1_000)], "entered": [k % 4 == 0 for k in range(1_000)], "key": [2] * 1_000}, schema=few.schema)])
+    apart = [(f"e{k}", k % 4 == 0, 2) for k in range(1_000)]
+    more = pl.concat([few, pl.DataFrame(apart, schema=few.schema, orient="row")])
     taught, label = _single_labels(more)
     assert taught.tolist() == [False, False, *[True] * 1_003]
     assert label.sum() == 252

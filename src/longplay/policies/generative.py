@@ -65,6 +65,7 @@ class Generative:
             Items added later have their last code.
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the event) and `want` (the outcome asked for;
             training then needs `outcomes`); see `circumstances.Circumstances`. Each costs a token per item.
+        curve: figures of its training, step by step. alarms: what fell by half where it was reinforced, in words (`learning.variety`).
         ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was trained on; with `want` among `reads`.
     """
 
@@ -87,6 +88,7 @@ class Generative:
     circumstances: Circumstances = NOTHING
     known: pl.Series | None = None
     curve: tuple[dict[str, float], ...] = ()
+    alarms: tuple[str, ...] = ()
     encoder: Compiled | None = None
 
     def __post_init__(self) -> None:
@@ -325,7 +327,7 @@ class Generative:
         kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole")
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
         sync_tree(folder)
-        settings |= {"width": codebook.width, "curve": list(self.curve), "files": digests_of(folder)}
+        settings |= {"width": codebook.width, "curve": list(self.curve), "alarms": list(self.alarms), "files": digests_of(folder)}
         write_file(folder / SETTINGS, json.dumps(settings | {"sha256": _settings_digest(settings)}, indent=1))
 
     @classmethod
@@ -347,12 +349,13 @@ class Generative:
     def _of(cls, folder: Path, settings: dict[str, Any]) -> Self:
         codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
         curve, scale = tuple(settings.pop("curve")), settings.pop("scale")
+        alarms = tuple(settings.pop("alarms", ()))
         words = Words.load(folder) if settings["base"] else None
         known = pl.read_parquet(folder / "known.parquet")["item_id"] if settings["whole"] else None
         circumstances = Circumstances(**{name: tuple(values) for name, values in settings.pop("reads").items()})
         return cls(
             Size(**scale) if isinstance(scale, dict) else scale, **settings, reads=circumstances.reads, circumstances=circumstances,
-            codebook=codebook, model=load_model(folder), words=words, known=known, curve=curve,
+            codebook=codebook, model=load_model(folder), words=words, known=known, curve=curve, alarms=alarms,
         )  # fmt: skip
 
     @property

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from longplay.errors import ConfigError
 from longplay.lake.sift import EARLIEST
 from longplay.names import file_name
+from longplay.rewards.guardrails import policy_metric
 from longplay.signals import Signal
 from longplay.world import WorldConfig
 
@@ -128,6 +129,7 @@ class RewardTable(Table):
     """Which signals pay, how much, and how careful."""
 
     objectives: dict[str, float]
+    guardrails: dict[str, float] = {}  # coverage, coverage@k, top_creator or a signal = share of the start's that every reinforced policy keeps
     rivals: dict[str, dict[str, float]] = {}  # name = { signal = weight }: other rewards that the same start is reinforced on
     model: Literal["progressive", "auto_surrogate", "day_two", "matured_only"] = "progressive"
     caution: Annotated[float, Field(ge=0)] = 1.0
@@ -165,7 +167,7 @@ class Reinforce(Table):
     """Leave-one-out policy gradient on the cautious value of showing."""
 
     steps: Annotated[int, Field(ge=0)] = 150
-    kl: Annotated[float, Field(ge=0)] = 0.3
+    kl: Annotated[float, Field(ge=0)] = 0.2
     weighted_kl: Annotated[float, Field(ge=0)] | None = None  # of reward-weighted training; default the same
     lr: Annotated[float, Field(ge=0)] = 1e-3
     contexts: Positive = 32
@@ -222,6 +224,15 @@ class RunConfig(Table):
             raise ValueError("codes: behaviour = 'none' and words = 'none' leave nothing to tell items apart by; give one of them")
         used = [(f"reward.objectives.{name}", name) for name in self.reward.objectives]
         used += [(f"reward.rivals.{rival}.{name}", name) for rival, weights in self.reward.rivals.items() for name in weights]
+        for name, bound in self.reward.guardrails.items():
+            path = f"reward.guardrails.{name}"
+            if policy_metric(name) is None and name not in self.signals:
+                known = ("coverage", "coverage@5", "top_creator", *self.signals)
+                raise ValueError(f"{path}: no [signals.{name}] is declared; expected one of {', '.join(known)}{_hint(name, known)}")
+            if policy_metric(name) is not None and name in self.signals:
+                raise ValueError(f"{path}: [signals.{name}] has the name of a figure of the policy; give the signal another")
+            if not 0 < bound <= 1:
+                raise ValueError(f"{path}: {bound:g} given, expected a share of the start's value in (0, 1]")
         if self.train.want is not None:
             used.append(("train.want", self.train.want))
         elif self.train.ask is not None:
