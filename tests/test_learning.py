@@ -21,11 +21,12 @@ from longplay.decisions import Contexts, context_chance, contexts_from_log
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.learning import guardrails
-from longplay.learning.guardrails import CoverageGuard, Guardrails, SignalGuard
+from longplay.learning.guardrails import CoverageGuard, CreatorGuard, Guardrails, SignalGuard
 from longplay.learning.loss import leave_one_out, policy_loss, reward_to_go, slate_log_prob
 from longplay.learning.offline import _values, reward_weighted, visits_from_log
 from longplay.learning.reinforce import reinforce
 from longplay.learning.rollout import drawn_leaves, enough_left, slot_rewards, spread_within_groups
+from longplay.learning.variety import creator_of_leaves, distinct, ndcg
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
 from longplay.policies.decoder import Decoder, new_model
 from longplay.policies.descent import descend
@@ -34,8 +35,9 @@ from longplay.policies.histories import histories_from_log
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.prompts import encode
 from longplay.policies.supervised import train_next_items
+from longplay.ranking import fallen
 from longplay.rewards import MaturedOnly, Reward
-from longplay.rewards.guardrails import Coverage, coverage
+from longplay.rewards.guardrails import Coverage, coverage, top_creator
 from longplay.signals import Signal, days_with, discovery
 
 torch.set_num_threads(1)
@@ -642,6 +644,85 @@ def test_guardrails_that_cannot_be_kept_are_refused_before_any_step(policy: Gene
         guard(policy, lake, {coverage(41): 0.9})
     with pytest.raises(ConfigError, match=r"reward_weighted: 1 guardrail.* use reinforce"):
         reward_weighted(policy, Reward({HABIT: 1.0}, {coverage(): 0.9}), SOFT, lake)  # type: ignore[arg-type]
+
+
+# -- collapse ---------------------------------------------------------------------------------------
+
+
+def of_few_creators(lake: Lake) -> Lake:
+    """The same log; items 0 to 7 are of one creator, every further four of another."""
+    other = Lake.memory()
+    number = pl.col("item_id").str.slice(1).cast(pl.Int64)
+    creator = pl.format("c{}", pl.max_horizontal(number // 4 - 1, pl.lit(0)))
+    events, items = (table.drop("ingested_at").with_columns(creator_id=creator) for table in (lake.events, lake.items))
+    other.append("all", events=events, items=items, watermark=lake.watermark)
+    return other
+
+
+def test_the_share_beyond_the_top_creator_by_hand(policy: Generative, lake: Lake) -> None:
+    contexts = contexts_from_log(lake, slots=2, history=0, limit=1)
+    beside = CreatorGuard("beyond top creator", 0.8, 2, creator_I=np.array([0, 0, 1, 2]))
+    leaves, before = np.array([[[0, 1], [0, 2]]]), np.array([[[0, 2], [3, 2]]])
+    assert beside.level(contexts, leaves) == pytest.approx((0 + 1 / 2) / 2)  # of the two draws
+    credit, share = beside.step(contexts, leaves, before, start=0.5)
+    assert np.exp(-credit) == pytest.approx(np.array([[[0.75, 0.75], [0.75, 0.25]]]))
+    assert share == pytest.approx((1 / 4) / (2 / 4))
+    assert beside.step(contexts, leaves, np.zeros((1, 2, 2), dtype=int), start=0.5)[1] == pytest.approx((1 / 4) / (1 / 4))
+    few = of_few_creators(lake)
+    creator_I = creator_of_leaves(policy, few)
+    leaf = policy.index.rows(pl.Series(["i0", "i7", "i8", "i11", "i12", "i39"]))
+    assert len(set(creator_I[leaf][[0, 1]])) == len(set(creator_I[leaf][[2, 3]])) == 1
+    assert len(set(creator_I[leaf])) == 4
+    nameless = Lake.memory()
+    nameless.append("all", events=lake.events.drop("ingested_at", "creator_id"), watermark=lake.watermark)
+    assert len(set(creator_of_leaves(policy, nameless))) == ITEMS  # nobody knows whose they are: each is its own
+
+
+def test_a_guardrail_keeps_others_beside_the_top_creator(policy: Generative, lake: Lake) -> None:
+    log, one = of_few_creators(lake), Likes(1.0, 0.1, good=("i0", "i1", "i2", "i3", "i4", "i5", "i6", "i7"))
+    settings: dict = {"early": one, "steps": 40, "lr": 3e-3, "kl": 0.2}
+    free = tune(policy, log, **settings)
+    held = tune(policy, log, reward=Reward({HABIT: 1.0}, {top_creator(): 0.8}), **settings)
+    measured = Guardrails.of(policy, Reward({HABIT: 1.0}, {top_creator(): 0.8}), one, log, moments_of(policy, log), 3, 99)  # type: ignore[arg-type]
+    assert measured.shares(free.decoder)["beyond top creator"] < 0.5
+    assert 0.75 < measured.shares(held.decoder)["beyond top creator"] < 0.95
+    assert held.curve[-1]["kept"] > 0
+    assert held.curve[-1]["beyond top creator multiplier"] > 0
+    assert any("distinct creators per slate" in alarm for alarm in free.alarms)
+
+
+def moments_of(policy: Generative, lake: Lake) -> Contexts:
+    return contexts_from_log(lake, slots=3, history=policy.history, exclude="seen", limit=200, seed=5)
+
+
+def test_a_collapse_is_said_in_words_and_kept_with_the_policy(
+    policy: Generative, lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # catches: a policy that shows three items to everybody and says nothing about it
+    tuned = tune(policy, lake, steps=60, lr=3e-3, kl=0.0)
+    alarms = {alarm.split(" fell by ")[0] for alarm in tuned.alarms}
+    assert {"coverage", "NDCG@10"} <= alarms
+    assert any("ALARM: the reinforced policy collapsed" in record.getMessage() and "coverage fell by" in record.getMessage() for record in caplog.records)
+    tuned.save(tmp_path / "policy")
+    assert Generative.load(tmp_path / "policy").alarms == tuned.alarms
+    caplog.clear()
+    calm = tune(policy, lake, steps=12, kl=10.0)
+    assert calm.alarms == ()
+    assert not caplog.records
+
+
+def test_the_figures_of_variety_by_hand(policy: Generative, lake: Lake) -> None:
+    assert distinct(np.array([[[1, 1, 1], [1, 2, 3]], [[5, 5, 6], [7, 7, 7]]])) == (1 + 3 + 2 + 1) / 4
+    visits = visits_from_log(policy, lake, limit=40, seed=0)
+    ranked = policy.item_log_prob(visits.contexts)
+    total = 0.0
+    for n in range(len(visits.contexts)):
+        relevant = set(visits.leaves[visits.offsets[n] : visits.offsets[n + 1]].tolist())
+        best = [leaf for leaf in np.argsort(-ranked[n], kind="stable")[:10].tolist() if np.isfinite(ranked[n, leaf])]
+        gained = sum(1 / np.log2(place + 2) for place, leaf in enumerate(best) if leaf in relevant)
+        total += gained / sum(1 / np.log2(place + 2) for place in range(min(len(relevant), 10)))
+    assert ndcg(policy, policy.decoder, visits) == pytest.approx(total / len(visits.contexts), rel=0.02)  # a search with 20 beams of 40 items
+    assert fallen({"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0}, {"a": 0.5, "b": 0.51, "c": 0.0}) == ("a fell by 50%, from 1 to 0.5",)
 
 
 # -- reward-weighted training ----------------------------------------------------------------------
