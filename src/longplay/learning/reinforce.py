@@ -70,7 +70,7 @@ def reinforce(
             start x exp(reward / (kl x spread)); a constant added to the reward changes nothing. Where beliefs are noisy, or the
             reward says nothing of the chance of an entry (`association`), more is better: on the retail log 3.5.
         lr: AdamW's rate; 0 changes nothing. contexts, group: per step. slots: default the policy's slate.
-        exclude: what contexts forbid, default as in the policy's training (`Generative.exclude`).
+        exclude: what contexts forbid, default as in the policy's training (`Generative.exclude`); the tuned policy keeps it as its own.
         pool: at most this many logged moments are drawn from.
         progress: called with step, steps, figures. checkpoint: file to save to and to go on from.
 
@@ -161,7 +161,7 @@ def reinforce(
     alarms = variety_alarms(policy, tuned, lake, moments, slots, seed) if steps else ()
     if alarms:
         logger.warning("%s", alarm_words(alarms))
-    return replace(policy.settled(tuned), curve=tuple(curve), alarms=alarms)
+    return replace(policy.settled(tuned), exclude=exclude, also_under=None, curve=tuple(curve), alarms=alarms)
 
 
 def alarm_words(alarms: Sequence[str]) -> str:
