@@ -41,7 +41,7 @@ def test_contexts_state_the_rule_that_was_given(lake: Lake) -> None:
     unsaid = moments(lake, None)
     assert unsaid.frame["exclusion_rule"].null_count() == len(unsaid)
     assert unsaid.frame["exclusions"].equals(moments(lake, "seen").frame["exclusions"])
-    with pytest.raises(ConfigError, match="Contexts.of: exclude='heard' given, expected one of seen, creator, none"):
+    with pytest.raises(ConfigError, match=r"Contexts.of: exclude='heard' given, expected one of seen, creator, none"):
         Contexts.of(["u"], START, slots=1, exclude="heard")
     with pytest.raises(DataError, match="unknown rule of exclusions"):
         Contexts(unsaid.frame.with_columns(exclusion_rule=pl.lit("heard")))
@@ -54,7 +54,9 @@ def test_a_policy_refuses_contexts_made_under_another_rule(lake: Lake, policy: l
         assert len(wrapped.decide(moments(lake, "creator"), rng)) == 20
         assert len(wrapped.decide(moments(lake, None), rng)) == 20  # nobody knows which rule
         for other in ("seen", "none"):
-            with pytest.raises(ConfigError, match=f"{policy.name} was trained under exclude='creator' and is deployed under exclude='{other}'.*under"):
+            with pytest.raises(
+                ConfigError, match=f"{policy.name} was trained under exclude='creator' and is deployed under exclude='{other}'.*under"
+            ):
                 wrapped.decide(moments(lake, other), rng)
     policy.save(tmp_path / "policy")
     with pytest.raises(ConfigError, match="trained under exclude='creator'"):
@@ -71,13 +73,15 @@ def test_another_rule_that_is_meant_is_in_the_name(lake: Lake, policy: lp.Genera
     meant.save(tmp_path / "policy")
     assert lp.Generative.load(tmp_path / "policy").name == meant.name
     assert policy.under("creator").name == policy.name
-    with pytest.raises(ConfigError, match="Generative.under: exclude='all' given, expected one of seen, creator, none"):
+    with pytest.raises(ConfigError, match=r"Generative.under: exclude='all' given, expected one of seen, creator, none"):
         policy.under("all")
     with pytest.raises(ConfigError, match="Generative: exclude='all' given"):
         lp.Generative(exclude="all")
 
 
-def test_a_world_that_states_its_rule_refuses_and_one_that_does_not_says_so(lake: Lake, policy: lp.Generative, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_world_that_states_its_rule_refuses_and_one_that_does_not_says_so(
+    lake: Lake, policy: lp.Generative, caplog: pytest.LogCaptureFixture
+) -> None:
     strict = lp.World(users=20, items=80, seed=3, exclude="none")
     trial = lp.Experiment(control=policy, treatment=replace(policy, seed=2), salt="a")
     for run in (policy, trial):

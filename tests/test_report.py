@@ -291,12 +291,23 @@ def test_a_collapse_is_the_first_thing_the_page_says():
     head = page[page.index("<body>") : page.index('<dl class="facts"')]
     alarms = re.findall(r'role="alert">([^<]*)<', head)
     assert len(alarms) == 2
-    assert "the policy “reinforced” collapsed. Beside the start, on the training moments: coverage fell by 93%, from 0.46 to 0.03." in alarms[0]
+    assert "the policy “reinforced” is far behind the start on the training moments: coverage fell by 93%, from 0.46 to 0.03." in alarms[0]
     for words in ("coverage@10 fell by 93%", "NDCG@10 fell by 97%", "distinct creators per slate@5 fell by 73%, from 4.4 to 1.2"):
         assert words in alarms[1]
     assert "popular" not in " ".join(alarms)
-    assert ["creators per slate@5"] == [row[0] for row in table_of(page, "Ranking by policy") if row[0].startswith("creators")]
+    assert [row[0] for row in table_of(page, "Ranking by policy") if row[0].startswith("creators")] == ["creators per slate@5"]
     assert 'role="alert"' not in render("calm", full())
+
+
+def test_a_trial_under_another_rule_of_exclusions_than_training_says_so_at_its_head():
+    results = looped()
+    results["simulate"]["exclude"] = "none"
+    for trained, said in (("creator", 1), ("none", 0)):
+        results["reinforce"]["exclude"] = trained
+        page = render("trial", results)
+        head = page[page.index("<body>") : page.index('<dl class="facts"')]
+        words = "trained under exclude = “creator”, and the trial showed them under exclude = “none”"
+        assert head.count(words) == said
 
 
 def test_an_empty_run_still_gives_a_page():

@@ -161,9 +161,10 @@ def test_the_run_learns_where_the_figures_are_small_and_honest(clean: Path) -> N
     ("old", "new", "told"),
     [
         ("steps = 24", "stepz = 24", "reinforce.stepz: unknown key; did you mean 'steps'?"),
-        ("coverage = 0.5", "coverag = 0.5", "no [signals.coverag] is declared; expected one of coverage, coverage@5, top_creator, habit, active; did you mean 'coverage'?"),
+        ("coverage = 0.5", "coverag = 0.5", "expected one of coverage, coverage@5, top_creator, habit, active; did you mean 'coverage'?"),
         ("coverage = 0.5", "coverage = 1.5", "reward.guardrails.coverage: 1.5 given, expected a share of the start's value in (0, 1]"),
         ("coverage = 0.5", "coverage = 0.0", "reward.guardrails.coverage: 0 given, expected a share"),
+        ("users = 240", "users = 240\nexclude = 'seen'", "simulate.exclude = 'seen', but train.exclude = 'creator'"),
         ("users = 240", "users = 0", "simulate.users: 0 given"),
         ("users = 240", "users = '150'", "simulate.users: '150' given"),
         ("habit = 1.0", "habti = 1.0", "did you mean 'habit'?"),

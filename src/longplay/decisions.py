@@ -16,8 +16,8 @@ from longplay.errors import ConfigError, DataError
 from longplay.frames import Column, as_lists, polars_series
 from longplay.ids import ids_of
 from longplay.index import ItemIndex, ranges
-from longplay.lake.creators import named_events
 from longplay.lake.checks import RULES
+from longplay.lake.creators import named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
 from longplay.past import Met, Past
@@ -88,7 +88,8 @@ class Contexts:
             ids: names of the contexts; without them a context is user@time#row.
             want: the outcome that is asked for, in its signal's unit.
             prompt: words for a policy with a pretrained base ("quiet piano for reading").
-            exclude: the rule that made the exclusions: "none", "seen" (items engaged with) or "creator" (all items of their creators); None: not stated.
+            exclude: the rule that made the exclusions: "none", "seen" (items engaged with) or "creator" (all items of their creators);
+                None: not stated.
             beside: some of the columns `history_time`, `history_kind`, `history_surface`: lists as long as each history.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")

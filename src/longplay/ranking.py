@@ -18,7 +18,7 @@ from longplay.index import ItemIndex
 Ints = NDArray[np.int64]
 DEPTHS = (1, 5, 10, 50)
 CHUNK = 256
-LEAST_LEFT = 0.5  # share of the start's figure at which a policy is said to have collapsed
+LEAST_LEFT = 0.5  # share of the start's figure at which an alarm is raised
 
 
 @runtime_checkable

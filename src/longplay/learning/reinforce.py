@@ -167,8 +167,8 @@ def reinforce(
 def alarm_words(alarms: Sequence[str]) -> str:
     """What fell, and what to do about it, in one line."""
     return (
-        f"ALARM: the reinforced policy collapsed. Beside the start, {'; '.join(alarms)}. "
-        "Raise kl, or give the reward guardrails: {coverage(): 0.8, top_creator(): 0.8}"
+        f"ALARM: the reinforced policy is far behind the start: {'; '.join(alarms)}. "
+        "Raise kl, or give the reward (stricter) guardrails: {coverage(): 0.8, top_creator(): 0.8}"
     )
 
 

@@ -71,7 +71,8 @@ def facts(results: Results) -> list[Fact]:
 def alarms(results: Results) -> list[str]:
     """What must be read first, in sentences: the trained policies that show far less, or rank far worse, than the start they came from.
 
-    From the reinforcement's own measurement on training moments, and from the ranking of the future; empty where nothing fell by half.
+    From the reinforcement's own measurement on training moments, and from the ranking of the future; empty where nothing fell by half. And
+    whether a trial showed the policies under another rule of exclusions than they were trained under.
     """
     names, tuned = names_of(results), results.get("reinforce") or {}
     found = []
@@ -87,11 +88,17 @@ def alarms(results: Results) -> list[str]:
     for name, after in figures.items():
         if name not in ("start", "popular") and (fell := fallen(start, after)):
             found.append(_alarm(names.get(name, name), "on the visits that followed", list(fell)))
+    trained, shown = tuned.get("exclude"), (results.get("simulate") or {}).get("exclude")
+    if results.get("experiment") and trained and shown and trained != shown:
+        found.append(
+            f"The policies were trained under exclude = “{trained}”, and the trial showed them under exclude = “{shown}”: they learned what to "
+            "show where other items could be shown, so their gain under their own rule can be quite another."
+        )
     return found
 
 
 def _alarm(policy: str, where: str, fell: list[str]) -> str:
-    return f"Alarm: the policy “{policy}” collapsed. Beside the start, {where}: {'; '.join(fell)}."
+    return f"Alarm: the policy “{policy}” is far behind the start {where}: {'; '.join(fell)}."
 
 
 def versions(results: Results) -> list[tuple[str, str]]:

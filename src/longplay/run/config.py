@@ -99,6 +99,7 @@ class Simulate(Table):
     days: Positive = 84
     slate: Positive = 5
     explore: Share = 0.2
+    exclude: Literal["seen", "creator", "none"] = "none"  # what home slates leave out; where it is given, the rule of training, too
 
     def world_config(self) -> WorldConfig:
         """The world's numbers."""
@@ -248,6 +249,7 @@ class RunConfig(Table):
                 raise ValueError(f"reward.rivals.{rival}: the name is taken; give the rival another")
         if self.experiment is not None:
             self._check_trial(self.experiment)
+            self._check_exclusions()
             known = [*POLICIES[1:], *self.reward.rivals]
             for arm in self.experiment.arms:
                 if arm not in known:
@@ -269,6 +271,14 @@ class RunConfig(Table):
                 raise ValueError(f"experiment.{simulated[0]} is of a trial that is simulated, but {trial.logged!r} was logged; leave it out")
         elif trial.logged is not None:
             raise ValueError(f"experiment.logged = {trial.logged!r}, but this run simulates its trial; leave it out")
+
+    def _check_exclusions(self) -> None:
+        """A trial under a rule that is given must be under the rule of training."""
+        if self.simulate is not None and "exclude" in self.simulate.model_fields_set and self.simulate.exclude != self.train.exclude:
+            raise ValueError(
+                f"simulate.exclude = {self.simulate.exclude!r}, but train.exclude = {self.train.exclude!r}: the trial would show policies under "
+                "another rule of exclusions than they were trained under; give both the same"
+            )
 
     def declared(self) -> dict[str, Signal]:
         """The signals, in the order of the file.

@@ -147,6 +147,7 @@ def reinforce_and_weight(work: Work) -> dict[str, Any]:
         "caution": reward.caution,
         "guardrails": {metric.label: bound for metric, bound in reward.guardrails.items()},
         "alarms": list(tuned.alarms),
+        "exclude": tuned.exclude,
         "kl_weight": table.kl,
         "weighted_kl": weighted_kl,
         "curve": list(tuned.curve),

@@ -151,7 +151,7 @@ def _reinforce_line(result: dict[str, Any]) -> str:
         return f"{result['policy']}: no steps"
     first, last = result["curve"][0], result["curve"][-1]
     alarms = result.get("alarms")  # none in runs from before there were any
-    alarm = f"ALARM, beside the start {'; '.join(alarms)}. " if alarms else ""
+    alarm = f"ALARM, far behind the start: {'; '.join(alarms)}. " if alarms else ""
     return f"{alarm}{result['policy']}: reward per slot {first['reward']:.4g} → {last['reward']:.4g}, KL {last['kl']:.2f}"
 
 

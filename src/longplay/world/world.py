@@ -114,7 +114,14 @@ class World:
 
     @classmethod
     def named(
-        cls, name: str, *, users: int | None = None, items: int | None = None, seed: int = 7, exclude: str | None = None, folder: str | Path | None = None
+        cls,
+        name: str,
+        *,
+        users: int | None = None,
+        items: int | None = None,
+        seed: int = 7,
+        exclude: str | None = None,
+        folder: str | Path | None = None,
     ) -> Self:
         """One of the worlds of docs/worlds.md: default, clickbait, aligned, null, gamed, drift, cold or tiny, at its own size or the one given.
 
