@@ -194,7 +194,7 @@ class Generative:
                 progress=progress,
                 checkpoint=checkpoint,
             )
-            return replace(self.settled(trained), curve=tuple(curve))
+            return replace(self.settled(trained), curve=tuple(curve), alarms=())
         curve = train_next_items(
             trained,
             histories,
@@ -208,7 +208,7 @@ class Generative:
             progress=progress,
             checkpoint=checkpoint,
         )
-        return replace(self.settled(trained), curve=tuple(curve))
+        return replace(self.settled(trained), curve=tuple(curve), alarms=())
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """One slate per context, drawn without replacement, with exact log-probabilities.

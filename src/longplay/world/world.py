@@ -96,6 +96,7 @@ class World:
         self.seed = seed
         self.exclude = "none" if exclude is None else exclude
         self._stated = exclude
+        self._told: set[str] = set()  # policies of which a warning was logged, by this world or one that it was forked from
         self.catalogue: Catalogue = make_catalogue(items, seed, self.config)
         self.listeners = make_listeners(users, seed, self.config)
         self._market: Market = self.catalogue.market(0)
@@ -170,7 +171,8 @@ class World:
         if isinstance(policy, Adaptive):
             policy = policy.adapt(self.items, empty("events"))
         for name, rule in rules_of([policy]).items():
-            if self._stated is None and rule != self.exclude:
+            if self._stated is None and rule != self.exclude and name not in self._told:
+                self._told.add(name)
                 logger.warning("%s; give the world exclude=%r, or train with exclude=%r", rule_words(name, rule, self.exclude), rule, self.exclude)
         ring = Recent.of(self._played, len(self.user_ids), policy.history) if policy is not None and policy.history > 0 else None
         batch = Batch(self._day)
