@@ -14,8 +14,9 @@ from killing import contents, differences, kill_at_every_stage
 
 from longplay.errors import ConfigError, DataError
 from longplay.policies.generative import Generative
+from longplay.rewards.guardrails import policy_metric
 from longplay.run import STAGES, load_config, run_stages
-from longplay.run.config import parse_config
+from longplay.run.config import FIGURE, parse_config
 from longplay.run.engine import Silent
 
 TINY = """
@@ -155,6 +156,12 @@ def test_the_run_learns_where_the_figures_are_small_and_honest(clean: Path) -> N
     shown = {row["policy"]: row["value"] for row in result["ranking"] if row["metric"] == "creators per slate@5"}
     assert set(shown) == names
     assert all(1 <= value <= 5 for value in shown.values())
+
+
+def test_the_figures_that_a_run_may_guard_are_those_that_there_are() -> None:
+    """Reading a run must not import what a stage does: the names stand in two places."""
+    for name in ("coverage", "coverage@1", "coverage@10", "top_creator", "coverage@0", "coverage@", "coverage@x", "top", "habit", "coverage@05"):
+        assert (FIGURE.fullmatch(name) is not None) == (policy_metric(name) is not None), name
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -78,8 +79,8 @@ def policy_metric(name: str) -> PolicyMetric | None:
         return Coverage()
     if name == "top_creator":
         return TopCreator()
-    places = name.removeprefix("coverage@")
-    return Coverage(int(places)) if places != name and places.isdecimal() else None
+    places = re.fullmatch(r"coverage@([1-9][0-9]*)", name)
+    return Coverage(int(places.group(1))) if places else None
 
 
 def check_guardrails(guardrails: Mapping[Guarded, float]) -> None:

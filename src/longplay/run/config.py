@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
@@ -14,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from longplay.errors import ConfigError
 from longplay.lake.sift import EARLIEST
 from longplay.names import file_name
-from longplay.rewards.guardrails import policy_metric
 from longplay.signals import Signal
 from longplay.world import WorldConfig
 
@@ -24,6 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
 LengthUnit = Literal["us", "ms", "s", "min"]
 WIDEST = 60  # days of a window that is fitted to the log
+FIGURE = re.compile(r"coverage(@[1-9][0-9]*)?|top_creator")  # guardrails that are figures of a policy: `rewards.guardrails.policy_metric` reads them
 FIT = "fit"  # in the place of a window: as many days as the log can mature
 
 
@@ -227,10 +228,11 @@ class RunConfig(Table):
         used += [(f"reward.rivals.{rival}.{name}", name) for rival, weights in self.reward.rivals.items() for name in weights]
         for name, bound in self.reward.guardrails.items():
             path = f"reward.guardrails.{name}"
-            if policy_metric(name) is None and name not in self.signals:
+            figure = FIGURE.fullmatch(name) is not None
+            if not figure and name not in self.signals:
                 known = ("coverage", "coverage@5", "top_creator", *self.signals)
                 raise ValueError(f"{path}: no [signals.{name}] is declared; expected one of {', '.join(known)}{_hint(name, known)}")
-            if policy_metric(name) is not None and name in self.signals:
+            if figure and name in self.signals:
                 raise ValueError(f"{path}: [signals.{name}] has the name of a figure of the policy; give the signal another")
             if not 0 < bound <= 1:
                 raise ValueError(f"{path}: {bound:g} given, expected a share of the start's value in (0, 1]")
