@@ -20,7 +20,7 @@ from longplay.lake.adapters import read_retail
 from longplay.ranking import paired_difference
 
 LOG = Path(__file__).resolve().parents[2] / "shared/data/online_retail/online_retail.parquet"
-GRID = (0.5, 1.0, 2.0, 4.0, 8.0)
+GRID = (1.0, 2.0, 4.0, 8.0, 16.0)
 CUT, END, KNOWN = (datetime(2011, month, day, tzinfo=UTC) for month, day in ((4, 1), (5, 3), (6, 1)))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_cli import invoke
 from test_run import Watching
 
@@ -327,6 +328,52 @@ def test_a_policy_of_before_digests_opens_and_what_cannot_be_read_is_told(
         check_words(error, str(tmp_path))
     else:  # a bit that no reader looks at; the codes have a digest of their own
         assert (name, loaded.name) == ("codes.parquet", fitted_name)
+
+
+BROKEN: dict[str, Callable[[Path, torch.nn.Module], None]] = {
+    "notes that are a list": lambda file, model: save_file({"x": torch.ones(1)}, file, metadata={"notes": "[1, 2]"}),
+    "notes that are no JSON": lambda file, model: save_file({"x": torch.ones(1)}, file, metadata={"notes": "{"}),
+    "no notes": lambda file, model: save_file({"x": torch.ones(1)}, file),
+    "no step": lambda file, model: save_checkpoint(file, model, [], {"seed": 1}),
+    "a step in words": lambda file, model: save_checkpoint(file, model, [], {"seed": 1, "step": "seven"}),
+    "a truth value as step": lambda file, model: save_checkpoint(file, model, [], {"seed": 1, "step": True}),
+    "another shape": lambda file, model: save_checkpoint(file, torch.nn.Linear(2, 2), [], {"seed": 1, "step": 7}),
+    "a shape that would be repeated": lambda file, model: save_checkpoint(file, torch.nn.Linear(1, 1), [], {"seed": 1, "step": 7}),
+    "an optimizer of another shape": lambda file, model: save_checkpoint(file, model, [stepped(torch.nn.Linear(2, 2))], {"seed": 1, "step": 7}),
+    "an optimizer of more parameters": lambda file, model: save_checkpoint(file, model, [stepped(deeper())], {"seed": 1, "step": 7}),
+    "a folder": lambda file, model: file.mkdir(),
+    "an empty file": lambda file, model: file.touch(),
+}
+
+
+def stepped(model: torch.nn.Module) -> torch.optim.Optimizer:
+    optimizer = torch.optim.AdamW(model.parameters())
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    return optimizer
+
+
+def deeper() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_checkpoint_that_is_whole_but_wrong_is_named(kind: str, tmp_path: Path) -> None:
+    # catches: AttributeError of notes that are no table, a weight repeated over a matrix, an optimizer that fails at the next step
+    file, model = tmp_path / "checkpoint.safetensors", torch.nn.Linear(4, 3)
+    BROKEN[kind](file, model)
+    before = [value.detach().clone() for value in model.parameters()]
+    with pytest.raises(DataError, match=r"checkpoint.safetensors: .*; delete it, and the training starts anew"):
+        load_checkpoint(file, model, [torch.optim.AdamW(model.parameters())], {"seed": 1} if "notes" not in kind else {}, {"step": int})
+    assert all(torch.equal(one, two) for one, two in zip(before, model.parameters(), strict=True))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(DataError, match=r"checkpoint .*file/state.*: it cannot be written .*; make room, or give another file"):
+        save_checkpoint(tmp_path / "file" / "state.safetensors", model, [], {})
 
 
 @pytest.mark.parametrize("damage", BINARY)

@@ -20,12 +20,13 @@ from longplay.codes import Allowed, Trie
 from longplay.decisions import Contexts, context_chance, contexts_from_log
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
-from longplay.learning import guardrails, offline, rollout
-from longplay.learning.guardrails import CoverageGuard, Guardrails, SignalGuard
+from longplay.learning import guardrails, rollout
+from longplay.learning.guardrails import CoverageGuard, CreatorGuard, Guardrails, SignalGuard
 from longplay.learning.loss import leave_one_out, policy_loss, reward_to_go, slate_log_prob
-from longplay.learning.offline import reward_weighted, visits_from_log
+from longplay.learning.offline import _values, reward_weighted, visits_from_log
 from longplay.learning.reinforce import reinforce
-from longplay.learning.rollout import drawn_leaves, enough_left, slot_rewards
+from longplay.learning.rollout import drawn_leaves, enough_left, slot_rewards, spread_within_groups
+from longplay.learning.variety import creator_of_leaves, distinct, ndcg
 from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
 from longplay.policies.decoder import Decoder, new_model
 from longplay.policies.descent import descend
@@ -34,8 +35,9 @@ from longplay.policies.histories import histories_from_log
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.prompts import encode
 from longplay.policies.supervised import train_next_items
-from longplay.rewards import Reward
-from longplay.rewards.guardrails import Coverage, coverage
+from longplay.ranking import fallen
+from longplay.rewards import MaturedOnly, Reward
+from longplay.rewards.guardrails import Coverage, coverage, top_creator
 from longplay.signals import Signal, days_with, discovery
 
 torch.set_num_threads(1)
@@ -272,7 +274,7 @@ def tune(policy: Generative, lake: Lake, **changes: object) -> Generative:
 
 def weigh(policy: Generative, lake: Lake, **changes: object) -> Generative:
     settings: dict = {"steps": 60, "seed": 3, "contexts": 4, "group": 2, "lr": 1e-3} | changes
-    return reward_weighted(policy, REWARD_OF_HABIT, settings.pop("early", Likes()), lake, **settings)  # type: ignore[arg-type]
+    return reward_weighted(policy, settings.pop("reward", REWARD_OF_HABIT), settings.pop("early", Likes()), lake, **settings)  # type: ignore[arg-type]
 
 
 def good_share(policy: Generative, lake: Lake, exclude: str = "none") -> float:
@@ -359,6 +361,27 @@ def test_rewards_that_are_not_finite_are_refused(policy: Generative, lake: Lake)
         tune(policy, lake, early=Likes(rest=float("nan")))
 
 
+@pytest.mark.parametrize("constant", [0.5, 30.0])
+@pytest.mark.parametrize("learn", [tune, weigh])
+def test_a_constant_added_to_the_reward_changes_nothing(policy: Generative, lake: Lake, learn: Callable[..., Generative], constant: float) -> None:
+    # catches: a unit that grows with the constant, so that the penalty drowns what is rewarded
+    settings = {"steps": 40, "lr": 3e-3, "kl": 0.1}
+    plain = learn(policy, lake, early=Likes(1.0, 0.0), **settings)
+    shifted = learn(policy, lake, early=Likes(1.0 + constant, constant), **settings)
+    exclude = "none" if learn is tune else "seen"
+    assert good_share(plain, lake, exclude) > 2 * good_share(policy, lake, exclude)
+    assert good_share(shifted, lake, exclude) == pytest.approx(good_share(plain, lake, exclude), rel=1e-3)
+    tenfold = learn(policy, lake, early=Likes(10.0, 0.0), **settings)
+    assert good_share(tenfold, lake, exclude) == pytest.approx(good_share(plain, lake, exclude), rel=1e-3)
+
+
+def test_the_unit_is_the_spread_of_a_slot_within_a_group_by_hand() -> None:
+    value = np.array([[[1.0, 5.0], [3.0, 5.0]], [[-2.0, 0.0], [2.0, 4.0]]])  # variances 2 and 0, 8 and 8
+    assert spread_within_groups(value) == pytest.approx(np.sqrt(18 / 4))
+    assert spread_within_groups(value + np.array([[[7.0, -3.0]], [[100.0, 0.5]]])) == pytest.approx(np.sqrt(18 / 4))
+    assert spread_within_groups(np.full((2, 4, 3), 0.1) + 1e-16 * np.arange(4)[:, None]) == 1.0
+
+
 def test_equal_rewards_leave_no_advantage_but_the_penalty(policy: Generative, lake: Lake) -> None:
     tuned = tune(policy, lake, steps=3, early=Likes(0.4, 0.4), kl=0.0)
     assert [row["zero_advantage"] for row in tuned.curve] == [1.0] * 3
@@ -381,7 +404,7 @@ def stop_at(step: int) -> Callable[[int, int, dict[str, float]], None]:
 def test_a_stopped_run_goes_on_to_the_same_weights(
     policy: Generative, lake: Lake, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guardrails, "RATE", 0.1)
+    monkeypatch.setattr(guardrails, "RATE", 0.07)
     file = tmp_path / "state" / "run.safetensors"
     first, steps, stopped = {"reinforce": (11, 14, 12), "guarded": (31, 34, 32)}.get(kind, (51, 56, 53))
 
@@ -409,6 +432,53 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert same_weights(resumed, whole)
     assert resumed.curve == whole.curve
     assert same_weights(run(checkpoint=file), whole)  # finished: nothing is left to do
+
+
+def one_more_event(lake: Lake) -> Lake:
+    other = Lake.memory()
+    more = lake.events.head(1).with_columns(event_id=pl.lit("more"), time=pl.col("time") + timedelta(minutes=7), item_id=pl.lit("i5"))
+    other.append("all", events=pl.concat([lake.events, more]).drop("ingested_at"), items=lake.items.drop("ingested_at"), watermark=lake.watermark)
+    return other
+
+
+@pytest.mark.parametrize("kind", ["reinforce", "reward_weighted"])
+@pytest.mark.parametrize("change", ["early", "lake", "kl", "guarded early"])
+def test_a_run_that_learns_from_something_else_does_not_go_on_from_a_checkpoint(
+    policy: Generative, lake: Lake, tmp_path: Path, kind: str, change: str
+) -> None:
+    # catches: half of a policy learned from one early reward or log, half from another, under the name of the second
+    learn, steps, first = (tune, 12, 10) if kind == "reinforce" else (weigh, 53, 50)
+    file = tmp_path / "run.safetensors"
+    early, other = SOFT, OTHERS
+    settings: dict = {"early": early, "steps": steps, "contexts": 2}
+    if change == "guarded early":
+        if kind == "reward_weighted":
+            pytest.skip("it takes no guardrails")
+        settings |= {"early": {HABIT: early, OTHER: other}, "reward": Reward({HABIT: 1.0}, {OTHER: 0.01})}
+    with pytest.raises(Stop):
+        learn(policy, lake, checkpoint=file, progress=stop_at(first + 1), **settings)
+    started: list[int] = []
+    learn(policy, lake.before(lake.watermark), checkpoint=file, progress=lambda step, of, figures: started.append(step), **settings)
+    assert started[0] == first + 1  # the same rows in another view of the lake go on
+    changed: dict = {
+        "early": {"early": replace(early, rest=0.2)},
+        "guarded early": {"early": {HABIT: early, OTHER: replace(other, rest=0.05)}},
+        "kl": {"kl": 0.5},
+        "lake": {},
+    }[change]
+    log, what = (one_more_event(lake), "lake") if change == "lake" else (lake, "kl" if change == "kl" else "early rewards")
+    with pytest.raises(ConfigError, match=f"run.safetensors: it was made with {what}=.*, this run has .*; delete it or give another file"):
+        learn(policy, log, checkpoint=file, **settings | changed)
+
+
+def test_next_item_training_on_other_histories_does_not_go_on_from_a_checkpoint(policy: Generative, lake: Lake, tmp_path: Path) -> None:
+    file = tmp_path / "run.safetensors"
+    untrained = Generative(seed=2, steps=53).with_codes(lake, policy.codebook)  # type: ignore[arg-type]
+    with pytest.raises(Stop):
+        untrained.train(lake, checkpoint=file, progress=stop_at(51))
+    with pytest.raises(ConfigError, match=r"it was made with histories=.*, this run has .*; delete it"):
+        untrained.train(one_more_event(lake), checkpoint=file)
+    assert untrained.train(lake, checkpoint=file).curve[-1]["step"] == 53
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -446,7 +516,7 @@ OTHERS = Likes(rest=0.1, signal=OTHER, good=("i5", "i6", "i22", "i28", "i36"))
 
 
 def guard(policy: Generative, lake: Lake, guardrails: dict, **changes: object) -> Generative:
-    settings: dict = {"reward": Reward({HABIT: 1.0}, guardrails), "early": SOFT, "steps": 60, "lr": 3e-3, "kl": 0.1} | changes
+    settings: dict = {"reward": Reward({HABIT: 1.0}, guardrails), "early": SOFT, "steps": 60, "lr": 3e-3, "kl": 0.07} | changes
     return tune(policy, lake, **settings)
 
 
@@ -490,7 +560,7 @@ def test_a_signal_can_be_a_guardrail(policy: Generative, lake: Lake) -> None:
 def test_weights_that_break_a_guardrail_are_refused_and_the_last_that_did_not_are_returned(
     policy: Generative, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guardrails, "RATE", 0.1)  # too little, too late
+    monkeypatch.setattr(guardrails, "RATE", 0.07)  # too little, too late
     tuned = guard(policy, lake, {coverage(3): 0.85}, steps=30)
     assert [row["kept"] for row in tuned.curve[9::10]] == [10, 10, 10]
     assert [row["coverage@3"] >= 0.85 for row in tuned.curve[9::10]] == [True, False, False]
@@ -550,7 +620,7 @@ def test_guardrails_are_part_of_a_reward() -> None:
 @pytest.mark.parametrize(
     ("guardrails", "message"),
     [
-        ({"coverage": 0.9}, "guardrail 'coverage' given, .* expected a Signal or coverage"),
+        ({"coverage": 0.9}, "guardrail 'coverage' given, .* expected a Signal, coverage"),
         ({coverage(): 1.2}, r"bound 1.2 of guardrail coverage@10 given, expected a share .* in \(0, 1\]; .* make it an objective"),
         ({coverage(): 0.0}, r"bound 0.0 of guardrail coverage@10 given, expected a share"),
         ({coverage(): True}, "bound True of guardrail"),
@@ -574,6 +644,85 @@ def test_guardrails_that_cannot_be_kept_are_refused_before_any_step(policy: Gene
         guard(policy, lake, {coverage(41): 0.9})
     with pytest.raises(ConfigError, match=r"reward_weighted: 1 guardrail.* use reinforce"):
         reward_weighted(policy, Reward({HABIT: 1.0}, {coverage(): 0.9}), SOFT, lake)  # type: ignore[arg-type]
+
+
+# -- collapse ---------------------------------------------------------------------------------------
+
+
+def of_few_creators(lake: Lake) -> Lake:
+    """The same log; items 0 to 7 are of one creator, every further four of another."""
+    other = Lake.memory()
+    number = pl.col("item_id").str.slice(1).cast(pl.Int64)
+    creator = pl.format("c{}", pl.max_horizontal(number // 4 - 1, pl.lit(0)))
+    events, items = (table.drop("ingested_at").with_columns(creator_id=creator) for table in (lake.events, lake.items))
+    other.append("all", events=events, items=items, watermark=lake.watermark)
+    return other
+
+
+def test_the_share_beyond_the_top_creator_by_hand(policy: Generative, lake: Lake) -> None:
+    contexts = contexts_from_log(lake, slots=2, history=0, limit=1)
+    beside = CreatorGuard("beyond top creator", 0.8, 2, creator_I=np.array([0, 0, 1, 2]))
+    leaves, before = np.array([[[0, 1], [0, 2]]]), np.array([[[0, 2], [3, 2]]])
+    assert beside.level(contexts, leaves) == pytest.approx((0 + 1 / 2) / 2)  # of the two draws
+    credit, share = beside.step(contexts, leaves, before, start=0.5)
+    assert np.exp(-credit) == pytest.approx(np.array([[[0.75, 0.75], [0.75, 0.25]]]))
+    assert share == pytest.approx((1 / 4) / (2 / 4))
+    assert beside.step(contexts, leaves, np.zeros((1, 2, 2), dtype=int), start=0.5)[1] == pytest.approx((1 / 4) / (1 / 4))
+    few = of_few_creators(lake)
+    creator_I = creator_of_leaves(policy, few)
+    leaf = policy.index.rows(pl.Series(["i0", "i7", "i8", "i11", "i12", "i39"]))
+    assert len(set(creator_I[leaf][[0, 1]])) == len(set(creator_I[leaf][[2, 3]])) == 1
+    assert len(set(creator_I[leaf])) == 4
+    nameless = Lake.memory()
+    nameless.append("all", events=lake.events.drop("ingested_at", "creator_id"), watermark=lake.watermark)
+    assert len(set(creator_of_leaves(policy, nameless))) == ITEMS  # nobody knows whose they are: each is its own
+
+
+def test_a_guardrail_keeps_others_beside_the_top_creator(policy: Generative, lake: Lake) -> None:
+    log, one = of_few_creators(lake), Likes(1.0, 0.1, good=("i0", "i1", "i2", "i3", "i4", "i5", "i6", "i7"))
+    settings: dict = {"early": one, "steps": 40, "lr": 3e-3, "kl": 0.2}
+    free = tune(policy, log, **settings)
+    held = tune(policy, log, reward=Reward({HABIT: 1.0}, {top_creator(): 0.8}), **settings)
+    measured = Guardrails.of(policy, Reward({HABIT: 1.0}, {top_creator(): 0.8}), one, log, moments_of(policy, log), 3, 99)  # type: ignore[arg-type]
+    assert measured.shares(free.decoder)["beyond top creator"] < 0.5
+    assert 0.75 < measured.shares(held.decoder)["beyond top creator"] < 0.95
+    assert held.curve[-1]["kept"] > 0
+    assert held.curve[-1]["beyond top creator multiplier"] > 0
+    assert any("distinct creators per slate" in alarm for alarm in free.alarms)
+
+
+def moments_of(policy: Generative, lake: Lake) -> Contexts:
+    return contexts_from_log(lake, slots=3, history=policy.history, exclude="seen", limit=200, seed=5)
+
+
+def test_a_collapse_is_said_in_words_and_kept_with_the_policy(
+    policy: Generative, lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # catches: a policy that shows three items to everybody and says nothing about it
+    tuned = tune(policy, lake, steps=60, lr=3e-3, kl=0.0)
+    alarms = {alarm.split(" fell by ")[0] for alarm in tuned.alarms}
+    assert {"coverage", "NDCG@10"} <= alarms
+    assert any("ALARM: the reinforced policy is far behind the start: coverage fell by" in record.getMessage() for record in caplog.records)
+    tuned.save(tmp_path / "policy")
+    assert Generative.load(tmp_path / "policy").alarms == tuned.alarms
+    caplog.clear()
+    calm = tune(policy, lake, steps=12, kl=10.0)
+    assert calm.alarms == ()
+    assert not caplog.records
+
+
+def test_the_figures_of_variety_by_hand(policy: Generative, lake: Lake) -> None:
+    assert distinct(np.array([[[1, 1, 1], [1, 2, 3]], [[5, 5, 6], [7, 7, 7]]])) == (1 + 3 + 2 + 1) / 4
+    visits = visits_from_log(policy, lake, limit=40, seed=0)
+    ranked = policy.item_log_prob(visits.contexts)
+    total = 0.0
+    for n in range(len(visits.contexts)):
+        relevant = set(visits.leaves[visits.offsets[n] : visits.offsets[n + 1]].tolist())
+        best = [leaf for leaf in np.argsort(-ranked[n], kind="stable")[:10].tolist() if np.isfinite(ranked[n, leaf])]
+        gained = sum(1 / np.log2(place + 2) for place, leaf in enumerate(best) if leaf in relevant)
+        total += gained / sum(1 / np.log2(place + 2) for place in range(min(len(relevant), 10)))
+    assert ndcg(policy, policy.decoder, visits) == pytest.approx(total / len(visits.contexts), rel=0.02)  # a search with 20 beams of 40 items
+    assert fallen({"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0}, {"a": 0.5, "b": 0.51, "c": 0.0}) == ("a fell by 50%, from 1 to 0.5",)
 
 
 # -- reward-weighted training ----------------------------------------------------------------------
@@ -608,6 +757,38 @@ def test_constant_rewards_are_plain_training_on_discoveries(policy: Generative, 
     assert float((weights[1] - weights[2]).norm()) < 0.02 * float((weights[1] - weights[0]).norm())
 
 
+def test_a_visit_that_met_one_creator_four_times_is_paid_once(lake: Lake, policy: Generative) -> None:
+    """Four items of one new creator in one visit are one discovery, paid to the first of them; the other creator's item is paid as ever."""
+    names = [f"i{k}" for k in range(ITEMS)]
+    rows = [(f"u{user}", day, item) for user in range(USERS) for day, item in ((0, 20), (1, 20), (2, 20), (3, 8), (3, 9), (3, 10), (3, 11), (3, 30))]
+    user, days, item = zip(*rows, strict=True)
+    minutes = [-k if k < 12 else k for k in item]  # i11 is the first of its creator
+    times = [START + timedelta(days=d, hours=8, minutes=m) for d, m in zip(days, minutes, strict=True)]
+    events = pl.DataFrame(
+        {
+            "event_id": [f"e{k}" for k in range(len(rows))],
+            "user_id": user,
+            "item_id": [f"i{k}" for k in item],
+            "creator_id": [f"c{k // 4}" for k in item],
+            "kind": ["play"] * len(rows),
+            "time": pl.Series(times, dtype=US),
+        }
+    )
+    items = pl.DataFrame({"item_id": names, "creator_id": [f"c{k // 4}" for k in range(ITEMS)], "added_at": pl.Series([START] * ITEMS, dtype=US)})
+    log = Lake.memory()
+    log.append("all", events=events, items=items, watermark=START + timedelta(days=20))
+    returns = Signal("returns", discovery(28), days_with("creator"), (1, 7))
+    early = MaturedOnly(returns).fit(log, returns.outcomes(log))
+    visits = visits_from_log(policy, log, limit=1_000, seed=0)
+    value = _values(policy, Reward({returns: 1.0}, caution=0.0), early, log, visits)
+    place = visits.offsets[:-1][np.diff(visits.offsets) == 5]
+    assert len(place) == USERS
+    assert policy.index.ids.gather(visits.leaves[place]).unique().to_list() == ["i11"]
+    c2, c7 = early.items(pl.Series(["c2", "c7"])).mean
+    np.testing.assert_allclose(value[place[:, None] + np.arange(5)], np.tile([c2, 0, 0, 0, c7], (USERS, 1)))
+    assert c2 > 0
+
+
 def test_visits_hold_only_first_engagements_that_were_allowed(policy: Generative, lake: Lake) -> None:
     visits = visits_from_log(policy, lake, limit=200, seed=0)
     seen: dict[str, dict[str, datetime]] = {}
@@ -629,15 +810,15 @@ def test_many_exclusions_are_looked_at_in_parts_and_leave_what_they_left(policy:
     """A creator of a large catalogue has thousands of items: what all visits exclude may not be written out at once."""
     moments = contexts_from_log(lake, slots=3, history=policy.history, exclude="seen")
     before, visits = enough_left(moments, policy, 3), visits_from_log(policy, lake, limit=20_000, seed=3)
-    value = offline._values(policy, REWARD_OF_HABIT, Likes(), lake, visits)
+    value = _values(policy, REWARD_OF_HABIT, Likes(), lake, visits)
     monkeypatch.setattr(rollout, "AT_ONCE", 7)
     assert len(rollout.in_parts(moments, np.arange(len(moments)))) > 10
     assert enough_left(moments, policy, 3).frame.equals(before.frame)
     again = visits_from_log(policy, lake, limit=20_000, seed=3)
     assert again.contexts.frame.equals(visits.contexts.frame)
     assert (again.leaves.tolist(), again.offsets.tolist()) == (visits.leaves.tolist(), visits.offsets.tolist())
-    assert offline._values(policy, REWARD_OF_HABIT, Likes(), lake, again).tolist() == value.tolist()
-    monkeypatch.setattr(offline, "MOST_EXCLUDED", 100)
-    monkeypatch.setattr(offline, "SAMPLED", 20)
+    assert _values(policy, REWARD_OF_HABIT, Likes(), lake, again).tolist() == value.tolist()
+    monkeypatch.setattr(logged_visits, "MOST_EXCLUDED", 100)
+    monkeypatch.setattr(logged_visits, "SAMPLED", 20)
     few = visits_from_log(policy, lake, limit=20_000, seed=3)
     assert 0 < len(few.contexts) < len(visits.contexts)

@@ -276,6 +276,40 @@ def test_a_missing_stage_is_said_to_be_missing(stage):
     assert "None" not in words_of(page)
 
 
+def test_a_collapse_is_the_first_thing_the_page_says():
+    # catches: "not distinguishable" at the head of a page whose policy shows one artist in nine slots of ten
+    results = full()
+    for row in results["evaluate"]["ranking"]:
+        if row["metric"] == "coverage@10":
+            row["value"] = {"start": 0.46, "reinforced": 0.03}.get(row["policy"], 0.4)
+        if row["metric"] == "NDCG@10" and row["policy"] == "reinforced":
+            row["value"] = 0.0015
+    shown = {"start": 4.4, "reinforced": 1.2, "reward-weighted": 4.0, "popular": 1.0}
+    results["evaluate"]["ranking"] += [{"policy": name, "metric": "creators per slate@5", "value": value} for name, value in shown.items()]
+    results["reinforce"]["alarms"] = ["coverage fell by 93%, from 0.46 to 0.03"]
+    page = render("collapsed", results)
+    head = page[page.index("<body>") : page.index('<dl class="facts"')]
+    alarms = re.findall(r'role="alert">([^<]*)<', head)
+    assert len(alarms) == 2
+    assert "the policy “reinforced” is far behind the start on the training moments: coverage fell by 93%, from 0.46 to 0.03." in alarms[0]
+    for words in ("coverage@10 fell by 93%", "NDCG@10 fell by 97%", "distinct creators per slate@5 fell by 73%, from 4.4 to 1.2"):
+        assert words in alarms[1]
+    assert "popular" not in " ".join(alarms)
+    assert [row[0] for row in table_of(page, "Ranking by policy") if row[0].startswith("creators")] == ["creators per slate@5"]
+    assert 'role="alert"' not in render("calm", full())
+
+
+def test_a_trial_under_another_rule_of_exclusions_than_training_says_so_at_its_head():
+    results = looped()
+    results["simulate"]["exclude"] = "none"
+    for trained, said in (("creator", 1), ("none", 0)):
+        results["reinforce"]["exclude"] = trained
+        page = render("trial", results)
+        head = page[page.index("<body>") : page.index('<dl class="facts"')]
+        words = "trained under exclude = “creator”, and the trial showed them under exclude = “none”"
+        assert head.count(words) == said
+
+
 def test_an_empty_run_still_gives_a_page():
     text = words_of(render("empty", {}))
     assert "No log was read" in text

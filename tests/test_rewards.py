@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ from longplay.policies.simple import Popular
 from longplay.rewards import AutoSurrogate, DayTwo, MaturedOnly, ProgressiveReward, Reward, compare
 from longplay.rewards import early as early_module
 from longplay.rewards.reward import combine
-from longplay.rewards.showing import _organic_ratio, fit_showing, worth
+from longplay.rewards.showing import _organic_ratio, _single_labels, fit_showing, paid_once, worth
 from longplay.signals import Signal, active_days, days_with, discovery, exposure, user_day
 from longplay.world import World
 
@@ -36,8 +37,8 @@ STAY = np.linspace(0.1, 0.6, ITEMS)  # daily chance of an organic day after a re
 ORGANIC = 0.004  # P(organic discovery of an item on an active day)
 
 
-def synthetic_lake(seed: int = 0, organic_stay: float = 1.0, decisions: bool = True) -> Lake:
-    """Every user is active at noon each day with a slate of 4 random items; one item per creator.
+def synthetic_lake(seed: int = 0, organic_stay: float = 1.0, decisions: bool = True, works: int = 1) -> Lake:
+    """Every user is active at noon each day with a slate of 4 random items; `works` items per creator.
 
     A slot leads to a recommended play with ENTRY (first time only); organic first plays come with ORGANIC. After an
     entry the user plays the item on each of the next 7 days with STAY (times `organic_stay` after an organic entry).
@@ -69,15 +70,14 @@ def synthetic_lake(seed: int = 0, organic_stay: float = 1.0, decisions: bool = T
             "event_id": [f"e{k}" for k in range(len(user))],
             "user_id": [f"u{k}" for k in user],
             "item_id": [f"i{k}" for k in item],
-            "creator_id": [f"c{k}" for k in item],
+            "creator_id": [f"c{k // works}" for k in item],
             "kind": ["play"] * len(user),
             "time": pl.Series(time, dtype=US),
             "origin": origin,
         }
     )
-    items = pl.DataFrame(
-        {"item_id": [f"i{k}" for k in range(ITEMS)], "creator_id": [f"c{k}" for k in range(ITEMS)], "added_at": pl.Series([START] * ITEMS, dtype=US)}
-    )
+    names, creators = [f"i{k}" for k in range(ITEMS)], [f"c{k // works}" for k in range(ITEMS)]
+    items = pl.DataFrame({"item_id": names, "creator_id": creators, "added_at": pl.Series([START] * ITEMS, dtype=US)})
     slates = pl.DataFrame(
         {
             "decision_id": [f"d{day}-{k}" for day in range(DAYS) for k in range(USERS)],
@@ -273,6 +273,102 @@ def test_an_exposure_is_an_entry_for_certain_and_a_user_owns_no_slot(lake):
     users = Signal("active", user_day(), active_days(), (1, 7))
     with pytest.raises(ConfigError, match="no slot owns them"):
         MaturedOnly(users).fit(lake, users.outcomes(lake)).value(Contexts.of(["u0"], at(600), slots=1), slates([["i0"]]), lake)
+
+
+# -- a creator can be discovered once --------------------------------------------------------------
+
+TOGETHER = np.array([0, 0, 0, 1, 1, 2])  # creator of each of six items
+ALONE = np.array([0.5, 0.3, 0.05, 0.4, 0.9, 0.2])  # P(the slot causes the entry | nothing else did), by item
+ANYWAY = np.array([0.05, 0.1, 0.0])  # P(organic entry), by creator
+
+
+def chance_of_entry(slate: tuple[int, ...], creator: int) -> float:
+    """P(entry of the creator | slate), by going through every way in which slots and the user may cause one."""
+    causes = [ALONE[item] for item in slate if TOGETHER[item] == creator] + [ANYWAY[creator]]
+    chance = 0.0
+    for happens in itertools.product((0, 1), repeat=len(causes)):
+        chance += np.prod([p if yes else 1 - p for p, yes in zip(causes, happens, strict=True)]) * any(happens)
+    return float(chance)
+
+
+def paid_for(slates_NS: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    anyway = ANYWAY[TOGETHER[slates_NS]]
+    shown = 1 - (1 - ALONE[slates_NS]) * (1 - anyway)  # what a log of single slots says
+    return paid_once(TOGETHER[slates_NS], shown, anyway, rho)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 4])
+@pytest.mark.parametrize("rho", [1.0, 0.6, 1.5])
+def test_every_slate_of_a_small_catalogue_is_paid_what_it_adds(slots, rho):
+    # catches: a creator paid once per slot; what would have happened anyway taken off once per slot, or never
+    every = np.array(list(itertools.permutations(range(6), slots)))
+    chance_NS, factor_NS = paid_for(every, rho)
+    for slate, chance, factor in zip(every, chance_NS, factor_NS, strict=True):
+        for creator in set(TOGETHER[slate]):
+            own = TOGETHER[slate] == creator
+            entry = chance_of_entry(tuple(slate), creator)
+            assert chance[own].sum() == pytest.approx(entry, abs=1e-12)
+            assert factor[own].sum() == pytest.approx(entry - rho * ANYWAY[creator], abs=1e-12)
+            assert factor[own].sum() <= entry + 1e-12
+
+
+def test_a_later_slot_is_paid_for_the_chance_that_none_above_it_caused_the_entry():
+    _, factor = paid_for(np.array([[0, 3, 1, 2]]), 1.0)
+    # slots of creator 0 cause an entry with .5, .3 and .05; an organic one, .05, leaves .95 to be caused
+    np.testing.assert_allclose(factor[0], [0.95 * 0.5, 0.9 * 0.4, 0.95 * 0.5 * 0.3, 0.95 * 0.5 * 0.7 * 0.05])
+
+
+def test_a_slot_that_harms_leaves_no_more_than_there_was():
+    # catches: a product of (1 - c) above 1, which would pay the slots below more than showing them alone
+    chance, factor = paid_once(np.array([[0, 0]]), np.array([[0.1, 0.6]]), np.full((1, 2), 0.2), 1.0)
+    np.testing.assert_allclose(factor, [[-0.1, 0.4]])
+    assert (chance >= 0).all()
+    assert paid_once(np.array([[-1, -1]]), np.full((1, 2), 0.5), np.zeros((1, 2)), 1.0)[1].tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_without_decisions_the_first_of_four_items_of_a_creator_is_paid(model):
+    # catches: one discovery paid four times, which a policy earns by showing one artist in every slot
+    log = synthetic_lake(decisions=False, works=4)
+    early = model(HABIT).fit(log, HABIT.outcomes(log))
+    contexts = Contexts.of(["nobody"] * 2, at(24 * DAYS), slots=5)
+    value = early.value(contexts, slates([["i0", "i1", "i2", "i3", "i4"], ["i4", "i1", "i5", "i0", "never seen"]]), log)
+    one, two, unknown = early.items(pl.Series(["c0", "c1", "?"])).mean
+    np.testing.assert_allclose(value.mean, [[one, 0, 0, 0, two], [two, one, 0, 0, unknown]])
+    reward = Reward({HABIT: 1.0}).combined(early, contexts, slates([["i0", "i1", "i2", "i3", "i4"]] * 2), log)
+    assert (reward.lower(1.0)[:, 1:4] == 0).all()
+
+
+def test_the_slots_of_a_creator_sum_to_no_more_than_an_entry_under_the_slate():
+    log = synthetic_lake(works=4)
+    early = ProgressiveReward(HABIT).fit(log, HABIT.outcomes(log))
+    ids = ["i0", "i1", "i4", "i2"]
+    contexts = Contexts.of(["nobody"], at(24 * DAYS), slots=4)
+    value = early.value(contexts, slates([ids]), log).mean[0]
+    outcome = early.items(pl.Series(["c0", "c0", "c1", "c0"])).mean
+    view = early.showing.view(log)
+    alone = early.showing.gain(contexts, slates([["i0", "i9", "i13", "i17"]]), view)[1][0, 0]
+    np.testing.assert_allclose(value[0] / outcome[0], ENTRY[0] - ORGANIC * 4, atol=0.05)
+    own = [0, 1, 3]
+    shown = [early.showing.gain(contexts, slates([[*["?"] * slot, ids[slot]]]), view)[1][0, slot] for slot in own]
+    assert shown[0] == pytest.approx(alone)
+    limit = (1 - np.prod(1 - np.array(shown))) * outcome[0]
+    assert 0.6 * limit < value[own].sum() <= limit
+    assert (value[[1, 3]] < np.array(shown)[1:] * outcome[0]).all()
+
+
+def test_slots_that_share_a_creator_do_not_teach_the_chance_of_one_slot():
+    # catches: an entry that counts as caused by each of the slots of its creator
+    rows = [("d1", True, 0), ("d1", True, 0), ("d1", True, 1), ("d2", False, 0), ("d2", True, -1)]
+    few = pl.DataFrame(rows, schema=["decision_id", "entered", "key"], orient="row").cast({"key": pl.Int32})
+    taught, label = _single_labels(few)
+    assert taught.all()
+    assert label.tolist() == [0.5, 0.5, 1.0, 0.0, 1.0]
+    apart = [(f"e{k}", k % 4 == 0, 2) for k in range(1_000)]
+    more = pl.concat([few, pl.DataFrame(apart, schema=few.schema, orient="row")])
+    taught, label = _single_labels(more)
+    assert taught.tolist() == [False, False, *[True] * 1_003]
+    assert label.sum() == 252
 
 
 UNIT = st.floats(0, 1)

@@ -14,8 +14,9 @@ from killing import contents, differences, kill_at_every_stage
 
 from longplay.errors import ConfigError, DataError
 from longplay.policies.generative import Generative
+from longplay.rewards.guardrails import policy_metric
 from longplay.run import STAGES, load_config, run_stages
-from longplay.run.config import parse_config
+from longplay.run.config import FIGURE, parse_config
 from longplay.run.engine import Silent
 
 TINY = """
@@ -39,6 +40,7 @@ window = [1, 20]
 
 [reward]
 objectives = { habit = 1.0 }
+guardrails = { coverage = 0.5, top_creator = 0.5 }
 age = 7
 
 [train]
@@ -148,12 +150,28 @@ def test_the_run_learns_where_the_figures_are_small_and_honest(clean: Path) -> N
     assert creator["found"][-1] > creator["shuffled"][-1]  # who is heard together, and described alike, stands together
     (reinforce,) = (clean / "reinforce").glob("*/result.json")
     assert json.loads(reinforce.read_text())["curve"][-1]["kl"] > 0
+    assert json.loads(reinforce.read_text())["guardrails"] == {"coverage@10": 0.5, "beyond top creator": 0.5}
+    assert json.loads(reinforce.read_text())["curve"][-1]["beyond top creator"] > 0.5
+    assert isinstance(json.loads(reinforce.read_text())["alarms"], list)
+    shown = {row["policy"]: row["value"] for row in result["ranking"] if row["metric"] == "creators per slate@5"}
+    assert set(shown) == names
+    assert all(1 <= value <= 5 for value in shown.values())
+
+
+def test_the_figures_that_a_run_may_guard_are_those_that_there_are() -> None:
+    """Reading a run must not import what a stage does: the names stand in two places."""
+    for name in ("coverage", "coverage@1", "coverage@10", "top_creator", "coverage@0", "coverage@", "coverage@x", "top", "habit", "coverage@05"):
+        assert (FIGURE.fullmatch(name) is not None) == (policy_metric(name) is not None), name
 
 
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
         ("steps = 24", "stepz = 24", "reinforce.stepz: unknown key; did you mean 'steps'?"),
+        ("coverage = 0.5", "coverag = 0.5", "expected one of coverage, coverage@5, top_creator, habit, active; did you mean 'coverage'?"),
+        ("coverage = 0.5", "coverage = 1.5", "reward.guardrails.coverage: 1.5 given, expected a share of the start's value in (0, 1]"),
+        ("coverage = 0.5", "coverage = 0.0", "reward.guardrails.coverage: 0 given, expected a share"),
+        ("users = 240", "users = 240\nexclude = 'seen'", "simulate.exclude = 'seen', but train.exclude = 'creator'"),
         ("users = 240", "users = 0", "simulate.users: 0 given"),
         ("users = 240", "users = '150'", "simulate.users: '150' given"),
         ("habit = 1.0", "habti = 1.0", "did you mean 'habit'?"),

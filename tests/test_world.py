@@ -944,6 +944,24 @@ def test_a_familiar_creator_is_worth_exactly_nothing_to_a_discovery_signal(lived
     assert (world.true_value(churned, some, ACTIVE) == 0).all()
 
 
+def test_in_one_slate_a_creator_is_discovered_once(lived: tuple[World, Lake]) -> None:
+    # catches: a policy that shows one artist in every slot is worth every one of them
+    world, _ = lived
+    works = world.items.group_by("creator_id").agg("item_id", count=pl.len()).filter(pl.col("count") >= 3).sort("creator_id")
+    others = world.items.filter(pl.col("creator_id") == works["creator_id"][1])["item_id"]
+    slate = [*works["item_id"][0].to_list()[:3], others[0]]
+    users = world.users.filter("alive")["user_id"].head(200)
+    lists = pl.Series([slate] * 200)
+    alone, together = (world.true_value(users, lists, HABIT, together=one_slate) for one_slate in (False, True))
+    np.testing.assert_array_equal(together[:, [0, 3]], alone[:, [0, 3]])
+    shares = together[:, 1:3] / np.where(alone[:, 1:3] == 0, np.nan, alone[:, 1:3])
+    assert 0 < np.nanmax(shares) < 1
+    assert (np.diff(shares, axis=1)[~np.isnan(shares).any(axis=1)] < 0).all()
+    chance = 1 - shares[:, 0]  # of the first slot being played; what it leaves to the third, the second has its part in
+    assert (shares[:, 1] <= (1 - chance) + 1e-12)[~np.isnan(shares).any(axis=1)].all()
+    np.testing.assert_array_equal(world.true_value(users, lists, ACTIVE, together=True), world.true_value(users, lists, ACTIVE))
+
+
 @pytest.mark.parametrize("kind", ["days_with", "active_days"])
 def test_the_truth_agrees_with_a_naive_count_of_shown_and_not_shown_lives(kind: str) -> None:
     """Brute force: each pair lives many times with the slate, the coin of the play included, and many times without it."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from longplay.policies.simple import Popular, Uniform
     from longplay.ranking import rank_metrics, top_items
     from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
-    from longplay.rewards.guardrails import coverage
+    from longplay.rewards.guardrails import coverage, top_creator
     from longplay.run import load_config, run_stages
     from longplay.signals import (
         Outcomes,
@@ -99,6 +99,7 @@ _WHERE = {
     "MaturedOnly": "rewards",
     "Reward": "rewards",
     "coverage": "rewards.guardrails",
+    "top_creator": "rewards.guardrails",
     # who recommends
     "Contexts": "decisions",
     "Decisions": "decisions",

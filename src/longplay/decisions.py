@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self, runtime_checkable
@@ -12,10 +12,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.chance import RowChance, keyed_bits, keyed_uniform, mix
-from longplay.errors import DataError
+from longplay.errors import ConfigError, DataError
 from longplay.frames import Column, as_lists, polars_series
 from longplay.ids import ids_of
 from longplay.index import ItemIndex, ranges
+from longplay.lake.checks import RULES
 from longplay.lake.creators import named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED, conform, empty
@@ -36,7 +37,8 @@ class Contexts:
     before `history_until`). It is enough to recompute log-probabilities without the lake.
 
     `history_time`, `history_kind` and `history_surface`, of each item of the history, and `want`, the outcome that is asked for, are
-    for policies that read them; null: not known.
+    for policies that read them; null: not known. `exclusion_rule` is what made the exclusions, where whoever made the contexts states it:
+    a policy that was trained under another one refuses them (see `check_rule`).
 
     Raises:
         DataError: a column that is unknown or missing, a value that cannot be (see `lake.checks`), or a column beside the
@@ -73,6 +75,7 @@ class Contexts:
         want: float | None = None,
         prompt: str | None = None,
         beside: pl.DataFrame | None = None,
+        exclude: str | None = None,
     ) -> Self:
         """Contexts from plain columns.
 
@@ -85,6 +88,8 @@ class Contexts:
             ids: names of the contexts; without them a context is user@time#row.
             want: the outcome that is asked for, in its signal's unit.
             prompt: words for a policy with a pretrained base ("quiet piano for reading").
+            exclude: the rule that made the exclusions: "none", "seen" (items engaged with) or "creator" (all items of their creators);
+                None: not stated.
             beside: some of the columns `history_time`, `history_kind`, `history_surface`: lists as long as each history.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
@@ -100,6 +105,8 @@ class Contexts:
             raise DataError(f"Contexts.of: temperature={temperature} given, expected a positive number")
         if want is not None and not np.isfinite(want):
             raise DataError(f"Contexts.of: want={want} given, expected a number in the unit of the outcome, or None")
+        if exclude is not None:
+            check_exclude("Contexts.of", exclude)
         user_ids = ids_of(users)
         n = len(user_ids)
         when = polars_series([time] if isinstance(time, datetime) else time, "time")
@@ -129,6 +136,7 @@ class Contexts:
             pl.col("time").alias("history_until"),
             pl.lit(want, dtype=pl.Float64).alias("want"),
             pl.lit(prompt, dtype=pl.String).alias("prompt"),
+            pl.lit(exclude, dtype=pl.String).alias("exclusion_rule"),
         )
         if beside is not None:
             frame = pl.concat([frame, beside.select(name for name in BESIDE if name in beside.columns)], how="horizontal")
@@ -268,6 +276,53 @@ class Adaptive(Protocol):
         ...
 
 
+@runtime_checkable
+class Trained(Protocol):
+    """A policy that was trained under a rule of exclusions, or holds policies that were."""
+
+    @property
+    def trained_under(self) -> Mapping[str, str]:
+        """Policy name -> rule: seen, creator or none."""
+        ...
+
+
+def rules_of(policies: Iterable[object]) -> dict[str, str]:
+    """The rules that these policies were trained under, by policy name; those without one are left out."""
+    return {name: rule for policy in policies if isinstance(policy, Trained) for name, rule in policy.trained_under.items()}
+
+
+def rule_words(policy: str, trained: str, deployed: str) -> str:
+    """That a policy is deployed under another rule of exclusions than it was trained under, and what to do about it."""
+    return (
+        f"{policy} was trained under exclude={trained!r} and is deployed under exclude={deployed!r}: it learned what to show where other items "
+        "could be shown, so its value here can be quite another"
+    )
+
+
+def check_rule(policy: str, trained: str, allowed: str | None, contexts: Contexts) -> None:
+    """Raise where contexts state another rule of exclusions than a policy was trained under.
+
+    Args:
+        policy: its name. trained: its rule. allowed: one more rule that it may be deployed under.
+
+    Raises:
+        ConfigError: some contexts state a rule that is neither.
+    """
+    stated = contexts.frame["exclusion_rule"].drop_nulls().unique().sort().to_list()
+    for rule in stated:
+        if rule not in (trained, allowed):
+            raise ConfigError(
+                f"{rule_words(policy, trained, rule)}; make the contexts (or the world) with exclude={trained!r}, train with exclude={rule!r}, "
+                f"or say that it is meant: policy.under({rule!r})"
+            )
+
+
+def check_exclude(where: str, exclude: object) -> None:
+    """Raise a ConfigError unless it is a rule of exclusions."""
+    if exclude not in RULES:
+        raise ConfigError(f"{where}: exclude={exclude!r} given, expected one of {', '.join(RULES)}")
+
+
 @dataclass(frozen=True, eq=False)
 class Frozen:
     """A policy as it is now: a world or a service does not let it adapt any further. What an experiment's control should be."""
@@ -288,6 +343,11 @@ class Frozen:
     def slate(self) -> int:
         """Slots a world or a service asks for by default."""
         return getattr(self.policy, "slate", 5)
+
+    @property
+    def trained_under(self) -> Mapping[str, str]:
+        """The rule of exclusions that the policy was trained under, where it says so."""
+        return rules_of([self.policy])
 
     @property
     def shorter(self) -> bool:
@@ -394,14 +454,15 @@ def contexts_from_log(
     end: datetime | None = None,
     limit: int | None = None,
     seed: int = 0,
-    exclude: str = "seen",
+    exclude: str | None = None,
     surface: str = "home",
     learners: bool = False,
 ) -> Contexts:
     """Moments at which a logged user could have been shown a slate: the first event of each active user-day.
 
     Each context sees only events before its own time that had arrived by then. `exclude="seen"` forbids items the user
-    already engaged with (`"creator"`: all items of creators already engaged with, `"none"`: nothing).
+    already engaged with (`"creator"`: all items of creators already engaged with, `"none"`: nothing). A rule that is given is stated in the
+    contexts, and a policy that was trained under another one refuses them; without one it is "seen", and not stated.
 
     Args:
         slots: slots per slate. history: most item ids of history kept.
@@ -430,17 +491,17 @@ def first_engagements(lake: Lake) -> pl.DataFrame:
     return engaged.group_by("user_id", "item_id").agg(pl.col("time").min())
 
 
-def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, exclude: str = "seen", surface: str = "home") -> Contexts:
+def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, exclude: str | None = None, surface: str = "home") -> Contexts:
     """Contexts at the given `moments` (columns user_id, time), each seeing only events before its time that had arrived by then.
 
     See `contexts_from_log` for the other arguments. Memory: at most `history` items per context, and the exclusions, which
     are written out for every context.
     """
-    keys = {"seen": "item_id", "creator": "creator_id", "none": None}
-    if exclude not in keys:
-        raise DataError(f"contexts: exclude={exclude!r} given, expected one of {', '.join(keys)}")
+    rule = "seen" if exclude is None else exclude
+    if rule not in RULES:
+        raise DataError(f"contexts: exclude={exclude!r} given, expected one of {', '.join(RULES)}")
     columns = ["user_id", "item_id", "creator_id", "time", "ingested_at", "kind", "surface"]
-    key = keys[exclude]
+    key = RULES[rule]
     logged = named_events(lake) if key == "creator_id" else lake.events
     events = logged.filter(pl.col("kind").is_in(ENGAGED)).select(columns).sort("user_id", "time", "item_id", maintain_order=True)
     users = ItemIndex(events["user_id"].unique())
@@ -461,6 +522,7 @@ def contexts_at(lake: Lake, moments: pl.DataFrame, *, slots: int, history: int, 
         exclusions=_exclusions(lake, past, events, key, moment_user_N, moment_time_N),
         surface=surface,
         beside=pl.DataFrame([as_lists(name, values, offsets) for name, values in beside.items()]),
+        exclude=exclude,
     )
 
 

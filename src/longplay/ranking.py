@@ -18,6 +18,7 @@ from longplay.index import ItemIndex
 Ints = NDArray[np.int64]
 DEPTHS = (1, 5, 10, 50)
 CHUNK = 256
+LEAST_LEFT = 0.5  # share of the start's figure at which an alarm is raised
 
 
 @runtime_checkable
@@ -141,6 +142,30 @@ def _ndcg(top: pl.DataFrame, relevant: pl.DataFrame, k: int) -> pl.DataFrame:
         .agg(pl.col("gained").sum())
     )
     return best.join(got, on="row", how="left").with_columns(ndcg=pl.col("gained").fill_null(0.0) / pl.col("ideal")).select("row", "ndcg").sort("row")
+
+
+def fallen(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, ...]:
+    """In words, each figure that fell to half of what it was before, or less; figures that only one side has are left out.
+
+    >>> fallen({"coverage": 0.46, "NDCG@10": 0.1}, {"coverage": 0.03, "NDCG@10": 0.06})
+    ('coverage fell by 93%, from 0.46 to 0.03',)
+    """
+    return tuple(
+        f"{name} fell by {1 - after[name] / value:.0%}, from {value:.3g} to {after[name]:.3g}"
+        for name, value in before.items()
+        if name in after and value > 0 and after[name] <= LEAST_LEFT * value
+    )
+
+
+def creators_per_slate(top: pl.DataFrame, creators: pl.DataFrame, k: int) -> float:
+    """Mean number of different creators among the first `k` of each context that has any.
+
+    Args:
+        top: columns row, position, item_id (see `top_items`). creators: columns item_id, creator_id; an item without one counts as its own.
+    """
+    first = top.filter(pl.col("position") <= k).join(creators.select("item_id", "creator_id"), on="item_id", how="left")
+    named = first.select("row", pl.coalesce("creator_id", pl.lit("item: ") + pl.col("item_id")).alias("creator"))
+    return float(named.group_by("row").agg(pl.col("creator").n_unique())["creator"].mean() or 0.0)  # type: ignore[arg-type]
 
 
 def exposure_metrics(

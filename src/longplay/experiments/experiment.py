@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy, check_one_each
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy, check_one_each, rules_of
 from longplay.errors import ConfigError, DataError
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import enrolled_of, logged_arms
@@ -132,6 +132,11 @@ class Experiment:
         arms = {arm: LoggedArm(arm, label) for arm in names}
         experiment._set(arms, _checked_shares(shares, tuple(names)), "", label, entry_days, label)
         return experiment
+
+    @property
+    def trained_under(self) -> Mapping[str, str]:
+        """The rules of exclusions that its arms' policies were trained under, of those that say so."""
+        return rules_of(self.arms.values())
 
     @property
     def hashed(self) -> bool:

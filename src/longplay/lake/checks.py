@@ -8,6 +8,7 @@ import polars as pl
 
 from longplay.errors import DataError
 
+RULES = {"seen": "item_id", "creator": "creator_id", "none": None}  # rule of exclusions -> what of the past is not shown again
 ROUNDING = 1e-9  # a log-probability this far above 0 is 0, rounded
 
 
@@ -65,6 +66,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         *(_as_long(column, "history") for column in ("history_time", "history_kind", "history_surface")),
         _number("temperature", pl.col("temperature") > 0, "a number above 0"),
         _number("want", pl.lit(True), "a number in the unit of the outcome, or null"),
+        Check("exclusion_rule", ~pl.col("exclusion_rule").is_in(list(RULES)), "an unknown rule of exclusions", f"one of {', '.join(RULES)}, or null"),
     ),
     "items": (
         Check(

@@ -80,6 +80,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "history_kind": Column(pl.List(pl.String), null=True),
         "history_surface": Column(pl.List(pl.String), null=True),
         "want": Column(pl.Float64, null=True),  # the outcome that is asked for, in its signal's unit
+        "exclusion_rule": Column(pl.String, null=True),  # what made the exclusions, a key of `checks.RULES`; null: not stated
     },
     "items": {
         "item_id": Column(pl.String, ids=True),

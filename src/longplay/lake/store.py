@@ -31,7 +31,13 @@ from longplay.lake.schema import DTYPES, TABLES, empty
 
 _LATER = {  # columns that older lakes lack, with DuckDB's types
     "items": {"length": "double", "ingested_at": "timestamptz"},
-    "contexts": {"history_time": "timestamptz[]", "history_kind": "varchar[]", "history_surface": "varchar[]", "want": "double"},
+    "contexts": {
+        "history_time": "timestamptz[]",
+        "history_kind": "varchar[]",
+        "history_surface": "varchar[]",
+        "want": "double",
+        "exclusion_rule": "varchar",
+    },
 }
 _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a process
 

@@ -20,14 +20,16 @@ from longplay.decisions import Contexts, context_chance
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import Early, Floats, Ints, drawn_leaves, enough_left, finite, slates_of
+from longplay.learning.variety import creator_of_leaves
 from longplay.policies.decoder import Decoder
 from longplay.policies.generative import Generative
 from longplay.rewards import EarlyReward, Reward
+from longplay.rewards.guardrails import TopCreator
 from longplay.signals import Signal
 
 SAMPLE = 256  # moments on which guardrails are measured
 DRAWS = 4  # independent draws of the sample's slates, averaged: a single one is off by about 1%
-RATE = 0.5  # of dual ascent: units of mean reward per step and whole share missing
+RATE = 0.5  # of dual ascent: units of the reward's spread per step and whole share missing
 
 
 class Guard(Protocol):
@@ -80,6 +82,32 @@ class CoverageGuard:
     def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
         """The surrogate, in nats, and the ratio of the numbers of different items."""
         return minus_log_frequency(leaves), len(np.unique(leaves)) / len(np.unique(before))
+
+
+@dataclass(frozen=True)
+class CreatorGuard:
+    """What a policy shows beside its top creator: the share of slots that are of all the others.
+
+    What a slot is paid is the surrogate of coverage, of creators: minus the log of its creator's frequency in the batch.
+    """
+
+    label: str
+    bound: float
+    places: int
+    creator_I: Ints
+
+    def level(self, contexts: Contexts, leaves: Ints) -> float:
+        """1 less the share of the creator with the most slots of a draw, in [0, 1)."""
+        return float(np.mean([self._beyond(draw) for draw in np.moveaxis(leaves, 1, 0)]))
+
+    def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
+        """The surrogate, in nats, and the ratio of the shares beside the top creator."""
+        least = 1 / before.size  # where the start shows one creator alone in this batch
+        return minus_log_frequency(self.creator_I[leaves]), self._beyond(leaves) / max(self._beyond(before), least)
+
+    def _beyond(self, leaves: Ints) -> float:
+        _, count = np.unique(self.creator_I[leaves], return_counts=True)
+        return 1.0 - float(count.max()) / leaves.size
 
 
 @dataclass(frozen=True)
@@ -140,6 +168,8 @@ class Guardrails:
         for metric, bound in reward.guardrails.items():
             if isinstance(metric, Signal):
                 guards.append(SignalGuard(metric.label, bound, slots, policy, models[metric], lake))
+            elif isinstance(metric, TopCreator):
+                guards.append(CreatorGuard(metric.label, bound, slots, creator_of_leaves(policy, lake)))
             else:
                 guards.append(CoverageGuard(metric.label, bound, metric.k, int(policy.decoder.trie.available.sum())))
         room = enough_left(moments, policy, max(guard.places for guard in guards))
@@ -148,9 +178,10 @@ class Guardrails:
         start = unmeasured.levels(policy.decoder)
         for label, level in start.items():
             if not level > 0:
+                what = "share of slots" if label == TopCreator().label else "mean value of showing"
                 raise DataError(
-                    f"guardrail {label}: the start's mean value of showing is {level:.3g} per slot on {len(rows)} moments, "
-                    "and a share of that protects nothing; drop the guardrail, or guard a signal the start has some of"
+                    f"guardrail {label}: the start's {what} is {level:.3g} per slot on {len(rows)} moments, "
+                    "and a share of that protects nothing; drop the guardrail, or guard what the start has some of"
                 )
         return cls(unmeasured.guards, policy, unmeasured.sample, seed, start)
 

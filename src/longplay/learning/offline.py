@@ -2,69 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from longplay.decisions import Contexts, contexts_from_log, first_engagements
-from longplay.errors import ConfigError, DataError
+from longplay.decisions import contexts_from_log
+from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
 from longplay.learning.reinforce import P, check_ranges
-from longplay.learning.rollout import Early, enough_left, in_parts, mean_reward
+from longplay.learning.rollout import Early, enough_left, fingerprints, finite, in_parts, reward_spread
+from longplay.learning.visits import Visits, visits_from_log
 from longplay.policies.decoder import Decoder
 from longplay.policies.descent import Progress, descend
 from longplay.policies.generative import Generative
 from longplay.rewards import Reward
 
 TARGETS = 8  # discoveries of a visit per step
-MOST_EXCLUDED = 60_000_000  # items that the exclusions of all visits may name together: about a gigabyte
-SAMPLED = 256  # visits whose exclusions are counted first
+AT_ONCE = 50_000  # discoveries valued at once: bounds memory
 MOST = 10.0  # cap on reward / lambda above the least reward, so that no single discovery rules
-
-
-@dataclass(frozen=True)
-class Visits:
-    """Logged visits with what was newly engaged with at each: `leaves[offsets[n]:offsets[n+1]]` of context n."""
-
-    contexts: Contexts
-    offsets: NDArray[np.int64]
-    leaves: NDArray[np.int64]
-
-
-def visits_from_log(policy: Generative, lake: Lake, *, limit: int, seed: int) -> Visits:
-    """At most `limit` user-days of the log with the items newly engaged with that their contexts allow.
-
-    Fewer where their exclusions would be more than `MOST_EXCLUDED` items: a creator of a large catalogue has thousands.
-
-    Raises:
-        DataError: no visit has a new item.
-    """
-
-    def drawn(most: int) -> Contexts:
-        return contexts_from_log(lake, slots=1, history=policy.history, exclude=policy.exclude, limit=most, seed=seed, learners=True)
-
-    if len(policy.index) * limit > MOST_EXCLUDED:  # it may be too many: a few visits tell
-        each = drawn(min(limit, SAMPLED)).frame["exclusions"].list.len().mean()
-        limit = min(limit, max(int(MOST_EXCLUDED / max(float(each or 0.0), 1.0)), SAMPLED))  # type: ignore[arg-type]
-    contexts = drawn(limit)
-    day = pl.col("time").dt.date().alias("day")
-    firsts = first_engagements(lake).select("user_id", "item_id", day)
-    pairs = contexts.frame.select("user_id", day).with_row_index("row").join(firsts, on=["user_id", "day"]).sort("row", "item_id")
-    row, leaf = pairs["row"].to_numpy().astype(np.int64), policy.index.rows(pairs["item_id"])
-    keep = np.zeros(len(row), dtype=bool)
-    for part in in_parts(contexts, np.arange(len(contexts))):
-        inside = slice(*np.searchsorted(row, [part[0], part[-1] + 1]))
-        allowed = policy.allowed(contexts.take(part))
-        keep[inside] = (leaf[inside] >= 0) & allowed.allows(row[inside] - part[0], np.maximum(leaf[inside], 0))
-    if not keep.any():
-        raise DataError(f"reward-weighted: none of {len(contexts):,} visits has a new item of the catalogue; is the log long enough?")
-    rows, counts = np.unique(row[keep], return_counts=True)
-    return Visits(contexts.take(rows), np.concatenate([[0], np.cumsum(counts)]), leaf[keep])
 
 
 def reward_weighted(
@@ -75,7 +34,7 @@ def reward_weighted(
     *,
     steps: int = 200,
     seed: int = 0,
-    kl: float = 0.3,
+    kl: float = 0.2,
     lr: float = 1e-3,
     contexts: int = 32,
     group: int = 8,
@@ -88,7 +47,7 @@ def reward_weighted(
     """`policy` trained on with weights exp(reward / lambda) on logged discoveries (arXiv 2603.10279).
 
     The same reward (the cautious value of showing, here of what was logged), the same trade-off and as
-    many completions per step as `reinforce`: lambda = kl x the start's mean reward, so that both aim at logged
+    many completions per step as `reinforce`: lambda = kl x the spread of the start's rewards within a group, so that both aim at logged
     choices (or the start) x exp(reward / lambda), and `contexts` x `group` visits per step, with up to
     `TARGETS` discoveries each. Arguments as in `reinforce`.
 
@@ -103,7 +62,8 @@ def reward_weighted(
     slots = policy.slate if slots is None else slots
     check_ranges("reward_weighted", steps=steps, kl=kl, lr=lr, contexts=contexts, group=group, slots=slots, pool=pool, limit=limit)
     moments = contexts_from_log(lake, slots=slots, history=policy.history, exclude=policy.exclude, limit=pool, seed=seed, learners=True)
-    scale = max(kl, 1e-6) * mean_reward(policy, reward, early, lake, enough_left(moments, policy, slots), seed)
+    moments = enough_left(moments, policy, slots)
+    scale = max(kl, 1e-6) * reward_spread(policy, reward, early, lake, moments, seed)
     visits = visits_from_log(policy, lake, limit=limit, seed=seed)
     value = _values(policy, reward, early, lake, visits)
     weight = np.exp(np.minimum((value - value.min()) / scale, MOST))
@@ -115,22 +75,24 @@ def reward_weighted(
         rows = rng.choice(len(visits.contexts), size=min(contexts * group, len(visits.contexts)), replace=False)
         return _loss(tuned, policy, visits, weight, rows, rng)
 
-    curve = descend(tuned, loss_of_step, steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint)
-    return replace(policy.settled(tuned), curve=tuple(curve))
+    made_by: dict[str, object] = {}
+    if checkpoint:
+        made_by = {"start": policy.name, "reward": reward.version, "kl": kl, "contexts": contexts, "group": group}
+        made_by |= {"slots": slots, "pool": pool, "limit": limit, **fingerprints(policy, reward, early, lake, moments)}
+    curve = descend(tuned, loss_of_step, steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint, made_by=made_by)
+    return replace(policy.settled(tuned), curve=tuple(curve), alarms=())
 
 
 def _values(policy: Generative, reward: Reward, early: Early, lake: Lake, visits: Visits) -> NDArray[np.float64]:
-    """The cautious value of showing each logged discovery at its visit."""
-    row = np.repeat(np.arange(len(visits.contexts)), np.diff(visits.offsets))
-    value = np.empty(len(row))
-    done = 0
-    for part in in_parts(visits.contexts, row):
-        for rows in np.array_split(part, -(-len(part) // 50_000)):
-            inside = slice(done, done + len(rows))
-            slates = policy.index.slates(visits.leaves[inside, None])
-            value[inside] = reward.combined(early, visits.contexts.take(rows), slates, lake).lower(reward.caution)[:, 0]
-            done += len(rows)
-    return value
+    """The cautious value of showing each logged discovery, those of a visit as one slate: a creator is discovered once in it."""
+    value, count_N = np.empty(len(visits.leaves)), np.diff(visits.offsets)
+    for count in np.unique(count_N):
+        for part in in_parts(visits.contexts, np.flatnonzero(count_N == count)):
+            for rows in np.array_split(part, 1 + len(part) * int(count) // AT_ONCE):
+                place_NS = visits.offsets[rows, None] + np.arange(count)
+                slates = policy.index.slates(visits.leaves[place_NS])
+                value[place_NS] = reward.combined(early, visits.contexts.take(rows), slates, lake).lower(reward.caution)
+    return finite(value, "reward_weighted")
 
 
 def _loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from longplay.chance import RowChance
 from longplay.decisions import Contexts, context_chance
 from longplay.errors import DataError
+from longplay.lake.content import content_digest
 from longplay.lake.lake import Lake
 from longplay.policies.decoder import Decoder
 from longplay.policies.generative import Generative
@@ -22,6 +24,10 @@ Early = EarlyReward | Mapping[Signal, EarlyReward]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 AT_ONCE = 2_000_000  # excluded items
+
+SAMPLE = 256  # moments on which rewards are measured
+GROUP = 8  # slates drawn for each of them
+ROUNDING = 1e-9  # share of the largest reward below which rewards do not differ
 
 
 def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
@@ -60,12 +66,49 @@ def slot_rewards(policy: Generative, reward: Reward, early: Early, lake: Lake, c
     return finite(value.reshape(leaves.shape), "reinforce")
 
 
-def mean_reward(policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts, seed: int) -> float:
-    """The unit of rewards: mean |reward| per slot of the policy's own slates on up to 256 moments; 1 where it is 0."""
+def reward_spread(policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts, seed: int) -> float:
+    """The unit of rewards: the standard deviation of a slot's reward within a group, at the start.
+
+    A group is the slates that the policy draws for one moment: `GROUP` of them for each of up to `SAMPLE` moments, slot by slot. What is
+    added to all rewards, or to all of one moment, changes neither this nor what is learned. 1 where rewards do not vary.
+    """
     rng = np.random.default_rng([seed, 2**32 - 1])
-    chosen = moments.take(rng.choice(len(moments), size=min(256, len(moments)), replace=False))
-    leaves = drawn_leaves(policy, policy.decoder, chosen, groups=2, slots=moments.slots, chance=context_chance(chosen, rng))
-    return float(np.abs(slot_rewards(policy, reward, early, lake, chosen, leaves)).mean()) or 1.0
+    chosen = moments.take(rng.choice(len(moments), size=min(SAMPLE, len(moments)), replace=False))
+    leaves = drawn_leaves(policy, policy.decoder, chosen, groups=GROUP, slots=moments.slots, chance=context_chance(chosen, rng))
+    return spread_within_groups(slot_rewards(policy, reward, early, lake, chosen, leaves))
+
+
+def spread_within_groups(value_NGS: Floats) -> float:
+    """Root of the mean variance between the members of a group, in the unit of `value_NGS`; 1 where they vary by no more than rounding.
+
+    >>> spread_within_groups(np.array([[[1.0], [3.0]], [[31.0], [31.0]]]))      # variances 2 and 0
+    1.0
+    >>> spread_within_groups(np.full((4, 8, 5), 0.3) + 1e-17)
+    1.0
+    """
+    spread = float(np.sqrt(value_NGS.var(axis=1, ddof=1).mean()))
+    return spread if spread > ROUNDING * float(np.abs(value_NGS).max()) else 1.0
+
+
+def fingerprints(policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts) -> dict[str, str]:
+    """What a run learns from, as digests that a checkpoint keeps: the lake's rows and what the early rewards believe.
+
+    Early rewards are told apart by what they say, of objectives and of guardrails: mean, std and bounds of slates drawn from the whole
+    catalogue on up to `SAMPLE` moments, to nine digits.
+    """
+    tables = {"events": lake.events, "decisions": lake.decisions, "items": lake.items}
+    rng = np.random.default_rng(2**32 - 4)
+    chosen = moments.take(rng.choice(len(moments), size=min(SAMPLE, len(moments)), replace=False))
+    shown = np.flatnonzero(policy.decoder.trie.available)
+    leaves = shown[rng.integers(len(shown), size=(len(chosen), 1, moments.slots))]
+    contexts, slates = slates_of(policy, chosen, leaves)
+    models = list(early.values()) if isinstance(early, Mapping) else [early]
+    beliefs = hashlib.sha256(reward.version.encode())
+    for model in sorted(models, key=lambda model: model.signal.version):
+        belief = model.value(contexts, slates, lake)
+        for part in (belief.mean, belief.std, belief.minimum, belief.maximum):
+            beliefs.update(b"".join(f"{number:.9g} ".encode() for number in np.broadcast_to(part, belief.mean.shape).ravel()))
+    return {"lake": content_digest(tables, lake.watermark)[:16], "early rewards": beliefs.hexdigest()[:16]}
 
 
 def finite(value: Floats, who: str) -> Floats:

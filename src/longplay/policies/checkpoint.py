@@ -19,22 +19,38 @@ from longplay.files import make_folder, sync_path
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], notes: dict[str, Any]) -> None:
-    """Write weights, optimizers' states and `notes` (JSON) to `path`; the old file stays until the new one is whole and on disk."""
+    """Write weights, optimizers' states and `notes` (JSON) to `path`; the old file stays until the new one is whole and on disk.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     tensors = {f"model.{name}": value.contiguous().clone() for name, value in module.named_parameters()}
     for k, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{index}.{name}": value.contiguous().clone() for name, value in state.items() if isinstance(value, Tensor)}
-    make_folder(path.parent)
     partial = path.with_suffix(".partial")
     text = json.dumps(notes)
-    save_file(tensors, partial, metadata={"notes": text, "sha256": _digest(tensors, text)})
-    sync_path(partial)
-    os.replace(partial, path)
-    sync_path(path.parent)
+    try:
+        make_folder(path.parent)
+        save_file(tensors, partial, metadata={"notes": text, "sha256": _digest(tensors, text)})
+        sync_path(partial)
+        os.replace(partial, path)
+        sync_path(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"checkpoint {path}: it cannot be written ({error}); make room, or give another file") from error
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], made_by: Mapping[str, Any]) -> dict[str, Any] | None:
+def load_checkpoint(
+    path: Path,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    made_by: Mapping[str, Any],
+    kinds: Mapping[str, type] = {},
+) -> dict[str, Any] | None:
     """Restore what `save_checkpoint` wrote and return its notes; null where there is no file.
+
+    Args:
+        made_by: what the notes must agree on. kinds: notes that must be there beside these, and their types.
 
     Raises:
         ConfigError: the file's notes differ from `made_by`: it is another run's.
@@ -46,9 +62,12 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.op
     for name, value in made_by.items():
         if notes.get(name) != value:
             raise ConfigError(f"checkpoint {path}: it was made with {name}={notes.get(name)}, this run has {value}; delete it or give another file")
+    for name, kind in kinds.items():
+        if type(notes.get(name)) is not kind:
+            raise _damaged(path, f"its note {name} is {notes.get(name)!r}, expected {kind.__name__}")
     try:
         _restore(tensors, module, optimizers)
-    except (KeyError, ValueError, RuntimeError) as error:  # of before checkpoints had digests, or of another shape
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:  # of before checkpoints had digests, or of another shape
         raise _damaged(path, f"it does not fit this model ({error})") from error
     return notes
 
@@ -62,6 +81,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         notes = json.loads(metadata["notes"])
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise _damaged(path, f"it cannot be read ({error})") from error
+    if not isinstance(notes, dict):
+        raise _damaged(path, f"its notes are {type(notes).__name__}, expected a table of names and values")
     if metadata.get("sha256", "") not in ("", _digest(tensors, metadata["notes"])):
         raise _damaged(path, "it was changed after it was written")
     return notes, tensors
@@ -82,14 +103,22 @@ def _digest(tensors: Mapping[str, Tensor], notes: str) -> str:
 
 
 def _restore(tensors: Mapping[str, Tensor], module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Put a checkpoint's tensors into a model and its optimizers."""
+    """Put a checkpoint's tensors into a model and its optimizers; a ValueError where one has another shape than its parameter."""
     with torch.no_grad():
         for name, value in module.named_parameters():
-            value.copy_(tensors[f"model.{name}"])
+            saved = tensors[f"model.{name}"]
+            if saved.shape != value.shape:
+                raise ValueError(f"{name} has shape {tuple(saved.shape)}, expected {tuple(value.shape)}")
+            value.copy_(saved)
     for k, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith(f"optimizer.{k}."):
                 _, _, index, key = name.split(".")
                 state.setdefault(int(index), {})[key] = value
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        for index, kept in state.items():
+            for key, value in kept.items():
+                if value.dim() and value.shape != parameters[index].shape:
+                    raise ValueError(f"{key} of parameter {index} has shape {tuple(value.shape)}, expected {tuple(parameters[index].shape)}")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

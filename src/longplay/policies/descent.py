@@ -124,7 +124,7 @@ def descend(
     both = nn.ModuleDict({"now": now, "best": best})
     optimizers = optimizers_of(decoder, now, optimizer, lr, weight_decay)
     made_by = {"steps": steps, "lr": lr, "seed": seed, "dropout": dropout, "weight_decay": weight_decay, "optimizer": optimizer, **(made_by or {})}
-    notes = load_checkpoint(checkpoint, both, optimizers, made_by) if checkpoint else None
+    notes = load_checkpoint(checkpoint, both, optimizers, made_by, {"step": int, "curve": list}) if checkpoint else None
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     first = notes["step"] if notes else 0
     running: list[float] = []

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from longplay.codes import Codebook, fit_codebook, item_vectors
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, Decisions, check_one_each, context_chance
+from longplay.decisions import Contexts, Decisions, check_exclude, check_one_each, check_rule, context_chance
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.files import changed_file, digests_of, make_folder, sync_tree, write_file
 from longplay.index import ItemIndex
@@ -52,7 +52,8 @@ class Generative:
         scale: `tiny` (about 80 thousand parameters), `small` (3.4 million), or a `Size`; sets everything else.
         seed: initial weights, codes and the order of training.
         slate: slots a world or a service asks for by default.
-        exclude: what training contexts forbid: `seen` items, items of seen `creator`s, or `none`.
+        exclude: the rule it is trained under, what training contexts forbid: `seen` items, items of seen `creator`s, or `none`. Contexts that state
+            another rule are refused. also_under: one more rule that it may be deployed under: see `under`.
         steps: training steps; default by scale. dropout: share of activations dropped in training, against overfitting: .2 and more for models that
             are large for their log. thin: share of events that each epoch leaves out, others each time (`Histories.batches`), against it too;
             of a model from scratch. patience: checks without a better one after which training stops early; 0: it runs all its steps.
@@ -65,6 +66,7 @@ class Generative:
             Items added later have their last code.
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the event) and `want` (the outcome asked for;
             training then needs `outcomes`); see `circumstances.Circumstances`. Each costs a token per item.
+        curve: figures of its training, step by step. alarms: what fell by half where it was reinforced, in words (`learning.variety`).
         ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was trained on; with `want` among `reads`.
     """
 
@@ -87,10 +89,13 @@ class Generative:
     circumstances: Circumstances = NOTHING
     known: pl.Series | None = None
     curve: tuple[dict[str, float], ...] = ()
+    alarms: tuple[str, ...] = ()
+    also_under: str | None = None
     encoder: Compiled | None = None
 
     def __post_init__(self) -> None:
         size_of(self.scale)
+        check_exclude("Generative", self.exclude)
         checked_reads(self.reads)
         if self.whole and self.base is not None:
             raise ConfigError(f"Generative: whole=True, base={self.base!r} given; a base reads items by their codes, leave whole out")
@@ -111,14 +116,32 @@ class Generative:
 
     @cached_property
     def name(self) -> str:
-        """`generative@` and a digest of weights, semantic IDs and the items they stand for."""
+        """`generative@` and a digest of weights, semantic IDs and the items they stand for.
+
+        Of a policy that may be deployed under another rule than its own, `generative-seen-under-none@` and so on.
+        """
         decoder, codebook = self._fitted()
         read = [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
         whole = [] if self.known is None else [self.known.to_list()]
         digest = hashlib.sha256(json.dumps([decoder.trie.version, codebook.items.to_list(), *read, *whole]).encode())
         for key, value in decoder.model.state_dict().items():
             digest.update(key.encode() + value.numpy().tobytes())
-        return f"generative@{digest.hexdigest()[:8]}"
+        kind = "generative" if self.also_under is None else f"generative-{self.exclude}-under-{self.also_under}"
+        return f"{kind}@{digest.hexdigest()[:8]}"
+
+    @property
+    def trained_under(self) -> Mapping[str, str]:
+        """The rule of exclusions that it was trained under, by its name."""
+        return {self.name: self.exclude}
+
+    def under(self, exclude: str) -> Self:
+        """The same policy, which may also be deployed under another rule of exclusions than it was trained under; its name says so.
+
+        Raises:
+            ConfigError: no such rule.
+        """
+        check_exclude("Generative.under", exclude)
+        return replace(self, also_under=None if exclude == self.exclude else exclude)
 
     @property
     def index(self) -> ItemIndex:
@@ -171,7 +194,7 @@ class Generative:
                 progress=progress,
                 checkpoint=checkpoint,
             )
-            return replace(self.settled(trained), curve=tuple(curve))
+            return replace(self.settled(trained), curve=tuple(curve), alarms=())
         curve = train_next_items(
             trained,
             histories,
@@ -185,7 +208,7 @@ class Generative:
             progress=progress,
             checkpoint=checkpoint,
         )
-        return replace(self.settled(trained), curve=tuple(curve))
+        return replace(self.settled(trained), curve=tuple(curve), alarms=())
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """One slate per context, drawn without replacement, with exact log-probabilities.
@@ -195,8 +218,10 @@ class Generative:
 
         Raises:
             DataError: a context allows fewer items than it has slots.
+            ConfigError: contexts state another rule of exclusions than the policy was trained under (see `under`).
         """
         decoder, codebook = self._fitted()
+        check_rule(self.name, self.exclude, self.also_under, contexts)
         slots = contexts.slots if len(contexts) else 1
         leaves, log_p = [np.zeros((0, slots), dtype=np.int64)], [np.zeros((0, slots))]
         chance, start = context_chance(contexts, rng), 0
@@ -322,10 +347,10 @@ class Generative:
         if self.known is not None:
             self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole")
+        kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole", "also_under")
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
         sync_tree(folder)
-        settings |= {"width": codebook.width, "curve": list(self.curve), "files": digests_of(folder)}
+        settings |= {"width": codebook.width, "curve": list(self.curve), "alarms": list(self.alarms), "files": digests_of(folder)}
         write_file(folder / SETTINGS, json.dumps(settings | {"sha256": _settings_digest(settings)}, indent=1))
 
     @classmethod
@@ -347,12 +372,13 @@ class Generative:
     def _of(cls, folder: Path, settings: dict[str, Any]) -> Self:
         codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
         curve, scale = tuple(settings.pop("curve")), settings.pop("scale")
+        alarms = tuple(settings.pop("alarms", ()))
         words = Words.load(folder) if settings["base"] else None
         known = pl.read_parquet(folder / "known.parquet")["item_id"] if settings["whole"] else None
         circumstances = Circumstances(**{name: tuple(values) for name, values in settings.pop("reads").items()})
         return cls(
             Size(**scale) if isinstance(scale, dict) else scale, **settings, reads=circumstances.reads, circumstances=circumstances,
-            codebook=codebook, model=load_model(folder), words=words, known=known, curve=curve,
+            codebook=codebook, model=load_model(folder), words=words, known=known, curve=curve, alarms=alarms,
         )  # fmt: skip
 
     @property

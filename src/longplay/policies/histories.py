@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,16 @@ class Histories:
     circumstances: Circumstances = NOTHING
     around: Around | None = None
     want: Ints | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that is read of them, in hexadecimal: what a checkpoint must agree on."""
+        around = () if self.around is None else (self.around.before, self.around.after, self.around.now)
+        wanted = () if self.want is None else (self.want,)
+        digest = hashlib.sha256(repr(self.circumstances).encode())
+        for values in (self.offsets, self.leaves, self.held_out, *around, *wanted):
+            digest.update(repr((values.shape, values.dtype)).encode() + np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
     def batches(self, users: Ints, length: int, size: int, seed: int, thin: float = 0.0) -> Iterator[Windows]:
         """Windows of these users' histories without end, at most `size` at once, of at most `length` items.

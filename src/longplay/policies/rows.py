@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, Decisions, Policy, check_one_each
+from longplay.decisions import Contexts, Decisions, Policy, check_one_each, rules_of
 from longplay.errors import ConfigError, DataError
 
 Float = NDArray[np.float64]
@@ -61,6 +61,11 @@ class Rows:
     def history(self) -> int:
         """The most that any row wants to see."""
         return max(policy.history for policy in self.policies.values())
+
+    @property
+    def trained_under(self) -> Mapping[str, str]:
+        """The rules of exclusions that its policies were trained under, of those that say so."""
+        return rules_of(self.policies.values())
 
     @property
     def name(self) -> str:

@@ -82,11 +82,12 @@ def train_next_items(
             found["ndcg"] = float(ndcg_of(positions(decoder, asked, history)).mean())
         return found
 
+    made_by = {"batch": batch, "history": history, "thin": thin, "histories": histories.digest[:16], "codes": decoder.trie.version}
     keep = "ndcg" if len(asked) >= ASKED else "held_out" if watched_batches else None
     return descend(
         decoder, loss_of_step, Watch(measure, keep, patience) if keep else None,
         steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint, check_every=check_every,
-        dropout=dropout, weight_decay=weight_decay, optimizer=optimizer, team=team, made_by={"batch": batch, "history": history, "thin": thin},
+        dropout=dropout, weight_decay=weight_decay, optimizer=optimizer, team=team, made_by=made_by,
     )  # fmt: skip
 
 

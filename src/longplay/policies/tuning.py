@@ -64,7 +64,7 @@ def train_with_words(
     return descend(
         decoder, loss_of_step, Watch(measure, patience=patience) if watched_batches else None,
         steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint, check_every=max(steps // CHECKS, 1),
-        made_by={"batch": batch, "history": history},
+        made_by={"batch": batch, "history": history, "histories": histories.digest[:16], "codes": decoder.trie.version},
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from longplay.report.about_ranking import ranking, truth
 from longplay.report.about_rewards import rewards
 from longplay.report.blocks import Section, charts_of
 from longplay.report.charts import CONFIG
-from longplay.report.summary import facts, glossary, versions
+from longplay.report.summary import alarms, facts, glossary, versions
 
 _HERE = Path(__file__).parent
 # Vega reads names as JavaScript strings, which a line or paragraph separator ends; other controls are in no font
@@ -62,6 +62,7 @@ def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
         name=name,
         source=log.get("source") or {},
         period=period_of(log),
+        alarms=alarms(results),
         facts=facts(results),
         sections=sections,
         place_of=lambda chart: places[id(chart)],

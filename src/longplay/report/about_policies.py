@@ -106,6 +106,7 @@ def training(results: Results) -> Section:
         [
             ("objectives", ", ".join(f"{weight:g} × {name}" for name, weight in (tuned.get("objectives") or {}).items())),
             ("caution (std subtracted)", number(tuned.get("caution"))),
+            *_guardrail_rows(tuned),
             ("KL weight, reinforced", number(tuned.get("kl_weight"))),
             ("KL weight, reward-weighted", number(tuned.get("weighted_kl", tuned.get("kl_weight")))),
         ]
@@ -114,6 +115,16 @@ def training(results: Results) -> Section:
     )
     table = Table("What was trained", ("what", "version or value"), tuple(body + sizes + goals), "lr", swatches=swatches_of(results))
     return Section("training", title, tuple(answer), (*((Grid(tuple(plots)),) if plots else ()), table))
+
+
+def _guardrail_rows(tuned: Row) -> list[tuple[str, str]]:
+    """Each guardrail with what was asked and what the weights that were kept have; and the step they are of."""
+    last = (list(tuned.get("curve") or []) or [{}])[-1]
+    rows = [
+        (f"guardrail {label}", f"at least {percent(bound)} of the start's; last measured {percent(last.get(label))}")
+        for label, bound in (tuned.get("guardrails") or {}).items()
+    ]
+    return [*rows, ("weights kept are of step", number(last.get("kept")))] if rows else []
 
 
 def _reinforced_plots(results: Results) -> list[Block]:

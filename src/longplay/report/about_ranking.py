@@ -16,6 +16,7 @@ Results = Mapping[str, Row]
 POLICIES = ("popular", "start", "reward-weighted", "reinforced")
 PAIRS = (("reinforced", "reward-weighted"), ("reinforced", "start"), ("reward-weighted", "start"), ("start", "popular"))
 METRICS = (*(f"{name}@{k}" for name in ("HR", "NDCG", "habit NDCG") for k in (1, 5, 10, 50)), "coverage@10", "cold-start share@10")
+CREATORS = "creators per slate"
 
 
 def ranking(results: Results) -> Section:
@@ -52,6 +53,7 @@ def ranking(results: Results) -> Section:
     ]
     blocks += [Grid(tuple(plots))] if plots else []
     metrics = [metric for metric in METRICS if any(row.get("metric") == metric for row in rows)]
+    metrics += dict.fromkeys(str(row.get("metric")) for row in rows if str(row.get("metric")).startswith(CREATORS))
     cells = {(str(row.get("policy")), str(row.get("metric"))): row for row in rows}
     body = tuple((metric, *(_cell(cells.get((name, metric)), metric) for name in policies), _n(cells, policies, metric)) for metric in metrics)
     said = tuple(names.get(name, name) for name in policies)

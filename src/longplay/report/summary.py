@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from longplay.ranking import fallen
 from longplay.report.about_log import log_of
 from longplay.report.about_loop import loop_rows
 from longplay.report.about_ranking import PAIRS
 from longplay.report.about_rewards import loss_difference
 from longplay.report.blocks import Fact
-from longplay.report.policies import INCUMBENT, rivals_of
+from longplay.report.policies import INCUMBENT, names_of, rivals_of
 from longplay.report.words import MODEL_NAMES, decimals_of, finite, interval_words, number, percent, share_of, signed, verdict, wilson
 
 Row = Mapping[str, Any]
@@ -66,6 +67,39 @@ def facts(results: Results) -> list[Fact]:
     found = [_log(results), _signal(results), _early(results), _promise(results)]
     found += _trial(results) if results.get("experiment") else [_difference(results, *pair) for pair in PAIRS[:2]]
     return [fact for fact in found if fact is not None]
+
+
+def alarms(results: Results) -> list[str]:
+    """What must be read first, in sentences: the trained policies that show far less, or rank far worse, than the start they came from.
+
+    From the reinforcement's own measurement on training moments, and from the ranking of the future; empty where nothing fell by half. And
+    whether a trial showed the policies under another rule of exclusions than they were trained under.
+    """
+    names, tuned = names_of(results), results.get("reinforce") or {}
+    found = []
+    for name, stage in (("reinforced", tuned), *rivals_of(results).items()):
+        if fell := [str(words) for words in stage.get("alarms") or []]:
+            found.append(_alarm(names[name], "on the training moments", fell))
+    figures: dict[str, dict[str, float]] = {}
+    for row in (results.get("evaluate") or {}).get("ranking") or []:
+        metric, value = str(row.get("metric")), finite(row.get("value"))
+        if value is not None and (metric in ("coverage@10", "NDCG@10") or metric.startswith("creators per slate")):
+            figures.setdefault(str(row.get("policy")), {})[metric.replace("creators", "distinct creators")] = value
+    start = figures.get("start", {})
+    for name, after in figures.items():
+        if name not in ("start", "popular") and (fell := fallen(start, after)):
+            found.append(_alarm(names.get(name, name), "on the visits that followed", list(fell)))
+    trained, shown = tuned.get("exclude"), (results.get("simulate") or {}).get("exclude")
+    if results.get("experiment") and trained and shown and trained != shown:
+        found.append(
+            f"The policies were trained under exclude = “{trained}”, and the trial showed them under exclude = “{shown}”: they learned what to "
+            "show where other items could be shown, so their gain under their own rule can be quite another."
+        )
+    return found
+
+
+def _alarm(policy: str, where: str, fell: list[str]) -> str:
+    return f"Alarm: the policy “{policy}” is far behind the start {where}: {'; '.join(fell)}."
 
 
 def versions(results: Results) -> list[tuple[str, str]]:

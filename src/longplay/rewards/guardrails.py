@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,7 +40,47 @@ def coverage(k: int = 10) -> Coverage:
     return Coverage(k)
 
 
-Guarded = Signal | Coverage
+@dataclass(frozen=True)
+class TopCreator:
+    """Share of a policy's slots that are *not* of the creator with the most: what is left beside its favourite.
+
+    >>> print(top_creator(), TopCreator() == top_creator())
+    beyond top creator True
+    """
+
+    @property
+    def label(self) -> str:
+        """What rows and errors call it."""
+        return "beyond top creator"
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def top_creator() -> TopCreator:
+    """A guardrail against one creator everywhere: `{top_creator(): 0.8}` keeps at least 80% of what the start gives to all others.
+
+    If the start's top creator has 10% of the slots, it may have no more than 28%: the others keep 80% of their 90%.
+    """
+    return TopCreator()
+
+
+PolicyMetric = Coverage | TopCreator
+Guarded = Signal | PolicyMetric
+
+
+def policy_metric(name: str) -> PolicyMetric | None:
+    """The policy metric that a run.toml calls `coverage`, `coverage@k` or `top_creator`; null for any other name.
+
+    >>> print(policy_metric("coverage"), policy_metric("coverage@5"), policy_metric("top_creator"), policy_metric("habit"))
+    coverage@10 coverage@5 beyond top creator None
+    """
+    if name == "coverage":
+        return Coverage()
+    if name == "top_creator":
+        return TopCreator()
+    places = re.fullmatch(r"coverage@([1-9][0-9]*)", name)
+    return Coverage(int(places.group(1))) if places else None
 
 
 def check_guardrails(guardrails: Mapping[Guarded, float]) -> None:
@@ -51,7 +92,8 @@ def check_guardrails(guardrails: Mapping[Guarded, float]) -> None:
     for metric, bound in guardrails.items():
         if not isinstance(metric, Guarded):
             raise ConfigError(
-                f"reward: guardrail {metric!r} given, and longplay does not enforce what it cannot measure; expected a Signal or coverage(k)"
+                f"reward: guardrail {metric!r} given, and longplay does not enforce what it cannot measure; "
+                "expected a Signal, coverage(k) or top_creator()"
             )
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not np.isfinite(bound) or bound <= 0:
             raise ConfigError(f"reward: bound {bound!r} of guardrail {metric.label} given, expected a share of the start's value in (0, 1]")

@@ -4,6 +4,10 @@ Value = P(entry within a day | shown) E[Y | entry] - P(entry within a day | not 
 the same day in both, so a merely delayed organic discovery counts for nothing. P(entry | shown) is a logistic
 regression on the log's slots, P(entry | not shown) the organic discovery rate of that creator or item per
 active user-day at risk, and rho the ratio of what organic entries come to, to what recommended ones do.
+
+A creator can be discovered once. In a slate, a slot is paid for the chance that it causes the entry and no slot of
+the same creator above it did; what would have happened anyway is taken off once. So the slots of a creator sum to what the slate
+adds, P(entry | slate) E[Y | entry] - P(entry | not shown) rho E[Y | entry].
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.rewards.familiar import LakeIndex
+from longplay.signals.once import left_by_slots_above
 from longplay.signals.outcomes import ENTRY_HORIZON, Outcomes
 from longplay.signals.signal import Signal
 
@@ -36,6 +41,7 @@ DIMS = 16
 RATE_SLOTS = 50.0  # an item's entry rate is smoothed as if it had been shown this often at the base rate
 FOLDS = 5
 MAX_SLOTS = 200_000  # slots the logistic regression is fitted on
+LEAST_ALONE = 1_000  # slots alone with their creator below which those that share a slate teach, too
 MIN_EACH = 50  # mature entries of either origin before rho leaves 1
 RHO_SPREAD = 0.5  # prior std of log rho
 FEATURES = ("position", "item_rate", "affinity", "no_history", "popularity")
@@ -88,10 +94,12 @@ class Showing:
         return self._views[key]
 
     def gain(self, contexts: Contexts, slates: pl.Series, view: LakeView) -> tuple[Rows, Array, Array]:
-        """Catalogue row (-1 unknown), P(entry | shown) and the factor on E[Y | entry], p_shown - rho p_not; each [N, S].
+        """Catalogue row (-1 unknown), the chance that the slot has the entry, and the factor on E[Y | entry]; each [N, S].
 
-        A familiar creator or item cannot be discovered: chance and factor are exactly 0. So are they for an
-        item whose creator is unknown, where entries are about creators.
+        The first slot of a creator has the entry with the chance P(entry | shown) and the factor p_shown - rho p_not;
+        a later one has what the slots above it left: see `paid_once`. A familiar creator or item cannot be discovered:
+        chance and factor are exactly 0. So are they for an item whose creator is unknown, where entries are about creators.
+        Without decisions the outcome is given a discovery: the first slot of a creator counts 1, later ones 0.
 
         Raises:
             DataError: slates of different lengths, or not one per context. ConfigError: the signal's entries are about users.
@@ -115,14 +123,16 @@ class Showing:
         owner_N = np.repeat(np.arange(len(slates)), slots)
         key_N = np.append(index.key_row_I, -1)[row_N]
         impossible_N = index.familiar(user_N[owner_N], key_N, time_N[owner_N], entry.novel_for) | ((row_N >= 0) & (key_N < 0))
+        key_NS, impossible_NS = key_N.reshape(row_NS.shape), impossible_N.reshape(row_NS.shape)
         if self.association:
-            gain_N = np.where(impossible_N, 0.0, 1.0)
-            return row_NS, gain_N.reshape(row_NS.shape), gain_N.reshape(row_NS.shape)
+            possible_NS = np.where(impossible_NS, 0.0, 1.0)
+            return row_NS, *paid_once(key_NS, possible_NS, np.zeros(row_NS.shape), rho=1.0)
         taste_NR, empty_N = self._taste(frame["history"], user_N, time_N, view)
         shown_N = self._entry_chance(view.item_row_I[row_N], np.tile(np.arange(slots), len(slates)), taste_NR[owner_N], empty_N[owner_N])
         not_shown_N = self.organic_K[view.key_row_K[key_N]]
-        gain_N = np.where(impossible_N, 0.0, shown_N - self.rho * not_shown_N)
-        return row_NS, np.where(impossible_N, 0.0, shown_N).reshape(row_NS.shape), gain_N.reshape(row_NS.shape)
+        shown_NS = np.where(impossible_NS, 0.0, shown_N.reshape(row_NS.shape))
+        not_shown_NS = np.where(impossible_NS, 0.0, not_shown_N.reshape(row_NS.shape))
+        return row_NS, *paid_once(key_NS, shown_NS, not_shown_NS, self.rho)
 
     def _taste(self, history: pl.Series, user_N: Rows, time_N: Rows, view: LakeView) -> tuple[Array, NDArray[np.bool_]]:
         """Mean item vector of each context's history [N, R], and whether there is none.
@@ -158,6 +168,35 @@ def features(
     return np.column_stack([np.log1p(position_N), rate_logit_N, affinity_N, empty_N.astype(float), popularity_I[item_N]])
 
 
+def paid_once(key_NS: Rows, shown_NS: Array, not_shown_NS: Array, rho: float) -> tuple[Array, Array]:
+    """The chance that each slot has the entry, and the factor on E[Y | entry] that it is paid; both [N, S].
+
+    Slots of one key cause its entry independently of each other and of an organic entry: slot k with chance
+    c_k = (p_k - q) / (1 - q). With U_k, the product of 1 - c_j over the slots j above k of the same key, the
+    first slot of a key has the chance p_1 and is paid p_1 - rho q, a later one has and is paid U_k (p_k - q). The
+    chances of a key sum to P(entry | slate) = 1 - (1 - q) x product of all its 1 - c_k, in any order of its slots;
+    the factors to that less rho q: what would have happened anyway is taken off once.
+
+    Args:
+        key_NS: row of each slot's creator or item; -1, unknown, is nobody else's.
+        shown_NS: P(entry within a day | shown alone), p. not_shown_NS: P(entry within a day | not shown), q.
+        rho: mean outcome of organic entries over that of recommended ones.
+
+    >>> key, shown = np.array([[7, 7, 2, 7]]), np.array([[0.5, 0.4, 0.3, 0.2]])
+    >>> chance, factor = paid_once(key, shown, np.zeros((1, 4)), rho=1.0)
+    >>> factor.round(3).tolist()                      # .5, then .4 x .5, another creator, and .2 x .5 x .6
+    [[0.5, 0.2, 0.3, 0.06]]
+    >>> float(factor[0, [0, 1, 3]].sum().round(3)), 1 - 0.5 * 0.6 * 0.8
+    (0.76, 0.76)
+    """
+    # a slot that lowers the chance of an entry leaves no more to those below than there was
+    caused_NS = np.clip((shown_NS - not_shown_NS) / np.maximum(1.0 - not_shown_NS, 1e-12), 0.0, 1.0)
+    left_NS, repeated_NS = left_by_slots_above(key_NS, caused_NS)
+    later_NS = left_NS * (shown_NS - not_shown_NS)
+    chance_NS = np.where(repeated_NS, np.maximum(later_NS, 0.0), shown_NS)
+    return chance_NS, np.where(repeated_NS, later_NS, shown_NS - rho * not_shown_NS)
+
+
 def worth(gain_NS: Array, chance_NS: Array, mean_NS: Array, std_NS: Array, spread_NS: Array, most: float, label: str) -> Belief:
     """Beliefs about the outcome given an entry, turned into beliefs about the value of showing; all [N, S].
 
@@ -187,7 +226,8 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
     """The showing model as of `outcomes.as_of`: nothing later is looked at. Slots count on the surface that has the most.
 
     Item vectors come from one half of the users and the regression from the other half's slots; an item's
-    entry rate comes, for each slot, from users of other folds: no slot sees its own label.
+    entry rate comes, for each slot, from users of other folds: no slot sees its own label. Where a creator has several
+    slots of a slate, nobody knows which of them caused its entry: see `_single_labels`.
     """
     view = lake.before(outcomes.as_of)
     frame = decisions.frame if isinstance(decisions, Decisions) else view.decisions if decisions is None else decisions
@@ -207,7 +247,8 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
             f"{signal.name}: none of the slots shown until {outcomes.as_of:%Y-%m-%d} could open an entry (all familiar, or without a {of}); "
             "pass lake=None for beliefs alone"
         )
-    entered_N = slots["entered"].to_numpy().astype(float)
+    taught_N, entered_N = _single_labels(slots.select("decision_id", "entered", key=pl.Series(key_N[possible_N])))
+    slots, row_N, time_N = slots.filter(pl.Series(taught_N)), row_N[taught_N], time_N[taught_N]
     bucket_of = user_buckets(pl.concat([slots["user_id"], pl.Series(list(index.user_row), dtype=pl.String)]), 2 * FOLDS)
     bucket_N = slots["user_id"].replace_strict(bucket_of, return_dtype=pl.Int64).to_numpy()
     vector_IR, popularity_I = _item_vectors(view, index, bucket_of)
@@ -241,13 +282,40 @@ def fit_showing(signal: Signal, lake: Lake, outcomes: Outcomes, decisions: Decis
     return replace(showing, weights_F=weights_F, intercept=intercept, range_2F=np.quantile(x_NF, [0.01, 0.99], axis=0))
 
 
+def _single_labels(slots: pl.DataFrame) -> tuple[NDArray[np.bool_], Array]:
+    """Which slots teach the chance of an entry of one slot, [N], and what each of those counts as, 0 to 1, [taught].
+
+    Every slot of a creator has seen the creator's entry, whichever of them caused it. So the slots that are alone with
+    their creator in their slate teach. Where they are fewer than `LEAST_ALONE`, all do and share the entry equally,
+    which is too low a chance rather than too high.
+
+    Args:
+        slots: decision_id, entered and key (row of the creator or item), one row per slot.
+    """
+    together_N = slots.select(pl.len().over("decision_id", "key"))["len"].to_numpy()
+    entered_N = slots["entered"].to_numpy().astype(float)
+    alone_N = together_N == 1
+    if alone_N.sum() >= LEAST_ALONE:
+        return alone_N, entered_N[alone_N]
+    return np.ones(len(slots), dtype=bool), entered_N / together_N
+
+
 def _logistic(x_NF: Array, entered_N: Array) -> tuple[Array, float]:
-    """Weights and intercept of the entry model on raw features; the base rate alone where only one class was seen."""
+    """Weights and intercept of the entry model on raw features; the base rate alone where only one class was seen.
+
+    A slot that shares its entry with others counts as that part of an entry, and as the rest of none.
+    """
+    part_N = (entered_N > 0) & (entered_N < 1)
+    weight_N = np.where(part_N, entered_N, 1.0)
+    if part_N.any():
+        x_NF = np.vstack([x_NF, x_NF[part_N]])
+        weight_N = np.append(weight_N, 1.0 - entered_N[part_N])
+        entered_N = np.append(entered_N > 0, np.zeros(part_N.sum())).astype(float)
     entries = entered_N.sum()
     if not 0 < entries < len(entered_N):
         return np.zeros(x_NF.shape[1]), float(special.logit((entries + 0.5) / (len(entered_N) + 1)))
     centre_F, scale_F = x_NF.mean(0), np.maximum(x_NF.std(0), 1e-9)
-    model = LogisticRegression(C=1.0, max_iter=500).fit((x_NF - centre_F) / scale_F, entered_N)
+    model = LogisticRegression(C=1.0, max_iter=500).fit((x_NF - centre_F) / scale_F, entered_N, sample_weight=weight_N)
     weights_F = np.where(x_NF.std(0) > 1e-9, model.coef_[0] / scale_F, 0.0)
     return weights_F, float(model.intercept_[0] - weights_F @ centre_F)
 

@@ -11,6 +11,7 @@ from longplay.errors import NotEstimable
 from longplay.lake import Lake
 from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
 from longplay.rewards.calibration import calibration, compare
+from longplay.rewards.guardrails import policy_metric
 from longplay.run.config import RunConfig
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of
@@ -68,9 +69,10 @@ def objectives_of(config: RunConfig) -> dict[str, Signal]:
 
 
 def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
-    """The configured early reward of each signal that some reward pays for, fitted on what was known when training ends."""
-    model = MODELS[work.config.reward.model]
-    return {signal: model(signal).fit(past, signal.outcomes(past)) for signal in paid_signals(work.config)}
+    """The configured early reward of each signal that some reward pays for or guards, fitted on what was known when training ends."""
+    model, declared = MODELS[work.config.reward.model], work.config.declared()
+    guarded = [declared[name] for name in work.config.reward.guardrails if name in declared]
+    return {signal: model(signal).fit(past, signal.outcomes(past)) for signal in dict.fromkeys([*paid_signals(work.config), *guarded])}
 
 
 def paid_signals(config: RunConfig) -> list[Signal]:
@@ -85,9 +87,10 @@ def rewards_of(config: RunConfig) -> dict[str, dict[str, float]]:
 
 
 def reward_of(config: RunConfig, policy: str = "reinforced") -> Reward:
-    """The reward that `policy` is reinforced on."""
+    """The reward that `policy` is reinforced on; the guardrails are those of every one."""
     signals = config.declared()
-    return Reward({signals[name]: weight for name, weight in rewards_of(config)[policy].items()}, caution=config.reward.caution)
+    guardrails = {policy_metric(name) or signals[name]: bound for name, bound in config.reward.guardrails.items()}
+    return Reward({signals[name]: weight for name, weight in rewards_of(config)[policy].items()}, guardrails, config.reward.caution)
 
 
 def reward(work: Work) -> dict[str, Any]:

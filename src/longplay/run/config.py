@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
@@ -23,6 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
 LengthUnit = Literal["us", "ms", "s", "min"]
 WIDEST = 60  # days of a window that is fitted to the log
+FIGURE = re.compile(r"coverage(@[1-9][0-9]*)?|top_creator")  # guardrails that are figures of a policy: `rewards.guardrails.policy_metric` reads them
 FIT = "fit"  # in the place of a window: as many days as the log can mature
 
 
@@ -98,6 +100,7 @@ class Simulate(Table):
     days: Positive = 84
     slate: Positive = 5
     explore: Share = 0.2
+    exclude: Literal["seen", "creator", "none"] = "none"  # what home slates leave out; where it is given, the rule of training, too
 
     def world_config(self) -> WorldConfig:
         """The world's numbers."""
@@ -128,6 +131,7 @@ class RewardTable(Table):
     """Which signals pay, how much, and how careful."""
 
     objectives: dict[str, float]
+    guardrails: dict[str, float] = {}  # coverage, coverage@k, top_creator or a signal = share of the start's that every reinforced policy keeps
     rivals: dict[str, dict[str, float]] = {}  # name = { signal = weight }: other rewards that the same start is reinforced on
     model: Literal["progressive", "auto_surrogate", "day_two", "matured_only"] = "progressive"
     caution: Annotated[float, Field(ge=0)] = 1.0
@@ -165,7 +169,7 @@ class Reinforce(Table):
     """Leave-one-out policy gradient on the cautious value of showing."""
 
     steps: Annotated[int, Field(ge=0)] = 150
-    kl: Annotated[float, Field(ge=0)] = 0.3
+    kl: Annotated[float, Field(ge=0)] = 0.2
     weighted_kl: Annotated[float, Field(ge=0)] | None = None  # of reward-weighted training; default the same
     lr: Annotated[float, Field(ge=0)] = 1e-3
     contexts: Positive = 32
@@ -222,6 +226,16 @@ class RunConfig(Table):
             raise ValueError("codes: behaviour = 'none' and words = 'none' leave nothing to tell items apart by; give one of them")
         used = [(f"reward.objectives.{name}", name) for name in self.reward.objectives]
         used += [(f"reward.rivals.{rival}.{name}", name) for rival, weights in self.reward.rivals.items() for name in weights]
+        for name, bound in self.reward.guardrails.items():
+            path = f"reward.guardrails.{name}"
+            figure = FIGURE.fullmatch(name) is not None
+            if not figure and name not in self.signals:
+                known = ("coverage", "coverage@5", "top_creator", *self.signals)
+                raise ValueError(f"{path}: no [signals.{name}] is declared; expected one of {', '.join(known)}{_hint(name, known)}")
+            if figure and name in self.signals:
+                raise ValueError(f"{path}: [signals.{name}] has the name of a figure of the policy; give the signal another")
+            if not 0 < bound <= 1:
+                raise ValueError(f"{path}: {bound:g} given, expected a share of the start's value in (0, 1]")
         if self.train.want is not None:
             used.append(("train.want", self.train.want))
         elif self.train.ask is not None:
@@ -237,6 +251,7 @@ class RunConfig(Table):
                 raise ValueError(f"reward.rivals.{rival}: the name is taken; give the rival another")
         if self.experiment is not None:
             self._check_trial(self.experiment)
+            self._check_exclusions()
             known = [*POLICIES[1:], *self.reward.rivals]
             for arm in self.experiment.arms:
                 if arm not in known:
@@ -258,6 +273,14 @@ class RunConfig(Table):
                 raise ValueError(f"experiment.{simulated[0]} is of a trial that is simulated, but {trial.logged!r} was logged; leave it out")
         elif trial.logged is not None:
             raise ValueError(f"experiment.logged = {trial.logged!r}, but this run simulates its trial; leave it out")
+
+    def _check_exclusions(self) -> None:
+        """A trial under a rule that is given must be under the rule of training."""
+        if self.simulate is not None and "exclude" in self.simulate.model_fields_set and self.simulate.exclude != self.train.exclude:
+            raise ValueError(
+                f"simulate.exclude = {self.simulate.exclude!r}, but train.exclude = {self.train.exclude!r}: the trial would show policies under "
+                "another rule of exclusions than they were trained under; give both the same"
+            )
 
     def declared(self) -> dict[str, Signal]:
         """The signals, in the order of the file.

@@ -13,11 +13,12 @@ from longplay.decisions import contexts_at
 from longplay.errors import DataError
 from longplay.estimate import clustered_mean
 from longplay.lake import Lake
+from longplay.lake.creators import item_creators
 from longplay.lake.schema import ENGAGED
 from longplay.learning.reinforce import enough_left
 from longplay.policies.generative import Generative
 from longplay.policies.simple import Popular
-from longplay.ranking import Ranker, exposure_metrics, paired_difference, rank_metrics, top_items
+from longplay.ranking import Ranker, creators_per_slate, exposure_metrics, paired_difference, rank_metrics, top_items
 from longplay.run.beliefs import objectives_of
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of, world_of
@@ -64,6 +65,7 @@ def evaluate(work: Work) -> dict[str, Any]:
         past.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()).group_by("item_id").len().sort("item_id").iter_rows()
     )
     catalogue = past.items.filter(pl.col("available"))["item_id"]
+    creators, slots = item_creators(past), config.reinforce.slots
     tops: dict[str, pl.DataFrame] = {}
     rows = []
     for name, policy in policies.items():
@@ -72,6 +74,7 @@ def evaluate(work: Work) -> dict[str, Any]:
         metrics = rank_metrics(tops[name], future)
         rows += [{"policy": name, "metric": metric, **plain(estimate)} for metric, estimate in metrics.items()]
         rows += [{"policy": name, "metric": metric, "value": value} for metric, value in exposure_metrics(tops[name], catalogue, plays).items()]
+        rows.append({"policy": name, "metric": f"creators per slate@{slots}", "value": creators_per_slate(tops[name], creators, slots)})
     habits = int((future.relevant["habit"] > 0).sum())
     if not habits:
         result["not_estimable"]["habit NDCG"] = f"none of {future.relevant.height:,} discoveries after the cut became a habit"
@@ -116,7 +119,7 @@ def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> dict[s
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("true values", done, len(policies))
         slates = policy.decide(contexts, np.random.default_rng([config.run.seed, 12])).slates
-        value_U[name] = world.true_value(contexts.frame["user_id"], slates, signal).mean(axis=1)
+        value_U[name] = world.true_value(contexts.frame["user_id"], slates, signal, together=True).mean(axis=1)
     work.ui.progress("true values", len(policies), len(policies))
     what = f"true value of showing per slot ({signal.label})"
     differences = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -130,10 +131,10 @@ def reinforce_and_weight(work: Work) -> dict[str, Any]:
             progress=work.bar(f"reinforcing {name}"), checkpoint=work.folder / f"rival-{name}.safetensors",
         )  # fmt: skip
         rival.save(work.folder / "rivals" / name)
-        rivals[name] = {"policy": rival.name, "objectives": config.reward.rivals[name], "curve": list(rival.curve)}
+        rivals[name] = {"policy": rival.name, "objectives": config.reward.rivals[name], "curve": list(rival.curve), "alarms": list(rival.alarms)}
     weighted_kl = table.kl if table.weighted_kl is None else table.weighted_kl
-    weighted = reward_weighted(
-        start, reward, early, past, **shared, kl=weighted_kl,
+    weighted = reward_weighted(  # it enforces no guardrail: see docs/methods.md
+        start, replace(reward, guardrails={}), early, past, **shared, kl=weighted_kl,
         progress=work.bar("reward-weighted training"), checkpoint=work.folder / "weighted.safetensors",
     )  # fmt: skip
     weighted.save(work.folder / "weighted")
@@ -144,6 +145,9 @@ def reinforce_and_weight(work: Work) -> dict[str, Any]:
         "reward": reward.version,
         "objectives": {signal.label: weight for signal, weight in reward.objectives.items()},
         "caution": reward.caution,
+        "guardrails": {metric.label: bound for metric, bound in reward.guardrails.items()},
+        "alarms": list(tuned.alarms),
+        "exclude": tuned.exclude,
         "kl_weight": table.kl,
         "weighted_kl": weighted_kl,
         "curve": list(tuned.curve),

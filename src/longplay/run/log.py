@@ -190,6 +190,7 @@ def simulate(work: Work) -> dict[str, Any]:
         ],
         "has_origin": True,
         "has_decisions": True,
+        "exclude": table.exclude,
     }
 
 
@@ -198,6 +199,7 @@ def world_of(work: Work, until: date | None = None) -> tuple[World, Lake]:
     table = work.config.simulate
     if table is None:
         raise ConfigError("simulate: this run has no [simulate] table")
-    world = World(users=table.users, items=table.items, seed=work.config.run.seed, config=table.world_config())
+    stated = table.exclude if "exclude" in table.model_fields_set else None
+    world = World(users=table.users, items=table.items, seed=work.config.run.seed, config=table.world_config(), exclude=stated)
     days = table.days if until is None else (midnight(until) - world.now).days
     return world, world.run(Popular(slate=table.slate, explore=table.explore), days=days, progress=work.bar("simulating days"))

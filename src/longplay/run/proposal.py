@@ -243,7 +243,8 @@ def _finished(file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has
     """The whole run: what is asked of the log, with windows and days that fit it."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "mine"
     of = "creator" if has.creators else "item"
-    slots = [f"slots = {max(1, facts.items // 2)}                  # the catalogue is small"] if facts.items <= FEW_ITEMS else []
+    few = max(1, facts.items // 2) if facts.items <= FEW_ITEMS else None
+    slots = [] if few is None else [f"slots = {few}                  # the catalogue is small"]
     head = [
         f"# A run of longplay, written by `longplay init` from what the log shows. Then: longplay run {file.name}",
         "",
@@ -260,11 +261,11 @@ def _finished(file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has
         "",
         "[reinforce]",
         "steps = 150",
-        "kl = 0.3",
+        "kl = 0.2",
         *slots,
         "",
     ]
-    text = "\n".join([*head, *ingest, "", *_asked(of, has), "", *learning])
+    text = "\n".join([*head, *ingest, "", *_asked(of, has, few), "", *learning])
     try:
         fitted = fit(parse_config(text, str(file)), facts)
         text = _with_fitted(text, fitted)
@@ -275,11 +276,13 @@ def _finished(file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has
     return Proposal(text, tuple(seen), tuple(can), tuple(cannot))
 
 
-def _asked(of: str, has: _Has) -> list[str]:
-    """Signals and reward."""
+def _asked(of: str, has: _Has, slots: int | None) -> list[str]:
+    """Signals and reward; `slots` where the catalogue is so small that slates are shorter than usual."""
+    measured = "coverage" if slots is None else f'"coverage@{slots}"'
+    guarded = [f"guardrails = {{ {measured} = 0.6, top_creator = 0.8 }}  # share of the start's that must be kept"]
     if not has.returns:
         entry, measure = f'{{ kind = "exposure", of = "{of}" }}', f'{{ kind = "plays", of = "{of}", threshold = 1 }}'
-        return [*_signal("click", "the slot is clicked", entry, measure, "[0, 0]"), "[reward]", "objectives = { click = 1.0 }", "age = 1"]
+        return [*_signal("click", "the slot is clicked", entry, measure, "[0, 0]"), "[reward]", "objectives = { click = 1.0 }", "age = 1", *guarded]
     article = "an item" if of == "item" else "a creator"
     entry, measure = f'{{ kind = "discovery", of = "{of}" }}', f'{{ kind = "days_with", of = "{of}", threshold = 2 }}'
     counted = _counted_origins(has)
@@ -295,6 +298,7 @@ def _asked(of: str, has: _Has) -> list[str]:
         "[reward]",
         "objectives = { habit = 1.0 }  # signal = weight",
         "caution = 1.0                 # how many std of belief to subtract",
+        *guarded,
     ]
 
 

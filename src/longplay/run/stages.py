@@ -150,7 +150,9 @@ def _reinforce_line(result: dict[str, Any]) -> str:
     if not result["curve"]:
         return f"{result['policy']}: no steps"
     first, last = result["curve"][0], result["curve"][-1]
-    return f"{result['policy']}: reward per slot {first['reward']:.4g} → {last['reward']:.4g}, KL {last['kl']:.2f}"
+    alarms = result.get("alarms")  # none in runs from before there were any
+    alarm = f"ALARM, far behind the start: {'; '.join(alarms)}. " if alarms else ""
+    return f"{alarm}{result['policy']}: reward per slot {first['reward']:.4g} → {last['reward']:.4g}, KL {last['kl']:.2f}"
 
 
 def _outcomes_line(result: dict[str, Any]) -> str:
@@ -214,11 +216,11 @@ STAGES = (
     Stage("codes", 3, _LOG, _codes_depends, _from("learn", "codes"), _codes_line, libraries=("scikit-learn",)),
     Stage("train", 2, (*_LOG, "codes"), _train_depends, _from("learn", "train"), _train_line, resumes=True, libraries=_LEARNERS),
     Stage(
-        "reinforce", 2, (*_LOG, "train"), _of("signals", "split.train_until", "reward", "reinforce", "train"),
+        "reinforce", 3, (*_LOG, "train"), _of("signals", "split.train_until", "reward", "reinforce", "train"),
         _from("learn", "reinforce_and_weight"), _reinforce_line, resumes=True, libraries=_LEARNERS,
     ),
     Stage(
-        "evaluate", 3, (*_LOG, "train", "reinforce"), _of("signals", "split", "evaluate", "reward", "reinforce", "train"),
+        "evaluate", 4, (*_LOG, "train", "reinforce"), _of("signals", "split", "evaluate", "reward", "reinforce", "train"),
         _from("judge", "evaluate"), _evaluate_line, libraries=_LEARNERS,
     ),
     Stage(
@@ -234,7 +236,7 @@ STAGES = (
         _from("trial", "audit"), _audit_line, libraries=_LEARNERS,
     ),
     Stage(
-        "report", 2, (*_LOG, "outcomes", "reward", "codes", "train", "reinforce", "evaluate", "offpolicy", "experiment", "audit"),
+        "report", 3, (*_LOG, "outcomes", "reward", "codes", "train", "reinforce", "evaluate", "offpolicy", "experiment", "audit"),
         lambda config, base: {"name": config.run.name},
         report, lambda r: f"{r['bytes'] / 1e6:.1f} MB, open report.html", libraries=("altair", "jinja2", "vl-convert-python"),
     ),

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longplay.errors import ConfigError
+from longplay.signals.once import left_by_slots_above
 from longplay.world.catalogue import Catalogue, Market
 from longplay.world.config import WorldConfig
 from longplay.world.dynamics import HOME, Shown, live, play_chance, visitors, wake
@@ -78,8 +79,12 @@ def true_value(
     luck: Luck,
     config: WorldConfig,
     replicates: int,
+    together: bool = False,
 ) -> Float:
-    """True value of showing `item_NS` to `user_N` on `day`, each alone in first position, shape [N, S].
+    """True value of showing `item_NS` to `user_N` on `day`, each in first position, shape [N, S].
+
+    Each alone; or `together`, as one slate: then a slot that a discovery needs is worth what the slots of the same creator
+    above it left, the chance that none of them was played.
 
     Signals by creator and entered by discovery: the entry is the first touch in `novel_for` days,
     on day 0; a creator touched more recently gives exactly 0, and the copy that is not shown
@@ -116,7 +121,12 @@ def true_value(
         shown_R = agents.outcome(market, item_P[pair_R], signal, day, luck, config)
         not_shown_R = agents.outcome(market, None, signal, day, luck, config)
         value_P[part] = chance_P[part] * (shown_R - not_shown_R).reshape(len(part), replicates).mean(axis=1)
-    return value_P.reshape(item_NS.shape)
+    value_NS = value_P.reshape(item_NS.shape)
+    if not (together and discovery):
+        return value_NS
+    played_NS = np.where(worth_P, chance_P, 0.0).reshape(item_NS.shape)
+    left_NS, _ = left_by_slots_above(creator_P.reshape(item_NS.shape).astype(np.int64), played_NS)
+    return left_NS * value_NS
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy, rule_words, rules_of
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.index import ItemIndex, distinct_keys, ranges
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 Int = NDArray[np.int64]
 Float = NDArray[np.float64]
 
-_EXCLUDE = ("none", "seen", "creator")
+logger = logging.getLogger(__name__)
 _FLUSH_ROWS = 2_000_000  # events kept back before they go to the lake
 
 
@@ -73,13 +74,15 @@ class World:
         items: int = 2_000,
         seed: int = 7,
         config: WorldConfig | None = None,
-        exclude: str = "none",
+        exclude: str | None = None,
         folder: str | Path | None = None,
     ) -> None:
         """A new world on its first day.
 
         Args:
             exclude: what home slates must not hold: "none", items already "seen" (engaged with), or all items of a "creator" already engaged with.
+                A rule that is given is stated in the contexts, and a policy that was trained under another one refuses them. Default: "none",
+                not stated: such a policy runs, and a warning is logged.
             folder: where the log is kept (Delta Lake; must hold no lake yet); default in memory. For worlds of more than about 30,000 users.
         """
         for name, given, least, most in (("users", users, 1, 10_000_000), ("items", items, 1, 1_000_000), ("seed", seed, 0, 2**63 - 1)):
@@ -87,11 +90,13 @@ class World:
                 raise ConfigError(f"World: {name}={given!r} given, expected a whole number from {least:,} to {most:,}")
         if config is not None and not isinstance(config, WorldConfig):
             raise ConfigError(f"World: config is a {type(config).__name__}, expected a WorldConfig; from a mapping: WorldConfig.of({{...}})")
-        if exclude not in _EXCLUDE:
-            raise ConfigError(f"World: exclude={exclude!r} given, expected one of {', '.join(_EXCLUDE)}")
+        if exclude not in (None, "none", "seen", "creator"):
+            raise ConfigError(f"World: exclude={exclude!r} given, expected one of none, seen, creator")
         self.config = WorldConfig() if config is None else config
         self.seed = seed
-        self.exclude = exclude
+        self.exclude = "none" if exclude is None else exclude
+        self._stated = exclude
+        self._told: set[str] = set()  # policies of which a warning was logged, by this world or one that it was forked from
         self.catalogue: Catalogue = make_catalogue(items, seed, self.config)
         self.listeners = make_listeners(users, seed, self.config)
         self._market: Market = self.catalogue.market(0)
@@ -110,7 +115,14 @@ class World:
 
     @classmethod
     def named(
-        cls, name: str, *, users: int | None = None, items: int | None = None, seed: int = 7, exclude: str = "none", folder: str | Path | None = None
+        cls,
+        name: str,
+        *,
+        users: int | None = None,
+        items: int | None = None,
+        seed: int = 7,
+        exclude: str | None = None,
+        folder: str | Path | None = None,
     ) -> Self:
         """One of the worlds of docs/worlds.md: default, clickbait, aligned, null, gamed, drift, cold or tiny, at its own size or the one given.
 
@@ -158,6 +170,10 @@ class World:
             raise ConfigError(f"World.run: days={days} given, expected at least 1")
         if isinstance(policy, Adaptive):
             policy = policy.adapt(self.items, empty("events"))
+        for name, rule in rules_of([policy]).items():
+            if self._stated is None and rule != self.exclude and name not in self._told:
+                self._told.add(name)
+                logger.warning("%s; give the world exclude=%r, or train with exclude=%r", rule_words(name, rule, self.exclude), rule, self.exclude)
         ring = Recent.of(self._played, len(self.user_ids), policy.history) if policy is not None and policy.history > 0 else None
         batch = Batch(self._day)
         try:
@@ -247,8 +263,16 @@ class World:
         """`difference` from the no-exposure path: what showing adds at all."""
         return self.difference(policy, None, signal, days, users, seed)
 
-    def true_value(self, users: Sequence[str] | pl.Series, items: pl.Series | Sequence[Sequence[str]], signal: Signal, replicates: int = 8) -> Float:
-        """True value of showing each item to its user now, alone in first position, shape [N, S], in the signal's unit.
+    def true_value(
+        self,
+        users: Sequence[str] | pl.Series,
+        items: pl.Series | Sequence[Sequence[str]],
+        signal: Signal,
+        replicates: int = 8,
+        *,
+        together: bool = False,
+    ) -> Float:
+        """True value of showing each item to its user now, in first position, shape [N, S], in the signal's unit.
 
         The expected outcome shown minus not shown when nothing is shown afterwards, from
         `replicates` pairs of virtual copies of the user that share their luck; see `world.truth`.
@@ -256,6 +280,8 @@ class World:
         Args:
             users: N user ids (repeats allowed). items: N lists of S item ids.
             signal: its measure is days_with("creator"), active_days or returned.
+            together: whether each list is one slate, in which a creator can be discovered once, so that a later slot of a creator
+                is worth only what those above it leave. Default: every item as if it were shown alone.
         """
         names = pl.Series("user_id", users, dtype=pl.String)
         user_N = ItemIndex(self.user_ids).rows(names)
@@ -268,7 +294,9 @@ class World:
         if item_NS.size and self.catalogue.release_I[item_NS].max() > self._day:
             raise DataError(f"true_value: an item is not released yet on {self.now:%Y-%m-%d}; take items from world.items")
         touches = Touches.of(self._played, self.catalogue)
-        return true_value(self.listeners, self._open(), self.state, touches, user_N, item_NS, signal, self._day, self._luck, self.config, replicates)
+        return true_value(
+            self.listeners, self._open(), self.state, touches, user_N, item_NS, signal, self._day, self._luck, self.config, replicates, together
+        )
 
     def fork(self, rows: NDArray[np.integer], *, seed: int | None = None, ids: pl.Series | None = None, history: bool = True) -> World:
         """A world of copies of these users as of now, which lives on by itself; for judging, not for logging.
@@ -393,7 +421,9 @@ class World:
             offsets, item = self._excluded(user_N)
             exclusions = ragged(self.catalogue.index.ids.gather(item), offsets)
         history = nothing if past is None else past["history"]
-        return Contexts.of(names, times, slots=slots, history=history, exclusions=exclusions, ids=visit_ids(names, self._day, "h"), beside=past)
+        return Contexts.of(
+            names, times, slots=slots, history=history, exclusions=exclusions, ids=visit_ids(names, self._day, "h"), beside=past, exclude=self._stated
+        )
 
     def _remember(self, heard: DayPlays) -> None:
         """Keep (user, item) or (user, creator) keys of what was played, sorted; only if slates must avoid them."""

@@ -1,0 +1,82 @@
+"""How much a policy shows, beside the start: what tells that it collapsed to a few items or one creator."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.decisions import Contexts, context_chance
+from longplay.errors import DataError
+from longplay.lake.creators import item_creators
+from longplay.lake.lake import Lake
+from longplay.learning.rollout import SAMPLE, drawn_leaves
+from longplay.learning.visits import Visits, visits_from_log
+from longplay.policies.decoder import Decoder
+from longplay.policies.generative import Generative
+from longplay.policies.sampling import best_items
+from longplay.ranking import fallen
+
+Ints = NDArray[np.int64]
+DRAWS = 4  # slates drawn for each moment
+DEPTH = 10
+BEAMS = 20
+
+
+def creator_of_leaves(policy: Generative, lake: Lake) -> Ints:
+    """A number for each leaf's creator, [I]; an item without a known creator is alone with its own.
+
+    The creator is the catalogue's, else that of the item's events.
+    """
+    known = item_creators(lake).select("item_id", pl.coalesce("creator_id", pl.lit("item: ") + pl.col("item_id")).alias("creator"))
+    named = policy.index.ids.to_frame("item_id").join(known, on="item_id", how="left", maintain_order="left")
+    alone = pl.lit("item: ") + pl.col("item_id")
+    return named.select(pl.coalesce("creator", alone).rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
+
+
+def variety_alarms(policy: Generative, tuned: Decoder, lake: Lake, moments: Contexts, slots: int, seed: int) -> tuple[str, ...]:
+    """What fell by half or more from `policy`, the start, to the weights `tuned`, in words; empty where nothing did.
+
+    Coverage and distinct creators per slate on up to `SAMPLE` of the `moments` with the same luck for both, NDCG@10 on as many logged visits
+    where the log has any with new items.
+    """
+    rows = np.random.default_rng([seed, 2**32 - 5]).choice(len(moments), size=min(SAMPLE, len(moments)), replace=False)
+    sample, creator_I = moments.take(rows), creator_of_leaves(policy, lake)
+    try:
+        visits = visits_from_log(policy, lake, limit=SAMPLE, seed=seed)
+    except DataError:  # nobody met anything new
+        visits = None
+    before, after = (variety(policy, decoder, sample, creator_I, visits, slots, seed) for decoder in (policy.decoder, tuned))
+    return fallen(before, after)
+
+
+def variety(
+    policy: Generative, decoder: Decoder, sample: Contexts, creator_I: Ints, visits: Visits | None, slots: int, seed: int
+) -> dict[str, float]:
+    """Coverage, distinct creators per slate and NDCG@10 of what `decoder` (weights over `policy`'s codes) shows."""
+    chance = context_chance(sample, np.random.default_rng([seed, 2**32 - 6]))
+    leaves = drawn_leaves(policy, decoder, sample, groups=DRAWS, slots=slots, chance=chance)
+    found = {"coverage": len(np.unique(leaves)) / int(decoder.trie.available.sum()), "distinct creators per slate": distinct(creator_I[leaves])}
+    return found if visits is None else found | {f"NDCG@{DEPTH}": ndcg(policy, decoder, visits)}
+
+
+def distinct(row_NGS: Ints) -> float:
+    """Mean number of different values in the last axis.
+
+    >>> distinct(np.array([[[3, 3, 5], [4, 4, 4]]]))
+    1.5
+    """
+    in_order = np.sort(row_NGS, axis=-1)
+    return float((1 + (np.diff(in_order, axis=-1) != 0).sum(axis=-1)).mean())
+
+
+def ndcg(policy: Generative, decoder: Decoder, visits: Visits) -> float:
+    """Mean NDCG@10 of the items newly engaged with at each visit, among the items `decoder` ranks first."""
+    best = best_items(decoder, policy.prompts(visits.contexts), DEPTH, BEAMS).leaves[:, 0]
+    gain = 1 / np.log2(np.arange(DEPTH) + 2)
+    owner = np.repeat(np.arange(len(visits.contexts)), np.diff(visits.offsets))
+    relevant = np.zeros((len(visits.contexts), len(policy.index)), dtype=bool)
+    relevant[owner, visits.leaves] = True
+    hit = np.take_along_axis(relevant, np.maximum(best, 0), axis=1) & (best >= 0)
+    ideal = np.cumsum(gain)[np.minimum(relevant.sum(axis=1), DEPTH) - 1]
+    return float(((hit * gain).sum(axis=1) / ideal).mean())
