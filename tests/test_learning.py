@@ -21,6 +21,7 @@ from longplay.decisions import Contexts, context_chance, contexts_from_log
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.learning import guardrails, rollout
+from longplay.learning import visits as logged_visits
 from longplay.learning.guardrails import CoverageGuard, CreatorGuard, Guardrails, SignalGuard
 from longplay.learning.loss import leave_one_out, policy_loss, reward_to_go, slate_log_prob
 from longplay.learning.offline import _values, reward_weighted, visits_from_log

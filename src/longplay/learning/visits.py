@@ -17,6 +17,7 @@ from longplay.policies.generative import Generative
 MOST_EXCLUDED = 60_000_000  # items that the exclusions of all visits may name together: about a gigabyte
 SAMPLED = 256  # visits whose exclusions are counted first
 
+
 @dataclass(frozen=True)
 class Visits:
     """Logged visits with what was newly engaged with at each, in that order: `leaves[offsets[n]:offsets[n+1]]` of context n."""
