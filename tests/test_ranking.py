@@ -107,6 +107,17 @@ def test_ties_are_broken_by_item_id_whatever_the_order_of_the_catalogue() -> Non
         assert top.rows() == [(0, 1, "i0"), (0, 2, "i1")]
 
 
+def test_the_first_of_a_large_catalogue_are_those_of_a_whole_sort() -> None:
+    rng = np.random.default_rng(0)
+    for items, k in ((200, 20), (200, 200), (3, 9)):
+        scores = rng.integers(0, 30, items).astype(float)  # many ties, some where the last place is
+        scores[rng.random(items) < 0.2] = -np.inf
+        ids = [f"i{n:03}" for n in rng.permutation(items)]
+        top = top_items(Scores(ItemIndex(ids), {"u": scores.tolist()}), Contexts.of(["u"], NOON, slots=1), k)
+        expected = sorted((-score, item) for score, item in zip(scores, ids, strict=True) if np.isfinite(score))[:k]
+        assert top["item_id"].to_list() == [item for _, item in expected]
+
+
 def test_what_cannot_be_shown_is_not_ranked() -> None:
     top = top_items(Scores(ItemIndex(["a", "b", "c"]), {"u": [-np.inf, -3.0, -1.0]}), Contexts.of(["u"], NOON, slots=1), 10)
     assert top.rows() == [(0, 1, "c"), (0, 2, "b")]

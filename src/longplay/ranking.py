@@ -65,7 +65,7 @@ def top_items(ranker: Ranker, contexts: Contexts, k: int, progress: Callable[[in
     for start in range(0, len(contexts), CHUNK):
         part = Contexts(contexts.frame[start : start + CHUNK])
         score = ranker.item_log_prob(part)[:, by_id]
-        order = np.argsort(-score, axis=1, kind="stable")[:, :k]
+        order = _first(-score, k)
         shown = np.isfinite(np.take_along_axis(score, order, 1))
         row = np.broadcast_to(start + np.arange(len(part))[:, None], order.shape)
         position = np.broadcast_to(np.arange(1, k + 1), order.shape)
@@ -73,6 +73,18 @@ def top_items(ranker: Ranker, contexts: Contexts, k: int, progress: Callable[[in
         if progress:
             progress(min(start + CHUNK, len(contexts)), len(contexts))
     return pl.concat(frames)
+
+
+def _first(value_NI: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """Columns of the `k` least values of each row, in order, ties by column; without sorting a whole catalogue. Shape [N, k]."""
+    order_NK = np.empty((len(value_NI), k), dtype=np.int64)
+    if k == 0:
+        return order_NK
+    bound_N = np.partition(value_NI, k - 1, axis=1)[:, k - 1]
+    for row, (value_I, bound) in enumerate(zip(value_NI, bound_N)):
+        columns = np.flatnonzero(~(value_I > bound))  # at least k, with those that tie with the last
+        order_NK[row] = columns[np.argsort(value_I[columns], kind="stable")[:k]]
+    return order_NK
 
 
 def rank_metrics(top: pl.DataFrame, future: Future, *, depths: Sequence[int] = DEPTHS) -> dict[str, Estimate]:
