@@ -27,7 +27,9 @@ def lake() -> Lake:
 
 @pytest.fixture(scope="module")
 def policy(lake: Lake) -> lp.Generative:
-    return lp.Generative(seed=1, slate=3, steps=3, exclude="creator").fit(lake)
+    start = lp.Generative(seed=1, slate=3, steps=3, exclude="creator").fit(lake)
+    assert len(start.decide(moments(lake, "none"), np.random.default_rng(0))) == 20  # next-item training excludes nothing: any rule is its own
+    return replace(start, rule="creator")
 
 
 def moments(lake: Lake, exclude: str | None) -> Contexts:
@@ -105,9 +107,10 @@ def test_a_policy_keeps_the_rule_that_it_was_reinforced_under(lake: Lake, policy
     early = lp.MaturedOnly(HABIT).fit(lake, HABIT.outcomes(lake))
     settings: dict = {"steps": 1, "contexts": 2, "group": 2}
     reward = lp.Reward({HABIT: 1.0})
-    assert lp.reinforce(policy, reward, early, lake, **settings).exclude == "creator"
+    assert lp.reinforce(policy, reward, early, lake, **settings).rule == "creator"
+    assert lp.reward_weighted(policy, reward, early, lake, **settings).rule == "creator"
     other = lp.reinforce(policy, reward, early, lake, exclude="none", **settings)
-    assert other.exclude == "none"
+    assert (other.rule, other.exclude) == ("none", "none")
     assert len(other.decide(moments(lake, "none"), np.random.default_rng(0))) == 20
     with pytest.raises(ConfigError, match="trained under exclude='none'"):
         other.decide(moments(lake, "creator"), np.random.default_rng(0))

@@ -80,7 +80,7 @@ def reward_weighted(
         made_by = {"start": policy.name, "reward": reward.version, "kl": kl, "contexts": contexts, "group": group}
         made_by |= {"slots": slots, "pool": pool, "limit": limit, **fingerprints(policy, reward, early, lake, moments)}
     curve = descend(tuned, loss_of_step, steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint, made_by=made_by)
-    return replace(policy.settled(tuned), curve=tuple(curve), alarms=())
+    return replace(policy.settled(tuned), curve=tuple(curve), alarms=(), rule=policy.exclude, also_under=None)
 
 
 def _values(policy: Generative, reward: Reward, early: Early, lake: Lake, visits: Visits) -> NDArray[np.float64]:

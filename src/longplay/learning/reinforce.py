@@ -161,7 +161,7 @@ def reinforce(
     alarms = variety_alarms(policy, tuned, lake, moments, slots, seed) if steps else ()
     if alarms:
         logger.warning("%s", alarm_words(alarms))
-    return replace(policy.settled(tuned), exclude=exclude, also_under=None, curve=tuple(curve), alarms=alarms)
+    return replace(policy.settled(tuned), exclude=exclude, rule=exclude, also_under=None, curve=tuple(curve), alarms=alarms)
 
 
 def alarm_words(alarms: Sequence[str]) -> str:

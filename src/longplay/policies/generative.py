@@ -53,7 +53,8 @@ class Generative:
         seed: initial weights, codes and the order of training.
         slate: slots a world or a service asks for by default.
         exclude: the rule it is trained under, what training contexts forbid: `seen` items, items of seen `creator`s, or `none`. Contexts that state
-            another rule are refused. also_under: one more rule that it may be deployed under: see `under`.
+            another rule are refused, once it was rewarded under it: `rule`, which next-item training, where nothing is excluded,
+            leaves null. also_under: one more rule that it may be deployed under: see `under`.
         steps: training steps; default by scale. dropout: share of activations dropped in training, against overfitting: .2 and more for models that
             are large for their log. thin: share of events that each epoch leaves out, others each time (`Histories.batches`), against it too;
             of a model from scratch. patience: checks without a better one after which training stops early; 0: it runs all its steps.
@@ -90,6 +91,7 @@ class Generative:
     known: pl.Series | None = None
     curve: tuple[dict[str, float], ...] = ()
     alarms: tuple[str, ...] = ()
+    rule: str | None = None
     also_under: str | None = None
     encoder: Compiled | None = None
 
@@ -126,13 +128,13 @@ class Generative:
         digest = hashlib.sha256(json.dumps([decoder.trie.version, codebook.items.to_list(), *read, *whole]).encode())
         for key, value in decoder.model.state_dict().items():
             digest.update(key.encode() + value.numpy().tobytes())
-        kind = "generative" if self.also_under is None else f"generative-{self.exclude}-under-{self.also_under}"
+        kind = "generative" if self.also_under is None else f"generative-{self.rule}-under-{self.also_under}"
         return f"{kind}@{digest.hexdigest()[:8]}"
 
     @property
     def trained_under(self) -> Mapping[str, str]:
-        """The rule of exclusions that it was trained under, by its name."""
-        return {self.name: self.exclude}
+        """The rule of exclusions that it was rewarded under, by its name; empty where next items are all it has learned."""
+        return {} if self.rule is None else {self.name: self.rule}
 
     def under(self, exclude: str) -> Self:
         """The same policy, which may also be deployed under another rule of exclusions than it was trained under; its name says so.
@@ -141,7 +143,7 @@ class Generative:
             ConfigError: no such rule.
         """
         check_exclude("Generative.under", exclude)
-        return replace(self, also_under=None if exclude == self.exclude else exclude)
+        return replace(self, also_under=None if self.rule in (None, exclude) else exclude)
 
     @property
     def index(self) -> ItemIndex:
@@ -221,7 +223,8 @@ class Generative:
             ConfigError: contexts state another rule of exclusions than the policy was trained under (see `under`).
         """
         decoder, codebook = self._fitted()
-        check_rule(self.name, self.exclude, self.also_under, contexts)
+        if self.rule is not None:
+            check_rule(self.name, self.rule, self.also_under, contexts)
         slots = contexts.slots if len(contexts) else 1
         leaves, log_p = [np.zeros((0, slots), dtype=np.int64)], [np.zeros((0, slots))]
         chance, start = context_chance(contexts, rng), 0
@@ -347,7 +350,7 @@ class Generative:
         if self.known is not None:
             self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole", "also_under")
+        kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole", "rule", "also_under")
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
         sync_tree(folder)
         settings |= {"width": codebook.width, "curve": list(self.curve), "alarms": list(self.alarms), "files": digests_of(folder)}
