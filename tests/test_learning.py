@@ -703,7 +703,7 @@ def test_a_collapse_is_said_in_words_and_kept_with_the_policy(
     tuned = tune(policy, lake, steps=60, lr=3e-3, kl=0.0)
     alarms = {alarm.split(" fell by ")[0] for alarm in tuned.alarms}
     assert {"coverage", "NDCG@10"} <= alarms
-    assert any("ALARM: the reinforced policy is far behind the start: coverage fell by" in record.getMessage() for record in caplog.records)
+    assert any(" is far behind the start: coverage fell by" in record.getMessage() for record in caplog.records)
     tuned.save(tmp_path / "policy")
     assert Generative.load(tmp_path / "policy").alarms == tuned.alarms
     caplog.clear()

@@ -160,14 +160,14 @@ def reinforce(
         now.load_state_dict(kept.state_dict())
     alarms = variety_alarms(policy, tuned, lake, moments, slots, seed) if steps else ()
     if alarms:
-        logger.warning("%s", alarm_words(alarms))
+        logger.warning("%s", alarm_words(alarms, str(reward)))
     return replace(policy.settled(tuned), exclude=exclude, rule=exclude, also_under=None, curve=tuple(curve), alarms=alarms)
 
 
-def alarm_words(alarms: Sequence[str]) -> str:
+def alarm_words(alarms: Sequence[str], reward: str) -> str:
     """What fell, and what to do about it, in one line."""
     return (
-        f"ALARM: the reinforced policy is far behind the start: {'; '.join(alarms)}. "
+        f"ALARM: the policy reinforced on {reward} is far behind the start: {'; '.join(alarms)}. "
         "Raise kl, or give the reward (stricter) guardrails: {coverage(): 0.8, top_creator(): 0.8}"
     )
 
