@@ -260,7 +260,7 @@ CASES = {
 MARGIN = 0.015  # of the north star: at these users a trial's standard error is about a third of it
 
 
-@remembered(3)
+@remembered(4)
 def verdict(*, case: str, seed: int, users: int, log_users: int, items: int) -> dict[str, Any]:
     """The audit's verdict on one signal: learned from a small log, tried on many other users of the same service against the incumbent."""
     one = CASES[case]
@@ -277,7 +277,10 @@ def verdict(*, case: str, seed: int, users: int, log_users: int, items: int) -> 
         "recommendation": found.recommendation,
         "reason": found.reason,
         "agreement": found.agreement,
-        **{part: None if (said := getattr(found, part)) is None else [said.value, said.std_error] for part in ("early", "late", "north_star")},
+        **{
+            part: None if (said := getattr(found, part)) is None else [said.value, said.std_error]
+            for part in ("early", "late", "north_star", "gap", "factor")
+        },
     }
 
 
