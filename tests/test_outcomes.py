@@ -255,6 +255,19 @@ def test_row_what_is_a_day() -> None:
     assert values(lake, enrolment(), active_days(), (1, 1)) == {"midnight": 1, "two minutes": 1, "last": 1, "before": 0, "after": 0}
 
 
+def test_row_which_way_is_better() -> None:
+    """Of every kind of measure; what it does to verdicts is in test_verdicts.py."""
+    lower = (skips(), cancelled(), time_to_return(), count("refund"), skips() / sessions())
+    higher = (active_days(), minutes(), plays(), saves(), count("like"), plays() / sessions(), completion(), habits("creator", days=3))
+    for measure in (*lower, *higher):
+        signal = Signal("s", user_day(), measure, (1, 7))
+        assert signal.better == ("lower" if measure in lower else "higher")
+    turned = Signal("s", user_day(), plays(), (1, 7), better="lower")
+    lake = lake_of(did(at(0), user="u"), did(at(1), user="u"))
+    assert turned.outcomes(lake).value.tolist() == Signal("s", user_day(), plays(), (1, 7)).outcomes(lake).value.tolist()
+    assert turned.version != Signal("s", user_day(), plays(), (1, 7)).version
+
+
 def test_row_which_day_is_0() -> None:
     lake = lake_of(did(at(0, 0, -MICRO)), did(at(0, 0)), did(at(0, 23), "save"), did(at(1, 0, -MICRO)), did(at(1, 0)))
     assert value(lake, event("save"), plays(), (0, 0)) == 2
