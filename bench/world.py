@@ -490,8 +490,10 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="tiny: shows that the script runs, proves nothing")
     options.add_argument("--json", type=Path, help="write the rows here")
     options.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="only these claims")
+    options.add_argument("--verdict-seeds", type=int, default=Size().verdict_seeds, help="seeds of each verdict: about a minute each")
     given = options.parse_args()
-    rows = claims(QUICK if given.quick else Size(), "python bench/world.py", set(given.parts))
+    size = QUICK if given.quick else replace(Size(), verdict_seeds=given.verdict_seeds)
+    rows = claims(size, "python bench/world.py", set(given.parts))
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
 

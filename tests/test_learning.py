@@ -601,6 +601,13 @@ def test_the_steps_of_guardrails_by_hand(policy: Generative, lake: Lake) -> None
     assert credit == pytest.approx(np.array([[[0.5, 2.0], [0.5, 0.5]]]) / 0.8)
     assert share == pytest.approx(1 + (3.5 / 4 - 3.5 / 4) / 0.8)
     assert kept.level(contexts, leaves) == pytest.approx(3.5 / 4)
+    fewer = replace(HABIT, better="lower")  # the same belief of what there should be less of
+    lower = SignalGuard("other", 0.9, 2, policy, Likes(2.0, 0.5, signal=fewer, good=(names[1],)), lake)  # type: ignore[arg-type]
+    credit, share = lower.step(contexts, leaves, np.array([[[0, 2], [2, 3]]]), start=0.8)
+    assert credit == pytest.approx(-np.array([[[0.5, 2.0], [0.5, 0.5]]]) / 0.8)
+    assert share == pytest.approx(1 - (3.5 / 4 - 0.5) / 0.8)
+    assert (lower.share(0.88, 0.8), lower.share(0.4, 0.8)) == (pytest.approx(0.9), pytest.approx(1.5))  # a rise by a tenth keeps .9
+    assert kept.share(0.4, 0.8) == pytest.approx(0.5)
     rails = Guardrails((wide, kept), policy, contexts, 0, {"coverage@2": 0.5, "other": 0.8})
     up = rails.ascend({"coverage@2": 0.1, "other": 0.01}, {"coverage@2": 0.5, "other": 1.0})
     assert up == pytest.approx({"coverage@2": 0.1 + 0.5 * 0.4, "other": 0.0})

@@ -54,6 +54,10 @@ class Guard(Protocol):
         """The metric of slates `leaves[N, G, places]`, mean over the G draws, in its own unit."""
         ...
 
+    def share(self, level: float, start: float) -> float:
+        """How much of the start is kept: 1 where the level is the start's, more where it is better."""
+        ...
+
     def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
         """What each slot of `leaves[N, G, S]` is paid per unit of multiplier, and their estimated share of the start's level.
 
@@ -62,8 +66,16 @@ class Guard(Protocol):
         ...
 
 
+class HigherIsBetter:
+    """Of a metric of which more is better."""
+
+    def share(self, level: float, start: float) -> float:
+        """The level over the start's."""
+        return level / start
+
+
 @dataclass(frozen=True)
-class CoverageGuard:
+class CoverageGuard(HigherIsBetter):
     """coverage@k: share of the available catalogue among the first k places of one slate per moment of the sample.
 
     What a slot is paid is a surrogate, *minus the log of its item's frequency in the batch*: coverage itself is
@@ -85,7 +97,7 @@ class CoverageGuard:
 
 
 @dataclass(frozen=True)
-class CreatorGuard:
+class CreatorGuard(HigherIsBetter):
     """What a policy shows beside its top creator: the share of slots that are of all the others.
 
     What a slot is paid is the surrogate of coverage, of creators: minus the log of its creator's frequency in the batch.
@@ -112,7 +124,10 @@ class CreatorGuard:
 
 @dataclass(frozen=True)
 class SignalGuard:
-    """A signal: the mean value of showing per slot, as its early reward expects it (no caution: both sides are estimates)."""
+    """A signal: the mean value of showing per slot, as its early reward expects it (no caution: both sides are estimates).
+
+    Where lower is better it may rise by no more than 1 - bound of the start's.
+    """
 
     label: str
     bound: float
@@ -125,10 +140,15 @@ class SignalGuard:
         """Mean value of showing per slot, in the signal's unit."""
         return float(self._value(contexts, leaves).mean())
 
+    def share(self, level: float, start: float) -> float:
+        """The level over the start's; where lower is better 1 less what it has risen by."""
+        return 2 - level / start if self.early.signal.lower_is_better else level / start
+
     def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
-        """The slot's own value over the start's mean, and 1 + the difference to the start's slates in that unit."""
-        credit = self._value(contexts, leaves) / start
-        return credit, float(1 + credit.mean() - self._value(contexts, before).mean() / start)
+        """The slot's own value over the start's mean, and 1 + the difference to the start's slates; signs turned where lower is better."""
+        sign = -1 if self.early.signal.lower_is_better else 1
+        credit = sign * self._value(contexts, leaves) / start
+        return credit, float(1 + credit.mean() - sign * self._value(contexts, before).mean() / start)
 
     def _value(self, contexts: Contexts, leaves: Ints) -> Floats:
         mean = self.early.value(*slates_of(self.policy, contexts, leaves), self.lake).mean
@@ -197,8 +217,9 @@ class Guardrails:
         return {guard.label: guard.level(self.sample, leaves[:, :, : guard.places]) for guard in self.guards}
 
     def shares(self, decoder: Decoder) -> dict[str, float]:
-        """The measurement: levels over the start's."""
-        return {label: level / self.start[label] for label, level in self.levels(decoder).items()}
+        """The measurement: how much of the start's levels is kept."""
+        levels = self.levels(decoder)
+        return {guard.label: guard.share(levels[guard.label], self.start[guard.label]) for guard in self.guards}
 
     def hold(self, share: Mapping[str, float]) -> bool:
         """Whether every guardrail is kept."""

@@ -28,7 +28,8 @@ class Reward:
     Attributes:
         objectives: weight per signal, finite, at least one not 0; a negative weight is a cost.
         guardrails: share in (0, 1] of the start's value that must be kept, per policy metric (`coverage(k)`, `top_creator()`) or
-            signal (mean value of showing). Constraints, not weights: `reinforce` refuses weights that break one.
+            signal (mean value of showing; where lower is better it may rise by 1 - share). Constraints, not weights:
+            `reinforce` refuses weights that break one.
         caution: how many epistemic std are taken off the combined value, >= 0.
 
     >>> from longplay.signals import days_with, discovery
