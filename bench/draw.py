@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 BEGIN, END = "<!-- claims: drawn by `make bench` -->", "<!-- end of claims -->"
 SCRIPTS = (
-    "signals", "verdicts", "impatient", "reinforce", "world", "demo", "attribution", "serving", "smollm2", "beauty", "retail_table", "retail_kl", "retail",
+    "signals", "verdicts", "impatient", "reinforce", "world", "demo", "attribution", "serving", "smollm2", "beauty",
+    "retail_table", "retail_kl", "retail",
 )  # fmt: skip
 
 
