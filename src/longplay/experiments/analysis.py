@@ -97,7 +97,7 @@ def line_of(
         )
     elif reason_of := _too_little(value_U, treated):
         reason = f"{signal.name}: {reason_of}"
-    better = signal.measure.better if signal.better is None else signal.better
+    better = "lower" if signal.lower_is_better else "higher"
     effect = None
     if not reason:
         means = compare(value_U, treated, None if known_UK is None else known_UK[mature_U])

@@ -83,12 +83,16 @@ class Means:
         counts as none.
         """
         variance = control**2 * self.var_control + treatment**2 * self.var_treatment + 2 * control * treatment * self.covariance
+        value = control * self.control + treatment * self.treatment
+        return Contrast(value, float(np.sqrt(max(variance, 0.0))), self.df, self._skew(control, treatment))
+
+    def _skew(self, control: float, treatment: float) -> float:
+        """The skewness of the contrast with these weights."""
         if abs(self.skewness) < SURELY_SKEWED * np.sqrt(6 / (self.n_control + self.n_treatment)):
-            return Contrast(control * self.control + treatment * self.treatment, float(np.sqrt(max(variance, 0.0))), self.df)
+            return 0.0
         third = treatment**3 / self.n_treatment**2 + control**3 / self.n_control**2
         second = treatment**2 / self.n_treatment + control**2 / self.n_control
-        skew = self.skewness * third / second**1.5 if second > 0 else 0.0
-        return Contrast(control * self.control + treatment * self.treatment, float(np.sqrt(max(variance, 0.0))), self.df, skew)
+        return self.skewness * third / second**1.5 if second > 0 else 0.0
 
 
 def welch(control_U: ArrayLike, treatment_U: ArrayLike) -> Means:
