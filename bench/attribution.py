@@ -19,15 +19,15 @@ import polars as pl
 from remembered import remembered
 
 import longplay as lp
+from longplay.attribution.credits import compare_rules
+from longplay.attribution.unexposed import shown_unasked, unexposed_baseline
 from longplay.estimate import clustered_mean
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import covariates_of
 from longplay.experiments.holdout import EVERYTHING, adjusted, against_holdout, contrast
-from longplay.policies.rows import Rows
+from longplay.policies.page import Rows
 from longplay.policies.simple import Popular
-from longplay.signals.attribution import compare_rules
-from longplay.signals.enrolled import enrolled_sums
-from longplay.signals.unexposed import shown_unasked, unexposed_baseline
+from longplay.signals.outcomes.enrolled_sums import enrolled_sums
 
 HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 28))
 DAYS = lp.Signal("days", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator"), window=(1, 28))

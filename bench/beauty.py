@@ -35,7 +35,7 @@ from nextitem import (
 )
 from remembered import CACHE, remembered
 
-from longplay.policies.histories import Histories, Questions
+from longplay.policies.training.histories import Histories, Questions
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "amazon_beauty" / "Beauty.txt"
 ITEMS = 12_101

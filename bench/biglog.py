@@ -16,7 +16,7 @@ import polars as pl
 
 from longplay.lake import Lake
 from longplay.lake.schema import DTYPES
-from longplay.lake.store import FolderStore
+from longplay.lake.storage import FolderStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAYS = 180

@@ -18,11 +18,11 @@ from sasrec import SASRec, Shape
 
 from longplay.codes import Codebook, fit_codebook, item2vec
 from longplay.estimate import clustered_mean
-from longplay.policies.decoder import Decoder, Size, new_model
-from longplay.policies.descent import Watch, descend
-from longplay.policies.histories import Histories, Questions
-from longplay.policies.supervised import DEPTH, MOST_ASKED, ndcg_of, positions, train_next_items
-from longplay.policies.vocabulary import Vocabulary
+from longplay.policies.generative.decoder import Decoder, Size, new_model
+from longplay.policies.generative.vocabulary import Vocabulary
+from longplay.policies.training.descent import Watch, descend
+from longplay.policies.training.histories import Histories, Questions
+from longplay.policies.training.next_item import DEPTH, MOST_ASKED, ndcg_of, positions, train_next_items
 
 CHECKS = 25  # of a training
 SASREC_ROW, GENERATIVE_ROW = "SASRec, full softmax", "generative, softmax over children"  # rows of a table say what the loss is over

@@ -28,8 +28,8 @@ from remembered import CACHE, remembered
 
 from longplay.index import ItemIndex
 from longplay.lake.adapters.retail import read_retail
-from longplay.policies.circumstances import Circumstances
-from longplay.policies.histories import Histories, Questions
+from longplay.policies.generative.circumstances import Circumstances
+from longplay.policies.training.histories import Histories, Questions
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "online_retail" / "online_retail.parquet"
 VALID_FROM, TEST_FROM = datetime(2011, 9, 1, tzinfo=UTC), datetime(2011, 10, 1, tzinfo=UTC)

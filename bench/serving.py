@@ -32,13 +32,13 @@ from transformers import DynamicCache, PreTrainedModel
 from longplay.chance import RowChance
 from longplay.codes import Allowed, Codebook, Trie
 from longplay.decisions import Contexts
-from longplay.policies.compiled import Compiled, Kept, traceable
-from longplay.policies.decoder import SCALES, Decoder, new_model
-from longplay.policies.generative import BATCH, Generative
-from longplay.policies.kernels import OneDnn
-from longplay.policies.prompts import Prompts, encode
-from longplay.policies.sampling import beam_slates, best_items, item_log_probs
-from longplay.policies.vocabulary import Vocabulary
+from longplay.policies.generative.decoder import SCALES, Decoder, new_model
+from longplay.policies.generative.fast.compiled import Compiled, Kept, traceable
+from longplay.policies.generative.fast.kernels import OneDnn
+from longplay.policies.generative.prompts import Prompts, encode
+from longplay.policies.generative.search import beam_slates, best_items, item_log_probs
+from longplay.policies.generative.vocabulary import Vocabulary
+from longplay.policies.generative_policy import BATCH, Generative
 
 LEVELS, WIDTH = 3, 256
 ITEMS = {10_000: "10k", 100_000: "100k", 1_000_000: "1M"}

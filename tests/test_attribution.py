@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import longplay as lp
+from longplay.attribution.credits import compare_rules, touches_of
+from longplay.attribution.rules import RULE_KINDS, Rule, apportion, discovery_touch, first_touch, last_touch, position, recency
+from longplay.attribution.unexposed import Unexposed, shown_unasked, unexposed_baseline
 from longplay.decisions import Contexts, Decisions, Frozen
 from longplay.errors import ConfigError, DataError
 from longplay.experiments.holdout import EVERYTHING, Holdout, against_holdout
 from longplay.lake import Lake
 from longplay.lake.schema import DTYPES, ENGAGED
-from longplay.policies.rows import Rows
+from longplay.policies.page import Rows
 from longplay.policies.simple import Popular, Uniform
 from longplay.signals import Outcomes, Signal, active_days, days_with, discovery, enrolment, event, exposure, plays, user_day
-from longplay.signals.attribution import compare_rules, touches_of
-from longplay.signals.sharing import RULE_KINDS, Rule, apportion, discovery_touch, first_touch, last_touch, position, recency
-from longplay.signals.unexposed import Unexposed, shown_unasked, unexposed_baseline
 
 DAY = timedelta(days=1)
 START = datetime(2028, 2, 27, tzinfo=UTC)  # a leap day follows
@@ -97,7 +97,7 @@ def three_touches() -> tuple[Outcomes, Lake]:
 )
 def test_a_reader_can_count_what_each_rule_gives(rule: Rule, credits: dict[str, float]) -> None:
     outcomes, lake = three_touches()
-    found = outcomes.credit(lake.decisions, rule)
+    found = lp.credit(outcomes, lake.decisions, rule)
     assert dict(zip(found.frame["decision_id"], found.frame["credit"], strict=True)) == pytest.approx(credits)
     assert found.frame["credit"].sum() == 1.0  # to the bit
     assert found.credited == found.due == 1.0
@@ -108,7 +108,7 @@ def test_the_lookback_counts_calendar_days_and_its_first_day_is_inside() -> None
     outcomes, lake = three_touches()
     for lookback, names in ((7, ["a", "b", "c"]), (6, ["b", "c"]), (4, ["b", "c"]), (3, ["c"]), (0, ["c"])):
         assert touches_of(outcomes, lake.decisions, lookback)["decision_id"].to_list() == names
-    assert outcomes.credit(lake.decisions, "first_touch", lookback=6).frame["decision_id"].to_list() == ["b"]
+    assert lp.credit(outcomes, lake.decisions, "first_touch", lookback=6).frame["decision_id"].to_list() == ["b"]
 
 
 def test_at_the_same_moment_the_order_is_slot_then_decision_id() -> None:
@@ -120,7 +120,7 @@ def test_at_the_same_moment_the_order_is_slot_then_decision_id() -> None:
     mine = outcomes.where(outcomes.keys == "c1")
     touches = touches_of(mine, lake.decisions)
     assert touches.select("decision_id", "slot", "position", "touches").rows() == [("x", 0, 1, 3), ("z", 0, 2, 3), ("y", 1, 3, 3)]
-    assert mine.credit(lake.decisions, "last_touch").frame["decision_id"].to_list() == ["y"]
+    assert lp.credit(mine, lake.decisions, "last_touch").frame["decision_id"].to_list() == ["y"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_discovery_is_credited_to_the_exposure_that_its_event_names(named: Row
     ]
     lake = lake_of(events, decisions)
     outcomes = HABIT.outcomes(lake)
-    mine = outcomes.where(outcomes.keys == "c1").credit(lake.decisions)
+    mine = lp.credit(outcomes.where(outcomes.keys == "c1"), lake.decisions)
     assert mine.frame.select("decision_id", "slot").rows() == credited
     assert mine.frame["credit"].to_list() == [1.0]
     assert mine.due == 1.0
@@ -163,10 +163,10 @@ def test_an_organic_discovery_has_no_discovery_touch_and_goes_to_nobody() -> Non
     events = [play("u", "i3", START), play("u", "i1", at), *(play("u", "i1", at + d * DAY) for d in (1, 2, 3))]
     lake = lake_of(events, [slate("a", "u", at - DAY, "i1")])
     outcomes = HABIT.outcomes(lake)
-    found = outcomes.where(outcomes.keys == "c1").credit(lake.decisions, "discovery_touch")
+    found = lp.credit(outcomes.where(outcomes.keys == "c1"), lake.decisions, "discovery_touch")
     assert found.frame.select("decision_id", "slot", "touches", "credit").rows() == [(None, None, None, 1.0)]
     assert (found.credited, found.due) == (0.0, 1.0)
-    assert outcomes.where(outcomes.keys == "c1").credit(lake.decisions, "last_touch").credited == 1.0
+    assert lp.credit(outcomes.where(outcomes.keys == "c1"), lake.decisions, "last_touch").credited == 1.0
 
 
 def test_outcomes_of_users_are_shared_by_everything_the_user_was_shown() -> None:
@@ -174,7 +174,7 @@ def test_outcomes_of_users_are_shared_by_everything_the_user_was_shown() -> None
     lake = lake_of([play("u", "i3", noon + d * DAY) for d in range(6)], [slate("a", "u", noon, "i1", "i4"), slate("b", "u", noon + DAY, "i3")])
     signal = Signal("back", entry=user_day(), measure=active_days(), window=(1, 3))
     outcomes = signal.outcomes(lake)
-    found = outcomes.entered(noon + DAY, noon + 2 * DAY).credit(lake.decisions, recency(half_life=1.0))
+    found = lp.credit(outcomes.entered(noon + DAY, noon + 2 * DAY), lake.decisions, recency(half_life=1.0))
     assert found.frame.select("decision_id", "slot").rows() == [("a", 0), ("a", 1), ("b", 0)]
     assert found.frame["credit"].to_list() == pytest.approx([3 / 4, 3 / 4, 3 / 2])  # 3 days by 1 : 1 : 2
     assert found.totals("surface")["credit"].to_list() == [3.0]
@@ -185,7 +185,7 @@ def test_immature_outcomes_have_null_credit_and_never_0() -> None:
     young = HABIT.outcomes(lake, START + 20 * DAY)
     young = young.where(young.keys == "c1")
     for kind in RULE_KINDS:
-        found = young.credit(lake.decisions, kind)
+        found = lp.credit(young, lake.decisions, kind)
         assert found.frame.height >= 1
         assert found.frame["credit"].null_count() == found.frame.height
         assert (found.due, found.credited, found.totals().height) == (0.0, 0.0, 0)
@@ -198,7 +198,7 @@ def test_a_declared_baseline_is_taken_off_and_said() -> None:
         [play("u", "i3", noon + d * DAY) for d in (0, 1, 2, 3, 4, 8)], [slate("a", "u", noon + 2 * DAY, "i1"), slate("b", "u", noon + 4 * DAY, "i3")]
     )
     outcomes = ABOVE.outcomes(lake)
-    found = outcomes.credit(lake.decisions, "last_touch")
+    found = lp.credit(outcomes, lake.decisions, "last_touch")
     assert found.entries["outcome"].to_list() == [None, None, 2.0, 1.0, 0.0, 0.0]  # days 3 and 4; day 4; none
     assert found.entries["baseline"].to_list() == [None, None, 3.0, 3.0, 3.0, 0.0]  # 2 of 2 days before, times 3 / 2
     assert found.frame["credit"].to_list() == [None, None, -1.0, -2.0, -3.0, 0.0]
@@ -209,23 +209,23 @@ def test_a_declared_baseline_is_taken_off_and_said() -> None:
 def test_what_cannot_be_meant_is_refused() -> None:
     outcomes, lake = three_touches()
     for given_, match in (
-        (lambda: outcomes.credit(lake.decisions, "middle_touch"), "rule: kind='middle_touch' given, expected one of last_touch"),
-        (lambda: outcomes.credit(lake.decisions, 3), "rule=3 given"),  # type: ignore[arg-type]
-        (lambda: outcomes.credit(lake.decisions, lookback=-1), "lookback=-1 given, expected 0 to 365"),
-        (lambda: outcomes.credit(lake.decisions, lookback=True), "lookback=True given"),
+        (lambda: lp.credit(outcomes, lake.decisions, "middle_touch"), "rule: kind='middle_touch' given, expected one of last_touch"),
+        (lambda: lp.credit(outcomes, lake.decisions, 3), "rule=3 given"),  # type: ignore[arg-type]
+        (lambda: lp.credit(outcomes, lake.decisions, lookback=-1), "lookback=-1 given, expected 0 to 365"),
+        (lambda: lp.credit(outcomes, lake.decisions, lookback=True), "lookback=True given"),
         (lambda: recency(half_life=0), "half_life=0 given"),
         (lambda: position(ends=0.6), "ends=0.6 given"),
         (lambda: Rule("last_touch", half_life=3.0), "only recency has one"),
         (lambda: Rule("recency", ends=0.3), "only position has them"),
-        (lambda: ABOVE.outcomes(lake).credit(lake.decisions, "discovery_touch"), "entered by user_day; expected an entry by"),
+        (lambda: lp.credit(ABOVE.outcomes(lake), lake.decisions, "discovery_touch"), "entered by user_day; expected an entry by"),
         (lambda: unexposed_baseline(ABOVE.outcomes(lake), lake, lake.decisions), "only discoveries have pairs"),
-        (lambda: outcomes.credit(lake.decisions).totals("colour"), "by='colour' given"),
-        (lambda: outcomes.credit(lake.decisions, baseline=Unexposed(DAYS, 28, 1, 1, 1, 1, 1, 1)), "learn one for each signal"),
+        (lambda: lp.credit(outcomes, lake.decisions).totals("colour"), "by='colour' given"),
+        (lambda: lp.credit(outcomes, lake.decisions, baseline=Unexposed(DAYS, 28, 1, 1, 1, 1, 1, 1)), "learn one for each signal"),
     ):
         with pytest.raises(ConfigError, match=match):
             given_()
     with pytest.raises(DataError, match="1 decision ids occur twice"):
-        outcomes.credit(pl.concat([lake.decisions, lake.decisions.head(1)]))
+        lp.credit(outcomes, pl.concat([lake.decisions, lake.decisions.head(1)]))
     assert not discovery_touch().fits(ACTIVE)
     assert discovery_touch().fits(Signal("saved", entry=event("save", of="creator"), measure=plays("creator")))
 
@@ -307,7 +307,7 @@ def test_credits_equal_plain_loops_and_conserve(played: list[Any], said: list[An
     for rule in (Rule(kind) for kind in RULE_KINDS):  # type: ignore[arg-type]
         if not rule.fits(signal):
             continue
-        found = outcomes.credit(lake.decisions, rule, lookback=lookback)
+        found = lp.credit(outcomes, lake.decisions, rule, lookback=lookback)
         for number, entry in enumerate(entries):
             mine = found.frame.filter(pl.col("entry") == number)
             seen = sorted(
@@ -457,15 +457,15 @@ def test_where_showing_does_nothing_only_a_debiased_rule_says_so_and_where_it_do
     lake, signal = coins(1, caused=0.0, carried=0.0)
     outcomes = signal.outcomes(lake)
     base = unexposed_baseline(outcomes, lake, lake.decisions, lookback=3)
-    naive = outcomes.credit(lake.decisions, "last_touch", lookback=3)
-    less = outcomes.credit(lake.decisions, "last_touch", lookback=3, baseline=base)
+    naive = lp.credit(outcomes, lake.decisions, "last_touch", lookback=3)
+    less = lp.credit(outcomes, lake.decisions, "last_touch", lookback=3, baseline=base)
     assert naive.credited > 50  # all of it false: nothing that was shown was ever played
     assert abs(less.credited) < 4 * math.sqrt(naive.credited)
     lake, signal = coins(1, caused=0.5, carried=0.5)
     outcomes = signal.outcomes(lake)
     base = unexposed_baseline(outcomes, lake, lake.decisions, lookback=0)
-    last = outcomes.credit(lake.decisions, "last_touch", lookback=0)
-    found = outcomes.credit(lake.decisions, "last_touch", lookback=0, baseline=base)
+    last = lp.credit(outcomes, lake.decisions, "last_touch", lookback=0)
+    found = lp.credit(outcomes, lake.decisions, "last_touch", lookback=0, baseline=base)
     assert 0.9 * last.credited < found.credited < last.credited  # same-day discoveries: .01 against .5
 
 
@@ -637,7 +637,7 @@ def test_per_user_the_effect_is_that_of_a_plain_comparison_of_the_arms(default: 
     assert plain.effect.std_error == pytest.approx(means.contrast().std_error)
     enrolled = trial.enrolled(lake).filter(pl.col("arm") == "control")
     outcomes = HABIT.outcomes(lake)
-    credits = outcomes.credit(shown_unasked(lake), "last_touch")
+    credits = lp.credit(outcomes, shown_unasked(lake), "last_touch")
     ours = lake.decisions.filter(pl.col("experiment").is_not_null())["decision_id"]
     total = 0.0
     mature = enrolled.filter((pl.col("time") + 14 * DAY - timedelta(microseconds=1)).dt.truncate("1d") + 29 * DAY <= lake.watermark)
@@ -710,11 +710,11 @@ def test_a_holdout_too_small_to_tell_says_undecided() -> None:
 
 def test_without_a_rule_discoveries_go_to_the_discovery_touch_and_users_to_recent_ones() -> None:
     outcomes, lake = three_touches()
-    assert outcomes.credit(lake.decisions).rule == discovery_touch()
-    assert ACTIVE.outcomes(lake).credit(lake.decisions).rule == recency()
+    assert lp.credit(outcomes, lake.decisions).rule == discovery_touch()
+    assert lp.credit(ACTIVE.outcomes(lake), lake.decisions).rule == recency()
 
 
 def test_only_engaged_events_make_days(default: tuple[lp.Experiment, Lake]) -> None:
     assert "skip" not in ENGAGED
     lake = lake_of([play("u", "i3", START), play("u", "i1", START + 8 * DAY, kind="skip")], [slate("a", "u", START + 8 * DAY, "i1")])
-    assert HABIT.outcomes(lake).credit(lake.decisions).frame["decision_id"].to_list() == [None]
+    assert lp.credit(HABIT.outcomes(lake), lake.decisions).frame["decision_id"].to_list() == [None]

@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 from longplay.decisions import Contexts
 from longplay.errors import ConfigError
 from longplay.lake import Lake
-from longplay.policies import base
-from longplay.policies.base import weight_of
-from longplay.policies.generative import Generative
-from longplay.policies.words import TOKENS_MOST, Described
+from longplay.policies.generative import pretrained as base
+from longplay.policies.generative.pretrained import weight_of
+from longplay.policies.generative.texts import TOKENS_MOST, Described
+from longplay.policies.generative_policy import Generative
 from longplay.run import load_config, run_stages
 from longplay.run.engine import Silent
 

@@ -11,8 +11,8 @@ import pytest
 
 from longplay.lake import Lake
 from longplay.signals import READY, Signal, ready
-from longplay.signals.catalogue import CATALOGUE, markdown
-from longplay.signals.words import unit
+from longplay.signals.declare.sentence import unit
+from longplay.signals.ready_signals import CATALOGUE, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -102,5 +102,5 @@ def test_a_value_is_a_number_of_something(name: str, words: str) -> None:
 
 def test_the_docs_show_the_catalogue_as_it_is() -> None:
     page = (ROOT / "docs/signals.md").read_text()
-    again = "draw it anew: python -c 'from longplay.signals.catalogue import markdown; print(markdown())'"
+    again = "draw it anew: python -c 'from longplay.signals.ready_signals import markdown; print(markdown())'"
     assert markdown() in page, f"the table under 'Ready signals' in docs/signals.md is not that of the code; {again}"

@@ -14,7 +14,7 @@ from scipy.special import betaln, gammaln
 
 import longplay as lp
 from longplay.lake.adapters import Source, read_table
-from longplay.signals.outcomes import Outcomes
+from longplay.signals.outcomes.in_memory import Outcomes
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data/cdnow"
 SAMPLE, MASTER, SUMMARY = (DATA / name for name in ("CDNOW_sample.txt", "CDNOW_master.txt", "cdnow_customers_summary.csv"))

@@ -19,11 +19,11 @@ from longplay.decisions import Contexts, contexts_at
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
-from longplay.policies.circumstances import GAPS, READS, Circumstances, gaps
-from longplay.policies.generative import Generative
-from longplay.policies.histories import Questions, histories_from_log
-from longplay.policies.rows import Rows
-from longplay.policies.supervised import positions
+from longplay.policies.generative.circumstances import GAPS, READS, Circumstances, gaps
+from longplay.policies.generative_policy import Generative
+from longplay.policies.page import Rows
+from longplay.policies.training.histories import Questions, histories_from_log
+from longplay.policies.training.next_item import positions
 from longplay.world import World
 
 torch.set_num_threads(1)

@@ -15,14 +15,15 @@ from test_report import looped
 from test_run import TINY
 from typer.testing import CliRunner
 
+import longplay as lp
 from longplay import cli
 from longplay.cli import app, screen
-from longplay.cli import signals as signals_cli
+from longplay.cli import signal_commands as signals_cli
 from longplay.lake import Lake
 from longplay.policies.simple import Popular
 from longplay.run import STAGES, load_config
 from longplay.signals import READY, Signal
-from longplay.signals.catalogue import CATALOGUE
+from longplay.signals.ready_signals import CATALOGUE
 from longplay.world import World
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -208,7 +209,7 @@ def test_a_diff_tells_the_definition_the_log_the_pins_and_the_backfill(world_lak
     assert alone.exit_code == 0, alone.output
     for words in ("changed window: days 1 to 28, now days 1 to 14", "no run folder here", "window = [1, 14]", "byte for byte"):
         assert words in " ".join(alone.output.split())
-    found = READY["habit"].diff(new, Lake.open(world_lake))
+    found = lp.diff(READY["habit"], new, Lake.open(world_lake))
     text = " ".join(invoke("signal", "diff", "habit", "new.toml", "--lake", str(world_lake)).output.split())
     for words in ("ON THE LOG", f"{found.counts['newly known']:,} newly known", f"base rate new: {found.new_rate}", "surface home", "month 2026-01"):
         assert words in text

@@ -13,8 +13,8 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from longplay.decisions import Contexts
 from longplay.errors import ConfigError
-from longplay.policies.compiled import Compiled
-from longplay.policies.generative import Generative
+from longplay.policies.generative.fast.compiled import Compiled
+from longplay.policies.generative_policy import Generative
 from longplay.policies.simple import Uniform
 from longplay.world import World
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from longplay.cli import app
 from longplay.errors import ConfigError, DataError
-from longplay.policies.convert import convert, gguf_file
+from longplay.models.gguf import convert, gguf_file
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -384,7 +384,7 @@ def test_the_command_is_documented_and_has_help() -> None:
 
 def test_without_the_extra_the_command_says_how_to_install_it(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
-    monkeypatch.delitem(sys.modules, "longplay.policies.convert")
+    monkeypatch.delitem(sys.modules, "longplay.models.gguf")
     result = CliRunner().invoke(app, ["lm", "convert", str(tiny), str(tmp_path / "made")])
     assert result.exit_code == 2
     assert "longplay lm convert needs gguf: pip install 'longplay[llm]'" in result.output

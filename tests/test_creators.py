@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from reference import DAY, DTYPES, LEAP, Row, decisions_frame, events_frame, midnight
 
+import longplay as lp
 from longplay.decisions import contexts_at
 from longplay.lake import Lake
 from longplay.lake.creators import creator_disagreements, disagreement_note, item_creators, named_events
@@ -30,9 +31,9 @@ from longplay.signals import (
     plays,
     time_to_return,
 )
-from longplay.signals.nightly import Work
-from longplay.signals.store import SignalStore
-from longplay.signals.tables import BaseRate, base_rates, write_outcomes
+from longplay.signals.outcomes.in_files import BaseRate, base_rates, write_outcomes
+from longplay.signals.store.nightly import Work
+from longplay.signals.store.signal_store import SignalStore
 
 NOON = DAY / 2
 FOREVER = datetime(9000, 1, 1, tzinfo=LEAP.tzinfo)
@@ -212,7 +213,7 @@ def test_nobody_knows_when_a_user_returned_to_a_creator_nobody_knows() -> None:
 def test_credit_goes_to_slots_of_the_creator_that_the_catalogue_names() -> None:
     lake = fill(Lake.memory(), [did(1.5, "a1"), did(2.5, "a2")], WORKS, (slate("d", 0.5, "a2", "b1"),))
     outcomes = Signal("habit", discovery(28, "creator"), days_with("creator"), (1, 5)).outcomes(lake)
-    assert outcomes.credit(lake.decisions, "last_touch").frame.select("item_id", "credit").rows() == [("a2", 1.0)]
+    assert lp.credit(outcomes, lake.decisions, "last_touch").frame.select("item_id", "credit").rows() == [("a2", 1.0)]
 
 
 def test_policies_and_rewards_know_familiar_creators_by_the_catalogue() -> None:

@@ -17,13 +17,13 @@ from test_run import Watching
 from longplay.errors import DataError, LongplayError
 from longplay.files import tree_digest
 from longplay.lake import Lake
-from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
-from longplay.policies.generative import Generative
+from longplay.policies.generative_policy import Generative
 from longplay.policies.simple import Popular
+from longplay.policies.training.checkpoint import load_checkpoint, save_checkpoint
 from longplay.run import load_config, run_stages
 from longplay.run.pins import log_of, pins_of
 from longplay.signals import Signal, active_days, days_with, discovery, enrolment
-from longplay.signals.store import SignalStore
+from longplay.signals.store.signal_store import SignalStore
 from longplay.world import World
 
 LOG = """

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from longplay.codes import Allowed, Trie
 from longplay.errors import ConfigError
-from longplay.policies.decoder import Decoder, load_model, new_model, save_model
-from longplay.policies.kernels import OneDnn
-from longplay.policies.prompts import Prompts, Windows, encode
-from longplay.policies.sampling import item_log_probs
-from longplay.policies.vocabulary import Vocabulary
+from longplay.policies.generative.decoder import Decoder, load_model, new_model, save_model
+from longplay.policies.generative.fast.kernels import OneDnn
+from longplay.policies.generative.prompts import Prompts, Windows, encode
+from longplay.policies.generative.search import item_log_probs
+from longplay.policies.generative.vocabulary import Vocabulary
 
 torch.set_num_threads(1)
 

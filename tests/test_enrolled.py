@@ -18,7 +18,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.signals import Signal, active_days, days_with, discovery, enrolment, exposure, plays, returned, user_day
-from longplay.signals.enrolled import enrolled_sums
+from longplay.signals.outcomes.enrolled_sums import enrolled_sums
 
 Row = dict[str, Any]
 FIRST = datetime(2028, 3, 1, tzinfo=UTC)

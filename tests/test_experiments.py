@@ -28,7 +28,7 @@ from longplay.experiments.power import weeks_until
 from longplay.experiments.readout import Effect
 from longplay.experiments.statistics import Contrast, Means, compare, lin_adjusted, ratio, relative, sample_ratio, welch
 from longplay.lake.schema import TIME, empty
-from longplay.signals.enrolled import enrolled_sums
+from longplay.signals.outcomes.enrolled_sums import enrolled_sums
 
 Float = NDArray[np.float64]
 DAY = timedelta(days=1)

@@ -15,9 +15,9 @@ from longplay.codes.codebook import default_width
 from longplay.decisions import Contexts
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
-from longplay.policies.decoder import new_model
-from longplay.policies.generative import Generative
-from longplay.policies.histories import histories_from_log
+from longplay.policies.generative.decoder import new_model
+from longplay.policies.generative_policy import Generative
+from longplay.policies.training.histories import histories_from_log
 
 torch.set_num_threads(1)
 

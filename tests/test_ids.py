@@ -22,7 +22,7 @@ from longplay.frames import polars_series
 from longplay.ids import ids, ids_of
 from longplay.index import ItemIndex
 from longplay.lake import Lake
-from longplay.lake.adapters.values import ids as ids_of_adapters
+from longplay.lake.adapters.cells import ids as ids_of_adapters
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRIAL = lp.Experiment(control=lp.Uniform(), treatment=lp.Uniform(), salt="2026-11")

@@ -20,22 +20,23 @@ from longplay.codes import Allowed, Trie
 from longplay.decisions import Contexts, context_chance, contexts_from_log
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
-from longplay.learning import guardrails, rollout
+from longplay.learning import enforcement as guardrails
+from longplay.learning import rollout
 from longplay.learning import visits as logged_visits
-from longplay.learning.guardrails import CoverageGuard, CreatorGuard, Guardrails, SignalGuard
+from longplay.learning.enforcement import CoverageGuard, CreatorGuard, Guardrails, SignalGuard
 from longplay.learning.loss import leave_one_out, policy_loss, reward_to_go, slate_log_prob
-from longplay.learning.offline import _values, reward_weighted, visits_from_log
 from longplay.learning.reinforce import reinforce
+from longplay.learning.reward_weighted import _values, reward_weighted, visits_from_log
 from longplay.learning.rollout import drawn_leaves, enough_left, slot_rewards, spread_within_groups
 from longplay.learning.variety import creator_of_leaves, distinct, ndcg
-from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
-from longplay.policies.decoder import Decoder, new_model
-from longplay.policies.descent import descend
-from longplay.policies.generative import Generative
-from longplay.policies.histories import histories_from_log
+from longplay.policies.generative.decoder import Decoder, new_model
+from longplay.policies.generative.prompts import encode
+from longplay.policies.generative_policy import Generative
 from longplay.policies.plackett import plackett_luce_log_prob
-from longplay.policies.prompts import encode
-from longplay.policies.supervised import train_next_items
+from longplay.policies.training.checkpoint import load_checkpoint, save_checkpoint
+from longplay.policies.training.descent import descend
+from longplay.policies.training.histories import histories_from_log
+from longplay.policies.training.next_item import train_next_items
 from longplay.ranking import fallen
 from longplay.rewards import MaturedOnly, Reward
 from longplay.rewards.guardrails import Coverage, coverage, top_creator

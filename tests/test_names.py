@@ -25,7 +25,9 @@ from test_cli import invoke
 from test_report import looped
 from test_run import TINY
 
+import longplay as lp
 from longplay import cli
+from longplay.attribution.credits import compare_rules
 from longplay.audit import Audit, Verdict
 from longplay.belief import Belief
 from longplay.errors import ConfigError, DataError
@@ -45,8 +47,7 @@ from longplay.policies.simple import Popular, Uniform
 from longplay.report import render
 from longplay.run.config import parse_config
 from longplay.signals import Signal, days_with, discovery
-from longplay.signals.attribution import compare_rules
-from longplay.signals.store import SignalStore
+from longplay.signals.store.signal_store import SignalStore
 from longplay.world import World
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "longplay"
@@ -299,10 +300,10 @@ def showing() -> dict[str, Callable[[str], Any]]:
     lake = World(users=80, items=40, seed=5).run(Popular(slate=5, explore=0.2), days=30)
     outcomes = HABIT.outcomes(lake)
     shown = outcomes.on(lake.decisions)
-    credits = outcomes.credit(lake.decisions, "position")
+    credits = lp.credit(outcomes, lake.decisions, "position")
     comparison = compare_rules(outcomes, lake.decisions)
     other = Signal("habit", entry=discovery(novel_for=14), measure=days_with("creator") >= 3, window=(1, 10))
-    diff = HABIT.diff(other, lake)
+    diff = lp.diff(HABIT, other, lake)
 
     def named(frame: pl.DataFrame, name: str, *columns: str) -> pl.DataFrame:
         return frame.with_columns(pl.lit(name).alias(column) for column in columns)

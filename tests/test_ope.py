@@ -771,7 +771,7 @@ def test_a_simulated_service_from_log_to_estimate() -> None:
 
 
 def test_next_item_training_leaves_held_out_users_out_where_slates_were_logged() -> None:
-    from longplay.policies.histories import histories_from_log
+    from longplay.policies.training.histories import histories_from_log
 
     scored, learners = users_named(20), users_named(30, scored=False)
     users = scored + learners

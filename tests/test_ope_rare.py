@@ -28,7 +28,7 @@ from longplay.ope.diagnostics import outcome_range
 from longplay.ope.estimators import dr_mean, effective_users, ips_mean, snips_mean
 from longplay.report.about_offpolicy import offpolicy
 from longplay.report.blocks import Table
-from longplay.report.words import at_level, plus_minus
+from longplay.report.phrases import at_level, plus_minus
 from longplay.run.engine import plain
 from longplay.signals import Signal, active_days, exposure, minutes, plays, returned
 

@@ -14,8 +14,8 @@ from longplay.errors import DataError
 from longplay.lake import Lake
 from longplay.lake.adapters import read_table
 from longplay.signals import Signal, active_days, days_with, discovery, enrolment, habits, plays, returned, time_to_return, user_day
-from longplay.signals.catalogue import ready
-from longplay.signals.tables import base_rates, write_outcomes
+from longplay.signals.outcomes.in_files import base_rates, write_outcomes
+from longplay.signals.ready_signals import ready
 
 BY_DEFAULT = (
     Signal("back", user_day(), returned(), (1, 3)),

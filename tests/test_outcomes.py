@@ -70,7 +70,7 @@ from longplay.signals import (
     time_to_return,
     user_day,
 )
-from longplay.signals.future import future_of
+from longplay.signals.outcomes.future import future_of
 
 
 def as_rows(outcomes: Outcomes) -> list[Row]:

@@ -10,7 +10,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from longplay.policies.passes import HIDDEN, passable, states_of
+from longplay.policies.generative.fast.passes import HIDDEN, passable, states_of
 
 SIZE: dict[str, Any] = {
     "vocab_size": 50, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 80,

@@ -19,7 +19,7 @@ from longplay.rewards.calibration import concordance
 from longplay.rewards.curves import Curves
 from longplay.rewards.gaussian import Prior, estimate_prior, expected_outcomes, own_prefix, posterior, summarise
 from longplay.signals import Outcomes, Signal, days_with, discovery, minutes
-from longplay.signals.trace import Trace
+from longplay.signals.outcomes.daily_trace import Trace
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

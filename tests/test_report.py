@@ -13,9 +13,9 @@ import pytest
 
 from longplay.errors import DataError
 from longplay.report import about_loop, bundle, charts, inert_json, render
-from longplay.report import policies as policies_of
+from longplay.report import policy_names as policies_of
 from longplay.report.about_rewards import clear_best, comparison_words
-from longplay.report.words import ZERO, change, coverage_words, difference, number, plus_minus, reached, verdict, wilson
+from longplay.report.phrases import ZERO, change, coverage_words, difference, number, plus_minus, reached, verdict, wilson
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "</script><img src=x onerror=alert(1)><!--"

@@ -13,7 +13,7 @@ import pytest
 from killing import contents, differences, kill_at_every_stage
 
 from longplay.errors import ConfigError, DataError
-from longplay.policies.generative import Generative
+from longplay.policies.generative_policy import Generative
 from longplay.rewards.guardrails import policy_metric
 from longplay.run import STAGES, load_config, run_stages
 from longplay.run.config import FIGURE, parse_config

@@ -21,16 +21,16 @@ from longplay.codes import Codebook
 from longplay.errors import ConfigError, DataError, MissingExtra
 from longplay.files import writer_lock
 from longplay.lake import Lake
-from longplay.policies.checkpoint import save_checkpoint
-from longplay.policies.generative import Generative
+from longplay.policies.generative_policy import Generative
 from longplay.policies.simple import Popular
+from longplay.policies.training.checkpoint import save_checkpoint
 from longplay.run import load_config, run_stages
 from longplay.run.config import parse_config
 from longplay.run.engine import key_of, versions
 from longplay.run.folder import RunFolder, StageKey
 from longplay.run.stages import STAGES, stages_of
-from longplay.signals.manifest import Manifest
-from longplay.signals.store import SignalStore
+from longplay.signals.store.manifest import Manifest
+from longplay.signals.store.signal_store import SignalStore
 from longplay.world import World
 
 SMALL = LOG.replace("users = 120", "users = 60").replace("items = 60", "items = 40")
@@ -179,8 +179,8 @@ def test_checkpoints_and_policies_are_on_disk(tmp_path: Path, monkeypatch: pytes
 def test_a_killed_update_does_not_change_what_is_known_of_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the next update would find the new lengths there already, and count nothing again."""
     from longplay.signals import completion, exposure
-    from longplay.signals.nightly import Work
     from longplay.signals.signal import Signal
+    from longplay.signals.store.nightly import Work
 
     world = World(users=60, items=30, seed=5)
     log = world.run(Popular(slate=5, explore=0.2), days=12)

@@ -19,11 +19,11 @@ from longplay.chance import RowChance
 from longplay.codes import Allowed, Codebook
 from longplay.decisions import Contexts, Policy
 from longplay.errors import ConfigError, DataError
-from longplay.policies.decoder import Decoder, new_model
-from longplay.policies.generative import Generative
+from longplay.policies.generative.decoder import Decoder, new_model
+from longplay.policies.generative.prompts import Prompts, encode
+from longplay.policies.generative.search import _AT_ONCE, _noise, beam_slates, best_items, item_log_probs
+from longplay.policies.generative_policy import Generative
 from longplay.policies.plackett import plackett_luce_log_prob
-from longplay.policies.prompts import Prompts, encode
-from longplay.policies.sampling import _AT_ONCE, _noise, beam_slates, best_items, item_log_probs
 
 torch.set_num_threads(1)
 

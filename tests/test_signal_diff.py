@@ -10,13 +10,14 @@ from itertools import product
 import polars as pl
 import pytest
 
+import longplay as lp
 from longplay.errors import DataError
 from longplay.estimate import Estimate, Refusal, clustered_mean
 from longplay.lake import Lake
 from longplay.policies.simple import Popular
 from longplay.signals import READY, Signal, active_days, days_with, discovery, event, exposure, minutes, plays, sessions, user_day
-from longplay.signals.diff import CHANGES, Backfill, changed_parts, diff_of
-from longplay.signals.tables import BaseRate, base_rates
+from longplay.signals.outcomes.in_files import BaseRate, base_rates
+from longplay.signals.outcomes.version_diff import CHANGES, Backfill, changed_parts, diff_of
 from longplay.world import World
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -110,11 +111,11 @@ def test_every_kind_of_change_on_a_log_counted_by_hand() -> None:
     ]  # fmt: skip
     old = Signal("s", discovery(1), days_with("creator") >= 1, (1, 4))
     new = Signal("s", discovery(3), days_with("creator") >= 1, (2, 7))
-    found = old.diff(new, log(rows, days=20), truncated=True)
+    found = lp.diff(old, new, log(rows, days=20), truncated=True)
     assert found.counts == {
         "only in old": 3, "only in new": 0, "changed": 1, "newly known": 0, "no longer known": 1, "equal": 2, "unknown in both": 1,
     }  # fmt: skip
-    backwards = new.diff(old, log(rows, days=20), truncated=True)
+    backwards = lp.diff(new, old, log(rows, days=20), truncated=True)
     assert backwards.counts == {
         "only in old": 0, "only in new": 3, "changed": 1, "newly known": 1, "no longer known": 0, "equal": 2, "unknown in both": 1,
     }  # fmt: skip
@@ -214,14 +215,14 @@ def test_truncated_entries_are_left_out_unless_asked_for_and_counted() -> None:
     old = Signal("s", discovery(28), days_with("creator") >= 1, (1, 4))
     new = replace(old, measure=days_with("creator") >= 2)
     lake = log(EARLY + SURE, days=60)
-    found = old.diff(new, lake)
+    found = lp.diff(old, new, lake)
     assert (found.old_rate.value, found.new_rate.value) == (0.5, 0.0)  # v comes back once
     assert (found.old_rate.n, found.old_truncated, found.new_truncated) == (2, 1, 1)
     assert found.counts["changed"] == found.counts["equal"] == 1
     assert found.difference.value == -0.5
     assert found.segments.filter(pl.col("by") == "month")["segment"].to_list() == ["2026-02"]  # day 40; January has the old habit alone
     assert "1 entries of old, 1 of new, left out of all of this; --truncated (truncated=True) counts them" in str(found)
-    everything = old.diff(new, lake, truncated=True)
+    everything = lp.diff(old, new, lake, truncated=True)
     assert (everything.old_rate.value, everything.new_rate.value) == pytest.approx((2 / 3, 1 / 3))
     assert everything.rows.height == 3
     assert "1 entries of old, 1 of new, counted in all of this" in str(everything)
@@ -241,7 +242,9 @@ def test_truncated_entries_are_left_out_unless_asked_for_and_counted() -> None:
 
 def test_an_entry_of_which_only_one_version_is_unsure_is_not_only_in_the_other() -> None:
     old = Signal("s", discovery(28), days_with("creator") >= 1, (1, 4))
-    found = old.diff(replace(old, entry=discovery(7)), log([("w", 0, "play", "c1"), ("w", 1, "play", "c1"), ("u", 10, "play", "a1"), *SURE], days=60))
+    found = lp.diff(
+        old, replace(old, entry=discovery(7)), log([("w", 0, "play", "c1"), ("w", 1, "play", "c1"), ("u", 10, "play", "a1"), *SURE], days=60)
+    )
     assert (found.counts["only in new"], found.counts["only in old"], found.rows.height) == (0, 0, 2)
     assert (found.old_truncated, found.new_truncated) == (2, 1)  # day 0 for both, day 10 for the old one alone
     assert (found.old_rate.n, found.new_rate.n) == (2, 2)
@@ -256,7 +259,7 @@ def test_where_all_known_entries_are_truncated_there_is_no_rate_and_the_reason_i
     assert "no mean: all 1 entries with a known outcome are truncated" in str(outcomes)
     assert outcomes.base_rate(truncated=True).value == 1.0
     assert outcomes.maturity_curve().is_empty()
-    found = old.diff(replace(old, window=(1, 3)), log(EARLY, days=20))
+    found = lp.diff(old, replace(old, window=(1, 3)), log(EARLY, days=20))
     assert isinstance(found.old_rate, Refusal)
     assert "0 in both" in str(found)
 
@@ -264,12 +267,12 @@ def test_where_all_known_entries_are_truncated_there_is_no_rate_and_the_reason_i
 def test_two_entries_at_one_moment_stay_two() -> None:
     rows = [("u", 1, "save", "a1"), ("u", 1, "save", "a1"), ("u", 2, "play", "a1")]
     old = Signal("s", event("save", "item"), days_with("item") >= 1, (1, 2))
-    found = old.diff(replace(old, window=(2, 3)), log(rows, days=9))
+    found = lp.diff(old, replace(old, window=(2, 3)), log(rows, days=9))
     assert found.counts["changed"] == found.rows.height == 2
 
 
 def test_what_is_not_in_one_unit_has_no_difference(lake: Lake) -> None:
-    found = READY["stickiness_60d"].diff(HABIT, lake)
+    found = lp.diff(READY["stickiness_60d"], HABIT, lake)
     assert isinstance(found.difference, Refusal)
     assert "old is in days, new in share" in str(found)
     assert found.segments["difference"].null_count() == found.segments.height
@@ -283,7 +286,7 @@ def test_outcomes_of_two_moments_are_refused(lake: Lake) -> None:
 
 
 def test_the_same_definition_changes_nothing(lake: Lake) -> None:
-    found = HABIT.diff(replace(HABIT, name="renamed"), lake)
+    found = lp.diff(HABIT, replace(HABIT, name="renamed"), lake)
     counts = found.counts
     assert counts["equal"] + counts["unknown in both"] == found.rows.height
     assert "the same definition under another name, renamed" in str(found)
@@ -291,8 +294,8 @@ def test_the_same_definition_changes_nothing(lake: Lake) -> None:
 
 
 def test_a_window_that_closes_later_leaves_more_open(lake: Lake) -> None:
-    longer = HABIT.diff(replace(HABIT, window=(1, 50)), lake)
-    shorter = HABIT.diff(replace(HABIT, window=(1, 7)), lake)
+    longer = lp.diff(HABIT, replace(HABIT, window=(1, 50)), lake)
+    shorter = lp.diff(HABIT, replace(HABIT, window=(1, 7)), lake)
     assert longer.counts["no longer known"] > 0 == longer.counts["newly known"]
     assert shorter.counts["newly known"] > 0 == shorter.counts["no longer known"]
     assert longer.backfill.mature < shorter.backfill.mature
@@ -311,7 +314,7 @@ def test_the_backfill_says_how_far_back_it_reads(signal: Signal, look_back: int 
 def test_it_prints_every_part_and_escapes_what_a_notebook_would_run() -> None:
     rows = [("<b>u</b>" + "x" * 40, 0, "play", "a1"), ("<b>u</b>" + "x" * 40, 2, "play", "a1"), ("w", 0, "play", "a1")]
     old = Signal("s", discovery(1), days_with("creator") >= 1, (1, 4))
-    found = old.diff(replace(old, window=(3, 4)), log(rows, days=20), truncated=True)
+    found = lp.diff(old, replace(old, window=(3, 4)), log(rows, days=20), truncated=True)
     text = str(found)
     for part in (
         old.label,
@@ -332,7 +335,7 @@ def test_it_prints_every_part_and_escapes_what_a_notebook_would_run() -> None:
 def test_a_log_without_entries_has_a_diff_that_says_so() -> None:
     old = Signal("s", event("save", "item", 7), days_with("item") >= 1, (1, 2))
     rows = [("u", 1, "play", "a1"), ("u", 3, "save", "a1")]
-    found = old.diff(replace(old, window=(1, 3)), log(rows, days=5), truncated=True)
+    found = lp.diff(old, replace(old, window=(1, 3)), log(rows, days=5), truncated=True)
     assert found.counts["unknown in both"] == 1
     assert "none of 1 entries is mature" in str(found)
     nobody = diff_of(old.outcomes(log(rows, days=5)).where([False]), old.outcomes(log(rows, days=5)).where([False]))  # type: ignore[arg-type]

@@ -34,8 +34,8 @@ from longplay.signals import (
     time_to_return,
     user_day,
 )
-from longplay.signals.enrolled import enrolled_sums
-from longplay.signals.tables import base_rates, write_outcomes
+from longplay.signals.outcomes.enrolled_sums import enrolled_sums
+from longplay.signals.outcomes.in_files import base_rates, write_outcomes
 
 HABIT = Signal("habit", discovery(), days_with("creator") >= 3)
 WITH = days_with("creator")
@@ -182,8 +182,11 @@ def test_a_window_may_be_a_list() -> None:
         (lambda lake, outcomes: HABIT.outcomes("lake"), "habit: 'lake' given, expected a Lake"),
         (lambda lake, outcomes: HABIT.outcomes(lake, "2026-01-30"), "as_of='2026-01-30' given, expected a time in UTC"),
         (lambda lake, outcomes: HABIT.outcomes(lake, date(2026, 1, 30)), "as_of=datetime.date(2026, 1, 30) given, expected a time in UTC"),
-        (lambda lake, outcomes: HABIT.diff(lake, HABIT), "habit.diff: a Lake given as the new version, expected a signal: old.diff(new, lake)"),
-        (lambda lake, outcomes: HABIT.diff(HABIT, lake.events), "a DataFrame given, expected a Lake"),
+        (
+            lambda lake, outcomes: lp.diff(HABIT, lake, HABIT),
+            "diff: a Lake given as the new version, expected a signal: diff(old, new, lake)",
+        ),
+        (lambda lake, outcomes: lp.diff(HABIT, HABIT, lake.events), "a DataFrame given, expected a Lake"),
         (lambda lake, outcomes: base_rates([HABIT], lake.events), "a DataFrame given, expected a Lake"),
         (lambda lake, outcomes: base_rates(HABIT, lake), "a Signal given, expected several signals: [signal]"),
         (lambda lake, outcomes: base_rates([WITH], lake), "a Measure given, expected signals alone"),
@@ -193,7 +196,7 @@ def test_a_window_may_be_a_list() -> None:
         (lambda lake, outcomes: enrolled_sums(HABIT, lake, lake), "enrolled: a Lake given, expected a table"),
         (lambda lake, outcomes: outcomes.on(lake), "habit.on: a Lake given, expected lake.decisions"),
         (lambda lake, outcomes: outcomes.on(lake.events), "habit.on: a DataFrame given, expected Decisions"),
-        (lambda lake, outcomes: outcomes.credit(lake), "credit: a Lake given, expected lake.decisions"),
+        (lambda lake, outcomes: lp.credit(outcomes, lake), "credit: a Lake given, expected lake.decisions"),
         *(
             (lambda lake, outcomes, model=model, give=give: give(model(HABIT), lake, outcomes), words)
             for model in (ProgressiveReward, AutoSurrogate, DayTwo, MaturedOnly)
@@ -243,8 +246,8 @@ def called(make: Callable[..., Any], table: dict[str, Any]) -> Any:
 
 
 def test_a_table_with_only_the_keys_it_must_have_is_pythons_call_with_only_such_arguments() -> None:
-    from longplay.signals.entry import ENTRY_KINDS
-    from longplay.signals.measure import MEASURE_KINDS
+    from longplay.signals.declare.entry import ENTRY_KINDS
+    from longplay.signals.declare.measure import MEASURE_KINDS
 
     assert set(PYTHON_ENTRIES) == set(ENTRY_KINDS)
     assert set(PYTHON_MEASURES) == set(MEASURE_KINDS)

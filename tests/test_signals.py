@@ -39,7 +39,7 @@ from longplay.signals import (
     time_to_return,
     user_day,
 )
-from longplay.signals.entry import KEYS
+from longplay.signals.declare.entry import KEYS
 
 NUMBER = st.one_of(st.integers(1, 400), st.floats(min_value=1e-6, max_value=1e9))
 OF, KIND, LENGTH = st.sampled_from(KEYS), st.sampled_from(KINDS), st.integers(1, 365)

@@ -18,7 +18,7 @@ from longplay.decisions import Contexts
 from longplay.errors import DataError
 from longplay.index import ItemIndex
 from longplay.lake import Lake
-from longplay.policies.generative import Generative
+from longplay.policies.generative_policy import Generative
 
 torch.set_num_threads(1)
 

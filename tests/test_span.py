@@ -30,12 +30,12 @@ from longplay.signals import (
     time_to_return,
     user_day,
 )
-from longplay.signals.begins import SILENCE_DAYS, Beginnings
-from longplay.signals.catalogue import READY, ready
-from longplay.signals.enrolled import enrolled_sums
-from longplay.signals.operators import BITS, MANY_BLOCKS, Calendar
-from longplay.signals.store import SignalStore
-from longplay.signals.tables import BaseRate, base_rates, write_outcomes
+from longplay.signals.engine.beginnings import SILENCE_DAYS, Beginnings
+from longplay.signals.engine.operators import BITS, MANY_BLOCKS, Calendar
+from longplay.signals.outcomes.enrolled_sums import enrolled_sums
+from longplay.signals.outcomes.in_files import BaseRate, base_rates, write_outcomes
+from longplay.signals.ready_signals import READY, ready
+from longplay.signals.store.signal_store import SignalStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

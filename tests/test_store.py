@@ -41,7 +41,6 @@ from longplay.signals import (
     Signal,
     active_days,
     cancelled,
-    coded,
     completion,
     days_with,
     discovery,
@@ -52,18 +51,19 @@ from longplay.signals import (
     minutes,
     plays,
     returned,
-    rows,
     saves,
     sessions,
     skips,
     time_to_return,
     user_day,
 )
-from longplay.signals.manifest import Manifest
-from longplay.signals.nightly import Work
-from longplay.signals.operators import range_sums
-from longplay.signals.store import SignalStore
-from longplay.signals.tables import base_rates, write_outcomes
+from longplay.signals.engine import coded_events as coded
+from longplay.signals.engine import event_source
+from longplay.signals.engine.operators import range_sums
+from longplay.signals.outcomes.in_files import base_rates, write_outcomes
+from longplay.signals.store.manifest import Manifest
+from longplay.signals.store.nightly import Work
+from longplay.signals.store.signal_store import SignalStore
 
 FOREVER = datetime(9000, 1, 1, tzinfo=UTC)
 SOME_DAYS = ((LEAP - EPOCH).days, (LEAP - EPOCH).days + 60)
@@ -169,7 +169,7 @@ def test_units_put_together_from_finer_ones_are_those_of_the_events(
     assume(len(asked) > 1)
     lake, folder = log.lake(), tmp_path_factory.mktemp("together")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "AT_ONCE", at_once)  # in how many parts a log is taken
+        patch.setattr(event_source, "AT_ONCE", at_once)  # in how many parts a log is taken
         patch.setattr(coded, "AT_ONCE", at_once)
         patch.setattr(coded, "LEAST", least)
         written = write_outcomes(asked, lake, folder, as_of=log.as_of)
@@ -307,8 +307,8 @@ def test_every_night_equals_outcomes_computed_from_the_whole_log(
 ) -> None:
     """Batches come when their day is over, some rows nights late; updates come after every batch or after several; settled days lie in blocks."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("longplay.signals.nightly.BLOCK", block)
-        patched.setattr("longplay.signals.nightly.SETTLED", block // 8)
+        patched.setattr("longplay.signals.store.nightly.BLOCK", block)
+        patched.setattr("longplay.signals.store.nightly.SETTLED", block // 8)
         run_nights(tmp_path_factory, log, nights, data)
 
 
@@ -475,7 +475,7 @@ def test_minutes_wait_for_the_first_event_with_seconds(tmp_path: Path) -> None:
 
 
 def test_patches_are_put_together_in_the_end(tmp_path: Path, long_log: tuple[Lake, SignalStore], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longplay.signals.nightly.MOST_PATCHES", 2)
+    monkeypatch.setattr("longplay.signals.store.nightly.MOST_PATCHES", 2)
     lake, store = long_log
     for night in range(5):
         append(lake, f"late-{night}", [play(60_000 + night, 7.2 + 5 * night, f"u{night % 3}")], [], LEAP + 40 * DAY)
@@ -500,11 +500,11 @@ def test_settled_days_lie_in_blocks_out_of_which_late_events_take_their_days(
             by_file.setdefault(file, []).append(day - start)
         return list(by_file.values())
 
-    monkeypatch.setattr("longplay.signals.nightly.BLOCK", 64)  # of which the log has none whole
+    monkeypatch.setattr("longplay.signals.store.nightly.BLOCK", 64)  # of which the log has none whole
     shutil.rmtree(store.folder)
     store.update()
     assert {len(days) for days in together()} == {1}
-    monkeypatch.setattr("longplay.signals.nightly.BLOCK", 8)
+    monkeypatch.setattr("longplay.signals.store.nightly.BLOCK", 8)
     append(lake, "next", [play(70_000, 40.5)], [], LEAP + 41 * DAY)
     store.update()
     check(store, lake)
@@ -521,7 +521,7 @@ def test_settled_days_lie_in_blocks_out_of_which_late_events_take_their_days(
     fresh = SignalStore(tmp_path / "fresh", lake, SOME)
     fresh.update()
     assert all(store.outcomes(signal).equals(fresh.outcomes(signal), null_equal=True) for signal in SOME)
-    monkeypatch.setattr("longplay.signals.nightly.BLOCK_EVENTS", 0)  # a large log has a file for every day
+    monkeypatch.setattr("longplay.signals.store.nightly.BLOCK_EVENTS", 0)  # a large log has a file for every day
     shutil.rmtree(store.folder)
     store.update()
     assert {len(days) for days in together()} == {1}
@@ -536,7 +536,7 @@ def test_only_files_of_the_last_two_manifests_are_kept(tmp_path: Path, long_log:
         append(lake, f"late-{night}", [play(60_000 + night, 7.2 + 5 * night), play(61_000 + night, now)], [], LEAP + (now + 0.5) * DAY)
         with monkeypatch.context() as patched:
             if night == 1:
-                patched.setattr("longplay.signals.nightly.MOST_PATCHES", 0)
+                patched.setattr("longplay.signals.store.nightly.MOST_PATCHES", 0)
             store.update()
             if night == 2:
                 patched.setattr(Work, "_patch", lambda *_: 1 / 0)
@@ -560,7 +560,7 @@ def test_an_update_that_dies_changes_nothing_and_the_next_one_is_whole(long_log:
         with monkeypatch.context() as patched:
             patched.setattr(Work, name, lambda *_: 1 / 0)
             if name == "_together":
-                patched.setattr("longplay.signals.nightly.MOST_PATCHES", 0)
+                patched.setattr("longplay.signals.store.nightly.MOST_PATCHES", 0)
             with pytest.raises(ZeroDivisionError):
                 store.update()
         assert all(store.outcomes(signal).equals(before[signal.label], null_equal=True) for signal in SOME)

@@ -32,17 +32,17 @@ from reference import (
     signals,
 )
 
+from longplay.attribution.unexposed import unexposed_baseline
 from longplay.errors import DataError
 from longplay.lake import Lake
 from longplay.report.about_log import glance
 from longplay.report.blocks import Grid
 from longplay.signals import Signal, active_days, days_with, discovery, enrolment, event, exposure, minutes, plays, returned, user_day
-from longplay.signals import begins as begins_module
-from longplay.signals.begins import Beginnings, beginnings_of
-from longplay.signals.enrolled import enrolled_sums
-from longplay.signals.store import SignalStore
-from longplay.signals.tables import write_outcomes
-from longplay.signals.unexposed import unexposed_baseline
+from longplay.signals.engine import beginnings as begins_module
+from longplay.signals.engine.beginnings import Beginnings, beginnings_of
+from longplay.signals.outcomes.enrolled_sums import enrolled_sums
+from longplay.signals.outcomes.in_files import write_outcomes
+from longplay.signals.store.signal_store import SignalStore
 
 STRANGER = "stranger"
 AWAY = (-7_305, -800, -367, -366, -365, -200, -29, -28, -8, -1, 0, 1, 5, 40, 200, 366, 367, 400, 900)  # days from the start of a small log

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 
 from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
-from longplay.policies.circumstances import Around, Circumstances
-from longplay.policies.decoder import Decoder, Size, new_model
-from longplay.policies.descent import Team, Watch, descend, dropped_out, optimizers_of
-from longplay.policies.generative import Generative
-from longplay.policies.histories import Histories, Questions
-from longplay.policies.muon import DECAY, Muon, orthogonal
-from longplay.policies.prompts import Windows
-from longplay.policies.supervised import mean_loss, ndcg_of, negative_log_prob, positions, train_next_items
+from longplay.policies.generative.circumstances import Around, Circumstances
+from longplay.policies.generative.decoder import Decoder, Size, new_model
+from longplay.policies.generative.prompts import Windows
+from longplay.policies.generative_policy import Generative
+from longplay.policies.training.descent import Team, Watch, descend, dropped_out, optimizers_of
+from longplay.policies.training.histories import Histories, Questions
+from longplay.policies.training.muon import DECAY, Muon, orthogonal
+from longplay.policies.training.next_item import mean_loss, ndcg_of, negative_log_prob, positions, train_next_items
 
 torch.set_num_threads(1)
 

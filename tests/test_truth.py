@@ -15,7 +15,7 @@ from longplay.errors import ConfigError
 from longplay.estimate import clustered_mean
 from longplay.policies.simple import ItemLaw, Popular, Uniform
 from longplay.world import World, WorldConfig
-from longplay.world.judge import _far
+from longplay.world.truth.of_policy import _far
 
 HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 14))
 ACTIVE = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 14))

@@ -27,8 +27,8 @@ from longplay.errors import ConfigError, DataError, MissingExtra
 from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.policies.histories import histories_from_log
-from longplay.policies.sentences import encoder_folder, sentence_vectors
+from longplay.models.sentence_encoder import encoder_folder, sentence_vectors
+from longplay.policies.training.histories import histories_from_log
 from longplay.run.config import midnight, parse_config
 from longplay.run.engine import execute
 from longplay.run.folder import RunFolder

@@ -102,7 +102,7 @@ def test_the_log_is_the_same_in_a_folder_and_however_often_it_is_flushed(tmp_pat
         return World(users=80, items=150, seed=3, config=BUSY, folder=folder).run(Popular(slate=3), days=12)
 
     at_once = run(None)
-    monkeypatch.setattr("longplay.world.world._FLUSH_ROWS", 300)
+    monkeypatch.setattr("longplay.world.service._FLUSH_ROWS", 300)
     assert at_once.events.height > 4 * 300, "so that it is flushed several times"
     for flushed in (run(None), run(tmp_path / "lake")):
         for table, key in zip(TABLES, ("event_id", "decision_id", "context_id", "item_id"), strict=True):
@@ -514,7 +514,7 @@ def relabelled(catalogue: Catalogue, seed: int) -> Catalogue:
 def test_relabelling_the_catalogue_changes_nothing_in_aggregate(monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(change: Callable[[Catalogue, int], Catalogue]) -> np.ndarray:
         """Visits, plays of slates, organic plays, searches' plays and habit of each user, over three worlds; shape [U, 5]."""
-        monkeypatch.setattr("longplay.world.world.make_catalogue", lambda items, seed, config: change(make_catalogue(items, seed, config), seed))
+        monkeypatch.setattr("longplay.world.service.make_catalogue", lambda items, seed, config: change(make_catalogue(items, seed, config), seed))
         columns = []
         for seed in (1, 2, 3):
             world = World(users=400, items=300, seed=seed, config=WorldConfig(new_share=0.3, search=0.2))

@@ -16,6 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longplay.attribution.credits import compare_rules, credit
+    from longplay.attribution.unexposed import shown_unasked, unexposed_baseline
     from longplay.audit import audit
     from longplay.belief import Belief, Calibration
     from longplay.decisions import Contexts, Decisions, Policy, contexts_from_log
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
     from longplay.experiments import Experiment
     from longplay.experiments.holdout import against_holdout
     from longplay.lake import Lake
-    from longplay.learning.offline import reward_weighted
     from longplay.learning.reinforce import reinforce
+    from longplay.learning.reward_weighted import reward_weighted
     from longplay.ope import doubly_robust, ips, snips
-    from longplay.policies.generative import Generative
-    from longplay.policies.rows import Rows
+    from longplay.policies.generative_policy import Generative
+    from longplay.policies.page import Rows
     from longplay.policies.simple import Popular, Uniform
     from longplay.ranking import rank_metrics, top_items
     from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
         Outcomes,
         Signal,
         active_days,
-        compare_rules,
         days_with,
         discovery,
         enrolment,
@@ -47,14 +48,12 @@ if TYPE_CHECKING:
         plays,
         ready,
         returned,
-        shown_unasked,
-        unexposed_baseline,
         user_day,
     )
-    from longplay.signals.diff import Diff
-    from longplay.signals.future import future_of
-    from longplay.signals.store import SignalStore
-    from longplay.signals.tables import write_outcomes
+    from longplay.signals.outcomes.future import future_of
+    from longplay.signals.outcomes.in_files import write_outcomes
+    from longplay.signals.outcomes.version_diff import Diff, diff
+    from longplay.signals.store.signal_store import SignalStore
     from longplay.world import World
 
 _WHERE = {
@@ -82,13 +81,15 @@ _WHERE = {
     "cancelled": "signals",
     "time_to_return": "signals",
     "habits": "signals",
-    "write_outcomes": "signals.tables",
-    "SignalStore": "signals.store",
+    "write_outcomes": "signals.outcomes.in_files",
+    "SignalStore": "signals.store.signal_store",
     "ready": "signals",
-    "Diff": "signals.diff",
-    "shown_unasked": "signals",
-    "unexposed_baseline": "signals",
-    "compare_rules": "signals",
+    "Diff": "signals.outcomes.version_diff",
+    "diff": "signals.outcomes.version_diff",
+    "credit": "attribution.credits",
+    "shown_unasked": "attribution.unexposed",
+    "unexposed_baseline": "attribution.unexposed",
+    "compare_rules": "attribution.credits",
     # what we believe early
     "Belief": "belief",
     "Calibration": "belief",
@@ -107,14 +108,14 @@ _WHERE = {
     "contexts_from_log": "decisions",
     "Uniform": "policies.simple",
     "Popular": "policies.simple",
-    "Rows": "policies.rows",
-    "Generative": "policies.generative",
+    "Rows": "policies.page",
+    "Generative": "policies.generative_policy",
     # how it improves
     "reinforce": "learning.reinforce",
-    "reward_weighted": "learning.offline",
+    "reward_weighted": "learning.reward_weighted",
     # how good it is
     "Estimate": "estimate",
-    "future_of": "signals.future",
+    "future_of": "signals.outcomes.future",
     "rank_metrics": "ranking",
     "top_items": "ranking",
     # what would have happened, what did happen, and was it true

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.display import html_table, interval, number, percent, text_table
 from longplay.errors import ConfigError
 from longplay.estimate import Estimate
 from longplay.experiments import Experiment
@@ -26,10 +27,9 @@ from longplay.experiments.readout import Line, estimate_json
 from longplay.experiments.statistics import Contrast, Means, compare, ratio
 from longplay.lake.lake import Lake
 from longplay.rewards.early import EarlyReward
-from longplay.signals.enrolled import closes_at, enrolled_sums, sums_by_user
-from longplay.signals.outcomes import outcomes_of
+from longplay.signals.outcomes.enrolled_sums import closes_at, enrolled_sums, sums_by_user
+from longplay.signals.outcomes.in_memory import outcomes_of
 from longplay.signals.signal import Signal
-from longplay.words import html_table, interval, number, percent, text_table
 
 Float = NDArray[np.float64]
 Recommendation = Literal["keep", "reweight", "drop", "undecided"]

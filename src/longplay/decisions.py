@@ -16,9 +16,9 @@ from longplay.errors import ConfigError, DataError
 from longplay.frames import Column, as_lists, polars_series
 from longplay.ids import ids_of
 from longplay.index import ItemIndex, ranges
-from longplay.lake.checks import RULES
 from longplay.lake.creators import named_events
 from longplay.lake.lake import Lake
+from longplay.lake.row_checks import RULES
 from longplay.lake.schema import ENGAGED, conform, empty
 from longplay.past import Met, Past
 
@@ -41,7 +41,7 @@ class Contexts:
     a policy that was trained under another one refuses them (see `check_rule`).
 
     Raises:
-        DataError: a column that is unknown or missing, a value that cannot be (see `lake.checks`), or a column beside the
+        DataError: a column that is unknown or missing, a value that cannot be (see `lake.row_checks`), or a column beside the
             history that is not as long.
     """
 
@@ -188,7 +188,7 @@ class Decisions:
 
     Raises:
         DataError: a column that is unknown or missing, or a row that cannot be: an item twice in a slate, not one
-            log-probability per slot, or one that is not finite or above 0 (see `lake.checks`).
+            log-probability per slot, or one that is not finite or above 0 (see `lake.row_checks`).
     """
 
     frame: pl.DataFrame

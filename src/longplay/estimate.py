@@ -8,9 +8,9 @@ from html import escape
 import numpy as np
 from numpy.typing import ArrayLike
 
+from longplay.display import plus_minus, value_and_ends
 from longplay.errors import DataError, NotEstimable
 from longplay.intervals import log_interval, t_interval
-from longplay.words import plus_minus, value_and_ends
 
 LOPSIDED = 0.1  # an interval whose middle lies further from the value than this share of its half-width is printed by its ends
 

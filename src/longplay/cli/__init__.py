@@ -18,7 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from longplay.cli import init, lake, lm, signals
+from longplay.cli import init, lm
+from longplay.cli import lake_commands as lake
+from longplay.cli import signal_commands as signals
 from longplay.cli.screen import EXIT_CODES, TABLE_WIDTH, console, faults_in, guarded, wide
 from longplay.run.config import RunConfig, folder_of, load_config, parse_config
 from longplay.run.folder import read_result

@@ -36,7 +36,7 @@ def convert(
 
     def write() -> None:
         try:
-            from longplay.policies.convert import convert
+            from longplay.models.gguf import convert
         except ModuleNotFoundError as error:
             raise MissingExtra(f"longplay lm convert needs {error.name}: pip install 'longplay[llm]'") from error
         with console.status("loading", spinner="dots") as status, redirect_stderr(io.StringIO()):  # the libraries' bars run into this one

@@ -135,7 +135,7 @@ def item_vectors(
     Args:
         dim: of behaviour, default 32, for "item2vec" 64; TF-IDF has half of it.
         behaviour: "svd" (`behaviour_vectors`), "item2vec" (`sequence_vectors`) or "none".
-        words: "tfidf" (`text_vectors`), vectors [I, D] of your own, such as `policies.sentences.sentence_vectors`, or "none".
+        words: "tfidf" (`text_vectors`), vectors [I, D] of your own, such as `models.sentence_encoder.sentence_vectors`, or "none".
         words_weight: what the words' vectors are multiplied with.
 
     Raises:

@@ -5,32 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.display import number, percent
 from longplay.errors import ConfigError
+from longplay.experiments.assignment import Design
 from longplay.experiments.decision import Terms, decide, standing_of
-from longplay.experiments.enrolment import LEAST_OTHERS, LEAST_USERS, analysed, covariates_of, quality_of
+from longplay.experiments.enrolment import LEAST_OTHERS, LEAST_USERS, analysed, covariates_of, enrolled_of, quality_of
 from longplay.experiments.power import check_metrics
 from longplay.experiments.readout import Effect, Line, Readout
 from longplay.experiments.statistics import Contrast, compare
 from longplay.intervals import MOST_SKEW, one_sided_error
 from longplay.lake.lake import Lake
-from longplay.signals.enrolled import enrolled_sums
+from longplay.signals.outcomes.enrolled_sums import enrolled_sums
 from longplay.signals.signal import Signal
-from longplay.words import number, percent
-
-if TYPE_CHECKING:
-    from longplay.experiments.experiment import Experiment
 
 Float = NDArray[np.float64]
 
 
 def analyze(
-    experiment: Experiment,
+    design: Design,
     lake: Lake,
     signals: Signal | Sequence[Signal],
     guardrails: Mapping[Signal, float],
@@ -45,15 +43,16 @@ def analyze(
     check_metrics("analyze", success, guardrails, alpha, power)
     if not (math.isfinite(minimum_effect) and minimum_effect > 0):
         raise ConfigError(f"analyze: minimum_effect={minimum_effect} given, expected a positive relative gain, e.g. 0.01")
+    treatments = design.arm_names[1:]
     view = lake if as_of is None else lake.before(as_of)
-    everybody = experiment.enrolled(view)
-    checks, enrolled = quality_of(experiment, everybody), analysed(experiment, everybody)
+    everybody = enrolled_of(view, design.label, design.arm_names)
+    checks, enrolled = quality_of(design, everybody), analysed(design, everybody)
     known_UK = covariates_of(view, enrolled) if covariates else None
-    success_alpha = alpha / (len(success) * len(experiment.treatments))
-    sums = {signal: enrolled_sums(signal, view, enrolled, entry_days=experiment.entry_days) for signal in (*success, *guardrails)}
+    success_alpha = alpha / (len(success) * len(treatments))
+    sums = {signal: enrolled_sums(signal, view, enrolled, entry_days=design.entry_days) for signal in (*success, *guardrails)}
     lines: list[Line] = []
     decisions = []
-    for number_of, arm in enumerate(experiment.treatments, start=1):
+    for number_of, arm in enumerate(treatments, start=1):
         pair_U = np.isin(enrolled["arm_number"].to_numpy(), (0, number_of))
         treated_U = enrolled["arm_number"].to_numpy()[pair_U] == number_of
         ours_UK = None if known_UK is None else known_UK[pair_U]
@@ -65,7 +64,7 @@ def analyze(
         terms = Terms(alpha, success_alpha, power, minimum_effect, view.watermark, cast(datetime, times.max()), _rate(times, view.watermark))
         decisions.append(decide(arm, mine, checks, terms))
         lines += mine
-    return Readout(experiment.label, view.watermark, tuple(lines), checks, tuple(decisions), alpha=alpha, power=power, minimum_effect=minimum_effect)
+    return Readout(design.label, view.watermark, tuple(lines), checks, tuple(decisions), alpha=alpha, power=power, minimum_effect=minimum_effect)
 
 
 def line_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,40 @@ from numpy.typing import NDArray
 from longplay.chance import keyed_uniform
 from longplay.frames import Column
 from longplay.ids import ids_of
+
+
+class Design(Protocol):
+    """How an experiment was declared: what its analysis needs to know of it. An `Experiment` is one."""
+
+    @property
+    def label(self) -> str:
+        """What the log calls the experiment."""
+        ...
+
+    @property
+    def salt(self) -> str:
+        """What users are hashed with."""
+        ...
+
+    @property
+    def hashed(self) -> bool:
+        """Whether that salt is known."""
+        ...
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """Names of the arms, the control first."""
+        ...
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of users of each arm."""
+        ...
+
+    @property
+    def entry_days(self) -> int:
+        """Days from a user's first exposure in which entries of signals count."""
+        ...
 
 
 def assign(salt: str, user_ids: Column, shares: Sequence[float]) -> NDArray[np.int64]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from longplay.display import number, percent, percent_interval
 from longplay.experiments.enrolment import Check
 from longplay.experiments.power import MOST_WEEKS, detectable, users_needed
 from longplay.experiments.readout import Decision, Effect, Line, Standing
 from longplay.experiments.shipping import power_of_each
-from longplay.words import number, percent, percent_interval
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.display import number, percent
 from longplay.errors import DataError
-from longplay.experiments.assignment import assign
+from longplay.experiments.assignment import Design, assign
 from longplay.experiments.statistics import sample_ratio, welch
 from longplay.lake.daily import create_engaged, day_of
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.words import number, percent
-
-if TYPE_CHECKING:
-    from longplay.experiments.experiment import Experiment
 
 LOOK_BACK_DAYS = 28
 COVARIATES = ("organic active days in the 28 days before", "log plays in the 28 days before", "known before", "log days since first seen")
@@ -145,7 +142,7 @@ def covariates_of(lake: Lake, enrolled: pl.DataFrame) -> NDArray[np.float64]:
     return np.column_stack([active, np.log1p(plays), (known > 0).astype(float), np.log1p(known)])
 
 
-def analysed(experiment: Experiment, enrolled: pl.DataFrame) -> pl.DataFrame:
+def analysed(design: Design, enrolled: pl.DataFrame) -> pl.DataFrame:
     """The enrolled users who are compared: without those who were given two arms, another arm than their hash's, or one of another share.
 
     What such a user did cannot be counted for one arm. `quality_of` counts them, and distrusts an experiment with many; where nobody
@@ -154,27 +151,27 @@ def analysed(experiment: Experiment, enrolled: pl.DataFrame) -> pl.DataFrame:
     Args:
         enrolled: of `enrolled_of`.
     """
-    kept = enrolled.filter(~pl.any_horizontal(*_faults(experiment, enrolled).values()))
+    kept = enrolled.filter(~pl.any_horizontal(*_faults(design, enrolled).values()))
     return enrolled if kept.is_empty() else kept
 
 
-def _faults(experiment: Experiment, enrolled: pl.DataFrame) -> dict[str, pl.Series]:
+def _faults(design: Design, enrolled: pl.DataFrame) -> dict[str, pl.Series]:
     """Per kind of fault, which users have it."""
-    declared_U = np.asarray(experiment.shares)[enrolled["arm_number"].to_numpy()]
+    declared_U = np.asarray(design.shares)[enrolled["arm_number"].to_numpy()]
     logged_U = enrolled["arm_prob"].fill_null(0.0).to_numpy()
-    if not experiment.hashed:
+    if not design.hashed:
         logged_U = np.where(enrolled["arm_prob"].is_null(), declared_U, logged_U)
     faults = {
         "one arm per user": enrolled["arms"] > 1,
         "shares": pl.Series(np.abs(logged_U - declared_U) > 1e-9),
     }
-    if experiment.hashed:
-        assigned_U = assign(experiment.salt, enrolled["user_id"], experiment.shares)
+    if design.hashed:
+        assigned_U = assign(design.salt, enrolled["user_id"], design.shares)
         faults["assignment"] = pl.Series(assigned_U != enrolled["arm_number"].to_numpy())
     return faults
 
 
-def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, ...]:
+def quality_of(design: Design, enrolled: pl.DataFrame) -> tuple[Check, ...]:
     """Whether the users came in the declared shares, kept their arm, have the arm of their hash; and whether both arms decide equally often.
 
     A few users at fault are left out (`analysed`) and counted; more than 1% of the users of any arm fail the check. That both arms decide
@@ -183,11 +180,11 @@ def quality_of(experiment: Experiment, enrolled: pl.DataFrame) -> tuple[Check, .
     Args:
         enrolled: of `enrolled_of`.
     """
-    arms, shares = experiment.arm_names, experiment.shares
-    faults, everybody = _faults(experiment, enrolled), enrolled
+    arms, shares = design.arm_names, design.shares
+    faults, everybody = _faults(design, enrolled), enrolled
     many = {name: _most_in_an_arm(everybody, at_fault) > MOST_LEFT_OUT for name, at_fault in faults.items()}
     if not any(many.values()):  # else who is left says nothing of the shares in which users came
-        enrolled = analysed(experiment, enrolled)
+        enrolled = analysed(design, enrolled)
     counts = np.bincount(enrolled["arm_number"].to_numpy(), minlength=len(arms)).tolist()
     p = sample_ratio(counts, shares)
     came = ", ".join(

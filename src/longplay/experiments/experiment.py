@@ -10,25 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from longplay.decisions import Adaptive, Contexts, Decisions, Policy, check_one_each, rules_of
+from longplay.display import percent
 from longplay.errors import ConfigError, DataError
+from longplay.experiments.analysis import analyze
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import enrolled_of, logged_arms
+from longplay.experiments.readout import Readout
 from longplay.frames import Column
 from longplay.lake.lake import Lake
-from longplay.signals.checks import MAX_WINDOW_DAYS
-from longplay.signals.enrolled import ENTRY_DAYS
+from longplay.signals.declare.checks import MAX_WINDOW_DAYS
+from longplay.signals.outcomes.enrolled_sums import ENTRY_DAYS
 from longplay.signals.signal import Signal
-from longplay.words import percent
-
-if TYPE_CHECKING:
-    from longplay.experiments.readout import Readout
 
 CONTROL = "control"
 
@@ -270,7 +268,7 @@ class Experiment:
         """What the experiment says: one line per signal and treatment, quality checks, and a decision per treatment.
 
         Every signal is summed per enrolled user over the entry window from first exposure, zeros kept, and only users
-        who are mature at `as_of` are compared, the same in all arms (`signals.enrolled`). Differences are adjusted
+        who are mature at `as_of` are compared, the same in all arms (`signals.outcomes.enrolled_sums`). Differences are adjusted
         for what was known of users before enrolment (`statistics.lin_adjusted`).
 
         The intervals hold for *one* look at a time fixed beforehand. Reading it daily until it says ship finds
@@ -289,8 +287,6 @@ class Experiment:
             DataError: the lake has no decision of this experiment, or cannot answer a signal.
             ConfigError: no signal, a signal twice, a margin outside (0, 1).
         """
-        from longplay.experiments.analysis import analyze  # what reads an experiment rests on what it is
-
         return analyze(self, lake, signals, guardrails or {}, alpha, power, as_of, covariates, minimum_effect)
 
     def __str__(self) -> str:

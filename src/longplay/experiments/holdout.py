@@ -17,18 +17,18 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from longplay.attribution.credits import Credits, compare_rules
+from longplay.attribution.rules import LOOKBACK_DAYS, Rule
+from longplay.attribution.unexposed import Unexposed, shown_unasked, unexposed_baseline
+from longplay.display import html_table, interval, number, percent, text_table
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import LEAST_USERS, analysed, covariates_of, quality_of
 from longplay.experiments.experiment import CONTROL, Experiment
 from longplay.lake.lake import Lake
-from longplay.signals.attribution import LOOKBACK_DAYS, Credits, compare_rules
-from longplay.signals.enrolled import closes_at, sums_by_user
-from longplay.signals.outcomes import outcomes_of
-from longplay.signals.sharing import Rule
+from longplay.signals.outcomes.enrolled_sums import closes_at, sums_by_user
+from longplay.signals.outcomes.in_memory import outcomes_of
 from longplay.signals.signal import Signal
-from longplay.signals.unexposed import Unexposed, shown_unasked, unexposed_baseline
-from longplay.words import html_table, interval, number, percent, text_table
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -190,7 +190,7 @@ def against_holdout(
     counts), adjusted for what was known of users before. Credits are those of the same entries of the control's users to
     slots of the trial; credits to whatever else was shown, and to what was shown before enrolment, are not what the holdout
     withheld and do not count. Signals of discoveries are also compared less a baseline learnt from the
-    control's own unexposed pairs (`signals.unexposed`): the arms without exposures teach nothing, they only judge.
+    control's own unexposed pairs (`attribution.unexposed`): the arms without exposures teach nothing, they only judge.
 
     Args:
         parts: part -> (arm that withholds it, which slots of the control it is). The slots are a polars expression over the columns

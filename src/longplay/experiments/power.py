@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from longplay.display import percent
 from longplay.errors import ConfigError, NotEstimable
 from longplay.experiments.enrolment import covariates_of
 from longplay.experiments.shipping import Metric, Rule, Shipping
@@ -21,9 +22,8 @@ from longplay.experiments.statistics import pooled_skewness
 from longplay.intervals import MOST_SKEW
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
-from longplay.signals.enrolled import ENTRY_DAYS, enrolled_sums
+from longplay.signals.outcomes.enrolled_sums import ENTRY_DAYS, enrolled_sums
 from longplay.signals.signal import Signal
-from longplay.words import percent
 
 MOST_WEEKS = 104  # what takes longer is not promised
 

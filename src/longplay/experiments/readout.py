@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from longplay.display import html_table, interval, number, percent, percent_interval, text_table
 from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import Check
 from longplay.experiments.statistics import Contrast, Means, relative
 from longplay.intervals import SLIGHT_SKEW
-from longplay.signals.measure import Better
-from longplay.words import html_table, interval, number, percent, percent_interval, text_table
+from longplay.signals.declare.measure import Better
 
 Standing = Literal["superior", "non-inferior", "deteriorates", "open", "not estimable"]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from longplay.display import percent
 from longplay.errors import NotEstimable
-from longplay.words import percent
 
 Float = NDArray[np.float64]
 

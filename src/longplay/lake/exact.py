@@ -11,7 +11,7 @@ import polars as pl
 from longplay.errors import DataError
 from longplay.frames import as_lists, polars_series
 from longplay.ids import ids as as_ids
-from longplay.lake.checks import flat_items
+from longplay.lake.row_checks import flat_items
 
 DType = pl.DataType | type[pl.DataType]
 YEAR_1_US, YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # what a datetime of Python can hold

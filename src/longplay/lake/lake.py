@@ -14,13 +14,13 @@ import polars as pl
 
 from longplay.errors import DataError
 from longplay.frames import Table, polars_frame
-from longplay.lake.checks import refuse_long_slates
 from longplay.lake.content import content_digest
 from longplay.lake.database import connected
 from longplay.lake.descriptions import as_known, as_known_sql, new_descriptions
+from longplay.lake.row_checks import refuse_long_slates
 from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
 from longplay.lake.sift import EARLIEST, advice, quarantine_rows, sift
-from longplay.lake.store import FolderStore, MemoryStore, Snapshot, Store
+from longplay.lake.storage import FolderStore, MemoryStore, Snapshot, Store
 
 SKEW = timedelta(hours=1)  # how far clocks of a service may be apart
 

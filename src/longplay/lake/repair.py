@@ -24,7 +24,7 @@ from longplay.lake.commits import (
 )
 from longplay.lake.legacy import legacy_commits
 from longplay.lake.schema import TABLES
-from longplay.lake.store import tables_in
+from longplay.lake.storage import tables_in
 
 Progress = Callable[[int, int], None]
 

@@ -9,8 +9,8 @@ import polars as pl
 from longplay.errors import DataError
 from longplay.frames import Table, polars_frame
 from longplay.ids import may_change
-from longplay.lake.checks import items_of, refuse_bad_rows
 from longplay.lake.exact import exact
+from longplay.lake.row_checks import items_of, refuse_bad_rows
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -123,7 +123,7 @@ def conform(given: Table, table: str) -> pl.DataFrame:
 
     Raises:
         DataError: a column that is unknown or missing, a type or a value that does not convert, or (except in
-            events, whose rows are sifted one by one) a null or a value that cannot be (see `longplay.lake.checks`).
+            events, whose rows are sifted one by one) a null or a value that cannot be (see `longplay.lake.row_checks`).
     """
     frame = polars_frame(given, table)
     columns = TABLES[table]

@@ -15,14 +15,14 @@ from torch import nn
 from longplay.decisions import context_chance, contexts_from_log
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
-from longplay.learning.guardrails import Guardrails
+from longplay.learning.enforcement import Guardrails
 from longplay.learning.loss import policy_loss, slate_log_prob
 from longplay.learning.rollout import ROUNDING, Early, enough_left, fingerprints, reward_spread, slot_rewards
 from longplay.learning.variety import variety_alarms
-from longplay.policies.checkpoint import load_checkpoint, save_checkpoint
-from longplay.policies.descent import Progress
-from longplay.policies.generative import Generative
-from longplay.policies.sampling import beam_slates
+from longplay.policies.generative.search import beam_slates
+from longplay.policies.generative_policy import Generative
+from longplay.policies.training.checkpoint import load_checkpoint, save_checkpoint
+from longplay.policies.training.descent import Progress
 from longplay.rewards import Reward
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def reinforce(
     deviation, which biases). One update per draw, so no importance ratio is needed.
 
     Guardrails of the reward are constraints: each step adds multiplier x surrogate to the slots' rewards, the
-    multiplier rises while the policy is below its bound and falls when it is above (`learning.guardrails`).
+    multiplier rises while the policy is below its bound and falls when it is above (`learning.enforcement`).
     Every `SAVE_EVERY` steps, and at the end, they are measured on a fixed sample of moments; what is returned
     are the last weights that kept all of them, which may be the start's.
 

@@ -14,9 +14,9 @@ from longplay.decisions import Contexts, context_chance
 from longplay.errors import DataError
 from longplay.lake.content import content_digest
 from longplay.lake.lake import Lake
-from longplay.policies.decoder import Decoder
-from longplay.policies.generative import Generative
-from longplay.policies.sampling import beam_slates
+from longplay.policies.generative.decoder import Decoder
+from longplay.policies.generative.search import beam_slates
+from longplay.policies.generative_policy import Generative
 from longplay.rewards import EarlyReward, Reward
 from longplay.signals import Signal
 

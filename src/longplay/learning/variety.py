@@ -12,9 +12,9 @@ from longplay.lake.creators import item_creators
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import SAMPLE, drawn_leaves
 from longplay.learning.visits import Visits, visits_from_log
-from longplay.policies.decoder import Decoder
-from longplay.policies.generative import Generative
-from longplay.policies.sampling import best_items
+from longplay.policies.generative.decoder import Decoder
+from longplay.policies.generative.search import best_items
+from longplay.policies.generative_policy import Generative
 from longplay.ranking import fallen
 
 Ints = NDArray[np.int64]

@@ -12,7 +12,7 @@ from longplay.decisions import Contexts, contexts_from_log, first_engagements
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import in_parts
-from longplay.policies.generative import Generative
+from longplay.policies.generative_policy import Generative
 
 MOST_EXCLUDED = 60_000_000  # items that the exclusions of all visits may name together: about a gigabyte
 SAMPLED = 256  # visits whose exclusions are counted first

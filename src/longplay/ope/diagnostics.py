@@ -10,12 +10,12 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from longplay.decisions import Policy
+from longplay.display import number
 from longplay.estimate import Estimate, clustered_mean
 from longplay.ope.estimators import effective_users, ips_mean, kish, usual
 from longplay.ope.logged import Logged, Users, own_choices, slot_log_prob
-from longplay.signals.measure import DAY_KINDS
-from longplay.signals.signal import Signal
-from longplay.words import number
+from longplay.signals.declare.declaration import Declaration
+from longplay.signals.declare.measure import DAY_KINDS
 
 Array = NDArray[np.float64]
 
@@ -308,7 +308,7 @@ class Diagnosis:
         return "<p>" + escape(str(self)).replace("\n", "<br>") + "</p>"
 
 
-def weigh(policy: Policy, logged: Logged, seed: int = 0, signal: Signal | None = None) -> tuple[Array, Diagnosis]:
+def weigh(policy: Policy, logged: Logged, seed: int = 0, signal: Declaration | None = None) -> tuple[Array, Diagnosis]:
     """The weights pi / pi0 of the mature slots, shape [N], and what they say. Raises nothing for a log that says little.
 
     Args:
@@ -357,7 +357,7 @@ def _own_draws(policy: Policy, logged: Logged, weight_N: Array, log_prob_M: Arra
     return float(support or 0.0), gap  # type: ignore[arg-type]
 
 
-def outcome_range(signal: Signal, reward_N: Array) -> tuple[float, float]:
+def outcome_range(signal: Declaration, reward_N: Array) -> tuple[float, float]:
     """The least and the most that an outcome of `signal` can be; where it has no such bound, the least and the most of `reward_N`.
 
     >>> from longplay.signals import days_with, exposure

@@ -20,7 +20,7 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.ranking import Ranker
-from longplay.signals.outcomes import Shown
+from longplay.signals.outcomes.in_memory import Shown
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

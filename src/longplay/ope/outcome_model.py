@@ -22,7 +22,7 @@ from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.ope.logged import Logged
 from longplay.rewards.familiar import DAY_US, NEVER, LakeIndex
-from longplay.signals.signal import Signal
+from longplay.signals.declare.declaration import Declaration
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -59,7 +59,7 @@ class OutcomeModel:
         return q_N
 
 
-def fit_outcome_model(lake: Lake, signal: Signal, logged: Logged) -> OutcomeModel:
+def fit_outcome_model(lake: Lake, signal: Declaration, logged: Logged) -> OutcomeModel:
     """The model of every fold: a ridge regression on features and their products, on the slots of the other folds.
 
     A training slot's own fold is left out of its item's and creator's means as well: no slot ever sees its own label.
@@ -86,7 +86,7 @@ class SlotFeatures:
     `popularity_I`: log(1 + users who engaged), counted over users who are not scored, so that nobody's later plays leak; 0 where all are scored.
     """
 
-    signal: Signal
+    signal: Declaration
     index: LakeIndex
     popularity_I: Array
     user_N: Rows
@@ -95,7 +95,7 @@ class SlotFeatures:
     activity_N: Array
 
     @classmethod
-    def of(cls, lake: Lake, signal: Signal, logged: Logged) -> SlotFeatures:
+    def of(cls, lake: Lake, signal: Declaration, logged: Logged) -> SlotFeatures:
         """The look-ups for these slots."""
         index, frame = LakeIndex(lake, signal.entry.of), logged.contexts.frame
         user_D, time_D = index.users(frame["user_id"]), frame["time"].dt.epoch("us").to_numpy()

@@ -14,7 +14,7 @@ from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, origin_of, 
 from longplay.ope.logged import Logged, Users, as_seen_by, logged_slots, own_choices, own_law
 from longplay.ope.outcome_model import OutcomeModel, fit_outcome_model
 from longplay.ranking import Ranker
-from longplay.signals.outcomes import Shown
+from longplay.signals.outcomes.in_memory import Shown
 
 
 def ips(

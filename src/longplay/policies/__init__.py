@@ -1,1 +1,1 @@
-"""Who recommends: loggers with exact propensities, and a language model over semantic IDs."""
+"""Policies: loggers with exact propensities, and a language model over semantic IDs."""

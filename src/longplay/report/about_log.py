@@ -8,8 +8,8 @@ from typing import Any
 
 from longplay.report import charts
 from longplay.report.blocks import Block, Bullets, Code, Grid, Heading, Section, Table
-from longplay.report.words import decimals_of, finite, interval_words, listed, number, percent, plus_minus, reached, share_of, wilson
-from longplay.signals.begins import Beginnings
+from longplay.report.phrases import decimals_of, finite, interval_words, listed, number, percent, plus_minus, reached, share_of, wilson
+from longplay.signals.engine.beginnings import Beginnings
 
 Results = Mapping[str, Mapping[str, Any]]
 

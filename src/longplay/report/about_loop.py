@@ -12,8 +12,8 @@ from longplay.report import charts
 from longplay.report.about_trial import audited, audits_of, checks, planned, read_out
 from longplay.report.blocks import Block, Heading, Section, Table
 from longplay.report.charts import INK
-from longplay.report.policies import INCUMBENT, colours_of, names_of, swatches_of
-from longplay.report.words import ZERO, at_95, bounds, finite, first, listed, number, plus_minus, signed, span, verdict
+from longplay.report.phrases import ZERO, at_95, bounds, finite, first, listed, number, plus_minus, signed, span, verdict
+from longplay.report.policy_names import INCUMBENT, colours_of, names_of, swatches_of
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Row]

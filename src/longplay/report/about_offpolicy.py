@@ -7,8 +7,8 @@ from typing import Any
 
 from longplay.report import charts
 from longplay.report.blocks import Block, Code, Heading, Section, Table
-from longplay.report.policies import colours_of, names_of, swatches_of
-from longplay.report.words import bounds, finite, first, interval_words, listed, number, plus_minus, span
+from longplay.report.phrases import bounds, finite, first, interval_words, listed, number, plus_minus, span
+from longplay.report.policy_names import colours_of, names_of, swatches_of
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Row]

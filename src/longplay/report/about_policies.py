@@ -11,8 +11,8 @@ from longplay.report.about_offpolicy import off_policy_refusals
 from longplay.report.about_trial import trial_refusals
 from longplay.report.blocks import Block, Bullets, Grid, Heading, Section, Table
 from longplay.report.charts import FAINT, POLICY_COLOURS
-from longplay.report.policies import colours_of, names_of, rivals_of, swatches_of
-from longplay.report.words import finite, first, number, percent
+from longplay.report.phrases import finite, first, number, percent
+from longplay.report.policy_names import colours_of, names_of, rivals_of, swatches_of
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Row]

@@ -8,8 +8,8 @@ from typing import Any
 from longplay.report import charts
 from longplay.report.about_log import log_of
 from longplay.report.blocks import Block, Grid, Heading, Note, Section, Table
-from longplay.report.policies import colours_of, names_of, rivals_of, swatches_of
-from longplay.report.words import ZERO, change, finite, number, percent, plus_minus, signed, span, verdict
+from longplay.report.phrases import ZERO, change, finite, number, percent, plus_minus, signed, span, verdict
+from longplay.report.policy_names import colours_of, names_of, rivals_of, swatches_of
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Row]

@@ -8,7 +8,7 @@ from typing import Any
 from longplay.report import charts
 from longplay.report.blocks import Block, Grid, Heading, Note, Section, Table
 from longplay.report.charts import MODEL_COLOURS
-from longplay.report.words import (
+from longplay.report.phrases import (
     MODEL_NAMES,
     coverage_words,
     difference,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from longplay.report.blocks import Block, Bullets, Heading, Note, Table
-from longplay.report.policies import names_of, swatches_of
-from longplay.report.words import at_level, bounds, finite, first, number, percent, signed, span
+from longplay.report.phrases import at_level, bounds, finite, first, number, percent, signed, span
+from longplay.report.policy_names import names_of, swatches_of
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Row]

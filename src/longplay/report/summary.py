@@ -11,8 +11,8 @@ from longplay.report.about_loop import loop_rows
 from longplay.report.about_ranking import PAIRS
 from longplay.report.about_rewards import loss_difference
 from longplay.report.blocks import Fact
-from longplay.report.policies import INCUMBENT, names_of, rivals_of
-from longplay.report.words import MODEL_NAMES, decimals_of, finite, interval_words, number, percent, share_of, signed, verdict, wilson
+from longplay.report.phrases import MODEL_NAMES, decimals_of, finite, interval_words, number, percent, share_of, signed, verdict, wilson
+from longplay.report.policy_names import INCUMBENT, names_of, rivals_of
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Row]

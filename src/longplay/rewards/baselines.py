@@ -18,7 +18,7 @@ from longplay.index import ItemIndex
 from longplay.rewards.early import Array, Early, Rows, counts_below, prefix_hits, sum_by
 from longplay.rewards.gaussian import between_items, estimate_prior
 from longplay.rewards.progressive import by_key
-from longplay.signals.outcomes import Outcomes
+from longplay.signals.outcomes.in_memory import Outcomes
 
 Reader = Callable[[Outcomes, Rows], Array]  # the reading of each entry from its observed days, [N]; 0 where there is none
 

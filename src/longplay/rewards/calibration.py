@@ -16,7 +16,7 @@ from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import clustered_mean
 from longplay.rewards.early import EarlyReward, certain_entries
 from longplay.rewards.showing import user_buckets
-from longplay.signals.outcomes import Outcomes
+from longplay.signals.outcomes.in_memory import Outcomes
 
 Array = NDArray[np.float64]
 

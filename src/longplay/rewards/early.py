@@ -16,10 +16,11 @@ from longplay.decisions import Contexts, Decisions, held_out, of_learners
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
-from longplay.lake.store import MemoryStore
+from longplay.lake.storage import MemoryStore
 from longplay.rewards.showing import Showing, fit_showing, worth
-from longplay.signals.checks import kind_of
-from longplay.signals.outcomes import Outcomes, check_lake, slates_of
+from longplay.signals.declare.checks import kind_of
+from longplay.signals.declare.declaration import Declaration
+from longplay.signals.outcomes.in_memory import Outcomes, check_lake, slates_of
 from longplay.signals.signal import Signal
 
 Array = NDArray[np.float64]
@@ -334,7 +335,7 @@ def most_possible(signal: Signal) -> float:
     return 1.0 if signal.binary else float(signal.days) if signal.measure.counts_days else np.inf
 
 
-def counts_below(signal: Signal) -> int:
+def counts_below(signal: Declaration) -> int:
     """The counts 0 .. n - 1 from which a threshold of n days is still to be reached; 0 where it is not of days, or more than 10."""
     if signal.threshold is None or not signal.measure.counts_days or signal.threshold > MAX_COUNTS:
         return 0

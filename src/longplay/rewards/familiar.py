@@ -14,7 +14,7 @@ from longplay.index import ItemIndex, distinct_keys
 from longplay.lake.creators import item_creators, named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
-from longplay.signals.entry import Key
+from longplay.signals.declare.entry import Key
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""What a policy must keep while it is trained: the declaration. `learning.guardrails` measures and enforces it."""
+"""What a policy must keep while it is trained: the declaration. `learning.enforcement` measures and enforces it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from longplay.index import ItemIndex
 from longplay.rewards.curves import Curves, ages_of
 from longplay.rewards.early import Array, Early, Rows, counts_below, prefix_hits, sum_by
 from longplay.rewards.gaussian import Prior, chunks, estimate_prior, expected_outcomes, own_prefix, summarise
-from longplay.signals.outcomes import Outcomes
+from longplay.signals.outcomes.in_memory import Outcomes
 from longplay.signals.signal import Signal
 
 CURVE_ENTRIES = 20_000  # per half of the users: more would not change a curve

@@ -29,8 +29,8 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.rewards.familiar import LakeIndex
-from longplay.signals.once import left_by_slots_above
-from longplay.signals.outcomes import ENTRY_HORIZON, Outcomes
+from longplay.signals.outcomes.in_memory import ENTRY_HORIZON, Outcomes
+from longplay.signals.outcomes.once import left_by_slots_above
 from longplay.signals.signal import Signal
 
 Array = NDArray[np.float64]

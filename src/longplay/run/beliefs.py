@@ -16,7 +16,7 @@ from longplay.run.config import RunConfig
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of
 from longplay.signals import Outcomes, Signal
-from longplay.signals.future import matured_entries
+from longplay.signals.outcomes.future import matured_entries
 
 MODELS: dict[str, type] = {"progressive": ProgressiveReward, "auto_surrogate": AutoSurrogate, "day_two": DayTwo, "matured_only": MaturedOnly}
 

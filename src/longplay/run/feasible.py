@@ -21,8 +21,8 @@ from longplay.lake import Lake
 from longplay.lake.daily import first_row
 from longplay.run.config import FIT, WIDEST, RunConfig, Split
 from longplay.signals import Signal
-from longplay.signals.begins import days_of_rows, first_day_seen_again
-from longplay.signals.entries import unanswerable
+from longplay.signals.engine.beginnings import days_of_rows, first_day_seen_again
+from longplay.signals.engine.entry_rows import unanswerable
 
 LADDER = (WIDEST, 28, 21, 14, 7, 5, 3, 2, 1)  # days of a window that is fitted, the widest first
 SPARE = 0.25  # share of the log's days that a fitted window leaves to the days on which training's outcomes and visits fall

@@ -16,14 +16,14 @@ from longplay.lake import Lake
 from longplay.lake.creators import item_creators
 from longplay.lake.schema import ENGAGED
 from longplay.learning.reinforce import enough_left
-from longplay.policies.generative import Generative
+from longplay.policies.generative_policy import Generative
 from longplay.policies.simple import Popular
 from longplay.ranking import Ranker, creators_per_slate, exposure_metrics, paired_difference, rank_metrics, top_items
 from longplay.run.beliefs import objectives_of
 from longplay.run.engine import Work, plain
 from longplay.run.log import lake_of, past_of, world_of
 from longplay.signals import Signal
-from longplay.signals.future import future_of
+from longplay.signals.outcomes.future import future_of
 
 DEEPEST = 50  # places of a ranking that are kept
 PAIRS = (("start", "popular"), ("reinforced", "start"), ("reward-weighted", "start"), ("reinforced", "reward-weighted"))

@@ -11,10 +11,10 @@ import torch
 
 from longplay.codes import Codebook, fit_codebook, item_text, item_vectors
 from longplay.index import ItemIndex
-from longplay.learning.offline import reward_weighted
 from longplay.learning.reinforce import reinforce
-from longplay.policies.generative import Generative
-from longplay.policies.sentences import encoder_folder, sentence_vectors
+from longplay.learning.reward_weighted import reward_weighted
+from longplay.models.sentence_encoder import encoder_folder, sentence_vectors
+from longplay.policies.generative_policy import Generative
 from longplay.run.beliefs import MODELS, early_of, reward_of
 from longplay.run.engine import Work
 from longplay.run.log import past_of

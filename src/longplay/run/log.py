@@ -14,8 +14,8 @@ from longplay.errors import ConfigError, DataError
 from longplay.files import tree_digest
 from longplay.lake import Lake
 from longplay.lake.adapters import Source, read_decisions, read_items, read_lake, read_open_bandit, read_retail, read_table
-from longplay.lake.adapters.decisions import SLATE_REASONS, dated, with_creators
-from longplay.lake.adapters.rows import CSV, PARQUET, find_files
+from longplay.lake.adapters.logged_slates import SLATE_REASONS, dated, with_creators
+from longplay.lake.adapters.record_files import CSV, PARQUET, find_files
 from longplay.lake.glance import glance
 from longplay.policies.simple import Popular
 from longplay.run.config import FileTable, Ingest, RunConfig, midnight

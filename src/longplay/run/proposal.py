@@ -13,11 +13,11 @@ from pathlib import Path
 
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
-from longplay.lake.adapters.decisions import DECISION_COLUMNS
 from longplay.lake.adapters.glimpse import Glimpse, glimpse
+from longplay.lake.adapters.logged_slates import DECISION_COLUMNS
 from longplay.lake.adapters.open_bandit import ITEMS, NEEDED, read_open_bandit
+from longplay.lake.adapters.record_files import find_files
 from longplay.lake.adapters.roles import NAMES, PROPENSITIES, Roles, description_of, plain, roles_of, time_format_of
-from longplay.lake.adapters.rows import find_files
 from longplay.run.config import FIT, RunConfig, parse_config
 from longplay.run.feasible import LogFacts, fit, longest_window
 from longplay.signals import Signal, ready

@@ -96,7 +96,7 @@ def _codes_depends(config: RunConfig, base: Path) -> Any:
     depends = _of("split.train_until")(config, base) | {"codes": _given(config.codes, Codes(), "levels", "width")}
     if config.codes.words in ("tfidf", "none"):
         return depends
-    from longplay.policies.sentences import encoder_folder
+    from longplay.models.sentence_encoder import encoder_folder
 
     libraries = ("sentence-transformers", "tokenizers", *_TORCH)
     return depends | {"encoder": tree_digest(encoder_folder(config.codes.words, base)), "libraries": versions(libraries)}

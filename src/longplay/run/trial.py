@@ -25,7 +25,7 @@ from longplay.run.config import ExperimentTable
 from longplay.run.engine import Work, plain
 from longplay.run.judge import policies_of
 from longplay.run.log import lake_of, past_of, world_of
-from longplay.signals.outcomes import ENTRY_HORIZON
+from longplay.signals.outcomes.in_memory import ENTRY_HORIZON
 
 SCORED = 10_000  # logged slates that are scored at most: a language model takes its time for each
 DRAWS = 2

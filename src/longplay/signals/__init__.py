@@ -1,9 +1,7 @@
 """Signals: what we hope for, declared as data and computed in SQL."""
 
-from longplay.signals.attribution import Comparison, Credits, compare_rules
-from longplay.signals.catalogue import READY, ready
-from longplay.signals.entry import Entry, discovery, enrolment, event, exposure, user_day
-from longplay.signals.measure import (
+from longplay.signals.declare.entry import Entry, discovery, enrolment, event, exposure, user_day
+from longplay.signals.declare.measure import (
     Measure,
     active_days,
     cancelled,
@@ -19,25 +17,19 @@ from longplay.signals.measure import (
     skips,
     time_to_return,
 )
-from longplay.signals.outcomes import Outcomes, Shown
-from longplay.signals.sharing import Rule
+from longplay.signals.outcomes.in_memory import Outcomes, Shown
+from longplay.signals.ready_signals import READY, ready
 from longplay.signals.signal import Signal
-from longplay.signals.unexposed import Unexposed, shown_unasked, unexposed_baseline
 
 __all__ = [
     "READY",
-    "Comparison",
-    "Credits",
     "Entry",
     "Measure",
     "Outcomes",
-    "Rule",
     "Shown",
     "Signal",
-    "Unexposed",
     "active_days",
     "cancelled",
-    "compare_rules",
     "completion",
     "count",
     "days_with",
@@ -52,9 +44,7 @@ __all__ = [
     "returned",
     "saves",
     "sessions",
-    "shown_unasked",
     "skips",
     "time_to_return",
-    "unexposed_baseline",
     "user_day",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from longplay.index import ItemIndex
-from longplay.world.config import WorldConfig
+from longplay.world.parameters import WorldConfig
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

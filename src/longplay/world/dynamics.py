@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from longplay.world.catalogue import Catalogue, Market
-from longplay.world.config import WorldConfig
 from longplay.world.listeners import Listeners, State, explore
 from longplay.world.luck import DayLuck, Stream
+from longplay.world.parameters import WorldConfig
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from longplay.chance import GAMMA, mix
 from longplay.errors import ConfigError, DataError, MissingExtra
 from longplay.world.catalogue import START, Catalogue, Market, make_catalogue
-from longplay.world.config import WorldConfig, named_world
 from longplay.world.dynamics import HOME, Plays, Shown, coins, live, visitors, wake
 from longplay.world.listeners import Listeners, State, first_state, make_listeners
 from longplay.world.luck import Luck
+from longplay.world.parameters import WorldConfig, named_world
 from longplay.world.surfaces import house_lists
 
 try:

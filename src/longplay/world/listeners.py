@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, logit
 
 from longplay.world.catalogue import Market
-from longplay.world.config import WorldConfig
 from longplay.world.luck import DayLuck, Luck, Stream
+from longplay.world.parameters import WorldConfig
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from longplay.decisions import Contexts, Decisions
 from longplay.lake.schema import TIME
 from longplay.world.catalogue import Market
-from longplay.world.config import WorldConfig
 from longplay.world.dynamics import RESULTS, SEARCH, SHELF, SHELF_SLOTS, SURFACES, Shown, searches
+from longplay.world.event_log import midnight_us
 from longplay.world.listeners import Listeners
-from longplay.world.log import midnight_us
 from longplay.world.luck import DayLuck, Stream
+from longplay.world.parameters import WorldConfig
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

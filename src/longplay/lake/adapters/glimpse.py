@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
-from longplay.lake.adapters.rows import PARQUET, find_files
+from longplay.lake.adapters.record_files import PARQUET, find_files
 
 HEAD_BYTES = 512_000
 PLACE_BYTES = 96_000

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 import polars as pl
 
 from longplay.errors import ConfigError
-from longplay.lake.adapters.values import UNITS
+from longplay.lake.adapters.cells import UNITS
 from longplay.lake.schema import KINDS, ORIGINS, TABLES
 from longplay.lake.sift import EARLIEST
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
-from longplay.lake.adapters.decisions import contexts_of, dated, unreadable
-from longplay.lake.adapters.rows import FAULT, LINE, TEXT, read_rows
+from longplay.lake.adapters.cells import ids, numbers, text, times
+from longplay.lake.adapters.logged_slates import contexts_of, dated, unreadable
+from longplay.lake.adapters.record_files import FAULT, LINE, TEXT, read_rows
 from longplay.lake.adapters.source import Source
-from longplay.lake.adapters.values import ids, numbers, text, times
 from longplay.lake.schema import conform
 
 NEEDED = ("timestamp", "item_id", "position", "click", "propensity_score")

@@ -9,7 +9,7 @@ import polars as pl
 
 from longplay.errors import ConfigError
 from longplay.lake.adapters.layout import Layout
-from longplay.lake.adapters.rows import KIND, read_source
+from longplay.lake.adapters.record_files import KIND, read_source
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.table import map_rows
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from longplay.errors import DataError, LongplayError
-from longplay.lake.adapters.values import ids, numbers, times
+from longplay.lake.adapters.cells import ids, numbers, times
 from longplay.lake.sift import EARLIEST
 
 # Names by which a column is known, the surest first; compared without case, spaces and punctuation.

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError
+from longplay.lake.adapters.cells import ids, numbers, seconds_of, text, time_format_like, times, words
 from longplay.lake.adapters.layout import EVENT_COLUMNS, VOCABULARIES, Layout
-from longplay.lake.adapters.rows import FAULT, FILE, KIND, LINE, TEXT, Rows, read_source
+from longplay.lake.adapters.record_files import FAULT, FILE, KIND, LINE, TEXT, Rows, read_source
 from longplay.lake.adapters.source import Source
-from longplay.lake.adapters.values import ids, numbers, seconds_of, text, time_format_like, times, words
 from longplay.lake.daily import DAY_SECONDS, long_days
 from longplay.lake.schema import conform
 from longplay.lake.sift import EARLIEST, advice, sift

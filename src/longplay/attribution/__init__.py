@@ -1,0 +1,1 @@
+"""Attribution: one delayed outcome shared out over the exposures before it, less what happens without them."""

@@ -1,0 +1,241 @@
+"""Guardrails as constraints: measured against the start, paid for by Lagrange multipliers, broken by no weights that are kept.
+
+A guardrail says: at least `bound` of what the start achieves. Two things are known of it while training:
+its *measurement*, on a fixed sample of moments with the same luck for every weight (so that the start against
+itself is exactly 1), and its *estimate* on the slates of a step against slates the start would draw there, by
+the same luck. The estimate moves the multiplier (dual ascent: Tessler et al. 2018, arXiv 1805.11074); the
+measurement decides which weights are kept. A step has few moments with many slates each, so where coverage has
+fallen its estimate reads lower than the measurement: the multiplier errs on the side of the guardrail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from longplay.decisions import Contexts, context_chance
+from longplay.errors import DataError
+from longplay.lake.lake import Lake
+from longplay.learning.rollout import Early, Floats, Ints, drawn_leaves, enough_left, finite, slates_of
+from longplay.learning.variety import creator_of_leaves
+from longplay.policies.generative.decoder import Decoder
+from longplay.policies.generative_policy import Generative
+from longplay.rewards import EarlyReward, Reward
+from longplay.rewards.guardrails import TopCreator
+from longplay.signals import Signal
+
+SAMPLE = 256  # moments on which guardrails are measured
+DRAWS = 4  # independent draws of the sample's slates, averaged: a single one is off by about 1%
+RATE = 0.5  # of dual ascent: units of the reward's spread per step and whole share missing
+
+
+class Guard(Protocol):
+    """One guardrail: how much of the metric slates have, and what a slot contributes to it."""
+
+    @property
+    def label(self) -> str:
+        """What rows of the curve call it."""
+        ...
+
+    @property
+    def bound(self) -> float:
+        """Share of the start's level that must be kept."""
+        ...
+
+    @property
+    def places(self) -> int:
+        """Slots of the slates it is measured on."""
+        ...
+
+    def level(self, contexts: Contexts, leaves: Ints) -> float:
+        """The metric of slates `leaves[N, G, places]`, mean over the G draws, in its own unit."""
+        ...
+
+    def share(self, level: float, start: float) -> float:
+        """How much of the start is kept: 1 where the level is the start's, more where it is better."""
+        ...
+
+    def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
+        """What each slot of `leaves[N, G, S]` is paid per unit of multiplier, and their estimated share of the start's level.
+
+        `before`: the slates of the start, same shape and luck. `start`: the start's measured level.
+        """
+        ...
+
+
+class HigherIsBetter:
+    """Of a metric of which more is better."""
+
+    def share(self, level: float, start: float) -> float:
+        """The level over the start's."""
+        return level / start
+
+
+@dataclass(frozen=True)
+class CoverageGuard(HigherIsBetter):
+    """coverage@k: share of the available catalogue among the first k places of one slate per moment of the sample.
+
+    What a slot is paid is a surrogate, *minus the log of its item's frequency in the batch*: coverage itself is
+    no sum over slots. Its expectation is the entropy of what the batch shows, which rises as shows spread.
+    """
+
+    label: str
+    bound: float
+    places: int
+    available: int
+
+    def level(self, contexts: Contexts, leaves: Ints) -> float:
+        """Different items of a draw over available items, in (0, 1]."""
+        return float(np.mean([len(np.unique(draw)) for draw in np.moveaxis(leaves, 1, 0)])) / self.available
+
+    def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
+        """The surrogate, in nats, and the ratio of the numbers of different items."""
+        return minus_log_frequency(leaves), len(np.unique(leaves)) / len(np.unique(before))
+
+
+@dataclass(frozen=True)
+class CreatorGuard(HigherIsBetter):
+    """What a policy shows beside its top creator: the share of slots that are of all the others.
+
+    What a slot is paid is the surrogate of coverage, of creators: minus the log of its creator's frequency in the batch.
+    """
+
+    label: str
+    bound: float
+    places: int
+    creator_I: Ints
+
+    def level(self, contexts: Contexts, leaves: Ints) -> float:
+        """1 less the share of the creator with the most slots of a draw, in [0, 1)."""
+        return float(np.mean([self._beyond(draw) for draw in np.moveaxis(leaves, 1, 0)]))
+
+    def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
+        """The surrogate, in nats, and the ratio of the shares beside the top creator."""
+        least = 1 / before.size  # where the start shows one creator alone in this batch
+        return minus_log_frequency(self.creator_I[leaves]), self._beyond(leaves) / max(self._beyond(before), least)
+
+    def _beyond(self, leaves: Ints) -> float:
+        _, count = np.unique(self.creator_I[leaves], return_counts=True)
+        return 1.0 - float(count.max()) / leaves.size
+
+
+@dataclass(frozen=True)
+class SignalGuard:
+    """A signal: the mean value of showing per slot, as its early reward expects it (no caution: both sides are estimates).
+
+    Where lower is better it may rise by no more than 1 - bound of the start's.
+    """
+
+    label: str
+    bound: float
+    places: int
+    policy: Generative
+    early: EarlyReward
+    lake: Lake
+
+    def level(self, contexts: Contexts, leaves: Ints) -> float:
+        """Mean value of showing per slot, in the signal's unit."""
+        return float(self._value(contexts, leaves).mean())
+
+    def share(self, level: float, start: float) -> float:
+        """The level over the start's; where lower is better 1 less what it has risen by."""
+        return 2 - level / start if self.early.signal.lower_is_better else level / start
+
+    def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
+        """The slot's own value over the start's mean, and 1 + the difference to the start's slates; signs turned where lower is better."""
+        sign = -1 if self.early.signal.lower_is_better else 1
+        credit = sign * self._value(contexts, leaves) / start
+        return credit, float(1 + credit.mean() - sign * self._value(contexts, before).mean() / start)
+
+    def _value(self, contexts: Contexts, leaves: Ints) -> Floats:
+        mean = self.early.value(*slates_of(self.policy, contexts, leaves), self.lake).mean
+        return finite(mean.reshape(leaves.shape), f"guardrail {self.label}")
+
+
+def minus_log_frequency(leaves: Ints) -> Floats:
+    """Minus the natural log of the share of `leaves` that are the same leaf, same shape.
+
+    >>> np.exp(-minus_log_frequency(np.array([[[3, 3, 3, 8]]]))).round(6).tolist()
+    [[[0.75, 0.75, 0.75, 0.25]]]
+    """
+    _, inverse, count = np.unique(leaves, return_inverse=True, return_counts=True)
+    return -np.log(count / leaves.size)[inverse].reshape(leaves.shape)
+
+
+@dataclass(frozen=True)
+class Guardrails:
+    """All guardrails of a reward, with the moments they are measured on and the start's levels."""
+
+    guards: tuple[Guard, ...]
+    policy: Generative
+    sample: Contexts
+    seed: int
+    start: Mapping[str, float]
+
+    @classmethod
+    def of(cls, policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts, slots: int, seed: int) -> Guardrails:
+        """The reward's guardrails, measured on `policy` as the start.
+
+        Raises:
+            ConfigError: a signal without an early reward. DataError: no moment leaves as many items as a
+            guardrail looks at, or the start's mean value of a signal is not above 0.
+        """
+        models = reward.guarded(early)
+        guards: list[Guard] = []
+        for metric, bound in reward.guardrails.items():
+            if isinstance(metric, Signal):
+                guards.append(SignalGuard(metric.label, bound, slots, policy, models[metric], lake))
+            elif isinstance(metric, TopCreator):
+                guards.append(CreatorGuard(metric.label, bound, slots, creator_of_leaves(policy, lake)))
+            else:
+                guards.append(CoverageGuard(metric.label, bound, metric.k, int(policy.decoder.trie.available.sum())))
+        room = enough_left(moments, policy, max(guard.places for guard in guards))
+        rows = np.random.default_rng([seed, 2**32 - 2]).choice(len(room), size=min(SAMPLE, len(room)), replace=False)
+        unmeasured = cls(tuple(guards), policy, room.take(rows), seed, {})
+        start = unmeasured.levels(policy.decoder)
+        for label, level in start.items():
+            if not level > 0:
+                what = "share of slots" if label == TopCreator().label else "mean value of showing"
+                raise DataError(
+                    f"guardrail {label}: the start's {what} is {level:.3g} per slot on {len(rows)} moments, "
+                    "and a share of that protects nothing; drop the guardrail, or guard what the start has some of"
+                )
+        return cls(unmeasured.guards, policy, unmeasured.sample, seed, start)
+
+    def nothing_yet(self) -> dict[str, Any]:
+        """What goes on from step to step, in JSON: multipliers, the latest measurement, and the step whose weights are kept (0: the start's)."""
+        return {"multiplier": dict.fromkeys(self.start, 0.0), "share": dict.fromkeys(self.start, 1.0), "kept": 0}
+
+    def levels(self, decoder: Decoder) -> dict[str, float]:
+        """Every metric of slates drawn by `decoder` on the sample, by label; the same luck at every call."""
+        chance = context_chance(self.sample, np.random.default_rng([self.seed, 2**32 - 3]))
+        most = max(guard.places for guard in self.guards)
+        leaves = drawn_leaves(self.policy, decoder, self.sample, groups=DRAWS, slots=most, chance=chance)
+        return {guard.label: guard.level(self.sample, leaves[:, :, : guard.places]) for guard in self.guards}
+
+    def shares(self, decoder: Decoder) -> dict[str, float]:
+        """The measurement: how much of the start's levels is kept."""
+        levels = self.levels(decoder)
+        return {guard.label: guard.share(levels[guard.label], self.start[guard.label]) for guard in self.guards}
+
+    def hold(self, share: Mapping[str, float]) -> bool:
+        """Whether every guardrail is kept."""
+        return all(share[guard.label] >= guard.bound for guard in self.guards)
+
+    def step(self, contexts: Contexts, leaves: Ints, before: Ints) -> dict[str, tuple[Floats, float]]:
+        """Per label, what each slot is paid per unit of multiplier and the estimated share of the start's level; see `Guard.step`."""
+        return {guard.label: guard.step(contexts, leaves, before, self.start[guard.label]) for guard in self.guards}
+
+    def ascend(self, multiplier: Mapping[str, float], share: Mapping[str, float]) -> dict[str, float]:
+        """The multipliers after a step of dual ascent: up by `RATE` x what is missing, down where there is slack, never below 0."""
+        return {guard.label: max(0.0, multiplier[guard.label] + RATE * (guard.bound - share[guard.label])) for guard in self.guards}
+
+    def figures(self, guarded: Mapping[str, Any], estimate: Mapping[str, float]) -> dict[str, float]:
+        """A step's columns of the curve; see `reinforce`."""
+        row = {"kept": guarded["kept"]}
+        for label in self.start:
+            row |= {label: guarded["share"][label], f"{label} estimate": estimate[label], f"{label} multiplier": guarded["multiplier"][label]}
+        return row

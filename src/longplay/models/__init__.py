@@ -1,0 +1,1 @@
+"""Models from elsewhere: GGUF conversion, models in installed packages, sentence encoders."""

@@ -1,0 +1,1 @@
+"""Faster inference passes that compute what Transformers computes."""

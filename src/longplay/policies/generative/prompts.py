@@ -1,0 +1,156 @@
+"""What a model reads, as tokens: prompts to go on from, and windows of histories to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from longplay.codes.trie import Allowed, Trie
+from longplay.policies.generative.circumstances import Around
+from longplay.policies.generative.vocabulary import Vocabulary
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """N tokenised prompts, left-padded: tokens [N, T] and which are real, with temperature [N] and what is allowed."""
+
+    tokens: Tensor
+    real: Tensor
+    temperature: Tensor
+    allowed: Allowed
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def between(self, start: int, stop: int) -> Prompts:
+        """Prompts `start` to `stop` - 1, a view."""
+        part = slice(start, stop)
+        return Prompts(self.tokens[part], self.real[part], self.temperature[part], self.allowed.between(start, stop))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """N texts as tokens: those of text n are `tokens[offsets[n]:offsets[n+1]]`."""
+
+    offsets: Ints
+    tokens: Ints
+
+    @classmethod
+    def none(cls, n: int) -> Texts:
+        """N empty texts."""
+        return cls(np.zeros(n + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+    @classmethod
+    def of(cls, tokens: Sequence[Sequence[int]]) -> Texts:
+        """Texts from lists of token ids."""
+        offsets = np.cumsum([0, *map(len, tokens)])
+        return cls(offsets, np.array([token for text in tokens for token in text], dtype=np.int64))
+
+    @property
+    def count(self) -> Ints:
+        """Tokens of each, [N]."""
+        return np.diff(self.offsets)
+
+    def write(self, into: Ints, first: Ints) -> None:
+        """Write text n into row n of `into`, from column `first[n]` on."""
+        row = np.repeat(np.arange(len(first)), self.count)
+        into[row, first[row] + np.arange(len(self.tokens)) - self.offsets[row]] = self.tokens
+
+
+@dataclass(frozen=True)
+class Windows:
+    """N stretches of histories of up to T items, padded at the end with leaf 0.
+
+    Attributes:
+        leaves: [N, T]. real: which are there, [N, T]. before, after: tokens around each, [N, T, P] and [N, T, S], as in `Around`; default none.
+    """
+
+    leaves: Ints
+    real: NDArray[np.bool_]
+    before: Ints
+    after: Ints
+
+    @classmethod
+    def of(cls, leaves: Ints, real: NDArray[np.bool_] | None = None) -> Windows:
+        """Items without anything around them; default all real."""
+        nothing = np.zeros((*leaves.shape, 0), dtype=np.int64)
+        return cls(leaves, np.ones(leaves.shape, dtype=bool) if real is None else real, nothing, nothing)
+
+    def __len__(self) -> int:
+        return len(self.leaves)
+
+    @property
+    def count(self) -> int:
+        """Items that are there."""
+        return int(self.real.sum())
+
+    def part(self, rows: slice) -> Windows:
+        """Some of them."""
+        return Windows(self.leaves[rows], self.real[rows], self.before[rows], self.after[rows])
+
+
+def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Ints, own: Ints | None) -> Ints:
+    """The tokens of items, [..., L]: their codes, the last of them replaced by `own[leaf]` where items are whole."""
+    tokens = trie.codes[leaves] + np.array([vocabulary.code(level) for level in range(trie.levels)])
+    if own is not None:
+        tokens[..., -1] = own[leaves]
+    return tokens
+
+
+def latest(offsets: Ints, leaves: Ints, most: int) -> tuple[Ints, Ints]:
+    """Of ragged histories, oldest first, the last `most` known items (leaf >= 0) of each: offsets[N+1] and their places in `leaves`."""
+    place = np.flatnonzero(leaves >= 0)
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[place]
+    count = np.bincount(owner, minlength=len(offsets) - 1)
+    from_end = np.cumsum(count)[owner] - np.arange(len(owner))  # 1 = the latest item
+    return np.concatenate([[0], np.cumsum(np.minimum(count, most))]), place[from_end <= most]
+
+
+def encode(
+    trie: Trie,
+    offsets: Ints,
+    leaves: Ints,
+    history: int,
+    temperature_N: NDArray[np.float64],
+    allowed: Allowed,
+    vocabulary: Vocabulary | None = None,
+    texts: Texts | None = None,
+    around: Around | None = None,
+    own: Ints | None = None,
+) -> Prompts:
+    """Prompts from ragged histories of leaves (oldest first; -1 is skipped): the words of a text, BOS, then L tokens per item and those around it.
+
+    Only the last `history` items are kept. `vocabulary` defaults to that of a model from scratch over `trie`, `texts` and what is `around`
+    the leaves to none; `own[I]` as in `Decoder`.
+    """
+    n, levels = len(offsets) - 1, trie.levels
+    vocabulary = vocabulary or Vocabulary(levels, trie.width)
+    texts = texts or Texts.none(n)
+    offsets, kept = latest(offsets, leaves, history)
+    around = Around.none(len(kept), n) if around is None else around.take(kept, np.arange(n))
+    ahead, count = around.now.shape[1], np.diff(offsets)
+    block = np.concatenate(
+        [
+            vocabulary.circumstance + around.before,
+            as_read(trie, vocabulary, leaves[kept], own),
+            vocabulary.circumstance + around.after,
+        ],
+        axis=1,
+    )
+    used = texts.count + 1 + count * block.shape[1] + ahead
+    width = int(used.max()) if n else 1
+    tokens = np.full((n, width), vocabulary.pad, dtype=np.int64)
+    owner = np.repeat(np.arange(n), count)
+    column = width - ahead - (offsets[1:][owner] - np.arange(len(kept))) * block.shape[1]
+    tokens[owner[:, None], column[:, None] + np.arange(block.shape[1])] = block
+    tokens[:, width - ahead :] = vocabulary.circumstance + around.now
+    tokens[np.arange(n), width - used + texts.count] = vocabulary.bos
+    texts.write(tokens, width - used)
+    return Prompts(torch.from_numpy(tokens), torch.from_numpy(tokens != vocabulary.pad), torch.from_numpy(temperature_N), allowed)

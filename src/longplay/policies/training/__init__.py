@@ -1,0 +1,1 @@
+"""Training of the generative policy: histories, gradient descent, checkpoints."""

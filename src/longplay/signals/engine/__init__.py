@@ -1,0 +1,1 @@
+"""The engine: signals compiled to SQL over days, from declarations to values."""

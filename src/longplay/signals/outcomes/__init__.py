@@ -1,0 +1,1 @@
+"""Outcomes: in memory, in files, per enrolled user, day by day, and between two versions of a signal."""

@@ -1,0 +1,110 @@
+"""Ready signals: the outcomes that are asked for most, declared once, each with what it is for and how it misleads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from longplay.signals.declare.entry import discovery, enrolment, event, user_day
+from longplay.signals.declare.measure import active_days, cancelled, days_with, habits, plays, returned, sessions, skips
+from longplay.signals.signal import Signal
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A ready signal, in one sentence each what it is for and what it is not for."""
+
+    signal: Signal
+    use: str
+    trap: str
+
+
+CATALOGUE = (
+    Ready(
+        Signal("return_1d", user_day(), returned(), (1, 1)),
+        "Watch the service from day to day: it matures overnight.",
+        "No reward: it follows the day of the week and the mix of users, and frequent users open most entries.",
+    ),
+    Ready(
+        Signal("return_7d", user_day(), returned(), (1, 7)),
+        "Weekly return with the season of the week taken out: every window holds each weekday once.",
+        "Nearly always 1 for daily users, who open most entries; it says little about those who are about to leave.",
+    ),
+    Ready(
+        Signal("return_28d", user_day(), returned(), (1, 28)),
+        "Churn: a 0 is four weeks of silence.",
+        "Too close to 1 to move in a small trial, and one visit counts as much as twenty.",
+    ),
+    Ready(
+        Signal("active_days_28d", enrolment(), active_days(), (1, 28)),
+        "The north star of a trial: one number per user, from the day of enrolment.",
+        "No reward of a slot: it is about a user, so no single recommendation owns it.",
+    ),
+    Ready(
+        Signal("habit", discovery(novel_for=28), days_with("creator") >= 3, (1, 28)),
+        "Reward recommendations that last: a new creator whom the user comes back to unprompted.",
+        "It counts who is discovered, too: in a trial compare sums per enrolled user, never the mean over entries.",
+    ),
+    Ready(
+        Signal("stickiness_60d", discovery(novel_for=28), days_with("creator"), (1, 59)),
+        "The value of a discovery in days: with the day of the discovery itself, 60 of them.",
+        "It takes two months; use an early reward. A few fans make most of the mean.",
+    ),
+    Ready(
+        Signal("lasting_discovery", discovery(novel_for=28), days_with("creator") >= 1, (30, 59)),
+        "Told from a fling: still there in the second month, whatever the first one was like.",
+        "An early reward sees nothing of its window for 30 days, and one stray play is enough.",
+    ),
+    Ready(
+        Signal("session_depth", user_day(), plays() / sessions(), (1, 7)),
+        "How much is played once somebody is there: a guardrail beside signals of return.",
+        "Rises when sessions become fewer: never without a count of days. Autoplay counts. Null for who does not come back.",
+    ),
+    Ready(
+        Signal("save_and_return", event("save", of="item"), days_with("item") >= 1, (1, 28)),
+        "Whether saves are meant: saved for later, and later came.",
+        "Only about users who save. A button that saves more easily lowers it although nothing got worse.",
+    ),
+    Ready(
+        Signal("dormant_reactivation", user_day(dormant_for=28), active_days() >= 3, (1, 28)),
+        "Whether those who come back after four weeks stay.",
+        "Not how many come back: more campaigns open more, and weaker, entries. A log needs more than 28 days before the first.",
+    ),
+    Ready(
+        Signal("diversity_of_habits", enrolment(), habits("creator", days=3), (1, 28)),
+        "Breadth: in how many creators a user has found something to come back to.",
+        "More time makes more habits: read it beside active_days_28d. It counts old habits, too.",
+    ),
+    Ready(
+        Signal("regret", discovery(novel_for=28, of="item"), skips("item") >= 1, (0, 0)),
+        "Clickbait: what was started for the first time was skipped on the same day.",
+        "It needs skips in the log. Not every skip is regret, and browsing makes many; the day counts, also what came before the start.",
+    ),
+    Ready(
+        Signal("cancel_60d", user_day(), cancelled(), (1, 60)),
+        "What the business feels: a guardrail that no recommender may raise.",
+        "Rare and late: small trials see nothing. It weighs users by their active days, and who has stopped coming opens no entries.",
+    ),
+)
+READY: Mapping[str, Signal] = MappingProxyType({one.signal.name: one.signal for one in CATALOGUE})
+
+
+def ready() -> tuple[Signal, ...]:
+    """The ready signals: return_1d, return_7d, return_28d, active_days_28d, habit and what else `longplay signals` lists.
+
+    >>> [signal.name for signal in ready()][:3]
+    ['return_1d', 'return_7d', 'return_28d']
+    >>> READY["habit"].window
+    (1, 28)
+    """
+    return tuple(READY.values())
+
+
+def markdown() -> str:
+    """The catalogue as the table of docs/signals.md."""
+    lines = ["| signal | what it says | what it is for | how it misleads |", "|---|---|---|---|"]
+    for one in CATALOGUE:
+        words = str(one.signal).split(": ", 1)[1]
+        lines.append(f"| `{one.signal.name}`<br>`@{one.signal.version}` | {words} | {one.use} | {one.trap} |")
+    return "\n".join(lines) + "\n"

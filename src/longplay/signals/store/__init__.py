@@ -1,0 +1,1 @@
+"""A store of outcomes beside a lake, updated incrementally every night."""

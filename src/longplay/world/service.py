@@ -1,0 +1,345 @@
+"""The simulated service: users and items that live day by day under a policy."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy, rule_words, rules_of
+from longplay.errors import ConfigError, DataError
+from longplay.index import distinct_keys, ranges
+from longplay.lake import Lake
+from longplay.lake.schema import TIME, empty
+from longplay.world.catalogue import START, Catalogue, Market, make_catalogue
+from longplay.world.dynamics import HOME, Shown, live, visitors, wake
+from longplay.world.event_log import Batch, DayPlays, Recent, events_of_day, midnight_us, ragged
+from longplay.world.listeners import State, first_state, make_listeners, visit_seconds
+from longplay.world.luck import DayLuck, Luck
+from longplay.world.parameters import WorldConfig, named_world
+from longplay.world.surfaces import house_decisions, house_lists, visit_ids
+
+Int = NDArray[np.int64]
+Float = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+_FLUSH_ROWS = 2_000_000  # events kept back before they go to the lake
+
+
+@dataclass(frozen=True, eq=False)
+class Morning:
+    """A day before anything is shown: the users' luck, tastes and state, who visits (rows, ascending) and when (second of the day)."""
+
+    luck: DayLuck
+    taste_RD: NDArray[np.float32]
+    state: State
+    user_N: Int
+    second_N: Int
+
+
+class Service:
+    """A service of `users` listeners and `items` items that lives day by day under the policies it is given.
+
+    Users create a `longplay.World`, which adds what is true of policies and of showing an item. What begins
+    without an underscore here and is not documented there is for the rooms of `world` alone.
+    """
+
+    def __init__(
+        self,
+        users: int = 5_000,
+        items: int = 2_000,
+        seed: int = 7,
+        config: WorldConfig | None = None,
+        exclude: str | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        """A new world on its first day.
+
+        Args:
+            exclude: what home slates must not hold: "none", items already "seen" (engaged with), or all items of a "creator" already engaged with.
+                A rule that is given is stated in the contexts, and a policy that was trained under another one refuses them. Default: "none",
+                not stated: such a policy runs, and a warning is logged.
+            folder: where the log is kept (Delta Lake; must hold no lake yet); default in memory. For worlds of more than about 30,000 users.
+        """
+        for name, given, least, most in (("users", users, 1, 10_000_000), ("items", items, 1, 1_000_000), ("seed", seed, 0, 2**63 - 1)):
+            if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+                raise ConfigError(f"World: {name}={given!r} given, expected a whole number from {least:,} to {most:,}")
+        if config is not None and not isinstance(config, WorldConfig):
+            raise ConfigError(f"World: config is a {type(config).__name__}, expected a WorldConfig; from a mapping: WorldConfig.of({{...}})")
+        if exclude not in (None, "none", "seen", "creator"):
+            raise ConfigError(f"World: exclude={exclude!r} given, expected one of none, seen, creator")
+        self.config = WorldConfig() if config is None else config
+        self.seed = seed
+        self.exclude = "none" if exclude is None else exclude
+        self._stated = exclude
+        self._told: set[str] = set()  # policies of which a warning was logged, by this world or one that it was forked from
+        self.catalogue: Catalogue = make_catalogue(items, seed, self.config)
+        self.listeners = make_listeners(users, seed, self.config)
+        self.market: Market = self.catalogue.market(0)
+        self.state: State = first_state(self.listeners, np.arange(users), self.market, seed, self.config)
+        self.policy: Policy | None = None
+        self.user_ids = pl.select((pl.lit("u") + pl.int_range(users).cast(pl.String).str.zfill(7)).alias("user_id"))["user_id"]
+        self.number_U = np.arange(users)  # who a row is: what luck is keyed by
+        self.luck = Luck(seed)
+        self.day = 0
+        self._lake = Lake.memory() if folder is None else Lake.open(folder)
+        if folder is not None and self._lake.key[1][0]:
+            raise ConfigError(f"World: the folder {folder} holds a lake already; give a new or empty one")
+        self.played: list[DayPlays] = []
+        self.known_keys = np.empty(0, dtype=np.int64)
+        self.lives: dict[object, tuple[Policy | None, Lake]] = {}  # lakes of lives lived for `truth`, the last few
+
+    @classmethod
+    def named(
+        cls,
+        name: str,
+        *,
+        users: int | None = None,
+        items: int | None = None,
+        seed: int = 7,
+        exclude: str | None = None,
+        folder: str | Path | None = None,
+    ) -> Self:
+        """One of the worlds of docs/worlds.md: default, clickbait, aligned, null, gamed, drift, cold or tiny, at its own size or the one given.
+
+        >>> World.named("tiny")
+        World(300 users (300 alive), 120 items, seed 7, 2026-01-01)
+        """
+        one = named_world(name)
+        return cls(one.users if users is None else users, one.items if items is None else items, seed, WorldConfig.of(one.numbers), exclude, folder)
+
+    @property
+    def now(self) -> datetime:
+        """UTC midnight that ends the last simulated day."""
+        return START + timedelta(days=self.day)
+
+    @property
+    def users(self) -> pl.DataFrame:
+        """user_id and whether the user is still there."""
+        return pl.DataFrame({"user_id": self.user_ids, "alive": self.state.alive_R})
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """The items table, as a policy may see it: what has been released."""
+        out_I = self.catalogue.release_I <= self.day
+        return self.catalogue.frame if out_I.all() else self.catalogue.frame.filter(pl.Series(out_I))
+
+    @property
+    def lake(self) -> Lake:
+        """The full history up to `now`, a fixed view: later runs do not change it."""
+        return self._lake.before(self.now)
+
+    def __repr__(self) -> str:
+        alive = int(self.state.alive_R.sum())
+        return f"World({len(self.user_ids):,} users ({alive:,} alive), {len(self.catalogue):,} items, seed {self.seed}, {self.now.date()})"
+
+    def run(self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None) -> Lake:
+        """Live `days` more days under `policy` and return the full history so far.
+
+        An `Adaptive` policy is given the catalogue at once and, at every midnight, the day's events
+        (its last version is `world.policy`). With `policy=None` nothing is shown: the no-exposure path.
+
+        Args:
+            progress: called after each day with (days done, days).
+        """
+        if days < 1:
+            raise ConfigError(f"World.run: days={days} given, expected at least 1")
+        if isinstance(policy, Adaptive):
+            policy = policy.adapt(self.items, empty("events"))
+        for name, rule in rules_of([policy]).items():
+            if self._stated is None and rule != self.exclude and name not in self._told:
+                self._told.add(name)
+                logger.warning("%s; give the world exclude=%r, or train with exclude=%r", rule_words(name, rule, self.exclude), rule, self.exclude)
+        ring = Recent.of(self.played, len(self.user_ids), policy.history) if policy is not None and policy.history > 0 else None
+        batch = Batch(self.day)
+        try:
+            for done in range(1, days + 1):
+                new = Batch(self.day)
+                today = self.one_day(policy, ring, new)
+                batch.add(new)
+                if isinstance(policy, Adaptive):
+                    policy = policy.adapt(self.items, today)
+                if batch.rows() > _FLUSH_ROWS:
+                    self._append(batch)
+                    batch = Batch(self.day)
+                if progress is not None:
+                    progress(done, days)
+        finally:
+            self._append(batch)  # also where the policy fails: the days that were lived are in the log, and the failed day was not lived
+        self.policy = policy
+        return self.lake
+
+    def _append(self, batch: Batch) -> None:
+        if not batch.events:
+            return
+        self._lake.append(
+            f"world-{batch.first_day}-{self.day}",
+            events=pl.concat(batch.events),
+            contexts=pl.concat(batch.contexts) if batch.contexts else None,
+            decisions=pl.concat(batch.decisions) if batch.decisions else None,
+            items=self.items,
+            watermark=self.now,
+            now=self.now,
+        )
+
+    def fork(self, rows: NDArray[np.integer], *, seed: int | None = None, ids: pl.Series | None = None, history: bool = True) -> Self:
+        """A world of copies of these users as of now, which lives on by itself; for judging, not for logging.
+
+        Args:
+            rows: users by row, repeats allowed if `ids` gives each copy a name of its own.
+            seed: of the copies' further luck; default their own, so that a copy under the same policy lives the same life.
+            history: whether the copies' past goes with them, in the lake and in what policies see; with `ids` it cannot.
+        """
+        if ids is None and len(np.unique(rows)) < len(rows):
+            raise ConfigError("fork: a user is asked for twice; give each copy a name of its own (ids)")
+        if ids is not None and history and self.day:
+            raise ConfigError("fork: copies under other names have no past in the lake; say history=False")
+        other = copy.copy(self)
+        other.listeners, other.state = self.listeners.take(rows), self.state.take(rows)
+        other.user_ids = self.user_ids.gather(rows) if ids is None else ids
+        other.number_U = self.number_U[rows]
+        other.luck = self.luck if seed is None else Luck(seed)
+        other._lake = Lake.memory()
+        n_items = len(self.catalogue)
+        low, high = np.searchsorted(self.known_keys, rows * n_items), np.searchsorted(self.known_keys, (rows + 1) * n_items)
+        other.known_keys = np.repeat(np.arange(len(rows)), high - low) * n_items + self.known_keys[ranges(low, high - low)] % n_items
+        other.played, other.lives = [], {}
+        if history and self.day:
+            row_of = np.full(len(self.user_ids), -1)
+            row_of[rows] = np.arange(len(rows))
+            other.played = [day.of_users(row_of) for day in self.played]
+            mine = self.lake.events.filter(pl.col("user_id").is_in(other.user_ids.implode()))
+            other._lake.append("history", events=mine, items=self.items, watermark=self.now, now=self.now)
+        return other
+
+    def open_market(self) -> Market:
+        """What can be found today."""
+        if self.day >= self.market.until:
+            self.market = self.catalogue.market(self.day)
+        return self.market
+
+    def morning(self) -> Morning:
+        """Who visits today, and with what luck; asks nothing and changes nothing."""
+        luck = self.luck.on(self.number_U, self.day)
+        state = wake(self.state, self.config)
+        user_N = np.flatnonzero(visitors(self.listeners, state, luck, self.day, self.config))
+        return Morning(luck, self.listeners.taste(self.day, self.config), state, user_N, visit_seconds(self.listeners, luck, user_N))
+
+    def one_day(self, policy: Policy | None, ring: Recent | None, batch: Batch) -> pl.DataFrame:
+        """Live one day under `policy`: its tables go to `batch`, its events are returned."""
+        morning = self.morning()
+        shown = self.house(morning, batch, shelf=policy is not None)
+        if policy is not None and len(morning.user_N):
+            asked = self.contexts_of(getattr(policy, "slate", 5), ring, morning.user_N, morning.second_N)
+            said = policy.decide(asked, np.random.default_rng([self.luck.seed, 2, self.day]))
+            batch.contexts.append(asked.frame)
+            batch.decisions.append(said.frame)
+            shown.append(Shown(HOME, morning.user_N, self.slate_rows(policy, asked, said)))
+        return self.evening(morning, shown, ring, batch)
+
+    def house(self, morning: Morning, batch: Batch, shelf: bool) -> list[Shown]:
+        """What the house shows today, logged."""
+        market, day = self.open_market(), self.day
+        shown = house_lists(self.listeners, morning.taste_RD, market, morning.user_N, day, morning.luck, self.config, shelf=shelf)
+        for one in shown:
+            if len(one.row_N):
+                second_R = morning.second_N[np.searchsorted(morning.user_N, one.row_N)]
+                asked, said = house_decisions(one, market, day, second_R, self.user_ids, f"world-{self.seed}")
+                batch.contexts.append(asked.frame)
+                batch.decisions.append(said.frame)
+        return shown
+
+    def evening(self, morning: Morning, shown: list[Shown], ring: Recent | None, batch: Batch) -> pl.DataFrame:
+        """The day as it was lived, given all that was shown; the next day begins."""
+        active_U = np.zeros(len(self.user_ids), dtype=bool)
+        active_U[morning.user_N] = True
+        market, luck = self.open_market(), morning.luck
+        self.state, plays = live(self.listeners, morning.taste_RD, market, morning.state, active_U, shown, luck, self.config)
+        left_R = np.flatnonzero(morning.state.alive_R & ~self.state.alive_R)
+        events, heard = events_of_day(
+            self.day, morning.user_N, morning.second_N, plays, left_R, morning.taste_RD, self.listeners.subscriber_U, luck, self.user_ids, market,
+            max((one.item_NS.shape[1] for one in shown if one.place == HOME), default=1),
+        )  # fmt: skip
+        batch.events.append(events)
+        self.played.append(heard)
+        if ring is not None:
+            ring.add(heard)
+        self._remember(heard)
+        self.day += 1
+        return events
+
+    def slate_rows(self, policy: Policy, asked: Contexts, said: Decisions) -> Int:
+        """The item rows of the slates said, checked, [N, S]; -1 where a policy that says it shows less (see `policies.rows`) shows nothing."""
+        if not said.frame["context_id"].equals(asked.frame["context_id"]):
+            raise DataError(f"{policy.name}: its decisions are not one per context in the contexts' order; decide() must keep the rows")
+        if not said.frame["user_id"].equals(asked.frame["user_id"]):
+            raise DataError(f"{policy.name}: its decisions are for other users than asked; decide() must keep the contexts' users")
+        if getattr(policy, "shorter", False):
+            item_NS = self._short_rows(said.slates, asked.slots)
+        else:
+            item_NS = self.catalogue.index.slate_rows(said.slates)
+        in_order_NS = np.sort(item_NS, axis=1)
+        if item_NS.shape[1] != asked.slots or ((in_order_NS[:, 1:] == in_order_NS[:, :-1]) & (in_order_NS[:, 1:] >= 0)).any():
+            raise DataError(
+                f"{policy.name}: slates of {item_NS.shape[1]} slots, some maybe with an item twice, where {asked.slots} different ones were asked for"
+            )
+        if item_NS.size and self.catalogue.release_I[item_NS[item_NS >= 0]].max(initial=0) > self.day:
+            raise DataError(f"{policy.name}: a slate of {self.now:%Y-%m-%d} holds an item that is not released yet; take items from world.items")
+        return item_NS
+
+    def _short_rows(self, slates: pl.Series, slots: int) -> Int:
+        """Slates of up to `slots` items as rows [N, slots], the rest -1; all N are as wide as the longest where that is wider."""
+        count_N = slates.list.len().to_numpy()
+        item_NS = np.full((len(slates), max(slots, int(count_N.max(initial=0)))), -1)
+        item_P = self.catalogue.index.slate_rows(slates.explode(empty_as_null=False).reshape((-1, 1)).arr.to_list()) if count_N.sum() else -1
+        item_NS[np.arange(item_NS.shape[1]) < count_N[:, None]] = np.ravel(item_P)
+        return item_NS
+
+    def contexts_of(self, slots: int, ring: Recent | None, user_N: Int, second_N: Int) -> Contexts:
+        """What the policy is asked at the visits of these users: home slates of `slots` items."""
+        times = pl.Series("time", midnight_us(self.day) + second_N * 1_000_000).cast(TIME)
+        names = self.user_ids.gather(user_N)
+        nothing = pl.Series("none", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(user_N))
+        past = None if ring is None else ring.histories(user_N, self.catalogue.index.ids)
+        exclusions = nothing
+        if self.exclude != "none":
+            offsets, item = self._excluded(user_N)
+            exclusions = ragged(self.catalogue.index.ids.gather(item), offsets)
+        history = nothing if past is None else past["history"]
+        return Contexts.of(
+            names, times, slots=slots, history=history, exclusions=exclusions, ids=visit_ids(names, self.day, "h"), beside=past, exclude=self._stated
+        )
+
+    def _remember(self, heard: DayPlays) -> None:
+        """Keep (user, item) or (user, creator) keys of what was played, sorted; only if slates must avoid them."""
+        if self.exclude == "none":
+            return
+        thing_P = heard.item_P if self.exclude == "seen" else self.catalogue.creator_I[heard.item_P]
+        key = distinct_keys(heard.user_P.astype(np.int64) * len(self.catalogue) + thing_P)
+        at = np.searchsorted(self.known_keys, key)
+        if len(self.known_keys):
+            new = self.known_keys[np.minimum(at, len(self.known_keys) - 1)] != key
+            key, at = key[new], at[new]
+        self.known_keys = np.insert(self.known_keys, at, key)
+
+    def _excluded(self, user_N: Int) -> tuple[Int, Int]:
+        """(offsets[N+1], item rows) that the slates of these users must not hold."""
+        n_items = len(self.catalogue)
+        low_N, high_N = np.searchsorted(self.known_keys, user_N * n_items), np.searchsorted(self.known_keys, (user_N + 1) * n_items)
+        thing = self.known_keys[ranges(low_N, high_N - low_N)] % n_items
+        if self.exclude == "seen":
+            return np.concatenate([[0], np.cumsum(high_N - low_N)]), thing
+        works = self.catalogue.count_C[thing]
+        item = ranges(self.catalogue.first_C[thing], works)
+        owner = np.repeat(np.repeat(np.arange(len(user_N)), high_N - low_N), works)
+        out = self.catalogue.release_I[item] <= self.day  # what is to come must not be named
+        per_user = np.bincount(owner[out], minlength=len(user_N))
+        return np.concatenate([[0], np.cumsum(per_user)]), item[out]

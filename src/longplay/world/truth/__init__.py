@@ -1,0 +1,1 @@
+"""What is true in a simulated service: of showing an item, and of a policy."""
