@@ -1,8 +1,10 @@
-"""A log of any size in a folder, for benches of signals: 180 days, a batch a day, made by hashing so that it needs no memory.
+"""A log of any size in a folder, for benches of signals: 180 days, a batch a day, made by hashing
+so that it needs no memory.
 
-Shaped like the log of the simulated service (1.4 events per user, creator and day there, 1.8 here; 42% of users a day): users of
-very different activity, each with 30 favourites that make 70% of what is played, the rest by popularity; plays in runs of two;
-sessions that run on after a break; organic half.
+Shaped like the log of the simulated service (1.4 events per user, creator and day there, 1.8 here;
+42% of users a day): users of very different activity, each with 30 favourites that make 70% of what
+is played, the rest by popularity; plays in runs of two; sessions that run on after a break; organic
+half.
 """
 
 from __future__ import annotations
@@ -44,16 +46,27 @@ def append_catalogue(store: FolderStore) -> None:
         pl.lit(letter) + number.cast(pl.String).str.zfill(width)
         for letter, number, width in (("i", pl.col("number"), 6), ("c", pl.col("number") // 10, 5))
     )
-    known = {"item_id": item, "creator_id": creator, "added_at": pl.lit(START), "available": pl.lit(True)}
-    frame = numbers.select(known.get(name, pl.lit(None)).cast(dtype).alias(name) for name, dtype in DTYPES["items"].items())
+    known = {
+        "item_id": item,
+        "creator_id": creator,
+        "added_at": pl.lit(START),
+        "available": pl.lit(True),
+    }
+    frame = numbers.select(
+        known.get(name, pl.lit(None)).cast(dtype).alias(name)
+        for name, dtype in DTYPES["items"].items()
+    )
     with store.writing():
         store.commit("catalogue", {"items": frame}, START)
 
 
 def append_day(store: FolderStore, events: int, day: int) -> None:
-    """Add one day's batch. Ids are new by construction, so the lake's search for known ids, which costs a scan per batch, is left out."""
+    """Add one day's batch. Ids are new by construction, so the lake's search for known ids, which
+    costs a scan per batch, is left out."""
     with store.writing():
-        store.commit(f"day-{day}", {"events": day_of_events(events, day)}, START + timedelta(days=day + 1))
+        store.commit(
+            f"day-{day}", {"events": day_of_events(events, day)}, START + timedelta(days=day + 1)
+        )
 
 
 def day_of_events(events: int, day: int) -> pl.DataFrame:
@@ -65,7 +78,10 @@ def day_of_events(events: int, day: int) -> pl.DataFrame:
 
     favourite = f"hash(u, cast(floor(power(z, 2) * 30) as int)) % {ITEMS}"
     popular = f"cast(floor(power(z, 3) * {ITEMS}) as bigint)"
-    second = "cast((h * 0.9 * 86400 + k * 200 + case when k >= 8 then 4000 else 0 end) as bigint) % 86400"
+    second = (
+        "cast((h * 0.9 * 86400 + k * 200 + case when k >= 8 then 4000 else 0 end) as bigint) "
+        "% 86400"
+    )
     sql = f"""
         with who as (select i as u from range({users}) t(i) where {u("i", "'p'")} * .6 + .12 > {u("i", day, "'a'")}),
         plays as (select u, unnest(range(1 + cast(floor(-ln(1 - {u("u", day, "'n'")}) * 4.6) as int))) as k from who),

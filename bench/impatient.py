@@ -1,13 +1,14 @@
 """Progressive feedback on the published generator: how early is stickiness known?
 
-Impatient bandits (Maystre, Russo & Zhao, arXiv 2307.09943): 600 shows, 10,000 traces each of 59 binary days, drawn show by
-show from `default_rng(42)`; the first 200 shows teach the prior, the rest are judged. Per show: churn probabilities
-Beta(k alpha, k (1 - alpha)) with alpha = expit(0.1 N(0, 1) - 0.4), k ~ U(0.7, 1.5), last day = Geometric(p) - 1; daily
-rates -0.5 + 0.1 chol(1.2 exp(-|i - j| / 8)) N(0, 1); season -|sin(pi t / 7)| times U(0.1, 1.0).
+Impatient bandits (Maystre, Russo & Zhao, arXiv 2307.09943): 600 shows, 10,000 traces each of 59
+binary days, drawn show by show from `default_rng(42)`; the first 200 shows teach the prior, the
+rest are judged. Per show: churn probabilities Beta(k alpha, k (1 - alpha)) with alpha = expit(0.1
+N(0, 1) - 0.4), k ~ U(0.7, 1.5), last day = Geometric(p) - 1; daily rates -0.5 + 0.1 chol(1.2
+exp(-|i - j| / 8)) N(0, 1); season -|sin(pi t / 7)| times U(0.1, 1.0).
 
-The description leaves one thing open, what "true stickiness" is: the show's mean over all its 10,000 traces (our
-claim, `population`), or over the same traces that were observed (`same traces`, an easier question from day 10
-on, since their noise is then part of the truth). Both are printed.
+The description leaves one thing open, what "true stickiness" is: the show's mean over all its
+10,000 traces (our claim, `population`), or over the same traces that were observed (`same traces`,
+an easier question from day 10 on, since their noise is then part of the truth). Both are printed.
 
     PYTHONPATH=src python bench/impatient.py --quick        # seed 42 alone, about 3 CPU-seconds
     PYTHONPATH=src python bench/impatient.py --json bench/results/impatient.json
@@ -30,13 +31,21 @@ from longplay.rewards.gaussian import Prior, estimate_prior, expected_outcomes, 
 
 SHOWS, TRAIN, TRACES, DAYS = 600, 200, 10_000, 59
 AGES = (0, 5, 10, 20, 30, 59)
-PUBLISHED_MAE = {(1000, 0): 0.68, (1000, 5): 0.43, (1000, 10): 0.24, (1000, 59): 0.167, (100, 0): 0.68, (100, 59): 0.38}
+PUBLISHED_MAE = {
+    (1000, 0): 0.68,
+    (1000, 5): 0.43,
+    (1000, 10): 0.24,
+    (1000, 59): 0.167,
+    (100, 0): 0.68,
+    (100, 59): 0.38,
+}
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One seed's figures: prior moments, and per (traces, age) the absolute errors of 400 shows and the coverage at 90%."""
+    """One seed's figures: prior moments, and per (traces, age) the absolute errors of 400 shows and
+    the coverage at 90%."""
 
     prior: Prior
     error: dict[tuple[int, int], Array]
@@ -72,7 +81,8 @@ def run(seed: int) -> Trial:
             mean_I.append(trace_ND.sum(1).mean())
             for traces, sums in seen.items():
                 sums.append(trace_ND[:traces].sum(0))
-    # equally many traces per show, so any weighting by show is the pooled sum times the mean weight only
+    # equally many traces per show, so any weighting by show is the pooled sum times the mean weight
+    # only
     # where shows' own noise does not matter; it does not at 10,000 traces
     prior = estimate_prior(
         np.full(TRAIN, float(TRACES)),
@@ -89,11 +99,22 @@ def run(seed: int) -> Trial:
         rest_I = (truth_I * TRACES - own_I * traces) / (TRACES - traces)
         shows_I = np.arange(len(truth_I))
         for age in AGES:
-            statistics = summarise(prior, sum_ID_seen, np.full(len(shows_I), float(traces)), np.full(len(shows_I), age), shows_I)
+            statistics = summarise(
+                prior,
+                sum_ID_seen,
+                np.full(len(shows_I), float(traces)),
+                np.full(len(shows_I), age),
+                shows_I,
+            )
             believed_I, std_I = expected_outcomes(prior, *statistics)
-            error[traces, age], same[traces, age] = np.abs(believed_I - truth_I), np.abs(believed_I - own_I)
+            error[traces, age], same[traces, age] = (
+                np.abs(believed_I - truth_I),
+                np.abs(believed_I - own_I),
+            )
             noise_I = np.full(len(shows_I), np.sqrt(noise_var / (TRACES - traces)))
-            coverage[traces, age] = coverage_of_means(believed_I, std_I, rest_I, noise_I, levels=(0.9,))[0.9]
+            coverage[traces, age] = coverage_of_means(
+                believed_I, std_I, rest_I, noise_I, levels=(0.9,)
+            )[0.9]
     return Trial(prior, error, same, coverage)
 
 
@@ -103,7 +124,18 @@ def rows(trials: list[Trial], command: str) -> list[dict[str, object]]:
 
     def claim(text: str, value: float, half: float, bar: str, ok: bool, seeds: int = 1) -> None:
         low, high = value - half, value + half
-        out.append({"claim": text, "value": value, "low": low, "high": high, "bar": bar, "ok": bool(ok), "seeds": seeds, "command": command})
+        out.append(
+            {
+                "claim": text,
+                "value": value,
+                "low": low,
+                "high": high,
+                "bar": bar,
+                "ok": bool(ok),
+                "seeds": seeds,
+                "command": command,
+            }
+        )
 
     mean, item_std, noise_std = first.prior.outcome
     for text, value, published in (
@@ -117,7 +149,13 @@ def rows(trials: list[Trial], command: str) -> list[dict[str, object]]:
             value = float(errors[traces, age].mean())
             se = float(errors[traces, age].std(ddof=1) / np.sqrt(SHOWS - TRAIN))
             text = f"MAE of stickiness, {traces} traces, {age} days observed, truth: {truth}"
-            claim(text, value, 1.96 * se, f"{published} or less, within 2 se", value <= published + 2 * se)
+            claim(
+                text,
+                value,
+                1.96 * se,
+                f"{published} or less, within 2 se",
+                value <= published + 2 * se,
+            )
     for traces, age in first.coverage:
         share_T = np.array([trial.coverage[traces, age] for trial in trials])
         se = float(np.sqrt(share_T.mean() * (1 - share_T.mean()) / ((SHOWS - TRAIN) * len(trials))))
@@ -137,7 +175,10 @@ def main() -> None:
     command = "python bench/impatient.py" + (" --quick" if args.quick else "")
     table = rows([run(seed) for seed in seeds], command)
     for row in table:
-        print(f"{'ok  ' if row['ok'] else 'MISS'} {row['claim']}: {row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}] (bar: {row['bar']})")
+        print(
+            f"{'ok  ' if row['ok'] else 'MISS'} {row['claim']}: {row['value']:.4g} "
+            f"[{row['low']:.4g}, {row['high']:.4g}] (bar: {row['bar']})"
+        )
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(table, indent=1) + "\n")

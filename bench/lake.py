@@ -3,8 +3,8 @@
     git worktree add /tmp/earlier cfeed7b
     python bench/lake.py --earlier /tmp/earlier --json bench/results/lake.json
 
-Both versions append equal batches to lakes of their own, in turns of one batch, so that other load meets both. The
-earlier version syncs nothing and records no digests.
+Both versions append equal batches to lakes of their own, in turns of one batch, so that other load
+meets both. The earlier version syncs nothing and records no digests.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ for line in sys.stdin:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--earlier", type=Path, required=True, help=f"a checkout of {EARLIER}")
     options.add_argument("--json", type=Path, help="where the rows are written")
     chosen = options.parse_args()
@@ -67,10 +69,22 @@ def main() -> None:
     for size, batches in SIZES.items():
         wall, cpu = measure(chosen.earlier.resolve(), size, batches)
         rows.append(
-            timed(COMMAND, f"append of {size:,} events, synced, over the earlier version: wall seconds", wall, "<= 1.3", lambda value: value <= 1.3)
+            timed(
+                COMMAND,
+                f"append of {size:,} events, synced, over the earlier version: wall seconds",
+                wall,
+                "<= 1.3",
+                lambda value: value <= 1.3,
+            )
         )
         rows.append(
-            timed(COMMAND, f"append of {size:,} events, synced, over the earlier version: CPU seconds", cpu, "<= 1.3", lambda value: value <= 1.3)
+            timed(
+                COMMAND,
+                f"append of {size:,} events, synced, over the earlier version: CPU seconds",
+                cpu,
+                "<= 1.3",
+                lambda value: value <= 1.3,
+            )
         )
         print(size, "wall", rows[-2]["value"], "cpu", rows[-1]["value"], flush=True)
     if chosen.json:
@@ -78,21 +92,36 @@ def main() -> None:
 
 
 def measure(earlier: Path, size: int, batches: int) -> tuple[list[float], list[float]]:
-    """Ratios of now to earlier, wall and CPU, one a round of three batches each; the first three batches are left out."""
+    """Ratios of now to earlier, wall and CPU, one a round of three batches each; the first three
+    batches are left out."""
     with tempfile.TemporaryDirectory() as place:
-        workers = [start(source, Path(place) / name, size) for name, source in (("now", ROOT), ("earlier", earlier))]
-        times = [[turn(worker) for worker in (workers if batch % 2 else workers[::-1])][:: 1 if batch % 2 else -1] for batch in range(batches)]
+        workers = [
+            start(source, Path(place) / name, size)
+            for name, source in (("now", ROOT), ("earlier", earlier))
+        ]
+        times = [
+            [turn(worker) for worker in (workers if batch % 2 else workers[::-1])][
+                :: 1 if batch % 2 else -1
+            ]
+            for batch in range(batches)
+        ]
         for worker in workers:
             worker.communicate()
     wall, cpu = (
-        [statistics.median(now[at] / before[at] for now, before in times[first : first + 3]) for first in range(3, batches - 2, 3)] for at in (0, 1)
+        [
+            statistics.median(now[at] / before[at] for now, before in times[first : first + 3])
+            for first in range(3, batches - 2, 3)
+        ]
+        for at in (0, 1)
     )
     return wall, cpu
 
 
 def start(source: Path, folder: Path, rows: int) -> subprocess.Popen[str]:
     code = WORKER.format(source=str(source / "src"), folder=str(folder), rows=rows)
-    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def turn(worker: subprocess.Popen[str]) -> tuple[float, float]:

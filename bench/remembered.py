@@ -1,4 +1,5 @@
-"""Results of long computations, kept by function, arguments and experiment version: a stopped bench goes on where it was."""
+"""Results of long computations, kept by function, arguments and experiment version: a stopped bench
+goes on where it was."""
 
 from __future__ import annotations
 
@@ -13,14 +14,20 @@ CACHE = Path(__file__).resolve().parents[1] / ".bench-cache"
 
 
 def remembered(version: int) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Keep the function's JSON results on disk; raise `version` whenever what it computes changes."""
+    """Keep the function's JSON results on disk; raise `version` whenever what it computes
+    changes."""
 
     def wrap(function: Callable[..., Result]) -> Callable[..., Result]:
         def call(**arguments: Any) -> Result:
-            # by file, not by module: a script that is run is another module than the same script imported
+            # by file, not by module: a script that is run is another module than the same script
+            # imported
             script = Path(function.__code__.co_filename).stem
-            key = json.dumps([script, function.__name__, version, arguments], sort_keys=True, default=str)
-            file = CACHE / f"{function.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+            key = json.dumps(
+                [script, function.__name__, version, arguments], sort_keys=True, default=str
+            )
+            file = (
+                CACHE / f"{function.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+            )
             if file.exists():
                 return json.loads(file.read_text())
             result = function(**arguments)

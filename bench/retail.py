@@ -26,11 +26,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         verb = "outcomes" if given.quick else "run"
         begun = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "longplay", verb, str(RUN), "--folder", folder], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "longplay", verb, str(RUN), "--folder", folder], check=True
+        )
         seconds = time.perf_counter() - begun
         begun = time.perf_counter()
-        again = subprocess.run([sys.executable, "-m", "longplay", verb, str(RUN), "--folder", folder], check=True, capture_output=True, text=True)
-        rows = costs(Path(folder), seconds, time.perf_counter() - begun, again.stdout) + ([] if given.quick else findings(Path(folder)))
+        again = subprocess.run(
+            [sys.executable, "-m", "longplay", verb, str(RUN), "--folder", folder],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        rows = costs(Path(folder), seconds, time.perf_counter() - begun, again.stdout) + (
+            [] if given.quick else findings(Path(folder))
+        )
     for row in rows:
         print(f"{row['claim']}: {row['value']:.4g} ({row['low']}, {row['high']})")
     if given.json:
@@ -43,8 +52,18 @@ def costs(folder: Path, seconds: float, again: float, lines: str) -> list[dict[s
     finished = [line for line in lines.splitlines() if line.startswith(("✓", "·"))]
     return [
         row("first run, seconds", seconds, "under 600", seconds < 600),
-        row("first run, peak memory, GB", max(timing["peak_gb"] for timing in timings), "under 8", max(timing["peak_gb"] for timing in timings) < 8),
-        row("second run, stages that ran again", sum(line.startswith("✓") for line in finished), "0", all(line.startswith("·") for line in finished)),
+        row(
+            "first run, peak memory, GB",
+            max(timing["peak_gb"] for timing in timings),
+            "under 8",
+            max(timing["peak_gb"] for timing in timings) < 8,
+        ),
+        row(
+            "second run, stages that ran again",
+            sum(line.startswith("✓") for line in finished),
+            "0",
+            all(line.startswith("·") for line in finished),
+        ),
         row("second run, seconds", again, "none: reported", True),
     ]
 
@@ -54,26 +73,72 @@ def findings(folder: Path) -> list[dict[str, Any]]:
     (file,) = folder.glob("evaluate/*/result.json")
     result = json.loads(file.read_text())
     rows = [
-        row(f"{one['metric']}, {one['policy']}", one["value"], "none: reported", True, one["low"], one["high"])
+        row(
+            f"{one['metric']}, {one['policy']}",
+            one["value"],
+            "none: reported",
+            True,
+            one["low"],
+            one["high"],
+        )
         for one in result["ranking"]
         if one["metric"] in ("NDCG@10", "habit NDCG@10")
     ]
     for one in result["differences"]:
-        bar = "interval above 0" if (one["policy"], one["than"]) == ("start", "popular") else "none: reported either way"
+        bar = (
+            "interval above 0"
+            if (one["policy"], one["than"]) == ("start", "popular")
+            else "none: reported either way"
+        )
         ok = one["low"] > 0 or bar.startswith("none")
-        rows.append(row(f"{one['metric']}, {one['policy']} less {one['than']}", one["value"], bar, ok, one["low"], one["high"]))
+        rows.append(
+            row(
+                f"{one['metric']}, {one['policy']} less {one['than']}",
+                one["value"],
+                bar,
+                ok,
+                one["low"],
+                one["high"],
+            )
+        )
     (file,) = folder.glob("reward/*/result.json")
     for one in json.loads(file.read_text())["habit"]["comparison"]:
-        low, high = one["difference"] - 1.96 * one["difference_se"], one["difference"] + 1.96 * one["difference_se"]
-        rows.append(row(f"log loss at age 14, {one['model']} less the prior alone", one["difference"], "none: reported", True, low, high))
+        low, high = (
+            one["difference"] - 1.96 * one["difference_se"],
+            one["difference"] + 1.96 * one["difference_se"],
+        )
+        rows.append(
+            row(
+                f"log loss at age 14, {one['model']} less the prior alone",
+                one["difference"],
+                "none: reported",
+                True,
+                low,
+                high,
+            )
+        )
     return rows
 
 
-def row(claim: str, value: float, bar: str, ok: bool, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+def row(
+    claim: str,
+    value: float,
+    bar: str,
+    ok: bool,
+    low: float | None = None,
+    high: float | None = None,
+) -> dict[str, Any]:
     return {
-        "claim": f"retail: {claim}", "value": float(value), "low": low, "high": high, "bar": bar, "ok": bool(ok),
-        "seeds": 1, "command": "python bench/retail.py", "readme": "habit NDCG@10" in claim or "first run" in claim,
-    }  # fmt: skip
+        "claim": f"retail: {claim}",
+        "value": float(value),
+        "low": low,
+        "high": high,
+        "bar": bar,
+        "ok": bool(ok),
+        "seeds": 1,
+        "command": "python bench/retail.py",
+        "readme": "habit NDCG@10" in claim or "first run" in claim,
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The sequential peer of the generative recommender: SASRec trained with a full softmax, as a plain PyTorch model.
+"""The sequential peer of the generative recommender: SASRec trained with a full softmax, as a plain
+PyTorch model.
 
-Kang & McAuley 2018 (arXiv 1808.09781): a causal transformer over item embeddings, whose last state scores every item by inner product. The original
-loss samples one negative; with cross-entropy over the whole catalogue it is a far stronger baseline (Klenitskiy & Vasilev 2023, arXiv 2309.07602).
+Kang & McAuley 2018 (arXiv 1808.09781): a causal transformer over item embeddings, whose last state
+scores every item by inner product. The original loss samples one negative; with cross-entropy over
+the whole catalogue it is a far stronger baseline (Klenitskiy & Vasilev 2023, arXiv 2309.07602).
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class Shape:
 
 
 class SASRec(nn.Module):
-    """Scores [N, T, I] of the next item at every position of `items[N, T]` (0..I-1, padded at the end)."""
+    """Scores [N, T, I] of the next item at every position of `items[N, T]` (0..I-1, padded at the
+    end)."""
 
     def __init__(self, items: int, size: Shape) -> None:
         super().__init__()
@@ -37,16 +40,28 @@ class SASRec(nn.Module):
         nn.init.normal_(self.item.weight, std=0.02)
         nn.init.normal_(self.place.weight, std=0.02)
         block = nn.TransformerEncoderLayer(
-            size.hidden, size.heads, 4 * size.hidden, size.dropout, activation="gelu", batch_first=True, norm_first=True
+            size.hidden,
+            size.heads,
+            4 * size.hidden,
+            size.dropout,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
-        self.body = nn.TransformerEncoder(block, size.blocks, nn.LayerNorm(size.hidden), enable_nested_tensor=False)
+        self.body = nn.TransformerEncoder(
+            block, size.blocks, nn.LayerNorm(size.hidden), enable_nested_tensor=False
+        )
         self.drop = nn.Dropout(size.dropout)
 
     def states(self, items: Tensor) -> Tensor:
         """Hidden states [N, T, H]."""
         length = items.shape[1]
-        state = self.drop(self.item(items) * self.item.embedding_dim**0.5 + self.place.weight[:length])
-        return self.body(state, mask=nn.Transformer.generate_square_subsequent_mask(length), is_causal=True)
+        state = self.drop(
+            self.item(items) * self.item.embedding_dim**0.5 + self.place.weight[:length]
+        )
+        return self.body(
+            state, mask=nn.Transformer.generate_square_subsequent_mask(length), is_causal=True
+        )
 
     def loss(self, items: Tensor, real: Tensor) -> Tensor:
         """Mean cross-entropy over the whole catalogue of every item given those before it."""

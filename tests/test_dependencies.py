@@ -1,4 +1,5 @@
-"""What the package imports is what pyproject.toml declares, at versions that are tested (`make test-lowest`)."""
+"""What the package imports is what pyproject.toml declares, at versions that are tested (`make
+test-lowest`)."""
 
 from __future__ import annotations
 
@@ -15,20 +16,38 @@ from lowest import pins
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "longplay"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DISTRIBUTION = {"sklearn": "scikit-learn", "vl_convert": "vl-convert-python"}  # where it is not the import's name
-NEEDS_AN_EXTRA = ("policies/", "learning/", "run/learn.py", "run/judge.py", "run/trial.py", "world/gym.py")
+DISTRIBUTION = {
+    "sklearn": "scikit-learn",
+    "vl_convert": "vl-convert-python",
+}  # where it is not the import's name
+NEEDS_AN_EXTRA = (
+    "policies/",
+    "learning/",
+    "run/learn.py",
+    "run/judge.py",
+    "run/trial.py",
+    "world/gym.py",
+)
 
 
 def names_of(requirements: list[str]) -> set[str]:
-    return {re.split(r"[<>=!~ ;\[]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+    return {
+        re.split(r"[<>=!~ ;\[]", requirement)[0].lower().replace("_", "-")
+        for requirement in requirements
+    }
 
 
 BASE = names_of(PROJECT["dependencies"])
-EXTRAS = {name: names_of(requirements) for name, requirements in PROJECT["optional-dependencies"].items() if name != "dev"}
+EXTRAS = {
+    name: names_of(requirements)
+    for name, requirements in PROJECT["optional-dependencies"].items()
+    if name != "dev"
+}
 
 
 def imports_of(tree: ast.Module, always: bool) -> set[str]:
-    """Distributions that a module imports: at its top level, where they are always needed, or anywhere in it."""
+    """Distributions that a module imports: at its top level, where they are always needed, or
+    anywhere in it."""
     nodes = tree.body if always else list(ast.walk(tree))
     roots = set[str]()
     for node in nodes:
@@ -36,7 +55,10 @@ def imports_of(tree: ast.Module, always: bool) -> set[str]:
             roots |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             roots.add(node.module.partition(".")[0])
-    return {DISTRIBUTION.get(root, root).lower().replace("_", "-") for root in roots - sys.stdlib_module_names - {"longplay"}}
+    return {
+        DISTRIBUTION.get(root, root).lower().replace("_", "-")
+        for root in roots - sys.stdlib_module_names - {"longplay"}
+    }
 
 
 def by_distribution(always: bool) -> dict[str, set[str]]:
@@ -50,12 +72,18 @@ def by_distribution(always: bool) -> dict[str, set[str]]:
 
 def test_everything_imported_is_declared() -> None:
     declared = BASE.union(*EXTRAS.values())
-    assert {name: users for name, users in by_distribution(always=False).items() if name not in declared} == {}
+    assert {
+        name: users for name, users in by_distribution(always=False).items() if name not in declared
+    } == {}
 
 
 def test_what_the_base_install_imports_is_in_the_base_install() -> None:
     needed = by_distribution(always=True)
-    outside = {name: {user for user in users if not user.startswith(NEEDS_AN_EXTRA)} for name, users in needed.items() if name not in BASE}
+    outside = {
+        name: {user for user in users if not user.startswith(NEEDS_AN_EXTRA)}
+        for name, users in needed.items()
+        if name not in BASE
+    }
     assert {name: users for name, users in outside.items() if users} == {}
 
 

@@ -1,4 +1,5 @@
-"""Exclusions in training and in deployment are one rule: another one is refused where it is stated, and said where it is not."""
+"""Exclusions in training and in deployment are one rule: another one is refused where it is stated,
+and said where it is not."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from longplay.decisions import Contexts, Frozen, contexts_at, contexts_from_log
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 
-HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 7))
+HABIT = lp.Signal(
+    "habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 7)
+)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -28,7 +31,9 @@ def lake() -> Lake:
 @pytest.fixture(scope="module")
 def policy(lake: Lake) -> lp.Generative:
     start = lp.Generative(seed=1, slate=3, steps=3, exclude="creator").fit(lake)
-    assert len(start.decide(moments(lake, "none"), np.random.default_rng(0))) == 20  # next-item training excludes nothing: any rule is its own
+    assert (
+        len(start.decide(moments(lake, "none"), np.random.default_rng(0))) == 20
+    )  # next-item training excludes nothing: any rule is its own
     return replace(start, rule="creator")
 
 
@@ -39,25 +44,41 @@ def moments(lake: Lake, exclude: str | None) -> Contexts:
 def test_contexts_state_the_rule_that_was_given(lake: Lake) -> None:
     for exclude in ("seen", "creator", "none"):
         assert moments(lake, exclude).frame["exclusion_rule"].unique().to_list() == [exclude]
-        assert moments(lake, exclude).take([0, 1]).reading(3).with_slots(2).frame["exclusion_rule"].to_list() == [exclude] * 2
+        assert (
+            moments(lake, exclude)
+            .take([0, 1])
+            .reading(3)
+            .with_slots(2)
+            .frame["exclusion_rule"]
+            .to_list()
+            == [exclude] * 2
+        )
     unsaid = moments(lake, None)
     assert unsaid.frame["exclusion_rule"].null_count() == len(unsaid)
     assert unsaid.frame["exclusions"].equals(moments(lake, "seen").frame["exclusions"])
-    with pytest.raises(ConfigError, match=r"Contexts.of: exclude='heard' given, expected one of seen, creator, none"):
+    with pytest.raises(
+        ConfigError,
+        match=r"Contexts.of: exclude='heard' given, expected one of seen, creator, none",
+    ):
         Contexts.of(["u"], START, slots=1, exclude="heard")
     with pytest.raises(DataError, match="unknown rule of exclusions"):
         Contexts(unsaid.frame.with_columns(exclusion_rule=pl.lit("heard")))
 
 
-def test_a_policy_refuses_contexts_made_under_another_rule(lake: Lake, policy: lp.Generative, tmp_path: Path) -> None:
-    # catches: a policy that learned where familiar creators are left out, deployed where they are not, and nobody is told
+def test_a_policy_refuses_contexts_made_under_another_rule(
+    lake: Lake, policy: lp.Generative, tmp_path: Path
+) -> None:
+    # catches: a policy that learned where familiar creators are left out, deployed where they are
+    # not, and nobody is told
     rng = np.random.default_rng(0)
     for wrapped in (policy, Frozen(policy), lp.Rows({"all": policy}, {"all": 3})):
         assert len(wrapped.decide(moments(lake, "creator"), rng)) == 20
         assert len(wrapped.decide(moments(lake, None), rng)) == 20  # nobody knows which rule
         for other in ("seen", "none"):
             with pytest.raises(
-                ConfigError, match=f"{policy.name} was trained under exclude='creator' and is deployed under exclude='{other}'.*under"
+                ConfigError,
+                match=f"{policy.name} was trained under exclude='creator' and is deployed under "
+                f"exclude='{other}'.*under",
             ):
                 wrapped.decide(moments(lake, other), rng)
     policy.save(tmp_path / "policy")
@@ -65,7 +86,9 @@ def test_a_policy_refuses_contexts_made_under_another_rule(lake: Lake, policy: l
         lp.Generative.load(tmp_path / "policy").decide(moments(lake, "seen"), rng)
 
 
-def test_another_rule_that_is_meant_is_in_the_name(lake: Lake, policy: lp.Generative, tmp_path: Path) -> None:
+def test_another_rule_that_is_meant_is_in_the_name(
+    lake: Lake, policy: lp.Generative, tmp_path: Path
+) -> None:
     meant = policy.under("none")
     assert meant.name == policy.name.replace("generative@", "generative-creator-under-none@")
     decided = meant.decide(moments(lake, "none"), np.random.default_rng(0))
@@ -75,7 +98,10 @@ def test_another_rule_that_is_meant_is_in_the_name(lake: Lake, policy: lp.Genera
     meant.save(tmp_path / "policy")
     assert lp.Generative.load(tmp_path / "policy").name == meant.name
     assert policy.under("creator").name == policy.name
-    with pytest.raises(ConfigError, match=r"Generative.under: exclude='all' given, expected one of seen, creator, none"):
+    with pytest.raises(
+        ConfigError,
+        match=r"Generative.under: exclude='all' given, expected one of seen, creator, none",
+    ):
         policy.under("all")
     with pytest.raises(ConfigError, match="Generative: exclude='all' given"):
         lp.Generative(exclude="all")
@@ -87,7 +113,10 @@ def test_a_world_that_states_its_rule_refuses_and_one_that_does_not_says_so(
     strict = lp.World(users=20, items=80, seed=3, exclude="none")
     trial = lp.Experiment(control=policy, treatment=replace(policy, seed=2), salt="a")
     for run in (policy, trial):
-        with pytest.raises(ConfigError, match="was trained under exclude='creator' and is deployed under exclude='none'"):
+        with pytest.raises(
+            ConfigError,
+            match="was trained under exclude='creator' and is deployed under exclude='none'",
+        ):
             strict.run(run, days=1)
     assert not caplog.records
     told = lp.World(users=20, items=80, seed=3)
@@ -95,15 +124,21 @@ def test_a_world_that_states_its_rule_refuses_and_one_that_does_not_says_so(
         told.run(trial, days=1)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
-    assert said[0].startswith(f"{policy.name} was trained under exclude='creator' and is deployed under exclude='none'")
+    assert said[0].startswith(
+        f"{policy.name} was trained under exclude='creator' and is deployed under exclude='none'"
+    )
     caplog.clear()
     same = lp.World(users=20, items=400, seed=3, exclude="creator")
     same.run(lp.Popular(slate=3), days=2)  # a policy without a rule fits any
-    assert same.lake.contexts.filter(pl.col("surface") == "home")["exclusion_rule"].unique().to_list() == ["creator"]
+    assert same.lake.contexts.filter(pl.col("surface") == "home")[
+        "exclusion_rule"
+    ].unique().to_list() == ["creator"]
     assert not caplog.records
 
 
-def test_a_policy_keeps_the_rule_that_it_was_reinforced_under(lake: Lake, policy: lp.Generative) -> None:
+def test_a_policy_keeps_the_rule_that_it_was_reinforced_under(
+    lake: Lake, policy: lp.Generative
+) -> None:
     early = lp.MaturedOnly(HABIT).fit(lake, HABIT.outcomes(lake))
     settings: dict = {"steps": 1, "contexts": 2, "group": 2}
     reward = lp.Reward({HABIT: 1.0})
@@ -118,6 +153,12 @@ def test_a_policy_keeps_the_rule_that_it_was_reinforced_under(lake: Lake, policy
 
 def test_a_lake_keeps_the_rule(tmp_path: Path, lake: Lake) -> None:
     log = Lake.open(tmp_path / "lake")
-    users = pl.DataFrame({"user_id": lake.events["user_id"].head(1), "time": [lake.watermark - timedelta(days=1)]})
-    log.append("one", contexts=contexts_at(lake, users, slots=2, history=3, exclude="seen").frame, watermark=lake.watermark)
+    users = pl.DataFrame(
+        {"user_id": lake.events["user_id"].head(1), "time": [lake.watermark - timedelta(days=1)]}
+    )
+    log.append(
+        "one",
+        contexts=contexts_at(lake, users, slots=2, history=3, exclude="seen").frame,
+        watermark=lake.watermark,
+    )
     assert Lake.open(tmp_path / "lake").contexts["exclusion_rule"].to_list() == ["seen"]

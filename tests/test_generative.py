@@ -27,7 +27,12 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 USERS, ITEMS = 600, 30
 
 
-def lake_of(rows: list[tuple[str, str, datetime]], items: int = ITEMS, unavailable: tuple[str, ...] = (), kind: str = "play") -> Lake:
+def lake_of(
+    rows: list[tuple[str, str, datetime]],
+    items: int = ITEMS,
+    unavailable: tuple[str, ...] = (),
+    kind: str = "play",
+) -> Lake:
     user, item, time = zip(*rows, strict=True)
     events = pl.DataFrame(
         {
@@ -40,7 +45,11 @@ def lake_of(rows: list[tuple[str, str, datetime]], items: int = ITEMS, unavailab
     )
     names = [f"i{k}" for k in range(items)]
     frame = pl.DataFrame(
-        {"item_id": names, "added_at": pl.Series([START] * items, dtype=US), "available": [name not in unavailable for name in names]}
+        {
+            "item_id": names,
+            "added_at": pl.Series([START] * items, dtype=US),
+            "available": [name not in unavailable for name in names],
+        }
     )
     lake = Lake.memory()
     lake.append("all", events=events, items=frame, watermark=max(time) + timedelta(days=1))
@@ -66,7 +75,13 @@ def policy(lake: Lake) -> Generative:
 
 
 def after(*histories: list[str], exclusions: list[str] | None = None) -> Contexts:
-    return Contexts.of([f"u{k}" for k in range(len(histories))], NOON, slots=3, history=histories, exclusions=[exclusions or []] * len(histories))
+    return Contexts.of(
+        [f"u{k}" for k in range(len(histories))],
+        NOON,
+        slots=3,
+        history=histories,
+        exclusions=[exclusions or []] * len(histories),
+    )
 
 
 def test_training_lowers_the_held_out_loss_below_that_of_guessing(policy: Generative) -> None:
@@ -81,7 +96,9 @@ def test_the_next_item_of_the_log_is_the_likeliest(policy: Generative) -> None:
     starts = [k for k in range(ITEMS) if k not in (3, 4, 5)]
     law = policy.item_log_prob(after(*([f"i{k - 1 if k else ITEMS - 1}", f"i{k}"] for k in starts)))
     best = policy.index.ids.gather(law.argmax(axis=1)).to_list()
-    assert np.mean([name == f"i{(k + 1) % ITEMS}" for name, k in zip(best, starts, strict=True)]) > 0.8
+    assert (
+        np.mean([name == f"i{(k + 1) % ITEMS}" for name, k in zip(best, starts, strict=True)]) > 0.8
+    )
 
 
 def test_a_history_is_read_from_its_end(policy: Generative) -> None:
@@ -101,7 +118,9 @@ def test_unknown_and_withdrawn_items_and_empty_histories(policy: Generative) -> 
     said = policy.decide(after([], exclusions=["i1", "gone", "i2"]), np.random.default_rng(0))
     assert np.isfinite(said.log_prob).all()
     never = {"i1", "i2", "i5"}
-    draws = policy.decide(after(*[[]] * 300, exclusions=["i1", "gone", "i2"]), np.random.default_rng(0)).slates.explode(empty_as_null=False)
+    draws = policy.decide(
+        after(*[[]] * 300, exclusions=["i1", "gone", "i2"]), np.random.default_rng(0)
+    ).slates.explode(empty_as_null=False)
     assert not never & set(draws)
     with pytest.raises(DataError, match=r"'gone' is not in this policy's catalogue of 30 items"):
         policy.log_prob(after([]), pl.Series([["i1", "gone", "i2"]]))
@@ -147,16 +166,28 @@ def test_what_cannot_be_meant_is_refused(lake: Lake) -> None:
 
 
 def test_histories_are_in_order_of_time_without_unavailable_items(policy: Generative) -> None:
-    rows = [("b", "i3", 3), ("a", "i2", 2), ("b", "i1", 1), ("a", "i5", 1), ("b", "i9", 2), ("c", "i5", 1)]
+    rows = [
+        ("b", "i3", 3),
+        ("a", "i2", 2),
+        ("b", "i1", 1),
+        ("a", "i5", 1),
+        ("b", "i9", 2),
+        ("c", "i5", 1),
+    ]
     log = lake_of([(user, item, START + timedelta(hours=hour)) for user, item, hour in rows])
     assert policy.codebook is not None
     histories = histories_from_log(log, policy.index, policy.codebook.available)
     ids = policy.index.ids.gather(histories.leaves).to_list()
-    assert [ids[start:end] for start, end in zip(histories.offsets[:-1], histories.offsets[1:], strict=True)] == [["i2"], ["i1", "i9", "i3"]]
+    assert [
+        ids[start:end]
+        for start, end in zip(histories.offsets[:-1], histories.offsets[1:], strict=True)
+    ] == [["i2"], ["i1", "i9", "i3"]]
     assert not histories.held_out.all()
 
 
-def test_slates_cost_less_than_a_millisecond_each_when_users_are_batched(policy: Generative) -> None:
+def test_slates_cost_less_than_a_millisecond_each_when_users_are_batched(
+    policy: Generative,
+) -> None:
     contexts = after(*([f"i{(k + j) % ITEMS}" for j in range(19)] for k in range(256)))
     policy.decide(contexts, np.random.default_rng(0))
     best = np.inf
@@ -165,4 +196,6 @@ def test_slates_cost_less_than_a_millisecond_each_when_users_are_batched(policy:
         policy.decide(contexts, np.random.default_rng(attempt))
         best = min(best, time.process_time() - began)
     print(f"{256 / best:,.0f} slates per CPU-second")
-    assert best < 2 * 256 / 1_000  # design: 1,000 per CPU-second; twice that time is slack for a busy machine
+    assert (
+        best < 2 * 256 / 1_000
+    )  # design: 1,000 per CPU-second; twice that time is slack for a busy machine

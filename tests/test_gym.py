@@ -1,4 +1,5 @@
-"""The Gymnasium interface: it passes Gymnasium's checks, leaks nothing, and lives the days that `World.run` lives."""
+"""The Gymnasium interface: it passes Gymnasium's checks, leaks nothing, and lives the days that
+`World.run` lives."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def registered() -> Iterator[None]:
 
 @pytest.mark.parametrize("reward", ["active", "plays"])
 def test_one_listener_passes_the_checker_without_a_warning(registered: None, reward: str) -> None:
-    check_env(WorldEnv(**SMALL, reward=reward), skip_render_check=True)  # without a spec it cannot look for renderings
+    check_env(
+        WorldEnv(**SMALL, reward=reward), skip_render_check=True
+    )  # without a spec it cannot look for renderings
     check_env(gymnasium.make(ID, **SMALL, reward=reward).unwrapped)
     one, other = (gymnasium.make(ID, **SMALL, config=RESTLESS, days=20) for _ in range(2))
     check_environments_match(one, other, num_steps=60)
@@ -51,10 +54,14 @@ def test_it_is_made_by_its_id_alone_and_as_a_vector(registered: None) -> None:
     seen, info = env.reset(seed=1)
     assert seen in env.observation_space
     assert info["available"].shape == (50,)
-    many = gymnasium.make_vec(ID, num_envs=6, vectorization_mode="vector_entry_point", config="clickbait", **SMALL)
+    many = gymnasium.make_vec(
+        ID, num_envs=6, vectorization_mode="vector_entry_point", config="clickbait", **SMALL
+    )
     assert isinstance(many, WorldVectorEnv)
     assert many.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
-    assert isinstance(gymnasium.make_vec(ID, num_envs=2, vectorization_mode="sync", **SMALL), SyncVectorEnv)
+    assert isinstance(
+        gymnasium.make_vec(ID, num_envs=2, vectorization_mode="sync", **SMALL), SyncVectorEnv
+    )
 
 
 def test_what_a_vector_returns_lies_in_its_spaces() -> None:
@@ -82,7 +89,9 @@ def split(seen: dict[str, np.ndarray], n: int) -> list[dict[str, Any]]:
 # -- nobody's days depend on who else is there ---------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [RESTLESS, WorldConfig(drift=1.0, churn=0.05)], ids=["restless", "drift"])
+@pytest.mark.parametrize(
+    "config", [RESTLESS, WorldConfig(drift=1.0, churn=0.05)], ids=["restless", "drift"]
+)
 def test_a_vector_of_n_equals_n_single_listeners_over_several_episodes(config: WorldConfig) -> None:
     n, options = 12, {**SMALL, "config": config, "days": 9}
     many: VectorEnv = WorldVectorEnv(n, **options)
@@ -154,7 +163,9 @@ def test_an_unseeded_reset_is_another_listener_and_the_seed_before_says_which() 
         env.reset(seed=4)
         starts = [env.reset()[0] for _ in range(8)]
         histories.append([(int(seen["visits"]), float(seen["away"][0])) for seen in starts])
-        assert all(int(seen["weekday"]) == START.weekday() for seen in starts), "every episode begins on day 0"
+        assert all(int(seen["weekday"]) == START.weekday() for seen in starts), (
+            "every episode begins on day 0"
+        )
         assert not any(seen["history"].any() for seen in starts)
     assert histories[0] == histories[1]
     assert len(set(histories[0])) > 2
@@ -168,7 +179,16 @@ def test_the_days_are_those_of_a_world_that_shows_the_same_slates() -> None:
     world = World(users=users, items=100, seed=11, config=RESTLESS)
     lake = world.run(Uniform(slate=4), days=days)
     slates, visits, plays = logged(world, lake, days)
-    many = WorldVectorEnv(users, config=RESTLESS, users=users, items=100, seed=11, slots=4, days=days + 1, history=history)
+    many = WorldVectorEnv(
+        users,
+        config=RESTLESS,
+        users=users,
+        items=100,
+        seed=11,
+        slots=4,
+        days=days + 1,
+        history=history,
+    )
     seen, info = many.reset(seed=0)
     gone = np.zeros(users, dtype=bool)
     for day in range(days):
@@ -186,7 +206,8 @@ def test_the_days_are_those_of_a_world_that_shows_the_same_slates() -> None:
 
 
 def logged(world: World, lake: Lake, days: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(slates [T, U, S] as item rows, 0 where there is none; visits [T, U]; which slots were played [T, U, S])."""
+    """(slates [T, U, S] as item rows, 0 where there is none; visits [T, U]; which slots were played
+    [T, U, S])."""
     users = len(world.user_ids)
 
     def where(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -206,17 +227,27 @@ def logged(world: World, lake: Lake, days: int) -> tuple[np.ndarray, np.ndarray,
     return slates, visits, plays
 
 
-def assert_history(world: World, lake: Lake, history_UH: np.ndarray, there_U: np.ndarray, day: int) -> None:
+def assert_history(
+    world: World, lake: Lake, history_UH: np.ndarray, there_U: np.ndarray, day: int
+) -> None:
     """The last plays before this day, autoplay aside, latest first."""
     if day % 6:
         return
     plays = lake.events.filter((pl.col("kind") == "play") & (pl.col("origin") != "autoplay"))
-    past = plays.filter((pl.col("time") - START).dt.total_days() < day).sort("time", descending=True)
-    last = dict(past.group_by("user_id", maintain_order=True).agg(pl.col("item_id").head(history_UH.shape[1])).rows())
+    past = plays.filter((pl.col("time") - START).dt.total_days() < day).sort(
+        "time", descending=True
+    )
+    last = dict(
+        past.group_by("user_id", maintain_order=True)
+        .agg(pl.col("item_id").head(history_UH.shape[1]))
+        .rows()
+    )
     for user in np.flatnonzero(there_U):
         items = last.get(world.user_ids[int(user)], [])
         expected = world.catalogue.index.rows(pl.Series(items, dtype=pl.String)) + 1
-        assert history_UH[user].tolist() == expected.tolist() + [0] * (history_UH.shape[1] - len(items))
+        assert history_UH[user].tolist() == expected.tolist() + [0] * (
+            history_UH.shape[1] - len(items)
+        )
 
 
 def test_away_counts_the_days_since_the_last_visit() -> None:
@@ -234,7 +265,12 @@ def test_away_counts_the_days_since_the_last_visit() -> None:
 
 
 def test_a_repeated_item_is_shown_once_and_an_unreleased_one_not_at_all() -> None:
-    options: dict[str, Any] = {**SMALL, "users": 200, "config": WorldConfig(click=0.9, new_share=0.3), "days": 30}
+    options: dict[str, Any] = {
+        **SMALL,
+        "users": 200,
+        "config": WorldConfig(click=0.9, new_share=0.3),
+        "days": 30,
+    }
     envs = [WorldVectorEnv(200, **options) for _ in range(2)]
     (seen, info), _ = (env.reset(seed=0) for env in envs)
     late_I = envs[0].catalogue.release_I
@@ -243,9 +279,13 @@ def test_a_repeated_item_is_shown_once_and_an_unreleased_one_not_at_all() -> Non
     played = np.zeros((2, 3))
     for _ in range(25):
         slates = (np.array([first, first, second]), np.array([first, unreleased, second]))
-        (seen, _, terminated, _, info), other = (env.step(np.tile(slate, (200, 1))) for env, slate in zip(envs, slates, strict=True))
+        (seen, _, terminated, _, info), other = (
+            env.step(np.tile(slate, (200, 1))) for env, slate in zip(envs, slates, strict=True)
+        )
         assert not info["available"][:, unreleased].any()
-        assert np.array_equal(seen["history"], other[0]["history"]), "an empty slot is an empty slot"
+        assert np.array_equal(seen["history"], other[0]["history"]), (
+            "an empty slot is an empty slot"
+        )
         assert np.array_equal(seen["visits"], other[0]["visits"])
         assert np.array_equal(terminated, other[2])
         played += info["played"].sum(axis=0), other[4]["played"].sum(axis=0)
@@ -310,7 +350,9 @@ def test_leaving_terminates_days_truncate_and_the_next_step_begins_anew() -> Non
     assert (ends > 30).all()
 
 
-def test_a_deeper_slate_policy_gets_more_active_days_than_an_appealing_one_where_appeal_is_bait() -> None:
+def test_a_deeper_slate_policy_gets_more_active_days_than_an_appealing_one_where_appeal_is_bait() -> (
+    None
+):
     def active_days(what: str, config: str, listeners: int, days: int) -> np.ndarray:
         """Active days of listeners in their first `days` days, under the same luck; shape [N]."""
         many = WorldVectorEnv(listeners, config=config, users=listeners, items=300, days=days + 1)
@@ -319,12 +361,16 @@ def test_a_deeper_slate_policy_gets_more_active_days_than_an_appealing_one_where
         best = np.argsort(-np.where(released, getattr(many.catalogue, what), -np.inf))[:40]
         total, there = np.zeros(listeners), np.ones(listeners, dtype=bool)
         for _ in range(days):
-            _, reward, terminated, _, _ = many.step(best[rng.random((listeners, 40)).argsort(axis=1)[:, :5]])
+            _, reward, terminated, _, _ = many.step(
+                best[rng.random((listeners, 40)).argsort(axis=1)[:, :5]]
+            )
             total += reward * there
             there &= ~terminated
         return total
 
-    gain = active_days("depth_I", "clickbait", 400, 60) - active_days("appeal_I", "clickbait", 400, 60)
+    gain = active_days("depth_I", "clickbait", 400, 60) - active_days(
+        "appeal_I", "clickbait", 400, 60
+    )
     assert gain.mean() > 4 * gain.std() / 20
     in_null = [active_days(what, "null", 100, 20) for what in ("depth_I", "appeal_I")]
     assert np.array_equal(*in_null), "where nothing lasts nothing can be gained"
@@ -347,11 +393,17 @@ def test_errors_say_what_was_given_and_expected() -> None:
     with pytest.raises(gymnasium.error.ResetNeeded, match="call reset"):
         many.step(np.zeros((2, 3), dtype=int))
     many.reset(seed=0)
-    with pytest.raises(DataError, match=r"actions of shape \(3,\) and type int64 given, expected \(2, 3\) item rows"):
+    with pytest.raises(
+        DataError,
+        match=r"actions of shape \(3,\) and type int64 given, expected \(2, 3\) item rows",
+    ):
         many.step(np.zeros(3, dtype=int))
     with pytest.raises(DataError, match="item rows 0 to 60 given, expected 0 to 59"):
         many.step(np.array([[0, 1, 2], [0, 1, 60]]))
-    with pytest.raises(ConfigError, match=r"seed=\[1, 2, 3\] given, expected a whole number >= 0, or one for each of 2 seats"):
+    with pytest.raises(
+        ConfigError,
+        match=r"seed=\[1, 2, 3\] given, expected a whole number >= 0, or one for each of 2 seats",
+    ):
         many.reset(seed=[1, 2, 3])
     env = WorldEnv(**SMALL, config=WorldConfig(churn=0.5, churn_shape=50.0))
     env.reset(seed=0)
@@ -367,12 +419,18 @@ def test_the_numbers_of_a_world_may_be_given_by_its_name() -> None:
         WorldVectorEnv(2, **SMALL, config=WorldConfig.of(WORLDS["clickbait"].numbers)),
     )
     assert by_name.catalogue is by_numbers.catalogue, "and what does not change is made once"
-    assert np.array_equal(by_name.catalogue.depth_I, World.named("clickbait", users=1, items=60).catalogue.depth_I)
+    assert np.array_equal(
+        by_name.catalogue.depth_I, World.named("clickbait", users=1, items=60).catalogue.depth_I
+    )
 
 
-def test_without_gymnasium_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gymnasium_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     monkeypatch.delitem(sys.modules, "longplay.world.gym")
-    with pytest.raises(MissingExtra, match=r"longplay.world.gym needs gymnasium: pip install 'longplay\[gym\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"longplay.world.gym needs gymnasium: pip install 'longplay\[gym\]'"
+    ):
         importlib.import_module("longplay.world.gym")
     importlib.import_module("longplay.world")  # the world itself does without

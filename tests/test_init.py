@@ -1,4 +1,5 @@
-"""`longplay init LOG`: what it sees in logs of many shapes, and that the run it writes runs unedited."""
+"""`longplay init LOG`: what it sees in logs of many shapes, and that the run it writes runs
+unedited."""
 
 from __future__ import annotations
 
@@ -46,7 +47,12 @@ def test_epoch_milliseconds_as_text_with_kinds_and_origins(tmp_path: Path) -> No
     log = a_log(50)
     rng = np.random.default_rng(0)
     log = log.with_columns(
-        pl.Series("event_type", rng.choice(["stream", "thumbs_up", "buy", "skipped"], log.height, p=[0.7, 0.1, 0.1, 0.1])),
+        pl.Series(
+            "event_type",
+            rng.choice(
+                ["stream", "thumbs_up", "buy", "skipped"], log.height, p=[0.7, 0.1, 0.1, 0.1]
+            ),
+        ),
         pl.Series("source", rng.choice(["search", "home", "radio"], log.height)),
         pl.Series("listen_ms", rng.integers(1_000, 300_000, log.height)),
         timestamp=pl.col("timestamp").dt.epoch("ms"),
@@ -57,7 +63,12 @@ def test_epoch_milliseconds_as_text_with_kinds_and_origins(tmp_path: Path) -> No
     ingest = config["ingest"]
     assert ingest["time_format"] == "epoch_ms"
     assert ingest["seconds_unit"] == "ms"
-    assert ingest["kinds"] == {"stream": "play", "thumbs_up": "like", "buy": "purchase", "skipped": "skip"}
+    assert ingest["kinds"] == {
+        "stream": "play",
+        "thumbs_up": "like",
+        "buy": "purchase",
+        "skipped": "skip",
+    }
     assert ingest["origins"] == {"search": "organic", "home": "recommended", "radio": "autoplay"}
     assert ingest["columns"]["creator_id"] == "artist"
     assert "constants" not in ingest
@@ -65,7 +76,8 @@ def test_epoch_milliseconds_as_text_with_kinds_and_origins(tmp_path: Path) -> No
     assert lake.events.height == log.height
     assert lake.events["seconds"].sum() == pytest.approx(log["listen_ms"].sum() / 1_000)
     assert dict(lake.events.group_by("origin").len().iter_rows()) == {
-        {"search": "organic", "home": "recommended", "radio": "autoplay"}[word]: n for word, n in log.group_by("source").len().iter_rows()
+        {"search": "organic", "home": "recommended", "radio": "autoplay"}[word]: n
+        for word, n in log.group_by("source").len().iter_rows()
     }
     assert "no column of durations" not in said
     assert "no propensities" in said
@@ -73,14 +85,23 @@ def test_epoch_milliseconds_as_text_with_kinds_and_origins(tmp_path: Path) -> No
 
 
 def test_semicolons_latin_1_and_days_first(tmp_path: Path) -> None:
-    log = a_log(45).with_columns(pl.col("timestamp").dt.strftime("%d/%m/%Y %H:%M"), titel="Café " + pl.col("item"))
-    log = log.rename({"user": "Kunde", "item": "Artikel", "timestamp": "date", "titel": "name"}).rename({"Kunde": "customer", "Artikel": "product"})
+    log = a_log(45).with_columns(
+        pl.col("timestamp").dt.strftime("%d/%m/%Y %H:%M"), titel="Café " + pl.col("item")
+    )
+    log = log.rename(
+        {"user": "Kunde", "item": "Artikel", "timestamp": "date", "titel": "name"}
+    ).rename({"Kunde": "customer", "Artikel": "product"})
     (tmp_path / "käufe.csv").write_bytes(log.write_csv(separator=";").encode("latin-1"))
     config, said = proposed(tmp_path / "käufe.csv", tmp_path)
     assert config["ingest"]["separator"] == ";"
     assert config["ingest"]["encoding"] == "latin-1"
     assert config["ingest"]["time_format"] == "%d/%m/%Y %H:%M"
-    assert config["ingest"]["columns"] == {"user_id": "customer", "item_id": "product", "time": "date", "title": "name"}
+    assert config["ingest"]["columns"] == {
+        "user_id": "customer",
+        "item_id": "product",
+        "time": "date",
+        "title": "name",
+    }
     lake = lake_of(tmp_path)
     assert lake.events["time"].min() >= BEGIN  # type: ignore[operator]
     assert lake.events.height == log.height
@@ -94,20 +115,34 @@ def test_an_export_of_a_music_service(tmp_path: Path) -> None:
     log = a_log(60, users=30)
     rng = np.random.default_rng(1)
     rows = log.select(
-        ts=pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"), username="user", platform=pl.lit("android"),
-        ms_played=pl.Series(rng.integers(0, 240_000, log.height)), master_metadata_track_name="Song " + pl.col("item"),
-        master_metadata_album_artist_name="Artist " + (pl.col("item").str.slice(1).cast(pl.Int64) % 8).cast(pl.String),
-        spotify_track_uri="spotify:track:" + pl.col("item"), reason_start=pl.Series(rng.choice(["clickrow", "trackdone", "fwdbtn"], log.height)),
+        ts=pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        username="user",
+        platform=pl.lit("android"),
+        ms_played=pl.Series(rng.integers(0, 240_000, log.height)),
+        master_metadata_track_name="Song " + pl.col("item"),
+        master_metadata_album_artist_name="Artist "
+        + (pl.col("item").str.slice(1).cast(pl.Int64) % 8).cast(pl.String),
+        spotify_track_uri="spotify:track:" + pl.col("item"),
+        reason_start=pl.Series(rng.choice(["clickrow", "trackdone", "fwdbtn"], log.height)),
         shuffle=pl.lit(False),
-    )  # fmt: skip
+    )
     rows.write_csv(tmp_path / "history.csv")
     config, _ = proposed(tmp_path / "history.csv", tmp_path)
     assert config["ingest"]["columns"] == {
-        "user_id": "username", "item_id": "spotify_track_uri", "time": "ts", "creator_id": "master_metadata_album_artist_name",
-        "seconds": "ms_played", "origin": "reason_start", "title": "master_metadata_track_name",
-    }  # fmt: skip
+        "user_id": "username",
+        "item_id": "spotify_track_uri",
+        "time": "ts",
+        "creator_id": "master_metadata_album_artist_name",
+        "seconds": "ms_played",
+        "origin": "reason_start",
+        "title": "master_metadata_track_name",
+    }
     assert config["ingest"]["seconds_unit"] == "ms"
-    assert config["ingest"]["origins"] == {"clickrow": "organic", "trackdone": "autoplay", "fwdbtn": "organic"}
+    assert config["ingest"]["origins"] == {
+        "clickrow": "organic",
+        "trackdone": "autoplay",
+        "fwdbtn": "organic",
+    }
     assert config["signals"]["habit"]["entry"] == {"kind": "discovery", "of": "creator"}
     runs(tmp_path)
 
@@ -116,14 +151,21 @@ def test_a_folder_of_parquet_files_and_a_pattern(tmp_path: Path) -> None:
     log = a_log(40).rename({"user": "userId", "item": "videoId", "timestamp": "watchedAt"})
     (tmp_path / "log").mkdir()
     for number in range(3):
-        log[number * 400 : (number + 1) * 400 if number < 2 else None].write_parquet(tmp_path / "log" / f"part-{number}.parquet")
+        log[number * 400 : (number + 1) * 400 if number < 2 else None].write_parquet(
+            tmp_path / "log" / f"part-{number}.parquet"
+        )
     config, said = proposed(tmp_path / "log", tmp_path)
     assert config["ingest"]["path"] == "log"
     assert "time_format" not in config["ingest"]
     assert f"{log.height:,} rows in 3 files" in said
     assert lake_of(tmp_path).events.height == log.height
     (tmp_path / "other").mkdir()
-    assert invoke("init", str(tmp_path / "log" / "part-*.parquet"), str(tmp_path / "other" / "run.toml")).exit_code == 0
+    assert (
+        invoke(
+            "init", str(tmp_path / "log" / "part-*.parquet"), str(tmp_path / "other" / "run.toml")
+        ).exit_code
+        == 0
+    )
     assert lake_of(tmp_path / "other").events.height == log.height
 
 
@@ -134,16 +176,31 @@ def test_a_folder_with_events_items_and_decisions(tmp_path: Path) -> None:
     folder.mkdir()
     log.write_csv(folder / "events.csv", datetime_format="%Y-%m-%dT%H:%M:%SZ")
     items = sorted(log["item"].unique())
-    pl.DataFrame({"item": items, "title": items, "brand": [f"b{place % 5}" for place in range(len(items))]}).write_csv(folder / "items.csv")
-    shown = log.select(user="user", ts=pl.col("timestamp").dt.epoch("s"), impression_id=pl.int_range(pl.len()))
-    shown = shown.with_columns(pl.Series("item", rng.choice(items, shown.height)), propensity=pl.lit(1 / len(items)))
+    pl.DataFrame(
+        {"item": items, "title": items, "brand": [f"b{place % 5}" for place in range(len(items))]}
+    ).write_csv(folder / "items.csv")
+    shown = log.select(
+        user="user", ts=pl.col("timestamp").dt.epoch("s"), impression_id=pl.int_range(pl.len())
+    )
+    shown = shown.with_columns(
+        pl.Series("item", rng.choice(items, shown.height)), propensity=pl.lit(1 / len(items))
+    )
     shown.write_csv(folder / "shown.csv")
     config, said = proposed(folder, tmp_path)
     assert config["ingest"]["path"] == "log/events.csv"
-    assert config["ingest"]["items"] == {"path": "log/items.csv", "columns": {"item_id": "item", "creator_id": "brand", "title": "title"}}
+    assert config["ingest"]["items"] == {
+        "path": "log/items.csv",
+        "columns": {"item_id": "item", "creator_id": "brand", "title": "title"},
+    }
     decisions = config["ingest"]["decisions"]
     assert decisions["time_format"] == "epoch_s"
-    assert decisions["columns"] == {"decision_id": "impression_id", "user_id": "user", "time": "ts", "item_id": "item", "propensity": "propensity"}
+    assert decisions["columns"] == {
+        "decision_id": "impression_id",
+        "user_id": "user",
+        "time": "ts",
+        "item_id": "item",
+        "propensity": "propensity",
+    }
     assert "off-policy estimates: what was shown is there" in said
     lake = lake_of(tmp_path)
     assert lake.decisions.height == shown.height
@@ -164,7 +221,7 @@ def test_a_folder_with_events_items_and_decisions(tmp_path: Path) -> None:
         (None, lambda at: at.dt.strftime("%Y-%m-%d %H:%M")),
         (None, lambda at: at.dt.strftime("%Y-%m-%dT%H:%M:%S+01:00")),
     ],
-)  # fmt: skip
+)
 def test_times_are_read_as_they_are_written(tmp_path: Path, form: str | None, written: Any) -> None:
     log = a_log(40).with_columns(written(pl.col("timestamp")).alias("timestamp"))
     log.write_parquet(tmp_path / "a.parquet")
@@ -184,7 +241,9 @@ def test_times_are_read_as_they_are_written(tmp_path: Path, form: str | None, wr
         ("obd_sample/random/men", {"format": "open-bandit"}),
     ],
 )
-def test_real_logs_are_known_and_their_runs_start(tmp_path: Path, log: str, expected: dict[str, Any]) -> None:
+def test_real_logs_are_known_and_their_runs_start(
+    tmp_path: Path, log: str, expected: dict[str, Any]
+) -> None:
     config, _ = proposed(SHARED / log, tmp_path)
     assert {name: config["ingest"].get(name) for name in expected} == expected
     result = invoke("outcomes", str(tmp_path / "run.toml"), "--folder", str(tmp_path / "run"))
@@ -193,8 +252,12 @@ def test_real_logs_are_known_and_their_runs_start(tmp_path: Path, log: str, expe
 
 def test_a_large_log_is_looked_at_within_two_seconds(tmp_path: Path) -> None:
     n = 2_000_000
-    at = (BEGIN.timestamp() + np.sort(np.random.default_rng(0).random(n)) * 86_400 * 90).astype(np.int64)
-    frame = pl.DataFrame({"user": np.arange(n) % 5_000, "item": np.arange(n) % 700, "timestamp": at})
+    at = (BEGIN.timestamp() + np.sort(np.random.default_rng(0).random(n)) * 86_400 * 90).astype(
+        np.int64
+    )
+    frame = pl.DataFrame(
+        {"user": np.arange(n) % 5_000, "item": np.arange(n) % 700, "timestamp": at}
+    )
     frame.write_csv(tmp_path / "large.csv")
     begun = time.process_time()
     _, said = proposed(tmp_path / "large.csv", tmp_path)

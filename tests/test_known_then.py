@@ -18,11 +18,14 @@ TIME = pl.Datetime("us", "UTC")
 TABLES = ("events", "items", "decisions")
 
 
-def batch(rng: np.random.Generator, number: int, watermark: datetime, histories: int) -> dict[str, Any]:
-    """Three days after `watermark` in many histories: events, late events, decisions, items new and described anew.
+def batch(
+    rng: np.random.Generator, number: int, watermark: datetime, histories: int
+) -> dict[str, Any]:
+    """Three days after `watermark` in many histories: events, late events, decisions, items new and
+    described anew.
 
-    Every history has users, items and creators of its own. The first batch holds an item of each: a lake's first
-    catalogue counts as known since its items were added.
+    Every history has users, items and creators of its own. The first batch holds an item of each: a
+    lake's first catalogue counts as known since its items were added.
     """
     parts = [_tables(rng, number, watermark, f"h{history}-") for history in range(histories)]
     tables = {name: pl.concat([part[name] for part in parts]) for name in TABLES}
@@ -31,25 +34,42 @@ def batch(rng: np.random.Generator, number: int, watermark: datetime, histories:
     return tables | {"watermark": watermark + 3 * DAY}
 
 
-def _tables(rng: np.random.Generator, number: int, watermark: datetime, name: str) -> dict[str, pl.DataFrame]:
+def _tables(
+    rng: np.random.Generator, number: int, watermark: datetime, name: str
+) -> dict[str, pl.DataFrame]:
     """One history's rows of a batch."""
     days = watermark + 3 * DAY * rng.random(5)
     late = watermark - 4 * DAY * rng.random(2)
     arrived = [*days, *(watermark + 3 * DAY * rng.random(2))]
     events = pl.DataFrame(
-        {"event_id": [f"{name}e{number}-{row}" for row in range(7)], "user_id": [f"{name}u{rng.integers(2)}" for _ in range(7)],
-         "item_id": [f"{name}i{rng.integers(4)}" for _ in range(7)],
-         "creator_id": [None if rng.random() < 0.5 else f"{name}c{rng.integers(2)}" for _ in range(7)], "kind": "play",
-         "time": [*days, *late], "ingested_at": [max(pair) for pair in zip(arrived, [*days, *late])]},
+        {
+            "event_id": [f"{name}e{number}-{row}" for row in range(7)],
+            "user_id": [f"{name}u{rng.integers(2)}" for _ in range(7)],
+            "item_id": [f"{name}i{rng.integers(4)}" for _ in range(7)],
+            "creator_id": [
+                None if rng.random() < 0.5 else f"{name}c{rng.integers(2)}" for _ in range(7)
+            ],
+            "kind": "play",
+            "time": [*days, *late],
+            "ingested_at": [max(pair) for pair in zip(arrived, [*days, *late])],
+        },
         schema_overrides={"time": TIME, "ingested_at": TIME, "creator_id": pl.String},
-    )  # fmt: skip
+    )
     slots = [watermark - 2 * DAY * rng.random(), watermark + DAY * rng.random()]
     decisions = pl.DataFrame(
-        {"decision_id": [f"{name}d{number}-{row}" for row in range(2)], "context_id": ["x", "y"], "user_id": [f"{name}u0", f"{name}u1"],
-         "time": slots, "surface": "home", "slate": [[f"{name}i0", f"{name}i1"], [f"{name}i2"]], "log_prob": [[-1.0, -1.0], [-0.5]],
-         "policy": "p@1", "ingested_at": [max(time, watermark) + timedelta(hours=1) for time in slots]},
+        {
+            "decision_id": [f"{name}d{number}-{row}" for row in range(2)],
+            "context_id": ["x", "y"],
+            "user_id": [f"{name}u0", f"{name}u1"],
+            "time": slots,
+            "surface": "home",
+            "slate": [[f"{name}i0", f"{name}i1"], [f"{name}i2"]],
+            "log_prob": [[-1.0, -1.0], [-0.5]],
+            "policy": "p@1",
+            "ingested_at": [max(time, watermark) + timedelta(hours=1) for time in slots],
+        },
         schema_overrides={"time": TIME, "ingested_at": TIME},
-    )  # fmt: skip
+    )
     described = [f"{name}i{item}" for item in range(4) if rng.random() < 0.6 or item == number == 0]
     items = pl.DataFrame({"item_id": described}, schema={"item_id": pl.String}).with_columns(
         creator_id=pl.lit(f"{name}c{rng.integers(2)}"),
@@ -68,7 +88,8 @@ def shown(lake: Lake, t: datetime) -> dict[str, pl.DataFrame]:
 
 
 def live(lake: Lake, seed: int, look: Any, histories: int) -> None:
-    """Five batches; what `look` shows of times up to the watermark after each is the same after all of them."""
+    """Five batches; what `look` shows of times up to the watermark after each is the same after all
+    of them."""
     rng = np.random.default_rng(seed)
     seen: list[tuple[datetime, Any]] = []
     watermark = START
@@ -94,9 +115,14 @@ def test_folders_sql_and_outcomes_keep_to_it_too(tmp_path: Path) -> None:
     def look(lake: Lake, t: datetime) -> dict[str, pl.DataFrame]:
         view = lake.before(t)
         with view.connect() as con:
-            items = con.sql("select item_id, creator_id, title, available, added_at from items order by item_id").pl()
+            items = con.sql(
+                "select item_id, creator_id, title, available, added_at from items order by item_id"
+            ).pl()
         outcomes = habit.outcomes(view, as_of=t).frame
-        return shown(lake, t) | {"items in SQL": items, "outcomes": outcomes.sort(outcomes.columns[:4])}
+        return shown(lake, t) | {
+            "items in SQL": items,
+            "outcomes": outcomes.sort(outcomes.columns[:4]),
+        }
 
     live(Lake.open(tmp_path / "lake"), 0, look, histories=100)
 

@@ -34,21 +34,41 @@ def at(minute: int) -> datetime:
 
 
 def plays(*minutes: int, name: str = "e", **more: object) -> pl.DataFrame:
-    frame = pl.DataFrame({"time": [at(minute) for minute in minutes]}, schema={"time": pl.Datetime("us", "UTC")})
-    return frame.with_columns(event_id=pl.format(name + "{}", pl.int_range(pl.len())), user_id=pl.lit("u1"), kind=pl.lit("play")).with_columns(
-        pl.lit(value).alias(column) for column, value in more.items()
+    frame = pl.DataFrame(
+        {"time": [at(minute) for minute in minutes]}, schema={"time": pl.Datetime("us", "UTC")}
     )
+    return frame.with_columns(
+        event_id=pl.format(name + "{}", pl.int_range(pl.len())),
+        user_id=pl.lit("u1"),
+        kind=pl.lit("play"),
+    ).with_columns(pl.lit(value).alias(column) for column, value in more.items())
 
 
 def tables(name: str, minute: int = 0) -> dict[str, Any]:
     """A batch that writes every table: 3 events, 2 contexts, 2 decisions and 1 item of its own."""
-    two = pl.DataFrame({"context_id": [f"{name}-0", f"{name}-1"], "user_id": ["u1", "u2"], "time": [at(minute)] * 2, "surface": ["home"] * 2})
+    two = pl.DataFrame(
+        {
+            "context_id": [f"{name}-0", f"{name}-1"],
+            "user_id": ["u1", "u2"],
+            "time": [at(minute)] * 2,
+            "surface": ["home"] * 2,
+        }
+    )
     nothing = pl.lit([], dtype=pl.List(pl.String))
-    contexts = two.with_columns(slots=pl.lit(1), exclusions=nothing, history=nothing, history_until=pl.col("time"))
+    contexts = two.with_columns(
+        slots=pl.lit(1), exclusions=nothing, history=nothing, history_until=pl.col("time")
+    )
     shown = pl.lit(["i"], dtype=pl.List(pl.String)), pl.lit([0.0], dtype=pl.List(pl.Float64))
-    decisions = two.with_columns(decision_id=pl.col("context_id"), slate=shown[0], log_prob=shown[1], policy=pl.lit("p@1"))
+    decisions = two.with_columns(
+        decision_id=pl.col("context_id"), slate=shown[0], log_prob=shown[1], policy=pl.lit("p@1")
+    )
     items = pl.DataFrame({"item_id": [name], "added_at": [at(minute)]})
-    return {"events": plays(minute, minute, minute, name=f"{name}-"), "contexts": contexts, "decisions": decisions, "items": items}
+    return {
+        "events": plays(minute, minute, minute, name=f"{name}-"),
+        "contexts": contexts,
+        "decisions": decisions,
+        "items": items,
+    }
 
 
 @pytest.fixture(params=["memory", "folder"])
@@ -107,7 +127,9 @@ def test_sql_sees_the_same_rows_as_the_frames(lake: Lake) -> None:
     view = lake.before(at(5))
     with view.connect(threads=1) as con:
         for table in TABLES:
-            assert con.sql(f"select count(*) from {table}").fetchall() == [(getattr(view, table).height,)]
+            assert con.sql(f"select count(*) from {table}").fetchall() == [
+                (getattr(view, table).height,)
+            ]
     assert view.events.height == 3
 
 
@@ -137,12 +159,18 @@ def test_a_view_is_a_plain_filter_and_nothing_outside_it_can_change_it(
     rows: list[tuple[int, int]], later: list[tuple[int, int]], t: int, known: int
 ) -> None:
     def batch(name: str, pairs: list[tuple[int, int]]) -> pl.DataFrame:
-        arrived = pl.Series("ingested_at", [at(minute + delay) for minute, delay in pairs], dtype=pl.Datetime("us", "UTC"))
+        arrived = pl.Series(
+            "ingested_at",
+            [at(minute + delay) for minute, delay in pairs],
+            dtype=pl.Datetime("us", "UTC"),
+        )
         return plays(*(minute for minute, _ in pairs), name=name).with_columns(arrived)
 
     lake = Lake.memory()
     lake.append("first", events=batch("e", rows), watermark=at(100))
-    expected = {f"e{i}" for i, (minute, delay) in enumerate(rows) if minute < t and minute + delay <= known}
+    expected = {
+        f"e{i}" for i, (minute, delay) in enumerate(rows) if minute < t and minute + delay <= known
+    }
     seen = lake.before(at(t), known_at=at(known)).events
     assert set(seen["event_id"]) == expected
     assert seen["time"].is_sorted()
@@ -152,13 +180,23 @@ def test_a_view_is_a_plain_filter_and_nothing_outside_it_can_change_it(
 
 
 @examples(8)
-@given(batches=st.lists(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["play", "bogus"])), max_size=6), min_size=1, max_size=3))
-def test_memory_and_folder_lakes_hold_equal_tables(batches: list[list[tuple[int, str]]], tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(
+    batches=st.lists(
+        st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["play", "bogus"])), max_size=6),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_memory_and_folder_lakes_hold_equal_tables(
+    batches: list[list[tuple[int, str]]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     lakes = Lake.memory(), Lake.open(tmp_path_factory.mktemp("lake"))
     for lake in lakes:
         for i, rows in enumerate(batches):
             given = tables(f"b{i}", minute=i)
-            odd = plays(*(minute for minute, _ in rows), name=f"x{i}-").with_columns(kind=pl.Series([kind for _, kind in rows], dtype=pl.String))
+            odd = plays(*(minute for minute, _ in rows), name=f"x{i}-").with_columns(
+                kind=pl.Series([kind for _, kind in rows], dtype=pl.String)
+            )
             given["events"] = pl.concat([given["events"], odd], how="diagonal")
             lake.append(f"batch-{i}", **given, max_bad_share=1.0)
     for table in TABLES:
@@ -174,19 +212,26 @@ def test_a_batch_is_written_once_however_often_it_is_sent(lake: Lake) -> None:
     again = lake.append("b", **tables("b"))
     assert again.already
     assert "already in the lake" in str(again)
-    assert [getattr(lake, table).height for table in ("events", "decisions", "contexts", "items")] == [3, 2, 2, 1]
+    assert [
+        getattr(lake, table).height for table in ("events", "decisions", "contexts", "items")
+    ] == [3, 2, 2, 1]
 
 
 def test_an_event_that_comes_again_in_another_batch_is_quarantined(lake: Lake) -> None:
     lake.append("a", events=plays(*range(30)))
-    assert lake.append("b", events=plays(*range(30, 69), name="n").vstack(plays(5))).rejected == {"duplicate id": 1}
+    assert lake.append("b", events=plays(*range(30, 69), name="n").vstack(plays(5))).rejected == {
+        "duplicate id": 1
+    }
     assert lake.events.height == 69
     assert lake.quarantine.select("batch", "line", "reason").row(0) == ("b", 40, "duplicate id")
 
 
 def test_a_decision_that_comes_again_refuses_the_batch(lake: Lake) -> None:
     lake.append("a", **tables("a"))
-    with pytest.raises(DataError, match="2 of 2 decisions have an id that is given twice or already in the lake, first 'a-0'"):
+    with pytest.raises(
+        DataError,
+        match="2 of 2 decisions have an id that is given twice or already in the lake, first 'a-0'",
+    ):
         lake.append("b", decisions=tables("a")["decisions"])
     twice = pl.concat([tables("c")["contexts"]] * 2)
     with pytest.raises(DataError, match="2 of 4 contexts"):
@@ -200,7 +245,10 @@ def test_a_refused_batch_leaves_no_trace_and_may_be_mended(lake: Lake) -> None:
     bad = tables("b", minute=2)
     bad["events"] = bad["events"].with_columns(user_id=pl.Series(["u", None, ""]))
     key = lake.key
-    with pytest.raises(DataError, match=r"2 of 3 events are bad \(66.7%; 2 missing user\), allowed 5.0%. First: line 2, missing user.*Nothing was"):
+    with pytest.raises(
+        DataError,
+        match=r"2 of 3 events are bad \(66.7%; 2 missing user\), allowed 5.0%. First: line 2, missing user.*Nothing was",
+    ):
         lake.append("b", **bad)
     assert lake.key == key
     for table, frame in before.items():
@@ -250,12 +298,22 @@ def test_quarantine_names_the_lines_of_the_source_when_the_events_carry_them(lak
 
 def test_an_item_told_anew_keeps_the_day_it_was_added(lake: Lake) -> None:
     for minute, title in ((5, "old"), (9, "new"), (2, "newest")):
-        lake.append(f"b{minute}", items=pl.DataFrame({"item_id": ["i"], "title": [title], "added_at": [at(minute)]}), watermark=at(60))
+        lake.append(
+            f"b{minute}",
+            items=pl.DataFrame({"item_id": ["i"], "title": [title], "added_at": [at(minute)]}),
+            watermark=at(60),
+        )
     assert lake.items.select("title", "added_at").rows() == [("newest", at(2))]
 
 
 def item(name: str, minute: int, length: float | None = None) -> pl.DataFrame:
-    return pl.DataFrame({"item_id": [name], "length": pl.Series([length], dtype=pl.Float64), "added_at": [at(minute)]})
+    return pl.DataFrame(
+        {
+            "item_id": [name],
+            "length": pl.Series([length], dtype=pl.Float64),
+            "added_at": [at(minute)],
+        }
+    )
 
 
 def as_before_lengths(folder: Path) -> Lake:
@@ -267,13 +325,17 @@ def as_before_lengths(folder: Path) -> Lake:
 
 def lengths_in_sql(lake: Lake) -> list[tuple]:
     with lake.connect() as con:
-        return con.sql("select item_id, length, typeof(length) from items order by item_id").fetchall()
+        return con.sql(
+            "select item_id, length, typeof(length) from items order by item_id"
+        ).fetchall()
 
 
 def test_a_lake_older_than_lengths_is_read_with_lengths_unknown(tmp_path: Path) -> None:
     lake = as_before_lengths(tmp_path / "lake")
     assert lake.items.schema == DTYPES["items"]
-    assert lake.items.select("item_id", "length", "added_at", "available").rows() == [("i", None, at(0), True)]
+    assert lake.items.select("item_id", "length", "added_at", "available").rows() == [
+        ("i", None, at(0), True)
+    ]
     assert lengths_in_sql(lake) == lengths_in_sql(lake.before(at(1))) == [("i", None, "DOUBLE")]
 
 
@@ -284,9 +346,14 @@ def test_a_lake_older_than_lengths_takes_items_that_have_one(tmp_path: Path) -> 
     lake.append("new", items=item("j", 1, 200.0))
     lake.append("told anew", items=item("i", 2, 30.0))
     for one in (lake, Lake.open(tmp_path / "lake")):
-        assert one.items.select("item_id", "length", "added_at").rows() == [("i", 30.0, at(0)), ("j", 200.0, at(1))]
+        assert one.items.select("item_id", "length", "added_at").rows() == [
+            ("i", 30.0, at(0)),
+            ("j", 200.0, at(1)),
+        ]
         assert lengths_in_sql(one) == [("i", 30.0, "DOUBLE"), ("j", 200.0, "DOUBLE")]
-    assert lengths_in_sql(before) == [("i", None, "DOUBLE")]  # a view that was made before still reads the old file
+    assert lengths_in_sql(before) == [
+        ("i", None, "DOUBLE")
+    ]  # a view that was made before still reads the old file
     assert before.items["length"].to_list() == [None]
 
 
@@ -299,7 +366,10 @@ def test_a_lake_older_than_what_stands_beside_histories_is_read_and_grows(tmp_pa
     assert lake.contexts.schema == DTYPES["contexts"]
     assert lake.contexts.select(later).null_count().row(0) == (2, 2, 2, 2)
     new = tables("new", 1)["contexts"].with_columns(
-        history=pl.lit(["i"], dtype=pl.List(pl.String)), history_time=pl.concat_list(pl.col("time")), history_kind=pl.lit(["play"]), want=pl.lit(2.5)
+        history=pl.lit(["i"], dtype=pl.List(pl.String)),
+        history_time=pl.concat_list(pl.col("time")),
+        history_kind=pl.lit(["play"]),
+        want=pl.lit(2.5),
     )
     lake.append("new", contexts=new, watermark=at(2))
     for one in (lake, Lake.open(tmp_path / "lake")):
@@ -308,16 +378,25 @@ def test_a_lake_older_than_what_stands_beside_histories_is_read_and_grows(tmp_pa
         assert found["want"].to_list() == [2.5, 2.5, None, None]
         assert found["history_time"].to_list() == [[at(1)], [at(1)], None, None]
         with one.connect() as con:
-            said = con.sql("select context_id, want, history_kind, history_surface, typeof(history_surface) from contexts order by 1").fetchall()
-        assert said == [("new-0", 2.5, ["play"], None, "VARCHAR[]"), ("new-1", 2.5, ["play"], None, "VARCHAR[]"),
-                        ("old-0", None, None, None, "VARCHAR[]"), ("old-1", None, None, None, "VARCHAR[]")]  # fmt: skip
+            said = con.sql(
+                "select context_id, want, history_kind, history_surface, typeof(history_surface) "
+                "from contexts order by 1"
+            ).fetchall()
+        assert said == [
+            ("new-0", 2.5, ["play"], None, "VARCHAR[]"),
+            ("new-1", 2.5, ["play"], None, "VARCHAR[]"),
+            ("old-0", None, None, None, "VARCHAR[]"),
+            ("old-1", None, None, None, "VARCHAR[]"),
+        ]
 
 
 def test_an_older_lake_keeps_its_batches(tmp_path: Path) -> None:
     lake = as_before_lengths(tmp_path / "lake")
     lake.append("next", items=item("j", 1, 60.0))
     again = Lake.open(tmp_path / "lake")
-    assert again.append("old", events=plays(7, name="other")).already  # its content was not recorded
+    assert again.append(
+        "old", events=plays(7, name="other")
+    ).already  # its content was not recorded
     assert again.append("next", items=item("j", 1, 60.0)).already
     assert again.items.select("item_id", "length").rows() == [("i", None), ("j", 60.0)]
 
@@ -333,20 +412,38 @@ def test_a_declared_watermark_hides_what_is_not_complete_yet(lake: Lake) -> None
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"events": plays(1, colour="red")}, "events: unknown column 'colour'; expected some of event_id"),
-        ({"events": plays(1).drop("kind")}, "events: column 'kind' is missing; given time, event_id, user_id"),
-        ({"events": plays(1).with_columns(pl.col("time").dt.replace_time_zone(None))}, "has no time zone; give UTC"),
-        ({"items": pl.DataFrame({"item_id": [None], "added_at": [START]})}, "items: 1 of 1 rows have no 'item_id'"),
+        (
+            {"events": plays(1, colour="red")},
+            "events: unknown column 'colour'; expected some of event_id",
+        ),
+        (
+            {"events": plays(1).drop("kind")},
+            "events: column 'kind' is missing; given time, event_id, user_id",
+        ),
+        (
+            {"events": plays(1).with_columns(pl.col("time").dt.replace_time_zone(None))},
+            "has no time zone; give UTC",
+        ),
+        (
+            {"items": pl.DataFrame({"item_id": [None], "added_at": [START]})},
+            "items: 1 of 1 rows have no 'item_id'",
+        ),
         *(
             (
-                {"items": pl.DataFrame({"item_id": ["i", "j"], "length": [200.0, wrong], "added_at": [START] * 2})},
+                {
+                    "items": pl.DataFrame(
+                        {"item_id": ["i", "j"], "length": [200.0, wrong], "added_at": [START] * 2}
+                    )
+                },
                 f"items: 1 of 2 .* 'j' with {wrong};",
             )
             for wrong in (0.0, -1.0, float("nan"), float("inf"), float("-inf"))
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_was_given_and_expected(lake: Lake, given: dict, message: str) -> None:
+def test_what_does_not_fit_is_refused_with_what_was_given_and_expected(
+    lake: Lake, given: dict, message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         lake.append("b", **given)
     assert lake.events.is_empty()
@@ -392,7 +489,9 @@ for name in {names!r}:
 
 
 def start_writer(folder: Path, names: list[str]) -> subprocess.Popen[str]:
-    code = WRITER.format(source=str(SOURCE), tests=str(Path(__file__).parent), folder=str(folder), names=names)
+    code = WRITER.format(
+        source=str(SOURCE), tests=str(Path(__file__).parent), folder=str(folder), names=names
+    )
     writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     assert writer.stdout.readline() == "ready\n"
@@ -401,7 +500,12 @@ def start_writer(folder: Path, names: list[str]) -> subprocess.Popen[str]:
 
 def batches_by_table(lake: Lake) -> dict[str, dict[str, int]]:
     """Rows per batch, in every table that a batch writes."""
-    ids = {"events": "event_id", "decisions": "decision_id", "contexts": "context_id", "items": "item_id"}
+    ids = {
+        "events": "event_id",
+        "decisions": "decision_id",
+        "contexts": "context_id",
+        "items": "item_id",
+    }
     counts = {}
     for table, column in ids.items():
         batch = getattr(lake, table)[column].str.split("-").list.first()
@@ -416,7 +520,10 @@ def test_a_writer_killed_at_any_moment_leaves_every_batch_whole_or_absent(tmp_pa
     for _ in range(9):
         writer = start_writer(tmp_path / "lake", names)
         assert writer.stdout is not None
-        acknowledged |= {writer.stdout.readline().strip() for _ in range(len(acknowledged) + 1 + rng.randrange(2))}
+        acknowledged |= {
+            writer.stdout.readline().strip()
+            for _ in range(len(acknowledged) + 1 + rng.randrange(2))
+        }
         time.sleep(rng.uniform(0.0, 0.2))
         writer.send_signal(signal.SIGKILL)
         acknowledged |= {line.strip() for line in writer.stdout if line.endswith("\n")}
@@ -425,18 +532,29 @@ def test_a_writer_killed_at_any_moment_leaves_every_batch_whole_or_absent(tmp_pa
         counts = batches_by_table(Lake.open(tmp_path / "lake"))
         whole = set(counts["events"])
         assert acknowledged <= whole
-        assert counts == {table: dict.fromkeys(whole, rows) for table, rows in (("events", 3), ("decisions", 2), ("contexts", 2), ("items", 1))}
+        assert counts == {
+            table: dict.fromkeys(whole, rows)
+            for table, rows in (("events", 3), ("decisions", 2), ("contexts", 2), ("items", 1))
+        }
     assert len(whole) < len(names)
     lake = Lake.open(tmp_path / "lake")
     target = names[: len(whole) + 3]
-    assert [lake.append(name, **tables(name)).already for name in target] == [True] * len(whole) + [False] * 3
+    assert [lake.append(name, **tables(name)).already for name in target] == [True] * len(whole) + [
+        False
+    ] * 3
     assert batches_by_table(lake)["events"] == dict.fromkeys(target, 3)
     assert lake.events["event_id"].n_unique() == lake.events.height == 3 * len(target)
 
 
-def test_what_a_dead_writer_left_in_the_tables_is_invisible_and_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_dead_writer_left_in_the_tables_is_invisible_and_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake = Lake.open(tmp_path / "lake")
-    for round_, height in ((0, 0), (1, 3), (2, 6)):  # the first finds no table of its own to go back to
+    for round_, height in (
+        (0, 0),
+        (1, 3),
+        (2, 6),
+    ):  # the first finds no table of its own to go back to
         for attempt in range(1 + round_):
             with monkeypatch.context() as patch:
                 patch.setattr(CommitLog, "append", dies)
@@ -445,7 +563,9 @@ def test_what_a_dead_writer_left_in_the_tables_is_invisible_and_rolled_back(tmp_
         assert lake.events.height == Lake.open(tmp_path / "lake").events.height == height
         lake.append(f"b{round_}", **tables(f"b{round_}"))
         assert set(batches_by_table(lake)["events"]) == {f"b{i}" for i in range(round_ + 1)}
-        assert pl.read_delta(str(tmp_path / "lake" / "events")).height == height + 3  # other programs see the same
+        assert (
+            pl.read_delta(str(tmp_path / "lake" / "events")).height == height + 3
+        )  # other programs see the same
 
 
 class Died(BaseException):
@@ -458,7 +578,10 @@ def dies(*_: object) -> None:
 
 def test_two_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
     shared = [f"s{i}" for i in range(4)]
-    names = [[x for pair in zip([f"{who}{i}" for i in range(4)], shared, strict=True) for x in pair] for who in ("x", "y")]
+    names = [
+        [x for pair in zip([f"{who}{i}" for i in range(4)], shared, strict=True) for x in pair]
+        for who in ("x", "y")
+    ]
     writers = [start_writer(tmp_path / "lake", mine) for mine in names]
     assert [writer.communicate() and writer.returncode for writer in writers] == [0, 0]
     counts = batches_by_table(Lake.open(tmp_path / "lake"))

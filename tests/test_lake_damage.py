@@ -30,7 +30,11 @@ def small_lake(folder: Path) -> Lake:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 # -- folders that are not a lake -----------------------------------------------------------------
@@ -61,7 +65,9 @@ def a_file_named_as_a_table(folder: Path) -> None:
 
 
 def another_programs_commits(folder: Path) -> None:
-    write_deltalake(str(folder / "commits"), pl.DataFrame({"sha": ["a"], "author": ["b"]}).to_arrow())
+    write_deltalake(
+        str(folder / "commits"), pl.DataFrame({"sha": ["a"], "author": ["b"]}).to_arrow()
+    )
 
 
 def a_repository_with_commits(folder: Path) -> None:
@@ -69,12 +75,21 @@ def a_repository_with_commits(folder: Path) -> None:
     (folder / "commits" / "0001.patch").write_text("diff")
 
 
-FOREIGN = [delta_tables, delta_tables_of_other_names, lake_without_commits, plain_files, a_file_named_as_a_table, another_programs_commits,
-           a_repository_with_commits]  # fmt: skip
+FOREIGN = [
+    delta_tables,
+    delta_tables_of_other_names,
+    lake_without_commits,
+    plain_files,
+    a_file_named_as_a_table,
+    another_programs_commits,
+    a_repository_with_commits,
+]
 
 
 @pytest.mark.parametrize("make", FOREIGN, ids=lambda make: make.__name__)
-def test_a_folder_with_somebodys_tables_is_refused_and_not_touched(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_folder_with_somebodys_tables_is_refused_and_not_touched(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     folder = tmp_path / "theirs"
     make(folder)
     before = contents(folder)
@@ -108,7 +123,12 @@ def test_a_batch_id_with_other_content_is_refused(tmp_path: Path) -> None:
         assert lake.append("b", events=chunked, watermark=at(9)).already
         later = plays(1).with_columns(ingested_at=pl.lit(at(5)))
         assert lake.append("b", events=later, watermark=at(9)).already  # a retry arrives later
-        for events, watermark in ((plays(2), at(9)), (plays(1, 2), at(9)), (plays(1, kind="skip"), at(9)), (plays(1), at(8))):
+        for events, watermark in (
+            (plays(2), at(9)),
+            (plays(1, 2), at(9)),
+            (plays(1, kind="skip"), at(9)),
+            (plays(1), at(8)),
+        ):
             with pytest.raises(DataError, match="batch b: already in the lake with other content"):
                 lake.append("b", events=events, watermark=watermark)
         assert lake.events.height == 1
@@ -147,21 +167,32 @@ def test_merged_and_vacuumed_files_are_taken_over(tmp_path: Path) -> None:
             assert getattr(one, table).equals(frame)
     assert not check(tmp_path / "lake").damages
     lake.append("next", **tables("next", 9))
-    assert lake.events.height == Lake.open(tmp_path / "lake").events.height == before["events"].height + 3
+    assert (
+        lake.events.height
+        == Lake.open(tmp_path / "lake").events.height
+        == before["events"].height + 3
+    )
     assert not check(tmp_path / "lake").damages
     assert not repair(tmp_path / "lake").lost
 
 
 @pytest.mark.parametrize("how", ["append", "overwrite"])
-def test_rows_that_another_program_wrote_are_refused_until_repair_leaves_them_out(tmp_path: Path, how: str) -> None:
+def test_rows_that_another_program_wrote_are_refused_until_repair_leaves_them_out(
+    tmp_path: Path, how: str
+) -> None:
     lake = Lake.open(tmp_path / "lake")
     lake.append("b", events=plays(1))
     theirs = lake.events.with_columns(event_id=pl.lit("theirs"))
     write_deltalake(str(tmp_path / "lake" / "events"), theirs.to_arrow(), mode=how)  # pyright: ignore[reportArgumentType]
-    for use in (lambda: lake.events, lambda: Lake.open(tmp_path / "lake").append("c", events=plays(2, name="f"))):
+    for use in (
+        lambda: lake.events,
+        lambda: Lake.open(tmp_path / "lake").append("c", events=plays(2, name="f")),
+    ):
         with pytest.raises(DataError, match=r"another program changed .*events.*version 1, WRITE"):
             use()
-    assert pl.read_delta(str(tmp_path / "lake" / "events"))["event_id"].to_list().count("theirs") == 1  # nothing was undone
+    assert (
+        pl.read_delta(str(tmp_path / "lake" / "events"))["event_id"].to_list().count("theirs") == 1
+    )  # nothing was undone
     (damage,) = check(tmp_path / "lake").damages
     assert "another program's change (WRITE)" in damage.problem
     assert repair(tmp_path / "lake").undone == ("events: WRITE (version 1)",)
@@ -228,7 +259,9 @@ def or_words(action: Callable[[], Any]) -> Any:
 
 @pytest.mark.parametrize("harm", DAMAGE, ids=lambda harm: harm.__name__)
 @pytest.mark.parametrize("which", FILES)
-def test_damage_is_named_and_repaired(tmp_path: Path, which: str, harm: Callable[[Path], None]) -> None:
+def test_damage_is_named_and_repaired(
+    tmp_path: Path, which: str, harm: Callable[[Path], None]
+) -> None:
     folder = tmp_path / "lake"
     small_lake(folder)
     whole = {table: getattr(Lake.open(folder), table) for table in ("events", "decisions", "items")}
@@ -244,18 +277,27 @@ def test_damage_is_named_and_repaired(tmp_path: Path, which: str, harm: Callable
     done = repair(folder)
     assert not check(folder).damages
     lake = Lake.open(folder)
-    expected = {"first data file": 0, "last data file": 3, "last decisions": 3, "last items": 3}.get(which, 4)
+    expected = {
+        "first data file": 0,
+        "last data file": 3,
+        "last decisions": 3,
+        "last items": 3,
+    }.get(which, 4)
     assert list(done.kept[:4]) == BATCHES[:expected]
     for minute, name in enumerate(BATCHES):
         assert lake.append(name, **tables(name, minute)).already == (name not in done.lost)
     lake.append("next", **tables("next", 9))
     for table in ("events", "decisions"):
         ids = getattr(lake, table)[f"{table[:-1]}_id"]
-        assert sorted(ids) == sorted([*whole[table][f"{table[:-1]}_id"], *tables("next", 9)[table][f"{table[:-1]}_id"]])
+        assert sorted(ids) == sorted(
+            [*whole[table][f"{table[:-1]}_id"], *tables("next", 9)[table][f"{table[:-1]}_id"]]
+        )
     assert pl.read_delta(str(folder / "events")).height == lake.events.height
 
 
-def test_a_line_that_is_damaged_in_both_copies_goes_back_to_the_batch_before(tmp_path: Path) -> None:
+def test_a_line_that_is_damaged_in_both_copies_goes_back_to_the_batch_before(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "lake"
     small_lake(folder)
     for name in ("log.jsonl", "copy.jsonl"):
@@ -312,15 +354,35 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def test_a_later_description_does_not_change_what_was_known(tmp_path: Path) -> None:
     for lake in (Lake.memory(), Lake.open(tmp_path / "lake")):
-        old = pl.DataFrame({"item_id": ["i"], "creator_id": ["a"], "title": ["x"], "length": [60.0], "added_at": [NOON]})
+        old = pl.DataFrame(
+            {
+                "item_id": ["i"],
+                "creator_id": ["a"],
+                "title": ["x"],
+                "length": [60.0],
+                "added_at": [NOON],
+            }
+        )
         lake.append("old", items=old, events=plays(1, 60 * 24 * 10, item_id="i"))
         seen = lake.before(lake.watermark)
         before = seen.items
-        lake.append("new", items=old.with_columns(creator_id=pl.lit("b"), title=pl.lit("y"), available=pl.lit(False)))
+        lake.append(
+            "new",
+            items=old.with_columns(
+                creator_id=pl.lit("b"), title=pl.lit("y"), available=pl.lit(False)
+            ),
+        )
         assert lake.items.select("creator_id", "title", "available").rows() == [("b", "y", False)]
         for view in (seen, lake.before(seen.watermark), lake.before(NOON + DAY)):
             assert view.items.equals(before)
             with view.connect() as con:
-                assert con.sql("select creator_id, title, available from items").fetchall() == [("a", "x", True)]
+                assert con.sql("select creator_id, title, available from items").fetchall() == [
+                    ("a", "x", True)
+                ]
         assert lake.before(lake.watermark + DAY).items["creator_id"].to_list() == ["b"]
-        assert lake.append("again", items=old.with_columns(creator_id=pl.lit("b"), title=pl.lit("y"), available=pl.lit(False))).rows == {"items": 0}
+        assert lake.append(
+            "again",
+            items=old.with_columns(
+                creator_id=pl.lit("b"), title=pl.lit("y"), available=pl.lit(False)
+            ),
+        ).rows == {"items": 0}

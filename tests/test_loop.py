@@ -36,18 +36,23 @@ def test_reinforcement_raises_the_true_value_of_what_its_users_are_shown(bench) 
 
 
 @pytest.mark.slow
-def test_over_five_seeds_reinforcement_beats_the_start_which_is_no_worse_than_popular(bench) -> None:
+def test_over_five_seeds_reinforcement_beats_the_start_which_is_no_worse_than_popular(
+    bench,
+) -> None:
     rows = [bench.one_seed(seed, bench.SHORT, weighted=False) for seed in range(1, 6)]
     low, _ = bench.difference(rows, "reinforced", "start").interval()
     assert low > 0, rows
-    # that the start is better takes ten seeds and more training to be certain of: bench/reinforce.py, +.0017 [.0007, .0027]
+    # that the start is better takes ten seeds and more training to be certain of:
+    # bench/reinforce.py, +.0017 [.0007, .0027]
     assert bench.difference(rows, "start", "popular").value > 0, rows
     assert min(row["kl"] for row in rows) > 0.1
 
 
 def test_a_learning_rate_of_zero_fails_that(bench) -> None:
     rows = [bench.one_seed(seed, bench.QUICK, lr=0.0, weighted=False) for seed in (1, 2)]
-    assert all(row["reinforced"] == row["start"] for row in rows)  # the same law and the same draws: the same slates
+    assert all(
+        row["reinforced"] == row["start"] for row in rows
+    )  # the same law and the same draws: the same slates
     low, _ = bench.difference(rows, "reinforced", "start").interval()
     assert not low > 0
     assert max(abs(row["kl"]) for row in rows) < 1e-5

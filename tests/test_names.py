@@ -52,37 +52,146 @@ from longplay.world import World
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "longplay"
 HTML = [
-    "<b>bold</b>", "<script>alert(1)</script>", "</script><script>alert(1)</script>", "<!--", "-->", "<![CDATA[x]]>", "<img src=x onerror=alert(1)>",
-    "</p><h1>", "</td></tr></table>", "' onmouseover='alert(1)", '" onmouseover="alert(1)', "><svg/onload=alert(1)>", "&lt;b&gt;", "&#x3c;b&#x3e;",
-    "<style>*{display:none}</style>", "</style>", "<iframe src=//x>", "javascript:alert(1)", "<a href=javascript:alert(1)>x</a>", "</title><b>", "`",
-    "<?php echo 1 ?>", "{{ 7*7 }}", "{% raw %}", "${7*7}", "#{7*7}",
-]  # fmt: skip
+    "<b>bold</b>",
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<!--",
+    "-->",
+    "<![CDATA[x]]>",
+    "<img src=x onerror=alert(1)>",
+    "</p><h1>",
+    "</td></tr></table>",
+    "' onmouseover='alert(1)",
+    '" onmouseover="alert(1)',
+    "><svg/onload=alert(1)>",
+    "&lt;b&gt;",
+    "&#x3c;b&#x3e;",
+    "<style>*{display:none}</style>",
+    "</style>",
+    "<iframe src=//x>",
+    "javascript:alert(1)",
+    "<a href=javascript:alert(1)>x</a>",
+    "</title><b>",
+    "`",
+    "<?php echo 1 ?>",
+    "{{ 7*7 }}",
+    "{% raw %}",
+    "${7*7}",
+    "#{7*7}",
+]
 SQL = [
-    "'", "''", '"', '""', "x'; drop table events; --", 'x"; drop table events; --', "x') or 1=1 --", "\\'", "/* x */", "-- x", ";", "$1", "?",
-    "null", "NaN", "select", "events", "1GB'; create table stolen as select 1; --", "U&'\\0027'", "$$x$$",
-]  # fmt: skip
+    "'",
+    "''",
+    '"',
+    '""',
+    "x'; drop table events; --",
+    'x"; drop table events; --',
+    "x') or 1=1 --",
+    "\\'",
+    "/* x */",
+    "-- x",
+    ";",
+    "$1",
+    "?",
+    "null",
+    "NaN",
+    "select",
+    "events",
+    "1GB'; create table stolen as select 1; --",
+    "U&'\\0027'",
+    "$$x$$",
+]
 PATHS = [
-    "../x", "../../../x", "..", ".", "/etc/passwd", "a/b", "a\\b", "..\\x", "C:\\x", "C:x", "~/x", "//host/x", "file:///x", ".hidden", "x/", "/",
-    "x/../y", "./x", "a*b", "a?b", "a[b]", "a|b", "a<b", "a>b", "a:b", 'a"b', " x", "x ", "x.", "...",
-]  # fmt: skip
+    "../x",
+    "../../../x",
+    "..",
+    ".",
+    "/etc/passwd",
+    "a/b",
+    "a\\b",
+    "..\\x",
+    "C:\\x",
+    "C:x",
+    "~/x",
+    "//host/x",
+    "file:///x",
+    ".hidden",
+    "x/",
+    "/",
+    "x/../y",
+    "./x",
+    "a*b",
+    "a?b",
+    "a[b]",
+    "a|b",
+    "a<b",
+    "a>b",
+    "a:b",
+    'a"b',
+    " x",
+    "x ",
+    "x.",
+    "...",
+]
 DEVICES = ["CON", "nul", "aux.txt", "COM1", "lpt9", "PRN", "com¹", "CONIN$"]
 CONTROLS = [
-    "", "a\x00b", "a\nb", "a\rb", "a\tb", "a\x1b[31mred", "a\x7fb", "a\x85b", "a\u2028b", "a\u2029b", "a\u202egnp.exe", "a\u200fb", "\ufeffx",
-    "a\u200bb", "a\u2066b", "a\udc80b",
-]  # fmt: skip
+    "",
+    "a\x00b",
+    "a\nb",
+    "a\rb",
+    "a\tb",
+    "a\x1b[31mred",
+    "a\x7fb",
+    "a\x85b",
+    "a\u2028b",
+    "a\u2029b",
+    "a\u202egnp.exe",
+    "a\u200fb",
+    "\ufeffx",
+    "a\u200bb",
+    "a\u2066b",
+    "a\udc80b",
+]
 LONG = ["x" * 101, "x" * 10_000, "ж" * 101, "漢" * 90]
-MARKUP = ["[bold]x[/bold]", "[red]", "[/]", "[link=https://x]y[/link]", "%s%n%x", "{0}", "{name}", "%(x)s", "\\u0041"]
+MARKUP = [
+    "[bold]x[/bold]",
+    "[red]",
+    "[/]",
+    "[link=https://x]y[/link]",
+    "%s%n%x",
+    "{0}",
+    "{name}",
+    "%(x)s",
+    "\\u0041",
+]
 HOSTILE = [*HTML, *SQL, *PATHS, *DEVICES, *CONTROLS, *LONG, *MARKUP]
-PLAIN = ["habit", "Gewöhnung", "привычка", "習慣", "عادة", "हिन्दी", "clicks-2 weeks", "a.b_c+d", "😀 happy", "👩\u200d👩", "it's", "50%", "x" * 100]
+PLAIN = [
+    "habit",
+    "Gewöhnung",
+    "привычка",
+    "習慣",
+    "عادة",
+    "हिन्दी",
+    "clicks-2 weeks",
+    "a.b_c+d",
+    "😀 happy",
+    "👩\u200d👩",
+    "it's",
+    "50%",
+    "x" * 100,
+]
 SHOWN = [*HOSTILE, *PLAIN]  # names as they may stand in a log, whose ids are free
-IN_LOGS = [name for name in SHOWN if name.isprintable() or "\udc80" not in name]  # UTF-8 holds no lone surrogates
+IN_LOGS = [
+    name for name in SHOWN if name.isprintable() or "\udc80" not in name
+]  # UTF-8 holds no lone surrogates
 
 
 def test_there_are_enough_hostile_names() -> None:
     assert len(set(HOSTILE)) >= 100
 
 
-# -- the check of names --------------------------------------------------------------------------------
+# -- the check of names
+# --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -92,7 +201,9 @@ def test_plain_names_pass_and_are_files(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
 
 
-def test_a_name_that_passes_stays_in_its_folder_and_others_are_refused_in_words(tmp_path: Path) -> None:
+def test_a_name_that_passes_stays_in_its_folder_and_others_are_refused_in_words(
+    tmp_path: Path,
+) -> None:
     refusals = []
     for name in HOSTILE:
         try:
@@ -129,10 +240,13 @@ def test_names_of_another_type_are_refused() -> None:
             file_name(name, "name")
 
 
-# -- where names become paths: run.toml ----------------------------------------------------------------
+# -- where names become paths: run.toml
+# ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["../../../x", "a/b", "..", "", "CON", "a\\b", ".x", "x" * 101, "a\u2028b"])
+@pytest.mark.parametrize(
+    "name", ["../../../x", "a/b", "..", "", "CON", "a\\b", ".x", "x" * 101, "a\u2028b"]
+)
 def test_names_in_a_run_that_would_become_paths_are_refused(name: str) -> None:
     quoted_name = json.dumps(name)
     with pytest.raises(ConfigError, match=r"run\.name"):
@@ -141,14 +255,25 @@ def test_names_in_a_run_that_would_become_paths_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"reward\.rivals"):
         parse_config(TINY.replace("[reward]", rival), "run.toml")
     with pytest.raises(ConfigError):
-        parse_config(TINY.replace('north_star = "active"', f'north_star = "active"\narms = [{quoted_name}]'), "run.toml")
+        parse_config(
+            TINY.replace('north_star = "active"', f'north_star = "active"\narms = [{quoted_name}]'),
+            "run.toml",
+        )
     with pytest.raises(ConfigError):
-        parse_config(TINY + f'\n[signals.{quoted_name}]\nentry = {{ kind = "enrolment" }}\nmeasure = {{ kind = "active_days" }}\n', "run.toml")
+        parse_config(
+            TINY
+            + f'\n[signals.{quoted_name}]\nentry = {{ kind = "enrolment" }}\nmeasure = {{ kind = '
+            f'"active_days" }}\n',
+            "run.toml",
+        )
 
 
 def test_names_of_every_script_are_allowed_in_a_run() -> None:
     config = parse_config(
-        TINY.replace('name = "tiny"', 'name = "Gewöhnung 2"').replace("[reward]", '[reward]\nrivals = { "習慣" = { habit = 1.0 } }'), ""
+        TINY.replace('name = "tiny"', 'name = "Gewöhnung 2"').replace(
+            "[reward]", '[reward]\nrivals = { "習慣" = { habit = 1.0 } }'
+        ),
+        "",
     )
     assert (config.run.name, list(config.reward.rivals)) == ("Gewöhnung 2", ["習慣"])
 
@@ -165,14 +290,17 @@ def test_a_signal_is_a_safe_name_or_refused(name: str) -> None:
 def test_the_command_line_refuses_a_rival_that_leaves_the_folder(tmp_path: Path) -> None:
     inside = tmp_path / "a/b/c"
     inside.mkdir(parents=True)
-    (inside / "run.toml").write_text(TINY.replace("[reward]", '[reward]\nrivals = { "../../../x" = { habit = 1.0 } }'))
+    (inside / "run.toml").write_text(
+        TINY.replace("[reward]", '[reward]\nrivals = { "../../../x" = { habit = 1.0 } }')
+    )
     result = invoke("run", str(inside / "run.toml"), "--folder", str(inside / "run"))
     assert result.exit_code == 2
     assert "'../../../x'" in result.output
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [inside / "run.toml"]
 
 
-# -- SQL -----------------------------------------------------------------------------------------------
+# -- SQL
+# -----------------------------------------------------------------------------------------------
 
 
 def test_literals_and_identifiers_hold_any_text() -> None:
@@ -182,15 +310,37 @@ def test_literals_and_identifiers_hold_any_text() -> None:
                 continue
             assert con.execute(f"select {quoted(name)}").fetchall() == [(name,)]
             if name:
-                con.execute(f"create or replace temp table {identifier('t' + name)} as select 1 as {identifier(name)}")
-                assert con.execute(f"select {identifier(name)} from {identifier('t' + name)}").fetchall() == [(1,)]
+                con.execute(
+                    f"create or replace temp table {identifier('t' + name)} as select 1 as "
+                    f"{identifier(name)}"
+                )
+                assert con.execute(
+                    f"select {identifier(name)} from {identifier('t' + name)}"
+                ).fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize(
-    "limit", ["1GB'; create table stolen as select 1; --", "1GB' ", "", "GB", "-1GB", "1 GB; set x", "1e9GB", "lots", "1GB\x00", "١GB", 5, b"1GB"]
+    "limit",
+    [
+        "1GB'; create table stolen as select 1; --",
+        "1GB' ",
+        "",
+        "GB",
+        "-1GB",
+        "1 GB; set x",
+        "1e9GB",
+        "lots",
+        "1GB\x00",
+        "١GB",
+        5,
+        b"1GB",
+    ],
 )
 def test_a_memory_limit_is_a_number_and_a_unit(limit: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"memory_limit=.*expected a number and a unit"), Lake.memory().connect(memory_limit=limit):
+    with (
+        pytest.raises(ConfigError, match=r"memory_limit=.*expected a number and a unit"),
+        Lake.memory().connect(memory_limit=limit),
+    ):
         pass
     store = SignalStore(tmp_path / "store", Lake.open(tmp_path / "lake"), [])
     with pytest.raises((ConfigError, DataError)):
@@ -214,18 +364,28 @@ def test_settings_are_locked_in_every_connection() -> None:
     for open_ in (lambda: Lake.memory().connect(), connected):
         with open_() as con:
             assert con.execute("select current_setting('TimeZone')").fetchall() == [("UTC",)]
-            for setting in ("memory_limit = '2GB'", "TimeZone = 'CET'", "lock_configuration = false", "autoinstall_known_extensions = true"):
+            for setting in (
+                "memory_limit = '2GB'",
+                "TimeZone = 'CET'",
+                "lock_configuration = false",
+                "autoinstall_known_extensions = true",
+            ):
                 with pytest.raises(duckdb.Error, match="locked"):
                     con.execute(f"set {setting}")
 
 
 def test_duckdb_is_opened_in_one_place() -> None:
-    opened = [file.relative_to(SOURCE).as_posix() for file in SOURCE.rglob("*.py") if "duckdb.connect(" in file.read_text()]
+    opened = [
+        file.relative_to(SOURCE).as_posix()
+        for file in SOURCE.rglob("*.py")
+        if "duckdb.connect(" in file.read_text()
+    ]
     assert opened == ["lake/database.py"]
 
 
 def test_ids_and_surfaces_of_a_log_are_never_sql() -> None:
-    """Every hostile name as user, creator, item and surface: the outcomes are those of the same log with plain names."""
+    """Every hostile name as user, creator, item and surface: the outcomes are those of the same log
+    with plain names."""
     names = [name for name in IN_LOGS if name and "\x00" not in name]
     days = [datetime(2026, 1, day, 12, tzinfo=UTC) for day in (1, 3, 5, 30)]
 
@@ -244,17 +404,28 @@ def test_ids_and_surfaces_of_a_log_are_never_sql() -> None:
             for k in range(len(names))
             for n, day in enumerate(days)
         ]
-        lake.append("log", events=pl.DataFrame(rows, schema_overrides={"time": pl.Datetime("us", "UTC")}))
-        signal = Signal("habit", entry=discovery(), measure=days_with("creator") >= 2, window=(1, 20))
+        lake.append(
+            "log", events=pl.DataFrame(rows, schema_overrides={"time": pl.Datetime("us", "UTC")})
+        )
+        signal = Signal(
+            "habit", entry=discovery(), measure=days_with("creator") >= 2, window=(1, 20)
+        )
         return signal.outcomes(lake).frame.select("user_id", "value", "creator_id")
 
     hostile, plain = outcomes(lambda k: names[k]), outcomes(lambda k: f"n{k}")
-    translated = plain.with_columns(pl.col("user_id", "creator_id").replace_strict({f"n{k}": name for k, name in enumerate(names)}))
-    assert hostile.sort("user_id", "value").equals(translated.sort("user_id", "value"), null_equal=True)
+    translated = plain.with_columns(
+        pl.col("user_id", "creator_id").replace_strict(
+            {f"n{k}": name for k, name in enumerate(names)}
+        )
+    )
+    assert hostile.sort("user_id", "value").equals(
+        translated.sort("user_id", "value"), null_equal=True
+    )
     assert hostile.height == len(names)
 
 
-# -- notebooks: every class that shows itself as HTML --------------------------------------------------
+# -- notebooks: every class that shows itself as HTML
+# --------------------------------------------------
 
 
 class Elements(HTMLParser):
@@ -290,7 +461,9 @@ class Elements(HTMLParser):
         self.odd.append(data)
 
 
-HABIT = Signal("habit", entry=discovery(novel_for=14), measure=days_with("creator") >= 2, window=(1, 10))
+HABIT = Signal(
+    "habit", entry=discovery(novel_for=14), measure=days_with("creator") >= 2, window=(1, 10)
+)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -302,7 +475,9 @@ def showing() -> dict[str, Callable[[str], Any]]:
     shown = outcomes.on(lake.decisions)
     credits = lp.credit(outcomes, lake.decisions, "position")
     comparison = compare_rules(outcomes, lake.decisions)
-    other = Signal("habit", entry=discovery(novel_for=14), measure=days_with("creator") >= 3, window=(1, 10))
+    other = Signal(
+        "habit", entry=discovery(novel_for=14), measure=days_with("creator") >= 3, window=(1, 10)
+    )
     diff = lp.diff(HABIT, other, lake)
 
     def named(frame: pl.DataFrame, name: str, *columns: str) -> pl.DataFrame:
@@ -312,7 +487,9 @@ def showing() -> dict[str, Callable[[str], Any]]:
         return Estimate(0.3, 0.02, n=100, n_eff=90.0, estimand=name)
 
     def diagnosis(name: str) -> Diagnosis:
-        return Diagnosis(name, name, 9, 0, 0, 3, 0, 0, 1.0, 0.1, 0.0, 0.1, 0.0, 0.0, 0.0, 2.0, 0.1, 0.2, 0.1)
+        return Diagnosis(
+            name, name, 9, 0, 0, 3, 0, 0, 1.0, 0.1, 0.0, 0.1, 0.0, 0.0, 0.0, 2.0, 0.1, 0.2, 0.1
+        )
 
     def verdict(name: str) -> Verdict:
         return Verdict(name, estimate(name), None, None, "unknown", "undecided", name)
@@ -324,26 +501,49 @@ def showing() -> dict[str, Callable[[str], Any]]:
 
     def holdout(name: str) -> Holdout:
         lines = tuple(
-            HoldoutLine(rule, part, estimate(name), estimate(name), estimate(name), 0.1) for rule in (name, "other") for part in ("everything", name)
+            HoldoutLine(rule, part, estimate(name), estimate(name), estimate(name), 0.1)
+            for rule in (name, "other")
+            for part in ("everything", name)
         )
-        return Holdout(HABIT, lines, ("everything", name), estimate(name), (), {name: 5}, 7, NOW, None)
+        return Holdout(
+            HABIT, lines, ("everything", name), estimate(name), (), {name: 5}, 7, NOW, None
+        )
 
     return {
         "Audit": lambda name: Audit(name, name, name, 0.01, 7, 0.95, NOW, (verdict(name),)),
-        "Belief": lambda name: Belief(np.ones(2), np.ones(2), np.ones(2), 7, name, keys=pl.DataFrame({"item_id": [name, name]})),
+        "Belief": lambda name: Belief(
+            np.ones(2),
+            np.ones(2),
+            np.ones(2),
+            7,
+            name,
+            keys=pl.DataFrame({"item_id": [name, name]}),
+        ),
         "Comparison": lambda name: replace(comparison, frame=named(comparison.frame, name, "rule")),
-        "Credits": lambda name: replace(credits, frame=named(credits.frame, name, "surface", "user_id"), baseline=name),
+        "Credits": lambda name: replace(
+            credits, frame=named(credits.frame, name, "surface", "user_id"), baseline=name
+        ),
         "Decision": lambda name: Decision(name, "keep running", name),
         "Diagnosis": diagnosis,
-        "Diff": lambda name: replace(diff, segments=named(diff.segments, name, "segment"), difference=Refusal(name, name)),
+        "Diff": lambda name: replace(
+            diff, segments=named(diff.segments, name, "segment"), difference=Refusal(name, name)
+        ),
         "Estimate": estimate,
-        "Experiment": lambda name: Experiment(control=Uniform(), treatment={name or "x": Uniform()}, salt=name or "x"),
+        "Experiment": lambda name: Experiment(
+            control=Uniform(), treatment={name or "x": Uniform()}, salt=name or "x"
+        ),
         "Holdout": holdout,
-        "Outcomes": lambda name: replace(outcomes, frame=named(outcomes.frame, name, "user_id", "creator_id", "surface")),
-        "Plan": lambda name: Plan(name, 0.01, 1.0, 1.0, 0.9, 100, 3.0, (5,), 5, 0.1, 7, 0.05, 0.8, 0.5),
+        "Outcomes": lambda name: replace(
+            outcomes, frame=named(outcomes.frame, name, "user_id", "creator_id", "surface")
+        ),
+        "Plan": lambda name: Plan(
+            name, 0.01, 1.0, 1.0, 0.9, 100, 3.0, (5,), 5, 0.1, 7, 0.05, 0.8, 0.5
+        ),
         "Readout": readout,
         "Refusal": lambda name: Refusal(name, estimand=name),
-        "Shown": lambda name: replace(shown, frame=named(shown.frame, name, "user_id", "item_id", "creator_id")),
+        "Shown": lambda name: replace(
+            shown, frame=named(shown.frame, name, "user_id", "item_id", "creator_id")
+        ),
         "Signal": lambda name: HABIT,  # its name is checked: letters, digits, - and _
     }
 
@@ -352,16 +552,38 @@ def test_every_class_that_shows_itself_is_here(showing: dict[str, Callable[[str]
     found = set()
     for file in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef) and any(isinstance(item, ast.FunctionDef) and item.name == "_repr_html_" for item in node.body):
+            if isinstance(node, ast.ClassDef) and any(
+                isinstance(item, ast.FunctionDef) and item.name == "_repr_html_"
+                for item in node.body
+            ):
                 found.add(node.name)
     assert showing.keys() == found
 
 
-@pytest.mark.parametrize("kind", [
-    "Audit", "Belief", "Comparison", "Credits", "Decision", "Diagnosis", "Diff", "Estimate", "Experiment", "Holdout", "Outcomes", "Plan", "Readout",
-    "Refusal", "Shown", "Signal",
-])  # fmt: skip
-def test_no_name_becomes_an_element_or_an_attribute(kind: str, showing: dict[str, Callable[[str], Any]]) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "Audit",
+        "Belief",
+        "Comparison",
+        "Credits",
+        "Decision",
+        "Diagnosis",
+        "Diff",
+        "Estimate",
+        "Experiment",
+        "Holdout",
+        "Outcomes",
+        "Plan",
+        "Readout",
+        "Refusal",
+        "Shown",
+        "Signal",
+    ],
+)
+def test_no_name_becomes_an_element_or_an_attribute(
+    kind: str, showing: dict[str, Callable[[str], Any]]
+) -> None:
     make = showing[kind]
     expected = Elements(make("plain")._repr_html_())
     assert expected.odd == []
@@ -379,20 +601,25 @@ def test_a_name_is_shown_as_the_text_it_is(showing: dict[str, Callable[[str], An
         assert name in "".join(Elements(showing["Readout"](name)._repr_html_()).text)
 
 
-# -- the report ----------------------------------------------------------------------------------------
+# -- the report
+# ----------------------------------------------------------------------------------------
 
 
 def renamed(value: Any, name: str) -> Any:
     """The results of a run whose rival `clicks` has another name, wherever it stands."""
     if isinstance(value, dict):
-        return {(name if key == "clicks" else key): renamed(inner, name) for key, inner in value.items()}
+        return {
+            (name if key == "clicks" else key): renamed(inner, name) for key, inner in value.items()
+        }
     if isinstance(value, list):
         return [renamed(inner, name) for inner in value]
     return value.replace("clicks", name) if isinstance(value, str) else value
 
 
 def charts_of(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL)
+    found = re.search(
+        r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL
+    )
     assert found is not None
     return json.loads(found[1])
 
@@ -401,10 +628,16 @@ def without_scripts(page: str) -> str:
     return re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
 
 
-def test_the_report_holds_no_element_that_is_not_of_its_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longplay.report.bundle", lambda: Markup("0"))  # a megabyte that is the same every time
+def test_the_report_holds_no_element_that_is_not_of_its_template(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "longplay.report.bundle", lambda: Markup("0")
+    )  # a megabyte that is the same every time
     expected = Elements(without_scripts(render("run", looped("plain"))))
-    for start in range(0, len(IN_LOGS), 10):  # ten names to a page as text, the first of them as a rival's name
+    for start in range(
+        0, len(IN_LOGS), 10
+    ):  # ten names to a page as text, the first of them as a rival's name
         name, title = IN_LOGS[start] or "plain", " | ".join(IN_LOGS[start : start + 10])
         page = render(title, renamed(looped(title), name))
         assert page.count("<script") == page.count("</script>") == 3, name
@@ -416,7 +649,21 @@ def test_the_report_holds_no_element_that_is_not_of_its_template(monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "name", ["a\u2028b", "a\u2029b", "it's", 'a"b', "a\\b", "a.b", "a[0]", "</script>", "a\x00b", "__proto__", "{{x}}", "a\u202eb"]
+    "name",
+    [
+        "a\u2028b",
+        "a\u2029b",
+        "it's",
+        'a"b',
+        "a\\b",
+        "a.b",
+        "a[0]",
+        "</script>",
+        "a\x00b",
+        "__proto__",
+        "{{x}}",
+        "a\u202eb",
+    ],
 )
 def test_charts_of_hostile_names_are_drawn(name: str) -> None:
     """Vega reads names as JavaScript strings, which U+2028 ends: such charts were left empty."""
@@ -425,11 +672,14 @@ def test_charts_of_hostile_names_are_drawn(name: str) -> None:
         assert "<svg" in vl_convert.vegalite_to_svg({**spec, "config": charts["config"]})
 
 
-# -- the terminal --------------------------------------------------------------------------------------
+# -- the terminal
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", IN_LOGS)
-def test_the_command_line_shows_a_name_as_it_is_or_refuses_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_shows_a_name_as_it_is_or_refuses_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cli, "run_stages", lambda *_, **__: {})
     escapes = "".join(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in name)
     (tmp_path / "run.toml").write_text(TINY.replace('name = "tiny"', f'name = "{escapes}"'))

@@ -1,4 +1,5 @@
-"""The Open Bandit Dataset through the adapter: estimates equal plain NumPy from the CSV files, to 1e-10."""
+"""The Open Bandit Dataset through the adapter: estimates equal plain NumPy from the CSV files, to
+1e-10."""
 
 from __future__ import annotations
 
@@ -25,15 +26,29 @@ from longplay.policies.simple import Uniform
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "obd_sample"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the Open Bandit sample is not there")
-CAMPAIGNS = [(policy, campaign) for policy in ("random", "bts") for campaign in ("all", "men", "women")]
-CLICK = lp.Signal("click", entry=lp.exposure(of="item"), measure=lp.plays("item") >= 1, window=(0, 0))
+CAMPAIGNS = [
+    (policy, campaign) for policy in ("random", "bts") for campaign in ("all", "men", "women")
+]
+CLICK = lp.Signal(
+    "click", entry=lp.exposure(of="item"), measure=lp.plays("item") >= 1, window=(0, 0)
+)
 
 
 def csv_of(policy: str, campaign: str) -> dict[str, np.ndarray]:
     frame = pl.read_csv(DATA / policy / campaign / f"{campaign}.csv", infer_schema_length=None)
-    times = frame["timestamp"].str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", time_unit="us").dt.epoch("us")
-    order = np.lexsort((np.array([f"{policy}/{campaign}:{line}" for line in range(1, frame.height + 1)]), times.to_numpy()))
-    columns = {name: frame[name].to_numpy() for name in ("item_id", "position", "click", "propensity_score")}
+    times = (
+        frame["timestamp"].str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", time_unit="us").dt.epoch("us")
+    )
+    order = np.lexsort(
+        (
+            np.array([f"{policy}/{campaign}:{line}" for line in range(1, frame.height + 1)]),
+            times.to_numpy(),
+        )
+    )
+    columns = {
+        name: frame[name].to_numpy()
+        for name in ("item_id", "position", "click", "propensity_score")
+    }
     columns |= {"time": times.to_numpy(), "line": np.arange(1, frame.height + 1)}
     return {name: values[order] for name, values in columns.items()}
 
@@ -42,28 +57,39 @@ def lake_of(policy: str, campaign: str) -> Lake:
     source = read_open_bandit(DATA / policy / campaign)
     lake = Lake.memory()
     lake.append(
-        "obd", events=source.events, items=source.items, decisions=source.decisions, contexts=source.contexts, watermark=source.complete_until
+        "obd",
+        events=source.events,
+        items=source.items,
+        decisions=source.decisions,
+        contexts=source.contexts,
+        watermark=source.complete_until,
     )
     return lake
 
 
 def half(lake: Lake) -> Uniform:
-    """Uniform over the items with an even number: a law fixed beforehand, other than the logger's."""
+    """Uniform over the items with an even number: a law fixed beforehand, other than the
+    logger's."""
     even = lake.items.with_columns(available=pl.col("item_id").cast(pl.Int64) % 2 == 0)
     return Uniform(slate=1).adapt(even, lake.events.clear())
 
 
 def dr_by_hand(log: dict[str, np.ndarray], law_I: np.ndarray, user_N: list[str]) -> float:
-    """Doubly robust with a ridge regression cross-fitted by user, written down once more: slot, item mean, time, and their products."""
+    """Doubly robust with a ridge regression cross-fitted by user, written down once more: slot,
+    item mean, time, and their products."""
     n, items = len(log["click"]), len(law_I)
     weight_N = law_I[log["item_id"]] / log["propensity_score"]
     fold_N = (keyed_bits("longplay: ope fold", pl.Series(user_N)) % np.uint64(5)).astype(int)
 
     def item_means(keep_N: np.ndarray) -> np.ndarray:
         count_I = np.bincount(log["item_id"][keep_N], minlength=items)
-        sum_I = np.bincount(log["item_id"][keep_N], weights=log["click"][keep_N].astype(float), minlength=items)
+        sum_I = np.bincount(
+            log["item_id"][keep_N], weights=log["click"][keep_N].astype(float), minlength=items
+        )
         base = sum_I.sum() / count_I.sum()
-        key_I = (sum_I + 50 * base) / (count_I + 50)  # an item is its own key: shrunk to the base, then to itself
+        key_I = (sum_I + 50 * base) / (
+            count_I + 50
+        )  # an item is its own key: shrunk to the base, then to itself
         return np.column_stack([(sum_I + 50 * key_I) / (count_I + 50), key_I])
 
     shown_q_N, direct_N = np.zeros(n), np.zeros(n)
@@ -88,10 +114,19 @@ def dr_by_hand(log: dict[str, np.ndarray], law_I: np.ndarray, user_N: list[str])
         design = expand(x_NC)
         middle, mean = design.mean(0), y_N.mean()
         design = design - middle
-        beta = np.linalg.solve(design.T @ design + 1_000.0 * np.eye(design.shape[1]), design.T @ (y_N - mean))
+        beta = np.linalg.solve(
+            design.T @ design + 1_000.0 * np.eye(design.shape[1]), design.T @ (y_N - mean)
+        )
         mine = np.flatnonzero(fold_N == fold)
         means_I, day_N = item_means(fold_N != fold), log["time"][mine] / 86_400e6
-        q = np.column_stack([mean + (expand(np.column_stack([np.tile(means_I[i], (len(mine), 1)), day_N])) - middle) @ beta for i in range(items)])
+        q = np.column_stack(
+            [
+                mean
+                + (expand(np.column_stack([np.tile(means_I[i], (len(mine), 1)), day_N])) - middle)
+                @ beta
+                for i in range(items)
+            ]
+        )
         shown_q_N[mine] = q[np.arange(len(mine)), log["item_id"][mine]]
         direct_N[mine] = q @ law_I
     return float(np.mean(direct_N + weight_N * (log["click"] - shown_q_N)))
@@ -103,7 +138,11 @@ def test_estimates_equal_plain_numpy_from_the_csv(policy: str, campaign: str, la
     log, lake = csv_of(policy, campaign), lake_of(policy, campaign)
     items = lake.items.height
     target = Uniform(slate=1).fit(lake) if law == "uniform" else half(lake)
-    law_I = np.full(items, 1 / items) if law == "uniform" else np.where(np.arange(items) % 2 == 0, 2 / items, 0.0)
+    law_I = (
+        np.full(items, 1 / items)
+        if law == "uniform"
+        else np.where(np.arange(items) % 2 == 0, 2 / items, 0.0)
+    )
     weight_N = law_I[log["item_id"]] / log["propensity_score"]
     by_hand = {
         "IPS": np.mean(weight_N * log["click"]),
@@ -119,9 +158,13 @@ def test_estimates_equal_plain_numpy_from_the_csv(policy: str, campaign: str, la
     }
     checked = diagnose(target, lake, shown, **everybody)
     assert checked.slots == checked.users == 10_000
-    assert checked.mean_weight == pytest.approx(weight_N.mean(), abs=1e-10 * max(1, weight_N.mean()))
+    assert checked.mean_weight == pytest.approx(
+        weight_N.mean(), abs=1e-10 * max(1, weight_N.mean())
+    )
     assert checked.n_eff == pytest.approx(weight_N.sum() ** 2 / (weight_N**2).sum(), rel=1e-10)
-    if not checked.estimable:  # the gates refuse what the weights cannot carry; the formulas below them agree all the same
+    if (
+        not checked.estimable
+    ):  # the gates refuse what the weights cannot carry; the formulas below them agree all the same
         assert not any(isinstance(answer, Estimate) for answer in answers.values())
         logged = logged_slots(lake, shown, None, "all")
         own_weight_N, _ = weigh(target, logged)
@@ -143,7 +186,9 @@ def test_the_logged_average_and_the_clicks_are_those_of_the_csv(policy: str, cam
     names = {1: "left", 2: "center", 3: "right"}
     counts = dict(lake.decisions.group_by("surface").len().iter_rows())
     assert counts == {names[place]: int((log["position"] == place).sum()) for place in (1, 2, 3)}
-    assert np.exp(shown.frame["log_prob"].to_numpy()) == pytest.approx(log["propensity_score"], abs=1e-12)
+    assert np.exp(shown.frame["log_prob"].to_numpy()) == pytest.approx(
+        log["propensity_score"], abs=1e-12
+    )
     assert lake.events.height == log["click"].sum()
     assert set(lake.events["origin"]) == {"recommended"}
 
@@ -169,8 +214,10 @@ def test_several_campaigns_are_told_apart() -> None:
 def test_the_command_line_ingests_a_campaign(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(
-        f'[run]\nname = "obd"\n[ingest]\nformat = "open-bandit"\npath = "{DATA / "random" / "men"}"\n'
-        '[signals.click]\nentry = { kind = "exposure", of = "item" }\nmeasure = { kind = "plays", of = "item", threshold = 1 }\nwindow = [0, 0]\n'
+        '[run]\nname = "obd"\n[ingest]\nformat = "open-bandit"\npath = '
+        f'"{DATA / "random" / "men"}"\n'
+        '[signals.click]\nentry = { kind = "exposure", of = "item" }\nmeasure = { kind = "plays", '
+        'of = "item", threshold = 1 }\nwindow = [0, 0]\n'
         "[reward]\nobjectives = { click = 1.0 }\n"
     )
     result = CliRunner().invoke(app, ["ingest", str(file), "--folder", str(tmp_path / "run")])

@@ -1,4 +1,5 @@
-"""Results are pinned to the version they were made with, and a new version leaves every one of them as it is."""
+"""Results are pinned to the version they were made with, and a new version leaves every one of them
+as it is."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.run import load_config, run_stages
 from longplay.run.config import RunConfig, parse_config
-from longplay.run.pins import UNRECORDED, Pin, change_over, log_of, pins_of, runs_in, would_run_again
+from longplay.run.pins import (
+    UNRECORDED,
+    Pin,
+    change_over,
+    log_of,
+    pins_of,
+    runs_in,
+    would_run_again,
+)
 from longplay.signals import READY, Signal, days_with
 from longplay.signals.store.signal_store import SignalStore
 
@@ -26,7 +35,9 @@ NEW = replace(OLD, measure=days_with("creator") >= 2)
 
 def with_new(config: RunConfig) -> RunConfig:
     """The run of `TINY` after somebody pasted the new declaration."""
-    text = TINY.replace(TINY[TINY.index("[signals.habit]") : TINY.index("[reward]")], NEW.to_toml() + "\n")
+    text = TINY.replace(
+        TINY[TINY.index("[signals.habit]") : TINY.index("[reward]")], NEW.to_toml() + "\n"
+    )
     assert parse_config(text, "tiny").declared()["habit"] == NEW
     return parse_config(text, "tiny")
 
@@ -45,7 +56,11 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
 def test_a_new_version_leaves_every_old_file_byte_equal(copied: Path) -> None:
@@ -59,14 +74,26 @@ def test_a_new_version_leaves_every_old_file_byte_equal(copied: Path) -> None:
     after = files(copied)
     assert ui.ran == ["outcomes", "reward"]
     assert {name: after[name] for name in before} == before
-    assert {pin.standing(OLD, NEW) for pin in pins_of(copied)} == {"old", "new", None}  # active is another signal
-    assert [pin.stage for pin in pins_of(copied) if pin.standing(OLD, NEW) == "new"] == ["outcomes", "reward"]
+    assert {pin.standing(OLD, NEW) for pin in pins_of(copied)} == {
+        "old",
+        "new",
+        None,
+    }  # active is another signal
+    assert [pin.stage for pin in pins_of(copied) if pin.standing(OLD, NEW) == "new"] == [
+        "outcomes",
+        "reward",
+    ]
 
 
-def test_a_store_keeps_the_outcomes_of_the_old_version_byte_equal(run: Path, tmp_path: Path) -> None:
+def test_a_store_keeps_the_outcomes_of_the_old_version_byte_equal(
+    run: Path, tmp_path: Path
+) -> None:
     lake = Lake.open(log_of(run))
     SignalStore(tmp_path / "store", lake, [OLD]).update()
-    before, rows = files(tmp_path / "store/outcomes"), SignalStore(tmp_path / "store", lake, [OLD]).outcomes(OLD)
+    before, rows = (
+        files(tmp_path / "store/outcomes"),
+        SignalStore(tmp_path / "store", lake, [OLD]).outcomes(OLD),
+    )
     assert before
     store = SignalStore(tmp_path / "store", lake, [NEW])
     store.update()
@@ -80,14 +107,24 @@ def test_a_store_keeps_the_outcomes_of_the_old_version_byte_equal(run: Path, tmp
 def test_what_is_said_to_run_again_is_what_runs(copied: Path) -> None:
     config = parse_config(TINY, "tiny")
     said = change_over(config, copied, copied, OLD, NEW)
-    assert [stage for stage, fate in said.items() if fate == "stays"] == ["simulate", "codes", "train"]
+    assert [stage for stage, fate in said.items() if fate == "stays"] == [
+        "simulate",
+        "codes",
+        "train",
+    ]
     assert "is there" not in said.values()
     ui = Watching()
     run_stages(with_new(config), base=copied, folder=copied, until="reward", ui=ui)
-    assert ui.ran == [stage for stage, fate in said.items() if fate == "runs"][:2] == ["outcomes", "reward"]
+    assert (
+        ui.ran
+        == [stage for stage, fate in said.items() if fate == "runs"][:2]
+        == ["outcomes", "reward"]
+    )
     again = change_over(config, copied, copied, OLD, NEW)
     assert [stage for stage, fate in again.items() if fate == "is there"] == ["outcomes", "reward"]
-    assert set(change_over(config, copied, copied, NEW, OLD).values()) == {"stays"}  # the run does not declare it
+    assert set(change_over(config, copied, copied, NEW, OLD).values()) == {
+        "stays"
+    }  # the run does not declare it
 
 
 def test_a_finished_stage_says_what_its_hash_is_of(run: Path) -> None:
@@ -102,8 +139,20 @@ def test_pins_name_the_stage_its_role_and_the_files_that_hold_it(run: Path) -> N
     outcomes, reward = [next((run / stage).iterdir()).name for stage in ("outcomes", "reward")]
     found = [pin for pin in pins_of(run) if pin.name == "habit"]
     assert found == [
-        Pin("outcomes", outcomes, OLD.label, ("computed",), (f"outcomes/{outcomes}/result.json", f"outcomes/{outcomes}/habit.parquet")),
-        Pin("reward", reward, OLD.label, ("early reward (progressive)",), (f"reward/{reward}/result.json",)),
+        Pin(
+            "outcomes",
+            outcomes,
+            OLD.label,
+            ("computed",),
+            (f"outcomes/{outcomes}/result.json", f"outcomes/{outcomes}/habit.parquet"),
+        ),
+        Pin(
+            "reward",
+            reward,
+            OLD.label,
+            ("early reward (progressive)",),
+            (f"reward/{reward}/result.json",),
+        ),
     ]
     assert would_run_again(run, OLD) == ["outcomes", "reward"]
     assert would_run_again(run, NEW) == []
@@ -112,7 +161,10 @@ def test_pins_name_the_stage_its_role_and_the_files_that_hold_it(run: Path) -> N
 def test_a_stage_that_depends_on_a_signal_it_does_not_mention_runs_again(copied: Path) -> None:
     active = parse_config(TINY, "tiny").declared()["active"]
     assert "reward" not in {pin.stage for pin in pins_of(copied) if pin.name == "active"}
-    assert would_run_again(copied, active) == ["outcomes", "reward"]  # its key holds the whole table of signals
+    assert would_run_again(copied, active) == [
+        "outcomes",
+        "reward",
+    ]  # its key holds the whole table of signals
     for file in copied.rglob("depends.json"):
         file.unlink()
     assert would_run_again(copied, active) == ["outcomes", "reward"]  # reward needs the outcomes
@@ -141,8 +193,16 @@ def test_rewards_trials_and_audits_are_pinned(trial: Path) -> None:
         "audit": ("audited in reinforced: reweight",),
     }
     (audit,) = [pin for pin in pins_of(trial) if pin.stage == "audit" and pin.name == "habit"]
-    assert audit.artefacts == ("audit/abc/result.json", "audit/abc/audit-reinforced.toml", "audit-reinforced.toml")
-    stars = [pin.roles for pin in pins_of(trial) if pin.label == "active@c45a2484" and pin.stage == "experiment"]
+    assert audit.artefacts == (
+        "audit/abc/result.json",
+        "audit/abc/audit-reinforced.toml",
+        "audit-reinforced.toml",
+    )
+    stars = [
+        pin.roles
+        for pin in pins_of(trial)
+        if pin.label == "active@c45a2484" and pin.stage == "experiment"
+    ]
     assert stars == [("north star of the trial",)]
 
 
@@ -150,10 +210,19 @@ def test_a_rivals_version_is_said_to_be_unknown_where_nobody_wrote_it_down(trial
     (rival,) = [pin for pin in pins_of(trial) if pin.stage == "reinforce" and pin.name == "clicks"]
     assert rival.version == UNRECORDED
     assert rival.roles == ("objective of the rival reward clicks, weight 1: generative@4",)
-    declared = {"config": {"config": {"signals": {"clicks": {"entry": "user_day", "measure": "plays", "window": [1, 7]}}}}}
+    declared = {
+        "config": {
+            "config": {
+                "signals": {"clicks": {"entry": "user_day", "measure": "plays", "window": [1, 7]}}
+            }
+        }
+    }
     (trial / "reinforce/abc/depends.json").write_text(json.dumps(declared))
     (rival,) = [pin for pin in pins_of(trial) if pin.stage == "reinforce" and pin.name == "clicks"]
-    assert rival.version == Signal.from_mapping("clicks", declared["config"]["config"]["signals"]["clicks"]).version
+    assert (
+        rival.version
+        == Signal.from_mapping("clicks", declared["config"]["config"]["signals"]["clicks"]).version
+    )
 
 
 def test_the_verdict_of_a_version_nobody_asked_about_is_other(trial: Path) -> None:
@@ -169,7 +238,9 @@ def test_a_result_that_cannot_be_read_is_named(trial: Path) -> None:
         pins_of(trial)
 
 
-def test_run_folders_are_found_and_nothing_else_is_taken_for_one(trial: Path, tmp_path: Path) -> None:
+def test_run_folders_are_found_and_nothing_else_is_taken_for_one(
+    trial: Path, tmp_path: Path
+) -> None:
     (tmp_path / "runs/notes").mkdir()
     (tmp_path / "runs/half/train/abc.partial").mkdir(parents=True)
     (tmp_path / "runs/half/train/abc.partial/result.json").write_text("{}")
@@ -178,7 +249,9 @@ def test_run_folders_are_found_and_nothing_else_is_taken_for_one(trial: Path, tm
     assert runs_in(tmp_path / "absent") == []
 
 
-def test_a_log_is_found_from_its_lake_its_run_folder_and_its_run_file(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_found_from_its_lake_its_run_folder_and_its_run_file(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (simulated,) = (copied / "simulate").iterdir()
     lake = simulated / "lake"
     monkeypatch.chdir(tmp_path)
@@ -189,7 +262,9 @@ def test_a_log_is_found_from_its_lake_its_run_folder_and_its_run_file(copied: Pa
     assert log_of(file).resolve() == lake
     assert READY["return_1d"].outcomes(Lake.open(log_of(file))).mature.any()
     file.write_text(TINY.replace("seed = 3", "seed = 4"))
-    with pytest.raises(DataError, match=r"its log is not there yet; run `longplay simulate .*tiny.toml` first"):
+    with pytest.raises(
+        DataError, match=r"its log is not there yet; run `longplay simulate .*tiny.toml` first"
+    ):
         log_of(file)
     shutil.copytree(simulated, copied / "simulate/another")
     with pytest.raises(ConfigError, match="holds 2 logs; give one of"):

@@ -1,8 +1,8 @@
 """Lost power: what was acknowledged is on the disk.
 
 A writer works on a file system in a loop device, whose journal is written only when somebody asks
-for it (`commit=300`). A copy of the device's backing file holds what a disk would hold if power failed at
-that moment: everything that was not synced is missing.
+for it (`commit=300`). A copy of the device's backing file holds what a disk would hold if power
+failed at that moment: everything that was not synced is missing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ for number in range(1000):
 def mounted(image: Path, place: Path) -> Iterator[Path]:
     """The file system in `image`, at `place`."""
     place.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-o", "loop,commit=300", str(image), str(place)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-o", "loop,commit=300", str(image), str(place)], capture_output=True, text=True
+    )
     if done.returncode:
         pytest.skip(f"no loop device can be mounted here: {done.stderr.strip()}")
     try:
@@ -69,8 +71,12 @@ def test_power_may_fail_at_any_moment(tmp_path: Path, disk: Path) -> None:
     rng = random.Random(7)
     acknowledged: list[int] = []
     with mounted(disk, tmp_path / "disk") as place:
-        code = WRITER.format(source=str(SOURCE), tests=str(Path(__file__).parent), folder=str(place))
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as writer:
+        code = WRITER.format(
+            source=str(SOURCE), tests=str(Path(__file__).parent), folder=str(place)
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+        ) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == "ready\n"
             for cut in range(CUTS):
@@ -89,7 +95,13 @@ def test_power_may_fail_at_any_moment(tmp_path: Path, disk: Path) -> None:
                 counts = batches_by_table(lake)
                 whole = set(counts["events"])
                 assert counts == {
-                    table: dict.fromkeys(whole, rows) for table, rows in (("events", 3), ("decisions", 2), ("contexts", 2), ("items", 1))
+                    table: dict.fromkeys(whole, rows)
+                    for table, rows in (
+                        ("events", 3),
+                        ("decisions", 2),
+                        ("contexts", 2),
+                        ("items", 1),
+                    )
                 }
                 there |= whole
             assert there >= {f"b{number}" for number in range(last + 1)}

@@ -15,9 +15,21 @@ from longplay.errors import DataError
 from longplay.report import about_loop, bundle, charts, inert_json, render
 from longplay.report import policy_names as policies_of
 from longplay.report.about_rewards import clear_best, comparison_words
-from longplay.report.phrases import ZERO, change, coverage_words, difference, number, plus_minus, reached, verdict, wilson
+from longplay.report.phrases import (
+    ZERO,
+    change,
+    coverage_words,
+    difference,
+    number,
+    plus_minus,
+    reached,
+    verdict,
+    wilson,
+)
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 HOSTILE = "</script><img src=x onerror=alert(1)><!--"
 
 
@@ -28,152 +40,368 @@ def estimate(value: float, half: float, n: int = 400) -> dict:
 def signal(label: str = "habit@ba93f33d") -> dict:
     name = label.split("@")[0]
     curve = [{"day": day, "value": 0.2 * day / 28} for day in range(1, 29)]
-    known = {"as_of": "2026-03-01T00:00:00+00:00", "entries": 600, "mature": 300, "base_rate": estimate(0.22, 0.02)}
+    known = {
+        "as_of": "2026-03-01T00:00:00+00:00",
+        "entries": 600,
+        "mature": 300,
+        "base_rate": estimate(0.22, 0.02),
+    }
     return {
-        "label": label, "sentence": f"{name}: the share that comes back", "unit": "user x item", "binary": True, "days": 28,
-        "toml": f"[signals.{name}]\nwindow = [1, 28]\n", "as_of": "2026-04-09T00:00:00+00:00", "entries": 1000, "mature": 750,
-        "truncated": 0, "base_rate": estimate(0.2, 0.01), "maturity": curve, "at_training": known,
-    }  # fmt: skip
+        "label": label,
+        "sentence": f"{name}: the share that comes back",
+        "unit": "user x item",
+        "binary": True,
+        "days": 28,
+        "toml": f"[signals.{name}]\nwindow = [1, 28]\n",
+        "as_of": "2026-04-09T00:00:00+00:00",
+        "entries": 1000,
+        "mature": 750,
+        "truncated": 0,
+        "base_rate": estimate(0.2, 0.01),
+        "maturity": curve,
+        "at_training": known,
+    }
 
 
 def compared(model: str, difference: float, error: float, mae: float = 0.05) -> dict:
     return {
-        "model": model, "entries": 900, "loss": 0.4 + difference, "loss_se": 0.01, "rmse": 0.3, "concordance": 0.7,
-        "difference": difference, "difference_se": error, "item_mae": mae, "items": 40,
-    }  # fmt: skip
+        "model": model,
+        "entries": 900,
+        "loss": 0.4 + difference,
+        "loss_se": 0.01,
+        "rmse": 0.3,
+        "concordance": 0.7,
+        "difference": difference,
+        "difference_se": error,
+        "item_mae": mae,
+        "items": 40,
+    }
 
 
 def calibrated(share: float = 0.8) -> dict:
-    bins = [{"predicted": k / 10, "realised": k / 10 + 0.01, "std_error": 0.01, "n": 50} for k in range(10)]
+    bins = [
+        {"predicted": k / 10, "realised": k / 10 + 0.01, "std_error": 0.01, "n": 50}
+        for k in range(10)
+    ]
     return {
-        "coverage": {"0.5": 0.5, "0.95": share}, "groups": 100, "min_entries": 50, "pit": [90, 110] * 5, "reliability": bins,
-        "mae": 0.03, "prior_mae": 0.1, "sharpness": 0.02, "prior_sharpness": 0.1,
-    }  # fmt: skip
+        "coverage": {"0.5": 0.5, "0.95": share},
+        "groups": 100,
+        "min_entries": 50,
+        "pit": [90, 110] * 5,
+        "reliability": bins,
+        "mae": 0.03,
+        "prior_mae": 0.1,
+        "sharpness": 0.02,
+        "prior_sharpness": 0.1,
+    }
 
 
 def policies(gain: float = 0.02, half: float = 0.01) -> dict:
     names = {"popular": 0.04, "start": 0.05, "reward-weighted": 0.055, "reinforced": 0.05 + gain}
     metrics = [f"{name}@{k}" for name in ("HR", "NDCG", "habit NDCG") for k in (1, 5, 10, 50)]
-    rows = [{"policy": name, "metric": metric, **estimate(value, 0.01)} for name, value in names.items() for metric in metrics]
-    rows += [{"policy": name, "metric": metric, "value": 0.3} for name in names for metric in ("coverage@10", "cold-start share@10")]
-    pairs = [("start", "popular"), ("reinforced", "start"), ("reward-weighted", "start"), ("reinforced", "reward-weighted")]
-    gaps = [{"policy": a, "than": b, "metric": metric, **estimate(gain, half)} for a, b in pairs for metric in ("NDCG@10", "habit NDCG@10")]
+    rows = [
+        {"policy": name, "metric": metric, **estimate(value, 0.01)}
+        for name, value in names.items()
+        for metric in metrics
+    ]
+    rows += [
+        {"policy": name, "metric": metric, "value": 0.3}
+        for name in names
+        for metric in ("coverage@10", "cold-start share@10")
+    ]
+    pairs = [
+        ("start", "popular"),
+        ("reinforced", "start"),
+        ("reward-weighted", "start"),
+        ("reinforced", "reward-weighted"),
+    ]
+    gaps = [
+        {"policy": a, "than": b, "metric": metric, **estimate(gain, half)}
+        for a, b in pairs
+        for metric in ("NDCG@10", "habit NDCG@10")
+    ]
     true = {
         "users": 400,
         "policies": [{"policy": name, **estimate(value, 0.01)} for name, value in names.items()],
         "differences": [{"policy": a, "than": b, **estimate(gain, half)} for a, b in pairs],
     }
     return {
-        "not_estimable": {"experiment": "no trial was run on this log"}, "signal": "habit@ba93f33d", "visits": 500, "users": 400,
-        "discoveries": 800, "habits": 90, "new_to_catalogue": 0.1, "ranking": rows, "differences": gaps, "true_value": true,
-    }  # fmt: skip
+        "not_estimable": {"experiment": "no trial was run on this log"},
+        "signal": "habit@ba93f33d",
+        "visits": 500,
+        "users": 400,
+        "discoveries": 800,
+        "habits": 90,
+        "new_to_catalogue": 0.1,
+        "ranking": rows,
+        "differences": gaps,
+        "true_value": true,
+    }
 
 
 def full(title: str = "A plain title") -> dict:
     """A small simulated run with every stage."""
-    steps = [{"step": k, "reward": 0.02 + k / 1e3, "kl": k / 50, "kl_p95": k / 30, "zero_advantage": 0.1} for k in range(1, 31)]
+    steps = [
+        {"step": k, "reward": 0.02 + k / 1e3, "kl": k / 50, "kl_p95": k / 30, "zero_advantage": 0.1}
+        for k in range(1, 31)
+    ]
     log = {
-        "events": 5000, "users": 300, "items": 60, "decisions": 900, "quarantined": 7, "first": "2026-01-01 06:00:00+00:00",
-        "last": "2026-02-09 20:00:00+00:00", "watermark": "2026-02-10T00:00:00+00:00", "kinds": {"play": 4000, title: 1000},
-        "origins": {"organic": 5000}, "activity": [{"day": f"2026-01-{k:02}", "users": 50 + k, "events": 200} for k in range(1, 21)],
-        "retention": [{"week": k, "share": 1 / (k + 1), "users": 100} for k in range(6)], "rejected": {title: 7}, "notes": [title, ""],
-        "source": {"format": "simulated world", "name": title, "rows": 5007}, "has_origin": True, "has_decisions": True,
-    }  # fmt: skip
+        "events": 5000,
+        "users": 300,
+        "items": 60,
+        "decisions": 900,
+        "quarantined": 7,
+        "first": "2026-01-01 06:00:00+00:00",
+        "last": "2026-02-09 20:00:00+00:00",
+        "watermark": "2026-02-10T00:00:00+00:00",
+        "kinds": {"play": 4000, title: 1000},
+        "origins": {"organic": 5000},
+        "activity": [
+            {"day": f"2026-01-{k:02}", "users": 50 + k, "events": 200} for k in range(1, 21)
+        ],
+        "retention": [{"week": k, "share": 1 / (k + 1), "users": 100} for k in range(6)],
+        "rejected": {title: 7},
+        "notes": [title, ""],
+        "source": {"format": "simulated world", "name": title, "rows": 5007},
+        "has_origin": True,
+        "has_decisions": True,
+    }
     reward = {
-        "label": "habit@ba93f33d", "chosen": "progressive", "age": 7, "known": {"entries": 600, "mature": 300},
+        "label": "habit@ba93f33d",
+        "chosen": "progressive",
+        "age": 7,
+        "known": {"entries": 600, "mature": 300},
         "later": {"entries": 900, "mature": 900},
         "association": True,
-        "comparison": [compared("prior alone", 0.0, 0.0), compared("progressive", -0.05, 0.01), compared("auto_surrogate", -0.045, 0.01)],
-        "calibration": {"progressive": calibrated(), "auto_surrogate": {"not_estimable": f"too few items {title}"}},
-        "beliefs": [{"key": f"i{k}", "entries": 40 + k, "mean": 0.5 - k / 40, "std": 0.02, "title": title} for k in range(16)],
-    }  # fmt: skip
+        "comparison": [
+            compared("prior alone", 0.0, 0.0),
+            compared("progressive", -0.05, 0.01),
+            compared("auto_surrogate", -0.045, 0.01),
+        ],
+        "calibration": {
+            "progressive": calibrated(),
+            "auto_surrogate": {"not_estimable": f"too few items {title}"},
+        },
+        "beliefs": [
+            {"key": f"i{k}", "entries": 40 + k, "mean": 0.5 - k / 40, "std": 0.02, "title": title}
+            for k in range(16)
+        ],
+    }
     return {
         "simulate": log,
-        "outcomes": {"habit": signal(), "active": signal("active@c45a2484") | {"base_rate": None, "maturity": [], "mature": 0}},
+        "outcomes": {
+            "habit": signal(),
+            "active": signal("active@c45a2484") | {"base_rate": None, "maturity": [], "mature": 0},
+        },
         "reward": {"habit": reward},
         "codes": {
-            "items": 60, "levels": 3, "width": 8, "version": "8bffcd2d", "reconstruction": 0.6, "moved": 0.2, "usage": [1.0, 1.0, 0.9],
-            "largest_prefix": 12, "vectors": {"behaviour": "svd", "words": "tfidf", "words_weight": 0.5, "dim": 64},
-            "purity": {"creator": {"found": [0.31, 0.62], "shuffled": [0.11, 0.42]}, "tag": {"found": [0.7, 0.9], "shuffled": [0.2, 0.5]}},
+            "items": 60,
+            "levels": 3,
+            "width": 8,
+            "version": "8bffcd2d",
+            "reconstruction": 0.6,
+            "moved": 0.2,
+            "usage": [1.0, 1.0, 0.9],
+            "largest_prefix": 12,
+            "vectors": {"behaviour": "svd", "words": "tfidf", "words_weight": 0.5, "dim": 64},
+            "purity": {
+                "creator": {"found": [0.31, 0.62], "shuffled": [0.11, 0.42]},
+                "tag": {"found": [0.7, 0.9], "shuffled": [0.2, 0.5]},
+            },
             "shelves": [{"prefix": [1, 2], "items": 6, "titles": [title, "another"]}],
         },
-        "train": {"policy": "generative@1", "scale": "tiny", "parameters": 77312,
-                  "curve": [{"step": 50 * k, "loss": 6 / k, "held_out": 6.1 / k} for k in (1, 2, 3)]},
+        "train": {
+            "policy": "generative@1",
+            "scale": "tiny",
+            "parameters": 77312,
+            "curve": [{"step": 50 * k, "loss": 6 / k, "held_out": 6.1 / k} for k in (1, 2, 3)],
+        },
         "reinforce": {
-            "policy": "generative@2", "reward": "92f22c97", "objectives": {"habit@ba93f33d": 1.0}, "caution": 1.0, "kl_weight": 0.3, "curve": steps,
-            "weighted": {"policy": "generative@3", "curve": [{"step": 50 * k, "loss": 4 / k} for k in (1, 2, 3)]},
+            "policy": "generative@2",
+            "reward": "92f22c97",
+            "objectives": {"habit@ba93f33d": 1.0},
+            "caution": 1.0,
+            "kl_weight": 0.3,
+            "curve": steps,
+            "weighted": {
+                "policy": "generative@3",
+                "curve": [{"step": 50 * k, "loss": 4 / k} for k in (1, 2, 3)],
+            },
         },
         "evaluate": policies(),
-    }  # fmt: skip
+    }
 
 
 def measured(value: float, std_error: float, n: int = 2400) -> dict:
-    return {"value": value, "std_error": std_error, "n": n, "n_eff": float(n), "estimand": "policy: per enrolled user"}
+    return {
+        "value": value,
+        "std_error": std_error,
+        "n": n,
+        "n_eff": float(n),
+        "estimand": "policy: per enrolled user",
+    }
 
 
 def line(signal: str, arm: str, value: float, std_error: float, standing: str) -> dict:
     half = 2.64 * std_error
     effect = {
-        "control": measured(10.0, 0.2), "treatment": measured(10.0 + value, 0.2), "difference": measured(value, std_error),
-        "unadjusted": measured(value, 2 * std_error), "relative": measured(value / 10, std_error / 10), "level": 0.9917,
-        "interval": [value - half, value + half], "relative_interval": [(value - half) / 10, (value + half) / 10], "p_value": 0.03,
+        "control": measured(10.0, 0.2),
+        "treatment": measured(10.0 + value, 0.2),
+        "difference": measured(value, std_error),
+        "unadjusted": measured(value, 2 * std_error),
+        "relative": measured(value / 10, std_error / 10),
+        "level": 0.9917,
+        "interval": [value - half, value + half],
+        "relative_interval": [(value - half) / 10, (value + half) / 10],
+        "p_value": 0.03,
         "variance_reduction": 0.75,
-    }  # fmt: skip
+    }
     return {
-        "signal": signal, "arm": arm, "role": "success", "margin": None, "enrolled": [1300, 1250], "mature": [1200, 1150],
-        "matures": "2026-07-02T00:00:00+00:00", "standing": standing, "reason": "", "effect": effect,
-    }  # fmt: skip
+        "signal": signal,
+        "arm": arm,
+        "role": "success",
+        "margin": None,
+        "enrolled": [1300, 1250],
+        "mature": [1200, 1150],
+        "matures": "2026-07-02T00:00:00+00:00",
+        "standing": standing,
+        "reason": "",
+        "effect": effect,
+    }
 
 
 def verdict_on(signal: str, recommendation: str, reason: str) -> dict:
     return {
-        "signal": signal, "agreement": "off by a factor", "recommendation": recommendation, "reason": reason, "early": measured(0.31, 0.02),
-        "late": measured(0.21, 0.03), "north_star": measured(0.62, 0.15), "gap": measured(0.1, 0.02), "factor": measured(0.68, 0.09),
-    }  # fmt: skip
+        "signal": signal,
+        "agreement": "off by a factor",
+        "recommendation": recommendation,
+        "reason": reason,
+        "early": measured(0.31, 0.02),
+        "late": measured(0.21, 0.03),
+        "north_star": measured(0.62, 0.15),
+        "gap": measured(0.1, 0.02),
+        "factor": measured(0.68, 0.09),
+    }
 
 
 def looped(title: str = "A plain title", verdict: str = "keep running") -> dict:
     """`full` with a rival, off-policy estimates, a trial of both policies, and its audit."""
     results = full(title)
     arms, habit, active = ("reinforced", "clicks"), "habit@ba93f33d", "active@c45a2484"
-    rival = {"policy": "generative@4", "objectives": {"clicks": 1.0}, "curve": copy.deepcopy(results["reinforce"]["curve"])}
+    rival = {
+        "policy": "generative@4",
+        "objectives": {"clicks": 1.0},
+        "curve": copy.deepcopy(results["reinforce"]["curve"]),
+    }
     results["reinforce"]["rivals"] = {"clicks": rival}
     rows = results["evaluate"]["ranking"]
-    rows += [{**row, "policy": "clicks", "value": 0.0333} for row in rows if row["policy"] == "start"]
-    results["evaluate"]["true_value"]["policies"].append({"policy": "clicks", **estimate(0.0222, 0.001)})
-    results["evaluate"]["true_value"]["differences"].append({"policy": "reinforced", "than": "clicks", **estimate(0.02, 0.01)})
-    ways = {how: estimate(0.0145, 0.002) | {"n_eff": 150.0} for how in ("IPS", "SNIPS", "doubly robust")}
+    rows += [
+        {**row, "policy": "clicks", "value": 0.0333} for row in rows if row["policy"] == "start"
+    ]
+    results["evaluate"]["true_value"]["policies"].append(
+        {"policy": "clicks", **estimate(0.0222, 0.001)}
+    )
+    results["evaluate"]["true_value"]["differences"].append(
+        {"policy": "reinforced", "than": "clicks", **estimate(0.02, 0.01)}
+    )
+    ways = {
+        how: estimate(0.0145, 0.002) | {"n_eff": 150.0} for how in ("IPS", "SNIPS", "doubly robust")
+    }
     why = f"generative@2: not estimable: n_eff = 41 of 9,000 slots {title}"
-    off = [{"policy": name, "diagnosis": f"diagnosis of {name}\nn_eff 2,000 slots", "estimates": ways} for name in ("popular", "clicks")]
-    off.append({"policy": "reinforced", "diagnosis": title, "lacks": "n_eff 41", "estimates": {how: {"not_estimable": why} for how in ways}})
+    off = [
+        {"policy": name, "diagnosis": f"diagnosis of {name}\nn_eff 2,000 slots", "estimates": ways}
+        for name in ("popular", "clicks")
+    ]
+    off.append(
+        {
+            "policy": "reinforced",
+            "diagnosis": title,
+            "lacks": "n_eff 41",
+            "estimates": {how: {"not_estimable": why} for how in ways},
+        }
+    )
     results["offpolicy"] = {
-        "signal": habit, "surface": "home", "slots": 9000, "users": 300, "logged": estimate(0.0131, 0.001), "policies": off,
-    }  # fmt: skip
-    refused = line(habit, "clicks", 0.0, 1.0, "not estimable") | {"effect": None, "reason": f"habit: 12 of 1,250 users are mature {title}"}
+        "signal": habit,
+        "surface": "home",
+        "slots": 9000,
+        "users": 300,
+        "logged": estimate(0.0131, 0.001),
+        "policies": off,
+    }
+    refused = line(habit, "clicks", 0.0, 1.0, "not estimable") | {
+        "effect": None,
+        "reason": f"habit: 12 of 1,250 users are mature {title}",
+    }
     decided = [
-        {"arm": "reinforced", "verdict": verdict, "reason": f"active is open {title}", "users": 51_000, "weeks": 5.2},
-        {"arm": "clicks", "verdict": "do not ship", "reason": "active deteriorates", "users": None, "weeks": None},
+        {
+            "arm": "reinforced",
+            "verdict": verdict,
+            "reason": f"active is open {title}",
+            "users": 51_000,
+            "weeks": 5.2,
+        },
+        {
+            "arm": "clicks",
+            "verdict": "do not ship",
+            "reason": "active deteriorates",
+            "users": None,
+            "weeks": None,
+        },
     ]
     results["experiment"] = {
-        "north_star": active, "north_star_sentence": "active: days on which people come back", "begun": "2026-02-10T00:00:00+00:00", "days": 56,
-        "arms": [{"arm": "control", "policy": "popular@1"}, *({"arm": arm, "policy": "generative@2"} for arm in arms)], "users": 5000,
-        "share": 1 / 3, "plan": {"words": f"active: to find 5% of a mean of 10: 51,000 users {title}", "users": 51_000, "weeks": 9.5},
+        "north_star": active,
+        "north_star_sentence": "active: days on which people come back",
+        "begun": "2026-02-10T00:00:00+00:00",
+        "days": 56,
+        "arms": [
+            {"arm": "control", "policy": "popular@1"},
+            *({"arm": arm, "policy": "generative@2"} for arm in arms),
+        ],
+        "users": 5000,
+        "share": 1 / 3,
+        "plan": {
+            "words": f"active: to find 5% of a mean of 10: 51,000 users {title}",
+            "users": 51_000,
+            "weeks": 9.5,
+        },
         "readout": {
-            "lines": [line(habit, "reinforced", 0.21, 0.03, "superior"), line(active, "reinforced", 0.62, 0.15, "open"),
-                      refused, line(active, "clicks", -0.53, 0.16, "deteriorates")],
-            "checks": [{"name": "sample ratio", "fails": False, "warns": False, "words": f"control 1,300 {title}"}],
+            "lines": [
+                line(habit, "reinforced", 0.21, 0.03, "superior"),
+                line(active, "reinforced", 0.62, 0.15, "open"),
+                refused,
+                line(active, "clicks", -0.53, 0.16, "deteriorates"),
+            ],
+            "checks": [
+                {
+                    "name": "sample ratio",
+                    "fails": False,
+                    "warns": False,
+                    "words": f"control 1,300 {title}",
+                }
+            ],
             "decisions": decided,
         },
-        "truth": [{"arm": "control", "level": estimate(10.1, 0.4)},
-                  {"arm": "reinforced", "level": estimate(10.6, 0.4), "difference": estimate(0.55, 0.11)},
-                  {"arm": "clicks", "level": estimate(9.7, 0.4), "difference": estimate(-0.44, 0.12)}],
-        "daily": [{"arm": arm, "day": f"2026-02-{day:02}", "share": 0.3 + day / 1000} for day in range(10, 26) for arm in ("control", *arms)],
-    }  # fmt: skip
+        "truth": [
+            {"arm": "control", "level": estimate(10.1, 0.4)},
+            {"arm": "reinforced", "level": estimate(10.6, 0.4), "difference": estimate(0.55, 0.11)},
+            {"arm": "clicks", "level": estimate(9.7, 0.4), "difference": estimate(-0.44, 0.12)},
+        ],
+        "daily": [
+            {"arm": arm, "day": f"2026-02-{day:02}", "share": 0.3 + day / 1000}
+            for day in range(10, 26)
+            for arm in ("control", *arms)
+        ],
+    }
     verdicts = {
         "reinforced": verdict_on(habit, "reweight", f"early was off by a factor {title}"),
         "clicks": verdict_on("clicks@1", "drop", "it rose"),
     }
-    results["audit"] = {"arms": {arm: {"age": 7, "level": 0.95, "margin": 0.01, "verdicts": [verdicts[arm]]} for arm in sorted(arms)}}
+    results["audit"] = {
+        "arms": {
+            arm: {"age": 7, "level": 0.95, "margin": 0.01, "verdicts": [verdicts[arm]]}
+            for arm in sorted(arms)
+        }
+    }
     return results
 
 
@@ -207,13 +435,25 @@ def words_of(page: str) -> str:
 
 
 TITLES = (
-    "The log at a glance", "Signals", "Early rewards", "Semantic IDs", "Training curves", "Ranking before and after",
-    "The world knows: true value of showing", "Not estimable, and why", "How to make this page again",
-)  # fmt: skip
+    "The log at a glance",
+    "Signals",
+    "Early rewards",
+    "Semantic IDs",
+    "Training curves",
+    "Ranking before and after",
+    "The world knows: true value of showing",
+    "Not estimable, and why",
+    "How to make this page again",
+)
 
 
 def test_every_section_is_there_in_order():
-    text = re.sub(r"<script.*?</script>|<nav.*?</nav>|<style.*?</style>", "", render("demo", full()), flags=re.S)
+    text = re.sub(
+        r"<script.*?</script>|<nav.*?</nav>|<style.*?</style>",
+        "",
+        render("demo", full()),
+        flags=re.S,
+    )
     places = [text.index(title) for title in TITLES]
     assert places == sorted(places)
 
@@ -240,7 +480,11 @@ def test_nothing_is_fetched_and_only_our_own_scripts_may_run():
     assert style is not None
     assert "url(" not in style[1]
     assert "@import" not in style[1]
-    policy = next(attributes["content"] for tag, attributes in elements.tags if attributes.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attributes["content"]
+        for tag, attributes in elements.tags
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-eval" not in policy
 
@@ -249,7 +493,9 @@ def test_hostile_strings_are_inert_in_text_and_in_chart_json():
     results = full(HOSTILE)
     results["reward"]["habit"]["comparison"].append(compared(HOSTILE, -0.01, 0.01))
     results["outcomes"]["habit"]["label"] = HOSTILE
-    results["evaluate"]["ranking"].append({"policy": HOSTILE, "metric": "NDCG@10", **estimate(0.1, 0.01)})
+    results["evaluate"]["ranking"].append(
+        {"policy": HOSTILE, "metric": "NDCG@10", **estimate(0.1, 0.01)}
+    )
     results["evaluate"]["not_estimable"][HOSTILE] = HOSTILE
     page = render(HOSTILE, results)
     assert "<img" not in page.replace(str(bundle()), "")
@@ -263,10 +509,15 @@ def test_hostile_strings_are_inert_in_text_and_in_chart_json():
 
 
 def test_json_for_a_script_element_holds_no_markup_and_no_nan():
-    assert inert_json({"a": "<b>&", "x": float("nan"), "y": [float("inf"), 1.5]}) == '{"a":"\\u003cb\\u003e\\u0026","x":null,"y":[null,1.5]}'
+    assert (
+        inert_json({"a": "<b>&", "x": float("nan"), "y": [float("inf"), 1.5]})
+        == '{"a":"\\u003cb\\u003e\\u0026","x":null,"y":[null,1.5]}'
+    )
 
 
-@pytest.mark.parametrize("stage", ["simulate", "outcomes", "reward", "codes", "train", "reinforce", "evaluate"])
+@pytest.mark.parametrize(
+    "stage", ["simulate", "outcomes", "reward", "codes", "train", "reinforce", "evaluate"]
+)
 def test_a_missing_stage_is_said_to_be_missing(stage):
     results = full()
     del results[stage]
@@ -277,7 +528,8 @@ def test_a_missing_stage_is_said_to_be_missing(stage):
 
 
 def test_a_collapse_is_the_first_thing_the_page_says():
-    # catches: "not distinguishable" at the head of a page whose policy shows one artist in nine slots of ten
+    # catches: "not distinguishable" at the head of a page whose policy shows one artist in nine
+    # slots of ten
     results = full()
     for row in results["evaluate"]["ranking"]:
         if row["metric"] == "coverage@10":
@@ -285,17 +537,29 @@ def test_a_collapse_is_the_first_thing_the_page_says():
         if row["metric"] == "NDCG@10" and row["policy"] == "reinforced":
             row["value"] = 0.0015
     shown = {"start": 4.4, "reinforced": 1.2, "reward-weighted": 4.0, "popular": 1.0}
-    results["evaluate"]["ranking"] += [{"policy": name, "metric": "creators per slate@5", "value": value} for name, value in shown.items()]
+    results["evaluate"]["ranking"] += [
+        {"policy": name, "metric": "creators per slate@5", "value": value}
+        for name, value in shown.items()
+    ]
     results["reinforce"]["alarms"] = ["coverage fell by 93%, from 0.46 to 0.03"]
     page = render("collapsed", results)
     head = page[page.index("<body>") : page.index('<dl class="facts"')]
     alarms = re.findall(r'role="alert">([^<]*)<', head)
     assert len(alarms) == 2
-    assert "the policy “reinforced” is far behind the start on the training moments: coverage fell by 93%, from 0.46 to 0.03." in alarms[0]
-    for words in ("coverage@10 fell by 93%", "NDCG@10 fell by 97%", "distinct creators per slate@5 fell by 73%, from 4.4 to 1.2"):
+    assert (
+        "the policy “reinforced” is far behind the start on the training moments: coverage fell "
+        "by 93%, from 0.46 to 0.03." in alarms[0]
+    )
+    for words in (
+        "coverage@10 fell by 93%",
+        "NDCG@10 fell by 97%",
+        "distinct creators per slate@5 fell by 73%, from 4.4 to 1.2",
+    ):
         assert words in alarms[1]
     assert "popular" not in " ".join(alarms)
-    assert [row[0] for row in table_of(page, "Ranking by policy") if row[0].startswith("creators")] == ["creators per slate@5"]
+    assert [
+        row[0] for row in table_of(page, "Ranking by policy") if row[0].startswith("creators")
+    ] == ["creators per slate@5"]
     assert 'role="alert"' not in render("calm", full())
 
 
@@ -306,7 +570,9 @@ def test_a_trial_under_another_rule_of_exclusions_than_training_says_so_at_its_h
         results["reinforce"]["exclude"] = trained
         page = render("trial", results)
         head = page[page.index("<body>") : page.index('<dl class="facts"')]
-        words = "trained under exclude = “creator”, and the trial showed them under exclude = “none”"
+        words = (
+            "trained under exclude = “creator”, and the trial showed them under exclude = “none”"
+        )
         assert head.count(words) == said
 
 
@@ -318,8 +584,17 @@ def test_an_empty_run_still_gives_a_page():
 
 def test_missing_pieces_degrade():
     results = full()
-    results["simulate"] |= {"retention": [], "activity": [], "kinds": {}, "rejected": {}, "notes": []}
-    results["reward"]["habit"] |= {"calibration": {"progressive": {"not_estimable": "too few items"}}, "beliefs": []}
+    results["simulate"] |= {
+        "retention": [],
+        "activity": [],
+        "kinds": {},
+        "rejected": {},
+        "notes": [],
+    }
+    results["reward"]["habit"] |= {
+        "calibration": {"progressive": {"not_estimable": "too few items"}},
+        "beliefs": [],
+    }
     results["reinforce"] |= {"curve": [], "weighted": {"policy": "x", "curve": []}}
     results["train"]["curve"] = []
     results["evaluate"] = {"not_estimable": {"ranking": "no objective is entered by discovery"}}
@@ -331,10 +606,20 @@ def test_missing_pieces_degrade():
 
 
 def _nested(value, path=()):
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, inner in (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    ):
         if isinstance(value, dict):
             yield (*path, key)
-        if isinstance(value, dict) or path[0] in ("offpolicy", "experiment", "audit"):  # their figures stand in lists
+        if isinstance(value, dict) or path[0] in (
+            "offpolicy",
+            "experiment",
+            "audit",
+        ):  # their figures stand in lists
             yield from _nested(inner, (*path, key))
 
 
@@ -374,9 +659,16 @@ def test_equal_inputs_give_equal_bytes():
 
 def table_of(page: str, caption: str) -> list[list[str]]:
     """Cells of the table whose caption begins with `caption`, the head first."""
-    text = next(part for part in re.findall(r"<table.*?</table>", page, re.S) if re.search(rf"<caption>{caption}", part))
+    text = next(
+        part
+        for part in re.findall(r"<table.*?</table>", page, re.S)
+        if re.search(rf"<caption>{caption}", part)
+    )
     rows = re.findall(r"<tr.*?>(.*?)</tr>", text, re.S)
-    return [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.S)] for row in rows]
+    return [
+        [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.S)]
+        for row in rows
+    ]
 
 
 def test_the_loop_stands_second_where_a_trial_was_run_and_nowhere_else():
@@ -391,11 +683,29 @@ def test_the_loop_stands_second_where_a_trial_was_run_and_nowhere_else():
 def test_every_policy_of_the_trial_has_a_row_with_all_its_figures():
     head, incumbent, ours, rival = table_of(render("demo", looped()), "What was tried")
     assert head == list(about_loop.HEAD)
-    assert incumbent == ["popular (incumbent)", "10.10 ± 0.40", "reference", "0.0131 as logged (0.0121 to 0.0141)", "reference", "runs now", "–"]
+    assert incumbent == [
+        "popular (incumbent)",
+        "10.10 ± 0.40",
+        "reference",
+        "0.0131 as logged (0.0121 to 0.0141)",
+        "reference",
+        "runs now",
+        "–",
+    ]
     assert ours[:3] == ["reinforced on habit", "10.60 ± 0.40", "+0.55 (0.44 to 0.66)"]
-    assert ours[3:] == ["not estimable (n_eff 41)", "+0.62 (0.33 to 0.91)", "keep running", "habit: reweight"]
+    assert ours[3:] == [
+        "not estimable (n_eff 41)",
+        "+0.62 (0.33 to 0.91)",
+        "keep running",
+        "habit: reweight",
+    ]
     assert rival[:3] == ["reinforced on clicks", "9.70 ± 0.40", "−0.44 (−0.56 to −0.32)"]
-    assert rival[3:] == ["0.0145 (0.0125 to 0.0165)", "−0.53 (−0.84 to −0.22)", "do not ship", "clicks: drop"]
+    assert rival[3:] == [
+        "0.0145 (0.0125 to 0.0165)",
+        "−0.53 (−0.84 to −0.22)",
+        "do not ship",
+        "clicks: drop",
+    ]
 
 
 def test_the_table_says_that_its_columns_answer_two_questions():
@@ -406,12 +716,21 @@ def test_the_table_says_that_its_columns_answer_two_questions():
 
 def test_the_loop_says_in_words_what_was_decided_what_is_true_and_what_it_takes():
     text = words_of(render("demo", looped()))
-    assert "A trial of 3,800 enrolled users over 56 days says: keep running reinforced on habit and do not ship reinforced on clicks." in text
+    assert (
+        "A trial of 3,800 enrolled users over 56 days says: keep running reinforced on habit and "
+        "do not ship reinforced on clicks." in text
+    )
     assert "To settle it: about 51,000 users in both arms, 6 more weeks." in text
-    assert "Reinforced on habit is truly better than the incumbent in the world that made the data: active per user over 28 days +0.55" in text
+    assert (
+        "Reinforced on habit is truly better than the incumbent in the world that made the data: "
+        "active per user over 28 days +0.55" in text
+    )
     assert "Reinforced on clicks is truly worse than the incumbent" in text
     assert "the trial's +0.62 (0.33 to 0.91) agrees with it, within the errors of both" in text
-    assert "at day 7 the early reward of habit said +0.310 per user, +0.210 matured (off by a factor). The audit says: reweight." in text
+    assert (
+        "at day 7 the early reward of habit said +0.310 per user, +0.210 matured (off by a "
+        "factor). The audit says: reweight." in text
+    )
     assert "The plan made before the trial active: to find 5% of a mean of 10: 51,000 users" in text
 
 
@@ -425,27 +744,57 @@ def test_a_trial_that_misses_the_truth_is_said_to_miss_it():
 
 def test_shipping_while_the_north_star_is_open_says_so():
     results = looped(verdict="ship")
-    results["experiment"]["readout"]["lines"][1] = line("active@c45a2484", "reinforced", 0.2, 0.15, "open")
-    assert f"The north star itself is {ZERO}: active +0.20 (−0.09 to 0.49)." in about_loop.decision_words(results)[0]
+    results["experiment"]["readout"]["lines"][1] = line(
+        "active@c45a2484", "reinforced", 0.2, 0.15, "open"
+    )
+    assert (
+        f"The north star itself is {ZERO}: active +0.20 (−0.09 to 0.49)."
+        in about_loop.decision_words(results)[0]
+    )
     assert "north star itself" not in about_loop.decision_words(looped(verdict="ship"))[0]
 
 
 def test_the_read_out_and_the_audit_show_their_intervals_at_their_own_level():
     page = render("demo", looped())
-    rows = table_of(page, "Read-out of reinforced on habit against the incumbent, per enrolled user; intervals at 99.2%")
-    assert rows[2][3] == "+0.62 (0.22 to 1.02)"  # at the level that decides, wider than the 95% of the table above
+    rows = table_of(
+        page,
+        "Read-out of reinforced on habit against the incumbent, per enrolled user; intervals at "
+        "99.2%",
+    )
+    assert (
+        rows[2][3] == "+0.62 (0.22 to 1.02)"
+    )  # at the level that decides, wider than the 95% of the table above
     assert rows[2][7:] == ["2,350 of 2,550", "open"]
-    assert table_of(page, "Read-out of reinforced on clicks")[1] == ["habit", *["–"] * 6, "2,350 of 2,550", "not estimable"]
+    assert table_of(page, "Read-out of reinforced on clicks")[1] == [
+        "habit",
+        *["–"] * 6,
+        "2,350 of 2,550",
+        "not estimable",
+    ]
     audit = table_of(page, "Differences from the incumbent per enrolled user, with 95% intervals")
-    assert audit[1] == ["reinforced on habit", "habit", "+0.310 (0.271 to 0.349)", "+0.210 (0.151 to 0.269)", "+0.100 (0.061 to 0.139)",
-                        "+0.62 (0.33 to 0.91)", "off by a factor", "reweight"]  # fmt: skip
-    assert [row[0] for row in audit[1:]] == ["reinforced on habit", "reinforced on clicks"]  # in the order of the trial
+    assert audit[1] == [
+        "reinforced on habit",
+        "habit",
+        "+0.310 (0.271 to 0.349)",
+        "+0.210 (0.151 to 0.269)",
+        "+0.100 (0.061 to 0.139)",
+        "+0.62 (0.33 to 0.91)",
+        "off by a factor",
+        "reweight",
+    ]
+    assert [row[0] for row in audit[1:]] == [
+        "reinforced on habit",
+        "reinforced on clicks",
+    ]  # in the order of the trial
 
 
 def test_a_failed_check_is_said_before_the_checks():
     results = looped()
     results["experiment"]["readout"]["checks"][0]["fails"] = True
-    assert '<p class="note caution">The trial cannot be trusted. sample ratio: control 1,300' in render("demo", results)
+    assert (
+        '<p class="note caution">The trial cannot be trusted. sample ratio: control 1,300'
+        in render("demo", results)
+    )
 
 
 def test_refusals_of_the_log_and_of_the_trial_stand_with_their_reasons():
@@ -453,21 +802,30 @@ def test_refusals_of_the_log_and_of_the_trial_stand_with_their_reasons():
     assert "n_eff = 41 of 9,000 slots" in rows["off-policy value of reinforced on habit"]
     assert "12 of 1,250 users are mature" in rows["effect of clicks on habit"]
     results = full() | {"offpolicy": {"not_estimable": "this log has no propensities"}}
-    assert dict(table_of(render("shop", results), "What was not answered")[1:])["off-policy value"] == "this log has no propensities"
+    assert (
+        dict(table_of(render("shop", results), "What was not answered")[1:])["off-policy value"]
+        == "this log has no propensities"
+    )
 
 
 def test_off_policy_values_stand_beside_the_slots_as_logged():
     page = render("demo", looped())
-    rows = table_of(page, "Value per slot with 95% interval over users; the slots as logged: 0.0131")
+    rows = table_of(
+        page, "Value per slot with 95% interval over users; the slots as logged: 0.0131"
+    )
     assert rows[1] == ["popular", *["0.0145 (0.0125 to 0.0165)"] * 3, "150"]
     assert rows[3] == ["reinforced on habit", *["not estimable"] * 3, "–"]
     assert "as logged 0.0131" in page
-    assert "The log can value 2 of 3 policies; not reinforced on habit, for reasons given below." in words_of(page)
+    assert (
+        "The log can value 2 of 3 policies; not reinforced on habit, for reasons given below."
+        in words_of(page)
+    )
     assert "<pre>diagnosis of popular\nn_eff 2,000 slots" in page
     above = looped()
     above["offpolicy"]["policies"][1]["estimates"]["doubly robust"] = estimate(0.03, 0.002)
-    assert "Reinforced on clicks: 0.0300 habit per slot, doubly robust (95% interval 0.0280 to 0.0320), above the 0.0131" in words_of(
-        render("demo", above)
+    assert (
+        "Reinforced on clicks: 0.0300 habit per slot, doubly robust (95% interval 0.0280 to "
+        "0.0320), above the 0.0131" in words_of(render("demo", above))
     )
 
 
@@ -479,10 +837,15 @@ def test_rivals_stand_in_every_comparison_in_a_colour_of_their_own():
     assert "Reinforced on clicks: early reward per slot" in page
     assert "Reinforcement is above reinforcement on clicks in true value per slot" in words_of(page)
     results = looped()
-    results["reinforce"]["rivals"] = {f"rival {k}": {"objectives": {"clicks": 1.0}} for k in range(12)}
+    results["reinforce"]["rivals"] = {
+        f"rival {k}": {"objectives": {"clicks": 1.0}} for k in range(12)
+    }
     colours, names = policies_of.colours_of(results), policies_of.names_of(results)
     rivals = [f"rival {k}" for k in range(12)]
-    assert len({colours[name] for name in (*charts.POLICY_COLOURS, *rivals)}) == len(charts.POLICY_COLOURS) + 12
+    assert (
+        len({colours[name] for name in (*charts.POLICY_COLOURS, *rivals)})
+        == len(charts.POLICY_COLOURS) + 12
+    )
     assert len({names[name] for name in rivals}) == 12
     assert colours == policies_of.colours_of(copy.deepcopy(results))
 
@@ -490,9 +853,17 @@ def test_rivals_stand_in_every_comparison_in_a_colour_of_their_own():
 def test_the_page_of_a_trial_escapes_hostile_names_and_is_the_same_twice():
     results = looped(HOSTILE)
     results["experiment"]["arms"].append({"arm": HOSTILE, "policy": HOSTILE})
-    results["experiment"]["truth"].append({"arm": HOSTILE, "level": estimate(1, 1), "difference": estimate(1, 1)})
-    results["experiment"]["daily"] += [{"arm": HOSTILE, "day": f"2026-02-{day}", "share": 0.3} for day in range(10, 26)]
-    results["reinforce"]["rivals"][HOSTILE] = {"policy": HOSTILE, "objectives": {HOSTILE: 1.0}, "curve": results["reinforce"]["curve"]}
+    results["experiment"]["truth"].append(
+        {"arm": HOSTILE, "level": estimate(1, 1), "difference": estimate(1, 1)}
+    )
+    results["experiment"]["daily"] += [
+        {"arm": HOSTILE, "day": f"2026-02-{day}", "share": 0.3} for day in range(10, 26)
+    ]
+    results["reinforce"]["rivals"][HOSTILE] = {
+        "policy": HOSTILE,
+        "objectives": {HOSTILE: 1.0},
+        "curve": results["reinforce"]["curve"],
+    }
     page = render("demo", results)
     assert "<img" not in page.replace(str(bundle()), "")
     assert page.count("<script") == page.count("</script>") == 3
@@ -520,9 +891,19 @@ def _without(results: dict, path: tuple) -> None:
 
 def test_any_figure_of_the_loop_may_be_missing():
     whole = looped()
-    paths = [path for stage in ("reinforce", "offpolicy", "experiment", "audit") for path in _nested({stage: whole[stage]}) if len(path) > 1]
+    paths = [
+        path
+        for stage in ("reinforce", "offpolicy", "experiment", "audit")
+        for path in _nested({stage: whole[stage]})
+        if len(path) > 1
+    ]
     for path in paths:  # the table alone, with every figure missing in turn
-        results = copy.deepcopy({name: whole[name] for name in ("outcomes", "reinforce", "offpolicy", "experiment", "audit")})
+        results = copy.deepcopy(
+            {
+                name: whole[name]
+                for name in ("outcomes", "reinforce", "offpolicy", "experiment", "audit")
+            }
+        )
         _without(results, path)
         about_loop.loop_rows(results)
         about_loop.decision_words(results)
@@ -538,11 +919,24 @@ def test_any_figure_of_the_loop_may_be_missing():
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(-0.003, 0.021, ZERO), (0.0, 0.02, ZERO), (-0.02, 0.0, ZERO), (0.0, 0.0, ZERO),
-     (1e-6, 0.02, "higher"), (-0.02, -1e-6, "lower"), (None, None, "no interval")],
-)  # fmt: skip
+    [
+        (-0.003, 0.021, ZERO),
+        (0.0, 0.02, ZERO),
+        (-0.02, 0.0, ZERO),
+        (0.0, 0.0, ZERO),
+        (1e-6, 0.02, "higher"),
+        (-0.02, -1e-6, "lower"),
+        (None, None, "no interval"),
+    ],
+)
 def test_not_distinguishable_from_zero_exactly_when_the_interval_includes_zero(low, high, said):
-    row = {"policy": "reinforced", "than": "start", "value": 0.0 if low is None else (low + high) / 2, "low": low, "high": high}
+    row = {
+        "policy": "reinforced",
+        "than": "start",
+        "value": 0.0 if low is None else (low + high) / 2,
+        "low": low,
+        "high": high,
+    }
     assert verdict(row) == said
     assert (ZERO in difference(row)) == (said == ZERO)
     assert (ZERO in change(row, "NDCG@10", 0.06, 0.05)) == (said == ZERO)
@@ -553,43 +947,69 @@ def test_a_change_reads_the_same_whether_won_or_lost():
     lost = won | {"value": -0.009, "low": -0.015, "high": -0.003}
     open_ = won | {"low": -0.003, "high": 0.021}
     assert change(won, "habit NDCG@10", 0.061, 0.052) == (
-        "Reinforcement raised habit NDCG@10: from 0.0520 to 0.0610 (difference +0.0090, 95% interval 0.0030 to 0.0150)."
+        "Reinforcement raised habit NDCG@10: from 0.0520 to 0.0610 (difference +0.0090, 95% "
+        "interval 0.0030 to 0.0150)."
     )
-    assert change(lost, "habit NDCG@10", 0.043, 0.052).startswith("Reinforcement lowered habit NDCG@10: from 0.0520 to 0.0430")
+    assert change(lost, "habit NDCG@10", 0.043, 0.052).startswith(
+        "Reinforcement lowered habit NDCG@10: from 0.0520 to 0.0430"
+    )
     assert change(open_, "habit NDCG@10", 0.061, 0.052) == (
         "Reinforcement did not measurably change habit NDCG@10: from 0.052 to 0.061 "
         "(difference +0.009, 95% interval −0.003 to 0.021: not distinguishable from zero)."
     )
     beside = change(lost | {"than": "reward-weighted"}, "habit NDCG@10", 0.043, 0.052)
-    assert beside.startswith("Reinforcement is below reward-weighted training in habit NDCG@10: 0.0430 against 0.0520")
+    assert beside.startswith(
+        "Reinforcement is below reward-weighted training in habit NDCG@10: 0.0430 against 0.0520"
+    )
 
 
 @pytest.mark.parametrize(
-    ("gain", "told"), [(0.02, "is above reward-weighted"), (-0.02, "is below reward-weighted"), (0.001, "is not told apart from reward-weighted")]
+    ("gain", "told"),
+    [
+        (0.02, "is above reward-weighted"),
+        (-0.02, "is below reward-weighted"),
+        (0.001, "is not told apart from reward-weighted"),
+    ],
 )
 def test_a_loss_to_reward_weighted_training_is_said_where_a_win_would_be(gain, told):
     results = full()
     results["evaluate"] = policies(gain, 0.01)
     page = render("demo", results)
     answers = re.findall(r'<div class="answer"><p>(.*?)</p>', page)
-    assert sum(told in answer for answer in answers) == 2  # the first sentence of the ranking, and of the true values
+    assert (
+        sum(told in answer for answer in answers) == 2
+    )  # the first sentence of the ranking, and of the true values
 
 
 def test_a_bound_near_zero_is_not_rounded_to_it():
-    assert difference({"value": 0.0104, "low": 0.0004, "high": 0.0204}) == "difference +0.0104, 95% interval 0.0004 to 0.0204"
+    assert (
+        difference({"value": 0.0104, "low": 0.0004, "high": 0.0204})
+        == "difference +0.0104, 95% interval 0.0004 to 0.0204"
+    )
 
 
 def test_numbers_and_half_widths():
     assert plus_minus({"value": 0.3141, "low": 0.274, "high": 0.3542}) == "0.314 ± 0.040"
     assert plus_minus({"value": 0.0, "low": 0.0, "high": 0.0}) == "0"
     assert plus_minus({"value": 0.25}) == "0.250"
-    assert (number(77312), number(float("nan")), number(-0.00001, 2), number(1e-12)) == ("77,312", "n/a", "0.00", "0.00000000")
+    assert (number(77312), number(float("nan")), number(-0.00001, 2), number(1e-12)) == (
+        "77,312",
+        "n/a",
+        "0.00",
+        "0.00000000",
+    )
 
 
 def test_no_model_is_set_in_bold_unless_its_interval_excludes_the_next():
-    rows = [compared("prior alone", 0.0, 0.0), compared("progressive", -0.05, 0.01), compared("auto_surrogate", -0.045, 0.01)]
+    rows = [
+        compared("prior alone", 0.0, 0.0),
+        compared("progressive", -0.05, 0.01),
+        compared("auto_surrogate", -0.045, 0.01),
+    ]
     assert clear_best(rows) is None
-    assert clear_best([*rows[:2], compared("auto_surrogate", -0.2, 0.01)]) == compared("auto_surrogate", -0.2, 0.01)
+    assert clear_best([*rows[:2], compared("auto_surrogate", -0.2, 0.01)]) == compared(
+        "auto_surrogate", -0.2, 0.01
+    )
     assert 'class="strong"' not in render("demo", full())
 
 
@@ -597,7 +1017,10 @@ def test_a_reward_that_loses_is_said_to_lose():
     one = {
         "chosen": "progressive",
         "age": 7,
-        "comparison": [compared("prior alone", 0.0, 0.0, mae=0.04), compared("progressive", 0.05, 0.01, mae=0.05)],
+        "comparison": [
+            compared("prior alone", 0.0, 0.0, mae=0.04),
+            compared("progressive", 0.05, 0.01, mae=0.05),
+        ],
     }
     words = " ".join(comparison_words(one, binary=True))
     assert "predicts later outcomes worse than the prior alone" in words
@@ -628,33 +1051,61 @@ def test_headings_come_in_order_and_tables_name_their_rows_and_columns():
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert all(attributes.get("scope") in ("row", "col") for tag, attributes in elements.tags if tag == "th")
+    assert all(
+        attributes.get("scope") in ("row", "col")
+        for tag, attributes in elements.tags
+        if tag == "th"
+    )
     pictures = [attributes for _, attributes in elements.tags if "data-chart" in attributes]
     assert len(pictures) >= 15
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
 
 
 def test_policies_keep_their_colours():
-    chart = charts.dots([{"name": name, "text": "1", **estimate(1.0, 0.1)} for name in charts.POLICY_COLOURS], charts.POLICY_COLOURS, "t", "a")
+    chart = charts.dots(
+        [{"name": name, "text": "1", **estimate(1.0, 0.1)} for name in charts.POLICY_COLOURS],
+        charts.POLICY_COLOURS,
+        "t",
+        "a",
+    )
     assert all(colour in str(chart.spec) for colour in charts.POLICY_COLOURS.values())
 
 
 def _open(page: str, folder: Path) -> tuple[str, set[str]]:
-    """The page's DOM after its scripts ran, and what the page itself (not the browser) asked the network for."""
+    """The page's DOM after its scripts ran, and what the page itself (not the browser) asked the
+    network for."""
     assert CHROMIUM is not None
     folder.mkdir()
     (folder / "page.html").write_text(page, encoding="utf-8")
-    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync"
+    flags = (
+        "headless no-sandbox disable-gpu disable-quic no-first-run "
+        "disable-background-networking disable-component-update disable-sync"
+    )
     done = subprocess.run(
         [
-            CHROMIUM, *(f"--{flag}" for flag in flags.split()), f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}",
-            "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1200,3000", "--virtual-time-budget=10000", "--dump-dom",
+            CHROMIUM,
+            *(f"--{flag}" for flag in flags.split()),
+            f"--user-data-dir={folder / 'profile'}",
+            f"--log-net-log={folder / 'net.json'}",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--window-size=1200,3000",
+            "--virtual-time-budget=10000",
+            "--dump-dom",
             (folder / "page.html").as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    events = [event.get("params", {}) for event in json.loads((folder / "net.json").read_text())["events"]]
-    asked = {event["url"] for event in events if "url" in event and event.get("initiator", "not an origin") != "not an origin"}
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    events = [
+        event.get("params", {}) for event in json.loads((folder / "net.json").read_text())["events"]
+    ]
+    asked = {
+        event["url"]
+        for event in events
+        if "url" in event and event.get("initiator", "not an origin") != "not an origin"
+    }
     return done.stdout, {url for url in asked if not url.startswith(("file:", "data:"))}
 
 
@@ -667,9 +1118,14 @@ def test_chromium_draws_every_chart_and_the_page_asks_the_network_for_nothing(tm
     dom = re.sub(r"<script>.*?</script>", "", dom, flags=re.S)
     places = re.findall(r'<div class="chart[^"]*"[^>]*data-chart="\d+"[^>]*>', dom)
     assert len(places) >= 15
-    assert all('data-drawn="yes"' in place for place in places), [place for place in places if "drawn" not in place]
+    assert all('data-drawn="yes"' in place for place in places), [
+        place for place in places if "drawn" not in place
+    ]
     drawings = re.findall(r"<svg\b.*?</svg>", dom, re.S)
     assert len(drawings) == len(places)
-    assert all(re.search(r"mark-(line|symbol|rect|rule|area)[^>]*>.*?<(path|line|rect)\b", drawing, re.S) for drawing in drawings)
+    assert all(
+        re.search(r"mark-(line|symbol|rect|rule|area)[^>]*>.*?<(path|line|rect)\b", drawing, re.S)
+        for drawing in drawings
+    )
     assert not re.search(r"\bNaN\b", "".join(drawings))
     assert "<img" not in dom

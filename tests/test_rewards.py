@@ -33,15 +33,21 @@ MODELS = [ProgressiveReward, MaturedOnly, DayTwo, AutoSurrogate]
 
 USERS, ITEMS, DAYS = 1_500, 40, 30
 ENTRY = np.where(np.arange(ITEMS) % 2 == 0, 0.4, 0.1)  # P(entry | shown) by item
-STAY = np.linspace(0.1, 0.6, ITEMS)  # daily chance of an organic day after a recommended entry, by item
+STAY = np.linspace(
+    0.1, 0.6, ITEMS
+)  # daily chance of an organic day after a recommended entry, by item
 ORGANIC = 0.004  # P(organic discovery of an item on an active day)
 
 
-def synthetic_lake(seed: int = 0, organic_stay: float = 1.0, decisions: bool = True, works: int = 1) -> Lake:
-    """Every user is active at noon each day with a slate of 4 random items; `works` items per creator.
+def synthetic_lake(
+    seed: int = 0, organic_stay: float = 1.0, decisions: bool = True, works: int = 1
+) -> Lake:
+    """Every user is active at noon each day with a slate of 4 random items; `works` items per
+    creator.
 
-    A slot leads to a recommended play with ENTRY (first time only); organic first plays come with ORGANIC. After an
-    entry the user plays the item on each of the next 7 days with STAY (times `organic_stay` after an organic entry).
+    A slot leads to a recommended play with ENTRY (first time only); organic first plays come with
+    ORGANIC. After an entry the user plays the item on each of the next 7 days with STAY (times
+    `organic_stay` after an organic entry).
     """
     rng = np.random.default_rng(seed)
     events, shown = [], []
@@ -51,7 +57,9 @@ def synthetic_lake(seed: int = 0, organic_stay: float = 1.0, decisions: bool = T
         slate_US = np.argsort(rng.random((USERS, ITEMS)), axis=1)[:, :4]
         noon = START + timedelta(days=day, hours=12)
         new_UI = (entered_day < 0) & (rng.random((USERS, ITEMS)) < ORGANIC)
-        taken_US = (np.take_along_axis(entered_day, slate_US, 1) < 0) & (rng.random((USERS, 4)) < ENTRY[slate_US])
+        taken_US = (np.take_along_axis(entered_day, slate_US, 1) < 0) & (
+            rng.random((USERS, 4)) < ENTRY[slate_US]
+        )
         for user, slot in zip(*np.nonzero(taken_US), strict=True):
             item = slate_US[user, slot]
             if entered_day[user, item] < 0:
@@ -61,8 +69,16 @@ def synthetic_lake(seed: int = 0, organic_stay: float = 1.0, decisions: bool = T
         for user, item in zip(*np.nonzero(new_UI), strict=True):
             entered_day[user, item], stay_UI[user, item] = day, STAY[item] * organic_stay
             events.append((user, item, noon + timedelta(hours=1), "organic"))
-        back_UI = (entered_day >= 0) & (entered_day < day) & (day - entered_day <= 7) & (rng.random((USERS, ITEMS)) < stay_UI)
-        events.extend((user, item, noon - timedelta(hours=3), "organic") for user, item in zip(*np.nonzero(back_UI), strict=True))
+        back_UI = (
+            (entered_day >= 0)
+            & (entered_day < day)
+            & (day - entered_day <= 7)
+            & (rng.random((USERS, ITEMS)) < stay_UI)
+        )
+        events.extend(
+            (user, item, noon - timedelta(hours=3), "organic")
+            for user, item in zip(*np.nonzero(back_UI), strict=True)
+        )
         shown.append((noon, slate_US))
     user, item, time, origin = zip(*events, strict=True)
     frame = pl.DataFrame(
@@ -77,7 +93,9 @@ def synthetic_lake(seed: int = 0, organic_stay: float = 1.0, decisions: bool = T
         }
     )
     names, creators = [f"i{k}" for k in range(ITEMS)], [f"c{k // works}" for k in range(ITEMS)]
-    items = pl.DataFrame({"item_id": names, "creator_id": creators, "added_at": pl.Series([START] * ITEMS, dtype=US)})
+    items = pl.DataFrame(
+        {"item_id": names, "creator_id": creators, "added_at": pl.Series([START] * ITEMS, dtype=US)}
+    )
     slates = pl.DataFrame(
         {
             "decision_id": [f"d{day}-{k}" for day in range(DAYS) for k in range(USERS)],
@@ -91,7 +109,13 @@ def synthetic_lake(seed: int = 0, organic_stay: float = 1.0, decisions: bool = T
         }
     )
     lake = Lake.memory()
-    lake.append("all", events=frame, items=items, decisions=slates if decisions else None, watermark=START + timedelta(days=DAYS))
+    lake.append(
+        "all",
+        events=frame,
+        items=items,
+        decisions=slates if decisions else None,
+        watermark=START + timedelta(days=DAYS),
+    )
     return lake
 
 
@@ -117,7 +141,8 @@ def at(hours: float) -> datetime:
 
 
 def test_value_is_the_known_gain_in_entries_times_the_outcome(lake, fitted):
-    # catches: the belief alone as reward, the organic path left out, rates looked up under the wrong item
+    # catches: the belief alone as reward, the organic path left out, rates looked up under the
+    # wrong item
     fresh = Contexts.of(["nobody"], at(24 * DAYS), slots=4)
     even, odd = (slates([[f"i{k}" for k in group]]) for group in ([0, 10, 20, 30], [1, 11, 21, 31]))
     belief = fitted.items(pl.Series([f"c{k}" for k in (0, 10, 20, 30)]))
@@ -127,7 +152,9 @@ def test_value_is_the_known_gain_in_entries_times_the_outcome(lake, fitted):
     np.testing.assert_allclose(value.mean[0] / belief.mean, 0.4 - ORGANIC, atol=0.04)
     np.testing.assert_allclose(value.std[0] / belief.std, value.mean[0] / belief.mean, rtol=1e-6)
     other = fitted.items(pl.Series([f"c{k}" for k in (1, 11, 21, 31)]))
-    np.testing.assert_allclose(fitted.value(fresh, odd, lake).mean[0] / other.mean, 0.1 - ORGANIC, atol=0.04)
+    np.testing.assert_allclose(
+        fitted.value(fresh, odd, lake).mean[0] / other.mean, 0.1 - ORGANIC, atol=0.04
+    )
     assert fitted.showing.association is False
     assert fitted.showing.rho == pytest.approx(1.0, abs=0.15)
 
@@ -137,7 +164,8 @@ def _truth(stay: float) -> float:
 
 
 def test_organic_rates_and_rho_are_recovered():
-    # catches: days at risk counted while already familiar; better organic entries booked as an effect of showing
+    # catches: days at risk counted while already familiar; better organic entries booked as an
+    # effect of showing
     stronger = synthetic_lake(seed=1, organic_stay=1.5)
     outcomes = HABIT.outcomes(stronger)
     model = MaturedOnly(HABIT).fit(stronger, outcomes)
@@ -154,14 +182,18 @@ def test_entry_model_recovers_the_rates_it_was_shown(lake, fitted):
     view = fitted.showing.view(lake)
     ids = [f"i{k}" for k in range(ITEMS)]
     fresh = Contexts.of(["nobody"] * 10, at(24 * DAYS), slots=4)
-    _, chance_NS, _ = fitted.showing.gain(fresh, slates(np.array(ids).reshape(10, 4).tolist()), view)
+    _, chance_NS, _ = fitted.showing.gain(
+        fresh, slates(np.array(ids).reshape(10, 4).tolist()), view
+    )
     np.testing.assert_allclose(chance_NS.ravel(), ENTRY, atol=0.06)
 
 
 def test_a_familiar_creator_is_worth_exactly_0(lake, fitted):
     # catches: rewarding what cannot be discovered; caution that still charges for it
     first = HABIT.outcomes(lake).frame.sort("time").row(0, named=True)
-    contexts = Contexts.of([first["user_id"], "nobody"], first["time"] + timedelta(hours=1), slots=1)
+    contexts = Contexts.of(
+        [first["user_id"], "nobody"], first["time"] + timedelta(hours=1), slots=1
+    )
     value = fitted.value(contexts, slates([[first["item_id"]]] * 2), lake)
     assert (value.mean[0, 0], value.std[0, 0], value.spread[0, 0]) == (0.0, 0.0, 0.0)
     assert value.mean[1, 0] > 0
@@ -192,7 +224,8 @@ def small_lake(hours: list[float]) -> Lake:
     [(48.0, False), (48.001, True), (24 * 30 + 23.9, True), (24 * 31 + 1, False), (10.0, False)],
 )
 def test_familiar_means_touched_strictly_before_and_within_28_calendar_days(moment, familiar):
-    # catches: <= at the moment itself, hours instead of calendar days (day 2 + 28 = day 30 still is familiar)
+    # catches: <= at the moment itself, hours instead of calendar days (day 2 + 28 = day 30 still is
+    # familiar)
     lake = small_lake([48.0])
     model = MaturedOnly(HABIT).fit(lake, HABIT.outcomes(lake))
     value = model.value(Contexts.of(["u1"], at(moment), slots=1), slates([["i0"]]), lake)
@@ -200,10 +233,16 @@ def test_familiar_means_touched_strictly_before_and_within_28_calendar_days(mome
 
 
 def test_without_novel_for_familiar_is_forever():
-    lake, signal = small_lake([0.0]), Signal("habit", discovery(None, "item"), days_with("item") >= 2, (1, 7))
+    lake, signal = (
+        small_lake([0.0]),
+        Signal("habit", discovery(None, "item"), days_with("item") >= 2, (1, 7)),
+    )
     model = MaturedOnly(signal).fit(lake, signal.outcomes(lake))
     late = Contexts.of(["u1", "u2"], at(24 * 59), slots=1)
-    assert (model.value(late, slates([["i0"], ["i0"]]), lake).mean[:, 0] > 0).tolist() == [False, True]
+    assert (model.value(late, slates([["i0"], ["i0"]]), lake).mean[:, 0] > 0).tolist() == [
+        False,
+        True,
+    ]
 
 
 def test_without_decisions_the_value_is_an_association():
@@ -211,7 +250,9 @@ def test_without_decisions_the_value_is_an_association():
     lake = small_lake([48.0])
     model = ProgressiveReward(HABIT).fit(lake, HABIT.outcomes(lake))
     assert model.association is True
-    value = model.value(Contexts.of(["new"], at(24 * 50), slots=2), slates([["i0", "never seen"]]), lake)
+    value = model.value(
+        Contexts.of(["new"], at(24 * 50), slots=2), slates([["i0", "never seen"]]), lake
+    )
     want = model.items(pl.Series(["c0", "?"]))
     np.testing.assert_allclose(value.mean[0], want.mean)
     np.testing.assert_allclose(value.std[0], want.std)
@@ -219,7 +260,9 @@ def test_without_decisions_the_value_is_an_association():
 
 def test_unknown_users_items_and_histories_are_handled(lake, fitted):
     # catches: -1 indexing the last real row, a crash on cold start
-    contexts = Contexts.of(["nobody", "u0", "nobody"], at(24 * DAYS), slots=2, history=[["what", "i3"], [], ["what"]])
+    contexts = Contexts.of(
+        ["nobody", "u0", "nobody"], at(24 * DAYS), slots=2, history=[["what", "i3"], [], ["what"]]
+    )
     value = fitted.value(contexts, slates([["i0", "new item"]] * 3), lake)
     assert np.isfinite(value.mean).all()
     prior = fitted.items(pl.Series(["?"]))
@@ -235,13 +278,18 @@ def test_events_after_the_moment_do_not_change_the_value(lake, fitted):
     users = [f"u{k}" for k in range(100)]
     contexts = Contexts.of(users, moment, slots=4)
     chosen = slates([[f"i{(7 * k + j) % ITEMS}" for j in range(4)] for k in range(100)])
-    whole, cut = fitted.value(contexts, chosen, lake), fitted.value(contexts, chosen, lake.before(moment))
+    whole, cut = (
+        fitted.value(contexts, chosen, lake),
+        fitted.value(contexts, chosen, lake.before(moment)),
+    )
     np.testing.assert_allclose(whole.mean, cut.mean)
     assert (whole.mean == 0).any()
     until = at(24 * 20)
     early = ProgressiveReward(HABIT).fit(lake, HABIT.outcomes(lake, until))
     blind = ProgressiveReward(HABIT).fit(lake.before(until), HABIT.outcomes(lake.before(until)))
-    np.testing.assert_allclose(early.value(contexts, chosen, lake).mean, blind.value(contexts, chosen, lake).mean)
+    np.testing.assert_allclose(
+        early.value(contexts, chosen, lake).mean, blind.value(contexts, chosen, lake).mean
+    )
 
 
 def test_history_moves_the_chance_of_an_entry_only_where_there_is_taste(lake, fitted):
@@ -272,22 +320,29 @@ def test_an_exposure_is_an_entry_for_certain_and_a_user_owns_no_slot(lake):
     assert value.mean[0, 0] == pytest.approx(model.items(pl.Series(["c0"])).mean[0])
     users = Signal("active", user_day(), active_days(), (1, 7))
     with pytest.raises(ConfigError, match="no slot owns them"):
-        MaturedOnly(users).fit(lake, users.outcomes(lake)).value(Contexts.of(["u0"], at(600), slots=1), slates([["i0"]]), lake)
+        MaturedOnly(users).fit(lake, users.outcomes(lake)).value(
+            Contexts.of(["u0"], at(600), slots=1), slates([["i0"]]), lake
+        )
 
 
 # -- a creator can be discovered once --------------------------------------------------------------
 
 TOGETHER = np.array([0, 0, 0, 1, 1, 2])  # creator of each of six items
-ALONE = np.array([0.5, 0.3, 0.05, 0.4, 0.9, 0.2])  # P(the slot causes the entry | nothing else did), by item
+ALONE = np.array(
+    [0.5, 0.3, 0.05, 0.4, 0.9, 0.2]
+)  # P(the slot causes the entry | nothing else did), by item
 ANYWAY = np.array([0.05, 0.1, 0.0])  # P(organic entry), by creator
 
 
 def chance_of_entry(slate: tuple[int, ...], creator: int) -> float:
-    """P(entry of the creator | slate), by going through every way in which slots and the user may cause one."""
+    """P(entry of the creator | slate), by going through every way in which slots and the user may
+    cause one."""
     causes = [ALONE[item] for item in slate if TOGETHER[item] == creator] + [ANYWAY[creator]]
     chance = 0.0
     for happens in itertools.product((0, 1), repeat=len(causes)):
-        chance += np.prod([p if yes else 1 - p for p, yes in zip(causes, happens, strict=True)]) * any(happens)
+        chance += np.prod(
+            [p if yes else 1 - p for p, yes in zip(causes, happens, strict=True)]
+        ) * any(happens)
     return float(chance)
 
 
@@ -300,7 +355,8 @@ def paid_for(slates_NS: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize("slots", [1, 2, 3, 4])
 @pytest.mark.parametrize("rho", [1.0, 0.6, 1.5])
 def test_every_slate_of_a_small_catalogue_is_paid_what_it_adds(slots, rho):
-    # catches: a creator paid once per slot; what would have happened anyway taken off once per slot, or never
+    # catches: a creator paid once per slot; what would have happened anyway taken off once per
+    # slot, or never
     every = np.array(list(itertools.permutations(range(6), slots)))
     chance_NS, factor_NS = paid_for(every, rho)
     for slate, chance, factor in zip(every, chance_NS, factor_NS, strict=True):
@@ -314,28 +370,43 @@ def test_every_slate_of_a_small_catalogue_is_paid_what_it_adds(slots, rho):
 
 def test_a_later_slot_is_paid_for_the_chance_that_none_above_it_caused_the_entry():
     _, factor = paid_for(np.array([[0, 3, 1, 2]]), 1.0)
-    # slots of creator 0 cause an entry with .5, .3 and .05; an organic one, .05, leaves .95 to be caused
-    np.testing.assert_allclose(factor[0], [0.95 * 0.5, 0.9 * 0.4, 0.95 * 0.5 * 0.3, 0.95 * 0.5 * 0.7 * 0.05])
+    # slots of creator 0 cause an entry with .5, .3 and .05; an organic one, .05, leaves .95 to be
+    # caused
+    np.testing.assert_allclose(
+        factor[0], [0.95 * 0.5, 0.9 * 0.4, 0.95 * 0.5 * 0.3, 0.95 * 0.5 * 0.7 * 0.05]
+    )
 
 
 def test_a_slot_that_harms_leaves_no_more_than_there_was():
-    # catches: a product of (1 - c) above 1, which would pay the slots below more than showing them alone
-    chance, factor = paid_once(np.array([[0, 0]]), np.array([[0.1, 0.6]]), np.full((1, 2), 0.2), 1.0)
+    # catches: a product of (1 - c) above 1, which would pay the slots below more than showing them
+    # alone
+    chance, factor = paid_once(
+        np.array([[0, 0]]), np.array([[0.1, 0.6]]), np.full((1, 2), 0.2), 1.0
+    )
     np.testing.assert_allclose(factor, [[-0.1, 0.4]])
     assert (chance >= 0).all()
-    assert paid_once(np.array([[-1, -1]]), np.full((1, 2), 0.5), np.zeros((1, 2)), 1.0)[1].tolist() == [[0.5, 0.5]]
+    assert paid_once(np.array([[-1, -1]]), np.full((1, 2), 0.5), np.zeros((1, 2)), 1.0)[
+        1
+    ].tolist() == [[0.5, 0.5]]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_without_decisions_the_first_of_four_items_of_a_creator_is_paid(model):
-    # catches: one discovery paid four times, which a policy earns by showing one artist in every slot
+    # catches: one discovery paid four times, which a policy earns by showing one artist in every
+    # slot
     log = synthetic_lake(decisions=False, works=4)
     early = model(HABIT).fit(log, HABIT.outcomes(log))
     contexts = Contexts.of(["nobody"] * 2, at(24 * DAYS), slots=5)
-    value = early.value(contexts, slates([["i0", "i1", "i2", "i3", "i4"], ["i4", "i1", "i5", "i0", "never seen"]]), log)
+    value = early.value(
+        contexts,
+        slates([["i0", "i1", "i2", "i3", "i4"], ["i4", "i1", "i5", "i0", "never seen"]]),
+        log,
+    )
     one, two, unknown = early.items(pl.Series(["c0", "c1", "?"])).mean
     np.testing.assert_allclose(value.mean, [[one, 0, 0, 0, two], [two, one, 0, 0, unknown]])
-    reward = Reward({HABIT: 1.0}).combined(early, contexts, slates([["i0", "i1", "i2", "i3", "i4"]] * 2), log)
+    reward = Reward({HABIT: 1.0}).combined(
+        early, contexts, slates([["i0", "i1", "i2", "i3", "i4"]] * 2), log
+    )
     assert (reward.lower(1.0)[:, 1:4] == 0).all()
 
 
@@ -350,7 +421,10 @@ def test_the_slots_of_a_creator_sum_to_no_more_than_an_entry_under_the_slate():
     alone = early.showing.gain(contexts, slates([["i0", "i9", "i13", "i17"]]), view)[1][0, 0]
     np.testing.assert_allclose(value[0] / outcome[0], ENTRY[0] - ORGANIC * 4, atol=0.05)
     own = [0, 1, 3]
-    shown = [early.showing.gain(contexts, slates([[*["?"] * slot, ids[slot]]]), view)[1][0, slot] for slot in own]
+    shown = [
+        early.showing.gain(contexts, slates([[*["?"] * slot, ids[slot]]]), view)[1][0, slot]
+        for slot in own
+    ]
     assert shown[0] == pytest.approx(alone)
     limit = (1 - np.prod(1 - np.array(shown))) * outcome[0]
     assert 0.6 * limit < value[own].sum() <= limit
@@ -360,7 +434,9 @@ def test_the_slots_of_a_creator_sum_to_no_more_than_an_entry_under_the_slate():
 def test_slots_that_share_a_creator_do_not_teach_the_chance_of_one_slot():
     # catches: an entry that counts as caused by each of the slots of its creator
     rows = [("d1", True, 0), ("d1", True, 0), ("d1", True, 1), ("d2", False, 0), ("d2", True, -1)]
-    few = pl.DataFrame(rows, schema=["decision_id", "entered", "key"], orient="row").cast({"key": pl.Int32})
+    few = pl.DataFrame(rows, schema=["decision_id", "entered", "key"], orient="row").cast(
+        {"key": pl.Int32}
+    )
     taught, label = _single_labels(few)
     assert taught.all()
     assert label.tolist() == [0.5, 0.5, 1.0, 0.0, 1.0]
@@ -377,8 +453,12 @@ UNIT = st.floats(0, 1)
 @examples(100)
 @given(chance=UNIT, more=UNIT, mean=UNIT, std=UNIT, caution=st.floats(0, 5))
 def test_the_bound_never_falls_when_the_chance_of_an_entry_rises(chance, more, mean, std, caution):
-    # catches: mean - caution std taken of the product, which prefers a certain 0 (a familiar creator) to a likely entry
-    low, high = (worth(*(np.array([[x]]) for x in (p, p, mean, std, std)), 1.0, "h").lower(caution)[0, 0] for p in (chance, min(chance + more, 1)))
+    # catches: mean - caution std taken of the product, which prefers a certain 0 (a familiar
+    # creator) to a likely entry
+    low, high = (
+        worth(*(np.array([[x]]) for x in (p, p, mean, std, std)), 1.0, "h").lower(caution)[0, 0]
+        for p in (chance, min(chance + more, 1))
+    )
     assert 0 <= low <= high + 1e-12
 
 
@@ -398,7 +478,9 @@ def test_reward_combines_before_it_bounds(lake, fitted):
     longer = Signal("longer", discovery(28), days_with("creator"), (1, 14))
     other = MaturedOnly(longer).fit(lake, longer.outcomes(lake))
     contexts, chosen = Contexts.of(["nobody"], at(24 * DAYS), slots=2), slates([["i0", "i5"]])
-    both = Reward({HABIT: 1.0, longer: 0.1}).combined({HABIT: fitted, longer: other}, contexts, chosen, lake)
+    both = Reward({HABIT: 1.0, longer: 0.1}).combined(
+        {HABIT: fitted, longer: other}, contexts, chosen, lake
+    )
     a, b = fitted.value(contexts, chosen, lake), other.value(contexts, chosen, lake)
     np.testing.assert_allclose(both.mean, a.mean + 0.1 * b.mean)
     np.testing.assert_allclose(both.std, np.sqrt(a.std**2 + 0.01 * b.std**2))
@@ -444,18 +526,27 @@ def test_reward_says_what_is_wrong(objectives, more, message):
 def test_reward_wants_a_model_per_signal(lake, fitted):
     other = Signal("other", discovery(28), days_with("creator"), (1, 14))
     with pytest.raises(ConfigError, match="no early reward for other@"):
-        Reward({other: 1.0}).combined(fitted, Contexts.of(["u0"], at(600), slots=1), slates([["i0"]]), lake)
+        Reward({other: 1.0}).combined(
+            fitted, Contexts.of(["u0"], at(600), slots=1), slates([["i0"]]), lake
+        )
 
 
 # -- comparison --------------------------------------------------------------------
 
 
 def test_comparison_ranks_models_by_what_they_know(lake):
-    # catches: judging on entries the model was fitted on, losses of the wrong sign, the prior alone missing
+    # catches: judging on entries the model was fitted on, losses of the wrong sign, the prior alone
+    # missing
     cut = at(24 * 14)
     train, later = HABIT.outcomes(lake, cut), HABIT.outcomes(lake).entered(cut)
     table = compare({model.name: model(HABIT) for model in MODELS}, train, later, age=3)
-    assert table["model"].to_list() == ["prior alone", "progressive", "matured only", "day two", "auto-surrogate"]
+    assert table["model"].to_list() == [
+        "prior alone",
+        "progressive",
+        "matured only",
+        "day two",
+        "auto-surrogate",
+    ]
     loss = dict(zip(table["model"], table["loss"], strict=True))
     assert max(loss["progressive"], loss["auto-surrogate"]) < loss["day two"] < loss["prior alone"]
     by_name = {row["model"]: row for row in table.to_dicts()}
@@ -469,31 +560,53 @@ def test_comparison_ranks_models_by_what_they_know(lake):
         compare({}, train, later.where(~later.mature), age=3)
 
 
-def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     lake = World(users=300, items=60, seed=5).run(Popular(slate=5), days=64)
-    habit = Signal("habit", entry=discovery(novel_for=28), measure=days_with("creator") >= 2, window=(1, 14))
+    habit = Signal(
+        "habit", entry=discovery(novel_for=28), measure=days_with("creator") >= 2, window=(1, 14)
+    )
     everybody = habit.outcomes(lake)
-    outcomes = everybody.where(~held_out(everybody.frame["user_id"]))  # nothing is learned from the others where slates were logged
+    outcomes = everybody.where(
+        ~held_out(everybody.frame["user_id"])
+    )  # nothing is learned from the others where slates were logged
     certain = outcomes.where(~outcomes.frame["truncated"])
     assert 0 < len(certain) < len(outcomes)
-    few = ProgressiveReward(habit).fit(lake, outcomes)  # fewer than 1,000 mature ones would remain: all are used
+    few = ProgressiveReward(habit).fit(
+        lake, outcomes
+    )  # fewer than 1,000 mature ones would remain: all are used
     ids = lake.items["creator_id"].unique().sort()
     n = int(certain.mature.sum())
     assert n < early_module.LEAST_CERTAIN
-    mature, unsure = int(outcomes.mature.sum()), int((outcomes.mature & outcomes.frame["truncated"].to_numpy()).sum())
-    kept = f"learnt from {mature:,} mature entries, {unsure:,} of them truncated: kept, because only {n:,} others are mature, "
+    mature, unsure = (
+        int(outcomes.mature.sum()),
+        int((outcomes.mature & outcomes.frame["truncated"].to_numpy()).sum()),
+    )
+    kept = (
+        f"learnt from {mature:,} mature entries, {unsure:,} of them truncated: kept, because "
+        f"only {n:,} others are mature, "
+    )
     kept += "fewer than 1,000"
     assert str(few) == f"{few.name} of {habit.label}: {kept}"
     assert str(few.observe(outcomes)) == str(few)
-    assert np.array_equal(few.items(ids).mean, ProgressiveReward(habit).fit(None, outcomes).items(ids).mean)
+    assert np.array_equal(
+        few.items(ids).mean, ProgressiveReward(habit).fit(None, outcomes).items(ids).mean
+    )
     monkeypatch.setattr(early_module, "LEAST_CERTAIN", 1)
     model = ProgressiveReward(habit).fit(lake, outcomes)
-    assert np.array_equal(model.items(ids).mean, ProgressiveReward(habit).fit(None, certain).items(ids).mean)
+    assert np.array_equal(
+        model.items(ids).mean, ProgressiveReward(habit).fit(None, certain).items(ids).mean
+    )
     assert not np.array_equal(model.items(ids).mean, few.items(ids).mean)
-    assert str(model).endswith(f"learnt from {n:,} mature entries; {unsure:,} truncated ones left out")
+    assert str(model).endswith(
+        f"learnt from {n:,} mature entries; {unsure:,} truncated ones left out"
+    )
     assert str(ProgressiveReward(habit)) == f"{model.name} of {habit.label}: not fitted"
     slates = lake.decisions.filter(~pl.Series(held_out(lake.decisions["user_id"])))
-    whole = fit_showing(habit, lake, outcomes, slates)  # without these labels P(entry | shown) would be far too low
+    whole = fit_showing(
+        habit, lake, outcomes, slates
+    )  # without these labels P(entry | shown) would be far too low
     assert model.showing is not None
     assert np.array_equal(model.showing.rate_logit_I, whole.rate_logit_I)
 
@@ -502,7 +615,8 @@ def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(mon
 
 
 def with_other_lives(lake: Lake, users: pl.Series) -> Lake:
-    """The same log, except that these users did nothing of what they did, and everything at the other end of the catalogue."""
+    """The same log, except that these users did nothing of what they did, and everything at the
+    other end of the catalogue."""
     theirs = pl.col("user_id").is_in(users.implode())
     mirrored = pl.format("{}", ITEMS - 1 - pl.col("item_id").str.slice(1).cast(pl.Int64))
     events = lake.events.with_columns(
@@ -510,27 +624,43 @@ def with_other_lives(lake: Lake, users: pl.Series) -> Lake:
         creator_id=pl.when(theirs).then(pl.lit("c") + mirrored).otherwise("creator_id"),
     )
     other = Lake.memory()
-    other.append("all", events=events, items=lake.items, decisions=lake.decisions, watermark=lake.watermark)
+    other.append(
+        "all", events=events, items=lake.items, decisions=lake.decisions, watermark=lake.watermark
+    )
     return other
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_held_out_users_teach_nothing_where_slates_were_logged(lake, model) -> None:
-    # catches: their entries in the prior, in an item's posterior, in the entry model, in organic rates or in item vectors
+    # catches: their entries in the prior, in an item's posterior, in the entry model, in organic
+    # rates or in item vectors
     users = pl.Series([f"u{k}" for k in range(USERS)])
     changed = with_other_lives(lake, users.filter(pl.Series(held_out(users))))
     ids = pl.Series([f"c{k}" for k in range(ITEMS)])
-    contexts, slates_ = Contexts.of(["nobody"], at(24 * DAYS), slots=4, history=[["i1", "i2"]]), slates([["i0", "i1", "i38", "i39"]])
+    contexts, slates_ = (
+        Contexts.of(["nobody"], at(24 * DAYS), slots=4, history=[["i1", "i2"]]),
+        slates([["i0", "i1", "i38", "i39"]]),
+    )
     said = []
     for log in (lake, changed):
         outcomes = HABIT.outcomes(log)
         fitted = model(HABIT).fit(log, outcomes)
         assert fitted.spares
-        said.append((fitted.items(ids).mean, fitted.observe(outcomes, 4).items(ids).mean, fitted.value(contexts, slates_, log).mean))
+        said.append(
+            (
+                fitted.items(ids).mean,
+                fitted.observe(outcomes, 4).items(ids).mean,
+                fitted.value(contexts, slates_, log).mean,
+            )
+        )
     for one, other in zip(*said):
         assert np.allclose(one, other, rtol=1e-9, atol=0)  # sums over keys come in no order
-    learners = pl.Series([f"u{k}" for k in range(200)]).filter(pl.Series(~held_out(pl.Series([f"u{k}" for k in range(200)]))))
-    moved = model(HABIT).fit(with_other_lives(lake, learners), HABIT.outcomes(with_other_lives(lake, learners)))
+    learners = pl.Series([f"u{k}" for k in range(200)]).filter(
+        pl.Series(~held_out(pl.Series([f"u{k}" for k in range(200)])))
+    )
+    moved = model(HABIT).fit(
+        with_other_lives(lake, learners), HABIT.outcomes(with_other_lives(lake, learners))
+    )
     assert not np.array_equal(moved.items(ids).mean, said[0][0])
 
 
@@ -540,14 +670,20 @@ def test_everybody_teaches_where_no_slates_were_logged() -> None:
     fitted = ProgressiveReward(HABIT).fit(lake, outcomes)
     assert not fitted.spares
     ids = pl.Series([f"c{k}" for k in range(ITEMS)])
-    assert np.array_equal(fitted.items(ids).mean, ProgressiveReward(HABIT).fit(None, outcomes).items(ids).mean)
     assert np.array_equal(
-        fitted.observe(outcomes, 4).items(ids).mean, ProgressiveReward(HABIT).fit(None, outcomes).observe(outcomes, 4).items(ids).mean
+        fitted.items(ids).mean, ProgressiveReward(HABIT).fit(None, outcomes).items(ids).mean
+    )
+    assert np.array_equal(
+        fitted.observe(outcomes, 4).items(ids).mean,
+        ProgressiveReward(HABIT).fit(None, outcomes).observe(outcomes, 4).items(ids).mean,
     )
 
 
-def test_the_ratio_of_organic_to_recommended_outcomes_is_the_same_to_the_last_bit_every_time() -> None:
-    """Polars gives groups in a new order on every call; a sum of floats in that order made killed runs differ about one time in ten."""
+def test_the_ratio_of_organic_to_recommended_outcomes_is_the_same_to_the_last_bit_every_time() -> (
+    None
+):
+    """Polars gives groups in a new order on every call; a sum of floats in that order made killed
+    runs differ about one time in ten."""
     lake = World(users=300, items=120, seed=3).run(Popular(slate=5, explore=0.2), days=50)
     habit = Signal("habit", entry=discovery(), measure=days_with("creator") >= 2, window=(1, 14))
     outcomes = habit.outcomes(lake)

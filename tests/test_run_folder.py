@@ -35,21 +35,35 @@ from longplay.world import World
 
 SMALL = LOG.replace("users = 120", "users = 60").replace("items = 60", "items = 40")
 
-# -- two runs at once ----------------------------------------------------------------------------------
+# -- two runs at once
+# ----------------------------------------------------------------------------------
 
 
 def start(place: Path, verb: str = "reward") -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "longplay", verb, str(place / "run.toml"), "--folder", str(place / "run")]
+    words = [
+        sys.executable,
+        "-m",
+        "longplay",
+        verb,
+        str(place / "run.toml"),
+        "--folder",
+        str(place / "run"),
+    ]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def figures_of(run: Path) -> dict[str, str]:
-    return {file.relative_to(run).as_posix(): file.read_text() for file in sorted(run.glob("*/*/result.json"))}
+    return {
+        file.relative_to(run).as_posix(): file.read_text()
+        for file in sorted(run.glob("*/*/result.json"))
+    }
 
 
 def test_two_runs_of_one_folder_both_end_well_and_find_out_the_same(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(SMALL)
-    run_stages(load_config(tmp_path / "run.toml"), base=tmp_path, folder=tmp_path / "alone", until="reward")
+    run_stages(
+        load_config(tmp_path / "run.toml"), base=tmp_path, folder=tmp_path / "alone", until="reward"
+    )
     for _ in range(2):
         both = [start(tmp_path), start(tmp_path)]
         outputs = [process.communicate(timeout=300)[0] for process in both]
@@ -66,7 +80,9 @@ def test_the_second_run_says_that_it_waits_and_goes_on(tmp_path: Path) -> None:
         process = start(tmp_path, "simulate")
         assert process.stdout is not None
         lines = [process.stdout.readline(), process.stdout.readline()]
-        assert any(f"another run works in {tmp_path / 'run'}; waiting" in line for line in lines), lines
+        assert any(f"another run works in {tmp_path / 'run'}; waiting" in line for line in lines), (
+            lines
+        )
         assert process.poll() is None
         assert not list(tmp_path.glob("run/simulate/*"))
     rest = process.communicate(timeout=300)[0]
@@ -83,14 +99,18 @@ def test_a_finished_stage_is_read_without_the_lock(tmp_path: Path) -> None:
     assert ui.skipped == ["simulate"]
 
 
-# -- what is on disk when ------------------------------------------------------------------------------
+# -- what is on disk when
+# ------------------------------------------------------------------------------
 
 
 class Disk:
-    """Notes the order of syncs and renames, by path: a stand-in for a power failure at any moment."""
+    """Notes the order of syncs and renames, by path: a stand-in for a power failure at any
+    moment."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.synced: dict[str, list[tuple[int, int]]] = {}  # path -> when it was synced, and its size then
+        self.synced: dict[
+            str, list[tuple[int, int]]
+        ] = {}  # path -> when it was synced, and its size then
         self.renamed: dict[str, int] = {}  # new name -> when
         self.clock = 0
         fsync, replace, rename = os.fsync, os.replace, os.rename
@@ -106,7 +126,9 @@ class Disk:
                 now, old, new = self._tick(), os.path.abspath(old), os.path.abspath(new)
                 self.renamed[new] = now
                 # what was below the old name is below the new one
-                for path in [path for path in self.synced if path == old or path.startswith(old + "/")]:
+                for path in [
+                    path for path in self.synced if path == old or path.startswith(old + "/")
+                ]:
                     self.synced[new + path[len(old) :]] = self.synced.pop(path)
 
             return moved
@@ -121,24 +143,34 @@ class Disk:
 
     def safe(self, file: Path, before: int) -> bool:
         """Whether all of a file, and its name in its folder, were synced before a moment."""
-        whole = any(when < before and size == file.stat().st_size for when, size in self.synced.get(str(file), []))
+        whole = any(
+            when < before and size == file.stat().st_size
+            for when, size in self.synced.get(str(file), [])
+        )
         return whole and any(when < before for when, _ in self.synced.get(str(file.parent), []))
 
     def unsafe(self, files: list[Path], published: Path) -> list[Path]:
-        """Files that were not on disk when `published` got its name, or that name itself where its folder was not synced after."""
+        """Files that were not on disk when `published` got its name, or that name itself where its
+        folder was not synced after."""
         when = self.renamed[str(published)]
         lost = [file for file in files if not self.safe(file, when)]
         after = any(synced > when for synced, _ in self.synced.get(str(published.parent), []))
         return lost if after else [*lost, published]
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of open files are read from /proc")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="names of open files are read from /proc"
+)
 
 
 @needs_proc
-def test_every_file_of_a_finished_stage_is_on_disk_before_its_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_of_a_finished_stage_is_on_disk_before_its_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = Disk(monkeypatch)
-    places = run_stages(parse_config(SMALL, "run.toml"), base=tmp_path, folder=tmp_path / "run", until="reward")
+    places = run_stages(
+        parse_config(SMALL, "run.toml"), base=tmp_path, folder=tmp_path / "run", until="reward"
+    )
     for place in places.values():
         files = [file for file in place.rglob("*") if file.is_file() and file.name != ".writer"]
         assert len(files) >= 4
@@ -146,22 +178,33 @@ def test_every_file_of_a_finished_stage_is_on_disk_before_its_folder_has_its_nam
 
 
 @needs_proc
-def test_every_file_that_a_manifest_names_is_on_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_that_a_manifest_names_is_on_disk_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World(users=60, items=30, seed=5)
     log = world.run(Popular(slate=5, explore=0.2), days=20)
     lake = Lake.open(tmp_path / "lake")
-    lake.append("log", events=log.events, decisions=log.decisions, items=log.items, watermark=world.now)
+    lake.append(
+        "log", events=log.events, decisions=log.decisions, items=log.items, watermark=world.now
+    )
     disk = Disk(monkeypatch)
     store = SignalStore(tmp_path / "store", lake, [HABIT, ACTIVE])
     store.update()
     manifest = Manifest.read(store.folder)
     assert len(manifest.files()) > 10
     assert manifest.digests.keys() == manifest.files()
-    assert disk.unsafe([store.folder / file for file in manifest.files()], store.folder / "manifest.json") == []
+    assert (
+        disk.unsafe(
+            [store.folder / file for file in manifest.files()], store.folder / "manifest.json"
+        )
+        == []
+    )
 
 
 @needs_proc
-def test_checkpoints_and_policies_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_and_policies_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake = World(users=60, items=40, seed=5).run(Popular(slate=3, explore=0.2), days=12)
     policy = Generative(scale="tiny", seed=1, steps=1).fit(lake)
     disk = Disk(monkeypatch)
@@ -169,15 +212,24 @@ def test_checkpoints_and_policies_are_on_disk(tmp_path: Path, monkeypatch: pytes
     files = [file for file in (tmp_path / "policy").iterdir() if file.name != "policy.json"]
     assert disk.unsafe(files, tmp_path / "policy/policy.json") == []
     model = torch.nn.Linear(4, 3)
-    save_checkpoint(tmp_path / "state.safetensors", model, [torch.optim.AdamW(model.parameters())], {"step": 1})
+    save_checkpoint(
+        tmp_path / "state.safetensors", model, [torch.optim.AdamW(model.parameters())], {"step": 1}
+    )
     file = tmp_path / "state.safetensors"
-    assert disk.synced[str(file)][0][0] < disk.renamed[str(file)] < disk.synced[str(tmp_path)][-1][0]
-    Codebook.load(tmp_path / "policy/codes.parquet", policy.codebook.width if policy.codebook else 0).save(tmp_path / "codes.parquet")
+    assert (
+        disk.synced[str(file)][0][0] < disk.renamed[str(file)] < disk.synced[str(tmp_path)][-1][0]
+    )
+    Codebook.load(
+        tmp_path / "policy/codes.parquet", policy.codebook.width if policy.codebook else 0
+    ).save(tmp_path / "codes.parquet")
     assert str(tmp_path / "codes.parquet") in disk.synced
 
 
-def test_a_killed_update_does_not_change_what_is_known_of_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the next update would find the new lengths there already, and count nothing again."""
+def test_a_killed_update_does_not_change_what_is_known_of_the_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the next update would find the new lengths there already, and count nothing
+    again."""
     from longplay.signals import completion, exposure
     from longplay.signals.signal import Signal
     from longplay.signals.store.nightly import Work
@@ -201,10 +253,13 @@ def test_a_killed_update_does_not_change_what_is_known_of_the_catalogue(tmp_path
     assert store.outcomes(played)["value"].sum() > 0
 
 
-# -- keys ----------------------------------------------------------------------------------------------
+# -- keys
+# ----------------------------------------------------------------------------------------------
 
 
-def test_keys_cover_the_versions_of_what_can_change_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_cover_the_versions_of_what_can_change_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = parse_config(SMALL, "run.toml")
 
     def digests() -> dict[str, str]:
@@ -215,10 +270,25 @@ def test_keys_cover_the_versions_of_what_can_change_results(tmp_path: Path, monk
 
     before, installed = digests(), metadata.version
     changed = {}
-    for library in ("longplay", "numpy", "duckdb", "polars", "scikit-learn", "torch", "altair", "rich"):
+    for library in (
+        "longplay",
+        "numpy",
+        "duckdb",
+        "polars",
+        "scikit-learn",
+        "torch",
+        "altair",
+        "rich",
+    ):
         with monkeypatch.context() as patched:
-            patched.setattr(metadata, "version", lambda name, library=library: "999" if name == library else installed(name))
-            changed[library] = [name for name, digest in digests().items() if digest != before[name]]
+            patched.setattr(
+                metadata,
+                "version",
+                lambda name, library=library: "999" if name == library else installed(name),
+            )
+            changed[library] = [
+                name for name, digest in digests().items() if digest != before[name]
+            ]
     everything = list(before)
     assert everything == [name for name in (stage.name for stage in STAGES) if name in before]
     for library in ("longplay", "numpy", "duckdb", "polars"):
@@ -230,19 +300,28 @@ def test_keys_cover_the_versions_of_what_can_change_results(tmp_path: Path, monk
 
 
 def test_versions_of_what_is_not_installed_are_absent_and_nothing_is_imported() -> None:
-    assert versions(["longplay", "no-such-package"]) == {"longplay": metadata.version("longplay"), "no-such-package": "absent"}
-    script = "import sys; from longplay.run.engine import versions; versions(['torch']); sys.exit('torch' in sys.modules)"
+    assert versions(["longplay", "no-such-package"]) == {
+        "longplay": metadata.version("longplay"),
+        "no-such-package": "absent",
+    }
+    script = (
+        "import sys; from longplay.run.engine import versions; versions(['torch']); "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
 def test_the_key_is_recorded_beside_the_result(tmp_path: Path) -> None:
-    places = run_stages(parse_config(SMALL, "run.toml"), base=tmp_path, folder=tmp_path / "run", until="simulate")
+    places = run_stages(
+        parse_config(SMALL, "run.toml"), base=tmp_path, folder=tmp_path / "run", until="simulate"
+    )
     depends = json.loads((places["simulate"] / "depends.json").read_text())
     assert depends["libraries"]["numpy"] == metadata.version("numpy")
     assert RunFolder(tmp_path / "run").path.is_dir()
 
 
-# -- how a command ends --------------------------------------------------------------------------------
+# -- how a command ends
+# --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,13 +329,19 @@ def test_the_key_is_recorded_beside_the_result(tmp_path: Path) -> None:
     [
         (DataError("no rows"), 1, "the data says no: no rows"),
         (ConfigError("a typo"), 2, "usage: a typo"),
-        (MissingExtra("needs torch: pip install 'longplay[llm]'"), 2, "usage: needs torch: pip install 'longplay[llm]'"),
+        (
+            MissingExtra("needs torch: pip install 'longplay[llm]'"),
+            2,
+            "usage: needs torch: pip install 'longplay[llm]'",
+        ),
         (KeyError("surprise [bold]"), 3, "a fault of longplay: KeyError: 'surprise [bold]'"),
         (OSError(28, "No space left on device"), 3, "OSError: [Errno 28] No space left on device"),
         (KeyboardInterrupt(), 130, "the same command goes on"),
     ],
 )
-def test_exit_codes(error: BaseException, code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_codes(
+    error: BaseException, code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "run.toml").write_text(SMALL)
     (tmp_path / "run").mkdir()
 
@@ -277,7 +362,9 @@ def test_exit_codes(error: BaseException, code: int, words: str, tmp_path: Path,
         assert "in fails" in traces[0].read_text()
 
 
-def test_a_fault_without_a_run_folder_goes_to_the_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_without_a_run_folder_goes_to_the_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(cli.signals, "_tell_catalogue", lambda *_: 1 / 0)
     result = invoke("signals")
@@ -287,7 +374,9 @@ def test_a_fault_without_a_run_folder_goes_to_the_temporary_one(tmp_path: Path, 
     assert "ZeroDivisionError" in result.output
 
 
-def test_a_panic_of_a_compiled_library_is_a_fault_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_panic_of_a_compiled_library_is_a_fault_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import polars as pl
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -1,4 +1,5 @@
-"""Slates by stochastic beam search follow the Plackett-Luce law: every ordered slate is enumerated and counted."""
+"""Slates by stochastic beam search follow the Plackett-Luce law: every ordered slate is enumerated
+and counted."""
 
 from __future__ import annotations
 
@@ -21,14 +22,22 @@ from longplay.decisions import Contexts, Policy
 from longplay.errors import ConfigError, DataError
 from longplay.policies.generative.decoder import Decoder, new_model
 from longplay.policies.generative.prompts import Prompts, encode
-from longplay.policies.generative.search import _AT_ONCE, _noise, beam_slates, best_items, item_log_probs
+from longplay.policies.generative.search import (
+    _AT_ONCE,
+    _noise,
+    beam_slates,
+    best_items,
+    item_log_probs,
+)
 from longplay.policies.generative_policy import Generative
 from longplay.policies.plackett import plackett_luce_log_prob
 
 torch.set_num_threads(1)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-CODES = np.array([[0, 0, 1], [0, 0, 3], [0, 2, 0], [1, 1, 1], [1, 1, 2], [1, 3, 0], [2, 0, 0], [3, 3, 3]])
+CODES = np.array(
+    [[0, 0, 1], [0, 0, 3], [0, 2, 0], [1, 1, 1], [1, 1, 2], [1, 3, 0], [2, 0, 0], [3, 3, 3]]
+)
 FREE = np.array([True, True, False, True, True, True, True, True])
 ITEMS = [f"i{k}" for k in range(8)]
 # (history, exclusions, temperature): six, seven and three items allowed
@@ -50,28 +59,45 @@ def prompts_for(decoder: Decoder, asks: list[tuple[list[int], list[int], float]]
     history, exclusions, temperature = zip(*asks, strict=True)
 
     def flat(lists: tuple[list[int], ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return np.cumsum([0, *map(len, lists)]), np.array(list(itertools.chain(*lists)), dtype=np.int64)
+        return np.cumsum([0, *map(len, lists)]), np.array(
+            list(itertools.chain(*lists)), dtype=np.int64
+        )
 
-    return encode(decoder.trie, *flat(history), 19, np.array(temperature), Allowed.of(decoder.trie, *flat(exclusions)))
+    return encode(
+        decoder.trie,
+        *flat(history),
+        19,
+        np.array(temperature),
+        Allowed.of(decoder.trie, *flat(exclusions)),
+    )
 
 
 def streams(n: int, seed: int) -> RowChance:
     return RowChance(np.random.default_rng(seed).integers(0, 2**64, n, dtype=np.uint64))
 
 
-def contexts_for(asks: list[tuple[list[int], list[int], float]], slots: int, n: int = 1) -> Contexts:
+def contexts_for(
+    asks: list[tuple[list[int], list[int], float]], slots: int, n: int = 1
+) -> Contexts:
     frames = [
         Contexts.of(
-            [f"u{number}.{row}" for row in range(n)], NOON, slots=slots, temperature=temperature,
-            history=[[ITEMS[item] for item in history]] * n, exclusions=[[ITEMS[item] for item in excluded]] * n,
+            [f"u{number}.{row}" for row in range(n)],
+            NOON,
+            slots=slots,
+            temperature=temperature,
+            history=[[ITEMS[item] for item in history]] * n,
+            exclusions=[[ITEMS[item] for item in excluded]] * n,
         ).frame
         for number, (history, excluded, temperature) in enumerate(asks)
-    ]  # fmt: skip
+    ]
     return Contexts(pl.concat(frames))
 
 
-def slate_law(log_p_I: NDArray[np.float64], slots: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Every ordered slate of allowed items [M, S] and its probability, by multiplying p / (1 - what is gone)."""
+def slate_law(
+    log_p_I: NDArray[np.float64], slots: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Every ordered slate of allowed items [M, S] and its probability, by multiplying p / (1 - what
+    is gone)."""
     open_items = np.flatnonzero(np.isfinite(log_p_I))
     slates = np.array(list(itertools.permutations(open_items.tolist(), slots)))
     law = []
@@ -91,8 +117,15 @@ def chi_square_p(count: NDArray[np.float64], probability: NDArray[np.float64]) -
     small = expected < 5
     observed_cells, expected_cells = count[~small], expected[~small]
     if small.any():
-        observed_cells, expected_cells = np.append(observed_cells, count[small].sum()), np.append(expected_cells, expected[small].sum())
-    return float(stats.chi2.sf(((observed_cells - expected_cells) ** 2 / expected_cells).sum(), len(expected_cells) - 1))
+        observed_cells, expected_cells = (
+            np.append(observed_cells, count[small].sum()),
+            np.append(expected_cells, expected[small].sum()),
+        )
+    return float(
+        stats.chi2.sf(
+            ((observed_cells - expected_cells) ** 2 / expected_cells).sum(), len(expected_cells) - 1
+        )
+    )
 
 
 def key_of(slates: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -101,10 +134,16 @@ def key_of(slates: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @pytest.fixture(scope="module")
 def drawn(policy: Generative) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Leaves [2 contexts, 50,000, 3 slots] and log pi of each; 50 copies of each context x 20 groups at a time."""
+    """Leaves [2 contexts, 50,000, 3 slots] and log pi of each; 50 copies of each context x 20
+    groups at a time."""
     copies, groups, rounds = 50, 20, 50
     prompts = prompts_for(policy.decoder, [ask for ask in ASKS[:2] for _ in range(copies)])
-    parts = [beam_slates(policy.decoder, prompts, groups=groups, slots=3, chance=streams(len(prompts), seed)) for seed in range(rounds)]
+    parts = [
+        beam_slates(
+            policy.decoder, prompts, groups=groups, slots=3, chance=streams(len(prompts), seed)
+        )
+        for seed in range(rounds)
+    ]
     leaves = np.stack([part.leaves.reshape(2, copies, groups, 3) for part in parts], axis=1)
     log_p = np.stack([part.item_log_prob.reshape(2, copies, groups, 3) for part in parts], axis=1)
     return leaves.reshape(2, -1, 3), log_p.reshape(2, -1, 3)
@@ -120,25 +159,35 @@ def test_plackett_luce_probabilities_of_all_slates_sum_to_one(policy: Generative
 
 
 @pytest.mark.parametrize("context", range(2))
-def test_slates_are_drawn_with_the_frequencies_of_their_law(policy: Generative, drawn: tuple, context: int) -> None:
+def test_slates_are_drawn_with_the_frequencies_of_their_law(
+    policy: Generative, drawn: tuple, context: int
+) -> None:
     leaves, item_log_prob = drawn[0][context], drawn[1][context]
     log_p_I = item_log_probs(policy.decoder, prompts_for(policy.decoder, [ASKS[context]]))[0]
     slates, law = slate_law(log_p_I, 3)
     cells = {int(key): cell for cell, key in enumerate(key_of(slates))}
-    count = np.bincount([cells[int(key)] for key in key_of(leaves)], minlength=len(slates)).astype(float)  # a KeyError: not allowed
+    count = np.bincount([cells[int(key)] for key in key_of(leaves)], minlength=len(slates)).astype(
+        float
+    )  # a KeyError: not allowed
     assert law.max() / law.min() > 10, "a flat law would hide mistakes"
     assert chi_square_p(count, law) > 1e-4
     ranked = np.take_along_axis(slates, np.argsort(-log_p_I[slates], axis=1), axis=1)
     sorted_law = np.zeros(len(slates))
     np.add.at(sorted_law, [cells[int(key)] for key in key_of(ranked)], law)
-    assert chi_square_p(count, np.maximum(sorted_law, 1e-12)) < 1e-9, "slates sorted by probability follow another law"
+    assert chi_square_p(count, np.maximum(sorted_law, 1e-12)) < 1e-9, (
+        "slates sorted by probability follow another law"
+    )
     assert item_log_prob == pytest.approx(log_p_I[leaves], abs=1e-5)
 
 
 @pytest.mark.parametrize("context", range(2))
-def test_items_are_included_as_often_as_their_law_says(policy: Generative, drawn: tuple, context: int) -> None:
+def test_items_are_included_as_often_as_their_law_says(
+    policy: Generative, drawn: tuple, context: int
+) -> None:
     leaves = drawn[0][context]
-    slates, law = slate_law(item_log_probs(policy.decoder, prompts_for(policy.decoder, [ASKS[context]]))[0], 3)
+    slates, law = slate_law(
+        item_log_probs(policy.decoder, prompts_for(policy.decoder, [ASKS[context]]))[0], 3
+    )
     for item in range(8):
         inclusion = law[(slates == item).any(axis=1)].sum()
         share = (leaves == item).any(axis=1).mean()
@@ -158,7 +207,9 @@ def test_groups_of_one_context_are_independent(policy: Generative, drawn: tuple)
 
 
 @pytest.mark.parametrize(("context", "slots"), [(0, 6), (1, 7), (2, 3)])
-def test_a_slate_of_everything_allowed_is_an_ordering_of_it(policy: Generative, context: int, slots: int) -> None:
+def test_a_slate_of_everything_allowed_is_an_ordering_of_it(
+    policy: Generative, context: int, slots: int
+) -> None:
     prompts = prompts_for(policy.decoder, [ASKS[context]])
     draw = beam_slates(policy.decoder, prompts, groups=40, slots=slots, chance=streams(1, 0))
     log_p_I = item_log_probs(policy.decoder, prompts)[0]
@@ -175,14 +226,20 @@ def test_a_slate_of_everything_allowed_is_an_ordering_of_it(policy: Generative, 
 
 @pytest.mark.parametrize("slots", [3, 4])
 def test_a_trie_with_fewer_branches_than_slots_fills_them_from_below(slots: int) -> None:
-    """Two branches at the root, codes unused after the last one: beams without a child must not walk off the trie."""
+    """Two branches at the root, codes unused after the last one: beams without a child must not
+    walk off the trie."""
     codes = np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1]])
-    decoder = Decoder(new_model("tiny", 3, 4, seed=0), Codebook(pl.Series(ITEMS[:4]), codes, 4, np.ones(4, dtype=bool), {}).trie)
+    decoder = Decoder(
+        new_model("tiny", 3, 4, seed=0),
+        Codebook(pl.Series(ITEMS[:4]), codes, 4, np.ones(4, dtype=bool), {}).trie,
+    )
     prompts = prompts_for(decoder, [([], [], 1.0)])
     draw = beam_slates(decoder, prompts, groups=400, slots=slots, chance=streams(1, 2))
     slates, law = slate_law(item_log_probs(decoder, prompts)[0], slots)
     cells = {int(key): cell for cell, key in enumerate(key_of(slates))}
-    count = np.bincount([cells[int(key)] for key in key_of(draw.leaves[0])], minlength=len(slates)).astype(float)
+    count = np.bincount(
+        [cells[int(key)] for key in key_of(draw.leaves[0])], minlength=len(slates)
+    ).astype(float)
     assert chi_square_p(count, law) > 1e-4
 
 
@@ -210,7 +267,13 @@ def test_contexts_searched_apart_are_those_searched_alone(policy: Generative) ->
     assert slates.leaves.shape == (900, 2, 3)
     assert np.array_equal(best.leaves, np.tile(best.leaves[:3], (300, 1, 1)))
     for row in (0, 500, 817, 818, 819, 820, 899):
-        alone = beam_slates(policy.decoder, prompts.between(row, row + 1), groups=2, slots=3, chance=chance.take(np.array([row])))
+        alone = beam_slates(
+            policy.decoder,
+            prompts.between(row, row + 1),
+            groups=2,
+            slots=3,
+            chance=chance.take(np.array([row])),
+        )
         assert np.array_equal(slates.leaves[row], alone.leaves[0])
         assert slates.item_log_prob[row] == pytest.approx(alone.item_log_prob[0], abs=1e-5)
 
@@ -234,7 +297,8 @@ def test_noise_belongs_to_the_path_not_to_the_beam_that_holds_it(policy: Generat
 
 
 def test_policies_over_one_trie_share_their_luck(policy: Generative) -> None:
-    """Weights a little off: nearly the same slates by the same luck, though two draws of one policy mostly differ."""
+    """Weights a little off: nearly the same slates by the same luck, though two draws of one policy
+    mostly differ."""
     other = policy.with_model(copy.deepcopy(policy.decoder.model))
     with torch.no_grad():
         for weight in other.decoder.model.parameters():
@@ -254,7 +318,9 @@ def test_policies_over_one_trie_share_their_luck(policy: Generative) -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-def test_logged_probabilities_are_recomputed_by_the_policy_read_from_its_folder(policy: Generative, tmp_path: Path, slots: int) -> None:
+def test_logged_probabilities_are_recomputed_by_the_policy_read_from_its_folder(
+    policy: Generative, tmp_path: Path, slots: int
+) -> None:
     contexts = contexts_for(ASKS, slots, n=120)  # more than one batch
     said = policy.decide(contexts, np.random.default_rng(1))
     policy.save(tmp_path)
@@ -268,7 +334,9 @@ def test_logged_probabilities_are_recomputed_by_the_policy_read_from_its_folder(
     assert back.decide(contexts, np.random.default_rng(1)).frame.equals(said.frame)
     law = back.item_log_prob(contexts)
     rows = back.index.slate_rows(said.slates)
-    assert plackett_luce_log_prob(np.take_along_axis(law, rows, axis=1)) == pytest.approx(said.log_prob, abs=1e-5)
+    assert plackett_luce_log_prob(np.take_along_axis(law, rows, axis=1)) == pytest.approx(
+        said.log_prob, abs=1e-5
+    )
 
 
 def test_a_context_s_slate_is_its_own(policy: Generative) -> None:
@@ -295,13 +363,18 @@ def test_probabilities_of_all_slates_sum_to_one_through_the_policy(policy: Gener
     slates = pl.Series([list(slate) for slate in itertools.permutations(ITEMS, 3)])
     for ask in ASKS:
         log_prob = policy.log_prob(contexts_for([ask], 3, n=len(slates)), slates).sum(axis=1)
-        forbidden = slates.list.eval(pl.element().is_in([ITEMS[item] for item in [2, *ask[1]]])).list.any().to_numpy()
+        forbidden = (
+            slates.list.eval(pl.element().is_in([ITEMS[item] for item in [2, *ask[1]]]))
+            .list.any()
+            .to_numpy()
+        )
         assert np.isneginf(log_prob[forbidden]).all()
         assert np.exp(log_prob).sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_a_slate_of_everything_has_the_probability_that_was_logged(policy: Generative) -> None:
-    """The mass left for the last slots is all rounding unless it is known that nothing lies outside the slate."""
+    """The mass left for the last slots is all rounding unless it is known that nothing lies outside
+    the slate."""
     for slots, ask in ((6, ASKS[0]), (7, ASKS[1]), (3, ASKS[2])):
         cold = (ask[0], ask[1], 0.25)
         contexts = contexts_for([cold], slots, n=50)
@@ -311,9 +384,14 @@ def test_a_slate_of_everything_has_the_probability_that_was_logged(policy: Gener
         assert again == pytest.approx(said.log_prob, abs=1e-2)
 
 
-def test_fewer_allowed_items_than_slots_are_refused_by_name_with_a_way_out(policy: Generative) -> None:
+def test_fewer_allowed_items_than_slots_are_refused_by_name_with_a_way_out(
+    policy: Generative,
+) -> None:
     contexts = contexts_for(ASKS, 4, n=2)
-    with pytest.raises(DataError, match=r"user 'u2.0' asks for 4 slots but only 3 items .* ask for fewer slots or exclude less"):
+    with pytest.raises(
+        DataError,
+        match=r"user 'u2.0' asks for 4 slots but only 3 items .* ask for fewer slots or exclude less",
+    ):
         policy.decide(contexts, np.random.default_rng(0))
 
 
@@ -332,7 +410,9 @@ def test_the_name_changes_with_weights_codes_availability_and_items(policy: Gene
     others = [
         policy.with_model(other_model),
         replace(policy, codebook=replace(book, available=~FREE)),
-        replace(policy, codebook=replace(book, items=pl.Series(ITEMS[::-1]))),  # the same IDs stand for other items
+        replace(
+            policy, codebook=replace(book, items=pl.Series(ITEMS[::-1]))
+        ),  # the same IDs stand for other items
         replace(policy, codebook=replace(book, codes=np.array([*CODES[:-1].tolist(), [3, 3, 2]]))),
     ]
     names = {policy.name, *(other.name for other in others)}
@@ -340,7 +420,8 @@ def test_the_name_changes_with_weights_codes_availability_and_items(policy: Gene
     assert replace(policy).name == policy.name
 
 
-# -- the most probable items -------------------------------------------------------------------------
+# -- the most probable items
+# -------------------------------------------------------------------------
 
 
 def test_enough_beams_find_the_most_probable_items_in_their_order(policy: Generative) -> None:
@@ -352,12 +433,15 @@ def test_enough_beams_find_the_most_probable_items_in_their_order(policy: Genera
             possible = int(np.isfinite(log_p_I).sum())
             best = np.argsort(-log_p_I, kind="stable")[: min(k, possible)]
             assert found.leaves[row, 0].tolist() == [*best, *[-1] * (k - len(best))]
-            assert found.item_log_prob[row, 0, : len(best)] == pytest.approx(log_p_I[best], abs=1e-5)
+            assert found.item_log_prob[row, 0, : len(best)] == pytest.approx(
+                log_p_I[best], abs=1e-5
+            )
             assert np.isneginf(found.item_log_prob[row, 0, len(best) :]).all()
 
 
 def test_a_narrow_beam_ranks_by_what_is_valid_and_stays_inside(policy: Generative) -> None:
-    """One beam follows the most probable valid code of every level: the renormalised score, not that of the whole vocabulary."""
+    """One beam follows the most probable valid code of every level: the renormalised score, not
+    that of the whole vocabulary."""
     prompts = prompts_for(policy.decoder, ASKS)
     log_p_NI = item_log_probs(policy.decoder, prompts)
     found = best_items(policy.decoder, prompts, 1)
@@ -373,7 +457,9 @@ def test_a_narrow_beam_ranks_by_what_is_valid_and_stays_inside(policy: Generativ
     assert (np.diff(wide.item_log_prob[:, 0], axis=1) <= 0).all()
 
 
-def test_ranked_items_are_named_and_their_propensities_are_those_of_the_first_slot(policy: Generative) -> None:
+def test_ranked_items_are_named_and_their_propensities_are_those_of_the_first_slot(
+    policy: Generative,
+) -> None:
     contexts = contexts_for(ASKS, 1)
     table = policy.ranked(contexts, 5, beams=8)
     assert table["row"].unique().sort().to_list() == [0, 1, 2]
@@ -387,7 +473,9 @@ def test_ranked_items_are_named_and_their_propensities_are_those_of_the_first_sl
         best_items(policy.decoder, prompts_for(policy.decoder, ASKS), 3, 2)
 
 
-def test_what_is_withdrawn_is_not_shown_and_the_rest_shares_its_probability(policy: Generative) -> None:
+def test_what_is_withdrawn_is_not_shown_and_the_rest_shares_its_probability(
+    policy: Generative,
+) -> None:
     contexts, left = contexts_for(ASKS, 2), ["i0", "i3", "i4", "i6"]
     fewer = policy.with_available(pl.Series(left))
     was, now = np.exp(policy.item_log_prob(contexts)), np.exp(fewer.item_log_prob(contexts))
@@ -397,10 +485,14 @@ def test_what_is_withdrawn_is_not_shown_and_the_rest_shares_its_probability(poli
     assert ((now > 0) == ((was > 0) & ~gone)).all()
     assert fewer.name != policy.name
     assert policy.with_available(policy.index.ids.filter(pl.Series(FREE))).name == policy.name
-    slates = fewer.decide(contexts, np.random.default_rng(0)).frame["slate"].explode(empty_as_null=False)
+    slates = (
+        fewer.decide(contexts, np.random.default_rng(0)).frame["slate"].explode(empty_as_null=False)
+    )
     assert set(slates) <= set(left)
     with pytest.raises(DataError, match="1 of 2 items have no code, first 'x'"):
         policy.with_available(pl.Series(["i0", "x"]))
     book = fewer.codebook
     assert book is not None
-    assert book.trie.version == replace(book).trie.version  # the trie that is handed on is the one that would be built
+    assert (
+        book.trie.version == replace(book).trie.version
+    )  # the trie that is handed on is the one that would be built

@@ -45,7 +45,14 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 def lake() -> Lake:
     rows = [("u", 0), ("u", 2), ("v", 1), ("v", 30)]
     events = pl.DataFrame(
-        {"event_id": f"e{n}", "user_id": user, "item_id": "i", "creator_id": "c", "kind": "play", "time": START + timedelta(days=day)}
+        {
+            "event_id": f"e{n}",
+            "user_id": user,
+            "item_id": "i",
+            "creator_id": "c",
+            "kind": "play",
+            "time": START + timedelta(days=day),
+        }
         for n, (user, day) in enumerate(rows)
     )
     made = Lake.memory()
@@ -53,40 +60,83 @@ def lake() -> Lake:
     return made
 
 
-# -- thresholds ----------------------------------------------------------------------------------------
+# -- thresholds
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: WITH == 3, "days_with('creator') == 3 given, expected days_with('creator') >= 3"),
-        (lambda: operator.eq(3, WITH), "days_with('creator') == 3 given, expected days_with('creator') >= 3"),
+        (
+            lambda: operator.eq(3, WITH),
+            "days_with('creator') == 3 given, expected days_with('creator') >= 3",
+        ),
         (lambda: WITH != 3, "days_with('creator') == 3 given, expected days_with('creator') >= 3"),
         (lambda: plays() == 2.5, "plays() == 2.5 given"),
         (lambda: plays() == np.int64(2), "plays() == "),
         (lambda: plays() == True, "plays() == True given"),  # noqa: E712
         (lambda: WITH > 3, "days_with('creator') > 3 given, expected days_with('creator') >= 4"),
-        (lambda: operator.lt(3, WITH), "days_with('creator') > 3 given, expected days_with('creator') >= 4"),
-        (lambda: WITH > 2.5, "days_with('creator') > 2.5 given, expected days_with('creator') >= 3"),
-        (lambda: habits() > 0, "habits('creator', days=3) > 0 given, expected habits('creator', days=3) >= 1"),
+        (
+            lambda: operator.lt(3, WITH),
+            "days_with('creator') > 3 given, expected days_with('creator') >= 4",
+        ),
+        (
+            lambda: WITH > 2.5,
+            "days_with('creator') > 2.5 given, expected days_with('creator') >= 3",
+        ),
+        (
+            lambda: habits() > 0,
+            "habits('creator', days=3) > 0 given, expected habits('creator', days=3) >= 1",
+        ),
         (lambda: lp.count("like", "item") > 1, "count('like', 'item') >= 2"),
-        (lambda: minutes() > 30, "minutes() > 30 given, expected minutes() >= the smallest amount that is enough"),
+        (
+            lambda: minutes() > 30,
+            "minutes() > 30 given, expected minutes() >= the smallest amount that is enough",
+        ),
         (lambda: completion() > 0.5, "completion() >= the smallest amount"),
-        (lambda: (plays() / sessions()) > 2, "(plays() / sessions()) > 2 given, expected (plays() / sessions()) >= the smallest amount"),
+        (
+            lambda: (plays() / sessions()) > 2,
+            "(plays() / sessions()) > 2 given, expected (plays() / sessions()) >= the smallest "
+            "amount",
+        ),
         (lambda: plays() > float("nan"), "plays() >= the smallest amount"),
         (lambda: plays() > cast(Any, "3"), "plays() > '3' given"),
-        (lambda: WITH <= 3, "days_with('creator') <= 3 given, expected days_with('creator') >= 4, and read 1 less its mean"),
-        (lambda: WITH < 3, "days_with('creator') < 3 given, expected days_with('creator') >= 3, and read 1 less its mean"),
+        (
+            lambda: WITH <= 3,
+            "days_with('creator') <= 3 given, expected days_with('creator') >= 4, and read 1 less "
+            "its mean",
+        ),
+        (
+            lambda: WITH < 3,
+            "days_with('creator') < 3 given, expected days_with('creator') >= 3, and read 1 less "
+            "its mean",
+        ),
         (lambda: operator.gt(3, WITH), "days_with('creator') < 3 given"),
         (lambda: operator.ge(3, WITH), "days_with('creator') <= 3 given"),
-        (lambda: 1 <= WITH <= 3, "expected one threshold, days_with('creator') >= 1; two bounds are two signals"),
+        (
+            lambda: 1 <= WITH <= 3,
+            "expected one threshold, days_with('creator') >= 1; two bounds are two signals",
+        ),
         (lambda: bool(WITH), "days_with('creator') asked whether it is true"),
         (lambda: WITH and 3, "days_with('creator') asked whether it is true"),
         (lambda: not WITH, "days_with('creator') asked whether it is true"),
-        (lambda: operator.ge(WITH, float("nan")), "threshold=nan given, expected a positive number"),
-        (lambda: operator.ge(WITH, cast(Any, None)), "threshold=None given, expected a positive number"),
-        (lambda: operator.ge(WITH, cast(Any, plays())), "days_with('creator') >= plays() given, expected a positive number"),
-        (lambda: cast(Any, plays()) + plays(), "arithmetic of plays() and plays() given, expected a ratio of two measures"),
+        (
+            lambda: operator.ge(WITH, float("nan")),
+            "threshold=nan given, expected a positive number",
+        ),
+        (
+            lambda: operator.ge(WITH, cast(Any, None)),
+            "threshold=None given, expected a positive number",
+        ),
+        (
+            lambda: operator.ge(WITH, cast(Any, plays())),
+            "days_with('creator') >= plays() given, expected a positive number",
+        ),
+        (
+            lambda: cast(Any, plays()) + plays(),
+            "arithmetic of plays() and plays() given, expected a ratio of two measures",
+        ),
         (lambda: 2 * cast(Any, plays()), "arithmetic of plays() and 2 given"),
         (lambda: cast(Any, plays()) - 1, "arithmetic of plays() and 1 given"),
         (lambda: 1 / cast(Any, plays()), "arithmetic of plays() and 1 given"),
@@ -94,13 +144,21 @@ def lake() -> Lake:
         (lambda: cast(Any, plays()) // 3, "arithmetic of plays() and 3 given"),
         (lambda: plays() == Decimal(2), "plays() == Decimal('2') given"),
         (lambda: plays() >= 10**400, "expected a positive number"),
-        (lambda: cast(Any, HABIT) >= 3, "signal habit: compared with 3, expected the threshold on its measure"),
+        (
+            lambda: cast(Any, HABIT) >= 3,
+            "signal habit: compared with 3, expected the threshold on its measure",
+        ),
         (lambda: cast(Any, HABIT) < 3, "signal habit: compared with 3"),
-        (lambda: Signal.from_toml(cast(Any, b"[signals.s]")), "a bytes given, expected TOML as text"),
+        (
+            lambda: Signal.from_toml(cast(Any, b"[signals.s]")),
+            "a bytes given, expected TOML as text",
+        ),
         (lambda: Signal.from_toml(cast(Any, None)), "None given, expected TOML as text"),
     ],
 )
-def test_only_at_least_is_a_threshold_and_the_error_says_what_to_write(make: Callable[[], object], words: str) -> None:
+def test_only_at_least_is_a_threshold_and_the_error_says_what_to_write(
+    make: Callable[[], object], words: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
         make()
     assert words in str(refused.value)
@@ -109,9 +167,14 @@ def test_only_at_least_is_a_threshold_and_the_error_says_what_to_write(make: Cal
 def test_at_least_may_stand_on_the_left_and_numpy_numbers_are_numbers() -> None:
     for three in (3, 3.0, np.int64(3), np.float64(3), np.float32(3)):
         assert operator.le(three, WITH) == operator.ge(WITH, three) == (WITH >= 3)
-    days = Signal("s", discovery(cast(Any, np.int64(28))), WITH, cast(Any, (np.int64(1), np.int32(28))))
+    days = Signal(
+        "s", discovery(cast(Any, np.int64(28))), WITH, cast(Any, (np.int64(1), np.int32(28)))
+    )
     assert days == Signal("s", discovery(28), WITH, (1, 28))
-    assert (days.version, days.to_toml()) == (Signal("s", discovery(28), WITH).version, Signal("s", discovery(28), WITH).to_toml())
+    assert (days.version, days.to_toml()) == (
+        Signal("s", discovery(28), WITH).version,
+        Signal("s", discovery(28), WITH).to_toml(),
+    )
 
 
 def test_measures_are_compared_with_measures_and_with_nothing_else() -> None:
@@ -130,7 +193,8 @@ def test_measures_are_compared_with_measures_and_with_nothing_else() -> None:
     assert replace(HABIT, measure=WITH) != HABIT
 
 
-# -- the parts of a signal ---------------------------------------------------------------------------------
+# -- the parts of a signal
+# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -140,25 +204,67 @@ def test_measures_are_compared_with_measures_and_with_nothing_else() -> None:
             lambda: Signal("s", cast(Any, WITH), cast(Any, discovery())),
             "signal s: entry and measure are swapped; expected Signal(name, ",
         ),
-        (lambda: Signal("s", cast(Any, "discovery"), WITH), "signal s: entry='discovery' given, expected an entry, e.g. discovery(...)"),
-        (lambda: Signal("s", cast(Any, "birth"), WITH), "signal s: entry='birth' given, expected an entry, e.g. discovery()"),
-        (lambda: Signal("s", cast(Any, discovery), WITH), "signal s: entry=discovery (not called) given"),
+        (
+            lambda: Signal("s", cast(Any, "discovery"), WITH),
+            "signal s: entry='discovery' given, expected an entry, e.g. discovery(...)",
+        ),
+        (
+            lambda: Signal("s", cast(Any, "birth"), WITH),
+            "signal s: entry='birth' given, expected an entry, e.g. discovery()",
+        ),
+        (
+            lambda: Signal("s", cast(Any, discovery), WITH),
+            "signal s: entry=discovery (not called) given",
+        ),
         (lambda: Signal("s", cast(Any, None), WITH), "signal s: entry=None given"),
         (lambda: Signal("s", cast(Any, HABIT), WITH), "signal s: entry=a Signal given"),
         (lambda: Signal("s", cast(Any, plays()), plays()), "signal s: entry=a Measure given"),
         (lambda: Signal("s", cast(Any, pl.DataFrame()), WITH), "signal s: entry=a DataFrame given"),
-        (lambda: Signal("s", user_day(), cast(Any, "returned")), "signal s: measure='returned' given, expected a measure, e.g. returned(...)"),
-        (lambda: Signal("s", user_day(), cast(Any, returned)), "signal s: measure=returned (not called) given"),
+        (
+            lambda: Signal("s", user_day(), cast(Any, "returned")),
+            "signal s: measure='returned' given, expected a measure, e.g. returned(...)",
+        ),
+        (
+            lambda: Signal("s", user_day(), cast(Any, returned)),
+            "signal s: measure=returned (not called) given",
+        ),
         (lambda: Signal("s", user_day(), cast(Any, 3)), "signal s: measure=3 given"),
-        (lambda: Signal("s", user_day(), cast(Any, enrolment())), "signal s: measure=an Entry given"),
-        (lambda: Signal("s", user_day(), returned(), cast(Any, 28)), "window=28 given, expected two whole days, first and last, e.g. (1, 28)"),
-        (lambda: Signal("s", user_day(), returned(), cast(Any, None)), "window=None given, expected two whole days"),
-        (lambda: Signal("s", user_day(), returned(), cast(Any, (1.0, 28.0))), "window=(1.0, 28.0) given, expected two whole days"),
-        (lambda: Signal("s", user_day(), returned(), cast(Any, ("1", "28"))), "window=('1', '28') given, expected two whole days"),
-        (lambda: Signal("s", user_day(), returned(), cast(Any, (1, 7, 28))), "window=(1, 7, 28) given, expected two whole days"),
-        (lambda: Signal("s", user_day(), returned(), cast(Any, range(1, 28))), "window=range(1, 28) given, expected two whole days"),
-        (lambda: Signal("s", user_day(), returned(), (28, 1)), "window=(28, 1) given, expected 0 <= first <= last <= 365"),
-        (lambda: Signal("s", user_day(), returned(), (-3, -1)), "window=(-3, -1) given, expected 0 <= first"),
+        (
+            lambda: Signal("s", user_day(), cast(Any, enrolment())),
+            "signal s: measure=an Entry given",
+        ),
+        (
+            lambda: Signal("s", user_day(), returned(), cast(Any, 28)),
+            "window=28 given, expected two whole days, first and last, e.g. (1, 28)",
+        ),
+        (
+            lambda: Signal("s", user_day(), returned(), cast(Any, None)),
+            "window=None given, expected two whole days",
+        ),
+        (
+            lambda: Signal("s", user_day(), returned(), cast(Any, (1.0, 28.0))),
+            "window=(1.0, 28.0) given, expected two whole days",
+        ),
+        (
+            lambda: Signal("s", user_day(), returned(), cast(Any, ("1", "28"))),
+            "window=('1', '28') given, expected two whole days",
+        ),
+        (
+            lambda: Signal("s", user_day(), returned(), cast(Any, (1, 7, 28))),
+            "window=(1, 7, 28) given, expected two whole days",
+        ),
+        (
+            lambda: Signal("s", user_day(), returned(), cast(Any, range(1, 28))),
+            "window=range(1, 28) given, expected two whole days",
+        ),
+        (
+            lambda: Signal("s", user_day(), returned(), (28, 1)),
+            "window=(28, 1) given, expected 0 <= first <= last <= 365",
+        ),
+        (
+            lambda: Signal("s", user_day(), returned(), (-3, -1)),
+            "window=(-3, -1) given, expected 0 <= first",
+        ),
     ],
 )
 def test_a_part_that_is_another_thing_is_named(make: Callable[[], object], words: str) -> None:
@@ -168,61 +274,141 @@ def test_a_part_that_is_another_thing_is_named(make: Callable[[], object], words
 
 
 def test_a_window_may_be_a_list() -> None:
-    assert Signal("s", user_day(), returned(), cast(Any, [1, 7])) == Signal("s", user_day(), returned(), (1, 7))
+    assert Signal("s", user_day(), returned(), cast(Any, [1, 7])) == Signal(
+        "s", user_day(), returned(), (1, 7)
+    )
 
 
-# -- lakes, outcomes, decisions ----------------------------------------------------------------------------
+# -- lakes, outcomes, decisions
+# ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda lake, outcomes: HABIT.outcomes(lake.events), "habit: a DataFrame given, expected a Lake; put its rows into one"),
+        (
+            lambda lake, outcomes: HABIT.outcomes(lake.events),
+            "habit: a DataFrame given, expected a Lake; put its rows into one",
+        ),
         (lambda lake, outcomes: HABIT.outcomes(None), "habit: None given, expected a Lake"),
         (lambda lake, outcomes: HABIT.outcomes("lake"), "habit: 'lake' given, expected a Lake"),
-        (lambda lake, outcomes: HABIT.outcomes(lake, "2026-01-30"), "as_of='2026-01-30' given, expected a time in UTC"),
-        (lambda lake, outcomes: HABIT.outcomes(lake, date(2026, 1, 30)), "as_of=datetime.date(2026, 1, 30) given, expected a time in UTC"),
+        (
+            lambda lake, outcomes: HABIT.outcomes(lake, "2026-01-30"),
+            "as_of='2026-01-30' given, expected a time in UTC",
+        ),
+        (
+            lambda lake, outcomes: HABIT.outcomes(lake, date(2026, 1, 30)),
+            "as_of=datetime.date(2026, 1, 30) given, expected a time in UTC",
+        ),
         (
             lambda lake, outcomes: lp.diff(HABIT, lake, HABIT),
             "diff: a Lake given as the new version, expected a signal: diff(old, new, lake)",
         ),
-        (lambda lake, outcomes: lp.diff(HABIT, HABIT, lake.events), "a DataFrame given, expected a Lake"),
-        (lambda lake, outcomes: base_rates([HABIT], lake.events), "a DataFrame given, expected a Lake"),
-        (lambda lake, outcomes: base_rates(HABIT, lake), "a Signal given, expected several signals: [signal]"),
-        (lambda lake, outcomes: base_rates([WITH], lake), "a Measure given, expected signals alone"),
-        (lambda lake, outcomes: write_outcomes(HABIT, lake, "nowhere"), "a Signal given, expected several signals: [signal]"),
-        (lambda lake, outcomes: write_outcomes([HABIT], lake.events, "nowhere"), "a DataFrame given, expected a Lake"),
-        (lambda lake, outcomes: lp.SignalStore("nowhere", lake, HABIT), "a Signal given, expected several signals: [signal]"),
-        (lambda lake, outcomes: enrolled_sums(HABIT, lake, lake), "enrolled: a Lake given, expected a table"),
-        (lambda lake, outcomes: outcomes.on(lake), "habit.on: a Lake given, expected lake.decisions"),
-        (lambda lake, outcomes: outcomes.on(lake.events), "habit.on: a DataFrame given, expected Decisions"),
-        (lambda lake, outcomes: lp.credit(outcomes, lake), "credit: a Lake given, expected lake.decisions"),
+        (
+            lambda lake, outcomes: lp.diff(HABIT, HABIT, lake.events),
+            "a DataFrame given, expected a Lake",
+        ),
+        (
+            lambda lake, outcomes: base_rates([HABIT], lake.events),
+            "a DataFrame given, expected a Lake",
+        ),
+        (
+            lambda lake, outcomes: base_rates(HABIT, lake),
+            "a Signal given, expected several signals: [signal]",
+        ),
+        (
+            lambda lake, outcomes: base_rates([WITH], lake),
+            "a Measure given, expected signals alone",
+        ),
+        (
+            lambda lake, outcomes: write_outcomes(HABIT, lake, "nowhere"),
+            "a Signal given, expected several signals: [signal]",
+        ),
+        (
+            lambda lake, outcomes: write_outcomes([HABIT], lake.events, "nowhere"),
+            "a DataFrame given, expected a Lake",
+        ),
+        (
+            lambda lake, outcomes: lp.SignalStore("nowhere", lake, HABIT),
+            "a Signal given, expected several signals: [signal]",
+        ),
+        (
+            lambda lake, outcomes: enrolled_sums(HABIT, lake, lake),
+            "enrolled: a Lake given, expected a table",
+        ),
+        (
+            lambda lake, outcomes: outcomes.on(lake),
+            "habit.on: a Lake given, expected lake.decisions",
+        ),
+        (
+            lambda lake, outcomes: outcomes.on(lake.events),
+            "habit.on: a DataFrame given, expected Decisions",
+        ),
+        (
+            lambda lake, outcomes: lp.credit(outcomes, lake),
+            "credit: a Lake given, expected lake.decisions",
+        ),
         *(
-            (lambda lake, outcomes, model=model, give=give: give(model(HABIT), lake, outcomes), words)
+            (
+                lambda lake, outcomes, model=model, give=give: give(model(HABIT), lake, outcomes),
+                words,
+            )
             for model in (ProgressiveReward, AutoSurrogate, DayTwo, MaturedOnly)
             for give, words in (
-                (lambda model, lake, outcomes: model.fit(outcomes, lake), "fit(outcomes, lake) given, expected fit(lake, outcomes)"),
-                (lambda model, lake, outcomes: model.fit(outcomes, None), "fit(outcomes, lake) given, expected fit(lake, outcomes)"),
-                (lambda model, lake, outcomes: model.fit(lake.events, outcomes), "a DataFrame given, expected a Lake"),
-                (lambda model, lake, outcomes: model.fit(lake, outcomes.frame), "a DataFrame as outcomes given, expected habit.outcomes(lake)"),
-                (lambda model, lake, outcomes: model.fit(lake, HABIT), "a Signal as outcomes given, expected habit.outcomes(lake)"),
-                (lambda model, lake, outcomes: model.fit(lake, outcomes, lake), "fit: a Lake given, expected lake.decisions"),
-                (lambda model, lake, outcomes: model.observe(lake), "a Lake given, expected outcomes: habit.outcomes(lake)"),
-                (lambda model, lake, outcomes: replace(model, signal=replace(HABIT, window=(1, 7))).fit(lake, outcomes), "to a model of habit@"),
+                (
+                    lambda model, lake, outcomes: model.fit(outcomes, lake),
+                    "fit(outcomes, lake) given, expected fit(lake, outcomes)",
+                ),
+                (
+                    lambda model, lake, outcomes: model.fit(outcomes, None),
+                    "fit(outcomes, lake) given, expected fit(lake, outcomes)",
+                ),
+                (
+                    lambda model, lake, outcomes: model.fit(lake.events, outcomes),
+                    "a DataFrame given, expected a Lake",
+                ),
+                (
+                    lambda model, lake, outcomes: model.fit(lake, outcomes.frame),
+                    "a DataFrame as outcomes given, expected habit.outcomes(lake)",
+                ),
+                (
+                    lambda model, lake, outcomes: model.fit(lake, HABIT),
+                    "a Signal as outcomes given, expected habit.outcomes(lake)",
+                ),
+                (
+                    lambda model, lake, outcomes: model.fit(lake, outcomes, lake),
+                    "fit: a Lake given, expected lake.decisions",
+                ),
+                (
+                    lambda model, lake, outcomes: model.observe(lake),
+                    "a Lake given, expected outcomes: habit.outcomes(lake)",
+                ),
+                (
+                    lambda model, lake, outcomes: replace(
+                        model, signal=replace(HABIT, window=(1, 7))
+                    ).fit(lake, outcomes),
+                    "to a model of habit@",
+                ),
             )
         ),
-        (lambda lake, outcomes: ProgressiveReward("habit"), "signal='habit' given, expected a Signal"),
+        (
+            lambda lake, outcomes: ProgressiveReward("habit"),
+            "signal='habit' given, expected a Signal",
+        ),
         (lambda lake, outcomes: DayTwo(outcomes), "signal=an Outcomes given, expected a Signal"),
     ],
 )
-def test_what_is_no_lake_no_outcomes_or_in_the_wrong_order_is_named(ask: Callable[..., object], words: str) -> None:
+def test_what_is_no_lake_no_outcomes_or_in_the_wrong_order_is_named(
+    ask: Callable[..., object], words: str
+) -> None:
     log = lake()
     with pytest.raises(LongplayError) as refused:
         ask(log, HABIT.outcomes(log))
     assert words in str(refused.value)
 
 
-# -- TOML --------------------------------------------------------------------------------------------------
+# -- TOML
+# --------------------------------------------------------------------------------------------------
 
 PYTHON_ENTRIES = {
     "discovery": (discovery, {}),
@@ -232,15 +418,30 @@ PYTHON_ENTRIES = {
     "event": (lambda event_, **more: event(event_, **more), {"event": "save"}),
 }
 PYTHON_MEASURES = {
-    **{kind: (getattr(lp.signals, kind), {}) for kind in ("active_days", "returned", "time_to_return", "minutes", "plays", "saves", "skips")},
-    **{kind: (getattr(lp.signals, kind), {}) for kind in ("cancelled", "sessions", "completion", "habits")},
+    **{
+        kind: (getattr(lp.signals, kind), {})
+        for kind in (
+            "active_days",
+            "returned",
+            "time_to_return",
+            "minutes",
+            "plays",
+            "saves",
+            "skips",
+        )
+    },
+    **{
+        kind: (getattr(lp.signals, kind), {})
+        for kind in ("cancelled", "sessions", "completion", "habits")
+    },
     "days_with": (days_with, {"of": "item"}),
     "count": (lambda event, **more: lp.count(event, **more), {"event": "like"}),
 }
 
 
 def called(make: Callable[..., Any], table: dict[str, Any]) -> Any:
-    """Python's call with the keys of a table; an event's kind is the first argument of `event` and `count`."""
+    """Python's call with the keys of a table; an event's kind is the first argument of `event` and
+    `count`."""
     given = dict(table)
     return make(given.pop("event"), **given) if "event" in given else make(**given)
 
@@ -251,7 +452,14 @@ def test_a_table_with_only_the_keys_it_must_have_is_pythons_call_with_only_such_
 
     assert set(PYTHON_ENTRIES) == set(ENTRY_KINDS)
     assert set(PYTHON_MEASURES) == set(MEASURE_KINDS)
-    more = [{}, {"of": "creator"}, {"of": "item"}, {"novel_for": 7}, {"dormant_for": 7}, {"days": 2}]
+    more = [
+        {},
+        {"of": "creator"},
+        {"of": "item"},
+        {"novel_for": 7},
+        {"dormant_for": 7},
+        {"days": 2},
+    ]
     more += [{"of": "item", "novel_for": 7}, {"of": "item", "days": 2}]
     tried = 0
     for side, kinds in (("entry", PYTHON_ENTRIES), ("measure", PYTHON_MEASURES)):
@@ -263,9 +471,15 @@ def test_a_table_with_only_the_keys_it_must_have_is_pythons_call_with_only_such_
                     expected = called(make, table)
                 except (TypeError, ConfigError):
                     continue
-                for partner in ("returned", "plays") if side == "entry" else ("user_day", "exposure", {"kind": "exposure", "of": "item"}):
+                for partner in (
+                    ("returned", "plays")
+                    if side == "entry"
+                    else ("user_day", "exposure", {"kind": "exposure", "of": "item"})
+                ):
                     try:
-                        signal = Signal.from_mapping("s", {side: {"kind": kind, **table}, other: partner})
+                        signal = Signal.from_mapping(
+                            "s", {side: {"kind": kind, **table}, other: partner}
+                        )
                     except ConfigError:  # the two do not fit each other
                         continue
                     assert getattr(signal, side) == expected
@@ -275,12 +489,22 @@ def test_a_table_with_only_the_keys_it_must_have_is_pythons_call_with_only_such_
 
 
 def test_the_first_touch_in_the_log_is_said_by_ever() -> None:
-    ever = Signal.from_toml('[signals.s]\nentry = { kind = "discovery", novel_for = "ever" }\nmeasure = "returned"\n')
+    ever = Signal.from_toml(
+        '[signals.s]\nentry = { kind = "discovery", novel_for = "ever" }\nmeasure = "returned"\n'
+    )
     assert ever.entry == discovery(novel_for=None)
     assert 'novel_for = "ever"' in ever.to_toml()
     assert ever.version == Signal("s", discovery(None), returned()).version
-    with pytest.raises(ConfigError, match="signal s: entry: novel_for='ever' given, expected 1 to 365 whole days"):
-        Signal.from_mapping("s", {"entry": {"kind": "event", "event": "save", "novel_for": "ever"}, "measure": "returned"})
+    with pytest.raises(
+        ConfigError, match="signal s: entry: novel_for='ever' given, expected 1 to 365 whole days"
+    ):
+        Signal.from_mapping(
+            "s",
+            {
+                "entry": {"kind": "event", "event": "save", "novel_for": "ever"},
+                "measure": "returned",
+            },
+        )
     with pytest.raises(ConfigError, match="novel_for='ever' given"):
         discovery(cast(Any, "ever"))
 
@@ -333,7 +557,14 @@ def test_every_error_of_a_table_names_the_signal(table: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", [{"entry": 3}, {"measure": [1]}, {"windw": 3}, {"measure": {"kind": "plays", "per": {"of": "item"}}}, {"entry": {}}]
+    "table",
+    [
+        {"entry": 3},
+        {"measure": [1]},
+        {"windw": 3},
+        {"measure": {"kind": "plays", "per": {"of": "item"}}},
+        {"entry": {}},
+    ],
 )
 def test_an_error_of_a_key_names_the_signal_in_its_path(table: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^signals\.comes_back\."):

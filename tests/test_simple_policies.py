@@ -31,9 +31,13 @@ def plays(*counts: int) -> pl.DataFrame:
     return pl.DataFrame({"item_id": names, "kind": ["play"] * len(names)}, schema=NOTHING.schema)
 
 
-def asked(n: int, slots: int, exclusions: list[str] | None = None, temperature: float = 1.0) -> Contexts:
+def asked(
+    n: int, slots: int, exclusions: list[str] | None = None, temperature: float = 1.0
+) -> Contexts:
     ids = [f"u{row}" for row in range(n)]
-    return Contexts.of(ids, NOON, slots=slots, exclusions=[exclusions or []] * n, temperature=temperature)
+    return Contexts.of(
+        ids, NOON, slots=slots, exclusions=[exclusions or []] * n, temperature=temperature
+    )
 
 
 def streams(n: int, seed: int) -> RowChance:
@@ -41,7 +45,9 @@ def streams(n: int, seed: int) -> RowChance:
 
 
 def all_slates(names: list[str], slots: int) -> pl.Series:
-    return pl.Series([list(slate) for slate in itertools.permutations(names, slots)], dtype=pl.List(pl.String))
+    return pl.Series(
+        [list(slate) for slate in itertools.permutations(names, slots)], dtype=pl.List(pl.String)
+    )
 
 
 POLICIES = {
@@ -52,8 +58,12 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("kind", POLICIES)
-@pytest.mark.parametrize(("excluded", "temperature"), [([], 1.0), (["i0"], 1.0), (["i1", "unknown"], 0.5), ([], 3.0)])
-def test_the_probabilities_of_all_slates_sum_to_one(kind: str, excluded: list[str], temperature: float) -> None:
+@pytest.mark.parametrize(
+    ("excluded", "temperature"), [([], 1.0), (["i0"], 1.0), (["i1", "unknown"], 0.5), ([], 3.0)]
+)
+def test_the_probabilities_of_all_slates_sum_to_one(
+    kind: str, excluded: list[str], temperature: float
+) -> None:
     slates = all_slates(ITEMS["item_id"].to_list(), 3)
     log_prob_NS = POLICIES[kind].log_prob(asked(len(slates), 3, excluded, temperature), slates)
     assert abs(np.exp(log_prob_NS.sum(axis=1)).sum() - 1) < 1e-12
@@ -70,7 +80,9 @@ def test_popular_has_the_probabilities_a_reader_computes_by_hand() -> None:
     by_hand = [p_I[1], p_I[0] / (1 - p_I[1]), p_I[4] / (1 - p_I[1] - p_I[0])]
     assert np.exp(policy.log_prob(asked(1, 3), given_slate)[0]) == pytest.approx(by_hand, rel=1e-12)
     hot = np.array(p_I) ** 0.5
-    assert np.exp(policy.item_log_prob(asked(1, 1, temperature=2.0))[0]) == pytest.approx(hot / hot.sum(), rel=1e-12)
+    assert np.exp(policy.item_log_prob(asked(1, 1, temperature=2.0))[0]) == pytest.approx(
+        hot / hot.sum(), rel=1e-12
+    )
     without = np.where(np.arange(5) == 0, 0.0, p_I) / (1 - p_I[0])
     assert np.exp(policy.item_log_prob(asked(1, 1, ["i0"]))[0]) == pytest.approx(without, rel=1e-12)
 
@@ -78,7 +90,9 @@ def test_popular_has_the_probabilities_a_reader_computes_by_hand() -> None:
 @pytest.mark.parametrize("kind", POLICIES)
 @pytest.mark.parametrize("excluded", [[], ["i2"]])
 def test_reported_log_probabilities_are_those_of_log_prob(kind: str, excluded: list[str]) -> None:
-    contexts = Contexts(pl.concat([asked(200, 3, excluded).frame, asked(200, 3, excluded, 0.7).frame]))
+    contexts = Contexts(
+        pl.concat([asked(200, 3, excluded).frame, asked(200, 3, excluded, 0.7).frame])
+    )
     said = POLICIES[kind].decide(contexts, np.random.default_rng(1))
     assert np.array_equal(said.log_prob, POLICIES[kind].log_prob(contexts, said.slates))
     assert (said.slates.list.n_unique() == 3).all()
@@ -110,7 +124,14 @@ def test_a_context_s_slate_is_its_own(kind: str) -> None:
     """Not that of its place, its batch or who joined later; `peaked` needs the Gumbel finish."""
     policy, rows = POLICIES[kind], np.random.default_rng(0).permutation(300)
     contexts = Contexts(
-        pl.concat([asked(600, 3, ["i2"]).frame, asked(100, 3, temperature=0.7).frame.with_columns(context_id="x" + pl.col("context_id"))])
+        pl.concat(
+            [
+                asked(600, 3, ["i2"]).frame,
+                asked(100, 3, temperature=0.7).frame.with_columns(
+                    context_id="x" + pl.col("context_id")
+                ),
+            ]
+        )
     )
 
     def slates(of: Contexts, seed: int = 1) -> list[list[str]]:
@@ -141,7 +162,10 @@ def test_neither_chunks_nor_passes_of_others_change_a_draw(monkeypatch: pytest.M
     for passes, slates in whole.items():
         assert np.array_equal(draw_slates(log_p_I, 200, 3, chance, passes=passes), slates)
         assert not repeats(slates).any()
-        alone = [draw_slates(log_p_I, 1, 3, chance.take(np.array([row])), passes=passes)[0] for row in range(40)]
+        alone = [
+            draw_slates(log_p_I, 1, 3, chance.take(np.array([row])), passes=passes)[0]
+            for row in range(40)
+        ]
         assert np.array_equal(alone, slates[:40])
 
 
@@ -158,7 +182,9 @@ def test_log_probabilities_stay_exact_when_nothing_is_left() -> None:
 
 @given(st.lists(st.floats(1e-6, 1.0), min_size=4, max_size=7), st.integers(1, 4))
 @examples(60)
-def test_the_last_free_slot_is_certain_and_no_log_probability_is_positive(weights: list[float], slots: int) -> None:
+def test_the_last_free_slot_is_certain_and_no_log_probability_is_positive(
+    weights: list[float], slots: int
+) -> None:
     log_p = np.log(np.array(weights) / sum(weights))
     orders = np.array(list(itertools.permutations(range(len(weights)), slots)))
     log_prob_NS = plackett_luce_log_prob(log_p[orders])
@@ -179,9 +205,22 @@ def test_a_repeated_or_unavailable_item_has_no_probability() -> None:
     gone = ITEMS.with_columns(available=pl.col("item_id") != "i3")
     policy = Popular().adapt(gone, plays(1, 1, 1, 50, 1))
     slates = pl.Series([["i0", "i0"], ["i3", "i0"], ["i0", "i1"]])
-    assert np.isneginf(policy.log_prob(asked(3, 2), slates)).tolist() == [[False, True], [True, False], [False, False]]
-    assert "i3" not in policy.decide(asked(500, 4), np.random.default_rng(0)).slates.explode().to_list()
-    assert np.isneginf(policy.item_log_prob(asked(1, 1))[0]).tolist() == [False, False, False, True, False]
+    assert np.isneginf(policy.log_prob(asked(3, 2), slates)).tolist() == [
+        [False, True],
+        [True, False],
+        [False, False],
+    ]
+    assert (
+        "i3"
+        not in policy.decide(asked(500, 4), np.random.default_rng(0)).slates.explode().to_list()
+    )
+    assert np.isneginf(policy.item_log_prob(asked(1, 1))[0]).tolist() == [
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_adapt_adds_plays_changes_the_name_and_leaves_the_old_version_alone() -> None:
@@ -192,7 +231,9 @@ def test_adapt_adds_plays_changes_the_name_and_leaves_the_old_version_alone() ->
     assert second.name != first.name
     assert first.adapt(ITEMS, NOTHING).name == first.name
     assert Popular(explore=0.3).adapt(ITEMS, plays(3, 1)).name != first.name
-    ignored = pl.DataFrame({"item_id": ["i0", None, "other"], "kind": ["skip", "visit", "play"]}, schema=NOTHING.schema)
+    ignored = pl.DataFrame(
+        {"item_id": ["i0", None, "other"], "kind": ["skip", "visit", "play"]}, schema=NOTHING.schema
+    )
     assert first.adapt(ITEMS, ignored).name == first.name
     assert isinstance(first, Policy)
     assert isinstance(first, Adaptive)
@@ -208,7 +249,11 @@ def test_a_replaced_catalogue_keeps_the_counts_of_the_items_that_stay() -> None:
 
 def test_fit_counts_the_lake_from_zero() -> None:
     lake = Lake.memory()
-    rows = plays(2, 0, 1).with_row_index("event_id").with_columns(pl.col("event_id").cast(pl.String), user_id=pl.lit("u"), time=pl.lit(NOON))
+    rows = (
+        plays(2, 0, 1)
+        .with_row_index("event_id")
+        .with_columns(pl.col("event_id").cast(pl.String), user_id=pl.lit("u"), time=pl.lit(NOON))
+    )
     items = ITEMS.with_columns(added_at=pl.lit(datetime(2026, 1, 1, tzinfo=UTC)))
     lake.append("b", events=rows, items=items)
     policy = Popular().fit(lake)
@@ -233,4 +278,11 @@ def test_errors_say_who_how_many_and_what_to_do() -> None:
 
 
 def test_no_contexts_give_no_decisions() -> None:
-    assert len(POLICIES["popular"].decide(Contexts(asked(1, 2).frame.clear()), np.random.default_rng(0))) == 0
+    assert (
+        len(
+            POLICIES["popular"].decide(
+                Contexts(asked(1, 2).frame.clear()), np.random.default_rng(0)
+            )
+        )
+        == 0
+    )

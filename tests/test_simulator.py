@@ -1,4 +1,5 @@
-"""Anybody's simulator plugs into trials, read-outs and audits: here a service of coins whose effect is known exactly."""
+"""Anybody's simulator plugs into trials, read-outs and audits: here a service of coins whose effect
+is known exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ USERS, ITEMS = 4_000, 20
 
 
 class Coins:
-    """Users come on a day with chance .3, and .4 for four weeks after the item `good` was first shown to them."""
+    """Users come on a day with chance .3, and .4 for four weeks after the item `good` was first
+    shown to them."""
 
     def __init__(self) -> None:
         self.day = 0
@@ -26,15 +28,17 @@ class Coins:
         self.users = pl.Series([f"u{u}" for u in range(USERS)])
         self.better_from = np.full(USERS, 10**6)
         ids = pl.Series("item_id", [f"i{i:02d}" for i in range(ITEMS)])
-        self.items = pl.DataFrame({"item_id": ids, "creator_id": ids.str.replace("i", "c")}).with_columns(
-            added_at=pl.lit(START - timedelta(days=1)), available=pl.lit(True)
-        )
+        self.items = pl.DataFrame(
+            {"item_id": ids, "creator_id": ids.str.replace("i", "c")}
+        ).with_columns(added_at=pl.lit(START - timedelta(days=1)), available=pl.lit(True))
 
     @property
     def now(self) -> datetime:
         return START + timedelta(days=self.day)
 
-    def run(self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None) -> lp.Lake:
+    def run(
+        self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None
+    ) -> lp.Lake:
         first, events, decisions, contexts = self.day, [], [], []
         for _ in range(days):
             since = self.day - self.better_from
@@ -48,8 +52,17 @@ class Coins:
                 self.better_from[here[good]] = np.minimum(self.better_from[here[good]], self.day)
                 contexts.append(asked.frame)
                 decisions.append(said.frame)
-            visits = pl.DataFrame({"event_id": names + f"@{self.day}", "user_id": names, "item_id": None, "kind": "visit"})
-            events.append(visits.with_columns(time=pl.lit(time), item_id=pl.lit(None, dtype=pl.String)))
+            visits = pl.DataFrame(
+                {
+                    "event_id": names + f"@{self.day}",
+                    "user_id": names,
+                    "item_id": None,
+                    "kind": "visit",
+                }
+            )
+            events.append(
+                visits.with_columns(time=pl.lit(time), item_id=pl.lit(None, dtype=pl.String))
+            )
             self.day += 1
         frames = {"events": pl.concat(events), "items": self.items}
         if policy is not None:

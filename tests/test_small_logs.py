@@ -1,4 +1,5 @@
-"""Logs of nobody, of one or two users, items, creators and entries: a number, a refusal, or an error in words; never a division by zero.
+"""Logs of nobody, of one or two users, items, creators and entries: a number, a refusal, or an
+error in words; never a division by zero.
 
 Warnings are errors in this suite, numpy's among them.
 """
@@ -90,7 +91,9 @@ def test_a_model_learns_from_a_small_log_or_says_why_not(small: Any) -> None:
         contexts = lp.Contexts.of(["u", "v"], lake.watermark, slots=1)
         check(policy.decide(contexts, np.random.default_rng(0)).log_prob)
         early = lp.MaturedOnly(signal).fit(lake, signal.outcomes(lake))
-        tuned = lp.reinforce(policy, lp.Reward({signal: 1.0}), early, lake, steps=2, contexts=2, group=2)
+        tuned = lp.reinforce(
+            policy, lp.Reward({signal: 1.0}), early, lake, steps=2, contexts=2, group=2
+        )
         check(tuned.item_log_prob(contexts))
         weighted = lp.reward_weighted(policy, lp.Reward({signal: 1.0}), early, lake, steps=2)
         check(weighted.item_log_prob(contexts))
@@ -106,7 +109,12 @@ def test_a_ratio_of_nothing_is_not_estimable(weight_N: np.ndarray) -> None:
 
 def test_items_with_one_entry_each_do_not_vary_as_far_as_can_be_seen() -> None:
     ones = np.ones(3)
-    nothing = between_items(ones, np.array([[0.0], [1.0], [5.0]]), lambda weight_I: np.array([[weight_I @ np.array([0.0, 1.0, 25.0])]]), ones)
+    nothing = between_items(
+        ones,
+        np.array([[0.0], [1.0], [5.0]]),
+        lambda weight_I: np.array([[weight_I @ np.array([0.0, 1.0, 25.0])]]),
+        ones,
+    )
     assert nothing.tolist() == [[0.0]]
 
 

@@ -1,4 +1,5 @@
-"""Next-item training: what a batch holds, when it stops, that dropping out and sharing the work change nothing they should not."""
+"""Next-item training: what a batch holds, when it stops, that dropping out and sharing the work
+change nothing they should not."""
 
 from __future__ import annotations
 
@@ -25,7 +26,13 @@ from longplay.policies.generative_policy import Generative
 from longplay.policies.training.descent import Team, Watch, descend, dropped_out, optimizers_of
 from longplay.policies.training.histories import Histories, Questions
 from longplay.policies.training.muon import DECAY, Muon, orthogonal
-from longplay.policies.training.next_item import mean_loss, ndcg_of, negative_log_prob, positions, train_next_items
+from longplay.policies.training.next_item import (
+    mean_loss,
+    ndcg_of,
+    negative_log_prob,
+    positions,
+    train_next_items,
+)
 
 torch.set_num_threads(1)
 
@@ -48,9 +55,13 @@ def histories(users: int = 200, seed: int = 0) -> Histories:
     for length in rng.integers(2, 20, users):
         items = [int(rng.integers(ITEMS))]
         while len(items) < length:
-            items.append((items[-1] + 1) % ITEMS if rng.random() < 0.9 else int(rng.integers(ITEMS)))
+            items.append(
+                (items[-1] + 1) % ITEMS if rng.random() < 0.9 else int(rng.integers(ITEMS))
+            )
         rows.append(items)
-    return Histories(np.cumsum([0, *map(len, rows)]), np.concatenate(rows), np.arange(users) % 5 == 0)
+    return Histories(
+        np.cumsum([0, *map(len, rows)]), np.concatenate(rows), np.arange(users) % 5 == 0
+    )
 
 
 @given(
@@ -59,7 +70,9 @@ def histories(users: int = 200, seed: int = 0) -> Histories:
     st.integers(1, 12),
     st.integers(0, 5),
 )
-def test_an_epoch_has_every_event_of_the_chosen_users_once(counts: list[int], length: int, size: int, seed: int) -> None:
+def test_an_epoch_has_every_event_of_the_chosen_users_once(
+    counts: list[int], length: int, size: int, seed: int
+) -> None:
     offsets = np.cumsum([0, *counts])
     log = Histories(offsets, np.arange(offsets[-1]), np.zeros(len(counts), dtype=bool))
     users = np.arange(0, len(counts), 2)
@@ -84,19 +97,36 @@ def test_an_epoch_has_every_event_of_the_chosen_users_once(counts: list[int], le
         assert set(seen) == set(own)
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=40), st.integers(1, 9), st.floats(0.05, 0.8), st.integers(0, 5))
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=40),
+    st.integers(1, 9),
+    st.floats(0.05, 0.8),
+    st.integers(0, 5),
+)
 def test_a_thinned_log_has_some_of_the_events_in_their_order_with_what_stands_around_them(
     counts: list[int], length: int, share: float, seed: int
 ) -> None:
     offsets = np.cumsum([0, *counts])
     event = np.arange(offsets[-1])
-    around = Around(event[:, None] + 1, np.zeros((len(event), 0), dtype=np.int64), np.zeros((len(counts), 1), dtype=np.int64))
-    log = Histories(offsets, event, np.zeros(len(counts), dtype=bool), Circumstances(("kind",)), around, event % 3)
+    around = Around(
+        event[:, None] + 1,
+        np.zeros((len(event), 0), dtype=np.int64),
+        np.zeros((len(counts), 1), dtype=np.int64),
+    )
+    log = Histories(
+        offsets,
+        event,
+        np.zeros(len(counts), dtype=bool),
+        Circumstances(("kind",)),
+        around,
+        event % 3,
+    )
     thin = log.thinned(share, np.random.default_rng(seed))
     assert thin.around is not None
     assert thin.want is not None
     assert [thin.leaves[a:b].tolist() for a, b in pairwise(thin.offsets)] == [
-        [leaf for leaf in range(a, b) if leaf in set(thin.leaves.tolist())] for a, b in pairwise(offsets)
+        [leaf for leaf in range(a, b) if leaf in set(thin.leaves.tolist())]
+        for a, b in pairwise(offsets)
     ]
     assert thin.around.before[:, 0].tolist() == (thin.leaves + 1).tolist()
     assert thin.want.tolist() == (thin.leaves % 3).tolist()
@@ -110,7 +140,10 @@ def test_a_thinned_log_has_some_of_the_events_in_their_order_with_what_stands_ar
 
 def test_every_epoch_leaves_out_other_events() -> None:
     log = Histories(np.array([0, 5_000]), np.arange(5_000), np.zeros(1, dtype=bool))
-    one, two = (set(windows.leaves[windows.real].tolist()) for windows in islice(log.batches(np.arange(1), 10_000, 1, 0, thin=0.3), 2))
+    one, two = (
+        set(windows.leaves[windows.real].tolist())
+        for windows in islice(log.batches(np.arange(1), 10_000, 1, 0, thin=0.3), 2)
+    )
     assert len(one) == pytest.approx(3_500, abs=200)
     assert len(one & two) == pytest.approx(2_450, abs=200)
 
@@ -132,13 +165,18 @@ def test_batches_follow_from_the_seed_and_hold_windows_of_like_length() -> None:
     everybody = np.arange(2_000)
     one, two, other = (list(islice(log.batches(everybody, 7, 16, seed), 40)) for seed in (1, 1, 2))
     assert all(np.array_equal(a.leaves, b.leaves) for a, b in zip(one, two, strict=True))
-    assert not all(a.leaves.shape == b.leaves.shape and np.array_equal(a.leaves, b.leaves) for a, b in zip(one, other, strict=True))
+    assert not all(
+        a.leaves.shape == b.leaves.shape and np.array_equal(a.leaves, b.leaves)
+        for a, b in zip(one, other, strict=True)
+    )
     assert np.mean([windows.real.mean() for windows in one]) > 0.9
 
 
 def test_last_items_are_asked_after_all_before_them() -> None:
     log = Histories(np.array([0, 3, 4, 6]), np.array([7, 8, 9, 1, 2, 3]), np.ones(3, dtype=bool))
-    asked = Questions.last_items(log, np.arange(3))  # the second user has one item: nothing comes before it
+    asked = Questions.last_items(
+        log, np.arange(3)
+    )  # the second user has one item: nothing comes before it
     assert asked.target.tolist() == [9, 3]
     assert asked.offsets.tolist() == [0, 2, 3]
     assert asked.leaves.tolist() == [7, 8, 2]
@@ -151,19 +189,34 @@ def test_last_items_are_asked_after_all_before_them() -> None:
 def test_positions_are_those_of_the_enumerated_law() -> None:
     decoder, log = fresh(), histories(60)
     asked = Questions.last_items(log, np.arange(60))
-    place, unseen = (positions(decoder, asked, SMALL.history, beams=ITEMS, k=ITEMS, unseen=unseen) for unseen in (False, True))
+    place, unseen = (
+        positions(decoder, asked, SMALL.history, beams=ITEMS, k=ITEMS, unseen=unseen)
+        for unseen in (False, True)
+    )
     again = 0
     for row in range(0, len(asked), 7):
         before = asked.take(np.array([row])).leaves
-        kept = np.concatenate([np.repeat(before[None, -SMALL.history :], ITEMS, axis=0), np.arange(ITEMS)[:, None]], axis=1)
+        kept = np.concatenate(
+            [np.repeat(before[None, -SMALL.history :], ITEMS, axis=0), np.arange(ITEMS)[:, None]],
+            axis=1,
+        )
         with torch.no_grad():
-            law = np.array([-float(negative_log_prob(decoder, Windows.of(one[None]))) for one in kept])  # up to what all share
+            law = np.array(
+                [-float(negative_log_prob(decoder, Windows.of(one[None]))) for one in kept]
+            )  # up to what all share
             others = Allowed.of(decoder.trie, np.array([0, len(before)]), before)
-            without = np.array([float(decoder.sequence_log_prob(Windows.of(one[None]), others)[0, -1]) for one in kept])
+            without = np.array(
+                [
+                    float(decoder.sequence_log_prob(Windows.of(one[None]), others)[0, -1])
+                    for one in kept
+                ]
+            )
         target = int(asked.target[row])
         assert place[row] == 1 + int((law > law[target] + 1e-6).sum())
         again += int(target in before)
-        assert unseen[row] == (0 if target in before else 1 + int((without > without[target] + 1e-6).sum()))
+        assert unseen[row] == (
+            0 if target in before else 1 + int((without > without[target] + 1e-6).sum())
+        )
     assert 0 < again < 9
     assert ndcg_of(np.array([0, 1, 3])).tolist() == [0, 1, 0.5]
     assert (positions(decoder, asked, SMALL.history, k=5)[place > 5] == 0).all()
@@ -181,7 +234,9 @@ def test_with_enough_questions_ndcg_chooses() -> None:
     log = histories(1_500)
     asked = Questions.last_items(log, np.arange(1_500))
     decoder = fresh()
-    curve = train_next_items(decoder, log, steps=40, history=6, batch=32, lr=1e-2, check_every=10, questions=asked)
+    curve = train_next_items(
+        decoder, log, steps=40, history=6, batch=32, lr=1e-2, check_every=10, questions=asked
+    )
     assert curve[-1]["ndcg"] > 0.5 > curve[0]["ndcg"]
     best = max(row["ndcg"] for row in curve)
     assert float(ndcg_of(positions(decoder, asked, 6)).mean()) == best
@@ -198,7 +253,13 @@ def test_it_stops_when_nothing_gets_better_and_the_best_weights_stay() -> None:
 
     leaves = np.arange(12).reshape(2, 6)
     curve = descend(
-        decoder, lambda step: negative_log_prob(decoder, Windows.of(leaves)), Watch(measure, patience=2), steps=80, lr=1e-2, seed=0, check_every=10
+        decoder,
+        lambda step: negative_log_prob(decoder, Windows.of(leaves)),
+        Watch(measure, patience=2),
+        steps=80,
+        lr=1e-2,
+        seed=0,
+        check_every=10,
     )
     assert [row["held_out"] for row in curve] == [3.0, 2.0, 1.0, 1.5, 1.2]
     assert torch.equal(torch.nn.utils.parameters_to_vector(decoder.model.parameters()), weights[2])
@@ -233,10 +294,20 @@ def test_dropping_out_is_by_its_own_seed_and_leaves_no_trace() -> None:
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     for size in (1, 2):
-        env = {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517", "WORLD_SIZE": str(size)}
+        env = {
+            "ACCELERATE_USE_CPU": "true",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "29517",
+            "WORLD_SIZE": str(size),
+        }
         said = [tmp_path / f"{size}-{rank}.txt" for rank in range(size)]
         jobs = [
-            fork(__file__, [str(tmp_path / f"{size}-{rank}.safetensors")], said[rank], env | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+            fork(
+                __file__,
+                [str(tmp_path / f"{size}-{rank}.safetensors")],
+                said[rank],
+                env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
             for rank in range(size)
         ]
         try:
@@ -246,7 +317,9 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
             for job in jobs:
                 job.kill()
         assert [job.exitcode for job in jobs] == [0] * size, [file.read_text() for file in said]
-    alone, first, second = (load_file(tmp_path / f"{name}.safetensors")["weights"] for name in ("1-0", "2-0", "2-1"))
+    alone, first, second = (
+        load_file(tmp_path / f"{name}.safetensors")["weights"] for name in ("1-0", "2-0", "2-1")
+    )
     start = torch.nn.utils.parameters_to_vector(fresh().model.parameters()).detach()
     assert torch.equal(first, second)
     assert float((alone - start).norm()) > 1
@@ -257,7 +330,9 @@ def test_shares_of_a_team_add_up_to_the_whole_loss() -> None:
     log, decoder = histories(), fresh()
     windows = next(log.batches(np.arange(200), 7, 33, 0))
     with torch.no_grad():
-        parts = [negative_log_prob(decoder, windows.part(slice(rank, None, 4))) for rank in range(4)]
+        parts = [
+            negative_log_prob(decoder, windows.part(slice(rank, None, 4))) for rank in range(4)
+        ]
         whole = float(negative_log_prob(decoder, windows))
     assert float(torch.stack(parts).sum()) == pytest.approx(whole, rel=1e-6)
     assert negative_log_prob(decoder, windows.part(slice(0))).detach() == 0
@@ -269,7 +344,10 @@ def test_muon_takes_the_steps_of_torchs_in_single_precision(shape: tuple[int, in
     torch.manual_seed(0)
     start = torch.randn(shape)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    optimizers = Muon([ours], lr=0.02), torch.optim.Muon([theirs], lr=0.02, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
+    optimizers = (
+        Muon([ours], lr=0.02),
+        torch.optim.Muon([theirs], lr=0.02, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
+    )
     for _ in range(3):
         grad = torch.randn(shape)
         for weight, optimizer in zip((ours, theirs), optimizers, strict=True):
@@ -289,15 +367,34 @@ def test_muon_trains_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
     names = {id(one): name for name, one in decoder.model.named_parameters()}
     by_muon = {names[id(one)] for group in muon.param_groups for one in group["params"]}
     by_adamw = {names[id(one)] for group in adamw.param_groups for one in group["params"]}
-    assert by_muon == {f"model.layers.0.{part}_proj.weight" for part in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
-                                                                         "mlp.gate", "mlp.up", "mlp.down")}  # fmt: skip
+    assert by_muon == {
+        f"model.layers.0.{part}_proj.weight"
+        for part in (
+            "self_attn.q",
+            "self_attn.k",
+            "self_attn.v",
+            "self_attn.o",
+            "mlp.gate",
+            "mlp.up",
+            "mlp.down",
+        )
+    }
     assert by_muon | by_adamw == set(names.values())
     assert not by_muon & by_adamw
-    assert [type(one) for one in optimizers_of(decoder, decoder.trainable(), "adamw", 1e-2, 0.0)] == [torch.optim.AdamW]
+    assert [
+        type(one) for one in optimizers_of(decoder, decoder.trainable(), "adamw", 1e-2, 0.0)
+    ] == [torch.optim.AdamW]
     before = mean_loss(decoder, [next(histories().batches(np.arange(200), 7, 100, 0))])
     paces: list[dict[str, float]] = []
     train_next_items(
-        decoder, histories(), steps=40, history=6, batch=33, lr=1e-2, optimizer="muon", progress=lambda step, of, figures: paces.append(figures)
+        decoder,
+        histories(),
+        steps=40,
+        history=6,
+        batch=33,
+        lr=1e-2,
+        optimizer="muon",
+        progress=lambda step, of, figures: paces.append(figures),
     )
     assert mean_loss(decoder, [next(histories().batches(np.arange(200), 7, 100, 0))]) < before - 0.3
     assert all(one["tokens_per_second"] > 0 and one["seconds_left"] >= 0 for one in paces)
@@ -310,7 +407,9 @@ def test_muon_trains_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
 
 @pytest.mark.parametrize("size", [{"hidden": 6, "heads": 4}, {"layers": 0}, {"history": 0}])
 def test_impossible_sizes_are_refused(size: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="expected positive numbers, hidden a multiple of 2 x heads"):
+    with pytest.raises(
+        ConfigError, match="expected positive numbers, hidden a multiple of 2 x heads"
+    ):
         Size(**({"hidden": 16, "layers": 1, "heads": 2, "inner": 32, "history": 6} | size))
     with pytest.raises(ConfigError, match=r"dropout=1\.0 given"):
         Generative(dropout=1.0)
@@ -319,7 +418,19 @@ def test_impossible_sizes_are_refused(size: dict[str, int]) -> None:
 if __name__ == "__main__":  # one process of a team
     trained = fresh()
     place = Path(sys.argv[1]).parent / f"state-{os.environ['WORLD_SIZE']}.safetensors"
-    train_next_items(trained, histories(), steps=25, history=6, batch=33, lr=1e-2, check_every=10, checkpoint=place)
+    train_next_items(
+        trained,
+        histories(),
+        steps=25,
+        history=6,
+        batch=33,
+        lr=1e-2,
+        check_every=10,
+        checkpoint=place,
+    )
     from safetensors.torch import save_file
 
-    save_file({"weights": torch.nn.utils.parameters_to_vector(trained.model.parameters()).detach()}, sys.argv[1])
+    save_file(
+        {"weights": torch.nn.utils.parameters_to_vector(trained.model.parameters()).detach()},
+        sys.argv[1],
+    )

@@ -1,4 +1,5 @@
-"""What is true of a policy in a simulated service, against plain counts and against the log itself."""
+"""What is true of a policy in a simulated service, against plain counts and against the log
+itself."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from longplay.policies.simple import ItemLaw, Popular, Uniform
 from longplay.world import World, WorldConfig
 from longplay.world.truth.of_policy import _far
 
-HABIT = lp.Signal("habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 14))
+HABIT = lp.Signal(
+    "habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 14)
+)
 ACTIVE = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 14))
 
 
@@ -29,7 +32,14 @@ class Law:
     def __init__(self, name: str, world: World, score_I: np.ndarray) -> None:
         out_I = world.catalogue.release_I < 0
         log_p_I = np.where(out_I, 3.0 * (score_I - score_I.mean()) / score_I.std(), -np.inf)
-        self.name, self.law = f"{name}@1", ItemLaw(world.catalogue.index, log_p_I - np.logaddexp.reduce(log_p_I), np.zeros(len(log_p_I)))
+        self.name, self.law = (
+            f"{name}@1",
+            ItemLaw(
+                world.catalogue.index,
+                log_p_I - np.logaddexp.reduce(log_p_I),
+                np.zeros(len(log_p_I)),
+            ),
+        )
 
     def decide(self, contexts: lp.Contexts, rng: np.random.Generator) -> lp.Decisions:
         return self.law.decide(contexts, rng, self.name)
@@ -49,22 +59,40 @@ def test_the_truth_of_a_policy_is_a_plain_count_over_lives_lived_under_it(world:
     policy = Frozen(world.policy)  # type: ignore[arg-type]
     said = world.truth(policy, ACTIVE, seed=3)
     lives = world.fork(np.flatnonzero(world.state.alive_R), seed=_far(3))
-    visits = lives.run(policy, days=14 + 15).events.filter((pl.col("kind") == "visit") & (pl.col("time") >= world.now))
+    visits = lives.run(policy, days=14 + 15).events.filter(
+        (pl.col("kind") == "visit") & (pl.col("time") >= world.now)
+    )
     days = visits.select("user_id", day=(pl.col("time") - world.now).dt.total_days())
-    first = days.group_by("user_id").agg(pl.col("day").min().alias("first")).filter(pl.col("first") < 14)
-    later = days.join(first, on="user_id").filter((pl.col("day") > pl.col("first")) & (pl.col("day") <= pl.col("first") + 14))
+    first = (
+        days.group_by("user_id")
+        .agg(pl.col("day").min().alias("first"))
+        .filter(pl.col("first") < 14)
+    )
+    later = days.join(first, on="user_id").filter(
+        (pl.col("day") > pl.col("first")) & (pl.col("day") <= pl.col("first") + 14)
+    )
     assert said.n == first.height > 300
     assert said.value == pytest.approx(later.height / first.height)
 
 
 def test_a_longer_run_and_other_users_change_nobody_else(world: World) -> None:
     policy = Frozen(world.policy)  # type: ignore[arg-type]
-    assert world.truth(policy, ACTIVE, seed=3).value == world.truth(policy, ACTIVE, days=40, seed=3).value
-    assert world.truth(policy, ACTIVE, users=100, seed=3).n < 100 < world.truth(policy, ACTIVE, seed=3).n
+    assert (
+        world.truth(policy, ACTIVE, seed=3).value
+        == world.truth(policy, ACTIVE, days=40, seed=3).value
+    )
+    assert (
+        world.truth(policy, ACTIVE, users=100, seed=3).n
+        < 100
+        < world.truth(policy, ACTIVE, seed=3).n
+    )
 
 
 def test_differences_share_luck_and_deep_slates_beat_shallow_ones(world: World) -> None:
-    deep, shallow = (Law(name, world, sign * np.log(world.catalogue.depth_I)) for name, sign in (("deep", 1), ("shallow", -1)))
+    deep, shallow = (
+        Law(name, world, sign * np.log(world.catalogue.depth_I))
+        for name, sign in (("deep", 1), ("shallow", -1))
+    )
     paired = world.difference(deep, shallow, ACTIVE, days=60)
     assert paired.interval()[0] > 0
     alone = [world.truth(policy, ACTIVE, days=60) for policy in (deep, shallow)]
@@ -77,7 +105,10 @@ def test_differences_share_luck_and_deep_slates_beat_shallow_ones(world: World) 
 def test_in_null_no_difference_is_anything_but_zero() -> None:
     null = World.named("null", users=150, items=80)
     null.run(Popular(slate=3), days=5)
-    deep, shallow = (Law(name, null, sign * np.log(null.catalogue.depth_I)) for name, sign in (("deep", 1), ("shallow", -1)))
+    deep, shallow = (
+        Law(name, null, sign * np.log(null.catalogue.depth_I))
+        for name, sign in (("deep", 1), ("shallow", -1))
+    )
     for other in (shallow, None):
         same = null.difference(deep, other, ACTIVE)
         assert same.value == same.std_error == 0
@@ -91,22 +122,42 @@ def test_one_step_into_the_loggers_own_choice_is_what_the_log_says() -> None:
     mature = shown.filter(pl.col("value").is_not_null())
     logged = clustered_mean(mature["value"].to_numpy(), mature["user_id"].to_numpy())
     days = (mature["time"].max() - mature["time"].min()) // timedelta(days=1)  # type: ignore[operator]
-    own = world.truth(Uniform(slate=3).fit(lake), HABIT, days=days + 1, estimand="one_step", logger=logger)
+    own = world.truth(
+        Uniform(slate=3).fit(lake), HABIT, days=days + 1, estimand="one_step", logger=logger
+    )
     assert abs(own.value - logged.value) < 4 * np.hypot(own.std_error, logged.std_error)
     assert own.value > 6 * own.std_error
-    deep = world.truth(Law("deep", world, np.log(world.catalogue.depth_I)), HABIT, days=days + 1, estimand="one_step", logger=logger)
+    deep = world.truth(
+        Law("deep", world, np.log(world.catalogue.depth_I)),
+        HABIT,
+        days=days + 1,
+        estimand="one_step",
+        logger=logger,
+    )
     assert deep.value - own.value > 2 * np.hypot(own.std_error, deep.std_error)
     assert "one_step" in own.estimand
 
 
-ITEM = lp.Signal("item", entry=lp.discovery(novel_for=28, of="item"), measure=lp.days_with("item"), window=(1, 7))
+ITEM = lp.Signal(
+    "item", entry=lp.discovery(novel_for=28, of="item"), measure=lp.days_with("item"), window=(1, 7)
+)
 KEPT = lp.Signal("kept", entry=lp.exposure(), measure=lp.days_with("creator"), window=(1, 7))
 
 
-def one_step_against_the_log(world: World, logger: lp.decisions.Policy, own: lp.decisions.Policy, signal: lp.Signal, users: int) -> float:
+def one_step_against_the_log(
+    world: World,
+    logger: lp.decisions.Policy,
+    own: lp.decisions.Policy,
+    signal: lp.Signal,
+    users: int,
+) -> float:
     """(one_step value of the logger's own choice - what its log says) / standard error of both."""
     lake = world.run(logger, days=30)
-    shown = signal.outcomes(lake).on(lake.decisions.filter(pl.col("surface") == "home")).frame.filter(pl.col("value").is_not_null())
+    shown = (
+        signal.outcomes(lake)
+        .on(lake.decisions.filter(pl.col("surface") == "home"))
+        .frame.filter(pl.col("value").is_not_null())
+    )
     logged = clustered_mean(shown["value"].to_numpy(), shown["user_id"].to_numpy())
     days = (shown["time"].max() - shown["time"].min()) // timedelta(days=1) + 1  # type: ignore[operator]
     said = world.truth(own, signal, days=days, estimand="one_step", logger=logger, users=users)
@@ -115,7 +166,8 @@ def one_step_against_the_log(world: World, logger: lp.decisions.Policy, own: lp.
 
 
 def test_one_step_knows_a_known_item_from_a_known_creator() -> None:
-    # catches: the last touch of the creator taken for one of the item, so that no new item of a known creator is discovered (z -4.9)
+    # catches: the last touch of the creator taken for one of the item, so that no new item of a
+    # known creator is discovered (z -4.9)
     config = WorldConfig(habit_gain=0.6, activity=0.5, items_per_creator=10.0, new_share=0.0)
     world = World(users=500, items=80, seed=5, config=config)
     own = Uniform(slate=3).adapt(world.items, pl.DataFrame())
@@ -123,10 +175,13 @@ def test_one_step_knows_a_known_item_from_a_known_creator() -> None:
 
 
 def test_one_step_lets_an_experiment_go_on_with_every_user_in_their_arm() -> None:
-    # catches: a logger that hashes users is asked about copies under other names, which change arms (z -3.1)
+    # catches: a logger that hashes users is asked about copies under other names, which change arms
+    # (z -3.1)
     config = WorldConfig(habit_gain=0.8, new_share=0.0, activity=0.5, popularity_tail=10.0)
     world = World(users=900, items=60, seed=5, config=config)
-    arms = [Law(f"c{one}", world, (world.catalogue.creator_I == one).astype(float)) for one in (1, 2)]  # each repeats one creator for ever
+    arms = [
+        Law(f"c{one}", world, (world.catalogue.creator_I == one).astype(float)) for one in (1, 2)
+    ]  # each repeats one creator for ever
     trial = lp.Experiment(control=arms[0], treatment=arms[1], salt="x")
     assert abs(one_step_against_the_log(world, trial, trial, KEPT, users=500)) < 2.5
 
@@ -141,7 +196,9 @@ class Spy:
     slate: int = 3
     asked: list[pl.DataFrame] = field(default_factory=list)
 
-    def decide(self, contexts: lp.decisions.Contexts, rng: np.random.Generator) -> lp.decisions.Decisions:
+    def decide(
+        self, contexts: lp.decisions.Contexts, rng: np.random.Generator
+    ) -> lp.decisions.Decisions:
         self.asked.append(contexts.frame)
         return self.inner.decide(contexts, rng)
 
@@ -156,7 +213,9 @@ def test_one_step_asks_the_logger_about_its_users_and_no_more_history_than_it_wa
     def asked(seed: int) -> tuple[set[str], int, int, pl.DataFrame]:
         logger, policy = Spy(inner, 2), Spy(inner, 9)
         world.truth(policy, HABIT, estimand="one_step", logger=logger, days=3, users=20, seed=seed)
-        longest = [int(pl.concat(spy.asked)["history"].list.len().max() or 0) for spy in (logger, policy)]  # type: ignore[arg-type]
+        longest = [
+            int(pl.concat(spy.asked)["history"].list.len().max() or 0) for spy in (logger, policy)
+        ]  # type: ignore[arg-type]
         return set(pl.concat(logger.asked)["user_id"]), *longest, pl.concat(policy.asked)
 
     users, short, long, _ = asked(0)
@@ -178,7 +237,9 @@ def test_what_was_never_shown_or_played_comes_to_zero(world: World) -> None:
 
 def test_what_cannot_be_answered_is_said(world: World) -> None:
     policy = Frozen(world.policy)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="days=20 given, expected at least 29: 14 to enrol and 15 until active"):
+    with pytest.raises(
+        ConfigError, match="days=20 given, expected at least 29: 14 to enrol and 15 until active"
+    ):
         world.truth(policy, ACTIVE, days=20)
     with pytest.raises(ConfigError, match="estimand='both' given"):
         world.truth(policy, ACTIVE, estimand="both")

@@ -33,7 +33,14 @@ if TYPE_CHECKING:
     from longplay.policies.page import Rows
     from longplay.policies.simple import Popular, Uniform
     from longplay.ranking import rank_metrics, top_items
-    from longplay.rewards import AutoSurrogate, DayTwo, EarlyReward, MaturedOnly, ProgressiveReward, Reward
+    from longplay.rewards import (
+        AutoSurrogate,
+        DayTwo,
+        EarlyReward,
+        MaturedOnly,
+        ProgressiveReward,
+        Reward,
+    )
     from longplay.rewards.guardrails import coverage, top_creator
     from longplay.run import load_config, run_stages
     from longplay.signals import (
@@ -149,7 +156,9 @@ def __getattr__(name: str) -> Any:
         if error.name in ("torch", "transformers", "safetensors"):
             from longplay.errors import MissingExtra
 
-            raise MissingExtra(f"longplay.{name} needs {error.name}: pip install 'longplay[llm]'") from error
+            raise MissingExtra(
+                f"longplay.{name} needs {error.name}: pip install 'longplay[llm]'"
+            ) from error
         raise
     globals()[name] = value
     return value

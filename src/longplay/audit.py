@@ -1,4 +1,5 @@
-"""Was the early reward true? What it said of an experiment at day 7, against what matured, against the north star."""
+"""Was the early reward true? What it said of an experiment at day 7, against what matured, against
+the north star."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ Float = NDArray[np.float64]
 Recommendation = Literal["keep", "reweight", "drop", "undecided"]
 Agreement = Literal["agrees", "off by a factor", "opposite", "differs", "unknown"]
 
-TOLERANCE = 0.25  # early and late agree where neither is surely more than this much larger than the other: nobody reweights for less
+# early and late agree where neither is surely more than this much larger than the other: nobody
+# reweights for less
+TOLERANCE = 0.25
 FOLLOWS = 0.5  # late follows early unless it is surely less than this share of it
 MOST_USERS = 10**9  # beyond this many no experiment is run
 
@@ -45,18 +48,21 @@ _HEAD = ("signal", "early", "late", "north star", "early and late", "recommendat
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an experiment says of one signal's early reward. Differences are treatment minus control per enrolled user.
+    """What an experiment says of one signal's early reward. Differences are treatment minus control
+    per enrolled user.
 
     Attributes:
-        signal: label, `name@version`. early: of the beliefs at the given age; null where not everybody asked is that old yet.
+        signal: label, `name@version`.
+        early: of the beliefs at the given age; null where not everybody asked is that old yet.
         late: of the matured outcomes of the same users; null while they are immature.
         north_star: effect on the north star; null while immature.
         agreement: of early and late; see `judge`.
         recommendation: keep, reweight, drop or undecided, with the reason in words.
         gap: early minus late, of the paired differences per user.
-        factor: late / early, where early is off by a factor: what to multiply the signal's weight with.
-        users: how many would settle what is undecided, in both arms, were the estimates to stay as they are; null where it
-            is not undecided for want of users.
+        factor: late / early, where early is off by a factor: what to multiply the signal's weight
+            with.
+        users: how many would settle what is undecided, in both arms, were the estimates to stay as
+            they are; null where it is not undecided for want of users.
     """
 
     signal: str
@@ -85,11 +91,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Audit:
-    """One verdict per signal; prints as a table. `to_toml` is the file that goes back to whoever weighs the signals.
+    """One verdict per signal; prints as a table. `to_toml` is the file that goes back to whoever
+    weighs the signals.
 
     Attributes:
-        experiment, arm: what was tried. north_star: label. margin: least relative gain worth having.
-        age: whole days since each entry's day that the early reward had seen. level: of all intervals. as_of: what was known.
+        experiment: what was tried.
+        arm: what was tried.
+        north_star: label.
+        margin: least relative gain worth having.
+        age: whole days since each entry's day that the early reward had seen.
+        level: of all intervals.
+        as_of: what was known.
     """
 
     experiment: str
@@ -102,24 +114,46 @@ class Audit:
     verdicts: tuple[Verdict, ...]
 
     def __str__(self) -> str:
-        reasons = [f"{verdict.signal.split('@')[0]}: {verdict.recommendation}: {verdict.reason}" for verdict in self.verdicts]
+        reasons = [
+            f"{verdict.signal.split('@')[0]}: {verdict.recommendation}: {verdict.reason}"
+            for verdict in self.verdicts
+        ]
         return "\n".join([self._title(), text_table(_HEAD, self._rows()), *reasons])
 
     def _repr_html_(self) -> str:
         reasons = "".join(
-            f"<li><b>{escape(verdict.recommendation)}</b> {escape(verdict.signal)}: {escape(verdict.reason)}</li>" for verdict in self.verdicts
+            f"<li><b>{escape(verdict.recommendation)}</b> {escape(verdict.signal)}: "
+            f"{escape(verdict.reason)}</li>"
+            for verdict in self.verdicts
         )
         return f"<p>{escape(self._title())}</p>{html_table(_HEAD, self._rows())}<ul>{reasons}</ul>"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the run folder and the report."""
-        return {**self._terms(), "as_of": self.as_of.isoformat(), "verdicts": [verdict.as_json() for verdict in self.verdicts]}
+        return {
+            **self._terms(),
+            "as_of": self.as_of.isoformat(),
+            "verdicts": [verdict.as_json() for verdict in self.verdicts],
+        }
 
     def to_toml(self) -> str:
-        """The audit as TOML: a table `[audit]` and one `[[verdicts]]` per signal; `from_toml` reads it back."""
-        lines = ["[audit]", *(f"{key} = {_toml(value)}" for key, value in self._terms().items()), f"as_of = {self.as_of.isoformat()}"]
+        """The audit as TOML: a table `[audit]` and one `[[verdicts]]` per signal; `from_toml` reads
+        it back."""
+        lines = [
+            "[audit]",
+            *(f"{key} = {_toml(value)}" for key, value in self._terms().items()),
+            f"as_of = {self.as_of.isoformat()}",
+        ]
         for verdict in self.verdicts:
-            lines += ["", "[[verdicts]]", *(f"{key} = {_toml(value)}" for key, value in verdict.as_json().items() if value is not None)]
+            lines += [
+                "",
+                "[[verdicts]]",
+                *(
+                    f"{key} = {_toml(value)}"
+                    for key, value in verdict.as_json().items()
+                    if value is not None
+                ),
+            ]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -131,25 +165,44 @@ class Audit:
         """
         try:
             tables = tomllib.loads(text)
-            return cls(**tables["audit"], verdicts=tuple(_verdict(row) for row in tables.get("verdicts", [])))
+            return cls(
+                **tables["audit"],
+                verdicts=tuple(_verdict(row) for row in tables.get("verdicts", [])),
+            )
         except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"audit: not a file that Audit.to_toml wrote: {error}") from error
 
     def _terms(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("experiment", "arm", "north_star", "margin", "age", "level")}
+        return {
+            name: getattr(self, name)
+            for name in ("experiment", "arm", "north_star", "margin", "age", "level")
+        }
 
     def _title(self) -> str:
         return (
-            f"audit of {self.experiment}, {self.arm} against control, at {self.as_of:%Y-%m-%d %H:%M}: beliefs at entry age {self.age} days, matured "
-            f"outcomes of the same users, north star {self.north_star} ({percent(self.margin, signed=True)} is worth having)"
+            f"audit of {self.experiment}, {self.arm} against control, at "
+            f"{self.as_of:%Y-%m-%d %H:%M}: beliefs at entry age {self.age} days, matured "
+            f"outcomes of the same users, north star {self.north_star} "
+            f"({percent(self.margin, signed=True)} is worth having)"
         )
 
     def _rows(self) -> list[list[str]]:
         def cell(estimate: Estimate | None) -> str:
-            return "-" if estimate is None else f"{number(estimate.value)} {interval(*estimate.interval(self.level))}"
+            return (
+                "-"
+                if estimate is None
+                else f"{number(estimate.value)} {interval(*estimate.interval(self.level))}"
+            )
 
         return [
-            [row.signal.split("@")[0], cell(row.early), cell(row.late), cell(row.north_star), row.agreement, row.recommendation]
+            [
+                row.signal.split("@")[0],
+                cell(row.early),
+                cell(row.late),
+                cell(row.north_star),
+                row.agreement,
+                row.recommendation,
+            ]
             for row in self.verdicts
         ]
 
@@ -169,23 +222,27 @@ def audit(
 ) -> Audit:
     """Whether what `early` said of a trial came true, and whether it mattered to the north star.
 
-    For each signal three differences between treatment and control per enrolled user, adjusted for the same covariates:
-    early, the sums of the beliefs that `early` held of the users' entries in the entry window when each entry was `age`
-    days old; late, the sums of their matured outcomes; and the trial's own estimate of the north star. Early
-    and late are of the same users, those who are mature for the signal (while nobody is, early is of those who are old
-    enough). Beliefs are asked through `lake.before` the moment at which the last possible entry of the last
-    of these users is `age` days old, so nothing later can leak into them. The std errors are those of
-    users, not of the fit of `early`: that is what the comparison with late is for.
+    For each signal three differences between treatment and control per enrolled user, adjusted for
+    the same covariates: early, the sums of the beliefs that `early` held of the users' entries in
+    the entry window when each entry was `age` days old; late, the sums of their matured outcomes;
+    and the trial's own estimate of the north star. Early and late are of the same users, those who
+    are mature for the signal (while nobody is, early is of those who are old enough). Beliefs are
+    asked through `lake.before` the moment at which the last possible entry of the last of these
+    users is `age` days old, so nothing later can leak into them. The std errors are those of users,
+    not of the fit of `early`: that is what the comparison with late is for.
 
     `judge` says what follows.
 
     Args:
-        early: one early reward or {signal: early reward}, fitted on what was known before the trial.
+        early: one early reward or {signal: early reward}, fitted on what was known before the
+            trial.
         north_star: what all signals are meant to move, e.g. active days from enrolment.
         signals: which to audit; default all that `early` has.
         margin: least gain of the north star worth having, relative to the control's mean.
-        age: whole days since the entry's own day: of a window from day 1 on the belief has seen `age` days, of one from day 30 on none.
-        alpha: two-sided, of every interval. treatment: the arm; default the only one.
+        age: whole days since the entry's own day: of a window from day 1 on the belief has seen
+            `age` days, of one from day 30 on none.
+        alpha: two-sided, of every interval.
+        treatment: the arm; default the only one.
         as_of: UTC; default the lake's watermark.
 
     Raises:
@@ -195,20 +252,38 @@ def audit(
     models = _models(early, signals)
     arm = _arm(trial, treatment)
     if not 0 <= margin < 1 or not 0 < alpha < 1:
-        raise ConfigError(f"audit: margin={margin}, alpha={alpha} given, expected a relative gain in [0, 1) and a level in (0, 1)")
+        raise ConfigError(
+            f"audit: margin={margin}, alpha={alpha} given, expected a relative gain in [0, 1) and "
+            "a level in (0, 1)"
+        )
     if not isinstance(age, int) or age < 0:
         raise ConfigError(f"audit: age={age!r} given, expected whole days >= 0")
     view = lake if as_of is None else lake.before(as_of)
     everybody = trial.enrolled(view)
-    distrusted = "; ".join(f"{check.name}: {check.words}" for check in quality_of(trial, everybody) if check.fails)
+    distrusted = "; ".join(
+        f"{check.name}: {check.words}" for check in quality_of(trial, everybody) if check.fails
+    )
     users = analysed(trial, everybody).filter(pl.col("arm").is_in([trial.arm_names[0], arm]))
     treated_U, known_UK = (users["arm"] == arm).to_numpy(), covariates_of(view, users)
-    star = line_of(north_star, enrolled_sums(north_star, view, users, entry_days=trial.entry_days), treated_U, known_UK, arm, None, alpha, alpha)
+    star = line_of(
+        north_star,
+        enrolled_sums(north_star, view, users, entry_days=trial.entry_days),
+        treated_U,
+        known_UK,
+        arm,
+        None,
+        alpha,
+        alpha,
+    )
     verdicts = []
     for signal, model in models.items():
         sums = enrolled_sums(signal, view, users, entry_days=trial.entry_days)
         late = line_of(signal, sums, treated_U, known_UK, arm, None, alpha, alpha)
-        asked_U = sums["value"].is_not_null().to_numpy() if late.effect else (_old_enough(signal, users, trial, age) <= view.watermark).to_numpy()
+        asked_U = (
+            sums["value"].is_not_null().to_numpy()
+            if late.effect
+            else (_old_enough(signal, users, trial, age) <= view.watermark).to_numpy()
+        )
         asked = _Asked(None, None)
         if min(np.bincount(treated_U[asked_U], minlength=2)) >= LEAST_USERS:
             value_U = sums["value"].to_numpy()[asked_U].astype(float) if late.effect else None
@@ -216,21 +291,30 @@ def audit(
             asked = _Asked.of(early_U, value_U, treated_U[asked_U], known_UK[asked_U])
         verdict = _verdict_on(signal, asked, late, star, age, margin, 1 - alpha)
         if distrusted:
-            verdict = replace(verdict, recommendation="undecided", reason=f"the experiment cannot be trusted; {distrusted}")
+            verdict = replace(
+                verdict,
+                recommendation="undecided",
+                reason=f"the experiment cannot be trusted; {distrusted}",
+            )
         verdicts.append(verdict)
-    return Audit(trial.label, arm, north_star.label, margin, age, 1 - alpha, view.watermark, tuple(verdicts))
+    return Audit(
+        trial.label, arm, north_star.label, margin, age, 1 - alpha, view.watermark, tuple(verdicts)
+    )
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The arms' means of early, and of early minus late of the same users; null where there are too few, or late is immature."""
+    """The arms' means of early, and of early minus late of the same users; null where there are too
+    few, or late is immature."""
 
     early: Means | None
     gap: Means | None
     reason: str = ""
 
     @classmethod
-    def of(cls, early_U: Float, late_U: Float | None, treated_U: NDArray[np.bool_], known_UK: Float) -> Self:
+    def of(
+        cls, early_U: Float, late_U: Float | None, treated_U: NDArray[np.bool_], known_UK: Float
+    ) -> Self:
         early = compare(early_U, treated_U, known_UK)
         gap = None if late_U is None else compare(early_U - late_U, treated_U, known_UK)
         contrasts = [means.contrast() for means in (early, gap) if means is not None]
@@ -239,16 +323,24 @@ class _Asked:
         return cls(early, gap)
 
 
-def believed_sums(model: EarlyReward, users: pl.DataFrame, trial: Experiment, lake: Lake, age: int) -> Float:
-    """Per user the sum of the beliefs about the entries of the entry window, each at entry age `age` days, shape [U].
+def believed_sums(
+    model: EarlyReward, users: pl.DataFrame, trial: Experiment, lake: Lake, age: int
+) -> Float:
+    """Per user the sum of the beliefs about the entries of the entry window, each at entry age
+    `age` days, shape [U].
 
-    Nothing is looked at that happened or arrived after the last user's last possible entry was that old.
+    Nothing is looked at that happened or arrived after the last user's last possible entry was that
+    old.
     """
     signal = model.signal
     then = cast(datetime, _old_enough(signal, users, trial, age).max())
     outcomes = outcomes_of(signal, lake.before(then), None, users)
-    window_days = min(max(age + 1 - signal.window[0], 0), signal.days)  # an entry's own day is day 0, so day `age` is its last whole one
-    mean_N = np.where(outcomes.keys.is_null().to_numpy(), 0.0, model.belief(outcomes, window_days).mean)  # about nothing: late counts 0
+    window_days = min(
+        max(age + 1 - signal.window[0], 0), signal.days
+    )  # an entry's own day is day 0, so day `age` is its last whole one
+    mean_N = np.where(
+        outcomes.keys.is_null().to_numpy(), 0.0, model.belief(outcomes, window_days).mean
+    )  # about nothing: late counts 0
     return sums_by_user(outcomes.frame, mean_N, users, trial.entry_days)
 
 
@@ -269,28 +361,42 @@ class Judgement:
     open: tuple[Contrast, ...] = ()
 
 
-def judge(early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float) -> tuple[Agreement, Recommendation, str]:
+def judge(
+    early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float
+) -> tuple[Agreement, Recommendation, str]:
     """Agreement, recommendation and reason; see `judgement_of`."""
     judgement = judgement_of(early, late, gap, gain, loss, level)
     return judgement.agreement, judgement.recommendation, judgement.reason
 
 
 def judgement_of(
-    early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float, rose: str = "rose", fell: str = "fell"
+    early: Contrast,
+    late: Contrast,
+    gap: Contrast,
+    gain: Contrast,
+    loss: Contrast,
+    level: float,
+    rose: str = "rose",
+    fell: str = "fell",
 ) -> Judgement:
-    """What follows from five differences and their intervals at `level`. Nothing is kept, reweighted or dropped without evidence.
+    """What follows from five differences and their intervals at `level`. Nothing is kept,
+    reweighted or dropped without evidence.
 
     Args:
-        early, late: of the signal, above 0 where it got better.
+        early: of the signal, above 0 where it got better.
+        late: of the signal, above 0 where it got better.
         gap: early minus late, paired.
-        gain: of the north star over its margin, treatment - (1 + margin) control: above 0 where it gained what is worth having.
+        gain: of the north star over its margin, treatment - (1 + margin) control: above 0 where it
+            gained what is worth having.
         loss: treatment - (1 - margin) control: below 0 where the north star lost as much.
         level: of the intervals, in (0, 1).
-        rose, fell: what the signal does where it gets better and worse.
+        rose: what the signal does where it gets better and worse.
+        fell: what the signal does where it gets better and worse.
 
-    Agreement, in this order: early's interval holds 0: "differs" (it saw nothing, or is too noisy); early and late lie on different
-    sides of 0: "opposite"; late's interval holds 0: "differs"; the gap's holds 0, or late / early surely lies within a
-    factor of 1 + `TOLERANCE` of 1: "agrees"; it surely lies beyond: "off by a factor"; else "differs".
+    Agreement, in this order: early's interval holds 0: "differs" (it saw nothing, or is too noisy);
+    early and late lie on different sides of 0: "opposite"; late's interval holds 0: "differs"; the
+    gap's holds 0, or late / early surely lies within a factor of 1 + `TOLERANCE` of 1: "agrees"; it
+    surely lies beyond: "off by a factor"; else "differs".
 
     | late      | north star                         | early and late  | recommendation | because                                 |
     |-----------|------------------------------------|-----------------|----------------|-----------------------------------------|
@@ -305,73 +411,154 @@ def judgement_of(
     | fell      | above -margin, also if it rose     | any             | drop           | it can fall without the north star      |
     | fell      | below -margin                      | as where it rose | keep, reweight, drop or undecided, as there | they fell together |
 
-    What this leaves undecided is dropped where it is a false alarm: early's interval lies off 0, late is surely less than half of early and
-    not on its side, and the north star surely fell short of its margin on that side. A signal that fell while the north star rose is dropped, not
-    given a negative weight: one trial shows that it can be given up, not that pushing it down would help. Of the north
-    star's own early reward only the agreement is asked. Where late or the north star is immature the caller says undecided.
+    What this leaves undecided is dropped where it is a false alarm: early's interval lies off 0,
+    late is surely less than half of early and not on its side, and the north star surely fell short
+    of its margin on that side. A signal that fell while the north star rose is dropped, not given a
+    negative weight: one trial shows that it can be given up, not that pushing it down would help.
+    Of the north star's own early reward only the agreement is asked. Where late or the north star
+    is immature the caller says undecided.
     """
     agreement, unsure = _agreement(early, late, gap, level)
     said, moved = _side(early, level), _side(late, level)
     star = loss if moved < 0 else gain
     star_side = -_side(loss, level) if moved < 0 else _side(gain, level)
     if (moved == 0 or star_side == 0) and _false_alarm(early, late, gap, gain, loss, level):
-        words = f"a false alarm: early certainly {rose if said > 0 else fell}, late and the north star certainly did not follow"
+        words = (
+            f"a false alarm: early certainly {rose if said > 0 else fell}, late and the north "
+            "star certainly did not follow"
+        )
         return Judgement(agreement, "drop", words)
     if moved == 0:
-        return Judgement(agreement, "undecided", "the trial did not move the signal: its late interval holds 0", (late,))
+        return Judgement(
+            agreement,
+            "undecided",
+            "the trial did not move the signal: its late interval holds 0",
+            (late,),
+        )
     moves, kept = (rose, "gained") if moved > 0 else (fell, "lost")
     if star_side == 0:
-        words = f"it {moves}, but whether the north star {kept} its margin is not known: the interval spans it"
+        words = (
+            f"it {moves}, but whether the north star {kept} its margin is not known: the "
+            "interval spans it"
+        )
         return Judgement(agreement, "undecided", words, (star, *unsure))
     if star_side < 0:
-        return Judgement(agreement, "drop", f"it {moves} while the north star certainly {kept} less than its margin: it can be moved without it")
+        return Judgement(
+            agreement,
+            "drop",
+            f"it {moves} while the north star certainly {kept} less than its margin: it can be "
+            "moved without it",
+        )
     both = f"it {moves} and the north star {kept} its margin"
     if agreement == "agrees":
         factor = f"{1 + TOLERANCE:g}"
-        return Judgement(agreement, "keep", f"{both}; early and late agree, up to their errors or a factor of {factor}")
+        return Judgement(
+            agreement,
+            "keep",
+            f"{both}; early and late agree, up to their errors or a factor of {factor}",
+        )
     if agreement == "off by a factor":
         return Judgement(agreement, "reweight", f"{both}, but early was off by a factor")
     if agreement == "opposite":
-        return Judgement(agreement, "drop", f"{both}, but early pointed the other way: as a reward it would have led astray")
+        return Judgement(
+            agreement,
+            "drop",
+            f"{both}, but early pointed the other way: as a reward it would have led astray",
+        )
     if said == 0:
-        return Judgement(agreement, "undecided", f"{both}, but early did not see it: too noisy at this age, or blind to it", unsure)
-    return Judgement(agreement, "undecided", f"{both}, but by what factor early is off is not known well enough", unsure)
+        return Judgement(
+            agreement,
+            "undecided",
+            f"{both}, but early did not see it: too noisy at this age, or blind to it",
+            unsure,
+        )
+    return Judgement(
+        agreement,
+        "undecided",
+        f"{both}, but by what factor early is off is not known well enough",
+        unsure,
+    )
 
 
-def _verdict_on(signal: Signal, asked: _Asked, late: Line, star: Line, age: int, margin: float, level: float) -> Verdict:
+def _verdict_on(
+    signal: Signal, asked: _Asked, late: Line, star: Line, age: int, margin: float, level: float
+) -> Verdict:
     """The verdict, or undecided with what is missing."""
-    early, gap = _estimate(asked.early, f"as believed at entry age {age} days", late), _estimate(asked.gap, "believed minus matured", late)
+    early, gap = (
+        _estimate(asked.early, f"as believed at entry age {age} days", late),
+        _estimate(asked.gap, "believed minus matured", late),
+    )
     if asked.early is None or asked.gap is None or late.effect is None or star.effect is None:
         missing = [line.reason for line in (late, star) if line.effect is None]
         if asked.reason:
             missing.append(f"{signal.name}: {asked.reason}")
         elif asked.early is None:
-            missing.append(f"{signal.name}: an interval needs {LEAST_USERS} users in each arm whose entries are all {age} days old")
+            missing.append(
+                f"{signal.name}: an interval needs {LEAST_USERS} users in each arm whose entries "
+                f"are all {age} days old"
+            )
         matured, moved = (line.effect.difference if line.effect else None for line in (late, star))
-        return Verdict(signal.label, early, matured, moved, "unknown", "undecided", "; ".join(dict.fromkeys(missing)))
-    believed, matured, apart = asked.early.contrast(), late.effect.means.contrast(), asked.gap.contrast()
+        return Verdict(
+            signal.label,
+            early,
+            matured,
+            moved,
+            "unknown",
+            "undecided",
+            "; ".join(dict.fromkeys(missing)),
+        )
+    believed, matured, apart = (
+        asked.early.contrast(),
+        late.effect.means.contrast(),
+        asked.gap.contrast(),
+    )
     rose, fell = "rose", "fell"
     if signal.lower_is_better:
         believed, matured, apart, rose, fell = -believed, -matured, -apart, "fell", "rose"
-    # of the north star itself it is only asked whether early agrees: it moved with itself, by whatever it moved
+    # of the north star itself it is only asked whether early agrees: it moved with itself, by
+    # whatever it moved
     itself = signal.label.split("@")[1] == star.signal.split("@")[1]
-    gain, loss = (matured, matured) if itself else (star.effect.gain_over(margin), star.effect.gain_over(-margin))
+    gain, loss = (
+        (matured, matured)
+        if itself
+        else (star.effect.gain_over(margin), star.effect.gain_over(-margin))
+    )
     judgement = judgement_of(believed, matured, apart, gain, loss, level, rose, fell)
     reason, factor, users = judgement.reason, None, None
     n = late.effect.difference.n
     if judgement.agreement == "off by a factor":
         times = ratio(matured, believed, _covariance(believed, matured, apart))
-        factor = Estimate(times.value, times.std_error, n, late.effect.difference.n_eff, f"policy: {signal.label}, late / early", times.df)
+        factor = Estimate(
+            times.value,
+            times.std_error,
+            n,
+            late.effect.difference.n_eff,
+            f"policy: {signal.label}, late / early",
+            times.df,
+        )
         reason += f"; late is {number(times.value)} times early {interval(*times.interval(level))}"
     if judgement.open:
         users = _users_that_settle(judgement.open, n, level)
         enough = "more users than can be named" if users is None else f"about {users:,} users"
-        reason += f"; {enough} in these shares would settle it, were the estimates to stay as they are"
+        reason += (
+            f"; {enough} in these shares would settle it, were the estimates to stay as they are"
+        )
     estimates = early, late.effect.difference, star.effect.difference
-    return Verdict(signal.label, *estimates, judgement.agreement, judgement.recommendation, reason, gap, factor, users)
+    return Verdict(
+        signal.label,
+        *estimates,
+        judgement.agreement,
+        judgement.recommendation,
+        reason,
+        gap,
+        factor,
+        users,
+    )
 
 
-def _agreement(early: Contrast, late: Contrast, gap: Contrast, level: float) -> tuple[Agreement, tuple[Contrast, ...]]:
+def _agreement(
+    early: Contrast, late: Contrast, gap: Contrast, level: float
+) -> tuple[Agreement, tuple[Contrast, ...]]:
     """Whether early and late agree, and which differences leave it open."""
     said, moved = _side(early, level), _side(late, level)
     if said == 0:
@@ -383,7 +570,10 @@ def _agreement(early: Contrast, late: Contrast, gap: Contrast, level: float) -> 
     if _side(gap, level) == 0:
         return "agrees", ()
     most = 1 + TOLERANCE
-    apart = [_less(late, early, most, gap), _less(early, late, most, gap)]  # above 0 on their side: beyond the tolerance
+    apart = [
+        _less(late, early, most, gap),
+        _less(early, late, most, gap),
+    ]  # above 0 on their side: beyond the tolerance
     sides = [_side(contrast, level) * said for contrast in apart]
     if max(sides) > 0:
         return "off by a factor", ()
@@ -392,8 +582,11 @@ def _agreement(early: Contrast, late: Contrast, gap: Contrast, level: float) -> 
     return "differs", tuple(contrast for contrast, side in zip(apart, sides) if side == 0)
 
 
-def _false_alarm(early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float) -> bool:
-    """Whether early certainly moved, late surely by less than half as much, and the north star surely short of its margin on early's side."""
+def _false_alarm(
+    early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float
+) -> bool:
+    """Whether early certainly moved, late surely by less than half as much, and the north star
+    surely short of its margin on early's side."""
     said = _side(early, level)
     if said == 0 or _side(late, level) == said:
         return False
@@ -403,8 +596,16 @@ def _false_alarm(early: Contrast, late: Contrast, gap: Contrast, gain: Contrast,
 
 def _less(contrast: Contrast, other: Contrast, times: float, gap: Contrast) -> Contrast:
     """contrast - times * other, for early and late in either order."""
-    variance = contrast.std_error**2 + times**2 * other.std_error**2 - 2 * times * _covariance(contrast, other, gap)
-    return Contrast(contrast.value - times * other.value, math.sqrt(max(variance, 0.0)), min(contrast.df, other.df))
+    variance = (
+        contrast.std_error**2
+        + times**2 * other.std_error**2
+        - 2 * times * _covariance(contrast, other, gap)
+    )
+    return Contrast(
+        contrast.value - times * other.value,
+        math.sqrt(max(variance, 0.0)),
+        min(contrast.df, other.df),
+    )
 
 
 def _covariance(early: Contrast, late: Contrast, gap: Contrast) -> float:
@@ -413,7 +614,8 @@ def _covariance(early: Contrast, late: Contrast, gap: Contrast) -> float:
 
 
 def _users_that_settle(contrasts: tuple[Contrast, ...], users: int, level: float) -> int | None:
-    """Users at which all these intervals would leave 0, shrunk around the estimates as they are; null beyond a billion."""
+    """Users at which all these intervals would leave 0, shrunk around the estimates as they are;
+    null beyond a billion."""
     most = 0.0
     for contrast in contrasts:
         low, high = contrast.interval(level)
@@ -442,16 +644,24 @@ def _old_enough(signal: Signal, users: pl.DataFrame, trial: Experiment, age: int
     return closes_at(signal, users, trial.entry_days, min(age, signal.window[1]) + 1)
 
 
-def _models(early: EarlyReward | Mapping[Signal, EarlyReward], signals: Sequence[Signal] | None) -> dict[Signal, EarlyReward]:
+def _models(
+    early: EarlyReward | Mapping[Signal, EarlyReward], signals: Sequence[Signal] | None
+) -> dict[Signal, EarlyReward]:
     models = dict(early) if isinstance(early, Mapping) else {early.signal: early}
     for signal, model in models.items():
         if model.signal.version != signal.version:
-            raise ConfigError(f"audit: an early reward of {model.signal.label} is given for {signal.label}; expected one of that signal")
+            raise ConfigError(
+                f"audit: an early reward of {model.signal.label} is given for {signal.label}; "
+                "expected one of that signal"
+            )
     by_version = {signal.version: signal for signal in models}
     wanted = list(models) if signals is None else list(signals)
     for signal in wanted:
         if signal.version not in by_version:
-            raise ConfigError(f"audit: no early reward of {signal.label}; given {', '.join(signal.label for signal in models)}")
+            raise ConfigError(
+                f"audit: no early reward of {signal.label}; given "
+                f"{', '.join(signal.label for signal in models)}"
+            )
     if not wanted:
         raise ConfigError("audit: no signal given, expected at least one with an early reward")
     return {signal: models[by_version[signal.version]] for signal in wanted}
@@ -461,25 +671,36 @@ def _arm(trial: Experiment, treatment: str | None) -> str:
     if treatment is None and len(trial.treatments) == 1:
         return trial.treatments[0]
     if treatment not in trial.treatments:
-        raise ConfigError(f"audit: treatment={treatment!r} given, expected one of {', '.join(trial.treatments)}")
+        raise ConfigError(
+            f"audit: treatment={treatment!r} given, expected one of {', '.join(trial.treatments)}"
+        )
     return treatment
 
 
 def _verdict(row: Mapping[str, Any]) -> Verdict:
-    given: dict[str, Any] = {name: Estimate(**value) if name in _ESTIMATES else value for name, value in row.items()}
+    given: dict[str, Any] = {
+        name: Estimate(**value) if name in _ESTIMATES else value for name, value in row.items()
+    }
     return Verdict(**{"early": None, "late": None, "north_star": None, **given})
 
 
 def _toml(value: object) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in cast(dict[str, object], value).items()) + " }"
+        return (
+            "{ "
+            + ", ".join(
+                f"{key} = {_toml(inner)}" for key, inner in cast(dict[str, object], value).items()
+            )
+            + " }"
+        )
     if isinstance(value, float):
         return "nan" if math.isnan(value) else repr(float(value))
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 class _Door(ModuleType):
-    """This module, callable: importing it binds `longplay.audit` to the module, where `lp.audit(...)` is meant to be the function."""
+    """This module, callable: importing it binds `longplay.audit` to the module, where
+    `lp.audit(...)` is meant to be the function."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Audit:
         return audit(*args, **kwargs)

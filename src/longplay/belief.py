@@ -29,7 +29,8 @@ class Belief:
         signal: `name@version` of the signal believed in.
         minimum: the least value the outcome can take: number or array of the same shape.
         keys: one row per belief (item_id, or user_id and time, ...), or null for slots.
-        maximum: the largest value the outcome can take; what a negative weight turns into the minimum.
+        maximum: the largest value the outcome can take; what a negative weight turns into the
+            minimum.
 
     >>> b = Belief(mean=np.array([0.4, 0.1]), std=np.array([0.1, 0.2]), spread=np.array([0.5, 0.4]), age=14, signal="habit@1")
     >>> b.lower(1.0).round(3).tolist()     # floored at the outcome's minimum, here 0
@@ -48,7 +49,9 @@ class Belief:
     def __post_init__(self) -> None:
         shapes = {np.shape(self.mean), np.shape(self.std), np.shape(self.spread)}
         if len(shapes) != 1:
-            raise DataError(f"Belief: mean, std and spread have shapes {sorted(shapes)}; expected one shape")
+            raise DataError(
+                f"Belief: mean, std and spread have shapes {sorted(shapes)}; expected one shape"
+            )
         if self.keys is not None and self.keys.height != len(self.mean):
             raise DataError(f"Belief: {len(self.mean)} beliefs but {self.keys.height} keys")
 
@@ -62,7 +65,9 @@ class Belief:
         invert the order of rare habits (p - sqrt(p (1-p)) falls until p = .146).
         """
         if caution < 0:
-            raise DataError(f"lower: caution={caution} given, expected >= 0 (how many std to subtract)")
+            raise DataError(
+                f"lower: caution={caution} given, expected >= 0 (how many std to subtract)"
+            )
         return np.maximum(self.mean - caution * self.std, self.minimum)
 
     def table(self) -> pl.DataFrame:
@@ -76,11 +81,14 @@ class Belief:
         when = f"{self.age} days observed" if self.age >= 0 else "mixed ages"
         return (
             f"{self.signal}: {np.size(self.mean):,} beliefs, {when}: "
-            f"mean {np.mean(self.mean):.4g}, std {np.mean(self.std):.2g}, spread {np.mean(self.spread):.2g}"
+            f"mean {np.mean(self.mean):.4g}, std {np.mean(self.std):.2g}, spread "
+            f"{np.mean(self.spread):.2g}"
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(str(self))}</p>" + (self.table().head(10)._repr_html_() if np.ndim(self.mean) == 1 else "")
+        return f"<p>{escape(str(self))}</p>" + (
+            self.table().head(10)._repr_html_() if np.ndim(self.mean) == 1 else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,10 @@ class Calibration:
             that level; the interval includes the sampling noise of the realised mean.
         groups: number of groups (items) judged, each with at least `min_entries` mature entries.
         min_entries: entries a group needed.
-        pit: randomised probability integral transforms of single outcomes, shape [N], uniform if calibrated.
-        reliability: table of predicted (mean belief), realised (mean outcome), std_error, n by bin of belief.
+        pit: randomised probability integral transforms of single outcomes, shape [N], uniform if
+            calibrated.
+        reliability: table of predicted (mean belief), realised (mean outcome), std_error, n by bin
+            of belief.
         mae: mean absolute error of the groups' means.
         prior_mae: the same of the prior alone (one number for all), the error of knowing nothing.
         sharpness: mean predictive standard deviation of the groups' means without sampling noise.
@@ -114,7 +124,8 @@ class Calibration:
         levels = ", ".join(f"{level:.0%}: {share:.0%}" for level, share in self.coverage.items())
         return (
             f"coverage of realised means over {self.groups} items ({levels}); "
-            f"MAE {self.mae:.4g} (prior alone {self.prior_mae:.4g}), sharpness {self.sharpness:.4g} (prior alone {self.prior_sharpness:.4g})"
+            f"MAE {self.mae:.4g} (prior alone {self.prior_mae:.4g}), sharpness "
+            f"{self.sharpness:.4g} (prior alone {self.prior_sharpness:.4g})"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -133,9 +144,14 @@ class Calibration:
 
 
 def coverage_of_means(
-    mean_G: Array, std_G: Array, realised_G: Array, noise_std_G: Array, levels: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95)
+    mean_G: Array,
+    std_G: Array,
+    realised_G: Array,
+    noise_std_G: Array,
+    levels: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95),
 ) -> dict[float, float]:
-    """Share of groups whose realised mean lies in the central interval of N(mean, std^2 + noise_std^2).
+    """Share of groups whose realised mean lies in the central interval of N(mean, std^2 +
+    noise_std^2).
 
     `noise_std_G` is the sampling error of the realised mean (spread of single outcomes / sqrt(n)).
 
@@ -146,11 +162,14 @@ def coverage_of_means(
     return {level: float(np.mean(z_G <= stats.norm.ppf(0.5 + level / 2))) for level in levels}
 
 
-def randomised_pit(mean_N: Array, spread_N: Array, outcome_N: Array, rng: np.random.Generator, *, binary: bool) -> Array:
-    """Randomised probability integral transform of single outcomes, shape [N], uniform on (0, 1) if calibrated.
+def randomised_pit(
+    mean_N: Array, spread_N: Array, outcome_N: Array, rng: np.random.Generator, *, binary: bool
+) -> Array:
+    """Randomised probability integral transform of single outcomes, shape [N], uniform on (0, 1) if
+    calibrated.
 
-    Binary outcomes are Bernoulli(mean) and the jump is filled with a uniform draw (Czado, Gneiting &
-    Held 2009); others are taken as normal with the predictive spread.
+    Binary outcomes are Bernoulli(mean) and the jump is filled with a uniform draw (Czado, Gneiting
+    & Held 2009); others are taken as normal with the predictive spread.
     """
     if binary:
         p_N = np.clip(mean_N, 0, 1)

@@ -1,8 +1,10 @@
-"""Chance that is a function of what it is for: the same key, the same number, in any order and any batch.
+"""Chance that is a function of what it is for: the same key, the same number, in any order and any
+batch.
 
 Assignment to arms, held-out users, the draws of policies and the luck of simulated listeners all
-rest on it, so that adding rows, chunking work or starting again changes nobody's numbers.
-Strings are hashed by keyed BLAKE2b (Aumasson et al. 2013), counters mixed by splitmix64 (Steele, Lea & Flood 2014).
+rest on it, so that adding rows, chunking work or starting again changes nobody's numbers. Strings
+are hashed by keyed BLAKE2b (Aumasson et al. 2013), counters mixed by splitmix64 (Steele, Lea &
+Flood 2014).
 """
 
 from __future__ import annotations
@@ -29,22 +31,32 @@ def mix(z: UInt) -> UInt:
 
 
 def uniform(bits: UInt) -> Float:
-    """Numbers in (0, 1) from uniform bits, same shape: 53 bits at half steps, so never 0 and never 1."""
+    """Numbers in (0, 1) from uniform bits, same shape: 53 bits at half steps, so never 0 and never
+    1."""
     return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def keyed_bits(key: str, ids: Column) -> UInt:
-    """64 bits per id that only (key, id) decide, shape [N]; stable over versions, machines and batches.
+    """64 bits per id that only (key, id) decide, shape [N]; stable over versions, machines and
+    batches.
 
     Args:
         key: what the numbers are for.
-        ids: a column of ids, whatever its type: 12345, 12345.0 and "12345" are one id (see `longplay.ids`).
+        ids: a column of ids, whatever its type: 12345, 12345.0 and "12345" are one id (see
+            `longplay.ids`).
 
     Raises:
         DataError: an id that is missing or has no exact text.
     """
-    salt = blake2b(key.encode(), digest_size=32).digest()  # a BLAKE2 key has at most 64 bytes; a name may be longer
-    digests = b"".join([blake2b(one.encode(), digest_size=8, key=salt).digest() for one in ids_of(ids, "ids").to_list()])
+    salt = blake2b(
+        key.encode(), digest_size=32
+    ).digest()  # a BLAKE2 key has at most 64 bytes; a name may be longer
+    digests = b"".join(
+        [
+            blake2b(one.encode(), digest_size=8, key=salt).digest()
+            for one in ids_of(ids, "ids").to_list()
+        ]
+    )
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
@@ -59,7 +71,8 @@ def keyed_uniform(key: str, ids: Column) -> Float:
 
 
 class RowChance:
-    """Independent uniform streams, one per row, each addressed by a counter: draw `k` of row `r` is always the same number.
+    """Independent uniform streams, one per row, each addressed by a counter: draw `k` of row `r` is
+    always the same number.
 
     >>> rows = RowChance(np.array([3, 9], dtype=np.uint64))
     >>> bool(rows.uniform(np.array([1]), 5)[0] == rows.uniform(np.array([0, 1]), 5)[1])
@@ -77,7 +90,8 @@ class RowChance:
         return RowChance(self.base_N[rows])
 
     def uniform(self, rows: NDArray[np.integer], k: ArrayLike) -> Float:
-        """Draw `k` (>= 0) of each of `rows[M]`; `k` broadcasts with shape [M, 1, ..] where it has more axes than one."""
+        """Draw `k` (>= 0) of each of `rows[M]`; `k` broadcasts with shape [M, 1, ..] where it has
+        more axes than one."""
         k_ = np.asarray(k).astype(np.uint64)
         base = self.base_N[rows]
         base = base.reshape(base.shape + (1,) * max(k_.ndim - base.ndim, 0))

@@ -54,7 +54,8 @@ def percent_interval(low: float, high: float) -> str:
 
 
 def plus_minus(value: float, half: float) -> str:
-    """A value and its half-width, with as many decimals as two significant digits of the half-width need.
+    """A value and its half-width, with as many decimals as two significant digits of the half-width
+    need.
 
     >>> plus_minus(0.3141, 0.0402), plus_minus(2.0, 0.0)
     ('0.314 ± 0.040', '2 ± 0')
@@ -66,7 +67,8 @@ def plus_minus(value: float, half: float) -> str:
 
 
 def value_and_ends(value: float, low: float, high: float) -> tuple[str, str]:
-    """A value, and the two ends of its interval, with as many decimals as two digits of the nearer distance need.
+    """A value, and the two ends of its interval, with as many decimals as two digits of the nearer
+    distance need.
 
     >>> value_and_ends(0.0213, 0.0121, 0.0389), value_and_ends(0.02, 0.0, math.inf)
     (('0.0213', '0.0121 to 0.0389'), ('0.02', '0 to inf'))
@@ -89,7 +91,10 @@ def text_table(head: Sequence[str], rows: Rows) -> str:
     lines = [head, *rows]
     widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
     return "\n".join(
-        "  ".join(cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.ljust(width) if k == 0 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in lines
     )
 
@@ -97,5 +102,7 @@ def text_table(head: Sequence[str], rows: Rows) -> str:
 def html_table(head: Sequence[str], rows: Rows) -> str:
     """The same as an HTML table; every cell is escaped."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"

@@ -12,7 +12,9 @@ from longplay.display import plus_minus, value_and_ends
 from longplay.errors import DataError, NotEstimable
 from longplay.intervals import log_interval, t_interval
 
-LOPSIDED = 0.1  # an interval whose middle lies further from the value than this share of its half-width is printed by its ends
+# an interval whose middle lies further from the value than this share of its half-width is printed
+# by its ends
+LOPSIDED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +25,17 @@ class Estimate:
         value: the estimate, in the unit of what was measured.
         std_error: its standard error, same unit, >= 0.
         n: independent units behind it (users, or seeds), not rows.
-        n_eff: effective number of these units after weighting (effective users); `n` where nothing is weighted.
+        n_eff: effective number of these units after weighting (effective users); `n` where nothing
+            is weighted.
         estimand: what the number is a number of, in words.
         df: degrees of freedom of its interval; null: n - 1.
-        skew: the estimate's own skewness, for which the interval is corrected; see `longplay.intervals`.
-        origin: of a rare outcome, what the value would be had the outcome never happened; the interval is then on the log
-            scale of the distance from here, of which df + 1 outcomes tell. Null: the interval is symmetric, Student's t.
-        step: how much further from `origin` one more outcome of typical weight would bring the value, >= 0.
+        skew: the estimate's own skewness, for which the interval is corrected; see
+            `longplay.intervals`.
+        origin: of a rare outcome, what the value would be had the outcome never happened; the
+            interval is then on the log scale of the distance from here, of which df + 1 outcomes
+            tell. Null: the interval is symmetric, Student's t.
+        step: how much further from `origin` one more outcome of typical weight would bring the
+            value, >= 0.
 
     >>> print(Estimate(0.314, 0.0204, n=1204, n_eff=1204, estimand="return rate"))
     0.314 ± 0.040 (95%, n=1,204)
@@ -48,17 +54,24 @@ class Estimate:
     step: float = 0.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The two-sided interval at `level` in (0, 1): Student's t with `df` degrees of freedom, corrected for skewness.
+        """The two-sided interval at `level` in (0, 1): Student's t with `df` degrees of freedom,
+        corrected for skewness.
 
-        With one unit nothing is known of the error and the interval is infinite. Where `origin` is given, the interval is
-        `log_interval` of the distance from it.
+        With one unit nothing is known of the error and the interval is infinite. Where `origin` is
+        given, the interval is `log_interval` of the distance from it.
         """
         if self.n < 2 and 0 < level < 1:
             return (-np.inf, np.inf)
         df = self.n - 1 if self.df is None else self.df
         if self.origin is not None:
-            near, far = log_interval(abs(self.value - self.origin), self.std_error, df, self.step, level)
-            return (self.origin + near, self.origin + far) if self.value >= self.origin else (self.origin - far, self.origin - near)
+            near, far = log_interval(
+                abs(self.value - self.origin), self.std_error, df, self.step, level
+            )
+            return (
+                (self.origin + near, self.origin + far)
+                if self.value >= self.origin
+                else (self.origin - far, self.origin - near)
+            )
         return t_interval(self.value, self.std_error, df, level, self.skew)
 
     def __str__(self) -> str:
@@ -75,7 +88,8 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer where the data cannot support a number: it prints the reason, and raises it where a number is asked for.
+    """An answer where the data cannot support a number: it prints the reason, and raises it where a
+    number is asked for.
 
     >>> print(Refusal("not estimable: n_eff = 12 of 10,000 slots", estimand="one_step value"))
     not estimable: n_eff = 12 of 10,000 slots
@@ -115,12 +129,14 @@ class Refusal:
         return f"<span title='{escape(self.estimand)}'>{escape(self.reason)}</span>"
 
 
-def clustered_mean(values: ArrayLike, clusters: ArrayLike | None = None, *, estimand: str = "mean") -> Estimate:
+def clustered_mean(
+    values: ArrayLike, clusters: ArrayLike | None = None, *, estimand: str = "mean"
+) -> Estimate:
     """The mean of `values[N]` with a standard error clustered by `clusters[N]` (usually the user).
 
-    Rows of one cluster may depend on each other in any way; clusters are independent. The
-    variance is the linearised one of a ratio of cluster sums, G/(G-1) sum_g e_g^2 / N^2 with
-    e_g the summed deviations of cluster g (Liang & Zeger 1986). Without clusters every row is its own.
+    Rows of one cluster may depend on each other in any way; clusters are independent. The variance
+    is the linearised one of a ratio of cluster sums, G/(G-1) sum_g e_g^2 / N^2 with e_g the summed
+    deviations of cluster g (Liang & Zeger 1986). Without clusters every row is its own.
 
     >>> clustered_mean([1.0, 2.0, 3.0, 6.0]).value
     3.0
@@ -132,9 +148,15 @@ def clustered_mean(values: ArrayLike, clusters: ArrayLike | None = None, *, esti
     """
     value_N = np.asarray(values, dtype=float)
     if value_N.ndim != 1 or len(value_N) == 0:
-        raise DataError(f"clustered_mean: values of shape {value_N.shape} given, expected at least one value in one axis")
+        raise DataError(
+            f"clustered_mean: values of shape {value_N.shape} given, expected at least one value "
+            "in one axis"
+        )
     if not np.isfinite(value_N).all():
-        raise DataError(f"clustered_mean: {int((~np.isfinite(value_N)).sum())} values are null or infinite; drop immature rows first")
+        raise DataError(
+            f"clustered_mean: {int((~np.isfinite(value_N)).sum())} values are null or infinite; "
+            "drop immature rows first"
+        )
     if clusters is None:
         cluster_N, n_clusters = np.arange(len(value_N)), len(value_N)
     else:
@@ -158,8 +180,14 @@ def mean_of_sums(sums: ArrayLike, counts: ArrayLike, *, estimand: str = "mean") 
     """
     sum_C, count_C = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     if not count_C.sum() > 0:
-        raise DataError(f"mean_of_sums: {len(count_C)} clusters of no values given, expected at least one value")
+        raise DataError(
+            f"mean_of_sums: {len(count_C)} clusters of no values given, expected at least one value"
+        )
     mean, n_clusters = float(sum_C.sum() / count_C.sum()), len(count_C)
     error_C = sum_C - mean * count_C
-    std_error = float(np.sqrt(n_clusters / (n_clusters - 1) * np.sum(error_C**2)) / count_C.sum()) if n_clusters > 1 else float("inf")
+    std_error = (
+        float(np.sqrt(n_clusters / (n_clusters - 1) * np.sum(error_C**2)) / count_C.sum())
+        if n_clusters > 1
+        else float("inf")
+    )
     return Estimate(mean, std_error, n=n_clusters, n_eff=float(n_clusters), estimand=estimand)

@@ -73,8 +73,8 @@ def sha256_of(path: Path | str) -> str:
 def tree_digest(path: Path) -> str:
     """SHA-256 of a file, or of all files below a folder with their names.
 
-    Every name is preceded by its length and followed by the digest of its file, so two trees with one digest
-    hold the same files under the same names.
+    Every name is preceded by its length and followed by the digest of its file, so two trees with
+    one digest hold the same files under the same names.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as place:
@@ -102,7 +102,8 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 
 def changed_file(folder: Path, digests: Mapping[str, str]) -> str | None:
-    """The first file that is not as `digests_of` had it, and what became of it, in words; null where all are."""
+    """The first file that is not as `digests_of` had it, and what became of it, in words; null
+    where all are."""
     for name, digest in digests.items():
         file = os.path.join(folder, name)  # not a Path: a store has thousands of files
         try:
@@ -114,7 +115,10 @@ def changed_file(folder: Path, digests: Mapping[str, str]) -> str | None:
         except OSError as error:
             return f"{file}: cannot be read ({error.strerror})"
         if not same:
-            return f"{file}: {'is empty' if os.path.getsize(file) == 0 else 'was changed after it was written'}"
+            return (
+                f"{file}: "
+                f"{'is empty' if os.path.getsize(file) == 0 else 'was changed after it was written'}"
+            )
     return None
 
 

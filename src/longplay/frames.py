@@ -1,6 +1,8 @@
-"""Tables and columns of polars, pandas and pyarrow as polars, exactly: nothing is rounded and no time zone is guessed.
+"""Tables and columns of polars, pandas and pyarrow as polars, exactly: nothing is rounded and no
+time zone is guessed.
 
-pandas stays optional. A frame of it exists only where somebody imported it, so it is looked up among the loaded modules.
+pandas stays optional. A frame of it exists only where somebody imported it, so it is looked up
+among the loaded modules.
 """
 
 from __future__ import annotations
@@ -27,18 +29,22 @@ class ArrowStream(Protocol):
         ...
 
 
-Table = pl.DataFrame | pl.LazyFrame | ArrowStream  # pandas frames too, which speak Arrow since pandas 2.2
+Table = (
+    pl.DataFrame | pl.LazyFrame | ArrowStream
+)  # pandas frames too, which speak Arrow since pandas 2.2
 Column = pl.Series | NDArray[Any] | Sequence[Any]  # pandas Series and pyarrow arrays too
 
 
 def polars_frame(table: Table, name: str) -> pl.DataFrame:
     """`table` as a polars frame.
 
-    The index of a pandas frame is left out, and its NaN, NaT, NA and None are null. A pandas column that mixes
-    types comes as `pl.Object`. Times with an offset such as +05:30 are the same moments in UTC. A `LazyFrame` is collected.
+    The index of a pandas frame is left out, and its NaN, NaT, NA and None are null. A pandas column
+    that mixes types comes as `pl.Object`. Times with an offset such as +05:30 are the same moments
+    in UTC. A `LazyFrame` is collected.
 
     Args:
-        table: a frame of polars, pandas or pyarrow, or anything that speaks the Arrow C stream interface.
+        table: a frame of polars, pandas or pyarrow, or anything that speaks the Arrow C stream
+            interface.
         name: what errors call it.
 
     >>> polars_frame(pa.table({"user_id": ["u1"]}), "events").to_dict(as_series=False)
@@ -61,9 +67,15 @@ def polars_frame(table: Table, name: str) -> pl.DataFrame:
     names = [column for column, _ in named]
     for column in names:
         if not isinstance(column, str):
-            raise DataError(f"{name}: a column is named {column!r}, a {type(column).__name__}; expected text, rename it")
+            raise DataError(
+                f"{name}: a column is named {column!r}, a {type(column).__name__}; expected text, "
+                "rename it"
+            )
         if names.count(column) > 1:
-            raise DataError(f"{name}: {names.count(column)} columns are named {column!r}; expected each once, rename or drop one")
+            raise DataError(
+                f"{name}: {names.count(column)} columns are named {column!r}; expected each once, "
+                "rename or drop one"
+            )
     return pl.DataFrame([polars_series(values, column) for column, values in named])
 
 
@@ -71,24 +83,30 @@ def polars_series(values: Column, name: str) -> pl.Series:
     """One column as a polars Series called `name`; values of mixed types as `pl.Object`.
 
     Args:
-        values: a Series of polars or pandas, a numpy array of one dimension, a pyarrow array, a list or another iterable.
+        values: a Series of polars or pandas, a numpy array of one dimension, a pyarrow array, a
+            list or another iterable.
 
     >>> polars_series([1, "x"], "user_id").dtype
     Object
 
     Raises:
-        DataError: a single text, an array of more dimensions, or times with and without a zone in one column.
+        DataError: a single text, an array of more dimensions, or times with and without a zone in
+            one column.
     """
     if isinstance(values, pl.Series):
         return values.alias(name)
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return _of_arrow(values, name)
     pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(values, pandas.Series | pandas.Index | pandas.api.extensions.ExtensionArray):
+    if pandas is not None and isinstance(
+        values, pandas.Series | pandas.Index | pandas.api.extensions.ExtensionArray
+    ):
         return _of_pandas(values, name)
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
-            raise DataError(f"{name}: an array of shape {values.shape} given, expected one dimension")
+            raise DataError(
+                f"{name}: an array of shape {values.shape} given, expected one dimension"
+            )
         values = values.tolist() if values.dtype == object else pl.Series(name, values)
     if isinstance(values, pl.Series):
         return values
@@ -98,25 +116,33 @@ def polars_series(values: Column, name: str) -> pl.Series:
     _refuse_mixed_zones(values, name)
     kinds = {type(value) for value in values if value is not None}
     if len(kinds) > 1 and kinds & {bool, np.bool_}:
-        return pl.Series(name, values, dtype=pl.Object)  # polars would take a truth value among numbers for 0 or 1
+        return pl.Series(
+            name, values, dtype=pl.Object
+        )  # polars would take a truth value among numbers for 0 or 1
     try:
         return pl.Series(name, values)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
         return pl.Series(name, values, dtype=pl.Object)
 
 
-def as_lists(name: str, items: pl.Series, offsets: NDArray[np.integer], missing: pl.Series | None = None) -> pl.Series:
+def as_lists(
+    name: str, items: pl.Series, offsets: NDArray[np.integer], missing: pl.Series | None = None
+) -> pl.Series:
     """`items` cut into lists: list n is items[offsets[n]:offsets[n+1]].
 
     Args:
-        name: of the Series. items: of all lists, one after the other. offsets: [N+1], from 0 to the number of items.
+        name: of the Series.
+        items: of all lists, one after the other.
+        offsets: [N+1], from 0 to the number of items.
         missing: which lists are null, or None.
 
     >>> as_lists("slate", pl.Series(["a", "b"]), np.array([0, 2, 2])).to_list()
     [['a', 'b'], []]
     """
     mask = None if missing is None else missing.to_arrow()
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), items.to_arrow(), mask=mask)
+    lists = pa.LargeListArray.from_arrays(
+        pa.array(offsets, pa.int64()), items.to_arrow(), mask=mask
+    )
     return pl.Series(name, pl.from_arrow(lists))
 
 
@@ -126,13 +152,18 @@ def _arrow_table(table: object, name: str) -> pa.Table:
         return table
     if isinstance(table, pa.RecordBatch):
         return pa.Table.from_batches([table])
-    expected = "expected a frame of polars, pandas or pyarrow; of lists or dicts make one with pl.DataFrame(...)"
+    expected = (
+        "expected a frame of polars, pandas or pyarrow; of lists or dicts make one with "
+        "pl.DataFrame(...)"
+    )
     if not isinstance(table, ArrowStream):
         raise DataError(f"{name}: a {type(table).__name__} given, {expected}")
     try:
         return pa.RecordBatchReader.from_stream(table).read_all()
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise DataError(f"{name}: a {type(table).__name__} given that is no table ({error}), {expected}") from error
+        raise DataError(
+            f"{name}: a {type(table).__name__} given that is no table ({error}), {expected}"
+        ) from error
 
 
 def _of_arrow(values: pa.Array | pa.ChunkedArray, name: str) -> pl.Series:
@@ -143,7 +174,8 @@ def _of_arrow(values: pa.Array | pa.ChunkedArray, name: str) -> pl.Series:
 
 
 def _in_utc(dtype: pa.DataType) -> pa.DataType:
-    """The same type with its times in UTC: polars knows zones by name alone, and an offset has none."""
+    """The same type with its times in UTC: polars knows zones by name alone, and an offset has
+    none."""
     if pa.types.is_timestamp(dtype) and dtype.tz is not None:
         return pa.timestamp(dtype.unit, "UTC")
     if pa.types.is_list(dtype):
@@ -156,18 +188,29 @@ def _in_utc(dtype: pa.DataType) -> pa.DataType:
 def _of_pandas(values: Any, name: str) -> pl.Series:
     """A Series or an Index of pandas; what is missing there is null."""
     mixed = values.dtype == object
-    present = [None if missing else value for value, missing in zip(values, values.isna())] if mixed else []
+    present = (
+        [None if missing else value for value, missing in zip(values, values.isna())]
+        if mixed
+        else []
+    )
     _refuse_mixed_zones(present, name)
     try:
         return _of_arrow(pa.Array.from_pandas(values), name)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         if not mixed:
-            raise DataError(f"{name}: a pandas column of {values.dtype} does not convert: {error}; expected text, numbers or times") from error
+            raise DataError(
+                f"{name}: a pandas column of {values.dtype} does not convert: {error}; expected "
+                "text, numbers or times"
+            ) from error
         return pl.Series(name, present, dtype=pl.Object)
 
 
 def _refuse_mixed_zones(values: list[Any], name: str) -> None:
-    """Raise where some times have a zone and others have none: which moment the others mean would be a guess."""
+    """Raise where some times have a zone and others have none: which moment the others mean would
+    be a guess."""
     zoned = {value.tzinfo is not None for value in values if isinstance(value, datetime)}
     if len(zoned) > 1:
-        raise DataError(f"{name}: some times have a time zone and some have none; give all of them one, e.g. value.replace(tzinfo=datetime.UTC)")
+        raise DataError(
+            f"{name}: some times have a time zone and some have none; give all of them one, e.g. "
+            "value.replace(tzinfo=datetime.UTC)"
+        )

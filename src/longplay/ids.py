@@ -1,6 +1,7 @@
 """Ids as text: one rule for what enters the lake, for adapters, for policies and for experiments.
 
-A user who is 12345 in one table, 12345.0 in another (pandas writes integers with gaps as floats) and "12345" in a third is one user.
+A user who is 12345 in one table, 12345.0 in another (pandas writes integers with gaps as floats)
+and "12345" in a third is one user.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import polars as pl
 from longplay.errors import DataError
 from longplay.frames import Column, polars_series
 
-FLOAT32_WHOLE, FLOAT64_WHOLE = 2**24, 2**53  # from here on, neighbouring whole numbers share a float
+FLOAT32_WHOLE, FLOAT64_WHOLE = (
+    2**24,
+    2**53,
+)  # from here on, neighbouring whole numbers share a float
 
 
 def ids(values: pl.Series) -> pl.Series:
-    """Ids as strings, exactly: 12345, 12345.0 and "12345.0" give "12345", "007" stays; an empty string and NaN are null.
+    """Ids as strings, exactly: 12345, 12345.0 and "12345.0" give "12345", "007" stays; an empty
+    string and NaN are null.
 
     >>> ids(pl.Series([9007199254740993])).to_list(), ids(pl.Series([12345.0, None])).to_list()
     (['9007199254740993'], ['12345', None])
@@ -24,7 +29,8 @@ def ids(values: pl.Series) -> pl.Series:
     ['7', 'u7', '7']
 
     Raises:
-        DataError: values without one exact text: truth values, times, lists, bytes, infinities, or floats too large to be whole ids.
+        DataError: values without one exact text: truth values, times, lists, bytes, infinities, or
+            floats too large to be whole ids.
     """
     dtype = values.dtype
     if dtype == pl.Object:
@@ -34,7 +40,10 @@ def ids(values: pl.Series) -> pl.Series:
     if dtype.is_float():
         return _of_floats(values)
     if dtype.is_nested() or dtype.is_temporal() or dtype in (pl.Binary, pl.Boolean):
-        raise DataError(f"column {values.name!r}: {dtype} given for ids, expected text or numbers; convert it first")
+        raise DataError(
+            f"column {values.name!r}: {dtype} given for ids, expected text or numbers; convert it "
+            "first"
+        )
     return _of_text(values.cast(pl.String))
 
 
@@ -55,7 +64,8 @@ def ids_of(values: Column, name: str = "user_id") -> pl.Series:
     written = ids(polars_series(values, name))
     if written.null_count():
         raise DataError(
-            f"{name}: {written.null_count():,} of {len(written):,} ids are missing or empty; expected every row to have one, drop those rows"
+            f"{name}: {written.null_count():,} of {len(written):,} ids are missing or empty; "
+            "expected every row to have one, drop those rows"
         )
     return written
 
@@ -74,7 +84,11 @@ def _of_floats(values: pl.Series) -> pl.Series:
         why = f"{large[0]:.0f} is a {values.dtype}, which does not tell ids from {exact:,} on apart"
         raise DataError(f"column {values.name!r}: {why}; store it as integers or text")
     whole = values == values.round()
-    return values.cast(pl.Int64).cast(pl.String).zip_with(whole.fill_null(True), values.cast(pl.String))
+    return (
+        values.cast(pl.Int64)
+        .cast(pl.String)
+        .zip_with(whole.fill_null(True), values.cast(pl.String))
+    )
 
 
 def _of_objects(values: pl.Series) -> pl.Series:
@@ -91,5 +105,8 @@ def _of_objects(values: pl.Series) -> pl.Series:
 def _of_one_value(value: object, name: str) -> str | None:
     alone = polars_series([value], name)
     if alone.dtype == pl.Object:
-        raise DataError(f"column {name!r}: {value!r} of type {type(value).__name__} given for an id, expected text or numbers; convert it first")
+        raise DataError(
+            f"column {name!r}: {value!r} of type {type(value).__name__} given for an id, expected "
+            "text or numbers; convert it first"
+        )
     return ids(alone)[0]

@@ -20,8 +20,12 @@ class ItemIndex:
     def __init__(self, item_ids: Column) -> None:
         self.ids = ids_of(item_ids, "item_id")
         if self.ids.n_unique() != len(self.ids):
-            raise DataError(f"catalogue: {len(self.ids) - self.ids.n_unique()} item ids occur twice; expected each once")
-        # sorted hashes are searched: a hash table made anew for every call would cost a small request the whole catalogue
+            raise DataError(
+                f"catalogue: {len(self.ids) - self.ids.n_unique()} item ids occur twice; expected "
+                "each once"
+            )
+        # sorted hashes are searched: a hash table made anew for every call would cost a small
+        # request the whole catalogue
         for self._seed in count():  # the first one with which no two ids share a hash
             hashed = self.ids.hash(seed=self._seed).to_numpy()
             self._order = np.argsort(hashed)
@@ -43,27 +47,36 @@ class ItemIndex:
         return np.where((self.ids.gather(row) == ids).fill_null(False).to_numpy(), row, -1)
 
     def ragged_rows(self, lists: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """A list series as (offsets[N+1], rows): list n is rows[offsets[n]:offsets[n+1]]; unknown ids are -1."""
+        """A list series as (offsets[N+1], rows): list n is rows[offsets[n]:offsets[n+1]]; unknown
+        ids are -1."""
         lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
-        flat = lists.explode(empty_as_null=False) if lengths.sum() else pl.Series([], dtype=pl.String)
+        flat = (
+            lists.explode(empty_as_null=False) if lengths.sum() else pl.Series([], dtype=pl.String)
+        )
         return np.concatenate([[0], np.cumsum(lengths)]), self.rows(flat)
 
     def slates(self, rows: NDArray[np.integer]) -> pl.Series:
         """Row numbers [N, S] as a list series of ids."""
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-            raise DataError(f"slates: row numbers {rows.min()} to {rows.max()} given, expected 0 to {len(self) - 1}; -1 stands for an unknown item")
+            raise DataError(
+                f"slates: row numbers {rows.min()} to {rows.max()} given, expected 0 to "
+                f"{len(self) - 1}; -1 stands for an unknown item"
+            )
         n, slots = rows.shape
         return as_lists("slate", self.ids.gather(rows.ravel()), np.arange(n + 1) * slots)
 
     def slate_rows(self, slates: pl.Series) -> NDArray[np.int64]:
-        """A list series of equally long slates as row numbers [N, S]; raises on an item that is not in the catalogue."""
+        """A list series of equally long slates as row numbers [N, S]; raises on an item that is not
+        in the catalogue."""
         offsets, rows = self.ragged_rows(slates)
         lengths = np.unique(np.diff(offsets))
         if len(lengths) > 1:
             raise DataError(f"slates: lengths {lengths.tolist()} in one call, expected one length")
         if (rows < 0).any():
             bad = slates.explode()[int(np.flatnonzero(rows < 0)[0])]
-            raise DataError(f"slates: item {bad!r} is not in this policy's catalogue of {len(self):,} items")
+            raise DataError(
+                f"slates: item {bad!r} is not in this policy's catalogue of {len(self):,} items"
+            )
         return rows.reshape(len(slates), int(lengths[0]) if len(lengths) else 0)
 
 
@@ -86,4 +99,6 @@ def ranges(start_N: NDArray[np.int64], count_N: NDArray[np.int64]) -> NDArray[np
     [5, 6, 0, 1, 2]
     """
     ends = np.cumsum(count_N)
-    return np.repeat(start_N - (ends - count_N), count_N) + np.arange(int(ends[-1]) if len(ends) else 0)
+    return np.repeat(start_N - (ends - count_N), count_N) + np.arange(
+        int(ends[-1]) if len(ends) else 0
+    )

@@ -1,7 +1,9 @@
-"""Intervals of an estimate: Student's t, corrected for the skewness of what was averaged, and the log scale for rare outcomes.
+"""Intervals of an estimate: Student's t, corrected for the skewness of what was averaged, and the
+log scale for rare outcomes.
 
-T = (estimate - truth) / standard error. The error is estimated from the same values, so where these are
-skewed a high mean comes with a high error: T itself is skewed, and a symmetric interval misses on one side.
+T = (estimate - truth) / standard error. The error is estimated from the same values, so where these
+are skewed a high mean comes with a high error: T itself is skewed, and a symmetric interval misses
+on one side.
 """
 
 from __future__ import annotations
@@ -13,17 +15,22 @@ from scipy import special
 
 from longplay.errors import DataError
 
-SLIGHT_SKEW = 0.03  # of the estimate; below it a t interval errs by at most .0275 on a side, and stays as it is
-MOST_SKEW = 0.035 / 0.0845  # beyond it a t interval is predicted to err by more than .06 on a side: no interval
+# of the estimate; below it a t interval errs by at most .0275 on a side, and stays as it is
+SLIGHT_SKEW = 0.03
+MOST_SKEW = (
+    0.035 / 0.0845
+)  # beyond it a t interval is predicted to err by more than .06 on a side: no interval
 
 
 def one_sided_error(skew: float) -> float:
     """The predicted chance that a 95% t interval misses on its worse side: .025 without skewness.
 
-    The first term of the Edgeworth expansion of T at 1.96: |skew| (2 1.96^2 + 1) phi(1.96) / 6 (Hall 1992).
+    The first term of the Edgeworth expansion of T at 1.96: |skew| (2 1.96^2 + 1) phi(1.96) / 6
+    (Hall 1992).
 
     Args:
-        skew: the estimate's own skewness, e.g. that of a mean of n values is their skewness / sqrt(n).
+        skew: the estimate's own skewness, e.g. that of a mean of n values is their skewness /
+            sqrt(n).
 
     >>> round(one_sided_error(0.0), 4), round(one_sided_error(-0.2), 4)
     (0.025, 0.0419)
@@ -31,7 +38,9 @@ def one_sided_error(skew: float) -> float:
     return 0.025 + 0.0845 * abs(skew)
 
 
-def t_interval(value: float, std_error: float, df: float, level: float, skew: float = 0.0) -> tuple[float, float]:
+def t_interval(
+    value: float, std_error: float, df: float, level: float, skew: float = 0.0
+) -> tuple[float, float]:
     """The two-sided interval of an estimate.
 
     Args:
@@ -39,8 +48,9 @@ def t_interval(value: float, std_error: float, df: float, level: float, skew: fl
         std_error: its standard error, same unit.
         df: degrees of freedom of Student's t.
         level: in (0, 1).
-        skew: the estimate's own skewness. From `SLIGHT_SKEW` on the quantiles of T are those of Hall's monotone cubic
-            transformation (Hall 1992, "On the removal of skewness by transformation").
+        skew: the estimate's own skewness. From `SLIGHT_SKEW` on the quantiles of T are those of
+            Hall's monotone cubic transformation (Hall 1992, "On the removal of skewness by
+            transformation").
 
     >>> low, high = t_interval(1.0, 0.1, df=1e9, level=0.95, skew=0.2)
     >>> round(low, 4), round(high, 4)
@@ -50,11 +60,14 @@ def t_interval(value: float, std_error: float, df: float, level: float, skew: fl
         DataError: a level outside (0, 1).
     """
     quantile = float(special.stdtrit(df, 0.5 + _checked(level) / 2))
-    return value - _statistic(quantile, skew) * std_error, value - _statistic(-quantile, skew) * std_error
+    return value - _statistic(quantile, skew) * std_error, value - _statistic(
+        -quantile, skew
+    ) * std_error
 
 
 def t_p_value(value: float, std_error: float, df: float, skew: float = 0.0) -> float:
-    """Two-sided, of the truth being 0: below alpha where `t_interval` at 1 - alpha lies off 0. Without any noise 0 or 1.
+    """Two-sided, of the truth being 0: below alpha where `t_interval` at 1 - alpha lies off 0.
+    Without any noise 0 or 1.
 
     Args:
         value: the estimate.
@@ -70,13 +83,17 @@ def t_p_value(value: float, std_error: float, df: float, skew: float = 0.0) -> f
     return float(2 * special.stdtr(df, -abs(_symmetric(value / std_error, skew))))
 
 
-def log_interval(distance: float, std_error: float, df: float, step: float, level: float) -> tuple[float, float]:
-    """The interval of a positive quantity that few outcomes tell of, on its log scale (delta method).
+def log_interval(
+    distance: float, std_error: float, df: float, step: float, level: float
+) -> tuple[float, float]:
+    """The interval of a positive quantity that few outcomes tell of, on its log scale (delta
+    method).
 
-    Few rare outcomes of unequal weight make a skewed sum: where by luck the heavy ones did not happen, the sum and its
-    standard error are both too small. So the near end is `distance` exp(-t se / `distance`), with a degree of freedom less
-    than there are effective outcomes; the far end is the same of the sum as it would be with one more outcome of typical
-    weight (as Fay & Feuer 1997 do for weighted sums of counts, who add one of the largest weight).
+    Few rare outcomes of unequal weight make a skewed sum: where by luck the heavy ones did not
+    happen, the sum and its standard error are both too small. So the near end is `distance` exp(-t
+    se / `distance`), with a degree of freedom less than there are effective outcomes; the far end
+    is the same of the sum as it would be with one more outcome of typical weight (as Fay & Feuer
+    1997 do for weighted sums of counts, who add one of the largest weight).
 
     Args:
         distance: the estimate, > 0, in the unit of what was measured.
@@ -107,7 +124,8 @@ def _checked(level: float) -> float:
 
 
 def _symmetric(statistic: float, skew: float) -> float:
-    """T transformed to a statistic without skewness, increasing in T: ((1 + skew T / 3)^3 - 1) / skew + skew / 6."""
+    """T transformed to a statistic without skewness, increasing in T: ((1 + skew T / 3)^3 - 1) /
+    skew + skew / 6."""
     if abs(skew) < SLIGHT_SKEW:
         return statistic
     return ((1 + skew * statistic / 3) ** 3 - 1) / skew + skew / 6

@@ -1,4 +1,5 @@
-"""Names that become files or folders: checked in one place, so that no name leaves the folder it belongs to."""
+"""Names that become files or folders: checked in one place, so that no name leaves the folder it
+belongs to."""
 
 from __future__ import annotations
 
@@ -12,21 +13,33 @@ REFUSED = '/\\:*?"<>|[]'  # separators, what Windows refuses, and what SQL engin
 # controls and bidirectional marks, lone surrogates, line and paragraph separators
 REFUSED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 JOINERS = "\u200c\u200d"  # of category Cf, and part of how words and emoji are written
-DEVICES = frozenset(("con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789¹²³")))
+DEVICES = frozenset(
+    (
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        "conin$",
+        "conout$",
+        *(f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789¹²³"),
+    )
+)
 
 
 def file_name(name: object, what: str) -> str:
     """The name itself, once it is safe as the name of one file or folder on every system.
 
-    Letters of any script, digits, spaces inside, and marks such as `.`, `-`, `_` and `+` are allowed.
+    Letters of any script, digits, spaces inside, and marks such as `.`, `-`, `_` and `+` are
+    allowed.
 
     Args:
         name: what the user wrote.
         what: what it names, for the message: "reward.rivals", "run.name".
 
     Raises:
-        ConfigError: it is no text, is empty or too long, begins with a dot or a blank, ends with one, is the name of a
-            Windows device, or holds a separator, a control character or a mark that reads as a pattern.
+        ConfigError: it is no text, is empty or too long, begins with a dot or a blank, ends with
+            one, is the name of a Windows device, or holds a separator, a control character or a
+            mark that reads as a pattern.
 
     >>> file_name("clicks-2 weeks", "rival"), file_name("Gewöhnung", "rival")
     ('clicks-2 weeks', 'Gewöhnung')
@@ -40,17 +53,29 @@ def file_name(name: object, what: str) -> str:
     if not name:
         raise ConfigError(f"{what}: the name is empty; give it at least one letter")
     if len(name) > MOST_CHARACTERS:
-        raise ConfigError(f"{what}: the name {name[:20]!r}... has {len(name):,} characters; expected at most {MOST_CHARACTERS}")
+        raise ConfigError(
+            f"{what}: the name {name[:20]!r}... has {len(name):,} characters; expected at most "
+            f"{MOST_CHARACTERS}"
+        )
     for end, words in ((name[0], "begins"), (name[-1], "ends")):
         if end == "." or end.isspace():
-            raise ConfigError(f"{what}: the name {name!r} {words} with {end!r}; expected letters, digits, '-' or '_' there")
+            raise ConfigError(
+                f"{what}: the name {name!r} {words} with {end!r}; expected letters, digits, '-' "
+                "or '_' there"
+            )
     for character in name:
         if character in JOINERS:
             continue
         if character in REFUSED or unicodedata.category(character) in REFUSED_CATEGORIES:
-            raise ConfigError(f"{what}: the name {name!r} holds {character!r}, which a file name may not; leave it out")
+            raise ConfigError(
+                f"{what}: the name {name!r} holds {character!r}, which a file name may not; leave "
+                "it out"
+            )
     if len(name.encode()) > MOST_BYTES:
-        raise ConfigError(f"{what}: the name {name!r} takes {len(name.encode()):,} bytes; expected at most {MOST_BYTES}")
+        raise ConfigError(
+            f"{what}: the name {name!r} takes {len(name.encode()):,} bytes; expected at most "
+            f"{MOST_BYTES}"
+        )
     if name.partition(".")[0].rstrip().casefold() in DEVICES:
         raise ConfigError(f"{what}: {name!r} is the name of a device on Windows; give another")
     return name

@@ -26,7 +26,9 @@ class Past:
     An event is known at a moment when it happened before it and had arrived by then.
 
     Attributes:
-        user_E: row of each event's user, ascending. time_E: when it happened. arrived_E: when it arrived, not before it happened.
+        user_E: row of each event's user, ascending.
+        time_E: when it happened.
+        arrived_E: when it arrived, not before it happened.
     """
 
     user_E: Rows
@@ -34,25 +36,33 @@ class Past:
     arrived_E: Rows
 
     def last(self, user_N: Rows, time_N: Rows, most: int) -> tuple[Rows, Rows]:
-        """The last `most` events that were known at each moment, oldest first: offsets[N+1] and event numbers.
+        """The last `most` events that were known at each moment, oldest first: offsets[N+1] and
+        event numbers.
 
         Args:
-            user_N: row of each moment's user, -1 for a user without events. time_N: the moments. most: at least 0.
+            user_N: row of each moment's user, -1 for a user without events.
+            time_N: the moments.
+            most: at least 0.
 
         >>> past = Past(np.array([0, 0, 0]), np.array([10, 20, 30]), np.array([10, 99, 30]))
         >>> [rows.tolist() for rows in past.last(np.array([0, 0]), np.array([40, 30]), 2)]
         [[0, 2, 3], [0, 2, 0]]
         """
         start_N = np.searchsorted(self.user_E, user_N)
-        stop_N = np.searchsorted(self._codes, user_N * self._base + np.searchsorted(self._moments, time_N))
+        stop_N = np.searchsorted(
+            self._codes, user_N * self._base + np.searchsorted(self._moments, time_N)
+        )
         stop_N = np.where(user_N < 0, start_N, stop_N)
         if (self.arrived_E <= self.time_E).all():
             count_N = np.minimum(stop_N - start_N, most)
             return np.concatenate([[0], np.cumsum(count_N)]), ranges(stop_N - count_N, count_N)
         return self._last_arrived(start_N, stop_N, time_N, most)
 
-    def _last_arrived(self, start_N: Rows, stop_N: Rows, time_N: Rows, most: int) -> tuple[Rows, Rows]:
-        """`last` where some events arrived late: from each moment backwards, one known event of all moments at a time."""
+    def _last_arrived(
+        self, start_N: Rows, stop_N: Rows, time_N: Rows, most: int
+    ) -> tuple[Rows, Rows]:
+        """`last` where some events arrived late: from each moment backwards, one known event of all
+        moments at a time."""
         left_N = np.arange(len(time_N))  # moments that may know more
         at_N = stop_N - 1
         moments: list[Rows] = []
@@ -72,7 +82,8 @@ class Past:
         return np.searchsorted(moment_M[order_M], np.arange(len(time_N) + 1)), event_M[order_M]
 
     def _back_to_arrived(self, at_N: Rows, start_N: Rows, time_N: Rows) -> Rows:
-        """The last event not after `at_N` that had arrived by the time; a number below `start_N` where there is none."""
+        """The last event not after `at_N` that had arrived by the time; a number below `start_N`
+        where there is none."""
         at_N = at_N.copy()
         for level in range(LEVELS - 1, -1, -1):
             late = np.flatnonzero(at_N >= start_N)
@@ -87,7 +98,9 @@ class Past:
         least = [self.arrived_E]
         for level in range(LEVELS - 1):
             last = least[-1]
-            before = np.concatenate([np.full(min(2**level, len(last)), np.iinfo(np.int64).max), last[: -(2**level)]])
+            before = np.concatenate(
+                [np.full(min(2**level, len(last)), np.iinfo(np.int64).max), last[: -(2**level)]]
+            )
             least.append(np.minimum(last, before))
         return least
 
@@ -107,7 +120,8 @@ class Past:
 
 @dataclass(frozen=True, eq=False)
 class Met:
-    """When each user's keys (items or creators) were first known: P pairs in the order of their users, then of that time."""
+    """When each user's keys (items or creators) were first known: P pairs in the order of their
+    users, then of that time."""
 
     user_P: Rows
     known_P: Rows
@@ -134,10 +148,13 @@ class Met:
         return cls(user_P[by_time], known_P[by_time], key_P[by_time])
 
     def by(self, user_N: Rows, time_N: Rows) -> tuple[Rows, Rows]:
-        """Where the pairs known at each moment lie among P: first and count, both [N]. -1: a user without events."""
+        """Where the pairs known at each moment lie among P: first and count, both [N]. -1: a user
+        without events."""
         first_N = np.searchsorted(self.user_P, user_N)
         moments = distinct_keys(self.known_P)
         base = len(moments) + 1
         code_P = self.user_P * base + np.searchsorted(moments, self.known_P)
-        stop_N = np.searchsorted(code_P, user_N * base + np.searchsorted(moments, time_N, side="right"))
+        stop_N = np.searchsorted(
+            code_P, user_N * base + np.searchsorted(moments, time_N, side="right")
+        )
         return first_N, np.where(user_N < 0, 0, stop_N - first_N)

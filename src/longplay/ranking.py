@@ -1,4 +1,5 @@
-"""Ranking measured on what happened next: hit rate, NDCG, habit-weighted NDCG, coverage, cold-start share."""
+"""Ranking measured on what happened next: hit rate, NDCG, habit-weighted NDCG, coverage, cold-start
+share."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ LEAST_LEFT = 0.5  # share of the start's figure at which an alarm is raised
 
 @runtime_checkable
 class Ranker(Protocol):
-    """Anything that scores its whole catalogue for a context: [N, I], -inf where an item cannot be shown."""
+    """Anything that scores its whole catalogue for a context: [N, I], -inf where an item cannot be
+    shown."""
 
     @property
     def index(self) -> ItemIndex:
@@ -50,10 +52,15 @@ class Future:
 
     def __post_init__(self) -> None:
         if len(self.contexts) == 0 or self.relevant.is_empty():
-            raise DataError("ranking: no context or no relevant item after the cut; move the cut earlier or the end later")
+            raise DataError(
+                "ranking: no context or no relevant item after the cut; move the cut earlier or "
+                "the end later"
+            )
 
 
-def top_items(ranker: Ranker, contexts: Contexts, k: int, progress: Callable[[int, int], None] | None = None) -> pl.DataFrame:
+def top_items(
+    ranker: Ranker, contexts: Contexts, k: int, progress: Callable[[int, int], None] | None = None
+) -> pl.DataFrame:
     """The `k` items each context would rank first: columns row, position (from 1), item_id.
 
     Ties are broken by item id, so that a ranking does not depend on the order of a catalogue.
@@ -69,25 +76,38 @@ def top_items(ranker: Ranker, contexts: Contexts, k: int, progress: Callable[[in
         shown = np.isfinite(np.take_along_axis(score, order, 1))
         row = np.broadcast_to(start + np.arange(len(part))[:, None], order.shape)
         position = np.broadcast_to(np.arange(1, k + 1), order.shape)
-        frames.append(pl.DataFrame({"row": row[shown], "position": position[shown], "item_id": ids.gather(by_id[order[shown]])}))
+        frames.append(
+            pl.DataFrame(
+                {
+                    "row": row[shown],
+                    "position": position[shown],
+                    "item_id": ids.gather(by_id[order[shown]]),
+                }
+            )
+        )
         if progress:
             progress(min(start + CHUNK, len(contexts)), len(contexts))
     return pl.concat(frames)
 
 
 def _first(value_NI: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Columns of the `k` least values of each row, in order, ties by column; without sorting a whole catalogue. Shape [N, k]."""
+    """Columns of the `k` least values of each row, in order, ties by column; without sorting a
+    whole catalogue. Shape [N, k]."""
     order_NK = np.empty((len(value_NI), k), dtype=np.int64)
     if k == 0:
         return order_NK
     bound_N = np.partition(value_NI, k - 1, axis=1)[:, k - 1]
     for row, (value_I, bound) in enumerate(zip(value_NI, bound_N)):
-        columns = np.flatnonzero(~(value_I > bound))  # at least k, with those that tie with the last
+        columns = np.flatnonzero(
+            ~(value_I > bound)
+        )  # at least k, with those that tie with the last
         order_NK[row] = columns[np.argsort(value_I[columns], kind="stable")[:k]]
     return order_NK
 
 
-def rank_metrics(top: pl.DataFrame, future: Future, *, depths: Sequence[int] = DEPTHS) -> dict[str, Estimate]:
+def rank_metrics(
+    top: pl.DataFrame, future: Future, *, depths: Sequence[int] = DEPTHS
+) -> dict[str, Estimate]:
     """HR@k, NDCG@k and habit-weighted NDCG@k with user-clustered intervals.
 
     HR@k: share of contexts with a relevant item among the first k. NDCG@k (Jarvelin & Kekalainen
@@ -100,40 +120,53 @@ def rank_metrics(top: pl.DataFrame, future: Future, *, depths: Sequence[int] = D
     """
     users = future.contexts.frame["user_id"].to_numpy()
     measures = {"NDCG": future.relevant.with_columns(gain=pl.lit(1.0))}
-    habits = future.relevant.filter(pl.col("habit") > 0).with_columns(gain=pl.col("habit").cast(pl.Float64))
+    habits = future.relevant.filter(pl.col("habit") > 0).with_columns(
+        gain=pl.col("habit").cast(pl.Float64)
+    )
     measures["habit NDCG"] = habits
     hits = top.join(measures["NDCG"], on=["row", "item_id"])
     rows = future.relevant["row"].unique().sort().to_numpy()
     answer: dict[str, Estimate] = {}
     for k in depths:
-        hit = np.isin(rows, hits.filter(pl.col("position") <= k)["row"].unique().to_numpy()).astype(float)
-        answer[f"HR@{k}"] = clustered_mean(hit, users[rows], estimand=f"share of visits with a hit in the first {k}")
+        hit = np.isin(rows, hits.filter(pl.col("position") <= k)["row"].unique().to_numpy()).astype(
+            float
+        )
+        answer[f"HR@{k}"] = clustered_mean(
+            hit, users[rows], estimand=f"share of visits with a hit in the first {k}"
+        )
     for name, relevant in measures.items():
         for k in depths:
             if relevant.is_empty():
                 continue
             value = _ndcg(top, relevant, k)
             answer[f"{name}@{k}"] = clustered_mean(
-                value["ndcg"].to_numpy(), users[value["row"].to_numpy()], estimand=f"{name}@{k} over visits with a relevant item"
+                value["ndcg"].to_numpy(),
+                users[value["row"].to_numpy()],
+                estimand=f"{name}@{k} over visits with a relevant item",
             )
     return answer
 
 
 def ndcg_by_context(top: pl.DataFrame, future: Future, k: int, *, habit: bool) -> pl.DataFrame:
-    """NDCG@k (habit-weighted or not) of each context that has a relevant item: columns row, ndcg. For paired comparisons."""
+    """NDCG@k (habit-weighted or not) of each context that has a relevant item: columns row, ndcg.
+    For paired comparisons."""
     relevant = future.relevant.filter(pl.col("habit") > 0) if habit else future.relevant
     gain = pl.col("habit").cast(pl.Float64) if habit else pl.lit(1.0)
     return _ndcg(top, relevant.with_columns(gain=gain), k)
 
 
-def paired_difference(top: pl.DataFrame, base: pl.DataFrame, future: Future, k: int, *, habit: bool) -> Estimate:
+def paired_difference(
+    top: pl.DataFrame, base: pl.DataFrame, future: Future, k: int, *, habit: bool
+) -> Estimate:
     """Difference in NDCG@k between two rankings of the same contexts, clustered by user."""
     ours = ndcg_by_context(top, future, k, habit=habit)
     theirs = ndcg_by_context(base, future, k, habit=habit).rename({"ndcg": "base"})
     both = ours.join(theirs, on="row").sort("row")
     users = future.contexts.frame["user_id"].to_numpy()[both["row"].to_numpy()]
     name = "habit NDCG" if habit else "NDCG"
-    return clustered_mean((both["ndcg"] - both["base"]).to_numpy(), users, estimand=f"difference in {name}@{k}")
+    return clustered_mean(
+        (both["ndcg"] - both["base"]).to_numpy(), users, estimand=f"difference in {name}@{k}"
+    )
 
 
 def _ndcg(top: pl.DataFrame, relevant: pl.DataFrame, k: int) -> pl.DataFrame:
@@ -153,11 +186,17 @@ def _ndcg(top: pl.DataFrame, relevant: pl.DataFrame, k: int) -> pl.DataFrame:
         .group_by("row")
         .agg(pl.col("gained").sum())
     )
-    return best.join(got, on="row", how="left").with_columns(ndcg=pl.col("gained").fill_null(0.0) / pl.col("ideal")).select("row", "ndcg").sort("row")
+    return (
+        best.join(got, on="row", how="left")
+        .with_columns(ndcg=pl.col("gained").fill_null(0.0) / pl.col("ideal"))
+        .select("row", "ndcg")
+        .sort("row")
+    )
 
 
 def fallen(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, ...]:
-    """In words, each figure that fell to half of what it was before, or less; figures that only one side has are left out.
+    """In words, each figure that fell to half of what it was before, or less; figures that only one
+    side has are left out.
 
     >>> fallen({"coverage": 0.46, "NDCG@10": 0.1}, {"coverage": 0.03, "NDCG@10": 0.06})
     ('coverage fell by 93%, from 0.46 to 0.03',)
@@ -173,15 +212,25 @@ def creators_per_slate(top: pl.DataFrame, creators: pl.DataFrame, k: int) -> flo
     """Mean number of different creators among the first `k` of each context that has any.
 
     Args:
-        top: columns row, position, item_id (see `top_items`). creators: columns item_id, creator_id; an item without one counts as its own.
+        top: columns row, position, item_id (see `top_items`).
+        creators: columns item_id, creator_id; an item without one counts as its own.
     """
-    first = top.filter(pl.col("position") <= k).join(creators.select("item_id", "creator_id"), on="item_id", how="left")
-    named = first.select("row", pl.coalesce("creator_id", pl.lit("item: ") + pl.col("item_id")).alias("creator"))
+    first = top.filter(pl.col("position") <= k).join(
+        creators.select("item_id", "creator_id"), on="item_id", how="left"
+    )
+    named = first.select(
+        "row", pl.coalesce("creator_id", pl.lit("item: ") + pl.col("item_id")).alias("creator")
+    )
     return float(named.group_by("row").agg(pl.col("creator").n_unique())["creator"].mean() or 0.0)  # type: ignore[arg-type]
 
 
 def exposure_metrics(
-    top: pl.DataFrame, catalogue: Sequence[str] | pl.Series, plays: Mapping[str, int], *, k: int = 10, cold: int = 10
+    top: pl.DataFrame,
+    catalogue: Sequence[str] | pl.Series,
+    plays: Mapping[str, int],
+    *,
+    k: int = 10,
+    cold: int = 10,
 ) -> dict[str, float]:
     """What the first `k` are made of: coverage@k and cold-start share@k, both in [0, 1].
 
@@ -190,7 +239,10 @@ def exposure_metrics(
     """
     first = top.filter(pl.col("position") <= k)["item_id"]
     known = pl.Series(catalogue)
-    played = pl.DataFrame({"item_id": list(plays), "plays": list(plays.values())}, schema={"item_id": pl.String, "plays": pl.Int64})
+    played = pl.DataFrame(
+        {"item_id": list(plays), "plays": list(plays.values())},
+        schema={"item_id": pl.String, "plays": pl.Int64},
+    )
     counts = first.to_frame().join(played, on="item_id", how="left")["plays"].fill_null(0)
     return {
         f"coverage@{k}": int(first.unique().is_in(known.implode()).sum()) / max(len(known), 1),

@@ -1,8 +1,10 @@
-"""Attribution: one delayed outcome shared out over the exposures that came before it. Nothing is lost and nothing is made up.
+"""Attribution: one delayed outcome shared out over the exposures that came before it. Nothing is
+lost and nothing is made up.
 
-A rule says who gets which share; a baseline says how much of the outcome there is to share. Per-user increments are not
-identifiable, so no rule is right for a single user; whether a rule's total is right, a randomised holdout says
-(`experiments.holdout`). How an outcome is split is in `attribution.rules`. Axes: N entries.
+A rule says who gets which share; a baseline says how much of the outcome there is to share.
+Per-user increments are not identifiable, so no rule is right for a single user; whether a rule's
+total is right, a randomised holdout says (`experiments.holdout`). How an outcome is split is in
+`attribution.rules`. Axes: N entries.
 """
 
 from __future__ import annotations
@@ -25,21 +27,34 @@ from longplay.signals.declare.checks import MAX_WINDOW_DAYS, one_of, whole
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.outcomes.in_memory import Outcomes, slates_of
 
-BY = ("entry", "user_id", "decision_id", "slot", "surface", "item_id", "creator_id", "position", "exposed")
+BY = (
+    "entry",
+    "user_id",
+    "decision_id",
+    "slot",
+    "surface",
+    "item_id",
+    "creator_id",
+    "position",
+    "exposed",
+)
 
 
 @dataclass(frozen=True)
 class Credits:
     """Outcomes shared out over exposures; made by `Outcomes.credit`.
 
-    The credits of an entry sum to its outcome less its baseline, exactly, in whatever order they are added.
+    The credits of an entry sum to its outcome less its baseline, exactly, in whatever order they
+    are added.
 
     Attributes:
-        frame: one row per entry and credited exposure: entry (row of `Outcomes.frame`), user_id, decision_id, slot, surface,
-            item_id, creator_id, time (of the exposure), position (1 for the earliest touch of the entry), touches (how many there are), credit
-            (null while the outcome is immature or unknown, never 0 for it). Where nobody is to be credited the entry has one row, of
-            which everything about an exposure is null.
-        entries: entry, user_id, time, outcome, baseline, due (outcome less baseline): what was to be shared out.
+        frame: one row per entry and credited exposure: entry (row of `Outcomes.frame`), user_id,
+            decision_id, slot, surface, item_id, creator_id, time (of the exposure), position (1 for
+            the earliest touch of the entry), touches (how many there are), credit (null while the
+            outcome is immature or unknown, never 0 for it). Where nobody is to be credited the
+            entry has one row, of which everything about an exposure is null.
+        entries: entry, user_id, time, outcome, baseline, due (outcome less baseline): what was to
+            be shared out.
         baseline: what the outcome was less of, in words.
     """
 
@@ -62,8 +77,8 @@ class Credits:
     def totals(self, by: str | Sequence[str] = "exposed") -> pl.DataFrame:
         """Sum of credits by some of `BY`; `exposed` is whether an exposure is credited at all.
 
-        Columns: those of `by`, entries, credit. Immature outcomes are left out. The credits of all rows together are
-        `due`, to the last bit where they are added by `math.fsum`.
+        Columns: those of `by`, entries, credit. Immature outcomes are left out. The credits of all
+        rows together are `due`, to the last bit where they are added by `math.fsum`.
 
         Raises:
             ConfigError: a column that is not in `BY`.
@@ -71,14 +86,24 @@ class Credits:
         names = [by] if isinstance(by, str) else list(by)
         for name in names:
             one_of("totals", "by", name, BY)
-        known = self.frame.filter(pl.col("credit").is_not_null()).with_columns(exposed=pl.col("decision_id").is_not_null())
-        groups = known.group_by(names).agg(entries=pl.col("entry").n_unique(), credits=pl.col("credit")).sort(names, nulls_last=True)
-        return groups.with_columns(credit=pl.Series([math.fsum(part) for part in groups["credits"]], dtype=pl.Float64)).drop("credits")
+        known = self.frame.filter(pl.col("credit").is_not_null()).with_columns(
+            exposed=pl.col("decision_id").is_not_null()
+        )
+        groups = (
+            known.group_by(names)
+            .agg(entries=pl.col("entry").n_unique(), credits=pl.col("credit"))
+            .sort(names, nulls_last=True)
+        )
+        return groups.with_columns(
+            credit=pl.Series([math.fsum(part) for part in groups["credits"]], dtype=pl.Float64)
+        ).drop("credits")
 
     @property
     def credited(self) -> float:
         """Sum of the credits of exposures."""
-        return math.fsum(self.frame.filter(pl.col("decision_id").is_not_null())["credit"].drop_nulls())
+        return math.fsum(
+            self.frame.filter(pl.col("decision_id").is_not_null())["credit"].drop_nulls()
+        )
 
     @property
     def due(self) -> float:
@@ -88,10 +113,16 @@ class Credits:
     def __str__(self) -> str:
         known = self.entries.filter(pl.col("due").is_not_null())
         taken, nobody = math.fsum(known["baseline"]), self.due - self.credited
-        waiting = f"; {self.entries.height - known.height:,} immature or unknown" if known.height < self.entries.height else ""
+        waiting = (
+            f"; {self.entries.height - known.height:,} immature or unknown"
+            if known.height < self.entries.height
+            else ""
+        )
         return (
-            f"{self.signal.label} by {self.rule}, {self.lookback} days back: {math.fsum(known['outcome']):,.6g} of {known.height:,} entries = "
-            f"{self.credited:,.6g} to exposures + {nobody:,.6g} to none + {taken:,.6g} baseline ({self.baseline}){waiting}"
+            f"{self.signal.label} by {self.rule}, {self.lookback} days back: "
+            f"{math.fsum(known['outcome']):,.6g} of {known.height:,} entries = "
+            f"{self.credited:,.6g} to exposures + {nobody:,.6g} to none + {taken:,.6g} baseline "
+            f"({self.baseline}){waiting}"
         )
 
     def _repr_html_(self) -> str:
@@ -102,8 +133,9 @@ class Credits:
 class Comparison:
     """All rules side by side on the same outcomes and exposures; made by `compare_rules`.
 
-    `frame` columns: rule, outcome, to_exposures, to_none, baseline (sums over known outcomes: the first is the sum of the other three),
-    exposures (how many are credited at all), top_1% (share of what exposures get that the 1% best paid get).
+    `frame` columns: rule, outcome, to_exposures, to_none, baseline (sums over known outcomes: the
+    first is the sum of the other three), exposures (how many are credited at all), top_1% (share of
+    what exposures get that the 1% best paid get).
     """
 
     signal: Declaration
@@ -114,14 +146,24 @@ class Comparison:
     def _table(self) -> tuple[list[str], list[list[str]]]:
         head = ["rule", "to exposures", "to none", "baseline", "exposures", "top 1%"]
         rows = [
-            [r["rule"], f"{r['to_exposures']:,.1f}", f"{r['to_none']:,.1f}", f"{r['baseline']:,.1f}", f"{r['exposures']:,}", f"{r['top_1%']:.0%}"]
+            [
+                r["rule"],
+                f"{r['to_exposures']:,.1f}",
+                f"{r['to_none']:,.1f}",
+                f"{r['baseline']:,.1f}",
+                f"{r['exposures']:,}",
+                f"{r['top_1%']:.0%}",
+            ]
             for r in self.frame.iter_rows(named=True)
         ]
         return head, rows
 
     @property
     def _title(self) -> str:
-        return f"{self.signal.label}, {self.lookback} days back: a sum of {self.frame['outcome'][0]:,.6g} shared out"
+        return (
+            f"{self.signal.label}, {self.lookback} days back: a sum of "
+            f"{self.frame['outcome'][0]:,.6g} shared out"
+        )
 
     def __str__(self) -> str:
         return f"{self._title}\n{text_table(*self._table())}"
@@ -138,28 +180,39 @@ def credit(
     lookback: int = LOOKBACK_DAYS,
     baseline: Unexposed | None = None,
 ) -> Credits:
-    """Share each outcome out over the exposures that came before its entry; see docs/attribution.md.
+    """Share each outcome out over the exposures that came before its entry; see
+    docs/attribution.md.
 
     Args:
         outcomes: what is shared out.
         decisions: what was shown; usually without what the user asked for: `shown_unasked(lake)`.
-        rule: last_touch, first_touch, discovery_touch, position or recency, or a `Rule` with numbers of its own;
-            default discovery_touch for discoveries, else recency.
+        rule: last_touch, first_touch, discovery_touch, position or recency, or a `Rule` with
+            numbers of its own; default discovery_touch for discoveries, else recency.
         lookback: whole days before the entry's day from which exposures count, 0 to 365.
         baseline: what pairs come to that were not exposed (`unexposed_baseline`).
             A baseline that the signal declares is taken off anyway.
 
     Raises:
-        ConfigError: an unknown rule, one without a meaning for the signal, or a lookback that is not whole days.
+        ConfigError: an unknown rule, one without a meaning for the signal, or a lookback that is
+            not whole days.
     """
-    chosen = default_rule(outcomes.signal) if rule is None else Rule(rule) if isinstance(rule, str) else rule  # type: ignore[arg-type]
+    chosen = (
+        default_rule(outcomes.signal)
+        if rule is None
+        else Rule(rule)
+        if isinstance(rule, str)
+        else rule
+    )  # type: ignore[arg-type]
     if not isinstance(chosen, Rule):
-        raise ConfigError(f"credit: rule={rule!r} given, expected one of {', '.join(RULE_KINDS)}, or a Rule")
+        raise ConfigError(
+            f"credit: rule={rule!r} given, expected one of {', '.join(RULE_KINDS)}, or a Rule"
+        )
     return _share(outcomes, touches_of(outcomes, decisions, lookback), chosen, lookback, baseline)
 
 
 def default_rule(signal: Declaration) -> Rule:
-    """discovery_touch where it has a meaning, else recency: chosen by `bench/attribution.py`, see docs/attribution.md."""
+    """discovery_touch where it has a meaning, else recency: chosen by `bench/attribution.py`, see
+    docs/attribution.md."""
     discovery = Rule("discovery_touch")
     return discovery if discovery.fits(signal) else Rule("recency")
 
@@ -172,50 +225,88 @@ def compare_rules(
     lookback: int = LOOKBACK_DAYS,
     baseline: Unexposed | None = None,
 ) -> Comparison:
-    """Every rule on the same touches: a table for whoever has to choose one. With `baseline`, each rule also less it.
+    """Every rule on the same touches: a table for whoever has to choose one. With `baseline`, each
+    rule also less it.
 
     Rules that have no meaning for the signal are left out where none are named.
     """
     every = [Rule(kind) for kind in RULE_KINDS]  # type: ignore[arg-type]
-    chosen = [rule for rule in every if rule.fits(outcomes.signal)] if rules is None else [Rule(r) if isinstance(r, str) else r for r in rules]  # type: ignore[arg-type]
+    chosen = (
+        [rule for rule in every if rule.fits(outcomes.signal)]
+        if rules is None
+        else [Rule(r) if isinstance(r, str) else r for r in rules]
+    )  # type: ignore[arg-type]
     touches = touches_of(outcomes, decisions, lookback)
-    made = [_share(outcomes, touches, rule, lookback, one) for one in ((None,) if baseline is None else (None, baseline)) for rule in chosen]
+    made = [
+        _share(outcomes, touches, rule, lookback, one)
+        for one in ((None,) if baseline is None else (None, baseline))
+        for rule in chosen
+    ]
     rows = []
     for one in made:
         known = one.entries.filter(pl.col("due").is_not_null())
-        paid = one.frame.filter(pl.col("decision_id").is_not_null() & pl.col("credit").is_not_null())
-        paid_E = np.sort(paid.group_by("decision_id", "slot").agg(pl.col("credit").sum())["credit"].to_numpy())[::-1]
-        best = float(paid_E[: max(len(paid_E) // 100, 1)].sum() / paid_E.sum()) if len(paid_E) and paid_E.sum() > 0 else math.nan
-        rows.append({
-            "rule": one.name, "outcome": math.fsum(known["outcome"]), "to_exposures": one.credited, "to_none": one.due - one.credited,
-            "baseline": math.fsum(known["baseline"]), "exposures": len(paid_E), "top_1%": best,
-        })  # fmt: skip
+        paid = one.frame.filter(
+            pl.col("decision_id").is_not_null() & pl.col("credit").is_not_null()
+        )
+        paid_E = np.sort(
+            paid.group_by("decision_id", "slot").agg(pl.col("credit").sum())["credit"].to_numpy()
+        )[::-1]
+        best = (
+            float(paid_E[: max(len(paid_E) // 100, 1)].sum() / paid_E.sum())
+            if len(paid_E) and paid_E.sum() > 0
+            else math.nan
+        )
+        rows.append(
+            {
+                "rule": one.name,
+                "outcome": math.fsum(known["outcome"]),
+                "to_exposures": one.credited,
+                "to_none": one.due - one.credited,
+                "baseline": math.fsum(known["baseline"]),
+                "exposures": len(paid_E),
+                "top_1%": best,
+            }
+        )
     return Comparison(outcomes.signal, lookback, tuple(made), pl.DataFrame(rows))
 
 
-def touches_of(outcomes: Outcomes, decisions: Decisions | pl.DataFrame, lookback: int = LOOKBACK_DAYS) -> pl.DataFrame:
-    """Every exposure that may be credited for an entry, by entry and then from the earliest to the last.
+def touches_of(
+    outcomes: Outcomes, decisions: Decisions | pl.DataFrame, lookback: int = LOOKBACK_DAYS
+) -> pl.DataFrame:
+    """Every exposure that may be credited for an entry, by entry and then from the earliest to the
+    last.
 
-    Of the entry's user and creator (item), or of the user alone where entries are about users; shown on days -lookback to 0
-    from the entry's day and not after the entry's moment. At the same moment the order is slot, then decision id.
+    Of the entry's user and creator (item), or of the user alone where entries are about users;
+    shown on days -lookback to 0 from the entry's day and not after the entry's moment. At the same
+    moment the order is slot, then decision id.
 
     Returns:
-        Columns entry, user_id, decision_id, slot, surface, item_id, creator_id, time, age (days before the entry), position, touches,
-        named (whether the entry's event says that it came from this exposure; null where it names none of these decisions).
+        Columns entry, user_id, decision_id, slot, surface, item_id, creator_id, time, age (days
+        before the entry), position, touches, named (whether the entry's event says that it came
+        from this exposure; null where it names none of these decisions).
 
     Raises:
         ConfigError: a lookback that is not 0 to 365 whole days. DataError: a decision id twice.
     """
     if not whole(lookback) or not 0 <= lookback <= MAX_WINDOW_DAYS:
-        raise ConfigError(f"credit: lookback={lookback!r} given, expected 0 to {MAX_WINDOW_DAYS} whole days")
+        raise ConfigError(
+            f"credit: lookback={lookback!r} given, expected 0 to {MAX_WINDOW_DAYS} whole days"
+        )
     frame = slates_of("credit", decisions)
     if frame["decision_id"].n_unique() != frame.height:
-        raise DataError(f"credit: {frame.height - frame['decision_id'].n_unique():,} decision ids occur twice; expected every decision once")
+        raise DataError(
+            f"credit: {frame.height - frame['decision_id'].n_unique():,} decision ids occur "
+            "twice; expected every decision once"
+        )
     of = outcomes.signal.entry.of
     by = ["user_id"] if of is None else ["user_id", f"{of}_id"]
     event = {"event_item": "item_id", "event_decision": "decision_id", "event_slot": "slot"}
     entries = outcomes.frame.with_row_index("entry").select(
-        pl.col("entry").cast(pl.Int64), *by, "day", entered="time", **{name: pl.col(column) for name, column in event.items()}
+        pl.col("entry").cast(pl.Int64),
+        *by,
+        "day",
+        entered="time",
+        **{name: pl.col(column) for name, column in event.items()},
     )
     slots = (
         frame.select("user_id", "decision_id", "surface", "time", "slate")
@@ -227,28 +318,49 @@ def touches_of(outcomes: Outcomes, decisions: Decisions | pl.DataFrame, lookback
         .with_columns(shown_day=pl.col("time").dt.epoch("us") // 86_400_000_000)
         .with_columns(stretch=pl.col("shown_day") // (lookback + 1))
     )
-    # they meet by stretches as long as the lookback, of which an entry reaches two: not all years of a user for every entry
-    reached = pl.concat_list((pl.col("day").cast(pl.Int64) - days) // (lookback + 1) for days in (lookback, 0)).list.unique()
-    sought = entries.filter(pl.col(by[-1]).is_not_null()).with_columns(stretch=reached).explode("stretch", empty_as_null=False)
+    # they meet by stretches as long as the lookback, of which an entry reaches two: not all years
+    # of a user for every entry
+    reached = pl.concat_list(
+        (pl.col("day").cast(pl.Int64) - days) // (lookback + 1) for days in (lookback, 0)
+    ).list.unique()
+    sought = (
+        entries.filter(pl.col(by[-1]).is_not_null())
+        .with_columns(stretch=reached)
+        .explode("stretch", empty_as_null=False)
+    )
     near = sought.join(slots, on=[*by, "stretch"], how="inner")
-    near = near.filter((pl.col("time") <= pl.col("entered")) & (pl.col("shown_day") >= pl.col("day") - lookback))
+    near = near.filter(
+        (pl.col("time") <= pl.col("entered")) & (pl.col("shown_day") >= pl.col("day") - lookback)
+    )
     near = near.sort("entry", "time", "slot", "decision_id")
     known = pl.col("event_decision").is_in(frame["decision_id"].implode())
     same_item = (pl.col("item_id") == pl.col("event_item")).fill_null(True)
-    same_slot = (pl.col("slot") == pl.col("event_slot")).fill_null(same_item)  # without a slot, its item says which
+    same_slot = (pl.col("slot") == pl.col("event_slot")).fill_null(
+        same_item
+    )  # without a slot, its item says which
     return near.select(
-        "entry", "user_id", "decision_id", "slot", "surface", "item_id", "creator_id", "time",
+        "entry",
+        "user_id",
+        "decision_id",
+        "slot",
+        "surface",
+        "item_id",
+        "creator_id",
+        "time",
         age=(pl.col("entered") - pl.col("time")).dt.total_microseconds() / 86_400e6,
         position=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("entry"),
         touches=pl.len().over("entry").cast(pl.Int32),
         named=pl.when(known).then((pl.col("decision_id") == pl.col("event_decision")) & same_slot),
-    )  # fmt: skip
+    )
 
 
-def _share(outcomes: Outcomes, touches: pl.DataFrame, rule: Rule, lookback: int, baseline: Unexposed | None) -> Credits:
+def _share(
+    outcomes: Outcomes, touches: pl.DataFrame, rule: Rule, lookback: int, baseline: Unexposed | None
+) -> Credits:
     if not rule.fits(outcomes.signal):
         raise ConfigError(
-            f"credit: rule 'discovery_touch' given, but {outcomes.signal.name} is entered by {outcomes.signal.entry.kind}; expected an entry by "
+            f"credit: rule 'discovery_touch' given, but {outcomes.signal.name} is entered by "
+            f"{outcomes.signal.entry.kind}; expected an entry by "
             "discovery() or event(of=...), whose own event says where it came from"
         )
     own = "baseline" in outcomes.frame.columns
@@ -256,9 +368,15 @@ def _share(outcomes: Outcomes, touches: pl.DataFrame, rule: Rule, lookback: int,
     touched_N = np.zeros(len(outcomes), dtype=bool)
     touched_N[touches["entry"].to_numpy()] = True
     if baseline is not None:
-        taken_N, words = baseline.of(outcomes, touched_N), f"what unexposed pairs come to, {baseline.lookback} days"
+        taken_N, words = (
+            baseline.of(outcomes, touched_N),
+            f"what unexposed pairs come to, {baseline.lookback} days",
+        )
     elif own:  # the outcome is less it already
-        taken_N, words = outcomes.frame["baseline"].fill_null(0.0).to_numpy().astype(float), f"the user's own rate in the {days} days before"
+        taken_N, words = (
+            outcomes.frame["baseline"].fill_null(0.0).to_numpy().astype(float),
+            f"the user's own rate in the {days} days before",
+        )
     else:
         taken_N, words = np.zeros(len(outcomes)), "none declared"
     value_N = outcomes.value
@@ -274,11 +392,26 @@ def _share(outcomes: Outcomes, touches: pl.DataFrame, rule: Rule, lookback: int,
     entry_T = touches["entry"].to_numpy()
     sum_N = np.bincount(entry_T, weights=weight_T, minlength=len(outcomes))
     kept_T = (weight_T > 0) & (sum_N[entry_T] > 0)
-    touches, entry_T, weight_T = touches.filter(pl.Series(kept_T)), entry_T[kept_T], weight_T[kept_T]
-    credit_T = apportion(due_N[entry_T], weight_T, entry_T)
-    paid = touches.select("entry", "user_id", "decision_id", "slot", "surface", "item_id", "creator_id", "time", "position", "touches").with_columns(
-        credit=pl.Series(credit_T, dtype=pl.Float64, nan_to_null=True)
+    touches, entry_T, weight_T = (
+        touches.filter(pl.Series(kept_T)),
+        entry_T[kept_T],
+        weight_T[kept_T],
     )
-    nobody = entries.filter(~pl.Series(np.isin(np.arange(len(outcomes)), entry_T))).select("entry", "user_id", credit="due")
+    credit_T = apportion(due_N[entry_T], weight_T, entry_T)
+    paid = touches.select(
+        "entry",
+        "user_id",
+        "decision_id",
+        "slot",
+        "surface",
+        "item_id",
+        "creator_id",
+        "time",
+        "position",
+        "touches",
+    ).with_columns(credit=pl.Series(credit_T, dtype=pl.Float64, nan_to_null=True))
+    nobody = entries.filter(~pl.Series(np.isin(np.arange(len(outcomes)), entry_T))).select(
+        "entry", "user_id", credit="due"
+    )
     frame = pl.concat([paid, nobody], how="diagonal").sort("entry", maintain_order=True)
     return Credits(outcomes.signal, rule, lookback, outcomes.as_of, frame, entries, words)

@@ -1,6 +1,8 @@
-"""How one outcome is shared out: the rules, what each touch counts under them, and parts that sum to the whole to the last bit.
+"""How one outcome is shared out: the rules, what each touch counts under them, and parts that sum
+to the whole to the last bit.
 
-Axes: T touches (an exposure that may be credited for an entry), sorted by entry and then from the earliest to the last.
+Axes: T touches (an exposure that may be credited for an entry), sorted by entry and then from the
+earliest to the last.
 """
 
 from __future__ import annotations
@@ -28,11 +30,14 @@ class Rule:
     """How one outcome is shared out over the touches that preceded it.
 
     Attributes:
-        kind: last_touch, first_touch: all of it to that touch. discovery_touch: to the exposure that the entry's own event names by its
-            `decision_id` and `slot`. Where it names none of the decisions given: to the last touch on the surface that the event came
-            from, if it was recommended; else to nobody. position: `ends` to the first and to the
-            last touch each, the rest in equal parts to those between. recency: halved with every `half_life` of age.
-        half_life: days, for recency. ends: share in (0, 0.5], for position.
+        kind: last_touch, first_touch: all of it to that touch. discovery_touch: to the exposure
+            that the entry's own event names by its `decision_id` and `slot`. Where it names none of
+            the decisions given: to the last touch on the surface that the event came from, if it
+            was recommended; else to nobody. position: `ends` to the first and to the last touch
+            each, the rest in equal parts to those between. recency: halved with every `half_life`
+            of age.
+        half_life: days, for recency.
+        ends: share in (0, 0.5], for position.
 
     >>> print(Rule("recency", half_life=3.0)), print(Rule("last_touch"))
     recency (half-life 3 days)
@@ -46,22 +51,42 @@ class Rule:
 
     def __post_init__(self) -> None:
         one_of("rule", "kind", self.kind, RULE_KINDS)
-        for name, given, most in (("half_life", self.half_life, 10_000.0), ("ends", self.ends, 0.5)):
-            if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= most:
-                raise ConfigError(f"rule: {name}={given!r} given, expected a number above 0, at most {most:g}")
+        for name, given, most in (
+            ("half_life", self.half_life, 10_000.0),
+            ("ends", self.ends, 0.5),
+        ):
+            if (
+                isinstance(given, bool)
+                or not isinstance(given, int | float)
+                or not 0 < given <= most
+            ):
+                raise ConfigError(
+                    f"rule: {name}={given!r} given, expected a number above 0, at most {most:g}"
+                )
         if self.kind != "recency" and self.half_life != 7.0:
-            raise ConfigError(f"rule: half_life={self.half_life:g} given, expected none: only recency has one, not {self.kind}")
+            raise ConfigError(
+                f"rule: half_life={self.half_life:g} given, expected none: only recency has one, "
+                f"not {self.kind}"
+            )
         if self.kind != "position" and self.ends != 0.4:
-            raise ConfigError(f"rule: ends={self.ends:g} given, expected none: only position has them, not {self.kind}")
+            raise ConfigError(
+                f"rule: ends={self.ends:g} given, expected none: only position has them, not "
+                f"{self.kind}"
+            )
 
     def __str__(self) -> str:
         if self.kind == "recency":
-            return f"recency (half-life {self.half_life:g} {'day' if self.half_life == 1 else 'days'})"
+            return (
+                f"recency (half-life {self.half_life:g} {'day' if self.half_life == 1 else 'days'})"
+            )
         return f"position ({self.ends:.0%} to each end)" if self.kind == "position" else self.kind
 
     def fits(self, signal: Declaration) -> bool:
-        """Whether the rule has a meaning for the signal: a discovery touch needs an entry that an event about a creator or item opened."""
-        return self.kind != "discovery_touch" or (signal.entry.kind in ("discovery", "event") and signal.entry.of is not None)
+        """Whether the rule has a meaning for the signal: a discovery touch needs an entry that an
+        event about a creator or item opened."""
+        return self.kind != "discovery_touch" or (
+            signal.entry.kind in ("discovery", "event") and signal.entry.of is not None
+        )
 
 
 def last_touch() -> Rule:
@@ -75,12 +100,14 @@ def first_touch() -> Rule:
 
 
 def discovery_touch() -> Rule:
-    """Rule: all to the touch that the entry's own event came from; to nobody where the user found it without being shown."""
+    """Rule: all to the touch that the entry's own event came from; to nobody where the user found
+    it without being shown."""
     return Rule("discovery_touch")
 
 
 def position(ends: float = 0.4) -> Rule:
-    """Rule: `ends` to the first and to the last touch each, the rest in equal parts to those between; two touches share alike."""
+    """Rule: `ends` to the first and to the last touch each, the rest in equal parts to those
+    between; two touches share alike."""
     return Rule("position", ends=ends)
 
 
@@ -90,7 +117,8 @@ def recency(half_life: float = 7.0) -> Rule:
 
 
 def weights(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
-    """How much each touch counts among those of its entry, shape [T], not normalised; 0: not at all."""
+    """How much each touch counts among those of its entry, shape [T], not normalised; 0: not at
+    all."""
     place_T, count_T = (touches[name].to_numpy().astype(float) for name in ("position", "touches"))
     if rule.kind == "last_touch":
         return (place_T == count_T).astype(float)
@@ -98,29 +126,48 @@ def weights(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
         return (place_T == 1).astype(float)
     if rule.kind == "position":
         end_T = (place_T == 1) | (place_T == count_T)
-        return np.where(count_T <= 2, 1.0, np.where(end_T, rule.ends, (1 - 2 * rule.ends) / np.maximum(count_T - 2, 1)))
-    if rule.kind == "recency":  # by age over the youngest: whole lookbacks of half-lives must not all underflow to 0
+        return np.where(
+            count_T <= 2,
+            1.0,
+            np.where(end_T, rule.ends, (1 - 2 * rule.ends) / np.maximum(count_T - 2, 1)),
+        )
+    if (
+        rule.kind == "recency"
+    ):  # by age over the youngest: whole lookbacks of half-lives must not all underflow to 0
         youngest_T = touches.select(pl.col("age").min().over("entry"))["age"].to_numpy()
         return np.exp2(-(touches["age"].to_numpy() - youngest_T) / rule.half_life)
-    event = entries.select(event_origin="origin", event_surface="surface").with_row_index("entry").with_columns(pl.col("entry").cast(pl.Int64))
-    at = touches.select("entry", "surface", "position", "named").join(event, on="entry", how="left", maintain_order="left")
-    on_its_surface = (pl.col("event_origin") == "recommended") & (pl.col("surface") == pl.col("event_surface"))
+    event = (
+        entries.select(event_origin="origin", event_surface="surface")
+        .with_row_index("entry")
+        .with_columns(pl.col("entry").cast(pl.Int64))
+    )
+    at = touches.select("entry", "surface", "position", "named").join(
+        event, on="entry", how="left", maintain_order="left"
+    )
+    on_its_surface = (pl.col("event_origin") == "recommended") & (
+        pl.col("surface") == pl.col("event_surface")
+    )
     possible_T = pl.coalesce("named", on_its_surface.fill_null(False))
     last_T = at.with_columns(possible=pl.when(possible_T).then("position")).select(
-        (pl.col("possible") == pl.col("possible").max().over("entry")).fill_null(False).alias("last")
+        (pl.col("possible") == pl.col("possible").max().over("entry"))
+        .fill_null(False)
+        .alias("last")
     )["last"]
     return last_T.to_numpy().astype(float)
 
 
 def apportion(due_T: Float, weight_T: Float, entry_T: Int) -> Float:
-    """`due` of each entry shared out in proportion to the weights, shape [T]; the parts of an entry sum to it exactly, in any order.
+    """`due` of each entry shared out in proportion to the weights, shape [T]; the parts of an entry
+    sum to it exactly, in any order.
 
-    A double is a whole number of up to 2^53 units in its last place. Each part is a whole number of those
-    units too: the difference of two neighbouring cumulative shares, rounded down. So the last part takes what rounding leaves over,
-    and no sum of parts, in whatever order, ever needs more than 53 bits.
+    A double is a whole number of up to 2^53 units in its last place. Each part is a whole number of
+    those units too: the difference of two neighbouring cumulative shares, rounded down. So the last
+    part takes what rounding leaves over, and no sum of parts, in whatever order, ever needs more
+    than 53 bits.
 
     Args:
-        due_T: the entry's amount, repeated for each of its rows; NaN gives NaN. weight_T: >= 0, some above 0 in each entry.
+        due_T: the entry's amount, repeated for each of its rows; NaN gives NaN.
+        weight_T: >= 0, some above 0 in each entry.
         entry_T: ascending.
 
     >>> apportion(np.array([1.0, 1.0, 1.0]), np.array([1.0, 1.0, 1.0]), np.array([4, 4, 4])).sum()

@@ -1,8 +1,10 @@
-"""The learnt baseline: what pairs of user and creator come to that were not exposed, for comparison with those that were.
+"""The learnt baseline: what pairs of user and creator come to that were not exposed, for comparison
+with those that were.
 
-Had it not been shown, some of what followed would have come all the same, now or a little later. How much, the pairs that were
-not shown it say: outcomes per day on which the user was active and could have discovered the creator. That is
-the attributable fraction among the exposed of epidemiology (Miettinen 1974), in person-time, creator by creator and among equally active users.
+Had it not been shown, some of what followed would have come all the same, now or a little later.
+How much, the pairs that were not shown it say: outcomes per day on which the user was active and
+could have discovered the creator. That is the attributable fraction among the exposed of
+epidemiology (Miettinen 1974), in person-time, creator by creator and among equally active users.
 """
 
 from __future__ import annotations
@@ -33,12 +35,19 @@ GROUPS = 5
 
 @dataclass(frozen=True)
 class Unexposed:
-    """What exposed pairs would have come to without the exposure, as pairs that were not exposed tell; made by `unexposed_baseline`.
+    """What exposed pairs would have come to without the exposure, as pairs that were not exposed
+    tell; made by `unexposed_baseline`.
 
     Attributes:
-        expected: sum of outcomes that the exposed pairs' days would have come to at the rate of unexposed ones.
-        organic, shown: sums of outcomes that exposed pairs did come to, where the entry's own event was organic, and where it was not.
-        unexposed: sum of outcomes of unexposed pairs. unexposed_days, exposed_days: pair-days at risk with the user active.
+        expected: sum of outcomes that the exposed pairs' days would have come to at the rate of
+            unexposed ones.
+        organic: sums of outcomes that exposed pairs did come to, where the entry's own event was
+            organic, and where it was not.
+        shown: sums of outcomes that exposed pairs did come to, where the entry's own event was
+            organic, and where it was not.
+        unexposed: sum of outcomes of unexposed pairs.
+        unexposed_days: pair-days at risk with the user active.
+        exposed_days: pair-days at risk with the user active.
 
     >>> base = Unexposed(None, 28, expected=6.0, organic=4.0, shown=20.0, unexposed=50.0, unexposed_days=5e4, exposed_days=6e3)
     >>> base.organic_share, base.shown_share            # the organic 4 first, the other 2 out of the 20 shown
@@ -56,38 +65,53 @@ class Unexposed:
 
     @property
     def organic_share(self) -> float:
-        """Share of an organic entry's outcome that is baseline: what was found without the slate stands for what would have been, first."""
+        """Share of an organic entry's outcome that is baseline: what was found without the slate
+        stands for what would have been, first."""
         return min(1.0, self.expected / self.organic) if self.organic > 0 else 1.0
 
     @property
     def shown_share(self) -> float:
-        """Share of the outcome of an entry that was not organic that is baseline; above 1 where showing does harm."""
+        """Share of the outcome of an entry that was not organic that is baseline; above 1 where
+        showing does harm."""
         return max(0.0, self.expected - self.organic) / self.shown if self.shown > 0 else 0.0
 
     def of(self, outcomes: Outcomes, touched_N: NDArray[np.bool_]) -> Float:
-        """The baseline of each entry, shape [N]: 0 for entries without a touch (nobody is credited for them), and for unknown outcomes.
+        """The baseline of each entry, shape [N]: 0 for entries without a touch (nobody is credited
+        for them), and for unknown outcomes.
 
         Raises:
             ConfigError: outcomes of another signal than it was learnt for.
         """
         if self.signal is not None and self.signal.version != outcomes.signal.version:
-            raise ConfigError(f"credit: a baseline of {self.signal.label} given for outcomes of {outcomes.signal.label}; learn one for each signal")
-        share_N = np.where((outcomes.frame["origin"] == "organic").to_numpy(), self.organic_share, self.shown_share)
+            raise ConfigError(
+                f"credit: a baseline of {self.signal.label} given for outcomes of "
+                f"{outcomes.signal.label}; learn one for each signal"
+            )
+        share_N = np.where(
+            (outcomes.frame["origin"] == "organic").to_numpy(), self.organic_share, self.shown_share
+        )
         return np.where(touched_N, np.nan_to_num(outcomes.value) * share_N, 0.0)
 
     def __str__(self) -> str:
         all_of_it = self.organic + self.shown
         share = f"{self.expected / all_of_it:.1%}" if all_of_it > 0 else "-"
         return (
-            f"exposed pairs came to {all_of_it:,.1f} ({self.organic:,.1f} found organically) in {self.exposed_days:,.0f} days; unexposed ones "
-            f"came to {self.unexposed:,.1f} in {self.unexposed_days:,.0f}, at equal creators {self.expected:,.1f} expected: {share} is baseline"
+            f"exposed pairs came to {all_of_it:,.1f} ({self.organic:,.1f} found organically) in "
+            f"{self.exposed_days:,.0f} days; unexposed ones "
+            f"came to {self.unexposed:,.1f} in {self.unexposed_days:,.0f}, at equal creators "
+            f"{self.expected:,.1f} expected: {share} is baseline"
         )
 
 
 def shown_unasked(lake: Lake) -> pl.DataFrame:
-    """The decisions on surfaces whose plays are mostly recommended: what the user did not ask for. Search results are not among them."""
+    """The decisions on surfaces whose plays are mostly recommended: what the user did not ask for.
+    Search results are not among them."""
     events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("decision_id").is_not_null())
-    asked = events.group_by("surface").agg(share=(pl.col("origin") == "organic").mean()).filter(pl.col("share") > 0.5)["surface"]
+    asked = (
+        events.group_by("surface")
+        .agg(share=(pl.col("origin") == "organic").mean())
+        .filter(pl.col("share") > 0.5)["surface"]
+    )
     return lake.decisions.filter(~pl.col("surface").is_in(asked.implode()))
 
 
@@ -100,57 +124,89 @@ def unexposed_baseline(
     users: pl.Series | None = None,
     least: int = LEAST_OUTCOMES,
 ) -> Unexposed:
-    """Learn the baseline of a discovery signal from the pairs (user, creator or item) that were not shown.
+    """Learn the baseline of a discovery signal from the pairs (user, creator or item) that were not
+    shown.
 
-    A pair's day counts where the user was active, the outcome of an entry on it has matured, and a discovery was possible (no touch in
-    the `novel_for` days before). It is exposed from the day of an exposure for `lookback` days on, also after the exposure was
-    followed: what the user would have done on those days is the question. It is unexposed without one in the `lookback` days before.
-    Rates are by creator (item), each smoothed by one outcome at the mean rate, times a factor for each fifth of the users by how often they are
-    active: who comes often is shown more, and makes more of what is found. Users of a single day teach nothing.
+    A pair's day counts where the user was active, the outcome of an entry on it has matured, and a
+    discovery was possible (no touch in the `novel_for` days before). It is exposed from the day of
+    an exposure for `lookback` days on, also after the exposure was followed: what the user would
+    have done on those days is the question. It is unexposed without one in the `lookback` days
+    before. Rates are by creator (item), each smoothed by one outcome at the mean rate, times a
+    factor for each fifth of the users by how often they are active: who comes often is shown more,
+    and makes more of what is found. Users of a single day teach nothing.
 
-    Assumes that, creator by creator, per active day and among equally active users, those who were not shown it are like those
-    who were. A policy that knows the users' taste breaks that: it shows what they would look for, and this baseline is then too low.
+    Assumes that, creator by creator, per active day and among equally active users, those who were
+    not shown it are like those who were. A policy that knows the users' taste breaks that: it shows
+    what they would look for, and this baseline is then too low.
 
     Args:
-        decisions: what was shown unasked (`shown_unasked(lake)`). users: learn from these alone; default everybody.
-        least: outcomes above 0 that unexposed pairs must have come to: with few their rate is a guess, and none at all would say that nothing
-            comes by itself.
+        decisions: what was shown unasked (`shown_unasked(lake)`).
+        users: learn from these alone; default everybody.
+        least: outcomes above 0 that unexposed pairs must have come to: with few their rate is a
+            guess, and none at all would say that nothing comes by itself.
 
     Raises:
-        ConfigError: entries that are not discoveries. DataError: no day of the log can be used, or too little came of unexposed pairs.
+        ConfigError: entries that are not discoveries. DataError: no day of the log can be used, or
+            too little came of unexposed pairs.
     """
     signal, entry = outcomes.signal, outcomes.signal.entry
     if entry.kind != "discovery" or entry.of is None:
         raise ConfigError(
-            f"unexposed: {signal.name} is entered by {entry.kind}; only discoveries have pairs that were not exposed. Of users, declare their own "
+            f"unexposed: {signal.name} is entered by {entry.kind}; only discoveries have pairs "
+            "that were not exposed. Of users, declare their own "
             "baseline: measure.above_baseline(28)"
         )
     key, novel = f"{entry.of}_id", entry.novel_for or 365
     check_lake("unexposed", lake)
     shown = slates_of("unexposed", decisions)
-    touched = named_events(lake).filter(pl.col("kind").is_in(ENGAGED) & (pl.col("time") < outcomes.as_of))
+    touched = named_events(lake).filter(
+        pl.col("kind").is_in(ENGAGED) & (pl.col("time") < outcomes.as_of)
+    )
     shown, entered = shown.filter(pl.col("time") < outcomes.as_of), outcomes.frame
     if users is not None:
         some = users.unique().to_frame("user_id")
-        touched, shown, entered = (table.join(some, on="user_id", how="semi") for table in (touched, shown, entered))
+        touched, shown, entered = (
+            table.join(some, on="user_id", how="semi") for table in (touched, shown, entered)
+        )
     day = (pl.col("time").dt.epoch("us") // DAY_US).alias("day")
-    active = _days_seen_again(pl.concat([touched.select("user_id", day), shown.select("user_id", day)]))
+    active = _days_seen_again(
+        pl.concat([touched.select("user_id", day), shown.select("user_id", day)])
+    )
     if active.is_empty():
-        raise DataError(f"unexposed: {signal.name}: nobody is active on two days before {outcomes.as_of:%Y-%m-%d}")
-    touched, shown, entered = (table.join(active, on="user_id", how="semi") for table in (touched, shown, entered))
+        raise DataError(
+            f"unexposed: {signal.name}: nobody is active on two days before "
+            f"{outcomes.as_of:%Y-%m-%d}"
+        )
+    touched, shown, entered = (
+        table.join(active, on="user_id", how="semi") for table in (touched, shown, entered)
+    )
     first = int(active["day"].min()) + (entry.novel_for or LOOKBACK_DAYS)  # type: ignore[arg-type]
     last = int(outcomes.as_of.timestamp()) // 86_400 - signal.window[1] - 1
     if last < first:
-        raise DataError(f"unexposed: {signal.name}: the log is too short: no outcome of a sure discovery has matured; wait, or shorten the window")
+        raise DataError(
+            f"unexposed: {signal.name}: the log is too short: no outcome of a sure discovery has "
+            "matured; wait, or shorten the window"
+        )
     clock = _Clock(active, first, last)
-    slots = shown.select("user_id", "slate", day).explode("slate", empty_as_null=False).rename({"slate": "item_id"})
-    slots = slots.join(outcomes.creators, on="item_id", how="left").select("user_id", pl.col(key).alias("key"), "day").drop_nulls().unique()
+    slots = (
+        shown.select("user_id", "slate", day)
+        .explode("slate", empty_as_null=False)
+        .rename({"slate": "item_id"})
+    )
+    slots = (
+        slots.join(outcomes.creators, on="item_id", how="left")
+        .select("user_id", pl.col(key).alias("key"), "day")
+        .drop_nulls()
+        .unique()
+    )
     touches = touched.select("user_id", pl.col(key).alias("key"), day).drop_nulls().unique()
     keys = ItemIndex(pl.concat([slots["key"], touches["key"]]).unique().sort())
     shown_P, shown_day = clock.pairs(slots, keys), slots["day"].to_numpy()
     touch_P, touch_day = clock.pairs(touches, keys), touches["day"].to_numpy()
     possible = ~_within(touch_P, touch_day, shown_P, shown_day, 1, novel)
-    exposed_GK = clock.active_days(shown_P[possible], shown_day[possible], shown_day[possible] + lookback, len(keys))
+    exposed_GK = clock.active_days(
+        shown_P[possible], shown_day[possible], shown_day[possible] + lookback, len(keys)
+    )
     spoilt_GK = clock.active_days(
         np.concatenate([shown_P, touch_P]),
         np.concatenate([shown_day, touch_day + 1]),
@@ -158,15 +214,23 @@ def unexposed_baseline(
         len(keys),
     )
     free_GK = np.maximum(clock.total_G[:, None] - spoilt_GK, 0.0)
-    known = entered.filter(pl.col("value").is_not_null() & ~pl.col("truncated") & pl.col("day").is_between(first, last))
+    known = entered.filter(
+        pl.col("value").is_not_null() & ~pl.col("truncated") & pl.col("day").is_between(first, last)
+    )
     at = known.select("user_id", pl.col(key).alias("key"), "day")
-    pair_E, value_E, organic_E = clock.pairs(at, keys), known["value"].to_numpy(), (known["origin"] == "organic").to_numpy()
+    pair_E, value_E, organic_E = (
+        clock.pairs(at, keys),
+        known["value"].to_numpy(),
+        (known["origin"] == "organic").to_numpy(),
+    )
     after_E = _within(shown_P, shown_day, pair_E, at["day"].to_numpy(), 0, lookback)
     free_value_GK = clock.by_group(pair_E[~after_E], value_E[~after_E], len(keys))
     if (came := int(np.count_nonzero(value_E[~after_E]))) < least:
         raise DataError(
-            f"unexposed: {signal.name}: only {came} outcomes above 0 of pairs that were not exposed, in {free_GK.sum():,.0f} of their days, expected "
-            f"at least {least}: where everybody is shown everything, nothing says what would come by itself; shorten the lookback, or hold "
+            f"unexposed: {signal.name}: only {came} outcomes above 0 of pairs that were not "
+            f"exposed, in {free_GK.sum():,.0f} of their days, expected "
+            f"at least {least}: where everybody is shown everything, nothing says what would come "
+            "by itself; shorten the lookback, or hold "
             "exposures out"
         )
     rate_GK = _rates(free_value_GK, free_GK)
@@ -183,15 +247,19 @@ def unexposed_baseline(
 
 
 def _days_seen_again(active: pl.DataFrame) -> pl.DataFrame:
-    """The days (user_id, day), each once, of users who were there on another day at most `SILENCE_DAYS` away: those say that the log was there."""
+    """The days (user_id, day), each once, of users who were there on another day at most
+    `SILENCE_DAYS` away: those say that the log was there."""
     in_order = active.unique().sort("user_id", "day")
     day = pl.col("day")
     before, after = day - day.shift(1).over("user_id"), day.shift(-1).over("user_id") - day
-    return in_order.filter((before <= SILENCE_DAYS).fill_null(False) | (after <= SILENCE_DAYS).fill_null(False))
+    return in_order.filter(
+        (before <= SILENCE_DAYS).fill_null(False) | (after <= SILENCE_DAYS).fill_null(False)
+    )
 
 
 def _rates(value_GK: Float, days_GK: Float) -> Float:
-    """Outcomes per day by group and key, shape [G, K]: the key's rate, smoothed by one outcome at the mean rate, times the group's factor."""
+    """Outcomes per day by group and key, shape [G, K]: the key's rate, smoothed by one outcome at
+    the mean rate, times the group's factor."""
     value_K, days_K = value_GK.sum(axis=0), days_GK.sum(axis=0)
     mean = float(value_K.sum() / max(days_K.sum(), 1.0))
     if mean == 0:
@@ -202,7 +270,8 @@ def _rates(value_GK: Float, days_GK: Float) -> Float:
 
 
 class _Clock:
-    """Counts users' active days between two days, many at once; users in fifths by how many active days they have."""
+    """Counts users' active days between two days, many at once; users in fifths by how many active
+    days they have."""
 
     def __init__(self, active: pl.DataFrame, first: int, last: int) -> None:
         self.first, self.last = first, last
@@ -213,7 +282,10 @@ class _Clock:
         self.code = np.sort(user_M * self.span + (inside["day"].to_numpy() - first))
         days_U = np.bincount(user_M, minlength=len(self.users))
         self.group_U = np.searchsorted(
-            np.quantile(days_U[days_U > 0], np.arange(1, GROUPS) / GROUPS) if len(user_M) else np.zeros(GROUPS - 1), days_U
+            np.quantile(days_U[days_U > 0], np.arange(1, GROUPS) / GROUPS)
+            if len(user_M)
+            else np.zeros(GROUPS - 1),
+            days_U,
         )
         self.total_G = np.bincount(self.group_U, weights=days_U, minlength=GROUPS)
 
@@ -224,28 +296,38 @@ class _Clock:
     def by_group(self, pair_M: Int, weight_M: NDArray[np.number], keys: int) -> Float:
         """Sum of the weights by group of the pair's user and by key, shape [G, K]."""
         code_M = self.group_U[pair_M // keys] * keys + pair_M % keys
-        return np.bincount(code_M, weights=weight_M, minlength=GROUPS * keys).astype(float).reshape(GROUPS, keys)
+        return (
+            np.bincount(code_M, weights=weight_M, minlength=GROUPS * keys)
+            .astype(float)
+            .reshape(GROUPS, keys)
+        )
 
     def active_days(self, pair_M: Int, start_M: Int, stop_M: Int, keys: int) -> Float:
-        """Active days of the pair's user in the union of the pair's intervals [start, stop], within first to last; by group and key, [G, K]."""
+        """Active days of the pair's user in the union of the pair's intervals [start, stop], within
+        first to last; by group and key, [G, K]."""
         start_M, stop_M = np.maximum(start_M, self.first), np.minimum(stop_M, self.last)
         keep = start_M <= stop_M
         order = np.lexsort((start_M[keep], pair_M[keep]))
         pair_M, start_M, stop_M = (values[keep][order] for values in (pair_M, start_M, stop_M))
         if not len(pair_M):
             return np.zeros((GROUPS, keys))
-        # what earlier intervals of the pair have covered: a running maximum that begins anew with each pair
+        # what earlier intervals of the pair have covered: a running maximum that begins anew with
+        # each pair
         shift = np.cumsum(np.append(0, pair_M[1:] != pair_M[:-1])) * (self.span + 1)
         reach_M = np.maximum.accumulate(stop_M - self.first + shift) - shift + self.first
         again = np.append(False, pair_M[1:] == pair_M[:-1])
         begin_M = np.where(again, np.maximum(start_M, np.append(0, reach_M[:-1]) + 1), start_M)
         user_M = pair_M // keys
-        low = np.searchsorted(self.code, user_M * self.span + np.minimum(begin_M, stop_M + 1) - self.first)
+        low = np.searchsorted(
+            self.code, user_M * self.span + np.minimum(begin_M, stop_M + 1) - self.first
+        )
         high = np.searchsorted(self.code, user_M * self.span + stop_M - self.first, side="right")
         return self.by_group(pair_M, np.maximum(high - low, 0), keys)
 
 
-def _within(pair_E: Int, day_E: Int, pair_M: Int, day_M: Int, least: int, most: int) -> NDArray[np.bool_]:
+def _within(
+    pair_E: Int, day_E: Int, pair_M: Int, day_M: Int, least: int, most: int
+) -> NDArray[np.bool_]:
     """Whether the pair has an event E between `most` and `least` days before the day, shape [M]."""
     span = 2**20
     code_E = np.sort(pair_E * span + day_E)

@@ -1,4 +1,5 @@
-"""The command line: `longplay run`, `longplay demo`, `longplay signals`, `longplay lm`, and one verb per stage."""
+"""The command line: `longplay run`, `longplay demo`, `longplay signals`, `longplay lm`, and one
+verb per stage."""
 
 from __future__ import annotations
 
@@ -14,7 +15,16 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -47,21 +57,41 @@ From a log of what people did to a recommender reinforced on what matters weeks 
 
 A run can be stopped at any moment: the same command goes on. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. {EXIT_CODES}""",  # noqa: E501
 )
-RunFile = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run's configuration; see examples/retail.toml or `longplay init`.")]
-Folder = Annotated[Path | None, typer.Option("--folder", help="Where results go. Default: run.folder of the configuration, else runs/NAME.")]
+RunFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN.toml",
+        help="The run's configuration; see examples/retail.toml or `longplay init`.",
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder",
+        help="Where results go. Default: run.folder of the configuration, else runs/NAME.",
+    ),
+]
 
 HELP = {
-    "simulate": "Simulate a small service into a lake: users, items, habits, a logger with exact propensities.",
+    "simulate": "Simulate a small service into a lake: users, items, habits, a logger with exact "
+    "propensities.",
     "ingest": "Read a log into the lake; bad rows go to quarantine with reason and line.",
-    "outcomes": "Compute every declared signal: sentence, base rate, maturity; immature outcomes stay null.",
-    "reward": "Fit early rewards on what is mature, judge them on what matured later, check calibration.",
+    "outcomes": "Compute every declared signal: sentence, base rate, maturity; immature outcomes "
+    "stay null.",
+    "reward": "Fit early rewards on what is mature, judge them on what matured later, check "
+    "calibration.",
     "codes": "Give every item a semantic ID by residual k-means.",
     "train": "Train the generative recommender on next items under the trie.",
-    "reinforce": "Reinforce it on the cautious value of showing, beside exponential reward-weighted training and rival rewards.",
-    "evaluate": "Rank the future part of the log: HR, NDCG, habit-weighted NDCG, coverage, with intervals.",
-    "offpolicy": "Estimate from logged slots what each policy's slots would have been worth; say where the log cannot tell.",
-    "experiment": "Run a trial of the policies in the simulated service, with its plan, its read-out and the truth beside it.",
-    "audit": "Was the early reward true? Early estimate, matured outcome and north star of the trial; keep, reweight, drop or undecided.",
+    "reinforce": "Reinforce it on the cautious value of showing, beside exponential "
+    "reward-weighted training and rival rewards.",
+    "evaluate": "Rank the future part of the log: HR, NDCG, habit-weighted NDCG, coverage, with "
+    "intervals.",
+    "offpolicy": "Estimate from logged slots what each policy's slots would have been worth; say "
+    "where the log cannot tell.",
+    "experiment": "Run a trial of the policies in the simulated service, with its plan, its "
+    "read-out and the truth beside it.",
+    "audit": "Was the early reward true? Early estimate, matured outcome and north star of the "
+    "trial; keep, reweight, drop or undecided.",
     "report": "Write the report: one self-contained HTML page.",
 }
 
@@ -78,11 +108,23 @@ def run(file: RunFile, folder: Folder = None) -> None:
 @app.command(rich_help_panel="Start here")
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where results go.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another service, other listeners, other luck.")] = 7,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Another service, other listeners, other luck.")
+    ] = 7,
 ) -> None:
-    """The whole loop on a small simulated service, from nothing to a trial, its audit and a report, in a few minutes."""
-    config = parse_config(resources.files("longplay.run").joinpath("demo.toml").read_text(), "demo.toml")
-    guarded(lambda: _run(config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}), Path.cwd(), folder, None))
+    """The whole loop on a small simulated service, from nothing to a trial, its audit and a report,
+    in a few minutes."""
+    config = parse_config(
+        resources.files("longplay.run").joinpath("demo.toml").read_text(), "demo.toml"
+    )
+    guarded(
+        lambda: _run(
+            config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}),
+            Path.cwd(),
+            folder,
+            None,
+        )
+    )
 
 
 app.command(name="init", rich_help_panel="Start here")(init.init)
@@ -97,7 +139,9 @@ def _verb(name: str) -> None:
         guarded(lambda: _run(load_config(file), file.parent, folder, name))
 
     app.command(
-        name=name, rich_help_panel="One stage, in their order", help=f"{HELP[name]}\n\nRuns the stages before it too, where they are not finished."
+        name=name,
+        rich_help_panel="One stage, in their order",
+        help=f"{HELP[name]}\n\nRuns the stages before it too, where they are not finished.",
     )(command)
 
 
@@ -110,15 +154,21 @@ def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) 
     place = folder or folder_of(config)
     console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}", soft_wrap=True)
     with faults_in(place):
-        places = run_stages(config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC))
+        places = run_stages(
+            config, base=base, folder=place, until=until, ui=_RichUi(), now=datetime.now(UTC)
+        )
         if "experiment" in places:
             _tell_loop(places, place)
     if "report" in places:
-        console.print(f"[bold green]report[/bold green] {escape(str(place / 'report.html'))} ({time.perf_counter() - begun:.0f} s)")
+        console.print(
+            f"[bold green]report[/bold green] {escape(str(place / 'report.html'))} "
+            f"({time.perf_counter() - begun:.0f} s)"
+        )
 
 
 def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
-    """What a trial found, as the report's table: what is true, what was estimated, what was decided, whether the early reward was true."""
+    """What a trial found, as the report's table: what is true, what was estimated, what was
+    decided, whether the early reward was true."""
     from longplay.report.about_loop import HEAD, decision_words, estimands, loop_rows
 
     results = {name: read_result(folder) for name, folder in places.items()}
@@ -128,10 +178,25 @@ def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         for name in HEAD:
             words = {"policy": 11, "decision": 8, "audit": 9}
-            most = words.get(name, 12 if name.startswith("true level") else 16)  # with the gaps: TABLE_WIDTH
-            table.add_column(name, overflow="fold", justify="left" if name in words else "right", max_width=most)
-        for row in loop_rows(results):  # as plain text: names may hold what looks like markup; an interval stands below its value
-            table.add_row(*(Text.assemble(cell.text or "–", (f"\n{cell.detail}" if cell.detail else "", "dim")) for cell in row.cells))
+            most = words.get(
+                name, 12 if name.startswith("true level") else 16
+            )  # with the gaps: TABLE_WIDTH
+            table.add_column(
+                name, overflow="fold", justify="left" if name in words else "right", max_width=most
+            )
+        for row in loop_rows(
+            results
+            # as plain text: names may hold what looks like markup; an interval stands below its
+            # value
+        ):
+            table.add_row(
+                *(
+                    Text.assemble(
+                        cell.text or "–", (f"\n{cell.detail}" if cell.detail else "", "dim")
+                    )
+                    for cell in row.cells
+                )
+            )
         out.print(table)
     else:
         for row in loop_rows(results):
@@ -156,16 +221,29 @@ class _RichUi:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         columns = (
-            SpinnerColumn(), TextColumn(f"[bold]{name:<10}[/bold]"), TextColumn("{task.description}"), BarColumn(bar_width=28),
-            MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-        )  # fmt: skip
-        with Progress(*columns, console=console, transient=True, disable=not sys.stdout.isatty()) as bars:
+            SpinnerColumn(),
+            TextColumn(f"[bold]{name:<10}[/bold]"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        with Progress(
+            *columns, console=console, transient=True, disable=not sys.stdout.isatty()
+        ) as bars:
             self._bars, self._tasks = bars, {}
-            self._waiting = bars.add_task("", total=None, figures="")  # until the stage can say how far it is
+            self._waiting = bars.add_task(
+                "", total=None, figures=""
+            )  # until the stage can say how far it is
             yield
         self._bars = None
 
-    def progress(self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+    def progress(
+        self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None
+    ) -> None:
         if self._bars is None:
             return
         if self._waiting is not None:
@@ -173,11 +251,20 @@ class _RichUi:
             self._waiting = None
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=total, figures="")
-        self._bars.update(self._tasks[label], completed=done, total=total, figures=told(figures or {}))
+        self._bars.update(
+            self._tasks[label], completed=done, total=total, figures=told(figures or {})
+        )
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
-        mark, how = ("[green]✓[/green]", f"{seconds:.1f} s") if seconds is not None else ("[dim]·[/dim]", "unchanged, skipped")
-        console.print(f"{mark} [bold]{name:<10}[/bold] {escape(line)} [dim]{how} → {escape(str(place))}[/dim]", soft_wrap=True)
+        mark, how = (
+            ("[green]✓[/green]", f"{seconds:.1f} s")
+            if seconds is not None
+            else ("[dim]·[/dim]", "unchanged, skipped")
+        )
+        console.print(
+            f"{mark} [bold]{name:<10}[/bold] {escape(line)} [dim]{how} → {escape(str(place))}[/dim]",
+            soft_wrap=True,
+        )
 
     def note(self, line: str) -> None:
         console.print(f"[dim]·[/dim] {escape(line)}", soft_wrap=True)
@@ -186,7 +273,10 @@ class _RichUi:
         console.print(f"another run works in {escape(str(folder))}; waiting", soft_wrap=True)
 
     def damaged(self, name: str, why: str) -> None:
-        console.print(f"[yellow]![/yellow] [bold]{name:<10}[/bold] {escape(why)}; the stage runs again", soft_wrap=True)
+        console.print(
+            f"[yellow]![/yellow] [bold]{name:<10}[/bold] {escape(why)}; the stage runs again",
+            soft_wrap=True,
+        )
 
 
 def told(figures: Mapping[str, float]) -> str:
@@ -196,7 +286,10 @@ def told(figures: Mapping[str, float]) -> str:
     'loss 6.912, 12,346 tokens/s'
     """
     shown = {name: value for name, value in figures.items() if name not in ("step", "seconds_left")}
-    return ", ".join(f"{value:,.0f} tokens/s" if name == "tokens_per_second" else f"{name} {value:.4g}" for name, value in shown.items())
+    return ", ".join(
+        f"{value:,.0f} tokens/s" if name == "tokens_per_second" else f"{name} {value:.4g}"
+        for name, value in shown.items()
+    )
 
 
 def main() -> None:

@@ -18,13 +18,21 @@ from longplay.lake.repair import Progress as Told
 from longplay.lake.repair import check, repair
 from longplay.run.pins import log_of
 
-lake = typer.Typer(no_args_is_help=True, help="Is a lake as it was written, and back to its last whole batch.")
-Log = Annotated[Path, typer.Argument(metavar="LAKE", help="A lake's folder, or a run folder or run.toml whose log it is.")]
+lake = typer.Typer(
+    no_args_is_help=True, help="Is a lake as it was written, and back to its last whole batch."
+)
+Log = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LAKE", help="A lake's folder, or a run folder or run.toml whose log it is."
+    ),
+]
 
 
 @lake.command(name="check")
 def check_lake(source: Log) -> None:
-    """Compare every file with what the log of commits says of it, and name all damage; nothing is changed.
+    """Compare every file with what the log of commits says of it, and name all damage; nothing is
+    changed.
 
     Exit code 1 where something is damaged.
     """
@@ -34,14 +42,18 @@ def check_lake(source: Log) -> None:
             checked = check(_folder(source), told)
         console.print(escape(str(checked)), soft_wrap=True)
         if checked.damages:
-            raise DataError(f"{len(checked.damages)} damaged; `longplay lake repair {source}` goes back to the last whole batch")
+            raise DataError(
+                f"{len(checked.damages)} damaged; `longplay lake repair {source}` goes back to "
+                "the last whole batch"
+            )
 
     guarded(compare)
 
 
 @lake.command(name="repair")
 def repair_lake(source: Log) -> None:
-    """Go back to the last whole batch, and say which batches to append again; nothing is deleted."""
+    """Go back to the last whole batch, and say which batches to append again; nothing is
+    deleted."""
 
     def go_back() -> None:
         with _bar("compared") as told:
@@ -60,7 +72,14 @@ def _folder(source: Path) -> Path:
 @contextmanager
 def _bar(label: str) -> Iterator[Told]:
     """A bar on a terminal, told how many of how many files are done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not sys.stdout.isatty()) as bars:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not sys.stdout.isatty()
+    ) as bars:
         task = bars.add_task(label, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

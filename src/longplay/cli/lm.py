@@ -1,4 +1,5 @@
-"""`longplay lm convert`: a language model that exists as GGUF only, made once into a folder that Hugging Face loads."""
+"""`longplay lm convert`: a language model that exists as GGUF only, made once into a folder that
+Hugging Face loads."""
 
 from __future__ import annotations
 
@@ -24,22 +25,43 @@ def _group() -> None:
 
 @lm.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A .gguf file, or the name of an installed package that holds one.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the model goes; new or empty.")],
-    dtype: Annotated[str, typer.Option("--dtype", metavar="float32|bfloat16", help="float32 keeps every number; bfloat16 halves it.")] = "float32",
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A .gguf file, or the name of an installed package that holds one.",
+        ),
+    ],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where the model goes; new or empty.")
+    ],
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            metavar="float32|bfloat16",
+            help="float32 keeps every number; bfloat16 halves it.",
+        ),
+    ] = "float32",
 ) -> None:
-    """Convert a GGUF model into a folder of safetensors, configuration and tokenizer that Hugging Face loads without a network.
+    """Convert a GGUF model into a folder of safetensors, configuration and tokenizer that Hugging
+    Face loads without a network.
 
-    The package is not imported, and nothing of it runs. The folder appears whole or not at all; a file that cannot be
-    converted whole is refused, with the reason.
+    The package is not imported, and nothing of it runs. The folder appears whole or not at all; a
+    file that cannot be converted whole is refused, with the reason.
     """
 
     def write() -> None:
         try:
             from longplay.models.gguf import convert
         except ModuleNotFoundError as error:
-            raise MissingExtra(f"longplay lm convert needs {error.name}: pip install 'longplay[llm]'") from error
-        with console.status("loading", spinner="dots") as status, redirect_stderr(io.StringIO()):  # the libraries' bars run into this one
+            raise MissingExtra(
+                f"longplay lm convert needs {error.name}: pip install 'longplay[llm]'"
+            ) from error
+        with (
+            console.status("loading", spinner="dots") as status,
+            redirect_stderr(io.StringIO()),
+        ):  # the libraries' bars run into this one
             done = convert(source, folder, dtype, lambda words: status.update(escape(words)))
         wide().print(Text(f"wrote {done}"), soft_wrap=True)
 

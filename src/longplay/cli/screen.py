@@ -16,7 +16,9 @@ from rich.markup import escape
 
 from longplay.errors import ConfigError, LongplayError, MissingExtra
 
-TABLE_WIDTH = 100  # columns that the widest tables need, and of a pipe, which has no width of its own
+TABLE_WIDTH = (
+    100  # columns that the widest tables need, and of a pipe, which has no width of its own
+)
 MOST_WORDS = 300  # characters of an exception that are shown
 DATA_SAYS_NO, USAGE, OUR_FAULT, STOPPED = 1, 2, 3, 130
 EXIT_CODES = "Exit codes: 0 done, 1 the data says no, 2 usage, 3 a fault of longplay itself."
@@ -31,7 +33,8 @@ def wide() -> Console:
 
 
 def guarded(action: Callable[[], None]) -> None:
-    """Run a command; every error becomes one message and an exit code, never a traceback on the screen."""
+    """Run a command; every error becomes one message and an exit code, never a traceback on the
+    screen."""
     try:
         with faults_in(None):
             action()
@@ -46,10 +49,12 @@ def guarded(action: Callable[[], None]) -> None:
 
 @contextmanager
 def faults_in(folder: Path | None) -> Iterator[None]:
-    """An unexpected exception inside is written to a file and ends the command with exit code 3 and one sentence.
+    """An unexpected exception inside is written to a file and ends the command with exit code 3 and
+    one sentence.
 
     Args:
-        folder: where the file with the traceback goes; null, or where it cannot be written there: the temporary folder.
+        folder: where the file with the traceback goes; null, or where it cannot be written there:
+            the temporary folder.
     """
     try:
         yield
@@ -59,12 +64,16 @@ def faults_in(folder: Path | None) -> Iterator[None]:
         place = _written(folder, traceback.format_exc())
         words = " ".join(f"{type(error).__name__}: {error}".split())
         words = words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "..."
-        _complain("a fault of longplay", f"{words}. The whole traceback is in {place}; please report it")
+        _complain(
+            "a fault of longplay", f"{words}. The whole traceback is in {place}; please report it"
+        )
         raise typer.Exit(OUR_FAULT) from error
 
 
 def _complain(kind: str, words: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]{kind}:[/bold red] {escape(words)}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[bold red]{kind}:[/bold red] {escape(words)}"
+    )
 
 
 def _written(folder: Path | None, text: str) -> str:

@@ -3,7 +3,13 @@
 from longplay.codes.codebook import Codebook, fit_codebook
 from longplay.codes.text import clean, item_text
 from longplay.codes.trie import Allowed, Trie
-from longplay.codes.vectors import behaviour_vectors, item2vec, item_vectors, sequence_vectors, text_vectors
+from longplay.codes.vectors import (
+    behaviour_vectors,
+    item2vec,
+    item_vectors,
+    sequence_vectors,
+    text_vectors,
+)
 
 __all__ = [
     "Allowed",

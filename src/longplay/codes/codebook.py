@@ -26,13 +26,16 @@ from longplay.index import ItemIndex
 
 @dataclass(frozen=True)
 class Codebook:
-    """Item <-> semantic ID. Items are kept in the order of their codes: row n is leaf n of the trie.
+    """Item <-> semantic ID. Items are kept in the order of their codes: row n is leaf n of the
+    trie.
 
     Attributes:
-        items: item ids, length I. codes: shape [I, L], values 0..width-1, rows sorted and distinct.
+        items: item ids, length I.
+        codes: shape [I, L], values 0..width-1, rows sorted and distinct.
         available: which items may be generated, shape [I].
         report: quality of the codes (see `fit_codebook`).
-        centres: per level [K, dim], what each code stands for: what a vector has of it is taken off before the next level. Empty: not known.
+        centres: per level [K, dim], what each code stands for: what a vector has of it is taken off
+            before the next level. Empty: not known.
     """
 
     items: pl.Series
@@ -58,9 +61,11 @@ class Codebook:
         return Trie.build(self.codes, self.width, self.available)
 
     def with_available(self, items: pl.Series) -> Self:
-        """The same codes, of which only those of `items` may be generated: what is sold out, withdrawn, or not for this market is left out.
+        """The same codes, of which only those of `items` may be generated: what is sold out,
+        withdrawn, or not for this market is left out.
 
-        Nothing of a model changes. The trie's version does, and with it the name of a policy: slates are logged under what could be shown.
+        Nothing of a model changes. The trie's version does, and with it the name of a policy:
+        slates are logged under what could be shown.
 
         Raises:
             DataError: an id that has no code; give it one first (`with_items`).
@@ -68,50 +73,96 @@ class Codebook:
         ids = items.cast(pl.String)
         leaves = self.index.rows(ids)
         if unknown := ids.filter(pl.Series(leaves < 0, dtype=pl.Boolean)).unique().sort().to_list():
-            raise DataError(f"codes: {len(unknown):,} of {len(ids):,} items have no code, first {unknown[0]!r}; add them by with_items() first")
+            raise DataError(
+                f"codes: {len(unknown):,} of {len(ids):,} items have no code, first "
+                f"{unknown[0]!r}; add them by with_items() first"
+            )
         available = np.zeros(len(self.items), dtype=bool)
         available[leaves] = True
         view = replace(self, available=available)
-        vars(view).update(index=self.index, trie=replace(self.trie, available=available))  # what does not depend on it is not made again
+        vars(view).update(
+            index=self.index, trie=replace(self.trie, available=available)
+        )  # what does not depend on it is not made again
         return view
 
-    def with_items(self, items: pl.Series, vectors: NDArray[np.float64], available: NDArray[np.bool_] | None = None) -> Self:
-        """The codebook with further items; no item's code changes, so that what a model has learnt of them stays true.
+    def with_items(
+        self,
+        items: pl.Series,
+        vectors: NDArray[np.float64],
+        available: NDArray[np.bool_] | None = None,
+    ) -> Self:
+        """The codebook with further items; no item's code changes, so that what a model has learnt
+        of them stays true.
 
-        Each new item, in the order given, takes the nearest code at every level below which an ID is still free. Their leaves lie among the others',
-        so leaf numbers move. `report` is that of `fit_codebook`, of the items it was fitted on, with `added`.
+        Each new item, in the order given, takes the nearest code at every level below which an ID
+        is still free. Their leaves lie among the others', so leaf numbers move. `report` is that of
+        `fit_codebook`, of the items it was fitted on, with `added`.
 
         Args:
-            items: new item ids, length J. vectors: [J, dim], of the space in which the codes were fitted. available: shape [J], default all.
+            items: new item ids, length J.
+            vectors: [J, dim], of the space in which the codes were fitted.
+            available: shape [J], default all.
 
         Raises:
-            DataError: an id that is known or given twice, vectors of another shape, no centres, or no room left.
+            DataError: an id that is known or given twice, vectors of another shape, no centres, or
+                no room left.
         """
         ids = items.cast(pl.String)
         known = pl.concat([self.items, ids])
         if doubled := known.filter(known.is_duplicated()).unique().sort().to_list():
-            raise DataError(f"codes: {len(doubled):,} of {len(ids):,} new items are known or given twice, first {doubled[0]!r}; give new ids only")
+            raise DataError(
+                f"codes: {len(doubled):,} of {len(ids):,} new items are known or given twice, "
+                f"first {doubled[0]!r}; give new ids only"
+            )
         if not self.centres:
-            raise DataError("codes: this codebook was saved without its centres; fit it anew to assign new items")
+            raise DataError(
+                "codes: this codebook was saved without its centres; fit it anew to assign new "
+                "items"
+            )
         new = np.asarray(vectors, dtype=float)
         if new.shape != (len(ids), self.centres[0].shape[1]):
-            raise DataError(f"codes: vectors of shape {new.shape} given for {len(ids):,} items, expected {(len(ids), self.centres[0].shape[1])}")
+            raise DataError(
+                f"codes: vectors of shape {new.shape} given for {len(ids):,} items, expected "
+                f"{(len(ids), self.centres[0].shape[1])}"
+            )
         if available is not None and np.shape(available) != (len(ids),):
-            raise DataError(f"codes: available of shape {np.shape(available)} given for {len(ids):,} new items, expected one for each")
+            raise DataError(
+                f"codes: available of shape {np.shape(available)} given for {len(ids):,} new "
+                "items, expected one for each"
+            )
         if len(known) > self.width**self.levels:
             raise DataError(
-                f"codes: {len(ids):,} new items do not fit: {self.width**self.levels - len(self.items):,} of {self.width}^{self.levels} semantic IDs "
+                f"codes: {len(ids):,} new items do not fit: "
+                f"{self.width**self.levels - len(self.items):,} of {self.width}^{self.levels} "
+                "semantic IDs "
                 "are free; fit anew with a larger width or more levels"
             )
         taken: Counter[tuple[int, ...]] = Counter()  # prefix -> new items below it
-        added = np.array([self._free_code(vector, taken) for vector in new], dtype=np.int64).reshape(-1, self.levels)
+        added = np.array(
+            [self._free_code(vector, taken) for vector in new], dtype=np.int64
+        ).reshape(-1, self.levels)
         codes = np.concatenate([self.codes, added])
         order = np.lexsort(codes.T[::-1])
-        free = np.concatenate([self.available, np.ones(len(ids), dtype=bool) if available is None else np.asarray(available, dtype=bool)])
+        free = np.concatenate(
+            [
+                self.available,
+                np.ones(len(ids), dtype=bool)
+                if available is None
+                else np.asarray(available, dtype=bool),
+            ]
+        )
         report = self.report | {"added": self.report.get("added", 0) + len(ids)}
-        return replace(self, items=known.gather(order), codes=codes[order], available=free[order], report=report)
+        return replace(
+            self,
+            items=known.gather(order),
+            codes=codes[order],
+            available=free[order],
+            report=report,
+        )
 
-    def _free_code(self, vector: NDArray[np.float64], taken: Counter[tuple[int, ...]]) -> tuple[int, ...]:
+    def _free_code(
+        self, vector: NDArray[np.float64], taken: Counter[tuple[int, ...]]
+    ) -> tuple[int, ...]:
         """The nearest ID that is free, level by level; `taken` counts it from now on."""
         prefix: tuple[int, ...] = ()
         node: int | None = 0  # of the trie; null where only new items are below
@@ -120,38 +171,73 @@ class Codebook:
             child, below = {}, np.zeros(self.width, dtype=np.int64)
             if node is not None:
                 edges = range(*self.trie.ptr[level][node : node + 2].tolist())
-                child = dict(zip(self.trie.code[level][edges.start : edges.stop].tolist(), edges, strict=True))
-                below[list(child)] = np.diff(self.trie.span[level + 1][edges.start : edges.stop + 1])
-            code = next(code for code in near if below[code] + taken[*prefix, code] < self.width ** (self.levels - level - 1))
+                child = dict(
+                    zip(
+                        self.trie.code[level][edges.start : edges.stop].tolist(), edges, strict=True
+                    )
+                )
+                below[list(child)] = np.diff(
+                    self.trie.span[level + 1][edges.start : edges.stop + 1]
+                )
+            code = next(
+                code
+                for code in near
+                if below[code] + taken[*prefix, code] < self.width ** (self.levels - level - 1)
+            )
             prefix, node = (*prefix, code), child.get(code)
             taken[prefix] += 1
             vector = vector - centres[code]
         return prefix
 
     def purity(self, labels: pl.Series) -> list[float]:
-        """Per level, the share of items that carry the most frequent label under their prefix of that length, 0..1.
+        """Per level, the share of items that carry the most frequent label under their prefix of
+        that length, 0..1.
 
-        `labels[I]` say of each of `items` what it is (its creator, its genre); null: left out. Compare with the same of shuffled labels:
-        short prefixes of a catalogue of one genre are pure, and so is every prefix of one item.
+        `labels[I]` say of each of `items` what it is (its creator, its genre); null: left out.
+        Compare with the same of shuffled labels: short prefixes of a catalogue of one genre are
+        pure, and so is every prefix of one item.
 
         Raises:
             DataError: as many labels as items are expected.
         """
         if len(labels) != len(self.items):
-            raise DataError(f"codes: {len(labels):,} labels given for {len(self.items):,} items, expected one each, in the order of `items`")
-        table = pl.DataFrame({"label": labels} | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}).drop_nulls("label")
+            raise DataError(
+                f"codes: {len(labels):,} labels given for {len(self.items):,} items, expected one "
+                "each, in the order of `items`"
+            )
+        table = pl.DataFrame(
+            {"label": labels}
+            | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}
+        ).drop_nulls("label")
         prefixes = [[f"code_{level}" for level in range(depth + 1)] for depth in range(self.levels)]
-        most = [int(table.group_by(*prefix, "label").len().group_by(prefix).agg(pl.col("len").max())["len"].sum()) for prefix in prefixes]
+        most = [
+            int(
+                table.group_by(*prefix, "label")
+                .len()
+                .group_by(prefix)
+                .agg(pl.col("len").max())["len"]
+                .sum()
+            )
+            for prefix in prefixes
+        ]
         return [one / max(table.height, 1) for one in most]
 
     def save(self, path: Path) -> None:
-        """Write to a Parquet file, and the centres to one beside it that ends in `.safetensors`; both are on disk after the return."""
+        """Write to a Parquet file, and the centres to one beside it that ends in `.safetensors`;
+        both are on disk after the return."""
         frame = pl.DataFrame(
-            {"item_id": self.items, "available": self.available} | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}
+            {"item_id": self.items, "available": self.available}
+            | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}
         )
         beside = path.with_suffix(".safetensors")
         if self.centres:
-            save_file({f"level_{level}": np.ascontiguousarray(centres) for level, centres in enumerate(self.centres)}, beside)
+            save_file(
+                {
+                    f"level_{level}": np.ascontiguousarray(centres)
+                    for level, centres in enumerate(self.centres)
+                },
+                beside,
+            )
             sync_path(beside)
         else:
             beside.unlink(missing_ok=True)
@@ -181,11 +267,25 @@ class Codebook:
             codes = frame.select(pl.selectors.starts_with("code_")).to_numpy().astype(np.int64)
             level_centres = load_file(beside) if beside.exists() else {}
             centres = tuple(level_centres[f"level_{level}"] for level in range(len(level_centres)))
-            codebook = cls(frame["item_id"], codes, width, frame["available"].to_numpy(), {}, centres)
-        except (OSError, KeyError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException, SafetensorError) as error:
-            raise DataError(f"codes: {path} cannot be read ({error}); make the codes anew") from error
+            codebook = cls(
+                frame["item_id"], codes, width, frame["available"].to_numpy(), {}, centres
+            )
+        except (
+            OSError,
+            KeyError,
+            ValueError,
+            pl.exceptions.PolarsError,
+            pl.exceptions.PanicException,
+            SafetensorError,
+        ) as error:
+            raise DataError(
+                f"codes: {path} cannot be read ({error}); make the codes anew"
+            ) from error
         if stated not in (None, codebook._digest()):
-            raise DataError(f"codes: {path} or {beside.name} was changed after it was written; make the codes anew")
+            raise DataError(
+                f"codes: {path} or {beside.name} was changed after it was written; make the codes "
+                "anew"
+            )
         return codebook
 
 
@@ -215,9 +315,10 @@ def fit_codebook(
     Each level clusters what the levels before left over. No node takes more items than IDs lie
     below it, and the last level is an assignment problem within its prefix, so codes are unique.
 
-    The report holds: reconstruction (share of the vectors' variance the codes explain, 0..1), collisions (share of items
-    that another item of their prefix has the same nearest last code as), moved (share of items whose last code is not their
-    nearest, since one of them got it), usage (share of codes used, per level), largest_prefix (most items under one first code).
+    The report holds: reconstruction (share of the vectors' variance the codes explain, 0..1),
+    collisions (share of items that another item of their prefix has the same nearest last code as),
+    moved (share of items whose last code is not their nearest, since one of them got it), usage
+    (share of codes used, per level), largest_prefix (most items under one first code).
 
     Raises:
         DataError: no items, no levels, or more items than width ** levels IDs.
@@ -229,7 +330,10 @@ def fit_codebook(
         raise DataError(f"codes: levels={levels} given, expected at least 1")
     width = default_width(n, levels) if width is None else width
     if n > width**levels:
-        raise DataError(f"codes: {n:,} items do not fit {width}^{levels} = {width**levels:,} semantic IDs; raise width or levels")
+        raise DataError(
+            f"codes: {n:,} items do not fit {width}^{levels} = {width**levels:,} semantic IDs; "
+            "raise width or levels"
+        )
     residual = np.asarray(vectors, dtype=float).copy()
     total = float(((residual - residual.mean(axis=0)) ** 2).sum())
     codes = np.zeros((n, levels), dtype=np.int64)
@@ -238,15 +342,26 @@ def fit_codebook(
     used: list[NDArray[np.float64]] = []
     for level in range(levels):
         centres = _centres(residual, width, seed + level)
-        own = np.arange(width) % len(centres)  # fewer centres than codes: the codes left over repeat them, for items that find theirs full
-        distance = (((residual**2).sum(axis=1)[:, None] - 2 * residual @ centres.T) + (centres**2).sum(axis=1)[None])[:, own]
+        own = (
+            np.arange(width) % len(centres)
+            # fewer centres than codes: the codes left over repeat them, for items that find theirs
+            # full
+        )
+        distance = (
+            ((residual**2).sum(axis=1)[:, None] - 2 * residual @ centres.T)
+            + (centres**2).sum(axis=1)[None]
+        )[:, own]
         codes[:, level] = _assign(distance, parent, capacity=width ** (levels - level - 1))
         used.append(centres[own])
-        wished = np.unique(np.column_stack([parent, distance.argmin(axis=1)]), axis=0, return_counts=True)[1]
+        wished = np.unique(
+            np.column_stack([parent, distance.argmin(axis=1)]), axis=0, return_counts=True
+        )[1]
         collided = int(wished[wished > 1].sum())
         moved = int((distance[np.arange(n), codes[:, level]] > distance.min(axis=1) + 1e-9).sum())
         residual -= centres[own[codes[:, level]]]
-        parent = np.unique(np.column_stack([parent, codes[:, level]]), axis=0, return_inverse=True)[1].ravel()
+        parent = np.unique(np.column_stack([parent, codes[:, level]]), axis=0, return_inverse=True)[
+            1
+        ].ravel()
     order = np.lexsort(codes.T[::-1])
     report = {
         "items": n,
@@ -270,7 +385,9 @@ def _centres(points: NDArray[np.float64], width: int, seed: int) -> NDArray[np.f
     return KMeans(width, max_iter=50, random_state=seed).fit(points).cluster_centers_
 
 
-def _assign(distance: NDArray[np.float64], parent: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+def _assign(
+    distance: NDArray[np.float64], parent: NDArray[np.int64], capacity: int
+) -> NDArray[np.int64]:
     """Nearest code for each row, but at most `capacity` rows of one parent on one code."""
     choice = distance.argmin(axis=1)
     width = distance.shape[1]
@@ -281,7 +398,9 @@ def _assign(distance: NDArray[np.float64], parent: NDArray[np.int64], capacity: 
             choice[rows] = linear_sum_assignment(distance[rows])[1]
             continue
         left = np.full(width, capacity)
-        for row in rows[np.argsort(distance[rows].min(axis=1))]:  # who is closest to a code chooses first
+        for row in rows[
+            np.argsort(distance[rows].min(axis=1))
+        ]:  # who is closest to a code chooses first
             code = next(code for code in np.argsort(distance[row], kind="stable") if left[code] > 0)
             choice[row], left[code] = code, left[code] - 1
     return choice

@@ -25,7 +25,8 @@ class Trie:
     Attributes:
         ptr: per level, shape [nodes of the level + 1]: children of node n are ptr[n]..ptr[n+1].
         code: per level, shape [nodes of the next level]: the code on the edge to that child.
-        span: per level (leaves included), shape [nodes + 1]: leaves below node n are span[n]..span[n+1].
+        span: per level (leaves included), shape [nodes + 1]: leaves below node n are
+            span[n]..span[n+1].
         width: K, codes per level.
         available: which leaves may be generated, shape [I].
 
@@ -41,7 +42,9 @@ class Trie:
     available: NDArray[np.bool_]
 
     @classmethod
-    def build(cls, codes: NDArray[np.integer], width: int, available: NDArray[np.bool_] | None = None) -> Trie:
+    def build(
+        cls, codes: NDArray[np.integer], width: int, available: NDArray[np.bool_] | None = None
+    ) -> Trie:
         """The trie of `codes[I, L]`, whose rows are distinct and sorted.
 
         Raises:
@@ -49,20 +52,33 @@ class Trie:
         """
         codes = np.asarray(codes, dtype=np.int64)
         if codes.ndim != 2 or codes.size == 0:
-            raise DataError(f"Trie: codes of shape {codes.shape} given, expected at least one item with at least one level")
+            raise DataError(
+                f"Trie: codes of shape {codes.shape} given, expected at least one item with at "
+                "least one level"
+            )
         if codes.min() < 0 or codes.max() >= width:
-            raise DataError(f"Trie: codes from {codes.min()} to {codes.max()} given, expected 0 to {width - 1}")
+            raise DataError(
+                f"Trie: codes from {codes.min()} to {codes.max()} given, expected 0 to {width - 1}"
+            )
         order = np.lexsort(codes.T[::-1])
-        if not np.array_equal(order, np.arange(len(codes))) or (len(codes) > 1 and (np.diff(codes, axis=0) == 0).all(axis=1).any()):
+        if not np.array_equal(order, np.arange(len(codes))) or (
+            len(codes) > 1 and (np.diff(codes, axis=0) == 0).all(axis=1).any()
+        ):
             raise DataError("Trie: rows of codes must be sorted and distinct, one per item")
         ptr, code, span = [], [], [np.array([0, len(codes)])]
         for level in range(codes.shape[1]):
             prefix = codes[:, : level + 1]
-            first = np.flatnonzero(np.concatenate([[True], (np.diff(prefix, axis=0) != 0).any(axis=1)]))
+            first = np.flatnonzero(
+                np.concatenate([[True], (np.diff(prefix, axis=0) != 0).any(axis=1)])
+            )
             ptr.append(np.searchsorted(first, span[-1]))
             code.append(codes[first, level])
             span.append(np.append(first, len(codes)))
-        free = np.ones(len(codes), dtype=bool) if available is None else np.asarray(available, dtype=bool)
+        free = (
+            np.ones(len(codes), dtype=bool)
+            if available is None
+            else np.asarray(available, dtype=bool)
+        )
         return cls(tuple(ptr), tuple(code), tuple(span), width, free)
 
     def __len__(self) -> int:
@@ -76,7 +92,13 @@ class Trie:
     @cached_property
     def codes(self) -> Ints:
         """Semantic ID of every leaf, shape [I, L]."""
-        return np.stack([self.code[level][self.node_of(level + 1, np.arange(len(self)))] for level in range(self.levels)], axis=1)
+        return np.stack(
+            [
+                self.code[level][self.node_of(level + 1, np.arange(len(self)))]
+                for level in range(self.levels)
+            ],
+            axis=1,
+        )
 
     @cached_property
     def version(self) -> str:
@@ -88,7 +110,8 @@ class Trie:
         return digest.hexdigest()[:8]
 
     def node_of(self, depth: int, leaves: Ints) -> Ints:
-        """The node at `depth` (0: the root, L: the leaf itself) above each leaf, same shape as `leaves`."""
+        """The node at `depth` (0: the root, L: the leaf itself) above each leaf, same shape as
+        `leaves`."""
         return np.searchsorted(self.span[depth], leaves, side="right") - 1
 
     def nodes(self, depth: int) -> int:
@@ -123,7 +146,8 @@ class Allowed:
 
     @classmethod
     def of(cls, trie: Trie, offsets: Ints, leaves: Ints) -> Allowed:
-        """From ragged exclusions: context n excludes leaves[offsets[n]:offsets[n+1]]; -1 (unknown) is ignored."""
+        """From ragged exclusions: context n excludes leaves[offsets[n]:offsets[n+1]]; -1 (unknown)
+        is ignored."""
         context = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         keep = (leaves >= 0) & trie.available[np.maximum(leaves, 0)]
         return cls(trie, distinct_keys(context[keep] * len(trie) + leaves[keep]), len(offsets) - 1)
@@ -143,7 +167,9 @@ class Allowed:
         low, high = self.trie.span[depth][node], self.trie.span[depth][node + 1]
         free = self.trie._free_before[high] - self.trie._free_before[low]
         start = context * len(self.trie)
-        return free - (np.searchsorted(self.blocked, start + high) - np.searchsorted(self.blocked, start + low))
+        return free - (
+            np.searchsorted(self.blocked, start + high) - np.searchsorted(self.blocked, start + low)
+        )
 
     def mask(self, level: int, context: Ints, node: Ints) -> NDArray[np.bool_]:
         """Which codes lead from `node` (at depth `level`) to an allowed leaf; shape [..., K].
@@ -151,10 +177,18 @@ class Allowed:
         A gather over the node's own children: the cost does not depend on the catalogue.
         """
         shape = np.broadcast_shapes(np.shape(context), np.shape(node))
-        context, node = np.broadcast_to(context, shape).ravel(), np.broadcast_to(node, shape).ravel()
-        first, count = self.trie.ptr[level][node], self.trie.ptr[level][node + 1] - self.trie.ptr[level][node]
+        context, node = (
+            np.broadcast_to(context, shape).ravel(),
+            np.broadcast_to(node, shape).ravel(),
+        )
+        first, count = (
+            self.trie.ptr[level][node],
+            self.trie.ptr[level][node + 1] - self.trie.ptr[level][node],
+        )
         owner = np.repeat(np.arange(len(node)), count)
-        child = np.repeat(first - np.concatenate([[0], np.cumsum(count)[:-1]]), count) + np.arange(count.sum())
+        child = np.repeat(first - np.concatenate([[0], np.cumsum(count)[:-1]]), count) + np.arange(
+            count.sum()
+        )
         mask = np.zeros((len(node), self.trie.width), dtype=bool)
         mask[owner, self.trie.code[level][child]] = self.left(level + 1, context[owner], child) > 0
         return mask.reshape(*shape, self.trie.width)

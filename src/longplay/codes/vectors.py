@@ -1,4 +1,5 @@
-"""Item vectors: from who engaged with what, or what followed what, and from words, so that new items have one too."""
+"""Item vectors: from who engaged with what, or what followed what, and from words, so that new
+items have one too."""
 
 from __future__ import annotations
 
@@ -20,12 +21,16 @@ DIMS = {"svd": 32, "item2vec": 64, "none": 32}  # by kind of behaviour
 CONTEXT_POWER = 0.75  # smooths how often a neighbour is met, so that rare ones do not look special
 
 
-def behaviour_vectors(lake: Lake, index: ItemIndex, dim: int = 32, seed: int = 0) -> NDArray[np.float64]:
-    """Unit vectors [I, dim] of items from the users they share; zero rows for items nobody engaged with.
+def behaviour_vectors(
+    lake: Lake, index: ItemIndex, dim: int = 32, seed: int = 0
+) -> NDArray[np.float64]:
+    """Unit vectors [I, dim] of items from the users they share; zero rows for items nobody engaged
+    with.
 
     Truncated SVD of the user x item matrix, each user's row scaled to unit length so that heavy
-    users do not dominate, each item's column by 1 / sqrt(users) so that popular items do not. Where slates were
-    logged, users for whom `decisions.held_out` is true are left out: off-policy estimates score them.
+    users do not dominate, each item's column by 1 / sqrt(users) so that popular items do not. Where
+    slates were logged, users for whom `decisions.held_out` is true are left out: off-policy
+    estimates score them.
     """
     pairs = (
         learners_events(lake)
@@ -39,39 +44,63 @@ def behaviour_vectors(lake: Lake, index: ItemIndex, dim: int = 32, seed: int = 0
     known = item >= 0
     if not known.any():
         return np.zeros((len(index), dim))
-    matrix = sparse.csr_matrix((np.log1p(pairs["len"].to_numpy())[known], (user[known], item[known])), shape=(user.max() + 1, len(index)))
+    matrix = sparse.csr_matrix(
+        (np.log1p(pairs["len"].to_numpy())[known], (user[known], item[known])),
+        shape=(user.max() + 1, len(index)),
+    )
     per_user = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
     per_item = np.sqrt(np.maximum(matrix.getnnz(axis=0), 1))
     scaled = sparse.diags(1 / np.maximum(per_user, 1e-12)) @ matrix @ sparse.diags(1 / per_item)
     return _principal(scaled.T, dim, seed)
 
 
-def sequence_vectors(lake: Lake, index: ItemIndex, dim: int = 64, window: int = 5, seed: int = 0) -> NDArray[np.float64]:
-    """Unit vectors [I, dim] of items from what follows what in users' histories (`item2vec`); zero rows for items without neighbours.
+def sequence_vectors(
+    lake: Lake, index: ItemIndex, dim: int = 64, window: int = 5, seed: int = 0
+) -> NDArray[np.float64]:
+    """Unit vectors [I, dim] of items from what follows what in users' histories (`item2vec`); zero
+    rows for items without neighbours.
 
-    Users and events are those that policies learn histories from (`decisions.learners_histories`): none who is held out.
+    Users and events are those that policies learn histories from (`decisions.learners_histories`):
+    none who is held out.
     """
     _, offsets, rows = learners_histories(lake, index)
     return item2vec(offsets, rows, len(index), dim, window, seed)
 
 
-def item2vec(offsets: NDArray[np.int64], leaves: NDArray[np.int64], items: int, dim: int = 64, window: int = 5, seed: int = 0) -> NDArray[np.float64]:
-    """Unit vectors [I, dim] of items that stand near one another in histories; zero rows for items without neighbours.
+def item2vec(
+    offsets: NDArray[np.int64],
+    leaves: NDArray[np.int64],
+    items: int,
+    dim: int = 64,
+    window: int = 5,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Unit vectors [I, dim] of items that stand near one another in histories; zero rows for items
+    without neighbours.
 
-    Skip-grams with negative sampling over items (item2vec: Barkan & Koenigstein 2016, arXiv 1603.04259) factorise the matrix of pointwise mutual
-    information (Levy & Goldberg 2014, NeurIPS), so that is done at once, without steps or a learning rate: truncated SVD of
+    Skip-grams with negative sampling over items (item2vec: Barkan & Koenigstein 2016, arXiv
+    1603.04259) factorise the matrix of pointwise mutual information (Levy & Goldberg 2014,
+    NeurIPS), so that is done at once, without steps or a learning rate: truncated SVD of
 
-        max(0, log(pairs(i, j) / (pairs(i) * share(j))))    pairs(i) = sum over j of pairs(i, j)    share(j) ~ pairs(j) ** .75
+        max(0, log(pairs(i, j) / (pairs(i) * share(j))))    pairs(i) = sum over j of pairs(i, j)
+        share(j) ~ pairs(j) ** .75
 
-    where a pair of different items at most `window` places apart in one user's history, in either order, counts 1 / distance. The power .75 and
-    vectors of `left * sqrt(singular value)` are from Levy, Goldberg & Dagan 2015 (TACL 3). k negative samples would subtract log k; here k = 1.
+    where a pair of different items at most `window` places apart in one user's history, in either
+    order, counts 1 / distance. The power .75 and vectors of `left * sqrt(singular value)` are from
+    Levy, Goldberg & Dagan 2015 (TACL 3). k negative samples would subtract log k; here k = 1.
 
     Args:
-        offsets, leaves: user u's items, oldest first, are `leaves[offsets[u]:offsets[u+1]]`, each in 0..items-1.
-        items: I. dim: columns; those beyond the matrix's rank are zero. window: places to either side.
+        offsets: user u's items, oldest first, are `leaves[offsets[u]:offsets[u+1]]`, each in
+            0..items-1.
+        leaves: user u's items, oldest first, are `leaves[offsets[u]:offsets[u+1]]`, each in
+            0..items-1.
+        items: I.
+        dim: columns; those beyond the matrix's rank are zero.
+        window: places to either side.
 
     Raises:
-        DataError: offsets that are not of these leaves, leaves outside the catalogue, no window or no dimension.
+        DataError: offsets that are not of these leaves, leaves outside the catalogue, no window or
+            no dimension.
 
     >>> first, second, third = item2vec(np.array([0, 2, 4]), np.array([0, 1, 2, 1]), items=3, dim=2)  # 0 and 2 stand beside the same item
     >>> bool(np.isclose(first @ third, 1)), bool(abs(first @ second) < 1e-9)
@@ -79,10 +108,21 @@ def item2vec(offsets: NDArray[np.int64], leaves: NDArray[np.int64], items: int, 
     """
     if window < 1 or dim < 1:
         raise DataError(f"item2vec: window={window} and dim={dim} given, expected at least 1 each")
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(leaves) or (np.diff(offsets) < 0).any():
-        raise DataError(f"item2vec: offsets do not rise from 0 to the {len(leaves):,} leaves; user u's items are leaves[offsets[u]:offsets[u+1]]")
+    if (
+        not len(offsets)
+        or offsets[0] != 0
+        or offsets[-1] != len(leaves)
+        or (np.diff(offsets) < 0).any()
+    ):
+        raise DataError(
+            f"item2vec: offsets do not rise from 0 to the {len(leaves):,} leaves; user u's items "
+            "are leaves[offsets[u]:offsets[u+1]]"
+        )
     if len(leaves) and not 0 <= leaves.min() <= leaves.max() < items:
-        raise DataError(f"item2vec: leaves {leaves.min()} to {leaves.max()} given, expected 0 to {items - 1}; leave unknown items out first")
+        raise DataError(
+            f"item2vec: leaves {leaves.min()} to {leaves.max()} given, expected 0 to {items - 1}; "
+            "leave unknown items out first"
+        )
     pairs = _pairs(offsets, leaves, items, window)
     vectors = np.zeros((items, dim))
     if not pairs.nnz:
@@ -92,29 +132,43 @@ def item2vec(offsets: NDArray[np.int64], leaves: NDArray[np.int64], items: int, 
     pairs = pairs.tocoo()
     information = np.log(pairs.data / (met[pairs.row] * share[pairs.col]))
     known = information > 0
-    matrix = sparse.csr_matrix((information[known], (pairs.row[known], pairs.col[known])), shape=(items, items))
+    matrix = sparse.csr_matrix(
+        (information[known], (pairs.row[known], pairs.col[known])), shape=(items, items)
+    )
     left, size = _largest(matrix, dim, seed)
     some = np.diff(matrix.indptr) > 0  # an empty row has a direction by rounding alone
     vectors[some, : len(size)] = left[some] * np.sqrt(size)
     return _unit(vectors)
 
 
-def _pairs(offsets: NDArray[np.int64], leaves: NDArray[np.int64], items: int, window: int) -> sparse.csr_matrix:
-    """Pairs of different items at most `window` apart in one history, [I, I], symmetric; each counts 1 / distance."""
+def _pairs(
+    offsets: NDArray[np.int64], leaves: NDArray[np.int64], items: int, window: int
+) -> sparse.csr_matrix:
+    """Pairs of different items at most `window` apart in one history, [I, I], symmetric; each
+    counts 1 / distance."""
     user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     counted = sparse.csr_matrix((items, items))
     for distance in range(1, window + 1):
         one, other = leaves[:-distance], leaves[distance:]
-        beside = (user[:-distance] == user[distance:]) & (one != other)  # an item beside itself says nothing of others
+        beside = (user[:-distance] == user[distance:]) & (
+            one != other
+        )  # an item beside itself says nothing of others
         where = (one[beside], other[beside])
-        counted = counted + sparse.csr_matrix((np.full(int(beside.sum()), 1 / distance), where), shape=(items, items))
+        counted = counted + sparse.csr_matrix(
+            (np.full(int(beside.sum()), 1 / distance), where), shape=(items, items)
+        )
     return sparse.csr_matrix(counted + counted.T)
 
 
-def text_vectors(items: pl.DataFrame, index: ItemIndex, dim: int = 16, seed: int = 0) -> NDArray[np.float64]:
-    """Unit vectors [I, dim] of items from title, text and tags (TF-IDF, then truncated SVD); zero rows without words."""
+def text_vectors(
+    items: pl.DataFrame, index: ItemIndex, dim: int = 16, seed: int = 0
+) -> NDArray[np.float64]:
+    """Unit vectors [I, dim] of items from title, text and tags (TF-IDF, then truncated SVD); zero
+    rows without words."""
     try:
-        counts = TfidfVectorizer(max_features=20_000, sublinear_tf=True).fit_transform(item_text(items, index).to_list())
+        counts = TfidfVectorizer(max_features=20_000, sublinear_tf=True).fit_transform(
+            item_text(items, index).to_list()
+        )
     except ValueError:  # no words at all
         return np.zeros((len(index), dim))
     return _principal(counts, dim, seed)
@@ -130,12 +184,14 @@ def item_vectors(
     words: str | NDArray[np.floating] = "tfidf",
     words_weight: float = 0.5,
 ) -> NDArray[np.float64]:
-    """Behaviour beside words, [I, dim + dim of words]; words weigh .5, so that they decide only where behaviour is silent.
+    """Behaviour beside words, [I, dim + dim of words]; words weigh .5, so that they decide only
+    where behaviour is silent.
 
     Args:
         dim: of behaviour, default 32, for "item2vec" 64; TF-IDF has half of it.
         behaviour: "svd" (`behaviour_vectors`), "item2vec" (`sequence_vectors`) or "none".
-        words: "tfidf" (`text_vectors`), vectors [I, D] of your own, such as `models.sentence_encoder.sentence_vectors`, or "none".
+        words: "tfidf" (`text_vectors`), vectors [I, D] of your own, such as
+            `models.sentence_encoder.sentence_vectors`, or "none".
         words_weight: what the words' vectors are multiplied with.
 
     Raises:
@@ -143,9 +199,14 @@ def item_vectors(
         DataError: words' vectors that are not [I, D] finite numbers.
     """
     if behaviour not in DIMS:
-        raise ConfigError(f"item_vectors: behaviour={behaviour!r} given, expected one of {', '.join(DIMS)}")
+        raise ConfigError(
+            f"item_vectors: behaviour={behaviour!r} given, expected one of {', '.join(DIMS)}"
+        )
     if isinstance(words, str) and words not in ("tfidf", "none"):
-        raise ConfigError(f"item_vectors: words={words!r} given, expected tfidf, none or vectors, e.g. those of sentence_vectors(texts, {words!r})")
+        raise ConfigError(
+            f"item_vectors: words={words!r} given, expected tfidf, none or vectors, e.g. those of "
+            f"sentence_vectors(texts, {words!r})"
+        )
     if words_weight < 0:
         raise ConfigError(f"item_vectors: words_weight={words_weight} given, expected at least 0")
     dim = DIMS[behaviour] if dim is None else dim
@@ -157,24 +218,33 @@ def item_vectors(
     if not isinstance(words, str):
         given = np.asarray(words, dtype=float)
         if given.ndim != 2 or len(given) != len(index) or not np.isfinite(given).all():
-            raise DataError(f"item_vectors: words of shape {given.shape} given, expected finite numbers of shape ({len(index)}, D), a row per item")
+            raise DataError(
+                f"item_vectors: words of shape {given.shape} given, expected finite numbers of "
+                f"shape ({len(index)}, D), a row per item"
+            )
         parts.append(words_weight * given)
     elif words == "tfidf":
         parts.append(words_weight * text_vectors(lake.items, index, dim // 2, seed))
     if not parts:
-        raise ConfigError("item_vectors: behaviour='none' and words='none' leave nothing to tell items apart by; give one of them")
+        raise ConfigError(
+            "item_vectors: behaviour='none' and words='none' leave nothing to tell items apart "
+            "by; give one of them"
+        )
     return np.hstack(parts)
 
 
 def _principal(rows: sparse.spmatrix, dim: int, seed: int) -> NDArray[np.float64]:
-    """Unit vectors [I, dim] of the matrix's rows along its largest singular directions; columns beyond its rank are zero."""
+    """Unit vectors [I, dim] of the matrix's rows along its largest singular directions; columns
+    beyond its rank are zero."""
     left, size = _largest(rows, dim, seed)
     vectors = np.zeros((left.shape[0], dim))
     vectors[:, : len(size)] = left * size
     return _unit(vectors)
 
 
-def _largest(rows: sparse.spmatrix, dim: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _largest(
+    rows: sparse.spmatrix, dim: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The left singular vectors [I, K] of the K <= dim largest singular values [K]."""
     left, size, _ = randomized_svd(rows, min(dim, *rows.shape), random_state=seed)
     return left, size

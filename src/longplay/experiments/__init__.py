@@ -4,4 +4,14 @@ from longplay.experiments.experiment import Experiment
 from longplay.experiments.power import Plan, detectable, plan, users_needed
 from longplay.experiments.readout import Decision, Effect, Line, Readout
 
-__all__ = ["Decision", "Effect", "Experiment", "Line", "Plan", "Readout", "detectable", "plan", "users_needed"]
+__all__ = [
+    "Decision",
+    "Effect",
+    "Experiment",
+    "Line",
+    "Plan",
+    "Readout",
+    "detectable",
+    "plan",
+    "users_needed",
+]

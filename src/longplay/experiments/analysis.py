@@ -15,7 +15,14 @@ from longplay.display import number, percent
 from longplay.errors import ConfigError
 from longplay.experiments.assignment import Design
 from longplay.experiments.decision import Terms, decide, standing_of
-from longplay.experiments.enrolment import LEAST_OTHERS, LEAST_USERS, analysed, covariates_of, enrolled_of, quality_of
+from longplay.experiments.enrolment import (
+    LEAST_OTHERS,
+    LEAST_USERS,
+    analysed,
+    covariates_of,
+    enrolled_of,
+    quality_of,
+)
 from longplay.experiments.power import check_metrics
 from longplay.experiments.readout import Effect, Line, Readout
 from longplay.experiments.statistics import Contrast, compare
@@ -42,14 +49,20 @@ def analyze(
     success = [signals] if isinstance(signals, Signal) else list(signals)
     check_metrics("analyze", success, guardrails, alpha, power)
     if not (math.isfinite(minimum_effect) and minimum_effect > 0):
-        raise ConfigError(f"analyze: minimum_effect={minimum_effect} given, expected a positive relative gain, e.g. 0.01")
+        raise ConfigError(
+            f"analyze: minimum_effect={minimum_effect} given, expected a positive relative gain, "
+            "e.g. 0.01"
+        )
     treatments = design.arm_names[1:]
     view = lake if as_of is None else lake.before(as_of)
     everybody = enrolled_of(view, design.label, design.arm_names)
     checks, enrolled = quality_of(design, everybody), analysed(design, everybody)
     known_UK = covariates_of(view, enrolled) if covariates else None
     success_alpha = alpha / (len(success) * len(treatments))
-    sums = {signal: enrolled_sums(signal, view, enrolled, entry_days=design.entry_days) for signal in (*success, *guardrails)}
+    sums = {
+        signal: enrolled_sums(signal, view, enrolled, entry_days=design.entry_days)
+        for signal in (*success, *guardrails)
+    }
     lines: list[Line] = []
     decisions = []
     for number_of, arm in enumerate(treatments, start=1):
@@ -57,14 +70,40 @@ def analyze(
         treated_U = enrolled["arm_number"].to_numpy()[pair_U] == number_of
         ours_UK = None if known_UK is None else known_UK[pair_U]
         mine = [
-            line_of(signal, sums[signal].filter(pl.Series(pair_U)), treated_U, ours_UK, arm, guardrails.get(signal), alpha, success_alpha)
+            line_of(
+                signal,
+                sums[signal].filter(pl.Series(pair_U)),
+                treated_U,
+                ours_UK,
+                arm,
+                guardrails.get(signal),
+                alpha,
+                success_alpha,
+            )
             for signal in sums
         ]
         times = enrolled.filter(pl.Series(pair_U))["time"]
-        terms = Terms(alpha, success_alpha, power, minimum_effect, view.watermark, cast(datetime, times.max()), _rate(times, view.watermark))
+        terms = Terms(
+            alpha,
+            success_alpha,
+            power,
+            minimum_effect,
+            view.watermark,
+            cast(datetime, times.max()),
+            _rate(times, view.watermark),
+        )
         decisions.append(decide(arm, mine, checks, terms))
         lines += mine
-    return Readout(design.label, view.watermark, tuple(lines), checks, tuple(decisions), alpha=alpha, power=power, minimum_effect=minimum_effect)
+    return Readout(
+        design.label,
+        view.watermark,
+        tuple(lines),
+        checks,
+        tuple(decisions),
+        alpha=alpha,
+        power=power,
+        minimum_effect=minimum_effect,
+    )
 
 
 def line_of(
@@ -80,8 +119,10 @@ def line_of(
     """One signal of one treatment against the control.
 
     Args:
-        sums: of `enrolled_sums`, the control's and the treatment's users. treated_U: which are the treatment's.
-        known_UK: covariates, or null. margin: a guardrail's, or null.
+        sums: of `enrolled_sums`, the control's and the treatment's users.
+        treated_U: which are the treatment's.
+        known_UK: covariates, or null.
+        margin: a guardrail's, or null.
     """
     mature_U = sums["value"].is_not_null().to_numpy()
     enrolled, mature = _by_arm(treated_U, np.ones_like(mature_U)), _by_arm(treated_U, mature_U)
@@ -91,8 +132,10 @@ def line_of(
     reason = ""
     if min(mature) < LEAST_USERS:
         reason = (
-            f"{signal.name}: {mature[0]:,} of {enrolled[0]:,} users of the control and {mature[1]:,} of {enrolled[1]:,} of {arm} are mature, "
-            f"an interval needs {LEAST_USERS} in each; all who are enrolled will be by {last:%Y-%m-%d}"
+            f"{signal.name}: {mature[0]:,} of {enrolled[0]:,} users of the control and "
+            f"{mature[1]:,} of {enrolled[1]:,} of {arm} are mature, "
+            f"an interval needs {LEAST_USERS} in each; all who are enrolled will be by "
+            f"{last:%Y-%m-%d}"
         )
     elif reason_of := _too_little(value_U, treated):
         reason = f"{signal.name}: {reason_of}"
@@ -100,11 +143,24 @@ def line_of(
     effect = None
     if not reason:
         means = compare(value_U, treated, None if known_UK is None else known_UK[mature_U])
-        effect = Effect(signal.label, arm, 1 - (success_alpha if margin is None else alpha), means, compare(value_U, treated), better)
-        if too_skewed := skewness_reason(effect.gain, effect.gain_over(-(margin or 0.0)), users=means.n_control + means.n_treatment):
+        effect = Effect(
+            signal.label,
+            arm,
+            1 - (success_alpha if margin is None else alpha),
+            means,
+            compare(value_U, treated),
+            better,
+        )
+        if too_skewed := skewness_reason(
+            effect.gain,
+            effect.gain_over(-(margin or 0.0)),
+            users=means.n_control + means.n_treatment,
+        ):
             reason, effect = f"{signal.name}: {too_skewed}", None
     standing = "not estimable" if effect is None else standing_of(effect, margin, alpha)
-    return Line(signal.label, arm, role, margin, enrolled, mature, last, standing, effect, reason, better)
+    return Line(
+        signal.label, arm, role, margin, enrolled, mature, last, standing, effect, reason, better
+    )
 
 
 def skewness_reason(*contrasts: Contrast, users: int) -> str:
@@ -119,7 +175,8 @@ def skewness_reason(*contrasts: Contrast, users: int) -> str:
         return ""
     needed = math.ceil(users * (most / MOST_SKEW) ** 2)
     return (
-        f"users' values are too skewed for arms of these sizes: a 95% interval would miss on one side in about {percent(one_sided_error(most))} of "
+        "users' values are too skewed for arms of these sizes: a 95% interval would miss on one "
+        f"side in about {percent(one_sided_error(most))} of "
         f"experiments instead of 2.5%, more than {percent(one_sided_error(MOST_SKEW))} is refused; "
         f"about {needed:,} mature users in these shares are enough, or arms of more equal size"
     )
@@ -128,11 +185,14 @@ def skewness_reason(*contrasts: Contrast, users: int) -> str:
 def _too_little(value_U: Float, treated_U: NDArray[np.bool_]) -> str:
     """Why these values support no interval, or nothing.
 
-    With a yes of 5% and 50 users in one arm of two, a t interval finds a difference in 11 of 100 nulls; with 10 expected in
-    the smaller arm in 6.
+    With a yes of 5% and 50 users in one arm of two, a t interval finds a difference in 11 of 100
+    nulls; with 10 expected in the smaller arm in 6.
     """
     values, counts = np.unique(value_U, return_counts=True)
-    other, smaller = int(len(value_U) - counts.max()), min(int(treated_U.sum()), int((~treated_U).sum()))
+    other, smaller = (
+        int(len(value_U) - counts.max()),
+        min(int(treated_U.sum()), int((~treated_U).sum())),
+    )
     if other / len(value_U) * smaller < LEAST_OTHERS:
         common = number(float(values[counts.argmax()]))
         return (
@@ -149,6 +209,7 @@ def _by_arm(treated_U: NDArray[np.bool_], mask_U: NDArray[np.bool_]) -> tuple[in
 
 
 def _rate(times: pl.Series, now: datetime) -> float:
-    """New users a week by now: those of the last seven days, or of the whole time where that is shorter."""
+    """New users a week by now: those of the last seven days, or of the whole time where that is
+    shorter."""
     days = min((now - cast(datetime, times.min())).total_seconds() / 86_400, 7.0)
     return float((times >= now - timedelta(days=days)).sum()) * 7.0 / days if days > 0 else 0.0

@@ -1,4 +1,5 @@
-"""Who gets which arm: a keyed hash of (salt, user), so that a user keeps an arm without anybody remembering it."""
+"""Who gets which arm: a keyed hash of (salt, user), so that a user keeps an arm without anybody
+remembering it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from longplay.ids import ids_of
 
 
 class Design(Protocol):
-    """How an experiment was declared: what its analysis needs to know of it. An `Experiment` is one."""
+    """How an experiment was declared: what its analysis needs to know of it. An `Experiment` is
+    one."""
 
     @property
     def label(self) -> str:
@@ -48,15 +50,16 @@ class Design(Protocol):
 
 
 def assign(salt: str, user_ids: Column, shares: Sequence[float]) -> NDArray[np.int64]:
-    """Arm number of each user, shape [N]: arm k for a share `shares[k]` of all users (positive, summing to 1).
+    """Arm number of each user, shape [N]: arm k for a share `shares[k]` of all users (positive,
+    summing to 1).
 
-    Decided by (salt, user) alone: the same on every machine, in any batch, and independent between salts.
-    Growing one arm at the cost of its neighbour moves only the users between their edges.
+    Decided by (salt, user) alone: the same on every machine, in any batch, and independent between
+    salts. Growing one arm at the cost of its neighbour moves only the users between their edges.
 
     Args:
         salt: what the hash is keyed with.
-        user_ids: [N] ids as a list, a numpy array, or a Series of polars or pandas. Their type does not matter: 12345, 12345.0
-            and "12345" are one user (see `longplay.ids`).
+        user_ids: [N] ids as a list, a numpy array, or a Series of polars or pandas. Their type does
+            not matter: 12345, 12345.0 and "12345" are one user (see `longplay.ids`).
         shares: of each arm.
 
     >>> users = [f"u{n}" for n in range(1000)]
@@ -66,7 +69,12 @@ def assign(salt: str, user_ids: Column, shares: Sequence[float]) -> NDArray[np.i
     1
 
     Raises:
-        DataError: an id that is missing or has no exact text, such as a truth value or a float from 2**53 on.
+        DataError: an id that is missing or has no exact text, such as a truth value or a float from
+            2**53 on.
     """
-    edges = np.cumsum(shares)[:-1]  # without the last: the rounding of a sum must not leave anybody without an arm
-    return np.searchsorted(edges, keyed_uniform(f"longplay: experiment {salt}", ids_of(user_ids)), side="right").astype(np.int64)
+    edges = np.cumsum(shares)[
+        :-1
+    ]  # without the last: the rounding of a sum must not leave anybody without an arm
+    return np.searchsorted(
+        edges, keyed_uniform(f"longplay: experiment {salt}", ids_of(user_ids)), side="right"
+    ).astype(np.int64)

@@ -19,9 +19,13 @@ class Terms:
     """What was agreed on before looking.
 
     Attributes:
-        alpha: two-sided, of guardrails and of deterioration. success_alpha: of one success metric of one treatment.
-        power: of finding what is to be found in every metric that must pass, shared out. minimum_effect: relative.
-        as_of: of the look. last: when the last user of control and treatment came. rate: how many come a week by now.
+        alpha: two-sided, of guardrails and of deterioration.
+        success_alpha: of one success metric of one treatment.
+        power: of finding what is to be found in every metric that must pass, shared out.
+        minimum_effect: relative.
+        as_of: of the look.
+        last: when the last user of control and treatment came.
+        rate: how many come a week by now.
     """
 
     alpha: float
@@ -36,9 +40,10 @@ class Terms:
 def standing_of(effect: Effect, margin: float | None, alpha: float) -> Standing:
     """What a line's numbers say.
 
-    deteriorates: the gain lies below 0, two-sided at `alpha`, never at the stricter level of a success metric:
-    harm needs no share of alpha. superior: the interval (at the line's own level) lies above 0. non-inferior: for a
-    guardrail, a relative loss of the margin lies outside the interval. Which way is a gain the signal says.
+    deteriorates: the gain lies below 0, two-sided at `alpha`, never at the stricter level of a
+    success metric: harm needs no share of alpha. superior: the interval (at the line's own level)
+    lies above 0. non-inferior: for a guardrail, a relative loss of the margin lies outside the
+    interval. Which way is a gain the signal says.
     """
     if effect.gain.interval(1 - alpha)[1] < 0:
         return "deteriorates"
@@ -48,36 +53,62 @@ def standing_of(effect: Effect, margin: float | None, alpha: float) -> Standing:
 
 
 def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Terms) -> Decision:
-    """Ship if and only if the checks pass, nothing deteriorates, some success metric is superior and every guardrail non-inferior.
+    """Ship if and only if the checks pass, nothing deteriorates, some success metric is superior
+    and every guardrail non-inferior.
 
-    The rule of Schultzberg, Ankargren & Franberg (2024). That nothing deteriorates is not known while some line is not
-    estimable: then nothing ships. Otherwise do not ship where that is known (a check fails, something deteriorates, or
-    no success metric can still gain `minimum_effect`), else keep running.
+    The rule of Schultzberg, Ankargren & Franberg (2024). That nothing deteriorates is not known
+    while some line is not estimable: then nothing ships. Otherwise do not ship where that is known
+    (a check fails, something deteriorates, or no success metric can still gain `minimum_effect`),
+    else keep running.
     """
     failed = [f"{check.name}: {check.words}" for check in checks if check.fails]
     if failed:
-        return Decision(arm, "do not ship", "the experiment cannot be trusted; " + "; ".join(failed))
-    worse = [f"{line.name} deteriorates ({_size(line.effect)})" for line in lines if line.standing == "deteriorates" and line.effect is not None]
+        return Decision(
+            arm, "do not ship", "the experiment cannot be trusted; " + "; ".join(failed)
+        )
+    worse = [
+        f"{line.name} deteriorates ({_size(line.effect)})"
+        for line in lines
+        if line.standing == "deteriorates" and line.effect is not None
+    ]
     if worse:
         return Decision(arm, "do not ship", "; ".join(worse))
-    success, guardrails = [line for line in lines if line.role == "success"], [line for line in lines if line.role == "guardrail"]
+    success, guardrails = (
+        [line for line in lines if line.role == "success"],
+        [line for line in lines if line.role == "guardrail"],
+    )
     better = [line for line in success if line.standing == "superior"]
     open_guardrails = [line for line in guardrails if line.standing != "non-inferior"]
     unknown = [line for line in success if line.effect is None]
     if better and not open_guardrails and not unknown:
-        said = "; ".join(f"{line.name} is superior ({_size(line.effect)})" for line in better if line.effect is not None)
-        held = ", ".join(f"{line.name} {'rises' if line.better == 'lower' else 'loses'} less than {percent(line.margin or 0)}" for line in guardrails)
+        said = "; ".join(
+            f"{line.name} is superior ({_size(line.effect)})"
+            for line in better
+            if line.effect is not None
+        )
+        held = ", ".join(
+            f"{line.name} {'rises' if line.better == 'lower' else 'loses'} less than "
+            f"{percent(line.margin or 0)}"
+            for line in guardrails
+        )
         return Decision(arm, "ship", f"{said}{'; ' + held if held else ''}")
     hopeful = [line for line in success if not _hopeless(line, terms.minimum_effect)]
     if not better and not hopeful:
         what = ", ".join(line.name for line in success)
-        return Decision(arm, "do not ship", f"no gain of {percent(terms.minimum_effect)} is left for {what} ({_bounds(success)})")
+        return Decision(
+            arm,
+            "do not ship",
+            f"no gain of {percent(terms.minimum_effect)} is left for {what} ({_bounds(success)})",
+        )
     power = power_of_each(terms.power, terms.alpha, lines=len(lines), guardrails=len(guardrails))
     return _keep_running(arm, unknown if better else hopeful, open_guardrails, power, terms)
 
 
-def _keep_running(arm: str, success: list[Line], guardrails: list[Line], power: float, terms: Terms) -> Decision:
-    """What is open, what can be seen now and what would settle it; `power` is that of one metric."""
+def _keep_running(
+    arm: str, success: list[Line], guardrails: list[Line], power: float, terms: Terms
+) -> Decision:
+    """What is open, what can be seen now and what would settle it; `power` is that of one
+    metric."""
     said, needs = [], []
     for line in [*success, *guardrails]:
         if line.effect is None:
@@ -95,14 +126,27 @@ def _keep_running(arm: str, success: list[Line], guardrails: list[Line], power: 
             continue
         sees, users = need
         mature = sum(line.mature)
-        said.append(f"{state}; {mature:,} mature users can tell {percent(sees)}, {percent(target)} needs about {users:,} users")
-        if users <= mature:  # they have matured, and it is open all the same: the truth lies between what was looked for and nothing
+        said.append(
+            f"{state}; {mature:,} mature users can tell {percent(sees)}, {percent(target)} needs "
+            f"about {users:,} users"
+        )
+        if (
+            users <= mature
+            # they have matured, and it is open all the same: the truth lies between what was looked
+            # for
+            # and nothing
+        ):
             users = _settles(line.effect, line.margin, terms.minimum_effect)
-            said.append(f"that many have matured; were the estimate to stay as it is, about {users:,} would settle it")
+            said.append(
+                f"that many have matured; were the estimate to stay as it is, about {users:,} "
+                "would settle it"
+            )
         needs.append((line, users))
     # one success metric is enough, every guardrail must hold
     one_of = [need for need in needs if need[0].role == "success"]
-    wanted = ([min(one_of, key=lambda need: need[1])] if one_of else []) + [need for need in needs if need[0].role == "guardrail"]
+    wanted = ([min(one_of, key=lambda need: need[1])] if one_of else []) + [
+        need for need in needs if need[0].role == "guardrail"
+    ]
     known = len(wanted) == (1 if success else 0) + len(guardrails)
     users = max((users for _, users in wanted), default=None) if known else None
     weeks = None
@@ -111,12 +155,21 @@ def _keep_running(arm: str, success: list[Line], guardrails: list[Line], power: 
         weeks = _further_weeks(line, users, terms)
         come = sum(line.enrolled)
         if users <= come:
-            said.append(f"{come:,} are enrolled: they will all have matured by {line.matures:%Y-%m-%d}")
+            said.append(
+                f"{come:,} are enrolled: they will all have matured by {line.matures:%Y-%m-%d}"
+            )
         elif weeks is None:
-            said.append(f"more than come within two years ({come:,} so far, now {number(terms.rate)} a week)")
+            said.append(
+                f"more than come within two years ({come:,} so far, now {number(terms.rate)} a "
+                "week)"
+            )
         else:
             said.append(f"some {math.ceil(weeks)} more weeks")
-    waiting = [line for line in [*success, *guardrails] if line.effect is not None and sum(line.mature) < sum(line.enrolled)]
+    waiting = [
+        line
+        for line in [*success, *guardrails]
+        if line.effect is not None and sum(line.mature) < sum(line.enrolled)
+    ]
     if waiting and (users is None or users > sum(waiting[0].enrolled)):
         last = max(line.matures for line in waiting)
         said.append(f"the users enrolled so far will all have matured by {last:%Y-%m-%d}")
@@ -124,43 +177,61 @@ def _keep_running(arm: str, success: list[Line], guardrails: list[Line], power: 
 
 
 def _needs(effect: Effect, target: float, alpha: float, power: float) -> tuple[float, int] | None:
-    """(relative effect that can be told now, users needed for the relative effect `target`); null without a mean to relate to.
+    """(relative effect that can be told now, users needed for the relative effect `target`); null
+    without a mean to relate to.
 
-    Never the power at the effect seen, which says no more than the p-value does (Hoenig & Heisey 2001).
+    Never the power at the effect seen, which says no more than the p-value does (Hoenig & Heisey
+    2001).
     """
     if effect.relative is None:
         return None
     means = effect.means
-    n, share = means.n_control + means.n_treatment, means.n_treatment / (means.n_control + means.n_treatment)
+    n, share = (
+        means.n_control + means.n_treatment,
+        means.n_treatment / (means.n_control + means.n_treatment),
+    )
     std = means.contrast().std_error * math.sqrt(n * share * (1 - share))
     sees = detectable(std, n, alpha=alpha, power=power, share=share) / means.control
     return sees, users_needed(std, target * means.control, alpha=alpha, power=power, share=share)
 
 
 def _settles(effect: Effect, margin: float | None, minimum_effect: float) -> int:
-    """Mature users at which the interval, shrunk around the estimate as it is, would leave one of the two bounds it holds.
+    """Mature users at which the interval, shrunk around the estimate as it is, would leave one of
+    the two bounds it holds.
 
-    For a success metric these are no difference and the minimum effect; for a guardrail no difference and its margin.
+    For a success metric these are no difference and the minimum effect; for a guardrail no
+    difference and its margin.
     """
     n = effect.means.n_control + effect.means.n_treatment
-    bounds = (effect.gain_over(0.0), effect.gain_over(minimum_effect if margin is None else -margin))
+    bounds = (
+        effect.gain_over(0.0),
+        effect.gain_over(minimum_effect if margin is None else -margin),
+    )
     halves = [(bound.interval(effect.level)[1] - bound.value, abs(bound.value)) for bound in bounds]
     return math.ceil(n * min((half / away) ** 2 for half, away in halves if away > 0))
 
 
 def _further_weeks(line: Line, users: int, terms: Terms) -> float | None:
-    """From the look until so many users are mature: those who are there already, then those who come at the present rate."""
+    """From the look until so many users are mature: those who are there already, then those who
+    come at the present rate."""
     week = 7 * 86_400
     come = sum(line.enrolled)
     if users <= come:
         return max((line.matures - terms.as_of).total_seconds() / week, 0.0)
-    weeks = (users - come) / terms.rate + (line.matures - terms.last).total_seconds() / week if terms.rate > 0 else math.inf
+    weeks = (
+        (users - come) / terms.rate + (line.matures - terms.last).total_seconds() / week
+        if terms.rate > 0
+        else math.inf
+    )
     return weeks if weeks <= MOST_WEEKS else None
 
 
 def _hopeless(line: Line, minimum_effect: float) -> bool:
     """Whether even the upper end of the interval gains less than the minimum effect."""
-    return line.effect is not None and line.effect.gain_over(minimum_effect).interval(line.effect.level)[1] < 0
+    return (
+        line.effect is not None
+        and line.effect.gain_over(minimum_effect).interval(line.effect.level)[1] < 0
+    )
 
 
 def _size(effect: Effect) -> str:

@@ -1,4 +1,5 @@
-"""An experiment: a control, treatments and a salt. Itself a policy, so a world or a service runs it like any other."""
+"""An experiment: a control, treatments and a salt. Itself a policy, so a world or a service runs it
+like any other."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Experiment:
     """Users hashed to arms by (salt, user); each arm is a policy that decides for its own users.
 
     Attributes:
-        arms: arm name -> policy, the control first. shares: share of users of each arm, in that order.
+        arms: arm name -> policy, the control first.
+        shares: share of users of each arm, in that order.
         salt: what the hash is keyed with: another salt is another, independent assignment.
         label: what the log calls it (column `experiment`): the name given, else the salt.
         entry_days: days from a user's first exposure in which entries of signals count.
@@ -59,30 +61,76 @@ class Experiment:
         name: str | None = None,
         entry_days: int = ENTRY_DAYS,
     ) -> None:
-        """`treatment`: one policy (its arm is named "treatment"), or {arm: policy}. `shares`: by arm, control first; default equal.
+        """`treatment`: one policy (its arm is named "treatment"), or {arm: policy}. `shares`: by
+        arm, control first; default equal.
 
         Raises:
-            ConfigError: shares that are not positive or do not sum to 1, arms that disagree on the number of
-                slots, an arm that is itself an experiment, an empty salt.
+            ConfigError: shares that are not positive or do not sum to 1, arms that disagree on the
+                number of slots, an arm that is itself an experiment, an empty salt.
         """
         treatments = dict(treatment) if isinstance(treatment, Mapping) else {"treatment": treatment}
-        if not treatments or CONTROL in treatments or not all(isinstance(arm, str) and arm for arm in treatments):
-            raise ConfigError(f"Experiment: treatments {list(treatments)} given, expected at least one named policy, none of them {CONTROL!r}")
+        if (
+            not treatments
+            or CONTROL in treatments
+            or not all(isinstance(arm, str) and arm for arm in treatments)
+        ):
+            raise ConfigError(
+                f"Experiment: treatments {list(treatments)} given, expected at least one named "
+                f"policy, none of them {CONTROL!r}"
+            )
         arms = {CONTROL: control, **treatments}
         for arm, policy in arms.items():
             if isinstance(policy, Experiment) or not isinstance(policy, Policy):
-                raise ConfigError(f"Experiment: arm {arm!r} is a {type(policy).__name__}, expected a policy that is not itself an experiment")
+                raise ConfigError(
+                    f"Experiment: arm {arm!r} is a {type(policy).__name__}, expected a policy "
+                    "that is not itself an experiment"
+                )
         if not isinstance(salt, str) or not salt:
-            raise ConfigError(f"Experiment: salt={salt!r} given, expected a text that no other experiment has, e.g. '2026-11'")
-        if not isinstance(entry_days, int) or isinstance(entry_days, bool) or not 1 <= entry_days <= MAX_WINDOW_DAYS:
-            raise ConfigError(f"Experiment: entry_days={entry_days!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days")
+            raise ConfigError(
+                f"Experiment: salt={salt!r} given, expected a text that no other experiment has, "
+                "e.g. '2026-11'"
+            )
+        if (
+            not isinstance(entry_days, int)
+            or isinstance(entry_days, bool)
+            or not 1 <= entry_days <= MAX_WINDOW_DAYS
+        ):
+            raise ConfigError(
+                f"Experiment: entry_days={entry_days!r} given, expected 1 to {MAX_WINDOW_DAYS} "
+                "whole days"
+            )
         slates = {arm: policy.slate for arm, policy in arms.items() if hasattr(policy, "slate")}  # pyright: ignore[reportAttributeAccessIssue]
         if len(set(slates.values())) > 1:
-            raise ConfigError(f"Experiment: arms with different numbers of slots, {slates}; expected one, or the arms are shown differently")
-        self._set(arms, _checked_shares(shares, tuple(arms)), salt, salt if name is None else name, entry_days, name)
+            raise ConfigError(
+                f"Experiment: arms with different numbers of slots, {slates}; expected one, or "
+                "the arms are shown differently"
+            )
+        self._set(
+            arms,
+            _checked_shares(shares, tuple(arms)),
+            salt,
+            salt if name is None else name,
+            entry_days,
+            name,
+        )
 
-    def _set(self, arms: Mapping[str, Policy], shares: tuple[float, ...], salt: str, label: str, entry_days: int, name: str | None) -> None:
-        values = {"arms": arms, "shares": shares, "salt": salt, "label": label, "entry_days": entry_days, "_given_name": name}
+    def _set(
+        self,
+        arms: Mapping[str, Policy],
+        shares: tuple[float, ...],
+        salt: str,
+        label: str,
+        entry_days: int,
+        name: str | None,
+    ) -> None:
+        values = {
+            "arms": arms,
+            "shares": shares,
+            "salt": salt,
+            "label": label,
+            "entry_days": entry_days,
+            "_given_name": name,
+        }
         for key, value in values.items():
             object.__setattr__(self, key, value)
 
@@ -96,10 +144,11 @@ class Experiment:
         shares: Mapping[str, float] | None = None,
         entry_days: int = ENTRY_DAYS,
     ) -> Experiment:
-        """An experiment that another system ran, as the lake's decisions have it: to be analysed and audited, not to be run.
+        """An experiment that another system ran, as the lake's decisions have it: to be analysed
+        and audited, not to be run.
 
-        Who was in which arm is what the log says. No salt is known, so whether users have the arm of their hash is not checked; the
-        other checks are.
+        Who was in which arm is what the log says. No salt is known, so whether users have the arm
+        of their hash is not checked; the other checks are.
 
         Args:
             lake: its decisions have `experiment`, `arm` and, unless `shares` are given, `arm_prob`.
@@ -109,21 +158,26 @@ class Experiment:
             entry_days: days from a user's first exposure in which entries of signals count.
 
         Raises:
-            DataError: the log has no such experiment, no such arm, fewer than two arms, or two shares for an arm.
+            DataError: the log has no such experiment, no such arm, fewer than two arms, or two
+                shares for an arm.
             ConfigError: no shares are known, or they do not sum to 1.
         """
         label, shares_of = logged_arms(lake, name)
         if control not in shares_of:
             raise DataError(
-                f"experiment {label!r}: no arm {control!r}, it has {', '.join(shares_of)}; name the control, e.g. control={next(iter(shares_of))!r}"
+                f"experiment {label!r}: no arm {control!r}, it has {', '.join(shares_of)}; name "
+                f"the control, e.g. control={next(iter(shares_of))!r}"
             )
         if len(shares_of) < 2:
-            raise DataError(f"experiment {label!r}: only the arm {control!r} was logged; expected at least two")
+            raise DataError(
+                f"experiment {label!r}: only the arm {control!r} was logged; expected at least two"
+            )
         names = [control, *(arm for arm in shares_of if arm != control)]
         if shares is None:
             if unknown := [arm for arm in names if shares_of[arm] is None]:
                 raise ConfigError(
-                    f"experiment {label!r}: the log has no arm_prob for {', '.join(unknown)}; give shares, e.g. {{{control!r}: 0.5, ...}}"
+                    f"experiment {label!r}: the log has no arm_prob for {', '.join(unknown)}; "
+                    f"give shares, e.g. {{{control!r}: 0.5, ...}}"
                 )
             shares = {arm: share for arm, share in shares_of.items() if share is not None}
         experiment = cls.__new__(cls)
@@ -133,7 +187,8 @@ class Experiment:
 
     @property
     def trained_under(self) -> Mapping[str, str]:
-        """The rules of exclusions that its arms' policies were trained under, of those that say so."""
+        """The rules of exclusions that its arms' policies were trained under, of those that say
+        so."""
         return rules_of(self.arms.values())
 
     @property
@@ -156,20 +211,27 @@ class Experiment:
         """Names of the arms that are not the control."""
         return self.arm_names[1:]
 
-    # -- a policy ------------------------------------------------------------------------------------
+    # -- a policy
+    # ------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        """The label and a digest of salt, shares and the arms' own names. Decisions carry the arm's name, whose probabilities they are."""
-        digest = hashlib.sha256(json.dumps([self.salt, self.shares, {arm: policy.name for arm, policy in self.arms.items()}]).encode())
+        """The label and a digest of salt, shares and the arms' own names. Decisions carry the arm's
+        name, whose probabilities they are."""
+        digest = hashlib.sha256(
+            json.dumps(
+                [self.salt, self.shares, {arm: policy.name for arm, policy in self.arms.items()}]
+            ).encode()
+        )
         return f"{self.label}@{digest.hexdigest()[:8]}"
 
     @property
     def history(self) -> int:
         """The most that any arm wants to see.
 
-        The contexts are logged as given. Each arm reads the last items it wants and no more, which is what `history`
-        promises (see `decisions.Policy`), so its log-probabilities follow from the logged context.
+        The contexts are logged as given. Each arm reads the last items it wants and no more, which
+        is what `history` promises (see `decisions.Policy`), so its log-probabilities follow from
+        the logged context.
         """
         return max(policy.history for policy in self.arms.values())
 
@@ -184,10 +246,12 @@ class Experiment:
         return any(getattr(policy, "shorter", False) for policy in self.arms.values())
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context by its user's arm, in the contexts' order, with experiment, arm and arm_prob filled in.
+        """One slate per context by its user's arm, in the contexts' order, with experiment, arm and
+        arm_prob filled in.
 
-        Every arm is given a generator in the same state: a policy whose draws are decided by (the generator's next
-        number, context) decides for a user what it would have decided alone, so an A/A experiment is its policy.
+        Every arm is given a generator in the same state: a policy whose draws are decided by (the
+        generator's next number, context) decides for a user what it would have decided alone, so an
+        A/A experiment is its policy.
         """
         arm_N = self.assign(contexts.frame["user_id"])
         frames, rows, after = [], [], []
@@ -197,13 +261,21 @@ class Experiment:
                 continue
             own = copy.deepcopy(rng)
             said = policy.decide(contexts.take(mine), own).frame
-            marks = {"experiment": pl.lit(self.label), "arm": pl.lit(arm), "arm_prob": pl.lit(self.shares[number])}
+            marks = {
+                "experiment": pl.lit(self.label),
+                "arm": pl.lit(arm),
+                "arm_prob": pl.lit(self.shares[number]),
+            }
             frames.append(said.with_columns(**marks))
             rows.append(mine)
             after.append(own.bit_generator.state)
         if after:
-            rng.bit_generator.state = after[0]  # on, as one policy would have left it: the next call must not repeat the draws
-            if any(str(state) != str(after[0]) for state in after):  # some arm drew more: a new stream, that overlaps with none of theirs
+            rng.bit_generator.state = after[
+                0
+            ]  # on, as one policy would have left it: the next call must not repeat the draws
+            if any(
+                str(state) != str(after[0]) for state in after
+            ):  # some arm drew more: a new stream, that overlaps with none of theirs
                 seed = int.from_bytes(hashlib.sha256(str(after).encode()).digest(), "big")
                 rng.bit_generator.state = type(rng.bit_generator)(seed).state  # type: ignore[call-arg]
         return Decisions(pl.concat(frames)[np.argsort(np.concatenate(rows), kind="stable")])
@@ -221,36 +293,51 @@ class Experiment:
         return np.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]
 
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Experiment:
-        """The next version: every arm that learns has seen all users' events, the other arms stay as they are.
+        """The next version: every arm that learns has seen all users' events, the other arms stay
+        as they are.
 
-        All of them, not its own users' alone: an arm of 5% would otherwise learn from less than its rivals, and the
-        experiment would compare amounts of data instead of policies. The price: what one arm's users do teaches the others.
+        All of them, not its own users' alone: an arm of 5% would otherwise learn from less than its
+        rivals, and the experiment would compare amounts of data instead of policies. The price:
+        what one arm's users do teaches the others.
         """
-        arms = {arm: policy.adapt(items, events) if isinstance(policy, Adaptive) else policy for arm, policy in self.arms.items()}
+        arms = {
+            arm: policy.adapt(items, events) if isinstance(policy, Adaptive) else policy
+            for arm, policy in self.arms.items()
+        }
         treatments = {arm: arms[arm] for arm in self.treatments}
-        return Experiment(arms[CONTROL], treatments, salt=self.salt, shares=self.shares, name=self._given_name, entry_days=self.entry_days)
+        return Experiment(
+            arms[CONTROL],
+            treatments,
+            salt=self.salt,
+            shares=self.shares,
+            name=self._given_name,
+            entry_days=self.entry_days,
+        )
 
-    # -- an experiment -------------------------------------------------------------------------------
+    # -- an experiment
+    # -------------------------------------------------------------------------------
 
     def assign(self, user_ids: Column) -> NDArray[np.int64]:
         """Arm number of each user, shape [N]; 0 is the control.
 
         Args:
-            user_ids: [N] ids as a list, a numpy array, or a Series of polars or pandas. Their type does not matter: 12345,
-                12345.0 and "12345" are one user (see `longplay.ids`).
+            user_ids: [N] ids as a list, a numpy array, or a Series of polars or pandas. Their type
+                does not matter: 12345, 12345.0 and "12345" are one user (see `longplay.ids`).
 
         Raises:
-            DataError: an id that is missing or has no exact text, such as a truth value or a float from 2**53 on; or the
-                experiment was run by another system, whose hash is not known.
+            DataError: an id that is missing or has no exact text, such as a truth value or a float
+                from 2**53 on; or the experiment was run by another system, whose hash is not known.
         """
         if not self.hashed:
             raise DataError(
-                f"experiment {self.label!r} was run by another system: who is in which arm is known of logged users alone, see enrolled()"
+                f"experiment {self.label!r} was run by another system: who is in which arm is "
+                "known of logged users alone, see enrolled()"
             )
         return assign(self.salt, user_ids, self.shares)
 
     def enrolled(self, lake: Lake) -> pl.DataFrame:
-        """Users with their first exposure and arm, as the lake's decisions have them; see `enrolment.enrolled_of`."""
+        """Users with their first exposure and arm, as the lake's decisions have them; see
+        `enrolment.enrolled_of`."""
         return enrolled_of(lake, self.label, self.arm_names)
 
     def analyze(
@@ -265,34 +352,47 @@ class Experiment:
         covariates: bool = True,
         minimum_effect: float = 0.01,
     ) -> Readout:
-        """What the experiment says: one line per signal and treatment, quality checks, and a decision per treatment.
+        """What the experiment says: one line per signal and treatment, quality checks, and a
+        decision per treatment.
 
-        Every signal is summed per enrolled user over the entry window from first exposure, zeros kept, and only users
-        who are mature at `as_of` are compared, the same in all arms (`signals.outcomes.enrolled_sums`). Differences are adjusted
-        for what was known of users before enrolment (`statistics.lin_adjusted`).
+        Every signal is summed per enrolled user over the entry window from first exposure, zeros
+        kept, and only users who are mature at `as_of` are compared, the same in all arms
+        (`signals.outcomes.enrolled_sums`). Differences are adjusted for what was known of users
+        before enrolment (`statistics.lin_adjusted`).
 
-        The intervals hold for *one* look at a time fixed beforehand. Reading it daily until it says ship finds
-        something in one of four experiments in which there is nothing (METHODS 7).
+        The intervals hold for *one* look at a time fixed beforehand. Reading it daily until it says
+        ship finds something in one of four experiments in which there is nothing (METHODS 7).
 
         Args:
-            signals: success metrics, of which at least one must be superior. alpha is shared out over them and the
-                treatments (Bonferroni): "at least one" is decided by the smallest p-value, where Holm is no better.
-            guardrails: signal -> margin, the relative loss that must be ruled out, e.g. 0.02. Each at the full
-                alpha: all of them must pass, so there is nothing to correct.
-            alpha: two-sided. power: of the plans in "keep running", shared out over success and guardrails.
-            as_of: UTC; default the lake's watermark. covariates: adjust, or compare plain means.
-            minimum_effect: the least relative gain worth having, for "keep running" and for stopping in vain.
+            signals: success metrics, of which at least one must be superior. alpha is shared out
+                over them and the treatments (Bonferroni): "at least one" is decided by the smallest
+                p-value, where Holm is no better.
+            guardrails: signal -> margin, the relative loss that must be ruled out, e.g. 0.02. Each
+                at the full alpha: all of them must pass, so there is nothing to correct.
+            alpha: two-sided.
+            power: of the plans in "keep running", shared out over success and guardrails.
+            as_of: UTC; default the lake's watermark.
+            covariates: adjust, or compare plain means.
+            minimum_effect: the least relative gain worth having, for "keep running" and for
+                stopping in vain.
 
         Raises:
             DataError: the lake has no decision of this experiment, or cannot answer a signal.
             ConfigError: no signal, a signal twice, a margin outside (0, 1).
         """
-        return analyze(self, lake, signals, guardrails or {}, alpha, power, as_of, covariates, minimum_effect)
+        return analyze(
+            self, lake, signals, guardrails or {}, alpha, power, as_of, covariates, minimum_effect
+        )
 
     def __str__(self) -> str:
-        listed = ", ".join(f"{arm} {percent(share)}" for arm, share in zip(self.arm_names, self.shares))
+        listed = ", ".join(
+            f"{arm} {percent(share)}" for arm, share in zip(self.arm_names, self.shares)
+        )
         how = f"salt {self.salt}" if self.hashed else "as logged"
-        return f"experiment {self.label} ({how}): {listed}; entries count for {self.entry_days} days from first exposure"
+        return (
+            f"experiment {self.label} ({how}): {listed}; entries count for {self.entry_days} "
+            "days from first exposure"
+        )
 
     __repr__ = __str__
 
@@ -302,7 +402,8 @@ class Experiment:
 
 @dataclass(frozen=True)
 class LoggedArm:
-    """An arm of an experiment that another system ran: its slates are in the log, its law is not known."""
+    """An arm of an experiment that another system ran: its slates are in the log, its law is not
+    known."""
 
     arm: str
     experiment: str
@@ -319,21 +420,38 @@ class LoggedArm:
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """Raises DataError: nobody here knows how it decides."""
-        raise DataError(f"arm {self.arm!r} of experiment {self.experiment!r} was logged by another system, which alone can decide for it")
+        raise DataError(
+            f"arm {self.arm!r} of experiment {self.experiment!r} was logged by another system, "
+            "which alone can decide for it"
+        )
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
         """Raises DataError: only the probabilities in the log are known."""
-        raise DataError(f"arm {self.arm!r} of experiment {self.experiment!r} was logged by another system; its probabilities are those in the log")
+        raise DataError(
+            f"arm {self.arm!r} of experiment {self.experiment!r} was logged by another system; "
+            "its probabilities are those in the log"
+        )
 
 
-def _checked_shares(shares: Sequence[float] | Mapping[str, float] | None, arms: tuple[str, ...]) -> tuple[float, ...]:
+def _checked_shares(
+    shares: Sequence[float] | Mapping[str, float] | None, arms: tuple[str, ...]
+) -> tuple[float, ...]:
     if shares is None:
         return (1 / len(arms),) * len(arms)
     if isinstance(shares, Mapping):
         if set(shares) != set(arms):
-            raise ConfigError(f"Experiment: shares of {', '.join(shares)} given, expected {', '.join(arms)}")
+            raise ConfigError(
+                f"Experiment: shares of {', '.join(shares)} given, expected {', '.join(arms)}"
+            )
         shares = [shares[arm] for arm in arms]
     given = tuple(float(share) for share in shares)
-    if len(given) != len(arms) or not all(math.isfinite(share) and share > 0 for share in given) or abs(sum(given) - 1) > 1e-9:
-        raise ConfigError(f"Experiment: shares={list(given)} given, expected {len(arms)} positive numbers that sum to 1, for {', '.join(arms)}")
+    if (
+        len(given) != len(arms)
+        or not all(math.isfinite(share) and share > 0 for share in given)
+        or abs(sum(given) - 1) > 1e-9
+    ):
+        raise ConfigError(
+            f"Experiment: shares={list(given)} given, expected {len(arms)} positive numbers that "
+            f"sum to 1, for {', '.join(arms)}"
+        )
     return given

@@ -1,7 +1,9 @@
-"""Credits against a randomised exposure holdout: does what a rule gives to exposures add up to what the exposures added?
+"""Credits against a randomised exposure holdout: does what a rule gives to exposures add up to what
+the exposures added?
 
-Who is right about one user nobody can know. In aggregate it is known: users from whom exposures were withheld at random lack
-what those exposures added. Only logs are read. Axes: U mature enrolled users; arms are the experiment's.
+Who is right about one user nobody can know. In aggregate it is known: users from whom exposures
+were withheld at random lack what those exposures added. Only logs are read. Axes: U mature enrolled
+users; arms are the experiment's.
 """
 
 from __future__ import annotations
@@ -42,12 +44,15 @@ class Line:
     """One rule against one arm of the holdout, per enrolled user.
 
     Attributes:
-        rule: its name. part: what was withheld: an arm's name, or "everything".
-        credit: what the rule gives to the exposures that the arm withholds, with its error over users.
+        rule: its name.
+        part: what was withheld: an arm's name, or "everything".
+        credit: what the rule gives to the exposures that the arm withholds, with its error over
+            users.
         effect: what those exposures added: control less arm.
-        unjudged: share of what the rule gives to exposures that goes to some which the holdout did not withhold: shown before
-            enrolment, or elsewhere.
-        distance: credit less effect; its error knows that both are of the same users of the control.
+        unjudged: share of what the rule gives to exposures that goes to some which the holdout did
+            not withhold: shown before enrolment, or elsewhere.
+        distance: credit less effect; its error knows that both are of the same users of the
+            control.
     """
 
     rule: str
@@ -60,7 +65,11 @@ class Line:
     @property
     def z(self) -> float:
         """The distance in its own standard errors."""
-        return self.distance.value / self.distance.std_error if self.distance.std_error > 0 else math.copysign(math.inf, self.distance.value)
+        return (
+            self.distance.value / self.distance.std_error
+            if self.distance.std_error > 0
+            else math.copysign(math.inf, self.distance.value)
+        )
 
     @property
     def relative(self) -> float:
@@ -77,14 +86,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Every rule's credits beside what the holdout says the exposures added; made by `against_holdout`.
+    """Every rule's credits beside what the holdout says the exposures added; made by
+    `against_holdout`.
 
     Attributes:
-        lines: one per rule and part, "everything" first. parts: names, "everything" first.
-        gap: effect of everything less the sum of the parts' effects: what parts do together that none does alone, or instead of each
-            other; null without parts.
+        lines: one per rule and part, "everything" first.
+        parts: names, "everything" first.
+        gap: effect of everything less the sum of the parts' effects: what parts do together that
+            none does alone, or instead of each other; null without parts.
         rivals: rules that the holdout cannot tell from the closest one, in total.
-        users: mature enrolled users by arm. lookback: days. as_of: UTC.
+        users: mature enrolled users by arm.
+        lookback: days.
+        as_of: UTC.
     """
 
     signal: Signal
@@ -111,15 +124,20 @@ class Holdout:
         for line in self.lines:
             if line.rule == rule and line.part == part:
                 return line
-        raise ConfigError(f"holdout: no line of rule {rule!r} and part {part!r}; expected one of {', '.join(self.rules)}, of {', '.join(self.parts)}")
+        raise ConfigError(
+            f"holdout: no line of rule {rule!r} and part {part!r}; expected one of "
+            f"{', '.join(self.rules)}, of {', '.join(self.parts)}"
+        )
 
     def closest(self, part: str = EVERYTHING) -> Line:
-        """The line whose credit lies nearest to the part's effect, among rules of whose credit at least half is judged (else among all)."""
+        """The line whose credit lies nearest to the part's effect, among rules of whose credit at
+        least half is judged (else among all)."""
         return _nearest([line for line in self.lines if line.part == part])
 
     @property
     def decides(self) -> bool:
-        """Whether the holdout tells the closest rule from at least one other: if not, it is too small, or all rules say the same."""
+        """Whether the holdout tells the closest rule from at least one other: if not, it is too
+        small, or all rules say the same."""
         return len(self.rivals) < len(self.rules) - 1
 
     @property
@@ -128,17 +146,45 @@ class Holdout:
         best = self.closest()
         off = "" if math.isnan(best.relative) else f", {percent(best.relative, signed=True)}"
         if not self.decides:
-            wrong = "" if any(line.within for line in self.lines if line.part == EVERYTHING) else "; no rule is right: all lie outside its interval"
-            return f"closest: undecided; a holdout of {sum(self.users.values()):,} users cannot tell the rules apart (nearest: {best.rule}){wrong}"
+            wrong = (
+                ""
+                if any(line.within for line in self.lines if line.part == EVERYTHING)
+                else "; no rule is right: all lie outside its interval"
+            )
+            return (
+                f"closest: undecided; a holdout of {sum(self.users.values()):,} users cannot "
+                f"tell the rules apart (nearest: {best.rule}){wrong}"
+            )
         verb = "within" if best.within else "no rule is right: outside"
-        same = f"; not told from {', '.join(self.rivals)}" if self.rivals else "; told from all others"
-        parts = "; by part: " + ", ".join(f"{part} {self.closest(part).rule}" for part in self.parts[1:]) if len(self.parts) > 1 else ""
-        return f"closest: {best.rule} ({number(best.z, 2)} standard errors off{off}, {verb} the holdout's interval){same}{parts}"
+        same = (
+            f"; not told from {', '.join(self.rivals)}" if self.rivals else "; told from all others"
+        )
+        parts = (
+            "; by part: "
+            + ", ".join(f"{part} {self.closest(part).rule}" for part in self.parts[1:])
+            if len(self.parts) > 1
+            else ""
+        )
+        return (
+            f"closest: {best.rule} ({number(best.z, 2)} standard errors off{off}, {verb} the "
+            f"holdout's interval){same}{parts}"
+        )
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         head = ["per enrolled user", *(f"{part}" for part in self.parts), "z", "off", "unjudged"]
-        effects = {part: next(line.effect for line in self.lines if line.part == part) for part in self.parts}
-        rows = [["holdout: exposures added", *(f"{number(e.value)} {interval(*e.interval())}" for e in effects.values()), "", "", ""]]
+        effects = {
+            part: next(line.effect for line in self.lines if line.part == part)
+            for part in self.parts
+        }
+        rows = [
+            [
+                "holdout: exposures added",
+                *(f"{number(e.value)} {interval(*e.interval())}" for e in effects.values()),
+                "",
+                "",
+                "",
+            ]
+        ]
         for rule in self.rules:
             mine = [self.line(rule, part) for part in self.parts]
             off = "-" if math.isnan(mine[0].relative) else percent(mine[0].relative, signed=True)
@@ -158,16 +204,24 @@ class Holdout:
         counted = ", ".join(f"{arm} {count:,}" for arm, count in self.users.items())
         gap = ""
         if self.gap is not None:
-            gap = f"interaction gap (everything less the sum of the parts): {number(self.gap.value)} {interval(*self.gap.interval())}\n"
+            gap = (
+                "interaction gap (everything less the sum of the parts): "
+                f"{number(self.gap.value)} {interval(*self.gap.interval())}\n"
+            )
         return (
-            f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}, {self.lookback} days back; users: {counted}\n{text_table(head, rows)}\n"
-            f"* outside the holdout's 95% interval; z and off: of everything; unjudged: goes to exposures that were not withheld\n"
+            f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}, {self.lookback} days back; "
+            f"users: {counted}\n{text_table(head, rows)}\n"
+            "* outside the holdout's 95% interval; z and off: of everything; unjudged: goes to "
+            "exposures that were not withheld\n"
             f"{gap}{self.sentence}"
         )
 
     def _repr_html_(self) -> str:
         gap = escape(str(self.gap or "-"))
-        return f"<p>{escape(self.signal.label)}</p>{html_table(*self._table())}<p>interaction gap {gap}</p><p>{escape(self.sentence)}</p>"
+        return (
+            f"<p>{escape(self.signal.label)}</p>{html_table(*self._table())}<p>interaction gap "
+            f"{gap}</p><p>{escape(self.sentence)}</p>"
+        )
 
 
 def against_holdout(
@@ -183,35 +237,47 @@ def against_holdout(
     covariates: bool = True,
     debias: bool = True,
 ) -> Holdout:
-    """Every rule's credits to the exposures of the trial's control, beside what those exposures added.
+    """Every rule's credits to the exposures of the trial's control, beside what those exposures
+    added.
 
-    The control shows everything; the arm `nothing` nothing; each arm of `parts` all but a part. What exposures added is the
-    difference in the signal's sum per enrolled user, over entries in the trial's entry window (as `Experiment.analyze`
-    counts), adjusted for what was known of users before. Credits are those of the same entries of the control's users to
-    slots of the trial; credits to whatever else was shown, and to what was shown before enrolment, are not what the holdout
-    withheld and do not count. Signals of discoveries are also compared less a baseline learnt from the
-    control's own unexposed pairs (`attribution.unexposed`): the arms without exposures teach nothing, they only judge.
+    The control shows everything; the arm `nothing` nothing; each arm of `parts` all but a part.
+    What exposures added is the difference in the signal's sum per enrolled user, over entries in
+    the trial's entry window (as `Experiment.analyze` counts), adjusted for what was known of users
+    before. Credits are those of the same entries of the control's users to slots of the trial;
+    credits to whatever else was shown, and to what was shown before enrolment, are not what the
+    holdout withheld and do not count. Signals of discoveries are also compared less a baseline
+    learnt from the control's own unexposed pairs (`attribution.unexposed`): the arms without
+    exposures teach nothing, they only judge.
 
     Args:
-        parts: part -> (arm that withholds it, which slots of the control it is). The slots are a polars expression over the columns
-            decision_id, slot, surface, item_id, creator_id, time, e.g. {"top": ("without_top", pl.col("slot") < 3)}. Together the parts should
-            be everything.
+        parts: part -> (arm that withholds it, which slots of the control it is). The slots are a
+            polars expression over the columns decision_id, slot, surface, item_id, creator_id,
+            time, e.g. {"top": ("without_top", pl.col("slot") < 3)}. Together the parts should be
+            everything.
         rules: default all that fit the signal.
-        as_of: UTC; default the lake's watermark. covariates: adjust, or compare plain means.
-        debias: compare discovery signals less the learnt baseline, too; needs a log that reaches further back than `novel_for`.
+        as_of: UTC; default the lake's watermark.
+        covariates: adjust, or compare plain means.
+        debias: compare discovery signals less the learnt baseline, too; needs a log that reaches
+            further back than `novel_for`.
 
     Raises:
         ConfigError: an arm the trial does not have.
-        DataError: the trial was not randomised as declared, an arm was shown what it should withhold, or too few users are mature.
+        DataError: the trial was not randomised as declared, an arm was shown what it should
+            withhold, or too few users are mature.
     """
     parts = dict(parts or {})
     for arm in (nothing, *(arm for arm, _ in parts.values())):
         if arm not in trial.treatments:
-            raise ConfigError(f"holdout: arm {arm!r} given, expected one of {', '.join(trial.treatments)}")
+            raise ConfigError(
+                f"holdout: arm {arm!r} given, expected one of {', '.join(trial.treatments)}"
+            )
     view = lake if as_of is None else lake.before(as_of)
     everybody = trial.enrolled(view)
     if failed := [check for check in quality_of(trial, everybody) if check.fails]:
-        raise DataError(f"holdout: {trial.label} was not randomised as declared, so it can judge nothing: {failed[0].name}: {failed[0].words}")
+        raise DataError(
+            f"holdout: {trial.label} was not randomised as declared, so it can judge nothing: "
+            f"{failed[0].name}: {failed[0].words}"
+        )
     enrolled = analysed(trial, everybody)
     ours = view.decisions.filter(pl.col("experiment") == trial.label)
     outcomes = outcomes_of(signal, view, None, enrolled)
@@ -219,63 +285,122 @@ def against_holdout(
     tests = {EVERYTHING: pl.lit(True)} | {part: test for part, (_, test) in parts.items()}
     _check_withheld(ours, outcomes.creators, rows_of, tests)
     arm_U = enrolled["arm_number"].to_numpy()
-    mature_U = (closes_at(signal, enrolled, trial.entry_days, signal.window[1] + 1) <= outcomes.as_of).to_numpy()
-    counts = {arm: int((mature_U & (arm_U == trial.arm_names.index(arm))).sum()) for arm in (CONTROL, *rows_of.values())}
+    mature_U = (
+        closes_at(signal, enrolled, trial.entry_days, signal.window[1] + 1) <= outcomes.as_of
+    ).to_numpy()
+    counts = {
+        arm: int((mature_U & (arm_U == trial.arm_names.index(arm))).sum())
+        for arm in (CONTROL, *rows_of.values())
+    }
     for arm, count in counts.items():
         if count < LEAST_USERS:
-            raise DataError(f"holdout: {count} users of arm {arm!r} are mature at {outcomes.as_of:%Y-%m-%d}, an interval needs {LEAST_USERS}")
+            raise DataError(
+                f"holdout: {count} users of arm {arm!r} are mature at {outcomes.as_of:%Y-%m-%d}, "
+                f"an interval needs {LEAST_USERS}"
+            )
     y_U = sums_by_user(outcomes.frame, np.nan_to_num(outcomes.value), enrolled, trial.entry_days)
     y_U = adjusted(y_U, arm_U, mature_U, covariates_of(view, enrolled)) if covariates else y_U
     control = enrolled.filter(pl.Series(arm_U == 0))
     shown, base = shown_unasked(view), None
     if debias and signal.entry.kind == "discovery":
         try:
-            base = unexposed_baseline(outcomes, view, shown, lookback=lookback, users=control["user_id"])
+            base = unexposed_baseline(
+                outcomes, view, shown, lookback=lookback, users=control["user_id"]
+            )
         except DataError as error:
-            raise DataError(f"holdout: not enough to learn a baseline: {error}; or compare the rules without one: debias=False") from error
+            raise DataError(
+                f"holdout: not enough to learn a baseline: {error}; or compare the rules without "
+                "one: debias=False"
+            ) from error
     theirs = outcomes.where(outcomes.frame["user_id"].is_in(control["user_id"].implode()))
     made = compare_rules(theirs, shown, rules, lookback=lookback, baseline=base).credits
     credit_RU = {one.name: _per_user(one, ours, enrolled, tests, trial.entry_days) for one in made}
-    in_arm = {part: mature_U & (arm_U == trial.arm_names.index(arm)) for part, arm in rows_of.items()}
+    in_arm = {
+        part: mature_U & (arm_U == trial.arm_names.index(arm)) for part, arm in rows_of.items()
+    }
     base_U = mature_U & (arm_U == 0)
     lines = []
     for rule, credit_U in credit_RU.items():
         for part, other_U in in_arm.items():
-            effect = contrast([(1.0, y_U[base_U]), (-1.0, y_U[other_U])], f"what {part} adds to {signal.label} per enrolled user")
-            distance = contrast([(1.0, credit_U[part][base_U] - y_U[base_U]), (1.0, y_U[other_U])], f"{rule} less what {part} adds")
-            credit = contrast([(1.0, credit_U[part][base_U])], f"credit by {rule} to {part} per enrolled user")
+            effect = contrast(
+                [(1.0, y_U[base_U]), (-1.0, y_U[other_U])],
+                f"what {part} adds to {signal.label} per enrolled user",
+            )
+            distance = contrast(
+                [(1.0, credit_U[part][base_U] - y_U[base_U]), (1.0, y_U[other_U])],
+                f"{rule} less what {part} adds",
+            )
+            credit = contrast(
+                [(1.0, credit_U[part][base_U])], f"credit by {rule} to {part} per enrolled user"
+            )
             given = float(credit_U[EVERYTHING][base_U].sum() + credit_U[ELSEWHERE][base_U].sum())
             unjudged = float(credit_U[ELSEWHERE][base_U].sum()) / given if given > 0 else 0.0
             lines.append(Line(rule, part, credit, effect, distance, unjudged))
     alone = [(1.0, y_U[in_arm[part]]) for part in parts]
-    gap = contrast([(1.0 - len(parts), y_U[base_U]), (-1.0, y_U[in_arm[EVERYTHING]]), *alone], "interaction gap per enrolled user")
+    gap = contrast(
+        [(1.0 - len(parts), y_U[base_U]), (-1.0, y_U[in_arm[EVERYTHING]]), *alone],
+        "interaction gap per enrolled user",
+    )
     best = _nearest([line for line in lines if line.part == EVERYTHING]).rule
     rivals = [
         rule
         for rule, credit_U in credit_RU.items()
-        if rule != best and not _told_apart(credit_RU[best][EVERYTHING][base_U], credit_U[EVERYTHING][base_U], y_U[base_U], y_U[in_arm[EVERYTHING]])
+        if rule != best
+        and not _told_apart(
+            credit_RU[best][EVERYTHING][base_U],
+            credit_U[EVERYTHING][base_U],
+            y_U[base_U],
+            y_U[in_arm[EVERYTHING]],
+        )
     ]
-    return Holdout(signal, tuple(lines), tuple(rows_of), gap if parts else None, tuple(rivals), counts, lookback, outcomes.as_of, base)
+    return Holdout(
+        signal,
+        tuple(lines),
+        tuple(rows_of),
+        gap if parts else None,
+        tuple(rivals),
+        counts,
+        lookback,
+        outcomes.as_of,
+        base,
+    )
 
 
-def _check_withheld(ours: pl.DataFrame, creators: pl.DataFrame, arms: Mapping[str, str], tests: Mapping[str, pl.Expr]) -> None:
+def _check_withheld(
+    ours: pl.DataFrame,
+    creators: pl.DataFrame,
+    arms: Mapping[str, str],
+    tests: Mapping[str, pl.Expr],
+) -> None:
     slots = _slots(ours, creators)
     all_of_it = slots.filter(pl.col("arm") == CONTROL)
     if all_of_it.is_empty():
-        raise DataError("holdout: the control was shown nothing; expected the control to be the arm that shows everything")
+        raise DataError(
+            "holdout: the control was shown nothing; expected the control to be the arm that "
+            "shows everything"
+        )
     for part, test in tests.items():
         arm = arms[part]
-        # of a part the slot's number says nothing in the arm itself, as what is below has moved up: its items do
+        # of a part the slot's number says nothing in the arm itself, as what is below has moved up:
+        # its items do
         taken = all_of_it.filter(test)
         if taken.is_empty():
-            raise DataError(f"holdout: the part that {arm!r} withholds is no slot of the control's; give an expression that holds for some")
-        left = all_of_it.join(taken.select("decision_id", "slot"), on=["decision_id", "slot"], how="anti")["item_id"].unique()
+            raise DataError(
+                f"holdout: the part that {arm!r} withholds is no slot of the control's; give an "
+                "expression that holds for some"
+            )
+        left = all_of_it.join(
+            taken.select("decision_id", "slot"), on=["decision_id", "slot"], how="anti"
+        )["item_id"].unique()
         own = taken["item_id"].unique()
         only = own.filter(~own.is_in(left.implode()))
-        leaked = slots.filter((pl.col("arm") == arm) & pl.col("item_id").is_in(only.implode())).height
+        leaked = slots.filter(
+            (pl.col("arm") == arm) & pl.col("item_id").is_in(only.implode())
+        ).height
         if leaked:
             raise DataError(
-                f"holdout: arm {arm!r} was shown {leaked:,} slots of what it should withhold; nothing was held out there, or the part is another"
+                f"holdout: arm {arm!r} was shown {leaked:,} slots of what it should withhold; "
+                "nothing was held out there, or the part is another"
             )
 
 
@@ -290,25 +415,47 @@ def _slots(decisions: pl.DataFrame, creators: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _per_user(credits: Credits, ours: pl.DataFrame, enrolled: pl.DataFrame, tests: Mapping[str, pl.Expr], entry_days: int) -> dict[str, Float]:
-    """Credit of each enrolled user to the trial's slots, by part, shape [U]; of entries in the entry window."""
-    opened = credits.entries.select("entry", entered="time").join(credits.frame, on="entry").join(
-        enrolled.select("user_id", enrolled="time").with_row_index("row"), on="user_id"
-    )  # fmt: skip
-    inside = (pl.col("entered") >= pl.col("enrolled")) & (pl.col("entered") < pl.col("enrolled") + timedelta(days=entry_days))
-    shown = opened.filter(inside & pl.col("decision_id").is_not_null()).with_columns(pl.col("credit").fill_null(0.0))
-    paid, rest = (shown.join(ours.select("decision_id"), on="decision_id", how=how) for how in ("semi", "anti"))
+def _per_user(
+    credits: Credits,
+    ours: pl.DataFrame,
+    enrolled: pl.DataFrame,
+    tests: Mapping[str, pl.Expr],
+    entry_days: int,
+) -> dict[str, Float]:
+    """Credit of each enrolled user to the trial's slots, by part, shape [U]; of entries in the
+    entry window."""
+    opened = (
+        credits.entries.select("entry", entered="time")
+        .join(credits.frame, on="entry")
+        .join(enrolled.select("user_id", enrolled="time").with_row_index("row"), on="user_id")
+    )
+    inside = (pl.col("entered") >= pl.col("enrolled")) & (
+        pl.col("entered") < pl.col("enrolled") + timedelta(days=entry_days)
+    )
+    shown = opened.filter(inside & pl.col("decision_id").is_not_null()).with_columns(
+        pl.col("credit").fill_null(0.0)
+    )
+    paid, rest = (
+        shown.join(ours.select("decision_id"), on="decision_id", how=how)
+        for how in ("semi", "anti")
+    )
     found = {}
-    for part, mine in ((ELSEWHERE, rest), *((part, paid.filter(test)) for part, test in tests.items())):
-        found[part] = np.bincount(mine["row"].to_numpy(), weights=mine["credit"].to_numpy(), minlength=enrolled.height).astype(float)
+    for part, mine in (
+        (ELSEWHERE, rest),
+        *((part, paid.filter(test)) for part, test in tests.items()),
+    ):
+        found[part] = np.bincount(
+            mine["row"].to_numpy(), weights=mine["credit"].to_numpy(), minlength=enrolled.height
+        ).astype(float)
     return found
 
 
 def adjusted(y_U: Float, arm_U: Int, mature_U: NDArray[np.bool_], x_UK: Float) -> Float:
-    """Outcomes less what covariates known before enrolment predict: slopes within arms, one for all, so that arms' means can be added up.
+    """Outcomes less what covariates known before enrolment predict: slopes within arms, one for
+    all, so that arms' means can be added up.
 
-    The analysis of covariance with common slopes (Deng et al. 2013 with several covariates): a sum of arms' means is unbiased as
-    the plain one is, with less noise.
+    The analysis of covariance with common slopes (Deng et al. 2013 with several covariates): a sum
+    of arms' means is unbiased as the plain one is, with less noise.
     """
     rows = mature_U
     x_UK = x_UK - x_UK[rows].mean(axis=0)
@@ -322,26 +469,44 @@ def adjusted(y_U: Float, arm_U: Int, mature_U: NDArray[np.bool_], x_UK: Float) -
 
 
 def _nearest(lines: Sequence[Line]) -> Line:
-    return min([line for line in lines if line.unjudged <= 0.5] or lines, key=lambda line: abs(line.distance.value))
+    return min(
+        [line for line in lines if line.unjudged <= 0.5] or lines,
+        key=lambda line: abs(line.distance.value),
+    )
 
 
 def contrast(terms: Sequence[tuple[float, Float]], estimand: str) -> Estimate:
-    """A weighted sum of independent groups' means, with the degrees of freedom of Satterthwaite (1946)."""
+    """A weighted sum of independent groups' means, with the degrees of freedom of Satterthwaite
+    (1946)."""
     variances = [weight**2 * float(value_U.var(ddof=1)) / len(value_U) for weight, value_U in terms]
-    value, variance = sum(weight * float(value_U.mean()) for weight, value_U in terms), sum(variances)
+    value, variance = (
+        sum(weight * float(value_U.mean()) for weight, value_U in terms),
+        sum(variances),
+    )
     n = sum(len(value_U) for _, value_U in terms)
     below = sum(one**2 / (len(value_U) - 1) for one, (_, value_U) in zip(variances, terms))
-    return Estimate(value, math.sqrt(variance), n=n, n_eff=float(n), estimand=estimand, df=variance**2 / below if below > 0 else n - 1.0)
+    return Estimate(
+        value,
+        math.sqrt(variance),
+        n=n,
+        n_eff=float(n),
+        estimand=estimand,
+        df=variance**2 / below if below > 0 else n - 1.0,
+    )
 
 
 def _told_apart(best_U: Float, other_U: Float, control_U: Float, nothing_U: Float) -> bool:
-    """Whether the effect lies surely (95%) on the closest rule's side of the midpoint between the two rules' credits.
+    """Whether the effect lies surely (95%) on the closest rule's side of the midpoint between the
+    two rules' credits.
 
-    The nearer of two numbers to a third is decided by the midpoint. So wide intervals decide nothing, however many rules they hold.
+    The nearer of two numbers to a third is decided by the midpoint. So wide intervals decide
+    nothing, however many rules they hold.
     """
     if np.array_equal(best_U, other_U):
         return False
-    middle = contrast([(1.0, (best_U + other_U) / 2 - control_U), (1.0, nothing_U)], "midpoint less effect")
+    middle = contrast(
+        [(1.0, (best_U + other_U) / 2 - control_U), (1.0, nothing_U)], "midpoint less effect"
+    )
     if middle.std_error == 0:
         return middle.value != 0
     return bool(2 * stats.t.sf(abs(middle.value) / middle.std_error, middle.df) < 0.05)

@@ -23,11 +23,15 @@ Standing = Literal["superior", "non-inferior", "deteriorates", "open", "not esti
 
 @dataclass(frozen=True)
 class Effect:
-    """A treatment against the control in one signal, on mature users. Intervals have Welch's degrees of freedom.
+    """A treatment against the control in one signal, on mature users. Intervals have Welch's
+    degrees of freedom.
 
     Attributes:
-        signal: label. arm: the treatment's name. level: of the intervals, e.g. 0.95.
-        means: the arms' means per enrolled user, adjusted where covariates were used. plain: without adjustment.
+        signal: label.
+        arm: the treatment's name.
+        level: of the intervals, e.g. 0.95.
+        means: the arms' means per enrolled user, adjusted where covariates were used.
+        plain: without adjustment.
         better: "higher" or "lower", which way is a gain.
     """
 
@@ -41,23 +45,39 @@ class Effect:
     @property
     def control(self) -> Estimate:
         """Mean of the control per enrolled user, adjusted."""
-        return Estimate(self.means.control, float(np.sqrt(self.means.var_control)), *self._n(self.means.n_control), f"policy: {self.signal}, control")
+        return Estimate(
+            self.means.control,
+            float(np.sqrt(self.means.var_control)),
+            *self._n(self.means.n_control),
+            f"policy: {self.signal}, control",
+        )
 
     @property
     def treatment(self) -> Estimate:
         """Mean of the treatment per enrolled user, adjusted."""
         n = self._n(self.means.n_treatment)
-        return Estimate(self.means.treatment, float(np.sqrt(self.means.var_treatment)), *n, f"policy: {self.signal}, {self.arm}")
+        return Estimate(
+            self.means.treatment,
+            float(np.sqrt(self.means.var_treatment)),
+            *n,
+            f"policy: {self.signal}, {self.arm}",
+        )
 
     @property
     def difference(self) -> Estimate:
         """Treatment minus control per enrolled user."""
-        return self._estimate(self.means.contrast(), f"policy: {self.signal} per enrolled user, {self.arm} minus control")
+        return self._estimate(
+            self.means.contrast(),
+            f"policy: {self.signal} per enrolled user, {self.arm} minus control",
+        )
 
     @property
     def unadjusted(self) -> Estimate:
         """The same without covariates."""
-        return self._estimate(self.plain.contrast(), f"policy: {self.signal} per enrolled user, {self.arm} minus control, unadjusted")
+        return self._estimate(
+            self.plain.contrast(),
+            f"policy: {self.signal} per enrolled user, {self.arm} minus control, unadjusted",
+        )
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -71,9 +91,16 @@ class Effect:
 
     @property
     def relative(self) -> Estimate | None:
-        """Treatment / control - 1 with a delta-method error; null where the control's mean is not surely above 0."""
+        """Treatment / control - 1 with a delta-method error; null where the control's mean is not
+        surely above 0."""
         found = relative(self.means)
-        return None if found is None else self._estimate(found, f"policy: relative effect on {self.signal}, {self.arm} over control")
+        return (
+            None
+            if found is None
+            else self._estimate(
+                found, f"policy: relative effect on {self.signal}, {self.arm} over control"
+            )
+        )
 
     @property
     def relative_interval(self) -> tuple[float, float] | None:
@@ -108,7 +135,9 @@ class Effect:
 
     def _estimate(self, contrast: Contrast, estimand: str) -> Estimate:
         users = self._n(self.means.n_control + self.means.n_treatment)
-        return Estimate(contrast.value, contrast.std_error, *users, estimand, contrast.df, contrast.skew)
+        return Estimate(
+            contrast.value, contrast.std_error, *users, estimand, contrast.df, contrast.skew
+        )
 
     def _n(self, users: int) -> tuple[int, float]:
         return users, float(users)
@@ -119,11 +148,16 @@ class Line:
     """One signal of one treatment.
 
     Attributes:
-        signal: label, `name@version`. arm: the treatment. role: success or guardrail.
+        signal: label, `name@version`.
+        arm: the treatment.
+        role: success or guardrail.
         margin: relative loss a guardrail must rule out; null for a success metric.
-        enrolled, mature: users of (control, treatment).
+        enrolled: users of (control, treatment).
+        mature: users of (control, treatment).
         matures: when the last enrolled user will have matured (UTC).
-        standing: what the numbers say. effect: the numbers; null where there are too few, or too skewed ones, for the `reason` given.
+        standing: what the numbers say.
+        effect: the numbers; null where there are too few, or too skewed ones, for the `reason`
+            given.
         better: "higher" or "lower", which way is a gain.
     """
 
@@ -161,10 +195,15 @@ class Line:
         numbers: dict[str, Any] = {}
         if effect is not None:
             numbers = {
-                **{name: estimate_json(getattr(effect, name)) for name in ("control", "treatment", "difference", "unadjusted", "relative")},
+                **{
+                    name: estimate_json(getattr(effect, name))
+                    for name in ("control", "treatment", "difference", "unadjusted", "relative")
+                },
                 "level": effect.level,
                 "interval": list(effect.interval),
-                "relative_interval": None if effect.relative_interval is None else list(effect.relative_interval),
+                "relative_interval": None
+                if effect.relative_interval is None
+                else list(effect.relative_interval),
                 "p_value": effect.p_value,
                 "variance_reduction": effect.variance_reduction,
                 "corrected_for_skewness": effect.corrected,
@@ -189,8 +228,10 @@ class Decision:
     """What to do with one treatment. Prints as the decision in words.
 
     Attributes:
-        verdict: ship, do not ship or keep running. reason: why. users, weeks: in both arms, and further
-            weeks, that would settle it, where that can be said.
+        verdict: ship, do not ship or keep running.
+        reason: why.
+        users: in both arms, and further weeks, that would settle it, where that can be said.
+        weeks: in both arms, and further weeks, that would settle it, where that can be said.
     """
 
     arm: str
@@ -200,14 +241,24 @@ class Decision:
     weeks: float | None = None
 
     def __str__(self) -> str:
-        return f"ship {self.arm}: {self.reason}" if self.verdict == "ship" else f"{self.verdict}: {self.reason}"
+        return (
+            f"ship {self.arm}: {self.reason}"
+            if self.verdict == "ship"
+            else f"{self.verdict}: {self.reason}"
+        )
 
     def _repr_html_(self) -> str:
         return f"<p><b>{escape(self.verdict)}</b> {escape(self.arm)}: {escape(self.reason)}</p>"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the run folder."""
-        return {"arm": self.arm, "verdict": self.verdict, "reason": self.reason, "users": self.users, "weeks": self.weeks}
+        return {
+            "arm": self.arm,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "users": self.users,
+            "weeks": self.weeks,
+        }
 
 
 _HEAD = ("control", "treatment", "difference", "relative", "p", "variance", "mature", "")
@@ -218,9 +269,14 @@ class Readout:
     """An experiment's read-out: prints as a table in the terminal and in a notebook.
 
     Attributes:
-        experiment: its label. as_of: what was known when. lines: one per signal and treatment.
-        checks: quality checks. decisions: one per treatment.
-        alpha, power, minimum_effect: as given to `analyze`.
+        experiment: its label.
+        as_of: what was known when.
+        lines: one per signal and treatment.
+        checks: quality checks.
+        decisions: one per treatment.
+        alpha: as given to `analyze`.
+        power: as given to `analyze`.
+        minimum_effect: as given to `analyze`.
     """
 
     experiment: str
@@ -240,15 +296,24 @@ class Readout:
             ConfigError: there are several; see `decisions`.
         """
         if len(self.decisions) != 1:
-            raise ConfigError(f"decision: {len(self.decisions)} treatments, expected one; read decisions, one per treatment")
+            raise ConfigError(
+                f"decision: {len(self.decisions)} treatments, expected one; read decisions, one "
+                "per treatment"
+            )
         return self.decisions[0]
 
     def line(self, signal: str, arm: str | None = None) -> Line:
         """The line of this signal (its name or label), of the only treatment or the one named."""
-        found = [line for line in self.lines if signal in (line.signal, line.name) and arm in (None, line.arm)]
+        found = [
+            line
+            for line in self.lines
+            if signal in (line.signal, line.name) and arm in (None, line.arm)
+        ]
         if len(found) != 1:
             listed = ", ".join(f"{line.name} of {line.arm}" for line in self.lines)
-            raise ConfigError(f"line: {len(found)} lines of {signal!r}, arm {arm!r}; expected one of {listed}")
+            raise ConfigError(
+                f"line: {len(found)} lines of {signal!r}, arm {arm!r}; expected one of {listed}"
+            )
         return found[0]
 
     def __str__(self) -> str:
@@ -256,15 +321,24 @@ class Readout:
         for arm in self._arms():
             parts.append(text_table((f"{arm} against control", *_HEAD), self._rows(arm)))
         parts += [f"{_mark(check)} {check.name}: {check.words}" for check in self.checks]
-        parts += [f"{decision.arm}: {decision}" if len(self.decisions) > 1 else str(decision) for decision in self.decisions]
+        parts += [
+            f"{decision.arm}: {decision}" if len(self.decisions) > 1 else str(decision)
+            for decision in self.decisions
+        ]
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
-        tables = [html_table((f"{arm} against control", *_HEAD), self._rows(arm)) for arm in self._arms()]
-        checks = "".join(f"<li>{escape(f'{_mark(check)} {check.name}: {check.words}')}</li>" for check in self.checks)
+        tables = [
+            html_table((f"{arm} against control", *_HEAD), self._rows(arm)) for arm in self._arms()
+        ]
+        checks = "".join(
+            f"<li>{escape(f'{_mark(check)} {check.name}: {check.words}')}</li>"
+            for check in self.checks
+        )
         return "".join(
             [
-                f"<p>experiment <b>{escape(self.experiment)}</b> at {self.as_of:%Y-%m-%d %H:%M}, per enrolled user</p>",
+                f"<p>experiment <b>{escape(self.experiment)}</b> at {self.as_of:%Y-%m-%d %H:%M}, "
+                "per enrolled user</p>",
                 *tables,
                 f"<ul>{checks}</ul>",
                 *[decision._repr_html_() for decision in self.decisions],
@@ -295,7 +369,13 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     """An estimate as plain values."""
     if estimate is None:
         return None
-    values = {"value": estimate.value, "std_error": estimate.std_error, "n": estimate.n, "n_eff": estimate.n_eff, "estimand": estimate.estimand}
+    values = {
+        "value": estimate.value,
+        "std_error": estimate.std_error,
+        "n": estimate.n,
+        "n_eff": estimate.n_eff,
+        "estimand": estimate.estimand,
+    }
     if estimate.df is not None:
         values["df"] = estimate.df
     if estimate.skew:
@@ -324,7 +404,9 @@ def _cells(line: Line) -> list[str]:
         number(effect.control.value, 4),
         number(effect.treatment.value, 4),
         f"{number(effect.difference.value)} {interval(*effect.interval)}",
-        "-" if found is None or ends is None else f"{percent(found.value, signed=True)} {percent_interval(*ends)}",
+        "-"
+        if found is None or ends is None
+        else f"{percent(found.value, signed=True)} {percent_interval(*ends)}",
         number(effect.p_value, 2),
         percent(-effect.variance_reduction, signed=True),
         mature,

@@ -1,8 +1,9 @@
-"""How likely a good treatment is to ship: every metric that must pass and every test that can stop it, together.
+"""How likely a good treatment is to ship: every metric that must pass and every test that can stop
+it, together.
 
-A plan for one metric promises too much. Beside the metric that gains, every guardrail must be non-inferior, and
-every line may deteriorate by chance. The tests share users, so their errors are correlated.
-Axes: M metrics, the one that gains first; P points of a quasi-random sequence.
+A plan for one metric promises too much. Beside the metric that gains, every guardrail must be
+non-inferior, and every line may deteriorate by chance. The tests share users, so their errors are
+correlated. Axes: M metrics, the one that gains first; P points of a quasi-random sequence.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Rule:
 
 
 class Shipping:
-    """The chance that a treatment ships whose first metric gains a relative effect, and whose other metrics are not moved."""
+    """The chance that a treatment ships whose first metric gains a relative effect, and whose other
+    metrics are not moved."""
 
     def __init__(self, metrics: Sequence[Metric], correlation_MM: Float, rule: Rule) -> None:
         """See the class.
@@ -83,13 +85,21 @@ class Shipping:
     def chance(self, users: float, effect: float) -> float:
         """With so many users in both arms together and a relative gain of the first metric."""
         rule, passed, superior = self.rule, True, False
-        harm_z, success_z = (float(stats.norm.ppf(1 - alpha / 2)) for alpha in (rule.alpha, rule.success_alpha))
+        harm_z, success_z = (
+            float(stats.norm.ppf(1 - alpha / 2)) for alpha in (rule.alpha, rule.success_alpha)
+        )
         for place, metric in enumerate(self.metrics):
             gain = effect if place == 0 else 0.0
-            times = 1 + metric.sign * gain  # a relative effect multiplies what a user does, the spread included
-            mixed = (metric.sign * gain) ** 2 * max(metric.std**2 - metric.std_adjusted**2, 0.0) / users
+            times = (
+                1 + metric.sign * gain
+            )  # a relative effect multiplies what a user does, the spread included
+            mixed = (
+                (metric.sign * gain) ** 2 * max(metric.std**2 - metric.std_adjusted**2, 0.0) / users
+            )
             control_error = metric.std_adjusted / math.sqrt(users * (1 - rule.share))
-            treatment_error = math.sqrt((times * metric.std_adjusted) ** 2 / (users * rule.share) + mixed)
+            treatment_error = math.sqrt(
+                (times * metric.std_adjusted) ** 2 / (users * rule.share) + mixed
+            )
             control_P = metric.mean + control_error * self.control_PM[:, place]
             treatment_P = times * metric.mean + treatment_error * self.treatment_PM[:, place]
             error = math.hypot(control_error, treatment_error)
@@ -100,7 +110,9 @@ class Shipping:
                 continue
             bound = 1 - metric.sign * metric.margin
             bound_error = math.hypot(bound * control_error, treatment_error)
-            passed = passed & (metric.sign * (treatment_P - bound * control_P) > harm_z * bound_error)
+            passed = passed & (
+                metric.sign * (treatment_P - bound * control_P) > harm_z * bound_error
+            )
         return float(np.mean(passed & superior))
 
     def users(self, effect: float, power: float) -> int:
@@ -111,17 +123,22 @@ class Shipping:
         """
         if (most := self.chance(MOST_USERS, effect)) < power:
             raise NotEstimable(
-                f"plan: with {len(self.metrics)} metrics a good treatment ships in at most {percent(most)} of experiments, however many users there "
-                f"are, because each may deteriorate by chance; expected power below {most:.2f}, fewer metrics or a smaller alpha"
+                f"plan: with {len(self.metrics)} metrics a good treatment ships in at most "
+                f"{percent(most)} of experiments, however many users there "
+                f"are, because each may deteriorate by chance; expected power below {most:.2f}, "
+                "fewer metrics or a smaller alpha"
             )
         low, high = 0.0, math.log(MOST_USERS)
         while high - low > 1e-5:
             middle = (low + high) / 2
-            low, high = (low, middle) if self.chance(math.exp(middle), effect) >= power else (middle, high)
+            low, high = (
+                (low, middle) if self.chance(math.exp(middle), effect) >= power else (middle, high)
+            )
         return math.ceil(math.exp(high))
 
     def detectable(self, users: float, power: float) -> float:
-        """The relative gain with which the treatment ships with the chance `power`; infinite where no gain is enough."""
+        """The relative gain with which the treatment ships with the chance `power`; infinite where
+        no gain is enough."""
         most = 1.0 if self.metrics[0].sign < 0 else 64.0
         if self.chance(users, most) < power:
             return math.inf
@@ -135,7 +152,8 @@ class Shipping:
 def power_of_each(power: float, alpha: float, *, lines: int, guardrails: int) -> float:
     """The power that one metric needs, so that a good treatment ships with the chance `power`.
 
-    The metric that gains and every guardrail must pass, and none of the other lines may deteriorate by chance; taken as independent.
+    The metric that gains and every guardrail must pass, and none of the other lines may deteriorate
+    by chance; taken as independent.
 
     Args:
         power: of the decision.

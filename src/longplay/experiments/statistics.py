@@ -18,7 +18,9 @@ Float = NDArray[np.float64]
 
 USERS_PER_COVARIATE = 10  # an arm with fewer users per fitted number is compared without covariates
 SURELY_SKEWED = 2.0  # standard errors, sqrt(6 / users), from which the skewness of a sample counts
-SURELY_POSITIVE = 5.0  # standard errors of a control mean above 0 from which a relative interval covers .94; at 3 it covers .85
+# standard errors of a control mean above 0 from which a relative interval covers .94; at 3 it
+# covers .85
+SURELY_POSITIVE = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,16 @@ class Means:
     """Two arms' means with what is known of their errors.
 
     Attributes:
-        control, treatment: means, in the outcome's unit; where adjusted, at the covariate mean of both arms together.
-        var_control, var_treatment, covariance: of these two estimates. The covariance is 0 without adjustment.
+        control: means, in the outcome's unit; where adjusted, at the covariate mean of both arms
+            together.
+        treatment: means, in the outcome's unit; where adjusted, at the covariate mean of both arms
+            together.
+        var_control: of these two estimates. The covariance is 0 without adjustment.
+        var_treatment: of these two estimates. The covariance is 0 without adjustment.
+        covariance: of these two estimates. The covariance is 0 without adjustment.
         df: degrees of freedom of their difference.
-        n_control, n_treatment: users.
+        n_control: users.
+        n_treatment: users.
         covariates: how many were used.
         skewness: of one user's outcome (adjusted: of what is left of it), pooled over the arms.
     """
@@ -76,15 +84,22 @@ class Means:
     skewness: float = 0.0
 
     def contrast(self, control: float = -1.0, treatment: float = 1.0) -> Contrast:
-        """`control` times the control's mean + `treatment` times the treatment's; by default the difference.
+        """`control` times the control's mean + `treatment` times the treatment's; by default the
+        difference.
 
-        Its skewness is that of arms whose users are alike: skewness (b^3 / n1^2 + a^3 / n0^2) / (b^2 / n1 + a^2 / n0)^1.5 for weights
-        a, b. It depends on the sizes of the arms, not on which of them luck gave the larger values. Skewness that may be chance
-        counts as none.
+        Its skewness is that of arms whose users are alike: skewness (b^3 / n1^2 + a^3 / n0^2) /
+        (b^2 / n1 + a^2 / n0)^1.5 for weights a, b. It depends on the sizes of the arms, not on
+        which of them luck gave the larger values. Skewness that may be chance counts as none.
         """
-        variance = control**2 * self.var_control + treatment**2 * self.var_treatment + 2 * control * treatment * self.covariance
+        variance = (
+            control**2 * self.var_control
+            + treatment**2 * self.var_treatment
+            + 2 * control * treatment * self.covariance
+        )
         value = control * self.control + treatment * self.treatment
-        return Contrast(value, float(np.sqrt(max(variance, 0.0))), self.df, self._skew(control, treatment))
+        return Contrast(
+            value, float(np.sqrt(max(variance, 0.0))), self.df, self._skew(control, treatment)
+        )
 
     def _skew(self, control: float, treatment: float) -> float:
         """The skewness of the contrast with these weights."""
@@ -96,7 +111,8 @@ class Means:
 
 
 def welch(control_U: ArrayLike, treatment_U: ArrayLike) -> Means:
-    """The arms' plain means, each with its own variance s^2 / n; degrees of freedom of Welch (1947).
+    """The arms' plain means, each with its own variance s^2 / n; degrees of freedom of Welch
+    (1947).
 
     It is also the regression on an arm indicator with HC2 errors (MacKinnon & White 1985).
 
@@ -115,18 +131,25 @@ def welch(control_U: ArrayLike, treatment_U: ArrayLike) -> Means:
     return Means(float(y0_U.mean()), float(y1_U.mean()), v0, v1, 0.0, df, len(y0_U), len(y1_U))
 
 
-def lin_adjusted(control_U: ArrayLike, treatment_U: ArrayLike, control_UK: ArrayLike, treatment_UK: ArrayLike) -> Means:
-    """The arms' means adjusted for covariates known before treatment: a regression in each arm, read at the pooled covariate mean.
+def lin_adjusted(
+    control_U: ArrayLike, treatment_U: ArrayLike, control_UK: ArrayLike, treatment_UK: ArrayLike
+) -> Means:
+    """The arms' means adjusted for covariates known before treatment: a regression in each arm,
+    read at the pooled covariate mean.
 
-    That is the fully interacted regression of Lin (2013), of which CUPED (Deng et al. 2013) is the case of one
-    covariate and one slope: never less precise than the plain difference in large samples. Errors are HC2
-    (MacKinnon & White 1985), plus what the pooled covariate mean varies by itself, slope' S slope / N (Negi & Wooldridge
-    2021): HC2 alone is the error for exactly these users, which is too small for users like them where the
-    effect differs by covariate. Covariates that do not vary in an arm, or repeat others, are left out; with
-    fewer than 10 users per fitted number in an arm all are, which gives the plain means.
+    That is the fully interacted regression of Lin (2013), of which CUPED (Deng et al. 2013) is the
+    case of one covariate and one slope: never less precise than the plain difference in large
+    samples. Errors are HC2 (MacKinnon & White 1985), plus what the pooled covariate mean varies by
+    itself, slope' S slope / N (Negi & Wooldridge 2021): HC2 alone is the error for exactly these
+    users, which is too small for users like them where the effect differs by covariate. Covariates
+    that do not vary in an arm, or repeat others, are left out; with fewer than 10 users per fitted
+    number in an arm all are, which gives the plain means.
 
     Args:
-        control_U, treatment_U: outcomes. control_UK, treatment_UK: covariates, the same K in both arms.
+        control_U: outcomes.
+        treatment_U: outcomes.
+        control_UK: covariates, the same K in both arms.
+        treatment_UK: covariates, the same K in both arms.
 
     >>> x = np.arange(40.0)[:, None]
     >>> means = lin_adjusted(x[:20, 0], x[20:, 0] + 1.0, x[:20], x[20:])    # the outcome is x, treatment adds 1
@@ -134,9 +157,15 @@ def lin_adjusted(control_U: ArrayLike, treatment_U: ArrayLike, control_UK: Array
     (1.0, 0.0, 19.5)
     """
     y0_U, y1_U = _values(control_U, "control"), _values(treatment_U, "treatment")
-    x0_UK, x1_UK = _covariates(control_UK, len(y0_U), "control"), _covariates(treatment_UK, len(y1_U), "treatment")
+    x0_UK, x1_UK = (
+        _covariates(control_UK, len(y0_U), "control"),
+        _covariates(treatment_UK, len(y1_U), "treatment"),
+    )
     if x0_UK.shape[1] != x1_UK.shape[1]:
-        raise DataError(f"lin_adjusted: {x0_UK.shape[1]} covariates for control but {x1_UK.shape[1]} for treatment; expected the same")
+        raise DataError(
+            f"lin_adjusted: {x0_UK.shape[1]} covariates for control but {x1_UK.shape[1]} for "
+            "treatment; expected the same"
+        )
     x_UK = np.concatenate([x0_UK, x1_UK])
     scale_K = x_UK.std(axis=0)
     x_UK = (x_UK - x_UK.mean(axis=0)) / np.where(scale_K > 0, scale_K, 1.0)
@@ -163,7 +192,8 @@ def lin_adjusted(control_U: ArrayLike, treatment_U: ArrayLike, control_UK: Array
 
 
 def pooled_skewness(*deviations: Float) -> float:
-    """The skewness of a user's outcome, averaged over arms by their number of users; 0 where nothing varies.
+    """The skewness of a user's outcome, averaged over arms by their number of users; 0 where
+    nothing varies.
 
     Of each arm n / ((n - 1) (n - 2)) sum (deviation / s)^3 (Fisher's G1).
 
@@ -184,8 +214,11 @@ def pooled_skewness(*deviations: Float) -> float:
     return weighted / users
 
 
-def compare(value_U: ArrayLike, treated_U: ArrayLike, covariate_UK: ArrayLike | None = None) -> Means:
-    """`welch`, or `lin_adjusted` where there are covariates, of one column of outcomes and one of arms; corrected for skewness.
+def compare(
+    value_U: ArrayLike, treated_U: ArrayLike, covariate_UK: ArrayLike | None = None
+) -> Means:
+    """`welch`, or `lin_adjusted` where there are covariates, of one column of outcomes and one of
+    arms; corrected for skewness.
 
     Args:
         value_U: outcomes, shape [U].
@@ -196,25 +229,32 @@ def compare(value_U: ArrayLike, treated_U: ArrayLike, covariate_UK: ArrayLike | 
     4.0
 
     Raises:
-        DataError: arms that are neither truth values nor 0 and 1, lengths that differ, or an arm of fewer than two users.
+        DataError: arms that are neither truth values nor 0 and 1, lengths that differ, or an arm of
+            fewer than two users.
     """
     y_U, treated = np.asarray(value_U), _treated(treated_U)
     if y_U.shape != treated.shape:
-        raise DataError(f"compare: values of shape {y_U.shape} and arms of shape {treated.shape} given, expected one arm per value")
+        raise DataError(
+            f"compare: values of shape {y_U.shape} and arms of shape {treated.shape} given, "
+            "expected one arm per value"
+        )
     x_UK = None if covariate_UK is None else np.asarray(covariate_UK)
     if x_UK is None or x_UK.shape[1:] == (0,):
         return _plain(y_U[~treated], y_U[treated])
     if x_UK.ndim != 2 or len(x_UK) != len(y_U):
-        raise DataError(f"compare: covariates of shape {x_UK.shape} given, expected [{len(y_U)}, K]")
+        raise DataError(
+            f"compare: covariates of shape {x_UK.shape} given, expected [{len(y_U)}, K]"
+        )
     return lin_adjusted(y_U[~treated], y_U[treated], x_UK[~treated], x_UK[treated])
 
 
 def relative(means: Means) -> Contrast | None:
-    """treatment / control - 1 by the delta method, or null where the control's mean is not surely above 0.
+    """treatment / control - 1 by the delta method, or null where the control's mean is not surely
+    above 0.
 
-    The gradient of t / c - 1 is (-t / c^2, 1 / c), so the control's own noise counts (METHODS 7: dividing the absolute
-    interval by the control's mean ignores it). Null below 5 standard errors: there the linearisation
-    is wrong and the interval of Fieller (1954) is about to be unbounded.
+    The gradient of t / c - 1 is (-t / c^2, 1 / c), so the control's own noise counts (METHODS 7:
+    dividing the absolute interval by the control's mean ignores it). Null below 5 standard errors:
+    there the linearisation is wrong and the interval of Fieller (1954) is about to be unbounded.
 
     >>> change = relative(Means(10.0, 12.0, var_control=1.0, var_treatment=1.0, covariance=0.0, df=100, n_control=51, n_treatment=51))
     >>> round(change.value, 6), round(change.std_error ** 2, 6)            # 0.12^2 * 1 + 0.1^2 * 1
@@ -234,32 +274,45 @@ def ratio(over: Contrast, under: Contrast, covariance: float) -> Contrast:
     (2.0, 0.555556)
     """
     value = over.value / under.value
-    variance = (over.std_error**2 + value**2 * under.std_error**2 - 2 * value * covariance) / under.value**2
+    variance = (
+        over.std_error**2 + value**2 * under.std_error**2 - 2 * value * covariance
+    ) / under.value**2
     return Contrast(value, float(np.sqrt(max(variance, 0.0))), min(over.df, under.df))
 
 
 def sample_ratio(counts: ArrayLike, shares: ArrayLike) -> float:
-    """p-value of users arriving in these numbers under the declared shares: chi-square (Pearson 1900).
+    """p-value of users arriving in these numbers under the declared shares: chi-square (Pearson
+    1900).
 
     Fabijan et al. (2019) recommend to distrust an experiment below a p-value of .001 or less.
 
     Args:
         counts: users of each arm, whole numbers >= 0, at least one user in all.
-        shares: of each arm, positive; only their proportions count, so [1, 1] and [0.5, 0.5] say the same.
+        shares: of each arm, positive; only their proportions count, so [1, 1] and [0.5, 0.5] say
+            the same.
 
     >>> round(sample_ratio([60, 40], [0.5, 0.5]), 6), round(sample_ratio([60, 40], [1, 1]), 6)     # 10^2 / 50 + 10^2 / 50 = 4
     (0.0455, 0.0455)
 
     Raises:
-        DataError: counts that are no numbers of users, shares that are not positive, or not one of each per arm.
+        DataError: counts that are no numbers of users, shares that are not positive, or not one of
+            each per arm.
     """
     count_A, share_A = _numbers(counts, "counts"), _numbers(shares, "shares")
     if count_A.shape != share_A.shape or count_A.ndim != 1 or len(count_A) < 2:
-        raise DataError(f"sample_ratio: counts {counts} for shares {shares} given, expected one count per arm, and at least two arms")
+        raise DataError(
+            f"sample_ratio: counts {counts} for shares {shares} given, expected one count per "
+            "arm, and at least two arms"
+        )
     if (count_A < 0).any() or (count_A != np.round(count_A)).any() or count_A.sum() < 1:
-        raise DataError(f"sample_ratio: counts {counts} given, expected whole numbers of users, none negative, at least one above 0")
+        raise DataError(
+            f"sample_ratio: counts {counts} given, expected whole numbers of users, none "
+            "negative, at least one above 0"
+        )
     if (share_A <= 0).any():
-        raise DataError(f"sample_ratio: shares {shares} given, expected positive numbers, e.g. [0.5, 0.5]")
+        raise DataError(
+            f"sample_ratio: shares {shares} given, expected positive numbers, e.g. [0.5, 0.5]"
+        )
     expected_A = share_A / share_A.sum() * count_A.sum()
     return float(stats.chi2.sf(np.sum((count_A - expected_A) ** 2 / expected_A), len(count_A) - 1))
 
@@ -272,19 +325,23 @@ def _plain(y0_U: Float, y1_U: Float) -> Means:
 
 
 def _regression(y_U: Float, x_UK: Float) -> tuple[float, float, Float, Float]:
-    """Intercept, its HC2 variance, the slopes [K] and what is left [U] of y on x by least squares."""
+    """Intercept, its HC2 variance, the slopes [K] and what is left [U] of y on x by least
+    squares."""
     design_UK = np.column_stack([np.ones(len(y_U)), x_UK])
     q_UK, r_KK = np.linalg.qr(design_UK)
     weight_KU = np.linalg.solve(r_KK, q_UK.T)
     beta_K = weight_KU @ y_U
     left_U = y_U - design_UK @ beta_K
-    leverage_U = np.minimum(np.sum(q_UK**2, axis=1), 1 - 1e-12)  # at 1 the user is fitted exactly: nothing is left, and 0 / 0 is avoided
+    leverage_U = np.minimum(
+        np.sum(q_UK**2, axis=1), 1 - 1e-12
+    )  # at 1 the user is fitted exactly: nothing is left, and 0 / 0 is avoided
     variance = float(np.sum(weight_KU[0] ** 2 * left_U**2 / (1 - leverage_U)))
     return float(beta_K[0]), variance, beta_K[1:], left_U
 
 
 def _independent(x0_UK: Float, x1_UK: Float, tolerance: float = 1e-6) -> list[int]:
-    """Columns (scaled to variance 1) that in both arms hold something the columns before them do not."""
+    """Columns (scaled to variance 1) that in both arms hold something the columns before them do
+    not."""
     kept: list[int] = []
     for k in range(x0_UK.shape[1]):
         adds = True
@@ -316,28 +373,40 @@ def _numbers(values: ArrayLike, name: str) -> Float:
 
 
 def _treated(treated_U: ArrayLike) -> NDArray[np.bool_]:
-    """Arms as truth values: `~` of the integers 0 and 1 would be -1 and -2, which count from the end."""
+    """Arms as truth values: `~` of the integers 0 and 1 would be -1 and -2, which count from the
+    end."""
     arms_U = np.asarray(treated_U)
     if arms_U.dtype == bool:
         return arms_U
     given = arms_U.ravel().tolist()
     if not all(isinstance(arm, int | float) and arm in (0, 1) for arm in given):
         values = ", ".join(list(dict.fromkeys(map(repr, given)))[:4])
-        raise DataError(f"compare: arms {values} given, expected True and False, or 1 for the treatment and 0 for the control")
+        raise DataError(
+            f"compare: arms {values} given, expected True and False, or 1 for the treatment and 0 "
+            "for the control"
+        )
     return arms_U.astype(bool)
 
 
 def _values(values_U: ArrayLike, arm: str) -> Float:
     y_U = np.asarray(values_U, dtype=float)
     if y_U.ndim != 1 or len(y_U) < 2:
-        raise DataError(f"{arm}: values of shape {y_U.shape} given, expected at least two users in one axis")
+        raise DataError(
+            f"{arm}: values of shape {y_U.shape} given, expected at least two users in one axis"
+        )
     if not np.isfinite(y_U).all():
-        raise DataError(f"{arm}: {int((~np.isfinite(y_U)).sum())} of {len(y_U):,} values are null or infinite; leave immature users out first")
+        raise DataError(
+            f"{arm}: {int((~np.isfinite(y_U)).sum())} of {len(y_U):,} values are null or "
+            "infinite; leave immature users out first"
+        )
     return y_U
 
 
 def _covariates(values_UK: ArrayLike, n: int, arm: str) -> Float:
     x_UK = np.asarray(values_UK, dtype=float)
     if x_UK.ndim != 2 or len(x_UK) != n or not np.isfinite(x_UK).all():
-        raise DataError(f"{arm}: covariates of shape {x_UK.shape} given, expected finite numbers of shape [{n}, K]")
+        raise DataError(
+            f"{arm}: covariates of shape {x_UK.shape} given, expected finite numbers of shape "
+            f"[{n}, K]"
+        )
     return x_UK

@@ -6,7 +6,8 @@ holds the SHA-256 of the rest of it, so a damaged line is noticed, and the same 
 to other programs.
 
 A line is written, and synced, after everything it names. A writer that dies before leaves files
-that nothing shows; one that dies while it writes the line leaves a torn end, which readers pass over.
+that nothing shows; one that dies while it writes the line leaves a torn end, which readers pass
+over.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class DataFile:
         rows: number of rows; 0 for entries of a Delta log.
         bytes: size.
         sha256: of the content; null in lakes written before digests were kept.
-        first, last: times of the first and the last row, where the table has a time.
+        first: times of the first and the last row, where the table has a time.
+        last: times of the first and the last row, where the table has a time.
     """
 
     name: str
@@ -79,8 +81,14 @@ class TableChange:
 
     def as_json(self) -> dict[str, Any]:
         """What a line of the log holds."""
-        files = {name: [file.as_json() for file in getattr(self, name)] for name in ("added", "log")}
-        return {"version": self.version, "removed": list(self.removed), "log_anew": self.log_anew} | files
+        files = {
+            name: [file.as_json() for file in getattr(self, name)] for name in ("added", "log")
+        }
+        return {
+            "version": self.version,
+            "removed": list(self.removed),
+            "log_anew": self.log_anew,
+        } | files
 
     @classmethod
     def from_json(cls, parts: Mapping[str, Any]) -> TableChange:
@@ -97,7 +105,8 @@ class Commit:
     Args:
         seq: number of the line; 0 for the first, which says that this is a lake, then 1, 2, ...
         batch: the batch's id; null for a repair, which brings no batch.
-        content: digest of what was given with the batch; null in lakes written before digests were kept.
+        content: digest of what was given with the batch; null in lakes written before digests were
+            kept.
         watermark: the log is complete before this time.
         tables: changes by table.
         dropped: batches that a repair took back, to be sent again.
@@ -130,8 +139,17 @@ class Commit:
         if hashlib.sha256(text).hexdigest().encode() != digest:
             return None
         parts = json.loads(text)
-        changes = {table: TableChange.from_json(change) for table, change in parts["tables"].items()}
-        return cls(parts["seq"], parts["batch"], parts["content"], _time_of(parts["watermark"]), changes, tuple(parts["dropped"]))
+        changes = {
+            table: TableChange.from_json(change) for table, change in parts["tables"].items()
+        }
+        return cls(
+            parts["seq"],
+            parts["batch"],
+            parts["content"],
+            _time_of(parts["watermark"]),
+            changes,
+            tuple(parts["dropped"]),
+        )
 
 
 BEGINNING = Commit(0, None, None, None, {})
@@ -191,7 +209,8 @@ class LogText:
     """What the two copies of the log say together.
 
     Args:
-        commits: the whole lines, oldest first, up to the first that neither copy has; none where there is no log.
+        commits: the whole lines, oldest first, up to the first that neither copy has; none where
+            there is no log.
         damage: file name -> what is wrong with it.
         lost: number of the first commit that neither copy has whole, although later ones are there.
         beyond: the whole lines after that one.
@@ -214,7 +233,8 @@ class LogText:
         merged = lines[COPY] | lines[LOG]
         last = max(merged, default=-1)
         for name, commits in lines.items():
-            # the copy is written second, so it may lack the newest line of a writer that died in between
+            # the copy is written second, so it may lack the newest line of a writer that died in
+            # between
             spared = last - 1 if name == COPY and last > 0 else last
             absent = [seq for seq in range(spared + 1) if seq not in commits]
             if absent and name not in damage:
@@ -250,7 +270,8 @@ class CommitLog:
         return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
     def tail(self, start: int, seq: int) -> tuple[Commit, ...] | None:
-        """Commits after byte `start`, whose first must have number `seq`; null where they are not whole."""
+        """Commits after byte `start`, whose first must have number `seq`; null where they are not
+        whole."""
         with (self.folder / LOG).open("rb") as handle:
             handle.seek(start)
             text = handle.read()
@@ -284,7 +305,8 @@ class CommitLog:
                 os.fsync(handle.fileno())
 
     def replace(self, commits: Iterable[Commit], suffix: str) -> list[Path]:
-        """Write both copies anew; what was there stays beside them with `suffix`. Returns these old files."""
+        """Write both copies anew; what was there stays beside them with `suffix`. Returns these old
+        files."""
         make_folder(self.folder)
         text = b"".join(commit.line() for commit in commits)
         kept = []
@@ -316,7 +338,8 @@ def file_damage(folder: Path, file: DataFile) -> str | None:
 
 
 def _read_lines(path: Path) -> tuple[dict[int, Commit], str | None]:
-    """Whole lines by number, and what is wrong with the others; an end without newline is no fault."""
+    """Whole lines by number, and what is wrong with the others; an end without newline is no
+    fault."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

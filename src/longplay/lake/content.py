@@ -16,7 +16,8 @@ ARRIVAL = "ingested_at"  # a retry arrives later than the first try, and says th
 def content_digest(frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> str:
     """SHA-256 of the given tables and the declared watermark, in hexadecimal.
 
-    Equal for equal values in equal order, whatever the frames' chunks, and whatever their arrival times.
+    Equal for equal values in equal order, whatever the frames' chunks, and whatever their arrival
+    times.
 
     >>> twice = pl.concat([pl.DataFrame({"a": ["x"]}), pl.DataFrame({"a": ["y"]})], rechunk=False)
     >>> content_digest({"t": twice}, None) == content_digest({"t": pl.DataFrame({"a": ["x", "y"]})}, None)
@@ -45,7 +46,9 @@ def _update(digest: hashlib._Hash, values: pa.Array) -> None:
     elif pa.types.is_large_string(present.type):
         _, offset_bytes, text = present.buffers()
         if text is not None and len(present):
-            offsets = np.frombuffer(offset_bytes, dtype=np.int64)[present.offset : present.offset + len(present) + 1]
+            offsets = np.frombuffer(offset_bytes, dtype=np.int64)[
+                present.offset : present.offset + len(present) + 1
+            ]
             digest.update(np.diff(offsets).tobytes())
             digest.update(memoryview(text)[offsets[0] : offsets[-1]])
     else:

@@ -1,6 +1,8 @@
-"""Whose work an event is about: the creator that the event names, else the catalogue's creator of its item.
+"""Whose work an event is about: the creator that the event names, else the catalogue's creator of
+its item.
 
-The usual star schema has item ids in the events and creators in the catalogue. Both are read as of the view.
+The usual star schema has item ids in the events and creators in the catalogue. Both are read as of
+the view.
 """
 
 from __future__ import annotations
@@ -11,21 +13,29 @@ import polars as pl
 from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 
-LACKS_CREATOR = "creator_id is null and item_id is not null"  # SQL of whether the catalogue is asked whose work an event is about
+# SQL of whether the catalogue is asked whose work an event is about
+LACKS_CREATOR = "creator_id is null and item_id is not null"
 
-_LACKING: dict[int, tuple[tuple[int, ...], bool]] = {}  # lake's store -> its state, and whether any of its events lacks a creator
+_LACKING: dict[
+    int, tuple[tuple[int, ...], bool]
+] = {}  # lake's store -> its state, and whether any of its events lacks a creator
 
 
 def create_listed(con: duckdb.DuckDBPyConnection) -> None:
-    """Create the table `listed` (item_id, creator_id): the catalogue's items that have a creator."""
-    con.execute("create or replace temp table listed as select item_id, creator_id from items where creator_id is not null")
+    """Create the table `listed` (item_id, creator_id): the catalogue's items that have a
+    creator."""
+    con.execute(
+        "create or replace temp table listed as select item_id, creator_id from items where "
+        "creator_id is not null"
+    )
 
 
 def any_lacks_creator(con: duckdb.DuckDBPyConnection, events: str = "events") -> bool:
     """Whether any event has an item and no creator.
 
     Args:
-        con: DuckDB connection. events: what can be selected from, with columns item_id and creator_id.
+        con: DuckDB connection.
+        events: what can be selected from, with columns item_id and creator_id.
     """
     return first_row(con, f"select 1 from {events} where {LACKS_CREATOR} limit 1") is not None
 
@@ -34,10 +44,13 @@ def prepare_creators(con: duckdb.DuckDBPyConnection, lake: Lake, slots: bool = F
     """Create what says whose work an event or a slot is about.
 
     Args:
-        con: DuckDB connection of `lake`. lake: a view. slots: also create `creators`, for the items of slots.
+        con: DuckDB connection of `lake`.
+        lake: a view.
+        slots: also create `creators`, for the items of slots.
 
     Returns:
-        Whether creators are to be read `with_listed`: some event lacks what the catalogue may know. Asked once of a state of the log.
+        Whether creators are to be read `with_listed`: some event lacks what the catalogue may know.
+        Asked once of a state of the log.
     """
     create_listed(con)
     if slots:
@@ -49,7 +62,8 @@ def prepare_creators(con: duckdb.DuckDBPyConnection, lake: Lake, slots: bool = F
 
 
 def with_listed(events: str) -> str:
-    """SQL of `events` (a name, or SQL in brackets) whose missing creators are those of the table `listed`; what follows "from".
+    """SQL of `events` (a name, or SQL in brackets) whose missing creators are those of the table
+    `listed`; what follows "from".
 
     >>> with_listed("events")
     '(select e.* replace (coalesce(e.creator_id, l.creator_id) as creator_id) from events e left join listed l on l.item_id = e.item_id)'
@@ -59,9 +73,11 @@ def with_listed(events: str) -> str:
 
 
 def create_creators(con: duckdb.DuckDBPyConnection) -> None:
-    """Create the table `creators` (item_id, creator_id) from `listed`: the catalogue's creator, else that of the item's last event.
+    """Create the table `creators` (item_id, creator_id) from `listed`: the catalogue's creator,
+    else that of the item's last event.
 
-    Without the second a log that has no catalogue would lose every entry of the slots it showed, and call that a 0.
+    Without the second a log that has no catalogue would lose every entry of the slots it showed,
+    and call that a 0.
     """
     con.execute(
         """
@@ -74,34 +90,48 @@ def create_creators(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def named_events(lake: Lake) -> pl.DataFrame:
-    """The lake's events, oldest first; a creator that an event lacks is the catalogue's creator of its item."""
+    """The lake's events, oldest first; a creator that an event lacks is the catalogue's creator of
+    its item."""
     events = lake.events
     lacking = pl.col("creator_id").is_null() & pl.col("item_id").is_not_null()
     if not events.select(lacking.any()).item():
         return events
     listed = _listed(lake).rename({"creator_id": "listed"})
     joined = events.join(listed, on="item_id", how="left", maintain_order="left")
-    return joined.with_columns(pl.coalesce("creator_id", "listed").alias("creator_id")).drop("listed")
+    return joined.with_columns(pl.coalesce("creator_id", "listed").alias("creator_id")).drop(
+        "listed"
+    )
 
 
 def item_creators(lake: Lake) -> pl.DataFrame:
-    """Columns item_id, creator_id: of every item of the catalogue or of an event, the catalogue's creator, else that of its last event.
+    """Columns item_id, creator_id: of every item of the catalogue or of an event, the catalogue's
+    creator, else that of its last event.
 
-    Null where neither knows it. First the catalogue by item id, then what only events have, oldest first.
+    Null where neither knows it. First the catalogue by item id, then what only events have, oldest
+    first.
     """
     listed = _listed(lake)
     events = lake.events.filter(pl.col("item_id").is_not_null())
-    told = events.filter(pl.col("creator_id").is_not_null()).sort("time", "event_id").group_by("item_id").agg(pl.col("creator_id").last())
+    told = (
+        events.filter(pl.col("creator_id").is_not_null())
+        .sort("time", "event_id")
+        .group_by("item_id")
+        .agg(pl.col("creator_id").last())
+    )
     known = pl.concat([listed, told.join(listed, on="item_id", how="anti")])
-    items = pl.concat([lake.items["item_id"], events["item_id"]]).unique(maintain_order=True).to_frame()
+    items = (
+        pl.concat([lake.items["item_id"], events["item_id"]]).unique(maintain_order=True).to_frame()
+    )
     return items.join(known, on="item_id", how="left", maintain_order="left")
 
 
 def creator_disagreements(lake: Lake) -> pl.DataFrame:
-    """Where events and the catalogue name different creators of an item: the events' own creator counts.
+    """Where events and the catalogue name different creators of an item: the events' own creator
+    counts.
 
     Returns:
-        Columns item_id, event_creator, catalogue_creator, events (how many name that creator); most events first.
+        Columns item_id, event_creator, catalogue_creator, events (how many name that creator); most
+        events first.
     """
     with lake.connect() as con:
         create_listed(con)
@@ -115,14 +145,17 @@ def creator_disagreements(lake: Lake) -> pl.DataFrame:
 
 
 def disagreement_note(lake: Lake) -> str:
-    """One sentence on where events and the catalogue name different creators; empty where they agree."""
+    """One sentence on where events and the catalogue name different creators; empty where they
+    agree."""
     differing = creator_disagreements(lake)
     if differing.is_empty():
         return ""
     item, event_creator, catalogue_creator, _ = differing.row(0)
     return (
-        f"{differing['events'].sum():,} events of {differing['item_id'].n_unique():,} items name another creator than the catalogue "
-        f"(most of item {item!r}: {event_creator!r} in events, {catalogue_creator!r} in the catalogue); the event's own counts"
+        f"{differing['events'].sum():,} events of {differing['item_id'].n_unique():,} items name "
+        "another creator than the catalogue "
+        f"(most of item {item!r}: {event_creator!r} in events, {catalogue_creator!r} in the "
+        "catalogue); the event's own counts"
     )
 
 

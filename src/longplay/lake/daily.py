@@ -13,9 +13,13 @@ from longplay.lake.schema import ENGAGED
 
 DAY_US = 86_400_000_000
 DAY_SECONDS = 86_400
-SHIFT_DAYS = 1_000_000  # integer division rounds towards 0: moved to where all times are positive, days before 1970 are right too
+# integer division rounds towards 0: moved to where all times are positive, days before 1970 are
+# right too
+SHIFT_DAYS = 1_000_000
 DAY = f"cast((epoch_us({{time}}) + {SHIFT_DAYS * DAY_US}) // {DAY_US} - {SHIFT_DAYS} as integer)"
-ENGAGED_TEST = "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"  # SQL of whether an event is activity
+ENGAGED_TEST = (
+    "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"
+)  # SQL of whether an event is activity
 
 
 def day_of(time: str) -> str:
@@ -38,19 +42,24 @@ def identifier(name: str) -> str:
 
 
 def first_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | None:
-    """The first row of a query; all of them are fetched, since DuckDB refuses other work while a result is open."""
+    """The first row of a query; all of them are fetched, since DuckDB refuses other work while a
+    result is open."""
     rows = con.execute(sql).fetchall()
     return rows[0] if rows else None
 
 
 def create_engaged(con: duckdb.DuckDBPyConnection, events: str = "events") -> None:
     """Create the view `engaged`: those of `events` that are activity, with their `day`."""
-    con.execute(f"create or replace view engaged as select *, {day_of('time')} as day from {events} where {ENGAGED_TEST}")
+    con.execute(
+        f"create or replace view engaged as select *, {day_of('time')} as day from {events} where "
+        f"{ENGAGED_TEST}"
+    )
 
 
 @dataclass(frozen=True)
 class LongDays:
-    """User-days with more than 24 hours of seconds, which nobody can have spent: how many, and the largest."""
+    """User-days with more than 24 hours of seconds, which nobody can have spent: how many, and the
+    largest."""
 
     user_days: int
     hours: float
@@ -64,14 +73,22 @@ class LongDays:
         """
         have = "user-day has" if self.user_days == 1 else "user-days have"
         largest = f"the largest {self.hours:,.1f} hours (user {self.user_id}, {self.day})"
-        return f'{self.user_days:,} {have} more than 24 hours of seconds, {largest}: the unit may be milliseconds, seconds_unit = "ms"'
+        return (
+            f"{self.user_days:,} {have} more than 24 hours of seconds, {largest}: the unit may "
+            'be milliseconds, seconds_unit = "ms"'
+        )
 
 
 def long_days(events: pl.DataFrame) -> LongDays | None:
-    """The user-days (UTC) whose seconds sum to more than 24 hours, of rows of `schema.TABLES["events"]`; None where there is none."""
+    """The user-days (UTC) whose seconds sum to more than 24 hours, of rows of
+    `schema.TABLES["events"]`; None where there is none."""
     day = pl.col("time").dt.date().alias("day")
-    sums = events.filter(pl.col("seconds") > 0).group_by("user_id", day).agg(pl.col("seconds").sum())
-    long = sums.filter(pl.col("seconds") > DAY_SECONDS).sort("seconds", "user_id", "day", descending=[True, False, False])
+    sums = (
+        events.filter(pl.col("seconds") > 0).group_by("user_id", day).agg(pl.col("seconds").sum())
+    )
+    long = sums.filter(pl.col("seconds") > DAY_SECONDS).sort(
+        "seconds", "user_id", "day", descending=[True, False, False]
+    )
     if long.is_empty():
         return None
     first = long.row(0, named=True)

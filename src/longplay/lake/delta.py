@@ -3,7 +3,8 @@
 The log of commits says which files a lake shows; the Delta logs say the same to other programs.
 Every version that a lake writes carries the word `longplay` in its Delta log, so that three cases
 can be told apart: our own version without a commit (a writer that died, undone by the next one),
-another program's change that leaves every remaining row as it was (taken over), and any other (refused).
+another program's change that leaves every remaining row as it was (taken over), and any other
+(refused).
 """
 
 from __future__ import annotations
@@ -31,8 +32,17 @@ from longplay.lake.schema import DTYPES, TIME_COLUMN
 LOG_FOLDER, LAST_CHECKPOINT = "_delta_log", "_last_checkpoint"
 # keys in the Delta log of every version that a lake wrote: number of the commit, and its batch
 MARK, BATCH_MARK = "longplay", "longplay_batch"
-# what other programs may do: rows are deleted or files are merged, and no row is written past the lake's checks
-HONOURED = ("DELETE", "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", "FSCK")
+# what other programs may do: rows are deleted or files are merged, and no row is written past the
+# lake's checks
+HONOURED = (
+    "DELETE",
+    "OPTIMIZE",
+    "VACUUM START",
+    "VACUUM END",
+    "SET TBLPROPERTIES",
+    "UNSET TBLPROPERTIES",
+    "FSCK",
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,8 @@ def log_entry(table: Path, version: int) -> Path:
 
 
 def written_files(table: Path, version: int, seq: int) -> tuple[int, list[str]]:
-    """The newest version of a Delta table and the names of the files added for commit `seq`, after `version`.
+    """The newest version of a Delta table and the names of the files added for commit `seq`, after
+    `version`.
 
     Raises:
         DataError: another program wrote at the same time.
@@ -76,7 +87,8 @@ def written_files(table: Path, version: int, seq: int) -> tuple[int, list[str]]:
         mark = _mark(actions)
         if mark is None or mark[0] != seq:
             raise DataError(
-                f"{table}: another program wrote version {version + 1} at the same time; nothing of the batch is visible, append it again"
+                f"{table}: another program wrote version {version + 1} at the same time; nothing "
+                "of the batch is visible, append it again"
             )
         names += [unquote(action["add"]["path"]) for action in actions if "add" in action]
         version += 1
@@ -100,14 +112,17 @@ def later_versions(table: Path, version: int) -> LaterVersions:
             begun[mark[0]] = mark[1]
         else:
             operation = _operation(actions)
-            allowed = operation in HONOURED and not any(action.get("add", {}).get("deletionVector") for action in actions)
+            allowed = operation in HONOURED and not any(
+                action.get("add", {}).get("deletionVector") for action in actions
+            )
             (honoured if allowed else refused).append((later, operation))
         later += 1
     return LaterVersions(tuple(dead), begun, tuple(torn), tuple(honoured), tuple(refused))
 
 
 def set_torn_end_aside(table: Path, version: int) -> None:
-    """Rename the entries at the end of a Delta log, after `version`, that a dying writer left torn."""
+    """Rename the entries at the end of a Delta log, after `version`, that a dying writer left
+    torn."""
     later = version
     while log_entry(table, later + 1).exists():
         later += 1
@@ -126,7 +141,8 @@ def _actions(entry: Path) -> list[dict[str, Any]] | None:
 
 
 def _mark(actions: Iterable[Mapping[str, Any]]) -> tuple[int, str] | None:
-    """Number and batch of the commit that a lake's writer had begun; null for another program's version."""
+    """Number and batch of the commit that a lake's writer had begun; null for another program's
+    version."""
     for action in actions:
         info = action.get("commitInfo", {})
         if MARK in info:
@@ -135,7 +151,14 @@ def _mark(actions: Iterable[Mapping[str, Any]]) -> tuple[int, str] | None:
 
 
 def _operation(actions: Iterable[Mapping[str, Any]]) -> str:
-    return next((str(action["commitInfo"].get("operation", "?")) for action in actions if "commitInfo" in action), "?")
+    return next(
+        (
+            str(action["commitInfo"].get("operation", "?"))
+            for action in actions
+            if "commitInfo" in action
+        ),
+        "?",
+    )
 
 
 def open_table(table: Path) -> DeltaTable | None:
@@ -150,7 +173,9 @@ def open_table(table: Path) -> DeltaTable | None:
         return None
     except Exception as error:  # what a damaged log raises depends on the damage
         hint = f"`longplay lake check {table.parent}` names all damage"
-        raise DataError(f"{table / LOG_FOLDER}: the Delta log cannot be read ({first_line(error)}); {hint}") from error
+        raise DataError(
+            f"{table / LOG_FOLDER}: the Delta log cannot be read ({first_line(error)}); {hint}"
+        ) from error
 
 
 def names_of(delta: DeltaTable) -> list[str]:
@@ -158,7 +183,14 @@ def names_of(delta: DeltaTable) -> list[str]:
     return [unquote(uri).rpartition("/")[2] for uri in delta.file_uris()]
 
 
-def write(table: Path, delta: DeltaTable | None, frame: pl.DataFrame, mode: Literal["append", "overwrite"], seq: int, batch: str) -> None:
+def write(
+    table: Path,
+    delta: DeltaTable | None,
+    frame: pl.DataFrame,
+    mode: Literal["append", "overwrite"],
+    seq: int,
+    batch: str,
+) -> None:
     """Add a version to a Delta table.
 
     Args:
@@ -166,11 +198,18 @@ def write(table: Path, delta: DeltaTable | None, frame: pl.DataFrame, mode: Lite
         delta: the table as it is, if there is one.
         frame: the rows.
         mode: "append", or "overwrite" to leave out what is there.
-        seq, batch: number of the commit it belongs to, and its batch.
+        seq: number of the commit it belongs to, and its batch.
+        batch: number of the commit it belongs to, and its batch.
     """
     target = str(table) if delta is None else delta
     schema_mode = "merge" if mode == "append" else "overwrite"
-    write_deltalake(target, frame.to_arrow(), mode=mode, schema_mode=schema_mode, commit_properties=_marked(seq, batch))
+    write_deltalake(
+        target,
+        frame.to_arrow(),
+        mode=mode,
+        schema_mode=schema_mode,
+        commit_properties=_marked(seq, batch),
+    )
 
 
 def take_back(delta: DeltaTable, version: int, seq: int) -> None:
@@ -202,7 +241,9 @@ def show_files(table: Path, name: str, files: Iterable[DataFile], seq: int) -> i
         )
         for file in files
     ]
-    delta.create_write_transaction(actions, mode="overwrite", schema=schema, commit_properties=_marked(seq))
+    delta.create_write_transaction(
+        actions, mode="overwrite", schema=schema, commit_properties=_marked(seq)
+    )
     delta.update_incremental()
     return delta.version()
 
@@ -223,7 +264,14 @@ def described(table: Path, name: str, file: str, digest: bool = True) -> DataFil
     path = table / file
     metadata = pq.read_metadata(path)
     first, last = _times(metadata, TIME_COLUMN.get(name))
-    return DataFile(file, metadata.num_rows, path.stat().st_size, sha256_of(path) if digest else None, first, last)
+    return DataFile(
+        file,
+        metadata.num_rows,
+        path.stat().st_size,
+        sha256_of(path) if digest else None,
+        first,
+        last,
+    )
 
 
 def _times(metadata: Any, column: str | None) -> tuple[datetime | None, datetime | None]:
@@ -232,10 +280,14 @@ def _times(metadata: Any, column: str | None) -> tuple[datetime | None, datetime
     if column not in names or metadata.num_rows == 0:
         return None, None
     at = names.index(column)
-    statistics = [metadata.row_group(group).column(at).statistics for group in range(metadata.num_row_groups)]
+    statistics = [
+        metadata.row_group(group).column(at).statistics for group in range(metadata.num_row_groups)
+    ]
     if any(known is None or not known.has_min_max for known in statistics):
         return None, None
-    return _utc(min(known.min for known in statistics)), _utc(max(known.max for known in statistics))
+    return _utc(min(known.min for known in statistics)), _utc(
+        max(known.max for known in statistics)
+    )
 
 
 def _utc(time: datetime) -> datetime:
@@ -263,7 +315,8 @@ def synced_log(table: Path, state: LakeState, name: str) -> tuple[DataFile, ...]
 
 
 def _is_version(name: str) -> bool:
-    """Whether a file of a Delta log belongs to a version: an entry or a checkpoint, not what a dying writer left."""
+    """Whether a file of a Delta log belongs to a version: an entry or a checkpoint, not what a
+    dying writer left."""
     return name[:20].isdigit() and name.endswith((".json", ".parquet"))
 
 

@@ -19,7 +19,11 @@ COMPARED = [name for name in DTYPES["items"] if name not in ("item_id", "added_a
 def as_known(items: pl.LazyFrame) -> pl.LazyFrame:
     """One row per item: its last description, with the earliest `added_at` of all."""
     earliest = pl.col("added_at").min().over("item_id")
-    return items.with_columns(earliest).sort("ingested_at", maintain_order=True).unique("item_id", keep="last", maintain_order=True)
+    return (
+        items.with_columns(earliest)
+        .sort("ingested_at", maintain_order=True)
+        .unique("item_id", keep="last", maintain_order=True)
+    )
 
 
 def as_known_sql(table: str, arrived: str | None) -> str:
@@ -32,18 +36,26 @@ def as_known_sql(table: str, arrived: str | None) -> str:
     >>> as_known_sql("described", None)[:44]
     'select item_id, creator_id, title, text, tag'
     """
-    columns = ", ".join("earliest as added_at" if name == "added_at" else name for name in DTYPES["items"])
+    columns = ", ".join(
+        "earliest as added_at" if name == "added_at" else name for name in DTYPES["items"]
+    )
     latest = "row_number() over (partition by item_id order by ingested_at desc)"
     earliest = "min(added_at) over (partition by item_id)"
     where = "" if arrived is None else f" where {arrived}"
-    return f"select {columns} from (select *, {earliest} as earliest, {latest} as age from {table}{where}) where age = 1"
+    return (
+        f"select {columns} from (select *, {earliest} as earliest, {latest} as age from "
+        f"{table}{where}) where age = 1"
+    )
 
 
-def new_descriptions(given: pl.DataFrame, stored: pl.DataFrame, watermark: datetime | None, arrival_given: bool) -> pl.DataFrame:
+def new_descriptions(
+    given: pl.DataFrame, stored: pl.DataFrame, watermark: datetime | None, arrival_given: bool
+) -> pl.DataFrame:
     """The rows of `given` that say something new, with their arrival.
 
-    Without an arrival of its own a description counts as known just after the log's watermark: whoever looked
-    before saw another one. The first catalogue of a lake counts as known when its items were added.
+    Without an arrival of its own a description counts as known just after the log's watermark:
+    whoever looked before saw another one. The first catalogue of a lake counts as known when its
+    items were added.
 
     Args:
         given: rows of the items table; of equal item and arrival the last counts.
@@ -52,12 +64,18 @@ def new_descriptions(given: pl.DataFrame, stored: pl.DataFrame, watermark: datet
         arrival_given: whether `ingested_at` of `given` is the caller's.
     """
     if not arrival_given and stored.height and watermark is not None:
-        given = given.with_columns(ingested_at=pl.max_horizontal("added_at", pl.lit(watermark + TICK)))
+        given = given.with_columns(
+            ingested_at=pl.max_horizontal("added_at", pl.lit(watermark + TICK))
+        )
     given = given.unique(["item_id", "ingested_at"], keep="last", maintain_order=True)
     if stored.is_empty():
         return given.sort("item_id", "ingested_at")
-    both = given.join(stored.with_columns(described=True), on="item_id", how="left", suffix="_stored")
-    differs = pl.any_horizontal(pl.col("added_at") < pl.col("added_at_stored"), *(_differs(name) for name in COMPARED))
+    both = given.join(
+        stored.with_columns(described=True), on="item_id", how="left", suffix="_stored"
+    )
+    differs = pl.any_horizontal(
+        pl.col("added_at") < pl.col("added_at_stored"), *(_differs(name) for name in COMPARED)
+    )
     # two descriptions that arrive at one instant: the later batch counts, a microsecond later
     last = pl.col("ingested_at_stored")
     arrival = pl.when(pl.col("ingested_at") == last).then(last + TICK).otherwise("ingested_at")
@@ -68,5 +86,8 @@ def new_descriptions(given: pl.DataFrame, stored: pl.DataFrame, watermark: datet
 def _differs(name: str) -> pl.Expr:
     given, stored = pl.col(name), pl.col(f"{name}_stored")
     if isinstance(DTYPES["items"][name], pl.List):
-        given, stored = (tags.list.eval(pl.element().fill_null("\0")).list.join("\x1f") for tags in (given, stored))
+        given, stored = (
+            tags.list.eval(pl.element().fill_null("\0")).list.join("\x1f")
+            for tags in (given, stored)
+        )
     return given.ne_missing(stored)

@@ -1,4 +1,5 @@
-"""A column's values in another type, where they stay what they are; else an error that says how to convert them."""
+"""A column's values in another type, where they stay what they are; else an error that says how to
+convert them."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ from longplay.ids import ids as as_ids
 from longplay.lake.row_checks import flat_items
 
 DType = pl.DataType | type[pl.DataType]
-YEAR_1_US, YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # what a datetime of Python can hold
+YEAR_1_US, YEAR_9999_US = (
+    -62_135_596_800_000_000,
+    253_402_300_799_999_999,
+)  # what a datetime of Python can hold
 SHOWN = 3  # examples in an error
 
 
@@ -56,7 +60,9 @@ def _lists(values: pl.Series, inner: Any, ids: bool, table: str) -> pl.Series:
     if values.dtype == pl.Object:
         values = _lists_of_objects(values, table)
     if not isinstance(values.dtype, pl.List) and values.dtype != pl.Object:
-        raise _wrong(values, pl.List(inner), table, f"pl.concat_list({values.name!r})", "a list in every row")
+        raise _wrong(
+            values, pl.List(inner), table, f"pl.concat_list({values.name!r})", "a list in every row"
+        )
     if values.dtype == pl.List(pl.Null):
         return values.cast(pl.List(inner))
     items = flat_items(values)
@@ -65,17 +71,23 @@ def _lists(values: pl.Series, inner: Any, ids: bool, table: str) -> pl.Series:
         return values
     length = values.list.len().fill_null(0).to_numpy()
     missing = values.is_null() if values.null_count() else None
-    return as_lists(values.name, converted, np.concatenate([[0], np.cumsum(length, dtype=np.int64)]), missing)
+    return as_lists(
+        values.name, converted, np.concatenate([[0], np.cumsum(length, dtype=np.int64)]), missing
+    )
 
 
 def _lists_of_objects(values: pl.Series, table: str) -> pl.Series:
-    """Lists of Python values of mixed types: a list of objects is not a type of polars, so its ids become text at once."""
+    """Lists of Python values of mixed types: a list of objects is not a type of polars, so its ids
+    become text at once."""
     written: list[list[str | None] | None] = []
     for row in values.to_list():
         if row is None:
             written.append(None)
         elif isinstance(row, str | bytes) or not isinstance(row, Iterable):
-            raise DataError(f"{table}: column {values.name!r} holds {row!r}, a {type(row).__name__}; expected a list in every row")
+            raise DataError(
+                f"{table}: column {values.name!r} holds {row!r}, a {type(row).__name__}; expected "
+                "a list in every row"
+            )
         else:
             written.append(_ids(polars_series(list(row), values.name), table).to_list())
     return pl.Series(values.name, written, dtype=pl.List(pl.String))
@@ -99,7 +111,11 @@ def _times(values: pl.Series, dtype: pl.Datetime, table: str) -> pl.Series:
     given = values.dtype
     if given == pl.String:
         raise _wrong(
-            values, dtype, table, f"{column}.str.to_datetime(time_unit='us', time_zone='UTC')", "times; text does not say how it is to be read"
+            values,
+            dtype,
+            table,
+            f"{column}.str.to_datetime(time_unit='us', time_zone='UTC')",
+            "times; text does not say how it is to be read",
         )
     if given == pl.Date:
         expression = f"{column}.cast(pl.Datetime('us')).dt.replace_time_zone('UTC')"
@@ -108,17 +124,29 @@ def _times(values: pl.Series, dtype: pl.Datetime, table: str) -> pl.Series:
         expression = f"pl.from_epoch({values.name!r}, time_unit='s').dt.replace_time_zone('UTC')"
         raise _wrong(values, dtype, table, expression, "times; numbers do not say their unit")
     if given.time_zone is None:
-        raise DataError(f"{table}: column {values.name!r} has no time zone; give UTC, e.g. {column}.dt.replace_time_zone('UTC')")
+        raise DataError(
+            f"{table}: column {values.name!r} has no time zone; give UTC, e.g. "
+            f"{column}.dt.replace_time_zone('UTC')"
+        )
     count = values.to_physical()
     if given.time_unit == "ns" and (broken := values.filter(count % 1000 != 0)).len():
         raise DataError(
-            f"{table}: column {values.name!r}: {broken.len():,} of {len(values):,} times have a part below a microsecond, "
-            f"which the lake does not keep, first {broken[:1].dt.to_string('iso')[0]}; cut it, e.g. {column}.dt.truncate('1us')"
+            f"{table}: column {values.name!r}: {broken.len():,} of {len(values):,} times have a "
+            "part below a microsecond, "
+            f"which the lake does not keep, first {broken[:1].dt.to_string('iso')[0]}; cut it, "
+            f"e.g. {column}.dt.truncate('1us')"
         )
     unit = {"ns": 1 / 1000, "us": 1, "ms": 1000}[given.time_unit]
     low, high = count.min(), count.max()
-    if isinstance(low, int) and isinstance(high, int) and not (low * unit >= YEAR_1_US and high * unit <= YEAR_9999_US):
-        raise DataError(f"{table}: column {values.name!r} holds times outside the years 1 to 9999; expected real ones, or null where not known")
+    if (
+        isinstance(low, int)
+        and isinstance(high, int)
+        and not (low * unit >= YEAR_1_US and high * unit <= YEAR_9999_US)
+    ):
+        raise DataError(
+            f"{table}: column {values.name!r} holds times outside the years 1 to 9999; expected "
+            "real ones, or null where not known"
+        )
     if given == dtype:
         return values
     return values.dt.cast_time_unit("us").dt.convert_time_zone("UTC")
@@ -128,7 +156,13 @@ def _numbers(values: pl.Series, dtype: DType, table: str) -> pl.Series:
     given = values.dtype
     cast = f"pl.col({values.name!r}).cast(pl.{dtype})"
     if given == pl.Duration:
-        raise _wrong(values, dtype, table, f"pl.col({values.name!r}).dt.total_microseconds() / 1_000_000", "numbers")
+        raise _wrong(
+            values,
+            dtype,
+            table,
+            f"pl.col({values.name!r}).dt.total_microseconds() / 1_000_000",
+            "numbers",
+        )
     if not given.is_numeric():
         raise _wrong(values, dtype, table, cast, "numbers")
     converted = values.cast(dtype, strict=False)
@@ -139,12 +173,18 @@ def _numbers(values: pl.Series, dtype: DType, table: str) -> pl.Series:
         broken = values.filter(~same)
         examples = ", ".join(str(value) for value in broken[:SHOWN])
         raise DataError(
-            f"{table}: column {values.name!r}: {broken.len():,} of {len(values):,} values of {given} do not fit {dtype} exactly, first {examples}; "
+            f"{table}: column {values.name!r}: {broken.len():,} of {len(values):,} values of "
+            f"{given} do not fit {dtype} exactly, first {examples}; "
             f"round or replace them first"
         )
     return converted
 
 
-def _wrong(values: pl.Series, dtype: DType, table: str, expression: str, expected: str) -> DataError:
+def _wrong(
+    values: pl.Series, dtype: DType, table: str, expression: str, expected: str
+) -> DataError:
     examples = ", ".join(repr(value) for value in values.drop_nulls()[:SHOWN].to_list())
-    return DataError(f"{table}: column {values.name!r} is {values.dtype} ({examples}), expected {dtype}: {expected}; convert it, e.g. {expression}")
+    return DataError(
+        f"{table}: column {values.name!r} is {values.dtype} ({examples}), expected {dtype}: "
+        f"{expected}; convert it, e.g. {expression}"
+    )

@@ -27,7 +27,8 @@ SKEW = timedelta(hours=1)  # how far clocks of a service may be apart
 
 @dataclass(frozen=True)
 class Appended:
-    """What `Lake.append` did: rows per table, rejected rows by reason; `already` if the batch was in."""
+    """What `Lake.append` did: rows per table, rejected rows by reason; `already` if the batch was
+    in."""
 
     batch: str
     rows: Mapping[str, int]
@@ -37,9 +38,13 @@ class Appended:
     def __str__(self) -> str:
         if self.already:
             return f"batch {self.batch}: already in the lake, nothing written"
-        rows = ", ".join(f"{count:,} {table}" for table, count in self.rows.items() if table != "quarantine")
+        rows = ", ".join(
+            f"{count:,} {table}" for table, count in self.rows.items() if table != "quarantine"
+        )
         bad = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items())
-        return f"batch {self.batch}: {rows or 'nothing'}" + (f"; quarantined {sum(self.rejected.values()):,} ({bad})" if bad else "")
+        return f"batch {self.batch}: {rows or 'nothing'}" + (
+            f"; quarantined {sum(self.rejected.values()):,} ({bad})" if bad else ""
+        )
 
 
 class Lake:
@@ -58,7 +63,13 @@ class Lake:
     0
     """
 
-    def __init__(self, store: Store, snapshot: Snapshot | None = None, until: datetime | None = None, known_at: datetime | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        snapshot: Snapshot | None = None,
+        until: datetime | None = None,
+        known_at: datetime | None = None,
+    ) -> None:
         self._store = store
         self._fixed = snapshot
         self._until = until
@@ -78,9 +89,11 @@ class Lake:
     # -- looking ---------------------------------------------------------------------------------
 
     def before(self, t: datetime, known_at: datetime | None = None) -> Lake:
-        """The lake as it was known: rows with time < `t` that had arrived by `known_at` (default `t`).
+        """The lake as it was known: rows with time < `t` that had arrived by `known_at` (default
+        `t`).
 
-        Both are UTC datetimes. A view of a view only narrows. The view is fixed: later appends do not show.
+        Both are UTC datetimes. A view of a view only narrows. The view is fixed: later appends do
+        not show.
         """
         t = _utc(t, "t")
         known = t if known_at is None else _utc(known_at, "known_at")
@@ -96,7 +109,8 @@ class Lake:
 
     @property
     def watermark(self) -> datetime:
-        """Up to here the log is complete: the view's own bound, else what the last batch declared."""
+        """Up to here the log is complete: the view's own bound, else what the last batch
+        declared."""
         stored = self._snapshot().watermark
         if stored is None:
             raise DataError("lake: it is empty, so it has no watermark; append a batch first")
@@ -124,7 +138,8 @@ class Lake:
 
     @property
     def items(self) -> pl.DataFrame:
-        """The catalogue as it was known at the view's time, by item id: an item added later is not there yet.
+        """The catalogue as it was known at the view's time, by item id: an item added later is not
+        there yet.
 
         Of an item that was described several times, the description that had arrived last.
         """
@@ -141,44 +156,68 @@ class Lake:
         return isinstance(self._store, FolderStore)
 
     def files(self, table: str, between: tuple[datetime, datetime] | None = None) -> list[str]:
-        """Parquet files of a table, whatever the bounds of this view; none in memory. A batch adds files and changes none.
+        """Parquet files of a table, whatever the bounds of this view; none in memory. A batch adds
+        files and changes none.
 
         Args:
-            between: leaves out files that hold no row from the first of these times until before the second, where all of a table's files say so.
+            between: leaves out files that hold no row from the first of these times until before
+                the second, where all of a table's files say so.
         """
         snapshot = self._snapshot()
-        files, known = snapshot.paths(table), snapshot.statistics.get(table) if between is not None else None
+        files, known = (
+            snapshot.paths(table),
+            snapshot.statistics.get(table) if between is not None else None,
+        )
         if known is None or between is None:
             return files
         cut = timedelta(milliseconds=1)  # what statistics leave out of a time
-        near = set(known.filter(pl.col("first") < between[1], pl.col("last") > between[0] - cut)["name"])
+        near = set(
+            known.filter(pl.col("first") < between[1], pl.col("last") > between[0] - cut)["name"]
+        )
         return [file for file in files if Path(file).name in near]
 
     def span(self) -> tuple[datetime, datetime] | None:
-        """First and last time in the files of events and decisions, whatever the bounds of this view, as their statistics say (to the millisecond).
+        """First and last time in the files of events and decisions, whatever the bounds of this
+        view, as their statistics say (to the millisecond).
 
         Null in memory, for an empty lake, and where a file has no statistics.
         """
         snapshot = self._snapshot()
-        tables, known = [table for table in ("events", "decisions") if snapshot.files.get(table)], snapshot.statistics
+        tables, known = (
+            [table for table in ("events", "decisions") if snapshot.files.get(table)],
+            snapshot.statistics,
+        )
         if not tables or not set(tables) <= known.keys():
             return None
-        first, last = pl.concat(known[table] for table in tables).select(pl.col("first").min(), pl.col("last").max()).row(0)
+        first, last = (
+            pl.concat(known[table] for table in tables)
+            .select(pl.col("first").min(), pl.col("last").max())
+            .row(0)
+        )
         return first, last
 
     def size(self) -> int:
-        """Events stored, whatever the bounds of this view; 0 where the files' statistics do not say."""
+        """Events stored, whatever the bounds of this view; 0 where the files' statistics do not
+        say."""
         snapshot = self._snapshot()
         if snapshot.files.get("events"):
-            return int(snapshot.statistics["events"]["rows"].sum()) if "events" in snapshot.statistics else 0
+            return (
+                int(snapshot.statistics["events"]["rows"].sum())
+                if "events" in snapshot.statistics
+                else 0
+            )
         return snapshot.frames.get("events", empty("events")).height
 
     @contextmanager
-    def connect(self, threads: int | None = None, memory_limit: str | None = None, spill: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB connection in which the tables' names are views bounded like this lake, and `_all_events` etc. are not bounded.
+    def connect(
+        self, threads: int | None = None, memory_limit: str | None = None, spill: Path | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A DuckDB connection in which the tables' names are views bounded like this lake, and
+        `_all_events` etc. are not bounded.
 
         Args:
-            memory_limit: e.g. "4GB", of DuckDB's buffers; beyond it, it spills to the folder `spill`.
+            memory_limit: e.g. "4GB", of DuckDB's buffers; beyond it, it spills to the folder
+                `spill`.
 
         Raises:
             ConfigError: see `database.connected`, whose settings are locked.
@@ -197,8 +236,11 @@ class Lake:
     def _snapshot(self) -> Snapshot:
         return self._fixed if self._fixed is not None else self._store.snapshot()
 
-    def _bounds(self, table: str, snapshot: Snapshot) -> list[tuple[str, Literal["<", "<="], datetime]]:
-        """What every visible row satisfies, as (column, sign, bound): the one place that says what a view hides."""
+    def _bounds(
+        self, table: str, snapshot: Snapshot
+    ) -> list[tuple[str, Literal["<", "<="], datetime]]:
+        """What every visible row satisfies, as (column, sign, bound): the one place that says what
+        a view hides."""
         if table not in TIME_COLUMN:
             return []
         bounds: list[tuple[str, Literal["<", "<="], datetime]] = []
@@ -207,12 +249,21 @@ class Lake:
             bounds.append((TIME_COLUMN[table], "<", until))
         if self._known_at is not None:
             # a table without arrival times cannot have been known before it happened
-            bounds.append(("ingested_at" if "ingested_at" in TABLES[table] else TIME_COLUMN[table], "<=", self._known_at))
+            bounds.append(
+                (
+                    "ingested_at" if "ingested_at" in TABLES[table] else TIME_COLUMN[table],
+                    "<=",
+                    self._known_at,
+                )
+            )
         return bounds
 
     def _visible_sql(self, table: str, snapshot: Snapshot) -> str:
         """SQL of the rows of a table that this view shows."""
-        tests = {column: f"{column} {sign} {_sql_time(bound)}" for column, sign, bound in self._bounds(table, snapshot)}
+        tests = {
+            column: f"{column} {sign} {_sql_time(bound)}"
+            for column, sign, bound in self._bounds(table, snapshot)
+        }
         source = f"_all_{table}"
         if table == "items" and not snapshot.described_once:
             source = f"({as_known_sql(source, tests.pop('ingested_at', None))})"
@@ -222,7 +273,10 @@ class Lake:
     def _visible(self, table: str, snapshot: Snapshot) -> pl.LazyFrame:
         """The rows of a table that this view shows."""
         rows = snapshot.scan(table)
-        tests = {column: pl.col(column) < bound if sign == "<" else pl.col(column) <= bound for column, sign, bound in self._bounds(table, snapshot)}
+        tests = {
+            column: pl.col(column) < bound if sign == "<" else pl.col(column) <= bound
+            for column, sign, bound in self._bounds(table, snapshot)
+        }
         if table == "items":
             rows = as_known(rows.filter(tests.pop("ingested_at", True)))
         return rows.filter(*tests.values())
@@ -230,7 +284,9 @@ class Lake:
     def _frame(self, table: str) -> pl.DataFrame:
         snapshot = self._snapshot()
         if table not in self._cache or self._cache[table][0] != snapshot.version:
-            order = {"items": ["item_id"], "quarantine": ["batch", "line"]}.get(table, ["time", f"{table[:-1]}_id"])
+            order = {"items": ["item_id"], "quarantine": ["batch", "line"]}.get(
+                table, ["time", f"{table[:-1]}_id"]
+            )
             with snapshot.reading():
                 rows = self._visible(table, snapshot).sort(order, maintain_order=True).collect()
             self._cache[table] = (snapshot.version, rows)
@@ -255,51 +311,77 @@ class Lake:
     ) -> Appended:
         """Write one batch: all of it or nothing, and only once per `batch` id.
 
-        Tables are frames of polars (lazy ones too), pandas or pyarrow. Nothing about them is guessed: values that do not
-        convert exactly to the columns' types are refused, with the expression that converts them (see `schema.conform`).
-        An id is text: 12345, 12345.0 and "12345" are one id (see `longplay.ids`).
+        Tables are frames of polars (lazy ones too), pandas or pyarrow. Nothing about them is
+        guessed: values that do not convert exactly to the columns' types are refused, with the
+        expression that converts them (see `schema.conform`). An id is text: 12345, 12345.0 and
+        "12345" are one id (see `longplay.ids`).
 
         Args:
-            batch: names this batch for good; a second append of the same id and content writes nothing, of other content is refused.
-            events, decisions, contexts: rows to add. Events may carry a column `line`, their line in the
-                source, which the quarantine then names; without it a row's position from 1 is its line.
-            items: descriptions; of each item the one that arrived last holds, and the earliest `added_at`. A description
-                without an arrival (`ingested_at`) is known just after the lake's watermark, in the lake's first catalogue from `added_at` on.
-            watermark: the log is complete before this time; default: just after the last event or decision.
-            now: events later than this are set aside as future, contexts and decisions refuse the batch; default: the clock and
-                `skew`, or a watermark beyond it, declared now or before, as simulated services have.
+            batch: names this batch for good; a second append of the same id and content writes
+                nothing, of other content is refused.
+            events: rows to add. Events may carry a column `line`, their line in the source, which
+                the quarantine then names; without it a row's position from 1 is its line.
+            decisions: rows to add. Events may carry a column `line`, their line in the source,
+                which the quarantine then names; without it a row's position from 1 is its line.
+            contexts: rows to add. Events may carry a column `line`, their line in the source, which
+                the quarantine then names; without it a row's position from 1 is its line.
+            items: descriptions; of each item the one that arrived last holds, and the earliest
+                `added_at`. A description without an arrival (`ingested_at`) is known just after the
+                lake's watermark, in the lake's first catalogue from `added_at` on.
+            watermark: the log is complete before this time; default: just after the last event or
+                decision.
+            now: events later than this are set aside as future, contexts and decisions refuse the
+                batch; default: the clock and `skew`, or a watermark beyond it, declared now or
+                before, as simulated services have.
             skew: how far the service's clocks may be ahead of this machine's.
-            earliest: events before this are set aside: most are a missing time that somebody filled in.
+            earliest: events before this are set aside: most are a missing time that somebody filled
+                in.
             max_bad_share: the batch is refused when a larger share of its events is bad.
-            rejected: rows an adapter already set aside, in the shape of `schema.TABLES["quarantine"]`
-                without `batch`; they count as bad events.
+            rejected: rows an adapter already set aside, in the shape of
+                `schema.TABLES["quarantine"]` without `batch`; they count as bad events.
 
         Raises:
-            DataError: a table does not fit its schema, too many bad rows, or the id of a batch with other content. Nothing was written.
+            DataError: a table does not fit its schema, too many bad rows, or the id of a batch with
+                other content. Nothing was written.
         """
         if self._until is not None:
             raise DataError("append: this is a view made by before(); append to the lake itself")
         if not batch:
-            raise DataError("append: batch='' given, expected a name that stays the same when the batch is retried")
+            raise DataError(
+                "append: batch='' given, expected a name that stays the same when the batch is "
+                "retried"
+            )
         catalogue = None if items is None else polars_frame(items, "items")
         arrival_given = catalogue is not None and "ingested_at" in catalogue.columns
         given = {"decisions": decisions, "contexts": contexts, "items": catalogue}
-        frames = {table: conform(frame, table) for table, frame in given.items() if frame is not None}
+        frames = {
+            table: conform(frame, table) for table, frame in given.items() if frame is not None
+        }
         refuse_long_slates(frames.get("decisions"), frames.get("contexts"))
         candidates, lines = (None, None) if events is None else conform_events(events)
-        aside = None if rejected is None else conform(polars_frame(rejected, "rejected").with_columns(batch=pl.lit(batch)), "quarantine")
+        aside = (
+            None
+            if rejected is None
+            else conform(
+                polars_frame(rejected, "rejected").with_columns(batch=pl.lit(batch)), "quarantine"
+            )
+        )
         latest = _latest(now, skew, watermark, self._store.snapshot().watermark)
         for table in ("decisions", "contexts"):
             if table in frames:
                 _refuse_future(frames[table], table, latest, batch)
         optional = {"events": candidates, "rejected": aside}
-        content = content_digest(frames | {name: frame for name, frame in optional.items() if frame is not None}, watermark)
+        content = content_digest(
+            frames | {name: frame for name, frame in optional.items() if frame is not None},
+            watermark,
+        )
         with self._store.writing():
             batches = self._store.batches()
             if batch in batches:
                 if batches[batch] not in (None, content):
                     raise DataError(
-                        f"batch {batch}: already in the lake with other content; a batch is written once. Nothing was written; "
+                        f"batch {batch}: already in the lake with other content; a batch is "
+                        "written once. Nothing was written; "
                         "give what is new another batch id"
                     )
                 return Appended(batch, {}, already=True)
@@ -309,8 +391,16 @@ class Lake:
             refuse_long_slates(frames.get("decisions"), self._stored_slots(frames.get("decisions")))
             refused = empty("quarantine") if aside is None else aside
             if candidates is not None:
-                frames["events"], bad = sift(candidates, self._known("events", candidates["event_id"]), latest, lines, _utc(earliest, "earliest"))
-                refused = pl.concat([refused, quarantine_rows(bad, batch)]).sort("line", maintain_order=True)
+                frames["events"], bad = sift(
+                    candidates,
+                    self._known("events", candidates["event_id"]),
+                    latest,
+                    lines,
+                    _utc(earliest, "earliest"),
+                )
+                refused = pl.concat([refused, quarantine_rows(bad, batch)]).sort(
+                    "line", maintain_order=True
+                )
             reasons = _count_reasons(refused, frames.get("events"), max_bad_share, batch)
             if refused.height:
                 frames["quarantine"] = refused
@@ -318,7 +408,9 @@ class Lake:
                 snapshot = self._store.snapshot()
                 with snapshot.reading():
                     stored = as_known(snapshot.scan("items")).collect()
-                frames["items"] = new_descriptions(frames["items"], stored, snapshot.watermark, arrival_given)
+                frames["items"] = new_descriptions(
+                    frames["items"], stored, snapshot.watermark, arrival_given
+                )
             self._store.commit(batch, frames, self._next_watermark(frames, watermark), content)
         return Appended(batch, {table: frame.height for table, frame in frames.items()}, reasons)
 
@@ -330,29 +422,39 @@ class Lake:
         with snapshot.reading(), connected() as con:
             snapshot.register(con, table, "stored")
             con.register("given", ids.to_frame().to_arrow())
-            return con.sql(f"select distinct {ids.name} from given semi join stored using ({ids.name})").pl()[ids.name]
+            return con.sql(
+                f"select distinct {ids.name} from given semi join stored using ({ids.name})"
+            ).pl()[ids.name]
 
     def _stored_slots(self, decisions: pl.DataFrame | None) -> pl.DataFrame | None:
-        """Columns context_id and slots of the contexts of these decisions that the lake has already; None without decisions."""
+        """Columns context_id and slots of the contexts of these decisions that the lake has
+        already; None without decisions."""
         snapshot = self._store.snapshot()
         if decisions is None or decisions.is_empty() or snapshot.seq == 0:
             return None
         with snapshot.reading(), connected() as con:
             snapshot.register(con, "contexts", "stored")
             con.register("given", decisions.select("context_id").unique().to_arrow())
-            return con.sql("select context_id, slots from stored semi join given using (context_id)").pl()
+            return con.sql(
+                "select context_id, slots from stored semi join given using (context_id)"
+            ).pl()
 
     def _refuse_doubles(self, frame: pl.DataFrame, table: str, batch: str) -> None:
-        """Raise when an id is given twice or known: a doubled decision would double every slot it showed."""
+        """Raise when an id is given twice or known: a doubled decision would double every slot it
+        showed."""
         ids = frame[f"{table[:-1]}_id"]
         doubled = pl.concat([ids.filter(ids.is_duplicated()), self._known(table, ids)]).sort()
         if len(doubled):
             raise DataError(
-                f"batch {batch}: {doubled.n_unique():,} of {frame.height:,} {table} have an id that is given twice or already in the lake, first "
-                f"{doubled[0]!r}; expected every {ids.name} to be new. Nothing was written; to retry a batch, give it its first name"
+                f"batch {batch}: {doubled.n_unique():,} of {frame.height:,} {table} have an id "
+                "that is given twice or already in the lake, first "
+                f"{doubled[0]!r}; expected every {ids.name} to be new. Nothing was written; to "
+                "retry a batch, give it its first name"
             )
 
-    def _next_watermark(self, frames: Mapping[str, pl.DataFrame], declared: datetime | None) -> datetime | None:
+    def _next_watermark(
+        self, frames: Mapping[str, pl.DataFrame], declared: datetime | None
+    ) -> datetime | None:
         times = [self._store.snapshot().watermark]
         if declared is not None:
             times.append(_utc(declared, "watermark"))
@@ -365,8 +467,11 @@ class Lake:
         return max(known) if known else None
 
 
-def _latest(now: datetime | None, skew: timedelta, declared: datetime | None, stored: datetime | None) -> datetime:
-    """The latest time that a row may have, given the watermarks that are declared with it and stored.
+def _latest(
+    now: datetime | None, skew: timedelta, declared: datetime | None, stored: datetime | None
+) -> datetime:
+    """The latest time that a row may have, given the watermarks that are declared with it and
+    stored.
 
     A watermark declared beyond the clock says that the log is simulated, and no row moves it.
     """
@@ -379,16 +484,20 @@ def _latest(now: datetime | None, skew: timedelta, declared: datetime | None, st
 
 
 def _refuse_future(frame: pl.DataFrame, table: str, latest: datetime, batch: str) -> None:
-    """Raise where a row is later than the clock allows: it would move the watermark past all that is still to come."""
+    """Raise where a row is later than the clock allows: it would move the watermark past all that
+    is still to come."""
     future = frame.filter(pl.col("time") > latest)
     if future.height:
         raise DataError(
-            f"batch {batch}: {future.height:,} of {frame.height:,} {table} are later than {latest:%Y-%m-%d %H:%M} UTC, first {future['time'][0]}. "
+            f"batch {batch}: {future.height:,} of {frame.height:,} {table} are later than "
+            f"{latest:%Y-%m-%d %H:%M} UTC, first {future['time'][0]}. "
             "Nothing was written; mend their clock, or give `now`"
         )
 
 
-def _count_reasons(refused: pl.DataFrame, good: pl.DataFrame | None, max_bad_share: float, batch: str) -> dict[str, int]:
+def _count_reasons(
+    refused: pl.DataFrame, good: pl.DataFrame | None, max_bad_share: float, batch: str
+) -> dict[str, int]:
     """Rejected rows by reason, most first; raises when they are more than the allowed share."""
     if refused.is_empty():
         return {}
@@ -400,16 +509,21 @@ def _count_reasons(refused: pl.DataFrame, good: pl.DataFrame | None, max_bad_sha
         example = refused.row(0, named=True)
         hint = f" ({words})" if (words := advice(reasons)) else ""
         raise DataError(
-            f"batch {batch}: {refused.height:,} of {total:,} events are bad ({refused.height / total:.1%}; {listed}), "
-            f"allowed {max_bad_share:.1%}. First: line {example['line']}, {example['reason']}: {example['row'][:200]}. "
-            f"Nothing was written; mend the source{hint}, or raise max_bad_share if this is expected"
+            f"batch {batch}: {refused.height:,} of {total:,} events are bad "
+            f"({refused.height / total:.1%}; {listed}), "
+            f"allowed {max_bad_share:.1%}. First: line {example['line']}, {example['reason']}: "
+            f"{example['row'][:200]}. "
+            f"Nothing was written; mend the source{hint}, or raise max_bad_share if this is "
+            "expected"
         )
     return reasons
 
 
 def _utc(t: datetime, name: str) -> datetime:
     if t.tzinfo is None:
-        raise DataError(f"{name}: {t.isoformat()} has no time zone; give UTC, e.g. datetime(..., tzinfo=UTC)")
+        raise DataError(
+            f"{name}: {t.isoformat()} has no time zone; give UTC, e.g. datetime(..., tzinfo=UTC)"
+        )
     return t.astimezone(UTC)
 
 

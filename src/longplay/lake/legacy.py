@@ -1,4 +1,5 @@
-"""Lakes written before the log of commits: their commits were a Delta table with a row per batch."""
+"""Lakes written before the log of commits: their commits were a Delta table with a row per
+batch."""
 
 from __future__ import annotations
 
@@ -12,11 +13,17 @@ from longplay.lake import delta
 from longplay.lake.commits import FOLDER, Commit, TableChange
 from longplay.lake.schema import TABLES
 
-COLUMNS = {"seq", "batch", "watermark", *(f"{table}_version" for table in ("events", "decisions", "contexts", "items", "quarantine"))}
+COLUMNS = {
+    "seq",
+    "batch",
+    "watermark",
+    *(f"{table}_version" for table in ("events", "decisions", "contexts", "items", "quarantine")),
+}
 
 
 def legacy_commits(lake: Path) -> tuple[Commit, ...]:
-    """The commits of an older lake, oldest first; the last one names all files, without digests. None where there are none.
+    """The commits of an older lake, oldest first; the last one names all files, without digests.
+    None where there are none.
 
     Raises:
         DataError: the folder `commits` holds another table, or one that cannot be read.
@@ -29,16 +36,27 @@ def legacy_commits(lake: Path) -> tuple[Commit, ...]:
         rows = pl.read_parquet([str(folder / name) for name in delta.names_of(table)], glob=False)
     except Exception as error:  # what a damaged log raises depends on the damage
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"lake: {folder} cannot be read as the log of commits of an older lake ({reason})") from error
+        raise DataError(
+            f"lake: {folder} cannot be read as the log of commits of an older lake ({reason})"
+        ) from error
     if not set(rows.columns) >= COLUMNS:
-        raise DataError(f"lake: {folder} is another program's table; choose a new or empty folder for the lake")
+        raise DataError(
+            f"lake: {folder} is another program's table; choose a new or empty folder for the lake"
+        )
     rows = rows.sort("seq")
-    commits = [Commit(row["seq"], row["batch"], None, row["watermark"], {}) for row in rows.iter_rows(named=True)]
+    commits = [
+        Commit(row["seq"], row["batch"], None, row["watermark"], {})
+        for row in rows.iter_rows(named=True)
+    ]
     if not commits:
         return ()
     versions = rows.row(-1, named=True)
     last = commits[-1]
-    changes = {table: _all_files(lake, table, versions[f"{table}_version"]) for table in TABLES if versions[f"{table}_version"] >= 0}
+    changes = {
+        table: _all_files(lake, table, versions[f"{table}_version"])
+        for table in TABLES
+        if versions[f"{table}_version"] >= 0
+    }
     return (*commits[:-1], Commit(last.seq, last.batch, None, last.watermark, changes))
 
 
@@ -49,5 +67,7 @@ def _all_files(lake: Path, table: str, version: int) -> TableChange:
         files = [delta.described(lake / table, table, name, digest=False) for name in sorted(names)]
     except Exception as error:  # what a damaged log raises depends on the damage
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"lake: {lake / table} cannot be read at version {version} ({reason})") from error
+        raise DataError(
+            f"lake: {lake / table} cannot be read at version {version} ({reason})"
+        ) from error
     return TableChange(version, tuple(files))

@@ -44,7 +44,9 @@ class Damage:
     batch: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.path} {self.problem}" + (f" (batch {self.batch})" if self.batch is not None else "")
+        return f"{self.path} {self.problem}" + (
+            f" (batch {self.batch})" if self.batch is not None else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,16 @@ class Checked:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        head = f"{self.batches:,} batches, {self.files:,} files: " + (f"{len(self.damages):,} damaged" if self.damages else "whole")
-        return "\n".join([head, *(f"- {damage}" for damage in self.damages), *(f"- note: {note}" for note in self.notes)])
+        head = f"{self.batches:,} batches, {self.files:,} files: " + (
+            f"{len(self.damages):,} damaged" if self.damages else "whole"
+        )
+        return "\n".join(
+            [
+                head,
+                *(f"- {damage}" for damage in self.damages),
+                *(f"- note: {note}" for note in self.notes),
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -85,18 +95,24 @@ class Repaired:
     aside: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.kept):,} batches are whole" + (f", the last {self.kept[-1]!r}" if self.kept else "")]
+        lines = [
+            f"{len(self.kept):,} batches are whole"
+            + (f", the last {self.kept[-1]!r}" if self.kept else "")
+        ]
         if self.lost:
             lines.append("append these batches again: " + ", ".join(map(repr, self.lost)))
         if self.undone:
-            lines.append("another program's changes that are no longer in: " + ", ".join(self.undone))
+            lines.append(
+                "another program's changes that are no longer in: " + ", ".join(self.undone)
+            )
         if self.aside:
             lines.append("kept under another name: " + ", ".join(self.aside))
         return "\n".join(lines)
 
 
 def check(lake: Path, progress: Progress | None = None) -> Checked:
-    """Compare every file of the lake in `lake` with what the log of commits says of it; nothing is changed.
+    """Compare every file of the lake in `lake` with what the log of commits says of it; nothing is
+    changed.
 
     Args:
         lake: folder of the lake.
@@ -115,13 +131,23 @@ def check(lake: Path, progress: Progress | None = None) -> Checked:
     later_of = {table: delta.later_versions(lake / table, state.version(table)) for table in TABLES}
     last_begun = max(later.last_begun for later in later_of.values())
     if text.lost is None and last_begun > state.seq + 1:
-        damages.append(Damage(f"{FOLDER}/{LOG}", f"ends with commit {state.seq}, and the tables hold commit {last_begun}"))
+        damages.append(
+            Damage(
+                f"{FOLDER}/{LOG}",
+                f"ends with commit {state.seq}, and the tables hold commit {last_begun}",
+            )
+        )
     notes: list[str] = []
     gone: set[tuple[str, str]] = set()
     for table, later in later_of.items():
         for version, operation in later.refused:
             entry = f"{table}/{delta.LOG_FOLDER}/{delta.log_entry(lake / table, version).name}"
-            damages.append(Damage(entry, f"is another program's change ({operation}), which a lake cannot take over"))
+            damages.append(
+                Damage(
+                    entry,
+                    f"is another program's change ({operation}), which a lake cannot take over",
+                )
+            )
         for name, problem in _log_problems(lake / table, table, state, later):
             entry = f"{table}/{delta.LOG_FOLDER}/{name}".rstrip("/")
             damages.append(Damage(entry, problem, batch_of.get((table, name))))
@@ -131,7 +157,9 @@ def check(lake: Path, progress: Progress | None = None) -> Checked:
     for done, (table, file) in enumerate(files):
         problem = file_damage(lake / table, file)
         if problem is not None and (table, file.name) not in gone:
-            damages.append(Damage(f"{table}/{file.name}", problem, batch_of.get((table, file.name))))
+            damages.append(
+                Damage(f"{table}/{file.name}", problem, batch_of.get((table, file.name)))
+            )
         if progress is not None:
             progress(done + 1, len(files))
     if any(file.sha256 is None for _, file in files):
@@ -185,7 +213,10 @@ def _repair(lake: Path, progress: Progress | None) -> Repaired:
         aside += [log_aside] if log_aside is not None else []
         if change is not None:
             changes[table] = change
-            undone += [f"{table}: {operation} (version {version})" for version, operation in (*later.honoured, *later.refused)]
+            undone += [
+                f"{table}: {operation} (version {version})"
+                for version, operation in (*later.honoured, *later.refused)
+            ]
     if changes or lost:
         log.append(Commit(seq, None, None, wanted.watermark, changes, tuple(lost)), commits)
     beyond |= {commit.seq: commit.batch for commit in text.beyond if commit.batch is not None}
@@ -208,8 +239,10 @@ def _read(lake: Path) -> tuple[LogText, tuple[Commit, ...]]:
         commits = legacy_commits(lake)
     if not commits and tables_in(lake):
         raise DataError(
-            f"lake: {lake} has no log of commits ({FOLDER}/{LOG}) of which a line is whole: it is no lake of longplay, or "
-            "nothing says which of its batches are whole. Nothing was touched; put the log back from a backup, or append "
+            f"lake: {lake} has no log of commits ({FOLDER}/{LOG}) of which a line is whole: it is "
+            "no lake of longplay, or "
+            "nothing says which of its batches are whole. Nothing was touched; put the log back "
+            "from a backup, or append "
             "the batches to a new folder"
         )
     return text, commits
@@ -228,7 +261,12 @@ def _batches_of_files(commits: tuple[Commit, ...]) -> dict[tuple[str, str], str]
 
 def _last_whole(lake: Path, commits: tuple[Commit, ...], progress: Progress | None) -> LakeState:
     """The state after the last commit up to which every file is whole."""
-    files = {(table, file.name): file for commit in commits for table, change in commit.tables.items() for file in change.added}
+    files = {
+        (table, file.name): file
+        for commit in commits
+        for table, change in commit.tables.items()
+        for file in change.added
+    }
     damaged: set[tuple[str, str]] = set()
     for done, ((table, name), file) in enumerate(files.items()):
         if file_damage(lake / table, file) is not None:
@@ -246,13 +284,19 @@ def _last_whole(lake: Path, commits: tuple[Commit, ...], progress: Progress | No
     return LakeState().after(commits[: last + 1])
 
 
-def _log_problems(folder: Path, table: str, state: LakeState, later: delta.LaterVersions) -> list[tuple[str, str]]:
-    """What is wrong with a Delta log that a lake wrote, as (file, problem); the file is "" for the log as a whole."""
+def _log_problems(
+    folder: Path, table: str, state: LakeState, later: delta.LaterVersions
+) -> list[tuple[str, str]]:
+    """What is wrong with a Delta log that a lake wrote, as (file, problem); the file is "" for the
+    log as a whole."""
     if state.version(table) < 0:
         return []
     log = folder / delta.LOG_FOLDER
     names = os.listdir(log) if log.is_dir() else []
-    checkpoint = max((int(name[:20]) for name in names if name[:20].isdigit() and ".checkpoint" in name), default=-1)
+    checkpoint = max(
+        (int(name[:20]) for name in names if name[:20].isdigit() and ".checkpoint" in name),
+        default=-1,
+    )
     problems = []
     for name, file in state.logs.get(table, {}).items():
         problem = file_damage(log, file)
@@ -278,14 +322,23 @@ def _notes(table: str, later: delta.LaterVersions) -> list[str]:
     """What a Delta log holds beyond the last commit, in words."""
     notes = []
     if later.dead or later.torn:
-        notes.append(f"{table} holds a batch that was not finished; it is not shown, and the next append undoes it")
+        notes.append(
+            f"{table} holds a batch that was not finished; it is not shown, and the next append "
+            "undoes it"
+        )
     if later.honoured:
-        changes = ", ".join(f"{operation} (version {version})" for version, operation in later.honoured)
-        notes.append(f"{table} was changed by another program: {changes}; the next append records it")
+        changes = ", ".join(
+            f"{operation} (version {version})" for version, operation in later.honoured
+        )
+        notes.append(
+            f"{table} was changed by another program: {changes}; the next append records it"
+        )
     return notes
 
 
-def _removed_by_others(folder: Path, table: str, state: LakeState, later: delta.LaterVersions) -> set[tuple[str, str]]:
+def _removed_by_others(
+    folder: Path, table: str, state: LakeState, later: delta.LaterVersions
+) -> set[tuple[str, str]]:
     """Files that another program took out of a table, with changes that the lake honours."""
     if not later.honoured:
         return set()
@@ -298,7 +351,12 @@ def _removed_by_others(folder: Path, table: str, state: LakeState, later: delta.
 
 
 def _repair_table(
-    folder: Path, table: str, current: LakeState, wanted: LakeState, later: delta.LaterVersions, seq: int
+    folder: Path,
+    table: str,
+    current: LakeState,
+    wanted: LakeState,
+    later: delta.LaterVersions,
+    seq: int,
 ) -> tuple[TableChange | None, Path | None]:
     """Make a table show the files of `wanted`; what changed, and the Delta log that was set aside.
 

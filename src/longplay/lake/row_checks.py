@@ -1,4 +1,5 @@
-"""What the values of a row cannot be, table by table: a check is a condition, and what is expected instead."""
+"""What the values of a row cannot be, table by table: a check is a condition, and what is expected
+instead."""
 
 from __future__ import annotations
 
@@ -8,7 +9,11 @@ import polars as pl
 
 from longplay.errors import DataError
 
-RULES = {"seen": "item_id", "creator": "creator_id", "none": None}  # rule of exclusions -> what of the past is not shown again
+RULES = {
+    "seen": "item_id",
+    "creator": "creator_id",
+    "none": None,
+}  # rule of exclusions -> what of the past is not shown again
 ROUNDING = 1e-9  # a log-probability this far above 0 is 0, rounded
 
 
@@ -19,7 +24,8 @@ class Check:
     Attributes:
         column: the column whose value an error shows.
         bad: true for a row that cannot be; null counts as fine.
-        wrong: what is wrong with it, after "rows have". expected: what to give instead.
+        wrong: what is wrong with it, after "rows have".
+        expected: what to give instead.
         subject: what errors count.
     """
 
@@ -37,13 +43,18 @@ def _number(column: str, fine: pl.Expr, expected: str) -> Check:
 
 def _as_long(column: str, beside: str) -> Check:
     bad = pl.col(column).list.len() != pl.col(beside).list.len()
-    return Check(column, bad, f"a {column} of another length than their {beside}", f"as many as in {beside}")
+    return Check(
+        column, bad, f"a {column} of another length than their {beside}", f"as many as in {beside}"
+    )
 
 
 CHECKS: dict[str, tuple[Check, ...]] = {
     "decisions": (
         Check(
-            "slate", pl.col("slate").list.n_unique() != pl.col("slate").list.len(), "an item twice in their slate", "slates drawn without replacement"
+            "slate",
+            pl.col("slate").list.n_unique() != pl.col("slate").list.len(),
+            "an item twice in their slate",
+            "slates drawn without replacement",
         ),
         Check(
             "log_prob",
@@ -54,19 +65,34 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         ),
         Check(
             "log_prob",
-            pl.col("log_prob").list.eval(~(pl.element().is_finite() & (pl.element() <= ROUNDING)).fill_null(False)).list.any(),
+            pl.col("log_prob")
+            .list.eval(~(pl.element().is_finite() & (pl.element() <= ROUNDING)).fill_null(False))
+            .list.any(),
             "an impossible log-probability",
-            "for every slot the natural logarithm of a probability in (0, 1]: a finite number at most 0; what was shown had a chance",
+            "for every slot the natural logarithm of a probability in (0, 1]: a finite number at "
+            "most 0; what was shown had a chance",
         ),
         _number("temperature", pl.col("temperature") > 0, "a number above 0"),
-        _number("arm_prob", (pl.col("arm_prob") > 0) & (pl.col("arm_prob") <= 1), "a probability in (0, 1], or null outside experiments"),
+        _number(
+            "arm_prob",
+            (pl.col("arm_prob") > 0) & (pl.col("arm_prob") <= 1),
+            "a probability in (0, 1], or null outside experiments",
+        ),
     ),
     "contexts": (
         Check("slots", pl.col("slots") < 0, "fewer than 0 slots", "0 or more"),
-        *(_as_long(column, "history") for column in ("history_time", "history_kind", "history_surface")),
+        *(
+            _as_long(column, "history")
+            for column in ("history_time", "history_kind", "history_surface")
+        ),
         _number("temperature", pl.col("temperature") > 0, "a number above 0"),
         _number("want", pl.lit(True), "a number in the unit of the outcome, or null"),
-        Check("exclusion_rule", ~pl.col("exclusion_rule").is_in(list(RULES)), "an unknown rule of exclusions", f"one of {', '.join(RULES)}, or null"),
+        Check(
+            "exclusion_rule",
+            ~pl.col("exclusion_rule").is_in(list(RULES)),
+            "an unknown rule of exclusions",
+            f"one of {', '.join(RULES)}, or null",
+        ),
     ),
     "items": (
         Check(
@@ -115,40 +141,59 @@ def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     if not lists and not checks:
         return frame
     questions = [(items_of(column).null_count() > 0).alias(f"hole in {column}") for column in lists]
-    questions += [check.bad.fill_null(False).any().alias(str(place)) for place, check in enumerate(checks)]
+    questions += [
+        check.bad.fill_null(False).any().alias(str(place)) for place, check in enumerate(checks)
+    ]
     answers = frame.select(questions).row(0)
     for column, has_holes in zip(lists, answers):
         if has_holes:
             bad = pl.col(column).list.drop_nulls().list.len() != pl.col(column).list.len()
-            raise _error(frame, table, Check(column, bad, f"an empty place in their {column}", "no null and no empty id in a list"))
+            raise _error(
+                frame,
+                table,
+                Check(
+                    column,
+                    bad,
+                    f"an empty place in their {column}",
+                    "no null and no empty id in a list",
+                ),
+            )
     failed = answers[len(lists) :]
     for check, has_bad_rows in zip(checks, failed):
         if has_bad_rows:
             raise _error(frame, table, check)
     if table == "decisions" and (flat_items(frame["log_prob"]) > 0).any():
-        frame = frame.with_columns(pl.col("log_prob").list.eval(pl.min_horizontal(pl.element(), 0.0)))
+        frame = frame.with_columns(
+            pl.col("log_prob").list.eval(pl.min_horizontal(pl.element(), 0.0))
+        )
     return frame
 
 
 def refuse_long_slates(decisions: pl.DataFrame | None, contexts: pl.DataFrame | None) -> None:
-    """Raise where a slate holds more items than its context has slots. Fewer are fine: a page may withhold rows.
+    """Raise where a slate holds more items than its context has slots. Fewer are fine: a page may
+    withhold rows.
 
     Args:
-        decisions: rows of the decisions table, or None. contexts: of the contexts table, or None; decisions
-            whose context is not among them are not checked.
+        decisions: rows of the decisions table, or None.
+        contexts: of the contexts table, or None; decisions whose context is not among them are not
+            checked.
 
     Raises:
         DataError: a slate that is longer than its context allows.
     """
     if decisions is None or contexts is None:
         return
-    joined = decisions.select("decision_id", "context_id", "slate").join(contexts.select("context_id", "slots"), on="context_id", how="inner")
+    joined = decisions.select("decision_id", "context_id", "slate").join(
+        contexts.select("context_id", "slots"), on="context_id", how="inner"
+    )
     too_long = joined.filter(pl.col("slate").list.len() > pl.col("slots"))
     if too_long.height:
         first = too_long.row(0, named=True)
         raise DataError(
-            f"decisions: {too_long.height:,} of {joined.height:,} slates are longer than their context, first {first['decision_id']!r} with "
-            f"{len(first['slate'])} items for {first['slots']} slots; expected at most as many items as slots"
+            f"decisions: {too_long.height:,} of {joined.height:,} slates are longer than their "
+            f"context, first {first['decision_id']!r} with "
+            f"{len(first['slate'])} items for {first['slots']} slots; expected at most as many "
+            "items as slots"
         )
 
 
@@ -159,7 +204,10 @@ def _error(frame: pl.DataFrame, table: str, check: Check) -> DataError:
     if "policy" in first:
         key += f" of {first['policy']}"
     count = f"{bad_rows.height:,} {check.subject.format(rows=frame.height)}"
-    return DataError(f"{table}: {count} have {check.wrong}, first {key} with {_short(first[check.column])}; expected {check.expected}")
+    return DataError(
+        f"{table}: {count} have {check.wrong}, first {key} with {_short(first[check.column])}; "
+        f"expected {check.expected}"
+    )
 
 
 def _short(value: object) -> str:

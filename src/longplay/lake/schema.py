@@ -22,7 +22,8 @@ ORIGINS = ("organic", "recommended", "autoplay")
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its type, whether null is allowed, the value filled in where it is left out, and whether it holds ids (see `longplay.ids`)."""
+    """One column: its type, whether null is allowed, the value filled in where it is left out, and
+    whether it holds ids (see `longplay.ids`)."""
 
     dtype: pl.DataType | type[pl.DataType]
     null: bool = False
@@ -44,7 +45,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "session_id": Column(pl.String, null=True, ids=True),
         "decision_id": Column(pl.String, null=True, ids=True),
         "slot": Column(pl.Int32, null=True),
-        "ingested_at": Column(TIME),  # defaults to `time`: a log without arrival times arrived at once
+        "ingested_at": Column(
+            TIME
+        ),  # defaults to `time`: a log without arrival times arrived at once
     },
     "decisions": {
         "decision_id": Column(pl.String, ids=True),
@@ -74,13 +77,21 @@ TABLES: dict[str, dict[str, Column]] = {
         "exclusions": Column(pl.List(pl.String), ids=True),
         "temperature": Column(pl.Float64, default=1.0),
         "trie_version": Column(pl.String, null=True),
-        "history": Column(pl.List(pl.String), ids=True),  # item ids as the policy saw them, oldest first
+        "history": Column(
+            pl.List(pl.String), ids=True
+        ),  # item ids as the policy saw them, oldest first
         "history_until": Column(TIME),
-        "history_time": Column(pl.List(TIME), null=True),  # of each item of the history: when, what was done, on which surface
+        "history_time": Column(
+            pl.List(TIME), null=True
+        ),  # of each item of the history: when, what was done, on which surface
         "history_kind": Column(pl.List(pl.String), null=True),
         "history_surface": Column(pl.List(pl.String), null=True),
-        "want": Column(pl.Float64, null=True),  # the outcome that is asked for, in its signal's unit
-        "exclusion_rule": Column(pl.String, null=True),  # what made the exclusions, a key of `checks.RULES`; null: not stated
+        "want": Column(
+            pl.Float64, null=True
+        ),  # the outcome that is asked for, in its signal's unit
+        "exclusion_rule": Column(
+            pl.String, null=True
+        ),  # what made the exclusions, a key of `checks.RULES`; null: not stated
     },
     "items": {
         "item_id": Column(pl.String, ids=True),
@@ -91,7 +102,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "length": Column(pl.Float64, null=True),  # seconds
         "added_at": Column(TIME),
         "available": Column(pl.Boolean, default=True),
-        "ingested_at": Column(TIME),  # when this description arrived; defaults to `added_at`, see Lake.append
+        "ingested_at": Column(
+            TIME
+        ),  # when this description arrived; defaults to `added_at`, see Lake.append
     },
     "quarantine": {
         "batch": Column(pl.String),
@@ -102,7 +115,10 @@ TABLES: dict[str, dict[str, Column]] = {
 }
 
 TIME_COLUMN = {"events": "time", "decisions": "time", "contexts": "time", "items": "added_at"}
-DTYPES = {table: pl.Schema({name: column.dtype for name, column in columns.items()}) for table, columns in TABLES.items()}
+DTYPES = {
+    table: pl.Schema({name: column.dtype for name, column in columns.items()})
+    for table, columns in TABLES.items()
+}
 
 
 def empty(table: str) -> pl.DataFrame:
@@ -113,24 +129,32 @@ def empty(table: str) -> pl.DataFrame:
 def conform(given: Table, table: str) -> pl.DataFrame:
     """`given` with exactly the table's columns, types and order; optional columns are filled in.
 
-    Nothing is guessed. Values convert where they stay what they are: 3.0 to 3, an int64 to an int32 that holds it, a time in
-    another zone to UTC, ids to text (see `longplay.ids`). Numbers or text for times, times without a zone, text for numbers,
-    and whatever would be rounded are refused. Rounding above 0 of a log-probability (at most 1e-9) becomes 0.
+    Nothing is guessed. Values convert where they stay what they are: 3.0 to 3, an int64 to an int32
+    that holds it, a time in another zone to UTC, ids to text (see `longplay.ids`). Numbers or text
+    for times, times without a zone, text for numbers, and whatever would be rounded are refused.
+    Rounding above 0 of a log-probability (at most 1e-9) becomes 0.
 
     Args:
         given: a frame of polars, pandas or pyarrow (see `longplay.frames`).
         table: its name, a key of `TABLES`.
 
     Raises:
-        DataError: a column that is unknown or missing, a type or a value that does not convert, or (except in
-            events, whose rows are sifted one by one) a null or a value that cannot be (see `longplay.lake.row_checks`).
+        DataError: a column that is unknown or missing, a type or a value that does not convert, or
+            (except in events, whose rows are sifted one by one) a null or a value that cannot be
+            (see `longplay.lake.row_checks`).
     """
     frame = polars_frame(given, table)
     columns = TABLES[table]
     if unknown := [name for name in frame.columns if name not in columns]:
-        raise DataError(f"{table}: unknown column {unknown[0]!r}; expected some of {', '.join(columns)}")
+        raise DataError(
+            f"{table}: unknown column {unknown[0]!r}; expected some of {', '.join(columns)}"
+        )
     happened = TIME_COLUMN.get(table)
-    if "ingested_at" in columns and "ingested_at" not in frame.columns and happened in frame.columns:
+    if (
+        "ingested_at" in columns
+        and "ingested_at" not in frame.columns
+        and happened in frame.columns
+    ):
         frame = frame.with_columns(ingested_at=pl.col(happened))
     plain = _plain_ids(frame, columns)
     ready: list[pl.Series] = []
@@ -140,17 +164,26 @@ def conform(given: Table, table: str) -> pl.DataFrame:
         elif name in frame.columns:
             values = exact(frame[name], column.dtype, ids=column.ids, table=table)
         elif column.null or column.default is not None:
-            values = pl.Series(name, [column.default], dtype=column.dtype).new_from_index(0, frame.height)
+            values = pl.Series(name, [column.default], dtype=column.dtype).new_from_index(
+                0, frame.height
+            )
         else:
-            raise DataError(f"{table}: column {name!r} is missing; given {', '.join(frame.columns) or 'no columns'}")
+            raise DataError(
+                f"{table}: column {name!r} is missing; given "
+                f"{', '.join(frame.columns) or 'no columns'}"
+            )
         if not column.null and table != "events" and (nulls := values.null_count()):
-            raise DataError(f"{table}: {nulls} of {frame.height} rows have no {name!r}; expected every row to have one")
+            raise DataError(
+                f"{table}: {nulls} of {frame.height} rows have no {name!r}; expected every row to "
+                "have one"
+            )
         ready.append(values)
     return refuse_bad_rows(pl.DataFrame(ready), table)
 
 
 def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:
-    """Columns of text that the rule of ids leaves as it is; all of them are looked at in one query."""
+    """Columns of text that the rule of ids leaves as it is; all of them are looked at in one
+    query."""
     changes = []
     for name, column in columns.items():
         if column.ids and name in frame.columns and frame.schema[name] == column.dtype:
@@ -163,7 +196,8 @@ def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:
 
 
 def conform_events(given: Table) -> tuple[pl.DataFrame, pl.Series | None]:
-    """Events as `conform` has them, and their lines in the source where a column `line` says them: whole numbers, else null.
+    """Events as `conform` has them, and their lines in the source where a column `line` says them:
+    whole numbers, else null.
 
     Raises:
         DataError: as `conform`, or lines that are no whole numbers.

@@ -10,7 +10,9 @@ import polars as pl
 from longplay.lake.daily import DAY_SECONDS
 from longplay.lake.schema import KINDS, ORIGINS, TABLES
 
-EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # logs of what users did on-line do not reach further back
+EARLIEST = datetime(
+    1990, 1, 1, tzinfo=UTC
+)  # logs of what users did on-line do not reach further back
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 YEAR_2, YEAR_9999 = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -18,7 +20,8 @@ ADVICE = {
     "seconds above a day": 'the unit may be milliseconds: read them with seconds_unit = "ms"',
     "unparsable seconds": "write numbers with a decimal point and without separators of thousands",
     "wrong encoding": 'give the encoding of the file, e.g. encoding = "windows-1252"',
-    "time before": 'the unit of the times may be wrong (time_format = "epoch_s" or "epoch_ms"); state `earliest` if the log is that old',
+    "time before": 'the unit of the times may be wrong (time_format = "epoch_s" or "epoch_ms"); '
+    "state `earliest` if the log is that old",
 }  # what to do about a reason, by how it begins
 
 
@@ -31,16 +34,18 @@ def sift(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split conformed events into (good events, rejected rows with `line` and `reason`).
 
-    The first reason that applies is given: missing event id, missing user, unparsable time, sentinel
-    time (exactly 1970-01-01 00:00:00 unless `earliest` is no later, or in year 1 or 9999: what software
-    writes for "not known"), time before `earliest`, future time (after its arrival, or it or its arrival after `now`), negative seconds,
-    seconds not finite, seconds above a day, unknown kind, unknown origin, duplicate id (within the batch
-    the first good row stays; or already in `known_ids`).
+    The first reason that applies is given: missing event id, missing user, unparsable time,
+    sentinel time (exactly 1970-01-01 00:00:00 unless `earliest` is no later, or in year 1 or 9999:
+    what software writes for "not known"), time before `earliest`, future time (after its arrival,
+    or it or its arrival after `now`), negative seconds, seconds not finite, seconds above a day,
+    unknown kind, unknown origin, duplicate id (within the batch the first good row stays; or
+    already in `known_ids`).
 
     Args:
         events: rows of `schema.TABLES["events"]`.
         known_ids: event ids that the lake has already.
-        now: no time and no arrival is later than this, whatever the skew of clocks that is allowed; None: not checked.
+        now: no time and no arrival is later than this, whatever the skew of clocks that is allowed;
+            None: not checked.
         lines: the rows' lines in their source; None: a row's line is its position from 1.
         earliest: no time is before this; it has a time zone.
     """
@@ -55,23 +60,31 @@ def sift(
         "missing user": pl.col("user_id").is_null() | (pl.col("user_id") == ""),
         "unparsable time": pl.any_horizontal(time.is_null() for time in both_times),
         "sentinel time": pl.any_horizontal(_is_sentinel(time, earliest) for time in both_times),
-        f"time before {_day_words(earliest)}": pl.any_horizontal(time < earliest for time in both_times),
+        f"time before {_day_words(earliest)}": pl.any_horizontal(
+            time < earliest for time in both_times
+        ),
         "future time": future,
         "negative seconds": seconds < 0,
         "seconds not finite": ~seconds.is_finite(),
         "seconds above a day": seconds > DAY_SECONDS,
         "unknown kind": ~pl.col("kind").is_in(KINDS) | pl.col("kind").is_null(),
         "unknown origin": ~pl.col("origin").is_in(ORIGINS) | pl.col("origin").is_null(),
-        "duplicate id": pl.col("event_id").is_in(known_ids.implode()) if len(known_ids) else pl.lit(False),
+        "duplicate id": pl.col("event_id").is_in(known_ids.implode())
+        if len(known_ids)
+        else pl.lit(False),
     }
-    reason = pl.coalesce(*(pl.when(test.fill_null(False)).then(pl.lit(name)) for name, test in checks.items()))
+    reason = pl.coalesce(
+        *(pl.when(test.fill_null(False)).then(pl.lit(name)) for name, test in checks.items())
+    )
     line = pl.int_range(1, pl.len() + 1, dtype=pl.Int64) if lines is None else lines.cast(pl.Int64)
     judged = events.with_columns(line.alias("line"), reason.alias("reason"))
     # a bad line must not shadow a good one of the same id: only good lines compete for "first"
     fine = judged.filter(pl.col("reason").is_null())
     first = fine["event_id"].is_first_distinct()
     again = fine.filter(~first).with_columns(reason=pl.lit("duplicate id"))
-    rejected = pl.concat([judged.filter(pl.col("reason").is_not_null()), again]).sort("line", maintain_order=True)
+    rejected = pl.concat([judged.filter(pl.col("reason").is_not_null()), again]).sort(
+        "line", maintain_order=True
+    )
     return fine.filter(first).select(*TABLES["events"]), rejected
 
 
@@ -86,7 +99,12 @@ def advice(reasons: Mapping[str, int]) -> str:
     >>> advice({"missing user": 1})
     ''
     """
-    known = ((reason, words) for reason in reasons for start, words in ADVICE.items() if reason.startswith(start))
+    known = (
+        (reason, words)
+        for reason in reasons
+        for start, words in ADVICE.items()
+        if reason.startswith(start)
+    )
     return "; ".join(f"{reason}: {words}" for reason, words in known)
 
 
@@ -98,7 +116,8 @@ def quarantine_rows(rejected: pl.DataFrame, batch: str) -> pl.DataFrame:
 
 def _is_sentinel(time: pl.Expr, earliest: datetime) -> pl.Expr:
     outside = (time < YEAR_2) | (time >= YEAR_9999)
-    # who states that a log reaches back beyond 1970 has said that its first second is a time like others
+    # who states that a log reaches back beyond 1970 has said that its first second is a time like
+    # others
     return outside | (time == EPOCH) if earliest > EPOCH else outside
 
 

@@ -24,7 +24,18 @@ import polars as pl
 from longplay.errors import DataError, LongplayError
 from longplay.files import make_folder, sync_path, writer_lock
 from longplay.lake import delta
-from longplay.lake.commits import BEGINNING, FOLDER, LOG, Commit, CommitLog, DataFile, LakeState, LogText, TableChange, file_damage
+from longplay.lake.commits import (
+    BEGINNING,
+    FOLDER,
+    LOG,
+    Commit,
+    CommitLog,
+    DataFile,
+    LakeState,
+    LogText,
+    TableChange,
+    file_damage,
+)
 from longplay.lake.daily import quoted
 from longplay.lake.legacy import legacy_commits
 from longplay.lake.schema import DTYPES, TABLES, empty
@@ -47,7 +58,8 @@ class Snapshot:
     """One consistent state of all tables.
 
     Args:
-        version: tells the states of one store apart: number of the last commit, then the tables' Delta versions.
+        version: tells the states of one store apart: number of the last commit, then the tables'
+            Delta versions.
         watermark: the log is complete before this time.
         files: table -> name -> data file, for a lake in a folder.
         folder: of the lake.
@@ -74,28 +86,48 @@ class Snapshot:
 
     @cached_property
     def statistics(self) -> Mapping[str, pl.DataFrame]:
-        """One row per file of events and decisions: name, first and last time, rows; of tables all of whose files say so."""
+        """One row per file of events and decisions: name, first and last time, rows; of tables all
+        of whose files say so."""
         known = {}
         for table in ("events", "decisions"):
             files = list(self.files.get(table, {}).values())
             if files and all(file.first is not None and file.last is not None for file in files):
-                known[table] = pl.DataFrame({name: [getattr(file, name) for file in files] for name in ("name", "first", "last", "rows")})
+                known[table] = pl.DataFrame(
+                    {
+                        name: [getattr(file, name) for file in files]
+                        for name in ("name", "first", "last", "rows")
+                    }
+                )
         return known
 
     @cached_property
     def described_once(self) -> bool:
         """Whether no item has two descriptions, so that views need not look for the last."""
-        return not self.scan("items").select(pl.col("item_id").is_duplicated().any()).collect().item()
+        return (
+            not self.scan("items").select(pl.col("item_id").is_duplicated().any()).collect().item()
+        )
 
     def register(self, con: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
         """Make `table` of this state readable in `con` as `name`."""
         if files := self.paths(table):
             # DuckDB takes `*`, `?` and `[` in a name as a pattern; FolderStore refuses such folders
-            read = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = {table in _LATER})"
+            read = (
+                f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = "
+                f"{table in _LATER})"
+            )
             columns = "*"
             if table in _LATER:  # files may be older than a column of the schema
-                has = {row[0] for row in con.execute(f"select column_name from (describe select * from {read})").fetchall()}
-                columns += "".join(f", null::{kind} as {column}" for column, kind in _LATER[table].items() if column not in has)
+                has = {
+                    row[0]
+                    for row in con.execute(
+                        f"select column_name from (describe select * from {read})"
+                    ).fetchall()
+                }
+                columns += "".join(
+                    f", null::{kind} as {column}"
+                    for column, kind in _LATER[table].items()
+                    if column not in has
+                )
             if table == "items":
                 read = f"(select {columns} from {read})"
                 columns = "* replace (coalesce(ingested_at, added_at) as ingested_at)"
@@ -112,7 +144,12 @@ class Snapshot:
         """
         try:
             yield
-        except (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        except (
+            duckdb.Error,
+            pl.exceptions.PolarsError,
+            pl.exceptions.PanicException,
+            OSError,
+        ) as error:
             if (damage := self._first_damage()) is not None:
                 hint = f"`longplay lake check {self.folder}` names all damage"
                 raise DataError(f"lake: {self.folder} is damaged: {damage}; {hint}") from error
@@ -132,9 +169,13 @@ class Snapshot:
         """`table` of this state, lazily, with the schema's columns and types."""
         if files := self.paths(table):
             if table in _LATER:
-                frame = pl.scan_parquet(files, glob=False, schema=DTYPES[table], missing_columns="insert")
+                frame = pl.scan_parquet(
+                    files, glob=False, schema=DTYPES[table], missing_columns="insert"
+                )
                 if table == "items":
-                    frame = frame.with_columns(pl.coalesce("ingested_at", "added_at").alias("ingested_at"))
+                    frame = frame.with_columns(
+                        pl.coalesce("ingested_at", "added_at").alias("ingested_at")
+                    )
             else:
                 frame = pl.scan_parquet(files, glob=False)
             return frame.select(pl.col(name).cast(dtype) for name, dtype in DTYPES[table].items())
@@ -154,7 +195,8 @@ class Store(Protocol):
         ...
 
     def batches(self) -> Mapping[str, str | None]:
-        """Digest of the content of every batch that is in, by its id; null where it was not kept."""
+        """Digest of the content of every batch that is in, by its id; null where it was not
+        kept."""
         ...
 
     @contextmanager
@@ -162,8 +204,15 @@ class Store(Protocol):
         """Hold the writer's lock; batches are looked up and written under it."""
         ...
 
-    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None = None) -> None:
-        """Make the batch visible in all its tables at once; `content` is the digest of what was given."""
+    def commit(
+        self,
+        batch: str,
+        frames: Mapping[str, pl.DataFrame],
+        watermark: datetime | None,
+        content: str | None = None,
+    ) -> None:
+        """Make the batch visible in all its tables at once; `content` is the digest of what was
+        given."""
         ...
 
 
@@ -190,8 +239,15 @@ class MemoryStore:
         with self._lock:
             yield
 
-    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None = None) -> None:
-        """Make the batch visible in all its tables at once; `content` is the digest of what was given."""
+    def commit(
+        self,
+        batch: str,
+        frames: Mapping[str, pl.DataFrame],
+        watermark: datetime | None,
+        content: str | None = None,
+    ) -> None:
+        """Make the batch visible in all its tables at once; `content` is the digest of what was
+        given."""
         old = self._snapshot
         merged = dict(old.frames)
         for table, frame in frames.items():
@@ -204,14 +260,17 @@ class FolderStore:
     """Tables in Delta Lake under `path`; one writer at a time, any number of readers.
 
     Raises:
-        DataError: `path` is a file, cannot be read by SQL engines, or holds tables that are not a lake's.
+        DataError: `path` is a file, cannot be read by SQL engines, or holds tables that are not a
+            lake's.
     """
 
     def __init__(self, path: Path) -> None:
         self.id = next(_STORE_IDS)
         self.path = path.expanduser().resolve()  # a later chdir must not move the lake
         if self.path.exists() and not self.path.is_dir():
-            raise DataError(f"lake: {self.path} is a file, expected a folder (it may be new or empty)")
+            raise DataError(
+                f"lake: {self.path} is a file, expected a folder (it may be new or empty)"
+            )
         if pattern := set("*?[") & set(str(self.path)):
             why = f"holds {min(pattern)!r}, which SQL engines read as a pattern"
             raise DataError(f"lake: the path {self.path} {why}; choose a folder without *, ? and [")
@@ -225,14 +284,17 @@ class FolderStore:
     # -- what is there ---------------------------------------------------------------------------
 
     def _refuse_foreign_folder(self) -> None:
-        """Raise where there are tables but no log of commits: they are somebody else's, or the log was lost."""
+        """Raise where there are tables but no log of commits: they are somebody else's, or the log
+        was lost."""
         if self._log.exists() or _has_entries(self.path / FOLDER / delta.LOG_FOLDER):
             return
         tables = [repr(name) for name in tables_in(self.path)]
         if tables:
             raise DataError(
-                f"lake: {self.path} holds {', '.join(tables[:5])} but no log of commits ({FOLDER}/{LOG}): it is no lake of "
-                "longplay, or its log was lost. Nothing was touched; choose a new or empty folder, or put the log back "
+                f"lake: {self.path} holds {', '.join(tables[:5])} but no log of commits "
+                f"({FOLDER}/{LOG}): it is no lake of "
+                "longplay, or its log was lost. Nothing was touched; choose a new or empty "
+                "folder, or put the log back "
                 "from a backup"
             )
 
@@ -249,9 +311,15 @@ class FolderStore:
         return self._known
 
     def _grown(self, stamp: tuple[int, int, int] | None) -> _Known | None:
-        """What is known with the lines that were added since; null where the log must be read whole."""
+        """What is known with the lines that were added since; null where the log must be read
+        whole."""
         known = self._known
-        if stamp is None or known.stamp is None or stamp[0] != known.stamp[0] or stamp[1] <= known.size:
+        if (
+            stamp is None
+            or known.stamp is None
+            or stamp[0] != known.stamp[0]
+            or stamp[1] <= known.size
+        ):
             return None
         added = self._log.tail(known.size, known.state.seq + 1)
         if not added:
@@ -275,10 +343,14 @@ class FolderStore:
         return _Known()
 
     def _damaged(self, what: str) -> DataError:
-        return DataError(f"lake: {self.path} is damaged: {what}. Nothing was touched; `longplay lake check {self.path}` names all damage")
+        return DataError(
+            f"lake: {self.path} is damaged: {what}. Nothing was touched; `longplay lake check "
+            f"{self.path}` names all damage"
+        )
 
     def _state(self) -> tuple[LakeState, tuple[int, ...]]:
-        """The state to show, other programs' changes taken over, and what tells it from other states.
+        """The state to show, other programs' changes taken over, and what tells it from other
+        states.
 
         Raises:
             DataError: the lake is damaged, or another program wrote into its tables.
@@ -287,17 +359,25 @@ class FolderStore:
         while max(versions.last_begun for versions in later.values()) > state.seq + 1:
             # a commit beyond the next: other writers were quick, or the end of the log is gone
             if (again := self._commits().state).seq == state.seq:
-                raise self._damaged(f"{FOLDER}/{LOG} ends with commit {state.seq}, and its tables hold later ones")
+                raise self._damaged(
+                    f"{FOLDER}/{LOG} ends with commit {state.seq}, and its tables hold later ones"
+                )
             state, later = again, self._later()
         for table, versions in later.items():
             if versions.refused:
                 version, operation = versions.refused[0]
                 raise DataError(
-                    f"lake: another program changed {self.path / table} (version {version}, {operation}); a lake takes over deleted rows and merged "
-                    f"files, and no rows that did not pass its checks. Nothing was touched; restore version {max(state.version(table), 0)} with the "
-                    "program that made the change, or leave it out with `longplay lake repair`; give the rows to Lake.append"
+                    f"lake: another program changed {self.path / table} (version {version}, "
+                    f"{operation}); a lake takes over deleted rows and merged "
+                    "files, and no rows that did not pass its checks. Nothing was touched; "
+                    f"restore version {max(state.version(table), 0)} with the "
+                    "program that made the change, or leave it out with `longplay lake repair`; "
+                    "give the rows to Lake.append"
                 )
-        newest = tuple(versions.honoured[-1][0] if versions.honoured else state.version(table) for table, versions in later.items())
+        newest = tuple(
+            versions.honoured[-1][0] if versions.honoured else state.version(table)
+            for table, versions in later.items()
+        )
         stamp = (state.seq, *newest)
         if any(versions.honoured for versions in later.values()):
             if self._taken_over is None or self._taken_over[0] != stamp:
@@ -309,7 +389,9 @@ class FolderStore:
     def _later(self) -> dict[str, delta.LaterVersions]:
         """What stands in the tables' Delta logs beyond the last commit."""
         state = self._known.state
-        return {table: delta.later_versions(self.path / table, state.version(table)) for table in TABLES}
+        return {
+            table: delta.later_versions(self.path / table, state.version(table)) for table in TABLES
+        }
 
     def _with_others(self, state: LakeState, later: Mapping[str, delta.LaterVersions]) -> LakeState:
         """The state with what other programs did to the tables."""
@@ -318,14 +400,21 @@ class FolderStore:
             if not versions.honoured:
                 continue
             if versions.dead:
-                raise self._damaged(f"another program changed {table} after a batch that was not finished")
+                raise self._damaged(
+                    f"another program changed {table} after a batch that was not finished"
+                )
             opened = delta.open_table(self.path / table)
             if opened is None:
                 raise self._damaged(f"the Delta log of {table} is gone")
             names = set(delta.names_of(opened))
             known = state.files.get(table, {})
-            added = tuple(delta.described(self.path / table, table, name) for name in sorted(names - known.keys()))
-            changes[table] = TableChange(opened.version(), added, tuple(name for name in known if name not in names))
+            added = tuple(
+                delta.described(self.path / table, table, name)
+                for name in sorted(names - known.keys())
+            )
+            changes[table] = TableChange(
+                opened.version(), added, tuple(name for name in known if name not in names)
+            )
         return state.after([Commit(state.seq, None, None, state.watermark, changes)])
 
     def _check_files(self, state: LakeState) -> None:
@@ -339,7 +428,9 @@ class FolderStore:
                 except OSError:
                     raise self._damaged(f"{table}/{name} is missing") from None
                 if size != file.bytes:
-                    raise self._damaged(f"{table}/{name} has {size:,} bytes, expected {file.bytes:,}")
+                    raise self._damaged(
+                        f"{table}/{name} has {size:,} bytes, expected {file.bytes:,}"
+                    )
                 self._whole.add((table, name))
 
     def snapshot(self) -> Snapshot:
@@ -350,7 +441,8 @@ class FolderStore:
         return self._shown
 
     def batches(self) -> Mapping[str, str | None]:
-        """Digest of the content of every batch that is in, by its id; null where it was not kept."""
+        """Digest of the content of every batch that is in, by its id; null where it was not
+        kept."""
         return self._commits().state.batches
 
     # -- writing ---------------------------------------------------------------------------------
@@ -362,19 +454,33 @@ class FolderStore:
         with writer_lock(self.path):
             yield
 
-    def commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None = None) -> None:
-        """Make the batch visible in all its tables at once; `content` is the digest of what was given."""
+    def commit(
+        self,
+        batch: str,
+        frames: Mapping[str, pl.DataFrame],
+        watermark: datetime | None,
+        content: str | None = None,
+    ) -> None:
+        """Make the batch visible in all its tables at once; `content` is the digest of what was
+        given."""
         try:
             self._commit(batch, frames, watermark, content)
         except LongplayError:
             raise
         except Exception as error:  # what the disk and the Delta library raise is theirs to say
             raise DataError(
-                f"lake: batch {batch} cannot be written to {self.path} ({delta.first_line(error)}); append it again when that is "
+                f"lake: batch {batch} cannot be written to {self.path} "
+                f"({delta.first_line(error)}); append it again when that is "
                 f"mended. `longplay lake check {self.path}` tells whether the lake is damaged"
             ) from error
 
-    def _commit(self, batch: str, frames: Mapping[str, pl.DataFrame], watermark: datetime | None, content: str | None) -> None:
+    def _commit(
+        self,
+        batch: str,
+        frames: Mapping[str, pl.DataFrame],
+        watermark: datetime | None,
+        content: str | None,
+    ) -> None:
         known = self._commits()
         state, _ = self._state()
         if known.legacy:
@@ -388,7 +494,9 @@ class FolderStore:
             if frame.height:
                 changes[table] = self._write(table, frame, work, changes.get(table))
         changed = {table: change for table, change in changes.items() if change is not None}
-        self._log.append(Commit(work.seq, batch, content, watermark, changed), known.commits, known.size)
+        self._log.append(
+            Commit(work.seq, batch, content, watermark, changed), known.commits, known.size
+        )
 
     def _taken(self, table: str, recorded: LakeState, state: LakeState) -> TableChange | None:
         """What another program did to a table, to be recorded; null where it did nothing."""
@@ -402,8 +510,11 @@ class FolderStore:
             delta.synced_log(self.path / table, recorded, table),
         )
 
-    def _write(self, table: str, frame: pl.DataFrame, work: _Work, taken: TableChange | None) -> TableChange:
-        """Write rows as a new version of a Delta table, sync everything, and say what changed beside what was `taken` over."""
+    def _write(
+        self, table: str, frame: pl.DataFrame, work: _Work, taken: TableChange | None
+    ) -> TableChange:
+        """Write rows as a new version of a Delta table, sync everything, and say what changed
+        beside what was `taken` over."""
         folder = self.path / table
         state = work.state
         recorded = work.recorded
@@ -414,7 +525,9 @@ class FolderStore:
         mode: Literal["append", "overwrite"] = "append"
         if version >= 0 and (opened is None or opened.version() < version):
             raise self._damaged(f"the Delta log of {table} ends before version {version}")
-        if opened is not None and opened.version() != version:  # a writer that died left a version without a commit
+        if (
+            opened is not None and opened.version() != version
+        ):  # a writer that died left a version without a commit
             if version < 0:
                 mode = "overwrite"
             else:
@@ -422,7 +535,9 @@ class FolderStore:
                 opened = delta.open_table(folder)
         known = state.files.get(table, {})
         if version >= 0 and (opened is None or set(delta.names_of(opened)) != known.keys()):
-            raise self._damaged(f"the Delta log of {table} does not show the files that the log of commits names")
+            raise self._damaged(
+                f"the Delta log of {table} does not show the files that the log of commits names"
+            )
         start = -1 if opened is None else opened.version()
         delta.write(folder, opened, frame, mode, work.seq, work.batch)
         newest, names = delta.written_files(folder, start, work.seq)
@@ -436,13 +551,22 @@ class FolderStore:
         return TableChange(newest, (*taken.added, *added), taken.removed, entries)
 
     def _adopt_legacy(self, known: _Known) -> _Known:
-        """Give a lake written before the log of commits its lines, with digests of what is there."""
+        """Give a lake written before the log of commits its lines, with digests of what is
+        there."""
         last = known.commits[-1]
         changes = {}
         for table, change in last.tables.items():
-            added = tuple(delta.described(self.path / table, table, file.name) for file in change.added)
-            changes[table] = TableChange(change.version, added, (), delta.synced_log(self.path / table, LakeState(), table))
-        commits = (BEGINNING, *known.commits[:-1], Commit(last.seq, last.batch, last.content, last.watermark, changes))
+            added = tuple(
+                delta.described(self.path / table, table, file.name) for file in change.added
+            )
+            changes[table] = TableChange(
+                change.version, added, (), delta.synced_log(self.path / table, LakeState(), table)
+            )
+        commits = (
+            BEGINNING,
+            *known.commits[:-1],
+            Commit(last.seq, last.batch, last.content, last.watermark, changes),
+        )
         self._log.replace(commits, ".old")
         self._known = self._read_whole()
         return self._known
@@ -466,7 +590,8 @@ class _Work:
     Args:
         recorded: the state that the log of commits says.
         state: the same with other programs' changes.
-        seq, batch: number of the commit, and its batch.
+        seq: number of the commit, and its batch.
+        batch: number of the commit, and its batch.
     """
 
     recorded: LakeState
@@ -482,7 +607,11 @@ def _has_entries(folder: Path) -> bool:
 
 def tables_in(folder: Path) -> list[str]:
     """Names in a folder that are tables, of whomever."""
-    return [name for name in sorted(os.listdir(folder)) if _is_table(folder / name)] if folder.is_dir() else []
+    return (
+        [name for name in sorted(os.listdir(folder)) if _is_table(folder / name)]
+        if folder.is_dir()
+        else []
+    )
 
 
 def _is_table(path: Path) -> bool:

@@ -1,11 +1,13 @@
-"""Guardrails as constraints: measured against the start, paid for by Lagrange multipliers, broken by no weights that are kept.
+"""Guardrails as constraints: measured against the start, paid for by Lagrange multipliers, broken
+by no weights that are kept.
 
-A guardrail says: at least `bound` of what the start achieves. Two things are known of it while training:
-its *measurement*, on a fixed sample of moments with the same luck for every weight (so that the start against
-itself is exactly 1), and its *estimate* on the slates of a step against slates the start would draw there, by
-the same luck. The estimate moves the multiplier (dual ascent: Tessler et al. 2018, arXiv 1805.11074); the
-measurement decides which weights are kept. A step has few moments with many slates each, so where coverage has
-fallen its estimate reads lower than the measurement: the multiplier errs on the side of the guardrail.
+A guardrail says: at least `bound` of what the start achieves. Two things are known of it while
+training: its *measurement*, on a fixed sample of moments with the same luck for every weight (so
+that the start against itself is exactly 1), and its *estimate* on the slates of a step against
+slates the start would draw there, by the same luck. The estimate moves the multiplier (dual ascent:
+Tessler et al. 2018, arXiv 1805.11074); the measurement decides which weights are kept. A step has
+few moments with many slates each, so where coverage has fallen its estimate reads lower than the
+measurement: the multiplier errs on the side of the guardrail.
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ import numpy as np
 from longplay.decisions import Contexts, context_chance
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
-from longplay.learning.rollout import Early, Floats, Ints, drawn_leaves, enough_left, finite, slates_of
+from longplay.learning.rollout import (
+    Early,
+    Floats,
+    Ints,
+    drawn_leaves,
+    enough_left,
+    finite,
+    slates_of,
+)
 from longplay.learning.variety import creator_of_leaves
 from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative_policy import Generative
@@ -55,11 +65,15 @@ class Guard(Protocol):
         ...
 
     def share(self, level: float, start: float) -> float:
-        """How much of the start is kept: 1 where the level is the start's, more where it is better."""
+        """How much of the start is kept: 1 where the level is the start's, more where it is
+        better."""
         ...
 
-    def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
-        """What each slot of `leaves[N, G, S]` is paid per unit of multiplier, and their estimated share of the start's level.
+    def step(
+        self, contexts: Contexts, leaves: Ints, before: Ints, start: float
+    ) -> tuple[Floats, float]:
+        """What each slot of `leaves[N, G, S]` is paid per unit of multiplier, and their estimated
+        share of the start's level.
 
         `before`: the slates of the start, same shape and luck. `start`: the start's measured level.
         """
@@ -76,10 +90,12 @@ class HigherIsBetter:
 
 @dataclass(frozen=True)
 class CoverageGuard(HigherIsBetter):
-    """coverage@k: share of the available catalogue among the first k places of one slate per moment of the sample.
+    """coverage@k: share of the available catalogue among the first k places of one slate per moment
+    of the sample.
 
-    What a slot is paid is a surrogate, *minus the log of its item's frequency in the batch*: coverage itself is
-    no sum over slots. Its expectation is the entropy of what the batch shows, which rises as shows spread.
+    What a slot is paid is a surrogate, *minus the log of its item's frequency in the batch*:
+    coverage itself is no sum over slots. Its expectation is the entropy of what the batch shows,
+    which rises as shows spread.
     """
 
     label: str
@@ -89,9 +105,14 @@ class CoverageGuard(HigherIsBetter):
 
     def level(self, contexts: Contexts, leaves: Ints) -> float:
         """Different items of a draw over available items, in (0, 1]."""
-        return float(np.mean([len(np.unique(draw)) for draw in np.moveaxis(leaves, 1, 0)])) / self.available
+        return (
+            float(np.mean([len(np.unique(draw)) for draw in np.moveaxis(leaves, 1, 0)]))
+            / self.available
+        )
 
-    def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
+    def step(
+        self, contexts: Contexts, leaves: Ints, before: Ints, start: float
+    ) -> tuple[Floats, float]:
         """The surrogate, in nats, and the ratio of the numbers of different items."""
         return minus_log_frequency(leaves), len(np.unique(leaves)) / len(np.unique(before))
 
@@ -100,7 +121,8 @@ class CoverageGuard(HigherIsBetter):
 class CreatorGuard(HigherIsBetter):
     """What a policy shows beside its top creator: the share of slots that are of all the others.
 
-    What a slot is paid is the surrogate of coverage, of creators: minus the log of its creator's frequency in the batch.
+    What a slot is paid is the surrogate of coverage, of creators: minus the log of its creator's
+    frequency in the batch.
     """
 
     label: str
@@ -112,10 +134,14 @@ class CreatorGuard(HigherIsBetter):
         """1 less the share of the creator with the most slots of a draw, in [0, 1)."""
         return float(np.mean([self._beyond(draw) for draw in np.moveaxis(leaves, 1, 0)]))
 
-    def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
+    def step(
+        self, contexts: Contexts, leaves: Ints, before: Ints, start: float
+    ) -> tuple[Floats, float]:
         """The surrogate, in nats, and the ratio of the shares beside the top creator."""
         least = 1 / before.size  # where the start shows one creator alone in this batch
-        return minus_log_frequency(self.creator_I[leaves]), self._beyond(leaves) / max(self._beyond(before), least)
+        return minus_log_frequency(self.creator_I[leaves]), self._beyond(leaves) / max(
+            self._beyond(before), least
+        )
 
     def _beyond(self, leaves: Ints) -> float:
         _, count = np.unique(self.creator_I[leaves], return_counts=True)
@@ -124,7 +150,8 @@ class CreatorGuard(HigherIsBetter):
 
 @dataclass(frozen=True)
 class SignalGuard:
-    """A signal: the mean value of showing per slot, as its early reward expects it (no caution: both sides are estimates).
+    """A signal: the mean value of showing per slot, as its early reward expects it (no caution:
+    both sides are estimates).
 
     Where lower is better it may rise by no more than 1 - bound of the start's.
     """
@@ -144,11 +171,16 @@ class SignalGuard:
         """The level over the start's; where lower is better 1 less what it has risen by."""
         return 2 - level / start if self.early.signal.lower_is_better else level / start
 
-    def step(self, contexts: Contexts, leaves: Ints, before: Ints, start: float) -> tuple[Floats, float]:
-        """The slot's own value over the start's mean, and 1 + the difference to the start's slates; signs turned where lower is better."""
+    def step(
+        self, contexts: Contexts, leaves: Ints, before: Ints, start: float
+    ) -> tuple[Floats, float]:
+        """The slot's own value over the start's mean, and 1 + the difference to the start's slates;
+        signs turned where lower is better."""
         sign = -1 if self.early.signal.lower_is_better else 1
         credit = sign * self._value(contexts, leaves) / start
-        return credit, float(1 + credit.mean() - sign * self._value(contexts, before).mean() / start)
+        return credit, float(
+            1 + credit.mean() - sign * self._value(contexts, before).mean() / start
+        )
 
     def _value(self, contexts: Contexts, leaves: Ints) -> Floats:
         mean = self.early.value(*slates_of(self.policy, contexts, leaves), self.lake).mean
@@ -176,11 +208,21 @@ class Guardrails:
     start: Mapping[str, float]
 
     @classmethod
-    def of(cls, policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts, slots: int, seed: int) -> Guardrails:
+    def of(
+        cls,
+        policy: Generative,
+        reward: Reward,
+        early: Early,
+        lake: Lake,
+        moments: Contexts,
+        slots: int,
+        seed: int,
+    ) -> Guardrails:
         """The reward's guardrails, measured on `policy` as the start.
 
         Raises:
-            ConfigError: a signal without an early reward. DataError: no moment leaves as many items as a
+            ConfigError: a signal without an early reward. DataError: no moment leaves as many items
+                as a
             guardrail looks at, or the start's mean value of a signal is not above 0.
         """
         models = reward.guarded(early)
@@ -189,53 +231,97 @@ class Guardrails:
             if isinstance(metric, Signal):
                 guards.append(SignalGuard(metric.label, bound, slots, policy, models[metric], lake))
             elif isinstance(metric, TopCreator):
-                guards.append(CreatorGuard(metric.label, bound, slots, creator_of_leaves(policy, lake)))
+                guards.append(
+                    CreatorGuard(metric.label, bound, slots, creator_of_leaves(policy, lake))
+                )
             else:
-                guards.append(CoverageGuard(metric.label, bound, metric.k, int(policy.decoder.trie.available.sum())))
+                guards.append(
+                    CoverageGuard(
+                        metric.label, bound, metric.k, int(policy.decoder.trie.available.sum())
+                    )
+                )
         room = enough_left(moments, policy, max(guard.places for guard in guards))
-        rows = np.random.default_rng([seed, 2**32 - 2]).choice(len(room), size=min(SAMPLE, len(room)), replace=False)
+        rows = np.random.default_rng([seed, 2**32 - 2]).choice(
+            len(room), size=min(SAMPLE, len(room)), replace=False
+        )
         unmeasured = cls(tuple(guards), policy, room.take(rows), seed, {})
         start = unmeasured.levels(policy.decoder)
         for label, level in start.items():
             if not level > 0:
                 what = "share of slots" if label == TopCreator().label else "mean value of showing"
                 raise DataError(
-                    f"guardrail {label}: the start's {what} is {level:.3g} per slot on {len(rows)} moments, "
-                    "and a share of that protects nothing; drop the guardrail, or guard what the start has some of"
+                    f"guardrail {label}: the start's {what} is {level:.3g} per slot on "
+                    f"{len(rows)} moments, "
+                    "and a share of that protects nothing; drop the guardrail, or guard what the "
+                    "start has some of"
                 )
         return cls(unmeasured.guards, policy, unmeasured.sample, seed, start)
 
     def nothing_yet(self) -> dict[str, Any]:
-        """What goes on from step to step, in JSON: multipliers, the latest measurement, and the step whose weights are kept (0: the start's)."""
-        return {"multiplier": dict.fromkeys(self.start, 0.0), "share": dict.fromkeys(self.start, 1.0), "kept": 0}
+        """What goes on from step to step, in JSON: multipliers, the latest measurement, and the
+        step whose weights are kept (0: the start's)."""
+        return {
+            "multiplier": dict.fromkeys(self.start, 0.0),
+            "share": dict.fromkeys(self.start, 1.0),
+            "kept": 0,
+        }
 
     def levels(self, decoder: Decoder) -> dict[str, float]:
-        """Every metric of slates drawn by `decoder` on the sample, by label; the same luck at every call."""
+        """Every metric of slates drawn by `decoder` on the sample, by label; the same luck at every
+        call."""
         chance = context_chance(self.sample, np.random.default_rng([self.seed, 2**32 - 3]))
         most = max(guard.places for guard in self.guards)
-        leaves = drawn_leaves(self.policy, decoder, self.sample, groups=DRAWS, slots=most, chance=chance)
-        return {guard.label: guard.level(self.sample, leaves[:, :, : guard.places]) for guard in self.guards}
+        leaves = drawn_leaves(
+            self.policy, decoder, self.sample, groups=DRAWS, slots=most, chance=chance
+        )
+        return {
+            guard.label: guard.level(self.sample, leaves[:, :, : guard.places])
+            for guard in self.guards
+        }
 
     def shares(self, decoder: Decoder) -> dict[str, float]:
         """The measurement: how much of the start's levels is kept."""
         levels = self.levels(decoder)
-        return {guard.label: guard.share(levels[guard.label], self.start[guard.label]) for guard in self.guards}
+        return {
+            guard.label: guard.share(levels[guard.label], self.start[guard.label])
+            for guard in self.guards
+        }
 
     def hold(self, share: Mapping[str, float]) -> bool:
         """Whether every guardrail is kept."""
         return all(share[guard.label] >= guard.bound for guard in self.guards)
 
-    def step(self, contexts: Contexts, leaves: Ints, before: Ints) -> dict[str, tuple[Floats, float]]:
-        """Per label, what each slot is paid per unit of multiplier and the estimated share of the start's level; see `Guard.step`."""
-        return {guard.label: guard.step(contexts, leaves, before, self.start[guard.label]) for guard in self.guards}
+    def step(
+        self, contexts: Contexts, leaves: Ints, before: Ints
+    ) -> dict[str, tuple[Floats, float]]:
+        """Per label, what each slot is paid per unit of multiplier and the estimated share of the
+        start's level; see `Guard.step`."""
+        return {
+            guard.label: guard.step(contexts, leaves, before, self.start[guard.label])
+            for guard in self.guards
+        }
 
-    def ascend(self, multiplier: Mapping[str, float], share: Mapping[str, float]) -> dict[str, float]:
-        """The multipliers after a step of dual ascent: up by `RATE` x what is missing, down where there is slack, never below 0."""
-        return {guard.label: max(0.0, multiplier[guard.label] + RATE * (guard.bound - share[guard.label])) for guard in self.guards}
+    def ascend(
+        self, multiplier: Mapping[str, float], share: Mapping[str, float]
+    ) -> dict[str, float]:
+        """The multipliers after a step of dual ascent: up by `RATE` x what is missing, down where
+        there is slack, never below 0."""
+        return {
+            guard.label: max(
+                0.0, multiplier[guard.label] + RATE * (guard.bound - share[guard.label])
+            )
+            for guard in self.guards
+        }
 
-    def figures(self, guarded: Mapping[str, Any], estimate: Mapping[str, float]) -> dict[str, float]:
+    def figures(
+        self, guarded: Mapping[str, Any], estimate: Mapping[str, float]
+    ) -> dict[str, float]:
         """A step's columns of the curve; see `reinforce`."""
         row = {"kept": guarded["kept"]}
         for label in self.start:
-            row |= {label: guarded["share"][label], f"{label} estimate": estimate[label], f"{label} multiplier": guarded["multiplier"][label]}
+            row |= {
+                label: guarded["share"][label],
+                f"{label} estimate": estimate[label],
+                f"{label} multiplier": guarded["multiplier"][label],
+            }
         return row

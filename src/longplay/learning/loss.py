@@ -1,4 +1,5 @@
-"""The policy gradient, as pure functions: slate log-probabilities, leave-one-out advantages, the loss."""
+"""The policy gradient, as pure functions: slate log-probabilities, leave-one-out advantages, the
+loss."""
 
 from __future__ import annotations
 
@@ -9,25 +10,29 @@ from longplay.errors import DataError
 
 
 def slate_log_prob(item_log_prob: Tensor) -> Tensor:
-    """Log-probability of every slot given the slots before it, same shape [..., S], float64, differentiable.
+    """Log-probability of every slot given the slots before it, same shape [..., S], float64,
+    differentiable.
 
-    log pi(a_s) - log(1 - sum_{j<s} pi(a_j)): the Plackett-Luce law of slates drawn without replacement
-    (Plackett 1975). The denominators carry gradient too: dropping them turns it (cosine .82, METHODS 2).
-    As in `policies.plackett`, the mass left before a slot is summed from the small end.
+    log pi(a_s) - log(1 - sum_{j<s} pi(a_j)): the Plackett-Luce law of slates drawn without
+    replacement (Plackett 1975). The denominators carry gradient too: dropping them turns it (cosine
+    .82, METHODS 2). As in `policies.plackett`, the mass left before a slot is summed from the small
+    end.
 
     >>> slate_log_prob(torch.log(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))).exp().round(decimals=6).tolist()
     [0.5, 0.6, 1.0]
     """
     log_p = item_log_prob.double()
     taken = torch.exp(log_p).sum(dim=-1, keepdim=True)
-    # the slate may hold everything, up to rounding: then nothing is left outside, and nothing flows back from there
+    # the slate may hold everything, up to rounding: then nothing is left outside, and nothing flows
+    # back from there
     log_rest = torch.where(taken < 1, torch.log1p(-taken.clamp(max=1 - 1e-16)), -torch.inf)
     log_slots = torch.logcumsumexp(log_p.flip(-1), dim=-1).flip(-1)
     return log_p - torch.logaddexp(log_slots, log_rest)
 
 
 def reward_to_go(reward: Tensor) -> Tensor:
-    """Sum of the rewards of a slot and the slots after it, same shape [..., S]: what a slot can still change.
+    """Sum of the rewards of a slot and the slots after it, same shape [..., S]: what a slot can
+    still change.
 
     >>> reward_to_go(torch.tensor([1.0, 2.0, 4.0])).tolist()
     [7.0, 6.0, 4.0]
@@ -50,20 +55,26 @@ def leave_one_out(value: Tensor) -> Tensor:
     """
     groups = value.shape[1]
     if groups < 2:
-        raise DataError(f"leave_one_out: groups of {groups} given, expected at least 2 completions per context")
+        raise DataError(
+            f"leave_one_out: groups of {groups} given, expected at least 2 completions per context"
+        )
     return (value - value.mean(dim=1, keepdim=True)) * groups / (groups - 1)
 
 
 def policy_loss(slot_log_prob: Tensor, reward: Tensor, reference: Tensor, kl: float) -> Tensor:
-    """The loss whose gradient is minus that of E[sum of rewards] - kl * KL(policy || reference), estimated without bias.
+    """The loss whose gradient is minus that of E[sum of rewards] - kl * KL(policy || reference),
+    estimated without bias.
 
     Args:
-        slot_log_prob: log-probabilities of the drawn slots under the policy, [N, G, S], with gradient.
-        reward: reward of each slot, [N, G, S]. reference: log-probabilities under the start, [N, G, S].
+        slot_log_prob: log-probabilities of the drawn slots under the policy, [N, G, S], with
+            gradient.
+        reward: reward of each slot, [N, G, S].
+        reference: log-probabilities under the start, [N, G, S].
         kl: weight of the divergence between slate laws, in the unit of the reward.
 
     The divergence enters as a reward, -kl * (log p - log p_ref) per slot, so that its gradient is
-    exact too. A slot is credited with what comes from it on; the baseline is the others of the group.
+    exact too. A slot is credited with what comes from it on; the baseline is the others of the
+    group.
     """
     penalised = reward - kl * (slot_log_prob.detach() - reference)
     advantage = leave_one_out(reward_to_go(penalised))

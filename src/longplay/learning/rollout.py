@@ -1,4 +1,5 @@
-"""What a step of learning looks at: logged moments with room for a slate, slates drawn for them, and what those are worth."""
+"""What a step of learning looks at: logged moments with room for a slate, slates drawn for them,
+and what those are worth."""
 
 from __future__ import annotations
 
@@ -36,50 +37,83 @@ def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
     Looked at in parts, as a large catalogue's creators have thousands of items each.
     """
     every = np.arange(len(moments))
-    left_N = np.concatenate([policy.allowed(moments.take(part)).count() for part in in_parts(moments, every)])
+    left_N = np.concatenate(
+        [policy.allowed(moments.take(part)).count() for part in in_parts(moments, every)]
+    )
     keep = np.flatnonzero(left_N >= slots)
     if len(keep) == 0:
-        raise DataError(f"reinforce: no logged moment leaves {slots} items to show; ask for fewer slots (or places of coverage) or exclude less")
+        raise DataError(
+            f"reinforce: no logged moment leaves {slots} items to show; ask for fewer slots (or "
+            "places of coverage) or exclude less"
+        )
     return moments.take(keep)
 
 
 def in_parts(contexts: Contexts, rows: Ints) -> list[Ints]:
-    """These rows of `contexts`, in order, in parts whose exclusions together are about `AT_ONCE` items: they are written out when taken."""
+    """These rows of `contexts`, in order, in parts whose exclusions together are about `AT_ONCE`
+    items: they are written out when taken."""
     excluded_N = contexts.frame["exclusions"].list.len().fill_null(0).to_numpy().astype(np.int64)
     return np.split(rows, np.flatnonzero(np.diff(np.cumsum(excluded_N[rows]) // AT_ONCE)) + 1)
 
 
-def drawn_leaves(policy: Generative, decoder: Decoder, contexts: Contexts, *, groups: int, slots: int, chance: RowChance) -> Ints:
-    """`groups` slates per context drawn by `decoder` (weights over `policy`'s codes), as leaves [N, G, S]."""
-    return beam_slates(decoder, policy.prompts(contexts), groups=groups, slots=slots, chance=chance).leaves
+def drawn_leaves(
+    policy: Generative,
+    decoder: Decoder,
+    contexts: Contexts,
+    *,
+    groups: int,
+    slots: int,
+    chance: RowChance,
+) -> Ints:
+    """`groups` slates per context drawn by `decoder` (weights over `policy`'s codes), as leaves [N,
+    G, S]."""
+    return beam_slates(
+        decoder, policy.prompts(contexts), groups=groups, slots=slots, chance=chance
+    ).leaves
 
 
 def slates_of(policy: Generative, contexts: Contexts, leaves: Ints) -> tuple[Contexts, pl.Series]:
-    """The contexts of `leaves[N, G, S]` repeated for every group, and the slates as item ids: both N x G long."""
+    """The contexts of `leaves[N, G, S]` repeated for every group, and the slates as item ids: both
+    N x G long."""
     n, groups, slots = leaves.shape
-    return contexts.take(np.repeat(np.arange(n), groups)), policy.index.slates(leaves.reshape(n * groups, slots))
+    return contexts.take(np.repeat(np.arange(n), groups)), policy.index.slates(
+        leaves.reshape(n * groups, slots)
+    )
 
 
-def slot_rewards(policy: Generative, reward: Reward, early: Early, lake: Lake, contexts: Contexts, leaves: Ints) -> Floats:
+def slot_rewards(
+    policy: Generative, reward: Reward, early: Early, lake: Lake, contexts: Contexts, leaves: Ints
+) -> Floats:
     """The cautious value of showing each drawn item, [N, G, S], from `leaves[N, G, S]`."""
     value = reward.combined(early, *slates_of(policy, contexts, leaves), lake).lower(reward.caution)
     return finite(value.reshape(leaves.shape), "reinforce")
 
 
-def reward_spread(policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts, seed: int) -> float:
+def reward_spread(
+    policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts, seed: int
+) -> float:
     """The unit of rewards: the standard deviation of a slot's reward within a group, at the start.
 
-    A group is the slates that the policy draws for one moment: `GROUP` of them for each of up to `SAMPLE` moments, slot by slot. What is
-    added to all rewards, or to all of one moment, changes neither this nor what is learned. 1 where rewards do not vary.
+    A group is the slates that the policy draws for one moment: `GROUP` of them for each of up to
+    `SAMPLE` moments, slot by slot. What is added to all rewards, or to all of one moment, changes
+    neither this nor what is learned. 1 where rewards do not vary.
     """
     rng = np.random.default_rng([seed, 2**32 - 1])
     chosen = moments.take(rng.choice(len(moments), size=min(SAMPLE, len(moments)), replace=False))
-    leaves = drawn_leaves(policy, policy.decoder, chosen, groups=GROUP, slots=moments.slots, chance=context_chance(chosen, rng))
+    leaves = drawn_leaves(
+        policy,
+        policy.decoder,
+        chosen,
+        groups=GROUP,
+        slots=moments.slots,
+        chance=context_chance(chosen, rng),
+    )
     return spread_within_groups(slot_rewards(policy, reward, early, lake, chosen, leaves))
 
 
 def spread_within_groups(value_NGS: Floats) -> float:
-    """Root of the mean variance between the members of a group, in the unit of `value_NGS`; 1 where they vary by no more than rounding.
+    """Root of the mean variance between the members of a group, in the unit of `value_NGS`; 1 where
+    they vary by no more than rounding.
 
     >>> spread_within_groups(np.array([[[1.0], [3.0]], [[31.0], [31.0]]]))      # variances 2 and 0
     1.0
@@ -90,11 +124,14 @@ def spread_within_groups(value_NGS: Floats) -> float:
     return spread if spread > ROUNDING * float(np.abs(value_NGS).max()) else 1.0
 
 
-def fingerprints(policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts) -> dict[str, str]:
-    """What a run learns from, as digests that a checkpoint keeps: the lake's rows and what the early rewards believe.
+def fingerprints(
+    policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts
+) -> dict[str, str]:
+    """What a run learns from, as digests that a checkpoint keeps: the lake's rows and what the
+    early rewards believe.
 
-    Early rewards are told apart by what they say, of objectives and of guardrails: mean, std and bounds of slates drawn from the whole
-    catalogue on up to `SAMPLE` moments, to nine digits.
+    Early rewards are told apart by what they say, of objectives and of guardrails: mean, std and
+    bounds of slates drawn from the whole catalogue on up to `SAMPLE` moments, to nine digits.
     """
     tables = {"events": lake.events, "decisions": lake.decisions, "items": lake.items}
     rng = np.random.default_rng(2**32 - 4)
@@ -107,8 +144,16 @@ def fingerprints(policy: Generative, reward: Reward, early: Early, lake: Lake, m
     for model in sorted(models, key=lambda model: model.signal.version):
         belief = model.value(contexts, slates, lake)
         for part in (belief.mean, belief.std, belief.minimum, belief.maximum):
-            beliefs.update(b"".join(f"{number:.9g} ".encode() for number in np.broadcast_to(part, belief.mean.shape).ravel()))
-    return {"lake": content_digest(tables, lake.watermark)[:16], "early rewards": beliefs.hexdigest()[:16]}
+            beliefs.update(
+                b"".join(
+                    f"{number:.9g} ".encode()
+                    for number in np.broadcast_to(part, belief.mean.shape).ravel()
+                )
+            )
+    return {
+        "lake": content_digest(tables, lake.watermark)[:16],
+        "early rewards": beliefs.hexdigest()[:16],
+    }
 
 
 def finite(value: Floats, who: str) -> Floats:
@@ -118,5 +163,8 @@ def finite(value: Floats, who: str) -> Floats:
         DataError: some of it is not.
     """
     if not np.isfinite(value).all():
-        raise DataError(f"{who}: {int((~np.isfinite(value)).sum())} rewards are not finite; check the early reward on these contexts")
+        raise DataError(
+            f"{who}: {int((~np.isfinite(value)).sum())} rewards are not finite; check the early "
+            "reward on these contexts"
+        )
     return value

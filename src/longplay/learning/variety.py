@@ -1,4 +1,5 @@
-"""How much a policy shows, beside the start: what tells that it collapsed to a few items or one creator."""
+"""How much a policy shows, beside the start: what tells that it collapsed to a few items or one
+creator."""
 
 from __future__ import annotations
 
@@ -28,35 +29,61 @@ def creator_of_leaves(policy: Generative, lake: Lake) -> Ints:
 
     The creator is the catalogue's, else that of the item's events.
     """
-    known = item_creators(lake).select("item_id", pl.coalesce("creator_id", pl.lit("item: ") + pl.col("item_id")).alias("creator"))
-    named = policy.index.ids.to_frame("item_id").join(known, on="item_id", how="left", maintain_order="left")
+    known = item_creators(lake).select(
+        "item_id", pl.coalesce("creator_id", pl.lit("item: ") + pl.col("item_id")).alias("creator")
+    )
+    named = policy.index.ids.to_frame("item_id").join(
+        known, on="item_id", how="left", maintain_order="left"
+    )
     alone = pl.lit("item: ") + pl.col("item_id")
-    return named.select(pl.coalesce("creator", alone).rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
+    return (
+        named.select(pl.coalesce("creator", alone).rank("dense").cast(pl.Int64) - 1)
+        .to_series()
+        .to_numpy()
+    )
 
 
-def variety_alarms(policy: Generative, tuned: Decoder, lake: Lake, moments: Contexts, slots: int, seed: int) -> tuple[str, ...]:
-    """What fell by half or more from `policy`, the start, to the weights `tuned`, in words; empty where nothing did.
+def variety_alarms(
+    policy: Generative, tuned: Decoder, lake: Lake, moments: Contexts, slots: int, seed: int
+) -> tuple[str, ...]:
+    """What fell by half or more from `policy`, the start, to the weights `tuned`, in words; empty
+    where nothing did.
 
-    Coverage and distinct creators per slate on up to `SAMPLE` of the `moments` with the same luck for both, NDCG@10 on as many logged visits
-    where the log has any with new items.
+    Coverage and distinct creators per slate on up to `SAMPLE` of the `moments` with the same luck
+    for both, NDCG@10 on as many logged visits where the log has any with new items.
     """
-    rows = np.random.default_rng([seed, 2**32 - 5]).choice(len(moments), size=min(SAMPLE, len(moments)), replace=False)
+    rows = np.random.default_rng([seed, 2**32 - 5]).choice(
+        len(moments), size=min(SAMPLE, len(moments)), replace=False
+    )
     sample, creator_I = moments.take(rows), creator_of_leaves(policy, lake)
     try:
         visits = visits_from_log(policy, lake, limit=SAMPLE, seed=seed)
     except DataError:  # nobody met anything new
         visits = None
-    before, after = (variety(policy, decoder, sample, creator_I, visits, slots, seed) for decoder in (policy.decoder, tuned))
+    before, after = (
+        variety(policy, decoder, sample, creator_I, visits, slots, seed)
+        for decoder in (policy.decoder, tuned)
+    )
     return fallen(before, after)
 
 
 def variety(
-    policy: Generative, decoder: Decoder, sample: Contexts, creator_I: Ints, visits: Visits | None, slots: int, seed: int
+    policy: Generative,
+    decoder: Decoder,
+    sample: Contexts,
+    creator_I: Ints,
+    visits: Visits | None,
+    slots: int,
+    seed: int,
 ) -> dict[str, float]:
-    """Coverage, distinct creators per slate and NDCG@10 of what `decoder` (weights over `policy`'s codes) shows."""
+    """Coverage, distinct creators per slate and NDCG@10 of what `decoder` (weights over `policy`'s
+    codes) shows."""
     chance = context_chance(sample, np.random.default_rng([seed, 2**32 - 6]))
     leaves = drawn_leaves(policy, decoder, sample, groups=DRAWS, slots=slots, chance=chance)
-    found = {"coverage": len(np.unique(leaves)) / int(decoder.trie.available.sum()), "distinct creators per slate": distinct(creator_I[leaves])}
+    found = {
+        "coverage": len(np.unique(leaves)) / int(decoder.trie.available.sum()),
+        "distinct creators per slate": distinct(creator_I[leaves]),
+    }
     return found if visits is None else found | {f"NDCG@{DEPTH}": ndcg(policy, decoder, visits)}
 
 
@@ -71,7 +98,8 @@ def distinct(row_NGS: Ints) -> float:
 
 
 def ndcg(policy: Generative, decoder: Decoder, visits: Visits) -> float:
-    """Mean NDCG@10 of the items newly engaged with at each visit, among the items `decoder` ranks first."""
+    """Mean NDCG@10 of the items newly engaged with at each visit, among the items `decoder` ranks
+    first."""
     best = best_items(decoder, policy.prompts(visits.contexts), DEPTH, BEAMS).leaves[:, 0]
     gain = 1 / np.log2(np.arange(DEPTH) + 2)
     owner = np.repeat(np.arange(len(visits.contexts)), np.diff(visits.offsets))

@@ -1,4 +1,5 @@
-"""Logged visits with what was newly engaged with at each: what reward-weighted training learns from, and NDCG is measured on."""
+"""Logged visits with what was newly engaged with at each: what reward-weighted training learns
+from, and NDCG is measured on."""
 
 from __future__ import annotations
 
@@ -14,13 +15,16 @@ from longplay.lake.lake import Lake
 from longplay.learning.rollout import in_parts
 from longplay.policies.generative_policy import Generative
 
-MOST_EXCLUDED = 60_000_000  # items that the exclusions of all visits may name together: about a gigabyte
+MOST_EXCLUDED = (
+    60_000_000  # items that the exclusions of all visits may name together: about a gigabyte
+)
 SAMPLED = 256  # visits whose exclusions are counted first
 
 
 @dataclass(frozen=True)
 class Visits:
-    """Logged visits with what was newly engaged with at each, in that order: `leaves[offsets[n]:offsets[n+1]]` of context n."""
+    """Logged visits with what was newly engaged with at each, in that order:
+    `leaves[offsets[n]:offsets[n+1]]` of context n."""
 
     contexts: Contexts
     offsets: NDArray[np.int64]
@@ -28,16 +32,26 @@ class Visits:
 
 
 def visits_from_log(policy: Generative, lake: Lake, *, limit: int, seed: int) -> Visits:
-    """At most `limit` user-days of the log with the items newly engaged with that their contexts allow.
+    """At most `limit` user-days of the log with the items newly engaged with that their contexts
+    allow.
 
-    Fewer where their exclusions would be more than `MOST_EXCLUDED` items: a creator of a large catalogue has thousands.
+    Fewer where their exclusions would be more than `MOST_EXCLUDED` items: a creator of a large
+    catalogue has thousands.
 
     Raises:
         DataError: no visit has a new item.
     """
 
     def drawn(most: int) -> Contexts:
-        return contexts_from_log(lake, slots=1, history=policy.history, exclude=policy.exclude, limit=most, seed=seed, learners=True)
+        return contexts_from_log(
+            lake,
+            slots=1,
+            history=policy.history,
+            exclude=policy.exclude,
+            limit=most,
+            seed=seed,
+            learners=True,
+        )
 
     if len(policy.index) * limit > MOST_EXCLUDED:  # it may be too many: a few visits tell
         each = drawn(min(limit, SAMPLED)).frame["exclusions"].list.len().mean()
@@ -45,16 +59,28 @@ def visits_from_log(policy: Generative, lake: Lake, *, limit: int, seed: int) ->
     contexts = drawn(limit)
     day = pl.col("time").dt.date().alias("day")
     firsts = first_engagements(lake).select("user_id", "item_id", day, when="time")
-    pairs = contexts.frame.select("user_id", day).with_row_index("row").join(firsts, on=["user_id", "day"])
-    # the lines of one invoice have no order: a hash's, so that of a creator's items none is always the first
-    pairs = pairs.with_columns(tie=pl.struct("user_id", "item_id").hash(seed=1)).sort("row", "when", "tie", "item_id")
+    pairs = (
+        contexts.frame.select("user_id", day)
+        .with_row_index("row")
+        .join(firsts, on=["user_id", "day"])
+    )
+    # the lines of one invoice have no order: a hash's, so that of a creator's items none is always
+    # the first
+    pairs = pairs.with_columns(tie=pl.struct("user_id", "item_id").hash(seed=1)).sort(
+        "row", "when", "tie", "item_id"
+    )
     row, leaf = pairs["row"].to_numpy().astype(np.int64), policy.index.rows(pairs["item_id"])
     keep = np.zeros(len(row), dtype=bool)
     for part in in_parts(contexts, np.arange(len(contexts))):
         inside = slice(*np.searchsorted(row, [part[0], part[-1] + 1]))
         allowed = policy.allowed(contexts.take(part))
-        keep[inside] = (leaf[inside] >= 0) & allowed.allows(row[inside] - part[0], np.maximum(leaf[inside], 0))
+        keep[inside] = (leaf[inside] >= 0) & allowed.allows(
+            row[inside] - part[0], np.maximum(leaf[inside], 0)
+        )
     if not keep.any():
-        raise DataError(f"reward-weighted: none of {len(contexts):,} visits has a new item of the catalogue; is the log long enough?")
+        raise DataError(
+            f"reward-weighted: none of {len(contexts):,} visits has a new item of the catalogue; "
+            "is the log long enough?"
+        )
     rows, counts = np.unique(row[keep], return_counts=True)
     return Visits(contexts.take(rows), np.concatenate([[0], np.cumsum(counts)]), leaf[keep])

@@ -1,8 +1,10 @@
-"""A language model that exists as GGUF only, converted once into a folder that Hugging Face loads: safetensors, configuration, tokenizer.
+"""A language model that exists as GGUF only, converted once into a folder that Hugging Face loads:
+safetensors, configuration, tokenizer.
 
-transformers reads the file; what it would pass over in silence is checked here against the file itself, so that a folder that was
-written says what the file says: every tensor has its parameter and every parameter its tensor, every number of the file's shape is in
-the configuration, and every token has its id. A file that cannot be shown to be converted whole is refused, with the reason.
+transformers reads the file; what it would pass over in silence is checked here against the file
+itself, so that a folder that was written says what the file says: every tensor has its parameter
+and every parameter its tensor, every number of the file's shape is in the configuration, and every
+token has its id. A file that cannot be shown to be converted whole is refused, with the reason.
 """
 
 from __future__ import annotations
@@ -27,8 +29,12 @@ from longplay.errors import ConfigError, DataError
 from longplay.files import sync_path, sync_tree
 from longplay.models.packages import only_one, some
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # float32 holds every de-quantised number exactly, bfloat16 rounds
-STATED = {  # what a file states of its shape under `ARCHITECTURE.`, and what a configuration calls it
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+}  # float32 holds every de-quantised number exactly, bfloat16 rounds
+# what a file states of its shape under `ARCHITECTURE.`, and what a configuration calls it
+STATED = {
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
     "attention.key_length": "head_dim",
@@ -42,7 +48,10 @@ STATED = {  # what a file states of its shape under `ARCHITECTURE.`, and what a 
     "rope.freq_base": "rope_theta",
     "vocab_size": "vocab_size",
 }
-DIGIT_BY_DIGIT = ("smollm", "starcoder")  # llama.cpp's names of GPT-2's pre-tokenizer after a cut around every digit
+DIGIT_BY_DIGIT = (
+    "smollm",
+    "starcoder",
+)  # llama.cpp's names of GPT-2's pre-tokenizer after a cut around every digit
 
 
 @dataclass(frozen=True)
@@ -59,28 +68,39 @@ class Converted:
 
     def __str__(self) -> str:
         return (
-            f"{self.folder}: {self.architecture}, {self.parameters:,} parameters in {self.dtype}, {self.tokens:,} tokens, "
+            f"{self.folder}: {self.architecture}, {self.parameters:,} parameters in {self.dtype}, "
+            f"{self.tokens:,} tokens, "
             f"{self.size_bytes / 1e6:,.0f} MB; from {self.file}"
         )
 
 
-def convert(source: str | Path, folder: Path, dtype: str = "float32", tell: Callable[[str], None] | None = None) -> Converted:
-    """Write the model of a GGUF file as `folder`, for `from_pretrained(folder, local_files_only=True)` of model and tokenizer.
+def convert(
+    source: str | Path,
+    folder: Path,
+    dtype: str = "float32",
+    tell: Callable[[str], None] | None = None,
+) -> Converted:
+    """Write the model of a GGUF file as `folder`, for `from_pretrained(folder,
+    local_files_only=True)` of model and tokenizer.
 
-    De-quantised numbers are those of `gguf.dequantize`, in `dtype`. Nothing runs that a file brings along, and only safetensors
-    and JSON are written (and chat_template.jinja, where there is one). `folder` appears whole or not at all. Shown to hold for
-    `llama` files (tests/test_convert.py); others pass where transformers loads them and the checks hold. Takes the memory of the
-    whole model in `dtype`.
+    De-quantised numbers are those of `gguf.dequantize`, in `dtype`. Nothing runs that a file brings
+    along, and only safetensors and JSON are written (and chat_template.jinja, where there is one).
+    `folder` appears whole or not at all. Shown to hold for `llama` files (tests/test_convert.py);
+    others pass where transformers loads them and the checks hold. Takes the memory of the whole
+    model in `dtype`.
 
     Args:
-        source: a path to a .gguf file, or the name of an installed package with one inside; the package is not imported.
+        source: a path to a .gguf file, or the name of an installed package with one inside; the
+            package is not imported.
         folder: new or empty.
         dtype: "float32" or "bfloat16".
         tell: called with a few words on what is being done.
 
     Raises:
-        ConfigError: no such file or package, a package with several files, a folder that holds something, another dtype.
-        DataError: the package holds no GGUF, the file is not one, or it holds what would be lost; nothing was written.
+        ConfigError: no such file or package, a package with several files, a folder that holds
+            something, another dtype.
+        DataError: the package holds no GGUF, the file is not one, or it holds what would be lost;
+            nothing was written.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r}: expected {' or '.join(DTYPES)}")
@@ -89,11 +109,24 @@ def convert(source: str | Path, folder: Path, dtype: str = "float32", tell: Call
     with _appearing(folder) as partial:
         tell(f"reading {file.name}")
         reader = _reader(file)
-        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
-        if missing := [name for name in ("general.architecture", "tokenizer.ggml.tokens") if name not in fields]:
-            raise DataError(f"{file}: does not state {' and '.join(missing)}; expected a whole language model with its tokenizer")
+        fields = {
+            name: field.contents()
+            for name, field in reader.fields.items()
+            if not name.startswith("GGUF.")
+        }
+        if missing := [
+            name for name in ("general.architecture", "tokenizer.ggml.tokens") if name not in fields
+        ]:
+            raise DataError(
+                f"{file}: does not state {' and '.join(missing)}; expected a whole language model "
+                "with its tokenizer"
+            )
         tell("loading the model")
-        with TemporaryDirectory() as alone:  # beside a file may lie a configuration, an adapter or code, and transformers would read them
+        with (
+            TemporaryDirectory() as alone
+            # beside a file may lie a configuration, an adapter or code, and transformers would read
+            # them
+        ):
             (Path(alone) / "model.gguf").symlink_to(file)
             model, tokenizer = _loaded(Path(alone), file, DTYPES[dtype])
         _check_tensors(reader, fields, model, file)
@@ -101,7 +134,9 @@ def convert(source: str | Path, folder: Path, dtype: str = "float32", tell: Call
         _split_as_learned(tokenizer, fields.get("tokenizer.ggml.pre"), file)
         tell("writing")
         model.save_pretrained(partial)
-        shutil.copymode(partial / "config.json", partial / "model.safetensors")  # safetensors writes for its owner alone
+        shutil.copymode(
+            partial / "config.json", partial / "model.safetensors"
+        )  # safetensors writes for its owner alone
         tokenizer.model_max_length = model.config.max_position_embeddings
         for name in ("is_local", "local_files_only"):  # how it was loaded is not what it is
             tokenizer.init_kwargs.pop(name, None)
@@ -110,11 +145,20 @@ def convert(source: str | Path, folder: Path, dtype: str = "float32", tell: Call
         _check_tokens(fields, partial, file)
         size_bytes = sum(one.stat().st_size for one in partial.iterdir())
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Converted(folder, file, fields["general.architecture"], parameters, len(fields["tokenizer.ggml.tokens"]), dtype, size_bytes)
+    return Converted(
+        folder,
+        file,
+        fields["general.architecture"],
+        parameters,
+        len(fields["tokenizer.ggml.tokens"]),
+        dtype,
+        size_bytes,
+    )
 
 
 def gguf_file(source: str | Path) -> Path:
-    """The GGUF file that `source` means: itself, or the only one inside the installed package of that name, which is not imported.
+    """The GGUF file that `source` means: itself, or the only one inside the installed package of
+    that name, which is not imported.
 
     Raises:
         ConfigError: neither is there, or the package holds several.
@@ -126,9 +170,12 @@ def gguf_file(source: str | Path) -> Path:
 
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write to that becomes `folder` at the end, or vanishes; what a killed conversion left is cleared first."""
+    """A folder to write to that becomes `folder` at the end, or vanishes; what a killed conversion
+    left is cleared first."""
     if folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(f"{folder}: holds something already; give another folder, or empty it first")
+        raise ConfigError(
+            f"{folder}: holds something already; give another folder, or empty it first"
+        )
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file; give a new or an empty folder")
     place = folder.resolve()
@@ -152,16 +199,27 @@ def _reader(file: Path) -> GGUFReader:
         raise DataError(f"{file}: not a GGUF file; it begins with {head!r}, expected {b'GGUF'!r}")
     try:
         return GGUFReader(file)
-    except (ValueError, IndexError, KeyError) as error:  # what the reader runs into where the file ends early
-        raise DataError(f"{file}: cannot be read as GGUF ({error}); is it whole? Fetch it again") from error
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+    ) as error:  # what the reader runs into where the file ends early
+        raise DataError(
+            f"{file}: cannot be read as GGUF ({error}); is it whole? Fetch it again"
+        ) from error
 
 
 def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
-    """Model and tokenizer of `place/model.gguf`; the model without the notes of a quantised one, which cannot be saved."""
+    """Model and tokenizer of `place/model.gguf`; the model without the notes of a quantised one,
+    which cannot be saved."""
     how: dict[str, Any] = {"gguf_file": "model.gguf", "local_files_only": True}
     try:
-        plain = GgufConfig(dequantize=True)  # else a kernel is fetched from the hub, where the package `kernels` is installed
-        packed = AutoModelForCausalLM.from_pretrained(place, **how, dtype=dtype, quantization_config=plain)
+        plain = GgufConfig(
+            dequantize=True
+        )  # else a kernel is fetched from the hub, where the package `kernels` is installed
+        packed = AutoModelForCausalLM.from_pretrained(
+            place, **how, dtype=dtype, quantization_config=plain
+        )
         tokenizer = AutoTokenizer.from_pretrained(place, **how)
     except (ValueError, NotImplementedError, RuntimeError, StrictDataclassError) as error:
         raise DataError(f"{file}: transformers cannot load it: {error}") from error
@@ -174,26 +232,43 @@ def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedMode
     return model, tokenizer
 
 
-def _check_tensors(reader: GGUFReader, fields: dict[str, Any], model: PreTrainedModel, file: Path) -> None:
-    """Every tensor of the file became one parameter, and none is without; where sizes differ, loading has failed before.
+def _check_tensors(
+    reader: GGUFReader, fields: dict[str, Any], model: PreTrainedModel, file: Path
+) -> None:
+    """Every tensor of the file became one parameter, and none is without; where sizes differ,
+    loading has failed before.
 
-    transformers leaves out tensors that it has no place for, such as the `rope_freqs` of Llama 3, and draws at random what is not there.
+    transformers leaves out tensors that it has no place for, such as the `rope_freqs` of Llama 3,
+    and draws at random what is not there.
     """
-    architecture = next((key for key, name in MODEL_ARCH_NAMES.items() if name == fields["general.architecture"]), None)
+    architecture = next(
+        (key for key, name in MODEL_ARCH_NAMES.items() if name == fields["general.architecture"]),
+        None,
+    )
     if architecture is None:
-        raise DataError(f"{file}: architecture {fields['general.architecture']!r} is not known to the installed gguf; pip install --upgrade gguf")
+        raise DataError(
+            f"{file}: architecture {fields['general.architecture']!r} is not known to the "
+            "installed gguf; pip install --upgrade gguf"
+        )
     names = get_tensor_name_map(architecture, model.config.num_hidden_layers)
     there, made = {tensor.name for tensor in reader.tensors}, set[str]()
     for name, _ in model.named_parameters():  # tied ones come once
         module, _, kind = name.rpartition(".")
         made.add(f"{names.get_name(module) or module}.{kind}")
-    for words, missing in (("the model has no place for", there - made), ("the file has no", made - there)):
+    for words, missing in (
+        ("the model has no place for", there - made),
+        ("the file has no", made - there),
+    ):
         if missing:
-            raise DataError(f"{file}: {words} {some(sorted(missing))}: it would not be the same model. Nothing was written")
+            raise DataError(
+                f"{file}: {words} {some(sorted(missing))}: it would not be the same model. "
+                "Nothing was written"
+            )
 
 
 def _check_config(fields: dict[str, Any], model: PreTrainedModel, file: Path) -> None:
-    """The configuration says what the file states, and the file states nothing beyond; an absent feature ("none", 0) is nothing."""
+    """The configuration says what the file states, and the file states nothing beyond; an absent
+    feature ("none", 0) is nothing."""
     prefix = f"{fields['general.architecture']}."
     config = model.config.to_dict()
     config |= config.get("rope_parameters") or {}
@@ -203,31 +278,62 @@ def _check_config(fields: dict[str, Any], model: PreTrainedModel, file: Path) ->
         if stated == name or value in ("none", 0):
             continue
         if stated not in STATED:
-            raise DataError(f"{file}: states {name} = {value!r}, which would be lost: it would not be the same model. Nothing was written")
+            raise DataError(
+                f"{file}: states {name} = {value!r}, which would be lost: it would not be the "
+                "same model. Nothing was written"
+            )
         given = config.get(STATED[stated])
-        if not (isinstance(value, int | float) and isinstance(given, int | float) and math.isclose(given, value, rel_tol=1e-6)):
-            raise DataError(f"{file}: states {name} = {value!r}, the configuration would say {STATED[stated]} = {given!r}. Nothing was written")
+        if not (
+            isinstance(value, int | float)
+            and isinstance(given, int | float)
+            and math.isclose(given, value, rel_tol=1e-6)
+        ):
+            raise DataError(
+                f"{file}: states {name} = {value!r}, the configuration would say {STATED[stated]} "
+                f"= {given!r}. Nothing was written"
+            )
 
 
 def _split_as_learned(tokenizer: Any, pre: str | None, file: Path) -> None:
-    """Text is cut as it was when the merges were learned. transformers takes GPT-2's cut where it does not know a name, and says nothing."""
+    """Text is cut as it was when the merges were learned. transformers takes GPT-2's cut where it
+    does not know a name, and says nothing."""
     backend = tokenizer.backend_tokenizer
     if not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) or pre == "gpt-2":
         return
     if pre not in DIGIT_BY_DIGIT:
-        raise DataError(f"{file}: cuts text by {pre!r}, which is not known here: tokens would be others than it was trained on. Nothing was written")
-    digits, words = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raise DataError(
+            f"{file}: cuts text by {pre!r}, which is not known here: tokens would be others than "
+            "it was trained on. Nothing was written"
+        )
+    digits, words = (
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    )
     backend.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
 
 
 def _check_tokens(fields: dict[str, Any], folder: Path, file: Path) -> None:
-    """The tokenizer, loaded as users will, has the file's tokens at the file's ids and its special ones."""
+    """The tokenizer, loaded as users will, has the file's tokens at the file's ids and its special
+    ones."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     tokens = fields["tokenizer.ggml.tokens"]
-    wrong = [f"{number} {token!r}" for number, token in enumerate(tokens) if tokenizer.convert_tokens_to_ids(token) != number]
+    wrong = [
+        f"{number} {token!r}"
+        for number, token in enumerate(tokens)
+        if tokenizer.convert_tokens_to_ids(token) != number
+    ]
     if wrong or len(tokenizer) != len(tokens):
-        raise DataError(f"{file}: {len(tokens):,} tokens became {len(tokenizer):,}; not at their id: {some(wrong)}. Nothing was written")
+        raise DataError(
+            f"{file}: {len(tokens):,} tokens became {len(tokenizer):,}; not at their id: "
+            f"{some(wrong)}. Nothing was written"
+        )
     for kind, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
-        stated, given = fields.get(f"tokenizer.ggml.{name}_token_id"), getattr(tokenizer, f"{kind}_token_id")
+        stated, given = (
+            fields.get(f"tokenizer.ggml.{name}_token_id"),
+            getattr(tokenizer, f"{kind}_token_id"),
+        )
         if stated is not None and stated != given:
-            raise DataError(f"{file}: states {name}_token_id = {stated}, the tokenizer would have {given}. Nothing was written")
+            raise DataError(
+                f"{file}: states {name}_token_id = {stated}, the tokenizer would have {given}. "
+                "Nothing was written"
+            )

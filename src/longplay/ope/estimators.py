@@ -1,15 +1,17 @@
 """Off-policy estimators as formulas on arrays: weights and rewards in, estimates out.
 
-Axes: N logged slots. `weight_N` = pi(a | x, prefix) / pi0(a | x, prefix) >= 0; `reward_N` in the outcome's unit;
-`user_N` names each slot's user. Slots of one user may depend on each other in any way: every standard error is
-clustered by user, linearised. `Estimate.n` counts users, `Estimate.n_eff` is the number of effective users: Kish's, by
-summed weight.
+Axes: N logged slots. `weight_N` = pi(a | x, prefix) / pi0(a | x, prefix) >= 0; `reward_N` in the
+outcome's unit; `user_N` names each slot's user. Slots of one user may depend on each other in any
+way: every standard error is clustered by user, linearised. `Estimate.n` counts users,
+`Estimate.n_eff` is the number of effective users: Kish's, by summed weight.
 
-**Rare outcomes.** Few outcomes of unequal weight make a skewed estimate, whose t interval is too short on the far side. Where
-all outcomes lie on one side of an origin, the interval is `intervals.log_interval` of the distance from it, with as many
-degrees of freedom as effective users have such an outcome, less 1. The origin is 0 for IPS, which scales with the outcome.
-SNIPS and doubly robust shift with it too: their origin is the outcome that most slots have, if they have one (`origin_of`).
-Where outcomes are common this is nearly the t interval; where they lie on both sides of 0 it is the t interval.
+**Rare outcomes.** Few outcomes of unequal weight make a skewed estimate, whose t interval is too
+short on the far side. Where all outcomes lie on one side of an origin, the interval is
+`intervals.log_interval` of the distance from it, with as many degrees of freedom as effective users
+have such an outcome, less 1. The origin is 0 for IPS, which scales with the outcome. SNIPS and
+doubly robust shift with it too: their origin is the outcome that most slots have, if they have one
+(`origin_of`). Where outcomes are common this is nearly the t interval; where they lie on both sides
+of 0 it is the t interval.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ Array = NDArray[np.float64]
 
 
 def kish(weight_N: ArrayLike) -> float:
-    """Effective number of rows, (sum w)^2 / sum w^2 (Kish 1965): N where all weights are equal, 0 where none is positive.
+    """Effective number of rows, (sum w)^2 / sum w^2 (Kish 1965): N where all weights are equal, 0
+    where none is positive.
 
     >>> kish([1.0, 1.0, 2.0])
     2.6666666666666665
@@ -36,22 +39,27 @@ def kish(weight_N: ArrayLike) -> float:
     return float(np.sum(w_N)) ** 2 / square if square > 0 else 0.0
 
 
-def ips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand: str = "IPS") -> Estimate:
+def ips_mean(
+    weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand: str = "IPS"
+) -> Estimate:
     """mean(w r), unbiased where the weights are right (Horvitz & Thompson 1952).
 
-    With slot-wise weights this is the first-order value of Chen et al. 2019 (arXiv 1812.02353): one choice is
-    changed, what precedes and what follows it stays the logger's.
+    With slot-wise weights this is the first-order value of Chen et al. 2019 (arXiv 1812.02353): one
+    choice is changed, what precedes and what follows it stays the logger's.
 
     >>> ips_mean(np.array([2.0, 0.0]), np.array([1.0, 1.0]), ["a", "b"]).value
     1.0
     """
-    estimate = _effective(clustered_mean(weight_N * reward_N, user_N, estimand=estimand), weight_N, user_N)
+    estimate = _effective(
+        clustered_mean(weight_N * reward_N, user_N, estimand=estimand), weight_N, user_N
+    )
     step = typical(weight_N) * typical(np.abs(reward_N)) / len(weight_N)
     return _rare(estimate, 0.0, side_of(reward_N, 0.0), step, weight_N, reward_N, user_N)
 
 
 def clip_weights(weight_N: Array, clip: float) -> tuple[Array, float]:
-    """min(w, clip), and the share of all weight that was cut off (Ionides 2008; Bottou et al. 2013, arXiv 1209.2355).
+    """min(w, clip), and the share of all weight that was cut off (Ionides 2008; Bottou et al. 2013,
+    arXiv 1209.2355).
 
     >>> clip_weights(np.array([1.0, 3.0]), 2.0)[1]
     0.25
@@ -61,10 +69,13 @@ def clip_weights(weight_N: Array, clip: float) -> tuple[Array, float]:
     return clipped_N, 1 - float(clipped_N.sum()) / total if total > 0 else 0.0
 
 
-def snips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand: str = "SNIPS") -> Estimate:
+def snips_mean(
+    weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand: str = "SNIPS"
+) -> Estimate:
     """sum(w r) / sum(w), consistent, bounded by the rewards seen (Swaminathan & Joachims 2015).
 
-    Its error is that of a ratio of two means, linearised: slot n deviates by w (r - value) / mean(w).
+    Its error is that of a ratio of two means, linearised: slot n deviates by w (r - value) /
+    mean(w).
 
     >>> snips_mean(np.array([2.0, 1.0]), np.array([1.0, 0.0]), ["a", "b"]).value
     0.6666666666666666
@@ -74,11 +85,16 @@ def snips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand:
     """
     if not weight_N.sum() > 0:
         raise NotEstimable(
-            f"{estimand}: none of {len(weight_N):,} slots has weight, so the policy never does what was logged; use a log with overlap"
+            f"{estimand}: none of {len(weight_N):,} slots has weight, so the policy never does "
+            "what was logged; use a log with overlap"
         )
     value = float(np.sum(weight_N * reward_N) / np.sum(weight_N))
     deviation_N = weight_N * (reward_N - value) / weight_N.mean()
-    estimate = _effective(replace(clustered_mean(deviation_N, user_N, estimand=estimand), value=value), weight_N, user_N)
+    estimate = _effective(
+        replace(clustered_mean(deviation_N, user_N, estimand=estimand), value=value),
+        weight_N,
+        user_N,
+    )
     origin, side = origin_of(reward_N)
     weight = typical(weight_N)
     further = typical(np.abs(reward_N - origin)) - abs(value - origin)
@@ -86,14 +102,25 @@ def snips_mean(weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand:
     return _rare(estimate, origin, side, step, weight_N, reward_N, user_N)
 
 
-def dr_mean(weight_N: Array, reward_N: Array, model_N: Array, direct_N: Array, user_N: ArrayLike, *, estimand: str = "DR") -> Estimate:
-    """mean(direct + w (r - model)), doubly robust (Dudik, Langford & Li 2011; Dudik et al. 2014, arXiv 1503.02834).
+def dr_mean(
+    weight_N: Array,
+    reward_N: Array,
+    model_N: Array,
+    direct_N: Array,
+    user_N: ArrayLike,
+    *,
+    estimand: str = "DR",
+) -> Estimate:
+    """mean(direct + w (r - model)), doubly robust (Dudik, Langford & Li 2011; Dudik et al. 2014,
+    arXiv 1503.02834).
 
-    Unbiased where the weights are right, whatever the model; exact where the model is right, whatever the weights.
+    Unbiased where the weights are right, whatever the model; exact where the model is right,
+    whatever the weights.
 
     Args:
         model_N: the outcome model at what was shown, fitted without this slot's user.
-        direct_N: the same model averaged over the policy's own choices in this slot; unbiased draws of it will do.
+        direct_N: the same model averaged over the policy's own choices in this slot; unbiased draws
+            of it will do.
 
     >>> dr_mean(np.array([0.5, 0.5]), np.array([1.0, 0.0]), np.array([0.4, 0.4]), np.array([0.3, 0.3]), ["a", "b"]).value
     0.35
@@ -117,7 +144,8 @@ def most_common(reward_N: Array) -> float:
 
 
 def side_of(reward_N: Array, origin: float) -> int:
-    """1 where no outcome lies below `origin`, -1 where none lies above, 0 where there are some on both sides.
+    """1 where no outcome lies below `origin`, -1 where none lies above, 0 where there are some on
+    both sides.
 
     >>> side_of(np.array([0.0, 2.0]), 0.0), side_of(np.array([0.0, 1.0]), 1.0), side_of(np.array([-1.0, 1.0]), 0.0)
     (1, -1, 0)
@@ -128,7 +156,8 @@ def side_of(reward_N: Array, origin: float) -> int:
 
 
 def usual(reward_N: Array) -> tuple[float, int]:
-    """The most common outcome, and the side of it on which all others lie (`side_of`); side 0 where fewer than half have it.
+    """The most common outcome, and the side of it on which all others lie (`side_of`); side 0 where
+    fewer than half have it.
 
     >>> usual(np.array([0.0, 0.0, 0.0, 2.0])), usual(np.array([1.0, 1.0, 0.0])), usual(np.array([1.0, 2.0, 3.0]))
     ((0.0, 1), (1.0, -1), (1.0, 0))
@@ -139,7 +168,8 @@ def usual(reward_N: Array) -> tuple[float, int]:
 
 
 def origin_of(reward_N: Array) -> tuple[float, int]:
-    """Where the log scale of SNIPS and doubly robust begins, and the side of it on which all outcomes lie; side 0 where there is none.
+    """Where the log scale of SNIPS and doubly robust begins, and the side of it on which all
+    outcomes lie; side 0 where there is none.
 
     The outcome that most slots have if all others lie on one side of it, else 0 if all outcomes do.
 
@@ -151,7 +181,8 @@ def origin_of(reward_N: Array) -> tuple[float, int]:
 
 
 def typical(amount_N: Array) -> float:
-    """What an amount that counts is like: the mean of `amount_N` (>= 0), each weighted by itself; 0 where all are 0.
+    """What an amount that counts is like: the mean of `amount_N` (>= 0), each weighted by itself; 0
+    where all are 0.
 
     >>> typical(np.array([0.0, 1.0, 3.0]))
     2.5
@@ -161,7 +192,8 @@ def typical(amount_N: Array) -> float:
 
 
 def effective_users(amount_N: Array, user_N: ArrayLike) -> float:
-    """Kish's effective number of users, by their summed `amount_N` (>= 0): of weights, or of weights times outcomes.
+    """Kish's effective number of users, by their summed `amount_N` (>= 0): of weights, or of
+    weights times outcomes.
 
     >>> effective_users(np.array([1.0, 1.0, 2.0]), ["a", "a", "b"])
     2.0
@@ -174,8 +206,17 @@ def _effective(estimate: Estimate, weight_N: Array, user_N: ArrayLike) -> Estima
     return replace(estimate, n_eff=effective_users(weight_N, user_N))
 
 
-def _rare(estimate: Estimate, origin: float, side: int, step: float, weight_N: Array, reward_N: Array, user_N: ArrayLike) -> Estimate:
-    """The estimate with its interval on the log scale from `origin`; as it is where its value does not lie on this `side`."""
+def _rare(
+    estimate: Estimate,
+    origin: float,
+    side: int,
+    step: float,
+    weight_N: Array,
+    reward_N: Array,
+    user_N: ArrayLike,
+) -> Estimate:
+    """The estimate with its interval on the log scale from `origin`; as it is where its value does
+    not lie on this `side`."""
     outcomes = effective_users(weight_N * np.abs(reward_N - origin), user_N)
     if outcomes == 0 or side * (estimate.value - origin) <= 0:
         return estimate

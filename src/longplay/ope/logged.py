@@ -1,6 +1,8 @@
-"""The log as an estimator needs it: mature slots of held-out users, and what a policy would have done in them.
+"""The log as an estimator needs it: mature slots of held-out users, and what a policy would have
+done in them.
 
-Axes: D decisions, M slots of all their slates (flat, slate by slate), N mature slots among these, S slots of one slate.
+Axes: D decisions, M slots of all their slates (flat, slate by slate), N mature slots among these, S
+slots of one slate.
 """
 
 from __future__ import annotations
@@ -32,15 +34,24 @@ CELLS = 5_000_000  # exclusions handed to a policy at once: bounds memory
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """Mature slots of the scored users on one surface or on all, with the whole slates they stand in.
+    """Mature slots of the scored users on one surface or on all, with the whole slates they stand
+    in.
 
     Attributes:
-        contexts: of the D decisions. lengths_D: slots of each. item_M: what was shown in them, flat, slate by slate.
-        decision_N, slot_N: of each mature slot, its row of `contexts` and its place in the slate. user_N: row of its user.
-        reward_N, log_prob_N: its outcome, and its logged propensity (NaN where none was logged).
-        late: items that came after the first decision, last first; the first `late_D` of them were not there yet.
-        shown: every item anybody was shown on the surface. decisions: how often anybody was shown anything there.
-        immature: slots left out as their outcome is not known yet. missing: as the log lacks their context.
+        contexts: of the D decisions.
+        lengths_D: slots of each.
+        item_M: what was shown in them, flat, slate by slate.
+        decision_N: of each mature slot, its row of `contexts` and its place in the slate.
+        slot_N: of each mature slot, its row of `contexts` and its place in the slate.
+        user_N: row of its user.
+        reward_N: its outcome, and its logged propensity (NaN where none was logged).
+        log_prob_N: its outcome, and its logged propensity (NaN where none was logged).
+        late: items that came after the first decision, last first; the first `late_D` of them were
+            not there yet.
+        shown: every item anybody was shown on the surface.
+        decisions: how often anybody was shown anything there.
+        immature: slots left out as their outcome is not known yet.
+        missing: as the log lacks their context.
         users: whose slots these are: those of held-out users, or of all.
     """
 
@@ -77,38 +88,52 @@ class Logged:
     def asked(self, rows: Rows, slots: int) -> Iterator[tuple[Rows, Contexts]]:
         """The contexts of the decisions `rows`, a part at a time, asking for `slots` slots.
 
-        Items that were not there yet are excluded: a policy is valued by what it could have shown then.
+        Items that were not there yet are excluded: a policy is valued by what it could have shown
+        then.
         """
         for part in np.array_split(rows, 1 + int(self.late_D[rows].sum()) // CELLS):
             frame = self.contexts.frame[part].with_columns(slots=pl.lit(slots, dtype=pl.Int32))
             count_R = self.late_D[part]
             if count_R.any():
                 offsets = np.concatenate([[0], np.cumsum(count_R)])
-                late = as_lists("late", self.late.gather(np.arange(offsets[-1]) - np.repeat(offsets[:-1], count_R)), offsets)
+                late = as_lists(
+                    "late",
+                    self.late.gather(np.arange(offsets[-1]) - np.repeat(offsets[:-1], count_R)),
+                    offsets,
+                )
                 frame = frame.with_columns(exclusions=pl.concat_list("exclusions", pl.lit(late)))
             yield part, Contexts(frame)
 
 
-def logged_slots(lake: Lake, shown: Shown, surface: str | None, users: Users = "held out") -> Logged:
+def logged_slots(
+    lake: Lake, shown: Shown, surface: str | None, users: Users = "held out"
+) -> Logged:
     """The slots that may be scored: mature, on `surface`, of users for whom `held_out` is true.
 
-    Those who train learn from the other users, so that no policy is judged by outcomes it was fitted to.
+    Those who train learn from the other users, so that no policy is judged by outcomes it was
+    fitted to.
 
     Args:
         surface: where; None: on every surface.
         users: "held out", or "all" for a policy that has learned nothing from this log.
 
     Raises:
-        ConfigError: the log has decisions, but none on this surface; or `users` is neither. DataError: `shown` was not made from this
-            lake's decisions.
+        ConfigError: the log has decisions, but none on this surface; or `users` is neither.
+            DataError: `shown` was not made from this lake's decisions.
     """
     if users not in get_args(Users):
-        raise ConfigError(f"users={users!r} given, expected 'held out', or 'all' for a policy that has learned nothing from this log")
+        raise ConfigError(
+            f"users={users!r} given, expected 'held out', or 'all' for a policy that has learned "
+            "nothing from this log"
+        )
     decisions = lake.decisions.select("decision_id", "context_id", "surface", "time", "slate")
     here = decisions if surface is None else decisions.filter(pl.col("surface") == surface)
     if here.is_empty() and decisions.height:
         given = ", ".join(sorted(decisions["surface"].unique()))
-        raise ConfigError(f"surface={surface!r} given, but the log's decisions are on {given}; name one of these, or None for all")
+        raise ConfigError(
+            f"surface={surface!r} given, but the log's decisions are on {given}; name one of "
+            "these, or None for all"
+        )
     rows = shown.frame.select("decision_id", "slot", "user_id", "item_id", "value", "log_prob")
     scored = rows["user_id"].unique().sort()
     if users == "held out":
@@ -116,13 +141,29 @@ def logged_slots(lake: Lake, shown: Shown, surface: str | None, users: Users = "
     rows = rows.join(scored.to_frame(), on="user_id", how="semi", maintain_order="left")
     foreign = rows.join(decisions.select("decision_id"), on="decision_id", how="anti").height
     if foreign:
-        raise DataError(f"shown: {foreign:,} of {rows.height:,} slots are of decisions this lake does not hold; pass outcomes.on(lake.decisions)")
-    rows = rows.join(here.select("decision_id"), on="decision_id", how="semi", maintain_order="left")
+        raise DataError(
+            f"shown: {foreign:,} of {rows.height:,} slots are of decisions this lake does not "
+            "hold; pass outcomes.on(lake.decisions)"
+        )
+    rows = rows.join(
+        here.select("decision_id"), on="decision_id", how="semi", maintain_order="left"
+    )
     mature = rows.filter(pl.col("value").is_not_null())
-    kept = here.join(mature.select("decision_id").unique(), on="decision_id", how="semi", maintain_order="left")
-    with_context = kept.join(lake.contexts.select("context_id"), on="context_id", how="semi", maintain_order="left").with_row_index("decision")
-    usable = mature.join(with_context.select("decision_id", "decision"), on="decision_id", how="inner", maintain_order="left")
-    contexts = with_context.select("context_id").join(lake.contexts, on="context_id", how="left", maintain_order="left")
+    kept = here.join(
+        mature.select("decision_id").unique(), on="decision_id", how="semi", maintain_order="left"
+    )
+    with_context = kept.join(
+        lake.contexts.select("context_id"), on="context_id", how="semi", maintain_order="left"
+    ).with_row_index("decision")
+    usable = mature.join(
+        with_context.select("decision_id", "decision"),
+        on="decision_id",
+        how="inner",
+        maintain_order="left",
+    )
+    contexts = with_context.select("context_id").join(
+        lake.contexts, on="context_id", how="left", maintain_order="left"
+    )
     lengths_D = with_context["slate"].list.len().to_numpy().astype(np.int64)
     late, late_D = _not_there_yet(lake, decisions, contexts["time"])
     logged = Logged(
@@ -143,31 +184,48 @@ def logged_slots(lake: Lake, shown: Shown, surface: str | None, users: Users = "
         missing=mature.height - usable.height,
         users=users,
     )
-    if (logged.slot_N >= lengths_D[logged.decision_N]).any() or not logged.items.equals(usable["item_id"]):
-        raise DataError("shown: its slots hold other items than this lake's slates; pass outcomes.on(lake.decisions)")
+    if (logged.slot_N >= lengths_D[logged.decision_N]).any() or not logged.items.equals(
+        usable["item_id"]
+    ):
+        raise DataError(
+            "shown: its slots hold other items than this lake's slates; pass "
+            "outcomes.on(lake.decisions)"
+        )
     return logged
 
 
 def _not_there_yet(lake: Lake, decisions: pl.DataFrame, time: pl.Series) -> tuple[pl.Series, Rows]:
-    """Items added after the first of these times, last first, and how many of them were still to come at each time.
+    """Items added after the first of these times, last first, and how many of them were still to
+    come at each time.
 
-    An item that anybody was shown before its `added_at` was there: its date is that of a load, not of a release.
+    An item that anybody was shown before its `added_at` was there: its date is that of a load, not
+    of a release.
     """
-    first = decisions.select("time", pl.col("slate").alias("item_id")).explode("item_id").group_by("item_id").agg(pl.col("time").min())
+    first = (
+        decisions.select("time", pl.col("slate").alias("item_id"))
+        .explode("item_id")
+        .group_by("item_id")
+        .agg(pl.col("time").min())
+    )
     items = lake.items.select("item_id", "added_at").join(first, on="item_id", how="left")
     there = pl.col("added_at") <= pl.lit(time.min(), dtype=TIME)
-    late = items.filter(~there & (pl.col("time").is_null() | (pl.col("time") >= pl.col("added_at"))))
+    late = items.filter(
+        ~there & (pl.col("time").is_null() | (pl.col("time") >= pl.col("added_at")))
+    )
     late = late.sort("added_at", "item_id", descending=[True, False])
     added = late["added_at"].dt.epoch("us").to_numpy()[::-1]
-    return late["item_id"], late.height - np.searchsorted(added, time.dt.epoch("us").to_numpy(), side="right")
+    return late["item_id"], late.height - np.searchsorted(
+        added, time.dt.epoch("us").to_numpy(), side="right"
+    )
 
 
 def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
     """The same slots with the histories this policy would have been given.
 
-    A logger that reads no history logs none; a policy that wants `history` items gets the user's last ones before
-    `history_until`, from the lake, wherever these are more than were logged. What is known before a slate is drawn may
-    differ between the two laws: the weights stay right. Surface, exclusions and temperature stay as logged.
+    A logger that reads no history logs none; a policy that wants `history` items gets the user's
+    last ones before `history_until`, from the lake, wherever these are more than were logged. What
+    is known before a slate is drawn may differ between the two laws: the weights stay right.
+    Surface, exclusions and temperature stay as logged.
     """
     if policy.history < 1 or not len(logged):
         return logged
@@ -177,20 +235,27 @@ def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
     known = known.select("history", *BESIDE).select(pl.all().name.prefix("known_"))
     more = pl.col("known_history").list.len() > pl.col("history").list.len()
     fuller = pl.concat([frame, known], how="horizontal").with_columns(
-        pl.when(more).then(f"known_{name}").otherwise(name).alias(name) for name in ("history", *BESIDE)
+        pl.when(more).then(f"known_{name}").otherwise(name).alias(name)
+        for name in ("history", *BESIDE)
     )
     return replace(logged, contexts=Contexts(fuller.select(frame.columns)))
 
 
 def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Array, NDArray[np.bool_]]:
-    """log pi(item | context, slots before it) of every slot of the logged slates, and whether the policy knows the item; both [M].
+    """log pi(item | context, slots before it) of every slot of the logged slates, and whether the
+    policy knows the item; both [M].
 
-    An item outside the policy's catalogue (its `index`) has probability 0 and, standing in a prefix, takes nothing
-    from the mass left: the slate without it is asked for. Slates are asked for in groups of one length.
+    An item outside the policy's catalogue (its `index`) has probability 0 and, standing in a
+    prefix, takes nothing from the mass left: the slate without it is asked for. Slates are asked
+    for in groups of one length.
     """
     item_M, lengths_D = logged.item_M, logged.lengths_D
     index = getattr(policy, "index", None)
-    known_M = index.rows(item_M) >= 0 if isinstance(index, ItemIndex) and len(item_M) else np.ones(len(item_M), dtype=bool)
+    known_M = (
+        index.rows(item_M) >= 0
+        if isinstance(index, ItemIndex) and len(item_M)
+        else np.ones(len(item_M), dtype=bool)
+    )
     decision_M = np.repeat(np.arange(len(lengths_D)), lengths_D)
     known_D = np.bincount(decision_M[known_M], minlength=len(lengths_D))
     start_D = np.cumsum(known_D) - known_D
@@ -204,22 +269,33 @@ def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Array, NDArray[np.boo
     return log_prob_M, known_M
 
 
-def own_slates(policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows) -> tuple[pl.Series, Array]:
-    """One slate of the policy's own for each of the decisions `chosen`, as long as the logged one: items and log-probabilities, flat.
+def own_slates(
+    policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows
+) -> tuple[pl.Series, Array]:
+    """One slate of the policy's own for each of the decisions `chosen`, as long as the logged one:
+    items and log-probabilities, flat.
 
     Raises:
         DataError: the policy returned other contexts, or other lengths, than it was given.
     """
     length_R = logged.lengths_D[chosen]
     start_R = np.cumsum(length_R) - length_R
-    parts, places, log_prob = [pl.Series([], dtype=pl.String)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    parts, places, log_prob = (
+        [pl.Series([], dtype=pl.String)],
+        [np.zeros(0, dtype=np.int64)],
+        [np.zeros(0)],
+    )
     for length in np.unique(length_R[length_R > 0]):
         same = np.flatnonzero(length_R == length)
         for _, contexts in logged.asked(chosen[same], int(length)):
             said = policy.decide(contexts, rng)
-            if not said.frame["context_id"].equals(contexts.frame["context_id"]) or not (said.slates.list.len() == length).all():
+            if (
+                not said.frame["context_id"].equals(contexts.frame["context_id"])
+                or not (said.slates.list.len() == length).all()
+            ):
                 raise DataError(
-                    f"{policy.name}: its decisions are not one slate of {length} slots per context in the contexts' order; see Policy.decide"
+                    f"{policy.name}: its decisions are not one slate of {length} slots per "
+                    "context in the contexts' order; see Policy.decide"
                 )
             parts.append(_flat(said.slates))
             log_prob.append(said.log_prob.ravel())
@@ -228,33 +304,46 @@ def own_slates(policy: Policy, logged: Logged, rng: np.random.Generator, chosen:
     return pl.concat(parts).gather(order), np.concatenate(log_prob)[order]
 
 
-def own_choices(policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows | None = None) -> tuple[pl.Series, Array]:
-    """One draw a ~ pi(. | context, logged prefix) for every slot of the decisions `chosen` (default all), flat, slate by slate.
+def own_choices(
+    policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows | None = None
+) -> tuple[pl.Series, Array]:
+    """One draw a ~ pi(. | context, logged prefix) for every slot of the decisions `chosen` (default
+    all), flat, slate by slate.
 
-    And log pi(a | context) of the first slot's draw, one per decision. The draw is exact for policies that fill slates
-    without replacement from one item law per context (Plackett-Luce), as every policy of longplay does; see `decisions.outside`.
+    And log pi(a | context) of the first slot's draw, one per decision. The draw is exact for
+    policies that fill slates without replacement from one item law per context (Plackett-Luce), as
+    every policy of longplay does; see `decisions.outside`.
     """
     chosen = np.arange(len(logged.lengths_D)) if chosen is None else chosen
     drawn_M, log_prob_M = own_slates(policy, logged, rng, chosen)
     length_R = logged.lengths_D[chosen]
     start_R = np.cumsum(length_R) - length_R
-    logged_M = logged.item_M.gather(np.repeat((np.cumsum(logged.lengths_D) - logged.lengths_D)[chosen] - start_R, length_R) + np.arange(len(drawn_M)))
+    logged_M = logged.item_M.gather(
+        np.repeat((np.cumsum(logged.lengths_D) - logged.lengths_D)[chosen] - start_R, length_R)
+        + np.arange(len(drawn_M))
+    )
     codes = ItemIndex(pl.concat([logged_M, drawn_M]).unique())
     logged_row_M, drawn_row_M = codes.rows(logged_M), codes.rows(drawn_M)
     choice_M = np.empty(len(drawn_M), dtype=np.int64)
     length_M = np.repeat(length_R, length_R)
     for length in np.unique(length_R):
         places = np.flatnonzero(length_M == length)
-        logged_RS, drawn_RS = logged_row_M[places].reshape(-1, length), drawn_row_M[places].reshape(-1, length)
-        choice_M[places] = np.column_stack([outside(logged_RS[:, :slot], drawn_RS, 1) for slot in range(length)]).ravel()
+        logged_RS, drawn_RS = (
+            logged_row_M[places].reshape(-1, length),
+            drawn_row_M[places].reshape(-1, length),
+        )
+        choice_M[places] = np.column_stack(
+            [outside(logged_RS[:, :slot], drawn_RS, 1) for slot in range(length)]
+        ).ravel()
     return codes.ids.gather(choice_M), log_prob_M[start_R[length_R > 0]]
 
 
 def own_law(policy: Ranker, logged: Logged) -> Array:
-    """pi(item | context, logged prefix) of every mature slot and every item of the policy's `index`, shape [N, I].
+    """pi(item | context, logged prefix) of every mature slot and every item of the policy's
+    `index`, shape [N, I].
 
-    Exact for policies that fill slates without replacement from one item law per context, as every policy of longplay does:
-    what is left after a prefix keeps its proportions.
+    Exact for policies that fill slates without replacement from one item law per context, as every
+    policy of longplay does: what is left after a prefix keeps its proportions.
 
     Raises:
         ConfigError: more than `LAW_CELLS` numbers.

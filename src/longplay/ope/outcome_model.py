@@ -1,10 +1,12 @@
-"""The outcome model of the doubly robust estimate: what a slot is expected to come to, for any item in it.
+"""The outcome model of the doubly robust estimate: what a slot is expected to come to, for any item
+in it.
 
-It is a model of its own, not the early reward a policy was trained on: a policy exploits its reward's errors, and would
-be praised for them twice. Cross-fitted by user: nobody's outcomes speak for themselves. It only has to be useful; where
-it is wrong the estimate stays unbiased and its interval grows.
-Axes: N slots, D decisions, F folds, I items, K keys (items or creators, by the signal's entry), C features. The last
-row of arrays over items or keys, at -1, stands for the unknown.
+It is a model of its own, not the early reward a policy was trained on: a policy exploits its
+reward's errors, and would be praised for them twice. Cross-fitted by user: nobody's outcomes speak
+for themselves. It only has to be useful; where it is wrong the estimate stays unbiased and its
+interval grows. Axes: N slots, D decisions, F folds, I items, K keys (items or creators, by the
+signal's entry), C features. The last row of arrays over items or keys, at -1, stands for the
+unknown.
 """
 
 from __future__ import annotations
@@ -29,15 +31,19 @@ Rows = NDArray[np.int64]
 Line = Callable[[Array], Array]  # features [N, C] -> expected outcome [N]
 
 FOLDS = 5
-MEAN_SLOTS = 50.0  # a mean counts as if seen this often at the mean above it: item below key below everything
-RIDGE_SLOTS = 1_000.0  # the regression counts as if it had also seen this many slots that say nothing
+# a mean counts as if seen this often at the mean above it: item below key below everything
+MEAN_SLOTS = 50.0
+RIDGE_SLOTS = (
+    1_000.0  # the regression counts as if it had also seen this many slots that say nothing
+)
 RECENT = 60  # engaged events that tell how active a user has been
 LONG_AGO = 400.0  # days; a key never touched counts as touched then
 
 
 @dataclass(frozen=True, eq=False)
 class OutcomeModel:
-    """q(x, slot, item): for every slot from the users of the other folds. `lines[f]` is None where nobody could tell."""
+    """q(x, slot, item): for every slot from the users of the other folds. `lines[f]` is None where
+    nobody could tell."""
 
     slots: SlotFeatures
     means: FoldMeans
@@ -45,7 +51,8 @@ class OutcomeModel:
     lines: tuple[Line | None, ...]
 
     def predict(self, items: pl.Series) -> Array:
-        """Expected outcome of showing `items[n]` in slot n instead of what was shown, shape [N], in the outcome's unit.
+        """Expected outcome of showing `items[n]` in slot n instead of what was shown, shape [N], in
+        the outcome's unit.
 
         0 where an entry is impossible: what is familiar cannot be discovered.
         """
@@ -60,21 +67,34 @@ class OutcomeModel:
 
 
 def fit_outcome_model(lake: Lake, signal: Declaration, logged: Logged) -> OutcomeModel:
-    """The model of every fold: a ridge regression on features and their products, on the slots of the other folds.
+    """The model of every fold: a ridge regression on features and their products, on the slots of
+    the other folds.
 
-    A training slot's own fold is left out of its item's and creator's means as well: no slot ever sees its own label.
+    A training slot's own fold is left out of its item's and creator's means as well: no slot ever
+    sees its own label.
     """
     slots = SlotFeatures.of(lake, signal, logged)
     item_N = slots.index.items.rows(logged.items)
     users = logged.contexts.frame["user_id"]
-    fold_N = (keyed_bits("longplay: ope fold", users) % np.uint64(FOLDS)).astype(np.int64)[logged.decision_N]
+    fold_N = (keyed_bits("longplay: ope fold", users) % np.uint64(FOLDS)).astype(np.int64)[
+        logged.decision_N
+    ]
     possible_N = slots.possible(np.arange(len(logged)), item_N)
     means = FoldMeans.of(slots, item_N, logged.reward_N, fold_N, possible_N)
     lines: list[Line | None] = []
     for fold in range(FOLDS):
-        others = [(other, np.flatnonzero(possible_N & (fold_N == other))) for other in range(FOLDS) if other != fold]
+        others = [
+            (other, np.flatnonzero(possible_N & (fold_N == other)))
+            for other in range(FOLDS)
+            if other != fold
+        ]
         rows = np.concatenate([rows for _, rows in others])
-        x_NC = np.concatenate([slots.features(rows, item_N[rows], *means.without(fold, other)) for other, rows in others])
+        x_NC = np.concatenate(
+            [
+                slots.features(rows, item_N[rows], *means.without(fold, other))
+                for other, rows in others
+            ]
+        )
         lines.append(_ridge(x_NC, logged.reward_N[rows]) if len(rows) else None)
     return OutcomeModel(slots, means, fold_N, tuple(lines))
 
@@ -83,7 +103,8 @@ def fit_outcome_model(lake: Lake, signal: Declaration, logged: Logged) -> Outcom
 class SlotFeatures:
     """Features of any item in the logged slots, from what was known before the slate was drawn.
 
-    `popularity_I`: log(1 + users who engaged), counted over users who are not scored, so that nobody's later plays leak; 0 where all are scored.
+    `popularity_I`: log(1 + users who engaged), counted over users who are not scored, so that
+    nobody's later plays leak; 0 where all are scored.
     """
 
     signal: Declaration
@@ -101,8 +122,14 @@ class SlotFeatures:
         user_D, time_D = index.users(frame["user_id"]), frame["time"].dt.epoch("us").to_numpy()
         activity_D = np.log1p(np.diff(index.recent(user_D, time_D, RECENT).indptr))
         d_N = logged.decision_N
-        popularity_I = _popularity(lake, index) if logged.users == "held out" else np.zeros(len(index.items) + 1)
-        return cls(signal, index, popularity_I, user_D[d_N], time_D[d_N], logged.slot_N, activity_D[d_N])
+        popularity_I = (
+            _popularity(lake, index)
+            if logged.users == "held out"
+            else np.zeros(len(index.items) + 1)
+        )
+        return cls(
+            signal, index, popularity_I, user_D[d_N], time_D[d_N], logged.slot_N, activity_D[d_N]
+        )
 
     def keys(self, item_N: Rows) -> Rows:
         """Key of each item, -1 where it has none or is unknown."""
@@ -113,15 +140,28 @@ class SlotFeatures:
         if self.signal.entry.kind != "discovery":
             return np.ones(len(rows), dtype=bool)
         key_N = self.keys(item_N)
-        familiar_N = self.index.familiar(self.user_N[rows], key_N, self.time_N[rows], self.signal.entry.novel_for)
+        familiar_N = self.index.familiar(
+            self.user_N[rows], key_N, self.time_N[rows], self.signal.entry.novel_for
+        )
         return ~familiar_N & ~((item_N >= 0) & (key_N < 0))
 
     def features(self, rows: Rows, item_N: Rows, item_mean_I: Array, key_mean_K: Array) -> Array:
-        """[N, C] of `item_N` in the slots `rows`: slot, item mean, key mean, popularity, days since the key's last touch, activity, day."""
+        """[N, C] of `item_N` in the slots `rows`: slot, item mean, key mean, popularity, days since
+        the key's last touch, activity, day."""
         key_N, time_N = self.keys(item_N), self.time_N[rows]
         last_N = self.index.last_touch(self.user_N[rows], key_N, time_N)
-        ago_N = np.where(last_N == NEVER, LONG_AGO, np.minimum((time_N - np.maximum(last_N, 0)) / DAY_US, LONG_AGO))
-        columns = (self.slot_N[rows], item_mean_I[item_N], key_mean_K[key_N], self.popularity_I[item_N], np.log1p(ago_N))
+        ago_N = np.where(
+            last_N == NEVER,
+            LONG_AGO,
+            np.minimum((time_N - np.maximum(last_N, 0)) / DAY_US, LONG_AGO),
+        )
+        columns = (
+            self.slot_N[rows],
+            item_mean_I[item_N],
+            key_mean_K[key_N],
+            self.popularity_I[item_N],
+            np.log1p(ago_N),
+        )
         return np.column_stack([*columns, self.activity_N[rows], time_N / DAY_US]).astype(float)
 
 
@@ -136,20 +176,34 @@ class FoldMeans:
     key_I: Rows
 
     @classmethod
-    def of(cls, slots: SlotFeatures, item_N: Rows, reward_N: Array, fold_N: Rows, use_N: NDArray[np.bool_]) -> FoldMeans:
+    def of(
+        cls,
+        slots: SlotFeatures,
+        item_N: Rows,
+        reward_N: Array,
+        fold_N: Rows,
+        use_N: NDArray[np.bool_],
+    ) -> FoldMeans:
         """From the logged slots where `use_N` holds."""
 
         def by_fold(row_N: Rows, amount_N: Array, n: int) -> Array:
-            cells = np.bincount(fold_N[use_N] * n + row_N[use_N] % n, weights=amount_N[use_N], minlength=FOLDS * n)  # -1 % n is the last
+            cells = np.bincount(
+                fold_N[use_N] * n + row_N[use_N] % n, weights=amount_N[use_N], minlength=FOLDS * n
+            )  # -1 % n is the last
             return cells.astype(float).reshape(FOLDS, n)
 
-        one_N, key_N, key_I = np.ones(len(item_N)), slots.keys(item_N), np.append(slots.index.key_row_I, -1)
+        one_N, key_N, key_I = (
+            np.ones(len(item_N)),
+            slots.keys(item_N),
+            np.append(slots.index.key_row_I, -1),
+        )
         items, keys = len(slots.index.items) + 1, len(slots.index.keys) + 1
         item = by_fold(item_N, one_N, items), by_fold(item_N, reward_N, items)
         return cls(*item, by_fold(key_N, one_N, keys), by_fold(key_N, reward_N, keys), key_I)
 
     def without(self, *folds: int) -> tuple[Array, Array]:
-        """Mean outcome per slot of every item [I + 1] and key [K + 1] over the other folds, each shrunk to the level above."""
+        """Mean outcome per slot of every item [I + 1] and key [K + 1] over the other folds, each
+        shrunk to the level above."""
         keep = np.setdiff1d(np.arange(FOLDS), folds)
         count_K, sum_K = self.count_FK[keep].sum(0), self.sum_FK[keep].sum(0)
         base = sum_K.sum() / max(count_K.sum(), 1.0)
@@ -159,7 +213,9 @@ class FoldMeans:
 
 
 def _popularity(lake: Lake, index: LakeIndex) -> Array:
-    engaged = learners_events(lake).filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    engaged = learners_events(lake).filter(
+        pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()
+    )
     counts = engaged.select("user_id", "item_id").unique().group_by("item_id").len()
     popularity_I = np.zeros(len(index.items) + 1)
     popularity_I[index.items.rows(counts["item_id"])] = np.log1p(counts["len"].to_numpy())
@@ -167,7 +223,8 @@ def _popularity(lake: Lake, index: LakeIndex) -> Array:
 
 
 def _ridge(x_NC: Array, y_N: Array) -> Line:
-    """Ridge regression (Hoerl & Kennard 1970) on standardised features and their products; no line goes on beyond what it has seen."""
+    """Ridge regression (Hoerl & Kennard 1970) on standardised features and their products; no line
+    goes on beyond what it has seen."""
     low_C, high_C = np.quantile(x_NC, [0.01, 0.99], axis=0)
     clipped_NC = np.clip(x_NC, low_C, high_C)
     centre_C, scale_C = clipped_NC.mean(0), np.maximum(clipped_NC.std(0), 1e-9)
@@ -180,5 +237,8 @@ def _ridge(x_NC: Array, y_N: Array) -> Line:
     design_NC = expand(x_NC)
     middle_C, mean = design_NC.mean(0), float(y_N.mean())
     design_NC -= middle_C
-    weight_C = np.linalg.solve(design_NC.T @ design_NC + RIDGE_SLOTS * np.eye(design_NC.shape[1]), design_NC.T @ (y_N - mean))
+    weight_C = np.linalg.solve(
+        design_NC.T @ design_NC + RIDGE_SLOTS * np.eye(design_NC.shape[1]),
+        design_NC.T @ (y_N - mean),
+    )
     return lambda x_NC: mean + (expand(x_NC) - middle_C) @ weight_C

@@ -1,4 +1,5 @@
-"""What a policy would have come to, from a log made by another: one choice changed, everything else as it was."""
+"""What a policy would have come to, from a log made by another: one choice changed, everything else
+as it was."""
 
 from __future__ import annotations
 
@@ -18,32 +19,45 @@ from longplay.signals.outcomes.in_memory import Shown
 
 
 def ips(
-    policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out", clip: float | None = None
+    policy: Policy,
+    lake: Lake,
+    shown: Shown,
+    *,
+    surface: str | None = "home",
+    users: Users = "held out",
+    clip: float | None = None,
 ) -> Estimate | Refusal:
-    """The `one_step` value of `policy` per slot by inverse propensity scores, in the outcome's unit.
+    """The `one_step` value of `policy` per slot by inverse propensity scores, in the outcome's
+    unit.
 
-    The value of "in one slot choose as `policy` would, given the slots above it as logged; then follow the logger",
-    averaged over all mature slots of the scored users on `surface`, each slot alike. Weight: pi(a | x, prefix) / pi0(a | x, prefix),
-    pi recomputed on the logged contexts, pi0 as logged; with the history the policy would have been given (`as_seen_by`) and
-    without items that were not there yet. Interval clustered by user; of outcomes that lie on one side of 0, on the log scale
-    (see `longplay.ope.estimators`). `Estimate.n` is users, `n_eff` effective users. Refused where the log proves that the mean
-    weight is not 1, clipped or not: IPS is off by the same share.
+    The value of "in one slot choose as `policy` would, given the slots above it as logged; then
+    follow the logger", averaged over all mature slots of the scored users on `surface`, each slot
+    alike. Weight: pi(a | x, prefix) / pi0(a | x, prefix), pi recomputed on the logged contexts, pi0
+    as logged; with the history the policy would have been given (`as_seen_by`) and without items
+    that were not there yet. Interval clustered by user; of outcomes that lie on one side of 0, on
+    the log scale (see `longplay.ope.estimators`). `Estimate.n` is users, `n_eff` effective users.
+    Refused where the log proves that the mean weight is not 1, clipped or not: IPS is off by the
+    same share.
 
     Args:
-        shown: `outcomes.on(lake.decisions)`; immature slots (null) do not count, in any arm or policy.
+        shown: `outcomes.on(lake.decisions)`; immature slots (null) do not count, in any arm or
+            policy.
         surface: where; decisions elsewhere do not count. None: every surface counts.
-        users: "held out" scores the fifth from whom nothing is learned. "all" scores everybody, five times the data: only for a policy that has
-            learned nothing from this log (uniform, a law fixed beforehand, one trained on another log), as it would be praised for what it
+        users: "held out" scores the fifth from whom nothing is learned. "all" scores everybody,
+            five times the data: only for a policy that has learned nothing from this log (uniform,
+            a law fixed beforehand, one trained on another log), as it would be praised for what it
             has seen. The estimand says so.
-        clip: largest weight (> 0); what it cuts off biases the value low, and the estimand says how much that was.
+        clip: largest weight (> 0); what it cuts off biases the value low, and the estimand says how
+            much that was.
 
     Returns:
-        The estimate, or a `Refusal` that prints why the log cannot tell, with the numbers (see `diagnose`), and raises
-        `NotEstimable` where its value is asked for.
+        The estimate, or a `Refusal` that prints why the log cannot tell, with the numbers (see
+        `diagnose`), and raises `NotEstimable` where its value is asked for.
 
     Raises:
         ConfigError: nothing was logged on this surface, or clip <= 0.
-        DataError: `shown` is of another lake, or the policy cannot fill a slate in a logged context.
+        DataError: `shown` is of another lake, or the policy cannot fill a slate in a logged
+            context.
     """
     if clip is not None and not clip > 0:
         raise ConfigError(f"ips: clip={clip} given, expected a positive weight, e.g. 20, or None")
@@ -55,21 +69,37 @@ def ips(
     if clip is not None:
         weight_N, cut = clip_weights(weight_N, clip)
         how = f"IPS, weights clipped at {clip:g}: biased low, {cut:.1%} of the weight is cut off"
-    return ips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, how, users))
+    return ips_mean(
+        weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, how, users)
+    )
 
 
-def snips(policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out") -> Estimate | Refusal:
-    """The same value by self-normalised inverse propensity scores; arguments, estimand and errors as in `ips`.
+def snips(
+    policy: Policy,
+    lake: Lake,
+    shown: Shown,
+    *,
+    surface: str | None = "home",
+    users: Users = "held out",
+) -> Estimate | Refusal:
+    """The same value by self-normalised inverse propensity scores; arguments, estimand and errors
+    as in `ips`.
 
-    Divided by the mean weight instead of 1: steadier where weights vary, with a bias that falls as 1 / effective slots. Of
-    choices that the logger never makes it takes the outcome to be that of the others; where the log proves that there are
-    such choices, the estimand names their share and between which bounds the value then lies.
+    Divided by the mean weight instead of 1: steadier where weights vary, with a bias that falls as
+    1 / effective slots. Of choices that the logger never makes it takes the outcome to be that of
+    the others; where the log proves that there are such choices, the estimand names their share and
+    between which bounds the value then lies.
     """
     logged, weight_N, diagnosis = _weights(policy, lake, shown, surface, users)
     refusal = _refusal(policy, shown, diagnosis)
     if refusal is not None:
         return refusal
-    return snips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, _snips_words(diagnosis), users))
+    return snips_mean(
+        weight_N,
+        logged.reward_N,
+        logged.user_N,
+        estimand=_estimand(policy, shown, _snips_words(diagnosis), users),
+    )
 
 
 def doubly_robust(
@@ -82,25 +112,37 @@ def doubly_robust(
     seed: int = 0,
     draws: int | None = 4,
 ) -> Estimate | Refusal:
-    """The same value as E[q(x, prefix, own choice)] + mean(w (r - q)); estimand and errors as in `ips`.
+    """The same value as E[q(x, prefix, own choice)] + mean(w (r - q)); estimand and errors as in
+    `ips`.
 
-    q is an outcome model of its own, cross-fitted by user on the scored slots (`ope.outcome_model`). Unbiased as `ips` is,
-    and narrower the more of the outcome q explains. The expectation over the policy's own choice is sampled: full slates
-    are drawn by `policy.decide`, and in each slot the first item outside the logged prefix is a draw of
-    pi(. | x, prefix); see `decisions.outside`. That is exact where slates are drawn without replacement from one item law per
-    context (Plackett-Luce), as every policy of longplay does; for another law use `ips` or `snips`.
+    q is an outcome model of its own, cross-fitted by user on the scored slots
+    (`ope.outcome_model`). Unbiased as `ips` is, and narrower the more of the outcome q explains.
+    The expectation over the policy's own choice is sampled: full slates are drawn by
+    `policy.decide`, and in each slot the first item outside the logged prefix is a draw of pi(. |
+    x, prefix); see `decisions.outside`. That is exact where slates are drawn without replacement
+    from one item law per context (Plackett-Luce), as every policy of longplay does; for another law
+    use `ips` or `snips`.
 
     Args:
-        seed: of the draws. draws: own slates per context (>= 1); their noise is inside the interval. None: no draws, the expectation is
-            summed over the policy's whole law; for catalogues and logs of up to `logged.LAW_CELLS` slots x items.
+        seed: of the draws.
+        draws: own slates per context (>= 1); their noise is inside the interval. None: no draws,
+            the expectation is summed over the policy's whole law; for catalogues and logs of up to
+            `logged.LAW_CELLS` slots x items.
     """
     if draws is not None and draws < 1:
-        raise ConfigError(f"doubly_robust: draws={draws} given, expected at least 1 slate per context")
+        raise ConfigError(
+            f"doubly_robust: draws={draws} given, expected at least 1 slate per context"
+        )
     logged, weight_N, diagnosis = _weights(policy, lake, shown, surface, users, seed)
     refusal = _refusal(policy, shown, diagnosis)
     if refusal is not None:
         return refusal
-    return _possible(policy, shown, logged, doubly_robust_mean(policy, lake, shown, logged, weight_N, seed, draws, diagnosis))
+    return _possible(
+        policy,
+        shown,
+        logged,
+        doubly_robust_mean(policy, lake, shown, logged, weight_N, seed, draws, diagnosis),
+    )
 
 
 def doubly_robust_mean(
@@ -113,26 +155,40 @@ def doubly_robust_mean(
     draws: int | None = 4,
     diagnosis: Diagnosis | None = None,
 ) -> Estimate:
-    """The doubly robust mean of slots whose weights are known, whatever `diagnose` says of them; `doubly_robust` asks it first.
+    """The doubly robust mean of slots whose weights are known, whatever `diagnose` says of them;
+    `doubly_robust` asks it first.
 
     Args:
-        logged, weight_N: the slots and their weights, of `logged_slots` and `weigh`.
-        seed, draws: as of `doubly_robust`.
-        diagnosis: of the same weights; the estimand says what it knows of choices that the logger never makes.
+        logged: the slots and their weights, of `logged_slots` and `weigh`.
+        weight_N: the slots and their weights, of `logged_slots` and `weigh`.
+        seed: as of `doubly_robust`.
+        draws: as of `doubly_robust`.
+        diagnosis: of the same weights; the estimand says what it knows of choices that the logger
+            never makes.
     """
     how = "doubly robust" + _unseen_words(diagnosis, "of which the model alone speaks")
     model = fit_outcome_model(lake, shown.signal, logged)
-    direct_N = _expected(policy, logged, model) if draws is None else _sampled(policy, logged, model, seed, draws)
+    direct_N = (
+        _expected(policy, logged, model)
+        if draws is None
+        else _sampled(policy, logged, model, seed, draws)
+    )
     return dr_mean(
-        weight_N, logged.reward_N, model.predict(logged.items), direct_N, logged.user_N,
+        weight_N,
+        logged.reward_N,
+        model.predict(logged.items),
+        direct_N,
+        logged.user_N,
         estimand=_estimand(policy, shown, how, logged.users),
-    )  # fmt: skip
+    )
 
 
 def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, draws: int) -> Array:
     """The mean of q over `draws` of the policy's own choices in every slot, shape [N]."""
     direct_N = np.zeros(len(logged))
-    for draw in range(draws):  # a generator each: within one call a context's slate is always the same
+    for draw in range(
+        draws
+    ):  # a generator each: within one call a context's slate is always the same
         choice_M, _ = own_choices(policy, logged, np.random.default_rng([seed, draw]))
         direct_N += model.predict(choice_M.gather(logged.places)) / draws
     return direct_N
@@ -141,7 +197,10 @@ def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, dra
 def _expected(policy: Policy, logged: Logged, model: OutcomeModel) -> Array:
     """E[q(x, prefix, own choice)] of every slot, summed over the policy's law, shape [N]."""
     if not isinstance(policy, Ranker):
-        raise ConfigError(f"draws=None given, but {policy.name} does not state its law over the catalogue (`index`, `item_log_prob`); give draws")
+        raise ConfigError(
+            f"draws=None given, but {policy.name} does not state its law over the catalogue "
+            "(`index`, `item_log_prob`); give draws"
+        )
     law_NI = own_law(policy, logged)
     direct_N = np.zeros(len(logged))
     for row, item in enumerate(policy.index.ids):
@@ -150,23 +209,54 @@ def _expected(policy: Policy, logged: Logged, model: OutcomeModel) -> Array:
 
 
 def estimates(
-    policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out", seed: int = 0, draws: int | None = 4
+    policy: Policy,
+    lake: Lake,
+    shown: Shown,
+    *,
+    surface: str | None = "home",
+    users: Users = "held out",
+    seed: int = 0,
+    draws: int | None = 4,
 ) -> tuple[Diagnosis, dict[str, Estimate | Refusal]]:
-    """`diagnose`, `ips`, `snips` and `doubly_robust` at once, by name; the policy is asked for its probabilities once."""
+    """`diagnose`, `ips`, `snips` and `doubly_robust` at once, by name; the policy is asked for its
+    probabilities once."""
     logged, weight_N, diagnosis = _weights(policy, lake, shown, surface, users, seed)
     refusal = _refusal(policy, shown, diagnosis)
     if refusal is not None:
         return diagnosis, {"IPS": refusal, "SNIPS": refusal, "doubly robust": refusal}
     by_ips = _biased(policy, shown, diagnosis)
     if by_ips is None:
-        by_ips = ips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, "IPS", users))
-    by_snips = snips_mean(weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, _snips_words(diagnosis), users))
+        by_ips = ips_mean(
+            weight_N,
+            logged.reward_N,
+            logged.user_N,
+            estimand=_estimand(policy, shown, "IPS", users),
+        )
+    by_snips = snips_mean(
+        weight_N,
+        logged.reward_N,
+        logged.user_N,
+        estimand=_estimand(policy, shown, _snips_words(diagnosis), users),
+    )
     robust = doubly_robust_mean(policy, lake, shown, logged, weight_N, seed, draws, diagnosis)
-    return diagnosis, {"IPS": by_ips, "SNIPS": by_snips, "doubly robust": _possible(policy, shown, logged, robust)}
+    return diagnosis, {
+        "IPS": by_ips,
+        "SNIPS": by_snips,
+        "doubly robust": _possible(policy, shown, logged, robust),
+    }
 
 
-def diagnose(policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = "home", users: Users = "held out", seed: int = 0) -> Diagnosis:
-    """What the log can say about `policy`: weights, overlap, propensities. Prints as a short text; `reasons` is empty where it is enough.
+def diagnose(
+    policy: Policy,
+    lake: Lake,
+    shown: Shown,
+    *,
+    surface: str | None = "home",
+    users: Users = "held out",
+    seed: int = 0,
+) -> Diagnosis:
+    """What the log can say about `policy`: weights, overlap, propensities. Prints as a short text;
+    `reasons` is empty where it is enough.
 
     Raises:
         ConfigError: nothing was logged on this surface. DataError: `shown` is of another lake.
@@ -174,7 +264,9 @@ def diagnose(policy: Policy, lake: Lake, shown: Shown, *, surface: str | None = 
     return _weights(policy, lake, shown, surface, users, seed)[2]
 
 
-def _weights(policy: Policy, lake: Lake, shown: Shown, surface: str | None, users: Users, seed: int = 0) -> tuple[Logged, Array, Diagnosis]:
+def _weights(
+    policy: Policy, lake: Lake, shown: Shown, surface: str | None, users: Users, seed: int = 0
+) -> tuple[Logged, Array, Diagnosis]:
     """The slots that are scored, their weights, and what these say."""
     logged = as_seen_by(policy, logged_slots(lake, shown, surface, users), lake)
     weight_N, diagnosis = weigh(policy, logged, seed, shown.signal)
@@ -193,18 +285,23 @@ def _biased(policy: Policy, shown: Shown, diagnosis: Diagnosis) -> Refusal | Non
     """Why there is no estimate by IPS, if the log proves that its weights are off."""
     if not diagnosis.bias:
         return None
-    why = f"{policy.name}: not estimable by IPS: {diagnosis.bias}; correct the log, or take SNIPS or doubly robust"
+    why = (
+        f"{policy.name}: not estimable by IPS: {diagnosis.bias}; correct the log, or take SNIPS "
+        "or doubly robust"
+    )
     return Refusal(why, f"one_step value of {policy.name} per slot, {shown.signal.label} (IPS)")
 
 
 def _possible(policy: Policy, shown: Shown, logged: Logged, robust: Estimate) -> Estimate | Refusal:
-    """The doubly robust estimate, or a refusal where it lies beyond every outcome: what its model got wrong outweighs the log."""
+    """The doubly robust estimate, or a refusal where it lies beyond every outcome: what its model
+    got wrong outweighs the log."""
     origin, side = origin_of(logged.reward_N)
     if side == 0 or side * (robust.value - origin) > 0:
         return robust
     where = "below" if side > 0 else "above"
     why = (
-        f"{policy.name}: not estimable by doubly robust: {robust.value:.3g} lies {where} every outcome, expected beyond {origin:g}: the outcome "
+        f"{policy.name}: not estimable by doubly robust: {robust.value:.3g} lies {where} every "
+        f"outcome, expected beyond {origin:g}: the outcome "
         "model's errors outweigh the few outcomes; take SNIPS, or wait until more has matured"
     )
     return Refusal(why, robust.estimand)
@@ -215,10 +312,14 @@ def _snips_words(diagnosis: Diagnosis) -> str:
 
 
 def _unseen_words(diagnosis: Diagnosis | None, taken: str) -> str:
-    """What the estimand has to say of choices that the logger never makes, where the log proves that there are some."""
+    """What the estimand has to say of choices that the logger never makes, where the log proves
+    that there are some."""
     if diagnosis is None or not diagnosis.bias or diagnosis.mean_weight > 1:
         return ""
-    return f"; {1 - diagnosis.mean_weight:.1%} of the choices are never logged, {taken}: {diagnosis.bound}"
+    return (
+        f"; {1 - diagnosis.mean_weight:.1%} of the choices are never logged, {taken}: "
+        f"{diagnosis.bound}"
+    )
 
 
 def _estimand(policy: Policy, shown: Shown, how: str, users: Users) -> str:

@@ -19,17 +19,42 @@ from transformers import PreTrainedModel
 
 from longplay.codes import Codebook, fit_codebook, item_vectors
 from longplay.codes.trie import Allowed
-from longplay.decisions import Contexts, Decisions, check_exclude, check_one_each, check_rule, context_chance
+from longplay.decisions import (
+    Contexts,
+    Decisions,
+    check_exclude,
+    check_one_each,
+    check_rule,
+    context_chance,
+)
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.files import changed_file, digests_of, make_folder, sync_tree, write_file
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.policies.generative.circumstances import NOTHING, Circumstances, checked_reads
-from longplay.policies.generative.decoder import Decoder, Size, load_model, new_model, save_model, size_of
+from longplay.policies.generative.decoder import (
+    Decoder,
+    Size,
+    load_model,
+    new_model,
+    save_model,
+    size_of,
+)
 from longplay.policies.generative.fast.compiled import Compiled
-from longplay.policies.generative.pretrained import adapted, load_base, merged, weight_of, with_tokens
+from longplay.policies.generative.pretrained import (
+    adapted,
+    load_base,
+    merged,
+    weight_of,
+    with_tokens,
+)
 from longplay.policies.generative.prompts import Prompts, encode, latest
-from longplay.policies.generative.search import beam_slates, best_items, chosen_log_probs, item_log_probs
+from longplay.policies.generative.search import (
+    beam_slates,
+    best_items,
+    chosen_log_probs,
+    item_log_probs,
+)
 from longplay.policies.generative.texts import Described, Words
 from longplay.policies.generative.vocabulary import Vocabulary
 from longplay.policies.plackett import impossible_from_repeats, log1mexp, plackett_luce_log_prob
@@ -49,26 +74,38 @@ class Generative:
     """Semantic IDs and next-item training; slates without replacement with exact propensities.
 
     Attributes:
-        scale: `tiny` (about 80 thousand parameters), `small` (3.4 million), or a `Size`; sets everything else.
+        scale: `tiny` (about 80 thousand parameters), `small` (3.4 million), or a `Size`; sets
+            everything else.
         seed: initial weights, codes and the order of training.
         slate: slots a world or a service asks for by default.
-        exclude: the rule it is trained under, what training contexts forbid: `seen` items, items of seen `creator`s, or `none`. Contexts that state
-            another rule are refused, once it was rewarded under it: `rule`, which next-item training, where nothing is excluded,
-            leaves null. also_under: one more rule that it may be deployed under: see `under`.
-        steps: training steps; default by scale. dropout: share of activations dropped in training, against overfitting: .2 and more for models that
-            are large for their log. thin: share of events that each epoch leaves out, others each time (`Histories.batches`), against it too;
-            of a model from scratch. patience: checks without a better one after which training stops early; 0: it runs all its steps.
-            Either way the weights kept are those of the best check. optimizer: `adamw`, or `muon`, with which wide models learn more in the same
-            time (`descent.optimizers_of`); a base is adapted by AdamW.
-        base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads a context's prompt too, and is trained by
-            LoRA: on next items, on items that words describe and on titles.
-        whole: whether a token of its own stands for each item's last code, read and said in its place: sharper where items are known well, and
-            sooner overfitted (docs/semantic-ids.md), for as many embeddings as there are items; not with a base.
-            Items added later have their last code.
-        reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the event) and `want` (the outcome asked for;
-            training then needs `outcomes`); see `circumstances.Circumstances`. Each costs a token per item.
-        curve: figures of its training, step by step. alarms: what fell by half where it was reinforced, in words (`learning.variety`).
-        ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was trained on; with `want` among `reads`.
+        exclude: the rule it is trained under, what training contexts forbid: `seen` items, items of
+            seen `creator`s, or `none`. Contexts that state another rule are refused, once it was
+            rewarded under it: `rule`, which next-item training, where nothing is excluded, leaves
+            null.
+        also_under: one more rule that it may be deployed under: see `under`.
+        steps: training steps; default by scale.
+        dropout: share of activations dropped in training, against overfitting: .2 and more for
+            models that are large for their log.
+        thin: share of events that each epoch leaves out, others each time (`Histories.batches`),
+            against it too; of a model from scratch.
+        patience: checks without a better one after which training stops early; 0: it runs all its
+            steps. Either way the weights kept are those of the best check.
+        optimizer: `adamw`, or `muon`, with which wide models learn more in the same time
+            (`descent.optimizers_of`); a base is adapted by AdamW.
+        base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads
+            a context's prompt too, and is trained by LoRA: on next items, on items that words
+            describe and on titles.
+        whole: whether a token of its own stands for each item's last code, read and said in its
+            place: sharper where items are known well, and sooner overfitted (docs/semantic-ids.md),
+            for as many embeddings as there are items; not with a base. Items added later have their
+            last code.
+        reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the
+            event) and `want` (the outcome asked for; training then needs `outcomes`); see
+            `circumstances.Circumstances`. Each costs a token per item.
+        curve: figures of its training, step by step.
+        alarms: what fell by half where it was reinforced, in words (`learning.variety`).
+        ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was
+            trained on; with `want` among `reads`.
     """
 
     scale: str | Size = "tiny"
@@ -100,14 +137,25 @@ class Generative:
         check_exclude("Generative", self.exclude)
         checked_reads(self.reads)
         if self.whole and self.base is not None:
-            raise ConfigError(f"Generative: whole=True, base={self.base!r} given; a base reads items by their codes, leave whole out")
+            raise ConfigError(
+                f"Generative: whole=True, base={self.base!r} given; a base reads items by their "
+                "codes, leave whole out"
+            )
         if self.optimizer not in OPTIMIZERS:
-            raise ConfigError(f"Generative: optimizer={self.optimizer!r} given, expected one of {', '.join(OPTIMIZERS)}")
+            raise ConfigError(
+                f"Generative: optimizer={self.optimizer!r} given, expected one of "
+                f"{', '.join(OPTIMIZERS)}"
+            )
         if self.ask is not None and ("want" not in self.reads or not np.isfinite(self.ask)):
-            raise ConfigError(f"Generative: ask={self.ask}, reads={self.reads} given; a number can be asked for where reads has 'want'")
+            raise ConfigError(
+                f"Generative: ask={self.ask}, reads={self.reads} given; a number can be asked for "
+                "where reads has 'want'"
+            )
         for name, share in (("dropout", self.dropout), ("thin", self.thin)):
             if not 0 <= share < 1:
-                raise ConfigError(f"Generative: {name}={share} given, expected a share from 0 to below 1")
+                raise ConfigError(
+                    f"Generative: {name}={share} given, expected a share from 0 to below 1"
+                )
         if self.slate < 1:
             raise ConfigError(f"Generative: slate={self.slate} given, expected at least 1 slot")
 
@@ -120,24 +168,35 @@ class Generative:
     def name(self) -> str:
         """`generative@` and a digest of weights, semantic IDs and the items they stand for.
 
-        Of a policy that may be deployed under another rule than its own, `generative-seen-under-none@` and so on.
+        Of a policy that may be deployed under another rule than its own,
+        `generative-seen-under-none@` and so on.
         """
         decoder, codebook = self._fitted()
-        read = [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
+        read = (
+            [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
+        )
         whole = [] if self.known is None else [self.known.to_list()]
-        digest = hashlib.sha256(json.dumps([decoder.trie.version, codebook.items.to_list(), *read, *whole]).encode())
+        digest = hashlib.sha256(
+            json.dumps([decoder.trie.version, codebook.items.to_list(), *read, *whole]).encode()
+        )
         for key, value in decoder.model.state_dict().items():
             digest.update(key.encode() + value.numpy().tobytes())
-        kind = "generative" if self.also_under is None else f"generative-{self.rule}-under-{self.also_under}"
+        kind = (
+            "generative"
+            if self.also_under is None
+            else f"generative-{self.rule}-under-{self.also_under}"
+        )
         return f"{kind}@{digest.hexdigest()[:8]}"
 
     @property
     def trained_under(self) -> Mapping[str, str]:
-        """The rule of exclusions that it was rewarded under, by its name; empty where next items are all it has learned."""
+        """The rule of exclusions that it was rewarded under, by its name; empty where next items
+        are all it has learned."""
         return {} if self.rule is None else {self.name: self.rule}
 
     def under(self, exclude: str) -> Self:
-        """The same policy, which may also be deployed under another rule of exclusions than it was trained under; its name says so.
+        """The same policy, which may also be deployed under another rule of exclusions than it was
+        trained under; its name says so.
 
         Raises:
             ConfigError: no such rule.
@@ -150,38 +209,77 @@ class Generative:
         """Item ids <-> leaves of the trie, which are the columns of `item_log_prob`."""
         return self._fitted()[1].index
 
-    def fit(self, lake: Lake, *, outcomes: pl.DataFrame | None = None, progress: Progress | None = None) -> Self:
-        """Semantic IDs from the lake's items, then next-item training on its visits; see `train`."""
+    def fit(
+        self, lake: Lake, *, outcomes: pl.DataFrame | None = None, progress: Progress | None = None
+    ) -> Self:
+        """Semantic IDs from the lake's items, then next-item training on its visits; see
+        `train`."""
         return self.with_codes(lake).train(lake, outcomes=outcomes, progress=progress)
 
     def with_codes(self, lake: Lake, codebook: Codebook | None = None) -> Self:
-        """The untrained policy over the lake's catalogue: codes by residual k-means, weights from `seed`."""
+        """The untrained policy over the lake's catalogue: codes by residual k-means, weights from
+        `seed`."""
         if codebook is None:
             items = lake.items
             index = ItemIndex(items["item_id"])
             codebook = fit_codebook(
-                items["item_id"], item_vectors(lake, index, seed=self.seed), available=items["available"].to_numpy(), seed=self.seed
+                items["item_id"],
+                item_vectors(lake, index, seed=self.seed),
+                available=items["available"].to_numpy(),
+                seed=self.seed,
             )
         circumstances = Circumstances.of(self.reads, lake.events["surface"])
-        made = replace(self, codebook=codebook, circumstances=circumstances, known=codebook.items if self.whole else None)
+        made = replace(
+            self,
+            codebook=codebook,
+            circumstances=circumstances,
+            known=codebook.items if self.whole else None,
+        )
         if self.base is None:
             items = len(codebook.items) if self.whole else 0
-            return made.with_model(new_model(self.scale, codebook.levels, codebook.width, self.seed, circumstances.tokens, items))
+            return made.with_model(
+                new_model(
+                    self.scale,
+                    codebook.levels,
+                    codebook.width,
+                    self.seed,
+                    circumstances.tokens,
+                    items,
+                )
+            )
         model, words = load_base(Path(self.base))
         described = Described.of(lake.items, codebook.index)
-        return replace(made, model=with_tokens(model, words, codebook, described, self.seed, circumstances.tokens), words=words)
+        return replace(
+            made,
+            model=with_tokens(model, words, codebook, described, self.seed, circumstances.tokens),
+            words=words,
+        )
 
-    def train(self, lake: Lake, *, outcomes: pl.DataFrame | None = None, progress: Progress | None = None, checkpoint: Path | None = None) -> Self:
+    def train(
+        self,
+        lake: Lake,
+        *,
+        outcomes: pl.DataFrame | None = None,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> Self:
         """Next-item training on the lake's histories; goes on from `checkpoint` if it exists.
 
-        `outcomes` are needed where `reads` has `want`: columns user_id, item_id, time and value of the events they are of, as in
-        `Outcomes.frame`, value null where it is not known; or with early beliefs in it, so that what has not matured teaches too.
+        `outcomes` are needed where `reads` has `want`: columns user_id, item_id, time and value of
+        the events they are of, as in `Outcomes.frame`, value null where it is not known; or with
+        early beliefs in it, so that what has not matured teaches too.
         """
         codebook = self._fitted()[1]
-        histories = histories_from_log(lake, codebook.index, codebook.available, self.circumstances, outcomes)
-        return replace(self, circumstances=histories.circumstances)._train(lake, histories, progress, checkpoint)
+        histories = histories_from_log(
+            lake, codebook.index, codebook.available, self.circumstances, outcomes
+        )
+        return replace(self, circumstances=histories.circumstances)._train(
+            lake, histories, progress, checkpoint
+        )
 
-    def _train(self, lake: Lake, histories: Histories, progress: Progress | None, checkpoint: Path | None) -> Self:
+    def _train(
+        self, lake: Lake, histories: Histories, progress: Progress | None, checkpoint: Path | None
+    ) -> Self:
         codebook, trained = self._fitted()[1], self.learner(self.seed)
         if self.words is not None:
             curve = train_with_words(
@@ -215,12 +313,14 @@ class Generative:
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """One slate per context, drawn without replacement, with exact log-probabilities.
 
-        The luck of a context follows from `rng`'s next number and its id alone (`decisions.context_chance`), and
-        two policies over the same codes share it path by path (`sampling.beam_slates`).
+        The luck of a context follows from `rng`'s next number and its id alone
+        (`decisions.context_chance`), and two policies over the same codes share it path by path
+        (`sampling.beam_slates`).
 
         Raises:
             DataError: a context allows fewer items than it has slots.
-            ConfigError: contexts state another rule of exclusions than the policy was trained under (see `under`).
+            ConfigError: contexts state another rule of exclusions than the policy was trained under
+                (see `under`).
         """
         decoder, codebook = self._fitted()
         if self.rule is not None:
@@ -235,18 +335,32 @@ class Generative:
         for part in _parts(contexts):
             prompts = self.prompts(part)
             self._check_enough(part, prompts.allowed.count(), slots)
-            draw = beam_slates(decoder, prompts, groups=1, slots=slots, chance=chance.take(np.arange(start, start + len(part))))
+            draw = beam_slates(
+                decoder,
+                prompts,
+                groups=1,
+                slots=slots,
+                chance=chance.take(np.arange(start, start + len(part))),
+            )
             start += len(part)
             leaves.append(draw.leaves[:, 0])
             log_p.append(draw.item_log_prob[:, 0])
         slate_rows, item_log_prob = np.concatenate(leaves), np.concatenate(log_p)
-        return Decisions.of(contexts, codebook.index.slates(slate_rows), plackett_luce_log_prob(item_log_prob), self.name, codebook.trie.version)
+        return Decisions.of(
+            contexts,
+            codebook.index.slates(slate_rows),
+            plackett_luce_log_prob(item_log_prob),
+            self.name,
+            codebook.trie.version,
+        )
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
-        """Log-probability of every slot given the slots before it, shape [N, S]: -inf for an item that is not allowed, and from the first repeat on.
+        """Log-probability of every slot given the slots before it, shape [N, S]: -inf for an item
+        that is not allowed, and from the first repeat on.
 
         Raises:
-            DataError: not one slate per context, slates of different lengths, or an item that the catalogue does not hold.
+            DataError: not one slate per context, slates of different lengths, or an item that the
+                catalogue does not hold.
         """
         decoder, codebook = self._fitted()
         check_one_each(contexts, slates)
@@ -260,13 +374,15 @@ class Generative:
             prompts = self.prompts(part)
             item = chosen_log_probs(decoder, prompts, chosen)
             outside = prompts.allowed.count() - rows.shape[1]
-            # a slate of everything allowed leaves nothing, which 1 - sum of single-precision numbers would miss
+            # a slate of everything allowed leaves nothing, which 1 - sum of single-precision
+            # numbers would miss
             log_rest = np.where(outside > 0, log1mexp(np.logaddexp.reduce(item, axis=1)), -np.inf)
             parts.append(impossible_from_repeats(plackett_luce_log_prob(item, log_rest), chosen))
         return np.concatenate(parts)
 
     def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]:
-        """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it cannot be shown.
+        """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it
+        cannot be shown.
 
         Enumerates the catalogue: meant for evaluation and small catalogues.
         """
@@ -275,18 +391,38 @@ class Generative:
         return np.concatenate([np.zeros((0, len(codebook.items))), *parts])
 
     def ranked(self, contexts: Contexts, k: int = 10, *, beams: int = 50) -> pl.DataFrame:
-        """The `k` items each context would most probably be shown first, by constrained beam search; see `sampling.best_items`.
+        """The `k` items each context would most probably be shown first, by constrained beam
+        search; see `sampling.best_items`.
 
-        Columns: row (of the context), position (from 1), item_id, log_prob (of the first slot). For catalogues that are too large to enumerate.
+        Columns: row (of the context), position (from 1), item_id, log_prob (of the first slot). For
+        catalogues that are too large to enumerate.
         """
         decoder, codebook = self._fitted()
-        frames = [pl.DataFrame(schema={"row": pl.Int64, "position": pl.Int64, "item_id": pl.String, "log_prob": pl.Float64})]
+        frames = [
+            pl.DataFrame(
+                schema={
+                    "row": pl.Int64,
+                    "position": pl.Int64,
+                    "item_id": pl.String,
+                    "log_prob": pl.Float64,
+                }
+            )
+        ]
         for number, part in enumerate(_parts(contexts)):
             found = best_items(decoder, self.prompts(part), k, max(k, beams))
             leaves, log_p = found.leaves[:, 0], found.item_log_prob[:, 0]
             row, place = np.nonzero(leaves >= 0)
             items = codebook.index.ids.gather(leaves[row, place])
-            frames.append(pl.DataFrame({"row": number * BATCH + row, "position": place + 1, "item_id": items, "log_prob": log_p[row, place]}))
+            frames.append(
+                pl.DataFrame(
+                    {
+                        "row": number * BATCH + row,
+                        "position": place + 1,
+                        "item_id": items,
+                        "log_prob": log_p[row, place],
+                    }
+                )
+            )
         return pl.concat(frames)
 
     def with_available(self, items: pl.Series) -> Self:
@@ -294,7 +430,8 @@ class Generative:
         return replace(self, codebook=self._fitted()[1].with_available(items))
 
     def prompts(self, contexts: Contexts) -> Prompts:
-        """What the model reads of `contexts` (with a base, the words of their prompt first) and what it may say: not their exclusions."""
+        """What the model reads of `contexts` (with a base, the words of their prompt first) and
+        what it may say: not their exclusions."""
         decoder, codebook = self._fitted()
         offsets, leaves = codebook.index.ragged_rows(contexts.frame["history"])
         temperature = contexts.frame["temperature"].to_numpy().astype(float)
@@ -302,8 +439,22 @@ class Generative:
         around = None
         if self.circumstances.reads:
             offsets, kept = latest(offsets, leaves, self.history)
-            around, leaves = self.circumstances.of_contexts(contexts, offsets, kept, self.ask), leaves[kept]
-        return encode(decoder.trie, offsets, leaves, self.history, temperature, self.allowed(contexts), decoder.vocabulary, texts, around, self.own)
+            around, leaves = (
+                self.circumstances.of_contexts(contexts, offsets, kept, self.ask),
+                leaves[kept],
+            )
+        return encode(
+            decoder.trie,
+            offsets,
+            leaves,
+            self.history,
+            temperature,
+            self.allowed(contexts),
+            decoder.vocabulary,
+            texts,
+            around,
+            self.own,
+        )
 
     def allowed(self, contexts: Contexts) -> Allowed:
         """What each of `contexts` may be shown: what is available but for their exclusions."""
@@ -311,24 +462,31 @@ class Generative:
         return Allowed.of(decoder.trie, *codebook.index.ragged_rows(contexts.frame["exclusions"]))
 
     def learner(self, seed: int) -> Decoder:
-        """A copy of the decoder to train: all weights of a model from scratch; of a base, LoRA and the new tokens (`base.adapted`, by `seed`)."""
+        """A copy of the decoder to train: all weights of a model from scratch; of a base, LoRA and
+        the new tokens (`base.adapted`, by `seed`)."""
         decoder, codebook = self._fitted()
         return (
-            Decoder(copy.deepcopy(decoder.model), codebook.trie, decoder.vocabulary, own=self.own) if self.words is None else adapted(decoder, seed)
+            Decoder(copy.deepcopy(decoder.model), codebook.trie, decoder.vocabulary, own=self.own)
+            if self.words is None
+            else adapted(decoder, seed)
         )
 
     def settled(self, trained: Decoder) -> Self:
         """The policy with what a `learner` has learned."""
-        return self.with_model(trained.model if self.words is None else merged(self.decoder, trained))
+        return self.with_model(
+            trained.model if self.words is None else merged(self.decoder, trained)
+        )
 
     def with_model(self, model: PreTrainedModel) -> Self:
         """The same policy with other weights."""
         return replace(self, model=model, encoder=None)
 
     def compiled(self) -> Self:
-        """The same policy, which encodes prompts by OpenVINO: in two thirds to four fifths of the CPU time, its law the same to single precision.
+        """The same policy, which encodes prompts by OpenVINO: in two thirds to four fifths of the
+        CPU time, its law the same to single precision.
 
-        To serve with: it is compiled for this process and is not saved, and a policy trained from it encodes by PyTorch again.
+        To serve with: it is compiled for this process and is not saved, and a policy trained from
+        it encodes by PyTorch again.
 
         Raises:
             ConfigError: OpenVINO is not installed.
@@ -338,7 +496,8 @@ class Generative:
     def save(self, folder: Path) -> None:
         """Write model (safetensors), codes and settings to `folder`.
 
-        `policy.json` comes last, once the other files are on disk, and holds their SHA-256: without it there is no policy.
+        `policy.json` comes last, once the other files are on disk, and holds their SHA-256: without
+        it there is no policy.
         """
         decoder, codebook = self._fitted()
         make_folder(folder)
@@ -350,15 +509,40 @@ class Generative:
         if self.known is not None:
             self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = ("seed", "slate", "exclude", "steps", "dropout", "thin", "patience", "optimizer", "base", "ask", "whole", "rule", "also_under")
-        settings = {"scale": scale, "reads": self.circumstances.settings()} | {name: getattr(self, name) for name in kept}
+        kept = (
+            "seed",
+            "slate",
+            "exclude",
+            "steps",
+            "dropout",
+            "thin",
+            "patience",
+            "optimizer",
+            "base",
+            "ask",
+            "whole",
+            "rule",
+            "also_under",
+        )
+        settings = {"scale": scale, "reads": self.circumstances.settings()} | {
+            name: getattr(self, name) for name in kept
+        }
         sync_tree(folder)
-        settings |= {"width": codebook.width, "curve": list(self.curve), "alarms": list(self.alarms), "files": digests_of(folder)}
-        write_file(folder / SETTINGS, json.dumps(settings | {"sha256": _settings_digest(settings)}, indent=1))
+        settings |= {
+            "width": codebook.width,
+            "curve": list(self.curve),
+            "alarms": list(self.alarms),
+            "files": digests_of(folder),
+        }
+        write_file(
+            folder / SETTINGS,
+            json.dumps(settings | {"sha256": _settings_digest(settings)}, indent=1),
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote; of a policy saved before there were digests, as much as can be read is taken as it is.
+        """Read what `save` wrote; of a policy saved before there were digests, as much as can be
+        read is taken as it is.
 
         Raises:
             DataError: there is no policy, or its files are not as `save` wrote them.
@@ -368,8 +552,12 @@ class Generative:
             return cls._of(folder, settings)
         except LongplayError:
             raise
-        except Exception as error:  # of before digests: whatever the libraries run into where a file is damaged
-            raise _damaged(folder, f"{folder}: cannot be loaded ({type(error).__name__}: {error})") from error
+        except (
+            Exception
+        ) as error:  # of before digests: whatever the libraries run into where a file is damaged
+            raise _damaged(
+                folder, f"{folder}: cannot be loaded ({type(error).__name__}: {error})"
+            ) from error
 
     @classmethod
     def _of(cls, folder: Path, settings: dict[str, Any]) -> Self:
@@ -378,11 +566,21 @@ class Generative:
         alarms = tuple(settings.pop("alarms", ()))
         words = Words.load(folder) if settings["base"] else None
         known = pl.read_parquet(folder / "known.parquet")["item_id"] if settings["whole"] else None
-        circumstances = Circumstances(**{name: tuple(values) for name, values in settings.pop("reads").items()})
+        circumstances = Circumstances(
+            **{name: tuple(values) for name, values in settings.pop("reads").items()}
+        )
         return cls(
-            Size(**scale) if isinstance(scale, dict) else scale, **settings, reads=circumstances.reads, circumstances=circumstances,
-            codebook=codebook, model=load_model(folder), words=words, known=known, curve=curve, alarms=alarms,
-        )  # fmt: skip
+            Size(**scale) if isinstance(scale, dict) else scale,
+            **settings,
+            reads=circumstances.reads,
+            circumstances=circumstances,
+            codebook=codebook,
+            model=load_model(folder),
+            words=words,
+            known=known,
+            curve=curve,
+            alarms=alarms,
+        )
 
     @property
     def decoder(self) -> Decoder:
@@ -395,25 +593,39 @@ class Generative:
         trie = self.codebook.trie
         around = self.circumstances.tokens
         beyond = len(Vocabulary(trie.levels, trie.width, 1, around)) - 1
-        words = 0 if self.words is None else len(weight_of(self.model.get_input_embeddings())) - beyond
-        vocabulary = Vocabulary(trie.levels, trie.width, words, around, 0 if self.known is None else len(self.known))
-        return Decoder(self.model, trie, vocabulary, own=self.own, compiled=self.encoder), self.codebook
+        words = (
+            0 if self.words is None else len(weight_of(self.model.get_input_embeddings())) - beyond
+        )
+        vocabulary = Vocabulary(
+            trie.levels, trie.width, words, around, 0 if self.known is None else len(self.known)
+        )
+        return Decoder(
+            self.model, trie, vocabulary, own=self.own, compiled=self.encoder
+        ), self.codebook
 
     @cached_property
     def own(self) -> NDArray[np.int64] | None:
-        """The token that stands for each leaf's last code, [I]: of items known in training their own, of others that code."""
+        """The token that stands for each leaf's last code, [I]: of items known in training their
+        own, of others that code."""
         if self.known is None or self.codebook is None:
             return None
         trie = self.codebook.trie
-        vocabulary = Vocabulary(trie.levels, trie.width, around=self.circumstances.tokens, items=len(self.known))
+        vocabulary = Vocabulary(
+            trie.levels, trie.width, around=self.circumstances.tokens, items=len(self.known)
+        )
         place = ItemIndex(self.known).rows(self.codebook.items)
-        return np.where(place >= 0, vocabulary.item + place, vocabulary.code(trie.levels - 1) + trie.codes[:, -1])
+        return np.where(
+            place >= 0,
+            vocabulary.item + place,
+            vocabulary.code(trie.levels - 1) + trie.codes[:, -1],
+        )
 
     def _check_enough(self, contexts: Contexts, left_N: NDArray[np.int64], slots: int) -> None:
         if left_N.min() < slots:
             row = int(np.argmin(left_N))
             raise DataError(
-                f"decide: user {contexts.frame['user_id'][row]!r} asks for {slots} slots but only {int(left_N[row])} items of the catalogue "
+                f"decide: user {contexts.frame['user_id'][row]!r} asks for {slots} slots but only "
+                f"{int(left_N[row])} items of the catalogue "
                 "are available and not excluded; ask for fewer slots or exclude less"
             )
 
@@ -427,13 +639,17 @@ def _settings_of(folder: Path) -> dict[str, Any]:
     """The settings of a saved policy, once all its files are as they were written."""
     file = folder / SETTINGS
     if not os.path.lexists(file):
-        raise DataError(f"{folder}: holds no {SETTINGS}; expected a folder that `Generative.save` wrote")
+        raise DataError(
+            f"{folder}: holds no {SETTINGS}; expected a folder that `Generative.save` wrote"
+        )
     try:
         settings: dict[str, Any] = json.loads(file.read_bytes().decode())
         stated, files = settings.pop("sha256", None), settings.pop("files", {})
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise _damaged(folder, f"{file}: cannot be read ({error})") from error
-    if (stated is None and files) or (stated is not None and stated != _settings_digest(settings | {"files": files})):
+    if (stated is None and files) or (
+        stated is not None and stated != _settings_digest(settings | {"files": files})
+    ):
         raise _damaged(folder, f"{file}: was changed after it was written")
     if (why := changed_file(folder, files)) is not None:
         raise _damaged(folder, why)
@@ -445,4 +661,6 @@ def _settings_digest(settings: Mapping[str, Any]) -> str:
 
 
 def _damaged(folder: Path, why: str) -> DataError:
-    return DataError(f"policy: {why}; save it again, or delete {folder} and let the run make it anew")
+    return DataError(
+        f"policy: {why}; save it again, or delete {folder} and let the run make it anew"
+    )

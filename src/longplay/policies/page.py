@@ -1,4 +1,5 @@
-"""A page of rows, each filled by a policy of its own; a row can be withheld, so that an experiment's arms show all, parts, or nothing."""
+"""A page of rows, each filled by a policy of its own; a row can be withheld, so that an
+experiment's arms show all, parts, or nothing."""
 
 from __future__ import annotations
 
@@ -19,12 +20,13 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A slate made of rows, one below the other: row by row `slots[name]` items from `policies[name]`.
+    """A slate made of rows, one below the other: row by row `slots[name]` items from
+    `policies[name]`.
 
-    `without` leaves rows out: nothing is shown in their place, and what stood below them moves up. Rows draw
-    independently of each other, so a row shows the same items whether or not another is withheld, and every
-    log-probability is that of the row's own policy: exact. Its policies stay as they are; their
-    catalogues must have no item in common.
+    `without` leaves rows out: nothing is shown in their place, and what stood below them moves up.
+    Rows draw independently of each other, so a row shows the same items whether or not another is
+    withheld, and every log-probability is that of the row's own policy: exact. Its policies stay as
+    they are; their catalogues must have no item in common.
 
     >>> from longplay.policies.simple import Uniform
     >>> page = Rows({"known": Uniform(), "new": Uniform()}, {"known": 3, "new": 2})
@@ -37,9 +39,14 @@ class Rows:
     withheld: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if not self.policies or set(self.policies) != set(self.slots) or min(self.slots.values()) < 1:
+        if (
+            not self.policies
+            or set(self.policies) != set(self.slots)
+            or min(self.slots.values()) < 1
+        ):
             raise ConfigError(
-                f"Rows: policies {', '.join(self.policies)} and slots {dict(self.slots)} given, expected at least one row, each with at least 1 slot"
+                f"Rows: policies {', '.join(self.policies)} and slots {dict(self.slots)} given, "
+                "expected at least one row, each with at least 1 slot"
             )
 
     @property
@@ -49,12 +56,14 @@ class Rows:
 
     @property
     def slate(self) -> int:
-        """Slots of the whole page, withheld rows included: arms of an experiment are asked for equally many."""
+        """Slots of the whole page, withheld rows included: arms of an experiment are asked for
+        equally many."""
         return sum(self.slots.values())
 
     @property
     def shorter(self) -> bool:
-        """That its slates are shorter than asked for: a world refuses such slates from whoever does not say so."""
+        """That its slates are shorter than asked for: a world refuses such slates from whoever does
+        not say so."""
         return bool(self.withheld)
 
     @property
@@ -70,7 +79,10 @@ class Rows:
     @property
     def name(self) -> str:
         """`rows@` and a digest of the rows' names, slots and policies, and of which are shown."""
-        parts = [[name, self.slots[name], policy.name, name in self.withheld] for name, policy in self.policies.items()]
+        parts = [
+            [name, self.slots[name], policy.name, name in self.withheld]
+            for name, policy in self.policies.items()
+        ]
         return f"rows@{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
 
     def without(self, *names: str) -> Rows:
@@ -81,11 +93,14 @@ class Rows:
         """
         for name in names:
             if name not in self.policies:
-                raise ConfigError(f"Rows: no row {name!r}; expected some of {', '.join(self.policies)}")
+                raise ConfigError(
+                    f"Rows: no row {name!r}; expected some of {', '.join(self.policies)}"
+                )
         return replace(self, withheld=self.withheld | frozenset(names))
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context, with exact log-probabilities: the top of the page, as far as the contexts have slots.
+        """One slate per context, with exact log-probabilities: the top of the page, as far as the
+        contexts have slots.
 
         Shorter than asked for where rows are withheld or the page has fewer slots.
 
@@ -96,21 +111,35 @@ class Rows:
         slots = contexts.slots if len(contexts) else self.slate
         numbers = {name: row for row, name in enumerate(self.policies)}
         parts = [
-            self.policies[name].decide(_asking(contexts, count, self.policies[name]), np.random.default_rng([seed, numbers[name]]))
+            self.policies[name].decide(
+                _asking(contexts, count, self.policies[name]),
+                np.random.default_rng([seed, numbers[name]]),
+            )
             for name, count in self._asked(slots)
         ]
-        nothing = pl.Series("slate", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(contexts))
-        slates = pl.select(pl.concat_list(nothing, *(part.slates for part in parts)).alias("slate"))["slate"]
+        nothing = pl.Series("slate", [[]], dtype=pl.List(pl.String)).new_from_index(
+            0, len(contexts)
+        )
+        slates = pl.select(
+            pl.concat_list(nothing, *(part.slates for part in parts)).alias("slate")
+        )["slate"]
         if (doubled := (slates.list.n_unique() < slates.list.len()).sum()) > 0:
-            raise DataError(f"Rows: {doubled:,} of {len(contexts):,} pages hold an item twice; give the rows catalogues without common items")
-        log_prob_NS = np.concatenate([np.empty((len(contexts), 0)), *(part.log_prob for part in parts)], axis=1)
+            raise DataError(
+                f"Rows: {doubled:,} of {len(contexts):,} pages hold an item twice; give the rows "
+                "catalogues without common items"
+            )
+        log_prob_NS = np.concatenate(
+            [np.empty((len(contexts), 0)), *(part.log_prob for part in parts)], axis=1
+        )
         return Decisions.of(contexts, slates, log_prob_NS, self.name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
-        """Log-probability of every slot given the slots before it, shape [N, S]; -inf from the first slot on that the page does not have.
+        """Log-probability of every slot given the slots before it, shape [N, S]; -inf from the
+        first slot on that the page does not have.
 
         Raises:
-            DataError: not one slate per context, slates of different lengths, or an item that is not of its row.
+            DataError: not one slate per context, slates of different lengths, or an item that is
+                not of its row.
         """
         check_one_each(contexts, slates)
         lengths = slates.list.len().unique().to_list()
@@ -120,7 +149,9 @@ class Rows:
         parts, first = [np.empty((len(contexts), 0))], 0
         for name, count in self._asked(slots):
             policy = self.policies[name]
-            parts.append(policy.log_prob(_asking(contexts, count, policy), slates.list.slice(first, count)))
+            parts.append(
+                policy.log_prob(_asking(contexts, count, policy), slates.list.slice(first, count))
+            )
             first += count
         parts.append(np.full((len(contexts), slots - first), -np.inf))
         return np.concatenate(parts, axis=1)
@@ -137,5 +168,6 @@ class Rows:
 
 
 def _asking(contexts: Contexts, slots: int, policy: Policy) -> Contexts:
-    """The same moments, asking for so many slots; the policy reads no more history than it wants."""
+    """The same moments, asking for so many slots; the policy reads no more history than it
+    wants."""
     return contexts.reading(policy.history).with_slots(slots)

@@ -1,4 +1,5 @@
-"""Slates drawn without replacement: the Plackett-Luce law, its exact log-probabilities and its samplers.
+"""Slates drawn without replacement: the Plackett-Luce law, its exact log-probabilities and its
+samplers.
 
 An ordered slate a_1..a_S drawn without replacement from item probabilities p has, slot by slot,
 log P(a_j | a_<j) = log p(a_j) - log(1 - sum_{i<j} p(a_i))   (Plackett 1975; Luce 1959).
@@ -18,11 +19,14 @@ Int = NDArray[np.int64]
 _GUMBEL_CELLS = 4_000_000  # rows x items perturbed at once: bounds memory at about 64 MB
 _EXTRA_DRAWS = 3  # beyond the slots, in the first pass: covers nearly every row of a flat law
 _PASSES = 6  # passes before the rows still unfilled are finished by Gumbel-top-k
-_NOISE = 2**32  # counters of an item's Gumbel noise start here, beyond those of any draw with replacement
+_NOISE = (
+    2**32
+)  # counters of an item's Gumbel noise start here, beyond those of any draw with replacement
 
 
 def log1mexp(x: Float) -> Float:
-    """log(1 - exp(x)) for x <= 0, elementwise, exact near 0 and near -inf (Maechler 2012); -inf at x >= 0.
+    """log(1 - exp(x)) for x <= 0, elementwise, exact near 0 and near -inf (Maechler 2012); -inf at
+    x >= 0.
 
     >>> float(log1mexp(np.array([np.log(0.25)]))[0].round(6)) == round(float(np.log(0.75)), 6)
     True
@@ -38,10 +42,12 @@ def plackett_luce_log_prob(log_p_chosen_NS: Float, log_rest_N: Float | None = No
     """Log-probability of every slot given the slots before it, shape [N, S].
 
     The mass left before slot j is the never-drawn rest plus what slots j.. hold, so it is summed
-    from the small end and cannot fall below p(a_j): no cancellation, never a log-probability above 0.
+    from the small end and cannot fall below p(a_j): no cancellation, never a log-probability above
+    0.
 
     Args:
-        log_p_chosen_NS: log item probabilities of the slates in draw order (each row's law sums to 1).
+        log_p_chosen_NS: log item probabilities of the slates in draw order (each row's law sums to
+            1).
         log_rest_N: log of the mass outside the slate where the caller knows it; by default
             log(1 - sum of the slate), whose absolute error is about 1e-16: pass it when the slate
             may hold nearly everything.
@@ -64,7 +70,9 @@ def plackett_luce_log_prob(log_p_chosen_NS: Float, log_rest_N: Float | None = No
 
 def repeats(rows_NS: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Which slots hold an item that an earlier slot of the same row holds, shape [N, S]."""
-    rows_SN = np.ascontiguousarray(rows_NS.T)  # slots first: comparing long columns is several times faster than short rows
+    rows_SN = np.ascontiguousarray(
+        rows_NS.T
+    )  # slots first: comparing long columns is several times faster than short rows
     again_SN = np.zeros(rows_SN.shape, dtype=bool)
     for slot in range(1, len(rows_SN)):
         again_SN[slot] = (rows_SN[:slot] == rows_SN[slot]).any(axis=0)
@@ -72,7 +80,8 @@ def repeats(rows_NS: NDArray[np.integer]) -> NDArray[np.bool_]:
 
 
 def impossible_from_repeats(log_prob_NS: Float, rows_NS: NDArray[np.integer]) -> Float:
-    """`log_prob_NS` with -inf from the first slot that repeats an item of its slate: nothing is drawn after what cannot be drawn.
+    """`log_prob_NS` with -inf from the first slot that repeats an item of its slate: nothing is
+    drawn after what cannot be drawn.
 
     >>> impossible_from_repeats(np.full((1, 3), -1.0), np.array([[4, 4, 5]])).tolist()
     [[-1.0, -inf, -inf]]
@@ -81,10 +90,11 @@ def impossible_from_repeats(log_prob_NS: Float, rows_NS: NDArray[np.integer]) ->
 
 
 def gumbel_slates(log_p_NI: Float, slots: int, noise_NI: Float) -> Int:
-    """One slate per row by Gumbel-top-k (Yellott 1977; Kool et al. 2019): rows of items [N, slots] in draw order.
+    """One slate per row by Gumbel-top-k (Yellott 1977; Kool et al. 2019): rows of items [N, slots]
+    in draw order.
 
-    `log_p_NI` need not be normalised; -inf is never drawn if `slots` items are above -inf. `noise_NI`:
-    independent standard Gumbel noise.
+    `log_p_NI` need not be normalised; -inf is never drawn if `slots` items are above -inf.
+    `noise_NI`: independent standard Gumbel noise.
     """
     keys_NI = log_p_NI + noise_NI
     top_NS = np.argpartition(-keys_NI, slots - 1, axis=1)[:, :slots]
@@ -92,7 +102,14 @@ def gumbel_slates(log_p_NI: Float, slots: int, noise_NI: Float) -> Int:
     return np.take_along_axis(top_NS, order_NS, axis=1).astype(np.int64)
 
 
-def draw_slates(log_p_I: Float, n: int, slots: int, chance: RowChance, banned: tuple[Int, Int] | None = None, passes: int = _PASSES) -> Int:
+def draw_slates(
+    log_p_I: Float,
+    n: int,
+    slots: int,
+    chance: RowChance,
+    banned: tuple[Int, Int] | None = None,
+    passes: int = _PASSES,
+) -> Int:
     """`n` slates of `slots` distinct items under one item law, shape [n, slots], in draw order.
 
     Drawing *with* replacement and skipping what was drawn before (or is banned) is the
@@ -101,8 +118,8 @@ def draw_slates(log_p_I: Float, n: int, slots: int, chance: RowChance, banned: t
 
     Args:
         log_p_I: log item probabilities up to a constant, -inf where unavailable.
-        chance: a stream per row. Draw number k of a row uses its counter k and the Gumbel noise of item i
-            counter 2^32 + i, so a row's slate does not depend on the other rows.
+        chance: a stream per row. Draw number k of a row uses its counter k and the Gumbel noise of
+            item i counter 2^32 + i, so a row's slate does not depend on the other rows.
         banned: (offsets[n+1], items): row r must not hold items[offsets[r]:offsets[r+1]].
         passes: rounds of drawing with replacement; 0 draws everything by Gumbel-top-k.
     """
@@ -124,9 +141,13 @@ def draw_slates(log_p_I: Float, n: int, slots: int, chance: RowChance, banned: t
         # scaled by the last sum so that rounding can never point past the last item
         u = chance.uniform(short_R, np.arange(drawn, drawn + width)[None]) * cumulative_I[-1]
         drawn += width
-        draw_RK = np.minimum(np.searchsorted(cumulative_I, u, side="right"), n_items - 1).astype(np.int64)
+        draw_RK = np.minimum(np.searchsorted(cumulative_I, u, side="right"), n_items - 1).astype(
+            np.int64
+        )
         had = 0 if step == 0 else slots  # before the first draw there is nothing to repeat
-        new_RK = ~repeats(np.concatenate([slate_NS[short_R, :had], draw_RK], axis=1))[:, had:] & (weight_I[draw_RK] > 0)
+        new_RK = ~repeats(np.concatenate([slate_NS[short_R, :had], draw_RK], axis=1))[:, had:] & (
+            weight_I[draw_RK] > 0
+        )
         if len(banned_keys):
             key_RK = short_R[:, None] * n_items + draw_RK
             at_RK = np.minimum(np.searchsorted(banned_keys, key_RK), len(banned_keys) - 1)
@@ -146,7 +167,9 @@ def draw_slates(log_p_I: Float, n: int, slots: int, chance: RowChance, banned: t
         if len(banned_keys):
             mine = banned_keys[np.isin(banned_keys // n_items, chunk)]
             log_p_RI[np.searchsorted(chunk, mine // n_items), mine % n_items] = -np.inf
-        order_RS = gumbel_slates(log_p_RI, slots, chance.gumbel(chunk, np.arange(_NOISE, _NOISE + n_items)[None]))
+        order_RS = gumbel_slates(
+            log_p_RI, slots, chance.gumbel(chunk, np.arange(_NOISE, _NOISE + n_items)[None])
+        )
         for have in np.unique(filled_N[chunk]):
             rows = np.flatnonzero(filled_N[chunk] == have)
             slate_NS[chunk[rows], have:] = order_RS[rows, : slots - have]

@@ -16,12 +16,18 @@ from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex, distinct_keys
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
-from longplay.policies.plackett import draw_slates, impossible_from_repeats, plackett_luce_log_prob, repeats
+from longplay.policies.plackett import (
+    draw_slates,
+    impossible_from_repeats,
+    plackett_luce_log_prob,
+    repeats,
+)
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-# Below this share of mass left, 1 - sum would lose digits: the mass left is then summed item by item.
+# Below this share of mass left, 1 - sum would lose digits: the mass left is then summed item by
+# item.
 _SUM_DIRECTLY = 1e-3
 
 
@@ -61,10 +67,13 @@ class Uniform:
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Self:
         """The version for another catalogue; events change nothing."""
         index, available_I = _catalogue(items, self.catalogue)
-        return replace(self, catalogue=ItemLaw(index, _log_uniform(available_I), np.zeros(len(index))))
+        return replace(
+            self, catalogue=ItemLaw(index, _log_uniform(available_I), np.zeros(len(index)))
+        )
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context, with exact log-probabilities; its luck follows from `rng`'s next number and the context's id."""
+        """One slate per context, with exact log-probabilities; its luck follows from `rng`'s next
+        number and the context's id."""
         return _fitted(self.catalogue, "Uniform").decide(contexts, rng, self.name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
@@ -72,13 +81,15 @@ class Uniform:
         return _fitted(self.catalogue, "Uniform").log_prob(contexts, slates)
 
     def item_log_prob(self, contexts: Contexts) -> Float:
-        """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it cannot be shown."""
+        """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it
+        cannot be shown."""
         return _fitted(self.catalogue, "Uniform").item_log_prob(contexts)
 
 
 @dataclass(frozen=True, eq=False)
 class Popular:
-    """p = (1 - explore) * share of plays + explore * uniform over available items; slates without replacement.
+    """p = (1 - explore) * share of plays + explore * uniform over available items; slates without
+    replacement.
 
     Attributes:
         slate: slots a world or a service asks for by default; contexts say how many they want.
@@ -92,7 +103,9 @@ class Popular:
     def __post_init__(self) -> None:
         _check_slate(self.slate)
         if not 0 <= self.explore <= 1:
-            raise ConfigError(f"Popular: explore={self.explore} given, expected a share in [0, 1], e.g. 0.1")
+            raise ConfigError(
+                f"Popular: explore={self.explore} given, expected a share in [0, 1], e.g. 0.1"
+            )
 
     @property
     def history(self) -> int:
@@ -111,18 +124,21 @@ class Popular:
 
     @property
     def plays(self) -> Float:
-        """Engaged events counted so far, shape [I] by row of `index`: with `explore`, the snapshot of this version."""
+        """Engaged events counted so far, shape [I] by row of `index`: with `explore`, the snapshot
+        of this version."""
         return _fitted(self.catalogue, "Popular").plays_I
 
     def fit(self, lake: Lake) -> Self:
         """The version that has seen exactly this lake: counts start from zero.
 
-        Where slates were logged, users for whom `decisions.held_out` is true are not counted: off-policy estimates score them.
+        Where slates were logged, users for whom `decisions.held_out` is true are not counted:
+        off-policy estimates score them.
         """
         return replace(self, catalogue=None).adapt(lake.items, learners_events(lake))
 
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Self:
-        """The next version: the catalogue replaced, the plays among `events` added to the counts."""
+        """The next version: the catalogue replaced, the plays among `events` added to the
+        counts."""
         index, available_I = _catalogue(items, self.catalogue)
         plays_I = np.zeros(len(index))
         if self.catalogue is not None:
@@ -131,13 +147,19 @@ class Popular:
             else:
                 rows = index.rows(self.catalogue.index.ids)
                 plays_I[rows[rows >= 0]] = self.catalogue.plays_I[rows >= 0]
-        engaged = events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())["item_id"]
+        engaged = events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())[
+            "item_id"
+        ]
         rows = index.rows(engaged) if len(engaged) else np.empty(0, dtype=np.int64)
         plays_I += np.bincount(rows[rows >= 0], minlength=len(index))
-        return replace(self, catalogue=ItemLaw(index, _log_popular(plays_I, available_I, self.explore), plays_I))
+        return replace(
+            self,
+            catalogue=ItemLaw(index, _log_popular(plays_I, available_I, self.explore), plays_I),
+        )
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context, with exact log-probabilities; its luck follows from `rng`'s next number and the context's id."""
+        """One slate per context, with exact log-probabilities; its luck follows from `rng`'s next
+        number and the context's id."""
         return _fitted(self.catalogue, "Popular").decide(contexts, rng, self.name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
@@ -145,13 +167,15 @@ class Popular:
         return _fitted(self.catalogue, "Popular").log_prob(contexts, slates)
 
     def item_log_prob(self, contexts: Contexts) -> Float:
-        """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it cannot be shown."""
+        """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it
+        cannot be shown."""
         return _fitted(self.catalogue, "Popular").item_log_prob(contexts)
 
 
 @dataclass(frozen=True, eq=False)
 class ItemLaw:
-    """One law over a catalogue for everybody: log p at temperature 1, -inf where an item cannot be shown.
+    """One law over a catalogue for everybody: log p at temperature 1, -inf where an item cannot be
+    shown.
 
     Contexts bend it: temperature divides log p, exclusions leave it and the rest is renormalised.
     """
@@ -167,21 +191,28 @@ class ItemLaw:
         return hashlib.sha256(ids + self.plays_I.tobytes() + self.log_p_I.tobytes()).digest()
 
     def decide(self, contexts: Contexts, rng: np.random.Generator, name: str) -> Decisions:
-        """One slate per context under `name`, with exact log-probabilities; see `decisions.context_chance` for its luck."""
+        """One slate per context under `name`, with exact log-probabilities; see
+        `decisions.context_chance` for its luck."""
         slots = contexts.slots if len(contexts) else 1
         chance = context_chance(contexts, rng)
         banned = self._banned(contexts)
         self._check_enough(contexts, slots, banned)
         slate_NS = np.empty((len(contexts), slots), dtype=np.int64)
         for log_p_I, rows in self._by_temperature(contexts) if slots else []:
-            slate_NS[rows] = draw_slates(log_p_I, len(rows), slots, chance.take(rows), _take(banned, rows))
-        return Decisions.of(contexts, self.index.slates(slate_NS), self._log_prob(contexts, slate_NS, banned), name)
+            slate_NS[rows] = draw_slates(
+                log_p_I, len(rows), slots, chance.take(rows), _take(banned, rows)
+            )
+        return Decisions.of(
+            contexts, self.index.slates(slate_NS), self._log_prob(contexts, slate_NS, banned), name
+        )
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
-        """Log-probability of given slates, shape [N, S]: -inf for an item that cannot be shown, and from the first repeat on.
+        """Log-probability of given slates, shape [N, S]: -inf for an item that cannot be shown, and
+        from the first repeat on.
 
         Raises:
-            DataError: not one slate per context, slates of different lengths, or an item that the catalogue does not hold.
+            DataError: not one slate per context, slates of different lengths, or an item that the
+                catalogue does not hold.
         """
         check_one_each(contexts, slates)
         return self._log_prob(contexts, self.index.slate_rows(slates), self._banned(contexts))
@@ -194,7 +225,9 @@ class ItemLaw:
             answer_NI[rows] = log_p_I
         answer_NI[np.repeat(np.arange(len(contexts)), np.diff(offsets)), items] = -np.inf
         mass_N1 = np.logaddexp.reduce(answer_NI, axis=1, keepdims=True)
-        return answer_NI - np.where(np.isneginf(mass_N1), 0.0, mass_N1)  # nothing left to show: -inf, not 0 / 0
+        return answer_NI - np.where(
+            np.isneginf(mass_N1), 0.0, mass_N1
+        )  # nothing left to show: -inf, not 0 / 0
 
     def _log_prob(self, contexts: Contexts, slate_NS: Int, banned: tuple[Int, Int]) -> Float:
         log_prob_NS = np.empty(slate_NS.shape)
@@ -207,11 +240,17 @@ class ItemLaw:
         temperature_N = contexts.frame["temperature"].to_numpy()
         laws = []
         for temperature in np.unique(temperature_N):
-            laws.append((_tempered(self.log_p_I, float(temperature)), np.flatnonzero(temperature_N == temperature)))
+            laws.append(
+                (
+                    _tempered(self.log_p_I, float(temperature)),
+                    np.flatnonzero(temperature_N == temperature),
+                )
+            )
         return laws
 
     def _banned(self, contexts: Contexts) -> tuple[Int, Int]:
-        """Exclusions as (offsets[N+1], item rows), each item of the catalogue at most once per context."""
+        """Exclusions as (offsets[N+1], item rows), each item of the catalogue at most once per
+        context."""
         offsets, items = self.index.ragged_rows(contexts.frame["exclusions"])
         owner = np.repeat(np.arange(len(contexts)), np.diff(offsets))
         key = distinct_keys((owner * len(self.index) + items)[items >= 0])
@@ -221,20 +260,29 @@ class ItemLaw:
     def _check_enough(self, contexts: Contexts, slots: int, banned: tuple[Int, Int]) -> None:
         possible_I = np.isfinite(self.log_p_I)
         owner = np.repeat(np.arange(len(contexts)), np.diff(banned[0]))
-        left_N = possible_I.sum() - np.bincount(owner, weights=possible_I[banned[1]], minlength=len(contexts))
+        left_N = possible_I.sum() - np.bincount(
+            owner, weights=possible_I[banned[1]], minlength=len(contexts)
+        )
         if len(left_N) and left_N.min() < slots:
             row = int(np.argmin(left_N))
             raise DataError(
-                f"decide: user {contexts.frame['user_id'][row]!r} asks for {slots} slots but only {int(left_N[row])} of {len(self.index):,} items "
-                "can be shown (available, not excluded, with some probability); ask for fewer slots, exclude less, or explore more"
+                f"decide: user {contexts.frame['user_id'][row]!r} asks for {slots} slots but only "
+                f"{int(left_N[row])} of {len(self.index):,} items "
+                "can be shown (available, not excluded, with some probability); ask for fewer "
+                "slots, exclude less, or explore more"
             )
 
 
 def _tempered(log_p_I: Float, temperature: float) -> Float:
-    """The law at a temperature above 0: log p / temperature, normalised; unchanged where nothing can be shown."""
+    """The law at a temperature above 0: log p / temperature, normalised; unchanged where nothing
+    can be shown."""
     if temperature != 1.0:
         largest = float(np.max(log_p_I, initial=-np.inf))
-        with np.errstate(over="ignore"):  # the likeliest items stay at 0, however low the temperature; what lies below may go to -inf
+        with np.errstate(
+            over="ignore"
+            # the likeliest items stay at 0, however low the temperature; what lies below may go to
+            # -inf
+        ):
             log_p_I = (log_p_I - (largest if np.isfinite(largest) else 0.0)) / temperature
     mass = float(np.logaddexp.reduce(log_p_I)) if len(log_p_I) else -np.inf
     return log_p_I - mass if np.isfinite(mass) else log_p_I
@@ -249,7 +297,9 @@ def _conditional(log_p_I: Float, slate_NS: Int, banned: tuple[Int, Int]) -> Floa
     if len(items):
         key = owner * len(p_I) + items  # sorted: owners ascend, items ascend within them
         chosen_key_NS = np.arange(len(slate_NS))[:, None] * len(p_I) + slate_NS
-        again_NS |= key[np.minimum(np.searchsorted(key, chosen_key_NS), len(key) - 1)] == chosen_key_NS
+        again_NS |= (
+            key[np.minimum(np.searchsorted(key, chosen_key_NS), len(key) - 1)] == chosen_key_NS
+        )
     log_p_NS = np.where(again_NS, -np.inf, log_p_I[slate_NS])
     allowed_N = 1.0 - np.bincount(owner, weights=p_I[items], minlength=len(slate_NS))
     rest_N = allowed_N - np.exp(log_p_NS).sum(axis=1)
@@ -261,7 +311,9 @@ def _conditional(log_p_I: Float, slate_NS: Int, banned: tuple[Int, Int]) -> Floa
         rest_N[row] = left_I.sum()
     with np.errstate(divide="ignore"):
         log_allowed_N = np.log(allowed_N)
-        return plackett_luce_log_prob(log_p_NS - log_allowed_N[:, None], np.log(rest_N) - log_allowed_N)
+        return plackett_luce_log_prob(
+            log_p_NS - log_allowed_N[:, None], np.log(rest_N) - log_allowed_N
+        )
 
 
 def _take(banned: tuple[Int, Int], rows: Int) -> tuple[Int, Int]:
@@ -275,10 +327,18 @@ def _take(banned: tuple[Int, Int], rows: Int) -> tuple[Int, Int]:
 
 def _catalogue(items: pl.DataFrame, before: ItemLaw | None) -> tuple[ItemIndex, NDArray[np.bool_]]:
     if items.is_empty():
-        raise DataError("catalogue: 0 items given, expected at least one; append items to the lake first")
+        raise DataError(
+            "catalogue: 0 items given, expected at least one; append items to the lake first"
+        )
     same = before is not None and before.index.ids.equals(items["item_id"])
-    available = items["available"] if "available" in items.columns else pl.Series([True]).new_from_index(0, items.height)
-    return (before.index if same and before is not None else ItemIndex(items["item_id"])), available.to_numpy().astype(bool)
+    available = (
+        items["available"]
+        if "available" in items.columns
+        else pl.Series([True]).new_from_index(0, items.height)
+    )
+    return (
+        before.index if same and before is not None else ItemIndex(items["item_id"])
+    ), available.to_numpy().astype(bool)
 
 
 def _log_uniform(available_I: NDArray[np.bool_]) -> Float:
@@ -291,18 +351,24 @@ def _log_popular(plays_I: Float, available_I: NDArray[np.bool_], explore: float)
     if shown_I.sum() == 0:
         return _log_uniform(available_I)
     with np.errstate(divide="ignore"):
-        return np.log((1 - explore) * shown_I / shown_I.sum() + explore * available_I / available_I.sum())
+        return np.log(
+            (1 - explore) * shown_I / shown_I.sum() + explore * available_I / available_I.sum()
+        )
 
 
 def _fitted(law: ItemLaw | None, kind: str) -> ItemLaw:
     if law is None:
-        raise DataError(f"{kind}: it has no catalogue yet; call .fit(lake) or .adapt(items, events) first")
+        raise DataError(
+            f"{kind}: it has no catalogue yet; call .fit(lake) or .adapt(items, events) first"
+        )
     return law
 
 
 def _digest(law: ItemLaw | None, knobs: str = "") -> str:
     """8 hex digits of the law and of the knobs that will shape later versions."""
-    return "unfitted" if law is None else hashlib.sha256(law.digest + knobs.encode()).hexdigest()[:8]
+    return (
+        "unfitted" if law is None else hashlib.sha256(law.digest + knobs.encode()).hexdigest()[:8]
+    )
 
 
 def _check_slate(slate: int) -> None:

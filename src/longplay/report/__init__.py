@@ -1,4 +1,5 @@
-"""The report: one HTML file that opens from disk, asks the network for nothing and is a function of its inputs."""
+"""The report: one HTML file that opens from disk, asks the network for nothing and is a function of
+its inputs."""
 
 from __future__ import annotations
 
@@ -28,8 +29,12 @@ from longplay.report.charts import CONFIG
 from longplay.report.summary import alarms, facts, glossary, versions
 
 _HERE = Path(__file__).parent
-# Vega reads names as JavaScript strings, which a line or paragraph separator ends; other controls are in no font
-_UNDRAWABLE = {code: "\ufffd" for code in (*range(32), 127) if chr(code) not in "\t\n"} | {0x2028: " ", 0x2029: " "}
+# Vega reads names as JavaScript strings, which a line or paragraph separator ends; other controls
+# are in no font
+_UNDRAWABLE = {code: "\ufffd" for code in (*range(32), 127) if chr(code) not in "\t\n"} | {
+    0x2028: " ",
+    0x2029: " ",
+}
 
 
 def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -38,24 +43,42 @@ def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     A stage or a figure that is absent is said to be absent; nothing is guessed.
 
     Args:
-        name: of the run. results: stage -> its figures, as in the run folder's `result.json`.
+        name: of the run.
+        results: stage -> its figures, as in the run folder's `result.json`.
 
     Raises:
         DataError: `results` is not a mapping of mappings.
     """
-    if not isinstance(results, Mapping) or not all(isinstance(one, Mapping) for one in results.values()):
+    if not isinstance(results, Mapping) or not all(
+        isinstance(one, Mapping) for one in results.values()
+    ):
         raise DataError(
-            f"report: results of type {type(results).__name__} given, expected {{stage: figures}}, each a mapping; pass what the run folder holds"
+            f"report: results of type {type(results).__name__} given, expected {{stage: "
+            f"figures}}, each a mapping; pass what the run folder holds"
         )
     results = _present(results)
     found: list[Section | None] = [
-        glance(results), loop(results), signals(results), rewards(results), codes(results), training(results),
-        ranking(results), truth(results), offpolicy(results), refusals(results),
-    ]  # fmt: skip
+        glance(results),
+        loop(results),
+        signals(results),
+        rewards(results),
+        codes(results),
+        training(results),
+        ranking(results),
+        truth(results),
+        offpolicy(results),
+        refusals(results),
+    ]
     sections = [section for section in found if section is not None]
     drawn = [chart for section in sections for chart in charts_of(section.blocks)]
     log = log_of(results)
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     charts_json = inert_json({"config": CONFIG, "charts": [chart.spec for chart in drawn]})
     places = {id(chart): place for place, chart in enumerate(drawn)}
     return environment.get_template("page.html").render(
@@ -78,7 +101,8 @@ def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def inert_json(value: Any) -> Markup:
-    """JSON that can stand inside a script element: no character in it can end the element, no NaN, and no text that Vega cannot read."""
+    """JSON that can stand inside a script element: no character in it can end the element, no NaN,
+    and no text that Vega cannot read."""
     text = json.dumps(_drawable(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
@@ -99,9 +123,16 @@ def _version() -> str:
 
 
 def _security_policy(scripts: tuple[str, ...]) -> Markup:
-    """Nothing may be fetched, and only these scripts may run: what data says can never become code."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
-    return Markup(f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'")
+    """Nothing may be fetched, and only these scripts may run: what data says can never become
+    code."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    )
+    return Markup(
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; base-uri 'none'; "
+        "form-action 'none'"
+    )
 
 
 def _present(value: Any) -> Any:
@@ -112,7 +143,8 @@ def _present(value: Any) -> Any:
 
 
 def _drawable(value: Any) -> Any:
-    """Null for a number that is not finite; text without what Vega takes for the end of a line, and without control characters."""
+    """Null for a number that is not finite; text without what Vega takes for the end of a line, and
+    without control characters."""
     if isinstance(value, Mapping):
         return {_drawable(str(key)): _drawable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

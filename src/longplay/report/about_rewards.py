@@ -32,7 +32,11 @@ def rewards(results: Mapping[str, Row]) -> Section:
     """Early rewards: models side by side on later entries, calibration, beliefs."""
     reward = results.get("reward") or {}
     if not reward:
-        return Section("rewards", "Early rewards", ("No early reward was fitted: the reward stage has no result.",))
+        return Section(
+            "rewards",
+            "Early rewards",
+            ("No early reward was fitted: the reward stage has no result.",),
+        )
     answer: list[str] = []
     blocks: list[Block] = []
     for name, one in reward.items():
@@ -45,7 +49,8 @@ def rewards(results: Mapping[str, Row]) -> Section:
 
 
 def loss_difference(row: Row) -> dict[str, Any]:
-    """The paired difference of a model's loss to the prior alone, with its 95% interval (value, low, high)."""
+    """The paired difference of a model's loss to the prior alone, with its 95% interval (value,
+    low, high)."""
     value, error = finite(row.get("difference")), finite(row.get("difference_se"))
     if value is None or error is None:
         return {"value": value, "low": None, "high": None}
@@ -53,12 +58,22 @@ def loss_difference(row: Row) -> dict[str, Any]:
 
 
 def clear_best(rows: Sequence[Row]) -> Row | None:
-    """The model of least loss, if its interval of the difference to the prior ends below where the next one's begins."""
-    ranked = sorted((row for row in rows if finite(row.get("difference")) is not None), key=lambda row: row["difference"])
+    """The model of least loss, if its interval of the difference to the prior ends below where the
+    next one's begins."""
+    ranked = sorted(
+        (row for row in rows if finite(row.get("difference")) is not None),
+        key=lambda row: row["difference"],
+    )
     if len(ranked) < 2:
         return None
     best, following = loss_difference(ranked[0]), loss_difference(ranked[1])
-    return ranked[0] if best["high"] is not None and following["low"] is not None and best["high"] < following["low"] else None
+    return (
+        ranked[0]
+        if best["high"] is not None
+        and following["low"] is not None
+        and best["high"] < following["low"]
+        else None
+    )
 
 
 def comparison_words(one: Row, binary: bool) -> list[str]:
@@ -68,26 +83,42 @@ def comparison_words(one: Row, binary: bool) -> list[str]:
     if chosen not in rows:
         return []
     ours, loss = loss_difference(rows[chosen]), "log loss" if binary else "squared error"
-    said = {"lower": "predicts later outcomes better than the prior alone", "higher": "predicts later outcomes worse than the prior alone"}
+    said = {
+        "lower": "predicts later outcomes better than the prior alone",
+        "higher": "predicts later outcomes worse than the prior alone",
+    }
     name = MODEL_NAMES.get(chosen, chosen)
     words = [
-        f"After {one.get('age', '?')} days the {name} reward {said.get(verdict(ours), 'is not told apart from the prior alone')}: "
+        f"After {one.get('age', '?')} days the {name} reward "
+        f"{said.get(verdict(ours), 'is not told apart from the prior alone')}: "
         f"{loss} {difference(ours)}, on {number(rows[chosen].get('entries'))} later entries."
     ]
-    ranked = sorted((row for row in rows.values() if finite(row.get("loss")) is not None), key=lambda row: row["loss"])
+    ranked = sorted(
+        (row for row in rows.values() if finite(row.get("loss")) is not None),
+        key=lambda row: row["loss"],
+    )
     if ranked and ranked[0]["model"] != chosen:
         first = str(ranked[0]["model"])
         clear = clear_best(list(rows.values()))
-        sure = "its interval excludes the next" if clear is not None and clear["model"] == first else "but the intervals overlap"
+        sure = (
+            "its interval excludes the next"
+            if clear is not None and clear["model"] == first
+            else "but the intervals overlap"
+        )
         words.append(
-            f"The least {loss} is {MODEL_NAMES.get(first, first)}'s ({number(ranked[0]['loss'], 4)} against "
+            f"The least {loss} is {MODEL_NAMES.get(first, first)}'s "
+            f"({number(ranked[0]['loss'], 4)} against "
             f"{number(rows[chosen].get('loss'), 4)}), not the chosen one's; {sure}."
         )
-    ours_mae, prior_mae = finite(rows[chosen].get("item_mae")), finite((rows.get(PRIOR) or {}).get("item_mae"))
+    ours_mae, prior_mae = (
+        finite(rows[chosen].get("item_mae")),
+        finite((rows.get(PRIOR) or {}).get("item_mae")),
+    )
     if ours_mae is not None and prior_mae is not None:
         told = "nearer than" if ours_mae < prior_mae else "no nearer than"
         words.append(
-            f"Its beliefs about {number(rows[chosen].get('items'))} items are {told} one number for all: mean absolute error "
+            f"Its beliefs about {number(rows[chosen].get('items'))} items are {told} one number "
+            "for all: mean absolute error "
             f"{number(ours_mae, 4)} against {number(prior_mae, 4)} (no interval)."
         )
     return words
@@ -114,14 +145,16 @@ def _standing(one: Row) -> list[Block]:
     blocks: list[Block] = []
     if one.get("association"):
         text = (
-            "An association, not an effect. The log does not say what was shown, so the reward is what discoveries were followed "
+            "An association, not an effect. The log does not say what was shown, so the reward is "
+            "what discoveries were followed "
             "by, not what showing would cause."
         )
         blocks.append(Note(text))
     elif "association" in one:
         blocks.append(
             Note(
-                "The log holds what was shown and how likely that was, so the reward of a slot is estimated as an effect of showing, "
+                "The log holds what was shown and how likely that was, so the reward of a slot is "
+                "estimated as an effect of showing, "
                 "not as an association.",
                 "plain",
             )
@@ -129,8 +162,10 @@ def _standing(one: Row) -> list[Block]:
     if known and later:
         learnt = f" The chosen model {one['learnt']}." if one.get("learnt") else ""
         text = (
-            f"Fitted on what was known when training ended: {number(known.get('mature'))} mature of {number(known.get('entries'))} entries.{learnt} "
-            f"Judged on {number(later.get('mature'))} mature of {number(later.get('entries'))} entries that came later, each "
+            f"Fitted on what was known when training ended: {number(known.get('mature'))} mature "
+            f"of {number(known.get('entries'))} entries.{learnt} "
+            f"Judged on {number(later.get('mature'))} mature of {number(later.get('entries'))} "
+            "entries that came later, each "
             f"observed for {one.get('age', '?')} days."
         )
         blocks.append(Heading("Models side by side", text))
@@ -156,14 +191,36 @@ def _comparison(one: Row, binary: bool) -> list[Block]:
             else {"value": value, "low": value - 1.96 * error, "high": value + 1.96 * error}
         )
         versus = "reference" if alone else f"{signed(gap)} ({span(gap)})"
-        body.append((
-            MODEL_NAMES.get(name, name), plus_minus(own), versus, "" if alone else verdict(gap), number(row.get("rmse"), 4),
-            number(row.get("concordance"), 3), f"{number(row.get('item_mae'), 4)} ({number(row.get('items'))})",
-        ))  # fmt: skip
+        body.append(
+            (
+                MODEL_NAMES.get(name, name),
+                plus_minus(own),
+                versus,
+                "" if alone else verdict(gap),
+                number(row.get("rmse"), 4),
+                number(row.get("concordance"), 3),
+                f"{number(row.get('item_mae'), 4)} ({number(row.get('items'))})",
+            )
+        )
     best = clear_best(rows)
-    head = ("model", f"{loss} ± 95%", "difference to the prior (95% interval)", "so it is", "RMSE", "concordance", "item MAE (items)")
-    caption = f"Early rewards on later entries; lower {loss}, RMSE and MAE are better, concordance 0.5 is chance"
-    caption += "" if best is not None else ". No model is set in bold: the best one's interval does not exclude the next"
+    head = (
+        "model",
+        f"{loss} ± 95%",
+        "difference to the prior (95% interval)",
+        "so it is",
+        "RMSE",
+        "concordance",
+        "item MAE (items)",
+    )
+    caption = (
+        f"Early rewards on later entries; lower {loss}, RMSE and MAE are better, "
+        "concordance 0.5 is chance"
+    )
+    caption += (
+        ""
+        if best is not None
+        else ". No model is set in bold: the best one's interval does not exclude the next"
+    )
     strong = None if best is None else rows.index(best)
     table = Table(caption, head, tuple(body), "lrrlrrr", strong=strong, swatches=_SWATCHES)
     plot = charts.dots(
@@ -180,14 +237,25 @@ def _comparison(one: Row, binary: bool) -> list[Block]:
 def _calibration(one: Row) -> list[Block]:
     checked = {str(name): found for name, found in (one.get("calibration") or {}).items() if found}
     order = list(MODEL_COLOURS)
-    ranked = sorted(checked.items(), key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair[0]))
+    ranked = sorted(
+        checked.items(),
+        key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair[0]),
+    )
     judged = {name: found for name, found in ranked if "not_estimable" not in found}
     blocks: list[Block] = []
     if judged:
-        counts = sorted({(int(found.get("groups") or 0), int(found.get("min_entries") or 0)) for found in judged.values()})
-        sizes = listed([f"{items} items with at least {least} mature entries each" for items, least in counts])
+        counts = sorted(
+            {
+                (int(found.get("groups") or 0), int(found.get("min_entries") or 0))
+                for found in judged.values()
+            }
+        )
+        sizes = listed(
+            [f"{items} items with at least {least} mature entries each" for items, least in counts]
+        )
         text = (
-            f"Judged on {sizes}. Each item's prior was fitted without it; half of its users are observed for {one.get('age', '?')} "
+            f"Judged on {sizes}. Each item's prior was fitted without it; half of its users are "
+            f"observed for {one.get('age', '?')} "
             "days, the other half say what came of it. "
             "Bars are 95% intervals, items and entries taken as independent."
         )
@@ -196,7 +264,10 @@ def _calibration(one: Row) -> list[Block]:
         for name, found in judged.items():
             colour, said = MODEL_COLOURS.get(name, charts.FAINT), MODEL_NAMES.get(name, name)
             blocks.append(Grid(tuple(_plots(found, colour, said)), columns=3))
-            kept = ", ".join(f"{percent(float(level))}: {percent(share)}" for level, share in (found.get("coverage") or {}).items())
+            kept = ", ".join(
+                f"{percent(float(level))}: {percent(share)}"
+                for level, share in (found.get("coverage") or {}).items()
+            )
             errors = (
                 number(found.get("mae"), 4),
                 number(found.get("prior_mae"), 4),
@@ -204,10 +275,19 @@ def _calibration(one: Row) -> list[Block]:
                 number(found.get("prior_sharpness"), 4),
             )
             body.append((said, f"{found.get('groups', 'n/a')}", kept, *errors))
-        head = ("model", "items", "promised: kept", "MAE", "MAE of the prior", "std", "std of the prior")
+        head = (
+            "model",
+            "items",
+            "promised: kept",
+            "MAE",
+            "MAE of the prior",
+            "std",
+            "std of the prior",
+        )
         blocks.append(
             Table(
-                "Calibration of item means: coverage, error, and how unsure (std) beside the prior alone",
+                "Calibration of item means: coverage, error, and how unsure (std) beside the "
+                "prior alone",
                 head,
                 tuple(body),
                 "lrlrrrr",
@@ -216,7 +296,12 @@ def _calibration(one: Row) -> list[Block]:
         )
     for name, found in checked.items():
         if "not_estimable" in found:
-            blocks.append(Note(f"{MODEL_NAMES.get(name, name)}: calibration not estimable. {found['not_estimable']}"))
+            blocks.append(
+                Note(
+                    f"{MODEL_NAMES.get(name, name)}: calibration not estimable. "
+                    f"{found['not_estimable']}"
+                )
+            )
     return blocks
 
 
@@ -228,7 +313,9 @@ def _plots(found: Row, colour: str, name: str) -> list[Block]:
         bins.append(
             {
                 **row,
-                "low": max(0.0, row["realised"] - 1.96 * error) if row["realised"] >= 0 else row["realised"] - 1.96 * error,
+                "low": max(0.0, row["realised"] - 1.96 * error)
+                if row["realised"] >= 0
+                else row["realised"] - 1.96 * error,
                 "high": row["realised"] + 1.96 * error,
             }
         )
@@ -237,7 +324,9 @@ def _plots(found: Row, colour: str, name: str) -> list[Block]:
     items, levels = int(found.get("groups") or 0), []
     for level, share in (found.get("coverage") or {}).items():
         low, high = wilson(float(share), items)
-        levels.append({"level": float(level), "share": share, "low": low, "high": high, "items": items})
+        levels.append(
+            {"level": float(level), "share": share, "low": low, "high": high, "items": items}
+        )
     if levels:
         plots.append(charts.coverage(levels, colour, name))
     counts = found.get("pit") or []
@@ -245,7 +334,17 @@ def _plots(found: Row, colour: str, name: str) -> list[Block]:
         expected = sum(counts) / len(counts)
         plots.append(
             charts.pit(
-                [{"low": k / len(counts), "high": (k + 1) / len(counts), "ratio": n / expected, "n": n} for k, n in enumerate(counts)], colour, name
+                [
+                    {
+                        "low": k / len(counts),
+                        "high": (k + 1) / len(counts),
+                        "ratio": n / expected,
+                        "n": n,
+                    }
+                    for k, n in enumerate(counts)
+                ],
+                colour,
+                name,
             )
         )
     return plots
@@ -259,14 +358,28 @@ def _beliefs(one: Row) -> list[Block]:
 
     def table(caption: str, part: Sequence[Row]) -> Table:
         body = tuple(
-            (str(row.get("title") or row.get("key")), number(row.get("entries")), f"{number(row.get('mean'), 3)} ± {number(row.get('std'), 3)}")
+            (
+                str(row.get("title") or row.get("key")),
+                number(row.get("entries")),
+                f"{number(row.get('mean'), 3)} ± {number(row.get('std'), 3)}",
+            )
             for row in part
         )
         return Table(caption, ("item or creator", "entries", "mean ± std"), body, "lrr")
 
     text = (
-        "Among those with at least 30 entries; ± is one std, how unsure the model is of the expected outcome. The extremes of "
+        "Among those with at least 30 entries; ± is one std, how unsure the model is of the "
+        "expected outcome. The extremes of "
         "many noisy figures flatter themselves."
     )
-    tables = [table("Believed in most", rows[:half])] + ([table("Believed in least", rows[half:])] if half < len(rows) else [])
-    return [Heading(f"What the {MODEL_NAMES.get(str(one.get('chosen')), str(one.get('chosen')))} reward believes", text), Grid(tuple(tables))]
+    tables = [table("Believed in most", rows[:half])] + (
+        [table("Believed in least", rows[half:])] if half < len(rows) else []
+    )
+    return [
+        Heading(
+            f"What the {MODEL_NAMES.get(str(one.get('chosen')), str(one.get('chosen')))} reward "
+            "believes",
+            text,
+        ),
+        Grid(tuple(tables)),
+    ]

@@ -1,4 +1,5 @@
-"""What a section of the page is made of: plain frozen values that the template knows how to draw."""
+"""What a section of the page is made of: plain frozen values that the template knows how to
+draw."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ class Table:
     """Rows of text under a head; the first cell of a row names it.
 
     Attributes:
-        align: one letter per column, `l` or `r`. strong: index of the row set in bold, if any.
+        align: one letter per column, `l` or `r`.
+        strong: index of the row set in bold, if any.
         swatches: colour of the dot beside a head or first cell that holds this text.
     """
 

@@ -1,4 +1,5 @@
-"""Figures as words: every sentence of the page is derived here from numbers and intervals, none is written in advance."""
+"""Figures as words: every sentence of the page is derived here from numbers and intervals, none is
+written in advance."""
 
 from __future__ import annotations
 
@@ -11,7 +12,12 @@ from longplay.estimate import LOPSIDED, Estimate
 Row = Mapping[str, Any]
 
 ZERO = "not distinguishable from zero"
-POLICY_NAMES = {"popular": "the popular policy", "start": "the start", "reward-weighted": "reward-weighted training", "reinforced": "reinforcement"}
+POLICY_NAMES = {
+    "popular": "the popular policy",
+    "start": "the start",
+    "reward-weighted": "reward-weighted training",
+    "reinforced": "reinforcement",
+}
 MODEL_NAMES = {
     "prior alone": "prior alone",
     "progressive": "progressive",
@@ -35,7 +41,8 @@ def bounds(row: Row) -> tuple[float, float] | None:
 
 
 def at_level(estimate: Row | None, level: float) -> dict[str, Any]:
-    """An estimate given as JSON (`experiments.readout.estimate_json`) as value, low and high; empty where there is none.
+    """An estimate given as JSON (`experiments.readout.estimate_json`) as value, low and high; empty
+    where there is none.
 
     >>> row = {"value": 0.02, "std_error": 0.005, "n": 900, "df": 15, "origin": 0.0, "step": 0.0}
     >>> {end: round(x, 4) for end, x in at_level(row, 0.95).items()}
@@ -93,7 +100,8 @@ def percent(value: Any, decimals: int = 0) -> str:
 
 
 def decimals_of(row: Row) -> int:
-    """Decimals that show two significant digits of the half-width, and more where a bound near zero would round to it."""
+    """Decimals that show two significant digits of the half-width, and more where a bound near zero
+    would round to it."""
     interval = bounds(row)
     if interval is None:
         value = finite(row.get("value"))
@@ -106,7 +114,8 @@ def decimals_of(row: Row) -> int:
 
 
 def plus_minus(row: Row) -> str:
-    """Value and half-width of its 95% interval, e.g. `0.031 ± 0.004`; the value alone where there is no interval.
+    """Value and half-width of its 95% interval, e.g. `0.031 ± 0.004`; the value alone where there
+    is no interval.
 
     Both ends where the value does not lie in the middle.
 
@@ -138,7 +147,11 @@ def interval_words(row: Row, *, share: bool = False) -> str:
 def span(row: Row) -> str:
     """`0.010 to 0.031`, or nothing where there is no interval."""
     interval, digits = bounds(row), decimals_of(row)
-    return "" if interval is None else f"{number(interval[0], digits)} to {number(interval[1], digits)}"
+    return (
+        ""
+        if interval is None
+        else f"{number(interval[0], digits)} to {number(interval[1], digits)}"
+    )
 
 
 def share_of(row: Row, key: str = "value") -> str:
@@ -161,13 +174,16 @@ def verdict(row: Row) -> str:
 
 
 def difference(row: Row) -> str:
-    """A difference with its interval, and `not distinguishable from zero` exactly where the interval includes it.
+    """A difference with its interval, and `not distinguishable from zero` exactly where the
+    interval includes it.
 
     >>> difference({"value": 0.009, "low": -0.003, "high": 0.021})
     'difference +0.009, 95% interval −0.003 to 0.021: not distinguishable from zero'
     """
     said = verdict(row)
-    return f"difference {signed(row)}, {interval_words(row)}" + (f": {ZERO}" if said == ZERO else "")
+    return f"difference {signed(row)}, {interval_words(row)}" + (
+        f": {ZERO}" if said == ZERO else ""
+    )
 
 
 def signed(row: Row) -> str:
@@ -188,11 +204,21 @@ def change(row: Row, metric: str, ours: Any, base: Any) -> str:
     digits = decimals_of(row)
     told, values = verdict(row), (number(base, digits), number(ours, digits))
     if other == "start":
-        verb = {"higher": "raised", "lower": "lowered", ZERO: "did not measurably change"}.get(told, "moved")
-        said = f"{first(POLICY_NAMES.get(name, name))} {verb} {metric}: from {values[0]} to {values[1]}"
+        verb = {"higher": "raised", "lower": "lowered", ZERO: "did not measurably change"}.get(
+            told, "moved"
+        )
+        said = (
+            f"{first(POLICY_NAMES.get(name, name))} {verb} {metric}: from {values[0]} to "
+            f"{values[1]}"
+        )
     else:
-        verb = {"higher": "is above", "lower": "is below", ZERO: "is not told apart from"}.get(told, "is beside")
-        said = f"{first(POLICY_NAMES.get(name, name))} {verb} {POLICY_NAMES.get(other, other)} in {metric}: {values[1]} against {values[0]}"
+        verb = {"higher": "is above", "lower": "is below", ZERO: "is not told apart from"}.get(
+            told, "is beside"
+        )
+        said = (
+            f"{first(POLICY_NAMES.get(name, name))} {verb} {POLICY_NAMES.get(other, other)} in "
+            f"{metric}: {values[1]} against {values[0]}"
+        )
     return f"{said} ({difference(row)})."
 
 
@@ -220,22 +246,28 @@ def coverage_words(model: str, level: float, share: float, items: int) -> str:
         said = f"consistent with {percent(level)}"
     name = MODEL_NAMES.get(model, model)
     return (
-        f"The {percent(level)} intervals of {name} held the realised mean of {percent(share)} of {items:,} unseen items (95% "
+        f"The {percent(level)} intervals of {name} held the realised mean of {percent(share)} of "
+        f"{items:,} unseen items (95% "
         f"interval {percent(low)} to {percent(high)}): {said}."
     )
 
 
 def reached(curve: Sequence[Row], share: float) -> Row | None:
-    """The first row of a maturity curve at `share` of its final value; null where the curve is empty or ends at 0."""
+    """The first row of a maturity curve at `share` of its final value; null where the curve is
+    empty or ends at 0."""
     last = finite(curve[-1].get("value")) if curve else None
     if not last:
         return None
-    return next((row for row in curve if (finite(row.get("value")) or 0.0) >= share * last - 1e-12), None)
+    return next(
+        (row for row in curve if (finite(row.get("value")) or 0.0) >= share * last - 1e-12), None
+    )
 
 
 def listed(words: Sequence[str]) -> str:
     """`a, b and c`."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+    return (
+        words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+    )
 
 
 def first(text: str) -> str:

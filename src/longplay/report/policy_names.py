@@ -1,4 +1,5 @@
-"""What policies are called and in which colour they are drawn: the same everywhere on the page, whatever the rivals are named."""
+"""What policies are called and in which colour they are drawn: the same everywhere on the page,
+whatever the rivals are named."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ _FURTHER = ("#cc4b3c", "#9163cf", "#6f8f1f", "#b5568f")
 
 def rivals_of(results: Results) -> dict[str, Mapping[str, Any]]:
     """The policies reinforced on other rewards, by name, as the reinforce stage has them."""
-    return {str(name): one or {} for name, one in ((results.get("reinforce") or {}).get("rivals") or {}).items()}
+    return {
+        str(name): one or {}
+        for name, one in ((results.get("reinforce") or {}).get("rivals") or {}).items()
+    }
 
 
 def names_of(results: Results) -> dict[str, str]:
@@ -38,11 +42,16 @@ def names_of(results: Results) -> dict[str, str]:
 
 
 def colours_of(results: Results) -> dict[str, str]:
-    """A colour for every policy and arm: those of old, then one more for each rival in its order."""
+    """A colour for every policy and arm: those of old, then one more for each rival in its
+    order."""
     colours = {**POLICY_COLOURS, INCUMBENT: POLICY_COLOURS["popular"]}
     others = [name for name in names_of(results) if name not in colours]
     for place, name in enumerate(others):
-        colours[name] = _FURTHER[place] if place < len(_FURTHER) else f"hsl({(20 + 137 * place) % 360}, 45%, 52%)"  # turns never repeat soon
+        colours[name] = (
+            _FURTHER[place]
+            if place < len(_FURTHER)
+            else f"hsl({(20 + 137 * place) % 360}, 45%, 52%)"
+        )  # turns never repeat soon
     return colours
 
 
@@ -56,9 +65,20 @@ def _reinforced(objectives: Mapping[str, float] | None) -> str:
     goals = {str(label).split("@")[0]: weight for label, weight in (objectives or {}).items()}
     if len(goals) == 1:
         return f"reinforced on {next(iter(goals))}"
-    return f"reinforced on {listed([f'{weight:g} × {goal}' for goal, weight in goals.items()])}" if goals else "reinforced"
+    return (
+        f"reinforced on {listed([f'{weight:g} × {goal}' for goal, weight in goals.items()])}"
+        if goals
+        else "reinforced"
+    )
 
 
 def _incumbent(results: Results) -> str:
     arms = (results.get("experiment") or {}).get("arms") or []
-    return next((str(row.get("policy", "control")).split("@")[0] for row in arms if row.get("arm") == INCUMBENT), "popular")
+    return next(
+        (
+            str(row.get("policy", "control")).split("@")[0]
+            for row in arms
+            if row.get("arm") == INCUMBENT
+        ),
+        "popular",
+    )

@@ -9,4 +9,13 @@ from longplay.rewards.early import EarlyReward
 from longplay.rewards.progressive import ProgressiveReward
 from longplay.rewards.reward import Reward
 
-__all__ = ["AutoSurrogate", "DayTwo", "EarlyReward", "MaturedOnly", "ProgressiveReward", "Reward", "calibration", "compare"]
+__all__ = [
+    "AutoSurrogate",
+    "DayTwo",
+    "EarlyReward",
+    "MaturedOnly",
+    "ProgressiveReward",
+    "Reward",
+    "calibration",
+    "compare",
+]

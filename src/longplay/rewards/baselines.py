@@ -1,8 +1,9 @@
 """The baselines that are always printed beside ours: matured-only, day-two proxy, auto-surrogate.
 
-Each reads one number x off an entry's prefix and averages it per item. At every age m the reading has, between
-items, a loading on the true item mean (x = centre + loading (theta - mu) + drift) and noise within items; from these the
-expected outcome is a normal-normal posterior whose std includes what the reading misses.
+Each reads one number x off an entry's prefix and averages it per item. At every age m the reading
+has, between items, a loading on the true item mean (x = centre + loading (theta - mu) + drift) and
+noise within items; from these the expected outcome is a normal-normal posterior whose std includes
+what the reading misses.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from longplay.rewards.gaussian import between_items, estimate_prior
 from longplay.rewards.progressive import by_key
 from longplay.signals.outcomes.in_memory import Outcomes
 
-Reader = Callable[[Outcomes, Rows], Array]  # the reading of each entry from its observed days, [N]; 0 where there is none
+Reader = Callable[
+    [Outcomes, Rows], Array
+]  # the reading of each entry from its observed days, [N]; 0 where there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,9 @@ class Averaged(Early):
             return sum_IC, lambda weight_I: (x_NC.T * weight_I[row_N]) @ x_NC
 
         sum_IC, cross = sums(outcome_N[:, None])
-        prior = estimate_prior(n_I, sum_IC, sum_by(row_N, outcome_N**2, len(index)), cross, np.ones(1))
+        prior = estimate_prior(
+            n_I, sum_IC, sum_by(row_N, outcome_N**2, len(index)), cross, np.ones(1)
+        )
         mean, item_std, noise_std = prior.outcome
         weight_I = n_I / (n_I + noise_std**2 / item_std**2) if item_std else n_I
         table = np.zeros((6, days + 1))  # centre, loading, drift, noise, slope, leftover by age
@@ -55,20 +60,41 @@ class Averaged(Early):
                 continue
             sum_IC, cross = sums(np.column_stack([x_N, outcome_N]))
             between = between_items(n_I, sum_IC, cross, weight_I)
-            within = (cross(np.ones(len(index))) - (sum_IC.T / n_I) @ sum_IC) / max(len(outcomes) - len(index), 1)
+            within = (cross(np.ones(len(index))) - (sum_IC.T / n_I) @ sum_IC) / max(
+                len(outcomes) - len(index), 1
+            )
             between_x = max(float(between[0, 0]), 0.0)
-            loading = float(np.clip(between[0, 1], -np.sqrt(between_x) * item_std, np.sqrt(between_x) * item_std)) / item_std**2 if item_std else 0.0
+            loading = (
+                float(
+                    np.clip(
+                        between[0, 1], -np.sqrt(between_x) * item_std, np.sqrt(between_x) * item_std
+                    )
+                )
+                / item_std**2
+                if item_std
+                else 0.0
+            )
             slope = float(within[0, 1] / within[0, 0]) if within[0, 0] > 1e-12 else 0.0
             centre = float(np.average(sum_IC[:, 0] / n_I, weights=weight_I))
             drift = np.sqrt(max(between_x - loading**2 * item_std**2, 0.0))
             leftover = max(float(within[1, 1] - slope * within[0, 1]), 0.0)
             table[:, age] = centre, loading, drift, max(float(within[0, 0]), 1e-12), slope, leftover
-        return AveragedStanding(reader, table, mean, item_std, noise_std, ItemIndex([]), np.array([mean]), np.array([item_std]))
+        return AveragedStanding(
+            reader,
+            table,
+            mean,
+            item_std,
+            noise_std,
+            ItemIndex([]),
+            np.array([mean]),
+            np.array([item_std]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class AveragedStanding:
-    """Items' posteriors from averaged readings. `table` [6, days + 1]: centre, loading, drift, noise, slope, leftover by age."""
+    """Items' posteriors from averaged readings. `table` [6, days + 1]: centre, loading, drift,
+    noise, slope, leftover by age."""
 
     reader: Reader
     table: Array
@@ -84,7 +110,8 @@ class AveragedStanding:
         return self.mean_I, self.std_I
 
     def observe(self, outcomes: Outcomes, observed_N: Rows) -> AveragedStanding:
-        """theta given the mean of x - centre per item: loading and drift average over the item's ages, noise over its entries.
+        """theta given the mean of x - centre per item: loading and drift average over the item's
+        ages, noise over its entries.
 
         Drifts of different ages are taken as one and the same, the careful reading.
         """
@@ -94,24 +121,44 @@ class AveragedStanding:
         centre_N, loading_N, drift_N, noise_N, _, _ = self.table[:, age_N]
         away_N = self.reader(outcomes, observed_N)[heard] - centre_N
         entries_I = np.maximum(np.bincount(row_N, minlength=n), 1)
-        away_I, loading_I, drift_I = (sum_by(row_N, x, n) / entries_I for x in (away_N, loading_N, drift_N))
+        away_I, loading_I, drift_I = (
+            sum_by(row_N, x, n) / entries_I for x in (away_N, loading_N, drift_N)
+        )
         error_I = sum_by(row_N, noise_N, n) / entries_I**2 + drift_I**2
-        gain_I = loading_I * self.prior_std**2 / np.maximum(loading_I**2 * self.prior_std**2 + error_I, 1e-300)
+        gain_I = (
+            loading_I
+            * self.prior_std**2
+            / np.maximum(loading_I**2 * self.prior_std**2 + error_I, 1e-300)
+        )
         mean_I = self.prior_mean + gain_I * away_I
         std_I = self.prior_std * np.sqrt(np.clip(1 - gain_I * loading_I, 0.0, 1.0))
-        return replace(self, index=index, mean_I=np.append(mean_I, self.prior_mean), std_I=np.append(std_I, self.prior_std))
+        return replace(
+            self,
+            index=index,
+            mean_I=np.append(mean_I, self.prior_mean),
+            std_I=np.append(std_I, self.prior_std),
+        )
 
-    def entries(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
+    def entries(
+        self, row_N: Rows, outcomes: Outcomes, observed_N: Rows
+    ) -> tuple[Array, Array, Array]:
         """See `Standing`: a regression within items on the surprise in the entry's own reading."""
         centre_N, loading_N, _, _, slope_N, leftover_N = self.table[:, observed_N]
         item_N = self.mean_I[row_N]
-        surprise_N = self.reader(outcomes, observed_N) - centre_N - loading_N * (item_N - self.prior_mean)
-        return item_N + slope_N * surprise_N, self.std_I[row_N] * np.abs(1 - slope_N * loading_N), np.sqrt(leftover_N)
+        surprise_N = (
+            self.reader(outcomes, observed_N) - centre_N - loading_N * (item_N - self.prior_mean)
+        )
+        return (
+            item_N + slope_N * surprise_N,
+            self.std_I[row_N] * np.abs(1 - slope_N * loading_N),
+            np.sqrt(leftover_N),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class MaturedOnly(Averaged):
-    """The mean of an item's mature entries, shrunk to the mean of all: waits, and is never wrong about what it has seen."""
+    """The mean of an item's mature entries, shrunk to the mean of all: waits, and is never wrong
+    about what it has seen."""
 
     name: ClassVar[str] = "matured only"
 
@@ -126,7 +173,8 @@ class MaturedOnly(Averaged):
 
 @dataclass(frozen=True, eq=False)
 class DayTwo(Averaged):
-    """The proxy: activity on the first day of the window (0 or 1 where days are counted), regressed on by item."""
+    """The proxy: activity on the first day of the window (0 or 1 where days are counted), regressed
+    on by item."""
 
     name: ClassVar[str] = "day two"
 
@@ -140,10 +188,11 @@ class DayTwo(Averaged):
 
 @dataclass(frozen=True, eq=False)
 class AutoSurrogate(Averaged):
-    """The strong form: the same metric over the first k days, regressed to the full window, then a shrunken item mean.
+    """The strong form: the same metric over the first k days, regressed to the full window, then a
+    shrunken item mean.
 
-    The regression is per age: mean outcome by level of the count so far where a few days make the threshold,
-    else least squares on the amount so far (and whether it reaches the threshold).
+    The regression is per age: mean outcome by level of the count so far where a few days make the
+    threshold, else least squares on the amount so far (and whether it reaches the threshold).
     """
 
     name: ClassVar[str] = "auto-surrogate"
@@ -158,11 +207,16 @@ class AutoSurrogate(Averaged):
             so_far_N = _amount(outcomes, np.full(len(outcomes), age))
             if levelled:
                 level_N = np.minimum(so_far_N, top).astype(np.int64)
-                sum_L, n_L = sum_by(level_N, outcome_N, top + 1), np.bincount(level_N, minlength=top + 1)
+                sum_L, n_L = (
+                    sum_by(level_N, outcome_N, top + 1),
+                    np.bincount(level_N, minlength=top + 1),
+                )
                 fit_DL[age] = (sum_L + outcome_N.mean()) / (n_L + 1)
                 fit_DL[age, top] = 1.0
             else:
-                fit_DL[age] = np.linalg.lstsq(_design(so_far_N, threshold), outcome_N, rcond=None)[0]
+                fit_DL[age] = np.linalg.lstsq(_design(so_far_N, threshold), outcome_N, rcond=None)[
+                    0
+                ]
 
         def read(outcomes: Outcomes, observed_N: Rows) -> Array:
             so_far_N = _amount(outcomes, observed_N)
@@ -170,13 +224,21 @@ class AutoSurrogate(Averaged):
                 reading_N = fit_DL[observed_N, np.minimum(so_far_N, top).astype(np.int64)]
             else:
                 reading_N = np.sum(_design(so_far_N, threshold) * fit_DL[observed_N], axis=1)
-            return np.where(observed_N >= days, _outcome(outcomes, observed_N), np.where(observed_N > 0, reading_N, 0.0))
+            return np.where(
+                observed_N >= days,
+                _outcome(outcomes, observed_N),
+                np.where(observed_N > 0, reading_N, 0.0),
+            )
 
         return read, np.arange(1, days + 1)
 
 
 def _design(so_far_N: Array, threshold: float | None) -> Array:
-    reached_N = np.zeros(len(so_far_N)) if threshold is None else (so_far_N >= threshold - 1e-9).astype(float)
+    reached_N = (
+        np.zeros(len(so_far_N))
+        if threshold is None
+        else (so_far_N >= threshold - 1e-9).astype(float)
+    )
     return np.column_stack([np.ones(len(so_far_N)), so_far_N, reached_N])
 
 

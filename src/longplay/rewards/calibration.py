@@ -1,4 +1,5 @@
-"""Does an early reward keep its word? Calibration on unseen items, and models side by side on later entries."""
+"""Does an early reward keep its word? Calibration on unseen items, and models side by side on later
+entries."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ Array = NDArray[np.float64]
 
 ENOUGH_ITEMS = 10
 FEWER_ENTRIES = (50, 30, 20)  # tried in turn where too few items have `min_entries`
-CLIP = 1e-3  # a log loss never sees a probability nearer to 0 or 1: one certain miss costs 6.9, not infinity
+# a log loss never sees a probability nearer to 0 or 1: one certain miss costs 6.9, not infinity
+CLIP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,26 @@ class _Judged:
     outcome_N: Array
 
 
-def calibration(early: EarlyReward, lake: object, outcomes: Outcomes, age: int, seed: int = 0, folds: int = 5, min_entries: int = 100) -> Calibration:
-    """Whether beliefs at `age` days keep their word about items the prior has never seen (METHODS 1).
+def calibration(
+    early: EarlyReward,
+    lake: object,
+    outcomes: Outcomes,
+    age: int,
+    seed: int = 0,
+    folds: int = 5,
+    min_entries: int = 100,
+) -> Calibration:
+    """Whether beliefs at `age` days keep their word about items the prior has never seen (METHODS
+    1).
 
-    Items are split into `folds`; the prior is fitted on the other folds' items. Of an unseen item half the
-    users' entries are observed up to `age` days; the other half's mature entries say what came of it. Where fewer
-    than 10 items have `min_entries` of those, 50, 30, then 20 are enough; the result says which.
+    Items are split into `folds`; the prior is fitted on the other folds' items. Of an unseen item
+    half the users' entries are observed up to `age` days; the other half's mature entries say what
+    came of it. Where fewer than 10 items have `min_entries` of those, 50, 30, then 20 are enough;
+    the result says which.
 
     Args:
-        early: any early reward, fitted or not: it is fitted anew. lake: kept for symmetry with `fit`; showing is not judged here.
+        early: any early reward, fitted or not: it is fitted anew.
+        lake: kept for symmetry with `fit`; showing is not judged here.
 
     Raises:
         NotEstimable: too few items with enough mature entries. ConfigError: fewer than two folds.
@@ -60,13 +73,27 @@ def calibration(early: EarlyReward, lake: object, outcomes: Outcomes, age: int, 
     usable = certain_entries(outcomes.where(outcomes.keys.is_not_null()))
     seen_half_N = _buckets(usable.frame["user_id"], 2, seed) == 0
     judge_N = ~seen_half_N & usable.known
-    counts = pl.DataFrame({"key": usable.keys, "judged": judge_N}).group_by("key").agg(pl.col("judged").sum()).sort("key")
-    needed = next((k for k in (min_entries, *(f for f in FEWER_ENTRIES if f < min_entries)) if (counts["judged"] >= k).sum() >= ENOUGH_ITEMS), None)
+    counts = (
+        pl.DataFrame({"key": usable.keys, "judged": judge_N})
+        .group_by("key")
+        .agg(pl.col("judged").sum())
+        .sort("key")
+    )
+    needed = next(
+        (
+            k
+            for k in (min_entries, *(f for f in FEWER_ENTRIES if f < min_entries))
+            if (counts["judged"] >= k).sum() >= ENOUGH_ITEMS
+        ),
+        None,
+    )
     if needed is None:
         most = counts["judged"].max() or 0
         raise NotEstimable(
-            f"calibration: of {counts.height:,} items fewer than {ENOUGH_ITEMS} have {min(FEWER_ENTRIES)} mature entries by the held-out "
-            f"half of users (the most: {most}); wait for more outcomes, or judge a signal by creator instead of item"
+            f"calibration: of {counts.height:,} items fewer than {ENOUGH_ITEMS} have "
+            f"{min(FEWER_ENTRIES)} mature entries by the held-out "
+            f"half of users (the most: {most}); wait for more outcomes, or judge a signal by "
+            "creator instead of item"
         )
     chosen = set(counts.filter(pl.col("judged") >= needed)["key"])
     fold_of = user_buckets(counts["key"], folds, seed + 1)
@@ -77,18 +104,33 @@ def calibration(early: EarlyReward, lake: object, outcomes: Outcomes, age: int, 
         inside_N = (fold_N == fold) & judged_item_N
         if inside_N.any():
             model = early.fit(None, usable.where(fold_N != fold))
-            parts.append(_judge(model, usable.where(inside_N & seen_half_N), usable.where(inside_N & judge_N), age))
+            parts.append(
+                _judge(
+                    model,
+                    usable.where(inside_N & seen_half_N),
+                    usable.where(inside_N & judge_N),
+                    age,
+                )
+            )
 
     def all_of(name: str) -> Array:
         return np.concatenate([getattr(part, name) for part in parts])
 
-    mean_I, std_I, realised_I, prior_mean_I, prior_std_I = (all_of(name) for name in ("mean_I", "std_I", "realised_I", "prior_mean_I", "prior_std_I"))
+    mean_I, std_I, realised_I, prior_mean_I, prior_std_I = (
+        all_of(name) for name in ("mean_I", "std_I", "realised_I", "prior_mean_I", "prior_std_I")
+    )
     mean_N, outcome_N = all_of("mean_N"), all_of("outcome_N")
     return Calibration(
         coverage=coverage_of_means(mean_I, std_I, realised_I, all_of("noise_I")),
         groups=len(mean_I),
         min_entries=needed,
-        pit=randomised_pit(mean_N, all_of("spread_N"), outcome_N, np.random.default_rng(seed), binary=outcomes.signal.binary),
+        pit=randomised_pit(
+            mean_N,
+            all_of("spread_N"),
+            outcome_N,
+            np.random.default_rng(seed),
+            binary=outcomes.signal.binary,
+        ),
         reliability=reliability(mean_N, outcome_N),
         mae=float(np.mean(np.abs(mean_I - realised_I))),
         prior_mae=float(np.mean(np.abs(prior_mean_I - realised_I))),
@@ -97,41 +139,88 @@ def calibration(early: EarlyReward, lake: object, outcomes: Outcomes, age: int, 
     )
 
 
-def compare(models: Mapping[str, EarlyReward], train_outcomes: Outcomes, test_outcomes: Outcomes, age: int, *, min_entries: int = 20) -> pl.DataFrame:
-    """Models fitted on `train_outcomes` (those not fitted yet are fitted here), judged at `age` days on later entries with known truth.
+def compare(
+    models: Mapping[str, EarlyReward],
+    train_outcomes: Outcomes,
+    test_outcomes: Outcomes,
+    age: int,
+    *,
+    min_entries: int = 20,
+) -> pl.DataFrame:
+    """Models fitted on `train_outcomes` (those not fitted yet are fitted here), judged at `age`
+    days on later entries with known truth.
 
-    Entries of the test set that are immature or about nothing are left out. Columns: model, entries, loss
-    (log loss of binary outcomes, else squared error), loss_se, rmse (root of the Brier score where binary), concordance (chance
-    that the entry with the larger outcome had the larger belief, ties half), difference and difference_se (of the loss
-    to the prior alone, paired; negative is better), item_mae (over items with >= `min_entries` test entries; each belief is
-    the item's before any test entry), items. Standard errors are clustered by user.
+    Entries of the test set that are immature or about nothing are left out. Columns: model,
+    entries, loss (log loss of binary outcomes, else squared error), loss_se, rmse (root of the
+    Brier score where binary), concordance (chance that the entry with the larger outcome had the
+    larger belief, ties half), difference and difference_se (of the loss to the prior alone, paired;
+    negative is better), item_mae (over items with >= `min_entries` test entries; each belief is the
+    item's before any test entry), items. Standard errors are clustered by user.
 
     Raises:
         NotEstimable: no mature test entry.
     """
     test = test_outcomes.where(test_outcomes.known & test_outcomes.keys.is_not_null().to_numpy())
     if not len(test):
-        raise NotEstimable(f"compare: none of {len(test_outcomes):,} test entries is mature at {test_outcomes.as_of:%Y-%m-%d}; use a later as_of")
+        raise NotEstimable(
+            f"compare: none of {len(test_outcomes):,} test entries is mature at "
+            f"{test_outcomes.as_of:%Y-%m-%d}; use a later as_of"
+        )
     outcome_N, users = test.value, test.frame["user_id"].to_numpy()
-    prior = float(certain_entries(train_outcomes).base_rate(truncated=True).value)  # of what the models learn from
+    prior = float(
+        certain_entries(train_outcomes).base_rate(truncated=True).value
+    )  # of what the models learn from
     alone_N = _loss(np.full(len(test), prior), outcome_N, test.signal.binary)
-    rows = [_score("prior alone", np.full(len(test), prior), outcome_N, alone_N, users, test) | _item_error(test, None, prior, min_entries)]
+    rows = [
+        _score("prior alone", np.full(len(test), prior), outcome_N, alone_N, users, test)
+        | _item_error(test, None, prior, min_entries)
+    ]
     for name, model in models.items():
-        fitted = model.fit(None, train_outcomes) if getattr(model, "standing", True) is None else model
-        rows.append(_score(name, fitted.belief(test, age).mean, outcome_N, alone_N, users, test) | _item_error(test, fitted, prior, min_entries))
+        fitted = (
+            model.fit(None, train_outcomes) if getattr(model, "standing", True) is None else model
+        )
+        rows.append(
+            _score(name, fitted.belief(test, age).mean, outcome_N, alone_N, users, test)
+            | _item_error(test, fitted, prior, min_entries)
+        )
     return pl.DataFrame(rows)
 
 
 def _judge(model: EarlyReward, seen: Outcomes, judged: Outcomes, age: int) -> _Judged:
     standing = model.observe(seen, age)
-    realised = pl.DataFrame({"key": judged.keys, "value": judged.value}).group_by("key").agg(pl.col("value").mean(), pl.len().alias("n")).sort("key")
-    belief, prior = standing.items(realised["key"]), model.observe(seen.where(np.zeros(len(seen), dtype=bool))).items(realised["key"])
+    realised = (
+        pl.DataFrame({"key": judged.keys, "value": judged.value})
+        .group_by("key")
+        .agg(pl.col("value").mean(), pl.len().alias("n"))
+        .sort("key")
+    )
+    belief, prior = (
+        standing.items(realised["key"]),
+        model.observe(seen.where(np.zeros(len(seen), dtype=bool))).items(realised["key"]),
+    )
     noise_I = np.sqrt(np.maximum(belief.spread**2 - belief.std**2, 0.0) / realised["n"].to_numpy())
     single = standing.belief(judged, age)
-    return _Judged(belief.mean, belief.std, noise_I, realised["value"].to_numpy(), prior.mean, prior.std, single.mean, single.spread, judged.value)
+    return _Judged(
+        belief.mean,
+        belief.std,
+        noise_I,
+        realised["value"].to_numpy(),
+        prior.mean,
+        prior.std,
+        single.mean,
+        single.spread,
+        judged.value,
+    )
 
 
-def _score(name: str, mean_N: Array, outcome_N: Array, alone_N: Array, users: NDArray[np.object_], test: Outcomes) -> dict[str, object]:
+def _score(
+    name: str,
+    mean_N: Array,
+    outcome_N: Array,
+    alone_N: Array,
+    users: NDArray[np.object_],
+    test: Outcomes,
+) -> dict[str, object]:
     loss_N = _loss(mean_N, outcome_N, test.signal.binary)
     loss, difference = clustered_mean(loss_N, users), clustered_mean(loss_N - alone_N, users)
     return {
@@ -146,13 +235,22 @@ def _score(name: str, mean_N: Array, outcome_N: Array, alone_N: Array, users: ND
     }
 
 
-def _item_error(test: Outcomes, fitted: EarlyReward | None, prior: float, min_entries: int) -> dict[str, object]:
-    by_item = pl.DataFrame({"key": test.keys, "value": test.value}).group_by("key").agg(pl.col("value").mean(), pl.len().alias("n"))
+def _item_error(
+    test: Outcomes, fitted: EarlyReward | None, prior: float, min_entries: int
+) -> dict[str, object]:
+    by_item = (
+        pl.DataFrame({"key": test.keys, "value": test.value})
+        .group_by("key")
+        .agg(pl.col("value").mean(), pl.len().alias("n"))
+    )
     by_item = by_item.filter(pl.col("n") >= min_entries).sort("key")
     if by_item.is_empty():
         return {"item_mae": None, "items": 0}
     mean_I = np.full(by_item.height, prior) if fitted is None else fitted.items(by_item["key"]).mean
-    return {"item_mae": float(np.mean(np.abs(mean_I - by_item["value"].to_numpy()))), "items": by_item.height}
+    return {
+        "item_mae": float(np.mean(np.abs(mean_I - by_item["value"].to_numpy()))),
+        "items": by_item.height,
+    }
 
 
 def _loss(mean_N: Array, outcome_N: Array, binary: bool) -> Array:
@@ -163,7 +261,8 @@ def _loss(mean_N: Array, outcome_N: Array, binary: bool) -> Array:
 
 
 def concordance(mean_N: Array, outcome_N: Array, binary: bool) -> float | None:
-    """Chance that of two entries with different outcomes the larger had the larger belief, ties half; null where all outcomes are equal.
+    """Chance that of two entries with different outcomes the larger had the larger belief, ties
+    half; null where all outcomes are equal.
 
     >>> concordance(np.array([0.1, 0.3, 0.1]), np.array([0.0, 1.0, 2.0]), binary=False)    # right, tie, wrong
     0.5
@@ -176,11 +275,21 @@ def concordance(mean_N: Array, outcome_N: Array, binary: bool) -> float | None:
         return 0.5
     n = len(mean_N)
     pairs = n * (n - 1) / 2
-    tied = pairs - float(sum(count * (count - 1) / 2 for count in np.unique(outcome_N, return_counts=True)[1]))
+    tied = pairs - float(
+        sum(count * (count - 1) / 2 for count in np.unique(outcome_N, return_counts=True)[1])
+    )
     tau = float(np.asarray(stats.kendalltau(mean_N, outcome_N))[0])
-    tied_belief = pairs - float(sum(count * (count - 1) / 2 for count in np.unique(mean_N, return_counts=True)[1]))
-    return 0.5 + 0.5 * tau * float(np.sqrt(tied * tied_belief)) / tied  # tau-b back to (concordant - discordant) / untied outcomes
+    tied_belief = pairs - float(
+        sum(count * (count - 1) / 2 for count in np.unique(mean_N, return_counts=True)[1])
+    )
+    return (
+        0.5 + 0.5 * tau * float(np.sqrt(tied * tied_belief)) / tied
+    )  # tau-b back to (concordant - discordant) / untied outcomes
 
 
 def _buckets(ids: pl.Series, buckets: int, seed: int) -> NDArray[np.int64]:
-    return ids.replace_strict(user_buckets(ids, buckets, seed), return_dtype=pl.Int64).to_numpy() if len(ids) else np.zeros(0, dtype=np.int64)
+    return (
+        ids.replace_strict(user_buckets(ids, buckets, seed), return_dtype=pl.Int64).to_numpy()
+        if len(ids)
+        else np.zeros(0, dtype=np.int64)
+    )

@@ -1,12 +1,15 @@
-"""Gaussian mathematics of progressive feedback: a prior over items, and closed-form posteriors from prefixes.
+"""Gaussian mathematics of progressive feedback: a prior over items, and closed-form posteriors from
+prefixes.
 
-The model (Maystre, Russo & Zhao, arXiv 2307.09943, 2501.07761): the traces of an item's entries have the
-mean z ~ N(mu, Sigma); one entry's trace is z + N(0, V). An entry of age m shows its first m coordinates.
+The model (Maystre, Russo & Zhao, arXiv 2307.09943, 2501.07761): the traces of an item's entries
+have the mean z ~ N(mu, Sigma); one entry's trace is z + N(0, V). An entry of age m shows its first
+m coordinates.
 
-Everything below works in *whitened* coordinates. With V = K K' (Cholesky), the first m coordinates of
-K^-1 y depend on the first m coordinates of y only, and have independent unit noise. So "the inverse of
-V[:m, :m] for every observed length m" becomes "count who has seen coordinate c": a posterior is a Bayesian
-linear regression with unit noise, whatever mixture of ages the entries have.
+Everything below works in *whitened* coordinates. With V = K K' (Cholesky), the first m coordinates
+of K^-1 y depend on the first m coordinates of y only, and have independent unit noise. So "the
+inverse of V[:m, :m] for every observed length m" becomes "count who has seen coordinate c": a
+posterior is a Bayesian linear regression with unit noise, whatever mixture of ages the entries
+have.
 
 Axes: I items, N entries, G groups of entries, C coordinates of the trace, R rank of Sigma.
 """
@@ -25,18 +28,23 @@ from longplay.errors import DataError
 
 Array = NDArray[np.float64]
 
-# Where nothing tells items from noise (one item, or one entry per item), this share of the variance is
+# Where nothing tells items from noise (one item, or one entry per item), this share of the variance
+# is
 # taken to lie between items: beliefs stay unsure instead of claiming that all items are alike.
 ASSUMED_BETWEEN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What past items teach: z_item ~ N(mu, sigma), trace ~ N(z_item, noise), outcome = target'trace.
+    """What past items teach: z_item ~ N(mu, sigma), trace ~ N(z_item, noise), outcome =
+    target'trace.
 
     Attributes:
-        mu_C: mean trace. sigma_CC: covariance between items (PSD). noise_CC: within items (positive definite).
-        target_C: the outcome is target'trace: ones for a sum of days, the last unit vector for an indicator.
+        mu_C: mean trace.
+        sigma_CC: covariance between items (PSD).
+        noise_CC: within items (positive definite).
+        target_C: the outcome is target'trace: ones for a sum of days, the last unit vector for an
+            indicator.
     """
 
     mu_C: Array
@@ -52,7 +60,8 @@ class Prior:
 
     @cached_property
     def loading(self) -> Array:
-        """K^-1 L with sigma = L L': how an item's R independent N(0, 1) traits move its whitened trace, [C, R]."""
+        """K^-1 L with sigma = L L': how an item's R independent N(0, 1) traits move its whitened
+        trace, [C, R]."""
         values, vectors = np.linalg.eigh(self.whitener @ self.sigma_CC @ self.whitener.T)
         keep = values > max(values.max(initial=0.0), 0.0) * 1e-9
         return vectors[:, keep] * np.sqrt(values[keep])
@@ -69,22 +78,30 @@ class Prior:
 
     @cached_property
     def outer(self) -> Array:
-        """What one sighting of coordinate c adds to the precision of an item's traits, [C, R, R]."""
+        """What one sighting of coordinate c adds to the precision of an item's traits, [C, R,
+        R]."""
         return self.loading[:, :, None] * self.loading[:, None, :]
 
     @property
     def outcome(self) -> tuple[float, float, float]:
         """Mean, between-item std and within-item std of the outcome."""
         t = self.target_C
-        return float(t @ self.mu_C), float(np.sqrt(max(t @ self.sigma_CC @ t, 0.0))), float(np.sqrt(t @ self.noise_CC @ t))
+        return (
+            float(t @ self.mu_C),
+            float(np.sqrt(max(t @ self.sigma_CC @ t, 0.0))),
+            float(np.sqrt(t @ self.noise_CC @ t)),
+        )
 
 
-def posterior(mu_C: Array, sigma_CC: Array, noise_CC: Array, n_by_length: Array, sum_by_length: Array) -> tuple[Array, Array]:
-    """Mean [C] and covariance [C, C] of one item's mean trace, given prefixes of its entries' traces.
+def posterior(
+    mu_C: Array, sigma_CC: Array, noise_CC: Array, n_by_length: Array, sum_by_length: Array
+) -> tuple[Array, Array]:
+    """Mean [C] and covariance [C, C] of one item's mean trace, given prefixes of its entries'
+    traces.
 
     `n_by_length[m]` entries were observed for m coordinates (m = 0..C) and their prefixes add up to
-    `sum_by_length[m]` (shape [C+1, C]; what lies beyond the prefix is ignored). Equal to conditioning the joint
-    Gaussian of everything; cost C^3, whatever the number of entries.
+    `sum_by_length[m]` (shape [C+1, C]; what lies beyond the prefix is ignored). Equal to
+    conditioning the joint Gaussian of everything; cost C^3, whatever the number of entries.
 
     >>> one = np.ones((1, 1))
     >>> mean, cov = posterior(np.zeros(1), one, one, np.array([0, 3]), np.array([[0.0], [6.0]]))   # 3 entries, sum 6
@@ -96,14 +113,22 @@ def posterior(mu_C: Array, sigma_CC: Array, noise_CC: Array, n_by_length: Array,
     count_C, white_C = summarise(prior, sum_by_length, n_by_length, length_G, np.array([0]))
     trait_IR, cov_IRR = traits(prior, count_C, white_C)
     factor_CR: Array = np.linalg.cholesky(noise_CC) @ prior.loading
-    return np.asarray(mu_C + factor_CR @ trait_IR[0]), np.asarray(factor_CR @ cov_IRR[0] @ factor_CR.T, dtype=float)
+    return np.asarray(mu_C + factor_CR @ trait_IR[0]), np.asarray(
+        factor_CR @ cov_IRR[0] @ factor_CR.T, dtype=float
+    )
 
 
-def summarise(prior: Prior, sum_GC: Array, n_G: Array, length_G: NDArray[np.int64], starts_I: NDArray[np.int64]) -> tuple[Array, Array]:
+def summarise(
+    prior: Prior,
+    sum_GC: Array,
+    n_G: Array,
+    length_G: NDArray[np.int64],
+    starts_I: NDArray[np.int64],
+) -> tuple[Array, Array]:
     """Sufficient statistics per item from sums over groups of equal item and observed length.
 
-    Groups are ordered by item, item i begins at `starts_I[i]`. Returns count_IC (entries that have seen
-    coordinate c) and white_IC (their whitened coordinate c, summed).
+    Groups are ordered by item, item i begins at `starts_I[i]`. Returns count_IC (entries that have
+    seen coordinate c) and white_IC (their whitened coordinate c, summed).
     """
     seen_GC = np.arange(len(prior.mu_C)) < length_G[:, None]
     white_GC = np.where(seen_GC, (sum_GC * seen_GC) @ prior.whitener.T, 0.0)
@@ -114,7 +139,9 @@ def summarise(prior: Prior, sum_GC: Array, n_G: Array, length_G: NDArray[np.int6
 def traits(prior: Prior, count_IC: Array, white_IC: Array) -> tuple[Array, Array]:
     """Posterior mean [I, R] and covariance [I, R, R] of items' traits (prior N(0, identity))."""
     rank = prior.loading.shape[1]
-    precision_IRR = np.eye(rank) + (count_IC @ prior.outer.reshape(len(prior.mu_C), -1)).reshape(-1, rank, rank)
+    precision_IRR = np.eye(rank) + (count_IC @ prior.outer.reshape(len(prior.mu_C), -1)).reshape(
+        -1, rank, rank
+    )
     cov_IRR: Array = np.linalg.inv(precision_IRR).astype(float)
     pull_IR = (white_IC - count_IC * prior.white_mu) @ prior.loading
     return np.einsum("irs,is->ir", cov_IRR, pull_IR), cov_IRR
@@ -132,45 +159,68 @@ def expected_outcomes(prior: Prior, count_IC: Array, white_IC: Array) -> tuple[A
 
 
 def own_prefix(
-    prior: Prior, count_GC: Array, white_GC: Array, group_N: NDArray[np.int64], prefix_NC: Array, length_G: NDArray[np.int64]
+    prior: Prior,
+    count_GC: Array,
+    white_GC: Array,
+    group_N: NDArray[np.int64],
+    prefix_NC: Array,
+    length_G: NDArray[np.int64],
 ) -> tuple[Array, Array, Array]:
-    """Mean, std of the expectation, and std of the noise left, of single outcomes given item and own prefix, each [N].
+    """Mean, std of the expectation, and std of the noise left, of single outcomes given item and
+    own prefix, each [N].
 
-    Entry n belongs to group `group_N[n]`: one item (statistics `count_GC`, `white_GC`) and one observed length. Given
-    its first m whitened coordinates w, target'y = sum_{c<m} tau_c w_c + sum_{c>=m} tau_c (expected w_c + unit noise).
+    Entry n belongs to group `group_N[n]`: one item (statistics `count_GC`, `white_GC`) and one
+    observed length. Given its first m whitened coordinates w, target'y = sum_{c<m} tau_c w_c +
+    sum_{c>=m} tau_c (expected w_c + unit noise).
     """
     seen_GC = np.arange(len(prior.mu_C)) < length_G[:, None]
     rank = prior.loading.shape[1]
     ahead_GC = np.where(seen_GC, 0.0, prior.white_target)
     sensitivity_GR = ahead_GC @ prior.loading
-    precision_GRR = np.eye(rank) + ((count_GC + seen_GC) @ prior.outer.reshape(len(prior.mu_C), -1)).reshape(-1, rank, rank)
+    precision_GRR = np.eye(rank) + (
+        (count_GC + seen_GC) @ prior.outer.reshape(len(prior.mu_C), -1)
+    ).reshape(-1, rank, rank)
     weight_GR = np.linalg.solve(precision_GRR, sensitivity_GR[:, :, None])[:, :, 0]
     pull_GR = (white_GC - count_GC * prior.white_mu) @ prior.loading
     seen_NC = seen_GC[group_N]
     white_NC = np.where(seen_NC, (prefix_NC * seen_NC) @ prior.whitener.T, 0.0)
     pull_NR = pull_GR[group_N] + (white_NC - seen_NC * prior.white_mu) @ prior.loading
-    mean_N = white_NC @ prior.white_target + (ahead_GC @ prior.white_mu)[group_N] + np.sum(weight_GR[group_N] * pull_NR, axis=1)
+    mean_N = (
+        white_NC @ prior.white_target
+        + (ahead_GC @ prior.white_mu)[group_N]
+        + np.sum(weight_GR[group_N] * pull_NR, axis=1)
+    )
     std_G = np.sqrt(np.maximum(np.sum(weight_GR * sensitivity_GR, axis=1), 0.0))
     return mean_N, std_G[group_N], np.sqrt(np.sum(ahead_GC**2, axis=1))[group_N]
 
 
 def estimate_prior(
-    n_I: Array, sum_IC: Array, squares_I: Array, cross: Callable[[Array], Array], target_C: Array, unit_C: Array | None = None
+    n_I: Array,
+    sum_IC: Array,
+    squares_I: Array,
+    cross: Callable[[Array], Array],
+    target_C: Array,
+    unit_C: Array | None = None,
 ) -> Prior:
     """mu, Sigma and V by the method of moments, from mature traces of past items.
 
-    V is the pooled covariance within items. mu and Sigma weigh item means by n_i / (n_i + V_t / Sigma_t) (t: the outcome),
-    and Sigma is their weighted covariance minus what sampling adds to it, for any weights (Kacker 2004), where each
-    item's own sampling covariance is taken off: rare habits vary less than common ones, and a pooled V would
-    turn that into negative variance between items. Then noise is taken out:
-    V's correlations are shrunk to 0 as far as they are noise (Schaefer & Strimmer 2005), Sigma becomes the nearest
-    PSD matrix of equal trace (in whitened coordinates), and its variance of the outcome is the mean of the estimate's
-    sampling distribution cut off below 0, so that "no difference seen" does not become "certainly none".
+    V is the pooled covariance within items. mu and Sigma weigh item means by n_i / (n_i + V_t /
+    Sigma_t) (t: the outcome), and Sigma is their weighted covariance minus what sampling adds to
+    it, for any weights (Kacker 2004), where each item's own sampling covariance is taken off: rare
+    habits vary less than common ones, and a pooled V would turn that into negative variance between
+    items. Then noise is taken out: V's correlations are shrunk to 0 as far as they are noise
+    (Schaefer & Strimmer 2005), Sigma becomes the nearest PSD matrix of equal trace (in whitened
+    coordinates), and its variance of the outcome is the mean of the estimate's sampling
+    distribution cut off below 0, so that "no difference seen" does not become "certainly none".
 
     Args:
-        n_I: mature entries per item, >= 1. sum_IC: their summed traces. squares_I: their summed squared outcomes.
-        cross: weights [I] -> sum over items of weight times the sum over its entries of trace trace', [C, C].
-        unit_C: size of a single hit per coordinate (default 1); keeps a coordinate that never varied from having no noise.
+        n_I: mature entries per item, >= 1.
+        sum_IC: their summed traces.
+        squares_I: their summed squared outcomes.
+        cross: weights [I] -> sum over items of weight times the sum over its entries of trace
+            trace', [C, C].
+        unit_C: size of a single hit per coordinate (default 1); keeps a coordinate that never
+            varied from having no noise.
 
     >>> def cross(weight_I): return np.array([[4 * weight_I[0] + 20 * weight_I[1]]])    # two items with traces {0, 2}, {2, 4}
     >>> prior = estimate_prior(np.array([2.0, 2.0]), np.array([[2.0], [6.0]]), np.array([4.0, 20.0]), cross, np.ones(1))
@@ -187,21 +237,29 @@ def estimate_prior(
     if total - items < 1 or (n_I > 1).sum() < 2:  # nothing tells items from noise
         mu_C = sum_IC.sum(0) / total
         spread_CC = (cross(one_I) - total * np.outer(mu_C, mu_C)) / max(total - 1, 1)
-        noise_CC = _shrink_correlation((1 - ASSUMED_BETWEEN) * spread_CC, max(total - 1, 1), unit_C**2 / (total + 1))
+        noise_CC = _shrink_correlation(
+            (1 - ASSUMED_BETWEEN) * spread_CC, max(total - 1, 1), unit_C**2 / (total + 1)
+        )
         return Prior(mu_C, noise_CC * ASSUMED_BETWEEN / (1 - ASSUMED_BETWEEN), noise_CC, target_C)
     within_CC = (cross(one_I) - (sum_IC.T * (1 / n_I)) @ sum_IC) / (total - items)
     noise_CC = _shrink_correlation(within_CC, total - items, unit_C**2 / (total + 1))
-    variance = _outcome_variance(n_I, sum_IC @ target_C, squares_I, float(target_C @ noise_CC @ target_C))
+    variance = _outcome_variance(
+        n_I, sum_IC @ target_C, squares_I, float(target_C @ noise_CC @ target_C)
+    )
     weight_I = n_I / (n_I + float(target_C @ noise_CC @ target_C) / variance)
     mu_C = weight_I @ (sum_IC / n_I[:, None]) / weight_I.sum()
     between_CC = between_items(n_I, sum_IC, cross, weight_I)
     return Prior(mu_C, _nearest_psd(between_CC, noise_CC, target_C, variance), noise_CC, target_C)
 
 
-def between_items(n_I: Array, sum_IC: Array, cross: Callable[[Array], Array], weight_I: Array) -> Array:
-    """Raw covariance of item means [C, C] for given item weights, sampling taken off; unbiased, so not always PSD.
+def between_items(
+    n_I: Array, sum_IC: Array, cross: Callable[[Array], Array], weight_I: Array
+) -> Array:
+    """Raw covariance of item means [C, C] for given item weights, sampling taken off; unbiased, so
+    not always PSD.
 
-    Items with a single entry cannot say how much they vary by sampling and are left out; 0 where all have one.
+    Items with a single entry cannot say how much they vary by sampling and are left out; 0 where
+    all have one.
     """
     weight_I = np.where(n_I > 1, weight_I, 0.0)
     total, mean_IC = float(weight_I.sum()), sum_IC / n_I[:, None]
@@ -210,21 +268,33 @@ def between_items(n_I: Array, sum_IC: Array, cross: Callable[[Array], Array], we
     away_IC = mean_IC - weight_I @ mean_IC / total
     sampling_I = weight_I * (1 - weight_I / total) / (n_I * np.maximum(n_I - 1, 1))
     sampling_CC = cross(sampling_I) - (sum_IC.T * (sampling_I / n_I)) @ sum_IC
-    return ((away_IC.T * weight_I) @ away_IC - sampling_CC) / max(total - float(np.sum(weight_I**2)) / total, 1e-12)
+    return ((away_IC.T * weight_I) @ away_IC - sampling_CC) / max(
+        total - float(np.sum(weight_I**2)) / total, 1e-12
+    )
 
 
 def _outcome_variance(n_I: Array, sum_I: Array, squares_I: Array, noise: float) -> float:
-    """Variance of items' expected outcomes: weights follow the variance they estimate, damped until both agree.
+    """Variance of items' expected outcomes: weights follow the variance they estimate, damped until
+    both agree.
 
-    The raw estimate may be negative; what is returned is the mean of a normal around it, with its sampling error, cut off below 0.
+    The raw estimate may be negative; what is returned is the mean of a normal around it, with its
+    sampling error, cut off below 0.
     """
     weight_I, variance = n_I.astype(float), 0.0
     for _ in range(20):
-        raw = float(between_items(n_I, sum_I[:, None], lambda a_I: np.array([[a_I @ squares_I]]), weight_I)[0, 0])
+        raw = float(
+            between_items(n_I, sum_I[:, None], lambda a_I: np.array([[a_I @ squares_I]]), weight_I)[
+                0, 0
+            ]
+        )
         usable_I = np.where(n_I > 1, weight_I, 0.0)
         scale = usable_I.sum() - np.sum(usable_I**2) / usable_I.sum()
-        error = float(np.sqrt(2 * np.sum((usable_I * (max(raw, 0.0) + noise / n_I)) ** 2)) / max(scale, 1e-12))
-        found = raw + error * float(np.exp(stats.norm.logpdf(raw / error) - stats.norm.logcdf(raw / error)))
+        error = float(
+            np.sqrt(2 * np.sum((usable_I * (max(raw, 0.0) + noise / n_I)) ** 2)) / max(scale, 1e-12)
+        )
+        found = raw + error * float(
+            np.exp(stats.norm.logpdf(raw / error) - stats.norm.logcdf(raw / error))
+        )
         found, before = (found if not variance else float(np.sqrt(variance * found))), variance
         variance = found
         weight_I = n_I / (n_I + noise / variance)
@@ -240,7 +310,8 @@ def chunks(n: int, width: int, budget: int = 4_000_000) -> list[slice]:
 
 
 def _shrink_correlation(cov_CC: Array, dof: float, floor_C: Array) -> Array:
-    """`cov_CC` with correlations times 1 - lambda, lambda = sum of their sampling variances / sum of their squares."""
+    """`cov_CC` with correlations times 1 - lambda, lambda = sum of their sampling variances / sum
+    of their squares."""
     variance_C = np.maximum(np.diag(cov_CC), floor_C)
     scale_CC = np.sqrt(np.outer(variance_C, variance_C))
     correlation_CC = cov_CC / scale_CC
@@ -253,10 +324,11 @@ def _shrink_correlation(cov_CC: Array, dof: float, floor_C: Array) -> Array:
 
 
 def _nearest_psd(sigma_CC: Array, noise_CC: Array, target_C: Array, variance: float) -> Array:
-    """The PSD matrix of equal trace nearest to `sigma_CC` (whitened by the noise), with target' . target = variance.
+    """The PSD matrix of equal trace nearest to `sigma_CC` (whitened by the noise), with target' .
+    target = variance.
 
-    Keeping the trace while lifting negative eigenvalues to 0 lowers the positive ones alike: what noise
-    put on one side it also put on the other.
+    Keeping the trace while lifting negative eigenvalues to 0 lowers the positive ones alike: what
+    noise put on one side it also put on the other.
     """
     chol_CC = np.linalg.cholesky(noise_CC)
     half_CC = linalg.solve_triangular(chol_CC, sigma_CC, lower=True)

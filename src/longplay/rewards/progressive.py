@@ -1,4 +1,5 @@
-"""Progressive feedback: every day of an entry's trace sharpens the belief about its item and about itself."""
+"""Progressive feedback: every day of an entry's trace sharpens the belief about its item and about
+itself."""
 
 from __future__ import annotations
 
@@ -12,7 +13,14 @@ from longplay.chance import keyed_uniform
 from longplay.index import ItemIndex
 from longplay.rewards.curves import Curves, ages_of
 from longplay.rewards.early import Array, Early, Rows, counts_below, prefix_hits, sum_by
-from longplay.rewards.gaussian import Prior, chunks, estimate_prior, expected_outcomes, own_prefix, summarise
+from longplay.rewards.gaussian import (
+    Prior,
+    chunks,
+    estimate_prior,
+    expected_outcomes,
+    own_prefix,
+    summarise,
+)
 from longplay.signals.outcomes.in_memory import Outcomes
 from longplay.signals.signal import Signal
 
@@ -23,10 +31,11 @@ CURVE_ENTRIES = 20_000  # per half of the users: more would not change a curve
 class ProgressiveReward(Early):
     """Gaussian progressive belief (Maystre, Russo & Zhao, arXiv 2307.09943 and 2501.07761).
 
-    The trace of an entry is its daily amounts over the window; a signal with a threshold appends the
-    outcome itself as one more coordinate, seen when the window closes, and is judged by that coordinate.
-    Item means vary as N(mu, Sigma), entries around them as N(0, V), all estimated from past items. What an entry's own
-    prefix says of a threshold is then bent to the rates seen (`rewards.curves`); beliefs about items stay Gaussian.
+    The trace of an entry is its daily amounts over the window; a signal with a threshold appends
+    the outcome itself as one more coordinate, seen when the window closes, and is judged by that
+    coordinate. Item means vary as N(mu, Sigma), entries around them as N(0, V), all estimated from
+    past items. What an entry's own prefix says of a threshold is then bent to the rates seen
+    (`rewards.curves`); beliefs about items stay Gaussian.
     """
 
     name: ClassVar[str] = "progressive"
@@ -35,9 +44,13 @@ class ProgressiveReward(Early):
         index, row_N = by_key(outcomes)
         trace_NC, items = _trace(outcomes, outcomes.observed()), len(index)
         shape = (items, len(row_N))
-        member_IN = sparse.csr_matrix((np.ones(len(row_N)), (row_N, np.arange(len(row_N)))), shape=shape)
+        member_IN = sparse.csr_matrix(
+            (np.ones(len(row_N)), (row_N, np.arange(len(row_N)))), shape=shape
+        )
         target_C, unit_C = np.ones(trace_NC.get_shape()[1]), np.ones(trace_NC.get_shape()[1])
-        unit_C[: self.signal.days] = max(float(outcomes.hits[2].mean()) if len(outcomes.hits[2]) else 0.0, 1e-6)
+        unit_C[: self.signal.days] = max(
+            float(outcomes.hits[2].mean()) if len(outcomes.hits[2]) else 0.0, 1e-6
+        )
         if self.signal.binary:
             target_C[:-1] = 0.0
 
@@ -47,15 +60,30 @@ class ProgressiveReward(Early):
 
         count_I = np.bincount(row_N, minlength=items).astype(float)
         squares_I = sum_by(row_N, outcomes.value**2, items)
-        prior = estimate_prior(count_I, dense(member_IN @ trace_NC), squares_I, cross, target_C, unit_C)
+        prior = estimate_prior(
+            count_I, dense(member_IN @ trace_NC), squares_I, cross, target_C, unit_C
+        )
         empty = np.zeros((0, len(target_C)))
-        standing = GaussianStanding(self.signal, prior, ItemIndex([]), empty, empty, np.array([prior.outcome[0]]), np.array([prior.outcome[1]]))
-        return replace(standing, curves=_curves(standing, outcomes)) if self.signal.binary else standing
+        standing = GaussianStanding(
+            self.signal,
+            prior,
+            ItemIndex([]),
+            empty,
+            empty,
+            np.array([prior.outcome[0]]),
+            np.array([prior.outcome[1]]),
+        )
+        return (
+            replace(standing, curves=_curves(standing, outcomes))
+            if self.signal.binary
+            else standing
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianStanding:
-    """Items' posteriors: count_IC, white_IC as in `gaussian.summarise`; mean and std [I + 1], the prior last."""
+    """Items' posteriors: count_IC, white_IC as in `gaussian.summarise`; mean and std [I + 1], the
+    prior last."""
 
     signal: Signal
     prior: Prior
@@ -80,39 +108,70 @@ class GaussianStanding:
         index, row_N = by_key(outcomes)
         length_N, coordinates = self._lengths(observed_N), len(self.prior.mu_C)
         heard_N = row_N >= 0
-        group_ids, group_N = np.unique(row_N[heard_N] * (coordinates + 1) + length_N[heard_N], return_inverse=True)
+        group_ids, group_N = np.unique(
+            row_N[heard_N] * (coordinates + 1) + length_N[heard_N], return_inverse=True
+        )
         row_G, length_G = np.divmod(group_ids, coordinates + 1)
         trace_NC = _trace(outcomes, observed_N)[np.flatnonzero(heard_N)]
-        member_GN = sparse.csr_matrix((np.ones(len(group_N)), (group_N, np.arange(len(group_N)))), shape=(len(group_ids), len(group_N)))
-        sum_GC, n_G = sparse.csr_matrix(member_GN @ trace_NC), np.bincount(group_N, minlength=len(group_ids)).astype(float)
-        count_IC, white_IC = np.zeros((len(index), coordinates)), np.zeros((len(index), coordinates))
+        member_GN = sparse.csr_matrix(
+            (np.ones(len(group_N)), (group_N, np.arange(len(group_N)))),
+            shape=(len(group_ids), len(group_N)),
+        )
+        sum_GC, n_G = (
+            sparse.csr_matrix(member_GN @ trace_NC),
+            np.bincount(group_N, minlength=len(group_ids)).astype(float),
+        )
+        count_IC, white_IC = (
+            np.zeros((len(index), coordinates)),
+            np.zeros((len(index), coordinates)),
+        )
         starts_I = np.searchsorted(row_G, np.arange(len(index) + 1))
-        for items in chunks(len(index), coordinates * max(int(np.ceil(len(group_ids) / max(len(index), 1))), 1)):
+        for items in chunks(
+            len(index), coordinates * max(int(np.ceil(len(group_ids) / max(len(index), 1))), 1)
+        ):
             groups = slice(starts_I[items.start], starts_I[items.stop])
             count_IC[items], white_IC[items] = summarise(
-                self.prior, dense(sum_GC[groups]), n_G[groups], length_G[groups], starts_I[items] - starts_I[items.start]
+                self.prior,
+                dense(sum_GC[groups]),
+                n_G[groups],
+                length_G[groups],
+                starts_I[items] - starts_I[items.start],
             )
         mean_I, std_I = expected_outcomes(self.prior, count_IC, white_IC)
         prior_mean, prior_std, _ = self.prior.outcome
         return replace(
-            self, index=index, count_IC=count_IC, white_IC=white_IC, mean_I=np.append(mean_I, prior_mean), std_I=np.append(std_I, prior_std)
+            self,
+            index=index,
+            count_IC=count_IC,
+            white_IC=white_IC,
+            mean_I=np.append(mean_I, prior_mean),
+            std_I=np.append(std_I, prior_std),
         )
 
-    def entries(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
-        """See `Standing`: the item's posterior conditioned on the entry's own prefix too; of a threshold, bent to the rates seen."""
+    def entries(
+        self, row_N: Rows, outcomes: Outcomes, observed_N: Rows
+    ) -> tuple[Array, Array, Array]:
+        """See `Standing`: the item's posterior conditioned on the entry's own prefix too; of a
+        threshold, bent to the rates seen."""
         mean_N, std_N, noise_N = self.linear(row_N, outcomes, observed_N)
         if self.curves is not None:
-            mean_N, std_N = self.curves.bend(mean_N, std_N, observed_N, _so_far(outcomes, observed_N))
+            mean_N, std_N = self.curves.bend(
+                mean_N, std_N, observed_N, _so_far(outcomes, observed_N)
+            )
         return mean_N, std_N, noise_N
 
-    def linear(self, row_N: Rows, outcomes: Outcomes, observed_N: Rows) -> tuple[Array, Array, Array]:
+    def linear(
+        self, row_N: Rows, outcomes: Outcomes, observed_N: Rows
+    ) -> tuple[Array, Array, Array]:
         """`entries` as the Gaussian has it."""
         coordinates = len(self.prior.mu_C)
         length_N = self._lengths(observed_N)
         trace_NC = _trace(outcomes, observed_N)
         count_IC = np.vstack([self.count_IC, np.zeros((1, coordinates))])
         white_IC = np.vstack([self.white_IC, np.zeros((1, coordinates))])
-        group_ids, group_N = np.unique((row_N + 1) * (coordinates + 1) + length_N, return_inverse=True)
+        group_ids, group_N = np.unique(
+            (row_N + 1) * (coordinates + 1) + length_N, return_inverse=True
+        )
         row_G, length_G = np.divmod(group_ids, coordinates + 1)
         order = np.argsort(group_N, kind="stable")
         mean_N, std_N, noise_N = (np.empty(len(row_N)) for _ in range(3))
@@ -131,20 +190,26 @@ class GaussianStanding:
         return mean_N, std_N, noise_N
 
     def _lengths(self, observed_N: Rows) -> Rows:
-        """Coordinates seen: the days observed, and everything (the indicator too) once the window has closed."""
+        """Coordinates seen: the days observed, and everything (the indicator too) once the window
+        has closed."""
         return np.where(observed_N >= self.signal.days, len(self.prior.mu_C), observed_N)
 
 
 def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
-    """Curves through mature entries, each believed in by what the other half of the users showed of its item; null where too few are known.
+    """Curves through mature entries, each believed in by what the other half of the users showed of
+    its item; null where too few are known.
 
-    Its own outcome must not be in an entry's belief: where items have few entries the curves would learn to trust it.
+    Its own outcome must not be in an entry's belief: where items have few entries the curves would
+    learn to trust it.
     """
     ages = ages_of(standing.signal.days)
     if not len(ages) or not Curves.possible(outcomes.value):
         return None
     half_N = keyed_uniform("longplay: curves", outcomes.frame["user_id"]) < 0.5
-    linear_AN, so_far_AN = np.zeros((len(ages), len(outcomes))), np.zeros((len(ages), len(outcomes)), dtype=np.int64)
+    linear_AN, so_far_AN = (
+        np.zeros((len(ages), len(outcomes))),
+        np.zeros((len(ages), len(outcomes)), dtype=np.int64),
+    )
     known_N = np.zeros(len(outcomes), dtype=bool)
     for half in (half_N, ~half_N):
         others, rows = outcomes.where(~half), np.flatnonzero(half)
@@ -156,32 +221,51 @@ def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
         for a, age in enumerate(ages.tolist()):
             linear_AN[a, mine_N] = heard.linear(row_N, mine, mine.observed(age))[0]
             so_far_AN[a, mine_N] = _so_far(mine, mine.observed(age))
-    return Curves.through(ages, linear_AN[:, known_N], so_far_AN[:, known_N], outcomes.value[known_N], max(counts_below(standing.signal), 1))
+    return Curves.through(
+        ages,
+        linear_AN[:, known_N],
+        so_far_AN[:, known_N],
+        outcomes.value[known_N],
+        max(counts_below(standing.signal), 1),
+    )
 
 
 def _so_far(outcomes: Outcomes, observed_N: Rows) -> Rows:
-    """What each entry has come to in its observed days, as far as `counts_below` tells it apart, [N]."""
+    """What each entry has come to in its observed days, as far as `counts_below` tells it apart,
+    [N]."""
     row, _, amount = prefix_hits(outcomes, observed_N)
-    return np.minimum(sum_by(row, amount, len(outcomes)), max(counts_below(outcomes.signal), 1) - 1).astype(np.int64)
+    return np.minimum(
+        sum_by(row, amount, len(outcomes)), max(counts_below(outcomes.signal), 1) - 1
+    ).astype(np.int64)
 
 
 def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Rows]:
-    """The distinct keys of the entries, sorted, and each entry's row among them (-1 where it has none)."""
+    """The distinct keys of the entries, sorted, and each entry's row among them (-1 where it has
+    none)."""
     index = ItemIndex(outcomes.keys.drop_nulls().unique().sort())
     row_N = index.rows(outcomes.keys) if len(outcomes) else np.zeros(0, dtype=np.int64)
-    return index, np.where(outcomes.keys.is_null().to_numpy(), -1, row_N) if len(outcomes) else row_N
+    return index, np.where(outcomes.keys.is_null().to_numpy(), -1, row_N) if len(
+        outcomes
+    ) else row_N
 
 
 def _trace(outcomes: Outcomes, observed_N: Rows) -> sparse.csr_matrix:
-    """Daily amounts within the observed days, sparse [N, C]; with a threshold, last the indicator of closed windows."""
+    """Daily amounts within the observed days, sparse [N, C]; with a threshold, last the indicator
+    of closed windows."""
     signal = outcomes.signal
     row, day, amount = prefix_hits(outcomes, observed_N)
     if signal.threshold is None:
         return sparse.csr_matrix((amount, (row, day)), shape=(len(outcomes), signal.days))
     total_N = sum_by(row, amount, len(outcomes))
     positive = np.flatnonzero((observed_N >= signal.days) & (total_N >= signal.threshold - 1e-9))
-    row, day = np.concatenate([row, positive]), np.concatenate([day, np.full(len(positive), signal.days)])
-    return sparse.csr_matrix((np.concatenate([amount, np.ones(len(positive))]), (row, day)), shape=(len(outcomes), signal.days + 1))
+    row, day = (
+        np.concatenate([row, positive]),
+        np.concatenate([day, np.full(len(positive), signal.days)]),
+    )
+    return sparse.csr_matrix(
+        (np.concatenate([amount, np.ones(len(positive))]), (row, day)),
+        shape=(len(outcomes), signal.days + 1),
+    )
 
 
 def dense(matrix: Any) -> Array:

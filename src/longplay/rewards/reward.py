@@ -1,4 +1,5 @@
-"""The reward: weighted objectives, combined before caution is taken, and the guardrails they must respect."""
+"""The reward: weighted objectives, combined before caution is taken, and the guardrails they must
+respect."""
 
 from __future__ import annotations
 
@@ -27,9 +28,10 @@ class Reward:
 
     Attributes:
         objectives: weight per signal, finite, at least one not 0; a negative weight is a cost.
-        guardrails: share in (0, 1] of the start's value that must be kept, per policy metric (`coverage(k)`, `top_creator()`) or
-            signal (mean value of showing; where lower is better it may rise by 1 - share). Constraints, not weights:
-            `reinforce` refuses weights that break one.
+        guardrails: share in (0, 1] of the start's value that must be kept, per policy metric
+            (`coverage(k)`, `top_creator()`) or signal (mean value of showing; where lower is better
+            it may rise by 1 - share). Constraints, not weights: `reinforce` refuses weights that
+            break one.
         caution: how many epistemic std are taken off the combined value, >= 0.
 
     >>> from longplay.signals import days_with, discovery
@@ -49,36 +51,71 @@ class Reward:
 
     def __post_init__(self) -> None:
         if not self.objectives:
-            raise ConfigError("reward: no objectives given, expected {signal: weight} with at least one signal")
+            raise ConfigError(
+                "reward: no objectives given, expected {signal: weight} with at least one signal"
+            )
         for signal, weight in self.objectives.items():
             if not isinstance(signal, Signal):
-                raise ConfigError(f"reward: objective {signal!r} is no signal; expected {{signal: weight}}")
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not np.isfinite(weight):
-                raise ConfigError(f"reward: weight {weight!r} of {signal.label} given, expected a finite number")
+                raise ConfigError(
+                    f"reward: objective {signal!r} is no signal; expected {{signal: weight}}"
+                )
+            if (
+                isinstance(weight, bool)
+                or not isinstance(weight, int | float)
+                or not np.isfinite(weight)
+            ):
+                raise ConfigError(
+                    f"reward: weight {weight!r} of {signal.label} given, expected a finite number"
+                )
         if not any(self.objectives.values()):
-            raise ConfigError("reward: every objective has weight 0, so there is nothing to learn from")
+            raise ConfigError(
+                "reward: every objective has weight 0, so there is nothing to learn from"
+            )
         if len({signal.version for signal in self.objectives}) < len(self.objectives):
-            raise ConfigError("reward: two objectives have the same definition under different names; add their weights up")
+            raise ConfigError(
+                "reward: two objectives have the same definition under different names; add their "
+                "weights up"
+            )
         if not np.isfinite(self.caution) or self.caution < 0:
-            raise ConfigError(f"reward: caution={self.caution} given, expected a finite number >= 0 (how many std to subtract)")
+            raise ConfigError(
+                f"reward: caution={self.caution} given, expected a finite number >= 0 (how many "
+                "std to subtract)"
+            )
         check_guardrails(self.guardrails)
-        object.__setattr__(self, "objectives", MappingProxyType({signal: float(weight) for signal, weight in self.objectives.items()}))
-        object.__setattr__(self, "guardrails", MappingProxyType({metric: float(bound) for metric, bound in self.guardrails.items()}))
+        object.__setattr__(
+            self,
+            "objectives",
+            MappingProxyType({signal: float(weight) for signal, weight in self.objectives.items()}),
+        )
+        object.__setattr__(
+            self,
+            "guardrails",
+            MappingProxyType({metric: float(bound) for metric, bound in self.guardrails.items()}),
+        )
 
     @property
     def version(self) -> str:
-        """Eight hex digits of the SHA-256 of the definition: signal versions with weights in any order, the caution, the guardrails."""
+        """Eight hex digits of the SHA-256 of the definition: signal versions with weights in any
+        order, the caution, the guardrails."""
         weights = sorted((signal.version, weight) for signal, weight in self.objectives.items())
         bounds = sorted((guard_key(metric), bound) for metric, bound in self.guardrails.items())
         definition = [weights, float(self.caution), *([bounds] if bounds else [])]
         return hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:8]
 
-    def combined(self, early: EarlyReward | Mapping[Signal, EarlyReward], contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
-        """The weighted sum of the signals' values of showing, [N, S]; take `.lower(reward.caution)` of it, not of its parts.
+    def combined(
+        self,
+        early: EarlyReward | Mapping[Signal, EarlyReward],
+        contexts: Contexts,
+        slates: pl.Series,
+        lake: Lake,
+    ) -> Belief:
+        """The weighted sum of the signals' values of showing, [N, S]; take `.lower(reward.caution)`
+        of it, not of its parts.
 
-        Stds add up as the root of the sum of squares: the signals' errors are taken as independent. Its minimum
-        is the weighted sum of the signals' minima (maxima where the weight is negative), so with one signal
-        the bound never falls when the chance of an entry rises; with several that holds for the bound of each part.
+        Stds add up as the root of the sum of squares: the signals' errors are taken as independent.
+        Its minimum is the weighted sum of the signals' minima (maxima where the weight is
+        negative), so with one signal the bound never falls when the chance of an entry rises; with
+        several that holds for the bound of each part.
 
         Args:
             early: the model of the one signal, or one model per signal.
@@ -87,16 +124,24 @@ class Reward:
             ConfigError: an objective without a model, or a model of another signal.
         """
         models = _models(early, self.objectives, "objective")
-        parts = [(weight, models[signal].value(contexts, slates, lake)) for signal, weight in self.objectives.items() if weight]
+        parts = [
+            (weight, models[signal].value(contexts, slates, lake))
+            for signal, weight in self.objectives.items()
+            if weight
+        ]
         return combine(parts)
 
-    def guarded(self, early: EarlyReward | Mapping[Signal, EarlyReward]) -> dict[Signal, EarlyReward]:
+    def guarded(
+        self, early: EarlyReward | Mapping[Signal, EarlyReward]
+    ) -> dict[Signal, EarlyReward]:
         """The early reward of each signal that is a guardrail.
 
         Raises:
             ConfigError: one of them has no model.
         """
-        return _models(early, [metric for metric in self.guardrails if isinstance(metric, Signal)], "guardrail")
+        return _models(
+            early, [metric for metric in self.guardrails if isinstance(metric, Signal)], "guardrail"
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Reward) and self.version == other.version
@@ -104,27 +149,44 @@ class Reward:
     def __hash__(self) -> int:
         return hash(self.version)
 
-    def __reduce__(self) -> tuple[type[Reward], tuple[dict[Signal, float], dict[Guarded, float], float]]:
-        return Reward, (dict(self.objectives), dict(self.guardrails), self.caution)  # a read-only mapping does not pickle
+    def __reduce__(
+        self,
+    ) -> tuple[type[Reward], tuple[dict[Signal, float], dict[Guarded, float], float]]:
+        return Reward, (
+            dict(self.objectives),
+            dict(self.guardrails),
+            self.caution,
+        )  # a read-only mapping does not pickle
 
     def __str__(self) -> str:
-        objectives = " + ".join(f"{weight:g} x {signal.label}" for signal, weight in self.objectives.items())
-        bounds = [f"{metric.label} >= {100 * bound:g}% of the start's" for metric, bound in self.guardrails.items()]
+        objectives = " + ".join(
+            f"{weight:g} x {signal.label}" for signal, weight in self.objectives.items()
+        )
+        bounds = [
+            f"{metric.label} >= {100 * bound:g}% of the start's"
+            for metric, bound in self.guardrails.items()
+        ]
         return ", ".join([objectives, f"caution {self.caution:g}", *bounds])
 
 
-def _models(early: EarlyReward | Mapping[Signal, EarlyReward], wanted: Iterable[Signal], role: str) -> dict[Signal, EarlyReward]:
+def _models(
+    early: EarlyReward | Mapping[Signal, EarlyReward], wanted: Iterable[Signal], role: str
+) -> dict[Signal, EarlyReward]:
     given = list(early.values()) if isinstance(early, Mapping) else [early]
     by_version = {model.signal.version: model for model in given}
     missing = [signal.label for signal in wanted if signal.version not in by_version]
     if missing:
         have = ", ".join(model.signal.label for model in given) or "none"
-        raise ConfigError(f"reward: no early reward for {', '.join(missing)} (given: {have}); pass {{signal: fitted model}}, one per {role}")
+        raise ConfigError(
+            f"reward: no early reward for {', '.join(missing)} (given: {have}); pass {{signal: "
+            f"fitted model}}, one per {role}"
+        )
     return {signal: by_version[signal.version] for signal in wanted}
 
 
 def combine(parts: list[tuple[float, Belief]]) -> Belief:
-    """The belief about a weighted sum of outcomes; errors and single outcomes taken as independent between parts.
+    """The belief about a weighted sum of outcomes; errors and single outcomes taken as independent
+    between parts.
 
     >>> a = Belief(np.array([0.4]), np.array([0.3]), np.array([0.5]), 7, "a@1", maximum=1.0)
     >>> b = Belief(np.array([2.0]), np.array([0.4]), np.array([1.0]), 7, "b@1", maximum=5.0)
@@ -140,9 +202,19 @@ def combine(parts: list[tuple[float, Belief]]) -> Belief:
         spread=np.sqrt(np.sum([(weight * belief.spread) ** 2 for weight, belief in parts], axis=0)),
         age=ages.pop() if len(ages) == 1 else -1,
         signal=" + ".join(f"{weight:g}*{belief.signal}" for weight, belief in parts),
-        minimum=_sum([weight * (belief.minimum if weight > 0 else belief.maximum) for weight, belief in parts]),
+        minimum=_sum(
+            [
+                weight * (belief.minimum if weight > 0 else belief.maximum)
+                for weight, belief in parts
+            ]
+        ),
         keys=beliefs[0].keys,
-        maximum=_sum([weight * (belief.maximum if weight > 0 else belief.minimum) for weight, belief in parts]),
+        maximum=_sum(
+            [
+                weight * (belief.maximum if weight > 0 else belief.minimum)
+                for weight, belief in parts
+            ]
+        ),
     )
 
 

@@ -1,4 +1,5 @@
-"""From a run.toml to a report: strict configuration, stages, a run folder that skips and resumes."""
+"""From a run.toml to a report: strict configuration, stages, a run folder that skips and
+resumes."""
 
 from longplay.run.config import RunConfig, load_config
 from longplay.run.folder import RunFolder

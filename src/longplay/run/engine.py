@@ -19,14 +19,22 @@ from longplay.files import writer_lock
 from longplay.run.config import RunConfig
 from longplay.run.folder import RunFolder, StageKey, Stopwatch
 
-LIBRARIES = ("longplay", "duckdb", "numpy", "polars", "scipy")  # their versions can change every stage's result
+LIBRARIES = (
+    "longplay",
+    "duckdb",
+    "numpy",
+    "polars",
+    "scipy",
+)  # their versions can change every stage's result
 WAIT_SECONDS = 0.2
 
 
 class Ui(Protocol):
     """What a stage tells the person who waits."""
 
-    def progress(self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+    def progress(
+        self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None
+    ) -> None:
         """`done` of `total` of what `label` names; calls with a new label start a new bar."""
         ...
 
@@ -55,7 +63,9 @@ class Ui(Protocol):
 class Silent:
     """Says nothing: for tests and notebooks."""
 
-    def progress(self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+    def progress(
+        self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None
+    ) -> None:
         """Nothing."""
 
     @contextmanager
@@ -78,7 +88,8 @@ class Silent:
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage's function gets: the configuration, its own folder, the finished stages before it."""
+    """What a stage's function gets: the configuration, its own folder, the finished stages before
+    it."""
 
     config: RunConfig
     folder: Path
@@ -99,10 +110,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what it needs, what of the configuration it depends on, how its result reads in one line.
+    """One stage: what it needs, what of the configuration it depends on, how its result reads in
+    one line.
 
-    `version` is raised whenever the same inputs would give another result. `libraries` are the packages whose
-    installed versions can change the result, beside `LIBRARIES`.
+    `version` is raised whenever the same inputs would give another result. `libraries` are the
+    packages whose installed versions can change the result, beside `LIBRARIES`.
     """
 
     name: str
@@ -112,7 +124,9 @@ class Stage:
     run: Callable[[Work], dict[str, Any]]
     line: Callable[[dict[str, Any]], str]
     resumes: bool = False
-    settles: Callable[[RunConfig, Path], tuple[RunConfig, str]] | None = None  # the configuration once this stage is done, and a line about it
+    settles: Callable[[RunConfig, Path], tuple[RunConfig, str]] | None = (
+        None  # the configuration once this stage is done, and a line about it
+    )
     libraries: tuple[str, ...] = ()
 
 
@@ -132,8 +146,9 @@ def execute(
     was killed starts again, or goes on if it saves its state. Numerical libraries use
     `config.run.threads` threads, so that one thread gives bit-equal results.
 
-    One run at a time works on a stage of a run folder; another waits, and skips what was finished meanwhile. A
-    finished stage is read without waiting. One whose files were changed or damaged since is named and runs again.
+    One run at a time works on a stage of a run folder; another waits, and skips what was finished
+    meanwhile. A finished stage is read without waiting. One whose files were changed or damaged
+    since is named and runs again.
     """
     ui = Silent() if ui is None else ui
     keys: dict[str, StageKey] = {}
@@ -150,7 +165,9 @@ def execute(
                     watch = Stopwatch()
                     partial = folder.begin(key, resumes=stage.resumes)
                     with ui.stage(stage.name), threadpool_limits(config.run.threads):
-                        result = stage.run(Work(config, partial, base, dict(places), dict(results), ui, now))
+                        result = stage.run(
+                            Work(config, partial, base, dict(places), dict(results), ui, now)
+                        )
                     timing = watch.read()
                     folder.finish(key, result, timing)
                     seconds = timing["seconds"]
@@ -197,7 +214,9 @@ def key_of(stage: Stage, config: RunConfig, base: Path, keys: Mapping[str, Stage
     """A stage's key, given those of the stages before it."""
     depends = {"config": stage.depends(config, base), "threads": config.run.threads}
     inputs = {name: keys[name].digest for name in stage.needs if name in keys}
-    return StageKey.of(stage.name, stage.version, depends, inputs, versions((*LIBRARIES, *stage.libraries)))
+    return StageKey.of(
+        stage.name, stage.version, depends, inputs, versions((*LIBRARIES, *stage.libraries))
+    )
 
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:
@@ -220,7 +239,13 @@ def keys_of(stages: tuple[Stage, ...], config: RunConfig, base: Path) -> dict[st
 
 
 def plain(estimate: Estimate) -> dict[str, Any]:
-    """An estimate as JSON: value, low and high (95%), n; no interval where an end of it is infinite."""
+    """An estimate as JSON: value, low and high (95%), n; no interval where an end of it is
+    infinite."""
     low, high = estimate.interval()
     finite = np.isfinite(low) and np.isfinite(high)
-    return {"value": estimate.value, "low": low if finite else None, "high": high if finite else None, "n": estimate.n}
+    return {
+        "value": estimate.value,
+        "low": low if finite else None,
+        "high": high if finite else None,
+        "n": estimate.n,
+    }

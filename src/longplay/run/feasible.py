@@ -1,7 +1,9 @@
-"""Whether a run can be done on its log: checked before any stage learns, all problems at once, each with a value that works.
+"""Whether a run can be done on its log: checked before any stage learns, all problems at once, each
+with a value that works.
 
-Days of the log are counted from its first day, F. The log is complete up to its watermark, whose day is D. An entry on day d
-of a signal whose window ends w days later matures at the midnight that begins day d + w + 1. So
+Days of the log are counted from its first day, F. The log is complete up to its watermark, whose
+day is D. An entry on day d of a signal whose window ends w days later matures at the midnight that
+begins day d + w + 1. So
 
 - training knows an outcome of every signal where F + w + 1 <= train_until;
 - the ranking can be judged where evaluate_until + w <= D, for every objective entered by discovery.
@@ -25,10 +27,20 @@ from longplay.signals.engine.beginnings import days_of_rows, first_day_seen_agai
 from longplay.signals.engine.entry_rows import unanswerable
 
 LADDER = (WIDEST, 28, 21, 14, 7, 5, 3, 2, 1)  # days of a window that is fitted, the widest first
-SPARE = 0.25  # share of the log's days that a fitted window leaves to the days on which training's outcomes and visits fall
+# share of the log's days that a fitted window leaves to the days on which training's outcomes and
+# visits fall
+SPARE = 0.25
 TRAINED = 2 / 3  # share of these days that training gets; the rest judges
 LEAST_ITEMS = 2  # with one there is nothing to choose
-LEARNING = ("codes", "train", "reinforce", "evaluate", "offpolicy", "experiment", "audit")  # stages that need torch
+LEARNING = (
+    "codes",
+    "train",
+    "reinforce",
+    "evaluate",
+    "offpolicy",
+    "experiment",
+    "audit",
+)  # stages that need torch
 
 
 @dataclass(frozen=True)
@@ -36,8 +48,10 @@ class LogFacts:
     """What a run's feasibility rests on.
 
     Attributes:
-        first: the first day of a user who came again, else of anybody. end: the day before which it is complete.
-        items: items that can be recommended. decisions: logged slates.
+        first: the first day of a user who came again, else of anybody.
+        end: the day before which it is complete.
+        items: items that can be recommended.
+        decisions: logged slates.
     """
 
     first: date
@@ -60,9 +74,16 @@ class LogFacts:
         with lake.connect() as con:
             days = days_of_rows(con)
             if days is None:
-                raise DataError("ingest: the log has no event, so there is nothing to learn from; give a log in which something happens")
+                raise DataError(
+                    "ingest: the log has no event, so there is nothing to learn from; give a log "
+                    "in which something happens"
+                )
             begins = first_day_seen_again(con, days)
-            counts = first_row(con, "select (select count(*) from items where available), (select count(*) from decisions)")
+            counts = first_row(
+                con,
+                "select (select count(*) from items where available), (select count(*) from "
+                "decisions)",
+            )
         assert counts is not None  # a query of counts has one row
         first = date(1970, 1, 1) + timedelta(days=days[0] if begins is None else begins)
         return cls(first, lake.watermark.date(), int(counts[0]), int(counts[1]))
@@ -93,11 +114,15 @@ def check_extras(config: RunConfig, stages: Sequence[str]) -> None:
     Raises:
         MissingExtra: with the stages and the line that installs it.
     """
-    needed = {"torch": [name for name in stages if name in LEARNING], "transformers": [name for name in stages if name in LEARNING]}
+    needed = {
+        "torch": [name for name in stages if name in LEARNING],
+        "transformers": [name for name in stages if name in LEARNING],
+    }
     for package, users in needed.items():
         if users and not _installed(package):
             raise MissingExtra(
-                f"the stages {', '.join(users)} need {package}, which is not installed: pip install 'longplay[llm]'; "
+                f"the stages {', '.join(users)} need {package}, which is not installed: pip "
+                "install 'longplay[llm]'; "
                 "`longplay reward RUN.toml` runs what needs none of it"
             )
 
@@ -112,17 +137,22 @@ def _installed(package: str) -> bool:
 
 
 def settle(config: RunConfig, lake: Lake) -> tuple[RunConfig, str]:
-    """The run with every window and day set, and a line that says what was set; the line is empty where nothing was.
+    """The run with every window and day set, and a line that says what was set; the line is empty
+    where nothing was.
 
     Raises:
-        DataError: the run cannot be done on this log: every reason, with the key of run.toml and a value that works.
+        DataError: the run cannot be done on this log: every reason, with the key of run.toml and a
+            value that works.
     """
     facts = LogFacts.of(lake)
     fitted = fit(config, facts)
     problems = _problems(fitted, facts)
     changes = _changes(config, facts, problems) if problems else {}
     answers = unanswerable(list(fitted.declared().values()), lake)
-    problems += [Problem(f"signals.{signal.name}", f"{reason}; or leave [signals.{signal.name}] out") for signal, reason in answers.items()]
+    problems += [
+        Problem(f"signals.{signal.name}", f"{reason}; or leave [signals.{signal.name}] out")
+        for signal, reason in answers.items()
+    ]
     if facts.items <= fitted.reinforce.slots:
         problems.append(_few_items(config, facts))
     if problems:
@@ -131,20 +161,36 @@ def settle(config: RunConfig, lake: Lake) -> tuple[RunConfig, str]:
 
 
 def fit(config: RunConfig, facts: LogFacts) -> RunConfig:
-    """The run with windows of "fit" and days that were left out set to what the log supports, as far as it does."""
+    """The run with windows of "fit" and days that were left out set to what the log supports, as
+    far as it does."""
     open_names = [name for name, table in config.signals.items() if table.get("window") == FIT]
-    candidates = [_with_window(config, open_names, days) for days in LADDER] if open_names else [config]
-    possible = [_with_days(_with_slots(candidate, facts), facts) for candidate in candidates if candidate is not None]
+    candidates = (
+        [_with_window(config, open_names, days) for days in LADDER] if open_names else [config]
+    )
+    possible = [
+        _with_days(_with_slots(candidate, facts), facts)
+        for candidate in candidates
+        if candidate is not None
+    ]
     if not possible:
-        raise ConfigError(f"signals.{open_names[0]}: no window up to {WIDEST} days fits its measure; give one, e.g. window = [1, 90]")
+        raise ConfigError(
+            f"signals.{open_names[0]}: no window up to {WIDEST} days fits its measure; give one, "
+            "e.g. window = [1, 90]"
+        )
     fitting = [candidate for candidate in possible if not _problems(candidate, facts)]
-    roomy = [candidate for candidate in fitting if _spare_days(candidate, facts) >= SPARE * facts.days]
+    roomy = [
+        candidate for candidate in fitting if _spare_days(candidate, facts) >= SPARE * facts.days
+    ]
     return next(iter([*roomy, *reversed(fitting), *reversed(possible)]))
 
 
 def _with_window(config: RunConfig, names: Sequence[str], days: int) -> RunConfig | None:
-    """The run with these signals' windows set; null where a measure cannot be reached in so few days."""
-    tables = {name: table | {"window": [1, days]} if name in names else table for name, table in config.signals.items()}
+    """The run with these signals' windows set; null where a measure cannot be reached in so few
+    days."""
+    tables = {
+        name: table | {"window": [1, days]} if name in names else table
+        for name, table in config.signals.items()
+    }
     try:
         for name in names:
             Signal.from_mapping(name, tables[name])
@@ -154,11 +200,18 @@ def _with_window(config: RunConfig, names: Sequence[str], days: int) -> RunConfi
 
 
 def _with_slots(config: RunConfig, facts: LogFacts) -> RunConfig:
-    """The run with fewer slots than the default where the catalogue is that small and run.toml does not say how many."""
+    """The run with fewer slots than the default where the catalogue is that small and run.toml does
+    not say how many."""
     slots = config.reinforce.slots
-    if "slots" in config.reinforce.model_fields_set or facts.items > slots or facts.items < LEAST_ITEMS:
+    if (
+        "slots" in config.reinforce.model_fields_set
+        or facts.items > slots
+        or facts.items < LEAST_ITEMS
+    ):
         return config
-    return config.model_copy(update={"reinforce": config.reinforce.model_copy(update={"slots": facts.items // 2})})
+    return config.model_copy(
+        update={"reinforce": config.reinforce.model_copy(update={"slots": facts.items // 2})}
+    )
 
 
 def _with_days(config: RunConfig, facts: LogFacts) -> RunConfig:
@@ -168,8 +221,14 @@ def _with_days(config: RunConfig, facts: LogFacts) -> RunConfig:
     if train_until is None:
         earliest = _earliest_training(config, facts)
         spare = (evaluate_until - earliest).days - 1
-        train_until = earliest + timedelta(days=round(TRAINED * spare)) if spare > 0 else evaluate_until - timedelta(days=1)
-    return config.model_copy(update={"split": Split(train_until=train_until, evaluate_until=evaluate_until)})
+        train_until = (
+            earliest + timedelta(days=round(TRAINED * spare))
+            if spare > 0
+            else evaluate_until - timedelta(days=1)
+        )
+    return config.model_copy(
+        update={"split": Split(train_until=train_until, evaluate_until=evaluate_until)}
+    )
 
 
 def _ends(config: RunConfig) -> dict[str, int]:
@@ -181,7 +240,15 @@ def _judging(config: RunConfig) -> int:
     """Days that the log must go on after the evaluation."""
     signals = config.declared()
     judged = [signals[name] for name in config.reward.objectives]
-    return max(signal.window[1] for signal in judged if signal.entry.kind == "discovery" or len(judged) == 1) if judged else 1
+    return (
+        max(
+            signal.window[1]
+            for signal in judged
+            if signal.entry.kind == "discovery" or len(judged) == 1
+        )
+        if judged
+        else 1
+    )
 
 
 def _earliest_training(config: RunConfig, facts: LogFacts) -> date:
@@ -189,7 +256,8 @@ def _earliest_training(config: RunConfig, facts: LogFacts) -> date:
 
 
 def _spare_days(config: RunConfig, facts: LogFacts) -> int:
-    """Days between the first at which training knows every outcome and the end of the evaluation."""
+    """Days between the first at which training knows every outcome and the end of the
+    evaluation."""
     end = config.split.evaluate_until
     return (end - _earliest_training(config, facts)).days if end is not None else 0
 
@@ -206,29 +274,54 @@ def _problems(config: RunConfig, facts: LogFacts) -> list[Problem]:
             problems.append(
                 Problem(
                     f"signals.{name}.window",
-                    f"signals.{name}.window = {window} needs {days} complete days after the day of an entry, the log has {facts.days} days in all",
+                    f"signals.{name}.window = {window} needs {days} complete days after the day "
+                    f"of an entry, the log has {facts.days} days in all",
                 )
             )
         elif facts.day(days + 1) > train_until:
             problems.append(
                 Problem(
                     f"signals.{name}.window",
-                    f"signals.{name}.window = {window}: no outcome is known before {facts.day(days + 1)}, but training ends at "
+                    f"signals.{name}.window = {window}: no outcome is known before "
+                    f"{facts.day(days + 1)}, but training ends at "
                     f"split.train_until = {train_until}",
                 )
             )
     if train_until <= facts.first or train_until >= facts.end:
-        problems.append(Problem("split.train_until", f"split.train_until = {train_until} does not lie inside the log"))
+        problems.append(
+            Problem(
+                "split.train_until",
+                f"split.train_until = {train_until} does not lie inside the log",
+            )
+        )
     if evaluate_until <= facts.first or evaluate_until > facts.end:
-        problems.append(Problem("split.evaluate_until", f"split.evaluate_until = {evaluate_until} does not lie inside the log"))
+        problems.append(
+            Problem(
+                "split.evaluate_until",
+                f"split.evaluate_until = {evaluate_until} does not lie inside the log",
+            )
+        )
     elif evaluate_until <= train_until:
-        problems.append(Problem("split.evaluate_until", f"split.evaluate_until = {evaluate_until} leaves no day after {train_until} to judge on"))
+        problems.append(
+            Problem(
+                "split.evaluate_until",
+                f"split.evaluate_until = {evaluate_until} leaves no day after {train_until} to "
+                "judge on",
+            )
+        )
     else:
         signals = config.declared()
         for name in config.reward.objectives:
             last = facts.end - timedelta(days=signals[name].window[1])
-            if signals[name].entry.kind == "discovery" and evaluate_until > last and signals[name].window[1] < facts.days:
-                words = f"split.evaluate_until = {evaluate_until}: entries of {name} are immature at {facts.end}"
+            if (
+                signals[name].entry.kind == "discovery"
+                and evaluate_until > last
+                and signals[name].window[1] < facts.days
+            ):
+                words = (
+                    f"split.evaluate_until = {evaluate_until}: entries of {name} are immature "
+                    f"at {facts.end}"
+                )
                 if last > train_until:
                     words += f"; end the evaluation by {last}"
                 problems.append(Problem("split.evaluate_until", words))
@@ -236,12 +329,22 @@ def _problems(config: RunConfig, facts: LogFacts) -> list[Problem]:
 
 
 def _changes(config: RunConfig, facts: LogFacts, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Key and value of what makes the run possible: the evaluation's end alone, then both days, windows, or all; empty where nothing does."""
+    """Key and value of what makes the run possible: the evaluation's end alone, then both days,
+    windows, or all; empty where nothing does."""
     split, ends = config.split, _ends(fit(config, facts))
-    wrong = {problem.key.split(".")[1] for problem in problems if problem.key.startswith("signals.")}
+    wrong = {
+        problem.key.split(".")[1] for problem in problems if problem.key.startswith("signals.")
+    }
     longest = max((ends[name] for name in wrong), default=0)
-    narrowed = {name for name in config.signals if ends[name] >= longest} if wrong else set(config.reward.objectives)
-    fitted = {name: table | {"window": FIT} if name in narrowed | wrong else table for name, table in config.signals.items()}
+    narrowed = (
+        {name for name in config.signals if ends[name] >= longest}
+        if wrong
+        else set(config.reward.objectives)
+    )
+    fitted = {
+        name: table | {"window": FIT} if name in narrowed | wrong else table
+        for name, table in config.signals.items()
+    }
     for attempt in (
         {"split": Split(train_until=split.train_until)},
         {"split": Split()},
@@ -252,11 +355,24 @@ def _changes(config: RunConfig, facts: LogFacts, problems: Sequence[Problem]) ->
         changed = fit(config.model_copy(update=attempt), facts)
         if _problems(changed, facts):
             continue
-        before = {"split.train_until": split.train_until, "split.evaluate_until": split.evaluate_until}
-        after = {"split.train_until": changed.split.train_until, "split.evaluate_until": changed.split.evaluate_until}
+        before = {
+            "split.train_until": split.train_until,
+            "split.evaluate_until": split.evaluate_until,
+        }
+        after = {
+            "split.train_until": changed.split.train_until,
+            "split.evaluate_until": changed.split.evaluate_until,
+        }
         for name, table in changed.signals.items():
-            before[f"signals.{name}.window"], after[f"signals.{name}.window"] = config.signals[name].get("window"), table.get("window")
-        return {key: value for key, value in after.items() if value != before[key] and (before[key] is not None or key in _keys(problems))}
+            before[f"signals.{name}.window"], after[f"signals.{name}.window"] = (
+                config.signals[name].get("window"),
+                table.get("window"),
+            )
+        return {
+            key: value
+            for key, value in after.items()
+            if value != before[key] and (before[key] is not None or key in _keys(problems))
+        }
     return {}
 
 
@@ -266,9 +382,14 @@ def _keys(problems: Sequence[Problem]) -> set[str]:
 
 def _few_items(config: RunConfig, facts: LogFacts) -> Problem:
     slots = config.reinforce.slots
-    words = f"reinforce.slots = {slots}, but the catalogue has {facts.items} items that can be shown"
+    words = (
+        f"reinforce.slots = {slots}, but the catalogue has {facts.items} items that can be shown"
+    )
     if facts.items < LEAST_ITEMS:
-        return Problem("reinforce.slots", f"{words}: nothing can be chosen; give a log of at least {LEAST_ITEMS} items")
+        return Problem(
+            "reinforce.slots",
+            f"{words}: nothing can be chosen; give a log of at least {LEAST_ITEMS} items",
+        )
     return Problem("reinforce.slots", words, f"set slots = {facts.items // 2}")
 
 
@@ -281,10 +402,15 @@ def _too_short(config: RunConfig, facts: LogFacts) -> str:
     needed = 2 * max(shortest, default=1) + 2
     if needed <= facts.days:
         return ""
-    return f"no window fits: it must close once before training ends and once before the log does, which takes at least {needed} complete days"
+    return (
+        "no window fits: it must close once before training ends and once before the log "
+        f"does, which takes at least {needed} complete days"
+    )
 
 
-def _listed(facts: LogFacts, problems: Sequence[Problem], changes: Mapping[str, Any], unfit: str) -> str:
+def _listed(
+    facts: LogFacts, problems: Sequence[Problem], changes: Mapping[str, Any], unfit: str
+) -> str:
     lines, done = [], set[str]()
     for problem in problems:
         remedy = problem.remedy
@@ -299,16 +425,22 @@ def _listed(facts: LogFacts, problems: Sequence[Problem], changes: Mapping[str, 
         lines.append(unfit)
     if len(lines) == 1:
         return f"this run does not fit the log of {facts}: {lines[0]}"
-    return "\n".join([f"this run does not fit the log of {facts}:", *(f"- {line}" for line in lines)])
+    return "\n".join(
+        [f"this run does not fit the log of {facts}:", *(f"- {line}" for line in lines)]
+    )
 
 
 def _set_words(config: RunConfig, fitted: RunConfig) -> str:
     """What was set for the log, to be copied into run.toml where it is to stay."""
     words = [
-        f"{name} = {getattr(fitted.split, name)}" for name in ("train_until", "evaluate_until") if getattr(config.split, name) is None
-    ]  # fmt: skip
+        f"{name} = {getattr(fitted.split, name)}"
+        for name in ("train_until", "evaluate_until")
+        if getattr(config.split, name) is None
+    ]
     words += [
-        f"signals.{name}.window = {list(table['window'])}" for name, table in fitted.signals.items() if config.signals[name].get("window") == FIT
+        f"signals.{name}.window = {list(table['window'])}"
+        for name, table in fitted.signals.items()
+        if config.signals[name].get("window") == FIT
     ]
     if fitted.reinforce.slots != config.reinforce.slots:
         words.append(f"reinforce.slots = {fitted.reinforce.slots}")
@@ -316,5 +448,6 @@ def _set_words(config: RunConfig, fitted: RunConfig) -> str:
 
 
 def longest_window(facts: LogFacts) -> int:
-    """The longest window that leaves the log days to train and to judge on: it must close twice, once before each ends."""
+    """The longest window that leaves the log days to train and to judge on: it must close twice,
+    once before each ends."""
     return max((facts.days - 2) // 2, 0)

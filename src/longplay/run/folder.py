@@ -1,13 +1,15 @@
-"""The run folder: every stage's result under a hash of what it depends on, written whole or not at all.
+"""The run folder: every stage's result under a hash of what it depends on, written whole or not at
+all.
 
 runs/retail/
-  train/3f9c02ab1d77/result.json   figures, equal for equal inputs
-  train/3f9c02ab1d77/...           what the stage made (a policy, a table)
-  train/3f9c02ab1d77/depends.json  what the hash is of: the stage's version, its configuration, its inputs' hashes, the libraries' versions
+  train/3f9c02ab1d77/result.json   figures, equal for equal inputs train/3f9c02ab1d77/...
+  what the stage made (a policy, a table) train/3f9c02ab1d77/depends.json  what the hash is of: the
+  stage's version, its configuration, its inputs' hashes, the libraries' versions
   train/3f9c02ab1d77/timing.json   seconds and memory, which are never equal
-  train/3f9c02ab1d77/files.json    SHA-256 of each of these files but timing.json: a result that was changed later is not used
-  ingest/51c09a7e55d0/lake/        a log, with a files.json of its own, since its files are named anew by every run
-  train/3f9c02ab1d77.partial/      a run that was stopped; the next one goes on from it
+  train/3f9c02ab1d77/files.json    SHA-256 of each of these files but timing.json: a result that was
+  changed later is not used ingest/51c09a7e55d0/lake/        a log, with a files.json of its own,
+  since its files are named anew by every run train/3f9c02ab1d77.partial/      a run that was
+  stopped; the next one goes on from it
 """
 
 from __future__ import annotations
@@ -35,16 +37,30 @@ LAKE = "lake"
 
 @dataclass(frozen=True)
 class StageKey:
-    """What a stage's result depends on: its own version, its configuration, its inputs' keys and the libraries."""
+    """What a stage's result depends on: its own version, its configuration, its inputs' keys and
+    the libraries."""
 
     stage: str
     digest: str
     text: str = field(repr=False)  # JSON of all that the digest is of
 
     @classmethod
-    def of(cls, stage: str, version: int, config: Any, inputs: Mapping[str, str], libraries: Mapping[str, str] | None = None) -> StageKey:
+    def of(
+        cls,
+        stage: str,
+        version: int,
+        config: Any,
+        inputs: Mapping[str, str],
+        libraries: Mapping[str, str] | None = None,
+    ) -> StageKey:
         """The key; `config` must be JSON-able, `libraries` are installed versions by name."""
-        parts = {"stage": stage, "version": version, "config": config, "inputs": dict(inputs), "libraries": dict(libraries or {})}
+        parts = {
+            "stage": stage,
+            "version": version,
+            "config": config,
+            "inputs": dict(inputs),
+            "libraries": dict(libraries or {}),
+        }
         text = json.dumps(parts, sort_keys=True, default=str)
         return cls(stage, hashlib.sha256(text.encode()).hexdigest()[:12], text)
 
@@ -71,11 +87,13 @@ class RunFolder:
         return self.path / key.stage / f"{key.digest}.partial"
 
     def done(self, key: StageKey) -> bool:
-        """Whether the stage has finished with exactly these inputs, and its files are as it wrote them."""
+        """Whether the stage has finished with exactly these inputs, and its files are as it wrote
+        them."""
         return self.place(key).is_dir() and self.damage(key) is None
 
     def damage(self, key: StageKey) -> str | None:
-        """Why what lies in the place of a finished stage cannot be used; null where nothing is there or nothing is wrong."""
+        """Why what lies in the place of a finished stage cannot be used; null where nothing is
+        there or nothing is wrong."""
         place = self.place(key)
         return damage_of(place) if os.path.lexists(place) else None
 
@@ -89,7 +107,8 @@ class RunFolder:
         return partial
 
     def finish(self, key: StageKey, result: Mapping[str, Any], timing: Mapping[str, float]) -> Path:
-        """Write the result and make the stage's folder final in one rename, which is on disk after the return.
+        """Write the result and make the stage's folder final in one rename, which is on disk after
+        the return.
 
         Every file of the stage is on disk before the rename, and the folder's name after it.
         """
@@ -97,7 +116,9 @@ class RunFolder:
         write_json(partial / RESULT, result)
         write_json(partial / DEPENDS, json.loads(key.text))
         write_json(partial / TIMING, timing)
-        digests = {name: digest for name, digest in digests_of(partial).items() if not _differs(name)}
+        digests = {
+            name: digest for name, digest in digests_of(partial).items() if not _differs(name)
+        }
         if (partial / LAKE).is_dir():
             write_json(partial / LAKE / FILES, digests_of(partial / LAKE))
             digests[LAKE] = f"in {LAKE}/{FILES}"
@@ -136,9 +157,11 @@ def read_result(place: Path, name: str = RESULT) -> dict[str, Any]:
 
 
 def damage_of(place: Path, only: tuple[str, ...] | None = None) -> str | None:
-    """Why a finished stage's folder cannot be used, in words; null where its files are as the stage wrote them.
+    """Why a finished stage's folder cannot be used, in words; null where its files are as the stage
+    wrote them.
 
-    A folder of before `files.json` has no digests: its result must be JSON, and the rest is not checked.
+    A folder of before `files.json` has no digests: its result must be JSON, and the rest is not
+    checked.
 
     Args:
         place: the folder.
@@ -148,13 +171,19 @@ def damage_of(place: Path, only: tuple[str, ...] | None = None) -> str | None:
         return f"{place}: is a file, expected a folder"
     try:
         _read_table(place / RESULT)
-        digests = _read_table(place / FILES) if os.path.lexists(place / FILES) else _without_digests(place)
+        digests = (
+            _read_table(place / FILES)
+            if os.path.lexists(place / FILES)
+            else _without_digests(place)
+        )
         if not digests:
             return None
         if RESULT not in digests:
             return f"{place / FILES}: does not list {RESULT}"
         if only is not None:
-            return changed_file(place, {name: digest for name, digest in digests.items() if name in only})
+            return changed_file(
+                place, {name: digest for name, digest in digests.items() if name in only}
+            )
         has_lake = digests.pop(LAKE, None) is not None
         return changed_file(place, digests) or (_damage_of_lake(place / LAKE) if has_lake else None)
     except DataError as error:
@@ -176,12 +205,19 @@ def _without_digests(place: Path) -> dict[str, Any]:
 def _damage_of_lake(lake: Path) -> str | None:
     """The same of a stage's log; also what was added to it, since all that it lists is read."""
     digests = _read_table(lake / FILES)
-    added = [file for file in sorted(lake.rglob("_delta_log/*")) if file.relative_to(lake).as_posix() not in digests]
-    return changed_file(lake, digests) or (f"{added[0]}: was added after the stage had finished" if added else None)
+    added = [
+        file
+        for file in sorted(lake.rglob("_delta_log/*"))
+        if file.relative_to(lake).as_posix() not in digests
+    ]
+    return changed_file(lake, digests) or (
+        f"{added[0]}: was added after the stage had finished" if added else None
+    )
 
 
 def _differs(name: str) -> bool:
-    """Whether a file of a stage is not equal for equal inputs: its timing, and the files of a log, which have a list of their own."""
+    """Whether a file of a stage is not equal for equal inputs: its timing, and the files of a log,
+    which have a list of their own."""
     return name == TIMING or name.partition("/")[0] == LAKE
 
 
@@ -212,7 +248,10 @@ def _refuse_file(folder: Path) -> None:
         if place.is_dir():
             return
         if os.path.lexists(place):
-            raise DataError(f"{place} is a file, expected a folder for the run's results; move it away, or give another --folder")
+            raise DataError(
+                f"{place} is a file, expected a folder for the run's results; move it away, or "
+                "give another --folder"
+            )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -229,4 +268,8 @@ class Stopwatch:
     def read(self) -> dict[str, float]:
         """seconds, cpu_seconds, peak_gb."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        return {"seconds": time.perf_counter() - self._wall, "cpu_seconds": time.process_time() - self._cpu, "peak_gb": peak}
+        return {
+            "seconds": time.perf_counter() - self._wall,
+            "cpu_seconds": time.process_time() - self._cpu,
+            "peak_gb": peak,
+        }

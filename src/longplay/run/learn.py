@@ -1,4 +1,5 @@
-"""The stages that make policies: semantic IDs, next-item training, reinforcement and its baseline. They need torch."""
+"""The stages that make policies: semantic IDs, next-item training, reinforcement and its baseline.
+They need torch."""
 
 from __future__ import annotations
 
@@ -28,15 +29,31 @@ def codes(work: Work) -> dict[str, Any]:
     words = table.words
     if words not in ("tfidf", "none"):
         torch.set_num_threads(work.config.run.threads)
-        words = sentence_vectors(item_text(items, index), encoder_folder(words, work.base), progress=work.bar("reading items"))
-    vectors = item_vectors(past, index, seed=work.config.run.seed, behaviour=table.behaviour, words=words, words_weight=table.words_weight)
+        words = sentence_vectors(
+            item_text(items, index),
+            encoder_folder(words, work.base),
+            progress=work.bar("reading items"),
+        )
+    vectors = item_vectors(
+        past,
+        index,
+        seed=work.config.run.seed,
+        behaviour=table.behaviour,
+        words=words,
+        words_weight=table.words_weight,
+    )
     codebook = fit_codebook(
-        items["item_id"], vectors, levels=table.levels, width=table.width, available=items["available"].to_numpy(), seed=work.config.run.seed
+        items["item_id"],
+        vectors,
+        levels=table.levels,
+        width=table.width,
+        available=items["available"].to_numpy(),
+        seed=work.config.run.seed,
     )
     codebook.save(work.folder / "codes.parquet")
-    titles = pl.DataFrame({"item_id": codebook.items}).join(items.select("item_id", "title"), on="item_id", how="left", maintain_order="left")[
-        "title"
-    ]
+    titles = pl.DataFrame({"item_id": codebook.items}).join(
+        items.select("item_id", "title"), on="item_id", how="left", maintain_order="left"
+    )["title"]
     prefix, count = np.unique(codebook.codes[:, :2], axis=0, return_counts=True)
     shelves = []
     for place in np.argsort(-count, kind="stable")[:6]:
@@ -48,19 +65,35 @@ def codes(work: Work) -> dict[str, Any]:
                 "titles": [titles[int(row)] or codebook.items[int(row)] for row in inside[:6]],
             }
         )
-    made_of = {"behaviour": table.behaviour, "words": table.words, "words_weight": table.words_weight, "dim": vectors.shape[1]}
-    return codebook.report | {"version": codebook.trie.version, "vectors": made_of, "shelves": shelves, "purity": _purity(codebook, items)}
+    made_of = {
+        "behaviour": table.behaviour,
+        "words": table.words,
+        "words_weight": table.words_weight,
+        "dim": vectors.shape[1],
+    }
+    return codebook.report | {
+        "version": codebook.trie.version,
+        "vectors": made_of,
+        "shelves": shelves,
+        "purity": _purity(codebook, items),
+    }
 
 
 def _purity(codebook: Codebook, items: pl.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """How well prefixes agree with creators and first tags, by length short of the whole ID; the same of shuffled labels beside it."""
+    """How well prefixes agree with creators and first tags, by length short of the whole ID; the
+    same of shuffled labels beside it."""
     about = items.select("item_id", creator="creator_id", tag=pl.col("tags").list.first())
-    labels = pl.DataFrame({"item_id": codebook.items}).join(about, on="item_id", how="left", maintain_order="left")
+    labels = pl.DataFrame({"item_id": codebook.items}).join(
+        about, on="item_id", how="left", maintain_order="left"
+    )
     rng, found = np.random.default_rng(0), {}
     for name in ("creator", "tag"):
         if labels[name].drop_nulls().n_unique() > 1:
             shuffled = labels[name].gather(rng.permutation(len(labels)))
-            found[name] = {words: codebook.purity(one)[:-1] for words, one in (("found", labels[name]), ("shuffled", shuffled))}
+            found[name] = {
+                words: codebook.purity(one)[:-1]
+                for words, one in (("found", labels[name]), ("shuffled", shuffled))
+            }
     return found
 
 
@@ -72,14 +105,25 @@ def _start(work: Work):
     base = None if table.base is None else str((work.base / table.base).resolve())
     reads = (*table.reads, *([] if table.want is None else ["want"]))
     policy = Generative(
-        scale=table.scale, seed=work.config.run.seed, exclude=table.exclude, steps=table.steps, base=base, reads=reads, ask=table.ask,
-        optimizer=table.optimizer, whole=table.whole, dropout=table.dropout, thin=table.thin, patience=table.patience,
-    )  # fmt: skip
+        scale=table.scale,
+        seed=work.config.run.seed,
+        exclude=table.exclude,
+        steps=table.steps,
+        base=base,
+        reads=reads,
+        ask=table.ask,
+        optimizer=table.optimizer,
+        whole=table.whole,
+        dropout=table.dropout,
+        thin=table.thin,
+        patience=table.patience,
+    )
     return policy.with_codes(past_of(work), codebook)
 
 
 def _wanted(work: Work) -> pl.DataFrame | None:
-    """What the events of the past led to, by the signal that is wanted: the early beliefs, so that what has not matured teaches too."""
+    """What the events of the past led to, by the signal that is wanted: the early beliefs, so that
+    what has not matured teaches too."""
     if work.config.train.want is None:
         return None
     past, signal = past_of(work), work.config.declared()[work.config.train.want]
@@ -92,8 +136,11 @@ def train(work: Work) -> dict[str, Any]:
     """Next-item training on the past."""
     torch.set_num_threads(work.config.run.threads)
     policy = _start(work).train(
-        past_of(work), outcomes=_wanted(work), progress=work.bar("training"), checkpoint=work.folder / "checkpoint.safetensors"
-    )  # fmt: skip
+        past_of(work),
+        outcomes=_wanted(work),
+        progress=work.bar("training"),
+        checkpoint=work.folder / "checkpoint.safetensors",
+    )
     policy.save(work.folder / "policy")
     (work.folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return {
@@ -106,7 +153,8 @@ def train(work: Work) -> dict[str, Any]:
 
 
 def reinforce_and_weight(work: Work) -> dict[str, Any]:
-    """Reinforcement from the trained start, reward-weighted training beside it, and the same reinforcement on rival rewards."""
+    """Reinforcement from the trained start, reward-weighted training beside it, and the same
+    reinforcement on rival rewards."""
     torch.set_num_threads(work.config.run.threads)
     config, past = work.config, past_of(work)
     table, reward, early = config.reinforce, reward_of(config), early_of(work, past)
@@ -120,23 +168,46 @@ def reinforce_and_weight(work: Work) -> dict[str, Any]:
         "slots": table.slots,
     }
     tuned = reinforce(
-        start, reward, early, past, **shared, kl=table.kl,
-        progress=work.bar("reinforcing"), checkpoint=work.folder / "reinforce.safetensors",
-    )  # fmt: skip
+        start,
+        reward,
+        early,
+        past,
+        **shared,
+        kl=table.kl,
+        progress=work.bar("reinforcing"),
+        checkpoint=work.folder / "reinforce.safetensors",
+    )
     tuned.save(work.folder / "tuned")
     rivals = {}
     for name in config.reward.rivals:
         rival = reinforce(
-            start, reward_of(config, name), early, past, **shared, kl=table.kl,
-            progress=work.bar(f"reinforcing {name}"), checkpoint=work.folder / f"rival-{name}.safetensors",
-        )  # fmt: skip
+            start,
+            reward_of(config, name),
+            early,
+            past,
+            **shared,
+            kl=table.kl,
+            progress=work.bar(f"reinforcing {name}"),
+            checkpoint=work.folder / f"rival-{name}.safetensors",
+        )
         rival.save(work.folder / "rivals" / name)
-        rivals[name] = {"policy": rival.name, "objectives": config.reward.rivals[name], "curve": list(rival.curve), "alarms": list(rival.alarms)}
+        rivals[name] = {
+            "policy": rival.name,
+            "objectives": config.reward.rivals[name],
+            "curve": list(rival.curve),
+            "alarms": list(rival.alarms),
+        }
     weighted_kl = table.kl if table.weighted_kl is None else table.weighted_kl
     weighted = reward_weighted(  # it enforces no guardrail: see docs/methods.md
-        start, replace(reward, guardrails={}), early, past, **shared, kl=weighted_kl,
-        progress=work.bar("reward-weighted training"), checkpoint=work.folder / "weighted.safetensors",
-    )  # fmt: skip
+        start,
+        replace(reward, guardrails={}),
+        early,
+        past,
+        **shared,
+        kl=weighted_kl,
+        progress=work.bar("reward-weighted training"),
+        checkpoint=work.folder / "weighted.safetensors",
+    )
     weighted.save(work.folder / "weighted")
     for name in ("reinforce", "weighted", *(f"rival-{rival}" for rival in rivals)):
         (work.folder / f"{name}.safetensors").unlink(missing_ok=True)

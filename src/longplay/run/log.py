@@ -13,7 +13,15 @@ import polars as pl
 from longplay.errors import ConfigError, DataError
 from longplay.files import tree_digest
 from longplay.lake import Lake
-from longplay.lake.adapters import Source, read_decisions, read_items, read_lake, read_open_bandit, read_retail, read_table
+from longplay.lake.adapters import (
+    Source,
+    read_decisions,
+    read_items,
+    read_lake,
+    read_open_bandit,
+    read_retail,
+    read_table,
+)
 from longplay.lake.adapters.logged_slates import SLATE_REASONS, dated, with_creators
 from longplay.lake.adapters.record_files import CSV, PARQUET, find_files
 from longplay.lake.glance import glance
@@ -53,21 +61,27 @@ def source_digest(config: RunConfig, base: Path) -> dict[str, str]:
 
 
 def _existing(key: str, path: Path) -> Path:
-    """The file, folder or pattern at `path`; where there is none, the one file of that name with another ending that is read."""
+    """The file, folder or pattern at `path`; where there is none, the one file of that name with
+    another ending that is read."""
     if path.exists() or set("*?[") & set(str(path)):
         return path
     others = [path.with_name(path.stem + ending) for ending in (*CSV, *PARQUET)]
     there = [other for other in others if other.is_file()]
     if path.suffix and len(there) == 1:
         return there[0]
-    raise ConfigError(f"{key}: {path} does not exist; paths are relative to the run.toml. `longplay init LOG` writes one for a log that is there")
+    raise ConfigError(
+        f"{key}: {path} does not exist; paths are relative to the run.toml. `longplay init LOG` "
+        "writes one for a log that is there"
+    )
 
 
 def _digest(path: Path) -> str:
     if path.exists():
         return tree_digest(path)
     root, files = find_files(path)
-    return hashlib.sha256("".join(f"{file.relative_to(root)} {tree_digest(file)}\n" for file in files).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{file.relative_to(root)} {tree_digest(file)}\n" for file in files).encode()
+    ).hexdigest()
 
 
 def ingest(work: Work) -> dict[str, Any]:
@@ -78,11 +92,20 @@ def ingest(work: Work) -> dict[str, Any]:
     bar(0, 3)
     source = read_source(table, work.base)
     _refuse_bad_slates(source, table.max_bad_share)
-    if not source.rejected.height and not sum(source.tables[name].height for name in ("events", "decisions") if name in source.tables):
-        raise DataError(f"ingest.path: {table.path} holds no event: {source.rows:,} rows; give a log in which something happens")
+    if not source.rejected.height and not sum(
+        source.tables[name].height for name in ("events", "decisions") if name in source.tables
+    ):
+        raise DataError(
+            f"ingest.path: {table.path} holds no event: {source.rows:,} rows; give a log in which "
+            "something happens"
+        )
     bar(1, 3)
     lake = Lake.open(work.folder / "lake")
-    closed = source.complete_until if table.closed_through is None else midnight(table.closed_through) + _DAY
+    closed = (
+        source.complete_until
+        if table.closed_through is None
+        else midnight(table.closed_through) + _DAY
+    )
     tables = source.tables
     appended = lake.append(
         "ingest",
@@ -101,7 +124,8 @@ def ingest(work: Work) -> dict[str, Any]:
     if table.closed_through is not None:
         last = lake.events["time"].max()
         notes.append(
-            f"{table.closed_through} is taken as complete (closed_through); the last event is at {last:%H:%M} UTC"
+            f"{table.closed_through} is taken as complete (closed_through); the last event is at "
+            f"{last:%H:%M} UTC"
             if isinstance(last, datetime)
             else ""
         )
@@ -129,14 +153,29 @@ def read_source(table: Ingest, base: Path) -> Source:
         return read_open_bandit(path)
     if table.format == "lake":
         return read_lake(path)
-    how = {"constants": table.constants, "time_format": table.time_format, "time_zone": table.time_zone}
+    how = {
+        "constants": table.constants,
+        "time_format": table.time_format,
+        "time_zone": table.time_zone,
+    }
     source = read_table(
-        path, table.columns, **how, kinds=table.kinds or None, origins=table.origins or None,
-        separator=table.separator, encoding=table.encoding, seconds_unit=table.seconds_unit, length_unit=table.length_unit,
+        path,
+        table.columns,
+        **how,
+        kinds=table.kinds or None,
+        origins=table.origins or None,
+        separator=table.separator,
+        encoding=table.encoding,
+        seconds_unit=table.seconds_unit,
+        length_unit=table.length_unit,
         earliest=midnight(table.earliest),
-    )  # fmt: skip
+    )
     if table.decisions is not None:
-        source = source.joined(read_decisions(*_layout("ingest.decisions.path", table.decisions, base), **_how(table.decisions)))
+        source = source.joined(
+            read_decisions(
+                *_layout("ingest.decisions.path", table.decisions, base), **_how(table.decisions)
+            )
+        )
     if table.items is not None:
         layout = _layout("ingest.items.path", table.items, base)
         catalogue = read_items(*layout, **_how(table.items), length_unit=table.items.length_unit)
@@ -156,7 +195,8 @@ def _how(table: FileTable) -> dict[str, Any]:
 
 
 def _refuse_bad_slates(source: Source, max_bad_share: float) -> None:
-    """Raise where more slates than allowed were set aside: what is left would not be what was shown."""
+    """Raise where more slates than allowed were set aside: what is left would not be what was
+    shown."""
     if source.decisions is None:
         return
     bad = source.rejected.filter(pl.col("reason").is_in(SLATE_REASONS))
@@ -166,8 +206,10 @@ def _refuse_bad_slates(source: Source, max_bad_share: float) -> None:
         listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.iter_rows())
         first = bad.row(0, named=True)
         raise DataError(
-            f"ingest.decisions: {bad.height:,} of {total:,} slots are in slates that cannot be used ({listed}), allowed {max_bad_share:.1%}. "
-            f"First: line {first['line']}, {first['reason']}: {first['row'][:200]}. Mend the source, or raise max_bad_share if this is expected"
+            f"ingest.decisions: {bad.height:,} of {total:,} slots are in slates that cannot be "
+            f"used ({listed}), allowed {max_bad_share:.1%}. "
+            f"First: line {first['line']}, {first['reason']}: {first['row'][:200]}. Mend the "
+            "source, or raise max_bad_share if this is expected"
         )
 
 
@@ -178,15 +220,27 @@ def simulate(work: Work) -> dict[str, Any]:
     assert table is not None  # world_of has said so
     on_disk = Lake.open(work.folder / "lake")
     on_disk.append(
-        "simulate", events=lake.events, decisions=lake.decisions, contexts=lake.contexts, items=lake.items, watermark=world.now, now=world.now
+        "simulate",
+        events=lake.events,
+        decisions=lake.decisions,
+        contexts=lake.contexts,
+        items=lake.items,
+        watermark=world.now,
+        now=world.now,
     )
     return glance(on_disk) | {
-        "source": {"format": "simulated world", "name": f"seed {work.config.run.seed}", "rows": on_disk.events.height},
+        "source": {
+            "format": "simulated world",
+            "name": f"seed {work.config.run.seed}",
+            "rows": on_disk.events.height,
+        },
         "rejected": {},
         "notes": [
-            f"a simulated service, world {table.world!r}: {table.users:,} users, {table.items:,} items, {table.days} days, "
+            f"a simulated service, world {table.world!r}: {table.users:,} users, {table.items:,} "
+            f"items, {table.days} days, "
             f"seed {work.config.run.seed}; its long-term truth is known",
-            f"slates of {table.slate} by a popular policy with {table.explore:.0%} exploration, every propensity logged",
+            f"slates of {table.slate} by a popular policy with {table.explore:.0%} exploration, "
+            "every propensity logged",
         ],
         "has_origin": True,
         "has_decisions": True,
@@ -195,11 +249,22 @@ def simulate(work: Work) -> dict[str, Any]:
 
 
 def world_of(work: Work, until: date | None = None) -> tuple[World, Lake]:
-    """The simulated service and its log, to the end or to the midnight that begins `until`; the same for the same configuration."""
+    """The simulated service and its log, to the end or to the midnight that begins `until`; the
+    same for the same configuration."""
     table = work.config.simulate
     if table is None:
         raise ConfigError("simulate: this run has no [simulate] table")
     stated = table.exclude if "exclude" in table.model_fields_set else None
-    world = World(users=table.users, items=table.items, seed=work.config.run.seed, config=table.world_config(), exclude=stated)
+    world = World(
+        users=table.users,
+        items=table.items,
+        seed=work.config.run.seed,
+        config=table.world_config(),
+        exclude=stated,
+    )
     days = table.days if until is None else (midnight(until) - world.now).days
-    return world, world.run(Popular(slate=table.slate, explore=table.explore), days=days, progress=work.bar("simulating days"))
+    return world, world.run(
+        Popular(slate=table.slate, explore=table.explore),
+        days=days,
+        progress=work.bar("simulating days"),
+    )

@@ -28,8 +28,10 @@ class Pin:
     """One finished stage's use of one version of a signal.
 
     Attributes:
-        stage, digest: where in the run folder: `stage/digest`.
-        label: `name@version` of the signal. roles: what the stage used it for, in words.
+        stage: where in the run folder: `stage/digest`.
+        digest: where in the run folder: `stage/digest`.
+        label: `name@version` of the signal.
+        roles: what the stage used it for, in words.
         artefacts: the files that hold it, relative to the run folder.
     """
 
@@ -62,7 +64,11 @@ def runs_in(folder: Path) -> list[Path]:
     """The run folders in `folder`, or itself where it is one; by name."""
     if _is_run(folder):
         return [folder]
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _is_run(path)) if folder.is_dir() else []
+    return (
+        sorted(path for path in folder.iterdir() if path.is_dir() and _is_run(path))
+        if folder.is_dir()
+        else []
+    )
 
 
 def pins_of(run: Path) -> list[Pin]:
@@ -77,20 +83,34 @@ def pins_of(run: Path) -> list[Pin]:
         result = read_result(place)
         with _of_this_form(place):
             for name, version, role in _uses(stage, result):
-                label = f"{name}@{version or _recorded(place, name) or recorded.get(name, UNRECORDED)}"
+                label = (
+                    f"{name}@{version or _recorded(place, name) or recorded.get(name, UNRECORDED)}"
+                )
                 if role not in found.setdefault(label, []):
                     found[label].append(role)
-            pins += [Pin(stage, place.name, label, tuple(roles), _artefacts(run, stage, place, label, result)) for label, roles in found.items()]
+            pins += [
+                Pin(
+                    stage,
+                    place.name,
+                    label,
+                    tuple(roles),
+                    _artefacts(run, stage, place, label, result),
+                )
+                for label, roles in found.items()
+            ]
     return pins
 
 
 def would_run_again(run: Path, old: Signal) -> list[str]:
-    """The stages of a run folder that depend on `old`, so that another version in its place runs them again, in order."""
+    """The stages of a run folder that depend on `old`, so that another version in its place runs
+    them again, in order."""
     stale: set[str] = set()
     there = {stage for stage, _ in _places(run)}
     pinned = {pin.stage for pin in pins_of(run) if pin.version == old.version}
     for stage, place in _places(run):
-        if stage in pinned or old.version in {signal.version for signal in _declared(place).values()}:
+        if stage in pinned or old.version in {
+            signal.version for signal in _declared(place).values()
+        }:
             stale.add(stage)
     for stage in STAGES:
         if stage.name in there and stale & set(stage.needs):
@@ -98,23 +118,35 @@ def would_run_again(run: Path, old: Signal) -> list[str]:
     return [stage.name for stage in STAGES if stage.name in stale]
 
 
-def change_over(config: RunConfig, base: Path, folder: Path, old: Signal, new: Signal) -> dict[str, Literal["runs", "is there", "stays"]]:
+def change_over(
+    config: RunConfig, base: Path, folder: Path, old: Signal, new: Signal
+) -> dict[str, Literal["runs", "is there", "stays"]]:
     """What becomes of each stage of a run where `new` is declared in the place of `old`, in order.
 
-    It runs; is there, for it has finished with `new` before; or stays, for it does not depend on the signal. All
-    stay where the run does not declare `old`.
+    It runs; is there, for it has finished with `new` before; or stays, for it does not depend on
+    the signal. All stay where the run does not declare `old`.
     """
     config = settled(config, base, folder)
     declared = {name: signal.version for name, signal in config.declared().items()}
-    tables = {name: _table(new) if declared[name] == old.version else table for name, table in config.signals.items()}
+    tables = {
+        name: _table(new) if declared[name] == old.version else table
+        for name, table in config.signals.items()
+    }
     stages = stages_of(config)
-    before, after = keys_of(stages, config, base), keys_of(stages, config.model_copy(update={"signals": tables}), base)
+    before, after = (
+        keys_of(stages, config, base),
+        keys_of(stages, config.model_copy(update={"signals": tables}), base),
+    )
     run = RunFolder(folder)
-    return {name: "stays" if key == before[name] else "is there" if run.done(key) else "runs" for name, key in after.items()}
+    return {
+        name: "stays" if key == before[name] else "is there" if run.done(key) else "runs"
+        for name, key in after.items()
+    }
 
 
 def settled(config: RunConfig, base: Path, folder: Path) -> RunConfig:
-    """The configuration with what is fitted to the log set, where the run has its log; else as it is."""
+    """The configuration with what is fitted to the log set, where the run has its log; else as it
+    is."""
     log_stages = tuple(stage for stage in stages_of(config) if stage.name in LOG_STAGES)
     (key,) = keys_of(log_stages, config, base).values()
     run = RunFolder(folder)
@@ -122,22 +154,36 @@ def settled(config: RunConfig, base: Path, folder: Path) -> RunConfig:
 
 
 def log_of(source: Path) -> Path:
-    """The lake folder that `source` stands for: a lake folder, a run folder, or a run.toml whose log is there.
+    """The lake folder that `source` stands for: a lake folder, a run folder, or a run.toml whose
+    log is there.
 
     Raises:
-        ConfigError: it is none of them, or a run folder with several logs. DataError: the run has not made its log yet.
+        ConfigError: it is none of them, or a run folder with several logs. DataError: the run has
+            not made its log yet.
     """
     if (source / "commits").is_dir():
         return source
     if source.is_dir():
-        logs = [place / "lake" for stage, place in _places(source) if stage in LOG_STAGES and (place / "lake").is_dir()]
+        logs = [
+            place / "lake"
+            for stage, place in _places(source)
+            if stage in LOG_STAGES and (place / "lake").is_dir()
+        ]
         if len(logs) == 1:
             return _whole(logs[0])
         if logs:
-            raise ConfigError(f"{source}: holds {len(logs)} logs; give one of {', '.join(str(log) for log in logs)}")
-        raise ConfigError(f"{source}: neither a lake nor a run folder with a log; give a lake folder, a run folder, or a run.toml")
+            raise ConfigError(
+                f"{source}: holds {len(logs)} logs; give one of "
+                f"{', '.join(str(log) for log in logs)}"
+            )
+        raise ConfigError(
+            f"{source}: neither a lake nor a run folder with a log; give a lake folder, a run "
+            "folder, or a run.toml"
+        )
     if source.suffix != ".toml":
-        raise ConfigError(f"{source}: no such folder; give a lake folder, a run folder, or a run.toml")
+        raise ConfigError(
+            f"{source}: no such folder; give a lake folder, a run folder, or a run.toml"
+        )
     config = load_config(source)
     log_stages = tuple(stage for stage in stages_of(config) if stage.name in LOG_STAGES)
     ((name, key),) = keys_of(log_stages, config, source.parent).items()
@@ -163,7 +209,9 @@ def _places(run: Path) -> Iterator[tuple[str, Path]]:
     for stage in STAGES:
         folder = run / stage.name
         for place in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if place.suffix != ".partial" and any(os.path.lexists(place / name) for name in (RESULT, DEPENDS, FILES)):
+            if place.suffix != ".partial" and any(
+                os.path.lexists(place / name) for name in (RESULT, DEPENDS, FILES)
+            ):
                 yield stage.name, place
 
 
@@ -175,32 +223,59 @@ def _of_this_form(place: Path) -> Iterator[None]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, LongplayError):
             raise
-        raise DataError(f"{place}: is not as its stage writes it ({error}); delete it, and the run makes it again") from error
+        raise DataError(
+            f"{place}: is not as its stage writes it ({error}); delete it, and the run makes it "
+            "again"
+        ) from error
 
 
 def _uses(stage: str, result: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str]]:
-    """Name, version (null where the result does not say it) and role of every signal that a stage's result is about."""
+    """Name, version (null where the result does not say it) and role of every signal that a stage's
+    result is about."""
     match stage:
         case "outcomes":
             yield from (_labelled(one.get("label"), "computed") for one in result.values())
         case "reward":
-            yield from (_labelled(one.get("label"), f"early reward ({one.get('chosen')})") for one in result.values())
+            yield from (
+                _labelled(one.get("label"), f"early reward ({one.get('chosen')})")
+                for one in result.values()
+            )
         case "reinforce":
             for label, weight in result.get("objectives", {}).items():
-                yield _labelled(label, f"objective of reward {result.get('reward')}, weight {weight:g}: {result.get('policy')}")
+                yield _labelled(
+                    label,
+                    f"objective of reward {result.get('reward')}, weight {weight:g}: "
+                    f"{result.get('policy')}",
+                )
             for rival, one in result.get("rivals", {}).items():
                 for name, weight in one.get("objectives", {}).items():
-                    yield name, None, f"objective of the rival reward {rival}, weight {weight:g}: {one.get('policy')}"
+                    yield (
+                        name,
+                        None,
+                        f"objective of the rival reward {rival}, weight {weight:g}: "
+                        f"{one.get('policy')}",
+                    )
         case "evaluate" | "offpolicy":
             if result.get("signal"):
-                yield _labelled(result["signal"], "rankings are judged by it" if stage == "evaluate" else "slots are valued by it")
+                yield _labelled(
+                    result["signal"],
+                    "rankings are judged by it"
+                    if stage == "evaluate"
+                    else "slots are valued by it",
+                )
         case "experiment":
             yield _labelled(result.get("north_star"), "north star of the trial")
-            yield from (_labelled(line.get("signal"), "read beside the north star") for line in result.get("other_lines", ()))
+            yield from (
+                _labelled(line.get("signal"), "read beside the north star")
+                for line in result.get("other_lines", ())
+            )
         case "audit":
             for arm, one in result.get("arms", {}).items():
                 yield _labelled(one.get("north_star"), f"north star of the audit of {arm}")
-                yield from (_labelled(row.get("signal"), f"audited in {arm}: {row.get('recommendation')}") for row in one.get("verdicts", ()))
+                yield from (
+                    _labelled(row.get("signal"), f"audited in {arm}: {row.get('recommendation')}")
+                    for row in one.get("verdicts", ())
+                )
 
 
 def _labelled(label: str | None, role: str) -> tuple[str, str | None, str]:
@@ -208,13 +283,23 @@ def _labelled(label: str | None, role: str) -> tuple[str, str | None, str]:
     return name, version or None, role
 
 
-def _artefacts(run: Path, stage: str, place: Path, label: str, result: Mapping[str, Any]) -> tuple[str, ...]:
-    """result.json, the outcomes' table, and the audits that name it, also the copies at the top of the run folder."""
+def _artefacts(
+    run: Path, stage: str, place: Path, label: str, result: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """result.json, the outcomes' table, and the audits that name it, also the copies at the top of
+    the run folder."""
     files = [place / "result.json"]
     if stage == "outcomes":
-        files += [place / f"{name}.parquet" for name, one in result.items() if one.get("label") == label]
+        files += [
+            place / f"{name}.parquet" for name, one in result.items() if one.get("label") == label
+        ]
     if stage == "audit":
-        files += [file for folder in (place, run) for file in sorted(folder.glob("audit-*.toml")) if _mentions(file, label)]
+        files += [
+            file
+            for folder in (place, run)
+            for file in sorted(folder.glob("audit-*.toml"))
+            if _mentions(file, label)
+        ]
     return tuple(str(file.relative_to(run)) for file in files if file.exists())
 
 
@@ -230,7 +315,11 @@ def _versions(run: Path) -> dict[str, str]:
             with _of_this_form(place):
                 labels |= {str(outcome.get("label")) for outcome in read_result(place).values()}
     names = [label.partition("@")[0] for label in labels]
-    return {name: version for name, _, version in (label.partition("@") for label in labels) if names.count(name) == 1}
+    return {
+        name: version
+        for name, _, version in (label.partition("@") for label in labels)
+        if names.count(name) == 1
+    }
 
 
 def _recorded(place: Path, name: str) -> str | None:
@@ -240,7 +329,8 @@ def _recorded(place: Path, name: str) -> str | None:
 
 
 def _declared(place: Path) -> dict[str, Signal]:
-    """The signals that a stage's key is of, where that is recorded; those of an older longplay that are no longer allowed are left out."""
+    """The signals that a stage's key is of, where that is recorded; those of an older longplay that
+    are no longer allowed are left out."""
     if not os.path.lexists(place / DEPENDS):
         return {}
     with _of_this_form(place):

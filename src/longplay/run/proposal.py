@@ -17,12 +17,29 @@ from longplay.lake.adapters.glimpse import Glimpse, glimpse
 from longplay.lake.adapters.logged_slates import DECISION_COLUMNS
 from longplay.lake.adapters.open_bandit import ITEMS, NEEDED, read_open_bandit
 from longplay.lake.adapters.record_files import find_files
-from longplay.lake.adapters.roles import NAMES, PROPENSITIES, Roles, description_of, plain, roles_of, time_format_of
+from longplay.lake.adapters.roles import (
+    NAMES,
+    PROPENSITIES,
+    Roles,
+    description_of,
+    plain,
+    roles_of,
+    time_format_of,
+)
 from longplay.run.config import FIT, RunConfig, parse_config
 from longplay.run.feasible import LogFacts, fit, longest_window
 from longplay.signals import Signal, ready
 
-SHOP_COLUMNS = {"invoice", "item_id", "item_title", "quantity", "ts", "price", "user_id", "country"}  # of the Online Retail log
+SHOP_COLUMNS = {
+    "invoice",
+    "item_id",
+    "item_title",
+    "quantity",
+    "ts",
+    "price",
+    "user_id",
+    "country",
+}  # of the Online Retail log
 LEAST_BAD = 0.05  # share of bad rows that a run allows in any case
 MARGIN_BAD = 0.02  # beside the share that a glimpse shows
 FEW_ITEMS = 12  # with so few, fewer slots than the usual five
@@ -42,7 +59,10 @@ class Proposal:
     """What was seen of a log, and the run.toml for it.
 
     Attributes:
-        text: of run.toml. seen: sentences about the log. can, cannot: what it answers, and what it does not and why.
+        text: of run.toml.
+        seen: sentences about the log.
+        can: what it answers, and what it does not and why.
+        cannot: what it answers, and what it does not and why.
     """
 
     text: str
@@ -64,10 +84,12 @@ def propose(log: Path, file: Path) -> Proposal:
     """Look at a log and write the run that fits it.
 
     Args:
-        log: a file, a folder or a pattern. file: where run.toml will lie: its paths are relative to that.
+        log: a file, a folder or a pattern.
+        file: where run.toml will lie: its paths are relative to that.
 
     Raises:
-        ConfigError: nothing there that can be read. DataError: it is no log: no time, no user or no item in it.
+        ConfigError: nothing there that can be read. DataError: it is no log: no time, no user or no
+            item in it.
     """
     if log.is_dir() and (log / "commits").is_dir():
         return _of_lake(log, file)
@@ -85,7 +107,8 @@ def propose(log: Path, file: Path) -> Proposal:
 
 
 def _parts(log: Path) -> tuple[Path, _Slates | None, tuple[Path, dict[str, str]] | None]:
-    """The events, and the decisions and the catalogue that lie beside them as files of other columns."""
+    """The events, and the decisions and the catalogue that lie beside them as files of other
+    columns."""
     if not log.is_dir():
         return log, None, None
     _, files = find_files(log)
@@ -107,11 +130,20 @@ def _parts(log: Path) -> tuple[Path, _Slates | None, tuple[Path, dict[str, str]]
         elif _first(keys, NAMES["user_id"]) and _first(keys, NAMES["time"]):
             events.append(file)
         elif (item := _first(keys, NAMES["item_id"])) or (item := keys.get("id")):
-            catalogue = catalogue or (file, {"item_id": item, **description_of(glimpse(file).sample, item)})
+            catalogue = catalogue or (
+                file,
+                {"item_id": item, **description_of(glimpse(file).sample, item)},
+            )
     if not events:
-        raise DataError(f"{log}: none of its files has a user and a time; name the file of the events, e.g. {next(iter(columns), log)}")
+        raise DataError(
+            f"{log}: none of its files has a user and a time; name the file of the events, e.g. "
+            f"{next(iter(columns), log)}"
+        )
     if len(events) > 1 and len({tuple(sorted(columns[file])) for file in events}) > 1:
-        raise DataError(f"{log}: holds several logs with different columns; name one of {', '.join(map(str, events))}")
+        raise DataError(
+            f"{log}: holds several logs with different columns; name one of "
+            f"{', '.join(map(str, events))}"
+        )
     return events[0] if len(events) == 1 else log, slates, catalogue
 
 
@@ -129,7 +161,11 @@ def _slates_of(file: Path) -> _Slates | None:
     mapped = {role: name for role, name in columns.items() if name is not None}
     if chance is None or not {"user_id", "time", "item_id"} <= mapped.keys():
         return None
-    mapped["log_prob" if "log" in plain(chance) and "prob" in plain(chance) and "logging" not in plain(chance) else "propensity"] = chance
+    mapped[
+        "log_prob"
+        if "log" in plain(chance) and "prob" in plain(chance) and "logging" not in plain(chance)
+        else "propensity"
+    ] = chance
     ordered = {role: mapped[role] for role in DECISION_COLUMNS if role in mapped}
     return _Slates(file, ordered, time_format_of(sample[mapped["time"]]))
 
@@ -138,11 +174,19 @@ def _is_open_bandit(log: Path) -> bool:
     folder = log if log.is_dir() else log.parent
     if not (folder / ITEMS).is_file():
         return False
-    files = [log] if log.is_file() else [file for file in folder.glob("*.csv") if file.name != ITEMS]
+    files = (
+        [log] if log.is_file() else [file for file in folder.glob("*.csv") if file.name != ITEMS]
+    )
     return len(files) == 1 and set(NEEDED) <= set(glimpse(files[0]).sample.columns)
 
 
-def _of_table(seen: Glimpse, found: Roles, slates: _Slates | None, catalogue: tuple[Path, dict[str, str]] | None, file: Path) -> Proposal:
+def _of_table(
+    seen: Glimpse,
+    found: Roles,
+    slates: _Slates | None,
+    catalogue: tuple[Path, dict[str, str]] | None,
+    file: Path,
+) -> Proposal:
     lines = ["[ingest]", f"path = {_text(_relative(seen.path, file))}"]
     if seen.separator is not None:
         lines.append(f"separator = {_text(seen.separator)}")
@@ -150,37 +194,84 @@ def _of_table(seen: Glimpse, found: Roles, slates: _Slates | None, catalogue: tu
         lines.append(f"encoding = {_text(seen.encoding)}")
     if found.time_format is not None:
         lines.append(f"time_format = {_text(found.time_format)}")
-    lines += [f"{name} = {_text(unit)}" for name, unit in (("seconds_unit", found.seconds_unit), ("length_unit", found.length_unit)) if unit != "s"]
+    lines += [
+        f"{name} = {_text(unit)}"
+        for name, unit in (("seconds_unit", found.seconds_unit), ("length_unit", found.length_unit))
+        if unit != "s"
+    ]
     seen_bad = f"{found.bad_share:.1%} of those seen are"
-    lines.append(f"max_bad_share = {_allowed(found.bad_share)}       # refuse the log when more of its rows are bad; {seen_bad}")
-    lines += ["", "[ingest.columns]           # longplay's name = your column", *(f"{role} = {_text(name)}" for role, name in found.columns.items())]
-    for name, words in (("constants", found.constants), ("kinds", found.kinds), ("origins", found.origins)):
+    lines.append(
+        f"max_bad_share = {_allowed(found.bad_share)}       # refuse the log when more of its "
+        f"rows are bad; {seen_bad}"
+    )
+    lines += [
+        "",
+        "[ingest.columns]           # longplay's name = your column",
+        *(f"{role} = {_text(name)}" for role, name in found.columns.items()),
+    ]
+    for name, words in (
+        ("constants", found.constants),
+        ("kinds", found.kinds),
+        ("origins", found.origins),
+    ):
         if words:
-            lines += ["", f"[ingest.{name}]", *(f"{_key(word)} = {_text(meaning)}" for word, meaning in words.items())]
+            lines += [
+                "",
+                f"[ingest.{name}]",
+                *(f"{_key(word)} = {_text(meaning)}" for word, meaning in words.items()),
+            ]
     if catalogue is not None:
         path, columns = catalogue
-        lines += ["", "[ingest.items]", f"path = {_text(_relative(path, file))}", f"columns = {_inline(columns)}", *_written(path)]
+        lines += [
+            "",
+            "[ingest.items]",
+            f"path = {_text(_relative(path, file))}",
+            f"columns = {_inline(columns)}",
+            *_written(path),
+        ]
     if slates is not None:
-        lines += ["", "[ingest.decisions]", f"path = {_text(_relative(slates.path, file))}", f"columns = {_inline(slates.columns)}"]
-        lines += [f"time_format = {_text(slates.time_format)}"] if slates.time_format is not None else []
+        lines += [
+            "",
+            "[ingest.decisions]",
+            f"path = {_text(_relative(slates.path, file))}",
+            f"columns = {_inline(slates.columns)}",
+        ]
+        lines += (
+            [f"time_format = {_text(slates.time_format)}"] if slates.time_format is not None else []
+        )
         lines += _written(slates.path)
-    facts = LogFacts(found.first.date(), (found.last + timedelta(microseconds=1)).date(), found.items, int(slates is not None))
+    facts = LogFacts(
+        found.first.date(),
+        (found.last + timedelta(microseconds=1)).date(),
+        found.items,
+        int(slates is not None),
+    )
     has = _Has(
-        creators="creator_id" in found.columns or (catalogue is not None and "creator_id" in catalogue[1]), kinds=found.kind_words,
-        seconds="seconds" in found.columns, lengths="length" in found.columns, origins=found.origin_words, decisions=slates is not None,
-    )  # fmt: skip
+        creators="creator_id" in found.columns
+        or (catalogue is not None and "creator_id" in catalogue[1]),
+        kinds=found.kind_words,
+        seconds="seconds" in found.columns,
+        lengths="length" in found.columns,
+        origins=found.origin_words,
+        decisions=slates is not None,
+    )
     written = f", separated by {seen.separator!r}" if seen.separator else ""
     written += f", {seen.encoding}" if seen.encoding else ""
     about = "" if seen.whole or seen.is_parquet else "about "
     sentences = [
-        f"{about}{seen.rows:,} rows in {len(seen.files):,} file{'s' if len(seen.files) > 1 else ''}{written}",
-        f"from {found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC, {facts.days} complete days",
+        f"{about}{seen.rows:,} rows in {len(seen.files):,} "
+        f"file{'s' if len(seen.files) > 1 else ''}{written}",
+        f"from {found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC, {facts.days} "
+        "complete days",
         "columns: " + ", ".join(f"{role} = {name}" for role, name in found.columns.items()),
         *([f"times as {found.time_format}"] if found.time_format else []),
         *found.notes,
     ]
     if found.has_propensity and slates is None:
-        sentences.append("a column holds propensities: what was shown enters by [ingest.decisions], see docs/cli.md")
+        sentences.append(
+            "a column holds propensities: what was shown enters by [ingest.decisions], see "
+            "docs/cli.md"
+        )
     return _finished(file, seen.path.stem, lines, facts, has, sentences)
 
 
@@ -191,11 +282,23 @@ def _of_shop(seen: Glimpse, file: Path) -> Proposal:
     first, last = whole.min(), whole.max()
     facts = LogFacts(first.date(), last.date(), FEW_ITEMS + 1, 0)  # type: ignore[union-attr]
     lines = [
-        "[ingest]", 'format = "retail"          # knows this shop\'s refunds, fees and vouchers', f"path = {_text(_relative(seen.path, file))}",
+        "[ingest]",
+        'format = "retail"          # knows this shop\'s refunds, fees and vouchers',
+        f"path = {_text(_relative(seen.path, file))}",
         f"max_bad_share = {_allowed(anonymous)}  # rows without a customer",
-    ]  # fmt: skip
-    has = _Has(creators=False, kinds=("purchase", "refund"), seconds=False, lengths=False, origins=("organic",), decisions=False)
-    sentences = [f"{seen.rows:,} invoice lines of the Online Retail log, from {first} to {last}", f"{anonymous:.1%} of them have no customer"]
+    ]
+    has = _Has(
+        creators=False,
+        kinds=("purchase", "refund"),
+        seconds=False,
+        lengths=False,
+        origins=("organic",),
+        decisions=False,
+    )
+    sentences = [
+        f"{seen.rows:,} invoice lines of the Online Retail log, from {first} to {last}",
+        f"{anonymous:.1%} of them have no customer",
+    ]
     return _finished(file, seen.path.stem, lines, facts, has, sentences)
 
 
@@ -203,15 +306,38 @@ def _of_lake(log: Path, file: Path) -> Proposal:
     lake = Lake.open(log)
     facts = LogFacts.of(lake)
     kinds, creators, seconds, origins = _of_events(lake)
-    has = _Has(creators, kinds, seconds, lake.items["length"].drop_nulls().len() > 0, origins, facts.decisions > 0)
-    lines = ["[ingest]", 'format = "lake"            # copied; nothing is written to it', f"path = {_text(_relative(log, file))}"]
-    return _finished(file, log.name, lines, facts, has, [f"a lake of longplay: {lake.size():,} events, {facts.decisions:,} decisions, {facts}"])
+    has = _Has(
+        creators,
+        kinds,
+        seconds,
+        lake.items["length"].drop_nulls().len() > 0,
+        origins,
+        facts.decisions > 0,
+    )
+    lines = [
+        "[ingest]",
+        'format = "lake"            # copied; nothing is written to it',
+        f"path = {_text(_relative(log, file))}",
+    ]
+    return _finished(
+        file,
+        log.name,
+        lines,
+        facts,
+        has,
+        [f"a lake of longplay: {lake.size():,} events, {facts.decisions:,} decisions, {facts}"],
+    )
 
 
 def _of_events(lake: Lake) -> tuple[tuple[str, ...], bool, bool, tuple[str, ...]]:
     events = lake.events
     kinds = tuple(sorted(events["kind"].unique()))
-    return kinds, events["creator_id"].drop_nulls().len() > 0, events["seconds"].drop_nulls().len() > 0, tuple(sorted(events["origin"].unique()))
+    return (
+        kinds,
+        events["creator_id"].drop_nulls().len() > 0,
+        events["seconds"].drop_nulls().len() > 0,
+        tuple(sorted(events["origin"].unique())),
+    )
 
 
 def _of_open_bandit(log: Path, file: Path) -> Proposal:
@@ -221,8 +347,20 @@ def _of_open_bandit(log: Path, file: Path) -> Proposal:
     assert until is not None
     items = 0 if source.items is None else source.items.height
     facts = LogFacts(decisions["time"].min().date(), until.date(), items, decisions.height)  # type: ignore[union-attr]
-    lines = ["[ingest]", 'format = "open-bandit"     # one campaign under one behaviour policy', f"path = {_text(_relative(log, file))}"]
-    has = _Has(creators=False, kinds=("play",), seconds=False, lengths=False, origins=("recommended",), decisions=True, returns=False)
+    lines = [
+        "[ingest]",
+        'format = "open-bandit"     # one campaign under one behaviour policy',
+        f"path = {_text(_relative(log, file))}",
+    ]
+    has = _Has(
+        creators=False,
+        kinds=("play",),
+        seconds=False,
+        lengths=False,
+        origins=("recommended",),
+        decisions=True,
+        returns=False,
+    )
     return _finished(file, f"{log.parent.name}-{log.stem}", lines, facts, has, list(source.notes))
 
 
@@ -239,14 +377,17 @@ class _Has:
     returns: bool = True  # users can be seen again
 
 
-def _finished(file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has: _Has, seen: Sequence[str]) -> Proposal:
+def _finished(
+    file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has: _Has, seen: Sequence[str]
+) -> Proposal:
     """The whole run: what is asked of the log, with windows and days that fit it."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "mine"
     of = "creator" if has.creators else "item"
     few = max(1, facts.items // 2) if facts.items <= FEW_ITEMS else None
     slots = [] if few is None else [f"slots = {few}                  # the catalogue is small"]
     head = [
-        f"# A run of longplay, written by `longplay init` from what the log shows. Then: longplay run {file.name}",
+        "# A run of longplay, written by `longplay init` from what the log shows. Then: longplay "
+        f"run {file.name}",
         "",
         "[run]",
         f"name = {_text(name)}",
@@ -277,22 +418,61 @@ def _finished(file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has
 
 
 def _asked(of: str, has: _Has, slots: int | None) -> list[str]:
-    """Signals and reward; `slots` where the catalogue is so small that slates are shorter than usual."""
+    """Signals and reward; `slots` where the catalogue is so small that slates are shorter than
+    usual."""
     measured = "coverage" if slots is None else f'"coverage@{slots}"'
-    guarded = [f"guardrails = {{ {measured} = 0.6, top_creator = 0.8 }}  # share of the start's that must be kept"]
+    guarded = [
+        f"guardrails = {{ {measured} = 0.6, top_creator = 0.8 }}  # share of the start's that "
+        "must be kept"
+    ]
     if not has.returns:
-        entry, measure = f'{{ kind = "exposure", of = "{of}" }}', f'{{ kind = "plays", of = "{of}", threshold = 1 }}'
-        return [*_signal("click", "the slot is clicked", entry, measure, "[0, 0]"), "[reward]", "objectives = { click = 1.0 }", "age = 1", *guarded]
+        entry, measure = (
+            f'{{ kind = "exposure", of = "{of}" }}',
+            f'{{ kind = "plays", of = "{of}", threshold = 1 }}',
+        )
+        return [
+            *_signal("click", "the slot is clicked", entry, measure, "[0, 0]"),
+            "[reward]",
+            "objectives = { click = 1.0 }",
+            "age = 1",
+            *guarded,
+        ]
     article = "an item" if of == "item" else "a creator"
-    entry, measure = f'{{ kind = "discovery", of = "{of}" }}', f'{{ kind = "days_with", of = "{of}", threshold = 2 }}'
+    entry, measure = (
+        f'{{ kind = "discovery", of = "{of}" }}',
+        f'{{ kind = "days_with", of = "{of}", threshold = 2 }}',
+    )
     counted = _counted_origins(has)
     lines = [
-        *_signal("habit", f"{article} met for the first time becomes a habit", entry, measure, more=[*counted, "gameable = true"] if counted else []),
-        *_signal("returns", "the user comes back", '{ kind = "user_day" }', '{ kind = "returned" }', more=counted),
-        *_signal("active", "days on which a user is active after the first", '{ kind = "enrolment" }', '{ kind = "active_days" }', more=counted),
+        *_signal(
+            "habit",
+            f"{article} met for the first time becomes a habit",
+            entry,
+            measure,
+            more=[*counted, "gameable = true"] if counted else [],
+        ),
+        *_signal(
+            "returns",
+            "the user comes back",
+            '{ kind = "user_day" }',
+            '{ kind = "returned" }',
+            more=counted,
+        ),
+        *_signal(
+            "active",
+            "days on which a user is active after the first",
+            '{ kind = "enrolment" }',
+            '{ kind = "active_days" }',
+            more=counted,
+        ),
     ]
     if has.seconds:
-        lines += _signal("minutes", "minutes after an active day", '{ kind = "user_day" }', '{ kind = "minutes" }')
+        lines += _signal(
+            "minutes",
+            "minutes after an active day",
+            '{ kind = "user_day" }',
+            '{ kind = "minutes" }',
+        )
     return [
         *lines,
         "[reward]",
@@ -303,14 +483,31 @@ def _asked(of: str, has: _Has, slots: int | None) -> list[str]:
 
 
 def _counted_origins(has: _Has) -> list[str]:
-    """What a signal of activity needs where the log has no organic event, which it would count by default."""
+    """What a signal of activity needs where the log has no organic event, which it would count by
+    default."""
     if "organic" in has.origins or not has.origins:
         return []
-    return [f"origin = [{', '.join(map(_text, has.origins))}]{'':<11}# no event of this log is organic"]
+    return [
+        f"origin = [{', '.join(map(_text, has.origins))}]{'':<11}# no event of this log is organic"
+    ]
 
 
-def _signal(name: str, words: str, entry: str, measure: str, window: str = f'"{FIT}"', more: Sequence[str] = ()) -> list[str]:
-    return [f"{f'[signals.{name}]':<30}# {words}", f"entry = {entry}", f"measure = {measure}", f"window = {window}", *more, ""]
+def _signal(
+    name: str,
+    words: str,
+    entry: str,
+    measure: str,
+    window: str = f'"{FIT}"',
+    more: Sequence[str] = (),
+) -> list[str]:
+    return [
+        f"{f'[signals.{name}]':<30}# {words}",
+        f"entry = {entry}",
+        f"measure = {measure}",
+        f"window = {window}",
+        *more,
+        "",
+    ]
 
 
 def _excluded(of: str, has: _Has) -> str:
@@ -324,11 +521,19 @@ def _with_fitted(text: str, fitted: RunConfig) -> str:
     for table in fitted.signals.values():
         window = table.get("window")
         if window is not None:
-            text = text.replace('window = "fit"', f"window = {list(window)}", 1) if window[0] > 0 else text
+            text = (
+                text.replace('window = "fit"', f"window = {list(window)}", 1)
+                if window[0] > 0
+                else text
+            )
     split = [
-        "[split]", f"train_until = {fitted.split.train_until}      # training sees only what happened before this day",
-        f"evaluate_until = {fitted.split.evaluate_until}   # visits from then on, before this day, judge the ranking", "",
-    ]  # fmt: skip
+        "[split]",
+        f"train_until = {fitted.split.train_until}      # training sees only what happened before "
+        "this day",
+        f"evaluate_until = {fitted.split.evaluate_until}   # visits from then on, before this "
+        "day, judge the ranking",
+        "",
+    ]
     head, signals = text.split("[signals.", 1)
     return head + "\n".join(split) + "\n[signals." + signals
 
@@ -337,7 +542,10 @@ def answers(facts: LogFacts, has: _Has, fitted: RunConfig) -> tuple[list[str], l
     """What the log can answer, and what it cannot and why."""
     can, cannot = [], []
     if has.returns:
-        can.append(f"windows up to {longest_window(facts)} days, with days left to train and to judge on ({facts})")
+        can.append(
+            f"windows up to {longest_window(facts)} days, with days left to train and to judge on "
+            f"({facts})"
+        )
     missing = {signal: _missing(signal, facts, has) for signal in ready()}
     if answerable := [signal.name for signal, reason in missing.items() if reason is None]:
         can.append(f"ready signals: {', '.join(answerable)}")
@@ -349,14 +557,25 @@ def answers(facts: LogFacts, has: _Has, fitted: RunConfig) -> tuple[list[str], l
     if has.decisions:
         can.append("off-policy estimates: what was shown is there, with propensities")
     else:
-        cannot.append("off-policy estimates and the value of showing: no propensities, so nothing says what was shown and how likely that was")
+        cannot.append(
+            "off-policy estimates and the value of showing: no propensities, so nothing says what "
+            "was shown and how likely that was"
+        )
     if not has.seconds:
         cannot.append("minutes: no column of durations")
     if has.origins == ("organic",):
-        cannot.append("organic apart from recommended activity: no origin column, so everything counts as organic")
+        cannot.append(
+            "organic apart from recommended activity: no origin column, so everything counts as "
+            "organic"
+        )
     if not has.creators:
-        cannot.append("habits with creators (artists, shows, brands): no creator column; habits are formed with items")
-    cannot.append("what a new policy would do to later activity: that takes an experiment (docs/cli.md)")
+        cannot.append(
+            "habits with creators (artists, shows, brands): no creator column; habits are formed "
+            "with items"
+        )
+    cannot.append(
+        "what a new policy would do to later activity: that takes an experiment (docs/cli.md)"
+    )
     return can, cannot
 
 
@@ -371,7 +590,9 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
         return "no creator column"
     if signal.entry.kind == "exposure" and not has.decisions:
         return "no decisions"
-    kinds = [kind for kind in (signal.entry.event, *(part.counted for part in parts)) if kind is not None]
+    kinds = [
+        kind for kind in (signal.entry.event, *(part.counted for part in parts)) if kind is not None
+    ]
     if absent := [kind for kind in kinds if kind not in has.kinds]:
         return f"no event of kind {absent[0]!r}"
     if not set(signal.origins) & set(has.origins):
@@ -391,7 +612,11 @@ def _written(path: Path) -> list[str]:
 
 
 def _allowed(bad_share: float) -> float:
-    return max(LEAST_BAD, math.ceil(100 * (bad_share + MARGIN_BAD)) / 100) if bad_share > LEAST_BAD - MARGIN_BAD else LEAST_BAD
+    return (
+        max(LEAST_BAD, math.ceil(100 * (bad_share + MARGIN_BAD)) / 100)
+        if bad_share > LEAST_BAD - MARGIN_BAD
+        else LEAST_BAD
+    )
 
 
 def _relative(path: Path, file: Path) -> str:

@@ -1,4 +1,5 @@
-"""Ready signals: the outcomes that are asked for most, declared once, each with what it is for and how it misleads."""
+"""Ready signals: the outcomes that are asked for most, declared once, each with what it is for and
+how it misleads."""
 
 from __future__ import annotations
 
@@ -7,7 +8,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from longplay.signals.declare.entry import discovery, enrolment, event, user_day
-from longplay.signals.declare.measure import active_days, cancelled, days_with, habits, plays, returned, sessions, skips
+from longplay.signals.declare.measure import (
+    active_days,
+    cancelled,
+    days_with,
+    habits,
+    plays,
+    returned,
+    sessions,
+    skips,
+)
 from longplay.signals.signal import Signal
 
 
@@ -24,12 +34,14 @@ CATALOGUE = (
     Ready(
         Signal("return_1d", user_day(), returned(), (1, 1)),
         "Watch the service from day to day: it matures overnight.",
-        "No reward: it follows the day of the week and the mix of users, and frequent users open most entries.",
+        "No reward: it follows the day of the week and the mix of users, and frequent users open "
+        "most entries.",
     ),
     Ready(
         Signal("return_7d", user_day(), returned(), (1, 7)),
         "Weekly return with the season of the week taken out: every window holds each weekday once.",
-        "Nearly always 1 for daily users, who open most entries; it says little about those who are about to leave.",
+        "Nearly always 1 for daily users, who open most entries; it says little about those who "
+        "are about to leave.",
     ),
     Ready(
         Signal("return_28d", user_day(), returned(), (1, 28)),
@@ -44,7 +56,8 @@ CATALOGUE = (
     Ready(
         Signal("habit", discovery(novel_for=28), days_with("creator") >= 3, (1, 28)),
         "Reward recommendations that last: a new creator whom the user comes back to unprompted.",
-        "It counts who is discovered, too: in a trial compare sums per enrolled user, never the mean over entries.",
+        "It counts who is discovered, too: in a trial compare sums per enrolled user, never the "
+        "mean over entries.",
     ),
     Ready(
         Signal("stickiness_60d", discovery(novel_for=28), days_with("creator"), (1, 59)),
@@ -59,17 +72,20 @@ CATALOGUE = (
     Ready(
         Signal("session_depth", user_day(), plays() / sessions(), (1, 7)),
         "How much is played once somebody is there: a guardrail beside signals of return.",
-        "Rises when sessions become fewer: never without a count of days. Autoplay counts. Null for who does not come back.",
+        "Rises when sessions become fewer: never without a count of days. Autoplay counts. Null "
+        "for who does not come back.",
     ),
     Ready(
         Signal("save_and_return", event("save", of="item"), days_with("item") >= 1, (1, 28)),
         "Whether saves are meant: saved for later, and later came.",
-        "Only about users who save. A button that saves more easily lowers it although nothing got worse.",
+        "Only about users who save. A button that saves more easily lowers it although nothing "
+        "got worse.",
     ),
     Ready(
         Signal("dormant_reactivation", user_day(dormant_for=28), active_days() >= 3, (1, 28)),
         "Whether those who come back after four weeks stay.",
-        "Not how many come back: more campaigns open more, and weaker, entries. A log needs more than 28 days before the first.",
+        "Not how many come back: more campaigns open more, and weaker, entries. A log needs more "
+        "than 28 days before the first.",
     ),
     Ready(
         Signal("diversity_of_habits", enrolment(), habits("creator", days=3), (1, 28)),
@@ -79,19 +95,22 @@ CATALOGUE = (
     Ready(
         Signal("regret", discovery(novel_for=28, of="item"), skips("item") >= 1, (0, 0)),
         "Clickbait: what was started for the first time was skipped on the same day.",
-        "It needs skips in the log. Not every skip is regret, and browsing makes many; the day counts, also what came before the start.",
+        "It needs skips in the log. Not every skip is regret, and browsing makes many; the day "
+        "counts, also what came before the start.",
     ),
     Ready(
         Signal("cancel_60d", user_day(), cancelled(), (1, 60)),
         "What the business feels: a guardrail that no recommender may raise.",
-        "Rare and late: small trials see nothing. It weighs users by their active days, and who has stopped coming opens no entries.",
+        "Rare and late: small trials see nothing. It weighs users by their active days, and who "
+        "has stopped coming opens no entries.",
     ),
 )
 READY: Mapping[str, Signal] = MappingProxyType({one.signal.name: one.signal for one in CATALOGUE})
 
 
 def ready() -> tuple[Signal, ...]:
-    """The ready signals: return_1d, return_7d, return_28d, active_days_28d, habit and what else `longplay signals` lists.
+    """The ready signals: return_1d, return_7d, return_28d, active_days_28d, habit and what else
+    `longplay signals` lists.
 
     >>> [signal.name for signal in ready()][:3]
     ['return_1d', 'return_7d', 'return_28d']
@@ -106,5 +125,7 @@ def markdown() -> str:
     lines = ["| signal | what it says | what it is for | how it misleads |", "|---|---|---|---|"]
     for one in CATALOGUE:
         words = str(one.signal).split(": ", 1)[1]
-        lines.append(f"| `{one.signal.name}`<br>`@{one.signal.version}` | {words} | {one.use} | {one.trap} |")
+        lines.append(
+            f"| `{one.signal.name}`<br>`@{one.signal.version}` | {words} | {one.use} | {one.trap} |"
+        )
     return "\n".join(lines) + "\n"

@@ -19,16 +19,19 @@ class Signal(Declaration):
     Args:
         name: what people call it; not part of the version.
         entry: what opens the window. measure: what is counted in it.
-        window: first and last day, 0 <= first <= last <= 365; from 1 on for measures that ask on which days there was activity.
-        origin: which origins count; default organic for active_days, returned, days_with, time_to_return and habits (a
-            policy must not manufacture days by showing), all origins for amounts.
-        gameable: says that one knows: days with a creator or item that also count when recommended or played by autoplay are
-            made by showing it. Without it such a signal is refused.
-        better: "higher" or "lower", which way experiments and audits call a gain; default what its measure says: lower for
-            skips, refunds, cancellations and the time to a return.
+        window: first and last day, 0 <= first <= last <= 365; from 1 on for measures that ask on
+            which days there was activity.
+        origin: which origins count; default organic for active_days, returned, days_with,
+            time_to_return and habits (a policy must not manufacture days by showing), all origins
+            for amounts.
+        gameable: says that one knows: days with a creator or item that also count when recommended
+            or played by autoplay are made by showing it. Without it such a signal is refused.
+        better: "higher" or "lower", which way experiments and audits call a gain; default what its
+            measure says: lower for skips, refunds, cancellations and the time to a return.
 
     Raises:
-        ConfigError: a definition that is impossible, that its own entry guarantees, or that can never be reached.
+        ConfigError: a definition that is impossible, that its own entry guarantees, or that can
+            never be reached.
 
     >>> from longplay.signals import days_with, discovery
     >>> habit = Signal("habit", entry=discovery(novel_for=28), measure=days_with("creator") >= 3, window=(1, 28))
@@ -47,7 +50,7 @@ class Signal(Declaration):
             as_of: the moment of knowledge, UTC; default the lake's watermark.
 
         Raises:
-            DataError: the lake cannot answer (no creators, no decisions, no event of the kind that is counted,
-                a window longer than the log), or `as_of` lies after its watermark.
+            DataError: the lake cannot answer (no creators, no decisions, no event of the kind that
+                is counted, a window longer than the log), or `as_of` lies after its watermark.
         """
         return outcomes_of(self, lake, as_of)

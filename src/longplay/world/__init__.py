@@ -6,4 +6,13 @@ from longplay.world.parameters import WORLDS, WorldConfig
 from longplay.world.simulator import Simulator
 from longplay.world.world import World
 
-__all__ = ["START", "WORLDS", "Catalogue", "Listeners", "Simulator", "State", "World", "WorldConfig"]
+__all__ = [
+    "START",
+    "WORLDS",
+    "Catalogue",
+    "Listeners",
+    "Simulator",
+    "State",
+    "World",
+    "WorldConfig",
+]

@@ -1,4 +1,5 @@
-"""What can be listened to: creators and their items, with appeal and depth as separate properties."""
+"""What can be listened to: creators and their items, with appeal and depth as separate
+properties."""
 
 from __future__ import annotations
 
@@ -18,11 +19,82 @@ Int = NDArray[np.int64]
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
-_GENRES = ("folk", "jazz", "techno", "metal", "soul", "chamber", "hiphop", "ambient", "history", "science", "crime", "comedy")
-_MOODS = ("Slow", "Bright", "Hidden", "Northern", "Electric", "Quiet", "Golden", "Restless", "Paper", "Distant", "Velvet", "Early")
-_THINGS = ("Rivers", "Signals", "Gardens", "Engines", "Letters", "Harbour", "Mirrors", "Winter", "Lanterns", "Echoes", "Orchard", "Maps")
-_FIRST = ("Ada", "Bela", "Cleo", "Dario", "Edda", "Femi", "Gita", "Hugo", "Ines", "Jonas", "Kaia", "Lior", "Mina", "Nuno", "Odile", "Piet")
-_LAST = ("Abara", "Brandt", "Castel", "Duarte", "Ekholm", "Farrow", "Greco", "Halloran", "Ito", "Jansen", "Kovac", "Lindqvist", "Moreau", "Noor")
+_GENRES = (
+    "folk",
+    "jazz",
+    "techno",
+    "metal",
+    "soul",
+    "chamber",
+    "hiphop",
+    "ambient",
+    "history",
+    "science",
+    "crime",
+    "comedy",
+)
+_MOODS = (
+    "Slow",
+    "Bright",
+    "Hidden",
+    "Northern",
+    "Electric",
+    "Quiet",
+    "Golden",
+    "Restless",
+    "Paper",
+    "Distant",
+    "Velvet",
+    "Early",
+)
+_THINGS = (
+    "Rivers",
+    "Signals",
+    "Gardens",
+    "Engines",
+    "Letters",
+    "Harbour",
+    "Mirrors",
+    "Winter",
+    "Lanterns",
+    "Echoes",
+    "Orchard",
+    "Maps",
+)
+_FIRST = (
+    "Ada",
+    "Bela",
+    "Cleo",
+    "Dario",
+    "Edda",
+    "Femi",
+    "Gita",
+    "Hugo",
+    "Ines",
+    "Jonas",
+    "Kaia",
+    "Lior",
+    "Mina",
+    "Nuno",
+    "Odile",
+    "Piet",
+)
+_LAST = (
+    "Abara",
+    "Brandt",
+    "Castel",
+    "Duarte",
+    "Ekholm",
+    "Farrow",
+    "Greco",
+    "Halloran",
+    "Ito",
+    "Jansen",
+    "Kovac",
+    "Lindqvist",
+    "Moreau",
+    "Noor",
+)
 
 NEW_FOR = 28  # days for which a release counts as new
 AT_ONCE = -1  # release day of what was there before the world began
@@ -31,20 +103,25 @@ LENGTH_S = 200  # of every item; no play is longer
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """C creators and I items; items of a creator are contiguous rows. Everything here is the hidden truth.
+    """C creators and I items; items of a creator are contiguous rows. Everything here is the hidden
+    truth.
 
     Attributes:
         frame: the items table of the lake, of all items; `World.items` is what has been released.
         index: item ids <-> rows.
-        creator_I: creator number of each item; creators: their ids, shape [C]; names: what they are called.
+        creator_I: creator number of each item; creators: their ids, shape [C]; names: what they are
+            called.
         taste_ID: unit genre vectors of items; taste_CD: of creators.
-        appeal_I: chance in (0, 1) that a neutral item in first position gets played by an average user at perfect match.
+        appeal_I: chance in (0, 1) that a neutral item in first position gets played by an average
+            user at perfect match.
         depth_I: how much a play builds habit, relative to the median item (log-normal, > 0).
         loop_I: mean number of autoplay plays that follow a play of the item.
         release_I: day on which the item is released; `AT_ONCE` before the first.
-        fame_C: chance weights of organic discovery within a genre. fame_I: of items within their creator.
+        fame_C: chance weights of organic discovery within a genre.
+        fame_I: of items within their creator.
         genre_C: main genre of each creator.
-        first_C, count_C: first item row and number of items of each creator.
+        first_C: first item row and number of items of each creator.
+        count_C: first item row and number of items of each creator.
     """
 
     frame: pl.DataFrame
@@ -89,12 +166,16 @@ class Catalogue:
             genre_span_D2=np.stack([bounds[:-1], bounds[1:]], axis=1),
             item_by_genre=by_genre,
             place_I=places,
-            genre_first_D=np.searchsorted(self.genre_C[self.creator_I[by_genre]], np.arange(genres + 1)),
+            genre_first_D=np.searchsorted(
+                self.genre_C[self.creator_I[by_genre]], np.arange(genres + 1)
+            ),
         )
 
     def new_on(self, day: int) -> Int:
         """Rows of the items released in the last `NEW_FOR` days, `day` included."""
-        return np.flatnonzero((self.release_I > day - NEW_FOR) & (self.release_I <= day) & (self.release_I > AT_ONCE))
+        return np.flatnonzero(
+            (self.release_I > day - NEW_FOR) & (self.release_I <= day) & (self.release_I > AT_ONCE)
+        )
 
 
 NEVER = 10**9
@@ -102,10 +183,12 @@ NEVER = 10**9
 
 @dataclass(frozen=True, eq=False)
 class Market:
-    """The released part of a catalogue, ready to be searched; it holds up to, not including, the day `until`.
+    """The released part of a catalogue, ready to be searched; it holds up to, not including, the
+    day `until`.
 
     Attributes:
-        item_by_genre: released item rows, genre by genre; place_I: where each item stands there, -1 unreleased.
+        item_by_genre: released item rows, genre by genre; place_I: where each item stands there, -1
+            unreleased.
         genre_first_D: where each genre begins there, and the end.
     """
 
@@ -126,7 +209,8 @@ class Market:
         return self.cumulative_fame_I[first_R + self.catalogue.count_C[creator_R] - 1] - low_R
 
     def shelf_of(self, creator_R: Int, wanted: int) -> tuple[Int, Int, int]:
-        """(first place, number of places) in `item_by_genre` of the creator's genre, and how many others to list beside an item.
+        """(first place, number of places) in `item_by_genre` of the creator's genre, and how many
+        others to list beside an item.
 
         A genre with no more than `wanted` items is listed with the whole market.
         """
@@ -134,23 +218,36 @@ class Market:
         first_R, last_R = self.genre_first_D[genre_R], self.genre_first_D[genre_R + 1]
         small_R = last_R - first_R <= wanted
         total = len(self.item_by_genre)
-        return np.where(small_R, 0, first_R), np.where(small_R, total, last_R - first_R), min(wanted, total - 1)
+        return (
+            np.where(small_R, 0, first_R),
+            np.where(small_R, total, last_R - first_R),
+            min(wanted, total - 1),
+        )
 
     def item_of(self, creator_R: Int, u_R: Float) -> Int:
-        """A released item of each creator, by fame within the creator, from a uniform draw; shape [R]."""
+        """A released item of each creator, by fame within the creator, from a uniform draw; shape
+        [R]."""
         first_R = self.catalogue.first_C[creator_R]
         last_R = first_R + self.catalogue.count_C[creator_R] - 1
         low_R = np.where(first_R > 0, self.cumulative_fame_I[first_R - 1], 0.0)
         high_R = self.cumulative_fame_I[last_R]
-        # the sum does not grow over an unreleased item, so side="right" steps over it, and nothing aims at the very end
+        # the sum does not grow over an unreleased item, so side="right" steps over it, and nothing
+        # aims at the very end
         aim_R = np.minimum(low_R + u_R * (high_R - low_R), np.nextafter(high_R, 0.0))
-        return np.clip(np.searchsorted(self.cumulative_fame_I, aim_R, side="right"), first_R, last_R)
+        return np.clip(
+            np.searchsorted(self.cumulative_fame_I, aim_R, side="right"), first_R, last_R
+        )
 
     def creator_by_fame(self, genre_R: Int, u_R: Float) -> Int:
-        """A creator of each genre with something released, by fame, from a uniform draw; -1 where the genre has none; shape [R]."""
+        """A creator of each genre with something released, by fame, from a uniform draw; -1 where
+        the genre has none; shape [R]."""
         low_R, high_R = self.genre_span_D2[genre_R].T
-        place_R = np.searchsorted(self.genre_cumulative_C, low_R + u_R * (high_R - low_R), side="right")
-        return np.where(high_R > low_R, self.genre_order_C[np.minimum(place_R, len(self.genre_order_C) - 1)], -1)
+        place_R = np.searchsorted(
+            self.genre_cumulative_C, low_R + u_R * (high_R - low_R), side="right"
+        )
+        return np.where(
+            high_R > low_R, self.genre_order_C[np.minimum(place_R, len(self.genre_order_C) - 1)], -1
+        )
 
 
 def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
@@ -161,10 +258,14 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
     count_C = 1 + rng.multinomial(items - n_creators, weight_C / weight_C.sum())
     creator_I = np.repeat(np.arange(n_creators), count_C)
     genre_C = rng.choice(config.genres, n_creators, p=_genre_shares(config.genres))
-    taste_CD = _unit(np.eye(config.genres)[genre_C] + np.abs(rng.normal(0.0, 0.25, (n_creators, config.genres))))
+    taste_CD = _unit(
+        np.eye(config.genres)[genre_C] + np.abs(rng.normal(0.0, 0.25, (n_creators, config.genres)))
+    )
     taste_ID = _unit(taste_CD[creator_I] + np.abs(rng.normal(0.0, 0.1, (items, config.genres))))
 
-    spare = np.random.default_rng([seed, 6])  # where a creator or two share everything, items must differ by themselves
+    spare = np.random.default_rng(
+        [seed, 6]
+    )  # where a creator or two share everything, items must differ by themselves
     depth_z_I = _standard(_varied(_two_level(rng, creator_I, config.creator_share), spare))
     own_z_I = _two_level(rng, creator_I, config.creator_share)
     if items > 2:
@@ -192,7 +293,9 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
         creator_I=creator_I,
         taste_ID=taste_ID,
         taste_CD=taste_CD,
-        appeal_I=expit(logit(np.clip(config.click, 1e-6, 1 - 1e-6)) + config.appeal_spread * appeal_z_I),
+        appeal_I=expit(
+            logit(np.clip(config.click, 1e-6, 1 - 1e-6)) + config.appeal_spread * appeal_z_I
+        ),
         depth_I=np.exp(config.depth_spread * depth_z_I),
         loop_I=config.loop * np.exp(config.loop_spread * loop_z_I - config.loop_spread**2 / 2),
         release_I=release_I,
@@ -205,12 +308,25 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
 
 
 def _items_frame(
-    ids: pl.Series, creators: pl.Series, names: pl.Series, creator_I: Int, genre_C: Int, release_I: Int, rng: np.random.Generator
+    ids: pl.Series,
+    creators: pl.Series,
+    names: pl.Series,
+    creator_I: Int,
+    genre_C: Int,
+    release_I: Int,
+    rng: np.random.Generator,
 ) -> pl.DataFrame:
-    """The lake's items table: titles and tags carry the genre (so that content helps), never appeal, depth or loop."""
+    """The lake's items table: titles and tags carry the genre (so that content helps), never
+    appeal, depth or loop."""
     genre_I = genre_C[creator_I]
-    genres = [_GENRES[genre] if genre < len(_GENRES) else f"genre{genre}" for genre in range(int(genre_C.max()) + 1)]
-    mood_I, thing_I = rng.integers(len(_MOODS), size=len(ids)), rng.integers(len(_THINGS), size=len(ids))
+    genres = [
+        _GENRES[genre] if genre < len(_GENRES) else f"genre{genre}"
+        for genre in range(int(genre_C.max()) + 1)
+    ]
+    mood_I, thing_I = (
+        rng.integers(len(_MOODS), size=len(ids)),
+        rng.integers(len(_THINGS), size=len(ids)),
+    )
     # announced the evening before: what can be shown on a day is in the catalogue at its midnight
     added = START + pl.duration(days=pl.lit(pl.Series(release_I))) - pl.duration(hours=1)
     return pl.DataFrame(
@@ -237,7 +353,9 @@ def _items_frame(
 
 def _ids(letter: str, n: int, width: int) -> pl.Series:
     """`n` ids of fixed width, so that adding rows leaves the others' ids alone."""
-    return pl.select((pl.lit(letter) + pl.int_range(n).cast(pl.String).str.zfill(width)).alias("id"))["id"]
+    return pl.select(
+        (pl.lit(letter) + pl.int_range(n).cast(pl.String).str.zfill(width)).alias("id")
+    )["id"]
 
 
 def _genre_shares(genres: int) -> Float:
@@ -248,7 +366,9 @@ def _genre_shares(genres: int) -> Float:
 def _two_level(rng: np.random.Generator, creator_I: Int, share: float) -> Float:
     """Normal values of items of which `share` of the variance is common to a creator's items."""
     common_C = rng.normal(size=int(creator_I.max()) + 1)
-    return np.sqrt(share) * common_C[creator_I] + np.sqrt(1 - share) * rng.normal(size=len(creator_I))
+    return np.sqrt(share) * common_C[creator_I] + np.sqrt(1 - share) * rng.normal(
+        size=len(creator_I)
+    )
 
 
 def _varied(x_I: Float, rng: np.random.Generator) -> Float:

@@ -26,7 +26,10 @@ Bool = NDArray[np.bool_]
 ORGANIC = -1  # the slot of a play that no list of results caused
 HOME, SHELF, SEARCH, LIBRARY = range(4)  # places, in the order of a visit
 SURFACES = ("home", "new_releases", "search", "library")
-PUSHED = (HOME, SHELF)  # what the service shows unasked: its plays are recommended, those of a search are not
+PUSHED = (
+    HOME,
+    SHELF,
+)  # what the service shows unasked: its plays are recommended, those of a search are not
 RESULTS = 5  # slots of a page of search results
 SHELF_SLOTS = 3  # of the new releases
 MATCH_SHARPNESS = 2.5  # log odds between a perfect match of taste and none
@@ -37,7 +40,9 @@ class Plays:
     """The plays of one day: P rows, ordered by agent and, within it, by time.
 
     Attributes:
-        row_P: agent (row of the state). item_P: item row. place_P: HOME, SHELF, SEARCH or LIBRARY.
+        row_P: agent (row of the state).
+        item_P: item row.
+        place_P: HOME, SHELF, SEARCH or LIBRARY.
         slot_P: slot of the place's list, or `ORGANIC`.
     """
 
@@ -56,12 +61,15 @@ class Plays:
 
     def where(self, keep_P: Bool) -> Plays:
         """Only these plays."""
-        return Plays(self.row_P[keep_P], self.item_P[keep_P], self.place_P[keep_P], self.slot_P[keep_P])
+        return Plays(
+            self.row_P[keep_P], self.item_P[keep_P], self.place_P[keep_P], self.slot_P[keep_P]
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is shown today at a place: `item_NS` item rows (-1: nothing) to the agents `row_N` (ascending, each once).
+    """What is shown today at a place: `item_NS` item rows (-1: nothing) to the agents `row_N`
+    (ascending, each once).
 
     `play_NS`, where given, says which slots are played; otherwise appeal, taste and luck decide.
     """
@@ -78,14 +86,19 @@ def wake(state: State, config: WorldConfig) -> State:
         state,
         stock_RM=state.stock_RM * np.float32(0.5 ** (1.0 / config.habit_half_life)),
         satiety_RM=state.satiety_RM * np.float32(0.5 ** (1.0 / config.satiety_half_life)),
-        satisfaction_R=state.satisfaction_R * np.float32(0.5 ** (1.0 / config.satisfaction_half_life)),
+        satisfaction_R=state.satisfaction_R
+        * np.float32(0.5 ** (1.0 / config.satisfaction_half_life)),
     )
 
 
-def visitors(listeners: Listeners, state: State, luck: DayLuck, day: int, config: WorldConfig) -> Bool:
+def visitors(
+    listeners: Listeners, state: State, luck: DayLuck, day: int, config: WorldConfig
+) -> Bool:
     """Which agents visit on `day`, shape [R], given the state of that morning."""
     # day 0 is a Thursday: the peak is on Saturday, where the user lives
-    season_R = np.cos(2 * np.pi * (day + (listeners.hour_U / 3600 + listeners.zone_U) / 24 - 2.5) / 7)
+    season_R = np.cos(
+        2 * np.pi * (day + (listeners.hour_U / 3600 + listeners.zone_U) / 24 - 2.5) / 7
+    )
     logit_R = (
         listeners.activity_U
         + config.season * season_R * listeners.weekend_U
@@ -97,25 +110,53 @@ def visitors(listeners: Listeners, state: State, luck: DayLuck, day: int, config
 
 
 def play_chance(
-    listeners: Listeners, taste_RD: NDArray[np.float32], state: State, market: Market, row_R: Int, item_R: Int, slot_R: Int, config: WorldConfig
+    listeners: Listeners,
+    taste_RD: NDArray[np.float32],
+    state: State,
+    market: Market,
+    row_R: Int,
+    item_R: Int,
+    slot_R: Int,
+    config: WorldConfig,
 ) -> Float:
     """Chance that each shown item is played, shape [R].
 
-    Appeal x taste match x novelty (as odds), less where the listener has had enough of the creator, times the attention its position gets.
+    Appeal x taste match x novelty (as odds), less where the listener has had enough of the creator,
+    times the attention its position gets.
     """
     catalogue = market.catalogue
     match_R = np.einsum("rd,rd->r", taste_RD[row_R], catalogue.taste_ID[item_R])
     same_RM = state.creator_RM[row_R] == catalogue.creator_I[item_R][:, None]
     known_R = np.where(same_RM.any(axis=1), -0.5, 0.5)
     satiety_R = np.where(same_RM, state.satiety_RM[row_R], 0.0).sum(axis=1)
-    odds_R = logit(catalogue.appeal_I[item_R]) + np.log(listeners.click_U[row_R]) + MATCH_SHARPNESS * (match_R - 1.0)
+    odds_R = (
+        logit(catalogue.appeal_I[item_R])
+        + np.log(listeners.click_U[row_R])
+        + MATCH_SHARPNESS * (match_R - 1.0)
+    )
     odds_R += known_R * listeners.novelty_U[row_R] - config.satiety * satiety_R
     return expit(odds_R) / (1.0 + config.position_decay * slot_R)
 
 
-def searches(listeners: Listeners, taste_RD: NDArray[np.float32], market: Market, row_N: Int, luck: DayLuck, config: WorldConfig) -> tuple[Int, Int]:
-    """(agents among the visitors `row_N` who search, the creators they look for): organic, whatever is shown elsewhere."""
-    chance_N = expit(logit(np.clip(config.search, 1e-9, 1 - 1e-9)) + listeners.novelty_U[row_N] - config.novelty) if config.search > 0 else 0.0
+def searches(
+    listeners: Listeners,
+    taste_RD: NDArray[np.float32],
+    market: Market,
+    row_N: Int,
+    luck: DayLuck,
+    config: WorldConfig,
+) -> tuple[Int, Int]:
+    """(agents among the visitors `row_N` who search, the creators they look for): organic, whatever
+    is shown elsewhere."""
+    chance_N = (
+        expit(
+            logit(np.clip(config.search, 1e-9, 1 - 1e-9))
+            + listeners.novelty_U[row_N]
+            - config.novelty
+        )
+        if config.search > 0
+        else 0.0
+    )
     row = row_N[luck.take(row_N).uniform(Stream.DISCOVER) < chance_N]
     creator = explore(taste_RD[row], market, luck.take(row))
     return row[creator >= 0], creator[creator >= 0]
@@ -131,10 +172,13 @@ def live(
     luck: DayLuck,
     config: WorldConfig,
 ) -> tuple[State, Plays]:
-    """The rest of the day of the agents, given who visits and what those are shown: (state at night, plays).
+    """The rest of the day of the agents, given who visits and what those are shown: (state at
+    night, plays).
 
     Args:
-        taste_RD: `listeners.taste` of the day. state: the state of that morning (`wake`). active_R: who visits.
+        taste_RD: `listeners.taste` of the day.
+        state: the state of that morning (`wake`).
+        active_R: who visits.
         shown: the day's slates and results, at most one `Shown` per place.
     """
     row_N = np.flatnonzero(active_R)
@@ -142,33 +186,65 @@ def live(
     habitual, habit_m = _play_habits(market, state, row_N, luck, config)
     plays = _merge(*parts, habitual)
 
-    creator_RM, stock_RM, satiety_RM = state.creator_RM.copy(), state.stock_RM.copy(), state.satiety_RM.copy()
+    creator_RM, stock_RM, satiety_RM = (
+        state.creator_RM.copy(),
+        state.stock_RM.copy(),
+        state.satiety_RM.copy(),
+    )
     satisfaction_R = state.satisfaction_R.copy()
-    # several plays of a creator from habit build one day's habit: the first of each (agent, habit slot) counts
+    # several plays of a creator from habit build one day's habit: the first of each (agent, habit
+    # slot) counts
     first = np.ones(len(habitual), dtype=bool)
     first[1:] = (habitual.row_P[1:] != habitual.row_P[:-1]) | (habit_m[1:] != habit_m[:-1])
     row, m = habitual.row_P[first], habit_m[first]
     worth = _worth(listeners, taste_RD, market, row, habitual.item_P[first], config)
-    gain = np.minimum(config.habit_gain * worth * np.exp(-config.satiety * satiety_RM[row, m]), config.habit_limit)
+    gain = np.minimum(
+        config.habit_gain * worth * np.exp(-config.satiety * satiety_RM[row, m]), config.habit_limit
+    )
     stock_RM[row, m] += _room(stock_RM[row, m], config) * gain
     satiety_RM[row, m] += 1.0
-    for one in sorted(zip(shown, parts), key=lambda pair: -pair[0].place):  # a search is the user's own: it comes first
+    for one in sorted(
+        zip(shown, parts), key=lambda pair: -pair[0].place
+    ):  # a search is the user's own: it comes first
         place, played = one[0].place, one[1]
         share = config.lasting if place in PUSHED else 1.0
         if share == 0:
             continue
-        # one play per agent at a time, so that no agent is written to twice at once; a search ends with one play at most
-        for now in (played.where(played.slot_P == slot) for slot in range(one[0].item_NS.shape[1])) if place in PUSHED else (played,):
+        # one play per agent at a time, so that no agent is written to twice at once; a search ends
+        # with one play at most
+        for now in (
+            (played.where(played.slot_P == slot) for slot in range(one[0].item_NS.shape[1]))
+            if place in PUSHED
+            else (played,)
+        ):
             worth = _worth(listeners, taste_RD, market, now.row_P, now.item_P, config)
-            _build(market, creator_RM, stock_RM, satiety_RM, now, share * config.habit_gain * worth, share, config)
+            _build(
+                market,
+                creator_RM,
+                stock_RM,
+                satiety_RM,
+                now,
+                share * config.habit_gain * worth,
+                share,
+                config,
+            )
             if place in PUSHED:
                 pleasure = np.tanh(np.log(np.maximum(worth, 1e-9) / USUAL_WORTH))
-                satisfaction_R[now.row_P] += (share * config.satisfaction * pleasure).astype(np.float32)
+                satisfaction_R[now.row_P] += (share * config.satisfaction * pleasure).astype(
+                    np.float32
+                )
 
     after = State(
-        state.alive_R, creator_RM, stock_RM, satiety_RM, satisfaction_R, np.where(active_R, 0, np.minimum(state.away_R + 1, 10_000)).astype(np.int32)
+        state.alive_R,
+        creator_RM,
+        stock_RM,
+        satiety_RM,
+        satisfaction_R,
+        np.where(active_R, 0, np.minimum(state.away_R + 1, 10_000)).astype(np.int32),
     )
-    relief_R = (1.0 + config.churn_relief * np.log1p(after.habits)) * np.exp(config.satisfaction_churn * np.tanh(after.satisfaction_R))
+    relief_R = (1.0 + config.churn_relief * np.log1p(after.habits)) * np.exp(
+        config.satisfaction_churn * np.tanh(after.satisfaction_R)
+    )
     alive_R = state.alive_R & (luck.uniform(Stream.CHURN) >= listeners.churn_U / relief_R)
     return replace(after, alive_R=alive_R), plays
 
@@ -177,10 +253,20 @@ USUAL_WORTH = 0.45  # of a usual play on a slate: what neither pleases nor disap
 
 
 def _play_list(
-    listeners: Listeners, taste_RD: NDArray[np.float32], state: State, market: Market, shown: Shown, luck: DayLuck, config: WorldConfig
+    listeners: Listeners,
+    taste_RD: NDArray[np.float32],
+    state: State,
+    market: Market,
+    shown: Shown,
+    luck: DayLuck,
+    config: WorldConfig,
 ) -> Plays:
     slots = shown.item_NS.shape[1]
-    row, slot, item = np.repeat(shown.row_N, slots), np.tile(np.arange(slots), len(shown.row_N)), shown.item_NS.ravel()
+    row, slot, item = (
+        np.repeat(shown.row_N, slots),
+        np.tile(np.arange(slots), len(shown.row_N)),
+        shown.item_NS.ravel(),
+    )
     if shown.play_NS is not None:
         played = shown.play_NS.ravel()
     elif shown.place == SEARCH:
@@ -191,36 +277,54 @@ def _play_list(
 
 
 def coins(
-    listeners: Listeners, taste_RD: NDArray[np.float32], state: State, market: Market, shown: Shown, luck: DayLuck, config: WorldConfig
+    listeners: Listeners,
+    taste_RD: NDArray[np.float32],
+    state: State,
+    market: Market,
+    shown: Shown,
+    luck: DayLuck,
+    config: WorldConfig,
 ) -> tuple[Float, Bool]:
     """The chance that each slot of a slate is played, and whether luck has it so, each [N, S]."""
     slots = shown.item_NS.shape[1]
-    row, slot, item = np.repeat(shown.row_N, slots), np.tile(np.arange(slots), len(shown.row_N)), shown.item_NS.ravel()
+    row, slot, item = (
+        np.repeat(shown.row_N, slots),
+        np.tile(np.arange(slots), len(shown.row_N)),
+        shown.item_NS.ravel(),
+    )
     item, empty = np.maximum(item, 0), item < 0  # a slate may be shorter than the page
-    chance = np.where(empty, 0.0, play_chance(listeners, taste_RD, state, market, row, item, slot, config))
+    chance = np.where(
+        empty, 0.0, play_chance(listeners, taste_RD, state, market, row, item, slot, config)
+    )
     # keyed by the item: paired policies that show the same item meet the same luck
     u = luck.take(row).uniform(Stream.CLICK if shown.place == HOME else Stream.SHELF_ITEM, item)
     return chance.reshape(shown.item_NS.shape), (u < chance).reshape(shown.item_NS.shape)
 
 
 def _pick(shown: Shown, luck: DayLuck, config: WorldConfig) -> Bool:
-    """Which of the results a search ends with, [N, S]: one, mostly what was looked for (slot 0), or another high up; sometimes none."""
+    """Which of the results a search ends with, [N, S]: one, mostly what was looked for (slot 0), or
+    another high up; sometimes none."""
     slots = shown.item_NS.shape[1]
-    weight_S = np.where(np.arange(slots) == 0, 1.0, 0.08) / (1.0 + config.position_decay * np.arange(slots))
+    weight_S = np.where(np.arange(slots) == 0, 1.0, 0.08) / (
+        1.0 + config.position_decay * np.arange(slots)
+    )
     cumulative_S = np.cumsum(weight_S) / (weight_S.sum() * 1.1)
     u_N = luck.take(shown.row_N).uniform(Stream.PICK)
     chosen_N = (u_N[:, None] >= cumulative_S).sum(axis=1)
     return np.arange(slots) == chosen_N[:, None]
 
 
-def _play_habits(market: Market, state: State, row_N: Int, luck: DayLuck, config: WorldConfig) -> tuple[Plays, Int]:
+def _play_habits(
+    market: Market, state: State, row_N: Int, luck: DayLuck, config: WorldConfig
+) -> tuple[Plays, Int]:
     """Organic plays from the habits of this morning, and the habit slot of each play."""
     stock_NM = state.stock_RM[row_N]
     crowd_N = 1.0 + stock_NM.sum(axis=1) / config.attention
     chance_NM = -np.expm1(-config.habit_drive * stock_NM / crowd_N[:, None])
     n, m = np.nonzero(chance_NM > 1e-4)
     creator = state.creator_RM[row_N[n], m].astype(np.int64)
-    # keyed by the creator, not the slot: a branch with one habit more leaves the luck of the others alone
+    # keyed by the creator, not the slot: a branch with one habit more leaves the luck of the others
+    # alone
     hit = luck.take(row_N[n]).uniform(Stream.ORGANIC, creator) < chance_NM[n, m]
     row, m, creator = row_N[n[hit]], m[hit], creator[hit]
     own = luck.take(row)
@@ -231,15 +335,29 @@ def _play_habits(market: Market, state: State, row_N: Int, luck: DayLuck, config
     return Plays(row, item, np.full(len(row), LIBRARY), np.full(len(row), ORGANIC)), m
 
 
-def _worth(listeners: Listeners, taste_RD: NDArray[np.float32], market: Market, row_P: Int, item_P: Int, config: WorldConfig) -> Float:
-    """How much a play leaves behind: depth x taste match x the user's own liking of the creator, shape [P]."""
+def _worth(
+    listeners: Listeners,
+    taste_RD: NDArray[np.float32],
+    market: Market,
+    row_P: Int,
+    item_P: Int,
+    config: WorldConfig,
+) -> Float:
+    """How much a play leaves behind: depth x taste match x the user's own liking of the creator,
+    shape [P]."""
     catalogue = market.catalogue
-    return usual_worth(taste_RD, catalogue, row_P, item_P) * listeners.liking(row_P, catalogue.creator_I[item_P], config)
+    return usual_worth(taste_RD, catalogue, row_P, item_P) * listeners.liking(
+        row_P, catalogue.creator_I[item_P], config
+    )
 
 
-def usual_worth(taste_RD: NDArray[np.float32], catalogue: Catalogue, row_P: Int, item_P: Int) -> Float:
+def usual_worth(
+    taste_RD: NDArray[np.float32], catalogue: Catalogue, row_P: Int, item_P: Int
+) -> Float:
     """Depth x taste match: what a play is worth to anybody with this taste, shape [P]."""
-    return catalogue.depth_I[item_P] * np.einsum("pd,pd->p", taste_RD[row_P], catalogue.taste_ID[item_P])
+    return catalogue.depth_I[item_P] * np.einsum(
+        "pd,pd->p", taste_RD[row_P], catalogue.taste_ID[item_P]
+    )
 
 
 def _room(stock_P: NDArray[np.float32], config: WorldConfig) -> Float:
@@ -257,7 +375,8 @@ def _build(
     tire: float,
     config: WorldConfig,
 ) -> None:
-    """Add plays (at most one per agent) to copies of the habits in place; a new creator takes the weakest slot if it is stronger."""
+    """Add plays (at most one per agent) to copies of the habits in place; a new creator takes the
+    weakest slot if it is stronger."""
     if len(plays) == 0:
         return
     row_P, creator_P = plays.row_P, market.catalogue.creator_I[plays.item_P]
@@ -266,7 +385,9 @@ def _build(
     m_P = np.where(known_P, same_PM.argmax(axis=1), stock_RM[row_P].argmin(axis=1))
     stock_P = np.where(known_P, stock_RM[row_P, m_P], 0.0)
     satiety_P = np.where(known_P, satiety_RM[row_P, m_P], 0.0)
-    grown_P = stock_P + np.minimum(gain_P * np.exp(-config.satiety * satiety_P), config.habit_limit) * _room(stock_P, config)
+    grown_P = stock_P + np.minimum(
+        gain_P * np.exp(-config.satiety * satiety_P), config.habit_limit
+    ) * _room(stock_P, config)
     keep_P = known_P | (grown_P > stock_RM[row_P, m_P])
     row, m = row_P[keep_P], m_P[keep_P]
     creator_RM[row, m] = creator_P[keep_P]

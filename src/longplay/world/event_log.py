@@ -15,14 +15,31 @@ from scipy.special import expit
 from longplay.index import ranges
 from longplay.lake.schema import TIME, conform, empty
 from longplay.world.catalogue import LENGTH_S, START, Catalogue, Market
-from longplay.world.dynamics import HOME, LIBRARY, ORGANIC, SEARCH, SHELF, SHELF_SLOTS, SURFACES, USUAL_WORTH, Plays, usual_worth
+from longplay.world.dynamics import (
+    HOME,
+    LIBRARY,
+    ORGANIC,
+    SEARCH,
+    SHELF,
+    SHELF_SLOTS,
+    SURFACES,
+    USUAL_WORTH,
+    Plays,
+    usual_worth,
+)
 from longplay.world.luck import DayLuck, Stream
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-# seconds after the visit's begin at which each place's plays begin, and at which they must have ended
-_SPAN_S = {HOME: (10, 1_190), SHELF: (1_210, 1_990), SEARCH: (2_010, 2_390), LIBRARY: (2_400, 8_400)}
+# seconds after the visit's begin at which each place's plays begin, and at which they must have
+# ended
+_SPAN_S = {
+    HOME: (10, 1_190),
+    SHELF: (1_210, 1_990),
+    SEARCH: (2_010, 2_390),
+    LIBRARY: (2_400, 8_400),
+}
 _AUTOPLAY_S = (8_400, 14_000)
 _MOST_LOOPS = 12
 LETTER = "hnsl"  # of the places; v is the visit itself, a autoplay
@@ -32,7 +49,8 @@ PLACES = (*SURFACES, "autoplay")
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Event rows of a day, before they get ids; `tag_E` tells apart the events of one user on one day."""
+    """Event rows of a day, before they get ids; `tag_E` tells apart the events of one user on one
+    day."""
 
     row_E: Int
     second_E: NDArray[np.number]
@@ -71,49 +89,111 @@ def events_of_day(
     nth_P, count_P = _places(plays.row_P * 4 + place_P)
     listed_P = plays.slot_P >= 0
     begin_4, end_4 = np.array([_SPAN_S[place] for place in range(4)]).T
-    of_P = np.where(place_P == LIBRARY, count_P, np.where(place_P == HOME, home_slots, np.where(place_P == SHELF, SHELF_SLOTS, 1)))
+    of_P = np.where(
+        place_P == LIBRARY,
+        count_P,
+        np.where(place_P == HOME, home_slots, np.where(place_P == SHELF, SHELF_SLOTS, 1)),
+    )
     gap_P = np.minimum(LENGTH_S, (end_4 - begin_4)[place_P] / of_P)
     step_P = np.where(place_P == LIBRARY, nth_P, np.where(place_P == SEARCH, 0, plays.slot_P))
     second_P = second_N[where_P] + begin_4[place_P] + step_P * gap_P
     k_P = place_P * 1_000 + np.where(listed_P, plays.slot_P, nth_P)
     own = luck.take(plays.row_P)
     worth_P = usual_worth(taste_RD, catalogue, plays.row_P, plays.item_P)
-    regret_P = own.uniform(Stream.AFTER, k_P) < expit(-2.0 - 1.5 * np.log(np.maximum(worth_P, 1e-9) / USUAL_WORTH))
+    regret_P = own.uniform(Stream.AFTER, k_P) < expit(
+        -2.0 - 1.5 * np.log(np.maximum(worth_P, 1e-9) / USUAL_WORTH)
+    )
     listened_P = np.where(regret_P, 0.1, 0.35 + 0.65 * own.uniform(Stream.SECONDS, k_P)) * gap_P
-    saved_P = ~regret_P & (own.uniform(Stream.AFTER, 10_000 + k_P) < np.minimum(0.04 * worth_P, 0.5))
+    saved_P = ~regret_P & (
+        own.uniform(Stream.AFTER, 10_000 + k_P) < np.minimum(0.04 * worth_P, 0.5)
+    )
     loops_P = _loops(catalogue.loop_I[plays.item_P], own.uniform(Stream.LOOP, k_P))
 
     auto_row = np.repeat(plays.row_P, loops_P)
     auto_j, _ = _places(np.repeat(np.arange(len(plays)), loops_P))
     auto_k = np.repeat(k_P, loops_P) * (_MOST_LOOPS + 1) + auto_j
-    auto_item = market.item_of(catalogue.creator_I[np.repeat(plays.item_P, loops_P)], luck.take(auto_row).uniform(Stream.LOOP, 100_000 + auto_k))
+    auto_item = market.item_of(
+        catalogue.creator_I[np.repeat(plays.item_P, loops_P)],
+        luck.take(auto_row).uniform(Stream.LOOP, 100_000 + auto_k),
+    )
     auto_nth, auto_count = _places(auto_row)
     auto_gap = np.minimum(LENGTH_S, (_AUTOPLAY_S[1] - _AUTOPLAY_S[0]) / np.maximum(auto_count, 1))
     auto_second = second_N[np.searchsorted(user_N, auto_row)] + _AUTOPLAY_S[0] + auto_nth * auto_gap
 
-    surface_P, letter_P = pl.Series(SURFACES).gather(place_P), pl.Series(list(LETTER)).gather(place_P)
+    surface_P, letter_P = (
+        pl.Series(SURFACES).gather(place_P),
+        pl.Series(list(LETTER)).gather(place_P),
+    )
     origin_P = pl.Series(["recommended", "organic"]).gather(plays.organic.astype(np.int64))
     tag_P = _tag(letter_P, np.where(listed_P, plays.slot_P, nth_P))
     left_R = left_R[subscriber_U[left_R]]
     rows = [
-        _Rows(user_N, second_N, "visit", _none(user_N), "home", "organic", np.full(len(user_N), np.nan), _same("v", len(user_N)), _none(user_N)),
-        _Rows(plays.row_P, second_P, "play", plays.item_P, surface_P, origin_P, listened_P, tag_P, plays.slot_P, letter_P),
-        _after("skip", plays, regret_P, second_P + listened_P, surface_P, origin_P, tag_P, letter_P),
+        _Rows(
+            user_N,
+            second_N,
+            "visit",
+            _none(user_N),
+            "home",
+            "organic",
+            np.full(len(user_N), np.nan),
+            _same("v", len(user_N)),
+            _none(user_N),
+        ),
+        _Rows(
+            plays.row_P,
+            second_P,
+            "play",
+            plays.item_P,
+            surface_P,
+            origin_P,
+            listened_P,
+            tag_P,
+            plays.slot_P,
+            letter_P,
+        ),
+        _after(
+            "skip", plays, regret_P, second_P + listened_P, surface_P, origin_P, tag_P, letter_P
+        ),
         _after("save", plays, saved_P, second_P + listened_P, surface_P, origin_P, tag_P, letter_P),
         _Rows(
-            auto_row, auto_second, "play", auto_item, "autoplay", "autoplay", 0.9 * auto_gap, _tag(_same("a", len(auto_row)), auto_k), _none(auto_row)
+            auto_row,
+            auto_second,
+            "play",
+            auto_item,
+            "autoplay",
+            "autoplay",
+            0.9 * auto_gap,
+            _tag(_same("a", len(auto_row)), auto_k),
+            _none(auto_row),
         ),
-        _Rows(left_R, np.full(len(left_R), 86_000), "cancel", _none(left_R), "account", "organic", np.full(len(left_R), np.nan),
-              _same("c", len(left_R)), _none(left_R)),
-    ]  # fmt: skip
+        _Rows(
+            left_R,
+            np.full(len(left_R), 86_000),
+            "cancel",
+            _none(left_R),
+            "account",
+            "organic",
+            np.full(len(left_R), np.nan),
+            _same("c", len(left_R)),
+            _none(left_R),
+        ),
+    ]
     engaged = [one for one in rows if one.kind in KINDS]  # what a history is made of
-    item, row = np.concatenate([one.item_E for one in engaged]), np.concatenate([one.row_E for one in engaged])
+    item, row = (
+        np.concatenate([one.item_E for one in engaged]),
+        np.concatenate([one.row_E for one in engaged]),
+    )
     second_us = np.concatenate([_us(one.second_E) for one in engaged])
     order = np.lexsort((second_us, row))
     how = np.concatenate([_how(one) for one in engaged])
-    frame = pl.concat([_frame(one, day, user_ids, catalogue) for one in rows if len(one.row_E)] or [empty("events")])
+    frame = pl.concat(
+        [_frame(one, day, user_ids, catalogue) for one in rows if len(one.row_E)]
+        or [empty("events")]
+    )
     second = (second_us[order] // 1_000_000).astype(np.int32)
-    return frame, DayPlays(day, row[order].astype(np.int32), item[order].astype(np.int32), second, how[order])
+    return frame, DayPlays(
+        day, row[order].astype(np.int32), item[order].astype(np.int32), second, how[order]
+    )
 
 
 def _after(
@@ -130,9 +210,17 @@ def _after(
     keep = pl.Series(which_P)
     tags = pl.select((tag_P.filter(keep) + kind[:2]).alias("tag"))["tag"]
     return _Rows(
-        plays.row_P[which_P], second_P[which_P], kind, plays.item_P[which_P], surface_P.filter(keep), origin_P.filter(keep),
-        np.full(int(which_P.sum()), np.nan), tags, plays.slot_P[which_P], letter_P.filter(keep),
-    )  # fmt: skip
+        plays.row_P[which_P],
+        second_P[which_P],
+        kind,
+        plays.item_P[which_P],
+        surface_P.filter(keep),
+        origin_P.filter(keep),
+        np.full(int(which_P.sum()), np.nan),
+        tags,
+        plays.slot_P[which_P],
+        letter_P.filter(keep),
+    )
 
 
 def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> pl.DataFrame:
@@ -147,7 +235,9 @@ def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> 
             "creator_id": catalogue.frame["creator_id"].gather(item),
             "time": midnight_us(day) + _us(rows.second_E),
             "seconds": rows.seconds_E,
-            "surface": rows.surface if isinstance(rows.surface, pl.Series) else _same(rows.surface, n),
+            "surface": rows.surface
+            if isinstance(rows.surface, pl.Series)
+            else _same(rows.surface, n),
             "origin": rows.origin if isinstance(rows.origin, pl.Series) else _same(rows.origin, n),
             "tag": rows.tag_E,
             "letter": letter,
@@ -181,7 +271,9 @@ def _how(rows: _Rows) -> NDArray[np.uint8]:
     if isinstance(rows.surface, str):
         place = np.full(len(rows.row_E), PLACES.index(rows.surface))
     else:
-        place = rows.surface.replace_strict(list(PLACES), range(len(PLACES)), return_dtype=pl.Int64).to_numpy()
+        place = rows.surface.replace_strict(
+            list(PLACES), range(len(PLACES)), return_dtype=pl.Int64
+        ).to_numpy()
     return (KINDS.index(rows.kind) * len(PLACES) + place).astype(np.uint8)
 
 
@@ -202,8 +294,13 @@ def _tag(letter: pl.Series, k: Int) -> pl.Series:
 
 
 def _places(key_P: Int) -> tuple[Int, Int]:
-    """(place of each element among those of equal key, how many those are); equal keys stand together."""
-    starts = np.flatnonzero(np.concatenate([[True], key_P[1:] != key_P[:-1]])) if len(key_P) else np.empty(0, dtype=np.int64)
+    """(place of each element among those of equal key, how many those are); equal keys stand
+    together."""
+    starts = (
+        np.flatnonzero(np.concatenate([[True], key_P[1:] != key_P[:-1]]))
+        if len(key_P)
+        else np.empty(0, dtype=np.int64)
+    )
     lengths = np.diff(np.concatenate([starts, [len(key_P)]]))
     return np.arange(len(key_P)) - np.repeat(starts, lengths), np.repeat(lengths, lengths)
 
@@ -237,10 +334,12 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class DayPlays:
-    """Who played or saved what on a day, ordered by user and time; small integers, kept for all days.
+    """Who played or saved what on a day, ordered by user and time; small integers, kept for all
+    days.
 
     Attributes:
-        second_P: whole seconds since midnight. how_P: what was done and where (`_how`).
+        second_P: whole seconds since midnight.
+        how_P: what was done and where (`_how`).
     """
 
     day: int
@@ -254,11 +353,18 @@ class DayPlays:
         row_P = row_U[self.user_P]
         place = np.flatnonzero(row_P >= 0)
         place = place[np.argsort(row_P[place], kind="stable")]
-        return DayPlays(self.day, row_P[place].astype(np.int32), self.item_P[place], self.second_P[place], self.how_P[place])
+        return DayPlays(
+            self.day,
+            row_P[place].astype(np.int32),
+            self.item_P[place],
+            self.second_P[place],
+            self.how_P[place],
+        )
 
 
 class Recent:
-    """The last items each user played, as a ring buffer; the only mutable thing of a run, and private to it."""
+    """The last items each user played, as a ring buffer; the only mutable thing of a run, and
+    private to it."""
 
     def __init__(self, users: int, length: int) -> None:
         self.item_UH = np.zeros((users, length), dtype=np.int32)
@@ -277,7 +383,11 @@ class Recent:
     def take(self, rows: NDArray[np.integer]) -> Self:
         """A buffer of these users, repeats allowed."""
         other = type(self)(0, self.item_UH.shape[1])
-        other.item_UH, other.second_UH, other.how_UH = self.item_UH[rows], self.second_UH[rows], self.how_UH[rows]
+        other.item_UH, other.second_UH, other.how_UH = (
+            self.item_UH[rows],
+            self.second_UH[rows],
+            self.how_UH[rows],
+        )
         other.count_U = self.count_U[rows]
         return other
 
@@ -285,7 +395,8 @@ class Recent:
         """Push a day's plays."""
         user_P = day.user_P
         nth_P = np.arange(len(user_P)) - np.searchsorted(user_P, user_P)
-        # where a user played more than the ring holds, numpy keeps the last value assigned: the latest
+        # where a user played more than the ring holds, numpy keeps the last value assigned: the
+        # latest
         place_P = (self.count_U[user_P] + nth_P) % self.item_UH.shape[1]
         self.item_UH[user_P, place_P] = day.item_P
         self.second_UH[user_P, place_P] = day.day * 86_400 + day.second_P.astype(np.int64)
@@ -293,7 +404,8 @@ class Recent:
         self.count_U += np.bincount(user_P, minlength=len(self.count_U))
 
     def histories(self, user_N: Int, item_ids: pl.Series) -> pl.DataFrame:
-        """What each of these users played, oldest first: columns history, history_time (to the second), history_kind, history_surface."""
+        """What each of these users played, oldest first: columns history, history_time (to the
+        second), history_kind, history_surface."""
         length = self.item_UH.shape[1]
         have_N = np.minimum(self.count_U[user_N], length)
         place = np.repeat(user_N, have_N), ranges(self.count_U[user_N] - have_N, have_N) % length
@@ -301,7 +413,9 @@ class Recent:
         how = self.how_UH[place].astype(np.int64)
         columns = {
             "history": item_ids.gather(self.item_UH[place].astype(np.int64)),
-            "history_time": pl.Series(midnight_us(0) + self.second_UH[place] * 1_000_000).cast(TIME),
+            "history_time": pl.Series(midnight_us(0) + self.second_UH[place] * 1_000_000).cast(
+                TIME
+            ),
             "history_kind": pl.Series(KINDS, dtype=pl.String).gather(how // len(PLACES)),
             "history_surface": pl.Series(PLACES, dtype=pl.String).gather(how % len(PLACES)),
         }
@@ -310,7 +424,12 @@ class Recent:
 
 def ragged(flat: pl.Series, offsets: Int) -> pl.Series:
     """A list series whose list n holds flat[offsets[n]:offsets[n+1]]."""
-    return pl.Series("items", pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat.to_arrow())))
+    return pl.Series(
+        "items",
+        pl.from_arrow(
+            pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat.to_arrow())
+        ),
+    )
 
 
 def midnight_us(day: int) -> int:

@@ -1,4 +1,5 @@
-"""What real listening logs look like, measured on any lake: the facts that the default world is calibrated to."""
+"""What real listening logs look like, measured on any lake: the facts that the default world is
+calibrated to."""
 
 from __future__ import annotations
 
@@ -21,15 +22,22 @@ class Facts:
     """Figures of a log, with what METHODS 6 asks of a plausible one.
 
     Attributes:
-        discoveries: discoveries of a creator (first touch in 28 days) whose 59 days have been observed.
-        day_two_correlation: of activity with the creator on the day after, and active days with it in days 1-59 (.25 to .45).
-        return_30_59: share of the discoveries that are active with the creator on any of days 30-59 (.08 to .20).
-        first_days_explain: share of the variance of the 59-day total around its creator's mean that the first 10 days explain (over .50).
+        discoveries: discoveries of a creator (first touch in 28 days) whose 59 days have been
+            observed.
+        day_two_correlation: of activity with the creator on the day after, and active days with it
+            in days 1-59 (.25 to .45).
+        return_30_59: share of the discoveries that are active with the creator on any of days 30-59
+            (.08 to .20).
+        first_days_explain: share of the variance of the 59-day total around its creator's mean that
+            the first 10 days explain (over .50).
         weekday: visits by weekday, Monday first, relative to their mean: a season.
-        retention: share of the users of the log's first week who are active again k weeks later (k = 1, 2, ..): convex.
-        explained: what the first k days explain, k = 1 .. 59; `first_days_explain` is that of k = 10.
+        retention: share of the users of the log's first week who are active again k weeks later (k
+            = 1, 2, ..): convex.
+        explained: what the first k days explain, k = 1 .. 59; `first_days_explain` is that of k =
+            10.
         active: share of the discoveries that are active with the creator on day k, k = 1 .. 59.
-        at_least: share of the discoveries with at least k active days, k = 1 .. 59: of those inactive on day two, and active.
+        at_least: share of the discoveries with at least k active days, k = 1 .. 59: of those
+            inactive on day two, and active.
     """
 
     discoveries: int
@@ -44,8 +52,13 @@ class Facts:
 
     @property
     def convex(self) -> bool:
-        """Whether retention falls ever more slowly: the first half of the curve falls by more than the second."""
-        start, middle, end = np.interp(np.linspace(0, len(self.retention) - 1, 3), np.arange(len(self.retention)), self.retention)
+        """Whether retention falls ever more slowly: the first half of the curve falls by more than
+        the second."""
+        start, middle, end = np.interp(
+            np.linspace(0, len(self.retention) - 1, 3),
+            np.arange(len(self.retention)),
+            self.retention,
+        )
         return bool(start - middle > middle - end)
 
     def as_json(self) -> dict[str, Any]:
@@ -54,10 +67,12 @@ class Facts:
 
     def __str__(self) -> str:
         return (
-            f"{self.discoveries:,} discoveries: day-two correlation {self.day_two_correlation:.2f}, {self.return_30_59:.1%} return in days 30-59, "
+            f"{self.discoveries:,} discoveries: day-two correlation "
+            f"{self.day_two_correlation:.2f}, {self.return_30_59:.1%} return in days 30-59, "
             f"the first {FIRST_DAYS} days explain {self.first_days_explain:.0%} of the noise; "
             f"weekday {min(self.weekday):.2f} to {max(self.weekday):.2f}, "
-            f"retention {self.retention[0]:.2f} to {self.retention[-1]:.2f}, {'convex' if self.convex else 'not convex'}"
+            f"retention {self.retention[0]:.2f} to {self.retention[-1]:.2f}, "
+            f"{'convex' if self.convex else 'not convex'}"
         )
 
 
@@ -67,12 +82,15 @@ def facts(lake: Lake) -> Facts:
     Raises:
         NotEstimable: too few discoveries whose 59 days have been observed.
     """
-    signal = Signal("stickiness", entry=discovery(novel_for=28), measure=days_with("creator"), window=(1, 59))
+    signal = Signal(
+        "stickiness", entry=discovery(novel_for=28), measure=days_with("creator"), window=(1, 59)
+    )
     outcomes = signal.outcomes(lake)
     outcomes = outcomes.where(outcomes.mature & ~outcomes.frame["truncated"].to_numpy())
     if len(outcomes) < LEAST_DISCOVERIES:
         raise NotEstimable(
-            f"facts: {len(outcomes)} discoveries have been observed for 59 days, expected at least {LEAST_DISCOVERIES}; "
+            f"facts: {len(outcomes)} discoveries have been observed for 59 days, expected at "
+            f"least {LEAST_DISCOVERIES}; "
             "the log needs 90 days and more users"
         )
     trace_ND = outcomes.trace().toarray().astype(float)
@@ -106,7 +124,9 @@ def _explained(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[float, ...]:
         return (0.0,) * x_ND.shape[1]
     gram_DD, with_y_D, own_D = x_ND.T @ x_ND, x_ND.T @ y_N, np.sum(x_ND**2, axis=0)
     added_D = np.zeros(len(own_D))
-    for d in range(len(own_D)):  # elimination: what is left of each column, and of y, once the columns before are taken out
+    for d in range(
+        len(own_D)
+    ):  # elimination: what is left of each column, and of y, once the columns before are taken out
         left = gram_DD[d, d]
         if left > 1e-9 * own_D[d]:  # else it only repeats the columns before
             added_D[d] = with_y_D[d] ** 2 / left
@@ -117,16 +137,28 @@ def _explained(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[float, ...]:
 
 def _at_least(total_N: np.ndarray) -> tuple[float, ...]:
     """Share of the totals that are at least 1, 2, .. 59."""
-    return tuple((total_N[:, None] >= np.arange(1, 60)).mean(axis=0).tolist()) if len(total_N) else (0.0,) * 59
+    return (
+        tuple((total_N[:, None] >= np.arange(1, 60)).mean(axis=0).tolist())
+        if len(total_N)
+        else (0.0,) * 59
+    )
 
 
 def _weekdays(visits: pl.DataFrame) -> tuple[float, ...]:
     """Visits per day of each weekday, relative to the mean, over whole weeks."""
     daily = (
-        visits.group_by(pl.col("time").dt.date().alias("day")).len().sort("day").upsample("day", every="1d").with_columns(pl.col("len").fill_null(0))
+        visits.group_by(pl.col("time").dt.date().alias("day"))
+        .len()
+        .sort("day")
+        .upsample("day", every="1d")
+        .with_columns(pl.col("len").fill_null(0))
     )
     daily = daily.tail(daily.height // 7 * 7)
-    by_day = daily.group_by(pl.col("day").dt.weekday().alias("weekday")).agg(pl.col("len").mean()).sort("weekday")["len"]
+    by_day = (
+        daily.group_by(pl.col("day").dt.weekday().alias("weekday"))
+        .agg(pl.col("len").mean())
+        .sort("weekday")["len"]
+    )
     return tuple((by_day / by_day.mean()).to_list())
 
 
@@ -135,6 +167,13 @@ def _retention(visits: pl.DataFrame) -> tuple[float, ...]:
     start = visits["time"].dt.truncate("1d").min()
     weeks = visits.with_columns(week=(pl.col("time") - start).dt.total_days() // 7)
     cohort = weeks.filter(pl.col("week") == 0)["user_id"].unique()
-    counts = weeks.filter(pl.col("user_id").is_in(cohort.implode())).group_by("week").agg(pl.col("user_id").n_unique()).sort("week")
+    counts = (
+        weeks.filter(pl.col("user_id").is_in(cohort.implode()))
+        .group_by("week")
+        .agg(pl.col("user_id").n_unique())
+        .sort("week")
+    )
     by_week = dict(counts.iter_rows())
-    return tuple(by_week.get(week, 0) / len(cohort) for week in range(1, int(weeks["week"].to_numpy().max())))  # the last week may not be whole
+    return tuple(
+        by_week.get(week, 0) / len(cohort) for week in range(1, int(weeks["week"].to_numpy().max()))
+    )  # the last week may not be whole

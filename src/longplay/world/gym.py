@@ -1,9 +1,11 @@
-"""The simulated service as a Gymnasium environment: one step is one day, an action is the slate of that day.
+"""The simulated service as a Gymnasium environment: one step is one day, an action is the slate of
+that day.
 
 `WorldVectorEnv` lives many listeners at once, `WorldEnv` one. An agent sees what a service sees
 (who is here today, the weekday, what was played, how long they were away), never tastes, habits,
 satisfaction, depth or appeal. The dynamics are those of `World.run`, draw for draw: `reset(seed=u)`
-is listener `u` of `World(users, items, seed, config)`, who lives the same days if shown the same slates.
+is listener `u` of `World(users, items, seed, config)`, who lives the same days if shown the same
+slates.
 
 >>> envs = WorldVectorEnv(3, users=50, items=40, slots=2, days=30)
 >>> seen, info = envs.reset(seed=0)
@@ -51,36 +53,46 @@ _REWARDS = ("active", "plays")
 
 
 def register() -> None:
-    """Make `gymnasium.make("longplay/World-v0")` and `gymnasium.make_vec` of it work; calling it again changes nothing."""
+    """Make `gymnasium.make("longplay/World-v0")` and `gymnasium.make_vec` of it work; calling it
+    again changes nothing."""
     if ID not in gymnasium.registry:
-        gymnasium.register(ID, entry_point="longplay.world.gym:WorldEnv", vector_entry_point="longplay.world.gym:WorldVectorEnv")
+        gymnasium.register(
+            ID,
+            entry_point="longplay.world.gym:WorldEnv",
+            vector_entry_point="longplay.world.gym:WorldVectorEnv",
+        )
 
 
 class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
-    """`num_envs` listeners of one service, each with a slate a day; nobody's days depend on who else is there.
+    """`num_envs` listeners of one service, each with a slate a day; nobody's days depend on who
+    else is there.
 
     Action, MultiDiscrete([items] * slots): the item rows of today's slate, first slot first. It
     matters only where `visits` is 1. A slot stays empty where its item is not released yet (see
-    `info["available"]`) or already stands further up: a repeated item is shown once. The others keep their positions.
+    `info["available"]`) or already stands further up: a repeated item is shown once. The others
+    keep their positions.
 
     Observation, of the day that the next action is for:
-        visits: whether the listener is here today. weekday: 0 is Monday.
-        history: the last `history` items played, by whatever way except autoplay, as item row + 1, latest first; 0: none.
-        away: whole days between the last visit and today; 0 if that was yesterday.
+        visits: whether the listener is here today. weekday: 0 is Monday. history: the last
+        `history` items played, by whatever way except autoplay, as item row + 1, latest first; 0:
+        none. away: whole days between the last visit and today; 0 if that was yesterday.
 
-    Reward: "active": 1.0 on a day with a visit, so that an episode's return is its active days (today's
-    slate is paid for by the visits of later days); "plays": how many slots of today's slate were played.
+    Reward: "active": 1.0 on a day with a visit, so that an episode's return is its active days
+    (today's slate is paid for by the visits of later days); "plays": how many slots of today's
+    slate were played.
 
-    An episode begins on the world's day 0. It is terminated when the listener leaves for good, truncated after
-    `days` days. Next-step autoreset: the step after an episode's last ignores the action, rewards 0 and begins
-    another listener's episode. Listeners on different days are lived one day at a time, so steps
-    become slower, up to `days` groups, once episodes have ended at different times.
+    An episode begins on the world's day 0. It is terminated when the listener leaves for good,
+    truncated after `days` days. Next-step autoreset: the step after an episode's last ignores the
+    action, rewards 0 and begins another listener's episode. Listeners on different days are lived
+    one day at a time, so steps become slower, up to `days` groups, once episodes have ended at
+    different times.
 
     `info`: available [N, I], the items released on the observed day; played [N, S], the slots of
     the last slate that were played; each with its mask, as Gymnasium has it.
 
     Attributes:
-        catalogue: the hidden truth, for judging agents, not for them; `catalogue.frame` may be shown to them.
+        catalogue: the hidden truth, for judging agents, not for them; `catalogue.frame` may be
+            shown to them.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -101,19 +113,40 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         """Seats for `num_envs` listeners; call `reset` first.
 
         Args:
-            config: the world's numbers, or the name of a world, e.g. "clickbait". users, items, seed: as of `World`:
-                the catalogue, and the listeners that episodes are of.
-            slots: slots of a slate. days: length of an episode. history: item rows in an observation.
+            config: the world's numbers, or the name of a world, e.g. "clickbait".
+            users: as of `World`: the catalogue, and the listeners that episodes are of.
+            items: as of `World`: the catalogue, and the listeners that episodes are of.
+            seed: as of `World`: the catalogue, and the listeners that episodes are of.
+            slots: slots of a slate.
+            days: length of an episode.
+            history: item rows in an observation.
         """
-        least = {"num_envs": (num_envs, 1), "users": (users, 1), "items": (items, 1), "slots": (slots, 1), "days": (days, 2), "history": (history, 1)}
+        least = {
+            "num_envs": (num_envs, 1),
+            "users": (users, 1),
+            "items": (items, 1),
+            "slots": (slots, 1),
+            "days": (days, 2),
+            "history": (history, 1),
+        }
         for name, (given, low) in least.items():
             if given < low:
-                raise ConfigError(f"{type(self).__name__}: {name}={given} given, expected at least {low}")
+                raise ConfigError(
+                    f"{type(self).__name__}: {name}={given} given, expected at least {low}"
+                )
         if reward not in _REWARDS:
-            raise ConfigError(f"{type(self).__name__}: reward={reward!r} given, expected one of {', '.join(_REWARDS)}")
+            raise ConfigError(
+                f"{type(self).__name__}: reward={reward!r} given, expected one of "
+                f"{', '.join(_REWARDS)}"
+            )
         self.num_envs = num_envs
         self.days, self.reward = days, reward
-        self._service = _service(users, items, seed, WorldConfig.of(named_world(config).numbers) if isinstance(config, str) else config)
+        self._service = _service(
+            users,
+            items,
+            seed,
+            WorldConfig.of(named_world(config).numbers) if isinstance(config, str) else config,
+        )
         self.single_action_space = MultiDiscrete(np.full(slots, items))
         self.single_observation_space = Dict(
             visits=Discrete(2),
@@ -138,27 +171,37 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         """Creators and items, with what is hidden from agents."""
         return self._service.catalogue
 
-    def reset(self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None) -> tuple[Observations, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observations, dict[str, Any]]:
         """Everybody's first day.
 
         Args:
-            seed: seat i gets listener `seed + i` (or `seed[i]`): below `users` with the luck that listener has in
-                `World.run`, from there on the same listeners with other luck. None: each seat's next listener; drawn anew if there was none yet.
+            seed: seat i gets listener `seed + i` (or `seed[i]`): below `users` with the luck that
+                listener has in `World.run`, from there on the same listeners with other luck. None:
+                each seat's next listener; drawn anew if there was none yet.
             options: none are known.
         """
         super().reset(seed=int(seed) if isinstance(seed, int | np.integer) else None)
         if seed is None and self._first_N is not None:
             self._episode_N += np.uint64(1)
         else:
-            self._first_N = self._numbers(int(self.np_random.integers(2**32)) if seed is None else seed)
+            self._first_N = self._numbers(
+                int(self.np_random.integers(2**32)) if seed is None else seed
+            )
             self._episode_N = np.zeros(self.num_envs, dtype=np.uint64)
         self._begin(np.arange(self.num_envs))
         return self._observed(), self._info()
 
-    def step(self, actions: Int) -> tuple[Observations, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Live the day: (observations of the next, rewards [N], terminated [N], truncated [N], info)."""
+    def step(
+        self, actions: Int
+    ) -> tuple[Observations, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Live the day: (observations of the next, rewards [N], terminated [N], truncated [N],
+        info)."""
         if self._first_N is None:
-            raise gymnasium.error.ResetNeeded(f"{type(self).__name__}: step() before reset(); call reset() first")
+            raise gymnasium.error.ResetNeeded(
+                f"{type(self).__name__}: step() before reset(); call reset() first"
+            )
         item_NS = self._checked(actions)
         again_N = self._done_N
         played_NS = np.zeros(item_NS.shape, dtype=bool)
@@ -173,13 +216,24 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         if again_N.any():
             self._episode_N = self._episode_N + again_N.astype(np.uint64)
             self._begin(np.flatnonzero(again_N))
-        return self._observed(), reward_N, terminated_N, truncated_N, self._info(played_NS, ~again_N)
+        return (
+            self._observed(),
+            reward_N,
+            terminated_N,
+            truncated_N,
+            self._info(played_NS, ~again_N),
+        )
 
     def _numbers(self, seed: int | Sequence[int]) -> NDArray[np.uint64]:
-        numbers = [int(seed) + seat for seat in range(self.num_envs)] if isinstance(seed, int | np.integer) else [int(one) for one in seed]
+        numbers = (
+            [int(seed) + seat for seat in range(self.num_envs)]
+            if isinstance(seed, int | np.integer)
+            else [int(one) for one in seed]
+        )
         if len(numbers) != self.num_envs or min(numbers) < 0:
             raise ConfigError(
-                f"{type(self).__name__}.reset: seed={seed!r} given, expected a whole number >= 0, or one for each of {self.num_envs} seats"
+                f"{type(self).__name__}.reset: seed={seed!r} given, expected a whole number >= 0, "
+                f"or one for each of {self.num_envs} seats"
             )
         return np.array([number % 2**63 for number in numbers], dtype=np.uint64)
 
@@ -187,10 +241,14 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         item_NS, shape, items = np.asarray(actions), self.action_space.shape, len(self.catalogue)
         if item_NS.shape != shape or not np.issubdtype(item_NS.dtype, np.integer):
             raise DataError(
-                f"{type(self).__name__}.step: actions of shape {item_NS.shape} and type {item_NS.dtype} given, expected {shape} item rows"
+                f"{type(self).__name__}.step: actions of shape {item_NS.shape} and type "
+                f"{item_NS.dtype} given, expected {shape} item rows"
             )
         if not 0 <= item_NS.min() <= item_NS.max() < items:
-            raise DataError(f"{type(self).__name__}.step: item rows {item_NS.min()} to {item_NS.max()} given, expected 0 to {items - 1}")
+            raise DataError(
+                f"{type(self).__name__}.step: item rows {item_NS.min()} to {item_NS.max()} given, "
+                f"expected 0 to {items - 1}"
+            )
         return item_NS.astype(np.int64)
 
     def _by_day(self, rows: Int) -> Iterator[tuple[int, Int]]:
@@ -206,19 +264,27 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         users = np.uint64(len(self._service.listeners))
         user_R, fate_R = (number_R % users).astype(np.int64), number_R // users
         self._user_N[rows] = user_R
-        self._key_N[rows] = np.where(fate_R == 0, user_R.astype(np.uint64), Luck.copies(user_R, (fate_R - np.uint64(1)).astype(np.int64)))
+        self._key_N[rows] = np.where(
+            fate_R == 0,
+            user_R.astype(np.uint64),
+            Luck.copies(user_R, (fate_R - np.uint64(1)).astype(np.int64)),
+        )
         self._day_N[rows], self._done_N[rows], self._history_NH[rows] = 0, False, 0
         self._wake(0, rows, self._service.first.take(user_R))
 
     def _wake(self, day: int, rows: Int, night: State) -> None:
-        """The morning of `day` on these seats: what the night before makes forget, and who is here."""
+        """The morning of `day` on these seats: what the night before makes forget, and who is
+        here."""
         config, morning = self._service.config, wake(night, self._service.config)
         luck = self._service.luck.on(self._key_N[rows], day)
-        self._here_N[rows] = visitors(self._service.listeners.take(self._user_N[rows]), morning, luck, day, config)
+        self._here_N[rows] = visitors(
+            self._service.listeners.take(self._user_N[rows]), morning, luck, day, config
+        )
         self._state = _put(self._state, rows, morning)
 
     def _live(self, day: int, rows: Int, item_RS: Int) -> Bool:
-        """The rest of `day` on these seats, and the morning after; returns which slots were played, [R, S]."""
+        """The rest of `day` on these seats, and the morning after; returns which slots were played,
+        [R, S]."""
         config, market = self._service.config, self._service.market(day)
         listeners, state = self._service.listeners.take(self._user_N[rows]), self._state.take(rows)
         luck, taste_RD = self._service.luck.on(self._key_N[rows], day), listeners.taste(day, config)
@@ -228,7 +294,9 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         click_HS = coins(listeners, taste_RD, state, market, home, luck, config)[1]
         open_HS = (market.catalogue.release_I[home.item_NS] <= day) & ~_repeated(home.item_NS)
         shown.append(replace(home, play_NS=click_HS & open_HS))
-        after, plays = live(listeners, taste_RD, market, state, self._here_N[rows], shown, luck, config)
+        after, plays = live(
+            listeners, taste_RD, market, state, self._here_N[rows], shown, luck, config
+        )
         self._history_NH[rows] = _pushed(self._history_NH[rows], plays)
         self._day_N[rows] = day + 1
         self._wake(day + 1, rows, after)
@@ -247,12 +315,20 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
 
     def _info(self, played_NS: Bool | None = None, lived_N: Bool | None = None) -> dict[str, Any]:
         available_NI = self.catalogue.release_I[None, :] <= self._day_N[:, None]
-        info: dict[str, Any] = {"available": available_NI, "_available": np.ones(self.num_envs, dtype=bool)}
-        return info if played_NS is None or lived_N is None else info | {"played": played_NS, "_played": lived_N}
+        info: dict[str, Any] = {
+            "available": available_NI,
+            "_available": np.ones(self.num_envs, dtype=bool),
+        }
+        return (
+            info
+            if played_NS is None or lived_N is None
+            else info | {"played": played_NS, "_played": lived_N}
+        )
 
 
 class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
-    """One listener of the service, with a slate a day; spaces, rewards and episodes as of `WorldVectorEnv`, without its axis of seats."""
+    """One listener of the service, with a slate a day; spaces, rewards and episodes as of
+    `WorldVectorEnv`, without its axis of seats."""
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
@@ -269,7 +345,17 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
         reward: str = "active",
     ) -> None:
         """A seat for one listener; call `reset` first. Arguments as of `WorldVectorEnv`."""
-        self._seat = WorldVectorEnv(1, config=config, users=users, items=items, seed=seed, slots=slots, days=days, history=history, reward=reward)
+        self._seat = WorldVectorEnv(
+            1,
+            config=config,
+            users=users,
+            items=items,
+            seed=seed,
+            slots=slots,
+            days=days,
+            history=history,
+            reward=reward,
+        )
         self.action_space = self._seat.single_action_space
         self.observation_space = self._seat.single_observation_space
         self._begun, self._over = False, True
@@ -279,17 +365,24 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
         """Creators and items, with what is hidden from agents."""
         return self._seat.catalogue
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first day of listener `seed`, or without one of the next; see `WorldVectorEnv.reset`."""
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first day of listener `seed`, or without one of the next; see
+        `WorldVectorEnv.reset`."""
         super().reset(seed=seed)
-        seen, info = self._seat.reset(seed=int(self.np_random.integers(2**32)) if seed is None and not self._begun else seed)
+        seen, info = self._seat.reset(
+            seed=int(self.np_random.integers(2**32)) if seed is None and not self._begun else seed
+        )
         self._begun, self._over = True, False
         return _first(seen), _only(info)
 
     def step(self, action: Int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Live the day: (observation of the next, reward, terminated, truncated, info)."""
         if self._over:
-            raise gymnasium.error.ResetNeeded("WorldEnv: step() without an episode; call reset() first")
+            raise gymnasium.error.ResetNeeded(
+                "WorldEnv: step() without an episode; call reset() first"
+            )
         seen, reward_N, terminated_N, truncated_N, info = self._seat.step(np.asarray(action)[None])
         terminated, truncated = bool(terminated_N[0]), bool(truncated_N[0])
         self._over = terminated or truncated
@@ -316,7 +409,13 @@ class _Service:
 def _service(users: int, items: int, seed: int, config: WorldConfig) -> _Service:
     """Kept, so that many seats made one by one share one service."""
     catalogue, listeners = make_catalogue(items, seed, config), make_listeners(users, seed, config)
-    return _Service(config, catalogue, listeners, first_state(listeners, np.arange(users), catalogue.market(0), seed, config), Luck(seed))
+    return _Service(
+        config,
+        catalogue,
+        listeners,
+        first_state(listeners, np.arange(users), catalogue.market(0), seed, config),
+        Luck(seed),
+    )
 
 
 @lru_cache(maxsize=128)
@@ -325,7 +424,8 @@ def _market(catalogue: Catalogue, day: int) -> Market:
 
 
 def _number(first_N: NDArray[np.uint64], episode_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """What each seat's listener and luck follow from: the seed itself, then numbers that look unrelated to it, shape [N]."""
+    """What each seat's listener and luck follow from: the seed itself, then numbers that look
+    unrelated to it, shape [N]."""
     with np.errstate(over="ignore"):
         later_N = mix(mix(first_N + GAMMA) + episode_N * GAMMA) >> np.uint64(1)
     return np.where(episode_N == 0, first_N, later_N)
@@ -342,7 +442,8 @@ def _put(into: State, rows: Int, part: State) -> State:
 
 
 def _pushed(history_RH: Int, plays: Plays) -> Int:
-    """Histories (item row + 1, latest first, 0 none) after these plays, which are ordered by row and time.
+    """Histories (item row + 1, latest first, 0 none) after these plays, which are ordered by row
+    and time.
 
     >>> none = np.zeros(3, dtype=np.int64)
     >>> _pushed(np.array([[8, 0], [9, 7]]), Plays(np.array([0, 0, 0]), np.array([3, 4, 5]), none, none)).tolist()
@@ -351,7 +452,9 @@ def _pushed(history_RH: Int, plays: Plays) -> Int:
     length = history_RH.shape[1]
     count_R = np.bincount(plays.row_P, minlength=len(history_RH))
     from_RH = np.arange(length) - count_R[:, None]
-    pushed_RH = np.where(from_RH >= 0, np.take_along_axis(history_RH, np.maximum(from_RH, 0), axis=1), 0)
+    pushed_RH = np.where(
+        from_RH >= 0, np.take_along_axis(history_RH, np.maximum(from_RH, 0), axis=1), 0
+    )
     back_P = np.cumsum(count_R)[plays.row_P] - 1 - np.arange(len(plays))
     late_P = back_P < length
     pushed_RH[plays.row_P[late_P], back_P[late_P]] = plays.item_P[late_P] + 1

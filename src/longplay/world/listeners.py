@@ -30,10 +30,13 @@ class Listeners:
     Attributes:
         taste_UD: unit taste vectors, >= 0; squares are the chances of exploring each genre.
         later_UD: the same of the taste that `drift` moves them to; no columns without drift.
-        activity_U: logit of the daily chance of a visit without habits. weekend_U: how the week swings it (-1..1).
-        churn_U: daily chance of leaving without habits. click_U: odds multiplier of playing what is shown.
+        activity_U: logit of the daily chance of a visit without habits.
+        weekend_U: how the week swings it (-1..1).
+        churn_U: daily chance of leaving without habits.
+        click_U: odds multiplier of playing what is shown.
         novelty_U: log odds by which unknown creators are preferred to known ones.
-        zone_U: hours from UTC. hour_U: usual second of the UTC day at which the visit begins.
+        zone_U: hours from UTC.
+        hour_U: usual second of the UTC day at which the visit begins.
         subscriber_U: whether leaving shows as a `cancel` event.
         self_U: what the user's own liking of each creator is drawn from.
     """
@@ -54,7 +57,8 @@ class Listeners:
         return len(self.activity_U)
 
     def liking(self, row_P: Int, creator_P: Int, config: WorldConfig) -> Float:
-        """How much more or less than their taste says these agents take to these creators (log-normal, mean 1), shape [P]; it never changes."""
+        """How much more or less than their taste says these agents take to these creators
+        (log-normal, mean 1), shape [P]; it never changes."""
         if config.liking_spread == 0:
             return np.ones(len(row_P))
         z_P = DayLuck(self.self_U[row_P]).normal(Stream.LIKING, creator_P)
@@ -74,11 +78,13 @@ class Listeners:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What days change, for R agents with M habit slots each; arrays are never written to once in a state.
+    """What days change, for R agents with M habit slots each; arrays are never written to once in a
+    state.
 
     Attributes:
         alive_R: False once churned, for good.
-        creator_RM: creator number of each habit slot, -1 empty. stock_RM: habit stock, >= 0.
+        creator_RM: creator number of each habit slot, -1 empty.
+        stock_RM: habit stock, >= 0.
         satiety_RM: recent days with that creator, decayed.
         satisfaction_R: what recent plays of slates left behind, decayed; may be negative.
         away_R: days since the last visit; 0 if that was yesterday.
@@ -109,32 +115,46 @@ def make_listeners(users: int, seed: int, config: WorldConfig) -> Listeners:
     luck = Luck(seed).on(np.arange(users), day=-1)
     z = luck.normal(Stream.TRAIT, 100 + np.arange(5)[None, :])
     mean, shape = config.churn, config.churn_shape
-    churn_U = betaincinv(shape, shape * (1 / mean - 1), luck.uniform(Stream.TRAIT, 200)) if mean > 1e-12 else np.zeros(users)
+    churn_U = (
+        betaincinv(shape, shape * (1 / mean - 1), luck.uniform(Stream.TRAIT, 200))
+        if mean > 1e-12
+        else np.zeros(users)
+    )
     zone_U = np.array(ZONES)[(luck.uniform(Stream.TRAIT, 201) * len(ZONES)).astype(np.int64)]
     return Listeners(
         taste_UD=_tastes(luck, 0, config.genres),
-        later_UD=_tastes(luck, 300, config.genres) if config.drift > 0 else np.zeros((users, 0), dtype=np.float32),
+        later_UD=_tastes(luck, 300, config.genres)
+        if config.drift > 0
+        else np.zeros((users, 0), dtype=np.float32),
         activity_U=config.activity + config.activity_spread * z[:, 0],
         weekend_U=np.tanh(0.8 + z[:, 1]),
         churn_U=churn_U,
         click_U=np.exp(0.4 * z[:, 2]),
         novelty_U=config.novelty + config.novelty_spread * z[:, 4],
         zone_U=zone_U,
-        hour_U=np.clip((14 + 3 * z[:, 3] - zone_U) % 24 * 3600.0, 0.04 * LAST_START_S, 0.96 * LAST_START_S),
+        hour_U=np.clip(
+            (14 + 3 * z[:, 3] - zone_U) % 24 * 3600.0, 0.04 * LAST_START_S, 0.96 * LAST_START_S
+        ),
         subscriber_U=luck.uniform(Stream.TRAIT, 202) < config.subscribers,
         self_U=luck.base_R,
     )
 
 
 def _tastes(luck: DayLuck, k: int, genres: int) -> NDArray[np.float32]:
-    """Unit taste vectors from draws k, k + 1, ..; a few strong tastes per user, as peaked as a Dirichlet(0.3)."""
+    """Unit taste vectors from draws k, k + 1, ..; a few strong tastes per user, as peaked as a
+    Dirichlet(0.3)."""
     genre = np.arange(genres)[None, :]
-    interest_UD = (-np.log(luck.uniform(Stream.TRAIT, k + genre))) ** 3 / np.sqrt(genre + 1.0) + 1e-9
+    interest_UD = (-np.log(luck.uniform(Stream.TRAIT, k + genre))) ** 3 / np.sqrt(
+        genre + 1.0
+    ) + 1e-9
     return np.sqrt(interest_UD / interest_UD.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def first_state(listeners: Listeners, number_U: Int, market: Market, seed: int, config: WorldConfig) -> State:
-    """Everyone alive, with a few habits that began before the log does; `number_U`: who each listener is."""
+def first_state(
+    listeners: Listeners, number_U: Int, market: Market, seed: int, config: WorldConfig
+) -> State:
+    """Everyone alive, with a few habits that began before the log does; `number_U`: who each
+    listener is."""
     n, slots = len(listeners), config.habit_slots
     luck = Luck(seed).on(number_U, day=-2)
     k = np.arange(slots)[None, :]
@@ -149,11 +169,19 @@ def first_state(listeners: Listeners, number_U: Int, market: Market, seed: int, 
         stock_UM[keep_U, slot] = (-0.5 * np.log(luck.uniform(Stream.START, 100 + slot)))[keep_U]
     stock_UM = np.minimum(stock_UM, np.float32(config.habit_limit))
     away_U = np.minimum(-3.0 * np.log(luck.uniform(Stream.START, 200)), 60.0).astype(np.int32)
-    return State(np.ones(n, dtype=bool), creator_UM, stock_UM, np.zeros((n, slots), dtype=np.float32), np.zeros(n, dtype=np.float32), away_U)
+    return State(
+        np.ones(n, dtype=bool),
+        creator_UM,
+        stock_UM,
+        np.zeros((n, slots), dtype=np.float32),
+        np.zeros(n, dtype=np.float32),
+        away_U,
+    )
 
 
 def explore(taste_RD: NDArray[np.float32], market: Market, luck: DayLuck, k: int = 0) -> Int:
-    """A creator per listener by taste x fame, as met outside any slate; -1 where the genre is empty; shape [R]."""
+    """A creator per listener by taste x fame, as met outside any slate; -1 where the genre is
+    empty; shape [R]."""
     cumulative_RD = np.cumsum(taste_RD.astype(np.float64) ** 2, axis=1)
     u_R = luck.uniform(Stream.GENRE, k)[:, None] * cumulative_RD[:, -1:]
     genre_R = np.minimum((u_R >= cumulative_RD).sum(axis=1), taste_RD.shape[1] - 1)
@@ -161,6 +189,7 @@ def explore(taste_RD: NDArray[np.float32], market: Market, luck: DayLuck, k: int
 
 
 def visit_seconds(listeners: Listeners, luck: DayLuck, row_N: Int) -> Int:
-    """Seconds after midnight (UTC) at which the visits of these agents begin, in [0, LAST_START_S]; shape [N]."""
+    """Seconds after midnight (UTC) at which the visits of these agents begin, in [0, LAST_START_S];
+    shape [N]."""
     z_N = logit(listeners.hour_U[row_N] / LAST_START_S) + 0.5 * luck.take(row_N).normal(Stream.HOUR)
     return (LAST_START_S / (1.0 + np.exp(-z_N))).astype(np.int64)

@@ -61,7 +61,8 @@ class DayLuck:
         return DayLuck(self.base_R[rows])
 
     def uniform(self, stream: Stream, k: ArrayLike = 0) -> Float:
-        """Uniform draws in (0, 1), shape [R] broadcast with `k` (so k of shape [1, K] or [R, K] needs no reshaping)."""
+        """Uniform draws in (0, 1), shape [R] broadcast with `k` (so k of shape [1, K] or [R, K]
+        needs no reshaping)."""
         k_ = np.asarray(k).astype(np.uint64)
         base = self.base_R[:, None] if k_.ndim == 2 else self.base_R
         with np.errstate(over="ignore"):
@@ -85,7 +86,8 @@ class Luck:
     seed: int
 
     def on(self, key_R: NDArray[np.integer], day: int) -> DayLuck:
-        """The luck on `day` (any integer) of the agents keyed `key_R` (user numbers, or keys from `copies`)."""
+        """The luck on `day` (any integer) of the agents keyed `key_R` (user numbers, or keys from
+        `copies`)."""
         with np.errstate(over="ignore"):
             seeded = mix(np.array([self.seed & (2**64 - 1)], dtype=np.uint64) + GAMMA)
             agent_R = mix(seeded + np.asarray(key_R).astype(np.uint64) * GAMMA)
@@ -93,6 +95,10 @@ class Luck:
 
     @staticmethod
     def copies(user_R: NDArray[np.integer], replicate_R: NDArray[np.integer]) -> UInt:
-        """Keys of virtual copies of users: other luck than the user's own and than the other copies'."""
+        """Keys of virtual copies of users: other luck than the user's own and than the other
+        copies'."""
         with np.errstate(over="ignore"):
-            return mix(np.asarray(user_R).astype(np.uint64) * _KEY + (np.asarray(replicate_R).astype(np.uint64) + np.uint64(1)) * _STREAM)
+            return mix(
+                np.asarray(user_R).astype(np.uint64) * _KEY
+                + (np.asarray(replicate_R).astype(np.uint64) + np.uint64(1)) * _STREAM
+            )

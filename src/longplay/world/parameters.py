@@ -1,4 +1,5 @@
-"""The numbers a world runs on, each with its unit, default and allowed range; and the worlds that have a name."""
+"""The numbers a world runs on, each with its unit, default and allowed range; and the worlds that
+have a name."""
 
 from __future__ import annotations
 
@@ -28,39 +29,53 @@ class WorldConfig:
     Attributes:
         genres: number of taste dimensions.
         items_per_creator: average items per creator.
-        appeal_depth_correlation: between items' logit appeal and log depth (exact in every catalogue).
+        appeal_depth_correlation: between items' logit appeal and log depth (exact in every
+            catalogue).
         creator_share: share of the variance of depth and appeal that a creator's items share.
-        depth_spread, appeal_spread: standard deviations of log depth and of logit appeal.
+        depth_spread: standard deviations of log depth and of logit appeal.
+        appeal_spread: standard deviations of log depth and of logit appeal.
         popularity_tail: Pareto exponent of creators' fame; smaller is heavier.
-        new_share: share of the items that are released while the world runs; new_days: within so many days.
-        loop: mean number of autoplay plays that follow a play; loop_spread: sd over items of its log.
-        click: chance that a neutral item in first position is played by an average user with perfect match.
+        new_share: share of the items that are released while the world runs; new_days: within so
+            many days.
+        loop: mean number of autoplay plays that follow a play; loop_spread: sd over items of its
+            log.
+        click: chance that a neutral item in first position is played by an average user with
+            perfect match.
         position_decay: attention to slot s is 1 / (1 + position_decay * s).
-        novelty: odds by which the average user prefers unknown creators on a slate (log); novelty_spread: sd over users.
-        activity: logit of the daily chance of a visit without any habit; activity_spread: its sd over users.
+        novelty: odds by which the average user prefers unknown creators on a slate (log);
+            novelty_spread: sd over users.
+        activity: logit of the daily chance of a visit without any habit; activity_spread: its sd
+            over users.
         season: half-width of the weekly swing of that logit.
         absence: how much log(1 + days since the last visit) takes off that logit.
         habit_activity: how much log(1 + total habit) adds to that logit.
         habit_slots: creators a user can hold a habit with at a time.
         habit_half_life: days in which an unused habit halves.
         habit_gain: stock that a first play of median depth adds, at perfect match.
-        liking_spread: sd over (user, creator) pairs of the log of a play's worth that no taste explains.
+        liking_spread: sd over (user, creator) pairs of the log of a play's worth that no taste
+            explains.
         habit_limit: the stock at which plays add nothing more.
         habit_drive: organic plays per visit and unit of stock, before crowding.
         attention: total habit at which creators crowd each other out by half.
-        satiety: how much each recent day with a creator weakens what its next play adds, and its appeal on a slate.
+        satiety: how much each recent day with a creator weakens what its next play adds, and its
+            appeal on a slate.
         satiety_half_life: days in which satiety halves.
-        satisfaction: what one play of a slate, much deeper or shallower than usual, adds to or takes off satisfaction.
+        satisfaction: what one play of a slate, much deeper or shallower than usual, adds to or
+            takes off satisfaction.
         satisfaction_half_life: days in which satisfaction halves.
         satisfaction_activity: how much full satisfaction adds to the logit of a visit.
         satisfaction_churn: full satisfaction divides the hazard of leaving by exp of this.
-        lasting: share of what plays of slates leave behind (habit, satiety, satisfaction); 0: nothing recommended lasts.
-        search: chance that a visit searches for a creator not shown anywhere; shelf: that it looks at the new releases.
-        churn: mean daily chance of leaving for good, without habits; churn_shape: Beta shape over users (smaller: more unequal).
+        lasting: share of what plays of slates leave behind (habit, satiety, satisfaction); 0:
+            nothing recommended lasts.
+        search: chance that a visit searches for a creator not shown anywhere; shelf: that it looks
+            at the new releases.
+        churn: mean daily chance of leaving for good, without habits; churn_shape: Beta shape over
+            users (smaller: more unequal).
         churn_relief: habits divide the hazard by (1 + churn_relief * log(1 + total habit)).
         subscribers: share of users who cancel, visibly, when they leave.
         start_habits: mean number of creators a user has a habit with on the first day.
-        drift: how far tastes have moved after 100 days: 1 is as much of another taste as of the old one.
+        drift: how far tastes have moved after 100 days: 1 is as much of another taste as of the old
+            one.
     """
 
     genres: int = _whole(8, 1, 64)
@@ -112,24 +127,42 @@ class WorldConfig:
             low, high = one.metadata["range"]
             whole = isinstance(one.default, int)
             kind = "a whole number" if whole else "a number"
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
-                raise ConfigError(f"world: {one.name}={value!r} given, expected {kind} in [{low}, {high}]; the default is {one.default}")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int if whole else (int, float))
+                or not low <= value <= high
+            ):
+                raise ConfigError(
+                    f"world: {one.name}={value!r} given, expected {kind} in [{low}, {high}]; the "
+                    f"default is {one.default}"
+                )
         if self.start_habits > self.habit_slots:
-            raise ConfigError(f"world: start_habits={self.start_habits} given, expected at most habit_slots={self.habit_slots}")
+            raise ConfigError(
+                f"world: start_habits={self.start_habits} given, expected at most "
+                f"habit_slots={self.habit_slots}"
+            )
 
     @classmethod
     def of(cls, table: Mapping[str, Any], where: str = "world") -> Self:
-        """A configuration from parsed TOML: the keys above, and `base`, the name of the world whose numbers hold for the rest."""
+        """A configuration from parsed TOML: the keys above, and `base`, the name of the world whose
+        numbers hold for the rest."""
         given = dict(table)
         base = given.pop("base", "default")
         if not isinstance(base, str):
-            raise ConfigError(f"{where}.base: {base!r} given, expected the name of a world: {', '.join(WORLDS)}")
+            raise ConfigError(
+                f"{where}.base: {base!r} given, expected the name of a world: {', '.join(WORLDS)}"
+            )
         known = [one.name for one in fields(cls)]
         for key in given:
             if key not in known:
                 close = difflib.get_close_matches(key, known, 1)
                 raise ConfigError(
-                    f"{where}.{key}: unknown key; " + (f"did you mean {close[0]!r}?" if close else f"expected some of {', '.join(known)}")
+                    f"{where}.{key}: unknown key; "
+                    + (
+                        f"did you mean {close[0]!r}?"
+                        if close
+                        else f"expected some of {', '.join(known)}"
+                    )
                 )
         return cls(**(dict(named_world(base).numbers) | given))
 
@@ -138,7 +171,8 @@ class WorldConfig:
         """A configuration from a TOML file; its keys stand at the top or in a table `[world]`.
 
         Raises:
-            ConfigError: no such file, not TOML, or a key that is unknown or out of range, with the range.
+            ConfigError: no such file, not TOML, or a key that is unknown or out of range, with the
+                range.
         """
         try:
             tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -148,7 +182,10 @@ class WorldConfig:
             raise ConfigError(f"world: {path} is not TOML: {error}") from error
         table = tables.get("world", tables)
         if not isinstance(table, dict) or (table is not tables and len(tables) > 1):
-            raise ConfigError(f"{path}: {', '.join(tables)} given, expected the keys at the top, or all of them in one table [world]")
+            raise ConfigError(
+                f"{path}: {', '.join(tables)} given, expected the keys at the top, or all of them "
+                "in one table [world]"
+            )
         try:
             return cls.of(table, str(path))
         except ConfigError as error:
@@ -157,7 +194,8 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class NamedWorld:
-    """What is special about a world with a name: a sentence, the numbers that differ from the defaults, and its size."""
+    """What is special about a world with a name: a sentence, the numbers that differ from the
+    defaults, and its size."""
 
     about: str
     numbers: Mapping[str, Any]
@@ -169,21 +207,37 @@ class NamedWorld:
 
 
 WORLDS: dict[str, NamedWorld] = {
-    "default": NamedWorld("Appeal and depth are slightly at odds: clicks are a fair but imperfect guide.", {}),
+    "default": NamedWorld(
+        "Appeal and depth are slightly at odds: clicks are a fair but imperfect guide.", {}
+    ),
     "clickbait": NamedWorld(
         "What appeals at once rarely lasts, and disappoints: clicks are the wrong reward.",
         {"appeal_depth_correlation": -0.8, "satisfaction": 0.25},
     ),
-    "aligned": NamedWorld("Appeal is depth: clicks are the right reward.", {"appeal_depth_correlation": 1.0}),
-    "null": NamedWorld("Nothing recommended has any lasting effect, taste match included: no policy can move organic activity.", {"lasting": 0.0}),
+    "aligned": NamedWorld(
+        "Appeal is depth: clicks are the right reward.", {"appeal_depth_correlation": 1.0}
+    ),
+    "null": NamedWorld(
+        "Nothing recommended has any lasting effect, taste match included: no policy can move "
+        "organic activity.",
+        {"lasting": 0.0},
+    ),
     "gamed": NamedWorld(
-        "Minutes and days with a creator can be inflated: autoplay runs on, and the same creator is shown again and again; none of it lasts.",
+        "Minutes and days with a creator can be inflated: autoplay runs on, and the same creator "
+        "is shown again and again; none of it lasts.",
         {"loop": 1.5, "loop_spread": 1.5, "lasting": 0.0},
     ),
-    "drift": NamedWorld("Tastes move: what was learned two months ago is half wrong.", {"drift": 1.5}),
-    "cold": NamedWorld("Most items are released while the world runs, to listeners without habits.", {"new_share": 0.7, "start_habits": 0.0}),
-    "tiny": NamedWorld("The default world, small: for trying things out.", {}, users=300, items=120),
-}  # fmt: skip
+    "drift": NamedWorld(
+        "Tastes move: what was learned two months ago is half wrong.", {"drift": 1.5}
+    ),
+    "cold": NamedWorld(
+        "Most items are released while the world runs, to listeners without habits.",
+        {"new_share": 0.7, "start_habits": 0.0},
+    ),
+    "tiny": NamedWorld(
+        "The default world, small: for trying things out.", {}, users=300, items=120
+    ),
+}
 
 
 def named_world(name: str) -> NamedWorld:

@@ -36,7 +36,8 @@ _FLUSH_ROWS = 2_000_000  # events kept back before they go to the lake
 
 @dataclass(frozen=True, eq=False)
 class Morning:
-    """A day before anything is shown: the users' luck, tastes and state, who visits (rows, ascending) and when (second of the day)."""
+    """A day before anything is shown: the users' luck, tastes and state, who visits (rows,
+    ascending) and when (second of the day)."""
 
     luck: DayLuck
     taste_RD: NDArray[np.float32]
@@ -46,10 +47,12 @@ class Morning:
 
 
 class Service:
-    """A service of `users` listeners and `items` items that lives day by day under the policies it is given.
+    """A service of `users` listeners and `items` items that lives day by day under the policies it
+    is given.
 
-    Users create a `longplay.World`, which adds what is true of policies and of showing an item. What begins
-    without an underscore here and is not documented there is for the rooms of `world` alone.
+    Users create a `longplay.World`, which adds what is true of policies and of showing an item.
+    What begins without an underscore here and is not documented there is for the rooms of `world`
+    alone.
     """
 
     def __init__(
@@ -64,38 +67,62 @@ class Service:
         """A new world on its first day.
 
         Args:
-            exclude: what home slates must not hold: "none", items already "seen" (engaged with), or all items of a "creator" already engaged with.
-                A rule that is given is stated in the contexts, and a policy that was trained under another one refuses them. Default: "none",
-                not stated: such a policy runs, and a warning is logged.
-            folder: where the log is kept (Delta Lake; must hold no lake yet); default in memory. For worlds of more than about 30,000 users.
+            exclude: what home slates must not hold: "none", items already "seen" (engaged with), or
+                all items of a "creator" already engaged with. A rule that is given is stated in the
+                contexts, and a policy that was trained under another one refuses them. Default:
+                "none", not stated: such a policy runs, and a warning is logged.
+            folder: where the log is kept (Delta Lake; must hold no lake yet); default in memory.
+                For worlds of more than about 30,000 users.
         """
-        for name, given, least, most in (("users", users, 1, 10_000_000), ("items", items, 1, 1_000_000), ("seed", seed, 0, 2**63 - 1)):
+        for name, given, least, most in (
+            ("users", users, 1, 10_000_000),
+            ("items", items, 1, 1_000_000),
+            ("seed", seed, 0, 2**63 - 1),
+        ):
             if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
-                raise ConfigError(f"World: {name}={given!r} given, expected a whole number from {least:,} to {most:,}")
+                raise ConfigError(
+                    f"World: {name}={given!r} given, expected a whole number from {least:,} to "
+                    f"{most:,}"
+                )
         if config is not None and not isinstance(config, WorldConfig):
-            raise ConfigError(f"World: config is a {type(config).__name__}, expected a WorldConfig; from a mapping: WorldConfig.of({{...}})")
+            raise ConfigError(
+                f"World: config is a {type(config).__name__}, expected a WorldConfig; from a "
+                f"mapping: WorldConfig.of({{...}})"
+            )
         if exclude not in (None, "none", "seen", "creator"):
-            raise ConfigError(f"World: exclude={exclude!r} given, expected one of none, seen, creator")
+            raise ConfigError(
+                f"World: exclude={exclude!r} given, expected one of none, seen, creator"
+            )
         self.config = WorldConfig() if config is None else config
         self.seed = seed
         self.exclude = "none" if exclude is None else exclude
         self._stated = exclude
-        self._told: set[str] = set()  # policies of which a warning was logged, by this world or one that it was forked from
+        self._told: set[str] = (
+            set()
+        )  # policies of which a warning was logged, by this world or one that it was forked from
         self.catalogue: Catalogue = make_catalogue(items, seed, self.config)
         self.listeners = make_listeners(users, seed, self.config)
         self.market: Market = self.catalogue.market(0)
-        self.state: State = first_state(self.listeners, np.arange(users), self.market, seed, self.config)
+        self.state: State = first_state(
+            self.listeners, np.arange(users), self.market, seed, self.config
+        )
         self.policy: Policy | None = None
-        self.user_ids = pl.select((pl.lit("u") + pl.int_range(users).cast(pl.String).str.zfill(7)).alias("user_id"))["user_id"]
+        self.user_ids = pl.select(
+            (pl.lit("u") + pl.int_range(users).cast(pl.String).str.zfill(7)).alias("user_id")
+        )["user_id"]
         self.number_U = np.arange(users)  # who a row is: what luck is keyed by
         self.luck = Luck(seed)
         self.day = 0
         self._lake = Lake.memory() if folder is None else Lake.open(folder)
         if folder is not None and self._lake.key[1][0]:
-            raise ConfigError(f"World: the folder {folder} holds a lake already; give a new or empty one")
+            raise ConfigError(
+                f"World: the folder {folder} holds a lake already; give a new or empty one"
+            )
         self.played: list[DayPlays] = []
         self.known_keys = np.empty(0, dtype=np.int64)
-        self.lives: dict[object, tuple[Policy | None, Lake]] = {}  # lakes of lives lived for `truth`, the last few
+        self.lives: dict[
+            object, tuple[Policy | None, Lake]
+        ] = {}  # lakes of lives lived for `truth`, the last few
 
     @classmethod
     def named(
@@ -108,13 +135,22 @@ class Service:
         exclude: str | None = None,
         folder: str | Path | None = None,
     ) -> Self:
-        """One of the worlds of docs/worlds.md: default, clickbait, aligned, null, gamed, drift, cold or tiny, at its own size or the one given.
+        """One of the worlds of docs/worlds.md: default, clickbait, aligned, null, gamed, drift,
+        cold or tiny, at its own size or the one given.
 
+        >>> from longplay.world import World
         >>> World.named("tiny")
         World(300 users (300 alive), 120 items, seed 7, 2026-01-01)
         """
         one = named_world(name)
-        return cls(one.users if users is None else users, one.items if items is None else items, seed, WorldConfig.of(one.numbers), exclude, folder)
+        return cls(
+            one.users if users is None else users,
+            one.items if items is None else items,
+            seed,
+            WorldConfig.of(one.numbers),
+            exclude,
+            folder,
+        )
 
     @property
     def now(self) -> datetime:
@@ -130,7 +166,9 @@ class Service:
     def items(self) -> pl.DataFrame:
         """The items table, as a policy may see it: what has been released."""
         out_I = self.catalogue.release_I <= self.day
-        return self.catalogue.frame if out_I.all() else self.catalogue.frame.filter(pl.Series(out_I))
+        return (
+            self.catalogue.frame if out_I.all() else self.catalogue.frame.filter(pl.Series(out_I))
+        )
 
     @property
     def lake(self) -> Lake:
@@ -139,13 +177,19 @@ class Service:
 
     def __repr__(self) -> str:
         alive = int(self.state.alive_R.sum())
-        return f"World({len(self.user_ids):,} users ({alive:,} alive), {len(self.catalogue):,} items, seed {self.seed}, {self.now.date()})"
+        return (
+            f"World({len(self.user_ids):,} users ({alive:,} alive), {len(self.catalogue):,} "
+            f"items, seed {self.seed}, {self.now.date()})"
+        )
 
-    def run(self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None) -> Lake:
+    def run(
+        self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None
+    ) -> Lake:
         """Live `days` more days under `policy` and return the full history so far.
 
         An `Adaptive` policy is given the catalogue at once and, at every midnight, the day's events
-        (its last version is `world.policy`). With `policy=None` nothing is shown: the no-exposure path.
+        (its last version is `world.policy`). With `policy=None` nothing is shown: the no-exposure
+        path.
 
         Args:
             progress: called after each day with (days done, days).
@@ -157,8 +201,17 @@ class Service:
         for name, rule in rules_of([policy]).items():
             if self._stated is None and rule != self.exclude and name not in self._told:
                 self._told.add(name)
-                logger.warning("%s; give the world exclude=%r, or train with exclude=%r", rule_words(name, rule, self.exclude), rule, self.exclude)
-        ring = Recent.of(self.played, len(self.user_ids), policy.history) if policy is not None and policy.history > 0 else None
+                logger.warning(
+                    "%s; give the world exclude=%r, or train with exclude=%r",
+                    rule_words(name, rule, self.exclude),
+                    rule,
+                    self.exclude,
+                )
+        ring = (
+            Recent.of(self.played, len(self.user_ids), policy.history)
+            if policy is not None and policy.history > 0
+            else None
+        )
         batch = Batch(self.day)
         try:
             for done in range(1, days + 1):
@@ -173,7 +226,12 @@ class Service:
                 if progress is not None:
                     progress(done, days)
         finally:
-            self._append(batch)  # also where the policy fails: the days that were lived are in the log, and the failed day was not lived
+            self._append(
+                batch
+                # also where the policy fails: the days that were lived are in the log, and the
+                # failed
+                # day was not lived
+            )
         self.policy = policy
         return self.lake
 
@@ -190,18 +248,32 @@ class Service:
             now=self.now,
         )
 
-    def fork(self, rows: NDArray[np.integer], *, seed: int | None = None, ids: pl.Series | None = None, history: bool = True) -> Self:
-        """A world of copies of these users as of now, which lives on by itself; for judging, not for logging.
+    def fork(
+        self,
+        rows: NDArray[np.integer],
+        *,
+        seed: int | None = None,
+        ids: pl.Series | None = None,
+        history: bool = True,
+    ) -> Self:
+        """A world of copies of these users as of now, which lives on by itself; for judging, not
+        for logging.
 
         Args:
             rows: users by row, repeats allowed if `ids` gives each copy a name of its own.
-            seed: of the copies' further luck; default their own, so that a copy under the same policy lives the same life.
-            history: whether the copies' past goes with them, in the lake and in what policies see; with `ids` it cannot.
+            seed: of the copies' further luck; default their own, so that a copy under the same
+                policy lives the same life.
+            history: whether the copies' past goes with them, in the lake and in what policies see;
+                with `ids` it cannot.
         """
         if ids is None and len(np.unique(rows)) < len(rows):
-            raise ConfigError("fork: a user is asked for twice; give each copy a name of its own (ids)")
+            raise ConfigError(
+                "fork: a user is asked for twice; give each copy a name of its own (ids)"
+            )
         if ids is not None and history and self.day:
-            raise ConfigError("fork: copies under other names have no past in the lake; say history=False")
+            raise ConfigError(
+                "fork: copies under other names have no past in the lake; say history=False"
+            )
         other = copy.copy(self)
         other.listeners, other.state = self.listeners.take(rows), self.state.take(rows)
         other.user_ids = self.user_ids.gather(rows) if ids is None else ids
@@ -209,15 +281,23 @@ class Service:
         other.luck = self.luck if seed is None else Luck(seed)
         other._lake = Lake.memory()
         n_items = len(self.catalogue)
-        low, high = np.searchsorted(self.known_keys, rows * n_items), np.searchsorted(self.known_keys, (rows + 1) * n_items)
-        other.known_keys = np.repeat(np.arange(len(rows)), high - low) * n_items + self.known_keys[ranges(low, high - low)] % n_items
+        low, high = (
+            np.searchsorted(self.known_keys, rows * n_items),
+            np.searchsorted(self.known_keys, (rows + 1) * n_items),
+        )
+        other.known_keys = (
+            np.repeat(np.arange(len(rows)), high - low) * n_items
+            + self.known_keys[ranges(low, high - low)] % n_items
+        )
         other.played, other.lives = [], {}
         if history and self.day:
             row_of = np.full(len(self.user_ids), -1)
             row_of[rows] = np.arange(len(rows))
             other.played = [day.of_users(row_of) for day in self.played]
             mine = self.lake.events.filter(pl.col("user_id").is_in(other.user_ids.implode()))
-            other._lake.append("history", events=mine, items=self.items, watermark=self.now, now=self.now)
+            other._lake.append(
+                "history", events=mine, items=self.items, watermark=self.now, now=self.now
+            )
         return other
 
     def open_market(self) -> Market:
@@ -231,14 +311,22 @@ class Service:
         luck = self.luck.on(self.number_U, self.day)
         state = wake(self.state, self.config)
         user_N = np.flatnonzero(visitors(self.listeners, state, luck, self.day, self.config))
-        return Morning(luck, self.listeners.taste(self.day, self.config), state, user_N, visit_seconds(self.listeners, luck, user_N))
+        return Morning(
+            luck,
+            self.listeners.taste(self.day, self.config),
+            state,
+            user_N,
+            visit_seconds(self.listeners, luck, user_N),
+        )
 
     def one_day(self, policy: Policy | None, ring: Recent | None, batch: Batch) -> pl.DataFrame:
         """Live one day under `policy`: its tables go to `batch`, its events are returned."""
         morning = self.morning()
         shown = self.house(morning, batch, shelf=policy is not None)
         if policy is not None and len(morning.user_N):
-            asked = self.contexts_of(getattr(policy, "slate", 5), ring, morning.user_N, morning.second_N)
+            asked = self.contexts_of(
+                getattr(policy, "slate", 5), ring, morning.user_N, morning.second_N
+            )
             said = policy.decide(asked, np.random.default_rng([self.luck.seed, 2, self.day]))
             batch.contexts.append(asked.frame)
             batch.decisions.append(said.frame)
@@ -248,26 +336,57 @@ class Service:
     def house(self, morning: Morning, batch: Batch, shelf: bool) -> list[Shown]:
         """What the house shows today, logged."""
         market, day = self.open_market(), self.day
-        shown = house_lists(self.listeners, morning.taste_RD, market, morning.user_N, day, morning.luck, self.config, shelf=shelf)
+        shown = house_lists(
+            self.listeners,
+            morning.taste_RD,
+            market,
+            morning.user_N,
+            day,
+            morning.luck,
+            self.config,
+            shelf=shelf,
+        )
         for one in shown:
             if len(one.row_N):
                 second_R = morning.second_N[np.searchsorted(morning.user_N, one.row_N)]
-                asked, said = house_decisions(one, market, day, second_R, self.user_ids, f"world-{self.seed}")
+                asked, said = house_decisions(
+                    one, market, day, second_R, self.user_ids, f"world-{self.seed}"
+                )
                 batch.contexts.append(asked.frame)
                 batch.decisions.append(said.frame)
         return shown
 
-    def evening(self, morning: Morning, shown: list[Shown], ring: Recent | None, batch: Batch) -> pl.DataFrame:
+    def evening(
+        self, morning: Morning, shown: list[Shown], ring: Recent | None, batch: Batch
+    ) -> pl.DataFrame:
         """The day as it was lived, given all that was shown; the next day begins."""
         active_U = np.zeros(len(self.user_ids), dtype=bool)
         active_U[morning.user_N] = True
         market, luck = self.open_market(), morning.luck
-        self.state, plays = live(self.listeners, morning.taste_RD, market, morning.state, active_U, shown, luck, self.config)
+        self.state, plays = live(
+            self.listeners,
+            morning.taste_RD,
+            market,
+            morning.state,
+            active_U,
+            shown,
+            luck,
+            self.config,
+        )
         left_R = np.flatnonzero(morning.state.alive_R & ~self.state.alive_R)
         events, heard = events_of_day(
-            self.day, morning.user_N, morning.second_N, plays, left_R, morning.taste_RD, self.listeners.subscriber_U, luck, self.user_ids, market,
+            self.day,
+            morning.user_N,
+            morning.second_N,
+            plays,
+            left_R,
+            morning.taste_RD,
+            self.listeners.subscriber_U,
+            luck,
+            self.user_ids,
+            market,
             max((one.item_NS.shape[1] for one in shown if one.place == HOME), default=1),
-        )  # fmt: skip
+        )
         batch.events.append(events)
         self.played.append(heard)
         if ring is not None:
@@ -277,29 +396,53 @@ class Service:
         return events
 
     def slate_rows(self, policy: Policy, asked: Contexts, said: Decisions) -> Int:
-        """The item rows of the slates said, checked, [N, S]; -1 where a policy that says it shows less (see `policies.rows`) shows nothing."""
+        """The item rows of the slates said, checked, [N, S]; -1 where a policy that says it shows
+        less (see `policies.rows`) shows nothing."""
         if not said.frame["context_id"].equals(asked.frame["context_id"]):
-            raise DataError(f"{policy.name}: its decisions are not one per context in the contexts' order; decide() must keep the rows")
+            raise DataError(
+                f"{policy.name}: its decisions are not one per context in the contexts' order; "
+                "decide() must keep the rows"
+            )
         if not said.frame["user_id"].equals(asked.frame["user_id"]):
-            raise DataError(f"{policy.name}: its decisions are for other users than asked; decide() must keep the contexts' users")
+            raise DataError(
+                f"{policy.name}: its decisions are for other users than asked; decide() must keep "
+                "the contexts' users"
+            )
         if getattr(policy, "shorter", False):
             item_NS = self._short_rows(said.slates, asked.slots)
         else:
             item_NS = self.catalogue.index.slate_rows(said.slates)
         in_order_NS = np.sort(item_NS, axis=1)
-        if item_NS.shape[1] != asked.slots or ((in_order_NS[:, 1:] == in_order_NS[:, :-1]) & (in_order_NS[:, 1:] >= 0)).any():
+        if (
+            item_NS.shape[1] != asked.slots
+            or ((in_order_NS[:, 1:] == in_order_NS[:, :-1]) & (in_order_NS[:, 1:] >= 0)).any()
+        ):
             raise DataError(
-                f"{policy.name}: slates of {item_NS.shape[1]} slots, some maybe with an item twice, where {asked.slots} different ones were asked for"
+                f"{policy.name}: slates of {item_NS.shape[1]} slots, some maybe with an item "
+                f"twice, where {asked.slots} different ones were asked for"
             )
-        if item_NS.size and self.catalogue.release_I[item_NS[item_NS >= 0]].max(initial=0) > self.day:
-            raise DataError(f"{policy.name}: a slate of {self.now:%Y-%m-%d} holds an item that is not released yet; take items from world.items")
+        if (
+            item_NS.size
+            and self.catalogue.release_I[item_NS[item_NS >= 0]].max(initial=0) > self.day
+        ):
+            raise DataError(
+                f"{policy.name}: a slate of {self.now:%Y-%m-%d} holds an item that is not "
+                "released yet; take items from world.items"
+            )
         return item_NS
 
     def _short_rows(self, slates: pl.Series, slots: int) -> Int:
-        """Slates of up to `slots` items as rows [N, slots], the rest -1; all N are as wide as the longest where that is wider."""
+        """Slates of up to `slots` items as rows [N, slots], the rest -1; all N are as wide as the
+        longest where that is wider."""
         count_N = slates.list.len().to_numpy()
         item_NS = np.full((len(slates), max(slots, int(count_N.max(initial=0)))), -1)
-        item_P = self.catalogue.index.slate_rows(slates.explode(empty_as_null=False).reshape((-1, 1)).arr.to_list()) if count_N.sum() else -1
+        item_P = (
+            self.catalogue.index.slate_rows(
+                slates.explode(empty_as_null=False).reshape((-1, 1)).arr.to_list()
+            )
+            if count_N.sum()
+            else -1
+        )
         item_NS[np.arange(item_NS.shape[1]) < count_N[:, None]] = np.ravel(item_P)
         return item_NS
 
@@ -315,11 +458,19 @@ class Service:
             exclusions = ragged(self.catalogue.index.ids.gather(item), offsets)
         history = nothing if past is None else past["history"]
         return Contexts.of(
-            names, times, slots=slots, history=history, exclusions=exclusions, ids=visit_ids(names, self.day, "h"), beside=past, exclude=self._stated
+            names,
+            times,
+            slots=slots,
+            history=history,
+            exclusions=exclusions,
+            ids=visit_ids(names, self.day, "h"),
+            beside=past,
+            exclude=self._stated,
         )
 
     def _remember(self, heard: DayPlays) -> None:
-        """Keep (user, item) or (user, creator) keys of what was played, sorted; only if slates must avoid them."""
+        """Keep (user, item) or (user, creator) keys of what was played, sorted; only if slates must
+        avoid them."""
         if self.exclude == "none":
             return
         thing_P = heard.item_P if self.exclude == "seen" else self.catalogue.creator_I[heard.item_P]
@@ -333,7 +484,10 @@ class Service:
     def _excluded(self, user_N: Int) -> tuple[Int, Int]:
         """(offsets[N+1], item rows) that the slates of these users must not hold."""
         n_items = len(self.catalogue)
-        low_N, high_N = np.searchsorted(self.known_keys, user_N * n_items), np.searchsorted(self.known_keys, (user_N + 1) * n_items)
+        low_N, high_N = (
+            np.searchsorted(self.known_keys, user_N * n_items),
+            np.searchsorted(self.known_keys, (user_N + 1) * n_items),
+        )
         thing = self.known_keys[ranges(low_N, high_N - low_N)] % n_items
         if self.exclude == "seen":
             return np.concatenate([[0], np.cumsum(high_N - low_N)]), thing

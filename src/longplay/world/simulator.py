@@ -1,4 +1,5 @@
-"""What a simulated service must offer so that trials, analyses and audits run on it; other people's simulators plug in here."""
+"""What a simulated service must offer so that trials, analyses and audits run on it; other people's
+simulators plug in here."""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ from longplay.lake import Lake
 class Simulator(Protocol):
     """A service that lives day by day under a policy and keeps a lake.
 
-    `run` asks `policy.decide` once or more per user-day with contexts whose ids never repeat, logs what
-    it was told (decisions, contexts) and what people did (events), and returns the full history so far,
-    complete up to `now`. It calls `policy.adapt` at midnight where the policy has it (`Adaptive`).
+    `run` asks `policy.decide` once or more per user-day with contexts whose ids never repeat, logs
+    what it was told (decisions, contexts) and what people did (events), and returns the full
+    history so far, complete up to `now`. It calls `policy.adapt` at midnight where the policy has
+    it (`Adaptive`).
     """
 
     @property
@@ -31,6 +33,9 @@ class Simulator(Protocol):
         """The items table, as a policy may see it today."""
         ...
 
-    def run(self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None) -> Lake:
-        """Live `days` more days under `policy` (null: nothing is recommended) and return the whole log."""
+    def run(
+        self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None
+    ) -> Lake:
+        """Live `days` more days under `policy` (null: nothing is recommended) and return the whole
+        log."""
         ...

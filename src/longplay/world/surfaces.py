@@ -1,4 +1,5 @@
-"""What the service shows by itself beside the policy's slates: search results and a shelf of new releases.
+"""What the service shows by itself beside the policy's slates: search results and a shelf of new
+releases.
 
 Both are logged as decisions with exact propensities, under policies of the house. A search lists
 what was looked for, then other items of its genre drawn uniformly; the shelf draws uniformly from
@@ -24,30 +25,58 @@ from longplay.world.parameters import WorldConfig
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-OFFSET_S = {SHELF: 1_200, SEARCH: 2_000}  # seconds after the visit's begin; the home slate comes first
+OFFSET_S = {
+    SHELF: 1_200,
+    SEARCH: 2_000,
+}  # seconds after the visit's begin; the home slate comes first
 LETTER = {SHELF: "n", SEARCH: "s"}
 
 
 def house_lists(
-    listeners: Listeners, taste_RD: NDArray[np.float32], market: Market, row_N: Int, day: int, luck: DayLuck, config: WorldConfig, shelf: bool
+    listeners: Listeners,
+    taste_RD: NDArray[np.float32],
+    market: Market,
+    row_N: Int,
+    day: int,
+    luck: DayLuck,
+    config: WorldConfig,
+    shelf: bool,
 ) -> list[Shown]:
-    """The day's search results and, if `shelf`, new releases, for the visitors `row_N` who look at them."""
+    """The day's search results and, if `shelf`, new releases, for the visitors `row_N` who look at
+    them."""
     lists = []
-    new = market.catalogue.new_on(day) if shelf and config.shelf > 0 else np.empty(0, dtype=np.int64)
+    new = (
+        market.catalogue.new_on(day) if shelf and config.shelf > 0 else np.empty(0, dtype=np.int64)
+    )
     if len(new) >= SHELF_SLOTS:
         row = row_N[luck.take(row_N).uniform(Stream.SHELF) < config.shelf]
-        lists.append(Shown(SHELF, row, new[distinct(np.full(len(row), len(new)), SHELF_SLOTS, luck.take(row), Stream.SHELF_PLACE)]))
+        lists.append(
+            Shown(
+                SHELF,
+                row,
+                new[
+                    distinct(
+                        np.full(len(row), len(new)), SHELF_SLOTS, luck.take(row), Stream.SHELF_PLACE
+                    )
+                ],
+            )
+        )
     row, creator = searches(listeners, taste_RD, market, row_N, luck, config)
     sought = market.item_of(creator, luck.take(row).uniform(Stream.ITEM))
     first, count, others = market.shelf_of(creator, RESULTS - 1)
     drawn = distinct(count - 1, others, luck.take(row), Stream.RESULT) + first[:, None]
-    drawn += drawn >= market.place_I[sought][:, None]  # the others: places from the sought item's own on move up by one
-    lists.append(Shown(SEARCH, row, np.concatenate([sought[:, None], market.item_by_genre[drawn]], axis=1)))
+    drawn += (
+        drawn >= market.place_I[sought][:, None]
+    )  # the others: places from the sought item's own on move up by one
+    lists.append(
+        Shown(SEARCH, row, np.concatenate([sought[:, None], market.item_by_genre[drawn]], axis=1))
+    )
     return lists
 
 
 def distinct(n_R: Int, k: int, luck: DayLuck, stream: Stream) -> Int:
-    """`k` different numbers below n_R (>= k) for each agent, every ordered choice equally likely; shape [R, k]."""
+    """`k` different numbers below n_R (>= k) for each agent, every ordered choice equally likely;
+    shape [R, k]."""
     drawn_RK = np.empty((len(n_R), k), dtype=np.int64)
     for j in range(k):
         now_R = (luck.uniform(stream, j) * (n_R - j)).astype(np.int64)
@@ -57,28 +86,55 @@ def distinct(n_R: Int, k: int, luck: DayLuck, stream: Stream) -> Int:
     return drawn_RK
 
 
-def house_decisions(shown: Shown, market: Market, day: int, second_R: Int, user_ids: pl.Series, version: str) -> tuple[Contexts, Decisions]:
-    """What a house policy was asked and said; `second_R` when the visits of the agents `shown.row_N` began."""
+def house_decisions(
+    shown: Shown, market: Market, day: int, second_R: Int, user_ids: pl.Series, version: str
+) -> tuple[Contexts, Decisions]:
+    """What a house policy was asked and said; `second_R` when the visits of the agents
+    `shown.row_N` began."""
     names = user_ids.gather(shown.row_N)
-    times = pl.Series("time", midnight_us(day) + (second_R + OFFSET_S[shown.place]) * 1_000_000).cast(TIME)
+    times = pl.Series(
+        "time", midnight_us(day) + (second_R + OFFSET_S[shown.place]) * 1_000_000
+    ).cast(TIME)
     slots = shown.item_NS.shape[1]
-    contexts = Contexts.of(names, times, slots=slots, surface=SURFACES[shown.place], ids=visit_ids(names, day, LETTER[shown.place]))
+    contexts = Contexts.of(
+        names,
+        times,
+        slots=slots,
+        surface=SURFACES[shown.place],
+        ids=visit_ids(names, day, LETTER[shown.place]),
+    )
     if shown.place == SHELF:
-        log_prob_NS = np.broadcast_to(-np.log(len(market.catalogue.new_on(day)) - np.arange(slots)), shown.item_NS.shape)
+        log_prob_NS = np.broadcast_to(
+            -np.log(len(market.catalogue.new_on(day)) - np.arange(slots)), shown.item_NS.shape
+        )
         name = "new-releases"
     else:
         catalogue, sought = market.catalogue, shown.item_NS[:, 0]
         creator = catalogue.creator_I[sought]
         _, count, _ = market.shelf_of(creator, RESULTS - 1)
-        first_N = np.minimum(np.log(catalogue.fame_I[sought] / market.fame_of(creator)), 0.0)  # a difference of sums may fall short
-        log_prob_NS = np.concatenate([first_N[:, None], -np.log(count[:, None] - 1 - np.arange(slots - 1))], axis=1)
+        first_N = np.minimum(
+            np.log(catalogue.fame_I[sought] / market.fame_of(creator)), 0.0
+        )  # a difference of sums may fall short
+        log_prob_NS = np.concatenate(
+            [first_N[:, None], -np.log(count[:, None] - 1 - np.arange(slots - 1))], axis=1
+        )
         contexts = Contexts(
-            contexts.frame.with_columns(prompt=pl.format("{} {}", catalogue.names.gather(creator), catalogue.creators.gather(creator)))
+            contexts.frame.with_columns(
+                prompt=pl.format(
+                    "{} {}", catalogue.names.gather(creator), catalogue.creators.gather(creator)
+                )
+            )
         )
         name = "search"
-    return contexts, Decisions.of(contexts, market.catalogue.index.slates(shown.item_NS), np.ascontiguousarray(log_prob_NS), f"{name}@{version}")
+    return contexts, Decisions.of(
+        contexts,
+        market.catalogue.index.slates(shown.item_NS),
+        np.ascontiguousarray(log_prob_NS),
+        f"{name}@{version}",
+    )
 
 
 def visit_ids(names: pl.Series, day: int, letter: str) -> pl.Series:
-    """Ids of what is shown at a visit: user, day and a letter for the surface; the same whoever else there is."""
+    """Ids of what is shown at a visit: user, day and a letter for the surface; the same whoever
+    else there is."""
     return pl.select((names + f"-{day:04d}{letter}").alias("context_id"))["context_id"]

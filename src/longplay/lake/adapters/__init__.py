@@ -1,4 +1,5 @@
-"""From the logs people have to what `Lake.append` takes; an adapter reads, maps and sets aside, and writes nothing."""
+"""From the logs people have to what `Lake.append` takes; an adapter reads, maps and sets aside, and
+writes nothing."""
 
 from longplay.lake.adapters.lake_copy import read_lake
 from longplay.lake.adapters.logged_slates import read_decisions, read_items
@@ -8,4 +9,13 @@ from longplay.lake.adapters.retail import read_retail
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.table import read_table
 
-__all__ = ["Source", "read_decisions", "read_items", "read_lake", "read_open_bandit", "read_retail", "read_rows", "read_table"]
+__all__ = [
+    "Source",
+    "read_decisions",
+    "read_items",
+    "read_lake",
+    "read_open_bandit",
+    "read_retail",
+    "read_rows",
+    "read_table",
+]

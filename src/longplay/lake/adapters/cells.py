@@ -1,4 +1,5 @@
-"""Values as sources write them: ids, times and numbers turned into the lake's types, one row at a time."""
+"""Values as sources write them: ids, times and numbers turned into the lake's types, one row at a
+time."""
 
 from __future__ import annotations
 
@@ -11,8 +12,18 @@ from longplay.ids import ids as ids
 from longplay.lake.exact import YEAR_1_US, YEAR_9999_US
 from longplay.lake.schema import TIME
 
-EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 0.001}  # microseconds per unit
-UNITS = {"us": (1, 1_000_000), "ms": (1, 1_000), "s": (1, 1), "min": (60, 1)}  # so many seconds are so many units
+EPOCHS = {
+    "epoch_s": 1_000_000.0,
+    "epoch_ms": 1_000.0,
+    "epoch_us": 1.0,
+    "epoch_ns": 0.001,
+}  # microseconds per unit
+UNITS = {
+    "us": (1, 1_000_000),
+    "ms": (1, 1_000),
+    "s": (1, 1),
+    "min": (60, 1),
+}  # so many seconds are so many units
 ISO_OFFSET = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
 ISO_LOCAL = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
@@ -24,13 +35,17 @@ def text(values: pl.Series) -> pl.Series:
         DataError: lists, structs, bytes or durations, which have no one text.
     """
     if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Duration):
-        raise DataError(f"column {values.name!r}: {values.dtype} given, expected text or numbers; convert it first")
+        raise DataError(
+            f"column {values.name!r}: {values.dtype} given, expected text or numbers; convert it "
+            "first"
+        )
     written = values.cast(pl.String)
     return written.set((written == "").fill_null(False), None)
 
 
 def words(values: pl.Series) -> pl.Series:
-    """Words of a vocabulary as strings: as ids, and "true" or "false" of truth values such as "was it skipped".
+    """Words of a vocabulary as strings: as ids, and "true" or "false" of truth values such as "was
+    it skipped".
 
     >>> words(pl.Series([True, None])).to_list(), words(pl.Series([1.0])).to_list()
     (['true', None], ['1'])
@@ -39,13 +54,16 @@ def words(values: pl.Series) -> pl.Series:
 
 
 def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Series:
-    """UTC times in microseconds; null where the value does not parse or is an hour that `time_zone` skips.
+    """UTC times in microseconds; null where the value does not parse or is an hour that `time_zone`
+    skips.
 
-    What lies outside the years 1 to 9999 is their first or last moment, which `sift` knows as sentinels.
+    What lies outside the years 1 to 9999 is their first or last moment, which `sift` knows as
+    sentinels.
 
     Without a `time_format`, text is ISO 8601: date, minute, second or fraction, with or without an
-    offset, Z, UTC or GMT. A time without offset is one of `time_zone`; an hour that occurs twice is its first.
-    `time_format` is a strftime pattern, or epoch_s, epoch_ms, epoch_us or epoch_ns for numbers.
+    offset, Z, UTC or GMT. A time without offset is one of `time_zone`; an hour that occurs twice is
+    its first. `time_format` is a strftime pattern, or epoch_s, epoch_ms, epoch_us or epoch_ns for
+    numbers.
 
     >>> times(pl.Series(["2026-03-01T12:00:00+02:00", "2026-03-01 10:00", "soon"]), None, "UTC").dt.to_string("%H:%M").to_list()
     ['10:00', '10:00', None]
@@ -62,40 +80,69 @@ def _moments(values: pl.Series, time_format: str | None, zone: str) -> pl.Series
         return values.cast(TIME)
     if isinstance(values.dtype, pl.Datetime):
         moment = values.cast(pl.Datetime("us", values.dtype.time_zone))
-        return moment.dt.convert_time_zone("UTC") if values.dtype.time_zone else _local(moment, zone)
+        return (
+            moment.dt.convert_time_zone("UTC") if values.dtype.time_zone else _local(moment, zone)
+        )
     if values.dtype == pl.Date:
         return _local(values.cast(pl.Datetime("us")), zone)
     is_text = values.dtype in (pl.String, pl.Categorical, pl.Enum)
     if not is_text and not values.dtype.is_numeric():
-        raise ConfigError(f"time column {values.name!r} is {values.dtype}; expected times, dates, text or numbers since 1970")
+        raise ConfigError(
+            f"time column {values.name!r} is {values.dtype}; expected times, dates, text or "
+            "numbers since 1970"
+        )
     if values.dtype.is_numeric() and time_format is None:
         units = ", ".join(map(repr, EPOCHS))
-        raise ConfigError(f"time column {values.name!r} holds numbers ({values.dtype}); say their unit with time_format = {units}")
+        raise ConfigError(
+            f"time column {values.name!r} holds numbers ({values.dtype}); say their unit with "
+            f"time_format = {units}"
+        )
     written = values.cast(pl.String).str.strip_chars() if is_text else values
     if time_format in EPOCHS:
-        moment_us = written.cast(pl.Float64, strict=False) * EPOCHS[time_format]  # exact to the microsecond until the year 2255
-        return moment_us.set(~moment_us.is_between(YEAR_1_US, YEAR_9999_US).fill_null(False), None).round().cast(pl.Int64).cast(TIME)
+        moment_us = (
+            written.cast(pl.Float64, strict=False) * EPOCHS[time_format]
+        )  # exact to the microsecond until the year 2255
+        return (
+            moment_us.set(~moment_us.is_between(YEAR_1_US, YEAR_9999_US).fill_null(False), None)
+            .round()
+            .cast(pl.Int64)
+            .cast(TIME)
+        )
     if time_format is not None:
-        pattern = time_format.replace(".%f", "%.f")  # Python's way to write fractions of a second, and chrono's
+        pattern = time_format.replace(
+            ".%f", "%.f"
+        )  # Python's way to write fractions of a second, and chrono's
         digits = written if is_text else ids(written)  # 20260301 of a pattern such as %Y%m%d
         parsed = digits.str.to_datetime(pattern, time_unit="us", strict=False)
-        return parsed if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone else _local(parsed, zone)
-    spaced = written.str.replace(r"^(\d{4}-\d\d-\d\d)[tT]", "${1} ").str.replace(r" ?(UTC|GMT)$", "Z")
-    spaced = spaced.str.replace(r"(:\d\d),(\d)", "${1}.${2}").str.replace(r" +([+-]\d\d:?\d?\d?)$", "${1}")
+        return (
+            parsed
+            if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone
+            else _local(parsed, zone)
+        )
+    spaced = written.str.replace(r"^(\d{4}-\d\d-\d\d)[tT]", "${1} ").str.replace(
+        r" ?(UTC|GMT)$", "Z"
+    )
+    spaced = spaced.str.replace(r"(:\d\d),(\d)", "${1}.${2}").str.replace(
+        r" +([+-]\d\d:?\d?\d?)$", "${1}"
+    )
     parsed = pl.Series(values.name, [None], dtype=TIME).new_from_index(0, values.len())
     for pattern in (*ISO_LOCAL, *ISO_OFFSET):
         missing = parsed.is_null()
         if not missing.any():
             break
         found = spaced.str.to_datetime(pattern, time_unit="us", strict=False)
-        parsed = parsed.zip_with(~missing, found.dt.convert_time_zone("UTC") if pattern in ISO_OFFSET else _local(found, zone))
+        parsed = parsed.zip_with(
+            ~missing,
+            found.dt.convert_time_zone("UTC") if pattern in ISO_OFFSET else _local(found, zone),
+        )
     return parsed
 
 
 def time_format_like(written: str) -> str | None:
     """A `time_format` that a text may be of; None where it looks like none of the usual ones.
 
-    Of dates such as 01/03/2026 it cannot say whether the day or the month is first: it takes the day, unless the text shows otherwise.
+    Of dates such as 01/03/2026 it cannot say whether the day or the month is first: it takes the
+    day, unless the text shows otherwise.
 
     >>> [time_format_like(text) for text in ("1772366400000", "1772366400.5", "13/03/2026 12:00", "03/13/2026", "20260301")]
     ['epoch_ms', 'epoch_s', '%d/%m/%Y %H:%M', '%m/%d/%Y', '%Y%m%d']
@@ -125,14 +172,18 @@ def time_format_like(written: str) -> str | None:
 
 
 def _local(naive: pl.Series, zone: str) -> pl.Series:
-    return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+    return naive.dt.replace_time_zone(
+        zone, ambiguous="earliest", non_existent="null"
+    ).dt.convert_time_zone("UTC")
 
 
 def _zone(time_zone: str) -> str:
     try:
         pl.Series([None], dtype=pl.Datetime("us")).dt.replace_time_zone(time_zone)
     except (pl.exceptions.PolarsError, ValueError) as error:
-        raise ConfigError(f"time_zone={time_zone!r} given, expected a name such as 'UTC' or 'Europe/Berlin'") from error
+        raise ConfigError(
+            f"time_zone={time_zone!r} given, expected a name such as 'UTC' or 'Europe/Berlin'"
+        ) from error
     return time_zone
 
 
@@ -155,8 +206,11 @@ def seconds_of(values: pl.Series, unit: str) -> tuple[pl.Series, pl.Series]:
     return amounts * seconds / units, bad
 
 
-def numbers(values: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[pl.Series, pl.Series]:
-    """(numbers, which of the values are there but are no number of this type); those are null. A duration is its seconds.
+def numbers(
+    values: pl.Series, dtype: pl.DataType | type[pl.DataType]
+) -> tuple[pl.Series, pl.Series]:
+    """(numbers, which of the values are there but are no number of this type); those are null. A
+    duration is its seconds.
 
     >>> numbers(pl.select(pl.duration(minutes=3)).to_series(), pl.Float64)[0].to_list()
     [180.0]
@@ -166,8 +220,14 @@ def numbers(values: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[
     """
     if values.dtype == pl.Duration:
         values = values.dt.total_microseconds() / 1_000_000
-    if values.dtype.is_nested() or values.dtype.is_temporal() or values.dtype in (pl.Binary, pl.Boolean):
-        raise DataError(f"column {values.name!r}: {values.dtype} given, expected numbers; convert it first")
+    if (
+        values.dtype.is_nested()
+        or values.dtype.is_temporal()
+        or values.dtype in (pl.Binary, pl.Boolean)
+    ):
+        raise DataError(
+            f"column {values.name!r}: {values.dtype} given, expected numbers; convert it first"
+        )
     given = values
     if values.dtype in (pl.String, pl.Categorical, pl.Enum):
         stripped = values.cast(pl.String).str.strip_chars()

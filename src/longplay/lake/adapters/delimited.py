@@ -26,20 +26,27 @@ MOST_HEADER = 1_000  # characters of a header with line breaks in quotes
 MOST_CHARACTERS = 1 << 24  # of one field
 MOST_UNDECODED = 0.05  # share of rows; with more of them the encoding is not what it was said to be
 
-UNDECODED = "\ufdd0"  # a character that Unicode keeps out of texts; the two digits after it are the byte that could not be decoded
+# a character that Unicode keeps out of texts; the two digits after it are the byte that could not
+# be decoded
+UNDECODED = "\ufdd0"
 HANDLER = "longplay-undecoded"
-BYTE_ORDER_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 TOO_FEW, TOO_MANY, TOO_LONG = "too few fields", "too many fields", "field too long"
 UNCLOSED, NUL = "quote never closed", "NUL byte"
 
 
 def read_delimited(file: Path, separator: str, encoding: str) -> Records | None:
-    """The records of a CSV file, gzipped where its name ends in .gz; None for a file that holds nothing.
+    """The records of a CSV file, gzipped where its name ends in .gz; None for a file that holds
+    nothing.
 
-    A field is text, an empty one null. Quotes are double quotes, doubled inside quotes; a field in quotes may hold line
-    breaks. A record with too many or too few fields, with bytes that are not of the encoding, with a NUL byte or with a quote
-    that is never closed is a fault.
+    A field is text, an empty one null. Quotes are double quotes, doubled inside quotes; a field in
+    quotes may hold line breaks. A record with too many or too few fields, with bytes that are not
+    of the encoding, with a NUL byte or with a quote that is never closed is a fault.
 
     Args:
         file: the CSV file; its first record is the header.
@@ -68,9 +75,17 @@ def read_delimited(file: Path, separator: str, encoding: str) -> Records | None:
         faults = pl.concat([faults, more]).sort("line")
     undecoded = faults.filter(pl.col("reason") == NOT_TEXT)
     if undecoded.height > MOST_UNDECODED * (rows.height + faults.height):
-        raise DataError(_encoding_words(file, encoding, f"line {undecoded['line'][0] - skipped}: {_shown(undecoded['text'][0])[:80]}"))
+        raise DataError(
+            _encoding_words(
+                file,
+                encoding,
+                f"line {undecoded['line'][0] - skipped}: {_shown(undecoded['text'][0])[:80]}",
+            )
+        )
     doubled = frozenset(name for name in header if header.count(name) > 1)
-    shifted = faults.with_columns(pl.col("line") - skipped, pl.col("text").str.replace_all(UNDECODED, "\\x", literal=True))
+    shifted = faults.with_columns(
+        pl.col("line") - skipped, pl.col("text").str.replace_all(UNDECODED, "\\x", literal=True)
+    )
     named = rows.drop("line").rename(dict(zip(rows.columns[1:], _unique(header))))
     return Records(named, rows["line"] - skipped, shifted, blank, doubled)
 
@@ -79,22 +94,32 @@ def check_dialect(separator: str, encoding: str) -> None:
     """Raise unless CSV files can be read so.
 
     Raises:
-        ConfigError: more than one character between fields, or an encoding that Python does not know.
+        ConfigError: more than one character between fields, or an encoding that Python does not
+            know.
     """
     if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0':
         many = ' (for a tab write "\\t" in double quotes)' if separator == "\\t" else ""
         raise ConfigError(
-            f"separator = {separator!r} given, expected one ASCII character such as ';', '|' or a tab{many}; "
+            f"separator = {separator!r} given, expected one ASCII character such as ';', '|' or a "
+            f"tab{many}; "
             "replace longer separators in the file by one character first"
         )
     try:
         codecs.getincrementaldecoder(encoding)(HANDLER).decode(b"a", final=True)
-    except (LookupError, ValueError, AssertionError) as error:  # what codecs that are not of texts raise
-        raise ConfigError(f"encoding = {encoding!r} is unknown, expected one such as 'utf-8', 'utf-16', 'latin-1' or 'windows-1252'") from error
+    except (
+        LookupError,
+        ValueError,
+        AssertionError,
+    ) as error:  # what codecs that are not of texts raise
+        raise ConfigError(
+            f"encoding = {encoding!r} is unknown, expected one such as 'utf-8', 'utf-16', "
+            "'latin-1' or 'windows-1252'"
+        ) from error
 
 
 class _Utf8(io.RawIOBase):
-    """A file's bytes as UTF-8, without byte order mark, each undecoded byte marked, and what was seen on the way."""
+    """A file's bytes as UTF-8, without byte order mark, each undecoded byte marked, and what was
+    seen on the way."""
 
     def __init__(self, file: Path, encoding: str) -> None:
         self._chunks = self._decoded(file, encoding)
@@ -147,20 +172,28 @@ def _mark(error: UnicodeError) -> tuple[str, int]:
     """Undecoded bytes as marks; an error handler of `codecs`."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
-    return "".join(f"{UNDECODED}{byte:02x}" for byte in error.object[error.start : error.end]), error.end
+    return "".join(
+        f"{UNDECODED}{byte:02x}" for byte in error.object[error.start : error.end]
+    ), error.end
 
 
 codecs.register_error(HANDLER, _mark)
 
 
 def _header(file: Path, separator: str, encoding: str) -> tuple[list[str], int]:
-    """(names of the fields, how many records to skip before the first row); no names for a file that holds nothing."""
+    """(names of the fields, how many records to skip before the first row); no names for a file
+    that holds nothing."""
     with _open(file) as raw:
         start = raw.read(4)
     for mark, marked in BYTE_ORDER_MARKS:
         if start.startswith(mark) and codecs.lookup(encoding).name == "utf-8":
-            raise DataError(f'{file}: cannot be read, expected UTF-8, but its first bytes are those of {marked}; give encoding = "{marked}"')
-    with io.TextIOWrapper(io.BufferedReader(_Utf8(file, encoding)), encoding="utf-8", newline="") as lines:
+            raise DataError(
+                f"{file}: cannot be read, expected UTF-8, but its first bytes are those of "
+                f'{marked}; give encoding = "{marked}"'
+            )
+    with io.TextIOWrapper(
+        io.BufferedReader(_Utf8(file, encoding)), encoding="utf-8", newline=""
+    ) as lines:
         skipped = 0
         for header in csv.reader(lines, delimiter=separator):
             skipped += 1
@@ -170,15 +203,29 @@ def _header(file: Path, separator: str, encoding: str) -> tuple[list[str], int]:
             return [], 0
     joined = "".join(header)
     if UNDECODED in joined:
-        raise DataError(_encoding_words(file, encoding, f"the header: {_shown(separator.join(header))[:80]}"))
+        raise DataError(
+            _encoding_words(file, encoding, f"the header: {_shown(separator.join(header))[:80]}")
+        )
     if "\0" in joined:
-        raise DataError(f'{file}: cannot be read, its header holds NUL bytes; if it is UTF-16, give encoding = "utf-16-le" or "utf-16-be"')
+        raise DataError(
+            f"{file}: cannot be read, its header holds NUL bytes; if it is UTF-16, give encoding "
+            '= "utf-16-le" or "utf-16-be"'
+        )
     if "\n" in joined and len(joined) > MOST_HEADER:
-        raise DataError(f"{file}: cannot be read, its header has {len(joined):,} characters in several lines; is a quote in it never closed?")
+        raise DataError(
+            f"{file}: cannot be read, its header has {len(joined):,} characters in several lines; "
+            "is a quote in it never closed?"
+        )
     if mark := re.fullmatch(r"sep=(.)", separator.join(header)):
-        raise DataError(f"{file}: its first line is {mark[0]!r}, which spreadsheets write; remove it and give separator = {mark[1]!r}")
+        raise DataError(
+            f"{file}: its first line is {mark[0]!r}, which spreadsheets write; remove it and give "
+            f"separator = {mark[1]!r}"
+        )
     if separator == " " and "" in header:
-        raise DataError(f"{file}: its fields stand between runs of spaces, expected one separator between two fields; replace each run by one first")
+        raise DataError(
+            f"{file}: its fields stand between runs of spaces, expected one separator between two "
+            "fields; replace each run by one first"
+        )
     return header, skipped
 
 
@@ -195,8 +242,11 @@ def _unique(header: list[str]) -> list[str]:
     return names
 
 
-def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame, pl.DataFrame, int] | None:
-    """(rows with `line` and the fields by position, faults, blank lines); None where a record may not be a line.
+def _parse_fast(
+    text: _Utf8, fields: int, separator: str
+) -> tuple[pl.DataFrame, pl.DataFrame, int] | None:
+    """(rows with `line` and the fields by position, faults, blank lines); None where a record may
+    not be a line.
 
     Lines are counted from 1 at the file's first, the header.
     """
@@ -210,8 +260,15 @@ def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame,
     try:
         reader = pa_csv.open_csv(
             io.BufferedReader(text, CHUNK_BYTES),
-            read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
-            parse_options=pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside),
+            read_options=pa_csv.ReadOptions(
+                use_threads=False, block_size=BLOCK_BYTES, column_names=names
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=separator,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
+                invalid_row_handler=set_aside,
+            ),
             convert_options=pa_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
                 check_utf8=False,
@@ -234,21 +291,28 @@ def _parse_fast(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame,
     return rows.select(lines.alias("line"), pl.all()), set_apart, 0
 
 
-def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """As `_parse_fast`, of any file: a quote that nothing closes as it should costs its own line alone.
+def _parse_carefully(
+    text: _Utf8, fields: int, separator: str
+) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """As `_parse_fast`, of any file: a quote that nothing closes as it should costs its own line
+    alone.
 
     Slower, and needed only where lines are blank, or quotes hold line breaks or are not in pairs.
     """
     frames: list[pl.DataFrame] = []
     rows: list[list[str | None]] = []
     faults: list[tuple[int, str, str]] = []
-    schema = pl.Schema({"line": pl.Int64, **{str(position): pl.String for position in range(fields)}})
+    schema = pl.Schema(
+        {"line": pl.Int64, **{str(position): pl.String for position in range(fields)}}
+    )
 
     def flush() -> None:
         frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
         rows.clear()
 
-    source = _Lines(io.TextIOWrapper(io.BufferedReader(text, CHUNK_BYTES), encoding="utf-8", newline=""))
+    source = _Lines(
+        io.TextIOWrapper(io.BufferedReader(text, CHUNK_BYTES), encoding="utf-8", newline="")
+    )
     number, blank = 0, 0
     while (record := _next_record(source, separator)) is not None:
         number += 1
@@ -260,7 +324,9 @@ def _parse_carefully(text: _Utf8, fields: int, separator: str) -> tuple[pl.DataF
         elif len(values) == fields:
             rows.append([number, *((value or None) for value in values)])  # type: ignore[list-item]
         else:
-            faults.append((number, TOO_FEW if len(values) < fields else TOO_MANY, written.rstrip("\r\n")))
+            faults.append(
+                (number, TOO_FEW if len(values) < fields else TOO_MANY, written.rstrip("\r\n"))
+            )
         if len(rows) == CHUNK_ROWS:
             flush()
     flush()
@@ -278,7 +344,8 @@ def _long_fields() -> Iterator[None]:
 
 
 class _Lines:
-    """The lines of a text, of which some can be put back; `taken` are those since the last record ended."""
+    """The lines of a text, of which some can be put back; `taken` are those since the last record
+    ended."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -300,13 +367,15 @@ class _Lines:
 
 
 def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | str, str] | None:
-    """(fields, text) of the next record, instead of its fields the reason where it cannot be read; None at the end."""
+    """(fields, text) of the next record, instead of its fields the reason where it cannot be read;
+    None at the end."""
     lines.taken.clear()
     try:
         values = next(csv.reader(lines, delimiter=separator, strict=True), None)
         return None if values is None else (values, "".join(lines.taken))
     except csv.Error:
-        # quotes that do not stand around a whole field: the record is its first line, read as spreadsheets read it
+        # quotes that do not stand around a whole field: the record is its first line, read as
+        # spreadsheets read it
         lines.put_back()
     line = lines.taken[0]
     try:
@@ -322,7 +391,9 @@ def _set_apart(rows: pl.DataFrame, separator: str) -> tuple[pl.DataFrame, pl.Dat
     fields = pl.exclude("line")
     undecoded = pl.any_horizontal(fields.str.contains(UNDECODED, literal=True).fill_null(False))
     nul = pl.any_horizontal(fields.str.contains("\0", literal=True).fill_null(False))
-    judged = rows.with_columns(pl.when(undecoded).then(pl.lit(NOT_TEXT)).when(nul).then(pl.lit(NUL)).alias("reason"))
+    judged = rows.with_columns(
+        pl.when(undecoded).then(pl.lit(NOT_TEXT)).when(nul).then(pl.lit(NUL)).alias("reason")
+    )
     bad = judged.filter(pl.col("reason").is_not_null())
     text = pl.concat_str(pl.exclude("line", "reason").fill_null(""), separator=separator)
     faults = bad.select("line", "reason", text.alias("text"))
@@ -336,5 +407,6 @@ def _shown(text: str) -> str:
 def _encoding_words(file: Path, encoding: str, where: str) -> str:
     expected = "UTF-8" if codecs.lookup(encoding).name == "utf-8" else encoding
     return (
-        f'{file}: cannot be read, expected {expected}, but it holds other bytes, first in {where}; give its encoding, e.g. encoding = "windows-1252"'
+        f"{file}: cannot be read, expected {expected}, but it holds other bytes, first in "
+        f'{where}; give its encoding, e.g. encoding = "windows-1252"'
     )

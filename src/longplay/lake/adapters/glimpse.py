@@ -1,4 +1,5 @@
-"""A glimpse of a log: a few thousand rows from the head, the middle and the end of its files, and how its CSV files are written."""
+"""A glimpse of a log: a few thousand rows from the head, the middle and the end of its files, and
+how its CSV files are written."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ PLACE_BYTES = 96_000
 PLACES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of a CSV file, as shares of its length, beside the head
 PLACE_ROWS = 1_500  # of a Parquet file, at each of the places
 MOST_FILES = 5  # of a folder: the first, the last and some between
-WHOLE_BYTES = 64_000_000  # CSV files up to this size are read for their span; of larger ones the places must do
+# CSV files up to this size are read for their span; of larger ones the places must do
+WHOLE_BYTES = 64_000_000
 GZIP_BYTES = 8_000_000  # compressed CSV files up to this size are unpacked
 SEPARATORS = (",", ";", "\t", "|")
 BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -29,10 +31,12 @@ class Glimpse:
     """What a few rows of a log show.
 
     Attributes:
-        path: as it was given. files: all files of the log, in order.
+        path: as it was given.
+        files: all files of the log, in order.
         sample: rows from several places, in order of file and place; CSV columns are text.
         rows: of all files; estimated from their size for CSV.
-        separator, encoding: of CSV files, where they are not the usual comma and UTF-8; else None.
+        separator: of CSV files, where they are not the usual comma and UTF-8; else None.
+        encoding: of CSV files, where they are not the usual comma and UTF-8; else None.
         whole: the sample is the whole log.
     """
 
@@ -52,18 +56,32 @@ class Glimpse:
     def column(self, name: str) -> pl.Series:
         """A column of the whole log where that is quick to read, else of the sample."""
         size = sum(file.stat().st_size for file in self.files)
-        if self.whole or self.files[0].name.lower().endswith(".gz") or (size > WHOLE_BYTES and not self.is_parquet):
+        if (
+            self.whole
+            or self.files[0].name.lower().endswith(".gz")
+            or (size > WHOLE_BYTES and not self.is_parquet)
+        ):
             return self.sample[name]
         try:
             if self.is_parquet:
-                return pl.scan_parquet(list(self.files), glob=False, hive_partitioning=False).select(name).collect()[name]
+                return (
+                    pl.scan_parquet(list(self.files), glob=False, hive_partitioning=False)
+                    .select(name)
+                    .collect()[name]
+                )
             parts = [
                 pl.read_csv(
-                    file, columns=[name], infer_schema=False, glob=False, separator=self.separator or ",", encoding="utf8-lossy",
-                    truncate_ragged_lines=True, ignore_errors=True,
+                    file,
+                    columns=[name],
+                    infer_schema=False,
+                    glob=False,
+                    separator=self.separator or ",",
+                    encoding="utf8-lossy",
+                    truncate_ragged_lines=True,
+                    ignore_errors=True,
                 )[name]
                 for file in self.files
-            ]  # fmt: skip
+            ]
             return pl.concat(parts)
         except pl.exceptions.PolarsError:
             return self.sample[name]
@@ -73,7 +91,8 @@ def glimpse(path: str | Path) -> Glimpse:
     """Look at a file, a folder or a pattern of Parquet or CSV files.
 
     Raises:
-        ConfigError: nothing there, or files of another kind. DataError: a file cannot be read, is empty, or has only a header.
+        ConfigError: nothing there, or files of another kind. DataError: a file cannot be read, is
+            empty, or has only a header.
     """
     _, files = find_files(path)
     chosen = _spread(files)
@@ -84,25 +103,48 @@ def glimpse(path: str | Path) -> Glimpse:
         _refuse_empty(path, sample, rows)
         return Glimpse(Path(path), tuple(files), sample, rows, None, None, whole=False)
     if any(file.suffix.lower() in PARQUET for file in files):
-        raise ConfigError(f"{path}: holds CSV and Parquet files; name one kind, e.g. {Path(path) / '*.parquet'}")
+        raise ConfigError(
+            f"{path}: holds CSV and Parquet files; name one kind, e.g. {Path(path) / '*.parquet'}"
+        )
     chunks = [_csv_places(file) for file in chosen]
     encoding = _encoding(b"".join(part for chunk, _ in chunks for part in chunk), chosen[0])
-    texts = [[part.decode(encoding or "utf-8", errors="replace") for part in chunk] for chunk, _ in chunks]
+    texts = [
+        [part.decode(encoding or "utf-8", errors="replace") for part in chunk]
+        for chunk, _ in chunks
+    ]
     header_line = texts[0][0].lstrip("\ufeff").split("\n", 1)[0].rstrip("\r")
     separator = _separator(texts[0][0])
     header = next(csv.reader([header_line], delimiter=separator), [])
     _refuse_no_header(chosen[0], header)
-    records = [record for parts in texts for number, part in enumerate(parts) for record in _records(part, separator, len(header), number == 0)]
+    records = [
+        record
+        for parts in texts
+        for number, part in enumerate(parts)
+        for record in _records(part, separator, len(header), number == 0)
+    ]
     sample = pl.DataFrame(
-        {name: [record[place] or None for record in records] for place, name in enumerate(header)}, schema=dict.fromkeys(header, pl.String)
+        {name: [record[place] or None for record in records] for place, name in enumerate(header)},
+        schema=dict.fromkeys(header, pl.String),
     )
     read = sum(len(part) for chunk, _ in chunks for part in chunk)
-    size = sum(_text_bytes(file, chunk) for file, (chunk, _) in zip(chosen, chunks)) * len(files) // len(chosen)
+    size = (
+        sum(_text_bytes(file, chunk) for file, (chunk, _) in zip(chosen, chunks))
+        * len(files)
+        // len(chosen)
+    )
     whole = len(files) == len(chosen) and all(done for _, done in chunks)
     rows = sample.height if whole else round(sample.height * size / max(read, 1))
     _refuse_empty(path, sample, rows)
     usual = "\t" if ".tsv" in files[0].name else ","
-    return Glimpse(Path(path), tuple(files), sample, rows, None if separator == usual else separator, encoding, whole)
+    return Glimpse(
+        Path(path),
+        tuple(files),
+        sample,
+        rows,
+        None if separator == usual else separator,
+        encoding,
+        whole,
+    )
 
 
 def headers(files: list[Path]) -> dict[Path, tuple[str, ...]]:
@@ -119,14 +161,23 @@ def headers(files: list[Path]) -> dict[Path, tuple[str, ...]]:
 def _spread(files: list[Path]) -> list[Path]:
     if len(files) <= MOST_FILES:
         return files
-    return [files[round(place * (len(files) - 1) / (MOST_FILES - 1))] for place in range(MOST_FILES)]
+    return [
+        files[round(place * (len(files) - 1) / (MOST_FILES - 1))] for place in range(MOST_FILES)
+    ]
 
 
 def _parquet_rows(file: Path) -> int:
     try:
-        return int(pl.scan_parquet(file, glob=False, hive_partitioning=False).select(pl.len()).collect().item())
+        return int(
+            pl.scan_parquet(file, glob=False, hive_partitioning=False)
+            .select(pl.len())
+            .collect()
+            .item()
+        )
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{file}: cannot be read, expected a Parquet file: {str(error).splitlines()[0]}") from error
+        raise DataError(
+            f"{file}: cannot be read, expected a Parquet file: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _parquet_places(file: Path) -> tuple[pl.DataFrame, bool]:
@@ -139,7 +190,8 @@ def _parquet_places(file: Path) -> tuple[pl.DataFrame, bool]:
 
 
 def _csv_places(file: Path) -> tuple[list[bytes], bool]:
-    """Whole lines from several places of a CSV file, its head first; and whether that is all of it."""
+    """Whole lines from several places of a CSV file, its head first; and whether that is all of
+    it."""
     try:
         if file.name.lower().endswith(".gz"):
             with gzip.open(file) as packed:
@@ -157,12 +209,19 @@ def _csv_places(file: Path) -> tuple[list[bytes], bool]:
                 parts.append(handle.read(PLACE_BYTES).partition(b"\n")[2])
     except (OSError, EOFError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
-    return [part.rpartition(b"\n")[0] if number < len(parts) - 1 else part for number, part in enumerate(parts)], False
+    return [
+        part.rpartition(b"\n")[0] if number < len(parts) - 1 else part
+        for number, part in enumerate(parts)
+    ], False
 
 
 def _text_bytes(file: Path, chunk: list[bytes]) -> int:
     packed = file.name.lower().endswith(".gz")
-    return max(sum(map(len, chunk)), file.stat().st_size * (4 if packed else 1)) if packed else file.stat().st_size
+    return (
+        max(sum(map(len, chunk)), file.stat().st_size * (4 if packed else 1))
+        if packed
+        else file.stat().st_size
+    )
 
 
 def _encoding(content: bytes, file: Path) -> str | None:
@@ -171,7 +230,10 @@ def _encoding(content: bytes, file: Path) -> str | None:
         if content.startswith(mark):
             return None if encoding == "utf-8" else encoding
     if b"\0" in content:
-        raise DataError(f"{file}: holds NUL bytes, so it is no text; expected a CSV file, or Parquet with the ending .parquet")
+        raise DataError(
+            f"{file}: holds NUL bytes, so it is no text; expected a CSV file, or Parquet with the "
+            "ending .parquet"
+        )
     try:
         content.decode()
     except UnicodeDecodeError as error:
@@ -180,24 +242,35 @@ def _encoding(content: bytes, file: Path) -> str | None:
         bad = content.decode("utf-8", errors="replace").count("\ufffd")
         control = sum(content.count(bytes([byte])) for byte in range(1, 9))
         if control > len(content) // 1_000 or bad > len(content) // 4:
-            raise DataError(f"{file}: is no text in any encoding that is known here; expected a CSV file, or Parquet (.parquet)") from error
+            raise DataError(
+                f"{file}: is no text in any encoding that is known here; expected a CSV file, or "
+                "Parquet (.parquet)"
+            ) from error
         return "windows-1252" if any(0x80 <= byte < 0xA0 for byte in content) else "latin-1"
     return None
 
 
 def _separator(head: str) -> str:
-    """The character that cuts the head into the same number of fields, at least two, in most lines; a comma where none does."""
+    """The character that cuts the head into the same number of fields, at least two, in most lines;
+    a comma where none does."""
     lines = [line for line in head.splitlines()[:200] if line]
     scores = {}
     for separator in SEPARATORS:
         fields = [len(record) for record in csv.reader(lines, delimiter=separator)]
         if fields and fields[0] > 1:
-            scores[separator] = (sum(count == fields[0] for count in fields) / len(fields) > 0.9, fields[0])
+            scores[separator] = (
+                sum(count == fields[0] for count in fields) / len(fields) > 0.9,
+                fields[0],
+            )
     return max(scores, key=lambda separator: scores[separator]) if scores else ","
 
 
 def _records(text: str, separator: str, width: int, has_header: bool) -> list[list[str]]:
-    records = [record for record in csv.reader(io.StringIO(text.lstrip("\ufeff")), delimiter=separator) if len(record) == width]
+    records = [
+        record
+        for record in csv.reader(io.StringIO(text.lstrip("\ufeff")), delimiter=separator)
+        if len(record) == width
+    ]
     return records[1:] if has_header else records
 
 
@@ -206,12 +279,21 @@ def _refuse_no_header(file: Path, header: list[str]) -> None:
         raise DataError(f"{file}: the file is empty; expected a header line and rows")
     if len(set(header)) < len(header):
         doubled = next(name for name in header if header.count(name) > 1)
-        raise DataError(f"{file}: column {doubled!r} stands twice in the header; expected every name once, rename one of them")
+        raise DataError(
+            f"{file}: column {doubled!r} stands twice in the header; expected every name once, "
+            "rename one of them"
+        )
     numbers = sum(name.strip().lstrip("-").replace(".", "", 1).isdigit() for name in header)
     if numbers * 2 >= len(header):
-        raise DataError(f"{file}: its first line holds values ({', '.join(header[:4])}), expected the names of the columns; add a header line")
+        raise DataError(
+            f"{file}: its first line holds values ({', '.join(header[:4])}), expected the names "
+            "of the columns; add a header line"
+        )
 
 
 def _refuse_empty(path: str | Path, sample: pl.DataFrame, rows: int) -> None:
     if sample.is_empty() or rows == 0:
-        raise DataError(f"{path}: has the columns {', '.join(sample.columns)} and no rows; expected a log in which something happens")
+        raise DataError(
+            f"{path}: has the columns {', '.join(sample.columns)} and no rows; expected a log in "
+            "which something happens"
+        )

@@ -17,10 +17,16 @@ def read_lake(path: str | Path) -> Source:
     """
     folder = Path(path).expanduser()
     if not (folder / "commits").is_dir():
-        raise ConfigError(f"{folder}: no lake of longplay (a folder with `commits`); give the folder that `Lake.open` was given")
+        raise ConfigError(
+            f"{folder}: no lake of longplay (a folder with `commits`); give the folder that "
+            "`Lake.open` was given"
+        )
     lake = Lake.open(folder).fixed()
     if lake.events.is_empty() and lake.decisions.is_empty():
-        raise DataError(f"{folder}: the lake shows no event and no decision before its watermark {lake.watermark:%Y-%m-%d %H:%M}")
+        raise DataError(
+            f"{folder}: the lake shows no event and no decision before its watermark "
+            f"{lake.watermark:%Y-%m-%d %H:%M}"
+        )
     events, decisions = lake.events, lake.decisions
     shows_decisions = decisions.height > 0
     return Source(
@@ -30,7 +36,10 @@ def read_lake(path: str | Path) -> Source:
         contexts=lake.contexts if shows_decisions else None,
         rejected=lake.quarantine.select("line", "reason", "row").clear(),
         rows=events.height,
-        notes=(f"copied from the lake {folder.name}, complete up to {lake.watermark:%Y-%m-%d %H:%M} UTC",),
+        notes=(
+            f"copied from the lake {folder.name}, complete up to {lake.watermark:%Y-%m-%d %H:%M} "
+            "UTC",
+        ),
         has_origin=events["origin"].n_unique() > 1,
         has_decisions=shows_decisions,
         complete_until=lake.watermark,

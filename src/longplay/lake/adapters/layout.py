@@ -1,4 +1,5 @@
-"""How a log is laid out: which of its columns says what, in which words and units; checked against what the log holds."""
+"""How a log is laid out: which of its columns says what, in which words and units; checked against
+what the log holds."""
 
 from __future__ import annotations
 
@@ -19,7 +20,11 @@ EVENT_COLUMNS = TABLES["events"]
 ITEM_COLUMNS = ("title", "text", "tags", "length")
 VOCABULARIES = {"kind": KINDS, "origin": ORIGINS}  # columns whose words a log may translate
 UNIT_COLUMNS = ("seconds", "length")
-CONSTANT_COLUMNS = [name for name, column in EVENT_COLUMNS.items() if column.dtype == pl.String and name not in ("event_id", "user_id")]
+CONSTANT_COLUMNS = [
+    name
+    for name, column in EVENT_COLUMNS.items()
+    if column.dtype == pl.String and name not in ("event_id", "user_id")
+]
 SEPARATORS = {";": ";", "\t": "\\t", "|": "|"}  # other than the comma, as a TOML string writes them
 
 
@@ -48,7 +53,9 @@ class Layout:
         """Whether the log or its owner says what a longplay column holds."""
         return name in self.columns or name in self.constants
 
-    def check(self, log: str, source_columns: Collection[str], judged: Collection[str] = ()) -> None:
+    def check(
+        self, log: str, source_columns: Collection[str], judged: Collection[str] = ()
+    ) -> None:
         """Raise unless every name and word is one that longplay and the log have.
 
         Args:
@@ -61,39 +68,70 @@ class Layout:
         """
         self._check_names()
         if self.earliest.tzinfo is None:
-            raise ConfigError(f"earliest = {self.earliest.isoformat()} has no time zone; give UTC, e.g. datetime(..., tzinfo=UTC)")
+            raise ConfigError(
+                f"earliest = {self.earliest.isoformat()} has no time zone; give UTC, e.g. "
+                "datetime(..., tzinfo=UTC)"
+            )
         for name, source in self.columns.items():
             if source not in source_columns and source not in judged:
                 absent = f"{log} has no column {source!r}{close(source, list(source_columns))}"
-                raise ConfigError(f"columns: {name} = {source!r}, but {absent}; it has {', '.join(source_columns)}{header_advice(source_columns)}")
+                raise ConfigError(
+                    f"columns: {name} = {source!r}, but {absent}; it has "
+                    f"{', '.join(source_columns)}{header_advice(source_columns)}"
+                )
         for name in ("user_id", "time", "kind"):
             if not self.says(name):
-                other = ", or constants = {'kind': 'play'} if every row is of one kind" if name == "kind" else ""
+                other = (
+                    ", or constants = {'kind': 'play'} if every row is of one kind"
+                    if name == "kind"
+                    else ""
+                )
                 has = ", ".join(source_columns)
-                raise ConfigError(f"columns: {name!r} is not mapped; name the column of {log} that holds it{other}. It has {has}")
+                raise ConfigError(
+                    f"columns: {name!r} is not mapped; name the column of {log} that holds "
+                    f"it{other}. It has {has}"
+                )
 
     def _check_names(self) -> None:
         mappable = [*EVENT_COLUMNS, *ITEM_COLUMNS]
         for name in self.columns:
             if name not in mappable:
-                raise ConfigError(f"columns: {name!r} is no column of longplay{close(name, mappable)}; expected some of {', '.join(mappable)}")
+                raise ConfigError(
+                    f"columns: {name!r} is no column of longplay{close(name, mappable)}; expected "
+                    f"some of {', '.join(mappable)}"
+                )
         for name, value in self.constants.items():
             if name not in CONSTANT_COLUMNS:
                 expected = f"expected some of {', '.join(CONSTANT_COLUMNS)}"
-                raise ConfigError(f"constants: {name!r} cannot be the same in every row{close(name, CONSTANT_COLUMNS)}; {expected}")
+                raise ConfigError(
+                    f"constants: {name!r} cannot be the same in every "
+                    f"row{close(name, CONSTANT_COLUMNS)}; {expected}"
+                )
             if name in self.columns:
-                raise ConfigError(f"constants: {name} = {value!r}, but columns maps {name} to {self.columns[name]!r}; keep one of the two")
+                raise ConfigError(
+                    f"constants: {name} = {value!r}, but columns maps {name} to "
+                    f"{self.columns[name]!r}; keep one of the two"
+                )
             _check_word(f"constants: {name}", value, VOCABULARIES.get(name))
         for name, words in self.translations.items():
             for word, meaning in words.items():
                 _check_word(f"{name}s: {word}", meaning, VOCABULARIES[name])
             if words and name not in self.columns:
-                raise ConfigError(f"{name}s: {next(iter(words))!r} is translated, but columns maps no {name!r}; map its column, or leave {name}s out")
+                raise ConfigError(
+                    f"{name}s: {next(iter(words))!r} is translated, but columns maps no {name!r}; "
+                    f"map its column, or leave {name}s out"
+                )
         for name, unit in self.units.items():
             if unit not in UNITS:
-                raise ConfigError(f"{name}_unit = {unit!r} is unknown{close(unit, list(UNITS))}; expected one of {', '.join(UNITS)}")
+                raise ConfigError(
+                    f"{name}_unit = {unit!r} is unknown{close(unit, list(UNITS))}; expected one "
+                    f"of {', '.join(UNITS)}"
+                )
             if unit != "s" and name not in self.columns:
-                raise ConfigError(f"{name}_unit = {unit!r}, but columns maps no {name!r}; map its column, or leave {name}_unit out")
+                raise ConfigError(
+                    f"{name}_unit = {unit!r}, but columns maps no {name!r}; map its column, or "
+                    f"leave {name}_unit out"
+                )
 
 
 def close(name: str, names: Sequence[str]) -> str:
@@ -102,7 +140,9 @@ def close(name: str, names: Sequence[str]) -> str:
     >>> close("usr_id", ["user_id", "time"])
     " (did you mean 'user_id'?)"
     """
-    near = get_close_matches(name, names, n=1, cutoff=0.5) or [other for other in names if other.lower() == name.lower()]
+    near = get_close_matches(name, names, n=1, cutoff=0.5) or [
+        other for other in names if other.lower() == name.lower()
+    ]
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
@@ -116,17 +156,28 @@ def header_advice(names: Collection[str]) -> str:
     """
     header = ",".join(names)
     if "::" in header:
-        return '; they look separated by "::": replace it by one character, such as a tab, in the file first'
+        return (
+            '; they look separated by "::": replace it by one character, such as a tab, in the '
+            "file first"
+        )
     for mark, text in SEPARATORS.items():
         if header.count(mark) >= len(names):
             return f'; they look separated by "{text}": give separator = "{text}"'
     if len(names) == 1 and " " in header.strip():
-        return '; they look separated by spaces: give separator = " ", with runs of spaces replaced by one first'
-    if any(re.match(r"\d{4}-\d\d-\d\d", name) for name in names) or sum(name.replace(".", "").isdigit() for name in names) * 2 > len(names):
+        return (
+            '; they look separated by spaces: give separator = " ", with runs of spaces '
+            "replaced by one first"
+        )
+    if any(re.match(r"\d{4}-\d\d-\d\d", name) for name in names) or sum(
+        name.replace(".", "").isdigit() for name in names
+    ) * 2 > len(names):
         return "; they look like a row, not like names: put a header line in front of it"
     return ""
 
 
 def _check_word(where: str, word: str, allowed: Sequence[str] | None) -> None:
     if allowed is not None and word not in allowed:
-        raise ConfigError(f"{where} = {word!r} is unknown{close(word, allowed)}; expected one of {', '.join(allowed)}")
+        raise ConfigError(
+            f"{where} = {word!r} is unknown{close(word, allowed)}; expected one of "
+            f"{', '.join(allowed)}"
+        )

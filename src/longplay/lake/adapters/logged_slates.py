@@ -1,4 +1,5 @@
-"""What was shown, with the probability of every slot: one row per slot, or one row per slate with lists; and catalogues of their own."""
+"""What was shown, with the probability of every slot: one row per slot, or one row per slate with
+lists; and catalogues of their own."""
 
 from __future__ import annotations
 
@@ -16,17 +17,54 @@ from longplay.lake.adapters.record_files import ADDED, FAULT, FILE, LINE, TEXT, 
 from longplay.lake.adapters.source import Source
 from longplay.lake.schema import TIME, conform, empty
 
-SLOT_COLUMNS = ("slot", "item_id", "propensity", "log_prob")  # of one slot; the others are of the whole slate
-TEXT_COLUMNS = ("surface", "policy", "experiment", "arm", "reward_version", "trie_version", "context_id")
+SLOT_COLUMNS = (
+    "slot",
+    "item_id",
+    "propensity",
+    "log_prob",
+)  # of one slot; the others are of the whole slate
+TEXT_COLUMNS = (
+    "surface",
+    "policy",
+    "experiment",
+    "arm",
+    "reward_version",
+    "trie_version",
+    "context_id",
+)
 NUMBER_COLUMNS = ("arm_prob", "temperature")
-DECISION_COLUMNS = ("decision_id", "user_id", "time", "ingested_at", *TEXT_COLUMNS, *NUMBER_COLUMNS, *SLOT_COLUMNS)
+DECISION_COLUMNS = (
+    "decision_id",
+    "user_id",
+    "time",
+    "ingested_at",
+    *TEXT_COLUMNS,
+    *NUMBER_COLUMNS,
+    *SLOT_COLUMNS,
+)
 DEFAULTS = {"surface": "home", "policy": "logged@log"}
-CATALOGUE_COLUMNS = ("item_id", "creator_id", "title", "text", "tags", "length", "added_at", "available")
+CATALOGUE_COLUMNS = (
+    "item_id",
+    "creator_id",
+    "title",
+    "text",
+    "tags",
+    "length",
+    "added_at",
+    "available",
+)
 CONSTANTS = ("surface", "policy", "experiment", "creator_id")
 SLATE_REASONS = (
-    "missing decision id", "missing user", "unparsable time", "missing item", "no propensity in (0, 1]", "rows of a slate disagree",
-    "an item twice in a slate", "slots are not 0, 1, 2, ...", "items and propensities are not equally many",
-)  # fmt: skip
+    "missing decision id",
+    "missing user",
+    "unparsable time",
+    "missing item",
+    "no propensity in (0, 1]",
+    "rows of a slate disagree",
+    "an item twice in a slate",
+    "slots are not 0, 1, 2, ...",
+    "items and propensities are not equally many",
+)
 SLACK = 1e-9  # of a propensity above 1: the rounding of a sum
 
 
@@ -40,40 +78,61 @@ def read_decisions(
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Source:
-    """The decisions of a log and their contexts; a slate with a bad row is in `rejected` whole, with the reason.
+    """The decisions of a log and their contexts; a slate with a bad row is in `rejected` whole,
+    with the reason.
 
-    Rows are slots in long shape: the rows of one `decision_id` are one slate. Where the column of `item_id` holds lists, a row
-    is a whole slate, and the column of `propensity` or `log_prob` holds lists as long. Without `decision_id` every row is a
-    decision of its own.
+    Rows are slots in long shape: the rows of one `decision_id` are one slate. Where the column of
+    `item_id` holds lists, a row is a whole slate, and the column of `propensity` or `log_prob`
+    holds lists as long. Without `decision_id` every row is a decision of its own.
 
-    A slate is rejected where a row has no user, time, item or propensity, a propensity outside (0, 1] or a log_prob above 0,
-    where slots are not 0, 1, 2, ..., an item stands in it twice, or its rows disagree on user, time, surface, policy or arm.
-    A context is made of every decision: as many slots as the slate has, nothing excluded, and no history up to its time, so
-    that a policy that reads histories is given those of the lake.
+    A slate is rejected where a row has no user, time, item or propensity, a propensity outside (0,
+    1] or a log_prob above 0, where slots are not 0, 1, 2, ..., an item stands in it twice, or its
+    rows disagree on user, time, surface, policy or arm. A context is made of every decision: as
+    many slots as the slate has, nothing excluded, and no history up to its time, so that a policy
+    that reads histories is given those of the lake.
 
     Args:
         path: as of `read_table`.
-        columns: longplay column -> source column: user_id, time, item_id, and propensity in (0, 1] or log_prob <= 0, natural
-            logarithm, of the slot given the slots above it, must be there. decision_id, slot (from 0; default the order of the
-            rows), surface (default "home"), policy, experiment, arm, arm_prob (share of users in the arm) and ingested_at may.
+        columns: longplay column -> source column: user_id, time, item_id, and propensity in (0, 1]
+            or log_prob <= 0, natural logarithm, of the slot given the slots above it, must be
+            there. decision_id, slot (from 0; default the order of the rows), surface (default
+            "home"), policy, experiment, arm, arm_prob (share of users in the arm) and ingested_at
+            may.
         constants: longplay column -> the value of every row, e.g. {"surface": "home"}.
-        time_format, time_zone, separator, encoding: as of `read_table`.
+        time_format: as of `read_table`.
+        time_zone: as of `read_table`.
+        separator: as of `read_table`.
+        encoding: as of `read_table`.
 
     Raises:
-        ConfigError: the mapping names what is not there or leaves out what must be. DataError: a file cannot be read.
+        ConfigError: the mapping names what is not there or leaves out what must be. DataError: a
+            file cannot be read.
     """
     read = read_rows(path, separator=separator, encoding=encoding)
     rows = read.filter(pl.col(FAULT).is_null())
-    _check_columns(path, rows, columns, constants, DECISION_COLUMNS, needed=("user_id", "time", "item_id"))
+    _check_columns(
+        path, rows, columns, constants, DECISION_COLUMNS, needed=("user_id", "time", "item_id")
+    )
     if ("propensity" in columns) == ("log_prob" in columns):
         raise ConfigError(
-            "decisions.columns: map one of propensity, in (0, 1], and log_prob, its natural logarithm; "
+            "decisions.columns: map one of propensity, in (0, 1], and log_prob, its natural "
+            "logarithm; "
             f"{'both are' if 'propensity' in columns else 'neither is'} mapped"
         )
     slots = _slots(rows, columns, constants, time_format, time_zone)
     reasons = _reasons(slots)
-    bad = reasons.drop_nulls("reason").group_by("decision_id", maintain_order=True).agg(pl.col("reason").first(), pl.col("line").first())
-    kept = slots.join(bad.select("decision_id"), on="decision_id", how="anti", maintain_order="left", nulls_equal=True)
+    bad = (
+        reasons.drop_nulls("reason")
+        .group_by("decision_id", maintain_order=True)
+        .agg(pl.col("reason").first(), pl.col("line").first())
+    )
+    kept = slots.join(
+        bad.select("decision_id"),
+        on="decision_id",
+        how="anti",
+        maintain_order="left",
+        nulls_equal=True,
+    )
     decisions = _decisions(kept)
     return Source(
         events=None,
@@ -99,15 +158,18 @@ def read_items(
     encoding: str | None = None,
     length_unit: str = "s",
 ) -> Source:
-    """A catalogue: one row per item, of several rows of an item the last; rows without an id are in `rejected`.
+    """A catalogue: one row per item, of several rows of an item the last; rows without an id are in
+    `rejected`.
 
     Args:
-        columns: longplay column -> source column: item_id, and some of creator_id, title, text, tags (a list, or text split
-            at | ; ,), length, added_at and available. `added_at` is null where it is not mapped: see `dated`.
+        columns: longplay column -> source column: item_id, and some of creator_id, title, text,
+            tags (a list, or text split at | ; ,), length, added_at and available. `added_at` is
+            null where it is not mapped: see `dated`.
         length_unit: "us", "ms", "s" or "min". The others: as of `read_table`.
 
     Raises:
-        ConfigError: the mapping names what is not there or leaves out item_id. DataError: a file cannot be read.
+        ConfigError: the mapping names what is not there or leaves out item_id. DataError: a file
+            cannot be read.
     """
     read = read_rows(path, separator=separator, encoding=encoding)
     rows = read.filter(pl.col(FAULT).is_null())
@@ -122,7 +184,12 @@ def read_items(
         elif name == "added_at":
             filled[name] = times(rows[source], time_format, time_zone)
         elif name == "available":
-            filled[name] = rows[source].cast(pl.String).str.to_lowercase().is_in(["true", "1", "yes", "t", "y"])
+            filled[name] = (
+                rows[source]
+                .cast(pl.String)
+                .str.to_lowercase()
+                .is_in(["true", "1", "yes", "t", "y"])
+            )
         elif name == "creator_id":
             filled[name] = ids(rows[source])
         elif name != "item_id":
@@ -132,13 +199,18 @@ def read_items(
     if "added_at" not in items.columns:
         items = items.with_columns(added_at=pl.lit(None, dtype=TIME))
     anonymous = items["item_id"].is_null()
-    rejected = pl.concat([unreadable(read), _as_rejected(rows.filter(anonymous), pl.lit("missing item"))])
+    rejected = pl.concat(
+        [unreadable(read), _as_rejected(rows.filter(anonymous), pl.lit("missing item"))]
+    )
     items = items.filter(~anonymous).unique("item_id", keep="last", maintain_order=True)
     return Source(None, items, rejected, read.height, (), has_origin=False, has_decisions=False)
 
 
-def dated(items: pl.DataFrame, events: pl.DataFrame | None, decisions: pl.DataFrame | None) -> pl.DataFrame:
-    """A catalogue whose items without `added_at` were there from their first event or slate on; those never seen from the log's first time on."""
+def dated(
+    items: pl.DataFrame, events: pl.DataFrame | None, decisions: pl.DataFrame | None
+) -> pl.DataFrame:
+    """A catalogue whose items without `added_at` were there from their first event or slate on;
+    those never seen from the log's first time on."""
     seen = []
     if events is not None:
         seen.append(events.select("item_id", "time").drop_nulls())
@@ -161,60 +233,119 @@ def with_creators(source: Source) -> Source:
     if by_item.is_empty():
         return source
     events = source.events.join(by_item, on="item_id", how="left", maintain_order="left")
-    own = pl.col("creator_id") if "creator_id" in source.events.columns else pl.lit(None, dtype=pl.String)
-    events = events.with_columns(creator_id=pl.coalesce(own, "catalogue_creator")).drop("catalogue_creator")
+    own = (
+        pl.col("creator_id")
+        if "creator_id" in source.events.columns
+        else pl.lit(None, dtype=pl.String)
+    )
+    events = events.with_columns(creator_id=pl.coalesce(own, "catalogue_creator")).drop(
+        "catalogue_creator"
+    )
     notes = tuple(note for note in source.notes if not note.startswith("no creator column"))
-    return replace(source, events=events, notes=(*notes, "events without a creator have that of their item in the catalogue"))
+    return replace(
+        source,
+        events=events,
+        notes=(*notes, "events without a creator have that of their item in the catalogue"),
+    )
 
 
 def contexts_of(decisions: pl.DataFrame) -> pl.DataFrame:
     """A context per decision: its slots, nothing excluded, no history up to its time."""
     nothing = pl.lit([], dtype=pl.List(pl.String))
     frame = decisions.select(
-        "context_id", "user_id", "time", "surface", "temperature", slots=pl.col("slate").list.len().cast(pl.Int32),
-        exclusions=nothing, history=nothing, history_until="time",
-    )  # fmt: skip
+        "context_id",
+        "user_id",
+        "time",
+        "surface",
+        "temperature",
+        slots=pl.col("slate").list.len().cast(pl.Int32),
+        exclusions=nothing,
+        history=nothing,
+        history_until="time",
+    )
     return conform(frame, "contexts")
 
 
 def _check_columns(
-    path: str | Path, rows: pl.DataFrame, columns: Mapping[str, str], constants: Mapping[str, str], known: tuple[str, ...], needed: tuple[str, ...]
+    path: str | Path,
+    rows: pl.DataFrame,
+    columns: Mapping[str, str],
+    constants: Mapping[str, str],
+    known: tuple[str, ...],
+    needed: tuple[str, ...],
 ) -> None:
     has = [name for name in rows.columns if name not in ADDED]
     for name in columns:
         if name not in known:
-            raise ConfigError(f"columns: {name!r} is no column of longplay{close(name, known)}; expected some of {', '.join(known)}")
+            raise ConfigError(
+                f"columns: {name!r} is no column of longplay{close(name, known)}; expected some "
+                f"of {', '.join(known)}"
+            )
     for name, source in columns.items():
         if source not in has:
             absent = f"{path} has no column {source!r}{close(source, has)}"
-            raise ConfigError(f"columns: {name} = {source!r}, but {absent}; it has {', '.join(has)}{header_advice(has)}")
+            raise ConfigError(
+                f"columns: {name} = {source!r}, but {absent}; it has "
+                f"{', '.join(has)}{header_advice(has)}"
+            )
     for name in constants:
         if name not in CONSTANTS or name not in known or name in columns:
             raise ConfigError(
-                f"constants: {name!r} cannot be the same in every row here; expected some of {', '.join(CONSTANTS)} that are not mapped"
+                f"constants: {name!r} cannot be the same in every row here; expected some of "
+                f"{', '.join(CONSTANTS)} that are not mapped"
             )
     for name in needed:
         if name not in columns:
-            raise ConfigError(f"columns: {name!r} is not mapped; name the column of {path} that holds it. It has {', '.join(has)}")
+            raise ConfigError(
+                f"columns: {name!r} is not mapped; name the column of {path} that holds it. It "
+                f"has {', '.join(has)}"
+            )
 
 
-def _slots(rows: pl.DataFrame, columns: Mapping[str, str], constants: Mapping[str, str], time_format: str | None, time_zone: str) -> pl.DataFrame:
-    """One row per slot: decision_id, line, slot, item_id, log_prob, and what is of the whole slate."""
+def _slots(
+    rows: pl.DataFrame,
+    columns: Mapping[str, str],
+    constants: Mapping[str, str],
+    time_format: str | None,
+    time_zone: str,
+) -> pl.DataFrame:
+    """One row per slot: decision_id, line, slot, item_id, log_prob, and what is of the whole
+    slate."""
     probability = "propensity" if "propensity" in columns else "log_prob"
     lists = isinstance(rows[columns["item_id"]].dtype, pl.List)
     if lists != isinstance(rows[columns[probability]].dtype, pl.List):
-        raise ConfigError(f"decisions.columns: item_id and {probability} must both hold lists, or neither")
+        raise ConfigError(
+            f"decisions.columns: item_id and {probability} must both hold lists, or neither"
+        )
     filled = {name: text(rows[columns[name]]) for name in TEXT_COLUMNS if name in columns}
-    filled |= {name: numbers(rows[columns[name]], pl.Float64)[0] for name in NUMBER_COLUMNS if name in columns}
-    filled |= {name: times(rows[columns[name]], time_format, time_zone) for name in ("time", "ingested_at") if name in columns}
+    filled |= {
+        name: numbers(rows[columns[name]], pl.Float64)[0]
+        for name in NUMBER_COLUMNS
+        if name in columns
+    }
+    filled |= {
+        name: times(rows[columns[name]], time_format, time_zone)
+        for name in ("time", "ingested_at")
+        if name in columns
+    }
     filled["user_id"] = ids(rows[columns["user_id"]])
-    frame = pl.DataFrame([values.alias(name) for name, values in filled.items()]).with_columns(rows[LINE].alias("line"))
-    frame = frame.with_columns(pl.lit(value).alias(name) for name, value in (DEFAULTS | dict(constants)).items() if name not in columns)
+    frame = pl.DataFrame([values.alias(name) for name, values in filled.items()]).with_columns(
+        rows[LINE].alias("line")
+    )
+    frame = frame.with_columns(
+        pl.lit(value).alias(name)
+        for name, value in (DEFAULTS | dict(constants)).items()
+        if name not in columns
+    )
     own_id = rows.select(pl.format("{}:{}", FILE, LINE)).to_series()
-    frame = frame.with_columns(decision_id=ids(rows[columns["decision_id"]]) if "decision_id" in columns else own_id)
+    frame = frame.with_columns(
+        decision_id=ids(rows[columns["decision_id"]]) if "decision_id" in columns else own_id
+    )
     items, chances = rows[columns["item_id"]], rows[columns[probability]]
     if lists:
-        frame = frame.with_columns(items.alias("item_id"), chances.alias("chance"), chances.list.len().alias("length"))
+        frame = frame.with_columns(
+            items.alias("item_id"), chances.alias("chance"), chances.list.len().alias("length")
+        )
         frame = (
             frame.filter(pl.col("item_id").list.len() == pl.col("length"))
             .explode("item_id", "chance")
@@ -228,15 +359,25 @@ def _slots(rows: pl.DataFrame, columns: Mapping[str, str], constants: Mapping[st
     chance = numbers(chances, pl.Float64)[0].to_numpy()
     if probability == "propensity":
         with np.errstate(divide="ignore", invalid="ignore"):
-            chance = np.where((chance > 0) & (chance <= 1 + SLACK), np.log(np.minimum(chance, 1.0)), np.nan)
+            chance = np.where(
+                (chance > 0) & (chance <= 1 + SLACK), np.log(np.minimum(chance, 1.0)), np.nan
+            )
     usable = np.isfinite(chance) & (chance <= SLACK)
-    log_prob = pl.Series("log_prob", np.where(usable, np.minimum(chance, 0.0), np.nan)).fill_nan(None)
-    return frame.with_columns(ids(items).alias("item_id"), log_prob).sort("decision_id", "slot", maintain_order=True)
+    log_prob = pl.Series("log_prob", np.where(usable, np.minimum(chance, 0.0), np.nan)).fill_nan(
+        None
+    )
+    return frame.with_columns(ids(items).alias("item_id"), log_prob).sort(
+        "decision_id", "slot", maintain_order=True
+    )
 
 
 def _reasons(slots: pl.DataFrame) -> pl.DataFrame:
     """decision_id, line and reason of every slot, null where it is well; the first that applies."""
-    of_slate = [name for name in ("user_id", "time", *TEXT_COLUMNS, *NUMBER_COLUMNS) if name in slots.columns]
+    of_slate = [
+        name
+        for name in ("user_id", "time", *TEXT_COLUMNS, *NUMBER_COLUMNS)
+        if name in slots.columns
+    ]
     disagrees = [pl.col(name).n_unique().over("decision_id") > 1 for name in of_slate]
     checks = {
         "missing decision id": pl.col("decision_id").is_null(),
@@ -246,18 +387,28 @@ def _reasons(slots: pl.DataFrame) -> pl.DataFrame:
         "no propensity in (0, 1]": pl.col("log_prob").is_null(),
         "rows of a slate disagree": pl.any_horizontal(disagrees),
         "an item twice in a slate": pl.struct("decision_id", "item_id").is_duplicated(),
-        "slots are not 0, 1, 2, ...": (pl.col("slot") != pl.int_range(pl.len()).over("decision_id")).fill_null(True),
+        "slots are not 0, 1, 2, ...": (
+            pl.col("slot") != pl.int_range(pl.len()).over("decision_id")
+        ).fill_null(True),
     }
-    reason = pl.coalesce(*(pl.when(test.fill_null(False)).then(pl.lit(name)) for name, test in checks.items()))
+    reason = pl.coalesce(
+        *(pl.when(test.fill_null(False)).then(pl.lit(name)) for name, test in checks.items())
+    )
     return slots.select("decision_id", "line", reason.alias("reason"))
 
 
 def _decisions(slots: pl.DataFrame) -> pl.DataFrame:
     if slots.is_empty():
         return empty("decisions")
-    of_slate = [name for name in slots.columns if name not in ("decision_id", "line", "slot", "item_id", "log_prob", "chance", "length")]
+    of_slate = [
+        name
+        for name in slots.columns
+        if name not in ("decision_id", "line", "slot", "item_id", "log_prob", "chance", "length")
+    ]
     slates = slots.group_by("decision_id", maintain_order=True).agg(
-        pl.col("item_id").alias("slate"), pl.col("log_prob"), *(pl.col(name).first() for name in of_slate)
+        pl.col("item_id").alias("slate"),
+        pl.col("log_prob"),
+        *(pl.col(name).first() for name in of_slate),
     )
     if "context_id" not in slates.columns:
         slates = slates.with_columns(context_id="c:" + pl.col("decision_id"))
@@ -265,25 +416,41 @@ def _decisions(slots: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rejected(rows: pl.DataFrame, slots: pl.DataFrame, bad: pl.DataFrame) -> pl.DataFrame:
-    """Every source row of a slate that was set aside, with the slate's reason; and lists that are not equally long."""
-    refused = slots.select("decision_id", "line").join(bad.select("decision_id", "reason"), on="decision_id", nulls_equal=True).unique("line")
+    """Every source row of a slate that was set aside, with the slate's reason; and lists that are
+    not equally long."""
+    refused = (
+        slots.select("decision_id", "line")
+        .join(bad.select("decision_id", "reason"), on="decision_id", nulls_equal=True)
+        .unique("line")
+    )
     by_line = dict(refused.select("line", "reason").iter_rows())
     left = set(rows[LINE].to_list()) - set(slots["line"].to_list())
     by_line |= dict.fromkeys(left, "items and propensities are not equally many")
     chosen = rows.filter(pl.col(LINE).is_in(list(by_line)))
-    return _as_rejected(chosen, pl.col("line").replace_strict(by_line, return_dtype=pl.String) if by_line else pl.lit(""))
+    return _as_rejected(
+        chosen,
+        pl.col("line").replace_strict(by_line, return_dtype=pl.String) if by_line else pl.lit(""),
+    )
 
 
 def unreadable(read: pl.DataFrame) -> pl.DataFrame:
-    """The records that could not be read, in the shape of the quarantine, with what stands in their place."""
+    """The records that could not be read, in the shape of the quarantine, with what stands in their
+    place."""
     faults = read.filter(pl.col(FAULT).is_not_null())
     record = pl.struct(TEXT, FILE).struct.json_encode()
-    return faults.select(pl.col(LINE).alias("line"), pl.col(FAULT).cast(pl.String).alias("reason"), record.alias("row"))
+    return faults.select(
+        pl.col(LINE).alias("line"),
+        pl.col(FAULT).cast(pl.String).alias("reason"),
+        record.alias("row"),
+    )
 
 
 def _as_rejected(rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
     as_text = rows.with_columns(pl.selectors.binary().bin.encode("hex"))
-    written = as_text.select(pl.col(LINE).alias("line"), pl.struct(pl.exclude(LINE, FAULT, TEXT)).struct.json_encode().alias("row"))
+    written = as_text.select(
+        pl.col(LINE).alias("line"),
+        pl.struct(pl.exclude(LINE, FAULT, TEXT)).struct.json_encode().alias("row"),
+    )
     return written.with_columns(reason=reason).select("line", "reason", "row")
 
 
@@ -291,11 +458,22 @@ def _tags(values: pl.Series) -> pl.Series:
     if isinstance(values.dtype, pl.List):
         return values.cast(pl.List(pl.String))
     tag = pl.element().str.strip_chars()
-    return values.cast(pl.String).str.replace_all("[;,]", "|").str.split("|").list.eval(tag.filter(tag != ""))
+    return (
+        values.cast(pl.String)
+        .str.replace_all("[;,]", "|")
+        .str.split("|")
+        .list.eval(tag.filter(tag != ""))
+    )
 
 
-def _notes(decisions: pl.DataFrame, bad: pl.DataFrame, columns: Mapping[str, str]) -> tuple[str, ...]:
-    notes = [f"{decisions.height:,} slates with the probability of every slot"] if decisions.height else ["no decisions: no slate could be read"]
+def _notes(
+    decisions: pl.DataFrame, bad: pl.DataFrame, columns: Mapping[str, str]
+) -> tuple[str, ...]:
+    notes = (
+        [f"{decisions.height:,} slates with the probability of every slot"]
+        if decisions.height
+        else ["no decisions: no slate could be read"]
+    )
     if bad.height:
         counts = bad.group_by("reason").len().sort("len", "reason", descending=[True, False])
         listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.iter_rows())
@@ -303,5 +481,8 @@ def _notes(decisions: pl.DataFrame, bad: pl.DataFrame, columns: Mapping[str, str
     if "slot" not in columns and "decision_id" in columns:
         notes.append("no slot column: the slots of a slate are in the order of their rows")
     if "context_id" not in columns:
-        notes.append("contexts are made of the decisions: nothing was excluded, and histories are those of the lake")
+        notes.append(
+            "contexts are made of the decisions: nothing was excluded, and histories are those of "
+            "the lake"
+        )
     return tuple(notes)

@@ -1,4 +1,5 @@
-"""Rows as they stand in a source: one file, a folder or a pattern of Parquet or CSV files, with file and line."""
+"""Rows as they stand in a source: one file, a folder or a pattern of Parquet or CSV files, with
+file and line."""
 
 from __future__ import annotations
 
@@ -15,13 +16,19 @@ from longplay.lake.adapters.columnar import read_columnar
 from longplay.lake.adapters.delimited import check_dialect, read_delimited
 from longplay.lake.adapters.records import Records
 
-# Columns beside the source's own. FAULT is why a row cannot be read and TEXT what stands there instead of its fields;
+# Columns beside the source's own. FAULT is why a row cannot be read and TEXT what stands there
+# instead of its fields;
 # KIND is what an adapter judged a row to be.
 FILE, LINE, FAULT, TEXT, KIND = "__file", "__line", "__fault", "__text", "__kind"
 ADDED = (FILE, LINE, FAULT, TEXT, KIND)
 
 CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
-PLAIN_TEXT = (".txt", ".txt.gz", ".dat", ".data")  # read as CSV where they are named, passed over in a folder
+PLAIN_TEXT = (
+    ".txt",
+    ".txt.gz",
+    ".dat",
+    ".data",
+)  # read as CSV where they are named, passed over in a folder
 CONVERSIONS = {
     ".json": "read it with polars.read_json(...) and write it with .write_parquet(...)",
     ".jsonl": "read it with polars.read_ndjson(...) and write it with .write_parquet(...)",
@@ -54,31 +61,48 @@ class Rows:
         return [name for name in self.table.columns if name not in ADDED]
 
 
-def read_rows(path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None) -> pl.DataFrame:
-    """The table of `read_source`: every row of `path` with `__file`, `__line`, `__fault` and `__text`."""
+def read_rows(
+    path: str | Path,
+    *,
+    separator: str | None = None,
+    encoding: str | None = None,
+    needed: Collection[str] | None = None,
+) -> pl.DataFrame:
+    """The table of `read_source`: every row of `path` with `__file`, `__line`, `__fault` and
+    `__text`."""
     return read_source(path, separator=separator, encoding=encoding, needed=needed).table
 
 
-def read_source(path: str | Path, *, separator: str | None = None, encoding: str | None = None, needed: Collection[str] | None = None) -> Rows:
+def read_source(
+    path: str | Path,
+    *,
+    separator: str | None = None,
+    encoding: str | None = None,
+    needed: Collection[str] | None = None,
+) -> Rows:
     """Every row of `path`, files in order of name.
 
-    Beside the source's columns there are `__file` (the path below the folder, without its ending), `__line`,
-    `__fault` and `__text`. `__line` counts the records of a file from 1; the header of a CSV file is not counted, blank
-    lines are counted and passed over. A record that cannot be read has null in every column of the source, the
-    reason in `__fault` and what stands in the file in `__text`; these are null in all other rows.
+    Beside the source's columns there are `__file` (the path below the folder, without its ending),
+    `__line`, `__fault` and `__text`. `__line` counts the records of a file from 1; the header of a
+    CSV file is not counted, blank lines are counted and passed over. A record that cannot be read
+    has null in every column of the source, the reason in `__fault` and what stands in the file in
+    `__text`; these are null in all other rows.
 
-    CSV columns are all text, so that one bad value costs one row; Parquet columns keep their types. Folders named
-    `key=value` add a text column `key` to files that have none. An empty file is passed over in a folder.
+    CSV columns are all text, so that one bad value costs one row; Parquet columns keep their types.
+    Folders named `key=value` add a text column `key` to files that have none. An empty file is
+    passed over in a folder.
 
     Args:
         path: a file, a folder, or a pattern of files such as "logs/2026-*.csv".
-        separator: one ASCII character between the fields of CSV files; None: a comma, in .tsv files a tab.
+        separator: one ASCII character between the fields of CSV files; None: a comma, in .tsv files
+            a tab.
         encoding: of CSV files; None: UTF-8.
-        needed: source columns that all files must have if one has them; others may be absent, or of another type, in some.
-            None: all files must have the same columns.
+        needed: source columns that all files must have if one has them; others may be absent, or of
+            another type, in some. None: all files must have the same columns.
 
     Raises:
-        ConfigError: nothing there, both CSV and Parquet, another kind of file, or a separator or encoding that cannot be.
+        ConfigError: nothing there, both CSV and Parquet, another kind of file, or a separator or
+            encoding that cannot be.
         DataError: a file cannot be read or is empty, or files do not have the needed columns.
     """
     root, files = find_files(path)
@@ -100,16 +124,25 @@ def read_source(path: str | Path, *, separator: str | None = None, encoding: str
             records = read_columnar(file)
         if records is None:
             if len(files) == 1:
-                raise DataError(f"{file}: the file is empty, expected a header line or a Parquet file; write it again, or name another")
+                raise DataError(
+                    f"{file}: the file is empty, expected a header line or a Parquet file; write "
+                    "it again, or name another"
+                )
             notes.append(f"{name} is empty and was passed over")
             continue
         if doubled := sorted(records.doubled & set(needed or ())):
-            raise DataError(f"{file}: column {doubled[0]!r} stands twice in the header; expected every name once, rename one of them")
+            raise DataError(
+                f"{file}: column {doubled[0]!r} stands twice in the header; expected every name "
+                "once, rename one of them"
+            )
         blank += records.blank
         rows = _with_faults(_reserve_names(file, records.rows), records)
         frames[name] = _with_file(rows, file, root)
     if not frames:
-        raise DataError(f"{path}: all {len(files):,} files are empty; expected at least one with rows or a header")
+        raise DataError(
+            f"{path}: all {len(files):,} files are empty; expected at least one with rows or a "
+            "header"
+        )
     if blank:
         were = "line was" if blank == 1 else "lines were"
         notes.append(f"{blank:,} blank {were} passed over, but counted as lines")
@@ -119,7 +152,8 @@ def read_source(path: str | Path, *, separator: str | None = None, encoding: str
 def find_files(path: str | Path) -> tuple[Path, list[Path]]:
     """(the folder that names are told from, the files in order) of a file, a folder or a pattern.
 
-    What starts with "_" or "." in a folder is a writer's own (_SUCCESS, _delta_log, .crc), not data.
+    What starts with "_" or "." in a folder is a writer's own (_SUCCESS, _delta_log, .crc), not
+    data.
 
     Raises:
         ConfigError: there is none.
@@ -128,22 +162,36 @@ def find_files(path: str | Path) -> tuple[Path, list[Path]]:
     if path.is_file():
         return path.parent, [path]
     if path.is_dir():
-        root, matching = path, [file for file in path.rglob("*") if file.is_file() and _ending(file) in CSV + PARQUET]
+        root, matching = (
+            path,
+            [file for file in path.rglob("*") if file.is_file() and _ending(file) in CSV + PARQUET],
+        )
     else:
         fixed = next((at for at, part in enumerate(path.parts) if set("*?[") & set(part)), None)
         if fixed is None:
             raise ConfigError(f"{path}: no such file or folder")
         root = Path(*path.parts[:fixed])
         matching = [file for file in root.glob(str(Path(*path.parts[fixed:]))) if file.is_file()]
-    files = sorted(file for file in matching if not any(part.startswith(("_", ".")) for part in file.relative_to(root).parts))
+    files = sorted(
+        file
+        for file in matching
+        if not any(part.startswith(("_", ".")) for part in file.relative_to(root).parts)
+    )
     if not files:
-        raise ConfigError(f"{path}: no Parquet ({', '.join(PARQUET)}) or CSV ({', '.join(CSV)}) file found there{_others(path)}")
+        raise ConfigError(
+            f"{path}: no Parquet ({', '.join(PARQUET)}) or CSV ({', '.join(CSV)}) file found "
+            f"there{_others(path)}"
+        )
     return root, files
 
 
 def _others(path: Path) -> str:
     """What to do about the files of another kind in a folder."""
-    endings = {file.suffix.lower() for file in path.rglob("*") if file.is_file()} if path.is_dir() else set()
+    endings = (
+        {file.suffix.lower() for file in path.rglob("*") if file.is_file()}
+        if path.is_dir()
+        else set()
+    )
     known = sorted(endings & CONVERSIONS.keys())
     return "".join(f"; {ending} files are there: {CONVERSIONS[ending]}" for ending in known)
 
@@ -153,16 +201,23 @@ def _check_format(path: str | Path, files: list[Path]) -> bool:
     endings = {_ending(file): file for file in files}
     if None in endings:
         known = f"Parquet ({', '.join(PARQUET)}) nor CSV ({', '.join(CSV)})"
-        to_do = CONVERSIONS.get(endings[None].suffix.lower(), "convert it, or name the files with a pattern")
+        to_do = CONVERSIONS.get(
+            endings[None].suffix.lower(), "convert it, or name the files with a pattern"
+        )
         raise ConfigError(f"{endings[None]}: neither {known}; {to_do}")
     formats = {ending in PARQUET for ending in endings}
     if len(formats) > 1:
-        raise ConfigError(f"{path}: holds CSV and Parquet files; read one kind, e.g. {Path(path) / '*.parquet'}")
+        raise ConfigError(
+            f"{path}: holds CSV and Parquet files; read one kind, e.g. {Path(path) / '*.parquet'}"
+        )
     return formats == {False}
 
 
 def _ending(file: Path) -> str | None:
-    return next((ending for ending in (*CSV, *PARQUET, *PLAIN_TEXT) if file.name.lower().endswith(ending)), None)
+    return next(
+        (ending for ending in (*CSV, *PARQUET, *PLAIN_TEXT) if file.name.lower().endswith(ending)),
+        None,
+    )
 
 
 def _separator_of(file: Path) -> str:
@@ -172,16 +227,22 @@ def _separator_of(file: Path) -> str:
 def _reserve_names(file: Path, rows: pl.DataFrame) -> pl.DataFrame:
     """The rows, whose columns must have no name that is added here."""
     if taken := [name for name in rows.columns if name in ADDED]:
-        raise DataError(f"{file}: it has a column {taken[0]!r}, a name that longplay needs itself; rename it")
+        raise DataError(
+            f"{file}: it has a column {taken[0]!r}, a name that longplay needs itself; rename it"
+        )
     return rows
 
 
 def _with_faults(rows: pl.DataFrame, records: Records) -> pl.DataFrame:
     """The rows with line, fault and text, and the faults between them, in order of line."""
-    readable = rows.with_columns(records.lines.alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT))
+    readable = rows.with_columns(
+        records.lines.alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT)
+    )
     if records.faults.is_empty():
         return readable
-    faults = records.faults.select(pl.col("line").alias(LINE), pl.col("reason").alias(FAULT), pl.col("text").alias(TEXT))
+    faults = records.faults.select(
+        pl.col("line").alias(LINE), pl.col("reason").alias(FAULT), pl.col("text").alias(TEXT)
+    )
     return pl.concat([readable, faults], how="diagonal_relaxed").sort(LINE)
 
 
@@ -189,13 +250,22 @@ def _with_file(rows: pl.DataFrame, file: Path, root: Path) -> pl.DataFrame:
     """The rows with the file's name, and with what the names of its folders say."""
     relative = file.relative_to(root)
     keys = dict(part.split("=", 1) for part in relative.parts[:-1] if "=" in part.strip("="))
-    partitions = {key: unquote(value) for key, value in keys.items() if key not in rows.columns and key not in ADDED}
-    columns = [pl.lit(None if value == DEFAULT_PARTITION else value, pl.String).alias(key) for key, value in partitions.items()]
+    partitions = {
+        key: unquote(value)
+        for key, value in keys.items()
+        if key not in rows.columns and key not in ADDED
+    }
+    columns = [
+        pl.lit(None if value == DEFAULT_PARTITION else value, pl.String).alias(key)
+        for key, value in partitions.items()
+    ]
     name = relative.as_posix().removesuffix(file.name[len(file.name) - len(_ending(file) or "") :])
     return rows.with_columns(*columns, pl.lit(name).alias(FILE))
 
 
-def _together(path: str | Path, frames: dict[str, pl.DataFrame], needed: Collection[str] | None) -> pl.DataFrame:
+def _together(
+    path: str | Path, frames: dict[str, pl.DataFrame], needed: Collection[str] | None
+) -> pl.DataFrame:
     """The files' rows one after the other, once they agree in what is needed."""
     columns = {name: file for file, frame in frames.items() for name in frame.columns}
     must = set(columns) if needed is None else set(needed) & set(columns)
@@ -203,27 +273,45 @@ def _together(path: str | Path, frames: dict[str, pl.DataFrame], needed: Collect
         if missing := sorted(must - set(frame.columns)):
             other = columns[missing[0]]
             raise DataError(
-                f"{path}: {file} has no column {missing[0]!r}, {other} has one; they differ in column {missing[0]!r}: "
+                f"{path}: {file} has no column {missing[0]!r}, {other} has one; they differ in "
+                f"column {missing[0]!r}: "
                 "expected it in every file, read the files apart"
             )
-    loose = [name for name in columns if needed is not None and name not in must and name not in ADDED]
-    differing = [name for name in loose if len({frame.schema[name] for frame in frames.values() if name in frame.columns}) > 1]
-    alike = [frame.with_columns(_as_text(frame[name]) for name in differing if name in frame.columns) for frame in frames.values()]
+    loose = [
+        name for name in columns if needed is not None and name not in must and name not in ADDED
+    ]
+    differing = [
+        name
+        for name in loose
+        if len({frame.schema[name] for frame in frames.values() if name in frame.columns}) > 1
+    ]
+    alike = [
+        frame.with_columns(_as_text(frame[name]) for name in differing if name in frame.columns)
+        for frame in frames.values()
+    ]
     try:
         return pl.concat(alike, how="diagonal_relaxed")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DataError(f"{path}: {_clash(frames, must) or error}; expected one type, read the files apart") from error
+        raise DataError(
+            f"{path}: {_clash(frames, must) or error}; expected one type, read the files apart"
+        ) from error
 
 
 def _clash(frames: dict[str, pl.DataFrame], names: Collection[str]) -> str:
-    """Which column is of two types that do not go together, and where; empty where there is none."""
+    """Which column is of two types that do not go together, and where; empty where there is
+    none."""
     (first_file, first), *others = frames.items()
     for name in sorted(names):
         for file, frame in others:
             try:
-                pl.concat([first.select(name).head(0), frame.select(name).head(0)], how="vertical_relaxed")
+                pl.concat(
+                    [first.select(name).head(0), frame.select(name).head(0)], how="vertical_relaxed"
+                )
             except pl.exceptions.PolarsError:
-                return f"column {name!r} is {first.schema[name]} in {first_file} and {frame.schema[name]} in {file}"
+                return (
+                    f"column {name!r} is {first.schema[name]} in {first_file} and "
+                    f"{frame.schema[name]} in {file}"
+                )
     return ""
 
 
@@ -232,5 +320,7 @@ def _as_text(values: pl.Series) -> pl.Series:
     try:
         return values.cast(pl.String)
     except pl.exceptions.PolarsError:
-        texts = [None if value is None else json.dumps(value, default=str) for value in values.to_list()]
+        texts = [
+            None if value is None else json.dumps(value, default=str) for value in values.to_list()
+        ]
         return pl.Series(values.name, texts, dtype=pl.String)

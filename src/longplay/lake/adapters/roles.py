@@ -1,4 +1,5 @@
-"""What the columns of a log are: user, item, time, creator, kind, origin and the rest, by their names and by what they hold."""
+"""What the columns of a log are: user, item, time, creator, kind, origin and the rest, by their
+names and by what they hold."""
 
 from __future__ import annotations
 
@@ -16,81 +17,418 @@ from longplay.lake.sift import EARLIEST
 # Names by which a column is known, the surest first; compared without case, spaces and punctuation.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "user_id": (
-        "user_id", "user", "uid", "user_hash", "customer_id", "customer", "household_id", "household", "member_id", "member", "account_id",
+        "user_id",
+        "user",
+        "uid",
+        "user_hash",
+        "customer_id",
+        "customer",
+        "household_id",
+        "household",
+        "member_id",
+        "member",
+        "account_id",
         "account",
-        "client_id", "visitor_id", "visitor", "subscriber_id", "subscriber", "listener_id", "listener", "viewer_id", "player_id", "profile_id",
-        "username", "user_name", "reviewer_id", "device_id",
+        "client_id",
+        "visitor_id",
+        "visitor",
+        "subscriber_id",
+        "subscriber",
+        "listener_id",
+        "listener",
+        "viewer_id",
+        "player_id",
+        "profile_id",
+        "username",
+        "user_name",
+        "reviewer_id",
+        "device_id",
     ),
     "item_id": (
-        "item_id", "item", "product_id", "product", "sku", "stock_code", "article_id", "article", "track_id", "spotify_track_uri", "track_uri",
+        "item_id",
+        "item",
+        "product_id",
+        "product",
+        "sku",
+        "stock_code",
+        "article_id",
+        "article",
+        "track_id",
+        "spotify_track_uri",
+        "track_uri",
         "song_id",
-        "video_id", "movie_id", "episode_id", "spotify_episode_uri", "content_id", "asset_id", "asin", "game_id", "book_id", "course_id", "lesson_id",
-        "title_id", "track", "song", "video", "movie", "episode", "content", "game", "book", "track_name", "song_name", "master_metadata_track_name",
+        "video_id",
+        "movie_id",
+        "episode_id",
+        "spotify_episode_uri",
+        "content_id",
+        "asset_id",
+        "asin",
+        "game_id",
+        "book_id",
+        "course_id",
+        "lesson_id",
+        "title_id",
+        "track",
+        "song",
+        "video",
+        "movie",
+        "episode",
+        "content",
+        "game",
+        "book",
+        "track_name",
+        "song_name",
+        "master_metadata_track_name",
     ),
     "time": (
-        "time", "timestamp", "ts", "event_time", "event_timestamp", "datetime", "date_time", "played_at", "listened_at", "watched_at", "occurred_at",
-        "end_time", "start_time", "started_at", "created_at", "transaction_timestamp", "transaction_time", "invoice_date", "order_date",
-        "purchase_date", "transaction_date", "unixtime", "unix_time", "event_date", "date", "day", "when",
+        "time",
+        "timestamp",
+        "ts",
+        "event_time",
+        "event_timestamp",
+        "datetime",
+        "date_time",
+        "played_at",
+        "listened_at",
+        "watched_at",
+        "occurred_at",
+        "end_time",
+        "start_time",
+        "started_at",
+        "created_at",
+        "transaction_timestamp",
+        "transaction_time",
+        "invoice_date",
+        "order_date",
+        "purchase_date",
+        "transaction_date",
+        "unixtime",
+        "unix_time",
+        "event_date",
+        "date",
+        "day",
+        "when",
     ),
     "ingested_at": ("ingested_at", "received_at", "server_received_at", "arrived_at", "loaded_at"),
     "creator_id": (
-        "creator_id", "creator", "artist_id", "artist", "artist_name", "master_metadata_album_artist_name", "author_id", "author", "show_id", "show",
-        "show_name", "episode_show_name", "podcast_id", "podcast", "channel_id", "channel", "publisher_id", "publisher", "brand_id", "brand",
-        "manufacturer_id", "manufacturer", "seller_id", "seller", "studio", "developer", "series_id", "series", "category_id", "category",
+        "creator_id",
+        "creator",
+        "artist_id",
+        "artist",
+        "artist_name",
+        "master_metadata_album_artist_name",
+        "author_id",
+        "author",
+        "show_id",
+        "show",
+        "show_name",
+        "episode_show_name",
+        "podcast_id",
+        "podcast",
+        "channel_id",
+        "channel",
+        "publisher_id",
+        "publisher",
+        "brand_id",
+        "brand",
+        "manufacturer_id",
+        "manufacturer",
+        "seller_id",
+        "seller",
+        "studio",
+        "developer",
+        "series_id",
+        "series",
+        "category_id",
+        "category",
         "department",
     ),
     "kind": (
-        "kind", "event_type", "event_name", "event", "action", "action_type", "interaction", "interaction_type", "activity", "behavior", "verb",
+        "kind",
+        "event_type",
+        "event_name",
+        "event",
+        "action",
+        "action_type",
+        "interaction",
+        "interaction_type",
+        "activity",
+        "behavior",
+        "verb",
         "type",
     ),
     "seconds": (
-        "seconds", "ms_played", "milliseconds_played", "duration_played", "played_ms", "seconds_played", "play_duration", "listen_duration",
-        "watch_duration", "listen_time", "watch_time", "play_time", "time_spent", "dwell_time", "dwell", "listened_seconds", "watched_seconds",
-        "duration_s", "duration_sec", "duration_seconds", "duration_ms", "duration_min", "duration", "elapsed",
+        "seconds",
+        "ms_played",
+        "milliseconds_played",
+        "duration_played",
+        "played_ms",
+        "seconds_played",
+        "play_duration",
+        "listen_duration",
+        "watch_duration",
+        "listen_time",
+        "watch_time",
+        "play_time",
+        "time_spent",
+        "dwell_time",
+        "dwell",
+        "listened_seconds",
+        "watched_seconds",
+        "duration_s",
+        "duration_sec",
+        "duration_seconds",
+        "duration_ms",
+        "duration_min",
+        "duration",
+        "elapsed",
     ),
     "surface": ("surface", "screen", "placement", "page_type"),
-    "origin": ("origin", "source", "play_source", "traffic_source", "source_type", "reason_start", "entry_point", "context", "is_recommended"),
+    "origin": (
+        "origin",
+        "source",
+        "play_source",
+        "traffic_source",
+        "source_type",
+        "reason_start",
+        "entry_point",
+        "context",
+        "is_recommended",
+    ),
     "event_id": ("event_id", "event_uuid", "uuid", "id", "row_id", "log_id"),
-    "session_id": ("session_id", "session", "visit_id", "basket_id", "order_id", "invoice", "invoice_no", "invoice_id", "transaction_id"),
+    "session_id": (
+        "session_id",
+        "session",
+        "visit_id",
+        "basket_id",
+        "order_id",
+        "invoice",
+        "invoice_no",
+        "invoice_id",
+        "transaction_id",
+    ),
     "title": (
-        "title", "item_title", "item_name", "product_name", "product_title", "track_name", "song_name", "master_metadata_track_name", "episode_name",
-        "movie_title", "video_title", "name", "description",
+        "title",
+        "item_title",
+        "item_name",
+        "product_name",
+        "product_title",
+        "track_name",
+        "song_name",
+        "master_metadata_track_name",
+        "episode_name",
+        "movie_title",
+        "video_title",
+        "name",
+        "description",
     ),
     "tags": ("tags", "genres", "genre", "categories"),
     "length": (
-        "length", "item_length", "track_length", "track_duration", "track_duration_ms", "song_length", "video_length", "video_duration", "length_s",
-        "length_ms", "length_seconds", "track_s", "track_ms", "runtime", "runtime_min", "total_duration",
+        "length",
+        "item_length",
+        "track_length",
+        "track_duration",
+        "track_duration_ms",
+        "song_length",
+        "video_length",
+        "video_duration",
+        "length_s",
+        "length_ms",
+        "length_seconds",
+        "track_s",
+        "track_ms",
+        "runtime",
+        "runtime_min",
+        "total_duration",
     ),
     "decision_id": ("decision_id",),
     "slot": ("slot",),
-}  # fmt: skip
-SHOP = ("price", "quantity", "invoice", "basket", "order", "sales", "amount", "purchase", "transaction")
-PROPENSITIES = ("propensity", "propensity_score", "pscore", "action_prob", "logging_prob", "log_prob", "logprob")
+}
+SHOP = (
+    "price",
+    "quantity",
+    "invoice",
+    "basket",
+    "order",
+    "sales",
+    "amount",
+    "purchase",
+    "transaction",
+)
+PROPENSITIES = (
+    "propensity",
+    "propensity_score",
+    "pscore",
+    "action_prob",
+    "logging_prob",
+    "log_prob",
+    "logprob",
+)
 
 KIND_WORDS: Mapping[str, tuple[str, ...]] = {
-    "play": ("play", "played", "stream", "streamed", "listen", "listened", "watch", "watched", "click", "clicked", "read", "consume", "start",
-             "complete"),
+    "play": (
+        "play",
+        "played",
+        "stream",
+        "streamed",
+        "listen",
+        "listened",
+        "watch",
+        "watched",
+        "click",
+        "clicked",
+        "read",
+        "consume",
+        "start",
+        "complete",
+    ),
     "skip": ("skip", "skipped", "dislike", "thumbs_down"),
-    "save": ("save", "saved", "bookmark", "add_to_playlist", "add_to_library", "wishlist", "add_to_wishlist", "download", "add_to_cart", "cart",
-             "basket"),
-    "like": ("like", "liked", "thumbs_up", "favorite", "favourite", "upvote", "love", "heart", "rate", "rating", "review", "share", "comment"),
+    "save": (
+        "save",
+        "saved",
+        "bookmark",
+        "add_to_playlist",
+        "add_to_library",
+        "wishlist",
+        "add_to_wishlist",
+        "download",
+        "add_to_cart",
+        "cart",
+        "basket",
+    ),
+    "like": (
+        "like",
+        "liked",
+        "thumbs_up",
+        "favorite",
+        "favourite",
+        "upvote",
+        "love",
+        "heart",
+        "rate",
+        "rating",
+        "review",
+        "share",
+        "comment",
+    ),
     "follow": ("follow", "followed", "subscribe_to", "follow_artist"),
-    "purchase": ("purchase", "purchased", "buy", "bought", "order", "ordered", "transaction", "checkout", "sale", "sold", "paid", "rent"),
+    "purchase": (
+        "purchase",
+        "purchased",
+        "buy",
+        "bought",
+        "order",
+        "ordered",
+        "transaction",
+        "checkout",
+        "sale",
+        "sold",
+        "paid",
+        "rent",
+    ),
     "refund": ("refund", "refunded", "return", "returned", "chargeback"),
-    "visit": ("visit", "visited", "open", "app_open", "login", "session_start", "pageview", "page_view", "search", "home"),
+    "visit": (
+        "visit",
+        "visited",
+        "open",
+        "app_open",
+        "login",
+        "session_start",
+        "pageview",
+        "page_view",
+        "search",
+        "home",
+    ),
     "cancel": ("cancel", "cancelled", "canceled", "cancellation", "churn", "unsubscribe"),
-}  # fmt: skip
+}
 VIEWED = ("view", "viewed", "detail_view", "product_view", "item_view")
 ORIGIN_WORDS: Mapping[str, tuple[str, ...]] = {
-    "organic": ("organic", "user", "search", "library", "direct", "manual", "own", "browse", "clickrow", "playbtn", "false", "0", "no", "collection"),
-    "recommended": ("recommended", "recommendation", "recommendations", "reco", "rec", "recs", "recommender", "home", "discover", "feed", "for_you",
-                    "true", "1", "yes", "ad", "push", "email", "promotion"),
-    "autoplay": ("autoplay", "auto", "trackdone", "radio", "next_up", "continuous", "queue", "endplay"),
-}  # fmt: skip
-EPOCHS = {9: "epoch_s", 10: "epoch_s", 12: "epoch_ms", 13: "epoch_ms", 15: "epoch_us", 16: "epoch_us", 18: "epoch_ns", 19: "epoch_ns"}
-DATES = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d/%m/%y", "%m/%d/%y", "%d %b %Y", "%d-%b-%Y",
-         "%b %d, %Y", "%d %B %Y", "%B %d, %Y")  # fmt: skip
-CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S%.f", "T%H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S")
+    "organic": (
+        "organic",
+        "user",
+        "search",
+        "library",
+        "direct",
+        "manual",
+        "own",
+        "browse",
+        "clickrow",
+        "playbtn",
+        "false",
+        "0",
+        "no",
+        "collection",
+    ),
+    "recommended": (
+        "recommended",
+        "recommendation",
+        "recommendations",
+        "reco",
+        "rec",
+        "recs",
+        "recommender",
+        "home",
+        "discover",
+        "feed",
+        "for_you",
+        "true",
+        "1",
+        "yes",
+        "ad",
+        "push",
+        "email",
+        "promotion",
+    ),
+    "autoplay": (
+        "autoplay",
+        "auto",
+        "trackdone",
+        "radio",
+        "next_up",
+        "continuous",
+        "queue",
+        "endplay",
+    ),
+}
+EPOCHS = {
+    9: "epoch_s",
+    10: "epoch_s",
+    12: "epoch_ms",
+    13: "epoch_ms",
+    15: "epoch_us",
+    16: "epoch_us",
+    18: "epoch_ns",
+    19: "epoch_ns",
+}
+DATES = (
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d.%m.%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%Y%m%d",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%d %b %Y",
+    "%d-%b-%Y",
+    "%b %d, %Y",
+    "%d %B %Y",
+    "%B %d, %Y",
+)
+CLOCKS = (
+    "",
+    " %H:%M:%S",
+    " %H:%M",
+    " %H:%M:%S%.f",
+    "T%H:%M:%S",
+    " %I:%M %p",
+    " %I:%M:%S %p",
+    ", %H:%M",
+    ", %H:%M:%S",
+)
 WHOLE = ("%Y%m%d%H%M%S", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z", "%a %b %d %H:%M:%S %Y")
 MOST_WORDS = 60  # different values that a kind or an origin may have
 ENOUGH = 0.9  # share of a column's values that must be what it is taken for
@@ -102,12 +440,20 @@ class Roles:
     """Which column is what, and how its values read.
 
     Attributes:
-        columns: longplay column -> source column. constants: longplay column -> the value of every row.
-        kinds, origins: source word -> longplay word.
-        time_format, seconds_unit, length_unit: as of `read_table`.
-        first, last: the span of the times that were looked at, UTC.
-        users, items: different ones among the rows that were looked at.
-        kind_words, origin_words: longplay kinds and origins that occur; without a column all events are organic.
+        columns: longplay column -> source column.
+        constants: longplay column -> the value of every row.
+        kinds: source word -> longplay word.
+        origins: source word -> longplay word.
+        time_format: as of `read_table`.
+        seconds_unit: as of `read_table`.
+        length_unit: as of `read_table`.
+        first: the span of the times that were looked at, UTC.
+        last: the span of the times that were looked at, UTC.
+        users: different ones among the rows that were looked at.
+        items: different ones among the rows that were looked at.
+        kind_words: longplay kinds and origins that occur; without a column all events are organic.
+        origin_words: longplay kinds and origins that occur; without a column all events are
+            organic.
         bad_share: share of these rows that are no event.
         notes: what was guessed, or seen and not used, in words.
         has_propensity: a column holds probabilities of what was shown.
@@ -141,7 +487,11 @@ class _Search:
 
     def named(self, role: str) -> list[str]:
         """The columns whose name says that they are this, the surest first, without those taken."""
-        by_key = {plain(name): name for name in reversed(self.sample.columns) if name not in self.taken.values()}
+        by_key = {
+            plain(name): name
+            for name in reversed(self.sample.columns)
+            if name not in self.taken.values()
+        }
         return [by_key[key] for key in map(plain, NAMES[role]) if key in by_key]
 
 
@@ -158,7 +508,8 @@ def roles_of(sample: pl.DataFrame, log: str, whole_times: pl.Series | None = Non
     """What the columns of a log are.
 
     Args:
-        sample: rows from several places. log: names the log in messages.
+        sample: rows from several places.
+        log: names the log in messages.
         whole_times: gives the span; None: the sample's.
 
     Raises:
@@ -172,19 +523,40 @@ def roles_of(sample: pl.DataFrame, log: str, whole_times: pl.Series | None = Non
     origins = _origins(search)
     seconds_unit = _amount(search, "seconds")
     length_unit = _amount(search, "length")
-    for role in ("creator_id", "event_id", "session_id", "title", "tags", "surface", "ingested_at", "decision_id", "slot"):
+    for role in (
+        "creator_id",
+        "event_id",
+        "session_id",
+        "title",
+        "tags",
+        "surface",
+        "ingested_at",
+        "decision_id",
+        "slot",
+    ):
         _describe(search, role, time_format)
     moments = _moments(sample[time_column], time_format)
     span = moments if whole_times is None else _moments(whole_times, time_format)
     span = span.filter(span.is_between(EARLIEST, datetime.now(UTC)).fill_null(False))
     if span.is_empty():
-        raise DataError(f"{log}: no time of column {time_column!r} lies between {EARLIEST:%Y} and now, first {sample[time_column].drop_nulls()[0]!r}")
+        raise DataError(
+            f"{log}: no time of column {time_column!r} lies between {EARLIEST:%Y} and now, first "
+            f"{sample[time_column].drop_nulls()[0]!r}"
+        )
     columns = {name: search.taken[name] for name in NAMES if name in search.taken}
-    words = ids(sample[columns["kind"]]).replace(kinds) if "kind" in columns else pl.Series([kind_constant])
+    words = (
+        ids(sample[columns["kind"]]).replace(kinds)
+        if "kind" in columns
+        else pl.Series([kind_constant])
+    )
     bad = moments.is_null() | ids(sample[columns["user_id"]]).is_null()
     if "kind" in columns:
         bad = bad | ~words.is_in(list(KIND_WORDS)).fill_null(False)
-    origin_words = ids(sample[columns["origin"]]).replace(origins) if "origin" in columns else pl.Series(["organic"])
+    origin_words = (
+        ids(sample[columns["origin"]]).replace(origins)
+        if "origin" in columns
+        else pl.Series(["organic"])
+    )
     propensity = [name for name in sample.columns if plain(name) in map(plain, PROPENSITIES)]
     return Roles(
         columns=columns,
@@ -250,12 +622,25 @@ def time_format_of(values: pl.Series) -> str | None:
         return None
     formats = [date + clock for date in DATES for clock in CLOCKS] + list(WHOLE)
     head = written[:50]
-    tried = {pattern: _parsed(times(written, pattern, "UTC")) for pattern in formats if _parsed(times(head, pattern, "UTC")) > 0}
-    fitting = [pattern for pattern, share in tried.items() if share >= ENOUGH and _sane(times(written, pattern, "UTC"))]
+    tried = {
+        pattern: _parsed(times(written, pattern, "UTC"))
+        for pattern in formats
+        if _parsed(times(head, pattern, "UTC")) > 0
+    }
+    fitting = [
+        pattern
+        for pattern, share in tried.items()
+        if share >= ENOUGH and _sane(times(written, pattern, "UTC"))
+    ]
     if not fitting:
-        raise DataError(f"column {values.name!r} holds no times that are known here, first {written[0]!r}")
+        raise DataError(
+            f"column {values.name!r} holds no times that are known here, first {written[0]!r}"
+        )
     most = max(tried[pattern] for pattern in fitting)
-    return min((pattern for pattern in fitting if tried[pattern] > most - 0.001), key=lambda pattern: _disorder(times(written, pattern, "UTC")))
+    return min(
+        (pattern for pattern in fitting if tried[pattern] > most - 0.001),
+        key=lambda pattern: _disorder(times(written, pattern, "UTC")),
+    )
 
 
 def _parsed(moments: pl.Series) -> float:
@@ -263,14 +648,16 @@ def _parsed(moments: pl.Series) -> float:
 
 
 def _sane(moments: pl.Series) -> bool:
-    """Whether most of the times lie between the earliest that a log may have and ten years from now."""
+    """Whether most of the times lie between the earliest that a log may have and ten years from
+    now."""
     now = datetime.now(UTC)
     inside = moments.is_between(EARLIEST, now.replace(year=now.year + 10, day=1))
     return float(inside.mean() or 0.0) >= ENOUGH  # type: ignore[arg-type]
 
 
 def _disorder(moments: pl.Series) -> tuple[float, float]:
-    """Days that one goes back and forth from row to row, and the span: of two ways to read dates, the true one is the calmer."""
+    """Days that one goes back and forth from row to row, and the span: of two ways to read dates,
+    the true one is the calmer."""
     steps = moments.dt.epoch("us").diff().abs().cast(pl.Float64)
     span = moments.dt.epoch("us").max() or 0
     return float(steps.sum()), float(span - (moments.dt.epoch("us").min() or 0))  # type: ignore[operator, arg-type]
@@ -301,7 +688,10 @@ def _time(search: _Search, log: str) -> tuple[str, str | None]:
             continue
         search.notes.append(f"{column} is taken as the time, by what it holds")
         return column, found
-    raise DataError(f"{log}: no column is a time; it has {', '.join(search.sample.columns)}. Write run.toml by hand: longplay init")
+    raise DataError(
+        f"{log}: no column is a time; it has {', '.join(search.sample.columns)}. Write run.toml "
+        "by hand: longplay init"
+    )
 
 
 def _ids(search: _Search, log: str) -> None:
@@ -313,15 +703,35 @@ def _ids(search: _Search, log: str) -> None:
     for role in ("user_id", "item_id"):
         if role in search.taken:
             continue
-        named = {column for other in NAMES for column in search.named(other) if other not in ("user_id", "item_id")}
-        left = [name for name in search.sample.columns if name not in search.taken.values() and name not in named]
-        usable = [name for name in left if _is_id(search.sample[name]) and 2 <= search.sample[name].n_unique() < max(3, 0.98 * search.sample.height)]
+        named = {
+            column
+            for other in NAMES
+            for column in search.named(other)
+            if other not in ("user_id", "item_id")
+        }
+        left = [
+            name
+            for name in search.sample.columns
+            if name not in search.taken.values() and name not in named
+        ]
+        usable = [
+            name
+            for name in left
+            if _is_id(search.sample[name])
+            and 2 <= search.sample[name].n_unique() < max(3, 0.98 * search.sample.height)
+        ]
         if not usable:
             word = role.removesuffix("_id")
             has = ", ".join(search.sample.columns)
-            raise DataError(f"{log}: no column looks like the {word}; it has {has}. Write run.toml by hand: longplay init")
+            raise DataError(
+                f"{log}: no column looks like the {word}; it has {has}. Write run.toml by hand: "
+                "longplay init"
+            )
         search.taken[role] = max(usable, key=lambda name: search.sample[name].n_unique())
-        search.notes.append(f"{search.taken[role]} is taken as the {role.removesuffix('_id')}, by what it holds: look whether that is right")
+        search.notes.append(
+            f"{search.taken[role]} is taken as the {role.removesuffix('_id')}, by what it holds: "
+            "look whether that is right"
+        )
 
 
 def _is_id(values: pl.Series) -> bool:
@@ -356,15 +766,24 @@ def _kinds(search: _Search) -> tuple[dict[str, str], str]:
         words = _words(search.sample[column])
         known = _known_words(words, KIND_WORDS)
         sells = is_shop or "purchase" in known.values()
-        known |= {word: "visit" if sells else "play" for word in words if plain(word) in map(plain, VIEWED)}
+        known |= {
+            word: "visit" if sells else "play"
+            for word in words
+            if plain(word) in map(plain, VIEWED)
+        }
         if not known:
             continue
         search.taken["kind"] = column
         if unknown := [word for word in words if word not in known]:
-            search.notes.append(f"rows whose {column} is {_listed(unknown)} go to quarantine: say in [ingest.kinds] what they are")
+            search.notes.append(
+                f"rows whose {column} is {_listed(unknown)} go to quarantine: say in "
+                "[ingest.kinds] what they are"
+            )
         return {word: kind for word, kind in known.items() if word != kind}, "play"
     kind = "purchase" if is_shop else "play"
-    search.notes.append(f"no column says what was done: every row counts as a {kind} (ingest.constants)")
+    search.notes.append(
+        f"no column says what was done: every row counts as a {kind} (ingest.constants)"
+    )
     return {}, kind
 
 
@@ -376,13 +795,21 @@ def _origins(search: _Search) -> dict[str, str]:
             continue
         search.taken["origin"] = column
         if unknown := [word for word in words if word not in known]:
-            search.notes.append(f"rows whose {column} is {_listed(unknown)} are taken as organic: see [ingest.origins]")
+            search.notes.append(
+                f"rows whose {column} is {_listed(unknown)} are taken as organic: see "
+                "[ingest.origins]"
+            )
         empty = search.sample[column].null_count()
         if empty:
             del search.taken["origin"]
-            search.notes.append(f"{column} looks like an origin, but {empty:,} of {search.sample.height:,} rows have none: not mapped")
+            search.notes.append(
+                f"{column} looks like an origin, but {empty:,} of {search.sample.height:,} rows "
+                "have none: not mapped"
+            )
             continue
-        return {word: known.get(word, "organic") for word in words if known.get(word, "organic") != word}
+        return {
+            word: known.get(word, "organic") for word in words if known.get(word, "organic") != word
+        }
     return {}
 
 
@@ -398,11 +825,19 @@ def _amount(search: _Search, role: str) -> str:
         except LongplayError:
             continue
         known = amounts.drop_nulls()
-        if known.is_empty() or (bad.sum() or 0) > (1 - ENOUGH) * len(values) or float(known.min() or 0) < 0:  # type: ignore[arg-type]
+        if (
+            known.is_empty()
+            or (bad.sum() or 0) > (1 - ENOUGH) * len(values)
+            or float(known.min() or 0) < 0
+        ):  # type: ignore[arg-type]
             continue
         search.taken[role] = column
         key = column.lower()
-        if re.search(r"(^|[^a-z])(ms|msec|millis|milliseconds)([^a-z]|$)|Ms$|^ms", column) or "milli" in key or key.startswith("ms"):
+        if (
+            re.search(r"(^|[^a-z])(ms|msec|millis|milliseconds)([^a-z]|$)|Ms$|^ms", column)
+            or "milli" in key
+            or key.startswith("ms")
+        ):
             return "ms"
         if re.search(r"(^|_)(min|mins|minutes)($|_)", key):
             return "min"
@@ -432,7 +867,10 @@ def _describe(search: _Search, role: str, time_format: str | None) -> None:
             continue
         if not _is_id(values):
             continue
-        if role == "creator_id" and not 2 < values.n_unique() < search.sample[search.taken["item_id"]].n_unique():
+        if (
+            role == "creator_id"
+            and not 2 < values.n_unique() < search.sample[search.taken["item_id"]].n_unique()
+        ):
             continue  # a creator has several items, and there are several
         if role == "event_id" and values.drop_nulls().n_unique() < values.len():
             continue

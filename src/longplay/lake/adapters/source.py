@@ -10,18 +10,22 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Source:
-    """A log in longplay's words; give it to the lake with `lake.append(batch, **source.tables, rejected=source.rejected)`.
+    """A log in longplay's words; give it to the lake with `lake.append(batch, **source.tables,
+    rejected=source.rejected)`.
 
     Attributes:
-        events: the columns of `schema.TABLES["events"]` that the log could fill, and `line`: the row's number in its
-            file, counted from 1. None where the source holds no events.
+        events: the columns of `schema.TABLES["events"]` that the log could fill, and `line`: the
+            row's number in its file, counted from 1. None where the source holds no events.
         items: the catalogue that the source holds or its events imply, or None.
-        decisions, contexts: what was shown, and what the policy saw; None where the source does not say.
-        rejected: `line`, `reason` and `row` (the whole source row as JSON, with its file) of every row that was set aside.
+        decisions: what was shown, and what the policy saw; None where the source does not say.
+        contexts: what was shown, and what the policy saw; None where the source does not say.
+        rejected: `line`, `reason` and `row` (the whole source row as JSON, with its file) of every
+            row that was set aside.
         rows: rows read; every one is used or rejected.
         notes: sentences for the report.
         has_origin: the log says how each event came about.
-        has_decisions: it holds slates with their propensities, without which there is no off-policy estimate.
+        has_decisions: it holds slates with their propensities, without which there is no off-policy
+            estimate.
         complete_until: before this time nothing is missing; None: up to the last row.
     """
 
@@ -39,16 +43,26 @@ class Source:
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """The tables that the source holds, by the names of `Lake.append`."""
-        held = {"events": self.events, "items": self.items, "decisions": self.decisions, "contexts": self.contexts}
+        held = {
+            "events": self.events,
+            "items": self.items,
+            "decisions": self.decisions,
+            "contexts": self.contexts,
+        }
         return {name: frame for name, frame in held.items() if frame is not None}
 
     def joined(self, other: Source) -> Source:
-        """Both sources as one log. A table that both hold is taken from `other`, except for items only this one has."""
+        """Both sources as one log. A table that both hold is taken from `other`, except for items
+        only this one has."""
         items = other.items if self.items is None else self.items
         if self.items is not None and other.items is not None:
             only_here = self.items.join(other.items, on="item_id", how="anti")
             items = pl.concat([other.items, only_here]).sort("item_id")
-        without_decisions = tuple(note for note in self.notes if not (other.has_decisions and note.startswith("no decisions")))
+        without_decisions = tuple(
+            note
+            for note in self.notes
+            if not (other.has_decisions and note.startswith("no decisions"))
+        )
         return replace(
             self,
             events=self.events if other.events is None else other.events,
@@ -62,6 +76,8 @@ class Source:
         )
 
     def __str__(self) -> str:
-        counts = [f"{frame.height:,} {name}" for name, frame in self.tables.items() if name != "contexts"]
+        counts = [
+            f"{frame.height:,} {name}" for name, frame in self.tables.items() if name != "contexts"
+        ]
         head = f"{self.rows:,} rows: {', '.join([*counts, f'{self.rejected.height:,} rejected'])}"
         return "\n".join([head, *(f"- {note}" for note in self.notes)])

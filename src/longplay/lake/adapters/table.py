@@ -9,7 +9,15 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError
-from longplay.lake.adapters.cells import ids, numbers, seconds_of, text, time_format_like, times, words
+from longplay.lake.adapters.cells import (
+    ids,
+    numbers,
+    seconds_of,
+    text,
+    time_format_like,
+    times,
+    words,
+)
 from longplay.lake.adapters.layout import EVENT_COLUMNS, VOCABULARIES, Layout
 from longplay.lake.adapters.record_files import FAULT, FILE, KIND, LINE, TEXT, Rows, read_source
 from longplay.lake.adapters.source import Source
@@ -20,7 +28,9 @@ from longplay.lake.sift import EARLIEST, advice, sift
 TIME_COLUMNS = ("time", "ingested_at")
 BETWEEN = "\x1f"  # ASCII's unit separator: no tag holds it
 NOT_KNOWN = ("null", "none", "nan", "n/a", "\\n", "undefined")
-NUMBER_COLUMNS = {name: column.dtype for name, column in EVENT_COLUMNS.items() if name in ("seconds", "slot")}
+NUMBER_COLUMNS = {
+    name: column.dtype for name, column in EVENT_COLUMNS.items() if name in ("seconds", "slot")
+}
 
 
 def read_table(
@@ -40,33 +50,39 @@ def read_table(
 ) -> Source:
     """The events and items of a log; rows that are no event are in `rejected` with reason and line.
 
-    A line is a record of its file counted from 1. The header of a CSV file is not counted, so that line 1 is what an
-    editor shows as line 2; a record with line breaks in quotes is one; blank lines are counted and passed over.
-    A CSV record with too many or too few fields, a NUL byte, bytes of another encoding or a quote that is never closed
-    costs itself. In a folder, empty files and files whose name starts with "_" or "." are passed over. Files need to agree
-    only in the columns that are mapped; folders named key=value are a column `key`.
+    A line is a record of its file counted from 1. The header of a CSV file is not counted, so that
+    line 1 is what an editor shows as line 2; a record with line breaks in quotes is one; blank
+    lines are counted and passed over. A CSV record with too many or too few fields, a NUL byte,
+    bytes of another encoding or a quote that is never closed costs itself. In a folder, empty files
+    and files whose name starts with "_" or "." are passed over. Files need to agree only in the
+    columns that are mapped; folders named key=value are a column `key`.
 
     Args:
-        path: a Parquet (.parquet, .pq) or CSV file (.csv, .tsv, also .gz; .txt, .dat), a folder of them, or a pattern such as
-            "logs/2026-*.parquet".
-        columns: longplay column -> source column, e.g. {"user_id": "customer", "time": "ts"}; `user_id` and
-            `time` must be there, `title`, `text`, `tags` (a list, or text split at | ; ,) and `length` describe
-            items; a mapped `item_id` alone makes items too. A length that is no number above 0 is taken as not known, and a note says how many are.
+        path: a Parquet (.parquet, .pq) or CSV file (.csv, .tsv, also .gz; .txt, .dat), a folder of
+            them, or a pattern such as "logs/2026-*.parquet".
+        columns: longplay column -> source column, e.g. {"user_id": "customer", "time": "ts"};
+            `user_id` and `time` must be there, `title`, `text`, `tags` (a list, or text split at |
+            ; ,) and `length` describe items; a mapped `item_id` alone makes items too. A length
+            that is no number above 0 is taken as not known, and a note says how many are.
         constants: longplay column -> the value of every row, e.g. {"kind": "play"}.
         time_format: a strftime pattern, or epoch_s, epoch_ms, epoch_us, epoch_ns; default ISO 8601.
         time_zone: of times that carry no offset.
-        kinds: source kind -> longplay kind, e.g. {"stream": "play"}; a kind not named here stays as it is;
-            "" is an empty value.
+        kinds: source kind -> longplay kind, e.g. {"stream": "play"}; a kind not named here stays as
+            it is; "" is an empty value.
         origins: source origin -> longplay origin, e.g. {"search": "organic"}, as `kinds`.
-        separator: what stands between the fields of a CSV file, one ASCII character; None: a comma, in .tsv files a tab.
+        separator: what stands between the fields of a CSV file, one ASCII character; None: a comma,
+            in .tsv files a tab.
         encoding: of CSV files, e.g. "utf-16", "latin-1" or "windows-1252"; None: UTF-8.
-        seconds_unit: of the column mapped to `seconds`: "us", "ms", "s" or "min"; a column of durations knows its own.
+        seconds_unit: of the column mapped to `seconds`: "us", "ms", "s" or "min"; a column of
+            durations knows its own.
         length_unit: of the column mapped to `length`, as `seconds_unit`.
         earliest: rows with a time before this, UTC, are set aside; give `Lake.append` the same.
 
     Raises:
-        ConfigError: the mapping names what is not there, leaves out what must be, or no time or no number parses.
-        DataError: a file cannot be read or is empty, a file lacks a mapped column, or ids are not exact.
+        ConfigError: the mapping names what is not there, leaves out what must be, or no time or no
+            number parses.
+        DataError: a file cannot be read or is empty, a file lacks a mapped column, or ids are not
+            exact.
     """
     layout = Layout(
         columns=columns,
@@ -77,11 +93,16 @@ def read_table(
         units={"seconds": seconds_unit, "length": length_unit},
         earliest=earliest,
     )
-    return map_rows(read_source(path, separator=separator, encoding=encoding, needed=set(columns.values())), str(path), layout)
+    return map_rows(
+        read_source(path, separator=separator, encoding=encoding, needed=set(columns.values())),
+        str(path),
+        layout,
+    )
 
 
 def map_rows(source: Rows, log: str, layout: Layout) -> Source:
-    """`read_table` on rows that were read already (`rows.read_source`); `log` names them in errors."""
+    """`read_table` on rows that were read already (`rows.read_source`); `log` names them in
+    errors."""
     rows = source.table
     layout.check(log, source.columns, [name for name in rows.columns if name == KIND])
     candidates, broken = _candidates(rows, layout)
@@ -101,7 +122,8 @@ def map_rows(source: Rows, log: str, layout: Layout) -> Source:
 
 
 def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Series]:
-    """Every row as an event, good or bad, and per row the reason why a number in it could not be read, or null."""
+    """Every row as an event, good or bad, and per row the reason why a number in it could not be
+    read, or null."""
     filled: dict[str, pl.Series] = {}
     broken = rows[FAULT].cast(pl.String)
     for name, source in layout.columns.items():
@@ -116,8 +138,14 @@ def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Se
             else:
                 filled[name], bad = numbers(values, NUMBER_COLUMNS[name])
             if bad.any() and bad.sum() == values.len() - values.null_count():
-                raise ConfigError(f"{name} = {source!r}: {_no_numbers(values, NUMBER_COLUMNS[name] != pl.Float64)}")
-            broken = broken.zip_with(~bad | broken.is_not_null(), pl.Series([f"unparsable {name}"]).new_from_index(0, rows.height))
+                raise ConfigError(
+                    f"{name} = {source!r}: "
+                    f"{_no_numbers(values, NUMBER_COLUMNS[name] != pl.Float64)}"
+                )
+            broken = broken.zip_with(
+                ~bad | broken.is_not_null(),
+                pl.Series([f"unparsable {name}"]).new_from_index(0, rows.height),
+            )
         elif name in VOCABULARIES:
             filled[name] = words(values)
         elif name in EVENT_COLUMNS:
@@ -127,90 +155,148 @@ def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Se
     for name, translation in layout.translations.items():
         if name in filled:
             translated = filled[name].replace(dict(translation))
-            filled[name] = translated.fill_null(translation[""]) if "" in translation else translated
+            filled[name] = (
+                translated.fill_null(translation[""]) if "" in translation else translated
+            )
     frame = pl.DataFrame([values.alias(name) for name, values in filled.items()])
-    return conform(frame.with_columns(pl.lit(value).alias(name) for name, value in layout.constants.items()), "events"), broken
+    return conform(
+        frame.with_columns(pl.lit(value).alias(name) for name, value in layout.constants.items()),
+        "events",
+    ), broken
 
 
 def _no_times(values: pl.Series, time_format: str | None) -> str:
     """What to say where none of the values is a time."""
     known = values.drop_nulls()
-    words = f"none of its {known.len():,} values is a time as {time_format or 'ISO 8601'}, first {known[0]!r}; give time_format"
+    words = (
+        f"none of its {known.len():,} values is a time as {time_format or 'ISO 8601'}, first "
+        f"{known[0]!r}; give time_format"
+    )
     suggestion = time_format_like(str(known[0]))
-    return words if suggestion in (None, time_format) else f'{words}, e.g. time_format = "{suggestion}"'
+    return (
+        words
+        if suggestion in (None, time_format)
+        else f'{words}, e.g. time_format = "{suggestion}"'
+    )
 
 
 def _no_numbers(values: pl.Series, whole: bool) -> str:
     """What to say where none of the values is a number."""
     known = values.drop_nulls()
-    expected = "whole numbers" if whole else "numbers with a decimal point and without separators of thousands"
-    return f"none of its {known.len():,} values can be read, first {known[0]!r}; expected {expected}"
+    expected = (
+        "whole numbers"
+        if whole
+        else "numbers with a decimal point and without separators of thousands"
+    )
+    return (
+        f"none of its {known.len():,} values can be read, first {known[0]!r}; expected {expected}"
+    )
 
 
 def _judge(candidates: pl.DataFrame, broken: pl.Series, earliest: datetime) -> pl.DataFrame:
-    """Position from 0 (`at`) and `reason` of every row that is no event. The lake's own sift judges them, but
-    here, where the source's row is still at hand for the quarantine."""
+    """Position from 0 (`at`) and `reason` of every row that is no event. The lake's own sift judges
+    them, but here, where the source's row is still at hand for the quarantine."""
     readable = broken.is_null()
     at = pl.int_range(candidates.height, eager=True)
-    _, bad = sift(candidates.filter(readable), pl.Series([], dtype=pl.String), None, at.filter(readable), earliest)
+    _, bad = sift(
+        candidates.filter(readable),
+        pl.Series([], dtype=pl.String),
+        None,
+        at.filter(readable),
+        earliest,
+    )
     unreadable = pl.DataFrame({"at": at.filter(~readable), "reason": broken.filter(~readable)})
     return pl.concat([unreadable, bad.select(pl.col("line").alias("at"), "reason")]).sort("at")
 
 
 def _rejected(rows: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
-    """The rows that are no events, in the shape of the quarantine; of a record that could not be read, its text."""
+    """The rows that are no events, in the shape of the quarantine; of a record that could not be
+    read, its text."""
     raw = rows[refused["at"]].with_columns(pl.selectors.binary().bin.encode("hex"))
     fields = pl.struct(pl.exclude(LINE, KIND, FAULT, TEXT)).struct.json_encode()
     record = pl.struct(TEXT, FILE).struct.json_encode()
     row = pl.when(pl.col(FAULT).is_null()).then(fields).otherwise(record)
-    return raw.select(pl.col(LINE).alias("line"), row.alias("row")).with_columns(refused["reason"]).select("line", "reason", "row")
+    return (
+        raw.select(pl.col(LINE).alias("line"), row.alias("row"))
+        .with_columns(refused["reason"])
+        .select("line", "reason", "row")
+    )
 
 
 def _items(events: pl.DataFrame, rows: pl.DataFrame, layout: Layout) -> pl.DataFrame:
-    """One row per item: its most frequent creator, description and length, of equals the first in the alphabet and the shortest; added at its
-    first event."""
+    """One row per item: its most frequent creator, description and length, of equals the first in
+    the alphabet and the shortest; added at its first event."""
     described = layout.described
     lists = [name for name, source in described.items() if isinstance(rows[source].dtype, pl.List)]
     written = {
-        name: rows[source].cast(pl.List(pl.String)).list.join(BETWEEN) if name in lists else text(rows[source])
+        name: rows[source].cast(pl.List(pl.String)).list.join(BETWEEN)
+        if name in lists
+        else text(rows[source])
         for name, source in described.items()
         if name != "length"
     }
     if "length" in described:
         written["length"] = _lengths(rows, layout)[0]
-    seen = events.select("item_id", "creator_id", "time").with_columns(values.alias(name) for name, values in written.items())
+    seen = events.select("item_id", "creator_id", "time").with_columns(
+        values.alias(name) for name, values in written.items()
+    )
     seen = seen.filter(pl.col("item_id").is_not_null())
     items = seen.group_by("item_id").agg(pl.col("time").min().alias("added_at"))
     for name in ("creator_id", *described):
-        counted = seen.filter(pl.col(name).is_not_null()).group_by("item_id", name).len().sort("len", name, descending=[True, False])
-        items = items.join(counted.group_by("item_id", maintain_order=True).agg(pl.col(name).first()), on="item_id", how="left")
+        counted = (
+            seen.filter(pl.col(name).is_not_null())
+            .group_by("item_id", name)
+            .len()
+            .sort("len", name, descending=[True, False])
+        )
+        items = items.join(
+            counted.group_by("item_id", maintain_order=True).agg(pl.col(name).first()),
+            on="item_id",
+            how="left",
+        )
     if "tags" in described:
-        tags = pl.col("tags") if "tags" in lists else pl.col("tags").str.replace_all("[|;,]", BETWEEN)
+        tags = (
+            pl.col("tags") if "tags" in lists else pl.col("tags").str.replace_all("[|;,]", BETWEEN)
+        )
         tag = pl.element().str.strip_chars()
         items = items.with_columns(tags.str.split(BETWEEN).list.eval(tag.filter(tag != "")))
     return conform(items, "items").sort("item_id")
 
 
 def _lengths(rows: pl.DataFrame, layout: Layout) -> tuple[pl.Series, pl.Series]:
-    """(seconds above 0, which of the values are there but are no such number); those are null. The event beside it is kept: it happened."""
+    """(seconds above 0, which of the values are there but are no such number); those are null. The
+    event beside it is kept: it happened."""
     seconds, bad = seconds_of(rows[layout.columns["length"]], layout.units.get("length", "s"))
     usable = ((seconds > 0) & seconds.is_finite()).fill_null(True)
     return seconds.set(~usable, None), bad | ~usable
 
 
-def _notes(source: Rows, kept_rows: pl.DataFrame, events: pl.DataFrame, refused: pl.DataFrame, layout: Layout) -> tuple[str, ...]:
+def _notes(
+    source: Rows,
+    kept_rows: pl.DataFrame,
+    events: pl.DataFrame,
+    refused: pl.DataFrame,
+    layout: Layout,
+) -> tuple[str, ...]:
     notes = list(source.notes)
     if "event_id" not in layout.columns:
-        notes.append("no event id column: ids are file and row number, so the same file under another name would count twice")
+        notes.append(
+            "no event id column: ids are file and row number, so the same file under another name "
+            "would count twice"
+        )
     if "origin" in layout.constants:
-        notes.append(f"no origin column: all events count as {layout.constants['origin']}, as declared")
+        notes.append(
+            f"no origin column: all events count as {layout.constants['origin']}, as declared"
+        )
     elif "origin" not in layout.columns:
         notes.append("no origin column: all events count as organic")
     if "ingested_at" not in layout.columns:
         notes.append("no arrival times: every event is taken as known when it happened")
     if events.is_empty():
         notes.append("no row is an event: there is nothing to learn from")
-    notes.append("no decisions with propensities in this log: no off-policy estimate can be made from it")
+    notes.append(
+        "no decisions with propensities in this log: no off-policy estimate can be made from it"
+    )
     if not layout.says("creator_id"):
         notes.append("no creator column: no habit with a creator can be seen")
     if refused.height:
@@ -221,7 +307,10 @@ def _notes(source: Rows, kept_rows: pl.DataFrame, events: pl.DataFrame, refused:
     if "length" in layout.columns:
         notes.extend(_length_notes(*_lengths(kept_rows, layout)))
     if layout.time_zone != "UTC":
-        notes.append(f"times without an offset are taken as {layout.time_zone}; an hour that occurs twice is taken as its first")
+        notes.append(
+            f"times without an offset are taken as {layout.time_zone}; an hour that occurs twice "
+            "is taken as its first"
+        )
     if unused := [name for name in source.columns if name not in layout.columns.values()]:
         notes.append(f"columns not used: {', '.join(unused)}")
     return tuple(notes)
@@ -229,18 +318,29 @@ def _notes(source: Rows, kept_rows: pl.DataFrame, events: pl.DataFrame, refused:
 
 def _nobody(events: pl.DataFrame) -> list[str]:
     """A note per word for "not known" that stands as a user's id."""
-    ids_of_nobody = events.filter(pl.col("user_id").str.to_lowercase().is_in(NOT_KNOWN))["user_id"].value_counts().sort("user_id")
-    return [f"user {word!r} has {count:,} events: if it means not known, leave it empty in the source" for word, count in ids_of_nobody.iter_rows()]
+    ids_of_nobody = (
+        events.filter(pl.col("user_id").str.to_lowercase().is_in(NOT_KNOWN))["user_id"]
+        .value_counts()
+        .sort("user_id")
+    )
+    return [
+        f"user {word!r} has {count:,} events: if it means not known, leave it empty in the source"
+        for word, count in ids_of_nobody.iter_rows()
+    ]
 
 
 def _length_notes(lengths: pl.Series, bad: pl.Series) -> list[str]:
     notes = []
     if unknown := int(bad.sum()):
         have = "row has" if unknown == 1 else "rows have"
-        notes.append(f"{unknown:,} {have} a length that is no number of seconds above 0: taken as not known")
+        notes.append(
+            f"{unknown:,} {have} a length that is no number of seconds above 0: taken as not known"
+        )
     median = lengths.median()
     if isinstance(median, float) and median > DAY_SECONDS:
-        notes.append('most lengths are above 24 hours: the unit may be milliseconds, length_unit = "ms"')
+        notes.append(
+            'most lengths are above 24 hours: the unit may be milliseconds, length_unit = "ms"'
+        )
     return notes
 
 

@@ -1,4 +1,5 @@
-"""What a history says beside its items: how long ago, where, what was done, and what is wanted of the next one; as tokens."""
+"""What a history says beside its items: how long ago, where, what was done, and what is wanted of
+the next one; as tokens."""
 
 from __future__ import annotations
 
@@ -17,13 +18,22 @@ from longplay.lake.schema import ENGAGED
 Ints = NDArray[np.int64]
 
 READS = ("gap", "surface", "want", "kind")  # the last stands behind its item, the others before
-GAPS = (300, 3_600, 6 * 3_600, 86_400, 3 * 86_400, 7 * 86_400, 28 * 86_400)  # seconds at which the next bucket begins
+GAPS = (
+    300,
+    3_600,
+    6 * 3_600,
+    86_400,
+    3 * 86_400,
+    7 * 86_400,
+    28 * 86_400,
+)  # seconds at which the next bucket begins
 LEVELS = 4  # of what is wanted, about equally many outcomes in each
 
 
 @dataclass(frozen=True)
 class Around:
-    """The tokens around E items of N histories: `before[E, P]` and `after[E, S]` each of them, `now[N, P]` before the item that is asked for.
+    """The tokens around E items of N histories: `before[E, P]` and `after[E, S]` each of them,
+    `now[N, P]` before the item that is asked for.
 
     Tokens are counted from the first that is of circumstances (`Vocabulary.circumstance`).
     """
@@ -39,21 +49,26 @@ class Around:
 
     def take(self, items: Ints, histories: Ints) -> Self:
         """Of these items and these histories, in that order."""
-        return replace(self, before=self.before[items], after=self.after[items], now=self.now[histories])
+        return replace(
+            self, before=self.before[items], after=self.after[items], now=self.now[histories]
+        )
 
 
 @dataclass(frozen=True)
 class Circumstances:
     """Which circumstances a model reads, and what each of their tokens stands for.
 
-    A history is read as `gap surface want ITEM kind gap surface want ITEM kind ... gap surface want`, whatever `reads` has of these; then comes
-    the item that is asked for. Token 0 of each stands for what is not known: the gap before the first item that is read, the surface of an
+    A history is read as `gap surface want ITEM kind gap surface want ITEM kind ... gap surface
+    want`, whatever `reads` has of these; then comes the item that is asked for. Token 0 of each
+    stands for what is not known: the gap before the first item that is read, the surface of an
     event that names none, an outcome that nobody asks for.
 
     Attributes:
-        reads: some of `READS`: seconds since the item before (in buckets that begin at `GAPS`), surface, wanted outcome, kind of the event.
+        reads: some of `READS`: seconds since the item before (in buckets that begin at `GAPS`),
+            surface, wanted outcome, kind of the event.
         surfaces: those with a token of their own; any other is not known.
-        edges: values of the wanted outcome that part its levels, ascending, at most LEVELS - 1: level k is (edges[k-1], edges[k]].
+        edges: values of the wanted outcome that part its levels, ascending, at most LEVELS - 1:
+            level k is (edges[k-1], edges[k]].
     """
 
     reads: tuple[str, ...] = ()
@@ -62,20 +77,40 @@ class Circumstances:
     _sizes: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reads", tuple(name for name in READS if name in checked_reads(self.reads)))
-        sizes = {"gap": 2 + len(GAPS), "surface": 1 + len(self.surfaces), "want": 1 + LEVELS, "kind": 1 + len(ENGAGED)}
+        object.__setattr__(
+            self, "reads", tuple(name for name in READS if name in checked_reads(self.reads))
+        )
+        sizes = {
+            "gap": 2 + len(GAPS),
+            "surface": 1 + len(self.surfaces),
+            "want": 1 + LEVELS,
+            "kind": 1 + len(ENGAGED),
+        }
         object.__setattr__(self, "_sizes", {name: sizes[name] for name in self.reads})
 
     @classmethod
     def of(cls, reads: Sequence[str], surfaces: pl.Series) -> Self:
-        """Those of a log: its `surfaces`, in alphabetical order; the edges of a wanted outcome are still to come (`wanting`)."""
-        return cls(tuple(reads), tuple(surfaces.drop_nulls().unique().sort().to_list()) if "surface" in reads else ())
+        """Those of a log: its `surfaces`, in alphabetical order; the edges of a wanted outcome are
+        still to come (`wanting`)."""
+        return cls(
+            tuple(reads),
+            tuple(surfaces.drop_nulls().unique().sort().to_list()) if "surface" in reads else (),
+        )
 
     def wanting(self, values: NDArray[np.float64]) -> Self:
-        """With levels by the quantiles of these outcomes: about equally many in each, fewer levels where many are equal."""
-        inner = np.quantile(values, np.arange(1, LEVELS) / LEVELS, method="lower") if len(values) else np.zeros(0)
+        """With levels by the quantiles of these outcomes: about equally many in each, fewer levels
+        where many are equal."""
+        inner = (
+            np.quantile(values, np.arange(1, LEVELS) / LEVELS, method="lower")
+            if len(values)
+            else np.zeros(0)
+        )
         edges = np.unique(inner)
-        return replace(self, edges=tuple(float(one) for one in edges[edges < values.max()])) if len(values) else self
+        return (
+            replace(self, edges=tuple(float(one) for one in edges[edges < values.max()]))
+            if len(values)
+            else self
+        )
 
     @property
     def tokens(self) -> int:
@@ -100,7 +135,8 @@ class Circumstances:
         where: pl.Series | None = None,
         want: NDArray[np.float64] | None = None,
     ) -> Around:
-        """The tokens of histories: item e of history n, `offsets[n] <= e < offsets[n+1]`, at `time[E]` (microseconds), of `kind[E]`, on `surface[E]`.
+        """The tokens of histories: item e of history n, `offsets[n] <= e < offsets[n+1]`, at
+        `time[E]` (microseconds), of `kind[E]`, on `surface[E]`.
 
         `now[N]`, `where[N]` and `want[N]` are of the items asked for. Null and NaN: not known.
         """
@@ -122,8 +158,11 @@ class Circumstances:
             _columns([self._first(name) + asked[name]() for name in self.before], n),
         )
 
-    def of_contexts(self, contexts: Contexts, offsets: Ints, kept: Ints, ask: float | None = None) -> Around:
-        """The tokens of the histories of `contexts`, of which the items at the places `kept[E]` are read, `offsets[N+1]` of each.
+    def of_contexts(
+        self, contexts: Contexts, offsets: Ints, kept: Ints, ask: float | None = None
+    ) -> Around:
+        """The tokens of the histories of `contexts`, of which the items at the places `kept[E]` are
+        read, `offsets[N+1]` of each.
 
         `ask` is wanted where a context wants nothing.
         """
@@ -150,10 +189,13 @@ class Circumstances:
 
     def level(self, want: NDArray[np.float64]) -> Ints:
         """The level of each wanted outcome, from 1; 0 for NaN."""
-        return np.where(np.isnan(want), 0, 1 + np.searchsorted(np.array(self.edges), want, side="left"))
+        return np.where(
+            np.isnan(want), 0, 1 + np.searchsorted(np.array(self.edges), want, side="left")
+        )
 
     def first_read(self, before: Ints) -> Ints:
-        """`before[..., P]` of items that are the first of what is read: how long ago the one before was is not known."""
+        """`before[..., P]` of items that are the first of what is read: how long ago the one before
+        was is not known."""
         if "gap" not in self.reads:
             return before
         before = before.copy()
@@ -171,7 +213,11 @@ class Circumstances:
 
     def settings(self) -> dict[str, Any]:
         """What `Circumstances(**settings)` makes this from; JSON."""
-        return {"reads": list(self.reads), "surfaces": list(self.surfaces), "edges": list(self.edges)}
+        return {
+            "reads": list(self.reads),
+            "surfaces": list(self.surfaces),
+            "edges": list(self.edges),
+        }
 
 
 def checked_reads(reads: Sequence[str]) -> Sequence[str]:
@@ -190,7 +236,8 @@ NOTHING = Circumstances()
 
 
 def gaps(offsets: Ints, time: NDArray[np.float64] | None) -> Ints:
-    """The bucket of the microseconds since the item before, from 1, shape [E]; 0 for the first of each history, and where times are not known."""
+    """The bucket of the microseconds since the item before, from 1, shape [E]; 0 for the first of
+    each history, and where times are not known."""
     if time is None or not len(time):
         return np.zeros(int(offsets[-1]), dtype=np.int64)
     bucket = _bucket(np.diff(time, prepend=np.nan))
@@ -198,7 +245,9 @@ def gaps(offsets: Ints, time: NDArray[np.float64] | None) -> Ints:
     return bucket
 
 
-def _since_last(offsets: Ints, time: NDArray[np.float64] | None, now: NDArray[np.float64] | None) -> Ints:
+def _since_last(
+    offsets: Ints, time: NDArray[np.float64] | None, now: NDArray[np.float64] | None
+) -> Ints:
     bucket = np.zeros(len(offsets) - 1, dtype=np.int64)
     if time is not None and now is not None:
         some = np.diff(offsets) > 0
@@ -207,7 +256,11 @@ def _since_last(offsets: Ints, time: NDArray[np.float64] | None, now: NDArray[np
 
 
 def _bucket(microseconds: NDArray[np.float64]) -> Ints:
-    return np.where(np.isnan(microseconds), 0, 1 + np.searchsorted(np.array(GAPS) * 1e6, microseconds, side="right"))
+    return np.where(
+        np.isnan(microseconds),
+        0,
+        1 + np.searchsorted(np.array(GAPS) * 1e6, microseconds, side="right"),
+    )
 
 
 def _microseconds(time: pl.Series) -> NDArray[np.float64]:
@@ -218,7 +271,13 @@ def _place(names: pl.Series | None, known: Sequence[str], length: int) -> Ints:
     """Place of each name among those `known`, from 1; 0: none of them."""
     if names is None or not length or not known:
         return np.zeros(length, dtype=np.int64)
-    return names.replace_strict(list(known), list(range(1, len(known) + 1)), default=0, return_dtype=pl.Int64).fill_null(0).to_numpy()
+    return (
+        names.replace_strict(
+            list(known), list(range(1, len(known) + 1)), default=0, return_dtype=pl.Int64
+        )
+        .fill_null(0)
+        .to_numpy()
+    )
 
 
 def _columns(columns: list[Ints], rows: int) -> Ints:

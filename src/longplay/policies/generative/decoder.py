@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.utils import logging as transformers_logging
 
 from longplay.codes.trie import Allowed, Trie
@@ -33,8 +39,11 @@ class Size:
     """How large a language model from scratch is, and how much it reads.
 
     Attributes:
-        hidden: width of its states, a multiple of 2 x heads. layers: transformer blocks. heads: of attention. inner: width between the two maps of
-            a block's feed-forward part. history: items of a listener's past that it reads.
+        hidden: width of its states, a multiple of 2 x heads.
+        layers: transformer blocks.
+        heads: of attention.
+        inner: width between the two maps of a block's feed-forward part.
+        history: items of a listener's past that it reads.
     """
 
     hidden: int
@@ -44,11 +53,18 @@ class Size:
     history: int
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.layers, self.heads, self.inner, self.history) < 1 or self.hidden % (2 * self.heads):
-            raise ConfigError(f"{self} given, expected positive numbers, hidden a multiple of 2 x heads")
+        if min(
+            self.hidden, self.layers, self.heads, self.inner, self.history
+        ) < 1 or self.hidden % (2 * self.heads):
+            raise ConfigError(
+                f"{self} given, expected positive numbers, hidden a multiple of 2 x heads"
+            )
 
 
-SCALES = {"tiny": Size(hidden=64, layers=2, heads=4, inner=128, history=19), "small": Size(hidden=256, layers=4, heads=4, inner=768, history=64)}
+SCALES = {
+    "tiny": Size(hidden=64, layers=2, heads=4, inner=128, history=19),
+    "small": Size(hidden=256, layers=4, heads=4, inner=768, history=64),
+}
 
 Ints = NDArray[np.int64]
 
@@ -62,14 +78,20 @@ def size_of(scale: str | Size) -> Size:
     if isinstance(scale, Size):
         return scale
     if scale not in SCALES:
-        raise ConfigError(f"Generative: scale={scale!r} given, expected one of {', '.join(SCALES)}, or a Size")
+        raise ConfigError(
+            f"Generative: scale={scale!r} given, expected one of {', '.join(SCALES)}, or a Size"
+        )
     return SCALES[scale]
 
 
-def new_model(scale: str | Size, levels: int, width: int, seed: int, around: int = 0, items: int = 0) -> PreTrainedModel:
-    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is semantic-ID codes, `around` tokens of circumstances and `items` items.
+def new_model(
+    scale: str | Size, levels: int, width: int, seed: int, around: int = 0, items: int = 0
+) -> PreTrainedModel:
+    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is semantic-ID codes, `around`
+    tokens of circumstances and `items` items.
 
-    `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from `seed`.
+    `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from
+    `seed`.
     """
     size, vocabulary = size_of(scale), Vocabulary(levels, width, around=around, items=items)
     config = Qwen3Config(
@@ -104,18 +126,28 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 def load_model(folder: Path) -> PreTrainedModel:
     """Read a model folder, in float32; safetensors only, no remote code."""
     return AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
     ).eval()
 
 
 class Decoder:
-    """Constrained next-code distributions of a causal LM, with the prompt encoded once for all completions.
+    """Constrained next-code distributions of a causal LM, with the prompt encoded once for all
+    completions.
 
     Attributes:
-        model: an unmodified Hugging Face causal LM. trie: which codes may follow which. vocabulary: which token is which; default from scratch.
-        rows: the embeddings of the tokens beyond the base's words where these are being trained and the model's own are not, [tokens, H].
-        compiled: what encodes prompts where nothing is being trained, in place of the model (`compiled.Compiled`).
-        own: the token that stands for each leaf's last code, [I], read and said in its place; default that code.
+        model: an unmodified Hugging Face causal LM.
+        trie: which codes may follow which.
+        vocabulary: which token is which; default from scratch.
+        rows: the embeddings of the tokens beyond the base's words where these are being trained and
+            the model's own are not, [tokens, H].
+        compiled: what encodes prompts where nothing is being trained, in place of the model
+            (`compiled.Compiled`).
+        own: the token that stands for each leaf's last code, [I], read and said in its place;
+            default that code.
         tokens_read: how many tokens it has been given with gradients on: the pace of a training.
     """
 
@@ -137,8 +169,11 @@ class Decoder:
         self.tokens_read = 0
 
     def trainable(self) -> list[nn.Parameter]:
-        """What training changes: all weights that ask for a gradient, tied ones once, and `rows`."""
-        return [one for one in self.model.parameters() if one.requires_grad] + ([] if self.rows is None else [self.rows])
+        """What training changes: all weights that ask for a gradient, tied ones once, and
+        `rows`."""
+        return [one for one in self.model.parameters() if one.requires_grad] + (
+            [] if self.rows is None else [self.rows]
+        )
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -148,7 +183,8 @@ class Decoder:
     def start(self, prompts: Prompts) -> Encoded:
         """Encode the prompts once; the cache is shared by every completion that follows.
 
-        Padding is turned to the end first: what is causal then never sees it, so that no mask is needed and half of the attention is skipped.
+        Padding is turned to the end first: what is causal then never sees it, so that no mask is
+        needed and half of the attention is skipped.
         """
         n, length = prompts.tokens.shape
         count = prompts.real.sum(1)
@@ -165,36 +201,63 @@ class Decoder:
     def log_prob(self, prompts: Prompts, leaves: Tensor | Ints) -> Tensor:
         """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable.
 
-        One forward pass over prompt + M x (L - 1) tokens per context, M x (L - 2) of whole items: completions see the prompt
-        and themselves, not each other. Items that are not allowed have -inf.
+        One forward pass over prompt + M x (L - 1) tokens per context, M x (L - 2) of whole items:
+        completions see the prompt and themselves, not each other. Items that are not allowed have
+        -inf.
         """
         leaves_NM = np.asarray(leaves)
         n, m = leaves_NM.shape
         trie, levels = self.trie, self.trie.levels
         codes = trie.codes[leaves_NM]  # [N, M, L]
-        length, inner = prompts.tokens.shape[1], max(levels - 1 - self.whole(levels - 1), 0)  # no state behind a prefix is asked for a whole item
+        length, inner = (
+            prompts.tokens.shape[1],
+            max(levels - 1 - self.whole(levels - 1), 0),
+        )  # no state behind a prefix is asked for a whole item
         prompt_position = torch.clamp(prompts.real.long().cumsum(1) - 1, min=0)
         first = np.array([self.vocabulary.code(level) for level in range(inner)], dtype=np.int64)
         completion = torch.from_numpy(codes[:, :, :inner] + first).reshape(n, m * inner)
         tokens = torch.cat([prompts.tokens, completion], dim=1)
-        position = torch.cat([prompt_position, (prompt_position[:, -1:] + 1 + torch.arange(inner).repeat(m))], dim=1)
+        position = torch.cat(
+            [prompt_position, (prompt_position[:, -1:] + 1 + torch.arange(inner).repeat(m))], dim=1
+        )
         hidden = self._hidden(tokens, _packed_mask(prompts.real, m, inner), position, None)
-        at_prompt, at_completion = hidden[:, length - 1 : length], hidden[:, length:].unflatten(1, (m, inner))
+        at_prompt, at_completion = (
+            hidden[:, length - 1 : length],
+            hidden[:, length:].unflatten(1, (m, inner)),
+        )
         context = np.broadcast_to(np.arange(n)[:, None], (n, m))
         total = torch.zeros((n, m), dtype=torch.float64)
         for level in range(levels):
-            state = at_prompt if level == 0 else at_prompt.expand(n, m, -1) if self.whole(level) else at_completion[:, :, level - 1]
-            node = np.zeros((n, 1), dtype=np.int64) if level == 0 else trie.node_of(level, leaves_NM)
+            state = (
+                at_prompt
+                if level == 0
+                else at_prompt.expand(n, m, -1)
+                if self.whole(level)
+                else at_completion[:, :, level - 1]
+            )
+            node = (
+                np.zeros((n, 1), dtype=np.int64) if level == 0 else trie.node_of(level, leaves_NM)
+            )
             mask = prompts.allowed.mask(level, context[:, :1] if level == 0 else context, node)
-            log_p = self.next_code(state, level, np.broadcast_to(node, state.shape[:-1]), mask, prompts.temperature[:, None])
+            log_p = self.next_code(
+                state,
+                level,
+                np.broadcast_to(node, state.shape[:-1]),
+                mask,
+                prompts.temperature[:, None],
+            )
             picked = torch.from_numpy(codes[:, :, level])[..., None]
             total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
         return total
 
-    def sequence_log_prob(self, windows: Windows, allowed: Allowed, texts: Texts | None = None) -> Tensor:
-        """log pi of every item of `windows` given the text and the items before it, shape [N, T], float64, differentiable.
+    def sequence_log_prob(
+        self, windows: Windows, allowed: Allowed, texts: Texts | None = None
+    ) -> Tensor:
+        """log pi of every item of `windows` given the text and the items before it, shape [N, T],
+        float64, differentiable.
 
-        One causal pass: every position of every history is a training example. Items that are not there get 0; temperature 1.
+        One causal pass: every position of every history is a training example. Items that are not
+        there get 0; temperature 1.
         """
         leaves = windows.leaves
         (n, length), ahead = leaves.shape, windows.before.shape[2]
@@ -210,40 +273,68 @@ class Decoder:
             axis=2,
         )
         stride = block.shape[2]
-        body = np.concatenate([np.full((n, 1), vocabulary.bos), block.reshape(n, -1)[:, : (length - 1) * stride + ahead + levels - 1]], axis=1)
-        tokens = np.full((n, int(texts.count.max(initial=0)) + body.shape[1]), vocabulary.pad, dtype=np.int64)
+        body = np.concatenate(
+            [
+                np.full((n, 1), vocabulary.bos),
+                block.reshape(n, -1)[:, : (length - 1) * stride + ahead + levels - 1],
+            ],
+            axis=1,
+        )
+        tokens = np.full(
+            (n, int(texts.count.max(initial=0)) + body.shape[1]), vocabulary.pad, dtype=np.int64
+        )
         texts.write(tokens, np.zeros(n, dtype=np.int64))
         np.put_along_axis(tokens, texts.count[:, None] + np.arange(body.shape[1]), body, axis=1)
-        state = self._hidden(torch.from_numpy(tokens), None, torch.arange(tokens.shape[1]).expand(n, -1), None)
-        said = (np.arange(length) * stride + ahead)[:, None] + np.arange(levels)  # of the token after which comes each code
+        state = self._hidden(
+            torch.from_numpy(tokens), None, torch.arange(tokens.shape[1]).expand(n, -1), None
+        )
+        said = (np.arange(length) * stride + ahead)[:, None] + np.arange(
+            levels
+        )  # of the token after which comes each code
         place = torch.from_numpy(texts.count[:, None] + said.ravel())
-        state = state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(n, length, levels, -1)
+        state = state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(
+            n, length, levels, -1
+        )
         total = torch.zeros((n, length), dtype=torch.float64)
         context = np.broadcast_to(np.arange(n)[:, None], (n, length))
         for level in range(levels):
             node, saying = trie.node_of(level, leaves), 0 if self.whole(level) else level
-            log_p = self.next_code(state[:, :, saying], level, node, allowed.mask(level, context, node), torch.ones(n, length))
+            log_p = self.next_code(
+                state[:, :, saying],
+                level,
+                node,
+                allowed.mask(level, context, node),
+                torch.ones(n, length),
+            )
             total = total + log_p.gather(2, torch.from_numpy(codes[:, :, level])[..., None])[..., 0]
         return torch.where(torch.from_numpy(windows.real), total, 0.0)
 
     def text_log_prob(self, tokens: Tensor, first: int, count: Tensor) -> Tensor:
-        """log-probability of the words `tokens[n, first : first + count[n]]` given all before each, over the base's own: [N, T - first], 0 behind."""
+        """log-probability of the words `tokens[n, first : first + count[n]]` given all before each,
+        over the base's own: [N, T - first], 0 behind."""
         n, length = tokens.shape
-        state = self._hidden(tokens, None, torch.arange(length).expand(n, -1), None)[:, first - 1 : -1]
+        state = self._hidden(tokens, None, torch.arange(length).expand(n, -1), None)[
+            :, first - 1 : -1
+        ]
         logits = (state @ self._said[: self.vocabulary.words].T).float()
         target = torch.clamp(tokens[:, first:], max=self.vocabulary.words - 1)
         log_p = torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
         return torch.where(torch.arange(length - first) < count[:, None], log_p, 0.0)
 
     def whole(self, level: int) -> bool:
-        """Whether this level's codes are those of items with tokens of their own, said from the prompt's state whatever the prefix.
+        """Whether this level's codes are those of items with tokens of their own, said from the
+        prompt's state whatever the prefix.
 
-        What comes next is in the prompt's state. One behind the prefix would have to find it again, at the cost of a pass, and does worse (LOG.md).
+        What comes next is in the prompt's state. One behind the prefix would have to find it again,
+        at the cost of a pass, and does worse (LOG.md).
         """
         return self.own is not None and level + 1 == self.trie.levels
 
-    def next_code(self, state: Tensor, level: int, node: Ints, mask: NDArray[np.bool_], temperature: Tensor) -> Tensor:
-        """log pi over the K codes below `node[...]` (at depth `level`) from hidden states [..., H], float64; -inf where `mask[..., K]` is false."""
+    def next_code(
+        self, state: Tensor, level: int, node: Ints, mask: NDArray[np.bool_], temperature: Tensor
+    ) -> Tensor:
+        """log pi over the K codes below `node[...]` (at depth `level`) from hidden states [..., H],
+        float64; -inf where `mask[..., K]` is false."""
         if self.own is not None and self.whole(level):
             logits = self._own_logits(state, node, self.own)
         else:
@@ -251,8 +342,12 @@ class Decoder:
             logits = state.to(rows.dtype) @ rows.T
         logits = logits.double() / temperature[..., None].double()
         valid = torch.from_numpy(mask)
-        dead = ~valid.any(dim=-1, keepdim=True)  # nothing allowed below this prefix: -inf, not 0 / 0
-        return torch.log_softmax(logits.masked_fill(~(valid | dead), -torch.inf), dim=-1).masked_fill(~valid, -torch.inf)
+        dead = ~valid.any(
+            dim=-1, keepdim=True
+        )  # nothing allowed below this prefix: -inf, not 0 / 0
+        return torch.log_softmax(
+            logits.masked_fill(~(valid | dead), -torch.inf), dim=-1
+        ).masked_fill(~valid, -torch.inf)
 
     def _code_rows(self, level: int) -> Tensor:
         """The output embeddings of the codes of a level, [K, H]."""
@@ -269,9 +364,11 @@ class Decoder:
         return head.weight
 
     def _own_logits(self, state: Tensor, node: Ints, own: Ints) -> Tensor:
-        """Logits [..., K] of the last codes below `node[...]` from states [..., H], each by the output embedding of its item's own token.
+        """Logits [..., K] of the last codes below `node[...]` from states [..., H], each by the
+        output embedding of its item's own token.
 
-        States at one node are multiplied by its items together, some at a time: the cost does not depend on the catalogue.
+        States at one node are multiplied by its items together, some at a time: the cost does not
+        depend on the catalogue.
         """
         trie = self.trie
         order = np.argsort(node, axis=None, kind="stable")
@@ -284,35 +381,63 @@ class Decoder:
         first, stop = trie.ptr[-1][at[opens], None], trie.ptr[-1][at[opens] + 1, None]
         child = first + np.arange(int((stop - first).max(initial=0)))
         leaf = np.minimum(child, len(trie) - 1)
-        code = torch.from_numpy(np.where(child < stop, trie.code[-1][leaf], trie.width))  # [groups, children]; of none, one behind the last
+        code = torch.from_numpy(
+            np.where(child < stop, trie.code[-1][leaf], trie.width)
+        )  # [groups, children]; of none, one behind the last
         rows = nn.functional.embedding(torch.from_numpy(own[leaf]), self._said)
         seated = state.new_zeros(len(leaf), seats, state.shape[-1])
         seated[group, seat] = state.flatten(0, -2)[torch.from_numpy(order)]
         logits = seated.to(rows.dtype) @ rows.mT
-        spread = logits.new_zeros(len(leaf), seats, trie.width + 1).scatter(2, code[:, None].expand(-1, seats, -1), logits)[..., : trie.width]
+        spread = logits.new_zeros(len(leaf), seats, trie.width + 1).scatter(
+            2, code[:, None].expand(-1, seats, -1), logits
+        )[..., : trie.width]
         answer = spread[group, seat][torch.from_numpy(np.argsort(order))]
         return answer.reshape(*node.shape, trie.width)
 
-    def _hidden(self, tokens: Tensor, mask: Tensor | None, position: Tensor, cache: DynamicCache | None, at: Tensor | None = None) -> Tensor:
-        """Hidden states [N, T, H] of `tokens[N, T]`, whose keys and values go into the cache; with `at[N]`, of these alone, [N, 1, H]."""
+    def _hidden(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None,
+        position: Tensor,
+        cache: DynamicCache | None,
+        at: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states [N, T, H] of `tokens[N, T]`, whose keys and values go into the cache; with
+        `at[N]`, of these alone, [N, 1, H]."""
         body: Any = self.model.base_model
         if torch.is_grad_enabled():
             self.tokens_read += tokens.numel()
         if torch.is_inference_mode_enabled() and passable(body):
             return states_of(body, self._embedded(tokens), mask, position, cache, at)
-        given = {"input_ids": tokens} if self.rows is None else {"inputs_embeds": self._embedded(tokens)}
+        given = (
+            {"input_ids": tokens}
+            if self.rows is None
+            else {"inputs_embeds": self._embedded(tokens)}
+        )
         with inference_kernels(tokens.numel()):
-            out = body(**given, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=cache is not None)
+            out = body(
+                **given,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
         hidden = out.last_hidden_state
         return hidden if at is None else hidden[torch.arange(len(tokens)), at][:, None]
 
     def _embedded(self, tokens: Tensor) -> Tensor:
-        """The embeddings [N, T, H] of tokens: the model's own, and `rows` for those beyond the base's words where they are kept apart."""
+        """The embeddings [N, T, H] of tokens: the model's own, and `rows` for those beyond the
+        base's words where they are kept apart."""
         embed = self.model.get_input_embeddings()
         if self.rows is None:
             return embed(tokens)
-        ours, words = tokens - self.vocabulary.words, embed(torch.clamp(tokens, max=self.vocabulary.words - 1))
-        return torch.where((ours >= 0)[..., None], self.rows[torch.clamp(ours, min=0)].to(words.dtype), words)
+        ours, words = (
+            tokens - self.vocabulary.words,
+            embed(torch.clamp(tokens, max=self.vocabulary.words - 1)),
+        )
+        return torch.where(
+            (ours >= 0)[..., None], self.rows[torch.clamp(ours, min=0)].to(words.dtype), words
+        )
 
 
 @dataclass
@@ -329,23 +454,47 @@ class Encoded:
         """log pi over the first code, [N, K] float64."""
         n = len(self.prompts)
         root = np.zeros(n, dtype=np.int64)
-        return self.decoder.next_code(self.last, 0, root, self.prompts.allowed.mask(0, np.arange(n), root), self.prompts.temperature)
+        return self.decoder.next_code(
+            self.last,
+            0,
+            root,
+            self.prompts.allowed.mask(0, np.arange(n), root),
+            self.prompts.temperature,
+        )
 
-    def extend(self, level: int, node: Ints, code: Ints, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Feed `code[N, B]` (chosen at `level`, reaching `node[N, B]` at depth level + 1) for B beams.
+    def extend(
+        self, level: int, node: Ints, code: Ints, ancestors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Feed `code[N, B]` (chosen at `level`, reaching `node[N, B]` at depth level + 1) for B
+        beams.
 
-        `ancestors[N, B, level]` are the cache columns of each beam's earlier codes. Returns log pi over the next code [N, B, K] and the
-        beams' cache columns with the new one, [N, B, level + 1]; none, [N, B, 0], if the next code is the last, when nothing is kept.
+        `ancestors[N, B, level]` are the cache columns of each beam's earlier codes. Returns log pi
+        over the next code [N, B, K] and the beams' cache columns with the new one, [N, B, level +
+        1]; none, [N, B, 0], if the next code is the last, when nothing is kept.
         """
         n, beams = code.shape
-        allowed = self.prompts.allowed.mask(level + 1, np.broadcast_to(np.arange(n)[:, None], (n, beams)), node)
+        allowed = self.prompts.allowed.mask(
+            level + 1, np.broadcast_to(np.arange(n)[:, None], (n, beams)), node
+        )
         if level + 2 == self.decoder.trie.levels:
-            return self._last_code(level, node, code, ancestors, allowed), torch.zeros((n, beams, 0), dtype=torch.int64)
+            return self._last_code(level, node, code, ancestors, allowed), torch.zeros(
+                (n, beams, 0), dtype=torch.int64
+            )
         state, columns = self._feed(level, code, ancestors)
-        return self.decoder.next_code(state, level + 1, node, allowed, self.prompts.temperature[:, None]), columns
+        return self.decoder.next_code(
+            state, level + 1, node, allowed, self.prompts.temperature[:, None]
+        ), columns
 
-    def _last_code(self, level: int, node: Ints, code: Ints, ancestors: Tensor | None, allowed: NDArray[np.bool_]) -> Tensor:
-        """log pi over the last code [N, B, K]: where only one is allowed it is certain, and the model is not asked; nor for whole items."""
+    def _last_code(
+        self,
+        level: int,
+        node: Ints,
+        code: Ints,
+        ancestors: Tensor | None,
+        allowed: NDArray[np.bool_],
+    ) -> Tensor:
+        """log pi over the last code [N, B, K]: where only one is allowed it is certain, and the
+        model is not asked; nor for whole items."""
         log_p = torch.where(torch.from_numpy(allowed), 0.0, -torch.inf).double()
         several = allowed.sum(axis=2) > 1
         asked = int(several.sum(axis=1).max(initial=0))
@@ -356,19 +505,26 @@ class Encoded:
         if self.decoder.whole(level + 1):
             state = self.last[:, None].expand(-1, asked, -1)
         else:
-            state, _ = self._feed(level, code[row, beam], None if ancestors is None else ancestors[row, beam])
+            state, _ = self._feed(
+                level, code[row, beam], None if ancestors is None else ancestors[row, beam]
+            )
             self.cache.crop(-asked)
-        log_p[row, beam] = self.decoder.next_code(state, level + 1, node[row, beam], allowed[row, beam], self.prompts.temperature[:, None])
+        log_p[row, beam] = self.decoder.next_code(
+            state, level + 1, node[row, beam], allowed[row, beam], self.prompts.temperature[:, None]
+        )
         return log_p
 
     def _feed(self, level: int, code: Ints, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Hidden states [N, B, H] after `code[N, B]` of `level`, and its columns of the cache after those of its `ancestors`, [N, B, level + 1]."""
+        """Hidden states [N, B, H] after `code[N, B]` of `level`, and its columns of the cache after
+        those of its `ancestors`, [N, B, level + 1]."""
         n, beams = code.shape
         past, length = self.cache.get_seq_length(), self.prompts.tokens.shape[1]
         own = (past + torch.arange(beams)).expand(n, beams)[..., None]
         columns = own if ancestors is None else torch.cat([ancestors, own], dim=2)
         mask = torch.full((n, beams, past + beams), HIDDEN)
-        mask[:, :, :length] = torch.where(torch.arange(length) < self.count[:, None], 0.0, HIDDEN)[:, None, :]
+        mask[:, :, :length] = torch.where(torch.arange(length) < self.count[:, None], 0.0, HIDDEN)[
+            :, None, :
+        ]
         mask.scatter_(2, columns, 0.0)
         tokens = torch.from_numpy(code + self.decoder.vocabulary.code(level))
         position = (self.count + level)[:, None].expand(n, beams)
@@ -376,7 +532,8 @@ class Encoded:
 
 
 def _prompt_mask(real: Tensor) -> Tensor:
-    """Additive causal mask [N, 1, T, T] of left-padded prompts; padding sees itself, so that no row is empty."""
+    """Additive causal mask [N, 1, T, T] of left-padded prompts; padding sees itself, so that no row
+    is empty."""
     length = real.shape[1]
     causal = torch.tril(torch.ones(length, length, dtype=torch.bool))
     seen = (causal & real[:, None, :]) | torch.eye(length, dtype=torch.bool)

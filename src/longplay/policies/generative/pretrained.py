@@ -1,4 +1,5 @@
-"""A pretrained language model as the base: its words stay what they are, semantic IDs are new tokens, and LoRA adapts the rest."""
+"""A pretrained language model as the base: its words stay what they are, semantic IDs are new
+tokens, and LoRA adapts the rest."""
 
 from __future__ import annotations
 
@@ -24,29 +25,43 @@ ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def load_base(folder: Path) -> tuple[PreTrainedModel, Words]:
-    """Model (in float32) and tokenizer of a local Hugging Face folder; safetensors only, no remote code.
+    """Model (in float32) and tokenizer of a local Hugging Face folder; safetensors only, no remote
+    code.
 
     Raises:
         ConfigError: no folder with a configuration and safetensors.
     """
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise ConfigError(
-            f"base: {folder} holds no config.json with .safetensors; give a Hugging Face model folder, or make one: longplay lm convert SOURCE FOLDER"
+            f"base: {folder} holds no config.json with .safetensors; give a Hugging Face model "
+            "folder, or make one: longplay lm convert SOURCE FOLDER"
         )
     return load_model(folder), Words.load(folder)
 
 
-def with_tokens(model: PreTrainedModel, words: Words, codebook: Codebook, described: Described, seed: int, around: int = 0) -> PreTrainedModel:
-    """The base with tokens for every code and marker, and `around` of them for circumstances; changes `model`.
+def with_tokens(
+    model: PreTrainedModel,
+    words: Words,
+    codebook: Codebook,
+    described: Described,
+    seed: int,
+    around: int = 0,
+) -> PreTrainedModel:
+    """The base with tokens for every code and marker, and `around` of them for circumstances;
+    changes `model`.
 
-    A code begins as the mean of the words of the items that have it, at the length that words have: items that are described alike are near each
-    other before anything is learned. What no item describes begins at random.
+    A code begins as the mean of the words of the items that have it, at the length that words have:
+    items that are described alike are near each other before anything is learned. What no item
+    describes begins at random.
     """
     old = len(weight_of(model.get_input_embeddings()))
     vocabulary = Vocabulary(codebook.levels, codebook.width, old, around)
     rng = np.random.default_rng(seed)
     table = weight_of(model.get_input_embeddings()).detach().numpy()
-    mean, length = table.mean(axis=0), float(np.median(np.linalg.norm(table - table.mean(axis=0), axis=1)))
+    mean, length = (
+        table.mean(axis=0),
+        float(np.median(np.linalg.norm(table - table.mean(axis=0), axis=1))),
+    )
     said = words.texts([described.words(leaf) for leaf in range(len(codebook.items))])
     row = np.repeat(np.arange(len(codebook.items)), said.count)
     sums = np.zeros((len(codebook.items), table.shape[1]))
@@ -68,11 +83,16 @@ def with_tokens(model: PreTrainedModel, words: Words, codebook: Codebook, descri
 
 def half_is_quick() -> bool:
     """Whether this processor multiplies bfloat16 natively: training is then twice as fast."""
-    return bool(torch.cpu._is_avx512_bf16_supported()) if hasattr(torch.cpu, "_is_avx512_bf16_supported") else False
+    return (
+        bool(torch.cpu._is_avx512_bf16_supported())
+        if hasattr(torch.cpu, "_is_avx512_bf16_supported")
+        else False
+    )
 
 
 def adapted(decoder: Decoder, seed: int) -> Decoder:
-    """A copy of a decoder with a base, of which LoRA matrices (Hu et al. 2021, arXiv 2106.09685) and the new tokens are trained.
+    """A copy of a decoder with a base, of which LoRA matrices (Hu et al. 2021, arXiv 2106.09685)
+    and the new tokens are trained.
 
     The frozen weights are bfloat16 where that is quick; what is trained is float32.
     """
@@ -93,7 +113,9 @@ def merged(decoder: Decoder, tuned: Decoder) -> PreTrainedModel:
     assert tuned.rows is not None
     model = copy.deepcopy(decoder.model)
     wrapped = _with_lora(model)
-    learned: dict[str, Tensor] = {f"base_model.model.{name}": value for name, value in _lora_of(tuned.model).items()}
+    learned: dict[str, Tensor] = {
+        f"base_model.model.{name}": value for name, value in _lora_of(tuned.model).items()
+    }
     told = set_peft_model_state_dict(wrapped, learned)
     if told.unexpected_keys:
         raise ConfigError(f"base: adapters of another model: {told.unexpected_keys[:3]}")
@@ -111,21 +133,30 @@ def weight_of(module: Any) -> Tensor:
 
 @torch.no_grad()
 def _set_rows(model: PreTrainedModel, first: int, rows: Tensor) -> None:
-    """Write the embeddings of the tokens from `first` on, where they are read and where they are said."""
+    """Write the embeddings of the tokens from `first` on, where they are read and where they are
+    said."""
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         weight_of(layer)[first:] = rows.to(weight_of(layer).dtype)
 
 
 def _lora_of(model: PreTrainedModel) -> dict[str, Tensor]:
     """The LoRA matrices inside a model, by name, in float32."""
-    return {name.replace(".default", ""): value.detach().float() for name, value in model.named_parameters() if "lora_" in name}
+    return {
+        name.replace(".default", ""): value.detach().float()
+        for name, value in model.named_parameters()
+        if "lora_" in name
+    }
 
 
 def _with_lora(model: PreTrainedModel) -> Any:
     """LoRA matrices inside `model`, which is changed; its own weights are frozen."""
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     targets = [name for name in ADAPTED if name in names]
-    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets or "all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=RANK, lora_alpha=2 * RANK, target_modules=targets or "all-linear", task_type="CAUSAL_LM"
+    )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft 0.21 asks transformers 5.23 by the old name
+        warnings.filterwarnings(
+            "ignore", ".*is_gradient_checkpointing", FutureWarning
+        )  # peft 0.21 asks transformers 5.23 by the old name
         return get_peft_model(model, config)

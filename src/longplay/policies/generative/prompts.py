@@ -19,7 +19,8 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Prompts:
-    """N tokenised prompts, left-padded: tokens [N, T] and which are real, with temperature [N] and what is allowed."""
+    """N tokenised prompts, left-padded: tokens [N, T] and which are real, with temperature [N] and
+    what is allowed."""
 
     tokens: Tensor
     real: Tensor
@@ -32,7 +33,12 @@ class Prompts:
     def between(self, start: int, stop: int) -> Prompts:
         """Prompts `start` to `stop` - 1, a view."""
         part = slice(start, stop)
-        return Prompts(self.tokens[part], self.real[part], self.temperature[part], self.allowed.between(start, stop))
+        return Prompts(
+            self.tokens[part],
+            self.real[part],
+            self.temperature[part],
+            self.allowed.between(start, stop),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,10 @@ class Windows:
     """N stretches of histories of up to T items, padded at the end with leaf 0.
 
     Attributes:
-        leaves: [N, T]. real: which are there, [N, T]. before, after: tokens around each, [N, T, P] and [N, T, S], as in `Around`; default none.
+        leaves: [N, T].
+        real: which are there, [N, T].
+        before: tokens around each, [N, T, P] and [N, T, S], as in `Around`; default none.
+        after: tokens around each, [N, T, P] and [N, T, S], as in `Around`; default none.
     """
 
     leaves: Ints
@@ -81,7 +90,9 @@ class Windows:
     def of(cls, leaves: Ints, real: NDArray[np.bool_] | None = None) -> Windows:
         """Items without anything around them; default all real."""
         nothing = np.zeros((*leaves.shape, 0), dtype=np.int64)
-        return cls(leaves, np.ones(leaves.shape, dtype=bool) if real is None else real, nothing, nothing)
+        return cls(
+            leaves, np.ones(leaves.shape, dtype=bool) if real is None else real, nothing, nothing
+        )
 
     def __len__(self) -> int:
         return len(self.leaves)
@@ -97,7 +108,8 @@ class Windows:
 
 
 def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Ints, own: Ints | None) -> Ints:
-    """The tokens of items, [..., L]: their codes, the last of them replaced by `own[leaf]` where items are whole."""
+    """The tokens of items, [..., L]: their codes, the last of them replaced by `own[leaf]` where
+    items are whole."""
     tokens = trie.codes[leaves] + np.array([vocabulary.code(level) for level in range(trie.levels)])
     if own is not None:
         tokens[..., -1] = own[leaves]
@@ -105,7 +117,8 @@ def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Ints, own: Ints | None) 
 
 
 def latest(offsets: Ints, leaves: Ints, most: int) -> tuple[Ints, Ints]:
-    """Of ragged histories, oldest first, the last `most` known items (leaf >= 0) of each: offsets[N+1] and their places in `leaves`."""
+    """Of ragged histories, oldest first, the last `most` known items (leaf >= 0) of each:
+    offsets[N+1] and their places in `leaves`."""
     place = np.flatnonzero(leaves >= 0)
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[place]
     count = np.bincount(owner, minlength=len(offsets) - 1)
@@ -125,10 +138,11 @@ def encode(
     around: Around | None = None,
     own: Ints | None = None,
 ) -> Prompts:
-    """Prompts from ragged histories of leaves (oldest first; -1 is skipped): the words of a text, BOS, then L tokens per item and those around it.
+    """Prompts from ragged histories of leaves (oldest first; -1 is skipped): the words of a text,
+    BOS, then L tokens per item and those around it.
 
-    Only the last `history` items are kept. `vocabulary` defaults to that of a model from scratch over `trie`, `texts` and what is `around`
-    the leaves to none; `own[I]` as in `Decoder`.
+    Only the last `history` items are kept. `vocabulary` defaults to that of a model from scratch
+    over `trie`, `texts` and what is `around` the leaves to none; `own[I]` as in `Decoder`.
     """
     n, levels = len(offsets) - 1, trie.levels
     vocabulary = vocabulary or Vocabulary(levels, trie.width)
@@ -153,4 +167,9 @@ def encode(
     tokens[:, width - ahead :] = vocabulary.circumstance + around.now
     tokens[np.arange(n), width - used + texts.count] = vocabulary.bos
     texts.write(tokens, width - used)
-    return Prompts(torch.from_numpy(tokens), torch.from_numpy(tokens != vocabulary.pad), torch.from_numpy(temperature_N), allowed)
+    return Prompts(
+        torch.from_numpy(tokens),
+        torch.from_numpy(tokens != vocabulary.pad),
+        torch.from_numpy(temperature_N),
+        allowed,
+    )

@@ -1,4 +1,5 @@
-"""Words for a model with a pretrained base: what a prompt says and what items are called, as tokens that mean nothing else."""
+"""Words for a model with a pretrained base: what a prompt says and what items are called, as tokens
+that mean nothing else."""
 
 from __future__ import annotations
 
@@ -22,37 +23,52 @@ TOKENS_MOST = 48  # tokens of a prompt or a description
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A base's tokenizer. Whatever a text says, none of its tokens is a special one, and it is no longer than it may be."""
+    """A base's tokenizer. Whatever a text says, none of its tokens is a special one, and it is no
+    longer than it may be."""
 
     tokenizer: Any
 
     @cached_property
     def special(self) -> frozenset[int]:
-        """Ids that no text may say: special tokens, and whatever was added to the tokenizer's own model."""
-        return frozenset(self.tokenizer.all_special_ids) | frozenset(self.tokenizer.added_tokens_decoder)
+        """Ids that no text may say: special tokens, and whatever was added to the tokenizer's own
+        model."""
+        return frozenset(self.tokenizer.all_special_ids) | frozenset(
+            self.tokenizer.added_tokens_decoder
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Words:
         """The tokenizer of a model folder; no remote code."""
-        return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+        return cls(
+            AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer beside its model."""
         self.tokenizer.save_pretrained(folder)
 
     def texts(self, texts: Sequence[str | None], most: int = TOKENS_MOST) -> Texts:
-        """Tokens of each text, cleaned (`codes.text.clean`), special tokens disabled, at most `most` of them; null: none.
+        """Tokens of each text, cleaned (`codes.text.clean`), special tokens disabled, at most
+        `most` of them; null: none.
 
-        `split_special_tokens` keeps special tokens from being looked for; where the tokenizer's own model finds one as a piece, it is left out.
+        `split_special_tokens` keeps special tokens from being looked for; where the tokenizer's own
+        model finds one as a piece, it is left out.
         """
         shown = cleaned(texts, PROMPT_MOST).to_list()
-        found = self.tokenizer(shown, add_special_tokens=False, split_special_tokens=True, truncation=True, max_length=most)["input_ids"]
+        found = self.tokenizer(
+            shown,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            truncation=True,
+            max_length=most,
+        )["input_ids"]
         return Texts.of([[token for token in text if token not in self.special] for text in found])
 
 
 @dataclass(frozen=True)
 class Described:
-    """What may be said of every leaf of a trie: its title, its text, its tags; empty where there is none.
+    """What may be said of every leaf of a trie: its title, its text, its tags; empty where there is
+    none.
 
     `titles`, `texts`: length I; `tags`: I lists.
     """
@@ -65,18 +81,44 @@ class Described:
     def of(cls, items: pl.DataFrame, index: ItemIndex) -> Described:
         """From the lake's items, in the order of `index`."""
         rows = pl.DataFrame({"item_id": index.ids}).join(
-            items.select("item_id", "title", "text", "tags"), on="item_id", how="left", maintain_order="left"
+            items.select("item_id", "title", "text", "tags"),
+            on="item_id",
+            how="left",
+            maintain_order="left",
         )
-        titles, texts = cleaned(rows["title"], TITLE_MOST).to_list(), cleaned(rows["text"], PROMPT_MOST).to_list()
-        return cls(titles, texts, [[clean(tag, TITLE_MOST) for tag in tags or []] for tags in rows["tags"].to_list()])
+        titles, texts = (
+            cleaned(rows["title"], TITLE_MOST).to_list(),
+            cleaned(rows["text"], PROMPT_MOST).to_list(),
+        )
+        return cls(
+            titles,
+            texts,
+            [[clean(tag, TITLE_MOST) for tag in tags or []] for tags in rows["tags"].to_list()],
+        )
 
     def words(self, leaf: int) -> str:
         """Everything said of one item."""
-        return " ".join(part for part in (self.titles[leaf], self.texts[leaf], " ".join(self.tags[leaf])) if part)
+        return " ".join(
+            part
+            for part in (self.titles[leaf], self.texts[leaf], " ".join(self.tags[leaf]))
+            if part
+        )
 
     def some(self, leaf: int, rng: np.random.Generator) -> str:
-        """One way to ask for the item: its title, its text, or some of its tags in any order; empty where nothing is said of it."""
+        """One way to ask for the item: its title, its text, or some of its tags in any order; empty
+        where nothing is said of it."""
         tags = self.tags[leaf]
-        chosen = [tags[place] for place in rng.permutation(len(tags))[: 1 + int(rng.integers(len(tags)))]] if tags else []
-        ways = [way for way in (self.titles[leaf], self.texts[leaf], " ".join(chosen), " ".join(chosen)) if way]
+        chosen = (
+            [
+                tags[place]
+                for place in rng.permutation(len(tags))[: 1 + int(rng.integers(len(tags)))]
+            ]
+            if tags
+            else []
+        )
+        ways = [
+            way
+            for way in (self.titles[leaf], self.texts[leaf], " ".join(chosen), " ".join(chosen))
+            if way
+        ]
         return ways[int(rng.integers(len(ways)))] if ways else ""

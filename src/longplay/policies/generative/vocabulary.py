@@ -1,4 +1,5 @@
-"""Which token is which: the words of a pretrained base first, then markers, circumstances, semantic-ID codes, and items that are whole."""
+"""Which token is which: the words of a pretrained base first, then markers, circumstances,
+semantic-ID codes, and items that are whole."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ class Vocabulary:
     """Token ids of a model that speaks semantic IDs of `levels` codes out of `width` each.
 
     Attributes:
-        words: tokens of the base's own vocabulary, ids 0..words-1; 0: a model from scratch, which reads no words.
-        around: tokens of circumstances (`circumstances.Circumstances`), between the markers and the codes.
+        words: tokens of the base's own vocabulary, ids 0..words-1; 0: a model from scratch, which
+            reads no words.
+        around: tokens of circumstances (`circumstances.Circumstances`), between the markers and the
+            codes.
         items: items that have a token of their own, in place of their last code; behind the codes.
 
     >>> Vocabulary(levels=3, width=32).code(1), Vocabulary(levels=3, width=32, words=1000).bos

@@ -1,4 +1,5 @@
-"""Training state in one safetensors file, replaced atomically: a killed run goes on where it was."""
+"""Training state in one safetensors file, replaced atomically: a killed run goes on where it
+was."""
 
 from __future__ import annotations
 
@@ -18,16 +19,28 @@ from longplay.errors import ConfigError, DataError
 from longplay.files import make_folder, sync_path
 
 
-def save_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], notes: dict[str, Any]) -> None:
-    """Write weights, optimizers' states and `notes` (JSON) to `path`; the old file stays until the new one is whole and on disk.
+def save_checkpoint(
+    path: Path,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    notes: dict[str, Any],
+) -> None:
+    """Write weights, optimizers' states and `notes` (JSON) to `path`; the old file stays until the
+    new one is whole and on disk.
 
     Raises:
         DataError: the file cannot be written.
     """
-    tensors = {f"model.{name}": value.contiguous().clone() for name, value in module.named_parameters()}
+    tensors = {
+        f"model.{name}": value.contiguous().clone() for name, value in module.named_parameters()
+    }
     for k, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{k}.{index}.{name}": value.contiguous().clone() for name, value in state.items() if isinstance(value, Tensor)}
+            tensors |= {
+                f"optimizer.{k}.{index}.{name}": value.contiguous().clone()
+                for name, value in state.items()
+                if isinstance(value, Tensor)
+            }
     partial = path.with_suffix(".partial")
     text = json.dumps(notes)
     try:
@@ -37,7 +50,9 @@ def save_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[torch.op
         os.replace(partial, path)
         sync_path(path.parent)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"checkpoint {path}: it cannot be written ({error}); make room, or give another file") from error
+        raise DataError(
+            f"checkpoint {path}: it cannot be written ({error}); make room, or give another file"
+        ) from error
 
 
 def load_checkpoint(
@@ -50,7 +65,8 @@ def load_checkpoint(
     """Restore what `save_checkpoint` wrote and return its notes; null where there is no file.
 
     Args:
-        made_by: what the notes must agree on. kinds: notes that must be there beside these, and their types.
+        made_by: what the notes must agree on.
+        kinds: notes that must be there beside these, and their types.
 
     Raises:
         ConfigError: the file's notes differ from `made_by`: it is another run's.
@@ -61,19 +77,30 @@ def load_checkpoint(
     notes, tensors = _read(path)
     for name, value in made_by.items():
         if notes.get(name) != value:
-            raise ConfigError(f"checkpoint {path}: it was made with {name}={notes.get(name)}, this run has {value}; delete it or give another file")
+            raise ConfigError(
+                f"checkpoint {path}: it was made with {name}={notes.get(name)}, this run has "
+                f"{value}; delete it or give another file"
+            )
     for name, kind in kinds.items():
         if type(notes.get(name)) is not kind:
-            raise _damaged(path, f"its note {name} is {notes.get(name)!r}, expected {kind.__name__}")
+            raise _damaged(
+                path, f"its note {name} is {notes.get(name)!r}, expected {kind.__name__}"
+            )
     try:
         _restore(tensors, module, optimizers)
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:  # of before checkpoints had digests, or of another shape
+    except (
+        KeyError,
+        IndexError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # of before checkpoints had digests, or of another shape
         raise _damaged(path, f"it does not fit this model ({error})") from error
     return notes
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Notes and tensors of a checkpoint, checked against its digest; one of before digests is taken as it is."""
+    """Notes and tensors of a checkpoint, checked against its digest; one of before digests is taken
+    as it is."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -82,7 +109,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise _damaged(path, f"it cannot be read ({error})") from error
     if not isinstance(notes, dict):
-        raise _damaged(path, f"its notes are {type(notes).__name__}, expected a table of names and values")
+        raise _damaged(
+            path, f"its notes are {type(notes).__name__}, expected a table of names and values"
+        )
     if metadata.get("sha256", "") not in ("", _digest(tensors, metadata["notes"])):
         raise _damaged(path, "it was changed after it was written")
     return notes, tensors
@@ -98,17 +127,26 @@ def _digest(tensors: Mapping[str, Tensor], notes: str) -> str:
     for name, value in sorted(tensors.items()):
         head = f"{name} {value.dtype} {tuple(value.shape)}".encode()
         digest.update(len(head).to_bytes(8, "big") + head)
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        digest.update(
+            value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            if value.numel()
+            else b""
+        )
     return digest.hexdigest()
 
 
-def _restore(tensors: Mapping[str, Tensor], module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Put a checkpoint's tensors into a model and its optimizers; a ValueError where one has another shape than its parameter."""
+def _restore(
+    tensors: Mapping[str, Tensor], module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> None:
+    """Put a checkpoint's tensors into a model and its optimizers; a ValueError where one has
+    another shape than its parameter."""
     with torch.no_grad():
         for name, value in module.named_parameters():
             saved = tensors[f"model.{name}"]
             if saved.shape != value.shape:
-                raise ValueError(f"{name} has shape {tuple(saved.shape)}, expected {tuple(value.shape)}")
+                raise ValueError(
+                    f"{name} has shape {tuple(saved.shape)}, expected {tuple(value.shape)}"
+                )
             value.copy_(saved)
     for k, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
@@ -120,5 +158,10 @@ def _restore(tensors: Mapping[str, Tensor], module: nn.Module, optimizers: Seque
         for index, kept in state.items():
             for key, value in kept.items():
                 if value.dim() and value.shape != parameters[index].shape:
-                    raise ValueError(f"{key} of parameter {index} has shape {tuple(value.shape)}, expected {tuple(parameters[index].shape)}")
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+                    raise ValueError(
+                        f"{key} of parameter {index} has shape {tuple(value.shape)}, expected "
+                        f"{tuple(parameters[index].shape)}"
+                    )
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        )

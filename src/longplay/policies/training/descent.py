@@ -1,4 +1,5 @@
-"""Gradient descent that can be killed, resumed, watched, stopped early and spread over processes."""
+"""Gradient descent that can be killed, resumed, watched, stopped early and spread over
+processes."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ SAVE_EVERY = 50
 class Team:
     """The processes that share a step: this one is `rank` of `size`. Alone: 0 of 1.
 
-    Started by `accelerate launch` (or torchrun), `Team.of_launcher()` joins the others; each takes its share of a batch, gradients are summed.
+    Started by `accelerate launch` (or torchrun), `Team.of_launcher()` joins the others; each takes
+    its share of a batch, gradients are summed.
     """
 
     rank: int = 0
@@ -59,7 +61,9 @@ class Team:
         grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
         whole = reduce(torch.cat([grad.flatten() for grad in grads]), reduction="sum")
         assert isinstance(whole, Tensor)
-        for one, part in zip(parameters, whole.split([grad.numel() for grad in grads]), strict=True):
+        for one, part in zip(
+            parameters, whole.split([grad.numel() for grad in grads]), strict=True
+        ):
             one.grad = part.view_as(one)
 
     def wait(self) -> None:
@@ -72,11 +76,12 @@ class Team:
 
 @dataclass(frozen=True)
 class Watch:
-    """What is measured on users who are not trained on: `measure()` gives figures by name, of which `keep` decides which weights are kept.
+    """What is measured on users who are not trained on: `measure()` gives figures by name, of which
+    `keep` decides which weights are kept.
 
     Attributes:
-        keep: `held_out` (a loss: the least is best) or another figure (the largest is best). patience: checks without a better one, after
-            which training stops; 0: never.
+        keep: `held_out` (a loss: the least is best) or another figure (the largest is best).
+        patience: checks without a better one, after which training stops; 0: never.
     """
 
     measure: Callable[[], Mapping[str, float]]
@@ -106,31 +111,53 @@ def descend(
     team: Team = Team(),
     made_by: Mapping[str, object] | None = None,
 ) -> list[dict[str, float]]:
-    """Minimise `loss_of_step(step)`, which depends on its number alone: a resumed run is the same run.
+    """Minimise `loss_of_step(step)`, which depends on its number alone: a resumed run is the same
+    run.
 
-    The rate warms up over 5% of the steps and falls to a tenth by a cosine; gradients are clipped at norm 1. With `watch`, the weights at
-    the end are those of its best check: a small log is overfitted soon. With a `team`, `loss_of_step` is this process's share of a loss.
+    The rate warms up over 5% of the steps and falls to a tenth by a cosine; gradients are clipped
+    at norm 1. With `watch`, the weights at the end are those of its best check: a small log is
+    overfitted soon. With a `team`, `loss_of_step` is this process's share of a loss.
 
     Args:
-        optimizer: `adamw`, or `muon` for the matrices of the decoder's layers with AdamW for the rest (see `optimizers_of`).
-        check_every: steps between checks and checkpoints. dropout: share of activations dropped (see `dropped_out`). made_by: what a checkpoint must
-            agree on beside steps, lr, seed, dropout, weight_decay and optimizer.
+        optimizer: `adamw`, or `muon` for the matrices of the decoder's layers with AdamW for the
+            rest (see `optimizers_of`).
+        check_every: steps between checks and checkpoints.
+        dropout: share of activations dropped (see `dropped_out`).
+        made_by: what a checkpoint must agree on beside steps, lr, seed, dropout, weight_decay and
+            optimizer.
 
-    Returns one row per check: step, loss and what `watch` measures. `progress` also gets tokens_per_second (of this
-    process, where the decoder counts them) and seconds_left.
+    Returns one row per check: step, loss and what `watch` measures. `progress` also gets
+    tokens_per_second (of this process, where the decoder counts them) and seconds_left.
     """
     now = nn.ParameterList(decoder.trainable())
     best = nn.ParameterList([one.detach().clone() for one in now])
     both = nn.ModuleDict({"now": now, "best": best})
     optimizers = optimizers_of(decoder, now, optimizer, lr, weight_decay)
-    made_by = {"steps": steps, "lr": lr, "seed": seed, "dropout": dropout, "weight_decay": weight_decay, "optimizer": optimizer, **(made_by or {})}
-    notes = load_checkpoint(checkpoint, both, optimizers, made_by, {"step": int, "curve": list}) if checkpoint else None
+    made_by = {
+        "steps": steps,
+        "lr": lr,
+        "seed": seed,
+        "dropout": dropout,
+        "weight_decay": weight_decay,
+        "optimizer": optimizer,
+        **(made_by or {}),
+    }
+    notes = (
+        load_checkpoint(checkpoint, both, optimizers, made_by, {"step": int, "curve": list})
+        if checkpoint
+        else None
+    )
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     first = notes["step"] if notes else 0
     running: list[float] = []
     began, read_before = time.monotonic(), getattr(decoder, "tokens_read", 0)
     for step in range(first, steps):
-        if watch and watch.patience and curve and len(curve) - 1 - watch.best(curve) >= watch.patience:
+        if (
+            watch
+            and watch.patience
+            and curve
+            and len(curve) - 1 - watch.best(curve) >= watch.patience
+        ):
             break
         for one in optimizers:
             for group in one.param_groups:
@@ -147,7 +174,9 @@ def descend(
         if progress:
             spent = max(time.monotonic() - began, 1e-9)
             read = getattr(decoder, "tokens_read", 0) - read_before
-            paces = ({"tokens_per_second": read / spent} if read else {}) | {"seconds_left": (steps - step - 1) * spent / (step + 1 - first)}
+            paces = ({"tokens_per_second": read / spent} if read else {}) | {
+                "seconds_left": (steps - step - 1) * spent / (step + 1 - first)
+            }
             progress(step + 1, steps, {"loss": float(np.mean(running)), **paces})
         if (step + 1) % check_every == 0 or step + 1 == steps:
             row = {"step": step + 1, "loss": float(np.mean(running))}
@@ -159,17 +188,23 @@ def descend(
                 best.load_state_dict(now.state_dict())
             running = []
             if checkpoint and team.leads:
-                save_checkpoint(checkpoint, both, optimizers, {**made_by, "step": step + 1, "curve": curve})
+                save_checkpoint(
+                    checkpoint, both, optimizers, {**made_by, "step": step + 1, "curve": curve}
+                )
     if watch and curve:
         now.load_state_dict(best.state_dict())
     team.wait()
     return curve
 
 
-def optimizers_of(decoder: Decoder, trained: Iterable[nn.Parameter], name: str, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """`adamw` alone, or `muon` for the matrices of the decoder's layers and AdamW for the rest (embeddings, norms).
+def optimizers_of(
+    decoder: Decoder, trained: Iterable[nn.Parameter], name: str, lr: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """`adamw` alone, or `muon` for the matrices of the decoder's layers and AdamW for the rest
+    (embeddings, norms).
 
-    See `muon.Muon`, which takes AdamW's rate. Models of 256 wide learned as much in two thirds of the CPU time (LOG.md).
+    See `muon.Muon`, which takes AdamW's rate. Models of 256 wide learned as much in two thirds of
+    the CPU time (LOG.md).
 
     Raises:
         ConfigError: no optimizer of that name.
@@ -179,27 +214,40 @@ def optimizers_of(decoder: Decoder, trained: Iterable[nn.Parameter], name: str, 
     inside = {id(one) for one in decoder.layers.parameters()} if name == "muon" else set()
     matrices = [one for one in trained if id(one) in inside and one.ndim == 2]
     rest = [one for one in trained if not (id(one) in inside and one.ndim == 2)]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay)] if rest else []
+    found: list[torch.optim.Optimizer] = (
+        [torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay)] if rest else []
+    )
     return found + ([Muon(matrices, lr)] if matrices else [])
 
 
 @contextmanager
 def dropped_out(decoder: Decoder, share: float, seed: list[int]) -> Iterator[None]:
-    """Drop this share (0..1) of the embeddings and of what every attention and inner layer adds, by a stream of random numbers of its own.
+    """Drop this share (0..1) of the embeddings and of what every attention and inner layer adds, by
+    a stream of random numbers of its own.
 
-    Hooks do it, from outside: the model stays the Hugging Face model that it is, whatever its family, and its weights are saved without a trace.
+    Hooks do it, from outside: the model stays the Hugging Face model that it is, whatever its
+    family, and its weights are saved without a trace.
     """
 
-    def drop(module: nn.Module, given: object, out: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    def drop(
+        module: nn.Module, given: object, out: Tensor | tuple[Tensor, ...]
+    ) -> Tensor | tuple[Tensor, ...]:
         if isinstance(out, tuple):
             return (nn.functional.dropout(out[0], share), *out[1:])
         return nn.functional.dropout(out, share)
 
     places = [decoder.model.get_input_embeddings()]
-    places += [part for layer in decoder.layers for name, part in layer.named_children() if name in ("self_attn", "mlp")]
+    places += [
+        part
+        for layer in decoder.layers
+        for name, part in layer.named_children()
+        if name in ("self_attn", "mlp")
+    ]
     hooks = [place.register_forward_hook(drop) for place in places]
     try:
-        with torch.random.fork_rng(devices=[]):  # no global generator: the caller's is left as it was
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # no global generator: the caller's is left as it was
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
             yield
     finally:

@@ -1,4 +1,5 @@
-"""What users engaged with, in order: what next-item training reads, and the questions that say when it has learned enough."""
+"""What users engaged with, in order: what next-item training reads, and the questions that say when
+it has learned enough."""
 
 from __future__ import annotations
 
@@ -24,10 +25,12 @@ POOL = 32  # batches among which windows are sorted by length, so that little is
 
 @dataclass(frozen=True)
 class Histories:
-    """What every user engaged with, in order: `leaves[offsets[u]:offsets[u+1]]` are user u's items, oldest first.
+    """What every user engaged with, in order: `leaves[offsets[u]:offsets[u+1]]` are user u's items,
+    oldest first.
 
-    `held_out[U]` marks users who are only watched: the loss on them, and what they came to next, say when to stop. `around` the items are the tokens
-    of `circumstances`, where these are read; `want[E]` is the level of each item's outcome, 0 where it is not known.
+    `held_out[U]` marks users who are only watched: the loss on them, and what they came to next,
+    say when to stop. `around` the items are the tokens of `circumstances`, where these are read;
+    `want[E]` is the level of each item's outcome, 0 where it is not known.
     """
 
     offsets: Ints
@@ -40,46 +43,71 @@ class Histories:
     @property
     def digest(self) -> str:
         """SHA-256 of all that is read of them, in hexadecimal: what a checkpoint must agree on."""
-        around = () if self.around is None else (self.around.before, self.around.after, self.around.now)
+        around = (
+            () if self.around is None else (self.around.before, self.around.after, self.around.now)
+        )
         wanted = () if self.want is None else (self.want,)
         digest = hashlib.sha256(repr(self.circumstances).encode())
         for values in (self.offsets, self.leaves, self.held_out, *around, *wanted):
-            digest.update(repr((values.shape, values.dtype)).encode() + np.ascontiguousarray(values).tobytes())
+            digest.update(
+                repr((values.shape, values.dtype)).encode() + np.ascontiguousarray(values).tobytes()
+            )
         return digest.hexdigest()
 
-    def batches(self, users: Ints, length: int, size: int, seed: int, thin: float = 0.0) -> Iterator[Windows]:
-        """Windows of these users' histories without end, at most `size` at once, of at most `length` items.
+    def batches(
+        self, users: Ints, length: int, size: int, seed: int, thin: float = 0.0
+    ) -> Iterator[Windows]:
+        """Windows of these users' histories without end, at most `size` at once, of at most
+        `length` items.
 
-        Every epoch has every event of every user once. A history of more than `length` items is cut at a random place, then after every
-        `length` items. Windows of about equal length come together. What the k-th batch is follows from `seed` alone.
-        Where outcomes are wanted, half of the windows stop at a random item whose outcome is known, and say it before that item.
-        With `thin`, every epoch leaves out another share of the events, so that what comes next is also learned from what came before the last.
+        Every epoch has every event of every user once. A history of more than `length` items is cut
+        at a random place, then after every `length` items. Windows of about equal length come
+        together. What the k-th batch is follows from `seed` alone. Where outcomes are wanted, half
+        of the windows stop at a random item whose outcome is known, and say it before that item.
+        With `thin`, every epoch leaves out another share of the events, so that what comes next is
+        also learned from what came before the last.
         """
         epoch = 0
         while True:
             rng = np.random.default_rng([seed, epoch])
             log = self.thinned(thin, rng) if thin else self
-            first, stop = self._cut(log.offsets, users[np.diff(log.offsets)[users] > 0], length, rng)
+            first, stop = self._cut(
+                log.offsets, users[np.diff(log.offsets)[users] > 0], length, rng
+            )
             wanted = np.zeros(len(first), dtype=bool)
             if log.want is not None:
                 stop, wanted = self._stop_at_outcomes(first, stop, log.want, rng)
             order = rng.permutation(len(first))
-            pools = [order[start : start + size * POOL] for start in range(0, len(order), size * POOL)]
+            pools = [
+                order[start : start + size * POOL] for start in range(0, len(order), size * POOL)
+            ]
             pools = [pool[np.argsort((stop - first)[pool], kind="stable")] for pool in pools]
-            parts = [pool[start : start + size] for pool in pools for start in range(0, len(pool), size)]
+            parts = [
+                pool[start : start + size] for pool in pools for start in range(0, len(pool), size)
+            ]
             for place in rng.permutation(len(parts)):
                 yield log.window(first[parts[place]], stop[parts[place]], wanted[parts[place]])
             epoch += 1
 
     def thinned(self, share: float, rng: np.random.Generator) -> Histories:
-        """Without a random share of the events. What is read around an item stays: the gap before it is still that since the user's last event."""
+        """Without a random share of the events. What is read around an item stays: the gap before
+        it is still that since the user's last event."""
         kept = np.flatnonzero(rng.random(len(self.leaves)) >= share)
-        around = None if self.around is None else self.around.take(kept, np.arange(len(self.around.now)))
+        around = (
+            None if self.around is None else self.around.take(kept, np.arange(len(self.around.now)))
+        )
         want = None if self.want is None else self.want[kept]
-        return replace(self, offsets=np.searchsorted(kept, self.offsets), leaves=self.leaves[kept], around=around, want=want)
+        return replace(
+            self,
+            offsets=np.searchsorted(kept, self.offsets),
+            leaves=self.leaves[kept],
+            around=around,
+            want=want,
+        )
 
     def window(self, first: Ints, stop: Ints, wanted: NDArray[np.bool_] | None = None) -> Windows:
-        """The items `leaves[first[n]:stop[n]]`; where `wanted[n]`, with the outcome of the last of them before it."""
+        """The items `leaves[first[n]:stop[n]]`; where `wanted[n]`, with the outcome of the last of
+        them before it."""
         place = first[:, None] + np.arange(int((stop - first).max()))
         real = place < stop[:, None]
         place = np.minimum(place, stop[:, None] - 1)
@@ -90,21 +118,30 @@ class Histories:
         before[:, 0] = self.circumstances.first_read(before[:, 0])
         if wanted is not None and self.want is not None and wanted.any():
             last = (stop - first - 1)[wanted]
-            before[wanted, last] = self.circumstances.wanted(before[wanted, last], self.want[stop[wanted] - 1])
+            before[wanted, last] = self.circumstances.wanted(
+                before[wanted, last], self.want[stop[wanted] - 1]
+            )
         return Windows(leaves, real, before, after)
 
     @staticmethod
-    def _stop_at_outcomes(first: Ints, stop: Ints, want: Ints, rng: np.random.Generator) -> tuple[Ints, NDArray[np.bool_]]:
-        """For about half of the windows, a stop behind a random item whose outcome is known: the stops, and for which windows."""
+    def _stop_at_outcomes(
+        first: Ints, stop: Ints, want: Ints, rng: np.random.Generator
+    ) -> tuple[Ints, NDArray[np.bool_]]:
+        """For about half of the windows, a stop behind a random item whose outcome is known: the
+        stops, and for which windows."""
         known = np.concatenate([[0], np.cumsum(want > 0)])
         place = np.flatnonzero(want > 0)
         count = known[stop] - known[first]
         chosen = (count > 0) & (rng.random(len(first)) < 0.5)
         nth = known[first] + (rng.random(len(first)) * count).astype(np.int64)
-        return np.where(chosen, place[np.where(chosen, nth, 0)] + 1, stop) if len(place) else stop, chosen
+        return np.where(chosen, place[np.where(chosen, nth, 0)] + 1, stop) if len(
+            place
+        ) else stop, chosen
 
     @staticmethod
-    def _cut(offsets: Ints, users: Ints, length: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    def _cut(
+        offsets: Ints, users: Ints, length: int, rng: np.random.Generator
+    ) -> tuple[Ints, Ints]:
         low, high = offsets[users], offsets[users + 1]
         count = high - low
         phase = np.where(count > length, rng.integers(1, length + 1, size=len(users)), count)
@@ -112,13 +149,16 @@ class Histories:
         owner = np.repeat(np.arange(len(users)), 1 + more)
         number = np.arange(len(owner)) - np.repeat(np.cumsum(1 + more) - (1 + more), 1 + more)
         first = np.where(number == 0, low[owner], low[owner] + phase[owner] + (number - 1) * length)
-        stop = np.where(number == 0, low[owner] + phase[owner], np.minimum(first + length, high[owner]))
+        stop = np.where(
+            number == 0, low[owner] + phase[owner], np.minimum(first + length, high[owner])
+        )
         return first, stop
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What came next: after `leaves[offsets[n]:offsets[n+1]]`, oldest first, came the item `target[N]`; `around` them, what was read beside."""
+    """What came next: after `leaves[offsets[n]:offsets[n+1]]`, oldest first, came the item
+    `target[N]`; `around` them, what was read beside."""
 
     offsets: Ints
     leaves: Ints
@@ -132,18 +172,27 @@ class Questions:
         """At most `most` of them, drawn by `seed`; the same ones each time."""
         if len(self) <= most:
             return self
-        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
+        return self.take(
+            np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False))
+        )
 
     def take(self, rows: Ints) -> Questions:
         """These of them."""
         offsets, place = _places(self.offsets[rows], self.offsets[1:][rows])
-        return Questions(offsets, self.leaves[place], self.target[rows], None if self.around is None else self.around.take(place, rows))
+        return Questions(
+            offsets,
+            self.leaves[place],
+            self.target[rows],
+            None if self.around is None else self.around.take(place, rows),
+        )
 
     @classmethod
     def last_items(cls, histories: Histories, users: Ints) -> Questions:
         """The last item of each of these users who has at least two, after all the others."""
         users = users[np.diff(histories.offsets)[users] >= 2]
-        everything = Around.none(len(histories.leaves), 0) if histories.around is None else histories.around
+        everything = (
+            Around.none(len(histories.leaves), 0) if histories.around is None else histories.around
+        )
         last = histories.offsets[1:][users] - 1
         offsets, place = _places(histories.offsets[users], last)
         around = Around(everything.before[place], everything.after[place], everything.before[last])
@@ -162,21 +211,29 @@ def histories_from_log(
     circumstances: Circumstances = NOTHING,
     outcomes: pl.DataFrame | None = None,
 ) -> Histories:
-    """The engaged items of every user in the order of their events, without items that are not `available[I]`.
+    """The engaged items of every user in the order of their events, without items that are not
+    `available[I]`.
 
-    See `learners_histories` for the order of events at the same instant, and for users that are left out where slates were logged.
-    A twentieth of the others, by hash of their id, is only watched.
+    See `learners_histories` for the order of events at the same instant, and for users that are
+    left out where slates were logged. A twentieth of the others, by hash of their id, is only
+    watched.
 
     Args:
-        circumstances: what is read beside the items. outcomes: columns user_id, item_id, time and value, of events that led to something (an
-            `Outcomes.frame`; null or NaN: not known yet); needed where a wanted outcome is read. Their quantiles become its levels.
+        circumstances: what is read beside the items.
+        outcomes: columns user_id, item_id, time and value, of events that led to something (an
+            `Outcomes.frame`; null or NaN: not known yet); needed where a wanted outcome is read.
+            Their quantiles become its levels.
 
     Raises:
-        DataError: no event has an item of the catalogue; or outcomes are missing, or none of them is of an event of a history.
+        DataError: no event has an item of the catalogue; or outcomes are missing, or none of them
+            is of an event of a history.
     """
     events, offsets, leaves = learners_histories(lake, index, available)
     if not len(leaves):
-        raise DataError("train: no event has an available item of the catalogue, held-out users aside; is the log long enough?")
+        raise DataError(
+            "train: no event has an available item of the catalogue, held-out users aside; is the "
+            "log long enough?"
+        )
     watched = (events["user_id"].gather(offsets[:-1]).hash(seed=20).to_numpy() % np.uint64(20)) == 0
     held_out = watched if not watched.all() else ~watched
     if not circumstances.reads:
@@ -187,21 +244,39 @@ def histories_from_log(
         circumstances = circumstances.wanting(value[~np.isnan(value)])
         want = circumstances.level(value)
     time = events["time"].dt.epoch("us").to_numpy().astype(float)
-    return Histories(offsets, leaves, held_out, circumstances, circumstances.around(offsets, time, events["kind"], events["surface"]), want)
+    return Histories(
+        offsets,
+        leaves,
+        held_out,
+        circumstances,
+        circumstances.around(offsets, time, events["kind"], events["surface"]),
+        want,
+    )
 
 
 def _values(events: pl.DataFrame, outcomes: pl.DataFrame | None) -> NDArray[np.float64]:
     """The outcome of each event, NaN where it has none that is known, shape [E]."""
     keys = ["user_id", "item_id", "time"]
     if outcomes is None:
-        raise DataError("train: a wanted outcome is read, but no outcomes are given; pass outcomes=OUTCOMES.frame, or leave 'want' out of reads")
+        raise DataError(
+            "train: a wanted outcome is read, but no outcomes are given; pass "
+            "outcomes=OUTCOMES.frame, or leave 'want' out of reads"
+        )
     if missing := [name for name in (*keys, "value") if name not in outcomes.columns]:
-        raise DataError(f"train: outcomes have no column {missing[0]!r}, only {', '.join(outcomes.columns)}; expected {', '.join(keys)} and value")
-    known = outcomes.select(*keys, pl.col("value").cast(pl.Float64).fill_nan(None)).drop_nulls().unique(keys, keep="first", maintain_order=True)
+        raise DataError(
+            f"train: outcomes have no column {missing[0]!r}, only {', '.join(outcomes.columns)}; "
+            f"expected {', '.join(keys)} and value"
+        )
+    known = (
+        outcomes.select(*keys, pl.col("value").cast(pl.Float64).fill_nan(None))
+        .drop_nulls()
+        .unique(keys, keep="first", maintain_order=True)
+    )
     value = events.select(keys).join(known, on=keys, how="left", maintain_order="left")["value"]
     if value.null_count() == len(value):
         raise DataError(
-            f"train: none of {known.height:,} known outcomes is of an event that histories hold (same user, item and time); "
+            f"train: none of {known.height:,} known outcomes is of an event that histories hold "
+            "(same user, item and time); "
             "take a signal that enters with plays or discoveries, and wait until some are known"
         )
     return value.fill_null(np.nan).to_numpy()

@@ -9,21 +9,31 @@ from torch import Tensor, nn
 
 MOMENTUM, DECAY = 0.95, 0.1
 TURNS = 5
-POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # Jordan et al.: the steepest at 0 that keeps singular values within about .7..1.2
+POLYNOMIAL = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # Jordan et al.: the steepest at 0 that keeps singular values within about .7..1.2
 RMS = 0.2  # of AdamW's updates, by which Muon's are scaled: one rate serves both
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum of matrices, orthogonalised (Jordan et al. 2024), at the size of AdamW's updates (Liu et al. 2025, arXiv 2502.16982).
+    """Nesterov momentum of matrices, orthogonalised (Jordan et al. 2024), at the size of AdamW's
+    updates (Liu et al. 2025, arXiv 2502.16982).
 
-    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but in the gradient's own precision: torch's rounds to bfloat16, which processors
-    without instructions for it emulate, at a fifth of the speed of float32.
+    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but in the gradient's own
+    precision: torch's rounds to bfloat16, which processors without instructions for it emulate, at
+    a fifth of the speed of float32.
 
     Args:
-        params: matrices [m, n]. lr: the rate AdamW would have. weight_decay: decoupled, as in AdamW.
+        params: matrices [m, n].
+        lr: the rate AdamW would have.
+        weight_decay: decoupled, as in AdamW.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = DECAY) -> None:
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = DECAY
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -40,12 +50,16 @@ class Muon(torch.optim.Optimizer):
                 momentum = state["momentum"]
                 momentum.lerp_(one.grad, 1 - MOMENTUM)
                 one.mul_(1 - group["lr"] * group["weight_decay"])
-                one.add_(orthogonal(one.grad.lerp(momentum, MOMENTUM)), alpha=-group["lr"] * RMS * max(one.shape) ** 0.5)
+                one.add_(
+                    orthogonal(one.grad.lerp(momentum, MOMENTUM)),
+                    alpha=-group["lr"] * RMS * max(one.shape) ** 0.5,
+                )
         return loss
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """U V' of a matrix U S V', nearly: by `TURNS` Newton-Schulz steps, which leave singular values near 1."""
+    """U V' of a matrix U S V', nearly: by `TURNS` Newton-Schulz steps, which leave singular values
+    near 1."""
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T
     found = matrix / matrix.norm().clamp(min=1e-7)

@@ -20,7 +20,9 @@ from longplay.policies.training.histories import Histories, Questions
 
 Ints = NDArray[np.int64]
 
-ASKED = 1_000  # questions from which NDCG decides which weights are kept: of fewer its standard error is above .01, and the loss decides
+# questions from which NDCG decides which weights are kept: of fewer its standard error is above
+# .01, and the loss decides
+ASKED = 1_000
 MOST_ASKED = 5_000
 DEPTH = 10
 BEAMS = 20
@@ -49,30 +51,44 @@ def train_next_items(
 ) -> list[dict[str, float]]:
     """Maximise the constrained log-probability of the next item; changes `decoder.model` in place.
 
-    Each step takes `batch` windows of up to `history` + 1 items (`Histories.batches`). The weights kept are those of the best check: by NDCG@10 where
-    at least `ASKED` questions can be asked of it, else by the held-out loss.
+    Each step takes `batch` windows of up to `history` + 1 items (`Histories.batches`). The weights
+    kept are those of the best check: by NDCG@10 where at least `ASKED` questions can be asked of
+    it, else by the held-out loss.
 
     Args:
         thin: share of events that each epoch leaves out (see `Histories.batches`).
         optimizer: `adamw` or `muon` (see `descent.optimizers_of`).
-        half: matrix products of training in bfloat16, the weights stay float32: a third quicker from 256 wide on, where the processor has it.
-        patience: checks without a better one after which training stops; 0: never. check_every: steps between checks.
-        questions: what the NDCG is of; default: the last item of every held-out user. Of more than `MOST_ASKED`, a sample.
-        team: the processes that share each step; default: those that `accelerate launch` started, or this one alone.
+        half: matrix products of training in bfloat16, the weights stay float32: a third quicker
+            from 256 wide on, where the processor has it.
+        patience: checks without a better one after which training stops; 0: never.
+        check_every: steps between checks.
+        questions: what the NDCG is of; default: the last item of every held-out user. Of more than
+            `MOST_ASKED`, a sample.
+        team: the processes that share each step; default: those that `accelerate launch` started,
+            or this one alone.
 
-    Returns one row per check: step, loss, held_out (both mean negative log-probability per item, nats; held_out where there are such users),
-    ndcg (where there are enough questions).
+    Returns one row per check: step, loss, held_out (both mean negative log-probability per item,
+    nats; held_out where there are such users), ndcg (where there are enough questions).
     """
     team = Team.of_launcher() if team is None else team
     watched, trained = np.flatnonzero(histories.held_out), np.flatnonzero(~histories.held_out)
     batches = enumerate(histories.batches(trained, history + 1, batch, seed, thin))
-    watched_batches = list(islice(histories.batches(watched, history + 1, batch, seed), 4)) if len(watched) else []
-    asked = (Questions.last_items(histories, watched) if questions is None else questions).sample(MOST_ASKED, seed)
+    watched_batches = (
+        list(islice(histories.batches(watched, history + 1, batch, seed), 4))
+        if len(watched)
+        else []
+    )
+    asked = (Questions.last_items(histories, watched) if questions is None else questions).sample(
+        MOST_ASKED, seed
+    )
 
     def loss_of_step(step: int) -> Tensor:
         windows = next(one for number, one in batches if number == step)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return negative_log_prob(decoder, windows.part(slice(team.rank, None, team.size))) / windows.count
+            return (
+                negative_log_prob(decoder, windows.part(slice(team.rank, None, team.size)))
+                / windows.count
+            )
 
     def measure() -> dict[str, float]:
         found = {}
@@ -82,17 +98,35 @@ def train_next_items(
             found["ndcg"] = float(ndcg_of(positions(decoder, asked, history)).mean())
         return found
 
-    made_by = {"batch": batch, "history": history, "thin": thin, "histories": histories.digest[:16], "codes": decoder.trie.version}
+    made_by = {
+        "batch": batch,
+        "history": history,
+        "thin": thin,
+        "histories": histories.digest[:16],
+        "codes": decoder.trie.version,
+    }
     keep = "ndcg" if len(asked) >= ASKED else "held_out" if watched_batches else None
     return descend(
-        decoder, loss_of_step, Watch(measure, keep, patience) if keep else None,
-        steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint, check_every=check_every,
-        dropout=dropout, weight_decay=weight_decay, optimizer=optimizer, team=team, made_by=made_by,
-    )  # fmt: skip
+        decoder,
+        loss_of_step,
+        Watch(measure, keep, patience) if keep else None,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        progress=progress,
+        checkpoint=checkpoint,
+        check_every=check_every,
+        dropout=dropout,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        team=team,
+        made_by=made_by,
+    )
 
 
 def negative_log_prob(decoder: Decoder, windows: Windows) -> Tensor:
-    """Sum of -log pi of every item of `windows` given those before it, nothing excluded; 0 of no windows."""
+    """Sum of -log pi of every item of `windows` given those before it, nothing excluded; 0 of no
+    windows."""
     if not len(windows):
         return torch.zeros((), dtype=torch.float64, requires_grad=True)
     return -decoder.sequence_log_prob(windows, Allowed.everything(decoder.trie, len(windows))).sum()
@@ -101,24 +135,49 @@ def negative_log_prob(decoder: Decoder, windows: Windows) -> Tensor:
 def mean_loss(decoder: Decoder, batches: Sequence[Windows]) -> float:
     """Mean over batches of the mean -log pi per item, nats; without gradients."""
     with torch.no_grad():
-        return float(np.mean([float(negative_log_prob(decoder, one)) / one.count for one in batches]))
+        return float(
+            np.mean([float(negative_log_prob(decoder, one)) / one.count for one in batches])
+        )
 
 
 def positions(
-    decoder: Decoder, questions: Questions, history: int, *, beams: int = BEAMS, k: int = DEPTH, batch: int = 256, unseen: bool = False
+    decoder: Decoder,
+    questions: Questions,
+    history: int,
+    *,
+    beams: int = BEAMS,
+    k: int = DEPTH,
+    batch: int = 256,
+    unseen: bool = False,
 ) -> Ints:
-    """Position (from 1) of what came next among the `k` items that the model ranks first, shape [N]; 0: not among them.
+    """Position (from 1) of what came next among the `k` items that the model ranks first, shape
+    [N]; 0: not among them.
 
-    By constrained beam search over the whole catalogue, nothing excluded; with `unseen`, but for all items of the history.
+    By constrained beam search over the whole catalogue, nothing excluded; with `unseen`, but for
+    all items of the history.
     """
     found = np.zeros(len(questions), dtype=np.int64)
-    order = np.argsort(np.diff(questions.offsets), kind="stable")  # prompts of equal length come together
+    order = np.argsort(
+        np.diff(questions.offsets), kind="stable"
+    )  # prompts of equal length come together
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         asked = questions.take(rows)
-        allowed = Allowed.of(decoder.trie, asked.offsets, asked.leaves) if unseen else Allowed.everything(decoder.trie, len(rows))
+        allowed = (
+            Allowed.of(decoder.trie, asked.offsets, asked.leaves)
+            if unseen
+            else Allowed.everything(decoder.trie, len(rows))
+        )
         prompts = encode(
-            decoder.trie, asked.offsets, asked.leaves, history, np.ones(len(rows)), allowed, decoder.vocabulary, around=asked.around, own=decoder.own
+            decoder.trie,
+            asked.offsets,
+            asked.leaves,
+            history,
+            np.ones(len(rows)),
+            allowed,
+            decoder.vocabulary,
+            around=asked.around,
+            own=decoder.own,
         )
         best = best_items(decoder, prompts, k, max(k, beams)).leaves[:, 0]
         hit = best == questions.target[rows][:, None]
@@ -127,5 +186,6 @@ def positions(
 
 
 def ndcg_of(position: Ints) -> NDArray[np.float64]:
-    """NDCG of one relevant item at each position (from 1; 0: not shown): 1 / log2(position + 1), or 0."""
+    """NDCG of one relevant item at each position (from 1; 0: not shown): 1 / log2(position + 1), or
+    0."""
     return np.where(position > 0, 1 / np.log2(np.maximum(position, 1) + 1), 0.0)

@@ -1,4 +1,5 @@
-"""Supervised training of a pretrained base: the next item, the item that words ask for, and the words that an item is called."""
+"""Supervised training of a pretrained base: the next item, the item that words ask for, and the
+words that an item is called."""
 
 from __future__ import annotations
 
@@ -39,37 +40,65 @@ def train_with_words(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train what `decoder.trainable()` says on three tasks at once; each step takes `batch` examples of each.
+    """Train what `decoder.trainable()` says on three tasks at once; each step takes `batch`
+    examples of each.
 
-    The next item at every position of a history; the item that some words describe, half of them after a history (a prompted playlist);
-    and, a quarter of `batch`, the title of an item. The mean log-probability per item of each of the first two counts once, that per
-    token of the third a quarter. The weights kept are those of the least held-out loss (next item alone).
+    The next item at every position of a history; the item that some words describe, half of them
+    after a history (a prompted playlist); and, a quarter of `batch`, the title of an item. The mean
+    log-probability per item of each of the first two counts once, that per token of the third a
+    quarter. The weights kept are those of the least held-out loss (next item alone).
 
     Returns one row per check: step, loss, held_out (of the next item, nats).
     """
     trained, watched = np.flatnonzero(~histories.held_out), np.flatnonzero(histories.held_out)
     batches = enumerate(histories.batches(trained, history + 1, batch, seed))
-    watched_batches = list(islice(histories.batches(watched, history + 1, 32, seed), 4)) if len(watched) else []
+    watched_batches = (
+        list(islice(histories.batches(watched, history + 1, 32, seed), 4)) if len(watched) else []
+    )
 
     def loss_of_step(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         windows = next(one for number, one in batches if number == step)
         loss = negative_log_prob(decoder, windows) / windows.count
-        loss = loss + asked_for(decoder, histories, described, words, rng.choice(trained, batch), rng)
-        return loss + 0.25 * titled(decoder, described, words, rng.integers(len(decoder.trie), size=max(batch // 4, 1)))
+        loss = loss + asked_for(
+            decoder, histories, described, words, rng.choice(trained, batch), rng
+        )
+        return loss + 0.25 * titled(
+            decoder, described, words, rng.integers(len(decoder.trie), size=max(batch // 4, 1))
+        )
 
     def measure() -> dict[str, float]:
         return {"held_out": mean_loss(decoder, watched_batches)}
 
     return descend(
-        decoder, loss_of_step, Watch(measure, patience=patience) if watched_batches else None,
-        steps=steps, lr=lr, seed=seed, progress=progress, checkpoint=checkpoint, check_every=max(steps // CHECKS, 1),
-        made_by={"batch": batch, "history": history, "histories": histories.digest[:16], "codes": decoder.trie.version},
-    )  # fmt: skip
+        decoder,
+        loss_of_step,
+        Watch(measure, patience=patience) if watched_batches else None,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        progress=progress,
+        checkpoint=checkpoint,
+        check_every=max(steps // CHECKS, 1),
+        made_by={
+            "batch": batch,
+            "history": history,
+            "histories": histories.digest[:16],
+            "codes": decoder.trie.version,
+        },
+    )
 
 
-def asked_for(decoder: Decoder, histories: Histories, described: Described, words: Words, users: Ints, rng: np.random.Generator) -> Tensor:
-    """Mean negative log-probability of an item of each of these users, given words that describe it and, for half of them, what came before it."""
+def asked_for(
+    decoder: Decoder,
+    histories: Histories,
+    described: Described,
+    words: Words,
+    users: Ints,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Mean negative log-probability of an item of each of these users, given words that describe it
+    and, for half of them, what came before it."""
     low, high = histories.offsets[users], histories.offsets[users + 1]
     place = low + (rng.random(len(users)) * (high - low)).astype(np.int64)
     begin = np.where(rng.random(len(users)) < 0.5, place, np.maximum(place - READ_ON, low))
@@ -81,7 +110,8 @@ def asked_for(decoder: Decoder, histories: Histories, described: Described, word
 
 
 def titled(decoder: Decoder, described: Described, words: Words, leaves: Ints) -> Tensor:
-    """Mean negative log-probability per token of the titles of these items, given their codes; over the base's own words."""
+    """Mean negative log-probability per token of the titles of these items, given their codes; over
+    the base's own words."""
     titles = words.texts([described.titles[int(leaf)] for leaf in leaves], TITLE_TOKENS)
     longest = int(titles.count.max(initial=0))
     if longest == 0:
@@ -89,6 +119,10 @@ def titled(decoder: Decoder, described: Described, words: Words, leaves: Ints) -
     vocabulary, levels = decoder.vocabulary, decoder.trie.levels
     tokens = np.full((len(leaves), levels + 2 + longest), vocabulary.pad, dtype=np.int64)
     tokens[:, 0], tokens[:, levels + 1] = vocabulary.bos, vocabulary.title
-    tokens[:, 1 : levels + 1] = decoder.trie.codes[leaves] + np.array([vocabulary.code(level) for level in range(levels)])
+    tokens[:, 1 : levels + 1] = decoder.trie.codes[leaves] + np.array(
+        [vocabulary.code(level) for level in range(levels)]
+    )
     titles.write(tokens, np.full(len(leaves), levels + 2))
-    return -decoder.text_log_prob(torch.from_numpy(tokens), levels + 2, torch.from_numpy(titles.count)).sum() / int(titles.count.sum())
+    return -decoder.text_log_prob(
+        torch.from_numpy(tokens), levels + 2, torch.from_numpy(titles.count)
+    ).sum() / int(titles.count.sum())

@@ -30,7 +30,9 @@ def days(where: str, key: str, given: object) -> int:
     """
     number = int(given) if isinstance(given, Integral) and whole(given) else 0
     if not 1 <= number <= MAX_WINDOW_DAYS:
-        raise ConfigError(f"{where}: {key}={given!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days")
+        raise ConfigError(
+            f"{where}: {key}={given!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days"
+        )
     return number
 
 
@@ -47,6 +49,8 @@ def known_keys(where: str, table: Mapping[str, Any], keys: set[str], required: s
     """Raise on a key that is not in `keys`, or a required one that is missing."""
     for key in table:
         if key not in keys:
-            raise ConfigError(f"{where}.{key}: unknown key; expected some of {', '.join(sorted(keys))}")
+            raise ConfigError(
+                f"{where}.{key}: unknown key; expected some of {', '.join(sorted(keys))}"
+            )
     for key in sorted(required - set(table)):
         raise ConfigError(f"{where}.{key}: missing; a signal is only defined once it is given")

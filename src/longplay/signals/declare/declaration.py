@@ -1,4 +1,5 @@
-"""The declaration of a signal: an outcome worth waiting for, checked, versioned, and printed as the sentence it means."""
+"""The declaration of a signal: an outcome worth waiting for, checked, versioned, and printed as the
+sentence it means."""
 
 from __future__ import annotations
 
@@ -19,12 +20,16 @@ from longplay.signals.declare.entry import ENTRY_KINDS, EVER, Entry, entry_of
 from longplay.signals.declare.measure import BETTER, MEASURE_KINDS, Better, Measure, measure_of
 from longplay.signals.declare.sentence import sentence
 
-MINUTES_A_DAY, SESSIONS_A_DAY = 1_440, 48  # the most there can be: sessions lie more than 30 minutes apart
+MINUTES_A_DAY, SESSIONS_A_DAY = (
+    1_440,
+    48,
+)  # the most there can be: sessions lie more than 30 minutes apart
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a signal says: everything but how it is computed. Users write `longplay.Signal`, which adds `outcomes`.
+    """What a signal says: everything but how it is computed. Users write `longplay.Signal`, which
+    adds `outcomes`.
 
     Attributes: see `longplay.signals.signal.Signal`.
     """
@@ -38,20 +43,38 @@ class Declaration:
     better: Better | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.name):
-            raise ConfigError(f"signal: name={self.name!r} given, expected a letter, then up to 63 letters, digits, - or _")
+        if not isinstance(self.name, str) or not re.fullmatch(
+            r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.name
+        ):
+            raise ConfigError(
+                f"signal: name={self.name!r} given, expected a letter, then up to 63 letters, "
+                "digits, - or _"
+            )
         file_name(self.name, "signal")
         where = f"signal {self.name}"
         self._check_parts(where)
-        if not isinstance(self.window, tuple | list) or len(self.window) != 2 or not all(whole(day) for day in self.window):
-            raise ConfigError(f"{where}: window={self.window!r} given, expected two whole days, first and last, e.g. (1, 28)")
+        if (
+            not isinstance(self.window, tuple | list)
+            or len(self.window) != 2
+            or not all(whole(day) for day in self.window)
+        ):
+            raise ConfigError(
+                f"{where}: window={self.window!r} given, expected two whole days, first and last, "
+                "e.g. (1, 28)"
+            )
         start, stop = (int(day) for day in self.window)
         object.__setattr__(self, "window", (start, stop))
         if not 0 <= start <= stop <= MAX_WINDOW_DAYS:
-            raise ConfigError(f"{where}: window={self.window} given, expected 0 <= first <= last <= {MAX_WINDOW_DAYS}")
+            raise ConfigError(
+                f"{where}: window={self.window} given, expected 0 <= first <= last <= "
+                f"{MAX_WINDOW_DAYS}"
+            )
         if self.origin is not None:
             if not isinstance(self.origin, tuple | list | set | frozenset) or not self.origin:
-                raise ConfigError(f"{where}: origin={self.origin!r} given, expected a list of some of {', '.join(ORIGINS)}")
+                raise ConfigError(
+                    f"{where}: origin={self.origin!r} given, expected a list of some of "
+                    f"{', '.join(ORIGINS)}"
+                )
             for given in self.origin:
                 one_of(where, "origin", given, ORIGINS)
             object.__setattr__(self, "origin", tuple(sorted(set(self.origin))))
@@ -68,13 +91,28 @@ class Declaration:
         """Entry and measure must be what they are called."""
         entry, measure = cast(object, self.entry), cast(object, self.measure)
         if isinstance(entry, Measure) and isinstance(measure, Entry):
-            raise ConfigError(f"{where}: entry and measure are swapped; expected Signal(name, entry, measure, window)")
+            raise ConfigError(
+                f"{where}: entry and measure are swapped; expected Signal(name, entry, measure, "
+                "window)"
+            )
         if not isinstance(entry, Entry):
-            example = f"{entry}(...)" if isinstance(entry, str) and entry in ENTRY_KINDS else "discovery()"
-            raise ConfigError(f"{where}: entry={kind_of(entry)} given, expected an entry, e.g. {example}")
+            example = (
+                f"{entry}(...)"
+                if isinstance(entry, str) and entry in ENTRY_KINDS
+                else "discovery()"
+            )
+            raise ConfigError(
+                f"{where}: entry={kind_of(entry)} given, expected an entry, e.g. {example}"
+            )
         if not isinstance(measure, Measure):
-            example = f"{measure}(...)" if isinstance(measure, str) and measure in MEASURE_KINDS else 'days_with("creator") >= 3'
-            raise ConfigError(f"{where}: measure={kind_of(measure)} given, expected a measure, e.g. {example}")
+            example = (
+                f"{measure}(...)"
+                if isinstance(measure, str) and measure in MEASURE_KINDS
+                else 'days_with("creator") >= 3'
+            )
+            raise ConfigError(
+                f"{where}: measure={kind_of(measure)} given, expected a measure, e.g. {example}"
+            )
 
     def _check_fits(self, where: str) -> None:
         """Entry, measure and origin must fit each other."""
@@ -84,18 +122,27 @@ class Declaration:
                 continue
             if entry.of is None:
                 raise ConfigError(
-                    f"{where}: measure of={part.of!r} given, but {entry.kind} has none; expected discovery() or exposure(), or event(of=...)"
+                    f"{where}: measure of={part.of!r} given, but {entry.kind} has none; expected "
+                    "discovery() or exposure(), or event(of=...)"
                 )
             if entry.of == "creator" and part.of == "item":
-                raise ConfigError(f"{where}: measure of='item' given, expected 'creator', which the entry is about; or enter by item")
+                raise ConfigError(
+                    f"{where}: measure of='item' given, expected 'creator', which the entry is "
+                    "about; or enter by item"
+                )
         if measure.kind == "habits" and entry.of is not None:
             raise ConfigError(
-                f"{where}: habits given, which count over all {measure.of}s, but the entry is about one; expected user_day() or enrolment()"
+                f"{where}: habits given, which count over all {measure.of}s, but the entry is "
+                "about one; expected user_day() or enrolment()"
             )
-        if "sessions" in (measure.kind, measure.per.kind if measure.per is not None else None) and len(self.origins) < len(ORIGINS):
+        if "sessions" in (
+            measure.kind,
+            measure.per.kind if measure.per is not None else None,
+        ) and len(self.origins) < len(ORIGINS):
             how = "given" if self.origin is not None else "is what counts where none is given"
             raise ConfigError(
-                f"{where}: origin={self.origins} {how}, expected all of {', '.join(ORIGINS)}: a session is a run of whatever the user does"
+                f"{where}: origin={self.origins} {how}, expected all of {', '.join(ORIGINS)}: a "
+                "session is a run of whatever the user does"
             )
 
     def _check_degenerate(self, where: str) -> None:
@@ -103,28 +150,49 @@ class Declaration:
         entry, measure, start = self.entry, self.measure, self.window[0]
         days_asked = measure.of_activity or (measure.per is not None and measure.per.of_activity)
         if start == 0 and days_asked:
-            raise ConfigError(f"{where}: window={self.window} given, expected it to start on day 1: on day 0 the entry's own event would count")
-        surely = measure.threshold is not None and measure.threshold <= 1 and measure.per is None and measure.baseline is None
+            raise ConfigError(
+                f"{where}: window={self.window} given, expected it to start on day 1: on day 0 "
+                "the entry's own event would count"
+            )
+        surely = (
+            measure.threshold is not None
+            and measure.threshold <= 1
+            and measure.per is None
+            and measure.baseline is None
+        )
         if start == 0 and (surely or measure.kind == "cancelled"):
-            own = entry.kind == "event" and measure.counted == entry.event and len(self.origins) == len(ORIGINS)
-            begun = measure.kind == "sessions" and (entry.kind != "exposure" and (entry.kind != "event" or entry.event in ENGAGED))
+            own = (
+                entry.kind == "event"
+                and measure.counted == entry.event
+                and len(self.origins) == len(ORIGINS)
+            )
+            begun = measure.kind == "sessions" and (
+                entry.kind != "exposure" and (entry.kind != "event" or entry.event in ENGAGED)
+            )
             if own or begun:
                 raise ConfigError(
-                    f"{where}: the entry's own event guarantees the outcome: on day 0 it counts itself; "
+                    f"{where}: the entry's own event guarantees the outcome: on day 0 it counts "
+                    "itself; "
                     "expected window=(1, ...), or a higher threshold"
                 )
         shown = [origin for origin in self.origins if origin != "organic"]
         habitual = measure.kind == "habits" or (measure.of is not None and measure.of_activity)
         if shown and habitual and not self.gameable:
             raise ConfigError(
-                f"{where}: origin={self.origins} given, expected only 'organic': a habit that counts {' and '.join(shown)} days counts the exposures "
-                "it causes, so a policy makes it by showing again; if that is what you want to measure, declare gameable=True"
+                f"{where}: origin={self.origins} given, expected only 'organic': a habit that "
+                f"counts {' and '.join(shown)} days counts the exposures "
+                "it causes, so a policy makes it by showing again; if that is what you want to "
+                "measure, declare gameable=True"
             )
         if self.gameable and not (shown and habitual):
-            raise ConfigError(f"{where}: gameable=True given, expected false: it counts no days that showing could make")
+            raise ConfigError(
+                f"{where}: gameable=True given, expected false: it counts no days that showing "
+                "could make"
+            )
         if measure.baseline is not None and self._nothing_before(measure.baseline):
             raise ConfigError(
-                f"{where}: baseline={measure.baseline} given, but in so many days before such an entry there is nothing of what is measured: "
+                f"{where}: baseline={measure.baseline} given, but in so many days before such an "
+                "entry there is nothing of what is measured: "
                 "the baseline is always 0; leave it out"
             )
 
@@ -137,32 +205,62 @@ class Declaration:
             return measure.needs_activity and (entry.novel_for or days) >= days
         if entry.kind == "user_day":
             return measure.needs_activity and (entry.dormant_for or 0) >= days
-        return entry.kind == "event" and measure.counted == entry.event and (entry.novel_for or 0) >= days
+        return (
+            entry.kind == "event"
+            and measure.counted == entry.event
+            and (entry.novel_for or 0) >= days
+        )
 
     def _check_reachable(self, where: str) -> None:
         """Refuse thresholds that no user can reach."""
         measure, days = self.measure, self.days
         if measure.kind == "habits" and (measure.days or 0) > days:
-            raise ConfigError(f"{where}: days={measure.days} given, expected at most {days}, the days of the window {self.window}")
+            raise ConfigError(
+                f"{where}: days={measure.days} given, expected at most {days}, the days of the "
+                f"window {self.window}"
+            )
         threshold = measure.threshold
         if threshold is None or measure.per is not None:
-            if threshold is not None and measure.per is not None and measure.counts_days and measure.per.kind == "active_days" and threshold > 1:
-                raise ConfigError(f"{where}: threshold={threshold:g} given, expected at most 1, the most of days per active day")
+            if (
+                threshold is not None
+                and measure.per is not None
+                and measure.counts_days
+                and measure.per.kind == "active_days"
+                and threshold > 1
+            ):
+                raise ConfigError(
+                    f"{where}: threshold={threshold:g} given, expected at most 1, the most of "
+                    "days per active day"
+                )
             return
-        most = {"minutes": MINUTES_A_DAY, "sessions": SESSIONS_A_DAY}.get(measure.kind, 1 if measure.counts_days else None)
+        most = {"minutes": MINUTES_A_DAY, "sessions": SESSIONS_A_DAY}.get(
+            measure.kind, 1 if measure.counts_days else None
+        )
         if most is not None and threshold > most * days:
             what = f"{measure.kind} there can be in" if not measure.counts_days else "days of"
-            raise ConfigError(f"{where}: threshold={threshold:g} given, expected at most {most * days:,}, the {what} the window {self.window}")
+            raise ConfigError(
+                f"{where}: threshold={threshold:g} given, expected at most {most * days:,}, the "
+                f"{what} the window {self.window}"
+            )
 
     @property
     def origins(self) -> tuple[str, ...]:
         """The origins that count, defaults resolved."""
-        return self.origin if self.origin is not None else (("organic",) if self.measure.of_activity else ORIGINS)
+        return (
+            self.origin
+            if self.origin is not None
+            else (("organic",) if self.measure.of_activity else ORIGINS)
+        )
 
     @property
     def threshold(self) -> float | None:
-        """The amount that makes the outcome 1; null where the outcome is the amount itself. `returned` and `cancelled` are 1."""
-        return 1.0 if self.measure.kind in ("returned", "cancelled") and self.measure.threshold is None else self.measure.threshold
+        """The amount that makes the outcome 1; null where the outcome is the amount itself.
+        `returned` and `cancelled` are 1."""
+        return (
+            1.0
+            if self.measure.kind in ("returned", "cancelled") and self.measure.threshold is None
+            else self.measure.threshold
+        )
 
     @property
     def binary(self) -> bool:
@@ -181,12 +279,18 @@ class Declaration:
 
     @property
     def additive(self) -> bool:
-        """Whether the outcome is the sum of its daily trace, or whether that sum reaches the threshold."""
-        return self.measure.kind not in ("time_to_return", "completion") and self.measure.per is None and self.measure.baseline is None
+        """Whether the outcome is the sum of its daily trace, or whether that sum reaches the
+        threshold."""
+        return (
+            self.measure.kind not in ("time_to_return", "completion")
+            and self.measure.per is None
+            and self.measure.baseline is None
+        )
 
     @property
     def version(self) -> str:
-        """Eight hex digits of the SHA-256 of the definition (everything but the name), defaults resolved.
+        """Eight hex digits of the SHA-256 of the definition (everything but the name), defaults
+        resolved.
 
         `better` is a part of it where it is not what the measure says.
         """
@@ -203,7 +307,8 @@ class Declaration:
 
     def _no_threshold(self, threshold: object) -> Self:
         raise ConfigError(
-            f"signal {self.name}: compared with {threshold!r}, expected the threshold on its measure: Signal({self.name!r}, entry, measure >= k)"
+            f"signal {self.name}: compared with {threshold!r}, expected the threshold on its "
+            f"measure: Signal({self.name!r}, entry, measure >= k)"
         )
 
     __ge__ = __gt__ = __le__ = __lt__ = _no_threshold
@@ -212,7 +317,10 @@ class Declaration:
         return f"{self.name}: {sentence(self)}"
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{escape(self.name)}</b> <small>@{self.version}</small>: {escape(sentence(self))}</p>"
+        return (
+            f"<p><b>{escape(self.name)}</b> <small>@{self.version}</small>: "
+            f"{escape(sentence(self))}</p>"
+        )
 
     def to_toml(self) -> str:
         """The declaration as a TOML table `[signals.NAME]`; `from_toml` reads it back."""
@@ -233,50 +341,82 @@ class Declaration:
         """
         signals = cls.all_from_toml(text)
         if len(signals) != 1:
-            raise ConfigError(f"signals: {len(signals)} tables given, expected exactly one table [signals.NAME]")
+            raise ConfigError(
+                f"signals: {len(signals)} tables given, expected exactly one table [signals.NAME]"
+            )
         return signals[0]
 
     @classmethod
     def all_from_toml(cls, text: str) -> list[Self]:
         """Every signal declared in `text` under `[signals.NAME]`, in its order."""
         if not isinstance(cast(object, text), str):
-            raise ConfigError(f"signal: {kind_of(text)} given, expected TOML as text; of a file, Path(file).read_text()")
+            raise ConfigError(
+                f"signal: {kind_of(text)} given, expected TOML as text; of a file, "
+                "Path(file).read_text()"
+            )
         try:
             tables = tomllib.loads(text).get("signals", {})
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"signal: not TOML: {error}") from error
         if not isinstance(tables, Mapping):
-            raise ConfigError(f"signals: {tables!r} given, expected exactly one table [signals.NAME], or several")
+            raise ConfigError(
+                f"signals: {tables!r} given, expected exactly one table [signals.NAME], or several"
+            )
         return [cls.from_mapping(name, table) for name, table in tables.items()]
 
     @classmethod
     def from_mapping(cls, name: str, table: Mapping[str, Any]) -> Self:
-        """A signal from parsed TOML: keys entry, measure and optionally window, origin, gameable and better.
+        """A signal from parsed TOML: keys entry, measure and optionally window, origin, gameable
+        and better.
 
-        What a table leaves out is what the call of its kind's name leaves out in Python: `{ kind = "exposure" }` is `exposure()`. As TOML has
-        no null, `novel_for = "ever"` is a discovery's `novel_for=None`.
+        What a table leaves out is what the call of its kind's name leaves out in Python: `{ kind =
+        "exposure" }` is `exposure()`. As TOML has no null, `novel_for = "ever"` is a discovery's
+        `novel_for=None`.
 
         Raises:
             ConfigError: a definition that is impossible; the message names the signal.
         """
         where = f"signals.{name}"
         if not isinstance(table, Mapping):
-            raise ConfigError(f"{where}: {table!r} given, expected a table with the keys entry, measure, window and origin")
-        known_keys(where, table, {"entry", "measure", "window", "origin", "gameable", "better"}, required={"entry", "measure"})
-        entry = _part(f"{where}.entry", table["entry"], {"kind", "of", "novel_for", "event", "dormant_for"})
-        measure = _part(f"{where}.measure", table["measure"], {"kind", "of", "threshold", "event", "days", "per", "baseline"})
+            raise ConfigError(
+                f"{where}: {table!r} given, expected a table with the keys entry, measure, window "
+                "and origin"
+            )
+        known_keys(
+            where,
+            table,
+            {"entry", "measure", "window", "origin", "gameable", "better"},
+            required={"entry", "measure"},
+        )
+        entry = _part(
+            f"{where}.entry", table["entry"], {"kind", "of", "novel_for", "event", "dormant_for"}
+        )
+        measure = _part(
+            f"{where}.measure",
+            table["measure"],
+            {"kind", "of", "threshold", "event", "days", "per", "baseline"},
+        )
         if "per" in measure:
             measure["per"] = _part(f"{where}.measure.per", measure["per"], {"kind", "of", "event"})
         try:
             parts = entry_of(entry), measure_of(measure)
         except ConfigError as error:
             raise ConfigError(f"signal {name}: {error}") from error
-        return cls(name, *parts, table.get("window", (1, 28)), table.get("origin"), table.get("gameable", False), table.get("better"))
+        return cls(
+            name,
+            *parts,
+            table.get("window", (1, 28)),
+            table.get("origin"),
+            table.get("gameable", False),
+            table.get("better"),
+        )
 
     def _definition(self) -> dict[str, Any]:
         parts = ("kind", "of", "novel_for", "event", "dormant_for")
         definition: dict[str, Any] = {
-            "entry": {name: value for name in parts if (value := getattr(self.entry, name)) is not None},
+            "entry": {
+                name: value for name in parts if (value := getattr(self.entry, name)) is not None
+            },
             "measure": self.measure.definition(),
             "window": list(self.window),
         }
@@ -296,7 +436,13 @@ def _part(where: str, given: Any, keys: set[str]) -> dict[str, Any]:
 
 def _toml(value: object) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in cast(dict[str, object], value).items()) + " }"
+        return (
+            "{ "
+            + ", ".join(
+                f"{key} = {_toml(inner)}" for key, inner in cast(dict[str, object], value).items()
+            )
+            + " }"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(_toml(inner) for inner in value) + "]"
     return json.dumps(value)

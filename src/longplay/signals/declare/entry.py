@@ -21,10 +21,12 @@ class Entry:
     """What opens a window: `kind` is discovery, exposure, user_day, enrolment or event.
 
     Attributes:
-        kind: what opens it. of: creator or item, for discovery, exposure and (if wanted) event; else null.
-        novel_for: a discovery is a first touch in this many days, an event the first of its kind; null: the first touch in the
-            log, or every event.
-        event: the kind of event, for kind="event". dormant_for: a user_day after at least this many days without activity.
+        kind: what opens it.
+        of: creator or item, for discovery, exposure and (if wanted) event; else null.
+        novel_for: a discovery is a first touch in this many days, an event the first of its kind;
+            null: the first touch in the log, or every event.
+        event: the kind of event, for kind="event".
+        dormant_for: a user_day after at least this many days without activity.
     """
 
     kind: Literal["discovery", "exposure", "user_day", "enrolment", "event"]
@@ -38,30 +40,44 @@ class Entry:
         if self.kind in ("discovery", "exposure") or (self.kind == "event" and self.of is not None):
             one_of("entry", "of", self.of, KEYS)
         elif self.of is not None:
-            raise ConfigError(f"entry: of={self.of!r} given, expected none: only discovery and exposure have one, and event may, not {self.kind}")
+            raise ConfigError(
+                f"entry: of={self.of!r} given, expected none: only discovery and exposure have "
+                f"one, and event may, not {self.kind}"
+            )
         if self.novel_for is not None:
             if self.kind not in ("discovery", "event"):
-                raise ConfigError(f"entry: novel_for={self.novel_for!r} given, expected none: it is only for a discovery or an event")
+                raise ConfigError(
+                    f"entry: novel_for={self.novel_for!r} given, expected none: it is only for a "
+                    "discovery or an event"
+                )
             object.__setattr__(self, "novel_for", days("entry", "novel_for", self.novel_for))
         if self.kind == "event":
             one_of("entry", "event", self.event, KINDS)
         elif self.event is not None:
-            raise ConfigError(f"entry: event={self.event!r} given, expected none: it is only for entries of kind event, not {self.kind}")
+            raise ConfigError(
+                f"entry: event={self.event!r} given, expected none: it is only for entries of "
+                f"kind event, not {self.kind}"
+            )
         if self.dormant_for is not None:
             if self.kind != "user_day":
-                raise ConfigError(f"entry: dormant_for={self.dormant_for!r} given, expected none: it is only for user_day, not {self.kind}")
+                raise ConfigError(
+                    f"entry: dormant_for={self.dormant_for!r} given, expected none: it is only "
+                    f"for user_day, not {self.kind}"
+                )
             object.__setattr__(self, "dormant_for", days("entry", "dormant_for", self.dormant_for))
 
     @property
     def unit(self) -> str:
-        """What one entry is about: `user`, `user x creator`, `user x item`, or `slot` (of a slate that was shown)."""
+        """What one entry is about: `user`, `user x creator`, `user x item`, or `slot` (of a slate
+        that was shown)."""
         if self.kind == "exposure":
             return "slot"
         return f"user x {self.of}" if self.of else "user"
 
 
 def discovery(novel_for: int | None = 28, of: Key = "creator") -> Entry:
-    """Entry: a user's first touch with a creator (or item) in `novel_for` days; null: the first in the log.
+    """Entry: a user's first touch with a creator (or item) in `novel_for` days; null: the first in
+    the log.
 
     A touch is any engaged event (play, save, like, follow, purchase, visit) of any origin.
     """
@@ -74,9 +90,11 @@ def exposure(of: Key = "creator") -> Entry:
 
 
 def user_day(dormant_for: int | None = None) -> Entry:
-    """Entry: every day on which a user is active; with `dormant_for`, only the first after at least so many days without activity.
+    """Entry: every day on which a user is active; with `dormant_for`, only the first after at least
+    so many days without activity.
 
-    A user's first active day in the log is never a return from dormancy: what was before is not known.
+    A user's first active day in the log is never a return from dormancy: what was before is not
+    known.
     """
     return Entry("user_day", dormant_for=dormant_for)
 
@@ -87,10 +105,12 @@ def enrolment() -> Entry:
 
 
 def event(kind: str, of: Key | None = None, novel_for: int | None = None) -> Entry:
-    """Entry: every event of a kind (play, skip, save, like, follow, purchase, refund, visit, cancel), of any origin.
+    """Entry: every event of a kind (play, skip, save, like, follow, purchase, refund, visit,
+    cancel), of any origin.
 
-    With `of`, an entry is about the event's creator or item, and events without one open nothing. With `novel_for`, only
-    the first such event of the user (and creator or item) on a day, and only where there was none in so many days before.
+    With `of`, an entry is about the event's creator or item, and events without one open nothing.
+    With `novel_for`, only the first such event of the user (and creator or item) on a day, and only
+    where there was none in so many days before.
     """
     return Entry("event", of, novel_for, kind)
 
@@ -99,7 +119,8 @@ _DEFAULTS = {entry.kind: entry for entry in (discovery(), exposure(), user_day()
 
 
 def entry_of(table: Mapping[str, Any]) -> Entry:
-    """The entry of a parsed TOML table with the key `kind`; what else is left out is as in the call of that name in Python.
+    """The entry of a parsed TOML table with the key `kind`; what else is left out is as in the call
+    of that name in Python.
 
     >>> entry_of({"kind": "exposure"}) == exposure()
     True
@@ -107,7 +128,9 @@ def entry_of(table: Mapping[str, Any]) -> Entry:
     True
     """
     default = next((entry for kind, entry in _DEFAULTS.items() if kind == table["kind"]), None)
-    given = table if default is None else {"of": default.of, "novel_for": default.novel_for, **table}
+    given = (
+        table if default is None else {"of": default.of, "novel_for": default.novel_for, **table}
+    )
     if given["kind"] == "discovery" and given["novel_for"] == EVER:
         given = {**given, "novel_for": None}
     return Entry(**given)

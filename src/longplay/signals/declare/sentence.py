@@ -55,18 +55,37 @@ class Declared(Protocol):
 
 _ORIGINS = {"organic": "organically", "recommended": "when recommended", "autoplay": "by autoplay"}
 _EVENTS = {
-    "play": "plays", "skip": "skips", "save": "saves", "like": "likes", "follow": "follows",
-    "purchase": "purchases", "refund": "refunds", "visit": "visits", "cancel": "cancellations",
-}  # fmt: skip
-_AMOUNTS = {"active_days": "days active", "returned": "days active", "days_with": "days active"}  # the others are called what their kind is
+    "play": "plays",
+    "skip": "skips",
+    "save": "saves",
+    "like": "likes",
+    "follow": "follows",
+    "purchase": "purchases",
+    "refund": "refunds",
+    "visit": "visits",
+    "cancel": "cancellations",
+}
+_AMOUNTS = {
+    "active_days": "days active",
+    "returned": "days active",
+    "days_with": "days active",
+}  # the others are called what their kind is
 
 
 def sentence(signal: Declared) -> str:
     """What the signal is, in one sentence."""
-    origin = f", {' or '.join(_ORIGINS[one] for one in signal.origins)}," if len(signal.origins) < len(ORIGINS) else ""
+    origin = (
+        f", {' or '.join(_ORIGINS[one] for one in signal.origins)},"
+        if len(signal.origins) < len(ORIGINS)
+        else ""
+    )
     warned = "; a policy can manufacture it by showing" if signal.gameable else ""
     direction = f"; {signal.better} is better" if signal.better != signal.measure.better else ""
-    return f"{_entry(signal.entry)}, {_measure(signal.measure, signal.threshold, origin, signal.window)} {_window(signal.window)}{warned}{direction}"
+    return (
+        f"{_entry(signal.entry)}, "
+        f"{_measure(signal.measure, signal.threshold, origin, signal.window)} "
+        f"{_window(signal.window)}{warned}{direction}"
+    )
 
 
 def unit(signal: Declared) -> str:
@@ -85,16 +104,26 @@ def _entry(entry: Entry) -> str:
     article = "an" if entry.of == "item" else "a"
     match entry.kind:
         case "discovery":
-            first = "first touch in the log" if entry.novel_for is None else f"first touch in {entry.novel_for} days"
+            first = (
+                "first touch in the log"
+                if entry.novel_for is None
+                else f"first touch in {entry.novel_for} days"
+            )
             return f"of a user's discoveries of {article} {entry.of} ({first})"
         case "exposure":
             return f"of the slots that show a user some {entry.of}"
         case "user_day":
-            after = f" after {_days(entry.dormant_for)} or more without activity" if entry.dormant_for is not None else ""
+            after = (
+                f" after {_days(entry.dormant_for)} or more without activity"
+                if entry.dormant_for is not None
+                else ""
+            )
             return f"of the days on which a user is active{after}"
         case "event":
             of = f" of {article} {entry.of}" if entry.of else ""
-            first = f" (the first in {_days(entry.novel_for)})" if entry.novel_for is not None else ""
+            first = (
+                f" (the first in {_days(entry.novel_for)})" if entry.novel_for is not None else ""
+            )
             return f"of a user's {_EVENTS[str(entry.event)]}{of}{first}"
         case _:
             return "of users, from their enrolment (first exposure in a trial, else first event)"
@@ -105,29 +134,53 @@ def _measure(measure: Measure, threshold: float | None, how: str, window: tuple[
     if measure.kind == "cancelled":
         return f"the share where the user cancels{how}"
     if measure.kind == "time_to_return":
-        return f"the mean number of days until the user is active again{ours}{how} at most {window[1]},"
+        return (
+            f"the mean number of days until the user is active again{ours}{how} at most "
+            f"{window[1]},"
+        )
     if measure.kind == "completion":
         what = f"the mean share of an item that a play{ours} lasts{how}"
-        return what if threshold is None else f"the share where plays{ours} last at least {_number(threshold)} of an item on average{how}"
+        return (
+            what
+            if threshold is None
+            else f"the share where plays{ours} last at least {_number(threshold)} of an item on "
+            f"average{how}"
+        )
     if measure.per is not None:
         each = f"{_amount(measure)}{ours} per {_amount(measure.per, one=True)}" + _ours(measure.per)
-        return f"the mean number of {each}{how}" if threshold is None else f"the share with at least {_number(threshold)} {each}{how}"
-    base = f" above the user's own rate in the {_days(measure.baseline)} before" if measure.baseline is not None else ""
+        return (
+            f"the mean number of {each}{how}"
+            if threshold is None
+            else f"the share with at least {_number(threshold)} {each}{how}"
+        )
+    base = (
+        f" above the user's own rate in the {_days(measure.baseline)} before"
+        if measure.baseline is not None
+        else ""
+    )
     if measure.kind == "returned":
         times = "" if threshold in (None, 1) else f" on at least {_number(threshold or 0)} days"
         return f"the share where the user is active again{times}{how}"
     if threshold is None:
         return f"the mean number of {_amount(measure)}{ours}{base}{how}"
     if measure.counts_days:
-        return f"the share where the user is active{ours} on at least {_number(threshold)} {'day' if threshold == 1 else 'days'}{base}{how}"
-    return f"the share with at least {_number(threshold)} {_amount(measure, one=threshold == 1)}{ours}{base}{how}"
+        return (
+            f"the share where the user is active{ours} on at least {_number(threshold)} "
+            f"{'day' if threshold == 1 else 'days'}{base}{how}"
+        )
+    return (
+        f"the share with at least {_number(threshold)} "
+        f"{_amount(measure, one=threshold == 1)}{ours}{base}{how}"
+    )
 
 
 def _ours(measure: Measure) -> str:
     """Which creator or item it is about: one is active with it, events are of it."""
     if measure.of is None or measure.kind == "habits":
         return ""
-    return f" {'of' if measure.counted or measure.kind == 'completion' else 'with'} that {measure.of}"
+    return (
+        f" {'of' if measure.counted or measure.kind == 'completion' else 'with'} that {measure.of}"
+    )
 
 
 def _amount(measure: Measure, one: bool = False) -> str:
@@ -142,7 +195,9 @@ def _amount(measure: Measure, one: bool = False) -> str:
 
 
 def _number(threshold: float) -> str:
-    return str(int(threshold)) if threshold.is_integer() else repr(threshold)  # every digit: the sentence is the definition
+    return (
+        str(int(threshold)) if threshold.is_integer() else repr(threshold)
+    )  # every digit: the sentence is the definition
 
 
 def _days(count: int | None) -> str:

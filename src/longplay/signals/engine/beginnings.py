@@ -1,8 +1,10 @@
-"""When a log begins: the first day of a user who was seen again; and where it begins anew after a long silence.
+"""When a log begins: the first day of a user who was seen again; and where it begins anew after a
+long silence.
 
-A log that begins on a day says nothing of the days before it: a "first touch" just after may be an old habit. A stray event, by a wrong clock or an
-imported purchase, must not move that day for anybody else. So only users who were active on another day at most `SILENCE_DAYS` away say when
-the log was there, and each run of such days has a beginning of its own.
+A log that begins on a day says nothing of the days before it: a "first touch" just after may be an
+old habit. A stray event, by a wrong clock or an imported purchase, must not move that day for
+anybody else. So only users who were active on another day at most `SILENCE_DAYS` away say when the
+log was there, and each run of such days has a beginning of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import duckdb
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of, first_row, quoted
 
 SILENCE_DAYS = 366  # a year, and longer than any window, baseline or novelty
-SPAN = f"(day + {SHIFT_DAYS}) // {SILENCE_DAYS + 1}"  # SQL of a number that days share of which none are parted by a silence
+# SQL of a number that days share of which none are parted by a silence
+SPAN = f"(day + {SHIFT_DAYS}) // {SILENCE_DAYS + 1}"
 SAMPLE = 100  # users of a day who are asked whether they came again, before all users are
 ROWS_SAMPLED = 1_000
 DAYS_SAMPLED = 4  # days on which nobody did before all users are asked
@@ -24,7 +27,8 @@ DAYS_SAMPLED = 4  # days on which nobody did before all users are asked
 
 @dataclass(frozen=True)
 class Beginnings:
-    """The runs of a log's activity: first and last day (since 1970) of each, with more than `SILENCE_DAYS` from the end of one to the next.
+    """The runs of a log's activity: first and last day (since 1970) of each, with more than
+    `SILENCE_DAYS` from the end of one to the next.
 
     >>> beginnings = Beginnings.of([12_784, 20_454, 20_455, 20_700])
     >>> beginnings.runs
@@ -34,7 +38,9 @@ class Beginnings:
     """
 
     runs: tuple[tuple[int, int], ...] = ()
-    stretches: tuple[tuple[int, int], ...] = ()  # as `runs`, of days with any event or decision; none: not known
+    stretches: tuple[
+        tuple[int, int], ...
+    ] = ()  # as `runs`, of days with any event or decision; none: not known
 
     @classmethod
     def of(cls, days: Iterable[int]) -> Beginnings:
@@ -52,7 +58,8 @@ class Beginnings:
         return Beginnings(tuple(runs), self.stretches)
 
     def begun(self, day: int) -> int | None:
-        """The first day of the run that a day belongs to; null before any run, and after a silence."""
+        """The first day of the run that a day belongs to; null before any run, and after a
+        silence."""
         place = bisect_right(self.runs, (day, 10**9)) - 1
         if place < 0 or day - self.runs[place][1] > SILENCE_DAYS:
             return None
@@ -78,7 +85,9 @@ class Beginnings:
         >>> Beginnings(((20_454, 20_700),)).covers_sql(28)
         '(day between 20482 and 21066)'
         """
-        tests = [f"day between {first + days} and {last + SILENCE_DAYS}" for first, last in self.runs]
+        tests = [
+            f"day between {first + days} and {last + SILENCE_DAYS}" for first, last in self.runs
+        ]
         return f"({' or '.join(tests)})" if tests else "false"
 
 
@@ -87,33 +96,52 @@ def is_long(days: tuple[int, int]) -> bool:
     return days[1] - days[0] > SILENCE_DAYS
 
 
-def beginnings_of(con: duckdb.DuckDBPyConnection, days: tuple[int, int], *, whole: bool = True) -> Beginnings:
+def beginnings_of(
+    con: duckdb.DuckDBPyConnection, days: tuple[int, int], *, whole: bool = True
+) -> Beginnings:
     """Those of the log in a connection's views `events` and `decisions`.
 
     Args:
-        days: first and last day of the log. whole: also say where a run ends, which matters to days outside the log alone; a short log that
-            is not asked for it is not read whole, unless nobody of its first day came again.
+        days: first and last day of the log.
+        whole: also say where a run ends, which matters to days outside the log alone; a short log
+            that is not asked for it is not read whole, unless nobody of its first day came again.
     """
     activity = f"select user_id, time from events where {ENGAGED_TEST}"
     if not is_long(days):
         if not whole and (first := _first_if_sampled(con, activity, days[0])) is not None:
             return Beginnings(((first, days[1]),))
         return Beginnings.of(days_seen_again(con, _by_day(activity)))
-    # one pass over the events tells both: of each user and span of days the first and last with anything, and with activity
+    # one pass over the events tells both: of each user and span of days the first and last with
+    # anything, and with activity
     day = f"select user_id, kind, {day_of('time')} as day from events"
-    active = f"min(day) filter ({ENGAGED_TEST}) as first_active, max(day) filter ({ENGAGED_TEST}) as last_active"
-    spans = f"select user_id, min(day) as first, max(day) as last, {active} from ({day}) group by user_id, {SPAN}"
+    active = (
+        f"min(day) filter ({ENGAGED_TEST}) as first_active, max(day) filter ({ENGAGED_TEST}) "
+        "as last_active"
+    )
+    spans = (
+        f"select user_id, min(day) as first, max(day) as last, {active} from ({day}) group by "
+        f"user_id, {SPAN}"
+    )
     con.execute(f"create or replace temp table spans_of_users as {spans}")
-    every = f"select unnest([first, last]) from spans_of_users union select {day_of('time')} from decisions"
+    every = (
+        f"select unnest([first, last]) from spans_of_users union select {day_of('time')} from "
+        "decisions"
+    )
     stretches = Beginnings.of(found for (found,) in con.execute(every).fetchall()).runs
-    seen = "select user_id, unnest([first_active, last_active]) as day from spans_of_users where first_active is not null"
+    seen = (
+        "select user_id, unnest([first_active, last_active]) as day from spans_of_users where "
+        "first_active is not null"
+    )
     runs = Beginnings.of(days_seen_again(con, seen)).runs
     con.execute("drop table spans_of_users")
     return Beginnings(runs, stretches)
 
 
-def first_day_seen_again(con: duckdb.DuckDBPyConnection, days: tuple[int, int] | None) -> int | None:
-    """First day (since 1970) of a user whom the log in a connection has on another day, too, by an event or a decision; null without one.
+def first_day_seen_again(
+    con: duckdb.DuckDBPyConnection, days: tuple[int, int] | None
+) -> int | None:
+    """First day (since 1970) of a user whom the log in a connection has on another day, too, by an
+    event or a decision; null without one.
 
     Args:
         days: first and last day of the log; null where it is empty.
@@ -127,16 +155,22 @@ def first_day_seen_again(con: duckdb.DuckDBPyConnection, days: tuple[int, int] |
 
 
 def days_of_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int] | None:
-    """First and last day (since 1970) of the events and decisions in a connection; null without any."""
-    parts = " union all ".join(f"select min(time) as first, max(time) as last from {table}" for table in ("events", "decisions"))
+    """First and last day (since 1970) of the events and decisions in a connection; null without
+    any."""
+    parts = " union all ".join(
+        f"select min(time) as first, max(time) as last from {table}"
+        for table in ("events", "decisions")
+    )
     found = first_row(con, f"select {day_of('min(first)')}, {day_of('max(last)')} from ({parts})")
     return None if found is None or found[0] is None else (int(found[0]), int(found[1]))
 
 
 def days_seen_again(con: duckdb.DuckDBPyConnection, rows: str) -> list[int]:
-    """Days on which a user was there who was there on another day at most `SILENCE_DAYS` away: as many of them as say what the runs of all are.
+    """Days on which a user was there who was there on another day at most `SILENCE_DAYS` away: as
+    many of them as say what the runs of all are.
 
-    Of each user and `SILENCE_DAYS` + 1 days of the calendar the first and the last are enough: what lies between them bridges no silence.
+    Of each user and `SILENCE_DAYS` + 1 days of the calendar the first and the last are enough: what
+    lies between them bridges no silence.
 
     Args:
         rows: SQL of user_id and day.
@@ -163,36 +197,61 @@ def _by_day(rows: str) -> str:
 
 def _between(first: int, last: int) -> str:
     """SQL of whether `time` lies on these days or between them."""
-    return f"time >= make_timestamptz({first * DAY_US}) and time < make_timestamptz({(last + 1) * DAY_US})"
+    return (
+        f"time >= make_timestamptz({first * DAY_US}) and time < "
+        f"make_timestamptz({(last + 1) * DAY_US})"
+    )
 
 
 def _first_if_sampled(con: duckdb.DuckDBPyConnection, rows: str, likely: int) -> int | None:
-    """The first day of a user who came again within `SILENCE_DAYS`, where few users need to be asked; null where that is not known.
+    """The first day of a user who came again within `SILENCE_DAYS`, where few users need to be
+    asked; null where that is not known.
 
     Args:
-        rows: SQL of user_id and time. likely: a day that none lies before.
+        rows: SQL of user_id and time.
+        likely: a day that none lies before.
     """
     day = likely
     for _ in range(DAYS_SAMPLED):
         for users, is_whole in _samples(con, rows, day):
-            again = f"user_id in ({', '.join(map(quoted, users))}) and {_between(day + 1, day + SILENCE_DAYS)}"
-            if users and first_row(con, f"select 1 from ({rows}) where {again} limit 1") is not None:
+            again = (
+                f"user_id in ({', '.join(map(quoted, users))}) and "
+                f"{_between(day + 1, day + SILENCE_DAYS)}"
+            )
+            if (
+                users
+                and first_row(con, f"select 1 from ({rows}) where {again} limit 1") is not None
+            ):
                 return day
             if is_whole:
                 break
         else:  # others of the day may have come again
             return None
-        found = first_row(con, f"select {day_of('min(time)')} from ({rows}) where time >= make_timestamptz({(day + 1) * DAY_US})")
+        found = first_row(
+            con,
+            f"select {day_of('min(time)')} from ({rows}) where time >= "
+            f"make_timestamptz({(day + 1) * DAY_US})",
+        )
         if found is None or found[0] is None:
             return None
         day = int(found[0])
     return None
 
 
-def _samples(con: duckdb.DuckDBPyConnection, rows: str, day: int) -> Iterator[tuple[list[str], bool]]:
-    """Users of a day, and whether they are all of it: those among the first rows as they lie, which costs least, then as many as are asked for."""
-    lying = con.execute(f"select user_id, {day_of('time')} from ({rows}) limit {ROWS_SAMPLED}").fetchall()
+def _samples(
+    con: duckdb.DuckDBPyConnection, rows: str, day: int
+) -> Iterator[tuple[list[str], bool]]:
+    """Users of a day, and whether they are all of it: those among the first rows as they lie, which
+    costs least, then as many as are asked for."""
+    lying = con.execute(
+        f"select user_id, {day_of('time')} from ({rows}) limit {ROWS_SAMPLED}"
+    ).fetchall()
     if users := sorted({user for user, of_day in lying if of_day == day}):
-        yield users[:SAMPLE], len(lying) < ROWS_SAMPLED and len(users) <= SAMPLE  # few rows are all there are
-    found = con.execute(f"select distinct user_id from ({rows}) where {_between(day, day)} limit {SAMPLE + 1}").fetchall()
+        yield (
+            users[:SAMPLE],
+            len(lying) < ROWS_SAMPLED and len(users) <= SAMPLE,
+        )  # few rows are all there are
+    found = con.execute(
+        f"select distinct user_id from ({rows}) where {_between(day, day)} limit {SAMPLE + 1}"
+    ).fetchall()
     yield [user for (user,) in found], len(found) <= SAMPLE

@@ -1,7 +1,8 @@
-"""Events read once for many signals: ids as numbers, tests as bits of one, in a table that fits into memory.
+"""Events read once for many signals: ids as numbers, tests as bits of one, in a table that fits
+into memory.
 
-Rolling up strings costs twice what rolling up numbers does, and every roll-up reads the log again. For one or two roll-ups that is still
-less than a table of the log; for more it is not.
+Rolling up strings costs twice what rolling up numbers does, and every roll-up reads the log again.
+For one or two roll-ups that is still less than a table of the log; for more it is not.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ def _code(*ids: str) -> str:
 
 @dataclass(frozen=True)
 class CodedRows(EventRows):
-    """Rows of a table that `read` makes: user_id, thing (place of item and creator in `things`), micros, marks, and amounts that are no counts.
+    """Rows of a table that `read` makes: user_id, thing (place of item and creator in `things`),
+    micros, marks, and amounts that are no counts.
 
     Attributes:
-        features: bit n of `marks` says whether the event counts in the nth. users: SQL of whether the user of a number ({}) is among these rows.
+        features: bit n of `marks` says whether the event counts in the nth.
+        users: SQL of whether the user of a number ({}) is among these rows.
         things: whether items and creators are asked for.
     """
 
@@ -47,7 +50,12 @@ class CodedRows(EventRows):
     things: bool = True
     pair: ClassVar[str] = "thing"
     micros: ClassVar[str] = "micros"
-    keys: ClassVar[dict[str, str]] = {"user": "cast(null as ubigint)", "creator": "creator", "item": "item", "thing": "thing"}
+    keys: ClassVar[dict[str, str]] = {
+        "user": "cast(null as ubigint)",
+        "creator": "creator",
+        "item": "item",
+        "thing": "thing",
+    }
 
     @property
     def decisions(self) -> str:
@@ -72,7 +80,10 @@ class CodedRows(EventRows):
 
     def pairs(self, words: str) -> str:
         """See `Rows`."""
-        return f"select w.user_id, t.item as key, t.creator, w.* exclude (user_id, key) from ({words}) w join things t on t.thing = w.key"
+        return (
+            "select w.user_id, t.item as key, t.creator, w.* exclude (user_id, key) from "
+            f"({words}) w join things t on t.thing = w.key"
+        )
 
     def named(self, body: str, keys: Sequence[str]) -> str:
         """See `Rows`."""
@@ -82,34 +93,59 @@ class CodedRows(EventRows):
         return f"select {ids}, e.* exclude ({', '.join(keys)}) from ({body}) e{joins}"
 
     def read(self, con: duckdb.DuckDBPyConnection, log: str, into: str) -> None:
-        """Create the table `into` of the events of `log`, of all users; what `things` lacks is null there."""
-        amounts = "".join(f", case when {one.test()} then {one.amount} end as {one.name}" for one in self.features if one.amount != "1")
+        """Create the table `into` of the events of `log`, of all users; what `things` lacks is null
+        there."""
+        amounts = "".join(
+            f", case when {one.test()} then {one.amount} end as {one.name}"
+            for one in self.features
+            if one.amount != "1"
+        )
         code = f", {_code('item_id', 'creator_id')} as code" if self.things else ""
-        columns = f"{_code('user_id')} as user_id{code}, {TIME_US} as micros, {self._marks()} as marks{amounts}"
+        columns = (
+            f"{_code('user_id')} as user_id{code}, {TIME_US} as micros, {self._marks()} as "
+            f"marks{amounts}"
+        )
         named = with_listed(log) if self.by_catalogue else log
         body = f"select {columns} from {with_lengths(named, self.features)}"
         if self.things:
-            body = f"select e.* exclude (code), things.thing from ({body}) e left join things on things.code = e.code"
+            body = (
+                f"select e.* exclude (code), things.thing from ({body}) e left join things on "
+                "things.code = e.code"
+            )
         con.execute(f"create or replace temp table {into} as {body}")
 
     def _marks(self) -> str:
-        """SQL of the bits: those that the kind allows and the origin, each said once per value, without those whose further test fails."""
+        """SQL of the bits: those that the kind allows and the origin, each said once per value,
+        without those whose further test fails."""
         kind = next(name for most, name in BITS.items() if len(self.features) <= most)
 
         def number(allowed: Sequence[bool]) -> str:
             return f"{sum(1 << place for place, does in enumerate(allowed) if does)}::{kind}"
 
-        def by_value(column: str, values: Sequence[str], allowed: dict[str, list[bool]], other: list[bool]) -> str:
+        def by_value(
+            column: str, values: Sequence[str], allowed: dict[str, list[bool]], other: list[bool]
+        ) -> str:
             whens = " ".join(f"when '{value}' then {number(allowed[value])}" for value in values)
             return f"case {column} {whens} else {number(other)} end"
 
         none = [False] * len(self.features)
-        marks = by_value("kind", KINDS, {value: [value in one.kinds for one in self.features] for value in KINDS}, none)
+        marks = by_value(
+            "kind",
+            KINDS,
+            {value: [value in one.kinds for one in self.features] for value in KINDS},
+            none,
+        )
         if not all(one.any_origin for one in self.features):
             origins = {value: [value in one.origins for one in self.features] for value in ORIGINS}
-            marks += f" & {by_value('origin', ORIGINS, origins, [one.any_origin for one in self.features])}"
+            marks += (
+                " & "
+                f"{by_value('origin', ORIGINS, origins, [one.any_origin for one in self.features])}"
+            )
         for also in dict.fromkeys(one.also for one in self.features if one.also):
-            marks += f" & case when {also} then {number([True] * len(self.features))} else {number([one.also != also for one in self.features])} end"
+            marks += (
+                f" & case when {also} then {number([True] * len(self.features))} else "
+                f"{number([one.also != also for one in self.features])} end"
+            )
         return marks
 
     def _bits(self, features: Sequence[Feature]) -> int:
@@ -120,15 +156,24 @@ class CodedRows(EventRows):
         return f"{self.events}{of_key}{'' if self._all(features, flags) else f' where marks & {self._bits(features)} <> 0'}"
 
     def _all(self, features: Sequence[Feature], flags: bool) -> bool:
-        """Whether rows that none of these counts are read, too: where nearly all count, passing over the others costs more."""
+        """Whether rows that none of these counts are read, too: where nearly all count, passing
+        over the others costs more."""
         return flags and TOUCHED in features
 
-    def _amounts(self, features: Sequence[Feature], flags: bool, read: Sequence[Feature] = ()) -> str:
+    def _amounts(
+        self, features: Sequence[Feature], flags: bool, read: Sequence[Feature] = ()
+    ) -> str:
         passed = [] if self._all(features, flags) else widest(read or features)
 
         def column(one: Feature) -> str:
             counts = "true" if passed == [one] else f"marks & {self._bits([one])} <> 0"
-            return counts if flags else one.name if one.amount != "1" else f"case when {counts} then 1 end"
+            return (
+                counts
+                if flags
+                else one.name
+                if one.amount != "1"
+                else f"case when {counts} then 1 end"
+            )
 
         return "".join(f", {column(one)} as {one.name}" for one in features)
 
@@ -138,7 +183,8 @@ class SharedNumber(Exception):
 
 
 def pays(signals: Sequence[Declaration]) -> bool:
-    """Whether so many roll-ups are asked for that a table of numbers costs less than reading the log for each."""
+    """Whether so many roll-ups are asked for that a table of numbers costs less than reading the
+    log for each."""
     found = set[tuple[str, ...]]()
     for signal in signals:
         if entry_words(signal.entry) is not None:
@@ -147,30 +193,51 @@ def pays(signals: Sequence[Declaration]) -> bool:
             found.add(("event", str(signal.entry.event), str(signal.entry.of)))
         for part in parts_of(signal):
             found.add((part.unit, "sums") if part.how == "sum" else ("words",))
-            if part.in_words and part.unit == "user" and set(part.feature.kinds) != set(TOUCHED.kinds):
+            if (
+                part.in_words
+                and part.unit == "user"
+                and set(part.feature.kinds) != set(TOUCHED.kinds)
+            ):
                 found.add(("words of users", part.feature.name))  # what pairs do not know
     return len(found) >= LEAST and len(_features(signals)) <= max(BITS)
 
 
 def coded(
-    con: duckdb.DuckDBPyConnection, signals: Sequence[Declaration], events: int, days: tuple[int, int], by_catalogue: bool = False
+    con: duckdb.DuckDBPyConnection,
+    signals: Sequence[Declaration],
+    events: int,
+    days: tuple[int, int],
+    by_catalogue: bool = False,
 ) -> Iterator[CodedRows]:
-    """The rows of a log of so many `events`, all of these days (first, last), for these signals: one part of its users after the other.
+    """The rows of a log of so many `events`, all of these days (first, last), for these signals:
+    one part of its users after the other.
 
-    The log is read once, some days at a time. Makes the tables `things` (thing, code, item, creator), `ids_user`, `ids_item` and
-    `ids_creator` (code, id), and one of each part's events, which DuckDB keeps on disk while there is no room for it; all are gone after
-    the last part. `by_catalogue`: see `EventRows`.
+    The log is read once, some days at a time. Makes the tables `things` (thing, code, item,
+    creator), `ids_user`, `ids_item` and `ids_creator` (code, id), and one of each part's events,
+    which DuckDB keeps on disk while there is no room for it; all are gone after the last part.
+    `by_catalogue`: see `EventRows`.
 
     Raises:
-        SharedNumber: two ids of users, of items, of creators or of things. A thing that no catalogue lists and that shares its number with
-            one that is listed would not be noticed: for a million of each the probability is below 1e-7.
+        SharedNumber: two ids of users, of items, of creators or of things. A thing that no
+            catalogue lists and that shares its number with one that is listed would not be noticed:
+            for a million of each the probability is below 1e-7.
     """
     shown = any(signal.entry.kind == "exposure" for signal in signals)
     things = shown or not needed(signals).keys() <= {"user", "sessions"}
-    ids, features, among = _Ids(con, shown, by_catalogue), _features(signals), -(-max(events, 1) // AT_ONCE)
+    ids, features, among = (
+        _Ids(con, shown, by_catalogue),
+        _features(signals),
+        -(-max(events, 1) // AT_ONCE),
+    )
     users = [_share(part, among) if among > 1 else "true" for part in range(among)]
     parts = [
-        CodedRows(f"coded_events_{part}", by_catalogue=by_catalogue, features=features, users=of_part, things=things)
+        CodedRows(
+            f"coded_events_{part}",
+            by_catalogue=by_catalogue,
+            features=features,
+            users=of_part,
+            things=things,
+        )
         for part, of_part in enumerate(users)
     ]
     try:
@@ -188,16 +255,26 @@ def coded(
             con.execute(f"drop table if exists {table}")
 
 
-def _read(con: duckdb.DuckDBPyConnection, parts: Sequence[CodedRows], days: tuple[int, int]) -> bool:
-    """Make the tables of these parts from a log of these days; false: it has something that `things` lacks."""
+def _read(
+    con: duckdb.DuckDBPyConnection, parts: Sequence[CodedRows], days: tuple[int, int]
+) -> bool:
+    """Make the tables of these parts from a log of these days; false: it has something that
+    `things` lacks."""
     read = parts[0].events if len(parts) == 1 else "coded_turn"
     for turn, log in enumerate(_in_turn(days, len(parts))):
         parts[0].read(con, log, read)
-        if parts[0].things and first_row(con, f"select 1 from {read} where thing is null limit 1") is not None:
+        if (
+            parts[0].things
+            and first_row(con, f"select 1 from {read} where thing is null limit 1") is not None
+        ):
             return False
         for rows in parts if len(parts) > 1 else ():
             own = f"select * from {read} where {rows.users.format('user_id')}"
-            con.execute(f"insert into {rows.events} {own}" if turn else f"create or replace temp table {rows.events} as {own}")
+            con.execute(
+                f"insert into {rows.events} {own}"
+                if turn
+                else f"create or replace temp table {rows.events} as {own}"
+            )
     con.execute("drop table if exists coded_turn")
     return True
 
@@ -217,11 +294,14 @@ def _in_turn(days: tuple[int, int], turns: int) -> Iterator[str]:
 
 
 def _features(signals: Sequence[Declaration]) -> tuple[Feature, ...]:
-    return tuple({one.name: one for of_unit in needed(signals).values() for one in of_unit}.values())
+    return tuple(
+        {one.name: one for of_unit in needed(signals).values() for one in of_unit}.values()
+    )
 
 
 class _Ids:
-    """The tables that say which id a number stands for. shown: also of what decisions show. by_catalogue: see `EventRows`."""
+    """The tables that say which id a number stands for. shown: also of what decisions show.
+    by_catalogue: see `EventRows`."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, shown: bool, by_catalogue: bool) -> None:
         self.con, self.shown, self.made = con, shown, list[str]()
@@ -229,11 +309,16 @@ class _Ids:
 
     def of_users(self, in_trials: bool) -> None:
         """Those of events, and of decisions."""
-        ids = "select distinct user_id from events" + (" union select user_id from decisions" if in_trials else "")
-        self._create("ids_user", f"select {_code('user_id')} as code, user_id as id from ({ids})", "code")
+        ids = "select distinct user_id from events" + (
+            " union select user_id from decisions" if in_trials else ""
+        )
+        self._create(
+            "ids_user", f"select {_code('user_id')} as code, user_id as id from ({ids})", "code"
+        )
 
     def pairs(self, events: int) -> Iterator[str]:
-        """SQL of pairs of item and creator, to be tried until all of the log are known: those of a catalogue small beside it, then its own."""
+        """SQL of pairs of item and creator, to be tried until all of the log are known: those of a
+        catalogue small beside it, then its own."""
         listed = first_row(self.con, "select count(*) from items")
         if listed is not None and 0 < listed[0] <= LISTED * events:
             yield "select distinct item_id, creator_id from items union all select null, null"
@@ -242,19 +327,39 @@ class _Ids:
     def of_things(self, found: str) -> None:
         """Those of items and creators, from SQL of all pairs of both."""
         self._create("pairs_of_ids", found)
-        item, creator = (f"case when {unit}_id is not null then {_code(f'{unit}_id')} end as {unit}" for unit in ("item", "creator"))
+        item, creator = (
+            f"case when {unit}_id is not null then {_code(f'{unit}_id')} end as {unit}"
+            for unit in ("item", "creator")
+        )
         place = "cast(row_number() over () - 1 as uinteger) as thing"
-        self._create("things", f"select {place}, {_code('item_id', 'creator_id')} as code, {item}, {creator} from pairs_of_ids", "code")
+        self._create(
+            "things",
+            f"select {place}, {_code('item_id', 'creator_id')} as code, {item}, {creator} from "
+            "pairs_of_ids",
+            "code",
+        )
         more = {"item": "", "creator": ""}
         if self.shown:
-            more = {"item": " union select unnest(slate) from decisions", "creator": " union select creator_id from creators"}
-            self._create("coded_creators", f"select {_code('item_id')} as item_id, {_code('creator_id')} as creator_id from creators")
+            more = {
+                "item": " union select unnest(slate) from decisions",
+                "creator": " union select creator_id from creators",
+            }
+            self._create(
+                "coded_creators",
+                f"select {_code('item_id')} as item_id, {_code('creator_id')} as creator_id from "
+                "creators",
+            )
         for unit, others in more.items():
-            ids = f"select distinct {unit}_id as id from pairs_of_ids where {unit}_id is not null{others}"
+            ids = (
+                f"select distinct {unit}_id as id from pairs_of_ids where {unit}_id is not "
+                f"null{others}"
+            )
             self._create(f"ids_{unit}", f"select {_code('id')} as code, id from ({ids})", "code")
 
     def _create(self, table: str, body: str, code: str | None = None) -> None:
         self.con.execute(f"create or replace temp table {table} as {body}")
         self.made = list(dict.fromkeys([*self.made, table]))
-        if code is not None and first_row(self.con, f"select count(*) = count(distinct {code}) from {table}") != (True,):
+        if code is not None and first_row(
+            self.con, f"select count(*) = count(distinct {code}) from {table}"
+        ) != (True,):
             raise SharedNumber

@@ -22,23 +22,49 @@ _NOTHING = "null::varchar as item_id, null::varchar as creator_id"
 _NO_SLOT = "null::varchar as decision_id, null::integer as slot"
 
 
-def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: Entry, by_catalogue: bool) -> None:
-    """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated.
+def create_entries(
+    con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: Entry, by_catalogue: bool
+) -> None:
+    """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, decision_id,
+    slot, truncated.
 
-    They are those of the event that opened the entry (of an exposure, of the slot), or null where there is none.
+    They are those of the event that opened the entry (of an exposure, of the slot), or null where
+    there is none.
 
     by_catalogue: see `EventRows`.
     """
     named = with_listed("events") if by_catalogue else "events"
     create_engaged(con, named)
-    if entry.kind == "discovery" or entry.dormant_for is not None or (entry.kind == "event" and entry.novel_for is not None):
+    if (
+        entry.kind == "discovery"
+        or entry.dormant_for is not None
+        or (entry.kind == "event" and entry.novel_for is not None)
+    ):
         compiler.find(entry, "found")
-        kinds = "engaged" if entry.kind != "event" else f"(select *, {day_of('time')} as day from {named} where kind = '{entry.event}')"
+        kinds = (
+            "engaged"
+            if entry.kind != "event"
+            else f"(select *, {day_of('time')} as day from {named} where kind = '{entry.event}')"
+        )
         same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""
         about = "first.item_id, first.creator_id" if entry.of else _NOTHING
-        event = ", ".join(f"'{name}': e.{name}" for name in ("item_id", "creator_id", "time", "origin", "surface", "decision_id", "slot"))
+        event = ", ".join(
+            f"'{name}': e.{name}"
+            for name in (
+                "item_id",
+                "creator_id",
+                "time",
+                "origin",
+                "surface",
+                "decision_id",
+                "slot",
+            )
+        )
         first = f"arg_min({{{event}}}, (e.time, e.event_id))"
-        keys = f"found.user_id, {f'found.{entry.of}_id, ' if entry.of else ''}found.day, found.truncated"
+        keys = (
+            f"found.user_id, {f'found.{entry.of}_id, ' if entry.of else ''}found.day, "
+            "found.truncated"
+        )
         body = f"""
             select user_id, {about}, first.time as time, day, first.origin as origin, first.surface as surface,
                    first.decision_id as decision_id, first.slot as slot, truncated
@@ -78,13 +104,19 @@ def create_entries(con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: En
 
 
 def refuse(
-    con: duckdb.DuckDBPyConnection, signal: Declaration, lake: Lake, days: tuple[int, int] | None, beginnings: Callable[[], Beginnings] | None
+    con: duckdb.DuckDBPyConnection,
+    signal: Declaration,
+    lake: Lake,
+    days: tuple[int, int] | None,
+    beginnings: Callable[[], Beginnings] | None,
 ) -> None:
     """Raise where the log cannot answer, whatever entries it has.
 
     Args:
-        con: connected to what is known at the time asked for; `lake` may reach further. days: first and last day of the log, null where it is empty.
-        beginnings: of the log in `con`; null where a short log is no error, because entries are given or mature later.
+        con: connected to what is known at the time asked for; `lake` may reach further.
+        days: first and last day of the log, null where it is empty.
+        beginnings: of the log in `con`; null where a short log is no error, because entries are
+            given or mature later.
     """
     if days is None and _is_empty(lake):
         return
@@ -93,28 +125,45 @@ def refuse(
     asked: list[Feature] = [feature(signal.measure, signal.origins)]
     if (per := divisor(signal.measure, signal.origins)) is not None:
         asked.append(per)
-    for kind in sorted({kind for one in asked for kind in one.needs} | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())):
+    for kind in sorted(
+        {kind for one in asked for kind in one.needs}
+        | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())
+    ):
         if _logged(con, lake, f"kind = '{kind}'"):
             continue
-        what = "nothing opens it" if kind == signal.entry.event else "the outcome of everybody would be the same because nobody logged it"
+        what = (
+            "nothing opens it"
+            if kind == signal.entry.event
+            else "the outcome of everybody would be the same because nobody logged it"
+        )
         raise DataError(
-            f"{signal.name}: the log has no event of kind {kind!r}, so {what}; map that kind when the log is read, or measure something else"
+            f"{signal.name}: the log has no event of kind {kind!r}, so {what}; map that kind when "
+            "the log is read, or measure something else"
         )
     if any(part.needs_seconds for part in asked) and not _logged(con, lake, "seconds is not null"):
         raise DataError(
-            f"{signal.name}: the log has no event with seconds, so the minutes of everybody would be 0 because nobody logged them; "
+            f"{signal.name}: the log has no event with seconds, so the minutes of everybody would "
+            "be 0 because nobody logged them; "
             "map a column to seconds when the log is read, or measure plays"
         )
     some_origins = " or ".join(f"origin = '{origin}'" for origin in signal.origins)
-    may_lack = signal.origin is not None or (set(signal.origins) < set(ORIGINS) and _logged(con, lake, "true"))  # decisions alone: nothing is odd
+    may_lack = signal.origin is not None or (
+        set(signal.origins) < set(ORIGINS) and _logged(con, lake, "true")
+    )  # decisions alone: nothing is odd
     if may_lack and not _logged(con, lake, some_origins):
         raise DataError(f"{signal.name}: {_no_origin(signal, lake)}")
-    if signal.measure.kind == "completion" and first_row(con, "select count(*) from items where length > 0") == (0,):
-        raise DataError(f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it is known; map a column to items.length")
+    if signal.measure.kind == "completion" and first_row(
+        con, "select count(*) from items where length > 0"
+    ) == (0,):
+        raise DataError(
+            f"{signal.name}: no item of the catalogue has a length (seconds), so no share of it "
+            "is known; map a column to items.length"
+        )
 
 
 def _refuse_window(signal: Declaration, lake: Lake, beginnings: Beginnings) -> None:
-    """Raise where the log is too short for an outcome to be known of a user who came again, or else of anybody."""
+    """Raise where the log is too short for an outcome to be known of a user who came again, or else
+    of anybody."""
     stop = signal.window[1]
 
     def midnight(day: int) -> datetime:
@@ -125,7 +174,9 @@ def _refuse_window(signal: Declaration, lake: Lake, beginnings: Beginnings) -> N
 
     if beginnings.runs and not is_short(beginnings.runs[0][0]):
         return
-    with lake.connect() as whole:  # a decision, or what arrives after the time asked for, may lie earlier
+    with (
+        lake.connect() as whole
+    ):  # a decision, or what arrives after the time asked for, may lie earlier
         days = days_of_rows(whole)
         begins = first_day_seen_again(whole, days)
     if days is None:
@@ -134,16 +185,22 @@ def _refuse_window(signal: Declaration, lake: Lake, beginnings: Beginnings) -> N
     if begins is None:
         begins = days[0]
     elif days[0] < begins:
-        stray = f", with users who came again (before, from {midnight(days[0]):%Y-%m-%d} on, nobody did),"
+        stray = (
+            f", with users who came again (before, from {midnight(days[0]):%Y-%m-%d} on, "
+            "nobody did),"
+        )
     if is_short(begins):
         raise DataError(
-            f"{signal.name}: the window ends {stop} days after an entry, but the log begins on {midnight(begins):%Y-%m-%d}{stray} and ends on "
-            f"{lake.watermark:%Y-%m-%d}: no outcome can be known before {midnight(begins + stop + 1):%Y-%m-%d}; wait, or shorten the window"
+            f"{signal.name}: the window ends {stop} days after an entry, but the log begins on "
+            f"{midnight(begins):%Y-%m-%d}{stray} and ends on "
+            f"{lake.watermark:%Y-%m-%d}: no outcome can be known before "
+            f"{midnight(begins + stop + 1):%Y-%m-%d}; wait, or shorten the window"
         )
 
 
 def unanswerable(signals: Sequence[Declaration], lake: Lake) -> dict[Declaration, str]:
-    """The signals that a log cannot answer however long it is, and why; cheap, as no outcome is computed."""
+    """The signals that a log cannot answer however long it is, and why; cheap, as no outcome is
+    computed."""
     reasons: dict[Declaration, str] = {}
     as_of = lake.watermark
     with lake.connect() as con:
@@ -157,23 +214,35 @@ def unanswerable(signals: Sequence[Declaration], lake: Lake) -> dict[Declaration
     return reasons
 
 
-def explain_no_entries(con: duckdb.DuckDBPyConnection, signal: Declaration, lake: Lake, as_of: datetime) -> None:
+def explain_no_entries(
+    con: duckdb.DuckDBPyConnection, signal: Declaration, lake: Lake, as_of: datetime
+) -> None:
     """Say why there is nothing to measure, where a reason can be known."""
     if not _has(con, "true"):
         late = lake.before(as_of, known_at=datetime.max.replace(tzinfo=UTC)).events
         arrived = late["ingested_at"].min()
-        if isinstance(arrived, datetime) and arrived > lake.watermark:  # everything came after the log had ended: a bulk load
+        if (
+            isinstance(arrived, datetime) and arrived > lake.watermark
+        ):  # everything came after the log had ended: a bulk load
             raise DataError(
-                f"{signal.name}: {late.height:,} events happened before {as_of:%Y-%m-%d %H:%M} but none had arrived by then (ingested_at); "
-                "leave ingested_at out if the log was loaded in bulk, or give signal.outcomes(lake.before(t, known_at=later))"
+                f"{signal.name}: {late.height:,} events happened before {as_of:%Y-%m-%d %H:%M} "
+                "but none had arrived by then (ingested_at); "
+                "leave ingested_at out if the log was loaded in bulk, or give "
+                "signal.outcomes(lake.before(t, known_at=later))"
             )
     kind, of = signal.entry.kind, signal.entry.of
     if kind == "exposure" and first_row(con, "select count(*) from decisions") == (0,):
-        raise DataError(f"{signal.name}: the log has no decisions, so there are no exposures; enter by discovery() or user_day()")
+        raise DataError(
+            f"{signal.name}: the log has no decisions, so there are no exposures; enter by "
+            "discovery() or user_day()"
+        )
     if of is not None:
         counts = first_row(con, f"select count(*), count({of}_id) from engaged")
         if counts and counts[0] and not counts[1]:
-            raise DataError(f"{signal.name}: no event of this log has a {of}; map a column to {of}_id, or use the other of creator and item")
+            raise DataError(
+                f"{signal.name}: no event of this log has a {of}; map a column to {of}_id, or use "
+                "the other of creator and item"
+            )
 
 
 def _has(con: duckdb.DuckDBPyConnection, test: str) -> bool:
@@ -191,12 +260,18 @@ def _logged(con: duckdb.DuckDBPyConnection, lake: Lake, test: str) -> bool:
 def _no_origin(signal: Declaration, lake: Lake) -> str:
     """Why a log that has no event of the signal's origins cannot answer it, and what to do."""
     with lake.connect() as con:
-        logged = [repr(origin) for (origin,) in con.execute("select distinct origin from events order by origin").fetchall()]
+        logged = [
+            repr(origin)
+            for (origin,) in con.execute(
+                "select distinct origin from events order by origin"
+            ).fetchall()
+        ]
     by_default = "" if signal.origin is not None else ", which this measure counts by default"
     has = f"its events are {' and '.join(logged)}" if logged else "it has no event at all"
     other = f", or declare origin=({', '.join(logged)},)" if logged else ""
     return (
-        f"the log has no event of origin {' or '.join(map(repr, signal.origins))}{by_default} ({has}), so the outcome of everybody would be the same "
+        f"the log has no event of origin {' or '.join(map(repr, signal.origins))}{by_default} "
+        f"({has}), so the outcome of everybody would be the same "
         f"because nobody logged it; map that origin when the log is read{other}"
     )
 

@@ -12,7 +12,8 @@ from longplay.signals.engine.operators import TOUCHED, Feature, divisor, events_
 
 @dataclass(frozen=True)
 class Part:
-    """One number that an outcome is made of: a feature over the days low..high after the entry, for a unit.
+    """One number that an outcome is made of: a feature over the days low..high after the entry, for
+    a unit.
 
     how: `days` (with anything), `first` (such day), `sum`, or `habits` (keys with enough days).
     """
@@ -32,16 +33,23 @@ class Part:
 
 
 def parts_of(signal: Declaration) -> list[Part]:
-    """What a signal's value is computed from; columns `total`, and `per` or `base` where it has them."""
+    """What a signal's value is computed from; columns `total`, and `per` or `base` where it has
+    them."""
     measure, (low, high) = signal.measure, signal.window
     plain = measure.per is None and measure.baseline is None
-    yes_or_no = measure.counted is not None and (signal.threshold or 2) <= 1 and plain  # on which days is enough: no need of how many
-    how = {"time_to_return": "first", "habits": "habits"}.get(measure.kind, "days" if measure.of_activity or yes_or_no else "sum")
+    yes_or_no = (
+        measure.counted is not None and (signal.threshold or 2) <= 1 and plain
+    )  # on which days is enough: no need of how many
+    how = {"time_to_return": "first", "habits": "habits"}.get(
+        measure.kind, "days" if measure.of_activity or yes_or_no else "sum"
+    )
     one, unit = feature(measure, signal.origins), measure.of or "user"
     parts = [Part("total", one, unit, how, low, high, measure.days or 0)]
     if (per := divisor(measure, signal.origins)) is not None:
         part = measure if measure.per is None else measure.per
-        parts.append(Part("per", per, part.of or "user", "days" if part.of_activity else "sum", low, high))
+        parts.append(
+            Part("per", per, part.of or "user", "days" if part.of_activity else "sum", low, high)
+        )
     if measure.baseline is not None:
         parts.append(Part("base", one, unit, how, -measure.baseline, -1))
     return parts
@@ -49,17 +57,25 @@ def parts_of(signal: Declaration) -> list[Part]:
 
 def asks_creators(signal: Declaration) -> bool:
     """Whether the signal asks whose work an event or a slot is about."""
-    return signal.entry.of == "creator" or signal.entry.kind == "exposure" or any(part.unit == "creator" for part in parts_of(signal))
+    return (
+        signal.entry.of == "creator"
+        or signal.entry.kind == "exposure"
+        or any(part.unit == "creator" for part in parts_of(signal))
+    )
 
 
 def may_lack_creator(signal: Declaration) -> bool:
-    """Whether the signal asks of an entry's creator, and entries may have none: then their outcome is null, never 0."""
+    """Whether the signal asks of an entry's creator, and entries may have none: then their outcome
+    is null, never 0."""
     about_items = signal.entry.kind == "exposure" or signal.entry.of == "item"
-    return about_items and any(part.unit == "creator" and part.how != "habits" for part in parts_of(signal))
+    return about_items and any(
+        part.unit == "creator" and part.how != "habits" for part in parts_of(signal)
+    )
 
 
 def is_unknown(signal: Declaration, entered: int, as_of_day: int) -> bool:
-    """Whether nothing is known of an entry of that day (or a later one) at midnight `as_of_day`, but that it is one."""
+    """Whether nothing is known of an entry of that day (or a later one) at midnight `as_of_day`,
+    but that it is one."""
     open_yet = entered + signal.window[1] + 1 > as_of_day
     return open_yet and signal.measure.kind != "time_to_return" and signal.measure.baseline is None
 
@@ -88,4 +104,8 @@ def entry_words(entry: Entry) -> tuple[str, Feature] | None:
 
 def entry_keys(entry: Entry) -> list[str]:
     """The columns that say what an entry is about."""
-    return ["user_id", "item_id", "creator_id"] if entry.kind == "exposure" else ["user_id", *([f"{entry.of}_id"] if entry.of else [])]
+    return (
+        ["user_id", "item_id", "creator_id"]
+        if entry.kind == "exposure"
+        else ["user_id", *([f"{entry.of}_id"] if entry.of else [])]
+    )

@@ -18,7 +18,8 @@ ROLLUPS = ("user", "creator", "item", "sessions")
 
 
 def needed(signals: Iterable[Declaration]) -> dict[str, list[Feature]]:
-    """The features of every roll-up that these signals are computed from, by name; `sessions` has none."""
+    """The features of every roll-up that these signals are computed from, by name; `sessions` has
+    none."""
     found: dict[str, dict[str, Feature]] = {"user": {TOUCHED.name: TOUCHED}}
     for signal in signals:
         if (entered := entry_words(signal.entry)) is not None:
@@ -37,23 +38,33 @@ def needed(signals: Iterable[Declaration]) -> dict[str, list[Feature]]:
 def rollup(unit: str, features: Sequence[Feature], rows: EventRows) -> str:
     """SQL of one roll-up from the rows of events: user_id, key, day and a whole number per feature.
 
-    That of sessions has first, last (microseconds) and `begun`: runs of the day's own events, the first of which may go on
-    one of the day before. So a day's roll-up needs that day's events only.
+    That of sessions has first, last (microseconds) and `begun`: runs of the day's own events, the
+    first of which may go on one of the day before. So a day's roll-up needs that day's events only.
     """
     if unit == "sessions":
         bins = f"""select user_id, {TIME_US} // {BIN_US} as bin, min({TIME_US}) as first, max({TIME_US}) as last
             from {rows.events} where {ENGAGED_TEST} group by user_id, bin"""
         day = f"cast(bin // {DAY_US // BIN_US} - {SHIFT_DAYS} as integer)"
-        spans = f"select *, {day} as day, lag(last) over (partition by user_id, {day} order by bin) as before from ({bins})"
-        begun = f"cast(count(*) filter (before is null or first - before > {BIN_US}) as bigint) as begun"
+        spans = (
+            f"select *, {day} as day, lag(last) over (partition by user_id, {day} order by "
+            f"bin) as before from ({bins})"
+        )
+        begun = (
+            f"cast(count(*) filter (before is null or first - before > {BIN_US}) as bigint) "
+            "as begun"
+        )
         return (
-            f"select user_id, cast(null as varchar) as key, day, min(first) as first, max(last) as last, {begun} from ({spans}) group by user_id, day"
+            "select user_id, cast(null as varchar) as key, day, min(first) as first, "
+            f"max(last) as last, {begun} from ({spans}) group by user_id, day"
         )
     sums = ", ".join(f"cast(sum({one.name}) as bigint) as {one.name}" for one in features)
     keys = "user_id" if unit == "user" else "user_id, key"
     key = "cast(null as varchar)" if unit == "user" else "key"
     has_key = "" if unit == "user" else "key is not null"
-    return f"select user_id, {key} as key, day, {sums} from ({rows.daily(unit, features, has_key)}) group by {keys}, day"
+    return (
+        f"select user_id, {key} as key, day, {sums} from "
+        f"({rows.daily(unit, features, has_key)}) group by {keys}, day"
+    )
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,11 @@ class RollupRows(Rows):
     """Rows from roll-ups in files, for `Compiler`.
 
     Attributes:
-        folder: where the files lie. files: roll-up -> day -> its files. days: roll-up -> first and last day that may be read.
-        keep: roll-up -> a test of user_id and key: rows that matter; others are not read. parts: as `EventRows` has.
+        folder: where the files lie.
+        files: roll-up -> day -> its files.
+        days: roll-up -> first and last day that may be read.
+        keep: roll-up -> a test of user_id and key: rows that matter; others are not read.
+        parts: as `EventRows` has.
         among: roll-up -> the only days of these that are read.
     """
 
@@ -76,20 +90,36 @@ class RollupRows(Rows):
 
     def between(self, first: int, last: int) -> RollupRows:
         """See `Rows`."""
-        return replace(self, days={unit: (max(low, first), min(high, last)) for unit, (low, high) in self.days.items()})
+        return replace(
+            self,
+            days={
+                unit: (max(low, first), min(high, last)) for unit, (low, high) in self.days.items()
+            },
+        )
 
-    def daily(self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False) -> str:
+    def daily(
+        self, unit: str, features: Sequence[Feature], where: str = "", flags: bool = False
+    ) -> str:
         """See `Rows`."""
         names = [one.name for one in features if one is not SESSIONS]
         parts = []
         if SESSIONS in features:
-            first = f"begun - cast(coalesce(first - lag(last) over (partition by user_id order by day) <= {BIN_US}, false) as bigint)"
+            first = (
+                "begun - cast(coalesce(first - lag(last) over (partition by user_id order by "
+                f"day) <= {BIN_US}, false) as bigint)"
+            )
             nothing = "".join(f", cast(null as bigint) as {name}" for name in names)
-            parts.append(f"select user_id, key, day, {first} as sessions{nothing} from ({self.read('sessions', 'first, last, begun')})")
+            parts.append(
+                f"select user_id, key, day, {first} as sessions{nothing} from "
+                f"({self.read('sessions', 'first, last, begun')})"
+            )
         if names or not parts:
             sessions = "cast(null as bigint) as sessions, " if SESSIONS in features else ""
             columns = ", ".join(f"{name} > 0 as {name}" if flags else name for name in names)
-            parts.append(f"select user_id, key, day, {sessions}{columns} from ({self.read(unit, ', '.join(names))})")
+            parts.append(
+                f"select user_id, key, day, {sessions}{columns} from "
+                f"({self.read(unit, ', '.join(names))})"
+            )
         body = " union all ".join(parts)
         return f"select * from ({body}) where {where}" if where else body
 
@@ -97,19 +127,29 @@ class RollupRows(Rows):
         """SQL of user_id, key, day and `columns` of a roll-up, as far as they matter."""
         low, high = self.days.get(unit, (0, -1))
         by_day, among = self.files.get(unit, {}), self.among.get(unit)
-        days = [day for day in sorted(by_day) if low <= day <= high and (among is None or day in among)]
+        days = [
+            day for day in sorted(by_day) if low <= day <= high and (among is None or day in among)
+        ]
         listed = {file: None for day in days for file in by_day[day]}  # each once, in order
         if not listed:
             nothing = ", ".join(f"cast(null as bigint) as {name}" for name in columns.split(", "))
-            return f"select cast(null as varchar) as user_id, cast(null as varchar) as key, cast(null as integer) as day, {nothing} where false"
+            return (
+                "select cast(null as varchar) as user_id, cast(null as varchar) as key, "
+                f"cast(null as integer) as day, {nothing} where false"
+            )
         keep = [self.keep[unit]] if unit in self.keep else []
-        daily, blocks = ([file for file in listed if is_block(file) is block] for block in (False, True))
+        daily, blocks = (
+            [file for file in listed if is_block(file) is block] for block in (False, True)
+        )
         parts = [(daily, keep)]
-        if blocks:  # they hold other days, too: those asked for that are not in a file of their own since
+        if (
+            blocks
+        ):  # they hold other days, too: those asked for that are not in a file of their own since
             inside = [day for day in days if any(is_block(file) for file in by_day[day])]
             parts.append((blocks, [f"day in ({', '.join(map(str, inside))})", *keep]))
         return " union all ".join(
-            f"select user_id, key, day, {columns} from {files_sql(paths(self.folder, files))}{' where ' if tests else ''}{' and '.join(tests)}"
+            f"select user_id, key, day, {columns} from "
+            f"{files_sql(paths(self.folder, files))}{' where ' if tests else ''}{' and '.join(tests)}"
             for files, tests in parts
             if files
         )

@@ -1,4 +1,5 @@
-"""Daily traces: on which days of an entry's window something counted, and how much. Asked for when needed: a log's traces are long."""
+"""Daily traces: on which days of an entry's window something counted, and how much. Asked for when
+needed: a log's traces are long."""
 
 from __future__ import annotations
 
@@ -22,10 +23,13 @@ Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The daily amounts of all entries of a signal: row of the entry, day of the window counted from 0, amount (above 0).
+    """The daily amounts of all entries of a signal: row of the entry, day of the window counted
+    from 0, amount (above 0).
 
     Attributes:
-        signal: what counts. lake: a fixed view of the log. entries: user_id, item_id, creator_id, day, one row per entry.
+        signal: what counts.
+        lake: a fixed view of the log.
+        entries: user_id, item_id, creator_id, day, one row per entry.
     """
 
     signal: Declaration | None = None
@@ -46,11 +50,19 @@ class Trace:
 
     def _ask(self, column: str) -> Hits:
         if self.signal is None or self.lake is None or self.entries is None:
-            raise DataError(f"trace: {column!r} of outcomes that were made without a log; compute them with signal.outcomes(lake)")
+            raise DataError(
+                f"trace: {column!r} of outcomes that were made without a log; compute them with "
+                "signal.outcomes(lake)"
+            )
         part = next((part for part in parts_of(self.signal) if part.column == column), None)
         if part is None:
-            raise DataError(f"trace: per=True given, but {self.signal.name} is no ratio, so nothing divides it; expected per=False")
-        own = part.unit != "user" and part.how != "habits"  # each part of a ratio has its own: plays per play of that creator
+            raise DataError(
+                f"trace: per=True given, but {self.signal.name} is no ratio, so nothing divides "
+                "it; expected per=False"
+            )
+        own = (
+            part.unit != "user" and part.how != "habits"
+        )  # each part of a ratio has its own: plays per play of that creator
         key = pl.col(f"{part.unit}_id") if own else pl.lit(None, pl.String)
         asked = self.entries.select("user_id", "day", key=key).with_row_index("row")
         with self.lake.connect() as con:
@@ -62,19 +74,28 @@ class Trace:
 
 
 def _hits_sql(part: Part, by_catalogue: bool) -> str:
-    """SQL of (row, day, amount) from the table `asked` (row, user_id, key, day) and the view `events`.
+    """SQL of (row, day, amount) from the table `asked` (row, user_id, key, day) and the view
+    `events`.
 
-    Entries and days meet by stretches as long as the window, so that a user of many years is not read whole for every entry.
+    Entries and days meet by stretches as long as the window, so that a user of many years is not
+    read whole for every entry.
     """
     name = part.feature.name
-    rows = EventRows(by_catalogue=by_catalogue).daily(part.unit, [part.feature], "user_id in (select user_id from asked)")
-    days = f"select user_id, key, day, sum({name}) as amount from ({rows}) group by all having sum({name}) > 0"
+    rows = EventRows(by_catalogue=by_catalogue).daily(
+        part.unit, [part.feature], "user_id in (select user_id from asked)"
+    )
+    days = (
+        f"select user_id, key, day, sum({name}) as amount from ({rows}) group by all having "
+        f"sum({name}) > 0"
+    )
     stretch = part.high - part.low + 1
 
     def stretch_of(day: str) -> str:
         return f"({day} + {SHIFT_DAYS}) // {stretch}"
 
-    reached = f"unnest(range({stretch_of(f'day + {part.low}')}, {stretch_of(f'day + {part.high}')} + 1))"
+    reached = (
+        f"unnest(range({stretch_of(f'day + {part.low}')}, {stretch_of(f'day + {part.high}')} + 1))"
+    )
     asked = f"(select *, {reached} as stretch from asked) asked"
     days = f"select *, {stretch_of('day')} as stretch from ({days})"
     inside = "days.user_id = asked.user_id and days.stretch = asked.stretch"
@@ -82,9 +103,19 @@ def _hits_sql(part: Part, by_catalogue: bool) -> str:
     if part.how == "habits":  # each counts on the day on which it becomes one
         nth = "row_number() over (partition by asked.row, days.key order by days.day)"
         placed = f"asked.row, days.day - asked.day - {part.low} as day, {nth} as nth"
-        made = f"select {placed} from {asked} join ({days}) days on {inside} where days.key is not null"
-        return f"select row, day, cast(count(*) as double) as amount from ({made}) where nth = {part.days} group by row, day order by row, day"
+        made = (
+            f"select {placed} from {asked} join ({days}) days on {inside} where days.key is "
+            "not null"
+        )
+        return (
+            f"select row, day, cast(count(*) as double) as amount from ({made}) where nth = "
+            f"{part.days} group by row, day order by row, day"
+        )
     same = "" if part.unit == "user" else " and days.key = asked.key"
-    amount = "cast(1 as double)" if part.how in ("days", "first") and not part.feature.needs else f"days.amount / {scale(part.feature)}"
+    amount = (
+        "cast(1 as double)"
+        if part.how in ("days", "first") and not part.feature.needs
+        else f"days.amount / {scale(part.feature)}"
+    )
     return f"""select asked.row, days.day - asked.day - {part.low} as day, {amount} as amount
         from {asked} join ({days}) days on {inside}{same} order by 1, 2"""

@@ -1,4 +1,5 @@
-"""The future part of a log as ranking targets: what users newly engaged with, and which of it became a habit."""
+"""The future part of a log as ranking targets: what users newly engaged with, and which of it
+became a habit."""
 
 from __future__ import annotations
 
@@ -25,23 +26,37 @@ def future_of(
     limit: int | None = None,
     seed: int = 0,
 ) -> Future:
-    """Visits in [start, end) with the items newly engaged with at each; `habit` is the outcome of that discovery.
+    """Visits in [start, end) with the items newly engaged with at each; `habit` is the outcome of
+    that discovery.
 
     Each visit's context sees only events before its own time. For a signal about creators, an item
-    is a habit where it opened the discovery of its creator and that became one; other new items have
-    habit 0. Immature outcomes are refused: they would count as no habit.
+    is a habit where it opened the discovery of its creator and that became one; other new items
+    have habit 0. Immature outcomes are refused: they would count as no habit.
 
     Raises:
         DataError: the signal is not about discoveries, or some discovery in the period is immature.
     """
     entries = matured_entries(outcomes, start, end)
-    contexts = contexts_from_log(lake, slots=slots, history=history, start=start, end=end, exclude=exclude, limit=limit, seed=seed)
+    contexts = contexts_from_log(
+        lake,
+        slots=slots,
+        history=history,
+        start=start,
+        end=end,
+        exclude=exclude,
+        limit=limit,
+        seed=seed,
+    )
     day = pl.col("time").dt.date().alias("day")
     visits = contexts.frame.select("user_id", day).with_row_index("row")
     firsts = first_engagements(lake).filter(pl.col("time") < end).select("user_id", "item_id", day)
     habits = entries.frame.select("user_id", "item_id", day, pl.col("value").alias("habit"))
-    relevant = visits.join(firsts, on=["user_id", "day"]).join(habits, on=["user_id", "item_id", "day"], how="left")
-    relevant = relevant.select(pl.col("row").cast(pl.Int64), "item_id", pl.col("habit").fill_null(0.0)).sort("row", "item_id")
+    relevant = visits.join(firsts, on=["user_id", "day"]).join(
+        habits, on=["user_id", "item_id", "day"], how="left"
+    )
+    relevant = relevant.select(
+        pl.col("row").cast(pl.Int64), "item_id", pl.col("habit").fill_null(0.0)
+    ).sort("row", "item_id")
     rows = relevant["row"].unique().sort()
     renumbered = relevant.join(pl.DataFrame({"row": rows}).with_row_index("new"), on="row").select(
         pl.col("new").cast(pl.Int64).alias("row"), "item_id", "habit"
@@ -53,13 +68,17 @@ def matured_entries(outcomes: Outcomes, start: datetime, end: datetime) -> Outco
     """The discoveries in [start, end), all of them mature; raises what `future_of` raises."""
     signal = outcomes.signal
     if signal.entry.kind != "discovery":
-        raise DataError(f"{signal.name}: ranking needs a signal entered by discovery, not by {signal.entry.kind}")
+        raise DataError(
+            f"{signal.name}: ranking needs a signal entered by discovery, not by "
+            f"{signal.entry.kind}"
+        )
     entries = outcomes.entered(start, end)
     immature = int((~entries.mature).sum())
     if immature:
         last = outcomes.frame.filter(pl.col("value").is_not_null())["time"].max()
         raise DataError(
-            f"{signal.name}: {immature:,} of {len(entries):,} entries before {end:%Y-%m-%d} are immature at {outcomes.as_of:%Y-%m-%d}; "
+            f"{signal.name}: {immature:,} of {len(entries):,} entries before {end:%Y-%m-%d} are "
+            f"immature at {outcomes.as_of:%Y-%m-%d}; "
             f"end the evaluation by {last + timedelta(days=1):%Y-%m-%d}"
             if isinstance(last, datetime)
             else f"{signal.name}: no entry is mature; wait, or shorten the window"

@@ -1,4 +1,5 @@
-"""Outcomes of many signals at once, in files or tables: for logs whose outcomes do not fit into memory."""
+"""Outcomes of many signals at once, in files or tables: for logs whose outcomes do not fit into
+memory."""
 
 from __future__ import annotations
 
@@ -24,20 +25,33 @@ from longplay.signals.engine.compiler import Compiler
 from longplay.signals.engine.entry_rows import refuse
 from longplay.signals.engine.event_source import EventRows, Rows
 from longplay.signals.engine.parts import asks_creators, entry_keys
-from longplay.signals.outcomes.in_memory import check_signals, checked_as_of, days_of_log, outcomes_of
+from longplay.signals.outcomes.in_memory import (
+    check_signals,
+    checked_as_of,
+    days_of_log,
+    outcomes_of,
+)
 
 
 def write_outcomes(
-    signals: Sequence[Declaration], lake: Lake, folder: str | Path, as_of: datetime | None = None, *, memory_limit: str | None = None
+    signals: Sequence[Declaration],
+    lake: Lake,
+    folder: str | Path,
+    as_of: datetime | None = None,
+    *,
+    memory_limit: str | None = None,
 ) -> dict[str, Path]:
-    """Compute signals in one pass over the log and write one Parquet file each, `folder`/name@version.parquet; nothing is held in memory.
+    """Compute signals in one pass over the log and write one Parquet file each,
+    `folder`/name@version.parquet; nothing is held in memory.
 
-    Columns: user_id, the entry's item_id and creator_id (as far as it has them), day (days since 1970-01-01), truncated, value (null while
-    immature), matures_at; for exposures decision_id and slot, for time_to_return duration and event, for baselines baseline.
-    The rows are those of `Signal.outcomes`, without the entry's event and its time.
+    Columns: user_id, the entry's item_id and creator_id (as far as it has them), day (days since
+    1970-01-01), truncated, value (null while immature), matures_at; for exposures decision_id and
+    slot, for time_to_return duration and event, for baselines baseline. The rows are those of
+    `Signal.outcomes`, without the entry's event and its time.
 
     Args:
-        as_of: UTC; default the lake's watermark. memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to `folder`.
+        as_of: UTC; default the lake's watermark.
+        memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to `folder`.
 
     Returns:
         label (name@version) -> file.
@@ -53,9 +67,14 @@ def write_outcomes(
     with view.connect(memory_limit=memory_limit, spill=place / "spill") as con:
         for signal, table in outcome_tables(con, signals, lake, view, as_of_at).items():
             file = place / f"{signal.label}.parquet"
-            matures = f"cast((day + {signal.window[1] + 1}) * interval 1 day + timestamptz '1970-01-01 00:00:00+00' as timestamptz) as matures_at"
+            matures = (
+                f"cast((day + {signal.window[1] + 1}) * interval 1 day + timestamptz "
+                "'1970-01-01 00:00:00+00' as timestamptz) as matures_at"
+            )
             rows = f"select {', '.join(own_columns(con, signal, table))}, {matures} from {table}"
-            con.execute(f"copy ({rows}) to {quoted(f'{file}.new')} (format parquet, compression zstd)")
+            con.execute(
+                f"copy ({rows}) to {quoted(f'{file}.new')} (format parquet, compression zstd)"
+            )
             Path(f"{file}.new").replace(file)
             written[signal.label] = file
     return written
@@ -66,8 +85,11 @@ class BaseRate:
     """What a log says of a signal: how many entries there are, and the mean of their outcomes.
 
     Attributes:
-        entries, mature: how many there are, and how many have matured. rate: mean value of those that count; null where none has one.
-        truncated: how many entries the log may begin too late for; they do not count in `rate` unless asked for.
+        entries: how many there are, and how many have matured.
+        mature: how many there are, and how many have matured.
+        rate: mean value of those that count; null where none has one.
+        truncated: how many entries the log may begin too late for; they do not count in `rate`
+            unless asked for.
     """
 
     entries: int
@@ -77,20 +99,30 @@ class BaseRate:
 
 
 def base_rates(
-    signals: Sequence[Declaration], lake: Lake, as_of: datetime | None = None, *, memory_limit: str | None = None, truncated: bool = False
+    signals: Sequence[Declaration],
+    lake: Lake,
+    as_of: datetime | None = None,
+    *,
+    memory_limit: str | None = None,
+    truncated: bool = False,
 ) -> dict[Declaration, BaseRate | LongplayError]:
-    """The base rate of every signal, in one pass over the log without holding its outcomes; or why the log cannot answer.
+    """The base rate of every signal, in one pass over the log without holding its outcomes; or why
+    the log cannot answer.
 
     Equal to those of `Signal.outcomes(lake, as_of)`.
 
     Args:
-        as_of: UTC; default the lake's watermark. memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to a temporary folder.
+        as_of: UTC; default the lake's watermark.
+        memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to a temporary folder.
         truncated: whether truncated entries count in the rates, too.
     """
     check_signals("base_rates", signals)
     found: dict[Declaration, BaseRate | LongplayError] = {}
     as_of_at, view = checked_as_of("base_rates", lake, as_of)
-    with tempfile.TemporaryDirectory(prefix="longplay-") as spill, view.connect(memory_limit=memory_limit, spill=Path(spill)) as con:
+    with (
+        tempfile.TemporaryDirectory(prefix="longplay-") as spill,
+        view.connect(memory_limit=memory_limit, spill=Path(spill)) as con,
+    ):
         span, until, together = days_of_log(con, view), _day(as_of_at), list[Declaration]()
         days = span or (until, until)
         beginnings = cache(lambda: beginnings_of(con, days, whole=False))
@@ -104,22 +136,35 @@ def base_rates(
         tables = _compiled(con, together, lake, days, until, beginnings) if together else {}
         for signal, table in tables.items():
             closed = f"day + {signal.window[1] + 1} <= {until}"
-            counts = f"select count(*), count(*) filter ({closed}), count(*) filter (truncated) from {table}"
+            counts = (
+                f"select count(*), count(*) filter ({closed}), count(*) filter (truncated) "
+                f"from {table}"
+            )
             entries, mature, unsure = first_row(con, counts) or (0, 0, 0)
             if not entries:
                 found[signal] = _in_memory(signal, lake, as_of, truncated)
                 continue
             value, counted = f'"{signal.label}"', "" if truncated else "where not truncated "
-            of_users = f"select sum({value}) as total, count({value}) as n from {table} {counted}group by user_id having count({value}) > 0"
+            of_users = (
+                f"select sum({value}) as total, count({value}) as n from {table} "
+                f"{counted}group by user_id having count({value}) > 0"
+            )
             sums = con.execute(of_users).fetchnumpy()
             estimand = f"mean {signal.label} of mature entries"
-            rate = mean_of_sums(sums["total"], sums["n"], estimand=estimand) if len(sums["n"]) else None
+            rate = (
+                mean_of_sums(sums["total"], sums["n"], estimand=estimand)
+                if len(sums["n"])
+                else None
+            )
             found[signal] = BaseRate(entries, mature, rate, unsure)
     return {signal: found[signal] for signal in signals}
 
 
-def _in_memory(signal: Declaration, lake: Lake, as_of: datetime | None, truncated: bool) -> BaseRate | LongplayError:
-    """What needs the entry's own event, has no entries, or cannot be answered: the reason is the one that `Signal.outcomes` gives."""
+def _in_memory(
+    signal: Declaration, lake: Lake, as_of: datetime | None, truncated: bool
+) -> BaseRate | LongplayError:
+    """What needs the entry's own event, has no entries, or cannot be answered: the reason is the
+    one that `Signal.outcomes` gives."""
     try:
         outcomes = outcomes_of(signal, lake, as_of)
         counted = outcomes if truncated else outcomes.certain()
@@ -130,10 +175,18 @@ def _in_memory(signal: Declaration, lake: Lake, as_of: datetime | None, truncate
         return reason
 
 
-def outcome_tables(con: duckdb.DuckDBPyConnection, signals: Sequence[Declaration], lake: Lake, view: Lake, as_of: datetime) -> dict[Declaration, str]:
-    """Temporary tables of `con`, which is connected to `view`: of each signal that of its entry, with a column of the signal's label.
+def outcome_tables(
+    con: duckdb.DuckDBPyConnection,
+    signals: Sequence[Declaration],
+    lake: Lake,
+    view: Lake,
+    as_of: datetime,
+) -> dict[Declaration, str]:
+    """Temporary tables of `con`, which is connected to `view`: of each signal that of its entry,
+    with a column of the signal's label.
 
-    Signals that share an entry share a table. `lake` may reach further than the view: what is nowhere in it cannot be measured.
+    Signals that share an entry share a table. `lake` may reach further than the view: what is
+    nowhere in it cannot be measured.
     """
     for signal in signals:
         by_own_key(signal)
@@ -160,16 +213,26 @@ def _compiled(
     """See `outcome_tables`, of signals that the log can answer."""
     if not signals or len({one.name for one in signals}) < len(signals):
         names = ", ".join(one.name for one in signals) or "none"
-        raise ConfigError(f"outcomes: signals {names} given, expected one or more, each with a name of its own")
+        raise ConfigError(
+            f"outcomes: signals {names} given, expected one or more, each with a name of its own"
+        )
     by_catalogue = False
     if any(asks_creators(one) for one in signals):
-        by_catalogue = prepare_creators(con, lake, slots=any(one.entry.kind == "exposure" for one in signals))
+        by_catalogue = prepare_creators(
+            con, lake, slots=any(one.entry.kind == "exposure" for one in signals)
+        )
     made: dict[Entry, str]
     try:
-        rows = coded(con, signals, lake.size(), days, by_catalogue) if pays(signals) else [EventRows.of(lake.size(), by_catalogue)]
+        rows = (
+            coded(con, signals, lake.size(), days, by_catalogue)
+            if pays(signals)
+            else [EventRows.of(lake.size(), by_catalogue)]
+        )
         made = _tables_of(con, signals, rows, days, until, beginnings)
     except SharedNumber:
-        made = _tables_of(con, signals, [EventRows.of(lake.size(), by_catalogue)], days, until, beginnings)
+        made = _tables_of(
+            con, signals, [EventRows.of(lake.size(), by_catalogue)], days, until, beginnings
+        )
     return {signal: made[signal.entry] for signal in signals}
 
 
@@ -189,18 +252,37 @@ def _tables_of(
 
 
 def by_own_key(signal: Declaration) -> None:
-    """Raise where the value depends on the very event that opened the entry, which days do not know."""
-    of = [part.of for part in (signal.measure, signal.measure.per) if part is not None and part.of is not None]
-    if signal.entry.of == "item" and signal.entry.kind != "exposure" and signal.measure.kind != "habits" and "creator" in of:
+    """Raise where the value depends on the very event that opened the entry, which days do not
+    know."""
+    of = [
+        part.of
+        for part in (signal.measure, signal.measure.per)
+        if part is not None and part.of is not None
+    ]
+    if (
+        signal.entry.of == "item"
+        and signal.entry.kind != "exposure"
+        and signal.measure.kind != "habits"
+        and "creator" in of
+    ):
         raise ConfigError(
-            f"{signal.name}: entered by item and measured by creator given: whose creator is said by the entry's event, which is not kept; "
+            f"{signal.name}: entered by item and measured by creator given: whose creator is said "
+            "by the entry's event, which is not kept; "
             "enter by creator, or use outcomes_of(signal, lake)"
         )
 
 
 def own_columns(con: duckdb.DuckDBPyConnection, signal: Declaration, table: str) -> list[str]:
     """SQL of one signal's columns of a table of its entry, under their short names."""
-    names = {signal.label: "value"} | {f"{signal.label} {name}": name for name in ("duration", "event", "baseline")}
+    names = {signal.label: "value"} | {
+        f"{signal.label} {name}": name for name in ("duration", "event", "baseline")
+    }
     has = {row[0] for row in con.execute(f"select column_name from (describe {table})").fetchall()}
     slots = ["decision_id", "slot"] if signal.entry.kind == "exposure" else []
-    return [*entry_keys(signal.entry), *slots, "day", "truncated", *(f'"{column}" as {name}' for column, name in names.items() if column in has)]
+    return [
+        *entry_keys(signal.entry),
+        *slots,
+        "day",
+        "truncated",
+        *(f'"{column}" as {name}' for column, name in names.items() if column in has),
+    ]

@@ -38,13 +38,13 @@ class Outcomes:
     """One row per entry of a signal, as known at `as_of`.
 
     `frame` columns: user_id, item_id, creator_id (of the entry's event; null where it has none),
-    time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event, decision_id and slot that
-    this event came from (of an exposure its own; null where the log does not say), truncated
-    (the log begins less than `novel_for` days before, 28 where it is null, so the "first touch" is not certain; see `signals.engine.beginnings`),
-    value (null while immature, or where there is none: a ratio of nothing, a baseline that the log does not cover, a creator whom nobody
-    knows), matures_at,
-    days_observed (whole days of the window that have closed). For time_to_return also duration and event, for a baseline
-    also baseline (see docs/signals.md).
+    time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event,
+    decision_id and slot that this event came from (of an exposure its own; null where the log does
+    not say), truncated (the log begins less than `novel_for` days before, 28 where it is null, so
+    the "first touch" is not certain; see `signals.engine.beginnings`), value (null while immature,
+    or where there is none: a ratio of nothing, a baseline that the log does not cover, a creator
+    whom nobody knows), matures_at, days_observed (whole days of the window that have closed). For
+    time_to_return also duration and event, for a baseline also baseline (see docs/signals.md).
 
     `rows` are the entries' rows in `daily`, null where they are all of them.
     """
@@ -71,17 +71,20 @@ class Outcomes:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Whether each entry has a value, shape [N]: it is mature, and nothing that the value is made of is unknown."""
+        """Whether each entry has a value, shape [N]: it is mature, and nothing that the value is
+        made of is unknown."""
         return self.frame["value"].is_not_null().to_numpy()
 
     @property
     def keys(self) -> pl.Series:
-        """What each entry is about: item or creator ids, by the signal's entry; user ids where it is about a user."""
+        """What each entry is about: item or creator ids, by the signal's entry; user ids where it
+        is about a user."""
         return self.frame[f"{self.signal.entry.of or 'user'}_id"]
 
     @property
     def hits(self) -> Hits:
-        """The days on which something counted: row of the entry, day of the window counted from 0, amount; `trace()` lays them out."""
+        """The days on which something counted: row of the entry, day of the window counted from 0,
+        amount; `trace()` lays them out."""
         return self._hits("total")
 
     def _hits(self, column: str) -> Hits:
@@ -125,11 +128,14 @@ class Outcomes:
             inside = inside & (pl.col("time") >= start)
         if end is not None:
             inside = inside & (pl.col("time") < end)
-        return self.where(self.frame.select(inside.alias("inside") & pl.col("time").is_not_null())["inside"])
+        return self.where(
+            self.frame.select(inside.alias("inside") & pl.col("time").is_not_null())["inside"]
+        )
 
     @property
     def truncated(self) -> int:
-        """Number of entries that may be none: the log starts too shortly before them for a "first touch" to be certain."""
+        """Number of entries that may be none: the log starts too shortly before them for a "first
+        touch" to be certain."""
         return int(self.frame["truncated"].sum())
 
     def certain(self) -> Outcomes:
@@ -140,16 +146,22 @@ class Outcomes:
         """Mean value of the mature entries, clustered by user.
 
         Args:
-            truncated: whether truncated entries count, too. In a log's first weeks a "first touch" is often an old habit, which goes on.
+            truncated: whether truncated entries count, too. In a log's first weeks a "first touch"
+                is often an old habit, which goes on.
 
         Raises:
-            DataError: no entry is mature, none that is has a value, or all that have one are truncated.
+            DataError: no entry is mature, none that is has a value, or all that have one are
+                truncated.
         """
         known = self.frame.filter(pl.col("value").is_not_null())
         counted = known if truncated else known.filter(~pl.col("truncated"))
         if counted.is_empty():
             raise DataError(f"{self.signal.name}: {self._no_rate(known.height)}")
-        return clustered_mean(counted["value"].to_numpy(), counted["user_id"].to_numpy(), estimand=f"mean {self.signal.label} of mature entries")
+        return clustered_mean(
+            counted["value"].to_numpy(),
+            counted["user_id"].to_numpy(),
+            estimand=f"mean {self.signal.label} of mature entries",
+        )
 
     def _no_rate(self, known: int) -> str:
         """Why there is no base rate, where so many entries have a value."""
@@ -160,12 +172,19 @@ class Outcomes:
             if self._nobody_came_again():
                 begins = "no user was active on two days, so that nothing says when the log begins"
             return (
-                f"all {known:,} entries with a known outcome are truncated: {begins}, and what looks like a first touch may be an old habit; "
+                f"all {known:,} entries with a known outcome are truncated: {begins}, and what "
+                "looks like a first touch may be an old habit; "
                 "wait for later entries, or count them with truncated=True"
             )
         if mature:
-            return f"{mature:,} of {len(self):,} entries are mature, but none has a value: nothing to divide by, or a baseline before the log begins"
-        return f"none of {len(self):,} entries is mature at {self.as_of:%Y-%m-%d}; wait, or shorten the window"
+            return (
+                f"{mature:,} of {len(self):,} entries are mature, but none has a value: "
+                "nothing to divide by, or a baseline before the log begins"
+            )
+        return (
+            f"none of {len(self):,} entries is mature at {self.as_of:%Y-%m-%d}; wait, or "
+            "shorten the window"
+        )
 
     def _nobody_came_again(self) -> bool:
         """Whether it is known that no user was active on two days."""
@@ -178,7 +197,8 @@ class Outcomes:
     def maturity_curve(self, *, truncated: bool = False) -> pl.DataFrame:
         """How the outcome builds up: day of the window, mean value had the window ended there.
 
-        Over mature entries that have a value by then, without truncated ones unless asked for. Columns: day, value.
+        Over mature entries that have a value by then, without truncated ones unless asked for.
+        Columns: day, value.
         """
         if self.truncated and not truncated:
             return self.certain().maturity_curve()
@@ -187,10 +207,22 @@ class Outcomes:
             return pl.DataFrame(schema={"day": pl.Int64, "value": pl.Float64})
         mature, measure = self.where(known_N), self.signal.measure
         trace = mature.trace().tocsc()
-        per = mature.trace(per=True).tocsc() if measure.per is not None or measure.kind == "completion" else None
-        base_N = mature.frame["baseline"].to_numpy().astype(float) if measure.baseline is not None else None
+        per = (
+            mature.trace(per=True).tocsc()
+            if measure.per is not None or measure.kind == "completion"
+            else None
+        )
+        base_N = (
+            mature.frame["baseline"].to_numpy().astype(float)
+            if measure.baseline is not None
+            else None
+        )
         total_N, per_N, means = np.zeros(len(mature)), np.zeros(len(mature)), []
-        first_N = mature.frame["duration"].to_numpy() + self.signal.window[0] - 1 if measure.kind == "time_to_return" else None
+        first_N = (
+            mature.frame["duration"].to_numpy() + self.signal.window[0] - 1
+            if measure.kind == "time_to_return"
+            else None
+        )
         for day in range(self.signal.days):
             total_N += trace[:, [day]].toarray()[:, 0]
             value_N = total_N
@@ -198,28 +230,39 @@ class Outcomes:
                 value_N = np.minimum(first_N, self.signal.window[0] + day).astype(float)
             elif per is not None:
                 per_N += per[:, [day]].toarray()[:, 0]
-                value_N = np.divide(total_N, per_N, out=np.full(len(mature), np.nan), where=per_N > 0)
+                value_N = np.divide(
+                    total_N, per_N, out=np.full(len(mature), np.nan), where=per_N > 0
+                )
             elif base_N is not None:
                 value_N = total_N - base_N * (day + 1) / self.signal.days
             value_N = value_N[~np.isnan(value_N)]
             means.append(_value(value_N, self.signal.threshold).mean() if len(value_N) else None)
-        return pl.DataFrame({"day": np.arange(self.signal.days) + self.signal.window[0], "value": pl.Series(means, dtype=pl.Float64)})
+        return pl.DataFrame(
+            {
+                "day": np.arange(self.signal.days) + self.signal.window[0],
+                "value": pl.Series(means, dtype=pl.Float64),
+            }
+        )
 
     def on(self, decisions: Decisions | pl.DataFrame) -> Shown:
         """The outcomes joined to the slots that were shown, one row per slot.
 
-        A slot's outcome is that of an entry by the same user about the shown creator (or item) within
-        one day of the slot; a slot without entry is a true 0 once it is mature. Every slot matures
-        when an entry made at the end of that day would have, whether or not there was one: otherwise
-        recent slots would keep their zeros and lose their positives. A creator shown in several
-        slots counts for each of them; where the shown item's creator is not known, neither is the value: null.
+        A slot's outcome is that of an entry by the same user about the shown creator (or item)
+        within one day of the slot; a slot without entry is a true 0 once it is mature. Every slot
+        matures when an entry made at the end of that day would have, whether or not there was one:
+        otherwise recent slots would keep their zeros and lose their positives. A creator shown in
+        several slots counts for each of them; where the shown item's creator is not known, neither
+        is the value: null.
 
         Raises:
             DataError: the signal's entries are about users, so no slot owns them.
         """
         of = self.signal.entry.of
         if of is None:
-            raise DataError(f"{self.signal.name}: entries of kind {self.signal.entry.kind} are about a user; on() needs discovery or exposure")
+            raise DataError(
+                f"{self.signal.name}: entries of kind {self.signal.entry.kind} are about a user; "
+                "on() needs discovery or exposure"
+            )
         frame = slates_of(f"{self.signal.name}.on", decisions)
         slots = (
             frame.select("decision_id", "context_id", "user_id", "time", "slate", "log_prob")
@@ -230,29 +273,60 @@ class Outcomes:
             .join(self.creators, on="item_id", how="left")
         )
         key = f"{of}_id"
-        entries = self.frame.filter(pl.col(key).is_not_null()).select("user_id", key, pl.col("time").alias("entry_time"), "value").sort("entry_time")
-        joined = slots.sort("time").join_asof(
-            entries, left_on="time", right_on="entry_time", by=["user_id", key], strategy="forward", tolerance=ENTRY_HORIZON, check_sortedness=False
+        entries = (
+            self.frame.filter(pl.col(key).is_not_null())
+            .select("user_id", key, pl.col("time").alias("entry_time"), "value")
+            .sort("entry_time")
         )
-        entered = pl.col("entry_time").is_not_null() & (pl.col("entry_time") < pl.col("time") + ENTRY_HORIZON)
+        joined = slots.sort("time").join_asof(
+            entries,
+            left_on="time",
+            right_on="entry_time",
+            by=["user_id", key],
+            strategy="forward",
+            tolerance=ENTRY_HORIZON,
+            check_sortedness=False,
+        )
+        entered = pl.col("entry_time").is_not_null() & (
+            pl.col("entry_time") < pl.col("time") + ENTRY_HORIZON
+        )
         last_day = (pl.col("time") + ENTRY_HORIZON).dt.truncate("1d")
-        joined = joined.with_columns(entered=entered, matures_at=last_day + pl.duration(days=self.signal.window[1] + 1)).with_columns(
+        joined = joined.with_columns(
+            entered=entered, matures_at=last_day + pl.duration(days=self.signal.window[1] + 1)
+        ).with_columns(
             value=pl.when((pl.col("matures_at") <= self.as_of) & pl.col(key).is_not_null()).then(
                 pl.when("entered").then(pl.col("value")).otherwise(0.0)
             )
         )
-        columns = ["decision_id", "slot", "context_id", "user_id", "item_id", "creator_id", "time", "log_prob", "entered", "value", "matures_at"]
+        columns = [
+            "decision_id",
+            "slot",
+            "context_id",
+            "user_id",
+            "item_id",
+            "creator_id",
+            "time",
+            "log_prob",
+            "entered",
+            "value",
+            "matures_at",
+        ]
         return Shown(self.signal, joined.sort("row").select(*columns), self.as_of)
 
     def __str__(self) -> str:
-        words = f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}: mature {int(self.mature.sum()):,} of {len(self):,} entries"
+        words = (
+            f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}: mature "
+            f"{int(self.mature.sum()):,} of {len(self):,} entries"
+        )
         if not self.mature.any():
             return words
         try:
             words += f", mean {self.base_rate()}"
         except DataError as reason:
             words += f", no mean: {str(reason).removeprefix(f'{self.signal.name}: ')}"
-        return words + (f"; {self.truncated:,} truncated entries left out of the mean" if self.truncated else "")
+        return words + (
+            f"; {self.truncated:,} truncated entries left out of the mean" if self.truncated else ""
+        )
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>" + self.frame.head(10)._repr_html_()
@@ -263,7 +337,8 @@ class Shown:
     """One row per slot shown, with what came of it; made by `Outcomes.on`.
 
     `frame` columns: decision_id, slot, context_id, user_id, item_id, creator_id, time, log_prob,
-    entered (an entry followed within a day), value (null while immature, 0 without entry), matures_at.
+    entered (an entry followed within a day), value (null while immature, 0 without entry),
+    matures_at.
     """
 
     signal: Declaration
@@ -277,19 +352,26 @@ class Shown:
         mature = self.frame.filter(pl.col("value").is_not_null())
         return (
             f"{self.signal.label} on {len(self):,} slots, {mature.height:,} mature; "
-            f"an entry followed {self.frame['entered'].mean() or 0:.2%} of slots, value per mature slot {mature['value'].mean() or 0:.4g}"
+            f"an entry followed {self.frame['entered'].mean() or 0:.2%} of slots, value per "
+            f"mature slot {mature['value'].mean() or 0:.4g}"
         )
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>" + self.frame.head(10)._repr_html_()
 
 
-def outcomes_of(signal: Declaration, lake: Lake, as_of: datetime | None = None, enrolled: pl.DataFrame | None = None) -> Outcomes:
+def outcomes_of(
+    signal: Declaration,
+    lake: Lake,
+    as_of: datetime | None = None,
+    enrolled: pl.DataFrame | None = None,
+) -> Outcomes:
     """See `Signal.outcomes`.
 
     Args:
-        enrolled: columns user_id and time (UTC), one row per user. An `enrolment` entry opens there and nowhere
-            else; entries of other kinds are what they always are. See `signals.outcomes.enrolled_sums`, which checks the table.
+        enrolled: columns user_id and time (UTC), one row per user. An `enrolment` entry opens there
+            and nowhere else; entries of other kinds are what they always are. See
+            `signals.outcomes.enrolled_sums`, which checks the table.
     """
     as_of, view = checked_as_of(signal.name, lake, as_of)
     as_of_day = (as_of - EPOCH).days
@@ -300,49 +382,94 @@ def outcomes_of(signal: Declaration, lake: Lake, as_of: datetime | None = None, 
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
         days = span or (as_of_day, as_of_day)
         beginnings = cache(lambda: beginnings_of(con, days, whole=enrolled is not None))
-        compiler = Compiler(con, EventRows.of(view.size(), by_catalogue), as_of_day, days, [signal], beginnings, enrolled=enrolled is not None)
+        compiler = Compiler(
+            con,
+            EventRows.of(view.size(), by_catalogue),
+            as_of_day,
+            days,
+            [signal],
+            beginnings,
+            enrolled=enrolled is not None,
+        )
         compiler.plan_words({signal.entry: [signal]})
         create_entries(con, compiler, signal.entry, by_catalogue)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
         refuse(con, signal, lake, span, None if enrolled is not None else beginnings)
         values = compiler.values("entries", [signal])
-        own = "user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated"
+        own = (
+            "user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated"
+        )
         frame = con.sql(f"select {own}{values.columns} from {values.source} order by row").pl()
         creators = con.sql("select * from creators order by item_id").pl()
     start, stop = signal.window
     window_opens = (pl.col("day") + start).cast(pl.Date).cast(TIME)
-    frame = frame.rename({name: name.removeprefix(f"{signal.label} ").replace(signal.label, "value") for name in frame.columns}).with_columns(
+    frame = frame.rename(
+        {
+            name: name.removeprefix(f"{signal.label} ").replace(signal.label, "value")
+            for name in frame.columns
+        }
+    ).with_columns(
         pl.col("time").cast(TIME),
         matures_at=(pl.col("day") + stop + 1).cast(pl.Date).cast(TIME),
-        days_observed=((pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours() // 24).clip(0, signal.days).cast(pl.Int32),
+        days_observed=((pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours() // 24)
+        .clip(0, signal.days)
+        .cast(pl.Int32),
     )
-    of_entry = ["user_id", "item_id", "creator_id", "time", "day", "origin", "surface", "decision_id", "slot", "truncated"]
+    of_entry = [
+        "user_id",
+        "item_id",
+        "creator_id",
+        "time",
+        "day",
+        "origin",
+        "surface",
+        "decision_id",
+        "slot",
+        "truncated",
+    ]
     own = [*of_entry, "value", "matures_at", "days_observed"]
     entries = frame.select("user_id", "item_id", "creator_id", "day")
-    return Outcomes(signal, frame.select(*own, *(name for name in frame.columns if name not in own)), as_of, Trace(signal, view, entries), creators)
+    return Outcomes(
+        signal,
+        frame.select(*own, *(name for name in frame.columns if name not in own)),
+        as_of,
+        Trace(signal, view, entries),
+        creators,
+    )
 
 
 def checked_as_of(name: str, lake: Lake, given: datetime | None) -> tuple[datetime, Lake]:
-    """The time of an outcome and what was known at it; raises where the lake does not reach so far."""
+    """The time of an outcome and what was known at it; raises where the lake does not reach so
+    far."""
     check_lake(name, lake)
     as_of = lake.watermark if given is None else given
     if not isinstance(as_of, datetime):
-        raise ConfigError(f"{name}: as_of={as_of!r} given, expected a time in UTC, e.g. datetime(2026, 3, 1, tzinfo=UTC)")
+        raise ConfigError(
+            f"{name}: as_of={as_of!r} given, expected a time in UTC, e.g. datetime(2026, 3, 1, "
+            "tzinfo=UTC)"
+        )
     if as_of.tzinfo is None:
         raise DataError(f"{name}: as_of={as_of.isoformat()} has no time zone; give UTC")
     if as_of > lake.watermark:
         raise DataError(
-            f"{name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark {lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
+            f"{name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark "
+            f"{lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
         )
-    return as_of, lake.fixed() if given is None else lake.before(given)  # without as_of the view keeps its own bounds, known_at too
+    return as_of, lake.fixed() if given is None else lake.before(
+        given
+    )  # without as_of the view keeps its own bounds, known_at too
 
 
 def check_lake(where: str, given: object) -> None:
     """Raise unless it is a lake."""
     if isinstance(given, Lake):
         return
-    how = "; put its rows into one: lake = Lake.memory(); lake.append('all', events=frame)" if isinstance(given, pl.DataFrame) else ""
+    how = (
+        "; put its rows into one: lake = Lake.memory(); lake.append('all', events=frame)"
+        if isinstance(given, pl.DataFrame)
+        else ""
+    )
     raise ConfigError(f"{where}: {kind_of(given)} given, expected a Lake{how}")
 
 
@@ -362,14 +489,21 @@ def slates_of(where: str, given: Decisions | pl.DataFrame) -> pl.DataFrame:
         ConfigError: it is neither `Decisions` nor a table with slates.
     """
     frame = given.frame if isinstance(given, Decisions) else given
-    if isinstance(frame, pl.DataFrame) and {"decision_id", "user_id", "time", "slate"} <= set(frame.columns):
+    if isinstance(frame, pl.DataFrame) and {"decision_id", "user_id", "time", "slate"} <= set(
+        frame.columns
+    ):
         return frame
-    how = "lake.decisions" if isinstance(given, Lake) else "Decisions, or a table with the columns of lake.decisions"
+    how = (
+        "lake.decisions"
+        if isinstance(given, Lake)
+        else "Decisions, or a table with the columns of lake.decisions"
+    )
     raise ConfigError(f"{where}: {kind_of(given)} given, expected {how}")
 
 
 def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] | None:
-    """First and last day (since 1970) of events and decisions, as `lake`'s files say or else the log in `con`; null without any.
+    """First and last day (since 1970) of events and decisions, as `lake`'s files say or else the
+    log in `con`; null without any.
 
     Files may reach further than the view of them that `con` has.
     """
@@ -380,5 +514,6 @@ def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] |
 
 
 def _value(total_N: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
-    """The outcome of each total, shape [N]; the slack forgives the rounding of fractions: three times 20 s are a minute."""
+    """The outcome of each total, shape [N]; the slack forgives the rounding of fractions: three
+    times 20 s are a minute."""
     return total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)

@@ -8,10 +8,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def left_by_slots_above(key_NS: NDArray[np.int64], caused_NS: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """The chance that no slot above caused the entry of a slot's key, and whether there is such a slot; both [N, S].
+def left_by_slots_above(
+    key_NS: NDArray[np.int64], caused_NS: Array
+) -> tuple[Array, NDArray[np.bool_]]:
+    """The chance that no slot above caused the entry of a slot's key, and whether there is such a
+    slot; both [N, S].
 
-    Slots cause entries independently: slot k is left the product of 1 - c_j over the slots j above it of the same key.
+    Slots cause entries independently: slot k is left the product of 1 - c_j over the slots j above
+    it of the same key.
 
     Args:
         key_NS: whom each slot is about, a creator or an item; below 0: unknown, and like no other.

@@ -31,10 +31,14 @@ from longplay.signals.store.manifest import Files, Manifest
 
 ROWS_AT_ONCE = 20_000_000  # events rolled up in one query
 EVER = 10**6  # days
-BLOCK = 16  # days of a small log whose roll-ups are one file, once they are settled: a small file costs more to open than to read
+# days of a small log whose roll-ups are one file, once they are settled: a small file costs more to
+# open than to read
+BLOCK = 16
 SETTLED = 7  # days after which few events still arrive
 BLOCK_EVENTS = 250_000  # the most in a block
-FEW_EVENTS = 100  # a day, on average: up to so many, matured outcomes of `SPARSE_BLOCK` days are one file
+FEW_EVENTS = (
+    100  # a day, on average: up to so many, matured outcomes of `SPARSE_BLOCK` days are one file
+)
 SPARSE_BLOCK = 64
 MOST_PATCHES = 30  # patches of late events after which a signal's files are written anew
 
@@ -44,9 +48,13 @@ class Updated:
     """What `SignalStore.update` did; days since 1970-01-01.
 
     Attributes:
-        until: the midnight up to which everything is counted. rolled: days whose roll-ups were made anew. late: those of them that had been closed.
-        users: users whose earlier outcomes were computed again, for late events. computed: signal label -> entry days computed for everybody.
-        waiting: signal label -> why the log cannot answer it yet; it is counted from the first day once it can.
+        until: the midnight up to which everything is counted.
+        rolled: days whose roll-ups were made anew.
+        late: those of them that had been closed.
+        users: users whose earlier outcomes were computed again, for late events.
+        computed: signal label -> entry days computed for everybody.
+        waiting: signal label -> why the log cannot answer it yet; it is counted from the first day
+            once it can.
     """
 
     until: datetime
@@ -57,16 +65,28 @@ class Updated:
     waiting: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        late = f"; late events re-opened {len(self.late):,} days and {self.users:,} users" if self.late or self.users else ""
+        late = (
+            f"; late events re-opened {len(self.late):,} days and {self.users:,} users"
+            if self.late or self.users
+            else ""
+        )
         most = max((len(days) for days in self.computed.values()), default=0)
         if not self.rolled and not most and not self.users:
-            return f"until {self.until:%Y-%m-%d}: nothing new" + "".join(f"\n  waiting: {reason}" for reason in self.waiting.values())
-        done = f"rolled up {len(self.rolled):,} days, computed {len(self.computed):,} signals on at most {most:,} entry days"
-        return f"until {self.until:%Y-%m-%d}: {done}{late}" + "".join(f"\n  waiting: {reason}" for reason in self.waiting.values())
+            return f"until {self.until:%Y-%m-%d}: nothing new" + "".join(
+                f"\n  waiting: {reason}" for reason in self.waiting.values()
+            )
+        done = (
+            f"rolled up {len(self.rolled):,} days, computed {len(self.computed):,} signals on "
+            f"at most {most:,} entry days"
+        )
+        return f"until {self.until:%Y-%m-%d}: {done}{late}" + "".join(
+            f"\n  waiting: {reason}" for reason in self.waiting.values()
+        )
 
 
 class Work:
-    """One update: roll up the days that have closed or changed, compute the entries and outcomes that follow, patch those of late events."""
+    """One update: roll up the days that have closed or changed, compute the entries and outcomes
+    that follow, patch those of late events."""
 
     def __init__(
         self,
@@ -80,7 +100,10 @@ class Work:
     ) -> None:
         self.folder, self.signals = folder, signals
         self.con, self.lake, self.old, self.until, self.tell = con, lake, old, until, tell
-        self.files_of = {table: {Path(file).name: file for file in lake.files(table)} for table in ("events", "decisions")}  # a lake may move
+        self.files_of = {
+            table: {Path(file).name: file for file in lake.files(table)}
+            for table in ("events", "decisions")
+        }  # a lake may move
         self.seen = {table: sorted(files) for table, files in self.files_of.items()}
         self.state = replace(
             old,
@@ -101,15 +124,21 @@ class Work:
 
     def run(self) -> Updated:
         """Roll up, compute, and say what was done."""
-        if any(set(self.old.seen.get(table, [])) - set(files) for table, files in self.seen.items()):
+        if any(
+            set(self.old.seen.get(table, [])) - set(files) for table, files in self.seen.items()
+        ):
             self._forget()  # rewritten files: what they held is not known
         span = days_of_log(self.con, self.lake)
         waiting: dict[str, str] = {}
         for signal in self.signals:
-            if self._counted(signal.label) and signal.measure.kind != "completion":  # a log that could answer still can; a catalogue may not
+            if (
+                self._counted(signal.label) and signal.measure.kind != "completion"
+            ):  # a log that could answer still can; a catalogue may not
                 continue
             try:
-                refuse(self.con, signal, self.lake, span, beginnings=None)  # a window that has not closed yet is no reason
+                refuse(
+                    self.con, signal, self.lake, span, beginnings=None
+                )  # a window that has not closed yet is no reason
             except DataError as reason:
                 waiting[signal.label] = str(reason)
         signals = [one for one in self.signals if one.label not in waiting]
@@ -128,27 +157,50 @@ class Work:
         for unit, features in wanted.items():
             names, known = {one.name for one in features}, self.old.features.get(unit)
             days = fresh
-            if known is None or not names <= set(known):  # a column that no roll-up has yet: all days again
+            if known is None or not names <= set(
+                known
+            ):  # a column that no roll-up has yet: all days again
                 self.state.rollups[unit], days = {}, self.days
             self.state.features[unit] = sorted(names)
             self._roll_up(unit, features, days)
             rolled |= set(days)
         for unit in self.state.rollups.keys() - wanted.keys():  # nobody asks for it any more
             del self.state.rollups[unit], self.state.features[unit]
-        before = Beginnings(tuple((start, end) for start, end in self.old.begun), stretches=Beginnings.of(self.days).runs)
+        before = Beginnings(
+            tuple((start, end) for start, end in self.old.begun),
+            stretches=Beginnings.of(self.days).runs,
+        )
         self.beginnings = self._begun(before, sorted(rolled))
         self.state.begun = [list(run) for run in self.beginnings.runs]
         moved = any(before.begun(day) != self.beginnings.begun(day) for day in self.old.days)
         users = self._compute(signals, since, moved)
-        return Updated(EPOCH + timedelta(days=self.until), tuple(sorted(rolled)), tuple(sorted(late_days)), users, self.computed, waiting)
+        return Updated(
+            EPOCH + timedelta(days=self.until),
+            tuple(sorted(rolled)),
+            tuple(sorted(late_days)),
+            users,
+            self.computed,
+            waiting,
+        )
 
     def _forget(self) -> None:
-        nothing = {"rollups": {}, "outcomes": {}, "seqs": {}, "patches": {}, "features": {}, "kept": {}, "days": [], "begun": [], "lacking": None}
+        nothing = {
+            "rollups": {},
+            "outcomes": {},
+            "seqs": {},
+            "patches": {},
+            "features": {},
+            "kept": {},
+            "days": [],
+            "begun": [],
+            "lacking": None,
+        }
         self.old = replace(self.old, until=None, **nothing)
         self.state = replace(self.state, **nothing)
 
     def _keep_catalogue(self, signals: Sequence[Signal]) -> None:
-        """Keep what the catalogue says of items: where something changed of what outcomes were made of, all is counted again.
+        """Keep what the catalogue says of items: where something changed of what outcomes were made
+        of, all is counted again.
 
         Items that were asked for and not known are kept, too: whose they are may be said later.
         """
@@ -165,23 +217,58 @@ class Work:
         if self.old.catalogue_file is not None and self.old.until is not None:
             self.old.check(self.folder, [self.old.catalogue_file])
             old = files_sql(paths(self.folder, [self.old.catalogue_file]))
-        known = "select item_id, slots.creator_id as slot_creator, listed.creator_id as event_creator, items.length"
-        known += f" from items full join {slot_creators} slots using (item_id) left join listed using (item_id)"
+        known = (
+            "select item_id, slots.creator_id as slot_creator, listed.creator_id as "
+            "event_creator, items.length"
+        )
+        known += (
+            f" from items full join {slot_creators} slots using (item_id) left join listed "
+            "using (item_id)"
+        )
         self.con.execute(f"create or replace temp table catalogue_now as {known}")
         if old is not None:
             compared = [column for column in asked if column in self.old.catalogue] or ["item_id"]
-            changed = " or ".join(f"old.{column} is distinct from now.{column}" for column in compared if column != "item_id") or "false"
-            if first_row(self.con, f"select 1 from {old} old left join catalogue_now now using (item_id) where {changed} limit 1") is not None:
+            changed = (
+                " or ".join(
+                    f"old.{column} is distinct from now.{column}"
+                    for column in compared
+                    if column != "item_id"
+                )
+                or "false"
+            )
+            if (
+                first_row(
+                    self.con,
+                    f"select 1 from {old} old left join catalogue_now now using (item_id) where "
+                    f"{changed} limit 1",
+                )
+                is not None
+            ):
                 self._forget()
                 asked = self._asked(signals)
                 old = None
         if not set(asked) <= set(self.old.catalogue):
             old = None  # what was asked for before is not known
-        unknown = [f"select unnest(slate) as item_id from {files_sql(files)}" for files in [self._unseen("decisions", old)] if files]
-        unknown += [f"select item_id from {files_sql(files)} where item_id is not null" for files in [self._unseen("events", old)] if files]
+        unknown = [
+            f"select unnest(slate) as item_id from {files_sql(files)}"
+            for files in [self._unseen("decisions", old)]
+            if files
+        ]
+        unknown += [
+            f"select item_id from {files_sql(files)} where item_id is not null"
+            for files in [self._unseen("events", old)]
+            if files
+        ]
         unknown += [f"select item_id from {old}"] if old is not None else []
-        nothing = ", ".join(f"null as {column}" for column in ("slot_creator", "event_creator", "length"))
-        more = f"select distinct item_id, {nothing} from ({' union all '.join(unknown)}) anti join catalogue_now using (item_id)" if unknown else ""
+        nothing = ", ".join(
+            f"null as {column}" for column in ("slot_creator", "event_creator", "length")
+        )
+        more = (
+            f"select distinct item_id, {nothing} from ({' union all '.join(unknown)}) anti join "
+            "catalogue_now using (item_id)"
+            if unknown
+            else ""
+        )
         table = f"from catalogue_now{f' union all {more}' if more else ''}"
         file = f"rollups/catalogue-{self.state.seq}.parquet"  # a killed update leaves the old one
         (self.folder / "rollups").mkdir(exist_ok=True)
@@ -194,7 +281,9 @@ class Work:
         self.state.lacking = None
         if any(asks_creators(one) for one in signals):
             files = self._unseen("events", self.old.lacking)
-            self.state.lacking = bool(self.old.lacking) or (bool(files) and any_lacks_creator(self.con, files_sql(files)))
+            self.state.lacking = bool(self.old.lacking) or (
+                bool(files) and any_lacks_creator(self.con, files_sql(files))
+            )
         self.by_catalogue = bool(self.state.lacking)
         columns = {
             "slot_creator": any(one.entry.kind == "exposure" for one in signals),
@@ -204,7 +293,8 @@ class Work:
         return [column for column, is_asked in columns.items() if is_asked]
 
     def _unseen(self, table: str, before: object) -> list[str]:
-        """Files of the lake since the last update; all of them where nothing is known of those before."""
+        """Files of the lake since the last update; all of them where nothing is known of those
+        before."""
         if before is None or self.old.until is None:
             return list(self.files_of[table].values())
         return self._new(table)
@@ -214,48 +304,75 @@ class Work:
         return self._days("events", since)
 
     def _shown(self, since: int) -> set[int]:
-        """Days with a decision: those from `since` on, and earlier ones of decisions that arrived late."""
+        """Days with a decision: those from `since` on, and earlier ones of decisions that arrived
+        late."""
         late = self._new("decisions")
         day = day_of("time")
-        earlier = self.con.execute(f"select distinct {day} from {files_sql(late)} where {day} < {since}").fetchall() if late else []
+        earlier = (
+            self.con.execute(
+                f"select distinct {day} from {files_sql(late)} where {day} < {since}"
+            ).fetchall()
+            if late
+            else []
+        )
         return self._days("decisions", since) | {row[0] for row in earlier}
 
     def _days(self, table: str, since: int) -> set[int]:
         """Days from `since` until now that a table has rows of."""
         if since >= self.until:
             return set()
-        near = self.lake.files(table, (EPOCH + timedelta(days=since), EPOCH + timedelta(days=self.until)))
+        near = self.lake.files(
+            table, (EPOCH + timedelta(days=since), EPOCH + timedelta(days=self.until))
+        )
         if not near:
             return set()
-        rows = self.con.execute(f"select distinct {day_of('time')} from {files_sql(near)} where {_between(since, self.until - 1)}").fetchall()
+        rows = self.con.execute(
+            f"select distinct {day_of('time')} from {files_sql(near)} where "
+            f"{_between(since, self.until - 1)}"
+        ).fetchall()
         return {row[0] for row in rows}
 
     def _begun(self, before: Beginnings, rolled: Sequence[int]) -> Beginnings:
-        """Where the log begins, now that these days are rolled up: `before`, and what users of these days add.
+        """Where the log begins, now that these days are rolled up: `before`, and what users of
+        these days add.
 
-        Most often users of a day were there on the day next to it. What lies outside all runs then is looked at in full: a day that was new, with
-        all days near it; one that was outside before, with the new ones near it, as somebody of it may have come again.
+        Most often users of a day were there on the day next to it. What lies outside all runs then
+        is looked at in full: a day that was new, with all days near it; one that was outside
+        before, with the new ones near it, as somebody of it may have come again.
         """
         if not rolled:
             return before
         active = sorted(self.state.rollups["user"])
         place = {day: number for number, day in enumerate(active)}
-        nearest = {active[at] for day in rolled if day in place for at in range(max(place[day] - 1, 0), min(place[day] + 2, len(active)))}
+        nearest = {
+            active[at]
+            for day in rolled
+            if day in place
+            for at in range(max(place[day] - 1, 0), min(place[day] + 2, len(active)))
+        }
         now = before.joined(self._seen_again(nearest))
         outside = [day for day in active if not now.has(day)]
         if not outside:
             return now
         known = set(rolled)
         new = [day for day in outside if day in known]
-        near = {day for day in active if _is_near(day, new) or (day in known and _is_near(day, outside))}
+        near = {
+            day for day in active if _is_near(day, new) or (day in known and _is_near(day, outside))
+        }
         return now.joined(self._seen_again({*outside, *near}, of=outside))
 
     def _seen_again(self, days: Collection[int], of: Collection[int] = ()) -> list[int]:
-        """See `days_seen_again`: of the activity of these days; of users who were active on the days `of` alone, unless there are none."""
+        """See `days_seen_again`: of the activity of these days; of users who were active on the
+        days `of` alone, unless there are none."""
         touched = f"{TOUCHED.name} > 0"
 
         def active_on(some: Collection[int]) -> str:
-            rows = RollupRows(self.folder, self.state.rollups, {"user": (min(some), max(some))}, among={"user": set(some)})
+            rows = RollupRows(
+                self.folder,
+                self.state.rollups,
+                {"user": (min(some), max(some))},
+                among={"user": set(some)},
+            )
             return f"select user_id, day from ({rows.read('user', TOUCHED.name)}) where {touched}"
 
         if not days:
@@ -264,13 +381,15 @@ class Work:
         return days_seen_again(self.con, f"select user_id, day from ({active_on(days)}){only}")
 
     def _late(self, since: int) -> set[int]:
-        """Closed days on which events arrived since; makes the tables `late` and `late_shown` (user_id, day): whose outcomes changed, from when."""
+        """Closed days on which events arrived since; makes the tables `late` and `late_shown`
+        (user_id, day): whose outcomes changed, from when."""
         new = self._new("events")
         self.con.execute("create or replace temp table late (user_id varchar, day integer)")
         days: set[int] = set()
         if new:
             self.con.execute(
-                f"insert into late select distinct user_id, {day_of('time')} as day from {files_sql(new)} where {day_of('time')} < {since}"
+                f"insert into late select distinct user_id, {day_of('time')} as day from "
+                f"{files_sql(new)} where {day_of('time')} < {since}"
             )
             days = {row[0] for row in self.con.execute("select distinct day from late").fetchall()}
         shown = self._new("decisions")
@@ -286,7 +405,11 @@ class Work:
     def _new(self, table: str) -> list[str]:
         """Files of the lake since the last update; none on the first."""
         known = set(self.old.seen.get(table, []))
-        return [] if self.old.until is None else [file for name, file in self.files_of[table].items() if name not in known]
+        return (
+            []
+            if self.old.until is None
+            else [file for name, file in self.files_of[table].items() if name not in known]
+        )
 
     def _roll_up(self, unit: str, features: Sequence[Feature], days: Sequence[int]) -> None:
         """Write the roll-ups of these days anew, in as many queries as keep each small."""
@@ -295,9 +418,18 @@ class Work:
         place = f"rollups/{unit}/{self.state.seq}"
         for done, part in enumerate(parts := self._parts(days)):
             self.tell(f"roll-up by {unit}", done, len(parts))
-            listed = "" if self._is_run(part) else f" and {day_of('time')} in ({', '.join(map(str, part))})"
-            near = self.lake.files("events", (EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1)))
-            events = f"(select * from {files_sql(near) if near else '_all_events'} where {_between(part[0], part[-1])}{listed})"
+            listed = (
+                ""
+                if self._is_run(part)
+                else f" and {day_of('time')} in ({', '.join(map(str, part))})"
+            )
+            near = self.lake.files(
+                "events", (EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1))
+            )
+            events = (
+                f"(select * from {files_sql(near) if near else '_all_events'} where "
+                f"{_between(part[0], part[-1])}{listed})"
+            )
             sql = rollup(unit, features, EventRows(events, by_catalogue=self.by_catalogue))
             self._copy(sql, f"{place}/{done}", self.state.rollups[unit], part, self._blocks(part))
         files = self.state.rollups[unit]
@@ -305,7 +437,12 @@ class Work:
             alone = sum(day in files and not is_block(files[day][0]) for day in block)
             if alone > BLOCK // 4:  # a few late days stay by themselves
                 rows = RollupRows(self.folder, self.state.rollups, {unit: (block[0], block[-1])})
-                sql = rows.read(unit, "first, last, begun" if unit == "sessions" else ", ".join(self.state.features[unit]))
+                sql = rows.read(
+                    unit,
+                    "first, last, begun"
+                    if unit == "sessions"
+                    else ", ".join(self.state.features[unit]),
+                )
                 for day in block:
                     files.pop(day, None)
                 self._copy(sql, f"{place}/b{block[0] // BLOCK}", files, block, [block])
@@ -316,21 +453,41 @@ class Work:
         if not 0 < in_block <= BLOCK_EVENTS:  # 0: it is not known how large
             return []
         known = set(days)
-        blocks = (range(number * BLOCK, (number + 1) * BLOCK) for number in sorted({day // BLOCK for day in known}))
-        settled = (block for block in blocks if block[0] >= self.begins and block[-1] < self.until - SETTLED)
-        return [block for block in settled if all(day in known or day not in self.place for day in block)]
+        blocks = (
+            range(number * BLOCK, (number + 1) * BLOCK)
+            for number in sorted({day // BLOCK for day in known})
+        )
+        settled = (
+            block
+            for block in blocks
+            if block[0] >= self.begins and block[-1] < self.until - SETTLED
+        )
+        return [
+            block
+            for block in settled
+            if all(day in known or day not in self.place for day in block)
+        ]
 
     def _blocks_of_outcomes(self, days: Sequence[int], stop: int) -> list[range]:
-        """The blocks all of whose days are among these and have matured, where a day of the log is too small for files of its own."""
+        """The blocks all of whose days are among these and have matured, where a day of the log is
+        too small for files of its own."""
         if not 0 < self.lake.size() / max(len(self.days), 1) <= FEW_EVENTS:
             return []
         known = set(days)
-        blocks = (range(number * SPARSE_BLOCK, (number + 1) * SPARSE_BLOCK) for number in sorted({day // SPARSE_BLOCK for day in known}))
+        blocks = (
+            range(number * SPARSE_BLOCK, (number + 1) * SPARSE_BLOCK)
+            for number in sorted({day // SPARSE_BLOCK for day in known})
+        )
         matured = (block for block in blocks if block[-1] + stop + 1 <= self.until)
-        return [block for block in matured if all(day in known or day not in self.place for day in block)]
+        return [
+            block
+            for block in matured
+            if all(day in known or day not in self.place for day in block)
+        ]
 
     def _parts(self, days: Sequence[int]) -> list[list[int]]:
-        """Days in runs of at most about `ROWS_AT_ONCE` events; days far apart are not read together."""
+        """Days in runs of at most about `ROWS_AT_ONCE` events; days far apart are not read
+        together."""
         if not days:
             return []
         if len(days) == 1:
@@ -345,22 +502,33 @@ class Work:
                 parts.append([day])
         return parts
 
-    def _copy(self, sql: str, place: str, into: Files, days: Sequence[int], blocks: Sequence[range] = ()) -> None:
-        """Write the rows of a query, which are of these days, to one file (or a few) per day or block under `place`, and list them by day."""
+    def _copy(
+        self, sql: str, place: str, into: Files, days: Sequence[int], blocks: Sequence[range] = ()
+    ) -> None:
+        """Write the rows of a query, which are of these days, to one file (or a few) per day or
+        block under `place`, and list them by day."""
         folder = self.folder / place
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         size = len(blocks[0]) if blocks else BLOCK
         numbers = [block[0] // size for block in blocks]
-        if len(days) == 1 or (len(blocks) == 1 and all(day in blocks[0] for day in days)):  # a quarter of the cost
+        if len(days) == 1 or (
+            len(blocks) == 1 and all(day in blocks[0] for day in days)
+        ):  # a quarter of the cost
             target = folder / f"part={f'b{numbers[0]}' if numbers else days[0]}" / "data_0.parquet"
             target.parent.mkdir()
             self.con.execute(f"copy ({sql}) to {quoted(target)} (format parquet, compression zstd)")
         else:
             number = f"cast(floor(day / {size}.0) as integer)"  # days before 1970 are negative
-            name = f"case when {number} in ({', '.join(map(str, numbers))}) then 'b' || {number} else cast(day as varchar) end"
+            name = (
+                f"case when {number} in ({', '.join(map(str, numbers))}) then 'b' || {number} "
+                "else cast(day as varchar) end"
+            )
             parted = f"select *, {name if numbers else 'day'} as part from ({sql})"
-            self.con.execute(f"copy ({parted}) to {quoted(folder)} (format parquet, partition_by (part), compression zstd)")
+            self.con.execute(
+                f"copy ({parted}) to {quoted(folder)} (format parquet, partition_by (part), "
+                "compression zstd)"
+            )
         for file in sorted(glob("part=*/*.parquet", root_dir=folder)):
             part, listed = os.path.dirname(file).removeprefix("part="), os.path.join(place, file)
             number = int(part.removeprefix("b"))
@@ -386,7 +554,8 @@ class Work:
         return self.place[days[-1]] - self.place[days[0]] + 1 == len(days)
 
     def _compute(self, signals: Sequence[Signal], since: int, moved: bool) -> int:
-        """Entries of new days, outcomes that matured, everything of new signals, and of users with late events; how many such users."""
+        """Entries of new days, outcomes that matured, everything of new signals, and of users with
+        late events; how many such users."""
         first = self.begins
         together: dict[tuple[tuple[int, ...], bool], list[Signal]] = {}
         for signal in signals:
@@ -394,18 +563,29 @@ class Work:
             self.state.declared[label] = signal.to_toml()
             self.state.kept[label] = self.until
             if moved or not self._counted(label):
-                self.state.outcomes[label], self.state.seqs[label], self.state.patches[label] = {}, {}, []
+                self.state.outcomes[label], self.state.seqs[label], self.state.patches[label] = (
+                    {},
+                    {},
+                    [],
+                )
                 days = self.days
             else:
-                matured = range(since - stop, self.until if signal.measure.kind == "time_to_return" else self.until - stop)
+                matured = range(
+                    since - stop,
+                    self.until if signal.measure.kind == "time_to_return" else self.until - stop,
+                )
                 days = [day for day in self.days if day in matured or day >= since]
             self.computed[label] = tuple(days)
-            for run in self._runs(days):  # an entry's own day and the day on which it matures are far apart
+            for run in self._runs(
+                days
+            ):  # an entry's own day and the day on which it matures are far apart
                 together.setdefault((run, _by_pair(signal)), []).append(signal)
         for done, ((days, by_pair), ours) in enumerate(together.items()):
             self.tell("outcomes", done, len(together))
             self._outcomes(days, ours, by_pair)
-        return self._patch([one for one in signals if self._counted(one.label) and not moved], first)
+        return self._patch(
+            [one for one in signals if self._counted(one.label) and not moved], first
+        )
 
     def _counted(self, label: str) -> bool:
         """Whether the last update counted this signal, so that only what is new need be."""
@@ -416,15 +596,23 @@ class Work:
         tests = dict[str, str]()
         if len(days) < len(self.days):
             units = self.state.rollups.keys() - {"sessions"}
-            rows = RollupRows(self.folder, self.state.rollups, dict.fromkeys(units, (days[0], days[-1])))
-            seen = {unit: f"select user_id, key from ({rows.read(unit, self.state.features[unit][0])})" for unit in sorted(units)}
+            rows = RollupRows(
+                self.folder, self.state.rollups, dict.fromkeys(units, (days[0], days[-1]))
+            )
+            seen = {
+                unit: f"select user_id, key from ({rows.read(unit, self.state.features[unit][0])})"
+                for unit in sorted(units)
+            }
             asked = [f"select user_id from ({ours})" for ours in seen.values()]
             asked.append(f"select user_id from decisions where {_between(days[0], days[-1])}")
             self.con.execute(f"create or replace temp table asked_users as {' union '.join(asked)}")
             tests = dict.fromkeys(self.state.rollups, "user_id in (from asked_users)")
             for unit in ("creator", "item"):
                 if by_pair and unit in units:
-                    self.con.execute(f"create or replace temp table asked_{unit} as select distinct * from ({seen[unit]})")
+                    self.con.execute(
+                        f"create or replace temp table asked_{unit} as select distinct * from "
+                        f"({seen[unit]})"
+                    )
                     tests[unit] = f"(user_id, key) in (from asked_{unit})"
         for signal, table in self._compiled(signals, days, tests):
             label = signal.label
@@ -433,18 +621,34 @@ class Work:
                 files.pop(day, None)
                 seqs[day] = self.state.seq
             blocks = self._blocks_of_outcomes(days, signal.window[1])
-            self._copy(self._narrow(signal, table), f"outcomes/{label}/{self.state.seq}-{days[0]}", files, days, blocks)
+            self._copy(
+                self._narrow(signal, table),
+                f"outcomes/{label}/{self.state.seq}-{days[0]}",
+                files,
+                days,
+                blocks,
+            )
 
     def _patch(self, signals: Sequence[Signal], first: int) -> int:
-        """Compute again, from the first day that late events can have changed, all entries of the users whom they concern."""
+        """Compute again, from the first day that late events can have changed, all entries of the
+        users whom they concern."""
         everybody = set[str]()
         for signal in signals:
-            shown = "union all from late_shown" if signal.entry.kind in ("exposure", "enrolment") else ""
-            self.con.execute(f"create or replace temp table asked_users as select user_id, min(day) as day from (from late {shown}) group by user_id")
+            shown = (
+                "union all from late_shown"
+                if signal.entry.kind in ("exposure", "enrolment")
+                else ""
+            )
+            self.con.execute(
+                "create or replace temp table asked_users as select user_id, min(day) as day "
+                f"from (from late {shown}) group by user_id"
+            )
             low = (first_row(self.con, "select min(day) from asked_users") or (None,))[0]
             if low is None:
                 continue
-            everybody |= {row[0] for row in self.con.execute("select user_id from asked_users").fetchall()}
+            everybody |= {
+                row[0] for row in self.con.execute("select user_id from asked_users").fetchall()
+            }
             low = max(low - signal.window[1], first)
             days = tuple(day for day in self.days if day >= low)
             done = set(self.computed[signal.label])
@@ -452,13 +656,29 @@ class Work:
             folder = self.folder / place
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            tests = dict.fromkeys(self.state.rollups, "user_id in (select user_id from asked_users)")
+            tests = dict.fromkeys(
+                self.state.rollups, "user_id in (select user_id from asked_users)"
+            )
             for _, table in self._compiled([signal], days, tests):
                 listed = f" and day not in ({', '.join(map(str, sorted(done)))})" if done else ""
-                rows = f"select * from ({self._narrow(signal, table)}) where user_id in (select user_id from asked_users){listed}"
-                self.con.execute(f"copy ({rows}) to {quoted(folder / 'rows.parquet')} (format parquet, compression zstd)")
-            self.con.execute(f"copy (select user_id from asked_users) to {quoted(folder / 'users.parquet')} (format parquet, compression zstd)")
-            patch = {"seq": self.state.seq, "from": low, "rows": [f"{place}/rows.parquet"], "users": f"{place}/users.parquet"}
+                rows = (
+                    f"select * from ({self._narrow(signal, table)}) where user_id in (select "
+                    f"user_id from asked_users){listed}"
+                )
+                self.con.execute(
+                    f"copy ({rows}) to {quoted(folder / 'rows.parquet')} (format parquet, "
+                    "compression zstd)"
+                )
+            self.con.execute(
+                f"copy (select user_id from asked_users) to {quoted(folder / 'users.parquet')} "
+                "(format parquet, compression zstd)"
+            )
+            patch = {
+                "seq": self.state.seq,
+                "from": low,
+                "rows": [f"{place}/rows.parquet"],
+                "users": f"{place}/users.parquet",
+            }
             self.written |= {f"{place}/rows.parquet", f"{place}/users.parquet"}
             self.state.patches.setdefault(signal.label, []).append(patch)
             if len(self.state.patches[signal.label]) > MOST_PATCHES:
@@ -467,28 +687,49 @@ class Work:
 
     def _together(self, signal: Signal) -> None:
         """Write a signal's rows anew, without patches."""
-        rows = f"select * replace ({self.state.seq} as seq) from ({self.state.rows(self.folder, signal)})"
+        rows = (
+            f"select * replace ({self.state.seq} as seq) from "
+            f"({self.state.rows(self.folder, signal)})"
+        )
         self.state.outcomes[signal.label], self.state.patches[signal.label] = {}, []
         self.state.seqs[signal.label] = dict.fromkeys(self.state.seqs[signal.label], self.state.seq)
         days = list(self.state.seqs[signal.label])
         blocks = self._blocks_of_outcomes(days, signal.window[1])
-        self._copy(rows, f"outcomes/{signal.label}/{self.state.seq}-all", self.state.outcomes[signal.label], days, blocks)
+        self._copy(
+            rows,
+            f"outcomes/{signal.label}/{self.state.seq}-all",
+            self.state.outcomes[signal.label],
+            days,
+            blocks,
+        )
 
     def _narrow(self, signal: Signal, table: str) -> str:
         """SQL of one signal's columns of a table of its entry."""
-        return f"select {', '.join(own_columns(self.con, signal, table))}, {self.state.seq} as seq from {table}"
+        return (
+            f"select {', '.join(own_columns(self.con, signal, table))}, {self.state.seq} as "
+            f"seq from {table}"
+        )
 
-    def _compiled(self, signals: Sequence[Signal], days: tuple[int, ...], tests: dict[str, str]) -> Iterator[tuple[Signal, str]]:
-        """Each signal with a table of its entries on `days` (a run), from as few roll-ups as they need; the table is gone afterwards."""
+    def _compiled(
+        self, signals: Sequence[Signal], days: tuple[int, ...], tests: dict[str, str]
+    ) -> Iterator[tuple[Signal, str]]:
+        """Each signal with a table of its entries on `days` (a run), from as few roll-ups as they
+        need; the table is gone afterwards."""
         earliest = min(self.begins, days[0])
         reached = {
             unit: (max(days[0] + low, earliest), min(days[-1] + high, self.until - 1))
-            for unit, (low, high) in _reach(signals, (days[0], days[-1]), self.until, self.beginnings).items()
+            for unit, (low, high) in _reach(
+                signals, (days[0], days[-1]), self.until, self.beginnings
+            ).items()
         }
-        parts = 1 if tests else EventRows.of(self.lake.size()).parts  # few rows where only some users matter
+        parts = (
+            1 if tests else EventRows.of(self.lake.size()).parts
+        )  # few rows where only some users matter
         rows = RollupRows(self.folder, self.state.rollups, reached, tests, parts)
         span = min(low for low, _ in reached.values()), max(high for _, high in reached.values())
-        made = Compiler(self.con, rows, self.until, span, signals, lambda: self.beginnings, (days[0], days[-1])).compute()
+        made = Compiler(
+            self.con, rows, self.until, span, signals, lambda: self.beginnings, (days[0], days[-1])
+        ).compute()
         for entry, table in made.items():
             for signal in signals:
                 if signal.entry == entry:
@@ -506,13 +747,21 @@ def _by_pair(signal: Signal) -> bool:
     """Whether of roll-ups by creator or item only an entry's own pair matters to it."""
     entry = signal.entry
     units = {part.unit for part in parts_of(signal)} | ({entry.of} if entry.of else set())
-    return entry.kind in ("discovery", "event") and entry.of is not None and units <= {entry.of, "user"}
+    return (
+        entry.kind in ("discovery", "event")
+        and entry.of is not None
+        and units <= {entry.of, "user"}
+    )
 
 
-def _reach(signals: Sequence[Signal], entered: tuple[int, int], until: int, beginnings: Beginnings) -> dict[str, tuple[int, int]]:
-    """Roll-up -> first and last day that matter to entries of these signals on days `entered` (first, last), counted from the entry's.
+def _reach(
+    signals: Sequence[Signal], entered: tuple[int, int], until: int, beginnings: Beginnings
+) -> dict[str, tuple[int, int]]:
+    """Roll-up -> first and last day that matter to entries of these signals on days `entered`
+    (first, last), counted from the entry's.
 
-    Where the log had begun long enough before, all that matters of an entry's past is the days in which it must be new.
+    Where the log had begun long enough before, all that matters of an entry's past is the days in
+    which it must be new.
     """
     reached: dict[str, tuple[int, int]] = {"user": (0, 0)}
 
@@ -522,17 +771,28 @@ def _reach(signals: Sequence[Signal], entered: tuple[int, int], until: int, begi
 
     for signal in signals:
         entry = signal.entry
-        ever = entry.kind == "enrolment" or entry.dormant_for is not None or (entry.kind == "discovery" and entry.novel_for is None)
-        ever = ever or (entry.novel_for is not None and not beginnings.covers_all(*entered, entry.novel_for))
+        ever = (
+            entry.kind == "enrolment"
+            or entry.dormant_for is not None
+            or (entry.kind == "discovery" and entry.novel_for is None)
+        )
+        ever = ever or (
+            entry.novel_for is not None and not beginnings.covers_all(*entered, entry.novel_for)
+        )
         reach(entry.of or "user", -EVER if ever else -(entry.novel_for or 0), 0)
         for part in () if is_unknown(signal, entered[0], until) else parts_of(signal):
             reach(part.unit, part.low, part.high)
             if part.feature is SESSIONS:
-                reach("sessions", part.low - 1, part.high)  # one that began the day before may go on
+                reach(
+                    "sessions", part.low - 1, part.high
+                )  # one that began the day before may go on
     return reached
 
 
 def _between(first: int, last: int) -> str:
     """SQL test of `time`: on these days or between them."""
-    low, high = (f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'" for day in (first, last + 1))
+    low, high = (
+        f"timestamptz '{EPOCH + timedelta(days=day):%Y-%m-%d} 00:00:00+00'"
+        for day in (first, last + 1)
+    )
     return f"time >= {low} and time < {high}"

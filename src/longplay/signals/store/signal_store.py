@@ -1,4 +1,5 @@
-"""A store of outcomes beside a lake, brought up to date night by night at the cost of the night, not of the log."""
+"""A store of outcomes beside a lake, brought up to date night by night at the cost of the night,
+not of the log."""
 
 from __future__ import annotations
 
@@ -21,38 +22,54 @@ from longplay.signals.store.manifest import Manifest
 from longplay.signals.store.nightly import Updated, Work
 
 EVER = datetime.max.replace(tzinfo=UTC)
-SMALL = 3_000_000  # events of a log of which a night is small queries: threads cost more than they bring
+# events of a log of which a night is small queries: threads cost more than they bring
+SMALL = 3_000_000
 
 
 class SignalStore:
-    """Outcomes of signals in a folder, one Parquet file per signal and entry day, from daily roll-ups that are kept beside them.
+    """Outcomes of signals in a folder, one Parquet file per signal and entry day, from daily
+    roll-ups that are kept beside them.
 
-    `update` counts what the lake has gained since: it rolls up the days that have closed, computes the entries of those days and
-    the outcomes that matured on them. An event that arrives late re-opens the day it happened on, and the outcomes
-    of its user. The result equals a store built anew, and `Signal.outcomes` at the same midnight. A new version of a signal is a new
-    signal here: it changes no file of the old one.
+    `update` counts what the lake has gained since: it rolls up the days that have closed, computes
+    the entries of those days and the outcomes that matured on them. An event that arrives late
+    re-opens the day it happened on, and the outcomes of its user. The result equals a store built
+    anew, and `Signal.outcomes` at the same midnight. A new version of a signal is a new signal
+    here: it changes no file of the old one.
 
-    Writers exclude each other; a killed update changes nothing, since what counts is listed in `manifest.json`, replaced as the last step.
+    Writers exclude each other; a killed update changes nothing, since what counts is listed in
+    `manifest.json`, replaced as the last step.
 
     Args:
-        folder: of the store; new or made by one. lake: a lake in a folder. signals: what to keep; those no longer given stay as they are.
+        folder: of the store; new or made by one.
+        lake: a lake in a folder.
+        signals: what to keep; those no longer given stay as they are.
 
     Raises:
-        ConfigError: a lake in memory, two signals of one name, entries by item measured by creator, or a folder that is no store.
+        ConfigError: a lake in memory, two signals of one name, entries by item measured by creator,
+            or a folder that is no store.
     """
 
     def __init__(self, folder: str | Path, lake: Lake, signals: Sequence[Signal]) -> None:
         check_lake("SignalStore", lake)
         check_signals("SignalStore", signals)
-        self.folder, self.lake, self.signals = Path(folder).expanduser().resolve(), lake, tuple(signals)
+        self.folder, self.lake, self.signals = (
+            Path(folder).expanduser().resolve(),
+            lake,
+            tuple(signals),
+        )
         for signal in self.signals:
             by_own_key(signal)
         if not lake.on_disk:
-            raise ConfigError("SignalStore: a lake in memory given, which ends with the process; open a folder, or use signal.outcomes(lake)")
+            raise ConfigError(
+                "SignalStore: a lake in memory given, which ends with the process; open a folder, "
+                "or use signal.outcomes(lake)"
+            )
         if len({one.name for one in self.signals}) < len(self.signals):
             names = [one.name for one in self.signals]
             raise ConfigError(
-                f"SignalStore: two signals are named {next(name for name in names if names.count(name) > 1)!r}; give each a name of its own"
+                "SignalStore: two signals are named "
+                f"{next(name for name in names if names.count(name) > 1)!r}; give each a name of "
+                "its own"
             )
         if (
             self.folder.exists()
@@ -60,7 +77,10 @@ class SignalStore:
             and not (self.folder / "manifest.json").exists()
             and not (self.folder / ".writer").exists()
         ):
-            raise ConfigError(f"SignalStore: {self.folder} is neither empty nor a store of outcomes; give a folder of its own")
+            raise ConfigError(
+                f"SignalStore: {self.folder} is neither empty nor a store of outcomes; give a "
+                "folder of its own"
+            )
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -73,7 +93,8 @@ class SignalStore:
         return EPOCH + timedelta(days=until)
 
     def outcomes(self, signal: Signal) -> pl.DataFrame:
-        """One row per entry: user_id, keys, day, truncated, value, matures_at; by user, keys and day.
+        """One row per entry: user_id, keys, day, truncated, value, matures_at; by user, keys and
+        day.
 
         Equal to the same columns of `signal.outcomes(lake.before(store.until, known_at=later))`.
 
@@ -82,8 +103,15 @@ class SignalStore:
         """
         state = self._holding(signal)
         with connected() as con:
-            frame = con.sql(f"select * exclude (seq) from ({state.rows(self.folder, signal)}) order by all").pl()
-        matures = (pl.col("day") + signal.window[1] + 1).cast(pl.Date).cast(pl.Datetime("us", "UTC")).alias("matures_at")
+            frame = con.sql(
+                f"select * exclude (seq) from ({state.rows(self.folder, signal)}) order by all"
+            ).pl()
+        matures = (
+            (pl.col("day") + signal.window[1] + 1)
+            .cast(pl.Date)
+            .cast(pl.Datetime("us", "UTC"))
+            .alias("matures_at")
+        )
         return frame.with_columns(matures)
 
     def sql(self, signal: Signal) -> str:
@@ -96,31 +124,51 @@ class SignalStore:
         state = Manifest.read(self.folder)
         if signal.label not in state.outcomes:
             held = ", ".join(sorted(state.outcomes)) or "nothing"
-            raise DataError(f"SignalStore: {signal.label} is not in {self.folder}, which holds {held}; add it to the signals and call update()")
+            raise DataError(
+                f"SignalStore: {signal.label} is not in {self.folder}, which holds {held}; add it "
+                "to the signals and call update()"
+            )
         state.check(self.folder, state.files_of(signal.label))
         return state
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def update(self, progress: Callable[[str, int, int], None] | None = None, memory_limit: str | None = None) -> Updated:
+    def update(
+        self,
+        progress: Callable[[str, int, int], None] | None = None,
+        memory_limit: str | None = None,
+    ) -> Updated:
         """Count everything up to the last midnight before the lake's watermark.
 
-        A signal that the log cannot answer (no event of the kind that it counts) waits: it is in `Updated.waiting` with its reason.
+        A signal that the log cannot answer (no event of the kind that it counts) waits: it is in
+        `Updated.waiting` with its reason.
 
         Args:
-            progress: called with (what, done, of). memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to the store's folder.
+            progress: called with (what, done, of).
+            memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to the store's folder.
         """
         tell = progress or (lambda what, done, of: None)
         with writer_lock(self.folder):
             state = Manifest.read(self.folder)
-            state.check(self.folder, (file for days in state.rollups.values() for files in days.values() for file in files))
+            state.check(
+                self.folder,
+                (
+                    file
+                    for days in state.rollups.values()
+                    for files in days.values()
+                    for file in files
+                ),
+            )
             view = self.lake.fixed()
             until = (view.watermark - EPOCH).days
             if state.until is not None and until < state.until:
                 raise DataError(
-                    f"SignalStore: the lake ends at {view.watermark:%Y-%m-%d %H:%M}, before what {self.folder} has counted; give the same lake"
+                    f"SignalStore: the lake ends at {view.watermark:%Y-%m-%d %H:%M}, before what "
+                    f"{self.folder} has counted; give the same lake"
                 )
-            view = view.before(EPOCH + timedelta(days=until), known_at=EVER)  # what happens after the midnight is of the next night
+            view = view.before(
+                EPOCH + timedelta(days=until), known_at=EVER
+            )  # what happens after the midnight is of the next night
             begun = self.folder / "begun"  # there until an update has ended
             killed = begun.exists()
             begun.touch()
@@ -134,7 +182,9 @@ class SignalStore:
             if killed or state.stale is None:  # what a killed update left behind, no manifest lists
                 self._sweep(state, work.state)
             else:
-                self._remove(state.stale)  # a reader may still be at the last manifest, not at the one before
+                self._remove(
+                    state.stale
+                )  # a reader may still be at the last manifest, not at the one before
             begun.unlink()
             return done
 

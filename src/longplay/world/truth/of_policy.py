@@ -1,7 +1,7 @@
 """What is true of a policy: lives lived under it, and lives in which one slot was drawn from it.
 
-Two estimands, two numbers (METHODS 4). `policy`: everybody follows the policy throughout, which is what
-an experiment estimates. `one_step`: deviate in one slot, then follow the logger, which is what
+Two estimands, two numbers (METHODS 4). `policy`: everybody follows the policy throughout, which is
+what an experiment estimates. `one_step`: deviate in one slot, then follow the logger, which is what
 off-policy estimates from logged slots are of.
 """
 
@@ -37,21 +37,38 @@ _DAYS = 12  # days whose visits are judged, spread over those asked for
 _SAMPLES = 40_000  # visits judged
 
 
-def policy_values(world: Service, policy: Policy | None, signal: Signal, days: int | None, users: int | None, seed: int) -> pl.DataFrame:
-    """user_id and the signal's sum of each user who visits in the first 14 days under `policy`; see `World.truth`."""
+def policy_values(
+    world: Service,
+    policy: Policy | None,
+    signal: Signal,
+    days: int | None,
+    users: int | None,
+    seed: int,
+) -> pl.DataFrame:
+    """user_id and the signal's sum of each user who visits in the first 14 days under `policy`; see
+    `World.truth`."""
     window = signal.window[1] + 1 + (0 if signal.entry.kind == "enrolment" else ENTRY_DAYS)
     needed = ENTRY_DAYS + window
     days = needed if days is None else days
     if days < needed:
         raise ConfigError(
-            f"truth: days={days} given, expected at least {needed}: {ENTRY_DAYS} to enrol and {window} until {signal.label} has matured"
+            f"truth: days={days} given, expected at least {needed}: {ENTRY_DAYS} to enrol and "
+            f"{window} until {signal.label} has matured"
         )
     lake = _lived(world, policy, days, users, seed)
-    visits = lake.events.filter((pl.col("kind") == "visit") & (pl.col("time") >= world.now)).group_by("user_id").agg(pl.col("time").min())
-    enrolled = visits.filter(pl.col("time") < world.now + timedelta(days=ENTRY_DAYS)).sort("user_id")
+    visits = (
+        lake.events.filter((pl.col("kind") == "visit") & (pl.col("time") >= world.now))
+        .group_by("user_id")
+        .agg(pl.col("time").min())
+    )
+    enrolled = visits.filter(pl.col("time") < world.now + timedelta(days=ENTRY_DAYS)).sort(
+        "user_id"
+    )
     if enrolled.is_empty():
         raise DataError("truth: nobody visits in the first 14 days; has everybody left?")
-    if _nothing_to_enter(signal, lake):  # an error on a log; here it is known that there was nothing
+    if _nothing_to_enter(
+        signal, lake
+    ):  # an error on a log; here it is known that there was nothing
         return enrolled.select("user_id", value=pl.lit(0.0))
     return enrolled_sums(signal, lake, enrolled).select("user_id", "value")
 
@@ -59,12 +76,16 @@ def policy_values(world: Service, policy: Policy | None, signal: Signal, days: i
 def _nothing_to_enter(signal: Signal, lake: Lake) -> bool:
     """Whether nobody was shown, or played, anything at all."""
     kind, of = signal.entry.kind, signal.entry.of
-    return (kind == "exposure" and lake.decisions.is_empty()) or (kind == "discovery" and lake.events[f"{of}_id"].null_count() == lake.events.height)
+    return (kind == "exposure" and lake.decisions.is_empty()) or (
+        kind == "discovery" and lake.events[f"{of}_id"].null_count() == lake.events.height
+    )
 
 
 def _lived(world: Service, policy: Policy | None, days: int, users: int | None, seed: int) -> Lake:
-    """The lake after copies of the users have lived `days` days under `policy`; the last few are kept."""
-    # a policy's name says its version, but two unfitted ones share theirs and learn from different counts later
+    """The lake after copies of the users have lived `days` days under `policy`; the last few are
+    kept."""
+    # a policy's name says its version, but two unfitted ones share theirs and learn from different
+    # counts later
     key = (None if policy is None else policy.name, id(policy), world.day, days, users, seed)
     if key not in world.lives:
         while len(world.lives) >= _LIVES:
@@ -73,10 +94,17 @@ def _lived(world: Service, policy: Policy | None, days: int, users: int | None, 
         if users is not None:
             if users < 1:
                 raise ConfigError(f"truth: users={users} given, expected at least 1")
-            alive = np.sort(np.random.default_rng([seed, 3]).choice(alive, min(users, len(alive)), replace=False))
+            alive = np.sort(
+                np.random.default_rng([seed, 3]).choice(
+                    alive, min(users, len(alive)), replace=False
+                )
+            )
         copies = world.fork(alive, seed=_far(seed))
         copies.run(policy, days)
-        world.lives[key] = (policy, copies.lake)  # with the policy, so that its id is not used again
+        world.lives[key] = (
+            policy,
+            copies.lake,
+        )  # with the policy, so that its id is not used again
     return world.lives[key][1]
 
 
@@ -86,22 +114,39 @@ def _far(seed: int) -> int:
 
 
 def one_step_truth(
-    world: Service, policy: Policy, logger: Policy, signal: Signal, start: datetime, days: int, users: int | None, seed: int
+    world: Service,
+    policy: Policy,
+    logger: Policy,
+    signal: Signal,
+    start: datetime,
+    days: int,
+    users: int | None,
+    seed: int,
 ) -> Estimate:
     """See `World.truth`.
 
-    Each judged visit lives on twice, with the drawn slot played and not played, and the two outcomes are weighed by
-    the chance of the play, which takes most of the noise out. Outcomes are counted by the signal itself.
+    Each judged visit lives on twice, with the drawn slot played and not played, and the two
+    outcomes are weighed by the chance of the play, which takes most of the noise out. Outcomes are
+    counted by the signal itself.
     """
     if signal.entry.of is None:
-        raise ConfigError(f"truth: {signal.label} is entered by {signal.entry.kind}, so no slot owns it; one_step needs discovery or exposure")
+        raise ConfigError(
+            f"truth: {signal.label} is entered by {signal.entry.kind}, so no slot owns it; "
+            "one_step needs discovery or exposure"
+        )
     first_day = (start - START).days
     if days < 1 or first_day < 0:
-        raise ConfigError(f"truth: start={start:%Y-%m-%d}, days={days} given, expected days >= 1 from {START:%Y-%m-%d} on")
+        raise ConfigError(
+            f"truth: start={start:%Y-%m-%d}, days={days} given, expected days >= 1 from "
+            f"{START:%Y-%m-%d} on"
+        )
     after = signal.window[1] + 3
     rng = np.random.default_rng([seed, 4])
     reborn = _reborn(world, users, seed)
-    judged = {first_day + int(day) for day in np.unique(np.linspace(0, days - 1, min(days, _DAYS)).round())}
+    judged = {
+        first_day + int(day)
+        for day in np.unique(np.linspace(0, days - 1, min(days, _DAYS)).round())
+    }
     branches, loggers, rate = [], [], 1.0
     length = max(policy.history, logger.history)
     ring = Recent(len(reborn.user_ids), length) if length else None
@@ -109,28 +154,58 @@ def one_step_truth(
         logger = logger.adapt(reborn.items, empty("events"))
     for day in range(max(judged) + after + 1):
         loggers.append(logger)
-        if day == min(judged):  # one rate for all days, so that every visit counts alike; people only become fewer
+        if day == min(
+            judged
+        ):  # one rate for all days, so that every visit counts alike; people only become fewer
             rate = _SAMPLES / len(judged) / max(len(reborn.morning().user_N), 1)
-        if day in judged and (one := _branch(reborn, policy, logger, ring, rate, rng, seed, signal.entry.of == "item")) is not None:
+        if (
+            day in judged
+            and (
+                one := _branch(
+                    reborn, policy, logger, ring, rate, rng, seed, signal.entry.of == "item"
+                )
+            )
+            is not None
+        ):
             branches.append(one)
-        if day <= max(judged) or isinstance(logger, Adaptive):  # afterwards only what the logger learns matters
+        if day <= max(judged) or isinstance(
+            logger, Adaptive
+        ):  # afterwards only what the logger learns matters
             today = reborn.one_day(_Logger(logger), ring, Batch(day))
             if isinstance(logger, Adaptive):
                 logger = logger.adapt(reborn.items, today)
     if not branches:
         raise DataError("truth: nobody visits on the days asked for; has everybody left?")
-    events = pl.concat([_follow(one, loggers, after, signal.measure.of is None) for one in branches])
+    events = pl.concat(
+        [_follow(one, loggers, after, signal.measure.of is None) for one in branches]
+    )
     lake = Lake.memory()  # of one user per branch: no life knows of another
     until = START + timedelta(days=max(judged) + after + 1)
     lake.append(
-        "lives", events=events, decisions=pl.concat([one.decisions for one in branches]), items=world.catalogue.frame, watermark=until, now=until
+        "lives",
+        events=events,
+        decisions=pl.concat([one.decisions for one in branches]),
+        items=world.catalogue.frame,
+        watermark=until,
+        now=until,
     )
     outcome = signal.outcomes(lake).on(lake.decisions).frame.select("decision_id", "value")
     worth = pl.concat([one.weights for one in branches]).join(outcome, on="decision_id", how="left")
     if worth["value"].null_count():
-        raise DataError(f"truth: {worth['value'].null_count()} slots have no outcome of {signal.label}; is the window longer than a year?")
-    value = worth.group_by("visit", "user_id").agg((pl.col("weight") * pl.col("value")).sum()).sort("visit")
-    return clustered_mean(value["weight"].to_numpy(), value["user_id"].to_numpy(), estimand=f"one_step: {signal.label} per slot, true")
+        raise DataError(
+            f"truth: {worth['value'].null_count()} slots have no outcome of {signal.label}; is "
+            "the window longer than a year?"
+        )
+    value = (
+        worth.group_by("visit", "user_id")
+        .agg((pl.col("weight") * pl.col("value")).sum())
+        .sort("visit")
+    )
+    return clustered_mean(
+        value["weight"].to_numpy(),
+        value["user_id"].to_numpy(),
+        estimand=f"one_step: {signal.label} per slot, true",
+    )
 
 
 def _reborn(world: Service, users: int | None, seed: int) -> Service:
@@ -139,24 +214,34 @@ def _reborn(world: Service, users: int | None, seed: int) -> Service:
         raise ConfigError(f"truth: users={users} given, expected at least 1")
     everybody = len(world.user_ids)
     rows = (
-        np.arange(everybody) if users is None else np.sort(np.random.default_rng([seed, 3]).choice(everybody, min(users, everybody), replace=False))
+        np.arange(everybody)
+        if users is None
+        else np.sort(
+            np.random.default_rng([seed, 3]).choice(everybody, min(users, everybody), replace=False)
+        )
     )
     reborn = world.fork(rows, seed=_far(seed), history=False)
     reborn.day, reborn.market = 0, reborn.catalogue.market(0)
     reborn.known_keys = np.empty(0, dtype=np.int64)
-    reborn.state = first_state(reborn.listeners, reborn.number_U, reborn.market, world.seed, reborn.config)
+    reborn.state = first_state(
+        reborn.listeners, reborn.number_U, reborn.market, world.seed, reborn.config
+    )
     return reborn
 
 
 @dataclass(frozen=True, eq=False)
 class _Branches:
-    """Some visits of one day, each twice: with one slot drawn from the policy and played (first half), and not played.
+    """Some visits of one day, each twice: with one slot drawn from the policy and played (first
+    half), and not played.
 
     Attributes:
-        lives: the world of these copies, as of the visit's morning; ring: what they listened to lately.
+        lives: the world of these copies, as of the visit's morning; ring: what they listened to
+            lately.
         slate_RS: what they are shown; played_RS: what they play of it.
-        who: whose lives these are. past: the copies' last touch of the judged creator, or item where items are discovered.
-        decisions: the judged slot. weights: decision_id, visit, user_id, weight.
+        who: whose lives these are.
+        past: the copies' last touch of the judged creator, or item where items are discovered.
+        decisions: the judged slot.
+        weights: decision_id, visit, user_id, weight.
     """
 
     lives: Service
@@ -172,9 +257,11 @@ class _Branches:
 
 @dataclass(frozen=True, eq=False)
 class _Logger(Frozen):
-    """A logger that is asked about lives: it reads no more history than it wants, and knows the lives' copies by whose lives they are.
+    """A logger that is asked about lives: it reads no more history than it wants, and knows the
+    lives' copies by whose lives they are.
 
-    So both copies of a visit meet the same slates, as long as the logger would show them, and an experiment keeps its arms.
+    So both copies of a visit meet the same slates, as long as the logger would show them, and an
+    experiment keeps its arms.
     """
 
     copies: pl.Series | None = None
@@ -187,15 +274,31 @@ class _Logger(Frozen):
         if self.copies is not None and self.who is not None:
             real = pl.Series("real", frame["user_id"].replace_strict(self.copies, self.who))
             rest = pl.col("context_id").str.slice(pl.col("user_id").str.len_chars())
-            asked = asked.with_columns(real).with_columns(context_id=pl.col("real") + rest, user_id=pl.col("real")).drop("real")
+            asked = (
+                asked.with_columns(real)
+                .with_columns(context_id=pl.col("real") + rest, user_id=pl.col("real"))
+                .drop("real")
+            )
         said = self.policy.decide(Contexts(asked), rng).frame
-        return Decisions(said.with_columns(frame["user_id"], frame["context_id"], decision_id="d:" + frame["context_id"]))
+        return Decisions(
+            said.with_columns(
+                frame["user_id"], frame["context_id"], decision_id="d:" + frame["context_id"]
+            )
+        )
 
 
 def _branch(
-    world: Service, policy: Policy, logger: Policy, ring: Recent | None, rate: float, rng: np.random.Generator, seed: int, items: bool
+    world: Service,
+    policy: Policy,
+    logger: Policy,
+    ring: Recent | None,
+    rate: float,
+    rng: np.random.Generator,
+    seed: int,
+    items: bool,
 ) -> _Branches | None:
-    """A share `rate` of today's visits, branched; null if there are none. `items`: a discovery is of an item, not of a creator."""
+    """A share `rate` of today's visits, branched; null if there are none. `items`: a discovery is
+    of an item, not of a creator."""
     morning, day = world.morning(), world.day
     rows = np.flatnonzero(rng.random(len(morning.user_N)) < rate)
     if len(rows) == 0:
@@ -204,32 +307,56 @@ def _branch(
     width = getattr(logger, "slate", 5)
     asked = world.contexts_of(width, ring, user_M, morning.second_N[rows])
     # a policy of today may know items of tomorrow: they could not have been shown
-    unborn = pl.lit(world.catalogue.index.ids.filter(pl.Series(world.catalogue.release_I > day)).implode())
-    possible = Contexts(asked.frame.with_columns(exclusions=pl.col("exclusions").list.set_union(unborn)))
+    unborn = pl.lit(
+        world.catalogue.index.ids.filter(pl.Series(world.catalogue.release_I > day)).implode()
+    )
+    possible = Contexts(
+        asked.frame.with_columns(exclusions=pl.col("exclusions").list.set_union(unborn))
+    )
     calls = ((_Logger(logger), asked), (policy, possible), (_Logger(logger), asked))
-    slates = [world.slate_rows(one, about, one.decide(about, np.random.default_rng([seed, k, 5, day]))) for k, (one, about) in enumerate(calls)]
+    slates = [
+        world.slate_rows(one, about, one.decide(about, np.random.default_rng([seed, k, 5, day])))
+        for k, (one, about) in enumerate(calls)
+    ]
     if any((slate_NS < 0).any() for slate_NS in slates):
-        raise DataError("truth: estimand='one_step' changes one slot of a full slate, but some slates are shorter than asked for")
+        raise DataError(
+            "truth: estimand='one_step' changes one slot of a full slate, but some slates are "
+            "shorter than asked for"
+        )
     logged, drawn, rest = slates
     slot_M = rng.integers(0, width, m)
     slate_MS = logged.copy()
     for slot in range(width):
         at = np.flatnonzero(slot_M == slot)
         slate_MS[at, slot] = outside(logged[at, :slot], drawn[at], 1)[:, 0]
-        if slot + 1 < width:  # the slots after it are the logger's, given what now stands before them
+        if (
+            slot + 1 < width
+        ):  # the slots after it are the logger's, given what now stands before them
             slate_MS[at, slot + 1 :] = outside(slate_MS[at, : slot + 1], rest[at], width - slot - 1)
     item_M = slate_MS[np.arange(m), slot_M]
     creator_M = world.catalogue.creator_I[item_M]
     shown = Shown(HOME, user_M, slate_MS)
-    chance_MS, play_MS = coins(world.listeners, morning.taste_RD, morning.state, world.open_market(), shown, morning.luck, world.config)
+    chance_MS, play_MS = coins(
+        world.listeners,
+        morning.taste_RD,
+        morning.state,
+        world.open_market(),
+        shown,
+        morning.luck,
+        world.config,
+    )
     played = [play_MS.copy(), play_MS.copy()]
     for branch in (0, 1):
         played[branch][np.arange(m), slot_M] = branch == 0
     chance_M = chance_MS[np.arange(m), slot_M]
     both = np.concatenate([user_M, user_M])
     half = pl.Series(np.repeat(["y", "n"], m))
-    ids = pl.select((pl.Series(np.tile(np.arange(m), 2)).cast(pl.String) + f"-{day}" + half).alias("id"))["id"]
-    last_M = Touches.of(world.played, world.catalogue, items).last(user_M, item_M if items else creator_M)
+    ids = pl.select(
+        (pl.Series(np.tile(np.arange(m), 2)).cast(pl.String) + f"-{day}" + half).alias("id")
+    )["id"]
+    last_M = Touches.of(world.played, world.catalogue, items).last(
+        user_M, item_M if items else creator_M
+    )
     catalogue, item_R = world.catalogue, np.concatenate([item_M, item_M])
     past = pl.DataFrame(
         {
@@ -237,11 +364,18 @@ def _branch(
             "user_id": ids,
             "item_id": catalogue.index.ids.gather(item_R),
             "creator_id": catalogue.frame["creator_id"].gather(item_R),
-            "time": pl.Series(midnight_us(0) + np.tile(np.maximum(last_M, 0), 2) * 86_400_000_000 + 43_200_000_000).cast(TIME),
+            "time": pl.Series(
+                midnight_us(0) + np.tile(np.maximum(last_M, 0), 2) * 86_400_000_000 + 43_200_000_000
+            ).cast(TIME),
         }
     ).filter(pl.Series(np.tile(last_M >= 0, 2)))
     decisions = pl.DataFrame(
-        {"decision_id": ids, "context_id": ids, "user_id": ids, "time": asked.frame["time"].gather(np.tile(np.arange(m), 2))}
+        {
+            "decision_id": ids,
+            "context_id": ids,
+            "user_id": ids,
+            "time": asked.frame["time"].gather(np.tile(np.arange(m), 2)),
+        }
     ).with_columns(
         surface=pl.lit("home"),
         slate=pl.concat_list(catalogue.index.ids.gather(item_R)),
@@ -258,15 +392,25 @@ def _branch(
     )
     lives = world.fork(both, ids=ids, history=False)
     return _Branches(
-        lives, None if ring is None else ring.take(both), np.concatenate([slate_MS, slate_MS]), np.concatenate(played),
-        np.concatenate([creator_M, creator_M]), world.user_ids.gather(both), past, decisions, weights,
-    )  # fmt: skip
+        lives,
+        None if ring is None else ring.take(both),
+        np.concatenate([slate_MS, slate_MS]),
+        np.concatenate(played),
+        np.concatenate([creator_M, creator_M]),
+        world.user_ids.gather(both),
+        past,
+        decisions,
+        weights,
+    )
 
 
 def _follow(one: _Branches, loggers: Sequence[Policy], after: int, whole: bool) -> pl.DataFrame:
-    """The events of the branches from their visit on: all if `whole`, else those about the judged creator; and its last touch before."""
+    """The events of the branches from their visit on: all if `whole`, else those about the judged
+    creator; and its last touch before."""
     world, first = one.lives, one.lives.day
-    watched = pl.DataFrame({"user_id": world.user_ids, "creator_id": world.catalogue.creators.gather(one.creator_R)})
+    watched = pl.DataFrame(
+        {"user_id": world.user_ids, "creator_id": world.catalogue.creators.gather(one.creator_R)}
+    )
     kept = [one.past.with_columns(kind=pl.lit("play")).pipe(conform, "events")]
     for day in range(first, first + after):
         batch = Batch(day)
@@ -274,9 +418,14 @@ def _follow(one: _Branches, loggers: Sequence[Policy], after: int, whole: bool) 
             morning = world.morning()
             if len(morning.user_N) != len(world.user_ids):
                 raise AssertionError("copies of visitors with the visitors' luck visit")
-            shown = [*world.house(morning, batch, shelf=True), Shown(HOME, morning.user_N, one.slate_RS, one.played_RS)]
+            shown = [
+                *world.house(morning, batch, shelf=True),
+                Shown(HOME, morning.user_N, one.slate_RS, one.played_RS),
+            ]
             today = world.evening(morning, shown, one.ring, batch)
         else:
             today = world.one_day(_Logger(loggers[day], world.user_ids, one.who), one.ring, batch)
-        kept.append(today if whole else today.join(watched, on=["user_id", "creator_id"], how="semi"))
+        kept.append(
+            today if whole else today.join(watched, on=["user_id", "creator_id"], how="semi")
+        )
     return pl.concat(kept)

@@ -39,7 +39,8 @@ _AGENTS = 60_000  # copies simulated at once: bounds memory at about 100 MB
 
 @dataclass(frozen=True, eq=False)
 class Touches:
-    """When each user last touched each creator (or item): sorted keys user * things + thing, and the last day."""
+    """When each user last touched each creator (or item): sorted keys user * things + thing, and
+    the last day."""
 
     key: Int
     day: Int
@@ -48,12 +49,20 @@ class Touches:
     @classmethod
     def of(cls, days: Sequence[DayPlays], catalogue: Catalogue, items: bool = False) -> Self:
         """From every day's plays, days ascending; of creators, or of `items`."""
-        thing_I, things = (np.arange(len(catalogue)), len(catalogue)) if items else (catalogue.creator_I, len(catalogue.creators))
+        thing_I, things = (
+            (np.arange(len(catalogue)), len(catalogue))
+            if items
+            else (catalogue.creator_I, len(catalogue.creators))
+        )
         if not days:
             return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), things)
-        key = np.concatenate([one.user_P.astype(np.int64) * things + thing_I[one.item_P] for one in days])
+        key = np.concatenate(
+            [one.user_P.astype(np.int64) * things + thing_I[one.item_P] for one in days]
+        )
         when = np.concatenate([np.full(len(one.user_P), one.day) for one in days])
-        unique, last = np.unique(key[::-1], return_index=True)  # reversed: the first found is the latest
+        unique, last = np.unique(
+            key[::-1], return_index=True
+        )  # reversed: the first found is the latest
         return cls(unique, when[::-1][last], things)
 
     def last(self, user_N: Int, thing_N: Int) -> Int:
@@ -81,8 +90,8 @@ def true_value(
 ) -> Float:
     """True value of showing `item_NS` to `user_N` on `day`, each in first position, shape [N, S].
 
-    Each alone; or `together`, as one slate: then a slot that a discovery needs is worth what the slots of the same creator
-    above it left, the chance that none of them was played.
+    Each alone; or `together`, as one slate: then a slot that a discovery needs is worth what the
+    slots of the same creator above it left, the chance that none of them was played.
 
     Signals by creator and entered by discovery: the entry is the first touch in `novel_for` days,
     on day 0; a creator touched more recently gives exactly 0, and the copy that is not shown
@@ -99,11 +108,22 @@ def true_value(
     discovery = signal.entry.kind == "discovery"
     if discovery:
         novel_for = signal.entry.novel_for
-        worth_P &= touches.last(user_P, creator_P) < (day - novel_for if novel_for is not None else 0)
+        worth_P &= touches.last(user_P, creator_P) < (
+            day - novel_for if novel_for is not None else 0
+        )
     value_P = np.zeros(len(user_P))
     todo = np.flatnonzero(worth_P)
     first_P = np.zeros(len(user_P), dtype=np.int64)
-    chance_P = play_chance(listeners, listeners.taste(day, config), wake(state, config), market, user_P, item_P, first_P, config)
+    chance_P = play_chance(
+        listeners,
+        listeners.taste(day, config),
+        wake(state, config),
+        market,
+        user_P,
+        item_P,
+        first_P,
+        config,
+    )
     for part in np.array_split(todo, max(1, -(-len(todo) * replicates // _AGENTS))):
         if len(part) == 0:
             continue
@@ -118,7 +138,9 @@ def true_value(
         )
         shown_R = agents.outcome(market, item_P[pair_R], signal, day, luck, config)
         not_shown_R = agents.outcome(market, None, signal, day, luck, config)
-        value_P[part] = chance_P[part] * (shown_R - not_shown_R).reshape(len(part), replicates).mean(axis=1)
+        value_P[part] = chance_P[part] * (shown_R - not_shown_R).reshape(
+            len(part), replicates
+        ).mean(axis=1)
     value_NS = value_P.reshape(item_NS.shape)
     if not (together and discovery):
         return value_NS
@@ -131,7 +153,8 @@ def true_value(
 class _Agents:
     """R virtual copies of users as of now, with the creator each is watched for.
 
-    `by_creator`: count organic days with that creator, else days of the user; `gated`: only after a touch of it on day 0.
+    `by_creator`: count organic days with that creator, else days of the user; `gated`: only after a
+    touch of it on day 0.
     """
 
     listeners: Listeners
@@ -141,8 +164,17 @@ class _Agents:
     by_creator: bool
     gated: bool
 
-    def outcome(self, market: Market, forced_R: Int | None, signal: Signal, day: int, luck: Luck, config: WorldConfig) -> Float:
-        """The signal's outcome of each copy when it plays `forced_R` on day 0, or is shown nothing; shape [R]."""
+    def outcome(
+        self,
+        market: Market,
+        forced_R: Int | None,
+        signal: Signal,
+        day: int,
+        luck: Luck,
+        config: WorldConfig,
+    ) -> Float:
+        """The signal's outcome of each copy when it plays `forced_R` on day 0, or is shown nothing;
+        shape [R]."""
         catalogue, n = market.catalogue, len(self.state)
         everyone = np.arange(n)
         state = self.state
@@ -155,11 +187,26 @@ class _Agents:
             today = luck.on(self.key_R, day + after)
             taste_RD = self.listeners.taste(day + after, config)
             state = wake(state, config)
-            active_R = state.alive_R.copy() if after == 0 else visitors(self.listeners, state, today, day + after, config)
-            shown = house_lists(self.listeners, taste_RD, market, np.flatnonzero(active_R), day + after, today, config, shelf=False)
+            active_R = (
+                state.alive_R.copy()
+                if after == 0
+                else visitors(self.listeners, state, today, day + after, config)
+            )
+            shown = house_lists(
+                self.listeners,
+                taste_RD,
+                market,
+                np.flatnonzero(active_R),
+                day + after,
+                today,
+                config,
+                shelf=False,
+            )
             if forced_R is not None and after == 0:
                 shown.append(Shown(HOME, everyone, forced_R[:, None], np.ones((n, 1), dtype=bool)))
-            state, plays = live(self.listeners, taste_RD, market, state, active_R, shown, today, config)
+            state, plays = live(
+                self.listeners, taste_RD, market, state, active_R, shown, today, config
+            )
             with_creator_P = catalogue.creator_I[plays.item_P] == self.creator_R[plays.row_P]
             if self.gated and after == 0:
                 entered_R = np.zeros(n, dtype=bool)
@@ -180,21 +227,39 @@ class _Agents:
 
 
 def _checked(signal: Signal) -> bool:
-    """Whether the signal counts days with the creator (else days of the user); raises for what the world has no truth of."""
+    """Whether the signal counts days with the creator (else days of the user); raises for what the
+    world has no truth of."""
     kind, of, entry = signal.measure.kind, signal.measure.of, signal.entry
     low, high = signal.window
     if not 0 <= low <= high:
-        raise ConfigError(f"true_value: window={signal.window} given, expected 0 <= first day <= last day")
-    if getattr(entry, "of", None) == "item":
-        raise ConfigError(f"true_value: {entry.kind} of an item given, expected of a creator: the world's habits are with creators")
-    if "organic" not in getattr(signal, "origins", ("organic",)):
-        raise ConfigError("true_value: the signal does not count organic days, but without exposure there are no others; add 'organic' to its origin")
-    if signal.measure.per is not None or signal.measure.baseline is not None or entry.kind == "event" or entry.dormant_for is not None:
         raise ConfigError(
-            f"true_value: {signal.name} given, expected a signal without ratio, baseline or dormancy, entered by discovery, exposure or user_day"
+            f"true_value: window={signal.window} given, expected 0 <= first day <= last day"
+        )
+    if getattr(entry, "of", None) == "item":
+        raise ConfigError(
+            f"true_value: {entry.kind} of an item given, expected of a creator: the world's "
+            "habits are with creators"
+        )
+    if "organic" not in getattr(signal, "origins", ("organic",)):
+        raise ConfigError(
+            "true_value: the signal does not count organic days, but without exposure there are "
+            "no others; add 'organic' to its origin"
+        )
+    if (
+        signal.measure.per is not None
+        or signal.measure.baseline is not None
+        or entry.kind == "event"
+        or entry.dormant_for is not None
+    ):
+        raise ConfigError(
+            f"true_value: {signal.name} given, expected a signal without ratio, baseline or "
+            "dormancy, entered by discovery, exposure or user_day"
         )
     if kind == "days_with" and of == "creator":
         return True
     if kind in ("active_days", "returned") and of is None:
         return False
-    raise ConfigError(f"true_value: measure {kind} of {of} has no truth here; expected days_with('creator'), active_days or returned")
+    raise ConfigError(
+        f"true_value: measure {kind} of {of} has no truth here; expected days_with('creator'), "
+        "active_days or returned"
+    )

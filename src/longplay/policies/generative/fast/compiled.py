@@ -1,4 +1,5 @@
-"""Prompts encoded by OpenVINO, an extra: the same pass in single precision, in less CPU time; what follows the prompts stays PyTorch's."""
+"""Prompts encoded by OpenVINO, an extra: the same pass in single precision, in less CPU time; what
+follows the prompts stays PyTorch's."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Kept:
 
 
 class Encoder(nn.Module):
-    """Tokens [N, T], their positions, and which `at[N]` come last, to these tokens' hidden states [N, H], and the keys and values of every layer."""
+    """Tokens [N, T], their positions, and which `at[N]` come last, to these tokens' hidden states
+    [N, H], and the keys and values of every layer."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -42,21 +44,31 @@ class Encoder(nn.Module):
         """A causal pass over prompts that are padded at the end."""
         kept: Any = Kept()
         if passable(self.body):
-            last = states_of(self.body, self.body.embed_tokens(tokens), None, position, kept, at)[:, 0]
+            last = states_of(self.body, self.body.embed_tokens(tokens), None, position, kept, at)[
+                :, 0
+            ]
         else:
             last = traceable(self.body, tokens, position, kept)[torch.arange(tokens.shape[0]), at]
         return (last, *kept.tensors)
 
 
 def traceable(body: Any, tokens: Tensor, position: Tensor, kept: Any) -> Tensor:
-    """Transformers' own causal pass, with the mask given, as tracers need it: hidden states [N, T, H]; keys and values go into `kept`, a `Kept`."""
+    """Transformers' own causal pass, with the mask given, as tracers need it: hidden states [N, T,
+    H]; keys and values go into `kept`, a `Kept`."""
     length = tokens.shape[1]
     mask = torch.triu(torch.full((length, length), HIDDEN), 1)[None, None].to(body.dtype)
-    return body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=kept, use_cache=True).last_hidden_state
+    return body(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=position,
+        past_key_values=kept,
+        use_cache=True,
+    ).last_hidden_state
 
 
 class Compiled:
-    """`Encoder` as an OpenVINO program on the CPU, for prompts of any number and length; weights are those of `model` now.
+    """`Encoder` as an OpenVINO program on the CPU, for prompts of any number and length; weights
+    are those of `model` now.
 
     Args:
         precision: `f32`, or `bf16`, with which propensities cannot be computed again to 1e-5.
@@ -69,18 +81,36 @@ class Compiled:
         try:
             import openvino
         except ImportError as error:
-            raise ConfigError("OpenVINO is not installed, expected for compiled prompts: pip install 'longplay[openvino]'") from error
-        example = (torch.zeros((2, 8), dtype=torch.int64), torch.arange(8).expand(2, -1), torch.tensor([3, 7]))
+            raise ConfigError(
+                "OpenVINO is not installed, expected for compiled prompts: pip install "
+                "'longplay[openvino]'"
+            ) from error
+        example = (
+            torch.zeros((2, 8), dtype=torch.int64),
+            torch.arange(8).expand(2, -1),
+            torch.tensor([3, 7]),
+        )
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the tracer that OpenVINO calls: deprecated, and wary of constants that are meant to be constant
+            warnings.simplefilter(
+                "ignore"
+                # of the tracer that OpenVINO calls: deprecated, and wary of constants that are
+                # meant to
+                # be constant
+            )
             program = openvino.convert_model(Encoder(model), example_input=example)
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
-        self._run = openvino.Core().compile_model(program, "CPU", {"INFERENCE_PRECISION_HINT": precision, **threads})
+        self._run = openvino.Core().compile_model(
+            program, "CPU", {"INFERENCE_PRECISION_HINT": precision, **threads}
+        )
 
     def __call__(self, tokens: Tensor, position: Tensor, cache: DynamicCache, at: Tensor) -> Tensor:
-        """Hidden states [N, H] of the tokens `at[N]` of prompts that are padded at the end; all their keys and values go into the empty `cache`."""
+        """Hidden states [N, H] of the tokens `at[N]` of prompts that are padded at the end; all
+        their keys and values go into the empty `cache`."""
         given = {0: tokens.numpy(), 1: position.contiguous().numpy(), 2: at.numpy()}
-        last, *rest = (torch.from_numpy(one) for one in self._run(given, share_inputs=True, share_outputs=False).values())
+        last, *rest = (
+            torch.from_numpy(one)
+            for one in self._run(given, share_inputs=True, share_outputs=False).values()
+        )
         for layer, (keys, values) in enumerate(zip(rest[::2], rest[1::2], strict=True)):
             cache.update(keys, values, layer)
         return last

@@ -1,4 +1,5 @@
-"""Linear maps by oneDNN where nothing is being trained and it pays: the same numbers, in half the time on processors that MKL serves less well."""
+"""Linear maps by oneDNN where nothing is being trained and it pays: the same numbers, in half the
+time on processors that MKL serves less well."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ def mapped(states: Tensor, by: nn.Module) -> Tensor:
 
 
 class OneDnn(TorchFunctionMode):
-    """Within it, linear maps of plain float32 matrices are oneDNN's; everything else is as it was. Without gradients.
+    """Within it, linear maps of plain float32 matrices are oneDNN's; everything else is as it was.
+    Without gradients.
 
-    PyTorch itself takes MKL for them, which has AVX-512 for its maker's processors alone. The operator is the one that `torch.compile` calls.
+    PyTorch itself takes MKL for them, which has AVX-512 for its maker's processors alone. The
+    operator is the one that `torch.compile` calls.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -33,8 +36,11 @@ class OneDnn(TorchFunctionMode):
 
 
 def inference_kernels(rows: int) -> AbstractContextManager[object]:
-    """`OneDnn` under `torch.inference_mode` for maps of many `rows`, on a build that has both libraries; otherwise nothing changes."""
-    return OneDnn() if rows >= _MANY and torch.is_inference_mode_enabled() and _BOTH else nullcontext()
+    """`OneDnn` under `torch.inference_mode` for maps of many `rows`, on a build that has both
+    libraries; otherwise nothing changes."""
+    return (
+        OneDnn() if rows >= _MANY and torch.is_inference_mode_enabled() and _BOTH else nullcontext()
+    )
 
 
 def _by_onednn(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -42,9 +48,18 @@ def _by_onednn(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 
 def _plain(one: Any) -> bool:
-    return type(one) in (Tensor, nn.Parameter) and one.dtype == torch.float32 and one.device.type == "cpu"
+    return (
+        type(one) in (Tensor, nn.Parameter)
+        and one.dtype == torch.float32
+        and one.device.type == "cpu"
+    )
 
 
-# rows: without AVX-512 MKL's maps of fewer are a twentieth faster, with it they may take twice as long
+# rows: without AVX-512 MKL's maps of fewer are a twentieth faster, with it they may take twice as
+# long
 _MANY = 64 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 512
-_BOTH = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_BOTH = (
+    torch.backends.mkl.is_available()
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)

@@ -1,6 +1,8 @@
-"""A pass of Qwen3, Llama and models built like them where nothing is being trained: what Transformers computes, for a request that waits.
+"""A pass of Qwen3, Llama and models built like them where nothing is being trained: what
+Transformers computes, for a request that waits.
 
-A small model's pass over a few tokens is mostly what surrounds its arithmetic, and whoever waits for one state needs the last block for it alone.
+A small model's pass over a few tokens is mostly what surrounds its arithmetic, and whoever waits
+for one state needs the last block for it alone.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ HIDDEN = -1e9  # additive attention mask
 
 
 def passable(body: nn.Module) -> bool:
-    """Whether `states_of` computes what this model without its head does: one of these two classes as they come, in float32, on a CPU.
+    """Whether `states_of` computes what this model without its head does: one of these two classes
+    as they come, in float32, on a CPU.
 
-    Its linear maps may be any modules, those of LoRA for example. Hooks on blocks and on what is in them are not called.
+    Its linear maps may be any modules, those of LoRA for example. Hooks on blocks and on what is in
+    them are not called.
     """
     if type(body) not in (Qwen3Model, LlamaModel):
         return False
@@ -37,47 +41,91 @@ def passable(body: nn.Module) -> bool:
     )
 
 
-def states_of(body: Any, states: Tensor, mask: Tensor | None, position: Tensor, cache: Cache | None, at: Tensor | None = None) -> Tensor:
-    """Hidden states [N, T, H] of a `passable` body from embeddings `states[N, T, H]`; with `at[N]`, of these tokens alone, [N, 1, H].
+def states_of(
+    body: Any,
+    states: Tensor,
+    mask: Tensor | None,
+    position: Tensor,
+    cache: Cache | None,
+    at: Tensor | None = None,
+) -> Tensor:
+    """Hidden states [N, T, H] of a `passable` body from embeddings `states[N, T, H]`; with `at[N]`,
+    of these tokens alone, [N, 1, H].
 
     Args:
-        mask: additive, [N or 1, 1, T, tokens in the cache + T]; none: causal over tokens of which none is cached.
-        position: [N, T]. cache: receives the keys and values of all T tokens, whatever `at` is.
+        mask: additive, [N or 1, 1, T, tokens in the cache + T]; none: causal over tokens of which
+            none is cached.
+        position: [N, T].
+        cache: receives the keys and values of all T tokens, whatever `at` is.
         at: cannot be given with a mask.
     """
     cos, sin = body.rotary_emb(states, position)
     half = sin.shape[-1] // 2
-    turn = cos[:, :, None], torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)[:, :, None]  # of every head
+    turn = (
+        cos[:, :, None],
+        torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)[:, :, None],
+    )  # of every head
     row = torch.arange(states.shape[0])
     for number, block in enumerate(body.layers):
         attention, after = block.self_attn, _normed(states, block.input_layernorm)
         heads = -1, attention.head_dim
-        keys = _turned(_normed(mapped(after, attention.k_proj).unflatten(-1, heads), getattr(attention, "k_norm", None)), turn)
+        keys = _turned(
+            _normed(
+                mapped(after, attention.k_proj).unflatten(-1, heads),
+                getattr(attention, "k_norm", None),
+            ),
+            turn,
+        )
         values = mapped(after, attention.v_proj).unflatten(-1, heads)
         keys, values = keys.transpose(1, 2), values.transpose(1, 2)
         if cache is not None:
             keys, values = cache.update(keys, values, number)
-        if at is not None and number + 1 == len(body.layers):  # nothing reads the other tokens' states
+        if at is not None and number + 1 == len(
+            body.layers
+        ):  # nothing reads the other tokens' states
             states, after = states[row, at][:, None], after[row, at][:, None]
             turn = turn[0][row, at][:, None], turn[1][row, at][:, None]
-            mask = torch.where(torch.arange(keys.shape[2]) <= at[:, None], 0.0, HIDDEN)[:, None, None]
-        queries = _turned(_normed(mapped(after, attention.q_proj).unflatten(-1, heads), getattr(attention, "q_norm", None)), turn).transpose(1, 2)
+            mask = torch.where(torch.arange(keys.shape[2]) <= at[:, None], 0.0, HIDDEN)[
+                :, None, None
+            ]
+        queries = _turned(
+            _normed(
+                mapped(after, attention.q_proj).unflatten(-1, heads),
+                getattr(attention, "q_norm", None),
+            ),
+            turn,
+        ).transpose(1, 2)
         mixed = scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=attention.scaling, enable_gqa=attention.num_key_value_groups > 1
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=attention.scaling,
+            enable_gqa=attention.num_key_value_groups > 1,
         )
         states = mapped(mixed.transpose(1, 2).flatten(2), attention.o_proj).add_(states)
         after = _normed(states, block.post_attention_layernorm)
-        opened = silu(mapped(after, block.mlp.gate_proj), inplace=True).mul_(mapped(after, block.mlp.up_proj))
+        opened = silu(mapped(after, block.mlp.gate_proj), inplace=True).mul_(
+            mapped(after, block.mlp.up_proj)
+        )
         states = mapped(opened, block.mlp.down_proj).add_(states)
     return _normed(states, body.norm)
 
 
 def _normed(states: Tensor, norm: Any) -> Tensor:
     """Root mean square normalisation over the last axis; none where the model has none there."""
-    return states if norm is None else rms_norm(states, (states.shape[-1],), norm.weight, norm.variance_epsilon)
+    return (
+        states
+        if norm is None
+        else rms_norm(states, (states.shape[-1],), norm.weight, norm.variance_epsilon)
+    )
 
 
 def _turned(heads: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding of `heads[N, T, heads, D]`: cosines, and sines of which the first half have their sign turned."""
+    """Rotary position embedding of `heads[N, T, heads, D]`: cosines, and sines of which the first
+    half have their sign turned."""
     half = heads.shape[-1] // 2
-    return (heads * turn[0]).addcmul_(torch.cat((heads[..., half:], heads[..., :half]), dim=-1), turn[1])
+    return (heads * turn[0]).addcmul_(
+        torch.cat((heads[..., half:], heads[..., :half]), dim=-1), turn[1]
+    )
