@@ -46,6 +46,8 @@ def enrolled_sums(
     experiment can move it.
 
     Args:
+        signal: what is summed.
+        lake: the log.
         enrolled: columns user_id and time (UTC), one row per user; for an experiment the first
             exposure.
         entry_days: length of the entry window, whole days >= 1.

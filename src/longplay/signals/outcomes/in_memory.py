@@ -369,6 +369,9 @@ def outcomes_of(
     """See `Signal.outcomes`.
 
     Args:
+        signal: what is asked.
+        lake: the log.
+        as_of: UTC; default the lake's watermark.
         enrolled: columns user_id and time (UTC), one row per user. An `enrolment` entry opens there
             and nowhere else; entries of other kinds are what they always are. See
             `signals.outcomes.enrolled_sums`, which checks the table.
