@@ -188,10 +188,13 @@ def page(results: dict[str, list[Row]]) -> str:
         held = [row for row in rows if _has_bar(row)]
         met = sum(bool(row["ok"]) for row in held)
         count = f"{len(rows)} rows, {met} of {len(held)} bars met"
+        commands = ", ".join(f"`{command}`" for command in dict.fromkeys(map(_command, rows)))
         lines += [
             f"### {bench}",
             "",
             _question(bench),
+            "",
+            f"Recompute: {commands}",
             "",
             '<details markdown="1">',
             f"<summary>{count}</summary>",
@@ -207,7 +210,7 @@ def page(results: dict[str, list[Row]]) -> str:
 def headline_table(results: dict[str, list[Row]]) -> list[str]:
     """The README's table: measured figure, anchor, and how the two compare."""
     lines = [
-        "| what was measured | here, 95% interval | beside | |",
+        "| what was measured | here, 95% interval | beside | result |",
         "|---|---|---|---|",
     ]
     for headline in HEADLINES:
@@ -235,10 +238,7 @@ def _standing(headline: Headline, rows: dict[str, Row]) -> str:
 
 def table(rows: list[Row]) -> list[str]:
     """Markdown rows: claim, value with interval, bar, met."""
-    lines = [
-        "| claim | value | 95% interval | bar | met | seeds | command |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| claim | value | 95% interval | bar | met | seeds |", "|---|---|---|---|---|---|"]
     for row in rows:
         low, high = row["low"], row["high"]
         interval = "" if low is None or high is None else f"{_short(low)} to {_short(high)}"
@@ -247,9 +247,13 @@ def table(rows: list[Row]) -> list[str]:
             met = "yes" if row["ok"] else "**no**"
         lines.append(
             f"| {row['claim']} | {_short(row['value'])} | {interval} | {row['bar']} | {met} | "
-            f"{row['seeds']} | `{row['command']}` |"
+            f"{row['seeds']} |"
         )
     return lines
+
+
+def _command(row: Row) -> str:
+    return row["command"]
 
 
 def _has_bar(row: Row) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
-FENCE = re.compile(r"^```python\n(.*?)^```\n", re.M | re.DOTALL)
+FENCE = re.compile(r"^```pycon\n(.*?)^```\n", re.M | re.DOTALL)
 FLAGS = re.compile(r"\s*# doctest: .*$", re.M)
 
 

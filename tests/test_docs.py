@@ -148,6 +148,17 @@ def test_every_attribute_is_an_entry_of_its_own(package: griffe.Module) -> None:
     assert lost == []
 
 
+def test_every_error_is_an_entry_of_its_own(package: griffe.Module) -> None:
+    joined = [
+        place.path
+        for place in documented(package)
+        for section in sections_of(place, griffe.DocstringSectionKind.raises)
+        for entry in section.value
+        if re.search(r"\.\s+\w*(Error|NotEstimable|MissingExtra): ", entry.description)
+    ]
+    assert joined == []
+
+
 def documented(place: griffe.Object) -> Iterator[griffe.Object]:
     """Public functions and classes with a docstring, private modules included."""
     for member in place.members.values():
@@ -163,11 +174,17 @@ def documented(place: griffe.Object) -> Iterator[griffe.Object]:
 
 def entries_of(place: griffe.Object, kind: griffe.DocstringSectionKind) -> set[str] | None:
     """Names of a section's entries; None where the docstring has no such section."""
-    assert place.docstring is not None
-    sections = [section for section in place.docstring.parsed if section.kind is kind]
+    sections = sections_of(place, kind)
     if not sections:
         return None
     return {entry.name.lstrip("*") for section in sections for entry in section.value}
+
+
+def sections_of(
+    place: griffe.Object, kind: griffe.DocstringSectionKind
+) -> list[griffe.DocstringSection]:
+    assert place.docstring is not None
+    return [section for section in place.docstring.parsed if section.kind is kind]
 
 
 OUTSIDE = re.compile(r"\bMETHODS\b|\bSTYLE\.md|\bDESIGN\.md|/work/|(?<!\w)\.\./shared")

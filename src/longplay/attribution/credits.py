@@ -290,7 +290,8 @@ def touches_of(
         from this exposure; null where it names none of these decisions).
 
     Raises:
-        ConfigError: a lookback that is not 0 to 365 whole days. DataError: a decision id twice.
+        ConfigError: a lookback that is not 0 to 365 whole days.
+        DataError: a decision id twice.
     """
     if not whole(lookback) or not 0 <= lookback <= MAX_WINDOW_DAYS:
         raise ConfigError(

@@ -151,8 +151,8 @@ def unexposed_baseline(
             guess, and none at all would say that nothing comes by itself.
 
     Raises:
-        ConfigError: entries that are not discoveries. DataError: no day of the log can be used, or
-            too little came of unexposed pairs.
+        ConfigError: entries that are not discoveries.
+        DataError: no day of the log can be used, or too little came of unexposed pairs.
     """
     signal, entry = outcomes.signal, outcomes.signal.entry
     if entry.kind != "discovery" or entry.of is None:

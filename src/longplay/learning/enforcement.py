@@ -221,9 +221,9 @@ class Guardrails:
         """The reward's guardrails, measured on `policy` as the start.
 
         Raises:
-            ConfigError: a signal without an early reward. DataError: no moment leaves as many items
-                as a
-            guardrail looks at, or the start's mean value of a signal is not above 0.
+            ConfigError: a signal without an early reward.
+            DataError: no moment leaves as many items as a guardrail looks at, or the start's mean
+                value of a signal is not above 0.
         """
         models = reward.guarded(early)
         guards: list[Guard] = []

@@ -106,8 +106,8 @@ def reinforce(
 
     Raises:
         ConfigError: a parameter out of range, a signal without an early reward, a checkpoint of
-            another run (other settings, another start, reward, early reward or lake). DataError:
-            the lake has no visits, a guarded signal is worth nothing under the start, or the
+            another run (other settings, another start, reward, early reward or lake).
+        DataError: the lake has no visits, a guarded signal is worth nothing under the start, or the
             checkpoint is damaged.
     """
     slots = policy.slate if slots is None else slots

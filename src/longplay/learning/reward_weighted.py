@@ -61,8 +61,8 @@ def reward_weighted(
     `reinforce`.
 
     Raises:
-        ConfigError: a parameter out of range, or a reward with guardrails. DataError: no visit has
-            a new item.
+        ConfigError: a parameter out of range, or a reward with guardrails.
+        DataError: no visit has a new item.
     """
     if reward.guardrails:
         raise ConfigError(

@@ -17,7 +17,8 @@ def only_one(source: str | Path, pattern: str, thing: str, *, folder: bool = Fal
     not imported: a file of this pattern, or its folder.
 
     Raises:
-        ConfigError: no package of that name, or it holds several. DataError: it holds none.
+        ConfigError: no package of that name, or it holds several.
+        DataError: it holds none.
     """
     name, what, path = (
         str(source).replace("-", "_"),

@@ -123,7 +123,7 @@ def logged_slots(
 
     Raises:
         ConfigError: the log has decisions, but none on this surface; or `users` is neither.
-            DataError: `shown` was not made from this lake's decisions.
+        DataError: `shown` was not made from this lake's decisions.
     """
     if users not in get_args(Users):
         raise ConfigError(

@@ -269,7 +269,8 @@ def diagnose(
     `reasons` is empty where it is enough.
 
     Raises:
-        ConfigError: nothing was logged on this surface. DataError: `shown` is of another lake.
+        ConfigError: nothing was logged on this surface.
+        DataError: `shown` is of another lake.
     """
     return _weights(policy, lake, shown, surface, users, seed)[2]
 

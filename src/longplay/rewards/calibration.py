@@ -68,7 +68,8 @@ def calibration(
         min_entries: mature entries an item must have to be judged.
 
     Raises:
-        NotEstimable: too few items with enough mature entries. ConfigError: fewer than two folds.
+        NotEstimable: too few items with enough mature entries.
+        ConfigError: fewer than two folds.
     """
     if folds < 2:
         raise ConfigError(f"calibration: folds={folds} given, expected at least 2")

@@ -206,7 +206,8 @@ class Early(ABC):
                 association.
 
         Raises:
-            NotEstimable: no entry is mature yet. ConfigError: outcomes of another signal.
+            NotEstimable: no entry is mature yet.
+            ConfigError: outcomes of another signal.
         """
         self._check_fit(lake, outcomes)
         spares = (

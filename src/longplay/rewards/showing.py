@@ -124,8 +124,8 @@ class Showing:
         the outcome is given a discovery: the first slot of a creator counts 1, later ones 0.
 
         Raises:
-            DataError: slates of different lengths, or not one per context. ConfigError: the
-                signal's entries are about users.
+            DataError: slates of different lengths, or not one per context.
+            ConfigError: the signal's entries are about users.
         """
         entry, index = self.signal.entry, view.index
         if entry.of is None or entry.kind == "event":

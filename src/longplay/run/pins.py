@@ -158,8 +158,8 @@ def log_of(source: Path) -> Path:
     log is there.
 
     Raises:
-        ConfigError: it is none of them, or a run folder with several logs. DataError: the run has
-            not made its log yet.
+        ConfigError: it is none of them, or a run folder with several logs.
+        DataError: the run has not made its log yet.
     """
     if (source / "commits").is_dir():
         return source

@@ -88,8 +88,8 @@ def propose(log: Path, file: Path) -> Proposal:
         file: where run.toml will lie: its paths are relative to that.
 
     Raises:
-        ConfigError: nothing there that can be read. DataError: it is no log: no time, no user or no
-            item in it.
+        ConfigError: nothing there that can be read.
+        DataError: it is no log: no time, no user or no item in it.
     """
     if log.is_dir() and (log / "commits").is_dir():
         return _of_lake(log, file)

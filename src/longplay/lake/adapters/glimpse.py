@@ -91,8 +91,8 @@ def glimpse(path: str | Path) -> Glimpse:
     """Look at a file, a folder or a pattern of Parquet or CSV files.
 
     Raises:
-        ConfigError: nothing there, or files of another kind. DataError: a file cannot be read, is
-            empty, or has only a header.
+        ConfigError: nothing there, or files of another kind.
+        DataError: a file cannot be read, is empty, or has only a header.
     """
     _, files = find_files(path)
     chosen = _spread(files)

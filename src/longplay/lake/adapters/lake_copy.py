@@ -13,7 +13,8 @@ def read_lake(path: str | Path) -> Source:
     """Events, items, decisions and contexts of the lake in the folder `path`, as of its watermark.
 
     Raises:
-        ConfigError: no lake there. DataError: it is empty.
+        ConfigError: no lake there.
+        DataError: it is empty.
     """
     folder = Path(path).expanduser()
     if not (folder / "commits").is_dir():

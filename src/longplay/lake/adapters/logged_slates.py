@@ -105,8 +105,8 @@ def read_decisions(
         encoding: as of `read_table`.
 
     Raises:
-        ConfigError: the mapping names what is not there or leaves out what must be. DataError: a
-            file cannot be read.
+        ConfigError: the mapping names what is not there or leaves out what must be.
+        DataError: a file cannot be read.
     """
     read = read_rows(path, separator=separator, encoding=encoding)
     rows = read.filter(pl.col(FAULT).is_null())
@@ -174,8 +174,8 @@ def read_items(
         length_unit: "us", "ms", "s" or "min". The others: as of `read_table`.
 
     Raises:
-        ConfigError: the mapping names what is not there or leaves out item_id. DataError: a file
-            cannot be read.
+        ConfigError: the mapping names what is not there or leaves out item_id.
+        DataError: a file cannot be read.
     """
     read = read_rows(path, separator=separator, encoding=encoding)
     rows = read.filter(pl.col(FAULT).is_null())

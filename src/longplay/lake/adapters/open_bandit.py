@@ -42,8 +42,8 @@ def read_open_bandit(path: str | Path) -> Source:
     tags.
 
     Raises:
-        ConfigError: no such file, several campaigns, or a column is missing. DataError: a file
-            cannot be read.
+        ConfigError: no such file, several campaigns, or a column is missing.
+        DataError: a file cannot be read.
     """
     file, catalogue = _files(Path(path).expanduser())
     read = read_rows(file)

@@ -41,7 +41,8 @@ def read_retail(path: str | Path) -> Source:
     but are not `available` as items.
 
     Raises:
-        ConfigError: a column is missing. DataError: the file cannot be read.
+        ConfigError: a column is missing.
+        DataError: the file cannot be read.
     """
     rows = read_source(path, needed={"invoice", "quantity", *COLUMNS.values()})
     for name in ("invoice", "quantity"):

@@ -60,7 +60,8 @@ def write_outcomes(
         label (name@version) -> file.
 
     Raises:
-        DataError: what `Signal.outcomes` raises. ConfigError: no signals, or two of one name.
+        DataError: what `Signal.outcomes` raises.
+        ConfigError: no signals, or two of one name.
     """
     check_signals("write_outcomes", signals)
     as_of_at, view = checked_as_of("write_outcomes", lake, as_of)
