@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Frozen, Policy, outside
+from longplay.decisions import Adaptive, Contexts, Decisions, Frozen, Policy, outside, slots_of
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
@@ -304,7 +304,7 @@ def _branch(
     if len(rows) == 0:
         return None
     user_M, m = morning.user_N[rows], len(rows)
-    width = getattr(logger, "slate", 5)
+    width = slots_of(logger)
     asked = world.contexts_of(width, ring, user_M, morning.second_N[rows])
     # a policy of today may know items of tomorrow: they could not have been shown
     unborn = pl.lit(

@@ -235,12 +235,12 @@ def _checked(signal: Signal) -> bool:
         raise ConfigError(
             f"true_value: window={signal.window} given, expected 0 <= first day <= last day"
         )
-    if getattr(entry, "of", None) == "item":
+    if entry.of == "item":
         raise ConfigError(
             f"true_value: {entry.kind} of an item given, expected of a creator: the world's "
             "habits are with creators"
         )
-    if "organic" not in getattr(signal, "origins", ("organic",)):
+    if "organic" not in signal.origins:
         raise ConfigError(
             "true_value: the signal does not count organic days, but without exposure there are "
             "no others; add 'organic' to its origin"
