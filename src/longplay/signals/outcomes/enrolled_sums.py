@@ -61,11 +61,7 @@ def enrolled_sums(
         ConfigError: an entry window that is not 1 to 365 whole days, a ratio or a difference from a
             baseline.
     """
-    if (
-        signal.measure.kind == "completion"
-        or signal.measure.per is not None
-        or signal.measure.baseline is not None
-    ):
+    if signal.measure.is_ratio or signal.measure.baseline is not None:
         what = (
             "its own baseline, which pre-period covariates already are"
             if signal.measure.baseline is not None
@@ -131,11 +127,9 @@ def closes_at(signal: Declaration, enrolled: pl.DataFrame, entry_days: int, days
         raise ConfigError(
             f"entry_days={entry_days!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days"
         )
-    window = (
-        timedelta(0)
-        if signal.entry.kind == "enrolment"
-        else timedelta(days=entry_days) - MICROSECOND
-    )
+    window = timedelta(days=entry_days) - MICROSECOND
+    if signal.entry.is_enrolment:
+        window = timedelta(0)
     return enrolled.select(
         matures_at=(pl.col("time") + window).dt.truncate("1d") + timedelta(days=days)
     )["matures_at"]
