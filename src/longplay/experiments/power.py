@@ -257,7 +257,7 @@ def plan(
     everything = [*success, *margins]
     view = lake if end is None else lake.before(end)
     wait_days = max(
-        signal.window[1] + 1 + (0 if signal.entry.kind == "enrolment" else entry_days)
+        signal.window[1] + 1 + (0 if signal.entry.is_enrolment else entry_days)
         for signal in everything
     )
     enrolled, start, weeks = _past_enrolment(

@@ -189,7 +189,7 @@ def pays(signals: Sequence[Declaration]) -> bool:
     for signal in signals:
         if entry_words(signal.entry) is not None:
             found.add(("words",))
-        elif signal.entry.kind == "event":
+        elif signal.entry.is_event:
             found.add(("event", str(signal.entry.event), str(signal.entry.of)))
         for part in parts_of(signal):
             found.add((part.unit, "sums") if part.how == "sum" else ("words",))
@@ -222,7 +222,7 @@ def coded(
             catalogue lists and that shares its number with one that is listed would not be noticed:
             for a million of each the probability is below 1e-7.
     """
-    shown = any(signal.entry.kind == "exposure" for signal in signals)
+    shown = any(signal.entry.is_slot for signal in signals)
     things = shown or not needed(signals).keys() <= {"user", "sessions"}
     ids, features, among = (
         _Ids(con, shown, by_catalogue),
@@ -241,7 +241,7 @@ def coded(
         for part, of_part in enumerate(users)
     ]
     try:
-        ids.of_users(shown or any(signal.entry.kind == "enrolment" for signal in signals))
+        ids.of_users(shown or any(signal.entry.is_enrolment for signal in signals))
         for pairs in ids.pairs(events):
             if things:
                 ids.of_things(pairs)

@@ -35,15 +35,11 @@ def create_entries(
     """
     named = with_listed("events") if by_catalogue else "events"
     create_engaged(con, named)
-    if (
-        entry.kind == "discovery"
-        or entry.dormant_for is not None
-        or (entry.kind == "event" and entry.novel_for is not None)
-    ):
+    if entry.is_new or entry.dormant_for is not None:
         compiler.find(entry, "found")
         kinds = (
             "engaged"
-            if entry.kind != "event"
+            if not entry.is_event
             else f"(select *, {day_of('time')} as day from {named} where kind = '{entry.event}')"
         )
         same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""
@@ -69,19 +65,19 @@ def create_entries(
             select user_id, {about}, first.time as time, day, first.origin as origin, first.surface as surface,
                    first.decision_id as decision_id, first.slot as slot, truncated
             from (select {keys}, {first} as first from found join {kinds} e on e.user_id = found.user_id and e.day = found.day{same} group by all)"""
-    elif entry.kind == "exposure":
+    elif entry.is_slot:
         body = f"""
             select d.user_id, d.item_id, c.creator_id, d.time, {day_of("d.time")} as day, 'recommended' as origin, d.surface,
                    d.decision_id, cast(d.slot - 1 as integer) as slot, false as truncated
             from (select user_id, time, surface, decision_id, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from decisions) d
             left join creators c using (item_id)"""
-    elif entry.kind == "user_day":
+    elif entry.is_user_day:
         body = f"""
             select user_id, {_NOTHING}, min(time) as time, day,
                    arg_min(origin, (time, event_id)) as origin, arg_min_null(surface, (time, event_id)) as surface,
                    arg_min_null(decision_id, (time, event_id)) as decision_id, arg_min_null(slot, (time, event_id)) as slot, false as truncated
             from engaged group by user_id, day"""
-    elif entry.kind == "event":
+    elif entry.is_event:
         has_key = f" and {entry.of}_id is not null" if entry.of else ""
         about = "item_id, creator_id" if entry.of else _NOTHING
         body = f"""select user_id, {about}, time, {day_of("time")} as day, origin, surface, decision_id, slot, false as truncated
@@ -127,7 +123,7 @@ def refuse(
         asked.append(per)
     for kind in sorted(
         {kind for one in asked for kind in one.needs}
-        | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())
+        | ({str(signal.entry.event)} if signal.entry.is_event else set())
     ):
         if _logged(con, lake, f"kind = '{kind}'"):
             continue
@@ -152,7 +148,7 @@ def refuse(
     )  # decisions alone: nothing is odd
     if may_lack and not _logged(con, lake, some_origins):
         raise DataError(f"{signal.name}: {_no_origin(signal, lake)}")
-    if signal.measure.kind == "completion" and first_row(
+    if signal.measure.needs_lengths and first_row(
         con, "select count(*) from items where length > 0"
     ) == (0,):
         raise DataError(
@@ -230,8 +226,8 @@ def explain_no_entries(
                 "leave ingested_at out if the log was loaded in bulk, or give "
                 "signal.outcomes(lake.before(t, known_at=later))"
             )
-    kind, of = signal.entry.kind, signal.entry.of
-    if kind == "exposure" and first_row(con, "select count(*) from decisions") == (0,):
+    of = signal.entry.of
+    if signal.entry.is_slot and first_row(con, "select count(*) from decisions") == (0,):
         raise DataError(
             f"{signal.name}: the log has no decisions, so there are no exposures; enter by "
             "discovery() or user_day()"

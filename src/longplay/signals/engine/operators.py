@@ -13,13 +13,14 @@ store as DOUBLE, so they are cast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from longplay.lake.daily import ENGAGED_TEST, SHIFT_DAYS
 from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.signals.declare.measure import Measure
+from longplay.signals.declare.measure_kinds import Reads
 
 BITS = 60  # days per word
 MANY_BLOCKS = 6  # of words in an era: about a year
@@ -41,7 +42,8 @@ class Feature:
     origins for which `also` (SQL, over its item's length, too) holds.
 
     `needs`: kinds of event of which at least one must be in the log for the sum to mean anything;
-    empty: any. `needs_seconds`: so must an event with seconds.
+    empty: any. `needs_seconds`: so must an event with seconds. `scale`: what the sum is divided by
+    to be in the measure's unit.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Feature:
     amount: str = "1"
     needs: tuple[str, ...] = ()
     needs_seconds: bool = False
+    scale: float = 1.0
 
     @property
     def any_origin(self) -> bool:
@@ -126,34 +129,49 @@ _TIMED = "seconds is not null and length is not null"
 
 def feature(measure: Measure, origins: Sequence[str]) -> Feature:
     """What a measure (not a ratio's other part) sums per day."""
-    if measure.of_activity:
-        return activity(origins)
-    if measure.counted is not None:
-        return events_of(measure.counted, origins)
-    if measure.kind == "minutes":
-        micros = f"cast(coalesce(round(seconds * {MICROS}), 0) as bigint)"
-        return Feature(
-            _named("micros", origins), ENGAGED, _sorted(origins), amount=micros, needs_seconds=True
-        )
-    if measure.kind == "sessions":
-        return SESSIONS
-    share = f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)"
-    return Feature(_named("share", origins), ("play",), _sorted(origins), _TIMED, share, ("play",))
+    return _READS[measure.record.reads](measure, origins)
+
+
+def _engaged_seconds(measure: Measure, origins: Sequence[str]) -> Feature:
+    return Feature(
+        _named("micros", origins),
+        ENGAGED,
+        _sorted(origins),
+        amount=f"cast(coalesce(round(seconds * {MICROS}), 0) as bigint)",
+        needs_seconds=True,
+        scale=60 * MICROS,
+    )
+
+
+def _played_shares(measure: Measure, origins: Sequence[str]) -> Feature:
+    return Feature(
+        _named("share", origins),
+        ("play",),
+        _sorted(origins),
+        also=_TIMED,
+        amount=f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)",
+        needs=("play",),
+        scale=SHARE,
+    )
+
+
+# What a kind of measure reads, as a feature: the engine's one case of a new measure.
+_READS: dict[Reads, Callable[[Measure, Sequence[str]], Feature]] = {
+    "activity": lambda measure, origins: activity(origins),
+    "events": lambda measure, origins: events_of(str(measure.counted), origins),
+    "seconds": _engaged_seconds,
+    "sessions": lambda measure, origins: SESSIONS,
+    "shares": _played_shares,
+}
 
 
 def divisor(measure: Measure, origins: Sequence[str]) -> Feature | None:
     """What a ratio's amount is divided by, null where the measure is no ratio."""
-    if measure.kind == "completion":
+    if measure.record.is_mean:
         return Feature(
             _named("lasted", origins), ("play",), _sorted(origins), _TIMED, needs=("play",)
         )
     return None if measure.per is None else feature(measure.per, origins)
-
-
-def scale(feature: Feature) -> float:
-    """What a feature's sum is divided by to be in the measure's unit: minutes, shares, or a
-    count."""
-    return {"micros": 60 * MICROS, "share": SHARE}.get(feature.name.split("_")[0], 1.0)
 
 
 # -- words of days

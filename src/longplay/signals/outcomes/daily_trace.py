@@ -15,7 +15,6 @@ from longplay.lake.daily import SHIFT_DAYS
 from longplay.lake.lake import Lake
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.engine.event_source import EventRows
-from longplay.signals.engine.operators import scale
 from longplay.signals.engine.parts import Part, parts_of
 
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -115,7 +114,7 @@ def _hits_sql(part: Part, by_catalogue: bool) -> str:
     amount = (
         "cast(1 as double)"
         if part.how in ("days", "first") and not part.feature.needs
-        else f"days.amount / {scale(part.feature)}"
+        else f"days.amount / {part.feature.scale}"
     )
     return f"""select asked.row, days.day - asked.day - {part.low} as day, {amount} as amount
         from {asked} join ({days}) days on {inside}{same} order by 1, 2"""

@@ -158,7 +158,7 @@ def _check_summable(signal: Declaration) -> None:
     measure = signal.measure
     if measure.baseline is not None:
         what = "its own baseline, which pre-period covariates already are"
-    elif measure.kind == "completion" or measure.per is not None:
+    elif measure.is_ratio:
         what = "a ratio, of which sums mean nothing"
     else:
         return
@@ -181,7 +181,7 @@ def _sums_of_entries(
 
     Signals of one entry share its rows. Values are computed for entries in a window alone.
     """
-    has_slots = any(signal.entry.kind == "exposure" for signal in signals)
+    has_slots = any(signal.entry.is_slot for signal in signals)
     by_catalogue = prepare_creators(con, view, slots=has_slots)
     con.register(
         "enrolled", enrolled.select("user_id", "time").with_row_index("user_row").to_arrow()
@@ -278,11 +278,9 @@ def closes_at(signal: Declaration, enrolled: pl.DataFrame, entry_days: int, days
         raise ConfigError(
             f"entry_days={entry_days!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days"
         )
-    window = (
-        timedelta(0)
-        if signal.entry.kind == "enrolment"
-        else timedelta(days=entry_days) - MICROSECOND
-    )
+    window = timedelta(days=entry_days) - MICROSECOND
+    if signal.entry.is_enrolment:
+        window = timedelta(0)
     return enrolled.select(
         matures_at=(pl.col("time") + window).dt.truncate("1d") + timedelta(days=days)
     )["matures_at"]

@@ -207,11 +207,7 @@ class Outcomes:
             return pl.DataFrame(schema={"day": pl.Int64, "value": pl.Float64})
         mature, measure = self.where(known_N), self.signal.measure
         trace = mature.trace().tocsc()
-        per = (
-            mature.trace(per=True).tocsc()
-            if measure.per is not None or measure.kind == "completion"
-            else None
-        )
+        per = mature.trace(per=True).tocsc() if measure.is_ratio else None
         base_N = (
             mature.frame["baseline"].to_numpy().astype(float)
             if measure.baseline is not None
@@ -220,7 +216,7 @@ class Outcomes:
         total_N, per_N, means = np.zeros(len(mature)), np.zeros(len(mature)), []
         first_N = (
             mature.frame["duration"].to_numpy() + self.signal.window[0] - 1
-            if measure.kind == "time_to_return"
+            if measure.record.is_first_day
             else None
         )
         for day in range(self.signal.days):
