@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-import duckdb
-
+from longplay.lake.connection import Connection
 from longplay.lake.creators import with_listed
 from longplay.lake.daily import first_row
 from longplay.lake.schema import KINDS, ORIGINS
@@ -92,7 +91,7 @@ class CodedRows(EventRows):
         joins = "".join(f" left join ids_{unit} on ids_{unit}.code = e.{unit}_id" for unit in units)
         return f"select {ids}, e.* exclude ({', '.join(keys)}) from ({body}) e{joins}"
 
-    def read(self, con: duckdb.DuckDBPyConnection, log: str, into: str) -> None:
+    def read(self, con: Connection, log: str, into: str) -> None:
         """Create the table `into` of the events of `log`, of all users; what `things` lacks is null
         there."""
         amounts = "".join(
@@ -203,7 +202,7 @@ def pays(signals: Sequence[Declaration]) -> bool:
 
 
 def coded(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     signals: Sequence[Declaration],
     events: int,
     days: tuple[int, int],
@@ -256,7 +255,7 @@ def coded(
 
 
 def _read(
-    con: duckdb.DuckDBPyConnection, parts: Sequence[CodedRows], days: tuple[int, int]
+    con: Connection, parts: Sequence[CodedRows], days: tuple[int, int]
 ) -> bool:
     """Make the tables of these parts from a log of these days; false: it has something that
     `things` lacks."""
@@ -303,7 +302,7 @@ class _Ids:
     """The tables that say which id a number stands for. shown: also of what decisions show.
     by_catalogue: see `EventRows`."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, shown: bool, by_catalogue: bool) -> None:
+    def __init__(self, con: Connection, shown: bool, by_catalogue: bool) -> None:
         self.con, self.shown, self.made = con, shown, list[str]()
         self.events = with_listed("events") if by_catalogue else "events"
 

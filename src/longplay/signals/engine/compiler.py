@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import duckdb
-
+from longplay.lake.connection import Connection
 from longplay.lake.daily import day_of, first_row
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry, user_day
 from longplay.signals.engine.beginnings import Beginnings, is_long
 from longplay.signals.engine.day_bits import Bitmaps
+from longplay.signals.engine.dialect import Dialect
+from longplay.signals.engine.duckdb import DUCKDB
 from longplay.signals.engine.event_source import Rows
 from longplay.signals.engine.operators import (
     BITS,
@@ -55,11 +56,12 @@ class Compiler:
         entered: compute only entries of these days (first, last).
         enrolled: a view of that name gives every enrolment.
         adds: the tables of entries are there, and get more rows.
+        dialect: of the engine that `con` belongs to.
     """
 
     def __init__(
         self,
-        con: duckdb.DuckDBPyConnection,
+        con: Connection,
         rows: Rows,
         as_of_day: int,
         days: tuple[int, int],
@@ -68,6 +70,7 @@ class Compiler:
         entered: tuple[int, int] | None = None,
         enrolled: bool = False,
         adds: bool = False,
+        dialect: Dialect = DUCKDB.dialect,
     ) -> None:
         self.con, self.rows, self.as_of_day, self.entered, self.enrolled = (
             con,
@@ -79,6 +82,7 @@ class Compiler:
         self.only = "" if entered is None else f"day between {entered[0]} and {entered[1]}"
         self.signals = signals
         self.beginnings = beginnings
+        self.dialect = dialect
         self._adds = adds
         any_day = enrolled and any(
             signal.entry.is_enrolment for signal in signals
@@ -422,7 +426,7 @@ class Compiler:
             self._unknown(signals),
             whole=not self.only,
         )
-        return Values(self.con, self.bitmaps, asked)
+        return Values(self.con, self.bitmaps, asked, self.dialect)
 
     def _count(self, table: str) -> int:
         found = first_row(self.con, f"select count(*) from {table}")

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from longplay.lake.daily import ENGAGED_TEST, SHIFT_DAYS
 from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.signals.declare.measure import Measure
 from longplay.signals.declare.measure_kinds import Reads
+from longplay.signals.engine.dialect import Dialect
+from longplay.signals.engine.duckdb import DUCKDB
 
 BITS = 60  # days per word
 MANY_BLOCKS = 6  # of words in an era: about a year
@@ -561,6 +562,7 @@ def range_sums(
     sums: dict[str, tuple[str, int, int]],
     once: bool = False,
     active: str = "true",
+    dialect: Dialect = DUCKDB.dialect,
 ) -> str:
     """SQL of (user_id, key, day, a column per sum) for every distinct (user_id, key, day) of
     `entries`.
@@ -571,8 +573,8 @@ def range_sums(
         rows: SQL of `Rows.daily`.
         once: there is one per unit and day.
         sums: column -> (feature's name, first day, last day) with days counted from the entry's
-            own, both included. Amounts are >= 0: two of the same days are added up as one number of
-            128 bits, since a window costs more than what it adds.
+            own, both included. Amounts are whole numbers >= 0.
+        dialect: of the engine that computes it.
     """
     names = sorted({name for name, _, _ in sums.values()})
     keys = "user_id" if unit == "user" else "user_id, key"
@@ -604,18 +606,10 @@ def range_sums(
         over = (
             f"over (partition by {keys} order by day range between {bound(low)} and {bound(high)})"
         )
-        for one, other in zip_longest(of_days[::2], of_days[1::2]):
-            added, total = f"added_{len(windows)}", f"cast({sums[one][0]} as double)"
-            columns[one] = f"{added} as {one}"
-            if other is not None:
-                total = (
-                    f"cast({sums[one][0]} as hugeint) + (cast({sums[other][0]} as hugeint) << 64)"
-                )
-                columns[one], columns[other] = (
-                    f"cast({added} & {2**64 - 1} as double) as {one}",
-                    f"cast({added} >> 64 as double) as {other}",
-                )
-            windows.append(f"coalesce(sum({total}) {over}, 0) as {added}")
+        amounts_of_days = {column: sums[column][0] for column in of_days}
+        added, made = dialect.window_sums(amounts_of_days, over, len(windows))
+        windows += added
+        columns |= made
     key = "cast(null as varchar)" if unit == "user" else "key"
     summed = f"select *, {', '.join(windows)} from ({days})"
     return (

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import duckdb
-
+from longplay.lake.connection import Connection
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import user_day
 from longplay.signals.engine.beginnings import Beginnings
 from longplay.signals.engine.day_bits import Bitmaps
+from longplay.signals.engine.dialect import Dialect
+from longplay.signals.engine.duckdb import DUCKDB
 from longplay.signals.engine.event_source import always_active
 from longplay.signals.engine.operators import (
     BITS,
@@ -59,8 +60,10 @@ class Values:
     planned, and `sums_UNIT`.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, bitmaps: Bitmaps, asked: Asked) -> None:
-        self.con, self.bitmaps, self.asked = con, bitmaps, asked
+    def __init__(
+        self, con: Connection, bitmaps: Bitmaps, asked: Asked, dialect: Dialect = DUCKDB.dialect
+    ) -> None:
+        self.con, self.bitmaps, self.asked, self.dialect = con, bitmaps, asked, dialect
         self._more, self._joins, self._at = (
             ["e.*"],
             "",
@@ -150,6 +153,7 @@ class Values:
             ranges,
             once=SESSIONS in ours and rows.whole,
             active=active,
+            dialect=self.dialect,
         )
         self.con.execute(f"create or replace temp table sums_{unit} as {body}")
         its_own = "sums" in self.asked.has  # the entries are the days that were summed
