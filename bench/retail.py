@@ -22,7 +22,7 @@ def main() -> None:
     options.add_argument("--json", type=Path, help="write the rows here")
     given = options.parse_args()
     if not LOG.exists():
-        sys.exit(f"{LOG} is not there; see README, 'Real data'")
+        sys.exit(f"{LOG} is not there; see docs/data.md")
     with tempfile.TemporaryDirectory() as folder:
         verb = "outcomes" if given.quick else "run"
         begun = time.perf_counter()

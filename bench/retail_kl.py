@@ -35,7 +35,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=7)
     given = options.parse_args()
     if not LOG.exists():
-        sys.exit(f"{LOG} is not there; see README, 'Real data'")
+        sys.exit(f"{LOG} is not there; see docs/data.md")
     torch.set_num_threads(1)
     rows = run(
         (GRID[1],) if given.quick else GRID,

@@ -23,7 +23,7 @@ LOG = ROOT.parent / "shared/data/online_retail/online_retail.parquet"
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's own configuration on every sixth customer, with few steps."""
     if not LOG.exists():
-        pytest.skip(f"the retail log is not at {LOG}; see README, 'Real data'")
+        pytest.skip(f"the retail log is not at {LOG}; see docs/data.md")
     folder = tmp_path_factory.mktemp("retail")
     log = pl.read_parquet(LOG)
     log.filter(
@@ -103,7 +103,7 @@ def test_the_whole_run_is_killed_at_every_stage_and_ends_as_if_it_had_not_been(
     tmp_path: Path,
 ) -> None:
     if not LOG.exists():
-        pytest.skip(f"the retail log is not at {LOG}; see README, 'Real data'")
+        pytest.skip(f"the retail log is not at {LOG}; see docs/data.md")
     stages = [
         stage.name for stage in STAGES if stage.name not in ("simulate", "experiment", "audit")
     ]

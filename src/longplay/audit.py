@@ -58,6 +58,7 @@ class Verdict:
         north_star: effect on the north star; null while immature.
         agreement: of early and late; see `judge`.
         recommendation: keep, reweight, drop or undecided, with the reason in words.
+        reason: why, in words.
         gap: early minus late, of the paired differences per user.
         factor: late / early, where early is off by a factor: what to multiply the signal's weight
             with.
@@ -102,6 +103,7 @@ class Audit:
         age: whole days since each entry's day that the early reward had seen.
         level: of all intervals.
         as_of: what was known.
+        verdicts: one per signal.
     """
 
     experiment: str
@@ -236,6 +238,8 @@ def audit(
     Args:
         early: one early reward or {signal: early reward}, fitted on what was known before the
             trial.
+        trial: the experiment whose users are looked at.
+        lake: the log, the experiment's weeks included.
         north_star: what all signals are meant to move, e.g. active days from enrolment.
         signals: which to audit; default all that `early` has.
         margin: least gain of the north star worth having, relative to the control's mean.

@@ -93,7 +93,7 @@ class Belief:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether beliefs kept their word, as METHODS judges it (docs/methods.md, "Calibration").
+    """Whether beliefs kept their word, as docs/methods.md judges it ("Calibration").
 
     Attributes:
         coverage: level -> share of groups whose realised *mean* fell into the central interval at

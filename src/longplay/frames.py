@@ -85,6 +85,7 @@ def polars_series(values: Column, name: str) -> pl.Series:
     Args:
         values: a Series of polars or pandas, a numpy array of one dimension, a pyarrow array, a
             list or another iterable.
+        name: of the column, for the Series and for error messages.
 
     >>> polars_series([1, "x"], "user_id").dtype
     Object

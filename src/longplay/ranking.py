@@ -100,6 +100,8 @@ def rank_metrics(
 
     Args:
         top: columns row, position, item_id (see `top_items`).
+        future: what is relevant in each context (`future_of`).
+        depths: values of k.
     """
     users = future.contexts.frame["user_id"].to_numpy()
     measures = {"NDCG": future.relevant.with_columns(gain=pl.lit(1.0))}
@@ -197,6 +199,7 @@ def creators_per_slate(top: pl.DataFrame, creators: pl.DataFrame, k: int) -> flo
     Args:
         top: columns row, position, item_id (see `top_items`).
         creators: columns item_id, creator_id; an item without one counts as its own.
+        k: items looked at, from the first.
     """
     first = top.filter(pl.col("position") <= k).join(
         creators.select("item_id", "creator_id"), on="item_id", how="left"

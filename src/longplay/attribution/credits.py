@@ -48,6 +48,10 @@ class Credits:
     are added.
 
     Attributes:
+        signal: whose outcomes were shared out.
+        rule: how.
+        lookback: days before an entry in which an exposure can be credited.
+        as_of: when outcomes are known (UTC).
         frame: one row per entry and credited exposure: entry (row of `Outcomes.frame`), user_id,
             decision_id, slot, surface, item_id, creator_id, time (of the exposure), position (1 for
             the earliest touch of the entry), touches (how many there are), credit (null while the

@@ -39,6 +39,8 @@ class Unexposed:
     tell; made by `unexposed_baseline`.
 
     Attributes:
+        signal: the discovery signal.
+        lookback: days that an exposure counts for.
         expected: sum of outcomes that the exposed pairs' days would have come to at the rate of
             unexposed ones.
         organic: sums of outcomes that exposed pairs did come to, where the entry's own event was
@@ -140,7 +142,10 @@ def unexposed_baseline(
     what they would look for, and this baseline is then too low.
 
     Args:
+        outcomes: of a signal whose entries are discoveries.
+        lake: the log.
         decisions: what was shown unasked (`shown_unasked(lake)`).
+        lookback: days that an exposure counts for.
         users: learn from these alone; default everybody.
         least: outcomes above 0 that unexposed pairs must have come to: with few their rate is a
             guess, and none at all would say that nothing comes by itself.

@@ -32,6 +32,7 @@ class Codebook:
     Attributes:
         items: item ids, length I.
         codes: shape [I, L], values 0..width-1, rows sorted and distinct.
+        width: values of a code.
         available: which items may be generated, shape [I].
         report: quality of the codes (see `fit_codebook`).
         centres: per level [K, dim], what each code stands for: what a vector has of it is taken off

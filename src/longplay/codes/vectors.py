@@ -97,6 +97,7 @@ def item2vec(
         items: I.
         dim: columns; those beyond the matrix's rank are zero.
         window: places to either side.
+        seed: of the truncated decomposition.
 
     Raises:
         DataError: offsets that are not of these leaves, leaves outside the catalogue, no window or
@@ -188,7 +189,10 @@ def item_vectors(
     where behaviour is silent.
 
     Args:
+        lake: the log.
+        index: the catalogue's items by row.
         dim: of behaviour, default 32, for "item2vec" 64; TF-IDF has half of it.
+        seed: of the behaviour vectors.
         behaviour: "svd" (`behaviour_vectors`), "item2vec" (`sequence_vectors`) or "none".
         words: "tfidf" (`text_vectors`), vectors [I, D] of your own, such as
             `models.sentence_encoder.sentence_vectors`, or "none".

@@ -23,6 +23,7 @@ def check_rule(policy: str, trained: str, allowed: str | None, contexts: Context
         policy: its name.
         trained: its rule.
         allowed: one more rule that it may be deployed under.
+        contexts: what the policy is asked to decide.
 
     Raises:
         ConfigError: some contexts state a rule that is neither.

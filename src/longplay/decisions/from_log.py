@@ -46,11 +46,15 @@ def contexts_from_log(
     trained under another one refuses them; without one it is "seen", and not stated.
 
     Args:
+        lake: the log.
         slots: slots per slate.
         history: most item ids of history kept.
         start: moments in [start, end); default the whole view.
         end: moments in [start, end); default the whole view.
         limit: at most this many, drawn by `seed` from all.
+        seed: of the draw, where `limit` is given.
+        exclude: `seen`, `creator` or `none`, as above; null: `seen`, not stated.
+        surface: the contexts' surface.
         learners: leave out `held_out` users where the lake has decisions: for learning, so that
             off-policy estimates can be trusted.
     """

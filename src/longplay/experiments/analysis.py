@@ -127,10 +127,14 @@ def line_of(
     """One signal of one treatment against the control.
 
     Args:
+        signal: what is compared.
         sums: of `enrolled_sums`, the control's and the treatment's users.
         treated_U: which are the treatment's.
         known_UK: covariates, or null.
+        arm: the treatment's name.
         margin: a guardrail's, or null.
+        alpha: two-sided, of a guardrail.
+        success_alpha: two-sided, of a success metric, after sharing out.
     """
     mature_U = sums["value"].is_not_null().to_numpy()
     enrolled, mature = _by_arm(treated_U, np.ones_like(mature_U)), _by_arm(treated_U, mature_U)

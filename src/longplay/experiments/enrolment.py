@@ -117,6 +117,7 @@ def logged_arms(lake: Lake, name: str | None) -> tuple[str, dict[str, float | No
     null where the log does not say.
 
     Args:
+        lake: the log.
         name: the experiment; None: the only one of the log.
 
     Raises:
@@ -194,6 +195,7 @@ def analysed(design: Design, enrolled: pl.DataFrame) -> pl.DataFrame:
     experiment with many; where nobody would be left, it distrusts everybody, and all are returned.
 
     Args:
+        design: the experiment as declared.
         enrolled: of `enrolled_of`.
     """
     kept = enrolled.filter(~pl.any_horizontal(*_faults(design, enrolled).values()))
@@ -225,6 +227,7 @@ def quality_of(design: Design, enrolled: pl.DataFrame) -> tuple[Check, ...]:
     back for a slate is an outcome.
 
     Args:
+        design: the experiment as declared.
         enrolled: of `enrolled_of`.
     """
     arms, shares = design.arm_names, design.shares

@@ -372,9 +372,10 @@ class Experiment:
         before enrolment (`statistics.lin_adjusted`).
 
         The intervals hold for *one* look at a time fixed beforehand. Reading it daily until it says
-        ship finds something in one of four experiments in which there is nothing (METHODS 7).
+        ship finds something in one of four experiments in which there is nothing.
 
         Args:
+            lake: the log, the experiment's weeks included.
             signals: success metrics, of which at least one must be superior. alpha is shared out
                 over them and the treatments (Bonferroni): "at least one" is decided by the smallest
                 p-value, where Holm is no better.

@@ -90,6 +90,7 @@ class Holdout:
     `against_holdout`.
 
     Attributes:
+        signal: whose outcomes were credited.
         lines: one per rule and part, "everything" first.
         parts: names, "everything" first.
         gap: effect of everything less the sum of the parts' effects: what parts do together that
@@ -98,6 +99,7 @@ class Holdout:
         users: mature enrolled users by arm.
         lookback: days.
         as_of: UTC.
+        baseline: what was learnt from unexposed pairs; null where none was.
     """
 
     signal: Signal
@@ -250,11 +252,16 @@ def against_holdout(
     exposures teach nothing, they only judge.
 
     Args:
+        trial: the experiment with the holdout.
+        lake: the log, the experiment's weeks included.
+        signal: whose outcomes are credited.
+        nothing: the arm that shows nothing.
         parts: part -> (arm that withholds it, which slots of the control it is). The slots are a
             polars expression over the columns decision_id, slot, surface, item_id, creator_id,
             time, e.g. {"top": ("without_top", pl.col("slot") < 3)}. Together the parts should be
             everything.
         rules: default all that fit the signal.
+        lookback: days before an entry in which an exposure can be credited.
         as_of: UTC; default the lake's watermark.
         covariates: adjust, or compare plain means.
         debias: compare discovery signals less the learnt baseline, too; needs a log that reaches

@@ -158,6 +158,7 @@ class Line:
         standing: what the numbers say.
         effect: the numbers; null where there are too few, or too skewed ones, for the `reason`
             given.
+        reason: why there is no effect, in words.
         better: "higher" or "lower", which way is a gain.
     """
 
@@ -228,6 +229,7 @@ class Decision:
     """What to do with one treatment. Prints as the decision in words.
 
     Attributes:
+        arm: the treatment.
         verdict: ship, do not ship or keep running.
         reason: why.
         users: in both arms, and further weeks, that would settle it, where that can be said.

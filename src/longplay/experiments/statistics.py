@@ -252,8 +252,8 @@ def relative(means: Means) -> Contrast | None:
     """treatment / control - 1 by the delta method, or null where the control's mean is not surely
     above 0.
 
-    The gradient of t / c - 1 is (-t / c^2, 1 / c), so the control's own noise counts (METHODS 7:
-    dividing the absolute interval by the control's mean ignores it). Null below 5 standard errors:
+    The gradient of t / c - 1 is (-t / c^2, 1 / c), so the control's own noise counts:
+    dividing the absolute interval by the control's mean ignores it. Null below 5 standard errors:
     there the linearisation is wrong and the interval of Fieller (1954) is about to be unbounded.
 
     >>> change = relative(Means(10.0, 12.0, var_control=1.0, var_treatment=1.0, covariance=0.0, df=100, n_control=51, n_treatment=51))

@@ -179,6 +179,7 @@ class Lake:
         files and changes none.
 
         Args:
+            table: its name.
             between: leaves out files that hold no row from the first of these times until before
                 the second, where all of a table's files say so.
         """
@@ -235,8 +236,10 @@ class Lake:
         `_all_events` etc. are not bounded.
 
         Args:
+            threads: of DuckDB; default its own choice.
             memory_limit: e.g. "4GB", of DuckDB's buffers; beyond it, it spills to the folder
                 `spill`.
+            spill: folder for what does not fit into memory.
 
         Raises:
             ConfigError: see `database.connected`, whose settings are locked.

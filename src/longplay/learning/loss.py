@@ -15,7 +15,7 @@ def slate_log_prob(item_log_prob: Tensor) -> Tensor:
 
     log pi(a_s) - log(1 - sum_{j<s} pi(a_j)): the Plackett-Luce law of slates drawn without
     replacement (Plackett 1975). The denominators carry gradient too: dropping them turns it (cosine
-    .82, METHODS 2). As in `policies.plackett`, the mass left before a slot is summed from the small
+    .82). As in `policies.plackett`, the mass left before a slot is summed from the small
     end.
 
     >>> slate_log_prob(torch.log(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))).exp().round(decimals=6).tolist()

@@ -75,6 +75,8 @@ def reinforce(
         reward: objectives, guardrails and caution.
         early: one early reward, or one per signal, those of guardrails included.
         lake: the past; contexts come from its visits.
+        steps: updates.
+        seed: of moments and slates.
         kl: weight of the divergence from the start, in units of the spread of a slot's reward
             within a group: of the slates that the start draws for one moment
             (`rollout.reward_spread`). The optimum is start x exp(reward / (kl x spread)); a

@@ -46,6 +46,7 @@ def sentence_vectors(
         texts: such as `codes.text.item_text`.
         encoder: a folder or an installed package with one (`encoder_folder`).
         batch: texts read at once.
+        device: of PyTorch, e.g. `cpu`.
         progress: called with (texts read, all).
 
     Raises:

@@ -57,6 +57,8 @@ class Diagnosis:
     """How well a log supports an off-policy value of one policy.
 
     Attributes:
+        policy: its name.
+        surface: where the slots were shown, or `every surface`.
         slots: mature slots of the scored users on the surface, and those users.
         users: mature slots of the scored users on the surface, and those users.
         decisions: of anybody on the surface.
@@ -150,10 +152,19 @@ class Diagnosis:
             weight_N: of each slot its weight (>= 0), its outcome and its user, shape [N].
             reward_N: of each slot its weight (>= 0), its outcome and its user, shape [N].
             user_N: of each slot its weight (>= 0), its outcome and its user, shape [N].
+            policy: as in `Diagnosis`.
+            surface: as in `Diagnosis`.
             decisions: null: as many as slots.
+            immature: as in `Diagnosis`.
+            missing: as in `Diagnosis`.
+            unusable: as in `Diagnosis`.
+            gap: as in `Diagnosis`.
+            certain: as in `Diagnosis`.
+            support: as in `Diagnosis`.
+            unknown: as in `Diagnosis`.
             outcomes_between: the least and the most that an outcome can be; null: those of
                 `reward_N`.
-        The others are as in `Diagnosis`.
+            scored: as in `Diagnosis`.
         """
         slots = len(weight_N)
         mean = clustered_mean(weight_N, user_N) if slots else None
@@ -410,6 +421,9 @@ def weigh(
     log that says little.
 
     Args:
+        policy: whose value is asked for.
+        logged: mature slots with their propensities (`logged_slots`).
+        seed: of the policy's own draws.
         signal: whose outcomes these are, for what an outcome can be; null: what the log holds.
     """
     log_prob_M, known_M = slot_log_prob(policy, logged)

@@ -118,9 +118,13 @@ def dr_mean(
     whatever the weights.
 
     Args:
+        weight_N: pi / pi0 of each slot, shape [N].
+        reward_N: outcome of each slot, shape [N].
         model_N: the outcome model at what was shown, fitted without this slot's user.
         direct_N: the same model averaged over the policy's own choices in this slot; unbiased draws
             of it will do.
+        user_N: user of each slot; errors are clustered by it.
+        estimand: label of the estimate.
 
     >>> dr_mean(np.array([0.5, 0.5]), np.array([1.0, 0.0]), np.array([0.4, 0.4]), np.array([0.3, 0.3]), ["a", "b"]).value
     0.35

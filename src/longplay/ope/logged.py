@@ -46,6 +46,7 @@ class Logged:
     in.
 
     Attributes:
+        surface: where the slots were shown, or `every surface`.
         contexts: of the D decisions.
         lengths_D: slots of each.
         item_M: what was shown in them, flat, slate by slate.
@@ -56,6 +57,7 @@ class Logged:
         log_prob_N: its outcome, and its logged propensity (NaN where none was logged).
         late: items that came after the first decision, last first; the first `late_D` of them were
             not there yet.
+        late_D: of each decision, how many items of `late` were not there yet, shape [D].
         shown: every item anybody was shown on the surface.
         decisions: how often anybody was shown anything there.
         immature: slots left out as their outcome is not known yet.
@@ -122,6 +124,8 @@ def logged_slots(
     fitted to.
 
     Args:
+        lake: the log, with decisions and their propensities.
+        shown: outcomes of the slots shown (`Outcomes.on`).
         surface: where; None: on every surface.
         users: "held out", or "all" for a policy that has learned nothing from this log.
 

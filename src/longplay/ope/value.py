@@ -39,6 +39,8 @@ def ips(
     same share.
 
     Args:
+        policy: whose value is asked for.
+        lake: the log, with decisions and their propensities.
         shown: `outcomes.on(lake.decisions)`; immature slots (null) do not count, in any arm or
             policy.
         surface: where; decisions elsewhere do not count. None: every surface counts.
@@ -123,6 +125,11 @@ def doubly_robust(
     use `ips` or `snips`.
 
     Args:
+        policy: whose value is asked for.
+        lake: the log, with decisions and their propensities.
+        shown: as of `ips`.
+        surface: as of `ips`.
+        users: as of `ips`.
         seed: of the draws.
         draws: own slates per context (>= 1); their noise is inside the interval. None: no draws,
             the expectation is summed over the policy's whole law; for catalogues and logs of up to
@@ -158,6 +165,9 @@ def doubly_robust_mean(
     `doubly_robust` asks it first.
 
     Args:
+        policy: whose value is asked for.
+        lake: the log, for the outcome model.
+        shown: outcomes of the slots shown (`Outcomes.on`).
         logged: the slots and their weights, of `logged_slots` and `weigh`.
         weight_N: the slots and their weights, of `logged_slots` and `weigh`.
         seed: as of `doubly_robust`.

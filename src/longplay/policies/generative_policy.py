@@ -82,6 +82,12 @@ class Generative:
             seen `creator`s, or `none`. Contexts that state another rule are refused, once it was
             rewarded under it: `rule`, which next-item training, where nothing is excluded, leaves
             null.
+        codebook: items and their semantic IDs; null before `fit`.
+        model: the Hugging Face model; null before `fit`.
+        words: the base's tokenizer and titles; null without a base.
+        circumstances: tokens of what is read beside items.
+        known: items that have a token of their own; null where none has.
+        rule: the rule of exclusions that it was rewarded under; null before that.
         also_under: one more rule that it may be deployed under: see `under`.
         steps: training steps; default by scale.
         dropout: share of activations dropped in training, against overfitting: .2 and more for
@@ -106,6 +112,7 @@ class Generative:
         alarms: what fell by half where it was reinforced, in words (`learning.variety`).
         ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was
             trained on; with `want` among `reads`.
+        encoder: prompts encoded by OpenVINO; null: by PyTorch.
     """
 
     scale: str | Size = "tiny"

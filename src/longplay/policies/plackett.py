@@ -118,6 +118,8 @@ def draw_slates(
 
     Args:
         log_p_I: log item probabilities up to a constant, -inf where unavailable.
+        n: slates.
+        slots: items per slate, all different.
         chance: a stream per row. Draw number k of a row uses its counter k and the Gumbel noise of
             item i counter 2^32 + i, so a row's slate does not depend on the other rows.
         banned: (offsets[n+1], items): row r must not hold items[offsets[r]:offsets[r+1]].

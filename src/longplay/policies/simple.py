@@ -37,6 +37,7 @@ class Uniform:
 
     Attributes:
         slate: slots a world or a service asks for by default; contexts say how many they want.
+        catalogue: the items it chooses from; null before `fit`.
     """
 
     slate: int = 5
@@ -94,6 +95,7 @@ class Popular:
     Attributes:
         slate: slots a world or a service asks for by default; contexts say how many they want.
         explore: share of the uniform part, in [0, 1]. Before any play the law is uniform.
+        catalogue: the items it chooses from; null before `fit`.
     """
 
     slate: int = 5

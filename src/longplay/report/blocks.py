@@ -13,6 +13,9 @@ class Table:
     """Rows of text under a head; the first cell of a row names it.
 
     Attributes:
+        caption: what the table shows.
+        head: names of the columns.
+        rows: cells, row by row.
         align: one letter per column, `l` or `r`.
         strong: index of the row set in bold, if any.
         swatches: colour of the dot beside a head or first cell that holds this text.

@@ -51,8 +51,7 @@ def calibration(
     folds: int = 5,
     min_entries: int = 100,
 ) -> Calibration:
-    """Whether beliefs at `age` days keep their word about items the prior has never seen (METHODS
-    1).
+    """Whether beliefs at `age` days are calibrated for items that the prior has never seen.
 
     Items are split into `folds`; the prior is fitted on the other folds' items. Of an unseen item
     half the users' entries are observed up to `age` days; the other half's mature entries say what
@@ -62,6 +61,11 @@ def calibration(
     Args:
         early: any early reward, fitted or not: it is fitted anew.
         lake: kept for symmetry with `fit`; showing is not judged here.
+        outcomes: of the early reward's signal.
+        age: days of each entry that the beliefs have seen.
+        seed: of the split of users and items.
+        folds: at least 2.
+        min_entries: mature entries an item must have to be judged.
 
     Raises:
         NotEstimable: too few items with enough mature entries. ConfigError: fewer than two folds.

@@ -152,10 +152,14 @@ class Early(ABC):
     all.
 
     Attributes:
+        signal: what is believed in.
+        standing: what was learned; null before `fit`.
+        showing: the model of showing; null before `fit`.
         spares: whether held-out users' entries are left out, because slates were logged: off-policy
             estimates score these users, and what rewards a policy must not know their outcomes.
         learnt: which entries the prior was learnt from, and whether truncated ones had to be; null
             before `fit`.
+        name: what reports call it.
     """
 
     signal: Signal
@@ -197,6 +201,7 @@ class Early(ABC):
         Args:
             lake: where the showing model is fitted, as of `outcomes.as_of`; null: beliefs only, no
                 `value`.
+            outcomes: of the signal, immature ones included.
             decisions: what was shown; default the lake's own decisions. Without any, `value` is an
                 association.
 
@@ -298,9 +303,10 @@ class Early(ABC):
         return self._shown().association
 
     def value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
-        """The value of showing each slot (METHODS 1), [N, S]; see `rewards.showing`.
+        """The value of showing each slot, [N, S]; see `rewards.showing`.
 
         Args:
+            contexts: N of them.
             slates: list series of item ids, equally long.
             lake: where familiarity is looked up, strictly before each context's time.
         """

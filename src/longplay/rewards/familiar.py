@@ -27,10 +27,16 @@ class LakeIndex:
     """Touches of a lake by (user, key, time), and each user's events by time.
 
     Attributes:
+        lake: the log.
+        items: items by row.
         item_row: item id -> catalogue row (the lake's items and every item of its events).
+        keys: creators or items by row.
         key_row_I: row of the item's key (itself, or its creator) in `key_ids`, -1 where it has
             none.
         key_ids_I: the key's id per catalogue item, null where it has none.
+        user_row: user id -> row.
+        moments: distinct times of events, microseconds, sorted.
+        base: number of moments plus 1: the step between pairs in the sorted codes.
     """
 
     def __init__(self, lake: Lake, of: Key | None) -> None:

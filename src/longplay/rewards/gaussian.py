@@ -219,6 +219,7 @@ def estimate_prior(
         squares_I: their summed squared outcomes.
         cross: weights [I] -> sum over items of weight times the sum over its entries of trace
             trace', [C, C].
+        target_C: weights of the coordinates whose sum is the outcome, [C].
         unit_C: size of a single hit per coordinate (default 1); keeps a coordinate that never
             varied from having no noise.
 

@@ -119,6 +119,9 @@ class Reward:
 
         Args:
             early: the model of the one signal, or one model per signal.
+            contexts: N of them.
+            slates: of S items each, one per context.
+            lake: the past, as of which items are familiar.
 
         Raises:
             ConfigError: an objective without a model, or a model of another signal.

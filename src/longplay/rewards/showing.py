@@ -1,7 +1,7 @@
 """The value of showing: what a slot adds to the chance of an entry, times what an entry is worth.
 
 Value = P(entry within a day | shown) E[Y | entry] - P(entry within a day | not shown) rho E[Y |
-entry] (METHODS 1): the same day in both, so a merely delayed organic discovery counts for nothing.
+entry]: the same day in both, so a merely delayed organic discovery counts for nothing.
 P(entry | shown) is a logistic regression on the log's slots, P(entry | not shown) the organic
 discovery rate of that creator or item per active user-day at risk, and rho the ratio of what
 organic entries come to, to what recommended ones do.
@@ -68,11 +68,21 @@ class Showing:
     """The fitted model of showing for one signal.
 
     Attributes:
+        signal: whose entries are modelled.
         association: True where the log had no decisions: P(entry | shown) is unknown, `gain` is 1
             for the unfamiliar, and the value says what goes with a discovery, not what showing
             causes.
         rho: mean outcome of organic entries over that of recommended ones, same keys.
         slots: slots the entry model was fitted on.
+        items: items the model knows, by row.
+        keys: creators or items the entries are about, by row.
+        weights_F: of the entry model's features.
+        intercept: of the entry model, logit.
+        range_2F: least and most of each feature in training; values beyond are cut.
+        rate_logit_I: how often an item leads to an entry where it is shown, logit.
+        popularity_I: log of 1 plus the users who touched the item.
+        vector_IR: item vectors, for how near an item is to a history.
+        organic_K: chance of an entry within a day without showing.
     """
 
     signal: Signal

@@ -109,6 +109,7 @@ def check_extras(config: RunConfig, stages: Sequence[str]) -> None:
     """Refuse a run whose stages need a package that is not installed, before anything is read.
 
     Args:
+        config: the run, checked.
         stages: names of the stages that would run.
 
     Raises:

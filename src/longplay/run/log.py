@@ -144,6 +144,7 @@ def read_source(table: Ingest, base: Path) -> Source:
     """The log that [ingest] describes, as its adapters read it.
 
     Args:
+        table: the table [ingest].
         base: where relative paths start.
     """
     path = _existing("ingest.path", base / table.path)

@@ -24,6 +24,7 @@ class Signal(Declaration):
     Args:
         name: what people call it; not part of the version.
         entry: what opens the window. measure: what is counted in it.
+        measure: what is counted in the window, with its threshold.
         window: first and last day, 0 <= first <= last <= 365; from 1 on for measures that ask on
             which days there was activity.
         origin: which origins count; default organic for active_days, returned, days_with,

@@ -109,9 +109,11 @@ class Catalogue:
     Attributes:
         frame: the items table of the lake, of all items; `World.items` is what has been released.
         index: item ids <-> rows.
-        creator_I: creator number of each item; creators: their ids, shape [C]; names: what they are
-            called.
-        taste_ID: unit genre vectors of items; taste_CD: of creators.
+        creator_I: creator number of each item.
+        creators: their ids, shape [C].
+        names: what they are called.
+        taste_ID: unit genre vectors of items.
+        taste_CD: of creators.
         appeal_I: chance in (0, 1) that a neutral item in first position gets played by an average
             user at perfect match.
         depth_I: how much a play builds habit, relative to the median item (log-normal, > 0).
@@ -187,8 +189,14 @@ class Market:
     day `until`.
 
     Attributes:
-        item_by_genre: released item rows, genre by genre; place_I: where each item stands there, -1
-            unreleased.
+        catalogue: what this is a part of.
+        until: first day on which it no longer holds.
+        cumulative_fame_I: running sum of the released items' fame, by item row.
+        genre_order_C: creator rows, genre by genre.
+        genre_cumulative_C: running sum of the creators' fame in that order.
+        genre_span_D2: of each genre, where its creators' fame begins and ends in that sum.
+        item_by_genre: released item rows, genre by genre.
+        place_I: where each item stands there, -1 unreleased.
         genre_first_D: where each genre begins there, and the end.
     """
 

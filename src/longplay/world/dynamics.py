@@ -176,10 +176,14 @@ def live(
     night, plays).
 
     Args:
+        listeners: the agents' static traits.
         taste_RD: `listeners.taste` of the day.
+        market: what is released.
         state: the state of that morning (`wake`).
         active_R: who visits.
         shown: the day's slates and results, at most one `Shown` per place.
+        luck: random numbers of the day.
+        config: the world's numbers.
     """
     row_N = np.flatnonzero(active_R)
     parts = [_play_list(listeners, taste_RD, state, market, one, luck, config) for one in shown]

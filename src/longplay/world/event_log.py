@@ -340,6 +340,9 @@ class DayPlays:
     days.
 
     Attributes:
+        day: day of the world, from 0.
+        user_P: user row of each play, shape [P].
+        item_P: item row of each play.
         second_P: whole seconds since midnight.
         how_P: what was done and where (`_how`).
     """

@@ -19,7 +19,7 @@ LEAST_DISCOVERIES = 500
 
 @dataclass(frozen=True)
 class Facts:
-    """Figures of a log, with what METHODS 6 asks of a plausible one.
+    """Figures of a log, each with the range that a plausible log is in (docs/worlds.md).
 
     Attributes:
         discoveries: discoveries of a creator (first touch in 28 days) whose 59 days have been

@@ -93,6 +93,12 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
     Attributes:
         catalogue: the hidden truth, for judging agents, not for them; `catalogue.frame` may be
             shown to them.
+        metadata: as Gymnasium has it.
+        num_envs: listeners lived side by side.
+        single_action_space: a listener's slate.
+        single_observation_space: what is seen of a listener.
+        action_space: the slates of all listeners.
+        observation_space: what is seen of all listeners.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012

@@ -35,17 +35,17 @@ class WorldConfig:
         depth_spread: standard deviations of log depth and of logit appeal.
         appeal_spread: standard deviations of log depth and of logit appeal.
         popularity_tail: Pareto exponent of creators' fame; smaller is heavier.
-        new_share: share of the items that are released while the world runs; new_days: within so
-            many days.
-        loop: mean number of autoplay plays that follow a play; loop_spread: sd over items of its
-            log.
+        new_share: share of the items that are released while the world runs.
+        new_days: within so many days.
+        loop: mean number of autoplay plays that follow a play.
+        loop_spread: sd over items of its log.
         click: chance that a neutral item in first position is played by an average user with
             perfect match.
         position_decay: attention to slot s is 1 / (1 + position_decay * s).
-        novelty: odds by which the average user prefers unknown creators on a slate (log);
-            novelty_spread: sd over users.
-        activity: logit of the daily chance of a visit without any habit; activity_spread: its sd
-            over users.
+        novelty: odds by which the average user prefers unknown creators on a slate (log).
+        novelty_spread: sd over users.
+        activity: logit of the daily chance of a visit without any habit.
+        activity_spread: its sd over users.
         season: half-width of the weekly swing of that logit.
         absence: how much log(1 + days since the last visit) takes off that logit.
         habit_activity: how much log(1 + total habit) adds to that logit.
@@ -67,10 +67,10 @@ class WorldConfig:
         satisfaction_churn: full satisfaction divides the hazard of leaving by exp of this.
         lasting: share of what plays of slates leave behind (habit, satiety, satisfaction); 0:
             nothing recommended lasts.
-        search: chance that a visit searches for a creator not shown anywhere; shelf: that it looks
-            at the new releases.
-        churn: mean daily chance of leaving for good, without habits; churn_shape: Beta shape over
-            users (smaller: more unequal).
+        search: chance that a visit searches for a creator not shown anywhere.
+        shelf: that it looks at the new releases.
+        churn: mean daily chance of leaving for good, without habits.
+        churn_shape: Beta shape over users (smaller: more unequal).
         churn_relief: habits divide the hazard by (1 + churn_relief * log(1 + total habit)).
         subscribers: share of users who cancel, visibly, when they leave.
         start_habits: mean number of creators a user has a habit with on the first day.

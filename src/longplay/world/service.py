@@ -201,6 +201,8 @@ class Service:
         path.
 
         Args:
+            policy: what decides the slates; null: nothing is shown.
+            days: how long, at least 1.
             progress: called after each day with (days done, days).
         """
         if days < 1:
@@ -272,6 +274,7 @@ class Service:
             rows: users by row, repeats allowed if `ids` gives each copy a name of its own.
             seed: of the copies' further luck; default their own, so that a copy under the same
                 policy lives the same life.
+            ids: new user ids, one per row; default the users' own.
             history: whether the copies' past goes with them, in the lake and in what policies see;
                 with `ids` it cannot.
         """

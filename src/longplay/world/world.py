@@ -68,10 +68,15 @@ class World(Service):
         logged, and `logger` goes on. Needs a signal that slots own (discovery or exposure).
 
         Args:
+            policy: what decides the slates; null: nothing is shown unasked.
+            signal: whose value is asked for, in its unit.
             days: how long; default as long as the signal needs (policy), or 28 days of visits
                 (one_step).
             users: how many users, drawn by `seed`; default all. Policies that learn from all users
                 need all.
+            seed: of the luck, and of the draw of `users`.
+            estimand: `policy` or `one_step`, as above.
+            logger: the policy deviated from; one_step only.
             start: UTC midnight, default the world's first day; one_step only.
 
         Raises:
@@ -161,6 +166,7 @@ class World(Service):
             users: N user ids (repeats allowed).
             items: N lists of S item ids.
             signal: its measure is days_with("creator"), active_days or returned.
+            replicates: pairs of virtual copies per user and item.
             together: whether each list is one slate, in which a creator can be discovered once, so
                 that a later slot of a creator is worth only what those above it leave. Default:
                 every item as if it were shown alone.

@@ -162,9 +162,15 @@ def read_items(
     `rejected`.
 
     Args:
+        path: a file, a folder or a pattern.
         columns: longplay column -> source column: item_id, and some of creator_id, title, text,
             tags (a list, or text split at | ; ,), length, added_at and available. `added_at` is
             null where it is not mapped: see `dated`.
+        constants: as of `read_table`.
+        time_format: as of `read_table`.
+        time_zone: as of `read_table`.
+        separator: as of `read_table`.
+        encoding: as of `read_table`.
         length_unit: "us", "ms", "s" or "min". The others: as of `read_table`.
 
     Raises:

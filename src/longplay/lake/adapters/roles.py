@@ -582,6 +582,7 @@ def description_of(sample: pl.DataFrame, item: str) -> dict[str, str]:
     """Which columns of a catalogue describe its items: creator_id, title, tags and length.
 
     Args:
+        sample: rows of the catalogue.
         item: the column of item ids.
     """
     search = _Search(sample, {"item_id": item})

@@ -82,6 +82,9 @@ def best_items(decoder: Decoder, prompts: Prompts, k: int, beams: int | None = N
     equal probability the one with the smaller code comes first, among those that the beams reach.
 
     Args:
+        decoder: the model under the trie.
+        prompts: contexts as tokens.
+        k: items per context.
         beams: partial IDs kept per level, at least `k`; default `k`. With as many as the trie has
             nodes at any level the answer is exact.
 

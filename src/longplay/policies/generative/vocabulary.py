@@ -11,6 +11,8 @@ class Vocabulary:
     """Token ids of a model that speaks semantic IDs of `levels` codes out of `width` each.
 
     Attributes:
+        levels: codes of a semantic ID.
+        width: values of a code.
         words: tokens of the base's own vocabulary, ids 0..words-1; 0: a model from scratch, which
             reads no words.
         around: tokens of circumstances (`circumstances.Circumstances`), between the markers and the

@@ -65,6 +65,9 @@ def load_checkpoint(
     """Restore what `save_checkpoint` wrote and return its notes; null where there is no file.
 
     Args:
+        path: the file.
+        module: gets the weights, in place.
+        optimizers: get their state, in place.
         made_by: what the notes must agree on.
         kinds: notes that must be there beside these, and their types.
 

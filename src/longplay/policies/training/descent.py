@@ -80,6 +80,7 @@ class Watch:
     `keep` decides which weights are kept.
 
     Attributes:
+        measure: what is measured at each check: figures by name.
         keep: `held_out` (a loss: the least is best) or another figure (the largest is best).
         patience: checks without a better one, after which training stops; 0: never.
     """
@@ -119,10 +120,20 @@ def descend(
     overfitted soon. With a `team`, `loss_of_step` is this process's share of a loss.
 
     Args:
+        decoder: whose weights change, in place.
+        loss_of_step: step -> loss.
+        watch: what is measured on the way, and which weights are the best.
+        steps: updates.
+        lr: the highest learning rate.
+        seed: of dropout.
+        progress: called with step, steps and figures.
+        checkpoint: file to save to and to go on from.
+        weight_decay: of AdamW.
         optimizer: `adamw`, or `muon` for the matrices of the decoder's layers with AdamW for the
             rest (see `optimizers_of`).
         check_every: steps between checks and checkpoints.
         dropout: share of activations dropped (see `dropped_out`).
+        team: the processes that share each step.
         made_by: what a checkpoint must agree on beside steps, lr, seed, dropout, weight_decay and
             optimizer.
 

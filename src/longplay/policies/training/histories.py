@@ -219,6 +219,9 @@ def histories_from_log(
     watched.
 
     Args:
+        lake: the log.
+        index: the catalogue's items by row.
+        available: which items may be recommended, shape [I].
         circumstances: what is read beside the items.
         outcomes: columns user_id, item_id, time and value, of events that led to something (an
             `Outcomes.frame`; null or NaN: not known yet); needed where a wanted outcome is read.

@@ -56,7 +56,16 @@ def train_next_items(
     it, else by the held-out loss.
 
     Args:
+        decoder: whose model is trained.
+        histories: what users engaged with, in order.
+        steps: updates.
+        history: most items read before the one to predict.
+        batch: windows per step.
+        lr: the highest learning rate.
+        seed: of the order of windows and of dropout.
+        dropout: share of activations dropped.
         thin: share of events that each epoch leaves out (see `Histories.batches`).
+        weight_decay: of AdamW.
         optimizer: `adamw` or `muon` (see `descent.optimizers_of`).
         half: matrix products of training in bfloat16, the weights stay float32: a third quicker
             from 256 wide on, where the processor has it.
@@ -64,6 +73,8 @@ def train_next_items(
         check_every: steps between checks.
         questions: what the NDCG is of; default: the last item of every held-out user. Of more than
             `MOST_ASKED`, a sample.
+        progress: called with step, steps and figures.
+        checkpoint: file to save to and to go on from.
         team: the processes that share each step; default: those that `accelerate launch` started,
             or this one alone.
 

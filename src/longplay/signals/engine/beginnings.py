@@ -101,6 +101,7 @@ def beginnings_of(
     """Those of the log in a connection's views `events` and `decisions`.
 
     Args:
+        con: has the view `events`.
         days: first and last day of the log.
         whole: also say where a run ends, which matters to days outside the log alone; a short log
             that is not asked for it is not read whole, unless nobody of its first day came again.
@@ -143,6 +144,7 @@ def first_day_seen_again(
     event or a decision; null without one.
 
     Args:
+        con: has the view `events`.
         days: first and last day of the log; null where it is empty.
     """
     if days is None:
@@ -172,6 +174,7 @@ def days_seen_again(con: Connection, rows: str) -> list[int]:
     lies between them bridges no silence.
 
     Args:
+        con: has the view `events`.
         rows: SQL of user_id and day.
     """
     found = con.execute(

@@ -48,6 +48,7 @@ class Compiler:
     """Computes signals in a DuckDB connection that has the views `events`, `items` and `decisions`.
 
     Args:
+        con: the connection.
         rows: where daily amounts come from.
         as_of_day: days since 1970 of the midnight up to which windows have closed.
         days: first and last day (since 1970) that `rows` may have.

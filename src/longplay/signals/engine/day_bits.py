@@ -76,8 +76,12 @@ class Bitmaps:
         """Create a table of a unit's words from rows.
 
         Args:
+            table: its name.
+            unit: user, creator or item.
+            features: a bitmap each.
             limits: SQL of (user_id, key if `by_key`, first, last): the units and days that matter;
                 empty: all.
+            by_key: whether `limits` has a key.
         """
         large = not limits and self.rows.parts > 1
         if large and unit == "user" and not self.calendar.long:

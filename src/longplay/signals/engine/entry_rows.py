@@ -112,6 +112,8 @@ def refuse(
 
     Args:
         con: connected to what is known at the time asked for; `lake` may reach further.
+        signal: what is asked.
+        lake: for what the log holds in all, and for words of the error.
         days: first and last day of the log, null where it is empty.
         beginnings: of the log in `con`; null where a short log is no error, because entries are
             given or mature later.

@@ -49,6 +49,7 @@ class Rows(ABC):
         Args:
             unit: user (key is null), creator, item, pair: an item (key) with its event's `creator`;
                 or what else `pair` is.
+            features: what is summed, a column each.
             where: a further test, over user_id, key and day, e.g. "day >= 20000".
             flags: of each feature only whether the row has any.
         """

@@ -218,6 +218,8 @@ class Calendar:
         """The words that hold the days first..last (since 1970).
 
         Args:
+            first: first day, since 1970.
+            last: last day, since 1970.
             reach: days before and after an entry's that are asked.
             stretches: first and last day of what the log consists of, with silences between them
                 that are longer than any reach; none: not known.
@@ -568,6 +570,7 @@ def range_sums(
     `entries`.
 
     Args:
+        unit: user, creator, item or pair.
         entries: SQL of user_id, key (null for users) and day; null: every day of `rows` on which
             `active` (SQL) holds.
         rows: SQL of `Rows.daily`.
@@ -575,6 +578,7 @@ def range_sums(
         sums: column -> (feature's name, first day, last day) with days counted from the entry's
             own, both included. Amounts are whole numbers >= 0.
         dialect: of the engine that computes it.
+        active: SQL of whether a day of `rows` is one to sum at; only without `entries`.
     """
     names = sorted({name for name, _, _ in sums.values()})
     keys = "user_id" if unit == "user" else "user_id, key"

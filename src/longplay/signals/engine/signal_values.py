@@ -37,6 +37,8 @@ class Asked:
     Attributes:
         entries: SQL with user_id, keys, day, and the words of the units in `has`; "sums": it is the
             table of sums.
+        signals: to be valued at these entries.
+        has: units whose words the entries have.
         whole: all entries there are.
         as_of_day: days since 1970 of the midnight up to which windows have closed.
         beginnings: of the log.

@@ -50,6 +50,9 @@ def write_outcomes(
     `Signal.outcomes`, without the entry's event and its time.
 
     Args:
+        signals: what is asked, each label once.
+        lake: the log.
+        folder: gets a file per signal; it must be new or empty.
         as_of: UTC; default the lake's watermark.
         memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to `folder`.
 
@@ -112,6 +115,8 @@ def base_rates(
     Equal to those of `Signal.outcomes(lake, as_of)`.
 
     Args:
+        signals: what is asked.
+        lake: the log.
         as_of: UTC; default the lake's watermark.
         memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to a temporary folder.
         truncated: whether truncated entries count in the rates, too.

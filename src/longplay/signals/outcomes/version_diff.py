@@ -388,6 +388,8 @@ def diff_of(old: Outcomes, new: Outcomes, *, truncated: bool = False) -> Diff:
     item, or slot). Entries about different things, e.g. a creator and an item, are never the same.
 
     Args:
+        old: outcomes of the earlier version.
+        new: outcomes of the later version, of the same log as of the same time.
         truncated: whether truncated entries count. Else each base rate leaves out those of its
             version, and what is compared entry by entry leaves out those of either: where one
             version is unsure of an entry, the definitions have not been told apart.

@@ -1,6 +1,6 @@
 """What is true of a policy: lives lived under it, and lives in which one slot was drawn from it.
 
-Two estimands, two numbers (METHODS 4). `policy`: everybody follows the policy throughout, which is
+Two estimands, two numbers. `policy`: everybody follows the policy throughout, which is
 what an experiment estimates. `one_step`: deviate in one slot, then follow the logger, which is what
 off-policy estimates from logged slots are of.
 """

@@ -71,6 +71,7 @@ class Compiled:
     are those of `model` now.
 
     Args:
+        model: the Hugging Face model to compile.
         precision: `f32`, or `bf16`, with which propensities cannot be computed again to 1e-5.
 
     Raises:

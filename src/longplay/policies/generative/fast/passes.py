@@ -53,6 +53,8 @@ def states_of(
     of these tokens alone, [N, 1, H].
 
     Args:
+        body: the model without its head.
+        states: embeddings, [N, T, H].
         mask: additive, [N or 1, 1, T, tokens in the cache + T]; none: causal over tokens of which
             none is cached.
         position: [N, T].
