@@ -204,7 +204,7 @@ def _conserved(signal: lp.Signal, lake: lp.Lake) -> bool:
     """Whether every rule's credits sum to outcome less baseline for every entry, to the bit, in an
     order of chance."""
     outcomes, shown = signal.outcomes(lake), shown_unasked(lake)
-    base = unexposed_baseline(outcomes, lake, shown) if signal.entry.kind == "discovery" else None
+    base = unexposed_baseline(outcomes, lake, shown) if signal.entry.is_discovery else None
     exact = True
     for one in compare_rules(outcomes, shown, baseline=base).credits:
         mixed = one.frame.filter(pl.col("credit").is_not_null()).sample(

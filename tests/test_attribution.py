@@ -496,7 +496,7 @@ def test_credits_equal_plain_loops_and_conserve(
         return
     entries = list(outcomes.frame.iter_rows(named=True))
     of = signal.entry.of
-    for rule in (Rule(kind) for kind in RULE_KINDS):  # type: ignore[arg-type]
+    for rule in (Rule(kind) for kind in RULE_KINDS):
         if not rule.fits(signal):
             continue
         found = lp.credit(outcomes, lake.decisions, rule, lookback=lookback)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 from examples import examples
@@ -33,6 +34,7 @@ from reference import (
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.policies.simple import Popular
 from longplay.signals import (
     Signal,
     active_days,
@@ -45,6 +47,8 @@ from longplay.signals import (
     user_day,
 )
 from longplay.signals.outcomes.enrolled_sums import enrolled_sums
+from longplay.signals.ready_signals import READY
+from longplay.world import World
 
 Row = dict[str, Any]
 FIRST = datetime(2028, 3, 1, tzinfo=UTC)
@@ -116,6 +120,62 @@ def test_sums_equal_a_plain_loop_over_users_and_entries(
         {"user_id": pl.String, "time": TIME, "value": pl.Float64, "matures_at": TIME}
     )
     assert found.to_dicts() == reference(signal, log, times, entry_days)
+
+
+SUMMED_READY = tuple(
+    signal
+    for signal in READY.values()
+    if signal.measure.per is None and signal.measure.baseline is None
+)
+
+
+@given(
+    st.lists(
+        st.one_of(signals(measures=SUMMED), st.sampled_from(SUMMED_READY)), min_size=2, max_size=6
+    ),
+    logs(),
+    st.tuples(MOMENT, MOMENT),
+    st.sampled_from((1, 3, 14)),
+)
+@examples(90)
+def test_many_signals_in_one_pass_equal_each_alone(
+    many: list[Signal], log: Log, moments: Any, entry_days: int
+) -> None:
+    """Signals share entries, words of days and sums: none may see what another asked for."""
+    log = replace(log, as_of=log.as_of + 14 * DAY)
+    assume(not any(refuses(signal, log) for signal in many))
+    start = min(row["time"] for row in log.events).replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
+    at = dict(zip(USERS, moments, strict=True)) | {"nobody": timedelta(0)}
+    enrolled = enrolled_at({user: start + moment for user, moment in at.items()})
+    lake = log.lake()
+    together = enrolled_sums(many, lake, enrolled, entry_days=entry_days, as_of=log.as_of)
+    assert list(together) == list(dict.fromkeys(many))
+    for signal, table in together.items():
+        alone = enrolled_sums(signal, lake, enrolled, entry_days=entry_days, as_of=log.as_of)
+        assert_frame_equal(table, alone, rel_tol=0, abs_tol=1e-12)
+
+
+def test_all_ready_signals_in_one_pass_equal_each_alone() -> None:
+    lake = World(users=80, items=60, seed=3).run(Popular(slate=3, explore=0.3), days=100)
+    first = lake.events.group_by("user_id").agg(pl.col("time").min()).sort("user_id")
+    together = enrolled_sums(SUMMED_READY, lake, first)
+    assert len(together) == len(SUMMED_READY) >= 10
+    for signal, table in together.items():
+        assert_frame_equal(table, enrolled_sums(signal, lake, first), rel_tol=0, abs_tol=1e-12)
+    different = [signal for signal, table in together.items() if table["value"].sum() > 0]
+    assert len(different) >= 8  # not equal because all is empty
+
+
+def test_many_signals_open_the_log_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = visits(("u1", "i1", FIRST), ("u1", "i1", FIRST + DAY), watermark=FIRST + 90 * DAY)
+    enrolled = enrolled_at({"u1": FIRST})
+    opened = []
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda *args: opened.append(args) or connect(*args))
+    enrolled_sums([READY["habit"], READY["return_7d"], READY["active_days_28d"]], lake, enrolled)
+    assert len(opened) == 1
 
 
 def visits(*rows: tuple[str, str, datetime], watermark: datetime) -> Lake:
@@ -253,6 +313,8 @@ def test_errors_say_what_is_wrong_with_the_table() -> None:
     signal = Signal("again", user_day(), returned(), (1, 3))
     enrolled = enrolled_at({"u1": FIRST})
     assert enrolled_sums(signal, lake, enrolled.clear()).height == 0
+    with pytest.raises(ConfigError, match="no signals given"):
+        enrolled_sums([], lake, enrolled)
     with pytest.raises(DataError, match="1 of 2 rows name a user again"):
         enrolled_sums(signal, lake, pl.concat([enrolled, enrolled]))
     with pytest.raises(DataError, match="column 'time' is missing"):

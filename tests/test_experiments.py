@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -628,6 +629,19 @@ def lake_of(
         watermark=end,
     )
     return lake
+
+
+def test_a_read_out_of_five_signals_opens_the_log_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, users = trial_of(), names(400)
+    rows = [(user, "i0", BEGIN + day * DAY) for user in users for day in range(1, 4)]
+    lake = lake_of(trial, users, rows, BEGIN + 90 * DAY)
+    many = [replace(FAN, name=f"fan_{days}", window=(1, days)) for days in range(2, 6)]
+    opened = []
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda *args: opened.append(args) or connect(*args))
+    readout = trial.analyze(lake, many, guardrails={FAN: 0.1})
+    assert len(readout.lines) == 5
+    assert len(opened) == 1
 
 
 def test_the_read_out_of_a_small_log_is_what_a_reader_counts() -> None:

@@ -1365,6 +1365,7 @@ def test_what_happens_or_arrives_later_changes_no_outcome(
         known(log.decisions, log.as_of),
         log.as_of,
         watermark=log.as_of,
+        items=log.items,
     )  # a view is a log of its own
     assume(not refuses(signal, seen))
     then = signal.outcomes(log.lake().before(log.as_of))

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         returned,
         user_day,
     )
+    from longplay.signals.engine.spark import SparkEngine
     from longplay.signals.outcomes.future import future_of
     from longplay.signals.outcomes.in_files import write_outcomes
     from longplay.signals.outcomes.version_diff import Diff, diff
@@ -89,6 +90,7 @@ _WHERE = {
     "time_to_return": "signals",
     "habits": "signals",
     "write_outcomes": "signals.outcomes.in_files",
+    "SparkEngine": "signals.engine.spark",
     "SignalStore": "signals.store.signal_store",
     "ready": "signals",
     "Diff": "signals.outcomes.version_diff",

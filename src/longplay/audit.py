@@ -269,9 +269,10 @@ def audit(
     )
     users = analysed(trial, everybody).filter(pl.col("arm").is_in([trial.arm_names[0], arm]))
     treated_U, known_UK = (users["arm"] == arm).to_numpy(), covariates_of(view, users)
+    all_sums = enrolled_sums([north_star, *models], view, users, entry_days=trial.entry_days)
     star = line_of(
         north_star,
-        enrolled_sums(north_star, view, users, entry_days=trial.entry_days),
+        all_sums[north_star],
         treated_U,
         known_UK,
         arm,
@@ -281,7 +282,7 @@ def audit(
     )
     verdicts = []
     for signal, model in models.items():
-        sums = enrolled_sums(signal, view, users, entry_days=trial.entry_days)
+        sums = all_sums[signal]
         late = line_of(signal, sums, treated_U, known_UK, arm, None, alpha, alpha)
         asked_U = (
             sums["value"].is_not_null().to_numpy()

@@ -5,36 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts
+from longplay.decisions import Contexts, Ranker
 from longplay.errors import DataError
 from longplay.estimate import Estimate, clustered_mean
-from longplay.index import ItemIndex
 
 Ints = NDArray[np.int64]
 DEPTHS = (1, 5, 10, 50)
 CHUNK = 256
 LEAST_LEFT = 0.5  # share of the start's figure at which an alarm is raised
-
-
-@runtime_checkable
-class Ranker(Protocol):
-    """Anything that scores its whole catalogue for a context: [N, I], -inf where an item cannot be
-    shown."""
-
-    @property
-    def index(self) -> ItemIndex:
-        """Item ids <-> columns of the scores."""
-        ...
-
-    def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]:
-        """Scores [N, I]."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ def compare_rules(
 
     Rules that have no meaning for the signal are left out where none are named.
     """
-    every = [Rule(kind) for kind in RULE_KINDS]  # type: ignore[arg-type]
+    every = [Rule(kind) for kind in RULE_KINDS]
     chosen = (
         [rule for rule in every if rule.fits(outcomes.signal)]
         if rules is None

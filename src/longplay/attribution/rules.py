@@ -7,8 +7,9 @@ earliest to the last.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -22,7 +23,27 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 LOOKBACK_DAYS = 28
-RULE_KINDS = ("last_touch", "first_touch", "discovery_touch", "position", "recency")
+
+
+@dataclass(frozen=True)
+class RuleKind:
+    """What is true of every rule of a kind.
+
+    Attributes:
+        name: the kind, and the function that declares it.
+        weigh: how much each touch counts; see `weights`.
+        words: how the rule prints, of its fields.
+        has_half_life: whether it has a half-life.
+        has_ends: whether it has ends.
+        own_event: whether it asks which exposure the entry's own event came from.
+    """
+
+    name: str
+    weigh: Callable[[pl.DataFrame, Rule, pl.DataFrame], Float]
+    words: str
+    has_half_life: bool = False
+    has_ends: bool = False
+    own_event: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,7 @@ class Rule:
     (None, None)
     """
 
-    kind: Literal["last_touch", "first_touch", "discovery_touch", "position", "recency"]
+    kind: str
     half_life: float = 7.0
     ends: float = 0.4
 
@@ -63,30 +84,31 @@ class Rule:
                 raise ConfigError(
                     f"rule: {name}={given!r} given, expected a number above 0, at most {most:g}"
                 )
-        if self.kind != "recency" and self.half_life != 7.0:
+        if not self.record.has_half_life and self.half_life != 7.0:
             raise ConfigError(
                 f"rule: half_life={self.half_life:g} given, expected none: only recency has one, "
                 f"not {self.kind}"
             )
-        if self.kind != "position" and self.ends != 0.4:
+        if not self.record.has_ends and self.ends != 0.4:
             raise ConfigError(
                 f"rule: ends={self.ends:g} given, expected none: only position has them, not "
                 f"{self.kind}"
             )
 
     def __str__(self) -> str:
-        if self.kind == "recency":
-            return (
-                f"recency (half-life {self.half_life:g} {'day' if self.half_life == 1 else 'days'})"
-            )
-        return f"position ({self.ends:.0%} to each end)" if self.kind == "position" else self.kind
+        days = "day" if self.half_life == 1 else "days"
+        return self.record.words.format(half_life=self.half_life, days=days, ends=self.ends)
+
+    @property
+    def record(self) -> RuleKind:
+        """What is true of every rule of this kind."""
+        return RULES[self.kind]
 
     def fits(self, signal: Declaration) -> bool:
         """Whether the rule has a meaning for the signal: a discovery touch needs an entry that an
         event about a creator or item opened."""
-        return self.kind != "discovery_touch" or (
-            signal.entry.kind in ("discovery", "event") and signal.entry.of is not None
-        )
+        opened_by_event = not signal.entry.is_slot and signal.entry.of is not None
+        return opened_by_event or not self.record.own_event
 
 
 def last_touch() -> Rule:
@@ -119,23 +141,32 @@ def recency(half_life: float = 7.0) -> Rule:
 def weights(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
     """How much each touch counts among those of its entry, shape [T], not normalised; 0: not at
     all."""
-    place_T, count_T = (touches[name].to_numpy().astype(float) for name in ("position", "touches"))
-    if rule.kind == "last_touch":
-        return (place_T == count_T).astype(float)
-    if rule.kind == "first_touch":
-        return (place_T == 1).astype(float)
-    if rule.kind == "position":
-        end_T = (place_T == 1) | (place_T == count_T)
-        return np.where(
-            count_T <= 2,
-            1.0,
-            np.where(end_T, rule.ends, (1 - 2 * rule.ends) / np.maximum(count_T - 2, 1)),
-        )
-    if (
-        rule.kind == "recency"
-    ):  # by age over the youngest: whole lookbacks of half-lives must not all underflow to 0
-        youngest_T = touches.select(pl.col("age").min().over("entry"))["age"].to_numpy()
-        return np.exp2(-(touches["age"].to_numpy() - youngest_T) / rule.half_life)
+    return rule.record.weigh(touches, rule, entries)
+
+
+def _last(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
+    return (touches["position"] == touches["touches"]).to_numpy().astype(float)
+
+
+def _first(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
+    return (touches["position"] == 1).to_numpy().astype(float)
+
+
+def _by_position(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
+    place_T = touches["position"].to_numpy().astype(float)
+    count_T = touches["touches"].to_numpy().astype(float)
+    end_T = (place_T == 1) | (place_T == count_T)
+    between_T = (1 - 2 * rule.ends) / np.maximum(count_T - 2, 1)
+    return np.where(count_T <= 2, 1.0, np.where(end_T, rule.ends, between_T))
+
+
+def _by_age(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
+    # by age over the youngest: whole lookbacks of half-lives must not all underflow to 0
+    youngest_T = touches.select(pl.col("age").min().over("entry"))["age"].to_numpy()
+    return np.exp2(-(touches["age"].to_numpy() - youngest_T) / rule.half_life)
+
+
+def _own_event(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
     event = (
         entries.select(event_origin="origin", event_surface="surface")
         .with_row_index("entry")
@@ -154,6 +185,23 @@ def weights(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
         .alias("last")
     )["last"]
     return last_T.to_numpy().astype(float)
+
+
+RULES = MappingProxyType(
+    {
+        record.name: record
+        for record in (
+            RuleKind("last_touch", _last, "last_touch"),
+            RuleKind("first_touch", _first, "first_touch"),
+            RuleKind("discovery_touch", _own_event, "discovery_touch", own_event=True),
+            RuleKind("position", _by_position, "position ({ends:.0%} to each end)", has_ends=True),
+            RuleKind(
+                "recency", _by_age, "recency (half-life {half_life:g} {days})", has_half_life=True
+            ),
+        )
+    }
+)
+RULE_KINDS = tuple(RULES)
 
 
 def apportion(due_T: Float, weight_T: Float, entry_T: Int) -> Float:

@@ -155,7 +155,7 @@ def unexposed_baseline(
         DataError: no day of the log can be used, or too little came of unexposed pairs.
     """
     signal, entry = outcomes.signal, outcomes.signal.entry
-    if entry.kind != "discovery" or entry.of is None:
+    if not entry.is_discovery or entry.of is None:
         raise ConfigError(
             f"unexposed: {signal.name} is entered by {entry.kind}; only discoveries have pairs "
             "that were not exposed. Of users, declare their own "

@@ -19,8 +19,8 @@ from longplay.experiments.enrolment import (
     LEAST_OTHERS,
     LEAST_USERS,
     analysed,
-    covariates_of,
-    enrolled_of,
+    covariates_in,
+    enrolled_in,
     quality_of,
 )
 from longplay.experiments.power import check_metrics
@@ -28,7 +28,7 @@ from longplay.experiments.readout import Effect, Line, Readout
 from longplay.experiments.statistics import Contrast, compare
 from longplay.intervals import MOST_SKEW, one_sided_error
 from longplay.lake.lake import Lake
-from longplay.signals.outcomes.enrolled_sums import enrolled_sums
+from longplay.signals.outcomes.enrolled_sums import checked_enrolled, sums_in
 from longplay.signals.signal import Signal
 
 Float = NDArray[np.float64]
@@ -54,27 +54,35 @@ def analyze(
             "e.g. 0.01"
         )
     treatments = design.arm_names[1:]
-    view = lake if as_of is None else lake.before(as_of)
-    everybody = enrolled_of(view, design.label, design.arm_names)
-    checks, enrolled = quality_of(design, everybody), analysed(design, everybody)
-    known_UK = covariates_of(view, enrolled) if covariates else None
+    view = (lake if as_of is None else lake.before(as_of)).fixed()
+    metrics = [*success, *guardrails]
+    with view.connect() as con:  # one, in which every query reads the log
+        everybody = enrolled_in(con, design.label, design.arm_names)
+        checks = quality_of(design, everybody)
+        enrolled = analysed(design, everybody)
+        covariates_UK = covariates_in(con, enrolled) if covariates else None
+        sums = sums_in(
+            con,
+            metrics,
+            view,
+            view,
+            checked_enrolled(enrolled),
+            design.entry_days,
+            view.watermark,
+        )
     success_alpha = alpha / (len(success) * len(treatments))
-    sums = {
-        signal: enrolled_sums(signal, view, enrolled, entry_days=design.entry_days)
-        for signal in (*success, *guardrails)
-    }
     lines: list[Line] = []
     decisions = []
     for number_of, arm in enumerate(treatments, start=1):
         pair_U = np.isin(enrolled["arm_number"].to_numpy(), (0, number_of))
         treated_U = enrolled["arm_number"].to_numpy()[pair_U] == number_of
-        ours_UK = None if known_UK is None else known_UK[pair_U]
+        pair_covariates_UK = None if covariates_UK is None else covariates_UK[pair_U]
         mine = [
             line_of(
                 signal,
                 sums[signal].filter(pl.Series(pair_U)),
                 treated_U,
-                ours_UK,
+                pair_covariates_UK,
                 arm,
                 guardrails.get(signal),
                 alpha,

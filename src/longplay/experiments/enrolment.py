@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import duckdb
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -66,21 +67,28 @@ def enrolled_of(lake: Lake, experiment: str, arms: Sequence[str]) -> pl.DataFram
         DataError: no decision of this experiment, or one of an arm it does not have.
     """
     with lake.connect() as con:
-        users = con.sql(
-            """
-            with ours as (
-                select user_id, time, decision_id, coalesce(arm, 'null') as arm, arm_prob, len(slate) > 0 as shows
-                from decisions where experiment = $1
-            ),
-            empty_arms as (select arm from ours group by arm having not bool_or(shows)),
-            placed as (select *, shows or exists (select 1 from empty_arms) as enrols from ours)
-            select user_id, min(time) filter (enrols) as time, arg_min(arm, (time, decision_id)) filter (enrols) as arm,
-                   list_sort(list(distinct arm)) as given, count(*) as decisions,
-                   arg_min_null(arm_prob, (time, decision_id)) filter (enrols) as arm_prob
-            from placed group by user_id having bool_or(enrols) order by time, user_id
-            """,
-            params=[experiment],
-        ).pl()
+        return enrolled_in(con, experiment, arms)
+
+
+def enrolled_in(
+    con: duckdb.DuckDBPyConnection, experiment: str, arms: Sequence[str]
+) -> pl.DataFrame:
+    """See `enrolled_of`; in a connection to a lake that is open."""
+    users = con.sql(
+        """
+        with shown as (
+            select user_id, time, decision_id, coalesce(arm, 'null') as arm, arm_prob, len(slate) > 0 as shows
+            from decisions where experiment = $1
+        ),
+        empty_arms as (select arm from shown group by arm having not bool_or(shows)),
+        placed as (select *, shows or exists (select 1 from empty_arms) as enrols from shown)
+        select user_id, min(time) filter (enrols) as time, arg_min(arm, (time, decision_id)) filter (enrols) as arm,
+               list_sort(list(distinct arm)) as given, count(*) as decisions,
+               arg_min_null(arm_prob, (time, decision_id)) filter (enrols) as arm_prob
+        from placed group by user_id having bool_or(enrols) order by time, user_id
+        """,
+        params=[experiment],
+    ).pl()
     if users.is_empty():
         raise DataError(
             f"experiment {experiment!r}: the lake has no decision of it; run it first, e.g. lake "
@@ -154,21 +162,25 @@ def covariates_of(lake: Lake, enrolled: pl.DataFrame) -> NDArray[np.float64]:
     of it is after. One DuckDB query, so it does not matter how long the log is.
     """
     with lake.connect() as con:
-        create_engaged(con)
-        con.register(
-            "enrolled", enrolled.select("user_id", "time").with_row_index("row").to_arrow()
-        )
-        table = con.sql(
-            f"""
-            with opened as (select row, user_id, {day_of("time")} as day from enrolled)
-            select opened.row,
-                   count(distinct past.day) filter (past.origin = 'organic' and past.day >= opened.day - {LOOK_BACK_DAYS}) as active_days,
-                   count(*) filter (past.kind = 'play' and past.day >= opened.day - {LOOK_BACK_DAYS}) as plays,
-                   coalesce(any_value(opened.day) - min(past.day), 0) as known_days
-            from opened left join engaged as past on past.user_id = opened.user_id and past.day < opened.day
-            group by opened.row order by opened.row
-            """
-        ).pl()
+        return covariates_in(con, enrolled)
+
+
+def covariates_in(con: duckdb.DuckDBPyConnection, enrolled: pl.DataFrame) -> NDArray[np.float64]:
+    """See `covariates_of`; in a connection to a lake that is open."""
+    create_engaged(con)
+    con.register("opened", enrolled.select("user_id", "time").with_row_index("row").to_arrow())
+    table = con.sql(
+        f"""
+        with opened_day as (select row, user_id, {day_of("time")} as day from opened)
+        select o.row,
+               count(distinct past.day) filter (past.origin = 'organic' and past.day >= o.day - {LOOK_BACK_DAYS}) as active_days,
+               count(*) filter (past.kind = 'play' and past.day >= o.day - {LOOK_BACK_DAYS}) as plays,
+               coalesce(any_value(o.day) - min(past.day), 0) as known_days
+        from opened_day o left join engaged as past on past.user_id = o.user_id and past.day < o.day
+        group by o.row order by o.row
+        """
+    ).pl()
+    con.unregister("opened")
     active, plays, known = (
         table[name].to_numpy().astype(float) for name in ("active_days", "plays", "known_days")
     )

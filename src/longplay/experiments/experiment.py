@@ -16,7 +16,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy, check_one_each, rules_of
+from longplay.decisions import (
+    DEFAULT_SLOTS,
+    Adaptive,
+    Contexts,
+    Decisions,
+    Policy,
+    Slated,
+    check_one_each,
+    rules_of,
+    shows_fewer,
+)
 from longplay.display import percent
 from longplay.errors import ConfigError, DataError
 from longplay.experiments.analysis import analyze
@@ -99,7 +109,7 @@ class Experiment:
                 f"Experiment: entry_days={entry_days!r} given, expected 1 to {MAX_WINDOW_DAYS} "
                 "whole days"
             )
-        slates = {arm: policy.slate for arm, policy in arms.items() if hasattr(policy, "slate")}  # pyright: ignore[reportAttributeAccessIssue]
+        slates = {arm: policy.slate for arm, policy in arms.items() if isinstance(policy, Slated)}
         if len(set(slates.values())) > 1:
             raise ConfigError(
                 f"Experiment: arms with different numbers of slots, {slates}; expected one, or "
@@ -238,12 +248,13 @@ class Experiment:
     @property
     def slate(self) -> int:
         """Slots a world or a service asks for by default."""
-        return next((policy.slate for policy in self.arms.values() if hasattr(policy, "slate")), 5)  # pyright: ignore[reportAttributeAccessIssue]
+        slates = (policy.slate for policy in self.arms.values() if isinstance(policy, Slated))
+        return next(slates, DEFAULT_SLOTS)
 
     @property
     def shorter(self) -> bool:
         """Whether some arm shows less than is asked for."""
-        return any(getattr(policy, "shorter", False) for policy in self.arms.values())
+        return any(shows_fewer(policy) for policy in self.arms.values())
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """One slate per context by its user's arm, in the contexts' order, with experiment, arm and

@@ -309,7 +309,7 @@ def against_holdout(
     y_U = adjusted(y_U, arm_U, mature_U, covariates_of(view, enrolled)) if covariates else y_U
     control = enrolled.filter(pl.Series(arm_U == 0))
     shown, base = shown_unasked(view), None
-    if debias and signal.entry.kind == "discovery":
+    if debias and signal.entry.is_discovery:
         try:
             base = unexposed_baseline(
                 outcomes, view, shown, lookback=lookback, users=control["user_id"]

@@ -257,7 +257,7 @@ def plan(
     everything = [*success, *margins]
     view = lake if end is None else lake.before(end)
     wait_days = max(
-        signal.window[1] + 1 + (0 if signal.entry.kind == "enrolment" else entry_days)
+        signal.window[1] + 1 + (0 if signal.entry.is_enrolment else entry_days)
         for signal in everything
     )
     enrolled, start, weeks = _past_enrolment(
@@ -267,13 +267,10 @@ def plan(
         (enrolled["time"] - start).dt.total_days().to_numpy() // 7, minlength=weeks
     )
     design_UK = np.column_stack([np.ones(enrolled.height), covariates_of(view, enrolled)])
+    sums = enrolled_sums(everything, view, enrolled, entry_days=entry_days)
     metrics, left = [], []
     for signal in everything:
-        value_U = (
-            enrolled_sums(signal, view, enrolled, entry_days=entry_days)["value"]
-            .to_numpy()
-            .astype(float)
-        )
+        value_U = sums[signal]["value"].to_numpy().astype(float)
         if len(value_U) < 2 or value_U.mean() <= 0 or value_U.std() == 0:
             who = f"all {len(value_U):,} users who came from {start:%Y-%m-%d}"
             raise NotEstimable(

@@ -7,9 +7,9 @@ the view.
 
 from __future__ import annotations
 
-import duckdb
 import polars as pl
 
+from longplay.lake.connection import Connection
 from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 
@@ -21,7 +21,7 @@ _LACKING: dict[
 ] = {}  # lake's store -> its state, and whether any of its events lacks a creator
 
 
-def create_listed(con: duckdb.DuckDBPyConnection) -> None:
+def create_listed(con: Connection) -> None:
     """Create the table `listed` (item_id, creator_id): the catalogue's items that have a
     creator."""
     con.execute(
@@ -30,7 +30,7 @@ def create_listed(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def any_lacks_creator(con: duckdb.DuckDBPyConnection, events: str = "events") -> bool:
+def any_lacks_creator(con: Connection, events: str = "events") -> bool:
     """Whether any event has an item and no creator.
 
     Args:
@@ -40,7 +40,7 @@ def any_lacks_creator(con: duckdb.DuckDBPyConnection, events: str = "events") ->
     return first_row(con, f"select 1 from {events} where {LACKS_CREATOR} limit 1") is not None
 
 
-def prepare_creators(con: duckdb.DuckDBPyConnection, lake: Lake, slots: bool = False) -> bool:
+def prepare_creators(con: Connection, lake: Lake, slots: bool = False) -> bool:
     """Create what says whose work an event or a slot is about.
 
     Args:
@@ -72,7 +72,7 @@ def with_listed(events: str) -> str:
     return f"(select {named} from {events} e left join listed l on l.item_id = e.item_id)"
 
 
-def create_creators(con: duckdb.DuckDBPyConnection) -> None:
+def create_creators(con: Connection) -> None:
     """Create the table `creators` (item_id, creator_id) from `listed`: the catalogue's creator,
     else that of the item's last event.
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import duckdb
 import polars as pl
 
+from longplay.lake.connection import Connection
 from longplay.lake.schema import ENGAGED
 
 DAY_US = 86_400_000_000
@@ -41,14 +41,14 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def first_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | None:
+def first_row(con: Connection, sql: str) -> tuple[Any, ...] | None:
     """The first row of a query; all of them are fetched, since DuckDB refuses other work while a
     result is open."""
     rows = con.execute(sql).fetchall()
     return rows[0] if rows else None
 
 
-def create_engaged(con: duckdb.DuckDBPyConnection, events: str = "events") -> None:
+def create_engaged(con: Connection, events: str = "events") -> None:
     """Create the view `engaged`: those of `events` that are activity, with their `day`."""
     con.execute(
         f"create or replace view engaged as select *, {day_of('time')} as day from {events} where "

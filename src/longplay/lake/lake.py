@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from longplay.lake.descriptions import as_known, as_known_sql, new_descriptions
 from longplay.lake.row_checks import refuse_long_slates
 from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
 from longplay.lake.sift import EARLIEST, advice, quarantine_rows, sift
-from longplay.lake.storage import FolderStore, MemoryStore, Snapshot, Store
+from longplay.lake.storage import ARRIVED, FolderStore, MemoryStore, Snapshot, Store
 
 SKEW = timedelta(hours=1)  # how far clocks of a service may be apart
 
@@ -45,6 +45,25 @@ class Appended:
         return f"batch {self.batch}: {rows or 'nothing'}" + (
             f"; quarantined {sum(self.rejected.values()):,} ({bad})" if bad else ""
         )
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """Where a table lies, for an engine other than DuckDB, and which of its rows a view shows.
+
+    Attributes:
+        table: its name.
+        files: Parquet files; none in memory.
+        rows: those of a lake in memory; no rows where there are files.
+        columns: SQL of what to select from these files or rows.
+        visible: SQL of the rows that the view shows, from `_all_TABLE`, which has all.
+    """
+
+    table: str
+    files: Sequence[str]
+    rows: pl.DataFrame
+    columns: str
+    visible: str
 
 
 class Lake:
@@ -235,6 +254,26 @@ class Lake:
                 yield con
         finally:
             con.close()
+
+    @contextmanager
+    def sources(self) -> Iterator[list[TableSource]]:
+        """Where every table lies, for an engine other than DuckDB.
+
+        Raises:
+            DataError: the engine raised an OSError, and files are missing or damaged.
+        """
+        snapshot = self._snapshot()
+        with snapshot.reading():
+            yield [
+                TableSource(
+                    table,
+                    snapshot.paths(table),
+                    snapshot.frames.get(table, empty(table)),
+                    ARRIVED if table == "items" else "*",
+                    self._visible_sql(table, snapshot),
+                )
+                for table in TABLES
+            ]
 
     def _snapshot(self) -> Snapshot:
         return self._fixed if self._fixed is not None else self._store.snapshot()

@@ -50,6 +50,8 @@ _LATER = {  # columns that older lakes lack, with DuckDB's types
         "exclusion_rule": "varchar",
     },
 }
+# SQL of the columns of stored items: one without an arrival was known when it was added
+ARRIVED = "* replace (coalesce(ingested_at, added_at) as ingested_at)"
 _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a process
 
 
@@ -130,7 +132,7 @@ class Snapshot:
                 )
             if table == "items":
                 read = f"(select {columns} from {read})"
-                columns = "* replace (coalesce(ingested_at, added_at) as ingested_at)"
+                columns = ARRIVED
             con.execute(f"create view {name} as select {columns} from {read}")
         else:
             con.register(name, self.frames.get(table, empty(table)).to_arrow())

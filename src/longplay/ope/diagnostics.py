@@ -16,7 +16,6 @@ from longplay.estimate import Estimate, clustered_mean
 from longplay.ope.estimators import effective_users, ips_mean, kish, usual
 from longplay.ope.logged import Logged, Users, own_choices, slot_log_prob
 from longplay.signals.declare.declaration import Declaration
-from longplay.signals.declare.measure import DAY_KINDS
 
 Array = NDArray[np.float64]
 
@@ -495,7 +494,6 @@ def outcome_range(signal: Declaration, reward_N: Array) -> tuple[float, float]:
     if measure.threshold is not None:
         return 0.0, 1.0
     least = 0.0 if measure.baseline is None else float(reward_N.min(initial=0.0))
-    if measure.kind not in DAY_KINDS or measure.per is not None or measure.baseline is not None:
+    if not measure.counts_days or measure.per is not None or measure.baseline is not None:
         return least, float(reward_N.max(initial=0.0))
-    first, last = signal.window
-    return least, 1.0 if measure.kind == "returned" else float(last - first + 1)
+    return least, 1.0 if signal.binary else float(signal.days)

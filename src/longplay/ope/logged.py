@@ -15,13 +15,21 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import BESIDE, Contexts, Policy, contexts_at, held_out, outside
+from longplay.decisions import (
+    BESIDE,
+    Contexts,
+    Policy,
+    Ranker,
+    contexts_at,
+    held_out,
+    index_of,
+    outside,
+)
 from longplay.errors import ConfigError, DataError
 from longplay.frames import as_lists
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.ranking import Ranker
 from longplay.signals.outcomes.in_memory import Shown
 
 Array = NDArray[np.float64]
@@ -254,10 +262,10 @@ def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Array, NDArray[np.boo
     for in groups of one length.
     """
     item_M, lengths_D = logged.item_M, logged.lengths_D
-    index = getattr(policy, "index", None)
+    index = index_of(policy)
     known_M = (
         index.rows(item_M) >= 0
-        if isinstance(index, ItemIndex) and len(item_M)
+        if index is not None and len(item_M)
         else np.ones(len(item_M), dtype=bool)
     )
     decision_M = np.repeat(np.arange(len(lengths_D)), lengths_D)

@@ -137,7 +137,7 @@ class SlotFeatures:
 
     def possible(self, rows: Rows, item_N: Rows) -> NDArray[np.bool_]:
         """Whether showing `item_N` in the slots `rows` can lead to an entry."""
-        if self.signal.entry.kind != "discovery":
+        if not self.signal.entry.is_discovery:
             return np.ones(len(rows), dtype=bool)
         key_N = self.keys(item_N)
         familiar_N = self.index.familiar(

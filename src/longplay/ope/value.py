@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from longplay.decisions import Policy
+from longplay.decisions import Policy, Ranker
 from longplay.errors import ConfigError
 from longplay.estimate import Estimate, Refusal
 from longplay.lake.lake import Lake
@@ -14,7 +14,6 @@ from longplay.ope.diagnostics import Array, Diagnosis, weigh
 from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, origin_of, snips_mean
 from longplay.ope.logged import Logged, Users, as_seen_by, logged_slots, own_choices, own_law
 from longplay.ope.outcome_model import OutcomeModel, fit_outcome_model
-from longplay.ranking import Ranker
 from longplay.signals.outcomes.in_memory import Shown
 
 

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from longplay.belief import Calibration, coverage_of_means, randomised_pit, reliability
 from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import clustered_mean
-from longplay.rewards.early import EarlyReward, certain_entries
+from longplay.rewards.early import Early, EarlyReward, certain_entries
 from longplay.rewards.showing import user_buckets
 from longplay.signals.outcomes.in_memory import Outcomes
 
@@ -181,9 +181,8 @@ def compare(
         | _item_error(test, None, prior, min_entries)
     ]
     for name, model in models.items():
-        fitted = (
-            model.fit(None, train_outcomes) if getattr(model, "standing", True) is None else model
-        )
+        unfitted = isinstance(model, Early) and model.standing is None
+        fitted = model.fit(None, train_outcomes) if unfitted else model
         rows.append(
             _score(name, fitted.belief(test, age).mean, outcome_N, alone_N, users, test)
             | _item_error(test, fitted, prior, min_entries)

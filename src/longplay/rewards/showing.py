@@ -128,10 +128,10 @@ class Showing:
             ConfigError: the signal's entries are about users.
         """
         entry, index = self.signal.entry, view.index
-        if entry.of is None or entry.kind == "event":
+        if entry.of is None or entry.is_event:
             about = (
                 "events, of which showing is one cause among others"
-                if entry.kind == "event"
+                if entry.is_event
                 else "about a user, so no slot owns them"
             )
             raise ConfigError(
@@ -147,7 +147,7 @@ class Showing:
         slots = int(lengths[0]) if lengths else 0
         row_N = index.slots(slates) if slots else np.zeros(0, dtype=np.int64)
         row_NS = row_N.reshape(len(slates), slots)
-        if entry.kind == "exposure":
+        if entry.is_slot:
             return row_NS, np.ones(row_NS.shape), np.ones(row_NS.shape)
         frame = contexts.frame
         user_N, time_N = index.users(frame["user_id"]), frame["time"].dt.epoch("us").to_numpy()
@@ -338,8 +338,8 @@ def fit_showing(
         else decisions
     )
     of = signal.entry.of
-    if of is None or signal.entry.kind != "discovery" or frame.is_empty():
-        return Showing(signal, association=of is not None and signal.entry.kind == "discovery")
+    if of is None or not signal.entry.is_discovery or frame.is_empty():
+        return Showing(signal, association=of is not None and signal.entry.is_discovery)
     frame = frame.filter(
         pl.col("surface") == main_surface(frame)
     )  # a search result is entered far more often than a slot nobody asked for

@@ -42,7 +42,7 @@ def outcomes(work: Work) -> dict[str, Any]:
         outcomes = signal.outcomes(lake)
         known = signal.outcomes(past_of(work))
         if (
-            name in work.config.reward.objectives and signal.entry.kind == "discovery"
+            name in work.config.reward.objectives and signal.entry.is_discovery
         ):  # better refused now than after training
             matured_entries(outcomes, work.config.split.trained, work.config.split.evaluated)
         outcomes.frame.write_parquet(work.folder / f"{name}.parquet")

@@ -242,11 +242,7 @@ def _judging(config: RunConfig) -> int:
     signals = config.declared()
     judged = [signals[name] for name in config.reward.objectives]
     return (
-        max(
-            signal.window[1]
-            for signal in judged
-            if signal.entry.kind == "discovery" or len(judged) == 1
-        )
+        max(signal.window[1] for signal in judged if signal.entry.is_discovery or len(judged) == 1)
         if judged
         else 1
     )
@@ -315,7 +311,7 @@ def _problems(config: RunConfig, facts: LogFacts) -> list[Problem]:
         for name in config.reward.objectives:
             last = facts.end - timedelta(days=signals[name].window[1])
             if (
-                signals[name].entry.kind == "discovery"
+                signals[name].entry.is_discovery
                 and evaluate_until > last
                 and signals[name].window[1] < facts.days
             ):

@@ -71,7 +71,7 @@ def evaluate(work: Work) -> dict[str, Any]:
     policies = policies_of(work, past)
     result: dict[str, Any] = {"not_estimable": _not_estimable(work)}
     judged = next(
-        (signal for signal in objectives_of(config).values() if signal.entry.kind == "discovery"),
+        (signal for signal in objectives_of(config).values() if signal.entry.is_discovery),
         None,
     )
     if judged is None:

@@ -588,7 +588,7 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
         return f"the window needs {signal.window[1] + 1} days, the log has {facts.days}"
     if not has.creators and "creator" in (signal.entry.of, *(part.of for part in parts)):
         return "no creator column"
-    if signal.entry.kind == "exposure" and not has.decisions:
+    if signal.entry.is_slot and not has.decisions:
         return "no decisions"
     kinds = [
         kind for kind in (signal.entry.event, *(part.counted for part in parts)) if kind is not None
@@ -597,9 +597,9 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
         return f"no event of kind {absent[0]!r}"
     if not set(signal.origins) & set(has.origins):
         return f"no event of origin {' or '.join(map(repr, signal.origins))}"
-    if not has.seconds and any(part.kind in ("minutes", "completion") for part in parts):
+    if not has.seconds and any(part.needs_seconds for part in parts):
         return "no column of durations"
-    if not has.lengths and any(part.kind == "completion" for part in parts):
+    if not has.lengths and any(part.needs_lengths for part in parts):
         return "no length of items"
     return None
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from longplay.lake.lake import Lake
 from longplay.signals.declare.declaration import Declaration
+from longplay.signals.engine.engines import AnyEngine, engine_of
 from longplay.signals.outcomes.in_memory import Outcomes, outcomes_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 class Signal(Declaration):
@@ -43,15 +48,22 @@ class Signal(Declaration):
     True
     """
 
-    def outcomes(self, lake: Lake, as_of: datetime | None = None) -> Outcomes:
+    def outcomes(
+        self,
+        lake: Lake,
+        as_of: datetime | None = None,
+        engine: AnyEngine | SparkSession | None = None,
+    ) -> Outcomes:
         """The signal's value for every entry known at `as_of`; immature ones are null.
 
         Args:
             lake: events, and whatever else the declaration asks for.
             as_of: the moment of knowledge, UTC; default the lake's watermark.
+            engine: what computes it: `lp.SparkEngine("local[2]")` or a SparkSession; default
+                DuckDB, in this process. Values do not depend on it.
 
         Raises:
             DataError: the lake cannot answer (no creators, no decisions, no event of the kind that
                 is counted, a window longer than the log), or `as_of` lies after its watermark.
         """
-        return outcomes_of(self, lake, as_of)
+        return outcomes_of(self, lake, as_of, engine=engine_of(engine))

@@ -54,7 +54,7 @@ class _Rows:
 
     row_E: Int
     second_E: NDArray[np.number]
-    kind: str
+    event_kind: str
     item_E: Int
     surface: pl.Series | str
     origin: pl.Series | str
@@ -178,7 +178,7 @@ def events_of_day(
             _none(left_R),
         ),
     ]
-    engaged = [one for one in rows if one.kind in KINDS]  # what a history is made of
+    engaged = [one for one in rows if one.event_kind in KINDS]  # what a history is made of
     item, row = (
         np.concatenate([one.item_E for one in engaged]),
         np.concatenate([one.row_E for one in engaged]),
@@ -253,12 +253,14 @@ def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> 
             "user_id",
             pl.when("has_item").then("item_id"),
             pl.when("has_item").then("creator_id"),
-            pl.lit(rows.kind).alias("kind"),
+            pl.lit(rows.event_kind).alias("kind"),
             pl.col("time").cast(TIME),
             pl.col("seconds").fill_nan(None),
             "surface",
             "origin",
-            (pl.lit(None, dtype=pl.String) if rows.kind == "cancel" else visit).alias("session_id"),
+            (pl.lit(None, dtype=pl.String) if rows.event_kind == "cancel" else visit).alias(
+                "session_id"
+            ),
             pl.when("listed").then("d:" + visit + pl.col("letter")).alias("decision_id"),
             pl.when("listed").then("slot").alias("slot"),
         ),
@@ -274,7 +276,7 @@ def _how(rows: _Rows) -> NDArray[np.uint8]:
         place = rows.surface.replace_strict(
             list(PLACES), range(len(PLACES)), return_dtype=pl.Int64
         ).to_numpy()
-    return (KINDS.index(rows.kind) * len(PLACES) + place).astype(np.uint8)
+    return (KINDS.index(rows.event_kind) * len(PLACES) + place).astype(np.uint8)
 
 
 def _us(second_E: NDArray[np.number]) -> Int:

@@ -14,7 +14,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy, rule_words, rules_of
+from longplay.decisions import (
+    Adaptive,
+    Contexts,
+    Decisions,
+    Policy,
+    rule_words,
+    rules_of,
+    shows_fewer,
+    slots_of,
+)
 from longplay.errors import ConfigError, DataError
 from longplay.index import distinct_keys, ranges
 from longplay.lake import Lake
@@ -327,9 +336,7 @@ class Service:
         morning = self.morning()
         shown = self.house(morning, batch, shelf=policy is not None)
         if policy is not None and len(morning.user_N):
-            asked = self.contexts_of(
-                getattr(policy, "slate", 5), ring, morning.user_N, morning.second_N
-            )
+            asked = self.contexts_of(slots_of(policy), ring, morning.user_N, morning.second_N)
             said = policy.decide(asked, np.random.default_rng([self.luck.seed, 2, self.day]))
             batch.contexts.append(asked.frame)
             batch.decisions.append(said.frame)
@@ -411,7 +418,7 @@ class Service:
                 f"{policy.name}: its decisions are for other users than asked; decide() must keep "
                 "the contexts' users"
             )
-        if getattr(policy, "shorter", False):
+        if shows_fewer(policy):
             item_NS = self._short_rows(said.slates, asked.slots)
         else:
             item_NS = self.catalogue.index.slate_rows(said.slates)

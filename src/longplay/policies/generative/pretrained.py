@@ -83,11 +83,9 @@ def with_tokens(
 
 def half_is_quick() -> bool:
     """Whether this processor multiplies bfloat16 natively: training is then twice as fast."""
-    return (
-        bool(torch.cpu._is_avx512_bf16_supported())
-        if hasattr(torch.cpu, "_is_avx512_bf16_supported")
-        else False
-    )
+    if "_is_avx512_bf16_supported" not in dir(torch.cpu):
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def adapted(decoder: Decoder, seed: int) -> Decoder:

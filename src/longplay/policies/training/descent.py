@@ -161,7 +161,7 @@ def descend(
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     first = notes["step"] if notes else 0
     running: list[float] = []
-    began, read_before = time.monotonic(), getattr(decoder, "tokens_read", 0)
+    began, read_before = time.monotonic(), decoder.tokens_read
     for step in range(first, steps):
         if (
             watch
@@ -184,7 +184,7 @@ def descend(
         running.append(float(loss.detach()))
         if progress:
             spent = max(time.monotonic() - began, 1e-9)
-            read = getattr(decoder, "tokens_read", 0) - read_before
+            read = decoder.tokens_read - read_before
             paces = ({"tokens_per_second": read / spent} if read else {}) | {
                 "seconds_left": (steps - step - 1) * spent / (step + 1 - first)
             }

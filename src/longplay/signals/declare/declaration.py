@@ -20,11 +20,6 @@ from longplay.signals.declare.entry import ENTRY_KINDS, EVER, Entry, entry_of
 from longplay.signals.declare.measure import BETTER, MEASURE_KINDS, Better, Measure, measure_of
 from longplay.signals.declare.sentence import sentence
 
-MINUTES_A_DAY, SESSIONS_A_DAY = (
-    1_440,
-    48,
-)  # the most there can be: sessions lie more than 30 minutes apart
-
 
 @dataclass(frozen=True)
 class Declaration:
@@ -118,7 +113,7 @@ class Declaration:
         """Entry, measure and origin must fit each other."""
         entry, measure = self.entry, self.measure
         for part in (measure, measure.per):
-            if part is None or part.of is None or part.kind == "habits":
+            if part is None or part.of is None or part.record.over_keys:
                 continue
             if entry.of is None:
                 raise ConfigError(
@@ -130,15 +125,13 @@ class Declaration:
                     f"{where}: measure of='item' given, expected 'creator', which the entry is "
                     "about; or enter by item"
                 )
-        if measure.kind == "habits" and entry.of is not None:
+        if measure.record.over_keys and entry.of is not None:
             raise ConfigError(
                 f"{where}: habits given, which count over all {measure.of}s, but the entry is "
                 "about one; expected user_day() or enrolment()"
             )
-        if "sessions" in (
-            measure.kind,
-            measure.per.kind if measure.per is not None else None,
-        ) and len(self.origins) < len(ORIGINS):
+        parts = [part for part in (measure, measure.per) if part is not None]
+        if any(part.counts_sessions for part in parts) and len(self.origins) < len(ORIGINS):
             how = "given" if self.origin is not None else "is what counts where none is given"
             raise ConfigError(
                 f"{where}: origin={self.origins} {how}, expected all of {', '.join(ORIGINS)}: a "
@@ -160,14 +153,14 @@ class Declaration:
             and measure.per is None
             and measure.baseline is None
         )
-        if start == 0 and (surely or measure.kind == "cancelled"):
+        if start == 0 and (surely or measure.record.binary):
             own = (
-                entry.kind == "event"
+                entry.is_event
                 and measure.counted == entry.event
                 and len(self.origins) == len(ORIGINS)
             )
-            begun = measure.kind == "sessions" and (
-                entry.kind != "exposure" and (entry.kind != "event" or entry.event in ENGAGED)
+            begun = measure.counts_sessions and (
+                not entry.is_slot and (not entry.is_event or entry.event in ENGAGED)
             )
             if own or begun:
                 raise ConfigError(
@@ -176,7 +169,7 @@ class Declaration:
                     "expected window=(1, ...), or a higher threshold"
                 )
         shown = [origin for origin in self.origins if origin != "organic"]
-        habitual = measure.kind == "habits" or (measure.of is not None and measure.of_activity)
+        habitual = measure.of_activity and measure.of is not None
         if shown and habitual and not self.gameable:
             raise ConfigError(
                 f"{where}: origin={self.origins} given, expected only 'organic': a habit that "
@@ -201,47 +194,43 @@ class Declaration:
         entry, measure = self.entry, self.measure
         if measure.of != entry.of:
             return False
-        if entry.kind == "discovery":
+        if entry.is_discovery:
             return measure.needs_activity and (entry.novel_for or days) >= days
-        if entry.kind == "user_day":
+        if entry.is_user_day:
             return measure.needs_activity and (entry.dormant_for or 0) >= days
-        return (
-            entry.kind == "event"
-            and measure.counted == entry.event
-            and (entry.novel_for or 0) >= days
-        )
+        return entry.is_event and measure.counted == entry.event and (entry.novel_for or 0) >= days
 
     def _check_reachable(self, where: str) -> None:
         """Refuse thresholds that no user can reach."""
         measure, days = self.measure, self.days
-        if measure.kind == "habits" and (measure.days or 0) > days:
+        if measure.days is not None and measure.days > days:
             raise ConfigError(
                 f"{where}: days={measure.days} given, expected at most {days}, the days of the "
                 f"window {self.window}"
             )
         threshold = measure.threshold
-        if threshold is None or measure.per is not None:
-            if (
-                threshold is not None
-                and measure.per is not None
-                and measure.counts_days
-                and measure.per.kind == "active_days"
-                and threshold > 1
-            ):
+        if threshold is None:
+            return
+        if measure.per is not None:
+            of_active_days = measure.per.counts_days and measure.per.of is None
+            if measure.counts_days and of_active_days and threshold > 1:
                 raise ConfigError(
                     f"{where}: threshold={threshold:g} given, expected at most 1, the most of "
                     "days per active day"
                 )
             return
-        most = {"minutes": MINUTES_A_DAY, "sessions": SESSIONS_A_DAY}.get(
-            measure.kind, 1 if measure.counts_days else None
-        )
-        if most is not None and threshold > most * days:
+        if (most := self.most) is not None and threshold > most:
             what = f"{measure.kind} there can be in" if not measure.counts_days else "days of"
             raise ConfigError(
-                f"{where}: threshold={threshold:g} given, expected at most {most * days:,}, the "
+                f"{where}: threshold={threshold:g} given, expected at most {most:,.0f}, the "
                 f"{what} the window {self.window}"
             )
+
+    @property
+    def most(self) -> float | None:
+        """The most that the measure can amount to in the window; null where it has no bound."""
+        most_a_day = self.measure.record.most_a_day
+        return None if most_a_day is None else most_a_day * self.days
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -256,11 +245,9 @@ class Declaration:
     def threshold(self) -> float | None:
         """The amount that makes the outcome 1; null where the outcome is the amount itself.
         `returned` and `cancelled` are 1."""
-        return (
-            1.0
-            if self.measure.kind in ("returned", "cancelled") and self.measure.threshold is None
-            else self.measure.threshold
-        )
+        if self.measure.record.binary and self.measure.threshold is None:
+            return 1.0
+        return self.measure.threshold
 
     @property
     def binary(self) -> bool:
@@ -282,7 +269,7 @@ class Declaration:
         """Whether the outcome is the sum of its daily trace, or whether that sum reaches the
         threshold."""
         return (
-            self.measure.kind not in ("time_to_return", "completion")
+            self.measure.record.additive
             and self.measure.per is None
             and self.measure.baseline is None
         )
@@ -296,7 +283,7 @@ class Declaration:
         """
         definition: dict[str, Any] = self._definition() | {"origin": sorted(self.origins)}
         definition.pop("gameable", None)  # it says what entry, measure and origin say already
-        if self.threshold is not None and self.measure.kind != "cancelled":
+        if self.threshold is not None and self.measure.record.takes_threshold:
             definition["measure"] = definition["measure"] | {"threshold": self.threshold}
         return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -326,7 +313,7 @@ class Declaration:
         """The declaration as a TOML table `[signals.NAME]`; `from_toml` reads it back."""
         lines = [f"[signals.{self.name}]"]
         definition = self._definition()
-        if self.entry.kind == "discovery" and self.entry.novel_for is None:
+        if self.entry.is_discovery and self.entry.novel_for is None:
             definition["entry"] |= {"novel_for": EVER}
         for key, value in definition.items():
             lines.append(f"{key} = {_toml(value)}")

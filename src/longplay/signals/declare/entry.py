@@ -9,16 +9,17 @@ from typing import Any, Literal
 from longplay.errors import ConfigError
 from longplay.lake.schema import KINDS
 from longplay.signals.declare.checks import days, one_of
+from longplay.signals.declare.entry_kinds import ENTRIES, EntryKind
 
 Key = Literal["creator", "item"]
 KEYS = ("creator", "item")
 EVER = "ever"  # in TOML, which has no null: a discovery is the first touch in the log
-ENTRY_KINDS = ("discovery", "exposure", "user_day", "enrolment", "event")
+ENTRY_KINDS = tuple(ENTRIES)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What opens a window: `kind` is discovery, exposure, user_day, enrolment or event.
+    """What opens a window: `kind` is a name of `ENTRIES`.
 
     Attributes:
         kind: what opens it.
@@ -29,7 +30,7 @@ class Entry:
         dormant_for: a user_day after at least this many days without activity.
     """
 
-    kind: Literal["discovery", "exposure", "user_day", "enrolment", "event"]
+    kind: str
     of: Key | None = None
     novel_for: int | None = None
     event: str | None = None
@@ -37,7 +38,8 @@ class Entry:
 
     def __post_init__(self) -> None:
         one_of("entry", "kind", self.kind, ENTRY_KINDS)
-        if self.kind in ("discovery", "exposure") or (self.kind == "event" and self.of is not None):
+        fields = self.record.fields
+        if "of" in self.record.required or ("of" in fields and self.of is not None):
             one_of("entry", "of", self.of, KEYS)
         elif self.of is not None:
             raise ConfigError(
@@ -45,13 +47,13 @@ class Entry:
                 f"one, and event may, not {self.kind}"
             )
         if self.novel_for is not None:
-            if self.kind not in ("discovery", "event"):
+            if "novel_for" not in fields:
                 raise ConfigError(
                     f"entry: novel_for={self.novel_for!r} given, expected none: it is only for a "
                     "discovery or an event"
                 )
             object.__setattr__(self, "novel_for", days("entry", "novel_for", self.novel_for))
-        if self.kind == "event":
+        if "event" in self.record.required:
             one_of("entry", "event", self.event, KINDS)
         elif self.event is not None:
             raise ConfigError(
@@ -59,7 +61,7 @@ class Entry:
                 f"kind event, not {self.kind}"
             )
         if self.dormant_for is not None:
-            if self.kind != "user_day":
+            if "dormant_for" not in fields:
                 raise ConfigError(
                     f"entry: dormant_for={self.dormant_for!r} given, expected none: it is only "
                     f"for user_day, not {self.kind}"
@@ -67,10 +69,51 @@ class Entry:
             object.__setattr__(self, "dormant_for", days("entry", "dormant_for", self.dormant_for))
 
     @property
+    def record(self) -> EntryKind:
+        """What is true of every entry of this kind."""
+        return ENTRIES[self.kind]
+
+    @property
+    def is_slot(self) -> bool:
+        """Whether an entry is a slot that was shown."""
+        return self.record.is_slot
+
+    @property
+    def is_discovery(self) -> bool:
+        """Whether an entry is the first touch of a creator or item."""
+        return self.record.first_touch
+
+    @property
+    def is_enrolment(self) -> bool:
+        """Whether there is one entry per user, at a time that a trial may give."""
+        return self.record.per_user
+
+    @property
+    def is_user_day(self) -> bool:
+        """Whether an entry is a day of a user."""
+        return self.record.per_day
+
+    @property
+    def is_event(self) -> bool:
+        """Whether an entry is an event of the declared kind."""
+        return self.record.opened_by == "event"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether only what is new opens an entry: a first touch, or the first event of its kind in
+        some days."""
+        return self.is_discovery or self.novel_for is not None
+
+    @property
+    def looks_back_forever(self) -> bool:
+        """Whether all days before an entry matter, however long ago."""
+        return self.dormant_for is not None or (self.is_discovery and self.novel_for is None)
+
+    @property
     def unit(self) -> str:
         """What one entry is about: `user`, `user x creator`, `user x item`, or `slot` (of a slate
         that was shown)."""
-        if self.kind == "exposure":
+        if self.is_slot:
             return "slot"
         return f"user x {self.of}" if self.of else "user"
 
@@ -127,10 +170,10 @@ def entry_of(table: Mapping[str, Any]) -> Entry:
     >>> entry_of({"kind": "discovery", "of": "item", "novel_for": "ever"}) == discovery(novel_for=None, of="item")
     True
     """
-    default = next((entry for kind, entry in _DEFAULTS.items() if kind == table["kind"]), None)
-    given = (
-        table if default is None else {"of": default.of, "novel_for": default.novel_for, **table}
-    )
-    if given["kind"] == "discovery" and given["novel_for"] == EVER:
-        given = {**given, "novel_for": None}
-    return Entry(**given)
+    default = _DEFAULTS.get(str(table["kind"]))
+    fields = dict(table)
+    if default is not None:
+        fields = {"of": default.of, "novel_for": default.novel_for, **fields}
+        if fields["novel_for"] == EVER and default.is_discovery:
+            fields["novel_for"] = None
+    return Entry(**fields)

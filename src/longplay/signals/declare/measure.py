@@ -6,37 +6,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Number, Real
-from typing import Any, Literal
+from typing import Any
 
 from longplay.errors import ConfigError
-from longplay.lake.schema import ENGAGED, KINDS
+from longplay.lake.schema import ENGAGED
 from longplay.signals.declare.checks import days, one_of
 from longplay.signals.declare.entry import KEYS, Key
+from longplay.signals.declare.measure_kinds import MEASURES, Better, MeasureKind
 
-Better = Literal["higher", "lower"]
 BETTER: tuple[Better, ...] = ("higher", "lower")
-DAY_KINDS = ("active_days", "returned", "days_with")  # the daily amount is 0 or 1
-EVENT_OF = {
-    "plays": "play",
-    "saves": "save",
-    "skips": "skip",
-    "cancelled": "cancel",
-}  # measures that are counts of one kind of event
-MEASURE_KINDS = (
-    *DAY_KINDS,
-    "time_to_return",
-    "minutes",
-    "plays",
-    "saves",
-    "skips",
-    "cancelled",
-    "count",
-    "sessions",
-    "completion",
-    "habits",
-)
+MEASURE_KINDS = tuple(MEASURES)
 HARMS = ("skip", "refund", "cancel")  # kinds of events of which fewer are better
-ABOUT_USER = ("active_days", "returned", "sessions", "cancelled")  # never of one creator or item
 
 
 @dataclass(frozen=True)
@@ -45,7 +25,7 @@ class Measure:
     ratio.
 
     Attributes:
-        kind: one of `MEASURE_KINDS`, each with a function of its name.
+        kind: a name of `MEASURES`, each with a function of its name.
         of: count only what concerns the entry's own creator or item (of habits: what the habits are
             with); null: whatever the user does.
         threshold: null for the amount itself, else the outcome is 1 where the amount reaches it, 0
@@ -57,21 +37,7 @@ class Measure:
             rate.
     """
 
-    kind: Literal[
-        "active_days",
-        "returned",
-        "days_with",
-        "time_to_return",
-        "minutes",
-        "plays",
-        "saves",
-        "skips",
-        "cancelled",
-        "count",
-        "sessions",
-        "completion",
-        "habits",
-    ]
+    kind: str
     of: Key | None = None
     threshold: float | None = None
     event: str | None = None
@@ -81,16 +47,16 @@ class Measure:
 
     def __post_init__(self) -> None:
         one_of("measure", "kind", self.kind, MEASURE_KINDS)
-        if self.kind in ABOUT_USER and self.of is not None:
-            instead = "; use days_with" if self.kind in DAY_KINDS else ""
+        if self.of is not None and "of" not in self.record.fields:
+            instead = self.record.about_key
             raise ConfigError(
                 f"measure: of={self.of!r} given, expected none: {self.kind} counts whatever the "
-                f"user does{instead}"
+                f"user does{f'; use {instead}' if instead else ''}"
             )
-        if self.of is not None or self.kind in ("days_with", "habits"):
+        if self.of is not None or "of" in self.record.required:
             one_of("measure", "of", self.of, KEYS)
         self._check_event()
-        if self.kind == "habits":
+        if "days" in self.record.required:
             object.__setattr__(self, "days", days("measure", "days", self.days))
         elif self.days is not None:
             raise ConfigError(
@@ -99,10 +65,7 @@ class Measure:
             )
         if self.baseline is not None:
             object.__setattr__(self, "baseline", days("measure", "baseline", self.baseline))
-            if (
-                self.kind in ("returned", "cancelled", "time_to_return", "habits", "completion")
-                or self.per is not None
-            ):
+            if not self.record.has_rate or self.per is not None:
                 what = "a ratio" if self.per is not None else self.kind
                 raise ConfigError(
                     f"measure: baseline={self.baseline} given, expected none: {what} has no daily "
@@ -201,11 +164,7 @@ class Measure:
     @property
     def in_whole_numbers(self) -> bool:
         """Whether the amount is a whole number: of days, events, sessions or habits."""
-        return (
-            self.kind not in ("minutes", "completion")
-            and self.per is None
-            and self.baseline is None
-        )
+        return self.record.whole_numbers and self.per is None and self.baseline is None
 
     def __truediv__(self, per: Measure) -> Measure:
         if not isinstance(per, Measure):
@@ -238,16 +197,21 @@ class Measure:
         return replace(self, baseline=days)
 
     @property
+    def record(self) -> MeasureKind:
+        """What is true of every measure of this kind."""
+        return MEASURES[self.kind]
+
+    @property
     def counts_days(self) -> bool:
         """Whether the daily amount is 0 or 1 (was the user active that day) rather than a
         quantity."""
-        return self.kind in DAY_KINDS
+        return self.record.counts_days
 
     @property
     def of_activity(self) -> bool:
         """Whether it asks on which days there was activity: then only organic activity counts by
         default."""
-        return self.counts_days or self.kind in ("time_to_return", "habits")
+        return self.record.organic
 
     @property
     def needs_activity(self) -> bool:
@@ -258,13 +222,35 @@ class Measure:
     @property
     def counted(self) -> str | None:
         """The kind of event it counts, where it counts events of one kind."""
-        return self.event if self.kind == "count" else EVENT_OF.get(self.kind)
+        return self.record.event or self.event
+
+    @property
+    def counts_sessions(self) -> bool:
+        """Whether it counts sessions, which are runs of whatever the user does."""
+        return self.record.reads == "sessions"
+
+    @property
+    def needs_seconds(self) -> bool:
+        """Whether it says nothing of a log whose events have no durations."""
+        return self.record.reads in ("seconds", "shares")
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Whether it says nothing of a log whose items have no lengths."""
+        return self.record.reads == "shares"
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether the outcome is a quotient, of which sums mean nothing."""
+        return self.per is not None or self.record.is_mean
 
     @property
     def better(self) -> Better:
         """Which way is better: lower for skips, refunds, cancellations and the time to a return,
         else higher; of a ratio its numerator's."""
-        return "lower" if self.kind == "time_to_return" or self.counted in HARMS else "higher"
+        if self.record.better is not None:
+            return self.record.better
+        return "lower" if self.counted in HARMS else "higher"
 
     def definition(self) -> dict[str, Any]:
         """What it is, as a table without its nulls."""
@@ -277,34 +263,35 @@ class Measure:
         )
 
     def _check_event(self) -> None:
-        if self.kind == "count":
-            one_of("measure", "event", self.event, KINDS)
-            once = (
-                self.threshold == 1
-                and not isinstance(self.threshold, bool)
-                and self.of is None
-                and self.per is None
-                and self.baseline is None
-            )
-            for (
-                kind,
-                counted,
-            ) in EVENT_OF.items():  # one meaning has one name, so that it has one version
-                if self.event == counted and (kind != "cancelled" or once):
-                    object.__setattr__(self, "kind", kind)
-                    object.__setattr__(self, "event", None)
-                    if kind == "cancelled":
-                        object.__setattr__(self, "threshold", None)
-                    return
+        if "event" in self.record.required:
+            one_of("measure", "event", self.event, self.record.events)
+            self._use_its_name(str(self.event))
         elif self.event is not None:
             raise ConfigError(
                 f"measure: event={self.event!r} given, expected none: only a count has one, not "
                 f"{self.kind}"
             )
 
+    def _use_its_name(self, event: str) -> None:
+        """One meaning has one name, so that it has one version: a count of plays is `plays`."""
+        once = (
+            self.threshold == 1
+            and not isinstance(self.threshold, bool)
+            and self.of is None
+            and self.per is None
+            and self.baseline is None
+        )
+        for record in MEASURES.values():
+            if record.mapped(event) and (once or not record.binary):
+                object.__setattr__(self, "kind", record.name)
+                object.__setattr__(self, "event", None)
+                if record.binary:
+                    object.__setattr__(self, "threshold", None)
+                return
+
     def _check_ratio(self, per: Measure) -> None:
         for part in (self, per):
-            if part.kind in ("returned", "cancelled", "time_to_return", "habits", "completion"):
+            if not part.record.has_rate:
                 raise ConfigError(
                     f"measure: {part.kind} in a ratio given, expected amounts: days, minutes, "
                     "sessions or counts of events"
@@ -334,17 +321,14 @@ class Measure:
                 f"measure: threshold={threshold!r} given, expected a positive number: 0 is always "
                 "reached"
             )
-        if self.kind == "time_to_return":
-            raise ConfigError(
-                f"measure: threshold={threshold:g} given, expected none: for a return within k "
-                "days use returned() and window=(1, k)"
+        if not self.record.takes_threshold:
+            instead = (
+                "cancelled is a yes or no already"
+                if self.record.binary
+                else "for a return within k days use returned() and window=(1, k)"
             )
-        if self.kind == "cancelled":
-            raise ConfigError(
-                f"measure: threshold={threshold:g} given, expected none: cancelled is a yes or no "
-                "already"
-            )
-        if self.kind == "completion" and threshold > 1:
+            raise ConfigError(f"measure: threshold={threshold:g} given, expected none: {instead}")
+        if self.record.is_share and threshold > 1:
             raise ConfigError(
                 f"measure: threshold={threshold:g} given, expected at most 1: a share of what was "
                 "played is never more"
@@ -442,6 +426,9 @@ def habits(of: Key = "creator", days: int = 3) -> Measure:
     return Measure("habits", of, days=days)
 
 
+_DEFAULTS = {habits().kind: {"of": habits().of, "days": habits().days}}
+
+
 def measure_of(table: Mapping[str, Any]) -> Measure:
     """The measure of a parsed TOML table with the key `kind`, and `per` as a table of its own; what
     else is left out is as in Python's call.
@@ -451,9 +438,7 @@ def measure_of(table: Mapping[str, Any]) -> Measure:
     >>> measure_of({"kind": "plays", "per": {"kind": "sessions"}, "threshold": 2}) == (plays() / sessions() >= 2)
     True
     """
-    given = dict(table)
-    if given["kind"] == "habits":
-        given = {"of": habits().of, "days": habits().days, **given}
+    given = _DEFAULTS.get(str(table["kind"]), {}) | dict(table)
     if "per" in given:
         given["per"] = measure_of(given["per"])
     return Measure(**given)

@@ -65,11 +65,6 @@ _EVENTS = {
     "visit": "visits",
     "cancel": "cancellations",
 }
-_AMOUNTS = {
-    "active_days": "days active",
-    "returned": "days active",
-    "days_with": "days active",
-}  # the others are called what their kind is
 
 
 def sentence(signal: Declared) -> str:
@@ -91,107 +86,90 @@ def sentence(signal: Declared) -> str:
 def unit(signal: Declared) -> str:
     """What a value of it is a number of: `share`, `days`, `plays per session`."""
     measure = signal.measure
-    if signal.binary or measure.kind == "completion":
+    if signal.binary:
         return "share"
-    if measure.counts_days or measure.kind == "time_to_return":
-        many = "days"
-    else:
-        many = f"{measure.of}s" if measure.kind == "habits" else _amount(measure)
+    many = _filled(measure.record.unit or measure.record.plural, measure)
     return many if measure.per is None else f"{many} per {_amount(measure.per, one=True)}"
 
 
+def opener(entry: Entry) -> str:
+    """What opens an entry, in a list of parts: `a discovery`, `a save`."""
+    return entry.record.title.format(event=entry.event)
+
+
+def title(measure: Measure) -> str:
+    """What a measure is called in a list of parts: `plays of that creator`."""
+    record = measure.record
+    name = record.title or record.name.replace("_", " ")
+    if measure.of is not None:
+        name = record.title_of or f"{name} of that {measure.of}"
+    return name.format(event=measure.event, of=measure.of, days=_days(measure.days))
+
+
 def _entry(entry: Entry) -> str:
+    first = "first touch in the log"
+    first_event, dormant = "", ""
+    if entry.novel_for is not None:
+        first = f"first touch in {entry.novel_for} days"
+        first_event = f" (the first in {_days(entry.novel_for)})"
+    if entry.dormant_for is not None:
+        dormant = f" after {_days(entry.dormant_for)} or more without activity"
     article = "an" if entry.of == "item" else "a"
-    match entry.kind:
-        case "discovery":
-            first = (
-                "first touch in the log"
-                if entry.novel_for is None
-                else f"first touch in {entry.novel_for} days"
-            )
-            return f"of a user's discoveries of {article} {entry.of} ({first})"
-        case "exposure":
-            return f"of the slots that show a user some {entry.of}"
-        case "user_day":
-            after = (
-                f" after {_days(entry.dormant_for)} or more without activity"
-                if entry.dormant_for is not None
-                else ""
-            )
-            return f"of the days on which a user is active{after}"
-        case "event":
-            of = f" of {article} {entry.of}" if entry.of else ""
-            first = (
-                f" (the first in {_days(entry.novel_for)})" if entry.novel_for is not None else ""
-            )
-            return f"of a user's {_EVENTS[str(entry.event)]}{of}{first}"
-        case _:
-            return "of users, from their enrolment (first exposure in a trial, else first event)"
+    return entry.record.sentence.format(
+        a=article,
+        of=entry.of,
+        first=first,
+        dormant=dormant,
+        events=_EVENTS.get(str(entry.event)),
+        of_key=f" of {article} {entry.of}" if entry.of else "",
+        first_event=first_event,
+    )
 
 
 def _measure(measure: Measure, threshold: float | None, how: str, window: tuple[int, int]) -> str:
-    ours = _ours(measure)
-    if measure.kind == "cancelled":
-        return f"the share where the user cancels{how}"
-    if measure.kind == "time_to_return":
-        return (
-            f"the mean number of days until the user is active again{ours}{how} at most "
-            f"{window[1]},"
-        )
-    if measure.kind == "completion":
-        what = f"the mean share of an item that a play{ours} lasts{how}"
-        return (
-            what
-            if threshold is None
-            else f"the share where plays{ours} last at least {_number(threshold)} of an item on "
-            f"average{how}"
-        )
+    about, bound, more, base = _about(measure), "", "", ""
+    is_one = threshold == 1
+    if threshold is not None:
+        bound = f"at least {_number(threshold)}"
     if measure.per is not None:
-        each = f"{_amount(measure)}{ours} per {_amount(measure.per, one=True)}" + _ours(measure.per)
-        return (
-            f"the mean number of {each}{how}"
-            if threshold is None
-            else f"the share with at least {_number(threshold)} {each}{how}"
-        )
-    base = (
-        f" above the user's own rate in the {_days(measure.baseline)} before"
-        if measure.baseline is not None
-        else ""
-    )
-    if measure.kind == "returned":
-        times = "" if threshold in (None, 1) else f" on at least {_number(threshold or 0)} days"
-        return f"the share where the user is active again{times}{how}"
-    if threshold is None:
-        return f"the mean number of {_amount(measure)}{ours}{base}{how}"
-    if measure.counts_days:
-        return (
-            f"the share where the user is active{ours} on at least {_number(threshold)} "
-            f"{'day' if threshold == 1 else 'days'}{base}{how}"
-        )
-    return (
-        f"the share with at least {_number(threshold)} "
-        f"{_amount(measure, one=threshold == 1)}{ours}{base}{how}"
+        each = f"{_amount(measure)}{about} per {_amount(measure.per, one=True)}"
+        many = "the mean number of" if threshold is None else f"the share with {bound}"
+        return f"{many} {each}{_about(measure.per)}{how}"
+    if threshold is not None and not is_one:
+        more = f" on {bound} days"
+    if measure.baseline is not None:
+        base = f" above the user's own rate in the {_days(measure.baseline)} before"
+    words = measure.record.mean if threshold is None else measure.record.share
+    return words.format(
+        amount=_amount(measure, one=is_one),
+        about=about,
+        base=base,
+        bound=bound,
+        days="day" if is_one else "days",
+        how=how,
+        more=more,
+        stop=window[1],
     )
 
 
-def _ours(measure: Measure) -> str:
+def _about(measure: Measure) -> str:
     """Which creator or item it is about: one is active with it, events are of it."""
-    if measure.of is None or measure.kind == "habits":
+    if measure.of is None or measure.record.over_keys:
         return ""
-    return (
-        f" {'of' if measure.counted or measure.kind == 'completion' else 'with'} that {measure.of}"
-    )
+    return f" {measure.record.linked} that {measure.of}"
 
 
 def _amount(measure: Measure, one: bool = False) -> str:
     """What is counted, in words; `one`: of one of them."""
-    if measure.kind == "habits":
-        of = measure.of if one else f"{measure.of}s"
-        return f"{of} that the user is active with on at least {_days(measure.days)}"
-    if measure.counts_days:
-        return "day active" if one else _AMOUNTS[measure.kind]
-    many = _EVENTS[str(measure.event)] if measure.kind == "count" else measure.kind
-    return many[:-1] if one else many
+    return _filled(measure.record.singular if one else measure.record.plural, measure)
+
+
+def _filled(words: str, measure: Measure) -> str:
+    """`words` with what the measure declares in its places."""
+    many = _EVENTS.get(str(measure.event), "")
+    return words.format(
+        of=measure.of, days=_days(measure.days), events=many, event=many.removesuffix("s")
+    )
 
 
 def _number(threshold: float) -> str:

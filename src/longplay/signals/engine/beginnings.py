@@ -13,8 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import duckdb
-
+from longplay.lake.connection import Connection
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of, first_row, quoted
 
 SILENCE_DAYS = 366  # a year, and longer than any window, baseline or novelty
@@ -97,7 +96,7 @@ def is_long(days: tuple[int, int]) -> bool:
 
 
 def beginnings_of(
-    con: duckdb.DuckDBPyConnection, days: tuple[int, int], *, whole: bool = True
+    con: Connection, days: tuple[int, int], *, whole: bool = True
 ) -> Beginnings:
     """Those of the log in a connection's views `events` and `decisions`.
 
@@ -139,7 +138,7 @@ def beginnings_of(
 
 
 def first_day_seen_again(
-    con: duckdb.DuckDBPyConnection, days: tuple[int, int] | None
+    con: Connection, days: tuple[int, int] | None
 ) -> int | None:
     """First day (since 1970) of a user whom the log in a connection has on another day, too, by an
     event or a decision; null without one.
@@ -156,7 +155,7 @@ def first_day_seen_again(
     return min(days_seen_again(con, _by_day(rows)), default=None)
 
 
-def days_of_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int] | None:
+def days_of_rows(con: Connection) -> tuple[int, int] | None:
     """First and last day (since 1970) of the events and decisions in a connection; null without
     any."""
     parts = " union all ".join(
@@ -167,7 +166,7 @@ def days_of_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int] | None:
     return None if found is None or found[0] is None else (int(found[0]), int(found[1]))
 
 
-def days_seen_again(con: duckdb.DuckDBPyConnection, rows: str) -> list[int]:
+def days_seen_again(con: Connection, rows: str) -> list[int]:
     """Days on which a user was there who was there on another day at most `SILENCE_DAYS` away: as
     many of them as say what the runs of all are.
 
@@ -206,7 +205,7 @@ def _between(first: int, last: int) -> str:
     )
 
 
-def _first_if_sampled(con: duckdb.DuckDBPyConnection, rows: str, likely: int) -> int | None:
+def _first_if_sampled(con: Connection, rows: str, likely: int) -> int | None:
     """The first day of a user who came again within `SILENCE_DAYS`, where few users need to be
     asked; null where that is not known.
 
@@ -242,7 +241,7 @@ def _first_if_sampled(con: duckdb.DuckDBPyConnection, rows: str, likely: int) ->
 
 
 def _samples(
-    con: duckdb.DuckDBPyConnection, rows: str, day: int
+    con: Connection, rows: str, day: int
 ) -> Iterator[tuple[list[str], bool]]:
     """Users of a day, and whether they are all of it: those among the first rows as they lie, which
     costs least, then as many as are asked for."""

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-import duckdb
-
+from longplay.lake.connection import Connection
 from longplay.lake.creators import with_listed
 from longplay.lake.daily import first_row
 from longplay.lake.schema import KINDS, ORIGINS
@@ -92,7 +91,7 @@ class CodedRows(EventRows):
         joins = "".join(f" left join ids_{unit} on ids_{unit}.code = e.{unit}_id" for unit in units)
         return f"select {ids}, e.* exclude ({', '.join(keys)}) from ({body}) e{joins}"
 
-    def read(self, con: duckdb.DuckDBPyConnection, log: str, into: str) -> None:
+    def read(self, con: Connection, log: str, into: str) -> None:
         """Create the table `into` of the events of `log`, of all users; what `things` lacks is null
         there."""
         amounts = "".join(
@@ -189,7 +188,7 @@ def pays(signals: Sequence[Declaration]) -> bool:
     for signal in signals:
         if entry_words(signal.entry) is not None:
             found.add(("words",))
-        elif signal.entry.kind == "event":
+        elif signal.entry.is_event:
             found.add(("event", str(signal.entry.event), str(signal.entry.of)))
         for part in parts_of(signal):
             found.add((part.unit, "sums") if part.how == "sum" else ("words",))
@@ -203,7 +202,7 @@ def pays(signals: Sequence[Declaration]) -> bool:
 
 
 def coded(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     signals: Sequence[Declaration],
     events: int,
     days: tuple[int, int],
@@ -222,7 +221,7 @@ def coded(
             catalogue lists and that shares its number with one that is listed would not be noticed:
             for a million of each the probability is below 1e-7.
     """
-    shown = any(signal.entry.kind == "exposure" for signal in signals)
+    shown = any(signal.entry.is_slot for signal in signals)
     things = shown or not needed(signals).keys() <= {"user", "sessions"}
     ids, features, among = (
         _Ids(con, shown, by_catalogue),
@@ -241,7 +240,7 @@ def coded(
         for part, of_part in enumerate(users)
     ]
     try:
-        ids.of_users(shown or any(signal.entry.kind == "enrolment" for signal in signals))
+        ids.of_users(shown or any(signal.entry.is_enrolment for signal in signals))
         for pairs in ids.pairs(events):
             if things:
                 ids.of_things(pairs)
@@ -256,7 +255,7 @@ def coded(
 
 
 def _read(
-    con: duckdb.DuckDBPyConnection, parts: Sequence[CodedRows], days: tuple[int, int]
+    con: Connection, parts: Sequence[CodedRows], days: tuple[int, int]
 ) -> bool:
     """Make the tables of these parts from a log of these days; false: it has something that
     `things` lacks."""
@@ -303,7 +302,7 @@ class _Ids:
     """The tables that say which id a number stands for. shown: also of what decisions show.
     by_catalogue: see `EventRows`."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, shown: bool, by_catalogue: bool) -> None:
+    def __init__(self, con: Connection, shown: bool, by_catalogue: bool) -> None:
         self.con, self.shown, self.made = con, shown, list[str]()
         self.events = with_listed("events") if by_catalogue else "events"
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import duckdb
-
+from longplay.lake.connection import Connection
 from longplay.lake.daily import day_of, first_row
 from longplay.signals.declare.declaration import Declaration
-from longplay.signals.declare.entry import Entry
+from longplay.signals.declare.entry import Entry, user_day
 from longplay.signals.engine.beginnings import Beginnings, is_long
 from longplay.signals.engine.day_bits import Bitmaps
+from longplay.signals.engine.dialect import Dialect
+from longplay.signals.engine.duckdb import DUCKDB
 from longplay.signals.engine.event_source import Rows
 from longplay.signals.engine.operators import (
     BITS,
     UNITS,
     Calendar,
     Feature,
-    events_of,
     first_bit,
     how_many,
     smear,
@@ -32,6 +32,7 @@ from longplay.signals.engine.parts import (
     entry_keys,
     entry_words,
     is_unknown,
+    opening_events,
     parts_of,
     reach_of,
 )
@@ -56,11 +57,12 @@ class Compiler:
         entered: compute only entries of these days (first, last).
         enrolled: a view of that name gives every enrolment.
         adds: the tables of entries are there, and get more rows.
+        dialect: of the engine that `con` belongs to.
     """
 
     def __init__(
         self,
-        con: duckdb.DuckDBPyConnection,
+        con: Connection,
         rows: Rows,
         as_of_day: int,
         days: tuple[int, int],
@@ -69,6 +71,7 @@ class Compiler:
         entered: tuple[int, int] | None = None,
         enrolled: bool = False,
         adds: bool = False,
+        dialect: Dialect = DUCKDB.dialect,
     ) -> None:
         self.con, self.rows, self.as_of_day, self.entered, self.enrolled = (
             con,
@@ -80,9 +83,10 @@ class Compiler:
         self.only = "" if entered is None else f"day between {entered[0]} and {entered[1]}"
         self.signals = signals
         self.beginnings = beginnings
+        self.dialect = dialect
         self._adds = adds
         any_day = enrolled and any(
-            signal.entry.kind == "enrolment" for signal in signals
+            signal.entry.is_enrolment for signal in signals
         )  # also in a silence, which no stretch answers
         stretches = beginnings().stretches if is_long(days) and not any_day else ()
         self.calendar = Calendar.of(*days, reach_of(signals), stretches)
@@ -158,14 +162,10 @@ class Compiler:
     def _sums_of_days(self, entry: Entry, parts: Sequence[Part]) -> bool:
         """Whether entries are the user's active days and sums over these are asked: one table has
         both."""
-        return (
-            entry == Entry("user_day")
-            and not self.only
-            and any(part.how == "sum" for part in parts)
-        )
+        return entry == user_day() and not self.only and any(part.how == "sum" for part in parts)
 
     def _entry_words(self, entry: Entry) -> tuple[str, Feature] | None:
-        return None if entry.kind == "enrolment" and self.enrolled else entry_words(entry)
+        return None if entry.is_enrolment and self.enrolled else entry_words(entry)
 
     def _outcomes(self, entry: Entry, signals: list[Declaration]) -> str:
         """The table of one entry."""
@@ -216,14 +216,14 @@ class Compiler:
         unit, one = found
         keys, calendar = ", ".join(entry_keys(entry)), self.calendar
         of_unit, columns = self.bitmaps.table(unit), calendar.columns(unit, one.name)
-        if entry.kind == "user_day" and entry.dormant_for is None:
+        if entry == user_day():
             own = calendar.own_blocks
             bit = " ".join(f"when {block} then {columns[block]}" for block in own)
             every = f"""(select w.*, {calendar.row_start} + place as day, false as truncated
                 from {of_unit} w cross join (select cast(unnest(range({own[0] * BITS}, {own[-1] * BITS + BITS})) as integer) as place)
                 where ((case place // {BITS} {bit} end) >> (place % {BITS})) & 1 = 1)"""
             self._select_into(table, every, keys, entry, signals, frozenset([unit]))
-        elif entry.kind == "enrolment":
+        elif entry.is_enrolment:
             self._enrolments(table, entry, columns, signals)
         else:
             self._new_touches(table, entry, one, signals)
@@ -281,7 +281,7 @@ class Compiler:
             f"{of_unit}{' where key is not null' if unit != 'user' else ''})"
         )
         key = f" exclude (key), key as {keys.split(', ')[1]}" if unit != "user" else ""
-        returns = entry.kind == "user_day"  # a first active day is no return
+        returns = entry.is_user_day  # a first active day is no return
         gap = entry.dormant_for if returns else entry.novel_for
         unsure = "false" if returns else f"not {self.beginnings().covers_sql(gap or UNSURE_DAYS)}"
         left = [f"c_{block}" for block in calendar.own_blocks]  # days still to be entered
@@ -357,7 +357,7 @@ class Compiler:
     def _other_entries(self, entry: Entry) -> str:
         """SQL of entries that words do not know: (user_id, keys, day, truncated) or, of exposures,
         slots."""
-        if entry.kind == "exposure":
+        if entry.is_slot:
             only = f" where {self.only}" if self.only else ""
             place = "unnest(slate) as item_id, generate_subscripts(slate, 1) as slot"
             slots = (
@@ -366,12 +366,12 @@ class Compiler:
             )
             return f"""select d.user_id, d.item_id, c.creator_id, d.decision_id, cast(d.slot - 1 as integer) as slot, d.day, false as truncated
                 from (select * from ({slots}){only}) d left join {self.rows.creators} c using (item_id)"""
-        if entry.kind == "enrolment":
+        if entry.is_enrolment:
             body = f"select user_id, {day_of('time')} as day, false as truncated from enrolled"
         else:  # every event of a kind
             unit = entry.of or "user"
             key = f", key as {unit}_id" if entry.of else ""
-            one = events_of(str(entry.event))
+            one = opening_events(entry)
             rows = self.rows.daily(
                 unit,
                 [one],
@@ -400,7 +400,7 @@ class Compiler:
             entries: SQL with user_id, keys, day, truncated, and the words of the units in `has`;
                 "sums": it is the table of sums.
         """
-        more = ", decision_id, slot" if entry.kind == "exposure" else ""
+        more = ", decision_id, slot" if entry.is_slot else ""
         if self.only:
             entries = f"(select * from {entries} where {self.only})"
         values = self.values(entries, signals, has)
@@ -427,7 +427,7 @@ class Compiler:
             self._unknown(signals),
             whole=not self.only,
         )
-        return Values(self.con, self.bitmaps, asked)
+        return Values(self.con, self.bitmaps, asked, self.dialect)
 
     def _count(self, table: str) -> int:
         found = first_row(self.con, f"select count(*) from {table}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import duckdb
-
+from longplay.lake.connection import Connection
 from longplay.lake.daily import first_row
 from longplay.signals.engine.event_source import Rows
 from longplay.signals.engine.operators import (
@@ -27,7 +26,7 @@ class Bitmaps:
     either, wherever both are planned: there are fewer pairs than events.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, rows: Rows, calendar: Calendar) -> None:
+    def __init__(self, con: Connection, rows: Rows, calendar: Calendar) -> None:
         self.con, self.rows, self.calendar = con, rows, calendar
         self._planned: dict[str, list[Feature]] = {}
         self._made: dict[str, str] = {}  # unit, or pair -> "table" or "view"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-import duckdb
-
 from longplay.errors import DataError
+from longplay.lake.connection import Connection
 from longplay.lake.creators import prepare_creators, with_listed
 from longplay.lake.daily import create_engaged, day_of, first_row
 from longplay.lake.lake import Lake
@@ -16,6 +15,8 @@ from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
 from longplay.signals.engine.beginnings import Beginnings, days_of_rows, first_day_seen_again
 from longplay.signals.engine.compiler import ENROLS, Compiler
+from longplay.signals.engine.dialect import Engine
+from longplay.signals.engine.duckdb import DUCKDB
 from longplay.signals.engine.operators import Feature, divisor, feature
 
 _NOTHING = "null::varchar as item_id, null::varchar as creator_id"
@@ -23,7 +24,7 @@ _NO_SLOT = "null::varchar as decision_id, null::integer as slot"
 
 
 def create_entries(
-    con: duckdb.DuckDBPyConnection, compiler: Compiler, entry: Entry, by_catalogue: bool
+    con: Connection, compiler: Compiler, entry: Entry, by_catalogue: bool
 ) -> None:
     """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, decision_id,
     slot, truncated.
@@ -35,15 +36,11 @@ def create_entries(
     """
     named = with_listed("events") if by_catalogue else "events"
     create_engaged(con, named)
-    if (
-        entry.kind == "discovery"
-        or entry.dormant_for is not None
-        or (entry.kind == "event" and entry.novel_for is not None)
-    ):
+    if entry.is_new or entry.dormant_for is not None:
         compiler.find(entry, "found")
         kinds = (
             "engaged"
-            if entry.kind != "event"
+            if not entry.is_event
             else f"(select *, {day_of('time')} as day from {named} where kind = '{entry.event}')"
         )
         same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""
@@ -69,19 +66,19 @@ def create_entries(
             select user_id, {about}, first.time as time, day, first.origin as origin, first.surface as surface,
                    first.decision_id as decision_id, first.slot as slot, truncated
             from (select {keys}, {first} as first from found join {kinds} e on e.user_id = found.user_id and e.day = found.day{same} group by all)"""
-    elif entry.kind == "exposure":
+    elif entry.is_slot:
         body = f"""
             select d.user_id, d.item_id, c.creator_id, d.time, {day_of("d.time")} as day, 'recommended' as origin, d.surface,
                    d.decision_id, cast(d.slot - 1 as integer) as slot, false as truncated
             from (select user_id, time, surface, decision_id, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from decisions) d
             left join creators c using (item_id)"""
-    elif entry.kind == "user_day":
+    elif entry.is_user_day:
         body = f"""
             select user_id, {_NOTHING}, min(time) as time, day,
                    arg_min(origin, (time, event_id)) as origin, arg_min_null(surface, (time, event_id)) as surface,
                    arg_min_null(decision_id, (time, event_id)) as decision_id, arg_min_null(slot, (time, event_id)) as slot, false as truncated
             from engaged group by user_id, day"""
-    elif entry.kind == "event":
+    elif entry.is_event:
         has_key = f" and {entry.of}_id is not null" if entry.of else ""
         about = "item_id, creator_id" if entry.of else _NOTHING
         body = f"""select user_id, {about}, time, {day_of("time")} as day, origin, surface, decision_id, slot, false as truncated
@@ -104,11 +101,12 @@ def create_entries(
 
 
 def refuse(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     signal: Declaration,
     lake: Lake,
     days: tuple[int, int] | None,
     beginnings: Callable[[], Beginnings] | None,
+    engine: Engine = DUCKDB,
 ) -> None:
     """Raise where the log cannot answer, whatever entries it has.
 
@@ -119,19 +117,20 @@ def refuse(
         days: first and last day of the log, null where it is empty.
         beginnings: of the log in `con`; null where a short log is no error, because entries are
             given or mature later.
+        engine: that `con` belongs to.
     """
-    if days is None and _is_empty(lake):
+    if days is None and _is_empty(lake, engine):
         return
     if beginnings is not None:
-        _refuse_window(signal, lake, beginnings())
+        _refuse_window(signal, lake, beginnings(), engine)
     asked: list[Feature] = [feature(signal.measure, signal.origins)]
     if (per := divisor(signal.measure, signal.origins)) is not None:
         asked.append(per)
     for kind in sorted(
         {kind for one in asked for kind in one.needs}
-        | ({str(signal.entry.event)} if signal.entry.kind == "event" else set())
+        | ({str(signal.entry.event)} if signal.entry.is_event else set())
     ):
-        if _logged(con, lake, f"kind = '{kind}'"):
+        if _logged(con, lake, engine, f"kind = '{kind}'"):
             continue
         what = (
             "nothing opens it"
@@ -142,7 +141,7 @@ def refuse(
             f"{signal.name}: the log has no event of kind {kind!r}, so {what}; map that kind when "
             "the log is read, or measure something else"
         )
-    if any(part.needs_seconds for part in asked) and not _logged(con, lake, "seconds is not null"):
+    if any(part.needs_seconds for part in asked) and not _logged(con, lake, engine, "seconds is not null"):
         raise DataError(
             f"{signal.name}: the log has no event with seconds, so the minutes of everybody would "
             "be 0 because nobody logged them; "
@@ -150,11 +149,11 @@ def refuse(
         )
     some_origins = " or ".join(f"origin = '{origin}'" for origin in signal.origins)
     may_lack = signal.origin is not None or (
-        set(signal.origins) < set(ORIGINS) and _logged(con, lake, "true")
+        set(signal.origins) < set(ORIGINS) and _logged(con, lake, engine, "true")
     )  # decisions alone: nothing is odd
-    if may_lack and not _logged(con, lake, some_origins):
-        raise DataError(f"{signal.name}: {_no_origin(signal, lake)}")
-    if signal.measure.kind == "completion" and first_row(
+    if may_lack and not _logged(con, lake, engine, some_origins):
+        raise DataError(f"{signal.name}: {_no_origin(signal, lake, engine)}")
+    if signal.measure.needs_lengths and first_row(
         con, "select count(*) from items where length > 0"
     ) == (0,):
         raise DataError(
@@ -163,7 +162,9 @@ def refuse(
         )
 
 
-def _refuse_window(signal: Declaration, lake: Lake, beginnings: Beginnings) -> None:
+def _refuse_window(
+    signal: Declaration, lake: Lake, beginnings: Beginnings, engine: Engine
+) -> None:
     """Raise where the log is too short for an outcome to be known of a user who came again, or else
     of anybody."""
     stop = signal.window[1]
@@ -176,9 +177,8 @@ def _refuse_window(signal: Declaration, lake: Lake, beginnings: Beginnings) -> N
 
     if beginnings.runs and not is_short(beginnings.runs[0][0]):
         return
-    with (
-        lake.connect() as whole
-    ):  # a decision, or what arrives after the time asked for, may lie earlier
+    # a decision, or what arrives after the time asked for, may lie earlier
+    with engine.connect(lake) as whole:
         days = days_of_rows(whole)
         begins = first_day_seen_again(whole, days)
     if days is None:
@@ -217,7 +217,7 @@ def unanswerable(signals: Sequence[Declaration], lake: Lake) -> dict[Declaration
 
 
 def explain_no_entries(
-    con: duckdb.DuckDBPyConnection, signal: Declaration, lake: Lake, as_of: datetime
+    con: Connection, signal: Declaration, lake: Lake, as_of: datetime
 ) -> None:
     """Say why there is nothing to measure, where a reason can be known."""
     if not _has(con, "true"):
@@ -232,8 +232,8 @@ def explain_no_entries(
                 "leave ingested_at out if the log was loaded in bulk, or give "
                 "signal.outcomes(lake.before(t, known_at=later))"
             )
-    kind, of = signal.entry.kind, signal.entry.of
-    if kind == "exposure" and first_row(con, "select count(*) from decisions") == (0,):
+    of = signal.entry.of
+    if signal.entry.is_slot and first_row(con, "select count(*) from decisions") == (0,):
         raise DataError(
             f"{signal.name}: the log has no decisions, so there are no exposures; enter by "
             "discovery() or user_day()"
@@ -247,21 +247,21 @@ def explain_no_entries(
             )
 
 
-def _has(con: duckdb.DuckDBPyConnection, test: str) -> bool:
+def _has(con: Connection, test: str) -> bool:
     return first_row(con, f"select 1 from events where {test} limit 1") is not None
 
 
-def _logged(con: duckdb.DuckDBPyConnection, lake: Lake, test: str) -> bool:
+def _logged(con: Connection, lake: Lake, engine: Engine, test: str) -> bool:
     """Whether any event that is known, or else any of the lake, passes a test (SQL)."""
     if _has(con, test):
         return True
-    with lake.connect() as whole:
+    with engine.connect(lake) as whole:
         return _has(whole, test)
 
 
-def _no_origin(signal: Declaration, lake: Lake) -> str:
+def _no_origin(signal: Declaration, lake: Lake, engine: Engine) -> str:
     """Why a log that has no event of the signal's origins cannot answer it, and what to do."""
-    with lake.connect() as con:
+    with engine.connect(lake) as con:
         logged = [
             repr(origin)
             for (origin,) in con.execute(
@@ -278,7 +278,7 @@ def _no_origin(signal: Declaration, lake: Lake) -> str:
     )
 
 
-def _is_empty(lake: Lake) -> bool:
+def _is_empty(lake: Lake, engine: Engine) -> bool:
     """Whether the lake shows neither an event nor a decision."""
-    with lake.connect() as con:
+    with engine.connect(lake) as con:
         return days_of_rows(con) is None

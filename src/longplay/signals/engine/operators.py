@@ -13,13 +13,15 @@ store as DOUBLE, so they are cast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from longplay.lake.daily import ENGAGED_TEST, SHIFT_DAYS
 from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.signals.declare.measure import Measure
+from longplay.signals.declare.measure_kinds import Reads
+from longplay.signals.engine.dialect import Dialect
+from longplay.signals.engine.duckdb import DUCKDB
 
 BITS = 60  # days per word
 MANY_BLOCKS = 6  # of words in an era: about a year
@@ -41,7 +43,8 @@ class Feature:
     origins for which `also` (SQL, over its item's length, too) holds.
 
     `needs`: kinds of event of which at least one must be in the log for the sum to mean anything;
-    empty: any. `needs_seconds`: so must an event with seconds.
+    empty: any. `needs_seconds`: so must an event with seconds. `scale`: what the sum is divided by
+    to be in the measure's unit.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Feature:
     amount: str = "1"
     needs: tuple[str, ...] = ()
     needs_seconds: bool = False
+    scale: float = 1.0
 
     @property
     def any_origin(self) -> bool:
@@ -126,34 +130,49 @@ _TIMED = "seconds is not null and length is not null"
 
 def feature(measure: Measure, origins: Sequence[str]) -> Feature:
     """What a measure (not a ratio's other part) sums per day."""
-    if measure.of_activity:
-        return activity(origins)
-    if measure.counted is not None:
-        return events_of(measure.counted, origins)
-    if measure.kind == "minutes":
-        micros = f"cast(coalesce(round(seconds * {MICROS}), 0) as bigint)"
-        return Feature(
-            _named("micros", origins), ENGAGED, _sorted(origins), amount=micros, needs_seconds=True
-        )
-    if measure.kind == "sessions":
-        return SESSIONS
-    share = f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)"
-    return Feature(_named("share", origins), ("play",), _sorted(origins), _TIMED, share, ("play",))
+    return _READS[measure.record.reads](measure, origins)
+
+
+def _engaged_seconds(measure: Measure, origins: Sequence[str]) -> Feature:
+    return Feature(
+        _named("micros", origins),
+        ENGAGED,
+        _sorted(origins),
+        amount=f"cast(coalesce(round(seconds * {MICROS}), 0) as bigint)",
+        needs_seconds=True,
+        scale=60 * MICROS,
+    )
+
+
+def _played_shares(measure: Measure, origins: Sequence[str]) -> Feature:
+    return Feature(
+        _named("share", origins),
+        ("play",),
+        _sorted(origins),
+        also=_TIMED,
+        amount=f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)",
+        needs=("play",),
+        scale=SHARE,
+    )
+
+
+# What a kind of measure reads, as a feature: the engine's one case of a new measure.
+_READS: dict[Reads, Callable[[Measure, Sequence[str]], Feature]] = {
+    "activity": lambda measure, origins: activity(origins),
+    "events": lambda measure, origins: events_of(str(measure.counted), origins),
+    "seconds": _engaged_seconds,
+    "sessions": lambda measure, origins: SESSIONS,
+    "shares": _played_shares,
+}
 
 
 def divisor(measure: Measure, origins: Sequence[str]) -> Feature | None:
     """What a ratio's amount is divided by, null where the measure is no ratio."""
-    if measure.kind == "completion":
+    if measure.record.is_mean:
         return Feature(
             _named("lasted", origins), ("play",), _sorted(origins), _TIMED, needs=("play",)
         )
     return None if measure.per is None else feature(measure.per, origins)
-
-
-def scale(feature: Feature) -> float:
-    """What a feature's sum is divided by to be in the measure's unit: minutes, shares, or a
-    count."""
-    return {"micros": 60 * MICROS, "share": SHARE}.get(feature.name.split("_")[0], 1.0)
 
 
 # -- words of days
@@ -545,6 +564,7 @@ def range_sums(
     sums: dict[str, tuple[str, int, int]],
     once: bool = False,
     active: str = "true",
+    dialect: Dialect = DUCKDB.dialect,
 ) -> str:
     """SQL of (user_id, key, day, a column per sum) for every distinct (user_id, key, day) of
     `entries`.
@@ -556,8 +576,8 @@ def range_sums(
         rows: SQL of `Rows.daily`.
         once: there is one per unit and day.
         sums: column -> (feature's name, first day, last day) with days counted from the entry's
-            own, both included. Amounts are >= 0: two of the same days are added up as one number of
-            128 bits, since a window costs more than what it adds.
+            own, both included. Amounts are whole numbers >= 0.
+        dialect: of the engine that computes it.
         active: SQL of whether a day of `rows` is one to sum at; only without `entries`.
     """
     names = sorted({name for name, _, _ in sums.values()})
@@ -590,18 +610,10 @@ def range_sums(
         over = (
             f"over (partition by {keys} order by day range between {bound(low)} and {bound(high)})"
         )
-        for one, other in zip_longest(of_days[::2], of_days[1::2]):
-            added, total = f"added_{len(windows)}", f"cast({sums[one][0]} as double)"
-            columns[one] = f"{added} as {one}"
-            if other is not None:
-                total = (
-                    f"cast({sums[one][0]} as hugeint) + (cast({sums[other][0]} as hugeint) << 64)"
-                )
-                columns[one], columns[other] = (
-                    f"cast({added} & {2**64 - 1} as double) as {one}",
-                    f"cast({added} >> 64 as double) as {other}",
-                )
-            windows.append(f"coalesce(sum({total}) {over}, 0) as {added}")
+        amounts_of_days = {column: sums[column][0] for column in of_days}
+        added, made = dialect.window_sums(amounts_of_days, over, len(windows))
+        windows += added
+        columns |= made
     key = "cast(null as varchar)" if unit == "user" else "key"
     summed = f"select *, {', '.join(windows)} from ({days})"
     return (

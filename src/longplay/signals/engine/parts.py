@@ -37,19 +37,14 @@ def parts_of(signal: Declaration) -> list[Part]:
     them."""
     measure, (low, high) = signal.measure, signal.window
     plain = measure.per is None and measure.baseline is None
-    yes_or_no = (
-        measure.counted is not None and (signal.threshold or 2) <= 1 and plain
-    )  # on which days is enough: no need of how many
-    how = {"time_to_return": "first", "habits": "habits"}.get(
-        measure.kind, "days" if measure.of_activity or yes_or_no else "sum"
-    )
+    how: str = measure.record.how
+    if measure.counted is not None and (signal.threshold or 2) <= 1 and plain:
+        how = "days"  # on which days is enough: no need of how many
     one, unit = feature(measure, signal.origins), measure.of or "user"
     parts = [Part("total", one, unit, how, low, high, measure.days or 0)]
     if (per := divisor(measure, signal.origins)) is not None:
         part = measure if measure.per is None else measure.per
-        parts.append(
-            Part("per", per, part.of or "user", "days" if part.of_activity else "sum", low, high)
-        )
+        parts.append(Part("per", per, part.of or "user", part.record.how, low, high))
     if measure.baseline is not None:
         parts.append(Part("base", one, unit, how, -measure.baseline, -1))
     return parts
@@ -59,7 +54,7 @@ def asks_creators(signal: Declaration) -> bool:
     """Whether the signal asks whose work an event or a slot is about."""
     return (
         signal.entry.of == "creator"
-        or signal.entry.kind == "exposure"
+        or signal.entry.is_slot
         or any(part.unit == "creator" for part in parts_of(signal))
     )
 
@@ -67,7 +62,7 @@ def asks_creators(signal: Declaration) -> bool:
 def may_lack_creator(signal: Declaration) -> bool:
     """Whether the signal asks of an entry's creator, and entries may have none: then their outcome
     is null, never 0."""
-    about_items = signal.entry.kind == "exposure" or signal.entry.of == "item"
+    about_items = signal.entry.is_slot or signal.entry.of == "item"
     return about_items and any(
         part.unit == "creator" and part.how != "habits" for part in parts_of(signal)
     )
@@ -77,7 +72,7 @@ def is_unknown(signal: Declaration, entered: int, as_of_day: int) -> bool:
     """Whether nothing is known of an entry of that day (or a later one) at midnight `as_of_day`,
     but that it is one."""
     open_yet = entered + signal.window[1] + 1 > as_of_day
-    return open_yet and signal.measure.kind != "time_to_return" and signal.measure.baseline is None
+    return open_yet and not signal.measure.record.is_first_day and signal.measure.baseline is None
 
 
 def reach_of(signals: Iterable[Declaration]) -> tuple[int, int]:
@@ -93,19 +88,22 @@ def reach_of(signals: Iterable[Declaration]) -> tuple[int, int]:
 
 def entry_words(entry: Entry) -> tuple[str, Feature] | None:
     """The unit and feature whose days an entry's days are; null where words do not know them."""
-    if entry.kind == "discovery":
-        return str(entry.of), TOUCHED
-    if entry.kind in ("user_day", "enrolment"):
-        return "user", TOUCHED
-    if entry.kind == "event" and entry.novel_for is not None:
-        return entry.of or "user", events_of(str(entry.event))
+    if entry.record.opened_by == "activity":
+        return entry.of or "user", TOUCHED
+    if entry.is_event and entry.novel_for is not None:
+        return entry.of or "user", opening_events(entry)
     return None
+
+
+def opening_events(entry: Entry) -> Feature:
+    """The events that open an entry."""
+    return events_of(str(entry.event))
 
 
 def entry_keys(entry: Entry) -> list[str]:
     """The columns that say what an entry is about."""
     return (
         ["user_id", "item_id", "creator_id"]
-        if entry.kind == "exposure"
+        if entry.is_slot
         else ["user_id", *([f"{entry.of}_id"] if entry.of else [])]
     )

@@ -11,8 +11,8 @@ from typing import ClassVar
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, quoted
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.engine.event_source import BIN_US, TIME_US, EventRows, Rows
-from longplay.signals.engine.operators import SESSIONS, TOUCHED, Feature, events_of
-from longplay.signals.engine.parts import entry_words, parts_of
+from longplay.signals.engine.operators import SESSIONS, TOUCHED, Feature
+from longplay.signals.engine.parts import entry_words, opening_events, parts_of
 
 ROLLUPS = ("user", "creator", "item", "sessions")
 
@@ -24,8 +24,8 @@ def needed(signals: Iterable[Declaration]) -> dict[str, list[Feature]]:
     for signal in signals:
         if (entered := entry_words(signal.entry)) is not None:
             found.setdefault(entered[0], {})[entered[1].name] = entered[1]
-        elif signal.entry.kind == "event":
-            one = events_of(str(signal.entry.event))
+        elif signal.entry.is_event:
+            one = opening_events(signal.entry)
             found.setdefault(signal.entry.of or "user", {})[one.name] = one
         for part in parts_of(signal):
             if part.feature is SESSIONS:

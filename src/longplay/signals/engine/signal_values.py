@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import duckdb
-
+from longplay.lake.connection import Connection
 from longplay.signals.declare.declaration import Declaration
-from longplay.signals.declare.entry import Entry
+from longplay.signals.declare.entry import user_day
 from longplay.signals.engine.beginnings import Beginnings
 from longplay.signals.engine.day_bits import Bitmaps
+from longplay.signals.engine.dialect import Dialect
+from longplay.signals.engine.duckdb import DUCKDB
 from longplay.signals.engine.event_source import always_active
 from longplay.signals.engine.operators import (
     BITS,
@@ -21,10 +22,10 @@ from longplay.signals.engine.operators import (
     ahead,
     aligned,
     count_days,
+    divisor,
     feature,
     first_day,
     range_sums,
-    scale,
 )
 from longplay.signals.engine.parts import Part, may_lack_creator, parts_of
 
@@ -61,8 +62,10 @@ class Values:
     planned, and `sums_UNIT`.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, bitmaps: Bitmaps, asked: Asked) -> None:
-        self.con, self.bitmaps, self.asked = con, bitmaps, asked
+    def __init__(
+        self, con: Connection, bitmaps: Bitmaps, asked: Asked, dialect: Dialect = DUCKDB.dialect
+    ) -> None:
+        self.con, self.bitmaps, self.asked, self.dialect = con, bitmaps, asked, dialect
         self._more, self._joins, self._at = (
             ["e.*"],
             "",
@@ -137,7 +140,7 @@ class Values:
         if (
             unit == "user"
             and self.asked.whole
-            and {signal.entry for signal in self.asked.signals} == {Entry("user_day")}
+            and {signal.entry for signal in self.asked.signals} == {user_day()}
         ):
             days = None
             if not (
@@ -152,6 +155,7 @@ class Values:
             ranges,
             once=SESSIONS in ours and rows.whole,
             active=active,
+            dialect=self.dialect,
         )
         self.con.execute(f"create or replace temp table sums_{unit} as {body}")
         its_own = "sums" in self.asked.has  # the entries are the days that were summed
@@ -227,7 +231,7 @@ class Values:
         measure, name, (low, high) = signal.measure, f'"{signal.label}"', signal.window
         named = "creator_id is not null" if may_lack_creator(signal) else "true"
         mature = f"day + {high + 1} <= {self.asked.as_of_day} and {named}"
-        if measure.kind == "time_to_return":
+        if measure.record.is_first_day:
             closed = f"least(greatest({self.asked.as_of_day} - day - {low}, 0), {signal.days})"
             event = f"coalesce({at['total']} < {low} + {closed}, false)"
             # days observed: those before the window are not
@@ -241,16 +245,15 @@ class Values:
                 f', {value} as {name}, cast({duration} as integer) as "{signal.label} '
                 f'duration", {event} as "{signal.label} event"'
             )
-        amount, more = f"{at['total']} / {scale(feature(measure, signal.origins))}", ""
-        if "per" in at:
-            per = feature(measure.per, signal.origins) if measure.per is not None else None
-            amount = f"{amount} / nullif({at['per']} / {1.0 if per is None else scale(per)}, 0)"
+        scale = feature(measure, signal.origins).scale
+        amount, more = f"{at['total']} / {scale}", ""
+        if (per := divisor(measure, signal.origins)) is not None:
+            amount = f"{amount} / nullif({at['per']} / {per.scale}, 0)"
         if "base" in at:
             baseline = measure.baseline or 1
             covered = f"{self.asked.beginnings().covers_sql(baseline)} and {named}"
             base = (
-                f"case when {covered} then {at['base']} / "
-                f"{scale(feature(measure, signal.origins))} * {signal.days} / {baseline} end"
+                f"case when {covered} then {at['base']} / {scale} * {signal.days} / {baseline} end"
             )
             amount, more = f"{amount} - ({base})", f', {base} as "{signal.label} baseline"'
         if signal.threshold is not None:

@@ -14,8 +14,9 @@ from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import SHIFT_DAYS
 from longplay.lake.lake import Lake
 from longplay.signals.declare.declaration import Declaration
+from longplay.signals.engine.dialect import Engine
+from longplay.signals.engine.duckdb import DUCKDB
 from longplay.signals.engine.event_source import EventRows
-from longplay.signals.engine.operators import scale
 from longplay.signals.engine.parts import Part, parts_of
 
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -30,11 +31,13 @@ class Trace:
         signal: what counts.
         lake: a fixed view of the log.
         entries: user_id, item_id, creator_id, day, one row per entry.
+        engine: what computes them.
     """
 
     signal: Declaration | None = None
     lake: Lake | None = None
     entries: pl.DataFrame | None = None
+    engine: Engine = DUCKDB
     _known: dict[str, Hits] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -65,7 +68,7 @@ class Trace:
         )  # each part of a ratio has its own: plays per play of that creator
         key = pl.col(f"{part.unit}_id") if own else pl.lit(None, pl.String)
         asked = self.entries.select("user_id", "day", key=key).with_row_index("row")
-        with self.lake.connect() as con:
+        with self.engine.connect(self.lake) as con:
             con.register("asked", asked.to_arrow())
             by_catalogue = part.unit == "creator" and prepare_creators(con, self.lake)
             frame = con.sql(_hits_sql(part, by_catalogue)).pl()
@@ -115,7 +118,7 @@ def _hits_sql(part: Part, by_catalogue: bool) -> str:
     amount = (
         "cast(1 as double)"
         if part.how in ("days", "first") and not part.feature.needs
-        else f"days.amount / {scale(part.feature)}"
+        else f"days.amount / {part.feature.scale}"
     )
     return f"""select asked.row, days.day - asked.day - {part.low} as day, {amount} as amount
         from {asked} join ({days}) days on {inside}{same} order by 1, 2"""

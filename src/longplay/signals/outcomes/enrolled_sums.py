@@ -1,21 +1,35 @@
-"""What a signal adds up to per enrolled user: what experiments compare, and what is true of a
-world."""
+"""Sums of signals per enrolled user: what experiments compare, and what is true of a world."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import cast
+from functools import cache
+from typing import cast, overload
 
+import duckdb
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from longplay.errors import ConfigError, DataError
+from longplay.lake.creators import prepare_creators
+from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.signals.declare.checks import MAX_WINDOW_DAYS, kind_of
 from longplay.signals.declare.declaration import Declaration
-from longplay.signals.outcomes.in_memory import outcomes_of
+from longplay.signals.declare.entry import Entry
+from longplay.signals.engine.beginnings import beginnings_of
+from longplay.signals.engine.compiler import Compiler
+from longplay.signals.engine.entry_rows import create_entries, explain_no_entries, refuse
+from longplay.signals.engine.event_source import EventRows
+from longplay.signals.outcomes.in_memory import (
+    EPOCH,
+    check_signals,
+    checked_as_of,
+    days_of_log,
+)
 
 Float = NDArray[np.float64]
 
@@ -23,16 +37,38 @@ ENTRY_DAYS = 14  # a trial's entry window, from first exposure
 MICROSECOND = timedelta(microseconds=1)
 
 
+@overload
 def enrolled_sums(
-    signal: Declaration,
+    signals: Declaration,
     lake: Lake,
     enrolled: pl.DataFrame,
     *,
     entry_days: int = ENTRY_DAYS,
     as_of: datetime | None = None,
-) -> pl.DataFrame:
-    """Per enrolled user, the sum of the signal's outcomes over the entries of the first
-    `entry_days` days.
+) -> pl.DataFrame: ...
+
+
+@overload
+def enrolled_sums(
+    signals: Sequence[Declaration],
+    lake: Lake,
+    enrolled: pl.DataFrame,
+    *,
+    entry_days: int = ENTRY_DAYS,
+    as_of: datetime | None = None,
+) -> dict[Declaration, pl.DataFrame]: ...
+
+
+def enrolled_sums(
+    signals: Declaration | Sequence[Declaration],
+    lake: Lake,
+    enrolled: pl.DataFrame,
+    *,
+    entry_days: int = ENTRY_DAYS,
+    as_of: datetime | None = None,
+) -> pl.DataFrame | dict[Declaration, pl.DataFrame]:
+    """Per enrolled user, the sum of a signal's outcomes over the entries of the first `entry_days`
+    days; of several signals in one pass over the log.
 
     Entries count from enrolment on: enrolment <= time of entry < enrolment + `entry_days` days. A
     user without entries has 0.0: the treatment may change who enters, so an average over entries
@@ -46,7 +82,7 @@ def enrolled_sums(
     experiment can move it.
 
     Args:
-        signal: what is summed.
+        signals: one signal, or several.
         lake: the log.
         enrolled: columns user_id and time (UTC), one row per user; for an experiment the first
             exposure.
@@ -54,40 +90,149 @@ def enrolled_sums(
         as_of: UTC; default the lake's watermark.
 
     Returns:
-        One row per row of `enrolled`, in its order: user_id, time (of enrolment), value (Float64,
-        null while immature, never 0 for it), matures_at.
+        Of one signal, one row per row of `enrolled`, in its order: user_id, time (of enrolment),
+        value (Float64, null while immature, never 0 for it), matures_at. Of several, such a table
+        for each.
 
     Raises:
         DataError: a user twice, a null, a time without zone; or the lake cannot answer (see
             `Signal.outcomes`).
-        ConfigError: an entry window that is not 1 to 365 whole days, a ratio or a difference from a
-            baseline.
+        ConfigError: an entry window that is not 1 to 365 whole days, no signal, a ratio or a
+            difference from a baseline.
     """
-    if (
-        signal.measure.kind == "completion"
-        or signal.measure.per is not None
-        or signal.measure.baseline is not None
-    ):
-        what = (
-            "its own baseline, which pre-period covariates already are"
-            if signal.measure.baseline is not None
-            else "a ratio, of which sums mean nothing"
-        )
-        raise ConfigError(
-            f"{signal.name}: users are compared by sums, but this is an amount against {what}; "
-            "declare the amount itself"
-        )
+    if isinstance(signals, Declaration):
+        return enrolled_sums([signals], lake, enrolled, entry_days=entry_days, as_of=as_of)[signals]
+    check_signals("enrolled_sums", signals)
+    if not signals:
+        raise ConfigError("enrolled_sums: no signals given, expected at least one")
     enrolled = checked_enrolled(enrolled)
-    outcomes = outcomes_of(signal, lake, as_of, enrolled)
-    matures_at = closes_at(signal, enrolled, entry_days, signal.window[1] + 1)
-    sum_U = sums_by_user(
-        outcomes.frame, outcomes.frame["value"].fill_null(0.0).to_numpy(), enrolled, entry_days
+    as_of_at, view = checked_as_of(signals[0].name, lake, as_of)
+    with view.connect() as con:
+        return sums_in(con, signals, lake, view, enrolled, entry_days, as_of_at)
+
+
+def sums_in(
+    con: duckdb.DuckDBPyConnection,
+    signals: Sequence[Declaration],
+    lake: Lake,
+    view: Lake,
+    enrolled: pl.DataFrame,
+    entry_days: int,
+    as_of: datetime,
+) -> dict[Declaration, pl.DataFrame]:
+    """The tables of `enrolled_sums`, in a connection that is open.
+
+    Args:
+        con: connected to `view`.
+        signals: at least one.
+        lake: may reach further than the view: what is nowhere in it cannot be measured.
+        view: what was known at `as_of`.
+        enrolled: columns user_id and time, of `checked_enrolled`.
+        entry_days: length of the entry window, whole days >= 1.
+        as_of: windows that end by then have closed.
+    """
+    for signal in signals:
+        _check_summable(signal)
+    tables = {
+        signal: enrolled.with_columns(
+            matures_at=closes_at(signal, enrolled, entry_days, signal.window[1] + 1)
+        )
+        for signal in signals
+    }
+    sums = _sums_of_entries(con, list(tables), lake, view, enrolled, entry_days, as_of)
+    mature = pl.col("matures_at") <= as_of
+    return {
+        signal: table.select(
+            "user_id",
+            "time",
+            # immature outcomes are null: a zero would teach that new users churn
+            value=pl.when(mature).then(pl.Series(sums[signal], dtype=pl.Float64)),
+            matures_at="matures_at",
+        )
+        for signal, table in tables.items()
+    }
+
+
+def _check_summable(signal: Declaration) -> None:
+    """Raise a ConfigError where sums of a signal mean nothing."""
+    measure = signal.measure
+    if measure.baseline is not None:
+        what = "its own baseline, which pre-period covariates already are"
+    elif measure.is_ratio:
+        what = "a ratio, of which sums mean nothing"
+    else:
+        return
+    raise ConfigError(
+        f"{signal.name}: users are compared by sums, but this is an amount against {what}; "
+        "declare the amount itself"
     )
-    mature = pl.col("matures_at") <= outcomes.as_of
-    return enrolled.with_columns(
-        value=pl.Series(sum_U, dtype=pl.Float64), matures_at=matures_at
-    ).with_columns(
-        value=pl.when(mature).then("value")  # immature != 0: a zero would teach churn
+
+
+def _sums_of_entries(
+    con: duckdb.DuckDBPyConnection,
+    signals: Sequence[Declaration],
+    lake: Lake,
+    view: Lake,
+    enrolled: pl.DataFrame,
+    entry_days: int,
+    as_of: datetime,
+) -> dict[Declaration, Float]:
+    """Per signal the sum of its outcomes in each user's entry window, [U], unknown ones as 0.
+
+    Signals of one entry share its rows. Values are computed for entries in a window alone.
+    """
+    has_slots = any(signal.entry.is_slot for signal in signals)
+    by_catalogue = prepare_creators(con, view, slots=has_slots)
+    con.register(
+        "enrolled", enrolled.select("user_id", "time").with_row_index("user_row").to_arrow()
+    )
+    as_of_day = (as_of - EPOCH).days
+    span = days_of_log(con, view)
+    days = span or (as_of_day, as_of_day)
+    compiler = Compiler(
+        con,
+        EventRows.of(view.size(), by_catalogue),
+        as_of_day,
+        days,
+        signals,
+        cache(lambda: beginnings_of(con, days)),
+        enrolled=True,
+    )
+    by_entry: dict[Entry, list[Declaration]] = {}
+    for signal in signals:
+        by_entry.setdefault(signal.entry, []).append(signal)
+    compiler.plan_words(by_entry)
+    sums: dict[Declaration, Float] = {}
+    for entry, signals_of_entry in by_entry.items():
+        create_entries(con, compiler, entry, by_catalogue)
+        has_entries = first_row(con, "select 1 from entries limit 1") is not None
+        for signal in signals_of_entry:
+            if not has_entries:
+                explain_no_entries(con, signal, lake, as_of)
+            refuse(con, signal, lake, span, None)
+        con.execute(f"create or replace temp table entries_inside as {_inside_sql(entry_days)}")
+        values = compiler.values("entries_inside", signals_of_entry)
+        frame = con.sql(
+            f"select user_row{values.columns} from {values.source} order by user_row, row"
+        ).pl()
+        user_N = frame["user_row"].to_numpy()
+        for signal in signals_of_entry:
+            value_N = frame[signal.label].fill_null(0.0).to_numpy()
+            sums[signal] = np.bincount(user_N, weights=value_N, minlength=enrolled.height)
+    return sums
+
+
+def _inside_sql(entry_days: int) -> str:
+    """SQL of the entries in the entry window of their user, with the user's row.
+
+    >>> print(_inside_sql(14))
+    select entries.*, enrolled.user_row from entries join enrolled using (user_id)
+    where entries.time >= enrolled.time and entries.time < enrolled.time + interval 336 hours
+    """
+    return (
+        "select entries.*, enrolled.user_row from entries join enrolled using (user_id)\n"
+        "where entries.time >= enrolled.time "
+        f"and entries.time < enrolled.time + interval {24 * entry_days} hours"
     )
 
 
@@ -133,11 +278,9 @@ def closes_at(signal: Declaration, enrolled: pl.DataFrame, entry_days: int, days
         raise ConfigError(
             f"entry_days={entry_days!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days"
         )
-    window = (
-        timedelta(0)
-        if signal.entry.kind == "enrolment"
-        else timedelta(days=entry_days) - MICROSECOND
-    )
+    window = timedelta(days=entry_days) - MICROSECOND
+    if signal.entry.is_enrolment:
+        window = timedelta(0)
     return enrolled.select(
         matures_at=(pl.col("time") + window).dt.truncate("1d") + timedelta(days=days)
     )["matures_at"]

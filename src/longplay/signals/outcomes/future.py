@@ -67,7 +67,7 @@ def future_of(
 def matured_entries(outcomes: Outcomes, start: datetime, end: datetime) -> Outcomes:
     """The discoveries in [start, end), all of them mature; raises what `future_of` raises."""
     signal = outcomes.signal
-    if signal.entry.kind != "discovery":
+    if not signal.entry.is_discovery:
         raise DataError(
             f"{signal.name}: ranking needs a signal entered by discovery, not by "
             f"{signal.entry.kind}"

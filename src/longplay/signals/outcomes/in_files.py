@@ -224,9 +224,7 @@ def _compiled(
         )
     by_catalogue = False
     if any(asks_creators(one) for one in signals):
-        by_catalogue = prepare_creators(
-            con, lake, slots=any(one.entry.kind == "exposure" for one in signals)
-        )
+        by_catalogue = prepare_creators(con, lake, slots=any(one.entry.is_slot for one in signals))
     made: dict[Entry, str]
     try:
         rows = (
@@ -267,8 +265,8 @@ def by_own_key(signal: Declaration) -> None:
     ]
     if (
         signal.entry.of == "item"
-        and signal.entry.kind != "exposure"
-        and signal.measure.kind != "habits"
+        and not signal.entry.is_slot
+        and not signal.measure.record.over_keys
         and "creator" in of
     ):
         raise ConfigError(
@@ -284,7 +282,7 @@ def own_columns(con: duckdb.DuckDBPyConnection, signal: Declaration, table: str)
         f"{signal.label} {name}": name for name in ("duration", "event", "baseline")
     }
     has = {row[0] for row in con.execute(f"select column_name from (describe {table})").fetchall()}
-    slots = ["decision_id", "slot"] if signal.entry.kind == "exposure" else []
+    slots = ["decision_id", "slot"] if signal.entry.is_slot else []
     return [
         *entry_keys(signal.entry),
         *slots,

@@ -25,6 +25,8 @@ from longplay.signals.declare.checks import kind_of
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.engine.beginnings import beginnings_of, days_of_rows
 from longplay.signals.engine.compiler import UNSURE_DAYS, Compiler
+from longplay.signals.engine.dialect import Engine
+from longplay.signals.engine.duckdb import DUCKDB
 from longplay.signals.engine.entry_rows import create_entries, explain_no_entries, refuse
 from longplay.signals.engine.event_source import EventRows
 from longplay.signals.outcomes.daily_trace import Hits, Trace
@@ -190,7 +192,7 @@ class Outcomes:
         """Whether it is known that no user was active on two days."""
         if self.daily.lake is None:
             return False
-        with self.daily.lake.connect() as con:
+        with self.daily.engine.connect(self.daily.lake) as con:
             days = days_of_rows(con)
             return days is None or not beginnings_of(con, days).runs
 
@@ -207,11 +209,7 @@ class Outcomes:
             return pl.DataFrame(schema={"day": pl.Int64, "value": pl.Float64})
         mature, measure = self.where(known_N), self.signal.measure
         trace = mature.trace().tocsc()
-        per = (
-            mature.trace(per=True).tocsc()
-            if measure.per is not None or measure.kind == "completion"
-            else None
-        )
+        per = mature.trace(per=True).tocsc() if measure.is_ratio else None
         base_N = (
             mature.frame["baseline"].to_numpy().astype(float)
             if measure.baseline is not None
@@ -220,7 +218,7 @@ class Outcomes:
         total_N, per_N, means = np.zeros(len(mature)), np.zeros(len(mature)), []
         first_N = (
             mature.frame["duration"].to_numpy() + self.signal.window[0] - 1
-            if measure.kind == "time_to_return"
+            if measure.record.is_first_day
             else None
         )
         for day in range(self.signal.days):
@@ -364,41 +362,37 @@ def outcomes_of(
     signal: Declaration,
     lake: Lake,
     as_of: datetime | None = None,
-    enrolled: pl.DataFrame | None = None,
+    engine: Engine = DUCKDB,
 ) -> Outcomes:
     """See `Signal.outcomes`.
 
     Args:
-        signal: what is asked.
+        signal: what is asked for.
         lake: the log.
-        as_of: UTC; default the lake's watermark.
-        enrolled: columns user_id and time (UTC), one row per user. An `enrolment` entry opens there
-            and nowhere else; entries of other kinds are what they always are. See
-            `signals.outcomes.enrolled_sums`, which checks the table.
+        as_of: the moment of knowledge, UTC; default the lake's watermark.
+        engine: what computes it.
     """
     as_of, view = checked_as_of(signal.name, lake, as_of)
     as_of_day = (as_of - EPOCH).days
-    with view.connect() as con:
+    with engine.connect(view) as con:
         by_catalogue = prepare_creators(con, view, slots=True)
         span = days_of_log(con, view)
-        if enrolled is not None:
-            con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
         days = span or (as_of_day, as_of_day)
-        beginnings = cache(lambda: beginnings_of(con, days, whole=enrolled is not None))
+        beginnings = cache(lambda: beginnings_of(con, days, whole=False))
         compiler = Compiler(
             con,
-            EventRows.of(view.size(), by_catalogue),
+            event_rows(view, by_catalogue, engine),
             as_of_day,
             days,
             [signal],
             beginnings,
-            enrolled=enrolled is not None,
+            dialect=engine.dialect,
         )
         compiler.plan_words({signal.entry: [signal]})
         create_entries(con, compiler, signal.entry, by_catalogue)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
-        refuse(con, signal, lake, span, None if enrolled is not None else beginnings)
+        refuse(con, signal, lake, span, beginnings, engine)
         values = compiler.values("entries", [signal])
         own = (
             "user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated"
@@ -437,7 +431,7 @@ def outcomes_of(
         signal,
         frame.select(*own, *(name for name in frame.columns if name not in own)),
         as_of,
-        Trace(signal, view, entries),
+        Trace(signal, view, entries, engine),
         creators,
     )
 
@@ -502,6 +496,15 @@ def slates_of(where: str, given: Decisions | pl.DataFrame) -> pl.DataFrame:
         else "Decisions, or a table with the columns of lake.decisions"
     )
     raise ConfigError(f"{where}: {kind_of(given)} given, expected {how}")
+
+
+def event_rows(lake: Lake, by_catalogue: bool, engine: Engine) -> EventRows:
+    """The rows of a lake's events, in parts where the engine cuts large logs up.
+
+    Args:
+        by_catalogue: see `EventRows`.
+    """
+    return EventRows.of(lake.size() if engine.dialect.cuts_up else 0, by_catalogue)
 
 
 def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] | None:

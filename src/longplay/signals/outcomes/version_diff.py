@@ -18,8 +18,7 @@ from longplay.lake.lake import Lake
 from longplay.signals.declare.checks import kind_of
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
-from longplay.signals.declare.measure import Measure
-from longplay.signals.declare.sentence import unit
+from longplay.signals.declare.sentence import opener, title, unit
 from longplay.signals.outcomes.in_memory import Outcomes, outcomes_of
 
 CHANGES = (
@@ -65,35 +64,10 @@ def changed_parts(old: Declaration, new: Declaration) -> tuple[Part, ...]:
     return tuple(part for part in parts if part.old != part.new)
 
 
-_ENTRY = {
-    "discovery": "a discovery",
-    "exposure": "a slot that is shown",
-    "user_day": "an active day",
-    "enrolment": "enrolment",
-}
-
-
-def _opens(entry: Entry) -> str:
-    return f"a {entry.event}" if entry.kind == "event" else _ENTRY[entry.kind]
-
-
 def _novel(entry: Entry) -> str:
     if entry.novel_for is None:
-        return "none before in the log" if entry.kind == "discovery" else "not asked"
+        return "none before in the log" if entry.is_discovery else "not asked"
     return f"none in {_days(entry.novel_for)} before"
-
-
-def _amount(measure: Measure) -> str:
-    what = f"{measure.event} events" if measure.kind == "count" else measure.kind.replace("_", " ")
-    if measure.kind == "habits":
-        return f"habits with {measure.of}s of at least {_days(measure.days)}"
-    return (
-        what
-        if measure.of is None
-        else f"{what} that {measure.of}"
-        if measure.kind == "days_with"
-        else f"{what} of that {measure.of}"
-    )
 
 
 def _window(signal: Declaration) -> str:
@@ -107,7 +81,7 @@ def _days(count: int | None) -> str:
 
 # what it is called: how it reads for a signal; together all that is in the version
 _PARTS: dict[str, Callable[[Declaration], str]] = {
-    "entry": lambda s: _opens(s.entry),
+    "entry": lambda s: opener(s.entry),
     "about": lambda s: s.entry.of or "the user",
     "new": lambda s: _novel(s.entry),
     "dormant": lambda s: (
@@ -115,8 +89,8 @@ _PARTS: dict[str, Callable[[Declaration], str]] = {
         if s.entry.dormant_for is None
         else f"{_days(s.entry.dormant_for)} or more before"
     ),
-    "measure": lambda s: _amount(s.measure),
-    "per": lambda s: "nothing" if s.measure.per is None else _amount(s.measure.per),
+    "measure": lambda s: title(s.measure),
+    "per": lambda s: "nothing" if s.measure.per is None else title(s.measure.per),
     "baseline": lambda s: (
         "none"
         if s.measure.baseline is None
@@ -170,10 +144,9 @@ class Backfill:
             cast(datetime, bound).date() for bound in (frame["time"].min(), frame["time"].max())
         )
         entry = signal.entry
-        everything = entry.dormant_for is not None or (
-            entry.kind == "discovery" and entry.novel_for is None
-        )
-        look_back = None if everything else max(entry.novel_for or 0, signal.measure.baseline or 0)
+        look_back = max(entry.novel_for or 0, signal.measure.baseline or 0)
+        if entry.looks_back_forever:
+            look_back = None
         known = (outcomes.as_of - timedelta(microseconds=1)).date()
         mature = int((frame["matures_at"] <= outcomes.as_of).sum())
         closes = cast(datetime, frame["matures_at"].max())
@@ -509,7 +482,7 @@ def _rows(old: Outcomes, new: Outcomes) -> pl.DataFrame:
 def _side(outcomes: Outcomes, name: str) -> pl.DataFrame:
     """The entries of one version, with the columns that say which entry it is."""
     entry = outcomes.signal.entry
-    key = "item_id" if entry.kind == "exposure" else f"{entry.of}_id" if entry.of else None
+    key = "item_id" if entry.is_slot else f"{entry.of}_id" if entry.of else None
     own = (pl.col(column).alias(f"{name}_{column}") for column in ("value", "truncated"))
     frame = outcomes.frame.select(
         "user_id", "item_id", "creator_id", "time", "origin", "surface", *own

@@ -217,17 +217,15 @@ def _digest(table: Mapping[str, Any]) -> str:
 
 
 def _keys(signal: Signal) -> list[str]:
-    return entry_keys(signal.entry) + (
-        ["decision_id", "slot"] if signal.entry.kind == "exposure" else []
-    )
+    return entry_keys(signal.entry) + (["decision_id", "slot"] if signal.entry.is_slot else [])
 
 
 def columns_of(signal: Signal) -> list[tuple[str, str]]:
     """Names and types of a signal's rows."""
     kinds = {"slot": "integer"}
-    more = {"time_to_return": [("duration", "integer"), ("event", "boolean")]}.get(
-        signal.measure.kind, []
-    )
+    more = list[tuple[str, str]]()
+    if signal.measure.record.is_first_day:
+        more += [("duration", "integer"), ("event", "boolean")]
     more += [("baseline", "double")] if signal.measure.baseline is not None else []
     own = [(name, kinds.get(name, "varchar")) for name in _keys(signal)]
     return [

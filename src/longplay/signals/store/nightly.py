@@ -132,7 +132,7 @@ class Work:
         waiting: dict[str, str] = {}
         for signal in self.signals:
             if (
-                self._counted(signal.label) and signal.measure.kind != "completion"
+                self._counted(signal.label) and not signal.measure.needs_lengths
             ):  # a log that could answer still can; a catalogue may not
                 continue
             try:
@@ -286,9 +286,9 @@ class Work:
             )
         self.by_catalogue = bool(self.state.lacking)
         columns = {
-            "slot_creator": any(one.entry.kind == "exposure" for one in signals),
+            "slot_creator": any(one.entry.is_slot for one in signals),
             "event_creator": self.by_catalogue,
-            "length": any(one.measure.kind == "completion" for one in signals),
+            "length": any(one.measure.needs_lengths for one in signals),
         }
         return [column for column, is_asked in columns.items() if is_asked]
 
@@ -572,7 +572,7 @@ class Work:
             else:
                 matured = range(
                     since - stop,
-                    self.until if signal.measure.kind == "time_to_return" else self.until - stop,
+                    self.until if signal.measure.record.is_first_day else self.until - stop,
                 )
                 days = [day for day in self.days if day in matured or day >= since]
             self.computed[label] = tuple(days)
@@ -636,7 +636,7 @@ class Work:
         for signal in signals:
             shown = (
                 "union all from late_shown"
-                if signal.entry.kind in ("exposure", "enrolment")
+                if signal.entry.is_slot or signal.entry.is_enrolment
                 else ""
             )
             self.con.execute(
@@ -748,7 +748,7 @@ def _by_pair(signal: Signal) -> bool:
     entry = signal.entry
     units = {part.unit for part in parts_of(signal)} | ({entry.of} if entry.of else set())
     return (
-        entry.kind in ("discovery", "event")
+        (entry.is_discovery or entry.is_event)
         and entry.of is not None
         and units <= {entry.of, "user"}
     )
@@ -771,11 +771,7 @@ def _reach(
 
     for signal in signals:
         entry = signal.entry
-        ever = (
-            entry.kind == "enrolment"
-            or entry.dormant_for is not None
-            or (entry.kind == "discovery" and entry.novel_for is None)
-        )
+        ever = entry.is_enrolment or entry.looks_back_forever
         ever = ever or (
             entry.novel_for is not None and not beginnings.covers_all(*entered, entry.novel_for)
         )

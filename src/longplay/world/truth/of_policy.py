@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Adaptive, Contexts, Decisions, Frozen, Policy, outside
+from longplay.decisions import Adaptive, Contexts, Decisions, Frozen, Policy, outside, slots_of
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
@@ -47,7 +47,7 @@ def policy_values(
 ) -> pl.DataFrame:
     """user_id and the signal's sum of each user who visits in the first 14 days under `policy`; see
     `World.truth`."""
-    window = signal.window[1] + 1 + (0 if signal.entry.kind == "enrolment" else ENTRY_DAYS)
+    window = signal.window[1] + 1 + (0 if signal.entry.is_enrolment else ENTRY_DAYS)
     needed = ENTRY_DAYS + window
     days = needed if days is None else days
     if days < needed:
@@ -75,10 +75,10 @@ def policy_values(
 
 def _nothing_to_enter(signal: Signal, lake: Lake) -> bool:
     """Whether nobody was shown, or played, anything at all."""
-    kind, of = signal.entry.kind, signal.entry.of
-    return (kind == "exposure" and lake.decisions.is_empty()) or (
-        kind == "discovery" and lake.events[f"{of}_id"].null_count() == lake.events.height
-    )
+    entry = signal.entry
+    if entry.is_slot:
+        return lake.decisions.is_empty()
+    return entry.is_discovery and lake.events[f"{entry.of}_id"].null_count() == lake.events.height
 
 
 def _lived(world: Service, policy: Policy | None, days: int, users: int | None, seed: int) -> Lake:
@@ -304,7 +304,7 @@ def _branch(
     if len(rows) == 0:
         return None
     user_M, m = morning.user_N[rows], len(rows)
-    width = getattr(logger, "slate", 5)
+    width = slots_of(logger)
     asked = world.contexts_of(width, ring, user_M, morning.second_N[rows])
     # a policy of today may know items of tomorrow: they could not have been shown
     unborn = pl.lit(

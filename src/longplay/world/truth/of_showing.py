@@ -105,7 +105,7 @@ def true_value(
     user_P, item_P = np.repeat(user_N, slots), item_NS.ravel()
     creator_P = market.catalogue.creator_I[item_P]
     worth_P = state.alive_R[user_P].copy()
-    discovery = signal.entry.kind == "discovery"
+    discovery = signal.entry.is_discovery
     if discovery:
         novel_for = signal.entry.novel_for
         worth_P &= touches.last(user_P, creator_P) < (
@@ -219,9 +219,7 @@ class _Agents:
                 count_R += hit_R
             else:
                 count_R += active_R
-        threshold = signal.measure.threshold
-        if threshold is None and signal.measure.kind == "returned":
-            threshold = 1.0
+        threshold = signal.threshold
         outcome_R = count_R if threshold is None else (count_R >= threshold).astype(np.float64)
         return np.where(entered_R, outcome_R, 0.0)
 
@@ -229,37 +227,35 @@ class _Agents:
 def _checked(signal: Signal) -> bool:
     """Whether the signal counts days with the creator (else days of the user); raises for what the
     world has no truth of."""
-    kind, of, entry = signal.measure.kind, signal.measure.of, signal.entry
+    measure, entry = signal.measure, signal.entry
     low, high = signal.window
     if not 0 <= low <= high:
         raise ConfigError(
             f"true_value: window={signal.window} given, expected 0 <= first day <= last day"
         )
-    if getattr(entry, "of", None) == "item":
+    if entry.of == "item":
         raise ConfigError(
             f"true_value: {entry.kind} of an item given, expected of a creator: the world's "
             "habits are with creators"
         )
-    if "organic" not in getattr(signal, "origins", ("organic",)):
+    if "organic" not in signal.origins:
         raise ConfigError(
             "true_value: the signal does not count organic days, but without exposure there are "
             "no others; add 'organic' to its origin"
         )
     if (
-        signal.measure.per is not None
-        or signal.measure.baseline is not None
-        or entry.kind == "event"
+        measure.per is not None
+        or measure.baseline is not None
+        or entry.is_event
         or entry.dormant_for is not None
     ):
         raise ConfigError(
             f"true_value: {signal.name} given, expected a signal without ratio, baseline or "
             "dormancy, entered by discovery, exposure or user_day"
         )
-    if kind == "days_with" and of == "creator":
-        return True
-    if kind in ("active_days", "returned") and of is None:
-        return False
+    if measure.counts_days and measure.of != "item":
+        return measure.of == "creator"
     raise ConfigError(
-        f"true_value: measure {kind} of {of} has no truth here; expected days_with('creator'), "
+        f"true_value: measure {measure.kind} of {measure.of} has no truth here; expected days_with('creator'), "
         "active_days or returned"
     )

@@ -55,11 +55,19 @@ def _plain(one: Any) -> bool:
     )
 
 
+def _has_fused_linear() -> bool:
+    """Whether this build of PyTorch has oneDNN's linear map with an activation."""
+    try:
+        return torch.ops.mkldnn._linear_pointwise is not None
+    except AttributeError:
+        return False
+
+
 # rows: without AVX-512 MKL's maps of fewer are a twentieth faster, with it they may take twice as
 # long
 _MANY = 64 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 512
 _BOTH = (
     torch.backends.mkl.is_available()
     and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and _has_fused_linear()
 )

@@ -37,7 +37,7 @@ def passable(body: nn.Module) -> bool:
         and embed.weight.device.type == "cpu"
         and config.hidden_act == "silu"
         and not (body.training and config.attention_dropout)
-        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and set(config.to_dict().get("layer_types") or ["full_attention"]) == {"full_attention"}
     )
 
 
@@ -71,10 +71,11 @@ def states_of(
     for number, block in enumerate(body.layers):
         attention, after = block.self_attn, _normed(states, block.input_layernorm)
         heads = -1, attention.head_dim
+        norms = dict(attention.named_children())  # Llama's attention has none
         keys = _turned(
             _normed(
                 mapped(after, attention.k_proj).unflatten(-1, heads),
-                getattr(attention, "k_norm", None),
+                norms.get("k_norm"),
             ),
             turn,
         )
@@ -93,7 +94,7 @@ def states_of(
         queries = _turned(
             _normed(
                 mapped(after, attention.q_proj).unflatten(-1, heads),
-                getattr(attention, "q_norm", None),
+                norms.get("q_norm"),
             ),
             turn,
         ).transpose(1, 2)

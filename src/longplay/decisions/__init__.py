@@ -1,0 +1,63 @@
+"""What a policy sees and shows: contexts in, slates with exact log-probabilities out."""
+
+from longplay.decisions.contexts import BESIDE, Contexts, check_exclude
+from longplay.decisions.drawing import context_chance, outside
+from longplay.decisions.exclusion_rules import check_rule, rule_words
+from longplay.decisions.from_log import contexts_at, contexts_from_log, first_engagements
+from longplay.decisions.frozen import Frozen
+from longplay.decisions.learners import (
+    HELD_OUT,
+    held_out,
+    learners_events,
+    learners_histories,
+    of_learners,
+)
+from longplay.decisions.protocols import (
+    DEFAULT_SLOTS,
+    Adaptive,
+    Catalogued,
+    MayShowFewer,
+    Policy,
+    Ranker,
+    Slated,
+    Trained,
+    index_of,
+    rules_of,
+    shows_fewer,
+    slots_of,
+)
+from longplay.decisions.slates import Decisions, check_one_each, main_surface
+
+__all__ = [
+    "BESIDE",
+    "DEFAULT_SLOTS",
+    "HELD_OUT",
+    "Adaptive",
+    "Catalogued",
+    "Contexts",
+    "Decisions",
+    "Frozen",
+    "MayShowFewer",
+    "Policy",
+    "Ranker",
+    "Slated",
+    "Trained",
+    "check_exclude",
+    "check_one_each",
+    "check_rule",
+    "context_chance",
+    "contexts_at",
+    "contexts_from_log",
+    "first_engagements",
+    "held_out",
+    "index_of",
+    "learners_events",
+    "learners_histories",
+    "main_surface",
+    "of_learners",
+    "outside",
+    "rule_words",
+    "rules_of",
+    "shows_fewer",
+    "slots_of",
+]

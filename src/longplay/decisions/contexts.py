@@ -1,0 +1,215 @@
+"""Contexts: the moments at which a slate is asked for, and what a policy may see of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.errors import ConfigError, DataError
+from longplay.frames import Column, polars_series
+from longplay.ids import ids_of
+from longplay.lake.row_checks import RULES
+from longplay.lake.schema import conform
+
+# columns of the events in a history, each a list as long as the history
+BESIDE = ("history_time", "history_kind", "history_surface")
+
+
+def check_exclude(where: str, exclude: object) -> None:
+    """Raise a ConfigError unless it is a rule of exclusions."""
+    if exclude not in RULES:
+        raise ConfigError(f"{where}: exclude={exclude!r} given, expected one of {', '.join(RULES)}")
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """N moments at which a slate is asked for; the columns of the lake's `contexts` table.
+
+    `frame` holds one row per context: who, when, where, how many slots, what must not be shown
+    (`exclusions`) and the history the policy may look at (item ids, oldest first, all of them
+    before `history_until`). It is enough to recompute log-probabilities without the lake.
+
+    `history_time`, `history_kind` and `history_surface`, of each item of the history, and `want`,
+    the outcome that is asked for, are for policies that read them; null: not known.
+    `exclusion_rule` is what made the exclusions, where whoever made the contexts states it: a
+    policy that was trained under another one refuses them (see `check_rule`).
+
+    Raises:
+        DataError: a column that is unknown or missing, a value that cannot be (see
+            `lake.row_checks`), or a column beside the history that is not as long.
+    """
+
+    frame: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frame", conform(self.frame, "contexts"))
+
+    @classmethod
+    def _checked(cls, frame: pl.DataFrame) -> Self:
+        """Rows that were contexts before: selected, or changed in a column whose new values were
+        checked."""
+        contexts = object.__new__(cls)
+        object.__setattr__(contexts, "frame", frame)
+        return contexts
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @classmethod
+    def of(
+        cls,
+        users: Column,
+        time: datetime | Sequence[datetime] | pl.Series,
+        *,
+        slots: int,
+        history: Sequence[Sequence[str]] | pl.Series | None = None,
+        exclusions: Sequence[Sequence[str]] | pl.Series | None = None,
+        surface: str = "home",
+        temperature: float = 1.0,
+        ids: pl.Series | None = None,
+        want: float | None = None,
+        prompt: str | None = None,
+        beside: pl.DataFrame | None = None,
+        exclude: str | None = None,
+    ) -> Self:
+        """Contexts from plain columns.
+
+        Args:
+            users: [N] ids of users; 12345, 12345.0 and "12345" are one user (see `longplay.ids`).
+            time: one moment for all, or N of them, with a time zone.
+            slots: slots per slate, at least 1, for all.
+            history: N lists of item ids, oldest first.
+            exclusions: N lists of item ids that must not be shown. Default: empty lists.
+            surface: where the slate is shown.
+            temperature: above 0.
+            ids: names of the contexts; without them a context is user@time#row.
+            want: the outcome that is asked for, in its signal's unit.
+            prompt: words for a policy with a pretrained base ("quiet piano for reading").
+            exclude: the rule that made the exclusions: "none", "seen" (items engaged with) or
+                "creator" (all items of their creators); None: not stated.
+            beside: some of the columns `history_time`, `history_kind`, `history_surface`: lists as
+                long as each history.
+
+        >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
+        >>> len(Contexts.of(["u1", "u2"], noon, slots=3))
+        2
+
+        Raises:
+            DataError: columns of different lengths, or a value that cannot be (see
+                `longplay.lake.schema.conform`).
+        """
+        if isinstance(slots, bool) or not isinstance(slots, int | np.integer) or slots < 1:
+            raise DataError(
+                f"Contexts.of: slots={slots!r} given, expected at least 1, a whole number"
+            )
+        if not (temperature > 0 and np.isfinite(temperature)):
+            raise DataError(
+                f"Contexts.of: temperature={temperature} given, expected a positive number"
+            )
+        if want is not None and not np.isfinite(want):
+            raise DataError(
+                f"Contexts.of: want={want} given, expected a number in the unit of the outcome, "
+                "or None"
+            )
+        if exclude is not None:
+            check_exclude("Contexts.of", exclude)
+        user_ids = ids_of(users)
+        n = len(user_ids)
+        when = polars_series([time] if isinstance(time, datetime) else time, "time")
+        if isinstance(time, datetime):
+            when = when.new_from_index(0, n)
+        columns = {"history": history, "exclusions": exclusions, "ids": ids, "beside": beside}
+        lengths = {"time": len(when)} | {
+            name: len(values) for name, values in columns.items() if values is not None
+        }
+        for name, length in lengths.items():
+            if length != n:
+                raise DataError(
+                    f"Contexts.of: {n} users but {length} of {name}; expected one for each user"
+                )
+        empty_lists = pl.Series([[]], dtype=pl.List(pl.String)).new_from_index(0, n)
+        frame = pl.DataFrame(
+            [
+                user_ids.alias("user_id"),
+                when,
+                polars_series(empty_lists if history is None else history, "history"),
+                polars_series(empty_lists if exclusions is None else exclusions, "exclusions"),
+            ]
+        )
+        if not isinstance(when.dtype, pl.Datetime):
+            raise DataError(
+                f"Contexts.of: time is {when.dtype}, expected moments such as datetime(2026, 3, "
+                "1, 12, tzinfo=UTC)"
+            )
+        frame = frame.with_columns(
+            (
+                pl.format(
+                    "{}@{}#{}", "user_id", pl.col("time").dt.epoch("us"), pl.int_range(pl.len())
+                )
+                if ids is None
+                else ids
+            ).alias("context_id"),
+            pl.lit(surface).alias("surface"),
+            pl.lit(slots, dtype=pl.Int32).alias("slots"),
+            pl.lit(temperature, dtype=pl.Float64).alias("temperature"),
+            pl.col("time").alias("history_until"),
+            pl.lit(want, dtype=pl.Float64).alias("want"),
+            pl.lit(prompt, dtype=pl.String).alias("prompt"),
+            pl.lit(exclude, dtype=pl.String).alias("exclusion_rule"),
+        )
+        if beside is not None:
+            frame = pl.concat(
+                [frame, beside.select(name for name in BESIDE if name in beside.columns)],
+                how="horizontal",
+            )
+        return cls(frame)
+
+    @property
+    def slots(self) -> int:
+        """Slots per slate; contexts that are decided together ask for equally many."""
+        counts = self.frame["slots"].unique()
+        if len(counts) != 1:
+            raise DataError(
+                f"contexts: {len(counts)} different numbers of slots in one call; decide them apart"
+            )
+        return int(counts[0])
+
+    def take(self, rows: NDArray[np.integer] | Sequence[int]) -> Contexts:
+        """The contexts at these row numbers, in that order, repeats allowed."""
+        return Contexts._checked(self.frame[np.asarray(rows)])
+
+    def reading(self, most: int) -> Contexts:
+        """The same contexts with no more than the last `most` items of their histories."""
+        recent = [pl.col(name).list.tail(most) for name in ("history", *BESIDE)]
+        return Contexts._checked(self.frame.with_columns(recent))
+
+    def with_slots(self, slots: int) -> Contexts:
+        """The same contexts with so many slots (>= 0)."""
+        if slots < 0:
+            raise DataError(f"with_slots: {slots} given, expected 0 or more")
+        return Contexts._checked(self.frame.with_columns(slots=pl.lit(slots, dtype=pl.Int32)))
+
+    def wanting(self, want: float | None) -> Contexts:
+        """The same contexts asking for this outcome, in its signal's unit; None: for none."""
+        if want is not None and not np.isfinite(want):
+            raise DataError(
+                f"wanting: {want} given, expected a number in the unit of the outcome, or None"
+            )
+        return Contexts._checked(self.frame.with_columns(want=pl.lit(want, dtype=pl.Float64)))
+
+    def prompted(self, prompt: str | None) -> Contexts:
+        """The same contexts with these words in front, for policies that read them; None:
+        without."""
+        return Contexts._checked(self.frame.with_columns(prompt=pl.lit(prompt, dtype=pl.String)))
+
+    def at_temperature(self, temperature: float) -> Contexts:
+        """The same contexts asking for slates at another temperature (> 0)."""
+        if not (temperature > 0 and np.isfinite(temperature)):
+            raise DataError(f"at_temperature: {temperature} given, expected a positive number")
+        return Contexts._checked(self.frame.with_columns(temperature=pl.lit(float(temperature))))

@@ -1,0 +1,61 @@
+"""A policy that stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from longplay.decisions.contexts import Contexts
+from longplay.decisions.protocols import Policy, index_of, rules_of, shows_fewer, slots_of
+from longplay.decisions.slates import Decisions
+from longplay.index import ItemIndex
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A policy as it is now: a world or a service does not let it adapt any further. What an
+    experiment's control should be."""
+
+    policy: Policy
+
+    @property
+    def name(self) -> str:
+        """The policy's own name."""
+        return self.policy.name
+
+    @property
+    def history(self) -> int:
+        """Past item ids it wants to see in a context."""
+        return self.policy.history
+
+    @property
+    def slate(self) -> int:
+        """Slots a world or a service asks for by default."""
+        return slots_of(self.policy)
+
+    @property
+    def trained_under(self) -> Mapping[str, str]:
+        """The rule of exclusions that the policy was trained under, where it says so."""
+        return rules_of([self.policy])
+
+    @property
+    def shorter(self) -> bool:
+        """Whether the policy shows less than is asked for."""
+        return shows_fewer(self.policy)
+
+    @property
+    def index(self) -> ItemIndex | None:
+        """The policy's catalogue, where it says so."""
+        return index_of(self.policy)
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        """One slate per context, with exact log-probabilities."""
+        return self.policy.decide(contexts, rng)
+
+    def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
+        """Log-probability of every slot given the slots before it, shape [N, S]."""
+        return self.policy.log_prob(contexts, slates)

@@ -1,0 +1,93 @@
+"""The kinds of entries, one record each. A new entry begins as a record here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+# What opens an entry: activity, an event of the declared kind, or a slot that is shown.
+Opener = Literal["activity", "event", "slot"]
+
+
+@dataclass(frozen=True)
+class EntryKind:
+    """What is true of every entry of a kind.
+
+    Attributes:
+        name: the kind, and the function that declares it.
+        opened_by: what opens an entry.
+        fields: the fields of `Entry` that may be given.
+        required: those of them that must be given.
+        first_touch: only the first touch of a creator or item opens one, so that what is familiar
+            can open none, and one near the log's begin is truncated.
+        per_day: there is one per user and day with activity.
+        per_user: there is one per user, at a time that a trial may give.
+        title: what it is called in a list of parts.
+        sentence: what it is; `{a}` is the article of `{of}`.
+    """
+
+    name: str
+    opened_by: Opener
+    sentence: str
+    title: str
+    fields: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    first_touch: bool = False
+    per_day: bool = False
+    per_user: bool = False
+
+    @property
+    def is_slot(self) -> bool:
+        """Whether an entry is a slot that was shown."""
+        return self.opened_by == "slot"
+
+
+ENTRIES = MappingProxyType(
+    {
+        record.name: record
+        for record in (
+            EntryKind(
+                "discovery",
+                opened_by="activity",
+                sentence="of a user's discoveries of {a} {of} ({first})",
+                title="a discovery",
+                fields=("of", "novel_for"),
+                required=("of",),
+                first_touch=True,
+            ),
+            EntryKind(
+                "exposure",
+                opened_by="slot",
+                sentence="of the slots that show a user some {of}",
+                title="a slot that is shown",
+                fields=("of",),
+                required=("of",),
+            ),
+            EntryKind(
+                "user_day",
+                opened_by="activity",
+                sentence="of the days on which a user is active{dormant}",
+                title="an active day",
+                fields=("dormant_for",),
+                per_day=True,
+            ),
+            EntryKind(
+                "enrolment",
+                opened_by="activity",
+                sentence="of users, from their enrolment (first exposure in a trial, else first "
+                "event)",
+                title="enrolment",
+                per_user=True,
+            ),
+            EntryKind(
+                "event",
+                opened_by="event",
+                sentence="of a user's {events}{of_key}{first_event}",
+                title="a {event}",
+                fields=("of", "novel_for", "event"),
+                required=("event",),
+            ),
+        )
+    }
+)

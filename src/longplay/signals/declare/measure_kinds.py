@@ -1,0 +1,250 @@
+"""The kinds of measures, one record each. A new measure begins as a record here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from longplay.lake.schema import KINDS
+
+Better = Literal["higher", "lower"]
+# What of a user's events is added up per day.
+Reads = Literal["activity", "events", "seconds", "sessions", "shares"]
+# How the daily sums of a window become the amount: the days with anything, the first such day, the
+# sum, or the number of keys (creators or items) with enough days.
+How = Literal["days", "first", "sum", "habits"]
+
+MEAN = "the mean number of {amount}{about}{base}{how}"
+SHARE = "the share with {bound} {amount}{about}{base}{how}"
+SHARE_ACTIVE = "the share where the user is active{about} on {bound} {days}{base}{how}"
+
+
+@dataclass(frozen=True)
+class MeasureKind:
+    """What is true of every measure of a kind.
+
+    Attributes:
+        name: the kind, and the function that declares it.
+        reads: what of a user's events is added up per day.
+        how: how the daily sums become the amount.
+        plural: what the amount is a number of.
+        singular: one of them.
+        fields: the fields of `Measure` that may be given, beside the threshold.
+        required: those of them that must be given.
+        event: the kind of event that is counted; null: any, or the declared one.
+        events: the kinds of event that may be declared.
+        better: which way is better; null: asked of the kind of event.
+        organic: only organic activity counts unless `origin` says otherwise, because it asks on
+            which days there was activity.
+        binary: the outcome is 0 or 1 without a threshold.
+        takes_threshold: a threshold may be declared.
+        has_rate: the amount has a daily rate, so it may be part of a ratio or have a baseline.
+        additive: the outcome is the sum of its daily trace.
+        whole_numbers: the amount is a whole number.
+        is_share: the amount is a share of 1.
+        is_mean: it is a mean over events, so a ratio without another measure.
+        over_keys: it counts over all creators (items), not those of one entry.
+        most_a_day: the most there can be on one day; null: no bound.
+        about_key: the kind to use instead where one creator or item is asked for.
+        unit: of the amount; null: its plural.
+        title: what it is called in a list; null: its name.
+        title_of: the same of one creator or item; null: "TITLE of that creator".
+        linked: the word between the amount and the creator or item that it is about.
+        mean: the sentence of the amount itself.
+        share: the sentence with a threshold.
+    """
+
+    name: str
+    reads: Reads
+    how: How
+    plural: str
+    singular: str
+    fields: tuple[str, ...] = ("of",)
+    required: tuple[str, ...] = ()
+    event: str | None = None
+    events: tuple[str, ...] = KINDS
+    better: Better | None = None
+    organic: bool = False
+    binary: bool = False
+    takes_threshold: bool = True
+    has_rate: bool = True
+    additive: bool = True
+    whole_numbers: bool = True
+    is_share: bool = False
+    is_mean: bool = False
+    over_keys: bool = False
+    most_a_day: float | None = None
+    about_key: str | None = None
+    unit: str | None = None
+    title: str | None = None
+    title_of: str | None = None
+    linked: str = "with"
+    mean: str = MEAN
+    share: str = SHARE
+
+    @property
+    def counts_days(self) -> bool:
+        """Whether the daily amount is 0 or 1: was the user active that day."""
+        return self.how == "days"
+
+    @property
+    def is_first_day(self) -> bool:
+        """Whether the amount is the first day with anything, right-censored at the last."""
+        return self.how == "first"
+
+    def mapped(self, event: str) -> bool:
+        """Whether a count of this kind of event is this kind of measure."""
+        return self.reads == "events" and self.event == event
+
+
+_ACTIVE_DAYS = MeasureKind(
+    "active_days",
+    reads="activity",
+    how="days",
+    plural="days active",
+    singular="day active",
+    fields=(),
+    organic=True,
+    most_a_day=1,
+    about_key="days_with",
+    unit="days",
+    share=SHARE_ACTIVE,
+)
+_RETURNED = MeasureKind(
+    "returned",
+    reads="activity",
+    how="days",
+    plural="days active",
+    singular="day active",
+    fields=(),
+    organic=True,
+    binary=True,
+    has_rate=False,
+    most_a_day=1,
+    about_key="days_with",
+    unit="days",
+    share="the share where the user is active again{more}{how}",
+)
+_DAYS_WITH = MeasureKind(
+    "days_with",
+    reads="activity",
+    how="days",
+    plural="days active",
+    singular="day active",
+    required=("of",),
+    organic=True,
+    most_a_day=1,
+    unit="days",
+    title_of="days with that {of}",
+    share=SHARE_ACTIVE,
+)
+_TIME_TO_RETURN = MeasureKind(
+    "time_to_return",
+    reads="activity",
+    how="first",
+    plural="days until a return",
+    singular="day until a return",
+    better="lower",
+    organic=True,
+    takes_threshold=False,
+    has_rate=False,
+    additive=False,
+    unit="days",
+    mean="the mean number of days until the user is active again{about}{how} at most {stop},",
+)
+_MINUTES = MeasureKind(
+    "minutes",
+    reads="seconds",
+    how="sum",
+    plural="minutes",
+    singular="minute",
+    whole_numbers=False,
+    most_a_day=1_440,
+)
+_PLAYS = MeasureKind("plays", "events", "sum", "plays", "play", event="play", linked="of")
+_SAVES = MeasureKind("saves", "events", "sum", "saves", "save", event="save", linked="of")
+_SKIPS = MeasureKind("skips", "events", "sum", "skips", "skip", event="skip", linked="of")
+_CANCELLED = MeasureKind(
+    "cancelled",
+    reads="events",
+    how="sum",
+    plural="cancellations",
+    singular="cancellation",
+    fields=(),
+    event="cancel",
+    binary=True,
+    takes_threshold=False,
+    has_rate=False,
+    share="the share where the user cancels{how}",
+)
+_COUNT = MeasureKind(
+    "count",
+    reads="events",
+    how="sum",
+    plural="{events}",
+    singular="{event}",
+    fields=("of", "event"),
+    required=("event",),
+    title="{event} events",
+    linked="of",
+)
+_SESSIONS = MeasureKind(
+    "sessions",
+    reads="sessions",
+    how="sum",
+    plural="sessions",
+    singular="session",
+    fields=(),
+    most_a_day=48,  # they lie more than 30 minutes apart
+)
+_COMPLETION = MeasureKind(
+    "completion",
+    reads="shares",
+    how="sum",
+    plural="shares of an item",
+    singular="share of an item",
+    has_rate=False,
+    additive=False,
+    whole_numbers=False,
+    is_share=True,
+    is_mean=True,
+    unit="share",
+    linked="of",
+    mean="the mean share of an item that a play{about} lasts{how}",
+    share="the share where plays{about} last {bound} of an item on average{how}",
+)
+_HABITS = MeasureKind(
+    "habits",
+    reads="activity",
+    how="habits",
+    plural="{of}s that the user is active with on at least {days}",
+    singular="{of} that the user is active with on at least {days}",
+    fields=("of", "days"),
+    required=("of", "days"),
+    organic=True,
+    has_rate=False,
+    over_keys=True,
+    unit="{of}s",
+    title_of="habits with {of}s of at least {days}",
+)
+MEASURES = MappingProxyType(
+    {
+        record.name: record
+        for record in (
+            _ACTIVE_DAYS,
+            _RETURNED,
+            _DAYS_WITH,
+            _TIME_TO_RETURN,
+            _MINUTES,
+            _PLAYS,
+            _SAVES,
+            _SKIPS,
+            _CANCELLED,
+            _COUNT,
+            _SESSIONS,
+            _COMPLETION,
+            _HABITS,
+        )
+    }
+)

@@ -1,0 +1,60 @@
+"""The seam between signals and the engine that computes them.
+
+The engine's SQL is written once, for DuckDB. An `Engine` opens a lake as a connection that executes
+it: DuckDB as it stands, Spark in translation. A `Dialect` has the few statements that are not the
+same query in other words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from longplay.lake.connection import Connection
+from longplay.lake.lake import Lake
+
+
+class Dialect(Protocol):
+    """Where engines need different queries for the same numbers."""
+
+    @property
+    def codes_ids(self) -> bool:
+        """Whether ids are turned into numbers first where many signals read the log."""
+        ...
+
+    @property
+    def cuts_up(self) -> bool:
+        """Whether a large log is put together in parts, for the memory of one machine."""
+        ...
+
+    def window_sums(
+        self, amounts: Mapping[str, str], over: str, first: int
+    ) -> tuple[list[str], dict[str, str]]:
+        """Sums of whole numbers over one window.
+
+        Args:
+            amounts: column to make -> column to sum.
+            over: SQL of the window, from "over" on.
+            first: number of the first of the inner columns, `added_NUMBER`.
+
+        Returns:
+            SQL of the inner columns, and of each column to make from them.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """What computes signals."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Its own queries."""
+        ...
+
+    def connect(
+        self, lake: Lake, memory_limit: str | None = None, spill: Path | None = None
+    ) -> AbstractContextManager[Connection]:
+        """A connection in which the tables' names are views bounded like the lake."""
+        ...

@@ -1,0 +1,328 @@
+"""Spark beside DuckDB: the engine's SQL, written for DuckDB, translated and run on a SparkSession.
+
+`spark_sql` translates. A connection works in a session of its own (`newSession`), in UTC: the
+caller's settings and views stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import polars as pl
+import pyarrow as pa
+
+from longplay.errors import ConfigError, LongplayError, MissingExtra
+from longplay.lake.lake import Lake, TableSource
+from longplay.lake.schema import DTYPES
+from longplay.signals.engine.dialect import Dialect
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",  # days are UTC days, whatever the machine's zone
+    "spark.sql.ansi.enabled": "true",  # an overflow is an error, as in DuckDB
+    "spark.sql.caseSensitive": "false",
+    "spark.sql.groupByAliases": "true",
+    "spark.sql.groupByOrdinal": "true",
+    "spark.sql.orderByOrdinal": "true",
+}
+QUIET = {  # of a session that is started here; the caller's settings come after
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+TYPES = {  # polars' name of a column's type -> Spark's
+    "String": "string",
+    "Boolean": "boolean",
+    "Int32": "int",
+    "UInt32": "bigint",
+    "Int64": "bigint",
+    "Float64": "double",
+}
+JAVA = (17, 21)  # oldest and newest Java that Spark 4.0 runs on
+PIP = 'pip install "longplay[spark]"'
+
+
+
+
+class SparkRows:
+    """The rows of a query, computed when they are fetched."""
+
+    def __init__(self, frame: DataFrame) -> None:
+        self.frame = frame
+
+    @property
+    def description(self) -> list[tuple[str, str]]:
+        """Name and type of every column."""
+        return self.frame.dtypes
+
+    def pl(self) -> pl.DataFrame:
+        """All rows as a polars frame."""
+        with _failures():
+            frame = pl.from_arrow(self.frame.toArrow())
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows as tuples."""
+        return self.pl().rows()
+
+    def fetchnumpy(self) -> dict[str, Any]:
+        """All rows as an array per column."""
+        return {column.name: column.to_numpy() for column in self.pl()}
+
+
+class SparkConnection:
+    """What `lake.connect()` gives for DuckDB, for Spark: executes statements written for DuckDB.
+
+    Tables are computed once, when they are created, and cut off from the plan that made them, so
+    that a statement costs what it reads and not what all statements before it were. They go where
+    the session keeps checkpoints if it has such a folder, else onto the executors.
+    """
+
+    def __init__(self, session: SparkSession, folder: Path) -> None:
+        self._session, self._folder = session, folder
+        self._durable = session.sparkContext.getCheckpointDir() is not None
+        self._files = 0
+
+    def execute(self, query: str) -> SparkRows:
+        """Run a statement; rows are computed when they are fetched."""
+        from longplay.signals.engine.spark_sql import translated
+
+        statement = translated(query)
+        with _failures():
+            if statement.verb == "drop":
+                self._session.catalog.dropTempView(statement.name)
+                return SparkRows(self._session.range(0).toDF("nothing"))
+            frame = self._session.sql(statement.text)
+            if statement.verb == "view":
+                frame.createOrReplaceTempView(statement.name)
+            elif statement.verb == "table":
+                self._computed(frame).createOrReplaceTempView(statement.name)
+            elif statement.verb == "insert":
+                table = self._session.table(statement.name)
+                both = table.unionByName(self._computed(frame))
+                both.createOrReplaceTempView(statement.name)
+            return SparkRows(frame)
+
+    def sql(self, query: str) -> SparkRows:
+        """A query whose rows are computed when they are read."""
+        return self.execute(query)
+
+    def register(self, name: str, rows: pa.Table) -> None:
+        """Make a table of this process readable as `name`."""
+        frame = pl.from_arrow(rows)
+        assert isinstance(frame, pl.DataFrame)
+        self.read(name, [self._written(frame)], frame.schema)
+
+    def read(self, name: str, files: Sequence[str], schema: Mapping[str, pl.DataType]) -> None:
+        """Make Parquet files readable as `name`; a column that a file lacks is null there."""
+        columns = ", ".join(f"`{column}` {_type(dtype)}" for column, dtype in schema.items())
+        reader = self._session.read.schema(columns).option("datetimeRebaseMode", "CORRECTED")
+        reader = reader.option("recursiveFileLookup", "false")
+        with _failures():
+            frame = reader.parquet(*map(_as_pattern, files))
+            frame.createOrReplaceTempView(name)
+
+    def add(self, source: TableSource) -> None:
+        """Make a lake's table readable: `_all_TABLE`, and what the lake shows of it, `TABLE`."""
+        files = list(source.files) or [self._written(source.rows)]
+        self.read(f"_stored_{source.table}", files, DTYPES[source.table])
+        stored = f"select {source.columns} from _stored_{source.table}"
+        self.execute(f"create view _all_{source.table} as {stored}")
+        self.execute(f"create view {source.table} as {source.visible}")
+
+    def _computed(self, frame: DataFrame) -> DataFrame:
+        return frame.checkpoint() if self._durable else frame.localCheckpoint()
+
+    def _written(self, rows: pl.DataFrame) -> str:
+        """A file with these rows."""
+        self._files += 1
+        file = str(self._folder / f"{self._files}.parquet")
+        rows.write_parquet(file)
+        return file
+
+
+def _as_pattern(file: str) -> str:
+    """A path whose braces and backslashes stand for themselves."""
+    return re.sub(r"([{}\\])", r"\\\1", file)
+
+
+def _type(dtype: object) -> str:
+    """Spark's name of a column's type."""
+    if isinstance(dtype, pl.List):
+        return f"array<{_type(dtype.inner)}>"
+    if isinstance(dtype, pl.Datetime):
+        return "timestamp"
+    return TYPES[str(dtype)]
+
+
+class SparkFailure(LongplayError, OSError):
+    """Spark could not run a statement."""
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Around what Spark does: its errors become a sentence."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise SparkFailure(f"Spark: {reason}") from error
+
+
+@dataclass(frozen=True)
+class SparkDialect:
+    """See `Dialect`."""
+
+    codes_ids: bool = False  # Spark keeps no table in one process's memory, so nothing is saved
+    cuts_up: bool = False
+
+    def window_sums(
+        self, amounts: Mapping[str, str], over: str, first: int
+    ) -> tuple[list[str], dict[str, str]]:
+        """See `Dialect`: Spark has no whole numbers of 128 bits, and adds up a window's sums in one
+        pass.
+
+        >>> SparkDialect().window_sums({"sum_0": "plays"}, "over w", 0)
+        (['coalesce(sum(cast(plays as double)) over w, 0) as added_0'], {'sum_0': 'added_0 as sum_0'})
+        """
+        inner = {column: f"added_{first + place}" for place, column in enumerate(amounts)}
+        windows = [
+            f"coalesce(sum(cast({amounts[column]} as double)) {over}, 0) as {added}"
+            for column, added in inner.items()
+        ]
+        return windows, {column: f"{added} as {column}" for column, added in inner.items()}
+
+
+class SparkEngine:
+    """Computes signals on Spark, for logs that outgrow one machine; values are those of DuckDB.
+
+    Args:
+        session: a running SparkSession, or the master to start one on, e.g. "local[2]".
+        settings: of a session that is started here, e.g. {"spark.driver.memory": "4g"}.
+
+    Raises:
+        MissingExtra: pyspark, sqlglot or Java is not installed.
+        ConfigError: Java is too old or too new; another Spark runs in this process; the session
+            is one of Spark Connect.
+    """
+
+    dialect: Dialect = SparkDialect()
+
+    def __init__(
+        self, session: SparkSession | str = "local[*]", settings: Mapping[str, str] | None = None
+    ) -> None:
+        check_packages()
+        if isinstance(session, str):
+            check_java()
+            session = _started(session, settings or {})
+        elif settings:
+            raise ConfigError(
+                f"SparkEngine: settings={dict(settings)!r} given with a running session; set them "
+                "when that session is built"
+            )
+        if "connect" in type(session).__module__:
+            raise ConfigError(
+                "SparkEngine: a session of Spark Connect given, expected a classic SparkSession "
+                "(spark-submit, or SparkSession.builder.master(...))"
+            )
+        self.session = session
+
+    @contextmanager
+    def connect(
+        self, lake: Lake, memory_limit: str | None = None, spill: Path | None = None
+    ) -> Iterator[SparkConnection]:
+        """A connection in which the tables' names are views bounded like the lake."""
+        if memory_limit is not None:
+            raise ConfigError(
+                f"memory_limit={memory_limit!r} given for Spark, expected none: set "
+                "spark.driver.memory and spark.executor.memory of the session"
+            )
+        with tempfile.TemporaryDirectory(prefix="longplay-") as folder, lake.sources() as sources:
+            session = self.session.newSession()
+            for name, value in SETTINGS.items():
+                session.conf.set(name, value)
+            con = SparkConnection(session, Path(folder))
+            for source in sources:
+                con.add(source)
+            yield con
+
+    def close(self) -> None:
+        """Stop the Spark session."""
+        self.session.stop()
+
+
+def is_session(given: object) -> TypeGuard[SparkSession]:
+    """Whether it is a session of pyspark, which is not imported for it."""
+    kinds = type(given).__mro__
+    return any(
+        kind.__name__ == "SparkSession" and kind.__module__.startswith("pyspark.") for kind in kinds
+    )
+
+
+def check_packages() -> None:
+    """Raise where pyspark or sqlglot is missing."""
+    for package in ("pyspark", "sqlglot"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(f"SparkEngine: {package} is not installed; {PIP}")
+
+
+def check_java() -> None:
+    """Raise where there is no Java that Spark runs on."""
+    home = os.environ.get("JAVA_HOME")
+    java = f"{home}/bin/java" if home else shutil.which("java")
+    if java is None or not Path(java).exists():
+        where = f"JAVA_HOME={home}" if home else "no java on the PATH"
+        raise MissingExtra(
+            f"SparkEngine: {where}: Java is not installed there; install Java {JAVA[0]} or "
+            f"{JAVA[1]} (on Debian openjdk-17-jre-headless) and set JAVA_HOME"
+        )
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    version = java_version(said.stderr + said.stdout)
+    if version is None or not JAVA[0] <= version <= JAVA[1]:
+        raise ConfigError(
+            f"SparkEngine: {java} is Java {version or 'of an unknown version'}, expected "
+            f"{JAVA[0]} to {JAVA[1]}; set JAVA_HOME to one"
+        )
+
+
+def java_version(text: str) -> int | None:
+    """The main version in what `java -version` prints; null where it is not said.
+
+    >>> java_version('openjdk version "17.0.15" 2025-04-15'), java_version('java version "1.8.0_292"')
+    (17, 8)
+    """
+    match = re.search(r'version "(?:1\.)?(\d+)', text)
+    return None if match is None else int(match[1])
+
+
+def _started(master: str, settings: Mapping[str, str]) -> SparkSession:
+    """A session on a master, started unless it runs already."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master(master).appName("longplay")
+    for name, value in (QUIET | SETTINGS | dict(settings)).items():
+        builder = builder.config(name, value)
+    with _failures():
+        session = builder.getOrCreate()
+    running = session.sparkContext.master
+    if running != master:
+        raise ConfigError(
+            f"SparkEngine: master {master!r} given, but a session on {running!r} runs in this "
+            "process; give that session: SparkEngine(session), or stop it first"
+        )
+    return session
