@@ -16,6 +16,7 @@ TOP = {
 WITHOUT_DOCSTRING = {
     ".css": "The style of the page",
     ".html": "The page, as a Jinja2 template",
+    ".json": "What a test compares with",
     ".typed": "Marks the package as typed",
 }
 HEAD = """\

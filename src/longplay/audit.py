@@ -1,4 +1,4 @@
-"""Was the early reward true? What it said of an experiment at day 7, against what matured, against
+"""Audit of an early reward: its estimates of an experiment at day 7, against what matured, against
 the north star."""
 
 from __future__ import annotations

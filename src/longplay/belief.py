@@ -1,4 +1,5 @@
-"""What we expect of an outcome that has not matured, and whether such beliefs keep their word."""
+"""Beliefs: estimates of outcomes that have not matured, with their uncertainty, and checks of their
+calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chance that is a function of what it is for: the same key, the same number, in any order and any
+"""Random numbers as a function of a key: the same key gives the same number, in any order and any
 batch.
 
 Assignment to arms, held-out users, the draws of policies and the luck of simulated listeners all

@@ -1,4 +1,5 @@
-"""A number and how sure we are: what every evaluation returns, off-policy and on-line alike."""
+"""Estimates: a number with its standard error, as every evaluation returns it, off-policy and
+on-line."""
 
 from __future__ import annotations
 

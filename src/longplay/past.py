@@ -1,4 +1,4 @@
-"""What was known at a moment: a user's last events before it, and the keys met by then.
+"""What was known at a moment: a user's last events before it, and the keys seen by then.
 
 Memory grows with events, moments and what is handed out, never with their product.
 Axes: E events, U users, N moments, P distinct (user, key) pairs. Times are microseconds since 1970.

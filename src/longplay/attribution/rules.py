@@ -1,5 +1,4 @@
-"""How one outcome is shared out: the rules, what each touch counts under them, and parts that sum
-to the whole to the last bit.
+"""Attribution rules: the weight that each exposure gets, and shares that sum to the whole exactly.
 
 Axes: T touches (an exposure that may be credited for an entry), sorted by entry and then from the
 earliest to the last.

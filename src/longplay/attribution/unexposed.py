@@ -1,5 +1,4 @@
-"""The learnt baseline: what pairs of user and creator come to that were not exposed, for comparison
-with those that were.
+"""The learnt baseline: what happens between users and creators without an exposure.
 
 Had it not been shown, some of what followed would have come all the same, now or a little later.
 How much, the pairs that were not shown it say: outcomes per day on which the user was active and

@@ -1,4 +1,4 @@
-"""`longplay init`: a run.toml, from a template or from what a log shows."""
+"""`longplay init`: write a run.toml, from a template or for a given log."""
 
 from __future__ import annotations
 

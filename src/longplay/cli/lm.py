@@ -1,5 +1,4 @@
-"""`longplay lm convert`: a language model that exists as GGUF only, made once into a folder that
-Hugging Face loads."""
+"""`longplay lm convert`: convert a language model from GGUF into a folder that Hugging Face loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The screen: where commands print, how wide a table may be, how an error ends a command."""
+"""Output of the commands: width of tables, and how errors end a command."""
 
 from __future__ import annotations
 

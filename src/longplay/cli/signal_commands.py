@@ -256,11 +256,10 @@ def keep(
         ),
     ] = None,
 ) -> None:
-    """Bring a store of outcomes up to date with its log, at the cost of what is new: for every
-    night.
+    """Update stored outcomes incrementally (run nightly).
 
-    One Parquet file per signal and entry day; late events re-open the days they touch. A signal
-    that the log cannot answer yet waits, with the reason.
+    Writes one Parquet file per signal and entry day. Late events reopen the days that they
+    touch. A signal that the log cannot answer yet is left out, and the reason is printed.
     """
 
     def tell() -> None:

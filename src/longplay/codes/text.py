@@ -1,5 +1,5 @@
-"""Text of items, made safe to read: others wrote it, and a model, an encoder or a page shows it as
-if it were ours.
+"""Titles and other text of items, cleaned so that they are safe to show to a model, an encoder or a
+reader.
 
 Clean text is Unicode NFKC, one line, without anything that cannot be seen, and no longer than it
 may be. What stays is what a reader sees: letters and marks of every script, punctuation, emoji.

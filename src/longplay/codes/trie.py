@@ -1,4 +1,4 @@
-"""The catalogue as a trie of semantic IDs in compressed sparse row form."""
+"""The catalogue as a trie of semantic IDs, in compressed sparse row form."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Item vectors: from who engaged with what, or what followed what, and from words, so that new
-items have one too."""
+"""Item vectors, from behaviour and from words, so that new items have one too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a lake to a read-out: who is enrolled, what became of them, how the arms differ."""
+"""From a lake to a read-out: who is enrolled, what their outcomes are, how the arms differ."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Who gets which arm: a keyed hash of (salt, user), so that a user keeps an arm without anybody
-remembering it."""
+"""Assignment: a keyed hash of (salt, user) gives the arm, so that a user keeps it without a table."""
 
 from __future__ import annotations
 

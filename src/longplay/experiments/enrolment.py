@@ -1,5 +1,4 @@
-"""Who is in an experiment since when, what was known of them before, and whether the experiment was
-run as declared."""
+"""Enrolment: who is in an experiment since when, what was known of them before, and quality checks."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Credits against a randomised exposure holdout: does what a rule gives to exposures add up to what
-the exposures added?
+"""Credits against a randomised holdout: do a rule's credits add up to what the exposures added?
 
 Who is right about one user nobody can know. In aggregate it is known: users from whom exposures
 were withheld at random lack what those exposures added. Only logs are read. Axes: U mature enrolled

@@ -1,5 +1,5 @@
-"""How many users an experiment needs, how long that takes, and what it can see; also from a past
-log."""
+"""Power: users and weeks that an experiment needs, and its minimum detectable effect, also from a
+past log."""
 
 from __future__ import annotations
 

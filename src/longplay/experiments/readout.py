@@ -1,4 +1,4 @@
-"""What an experiment says: lines, checks and decisions, as frozen values that print as a table."""
+"""Read-outs: lines, checks and decisions as frozen values that print as a table."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How likely a good treatment is to ship: every metric that must pass and every test that can stop
-it, together.
+"""The probability that a good treatment ships: all metrics that must pass and all tests that can
+stop it, jointly.
 
 A plan for one metric promises too much. Beside the metric that gains, every guardrail must be
 non-inferior, and every line may deteriorate by chance. The tests share users, so their errors are

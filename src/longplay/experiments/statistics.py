@@ -1,4 +1,4 @@
-"""The mathematics of comparing two arms: pure functions of numbers per user, one user one row.
+"""Statistics of comparing two arms: pure functions of one number per user.
 
 Suffixes: U users of one arm, K covariates.
 """

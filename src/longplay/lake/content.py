@@ -1,4 +1,4 @@
-"""What a batch says, as a digest: the same batch id with other content is told from a retry."""
+"""Digest of a batch's content, which tells a retry from another batch with the same id."""
 
 from __future__ import annotations
 

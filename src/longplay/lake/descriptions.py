@@ -1,4 +1,4 @@
-"""Items are described, and described again: every description is kept, with when it arrived.
+"""Descriptions of items: all are kept, each with its arrival time.
 
 A view shows of each item the description that had arrived last by then, so a creator that changes
 today does not change what was counted last month.

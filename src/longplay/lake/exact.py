@@ -1,5 +1,4 @@
-"""A column's values in another type, where they stay what they are; else an error that says how to
-convert them."""
+"""Exact conversion of columns: a value that would change is an error that says how to convert it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log at a glance: sizes, daily activity, retention after the first event."""
+"""The log in figures: sizes, daily activity, retention after the first event."""
 
 from __future__ import annotations
 

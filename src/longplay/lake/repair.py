@@ -1,4 +1,4 @@
-"""Damage in a lake: named file by file, and the way back to the last whole batch."""
+"""Checking a lake for damage, file by file, and repairing it back to the last whole batch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the values of a row cannot be, table by table: a check is a condition, and what is expected
-instead."""
+"""Checks of rows, table by table: what a value cannot be, and what is expected instead."""
 
 from __future__ import annotations
 

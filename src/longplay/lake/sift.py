@@ -1,4 +1,4 @@
-"""Bad events are set aside with their reason and line; nothing is dropped silently."""
+"""Quarantine: bad events are set aside with line and reason."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Guardrails as constraints: measured against the start, paid for by Lagrange multipliers, broken
-by no weights that are kept.
+"""Guardrails as constraints, enforced with Lagrange multipliers and measured against the start.
 
 A guardrail says: at least `bound` of what the start achieves. Two things are known of it while
 training: its *measurement*, on a fixed sample of moments with the same luck for every weight (so

@@ -1,4 +1,4 @@
-"""The baseline that is hard to beat: exponential reward-weighted training on the logged choices."""
+"""Reward-weighted training on logged choices, a baseline that is hard to beat."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a step of learning looks at: logged moments with room for a slate, slates drawn for them,
-and what those are worth."""
+"""Rollouts: logged moments, slates drawn for them, and the value of each slot."""
 
 from __future__ import annotations
 

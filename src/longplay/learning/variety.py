@@ -1,5 +1,4 @@
-"""How much a policy shows, beside the start: what tells that it collapsed to a few items or one
-creator."""
+"""Variety: how much of the catalogue a policy shows, compared with the start, to notice a collapse."""
 
 from __future__ import annotations
 

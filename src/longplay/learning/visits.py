@@ -1,5 +1,4 @@
-"""Logged visits with what was newly engaged with at each: what reward-weighted training learns
-from, and NDCG is measured on."""
+"""Logged visits with the items newly engaged with at each."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A language model that exists as GGUF only, converted once into a folder that Hugging Face loads:
-safetensors, configuration, tokenizer.
+"""Conversion of a GGUF language model into a folder that Hugging Face loads.
 
 transformers reads the file; what it would pass over in silence is checked here against the file
 itself, so that a folder that was written says what the file says: every tensor has its parameter

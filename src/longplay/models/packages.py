@@ -1,5 +1,4 @@
-"""Models that come as Python packages: what an installed package holds, found without importing
-it."""
+"""Models inside installed Python packages, found without importing the package."""
 
 from __future__ import annotations
 

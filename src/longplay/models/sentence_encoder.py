@@ -1,5 +1,4 @@
-"""Item vectors from a sentence encoder that lies in a local folder: nothing is fetched, no code of
-the folder runs, weights are safetensors only."""
+"""Item vectors from a sentence encoder in a local folder, loaded without network or remote code."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a log can say about a policy: weights, overlap, propensities; and when the answer is that it
-cannot."""
+"""Diagnosis of a log: weights, overlap and propensities, and when an estimate must be refused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The log as an estimator needs it: mature slots of held-out users, and what a policy would have
-done in them.
+"""The log as an estimator needs it: mature slots of held-out users, and a policy's own choices in
+them.
 
 Axes: D decisions, M slots of all their slates (flat, slate by slate), N mature slots among these, S
 slots of one slate.

@@ -1,5 +1,4 @@
-"""The outcome model of the doubly robust estimate: what a slot is expected to come to, for any item
-in it.
+"""The outcome model of the doubly robust estimate: the expected outcome of any item in a slot.
 
 It is a model of its own, not the early reward a policy was trained on: a policy exploits its
 reward's errors, and would be praised for them twice. Cross-fitted by user: nobody's outcomes speak

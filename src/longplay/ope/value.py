@@ -1,5 +1,4 @@
-"""What a policy would have come to, from a log made by another: one choice changed, everything else
-as it was."""
+"""Off-policy values: what a policy would have been worth if it had chosen one slot."""
 
 from __future__ import annotations
 

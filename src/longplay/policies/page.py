@@ -1,5 +1,4 @@
-"""A page of rows, each filled by a policy of its own; a row can be withheld, so that an
-experiment's arms show all, parts, or nothing."""
+"""A page of rows, each filled by its own policy; an experiment can withhold a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two loggers with exact propensities: everything equally often, and what is played is shown."""
+"""Two loggers with exact propensities: uniform and popular."""
 
 from __future__ import annotations
 

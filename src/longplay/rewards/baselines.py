@@ -1,4 +1,4 @@
-"""The baselines that are always printed beside ours: matured-only, day-two proxy, auto-surrogate.
+"""Baselines of early rewards: matured-only, day-two, auto-surrogate.
 
 Each reads one number x off an entry's prefix and averages it per item. At every age m the reading
 has, between items, a loading on the true item mean (x = centre + loading (theta - mu) + drift) and

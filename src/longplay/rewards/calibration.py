@@ -1,5 +1,5 @@
-"""Does an early reward keep its word? Calibration on unseen items, and models side by side on later
-entries."""
+"""Calibration of early rewards on unseen items, and a comparison of models on later entries.
+Calibration on unseen items, and models side by side on later entries."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Rising curves from a linear belief to how often a yes came of it: what a Gaussian cannot know of
-outcomes that are 0 or 1.
+"""Isotonic recalibration: rising curves from a linear belief to the observed rate of a yes.
 
 The best *linear* guess of a threshold's indicator is too careful where much has been seen and too
 hopeful where nothing was: in a simulated service, two active days of three within a week were

@@ -1,4 +1,4 @@
-"""Early rewards: what every belief model can do, and what they all share."""
+"""Early rewards: what every belief model can do, and the code they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who touched what, and when: look-ups strictly before a moment, indexed once per view of the lake.
+"""Look-ups of who touched what before a moment, indexed once per view of the lake.
 
 Axes: N contexts, S slots, E events, P distinct (user, key) pairs, I catalogue items, K keys (items
 or creators).

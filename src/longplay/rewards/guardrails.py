@@ -1,4 +1,4 @@
-"""What a policy must keep while it is trained: the declaration. `learning.enforcement` measures and
+"""Guardrails: what a policy must keep while it is trained. `learning.enforcement` measures and
 enforces it."""
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The reward: weighted objectives, combined before caution is taken, and the guardrails they must
-respect."""
+"""The reward: weighted signals, caution and guardrails."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Ready signals: the outcomes that are asked for most, declared once, each with what it is for and
-how it misleads."""
+"""Ready signals: the outcomes asked for most, each with its use and its trap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One day: who visits, what of each surface is played, what habits do by themselves, who leaves.
+"""One day of the service: who visits, what is played, how habits change, who leaves.
 
 The chain of cause is: shown -> played (appeal, taste, novelty, position) -> habit and satisfaction
 (depth, taste) -> organic plays, visits and staying. Nothing after the habit and the satisfaction

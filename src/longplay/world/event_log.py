@@ -1,4 +1,4 @@
-"""What a day leaves behind: the events table, and the plays that later days look back on."""
+"""What a day leaves in the log, and the plays that later days look back on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Luck: random numbers that are a function of who, when and what for, not of the order of drawing.
+"""Random numbers of the world, as a function of who, when and what for.
 
 A draw is keyed by (seed, stream, who, day, k). So a user's luck does not change when users are
 added, when work is chunked, or when another policy acts: two runs of a world share it (common

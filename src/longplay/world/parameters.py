@@ -1,5 +1,4 @@
-"""The numbers a world runs on, each with its unit, default and allowed range; and the worlds that
-have a name."""
+"""Parameters of a world, each with unit, default and range; and the named worlds."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a simulated service must offer so that trials, analyses and audits run on it; other people's
-simulators plug in here."""
+"""The protocol of a simulated service, for simulators of your own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the service shows by itself beside the policy's slates: search results and a shelf of new
-releases.
+"""Surfaces beside the policy's slates: search results and a shelf of new releases.
 
 Both are logged as decisions with exact propensities, under policies of the house. A search lists
 what was looked for, then other items of its genre drawn uniformly; the shelf draws uniformly from

@@ -1,5 +1,4 @@
-"""Values as sources write them: ids, times and numbers turned into the lake's types, one row at a
-time."""
+"""Parsing of single values: ids, times and numbers as sources write them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A glimpse of a log: a few thousand rows from the head, the middle and the end of its files, and
-how its CSV files are written."""
+"""A sample of a log from the head, middle and end of its files, and the format of its CSV files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A longplay lake as a source: what it shows now, copied; nothing is written to it."""
+"""A longplay lake as a source: its current content is copied, and nothing is written to it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How a log is laid out: which of its columns says what, in which words and units; checked against
-what the log holds."""
+"""The layout of a log: which column has which role, in which words and units, checked against the
+data."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What was shown, with the probability of every slot: one row per slot, or one row per slate with
-lists; and catalogues of their own."""
+"""Logged slates with the probability of every slot, one row per slot or per slate; and catalogues."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the columns of a log are: user, item, time, creator, kind, origin and the rest, by their
-names and by what they hold."""
+"""Guessing the roles of columns: user, item, time and the rest, by name and by content."""
 
 from __future__ import annotations
 

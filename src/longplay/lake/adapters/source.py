@@ -1,4 +1,4 @@
-"""What every adapter returns: tables ready for the lake, and what it had to say about the log."""
+"""What every adapter returns: tables ready for the lake, with notes on the log."""
 
 from __future__ import annotations
 

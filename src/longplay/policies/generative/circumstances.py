@@ -1,5 +1,5 @@
-"""What a history says beside its items: how long ago, where, what was done, and what is wanted of
-the next one; as tokens."""
+"""Tokens beside the items of a history: how long ago, where, what was done, and the outcome asked
+for."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A pretrained language model as the base: its words stay what they are, semantic IDs are new
-tokens, and LoRA adapts the rest."""
+"""A pretrained language model as the base, extended by semantic IDs and adapted with LoRA."""
 
 from __future__ import annotations
 

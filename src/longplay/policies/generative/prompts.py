@@ -1,4 +1,4 @@
-"""What a model reads, as tokens: prompts to go on from, and windows of histories to learn from."""
+"""Token sequences: prompts to continue, and windows of histories to learn from."""
 
 from __future__ import annotations
 

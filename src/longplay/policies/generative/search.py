@@ -1,4 +1,4 @@
-"""Searches on the trie: slates drawn without replacement, the most probable items, and the whole
+"""Searches on the trie: slates without replacement, the most probable items, the whole
 distribution."""
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Words for a model with a pretrained base: what a prompt says and what items are called, as tokens
-that mean nothing else."""
+"""Text as tokens for a pretrained base: prompts and titles, kept apart from semantic IDs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Which token is which: the words of a pretrained base first, then markers, circumstances,
-semantic-ID codes, and items that are whole."""
+"""Token ids: words of the base, markers, circumstances, codes, and items with a token of their own."""
 
 from __future__ import annotations
 

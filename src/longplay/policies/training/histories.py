@@ -1,5 +1,4 @@
-"""What users engaged with, in order: what next-item training reads, and the questions that say when
-it has learned enough."""
+"""Histories of engaged items: the training data, and the questions for early stopping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Muon: steps of equal size in all directions of a matrix."""
+"""The Muon optimizer: steps of equal size in all directions of a matrix."""
 
 from __future__ import annotations
 

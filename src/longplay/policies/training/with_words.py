@@ -1,5 +1,4 @@
-"""Supervised training of a pretrained base: the next item, the item that words ask for, and the
-words that an item is called."""
+"""Supervised training of a pretrained base: next items, items described by words, and titles."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Events read once for many signals: ids as numbers, tests as bits of one, in a table that fits
-into memory.
+"""Events read once for many signals, as a compact table of numbers.
 
 Rolling up strings costs twice what rolling up numbers does, and every roll-up reads the log again.
 For one or two roll-ups that is still less than a table of the log; for more it is not.

@@ -1,5 +1,4 @@
-"""Signals compiled to DuckDB: one table per entry, one column per signal, from words of days and
-sums over days.
+"""The compiler: from declarations to one table per entry with one column per signal.
 
 All signals given at once share what they can: words of a unit are built in one pass over the rows,
 entries once, and signals of one entry are columns of one table.

@@ -1,5 +1,5 @@
-"""Tables of words, one per unit: planned together, made when first asked for and where possible
-from one another, gone after their last use."""
+"""Tables of activity bitmaps per unit, planned together, built lazily, dropped after their last
+reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries with the event that opened each, and why there may be none."""
+"""Rows of entries with the event that opened each, and why a log may have none."""
 
 from __future__ import annotations
 

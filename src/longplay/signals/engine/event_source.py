@@ -1,4 +1,4 @@
-"""Where daily amounts come from: the events of a log as they are."""
+"""The source of daily amounts: the events of a log."""
 
 from __future__ import annotations
 

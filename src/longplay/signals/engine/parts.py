@@ -1,4 +1,4 @@
-"""What signals and entries are made of: features of a unit, over days around the entry."""
+"""Parts of signals: features of a unit, over days around the entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Daily roll-ups in files: what a store of outcomes is kept up to date from."""
+"""Daily roll-ups in files, from which a store is updated."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Values of signals at entries, as SQL: the entries joined with words, sums and counts, and a
-column per signal made of them."""
+"""SQL that computes the values of signals at their entries."""
 
 from __future__ import annotations
 

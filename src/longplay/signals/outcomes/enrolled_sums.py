@@ -1,4 +1,4 @@
-"""Sums of signals per enrolled user: what experiments compare, and what is true of a world."""
+"""Sums of a signal per enrolled user, which experiments compare."""
 
 from __future__ import annotations
 

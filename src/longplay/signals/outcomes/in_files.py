@@ -1,5 +1,4 @@
-"""Outcomes of many signals at once, in files or tables: for logs whose outcomes do not fit into
-memory."""
+"""Outcomes of many signals in one pass, written to files: for logs that do not fit into memory."""
 
 from __future__ import annotations
 

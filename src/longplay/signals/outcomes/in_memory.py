@@ -502,7 +502,9 @@ def event_rows(lake: Lake, by_catalogue: bool, engine: Engine) -> EventRows:
     """The rows of a lake's events, in parts where the engine cuts large logs up.
 
     Args:
+        lake: the log, for its size.
         by_catalogue: see `EventRows`.
+        engine: what the SQL runs on.
     """
     return EventRows.of(lake.size() if engine.dialect.cuts_up else 0, by_catalogue)
 

@@ -1,4 +1,4 @@
-"""A creator can be discovered once: what the slots of a slate leave to those below them."""
+"""A creator can be discovered once: what later slots of a slate can still add."""
 
 from __future__ import annotations
 

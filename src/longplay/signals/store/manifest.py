@@ -1,5 +1,4 @@
-"""What is in a store of outcomes: the manifest that says which files count, and the rows they make
-together."""
+"""The manifest of a store: which files count, and the rows they make together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One night of a store of outcomes: what has happened since, and what follows from it."""
+"""One nightly update of a store: new outcomes, and days reopened by late events."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A store of outcomes beside a lake, brought up to date night by night at the cost of the night,
-not of the log."""
+"""Stored outcomes of signals, updated incrementally every night."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is true of a policy: lives lived under it, and lives in which one slot was drawn from it.
+"""The true value of a policy, by simulating lives under it.
 
 Two estimands, two numbers. `policy`: everybody follows the policy throughout, which is
 what an experiment estimates. `one_step`: deviate in one slot, then follow the logger, which is what

@@ -1,5 +1,4 @@
-"""Prompts encoded by OpenVINO, an extra: the same pass in single precision, in less CPU time; what
-follows the prompts stays PyTorch's."""
+"""Prompts encoded by OpenVINO, an optional extra that needs less CPU time."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Linear maps by oneDNN where nothing is being trained and it pays: the same numbers, in half the
-time on processors that MKL serves less well."""
+"""Linear maps by oneDNN for inference, where that is faster and the numbers are the same."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A pass of Qwen3, Llama and models built like them where nothing is being trained: what
-Transformers computes, for a request that waits.
+"""Inference passes of Qwen3, Llama and similar models, equal to those of Transformers but faster.
 
 A small model's pass over a few tokens is mostly what surrounds its arithmetic, and whoever waits
 for one state needs the last block for it alone.
