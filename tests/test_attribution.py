@@ -3,7 +3,6 @@ come anyway; a holdout judges the rules."""
 
 from __future__ import annotations
 
-import doctest
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -784,14 +783,6 @@ def test_a_search_page_is_not_shown_unasked() -> None:
     lake = lp.World(users=100, items=200, seed=3).run(Popular(), days=30)
     assert set(lake.decisions["surface"]) == {"home", "new_releases", "search"}
     assert set(shown_unasked(lake)["surface"]) == {"home", "new_releases"}
-
-
-def test_the_guide_runs() -> None:
-    failures, tried = doctest.testfile(
-        str(Path(__file__).resolve().parents[1] / "docs" / "attribution.md"), module_relative=False
-    )
-    assert tried > 15
-    assert failures == 0
 
 
 def test_all_rules_stand_in_one_table() -> None:
