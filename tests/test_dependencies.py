@@ -21,6 +21,7 @@ DISTRIBUTION = {
     "vl_convert": "vl-convert-python",
 }  # where it is not the import's name
 NEEDS_AN_EXTRA = (
+    "models/",
     "policies/",
     "learning/",
     "run/learn.py",

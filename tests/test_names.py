@@ -544,7 +544,7 @@ def showing() -> dict[str, Callable[[str], Any]]:
         "Shown": lambda name: replace(
             shown, frame=named(shown.frame, name, "user_id", "item_id", "creator_id")
         ),
-        "Signal": lambda name: HABIT,  # its name is checked: letters, digits, - and _
+        "Declaration": lambda name: HABIT,  # its name is checked: letters, digits, - and _
     }
 
 
@@ -578,7 +578,7 @@ def test_every_class_that_shows_itself_is_here(showing: dict[str, Callable[[str]
         "Readout",
         "Refusal",
         "Shown",
-        "Signal",
+        "Declaration",
     ],
 )
 def test_no_name_becomes_an_element_or_an_attribute(

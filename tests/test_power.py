@@ -22,6 +22,7 @@ import pytest
 from test_lake import SOURCE, batches_by_table, tables
 
 from longplay.lake import Lake
+from longplay.lake.commits import COPY, FOLDER, CommitLog
 from longplay.lake.repair import check
 
 CUTS = 24
@@ -109,3 +110,28 @@ def test_power_may_fail_at_any_moment(tmp_path: Path, disk: Path) -> None:
             newest.append("goes on", **tables("goes on"))
             assert "goes on" in batches_by_table(newest)["events"]
         (tmp_path / f"cut{cut}.img").unlink()
+
+
+def test_a_cut_between_the_copies_of_a_commit_is_no_damage(tmp_path: Path) -> None:
+    """The copy is written second: it may lack the newest commit, the first one too."""
+    lake = Lake.open(tmp_path / "lake")
+    copy = tmp_path / "lake" / FOLDER / COPY
+    lake.append("first", **tables("first"))
+    lines = copy.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 2  # the beginning and the batch
+    copy.write_bytes(lines[0])
+    assert not check(tmp_path / "lake").damages
+    copy.write_bytes(b"")
+    assert [damage.problem for damage in check(tmp_path / "lake").damages] == [
+        "commit 0 is missing"
+    ]
+
+
+def test_a_cut_before_the_first_copy_is_no_damage(tmp_path: Path) -> None:
+    CommitLog(tmp_path / "lake").begin()
+    (tmp_path / "lake" / FOLDER / COPY).unlink()
+    assert not check(tmp_path / "lake").damages
+    lake = Lake.open(tmp_path / "lake")
+    lake.append("first", **tables("first"))
+    assert not check(tmp_path / "lake").damages
+    assert set(batches_by_table(lake)["events"]) == {"first"}

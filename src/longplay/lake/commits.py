@@ -235,7 +235,7 @@ class LogText:
         for name, commits in lines.items():
             # the copy is written second, so it may lack the newest line of a writer that died in
             # between
-            spared = last - 1 if name == COPY and last > 0 else last
+            spared = last - 1 if name == COPY else last
             absent = [seq for seq in range(spared + 1) if seq not in commits]
             if absent and name not in damage:
                 damage[name] = f"commit {absent[0]} is missing"
