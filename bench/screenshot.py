@@ -17,7 +17,7 @@ LOOP = "header, nav, footer, section:not(#loop) { display: none } #loop { border
 VERDICT = "#loop .answer p:nth-child(n + 4), #loop > .scroll, #loop > .aside { display: none }"
 PICTURES = {
     "report-head.png": (f"{LOOP} {VERDICT}", 1000, 490),  # the verdict and its forest plot
-    "loop-report.png": (LOOP, 1000, 1340),
+    "loop-report.png": (LOOP, 1160, 1400),
 }
 MOST_BYTES = 150_000
 
@@ -48,7 +48,7 @@ def take(browser: str, page: str, picture: Path, width: int, height: int) -> Non
                 "--headless",
                 "--no-sandbox",
                 "--hide-scrollbars",
-                "--force-device-scale-factor=0.75",
+                "--force-device-scale-factor=0.7",
                 f"--user-data-dir={profile}",
                 f"--window-size={width},{height}",
                 "--virtual-time-budget=10000",
