@@ -44,6 +44,22 @@ def test_links_and_pictures_lead_somewhere(page: Path) -> None:
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
+def test_contributing_names_files_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = text[text.index("## What you change") :]
+    names = [name for name in re.findall(r"`([\w/]+\.py)`", table) if name != "__init__.py"]
+    assert len(names) > 20
+    package = ROOT / "src" / "longplay"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    for name in names:
+        assert (
+            any(file == name or file.endswith(f"/{name}") for file in files)
+            or (ROOT / name).exists()
+        ), f"{name} is not there"
+    for page in re.findall(r"\b(?:tests|docs)/\w+\.(?:py|md)", text):
+        assert (ROOT / page).exists(), f"{page} is not there"
+
+
 # -- what a program draws --------------------------------------------------------------------------
 
 
