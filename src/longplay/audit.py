@@ -222,7 +222,8 @@ def audit(
     treatment: str | None = None,
     as_of: datetime | None = None,
 ) -> Audit:
-    """Whether what `early` said of a trial came true, and whether it mattered to the north star.
+    """Check whether `early` was right about an experiment, and whether the signal mattered to the
+    north star.
 
     For each signal three differences between treatment and control per enrolled user, adjusted for
     the same covariates: early, the sums of the beliefs that `early` held of the users' entries in

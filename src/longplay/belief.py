@@ -19,7 +19,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Belief:
-    """Beliefs about the outcomes of N entries (or of N x S slots shown).
+    """Estimates of the outcomes of N entries (or of N x S slots shown) before they mature, with
+    their uncertainty.
 
     Attributes:
         mean: expected outcome, shape [N] or [N, S], in the signal's unit.
@@ -94,7 +95,8 @@ class Belief:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether beliefs kept their word, as docs/methods.md judges it ("Calibration").
+    """How well calibrated beliefs are: coverage of their intervals, error and sharpness
+    (docs/methods.md, "Calibration").
 
     Attributes:
         coverage: level -> share of groups whose realised *mean* fell into the central interval at

@@ -17,11 +17,11 @@ class LongplayError(Exception):
 
 
 class ConfigError(LongplayError, ValueError):
-    """A configuration or an argument that cannot be meant."""
+    """A configuration or an argument that is invalid."""
 
 
 class DataError(LongplayError, ValueError):
-    """Rows or tables that are not what the step needs. Nothing was written."""
+    """Rows or tables that are unusable for the step. Nothing was written."""
 
 
 class NotEstimable(LongplayError):

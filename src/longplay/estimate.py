@@ -20,7 +20,7 @@ LOPSIDED = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its standard error.
+    """A number with its standard error and its interval, as every evaluation returns it.
 
     Attributes:
         value: the estimate, in the unit of what was measured.

@@ -44,7 +44,8 @@ class Future:
 def top_items(
     ranker: Ranker, contexts: Contexts, k: int, progress: Callable[[int, int], None] | None = None
 ) -> pl.DataFrame:
-    """The `k` items each context would rank first: columns row, position (from 1), item_id.
+    """Return the `k` items that each context would rank first: columns row, position (from 1),
+    item_id.
 
     Ties are broken by item id, so that a ranking does not depend on the order of a catalogue.
     """
@@ -91,7 +92,7 @@ def _first(value_NI: NDArray[np.float64], k: int) -> NDArray[np.int64]:
 def rank_metrics(
     top: pl.DataFrame, future: Future, *, depths: Sequence[int] = DEPTHS
 ) -> dict[str, Estimate]:
-    """HR@k, NDCG@k and habit-weighted NDCG@k with user-clustered intervals.
+    """Compute HR@k, NDCG@k and habit-weighted NDCG@k with intervals that are clustered by user.
 
     HR@k: share of contexts with a relevant item among the first k. NDCG@k (Jarvelin & Kekalainen
     2002): sum of gain / log2(position + 1) over the first k, divided by the best possible sum;

@@ -184,8 +184,7 @@ def credit(
     lookback: int = LOOKBACK_DAYS,
     baseline: Unexposed | None = None,
 ) -> Credits:
-    """Share each outcome out over the exposures that came before its entry; see
-    docs/attribution.md.
+    """Share each outcome out over the exposures before its entry; see docs/attribution.md.
 
     Args:
         outcomes: what is shared out.
@@ -229,8 +228,8 @@ def compare_rules(
     lookback: int = LOOKBACK_DAYS,
     baseline: Unexposed | None = None,
 ) -> Comparison:
-    """Every rule on the same touches: a table for whoever has to choose one. With `baseline`, each
-    rule also less it.
+    """Compare all attribution rules on the same exposures, as a table. With `baseline`, each rule
+    also less it.
 
     Rules that have no meaning for the signal are left out where none are named.
     """

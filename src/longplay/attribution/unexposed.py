@@ -105,8 +105,8 @@ class Unexposed:
 
 
 def shown_unasked(lake: Lake) -> pl.DataFrame:
-    """The decisions on surfaces whose plays are mostly recommended: what the user did not ask for.
-    Search results are not among them."""
+    """Return the decisions on surfaces whose plays are mostly recommended. Search results, which
+    the user asked for, are left out."""
     events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("decision_id").is_not_null())
     asked = (
         events.group_by("surface")
@@ -125,8 +125,8 @@ def unexposed_baseline(
     users: pl.Series | None = None,
     least: int = LEAST_OUTCOMES,
 ) -> Unexposed:
-    """Learn the baseline of a discovery signal from the pairs (user, creator or item) that were not
-    shown.
+    """Learn the baseline of a discovery signal from pairs (user, creator or item) without an
+    exposure.
 
     A pair's day counts where the user was active, the outcome of an entry on it has matured, and a
     discovery was possible (no touch in the `novel_for` days before). It is exposed from the day of

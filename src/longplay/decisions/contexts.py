@@ -29,7 +29,8 @@ def check_exclude(where: str, exclude: object) -> None:
 
 @dataclass(frozen=True)
 class Contexts:
-    """N moments at which a slate is asked for; the columns of the lake's `contexts` table.
+    """N moments at which a slate is asked for, with what a policy may see; a checked table like the
+    lake's `contexts`.
 
     `frame` holds one row per context: who, when, where, how many slots, what must not be shown
     (`exclusions`) and the history the policy may look at (item ids, oldest first, all of them

@@ -37,8 +37,8 @@ def contexts_from_log(
     surface: str = "home",
     learners: bool = False,
 ) -> Contexts:
-    """Moments at which a logged user could have been shown a slate: the first event of each active
-    user-day.
+    """Return moments at which logged users could have been shown a slate: the first event of each
+    active user-day.
 
     Each context sees only events before its own time that had arrived by then. `exclude="seen"`
     forbids items the user already engaged with (`"creator"`: all items of creators already engaged

@@ -18,7 +18,7 @@ DEFAULT_SLOTS = 5  # of a policy that does not say how many it shows
 
 @runtime_checkable
 class Policy(Protocol):
-    """Anything that decides slates and can state the log-probability of a slate.
+    """What every policy can do: decide slates, and state the log-probability of any slate.
 
     `history` is the number of past item ids the policy wants to see in a context (0: none). Every
     policy of longplay keeps this contract (tests/test_policy_contract.py): no item twice in a

@@ -17,7 +17,8 @@ from longplay.lake.schema import conform, empty
 
 @dataclass(frozen=True)
 class Decisions:
-    """Slates that were shown, one row per slate; the columns of the lake's `decisions` table.
+    """Slates that were shown, one row each, with the log-probability of every slot; a checked table
+    like the lake's `decisions`.
 
     Raises:
         DataError: a column that is unknown or missing, or a row that cannot be: an item twice in a

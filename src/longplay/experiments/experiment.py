@@ -44,7 +44,8 @@ CONTROL = "control"
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
 class Experiment:
-    """Users hashed to arms by (salt, user); each arm is a policy that decides for its own users.
+    """An experiment: users are hashed to arms by (salt, user), and each arm is a policy that
+    decides for its own users.
 
     Attributes:
         arms: arm name -> policy, the control first.

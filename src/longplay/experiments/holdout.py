@@ -238,8 +238,8 @@ def against_holdout(
     covariates: bool = True,
     debias: bool = True,
 ) -> Holdout:
-    """Every rule's credits to the exposures of the trial's control, beside what those exposures
-    added.
+    """Compare every rule's credits with what the exposures of the experiment's control added, by a
+    randomised holdout.
 
     The control shows everything; the arm `nothing` nothing; each arm of `parts` all but a part.
     What exposures added is the difference in the signal's sum per enrolled user, over entries in

@@ -67,7 +67,8 @@ class TableSource:
 
 
 class Lake:
-    """The tables of docs/design.md in a folder (Delta Lake) or in memory, behind one interface.
+    """The event log and its companions (events, decisions, contexts, items), in a folder (Delta
+    Lake) or in memory, behind one interface.
 
     Reading goes through a bounded view: `lake.before(t)`; the lake itself is the view before its
     own watermark. A view never shows what happened at or after its time, nor what arrived later.

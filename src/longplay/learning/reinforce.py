@@ -57,7 +57,8 @@ def reinforce(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> P:
-    """`policy` after `steps` of leave-one-out policy gradient on the cautious value of showing.
+    """Return `policy` after `steps` of reinforcement (leave-one-out policy gradient) on the
+    cautious value of showing.
 
     Each step takes `contexts` logged moments, draws `group` independent slates for each under the
     trie, rewards every slot with `reward`'s lower bound of `early`'s value of showing, and follows

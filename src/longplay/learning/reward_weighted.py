@@ -51,8 +51,8 @@ def reward_weighted(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> P:
-    """`policy` trained on with weights exp(reward / lambda) on logged discoveries (arXiv
-    2603.10279).
+    """Return `policy` trained further on logged discoveries, with weights exp(reward / lambda)
+    (arXiv 2603.10279).
 
     The same reward (the cautious value of showing, here of what was logged), the same trade-off and
     as many completions per step as `reinforce`: lambda = kl x the spread of the start's rewards

@@ -25,8 +25,8 @@ def ips(
     users: Users = "held out",
     clip: float | None = None,
 ) -> Estimate | Refusal:
-    """The `one_step` value of `policy` per slot by inverse propensity scores, in the outcome's
-    unit.
+    """Estimate the `one_step` value of `policy` per slot by inverse propensity scores, in the
+    outcome's unit.
 
     The value of "in one slot choose as `policy` would, given the slots above it as logged; then
     follow the logger", averaged over all mature slots of the scored users on `surface`, each slot
@@ -82,8 +82,8 @@ def snips(
     surface: str | None = "home",
     users: Users = "held out",
 ) -> Estimate | Refusal:
-    """The same value by self-normalised inverse propensity scores; arguments, estimand and errors
-    as in `ips`.
+    """Estimate the same value by self-normalised inverse propensity scores; arguments, estimand and
+    errors as in `ips`.
 
     Divided by the mean weight instead of 1: steadier where weights vary, with a bias that falls as
     1 / effective slots. Of choices that the logger never makes it takes the outcome to be that of
@@ -112,8 +112,8 @@ def doubly_robust(
     seed: int = 0,
     draws: int | None = 4,
 ) -> Estimate | Refusal:
-    """The same value as E[q(x, prefix, own choice)] + mean(w (r - q)); estimand and errors as in
-    `ips`.
+    """Estimate the same value with propensities and an outcome model, E[q(x, prefix, own choice)] +
+    mean(w (r - q)); estimand and errors as in `ips`.
 
     q is an outcome model of its own, cross-fitted by user on the scored slots
     (`ope.outcome_model`). Unbiased as `ips` is, and narrower the more of the outcome q explains.

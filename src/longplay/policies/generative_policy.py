@@ -71,7 +71,8 @@ BASE_STEPS, BASE_HISTORY = 400, 20  # of a pretrained base
 
 @dataclass(frozen=True, eq=False)
 class Generative:
-    """Semantic IDs and next-item training; slates without replacement with exact propensities.
+    """The generative recommender: a language model over semantic IDs, trained on next items; its
+    slates have exact propensities.
 
     Attributes:
         scale: `tiny` (about 80 thousand parameters), `small` (3.4 million), or a `Size`; sets

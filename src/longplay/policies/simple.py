@@ -33,7 +33,7 @@ _SUM_DIRECTLY = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Uniform:
-    """Every available item equally likely, slates without replacement.
+    """A policy that shows every available item equally often, in slates without replacement.
 
     Attributes:
         slate: slots a world or a service asks for by default; contexts say how many they want.
@@ -89,8 +89,8 @@ class Uniform:
 
 @dataclass(frozen=True, eq=False)
 class Popular:
-    """p = (1 - explore) * share of plays + explore * uniform over available items; slates without
-    replacement.
+    """A policy that shows popular items, and with `explore` any item: p = (1 - explore) * share of
+    plays + explore * uniform, in slates without replacement.
 
     Attributes:
         slate: slots a world or a service asks for by default; contexts say how many they want.

@@ -157,8 +157,8 @@ class AveragedStanding:
 
 @dataclass(frozen=True, eq=False)
 class MaturedOnly(Averaged):
-    """The mean of an item's mature entries, shrunk to the mean of all: waits, and is never wrong
-    about what it has seen."""
+    """The simplest baseline: the mean of an item's mature entries, shrunk to the mean of all. It
+    ignores entries that are not mature."""
 
     name: ClassVar[str] = "matured only"
 
@@ -173,8 +173,8 @@ class MaturedOnly(Averaged):
 
 @dataclass(frozen=True, eq=False)
 class DayTwo(Averaged):
-    """The proxy: activity on the first day of the window (0 or 1 where days are counted), regressed
-    on by item."""
+    """A simple baseline: activity on the first day of the window (0 or 1 where days are counted),
+    and a regression on it by item."""
 
     name: ClassVar[str] = "day two"
 
@@ -188,8 +188,8 @@ class DayTwo(Averaged):
 
 @dataclass(frozen=True, eq=False)
 class AutoSurrogate(Averaged):
-    """The strong form: the same metric over the first k days, regressed to the full window, then a
-    shrunken item mean.
+    """A strong baseline: the same measure over the first days of an entry, regressed to the full
+    window, then a shrunken item mean.
 
     The regression is per age: mean outcome by level of the count so far where a few days make the
     threshold, else least squares on the amount so far (and whether it reaches the threshold).

@@ -33,8 +33,8 @@ LEAST_CERTAIN = 1_000
 
 @runtime_checkable
 class EarlyReward(Protocol):
-    """Beliefs about a signal's outcomes before they mature. Every method returns a new value;
-    nothing changes in place."""
+    """What every early reward can do: estimate a signal's outcomes before they mature. Methods
+    return new values; nothing changes in place."""
 
     @property
     def name(self) -> str:

@@ -40,8 +40,7 @@ class Coverage:
 
 
 def coverage(k: int = 10) -> Coverage:
-    """A guardrail on the policy itself: `{coverage(): 0.95}` keeps at least 95% of the start's
-    coverage@10."""
+    """A guardrail on variety: `{coverage(): 0.95}` keeps at least 95% of the start's coverage@10."""
     return Coverage(k)
 
 
@@ -64,8 +63,8 @@ class TopCreator:
 
 
 def top_creator() -> TopCreator:
-    """A guardrail against one creator everywhere: `{top_creator(): 0.8}` keeps at least 80% of what
-    the start gives to all others.
+    """A guardrail against showing one creator everywhere: `{top_creator(): 0.8}` keeps at least 80%
+    of what the start gives to all other creators.
 
     If the start's top creator has 10% of the slots, it may have no more than 28%: the others keep
     80% of their 90%.

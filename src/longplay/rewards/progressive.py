@@ -29,7 +29,8 @@ CURVE_ENTRIES = 20_000  # per half of the users: more would not change a curve
 
 @dataclass(frozen=True, eq=False)
 class ProgressiveReward(Early):
-    """Gaussian progressive belief (Maystre, Russo & Zhao, arXiv 2307.09943 and 2501.07761).
+    """An early reward that learns from every day of an entry: Gaussian progressive beliefs
+    (Maystre, Russo & Zhao, arXiv 2307.09943 and 2501.07761).
 
     The trace of an entry is its daily amounts over the window; a signal with a threshold appends
     the outcome itself as one more coordinate, seen when the window closes, and is judged by that

@@ -23,7 +23,7 @@ from longplay.signals.signal import Signal
 
 @dataclass(frozen=True, eq=False)
 class Reward:
-    """What a policy is trained for.
+    """What a policy is trained for: weighted signals, guardrails and caution.
 
     Attributes:
         objectives: weight per signal, finite, at least one not 0; a negative weight is a cost.

@@ -30,8 +30,8 @@ def run_stages(
     ui: Ui | None = None,
     now: datetime | None = None,
 ) -> dict[str, Path]:
-    """Every stage of `config` in order, up to and including `until`; the finished stages' folders
-    by name.
+    """Run every stage of `config` in order, up to and including `until`; return the finished
+    stages' folders by name.
 
     Args:
         config: the run, checked.

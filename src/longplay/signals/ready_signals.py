@@ -108,8 +108,7 @@ READY: Mapping[str, Signal] = MappingProxyType({one.signal.name: one.signal for 
 
 
 def ready() -> tuple[Signal, ...]:
-    """The ready signals: return_1d, return_7d, return_28d, active_days_28d, habit and what else
-    `longplay signals` lists.
+    """Return all ready signals; `longplay signals` lists each with its use.
 
     >>> [signal.name for signal in ready()][:3]
     ['return_1d', 'return_7d', 'return_28d']

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Signal(Declaration):
-    """An outcome worth waiting for, declared as data, with its value on any lake.
+    """A delayed outcome, declared as data, that can be computed on any lake.
 
     Days are UTC calendar days counted from the entry's own day, which is day 0; `window=(1, 28)`
     is days 1 to 28, both included, and closes at the midnight that ends day 28. Until then the

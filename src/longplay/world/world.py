@@ -23,8 +23,8 @@ Float = NDArray[np.float64]
 
 
 class World(Service):
-    """A service of `users` listeners and `items` items that lives day by day under the policies it
-    is given.
+    """A simulated service with `users` listeners and `items` items, which lives day by day under
+    the policies it is given.
 
     Everything follows from (users, items, seed, config, the policies run so far). Adding users
     changes nobody else's traits, luck or slates, as long as the policy does not mix users.

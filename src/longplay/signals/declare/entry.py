@@ -143,7 +143,7 @@ def user_day(dormant_for: int | None = None) -> Entry:
 
 
 def enrolment() -> Entry:
-    """Entry: a user's first exposure in a trial, else the user's first event."""
+    """Entry: a user's first exposure in an experiment, else the user's first event."""
     return Entry("enrolment")
 
 

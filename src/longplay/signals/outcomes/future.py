@@ -26,8 +26,8 @@ def future_of(
     limit: int | None = None,
     seed: int = 0,
 ) -> Future:
-    """Visits in [start, end) with the items newly engaged with at each; `habit` is the outcome of
-    that discovery.
+    """Return the visits in [start, end) with the items newly engaged with at each; `habit` is the
+    outcome of that discovery.
 
     Each visit's context sees only events before its own time. For a signal about creators, an item
     is a habit where it opened the discovery of its creator and that became one; other new items

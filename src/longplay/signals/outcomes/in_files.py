@@ -41,7 +41,7 @@ def write_outcomes(
     memory_limit: str | None = None,
 ) -> dict[str, Path]:
     """Compute signals in one pass over the log and write one Parquet file each,
-    `folder`/name@version.parquet; nothing is held in memory.
+    `folder`/name@version.parquet, without holding outcomes in memory.
 
     Columns: user_id, the entry's item_id and creator_id (as far as it has them), day (days since
     1970-01-01), truncated, value (null while immature), matures_at; for exposures decision_id and

@@ -37,7 +37,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Outcomes:
-    """One row per entry of a signal, as known at `as_of`.
+    """The values of a signal, one row per entry, as known at `as_of`.
 
     `frame` columns: user_id, item_id, creator_id (of the entry's event; null where it has none),
     time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event,

@@ -185,8 +185,8 @@ class Backfill:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two versions of a signal on one log; prints what changed, from the definition down to single
-    entries.
+    """The differences between two versions of a signal on one log, from the definition down to
+    single entries.
 
     Attributes:
         old: the signals.
@@ -354,8 +354,8 @@ def diff(
     *,
     truncated: bool = False,
 ) -> Diff:
-    """What `new`, another version of the signal `old`, changes on a log: entries, outcomes, base
-    rate by segment.
+    """Compare `new`, another version of the signal `old`, on a log: entries, outcomes, base rate by
+    segment.
 
     Nothing is written.
 

@@ -26,8 +26,8 @@ SMALL = 3_000_000
 
 
 class SignalStore:
-    """Outcomes of signals in a folder, one Parquet file per signal and entry day, from daily
-    roll-ups that are kept beside them.
+    """Stored outcomes of signals, updated incrementally: a folder with one Parquet file per signal
+    and entry day, and the daily roll-ups they are computed from.
 
     `update` counts what the lake has gained since: it rolls up the days that have closed, computes
     the entries of those days and the outcomes that matured on them. An event that arrives late
