@@ -234,7 +234,7 @@ class Outcomes:
             elif base_N is not None:
                 value_N = total_N - base_N * (day + 1) / self.signal.days
             value_N = value_N[~np.isnan(value_N)]
-            means.append(_value(value_N, self.signal.threshold).mean() if len(value_N) else None)
+            means.append(self.signal.outcome_of(value_N).mean() if len(value_N) else None)
         return pl.DataFrame(
             {
                 "day": np.arange(self.signal.days) + self.signal.window[0],
@@ -526,9 +526,3 @@ def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] |
         first, last = ((time - EPOCH).days for time in span)
         return first, last
     return days_of_rows(con)
-
-
-def _value(total_N: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
-    """The outcome of each total, shape [N]; the slack forgives the rounding of fractions: three
-    times 20 s are a minute."""
-    return total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)
