@@ -24,11 +24,13 @@ from longplay.signals import (
     Measure,
     Signal,
     active_days,
+    active_weeks,
     cancelled,
     completion,
     count,
     days_with,
     discovery,
+    distinct,
     enrolment,
     event,
     exposure,
@@ -244,8 +246,7 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
         ours = [
             event
             for event in events
-            if event["kind"] == entry.event
-            and (entry.of is None or event[f"{entry.of}_id"] is not None)
+            if opens(event, entry) and (entry.of is None or event[f"{entry.of}_id"] is not None)
         ]
         found = (
             ours if entry.novel_for is None else firsts(ours, entry.of, entry.novel_for, engaged)
@@ -294,6 +295,15 @@ def entries_of(signal: Signal, log: Log) -> list[Row]:
             if trial or own:
                 found.append({"user_id": user, "time": min(trial or own), "origin": "organic"})
     return [with_value(signal, {**nothing, **row}, events, log.as_of) for row in found]
+
+
+def opens(event: Row, entry: Entry) -> bool:
+    """Whether an event is one of the kind, origin and surface that the entry declares."""
+    return (
+        event["kind"] == entry.event
+        and entry.origin in (None, event["origin"])
+        and entry.surface in (None, event["surface"])
+    )
 
 
 def enrols(decision: Row) -> bool:
@@ -347,14 +357,16 @@ def amounts(
         for event in mine
         if event["origin"] in signal.origins and low <= day_of(event["time"]) - day <= high
     ]
-    if measure.kind == "habits":
+    mine = [event for event in mine if counts(event, measure)]
+    if measure.kind in ("habits", "distinct"):
+        enough = measure.days or 1
         active = defaultdict[str, set[int]](set)
         for event in engaged_of(mine):
             if event[f"{measure.of}_id"] is not None:
                 active[event[f"{measure.of}_id"]].add(day_of(event["time"]) - day)
         for days in active.values():
-            if len(days) >= (measure.days or 0):
-                found[sorted(days)[(measure.days or 0) - 1]] += 1
+            if len(days) >= enough:
+                found[sorted(days)[enough - 1]] += 1
         return dict(found)
     if measure.of is not None:
         mine = [
@@ -363,6 +375,12 @@ def amounts(
             if event[f"{measure.of}_id"] is not None
             and event[f"{measure.of}_id"] == entry[f"{measure.of}_id"]
         ]
+    if measure.kind == "active_weeks":
+        weeks = defaultdict[int, list[int]](list)
+        for event in engaged_of(mine):
+            since = day_of(event["time"]) - day
+            weeks[(since - low) // 7].append(since)
+        return {min(days): 1.0 for days in weeks.values()}
     for event in mine:
         since = day_of(event["time"]) - day
         if measure.kind in COUNTS or measure.kind == "count":
@@ -376,6 +394,16 @@ def amounts(
         else:
             found[since] = 1
     return {since: float(amount) for since, amount in found.items() if amount > 0}
+
+
+def counts(event: Row, measure: Measure) -> bool:
+    """Whether an event is of the kind, on the surface and as long as the measure asks."""
+    narrowed_kind = None if measure.kind == "count" else measure.event
+    return (
+        narrowed_kind in (None, event["kind"])
+        and measure.surface in (None, event["surface"])
+        and (measure.seconds is None or (event["seconds"] or 0.0) >= measure.seconds)
+    )
 
 
 def share_of(event: Row) -> float | None:
@@ -397,7 +425,8 @@ def divisors(
     if signal.measure.kind != "completion":
         return None
     shares = [{**event, "kind": "play"} for event in events if share_of(event) is not None]
-    return amounts(plays(signal.measure.of), signal, entry, shares, low, high)
+    timed = plays(signal.measure.of, surface=signal.measure.surface)
+    return amounts(timed, signal, entry, shares, low, high)
 
 
 def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -> Row:
@@ -429,8 +458,12 @@ def with_value(signal: Signal, entry: Row, events: list[Row], as_of: datetime) -
     )
     if needed is not None and value is not None:
         value = float(value >= needed - 1e-9)
+    if measure.at_most is not None and value is not None:
+        value = float(value <= measure.at_most + 1e-9)
     asked = [
-        part.of for part in (measure, measure.per) if part is not None and part.kind != "habits"
+        part.of
+        for part in (measure, measure.per)
+        if part is not None and part.kind not in ("habits", "distinct")
     ]
     if any(of is not None and entry[f"{of}_id"] is None for of in asked):  # of whom, nobody knows
         value, more = None, dict.fromkeys(more)
@@ -505,10 +538,17 @@ def refused(signal: Signal, log: Log) -> str | None:
         for kind in needed
         if kind is not None and all(event["kind"] != kind for event in all_events)
     ]
+    if entry.kind == "event" and not any(opens(event, entry) for event in all_events):
+        reasons.append("no event that opens an entry")
     measures = [measure for measure in (signal.measure, signal.measure.per) if measure is not None]
-    if any(measure.kind == "minutes" for measure in measures) and all(
-        event["seconds"] is None for event in all_events
-    ):
+    reasons += [
+        f"no event on surface '{measure.surface}'"
+        for measure in measures
+        if measure.surface is not None
+        and all(event["surface"] != measure.surface for event in all_events)
+    ]
+    timed = [part for part in measures if part.kind == "minutes" or part.seconds is not None]
+    if timed and all(event["seconds"] is None for event in all_events):
         reasons.append("no event with seconds")
     if all(event["origin"] not in signal.origins for event in all_events) and (
         signal.origin is not None or (all_events and set(signal.origins) != set(ORIGINS))
@@ -655,6 +695,10 @@ ENTRIES = (
         event("cancel", novel_for=1),
     ),
     discovery(62, "item"),
+    event("play", origin="organic"),
+    event("play", "creator", surface="search"),
+    event("save", "item", 2, origin="recommended", surface="home"),
+    event("skip", novel_for=7, surface="home"),
 )
 FAR_ENTRIES = (
     *(discovery(59), discovery(60, "item"), discovery(61), discovery(119, "item"), discovery(365)),
@@ -704,10 +748,31 @@ MEASURES = (
     plays("item").above_baseline(28),
     skips("creator").above_baseline(1),
     sessions().above_baseline(2),
+    active_weeks(),
+    active_weeks("creator"),
+    active_weeks("item", event="play", surface="search"),
+    distinct("creator"),
+    distinct("item", event="save"),
+    distinct("item", surface="home", seconds=20),
+    active_days(event="play"),
+    active_days(seconds=20).above_baseline(3),
+    returned(surface="home"),
+    days_with("creator", surface="home", seconds=30),
+    days_with("item", event="visit"),
+    time_to_return(event="like"),
+    time_to_return("creator", seconds=60),
+    habits("creator", 1, surface="search"),
+    minutes("creator", event="play", surface="home"),
+    plays(surface="home"),
+    skips("item", seconds=20),
+    count("visit", surface="search"),
+    completion("creator", surface="home"),
+    plays("creator", seconds=20) / days_with("creator", surface="home"),
 )
 WINDOWS = ((1, 1), (1, 7), (3, 5), (0, 3), (0, 0), (1, 28))
 FAR_WINDOWS = ((1, 64), (30, 59), (0, 120), (63, 365), (1, 365))
 THRESHOLDS = (None, None, 0.5, 1, 2, 1 / 3)
+BOUNDS = (None, None, None, 0, 1, 2, 0.5)
 
 
 @st.composite
@@ -726,15 +791,20 @@ def signals(
         draw(st.sampled_from(THRESHOLDS)),
         draw(st.sampled_from((None, None, ORIGINS, ("recommended", "autoplay")))),
     )
+    at_most = None if threshold is not None else draw(st.sampled_from(BOUNDS))
     counted = set(origin or ("organic",)) - {"organic"}
     gameable = bool(counted) and (
         measure.kind == "habits" or (measure.of is not None and measure.of_activity)
     )
     try:  # what may be declared is the business of test_signals.py
+        if threshold is not None:
+            measure = measure >= threshold
+        elif at_most is not None:
+            measure = measure <= at_most
         return Signal(
             "s",
             entry,
-            measure if threshold is None else measure >= threshold,
+            measure,
             window,
             origin,
             gameable,

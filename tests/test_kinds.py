@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import ast
 import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 import longplay
 from longplay.attribution.rules import RULE_KINDS
-from longplay.signals import READY, Signal
+from longplay.errors import ConfigError, DataError
+from longplay.lake import Lake
+from longplay.signals import (
+    READY,
+    Entry,
+    Measure,
+    Signal,
+    active_days,
+    active_weeks,
+    cancelled,
+    completion,
+    days_with,
+    discovery,
+    distinct,
+    enrolment,
+    event,
+    plays,
+    returned,
+    sessions,
+    skips,
+    time_to_return,
+)
 from longplay.signals.declare.entry_kinds import ENTRIES
 from longplay.signals.declare.measure_kinds import MEASURES
 from longplay.signals.declare.sentence import unit
+from longplay.signals.outcomes.version_diff import changed_parts
 
 # 48 declarations with what they were when kinds became records: versions are for ever.
 DECLARED: list[dict[str, Any]] = json.loads(
@@ -142,3 +169,167 @@ def test_no_file_asks_for_a_kind_by_name(file: Path) -> None:
         f"{file}: line {lines[0]} asks for a kind by its name; ask an attribute of its record "
         "(measure.record, entry.record), see signals/declare/measure_kinds.py"
     )
+
+
+# -- what is declared anew, in words and refused
+# ------------------------------------------------------------------------------
+
+SAYS = [
+    (
+        Signal("s", enrolment(), active_weeks() >= 3),
+        "the share where the user is active in at least 3 weeks, organically, in days 1 to 28",
+    ),
+    (
+        Signal("s", discovery(), active_weeks("creator")),
+        "the mean number of weeks active with that creator, organically, in days 1 to 28",
+    ),
+    (
+        Signal("s", enrolment(), distinct("item", event="save") >= 1),
+        "the share with at least 1 different item engaged with (only saves) in days 1 to 28",
+    ),
+    (
+        Signal("s", discovery(), skips("creator") <= 0),
+        "the share with at most 0 skips of that creator in days 1 to 28 after",
+    ),
+    (
+        Signal("s", enrolment(), active_days() <= 1),
+        "the share where the user is active on at most 1 day, organically, in days 1 to 28",
+    ),
+    (
+        Signal("s", discovery(), days_with("creator", surface="home", seconds=30) >= 3),
+        "active with that creator (only on 'home' of 30 s or more) on at least 3 days, organically",
+    ),
+    (
+        Signal("s", event("play", of="creator", origin="organic", surface="search"), plays()),
+        "of a user's plays (organic, on 'search') of a creator, the mean number of plays in days",
+    ),
+]
+
+
+@pytest.mark.parametrize(("signal", "words"), SAYS, ids=[str(n) for n in range(len(SAYS))])
+def test_a_sentence_says_what_narrows_a_signal(signal: Signal, words: str) -> None:
+    assert words in str(signal)
+    assert Signal.from_toml(signal.to_toml()) == signal
+    assert Signal.from_toml(signal.to_toml()).version == signal.version
+
+
+def test_whatever_narrows_a_signal_makes_another_version_and_is_listed_in_a_diff() -> None:
+    plain = Signal("s", event("play", of="creator"), days_with("creator"))
+    others = [
+        replace(plain, entry=event("play", of="creator", origin="organic")),
+        replace(plain, entry=event("play", of="creator", surface="search")),
+        replace(plain, measure=days_with("creator", event="save")),
+        replace(plain, measure=days_with("creator", surface="home")),
+        replace(plain, measure=days_with("creator", seconds=30)),
+        replace(plain, measure=days_with("creator") <= 2, better=None),
+        replace(plain, measure=days_with("creator") >= 2),
+        replace(plain, measure=active_weeks("creator")),
+    ]
+    assert len({signal.version for signal in [plain, *others]}) == 1 + len(others)
+    for signal in others:
+        assert changed_parts(plain, signal), signal
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: active_days(event="skip"), "event='skip' given, expected one of play, save, like"),
+        (lambda: active_days(surface=""), "surface='' given, expected the name of a surface"),
+        (lambda: active_days(seconds=0), "seconds=0 given, expected the least that an event lasts"),
+        (lambda: active_days(seconds=True), "seconds=True given"),
+        (lambda: plays(seconds=86_401), "above 0 and at most 86,400"),
+        (
+            lambda: Measure("sessions", surface="home"),
+            "surface='home' given, expected none: sessions does not ask for the surface",
+        ),
+        (lambda: Measure("plays", event="save"), "only a count and measures of activity have one"),
+        (lambda: Measure("plays", threshold=2, at_most=3), "expected one of them; two bounds are"),
+        (lambda: plays() <= -1, "at_most=-1 given, expected a number that is at least 0"),
+        (lambda: plays() <= True, "at_most=True given"),
+        (lambda: (plays() >= 1) <= 3, "plays has the threshold 1 already"),
+        (lambda: returned() <= 0, "returned has a yes or no already; use active_days() <= k"),
+        (lambda: cancelled() <= 0, "cancelled has a yes or no already; use count('cancel') <= 0"),
+        (lambda: time_to_return() <= 7, "use returned() and window=(1, k)"),
+        (lambda: completion() <= 1, "at_most=1 given, expected less than 1"),
+        (lambda: distinct("user"), "of='user' given, expected one of creator, item"),
+        (lambda: distinct() / sessions(), "distinct in a ratio given, expected amounts"),
+        (lambda: active_weeks().above_baseline(7), "active_weeks has no daily rate"),
+        (
+            lambda: Signal("s", discovery(), distinct("item")),
+            "distinct given, which count over all items, but the entry is about one",
+        ),
+        (
+            lambda: Signal("s", enrolment(), active_weeks() >= 3, (1, 14)),
+            "threshold=3 given, expected at most 2, the weeks there can be in the window (1, 14)",
+        ),
+        (
+            lambda: Signal("s", enrolment(), active_days() <= 14, (1, 14)),
+            "at_most=14 given, expected less than 14, the most there can be in the window (1, 14)",
+        ),
+        (
+            lambda: Signal("s", enrolment(), active_weeks(), (0, 14)),
+            "expected it to start on day 1",
+        ),
+        (
+            lambda: Signal("s", discovery(), active_weeks("creator"), origin=["recommended"]),
+            "declare gameable=True",
+        ),
+        (
+            lambda: Signal("s", event("play", origin="organic"), plays() <= 0, (0, 7)),
+            "the entry's own event guarantees the outcome",
+        ),
+        (
+            lambda: Signal("s", event("play", surface="home"), plays(surface="home") >= 1, (0, 7)),
+            "the entry's own event guarantees the outcome",
+        ),
+        (
+            lambda: Entry("discovery", "creator", origin="recommended"),
+            "discovery is opened by activity wherever it came from; use event(kind, origin=",
+        ),
+        (lambda: event("play", origin="radio"), "origin='radio' given, expected one of organic"),
+        (lambda: event("play", surface=""), "surface='' given, expected the name of a surface"),
+    ],
+)
+def test_what_is_unknown_or_pointless_is_refused_in_words(
+    make: Callable[[], object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        make()
+
+
+def test_an_event_that_need_not_count_guarantees_nothing() -> None:
+    for entry, measure in (
+        (event("play"), plays(surface="home") >= 1),
+        (event("play", surface="search"), plays(surface="home") >= 1),
+        (event("play", surface="home"), plays(surface="home", seconds=30) >= 1),
+    ):
+        assert Signal("s", entry, measure, (0, 7)).binary
+
+
+def test_a_baseline_before_an_entry_of_another_surface_is_not_always_0() -> None:
+    entry = event("play", novel_for=28, surface="search")
+    Signal("s", entry, plays().above_baseline(7))
+    with pytest.raises(ConfigError, match="the baseline is always 0"):
+        Signal("s", entry, plays(surface="search").above_baseline(7))
+
+
+def test_a_log_without_the_surface_or_seconds_says_nothing_of_them() -> None:
+    events = pl.DataFrame(
+        {
+            "event_id": ["a", "b"],
+            "user_id": "u1",
+            "kind": "play",
+            "time": [datetime(2028, 3, 1, tzinfo=UTC), datetime(2028, 3, 2, tzinfo=UTC)],
+            "surface": "home",
+        }
+    )
+    lake = Lake.memory()
+    lake.append("all", events=events, watermark=datetime(2028, 5, 1, tzinfo=UTC))
+    with pytest.raises(DataError, match="no event on surface 'search', so the outcome of every"):
+        Signal("s", enrolment(), active_days(surface="search")).outcomes(lake)
+    with pytest.raises(DataError, match="no event with seconds"):
+        Signal("s", enrolment(), active_days(seconds=30)).outcomes(lake)
+    with pytest.raises(DataError, match="no event of kind 'save'"):
+        Signal("s", enrolment(), active_days(event="save")).outcomes(lake)
+    found = Signal("s", enrolment(), active_days(surface="home"), (1, 7)).outcomes(lake)
+    assert found.value.tolist() == [1.0]

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from examples import examples
-from hypothesis import assume, given
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from reference import (
@@ -53,11 +53,13 @@ from longplay.signals import (
     Outcomes,
     Signal,
     active_days,
+    active_weeks,
     cancelled,
     completion,
     count,
     days_with,
     discovery,
+    distinct,
     enrolment,
     event,
     exposure,
@@ -663,6 +665,23 @@ def test_row_what_is_an_entry_by_event_kind() -> None:
         ("u1", True),
         ("u2", False),
     ]  # the log's first activity decides
+    searched = {"surface": "search"}
+    several = lake_of(
+        did(at(0), surface="home"),
+        did(at(1), **searched),
+        did(at(2), **searched, origin="recommended"),
+        did(at(4), **searched),
+    )
+    assert opened(several, event("play", surface="search"), "time") == [
+        (at(1),),
+        (at(2),),
+        (at(4),),
+    ]
+    assert opened(several, event("play", origin="recommended"), "time") == [(at(2),)]
+    organic = event("play", novel_for=2, origin="organic", surface="search")
+    assert opened(several, organic, "time") == [(at(1),), (at(4),)]  # the recommended is another
+    with pytest.raises(DataError, match=r"of kind 'play' \(autoplay, on 'search'\)"):
+        opened(several, event("play", origin="autoplay", surface="search"), "time")
 
 
 def test_row_which_time_does_a_user_day_have() -> None:
@@ -977,6 +996,76 @@ def test_row_what_are_habits() -> None:
     assert value(lake, enrolment(), habits(days=2) >= 3, (1, 4)) == 0
 
 
+def test_row_how_are_different_creators_counted() -> None:
+    lake = lake_of(
+        did(at(0), creator="c9"),
+        did(at(1), item="i1", creator="c1", origin="recommended"),
+        did(at(2), item="i2", creator="c1"),
+        did(at(2), item="i3", creator="c2"),
+        did(at(3), item=None, creator=None),
+        did(at(3), item="i5", creator="c3", kind="skip"),
+        did(at(6), item="i5", creator="c3"),
+    )
+    outcomes = Signal("s", enrolment(), distinct("creator"), (1, 5)).outcomes(lake)
+    assert outcomes.value.tolist() == [2]  # c1 and c2: a skip is no engagement, c3 comes too late
+    assert outcomes.trace().toarray().tolist() == [[1, 1, 0, 0, 0]]  # each on its first day
+    assert value(lake, enrolment(), distinct("item"), (1, 5)) == 3
+    assert value(lake, enrolment(), distinct("creator"), (0, 6)) == 4
+    assert value(lake, enrolment(), distinct("item"), (1, 5), origin=("organic",)) == 2
+
+
+def test_row_what_is_a_week() -> None:
+    lake = lake_of(*(did(at(day)) for day in (0, 2, 8, 9, 10, 16)))
+    outcomes = Signal("s", enrolment(), active_weeks(), (2, 17)).outcomes(lake)
+    assert outcomes.value.tolist() == [3]  # days 2 to 8, 9 to 15, and the two that are left
+    assert outcomes.trace().toarray()[0].nonzero()[0].tolist() == [0, 7, 14]  # days 2, 9 and 16
+    assert value(lake, enrolment(), active_weeks(), (3, 16)) == 2  # days 3 to 9 and 10 to 16
+    assert value(lake, enrolment(), active_weeks(), (1, 28)) == 3
+    assert value(lake, enrolment(), active_weeks() >= 4, (1, 28)) == 0
+    assert value(lake, enrolment(), active_weeks(), (17, 30)) == 0
+
+
+def test_row_which_events_count_where_a_measure_is_narrowed() -> None:
+    lake = lake_of(
+        did(at(0)),
+        did(at(1), surface="home", seconds=30.0),
+        did(at(1), surface="home", seconds=29.999, kind="save"),
+        did(at(2), surface="Home", seconds=60.0),
+        did(at(3), surface="home", seconds=None),
+        did(at(4), surface=None, seconds=600.0, kind="save"),
+        did(at(5), surface="home", seconds=40.0, origin="recommended"),
+    )
+
+    def counted(measure: Measure, **more: Any) -> float | None:
+        return value(lake, enrolment(), measure, (1, 7), **more)
+
+    assert counted(active_days()) == 4
+    assert counted(active_days(surface="home")) == 2  # days 1 and 3: "Home" is another surface
+    assert counted(active_days(seconds=30)) == 3  # days 1, 2 and 4: of day 3 nobody knows
+    assert counted(active_days(surface="home", seconds=30)) == 1
+    assert counted(active_days(event="save")) == 2
+    assert counted(active_days(event="save", surface="home", seconds=30)) == 0
+    assert counted(plays(surface="home")) == 3  # amounts count every origin
+    assert counted(plays(surface="home", seconds=30)) == 2
+    assert counted(minutes(event="save")) == pytest.approx(629.999 / 60)
+    assert counted(plays(surface="home") / plays()) == 3 / 4
+
+
+def test_row_when_is_an_amount_little_enough() -> None:
+    lake = lake_of(
+        *(did(at(day), seconds=20.0, user="u1") for day in range(4)),
+        *(did(at(day), seconds=20.0, user="u2") for day in range(3)),
+        did(at(0), user="u3"),
+    )
+    assert values(lake, enrolment(), minutes() <= 2 / 3, (1, 3)) == {"u1": 0, "u2": 1, "u3": 1}
+    assert values(lake, enrolment(), plays() <= 2, (1, 3)) == {"u1": 0, "u2": 1, "u3": 1}
+    assert values(lake, enrolment(), plays() <= 0, (1, 3)) == {"u1": 0, "u2": 0, "u3": 1}
+    few = Signal("s", enrolment(), plays() <= 2, (1, 3))
+    assert few.outcomes(lake, at(4, 0) - MICRO).frame["value"].to_list() == [None] * 3
+    assert few.outcomes(lake, at(4, 0)).frame["value"].null_count() == 0
+    assert (few.better, Signal("s", enrolment(), skips() <= 0).better) == ("lower", "higher")
+
+
 def test_row_when_is_an_amount_enough() -> None:
     lake = lake_of(
         *(did(at(day), seconds=20.0, user="u1") for day in range(4)),
@@ -1256,15 +1345,13 @@ def test_the_maturity_curve_is_the_base_rate_of_shorter_windows(
     signal: Signal, log: Log, length: int
 ) -> None:
     assume(not refuses(signal, log) and length <= signal.days)
-    assume(not (signal.measure.counts_days and (signal.threshold or 0) > length))
-    assume(signal.measure.kind != "habits" or (signal.measure.days or 0) <= length)
+    try:
+        shorter_signal = replace(signal, window=(signal.window[0], signal.window[0] + length - 1))
+    except ConfigError:  # a threshold that no shorter window can reach
+        reject()
     outcomes = signal.outcomes(log.lake(), as_of=log.as_of)
     assume(outcomes.mature.any())
-    shorter = (
-        replace(signal, window=(signal.window[0], signal.window[0] + length - 1))
-        .outcomes(log.lake(), as_of=log.as_of)
-        .where(outcomes.mature)
-    )
+    shorter = shorter_signal.outcomes(log.lake(), as_of=log.as_of).where(outcomes.mature)
     known_N = shorter.frame["value"].is_not_null()
     assume(known_N.any())
     curve = outcomes.maturity_curve(truncated=True)

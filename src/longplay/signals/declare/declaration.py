@@ -12,13 +12,26 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Self, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from longplay.errors import ConfigError
 from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.names import file_name
 from longplay.signals.declare.checks import MAX_WINDOW_DAYS, kind_of, known_keys, one_of, whole
-from longplay.signals.declare.entry import ENTRY_KINDS, EVER, Entry, entry_of
-from longplay.signals.declare.measure import BETTER, MEASURE_KINDS, Better, Measure, measure_of
+from longplay.signals.declare.entry import ENTRY_FIELDS, ENTRY_KINDS, EVER, Entry, entry_of
+from longplay.signals.declare.measure import (
+    BETTER,
+    MEASURE_FIELDS,
+    MEASURE_KINDS,
+    Better,
+    Measure,
+    measure_of,
+)
 from longplay.signals.declare.sentence import sentence
+
+SLACK = 1e-9  # of thresholds
+PART_FIELDS = {"kind", "of", "event", "surface", "seconds"}  # of what a ratio divides by
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,7 @@ class Declaration:
                 )
         if measure.record.over_keys and entry.of is not None:
             raise ConfigError(
-                f"{where}: habits given, which count over all {measure.of}s, but the entry is "
+                f"{where}: {measure.kind} given, which count over all {measure.of}s, but the entry is "
                 "about one; expected user_day() or enrolment()"
             )
         parts = [part for part in (measure, measure.per) if part is not None]
@@ -147,18 +160,12 @@ class Declaration:
                 f"{where}: window={self.window} given, expected it to start on day 1: on day 0 "
                 "the entry's own event would count"
             )
-        surely = (
-            measure.threshold is not None
-            and measure.threshold <= 1
-            and measure.per is None
-            and measure.baseline is None
+        one_is_enough = (measure.threshold is not None and measure.threshold <= 1) or (
+            measure.at_most is not None and measure.at_most < 1
         )
+        surely = one_is_enough and measure.per is None and measure.baseline is None
         if start == 0 and (surely or measure.record.binary):
-            own = (
-                entry.is_event
-                and measure.counted == entry.event
-                and len(self.origins) == len(ORIGINS)
-            )
+            own = self._counts_own_event()
             begun = measure.counts_sessions and (
                 not entry.is_slot and (not entry.is_event or entry.event in ENGAGED)
             )
@@ -189,6 +196,17 @@ class Declaration:
                 "the baseline is always 0; leave it out"
             )
 
+    def _counts_own_event(self) -> bool:
+        """Whether the event that opens an entry is one that the measure counts."""
+        entry, measure = self.entry, self.measure
+        return (
+            entry.is_event
+            and measure.counted == entry.event
+            and (len(self.origins) == len(ORIGINS) or self.origins == (entry.origin,))
+            and measure.surface in (None, entry.surface)
+            and measure.seconds is None
+        )
+
     def _nothing_before(self, days: int) -> bool:
         """Whether it takes such days before the entry's day for there to be an entry."""
         entry, measure = self.entry, self.measure
@@ -198,7 +216,13 @@ class Declaration:
             return measure.needs_activity and (entry.novel_for or days) >= days
         if entry.is_user_day:
             return measure.needs_activity and (entry.dormant_for or 0) >= days
-        return entry.is_event and measure.counted == entry.event and (entry.novel_for or 0) >= days
+        is_of_entry = (
+            entry.is_event
+            and measure.counted == entry.event
+            and (entry.origin is None or self.origins == (entry.origin,))
+            and (entry.surface is None or measure.surface == entry.surface)
+        )
+        return is_of_entry and (entry.novel_for or 0) >= days
 
     def _check_reachable(self, where: str) -> None:
         """Refuse thresholds that no user can reach."""
@@ -207,6 +231,12 @@ class Declaration:
             raise ConfigError(
                 f"{where}: days={measure.days} given, expected at most {days}, the days of the "
                 f"window {self.window}"
+            )
+        most = self.most if measure.per is None else None
+        if most is not None and measure.at_most is not None and measure.at_most >= most:
+            raise ConfigError(
+                f"{where}: at_most={measure.at_most:g} given, expected less than {most:,.0f}, "
+                f"the most there can be in the window {self.window}"
             )
         threshold = measure.threshold
         if threshold is None:
@@ -219,8 +249,9 @@ class Declaration:
                     "days per active day"
                 )
             return
-        if (most := self.most) is not None and threshold > most:
-            what = f"{measure.kind} there can be in" if not measure.counts_days else "days of"
+        if most is not None and threshold > most:
+            unit = measure.record.unit or measure.record.plural
+            what = f"{unit} there can be in" if not measure.counts_days else "days of"
             raise ConfigError(
                 f"{where}: threshold={threshold:g} given, expected at most {most:,.0f}, the "
                 f"{what} the window {self.window}"
@@ -229,8 +260,8 @@ class Declaration:
     @property
     def most(self) -> float | None:
         """The most that the measure can amount to in the window; null where it has no bound."""
-        most_a_day = self.measure.record.most_a_day
-        return None if most_a_day is None else most_a_day * self.days
+        record = self.measure.record
+        return None if record.most is None else record.most * -(-self.days // record.days_each)
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -252,7 +283,18 @@ class Declaration:
     @property
     def binary(self) -> bool:
         """Whether the outcome is 0 or 1."""
-        return self.threshold is not None
+        return self.threshold is not None or self.measure.at_most is not None
+
+    def outcome_of(self, amount_N: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outcome of each amount, shape [N]: the amount itself, or whether it is enough.
+
+        The slack forgives the rounding of fractions: three times 20 s are a minute.
+        """
+        if self.measure.at_most is not None:
+            return (amount_N <= self.measure.at_most + SLACK).astype(float)
+        if self.threshold is not None:
+            return (amount_N >= self.threshold - SLACK).astype(float)
+        return amount_N
 
     @property
     def lower_is_better(self) -> bool:
@@ -270,6 +312,7 @@ class Declaration:
         threshold."""
         return (
             self.measure.record.additive
+            and self.measure.at_most is None
             and self.measure.per is None
             and self.measure.baseline is None
         )
@@ -375,16 +418,14 @@ class Declaration:
             {"entry", "measure", "window", "origin", "gameable", "better"},
             required={"entry", "measure"},
         )
-        entry = _part(
-            f"{where}.entry", table["entry"], {"kind", "of", "novel_for", "event", "dormant_for"}
-        )
+        entry = _part(f"{where}.entry", table["entry"], set(ENTRY_FIELDS))
         measure = _part(
             f"{where}.measure",
             table["measure"],
-            {"kind", "of", "threshold", "event", "days", "per", "baseline"},
+            set(MEASURE_FIELDS),
         )
         if "per" in measure:
-            measure["per"] = _part(f"{where}.measure.per", measure["per"], {"kind", "of", "event"})
+            measure["per"] = _part(f"{where}.measure.per", measure["per"], PART_FIELDS)
         try:
             parts = entry_of(entry), measure_of(measure)
         except ConfigError as error:
@@ -399,10 +440,11 @@ class Declaration:
         )
 
     def _definition(self) -> dict[str, Any]:
-        parts = ("kind", "of", "novel_for", "event", "dormant_for")
         definition: dict[str, Any] = {
             "entry": {
-                name: value for name in parts if (value := getattr(self.entry, name)) is not None
+                name: value
+                for name in ENTRY_FIELDS
+                if (value := getattr(self.entry, name)) is not None
             },
             "measure": self.measure.definition(),
             "window": list(self.window),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from longplay.errors import ConfigError
-from longplay.lake.schema import KINDS
+from longplay.lake.schema import KINDS, ORIGINS
 from longplay.signals.declare.checks import days, one_of
 from longplay.signals.declare.entry_kinds import ENTRIES, EntryKind
 
@@ -28,6 +28,8 @@ class Entry:
             null: the first touch in the log, or every event.
         event: the kind of event, for kind="event".
         dormant_for: a user_day after at least this many days without activity.
+        origin: only events of this origin, for kind="event".
+        surface: only events on this surface, for kind="event".
     """
 
     kind: str
@@ -35,11 +37,13 @@ class Entry:
     novel_for: int | None = None
     event: str | None = None
     dormant_for: int | None = None
+    origin: str | None = None
+    surface: str | None = None
 
     def __post_init__(self) -> None:
         one_of("entry", "kind", self.kind, ENTRY_KINDS)
-        fields = self.record.fields
-        if "of" in self.record.required or ("of" in fields and self.of is not None):
+        allowed = self.record.fields
+        if "of" in self.record.required or ("of" in allowed and self.of is not None):
             one_of("entry", "of", self.of, KEYS)
         elif self.of is not None:
             raise ConfigError(
@@ -47,7 +51,7 @@ class Entry:
                 f"one, and event may, not {self.kind}"
             )
         if self.novel_for is not None:
-            if "novel_for" not in fields:
+            if "novel_for" not in allowed:
                 raise ConfigError(
                     f"entry: novel_for={self.novel_for!r} given, expected none: it is only for a "
                     "discovery or an event"
@@ -61,12 +65,28 @@ class Entry:
                 f"kind event, not {self.kind}"
             )
         if self.dormant_for is not None:
-            if "dormant_for" not in fields:
+            if "dormant_for" not in allowed:
                 raise ConfigError(
                     f"entry: dormant_for={self.dormant_for!r} given, expected none: it is only "
                     f"for user_day, not {self.kind}"
                 )
             object.__setattr__(self, "dormant_for", days("entry", "dormant_for", self.dormant_for))
+        self._check_narrowed()
+
+    def _check_narrowed(self) -> None:
+        for name in ("origin", "surface"):
+            value = getattr(self, name)
+            if value is not None and name not in self.record.fields:
+                raise ConfigError(
+                    f"entry: {name}={value!r} given, expected none: {self.kind} is opened by "
+                    f"activity wherever it came from; use event(kind, {name}={value!r})"
+                )
+        if self.origin is not None:
+            one_of("entry", "origin", self.origin, ORIGINS)
+        if self.surface is not None and (not isinstance(self.surface, str) or not self.surface):
+            raise ConfigError(
+                f"entry: surface={self.surface!r} given, expected the name of a surface"
+            )
 
     @property
     def record(self) -> EntryKind:
@@ -147,15 +167,32 @@ def enrolment() -> Entry:
     return Entry("enrolment")
 
 
-def event(kind: str, of: Key | None = None, novel_for: int | None = None) -> Entry:
+def event(
+    kind: str,
+    of: Key | None = None,
+    novel_for: int | None = None,
+    *,
+    origin: str | None = None,
+    surface: str | None = None,
+) -> Entry:
     """Entry: every event of a kind (play, skip, save, like, follow, purchase, refund, visit,
-    cancel), of any origin.
+    cancel), of any origin and on any surface unless one is given.
 
     With `of`, an entry is about the event's creator or item, and events without one open nothing.
     With `novel_for`, only the first such event of the user (and creator or item) on a day, and only
     where there was none in so many days before.
+
+    Args:
+        kind: of the event.
+        of: creator or item.
+        novel_for: days.
+        origin: organic, recommended or autoplay.
+        surface: the name of a surface, e.g. "search".
     """
-    return Entry("event", of, novel_for, kind)
+    return Entry("event", of, novel_for, kind, origin=origin, surface=surface)
+
+
+ENTRY_FIELDS = tuple(part.name for part in fields(Entry))
 
 
 _DEFAULTS = {entry.kind: entry for entry in (discovery(), exposure(), user_day(), enrolment())}
@@ -171,9 +208,9 @@ def entry_of(table: Mapping[str, Any]) -> Entry:
     True
     """
     default = _DEFAULTS.get(str(table["kind"]))
-    fields = dict(table)
+    declared = dict(table)
     if default is not None:
-        fields = {"of": default.of, "novel_for": default.novel_for, **fields}
-        if fields["novel_for"] == EVER and default.is_discovery:
-            fields["novel_for"] = None
-    return Entry(**fields)
+        declared = {"of": default.of, "novel_for": default.novel_for, **declared}
+        if declared["novel_for"] == EVER and default.is_discovery:
+            declared["novel_for"] = None
+    return Entry(**declared)

@@ -83,9 +83,9 @@ ENTRIES = MappingProxyType(
             EntryKind(
                 "event",
                 opened_by="event",
-                sentence="of a user's {events}{of_key}{first_event}",
-                title="a {event}",
-                fields=("of", "novel_for", "event"),
+                sentence="of a user's {events}{where}{of_key}{first_event}",
+                title="a {event}{where}",
+                fields=("of", "novel_for", "event", "origin", "surface"),
                 required=("event",),
             ),
         )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from longplay.lake.schema import KINDS
+from longplay.lake.schema import ENGAGED, KINDS
 
 Better = Literal["higher", "lower"]
 # What of a user's events is added up per day.
 Reads = Literal["activity", "events", "seconds", "sessions", "shares"]
 # How the daily sums of a window become the amount: the days with anything, the first such day, the
-# sum, or the number of keys (creators or items) with enough days.
-How = Literal["days", "first", "sum", "habits"]
+# sum, the number of keys (creators or items) with enough days, or the weeks with anything.
+How = Literal["days", "first", "sum", "habits", "weeks"]
 
+NARROWED = ("event", "surface", "seconds")  # only events of a kind, on a surface, of some length
 MEAN = "the mean number of {amount}{about}{base}{how}"
 SHARE = "the share with {bound} {amount}{about}{base}{how}"
 SHARE_ACTIVE = "the share where the user is active{about} on {bound} {days}{base}{how}"
@@ -45,7 +46,9 @@ class MeasureKind:
         is_share: the amount is a share of 1.
         is_mean: it is a mean over events, so a ratio without another measure.
         over_keys: it counts over all creators (items), not those of one entry.
-        most_a_day: the most there can be on one day; null: no bound.
+        most: the most there can be in `days_each` days; null: no bound.
+        days_each: the days that one of it takes: 7 for a week.
+        fixed_days: the days that make a key count, where they are not declared.
         about_key: the kind to use instead where one creator or item is asked for.
         unit: of the amount; null: its plural.
         title: what it is called in a list; null: its name.
@@ -74,7 +77,9 @@ class MeasureKind:
     is_share: bool = False
     is_mean: bool = False
     over_keys: bool = False
-    most_a_day: float | None = None
+    most: float | None = None
+    days_each: int = 1
+    fixed_days: int | None = None
     about_key: str | None = None
     unit: str | None = None
     title: str | None = None
@@ -104,9 +109,10 @@ _ACTIVE_DAYS = MeasureKind(
     how="days",
     plural="days active",
     singular="day active",
-    fields=(),
+    fields=NARROWED,
+    events=ENGAGED,
     organic=True,
-    most_a_day=1,
+    most=1,
     about_key="days_with",
     unit="days",
     share=SHARE_ACTIVE,
@@ -117,14 +123,15 @@ _RETURNED = MeasureKind(
     how="days",
     plural="days active",
     singular="day active",
-    fields=(),
+    fields=NARROWED,
+    events=ENGAGED,
     organic=True,
     binary=True,
     has_rate=False,
-    most_a_day=1,
+    most=1,
     about_key="days_with",
     unit="days",
-    share="the share where the user is active again{more}{how}",
+    share="the share where the user is active again{more}{about}{how}",
 )
 _DAYS_WITH = MeasureKind(
     "days_with",
@@ -132,9 +139,11 @@ _DAYS_WITH = MeasureKind(
     how="days",
     plural="days active",
     singular="day active",
+    fields=("of", *NARROWED),
     required=("of",),
+    events=ENGAGED,
     organic=True,
-    most_a_day=1,
+    most=1,
     unit="days",
     title_of="days with that {of}",
     share=SHARE_ACTIVE,
@@ -145,6 +154,8 @@ _TIME_TO_RETURN = MeasureKind(
     how="first",
     plural="days until a return",
     singular="day until a return",
+    fields=("of", *NARROWED),
+    events=ENGAGED,
     better="lower",
     organic=True,
     takes_threshold=False,
@@ -159,12 +170,23 @@ _MINUTES = MeasureKind(
     how="sum",
     plural="minutes",
     singular="minute",
+    fields=("of", *NARROWED),
+    events=ENGAGED,
     whole_numbers=False,
-    most_a_day=1_440,
+    most=1_440,
 )
-_PLAYS = MeasureKind("plays", "events", "sum", "plays", "play", event="play", linked="of")
-_SAVES = MeasureKind("saves", "events", "sum", "saves", "save", event="save", linked="of")
-_SKIPS = MeasureKind("skips", "events", "sum", "skips", "skip", event="skip", linked="of")
+_PLAYS = MeasureKind(
+    "plays",
+    reads="events",
+    how="sum",
+    plural="plays",
+    singular="play",
+    fields=("of", "surface", "seconds"),
+    event="play",
+    linked="of",
+)
+_SAVES = replace(_PLAYS, name="saves", plural="saves", singular="save", event="save")
+_SKIPS = replace(_PLAYS, name="skips", plural="skips", singular="skip", event="skip")
 _CANCELLED = MeasureKind(
     "cancelled",
     reads="events",
@@ -184,7 +206,7 @@ _COUNT = MeasureKind(
     how="sum",
     plural="{events}",
     singular="{event}",
-    fields=("of", "event"),
+    fields=("of", *NARROWED),
     required=("event",),
     title="{event} events",
     linked="of",
@@ -196,7 +218,7 @@ _SESSIONS = MeasureKind(
     plural="sessions",
     singular="session",
     fields=(),
-    most_a_day=48,  # they lie more than 30 minutes apart
+    most=48,  # they lie more than 30 minutes apart
 )
 _COMPLETION = MeasureKind(
     "completion",
@@ -204,6 +226,7 @@ _COMPLETION = MeasureKind(
     how="sum",
     plural="shares of an item",
     singular="share of an item",
+    fields=("of", "surface"),
     has_rate=False,
     additive=False,
     whole_numbers=False,
@@ -220,13 +243,45 @@ _HABITS = MeasureKind(
     how="habits",
     plural="{of}s that the user is active with on at least {days}",
     singular="{of} that the user is active with on at least {days}",
-    fields=("of", "days"),
+    fields=("of", "days", *NARROWED),
     required=("of", "days"),
+    events=ENGAGED,
     organic=True,
     has_rate=False,
     over_keys=True,
     unit="{of}s",
     title_of="habits with {of}s of at least {days}",
+)
+_DISTINCT = MeasureKind(
+    "distinct",
+    reads="activity",
+    how="habits",
+    plural="different {of}s engaged with",
+    singular="different {of} engaged with",
+    fields=("of", *NARROWED),
+    required=("of",),
+    events=ENGAGED,
+    has_rate=False,
+    over_keys=True,
+    fixed_days=1,
+    unit="{of}s",
+    title_of="different {of}s",
+)
+_ACTIVE_WEEKS = MeasureKind(
+    "active_weeks",
+    reads="activity",
+    how="weeks",
+    plural="weeks active",
+    singular="week active",
+    fields=("of", *NARROWED),
+    events=ENGAGED,
+    organic=True,
+    has_rate=False,
+    most=1,
+    days_each=7,
+    unit="weeks",
+    title_of="weeks with that {of}",
+    share="the share where the user is active{about} in {bound} {weeks}{how}",
 )
 MEASURES = MappingProxyType(
     {
@@ -245,6 +300,8 @@ MEASURES = MappingProxyType(
             _SESSIONS,
             _COMPLETION,
             _HABITS,
+            _DISTINCT,
+            _ACTIVE_WEEKS,
         )
     }
 )

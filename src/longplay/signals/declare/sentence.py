@@ -94,7 +94,7 @@ def unit(signal: Declared) -> str:
 
 def opener(entry: Entry) -> str:
     """What opens an entry, in a list of parts: `a discovery`, `a save`."""
-    return entry.record.title.format(event=entry.event)
+    return entry.record.title.format(event=entry.event, where=where_in_words(entry))
 
 
 def title(measure: Measure) -> str:
@@ -103,7 +103,8 @@ def title(measure: Measure) -> str:
     name = record.title or record.name.replace("_", " ")
     if measure.of is not None:
         name = record.title_of or f"{name} of that {measure.of}"
-    return name.format(event=measure.event, of=measure.of, days=_days(measure.days))
+    words = name.format(event=measure.event, of=measure.of, days=_days(measure.days))
+    return f"{words}{_only(measure)}"
 
 
 def _entry(entry: Entry) -> str:
@@ -121,31 +122,54 @@ def _entry(entry: Entry) -> str:
         first=first,
         dormant=dormant,
         events=_EVENTS.get(str(entry.event)),
+        where=where_in_words(entry),
         of_key=f" of {article} {entry.of}" if entry.of else "",
         first_event=first_event,
     )
 
 
+def where_in_words(entry: Entry) -> str:
+    """Which events open an entry, where not all of their kind do."""
+    words = [entry.origin] if entry.origin is not None else []
+    words += [f"on {entry.surface!r}"] if entry.surface is not None else []
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _only(measure: Measure) -> str:
+    """Which events count, where not all that the measure reads do."""
+    declared_event = measure.event if "event" not in measure.record.required else None
+    words = [_EVENTS[declared_event]] if declared_event is not None else []
+    words += [f"on {measure.surface!r}"] if measure.surface is not None else []
+    words += [f"of {_number(measure.seconds)} s or more"] if measure.seconds is not None else []
+    return f" (only {' '.join(words)})" if words else ""
+
+
+def bound_in_words(measure: Measure, threshold: float | None) -> str:
+    """What the amount is compared with: `at least 3`, `at most 0`; empty where with nothing."""
+    if measure.at_most is not None:
+        return f"at most {_number(measure.at_most)}"
+    return "" if threshold is None else f"at least {_number(threshold)}"
+
+
 def _measure(measure: Measure, threshold: float | None, how: str, window: tuple[int, int]) -> str:
-    about, bound, more, base = _about(measure), "", "", ""
-    is_one = threshold == 1
-    if threshold is not None:
-        bound = f"at least {_number(threshold)}"
+    about, bound, more, base = _about(measure), bound_in_words(measure, threshold), "", ""
+    is_one = 1 in (threshold, measure.at_most)
     if measure.per is not None:
         each = f"{_amount(measure)}{about} per {_amount(measure.per, one=True)}"
-        many = "the mean number of" if threshold is None else f"the share with {bound}"
+        many = f"the share with {bound}" if bound else "the mean number of"
         return f"{many} {each}{_about(measure.per)}{how}"
     if threshold is not None and not is_one:
         more = f" on {bound} days"
     if measure.baseline is not None:
         base = f" above the user's own rate in the {_days(measure.baseline)} before"
-    words = measure.record.mean if threshold is None else measure.record.share
+    words = measure.record.share if bound else measure.record.mean
     return words.format(
         amount=_amount(measure, one=is_one),
         about=about,
         base=base,
         bound=bound,
         days="day" if is_one else "days",
+        weeks="week" if is_one else "weeks",
         how=how,
         more=more,
         stop=window[1],
@@ -153,10 +177,11 @@ def _measure(measure: Measure, threshold: float | None, how: str, window: tuple[
 
 
 def _about(measure: Measure) -> str:
-    """Which creator or item it is about: one is active with it, events are of it."""
+    """Which creator or item it is about (one is active with it, events are of it), and which events
+    count."""
     if measure.of is None or measure.record.over_keys:
-        return ""
-    return f" {measure.record.linked} that {measure.of}"
+        return _only(measure)
+    return f" {measure.record.linked} that {measure.of}{_only(measure)}"
 
 
 def _amount(measure: Measure, one: bool = False) -> str:

@@ -18,7 +18,7 @@ from longplay.lake.schema import KINDS, ORIGINS
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.engine.event_source import TIME_US, EventRows, with_lengths
 from longplay.signals.engine.operators import TOUCHED, Feature, widest
-from longplay.signals.engine.parts import entry_words, parts_of
+from longplay.signals.engine.parts import entry_words, opening_events, parts_of
 from longplay.signals.engine.rollups import needed
 
 CODE = "hash({})"  # SQL of the number of an id, or of several; that no two ids share one is checked
@@ -188,7 +188,7 @@ def pays(signals: Sequence[Declaration]) -> bool:
         if entry_words(signal.entry) is not None:
             found.add(("words",))
         elif signal.entry.is_event:
-            found.add(("event", str(signal.entry.event), str(signal.entry.of)))
+            found.add(("event", opening_events(signal.entry).name, str(signal.entry.of)))
         for part in parts_of(signal):
             found.add((part.unit, "sums") if part.how == "sum" else ("words",))
             if (

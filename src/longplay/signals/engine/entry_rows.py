@@ -8,16 +8,18 @@ from datetime import UTC, datetime
 from longplay.errors import DataError
 from longplay.lake.connection import Connection
 from longplay.lake.creators import prepare_creators, with_listed
-from longplay.lake.daily import create_engaged, day_of, first_row
+from longplay.lake.daily import create_engaged, day_of, first_row, quoted
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ORIGINS
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
+from longplay.signals.declare.sentence import where_in_words
 from longplay.signals.engine.beginnings import Beginnings, days_of_rows, first_day_seen_again
 from longplay.signals.engine.compiler import ENROLS, Compiler
 from longplay.signals.engine.dialect import Engine
 from longplay.signals.engine.duckdb import DUCKDB
 from longplay.signals.engine.operators import Feature, divisor, feature
+from longplay.signals.engine.parts import opening_events
 
 _NOTHING = "null::varchar as item_id, null::varchar as creator_id"
 _NO_SLOT = "null::varchar as decision_id, null::integer as slot"
@@ -41,7 +43,7 @@ def create_entries(
         kinds = (
             "engaged"
             if not entry.is_event
-            else f"(select *, {day_of('time')} as day from {named} where kind = '{entry.event}')"
+            else f"(select *, {day_of('time')} as day from {named} where {opening_events(entry).test()})"
         )
         same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""
         about = "first.item_id, first.creator_id" if entry.of else _NOTHING
@@ -82,7 +84,7 @@ def create_entries(
         has_key = f" and {entry.of}_id is not null" if entry.of else ""
         about = "item_id, creator_id" if entry.of else _NOTHING
         body = f"""select user_id, {about}, time, {day_of("time")} as day, origin, surface, decision_id, slot, false as truncated
-            from {named} where kind = '{entry.event}'{has_key}"""
+            from {named} where {opening_events(entry).test()}{has_key}"""
     elif compiler.enrolled:
         body = f"""
             select user_id, {_NOTHING}, time, {day_of("time")} as day, 'organic' as origin, null::varchar as surface, {_NO_SLOT}, false as truncated
@@ -126,10 +128,8 @@ def refuse(
     asked: list[Feature] = [feature(signal.measure, signal.origins)]
     if (per := divisor(signal.measure, signal.origins)) is not None:
         asked.append(per)
-    for kind in sorted(
-        {kind for one in asked for kind in one.needs}
-        | ({str(signal.entry.event)} if signal.entry.is_event else set())
-    ):
+    opening = opening_events(signal.entry) if signal.entry.is_event else None
+    for kind in sorted({kind for one in [*asked, *filter(None, [opening])] for kind in one.needs}):
         if _logged(con, lake, engine, f"kind = '{kind}'"):
             continue
         what = (
@@ -147,6 +147,19 @@ def refuse(
             "be 0 because nobody logged them; "
             "map a column to seconds when the log is read, or measure plays"
         )
+    if opening is not None and not _logged(con, lake, engine, opening.test()):
+        raise DataError(
+            f"{signal.name}: the log has no event that opens an entry, of kind "
+            f"{signal.entry.event!r}{where_in_words(signal.entry)}; leave origin and surface out, "
+            "or map them when the log is read"
+        )
+    for surface in sorted({one.needs_surface for one in asked if one.needs_surface is not None}):
+        if not _logged(con, lake, engine, f"surface = {quoted(surface)}"):
+            raise DataError(
+                f"{signal.name}: the log has no event on surface {surface!r}, so the outcome of "
+                "everybody would be the same because nobody logged it; map that surface when the "
+                "log is read"
+            )
     some_origins = " or ".join(f"origin = '{origin}'" for origin in signal.origins)
     may_lack = signal.origin is not None or (
         set(signal.origins) < set(ORIGINS) and _logged(con, lake, engine, "true")

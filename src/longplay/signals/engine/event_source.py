@@ -204,7 +204,7 @@ class EventRows(Rows):
 def with_lengths(events: str, features: Sequence[Feature]) -> str:
     """SQL of events, with their item's length where a feature asks for it; what follows "from"."""
     lengths = "left join (select item_id, length from items where length > 0) using (item_id)"
-    return f"{events} {lengths}" if any(one.also for one in features) else events
+    return f"{events} {lengths}" if any(one.needs_length for one in features) else events
 
 
 def always_active(features: Sequence[Feature]) -> bool:

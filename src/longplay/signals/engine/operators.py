@@ -13,11 +13,13 @@ store as DOUBLE, so they are cast.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from longplay.lake.daily import ENGAGED_TEST, SHIFT_DAYS
+from longplay.lake.daily import ENGAGED_TEST, SHIFT_DAYS, quoted
 from longplay.lake.schema import ENGAGED, ORIGINS
+from longplay.signals.declare.entry import Entry
 from longplay.signals.declare.measure import Measure
 from longplay.signals.declare.measure_kinds import Reads
 from longplay.signals.engine.dialect import Dialect
@@ -43,8 +45,9 @@ class Feature:
     origins for which `also` (SQL, over its item's length, too) holds.
 
     `needs`: kinds of event of which at least one must be in the log for the sum to mean anything;
-    empty: any. `needs_seconds`: so must an event with seconds. `scale`: what the sum is divided by
-    to be in the measure's unit.
+    empty: any. `needs_seconds`: so must an event with seconds. `needs_length`: `also` asks for the
+    item's length. `needs_surface`: so must an event on this surface. `scale`: what the sum is
+    divided by to be in the measure's unit.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Feature:
     amount: str = "1"
     needs: tuple[str, ...] = ()
     needs_seconds: bool = False
+    needs_length: bool = False
+    needs_surface: str | None = None
     scale: float = 1.0
 
     @property
@@ -130,7 +135,33 @@ _TIMED = "seconds is not null and length is not null"
 
 def feature(measure: Measure, origins: Sequence[str]) -> Feature:
     """What a measure (not a ratio's other part) sums per day."""
-    return _READS[measure.record.reads](measure, origins)
+    event = measure.event if measure.record.reads in ("activity", "seconds") else None
+    whole = _READS[measure.record.reads](measure, origins)
+    return narrowed(whole, measure, event, measure.seconds)
+
+
+def narrowed(
+    feature: Feature, only: Measure | Entry, event: str | None = None, seconds: float | None = None
+) -> Feature:
+    """The feature over events on the surface of `only`, of one kind and of some length.
+
+    Its name has a digest of these, because roll-ups are kept by name.
+    """
+    tests = [f"surface is not distinct from {quoted(only.surface)}"] if only.surface else []
+    tests += [f"coalesce(seconds, 0) >= {seconds!r}"] if seconds is not None else []
+    if not tests and event is None:
+        return feature
+    also = " and ".join([*filter(None, [feature.also]), *tests])
+    digest = hashlib.sha256(f"{event} {also}".encode()).hexdigest()[:12]
+    return replace(
+        feature,
+        name=f"{feature.name}_{digest}",
+        kinds=feature.kinds if event is None else (event,),
+        needs=feature.needs if event is None else (event,),
+        also=also,
+        needs_seconds=feature.needs_seconds or seconds is not None,
+        needs_surface=only.surface,
+    )
 
 
 def _engaged_seconds(measure: Measure, origins: Sequence[str]) -> Feature:
@@ -152,6 +183,7 @@ def _played_shares(measure: Measure, origins: Sequence[str]) -> Feature:
         also=_TIMED,
         amount=f"cast(round(least(seconds / length, 1) * {SHARE}) as bigint)",
         needs=("play",),
+        needs_length=True,
         scale=SHARE,
     )
 
@@ -169,9 +201,15 @@ _READS: dict[Reads, Callable[[Measure, Sequence[str]], Feature]] = {
 def divisor(measure: Measure, origins: Sequence[str]) -> Feature | None:
     """What a ratio's amount is divided by, null where the measure is no ratio."""
     if measure.record.is_mean:
-        return Feature(
-            _named("lasted", origins), ("play",), _sorted(origins), _TIMED, needs=("play",)
+        timed = Feature(
+            _named("lasted", origins),
+            ("play",),
+            _sorted(origins),
+            _TIMED,
+            needs=("play",),
+            needs_length=True,
         )
+        return narrowed(timed, measure)
     return None if measure.per is None else feature(measure.per, origins)
 
 
@@ -470,6 +508,19 @@ def count_days(words: Sequence[str], low: int, high: int) -> str:
     """SQL of how many of the days low..high after the aligned one (both included) are set in the
     words `ahead`."""
     return how_many([word for _, word in _window(words, low, high)])
+
+
+def count_weeks(words: Sequence[str], low: int, high: int) -> str:
+    """SQL of how many weeks of these days have a day that is set: 7 days each, counted from `low`;
+    the last may be shorter.
+
+    >>> count_weeks(["w"], 1, 10)
+    'cast((w & 254) <> 0 as integer) + cast((w & 1792) <> 0 as integer)'
+    """
+    weeks = (_window(words, day, min(day + 6, high)) for day in range(low, high + 1, 7))
+    return " + ".join(
+        f"cast({' | '.join(word for _, word in week)} <> 0 as integer)" for week in weeks
+    )
 
 
 def first_day(words: Sequence[str], low: int, high: int) -> str:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from longplay.lake.schema import ORIGINS
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
-from longplay.signals.engine.operators import TOUCHED, Feature, divisor, events_of, feature
+from longplay.signals.engine.operators import (
+    TOUCHED,
+    Feature,
+    divisor,
+    events_of,
+    feature,
+    narrowed,
+)
 
 
 @dataclass(frozen=True)
@@ -15,7 +23,9 @@ class Part:
     """One number that an outcome is made of: a feature over the days low..high after the entry, for
     a unit.
 
-    how: `days` (with anything), `first` (such day), `sum`, or `habits` (keys with enough days).
+    how: `days` (with anything), `first` (such day), `weeks` (with anything), `sum`, or `habits`
+    (keys with enough days). counted: the daily amount is a number of events, of which the value
+    asks no more than on which days there were any.
     """
 
     column: str
@@ -25,11 +35,12 @@ class Part:
     low: int
     high: int
     days: int = 0
+    counted: bool = False
 
     @property
     def in_words(self) -> bool:
         """Whether words of days answer it."""
-        return self.how in ("days", "first")
+        return self.how in ("days", "first", "weeks")
 
 
 def parts_of(signal: Declaration) -> list[Part]:
@@ -38,10 +49,12 @@ def parts_of(signal: Declaration) -> list[Part]:
     measure, (low, high) = signal.measure, signal.window
     plain = measure.per is None and measure.baseline is None
     how: str = measure.record.how
-    if measure.counted is not None and (signal.threshold or 2) <= 1 and plain:
+    counted = measure.counted is not None and (signal.threshold or 2) <= 1 and plain
+    if counted:
         how = "days"  # on which days is enough: no need of how many
     one, unit = feature(measure, signal.origins), measure.of or "user"
-    parts = [Part("total", one, unit, how, low, high, measure.days or 0)]
+    least_days = measure.days or measure.record.fixed_days or 0
+    parts = [Part("total", one, unit, how, low, high, least_days, counted)]
     if (per := divisor(measure, signal.origins)) is not None:
         part = measure if measure.per is None else measure.per
         parts.append(Part("per", per, part.of or "user", part.record.how, low, high))
@@ -97,7 +110,8 @@ def entry_words(entry: Entry) -> tuple[str, Feature] | None:
 
 def opening_events(entry: Entry) -> Feature:
     """The events that open an entry."""
-    return events_of(str(entry.event))
+    origins = ORIGINS if entry.origin is None else (entry.origin,)
+    return narrowed(events_of(str(entry.event), origins), entry)
 
 
 def entry_keys(entry: Entry) -> list[str]:

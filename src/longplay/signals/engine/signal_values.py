@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from longplay.lake.connection import Connection
-from longplay.signals.declare.declaration import Declaration
+from longplay.signals.declare.declaration import SLACK, Declaration
 from longplay.signals.declare.entry import user_day
 from longplay.signals.engine.beginnings import Beginnings
 from longplay.signals.engine.day_bits import Bitmaps
@@ -21,6 +21,7 @@ from longplay.signals.engine.operators import (
     ahead,
     aligned,
     count_days,
+    count_weeks,
     divisor,
     feature,
     first_day,
@@ -103,10 +104,9 @@ class Values:
                 for column in self.bitmaps.calendar.columns(unit, one.name)
             ]
         for part in parts:
-            asked = first_day if part.how == "first" else count_days
-            found = asked(_named(part, parts), part.low - low, part.high - low)
+            found = _IN_WORDS[part.how](_named(part, parts), part.low - low, part.high - low)
             self._at[part] = (
-                f"coalesce({found}, 0)" if part.how == "days" else f"({found}) + ({low})"
+                f"({found}) + ({low})" if part.how == "first" else f"coalesce({found}, 0)"
             )
 
     def _ahead(self, source: str, parts: Sequence[Part]) -> str:
@@ -255,14 +255,20 @@ class Values:
                 f"case when {covered} then {at['base']} / {scale} * {signal.days} / {baseline} end"
             )
             amount, more = f"{amount} - ({base})", f', {base} as "{signal.label} baseline"'
-        if signal.threshold is not None:
-            amount = f"{amount} >= {signal.threshold!r} - 1e-9"  # null stays null
+        if measure.at_most is not None:
+            amount = f"{amount} <= {measure.at_most!r} + {SLACK}"  # null stays null
+        elif signal.threshold is not None:
+            amount = f"{amount} >= {signal.threshold!r} - {SLACK}"
         return f", case when {mature} then cast({amount} as double) end as {name}{more}"
+
+
+# How days answer a part, from words: SQL of the number of days, weeks, or of the first day.
+_IN_WORDS = {"days": count_days, "first": first_day, "weeks": count_weeks}
 
 
 def _bare(part: Part) -> Part:
     """A part, whatever it is for."""
-    return replace(part, column="")
+    return replace(part, column="", counted=False)
 
 
 def _units(parts: Iterable[Part]) -> list[str]:

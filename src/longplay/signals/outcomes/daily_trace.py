@@ -103,6 +103,16 @@ def _hits_sql(part: Part, by_catalogue: bool) -> str:
     days = f"select *, {stretch_of('day')} as stretch from ({days})"
     inside = "days.user_id = asked.user_id and days.stretch = asked.stretch"
     inside += f" and days.day between asked.day + {part.low} and asked.day + {part.high}"
+    if part.how == "weeks":  # each counts on its first day with anything
+        week = f"(days.day - asked.day - {part.low}) // 7"
+        nth = f"row_number() over (partition by asked.row, {week} order by days.day)"
+        placed = f"asked.row, days.day - asked.day - {part.low} as day, {nth} as nth"
+        same = "" if part.unit == "user" else " and days.key = asked.key"
+        first = f"select {placed} from {asked} join ({days}) days on {inside}{same}"
+        return (
+            f"select row, day, cast(1 as double) as amount from ({first}) where nth = 1 "
+            "order by row, day"
+        )
     if part.how == "habits":  # each counts on the day on which it becomes one
         nth = "row_number() over (partition by asked.row, days.key order by days.day)"
         placed = f"asked.row, days.day - asked.day - {part.low} as day, {nth} as nth"
@@ -117,7 +127,7 @@ def _hits_sql(part: Part, by_catalogue: bool) -> str:
     same = "" if part.unit == "user" else " and days.key = asked.key"
     amount = (
         "cast(1 as double)"
-        if part.how in ("days", "first") and not part.feature.needs
+        if part.how in ("days", "first") and not part.counted
         else f"days.amount / {part.feature.scale}"
     )
     return f"""select asked.row, days.day - asked.day - {part.low} as day, {amount} as amount

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from typing import cast, overload
+from typing import TypeVar, cast, overload
 
 import duckdb
 import numpy as np
@@ -32,6 +32,7 @@ from longplay.signals.outcomes.in_memory import (
 )
 
 Float = NDArray[np.float64]
+SignalT = TypeVar("SignalT", bound=Declaration)
 
 ENTRY_DAYS = 14  # a trial's entry window, from first exposure
 MICROSECOND = timedelta(microseconds=1)
@@ -50,23 +51,23 @@ def enrolled_sums(
 
 @overload
 def enrolled_sums(
-    signals: Sequence[Declaration],
+    signals: Sequence[SignalT],
     lake: Lake,
     enrolled: pl.DataFrame,
     *,
     entry_days: int = ENTRY_DAYS,
     as_of: datetime | None = None,
-) -> dict[Declaration, pl.DataFrame]: ...
+) -> dict[SignalT, pl.DataFrame]: ...
 
 
 def enrolled_sums(
-    signals: Declaration | Sequence[Declaration],
+    signals: Declaration | Sequence[SignalT],
     lake: Lake,
     enrolled: pl.DataFrame,
     *,
     entry_days: int = ENTRY_DAYS,
     as_of: datetime | None = None,
-) -> pl.DataFrame | dict[Declaration, pl.DataFrame]:
+) -> pl.DataFrame | dict[SignalT, pl.DataFrame]:
     """Per enrolled user, the sum of a signal's outcomes over the entries of the first `entry_days`
     days; of several signals in one pass over the log.
 
@@ -113,13 +114,13 @@ def enrolled_sums(
 
 def sums_in(
     con: duckdb.DuckDBPyConnection,
-    signals: Sequence[Declaration],
+    signals: Sequence[SignalT],
     lake: Lake,
     view: Lake,
     enrolled: pl.DataFrame,
     entry_days: int,
     as_of: datetime,
-) -> dict[Declaration, pl.DataFrame]:
+) -> dict[SignalT, pl.DataFrame]:
     """The tables of `enrolled_sums`, in a connection that is open.
 
     Args:
@@ -218,7 +219,8 @@ def _sums_of_entries(
         user_N = frame["user_row"].to_numpy()
         for signal in signals_of_entry:
             value_N = frame[signal.label].fill_null(0.0).to_numpy()
-            sums[signal] = np.bincount(user_N, weights=value_N, minlength=enrolled.height)
+            total_U = np.bincount(user_N, weights=value_N, minlength=enrolled.height)
+            sums[signal] = total_U.astype(float)
     return sums
 
 

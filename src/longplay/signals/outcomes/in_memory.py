@@ -234,7 +234,7 @@ class Outcomes:
             elif base_N is not None:
                 value_N = total_N - base_N * (day + 1) / self.signal.days
             value_N = value_N[~np.isnan(value_N)]
-            means.append(_value(value_N, self.signal.threshold).mean() if len(value_N) else None)
+            means.append(self.signal.outcome_of(value_N).mean() if len(value_N) else None)
         return pl.DataFrame(
             {
                 "day": np.arange(self.signal.days) + self.signal.window[0],
@@ -362,6 +362,7 @@ def outcomes_of(
     signal: Declaration,
     lake: Lake,
     as_of: datetime | None = None,
+    enrolled: pl.DataFrame | None = None,
     engine: Engine = DUCKDB,
 ) -> Outcomes:
     """See `Signal.outcomes`.
@@ -370,6 +371,9 @@ def outcomes_of(
         signal: what is asked for.
         lake: the log.
         as_of: the moment of knowledge, UTC; default the lake's watermark.
+        enrolled: columns user_id and time (UTC), one row per user. An `enrolment` entry opens there
+            and nowhere else; entries of other kinds are what they always are. See
+            `signals.outcomes.enrolled_sums`, which checks the table.
         engine: what computes it.
     """
     as_of, view = checked_as_of(signal.name, lake, as_of)
@@ -377,8 +381,10 @@ def outcomes_of(
     with engine.connect(view) as con:
         by_catalogue = prepare_creators(con, view, slots=True)
         span = days_of_log(con, view)
+        if enrolled is not None:
+            con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
         days = span or (as_of_day, as_of_day)
-        beginnings = cache(lambda: beginnings_of(con, days, whole=False))
+        beginnings = cache(lambda: beginnings_of(con, days, whole=enrolled is not None))
         compiler = Compiler(
             con,
             event_rows(view, by_catalogue, engine),
@@ -386,13 +392,14 @@ def outcomes_of(
             days,
             [signal],
             beginnings,
+            enrolled=enrolled is not None,
             dialect=engine.dialect,
         )
         compiler.plan_words({signal.entry: [signal]})
         create_entries(con, compiler, signal.entry, by_catalogue)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
-        refuse(con, signal, lake, span, beginnings, engine)
+        refuse(con, signal, lake, span, None if enrolled is not None else beginnings, engine)
         values = compiler.values("entries", [signal])
         own = (
             "user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated"
@@ -519,9 +526,3 @@ def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] |
         first, last = ((time - EPOCH).days for time in span)
         return first, last
     return days_of_rows(con)
-
-
-def _value(total_N: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
-    """The outcome of each total, shape [N]; the slack forgives the rounding of fractions: three
-    times 20 s are a minute."""
-    return total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)

@@ -18,7 +18,7 @@ from longplay.lake.lake import Lake
 from longplay.signals.declare.checks import kind_of
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
-from longplay.signals.declare.sentence import opener, title, unit
+from longplay.signals.declare.sentence import bound_in_words, opener, title, unit
 from longplay.signals.outcomes.in_memory import Outcomes, outcomes_of
 
 CHANGES = (
@@ -96,18 +96,10 @@ _PARTS: dict[str, Callable[[Declaration], str]] = {
         if s.measure.baseline is None
         else f"the user's own rate in {_days(s.measure.baseline)} before"
     ),
-    "threshold": lambda s: (
-        "none, the amount itself" if s.threshold is None else f"at least {_exact(s.threshold)}"
-    ),
+    "threshold": lambda s: bound_in_words(s.measure, s.threshold) or "none, the amount itself",
     "window": _window,
     "origins": lambda s: ", ".join(sorted(s.origins)),
 }
-
-
-def _exact(threshold: float) -> str:
-    return (
-        str(int(threshold)) if threshold.is_integer() else repr(threshold)
-    )  # two thresholds that differ read differently
 
 
 @dataclass(frozen=True)
