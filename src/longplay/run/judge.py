@@ -16,7 +16,7 @@ from longplay.estimate import clustered_mean
 from longplay.lake import Lake
 from longplay.lake.creators import item_creators
 from longplay.lake.schema import ENGAGED
-from longplay.learning.reinforce import enough_left
+from longplay.learning.rollout import enough_left
 from longplay.policies.generative_policy import Generative
 from longplay.policies.simple import Popular
 from longplay.ranking import (
