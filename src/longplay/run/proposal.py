@@ -590,9 +590,9 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
         return "no creator column"
     if signal.entry.is_slot and not has.decisions:
         return "no decisions"
-    kinds = [
-        kind for kind in (signal.entry.event, *(part.counted for part in parts)) if kind is not None
-    ]
+    kinds = [kind for part in parts for kind in part.asked_kinds]
+    if signal.entry.event is not None:
+        kinds.insert(0, signal.entry.event)
     if absent := [kind for kind in kinds if kind not in has.kinds]:
         return f"no event of kind {absent[0]!r}"
     if not set(signal.origins) & set(has.origins):

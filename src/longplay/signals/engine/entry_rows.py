@@ -147,6 +147,13 @@ def refuse(
             "be 0 because nobody logged them; "
             "map a column to seconds when the log is read, or measure plays"
         )
+    for part in asked:
+        if part.needs_amount and not _logged(con, lake, engine, f"{part.test()} and amount is not null"):
+            raise DataError(
+                f"{signal.name}: the log has no {part.kinds[0]} with an amount, so the sum of "
+                "everybody would be 0 because nobody logged it; map a column to amount when the "
+                "log is read, or count events"
+            )
     if opening is not None and not _logged(con, lake, engine, opening.test()):
         raise DataError(
             f"{signal.name}: the log has no event that opens an entry, of kind "

@@ -44,10 +44,14 @@ class Feature:
     """What is summed per day: `amount` (SQL of a whole number) of every event of these kinds and
     origins for which `also` (SQL, over its item's length, too) holds.
 
-    `needs`: kinds of event of which at least one must be in the log for the sum to mean anything;
-    empty: any. `needs_seconds`: so must an event with seconds. `needs_length`: `also` asks for the
-    item's length. `needs_surface`: so must an event on this surface. `scale`: what the sum is
-    divided by to be in the measure's unit.
+    Attributes:
+        needs: kinds of event of which at least one must be in the log for the sum to mean anything;
+            empty: any.
+        needs_seconds: an event with seconds must be in the log, too.
+        needs_length: `also` asks for the item's length.
+        needs_amount: an event that counts must have an amount.
+        needs_surface: an event on this surface must be in the log, too; null: on any.
+        scale: what the sum is divided by to be in the measure's unit.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Feature:
     needs: tuple[str, ...] = ()
     needs_seconds: bool = False
     needs_length: bool = False
+    needs_amount: bool = False
     needs_surface: str | None = None
     scale: float = 1.0
 
@@ -188,6 +193,19 @@ def _played_shares(measure: Measure, origins: Sequence[str]) -> Feature:
     )
 
 
+def _amounts(measure: Measure, origins: Sequence[str]) -> Feature:
+    event = str(measure.event)
+    return Feature(
+        _named(f"amount_{event}", origins),
+        (event,),
+        _sorted(origins),
+        amount=f"cast(round(coalesce(amount, 0) * {MICROS}) as bigint)",
+        needs=(event,),
+        needs_amount=True,
+        scale=MICROS,
+    )
+
+
 # What a kind of measure reads, as a feature: the engine's one case of a new measure.
 _READS: dict[Reads, Callable[[Measure, Sequence[str]], Feature]] = {
     "activity": lambda measure, origins: activity(origins),
@@ -195,6 +213,7 @@ _READS: dict[Reads, Callable[[Measure, Sequence[str]], Feature]] = {
     "seconds": _engaged_seconds,
     "sessions": lambda measure, origins: SESSIONS,
     "shares": _played_shares,
+    "amounts": _amounts,
 }
 
 
