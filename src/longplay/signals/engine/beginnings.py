@@ -95,9 +95,7 @@ def is_long(days: tuple[int, int]) -> bool:
     return days[1] - days[0] > SILENCE_DAYS
 
 
-def beginnings_of(
-    con: Connection, days: tuple[int, int], *, whole: bool = True
-) -> Beginnings:
+def beginnings_of(con: Connection, days: tuple[int, int], *, whole: bool = True) -> Beginnings:
     """Those of the log in a connection's views `events` and `decisions`.
 
     Args:
@@ -136,9 +134,7 @@ def beginnings_of(
     return Beginnings(runs, stretches)
 
 
-def first_day_seen_again(
-    con: Connection, days: tuple[int, int] | None
-) -> int | None:
+def first_day_seen_again(con: Connection, days: tuple[int, int] | None) -> int | None:
     """First day (since 1970) of a user whom the log in a connection has on another day, too, by an
     event or a decision; null without one.
 
@@ -237,9 +233,7 @@ def _first_if_sampled(con: Connection, rows: str, likely: int) -> int | None:
     return None
 
 
-def _samples(
-    con: Connection, rows: str, day: int
-) -> Iterator[tuple[list[str], bool]]:
+def _samples(con: Connection, rows: str, day: int) -> Iterator[tuple[list[str], bool]]:
     """Users of a day, and whether they are all of it: those among the first rows as they lie, which
     costs least, then as many as are asked for."""
     lying = con.execute(

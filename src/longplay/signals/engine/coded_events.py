@@ -254,9 +254,7 @@ def coded(
             con.execute(f"drop table if exists {table}")
 
 
-def _read(
-    con: Connection, parts: Sequence[CodedRows], days: tuple[int, int]
-) -> bool:
+def _read(con: Connection, parts: Sequence[CodedRows], days: tuple[int, int]) -> bool:
     """Make the tables of these parts from a log of these days; false: it has something that
     `things` lacks."""
     read = parts[0].events if len(parts) == 1 else "coded_turn"

@@ -21,6 +21,15 @@ class DuckDBDialect:
     codes_ids: bool = True
     cuts_up: bool = True
 
+    def midnight(self, day: str) -> str:
+        """See `Dialect`.
+
+        >>> DUCKDB.dialect.midnight("day + 1")
+        "cast((day + 1) * interval 1 day + timestamptz '1970-01-01 00:00:00+00' as timestamptz)"
+        """
+        epoch = "timestamptz '1970-01-01 00:00:00+00'"
+        return f"cast(({day}) * interval 1 day + {epoch} as timestamptz)"
+
     def window_sums(
         self, amounts: Mapping[str, str], over: str, first: int
     ) -> tuple[list[str], dict[str, str]]:

@@ -23,9 +23,7 @@ _NOTHING = "null::varchar as item_id, null::varchar as creator_id"
 _NO_SLOT = "null::varchar as decision_id, null::integer as slot"
 
 
-def create_entries(
-    con: Connection, compiler: Compiler, entry: Entry, by_catalogue: bool
-) -> None:
+def create_entries(con: Connection, compiler: Compiler, entry: Entry, by_catalogue: bool) -> None:
     """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, decision_id,
     slot, truncated.
 
@@ -143,7 +141,9 @@ def refuse(
             f"{signal.name}: the log has no event of kind {kind!r}, so {what}; map that kind when "
             "the log is read, or measure something else"
         )
-    if any(part.needs_seconds for part in asked) and not _logged(con, lake, engine, "seconds is not null"):
+    if any(part.needs_seconds for part in asked) and not _logged(
+        con, lake, engine, "seconds is not null"
+    ):
         raise DataError(
             f"{signal.name}: the log has no event with seconds, so the minutes of everybody would "
             "be 0 because nobody logged them; "
@@ -164,9 +164,7 @@ def refuse(
         )
 
 
-def _refuse_window(
-    signal: Declaration, lake: Lake, beginnings: Beginnings, engine: Engine
-) -> None:
+def _refuse_window(signal: Declaration, lake: Lake, beginnings: Beginnings, engine: Engine) -> None:
     """Raise where the log is too short for an outcome to be known of a user who came again, or else
     of anybody."""
     stop = signal.window[1]
@@ -218,9 +216,7 @@ def unanswerable(signals: Sequence[Declaration], lake: Lake) -> dict[Declaration
     return reasons
 
 
-def explain_no_entries(
-    con: Connection, signal: Declaration, lake: Lake, as_of: datetime
-) -> None:
+def explain_no_entries(con: Connection, signal: Declaration, lake: Lake, as_of: datetime) -> None:
     """Say why there is nothing to measure, where a reason can be known."""
     if not _has(con, "true"):
         late = lake.before(as_of, known_at=datetime.max.replace(tzinfo=UTC)).events
