@@ -6,7 +6,6 @@ caller's settings and views stay as they are.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -310,7 +310,7 @@ def is_session(given: object) -> TypeGuard[SparkSession]:
 def check_packages() -> None:
     """Raise where pyspark or sqlglot is missing."""
     for package in ("pyspark", "sqlglot"):
-        if importlib.util.find_spec(package) is None:
+        if find_spec(package) is None:
             raise MissingExtra(f"SparkEngine: {package} is not installed; {PIP}")
 
 
