@@ -16,7 +16,7 @@ from longplay.errors import ConfigError, LongplayError
 from longplay.estimate import Estimate, mean_of_sums
 from longplay.lake.connection import Connection
 from longplay.lake.creators import prepare_creators
-from longplay.lake.daily import first_row, quoted
+from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
@@ -24,7 +24,7 @@ from longplay.signals.engine.beginnings import Beginnings, beginnings_of
 from longplay.signals.engine.coded_events import SharedNumber, coded, pays
 from longplay.signals.engine.compiler import Compiler
 from longplay.signals.engine.dialect import Dialect, Engine
-from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.duckdb import DUCKDB, copied
 from longplay.signals.engine.engines import AnyEngine, engine_of
 from longplay.signals.engine.entry_rows import refuse
 from longplay.signals.engine.event_source import Rows
@@ -83,7 +83,7 @@ def write_outcomes(
             matures = f"{chosen.dialect.midnight(f'day + {signal.window[1] + 1}')} as matures_at"
             rows = f"select {', '.join(own_columns(con, signal, table))}, {matures} from {table}"
             new = Path(f"{file}.new")
-            con.execute(f"copy ({rows}) to {quoted(new)} (format parquet, compression zstd)")
+            con.execute(copied(rows, new))
             if file.is_dir():  # what Spark wrote before
                 shutil.rmtree(file)
             new.replace(file)
