@@ -23,7 +23,7 @@ from longplay.signals.declare.entry import Entry
 from longplay.signals.declare.measure import Measure
 from longplay.signals.declare.measure_kinds import Reads
 from longplay.signals.engine.dialect import Dialect
-from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.duckdb import DUCKDB, numbers, set_bits
 
 BITS = 60  # days per word
 MANY_BLOCKS = 6  # of words in an era: about a year
@@ -415,7 +415,7 @@ def _in_eras(source: str, calendar: Calendar) -> str:
     copies = -(-calendar.blocks // in_step)
     eras = (
         f"select *, block // {in_step} - copy as era from ({source}) cross join (select "
-        f"unnest(range({copies})) as copy)"
+        f"{numbers(copies)} as copy)"
     )
     return (
         f"select * exclude (block, copy), block - era * {in_step} as block from ({eras}) where "
@@ -569,7 +569,7 @@ def first_bit(words: Sequence[str]) -> str:
 
 
 def _bits(word: str) -> str:
-    return f"cast(bit_count({word}) as integer)"  # DuckDB's is an INT8, and a sum of two overflows
+    return set_bits(word)
 
 
 def smear(
