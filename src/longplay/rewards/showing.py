@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -579,9 +580,8 @@ def _organic_ratio(outcomes: Outcomes) -> float:
         return 1.0
     rho = top / bottom
     error_K = (sum_o * n_r - rho * sum_r * n_o) / weight  # linearised, clustered by key
-    noise = np.sum((n_r / weight) ** 2 * n_o + (n_o / weight) ** 2 * n_r) * float(
-        frame["value"].var() or 0.0
-    )  # type: ignore[arg-type]
+    value_variance = cast(float, frame["value"].var() or 0.0)
+    noise = np.sum((n_r / weight) ** 2 * n_o + (n_o / weight) ** 2 * n_r) * value_variance
     variance = max(float(np.sum(error_K**2)), float(noise)) / bottom**2
     return float(
         np.clip(np.exp(np.log(rho) * RHO_SPREAD**2 / (RHO_SPREAD**2 + variance)), 0.25, 4.0)

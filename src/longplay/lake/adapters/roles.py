@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import cast
 
 import polars as pl
 
@@ -825,11 +826,8 @@ def _amount(search: _Search, role: str) -> str:
         except LongplayError:
             continue
         known = amounts.drop_nulls()
-        if (
-            known.is_empty()
-            or (bad.sum() or 0) > (1 - ENOUGH) * len(values)
-            or float(known.min() or 0) < 0
-        ):  # type: ignore[arg-type]
+        many_bad = (bad.sum() or 0) > (1 - ENOUGH) * len(values)
+        if known.is_empty() or many_bad or cast(float, known.min()) < 0:
             continue
         search.taken[role] = column
         key = column.lower()

@@ -144,7 +144,9 @@ def refuse(
             "map a column to seconds when the log is read, or measure plays"
         )
     for part in asked:
-        if part.needs_amount and not _logged(con, lake, engine, f"{part.test()} and amount is not null"):
+        if part.needs_amount and not _logged(
+            con, lake, engine, f"{part.test()} and amount is not null"
+        ):
             raise DataError(
                 f"{signal.name}: the log has no {part.kinds[0]} with an amount, so the sum of "
                 "everybody would be 0 because nobody logged it; map a column to amount when the "
