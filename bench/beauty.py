@@ -117,7 +117,10 @@ def generative(*, seed: int, codes: str, users: int, **given: Any) -> dict[str, 
 def sasrec(*, seed: int, users: int, **given: Any) -> dict[str, Any]:
     """SASRec; see `nextitem.train_sasrec`."""
     shape = given["shape"]
-    name = f"beauty-sasrec-{seed}-{given['epochs']}-{given['dropout']:g}-{given['lr']:g}-{shape['hidden']}x{shape['blocks']}-{users}-{given['thin']:g}"
+    name = (
+        f"beauty-sasrec-{seed}-{given['epochs']}-{given['dropout']:g}-{given['lr']:g}-"
+        f"{shape['hidden']}x{shape['blocks']}-{users}-{given['thin']:g}"
+    )
     return train_sasrec(split(users), name, seed=seed, read=READ, batch=BATCH, **given)
 
 
