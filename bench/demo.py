@@ -21,8 +21,13 @@ import numpy as np
 from remembered import CACHE, remembered
 
 from longplay.estimate import clustered_mean
-from longplay.run.config import RunConfig
-from longplay.run.stages import run_stages
+from longplay.results import RunResults, to_json
+from longplay.results.audit_figures import AuditResult
+from longplay.results.offpolicy_figures import OffpolicyResult
+from longplay.results.ranking_figures import EvaluateResult
+from longplay.results.trial_figures import ExperimentResult
+from longplay.run import RunConfig, run_stages
+from longplay.run.engine import read_stage
 
 VERSION = 3  # of what is computed here: raise it when a result could change
 ARMS = {"reinforced": "reinforced on habit", "clicks": "reinforced on clicks"}
@@ -53,30 +58,27 @@ def loop(*, config: str) -> dict[str, Any]:
         CACHE / f"demo-{parsed.run.seed}-{parsed.simulate.users}"
     )  # a killed run goes on from it
     places = run_stages(parsed, base=Path.cwd(), folder=folder)
-    results = {
-        name: json.loads((place / "result.json").read_text()) for name, place in places.items()
-    }
+    results = RunResults({name: read_stage(name, place) for name, place in places.items()})
     timing = [json.loads((place / "timing.json").read_text()) for place in places.values()]
     shutil.rmtree(folder)
-    trial, star = results["experiment"], results["experiment"]["north_star"]
-    truth = {row["arm"]: row for row in trial["truth"]}
-    lines = {line["arm"]: line for line in trial["readout"]["lines"] if line["signal"] == star}
-    decisions = {one["arm"]: one for one in trial["readout"]["decisions"]}
-    logged = {
-        row["policy"]: row["estimates"]["doubly robust"] for row in results["offpolicy"]["policies"]
-    }
-    values = {row["policy"]: row for row in results["evaluate"]["true_value"]["policies"]}
+    trial, ranking = results.of(ExperimentResult), results.of(EvaluateResult)
+    truth = {row.arm: row for row in trial.truth}
+    lines = {line.arm: line for line in trial.readout.lines if line.signal == trial.north_star}
+    decisions = {row.arm: row for row in trial.readout.decisions}
+    logged = {row.policy: row.estimates for row in results.of(OffpolicyResult).policies}
+    values = {row.policy: row.value for row in ranking.true_value.policies}
+    audits = results.of(AuditResult).arms
     arms = {}
     for arm in parsed.experiment.arms:
-        effect = lines[arm]["effect"]
+        effect = lines[arm].effect
         arms[arm] = {
-            "true": truth[arm]["difference"],
-            "true level": truth["control"]["level"]["value"],
-            "trial": None if effect is None else effect["difference"],
-            "decision": decisions[arm],
-            "off-policy": logged[arm],
-            "true value": values[arm]["value"],
-            "audit": results["audit"]["arms"][arm]["verdicts"],
+            "true": to_json(truth[arm].difference),
+            "true level": truth["control"].level.value,
+            "trial": None if effect is None else to_json(effect.difference),
+            "decision": to_json(decisions[arm]),
+            "off-policy": to_json(logged[arm]["doubly robust"]),
+            "true value": values[arm].value,
+            "audit": to_json(audits[arm].verdicts),
         }
     return {
         "arms": arms,

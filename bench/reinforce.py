@@ -20,7 +20,7 @@ from remembered import remembered
 import longplay as lp
 from longplay.decisions import contexts_at
 from longplay.estimate import Estimate, clustered_mean
-from longplay.learning.reinforce import enough_left
+from longplay.learning.rollout import enough_left
 
 HABIT = lp.Signal(
     "habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 28)

@@ -11,6 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from longplay.results.ranking_figures import EvaluateResult
+from longplay.results.reward_figures import RewardResult
+from longplay.run.engine import read_stage
+
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "examples" / "retail.toml"
 LOG = ROOT.parent / "shared/data/online_retail/online_retail.parquet"
@@ -70,51 +74,43 @@ def costs(folder: Path, seconds: float, again: float, lines: str) -> list[dict[s
 
 def findings(folder: Path) -> list[dict[str, Any]]:
     """Ranking on the future, with user-clustered intervals, and the early rewards' losses."""
-    (file,) = folder.glob("evaluate/*/result.json")
-    result = json.loads(file.read_text())
+    (place,) = folder.glob("evaluate/*")
+    result = read_stage("evaluate", place)
+    assert isinstance(result, EvaluateResult)
     rows = [
         row(
-            f"{one['metric']}, {one['policy']}",
-            one["value"],
+            f"{figure.metric}, {figure.policy}",
+            figure.value,
             "none: reported",
             True,
-            one["low"],
-            one["high"],
+            *figure.estimate.interval(),
         )
-        for one in result["ranking"]
-        if one["metric"] in ("NDCG@10", "habit NDCG@10")
+        for figure in result.ranking
+        if figure.metric in ("NDCG@10", "habit NDCG@10")
     ]
-    for one in result["differences"]:
+    for pair in result.differences:
         bar = (
             "interval above 0"
-            if (one["policy"], one["than"]) == ("start", "popular")
+            if (pair.policy, pair.than) == ("start", "popular")
             else "none: reported either way"
         )
-        ok = one["low"] > 0 or bar.startswith("none")
+        low, high = pair.difference.interval()
+        ok = low > 0 or bar.startswith("none")
+        claim = f"{pair.metric}, {pair.policy} less {pair.than}"
+        rows.append(row(claim, pair.difference.value, bar, ok, low, high))
+    (place,) = folder.glob("reward/*")
+    rewards = read_stage("reward", place)
+    assert isinstance(rewards, RewardResult)
+    for score in rewards.signals["habit"].comparison:
+        half = 1.96 * score.difference_se
         rows.append(
             row(
-                f"{one['metric']}, {one['policy']} less {one['than']}",
-                one["value"],
-                bar,
-                ok,
-                one["low"],
-                one["high"],
-            )
-        )
-    (file,) = folder.glob("reward/*/result.json")
-    for one in json.loads(file.read_text())["habit"]["comparison"]:
-        low, high = (
-            one["difference"] - 1.96 * one["difference_se"],
-            one["difference"] + 1.96 * one["difference_se"],
-        )
-        rows.append(
-            row(
-                f"log loss at age 14, {one['model']} less the prior alone",
-                one["difference"],
+                f"log loss at age 14, {score.model} less the prior alone",
+                score.difference,
                 "none: reported",
                 True,
-                low,
-                high,
+                score.difference - half,
+                score.difference + half,
             )
         )
     return rows

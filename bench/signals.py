@@ -1,5 +1,6 @@
 """What signals cost: each ready one beside the best SQL by hand and a scan of its columns; all in
-one pass; a night of a store; what years add.
+one pass; a night of a store; what years add. With `--engine spark`: all in one pass on Spark beside
+DuckDB.
 
 CPU seconds, interleaved in one run, under a memory limit of 4 GB; ratios are of medians. A log of
 180 days is made once per size and kept in .bench-cache.
@@ -29,6 +30,9 @@ from remembered import CACHE, remembered
 
 from longplay.lake import Lake
 from longplay.lake.storage import FolderStore
+from longplay.signals.engine.dialect import Engine
+from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.spark import SparkEngine
 from longplay.signals.outcomes.in_files import outcome_tables
 from longplay.signals.ready_signals import ready
 from longplay.signals.signal import Signal
@@ -37,7 +41,8 @@ from longplay.signals.store.signal_store import SignalStore
 MEMORY = "4GB"
 REPEATS = {1_000_000: 5, 10_000_000: 3, 100_000_000: 1}
 SIZES = tuple(REPEATS)
-WORDS = {1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
+SPARK_SIZES = (50_000, 1_000_000)
+WORDS = {50_000: "50k", 1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
 QUICK_DAYS = 70
 NEAR_DAYS, YEARS_DAYS = (
     120,
@@ -408,6 +413,67 @@ def rows_of_span(word: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def java_cpu(engine: SparkEngine) -> float:
+    """CPU seconds that Spark's process has used: all of Spark in local mode."""
+    factory = engine.session.sparkContext._jvm.java.lang.management.ManagementFactory
+    return factory.getOperatingSystemMXBean().getProcessCpuTime() / 1e9
+
+
+def on_engine(engine: Engine, lake: Lake) -> list[pl.DataFrame]:
+    """The tables of all ready signals from one pass, in an order that no engine chooses."""
+    with engine.connect(lake) as con:
+        made = outcome_tables(con, list(ready()), lake, lake, lake.watermark, engine)
+        frames = [con.sql(f"select * from {table}").pl() for table in dict.fromkeys(made.values())]
+    return [frame.select(sorted(frame.columns)).sort(sorted(frame.columns)) for frame in frames]
+
+
+def timed_pass(engine: Engine, lake: Lake) -> tuple[list[pl.DataFrame], float, float]:
+    """The tables of `on_engine`, with the CPU and wall seconds of this process."""
+    begun, wall = time.process_time(), time.perf_counter()
+    frames = on_engine(engine, lake)
+    return frames, time.process_time() - begun, time.perf_counter() - wall
+
+
+@remembered(version=1)
+def beside_spark(events: int, master: str) -> dict[str, Any]:
+    """CPU and wall seconds of all ready signals in one pass, fetched, on DuckDB and on Spark: its
+    first pass in a new process and its second; and whether the rows are equal."""
+    lake = big_log(events, CACHE / f"signals-log-{events}")
+    found: dict[str, Any] = {"duckdb": [], "spark": [], "equal": True}
+    begun = time.perf_counter()
+    engine = SparkEngine(master, {"spark.driver.memory": "4g", "spark.sql.shuffle.partitions": "4"})
+    found["start"] = time.perf_counter() - begun
+    for turn in range(2):
+        expected, here, wall = timed_pass(DUCKDB, lake)
+        found["duckdb"].append((here, wall))
+        before = java_cpu(engine)
+        got, here, wall = timed_pass(engine, lake)
+        found["spark"].append((here + java_cpu(engine) - before, wall))
+        for left, right in zip(expected, got, strict=True):
+            found["equal"] &= left.equals(right.cast(left.schema))
+        print(f"pass {turn + 1} of 2: {found}", flush=True)
+    engine.close()
+    return found
+
+
+def rows_beside_spark(word: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What Spark costs on one size, beside DuckDB."""
+    rows = [
+        claim(
+            f"{word} events: rows of all 13 on Spark equal DuckDB's",
+            [float(found["equal"])],
+            "1",
+            lambda x: x == 1,
+        )
+    ]
+    for engine in ("DuckDB", "Spark"):
+        for unit, place in (("CPU", 0), ("wall", 1)):
+            seconds = [one[place] for one in found[engine.lower()]]
+            words = f"{word} events: {unit} seconds of all 13 in one pass on {engine}, two passes"
+            rows.append(claim(words, seconds, "none", lambda x: True))
+    return rows
+
+
 def rows_of(
     sizes: tuple[int, ...], nights: tuple[int, ...], spans: tuple[int, ...] = ()
 ) -> list[dict[str, Any]]:
@@ -452,8 +518,16 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     options.add_argument("--nights", type=int, nargs="*", default=list(SIZES))
     options.add_argument("--spans", type=int, nargs="*", default=[SPAN_EVENTS])
+    options.add_argument("--engine", choices=["duckdb", "spark"], default="duckdb")
+    options.add_argument("--master", default="local[2]", help="where Spark runs")
     given = options.parse_args()
-    if given.quick:
+    if given.engine == "spark":
+        sizes = SPARK_SIZES if given.sizes == list(SIZES) else given.sizes
+        rows = []
+        for events in sizes:
+            found = beside_spark(events=events, master=given.master)
+            rows += rows_beside_spark(WORDS.get(events, f"{events:,}"), found)
+    elif given.quick:
         with tempfile.TemporaryDirectory() as name:
             place, events = Path(name), 60_000
             big_log(events, place / "lake", QUICK_DAYS - 1)  # what `measure_night` begins with

@@ -25,6 +25,7 @@ from longplay.signals import (
     Signal,
     active_days,
     active_weeks,
+    amount,
     cancelled,
     completion,
     count,
@@ -90,6 +91,7 @@ EVENT = (
     "origin",
     "decision_id",
     "slot",
+    "amount",
     "ingested_at",
 )
 DECISION = (
@@ -385,6 +387,9 @@ def amounts(
         since = day_of(event["time"]) - day
         if measure.kind in COUNTS or measure.kind == "count":
             found[since] += event["kind"] == COUNTS.get(measure.kind, measure.event)
+        elif measure.kind == "amount":
+            if event["kind"] == measure.event:
+                found[since] += event.get("amount") or 0.0
         elif measure.kind == "completion":
             found[since] += share_of(event) or 0.0
         elif event["kind"] not in ENGAGED:
@@ -398,7 +403,7 @@ def amounts(
 
 def counts(event: Row, measure: Measure) -> bool:
     """Whether an event is of the kind, on the surface and as long as the measure asks."""
-    narrowed_kind = None if measure.kind == "count" else measure.event
+    narrowed_kind = None if measure.kind in ("count", "amount") else measure.event
     return (
         narrowed_kind in (None, event["kind"])
         and measure.surface in (None, event["surface"])
@@ -547,6 +552,18 @@ def refused(signal: Signal, log: Log) -> str | None:
         if measure.surface is not None
         and all(event["surface"] != measure.surface for event in all_events)
     ]
+    reasons += [
+        f"no {measure.event} with an amount"
+        for measure in measures
+        if measure.kind == "amount"
+        and all(
+            event.get("amount") is None
+            for event in all_events
+            if event["kind"] == measure.event
+            and measure.surface in (None, event["surface"])
+            and event["origin"] in signal.origins
+        )
+    ]
     timed = [part for part in measures if part.kind == "minutes" or part.seconds is not None]
     if timed and all(event["seconds"] is None for event in all_events):
         reasons.append("no event with seconds")
@@ -627,6 +644,7 @@ def logs(
                 "origin": draw(st.sampled_from(("organic", "organic", *ORIGINS))),
                 "decision_id": draw(st.sampled_from((None, "d0", "lost"))),
                 "slot": draw(st.sampled_from((None, 0, 2))),
+                "amount": draw(st.sampled_from((None, 0.0, 0.1, 2.5, 1e6))),
                 "ingested_at": time + draw(LATE),
             }
         )
@@ -767,6 +785,11 @@ MEASURES = (
     skips("item", seconds=20),
     count("visit", surface="search"),
     completion("creator", surface="home"),
+    amount(),
+    amount("refund", "creator"),
+    amount("play", "item", surface="home"),
+    amount("save") / sessions(),
+    amount("play").above_baseline(3),
     plays("creator", seconds=20) / days_with("creator", surface="home"),
 )
 WINDOWS = ((1, 1), (1, 7), (3, 5), (0, 3), (0, 0), (1, 28))

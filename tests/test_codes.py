@@ -29,7 +29,7 @@ from longplay.codes.codebook import default_width
 from longplay.errors import DataError
 from longplay.index import ItemIndex
 from longplay.lake import Lake
-from longplay.run.learn import _purity
+from longplay.run.stages.codes import _purity
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 US = pl.Datetime("us", "UTC")

@@ -26,6 +26,7 @@ from reference import (
     known,
     logs,
     midnight,
+    named,
     refuses,
     signals,
     with_value,
@@ -66,7 +67,7 @@ def enrolled_at(times: dict[str, datetime]) -> pl.DataFrame:
 
 def reference(signal: Signal, log: Log, times: dict[str, datetime], entry_days: int) -> list[Row]:
     """One loop over users, one over entries; every rule on its own line."""
-    events = known(log.events, log.as_of)
+    events = named(known(log.events, log.as_of), log.creators)
     rows = []
     for user, opened in times.items():
         if signal.entry.kind == "enrolment":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,10 +28,18 @@ from longplay.learning.enforcement import CoverageGuard, CreatorGuard, Guardrail
 from longplay.learning.loss import leave_one_out, policy_loss, reward_to_go, slate_log_prob
 from longplay.learning.reinforce import reinforce
 from longplay.learning.reward_weighted import _values, reward_weighted, visits_from_log
-from longplay.learning.rollout import drawn_leaves, enough_left, slot_rewards, spread_within_groups
+from longplay.learning.rollout import (
+    drawn_leaves,
+    enough_left,
+    reward_spread,
+    slot_rewards,
+    spread_within_groups,
+)
+from longplay.learning.trainer import Learner, Recipe, Step, StepOf, Task, train
 from longplay.learning.variety import creator_of_leaves, distinct, ndcg
 from longplay.policies.generative.decoder import Decoder, new_model
 from longplay.policies.generative.prompts import encode
+from longplay.policies.generative.search import beam_slates
 from longplay.policies.generative_policy import Generative
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.training.checkpoint import load_checkpoint, save_checkpoint
@@ -996,6 +1005,100 @@ def test_the_figures_of_variety_by_hand(policy: Generative, lake: Lake) -> None:
     assert fallen({"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0}, {"a": 0.5, "b": 0.51, "c": 0.0}) == (
         "a fell by 50%, from 1 to 0.5",
     )
+
+
+# -- the loop that ways of learning share ----------------------------------------------------------
+
+
+def test_reinforcement_is_a_plain_loop_of_adamw_over_the_policy_loss(
+    policy: Generative, lake: Lake
+) -> None:
+    """Written out once more, to the bit: no schedule, no decay, clipped at norm 1."""
+    tuned = tune(policy, lake, steps=3)
+    moments = contexts_from_log(
+        lake,
+        slots=policy.slate,
+        history=policy.history,
+        exclude=policy.exclude,
+        limit=5_000,
+        seed=3,
+        learners=True,
+    )
+    reward, early = REWARD_OF_HABIT, Likes()
+    moments = enough_left(moments, policy, policy.slate)
+    unit = reward_spread(policy, reward, early, lake, moments, 3)
+    decoder = policy.learner(3)
+    decoder.model.eval()
+    weights = list(decoder.trainable())
+    optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.0, betas=(0.9, 0.99))
+    for step in range(3):
+        rng = np.random.default_rng([3, step])
+        chosen = moments.take(rng.choice(len(moments), size=8, replace=False))
+        prompts = policy.prompts(chosen)
+        leaves = beam_slates(
+            decoder, prompts, groups=4, slots=policy.slate, chance=context_chance(chosen, rng)
+        ).leaves
+        value = slot_rewards(policy, reward, early, lake, chosen, leaves)
+        paid = torch.from_numpy((value - value.mean(axis=1, keepdims=True)) / unit)
+        flat = leaves.reshape(8, -1)
+        with torch.no_grad():
+            start = slate_log_prob(policy.decoder.log_prob(prompts, flat).reshape(leaves.shape))
+        log_p = slate_log_prob(decoder.log_prob(prompts, flat).reshape(leaves.shape))
+        optimizer.zero_grad()
+        policy_loss(log_p, paid, start, 0.2).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+    assert same_weights(tuned, policy.settled(decoder))
+
+
+def likelier_first_slot(
+    policy: Generative, lake: Lake, steps: int, checkpoint: Path | None = None, progress: Any = None
+) -> Generative:
+    """A way of learning of a few lines: make one item likelier everywhere. All that is not its own
+    comes from `trainer`."""
+    task = Task.of(
+        "likelier",
+        policy,
+        REWARD_OF_HABIT,
+        Likes(),
+        lake,
+        slots=None,
+        exclude="none",
+        pool=50,
+        seed=3,
+        steps=steps,
+        lr=1e-2,
+    )
+
+    def prepare(learner: Learner) -> StepOf:
+        prompts = policy.prompts(task.moments)
+        leaves = np.zeros((len(task.moments), 1), dtype=np.int64)
+
+        def step(number: int, multiplier: Mapping[str, float]) -> Step:
+            loss = -learner.decoder.log_prob(prompts, leaves).mean()
+            return Step(loss, {"loss": float(loss.detach())})
+
+        return step
+
+    recipe = Recipe(row_every=2, save_every=4, alarms=False)
+    return train(task, prepare, recipe, checkpoint=checkpoint, progress=progress)
+
+
+def test_a_new_way_of_learning_says_only_its_loss(
+    policy: Generative, lake: Lake, tmp_path: Path
+) -> None:
+    tuned = likelier_first_slot(policy, lake, 6)
+    assert [row["step"] for row in tuned.curve] == [2, 4, 6]
+    assert tuned.curve[-1]["loss"] < tuned.curve[0]["loss"]
+    assert (tuned.exclude, tuned.rule) == ("none", "none")
+    file = tmp_path / "checkpoint"
+    with pytest.raises(Stop):
+        likelier_first_slot(policy, lake, 6, file, stop_at(5))
+    resumed = likelier_first_slot(policy, lake, 6, file)
+    assert same_weights(tuned, resumed)
+    assert resumed.curve == tuned.curve
+    with pytest.raises(ConfigError, match="steps=6, this run has 7"):
+        likelier_first_slot(policy, lake, 7, file)
 
 
 # -- reward-weighted training ----------------------------------------------------------------------

@@ -37,6 +37,7 @@ from longplay.signals import (
     Signal,
     active_days,
     active_weeks,
+    amount,
     completion,
     count,
     days_with,
@@ -84,6 +85,12 @@ DECLARED: tuple[tuple[Entry, Measure, tuple[int, int]], ...] = (
     (user_day(), count("visit", surface="search", seconds=20), (1, 14)),
     (discovery(28), completion("creator", surface="home"), (0, 14)),
     (discovery(28), plays("creator", seconds=20) / days_with("creator", surface="home"), (1, 9)),
+    (enrolment(), amount("play"), (0, 28)),
+    (discovery(28), amount("play", "creator", surface=ODD) >= 0.3, (0, 14)),
+    (user_day(), amount("purchase") <= 2.5, (1, 14)),
+    (user_day(), amount("play") / sessions(), (1, 7)),
+    (user_day(), amount("play", surface="home").above_baseline(3), (1, 7)),
+    (discovery(28, "item"), amount("refund", "item"), (0, 28)),
     (event("play", origin="organic"), plays(), (1, 7)),
     (event("play", "creator", surface=ODD), days_with("creator") >= 1, (1, 14)),
     (event("save", "item", 2, origin="recommended", surface="home"), plays("item"), (1, 7)),
@@ -123,9 +130,15 @@ def nasty_log(seed: int) -> Log:
                 "origin": one(("organic", *ORIGINS)),
                 "decision_id": None,
                 "slot": None,
+                "amount": one((None, 0.0, 0.1, 0.1, 2.5, 19.99, 1e6)),
                 "ingested_at": time + one((timedelta(0), timedelta(0), MICRO, 3 * DAY)),
             }
         )
+    # of everything that a signal declares there is something, or the log would be refused
+    for number, (kind, origin) in enumerate((("save", "recommended"), ("play", "organic"))):
+        witness = {"event_id": f"witness-{number}", "kind": kind, "origin": origin, "time": LEAP}
+        witness |= {"item_id": "i1", "creator_id": "c1", "surface": "home", "ingested_at": LEAP}
+        events.append({**events[0], **witness})
     decisions: list[Row] = []
     for number in range(6):
         time = LEAP + int(rng.integers(30)) * DAY + one(moments)

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 from test_cli import invoke
-from test_report import looped
+from test_report import looped, render
 from test_run import TINY
 
 import longplay as lp
@@ -44,7 +44,6 @@ from longplay.lake.database import connected
 from longplay.names import MOST_BYTES, file_name
 from longplay.ope.diagnostics import Diagnosis
 from longplay.policies.simple import Popular, Uniform
-from longplay.report import render
 from longplay.run.config import parse_config
 from longplay.signals import Signal, days_with, discovery
 from longplay.signals.store.signal_store import SignalStore

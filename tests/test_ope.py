@@ -19,14 +19,24 @@ from scipy import stats
 
 from longplay.decisions import Contexts, Decisions, Policy, held_out, outside
 from longplay.errors import ConfigError, DataError, NotEstimable
-from longplay.estimate import clustered_mean
+from longplay.estimate import Estimate, clustered_mean
 from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.ope import diagnose, doubly_robust, ips, snips
+from longplay.ope import diagnose, doubly_robust, estimates, ips, snips
 from longplay.ope import logged as logged_module
 from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, kish, snips_mean
 from longplay.ope.logged import logged_slots, own_choices, slot_log_prob
+from longplay.ope.methods import (
+    METHODS,
+    SNIPS,
+    Evidence,
+    Method,
+    ModelValues,
+    beyond_every_outcome,
+    model_of,
+    unseen_words,
+)
 from longplay.ope.outcome_model import fit_outcome_model
 from longplay.policies.simple import Popular, Uniform
 from longplay.signals import Shown, Signal, days_with, discovery, exposure
@@ -206,6 +216,55 @@ def test_the_expectation_over_all_slates_is_the_one_step_value(
     said = diagnose(law(target), *enumerated)
     assert said.mean_weight == pytest.approx(1.0, abs=1e-12)
     assert (said.slots, said.users, said.decisions) == (720 * PEOPLE, PEOPLE, 360 * PEOPLE)
+
+
+def by_self_normalised(evidence: Evidence, estimand: str) -> Estimate:
+    """mean(direct) + sum(w (r - model)) / sum(w)."""
+    model = model_of(evidence)
+    weight_N = evidence.weight_N / evidence.weight_N.mean()
+    terms_N = model.own_N + weight_N * (evidence.reward_N - model.shown_N)
+    return clustered_mean(terms_N, evidence.user_N, estimand=estimand)
+
+
+SELF_NORMALISED = Method(
+    "self-normalised doubly robust",
+    by_self_normalised,
+    lambda evidence: "SNDR" + unseen_words(evidence, "taken to be like the others"),
+    needs_model=True,
+    refused_before=lambda evidence: evidence.bias,
+    refused_after=beyond_every_outcome,
+)
+
+
+def test_an_estimator_is_a_record_that_estimates_takes_as_it_is(
+    enumerated: tuple[Lake, Shown],
+) -> None:
+    """What an added row of `METHODS` brings: its value, estimand and refusals, beside the others."""
+    slots = Evidence(
+        np.array([0.5, 0.5]),
+        np.array([1.0, 0.0]),
+        np.array([0, 1]),
+        model=ModelValues(np.array([0.4, 0.4]), np.array([0.3, 0.3])),
+    )
+    assert by_self_normalised(slots, "").value == pytest.approx(0.4)  # .3 + (.5 x .6 - .5 x .4) / 1
+    far = law(TARGET)
+    _, by_name = estimates(far, *enumerated, methods=(*METHODS, SELF_NORMALISED), draws=2)
+    assert list(by_name) == ["IPS", "SNIPS", "doubly robust", "self-normalised doubly robust"]
+    added = by_name["self-normalised doubly robust"]
+    # over all slates the mean weight is 1: the same number as doubly robust, and near the truth
+    assert added.value == pytest.approx(by_name["doubly robust"].value, rel=1e-9)
+    assert added.value == pytest.approx(one_step_truth(LOGGER, TARGET, PEOPLE), abs=0.05)
+    assert added.estimand == f"one_step value of {far.name} per slot, {SEEN.label} (SNDR)"
+
+
+def test_a_gate_of_a_record_refuses_that_estimator_alone(enumerated: tuple[Lake, Shown]) -> None:
+    picky = replace(SELF_NORMALISED, refused_before=lambda evidence: "it is a Tuesday")
+    late = replace(SELF_NORMALISED, name="late", refused_after=lambda evidence, estimate: "too far")
+    _, by_name = estimates(law(TARGET), *enumerated, methods=(SNIPS, picky, late), draws=1)
+    assert by_name["SNIPS"].value > 0
+    for name, reason in ((picky.name, "it is a Tuesday"), ("late", "too far")):
+        with pytest.raises(NotEstimable, match=f"not estimable by {name}: {reason}"):
+            by_name[name].value  # noqa: B018
 
 
 def test_doubly_robust_differs_from_the_truth_only_by_its_draws(

@@ -20,16 +20,17 @@ from test_ope import ITEMS, LOGGER, TARGET, a_log, drawn_log, law, users_named
 from longplay.decisions import Contexts
 from longplay.errors import NotEstimable
 from longplay.estimate import Estimate, Refusal
-from longplay.experiments.readout import estimate_json
 from longplay.intervals import log_interval
 from longplay.ope import Diagnosis, diagnose, doubly_robust, estimates, ips, snips
 from longplay.ope import value as value_module
 from longplay.ope.diagnostics import outcome_range
 from longplay.ope.estimators import dr_mean, effective_users, ips_mean, snips_mean
-from longplay.report.about_offpolicy import offpolicy
 from longplay.report.blocks import Table
-from longplay.report.phrases import at_level, plus_minus
-from longplay.run.engine import plain
+from longplay.report.phrases import Bounded, plus_minus
+from longplay.report.sections import offpolicy
+from longplay.results import NotEstimable as Refused
+from longplay.results import RunResults
+from longplay.results.offpolicy_figures import OffpolicyResult, PolicyEstimates
 from longplay.signals import Signal, active_days, exposure, minutes, plays, returned
 
 # five users, six slots: three of them with the outcome, two of these of one user
@@ -101,14 +102,14 @@ def test_an_interval_of_no_outcome_or_of_one_has_no_end() -> None:
             math.inf,
         )
     assert Estimate(0.0, 0.0, 900, 900.0, "x", df=5, origin=0.0).interval() == (0.0, math.inf)
-    assert plain(Estimate(0.02, 0.005, 900, 900.0, "x", df=0.0, origin=0.0))["high"] is None
+    assert Estimate(0.02, 0.005, 900, 900.0, "x", df=0.0, origin=0.0).as_json()["high"] is None
 
 
 def test_an_interval_that_is_not_symmetric_prints_both_ends_everywhere() -> None:
     estimate = Estimate(0.02, 0.005, 900, 40.0, "habit per slot", df=15, origin=0.0, step=0.001)
     assert str(estimate) == "0.0200 (0.0117 to 0.0351; 95%, n=900)"
     assert "0.0117 to 0.0351" in estimate._repr_html_()
-    assert plus_minus(plain(estimate)) == "0.020 (0.012 to 0.035)"
+    assert plus_minus(Bounded.of(estimate)) == "0.020 (0.012 to 0.035)"
     assert (
         str(replace(estimate, df=500, step=0.0, std_error=0.0005))
         == "0.02000 ± 0.00098 (95%, n=900)"
@@ -117,22 +118,16 @@ def test_an_interval_that_is_not_symmetric_prints_both_ends_everywhere() -> None
 
 def test_json_keeps_the_interval() -> None:
     estimate = Estimate(0.02, 0.005, 900, 40.0, "habit per slot", df=15, origin=0.0, step=0.001)
-    row = json.loads(json.dumps(estimate_json(estimate)))
-    assert Estimate(**row) == estimate
-    assert (at_level(row, 0.9)["low"], at_level(row, 0.9)["high"]) == pytest.approx(
-        estimate.interval(0.9)
-    )
-    symmetric = Estimate(0.02, 0.005, 900, 40.0, "x")
-    assert set(estimate_json(symmetric) or {}) == {
-        "value",
-        "std_error",
-        "n",
-        "n_eff",
-        "estimand",
-    }  # files of before stay as they were
-    assert (at_level(estimate_json(replace(symmetric, df=3.0)), 0.95)["low"]) == pytest.approx(
-        0.02 - t(3) * 0.005
-    )
+    row = json.loads(json.dumps(estimate.as_json(), allow_nan=False))
+    back = Estimate.from_json(row)
+    assert back == estimate
+    assert back.interval(0.9) == estimate.interval(0.9)
+    assert (row["low"], row["high"]) == pytest.approx(estimate.interval())
+    symmetric = Estimate(0.02, 0.005, 900, 40.0, "x", df=3.0)
+    assert symmetric.as_json().keys() == row.keys() == set(Estimate.JSON_KEYS)  # one shape
+    assert symmetric.as_json()["low"] == pytest.approx(0.02 - t(3) * 0.005)
+    alone = Estimate(0.02, math.inf, 1, 1.0, "x")  # of one user nothing is known of the error
+    assert Estimate.from_json(json.loads(json.dumps(alone.as_json(), allow_nan=False))) == alone
 
 
 # -- the estimators --------------------------------------------------------------------------------
@@ -498,9 +493,12 @@ def test_a_doubly_robust_value_beyond_every_outcome_is_refused(
 # -- effective users -------------------------------------------------------------------------------
 
 
-def effective_users_shown(results: dict) -> str:
-    """The report's cell of the first policy."""
-    section = offpolicy(results)
+def effective_users_shown(estimates: dict[str, Estimate | Refused]) -> str:
+    """The report's cell of a policy with these estimates."""
+    policy = PolicyEstimates("popular", "", "", estimates)
+    result = OffpolicyResult(None, "seen", "home", 0, 0, None, (policy,))
+    (steps,) = offpolicy.SECTIONS
+    section = steps.section(RunResults({"offpolicy": result}))
     assert section is not None
     table = next(block for block in section.blocks if isinstance(block, Table))
     assert table.head[-1] == "effective users"
@@ -545,31 +543,12 @@ def test_effective_users_are_one_number_wherever_they_are_named() -> None:
     }
     assert effective_users(weight_N, np.repeat(users, 2)) == pytest.approx(by_hand)
     assert f"{by_hand:,.0f} users" in str(checked)
-    rows = {
-        how: plain(estimate) | {"n_eff": estimate.n_eff}
-        for how, estimate in by.items()
-        if isinstance(estimate, Estimate)
+    rows: dict[str, Estimate | Refused] = {
+        how: estimate for how, estimate in by.items() if isinstance(estimate, Estimate)
     }
-    policy = {"policy": "popular", "estimates": rows, "diagnosis": str(checked)}
-    assert (
-        effective_users_shown({"offpolicy": {"signal": "seen", "policies": [policy]}})
-        == f"{by_hand:,.0f}"
-    )
+    assert effective_users_shown(rows) == f"{by_hand:,.0f}"
 
 
 def test_the_column_of_effective_users_is_there_where_doubly_robust_is_refused() -> None:
-    rows = {
-        "IPS": {"value": 0.1, "low": 0.05, "high": 0.2, "n_eff": 41.0},
-        "doubly robust": {"not_estimable": "why"},
-    }
-    assert (
-        effective_users_shown(
-            {
-                "offpolicy": {
-                    "signal": "seen",
-                    "policies": [{"policy": "popular", "estimates": rows}],
-                }
-            }
-        )
-        == "41"
-    )
+    rows = {"IPS": Estimate(0.1, 0.02, 900, 41.0, "seen"), "doubly robust": Refused("why")}
+    assert effective_users_shown(rows) == "41"

@@ -54,6 +54,7 @@ from longplay.signals import (
     Signal,
     active_days,
     active_weeks,
+    amount,
     cancelled,
     completion,
     count,
@@ -827,6 +828,25 @@ def test_row_what_are_minutes() -> None:
         did(at(1), "purchase", seconds=30.0),
     )
     assert value(lake_of(did(at(0)), *day), enrolment(), minutes(), (1, 1)) == 2
+
+
+def test_row_what_is_an_amount() -> None:
+    def paid(day: int, amount: float | None, kind: str = "purchase") -> Row:
+        return did(at(day), kind, amount=amount)
+
+    lake = lake_of(
+        paid(0, 9.0), paid(1, 0.1), paid(2, 0.2), paid(2, None), paid(3, 5.0, "refund"), did(at(3))
+    )
+    assert value(lake, enrolment(), amount("purchase") >= 0.3, (1, 7)) == 1
+    assert value(lake, enrolment(), amount("purchase"), (0, 7)) == pytest.approx(9.3, abs=1e-12)
+    assert value(lake, enrolment(), amount("refund"), (1, 7)) == 5
+    with pytest.raises(DataError, match="no play with an amount"):
+        value(lake, enrolment(), amount("play"), (1, 7))
+    aside = Lake.memory()
+    rows = pl.DataFrame([{**paid(0, money), "event_id": f"{money}"} for money in (1.0, -1.0)])
+    aside.append("all", events=rows, watermark=at(99), max_bad_share=1.0)
+    assert aside.events["amount"].to_list() == [1.0]
+    assert aside.quarantine["reason"].to_list() == ["negative amount"]
 
 
 def test_row_what_is_completion() -> None:

@@ -10,13 +10,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
+from longplay import report
 from longplay.errors import DataError
-from longplay.report import about_loop, bundle, charts, inert_json, render
-from longplay.report import policy_names as policies_of
-from longplay.report.about_rewards import clear_best, comparison_words
+from longplay.estimate import Estimate
+from longplay.report import bundle, charts, inert_json
 from longplay.report.phrases import (
     ZERO,
+    Bounded,
     change,
     coverage_words,
     difference,
@@ -26,6 +28,13 @@ from longplay.report.phrases import (
     verdict,
     wilson,
 )
+from longplay.report.policy_names import policy_names
+from longplay.report.sections import experiment
+from longplay.report.sections.reward import clear_best, comparison_words
+from longplay.results import RunResults
+from longplay.results.outcome_figures import MaturityDay
+from longplay.results.record import from_json
+from longplay.results.reward_figures import EarlyRewardFigures, ModelScore
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -33,8 +42,21 @@ CHROMIUM = (
 HOSTILE = "</script><img src=x onerror=alert(1)><!--"
 
 
-def estimate(value: float, half: float, n: int = 400) -> dict:
-    return {"value": value, "low": value - half, "high": value + half, "n": n}
+def render(name: str, results: dict) -> str:
+    """The page of results as their files hold them."""
+    return report.render(name, RunResults.of_json(results))
+
+
+def loop_of(results: dict) -> experiment.Loop:
+    loop = experiment.collect(RunResults.of_json(results))
+    assert loop is not None
+    return loop
+
+
+def estimate(value: float, half: float, n: int = 400, n_eff: float | None = None) -> dict:
+    """An estimate whose 95% interval is the value ± half."""
+    std_error = half / stats.t.ppf(0.975, n - 1)
+    return Estimate(value, std_error, n, n if n_eff is None else n_eff, "test").as_json()
 
 
 def signal(label: str = "habit@ba93f33d") -> dict:
@@ -44,6 +66,7 @@ def signal(label: str = "habit@ba93f33d") -> dict:
         "as_of": "2026-03-01T00:00:00+00:00",
         "entries": 600,
         "mature": 300,
+        "truncated": 0,
         "base_rate": estimate(0.22, 0.02),
     }
     return {
@@ -96,16 +119,20 @@ def calibrated(share: float = 0.8) -> dict:
     }
 
 
+def pair(policy: str, than: str, difference: dict, metric: str = "true value per slot") -> dict:
+    return {"policy": policy, "than": than, "metric": metric, "difference": difference}
+
+
 def policies(gain: float = 0.02, half: float = 0.01) -> dict:
     names = {"popular": 0.04, "start": 0.05, "reward-weighted": 0.055, "reinforced": 0.05 + gain}
     metrics = [f"{name}@{k}" for name in ("HR", "NDCG", "habit NDCG") for k in (1, 5, 10, 50)]
     rows = [
-        {"policy": name, "metric": metric, **estimate(value, 0.01)}
+        {"policy": name, "metric": metric, "value": value, "estimate": estimate(value, 0.01)}
         for name, value in names.items()
         for metric in metrics
     ]
     rows += [
-        {"policy": name, "metric": metric, "value": 0.3}
+        {"policy": name, "metric": metric, "value": 0.3, "estimate": None}
         for name in names
         for metric in ("coverage@10", "cold-start share@10")
     ]
@@ -116,14 +143,16 @@ def policies(gain: float = 0.02, half: float = 0.01) -> dict:
         ("reinforced", "reward-weighted"),
     ]
     gaps = [
-        {"policy": a, "than": b, "metric": metric, **estimate(gain, half)}
+        {"policy": a, "than": b, "metric": metric, "difference": estimate(gain, half)}
         for a, b in pairs
         for metric in ("NDCG@10", "habit NDCG@10")
     ]
     true = {
         "users": 400,
-        "policies": [{"policy": name, **estimate(value, 0.01)} for name, value in names.items()],
-        "differences": [{"policy": a, "than": b, **estimate(gain, half)} for a, b in pairs],
+        "policies": [
+            {"policy": name, "value": estimate(value, 0.01)} for name, value in names.items()
+        ],
+        "differences": [pair(a, b, estimate(gain, half)) for a, b in pairs],
     }
     return {
         "not_estimable": {"experiment": "no trial was run on this log"},
@@ -165,6 +194,9 @@ def full(title: str = "A plain title") -> dict:
         "source": {"format": "simulated world", "name": title, "rows": 5007},
         "has_origin": True,
         "has_decisions": True,
+        "long_days": None,
+        "creators": "",
+        "exclude": "none",
     }
     reward = {
         "label": "habit@ba93f33d",
@@ -172,6 +204,7 @@ def full(title: str = "A plain title") -> dict:
         "age": 7,
         "known": {"entries": 600, "mature": 300},
         "later": {"entries": 900, "mature": 900},
+        "learnt": "",
         "association": True,
         "comparison": [
             compared("prior alone", 0.0, 0.0),
@@ -203,6 +236,7 @@ def full(title: str = "A plain title") -> dict:
             "moved": 0.2,
             "usage": [1.0, 1.0, 0.9],
             "largest_prefix": 12,
+            "collisions": 0.1,
             "vectors": {"behaviour": "svd", "words": "tfidf", "words_weight": 0.5, "dim": 64},
             "purity": {
                 "creator": {"found": [0.31, 0.62], "shuffled": [0.11, 0.42]},
@@ -214,14 +248,23 @@ def full(title: str = "A plain title") -> dict:
             "policy": "generative@1",
             "scale": "tiny",
             "parameters": 77312,
-            "curve": [{"step": 50 * k, "loss": 6 / k, "held_out": 6.1 / k} for k in (1, 2, 3)],
+            "steps": 150,
+            "curve": [
+                {"step": 50 * k, "loss": 6 / k, "held_out": 6.1 / k, "ndcg": None}
+                for k in (1, 2, 3)
+            ],
         },
         "reinforce": {
             "policy": "generative@2",
             "reward": "92f22c97",
             "objectives": {"habit@ba93f33d": 1.0},
             "caution": 1.0,
+            "guardrails": {},
+            "alarms": [],
+            "exclude": "none",
             "kl_weight": 0.3,
+            "weighted_kl": 0.3,
+            "rivals": {},
             "curve": steps,
             "weighted": {
                 "policy": "generative@3",
@@ -233,13 +276,7 @@ def full(title: str = "A plain title") -> dict:
 
 
 def measured(value: float, std_error: float, n: int = 2400) -> dict:
-    return {
-        "value": value,
-        "std_error": std_error,
-        "n": n,
-        "n_eff": float(n),
-        "estimand": "policy: per enrolled user",
-    }
+    return Estimate(value, std_error, n, float(n), "policy: per enrolled user").as_json()
 
 
 def line(signal: str, arm: str, value: float, std_error: float, standing: str) -> dict:
@@ -255,12 +292,14 @@ def line(signal: str, arm: str, value: float, std_error: float, standing: str) -
         "relative_interval": [(value - half) / 10, (value + half) / 10],
         "p_value": 0.03,
         "variance_reduction": 0.75,
+        "corrected_for_skewness": False,
     }
     return {
         "signal": signal,
         "arm": arm,
         "role": "success",
         "margin": None,
+        "better": "higher",
         "enrolled": [1300, 1250],
         "mature": [1200, 1150],
         "matures": "2026-07-02T00:00:00+00:00",
@@ -276,6 +315,7 @@ def verdict_on(signal: str, recommendation: str, reason: str) -> dict:
         "agreement": "off by a factor",
         "recommendation": recommendation,
         "reason": reason,
+        "users": None,
         "early": measured(0.31, 0.02),
         "late": measured(0.21, 0.03),
         "north_star": measured(0.62, 0.15),
@@ -291,6 +331,7 @@ def looped(title: str = "A plain title", verdict: str = "keep running") -> dict:
     rival = {
         "policy": "generative@4",
         "objectives": {"clicks": 1.0},
+        "alarms": [],
         "curve": copy.deepcopy(results["reinforce"]["curve"]),
     }
     results["reinforce"]["rivals"] = {"clicks": rival}
@@ -299,17 +340,20 @@ def looped(title: str = "A plain title", verdict: str = "keep running") -> dict:
         {**row, "policy": "clicks", "value": 0.0333} for row in rows if row["policy"] == "start"
     ]
     results["evaluate"]["true_value"]["policies"].append(
-        {"policy": "clicks", **estimate(0.0222, 0.001)}
+        {"policy": "clicks", "value": estimate(0.0222, 0.001)}
     )
     results["evaluate"]["true_value"]["differences"].append(
-        {"policy": "reinforced", "than": "clicks", **estimate(0.02, 0.01)}
+        pair("reinforced", "clicks", estimate(0.02, 0.01))
     )
-    ways = {
-        how: estimate(0.0145, 0.002) | {"n_eff": 150.0} for how in ("IPS", "SNIPS", "doubly robust")
-    }
+    ways = {how: estimate(0.0145, 0.002, n_eff=150.0) for how in ("IPS", "SNIPS", "doubly robust")}
     why = f"generative@2: not estimable: n_eff = 41 of 9,000 slots {title}"
     off = [
-        {"policy": name, "diagnosis": f"diagnosis of {name}\nn_eff 2,000 slots", "estimates": ways}
+        {
+            "policy": name,
+            "diagnosis": f"diagnosis of {name}\nn_eff 2,000 slots",
+            "lacks": "",
+            "estimates": ways,
+        }
         for name in ("popular", "clicks")
     ]
     off.append(
@@ -321,6 +365,7 @@ def looped(title: str = "A plain title", verdict: str = "keep running") -> dict:
         }
     )
     results["offpolicy"] = {
+        "not_estimable": None,
         "signal": habit,
         "surface": "home",
         "slots": 9000,
@@ -361,10 +406,33 @@ def looped(title: str = "A plain title", verdict: str = "keep running") -> dict:
         "share": 1 / 3,
         "plan": {
             "words": f"active: to find 5% of a mean of 10: 51,000 users {title}",
+            "signal": active,
+            "effect": 0.05,
+            "mean": 10.0,
+            "std": 6.0,
+            "std_adjusted": 3.0,
             "users": 51_000,
             "weeks": 9.5,
+            "enrolment": [5000, 5200],
+            "users_at_hand": 10_200,
+            "detectable": None,
+            "wait_days": 29,
+            "alpha": 0.05,
+            "power": 0.8,
+            "share": 1 / 3,
+            "treatments": 2,
+            "beside": [],
+            "guardrails": {},
+            "variance_reduction": 0.75,
         },
+        "other_lines": [],
+        "words": "a table",
         "readout": {
+            "experiment": "trial",
+            "as_of": "2026-04-07T00:00:00+00:00",
+            "alpha": 0.05,
+            "power": 0.8,
+            "minimum_effect": 0.05,
             "lines": [
                 line(habit, "reinforced", 0.21, 0.03, "superior"),
                 line(active, "reinforced", 0.62, 0.15, "open"),
@@ -382,7 +450,7 @@ def looped(title: str = "A plain title", verdict: str = "keep running") -> dict:
             "decisions": decided,
         },
         "truth": [
-            {"arm": "control", "level": estimate(10.1, 0.4)},
+            {"arm": "control", "level": estimate(10.1, 0.4), "difference": None},
             {"arm": "reinforced", "level": estimate(10.6, 0.4), "difference": estimate(0.55, 0.11)},
             {"arm": "clicks", "level": estimate(9.7, 0.4), "difference": estimate(-0.44, 0.12)},
         ],
@@ -398,7 +466,17 @@ def looped(title: str = "A plain title", verdict: str = "keep running") -> dict:
     }
     results["audit"] = {
         "arms": {
-            arm: {"age": 7, "level": 0.95, "margin": 0.01, "verdicts": [verdicts[arm]]}
+            arm: {
+                "experiment": "trial",
+                "arm": arm,
+                "north_star": active,
+                "age": 7,
+                "level": 0.95,
+                "margin": 0.01,
+                "as_of": "2026-04-07T00:00:00+00:00",
+                "verdicts": [verdicts[arm]],
+                "words": "a table",
+            }
             for arm in sorted(arms)
         }
     }
@@ -461,6 +539,7 @@ def test_every_section_is_there_in_order():
 def test_a_real_log_has_no_section_on_true_values():
     results = full()
     results["ingest"] = results.pop("simulate") | {"has_decisions": False}
+    del results["ingest"]["exclude"]
     page = render("shop", results)
     assert "The world knows" not in page
     assert "Not a verdict on the policies" not in page
@@ -494,7 +573,12 @@ def test_hostile_strings_are_inert_in_text_and_in_chart_json():
     results["reward"]["habit"]["comparison"].append(compared(HOSTILE, -0.01, 0.01))
     results["outcomes"]["habit"]["label"] = HOSTILE
     results["evaluate"]["ranking"].append(
-        {"policy": HOSTILE, "metric": "NDCG@10", **estimate(0.1, 0.01)}
+        {
+            "policy": HOSTILE,
+            "metric": "NDCG@10",
+            "value": 0.1,
+            "estimate": estimate(0.1, 0.01),
+        }
     )
     results["evaluate"]["not_estimable"][HOSTILE] = HOSTILE
     page = render(HOSTILE, results)
@@ -538,7 +622,7 @@ def test_a_collapse_is_the_first_thing_the_page_says():
             row["value"] = 0.0015
     shown = {"start": 4.4, "reinforced": 1.2, "reward-weighted": 4.0, "popular": 1.0}
     results["evaluate"]["ranking"] += [
-        {"policy": name, "metric": "creators per slate@5", "value": value}
+        {"policy": name, "metric": "creators per slate@5", "value": value, "estimate": None}
         for name, value in shown.items()
     ]
     results["reinforce"]["alarms"] = ["coverage fell by 93%, from 0.46 to 0.03"]
@@ -597,7 +681,13 @@ def test_missing_pieces_degrade():
     }
     results["reinforce"] |= {"curve": [], "weighted": {"policy": "x", "curve": []}}
     results["train"]["curve"] = []
-    results["evaluate"] = {"not_estimable": {"ranking": "no objective is entered by discovery"}}
+    results["evaluate"] |= {
+        "not_estimable": {"ranking": "no objective is entered by discovery"},
+        "signal": None,
+        "ranking": [],
+        "differences": [],
+        "true_value": None,
+    }
     text = words_of(render("demo", results))
     assert "Nothing was ranked: no objective is entered by discovery" in text
     assert "Calibration is not estimable: too few items" in text
@@ -605,40 +695,12 @@ def test_missing_pieces_degrade():
     assert "has no true values" in text
 
 
-def _nested(value, path=()):
-    for key, inner in (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    ):
-        if isinstance(value, dict):
-            yield (*path, key)
-        if isinstance(value, dict) or path[0] in (
-            "offpolicy",
-            "experiment",
-            "audit",
-        ):  # their figures stand in lists
-            yield from _nested(inner, (*path, key))
-
-
-def test_any_figure_may_be_missing():
-    paths = [path for path in _nested(full()) if len(path) > 1]
-    stages = [[path for path in paths if path[0] == stage] for stage in full()]
-    most = max(len(stage) for stage in stages)
-    for place in range(-(-most // 2)):  # two figures of every stage at a time, far from each other
-        results = full()
-        for stage in stages:
-            for path in (stage[place % len(stage)], stage[(place + most // 2) % len(stage)]):
-                _without(results, path)
-        render("demo", results)
-
-
 def test_estimates_without_an_interval_degrade():
     results = full()
-    for row in results["evaluate"]["ranking"] + results["evaluate"]["differences"]:
-        row["low"] = row["high"] = None
+    for row in results["evaluate"]["ranking"]:
+        row["estimate"] = estimate(row["value"], 0.0, n=1)
+    for row in results["evaluate"]["differences"]:
+        row["difference"] = estimate(row["difference"]["value"], 0.0, n=1)
     text = words_of(render("demo", results))
     assert "no interval: too few users" in text
 
@@ -682,7 +744,7 @@ def test_the_loop_stands_second_where_a_trial_was_run_and_nowhere_else():
 
 def test_every_policy_of_the_trial_has_a_row_with_all_its_figures():
     head, incumbent, ours, rival = table_of(render("demo", looped()), "What was tried")
-    assert head == list(about_loop.HEAD)
+    assert head == list(experiment.HEAD)
     assert incumbent == [
         "popular (incumbent)",
         "10.10 ± 0.40",
@@ -749,9 +811,9 @@ def test_shipping_while_the_north_star_is_open_says_so():
     )
     assert (
         f"The north star itself is {ZERO}: active +0.20 (−0.09 to 0.49)."
-        in about_loop.decision_words(results)[0]
+        in experiment.decision_words(loop_of(results))[0]
     )
-    assert "north star itself" not in about_loop.decision_words(looped(verdict="ship"))[0]
+    assert "north star itself" not in experiment.decision_words(loop_of(looped(verdict="ship")))[0]
 
 
 def test_the_read_out_and_the_audit_show_their_intervals_at_their_own_level():
@@ -801,7 +863,16 @@ def test_refusals_of_the_log_and_of_the_trial_stand_with_their_reasons():
     rows = dict(table_of(render("demo", looped()), "What was not answered")[1:])
     assert "n_eff = 41 of 9,000 slots" in rows["off-policy value of reinforced on habit"]
     assert "12 of 1,250 users are mature" in rows["effect of clicks on habit"]
-    results = full() | {"offpolicy": {"not_estimable": "this log has no propensities"}}
+    refused = {
+        "not_estimable": "this log has no propensities",
+        "signal": None,
+        "surface": None,
+        "slots": 0,
+        "users": 0,
+        "logged": None,
+        "policies": [],
+    }
+    results = full() | {"offpolicy": refused}
     assert (
         dict(table_of(render("shop", results), "What was not answered")[1:])["off-policy value"]
         == "this log has no propensities"
@@ -838,16 +909,18 @@ def test_rivals_stand_in_every_comparison_in_a_colour_of_their_own():
     assert "Reinforcement is above reinforcement on clicks in true value per slot" in words_of(page)
     results = looped()
     results["reinforce"]["rivals"] = {
-        f"rival {k}": {"objectives": {"clicks": 1.0}} for k in range(12)
+        f"rival {k}": {"policy": "", "objectives": {"clicks": 1.0}, "curve": [], "alarms": []}
+        for k in range(12)
     }
-    colours, names = policies_of.colours_of(results), policies_of.names_of(results)
+    names = policy_names(RunResults.of_json(results))
+    colours = names.colours
     rivals = [f"rival {k}" for k in range(12)]
     assert (
         len({colours[name] for name in (*charts.POLICY_COLOURS, *rivals)})
         == len(charts.POLICY_COLOURS) + 12
     )
     assert len({names[name] for name in rivals}) == 12
-    assert colours == policies_of.colours_of(copy.deepcopy(results))
+    assert colours == policy_names(RunResults.of_json(copy.deepcopy(results))).colours
 
 
 def test_the_page_of_a_trial_escapes_hostile_names_and_is_the_same_twice():
@@ -862,6 +935,7 @@ def test_the_page_of_a_trial_escapes_hostile_names_and_is_the_same_twice():
     results["reinforce"]["rivals"][HOSTILE] = {
         "policy": HOSTILE,
         "objectives": {HOSTILE: 1.0},
+        "alarms": [],
         "curve": results["reinforce"]["curve"],
     }
     page = render("demo", results)
@@ -877,41 +951,6 @@ def test_a_trial_without_one_of_its_neighbours_still_gives_a_page(stage):
     text = words_of(render("demo", results))
     assert "What was tried" in text
     assert "None" not in text
-
-
-def _without(results: dict, path: tuple) -> None:
-    *above, last = path
-    for key in above:
-        if results is None:
-            return  # it went with another figure
-        results = results[key]
-    if results is not None:
-        results[last] = None
-
-
-def test_any_figure_of_the_loop_may_be_missing():
-    whole = looped()
-    paths = [
-        path
-        for stage in ("reinforce", "offpolicy", "experiment", "audit")
-        for path in _nested({stage: whole[stage]})
-        if len(path) > 1
-    ]
-    for path in paths:  # the table alone, with every figure missing in turn
-        results = copy.deepcopy(
-            {
-                name: whole[name]
-                for name in ("outcomes", "reinforce", "offpolicy", "experiment", "audit")
-            }
-        )
-        _without(results, path)
-        about_loop.loop_rows(results)
-        about_loop.decision_words(results)
-    for first in range(16):  # the whole page, with a sixteenth of them missing at once
-        results = copy.deepcopy(whole)
-        for path in paths[first::16]:
-            _without(results, path)
-        assert "undefined" not in words_of(render("demo", results))
 
 
 # -- sentences -------------------------------------------------------------------------------------
@@ -930,34 +969,29 @@ def test_any_figure_of_the_loop_may_be_missing():
     ],
 )
 def test_not_distinguishable_from_zero_exactly_when_the_interval_includes_zero(low, high, said):
-    row = {
-        "policy": "reinforced",
-        "than": "start",
-        "value": 0.0 if low is None else (low + high) / 2,
-        "low": low,
-        "high": high,
-    }
+    row = Bounded(0.0 if low is None else (low + high) / 2, low, high)
     assert verdict(row) == said
     assert (ZERO in difference(row)) == (said == ZERO)
-    assert (ZERO in change(row, "NDCG@10", 0.06, 0.05)) == (said == ZERO)
+    assert (ZERO in change(row, ("reinforced", "start"), "NDCG@10", (0.06, 0.05))) == (said == ZERO)
 
 
 def test_a_change_reads_the_same_whether_won_or_lost():
-    won = {"policy": "reinforced", "than": "start", "value": 0.009, "low": 0.003, "high": 0.015}
-    lost = won | {"value": -0.009, "low": -0.015, "high": -0.003}
-    open_ = won | {"low": -0.003, "high": 0.021}
-    assert change(won, "habit NDCG@10", 0.061, 0.052) == (
+    won = Bounded(0.009, 0.003, 0.015)
+    lost = Bounded(-0.009, -0.015, -0.003)
+    open_ = Bounded(0.009, -0.003, 0.021)
+    pair, metric = ("reinforced", "start"), "habit NDCG@10"
+    assert change(won, pair, metric, (0.061, 0.052)) == (
         "Reinforcement raised habit NDCG@10: from 0.0520 to 0.0610 (difference +0.0090, 95% "
         "interval 0.0030 to 0.0150)."
     )
-    assert change(lost, "habit NDCG@10", 0.043, 0.052).startswith(
+    assert change(lost, pair, metric, (0.043, 0.052)).startswith(
         "Reinforcement lowered habit NDCG@10: from 0.0520 to 0.0430"
     )
-    assert change(open_, "habit NDCG@10", 0.061, 0.052) == (
+    assert change(open_, pair, metric, (0.061, 0.052)) == (
         "Reinforcement did not measurably change habit NDCG@10: from 0.052 to 0.061 "
         "(difference +0.009, 95% interval −0.003 to 0.021: not distinguishable from zero)."
     )
-    beside = change(lost | {"than": "reward-weighted"}, "habit NDCG@10", 0.043, 0.052)
+    beside = change(lost, ("reinforced", "reward-weighted"), metric, (0.043, 0.052))
     assert beside.startswith(
         "Reinforcement is below reward-weighted training in habit NDCG@10: 0.0430 against 0.0520"
     )
@@ -983,15 +1017,15 @@ def test_a_loss_to_reward_weighted_training_is_said_where_a_win_would_be(gain, t
 
 def test_a_bound_near_zero_is_not_rounded_to_it():
     assert (
-        difference({"value": 0.0104, "low": 0.0004, "high": 0.0204})
+        difference(Bounded(0.0104, 0.0004, 0.0204))
         == "difference +0.0104, 95% interval 0.0004 to 0.0204"
     )
 
 
 def test_numbers_and_half_widths():
-    assert plus_minus({"value": 0.3141, "low": 0.274, "high": 0.3542}) == "0.314 ± 0.040"
-    assert plus_minus({"value": 0.0, "low": 0.0, "high": 0.0}) == "0"
-    assert plus_minus({"value": 0.25}) == "0.250"
+    assert plus_minus(Bounded(0.3141, 0.274, 0.3542)) == "0.314 ± 0.040"
+    assert plus_minus(Bounded(0.0, 0.0, 0.0)) == "0"
+    assert plus_minus(Bounded(0.25)) == "0.250"
     assert (number(77312), number(float("nan")), number(-0.00001, 2), number(1e-12)) == (
         "77,312",
         "n/a",
@@ -1000,29 +1034,28 @@ def test_numbers_and_half_widths():
     )
 
 
+def score(model: str, difference: float, error: float, mae: float = 0.05) -> ModelScore:
+    return from_json(ModelScore, compared(model, difference, error, mae), "test")
+
+
 def test_no_model_is_set_in_bold_unless_its_interval_excludes_the_next():
-    rows = [
-        compared("prior alone", 0.0, 0.0),
-        compared("progressive", -0.05, 0.01),
-        compared("auto_surrogate", -0.045, 0.01),
-    ]
-    assert clear_best(rows) is None
-    assert clear_best([*rows[:2], compared("auto_surrogate", -0.2, 0.01)]) == compared(
-        "auto_surrogate", -0.2, 0.01
-    )
+    prior = score("prior alone", 0.0, 0.0)
+    chosen = score("progressive", -0.05, 0.01)
+    assert clear_best([prior, chosen, score("auto_surrogate", -0.045, 0.01)]) is None
+    other = score("auto_surrogate", -0.2, 0.01)
+    assert clear_best([prior, chosen, other]) == other
     assert 'class="strong"' not in render("demo", full())
 
 
 def test_a_reward_that_loses_is_said_to_lose():
-    one = {
-        "chosen": "progressive",
-        "age": 7,
+    reward = full()["reward"]["habit"] | {
         "comparison": [
             compared("prior alone", 0.0, 0.0, mae=0.04),
             compared("progressive", 0.05, 0.01, mae=0.05),
         ],
     }
-    words = " ".join(comparison_words(one, binary=True))
+    figures = from_json(EarlyRewardFigures, reward, "test")
+    words = " ".join(comparison_words(figures, "log loss"))
     assert "predicts later outcomes worse than the prior alone" in words
     assert "not the chosen one's" in words
     assert "no nearer than one number for all" in words
@@ -1036,7 +1069,7 @@ def test_coverage_is_judged_with_its_own_interval():
 
 
 def test_the_day_a_signal_reaches_a_share_of_its_value():
-    curve = [{"day": 1, "value": 0.0}, {"day": 2, "value": 0.5}, {"day": 3, "value": 1.0}]
+    curve = [MaturityDay(1, 0.0), MaturityDay(2, 0.5), MaturityDay(3, 1.0)]
     assert reached(curve, 0.5) == curve[1]
     assert reached(curve, 0.9) == curve[2]
     assert reached([], 0.5) is None
@@ -1063,7 +1096,10 @@ def test_headings_come_in_order_and_tables_name_their_rows_and_columns():
 
 def test_policies_keep_their_colours():
     chart = charts.dots(
-        [{"name": name, "text": "1", **estimate(1.0, 0.1)} for name in charts.POLICY_COLOURS],
+        [
+            {"name": name, "text": "1", "value": 1.0, "low": 0.9, "high": 1.1}
+            for name in charts.POLICY_COLOURS
+        ],
         charts.POLICY_COLOURS,
         "t",
         "a",

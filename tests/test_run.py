@@ -17,8 +17,9 @@ from longplay.errors import ConfigError, DataError
 from longplay.policies.generative_policy import Generative
 from longplay.rewards.guardrails import policy_metric
 from longplay.run import STAGES, load_config, run_stages
-from longplay.run.config import FIGURE, parse_config
+from longplay.run.config import parse_config
 from longplay.run.engine import Silent
+from longplay.run.stages.reward import FIGURE
 
 TINY = """
 [run]
@@ -124,12 +125,15 @@ def test_the_limit_of_threads_reaches_what_a_stage_loads(tmp_path: Path) -> None
     )
     script = (
         "import sys, types, longplay.run\nfrom threadpoolctl import threadpool_limits\nfrom "
-        "longplay.run.stages import _from\n"
+        "longplay.run.engine import Stage, perform\n"
         "assert 'sklearn' not in sys.modules\n"
-        f"longplay.run.__path__.append({str(tmp_path)!r})\n"
+        f"sys.path.append({str(tmp_path)!r})\n"
+        "def counts(work):\n    import probe\n    return probe.counts(work)\n"
+        "stage = Stage(name='probe', order=0, version=1, help='', depends=None, line=str, "
+        "run=counts, loads=('probe',))\n"
         "work = "
         "types.SimpleNamespace(config=types.SimpleNamespace(run=types.SimpleNamespace(threads=1)))\n"
-        "with threadpool_limits(1):\n    print(_from('probe', 'counts')(work))\n"
+        "with threadpool_limits(1):\n    print(perform(stage, work))\n"
     )
     free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     said = subprocess.run(

@@ -427,6 +427,7 @@ PYTHON_MEASURES = {
         for kind in ("cancelled", "sessions", "completion", "habits")
     },
     "days_with": (days_with, {"of": "item"}),
+    "amount": (lambda event="purchase", **more: lp.amount(event, **more), {}),
     "distinct": (lp.signals.distinct, {}),
     "active_weeks": (lp.signals.active_weeks, {}),
     "count": (lambda event, **more: lp.count(event, **more), {"event": "like"}),

@@ -32,12 +32,14 @@ from reference import (
     refuses,
     signals,
 )
+from test_report import full
 
 from longplay.attribution.unexposed import unexposed_baseline
 from longplay.errors import DataError
 from longplay.lake import Lake
-from longplay.report.about_log import glance
-from longplay.report.blocks import Grid
+from longplay.report.blocks import Grid, Section
+from longplay.report.sections import ingest
+from longplay.results import RunResults
 from longplay.signals import (
     Signal,
     active_days,
@@ -445,9 +447,17 @@ def test_an_item_that_was_only_refunded_is_no_discovery_when_a_stranger_makes_th
         assert found.select("user_id", "item_id").rows() == [("a", "i3"), ("b", "i3")]
 
 
+def glance(results: dict) -> Section:
+    """The section on the log."""
+    (steps,) = ingest.SECTIONS
+    section = steps.section(RunResults.of_json(results))
+    assert section is not None
+    return section
+
+
 def test_the_chart_of_activity_does_not_draw_twenty_years_of_zeros() -> None:
     days = [{"day": f"2026-01-{day:02}", "users": 50, "events": 200} for day in (1, 2, 4, 10)]
-    log = {
+    log = full()["simulate"] | {
         "events": 801,
         "users": 60,
         "items": 3,
@@ -457,7 +467,7 @@ def test_the_chart_of_activity_does_not_draw_twenty_years_of_zeros() -> None:
         "origins": {"organic": 801},
     }
     near, far = (
-        glance({"ingest": {**log, "activity": activity}})
+        glance({"simulate": {**log, "activity": activity}})
         for activity in (days, [{"day": "2005-03-01", "users": 1, "events": 1}, *days])
     )
     chart = next(block for block in far.blocks if isinstance(block, Grid)).blocks[0]

@@ -38,10 +38,11 @@ from longplay.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.models.sentence_encoder import encoder_folder, sentence_vectors
 from longplay.policies.training.histories import histories_from_log
-from longplay.run.config import midnight, parse_config
+from longplay.run.config import parse_config
 from longplay.run.engine import execute
 from longplay.run.folder import RunFolder
 from longplay.run.stages import STAGES
+from longplay.run.tables import midnight
 
 torch.set_num_threads(1)
 

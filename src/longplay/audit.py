@@ -8,7 +8,7 @@ import math
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from html import escape
 from types import ModuleType
@@ -24,7 +24,7 @@ from longplay.estimate import Estimate
 from longplay.experiments import Experiment
 from longplay.experiments.analysis import line_of, skewness_reason
 from longplay.experiments.enrolment import LEAST_USERS, analysed, covariates_of, quality_of
-from longplay.experiments.readout import Line, estimate_json
+from longplay.experiments.readout import Line
 from longplay.experiments.statistics import Contrast, Means, compare, ratio
 from longplay.lake.lake import Lake
 from longplay.rewards.early import EarlyReward
@@ -77,16 +77,36 @@ class Verdict:
     factor: Estimate | None = None
     users: int | None = None
 
+    def _estimates(self) -> dict[str, Estimate | None]:
+        return {
+            "early": self.early,
+            "late": self.late,
+            "north_star": self.north_star,
+            "gap": self.gap,
+            "factor": self.factor,
+        }
+
     def as_json(self) -> dict[str, Any]:
         """Plain values for the run folder."""
-        estimates = {name: estimate_json(getattr(self, name)) for name in _ESTIMATES}
+        return self._words() | {
+            name: None if estimate is None else estimate.as_json()
+            for name, estimate in self._estimates().items()
+        }
+
+    def as_toml(self) -> dict[str, Any]:
+        """Plain values for `Audit.to_toml`; of an estimate those that differ from its defaults."""
+        return self._words() | {
+            name: None if estimate is None else _without_defaults(estimate)
+            for name, estimate in self._estimates().items()
+        }
+
+    def _words(self) -> dict[str, Any]:
         return {
             "signal": self.signal,
             "agreement": self.agreement,
             "recommendation": self.recommendation,
             "reason": self.reason,
             "users": self.users,
-            **estimates,
         }
 
 
@@ -152,7 +172,7 @@ class Audit:
                 "[[verdicts]]",
                 *(
                     f"{key} = {_toml(value)}"
-                    for key, value in verdict.as_json().items()
+                    for key, value in verdict.as_toml().items()
                     if value is not None
                 ),
             ]
@@ -688,6 +708,14 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
         name: Estimate(**value) if name in _ESTIMATES else value for name, value in row.items()
     }
     return Verdict(**{"early": None, "late": None, "north_star": None, **given})
+
+
+def _without_defaults(estimate: Estimate) -> dict[str, Any]:
+    return {
+        each.name: value
+        for each in fields(estimate)
+        if (value := getattr(estimate, each.name)) != each.default
+    }
 
 
 def _toml(value: object) -> str:

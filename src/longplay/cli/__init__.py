@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -32,9 +32,15 @@ from longplay.cli import init, lm
 from longplay.cli import lake_commands as lake
 from longplay.cli import signal_commands as signals
 from longplay.cli.screen import EXIT_CODES, TABLE_WIDTH, console, faults_in, guarded, wide
-from longplay.run.config import RunConfig, folder_of, load_config, parse_config
-from longplay.run.folder import read_result
-from longplay.run.stages import STAGES, run_stages
+from longplay.results import RunResults
+from longplay.run.config import folder_of, load_config, parse_config
+from longplay.run.engine import Stage, read_stage
+from longplay.run.runner import run_stages
+from longplay.run.stages import STAGES
+from longplay.run.tables import Configuration
+
+if TYPE_CHECKING:
+    from longplay.report.sections.experiment import LoopRow
 
 app = typer.Typer(
     name="longplay",
@@ -71,29 +77,6 @@ Folder = Annotated[
         help="Where results go. Default: run.folder of the configuration, else runs/NAME.",
     ),
 ]
-
-HELP = {
-    "simulate": "Simulate a small service into a lake: users, items, habits, a logger with exact "
-    "propensities.",
-    "ingest": "Read a log into the lake; bad rows go to quarantine with reason and line.",
-    "outcomes": "Compute every declared signal: sentence, base rate, maturity; immature outcomes "
-    "stay null.",
-    "reward": "Fit early rewards on what is mature, judge them on what matured later, check "
-    "calibration.",
-    "codes": "Give every item a semantic ID by residual k-means.",
-    "train": "Train the generative recommender on next items under the trie.",
-    "reinforce": "Reinforce it on the cautious value of showing, beside exponential "
-    "reward-weighted training and rival rewards.",
-    "evaluate": "Rank the future part of the log: HR, NDCG, habit-weighted NDCG, coverage, with "
-    "intervals.",
-    "offpolicy": "Estimate from logged slots what each policy's slots would have been worth; say "
-    "where the log cannot tell.",
-    "experiment": "Run a trial of the policies in the simulated service, with its plan, its "
-    "read-out and the truth beside it.",
-    "audit": "Was the early reward true? Early estimate, matured outcome and north star of the "
-    "trial; keep, reweight, drop or undecided.",
-    "report": "Write the report: one self-contained HTML page.",
-}
 
 
 @app.command(rich_help_panel="Start here")
@@ -134,22 +117,22 @@ app.add_typer(lake.lake, name="lake", rich_help_panel="Lake")
 app.add_typer(lm.lm, name="lm", rich_help_panel="Language models")
 
 
-def _verb(name: str) -> None:
+def _verb(stage: Stage[Any]) -> None:
     def command(file: RunFile, folder: Folder = None) -> None:
-        guarded(lambda: _run(load_config(file), file.parent, folder, name))
+        guarded(lambda: _run(load_config(file), file.parent, folder, stage.name))
 
     app.command(
-        name=name,
+        name=stage.name,
         rich_help_panel="One stage, in their order",
-        help=f"{HELP[name]}\n\nRuns the stages before it too, where they are not finished.",
+        help=f"{stage.help}\n\nRuns the stages before it too, where they are not finished.",
     )(command)
 
 
 for _stage in STAGES:
-    _verb(_stage.name)
+    _verb(_stage)
 
 
-def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) -> None:
+def _run(config: Configuration, base: Path, folder: Path | None, until: str | None) -> None:
     begun = time.perf_counter()
     place = folder or folder_of(config)
     console.print(f"[bold]{escape(config.run.name)}[/bold] → {escape(str(place))}", soft_wrap=True)
@@ -169,45 +152,46 @@ def _run(config: RunConfig, base: Path, folder: Path | None, until: str | None) 
 def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
     """What a trial found, as the report's table: what is true, what was estimated, what was
     decided, whether the early reward was true."""
-    from longplay.report.about_loop import HEAD, decision_words, estimands, loop_rows
+    from longplay.report.sections import experiment
 
-    results = {name: read_result(folder) for name, folder in places.items()}
-    out = wide()
+    loop = experiment.collect(
+        RunResults({stage: read_stage(stage, folder) for stage, folder in places.items()})
+    )
+    if loop is None:
+        return
+    out, rows = wide(), experiment.loop_rows(loop)
     out.print()
     if out.width >= TABLE_WIDTH:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-        for name in HEAD:
-            words = {"policy": 11, "decision": 8, "audit": 9}
-            most = words.get(
-                name, 12 if name.startswith("true level") else 16
-            )  # with the gaps: TABLE_WIDTH
-            table.add_column(
-                name, overflow="fold", justify="left" if name in words else "right", max_width=most
-            )
-        for row in loop_rows(
-            results
-            # as plain text: names may hold what looks like markup; an interval stands below its
-            # value
-        ):
-            table.add_row(
-                *(
-                    Text.assemble(
-                        cell.text or "–", (f"\n{cell.detail}" if cell.detail else "", "dim")
-                    )
-                    for cell in row.cells
-                )
-            )
-        out.print(table)
+        out.print(_loop_table(experiment.HEAD, rows))
     else:
-        for row in loop_rows(results):
+        for row in rows:
             out.print(Text(row.policy, "bold"))
-            for name, cell in zip(HEAD[1:], row.cells[1:]):
-                out.print(Text(f"  {name:<22}{cell}" if str(cell) else f"  {name:<22}–"))
-    out.print(Text(estimands(results), "dim"))
-    for sentence in decision_words(results):
+            for name, cell in zip(experiment.HEAD[1:], row.cells[1:]):
+                out.print(Text(f"  {name:<22}{str(cell) or '–'}"))
+    out.print(Text(experiment.estimands(loop), "dim"))
+    for sentence in experiment.decision_words(loop):
         out.print(Text(sentence))
     for audit in sorted(places["audit"].glob("audit-*.toml")) if "audit" in places else ():
         out.print(f"[bold]audit[/bold] {escape(str(place / audit.name))}", soft_wrap=True)
+
+
+def _loop_table(head: Sequence[str], rows: Sequence[LoopRow]) -> Table:
+    """The policies of a trial, an interval below its value."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    words = {"policy": 11, "decision": 8, "audit": 9}
+    for name in head:
+        figures = 12 if name.startswith("true level") else 16  # with the gaps: TABLE_WIDTH
+        justify = "left" if name in words else "right"
+        most = words.get(name, figures)
+        table.add_column(name, overflow="fold", justify=justify, max_width=most)
+    for row in rows:  # as plain text: names may hold what looks like markup
+        table.add_row(
+            *(
+                Text.assemble(cell.text or "–", (f"\n{cell.detail}" if cell.detail else "", "dim"))
+                for cell in row.cells
+            )
+        )
+    return table
 
 
 class _RichUi:

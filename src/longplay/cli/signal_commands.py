@@ -20,8 +20,9 @@ from longplay.display import plus_minus
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.creators import disagreement_note
-from longplay.run.config import RunConfig, folder_of, load_config
+from longplay.run.config import folder_of, load_config
 from longplay.run.pins import Pin, change_over, log_of, pins_of, runs_in, settled, would_run_again
+from longplay.run.tables import Configuration
 from longplay.signals import READY, Signal, ready
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.sentence import unit
@@ -378,7 +379,9 @@ def _say(*lines: str) -> None:
         out.print(Text(line))
 
 
-def _tell_pins(old: Signal, new: Signal, runs: Path | None, config: RunConfig | None) -> list[Path]:
+def _tell_pins(
+    old: Signal, new: Signal, runs: Path | None, config: Configuration | None
+) -> list[Path]:
     """Which finished results were made with which version; the run folders with some of the old
     one."""
     folders = runs_in(runs or Path("runs"))
@@ -438,7 +441,11 @@ def _role(pin: Pin) -> Text:
 
 
 def _tell_switch(
-    old: Signal, new: Signal, file: Path | None, config: RunConfig | None, pinned: Sequence[Path]
+    old: Signal,
+    new: Signal,
+    file: Path | None,
+    config: Configuration | None,
+    pinned: Sequence[Path],
 ) -> None:
     """What a run has to do to change over, and that nothing happens to the results there are."""
     own = None

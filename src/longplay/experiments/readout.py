@@ -195,11 +195,13 @@ class Line:
         effect = self.effect
         numbers: dict[str, Any] = {}
         if effect is not None:
+            relative = effect.relative
             numbers = {
-                **{
-                    name: estimate_json(getattr(effect, name))
-                    for name in ("control", "treatment", "difference", "unadjusted", "relative")
-                },
+                "control": effect.control.as_json(),
+                "treatment": effect.treatment.as_json(),
+                "difference": effect.difference.as_json(),
+                "unadjusted": effect.unadjusted.as_json(),
+                "relative": None if relative is None else relative.as_json(),
                 "level": effect.level,
                 "interval": list(effect.interval),
                 "relative_interval": None
@@ -365,26 +367,6 @@ class Readout:
 
     def _rows(self, arm: str) -> list[list[str]]:
         return [_cells(line) for line in self.lines if line.arm == arm]
-
-
-def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
-    """An estimate as plain values."""
-    if estimate is None:
-        return None
-    values = {
-        "value": estimate.value,
-        "std_error": estimate.std_error,
-        "n": estimate.n,
-        "n_eff": estimate.n_eff,
-        "estimand": estimate.estimand,
-    }
-    if estimate.df is not None:
-        values["df"] = estimate.df
-    if estimate.skew:
-        values["skew"] = estimate.skew
-    if estimate.origin is not None:
-        values |= {"origin": estimate.origin, "step": estimate.step}
-    return values
 
 
 def _cells(line: Line) -> list[str]:

@@ -45,6 +45,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "session_id": Column(pl.String, null=True, ids=True),
         "decision_id": Column(pl.String, null=True, ids=True),
         "slot": Column(pl.Int32, null=True),
+        "amount": Column(pl.Float64, null=True),  # money or quantity, in the log's own unit
         "ingested_at": Column(
             TIME
         ),  # defaults to `time`: a log without arrival times arrived at once

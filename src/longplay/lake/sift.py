@@ -16,7 +16,10 @@ EARLIEST = datetime(
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 YEAR_2, YEAR_9999 = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
+MOST_AMOUNT = 1_000_000_000  # sums of amounts stay whole numbers that a machine holds
+
 ADVICE = {
+    "negative amount": "what was paid back is a refund with an amount above 0",
     "seconds above a day": 'the unit may be milliseconds: read them with seconds_unit = "ms"',
     "unparsable seconds": "write numbers with a decimal point and without separators of thousands",
     "wrong encoding": 'give the encoding of the file, e.g. encoding = "windows-1252"',
@@ -38,8 +41,8 @@ def sift(
     sentinel time (exactly 1970-01-01 00:00:00 unless `earliest` is no later, or in year 1 or 9999:
     what software writes for "not known"), time before `earliest`, future time (after its arrival,
     or it or its arrival after `now`), negative seconds, seconds not finite, seconds above a day,
-    unknown kind, unknown origin, duplicate id (within the batch the first good row stays; or
-    already in `known_ids`).
+    negative amount, amount not finite, amount above 1,000,000,000, unknown kind, unknown origin,
+    duplicate id (within the batch the first good row stays; or already in `known_ids`).
 
     Args:
         events: rows of `schema.TABLES["events"]`.
@@ -54,7 +57,7 @@ def sift(
     future = pl.col("time") > pl.col("ingested_at")
     if now is not None:
         future = future | pl.any_horizontal(time > now for time in both_times)
-    seconds = pl.col("seconds")
+    seconds, amount = pl.col("seconds"), pl.col("amount")
     checks = {
         "missing event id": pl.col("event_id").is_null() | (pl.col("event_id") == ""),
         "missing user": pl.col("user_id").is_null() | (pl.col("user_id") == ""),
@@ -67,6 +70,9 @@ def sift(
         "negative seconds": seconds < 0,
         "seconds not finite": ~seconds.is_finite(),
         "seconds above a day": seconds > DAY_SECONDS,
+        "negative amount": amount < 0,
+        "amount not finite": ~amount.is_finite(),
+        f"amount above {MOST_AMOUNT:,}": amount > MOST_AMOUNT,
         "unknown kind": ~pl.col("kind").is_in(KINDS) | pl.col("kind").is_null(),
         "unknown origin": ~pl.col("origin").is_in(ORIGINS) | pl.col("origin").is_null(),
         "duplicate id": pl.col("event_id").is_in(known_ids.implode())

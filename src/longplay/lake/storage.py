@@ -41,6 +41,7 @@ from longplay.lake.legacy import legacy_commits
 from longplay.lake.schema import DTYPES, TABLES, empty
 
 _LATER = {  # columns that older lakes lack, with DuckDB's types
+    "events": {"amount": "double"},
     "items": {"length": "double", "ingested_at": "timestamptz"},
     "contexts": {
         "history_time": "timestamptz[]",

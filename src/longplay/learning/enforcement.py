@@ -29,9 +29,9 @@ from longplay.learning.rollout import (
     finite,
     slates_of,
 )
+from longplay.learning.trainable import Trainable
 from longplay.learning.variety import creator_of_leaves
 from longplay.policies.generative.decoder import Decoder
-from longplay.policies.generative_policy import Generative
 from longplay.rewards import EarlyReward, Reward
 from longplay.rewards.guardrails import TopCreator
 from longplay.signals import Signal
@@ -158,7 +158,7 @@ class SignalGuard:
     label: str
     bound: float
     places: int
-    policy: Generative
+    policy: Trainable
     early: EarlyReward
     lake: Lake
 
@@ -201,7 +201,7 @@ class Guardrails:
     """All guardrails of a reward, with the moments they are measured on and the start's levels."""
 
     guards: tuple[Guard, ...]
-    policy: Generative
+    policy: Trainable
     sample: Contexts
     seed: int
     start: Mapping[str, float]
@@ -209,7 +209,7 @@ class Guardrails:
     @classmethod
     def of(
         cls,
-        policy: Generative,
+        policy: Trainable,
         reward: Reward,
         early: Early,
         lake: Lake,

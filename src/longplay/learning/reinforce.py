@@ -3,40 +3,20 @@ near the start."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
-from longplay.decisions import context_chance, contexts_from_log
-from longplay.errors import ConfigError
+from longplay.decisions import context_chance
 from longplay.lake.lake import Lake
-from longplay.learning.enforcement import Guardrails
 from longplay.learning.loss import policy_loss, slate_log_prob
-from longplay.learning.rollout import (
-    ROUNDING,
-    Early,
-    enough_left,
-    fingerprints,
-    reward_spread,
-    slot_rewards,
-)
-from longplay.learning.variety import variety_alarms
+from longplay.learning.rollout import ROUNDING, Early, slot_rewards
+from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, train
 from longplay.policies.generative.search import beam_slates
-from longplay.policies.generative_policy import Generative
-from longplay.policies.training.checkpoint import load_checkpoint, save_checkpoint
 from longplay.policies.training.descent import Progress
 from longplay.rewards import Reward
-
-logger = logging.getLogger(__name__)
-P = TypeVar("P", bound=Generative)
-SAVE_EVERY = 10
-LEAST = {"steps": 0, "kl": 0, "lr": 0, "contexts": 1, "group": 2, "slots": 1, "pool": 1, "limit": 1}
 
 
 def reinforce(
@@ -67,7 +47,7 @@ def reinforce(
 
     Guardrails of the reward are constraints: each step adds multiplier x surrogate to the slots'
     rewards, the multiplier rises while the policy is below its bound and falls when it is above
-    (`learning.enforcement`). Every `SAVE_EVERY` steps, and at the end, they are measured on a fixed
+    (`learning.enforcement`). Every ten steps, and at the end, they are measured on a fixed
     sample of moments; what is returned are the last weights that kept all of them, which may be the
     start's.
 
@@ -111,141 +91,75 @@ def reinforce(
         DataError: the lake has no visits, a guarded signal is worth nothing under the start, or the
             checkpoint is damaged.
     """
-    slots = policy.slate if slots is None else slots
-    check_ranges(
+    task = Task.of(
         "reinforce",
-        steps=steps,
-        kl=kl,
-        lr=lr,
-        contexts=contexts,
-        group=group,
-        slots=slots,
-        pool=pool,
-    )
-    exclude = policy.exclude if exclude is None else exclude
-    moments = contexts_from_log(
+        policy,
+        reward,
+        early,
         lake,
         slots=slots,
-        history=policy.history,
         exclude=exclude,
-        limit=pool,
+        pool=pool,
         seed=seed,
-        learners=True,
+        steps=steps,
+        lr=lr,
+        kl=kl,
+        contexts=contexts,
+        group=group,
     )
-    moments = enough_left(moments, policy, slots)
-    start = policy.decoder
-    tuned = policy.learner(seed)
-    now = nn.ParameterList(tuned.trainable())
-    optimizer = torch.optim.AdamW(now, lr=lr, weight_decay=0.0, betas=(0.9, 0.99))
-    made_by = {
-        "start": policy.name,
-        "reward": reward.version,
-        "steps": steps,
-        "seed": seed,
-        "kl": kl,
-        "lr": lr,
-        "contexts": contexts,
-        "group": group,
-    }
-    made_by |= {"slots": slots, "exclude": exclude, "pool": pool}
-    if checkpoint:
-        made_by |= fingerprints(policy, reward, early, lake, moments)
-    rails = (
-        Guardrails.of(policy, reward, early, lake, moments, slots, seed)
-        if reward.guardrails
-        else None
-    )
-    kept = (
-        nn.ParameterList([one.detach().clone() for one in now]) if rails else now
-    )  # the last weights that broke no guardrail
-    saved = nn.ModuleDict({"now": now, "kept": kept}) if rails else now
-    kinds = {"step": int, "curve": list, "unit": float, "guarded": dict}
-    notes = load_checkpoint(checkpoint, saved, [optimizer], made_by, kinds) if checkpoint else None
-    curve: list[dict[str, float]] = notes["curve"] if notes else []
-    unit: float = (
-        notes["unit"] if notes else reward_spread(policy, reward, early, lake, moments, seed)
-    )
-    guarded: dict[str, Any] = notes["guarded"] if notes else rails.nothing_yet() if rails else {}
-    tuned.model.eval()  # no dropout anywhere: what is drawn and what is trained are the same law
-    for step in range(notes["step"] if notes else 0, steps):
-        rng = np.random.default_rng([seed, step])
-        rows = rng.choice(len(moments), size=min(contexts, len(moments)), replace=False)
-        chosen = moments.take(rows)
-        chance = context_chance(chosen, rng)
-        prompts = policy.prompts(chosen)
-        leaves = beam_slates(tuned, prompts, groups=group, slots=slots, chance=chance).leaves
-        value = slot_rewards(policy, reward, early, lake, chosen, leaves)
-        # what all members of a group are paid has no gradient, and would only round
-        paid, estimate = (value - value.mean(axis=1, keepdims=True)) / unit, {}
-        if rails:
-            before = beam_slates(start, prompts, groups=group, slots=slots, chance=chance).leaves
-            for label, (credit, share) in rails.step(chosen, leaves, before).items():
-                paid, estimate[label] = paid + guarded["multiplier"][label] * credit, share
-        flat = leaves.reshape(len(rows), group * slots)
-        with torch.no_grad():
-            reference = slate_log_prob(start.log_prob(prompts, flat).reshape(leaves.shape))
-        log_p = slate_log_prob(tuned.log_prob(prompts, flat).reshape(leaves.shape))
-        loss = policy_loss(log_p, torch.from_numpy(paid), reference, kl)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(now, 1.0)
-        optimizer.step()
-        ratio = (log_p.detach() - reference).numpy().mean(axis=2)
-        figures = {
-            "step": step + 1,
+
+    def prepare(learner: Learner) -> StepOf:
+        # no dropout anywhere: what is drawn and what is trained are the same law
+        learner.decoder.model.eval()
+        return lambda number, multiplier: _step(
+            task, learner, number, multiplier, contexts=contexts, group=group, kl=kl
+        )
+
+    return train(task, prepare, Recipe(), progress=progress, checkpoint=checkpoint)
+
+
+def _step(
+    task: Task[P],
+    learner: Learner,
+    number: int,
+    multiplier: Mapping[str, float],
+    *,
+    contexts: int,
+    group: int,
+    kl: float,
+) -> Step:
+    """Draw slates, pay them, and the loss that pushes the policy towards the better ones."""
+    policy, slots = task.policy, task.slots
+    rng = np.random.default_rng([task.seed, number])
+    count = min(contexts, len(task.moments))
+    chosen = task.moments.take(rng.choice(len(task.moments), size=count, replace=False))
+    chance = context_chance(chosen, rng)
+    prompts = policy.prompts(chosen)
+    start, tuned = policy.decoder, learner.decoder
+    leaves = beam_slates(tuned, prompts, groups=group, slots=slots, chance=chance).leaves
+    value = slot_rewards(policy, task.reward, task.early, task.lake, chosen, leaves)
+    # what all members of a group are paid has no gradient, and would only round
+    paid = (value - value.mean(axis=1, keepdims=True)) / learner.unit
+    shares: dict[str, float] = {}
+    if learner.guardrails:
+        of_start = beam_slates(start, prompts, groups=group, slots=slots, chance=chance).leaves
+        credits = learner.guardrails.step(chosen, leaves, of_start)
+        for label, (credit, share) in credits.items():
+            paid = paid + multiplier[label] * credit
+            shares[label] = share
+    flat = leaves.reshape(count, group * slots)
+    with torch.no_grad():
+        reference = slate_log_prob(start.log_prob(prompts, flat).reshape(leaves.shape))
+    log_p = slate_log_prob(tuned.log_prob(prompts, flat).reshape(leaves.shape))
+    ratio = (log_p.detach() - reference).numpy().mean(axis=2)
+    is_equal = np.ptp(value, axis=1) <= ROUNDING * np.abs(value).max()
+    return Step(
+        policy_loss(log_p, torch.from_numpy(paid), reference, kl),
+        {
             "reward": float(value.mean()),
             "kl": float(ratio.mean()),
             "kl_p95": float(np.quantile(ratio.mean(axis=1), 0.95)),
-            "zero_advantage": float(
-                (np.ptp(value, axis=1) <= ROUNDING * np.abs(value).max()).all(axis=1).mean()
-            ),
-        }
-        looked = (step + 1) % SAVE_EVERY == 0 or step + 1 == steps
-        if rails:
-            guarded["multiplier"] = rails.ascend(guarded["multiplier"], estimate)
-            if looked:
-                guarded["share"] = rails.shares(tuned)
-                if rails.hold(guarded["share"]):
-                    kept.load_state_dict(now.state_dict())
-                    guarded["kept"] = step + 1
-            figures |= rails.figures(guarded, estimate)
-        curve.append(figures)
-        if checkpoint and looked:
-            save_checkpoint(
-                checkpoint,
-                saved,
-                [optimizer],
-                made_by | {"step": step + 1, "curve": curve, "unit": unit, "guarded": guarded},
-            )
-        if progress:
-            progress(step + 1, steps, figures)
-    if rails:
-        now.load_state_dict(kept.state_dict())
-    alarms = variety_alarms(policy, tuned, lake, moments, slots, seed) if steps else ()
-    if alarms:
-        logger.warning("%s", alarm_words(alarms, str(reward)))
-    return replace(
-        policy.settled(tuned),
-        exclude=exclude,
-        rule=exclude,
-        also_under=None,
-        curve=tuple(curve),
-        alarms=alarms,
+            "zero_advantage": float(is_equal.all(axis=1).mean()),
+        },
+        shares,
     )
-
-
-def alarm_words(alarms: Sequence[str], reward: str) -> str:
-    """What fell, and what to do about it, in one line."""
-    return (
-        f"ALARM: the policy reinforced on {reward} is far behind the start: {'; '.join(alarms)}. "
-        "Raise kl, or give the reward (stricter) guardrails: {coverage(): 0.8, top_creator(): 0.8}"
-    )
-
-
-def check_ranges(who: str, **given: float) -> None:
-    """Refuse an argument that is not finite or below what makes sense."""
-    for name, value in given.items():
-        if not LEAST[name] <= value < float("inf"):
-            raise ConfigError(
-                f"{who}: {name}={value} given, expected a number of at least {LEAST[name]}"
-            )

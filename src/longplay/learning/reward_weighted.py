@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +10,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from longplay.decisions import contexts_from_log
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
-from longplay.learning.reinforce import P, check_ranges
-from longplay.learning.rollout import (
-    Early,
-    enough_left,
-    fingerprints,
-    finite,
-    in_parts,
-    reward_spread,
-)
+from longplay.learning.rollout import Early, finite, in_parts
+from longplay.learning.trainable import Trainable
+from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, train
 from longplay.learning.visits import Visits, visits_from_log
 from longplay.policies.generative.decoder import Decoder
-from longplay.policies.generative_policy import Generative
-from longplay.policies.training.descent import Progress, descend
+from longplay.policies.training.descent import SAVE_EVERY, Progress, warmed_cosine
 from longplay.rewards import Reward
 
+# as in next-item training
+RECIPE = Recipe(
+    weight_decay=0.01,
+    betas=(0.9, 0.999),
+    rate=warmed_cosine,
+    row_every=SAVE_EVERY,
+    save_every=SAVE_EVERY,
+    alarms=False,
+)
 TARGETS = 8  # discoveries of a visit per step
 AT_ONCE = 50_000  # discoveries valued at once: bounds memory
 MOST = 10.0  # cap on reward / lambda above the least reward, so that no single discovery rules
@@ -70,74 +71,45 @@ def reward_weighted(
             "logged choices alone and enforces none; "
             "use reinforce, or give a reward without guardrails"
         )
-    slots = policy.slate if slots is None else slots
-    check_ranges(
+    task = Task.of(
         "reward_weighted",
-        steps=steps,
-        kl=kl,
-        lr=lr,
-        contexts=contexts,
-        group=group,
-        slots=slots,
-        pool=pool,
-        limit=limit,
-    )
-    moments = contexts_from_log(
+        policy,
+        reward,
+        early,
         lake,
         slots=slots,
-        history=policy.history,
-        exclude=policy.exclude,
-        limit=pool,
+        exclude=None,
+        pool=pool,
         seed=seed,
-        learners=True,
-    )
-    moments = enough_left(moments, policy, slots)
-    scale = max(kl, 1e-6) * reward_spread(policy, reward, early, lake, moments, seed)
-    visits = visits_from_log(policy, lake, limit=limit, seed=seed)
-    value = _values(policy, reward, early, lake, visits)
-    weight = np.exp(np.minimum((value - value.min()) / scale, MOST))
-    weight /= weight.mean()
-    tuned = policy.learner(seed)
-
-    def loss_of_step(step: int) -> Tensor:
-        rng = np.random.default_rng([seed, step])
-        rows = rng.choice(
-            len(visits.contexts), size=min(contexts * group, len(visits.contexts)), replace=False
-        )
-        return _loss(tuned, policy, visits, weight, rows, rng)
-
-    made_by: dict[str, object] = {}
-    if checkpoint:
-        made_by = {
-            "start": policy.name,
-            "reward": reward.version,
-            "kl": kl,
-            "contexts": contexts,
-            "group": group,
-        }
-        made_by |= {
-            "slots": slots,
-            "pool": pool,
-            "limit": limit,
-            **fingerprints(policy, reward, early, lake, moments),
-        }
-    curve = descend(
-        tuned,
-        loss_of_step,
         steps=steps,
         lr=lr,
-        seed=seed,
-        progress=progress,
-        checkpoint=checkpoint,
-        made_by=made_by,
+        kl=kl,
+        contexts=contexts,
+        group=group,
+        limit=limit,
     )
-    return replace(
-        policy.settled(tuned), curve=tuple(curve), alarms=(), rule=policy.exclude, also_under=None
-    )
+
+    def prepare(learner: Learner) -> StepOf:
+        visits = visits_from_log(policy, lake, limit=limit, seed=seed)
+        value = _values(policy, reward, early, lake, visits)
+        scale = max(kl, 1e-6) * learner.unit
+        weight = np.exp(np.minimum((value - value.min()) / scale, MOST))
+        weight /= weight.mean()
+        count = min(contexts * group, len(visits.contexts))
+
+        def step(number: int, multiplier: Mapping[str, float]) -> Step:
+            rng = np.random.default_rng([seed, number])
+            rows = rng.choice(len(visits.contexts), size=count, replace=False)
+            loss = _loss(learner.decoder, policy, visits, weight, rows, rng)
+            return Step(loss, {"loss": float(loss.detach())})
+
+        return step
+
+    return train(task, prepare, RECIPE, progress=progress, checkpoint=checkpoint)
 
 
 def _values(
-    policy: Generative, reward: Reward, early: Early, lake: Lake, visits: Visits
+    policy: Trainable, reward: Reward, early: Early, lake: Lake, visits: Visits
 ) -> NDArray[np.float64]:
     """The cautious value of showing each logged discovery, those of a visit as one slate: a creator
     is discovered once in it."""
@@ -155,7 +127,7 @@ def _values(
 
 def _loss(
     decoder: Decoder,
-    policy: Generative,
+    policy: Trainable,
     visits: Visits,
     weight: NDArray[np.float64],
     rows: NDArray[np.int64],

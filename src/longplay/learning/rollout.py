@@ -14,9 +14,9 @@ from longplay.decisions import Contexts, context_chance
 from longplay.errors import DataError
 from longplay.lake.content import content_digest
 from longplay.lake.lake import Lake
+from longplay.learning.trainable import Trainable
 from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative.search import beam_slates
-from longplay.policies.generative_policy import Generative
 from longplay.rewards import EarlyReward, Reward
 from longplay.signals import Signal
 
@@ -30,7 +30,7 @@ GROUP = 8  # slates drawn for each of them
 ROUNDING = 1e-9  # share of the largest reward below which rewards do not differ
 
 
-def enough_left(moments: Contexts, policy: Generative, slots: int) -> Contexts:
+def enough_left(moments: Contexts, policy: Trainable, slots: int) -> Contexts:
     """The moments whose exclusions leave at least `slots` items; at least one must.
 
     Looked at in parts, as a large catalogue's creators have thousands of items each.
@@ -56,7 +56,7 @@ def in_parts(contexts: Contexts, rows: Ints) -> list[Ints]:
 
 
 def drawn_leaves(
-    policy: Generative,
+    policy: Trainable,
     decoder: Decoder,
     contexts: Contexts,
     *,
@@ -71,7 +71,7 @@ def drawn_leaves(
     ).leaves
 
 
-def slates_of(policy: Generative, contexts: Contexts, leaves: Ints) -> tuple[Contexts, pl.Series]:
+def slates_of(policy: Trainable, contexts: Contexts, leaves: Ints) -> tuple[Contexts, pl.Series]:
     """The contexts of `leaves[N, G, S]` repeated for every group, and the slates as item ids: both
     N x G long."""
     n, groups, slots = leaves.shape
@@ -81,7 +81,7 @@ def slates_of(policy: Generative, contexts: Contexts, leaves: Ints) -> tuple[Con
 
 
 def slot_rewards(
-    policy: Generative, reward: Reward, early: Early, lake: Lake, contexts: Contexts, leaves: Ints
+    policy: Trainable, reward: Reward, early: Early, lake: Lake, contexts: Contexts, leaves: Ints
 ) -> Floats:
     """The cautious value of showing each drawn item, [N, G, S], from `leaves[N, G, S]`."""
     value = reward.combined(early, *slates_of(policy, contexts, leaves), lake).lower(reward.caution)
@@ -89,7 +89,7 @@ def slot_rewards(
 
 
 def reward_spread(
-    policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts, seed: int
+    policy: Trainable, reward: Reward, early: Early, lake: Lake, moments: Contexts, seed: int
 ) -> float:
     """The unit of rewards: the standard deviation of a slot's reward within a group, at the start.
 
@@ -124,7 +124,7 @@ def spread_within_groups(value_NGS: Floats) -> float:
 
 
 def fingerprints(
-    policy: Generative, reward: Reward, early: Early, lake: Lake, moments: Contexts
+    policy: Trainable, reward: Reward, early: Early, lake: Lake, moments: Contexts
 ) -> dict[str, str]:
     """What a run learns from, as digests that a checkpoint keeps: the lake's rows and what the
     early rewards believe.

@@ -11,10 +11,10 @@ from longplay.errors import DataError
 from longplay.lake.creators import item_creators
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import SAMPLE, drawn_leaves
+from longplay.learning.trainable import Trainable
 from longplay.learning.visits import Visits, visits_from_log
 from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative.search import best_items
-from longplay.policies.generative_policy import Generative
 from longplay.ranking import fallen
 
 Ints = NDArray[np.int64]
@@ -23,7 +23,7 @@ DEPTH = 10
 BEAMS = 20
 
 
-def creator_of_leaves(policy: Generative, lake: Lake) -> Ints:
+def creator_of_leaves(policy: Trainable, lake: Lake) -> Ints:
     """A number for each leaf's creator, [I]; an item without a known creator is alone with its own.
 
     The creator is the catalogue's, else that of the item's events.
@@ -43,7 +43,7 @@ def creator_of_leaves(policy: Generative, lake: Lake) -> Ints:
 
 
 def variety_alarms(
-    policy: Generative, tuned: Decoder, lake: Lake, moments: Contexts, slots: int, seed: int
+    policy: Trainable, tuned: Decoder, lake: Lake, moments: Contexts, slots: int, seed: int
 ) -> tuple[str, ...]:
     """What fell by half or more from `policy`, the start, to the weights `tuned`, in words; empty
     where nothing did.
@@ -67,7 +67,7 @@ def variety_alarms(
 
 
 def variety(
-    policy: Generative,
+    policy: Trainable,
     decoder: Decoder,
     sample: Contexts,
     creator_I: Ints,
@@ -96,7 +96,7 @@ def distinct(row_NGS: Ints) -> float:
     return float((1 + (np.diff(in_order, axis=-1) != 0).sum(axis=-1)).mean())
 
 
-def ndcg(policy: Generative, decoder: Decoder, visits: Visits) -> float:
+def ndcg(policy: Trainable, decoder: Decoder, visits: Visits) -> float:
     """Mean NDCG@10 of the items newly engaged with at each visit, among the items `decoder` ranks
     first."""
     best = best_items(decoder, policy.prompts(visits.contexts), DEPTH, BEAMS).leaves[:, 0]

@@ -12,7 +12,7 @@ from longplay.decisions import Contexts, contexts_from_log, first_engagements
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import in_parts
-from longplay.policies.generative_policy import Generative
+from longplay.learning.trainable import Trainable
 
 MOST_EXCLUDED = (
     60_000_000  # items that the exclusions of all visits may name together: about a gigabyte
@@ -30,7 +30,7 @@ class Visits:
     leaves: NDArray[np.int64]
 
 
-def visits_from_log(policy: Generative, lake: Lake, *, limit: int, seed: int) -> Visits:
+def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> Visits:
     """At most `limit` user-days of the log with the items newly engaged with that their contexts
     allow.
 

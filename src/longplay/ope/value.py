@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
@@ -10,8 +13,17 @@ from longplay.errors import ConfigError
 from longplay.estimate import Estimate, Refusal
 from longplay.lake.lake import Lake
 from longplay.ope.diagnostics import Array, Diagnosis, weigh
-from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, origin_of, snips_mean
 from longplay.ope.logged import Logged, Users, as_seen_by, logged_slots, own_choices, own_law
+from longplay.ope.methods import (
+    DOUBLY_ROBUST,
+    IPS,
+    METHODS,
+    SNIPS,
+    Evidence,
+    Method,
+    ModelValues,
+    clipped_ips,
+)
 from longplay.ope.outcome_model import OutcomeModel, fit_outcome_model
 from longplay.signals.outcomes.in_memory import Shown
 
@@ -61,17 +73,9 @@ def ips(
     """
     if clip is not None and not clip > 0:
         raise ConfigError(f"ips: clip={clip} given, expected a positive weight, e.g. 20, or None")
-    logged, weight_N, diagnosis = _weights(policy, lake, shown, surface, users)
-    refusal = _refusal(policy, shown, diagnosis) or _biased(policy, shown, diagnosis)
-    if refusal is not None:
-        return refusal
-    how = "IPS"
-    if clip is not None:
-        weight_N, cut = clip_weights(weight_N, clip)
-        how = f"IPS, weights clipped at {clip:g}: biased low, {cut:.1%} of the weight is cut off"
-    return ips_mean(
-        weight_N, logged.reward_N, logged.user_N, estimand=_estimand(policy, shown, how, users)
-    )
+    method = IPS if clip is None else clipped_ips(clip)
+    question = _question(policy, lake, shown, surface, users)
+    return question.answers([method])[method.name]
 
 
 def snips(
@@ -90,16 +94,7 @@ def snips(
     the others; where the log proves that there are such choices, the estimand names their share and
     between which bounds the value then lies.
     """
-    logged, weight_N, diagnosis = _weights(policy, lake, shown, surface, users)
-    refusal = _refusal(policy, shown, diagnosis)
-    if refusal is not None:
-        return refusal
-    return snips_mean(
-        weight_N,
-        logged.reward_N,
-        logged.user_N,
-        estimand=_estimand(policy, shown, _snips_words(diagnosis), users),
-    )
+    return _question(policy, lake, shown, surface, users).answers([SNIPS])[SNIPS.name]
 
 
 def doubly_robust(
@@ -138,16 +133,8 @@ def doubly_robust(
         raise ConfigError(
             f"doubly_robust: draws={draws} given, expected at least 1 slate per context"
         )
-    logged, weight_N, diagnosis = _weights(policy, lake, shown, surface, users, seed)
-    refusal = _refusal(policy, shown, diagnosis)
-    if refusal is not None:
-        return refusal
-    return _possible(
-        policy,
-        shown,
-        logged,
-        doubly_robust_mean(policy, lake, shown, logged, weight_N, seed, draws, diagnosis),
-    )
+    question = _question(policy, lake, shown, surface, users, seed, draws)
+    return question.answers([DOUBLY_ROBUST])[DOUBLY_ROBUST.name]
 
 
 def doubly_robust_mean(
@@ -174,21 +161,8 @@ def doubly_robust_mean(
         diagnosis: of the same weights; the estimand says what it knows of choices that the logger
             never makes.
     """
-    how = "doubly robust" + _unseen_words(diagnosis, "of which the model alone speaks")
-    model = fit_outcome_model(lake, shown.signal, logged)
-    direct_N = (
-        _expected(policy, logged, model)
-        if draws is None
-        else _sampled(policy, logged, model, seed, draws)
-    )
-    return dr_mean(
-        weight_N,
-        logged.reward_N,
-        model.predict(logged.items),
-        direct_N,
-        logged.user_N,
-        estimand=_estimand(policy, shown, how, logged.users),
-    )
+    question = _Question(policy, lake, shown, logged, weight_N, diagnosis, seed, draws)
+    return question.estimate(DOUBLY_ROBUST, question.evidence(with_model=True))
 
 
 def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, draws: int) -> Array:
@@ -225,33 +199,23 @@ def estimates(
     users: Users = "held out",
     seed: int = 0,
     draws: int | None = 4,
+    methods: Sequence[Method] = METHODS,
 ) -> tuple[Diagnosis, dict[str, Estimate | Refusal]]:
-    """`diagnose`, `ips`, `snips` and `doubly_robust` at once, by name; the policy is asked for its
-    probabilities once."""
-    logged, weight_N, diagnosis = _weights(policy, lake, shown, surface, users, seed)
-    refusal = _refusal(policy, shown, diagnosis)
-    if refusal is not None:
-        return diagnosis, {"IPS": refusal, "SNIPS": refusal, "doubly robust": refusal}
-    by_ips = _biased(policy, shown, diagnosis)
-    if by_ips is None:
-        by_ips = ips_mean(
-            weight_N,
-            logged.reward_N,
-            logged.user_N,
-            estimand=_estimand(policy, shown, "IPS", users),
-        )
-    by_snips = snips_mean(
-        weight_N,
-        logged.reward_N,
-        logged.user_N,
-        estimand=_estimand(policy, shown, _snips_words(diagnosis), users),
-    )
-    robust = doubly_robust_mean(policy, lake, shown, logged, weight_N, seed, draws, diagnosis)
-    return diagnosis, {
-        "IPS": by_ips,
-        "SNIPS": by_snips,
-        "doubly robust": _possible(policy, shown, logged, robust),
-    }
+    """`diagnose`, and the estimate or refusal of every method by name; the policy is asked for its
+    probabilities once.
+
+    Args:
+        policy: what is judged.
+        lake: the log.
+        shown: as of `ips`.
+        surface: as of `ips`.
+        users: as of `ips`.
+        seed: as of `doubly_robust`.
+        draws: as of `doubly_robust`.
+        methods: rows of `ope.methods`; default IPS, SNIPS and doubly robust.
+    """
+    question = _question(policy, lake, shown, surface, users, seed, draws)
+    return question.diagnosed, question.answers(methods)
 
 
 def diagnose(
@@ -270,67 +234,82 @@ def diagnose(
         ConfigError: nothing was logged on this surface.
         DataError: `shown` is of another lake.
     """
-    return _weights(policy, lake, shown, surface, users, seed)[2]
+    return _question(policy, lake, shown, surface, users, seed).diagnosed
 
 
-def _weights(
-    policy: Policy, lake: Lake, shown: Shown, surface: str | None, users: Users, seed: int = 0
-) -> tuple[Logged, Array, Diagnosis]:
+def _question(
+    policy: Policy,
+    lake: Lake,
+    shown: Shown,
+    surface: str | None,
+    users: Users,
+    seed: int = 0,
+    draws: int | None = 4,
+) -> _Question:
     """The slots that are scored, their weights, and what these say."""
     logged = as_seen_by(policy, logged_slots(lake, shown, surface, users), lake)
     weight_N, diagnosis = weigh(policy, logged, seed, shown.signal)
-    return logged, weight_N, diagnosis
+    return _Question(policy, lake, shown, logged, weight_N, diagnosis, seed, draws)
 
 
-def _refusal(policy: Policy, shown: Shown, diagnosis: Diagnosis) -> Refusal | None:
-    """Why there is no estimate at all, if a gate is not passed."""
-    if diagnosis.estimable:
-        return None
-    why = f"{policy.name}: not estimable: " + "; and ".join(diagnosis.reasons)
-    return Refusal(why, f"one_step value of {policy.name} per slot, {shown.signal.label}")
+@dataclass(frozen=True)
+class _Question:
+    """What `policy` would have come to in the logged slots."""
 
+    policy: Policy
+    lake: Lake
+    shown: Shown
+    logged: Logged
+    weight_N: Array
+    diagnosis: Diagnosis | None
+    seed: int
+    draws: int | None
 
-def _biased(policy: Policy, shown: Shown, diagnosis: Diagnosis) -> Refusal | None:
-    """Why there is no estimate by IPS, if the log proves that its weights are off."""
-    if not diagnosis.bias:
-        return None
-    why = (
-        f"{policy.name}: not estimable by IPS: {diagnosis.bias}; correct the log, or take SNIPS "
-        "or doubly robust"
-    )
-    return Refusal(why, f"one_step value of {policy.name} per slot, {shown.signal.label} (IPS)")
+    @property
+    def diagnosed(self) -> Diagnosis:
+        """The diagnosis, which `_question` always makes."""
+        assert self.diagnosis is not None
+        return self.diagnosis
 
+    def answers(self, methods: Sequence[Method]) -> dict[str, Estimate | Refusal]:
+        """The estimate or the refusal of every method, by name; an outcome model is fitted once."""
+        if not self.diagnosed.estimable:
+            why = "; and ".join(self.diagnosed.reasons)
+            refusal = Refusal(f"{self.policy.name}: not estimable: {why}", self._estimand())
+            return {method.name: refusal for method in methods}
+        evidence = self.evidence(with_model=any(method.needs_model for method in methods))
+        return {method.name: self._answer(method, evidence) for method in methods}
 
-def _possible(policy: Policy, shown: Shown, logged: Logged, robust: Estimate) -> Estimate | Refusal:
-    """The doubly robust estimate, or a refusal where it lies beyond every outcome: what its model
-    got wrong outweighs the log."""
-    origin, side = origin_of(logged.reward_N)
-    if side == 0 or side * (robust.value - origin) > 0:
-        return robust
-    where = "below" if side > 0 else "above"
-    why = (
-        f"{policy.name}: not estimable by doubly robust: {robust.value:.3g} lies {where} every "
-        f"outcome, expected beyond {origin:g}: the outcome "
-        "model's errors outweigh the few outcomes; take SNIPS, or wait until more has matured"
-    )
-    return Refusal(why, robust.estimand)
+    def _answer(self, method: Method, evidence: Evidence) -> Estimate | Refusal:
+        """The method's estimate, or its own refusal."""
+        refused = f"{self.policy.name}: not estimable by {method.name}: "
+        if reason := method.refused_before(evidence):
+            return Refusal(refused + reason, self._estimand(f" ({method.name})"))
+        estimate = self.estimate(method, evidence)
+        if reason := method.refused_after(evidence, estimate):
+            return Refusal(refused + reason, estimate.estimand)
+        return estimate
 
+    def estimate(self, method: Method, evidence: Evidence) -> Estimate:
+        """The method's estimate, whatever its gates say."""
+        whose = ", all users" if self.logged.users == "all" else ""
+        estimand = self._estimand(f" ({method.how(evidence)}{whose})")
+        return method.formula(evidence, estimand)
 
-def _snips_words(diagnosis: Diagnosis) -> str:
-    return "SNIPS" + _unseen_words(diagnosis, "taken to be like the others")
+    def evidence(self, *, with_model: bool) -> Evidence:
+        """Weights, outcomes and users of the slots; `with_model` also an outcome model's values."""
+        logged = self.logged
+        model = self._model_values() if with_model else None
+        return Evidence(self.weight_N, logged.reward_N, logged.user_N, self.diagnosis, model)
 
+    def _model_values(self) -> ModelValues:
+        """Values of an outcome model, cross-fitted by user."""
+        model = fit_outcome_model(self.lake, self.shown.signal, self.logged)
+        if self.draws is None:
+            own_N = _expected(self.policy, self.logged, model)
+        else:
+            own_N = _sampled(self.policy, self.logged, model, self.seed, self.draws)
+        return ModelValues(model.predict(self.logged.items), own_N)
 
-def _unseen_words(diagnosis: Diagnosis | None, taken: str) -> str:
-    """What the estimand has to say of choices that the logger never makes, where the log proves
-    that there are some."""
-    if diagnosis is None or not diagnosis.bias or diagnosis.mean_weight > 1:
-        return ""
-    return (
-        f"; {1 - diagnosis.mean_weight:.1%} of the choices are never logged, {taken}: "
-        f"{diagnosis.bound}"
-    )
-
-
-def _estimand(policy: Policy, shown: Shown, how: str, users: Users) -> str:
-    whose = ", all users" if users == "all" else ""
-    return f"one_step value of {policy.name} per slot, {shown.signal.label} ({how}{whose})"
+    def _estimand(self, how: str = "") -> str:
+        return f"one_step value of {self.policy.name} per slot, {self.shown.signal.label}{how}"

@@ -172,13 +172,18 @@ class Generative:
         """Items of history it reads."""
         return BASE_HISTORY if self.base else size_of(self.scale).history
 
-    @cached_property
+    @property
     def name(self) -> str:
         """`generative@` and a digest of weights, semantic IDs and the items they stand for.
 
         Of a policy that may be deployed under another rule than its own,
         `generative-seen-under-none@` and so on.
         """
+        return self._name
+
+    @cached_property
+    def _name(self) -> str:
+        """See `name`; read once, as models are large."""
         decoder, codebook = self._fitted()
         read = (
             [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
@@ -483,6 +488,24 @@ class Generative:
         """The policy with what a `learner` has learned."""
         return self.with_model(
             trained.model if self.words is None else merged(self.decoder, trained)
+        )
+
+    def rewarded(
+        self,
+        trained: Decoder,
+        *,
+        exclude: str,
+        curve: tuple[dict[str, float], ...],
+        alarms: tuple[str, ...],
+    ) -> Self:
+        """The policy with what a `learner` has learned from a reward under a rule of exclusions."""
+        return replace(
+            self.settled(trained),
+            exclude=exclude,
+            rule=exclude,
+            also_under=None,
+            curve=curve,
+            alarms=alarms,
         )
 
     def with_model(self, model: PreTrainedModel) -> Self:

@@ -17,16 +17,13 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from longplay.errors import DataError
-from longplay.report.about_log import glance, log_of, period_of, signals
-from longplay.report.about_loop import loop
-from longplay.report.about_offpolicy import offpolicy
-from longplay.report.about_policies import codes, refusals, training
-from longplay.report.about_ranking import ranking, truth
-from longplay.report.about_rewards import rewards
-from longplay.report.blocks import Section, charts_of
+from longplay.report.blocks import charts_of
 from longplay.report.charts import CONFIG
+from longplay.report.sections import SECTIONS
+from longplay.report.sections.ingest import period_of
 from longplay.report.summary import alarms, facts, glossary, versions
+from longplay.results import RunResults
+from longplay.results.log_figures import LogResult, SimulateResult
 
 _HERE = Path(__file__).parent
 # Vega reads names as JavaScript strings, which a line or paragraph separator ends; other controls
@@ -37,41 +34,19 @@ _UNDRAWABLE = {code: "\ufffd" for code in (*range(32), 127) if chr(code) not in 
 }
 
 
-def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+def render(name: str, results: RunResults) -> str:
     """The page of a run, as HTML text: equal inputs give equal bytes.
 
-    A stage or a figure that is absent is said to be absent; nothing is guessed.
+    A stage that is absent is said to be absent; nothing is guessed.
 
     Args:
         name: of the run.
-        results: stage -> its figures, as in the run folder's `result.json`.
-
-    Raises:
-        DataError: `results` is not a mapping of mappings.
+        results: of its finished stages.
     """
-    if not isinstance(results, Mapping) or not all(
-        isinstance(one, Mapping) for one in results.values()
-    ):
-        raise DataError(
-            f"report: results of type {type(results).__name__} given, expected {{stage: "
-            f"figures}}, each a mapping; pass what the run folder holds"
-        )
-    results = _present(results)
-    found: list[Section | None] = [
-        glance(results),
-        loop(results),
-        signals(results),
-        rewards(results),
-        codes(results),
-        training(results),
-        ranking(results),
-        truth(results),
-        offpolicy(results),
-        refusals(results),
-    ]
-    sections = [section for section in found if section is not None]
+    made = (steps.section(results) for steps in SECTIONS)
+    sections = [section for section in made if section is not None]
     drawn = [chart for section in sections for chart in charts_of(section.blocks)]
-    log = log_of(results)
+    log = results.find(LogResult)
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -83,7 +58,7 @@ def render(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     places = {id(chart): place for place, chart in enumerate(drawn)}
     return environment.get_template("page.html").render(
         name=name,
-        source=log.get("source") or {},
+        source=None if log is None else log.source,
         period=period_of(log),
         alarms=alarms(results),
         facts=facts(results),
@@ -135,13 +110,6 @@ def _security_policy(scripts: tuple[str, ...]) -> Markup:
     )
 
 
-def _present(value: Any) -> Any:
-    """`value` without the keys that hold null: what is null is absent."""
-    if isinstance(value, Mapping):
-        return {str(key): _present(one) for key, one in value.items() if one is not None}
-    return [_present(one) for one in value] if isinstance(value, list | tuple) else value
-
-
 def _drawable(value: Any) -> Any:
     """Null for a number that is not finite; text without what Vega takes for the end of a line, and
     without control characters."""
@@ -154,5 +122,6 @@ def _drawable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _command(name: str, results: Mapping[str, Any]) -> str:
-    return "longplay demo" if name == "demo" and "simulate" in results else "longplay run run.toml"
+def _command(name: str, results: RunResults) -> str:
+    simulated = results.find(SimulateResult) is not None
+    return "longplay demo" if name == "demo" and simulated else "longplay run run.toml"

@@ -4,12 +4,11 @@ written in advance."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from longplay.estimate import LOPSIDED, Estimate
-
-Row = Mapping[str, Any]
+from longplay.results.outcome_figures import MaturityDay
 
 ZERO = "not distinguishable from zero"
 POLICY_NAMES = {
@@ -27,85 +26,80 @@ MODEL_NAMES = {
 }
 
 
-def finite(value: Any) -> float | None:
-    """`value` as a float, or null where it is missing or not a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
+@dataclass(frozen=True)
+class Bounded:
+    """A figure with the ends of its interval; null where it has none.
 
-
-def bounds(row: Row) -> tuple[float, float] | None:
-    """The interval of an estimate, or null where it has none."""
-    low, high = finite(row.get("low")), finite(row.get("high"))
-    return None if low is None or high is None else (low, high)
-
-
-def at_level(estimate: Row | None, level: float) -> dict[str, Any]:
-    """An estimate given as JSON (`experiments.readout.estimate_json`) as value, low and high; empty
-    where there is none.
-
-    >>> row = {"value": 0.02, "std_error": 0.005, "n": 900, "df": 15, "origin": 0.0, "step": 0.0}
-    >>> {end: round(x, 4) for end, x in at_level(row, 0.95).items()}
-    {'value': 0.02, 'low': 0.0117, 'high': 0.0341}
+    >>> Bounded.of(Estimate(0.02, 0.005, n=900, n_eff=900, estimand="rate", df=15)).interval is None
+    False
     """
-    row = estimate or {}
-    value, error, n = (row.get(key) for key in ("value", "std_error", "n"))
-    if finite(value) is None:
-        return {}
-    if finite(error) is None or finite(n) is None or not 0 < level < 1:
-        return {"value": value, "low": None, "high": None}
-    known = Estimate(
-        value=float(value or 0),
-        std_error=float(error or 0),
-        n=int(n or 0),
-        n_eff=float(n or 0),
-        estimand="",
-        df=finite(row.get("df")),
-        skew=finite(row.get("skew")) or 0.0,
-        origin=finite(row.get("origin")),
-        step=finite(row.get("step")) or 0.0,
-    )
-    low, high = known.interval(level)
-    return {"value": value, "low": low, "high": high}
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, estimate: Estimate, level: float = 0.95) -> Bounded:
+        """An estimate with its interval at a level; without one where an end is infinite."""
+        low, high = estimate.interval(level)
+        if math.isfinite(low) and math.isfinite(high):
+            return cls(estimate.value, float(low), float(high))
+        return cls(estimate.value)
+
+    @classmethod
+    def around(cls, value: float, std_error: float | None) -> Bounded:
+        """A figure with the normal 95% interval of its standard error."""
+        if std_error is None:
+            return cls(value)
+        return cls(value, value - 1.96 * std_error, value + 1.96 * std_error)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def scaled(self, factor: float) -> Bounded:
+        """The figure and its ends in another unit."""
+        low = None if self.low is None else self.low * factor
+        high = None if self.high is None else self.high * factor
+        return Bounded(self.value * factor, low, high)
+
+    def row(self) -> dict[str, float | None]:
+        """For a chart."""
+        return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def at_95(estimate: Row | None) -> dict[str, Any]:
-    """`at_level` at 95%."""
-    return at_level(estimate, 0.95)
-
-
-def number(value: Any, decimals: int | None = None) -> str:
+def number(value: float | None, decimals: int | None = None) -> str:
     """A number with thousands separators and a true minus sign; `n/a` where it is missing.
 
     >>> number(-1234.5, 1), number(0.012345), number(None)
     ('−1,234.5', '0.0123', 'n/a')
     """
-    known = finite(value)
-    if known is None:
+    if value is None or not math.isfinite(value):
         return "n/a"
     if decimals is None:
-        decimals = 0 if isinstance(value, int) else max(0, 2 - _magnitude(known)) if known else 0
-    text = f"{known:,.{min(decimals, 8)}f}"
+        decimals = 0 if isinstance(value, int) or not value else max(0, 2 - _magnitude(value))
+    text = f"{value:,.{min(decimals, 8)}f}"
     return text.replace("-", "−") if text.strip("-0.,") else text.lstrip("-")
 
 
-def percent(value: Any, decimals: int = 0) -> str:
+def percent(value: float | None, decimals: int = 0) -> str:
     """A share in per cent.
 
     >>> percent(0.8427), percent(0.0042, 1), percent(None)
     ('84%', '0.4%', 'n/a')
     """
-    known = finite(value)
-    return "n/a" if known is None else f"{number(known * 100, decimals)}%"
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    return f"{number(value * 100.0, decimals)}%"
 
 
-def decimals_of(row: Row) -> int:
+def decimals_of(row: Bounded) -> int:
     """Decimals that show two significant digits of the half-width, and more where a bound near zero
     would round to it."""
-    interval = bounds(row)
+    interval = row.interval
     if interval is None:
-        value = finite(row.get("value"))
-        return 0 if not value else max(0, min(8, 2 - _magnitude(value)))
+        return max(0, min(8, 2 - _magnitude(row.value))) if row.value else 0
     half = (interval[1] - interval[0]) / 2
     decimals = max(0, min(8, 1 - _magnitude(half))) if half > 0 else 3
     while decimals < 8 and any(bound != 0 and round(bound, decimals) == 0 for bound in interval):
@@ -113,18 +107,16 @@ def decimals_of(row: Row) -> int:
     return decimals
 
 
-def plus_minus(row: Row) -> str:
+def plus_minus(row: Bounded) -> str:
     """Value and half-width of its 95% interval, e.g. `0.031 ± 0.004`; the value alone where there
     is no interval.
 
     Both ends where the value does not lie in the middle.
 
-    >>> plus_minus({"value": 0.031, "low": 0.027, "high": 0.035}), plus_minus({"value": 0.031, "low": 0.02, "high": 0.05})
+    >>> plus_minus(Bounded(0.031, 0.027, 0.035)), plus_minus(Bounded(0.031, 0.02, 0.05))
     ('0.0310 ± 0.0040', '0.031 (0.020 to 0.050)')
     """
-    interval, value = bounds(row), finite(row.get("value"))
-    if value is None:
-        return "n/a"
+    interval, value = row.interval, row.value
     half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
     if interval is None or half <= 0:
         return number(value) if value else "0"
@@ -134,19 +126,19 @@ def plus_minus(row: Row) -> str:
     return f"{number(value, digits)} ± {number(half, digits)}"
 
 
-def interval_words(row: Row, *, share: bool = False) -> str:
+def interval_words(row: Bounded, *, share: bool = False) -> str:
     """`95% interval 0.010 to 0.031`, or that there is none."""
-    interval = bounds(row)
+    interval = row.interval
     if interval is None:
         return "no interval: too few users"
     if share:
-        return f"95% interval {share_of(row, 'low')} to {share_of(row, 'high')}"
+        return f"95% interval {share_of(interval[0], row)} to {share_of(interval[1], row)}"
     return f"95% interval {span(row)}"
 
 
-def span(row: Row) -> str:
+def span(row: Bounded) -> str:
     """`0.010 to 0.031`, or nothing where there is no interval."""
-    interval, digits = bounds(row), decimals_of(row)
+    interval, digits = row.interval, decimals_of(row)
     return (
         ""
         if interval is None
@@ -154,18 +146,18 @@ def span(row: Row) -> str:
     )
 
 
-def share_of(row: Row, key: str = "value") -> str:
-    """A share in per cent, in the decimals of its interval."""
-    return percent(row.get(key), max(0, min(3, decimals_of(row) - 2)))
+def share_of(value: float, row: Bounded) -> str:
+    """A share in per cent, in the decimals of the interval of `row`."""
+    return percent(value, max(0, min(3, decimals_of(row) - 2)))
 
 
-def verdict(row: Row) -> str:
+def verdict(row: Bounded) -> str:
     """What an interval of a difference says: higher, lower, or not distinguishable from zero.
 
-    >>> verdict({"value": 0.009, "low": -0.003, "high": 0.021}), verdict({"value": 1.0, "low": 0.5, "high": 1.5})
+    >>> verdict(Bounded(0.009, -0.003, 0.021)), verdict(Bounded(1.0, 0.5, 1.5))
     ('not distinguishable from zero', 'higher')
     """
-    interval = bounds(row)
+    interval = row.interval
     if interval is None:
         return "no interval"
     if interval[0] <= 0 <= interval[1]:
@@ -173,11 +165,11 @@ def verdict(row: Row) -> str:
     return "higher" if interval[0] > 0 else "lower"
 
 
-def difference(row: Row) -> str:
+def difference(row: Bounded) -> str:
     """A difference with its interval, and `not distinguishable from zero` exactly where the
     interval includes it.
 
-    >>> difference({"value": 0.009, "low": -0.003, "high": 0.021})
+    >>> difference(Bounded(0.009, -0.003, 0.021))
     'difference +0.009, 95% interval −0.003 to 0.021: not distinguishable from zero'
     """
     said = verdict(row)
@@ -186,40 +178,43 @@ def difference(row: Row) -> str:
     )
 
 
-def signed(row: Row) -> str:
+def signed(row: Bounded) -> str:
     """The value with its sign, in the decimals of its interval."""
-    value = finite(row.get("value"))
-    if value is None:
-        return "n/a"
-    text = number(value, decimals_of(row))
-    return f"+{text}" if value > 0 else text
+    text = number(row.value, decimals_of(row))
+    return f"+{text}" if row.value > 0 else text
 
 
-def change(row: Row, metric: str, ours: Any, base: Any) -> str:
+def change(
+    gap: Bounded, policies: tuple[str, str], metric: str, values: tuple[float | None, float | None]
+) -> str:
     """One sentence on a paired difference between two policies, from their values and its interval.
 
     The same form whatever the result, so that a loss reads as loud as a win.
+
+    Args:
+        gap: the difference, the first policy less the second.
+        policies: the first and the second.
+        metric: of what.
+        values: of the first and of the second.
     """
-    name, other = str(row.get("policy")), str(row.get("than"))
-    digits = decimals_of(row)
-    told, values = verdict(row), (number(base, digits), number(ours, digits))
+    name, other = policies
+    digits = decimals_of(gap)
+    told = verdict(gap)
+    before, after = number(values[1], digits), number(values[0], digits)
     if other == "start":
         verb = {"higher": "raised", "lower": "lowered", ZERO: "did not measurably change"}.get(
             told, "moved"
         )
-        said = (
-            f"{first(POLICY_NAMES.get(name, name))} {verb} {metric}: from {values[0]} to "
-            f"{values[1]}"
-        )
+        said = f"{first(POLICY_NAMES.get(name, name))} {verb} {metric}: from {before} to {after}"
     else:
         verb = {"higher": "is above", "lower": "is below", ZERO: "is not told apart from"}.get(
             told, "is beside"
         )
         said = (
             f"{first(POLICY_NAMES.get(name, name))} {verb} {POLICY_NAMES.get(other, other)} in "
-            f"{metric}: {values[1]} against {values[0]}"
+            f"{metric}: {after} against {before}"
         )
-    return f"{said} ({difference(row)})."
+    return f"{said} ({difference(gap)})."
 
 
 def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -252,15 +247,13 @@ def coverage_words(model: str, level: float, share: float, items: int) -> str:
     )
 
 
-def reached(curve: Sequence[Row], share: float) -> Row | None:
-    """The first row of a maturity curve at `share` of its final value; null where the curve is
+def reached(curve: Sequence[MaturityDay], share: float) -> MaturityDay | None:
+    """The first day of a maturity curve at `share` of its final value; null where the curve is
     empty or ends at 0."""
-    last = finite(curve[-1].get("value")) if curve else None
+    last = curve[-1].value if curve else 0.0
     if not last:
         return None
-    return next(
-        (row for row in curve if (finite(row.get("value")) or 0.0) >= share * last - 1e-12), None
-    )
+    return next((row for row in curve if row.value >= share * last - 1e-12), None)
 
 
 def listed(words: Sequence[str]) -> str:

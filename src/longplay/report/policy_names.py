@@ -4,49 +4,83 @@ whatever the rivals are named."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from longplay.report.charts import POLICY_COLOURS
 from longplay.report.phrases import listed
+from longplay.results import RunResults
+from longplay.results.reinforcement_figures import ReinforceResult
+from longplay.results.trial_figures import ExperimentResult
 
-Results = Mapping[str, Mapping[str, Any]]
 INCUMBENT = "control"  # the arm of a trial that goes on as before
 _FURTHER = ("#cc4b3c", "#9163cf", "#6f8f1f", "#b5568f")
 
 
-def rivals_of(results: Results) -> dict[str, Mapping[str, Any]]:
-    """The policies reinforced on other rewards, by name, as the reinforce stage has them."""
-    return {
-        str(name): one or {}
-        for name, one in ((results.get("reinforce") or {}).get("rivals") or {}).items()
-    }
+@dataclass(frozen=True)
+class PolicyNames:
+    """Names and colours of the policies and arms of a run.
+
+    Attributes:
+        words: every policy and arm in plain words; no two alike.
+        colours: a colour for each.
+        rivals: the policies reinforced on other rewards.
+    """
+
+    words: Mapping[str, str]
+    colours: Mapping[str, str]
+    rivals: tuple[str, ...]
+
+    def __getitem__(self, policy: str) -> str:
+        return self.words.get(policy, policy)
+
+    @property
+    def swatches(self) -> dict[str, str]:
+        """The same colours by the words in which a table names a policy."""
+        return {self[name]: colour for name, colour in self.colours.items()}
+
+    @property
+    def rivals_in_sentences(self) -> dict[str, str]:
+        """Rivals by name as a sentence needs them: `reinforcement on clicks`."""
+        return {name: self[name].replace("reinforced", "reinforcement", 1) for name in self.rivals}
 
 
-def names_of(results: Results) -> dict[str, str]:
+def policy_names(results: RunResults) -> PolicyNames:
+    """The names and colours of a run's policies."""
+    words = names_of(results.find(ReinforceResult), results.find(ExperimentResult))
+    reinforced = results.find(ReinforceResult)
+    rivals = () if reinforced is None else tuple(reinforced.rivals)
+    return PolicyNames(words, colours_of(tuple(words)), rivals)
+
+
+def names_of(reinforced: ReinforceResult | None, trial: ExperimentResult | None) -> dict[str, str]:
     """Every policy and arm of a run in plain words; no two alike.
 
-    >>> names_of({"reinforce": {"objectives": {"habit@1f": 1.0}, "rivals": {"clicks": {"objectives": {"clicks": 1.0}}}}})["clicks"]
-    'reinforced on clicks'
+    Args:
+        reinforced: the result of reinforcement, with the rivals.
+        trial: the trial, with its arms.
+
+    >>> names_of(None, None)["start"]
+    'start'
     """
-    rivals = rivals_of(results)
+    rivals = {} if reinforced is None else reinforced.rivals
     names = {name: name for name in POLICY_COLOURS}
-    if rivals or results.get("experiment"):
-        names["reinforced"] = _reinforced((results.get("reinforce") or {}).get("objectives"))
-        names[INCUMBENT] = f"{_incumbent(results)} (incumbent)"
-    for name, one in rivals.items():
-        said = _reinforced(one.get("objectives"))
-        names[name] = said if said not in (*names.values(), "reinforced") else f"{said} ({name})"
-    for arm in (str(row.get("arm")) for row in (results.get("experiment") or {}).get("arms") or []):
-        names.setdefault(arm, arm)
+    if rivals or trial is not None:
+        names["reinforced"] = _reinforced({} if reinforced is None else reinforced.objectives)
+        names[INCUMBENT] = f"{_incumbent(trial)} (incumbent)"
+    for name, rival in rivals.items():
+        words = _reinforced(rival.objectives)
+        taken = words in (*names.values(), "reinforced")
+        names[name] = f"{words} ({name})" if taken else words
+    for row in () if trial is None else trial.arms:
+        names.setdefault(row.arm, row.arm)
     return names
 
 
-def colours_of(results: Results) -> dict[str, str]:
-    """A colour for every policy and arm: those of old, then one more for each rival in its
+def colours_of(names: tuple[str, ...]) -> dict[str, str]:
+    """A colour for every policy and arm: those of old, then one more for each other name in its
     order."""
     colours = {**POLICY_COLOURS, INCUMBENT: POLICY_COLOURS["popular"]}
-    others = [name for name in names_of(results) if name not in colours]
-    for place, name in enumerate(others):
+    for place, name in enumerate(name for name in names if name not in colours):
         colours[name] = (
             _FURTHER[place]
             if place < len(_FURTHER)
@@ -55,30 +89,16 @@ def colours_of(results: Results) -> dict[str, str]:
     return colours
 
 
-def swatches_of(results: Results) -> dict[str, str]:
-    """The same colours by the words in which a table names a policy."""
-    names = names_of(results)
-    return {names.get(name, name): colour for name, colour in colours_of(results).items()}
-
-
-def _reinforced(objectives: Mapping[str, float] | None) -> str:
-    goals = {str(label).split("@")[0]: weight for label, weight in (objectives or {}).items()}
+def _reinforced(objectives: Mapping[str, float]) -> str:
+    goals = {label.split("@")[0]: weight for label, weight in objectives.items()}
     if len(goals) == 1:
         return f"reinforced on {next(iter(goals))}"
-    return (
-        f"reinforced on {listed([f'{weight:g} × {goal}' for goal, weight in goals.items()])}"
-        if goals
-        else "reinforced"
-    )
+    if not goals:
+        return "reinforced"
+    return f"reinforced on {listed([f'{weight:g} × {goal}' for goal, weight in goals.items()])}"
 
 
-def _incumbent(results: Results) -> str:
-    arms = (results.get("experiment") or {}).get("arms") or []
-    return next(
-        (
-            str(row.get("policy", "control")).split("@")[0]
-            for row in arms
-            if row.get("arm") == INCUMBENT
-        ),
-        "popular",
-    )
+def _incumbent(trial: ExperimentResult | None) -> str:
+    arms = () if trial is None else trial.arms
+    policies = (row.policy.split("@")[0] for row in arms if row.arm == INCUMBENT)
+    return next(policies, "popular")

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from longplay.ranking import fallen
-from longplay.report.about_log import log_of
-from longplay.report.about_loop import loop_rows
-from longplay.report.about_ranking import PAIRS
-from longplay.report.about_rewards import loss_difference
 from longplay.report.blocks import Fact
 from longplay.report.phrases import (
     MODEL_NAMES,
-    decimals_of,
-    finite,
+    Bounded,
     interval_words,
     number,
     percent,
-    share_of,
     signed,
     verdict,
     wilson,
 )
-from longplay.report.policy_names import INCUMBENT, names_of, rivals_of
-
-Row = Mapping[str, Any]
-Results = Mapping[str, Row]
+from longplay.report.policy_names import INCUMBENT, policy_names
+from longplay.report.sections.evaluate import PAIRS, figures_of
+from longplay.report.sections.experiment import collect as collect_loop
+from longplay.report.sections.experiment import loop_rows
+from longplay.report.sections.outcomes import value_words
+from longplay.report.sections.reward import loss_difference, widest_coverage
+from longplay.results import NotEstimable, RunResults
+from longplay.results.code_figures import CodesResult
+from longplay.results.log_figures import LogResult, SimulateResult
+from longplay.results.outcome_figures import OutcomesResult
+from longplay.results.ranking_figures import EvaluateResult
+from longplay.results.reinforcement_figures import ReinforceResult
+from longplay.results.reward_figures import EarlyRewardFigures, RewardResult
+from longplay.results.training_figures import TrainResult
+from longplay.results.trial_figures import ExperimentResult
 
 GLOSSARY = (
     (
@@ -144,23 +148,22 @@ LOOP_GLOSSARY = (
 )
 
 
-def glossary(results: Results) -> tuple[tuple[str, str], ...]:
+def glossary(results: RunResults) -> tuple[tuple[str, str], ...]:
     """The words of this page; those of trials only where there is one."""
-    return GLOSSARY + (LOOP_GLOSSARY if results.get("experiment") else ())
+    return GLOSSARY if results.find(ExperimentResult) is None else GLOSSARY + LOOP_GLOSSARY
 
 
-def facts(results: Results) -> list[Fact]:
+def facts(results: RunResults) -> list[Fact]:
     """At most six key figures, each with its interval; what was not measured is left out."""
-    found = [_log(results), _signal(results), _early(results), _promise(results)]
-    found += (
-        _trial(results)
-        if results.get("experiment")
-        else [_difference(results, *pair) for pair in PAIRS[:2]]
-    )
-    return [fact for fact in found if fact is not None]
+    facts = [_log(results), _signal(results), _early(results), _promise(results)]
+    if results.find(ExperimentResult) is None:
+        facts += [_difference(results, *pair) for pair in PAIRS[:2]]
+    else:
+        facts += _trial(results)
+    return [fact for fact in facts if fact is not None]
 
 
-def alarms(results: Results) -> list[str]:
+def alarms(results: RunResults) -> list[str]:
     """What must be read first, in sentences: the trained policies that show far less, or rank far
     worse, than the start they came from.
 
@@ -168,179 +171,164 @@ def alarms(results: Results) -> list[str]:
     future; empty where nothing fell by half. And whether a trial showed the policies under another
     rule of exclusions than they were trained under.
     """
-    names, tuned = names_of(results), results.get("reinforce") or {}
-    found = []
-    for name, stage in (("reinforced", tuned), *rivals_of(results).items()):
-        if fell := [str(words) for words in stage.get("alarms") or []]:
-            found.append(_alarm(names[name], "on the training moments", fell))
-    figures: dict[str, dict[str, float]] = {}
-    for row in (results.get("evaluate") or {}).get("ranking") or []:
-        metric, value = str(row.get("metric")), finite(row.get("value"))
-        if value is not None and (
-            metric in ("coverage@10", "NDCG@10") or metric.startswith("creators per slate")
-        ):
-            figures.setdefault(str(row.get("policy")), {})[
-                metric.replace("creators", "distinct creators")
-            ] = value
+    names, tuned = policy_names(results), results.find(ReinforceResult)
+    sentences = []
+    if tuned is not None:
+        by_policy = {"reinforced": tuned.alarms}
+        by_policy |= {name: rival.alarms for name, rival in tuned.rivals.items()}
+        for policy, fell in by_policy.items():
+            if fell:
+                sentences.append(_alarm(names[policy], "on the training moments", fell))
+    evaluated = results.find(EvaluateResult)
+    figures = {} if evaluated is None else figures_of(evaluated.ranking)
     start = figures.get("start", {})
-    for name, after in figures.items():
-        if name not in ("start", "popular") and (fell := fallen(start, after)):
-            found.append(_alarm(names.get(name, name), "on the visits that followed", list(fell)))
-    trained, shown = tuned.get("exclude"), (results.get("simulate") or {}).get("exclude")
-    if results.get("experiment") and trained and shown and trained != shown:
-        found.append(
-            f"The policies were trained under exclude = “{trained}”, and the trial showed them "
-            f"under exclude = “{shown}”: they learned what to "
-            "show where other items could be shown, so their gain under their own rule can be "
-            "quite another."
-        )
-    return found
+    for policy, after in figures.items():
+        if policy not in ("start", "popular") and (fell := fallen(start, after)):
+            sentences.append(_alarm(names[policy], "on the visits that followed", fell))
+    return [*sentences, *_other_rule(results)]
 
 
-def _alarm(policy: str, where: str, fell: list[str]) -> str:
+def _other_rule(results: RunResults) -> list[str]:
+    """Whether the trial was under another rule of exclusions than training."""
+    tuned, world = results.find(ReinforceResult), results.find(SimulateResult)
+    if results.find(ExperimentResult) is None or tuned is None or world is None:
+        return []
+    if tuned.exclude == world.exclude:
+        return []
+    return [
+        f"The policies were trained under exclude = “{tuned.exclude}”, and the trial showed them "
+        f"under exclude = “{world.exclude}”: they learned what to "
+        "show where other items could be shown, so their gain under their own rule can be "
+        "quite another."
+    ]
+
+
+def _alarm(policy: str, where: str, fell: Sequence[str]) -> str:
     return f"Alarm: the policy “{policy}” is far behind the start {where}: {'; '.join(fell)}."
 
 
-def versions(results: Results) -> list[tuple[str, str]]:
+def versions(results: RunResults) -> list[tuple[str, str]]:
     """What the figures were made of, by version."""
-    tuned = results.get("reinforce") or {}
-    rows = [
-        (f"signal {name}", one.get("label"))
-        for name, one in (results.get("outcomes") or {}).items()
-    ]
-    rows += [
-        ("codes", (results.get("codes") or {}).get("version")),
-        ("start", (results.get("train") or {}).get("policy")),
-        ("reward", tuned.get("reward")),
-    ]
-    rows += [
-        ("reinforced", tuned.get("policy")),
-        ("reward-weighted", (tuned.get("weighted") or {}).get("policy")),
-    ]
-    rows += [(f"rival {name}", one.get("policy")) for name, one in rivals_of(results).items()]
-    return [(str(what), str(version)) for what, version in rows if version]
+    rows: list[tuple[str, str]] = []
+    if (outcomes := results.find(OutcomesResult)) is not None:
+        rows += [(f"signal {name}", one.label) for name, one in outcomes.signals.items()]
+    if (codes := results.find(CodesResult)) is not None:
+        rows.append(("codes", codes.version))
+    if (start := results.find(TrainResult)) is not None:
+        rows.append(("start", start.policy))
+    if (tuned := results.find(ReinforceResult)) is not None:
+        rows.append(("reward", tuned.reward))
+        rows.append(("reinforced", tuned.policy))
+        rows.append(("reward-weighted", tuned.weighted.policy))
+        rows += [(f"rival {name}", rival.policy) for name, rival in tuned.rivals.items()]
+    return rows
 
 
-def _log(results: Results) -> Fact | None:
-    log = log_of(results)
-    if not log:
+def _log(results: RunResults) -> Fact | None:
+    log = results.find(LogResult)
+    if log is None:
         return None
-    bad, rows = log.get("quarantined") or 0, (log.get("source") or {}).get("rows")
+    bad, rows = log.quarantined, log.source.rows
     aside = f"{percent(bad / rows, 1)} of rows set aside" if bad and rows else "no row set aside"
     return Fact(
         "Log",
-        f"{number(log.get('events'))} events",
-        f"{number(log.get('users'))} users, {number(log.get('items'))} items; {aside}",
+        f"{number(log.events)} events",
+        f"{number(log.users)} users, {number(log.items)} items; {aside}",
     )
 
 
-def _signal(results: Results) -> Fact | None:
-    outcomes = results.get("outcomes") or {}
-    name = next(
-        (name for name in results.get("reward") or {} if name in outcomes),
-        next(iter(outcomes), None),
-    )
-    if name is None:
+def _signal(results: RunResults) -> Fact | None:
+    outcomes, rewards = results.find(OutcomesResult), results.find(RewardResult)
+    if outcomes is None or not outcomes.signals:
         return None
-    one = outcomes[name]
-    rate, share = one.get("base_rate"), bool(one.get("binary"))
-    if not rate or finite(rate.get("value")) is None:
-        return Fact(f"Signal {name}", "not mature", f"none of {number(one.get('entries'))} entries")
-    value = share_of(rate) if share else number(rate["value"], decimals_of(rate))
-    left_out = f"; {number(one['truncated'])} truncated left out" if one.get("truncated") else ""
-    mature = f"{number(one.get('mature'))} of {number(one.get('entries'))} entries mature{left_out}"
-    return Fact(f"Signal {name}", value, f"{interval_words(rate, share=share)}; {mature}")
+    paid = [] if rewards is None else [name for name in rewards.signals if name in outcomes.signals]
+    name = next(iter([*paid, *outcomes.signals]))
+    signal = outcomes.signals[name]
+    entries = number(signal.entries)
+    if signal.base_rate is None:
+        return Fact(f"Signal {name}", "not mature", f"none of {entries} entries")
+    rate = Bounded.of(signal.base_rate)
+    left_out = f"; {number(signal.truncated)} truncated left out" if signal.truncated else ""
+    mature = f"{number(signal.mature)} of {entries} entries mature{left_out}"
+    interval = interval_words(rate, share=signal.binary)
+    return Fact(f"Signal {name}", value_words(rate, signal.binary), f"{interval}; {mature}")
 
 
-def _chosen(results: Results) -> tuple[str, Row] | None:
-    return next(
-        ((str(one.get("chosen")), one) for one in (results.get("reward") or {}).values()), None
-    )
+def _first_reward(results: RunResults) -> EarlyRewardFigures | None:
+    rewards = results.find(RewardResult)
+    return None if rewards is None else next(iter(rewards.signals.values()), None)
 
 
-def _early(results: Results) -> Fact | None:
-    found = _chosen(results)
-    row = (
-        next(
-            (row for row in found[1].get("comparison") or [] if row.get("model") == found[0]), None
-        )
-        if found
-        else None
-    )
-    if found is None or row is None:
+def _early(results: RunResults) -> Fact | None:
+    figures = _first_reward(results)
+    if figures is None:
+        return None
+    row = next((row for row in figures.comparison if row.model == figures.chosen), None)
+    if row is None:
         return None
     gap = loss_difference(row)
-    said = {"lower": "better than the prior", "higher": "worse than the prior"}.get(
-        verdict(gap), verdict(gap)
-    )
+    words = {"lower": "better than the prior", "higher": "worse than the prior"}
+    model = MODEL_NAMES.get(figures.chosen, figures.chosen)
     return Fact(
-        f"Early reward ({MODEL_NAMES.get(found[0], found[0])}) − prior, loss at day "
-        f"{found[1].get('age', '?')}",
+        f"Early reward ({model}) − prior, loss at day {figures.age}",
         signed(gap),
-        f"{interval_words(gap)}: {said}",
+        f"{interval_words(gap)}: {words.get(verdict(gap), verdict(gap))}",
     )
 
 
-def _promise(results: Results) -> Fact | None:
-    found = _chosen(results)
-    mine = ((found[1].get("calibration") or {}).get(found[0]) or {}) if found else {}
-    shares, items = (
-        {float(level): share for level, share in (mine.get("coverage") or {}).items()},
-        int(mine.get("groups") or 0),
-    )
-    if not shares or not items:
-        return (
-            Fact("Its intervals", "not estimable", str(mine["not_estimable"]))
-            if "not_estimable" in mine
-            else None
-        )
-    level = max(shares)
-    low, high = wilson(shares[level], items)
-    said = "too narrow" if level > high else "too wide" if level < low else "as promised"
+def _promise(results: RunResults) -> Fact | None:
+    figures = _first_reward(results)
+    checked = None if figures is None else figures.calibration.get(figures.chosen)
+    if isinstance(checked, NotEstimable):
+        return Fact("Its intervals", "not estimable", checked.not_estimable)
+    widest = None if checked is None else widest_coverage(checked)
+    if checked is None or widest is None:
+        return None
+    level, share = widest
+    low, high = wilson(share, checked.groups)
+    words = "as promised"
+    if level > high:
+        words = "too narrow"
+    elif level < low:
+        words = "too wide"
     return Fact(
         f"Its {percent(level)} intervals hold",
-        percent(shares[level]),
-        f"of {items} unseen items' means; 95% interval {percent(low)} to {percent(high)}: {said}",
+        percent(share),
+        f"of {checked.groups} unseen items' means; 95% interval {percent(low)} to {percent(high)}: "
+        f"{words}",
     )
 
 
-def _trial(results: Results) -> list[Fact]:
+def _trial(results: RunResults) -> list[Fact | None]:
     """The first two arms of a trial: their difference from the incumbent, the true one, and what
     was decided."""
-    star = str(results["experiment"].get("north_star") or "the north star").split("@")[0]
-    arms = [row for row in loop_rows(results) if row.arm != INCUMBENT]
+    loop = collect_loop(results)
+    if loop is None:
+        return []
     return [
         Fact(
-            f"Trial: {row.policy} − incumbent, {star} per user",
+            f"Trial: {row.policy} − incumbent, {loop.star} per user",
             row.experiment.text,
             f"95% interval {row.experiment.detail or 'unknown'}; true {row.difference}: "
             f"{row.decision}",
         )
-        for row in arms[:2]
+        for row in [row for row in loop_rows(loop) if row.arm != INCUMBENT][:2]
     ]
 
 
-def _difference(results: Results, ours: str, base: str) -> Fact | None:
-    """Reinforcement against a rival: by the true value where the world knows it, else by habit
-    NDCG@10."""
-    found = results.get("evaluate") or {}
-    true = (found.get("true_value") or {}).get("differences") or []
-    rows, what = (
-        (true, "true value per slot") if true else (found.get("differences") or [], "habit NDCG@10")
-    )
-    row = next(
-        (
-            row
-            for row in rows
-            if (row.get("policy"), row.get("than")) == (ours, base)
-            and row.get("metric", what) == what
-        ),
-        None,
-    )
+def _difference(results: RunResults, policy: str, than: str) -> Fact | None:
+    """Two policies compared: by the true value where the world knows it, else by habit NDCG@10."""
+    evaluated = results.find(EvaluateResult)
+    if evaluated is None:
+        return None
+    true = () if evaluated.true_value is None else evaluated.true_value.differences
+    rows = true or tuple(row for row in evaluated.differences if row.metric == "habit NDCG@10")
+    row = next((row for row in rows if (row.policy, row.than) == (policy, than)), None)
     if row is None:
         return None
+    gap = Bounded.of(row.difference)
     return Fact(
-        f"{ours.capitalize()} − {base}, {what}",
-        signed(row),
-        f"{interval_words(row)}: {verdict(row)}",
+        f"{policy.capitalize()} − {than}, {row.metric}",
+        signed(gap),
+        f"{interval_words(gap)}: {verdict(gap)}",
     )

@@ -7,18 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-from longplay.estimate import Estimate
+from longplay.errors import DataError, MissingExtra
 from longplay.files import writer_lock
-from longplay.run.config import RunConfig
-from longplay.run.folder import RunFolder, StageKey, Stopwatch
+from longplay.lake import Lake
+from longplay.results import RunResults, StageResult, result_of, to_json
+from longplay.run.folder import RESULT, RunFolder, StageKey, Stopwatch, read_result
+from longplay.run.tables import Configuration, Table
 
+LOG_STAGES = ("ingest", "simulate")  # a run has one of them
+# sets what is fitted to the log in a stage's folder, and says it in a line
+Settle = Callable[[Configuration, Path], tuple[Configuration, str]]
+LEARNERS = ("scikit-learn", "torch", "transformers", "accelerate")  # of all that is trained
 LIBRARIES = (
     "longplay",
     "duckdb",
@@ -91,13 +96,24 @@ class Work:
     """What a stage's function gets: the configuration, its own folder, the finished stages before
     it."""
 
-    config: RunConfig
+    config: Configuration
     folder: Path
     base: Path  # relative paths of the configuration start here
     places: Mapping[str, Path]
-    results: Mapping[str, dict[str, Any]]
+    results: RunResults
     ui: Ui
     now: datetime | None  # the clock's time, for "future" rows; null: no such check
+
+    @property
+    def lake(self) -> Lake:
+        """The run's whole log."""
+        (log,) = (self.places[name] for name in LOG_STAGES if name in self.places)
+        return Lake.open(log / "lake")
+
+    @property
+    def past(self) -> Lake:
+        """The log as it was known when training ends."""
+        return self.lake.before(self.config.split.trained)
 
     def bar(self, label: str) -> Callable[..., None]:
         """A progress callback (done, total, figures) under this label."""
@@ -108,34 +124,104 @@ class Work:
         return tell
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage: what it needs, what of the configuration it depends on, how its result reads in
-    one line.
+AnyResult = TypeVar("AnyResult", bound=StageResult)
+Presence = Literal["required", "defaulted", "optional"]
 
-    `version` is raised whenever the same inputs would give another result. `libraries` are the
-    packages whose installed versions can change the result, beside `LIBRARIES`.
+
+def _nothing_to_check(config: Configuration) -> None:
+    """Any configuration will do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Generic[AnyResult]):
+    """One stage of a run.
+
+    Attributes:
+        name: the name of its file, of its verb on the command line and of its table in run.toml.
+        order: its place in a run: stages run from the least to the greatest.
+        version: raised whenever the same inputs would give another result.
+        help: what it does, a sentence for the command line.
+        depends: what of the configuration the result depends on, as plain values for a hash.
+        run: does the work and returns the figures.
+        line: the figures in one line.
+        needs: names of the stages whose results it reads; null: of all before it.
+        table: the type of its table in run.toml; null where it has none.
+        presence: whether run.toml must hold the table, may leave it to its defaults, or may do
+            without it.
+        check: raises `ValueError` where its table does not fit the others.
+        applies: whether a run with this configuration has the stage.
+        resumes: whether a stopped run goes on from what it left.
+        settles: whether windows and days are fitted to the log once the stage is done.
+        libraries: packages whose versions can change the result, beside `LIBRARIES`.
+        loads: modules imported before the limit of threads is set, which does not reach what is
+            imported later; nothing else needs to wait for them.
     """
 
     name: str
+    order: int
     version: int
-    needs: tuple[str, ...]
-    depends: Callable[[RunConfig, Path], Any]
-    run: Callable[[Work], dict[str, Any]]
-    line: Callable[[dict[str, Any]], str]
+    help: str
+    depends: Callable[[Configuration, Path], Any]
+    run: Callable[[Work], AnyResult]
+    line: Callable[[AnyResult], str]
+    needs: tuple[str, ...] | None = ()
+    table: type[Table] | None = None
+    presence: Presence = "defaulted"
+    check: Callable[[Configuration], None] = _nothing_to_check
+    applies: Callable[[Configuration], bool] = lambda config: True
     resumes: bool = False
-    settles: Callable[[RunConfig, Path], tuple[RunConfig, str]] | None = (
-        None  # the configuration once this stage is done, and a line about it
-    )
+    settles: bool = False
     libraries: tuple[str, ...] = ()
+    loads: tuple[str, ...] = ()
+
+    def field(self) -> tuple[Any, Any]:
+        """Its table as a field of a pydantic model: annotation and default."""
+        if self.table is None or self.presence == "required":
+            return self.table, ...
+        if self.presence == "optional":
+            return self.table | None, None
+        return self.table, self.table()
+
+
+def depends_on(*paths: str) -> Callable[[Configuration, Path], Any]:
+    """What a stage's result depends on: these tables of run.toml ("table" or "table.key"), and the
+    seed."""
+
+    def depends(config: Configuration, base: Path) -> Any:
+        tables = config.hashed()
+        parts: dict[str, Any] = {}
+        for path in paths:
+            table, _, key = path.partition(".")
+            parts[path] = tables[table][key] if key else tables[table]
+        return parts | {"seed": config.run.seed}
+
+    return depends
+
+
+def perform(stage: Stage[AnyResult], work: Work) -> AnyResult:
+    """Run a stage with the threads that its configuration allows.
+
+    Raises:
+        MissingExtra: a package that the stage needs is not installed.
+    """
+    try:
+        for module in stage.loads:
+            import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"the stage {stage.name!r} needs {error.name}: pip install 'longplay[llm]'"
+        ) from error
+    with threadpool_limits(work.config.run.threads):
+        return stage.run(work)
 
 
 def execute(
-    stages: tuple[Stage, ...],
-    config: RunConfig,
+    stages: tuple[Stage[Any], ...],
+    config: Configuration,
     *,
     base: Path,
     folder: RunFolder,
+    settle: Settle | None = None,
     until: str | None = None,
     ui: Ui | None = None,
     now: datetime | None = None,
@@ -153,34 +239,72 @@ def execute(
     ui = Silent() if ui is None else ui
     keys: dict[str, StageKey] = {}
     places: dict[str, Path] = {}
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, StageResult] = {}
     for stage in stages:
         key = keys[stage.name] = key_of(stage, config, base, keys)
         seconds = None
-        if not folder.done(key):
-            with turn(folder.path, ui, lambda key=key: folder.done(key)) as mine:
+        if not is_done(folder, key):
+            with turn(folder.path, ui, lambda key=key: is_done(folder, key)) as mine:
                 if mine:
-                    if (why := folder.damage(key)) is not None:
+                    if (why := unusable(folder, key)) is not None:
                         ui.damaged(stage.name, why)
                     watch = Stopwatch()
                     partial = folder.begin(key, resumes=stage.resumes)
                     with ui.stage(stage.name), threadpool_limits(config.run.threads):
-                        result = stage.run(
-                            Work(config, partial, base, dict(places), dict(results), ui, now)
-                        )
+                        finished = RunResults(dict(results))
+                        work = Work(config, partial, base, dict(places), finished, ui, now)
+                        result = perform(stage, work)
                     timing = watch.read()
-                    folder.finish(key, result, timing)
+                    folder.finish(key, to_json(result), timing)
                     seconds = timing["seconds"]
         places[stage.name] = folder.place(key)
-        results[stage.name] = folder.result(key)
+        results[stage.name] = read_stage(stage.name, folder.place(key))
         ui.finished(stage.name, stage.line(results[stage.name]), places[stage.name], seconds)
         if stage.name == until:
             break
-        if stage.settles is not None:
-            config, line = stage.settles(config, places[stage.name])
+        if stage.settles and settle is not None:
+            config, line = settle(config, places[stage.name])
             if line:
                 ui.note(line)
     return places
+
+
+def read_stage(stage: str, place: Path) -> StageResult:
+    """The result of a finished stage.
+
+    Args:
+        stage: its name.
+        place: its folder.
+
+    Raises:
+        DataError: the file is damaged, or was written by another version of longplay.
+    """
+    value = read_result(place)
+    try:
+        return result_of(stage, value, place / RESULT)
+    except DataError as error:
+        raise DataError(
+            f"{error}. It was written by another version of longplay; delete {place}, and the run "
+            "makes it again"
+        ) from error
+
+
+def unusable(folder: RunFolder, key: StageKey) -> str | None:
+    """Why what lies in the place of a finished stage cannot be used; null where nothing is there
+    or nothing is wrong."""
+    why = folder.damage(key)
+    if why is not None or not folder.place(key).is_dir():
+        return why
+    try:
+        read_stage(key.stage, folder.place(key))
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def is_done(folder: RunFolder, key: StageKey) -> bool:
+    """Whether the stage has finished with exactly these inputs and its result can be read."""
+    return folder.place(key).is_dir() and unusable(folder, key) is None
 
 
 @contextmanager
@@ -210,10 +334,12 @@ def turn(folder: Path, ui: Ui, done: Callable[[], bool] = lambda: False) -> Iter
             return
 
 
-def key_of(stage: Stage, config: RunConfig, base: Path, keys: Mapping[str, StageKey]) -> StageKey:
+def key_of(
+    stage: Stage[Any], config: Configuration, base: Path, keys: Mapping[str, StageKey]
+) -> StageKey:
     """A stage's key, given those of the stages before it."""
     depends = {"config": stage.depends(config, base), "threads": config.run.threads}
-    inputs = {name: keys[name].digest for name in stage.needs if name in keys}
+    inputs = {name: keys[name].digest for name in stage.needs or () if name in keys}
     return StageKey.of(
         stage.name, stage.version, depends, inputs, versions((*LIBRARIES, *stage.libraries))
     )
@@ -230,22 +356,11 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def keys_of(stages: tuple[Stage, ...], config: RunConfig, base: Path) -> dict[str, StageKey]:
+def keys_of(
+    stages: tuple[Stage[Any], ...], config: Configuration, base: Path
+) -> dict[str, StageKey]:
     """Every stage's key, in order, without running any."""
     keys: dict[str, StageKey] = {}
     for stage in stages:
         keys[stage.name] = key_of(stage, config, base, keys)
     return keys
-
-
-def plain(estimate: Estimate) -> dict[str, Any]:
-    """An estimate as JSON: value, low and high (95%), n; no interval where an end of it is
-    infinite."""
-    low, high = estimate.interval()
-    finite = np.isfinite(low) and np.isfinite(high)
-    return {
-        "value": estimate.value,
-        "low": low if finite else None,
-        "high": high if finite else None,
-        "n": estimate.n,
-    }

@@ -21,7 +21,11 @@ from typing import Any
 from longplay.errors import ConfigError, DataError, MissingExtra
 from longplay.lake import Lake
 from longplay.lake.daily import first_row
-from longplay.run.config import FIT, WIDEST, RunConfig, Split
+from longplay.run.config import WIDEST
+from longplay.run.engine import Stage
+from longplay.run.stages.reinforce import Reinforce
+from longplay.run.stages.reward import RewardTable
+from longplay.run.tables import FIT, Configuration, Split
 from longplay.signals import Signal
 from longplay.signals.engine.beginnings import days_of_rows, first_day_seen_again
 from longplay.signals.engine.entry_rows import unanswerable
@@ -32,15 +36,6 @@ LADDER = (WIDEST, 28, 21, 14, 7, 5, 3, 2, 1)  # days of a window that is fitted,
 SPARE = 0.25
 TRAINED = 2 / 3  # share of these days that training gets; the rest judges
 LEAST_ITEMS = 2  # with one there is nothing to choose
-LEARNING = (
-    "codes",
-    "train",
-    "reinforce",
-    "evaluate",
-    "offpolicy",
-    "experiment",
-    "audit",
-)  # stages that need torch
 
 
 @dataclass(frozen=True)
@@ -105,21 +100,17 @@ class Problem:
     remedy: str = ""
 
 
-def check_extras(config: RunConfig, stages: Sequence[str]) -> None:
+def check_extras(stages: Sequence[Stage[Any]]) -> None:
     """Refuse a run whose stages need a package that is not installed, before anything is read.
 
     Args:
-        config: the run, checked.
-        stages: names of the stages that would run.
+        stages: those that would run.
 
     Raises:
         MissingExtra: with the stages and the line that installs it.
     """
-    needed = {
-        "torch": [name for name in stages if name in LEARNING],
-        "transformers": [name for name in stages if name in LEARNING],
-    }
-    for package, users in needed.items():
+    for package in ("torch", "transformers"):
+        users = [stage.name for stage in stages if "torch" in stage.loads]
         if users and not _installed(package):
             raise MissingExtra(
                 f"the stages {', '.join(users)} need {package}, which is not installed: pip "
@@ -137,7 +128,7 @@ def _installed(package: str) -> bool:
         return False
 
 
-def settle(config: RunConfig, lake: Lake) -> tuple[RunConfig, str]:
+def settle(config: Configuration, lake: Lake) -> tuple[Configuration, str]:
     """The run with every window and day set, and a line that says what was set; the line is empty
     where nothing was.
 
@@ -154,14 +145,14 @@ def settle(config: RunConfig, lake: Lake) -> tuple[RunConfig, str]:
         Problem(f"signals.{signal.name}", f"{reason}; or leave [signals.{signal.name}] out")
         for signal, reason in answers.items()
     ]
-    if facts.items <= fitted.reinforce.slots:
+    if facts.items <= fitted.of(Reinforce).slots:
         problems.append(_few_items(config, facts))
     if problems:
         raise DataError(_listed(facts, problems, changes, _too_short(config, facts)))
     return fitted, _set_words(config, fitted)
 
 
-def fit(config: RunConfig, facts: LogFacts) -> RunConfig:
+def fit(config: Configuration, facts: LogFacts) -> Configuration:
     """The run with windows of "fit" and days that were left out set to what the log supports, as
     far as it does."""
     open_names = [name for name, table in config.signals.items() if table.get("window") == FIT]
@@ -185,7 +176,7 @@ def fit(config: RunConfig, facts: LogFacts) -> RunConfig:
     return next(iter([*roomy, *reversed(fitting), *reversed(possible)]))
 
 
-def _with_window(config: RunConfig, names: Sequence[str], days: int) -> RunConfig | None:
+def _with_window(config: Configuration, names: Sequence[str], days: int) -> Configuration | None:
     """The run with these signals' windows set; null where a measure cannot be reached in so few
     days."""
     tables = {
@@ -200,22 +191,22 @@ def _with_window(config: RunConfig, names: Sequence[str], days: int) -> RunConfi
     return config.model_copy(update={"signals": tables})
 
 
-def _with_slots(config: RunConfig, facts: LogFacts) -> RunConfig:
+def _with_slots(config: Configuration, facts: LogFacts) -> Configuration:
     """The run with fewer slots than the default where the catalogue is that small and run.toml does
     not say how many."""
-    slots = config.reinforce.slots
+    slots = config.of(Reinforce).slots
     if (
-        "slots" in config.reinforce.model_fields_set
+        "slots" in config.of(Reinforce).model_fields_set
         or facts.items > slots
         or facts.items < LEAST_ITEMS
     ):
         return config
     return config.model_copy(
-        update={"reinforce": config.reinforce.model_copy(update={"slots": facts.items // 2})}
+        update={"reinforce": config.of(Reinforce).model_copy(update={"slots": facts.items // 2})}
     )
 
 
-def _with_days(config: RunConfig, facts: LogFacts) -> RunConfig:
+def _with_days(config: Configuration, facts: LogFacts) -> Configuration:
     """The run with the days of [split] that were left out set, as late as every window allows."""
     evaluate_until = config.split.evaluate_until or facts.end - timedelta(days=_judging(config))
     train_until = config.split.train_until
@@ -232,15 +223,15 @@ def _with_days(config: RunConfig, facts: LogFacts) -> RunConfig:
     )
 
 
-def _ends(config: RunConfig) -> dict[str, int]:
+def _ends(config: Configuration) -> dict[str, int]:
     """The last day of every signal's window."""
     return {name: signal.window[1] for name, signal in config.declared().items()}
 
 
-def _judging(config: RunConfig) -> int:
+def _judging(config: Configuration) -> int:
     """Days that the log must go on after the evaluation."""
     signals = config.declared()
-    judged = [signals[name] for name in config.reward.objectives]
+    judged = [signals[name] for name in config.of(RewardTable).objectives]
     return (
         max(signal.window[1] for signal in judged if signal.entry.is_discovery or len(judged) == 1)
         if judged
@@ -248,18 +239,18 @@ def _judging(config: RunConfig) -> int:
     )
 
 
-def _earliest_training(config: RunConfig, facts: LogFacts) -> date:
+def _earliest_training(config: Configuration, facts: LogFacts) -> date:
     return facts.day(max(_ends(config).values(), default=0) + 1)
 
 
-def _spare_days(config: RunConfig, facts: LogFacts) -> int:
+def _spare_days(config: Configuration, facts: LogFacts) -> int:
     """Days between the first at which training knows every outcome and the end of the
     evaluation."""
     end = config.split.evaluate_until
     return (end - _earliest_training(config, facts)).days if end is not None else 0
 
 
-def _problems(config: RunConfig, facts: LogFacts) -> list[Problem]:
+def _problems(config: Configuration, facts: LogFacts) -> list[Problem]:
     """What of windows and days does not fit the log."""
     train_until, evaluate_until = config.split.train_until, config.split.evaluate_until
     assert train_until is not None
@@ -308,7 +299,7 @@ def _problems(config: RunConfig, facts: LogFacts) -> list[Problem]:
         )
     else:
         signals = config.declared()
-        for name in config.reward.objectives:
+        for name in config.of(RewardTable).objectives:
             last = facts.end - timedelta(days=signals[name].window[1])
             if (
                 signals[name].entry.is_discovery
@@ -325,7 +316,7 @@ def _problems(config: RunConfig, facts: LogFacts) -> list[Problem]:
     return problems
 
 
-def _changes(config: RunConfig, facts: LogFacts, problems: Sequence[Problem]) -> dict[str, Any]:
+def _changes(config: Configuration, facts: LogFacts, problems: Sequence[Problem]) -> dict[str, Any]:
     """Key and value of what makes the run possible: the evaluation's end alone, then both days,
     windows, or all; empty where nothing does."""
     split, ends = config.split, _ends(fit(config, facts))
@@ -336,7 +327,7 @@ def _changes(config: RunConfig, facts: LogFacts, problems: Sequence[Problem]) ->
     narrowed = (
         {name for name in config.signals if ends[name] >= longest}
         if wrong
-        else set(config.reward.objectives)
+        else set(config.of(RewardTable).objectives)
     )
     fitted = {
         name: table | {"window": FIT} if name in narrowed | wrong else table
@@ -377,8 +368,8 @@ def _keys(problems: Sequence[Problem]) -> set[str]:
     return {problem.key for problem in problems}
 
 
-def _few_items(config: RunConfig, facts: LogFacts) -> Problem:
-    slots = config.reinforce.slots
+def _few_items(config: Configuration, facts: LogFacts) -> Problem:
+    slots = config.of(Reinforce).slots
     words = (
         f"reinforce.slots = {slots}, but the catalogue has {facts.items} items that can be shown"
     )
@@ -390,7 +381,7 @@ def _few_items(config: RunConfig, facts: LogFacts) -> Problem:
     return Problem("reinforce.slots", words, f"set slots = {facts.items // 2}")
 
 
-def _too_short(config: RunConfig, facts: LogFacts) -> str:
+def _too_short(config: Configuration, facts: LogFacts) -> str:
     """What to say where no window and no days fit the log; empty where one does."""
     shortest = []
     for name in config.signals:
@@ -427,7 +418,7 @@ def _listed(
     )
 
 
-def _set_words(config: RunConfig, fitted: RunConfig) -> str:
+def _set_words(config: Configuration, fitted: Configuration) -> str:
     """What was set for the log, to be copied into run.toml where it is to stay."""
     words = [
         f"{name} = {getattr(fitted.split, name)}"
@@ -439,8 +430,8 @@ def _set_words(config: RunConfig, fitted: RunConfig) -> str:
         for name, table in fitted.signals.items()
         if config.signals[name].get("window") == FIT
     ]
-    if fitted.reinforce.slots != config.reinforce.slots:
-        words.append(f"reinforce.slots = {fitted.reinforce.slots}")
+    if fitted.of(Reinforce).slots != config.of(Reinforce).slots:
+        words.append(f"reinforce.slots = {fitted.of(Reinforce).slots}")
     return f"fitted to the log: {', '.join(words)}" if words else ""
 
 

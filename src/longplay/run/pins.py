@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,22 @@ from typing import Any, Literal
 
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
-from longplay.run.config import RunConfig, folder_of, load_config
-from longplay.run.engine import keys_of
+from longplay.results import StageResult
+from longplay.results.audit_figures import AuditResult
+from longplay.results.offpolicy_figures import OffpolicyResult
+from longplay.results.outcome_figures import OutcomesResult
+from longplay.results.ranking_figures import EvaluateResult
+from longplay.results.reinforcement_figures import ReinforceResult
+from longplay.results.reward_figures import RewardResult
+from longplay.results.trial_figures import ExperimentResult
+from longplay.run.config import folder_of, load_config
+from longplay.run.engine import LOG_STAGES, keys_of, read_stage
 from longplay.run.feasible import LogFacts, fit
 from longplay.run.folder import DEPENDS, FILES, RESULT, RunFolder, damage_of, read_result
 from longplay.run.stages import STAGES, stages_of
+from longplay.run.tables import Configuration
 from longplay.signals import Signal
 
-LOG_STAGES = ("ingest", "simulate")
 UNRECORDED = "????????"  # the version of a rival's signal in a run of before depends.json
 
 
@@ -80,24 +88,15 @@ def pins_of(run: Path) -> list[Pin]:
     pins, recorded = [], _versions(run)
     for stage, place in _places(run):
         found: dict[str, list[str]] = {}
-        result = read_result(place)
-        with _of_this_form(place):
-            for name, version, role in _uses(stage, result):
-                label = (
-                    f"{name}@{version or _recorded(place, name) or recorded.get(name, UNRECORDED)}"
-                )
-                if role not in found.setdefault(label, []):
-                    found[label].append(role)
-            pins += [
-                Pin(
-                    stage,
-                    place.name,
-                    label,
-                    tuple(roles),
-                    _artefacts(run, stage, place, label, result),
-                )
-                for label, roles in found.items()
-            ]
+        result = read_stage(stage, place)
+        for name, version, role in _uses(result):
+            label = f"{name}@{version or _recorded(place, name) or recorded.get(name, UNRECORDED)}"
+            if role not in found.setdefault(label, []):
+                found[label].append(role)
+        pins += [
+            Pin(stage, place.name, label, tuple(roles), _artefacts(run, place, label, result))
+            for label, roles in found.items()
+        ]
     return pins
 
 
@@ -113,13 +112,13 @@ def would_run_again(run: Path, old: Signal) -> list[str]:
         }:
             stale.add(stage)
     for stage in STAGES:
-        if stage.name in there and stale & set(stage.needs):
+        if stage.name in there and stale & set(stage.needs or ()):
             stale.add(stage.name)
     return [stage.name for stage in STAGES if stage.name in stale]
 
 
 def change_over(
-    config: RunConfig, base: Path, folder: Path, old: Signal, new: Signal
+    config: Configuration, base: Path, folder: Path, old: Signal, new: Signal
 ) -> dict[str, Literal["runs", "is there", "stays"]]:
     """What becomes of each stage of a run where `new` is declared in the place of `old`, in order.
 
@@ -144,7 +143,7 @@ def change_over(
     }
 
 
-def settled(config: RunConfig, base: Path, folder: Path) -> RunConfig:
+def settled(config: Configuration, base: Path, folder: Path) -> Configuration:
     """The configuration with what is fitted to the log set, where the run has its log; else as it
     is."""
     log_stages = tuple(stage for stage in stages_of(config) if stage.name in LOG_STAGES)
@@ -229,71 +228,57 @@ def _of_this_form(place: Path) -> Iterator[None]:
         ) from error
 
 
-def _uses(stage: str, result: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str]]:
+def _uses(result: StageResult) -> Iterable[tuple[str, str | None, str]]:
     """Name, version (null where the result does not say it) and role of every signal that a stage's
     result is about."""
-    match stage:
-        case "outcomes":
-            yield from (_labelled(one.get("label"), "computed") for one in result.values())
-        case "reward":
+    match result:
+        case OutcomesResult():
+            yield from (_labelled(one.label, "computed") for one in result.signals.values())
+        case RewardResult():
             yield from (
-                _labelled(one.get("label"), f"early reward ({one.get('chosen')})")
-                for one in result.values()
+                _labelled(one.label, f"early reward ({one.chosen})")
+                for one in result.signals.values()
             )
-        case "reinforce":
-            for label, weight in result.get("objectives", {}).items():
-                yield _labelled(
-                    label,
-                    f"objective of reward {result.get('reward')}, weight {weight:g}: "
-                    f"{result.get('policy')}",
-                )
-            for rival, one in result.get("rivals", {}).items():
-                for name, weight in one.get("objectives", {}).items():
-                    yield (
-                        name,
-                        None,
-                        f"objective of the rival reward {rival}, weight {weight:g}: "
-                        f"{one.get('policy')}",
-                    )
-        case "evaluate" | "offpolicy":
-            if result.get("signal"):
-                yield _labelled(
-                    result["signal"],
-                    "rankings are judged by it"
-                    if stage == "evaluate"
-                    else "slots are valued by it",
-                )
-        case "experiment":
-            yield _labelled(result.get("north_star"), "north star of the trial")
+        case ReinforceResult():
+            for label, weight in result.objectives.items():
+                role = f"objective of reward {result.reward}, weight {weight:g}: {result.policy}"
+                yield _labelled(label, role)
+            for rival, one in result.rivals.items():
+                for name, weight in one.objectives.items():
+                    role = f"objective of the rival reward {rival}, weight {weight:g}: {one.policy}"
+                    yield name, None, role
+        case EvaluateResult(signal=str() as signal):
+            yield _labelled(signal, "rankings are judged by it")
+        case OffpolicyResult(signal=str() as signal):
+            yield _labelled(signal, "slots are valued by it")
+        case ExperimentResult():
+            yield _labelled(result.north_star, "north star of the trial")
             yield from (
-                _labelled(line.get("signal"), "read beside the north star")
-                for line in result.get("other_lines", ())
+                _labelled(line.signal, "read beside the north star") for line in result.other_lines
             )
-        case "audit":
-            for arm, one in result.get("arms", {}).items():
-                yield _labelled(one.get("north_star"), f"north star of the audit of {arm}")
+        case AuditResult():
+            for arm, one in result.arms.items():
+                yield _labelled(one.north_star, f"north star of the audit of {arm}")
                 yield from (
-                    _labelled(row.get("signal"), f"audited in {arm}: {row.get('recommendation')}")
-                    for row in one.get("verdicts", ())
+                    _labelled(row.signal, f"audited in {arm}: {row.recommendation}")
+                    for row in one.verdicts
                 )
 
 
-def _labelled(label: str | None, role: str) -> tuple[str, str | None, str]:
-    name, _, version = str(label).partition("@")
+def _labelled(label: str, role: str) -> tuple[str, str | None, str]:
+    name, _, version = label.partition("@")
     return name, version or None, role
 
 
-def _artefacts(
-    run: Path, stage: str, place: Path, label: str, result: Mapping[str, Any]
-) -> tuple[str, ...]:
+def _artefacts(run: Path, place: Path, label: str, result: StageResult) -> tuple[str, ...]:
     """result.json, the outcomes' table, and the audits that name it, also the copies at the top of
     the run folder."""
-    files = [place / "result.json"]
-    if stage == "outcomes":
+    files = [place / RESULT]
+    if isinstance(result, OutcomesResult):
         files += [
-            place / f"{name}.parquet" for name, one in result.items() if one.get("label") == label
+            place / f"{name}.parquet" for name, one in result.signals.items() if one.label == label
         ]
-    if stage == "audit":
+    if isinstance(result, AuditResult):
         files += [
             file
             for folder in (place, run)
@@ -311,9 +296,10 @@ def _versions(run: Path) -> dict[str, str]:
     """Versions by name, of signals of which the run has computed only one version."""
     labels = set[str]()
     for stage, place in _places(run):
-        if stage == "outcomes":
-            with _of_this_form(place):
-                labels |= {str(outcome.get("label")) for outcome in read_result(place).values()}
+        if stage == OutcomesResult.stage:
+            result = read_stage(stage, place)
+            if isinstance(result, OutcomesResult):
+                labels |= {one.label for one in result.signals.values()}
     names = [label.partition("@")[0] for label in labels]
     return {
         name: version

@@ -26,8 +26,9 @@ from longplay.lake.adapters.roles import (
     roles_of,
     time_format_of,
 )
-from longplay.run.config import FIT, RunConfig, parse_config
+from longplay.run.config import parse_config
 from longplay.run.feasible import LogFacts, fit, longest_window
+from longplay.run.tables import FIT, Configuration
 from longplay.signals import Signal, ready
 
 SHOP_COLUMNS = {
@@ -516,7 +517,7 @@ def _excluded(of: str, has: _Has) -> str:
     return "creator" if of == "creator" else "seen"
 
 
-def _with_fitted(text: str, fitted: RunConfig) -> str:
+def _with_fitted(text: str, fitted: Configuration) -> str:
     """The text with the windows and days that were fitted in it, as numbers."""
     for table in fitted.signals.values():
         window = table.get("window")
@@ -538,7 +539,7 @@ def _with_fitted(text: str, fitted: RunConfig) -> str:
     return head + "\n".join(split) + "\n[signals." + signals
 
 
-def answers(facts: LogFacts, has: _Has, fitted: RunConfig) -> tuple[list[str], list[str]]:
+def answers(facts: LogFacts, has: _Has, fitted: Configuration) -> tuple[list[str], list[str]]:
     """What the log can answer, and what it cannot and why."""
     can, cannot = [], []
     if has.returns:
@@ -590,9 +591,9 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
         return "no creator column"
     if signal.entry.is_slot and not has.decisions:
         return "no decisions"
-    kinds = [
-        kind for kind in (signal.entry.event, *(part.counted for part in parts)) if kind is not None
-    ]
+    kinds = [kind for part in parts for kind in part.asked_kinds]
+    if signal.entry.event is not None:
+        kinds.insert(0, signal.entry.event)
     if absent := [kind for kind in kinds if kind not in has.kinds]:
         return f"no event of kind {absent[0]!r}"
     if not set(signal.origins) & set(has.origins):

@@ -18,9 +18,11 @@ from longplay.lake.adapters.records import Records
 
 # Columns beside the source's own. FAULT is why a row cannot be read and TEXT what stands there
 # instead of its fields;
-# KIND is what an adapter judged a row to be.
+# KIND is what an adapter judged a row to be, AMOUNT what it comes to.
 FILE, LINE, FAULT, TEXT, KIND = "__file", "__line", "__fault", "__text", "__kind"
-ADDED = (FILE, LINE, FAULT, TEXT, KIND)
+AMOUNT = "__amount"
+JUDGED = (KIND, AMOUNT)
+ADDED = (FILE, LINE, FAULT, TEXT, *JUDGED)
 
 CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
 PLAIN_TEXT = (

@@ -19,7 +19,7 @@ from longplay.lake.adapters.cells import (
     words,
 )
 from longplay.lake.adapters.layout import EVENT_COLUMNS, VOCABULARIES, Layout
-from longplay.lake.adapters.record_files import FAULT, FILE, KIND, LINE, TEXT, Rows, read_source
+from longplay.lake.adapters.record_files import FAULT, FILE, JUDGED, LINE, TEXT, Rows, read_source
 from longplay.lake.adapters.source import Source
 from longplay.lake.daily import DAY_SECONDS, long_days
 from longplay.lake.schema import conform
@@ -29,7 +29,9 @@ TIME_COLUMNS = ("time", "ingested_at")
 BETWEEN = "\x1f"  # ASCII's unit separator: no tag holds it
 NOT_KNOWN = ("null", "none", "nan", "n/a", "\\n", "undefined")
 NUMBER_COLUMNS = {
-    name: column.dtype for name, column in EVENT_COLUMNS.items() if name in ("seconds", "slot")
+    name: column.dtype
+    for name, column in EVENT_COLUMNS.items()
+    if name in ("seconds", "slot", "amount")
 }
 
 
@@ -104,7 +106,7 @@ def map_rows(source: Rows, log: str, layout: Layout) -> Source:
     """`read_table` on rows that were read already (`rows.read_source`); `log` names them in
     errors."""
     rows = source.table
-    layout.check(log, source.columns, [name for name in rows.columns if name == KIND])
+    layout.check(log, source.columns, [name for name in rows.columns if name in JUDGED])
     candidates, broken = _candidates(rows, layout)
     refused = _judge(candidates, broken, layout.earliest)
     kept = ~pl.int_range(rows.height, eager=True).is_in(refused["at"].implode())
@@ -213,7 +215,7 @@ def _rejected(rows: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
     """The rows that are no events, in the shape of the quarantine; of a record that could not be
     read, its text."""
     raw = rows[refused["at"]].with_columns(pl.selectors.binary().bin.encode("hex"))
-    fields = pl.struct(pl.exclude(LINE, KIND, FAULT, TEXT)).struct.json_encode()
+    fields = pl.struct(pl.exclude(LINE, *JUDGED, FAULT, TEXT)).struct.json_encode()
     record = pl.struct(TEXT, FILE).struct.json_encode()
     row = pl.when(pl.col(FAULT).is_null()).then(fields).otherwise(record)
     return (

@@ -95,6 +95,31 @@ class Watch:
         return max(range(len(curve)), key=lambda row: (sign * curve[row][self.keep], row))
 
 
+class Pace:
+    """How fast steps go, of a training that begins now."""
+
+    def __init__(self, decoder: Decoder, first: int, steps: int) -> None:
+        """
+        Args:
+            decoder: counts the tokens it reads.
+            first: steps that were done before.
+            steps: of the whole training.
+        """
+        self._decoder = decoder
+        self._first = first
+        self._steps = steps
+        self._began = time.monotonic()
+        self._read_before = decoder.tokens_read
+
+    def figures(self, done: int) -> dict[str, float]:
+        """tokens_per_second (of this process, once it read any) and seconds_left, after `done`
+        steps."""
+        spent = max(time.monotonic() - self._began, 1e-9)
+        read = self._decoder.tokens_read - self._read_before
+        left = (self._steps - done) * spent / (done - self._first)
+        return ({"tokens_per_second": read / spent} if read else {}) | {"seconds_left": left}
+
+
 def descend(
     decoder: Decoder,
     loss_of_step: Callable[[int], Tensor],
@@ -161,7 +186,7 @@ def descend(
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     first = notes["step"] if notes else 0
     running: list[float] = []
-    began, read_before = time.monotonic(), decoder.tokens_read
+    pace = Pace(decoder, first, steps)
     for step in range(first, steps):
         if (
             watch
@@ -172,7 +197,7 @@ def descend(
             break
         for one in optimizers:
             for group in one.param_groups:
-                group["lr"] = lr * _schedule(step, steps)
+                group["lr"] = lr * warmed_cosine(step, steps)
             one.zero_grad(set_to_none=True)
         with dropped_out(decoder, dropout, [seed, step, team.rank]) if dropout else nullcontext():
             loss = loss_of_step(step)
@@ -183,12 +208,7 @@ def descend(
             one.step()
         running.append(float(loss.detach()))
         if progress:
-            spent = max(time.monotonic() - began, 1e-9)
-            read = decoder.tokens_read - read_before
-            paces = ({"tokens_per_second": read / spent} if read else {}) | {
-                "seconds_left": (steps - step - 1) * spent / (step + 1 - first)
-            }
-            progress(step + 1, steps, {"loss": float(np.mean(running)), **paces})
+            progress(step + 1, steps, {"loss": float(np.mean(running)), **pace.figures(step + 1)})
         if (step + 1) % check_every == 0 or step + 1 == steps:
             row = {"step": step + 1, "loss": float(np.mean(running))}
             if watch:
@@ -266,7 +286,9 @@ def dropped_out(decoder: Decoder, share: float, seed: list[int]) -> Iterator[Non
             hook.remove()
 
 
-def _schedule(step: int, steps: int) -> float:
+def warmed_cosine(step: int, steps: int) -> float:
+    """Share of the learning rate at a step: it rises over 5% of the steps and falls to a tenth by
+    a cosine."""
     warm = max(1, steps // 20)
     if step < warm:
         return (step + 1) / warm

@@ -283,6 +283,11 @@ class Measure:
         return self.record.reads == "shares"
 
     @property
+    def needs_amounts(self) -> bool:
+        """Whether it says nothing of a log whose events have no amounts."""
+        return self.record.reads == "amounts"
+
+    @property
     def is_ratio(self) -> bool:
         """Whether the outcome is a quotient, of which sums mean nothing."""
         return self.per is not None or self.record.is_mean
@@ -562,6 +567,22 @@ def count(
     return Measure("count", of, event=event, surface=surface, seconds=seconds)
 
 
+def amount(
+    event: str = "purchase", of: Key | None = None, *, surface: str | None = None
+) -> Measure:
+    """Measure: sum of the amounts of events of a kind, in the unit of the log's column `amount`:
+    money or quantity.
+
+    An event whose amount is not known adds 0.
+
+    Args:
+        event: the kind of event, e.g. "purchase" or "refund".
+        of: only of the entry's own creator or item.
+        surface: only events on this surface.
+    """
+    return Measure("amount", of, event=event, surface=surface)
+
+
 def sessions() -> Measure:
     """Measure: number of sessions that begin in the window.
 
@@ -598,6 +619,7 @@ def habits(
 _DEFAULTS = {
     habits().kind: {"of": habits().of, "days": habits().days},
     distinct().kind: {"of": distinct().of},
+    amount().kind: {"event": amount().event},
 }
 
 

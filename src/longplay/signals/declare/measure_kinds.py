@@ -10,7 +10,7 @@ from longplay.lake.schema import ENGAGED, KINDS
 
 Better = Literal["higher", "lower"]
 # What of a user's events is added up per day.
-Reads = Literal["activity", "events", "seconds", "sessions", "shares"]
+Reads = Literal["activity", "events", "seconds", "sessions", "shares", "amounts"]
 # How the daily sums of a window become the amount: the days with anything, the first such day, the
 # sum, the number of keys (creators or items) with enough days, or the weeks with anything.
 How = Literal["days", "first", "sum", "habits", "weeks"]
@@ -56,6 +56,8 @@ class MeasureKind:
         linked: the word between the amount and the creator or item that it is about.
         mean: the sentence of the amount itself.
         share: the sentence with a threshold.
+        mean_ratio: the sentence of a ratio whose numerator it is.
+        share_ratio: the same with a threshold.
     """
 
     name: str
@@ -87,6 +89,8 @@ class MeasureKind:
     linked: str = "with"
     mean: str = MEAN
     share: str = SHARE
+    mean_ratio: str = "the mean number of {each}{how}"
+    share_ratio: str = "the share with {bound} {each}{how}"
 
     @property
     def counts_days(self) -> bool:
@@ -283,6 +287,22 @@ _ACTIVE_WEEKS = MeasureKind(
     title_of="weeks with that {of}",
     share="the share where the user is active{about} in {bound} {weeks}{how}",
 )
+_AMOUNT = MeasureKind(
+    "amount",
+    reads="amounts",
+    how="sum",
+    plural="amount of {events}",
+    singular="amount of {events}",
+    fields=("of", "event", "surface"),
+    required=("event",),
+    whole_numbers=False,
+    title="amount of {event} events",
+    linked="of",
+    mean="the mean {amount}{about}{base}{how}",
+    share="the share where the {amount}{about} comes to {bound}{base}{how}",
+    mean_ratio="the mean {each}{how}",
+    share_ratio="the share where the {each} comes to {bound}{how}",
+)
 MEASURES = MappingProxyType(
     {
         record.name: record
@@ -302,6 +322,7 @@ MEASURES = MappingProxyType(
             _HABITS,
             _DISTINCT,
             _ACTIVE_WEEKS,
+            _AMOUNT,
         )
     }
 )

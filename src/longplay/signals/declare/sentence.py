@@ -156,8 +156,9 @@ def _measure(measure: Measure, threshold: float | None, how: str, window: tuple[
     is_one = 1 in (threshold, measure.at_most)
     if measure.per is not None:
         each = f"{_amount(measure)}{about} per {_amount(measure.per, one=True)}"
-        many = f"the share with {bound}" if bound else "the mean number of"
-        return f"{many} {each}{_about(measure.per)}{how}"
+        each += _about(measure.per)
+        words = measure.record.share_ratio if bound else measure.record.mean_ratio
+        return words.format(each=each, bound=bound, how=how)
     if threshold is not None and not is_one:
         more = f" on {bound} days"
     if measure.baseline is not None:

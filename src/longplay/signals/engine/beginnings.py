@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from longplay.lake.connection import Connection
 from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of, first_row, quoted
+from longplay.signals.engine.duckdb import elements, instant
 
 SILENCE_DAYS = 366  # a year, and longer than any window, baseline or novelty
 # SQL of a number that days share of which none are parted by a silence
@@ -95,9 +96,7 @@ def is_long(days: tuple[int, int]) -> bool:
     return days[1] - days[0] > SILENCE_DAYS
 
 
-def beginnings_of(
-    con: Connection, days: tuple[int, int], *, whole: bool = True
-) -> Beginnings:
+def beginnings_of(con: Connection, days: tuple[int, int], *, whole: bool = True) -> Beginnings:
     """Those of the log in a connection's views `events` and `decisions`.
 
     Args:
@@ -124,22 +123,20 @@ def beginnings_of(
     )
     con.execute(f"create or replace temp table spans_of_users as {spans}")
     every = (
-        f"select unnest([first, last]) from spans_of_users union select {day_of('time')} from "
+        f"select {elements('[first, last]')} from spans_of_users union select {day_of('time')} from "
         "decisions"
     )
     stretches = Beginnings.of(found for (found,) in con.execute(every).fetchall()).runs
     seen = (
-        "select user_id, unnest([first_active, last_active]) as day from spans_of_users where "
-        "first_active is not null"
+        f"select user_id, {elements('[first_active, last_active]')} as day from spans_of_users "
+        "where first_active is not null"
     )
     runs = Beginnings.of(days_seen_again(con, seen)).runs
     con.execute("drop table spans_of_users")
     return Beginnings(runs, stretches)
 
 
-def first_day_seen_again(
-    con: Connection, days: tuple[int, int] | None
-) -> int | None:
+def first_day_seen_again(con: Connection, days: tuple[int, int] | None) -> int | None:
     """First day (since 1970) of a user whom the log in a connection has on another day, too, by an
     event or a decision; null without one.
 
@@ -186,7 +183,7 @@ def days_seen_again(con: Connection, rows: str) -> list[int]:
             select first, last, lag(last) over by_user as before, lead(first) over by_user as after
             from spans window by_user as (partition by user_id order by span)
         )
-        select distinct unnest([first, last]) from beside
+        select distinct {elements("[first, last]")} from beside
         where first < last or first - before <= {SILENCE_DAYS} or after - last <= {SILENCE_DAYS}
         """
     ).fetchall()
@@ -199,10 +196,7 @@ def _by_day(rows: str) -> str:
 
 def _between(first: int, last: int) -> str:
     """SQL of whether `time` lies on these days or between them."""
-    return (
-        f"time >= make_timestamptz({first * DAY_US}) and time < "
-        f"make_timestamptz({(last + 1) * DAY_US})"
-    )
+    return f"time >= {instant(first * DAY_US)} and time < {instant((last + 1) * DAY_US)}"
 
 
 def _first_if_sampled(con: Connection, rows: str, likely: int) -> int | None:
@@ -232,7 +226,7 @@ def _first_if_sampled(con: Connection, rows: str, likely: int) -> int | None:
         found = first_row(
             con,
             f"select {day_of('min(time)')} from ({rows}) where time >= "
-            f"make_timestamptz({(day + 1) * DAY_US})",
+            f"{instant((day + 1) * DAY_US)}",
         )
         if found is None or found[0] is None:
             return None
@@ -240,9 +234,7 @@ def _first_if_sampled(con: Connection, rows: str, likely: int) -> int | None:
     return None
 
 
-def _samples(
-    con: Connection, rows: str, day: int
-) -> Iterator[tuple[list[str], bool]]:
+def _samples(con: Connection, rows: str, day: int) -> Iterator[tuple[list[str], bool]]:
     """Users of a day, and whether they are all of it: those among the first rows as they lie, which
     costs least, then as many as are asked for."""
     lying = con.execute(

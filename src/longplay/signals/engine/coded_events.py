@@ -16,12 +16,15 @@ from longplay.lake.creators import with_listed
 from longplay.lake.daily import first_row
 from longplay.lake.schema import KINDS, ORIGINS
 from longplay.signals.declare.declaration import Declaration
+from longplay.signals.engine.duckdb import each, elements, hashed
 from longplay.signals.engine.event_source import TIME_US, EventRows, with_lengths
 from longplay.signals.engine.operators import TOUCHED, Feature, widest
 from longplay.signals.engine.parts import entry_words, opening_events, parts_of
 from longplay.signals.engine.rollups import needed
 
-CODE = "hash({})"  # SQL of the number of an id, or of several; that no two ids share one is checked
+CODE = hashed(
+    "{}"
+)  # SQL of the number of an id, or of several; that no two ids share one is checked
 AT_ONCE = 20_000_000  # events of one part: with the words made of them about 3 GB
 LEAST = 3  # roll-ups from which on the table pays
 LISTED = 0.1  # rows of a catalogue per event up to which it is asked for ids first
@@ -58,7 +61,7 @@ class CodedRows(EventRows):
     @property
     def decisions(self) -> str:
         """See `Rows`."""
-        slate = f"list_transform(slate, lambda shown: {_code('shown')}) as slate"
+        slate = f"{each('slate', 'shown', _code('shown'))} as slate"
         columns = f"{_code('user_id')} as user_id, decision_id, time, experiment, {slate}"
         return f"(select {columns} from decisions where {self.users.format(_code('user_id'))})"
 
@@ -253,9 +256,7 @@ def coded(
             con.execute(f"drop table if exists {table}")
 
 
-def _read(
-    con: Connection, parts: Sequence[CodedRows], days: tuple[int, int]
-) -> bool:
+def _read(con: Connection, parts: Sequence[CodedRows], days: tuple[int, int]) -> bool:
     """Make the tables of these parts from a log of these days; false: it has something that
     `things` lacks."""
     read = parts[0].events if len(parts) == 1 else "coded_turn"
@@ -339,7 +340,7 @@ class _Ids:
         more = {"item": "", "creator": ""}
         if self.shown:
             more = {
-                "item": " union select unnest(slate) from decisions",
+                "item": f" union select {elements('slate')} from decisions",
                 "creator": " union select creator_id from creators",
             }
             self._create(

@@ -15,7 +15,7 @@ from longplay.signals.declare.entry import Entry, user_day
 from longplay.signals.engine.beginnings import Beginnings, is_long
 from longplay.signals.engine.day_bits import Bitmaps
 from longplay.signals.engine.dialect import Dialect
-from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.duckdb import DUCKDB, numbers, slots
 from longplay.signals.engine.event_source import Rows
 from longplay.signals.engine.operators import (
     BITS,
@@ -219,7 +219,7 @@ class Compiler:
             own = calendar.own_blocks
             bit = " ".join(f"when {block} then {columns[block]}" for block in own)
             every = f"""(select w.*, {calendar.row_start} + place as day, false as truncated
-                from {of_unit} w cross join (select cast(unnest(range({own[0] * BITS}, {own[-1] * BITS + BITS})) as integer) as place)
+                from {of_unit} w cross join (select cast({numbers(own[0] * BITS, own[-1] * BITS + BITS)} as integer) as place)
                 where ((case place // {BITS} {bit} end) >> (place % {BITS})) & 1 = 1)"""
             self._select_into(table, every, keys, entry, signals, frozenset([unit]))
         elif entry.is_enrolment:
@@ -358,13 +358,12 @@ class Compiler:
         slots."""
         if entry.is_slot:
             only = f" where {self.only}" if self.only else ""
-            place = "unnest(slate) as item_id, generate_subscripts(slate, 1) as slot"
-            slots = (
-                f"select user_id, decision_id, {day_of('time')} as day, {place} from "
+            shown = (
+                f"select user_id, decision_id, {day_of('time')} as day, {slots()} from "
                 f"{self.rows.decisions}"
             )
             return f"""select d.user_id, d.item_id, c.creator_id, d.decision_id, cast(d.slot - 1 as integer) as slot, d.day, false as truncated
-                from (select * from ({slots}){only}) d left join {self.rows.creators} c using (item_id)"""
+                from (select * from ({shown}){only}) d left join {self.rows.creators} c using (item_id)"""
         if entry.is_enrolment:
             body = f"select user_id, {day_of('time')} as day, false as truncated from enrolled"
         else:  # every event of a kind
@@ -377,7 +376,7 @@ class Compiler:
                 " and ".join(filter(None, [self.only, "key is not null" if entry.of else ""])),
             )
             each = (
-                rows if self.rows.whole else f"select *, unnest(range({one.name})) from ({rows})"
+                rows if self.rows.whole else f"select *, {numbers(one.name)} from ({rows})"
             )  # a roll-up's row may stand for several
             body = f"select user_id{key}, day, false as truncated from ({each})"
         return f"select * from ({body}) where {self.only}" if self.only else body

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from longplay.lake.connection import Connection
 from longplay.lake.daily import first_row
+from longplay.signals.engine.duckdb import hashed
 from longplay.signals.engine.event_source import Rows
 from longplay.signals.engine.operators import (
     BITS,
@@ -106,7 +107,10 @@ class Bitmaps:
         )
         for part in range(parts):
             rows = self.rows.daily(
-                read, features, f"hash(user_id) % {parts} = {part}" if parts > 1 else "", flags=True
+                read,
+                features,
+                f"{hashed('user_id')} % {parts} = {part}" if parts > 1 else "",
+                flags=True,
             )
             if limits:
                 same = "limits.user_id = rows.user_id" + (

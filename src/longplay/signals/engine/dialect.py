@@ -29,6 +29,10 @@ class Dialect(Protocol):
         """Whether a large log is put together in parts, for the memory of one machine."""
         ...
 
+    def midnight(self, day: str) -> str:
+        """SQL of the time at which a day (SQL, days since 1970) begins."""
+        ...
+
     def window_sums(
         self, amounts: Mapping[str, str], over: str, first: int
     ) -> tuple[list[str], dict[str, str]]:

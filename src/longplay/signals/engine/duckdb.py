@@ -1,8 +1,11 @@
-"""DuckDB, the embedded engine."""
+"""DuckDB, the embedded engine: what is its own in the engine's SQL.
+
+Beside these functions the SQL holds DuckDB's `* exclude` and `* replace`, `//`, shifts, `filter`
+and `create temp table`, as every statement does; `spark_sql` translates them, too."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -10,8 +13,96 @@ from pathlib import Path
 
 import duckdb
 
+from longplay.lake.daily import quoted
 from longplay.lake.lake import Lake
 from longplay.signals.engine.dialect import Dialect
+
+# -- what other engines spell otherwise; `spark_sql` translates each
+# --------------------------------
+
+
+def micros(time: str) -> str:
+    """SQL of a time as microseconds since 1970."""
+    return f"epoch_us({time})"
+
+
+def instant(micros: int) -> str:
+    """SQL of the time so many microseconds after 1970 began."""
+    return f"make_timestamptz({micros})"
+
+
+def elements(values: str) -> str:
+    """SQL of a row for each element of a list."""
+    return f"unnest({values})"
+
+
+def numbers(*bounds: int | str) -> str:
+    """SQL of a row for each whole number of a range, given as Python's is; no row for a null.
+
+    >>> numbers("plays"), numbers(120, 180)
+    ('unnest(range(plays))', 'unnest(range(120, 180))')
+    """
+    return elements(f"range({', '.join(map(str, bounds))})")
+
+
+def slots() -> str:
+    """SQL of a row for each item of a `slate`: item_id, and slot, counted from 1."""
+    return f"{elements('slate')} as item_id, generate_subscripts(slate, 1) as slot"
+
+
+def each(values: str, name: str, changed: str) -> str:
+    """SQL of a list whose elements, by `name`, are `changed` (SQL)."""
+    return f"list_transform({values}, lambda {name}: {changed})"
+
+
+def first_by(value: str, order: str) -> str:
+    """SQL of the value of the first row in an order (columns); rows without a value do not
+    count."""
+    return f"arg_min({value}, ({order}))"
+
+
+def first_or_null(value: str, order: str) -> str:
+    """SQL of the value of the first row in an order (columns), maybe null."""
+    return f"arg_min_null({value}, ({order}))"
+
+
+def record(columns: Mapping[str, str]) -> str:
+    """SQL of several columns as one value, by name.
+
+    >>> record({"time": "e.time", "slot": "e.slot"})
+    "{'time': e.time, 'slot': e.slot}"
+    """
+    listed = ", ".join(f"'{name}': {column}" for name, column in columns.items())
+    return f"{{{listed}}}"
+
+
+def nothing(kind: str) -> str:
+    """SQL of a null of a type."""
+    return f"null::{kind}"
+
+
+def set_bits(word: str) -> str:
+    """SQL of how many bits of a word are set."""
+    return f"cast(bit_count({word}) as integer)"  # DuckDB's is an INT8, and a sum of two overflows
+
+
+def hashed(ids: str) -> str:
+    """SQL of a number of 64 bits for one or several values (columns)."""
+    return f"hash({ids})"
+
+
+def parquet(files: Sequence[str]) -> str:
+    """SQL that reads Parquet files as one table."""
+    return f"read_parquet([{', '.join(map(quoted, files))}], hive_partitioning = false)"
+
+
+def copied(rows: str, file: Path) -> str:
+    """SQL that writes rows into a Parquet file."""
+    return f"copy ({rows}) to {quoted(file)} (format parquet, compression zstd)"
+
+
+# -- the engine
+# -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -20,6 +111,15 @@ class DuckDBDialect:
 
     codes_ids: bool = True
     cuts_up: bool = True
+
+    def midnight(self, day: str) -> str:
+        """See `Dialect`.
+
+        >>> DUCKDB.dialect.midnight("day + 1")
+        "cast((day + 1) * interval 1 day + timestamptz '1970-01-01 00:00:00+00' as timestamptz)"
+        """
+        epoch = "timestamptz '1970-01-01 00:00:00+00'"
+        return f"cast(({day}) * interval 1 day + {epoch} as timestamptz)"
 
     def window_sums(
         self, amounts: Mapping[str, str], over: str, first: int

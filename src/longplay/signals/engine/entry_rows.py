@@ -17,17 +17,18 @@ from longplay.signals.declare.sentence import where_in_words
 from longplay.signals.engine.beginnings import Beginnings, days_of_rows, first_day_seen_again
 from longplay.signals.engine.compiler import ENROLS, Compiler
 from longplay.signals.engine.dialect import Engine
-from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.duckdb import DUCKDB, first_by, first_or_null, nothing, record, slots
 from longplay.signals.engine.operators import Feature, divisor, feature
 from longplay.signals.engine.parts import opening_events
 
-_NOTHING = "null::varchar as item_id, null::varchar as creator_id"
-_NO_SLOT = "null::varchar as decision_id, null::integer as slot"
+_NO_TEXT, _NO_NUMBER = nothing("varchar"), nothing("integer")
+_NOTHING = f"{_NO_TEXT} as item_id, {_NO_TEXT} as creator_id"
+_NO_SLOT = f"{_NO_TEXT} as decision_id, {_NO_NUMBER} as slot"
+
+EVENT_COLUMNS = ("item_id", "creator_id", "time", "origin", "surface", "decision_id", "slot")
 
 
-def create_entries(
-    con: Connection, compiler: Compiler, entry: Entry, by_catalogue: bool
-) -> None:
+def create_entries(con: Connection, compiler: Compiler, entry: Entry, by_catalogue: bool) -> None:
     """Create `entries`: row, user_id, item_id, creator_id, time, day, origin, surface, decision_id,
     slot, truncated.
 
@@ -47,19 +48,8 @@ def create_entries(
         )
         same = f" and found.{entry.of}_id = e.{entry.of}_id" if entry.of else ""
         about = "first.item_id, first.creator_id" if entry.of else _NOTHING
-        event = ", ".join(
-            f"'{name}': e.{name}"
-            for name in (
-                "item_id",
-                "creator_id",
-                "time",
-                "origin",
-                "surface",
-                "decision_id",
-                "slot",
-            )
-        )
-        first = f"arg_min({{{event}}}, (e.time, e.event_id))"
+        columns = {name: f"e.{name}" for name in EVENT_COLUMNS}
+        first = first_by(record(columns), "e.time, e.event_id")
         keys = (
             f"found.user_id, {f'found.{entry.of}_id, ' if entry.of else ''}found.day, "
             "found.truncated"
@@ -72,13 +62,17 @@ def create_entries(
         body = f"""
             select d.user_id, d.item_id, c.creator_id, d.time, {day_of("d.time")} as day, 'recommended' as origin, d.surface,
                    d.decision_id, cast(d.slot - 1 as integer) as slot, false as truncated
-            from (select user_id, time, surface, decision_id, unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from decisions) d
+            from (select user_id, time, surface, decision_id, {slots()} from decisions) d
             left join creators c using (item_id)"""
     elif entry.is_user_day:
+        by_time = "time, event_id"
+        first = {
+            name: first_or_null(name, by_time) for name in ("surface", "decision_id", "slot")
+        } | {"origin": first_by("origin", by_time)}
         body = f"""
             select user_id, {_NOTHING}, min(time) as time, day,
-                   arg_min(origin, (time, event_id)) as origin, arg_min_null(surface, (time, event_id)) as surface,
-                   arg_min_null(decision_id, (time, event_id)) as decision_id, arg_min_null(slot, (time, event_id)) as slot, false as truncated
+                   {first["origin"]} as origin, {first["surface"]} as surface,
+                   {first["decision_id"]} as decision_id, {first["slot"]} as slot, false as truncated
             from engaged group by user_id, day"""
     elif entry.is_event:
         has_key = f" and {entry.of}_id is not null" if entry.of else ""
@@ -87,14 +81,14 @@ def create_entries(
             from {named} where {opening_events(entry).test()}{has_key}"""
     elif compiler.enrolled:
         body = f"""
-            select user_id, {_NOTHING}, time, {day_of("time")} as day, 'organic' as origin, null::varchar as surface, {_NO_SLOT}, false as truncated
+            select user_id, {_NOTHING}, time, {day_of("time")} as day, 'organic' as origin, {_NO_TEXT} as surface, {_NO_SLOT}, false as truncated
             from enrolled"""
     else:
         body = f"""
             with trial as (select user_id, min(time) as time from decisions where {ENROLS} group by user_id),
             first as (select user_id, min(time) as time from engaged group by user_id)
             select user_id, {_NOTHING}, coalesce(trial.time, first.time) as time,
-                   {day_of("coalesce(trial.time, first.time)")} as day, 'organic' as origin, null::varchar as surface, {_NO_SLOT}, false as truncated
+                   {day_of("coalesce(trial.time, first.time)")} as day, 'organic' as origin, {_NO_TEXT} as surface, {_NO_SLOT}, false as truncated
             from first full join trial using (user_id)"""
     con.execute(
         f"""create or replace temp table entries as
@@ -141,12 +135,21 @@ def refuse(
             f"{signal.name}: the log has no event of kind {kind!r}, so {what}; map that kind when "
             "the log is read, or measure something else"
         )
-    if any(part.needs_seconds for part in asked) and not _logged(con, lake, engine, "seconds is not null"):
+    if any(part.needs_seconds for part in asked) and not _logged(
+        con, lake, engine, "seconds is not null"
+    ):
         raise DataError(
             f"{signal.name}: the log has no event with seconds, so the minutes of everybody would "
             "be 0 because nobody logged them; "
             "map a column to seconds when the log is read, or measure plays"
         )
+    for part in asked:
+        if part.needs_amount and not _logged(con, lake, engine, f"{part.test()} and amount is not null"):
+            raise DataError(
+                f"{signal.name}: the log has no {part.kinds[0]} with an amount, so the sum of "
+                "everybody would be 0 because nobody logged it; map a column to amount when the "
+                "log is read, or count events"
+            )
     if opening is not None and not _logged(con, lake, engine, opening.test()):
         raise DataError(
             f"{signal.name}: the log has no event that opens an entry, of kind "
@@ -175,9 +178,7 @@ def refuse(
         )
 
 
-def _refuse_window(
-    signal: Declaration, lake: Lake, beginnings: Beginnings, engine: Engine
-) -> None:
+def _refuse_window(signal: Declaration, lake: Lake, beginnings: Beginnings, engine: Engine) -> None:
     """Raise where the log is too short for an outcome to be known of a user who came again, or else
     of anybody."""
     stop = signal.window[1]
@@ -229,9 +230,7 @@ def unanswerable(signals: Sequence[Declaration], lake: Lake) -> dict[Declaration
     return reasons
 
 
-def explain_no_entries(
-    con: Connection, signal: Declaration, lake: Lake, as_of: datetime
-) -> None:
+def explain_no_entries(con: Connection, signal: Declaration, lake: Lake, as_of: datetime) -> None:
     """Say why there is nothing to measure, where a reason can be known."""
     if not _has(con, "true"):
         late = lake.before(as_of, known_at=datetime.max.replace(tzinfo=UTC)).events

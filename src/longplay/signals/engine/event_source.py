@@ -9,13 +9,14 @@ from typing import ClassVar
 
 from longplay.lake.creators import with_listed
 from longplay.lake.daily import DAY_US, SHIFT_DAYS
+from longplay.signals.engine.duckdb import instant, micros
 from longplay.signals.engine.operators import SESSIONS, TOUCHED, Feature, widest
 
 # events whose pairs are put together at once: more fall out of the caches, and then out of memory
 AT_ONCE = 60_000_000
 BIN_US = 1_800_000_000  # half an hour: events of one bin are of one session
 # SQL of an event's time as microseconds above 0, so that division rounds down
-TIME_US = f"(epoch_us(time) + {SHIFT_DAYS * DAY_US})"
+TIME_US = f"({micros('time')} + {SHIFT_DAYS * DAY_US})"
 
 
 class Rows(ABC):
@@ -109,7 +110,7 @@ class EventRows(Rows):
 
     def between(self, first: int, last: int) -> EventRows:
         """See `Rows`."""
-        low, high = (f"make_timestamptz({day * DAY_US})" for day in (first, last + 1))
+        low, high = (instant(day * DAY_US) for day in (first, last + 1))
         return replace(
             self, events=f"(select * from {self.events} where time >= {low} and time < {high})"
         )

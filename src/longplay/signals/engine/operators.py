@@ -23,7 +23,7 @@ from longplay.signals.declare.entry import Entry
 from longplay.signals.declare.measure import Measure
 from longplay.signals.declare.measure_kinds import Reads
 from longplay.signals.engine.dialect import Dialect
-from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.duckdb import DUCKDB, numbers, set_bits
 
 BITS = 60  # days per word
 MANY_BLOCKS = 6  # of words in an era: about a year
@@ -44,10 +44,14 @@ class Feature:
     """What is summed per day: `amount` (SQL of a whole number) of every event of these kinds and
     origins for which `also` (SQL, over its item's length, too) holds.
 
-    `needs`: kinds of event of which at least one must be in the log for the sum to mean anything;
-    empty: any. `needs_seconds`: so must an event with seconds. `needs_length`: `also` asks for the
-    item's length. `needs_surface`: so must an event on this surface. `scale`: what the sum is
-    divided by to be in the measure's unit.
+    Attributes:
+        needs: kinds of event of which at least one must be in the log for the sum to mean anything;
+            empty: any.
+        needs_seconds: an event with seconds must be in the log, too.
+        needs_length: `also` asks for the item's length.
+        needs_amount: an event that counts must have an amount.
+        needs_surface: an event on this surface must be in the log, too; null: on any.
+        scale: what the sum is divided by to be in the measure's unit.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Feature:
     needs: tuple[str, ...] = ()
     needs_seconds: bool = False
     needs_length: bool = False
+    needs_amount: bool = False
     needs_surface: str | None = None
     scale: float = 1.0
 
@@ -188,6 +193,19 @@ def _played_shares(measure: Measure, origins: Sequence[str]) -> Feature:
     )
 
 
+def _amounts(measure: Measure, origins: Sequence[str]) -> Feature:
+    event = str(measure.event)
+    return Feature(
+        _named(f"amount_{event}", origins),
+        (event,),
+        _sorted(origins),
+        amount=f"cast(round(coalesce(amount, 0) * {MICROS}) as bigint)",
+        needs=(event,),
+        needs_amount=True,
+        scale=MICROS,
+    )
+
+
 # What a kind of measure reads, as a feature: the engine's one case of a new measure.
 _READS: dict[Reads, Callable[[Measure, Sequence[str]], Feature]] = {
     "activity": lambda measure, origins: activity(origins),
@@ -195,6 +213,7 @@ _READS: dict[Reads, Callable[[Measure, Sequence[str]], Feature]] = {
     "seconds": _engaged_seconds,
     "sessions": lambda measure, origins: SESSIONS,
     "shares": _played_shares,
+    "amounts": _amounts,
 }
 
 
@@ -396,7 +415,7 @@ def _in_eras(source: str, calendar: Calendar) -> str:
     copies = -(-calendar.blocks // in_step)
     eras = (
         f"select *, block // {in_step} - copy as era from ({source}) cross join (select "
-        f"unnest(range({copies})) as copy)"
+        f"{numbers(copies)} as copy)"
     )
     return (
         f"select * exclude (block, copy), block - era * {in_step} as block from ({eras}) where "
@@ -550,7 +569,7 @@ def first_bit(words: Sequence[str]) -> str:
 
 
 def _bits(word: str) -> str:
-    return f"cast(bit_count({word}) as integer)"  # DuckDB's is an INT8, and a sum of two overflows
+    return set_bits(word)
 
 
 def smear(

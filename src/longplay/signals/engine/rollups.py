@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, quoted
+from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS
 from longplay.signals.declare.declaration import Declaration
+from longplay.signals.engine.duckdb import parquet
 from longplay.signals.engine.event_source import BIN_US, TIME_US, EventRows, Rows
 from longplay.signals.engine.operators import SESSIONS, TOUCHED, Feature
 from longplay.signals.engine.parts import entry_words, opening_events, parts_of
@@ -167,4 +168,4 @@ def paths(folder: Path, files: Sequence[str]) -> list[str]:
 
 def files_sql(files: Sequence[str]) -> str:
     """SQL that reads Parquet files as one table."""
-    return f"read_parquet([{', '.join(map(quoted, files))}], hive_partitioning = false)"
+    return parquet(files)

@@ -6,7 +6,6 @@ caller's settings and views stay as they are.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -22,6 +23,7 @@ import polars as pl
 import pyarrow as pa
 
 from longplay.errors import ConfigError, LongplayError, MissingExtra
+from longplay.lake.daily import DAY_US
 from longplay.lake.lake import Lake, TableSource
 from longplay.lake.schema import DTYPES
 from longplay.signals.engine.dialect import Dialect
@@ -29,9 +31,12 @@ from longplay.signals.engine.dialect import Dialect
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from longplay.signals.engine.spark_sql import Statement
+
 SETTINGS = {
     "spark.sql.session.timeZone": "UTC",  # days are UTC days, whatever the machine's zone
     "spark.sql.ansi.enabled": "true",  # an overflow is an error, as in DuckDB
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # with a zone, as in the lake
     "spark.sql.caseSensitive": "false",
     "spark.sql.groupByAliases": "true",
     "spark.sql.groupByOrdinal": "true",
@@ -49,71 +54,91 @@ TYPES = {  # polars' name of a column's type -> Spark's
     "Int64": "bigint",
     "Float64": "double",
 }
+NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 JAVA = (17, 21)  # oldest and newest Java that Spark 4.0 runs on
 PIP = 'pip install "longplay[spark]"'
 
 
-
-
 class SparkRows:
-    """The rows of a query, computed when they are fetched."""
+    """The rows of a query, computed when they are first fetched."""
 
     def __init__(self, frame: DataFrame) -> None:
-        self.frame = frame
+        self._frame = frame
 
     @property
     def description(self) -> list[tuple[str, str]]:
         """Name and type of every column."""
-        return self.frame.dtypes
+        return self._frame.dtypes
+
+    @cached_property
+    def _rows(self) -> pl.DataFrame:
+        with _failures():
+            rows = pl.from_arrow(self._frame.toArrow())
+        assert isinstance(rows, pl.DataFrame)
+        return rows
 
     def pl(self) -> pl.DataFrame:
         """All rows as a polars frame."""
-        with _failures():
-            frame = pl.from_arrow(self.frame.toArrow())
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        return self._rows
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """All rows as tuples."""
-        return self.pl().rows()
+        return self._rows.rows()
 
     def fetchnumpy(self) -> dict[str, Any]:
         """All rows as an array per column."""
-        return {column.name: column.to_numpy() for column in self.pl()}
+        return {column.name: column.to_numpy() for column in self._rows}
 
 
 class SparkConnection:
-    """What `lake.connect()` gives for DuckDB, for Spark: executes statements written for DuckDB.
+    """Executes statements written for DuckDB on Spark.
 
     Tables are computed once, when they are created, and cut off from the plan that made them, so
-    that a statement costs what it reads and not what all statements before it were. They go where
-    the session keeps checkpoints if it has such a folder, else onto the executors.
+    that a statement costs what it reads and not what all statements before it did. They go where
+    the session keeps checkpoints if it has such a folder, else onto the executors. A query that is
+    repeated before anything changes is answered once: many signals ask the same of a log.
     """
 
     def __init__(self, session: SparkSession, folder: Path) -> None:
         self._session, self._folder = session, folder
         self._durable = session.sparkContext.getCheckpointDir() is not None
         self._files = 0
+        self._answers: dict[str, SparkRows] = {}
 
     def execute(self, query: str) -> SparkRows:
         """Run a statement; rows are computed when they are fetched."""
+        if query in self._answers:
+            return self._answers[query]
         from longplay.signals.engine.spark_sql import translated
 
         statement = translated(query)
         with _failures():
-            if statement.verb == "drop":
-                self._session.catalog.dropTempView(statement.name)
-                return SparkRows(self._session.range(0).toDF("nothing"))
-            frame = self._session.sql(statement.text)
-            if statement.verb == "view":
-                frame.createOrReplaceTempView(statement.name)
-            elif statement.verb == "table":
-                self._computed(frame).createOrReplaceTempView(statement.name)
-            elif statement.verb == "insert":
-                table = self._session.table(statement.name)
-                both = table.unionByName(self._computed(frame))
-                both.createOrReplaceTempView(statement.name)
-            return SparkRows(frame)
+            if statement.verb == "select":
+                rows = self._answers[query] = SparkRows(self._session.sql(statement.text))
+                return rows
+            self._answers.clear()
+            return SparkRows(self._changed(statement))
+
+    def _changed(self, statement: Statement) -> DataFrame:
+        """Run a statement that makes, fills or drops a table or view, or writes files."""
+        name = statement.name
+        if statement.verb == "drop":
+            self._session.catalog.dropTempView(name)
+            return self._session.range(0).toDF("nothing")
+        rows = self._session.sql(statement.text)
+        if statement.verb == "view":
+            rows.createOrReplaceTempView(name)
+        elif statement.verb == "table":
+            self._computed(rows).createOrReplaceTempView(name)
+        elif statement.verb == "insert":
+            both = self._session.table(name).unionByName(self._computed(rows))
+            both.createOrReplaceTempView(name)
+        elif statement.verb == "copy":
+            writer = rows.write.mode("overwrite").option("compression", "zstd")
+            writer.option(NO_MARK, "false").parquet(name)
+            for checksum in Path(name).glob(".*.crc"):  # readers of the folder expect Parquet alone
+                checksum.unlink()
+        return rows
 
     def sql(self, query: str) -> SparkRows:
         """A query whose rows are computed when they are read."""
@@ -190,6 +215,14 @@ class SparkDialect:
 
     codes_ids: bool = False  # Spark keeps no table in one process's memory, so nothing is saved
     cuts_up: bool = False
+
+    def midnight(self, day: str) -> str:
+        """See `Dialect`.
+
+        >>> SparkDialect().midnight("day + 1")
+        'make_timestamptz(cast(day + 1 as bigint) * 86400000000)'
+        """
+        return f"make_timestamptz(cast({day} as bigint) * {DAY_US})"
 
     def window_sums(
         self, amounts: Mapping[str, str], over: str, first: int
@@ -277,7 +310,7 @@ def is_session(given: object) -> TypeGuard[SparkSession]:
 def check_packages() -> None:
     """Raise where pyspark or sqlglot is missing."""
     for package in ("pyspark", "sqlglot"):
-        if importlib.util.find_spec(package) is None:
+        if find_spec(package) is None:
             raise MissingExtra(f"SparkEngine: {package} is not installed; {PIP}")
 
 

@@ -23,7 +23,7 @@ FUNCTIONS = {  # DuckDB's name of a function -> Spark's
 }
 
 
-def _stars(tree: exp.Expression) -> None:
+def _stars(tree: exp.Expr) -> None:
     """`* replace (x as c)` is `* except (c), x as c`: Spark has no replace.
 
     The order of columns changes, which nothing in the engine reads.
@@ -41,14 +41,14 @@ def _stars(tree: exp.Expression) -> None:
             select.append("expressions", alias)
 
 
-def _fractions(tree: exp.Expression) -> None:
+def _fractions(tree: exp.Expr) -> None:
     """`0.5` is a double: Spark reads it as a decimal, whose quotients are rounded."""
     for literal in list(tree.find_all(exp.Literal)):
         if not literal.is_string and "." in literal.this and "e" not in literal.this.lower():
             literal.replace(exp.cast(exp.Literal.string(literal.this), "double"))
 
 
-def _times(tree: exp.Expression) -> None:
+def _times(tree: exp.Expr) -> None:
     """A time is its microseconds: Spark does not read an offset of two digits."""
     for cast in list(tree.find_all(exp.Cast)):
         text = cast.this
@@ -57,7 +57,7 @@ def _times(tree: exp.Expression) -> None:
             cast.replace(exp.func("timestamp_micros", exp.Literal.number(micros)))
 
 
-def _functions(tree: exp.Expression) -> None:
+def _functions(tree: exp.Expr) -> None:
     """Functions of the same meaning under another name."""
     for call in list(tree.find_all(exp.Anonymous)):
         if (name := FUNCTIONS.get(str(call.this).lower())) is not None:
@@ -66,54 +66,52 @@ def _functions(tree: exp.Expression) -> None:
         call.replace(exp.Anonymous(this="size", expressions=[call.this]))
 
 
-def _shifts(tree: exp.Expression) -> None:
+def _shifts(tree: exp.Expr) -> None:
     """Spark shifts by an int alone."""
     for shift in list(tree.find_all(exp.BitwiseLeftShift, exp.BitwiseRightShift)):
         shift.set("expression", exp.cast(exp.paren(shift.expression, copy=False), "int"))
 
 
-def _bits(tree: exp.Expression) -> None:
+def _bits(tree: exp.Expr) -> None:
     """Operators on bits get brackets: DuckDB reads them from left to right, Spark does not."""
     for operator in list(tree.find_all(*BIT_OPERATORS)):
         if isinstance(operator.parent, BIT_OPERATORS):
             operator.replace(exp.paren(operator.copy()))
 
 
-def _generators(tree: exp.Expression) -> None:
-    """Rows of a list: the conversion goes inside, since Spark's `explode` may not be nested; a list
-    with the places of its elements is one generator."""
+def _generators(tree: exp.Expr) -> None:
+    """A conversion of a list's elements goes inside: Spark's `explode` may not be nested."""
     for cast in list(tree.find_all(exp.Cast)):
-        if isinstance(explode := cast.this, exp.Explode):
+        explode = cast.this
+        if isinstance(explode, exp.Explode):
             kind = exp.DataType.build(f"array<{cast.to.sql('spark')}>", dialect="spark")
             explode.set("this", exp.Cast(this=explode.this, to=kind))
             cast.replace(explode)
-    for select in list(tree.find_all(exp.Select)):
-        columns = {column.output_name: column for column in select.expressions}
-        places = [
-            (name, column)
-            for name, column in columns.items()
-            if (call := column.unalias()).sql().lower().startswith("generate_subscripts(")
-        ]
-        for name, place in places:
-            elements = next(
-                column for column in select.expressions if isinstance(column.unalias(), exp.Explode)
-            )
-            values = elements.unalias().this
-            table = exp.TableAlias(
-                this=exp.to_identifier("placed"),
-                columns=[exp.to_identifier("place"), exp.to_identifier("element")],
-            )
-            view = exp.Lateral(
-                this=exp.Anonymous(this="posexplode", expressions=[values.copy()]),
-                view=True,
-                alias=table,
-            )
-            elements.replace(exp.alias_(exp.column("element", "placed"), elements.output_name))
-            place.replace(exp.alias_(exp.column("place", "placed") + 1, name))
-            select.append("laterals", view)
 
 
-REWRITES: tuple[Callable[[exp.Expression], None], ...] = (
+def _places(tree: exp.Expr) -> None:
+    """A list's elements with their places are one generator, which Spark asks for by `lateral
+    view`."""
+    for place in list(tree.find_all(exp.Anonymous)):
+        if str(place.this).lower() != "generate_subscripts":
+            continue
+        select = place.find_ancestor(exp.Select)
+        assert select is not None
+        elements = next(
+            explode for column in select.expressions for explode in column.find_all(exp.Explode)
+        )
+        columns = [exp.to_identifier("place"), exp.to_identifier("element")]
+        view = exp.Lateral(
+            this=exp.Anonymous(this="posexplode", expressions=[elements.this]),
+            view=True,
+            alias=exp.TableAlias(this=exp.to_identifier("placed"), columns=columns),
+        )
+        elements.replace(exp.column("element", "placed"))
+        place.replace(exp.column("place", "placed") + 1)  # counted from 1, as DuckDB's are
+        select.append("laterals", view)
+
+
+REWRITES: tuple[Callable[[exp.Expr], None], ...] = (
     _stars,
     _fractions,
     _times,
@@ -121,6 +119,7 @@ REWRITES: tuple[Callable[[exp.Expression], None], ...] = (
     _shifts,
     _bits,
     _generators,
+    _places,
 )
 
 
@@ -129,8 +128,8 @@ class Statement:
     """A translated statement.
 
     Attributes:
-        verb: "select", "table" or "view" (create), "insert" or "drop".
-        name: of the table or view; empty for a select.
+        verb: "select", "table" or "view" (create), "insert", "copy" (to Parquet) or "drop".
+        name: of the table or view, or of the place to copy to; empty for a select.
         text: the rows, as Spark SQL; empty for a drop.
     """
 
@@ -158,6 +157,8 @@ def translated(text: str) -> Statement:
         verb, name, query = str(tree.kind).lower(), tree.this.name, tree.expression
     elif isinstance(tree, exp.Insert):
         verb, name, query = "insert", tree.this.name, tree.expression
+    elif isinstance(tree, exp.Copy):
+        verb, name, query = "copy", tree.args["files"][0].this, tree.this.this
     for rewrite in REWRITES:
         rewrite(query)
     return Statement(verb, name, query.sql("spark"))

@@ -15,7 +15,7 @@ from longplay.lake.daily import SHIFT_DAYS
 from longplay.lake.lake import Lake
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.engine.dialect import Engine
-from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.duckdb import DUCKDB, numbers
 from longplay.signals.engine.event_source import EventRows
 from longplay.signals.engine.parts import Part, parts_of
 
@@ -96,9 +96,7 @@ def _hits_sql(part: Part, by_catalogue: bool) -> str:
     def stretch_of(day: str) -> str:
         return f"({day} + {SHIFT_DAYS}) // {stretch}"
 
-    reached = (
-        f"unnest(range({stretch_of(f'day + {part.low}')}, {stretch_of(f'day + {part.high}')} + 1))"
-    )
+    reached = numbers(stretch_of(f"day + {part.low}"), f"{stretch_of(f'day + {part.high}')} + 1")
     asked = f"(select *, {reached} as stretch from asked) asked"
     days = f"select *, {stretch_of('day')} as stretch from ({days})"
     inside = "days.user_id = asked.user_id and days.stretch = asked.stretch"

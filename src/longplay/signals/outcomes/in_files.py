@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from longplay.errors import ConfigError, LongplayError
 from longplay.estimate import Estimate, mean_of_sums
+from longplay.lake.connection import Connection
 from longplay.lake.creators import prepare_creators
-from longplay.lake.daily import first_row, quoted
+from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
 from longplay.signals.engine.beginnings import Beginnings, beginnings_of
 from longplay.signals.engine.coded_events import SharedNumber, coded, pays
 from longplay.signals.engine.compiler import Compiler
+from longplay.signals.engine.dialect import Dialect, Engine
+from longplay.signals.engine.duckdb import DUCKDB, copied
+from longplay.signals.engine.engines import AnyEngine, engine_of
 from longplay.signals.engine.entry_rows import refuse
-from longplay.signals.engine.event_source import EventRows, Rows
+from longplay.signals.engine.event_source import Rows
 from longplay.signals.engine.parts import asks_creators, entry_keys
 from longplay.signals.outcomes.in_memory import (
     check_signals,
     checked_as_of,
     days_of_log,
+    event_rows,
     outcomes_of,
 )
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def write_outcomes(
@@ -39,6 +47,7 @@ def write_outcomes(
     as_of: datetime | None = None,
     *,
     memory_limit: str | None = None,
+    engine: AnyEngine | SparkSession | None = None,
 ) -> dict[str, Path]:
     """Compute signals in one pass over the log and write one Parquet file each,
     `folder`/name@version.parquet, without holding outcomes in memory.
@@ -54,6 +63,8 @@ def write_outcomes(
         folder: gets a file per signal; it must be new or empty.
         as_of: UTC; default the lake's watermark.
         memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to `folder`.
+        engine: what computes it, as in `Signal.outcomes`. Spark writes a folder of Parquet files in
+            the place of each file; its executors must reach `folder`.
 
     Returns:
         label (name@version) -> file.
@@ -67,18 +78,18 @@ def write_outcomes(
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
-    with view.connect(memory_limit=memory_limit, spill=place / "spill") as con:
-        for signal, table in outcome_tables(con, signals, lake, view, as_of_at).items():
+    chosen = engine_of(engine)
+    with chosen.connect(view, memory_limit, place / "spill") as con:
+        tables = outcome_tables(con, signals, lake, view, as_of_at, chosen)
+        for signal, table in tables.items():
             file = place / f"{signal.label}.parquet"
-            matures = (
-                f"cast((day + {signal.window[1] + 1}) * interval 1 day + timestamptz "
-                "'1970-01-01 00:00:00+00' as timestamptz) as matures_at"
-            )
+            matures = f"{chosen.dialect.midnight(f'day + {signal.window[1] + 1}')} as matures_at"
             rows = f"select {', '.join(own_columns(con, signal, table))}, {matures} from {table}"
-            con.execute(
-                f"copy ({rows}) to {quoted(f'{file}.new')} (format parquet, compression zstd)"
-            )
-            Path(f"{file}.new").replace(file)
+            new = Path(f"{file}.new")
+            con.execute(copied(rows, new))
+            if file.is_dir():  # what Spark wrote before
+                shutil.rmtree(file)
+            new.replace(file)
             written[signal.label] = file
     return written
 
@@ -108,6 +119,7 @@ def base_rates(
     *,
     memory_limit: str | None = None,
     truncated: bool = False,
+    engine: AnyEngine | SparkSession | None = None,
 ) -> dict[Declaration, BaseRate | LongplayError]:
     """The base rate of every signal, in one pass over the log without holding its outcomes; or why
     the log cannot answer.
@@ -120,25 +132,29 @@ def base_rates(
         as_of: UTC; default the lake's watermark.
         memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to a temporary folder.
         truncated: whether truncated entries count in the rates, too.
+        engine: what computes it, as in `Signal.outcomes`.
     """
+    chosen = engine_of(engine)
     check_signals("base_rates", signals)
     found: dict[Declaration, BaseRate | LongplayError] = {}
     as_of_at, view = checked_as_of("base_rates", lake, as_of)
     with (
         tempfile.TemporaryDirectory(prefix="longplay-") as spill,
-        view.connect(memory_limit=memory_limit, spill=Path(spill)) as con,
+        chosen.connect(view, memory_limit, Path(spill)) as con,
     ):
         span, until, together = days_of_log(con, view), _day(as_of_at), list[Declaration]()
         days = span or (until, until)
         beginnings = cache(lambda: beginnings_of(con, days, whole=False))
         for signal in signals:
             try:
-                refuse(con, signal, lake, span, beginnings)
+                refuse(con, signal, lake, span, beginnings, chosen)
                 by_own_key(signal)
                 together.append(signal)
             except LongplayError:
-                found[signal] = _in_memory(signal, lake, as_of, truncated)
-        tables = _compiled(con, together, lake, days, until, beginnings) if together else {}
+                found[signal] = _in_memory(signal, lake, as_of, truncated, chosen)
+        tables: dict[Declaration, str] = {}
+        if together:
+            tables = _compiled(con, together, lake, days, until, beginnings, chosen)
         for signal, table in tables.items():
             closed = f"day + {signal.window[1] + 1} <= {until}"
             counts = (
@@ -147,7 +163,7 @@ def base_rates(
             )
             entries, mature, unsure = first_row(con, counts) or (0, 0, 0)
             if not entries:
-                found[signal] = _in_memory(signal, lake, as_of, truncated)
+                found[signal] = _in_memory(signal, lake, as_of, truncated, chosen)
                 continue
             value, counted = f'"{signal.label}"', "" if truncated else "where not truncated "
             of_users = (
@@ -166,12 +182,12 @@ def base_rates(
 
 
 def _in_memory(
-    signal: Declaration, lake: Lake, as_of: datetime | None, truncated: bool
+    signal: Declaration, lake: Lake, as_of: datetime | None, truncated: bool, engine: Engine
 ) -> BaseRate | LongplayError:
     """What needs the entry's own event, has no entries, or cannot be answered: the reason is the
     one that `Signal.outcomes` gives."""
     try:
-        outcomes = outcomes_of(signal, lake, as_of)
+        outcomes = outcomes_of(signal, lake, as_of, engine=engine)
         counted = outcomes if truncated else outcomes.certain()
         has_value = not counted.frame["value"].is_null().all()
         rate = outcomes.base_rate(truncated=truncated) if has_value else None
@@ -181,17 +197,18 @@ def _in_memory(
 
 
 def outcome_tables(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     signals: Sequence[Declaration],
     lake: Lake,
     view: Lake,
     as_of: datetime,
+    engine: Engine = DUCKDB,
 ) -> dict[Declaration, str]:
     """Temporary tables of `con`, which is connected to `view`: of each signal that of its entry,
     with a column of the signal's label.
 
     Signals that share an entry share a table. `lake` may reach further than the view: what is
-    nowhere in it cannot be measured.
+    nowhere in it cannot be measured. `engine` is that of `con`.
     """
     for signal in signals:
         by_own_key(signal)
@@ -199,8 +216,8 @@ def outcome_tables(
     days = span or (_day(as_of), _day(as_of))
     beginnings = cache(lambda: beginnings_of(con, days, whole=False))
     for signal in signals:
-        refuse(con, signal, lake, span, beginnings)
-    return _compiled(con, signals, lake, days, _day(as_of), beginnings)
+        refuse(con, signal, lake, span, beginnings, engine)
+    return _compiled(con, signals, lake, days, _day(as_of), beginnings, engine)
 
 
 def _day(time: datetime) -> int:
@@ -208,12 +225,13 @@ def _day(time: datetime) -> int:
 
 
 def _compiled(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     signals: Sequence[Declaration],
     lake: Lake,
     days: tuple[int, int],
     until: int,
     beginnings: Callable[[], Beginnings],
+    engine: Engine,
 ) -> dict[Declaration, str]:
     """See `outcome_tables`, of signals that the log can answer."""
     if not signals or len({one.name for one in signals}) < len(signals):
@@ -225,32 +243,32 @@ def _compiled(
     if any(asks_creators(one) for one in signals):
         by_catalogue = prepare_creators(con, lake, slots=any(one.entry.is_slot for one in signals))
     made: dict[Entry, str]
+    as_they_are = [event_rows(lake, by_catalogue, engine)]
+    parts: Iterable[Rows] = as_they_are
+    if engine.dialect.codes_ids and pays(signals):
+        parts = coded(con, signals, lake.size(), days, by_catalogue)
     try:
-        rows = (
-            coded(con, signals, lake.size(), days, by_catalogue)
-            if pays(signals)
-            else [EventRows.of(lake.size(), by_catalogue)]
-        )
-        made = _tables_of(con, signals, rows, days, until, beginnings)
+        made = _tables_of(con, signals, parts, days, until, beginnings, engine.dialect)
     except SharedNumber:
-        made = _tables_of(
-            con, signals, [EventRows.of(lake.size(), by_catalogue)], days, until, beginnings
-        )
+        made = _tables_of(con, signals, as_they_are, days, until, beginnings, engine.dialect)
     return {signal: made[signal.entry] for signal in signals}
 
 
 def _tables_of(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     signals: Sequence[Declaration],
     parts: Iterable[Rows],
     days: tuple[int, int],
     until: int,
     beginnings: Callable[[], Beginnings],
+    dialect: Dialect,
 ) -> dict[Entry, str]:
     """A table per entry, from rows of one part of the users after the other."""
     made: dict[Entry, str] = {}
     for part, rows in enumerate(parts):
-        made = Compiler(con, rows, until, days, signals, beginnings, adds=part > 0).compute()
+        made = Compiler(
+            con, rows, until, days, signals, beginnings, adds=part > 0, dialect=dialect
+        ).compute()
     return made
 
 
@@ -275,12 +293,12 @@ def by_own_key(signal: Declaration) -> None:
         )
 
 
-def own_columns(con: duckdb.DuckDBPyConnection, signal: Declaration, table: str) -> list[str]:
+def own_columns(con: Connection, signal: Declaration, table: str) -> list[str]:
     """SQL of one signal's columns of a table of its entry, under their short names."""
     names = {signal.label: "value"} | {
         f"{signal.label} {name}": name for name in ("duration", "event", "baseline")
     }
-    has = {row[0] for row in con.execute(f"select column_name from (describe {table})").fetchall()}
+    has = {row[0] for row in con.execute(f"select * from {table} limit 0").description}
     slots = ["decision_id", "slot"] if signal.entry.is_slot else []
     return [
         *entry_keys(signal.entry),

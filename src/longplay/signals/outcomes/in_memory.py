@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from html import escape
 
-import duckdb
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from scipy import sparse
 from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
+from longplay.lake.connection import Connection
 from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
@@ -516,7 +516,7 @@ def event_rows(lake: Lake, by_catalogue: bool, engine: Engine) -> EventRows:
     return EventRows.of(lake.size() if engine.dialect.cuts_up else 0, by_catalogue)
 
 
-def days_of_log(con: duckdb.DuckDBPyConnection, lake: Lake) -> tuple[int, int] | None:
+def days_of_log(con: Connection, lake: Lake) -> tuple[int, int] | None:
     """First and last day (since 1970) of events and decisions, as `lake`'s files say or else the
     log in `con`; null without any.
 

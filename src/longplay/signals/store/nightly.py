@@ -423,8 +423,15 @@ class Work:
                 if self._is_run(part)
                 else f" and {day_of('time')} in ({', '.join(map(str, part))})"
             )
-            near = self.lake.files(
-                "events", (EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1))
+            # older files lack the column amount, which the view of all events fills in
+            asks_amount = any(one.needs_amount for one in features)
+            near = (
+                []
+                if asks_amount
+                else self.lake.files(
+                    "events",
+                    (EPOCH + timedelta(days=part[0]), EPOCH + timedelta(days=part[-1] + 1)),
+                )
             )
             events = (
                 f"(select * from {files_sql(near) if near else '_all_events'} where "

@@ -1,4 +1,4 @@
-"""The stages that make the log: ingest one, or simulate one; and how later stages look at it."""
+"""Stage `ingest`: a log of your own becomes the run's lake."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field, model_validator
 
 from longplay.errors import ConfigError, DataError
 from longplay.files import tree_digest
@@ -25,69 +26,89 @@ from longplay.lake.adapters import (
 from longplay.lake.adapters.logged_slates import SLATE_REASONS, dated, with_creators
 from longplay.lake.adapters.record_files import CSV, PARQUET, find_files
 from longplay.lake.glance import glance
-from longplay.policies.simple import Popular
-from longplay.run.config import FileTable, Ingest, RunConfig, midnight
-from longplay.run.engine import Work
-from longplay.world import World
+from longplay.lake.sift import EARLIEST
+from longplay.results import from_json
+from longplay.results.log_figures import IngestResult, LogResult
+from longplay.run.engine import Stage, Work
+from longplay.run.tables import Configuration, Share, Table, midnight
 
+LengthUnit = Literal["us", "ms", "s", "min"]
 _DAY = timedelta(days=1)
 
 
-def lake_of(work: Work) -> Lake:
-    """The run's whole log."""
-    return Lake.open(work.places["simulate" if work.config.simulate else "ingest"] / "lake")
+class FileTable(Table):
+    """One kind of rows in files of its own, with a column mapping."""
+
+    path: str  # relative to the run.toml
+    columns: dict[str, str] = {}
+    constants: dict[str, str] = {}
+    time_format: str | None = None
+    time_zone: str = "UTC"
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = (
+        None  # of CSV files; default: found
+    )
+    encoding: str | None = None  # of CSV files; default: found
 
 
-def past_of(work: Work) -> Lake:
-    """The log as it was known when training ends."""
-    return lake_of(work).before(work.config.split.trained)
+class ItemsTable(FileTable):
+    """The catalogue, where it has files of its own."""
+
+    length_unit: LengthUnit = "s"
 
 
-def source_path(config: RunConfig, base: Path) -> Path:
-    """Where the configuration's log lies."""
-    if config.ingest is None:
-        raise ConfigError("ingest: this run has no [ingest] table")
-    return _existing("ingest.path", base / config.ingest.path)
+class DecisionsTable(FileTable):
+    """What was shown, with propensities, where it was logged."""
 
 
-def source_digest(config: RunConfig, base: Path) -> dict[str, str]:
-    """SHA-256 of the files of the log, by what they hold."""
-    digests = {"file": _digest(source_path(config, base))}
-    for name in ("items", "decisions"):
-        table = getattr(config.ingest, name)
-        if table is not None:
-            digests[name] = _digest(_existing(f"ingest.{name}.path", base / table.path))
-    return digests
+class Ingest(FileTable):
+    """A log of your own: `format = "table"` with a column mapping, or a named adapter."""
 
-
-def _existing(key: str, path: Path) -> Path:
-    """The file, folder or pattern at `path`; where there is none, the one file of that name with
-    another ending that is read."""
-    if path.exists() or set("*?[") & set(str(path)):
-        return path
-    others = [path.with_name(path.stem + ending) for ending in (*CSV, *PARQUET)]
-    there = [other for other in others if other.is_file()]
-    if path.suffix and len(there) == 1:
-        return there[0]
-    raise ConfigError(
-        f"{key}: {path} does not exist; paths are relative to the run.toml. `longplay init LOG` "
-        "writes one for a log that is there"
+    format: Literal["table", "retail", "open-bandit", "lake"] = "table"
+    kinds: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    seconds_unit: LengthUnit = "s"
+    length_unit: LengthUnit = "s"
+    items: ItemsTable | None = None
+    decisions: DecisionsTable | None = None
+    max_bad_share: Share = 0.05
+    closed_through: date | None = (
+        None  # the last day that counts as complete; default: the moment of the last event
+    )
+    earliest: date = EARLIEST.date()  # events before this day are set aside
+    skew: Annotated[float, Field(ge=0)] = (
+        1.0  # hours that the service's clocks may be ahead of this machine's
     )
 
+    younger: ClassVar[frozenset[str]] = frozenset(
+        {
+            "separator",
+            "encoding",
+            "origins",
+            "seconds_unit",
+            "length_unit",
+            "items",
+            "decisions",
+            "earliest",
+            "skew",
+        }
+    )
 
-def _digest(path: Path) -> str:
-    if path.exists():
-        return tree_digest(path)
-    root, files = find_files(path)
-    return hashlib.sha256(
-        "".join(f"{file.relative_to(root)} {tree_digest(file)}\n" for file in files).encode()
-    ).hexdigest()
+    @model_validator(mode="after")
+    def _of_one_format(self) -> Ingest:
+        if self.format == "table":
+            return self
+        read = {"format", "path", "max_bad_share", "closed_through", "earliest", "skew"}
+        if unread := sorted(name for name in self.model_fields_set if name not in read):
+            raise ValueError(
+                f"{unread[0]} is given, but format = {self.format!r} has columns of its own; "
+                "leave it out, or set format = 'table'"
+            )
+        return self
 
 
-def ingest(work: Work) -> dict[str, Any]:
+def run(work: Work) -> IngestResult:
     """Read the log through its adapter into a lake on disk."""
-    table = work.config.ingest
-    assert table is not None  # the stage is only there with the table
+    table = work.config.of(Ingest)
     bar = work.bar("reading")
     bar(0, 3)
     source = read_source(table, work.base)
@@ -129,7 +150,7 @@ def ingest(work: Work) -> dict[str, Any]:
             if isinstance(last, datetime)
             else ""
         )
-    result = glance(lake) | {
+    figures = glance(lake) | {
         "source": {"format": table.format, "name": Path(table.path).name, "rows": source.rows},
         "rejected": dict(appended.rejected),
         "notes": notes,
@@ -137,7 +158,46 @@ def ingest(work: Work) -> dict[str, Any]:
         "has_decisions": source.has_decisions,
     }
     bar(3, 3)
-    return result
+    return from_json(IngestResult, figures, "ingest")
+
+
+def source_path(config: Configuration, base: Path) -> Path:
+    """Where the configuration's log lies."""
+    return _existing("ingest.path", base / config.of(Ingest).path)
+
+
+def source_digest(config: Configuration, base: Path) -> dict[str, str]:
+    """SHA-256 of the files of the log, by what they hold."""
+    digests = {"file": _digest(source_path(config, base))}
+    ingest = config.of(Ingest)
+    for name, table in (("items", ingest.items), ("decisions", ingest.decisions)):
+        if table is not None:
+            digests[name] = _digest(_existing(f"ingest.{name}.path", base / table.path))
+    return digests
+
+
+def _existing(key: str, path: Path) -> Path:
+    """The file, folder or pattern at `path`; where there is none, the one file of that name with
+    another ending that is read."""
+    if path.exists() or set("*?[") & set(str(path)):
+        return path
+    others = [path.with_name(path.stem + ending) for ending in (*CSV, *PARQUET)]
+    there = [other for other in others if other.is_file()]
+    if path.suffix and len(there) == 1:
+        return there[0]
+    raise ConfigError(
+        f"{key}: {path} does not exist; paths are relative to the run.toml. `longplay init LOG` "
+        "writes one for a log that is there"
+    )
+
+
+def _digest(path: Path) -> str:
+    if path.exists():
+        return tree_digest(path)
+    root, files = find_files(path)
+    return hashlib.sha256(
+        "".join(f"{file.relative_to(root)} {tree_digest(file)}\n" for file in files).encode()
+    ).hexdigest()
 
 
 def read_source(table: Ingest, base: Path) -> Source:
@@ -214,58 +274,26 @@ def _refuse_bad_slates(source: Source, max_bad_share: float) -> None:
         )
 
 
-def simulate(work: Work) -> dict[str, Any]:
-    """Simulate a service and write its log to a lake on disk."""
-    world, lake = world_of(work)
-    table = work.config.simulate
-    assert table is not None  # world_of has said so
-    on_disk = Lake.open(work.folder / "lake")
-    on_disk.append(
-        "simulate",
-        events=lake.events,
-        decisions=lake.decisions,
-        contexts=lake.contexts,
-        items=lake.items,
-        watermark=world.now,
-        now=world.now,
-    )
-    return glance(on_disk) | {
-        "source": {
-            "format": "simulated world",
-            "name": f"seed {work.config.run.seed}",
-            "rows": on_disk.events.height,
-        },
-        "rejected": {},
-        "notes": [
-            f"a simulated service, world {table.world!r}: {table.users:,} users, {table.items:,} "
-            f"items, {table.days} days, "
-            f"seed {work.config.run.seed}; its long-term truth is known",
-            f"slates of {table.slate} by a popular policy with {table.explore:.0%} exploration, "
-            "every propensity logged",
-        ],
-        "has_origin": True,
-        "has_decisions": True,
-        "exclude": table.exclude,
-    }
+def _depends(config: Configuration, base: Path) -> Any:
+    return {"ingest": config.of(Ingest).hashed(), **source_digest(config, base)}
 
 
-def world_of(work: Work, until: date | None = None) -> tuple[World, Lake]:
-    """The simulated service and its log, to the end or to the midnight that begins `until`; the
-    same for the same configuration."""
-    table = work.config.simulate
-    if table is None:
-        raise ConfigError("simulate: this run has no [simulate] table")
-    stated = table.exclude if "exclude" in table.model_fields_set else None
-    world = World(
-        users=table.users,
-        items=table.items,
-        seed=work.config.run.seed,
-        config=table.world_config(),
-        exclude=stated,
-    )
-    days = table.days if until is None else (midnight(until) - world.now).days
-    return world, world.run(
-        Popular(slate=table.slate, explore=table.explore),
-        days=days,
-        progress=work.bar("simulating days"),
-    )
+def log_line(result: LogResult) -> str:
+    """Sizes of the log, and how many rows were set aside."""
+    bad = f", {result.quarantined:,} rows quarantined" if result.quarantined else ""
+    return f"{result.events:,} events of {result.users:,} users, {result.items:,} items{bad}"
+
+
+STAGE = Stage(
+    name="ingest",
+    order=10,
+    version=3,
+    help="Read a log into the lake; bad rows go to quarantine with reason and line.",
+    table=Ingest,
+    presence="optional",
+    applies=lambda config: config.find(Ingest) is not None,
+    depends=_depends,
+    run=run,
+    line=log_line,
+    settles=True,
+)

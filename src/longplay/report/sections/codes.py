@@ -1,0 +1,96 @@
+"""Semantic IDs: how well they describe the items, and what stands together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from longplay.report.blocks import Block, Bullets, Grid, Heading, Section, Table
+from longplay.report.phrases import number, percent
+from longplay.report.steps import Steps
+from longplay.results import RunResults
+from longplay.results.code_figures import CodesResult, Purity
+
+NAME, TITLE = "codes", "Semantic IDs"
+
+
+def collect(results: RunResults) -> CodesResult | None:
+    """The figures of the codes stage."""
+    return results.find(CodesResult)
+
+
+def draw(codes: CodesResult) -> None:
+    """No chart: the figures stand in tables."""
+
+
+def render(codes: CodesResult, _: None) -> Section:
+    """The codebook, its purity, and its fullest shelves."""
+    answer = (
+        f"{number(codes.levels)} codes of {number(codes.width)} name each of "
+        f"{number(codes.items)} items; "
+        f"they explain {percent(codes.reconstruction)} of the variance of the items' "
+        f"vectors, and {percent(codes.moved)} of the items "
+        "did not get their nearest last code because it was taken.",
+    )
+    rows = (
+        ("version", codes.version),
+        ("items in the largest first code", number(codes.largest_prefix)),
+        ("codes in use, by level", ", ".join(percent(share) for share in codes.usage)),
+        ("made of", f"behaviour: {codes.vectors.behaviour}; words: {codes.vectors.words}"),
+    )
+    blocks: list[Block] = [
+        Table("The codebook", ("figure", "value"), rows, "lr"),
+        *_purity(codes.purity),
+    ]
+    shelves = tuple(
+        Bullets(
+            f"Shelf {'·'.join(str(code) for code in shelf.prefix)}: {number(shelf.items)} items",
+            tuple(title.strip() for title in shelf.titles),
+        )
+        for shelf in codes.shelves
+    )
+    if shelves:
+        blocks += [
+            Heading(
+                "Shelves: items that share their first two codes",
+                "The largest ones, with at most six titles each. Read them as a person would: do "
+                "they belong together?",
+            ),
+            Grid(shelves, columns=3),
+        ]
+    return Section(NAME, TITLE, answer, tuple(blocks))
+
+
+def _purity(purity: Mapping[str, Purity]) -> list[Block]:
+    """How well prefixes agree with creators and tags, beside the same of shuffled labels."""
+    lengths = max((len(one.found) for one in purity.values()), default=0)
+    if not lengths:
+        return []
+    rows = []
+    for label, one in purity.items():
+        rows.append((label, *(percent(share) for share in one.found)))
+        rows.append((f"{label}, shuffled", *(percent(share) for share in one.shuffled)))
+    head = (
+        "label",
+        *(
+            f"first {length} codes" if length > 1 else "first code"
+            for length in range(1, lengths + 1)
+        ),
+    )
+    caption = (
+        "Share of items that carry the most frequent creator or tag of their first codes; "
+        "shuffled: by chance"
+    )
+    return [Table(caption, head, tuple(rows), "l" + "r" * lengths)]
+
+
+SECTIONS = (
+    Steps(
+        order=50,
+        name=NAME,
+        title=TITLE,
+        absent="No semantic IDs were made: the codes stage has no result.",
+        collect=collect,
+        draw=draw,
+        render=render,
+    ),
+)

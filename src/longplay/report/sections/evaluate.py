@@ -1,0 +1,373 @@
+"""How policies rank what came next, and what the simulated world says that showing is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from longplay.report import charts
+from longplay.report.blocks import Block, Chart, Grid, Heading, Note, Section, Table
+from longplay.report.phrases import (
+    ZERO,
+    Bounded,
+    change,
+    number,
+    percent,
+    plus_minus,
+    signed,
+    span,
+    verdict,
+)
+from longplay.report.policy_names import PolicyNames, policy_names
+from longplay.report.sections.train import first_and_last
+from longplay.report.steps import Steps
+from longplay.results import RunResults
+from longplay.results.log_figures import LogResult, SimulateResult
+from longplay.results.ranking_figures import (
+    TRUE_VALUE,
+    EvaluateResult,
+    MetricFigure,
+    PolicyPair,
+    TrueValues,
+)
+from longplay.results.reinforcement_figures import ReinforceResult
+
+RANKING, RANKING_TITLE = "ranking", "Ranking before and after"
+TRUTH, TRUTH_TITLE = "truth", "The world knows: true value of showing"
+POLICIES = ("popular", "start", "reward-weighted", "reinforced")
+PAIRS = (
+    ("reinforced", "reward-weighted"),
+    ("reinforced", "start"),
+    ("reward-weighted", "start"),
+    ("start", "popular"),
+)
+METRICS = (
+    *(f"{name}@{k}" for name in ("HR", "NDCG", "habit NDCG") for k in (1, 5, 10, 50)),
+    "coverage@10",
+    "cold-start share@10",
+)
+CREATORS = "creators per slate"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the section on rankings shows.
+
+    Attributes:
+        result: of the evaluate stage, null where it has none.
+        simulated: whether the log was simulated.
+        shown: whether the log says what was shown.
+        names: of the policies.
+    """
+
+    result: EvaluateResult | None
+    simulated: bool
+    shown: bool
+    names: PolicyNames
+
+    @property
+    def policies(self) -> list[str]:
+        """Those that were ranked, the usual ones first."""
+        ranked = () if self.result is None else self.result.ranking
+        there = dict.fromkeys(row.policy for row in ranked)
+        usual = [name for name in POLICIES if name in there]
+        return [*usual, *(name for name in there if name not in usual)]
+
+
+def collect_ranking(results: RunResults) -> Ranking:
+    """The ranking and what it is to be read with."""
+    log, simulated = results.find(LogResult), results.find(SimulateResult) is not None
+    shown = simulated or (log is not None and log.has_decisions)
+    return Ranking(results.find(EvaluateResult), simulated, shown, policy_names(results))
+
+
+def draw_ranking(ranking: Ranking) -> tuple[Chart, ...]:
+    """NDCG by policy."""
+    rows = () if ranking.result is None else ranking.result.ranking
+    there = {row.metric for row in rows}
+    return tuple(
+        _dots(ranking, rows, metric) for metric in ("NDCG@10", "habit NDCG@10") if metric in there
+    )
+
+
+def render_ranking(ranking: Ranking, plots: Sequence[Chart]) -> Section:
+    """Ranking on the future, before and after reinforcement, with paired differences."""
+    result, names = ranking.result, ranking.names
+    if result is None or not result.ranking:
+        refused = {} if result is None else result.not_estimable
+        why = refused.get("ranking", "the evaluate stage has no ranking")
+        return Section(RANKING, RANKING_TITLE, (f"Nothing was ranked: {why}.",))
+    values = [(row.policy, row.metric, row.value) for row in result.ranking]
+    answer = [
+        sentence
+        for metric in ("habit NDCG@10", "NDCG@10")
+        for sentence in ranking_words(values, result.differences, metric, names)
+    ]
+    answer += _exposure_words(result.ranking)
+    blocks: list[Block] = []
+    if ranking.shown:
+        text = (
+            "Not a verdict on the policies. A logging policy chose what these users saw, so a "
+            "ranking of what they then played "
+            "favours whoever ranks like that policy"
+        )
+        blocks.append(Note(f"{text} (here the popular one)." if ranking.simulated else f"{text}."))
+    blocks.append(Heading("", _visit_words(result)))
+    blocks += [Grid(tuple(plots))] if plots else []
+    blocks.append(_metric_table(ranking, result.ranking))
+    if result.differences:
+        caption = "Paired differences on the same visits"
+        blocks.append(_differences(result.differences, caption, names))
+    return Section(RANKING, RANKING_TITLE, tuple(answer), tuple(blocks))
+
+
+def ranking_words(
+    values: Sequence[tuple[str, str, float]],
+    differences: Sequence[PolicyPair],
+    metric: str,
+    names: PolicyNames,
+) -> list[str]:
+    """What reinforcement did to a metric: against reward-weighted training, the start, and rivals
+    where compared.
+
+    Args:
+        values: policy, metric and value.
+        differences: paired, between the policies.
+        metric: which of these.
+        names: of the policies.
+    """
+    value_of = {policy: value for policy, name, value in values if name == metric}
+    rivals, words = names.rivals_in_sentences, []
+    pairs = {(row.policy, row.than): row for row in differences if row.metric == metric}
+    for policy, than in (*PAIRS[:2], *(("reinforced", rival) for rival in rivals)):
+        if (row := pairs.get((policy, than))) is not None:
+            gap = Bounded.of(row.difference)
+            both = (value_of.get(policy), value_of.get(than))
+            words.append(change(gap, (policy, rivals.get(than, than)), metric, both))
+    return words
+
+
+def _visit_words(result: EvaluateResult) -> str:
+    text = (
+        f"{number(result.visits)} visits of {number(result.users)} users after "
+        "training ended, "
+        f"{number(result.discoveries)} discoveries, of which {number(result.habits)} "
+        "became a habit "
+        f"({result.signal})."
+    )
+    if result.new_to_catalogue:
+        text += (
+            f" {percent(result.new_to_catalogue, 1)} of the discovered items were not in the "
+            "catalogue yet and cannot be hit."
+        )
+    return text
+
+
+def _exposure_words(rows: Sequence[MetricFigure]) -> list[str]:
+    value = {row.policy: row.value for row in rows if row.metric == "coverage@10"}
+    before, after = value.get("start"), value.get("reinforced")
+    if before is None or after is None:
+        return []
+    verb = "fell" if after < before else "rose" if after > before else "stayed"
+    return [
+        f"Coverage@10 {verb} from {percent(before)} of the catalogue at the start to "
+        f"{percent(after)} after reinforcement."
+    ]
+
+
+def _metric_table(ranking: Ranking, rows: Sequence[MetricFigure]) -> Table:
+    """Every metric of every policy."""
+    there = dict.fromkeys(row.metric for row in rows)
+    metrics = [metric for metric in METRICS if metric in there]
+    metrics += [metric for metric in there if metric.startswith(CREATORS)]
+    cells = {(row.policy, row.metric): row for row in rows}
+    body = []
+    for metric in metrics:
+        figures = [cells.get((policy, metric)) for policy in ranking.policies]
+        body.append((metric, *(_cell(one, metric) for one in figures), _users(figures)))
+    caption = (
+        "Ranking by policy: value ± half-width of the 95% interval, clustered by user; "
+        "coverage and cold-start share are counts, without one"
+    )
+    policies = tuple(ranking.names[name] for name in ranking.policies)
+    return Table(
+        caption,
+        ("metric", *policies, "users"),
+        tuple(body),
+        "l" + "r" * (len(policies) + 1),
+        swatches=ranking.names.swatches,
+    )
+
+
+def _bounded(row: MetricFigure) -> Bounded:
+    return Bounded(row.value) if row.estimate is None else Bounded.of(row.estimate)
+
+
+def _dots(ranking: Ranking, rows: Sequence[MetricFigure], metric: str) -> Chart:
+    figures = {row.policy: _bounded(row) for row in rows if row.metric == metric}
+    plotted = [
+        {"name": name, **figures[name].row(), "text": plus_minus(figures[name])}
+        for name in ranking.policies
+        if name in figures
+    ]
+    title = f"{metric}, with 95% interval"
+    return charts.dots(plotted, ranking.names.colours, title, metric, names=ranking.names.words)
+
+
+def _cell(row: MetricFigure | None, metric: str) -> str:
+    if row is None:
+        return "n/a"
+    if metric.startswith(("coverage", "cold")):
+        return percent(row.value, 1)
+    return plus_minus(_bounded(row))
+
+
+def _users(rows: Sequence[MetricFigure | None]) -> str:
+    """How many users the figures of a metric are of."""
+    counts = {row.estimate.n for row in rows if row is not None and row.estimate is not None}
+    return " / ".join(number(count) for count in sorted(counts))
+
+
+def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -> Table:
+    places = {pair: place for place, pair in enumerate(PAIRS)}
+    ordered = sorted(rows, key=lambda row: places.get((row.policy, row.than), len(places)))
+    body = []
+    for row in ordered:
+        gap = Bounded.of(row.difference)
+        body.append(
+            (
+                f"{names[row.policy]} − {names[row.than]}",
+                "true value" if row.metric == TRUE_VALUE else row.metric,
+                signed(gap),
+                span(gap) or "none",
+                number(row.difference.n),
+                verdict(gap),
+            )
+        )
+    zero = sum(verdict(Bounded.of(row.difference)) == ZERO for row in rows)
+    note = (
+        f"{caption}: {len(rows)} intervals at 95% each, not corrected for their number; {zero} "
+        "of them include zero"
+    )
+    head = ("difference", "metric", "value", "95% interval", "users", "so the first is")
+    return Table(note, head, tuple(body), "llrlrl")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the section on true values shows.
+
+    Attributes:
+        values: that the world knows; null where the stage has none.
+        signal: label of the signal that is valued.
+        believed: reinforcement's own early reward at its last steps, null where it was paid for
+            more than this signal.
+        names: of the policies.
+    """
+
+    values: TrueValues | None
+    signal: str
+    believed: float | None
+    names: PolicyNames
+
+
+def collect_truth(results: RunResults) -> Truth | None:
+    """The true values of a simulated run; null where the log was not simulated."""
+    if results.find(SimulateResult) is None:
+        return None
+    evaluated = results.find(EvaluateResult)
+    if evaluated is None or evaluated.signal is None:
+        return Truth(None, "", None, policy_names(results))
+    believed = _believed(results.find(ReinforceResult), evaluated.signal)
+    return Truth(evaluated.true_value, evaluated.signal, believed, policy_names(results))
+
+
+def _believed(tuned: ReinforceResult | None, signal: str) -> float | None:
+    if tuned is None or not tuned.curve or dict(tuned.objectives) != {signal: 1.0}:
+        return None
+    return first_and_last(tuned.curve)[1]
+
+
+def draw_truth(truth: Truth) -> Chart | None:
+    """True values by policy."""
+    if truth.values is None:
+        return None
+    plotted = []
+    for row in truth.values.policies:
+        value = Bounded.of(row.value)
+        plotted.append({"name": row.policy, **value.row(), "text": plus_minus(value)})
+    return charts.dots(
+        plotted,
+        truth.names.colours,
+        "True value of showing by policy, with 95% interval over users",
+        f"true value per slot shown ({truth.signal})",
+        names=truth.names.words,
+    )
+
+
+def render_truth(truth: Truth, plot: Chart | None) -> Section:
+    """What the simulated world says that showing is worth."""
+    values, names = truth.values, truth.names
+    if values is None or plot is None:
+        absent = "The log was simulated, but the evaluate stage has no true values."
+        return Section(TRUTH, TRUTH_TITLE, (absent,))
+    rows = [(row.policy, TRUE_VALUE, row.value.value) for row in values.policies]
+    answer = ranking_words(rows, values.differences, TRUE_VALUE, names)
+    actual = next((value for policy, _, value in rows if policy == "reinforced"), None)
+    if truth.believed is not None and actual:
+        answer.append(
+            "At its last steps reinforcement's own early reward read "
+            f"{number(truth.believed)} per slot on the training moments; the "
+            f"world says {number(actual)} on these users: {number(truth.believed / actual, 1)} "
+            "times."
+        )
+    table = Table(
+        f"True value per slot: extra {truth.signal} outcomes caused by showing the slot",
+        ("policy", "value ± 95%", "users"),
+        tuple(
+            (names[row.policy], plus_minus(Bounded.of(row.value)), number(row.value.n))
+            for row in values.policies
+        ),
+        "lrr",
+        swatches=names.swatches,
+    )
+    text = (
+        f"{number(values.users)} users who were there when training ended, one slate each. "
+        "The intervals cover the draw of "
+        "users, not another training seed or another world."
+    )
+    differences = _differences(values.differences, "Paired differences on the same users", names)
+    return Section(TRUTH, TRUTH_TITLE, tuple(answer), (Heading("", text), plot, table, differences))
+
+
+def figures_of(rows: Sequence[MetricFigure]) -> Mapping[str, Mapping[str, float]]:
+    """By policy what says whether it has collapsed: its coverage, its NDCG and how many creators a
+    slate shows."""
+    figures: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.metric in ("coverage@10", "NDCG@10") or row.metric.startswith(CREATORS):
+            name = row.metric.replace("creators", "distinct creators")
+            figures.setdefault(row.policy, {})[name] = row.value
+    return figures
+
+
+SECTIONS = (
+    Steps(
+        order=70,
+        name=RANKING,
+        title=RANKING_TITLE,
+        absent="",
+        collect=collect_ranking,
+        draw=draw_ranking,
+        render=render_ranking,
+    ),
+    Steps(
+        order=80,
+        name=TRUTH,
+        title=TRUTH_TITLE,
+        absent="",
+        collect=collect_truth,
+        draw=draw_truth,
+        render=render_truth,
+    ),
+)

@@ -1,0 +1,509 @@
+"""The section that closes the loop: what was tried, what was decided, and whether the early reward
+was true."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from longplay.estimate import Estimate
+from longplay.report import charts
+from longplay.report.blocks import Block, Chart, Heading, Note, Section, Table
+from longplay.report.charts import INK
+from longplay.report.phrases import (
+    ZERO,
+    Bounded,
+    first,
+    listed,
+    number,
+    percent,
+    plus_minus,
+    signed,
+    span,
+    verdict,
+)
+from longplay.report.policy_names import INCUMBENT, PolicyNames, policy_names
+from longplay.report.sections.audit import (
+    audit_cell,
+    audit_sentences,
+    audits_of,
+    evidence,
+    gap_words,
+    short,
+)
+from longplay.report.sections.offpolicy import BEST
+from longplay.report.steps import Steps
+from longplay.results import NotEstimable, RunResults
+from longplay.results.audit_figures import ArmAudit
+from longplay.results.offpolicy_figures import OffpolicyResult
+from longplay.results.outcome_figures import OutcomesResult
+from longplay.results.trial_figures import (
+    ArmTruth,
+    EffectFigures,
+    ExperimentResult,
+    SignalLine,
+)
+
+NAME = "loop"
+TITLE = "The loop: what was tried, and was the early reward true"
+HEAD = (
+    "policy",
+    "true level per user",
+    "true difference",
+    "off-policy, per slot",
+    "trial, per user",
+    "decision",
+    "audit",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure, and what stands beside it: its interval, or why there is none."""
+
+    text: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.detail})" if self.detail else self.text
+
+
+@dataclass(frozen=True)
+class LoopRow:
+    """One policy of a trial.
+
+    Attributes:
+        arm: its name in the trial.
+        policy: its name in plain words.
+        level: the north star per user that the world knows.
+        difference: how much more that is than under the incumbent.
+        offpolicy: doubly robust value per slot (estimand one_step); the incumbent's is the mean of
+            the slots it logged.
+        experiment: the trial's difference to the incumbent per enrolled user (estimand policy).
+        decision: of the trial.
+        audit: what follows for the signals its reward paid for.
+    """
+
+    arm: str
+    policy: str
+    level: Cell
+    difference: Cell
+    offpolicy: Cell
+    experiment: Cell
+    decision: str
+    audit: str
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """In the order of `HEAD`."""
+        return (
+            Cell(self.policy),
+            self.level,
+            self.difference,
+            self.offpolicy,
+            self.experiment,
+            Cell(self.decision),
+            Cell(self.audit),
+        )
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What the section shows.
+
+    Attributes:
+        trial: the result of the experiment stage.
+        offpolicy: what the log said before, null where it was not asked.
+        audits: of each arm, in the order of the trial.
+        names: of the policies.
+        star_days: days of the north star's window, null where the outcomes stage has no result.
+    """
+
+    trial: ExperimentResult
+    offpolicy: OffpolicyResult | None
+    audits: Mapping[str, ArmAudit]
+    names: PolicyNames
+    star_days: int | None
+
+    @property
+    def star(self) -> str:
+        """The north star without its version."""
+        return short(self.trial.north_star)
+
+    def star_line(self, arm: str) -> Bounded | None:
+        """The trial's difference in the north star with its 95% interval; null where there is
+        none."""
+        for line in self.trial.readout.lines:
+            if line.arm == arm and line.signal == self.trial.north_star:
+                return None if line.effect is None else Bounded.of(line.effect.difference)
+        return None
+
+    def truth(self, arm: str) -> ArmTruth | None:
+        """What the world knows of an arm; null where it is not simulated."""
+        return next((row for row in self.trial.truth if row.arm == arm), None)
+
+    def true_gap(self, arm: str) -> Bounded | None:
+        """The true difference to the incumbent."""
+        known = self.truth(arm)
+        return None if known is None or known.difference is None else Bounded.of(known.difference)
+
+
+def collect(results: RunResults) -> Loop | None:
+    """The trial and what stands beside it; null where no trial was run."""
+    trial, outcomes = results.find(ExperimentResult), results.find(OutcomesResult)
+    if trial is None:
+        return None
+    signals = () if outcomes is None else outcomes.signals.values()
+    days = next((one.days for one in signals if one.label == trial.north_star), None)
+    return Loop(
+        trial, results.find(OffpolicyResult), audits_of(results), policy_names(results), days
+    )
+
+
+def loop_rows(loop: Loop) -> list[LoopRow]:
+    """One row per policy of the trial, the incumbent first."""
+    rows = []
+    for arm in (row.arm for row in loop.trial.arms):
+        known, incumbent = loop.truth(arm), arm == INCUMBENT
+        rows.append(
+            LoopRow(
+                arm=arm,
+                policy=loop.names[arm],
+                level=Cell("n/a" if known is None else plus_minus(Bounded.of(known.level))),
+                difference=Cell("reference") if incumbent else _gap(loop.true_gap(arm), "n/a"),
+                offpolicy=_logged(loop) if incumbent else _off_policy(loop, arm),
+                experiment=Cell("reference")
+                if incumbent
+                else _gap(loop.star_line(arm), "not estimable"),
+                decision="runs now" if incumbent else _decision(loop, arm),
+                audit="" if incumbent else audit_cell(loop.audits, arm),
+            )
+        )
+    return rows
+
+
+def decision_words(loop: Loop) -> list[str]:
+    """One sentence per arm: what the trial decided and why, and what would settle it where it is
+    open."""
+    words = []
+    for row in loop.trial.readout.decisions:
+        sentence = f"{first(row.verdict)} {loop.names[row.arm]}: {row.reason}."
+        if row.verdict == "keep running" and row.users is not None:
+            when = "more than come within two years"
+            if row.weeks is not None:
+                when = f"{math.ceil(row.weeks)} more weeks"
+            sentence += f" To settle it: about {number(row.users, 0)} users in both arms, {when}."
+        gap = loop.star_line(row.arm)
+        if row.verdict == "ship" and gap is not None and verdict(gap) != "higher":
+            sentence += (
+                f" The north star itself is {verdict(gap)}: {loop.star} {signed(gap)} "
+                f"({span(gap)})."
+            )
+        words.append(sentence)
+    return words
+
+
+def estimands(loop: Loop) -> str:
+    """Why two columns of the table are not to be subtracted."""
+    signal = "the objective"
+    if loop.offpolicy is not None and loop.offpolicy.signal is not None:
+        signal = short(loop.offpolicy.signal)
+    return (
+        f"Two questions, two units. Off-policy (estimand one_step): {signal} per slot, had one "
+        "slot been drawn from the policy and the logger "
+        "gone on; the incumbent's is the mean of its logged slots. Trial and truth (estimand "
+        f"policy): {loop.star} per user who lives under the policy "
+        "throughout. Compare their signs and their order, not their sizes."
+    )
+
+
+def draw(loop: Loop) -> tuple[Chart, ...]:
+    """The trial's differences beside the true ones, and the trial day by day."""
+    return tuple(plot for plot in (_beside(loop), _by_day(loop)) if plot is not None)
+
+
+def render(loop: Loop, plots: Sequence[Chart]) -> Section:
+    """The loop at a glance, then what the trial and its audit rest on."""
+    trial, names = loop.trial, loop.names
+    answer = [
+        _headline(loop),
+        *decision_words(loop),
+        *_truth_words(loop),
+        *audit_sentences(loop.audits, names),
+    ]
+    body = tuple(tuple(str(cell) or "–" for cell in row.cells) for row in loop_rows(loop))
+    over = f" over {loop.star_days} days" if loop.star_days else ""
+    caption = f"What was tried: north star “{loop.star}”{over}, with 95% intervals"
+    blocks: list[Block] = [
+        Table(caption, HEAD, body, "lrrrrll", swatches=names.swatches),
+        Heading("", estimands(loop)),
+        *plots,
+        *_read_out(trial, names),
+        *evidence(loop.audits, names),
+        *_checks(trial),
+        *_planned(trial),
+    ]
+    return Section(NAME, TITLE, tuple(answer), tuple(blocks))
+
+
+def trial_refusals(results: RunResults) -> dict[str, str]:
+    """Questions about the trial that it could not answer, with their reasons."""
+    trial = results.find(ExperimentResult)
+    if trial is None:
+        return {}
+    reasons = {
+        f"effect of {line.arm} on {short(line.signal)}": line.reason
+        for line in trial.readout.lines
+        if line.effect is None and line.reason
+    }
+    if isinstance(trial.plan, NotEstimable):
+        reasons["plan of the trial"] = trial.plan.not_estimable
+    return reasons
+
+
+def _headline(loop: Loop) -> str:
+    trial = loop.trial
+    decisions = [f"{row.verdict} {loop.names[row.arm]}" for row in trial.readout.decisions]
+    pairs = {line.arm: line.enrolled for line in trial.readout.lines}
+    users = sum(pair[1] for pair in pairs.values())
+    users += max((pair[0] for pair in pairs.values()), default=0)
+    who = f"{number(users)} enrolled users" if users else f"{number(trial.users)} users"
+    return (
+        f"A trial of {who} over {number(trial.days)} days says: "
+        f"{listed(decisions) or 'nothing was decided'}."
+    )
+
+
+def _truth_words(loop: Loop) -> list[str]:
+    """Per arm what the world knows, and whether the trial found it."""
+    words = []
+    incumbent = loop.truth(INCUMBENT)
+    for row in loop.trial.truth:
+        gap = loop.true_gap(row.arm)
+        if row.arm == INCUMBENT or gap is None:
+            continue
+        better = {
+            "higher": "truly better than",
+            "lower": "truly worse than",
+            ZERO: "truly not told apart from",
+        }.get(verdict(gap), "beside")
+        over = f" over {loop.star_days} days" if loop.star_days else ""
+        before = "n/a" if incumbent is None else plus_minus(Bounded.of(incumbent.level))
+        sentence = (
+            f"{first(loop.names[row.arm])} is {better} the incumbent in the world that made the "
+            f"data: {loop.star} per user{over} {signed(gap)} "
+            f"({span(gap) or 'no interval'}), from {before} to {plus_minus(Bounded.of(row.level))}"
+        )
+        tried = loop.star_line(row.arm)
+        agreement = "" if tried is None else f"; {_agreement(tried, gap)}"
+        words.append(f"{sentence}{agreement}.")
+    return words
+
+
+def _agreement(tried: Bounded, gap: Bounded) -> str:
+    """Whether the trial's difference and the true one agree within the errors of both."""
+    ours, theirs = tried.interval, gap.interval
+    if ours is None or theirs is None:
+        return "the trial has no interval beside it"
+    error = math.hypot(ours[1] - ours[0], theirs[1] - theirs[0]) / 2
+    agrees = "agrees" if abs(tried.value - gap.value) <= error else "does not agree"
+    return (
+        f"the trial's {signed(tried)} ({span(tried)}) {agrees} with it, within the errors of both"
+    )
+
+
+def _decision(loop: Loop, arm: str) -> str:
+    decisions = (row.verdict for row in loop.trial.readout.decisions if row.arm == arm)
+    return next(decisions, "none")
+
+
+def _gap(gap: Bounded | None, absent: str) -> Cell:
+    return Cell(absent) if gap is None else Cell(signed(gap), span(gap))
+
+
+def _logged(loop: Loop) -> Cell:
+    logged = None if loop.offpolicy is None else loop.offpolicy.logged
+    if logged is None:
+        return Cell("n/a")
+    return Cell(f"{number(logged.value)} as logged", span(Bounded.of(logged)))
+
+
+def _off_policy(loop: Loop, arm: str) -> Cell:
+    result = loop.offpolicy
+    if result is None:
+        return Cell("n/a")
+    if result.not_estimable is not None:
+        return Cell("not estimable")
+    row = next((row for row in result.policies if row.policy == arm), None)
+    answer = None if row is None else row.estimates.get(BEST)
+    if row is None or answer is None:
+        return Cell("n/a")
+    if isinstance(answer, Estimate):
+        return Cell(number(answer.value), span(Bounded.of(answer)))
+    return Cell("not estimable", row.lacks)
+
+
+def _beside(loop: Loop) -> Chart | None:
+    """The trial's difference and the true one, per arm."""
+    plotted, colours = [], dict(loop.names.colours)
+    for arm in (row.arm for row in loop.trial.arms):
+        for how, gap in (("trial", loop.star_line(arm)), ("true", loop.true_gap(arm))):
+            if gap is None:
+                continue
+            key = arm if how == "trial" else f"{arm}, true"
+            colours[key] = colours.get(arm, INK) if how == "trial" else INK
+            plotted.append(
+                {
+                    "name": key,
+                    "label": loop.names[arm],
+                    "how": how,
+                    **gap.row(),
+                    "text": f"{signed(gap)} ({span(gap)})",
+                }
+            )
+    if not plotted:
+        return None
+    return charts.grouped(
+        plotted,
+        colours,
+        f"Difference from the incumbent in {loop.star} per user: what the trial found, and what "
+        "is true",
+        "difference from the incumbent per user, with 95% interval",
+        reference=(0.0, ""),
+    )
+
+
+def _by_day(loop: Loop) -> Chart | None:
+    """Share of each arm's users who visit, as trailing 7-day means."""
+    share: dict[str, dict[date, float]] = {}
+    for row in loop.trial.daily:
+        share.setdefault(row.arm, {})[date.fromisoformat(row.day)] = row.share
+    if not share:
+        return None
+    begin, end = min(map(min, share.values())), max(map(max, share.values()))
+    days = [begin + timedelta(days=place) for place in range((end - begin).days + 1)]
+    if len(days) < 8:
+        return None
+    arms = [row.arm for row in loop.trial.arms]
+    series = {}
+    for arm in sorted(share, key=lambda arm: (*arms, arm).index(arm)):
+        values = [share[arm].get(day, 0.0) for day in days]
+        series[loop.names[arm]] = [
+            (days[place].isoformat(), sum(values[place - 6 : place + 1]) / 7)
+            for place in range(6, len(days))
+        ]
+    return charts.daily(
+        series,
+        loop.names.swatches,
+        "Share of each arm's users who visit on a day of the trial, mean of the last 7 days",
+        "share who visit",
+    )
+
+
+def _read_out(trial: ExperimentResult, names: PolicyNames) -> list[Block]:
+    """A table per arm: every signal, its difference, and how many users are mature."""
+    lines = [*trial.readout.lines, *trial.other_lines]
+    blocks: list[Block] = []
+    head = (
+        "signal",
+        "incumbent",
+        "this arm",
+        "difference (interval)",
+        "relative",
+        "p",
+        "variance",
+        "mature users",
+        "so it is",
+    )
+    for arm in dict.fromkeys(line.arm for line in lines):
+        rows = [line for line in lines if line.arm == arm]
+        levels = sorted({line.effect.level for line in rows if line.effect is not None}, key=str)
+        level = ""
+        if levels:
+            level = f"; intervals at {' and '.join(percent(one, 1) for one in levels)}"
+        caption = f"Read-out of {names[arm]} against the incumbent, per enrolled user{level}"
+        blocks.append(Table(caption, head, tuple(_line(line) for line in rows), "lrrrrrrrl"))
+    if blocks:
+        text = (
+            "The north star alone decides: an arm ships if it is superior. What the policies were "
+            "trained on is read, but cannot ship them. The "
+            "intervals share 5% of error over the arms (and the other signals among themselves), "
+            "so they are wider than the 95% intervals above. "
+            "Means are adjusted for what was known of users before the trial; variance says what "
+            "that saved. A user counts once the signal's "
+            "window has closed: mature of enrolled."
+        )
+        blocks.insert(0, Heading("What the trial measured", text))
+    return blocks
+
+
+def _line(line: SignalLine) -> tuple[str, ...]:
+    signal, effect = short(line.signal), line.effect
+    mature = f"{number(sum(line.mature))} of {number(sum(line.enrolled))}"
+    if effect is None:
+        return (signal, *["–"] * 6, mature, line.standing)
+    return (
+        signal,
+        number(effect.control.value),
+        number(effect.treatment.value),
+        gap_words(Bounded(effect.difference.value, *effect.interval)),
+        _relative(effect),
+        number(effect.p_value, 3) if effect.p_value >= 0.001 else "< 0.001",
+        percent(-effect.variance_reduction),
+        mature,
+        line.standing,
+    )
+
+
+def _relative(effect: EffectFigures) -> str:
+    """The relative difference in per cent, with its interval."""
+    if effect.relative is None:
+        return "–"
+    ends = (None, None) if effect.relative_interval is None else effect.relative_interval
+    share = Bounded(effect.relative.value, *ends).scaled(100)
+    interval = f" ({span(share).replace(' to ', '% to ')}%)" if share.interval else ""
+    return f"{signed(share)}%{interval}"
+
+
+def _checks(trial: ExperimentResult) -> list[Block]:
+    """Whether the trial was run as declared; a failed check is set apart."""
+    rows = trial.readout.checks
+    failed = [f"{row.name}: {row.words}" for row in rows if row.fails]
+    blocks: list[Block] = []
+    if failed:
+        blocks.append(Note(f"The trial cannot be trusted. {'; '.join(failed)}"))
+    body = []
+    for row in rows:
+        result = "note" if row.warns else "ok"
+        if row.fails:
+            result = "fails"
+        body.append((row.name, result, row.words))
+    if body:
+        head = ("check", "result", "what was found")
+        blocks.append(Table("Quality checks of the trial", head, tuple(body), "lll"))
+    return blocks
+
+
+def _planned(trial: ExperimentResult) -> list[Block]:
+    """What the trial was expected to need, before it was run."""
+    plan = trial.plan
+    if plan is None:
+        return []
+    refused = isinstance(plan, NotEstimable)
+    words = f"Not estimable: {plan.not_estimable}" if refused else plan.words
+    return [Heading("The plan made before the trial", f"{words}.")]
+
+
+SECTIONS = (
+    Steps(
+        order=20,
+        name=NAME,
+        title=TITLE,
+        absent="",
+        collect=collect,
+        draw=draw,
+        render=render,
+    ),
+)

@@ -1,0 +1,169 @@
+"""Each signal: its sentence, what it is worth on average, how much of it has matured, how it builds
+up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from longplay.estimate import Estimate
+from longplay.report import charts
+from longplay.report.blocks import Bullets, Chart, Code, Grid, Section, Table
+from longplay.report.phrases import (
+    Bounded,
+    decimals_of,
+    interval_words,
+    number,
+    percent,
+    plus_minus,
+    reached,
+    share_of,
+)
+from longplay.report.steps import Steps
+from longplay.results import RunResults
+from longplay.results.outcome_figures import MaturityDay, OutcomesResult, SignalFigures
+from longplay.results.reward_figures import RewardResult
+
+NAME, TITLE = "signals", "Signals"
+HEAD = (
+    "signal",
+    "unit",
+    "value ± 95%",
+    "mature entries",
+    "truncated, left out",
+    "value at training time",
+    "mature then",
+)
+
+
+@dataclass(frozen=True)
+class SignalsOfRun:
+    """The signals by name, those that pay first."""
+
+    signals: Mapping[str, SignalFigures]
+
+
+def collect(results: RunResults) -> SignalsOfRun | None:
+    """The signals, those that pay first."""
+    outcomes, reward = results.find(OutcomesResult), results.find(RewardResult)
+    if outcomes is None or not outcomes.signals:
+        return None
+    paid = {} if reward is None else reward.signals
+    ordered = sorted(outcomes.signals.items(), key=lambda pair: pair[0] not in paid)
+    return SignalsOfRun(dict(ordered))
+
+
+def draw(figures: SignalsOfRun) -> tuple[Chart, ...]:
+    """How each signal builds up over its window."""
+    plots = []
+    for signal in figures.signals.values():
+        curve = signal.maturity
+        if len(curve) > 1 and curve[-1].value:
+            marks = [
+                {**_row(day), "text": f"{percent(part)} by day {day.day}"}
+                for part in (0.5, 0.9)
+                if (day := reached(curve, part)) is not None
+            ]
+            rows = [_row(day) for day in curve]
+            plots.append(charts.maturity(rows, marks, share=signal.binary, name=signal.label))
+    return tuple(plots)
+
+
+def render(figures: SignalsOfRun, plots: Sequence[Chart]) -> Section:
+    """What each signal means and is worth, then its declaration."""
+    signals = figures.signals
+    table = Table(
+        "Signals: mean outcome of mature entries, at the end of the log and when training ended",
+        HEAD,
+        tuple(_line(signal) for signal in signals.values()),
+        "llrrrrr",
+    )
+    return Section(
+        NAME,
+        TITLE,
+        tuple(_sentence(name, signal) for name, signal in signals.items()),
+        (
+            Bullets(
+                "What each signal means", tuple(signal.sentence for signal in signals.values())
+            ),
+            *((Grid(tuple(plots)),) if plots else ()),
+            table,
+            *(Code(f"{signal.label} as TOML", signal.toml) for signal in signals.values()),
+        ),
+    )
+
+
+def _row(day: MaturityDay) -> dict[str, Any]:
+    return {"day": day.day, "value": day.value}
+
+
+def _line(signal: SignalFigures) -> tuple[str, ...]:
+    known = signal.at_training
+    return (
+        signal.label,
+        signal.unit,
+        _rate(signal.base_rate, signal.binary),
+        f"{number(signal.mature)} of {number(signal.entries)}",
+        number(signal.truncated),
+        _rate(known.base_rate, signal.binary),
+        f"{number(known.mature)} of {number(known.entries)}",
+    )
+
+
+def _sentence(name: str, signal: SignalFigures) -> str:
+    if signal.base_rate is None:
+        certain = (
+            f" that are certain ({number(signal.truncated)} are truncated: the log begins too "
+            "shortly before them)"
+            if signal.truncated and signal.mature
+            else ""
+        )
+        return (
+            f"{name}: none of {number(signal.entries)} entries{certain} has matured, so it has no "
+            "value yet."
+        )
+    rate = Bounded.of(signal.base_rate)
+    open_share = 1 - signal.mature / signal.entries if signal.entries else 0.0
+    waiting = (
+        f"{percent(open_share)} of its {number(signal.entries)} entries are still open and count "
+        "as unknown, not as 0"
+        if open_share >= 0.005
+        else "nearly all of its entries have matured"
+    )
+    late = reached(signal.maturity, 0.9)
+    when = "" if late is None else f"; 90% of it has shown by day {late.day} of {signal.days}"
+    left_out = (
+        f"; {number(signal.truncated)} truncated entries, so near the log's begin that they may be "
+        "none, are left out"
+        if signal.truncated
+        else ""
+    )
+    value, interval = value_words(rate, signal.binary), interval_words(rate, share=signal.binary)
+    return f"{name}: {value} ({interval}){when}; {waiting}{left_out}."
+
+
+def value_words(rate: Bounded, share: bool) -> str:
+    """A mean outcome in the decimals of its interval; of a signal of 0 and 1 as a share."""
+    return share_of(rate.value, rate) if share else number(rate.value, decimals_of(rate))
+
+
+def _rate(rate: Estimate | None, share: bool) -> str:
+    if rate is None:
+        return "not mature"
+    if not share:
+        return plus_minus(Bounded.of(rate))
+    return f"{plus_minus(Bounded.of(rate).scaled(100))}\N{NO-BREAK SPACE}%"
+
+
+SECTIONS = (
+    Steps(
+        order=30,
+        name=NAME,
+        title=TITLE,
+        absent="No signal was measured: the outcomes stage has no result.",
+        collect=collect,
+        draw=draw,
+        render=render,
+    ),
+)

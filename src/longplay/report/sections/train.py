@@ -1,0 +1,285 @@
+"""How the policies learned: training curves of the start, of reinforcement and of reward-weighted
+training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from longplay.report import charts
+from longplay.report.blocks import Chart, Grid, Section, Table
+from longplay.report.charts import FAINT, POLICY_COLOURS
+from longplay.report.phrases import first, number, percent
+from longplay.report.policy_names import PolicyNames, policy_names
+from longplay.report.steps import Steps
+from longplay.results import RunResults
+from longplay.results.code_figures import CodesResult
+from longplay.results.reinforcement_figures import ReinforceResult, ReinforceStep, RivalFigures
+from longplay.results.training_figures import TrainResult
+
+NAME, TITLE = "training", "Training curves"
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the section shows.
+
+    Attributes:
+        start: next-item training, where it was done.
+        tuned: reinforcement, where it was done.
+        items: of the catalogue, to guess among.
+        names: of the policies.
+    """
+
+    start: TrainResult | None
+    tuned: ReinforceResult | None
+    items: int | None
+    names: PolicyNames
+
+    @property
+    def rivals(self) -> Mapping[str, RivalFigures]:
+        """The policies reinforced on other rewards."""
+        return {} if self.tuned is None else self.tuned.rivals
+
+    @property
+    def curves(self) -> dict[str, tuple[ReinforceStep, ...]]:
+        """The curve of each reinforced policy that has one of several steps."""
+        reinforced = () if self.tuned is None else self.tuned.curve
+        curves = {
+            "reinforced": reinforced,
+            **{name: rival.curve for name, rival in self.rivals.items()},
+        }
+        return {name: curve for name, curve in curves.items() if len(curve) > 1}
+
+
+def collect(results: RunResults) -> Training | None:
+    """The curves of what was trained."""
+    start, tuned = results.find(TrainResult), results.find(ReinforceResult)
+    if start is None and tuned is None:
+        return None
+    codes = results.find(CodesResult)
+    return Training(start, tuned, None if codes is None else codes.items, policy_names(results))
+
+
+def draw(training: Training) -> tuple[Chart, ...]:
+    """Losses, rewards, distances to the start, and groups that teach nothing."""
+    plots: list[Chart] = []
+    if training.start is not None and len(training.start.curve) > 1:
+        curve = training.start.curve
+        held_out: Points = [(row.step, row.held_out) for row in curve if row.held_out is not None]
+        series: dict[str, Points] = {"train": [(row.step, row.loss) for row in curve]}
+        if held_out:
+            series["held out"] = held_out
+        colours = {"train": FAINT, "held out": POLICY_COLOURS["start"]}
+        title = "The start: next-item loss"
+        plots.append(charts.lines(series, colours, title, "nats per item", zero=False))
+    plots += _reinforced_plots(training)
+    if training.tuned is not None and len(training.tuned.weighted.curve) > 2:
+        loss: Points = [(row.step, row.loss) for row in training.tuned.weighted.curve]
+        plots.append(
+            charts.lines(
+                {"loss": loss},
+                {"loss": POLICY_COLOURS["reward-weighted"]},
+                "Reward-weighted training: loss",
+                "weighted nats per discovery",
+                zero=False,
+            )
+        )
+    return tuple(plots)
+
+
+def render(training: Training, plots: Sequence[Chart]) -> Section:
+    """What was trained, how it went, and towards what."""
+    answer = [*_start_words(training), *_tuned_words(training), *_rival_words(training)]
+    rows = [*_versions(training)]
+    if training.start is not None:
+        rows.append(("parameters", number(training.start.parameters)))
+        rows.append(("scale", training.start.scale))
+    if training.tuned is not None:
+        rows += _goals(training.tuned)
+    table = Table(
+        "What was trained",
+        ("what", "version or value"),
+        tuple(rows),
+        "lr",
+        swatches=training.names.swatches,
+    )
+    return Section(NAME, TITLE, tuple(answer), (*((Grid(tuple(plots)),) if plots else ()), table))
+
+
+def _versions(training: Training) -> list[tuple[str, str]]:
+    """Each policy with its version."""
+    versions: dict[str, str] = {}
+    if training.start is not None:
+        versions["start"] = training.start.policy
+    if training.tuned is not None:
+        versions["reinforced"] = training.tuned.policy
+        versions["reward-weighted"] = training.tuned.weighted.policy
+    versions |= {name: rival.policy for name, rival in training.rivals.items()}
+    return [(training.names[name], version) for name, version in versions.items()]
+
+
+def _goals(tuned: ReinforceResult) -> list[tuple[str, str]]:
+    """What was reinforced, and within what bounds."""
+    goals = ", ".join(f"{weight:g} × {name}" for name, weight in tuned.objectives.items())
+    return [
+        ("objectives", goals),
+        ("caution (std subtracted)", number(tuned.caution)),
+        *_guardrail_rows(tuned),
+        ("KL weight, reinforced", number(tuned.kl_weight)),
+        ("KL weight, reward-weighted", number(tuned.weighted_kl)),
+    ]
+
+
+def _guardrail_rows(tuned: ReinforceResult) -> list[tuple[str, str]]:
+    """Each guardrail with what was asked and what the weights that were kept have; and the step
+    they are of."""
+    last: Mapping[str, float] = tuned.curve[-1].guarded if tuned.curve else {}
+    rows = [
+        (
+            f"guardrail {label}",
+            f"at least {percent(bound)} of the start's; last measured {percent(last.get(label))}",
+        )
+        for label, bound in tuned.guardrails.items()
+    ]
+    step = last.get("kept")
+    kept = number(None if step is None else int(step))
+    return [*rows, ("weights kept are of step", kept)] if rows else []
+
+
+def _reinforced_plots(training: Training) -> list[Chart]:
+    """Reward, KL and silent groups of reinforcement; every rival has a reward of its own and joins
+    the other two."""
+    curves, names, colours = training.curves, training.names, training.names.colours
+    if not curves:
+        return []
+    plots = [_reward_plot(training, name, curve) for name, curve in curves.items()]
+    several = len(curves) > 1
+    drawn = {names[name]: colours[name] for name in curves}
+    if several:
+        distance: dict[str, Points] = {
+            names[name]: [(row.step, row.kl) for row in curve] for name, curve in curves.items()
+        }
+        silent: dict[str, Points] = {
+            names[name]: [(row.step, row.zero_advantage) for row in curve]
+            for name, curve in curves.items()
+        }
+    else:
+        name, curve = next(iter(curves.items()))
+        distance = {
+            "mean": [(row.step, row.kl) for row in curve],
+            "95th percentile": [(row.step, row.kl_p95) for row in curve],
+        }
+        silent = {"zero advantage": [(row.step, row.zero_advantage) for row in curve]}
+        drawn |= {"mean": colours[name], "95th percentile": FAINT, "zero advantage": colours[name]}
+    title = "Reinforcement: KL to the start"
+    plots.append(charts.lines(distance, drawn, title, "nats per slot", legend=several))
+    title = "Reinforcement: groups that teach nothing"
+    plots.append(
+        charts.lines(silent, drawn, title, "share with zero advantage", share=True, legend=several)
+    )
+    return plots
+
+
+def _reward_plot(training: Training, name: str, curve: Sequence[ReinforceStep]) -> Chart:
+    """The early reward of one policy by step, with its trailing mean where steps are many."""
+    raw: Points = [(row.step, row.reward) for row in curve]
+    window = max(1, min(10, len(raw) // 5))
+    colour = training.names.colours[name]
+    who = "Reinforcement" if len(training.curves) == 1 else first(training.names[name])
+    title, axis = f"{who}: early reward per slot", "cautious value of showing, per slot"
+    if window == 1:
+        colours = {"each step": colour, "mean": colour}
+        return charts.lines({"each step": raw}, colours, title, axis)
+    series = {"each step": raw, "mean": _smooth(raw, window)}
+    title += f", each step (thin) and mean of {window}"
+    colours = {"each step": FAINT, "mean": colour}
+    return charts.lines(series, colours, title, axis, faint="each step")
+
+
+def _start_words(training: Training) -> list[str]:
+    if training.start is None:
+        return []
+    curve = [(row.step, row.held_out) for row in training.start.curve if row.held_out is not None]
+    if len(curve) < 2:
+        return ["The start has no held-out curve."]
+    (_, begun), (_, last) = curve[0], curve[-1]
+    best_step, least = min(curve, key=lambda row: row[1])
+    verb = "fell" if last < begun else "rose"
+    items = training.items
+    chance = (
+        f" (guessing among {number(items)} items: {number(math.log(items), 2)})"
+        if items is not None and items > 1
+        else ""
+    )
+    late = (
+        "" if last - least < 0.005 else f"; it was least, {number(least, 2)}, at step {best_step}"
+    )
+    return [
+        f"The start's held-out loss {verb} from {number(begun, 2)} to "
+        f"{number(last, 2)} nats per item{chance}{late}."
+    ]
+
+
+def first_and_last(curve: Sequence[ReinforceStep]) -> tuple[float, float, int]:
+    """The mean reward of the first and of the last steps of a curve, and of how many steps."""
+    rewards = [row.reward for row in curve]
+    part = max(1, min(10, len(rewards) // 5))
+    return sum(rewards[:part]) / part, sum(rewards[-part:]) / part, part
+
+
+def _tuned_words(training: Training) -> list[str]:
+    curve = () if training.tuned is None else training.tuned.curve
+    if not curve:
+        return ["No policy was reinforced: the reinforce stage has no steps."]
+    begun, last, part = first_and_last(curve)
+    verb = "rose" if last > begun else "fell"
+    end, silent = curve[-1], [row.zero_advantage for row in curve]
+    return [
+        f"The early reward per slot {verb} from {number(begun)} to {number(last)} (means of "
+        f"the first and last {part} steps). "
+        "That is the reward's own opinion, not an outcome.",
+        f"The policy ended {number(end.kl, 2)} nats per slot from the start (95th percentile "
+        f"{number(end.kl_p95, 2)}); {percent(sum(silent) / len(silent), 1)} of groups had equal "
+        "rewards and taught nothing.",
+    ]
+
+
+def _rival_words(training: Training) -> list[str]:
+    """How far each rival came in its own reward, which is another unit."""
+    words = []
+    for name, rival in training.rivals.items():
+        if rival.curve:
+            begun, ended, _ = first_and_last(rival.curve)
+            words.append(
+                f"{first(training.names[name])}, the same start went from {number(begun)} to "
+                f"{number(ended)} of its own reward per slot, and "
+                f"{number(rival.curve[-1].kl, 2)} nats per slot from the start."
+            )
+    return words
+
+
+def _smooth(points: Points, window: int) -> Points:
+    """Trailing means over `window` points."""
+    return [
+        (
+            points[place][0],
+            sum(value for _, value in points[place - window + 1 : place + 1]) / window,
+        )
+        for place in range(window - 1, len(points))
+    ]
+
+
+SECTIONS = (
+    Steps(
+        order=60,
+        name=NAME,
+        title=TITLE,
+        absent="Nothing was trained: the train and reinforce stages have no result.",
+        collect=collect,
+        draw=draw,
+        render=render,
+    ),
+)

@@ -1,0 +1,52 @@
+"""Result of the stage `audit`: was the early reward true?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from longplay.estimate import Estimate
+from longplay.results.record import StageResult
+
+
+@dataclass(frozen=True)
+class VerdictFigures:
+    """The audit of one signal; see `audit.Verdict`."""
+
+    signal: str
+    agreement: str
+    recommendation: str
+    reason: str
+    users: int | None
+    early: Estimate | None
+    late: Estimate | None
+    north_star: Estimate | None
+    gap: Estimate | None
+    factor: Estimate | None
+
+
+@dataclass(frozen=True)
+class ArmAudit:
+    """The audit of one arm; see `audit.Audit`.
+
+    Attributes:
+        words: the audit as a table in words.
+    """
+
+    experiment: str
+    arm: str
+    north_star: str
+    margin: float
+    age: int
+    level: float
+    as_of: datetime
+    verdicts: tuple[VerdictFigures, ...]
+    words: str
+
+
+@dataclass(frozen=True)
+class AuditResult(StageResult, stage="audit"):
+    """The audit of every arm by name."""
+
+    arms: Mapping[str, ArmAudit]

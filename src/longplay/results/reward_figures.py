@@ -1,0 +1,145 @@
+"""Result of the stage `reward`: early rewards beside each other, and whether they keep their
+word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from longplay.results.record import NotEstimable, StageResult, beside
+
+
+@dataclass(frozen=True)
+class EntryCounts:
+    """Entries, and those of them that are mature."""
+
+    entries: int
+    mature: int
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """A model of early rewards on later entries; see `rewards.calibration.compare`.
+
+    Attributes:
+        model: its name, or `prior alone`.
+        entries: judged.
+        loss: mean log loss of a binary outcome, else mean squared error.
+        loss_se: its standard error, null where it is not known.
+        rmse: root mean squared error.
+        concordance: chance that the larger outcome had the larger belief, null where all are equal.
+        difference: of the loss to that of the prior alone; negative is better.
+        difference_se: its standard error, null where it is not known.
+        item_mae: mean absolute error over items, null where no item has enough entries.
+        items: how many these are.
+    """
+
+    model: str
+    entries: int
+    loss: float
+    loss_se: float | None
+    rmse: float
+    concordance: float | None
+    difference: float
+    difference_se: float | None
+    item_mae: float | None
+    items: int
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Predicted against realised means of one bin of beliefs.
+
+    Attributes:
+        predicted: mean belief.
+        realised: mean outcome.
+        std_error: of the mean outcome.
+        n: entries.
+    """
+
+    predicted: float
+    realised: float
+    std_error: float
+    n: int
+
+
+@dataclass(frozen=True)
+class CalibrationFigures:
+    """Whether beliefs keep their word about unseen items; see `belief.Calibration`.
+
+    Attributes:
+        coverage: share of items inside the interval, by its level.
+        groups: items judged.
+        min_entries: entries that each had at least.
+        pit: counts of probability integral transforms in ten equal bins.
+        reliability: bins of belief.
+        mae: mean absolute error of the items' means.
+        prior_mae: the same of the prior alone.
+        sharpness: mean std of the items' means.
+        prior_sharpness: the same of the prior alone.
+    """
+
+    coverage: Mapping[str, float]
+    groups: int
+    min_entries: int
+    pit: tuple[int, ...]
+    reliability: tuple[ReliabilityBin, ...]
+    mae: float
+    prior_mae: float
+    sharpness: float
+    prior_sharpness: float
+
+
+@dataclass(frozen=True)
+class ItemBelief:
+    """What is believed of an item or creator.
+
+    Attributes:
+        key: its id.
+        entries: known entries.
+        mean: expected outcome.
+        std: how unsure the model is of it.
+        title: in words, null where the catalogue has none.
+    """
+
+    key: str
+    entries: int
+    mean: float
+    std: float
+    title: str | None
+
+
+@dataclass(frozen=True)
+class EarlyRewardFigures:
+    """The early reward of one signal.
+
+    Attributes:
+        label: of the signal.
+        chosen: the model that pays.
+        age: days of an entry's window that beliefs have seen when they are judged.
+        known: entries that the models were fitted on.
+        later: entries that they are judged on.
+        learnt: what the chosen model learnt, in words.
+        association: whether the reward is an association and not an effect of showing.
+        comparison: the models beside each other; empty where nothing came later.
+        calibration: by model.
+        beliefs: the items believed in most, then those believed in least.
+    """
+
+    label: str
+    chosen: str
+    age: int
+    known: EntryCounts
+    later: EntryCounts
+    learnt: str
+    association: bool
+    comparison: tuple[ModelScore, ...]
+    calibration: Mapping[str, CalibrationFigures | NotEstimable]
+    beliefs: tuple[ItemBelief, ...]
+
+
+@dataclass(frozen=True)
+class RewardResult(StageResult, stage="reward"):
+    """The early reward of every objective by name."""
+
+    signals: Mapping[str, EarlyRewardFigures] = beside()

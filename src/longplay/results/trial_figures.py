@@ -1,0 +1,189 @@
+"""Result of the stage `experiment`: the trial's plan, its read-out, and the truth beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from longplay.estimate import Estimate
+from longplay.results.record import NotEstimable, StageResult
+
+
+@dataclass(frozen=True)
+class ArmPolicy:
+    """Who decides in an arm."""
+
+    arm: str
+    policy: str
+
+
+@dataclass(frozen=True)
+class PlanFigures:
+    """What the trial was expected to need; see `experiments.Plan`.
+
+    Attributes:
+        words: the plan as a sentence.
+    """
+
+    words: str
+    signal: str
+    effect: float
+    mean: float
+    std: float
+    std_adjusted: float
+    users: int
+    weeks: float | None
+    enrolment: tuple[int, ...]
+    users_at_hand: int
+    detectable: float | None
+    wait_days: int
+    alpha: float
+    power: float
+    share: float
+    treatments: int
+    beside: tuple[str, ...]
+    guardrails: Mapping[str, float]
+    variance_reduction: float
+
+
+@dataclass(frozen=True)
+class EffectFigures:
+    """A treatment against the control in one signal; see `experiments.Effect`.
+
+    Attributes:
+        control: mean per enrolled user, adjusted.
+        treatment: mean per enrolled user, adjusted.
+        difference: treatment less control, adjusted.
+        unadjusted: the same without adjustment.
+        relative: difference over the control's mean, null where that is near 0.
+        level: of the intervals.
+        interval: of the difference.
+        relative_interval: of the relative difference, null where it is null.
+        p_value: two-sided, of no difference.
+        variance_reduction: share of the variance that the adjustment takes off.
+        corrected_for_skewness: whether the interval is.
+    """
+
+    control: Estimate
+    treatment: Estimate
+    difference: Estimate
+    unadjusted: Estimate
+    relative: Estimate | None
+    level: float
+    interval: tuple[float, float]
+    relative_interval: tuple[float, float] | None
+    p_value: float
+    variance_reduction: float
+    corrected_for_skewness: bool
+
+
+@dataclass(frozen=True)
+class SignalLine:
+    """One signal of one arm; see `experiments.Line`."""
+
+    signal: str
+    arm: str
+    role: str
+    margin: float | None
+    better: str
+    enrolled: tuple[int, int]
+    mature: tuple[int, int]
+    matures: datetime
+    standing: str
+    reason: str
+    effect: EffectFigures | None
+
+
+@dataclass(frozen=True)
+class CheckFigures:
+    """One quality check of the trial; see `experiments.Check`."""
+
+    name: str
+    fails: bool
+    warns: bool
+    words: str
+
+
+@dataclass(frozen=True)
+class ArmDecision:
+    """What to do with one arm; see `experiments.Decision`."""
+
+    arm: str
+    verdict: str
+    reason: str
+    users: int | None
+    weeks: float | None
+
+
+@dataclass(frozen=True)
+class ReadoutFigures:
+    """The read-out of the north star; see `experiments.Readout`."""
+
+    experiment: str
+    as_of: datetime
+    alpha: float
+    power: float
+    minimum_effect: float
+    lines: tuple[SignalLine, ...]
+    checks: tuple[CheckFigures, ...]
+    decisions: tuple[ArmDecision, ...]
+
+
+@dataclass(frozen=True)
+class ArmTruth:
+    """What the simulated world knows of an arm.
+
+    Attributes:
+        arm: its name.
+        level: the north star per user under its policy.
+        difference: to the incumbent; null for the incumbent itself.
+    """
+
+    arm: str
+    level: Estimate
+    difference: Estimate | None
+
+
+@dataclass(frozen=True)
+class ArmDay:
+    """Share of an arm's enrolled users who visit on a day (ISO date)."""
+
+    arm: str
+    day: str
+    share: float
+
+
+@dataclass(frozen=True)
+class ExperimentResult(StageResult, stage="experiment"):
+    """A trial.
+
+    Attributes:
+        north_star: label of the signal that decides.
+        north_star_sentence: what it means.
+        begun: when.
+        days: for how long.
+        arms: who decides in each, the incumbent first.
+        users: of the service, or enrolled where the trial was logged.
+        share: of users in the control.
+        plan: null where the trial was logged.
+        readout: of the north star.
+        other_lines: of what the policies were trained on; read, but they decide nothing.
+        words: the read-out as a table in words.
+        truth: one row per arm; empty where the trial was logged.
+        daily: one row per arm and day.
+    """
+
+    north_star: str
+    north_star_sentence: str
+    begun: str
+    days: int
+    arms: tuple[ArmPolicy, ...]
+    users: int
+    share: float
+    plan: PlanFigures | NotEstimable | None
+    readout: ReadoutFigures
+    other_lines: tuple[SignalLine, ...]
+    words: str
+    truth: tuple[ArmTruth, ...]
+    daily: tuple[ArmDay, ...]

@@ -1,0 +1,82 @@
+"""Stage `outcomes`: every declared signal over the whole log."""
+
+from __future__ import annotations
+
+from longplay.estimate import Estimate
+from longplay.results.outcome_figures import (
+    KnownOutcomes,
+    MaturityDay,
+    OutcomesResult,
+    SignalFigures,
+)
+from longplay.run.engine import Stage, Work, depends_on
+from longplay.run.stages.reward import RewardTable
+from longplay.signals import Outcomes
+
+
+def run(work: Work) -> OutcomesResult:
+    """Every declared signal over the whole log, and what was known of it when training ends."""
+    from longplay.signals.outcomes.future import matured_entries
+
+    lake, signals = work.lake, work.config.declared()
+    figures: dict[str, SignalFigures] = {}
+    for done, (name, signal) in enumerate(signals.items()):
+        work.ui.progress("signals", done, len(signals))
+        outcomes = signal.outcomes(lake)
+        known = signal.outcomes(work.past)
+        if (
+            name in work.config.of(RewardTable).objectives and signal.entry.is_discovery
+        ):  # better refused now than after training
+            matured_entries(outcomes, work.config.split.trained, work.config.split.evaluated)
+        outcomes.frame.write_parquet(work.folder / f"{name}.parquet")
+        figures[name] = SignalFigures(
+            label=signal.label,
+            sentence=str(signal),
+            unit=signal.entry.unit,
+            binary=signal.binary,
+            days=signal.days,
+            toml=signal.to_toml(),
+            as_of=outcomes.as_of.isoformat(),
+            entries=len(outcomes),
+            mature=int(outcomes.mature.sum()),
+            truncated=outcomes.truncated,
+            base_rate=_rate(outcomes),
+            maturity=tuple(MaturityDay(**row) for row in outcomes.maturity_curve().to_dicts()),
+            at_training=KnownOutcomes(
+                as_of=known.as_of.isoformat(),
+                entries=len(known),
+                mature=int(known.mature.sum()),
+                truncated=known.truncated,
+                base_rate=_rate(known),
+            ),
+        )
+    work.ui.progress("signals", len(signals), len(signals))
+    return OutcomesResult(figures)
+
+
+def _rate(outcomes: Outcomes) -> Estimate | None:
+    """The base rate, truncated entries left out; null where no certain entry has a value yet."""
+    if outcomes.certain().frame["value"].is_null().all():
+        return None
+    return outcomes.base_rate()
+
+
+def _line(result: OutcomesResult) -> str:
+    return "; ".join(
+        f"{signal.label} {signal.mature:,} of {signal.entries:,} mature"
+        for signal in result.signals.values()
+    )
+
+
+STAGE = Stage(
+    name="outcomes",
+    order=30,
+    version=3,
+    help="Compute every declared signal: sentence, base rate, maturity; immature outcomes stay "
+    "null.",
+    needs=("ingest", "simulate"),
+    depends=depends_on("signals", "split", "reward.objectives"),
+    run=run,
+    line=_line,
+    loads=("longplay.rewards",),
+)

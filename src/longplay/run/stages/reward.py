@@ -1,0 +1,283 @@
+"""Stage `reward`: early rewards, and which signals pay how much."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import polars as pl
+from pydantic import Field
+
+from longplay.errors import NotEstimable
+from longplay.lake import Lake
+from longplay.names import file_name
+from longplay.results import NotEstimable as Refused
+from longplay.results import from_json
+from longplay.results.reward_figures import (
+    CalibrationFigures,
+    EarlyRewardFigures,
+    EntryCounts,
+    ItemBelief,
+    ModelScore,
+    RewardResult,
+)
+from longplay.run.engine import Stage, Work, depends_on
+from longplay.run.tables import Configuration, Positive, Table, hint
+from longplay.signals import Outcomes, Signal
+
+if TYPE_CHECKING:
+    from longplay.rewards import EarlyReward, Reward
+
+POLICIES = ("popular", "start", "reward-weighted", "reinforced")  # what every run has
+# guardrails that are figures of a policy: `rewards.guardrails.policy_metric` reads them
+FIGURE = re.compile(r"coverage(@[1-9][0-9]*)?|top_creator")
+
+
+class RewardTable(Table):
+    """Which signals pay, how much, and how careful."""
+
+    objectives: dict[str, float]
+    guardrails: dict[
+        str, float
+        # coverage, coverage@k, top_creator or a signal = share of the start's that every reinforced
+        # policy keeps
+    ] = {}
+    rivals: dict[
+        str, dict[str, float]
+    ] = {}  # name = { signal = weight }: other rewards that the same start is reinforced on
+    model: Literal["progressive", "auto_surrogate", "day_two", "matured_only"] = "progressive"
+    caution: Annotated[float, Field(ge=0)] = 1.0
+    age: Positive = 14  # days of an entry's window at which early beliefs are judged
+
+
+def models_by_name() -> dict[str, type]:
+    """The models of early rewards, by their names in run.toml."""
+    from longplay.rewards import AutoSurrogate, DayTwo, MaturedOnly, ProgressiveReward
+
+    return {
+        "progressive": ProgressiveReward,
+        "auto_surrogate": AutoSurrogate,
+        "day_two": DayTwo,
+        "matured_only": MaturedOnly,
+    }
+
+
+def run(work: Work) -> RewardResult:
+    """Early rewards fitted on what is mature, judged on what matured later, and their
+    calibration."""
+    from longplay.rewards.calibration import calibration, compare
+
+    lake, past, config = work.lake, work.past, work.config
+    age = config.of(RewardTable).age
+    figures: dict[str, EarlyRewardFigures] = {}
+    objectives = objectives_of(config)
+    total, done = len(objectives) * (2 * len(models_by_name()) + 1), 0
+    for name, signal in objectives.items():
+        known = signal.outcomes(past)
+        everything = signal.outcomes(lake)
+        later = everything.entered(config.split.trained, config.split.evaluated)
+        models = {}
+        for label, model in models_by_name().items():
+            models[label] = model(signal).fit(past, known)
+            work.ui.progress("early rewards", done := done + 1, total)
+        try:
+            judged = _scores(compare(models, known, later.where(later.known), age))
+        except NotEstimable:  # no entry falls between the two days of the split
+            judged = ()
+        work.ui.progress("early rewards", done := done + 1, total)
+        checked: dict[str, CalibrationFigures | Refused] = {}
+        for label, model in models_by_name().items():
+            try:
+                found = calibration(model(signal), lake, everything, age, seed=config.run.seed)
+                checked[label] = from_json(CalibrationFigures, found.as_json(), label)
+            except NotEstimable as reason:
+                checked[label] = Refused(str(reason))
+            work.ui.progress("early rewards", done := done + 1, total)
+        chosen = models[config.of(RewardTable).model]
+        figures[name] = EarlyRewardFigures(
+            label=signal.label,
+            chosen=config.of(RewardTable).model,
+            age=age,
+            known=EntryCounts(len(known), int(known.mature.sum())),
+            later=EntryCounts(len(later), int(later.mature.sum())),
+            learnt=str(chosen.learnt),
+            association=chosen.association,
+            comparison=judged,
+            calibration=checked,
+            beliefs=_extremes(chosen, past, known),
+        )
+    return RewardResult(figures)
+
+
+def _scores(comparison: pl.DataFrame) -> tuple[ModelScore, ...]:
+    """Rows of `compare`, with null for what is not finite: one user alone has no standard error."""
+    finite = comparison.with_columns(
+        pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64))
+    )
+    return tuple(ModelScore(**row) for row in finite.to_dicts())
+
+
+def _extremes(
+    early: EarlyReward, past: Lake, known: Outcomes, n: int = 8
+) -> tuple[ItemBelief, ...]:
+    """The items (or creators) believed in most and least among those with at least 30 entries."""
+    counts = (
+        known.keys.value_counts(name="entries")
+        .rename({known.keys.name: "key"})
+        .filter(pl.col("entries") >= 30)
+        .sort("key")
+    )
+    if (
+        known.signal.entry.of == "item"
+    ):  # what is never recommended (fees, vouchers) is not worth a look
+        counts = counts.filter(
+            pl.col("key").is_in(past.items.filter(pl.col("available"))["item_id"].implode())
+        )
+    if counts.is_empty():
+        return ()
+    belief = early.items(counts["key"])
+    titles = (
+        past.items.select(pl.col("item_id").alias("key"), "title")
+        if known.signal.entry.of == "item"
+        else None
+    )
+    table = counts.with_columns(pl.Series("mean", belief.mean), pl.Series("std", belief.std)).sort(
+        "mean", "key", descending=[True, False]
+    )
+    table = (
+        table.with_columns(title=pl.col("key"))
+        if titles is None
+        else table.join(titles, on="key", how="left", maintain_order="left")
+    )
+    rows = table.head(n).to_dicts() + (table.tail(n).to_dicts() if table.height >= 2 * n else [])
+    return tuple(ItemBelief(**row) for row in rows)
+
+
+def objectives_of(config: Configuration) -> dict[str, Signal]:
+    """The signals that pay, in the order of the file."""
+    signals = config.declared()
+    return {name: signals[name] for name in config.of(RewardTable).objectives}
+
+
+def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
+    """The configured early reward of each signal that some reward pays for or guards, fitted on
+    what was known when training ends."""
+    model, declared = models_by_name()[work.config.of(RewardTable).model], work.config.declared()
+    guarded = [
+        declared[name] for name in work.config.of(RewardTable).guardrails if name in declared
+    ]
+    return {
+        signal: model(signal).fit(past, signal.outcomes(past))
+        for signal in dict.fromkeys([*paid_signals(work.config), *guarded])
+    }
+
+
+def paid_signals(config: Configuration) -> list[Signal]:
+    """Every signal that some reward pays for, once."""
+    signals = config.declared()
+    return [
+        signals[name]
+        for name in dict.fromkeys(
+            name for weights in rewards_of(config).values() for name in weights
+        )
+    ]
+
+
+def rewards_of(config: Configuration) -> dict[str, dict[str, float]]:
+    """Weights by signal of every reward: the configuration's own, called `reinforced` after its
+    policy, and its rivals."""
+    return {"reinforced": config.of(RewardTable).objectives, **config.of(RewardTable).rivals}
+
+
+def reward_of(config: Configuration, policy: str = "reinforced") -> Reward:
+    """The reward that `policy` is reinforced on; the guardrails are those of every one."""
+    from longplay.rewards import Reward
+    from longplay.rewards.guardrails import policy_metric
+
+    signals = config.declared()
+    guardrails = {
+        policy_metric(name) or signals[name]: bound
+        for name, bound in config.of(RewardTable).guardrails.items()
+    }
+    return Reward(
+        {signals[name]: weight for name, weight in rewards_of(config)[policy].items()},
+        guardrails,
+        config.of(RewardTable).caution,
+    )
+
+
+def _check(config: Configuration) -> None:
+    """Every signal that pays or is guarded is declared; shares are shares; rivals have free
+    names."""
+    table = config.of(RewardTable)
+    used = [(f"reward.objectives.{name}", name) for name in table.objectives]
+    used += [
+        (f"reward.rivals.{rival}.{name}", name)
+        for rival, weights in table.rivals.items()
+        for name in weights
+    ]
+    for name, bound in table.guardrails.items():
+        path = f"reward.guardrails.{name}"
+        figure = FIGURE.fullmatch(name) is not None
+        if not figure and name not in config.signals:
+            known = ("coverage", "coverage@5", "top_creator", *config.signals)
+            raise ValueError(
+                f"{path}: no [signals.{name}] is declared; expected one of "
+                f"{', '.join(known)}{hint(name, known)}"
+            )
+        if figure and name in config.signals:
+            raise ValueError(
+                f"{path}: [signals.{name}] has the name of a figure of the policy; give the "
+                "signal another"
+            )
+        if not 0 < bound <= 1:
+            raise ValueError(
+                f"{path}: {bound:g} given, expected a share of the start's value in (0, 1]"
+            )
+    check_declared(config, used)
+    for rival in table.rivals:
+        file_name(rival, "reward.rivals")
+        if rival in POLICIES:
+            raise ValueError(f"reward.rivals.{rival}: the name is taken; give the rival another")
+
+
+def check_declared(config: Configuration, used: Iterable[tuple[str, str]]) -> None:
+    """Raise where a signal that run.toml names is not declared in it.
+
+    Args:
+        config: the run.
+        used: path in run.toml, and the name of a signal that stands there.
+
+    Raises:
+        ValueError: with the path, and the declared name that is close.
+    """
+    for path, name in used:
+        if name not in config.signals:
+            raise ValueError(f"{path}: no [signals.{name}] is declared{hint(name, config.signals)}")
+
+
+def _line(result: RewardResult) -> str:
+    return "; ".join(
+        f"{early.label}: {early.chosen} on {early.known.mature:,} mature of "
+        f"{early.known.entries:,} entries"
+        for early in result.signals.values()
+    )
+
+
+STAGE = Stage(
+    name="reward",
+    order=40,
+    version=3,
+    help="Fit early rewards on what is mature, judge them on what matured later, check "
+    "calibration.",
+    table=RewardTable,
+    presence="required",
+    check=_check,
+    needs=("ingest", "simulate", "outcomes"),
+    depends=depends_on("signals", "split", "reward"),
+    run=run,
+    line=_line,
+    libraries=("scikit-learn",),
+    loads=("longplay.rewards.calibration", "longplay.rewards.guardrails"),
+)

@@ -1,0 +1,169 @@
+"""Stage `train`: next-item training of the generative recommender."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import polars as pl
+from pydantic import Field
+
+from longplay.errors import ConfigError
+from longplay.files import tree_digest
+from longplay.results.code_figures import CodesResult
+from longplay.results.training_figures import TrainingCheck, TrainResult
+from longplay.run.engine import LEARNERS, Stage, Work, depends_on, versions
+from longplay.run.stages.reward import RewardTable, check_declared, models_by_name
+from longplay.run.tables import Configuration, Positive, Table
+
+if TYPE_CHECKING:
+    from longplay.policies.generative_policy import Generative
+
+Part = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Train(Table):
+    """Next-item training."""
+
+    scale: Literal["tiny", "small"] = "tiny"
+    base: Annotated[str, Field(min_length=1)] | None = (
+        None  # a pretrained model folder, relative to the run.toml
+    )
+    steps: Positive = 600
+    exclude: Literal["seen", "creator", "none"] = "seen"
+    reads: list[
+        Literal["gap", "surface", "kind"]
+    ] = []  # beside items: how long ago, where, what was done
+    # items have tokens of their own in place of their last codes; of a model from scratch
+    whole: bool = False
+    optimizer: Literal["adamw", "muon"] = "adamw"  # of a model from scratch
+    dropout: Part = 0.0  # of activations, against overfitting; of a model from scratch
+    thin: Part = (
+        0.0  # share of events that each epoch leaves out, others each time; of a model from scratch
+    )
+    patience: Annotated[int, Field(ge=0)] = (
+        0  # checks without a better one after which training stops early; 0: it runs all its steps
+    )
+    want: str | None = None  # the signal whose outcome the policy can be asked for
+    ask: float | None = None  # the outcome it asks for, in that signal's unit
+
+    younger: ClassVar[frozenset[str]] = frozenset(
+        {"reads", "whole", "optimizer", "dropout", "thin", "patience", "want", "ask"}
+    )
+
+
+def run(work: Work) -> TrainResult:
+    """Next-item training on the past."""
+    import torch
+
+    torch.set_num_threads(work.config.run.threads)
+    table = work.config.of(Train)
+    policy = _start(work).train(
+        work.past,
+        outcomes=_wanted(work),
+        progress=work.bar("training"),
+        checkpoint=work.folder / "checkpoint.safetensors",
+    )
+    policy.save(work.folder / "policy")
+    (work.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return TrainResult(
+        policy=policy.name,
+        scale="base" if policy.base else table.scale,
+        parameters=policy.decoder.model.num_parameters(),
+        steps=table.steps,
+        curve=tuple(
+            TrainingCheck(int(row["step"]), row["loss"], row.get("held_out"), row.get("ndcg"))
+            for row in policy.curve
+        ),
+    )
+
+
+def _start(work: Work) -> Generative:
+    """The untrained policy over the run's semantic IDs."""
+    from longplay.codes import Codebook
+    from longplay.policies.generative_policy import Generative
+
+    table = work.config.of(Train)
+    codebook = Codebook.load(
+        work.places["codes"] / "codes.parquet", work.results.of(CodesResult).width
+    )
+    base = None if table.base is None else str((work.base / table.base).resolve())
+    reads = (*table.reads, *([] if table.want is None else ["want"]))
+    policy = Generative(
+        scale=table.scale,
+        seed=work.config.run.seed,
+        exclude=table.exclude,
+        steps=table.steps,
+        base=base,
+        reads=reads,
+        ask=table.ask,
+        optimizer=table.optimizer,
+        whole=table.whole,
+        dropout=table.dropout,
+        thin=table.thin,
+        patience=table.patience,
+    )
+    return policy.with_codes(work.past, codebook)
+
+
+def _wanted(work: Work) -> pl.DataFrame | None:
+    """What the events of the past led to, by the signal that is wanted: the early beliefs, so that
+    what has not matured teaches too."""
+    wanted = work.config.of(Train).want
+    if wanted is None:
+        return None
+    past, signal = work.past, work.config.declared()[wanted]
+    known = signal.outcomes(past)
+    early = models_by_name()[work.config.of(RewardTable).model](signal).fit(past, known)
+    return known.frame.with_columns(value=early.belief(known, signal.days).mean)
+
+
+def _check(config: Configuration) -> None:
+    """The signal that is wanted is declared."""
+    table = config.of(Train)
+    if table.want is not None:
+        check_declared(config, [("train.want", table.want)])
+    elif table.ask is not None:
+        raise ValueError(
+            f"train.ask = {table.ask} but no train.want; name the signal whose outcome is asked for"
+        )
+
+
+def _depends(config: Configuration, base: Path) -> Any:
+    """Also on a pretrained base's files, and on the signal that is wanted and the model of its
+    early beliefs, where there are such."""
+    depends, table = depends_on("split.train_until", "train")(config, base), config.of(Train)
+    if table.want is not None:
+        depends |= {"signal": config.signals[table.want], "model": config.of(RewardTable).model}
+    if table.base is None:
+        return depends
+    folder = base / table.base
+    if not folder.exists():
+        raise ConfigError(
+            f"train.base: {folder} does not exist; paths are relative to the run.toml"
+        )
+    return depends | {"base": tree_digest(folder), "libraries": versions(("peft", "tokenizers"))}
+
+
+def _line(result: TrainResult) -> str:
+    return (
+        f"{result.policy}: {result.parameters:,} parameters, loss {result.curve[-1].loss:.3f} nats "
+        "per item"
+    )
+
+
+STAGE = Stage(
+    name="train",
+    order=60,
+    version=3,
+    help="Train the generative recommender on next items under the trie.",
+    table=Train,
+    check=_check,
+    needs=("ingest", "simulate", "codes"),
+    depends=_depends,
+    run=run,
+    line=_line,
+    resumes=True,
+    libraries=LEARNERS,
+    loads=("torch", "transformers", "longplay.policies.generative_policy"),
+)

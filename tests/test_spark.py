@@ -1,0 +1,439 @@
+"""Spark computes what DuckDB computes: the same rows, values, nulls, maturity and entry columns.
+
+One Spark session serves the module. It is the user's own: in another time zone than the machine,
+which is in another one than UTC, and with a view of its own that is called `events`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import longplay as lp
+from longplay.errors import ConfigError, DataError, MissingExtra
+from longplay.lake import Lake
+from longplay.lake.schema import DTYPES, ENGAGED, KINDS, ORIGINS
+from longplay.signals import (
+    Signal,
+    active_days,
+    cancelled,
+    completion,
+    count,
+    days_with,
+    discovery,
+    enrolment,
+    event,
+    exposure,
+    habits,
+    minutes,
+    plays,
+    returned,
+    saves,
+    sessions,
+    skips,
+    time_to_return,
+    user_day,
+)
+from longplay.signals.declare.entry import ENTRY_KINDS
+from longplay.signals.declare.measure import MEASURE_KINDS
+from longplay.signals.engine import spark
+from longplay.signals.engine.dialect import Engine
+from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.outcomes.in_files import base_rates, outcome_tables, write_outcomes
+from longplay.signals.outcomes.in_memory import outcomes_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+MISSING = next((name for name in ("pyspark", "sqlglot") if find_spec(name) is None), None)
+JAVA = os.environ.get("JAVA_HOME") or shutil.which("java")
+needs_spark = pytest.mark.skipif(
+    MISSING is not None or JAVA is None,
+    reason=f"{MISSING} is not installed"
+    if MISSING
+    else "no Java: no java on the PATH, no JAVA_HOME",
+)
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets of py4j
+
+START, DAYS = datetime(2026, 3, 1, tzinfo=UTC), 32  # over both changes of the clock in March
+DAY = timedelta(days=1)
+LAST_MICRO = DAY - timedelta(microseconds=1)
+CLOCKS = (datetime(2026, 3, 8, 7, tzinfo=UTC), datetime(2026, 3, 29, 1, tzinfo=UTC))  # US, EU
+USERS = [
+    "ü",
+    "日本",
+    "🎧",
+    "o'brien",
+    'quo"te',
+    "two words",
+    "back\\slash",
+    *(f"u{n}" for n in range(24)),
+]
+ITEMS = [f"item-ñ{n}" for n in range(12)]
+
+BY_MEASURE = [
+    Signal("active_days", user_day(), active_days(), (1, 10)),
+    Signal("returned", user_day(), returned(), (1, 7)),
+    Signal("days_with", discovery(novel_for=14), days_with("creator") >= 2, (1, 10)),
+    Signal("time_to_return", user_day(), time_to_return(), (1, 10)),
+    Signal("minutes", user_day(), minutes() >= 1, (0, 6)),
+    Signal("plays", discovery(novel_for=14, of="item"), plays("item"), (0, 6)),
+    Signal("saves", user_day(), saves(), (1, 10)),
+    Signal("skips", user_day(), skips(), (1, 10)),
+    Signal("cancelled", user_day(), cancelled(), (1, 20)),
+    Signal("count", user_day(), count("like"), (1, 10)),
+    Signal("sessions", user_day(), sessions(), (1, 10)),
+    Signal("completion", user_day(), completion(), (1, 10)),
+    Signal("habits", user_day(), habits("creator", days=2), (1, 10)),
+    Signal("ratio", user_day(), minutes() / active_days(), (1, 10)),
+    Signal("above_baseline", user_day(), minutes().above_baseline(14), (1, 10)),
+]
+BY_ENTRY = [
+    Signal("enrolment", enrolment(), active_days(), (1, 14)),
+    Signal("event", event("save", of="item"), plays("item"), (0, 6)),
+    Signal("first_event", event("save", of="item", novel_for=12), minutes("item"), (0, 6)),
+    Signal("exposure", exposure(), days_with("creator"), (1, 10)),
+    Signal("dormant", user_day(dormant_for=3), active_days(), (1, 10)),
+    Signal("first_ever", discovery(), time_to_return("creator"), (1, 10)),
+]
+
+
+def events(rows: int, days: int = DAYS, seed: int = 5) -> pl.DataFrame:
+    """Events with what engines disagree on: ties, late arrivals, odd ids, nulls, midnights."""
+    dice = random.Random(seed)
+    made: list[dict[str, Any]] = []
+    for number in range(rows):
+        moment = dice.choice(
+            [
+                timedelta(0),
+                timedelta(microseconds=1),
+                LAST_MICRO,
+                timedelta(hours=7),
+                *(timedelta(microseconds=dice.randrange(86_400_000_000)) for _ in range(6)),
+            ]
+        )
+        when = START + timedelta(days=dice.randrange(days)) + moment
+        if dice.random() < 0.05:
+            when = dice.choice(CLOCKS) + timedelta(microseconds=dice.randrange(-1, 2))
+        item = dice.randrange(len(ITEMS))
+        made.append(
+            {
+                "event_id": f"e{number % 7}-{number}",
+                "user_id": USERS[int(len(USERS) * dice.random() ** 3)],  # some are rarely there
+                "item_id": ITEMS[item] if dice.random() < 0.95 else None,
+                "creator_id": dice.choice([f"c{item // 3}", f"c{item // 3}", None]),
+                "kind": dice.choice([*ENGAGED, "play", "play", *KINDS]),
+                "time": when,
+                "seconds": dice.choice([None, 20.0, 33.3, 100.5, 0.1, 1e-7]),
+                "surface": dice.choice(["home", "suche", None]),
+                "origin": dice.choice(ORIGINS),
+                "session_id": None,
+                "decision_id": dice.choice(["d1", None]),
+                "slot": dice.choice([0, 2, None]),
+                "ingested_at": when + timedelta(hours=dice.choice([0, 0, 0, 30, 24 * 20])),
+            }
+        )
+    frame = pl.DataFrame(made, schema=DTYPES["events"])
+    ties = frame.sample(rows // 20, seed=seed).with_columns(
+        event_id=pl.lit("tie-") + pl.col("event_id")
+    )
+    return pl.concat([frame, ties])
+
+
+def decisions(rows: int, days: int = DAYS, seed: int = 6) -> pl.DataFrame:
+    dice = random.Random(seed)
+    made = [
+        {
+            "decision_id": f"d{number}",
+            "context_id": f"x{number}",
+            "user_id": dice.choice([*USERS, "never active"]),
+            "time": START + timedelta(seconds=dice.randrange(days * 86_400)),
+            "surface": "home",
+            "slate": dice.sample([*ITEMS, "unknown"], dice.randrange(4)),
+            "policy": "p@1",
+            "experiment": dice.choice([None, "trial"]),
+        }
+        for number in range(rows)
+    ]
+    frame = pl.DataFrame(made).with_columns(pl.col("time").cast(DTYPES["events"]["time"]))
+    return frame.with_columns(
+        log_prob=pl.col("slate").list.eval(pl.element().str.len_bytes().cast(pl.Float64) * -0.5)
+    )
+
+
+def catalogue() -> pl.DataFrame:
+    """Some items have no creator there, and some no length."""
+    return pl.DataFrame(
+        {
+            "item_id": ITEMS[:9],
+            "creator_id": [f"c{n // 3}" if n % 4 else None for n in range(9)],
+            "length": [30.0 if n % 2 else None for n in range(9)],
+            "added_at": [START] * 9,
+        },
+        schema_overrides={"added_at": DTYPES["items"]["added_at"]},
+    )
+
+
+def fill(lake: Lake, rows: int, days: int = DAYS) -> Lake:
+    end = START + timedelta(days=days + 2)
+    log = events(rows, days)
+    first, second = log.head(rows // 2), log.slice(rows // 2)
+    shown = decisions(rows // 12, days)
+    lake.append(
+        "1", events=first, decisions=shown, items=catalogue(), watermark=end, now=end + 30 * DAY
+    )
+    later = catalogue().head(2).with_columns(creator_id=pl.lit("c-new"))  # described anew
+    lake.append("2", events=second, items=later, watermark=end, now=end + 30 * DAY)
+    return lake
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[SparkSession]:
+    from pyspark.sql import SparkSession
+
+    zone = os.environ.get("TZ")
+    os.environ["TZ"] = "America/New_York"
+    time.tzset()
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.memory": "1g",
+        "spark.sql.shuffle.partitions": "2",
+        # plans of 2,000 rows are worth neither adapting nor compiling
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.sql.session.timeZone": "Asia/Kolkata",
+    }
+    builder = SparkSession.builder.master("local[2]")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    running = builder.getOrCreate()
+    running.sparkContext.setLogLevel("ERROR")
+    running.range(3).createOrReplaceTempView("events")
+    yield running
+    running.stop()
+    if zone is None:
+        del os.environ["TZ"]
+    else:
+        os.environ["TZ"] = zone
+    time.tzset()
+
+
+@pytest.fixture(scope="module")
+def engine(session: SparkSession) -> spark.SparkEngine:
+    return lp.SparkEngine(session)
+
+
+@pytest.fixture(scope="module")
+def lake() -> Lake:
+    return fill(Lake.memory(), 2_000)
+
+
+def by_columns(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows in an order that does not depend on the engine."""
+    return frame.sort(frame.columns, nulls_last=True)
+
+
+def tables(signals: list[Signal], lake: Lake, engine: Engine) -> list[pl.DataFrame]:
+    """The table of each signal's entry, with the values of all signals of that entry."""
+    with engine.connect(lake) as con:
+        made = outcome_tables(con, signals, lake, lake, lake.watermark, engine)
+        distinct = dict.fromkeys(made.values())
+        return [con.sql(f"select * from {table}").pl() for table in distinct]
+
+
+def check(signals: list[Signal], lake: Lake, engine: Engine, entered: bool = True) -> None:
+    """Raise unless both engines have the same rows; `entered`: and every entry has some."""
+    expected, got = tables(signals, lake, DUCKDB), tables(signals, lake, engine)
+    assert len(expected) == len(got)
+    for left, right in zip(expected, got, strict=True):
+        assert left.height > 0 or not entered
+        assert_frame_equal(
+            by_columns(left),
+            by_columns(right.select(left.columns)),
+            check_exact=False,
+            rel_tol=1e-12,
+            abs_tol=1e-12,
+        )
+
+
+def test_the_signals_here_are_of_every_measure_and_entry() -> None:
+    assert {signal.measure.kind for signal in BY_MEASURE} == set(MEASURE_KINDS)
+    assert {signal.entry.kind for signal in BY_MEASURE + BY_ENTRY} == set(ENTRY_KINDS)
+
+
+@needs_spark
+def test_every_measure_and_entry_has_the_rows_of_duckdb(
+    lake: Lake, engine: spark.SparkEngine
+) -> None:
+    check(BY_MEASURE + BY_ENTRY, lake, engine)
+
+
+@needs_spark
+@pytest.mark.parametrize(
+    "signal", [BY_MEASURE[2], BY_MEASURE[3], *BY_ENTRY[:4]], ids=lambda signal: signal.name
+)
+def test_entries_have_the_event_that_opened_them(
+    signal: Signal, lake: Lake, session: SparkSession
+) -> None:
+    expected, got = signal.outcomes(lake), signal.outcomes(lake, engine=session)
+    assert expected.frame.schema == got.frame.schema
+    assert_frame_equal(by_columns(expected.frame), by_columns(got.frame), rel_tol=1e-12)
+    assert expected.as_of == got.as_of
+    assert_frame_equal(expected.creators, got.creators)
+    assert session.table("events").count() == 3
+    assert session.conf.get("spark.sql.session.timeZone") == "Asia/Kolkata"
+
+
+@needs_spark
+def test_a_view_hides_what_had_not_arrived(tmp_path: Path, engine: spark.SparkEngine) -> None:
+    """By time, by arrival, and the catalogue as it was described then; in a folder of an odd
+    name."""
+    whole = fill(Lake.open(tmp_path / "lake {a,b} ü"), 900)
+    end = START + timedelta(days=26, hours=7)
+    late = whole.before(end, known_at=end - timedelta(days=3))
+    assert 0 < late.events.height < whole.before(end).events.height < whole.events.height
+    for view in (late, whole.before(end)):
+        expected = outcomes_of(BY_MEASURE[2], view)
+        got = outcomes_of(BY_MEASURE[2], view, engine=engine)
+        assert_frame_equal(by_columns(expected.frame), by_columns(got.frame), rel_tol=1e-12)
+
+
+@needs_spark
+def test_outcomes_in_files_traces_and_base_rates(
+    tmp_path: Path, lake: Lake, engine: spark.SparkEngine
+) -> None:
+    signal = BY_MEASURE[3]
+    expected = write_outcomes([signal], lake, tmp_path / "duckdb")
+    for _ in range(2):  # the second time it takes the place of the first
+        got = write_outcomes([signal], lake, tmp_path / "spark", engine=engine)
+    left, right = (pl.read_parquet(files[signal.label]) for files in (expected, got))
+    assert_frame_equal(by_columns(left), by_columns(right), rel_tol=1e-12)
+    assert base_rates([signal], lake, engine=engine) == base_rates([signal], lake)
+    traces = [
+        outcomes_of(signal, lake, engine=one).trace().sum(axis=0).tolist()
+        for one in (DUCKDB, engine)
+    ]
+    assert traces[0] == traces[1]
+
+
+@needs_spark
+def test_spark_refuses_what_duckdb_refuses(lake: Lake, engine: spark.SparkEngine) -> None:
+    long = Signal("long", user_day(), returned(), (1, 300))
+    with pytest.raises(DataError) as expected:
+        long.outcomes(lake)
+    with pytest.raises(DataError) as got:
+        long.outcomes(lake, engine=engine)
+    assert str(got.value) == str(expected.value)
+
+
+@needs_spark
+def test_a_damaged_file_is_named(tmp_path: Path, engine: spark.SparkEngine) -> None:
+    lake = fill(Lake.open(tmp_path / "lake"), 100)
+    Path(lake.files("events")[0]).write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(DataError, match="is damaged: events/"):
+        BY_MEASURE[0].outcomes(lake, engine=engine)
+
+
+@needs_spark
+def test_another_master_than_the_running_one_is_refused(session: SparkSession) -> None:
+    with pytest.raises(ConfigError, match=r"local\[7\].*give that session"):
+        lp.SparkEngine("local[7]")
+    with pytest.raises(ConfigError, match="set them when that session is built"):
+        lp.SparkEngine(session, {"spark.driver.memory": "2g"})
+
+
+@needs_spark
+@pytest.mark.slow
+def test_ready_signals_and_all_measures_on_50_000_events(
+    tmp_path: Path, engine: spark.SparkEngine
+) -> None:
+    lake = fill(Lake.open(tmp_path / "lake"), 50_000, days=120)
+    check([*lp.ready(), *BY_MEASURE, *BY_ENTRY], lake, engine, entered=False)
+
+
+@needs_spark
+@pytest.mark.slow
+@pytest.mark.parametrize("days", [700, 3_000], ids=["eras", "stretches"])
+def test_a_log_of_years(days: int, engine: spark.SparkEngine) -> None:
+    """Day bitmaps are cut into eras, or follow the stretches between silences."""
+    lake = Lake.memory()
+    end = START + timedelta(days=days + 2)
+    log = events(4_000, days)
+    if days == 3_000:
+        since = (pl.col("time") - START).dt.total_days()
+        log = log.filter((since < 60) | (since > 2_900))
+    lake.append(
+        "1",
+        events=log,
+        decisions=decisions(200, days),
+        items=catalogue(),
+        watermark=end,
+        now=end + 30 * DAY,
+    )
+    check(BY_MEASURE + BY_ENTRY, lake, engine)
+
+
+# -- what can be missing
+# -----------------------------------------------------------------------------
+
+
+def test_without_pyspark_the_pip_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spark, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r'pyspark is not installed; pip install "longplay\[s'):
+        lp.SparkEngine("local[2]")
+
+
+def a_java(folder: Path, says: str) -> Path:
+    (folder / "bin").mkdir(parents=True)
+    java = folder / "bin" / "java"
+    java.write_text(f"#!/bin/sh\necho '{says}' >&2\n")
+    java.chmod(0o755)
+    return folder
+
+
+def test_without_java_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "none"))
+    with pytest.raises(MissingExtra, match="install Java 17"):
+        spark.check_java()
+    monkeypatch.delenv("JAVA_HOME")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingExtra, match="no java on the PATH"):
+        spark.check_java()
+
+
+@pytest.mark.parametrize(
+    "says", ['openjdk version "11.0.2" 2019-01-15', 'java version "1.8.0_292"', 'version "25"', "?"]
+)
+def test_another_java_is_refused(
+    says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(a_java(tmp_path / "jdk", says)))
+    with pytest.raises(ConfigError, match="expected 17 to 21"):
+        spark.check_java()
+
+
+def test_java_17_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = a_java(tmp_path / "jdk", 'openjdk version "17.0.15" 2025-04-15')
+    monkeypatch.setenv("JAVA_HOME", str(java))
+    spark.check_java()
+
+
+@pytest.mark.parametrize("given", ["local[2]", 3, object()], ids=["text", "number", "object"])
+def test_what_is_no_engine_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"expected lp\.SparkEngine"):
+        BY_MEASURE[0].outcomes(Lake.memory(), engine=given)
