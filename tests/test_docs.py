@@ -210,7 +210,7 @@ def sections_of(
     return [section for section in place.docstring.parsed if section.kind is kind]
 
 
-OUTSIDE = re.compile(r"\bMETHODS\b|\bSTYLE\.md|\bDESIGN\.md|/work/|(?<!\w)\.\./shared")
+OUTSIDE = re.compile(r"\bMETHODS(?: \d|\.md)|\bSTYLE\.md|\bDESIGN\.md|/work/|(?<!\w)\.\./shared")
 
 
 @pytest.mark.parametrize(
