@@ -12,6 +12,7 @@ TOP = {
     "bench": "Programs that measure what the documentation claims, and those that draw it",
     "examples": "Runs and programs to copy from",
     "tests": "What must hold",
+    "tests/golden": "The JSON of every stage's result, which other programs may rely on",
 }
 WITHOUT_DOCSTRING = {
     ".css": "The style of the page",

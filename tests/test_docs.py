@@ -33,6 +33,13 @@ def test_a_page_with_code_runs(page: Path) -> None:
     assert tried == len(re.findall(r"^\s*>>> ", page.read_text(), re.M)) > 5
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_doctests_stand_in_fences(page: Path) -> None:
+    """Markdown reads `>>>` elsewhere as a quotation in a quotation."""
+    outside = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.M)
+    assert not re.search(r"^\s*>>> ", outside, re.M)
+
+
 def test_the_readme_is_at_most_9_kb() -> None:
     assert len((ROOT / "README.md").read_bytes()) <= 9_000
 
@@ -203,7 +210,7 @@ def sections_of(
     return [section for section in place.docstring.parsed if section.kind is kind]
 
 
-OUTSIDE = re.compile(r"\bMETHODS\b|\bSTYLE\.md|\bDESIGN\.md|/work/|(?<!\w)\.\./shared")
+OUTSIDE = re.compile(r"\bMETHODS(?: \d|\.md)|\bSTYLE\.md|\bDESIGN\.md|/work/|(?<!\w)\.\./shared")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +237,18 @@ def test_every_public_name_is_documented_once_on_the_api_pages(bench: ModuleType
             module = getattr(longplay, name).__module__.removeprefix("longplay.")
             assert shown.count(f"{module}.{name}") == 1, f"{name} of {module}"
     assert len(shown) == len(set(shown))
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings() -> None:
+    build = subprocess.run(
+        [Path(sys.executable).parent / "zensical", "build"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "No issues found" in build.stdout + build.stderr
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -98,6 +98,7 @@ def unseen_words(evidence: Evidence, taken: str) -> str:
     are some.
 
     Args:
+        evidence: what the estimate is made of.
         taken: how the method takes their outcomes.
     """
     diagnosis = evidence.diagnosis

@@ -31,6 +31,14 @@ class ArmAudit:
     """The audit of one arm; see `audit.Audit`.
 
     Attributes:
+        experiment: its name.
+        arm: the treatment.
+        north_star: label.
+        margin: least relative gain worth having.
+        age: days of each entry that the early reward had seen.
+        level: of all intervals.
+        as_of: what was known (UTC).
+        verdicts: one per signal.
         words: the audit as a table in words.
     """
 

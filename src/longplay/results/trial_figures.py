@@ -24,6 +24,24 @@ class PlanFigures:
 
     Attributes:
         words: the plan as a sentence.
+        signal: label of the north star.
+        effect: relative difference to be found.
+        mean: of the signal per user, in the past log.
+        std: standard deviation of the signal per user.
+        std_adjusted: the same after adjustment for what was known before.
+        users: needed in all arms.
+        weeks: until they are enrolled and mature; null beyond two years.
+        enrolment: users per week, in the past log.
+        users_at_hand: users that the experiment's weeks bring.
+        detectable: minimum detectable effect of these users, relative; null where nothing is.
+        wait_days: days from the last enrolment until all are mature.
+        alpha: two-sided.
+        power: probability that the effect is found.
+        share: of the users in a treatment, of control and treatment.
+        treatments: how many share alpha.
+        beside: further success metrics.
+        guardrails: signal -> margin.
+        variance_reduction: by the adjustment, as a share.
     """
 
     words: str

@@ -29,8 +29,12 @@ def run_stages(
     by name.
 
     Args:
+        config: the run, checked.
         base: where the configuration's relative paths start.
         folder: the run folder, default `runs/<name>`.
+        until: the last stage to run; default all.
+        ui: shows progress; default nothing does.
+        now: the clock, UTC.
     """
     place = folder_of(config) if folder is None else folder
     stages = stages_of(config)

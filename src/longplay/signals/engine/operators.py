@@ -45,6 +45,11 @@ class Feature:
     origins for which `also` (SQL, over its item's length, too) holds.
 
     Attributes:
+        name: its column.
+        kinds: of event that count.
+        origins: of event that count.
+        also: SQL of a further condition; empty: none.
+        amount: SQL of what each event adds.
         needs: kinds of event of which at least one must be in the log for the sum to mean anything;
             empty: any.
         needs_seconds: an event with seconds must be in the log, too.
