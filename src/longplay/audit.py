@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Float
 from longplay.display import html_table, interval, number, percent, text_table
 from longplay.errors import ConfigError
 from longplay.estimate import Estimate
@@ -32,7 +33,6 @@ from longplay.signals.outcomes.enrolled_sums import closes_at, enrolled_sums, su
 from longplay.signals.outcomes.in_memory import outcomes_of
 from longplay.signals.signal import Signal
 
-Float = NDArray[np.float64]
 Recommendation = Literal["keep", "reweight", "drop", "undecided"]
 Agreement = Literal["agrees", "off by a factor", "opposite", "differs", "unknown"]
 

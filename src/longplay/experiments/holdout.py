@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from longplay.arrays import Float, Int
 from longplay.attribution.credits import Credits, compare_rules
 from longplay.attribution.rules import LOOKBACK_DAYS, Rule
 from longplay.attribution.unexposed import Unexposed, shown_unasked, unexposed_baseline
@@ -32,15 +33,12 @@ from longplay.signals.outcomes.enrolled_sums import closes_at, sums_by_user
 from longplay.signals.outcomes.in_memory import outcomes_of
 from longplay.signals.signal import Signal
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-
 EVERYTHING = "everything"
 ELSEWHERE = ""  # exposures that no arm withholds
 
 
 @dataclass(frozen=True)
-class Line:
+class RuleLine:
     """One rule against one arm of the holdout, per enrolled user.
 
     Attributes:
@@ -101,7 +99,7 @@ class Holdout:
     """
 
     signal: Signal
-    lines: tuple[Line, ...]
+    lines: tuple[RuleLine, ...]
     parts: tuple[str, ...]
     gap: Estimate | None
     rivals: tuple[str, ...]
@@ -115,7 +113,7 @@ class Holdout:
         """Names of the rules, in their order."""
         return tuple(line.rule for line in self.lines if line.part == EVERYTHING)
 
-    def line(self, rule: str, part: str = EVERYTHING) -> Line:
+    def line(self, rule: str, part: str = EVERYTHING) -> RuleLine:
         """The line of a rule and part.
 
         Raises:
@@ -129,7 +127,7 @@ class Holdout:
             f"{', '.join(self.rules)}, of {', '.join(self.parts)}"
         )
 
-    def closest(self, part: str = EVERYTHING) -> Line:
+    def closest(self, part: str = EVERYTHING) -> RuleLine:
         """The line whose credit lies nearest to the part's effect, among rules of whose credit at
         least half is judged (else among all)."""
         return _nearest([line for line in self.lines if line.part == part])
@@ -335,7 +333,7 @@ def against_holdout(
             )
             given = float(credit_U[EVERYTHING][base_U].sum() + credit_U[ELSEWHERE][base_U].sum())
             unjudged = float(credit_U[ELSEWHERE][base_U].sum()) / given if given > 0 else 0.0
-            lines.append(Line(rule, part, credit, effect, distance, unjudged))
+            lines.append(RuleLine(rule, part, credit, effect, distance, unjudged))
     alone = [(1.0, y_U[in_arm[part]]) for part in parts]
     gap = contrast(
         [(1.0 - len(parts), y_U[base_U]), (-1.0, y_U[in_arm[EVERYTHING]]), *alone],
@@ -468,7 +466,7 @@ def adjusted(y_U: Float, arm_U: Int, mature_U: NDArray[np.bool_], x_UK: Float) -
     return y_U - x_UK @ slope_K
 
 
-def _nearest(lines: Sequence[Line]) -> Line:
+def _nearest(lines: Sequence[RuleLine]) -> RuleLine:
     return min(
         [line for line in lines if line.unjudged <= 0.5] or lines,
         key=lambda line: abs(line.distance.value),

@@ -13,7 +13,7 @@ import torch
 
 from longplay.audit import audit as audit_of
 from longplay.chance import keyed_uniform
-from longplay.decisions import Frozen, Policy, held_out, main_surface
+from longplay.decisions import Frozen, Policy, main_surface, ope_users
 from longplay.errors import NotEstimable
 from longplay.estimate import Estimate, Refusal, clustered_mean
 from longplay.experiments import Experiment, plan
@@ -54,7 +54,7 @@ def offpolicy(work: Work) -> dict[str, Any]:
     surface = main_surface(decisions)
     outcomes = signal.outcomes(past)
     mine = decisions.filter(
-        (pl.col("surface") == surface) & pl.Series(held_out(decisions["user_id"]))
+        (pl.col("surface") == surface) & pl.Series(ope_users(decisions["user_id"]))
     )
     # what can have matured; of more than enough a share that only the ids decide
     mine = mine.filter(
