@@ -223,7 +223,7 @@ class Holdout:
 
 
 def against_holdout(
-    trial: Experiment,
+    experiment: Experiment,
     lake: Lake,
     signal: Signal,
     *,
@@ -235,13 +235,13 @@ def against_holdout(
     covariates: bool = True,
     debias: bool = True,
 ) -> Holdout:
-    """Every rule's credits to the exposures of the trial's control, beside what those exposures
+    """Every rule's credits to the exposures of the experiment's control, beside what those exposures
     added.
 
     The control shows everything; the arm `nothing` nothing; each arm of `parts` all but a part.
     What exposures added is the difference in the signal's sum per enrolled user, over entries in
-    the trial's entry window (as `Experiment.analyze` counts), adjusted for what was known of users
-    before. Credits are those of the same entries of the control's users to slots of the trial;
+    the experiment's entry window (as `Experiment.analyze` counts), adjusted for what was known of users
+    before. Credits are those of the same entries of the control's users to slots of the experiment;
     credits to whatever else was shown, and to what was shown before enrolment, are not what the
     holdout withheld and do not count. Signals of discoveries are also compared less a baseline
     learnt from the control's own unexposed pairs (`attribution.unexposed`): the arms without
@@ -259,35 +259,35 @@ def against_holdout(
             further back than `novel_for`.
 
     Raises:
-        ConfigError: an arm the trial does not have.
-        DataError: the trial was not randomised as declared, an arm was shown what it should
+        ConfigError: an arm the experiment does not have.
+        DataError: the experiment was not randomised as declared, an arm was shown what it should
             withhold, or too few users are mature.
     """
     parts = dict(parts or {})
     for arm in (nothing, *(arm for arm, _ in parts.values())):
-        if arm not in trial.treatments:
+        if arm not in experiment.treatments:
             raise ConfigError(
-                f"holdout: arm {arm!r} given, expected one of {', '.join(trial.treatments)}"
+                f"holdout: arm {arm!r} given, expected one of {', '.join(experiment.treatments)}"
             )
     view = lake if as_of is None else lake.before(as_of)
-    everybody = trial.enrolled(view)
-    if failed := [check for check in quality_of(trial, everybody) if check.fails]:
+    everybody = experiment.enrolled(view)
+    if failed := [check for check in quality_of(experiment, everybody) if check.fails]:
         raise DataError(
-            f"holdout: {trial.label} was not randomised as declared, so it can judge nothing: "
+            f"holdout: {experiment.label} was not randomised as declared, so it can judge nothing: "
             f"{failed[0].name}: {failed[0].words}"
         )
-    enrolled = analysed(trial, everybody)
-    ours = view.decisions.filter(pl.col("experiment") == trial.label)
+    enrolled = analysed(experiment, everybody)
+    ours = view.decisions.filter(pl.col("experiment") == experiment.label)
     outcomes = outcomes_of(signal, view, None, enrolled)
     rows_of = {EVERYTHING: nothing} | {part: arm for part, (arm, _) in parts.items()}
     tests = {EVERYTHING: pl.lit(True)} | {part: test for part, (_, test) in parts.items()}
     _check_withheld(ours, outcomes.creators, rows_of, tests)
     arm_U = enrolled["arm_number"].to_numpy()
     mature_U = (
-        closes_at(signal, enrolled, trial.entry_days, signal.window[1] + 1) <= outcomes.as_of
+        closes_at(signal, enrolled, experiment.entry_days, signal.window[1] + 1) <= outcomes.as_of
     ).to_numpy()
     counts = {
-        arm: int((mature_U & (arm_U == trial.arm_names.index(arm))).sum())
+        arm: int((mature_U & (arm_U == experiment.arm_names.index(arm))).sum())
         for arm in (CONTROL, *rows_of.values())
     }
     for arm, count in counts.items():
@@ -296,7 +296,9 @@ def against_holdout(
                 f"holdout: {count} users of arm {arm!r} are mature at {outcomes.as_of:%Y-%m-%d}, "
                 f"an interval needs {LEAST_USERS}"
             )
-    y_U = sums_by_user(outcomes.frame, np.nan_to_num(outcomes.value), enrolled, trial.entry_days)
+    y_U = sums_by_user(
+        outcomes.frame, np.nan_to_num(outcomes.value), enrolled, experiment.entry_days
+    )
     y_U = adjusted(y_U, arm_U, mature_U, covariates_of(view, enrolled)) if covariates else y_U
     control = enrolled.filter(pl.Series(arm_U == 0))
     shown, base = shown_unasked(view), None
@@ -312,9 +314,11 @@ def against_holdout(
             ) from error
     theirs = outcomes.where(outcomes.frame["user_id"].is_in(control["user_id"].implode()))
     made = compare_rules(theirs, shown, rules, lookback=lookback, baseline=base).credits
-    credit_RU = {one.name: _per_user(one, ours, enrolled, tests, trial.entry_days) for one in made}
+    credit_RU = {
+        one.name: _per_user(one, ours, enrolled, tests, experiment.entry_days) for one in made
+    }
     in_arm = {
-        part: mature_U & (arm_U == trial.arm_names.index(arm)) for part, arm in rows_of.items()
+        part: mature_U & (arm_U == experiment.arm_names.index(arm)) for part, arm in rows_of.items()
     }
     base_U = mature_U & (arm_U == 0)
     lines = []
@@ -420,7 +424,7 @@ def _per_user(
     tests: Mapping[str, pl.Expr],
     entry_days: int,
 ) -> dict[str, Float]:
-    """Credit of each enrolled user to the trial's slots, by part, shape [U]; of entries in the
+    """Credit of each enrolled user to the experiment's slots, by part, shape [U]; of entries in the
     entry window."""
     opened = (
         credits.entries.select("entry", entered="time")
