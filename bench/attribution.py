@@ -27,7 +27,7 @@ from longplay.estimate import clustered_mean
 from longplay.experiments.assignment import assign
 from longplay.experiments.enrolment import covariates_of
 from longplay.experiments.holdout import EVERYTHING, adjusted, against_holdout, contrast
-from longplay.policies.page import Rows
+from longplay.policies.page import Page
 from longplay.policies.simple import Popular
 from longplay.signals.outcomes.enrolled_sums import enrolled_sums
 
@@ -91,14 +91,14 @@ QUICK = Size(
 )
 
 
-def page_of(world: lp.World, lake: lp.Lake) -> Rows:
+def page_of(world: lp.World, lake: lp.Lake) -> Page:
     """Two rows of popular items, three slots above two, without common creators."""
     place = world.items["creator_id"].rank("dense")
     halves = {
         "top": world.items.filter(place % 2 == 0),
         "bottom": world.items.filter(place % 2 == 1),
     }
-    return Rows(
+    return Page(
         {
             name: Popular(explore=EXPLORE).adapt(items, lake.events)
             for name, items in halves.items()
@@ -107,7 +107,7 @@ def page_of(world: lp.World, lake: lp.Lake) -> Rows:
     )
 
 
-def trial_of(page: Rows, salt: str) -> lp.Experiment:
+def trial_of(page: Page, salt: str) -> lp.Experiment:
     """Everything, nothing, and either row withheld."""
     arms = {
         "nothing": page.without("top", "bottom"),
@@ -119,7 +119,7 @@ def trial_of(page: Rows, salt: str) -> lp.Experiment:
 
 def service_of(
     name: str, before: str, seed: int, users: int, items: int
-) -> tuple[lp.World, Rows, lp.Experiment]:
+) -> tuple[lp.World, Page, lp.Experiment]:
     """The world on the morning of the trial, the page and the trial."""
     world = lp.World.named(name, users=users, items=items, seed=seed)
     lake = world.run(Popular(slate=5, explore=EXPLORE) if before == "service" else None, days=42)

@@ -16,7 +16,7 @@ import longplay as lp
 from longplay.audit import audit
 from longplay.codes.codebook import fit_codebook
 from longplay.codes.vectors import behaviour_vectors, item_vectors, sequence_vectors
-from longplay.decisions import held_out
+from longplay.decisions import ope_users
 from longplay.index import ItemIndex
 from longplay.lake import Lake
 from longplay.ope import diagnose
@@ -63,7 +63,7 @@ class Small:
 def names(count: int, learners: bool) -> list[str]:
     """So many users, in turn learners and held out, or the other way round."""
     pool = pl.Series([f"u{n}" for n in range(200)])
-    out = held_out(pool)
+    out = ope_users(pool)
     pick = {
         True: pool.filter(pl.Series(out)).to_list(),
         False: pool.filter(pl.Series(~out)).to_list(),

@@ -33,7 +33,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.experiments.holdout import EVERYTHING, Holdout, against_holdout
 from longplay.lake import Lake
 from longplay.lake.schema import DTYPES, ENGAGED
-from longplay.policies.page import Rows
+from longplay.policies.page import Page
 from longplay.policies.simple import Popular, Uniform
 from longplay.signals import (
     Outcomes,
@@ -802,11 +802,11 @@ def test_all_rules_stand_in_one_table() -> None:
 # --------------------------------------------------------------------------------------------
 
 
-def page_of(world: lp.World) -> Rows:
+def page_of(world: lp.World) -> Page:
     place = world.items["creator_id"].rank("dense")
     top, bottom = world.items.filter(place % 2 == 0), world.items.filter(place % 2 == 1)
     nothing = world.lake.events.clear()
-    return Rows(
+    return Page(
         {
             "top": Popular(explore=0.3).adapt(top, nothing),
             "bottom": Uniform().adapt(bottom, nothing),
@@ -836,8 +836,8 @@ def test_a_withheld_row_leaves_the_others_as_they_were_with_exact_propensities()
     with pytest.raises(ConfigError, match="no row 'middle'"):
         page.without("middle")
     with pytest.raises(ConfigError, match="at least one row"):
-        Rows({}, {})
-    twice = Rows(
+        Page({}, {})
+    twice = Page(
         {
             "a": Uniform().adapt(world.items, world.lake.events),
             "b": Uniform().adapt(world.items, world.lake.events),

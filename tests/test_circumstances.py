@@ -22,7 +22,7 @@ from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.policies.generative.circumstances import GAPS, READS, Circumstances, gaps
 from longplay.policies.generative_policy import Generative
-from longplay.policies.page import Rows
+from longplay.policies.page import Page
 from longplay.policies.training.histories import Questions, histories_from_log
 from longplay.policies.training.next_item import positions
 from longplay.world import World
@@ -436,7 +436,7 @@ def test_pages_of_rows_pass_on_what_was_around() -> None:
     lake = log(RICH)
     policy = untrained(lake, ("gap", "kind"))
     contexts = asked(lake, SURFACES, WANTS)
-    page = Rows({"only": policy}, {"only": 2})
+    page = Page({"only": policy}, {"only": 2})
     slates = page.decide(contexts, np.random.default_rng(0)).slates
     assert page.log_prob(contexts, slates) == pytest.approx(
         policy.log_prob(contexts, slates), abs=1e-9

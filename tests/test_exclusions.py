@@ -71,7 +71,7 @@ def test_a_policy_refuses_contexts_made_under_another_rule(
     # catches: a policy that learned where familiar creators are left out, deployed where they are
     # not, and nobody is told
     rng = np.random.default_rng(0)
-    for wrapped in (policy, Frozen(policy), lp.Rows({"all": policy}, {"all": 3})):
+    for wrapped in (policy, Frozen(policy), lp.Page({"all": policy}, {"all": 3})):
         assert len(wrapped.decide(moments(lake, "creator"), rng)) == 20
         assert len(wrapped.decide(moments(lake, None), rng)) == 20  # nobody knows which rule
         for other in ("seen", "none"):

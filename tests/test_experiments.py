@@ -31,9 +31,9 @@ from longplay import (
     enrolment,
     plays,
 )
-from longplay.decisions import Adaptive, Contexts, Decisions, Policy, context_chance, held_out
+from longplay.decisions import Adaptive, Contexts, Decisions, Policy, context_chance, ope_users
 from longplay.errors import ConfigError, DataError
-from longplay.experiments import Decision, Experiment, Line, detectable, plan, users_needed
+from longplay.experiments import Experiment, Line, ShipDecision, detectable, plan, users_needed
 from longplay.experiments.assignment import assign
 from longplay.experiments.decision import Terms, decide
 from longplay.experiments.enrolment import Check, analysed, covariates_of, quality_of
@@ -105,7 +105,7 @@ def test_salts_are_independent_of_each_other_and_of_the_held_out_users() -> None
     for other in (
         assign("b", users, [0.5, 0.5]),
         assign("a ", users, [0.5, 0.5]),
-        held_out(users).astype(int),
+        ope_users(users).astype(int),
     ):
         table = np.histogram2d(first, other, bins=2)[0]
         assert stats.chi2_contingency(table).pvalue > 0.001
@@ -1399,7 +1399,7 @@ def test_a_read_out_prints_and_goes_to_json() -> None:
         "non-inferior" if "non-inferior" in text else "open",
     ]
     assert back["decisions"][0]["verdict"] == "keep running"
-    nasty = Decision("<b>", "ship", "<script>")
+    nasty = ShipDecision("<b>", "ship", "<script>")
     assert "<script>" not in nasty._repr_html_()
     assert "experiment s (salt s): control 50%, treatment 50%" in trial._repr_html_()
 

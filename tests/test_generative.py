@@ -182,7 +182,7 @@ def test_histories_are_in_order_of_time_without_unavailable_items(policy: Genera
         ids[start:end]
         for start, end in zip(histories.offsets[:-1], histories.offsets[1:], strict=True)
     ] == [["i2"], ["i1", "i9", "i3"]]
-    assert not histories.held_out.all()
+    assert not histories.validation_users.all()
 
 
 def test_slates_cost_less_than_a_millisecond_each_when_users_are_batched(

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import longplay as lp
-from longplay.decisions import Contexts, held_out
+from longplay.decisions import Contexts, ope_users
 from longplay.errors import DataError
 from longplay.frames import polars_series
 from longplay.ids import ids, ids_of
@@ -130,8 +130,8 @@ def test_nobody_is_assigned_by_an_id_that_is_missing_or_no_id(users: Any) -> Non
 
 def test_who_is_held_out_does_not_depend_on_the_type_of_the_id() -> None:
     assert (
-        held_out(pl.Series(range(100))).tolist()
-        == held_out(pl.Series([str(user) for user in range(100)])).tolist()
+        ope_users(pl.Series(range(100))).tolist()
+        == ope_users(pl.Series([str(user) for user in range(100)])).tolist()
     )
 
 

@@ -35,9 +35,9 @@ from longplay.estimate import Estimate, Refusal
 from longplay.experiments import Experiment
 from longplay.experiments.enrolment import Check
 from longplay.experiments.holdout import Holdout
-from longplay.experiments.holdout import Line as HoldoutLine
+from longplay.experiments.holdout import RuleLine as HoldoutLine
 from longplay.experiments.power import Plan
-from longplay.experiments.readout import Decision, Line, Readout
+from longplay.experiments.readout import Line, Readout, ShipDecision
 from longplay.lake import Lake
 from longplay.lake.daily import identifier, quoted
 from longplay.lake.database import connected
@@ -495,7 +495,7 @@ def showing() -> dict[str, Callable[[str], Any]]:
 
     def readout(name: str) -> Readout:
         line = Line(name, name, "success", None, (5, 5), (0, 0), NOW, "not estimable", None, name)
-        decision = Decision(name, "keep running", name)
+        decision = ShipDecision(name, "keep running", name)
         return Readout(name, NOW, (line,), (Check(name, False, False, name),), (decision,))
 
     def holdout(name: str) -> Holdout:
@@ -522,7 +522,7 @@ def showing() -> dict[str, Callable[[str], Any]]:
         "Credits": lambda name: replace(
             credits, frame=named(credits.frame, name, "surface", "user_id"), baseline=name
         ),
-        "Decision": lambda name: Decision(name, "keep running", name),
+        "Decision": lambda name: ShipDecision(name, "keep running", name),
         "Diagnosis": diagnosis,
         "Diff": lambda name: replace(
             diff, segments=named(diff.segments, name, "segment"), difference=Refusal(name, name)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from longplay.decisions import Contexts, Decisions, Policy, held_out, outside
+from longplay.decisions import Contexts, Decisions, Policy, ope_users, outside
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.estimate import Estimate, clustered_mean
 from longplay.index import ItemIndex
@@ -63,7 +63,7 @@ TARGET = np.array([0.1, 0.1, 0.2, 0.3, 0.3])
 def users_named(n: int, scored: bool = True) -> list[str]:
     """The first `n` users that are (not) held out."""
     ids = pl.Series([f"u{k}" for k in range(12 * n + 50)])
-    return ids.filter(pl.Series(held_out(ids) == scored)).head(n).to_list()
+    return ids.filter(pl.Series(ope_users(ids) == scored)).head(n).to_list()
 
 
 def law(p_I: Sequence[float] | np.ndarray, names: Sequence[str] = NAMES) -> Popular:
@@ -531,7 +531,7 @@ def test_only_held_out_users_are_scored() -> None:
     users = [user for _ in range(10) for user in people + learners]
     said = law(LOGGER).decide(Contexts.of(users, START, slots=2), np.random.default_rng(2))
     value = np.random.default_rng(3).random((len(users), 2))
-    scored_N = held_out(pl.Series(users))
+    scored_N = ope_users(pl.Series(users))
     logs = []
     for learned in (0.0, 100.0):
         changed = np.where(scored_N[:, None], value, learned)
@@ -1182,7 +1182,7 @@ def test_a_simulated_service_from_log_to_estimate() -> None:
         estimator(policy, lake, shown) for estimator in (ips, snips, doubly_robust)
     )
     mature_users = shown.frame.drop_nulls("value")["user_id"].unique()
-    assert by_ips.n == by_snips.n == robust.n == held_out(mature_users).sum()
+    assert by_ips.n == by_snips.n == robust.n == ope_users(mature_users).sum()
     for said in (by_ips, by_snips, robust):
         assert 0 < said.value < 0.2
         assert abs(said.value - by_ips.value) < 2 * by_ips.std_error
@@ -1218,7 +1218,7 @@ def test_next_item_training_leaves_held_out_users_out_where_slates_were_logged()
     for lake, leaves in ((logged, [1] * 30), (unlogged, [0] * 20 + [1] * 30)):
         histories = histories_from_log(lake, ItemIndex(NAMES), np.ones(5, dtype=bool))
         assert sorted(histories.leaves.tolist()) == leaves
-        assert len(histories.offsets) - 1 == len(histories.held_out) == len(leaves)
+        assert len(histories.offsets) - 1 == len(histories.validation_users) == len(leaves)
 
 
 def test_play_counts_and_semantic_ids_leave_held_out_users_out_where_slates_were_logged() -> None:

@@ -94,7 +94,7 @@ def page() -> Policy:
         "top": lp.Popular(explore=0.3).fit(lake_of(ITEMS[:3])),
         "bottom": lp.Uniform().fit(lake_of(ITEMS[3:]).before(NOON)),
     }
-    return lp.Rows(rows, {"top": 1, "bottom": 1})
+    return lp.Page(rows, {"top": 1, "bottom": 1})
 
 
 POLICIES: dict[str, Any] = {

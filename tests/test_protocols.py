@@ -20,7 +20,7 @@ from longplay.decisions import (
     shows_fewer,
     slots_of,
 )
-from longplay.policies.page import Rows
+from longplay.policies.page import Page
 from longplay.policies.simple import Popular, Uniform
 
 SOURCE = Path(__file__).resolve().parents[1] / "src/longplay"
@@ -74,7 +74,7 @@ def test_slots_are_what_the_policy_says_else_the_default() -> None:
 
 
 def test_only_a_page_with_a_withheld_row_shows_fewer() -> None:
-    page = Rows({"known": Uniform(), "new": Uniform()}, {"known": 3, "new": 2})
+    page = Page({"known": Uniform(), "new": Uniform()}, {"known": 3, "new": 2})
     assert not shows_fewer(page)
     assert shows_fewer(page.without("new"))
     assert shows_fewer(Frozen(page.without("new")))

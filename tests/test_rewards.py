@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longplay.belief import Belief
-from longplay.decisions import Contexts, held_out
+from longplay.decisions import Contexts, ope_users
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.lake import Lake
 from longplay.policies.simple import Popular
@@ -569,7 +569,7 @@ def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(
     )
     everybody = habit.outcomes(lake)
     outcomes = everybody.where(
-        ~held_out(everybody.frame["user_id"])
+        ~ope_users(everybody.frame["user_id"])
     )  # nothing is learned from the others where slates were logged
     certain = outcomes.where(~outcomes.frame["truncated"])
     assert 0 < len(certain) < len(outcomes)
@@ -603,7 +603,7 @@ def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(
         f"learnt from {n:,} mature entries; {unsure:,} truncated ones left out"
     )
     assert str(ProgressiveReward(habit)) == f"{model.name} of {habit.label}: not fitted"
-    slates = lake.decisions.filter(~pl.Series(held_out(lake.decisions["user_id"])))
+    slates = lake.decisions.filter(~pl.Series(ope_users(lake.decisions["user_id"])))
     whole = fit_showing(
         habit, lake, outcomes, slates
     )  # without these labels P(entry | shown) would be far too low
@@ -635,7 +635,7 @@ def test_held_out_users_teach_nothing_where_slates_were_logged(lake, model) -> N
     # catches: their entries in the prior, in an item's posterior, in the entry model, in organic
     # rates or in item vectors
     users = pl.Series([f"u{k}" for k in range(USERS)])
-    changed = with_other_lives(lake, users.filter(pl.Series(held_out(users))))
+    changed = with_other_lives(lake, users.filter(pl.Series(ope_users(users))))
     ids = pl.Series([f"c{k}" for k in range(ITEMS)])
     contexts, slates_ = (
         Contexts.of(["nobody"], at(24 * DAYS), slots=4, history=[["i1", "i2"]]),
@@ -656,7 +656,7 @@ def test_held_out_users_teach_nothing_where_slates_were_logged(lake, model) -> N
     for one, other in zip(*said):
         assert np.allclose(one, other, rtol=1e-9, atol=0)  # sums over keys come in no order
     learners = pl.Series([f"u{k}" for k in range(200)]).filter(
-        pl.Series(~held_out(pl.Series([f"u{k}" for k in range(200)])))
+        pl.Series(~ope_users(pl.Series([f"u{k}" for k in range(200)])))
     )
     moved = model(HABIT).fit(
         with_other_lives(lake, learners), HABIT.outcomes(with_other_lives(lake, learners))

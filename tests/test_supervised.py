@@ -131,7 +131,7 @@ def test_a_thinned_log_has_some_of_the_events_in_their_order_with_what_stands_ar
     assert thin.around.before[:, 0].tolist() == (thin.leaves + 1).tolist()
     assert thin.want.tolist() == (thin.leaves % 3).tolist()
     if len(thin.leaves):
-        plain = Histories(offsets, event, log.held_out)
+        plain = Histories(offsets, event, log.validation_users)
         windows = next(plain.batches(np.arange(len(counts)), length, 10_000, seed, share))
         assert windows.real.any(axis=1).all()
         seen = windows.leaves[windows.real]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from longplay.learning.reward_weighted import reward_weighted
     from longplay.ope import doubly_robust, ips, snips
     from longplay.policies.generative_policy import Generative
-    from longplay.policies.page import Rows
+    from longplay.policies.page import Page
     from longplay.policies.simple import Popular, Uniform
     from longplay.ranking import rank_metrics, top_items
     from longplay.rewards import (
@@ -123,7 +123,7 @@ _WHERE = {
     "contexts_from_log": "decisions",
     "Uniform": "policies.simple",
     "Popular": "policies.simple",
-    "Rows": "policies.page",
+    "Page": "policies.page",
     "Generative": "policies.generative_policy",
     # how it improves
     "reinforce": "learning.reinforce",

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Float
 from longplay.display import html_table, interval, number, percent, text_table
 from longplay.errors import ConfigError
 from longplay.estimate import Estimate
@@ -32,7 +33,6 @@ from longplay.signals.outcomes.enrolled_sums import closes_at, enrolled_sums, su
 from longplay.signals.outcomes.in_memory import outcomes_of
 from longplay.signals.signal import Signal
 
-Float = NDArray[np.float64]
 Recommendation = Literal["keep", "reweight", "drop", "undecided"]
 Agreement = Literal["agrees", "off by a factor", "opposite", "differs", "unknown"]
 
@@ -231,7 +231,7 @@ class Audit:
 
 def audit(
     early: EarlyReward | Mapping[Signal, EarlyReward],
-    trial: Experiment,
+    experiment: Experiment,
     lake: Lake,
     *,
     north_star: Signal,
@@ -248,7 +248,7 @@ def audit(
     For each signal three differences between treatment and control per enrolled user, adjusted for
     the same covariates: early, the sums of the beliefs that `early` held of the users' entries in
     the entry window when each entry was `age` days old; late, the sums of their matured outcomes;
-    and the trial's own estimate of the north star. Early and late are of the same users, those who
+    and the experiment's own estimate of the north star. Early and late are of the same users, those who
     are mature for the signal (while nobody is, early is of those who are old enough). Beliefs are
     asked through `lake.before` the moment at which the last possible entry of the last of these
     users is `age` days old, so nothing later can leak into them. The std errors are those of users,
@@ -258,7 +258,7 @@ def audit(
 
     Args:
         early: one early reward or {signal: early reward}, fitted on what was known before the
-            trial.
+            experiment.
         trial: the experiment whose users are looked at.
         lake: the log, the experiment's weeks included.
         north_star: what all signals are meant to move, e.g. active days from enrolment.
@@ -272,10 +272,10 @@ def audit(
 
     Raises:
         ConfigError: a signal without early reward, an unknown arm, a margin outside [0, 1).
-        DataError: the lake has no decision of the trial, or cannot answer a signal.
+        DataError: the lake has no decision of the experiment, or cannot answer a signal.
     """
     models = _models(early, signals)
-    arm = _arm(trial, treatment)
+    arm = _arm(experiment, treatment)
     if not 0 <= margin < 1 or not 0 < alpha < 1:
         raise ConfigError(
             f"audit: margin={margin}, alpha={alpha} given, expected a relative gain in [0, 1) and "
@@ -284,13 +284,15 @@ def audit(
     if not isinstance(age, int) or age < 0:
         raise ConfigError(f"audit: age={age!r} given, expected whole days >= 0")
     view = lake if as_of is None else lake.before(as_of)
-    everybody = trial.enrolled(view)
+    everybody = experiment.enrolled(view)
     distrusted = "; ".join(
-        f"{check.name}: {check.words}" for check in quality_of(trial, everybody) if check.fails
+        f"{check.name}: {check.words}" for check in quality_of(experiment, everybody) if check.fails
     )
-    users = analysed(trial, everybody).filter(pl.col("arm").is_in([trial.arm_names[0], arm]))
+    users = analysed(experiment, everybody).filter(
+        pl.col("arm").is_in([experiment.arm_names[0], arm])
+    )
     treated_U, known_UK = (users["arm"] == arm).to_numpy(), covariates_of(view, users)
-    all_sums = enrolled_sums([north_star, *models], view, users, entry_days=trial.entry_days)
+    all_sums = enrolled_sums([north_star, *models], view, users, entry_days=experiment.entry_days)
     star = line_of(
         north_star,
         all_sums[north_star],
@@ -308,12 +310,12 @@ def audit(
         asked_U = (
             sums["value"].is_not_null().to_numpy()
             if late.effect
-            else (_old_enough(signal, users, trial, age) <= view.watermark).to_numpy()
+            else (_old_enough(signal, users, experiment, age) <= view.watermark).to_numpy()
         )
         asked = _Asked(None, None)
         if min(np.bincount(treated_U[asked_U], minlength=2)) >= LEAST_USERS:
             value_U = sums["value"].to_numpy()[asked_U].astype(float) if late.effect else None
-            early_U = believed_sums(model, users.filter(pl.Series(asked_U)), trial, view, age)
+            early_U = believed_sums(model, users.filter(pl.Series(asked_U)), experiment, view, age)
             asked = _Asked.of(early_U, value_U, treated_U[asked_U], known_UK[asked_U])
         verdict = _verdict_on(signal, asked, late, star, age, margin, 1 - alpha)
         if distrusted:
@@ -324,7 +326,14 @@ def audit(
             )
         verdicts.append(verdict)
     return Audit(
-        trial.label, arm, north_star.label, margin, age, 1 - alpha, view.watermark, tuple(verdicts)
+        experiment.label,
+        arm,
+        north_star.label,
+        margin,
+        age,
+        1 - alpha,
+        view.watermark,
+        tuple(verdicts),
     )
 
 
@@ -350,7 +359,7 @@ class _Asked:
 
 
 def believed_sums(
-    model: EarlyReward, users: pl.DataFrame, trial: Experiment, lake: Lake, age: int
+    model: EarlyReward, users: pl.DataFrame, experiment: Experiment, lake: Lake, age: int
 ) -> Float:
     """Per user the sum of the beliefs about the entries of the entry window, each at entry age
     `age` days, shape [U].
@@ -359,7 +368,7 @@ def believed_sums(
     old.
     """
     signal = model.signal
-    then = cast(datetime, _old_enough(signal, users, trial, age).max())
+    then = cast(datetime, _old_enough(signal, users, experiment, age).max())
     outcomes = outcomes_of(signal, lake.before(then), None, users)
     window_days = min(
         max(age + 1 - signal.window[0], 0), signal.days
@@ -367,7 +376,7 @@ def believed_sums(
     mean_N = np.where(
         outcomes.keys.is_null().to_numpy(), 0.0, model.belief(outcomes, window_days).mean
     )  # about nothing: late counts 0
-    return sums_by_user(outcomes.frame, mean_N, users, trial.entry_days)
+    return sums_by_user(outcomes.frame, mean_N, users, experiment.entry_days)
 
 
 @dataclass(frozen=True)
@@ -665,9 +674,9 @@ def _estimate(means: Means | None, what: str, line: Line) -> Estimate | None:
     return Estimate(found.value, found.std_error, n, float(n), estimand, found.df, found.skew)
 
 
-def _old_enough(signal: Signal, users: pl.DataFrame, trial: Experiment, age: int) -> pl.Series:
+def _old_enough(signal: Signal, users: pl.DataFrame, experiment: Experiment, age: int) -> pl.Series:
     """When each user's last possible entry is `age` whole days old, or its window closed."""
-    return closes_at(signal, users, trial.entry_days, min(age, signal.window[1]) + 1)
+    return closes_at(signal, users, experiment.entry_days, min(age, signal.window[1]) + 1)
 
 
 def _models(
@@ -693,12 +702,12 @@ def _models(
     return {signal: models[by_version[signal.version]] for signal in wanted}
 
 
-def _arm(trial: Experiment, treatment: str | None) -> str:
-    if treatment is None and len(trial.treatments) == 1:
-        return trial.treatments[0]
-    if treatment not in trial.treatments:
+def _arm(experiment: Experiment, treatment: str | None) -> str:
+    if treatment is None and len(experiment.treatments) == 1:
+        return experiment.treatments[0]
+    if treatment not in experiment.treatments:
         raise ConfigError(
-            f"audit: treatment={treatment!r} given, expected one of {', '.join(trial.treatments)}"
+            f"audit: treatment={treatment!r} given, expected one of {', '.join(experiment.treatments)}"
         )
     return treatment
 

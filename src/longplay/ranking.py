@@ -14,7 +14,6 @@ from longplay.decisions import Contexts, Ranker
 from longplay.errors import DataError
 from longplay.estimate import Estimate, clustered_mean
 
-Ints = NDArray[np.int64]
 DEPTHS = (1, 5, 10, 50)
 CHUNK = 256
 LEAST_LEFT = 0.5  # share of the start's figure at which an alarm is raised

@@ -28,7 +28,7 @@ def behaviour_vectors(
 
     Truncated SVD of the user x item matrix, each user's row scaled to unit length so that heavy
     users do not dominate, each item's column by 1 / sqrt(users) so that popular items do not. Where
-    slates were logged, users for whom `decisions.held_out` is true are left out: off-policy
+    slates were logged, users for whom `decisions.ope_users` is true are left out: off-policy
     estimates score them.
     """
     pairs = (

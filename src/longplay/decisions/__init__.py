@@ -6,11 +6,11 @@ from longplay.decisions.exclusion_rules import check_rule, rule_words
 from longplay.decisions.from_log import contexts_at, contexts_from_log, first_engagements
 from longplay.decisions.frozen import Frozen
 from longplay.decisions.learners import (
-    HELD_OUT,
-    held_out,
+    OPE_SHARE,
     learners_events,
     learners_histories,
     of_learners,
+    ope_users,
 )
 from longplay.decisions.protocols import (
     DEFAULT_SLOTS,
@@ -31,7 +31,7 @@ from longplay.decisions.slates import Decisions, check_one_each, main_surface
 __all__ = [
     "BESIDE",
     "DEFAULT_SLOTS",
-    "HELD_OUT",
+    "OPE_SHARE",
     "Adaptive",
     "Catalogued",
     "Contexts",
@@ -49,7 +49,7 @@ __all__ = [
     "contexts_at",
     "contexts_from_log",
     "first_engagements",
-    "held_out",
+    "ope_users",
     "index_of",
     "learners_events",
     "learners_histories",

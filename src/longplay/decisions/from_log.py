@@ -6,8 +6,8 @@ from datetime import datetime
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from longplay.arrays import Int
 from longplay.decisions.contexts import Contexts
 from longplay.decisions.learners import of_learners
 from longplay.errors import DataError
@@ -18,8 +18,6 @@ from longplay.lake.lake import Lake
 from longplay.lake.row_checks import RULES
 from longplay.lake.schema import ENGAGED
 from longplay.past import Met, Past
-
-Rows = NDArray[np.int64]
 
 CELLS = 5_000_000  # exclusions sorted at once: bounds memory
 
@@ -55,7 +53,7 @@ def contexts_from_log(
         seed: of the draw, where `limit` is given.
         exclude: `seen`, `creator` or `none`, as above; null: `seen`, not stated.
         surface: the contexts' surface.
-        learners: leave out `held_out` users where the lake has decisions: for learning, so that
+        learners: leave out `ope_users` users where the lake has decisions: for learning, so that
             off-policy estimates can be trusted.
     """
     moments = (
@@ -146,7 +144,7 @@ def _past_of(events: pl.DataFrame, users: ItemIndex) -> Past:
 
 
 def _exclusions(
-    lake: Lake, past: Past, events: pl.DataFrame, key: str | None, user_N: Rows, time_N: Rows
+    lake: Lake, past: Past, events: pl.DataFrame, key: str | None, user_N: Int, time_N: Int
 ) -> pl.Series:
     """Items each moment forbids, in the order of their ids: of the keys (items, or creators with
     all their items) met by then; none without a key."""
@@ -176,7 +174,7 @@ def _exclusions(
     return pl.concat(parts)
 
 
-def _works(lake: Lake, keys: pl.Series, key: str) -> tuple[pl.Series, Rows, Rows]:
+def _works(lake: Lake, keys: pl.Series, key: str) -> tuple[pl.Series, Int, Int]:
     """Items of each key: an item itself, or the catalogue's items of a creator.
 
     All of them, key by key, and for each key where its first one stands and how many it has.

@@ -13,19 +13,19 @@ from longplay.lake.schema import ENGAGED
 
 # share of users from whom nothing is learned where slates were logged: no reward, no weights, no
 # codes, no play counts
-HELD_OUT = 0.2
+OPE_SHARE = 0.2
 
 
-def held_out(user_ids: pl.Series) -> NDArray[np.bool_]:
+def ope_users(user_ids: pl.Series) -> NDArray[np.bool_]:
     """Which users are kept for off-policy estimates, shape [N]; a hash of the id alone, so it never
     changes."""
-    return keyed_uniform("longplay: held out", user_ids) < HELD_OUT
+    return keyed_uniform("longplay: held out", user_ids) < OPE_SHARE
 
 
 def of_learners(frame: pl.DataFrame) -> pl.DataFrame:
     """The rows (column user_id) of users who are not held out, in their order."""
     users = frame["user_id"].unique()
-    learners = users.filter(pl.Series(~held_out(users), dtype=pl.Boolean)).to_frame()
+    learners = users.filter(pl.Series(~ope_users(users), dtype=pl.Boolean)).to_frame()
     return frame.join(learners, on="user_id", how="semi", maintain_order="left")
 
 

@@ -2,10 +2,10 @@
 
 from longplay.experiments.experiment import Experiment
 from longplay.experiments.power import Plan, detectable, plan, users_needed
-from longplay.experiments.readout import Decision, Effect, Line, Readout
+from longplay.experiments.readout import Effect, Line, Readout, ShipDecision
 
 __all__ = [
-    "Decision",
+    "ShipDecision",
     "Effect",
     "Experiment",
     "Line",

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Float
 from longplay.display import number, percent
 from longplay.errors import ConfigError
 from longplay.experiments.assignment import Design
@@ -30,8 +31,6 @@ from longplay.intervals import MOST_SKEW, one_sided_error
 from longplay.lake.lake import Lake
 from longplay.signals.outcomes.enrolled_sums import checked_enrolled, sums_in
 from longplay.signals.signal import Signal
-
-Float = NDArray[np.float64]
 
 
 def analyze(

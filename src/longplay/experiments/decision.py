@@ -10,7 +10,7 @@ from datetime import datetime
 from longplay.display import number, percent, percent_interval
 from longplay.experiments.enrolment import Check
 from longplay.experiments.power import MOST_WEEKS, detectable, users_needed
-from longplay.experiments.readout import Decision, Effect, Line, Standing
+from longplay.experiments.readout import Effect, Line, ShipDecision, Standing
 from longplay.experiments.shipping import power_of_each
 
 
@@ -52,7 +52,7 @@ def standing_of(effect: Effect, margin: float | None, alpha: float) -> Standing:
     return "superior" if effect.gain.interval(effect.level)[0] > 0 else "open"
 
 
-def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Terms) -> Decision:
+def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Terms) -> ShipDecision:
     """Ship if and only if the checks pass, nothing deteriorates, some success metric is superior
     and every guardrail non-inferior.
 
@@ -63,7 +63,7 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
     """
     failed = [f"{check.name}: {check.words}" for check in checks if check.fails]
     if failed:
-        return Decision(
+        return ShipDecision(
             arm, "do not ship", "the experiment cannot be trusted; " + "; ".join(failed)
         )
     worse = [
@@ -72,7 +72,7 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
         if line.standing == "deteriorates" and line.effect is not None
     ]
     if worse:
-        return Decision(arm, "do not ship", "; ".join(worse))
+        return ShipDecision(arm, "do not ship", "; ".join(worse))
     success, guardrails = (
         [line for line in lines if line.role == "success"],
         [line for line in lines if line.role == "guardrail"],
@@ -91,11 +91,11 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
             f"{percent(line.margin or 0)}"
             for line in guardrails
         )
-        return Decision(arm, "ship", f"{said}{'; ' + held if held else ''}")
+        return ShipDecision(arm, "ship", f"{said}{'; ' + held if held else ''}")
     hopeful = [line for line in success if not _hopeless(line, terms.minimum_effect)]
     if not better and not hopeful:
         what = ", ".join(line.name for line in success)
-        return Decision(
+        return ShipDecision(
             arm,
             "do not ship",
             f"no gain of {percent(terms.minimum_effect)} is left for {what} ({_bounds(success)})",
@@ -106,7 +106,7 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
 
 def _keep_running(
     arm: str, success: list[Line], guardrails: list[Line], power: float, terms: Terms
-) -> Decision:
+) -> ShipDecision:
     """What is open, what can be seen now and what would settle it; `power` is that of one
     metric."""
     said, needs = [], []
@@ -173,7 +173,7 @@ def _keep_running(
     if waiting and (users is None or users > sum(waiting[0].enrolled)):
         last = max(line.matures for line in waiting)
         said.append(f"the users enrolled so far will all have matured by {last:%Y-%m-%d}")
-    return Decision(arm, "keep running", "; ".join(said), users, weeks)
+    return ShipDecision(arm, "keep running", "; ".join(said), users, weeks)
 
 
 def _needs(effect: Effect, target: float, alpha: float, power: float) -> tuple[float, int] | None:

@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from longplay.arrays import Float, Int
 from longplay.attribution.credits import Credits, compare_rules
 from longplay.attribution.rules import LOOKBACK_DAYS, Rule
 from longplay.attribution.unexposed import Unexposed, shown_unasked, unexposed_baseline
@@ -31,15 +32,12 @@ from longplay.signals.outcomes.enrolled_sums import closes_at, sums_by_user
 from longplay.signals.outcomes.in_memory import outcomes_of
 from longplay.signals.signal import Signal
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-
 EVERYTHING = "everything"
 ELSEWHERE = ""  # exposures that no arm withholds
 
 
 @dataclass(frozen=True)
-class Line:
+class RuleLine:
     """One rule against one arm of the holdout, per enrolled user.
 
     Attributes:
@@ -102,7 +100,7 @@ class Holdout:
     """
 
     signal: Signal
-    lines: tuple[Line, ...]
+    lines: tuple[RuleLine, ...]
     parts: tuple[str, ...]
     gap: Estimate | None
     rivals: tuple[str, ...]
@@ -116,7 +114,7 @@ class Holdout:
         """Names of the rules, in their order."""
         return tuple(line.rule for line in self.lines if line.part == EVERYTHING)
 
-    def line(self, rule: str, part: str = EVERYTHING) -> Line:
+    def line(self, rule: str, part: str = EVERYTHING) -> RuleLine:
         """The line of a rule and part.
 
         Raises:
@@ -130,7 +128,7 @@ class Holdout:
             f"{', '.join(self.rules)}, of {', '.join(self.parts)}"
         )
 
-    def closest(self, part: str = EVERYTHING) -> Line:
+    def closest(self, part: str = EVERYTHING) -> RuleLine:
         """The line whose credit lies nearest to the part's effect, among rules of whose credit at
         least half is judged (else among all)."""
         return _nearest([line for line in self.lines if line.part == part])
@@ -226,7 +224,7 @@ class Holdout:
 
 
 def against_holdout(
-    trial: Experiment,
+    experiment: Experiment,
     lake: Lake,
     signal: Signal,
     *,
@@ -243,8 +241,8 @@ def against_holdout(
 
     The control shows everything; the arm `nothing` nothing; each arm of `parts` all but a part.
     What exposures added is the difference in the signal's sum per enrolled user, over entries in
-    the trial's entry window (as `Experiment.analyze` counts), adjusted for what was known of users
-    before. Credits are those of the same entries of the control's users to slots of the trial;
+    the experiment's entry window (as `Experiment.analyze` counts), adjusted for what was known of users
+    before. Credits are those of the same entries of the control's users to slots of the experiment;
     credits to whatever else was shown, and to what was shown before enrolment, are not what the
     holdout withheld and do not count. Signals of discoveries are also compared less a baseline
     learnt from the control's own unexposed pairs (`attribution.unexposed`): the arms without
@@ -267,35 +265,35 @@ def against_holdout(
             further back than `novel_for`.
 
     Raises:
-        ConfigError: an arm the trial does not have.
-        DataError: the trial was not randomised as declared, an arm was shown what it should
+        ConfigError: an arm the experiment does not have.
+        DataError: the experiment was not randomised as declared, an arm was shown what it should
             withhold, or too few users are mature.
     """
     parts = dict(parts or {})
     for arm in (nothing, *(arm for arm, _ in parts.values())):
-        if arm not in trial.treatments:
+        if arm not in experiment.treatments:
             raise ConfigError(
-                f"holdout: arm {arm!r} given, expected one of {', '.join(trial.treatments)}"
+                f"holdout: arm {arm!r} given, expected one of {', '.join(experiment.treatments)}"
             )
     view = lake if as_of is None else lake.before(as_of)
-    everybody = trial.enrolled(view)
-    if failed := [check for check in quality_of(trial, everybody) if check.fails]:
+    everybody = experiment.enrolled(view)
+    if failed := [check for check in quality_of(experiment, everybody) if check.fails]:
         raise DataError(
-            f"holdout: {trial.label} was not randomised as declared, so it can judge nothing: "
+            f"holdout: {experiment.label} was not randomised as declared, so it can judge nothing: "
             f"{failed[0].name}: {failed[0].words}"
         )
-    enrolled = analysed(trial, everybody)
-    ours = view.decisions.filter(pl.col("experiment") == trial.label)
+    enrolled = analysed(experiment, everybody)
+    ours = view.decisions.filter(pl.col("experiment") == experiment.label)
     outcomes = outcomes_of(signal, view, None, enrolled)
     rows_of = {EVERYTHING: nothing} | {part: arm for part, (arm, _) in parts.items()}
     tests = {EVERYTHING: pl.lit(True)} | {part: test for part, (_, test) in parts.items()}
     _check_withheld(ours, outcomes.creators, rows_of, tests)
     arm_U = enrolled["arm_number"].to_numpy()
     mature_U = (
-        closes_at(signal, enrolled, trial.entry_days, signal.window[1] + 1) <= outcomes.as_of
+        closes_at(signal, enrolled, experiment.entry_days, signal.window[1] + 1) <= outcomes.as_of
     ).to_numpy()
     counts = {
-        arm: int((mature_U & (arm_U == trial.arm_names.index(arm))).sum())
+        arm: int((mature_U & (arm_U == experiment.arm_names.index(arm))).sum())
         for arm in (CONTROL, *rows_of.values())
     }
     for arm, count in counts.items():
@@ -304,7 +302,9 @@ def against_holdout(
                 f"holdout: {count} users of arm {arm!r} are mature at {outcomes.as_of:%Y-%m-%d}, "
                 f"an interval needs {LEAST_USERS}"
             )
-    y_U = sums_by_user(outcomes.frame, np.nan_to_num(outcomes.value), enrolled, trial.entry_days)
+    y_U = sums_by_user(
+        outcomes.frame, np.nan_to_num(outcomes.value), enrolled, experiment.entry_days
+    )
     y_U = adjusted(y_U, arm_U, mature_U, covariates_of(view, enrolled)) if covariates else y_U
     control = enrolled.filter(pl.Series(arm_U == 0))
     shown, base = shown_unasked(view), None
@@ -320,9 +320,11 @@ def against_holdout(
             ) from error
     theirs = outcomes.where(outcomes.frame["user_id"].is_in(control["user_id"].implode()))
     made = compare_rules(theirs, shown, rules, lookback=lookback, baseline=base).credits
-    credit_RU = {one.name: _per_user(one, ours, enrolled, tests, trial.entry_days) for one in made}
+    credit_RU = {
+        one.name: _per_user(one, ours, enrolled, tests, experiment.entry_days) for one in made
+    }
     in_arm = {
-        part: mature_U & (arm_U == trial.arm_names.index(arm)) for part, arm in rows_of.items()
+        part: mature_U & (arm_U == experiment.arm_names.index(arm)) for part, arm in rows_of.items()
     }
     base_U = mature_U & (arm_U == 0)
     lines = []
@@ -341,7 +343,7 @@ def against_holdout(
             )
             given = float(credit_U[EVERYTHING][base_U].sum() + credit_U[ELSEWHERE][base_U].sum())
             unjudged = float(credit_U[ELSEWHERE][base_U].sum()) / given if given > 0 else 0.0
-            lines.append(Line(rule, part, credit, effect, distance, unjudged))
+            lines.append(RuleLine(rule, part, credit, effect, distance, unjudged))
     alone = [(1.0, y_U[in_arm[part]]) for part in parts]
     gap = contrast(
         [(1.0 - len(parts), y_U[base_U]), (-1.0, y_U[in_arm[EVERYTHING]]), *alone],
@@ -428,7 +430,7 @@ def _per_user(
     tests: Mapping[str, pl.Expr],
     entry_days: int,
 ) -> dict[str, Float]:
-    """Credit of each enrolled user to the trial's slots, by part, shape [U]; of entries in the
+    """Credit of each enrolled user to the experiment's slots, by part, shape [U]; of entries in the
     entry window."""
     opened = (
         credits.entries.select("entry", entered="time")
@@ -474,7 +476,7 @@ def adjusted(y_U: Float, arm_U: Int, mature_U: NDArray[np.bool_], x_UK: Float) -
     return y_U - x_UK @ slope_K
 
 
-def _nearest(lines: Sequence[Line]) -> Line:
+def _nearest(lines: Sequence[RuleLine]) -> RuleLine:
     return min(
         [line for line in lines if line.unjudged <= 0.5] or lines,
         key=lambda line: abs(line.distance.value),

@@ -227,7 +227,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Decision:
+class ShipDecision:
     """What to do with one treatment. Prints as the decision in words.
 
     Attributes:
@@ -287,13 +287,13 @@ class Readout:
     as_of: datetime
     lines: tuple[Line, ...]
     checks: tuple[Check, ...]
-    decisions: tuple[Decision, ...]
+    decisions: tuple[ShipDecision, ...]
     alpha: float = field(default=0.05, kw_only=True)
     power: float = field(default=0.8, kw_only=True)
     minimum_effect: float = field(default=0.01, kw_only=True)
 
     @property
-    def decision(self) -> Decision:
+    def decision(self) -> ShipDecision:
         """The decision about the only treatment.
 
         Raises:

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from longplay.arrays import Float
 from longplay.display import percent
 from longplay.errors import NotEstimable
-
-Float = NDArray[np.float64]
 
 POINTS_LOG2 = 13  # of a Sobol sequence: the chance is exact to about .001
 MOST_USERS = 1e12

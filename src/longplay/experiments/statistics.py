@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from longplay.arrays import Float
 from longplay.errors import DataError
 from longplay.intervals import t_interval, t_p_value
-
-Float = NDArray[np.float64]
 
 USERS_PER_COVARIATE = 10  # an arm with fewer users per fitted number is compared without covariates
 SURELY_SKEWED = 2.0  # standard errors, sqrt(6 / users), from which the skewness of a sample counts

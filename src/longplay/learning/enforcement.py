@@ -17,13 +17,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from longplay.arrays import Float, Int
 from longplay.decisions import Contexts, context_chance
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import (
-    Early,
-    Floats,
-    Ints,
+    EarlyRewards,
     drawn_leaves,
     enough_left,
     finite,
@@ -59,7 +58,7 @@ class Guard(Protocol):
         """Slots of the slates it is measured on."""
         ...
 
-    def level(self, contexts: Contexts, leaves: Ints) -> float:
+    def level(self, contexts: Contexts, leaves: Int) -> float:
         """The metric of slates `leaves[N, G, places]`, mean over the G draws, in its own unit."""
         ...
 
@@ -69,8 +68,8 @@ class Guard(Protocol):
         ...
 
     def step(
-        self, contexts: Contexts, leaves: Ints, before: Ints, start: float
-    ) -> tuple[Floats, float]:
+        self, contexts: Contexts, leaves: Int, before: Int, start: float
+    ) -> tuple[Float, float]:
         """What each slot of `leaves[N, G, S]` is paid per unit of multiplier, and their estimated
         share of the start's level.
 
@@ -102,7 +101,7 @@ class CoverageGuard(HigherIsBetter):
     places: int
     available: int
 
-    def level(self, contexts: Contexts, leaves: Ints) -> float:
+    def level(self, contexts: Contexts, leaves: Int) -> float:
         """Different items of a draw over available items, in (0, 1]."""
         return (
             float(np.mean([len(np.unique(draw)) for draw in np.moveaxis(leaves, 1, 0)]))
@@ -110,8 +109,8 @@ class CoverageGuard(HigherIsBetter):
         )
 
     def step(
-        self, contexts: Contexts, leaves: Ints, before: Ints, start: float
-    ) -> tuple[Floats, float]:
+        self, contexts: Contexts, leaves: Int, before: Int, start: float
+    ) -> tuple[Float, float]:
         """The surrogate, in nats, and the ratio of the numbers of different items."""
         return minus_log_frequency(leaves), len(np.unique(leaves)) / len(np.unique(before))
 
@@ -127,22 +126,22 @@ class CreatorGuard(HigherIsBetter):
     label: str
     bound: float
     places: int
-    creator_I: Ints
+    creator_I: Int
 
-    def level(self, contexts: Contexts, leaves: Ints) -> float:
+    def level(self, contexts: Contexts, leaves: Int) -> float:
         """1 less the share of the creator with the most slots of a draw, in [0, 1)."""
         return float(np.mean([self._beyond(draw) for draw in np.moveaxis(leaves, 1, 0)]))
 
     def step(
-        self, contexts: Contexts, leaves: Ints, before: Ints, start: float
-    ) -> tuple[Floats, float]:
+        self, contexts: Contexts, leaves: Int, before: Int, start: float
+    ) -> tuple[Float, float]:
         """The surrogate, in nats, and the ratio of the shares beside the top creator."""
         least = 1 / before.size  # where the start shows one creator alone in this batch
         return minus_log_frequency(self.creator_I[leaves]), self._beyond(leaves) / max(
             self._beyond(before), least
         )
 
-    def _beyond(self, leaves: Ints) -> float:
+    def _beyond(self, leaves: Int) -> float:
         _, count = np.unique(self.creator_I[leaves], return_counts=True)
         return 1.0 - float(count.max()) / leaves.size
 
@@ -162,7 +161,7 @@ class SignalGuard:
     early: EarlyReward
     lake: Lake
 
-    def level(self, contexts: Contexts, leaves: Ints) -> float:
+    def level(self, contexts: Contexts, leaves: Int) -> float:
         """Mean value of showing per slot, in the signal's unit."""
         return float(self._value(contexts, leaves).mean())
 
@@ -171,8 +170,8 @@ class SignalGuard:
         return 2 - level / start if self.early.signal.lower_is_better else level / start
 
     def step(
-        self, contexts: Contexts, leaves: Ints, before: Ints, start: float
-    ) -> tuple[Floats, float]:
+        self, contexts: Contexts, leaves: Int, before: Int, start: float
+    ) -> tuple[Float, float]:
         """The slot's own value over the start's mean, and 1 + the difference to the start's slates;
         signs turned where lower is better."""
         sign = -1 if self.early.signal.lower_is_better else 1
@@ -181,12 +180,12 @@ class SignalGuard:
             1 + credit.mean() - sign * self._value(contexts, before).mean() / start
         )
 
-    def _value(self, contexts: Contexts, leaves: Ints) -> Floats:
+    def _value(self, contexts: Contexts, leaves: Int) -> Float:
         mean = self.early.value(*slates_of(self.policy, contexts, leaves), self.lake).mean
         return finite(mean.reshape(leaves.shape), f"guardrail {self.label}")
 
 
-def minus_log_frequency(leaves: Ints) -> Floats:
+def minus_log_frequency(leaves: Int) -> Float:
     """Minus the natural log of the share of `leaves` that are the same leaf, same shape.
 
     >>> np.exp(-minus_log_frequency(np.array([[[3, 3, 3, 8]]]))).round(6).tolist()
@@ -211,7 +210,7 @@ class Guardrails:
         cls,
         policy: Trainable,
         reward: Reward,
-        early: Early,
+        early: EarlyRewards,
         lake: Lake,
         moments: Contexts,
         slots: int,
@@ -290,9 +289,7 @@ class Guardrails:
         """Whether every guardrail is kept."""
         return all(share[guard.label] >= guard.bound for guard in self.guards)
 
-    def step(
-        self, contexts: Contexts, leaves: Ints, before: Ints
-    ) -> dict[str, tuple[Floats, float]]:
+    def step(self, contexts: Contexts, leaves: Int, before: Int) -> dict[str, tuple[Float, float]]:
         """Per label, what each slot is paid per unit of multiplier and the estimated share of the
         start's level; see `Guard.step`."""
         return {

@@ -12,7 +12,7 @@ import torch
 from longplay.decisions import context_chance
 from longplay.lake.lake import Lake
 from longplay.learning.loss import policy_loss, slate_log_prob
-from longplay.learning.rollout import ROUNDING, Early, slot_rewards
+from longplay.learning.rollout import ROUNDING, EarlyRewards, slot_rewards
 from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, train
 from longplay.policies.generative.search import beam_slates
 from longplay.policies.training.descent import Progress
@@ -22,7 +22,7 @@ from longplay.rewards import Reward
 def reinforce(
     policy: P,
     reward: Reward,
-    early: Early,
+    early: EarlyRewards,
     lake: Lake,
     *,
     steps: int = 200,

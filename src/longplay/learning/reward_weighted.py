@@ -12,7 +12,7 @@ from torch import Tensor
 
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
-from longplay.learning.rollout import Early, finite, in_parts
+from longplay.learning.rollout import EarlyRewards, finite, in_parts
 from longplay.learning.trainable import Trainable
 from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, train
 from longplay.learning.visits import Visits, visits_from_log
@@ -37,7 +37,7 @@ MOST = 10.0  # cap on reward / lambda above the least reward, so that no single 
 def reward_weighted(
     policy: P,
     reward: Reward,
-    early: Early,
+    early: EarlyRewards,
     lake: Lake,
     *,
     steps: int = 200,
@@ -109,7 +109,7 @@ def reward_weighted(
 
 
 def _values(
-    policy: Trainable, reward: Reward, early: Early, lake: Lake, visits: Visits
+    policy: Trainable, reward: Reward, early: EarlyRewards, lake: Lake, visits: Visits
 ) -> NDArray[np.float64]:
     """The cautious value of showing each logged discovery, those of a visit as one slate: a creator
     is discovered once in it."""

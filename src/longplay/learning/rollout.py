@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.chance import RowChance
 from longplay.decisions import Contexts, context_chance
 from longplay.errors import DataError
@@ -20,9 +20,7 @@ from longplay.policies.generative.search import beam_slates
 from longplay.rewards import EarlyReward, Reward
 from longplay.signals import Signal
 
-Early = EarlyReward | Mapping[Signal, EarlyReward]
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+EarlyRewards = EarlyReward | Mapping[Signal, EarlyReward]
 AT_ONCE = 2_000_000  # excluded items
 
 SAMPLE = 256  # moments on which rewards are measured
@@ -48,7 +46,7 @@ def enough_left(moments: Contexts, policy: Trainable, slots: int) -> Contexts:
     return moments.take(keep)
 
 
-def in_parts(contexts: Contexts, rows: Ints) -> list[Ints]:
+def in_parts(contexts: Contexts, rows: Int) -> list[Int]:
     """These rows of `contexts`, in order, in parts whose exclusions together are about `AT_ONCE`
     items: they are written out when taken."""
     excluded_N = contexts.frame["exclusions"].list.len().fill_null(0).to_numpy().astype(np.int64)
@@ -63,7 +61,7 @@ def drawn_leaves(
     groups: int,
     slots: int,
     chance: RowChance,
-) -> Ints:
+) -> Int:
     """`groups` slates per context drawn by `decoder` (weights over `policy`'s codes), as leaves [N,
     G, S]."""
     return beam_slates(
@@ -71,7 +69,7 @@ def drawn_leaves(
     ).leaves
 
 
-def slates_of(policy: Trainable, contexts: Contexts, leaves: Ints) -> tuple[Contexts, pl.Series]:
+def slates_of(policy: Trainable, contexts: Contexts, leaves: Int) -> tuple[Contexts, pl.Series]:
     """The contexts of `leaves[N, G, S]` repeated for every group, and the slates as item ids: both
     N x G long."""
     n, groups, slots = leaves.shape
@@ -81,15 +79,20 @@ def slates_of(policy: Trainable, contexts: Contexts, leaves: Ints) -> tuple[Cont
 
 
 def slot_rewards(
-    policy: Trainable, reward: Reward, early: Early, lake: Lake, contexts: Contexts, leaves: Ints
-) -> Floats:
+    policy: Trainable,
+    reward: Reward,
+    early: EarlyRewards,
+    lake: Lake,
+    contexts: Contexts,
+    leaves: Int,
+) -> Float:
     """The cautious value of showing each drawn item, [N, G, S], from `leaves[N, G, S]`."""
     value = reward.combined(early, *slates_of(policy, contexts, leaves), lake).lower(reward.caution)
     return finite(value.reshape(leaves.shape), "reinforce")
 
 
 def reward_spread(
-    policy: Trainable, reward: Reward, early: Early, lake: Lake, moments: Contexts, seed: int
+    policy: Trainable, reward: Reward, early: EarlyRewards, lake: Lake, moments: Contexts, seed: int
 ) -> float:
     """The unit of rewards: the standard deviation of a slot's reward within a group, at the start.
 
@@ -110,7 +113,7 @@ def reward_spread(
     return spread_within_groups(slot_rewards(policy, reward, early, lake, chosen, leaves))
 
 
-def spread_within_groups(value_NGS: Floats) -> float:
+def spread_within_groups(value_NGS: Float) -> float:
     """Root of the mean variance between the members of a group, in the unit of `value_NGS`; 1 where
     they vary by no more than rounding.
 
@@ -124,7 +127,7 @@ def spread_within_groups(value_NGS: Floats) -> float:
 
 
 def fingerprints(
-    policy: Trainable, reward: Reward, early: Early, lake: Lake, moments: Contexts
+    policy: Trainable, reward: Reward, early: EarlyRewards, lake: Lake, moments: Contexts
 ) -> dict[str, str]:
     """What a run learns from, as digests that a checkpoint keeps: the lake's rows and what the
     early rewards believe.
@@ -155,7 +158,7 @@ def fingerprints(
     }
 
 
-def finite(value: Floats, who: str) -> Floats:
+def finite(value: Float, who: str) -> Float:
     """`value` if all of it is finite.
 
     Raises:

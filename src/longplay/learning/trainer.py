@@ -20,7 +20,7 @@ from longplay.decisions import Contexts, contexts_from_log
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
 from longplay.learning.enforcement import Guardrails
-from longplay.learning.rollout import Early, enough_left, fingerprints, reward_spread
+from longplay.learning.rollout import EarlyRewards, enough_left, fingerprints, reward_spread
 from longplay.learning.trainable import Trainable
 from longplay.learning.variety import variety_alarms
 from longplay.policies.generative.decoder import Decoder
@@ -55,7 +55,7 @@ class Task(Generic[P]):
 
     policy: P
     reward: Reward
-    early: Early
+    early: EarlyRewards
     lake: Lake
     moments: Contexts
     slots: int
@@ -71,7 +71,7 @@ class Task(Generic[P]):
         way: str,
         policy: P,
         reward: Reward,
-        early: Early,
+        early: EarlyRewards,
         lake: Lake,
         *,
         slots: int | None,

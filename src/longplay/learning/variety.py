@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from longplay.arrays import Int
 from longplay.decisions import Contexts, context_chance
 from longplay.errors import DataError
 from longplay.lake.creators import item_creators
@@ -17,13 +17,12 @@ from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative.search import best_items
 from longplay.ranking import fallen
 
-Ints = NDArray[np.int64]
 DRAWS = 4  # slates drawn for each moment
 DEPTH = 10
 BEAMS = 20
 
 
-def creator_of_leaves(policy: Trainable, lake: Lake) -> Ints:
+def creator_of_leaves(policy: Trainable, lake: Lake) -> Int:
     """A number for each leaf's creator, [I]; an item without a known creator is alone with its own.
 
     The creator is the catalogue's, else that of the item's events.
@@ -70,7 +69,7 @@ def variety(
     policy: Trainable,
     decoder: Decoder,
     sample: Contexts,
-    creator_I: Ints,
+    creator_I: Int,
     visits: Visits | None,
     slots: int,
     seed: int,
@@ -86,7 +85,7 @@ def variety(
     return found if visits is None else found | {f"NDCG@{DEPTH}": ndcg(policy, decoder, visits)}
 
 
-def distinct(row_NGS: Ints) -> float:
+def distinct(row_NGS: Int) -> float:
     """Mean number of different values in the last axis.
 
     >>> distinct(np.array([[[3, 3, 5], [4, 4, 4]]]))

@@ -7,16 +7,15 @@ from html import escape
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from longplay.arrays import Float
 from longplay.decisions import Policy
 from longplay.display import number
 from longplay.estimate import Estimate, clustered_mean
 from longplay.ope.estimators import effective_users, ips_mean, kish, usual
 from longplay.ope.logged import Logged, Users, own_choices, slot_log_prob
 from longplay.signals.declare.declaration import Declaration
-
-Array = NDArray[np.float64]
 
 MIN_SLOTS = (
     100  # effective slots: the mean weight is then known to about a tenth, the width of MAX_OFF
@@ -128,8 +127,8 @@ class Diagnosis:
     @classmethod
     def of(
         cls,
-        weight_N: Array,
-        reward_N: Array,
+        weight_N: Float,
+        reward_N: Float,
         user_N: ArrayLike,
         *,
         policy: str = "policy",
@@ -415,7 +414,7 @@ class Diagnosis:
 
 def weigh(
     policy: Policy, logged: Logged, seed: int = 0, signal: Declaration | None = None
-) -> tuple[Array, Diagnosis]:
+) -> tuple[Float, Diagnosis]:
     """The weights pi / pi0 of the mature slots, shape [N], and what they say. Raises nothing for a
     log that says little.
 
@@ -451,7 +450,7 @@ def weigh(
 
 
 def _own_draws(
-    policy: Policy, logged: Logged, weight_N: Array, log_prob_M: Array, seed: int
+    policy: Policy, logged: Logged, weight_N: Float, log_prob_M: Float, seed: int
 ) -> tuple[float, Estimate | None]:
     """`support`, and the gap, on up to SUPPORT_CONTEXTS logged contexts; see `Diagnosis`."""
     if len(logged) == 0:
@@ -481,7 +480,7 @@ def _own_draws(
     return float(support or 0.0), gap  # type: ignore[arg-type]
 
 
-def outcome_range(signal: Declaration, reward_N: Array) -> tuple[float, float]:
+def outcome_range(signal: Declaration, reward_N: Float) -> tuple[float, float]:
     """The least and the most that an outcome of `signal` can be; where it has no such bound, the
     least and the most of `reward_N`.
 

@@ -19,12 +19,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from longplay.arrays import Float
 from longplay.errors import NotEstimable
 from longplay.estimate import Estimate, clustered_mean
-
-Array = NDArray[np.float64]
 
 
 def kish(weight_N: ArrayLike) -> float:
@@ -40,7 +39,7 @@ def kish(weight_N: ArrayLike) -> float:
 
 
 def ips_mean(
-    weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand: str = "IPS"
+    weight_N: Float, reward_N: Float, user_N: ArrayLike, *, estimand: str = "IPS"
 ) -> Estimate:
     """mean(w r), unbiased where the weights are right (Horvitz & Thompson 1952).
 
@@ -57,7 +56,7 @@ def ips_mean(
     return _rare(estimate, 0.0, side_of(reward_N, 0.0), step, weight_N, reward_N, user_N)
 
 
-def clip_weights(weight_N: Array, clip: float) -> tuple[Array, float]:
+def clip_weights(weight_N: Float, clip: float) -> tuple[Float, float]:
     """min(w, clip), and the share of all weight that was cut off (Ionides 2008; Bottou et al. 2013,
     arXiv 1209.2355).
 
@@ -70,7 +69,7 @@ def clip_weights(weight_N: Array, clip: float) -> tuple[Array, float]:
 
 
 def snips_mean(
-    weight_N: Array, reward_N: Array, user_N: ArrayLike, *, estimand: str = "SNIPS"
+    weight_N: Float, reward_N: Float, user_N: ArrayLike, *, estimand: str = "SNIPS"
 ) -> Estimate:
     """sum(w r) / sum(w), consistent, bounded by the rewards seen (Swaminathan & Joachims 2015).
 
@@ -103,10 +102,10 @@ def snips_mean(
 
 
 def dr_mean(
-    weight_N: Array,
-    reward_N: Array,
-    model_N: Array,
-    direct_N: Array,
+    weight_N: Float,
+    reward_N: Float,
+    model_N: Float,
+    direct_N: Float,
     user_N: ArrayLike,
     *,
     estimand: str = "DR",
@@ -137,7 +136,7 @@ def dr_mean(
     return _rare(estimate, origin, side, step, weight_N, reward_N, user_N)
 
 
-def most_common(reward_N: Array) -> float:
+def most_common(reward_N: Float) -> float:
     """The most common outcome, the least of several; 0 where there is none.
 
     >>> most_common(np.array([0.0, 2.0, 0.0]))
@@ -147,7 +146,7 @@ def most_common(reward_N: Array) -> float:
     return float(values[counts.argmax()]) if len(values) else 0.0
 
 
-def side_of(reward_N: Array, origin: float) -> int:
+def side_of(reward_N: Float, origin: float) -> int:
     """1 where no outcome lies below `origin`, -1 where none lies above, 0 where there are some on
     both sides.
 
@@ -159,7 +158,7 @@ def side_of(reward_N: Array, origin: float) -> int:
     return -1 if (reward_N <= origin).all() else 0
 
 
-def usual(reward_N: Array) -> tuple[float, int]:
+def usual(reward_N: Float) -> tuple[float, int]:
     """The most common outcome, and the side of it on which all others lie (`side_of`); side 0 where
     fewer than half have it.
 
@@ -171,7 +170,7 @@ def usual(reward_N: Array) -> tuple[float, int]:
     return common, side_of(reward_N, common) if rare else 0
 
 
-def origin_of(reward_N: Array) -> tuple[float, int]:
+def origin_of(reward_N: Float) -> tuple[float, int]:
     """Where the log scale of SNIPS and doubly robust begins, and the side of it on which all
     outcomes lie; side 0 where there is none.
 
@@ -184,7 +183,7 @@ def origin_of(reward_N: Array) -> tuple[float, int]:
     return (common, side) if side else (0.0, side_of(reward_N, 0.0))
 
 
-def typical(amount_N: Array) -> float:
+def typical(amount_N: Float) -> float:
     """What an amount that counts is like: the mean of `amount_N` (>= 0), each weighted by itself; 0
     where all are 0.
 
@@ -195,7 +194,7 @@ def typical(amount_N: Array) -> float:
     return float(np.sum(amount_N**2)) / total if total > 0 else 0.0
 
 
-def effective_users(amount_N: Array, user_N: ArrayLike) -> float:
+def effective_users(amount_N: Float, user_N: ArrayLike) -> float:
     """Kish's effective number of users, by their summed `amount_N` (>= 0): of weights, or of
     weights times outcomes.
 
@@ -206,7 +205,7 @@ def effective_users(amount_N: Array, user_N: ArrayLike) -> float:
     return kish(np.bincount(row_N, weights=amount_N))
 
 
-def _effective(estimate: Estimate, weight_N: Array, user_N: ArrayLike) -> Estimate:
+def _effective(estimate: Estimate, weight_N: Float, user_N: ArrayLike) -> Estimate:
     return replace(estimate, n_eff=effective_users(weight_N, user_N))
 
 
@@ -215,8 +214,8 @@ def _rare(
     origin: float,
     side: int,
     step: float,
-    weight_N: Array,
-    reward_N: Array,
+    weight_N: Float,
+    reward_N: Float,
     user_N: ArrayLike,
 ) -> Estimate:
     """The estimate with its interval on the log scale from `origin`; as it is where its value does

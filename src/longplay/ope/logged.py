@@ -15,14 +15,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.decisions import (
     BESIDE,
     Contexts,
     Policy,
     Ranker,
     contexts_at,
-    held_out,
     index_of,
+    ope_users,
     outside,
 )
 from longplay.errors import ConfigError, DataError
@@ -32,8 +33,6 @@ from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.signals.outcomes.in_memory import Shown
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 Users = Literal["held out", "all"]  # whose slots are scored
 
 LAW_CELLS = 20_000_000  # probabilities of a policy's whole law held at once
@@ -68,14 +67,14 @@ class Logged:
     surface: str
     contexts: Contexts
     item_M: pl.Series
-    lengths_D: Rows
-    decision_N: Rows
-    slot_N: Rows
-    user_N: Rows
-    reward_N: Array
-    log_prob_N: Array
+    lengths_D: Int
+    decision_N: Int
+    slot_N: Int
+    user_N: Int
+    reward_N: Float
+    log_prob_N: Float
     late: pl.Series
-    late_D: Rows
+    late_D: Int
     shown: pl.Series
     decisions: int
     immature: int
@@ -86,7 +85,7 @@ class Logged:
         return len(self.reward_N)
 
     @property
-    def places(self) -> Rows:
+    def places(self) -> Int:
         """Where each mature slot lies among all slots (`item_M`), shape [N]."""
         return (np.cumsum(self.lengths_D) - self.lengths_D)[self.decision_N] + self.slot_N
 
@@ -95,7 +94,7 @@ class Logged:
         """What was shown in each mature slot, length N."""
         return self.item_M.gather(self.places)
 
-    def asked(self, rows: Rows, slots: int) -> Iterator[tuple[Rows, Contexts]]:
+    def asked(self, rows: Int, slots: int) -> Iterator[tuple[Int, Contexts]]:
         """The contexts of the decisions `rows`, a part at a time, asking for `slots` slots.
 
         Items that were not there yet are excluded: a policy is valued by what it could have shown
@@ -118,7 +117,7 @@ class Logged:
 def logged_slots(
     lake: Lake, shown: Shown, surface: str | None, users: Users = "held out"
 ) -> Logged:
-    """The slots that may be scored: mature, on `surface`, of users for whom `held_out` is true.
+    """The slots that may be scored: mature, on `surface`, of users for whom `ope_users` is true.
 
     Those who train learn from the other users, so that no policy is judged by outcomes it was
     fitted to.
@@ -149,7 +148,7 @@ def logged_slots(
     rows = shown.frame.select("decision_id", "slot", "user_id", "item_id", "value", "log_prob")
     scored = rows["user_id"].unique().sort()
     if users == "held out":
-        scored = scored.filter(pl.Series(held_out(scored), dtype=pl.Boolean))
+        scored = scored.filter(pl.Series(ope_users(scored), dtype=pl.Boolean))
     rows = rows.join(scored.to_frame(), on="user_id", how="semi", maintain_order="left")
     foreign = rows.join(decisions.select("decision_id"), on="decision_id", how="anti").height
     if foreign:
@@ -206,7 +205,7 @@ def logged_slots(
     return logged
 
 
-def _not_there_yet(lake: Lake, decisions: pl.DataFrame, time: pl.Series) -> tuple[pl.Series, Rows]:
+def _not_there_yet(lake: Lake, decisions: pl.DataFrame, time: pl.Series) -> tuple[pl.Series, Int]:
     """Items added after the first of these times, last first, and how many of them were still to
     come at each time.
 
@@ -253,7 +252,7 @@ def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
     return replace(logged, contexts=Contexts(fuller.select(frame.columns)))
 
 
-def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Array, NDArray[np.bool_]]:
+def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Float, NDArray[np.bool_]]:
     """log pi(item | context, slots before it) of every slot of the logged slates, and whether the
     policy knows the item; both [M].
 
@@ -282,8 +281,8 @@ def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Array, NDArray[np.boo
 
 
 def own_slates(
-    policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows
-) -> tuple[pl.Series, Array]:
+    policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Int
+) -> tuple[pl.Series, Float]:
     """One slate of the policy's own for each of the decisions `chosen`, as long as the logged one:
     items and log-probabilities, flat.
 
@@ -317,8 +316,8 @@ def own_slates(
 
 
 def own_choices(
-    policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Rows | None = None
-) -> tuple[pl.Series, Array]:
+    policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Int | None = None
+) -> tuple[pl.Series, Float]:
     """One draw a ~ pi(. | context, logged prefix) for every slot of the decisions `chosen` (default
     all), flat, slate by slate.
 
@@ -350,7 +349,7 @@ def own_choices(
     return codes.ids.gather(choice_M), log_prob_M[start_R[length_R > 0]]
 
 
-def own_law(policy: Ranker, logged: Logged) -> Array:
+def own_law(policy: Ranker, logged: Logged) -> Float:
     """pi(item | context, logged prefix) of every mature slot and every item of the policy's
     `index`, shape [N, I].
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from longplay.arrays import Float
 from longplay.estimate import Estimate
 from longplay.ope.diagnostics import Diagnosis
 from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, origin_of, snips_mean
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class ModelValues:
         own_N: mean over the policy's own choices in the slot.
     """
 
-    shown_N: Array
-    own_N: Array
+    shown_N: Float
+    own_N: Float
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class Evidence:
         model: of estimators that need one.
     """
 
-    weight_N: Array
-    reward_N: Array
+    weight_N: Float
+    reward_N: Float
     user_N: NDArray[np.generic]
     diagnosis: Diagnosis | None = None
     model: ModelValues | None = None

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.chance import keyed_bits
 from longplay.decisions import learners_events
 from longplay.lake.lake import Lake
@@ -25,9 +26,7 @@ from longplay.ope.logged import Logged
 from longplay.rewards.familiar import DAY_US, NEVER, LakeIndex
 from longplay.signals.declare.declaration import Declaration
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
-Line = Callable[[Array], Array]  # features [N, C] -> expected outcome [N]
+Predictor = Callable[[Float], Float]  # features [N, C] -> expected outcome [N]
 
 FOLDS = 5
 # a mean counts as if seen this often at the mean above it: item below key below everything
@@ -46,10 +45,10 @@ class OutcomeModel:
 
     slots: SlotFeatures
     means: FoldMeans
-    fold_N: Rows
-    lines: tuple[Line | None, ...]
+    fold_N: Int
+    lines: tuple[Predictor | None, ...]
 
-    def predict(self, items: pl.Series) -> Array:
+    def predict(self, items: pl.Series) -> Float:
         """Expected outcome of showing `items[n]` in slot n instead of what was shown, shape [N], in
         the outcome's unit.
 
@@ -80,7 +79,7 @@ def fit_outcome_model(lake: Lake, signal: Declaration, logged: Logged) -> Outcom
     ]
     possible_N = slots.possible(np.arange(len(logged)), item_N)
     means = FoldMeans.of(slots, item_N, logged.reward_N, fold_N, possible_N)
-    lines: list[Line | None] = []
+    lines: list[Predictor | None] = []
     for fold in range(FOLDS):
         others = [
             (other, np.flatnonzero(possible_N & (fold_N == other)))
@@ -108,11 +107,11 @@ class SlotFeatures:
 
     signal: Declaration
     index: LakeIndex
-    popularity_I: Array
-    user_N: Rows
-    time_N: Rows
-    slot_N: Rows
-    activity_N: Array
+    popularity_I: Float
+    user_N: Int
+    time_N: Int
+    slot_N: Int
+    activity_N: Float
 
     @classmethod
     def of(cls, lake: Lake, signal: Declaration, logged: Logged) -> SlotFeatures:
@@ -130,11 +129,11 @@ class SlotFeatures:
             signal, index, popularity_I, user_D[d_N], time_D[d_N], logged.slot_N, activity_D[d_N]
         )
 
-    def keys(self, item_N: Rows) -> Rows:
+    def keys(self, item_N: Int) -> Int:
         """Key of each item, -1 where it has none or is unknown."""
         return np.append(self.index.key_row_I, -1)[item_N]
 
-    def possible(self, rows: Rows, item_N: Rows) -> NDArray[np.bool_]:
+    def possible(self, rows: Int, item_N: Int) -> NDArray[np.bool_]:
         """Whether showing `item_N` in the slots `rows` can lead to an entry."""
         if not self.signal.entry.is_discovery:
             return np.ones(len(rows), dtype=bool)
@@ -144,7 +143,7 @@ class SlotFeatures:
         )
         return ~familiar_N & ~((item_N >= 0) & (key_N < 0))
 
-    def features(self, rows: Rows, item_N: Rows, item_mean_I: Array, key_mean_K: Array) -> Array:
+    def features(self, rows: Int, item_N: Int, item_mean_I: Float, key_mean_K: Float) -> Float:
         """[N, C] of `item_N` in the slots `rows`: slot, item mean, key mean, popularity, days since
         the key's last touch, activity, day."""
         key_N, time_N = self.keys(item_N), self.time_N[rows]
@@ -168,24 +167,24 @@ class SlotFeatures:
 class FoldMeans:
     """Slots and summed outcomes by fold, of every item and every key."""
 
-    count_FI: Array
-    sum_FI: Array
-    count_FK: Array
-    sum_FK: Array
-    key_I: Rows
+    count_FI: Float
+    sum_FI: Float
+    count_FK: Float
+    sum_FK: Float
+    key_I: Int
 
     @classmethod
     def of(
         cls,
         slots: SlotFeatures,
-        item_N: Rows,
-        reward_N: Array,
-        fold_N: Rows,
+        item_N: Int,
+        reward_N: Float,
+        fold_N: Int,
         use_N: NDArray[np.bool_],
     ) -> FoldMeans:
         """From the logged slots where `use_N` holds."""
 
-        def by_fold(row_N: Rows, amount_N: Array, n: int) -> Array:
+        def by_fold(row_N: Int, amount_N: Float, n: int) -> Float:
             cells = np.bincount(
                 fold_N[use_N] * n + row_N[use_N] % n, weights=amount_N[use_N], minlength=FOLDS * n
             )  # -1 % n is the last
@@ -200,7 +199,7 @@ class FoldMeans:
         item = by_fold(item_N, one_N, items), by_fold(item_N, reward_N, items)
         return cls(*item, by_fold(key_N, one_N, keys), by_fold(key_N, reward_N, keys), key_I)
 
-    def without(self, *folds: int) -> tuple[Array, Array]:
+    def without(self, *folds: int) -> tuple[Float, Float]:
         """Mean outcome per slot of every item [I + 1] and key [K + 1] over the other folds, each
         shrunk to the level above."""
         keep = np.setdiff1d(np.arange(FOLDS), folds)
@@ -211,7 +210,7 @@ class FoldMeans:
         return (sum_I + MEAN_SLOTS * key_mean_K[self.key_I]) / (count_I + MEAN_SLOTS), key_mean_K
 
 
-def _popularity(lake: Lake, index: LakeIndex) -> Array:
+def _popularity(lake: Lake, index: LakeIndex) -> Float:
     engaged = learners_events(lake).filter(
         pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()
     )
@@ -221,7 +220,7 @@ def _popularity(lake: Lake, index: LakeIndex) -> Array:
     return popularity_I
 
 
-def _ridge(x_NC: Array, y_N: Array) -> Line:
+def _ridge(x_NC: Float, y_N: Float) -> Predictor:
     """Ridge regression (Hoerl & Kennard 1970) on standardised features and their products; no line
     goes on beyond what it has seen."""
     low_C, high_C = np.quantile(x_NC, [0.01, 0.99], axis=0)
@@ -229,7 +228,7 @@ def _ridge(x_NC: Array, y_N: Array) -> Line:
     centre_C, scale_C = clipped_NC.mean(0), np.maximum(clipped_NC.std(0), 1e-9)
     left, right = np.triu_indices(x_NC.shape[1])
 
-    def expand(x_NC: Array) -> Array:
+    def expand(x_NC: Float) -> Float:
         z_NC = (np.clip(x_NC, low_C, high_C) - centre_C) / scale_C
         return np.hstack([z_NC, z_NC[:, left] * z_NC[:, right]])
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from longplay.arrays import Float
 from longplay.decisions import Policy, Ranker
 from longplay.errors import ConfigError
 from longplay.estimate import Estimate, Refusal
 from longplay.lake.lake import Lake
-from longplay.ope.diagnostics import Array, Diagnosis, weigh
+from longplay.ope.diagnostics import Diagnosis, weigh
 from longplay.ope.logged import Logged, Users, as_seen_by, logged_slots, own_choices, own_law
 from longplay.ope.methods import (
     DOUBLY_ROBUST,
@@ -142,7 +143,7 @@ def doubly_robust_mean(
     lake: Lake,
     shown: Shown,
     logged: Logged,
-    weight_N: Array,
+    weight_N: Float,
     seed: int = 0,
     draws: int | None = 4,
     diagnosis: Diagnosis | None = None,
@@ -165,7 +166,7 @@ def doubly_robust_mean(
     return question.estimate(DOUBLY_ROBUST, question.evidence(with_model=True))
 
 
-def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, draws: int) -> Array:
+def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, draws: int) -> Float:
     """The mean of q over `draws` of the policy's own choices in every slot, shape [N]."""
     direct_N = np.zeros(len(logged))
     for draw in range(
@@ -176,7 +177,7 @@ def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, dra
     return direct_N
 
 
-def _expected(policy: Policy, logged: Logged, model: OutcomeModel) -> Array:
+def _expected(policy: Policy, logged: Logged, model: OutcomeModel) -> Float:
     """E[q(x, prefix, own choice)] of every slot, summed over the policy's law, shape [N]."""
     if not isinstance(policy, Ranker):
         raise ConfigError(
@@ -260,7 +261,7 @@ class _Question:
     lake: Lake
     shown: Shown
     logged: Logged
-    weight_N: Array
+    weight_N: Float
     diagnosis: Diagnosis | None
     seed: int
     draws: int | None

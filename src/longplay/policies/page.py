@@ -9,16 +9,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from longplay.arrays import Float
 from longplay.decisions import Contexts, Decisions, Policy, check_one_each, rules_of
 from longplay.errors import ConfigError, DataError
 
-Float = NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Page:
     """A slate made of rows, one below the other: row by row `slots[name]` items from
     `policies[name]`.
 
@@ -28,7 +26,7 @@ class Rows:
     they are; their catalogues must have no item in common.
 
     >>> from longplay.policies.simple import Uniform
-    >>> page = Rows({"known": Uniform(), "new": Uniform()}, {"known": 3, "new": 2})
+    >>> page = Page({"known": Uniform(), "new": Uniform()}, {"known": 3, "new": 2})
     >>> page.slate, page.without("new").shown, page.without("known", "new").shown
     (5, ('known',), ())
     """
@@ -44,7 +42,7 @@ class Rows:
             or min(self.slots.values()) < 1
         ):
             raise ConfigError(
-                f"Rows: policies {', '.join(self.policies)} and slots {dict(self.slots)} given, "
+                f"Page: policies {', '.join(self.policies)} and slots {dict(self.slots)} given, "
                 "expected at least one row, each with at least 1 slot"
             )
 
@@ -84,7 +82,7 @@ class Rows:
         ]
         return f"rows@{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
 
-    def without(self, *names: str) -> Rows:
+    def without(self, *names: str) -> Page:
         """The page without these rows; without all of them it shows nothing.
 
         Raises:
@@ -93,7 +91,7 @@ class Rows:
         for name in names:
             if name not in self.policies:
                 raise ConfigError(
-                    f"Rows: no row {name!r}; expected some of {', '.join(self.policies)}"
+                    f"Page: no row {name!r}; expected some of {', '.join(self.policies)}"
                 )
         return replace(self, withheld=self.withheld | frozenset(names))
 
@@ -124,7 +122,7 @@ class Rows:
         )["slate"]
         if (doubled := (slates.list.n_unique() < slates.list.len()).sum()) > 0:
             raise DataError(
-                f"Rows: {doubled:,} of {len(contexts):,} pages hold an item twice; give the rows "
+                f"Page: {doubled:,} of {len(contexts):,} pages hold an item twice; give the rows "
                 "catalogues without common items"
             )
         log_prob_NS = np.concatenate(

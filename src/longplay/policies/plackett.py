@@ -10,11 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.chance import RowChance
 from longplay.index import distinct_keys
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 _GUMBEL_CELLS = 4_000_000  # rows x items perturbed at once: bounds memory at about 64 MB
 _EXTRA_DRAWS = 3  # beyond the slots, in the first pass: covers nearly every row of a flat law

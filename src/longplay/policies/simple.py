@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.decisions import Contexts, Decisions, check_one_each, context_chance, learners_events
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex, distinct_keys
@@ -22,9 +23,6 @@ from longplay.policies.plackett import (
     plackett_luce_log_prob,
     repeats,
 )
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 # Below this share of mass left, 1 - sum would lose digits: the mass left is then summed item by
 # item.
@@ -133,7 +131,7 @@ class Popular:
     def fit(self, lake: Lake) -> Self:
         """The version that has seen exactly this lake: counts start from zero.
 
-        Where slates were logged, users for whom `decisions.held_out` is true are not counted:
+        Where slates were logged, users for whom `decisions.ope_users` is true are not counted:
         off-policy estimates score them.
         """
         return replace(self, catalogue=None).adapt(lake.items, learners_events(lake))

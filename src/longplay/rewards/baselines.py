@@ -15,23 +15,24 @@ from typing import ClassVar
 
 import numpy as np
 
+from longplay.arrays import Float, Int
 from longplay.index import ItemIndex
-from longplay.rewards.early import Array, Early, Rows, counts_below, prefix_hits, sum_by
+from longplay.rewards.early import EarlyModel, counts_below, prefix_hits, sum_by
 from longplay.rewards.gaussian import between_items, estimate_prior
 from longplay.rewards.progressive import by_key
 from longplay.signals.outcomes.in_memory import Outcomes
 
 Reader = Callable[
-    [Outcomes, Rows], Array
+    [Outcomes, Int], Float
 ]  # the reading of each entry from its observed days, [N]; 0 where there is none
 
 
 @dataclass(frozen=True, eq=False)
-class Averaged(Early):
+class Averaged(EarlyModel):
     """An early reward that averages one reading per entry."""
 
     @abstractmethod
-    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
+    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Int]:
         """The reading, and the ages (days, >= 1) from which on it says something."""
 
     def _learn(self, outcomes: Outcomes) -> AveragedStanding:
@@ -39,7 +40,7 @@ class Averaged(Early):
         days, (index, row_N) = self.signal.days, by_key(outcomes)
         outcome_N, n_I = outcomes.value, np.bincount(row_N, minlength=len(index)).astype(float)
 
-        def sums(x_NC: Array) -> tuple[Array, Callable[[Array], Array]]:
+        def sums(x_NC: Float) -> tuple[Float, Callable[[Float], Float]]:
             sum_IC = np.column_stack([sum_by(row_N, x_N, len(index)) for x_N in x_NC.T])
             return sum_IC, lambda weight_I: (x_NC.T * weight_I[row_N]) @ x_NC
 
@@ -97,19 +98,19 @@ class AveragedStanding:
     noise, slope, leftover by age."""
 
     reader: Reader
-    table: Array
+    table: Float
     prior_mean: float
     prior_std: float
     noise_std: float
     index: ItemIndex
-    mean_I: Array
-    std_I: Array
+    mean_I: Float
+    std_I: Float
 
-    def items(self) -> tuple[Array, Array]:
-        """See `Standing`."""
+    def items(self) -> tuple[Float, Float]:
+        """See `ItemBeliefs`."""
         return self.mean_I, self.std_I
 
-    def observe(self, outcomes: Outcomes, observed_N: Rows) -> AveragedStanding:
+    def observe(self, outcomes: Outcomes, observed_N: Int) -> AveragedStanding:
         """theta given the mean of x - centre per item: loading and drift average over the item's
         ages, noise over its entries.
 
@@ -140,9 +141,9 @@ class AveragedStanding:
         )
 
     def entries(
-        self, row_N: Rows, outcomes: Outcomes, observed_N: Rows
-    ) -> tuple[Array, Array, Array]:
-        """See `Standing`: a regression within items on the surprise in the entry's own reading."""
+        self, row_N: Int, outcomes: Outcomes, observed_N: Int
+    ) -> tuple[Float, Float, Float]:
+        """See `ItemBeliefs`: a regression within items on the surprise in the entry's own reading."""
         centre_N, loading_N, _, _, slope_N, leftover_N = self.table[:, observed_N]
         item_N = self.mean_I[row_N]
         surprise_N = (
@@ -162,10 +163,10 @@ class MaturedOnly(Averaged):
 
     name: ClassVar[str] = "matured only"
 
-    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
+    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Int]:
         days = self.signal.days
 
-        def read(outcomes: Outcomes, observed_N: Rows) -> Array:
+        def read(outcomes: Outcomes, observed_N: Int) -> Float:
             return np.where(observed_N >= days, _outcome(outcomes, observed_N), 0.0)
 
         return read, np.array([days])
@@ -178,8 +179,8 @@ class DayTwo(Averaged):
 
     name: ClassVar[str] = "day two"
 
-    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
-        def read(outcomes: Outcomes, observed_N: Rows) -> Array:
+    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Int]:
+        def read(outcomes: Outcomes, observed_N: Int) -> Float:
             row, day, amount = prefix_hits(outcomes, observed_N)
             return sum_by(row[day == 0], amount[day == 0], len(outcomes))
 
@@ -197,7 +198,7 @@ class AutoSurrogate(Averaged):
 
     name: ClassVar[str] = "auto-surrogate"
 
-    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Rows]:
+    def _reader(self, outcomes: Outcomes) -> tuple[Reader, Int]:
         days, threshold = self.signal.days, self.signal.threshold
         top = counts_below(self.signal)
         levelled = top > 0
@@ -218,7 +219,7 @@ class AutoSurrogate(Averaged):
                     0
                 ]
 
-        def read(outcomes: Outcomes, observed_N: Rows) -> Array:
+        def read(outcomes: Outcomes, observed_N: Int) -> Float:
             so_far_N = _amount(outcomes, observed_N)
             if levelled:
                 reading_N = fit_DL[observed_N, np.minimum(so_far_N, top).astype(np.int64)]
@@ -233,7 +234,7 @@ class AutoSurrogate(Averaged):
         return read, np.arange(1, days + 1)
 
 
-def _design(so_far_N: Array, threshold: float | None) -> Array:
+def _design(so_far_N: Float, threshold: float | None) -> Float:
     reached_N = (
         np.zeros(len(so_far_N))
         if threshold is None
@@ -242,12 +243,12 @@ def _design(so_far_N: Array, threshold: float | None) -> Array:
     return np.column_stack([np.ones(len(so_far_N)), so_far_N, reached_N])
 
 
-def _amount(outcomes: Outcomes, observed_N: Rows) -> Array:
+def _amount(outcomes: Outcomes, observed_N: Int) -> Float:
     row, _, amount = prefix_hits(outcomes, observed_N)
     return sum_by(row, amount, len(outcomes))
 
 
-def _outcome(outcomes: Outcomes, observed_N: Rows) -> Array:
+def _outcome(outcomes: Outcomes, observed_N: Int) -> Float:
     """The signal's value had the window closed after the observed days."""
     total_N, threshold = _amount(outcomes, observed_N), outcomes.signal.threshold
     return total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from longplay.arrays import Float
 from longplay.belief import Calibration, coverage_of_means, randomised_pit, reliability
 from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import clustered_mean
-from longplay.rewards.early import Early, EarlyReward, certain_entries
+from longplay.rewards.early import EarlyModel, EarlyReward, certain_entries
 from longplay.rewards.showing import user_buckets
 from longplay.signals.outcomes.in_memory import Outcomes
-
-Array = NDArray[np.float64]
 
 ENOUGH_ITEMS = 10
 FEWER_ENTRIES = (50, 30, 20)  # tried in turn where too few items have `min_entries`
@@ -31,15 +30,15 @@ CLIP = 1e-3
 class _Judged:
     """What one fold's unseen items show: per item, and per entry of the held-out half."""
 
-    mean_I: Array
-    std_I: Array
-    noise_I: Array
-    realised_I: Array
-    prior_mean_I: Array
-    prior_std_I: Array
-    mean_N: Array
-    spread_N: Array
-    outcome_N: Array
+    mean_I: Float
+    std_I: Float
+    noise_I: Float
+    realised_I: Float
+    prior_mean_I: Float
+    prior_std_I: Float
+    mean_N: Float
+    spread_N: Float
+    outcome_N: Float
 
 
 def calibration(
@@ -118,7 +117,7 @@ def calibration(
                 )
             )
 
-    def all_of(name: str) -> Array:
+    def all_of(name: str) -> Float:
         return np.concatenate([getattr(part, name) for part in parts])
 
     mean_I, std_I, realised_I, prior_mean_I, prior_std_I = (
@@ -181,7 +180,7 @@ def compare(
         | _item_error(test, None, prior, min_entries)
     ]
     for name, model in models.items():
-        unfitted = isinstance(model, Early) and model.standing is None
+        unfitted = isinstance(model, EarlyModel) and model.standing is None
         fitted = model.fit(None, train_outcomes) if unfitted else model
         rows.append(
             _score(name, fitted.belief(test, age).mean, outcome_N, alone_N, users, test)
@@ -219,9 +218,9 @@ def _judge(model: EarlyReward, seen: Outcomes, judged: Outcomes, age: int) -> _J
 
 def _score(
     name: str,
-    mean_N: Array,
-    outcome_N: Array,
-    alone_N: Array,
+    mean_N: Float,
+    outcome_N: Float,
+    alone_N: Float,
     users: NDArray[np.object_],
     test: Outcomes,
 ) -> dict[str, object]:
@@ -257,14 +256,14 @@ def _item_error(
     }
 
 
-def _loss(mean_N: Array, outcome_N: Array, binary: bool) -> Array:
+def _loss(mean_N: Float, outcome_N: Float, binary: bool) -> Float:
     if not binary:
         return (mean_N - outcome_N) ** 2
     p_N = np.clip(mean_N, CLIP, 1 - CLIP)
     return -np.where(outcome_N > 0, np.log(p_N), np.log1p(-p_N))
 
 
-def concordance(mean_N: Array, outcome_N: Array, binary: bool) -> float | None:
+def concordance(mean_N: Float, outcome_N: Float, binary: bool) -> float | None:
     """Chance that of two entries with different outcomes the larger had the larger belief, ties
     half; null where all outcomes are equal.
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
-Knots = tuple[Array, Array]  # linear beliefs, ascending, and the rate at each
+from longplay.arrays import Float, Int
+
+Knots = tuple[Float, Float]  # linear beliefs, ascending, and the rate at each
 
 AGES = 12  # at which curves are drawn, at most
 BINS = 20  # groups that a curve is drawn through, at most, of either kind of outcome
@@ -38,12 +37,12 @@ class Curves:
     [0.3, 0.9]
     """
 
-    ages: Rows
+    ages: Int
     knots: tuple[tuple[Knots, ...], ...]
 
     @classmethod
     def through(
-        cls, ages: Rows, linear_AN: Array, so_far_AN: Rows, outcome_N: Array, counts: int
+        cls, ages: Int, linear_AN: Float, so_far_AN: Int, outcome_N: Float, counts: int
     ) -> Self:
         """The curves of these ages through entries whose outcomes (0 or 1) are known and whose
         linear beliefs did not know them.
@@ -66,11 +65,11 @@ class Curves:
         return cls(ages, tuple(knots))
 
     @staticmethod
-    def possible(outcome_N: Array) -> bool:
+    def possible(outcome_N: Float) -> bool:
         """Whether so many outcomes of both kinds are known that a curve says more than it errs."""
         return float(min(outcome_N.sum(), (1 - outcome_N).sum())) >= 2 * LEAST
 
-    def __call__(self, linear_N: Array, observed_N: Rows, so_far_N: Rows) -> Array:
+    def __call__(self, linear_N: Float, observed_N: Int, so_far_N: Int) -> Float:
         """The rate at each linear belief after so many observed days and so much so far, [N]."""
         observed_N = np.minimum(observed_N, self.ages[-1])
         above_N = np.searchsorted(self.ages, observed_N)  # the first age that is not younger
@@ -94,8 +93,8 @@ class Curves:
         return rate_N
 
     def bend(
-        self, linear_N: Array, std_N: Array, observed_N: Rows, so_far_N: Rows
-    ) -> tuple[Array, Array]:
+        self, linear_N: Float, std_N: Float, observed_N: Int, so_far_N: Int
+    ) -> tuple[Float, Float]:
         """Mean and std of the rate where the linear belief is known up to `std_N`, both [N]: half
         of what one std to either side comes to."""
         low_N, mean_N, high_N = (
@@ -104,7 +103,7 @@ class Curves:
         return mean_N, (high_N - low_N) / 2
 
 
-def ages_of(days: int) -> Rows:
+def ages_of(days: int) -> Int:
     """Ages between 1 and the last day before the window closes, closer together while entries are
     young.
 
@@ -118,7 +117,7 @@ def ages_of(days: int) -> Rows:
     )
 
 
-def _rising(linear_N: Array, outcome_N: Array) -> Knots:
+def _rising(linear_N: Float, outcome_N: Float) -> Knots:
     """Knots of the curve: groups of neighbours (equal beliefs together), each at its mean belief
     and its rate, made to rise.
 

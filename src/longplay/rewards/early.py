@@ -9,10 +9,10 @@ from typing import ClassVar, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.belief import Belief
-from longplay.decisions import Contexts, Decisions, held_out, of_learners
+from longplay.decisions import Contexts, Decisions, of_learners, ope_users
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
@@ -22,9 +22,6 @@ from longplay.signals.declare.checks import kind_of
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.outcomes.in_memory import Outcomes, check_lake, slates_of
 from longplay.signals.signal import Signal
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 MAX_COUNTS = 10  # thresholds of up to so many days are looked at count by count
 # mature entries that are surely entries, below which the doubtful ones are better than none
@@ -116,7 +113,7 @@ class Learnt:
         )
 
 
-class Standing(Protocol):
+class ItemBeliefs(Protocol):
     """What a model believes of every item at one moment. Row -1 stands for an unknown item: the
     prior."""
 
@@ -130,24 +127,24 @@ class Standing(Protocol):
         """Std of single outcomes around their item's mean."""
         ...
 
-    def observe(self, outcomes: Outcomes, observed_N: Rows) -> Standing:
+    def observe(self, outcomes: Outcomes, observed_N: Int) -> ItemBeliefs:
         """The same prior, having heard each of these entries for `observed_N` days and nothing
         else."""
         ...
 
-    def items(self) -> tuple[Array, Array]:
+    def items(self) -> tuple[Float, Float]:
         """Mean and std of the expected outcome, each [I + 1], the prior last."""
         ...
 
     def entries(
-        self, row_N: Rows, outcomes: Outcomes, observed_N: Rows
-    ) -> tuple[Array, Array, Array]:
+        self, row_N: Int, outcomes: Outcomes, observed_N: Int
+    ) -> tuple[Float, Float, Float]:
         """Mean, std of the expectation, and std of the noise left, each [N]."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class Early(ABC):
+class EarlyModel(ABC):
     """An early reward whose own part is `_learn`; fitting, looking up and clipping are the same for
     all.
 
@@ -163,11 +160,11 @@ class Early(ABC):
     """
 
     signal: Signal
-    standing: Standing | None = field(default=None, repr=False)
+    standing: ItemBeliefs | None = field(default=None, repr=False)
     showing: Showing | None = field(default=None, repr=False)
     spares: bool = False
     learnt: Learnt | None = None
-    _catalogue: dict[int, tuple[object, Array, Array, Array]] = field(
+    _catalogue: dict[int, tuple[object, Float, Float, Float]] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -180,7 +177,7 @@ class Early(ABC):
             )
 
     @abstractmethod
-    def _learn(self, outcomes: Outcomes) -> Standing:
+    def _learn(self, outcomes: Outcomes) -> ItemBeliefs:
         """The prior, from outcomes that are all mature and have a key."""
 
     def fit(
@@ -195,7 +192,7 @@ class Early(ABC):
         Left-truncated entries teach nothing of outcomes, unless fewer than 1,000 certain ones are
         mature: then they are kept, and `learnt` and the printed model say so (see
         `certain_entries`). That a slot led to one still counts. Where slates were logged, users for
-        whom `decisions.held_out` is true are left out of everything: they are kept for off-policy
+        whom `decisions.ope_users` is true are left out of everything: they are kept for off-policy
         estimates, which would flatter a policy whose reward knew their outcomes.
 
         Args:
@@ -333,7 +330,7 @@ class Early(ABC):
         )
 
     def _finish(
-        self, mean_N: Array, std_N: Array, noise_N: Array, age: int, keys: pl.DataFrame
+        self, mean_N: Float, std_N: Float, noise_N: Float, age: int, keys: pl.DataFrame
     ) -> Belief:
         most = most_possible(self.signal)
         mean_N = np.clip(mean_N, 0.0, most)
@@ -377,7 +374,7 @@ class Early(ABC):
                 f"{self.signal.label}; compute {self.signal.name}.outcomes(lake)"
             )
 
-    def _fitted(self) -> Standing:
+    def _fitted(self) -> ItemBeliefs:
         if self.standing is None:
             raise DataError(
                 f"{self.name}: not fitted; call fit(lake, outcomes) first and use what it returns"
@@ -400,7 +397,7 @@ def _frame(decisions: Decisions | pl.DataFrame) -> pl.DataFrame:
 
 def _learning(outcomes: Outcomes) -> Outcomes:
     """The entries of users who are not held out."""
-    return outcomes.where(~held_out(outcomes.frame["user_id"]))
+    return outcomes.where(~ope_users(outcomes.frame["user_id"]))
 
 
 def _lake_of_learners(lake: Lake, as_of: datetime) -> Lake:
@@ -447,12 +444,12 @@ def counts_below(signal: Declaration) -> int:
     return int(np.ceil(signal.threshold))
 
 
-def sum_by(row_N: Rows, amount_N: Array, n: int) -> Array:
+def sum_by(row_N: Int, amount_N: Float, n: int) -> Float:
     """Sum of the amounts of each row 0..n-1, [n]."""
     return np.bincount(row_N, weights=amount_N, minlength=n).astype(float)
 
 
-def prefix_hits(outcomes: Outcomes, observed_N: Rows) -> tuple[Rows, Rows, Array]:
+def prefix_hits(outcomes: Outcomes, observed_N: Int) -> tuple[Int, Int, Float]:
     """Row, day of the window and amount of every hit within the entries' observed days.
 
     The day in progress at `as_of` may have hits already; it has not closed, so it does not count.
@@ -462,7 +459,7 @@ def prefix_hits(outcomes: Outcomes, observed_N: Rows) -> tuple[Rows, Rows, Array
     return row[keep], day[keep], amount[keep]
 
 
-def decided(outcomes: Outcomes, observed_N: Rows) -> Array:
+def decided(outcomes: Outcomes, observed_N: Int) -> Float:
     """The outcome of each entry where its observed days decide it, else NaN; shape [N]."""
     signal = outcomes.signal
     row, _, amount = prefix_hits(outcomes, observed_N)

@@ -11,14 +11,13 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
+from longplay.arrays import Int
 from longplay.index import ItemIndex, distinct_keys
 from longplay.lake.creators import item_creators, named_events
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.declare.entry import Key
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 DAY_US = 86_400_000_000
 NEVER = np.iinfo(np.int64).min
 
@@ -77,20 +76,20 @@ class LakeIndex:
         order = np.argsort(code_E, kind="stable")
         self._play_code, self._play_item = code_E[order], item_E[played_E][order]
 
-    def slots(self, slates: pl.Series) -> Rows:
+    def slots(self, slates: pl.Series) -> Int:
         """Catalogue rows of equally long slates, flat; -1 for an item the lake does not know."""
         find = self.item_row.get
         flat = slates.explode(empty_as_null=False).to_list() if len(slates) else []
         return np.fromiter((find(item, -1) for item in flat), dtype=np.int64, count=len(flat))
 
-    def users(self, user_ids: pl.Series) -> Rows:
+    def users(self, user_ids: pl.Series) -> Int:
         """Row of each user, -1 where the lake knows none of the user's activity."""
         find = self.user_row.get
         return np.fromiter(
             (find(user, -1) for user in user_ids.to_list()), dtype=np.int64, count=len(user_ids)
         )
 
-    def last_touch(self, user_N: Rows, key_N: Rows, time_N: Rows) -> Rows:
+    def last_touch(self, user_N: Int, key_N: Int, time_N: Int) -> Int:
         """Time (microseconds) of the last touch of that key by that user strictly before that time;
         NEVER where none."""
         if not len(self._touch_code):
@@ -108,7 +107,7 @@ class LakeIndex:
         return np.where(found_N, self._touch_time[last_N], NEVER)
 
     def familiar(
-        self, user_N: Rows, key_N: Rows, time_N: Rows, novel_for: int | None
+        self, user_N: Int, key_N: Int, time_N: Int, novel_for: int | None
     ) -> NDArray[np.bool_]:
         """Whether an entry is impossible now: the user touched the key within `novel_for` calendar
         days (null: ever) before."""
@@ -120,7 +119,7 @@ class LakeIndex:
             time_N // DAY_US - np.where(touched_N, last_N, 0) // DAY_US <= novel_for
         )
 
-    def recent(self, user_N: Rows, time_N: Rows, limit: int) -> sparse.csr_matrix:
+    def recent(self, user_N: Int, time_N: Int, limit: int) -> sparse.csr_matrix:
         """How often each catalogue item is among the user's last `limit` engaged events strictly
         before the time: sparse [N, I]."""
         last_N = np.searchsorted(

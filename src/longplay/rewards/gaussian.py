@@ -24,9 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, stats
 
+from longplay.arrays import Float
 from longplay.errors import DataError
-
-Array = NDArray[np.float64]
 
 # Where nothing tells items from noise (one item, or one entry per item), this share of the variance
 # is
@@ -47,19 +46,19 @@ class Prior:
             indicator.
     """
 
-    mu_C: Array
-    sigma_CC: Array
-    noise_CC: Array
-    target_C: Array
+    mu_C: Float
+    sigma_CC: Float
+    noise_CC: Float
+    target_C: Float
 
     @cached_property
-    def whitener(self) -> Array:
+    def whitener(self) -> Float:
         """K^-1 with noise = K K', lower triangular, [C, C]."""
         chol_CC = np.linalg.cholesky(self.noise_CC)
         return linalg.solve_triangular(chol_CC, np.eye(len(chol_CC)), lower=True)
 
     @cached_property
-    def loading(self) -> Array:
+    def loading(self) -> Float:
         """K^-1 L with sigma = L L': how an item's R independent N(0, 1) traits move its whitened
         trace, [C, R]."""
         values, vectors = np.linalg.eigh(self.whitener @ self.sigma_CC @ self.whitener.T)
@@ -67,17 +66,17 @@ class Prior:
         return vectors[:, keep] * np.sqrt(values[keep])
 
     @cached_property
-    def white_mu(self) -> Array:
+    def white_mu(self) -> Float:
         """K^-1 mu, [C]."""
         return self.whitener @ self.mu_C
 
     @cached_property
-    def white_target(self) -> Array:
+    def white_target(self) -> Float:
         """K'target: target'y = white_target'(K^-1 y)."""
         return np.linalg.cholesky(self.noise_CC).T @ self.target_C
 
     @cached_property
-    def outer(self) -> Array:
+    def outer(self) -> Float:
         """What one sighting of coordinate c adds to the precision of an item's traits, [C, R,
         R]."""
         return self.loading[:, :, None] * self.loading[:, None, :]
@@ -94,8 +93,8 @@ class Prior:
 
 
 def posterior(
-    mu_C: Array, sigma_CC: Array, noise_CC: Array, n_by_length: Array, sum_by_length: Array
-) -> tuple[Array, Array]:
+    mu_C: Float, sigma_CC: Float, noise_CC: Float, n_by_length: Float, sum_by_length: Float
+) -> tuple[Float, Float]:
     """Mean [C] and covariance [C, C] of one item's mean trace, given prefixes of its entries'
     traces.
 
@@ -112,7 +111,7 @@ def posterior(
     length_G = np.arange(len(mu_C) + 1)
     count_C, white_C = summarise(prior, sum_by_length, n_by_length, length_G, np.array([0]))
     trait_IR, cov_IRR = traits(prior, count_C, white_C)
-    factor_CR: Array = np.linalg.cholesky(noise_CC) @ prior.loading
+    factor_CR: Float = np.linalg.cholesky(noise_CC) @ prior.loading
     return np.asarray(mu_C + factor_CR @ trait_IR[0]), np.asarray(
         factor_CR @ cov_IRR[0] @ factor_CR.T, dtype=float
     )
@@ -120,11 +119,11 @@ def posterior(
 
 def summarise(
     prior: Prior,
-    sum_GC: Array,
-    n_G: Array,
+    sum_GC: Float,
+    n_G: Float,
     length_G: NDArray[np.int64],
     starts_I: NDArray[np.int64],
-) -> tuple[Array, Array]:
+) -> tuple[Float, Float]:
     """Sufficient statistics per item from sums over groups of equal item and observed length.
 
     Groups are ordered by item, item i begins at `starts_I[i]`. Returns count_IC (entries that have
@@ -136,18 +135,18 @@ def summarise(
     return count_IC, np.asarray(np.add.reduceat(white_GC, starts_I, axis=0), dtype=float)
 
 
-def traits(prior: Prior, count_IC: Array, white_IC: Array) -> tuple[Array, Array]:
+def traits(prior: Prior, count_IC: Float, white_IC: Float) -> tuple[Float, Float]:
     """Posterior mean [I, R] and covariance [I, R, R] of items' traits (prior N(0, identity))."""
     rank = prior.loading.shape[1]
     precision_IRR = np.eye(rank) + (count_IC @ prior.outer.reshape(len(prior.mu_C), -1)).reshape(
         -1, rank, rank
     )
-    cov_IRR: Array = np.linalg.inv(precision_IRR).astype(float)
+    cov_IRR: Float = np.linalg.inv(precision_IRR).astype(float)
     pull_IR = (white_IC - count_IC * prior.white_mu) @ prior.loading
     return np.einsum("irs,is->ir", cov_IRR, pull_IR), cov_IRR
 
 
-def expected_outcomes(prior: Prior, count_IC: Array, white_IC: Array) -> tuple[Array, Array]:
+def expected_outcomes(prior: Prior, count_IC: Float, white_IC: Float) -> tuple[Float, Float]:
     """Posterior mean [I] and std [I] of items' expected outcomes."""
     sensitivity_R = prior.loading.T @ prior.white_target
     mean_I, var_I = np.empty(len(count_IC)), np.empty(len(count_IC))
@@ -160,12 +159,12 @@ def expected_outcomes(prior: Prior, count_IC: Array, white_IC: Array) -> tuple[A
 
 def own_prefix(
     prior: Prior,
-    count_GC: Array,
-    white_GC: Array,
+    count_GC: Float,
+    white_GC: Float,
     group_N: NDArray[np.int64],
-    prefix_NC: Array,
+    prefix_NC: Float,
     length_G: NDArray[np.int64],
-) -> tuple[Array, Array, Array]:
+) -> tuple[Float, Float, Float]:
     """Mean, std of the expectation, and std of the noise left, of single outcomes given item and
     own prefix, each [N].
 
@@ -195,12 +194,12 @@ def own_prefix(
 
 
 def estimate_prior(
-    n_I: Array,
-    sum_IC: Array,
-    squares_I: Array,
-    cross: Callable[[Array], Array],
-    target_C: Array,
-    unit_C: Array | None = None,
+    n_I: Float,
+    sum_IC: Float,
+    squares_I: Float,
+    cross: Callable[[Float], Float],
+    target_C: Float,
+    unit_C: Float | None = None,
 ) -> Prior:
     """mu, Sigma and V by the method of moments, from mature traces of past items.
 
@@ -254,8 +253,8 @@ def estimate_prior(
 
 
 def between_items(
-    n_I: Array, sum_IC: Array, cross: Callable[[Array], Array], weight_I: Array
-) -> Array:
+    n_I: Float, sum_IC: Float, cross: Callable[[Float], Float], weight_I: Float
+) -> Float:
     """Raw covariance of item means [C, C] for given item weights, sampling taken off; unbiased, so
     not always PSD.
 
@@ -274,7 +273,7 @@ def between_items(
     )
 
 
-def _outcome_variance(n_I: Array, sum_I: Array, squares_I: Array, noise: float) -> float:
+def _outcome_variance(n_I: Float, sum_I: Float, squares_I: Float, noise: float) -> float:
     """Variance of items' expected outcomes: weights follow the variance they estimate, damped until
     both agree.
 
@@ -310,7 +309,7 @@ def chunks(n: int, width: int, budget: int = 4_000_000) -> list[slice]:
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
-def _shrink_correlation(cov_CC: Array, dof: float, floor_C: Array) -> Array:
+def _shrink_correlation(cov_CC: Float, dof: float, floor_C: Float) -> Float:
     """`cov_CC` with correlations times 1 - lambda, lambda = sum of their sampling variances / sum
     of their squares."""
     variance_C = np.maximum(np.diag(cov_CC), floor_C)
@@ -324,7 +323,7 @@ def _shrink_correlation(cov_CC: Array, dof: float, floor_C: Array) -> Array:
     return scale_CC * ((1 - shrink) * correlation_CC + np.eye(len(cov_CC)))
 
 
-def _nearest_psd(sigma_CC: Array, noise_CC: Array, target_C: Array, variance: float) -> Array:
+def _nearest_psd(sigma_CC: Float, noise_CC: Float, target_C: Float, variance: float) -> Float:
     """The PSD matrix of equal trace nearest to `sigma_CC` (whitened by the noise), with target' .
     target = variance.
 
@@ -346,7 +345,7 @@ def _nearest_psd(sigma_CC: Array, noise_CC: Array, target_C: Array, variance: fl
     return chol_CC @ psd_CC @ chol_CC.T
 
 
-def _onto_simplex(values: Array, total: float) -> Array:
+def _onto_simplex(values: Float, total: float) -> Float:
     """max(values - shift, 0) with the shift that makes them add up to `total` >= 0.
 
     >>> _onto_simplex(np.array([3.0, 1.0, -1.0]), 3.0).tolist()

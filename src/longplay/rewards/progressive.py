@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
+from longplay.arrays import Float, Int
 from longplay.chance import keyed_uniform
 from longplay.index import ItemIndex
 from longplay.rewards.curves import Curves, ages_of
-from longplay.rewards.early import Array, Early, Rows, counts_below, prefix_hits, sum_by
+from longplay.rewards.early import EarlyModel, counts_below, prefix_hits, sum_by
 from longplay.rewards.gaussian import (
     Prior,
     chunks,
@@ -28,7 +29,7 @@ CURVE_ENTRIES = 20_000  # per half of the users: more would not change a curve
 
 
 @dataclass(frozen=True, eq=False)
-class ProgressiveReward(Early):
+class ProgressiveReward(EarlyModel):
     """An early reward that learns from every day of an entry: Gaussian progressive beliefs
     (Maystre, Russo & Zhao, arXiv 2307.09943 and 2501.07761).
 
@@ -55,7 +56,7 @@ class ProgressiveReward(Early):
         if self.signal.binary:
             target_C[:-1] = 0.0
 
-        def cross(weight_I: Array) -> Array:
+        def cross(weight_I: Float) -> Float:
             weighted = sparse.csr_matrix(sparse.diags(weight_I[row_N]) @ trace_NC)
             return dense(trace_NC.T @ weighted)
 
@@ -89,10 +90,10 @@ class GaussianStanding:
     signal: Signal
     prior: Prior
     index: ItemIndex
-    count_IC: Array
-    white_IC: Array
-    mean_I: Array
-    std_I: Array
+    count_IC: Float
+    white_IC: Float
+    mean_I: Float
+    std_I: Float
     curves: Curves | None = None
 
     @property
@@ -100,11 +101,11 @@ class GaussianStanding:
         """Std of single outcomes around their item's mean."""
         return self.prior.outcome[2]
 
-    def items(self) -> tuple[Array, Array]:
-        """See `Standing`."""
+    def items(self) -> tuple[Float, Float]:
+        """See `ItemBeliefs`."""
         return self.mean_I, self.std_I
 
-    def observe(self, outcomes: Outcomes, observed_N: Rows) -> GaussianStanding:
+    def observe(self, outcomes: Outcomes, observed_N: Int) -> GaussianStanding:
         """Items' posteriors from these entries' prefixes; entries without a key are left out."""
         index, row_N = by_key(outcomes)
         length_N, coordinates = self._lengths(observed_N), len(self.prior.mu_C)
@@ -150,9 +151,9 @@ class GaussianStanding:
         )
 
     def entries(
-        self, row_N: Rows, outcomes: Outcomes, observed_N: Rows
-    ) -> tuple[Array, Array, Array]:
-        """See `Standing`: the item's posterior conditioned on the entry's own prefix too; of a
+        self, row_N: Int, outcomes: Outcomes, observed_N: Int
+    ) -> tuple[Float, Float, Float]:
+        """See `ItemBeliefs`: the item's posterior conditioned on the entry's own prefix too; of a
         threshold, bent to the rates seen."""
         mean_N, std_N, noise_N = self.linear(row_N, outcomes, observed_N)
         if self.curves is not None:
@@ -161,9 +162,7 @@ class GaussianStanding:
             )
         return mean_N, std_N, noise_N
 
-    def linear(
-        self, row_N: Rows, outcomes: Outcomes, observed_N: Rows
-    ) -> tuple[Array, Array, Array]:
+    def linear(self, row_N: Int, outcomes: Outcomes, observed_N: Int) -> tuple[Float, Float, Float]:
         """`entries` as the Gaussian has it."""
         coordinates = len(self.prior.mu_C)
         length_N = self._lengths(observed_N)
@@ -190,7 +189,7 @@ class GaussianStanding:
             )
         return mean_N, std_N, noise_N
 
-    def _lengths(self, observed_N: Rows) -> Rows:
+    def _lengths(self, observed_N: Int) -> Int:
         """Coordinates seen: the days observed, and everything (the indicator too) once the window
         has closed."""
         return np.where(observed_N >= self.signal.days, len(self.prior.mu_C), observed_N)
@@ -231,7 +230,7 @@ def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
     )
 
 
-def _so_far(outcomes: Outcomes, observed_N: Rows) -> Rows:
+def _so_far(outcomes: Outcomes, observed_N: Int) -> Int:
     """What each entry has come to in its observed days, as far as `counts_below` tells it apart,
     [N]."""
     row, _, amount = prefix_hits(outcomes, observed_N)
@@ -240,7 +239,7 @@ def _so_far(outcomes: Outcomes, observed_N: Rows) -> Rows:
     ).astype(np.int64)
 
 
-def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Rows]:
+def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Int]:
     """The distinct keys of the entries, sorted, and each entry's row among them (-1 where it has
     none)."""
     index = ItemIndex(outcomes.keys.drop_nulls().unique().sort())
@@ -250,7 +249,7 @@ def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Rows]:
     ) else row_N
 
 
-def _trace(outcomes: Outcomes, observed_N: Rows) -> sparse.csr_matrix:
+def _trace(outcomes: Outcomes, observed_N: Int) -> sparse.csr_matrix:
     """Daily amounts within the observed days, sparse [N, C]; with a threshold, last the indicator
     of closed windows."""
     signal = outcomes.signal
@@ -269,6 +268,6 @@ def _trace(outcomes: Outcomes, observed_N: Rows) -> sparse.csr_matrix:
     )
 
 
-def dense(matrix: Any) -> Array:
+def dense(matrix: Any) -> Float:
     """A sparse matrix as a plain array of floats."""
     return np.asarray(matrix.toarray(), dtype=float)

@@ -25,6 +25,7 @@ from scipy import sparse, special
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
 
+from longplay.arrays import Float, Int
 from longplay.belief import Belief
 from longplay.decisions import Contexts, Decisions, main_surface
 from longplay.errors import ConfigError, DataError
@@ -35,9 +36,6 @@ from longplay.rewards.familiar import LakeIndex
 from longplay.signals.outcomes.in_memory import ENTRY_HORIZON, Outcomes
 from longplay.signals.outcomes.once import left_by_slots_above
 from longplay.signals.signal import Signal
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 HISTORY = 60  # items of history that make a user's taste
 DIMS = 16
@@ -60,8 +58,8 @@ class LakeView:
     everywhere, -1 for the unknown."""
 
     index: LakeIndex
-    item_row_I: Rows
-    key_row_K: Rows
+    item_row_I: Int
+    key_row_K: Int
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +90,13 @@ class Showing:
     slots: int = 0
     items: ItemIndex = field(default_factory=lambda: ItemIndex([]), repr=False)
     keys: ItemIndex = field(default_factory=lambda: ItemIndex([]), repr=False)
-    weights_F: Array = field(default_factory=lambda: np.zeros(len(FEATURES)))
+    weights_F: Float = field(default_factory=lambda: np.zeros(len(FEATURES)))
     intercept: float = 0.0
-    range_2F: Array = field(default_factory=lambda: np.array([[-np.inf], [np.inf]]), repr=False)
-    rate_logit_I: Array = field(default_factory=lambda: np.zeros(1), repr=False)
-    popularity_I: Array = field(default_factory=lambda: np.zeros(1), repr=False)
-    vector_IR: Array = field(default_factory=lambda: np.zeros((1, DIMS)), repr=False)
-    organic_K: Array = field(default_factory=lambda: np.zeros(1), repr=False)
+    range_2F: Float = field(default_factory=lambda: np.array([[-np.inf], [np.inf]]), repr=False)
+    rate_logit_I: Float = field(default_factory=lambda: np.zeros(1), repr=False)
+    popularity_I: Float = field(default_factory=lambda: np.zeros(1), repr=False)
+    vector_IR: Float = field(default_factory=lambda: np.zeros((1, DIMS)), repr=False)
+    organic_K: Float = field(default_factory=lambda: np.zeros(1), repr=False)
     _views: dict[object, LakeView] = field(default_factory=dict, init=False, repr=False)
 
     def view(self, lake: Lake) -> LakeView:
@@ -114,7 +112,7 @@ class Showing:
 
     def gain(
         self, contexts: Contexts, slates: pl.Series, view: LakeView
-    ) -> tuple[Rows, Array, Array]:
+    ) -> tuple[Int, Float, Float]:
         """Catalogue row (-1 unknown), the chance that the slot has the entry, and the factor on E[Y
         | entry]; each [N, S].
 
@@ -174,8 +172,8 @@ class Showing:
         return row_NS, *paid_once(key_NS, shown_NS, not_shown_NS, self.rho)
 
     def _taste(
-        self, history: pl.Series, user_N: Rows, time_N: Rows, view: LakeView
-    ) -> tuple[Array, NDArray[np.bool_]]:
+        self, history: pl.Series, user_N: Int, time_N: Int, view: LakeView
+    ) -> tuple[Float, NDArray[np.bool_]]:
         """Mean item vector of each context's history [N, R], and whether there is none.
 
         The context's own history where it has one, else the user's events in the lake strictly
@@ -197,8 +195,8 @@ class Showing:
         ], size_N == 0
 
     def _entry_chance(
-        self, item_N: Rows, position_N: Rows, taste_NR: Array, empty_N: NDArray[np.bool_]
-    ) -> Array:
+        self, item_N: Int, position_N: Int, taste_NR: Float, empty_N: NDArray[np.bool_]
+    ) -> Float:
         features_NF = features(
             item_N,
             position_N,
@@ -215,14 +213,14 @@ class Showing:
 
 
 def features(
-    item_N: Rows,
-    position_N: Rows,
-    taste_NR: Array,
+    item_N: Int,
+    position_N: Int,
+    taste_NR: Float,
     empty_N: NDArray[np.bool_],
-    rate_logit_N: Array,
-    popularity_I: Array,
-    vector_IR: Array,
-) -> Array:
+    rate_logit_N: Float,
+    popularity_I: Float,
+    vector_IR: Float,
+) -> Float:
     """The entry model's features [N, F], in the order of FEATURES.
 
     log(1 + slot), log-odds of the item's entry rate, cosine of taste and item, no history (0 or 1),
@@ -242,9 +240,7 @@ def features(
     )
 
 
-def paid_once(
-    key_NS: Rows, shown_NS: Array, not_shown_NS: Array, rho: float
-) -> tuple[Array, Array]:
+def paid_once(key_NS: Int, shown_NS: Float, not_shown_NS: Float, rho: float) -> tuple[Float, Float]:
     """The chance that each slot has the entry, and the factor on E[Y | entry] that it is paid; both
     [N, S].
 
@@ -277,11 +273,11 @@ def paid_once(
 
 
 def worth(
-    gain_NS: Array,
-    chance_NS: Array,
-    mean_NS: Array,
-    std_NS: Array,
-    spread_NS: Array,
+    gain_NS: Float,
+    chance_NS: Float,
+    mean_NS: Float,
+    std_NS: Float,
+    spread_NS: Float,
     most: float,
     label: str,
 ) -> Belief:
@@ -425,7 +421,7 @@ def fit_showing(
     )
 
 
-def _single_labels(slots: pl.DataFrame) -> tuple[NDArray[np.bool_], Array]:
+def _single_labels(slots: pl.DataFrame) -> tuple[NDArray[np.bool_], Float]:
     """Which slots teach the chance of an entry of one slot, [N], and what each of those counts as,
     0 to 1, [taught].
 
@@ -444,7 +440,7 @@ def _single_labels(slots: pl.DataFrame) -> tuple[NDArray[np.bool_], Array]:
     return np.ones(len(slots), dtype=bool), entered_N / together_N
 
 
-def _logistic(x_NF: Array, entered_N: Array) -> tuple[Array, float]:
+def _logistic(x_NF: Float, entered_N: Float) -> tuple[Float, float]:
     """Weights and intercept of the entry model on raw features; the base rate alone where only one
     class was seen.
 
@@ -468,7 +464,7 @@ def _logistic(x_NF: Array, entered_N: Array) -> tuple[Array, float]:
     return weights_F, float(model.intercept_[0] - weights_F @ centre_F)
 
 
-def _item_vectors(view: Lake, index: LakeIndex, bucket_of: dict[str, int]) -> tuple[Array, Array]:
+def _item_vectors(view: Lake, index: LakeIndex, bucket_of: dict[str, int]) -> tuple[Float, Float]:
     """Truncated SVD of log engagement counts and log(1 + users) per item, from the even half of the
     users; the vectors' last row: unknown items."""
     engaged = view.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
@@ -495,7 +491,7 @@ def _item_vectors(view: Lake, index: LakeIndex, bucket_of: dict[str, int]) -> tu
     return vector_IR, np.log1p(users_I)
 
 
-def _entry_rates(row_N: Rows, entered_N: Array, fold_N: Rows, items: int) -> tuple[Array, Array]:
+def _entry_rates(row_N: Int, entered_N: Float, fold_N: Int, items: int) -> tuple[Float, Float]:
     """Log-odds of smoothed entry rates: per item over everyone (unknown last), and per slot from
     the other folds' users."""
     base = float((entered_N.sum() + 0.5) / (len(entered_N) + 1))
@@ -503,7 +499,7 @@ def _entry_rates(row_N: Rows, entered_N: Array, fold_N: Rows, items: int) -> tup
     np.add.at(entries_FI, (fold_N, row_N), entered_N)
     np.add.at(shown_FI, (fold_N, row_N), 1.0)
 
-    def log_odds(entries: Array, shown: Array) -> Array:
+    def log_odds(entries: Float, shown: Float) -> Float:
         return special.logit((entries + RATE_SLOTS * base) / (shown + RATE_SLOTS))
 
     other_FI = log_odds(entries_FI.sum(0) - entries_FI, shown_FI.sum(0) - shown_FI)
@@ -512,7 +508,7 @@ def _entry_rates(row_N: Rows, entered_N: Array, fold_N: Rows, items: int) -> tup
     ]
 
 
-def _organic_rates(view: Lake, index: LakeIndex, outcomes: Outcomes) -> Array:
+def _organic_rates(view: Lake, index: LakeIndex, outcomes: Outcomes) -> Float:
     """Organic discoveries per active user-day on which the user could have made one, per key
     (unknown last: the mean rate).
 

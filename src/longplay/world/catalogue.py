@@ -8,14 +8,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from longplay.arrays import Float, Int
 from longplay.index import ItemIndex
 from longplay.world.parameters import WorldConfig
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -14,14 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from longplay.arrays import Bool, Float, Int
 from longplay.world.catalogue import Catalogue, Market
 from longplay.world.listeners import Listeners, State, explore
 from longplay.world.luck import DayLuck, Stream
 from longplay.world.parameters import WorldConfig
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 ORGANIC = -1  # the slot of a play that no list of results caused
 HOME, SHELF, SEARCH, LIBRARY = range(4)  # places, in the order of a visit

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from longplay.arrays import Float, Int
 from longplay.index import ranges
 from longplay.lake.schema import TIME, conform, empty
 from longplay.world.catalogue import LENGTH_S, START, Catalogue, Market
@@ -28,9 +29,6 @@ from longplay.world.dynamics import (
     usual_worth,
 )
 from longplay.world.luck import DayLuck, Stream
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 # seconds after the visit's begin at which each place's plays begin, and at which they must have
 # ended

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from longplay.arrays import Bool, Int
 from longplay.chance import GAMMA, mix
 from longplay.errors import ConfigError, DataError, MissingExtra
 from longplay.world.catalogue import START, Catalogue, Market, make_catalogue
@@ -43,8 +44,6 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtra("longplay.world.gym needs gymnasium: pip install 'longplay[gym]'") from error
 
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 Observations = dict[str, NDArray[Any]]
 
 ID = "longplay/World-v0"

@@ -9,13 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, logit
 
+from longplay.arrays import Bool, Float, Int
 from longplay.world.catalogue import Market
 from longplay.world.luck import DayLuck, Luck, Stream
 from longplay.world.parameters import WorldConfig
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 NOBODY = -1  # an empty habit slot
 ZONES = (-5, -3, 0, 0, 1, 1, 1, 2, 5, 8)  # hours from UTC at which users live, equally likely

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from longplay.arrays import Float
 from longplay.chance import GAMMA, mix, uniform
 
-Float = NDArray[np.float64]
 UInt = NDArray[np.uint64]
 
 _STREAM = np.uint64(0xD1B54A32D192ED03)

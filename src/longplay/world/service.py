@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Int
 from longplay.decisions import (
     Adaptive,
     Contexts,
@@ -35,9 +36,6 @@ from longplay.world.listeners import State, first_state, make_listeners, visit_s
 from longplay.world.luck import DayLuck, Luck
 from longplay.world.parameters import WorldConfig, named_world
 from longplay.world.surfaces import house_decisions, house_lists, visit_ids
-
-Int = NDArray[np.int64]
-Float = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 _FLUSH_ROWS = 2_000_000  # events kept back before they go to the lake

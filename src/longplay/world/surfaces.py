@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Int
 from longplay.decisions import Contexts, Decisions
 from longplay.lake.schema import TIME
 from longplay.world.catalogue import Market
@@ -20,9 +21,6 @@ from longplay.world.event_log import midnight_us
 from longplay.world.listeners import Listeners
 from longplay.world.luck import DayLuck, Stream
 from longplay.world.parameters import WorldConfig
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 OFFSET_S = {
     SHELF: 1_200,

@@ -7,8 +7,8 @@ from datetime import datetime
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from longplay.arrays import Float
 from longplay.decisions import Policy
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
@@ -18,8 +18,6 @@ from longplay.world.catalogue import START
 from longplay.world.service import Service
 from longplay.world.truth.of_policy import one_step_truth, policy_values
 from longplay.world.truth.of_showing import Touches, true_value
-
-Float = NDArray[np.float64]
 
 
 class World(Service):

@@ -11,11 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Int
 from longplay.decisions import Contexts
 from longplay.errors import ConfigError
 from longplay.lake.schema import ENGAGED
-
-Ints = NDArray[np.int64]
 
 READS = ("gap", "surface", "want", "kind")  # the last stands behind its item, the others before
 GAPS = (
@@ -38,16 +37,16 @@ class Around:
     Tokens are counted from the first that is of circumstances (`Vocabulary.circumstance`).
     """
 
-    before: Ints
-    after: Ints
-    now: Ints
+    before: Int
+    after: Int
+    now: Int
 
     @classmethod
     def none(cls, items: int, histories: int) -> Self:
         """Nothing is read but the items."""
         return cls(*(np.zeros((rows, 0), dtype=np.int64) for rows in (items, items, histories)))
 
-    def take(self, items: Ints, histories: Ints) -> Self:
+    def take(self, items: Int, histories: Int) -> Self:
         """Of these items and these histories, in that order."""
         return replace(
             self, before=self.before[items], after=self.after[items], now=self.now[histories]
@@ -127,7 +126,7 @@ class Circumstances:
 
     def around(
         self,
-        offsets: Ints,
+        offsets: Int,
         time: NDArray[np.float64] | None,
         kind: pl.Series | None,
         surface: pl.Series | None,
@@ -159,7 +158,7 @@ class Circumstances:
         )
 
     def of_contexts(
-        self, contexts: Contexts, offsets: Ints, kept: Ints, ask: float | None = None
+        self, contexts: Contexts, offsets: Int, kept: Int, ask: float | None = None
     ) -> Around:
         """The tokens of the histories of `contexts`, of which the items at the places `kept[E]` are
         read, `offsets[N+1]` of each.
@@ -187,13 +186,13 @@ class Circumstances:
             frame["want"].cast(pl.Float64).fill_null(np.nan if ask is None else ask).to_numpy(),
         )
 
-    def level(self, want: NDArray[np.float64]) -> Ints:
+    def level(self, want: NDArray[np.float64]) -> Int:
         """The level of each wanted outcome, from 1; 0 for NaN."""
         return np.where(
             np.isnan(want), 0, 1 + np.searchsorted(np.array(self.edges), want, side="left")
         )
 
-    def first_read(self, before: Ints) -> Ints:
+    def first_read(self, before: Int) -> Int:
         """`before[..., P]` of items that are the first of what is read: how long ago the one before
         was is not known."""
         if "gap" not in self.reads:
@@ -202,13 +201,13 @@ class Circumstances:
         before[..., 0] = self._first("gap")
         return before
 
-    def wanted(self, before: Ints, level: Ints) -> Ints:
+    def wanted(self, before: Int, level: Int) -> Int:
         """`before[N, P]` with these levels wanted."""
         before = before.copy()
         before[:, self.before.index("want")] = self._first("want") + level
         return before
 
-    def _surface(self, names: pl.Series | None, length: int) -> Ints:
+    def _surface(self, names: pl.Series | None, length: int) -> Int:
         return _place(names, self.surfaces, length)
 
     def settings(self) -> dict[str, Any]:
@@ -235,7 +234,7 @@ def checked_reads(reads: Sequence[str]) -> Sequence[str]:
 NOTHING = Circumstances()
 
 
-def gaps(offsets: Ints, time: NDArray[np.float64] | None) -> Ints:
+def gaps(offsets: Int, time: NDArray[np.float64] | None) -> Int:
     """The bucket of the microseconds since the item before, from 1, shape [E]; 0 for the first of
     each history, and where times are not known."""
     if time is None or not len(time):
@@ -246,8 +245,8 @@ def gaps(offsets: Ints, time: NDArray[np.float64] | None) -> Ints:
 
 
 def _since_last(
-    offsets: Ints, time: NDArray[np.float64] | None, now: NDArray[np.float64] | None
-) -> Ints:
+    offsets: Int, time: NDArray[np.float64] | None, now: NDArray[np.float64] | None
+) -> Int:
     bucket = np.zeros(len(offsets) - 1, dtype=np.int64)
     if time is not None and now is not None:
         some = np.diff(offsets) > 0
@@ -255,7 +254,7 @@ def _since_last(
     return bucket
 
 
-def _bucket(microseconds: NDArray[np.float64]) -> Ints:
+def _bucket(microseconds: NDArray[np.float64]) -> Int:
     return np.where(
         np.isnan(microseconds),
         0,
@@ -267,7 +266,7 @@ def _microseconds(time: pl.Series) -> NDArray[np.float64]:
     return time.dt.epoch("us").cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
-def _place(names: pl.Series | None, known: Sequence[str], length: int) -> Ints:
+def _place(names: pl.Series | None, known: Sequence[str], length: int) -> Int:
     """Place of each name among those `known`, from 1; 0: none of them."""
     if names is None or not length or not known:
         return np.zeros(length, dtype=np.int64)
@@ -280,5 +279,5 @@ def _place(names: pl.Series | None, known: Sequence[str], length: int) -> Ints:
     )
 
 
-def _columns(columns: list[Ints], rows: int) -> Ints:
+def _columns(columns: list[Int], rows: int) -> Int:
     return np.stack(columns, axis=1) if columns else np.zeros((rows, 0), dtype=np.int64)

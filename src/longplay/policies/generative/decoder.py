@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from longplay.arrays import Int
 from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
 from longplay.policies.generative.fast.compiled import Compiled
@@ -65,8 +66,6 @@ SCALES = {
     "tiny": Size(hidden=64, layers=2, heads=4, inner=128, history=19),
     "small": Size(hidden=256, layers=4, heads=4, inner=768, history=64),
 }
-
-Ints = NDArray[np.int64]
 
 
 def size_of(scale: str | Size) -> Size:
@@ -157,7 +156,7 @@ class Decoder:
         trie: Trie,
         vocabulary: Vocabulary | None = None,
         rows: nn.Parameter | None = None,
-        own: Ints | None = None,
+        own: Int | None = None,
         compiled: Compiled | None = None,
     ) -> None:
         self.model = model
@@ -198,7 +197,7 @@ class Decoder:
             last = self._hidden(tokens, None, position, cache, count - 1)[:, 0]
         return Encoded(self, prompts, cache, last, count)
 
-    def log_prob(self, prompts: Prompts, leaves: Tensor | Ints) -> Tensor:
+    def log_prob(self, prompts: Prompts, leaves: Tensor | Int) -> Tensor:
         """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable.
 
         One forward pass over prompt + M x (L - 1) tokens per context, M x (L - 2) of whole items:
@@ -331,7 +330,7 @@ class Decoder:
         return self.own is not None and level + 1 == self.trie.levels
 
     def next_code(
-        self, state: Tensor, level: int, node: Ints, mask: NDArray[np.bool_], temperature: Tensor
+        self, state: Tensor, level: int, node: Int, mask: NDArray[np.bool_], temperature: Tensor
     ) -> Tensor:
         """log pi over the K codes below `node[...]` (at depth `level`) from hidden states [..., H],
         float64; -inf where `mask[..., K]` is false."""
@@ -363,7 +362,7 @@ class Decoder:
         head: Any = self.model.get_output_embeddings()
         return head.weight
 
-    def _own_logits(self, state: Tensor, node: Ints, own: Ints) -> Tensor:
+    def _own_logits(self, state: Tensor, node: Int, own: Int) -> Tensor:
         """Logits [..., K] of the last codes below `node[...]` from states [..., H], each by the
         output embedding of its item's own token.
 
@@ -463,7 +462,7 @@ class Encoded:
         )
 
     def extend(
-        self, level: int, node: Ints, code: Ints, ancestors: Tensor | None
+        self, level: int, node: Int, code: Int, ancestors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Feed `code[N, B]` (chosen at `level`, reaching `node[N, B]` at depth level + 1) for B
         beams.
@@ -488,8 +487,8 @@ class Encoded:
     def _last_code(
         self,
         level: int,
-        node: Ints,
-        code: Ints,
+        node: Int,
+        code: Int,
         ancestors: Tensor | None,
         allowed: NDArray[np.bool_],
     ) -> Tensor:
@@ -514,7 +513,7 @@ class Encoded:
         )
         return log_p
 
-    def _feed(self, level: int, code: Ints, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _feed(self, level: int, code: Int, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:
         """Hidden states [N, B, H] after `code[N, B]` of `level`, and its columns of the cache after
         those of its `ancestors`, [N, B, level + 1]."""
         n, beams = code.shape

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from longplay.arrays import Int
 from longplay.codes.trie import Allowed, Trie
 from longplay.policies.generative.circumstances import Around
 from longplay.policies.generative.vocabulary import Vocabulary
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Prompts:
 class Texts:
     """N texts as tokens: those of text n are `tokens[offsets[n]:offsets[n+1]]`."""
 
-    offsets: Ints
-    tokens: Ints
+    offsets: Int
+    tokens: Int
 
     @classmethod
     def none(cls, n: int) -> Texts:
@@ -60,11 +59,11 @@ class Texts:
         return cls(offsets, np.array([token for text in tokens for token in text], dtype=np.int64))
 
     @property
-    def count(self) -> Ints:
+    def count(self) -> Int:
         """Tokens of each, [N]."""
         return np.diff(self.offsets)
 
-    def write(self, into: Ints, first: Ints) -> None:
+    def write(self, into: Int, first: Int) -> None:
         """Write text n into row n of `into`, from column `first[n]` on."""
         row = np.repeat(np.arange(len(first)), self.count)
         into[row, first[row] + np.arange(len(self.tokens)) - self.offsets[row]] = self.tokens
@@ -81,13 +80,13 @@ class Windows:
         after: tokens around each, [N, T, P] and [N, T, S], as in `Around`; default none.
     """
 
-    leaves: Ints
+    leaves: Int
     real: NDArray[np.bool_]
-    before: Ints
-    after: Ints
+    before: Int
+    after: Int
 
     @classmethod
-    def of(cls, leaves: Ints, real: NDArray[np.bool_] | None = None) -> Windows:
+    def of(cls, leaves: Int, real: NDArray[np.bool_] | None = None) -> Windows:
         """Items without anything around them; default all real."""
         nothing = np.zeros((*leaves.shape, 0), dtype=np.int64)
         return cls(
@@ -107,7 +106,7 @@ class Windows:
         return Windows(self.leaves[rows], self.real[rows], self.before[rows], self.after[rows])
 
 
-def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Ints, own: Ints | None) -> Ints:
+def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Int, own: Int | None) -> Int:
     """The tokens of items, [..., L]: their codes, the last of them replaced by `own[leaf]` where
     items are whole."""
     tokens = trie.codes[leaves] + np.array([vocabulary.code(level) for level in range(trie.levels)])
@@ -116,7 +115,7 @@ def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Ints, own: Ints | None) 
     return tokens
 
 
-def latest(offsets: Ints, leaves: Ints, most: int) -> tuple[Ints, Ints]:
+def latest(offsets: Int, leaves: Int, most: int) -> tuple[Int, Int]:
     """Of ragged histories, oldest first, the last `most` known items (leaf >= 0) of each:
     offsets[N+1] and their places in `leaves`."""
     place = np.flatnonzero(leaves >= 0)
@@ -128,15 +127,15 @@ def latest(offsets: Ints, leaves: Ints, most: int) -> tuple[Ints, Ints]:
 
 def encode(
     trie: Trie,
-    offsets: Ints,
-    leaves: Ints,
+    offsets: Int,
+    leaves: Int,
     history: int,
     temperature_N: NDArray[np.float64],
     allowed: Allowed,
     vocabulary: Vocabulary | None = None,
     texts: Texts | None = None,
     around: Around | None = None,
-    own: Ints | None = None,
+    own: Int | None = None,
 ) -> Prompts:
     """Prompts from ragged histories of leaves (oldest first; -1 is skipped): the words of a text,
     BOS, then L tokens per item and those around it.

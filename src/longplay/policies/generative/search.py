@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.chance import RowChance
 from longplay.codes.trie import Trie
 from longplay.errors import ConfigError, DataError
@@ -18,9 +18,7 @@ from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative.prompts import Prompts
 from longplay.policies.plackett import log1mexp
 
-Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
-KeyOf = Callable[[Ints, int, Ints, Array, Array], Array]
+KeyOf = Callable[[Int, int, Int, Float, Float], Float]
 
 _EDGES = 2**40  # room for the edges of a level among the counters of a stream
 _AT_ONCE = (
@@ -35,8 +33,8 @@ class Draw:
     """G slates of S items for each of N contexts, in draw order: leaves and log pi(item), both [N,
     G, S]."""
 
-    leaves: Ints
-    item_log_prob: Array
+    leaves: Int
+    item_log_prob: Float
 
 
 def beam_slates(
@@ -64,7 +62,7 @@ def beam_slates(
             f"beam_slates: {len(chance)} streams of chance given for {n} prompts; expected one each"
         )
 
-    def key_of(rows: Ints, level: int, node: Ints, total: Array, parent_key: Array) -> Array:
+    def key_of(rows: Int, level: int, node: Int, total: Float, parent_key: Float) -> Float:
         return _children_given_parent(
             total, _noise(chance.take(rows), trie, level, node, total), parent_key, root=level == 0
         )
@@ -130,7 +128,7 @@ def _parts(decoder: Decoder, prompts: Prompts) -> list[tuple[int, int]]:
     return [(start, min(start + step, n)) for start in range(0, max(n, 1), step)]
 
 
-def chosen_log_probs(decoder: Decoder, prompts: Prompts, leaves: Ints) -> Array:
+def chosen_log_probs(decoder: Decoder, prompts: Prompts, leaves: Int) -> Float:
     """log pi of `leaves[N, M]` for every context, [N, M]; -inf where not allowed.
 
     As `Decoder.log_prob`, by the computations of a search instead of those of training: what was
@@ -166,7 +164,7 @@ def _search_part(
     prompts: Prompts,
     groups: int,
     beams: int,
-    key_of: Callable[[int, Ints, Array, Array], Array],
+    key_of: Callable[[int, Int, Float, Float], Float],
 ) -> Draw:
     """The search of contexts that fit at once."""
     trie, n = decoder.trie, len(prompts)
@@ -215,7 +213,7 @@ def _search_part(
     return Draw(node, prefix)
 
 
-def _noise(chance: RowChance, trie: Trie, level: int, node: Ints, total: Array) -> Array:
+def _noise(chance: RowChance, trie: Trie, level: int, node: Int, total: Float) -> Float:
     """Gumbel noise [N, G, B, K] of the codes that may follow `node[N, G, B]`; 0 where `total` is
     -inf.
 
@@ -231,7 +229,7 @@ def _noise(chance: RowChance, trie: Trie, level: int, node: Ints, total: Array) 
     return noise
 
 
-def _children_given_parent(total: Array, noise: Array, parent_key: Array, *, root: bool) -> Array:
+def _children_given_parent(total: Float, noise: Float, parent_key: Float, *, root: bool) -> Float:
     """Perturbed log-probabilities [..., B, K] of children whose maximum equals the parent's key
     [..., B].
 
@@ -249,7 +247,7 @@ def _children_given_parent(total: Array, noise: Array, parent_key: Array, *, roo
     return np.where(np.isneginf(key) | np.isneginf(parent_key)[..., None], -np.inf, shifted)
 
 
-def item_log_probs(decoder: Decoder, prompts: Prompts, chunk: int = 256) -> Array:
+def item_log_probs(decoder: Decoder, prompts: Prompts, chunk: int = 256) -> Float:
     """log pi of every item for every context, [N, I]; -inf where not allowed. Enumerates the
     trie."""
     trie, n = decoder.trie, len(prompts)

@@ -10,14 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Int
 from longplay.decisions import learners_histories
 from longplay.errors import DataError
 from longplay.index import ItemIndex, ranges
 from longplay.lake.lake import Lake
 from longplay.policies.generative.circumstances import NOTHING, Around, Circumstances
 from longplay.policies.generative.prompts import Windows
-
-Ints = NDArray[np.int64]
 
 POOL = 32  # batches among which windows are sorted by length, so that little is padding
 
@@ -27,17 +26,17 @@ class Histories:
     """What every user engaged with, in order: `leaves[offsets[u]:offsets[u+1]]` are user u's items,
     oldest first.
 
-    `held_out[U]` marks users who are only watched: the loss on them, and what they came to next,
+    `validation_users[U]` marks users who are only watched: the loss on them, and what they came to next,
     say when to stop. `around` the items are the tokens of `circumstances`, where these are read;
     `want[E]` is the level of each item's outcome, 0 where it is not known.
     """
 
-    offsets: Ints
-    leaves: Ints
-    held_out: NDArray[np.bool_]
+    offsets: Int
+    leaves: Int
+    validation_users: NDArray[np.bool_]
     circumstances: Circumstances = NOTHING
     around: Around | None = None
-    want: Ints | None = None
+    want: Int | None = None
 
     @property
     def digest(self) -> str:
@@ -47,14 +46,14 @@ class Histories:
         )
         wanted = () if self.want is None else (self.want,)
         digest = hashlib.sha256(repr(self.circumstances).encode())
-        for values in (self.offsets, self.leaves, self.held_out, *around, *wanted):
+        for values in (self.offsets, self.leaves, self.validation_users, *around, *wanted):
             digest.update(
                 repr((values.shape, values.dtype)).encode() + np.ascontiguousarray(values).tobytes()
             )
         return digest.hexdigest()
 
     def batches(
-        self, users: Ints, length: int, size: int, seed: int, thin: float = 0.0
+        self, users: Int, length: int, size: int, seed: int, thin: float = 0.0
     ) -> Iterator[Windows]:
         """Windows of these users' histories without end, at most `size` at once, of at most
         `length` items.
@@ -104,7 +103,7 @@ class Histories:
             want=want,
         )
 
-    def window(self, first: Ints, stop: Ints, wanted: NDArray[np.bool_] | None = None) -> Windows:
+    def window(self, first: Int, stop: Int, wanted: NDArray[np.bool_] | None = None) -> Windows:
         """The items `leaves[first[n]:stop[n]]`; where `wanted[n]`, with the outcome of the last of
         them before it."""
         place = first[:, None] + np.arange(int((stop - first).max()))
@@ -124,8 +123,8 @@ class Histories:
 
     @staticmethod
     def _stop_at_outcomes(
-        first: Ints, stop: Ints, want: Ints, rng: np.random.Generator
-    ) -> tuple[Ints, NDArray[np.bool_]]:
+        first: Int, stop: Int, want: Int, rng: np.random.Generator
+    ) -> tuple[Int, NDArray[np.bool_]]:
         """For about half of the windows, a stop behind a random item whose outcome is known: the
         stops, and for which windows."""
         known = np.concatenate([[0], np.cumsum(want > 0)])
@@ -138,9 +137,7 @@ class Histories:
         ) else stop, chosen
 
     @staticmethod
-    def _cut(
-        offsets: Ints, users: Ints, length: int, rng: np.random.Generator
-    ) -> tuple[Ints, Ints]:
+    def _cut(offsets: Int, users: Int, length: int, rng: np.random.Generator) -> tuple[Int, Int]:
         low, high = offsets[users], offsets[users + 1]
         count = high - low
         phase = np.where(count > length, rng.integers(1, length + 1, size=len(users)), count)
@@ -159,9 +156,9 @@ class Questions:
     """What came next: after `leaves[offsets[n]:offsets[n+1]]`, oldest first, came the item
     `target[N]`; `around` them, what was read beside."""
 
-    offsets: Ints
-    leaves: Ints
-    target: Ints
+    offsets: Int
+    leaves: Int
+    target: Int
     around: Around | None = None
 
     def __len__(self) -> int:
@@ -175,7 +172,7 @@ class Questions:
             np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False))
         )
 
-    def take(self, rows: Ints) -> Questions:
+    def take(self, rows: Int) -> Questions:
         """These of them."""
         offsets, place = _places(self.offsets[rows], self.offsets[1:][rows])
         return Questions(
@@ -186,7 +183,7 @@ class Questions:
         )
 
     @classmethod
-    def last_items(cls, histories: Histories, users: Ints) -> Questions:
+    def last_items(cls, histories: Histories, users: Int) -> Questions:
         """The last item of each of these users who has at least two, after all the others."""
         users = users[np.diff(histories.offsets)[users] >= 2]
         everything = (
@@ -198,7 +195,7 @@ class Questions:
         return cls(offsets, histories.leaves[place], histories.leaves[last], around)
 
 
-def _places(first: Ints, stop: Ints) -> tuple[Ints, Ints]:
+def _places(first: Int, stop: Int) -> tuple[Int, Int]:
     """first[n] .. stop[n] - 1 of every n, one after the other: offsets[N+1] and these numbers."""
     return np.concatenate([[0], np.cumsum(stop - first)]), ranges(first, stop - first)
 
@@ -237,9 +234,9 @@ def histories_from_log(
             "log long enough?"
         )
     watched = (events["user_id"].gather(offsets[:-1]).hash(seed=20).to_numpy() % np.uint64(20)) == 0
-    held_out = watched if not watched.all() else ~watched
+    validation_users = watched if not watched.all() else ~watched
     if not circumstances.reads:
-        return Histories(offsets, leaves, held_out)
+        return Histories(offsets, leaves, validation_users)
     want = None
     if "want" in circumstances.reads:
         value = _values(events, outcomes)
@@ -249,7 +246,7 @@ def histories_from_log(
     return Histories(
         offsets,
         leaves,
-        held_out,
+        validation_users,
         circumstances,
         circumstances.around(offsets, time, events["kind"], events["surface"]),
         want,

@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from longplay.arrays import Int
 from longplay.codes.trie import Allowed
 from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative.prompts import Windows, encode
 from longplay.policies.generative.search import best_items
 from longplay.policies.training.descent import SAVE_EVERY, Progress, Team, Watch, descend
 from longplay.policies.training.histories import Histories, Questions
-
-Ints = NDArray[np.int64]
 
 # questions from which NDCG decides which weights are kept: of fewer its standard error is above
 # .01, and the loss decides
@@ -82,7 +81,10 @@ def train_next_items(
     nats; held_out where there are such users), ndcg (where there are enough questions).
     """
     team = Team.of_launcher() if team is None else team
-    watched, trained = np.flatnonzero(histories.held_out), np.flatnonzero(~histories.held_out)
+    watched, trained = (
+        np.flatnonzero(histories.validation_users),
+        np.flatnonzero(~histories.validation_users),
+    )
     batches = enumerate(histories.batches(trained, history + 1, batch, seed, thin))
     watched_batches = (
         list(islice(histories.batches(watched, history + 1, batch, seed), 4))
@@ -160,7 +162,7 @@ def positions(
     k: int = DEPTH,
     batch: int = 256,
     unseen: bool = False,
-) -> Ints:
+) -> Int:
     """Position (from 1) of what came next among the `k` items that the model ranks first, shape
     [N]; 0: not among them.
 
@@ -196,7 +198,7 @@ def positions(
     return found
 
 
-def ndcg_of(position: Ints) -> NDArray[np.float64]:
+def ndcg_of(position: Int) -> NDArray[np.float64]:
     """NDCG of one relevant item at each position (from 1; 0: not shown): 1 / log2(position + 1), or
     0."""
     return np.where(position > 0, 1 / np.log2(np.maximum(position, 1) + 1), 0.0)

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from longplay.arrays import Int
 from longplay.codes.trie import Allowed
 from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative.texts import Described, Words
 from longplay.policies.training.descent import Progress, Watch, descend
 from longplay.policies.training.histories import Histories
 from longplay.policies.training.next_item import mean_loss, negative_log_prob
-
-Ints = NDArray[np.int64]
 
 READ_ON = 8  # items of history at most behind a prompt in training
 TITLE_TOKENS = 16
@@ -49,7 +47,10 @@ def train_with_words(
 
     Returns one row per check: step, loss, held_out (of the next item, nats).
     """
-    trained, watched = np.flatnonzero(~histories.held_out), np.flatnonzero(histories.held_out)
+    trained, watched = (
+        np.flatnonzero(~histories.validation_users),
+        np.flatnonzero(histories.validation_users),
+    )
     batches = enumerate(histories.batches(trained, history + 1, batch, seed))
     watched_batches = (
         list(islice(histories.batches(watched, history + 1, 32, seed), 4)) if len(watched) else []
@@ -93,7 +94,7 @@ def asked_for(
     histories: Histories,
     described: Described,
     words: Words,
-    users: Ints,
+    users: Int,
     rng: np.random.Generator,
 ) -> Tensor:
     """Mean negative log-probability of an item of each of these users, given words that describe it
@@ -108,7 +109,7 @@ def asked_for(
     return -log_p[torch.arange(len(users)), torch.from_numpy(place - begin)].mean()
 
 
-def titled(decoder: Decoder, described: Described, words: Words, leaves: Ints) -> Tensor:
+def titled(decoder: Decoder, described: Described, words: Words, leaves: Int) -> Tensor:
     """Mean negative log-probability per token of the titles of these items, given their codes; over
     the base's own words."""
     titles = words.texts([described.titles[int(leaf)] for leaf in leaves], TITLE_TOKENS)

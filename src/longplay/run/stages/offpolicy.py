@@ -7,7 +7,7 @@ from datetime import timedelta
 import polars as pl
 
 from longplay.chance import keyed_uniform
-from longplay.decisions import held_out, main_surface
+from longplay.decisions import main_surface, ope_users
 from longplay.estimate import Estimate, Refusal, clustered_mean
 from longplay.results import NotEstimable
 from longplay.results.offpolicy_figures import OffpolicyResult, PolicyEstimates
@@ -47,7 +47,7 @@ def run(work: Work) -> OffpolicyResult:
     surface = main_surface(decisions)
     outcomes = signal.outcomes(past)
     mine = decisions.filter(
-        (pl.col("surface") == surface) & pl.Series(held_out(decisions["user_id"]))
+        (pl.col("surface") == surface) & pl.Series(ope_users(decisions["user_id"]))
     )
     # what can have matured; of more than enough a share that only the ids decide
     mine = mine.filter(

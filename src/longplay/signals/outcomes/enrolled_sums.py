@@ -10,8 +10,8 @@ from typing import TypeVar, cast, overload
 import duckdb
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from longplay.arrays import Float
 from longplay.errors import ConfigError, DataError
 from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row
@@ -31,7 +31,6 @@ from longplay.signals.outcomes.in_memory import (
     days_of_log,
 )
 
-Float = NDArray[np.float64]
 SignalT = TypeVar("SignalT", bound=Declaration)
 
 ENTRY_DAYS = 14  # a trial's entry window, from first exposure

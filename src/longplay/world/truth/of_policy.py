@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Int
 from longplay.decisions import Adaptive, Contexts, Decisions, Frozen, Policy, outside, slots_of
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
@@ -28,9 +29,6 @@ from longplay.world.event_log import Batch, Recent, midnight_us
 from longplay.world.listeners import first_state
 from longplay.world.service import Service
 from longplay.world.truth.of_showing import Touches
-
-Int = NDArray[np.int64]
-Float = NDArray[np.float64]
 
 _LIVES = 6  # lakes of lives kept for the next question about the same policy
 _DAYS = 12  # days whose visits are judged, spread over those asked for

@@ -19,6 +19,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.errors import ConfigError
 from longplay.signals.outcomes.once import left_by_slots_above
 from longplay.signals.signal import Signal
@@ -29,10 +30,6 @@ from longplay.world.listeners import Listeners, State
 from longplay.world.luck import Luck
 from longplay.world.parameters import WorldConfig
 from longplay.world.surfaces import house_lists
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 _AGENTS = 60_000  # copies simulated at once: bounds memory at about 100 MB
 
