@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -43,7 +43,8 @@ from longplay.signals.declare.measure_kinds import MEASURES
 from longplay.signals.declare.sentence import unit
 from longplay.signals.outcomes.version_diff import changed_parts
 
-# 48 declarations with what they were when kinds became records: versions are for ever.
+# Declarations with what they were when they could first be made: versions are for ever. The first
+# 48 are older than the records of kinds.
 DECLARED: list[dict[str, Any]] = json.loads(
     Path(__file__).with_name("signals_as_declared.json").read_text()
 )
@@ -59,15 +60,11 @@ def test_a_declaration_keeps_its_version_its_words_and_its_toml(declared: dict[s
     assert (signal.better, signal.additive) == (declared["better"], declared["additive"])
 
 
-def test_the_declarations_kept_cover_every_ready_signal_and_every_first_kind() -> None:
+def test_the_declarations_kept_cover_every_ready_signal_and_every_kind() -> None:
     signals = [Signal.from_toml(declared["toml"]) for declared in DECLARED]
     assert {signal.name for signal in signals} >= set(READY)
     assert {signal.entry.kind for signal in signals} == set(ENTRIES)
-    assert {signal.measure.kind for signal in signals} == {
-        *("active_days", "returned", "days_with", "time_to_return", "minutes", "plays", "saves"),
-        *("skips", "cancelled", "count", "sessions", "completion", "habits"),
-    }
-    assert {signal.measure.kind for signal in signals} <= set(MEASURES)
+    assert {signal.measure.kind for signal in signals} == set(MEASURES)
 
 
 # -- no name of a kind is asked for
@@ -251,7 +248,7 @@ def test_whatever_narrows_a_signal_makes_another_version_and_is_listed_in_a_diff
         (lambda: cancelled() <= 0, "cancelled has a yes or no already; use count('cancel') <= 0"),
         (lambda: time_to_return() <= 7, "use returned() and window=(1, k)"),
         (lambda: completion() <= 1, "at_most=1 given, expected less than 1"),
-        (lambda: distinct("user"), "of='user' given, expected one of creator, item"),
+        (lambda: distinct(cast(Any, "user")), "of='user' given, expected one of creator, item"),
         (lambda: distinct() / sessions(), "distinct in a ratio given, expected amounts"),
         (lambda: active_weeks().above_baseline(7), "active_weeks has no daily rate"),
         (
@@ -271,7 +268,7 @@ def test_whatever_narrows_a_signal_makes_another_version_and_is_listed_in_a_diff
             "expected it to start on day 1",
         ),
         (
-            lambda: Signal("s", discovery(), active_weeks("creator"), origin=["recommended"]),
+            lambda: Signal("s", discovery(), active_weeks("creator"), origin=("recommended",)),
             "declare gameable=True",
         ),
         (
