@@ -52,5 +52,5 @@ clean:
 # pip, not uv: pip finds the CPU build of the pinned torch where one is offered
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,spark,dev]"
 	touch $@

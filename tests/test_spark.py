@@ -11,6 +11,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,7 +51,7 @@ from longplay.signals.declare.measure import MEASURE_KINDS
 from longplay.signals.engine import spark
 from longplay.signals.engine.dialect import Engine
 from longplay.signals.engine.duckdb import DUCKDB
-from longplay.signals.outcomes.in_files import base_rates, outcome_tables, write_outcomes
+from longplay.signals.outcomes.in_files import BaseRate, base_rates, outcome_tables, write_outcomes
 from longplay.signals.outcomes.in_memory import outcomes_of
 
 if TYPE_CHECKING:
@@ -321,7 +322,14 @@ def test_outcomes_in_files_traces_and_base_rates(
         got = write_outcomes([signal], lake, tmp_path / "spark", engine=engine)
     left, right = (pl.read_parquet(files[signal.label]) for files in (expected, got))
     assert_frame_equal(by_columns(left), by_columns(right), rel_tol=1e-12)
-    assert base_rates([signal], lake, engine=engine) == base_rates([signal], lake)
+    expected_rate, rate = (base_rates([signal], lake, engine=one)[signal] for one in (None, engine))
+    assert isinstance(expected_rate, BaseRate)
+    assert isinstance(rate, BaseRate)
+    assert str(rate) == str(replace(expected_rate, rate=rate.rate))
+    assert rate.rate is not None
+    assert expected_rate.rate is not None
+    assert rate.rate.value == pytest.approx(expected_rate.rate.value, rel=1e-12)
+    assert rate.rate.std_error == pytest.approx(expected_rate.rate.std_error, rel=1e-9)
     traces = [
         outcomes_of(signal, lake, engine=one).trace().sum(axis=0).tolist()
         for one in (DUCKDB, engine)
