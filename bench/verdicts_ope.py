@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from longplay.estimate import Estimate
+from longplay.intervals import wilson
 from longplay.ope.diagnostics import MAX_OFF, MIN_OUTCOMES_ELSE, MIN_SLOTS, MIN_USERS, Diagnosis
 from longplay.ope.estimators import dr_mean, ips_mean, snips_mean
-from longplay.report.phrases import wilson
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -441,4 +441,4 @@ def test_a_run_compares_codes_with_two_creators_and_with_nothing_where_one_made_
     )
     found = _purity(book, items)
     assert found.keys() == {"creator"}  # one tag tells nothing
-    assert found["creator"]["found"] == [1.0]
+    assert found["creator"].found == (1.0,)

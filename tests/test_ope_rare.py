@@ -18,6 +18,7 @@ from scipy import stats
 from test_ope import ITEMS, LOGGER, TARGET, a_log, drawn_log, law, users_named
 
 from longplay.decisions import Contexts
+from longplay.display import with_interval
 from longplay.errors import NotEstimable
 from longplay.estimate import Estimate, Refusal
 from longplay.intervals import log_interval
@@ -26,7 +27,6 @@ from longplay.ope import value as value_module
 from longplay.ope.diagnostics import outcome_range
 from longplay.ope.estimators import dr_mean, effective_users, ips_mean, snips_mean
 from longplay.report.blocks import Table
-from longplay.report.phrases import Bounded, plus_minus
 from longplay.report.sections import offpolicy
 from longplay.results import NotEstimable as Refused
 from longplay.results import RunResults
@@ -109,7 +109,7 @@ def test_an_interval_that_is_not_symmetric_prints_both_ends_everywhere() -> None
     estimate = Estimate(0.02, 0.005, 900, 40.0, "habit per slot", df=15, origin=0.0, step=0.001)
     assert str(estimate) == "0.0200 (0.0117 to 0.0351; 95%, n=900)"
     assert "0.0117 to 0.0351" in estimate._repr_html_()
-    assert plus_minus(Bounded.of(estimate)) == "0.020 (0.012 to 0.035)"
+    assert with_interval(estimate.bounded()) == "0.020 (0.012 to 0.035)"
     assert (
         str(replace(estimate, df=500, step=0.0, std_error=0.0005))
         == "0.02000 ± 0.00098 (95%, n=900)"

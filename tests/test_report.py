@@ -13,23 +13,21 @@ import pytest
 from scipy import stats
 
 from longplay import report
+from longplay.display import Bounded, decimal, with_interval
 from longplay.errors import DataError
 from longplay.estimate import Estimate
+from longplay.intervals import wilson
 from longplay.report import bundle, charts, inert_json
 from longplay.report.phrases import (
     ZERO,
-    Bounded,
     change,
     coverage_words,
     difference,
-    number,
-    plus_minus,
-    reached,
     verdict,
-    wilson,
 )
 from longplay.report.policy_names import policy_names
 from longplay.report.sections import experiment
+from longplay.report.sections.outcomes import reached
 from longplay.report.sections.reward import clear_best, comparison_words
 from longplay.results import RunResults
 from longplay.results.outcome_figures import MaturityDay
@@ -1023,10 +1021,10 @@ def test_a_bound_near_zero_is_not_rounded_to_it():
 
 
 def test_numbers_and_half_widths():
-    assert plus_minus(Bounded(0.3141, 0.274, 0.3542)) == "0.314 ± 0.040"
-    assert plus_minus(Bounded(0.0, 0.0, 0.0)) == "0"
-    assert plus_minus(Bounded(0.25)) == "0.250"
-    assert (number(77312), number(float("nan")), number(-0.00001, 2), number(1e-12)) == (
+    assert with_interval(Bounded(0.3141, 0.274, 0.3542)) == "0.314 ± 0.040"
+    assert with_interval(Bounded(0.0, 0.0, 0.0)) == "0"
+    assert with_interval(Bounded(0.25)) == "0.250"
+    assert (decimal(77312), decimal(float("nan")), decimal(-0.00001, 2), decimal(1e-12)) == (
         "77,312",
         "n/a",
         "0.00",

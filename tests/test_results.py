@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -15,6 +19,7 @@ import pytest
 from test_report import looped
 from test_run import SIMULATED, TINY, Watching
 
+import longplay
 from longplay.errors import DataError
 from longplay.estimate import Estimate
 from longplay.results import RunResults, StageResult, result_of, to_json
@@ -31,12 +36,7 @@ Path_ = tuple[str | int, ...]
 
 
 def golden(stage: str) -> Any:
-    """The result of a stage of a tiny run, long lists cut short; `ingest` is `simulate` without its
-    rule of exclusions."""
-    if stage == "ingest":
-        result = golden("simulate")
-        del result["exclude"]
-        return result
+    """The result of a stage of a tiny run, long lists cut short."""
     return json.loads((GOLDEN / f"{stage}.json").read_text())
 
 
@@ -198,3 +198,97 @@ def test_a_result_of_another_version_is_named_and_its_stage_runs_again(tmp_path:
     assert ui.ran == ["outcomes"]
     assert "entries is missing" in ui.damages[0]
     assert json.loads((place / "result.json").read_text()) == expected
+
+
+NEW_STAGE = {
+    "results/weather_figures.py": '''"""Result of the stage `weather`."""
+
+from dataclasses import dataclass
+
+from longplay.results.record import StageResult
+
+
+@dataclass(frozen=True)
+class WeatherResult(StageResult, stage="weather"):
+    """Degrees outside."""
+
+    degrees: float
+''',
+    "run/stages/weather.py": '''"""Stage `weather`."""
+
+from longplay.results.weather_figures import WeatherResult
+from longplay.run.engine import Stage, depends_on
+from longplay.run.tables import Table
+
+
+class Weather(Table):
+    """How warm it is."""
+
+    degrees: float = 20.0
+
+
+STAGE = Stage(
+    name="weather",
+    order=5,
+    version=1,
+    help="Look outside.",
+    table=Weather,
+    depends=depends_on("weather"),
+    run=lambda work: WeatherResult(work.config.of(Weather).degrees),
+    line=lambda result: f"{result.degrees:g} degrees",
+)
+''',
+    "report/sections/weather.py": '''"""The weather."""
+
+from longplay.report.blocks import Section
+from longplay.report.steps import Steps
+from longplay.results.weather_figures import WeatherResult
+
+
+def render(weather, _):
+    return Section("weather", "Weather", (f"It was {weather.degrees:g} degrees.",))
+
+
+SECTIONS = (
+    Steps(
+        order=5,
+        name="weather",
+        title="Weather",
+        absent="",
+        collect=lambda results: results.find(WeatherResult),
+        draw=lambda weather: None,
+        render=render,
+    ),
+)
+''',
+}
+USE = """
+import sys
+from pathlib import Path
+from longplay.report import render
+from longplay.results import RunResults
+from longplay.run import run_stages
+from longplay.run.config import parse_config
+from longplay.run.engine import read_stage
+
+config = parse_config(Path(sys.argv[1]).read_text() + "[weather]\\ndegrees = 31.0\\n", "run.toml")
+here = Path(sys.argv[1]).parent
+places = run_stages(config, base=here, folder=here / "run", until="weather")
+results = RunResults({name: read_stage(name, place) for name, place in places.items()})
+assert "It was 31 degrees." in render("run", results)
+"""
+
+
+def test_a_new_stage_with_its_section_takes_three_files(tmp_path: Path) -> None:
+    # catches: a list of stages, verbs, tables, results or sections that somebody has to remember
+    package = Path(longplay.__file__).parent
+    shutil.copytree(package, tmp_path / "longplay", ignore=shutil.ignore_patterns("__pycache__"))
+    for file, text in NEW_STAGE.items():
+        (tmp_path / "longplay" / file).write_text(text)
+    (tmp_path / "run.toml").write_text(TINY)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NO_COLOR": "1"}
+    script = [sys.executable, "-c", USE, str(tmp_path / "run.toml")]
+    subprocess.run(script, env=environment, check=True, cwd=tmp_path)
+    verb = [sys.executable, "-m", "longplay", "weather", "--help"]
+    shown = subprocess.run(verb, env=environment, check=True, capture_output=True, text=True)
+    assert "Look outside." in shown.stdout

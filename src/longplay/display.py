@@ -1,12 +1,23 @@
-"""Numbers and tables in words: the same cells for the terminal and for a notebook."""
+"""How figures are written, in the terminal, in a notebook and in the report alike: numbers, per
+cents, intervals, durations, tables.
+
+An interval is written `low to high`. `number` and `percent` are for a figure that stands alone;
+`decimal` and the functions of a `Bounded` are for figures that stand in columns, in the decimals
+that their interval needs and with the minus sign of print.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 Rows = Sequence[Sequence[str]]
+MOST_DECIMALS = 8
+# an interval whose middle lies further from the value than this share of its half-width is written
+# by its ends
+LOPSIDED = 0.1
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -20,37 +31,45 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
-def percent(share: float, *, signed: bool = False) -> str:
-    """A share as per cent with at most three significant digits.
+def percent(share: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
+    """A share as per cent, with at most three significant digits or in fixed decimals.
 
-    >>> percent(0.01), percent(0.50321), percent(-0.02, signed=True), percent(0.031, signed=True)
-    ('1%', '50.3%', '-2%', '+3.1%')
+    Args:
+        share: 0.5 is half; null or not finite: `n/a`.
+        decimals: of the per cent; default as many as three significant digits need.
+        signed: whether a gain has a plus.
+
+    >>> percent(0.01), percent(0.50321), percent(0.0042), percent(-0.02, signed=True)
+    ('1%', '50.3%', '0.42%', '-2%')
+    >>> percent(0.8427, 0), percent(0.031, signed=True), percent(None)
+    ('84%', '+3.1%', 'n/a')
     """
-    words = f"{number(100 * share)}%"
-    return f"+{words}" if signed and share > 0 else words
+    if share is None or not math.isfinite(share):
+        return "n/a" if share is None or math.isnan(share) else f"{number(share)}%"
+    words = number(100 * share) if decimals is None else _fixed(100 * share, decimals)
+    return f"+{words}%" if signed and share > 0 else f"{words}%"
 
 
 def interval(low: float, high: float) -> str:
-    """Both ends with as many decimals as two significant digits of the half-width need.
+    """Both ends of an interval, in the decimals that `decimals_of` gives.
 
-    >>> interval(-0.0123, 0.2), interval(1.0, 1.0)
-    ('[-0.01, 0.20]', '[1, 1]')
+    >>> interval(-0.0123, 0.2), interval(1.0, 1.0), interval(0.0004, 0.0204)
+    ('-0.01 to 0.20', '1 to 1', '0.0004 to 0.0204')
     """
     half = (high - low) / 2
     if not (math.isfinite(half) and half > 0):
-        return f"[{number(low)}, {number(high)}]"
-    decimals = int(min(max(1 - math.floor(math.log10(half)), 0), 8))
-    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
+        return f"{number(low)} to {number(high)}"
+    decimals = decimals_of(Bounded((low + high) / 2, low, high))
+    return f"{_fixed(low, decimals)} to {_fixed(high, decimals)}"
 
 
 def percent_interval(low: float, high: float) -> str:
     """An interval of shares, in per cent.
 
     >>> percent_interval(-0.012, 0.03)
-    '[-1.2%, 3.0%]'
+    '-1.2% to 3.0%'
     """
-    ends = interval(100 * low, 100 * high)[1:-1].split(", ")
-    return f"[{ends[0]}%, {ends[1]}%]"
+    return "% to ".join(interval(100 * low, 100 * high).split(" to ")) + "%"
 
 
 def plus_minus(value: float, half: float) -> str:
@@ -80,6 +99,156 @@ def value_and_ends(value: float, low: float, high: float) -> tuple[str, str]:
     return f"{value:.{decimals}f}", f"{low:.{decimals}f} to {high:.{decimals}f}"
 
 
+@dataclass(frozen=True)
+class Bounded:
+    """A figure with the ends of its interval; null where it has none.
+
+    >>> Bounded.around(0.5, 0.1).interval, Bounded(0.5).interval
+    ((0.304, 0.696), None)
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def around(cls, value: float, std_error: float | None) -> Bounded:
+        """A figure with the normal 95% interval of its standard error; without one where that is
+        null."""
+        if std_error is None:
+            return cls(value)
+        return cls(value, value - 1.96 * std_error, value + 1.96 * std_error)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def scaled(self, factor: float) -> Bounded:
+        """The figure and its ends in another unit."""
+        low = None if self.low is None else self.low * factor
+        high = None if self.high is None else self.high * factor
+        return Bounded(self.value * factor, low, high)
+
+    def row(self) -> dict[str, float | None]:
+        """Value, low and high by name, for a chart."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def decimal(value: float | None, decimals: int | None = None) -> str:
+    """A number in fixed decimals with the minus sign of print; `n/a` where it is missing.
+
+    Args:
+        value: the number.
+        decimals: default none for a whole number, else as many as show three significant digits.
+
+    >>> decimal(-1234.5, 1), decimal(0.012345), decimal(0.25), decimal(None)
+    ('−1,234.5', '0.0123', '0.250', 'n/a')
+    """
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    if decimals is None:
+        decimals = 0 if isinstance(value, int) or not value else max(0, 2 - _magnitude(value))
+    return printed(_fixed(value, decimals))
+
+
+def printed(text: str) -> str:
+    """A figure with the minus sign of print in the place of the hyphen.
+
+    >>> printed(percent(-0.754))
+    '−75.4%'
+    """
+    return text.replace("-", "−")
+
+
+def decimals_of(figure: Bounded) -> int:
+    """Decimals that show two significant digits of the half-width, and more where a bound near zero
+    would round to it; without an interval, three significant digits of the value.
+
+    >>> decimals_of(Bounded(0.31, 0.27, 0.35)), decimals_of(Bounded(0.01, 0.0004, 0.0204))
+    (3, 4)
+    """
+    if figure.interval is None:
+        return max(0, min(MOST_DECIMALS, 2 - _magnitude(figure.value))) if figure.value else 0
+    half = (figure.interval[1] - figure.interval[0]) / 2
+    decimals = max(0, min(MOST_DECIMALS, 1 - _magnitude(half))) if half > 0 else 3
+    while decimals < MOST_DECIMALS and any(
+        bound != 0 and round(bound, decimals) == 0 for bound in figure.interval
+    ):
+        decimals += 1
+    return decimals
+
+
+def with_interval(figure: Bounded) -> str:
+    """Value and half-width of its interval, both ends where the value does not lie in the middle,
+    the value alone where there is no interval.
+
+    >>> with_interval(Bounded(0.031, 0.027, 0.035)), with_interval(Bounded(0.031, 0.02, 0.05))
+    ('0.0310 ± 0.0040', '0.031 (0.020 to 0.050)')
+    """
+    ends = figure.interval
+    half = 0.0 if ends is None else (ends[1] - ends[0]) / 2
+    if ends is None or half <= 0:
+        return decimal(figure.value) if figure.value else "0"
+    if abs(sum(ends) - 2 * figure.value) > LOPSIDED * half:
+        return f"{decimal(figure.value, decimals_of(figure))} ({span(figure)})"
+    decimals = max(0, min(MOST_DECIMALS, 1 - _magnitude(half)))
+    return f"{decimal(figure.value, decimals)} ± {decimal(half, decimals)}"
+
+
+def span(figure: Bounded) -> str:
+    """Both ends of the interval, or nothing where there is none.
+
+    >>> span(Bounded(0.02, 0.010, 0.031)), span(Bounded(0.02))
+    ('0.010 to 0.031', '')
+    """
+    if figure.interval is None:
+        return ""
+    decimals = decimals_of(figure)
+    return " to ".join(decimal(bound, decimals) for bound in figure.interval)
+
+
+def signed(figure: Bounded) -> str:
+    """The value with its sign, in the decimals of its interval.
+
+    >>> signed(Bounded(0.62, 0.33, 0.91)), signed(Bounded(-0.53, -0.84, -0.22))
+    ('+0.62', '−0.53')
+    """
+    text = decimal(figure.value, decimals_of(figure))
+    return f"+{text}" if figure.value > 0 else text
+
+
+def share_of(value: float, figure: Bounded) -> str:
+    """A share in per cent, in the decimals of the interval of `figure`.
+
+    >>> share_of(0.2, Bounded(0.2, 0.19, 0.21))
+    '20.0%'
+    """
+    return percent(value, max(0, min(3, decimals_of(figure) - 2)))
+
+
+def duration(seconds: float) -> str:
+    """A duration, e.g. of a stage.
+
+    >>> duration(0.52), duration(83.2), duration(5400)
+    ('0.5 s', '83 s', '90 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a list in a sentence.
+
+    >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
+    ('a, b and c', 'a', '')
+    """
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def text_table(head: Sequence[str], rows: Rows) -> str:
     """Columns set apart by two blanks, the first to the left, the others to the right.
 
@@ -106,3 +275,13 @@ def html_table(head: Sequence[str], rows: Rows) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """Fixed decimals, thousands set apart; nothing is negative that rounds to zero."""
+    text = f"{value:,.{min(decimals, MOST_DECIMALS)}f}"
+    return text if text.strip("-0.,") else text.lstrip("-")
+
+
+def _magnitude(value: float) -> int:
+    return math.floor(math.log10(abs(value)))

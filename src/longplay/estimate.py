@@ -11,13 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from longplay.display import plus_minus, value_and_ends
+from longplay.display import LOPSIDED, Bounded, plus_minus, value_and_ends
 from longplay.errors import DataError, NotEstimable
 from longplay.intervals import log_interval, t_interval
-
-# an interval whose middle lies further from the value than this share of its half-width is printed
-# by its ends
-LOPSIDED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +87,17 @@ class Estimate:
             )
         return t_interval(self.value, self.std_error, df, level, self.skew)
 
+    def bounded(self, level: float = 0.95) -> Bounded:
+        """The value with its interval at `level`; without one where an end is infinite.
+
+        >>> Estimate(0.3, 0.1, n=1, n_eff=1, estimand="rate").bounded().interval is None
+        True
+        """
+        low, high = self.interval(level)
+        if np.isfinite(low) and np.isfinite(high):
+            return Bounded(self.value, float(low), float(high))
+        return Bounded(self.value)
+
     def as_json(self) -> dict[str, float | int | str | None]:
         """All that the estimate is made of and its 95% interval, by name; always the same keys.
 
@@ -100,12 +107,8 @@ class Estimate:
         >>> list(Estimate(0.31, 0.02, n=90, n_eff=90, estimand="rate").as_json())[:4]
         ['value', 'low', 'high', 'std_error']
         """
-        low, high = self.interval()
-        bounded = bool(np.isfinite(low) and np.isfinite(high))
         return {
-            "value": self.value,
-            "low": float(low) if bounded else None,
-            "high": float(high) if bounded else None,
+            **self.bounded().row(),
             "std_error": self.std_error if np.isfinite(self.std_error) else None,
             "n": self.n,
             "n_eff": self.n_eff,

@@ -136,3 +136,16 @@ def _statistic(symmetric: float, skew: float) -> float:
     if abs(skew) < SLIGHT_SKEW:
         return symmetric
     return 3 * (math.cbrt(1 + skew * (symmetric - skew / 6)) - 1) / skew
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95% interval of a share of `n` independent cases (Wilson 1927).
+
+    >>> [round(bound, 3) for bound in wilson(0.5, 100)]
+    [0.404, 0.596]
+    """
+    if n <= 0:
+        return (0.0, 1.0)
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(max(share * (1 - share), 0.0) / n + z * z / (4 * n * n))
+    return (max(0.0, middle - half), min(1.0, middle + half))

@@ -32,6 +32,7 @@ from longplay.cli import init, lm
 from longplay.cli import lake_commands as lake
 from longplay.cli import signal_commands as signals
 from longplay.cli.screen import EXIT_CODES, TABLE_WIDTH, console, faults_in, guarded, wide
+from longplay.display import duration
 from longplay.results import RunResults
 from longplay.run.config import folder_of, load_config, parse_config
 from longplay.run.engine import Stage, read_stage
@@ -145,7 +146,7 @@ def _run(config: Configuration, base: Path, folder: Path | None, until: str | No
     if "report" in places:
         console.print(
             f"[bold green]report[/bold green] {escape(str(place / 'report.html'))} "
-            f"({time.perf_counter() - begun:.0f} s)"
+            f"({duration(time.perf_counter() - begun)})"
         )
 
 
@@ -241,7 +242,7 @@ class _RichUi:
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
         mark, how = (
-            ("[green]✓[/green]", f"{seconds:.1f} s")
+            ("[green]✓[/green]", duration(seconds))
             if seconds is not None
             else ("[dim]·[/dim]", "unchanged, skipped")
         )

@@ -178,7 +178,7 @@ class Holdout:
         rows = [
             [
                 "holdout: exposures added",
-                *(f"{number(e.value)} {interval(*e.interval())}" for e in effects.values()),
+                *(f"{number(e.value)} ({interval(*e.interval())})" for e in effects.values()),
                 "",
                 "",
                 "",
@@ -205,7 +205,7 @@ class Holdout:
         if self.gap is not None:
             gap = (
                 "interaction gap (everything less the sum of the parts): "
-                f"{number(self.gap.value)} {interval(*self.gap.interval())}\n"
+                f"{number(self.gap.value)} ({interval(*self.gap.interval())})\n"
             )
         return (
             f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}, {self.lookback} days back; "

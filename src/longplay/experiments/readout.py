@@ -387,10 +387,10 @@ def _cells(line: Line) -> list[str]:
         title,
         number(effect.control.value, 4),
         number(effect.treatment.value, 4),
-        f"{number(effect.difference.value)} {interval(*effect.interval)}",
+        f"{number(effect.difference.value)} ({interval(*effect.interval)})",
         "-"
         if found is None or ends is None
-        else f"{percent(found.value, signed=True)} {percent_interval(*ends)}",
+        else f"{percent(found.value, signed=True)} ({percent_interval(*ends)})",
         number(effect.p_value, 2),
         percent(-effect.variance_reduction, signed=True),
         mature,

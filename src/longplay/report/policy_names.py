@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from longplay.display import listed
 from longplay.report.charts import POLICY_COLOURS
-from longplay.report.phrases import listed
 from longplay.results import RunResults
 from longplay.results.reinforcement_figures import ReinforceResult
 from longplay.results.trial_figures import ExperimentResult

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from longplay.display import decimal, percent, signed
+from longplay.intervals import wilson
 from longplay.ranking import fallen
 from longplay.report.blocks import Fact
-from longplay.report.phrases import (
-    MODEL_NAMES,
-    Bounded,
-    interval_words,
-    number,
-    percent,
-    signed,
-    verdict,
-    wilson,
-)
+from longplay.report.phrases import MODEL_NAMES, interval_words, verdict
 from longplay.report.policy_names import INCUMBENT, policy_names
 from longplay.report.sections.evaluate import PAIRS, figures_of
 from longplay.report.sections.experiment import collect as collect_loop
@@ -232,8 +225,8 @@ def _log(results: RunResults) -> Fact | None:
     aside = f"{percent(bad / rows, 1)} of rows set aside" if bad and rows else "no row set aside"
     return Fact(
         "Log",
-        f"{number(log.events)} events",
-        f"{number(log.users)} users, {number(log.items)} items; {aside}",
+        f"{decimal(log.events)} events",
+        f"{decimal(log.users)} users, {decimal(log.items)} items; {aside}",
     )
 
 
@@ -244,12 +237,12 @@ def _signal(results: RunResults) -> Fact | None:
     paid = [] if rewards is None else [name for name in rewards.signals if name in outcomes.signals]
     name = next(iter([*paid, *outcomes.signals]))
     signal = outcomes.signals[name]
-    entries = number(signal.entries)
+    entries = decimal(signal.entries)
     if signal.base_rate is None:
         return Fact(f"Signal {name}", "not mature", f"none of {entries} entries")
-    rate = Bounded.of(signal.base_rate)
-    left_out = f"; {number(signal.truncated)} truncated left out" if signal.truncated else ""
-    mature = f"{number(signal.mature)} of {entries} entries mature{left_out}"
+    rate = signal.base_rate.bounded()
+    left_out = f"; {decimal(signal.truncated)} truncated left out" if signal.truncated else ""
+    mature = f"{decimal(signal.mature)} of {entries} entries mature{left_out}"
     interval = interval_words(rate, share=signal.binary)
     return Fact(f"Signal {name}", value_words(rate, signal.binary), f"{interval}; {mature}")
 
@@ -326,7 +319,7 @@ def _difference(results: RunResults, policy: str, than: str) -> Fact | None:
     row = next((row for row in rows if (row.policy, row.than) == (policy, than)), None)
     if row is None:
         return None
-    gap = Bounded.of(row.difference)
+    gap = row.difference.bounded()
     return Fact(
         f"{policy.capitalize()} − {than}, {row.metric}",
         signed(gap),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from longplay.display import Bounded, decimal, percent, signed, span
 from longplay.estimate import Estimate
 from longplay.report.blocks import Block, Bullets, Heading, Table
-from longplay.report.phrases import Bounded, first, number, percent, signed, span
+from longplay.report.phrases import first
 from longplay.report.policy_names import PolicyNames
 from longplay.report.steps import Steps
 from longplay.results import RunResults
@@ -62,7 +63,7 @@ def evidence(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[Block]:
     terms = next(iter(arms.values()))
     text = (
         "Early: what the beliefs said of the arms' difference when each entry was "
-        f"{number(terms.age)} days "
+        f"{decimal(terms.age)} days "
         "old, asked with what was known then. Late: what "
         "matured, on the same users; they agree while they may lie within a factor of 1.25. North "
         "star: the trial's estimate; "
@@ -74,7 +75,7 @@ def evidence(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[Block]:
     head = (
         "arm",
         "signal",
-        f"early, at day {number(terms.age)}",
+        f"early, at day {decimal(terms.age)}",
         "late, matured",
         "early − late",
         "north star",
@@ -106,8 +107,8 @@ def gap_words(gap: Bounded) -> str:
 
 
 def _at_95(estimate: Estimate | None) -> str:
-    return "n/a" if estimate is None else signed(Bounded.of(estimate))
+    return "n/a" if estimate is None else signed(estimate.bounded())
 
 
 def _cell(estimate: Estimate | None, level: float) -> str:
-    return "–" if estimate is None else gap_words(Bounded.of(estimate, level))
+    return "–" if estimate is None else gap_words(estimate.bounded(level))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from longplay.display import decimal, percent
 from longplay.report.blocks import Block, Bullets, Grid, Heading, Section, Table
-from longplay.report.phrases import number, percent
 from longplay.report.steps import Steps
 from longplay.results import RunResults
 from longplay.results.code_figures import CodesResult, Purity
@@ -25,15 +25,15 @@ def draw(codes: CodesResult) -> None:
 def render(codes: CodesResult, _: None) -> Section:
     """The codebook, its purity, and its fullest shelves."""
     answer = (
-        f"{number(codes.levels)} codes of {number(codes.width)} name each of "
-        f"{number(codes.items)} items; "
+        f"{decimal(codes.levels)} codes of {decimal(codes.width)} name each of "
+        f"{decimal(codes.items)} items; "
         f"they explain {percent(codes.reconstruction)} of the variance of the items' "
         f"vectors, and {percent(codes.moved)} of the items "
         "did not get their nearest last code because it was taken.",
     )
     rows = (
         ("version", codes.version),
-        ("items in the largest first code", number(codes.largest_prefix)),
+        ("items in the largest first code", decimal(codes.largest_prefix)),
         ("codes in use, by level", ", ".join(percent(share) for share in codes.usage)),
         ("made of", f"behaviour: {codes.vectors.behaviour}; words: {codes.vectors.words}"),
     )
@@ -43,7 +43,7 @@ def render(codes: CodesResult, _: None) -> Section:
     ]
     shelves = tuple(
         Bullets(
-            f"Shelf {'·'.join(str(code) for code in shelf.prefix)}: {number(shelf.items)} items",
+            f"Shelf {'·'.join(str(code) for code in shelf.prefix)}: {decimal(shelf.items)} items",
             tuple(title.strip() for title in shelf.titles),
         )
         for shelf in codes.shelves

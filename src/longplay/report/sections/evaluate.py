@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from longplay.display import Bounded, decimal, percent, signed, span, with_interval
 from longplay.report import charts
 from longplay.report.blocks import Block, Chart, Grid, Heading, Note, Section, Table
-from longplay.report.phrases import (
-    ZERO,
-    Bounded,
-    change,
-    number,
-    percent,
-    plus_minus,
-    signed,
-    span,
-    verdict,
-)
+from longplay.report.phrases import ZERO, change, verdict
 from longplay.report.policy_names import PolicyNames, policy_names
 from longplay.report.sections.train import first_and_last
 from longplay.report.steps import Steps
@@ -141,7 +132,7 @@ def ranking_words(
     pairs = {(row.policy, row.than): row for row in differences if row.metric == metric}
     for policy, than in (*PAIRS[:2], *(("reinforced", rival) for rival in rivals)):
         if (row := pairs.get((policy, than))) is not None:
-            gap = Bounded.of(row.difference)
+            gap = row.difference.bounded()
             both = (value_of.get(policy), value_of.get(than))
             words.append(change(gap, (policy, rivals.get(than, than)), metric, both))
     return words
@@ -149,9 +140,9 @@ def ranking_words(
 
 def _visit_words(result: EvaluateResult) -> str:
     text = (
-        f"{number(result.visits)} visits of {number(result.users)} users after "
+        f"{decimal(result.visits)} visits of {decimal(result.users)} users after "
         "training ended, "
-        f"{number(result.discoveries)} discoveries, of which {number(result.habits)} "
+        f"{decimal(result.discoveries)} discoveries, of which {decimal(result.habits)} "
         "became a habit "
         f"({result.signal})."
     )
@@ -200,13 +191,13 @@ def _metric_table(ranking: Ranking, rows: Sequence[MetricFigure]) -> Table:
 
 
 def _bounded(row: MetricFigure) -> Bounded:
-    return Bounded(row.value) if row.estimate is None else Bounded.of(row.estimate)
+    return Bounded(row.value) if row.estimate is None else row.estimate.bounded()
 
 
 def _dots(ranking: Ranking, rows: Sequence[MetricFigure], metric: str) -> Chart:
     figures = {row.policy: _bounded(row) for row in rows if row.metric == metric}
     plotted = [
-        {"name": name, **figures[name].row(), "text": plus_minus(figures[name])}
+        {"name": name, **figures[name].row(), "text": with_interval(figures[name])}
         for name in ranking.policies
         if name in figures
     ]
@@ -219,13 +210,13 @@ def _cell(row: MetricFigure | None, metric: str) -> str:
         return "n/a"
     if metric.startswith(("coverage", "cold")):
         return percent(row.value, 1)
-    return plus_minus(_bounded(row))
+    return with_interval(_bounded(row))
 
 
 def _users(rows: Sequence[MetricFigure | None]) -> str:
     """How many users the figures of a metric are of."""
     counts = {row.estimate.n for row in rows if row is not None and row.estimate is not None}
-    return " / ".join(number(count) for count in sorted(counts))
+    return " / ".join(decimal(count) for count in sorted(counts))
 
 
 def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -> Table:
@@ -233,18 +224,18 @@ def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -
     ordered = sorted(rows, key=lambda row: places.get((row.policy, row.than), len(places)))
     body = []
     for row in ordered:
-        gap = Bounded.of(row.difference)
+        gap = row.difference.bounded()
         body.append(
             (
                 f"{names[row.policy]} − {names[row.than]}",
                 "true value" if row.metric == TRUE_VALUE else row.metric,
                 signed(gap),
                 span(gap) or "none",
-                number(row.difference.n),
+                decimal(row.difference.n),
                 verdict(gap),
             )
         )
-    zero = sum(verdict(Bounded.of(row.difference)) == ZERO for row in rows)
+    zero = sum(verdict(row.difference.bounded()) == ZERO for row in rows)
     note = (
         f"{caption}: {len(rows)} intervals at 95% each, not corrected for their number; {zero} "
         "of them include zero"
@@ -294,8 +285,8 @@ def draw_truth(truth: Truth) -> Chart | None:
         return None
     plotted = []
     for row in truth.values.policies:
-        value = Bounded.of(row.value)
-        plotted.append({"name": row.policy, **value.row(), "text": plus_minus(value)})
+        value = row.value.bounded()
+        plotted.append({"name": row.policy, **value.row(), "text": with_interval(value)})
     return charts.dots(
         plotted,
         truth.names.colours,
@@ -317,22 +308,22 @@ def render_truth(truth: Truth, plot: Chart | None) -> Section:
     if truth.believed is not None and actual:
         answer.append(
             "At its last steps reinforcement's own early reward read "
-            f"{number(truth.believed)} per slot on the training moments; the "
-            f"world says {number(actual)} on these users: {number(truth.believed / actual, 1)} "
+            f"{decimal(truth.believed)} per slot on the training moments; the "
+            f"world says {decimal(actual)} on these users: {decimal(truth.believed / actual, 1)} "
             "times."
         )
     table = Table(
         f"True value per slot: extra {truth.signal} outcomes caused by showing the slot",
         ("policy", "value ± 95%", "users"),
         tuple(
-            (names[row.policy], plus_minus(Bounded.of(row.value)), number(row.value.n))
+            (names[row.policy], with_interval(row.value.bounded()), decimal(row.value.n))
             for row in values.policies
         ),
         "lrr",
         swatches=names.swatches,
     )
     text = (
-        f"{number(values.users)} users who were there when training ended, one slate each. "
+        f"{decimal(values.users)} users who were there when training ended, one slate each. "
         "The intervals cover the draw of "
         "users, not another training seed or another world."
     )

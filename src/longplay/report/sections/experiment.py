@@ -8,22 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from longplay.display import (
+    Bounded,
+    decimal,
+    listed,
+    percent,
+    printed,
+    signed,
+    span,
+    with_interval,
+)
 from longplay.estimate import Estimate
 from longplay.report import charts
 from longplay.report.blocks import Block, Chart, Heading, Note, Section, Table
 from longplay.report.charts import INK
-from longplay.report.phrases import (
-    ZERO,
-    Bounded,
-    first,
-    listed,
-    number,
-    percent,
-    plus_minus,
-    signed,
-    span,
-    verdict,
-)
+from longplay.report.phrases import ZERO, first, verdict
 from longplay.report.policy_names import INCUMBENT, PolicyNames, policy_names
 from longplay.report.sections.audit import (
     audit_cell,
@@ -137,7 +136,7 @@ class Loop:
         none."""
         for line in self.trial.readout.lines:
             if line.arm == arm and line.signal == self.trial.north_star:
-                return None if line.effect is None else Bounded.of(line.effect.difference)
+                return None if line.effect is None else line.effect.difference.bounded()
         return None
 
     def truth(self, arm: str) -> ArmTruth | None:
@@ -147,7 +146,7 @@ class Loop:
     def true_gap(self, arm: str) -> Bounded | None:
         """The true difference to the incumbent."""
         known = self.truth(arm)
-        return None if known is None or known.difference is None else Bounded.of(known.difference)
+        return None if known is None or known.difference is None else known.difference.bounded()
 
 
 def collect(results: RunResults) -> Loop | None:
@@ -171,7 +170,7 @@ def loop_rows(loop: Loop) -> list[LoopRow]:
             LoopRow(
                 arm=arm,
                 policy=loop.names[arm],
-                level=Cell("n/a" if known is None else plus_minus(Bounded.of(known.level))),
+                level=Cell("n/a" if known is None else with_interval(known.level.bounded())),
                 difference=Cell("reference") if incumbent else _gap(loop.true_gap(arm), "n/a"),
                 offpolicy=_logged(loop) if incumbent else _off_policy(loop, arm),
                 experiment=Cell("reference")
@@ -194,7 +193,7 @@ def decision_words(loop: Loop) -> list[str]:
             when = "more than come within two years"
             if row.weeks is not None:
                 when = f"{math.ceil(row.weeks)} more weeks"
-            sentence += f" To settle it: about {number(row.users, 0)} users in both arms, {when}."
+            sentence += f" To settle it: about {decimal(row.users, 0)} users in both arms, {when}."
         gap = loop.star_line(row.arm)
         if row.verdict == "ship" and gap is not None and verdict(gap) != "higher":
             sentence += (
@@ -269,9 +268,9 @@ def _headline(loop: Loop) -> str:
     pairs = {line.arm: line.enrolled for line in trial.readout.lines}
     users = sum(pair[1] for pair in pairs.values())
     users += max((pair[0] for pair in pairs.values()), default=0)
-    who = f"{number(users)} enrolled users" if users else f"{number(trial.users)} users"
+    who = f"{decimal(users)} enrolled users" if users else f"{decimal(trial.users)} users"
     return (
-        f"A trial of {who} over {number(trial.days)} days says: "
+        f"A trial of {who} over {decimal(trial.days)} days says: "
         f"{listed(decisions) or 'nothing was decided'}."
     )
 
@@ -290,11 +289,11 @@ def _truth_words(loop: Loop) -> list[str]:
             ZERO: "truly not told apart from",
         }.get(verdict(gap), "beside")
         over = f" over {loop.star_days} days" if loop.star_days else ""
-        before = "n/a" if incumbent is None else plus_minus(Bounded.of(incumbent.level))
+        before = "n/a" if incumbent is None else with_interval(incumbent.level.bounded())
         sentence = (
             f"{first(loop.names[row.arm])} is {better} the incumbent in the world that made the "
             f"data: {loop.star} per user{over} {signed(gap)} "
-            f"({span(gap) or 'no interval'}), from {before} to {plus_minus(Bounded.of(row.level))}"
+            f"({span(gap) or 'no interval'}), from {before} to {with_interval(row.level.bounded())}"
         )
         tried = loop.star_line(row.arm)
         agreement = "" if tried is None else f"; {_agreement(tried, gap)}"
@@ -327,7 +326,7 @@ def _logged(loop: Loop) -> Cell:
     logged = None if loop.offpolicy is None else loop.offpolicy.logged
     if logged is None:
         return Cell("n/a")
-    return Cell(f"{number(logged.value)} as logged", span(Bounded.of(logged)))
+    return Cell(f"{decimal(logged.value)} as logged", span(logged.bounded()))
 
 
 def _off_policy(loop: Loop, arm: str) -> Cell:
@@ -341,7 +340,7 @@ def _off_policy(loop: Loop, arm: str) -> Cell:
     if row is None or answer is None:
         return Cell("n/a")
     if isinstance(answer, Estimate):
-        return Cell(number(answer.value), span(Bounded.of(answer)))
+        return Cell(decimal(answer.value), span(answer.bounded()))
     return Cell("not estimable", row.lacks)
 
 
@@ -441,17 +440,17 @@ def _read_out(trial: ExperimentResult, names: PolicyNames) -> list[Block]:
 
 def _line(line: SignalLine) -> tuple[str, ...]:
     signal, effect = short(line.signal), line.effect
-    mature = f"{number(sum(line.mature))} of {number(sum(line.enrolled))}"
+    mature = f"{decimal(sum(line.mature))} of {decimal(sum(line.enrolled))}"
     if effect is None:
         return (signal, *["–"] * 6, mature, line.standing)
     return (
         signal,
-        number(effect.control.value),
-        number(effect.treatment.value),
+        decimal(effect.control.value),
+        decimal(effect.treatment.value),
         gap_words(Bounded(effect.difference.value, *effect.interval)),
         _relative(effect),
-        number(effect.p_value, 3) if effect.p_value >= 0.001 else "< 0.001",
-        percent(-effect.variance_reduction),
+        decimal(effect.p_value, 3) if effect.p_value >= 0.001 else "< 0.001",
+        printed(percent(-effect.variance_reduction)),
         mature,
         line.standing,
     )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from longplay.display import decimal, listed, percent
+from longplay.intervals import wilson
 from longplay.report import charts
 from longplay.report.blocks import Block, Bullets, Chart, Grid, Heading, Section, Table
-from longplay.report.phrases import listed, number, percent, wilson
 from longplay.report.steps import Steps
 from longplay.results import RunResults
 from longplay.results.log_figures import DayOfLog, LogResult, WeekOfUsers
@@ -107,14 +108,14 @@ def render(figures: LogAtAGlance, plots: Sequence[Chart]) -> Section:
 def _sentences(figures: LogAtAGlance) -> list[str]:
     log = figures.log
     words = [
-        f"{number(log.events)} events of {number(log.users)} users and {number(log.items)} items, "
+        f"{decimal(log.events)} events of {decimal(log.users)} users and {decimal(log.items)} items, "
         f"{period_of(log) or 'period unknown'}."
     ]
     if figures.days:
         per_day = sum(row.users for row in figures.days) / len(figures.days)
         share = per_day / log.users if log.users else None
         words.append(
-            f"On an average day {number(per_day, 0)} users were active, {percent(share, 1)} of all."
+            f"On an average day {decimal(per_day, 0)} users were active, {percent(share, 1)} of all."
         )
     if figures.away:
         words.append(_away_words(figures.away))
@@ -127,7 +128,7 @@ def _sentences(figures: LogAtAGlance) -> list[str]:
     if log.rejected:
         total, rows = sum(log.rejected.values()), log.source.rows
         words.append(
-            f"{number(total)} rows ({percent(total / rows if rows else None, 1)} of the source) "
+            f"{decimal(total)} rows ({percent(total / rows if rows else None, 1)} of the source) "
             "were set aside, none silently."
         )
     else:
@@ -138,7 +139,7 @@ def _sentences(figures: LogAtAGlance) -> list[str]:
 def _set_aside(log: LogResult) -> Table:
     rows = log.source.rows
     body = tuple(
-        (reason, number(count), percent(count / rows if rows else None, 1))
+        (reason, decimal(count), percent(count / rows if rows else None, 1))
         for reason, count in sorted(log.rejected.items(), key=lambda pair: (-pair[1], pair[0]))
     )
     head = ("reason", "rows", "share of source rows")
@@ -168,7 +169,7 @@ def _away_words(days: Sequence[date]) -> str:
     if len(days) == 1:
         which = f"1 day with activity ({days[0]}) is"
     else:
-        which = f"{number(len(days))} days with activity ({days[0]} to {days[-1]}) are"
+        which = f"{decimal(len(days))} days with activity ({days[0]} to {days[-1]}) are"
     return (
         f"{which} left out of this mean and of the chart, more than a year of silence away "
         "from the others: look whether the times are right."
@@ -206,7 +207,7 @@ def _shares(caption: str, what: str, counts: Mapping[str, int]) -> Table:
     return Table(
         caption,
         (what, "events", "share"),
-        tuple((name, number(count), percent(count / total, 1)) for name, count in ordered),
+        tuple((name, decimal(count), percent(count / total, 1)) for name, count in ordered),
         "lrr",
     )
 

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from longplay.display import decimal, listed, span, with_interval
 from longplay.estimate import Estimate
 from longplay.report import charts
 from longplay.report.blocks import Block, Chart, Code, Heading, Section, Table
-from longplay.report.phrases import (
-    Bounded,
-    first,
-    interval_words,
-    listed,
-    number,
-    plus_minus,
-    span,
-)
+from longplay.report.phrases import first, interval_words
 from longplay.report.policy_names import PolicyNames, policy_names
 from longplay.report.steps import Steps
 from longplay.results import NotEstimable, RunResults
@@ -61,14 +54,14 @@ def draw(values: OffpolicyValues) -> Chart | None:
     for row in values.result.policies:
         for how, answer in row.estimates.items():
             if isinstance(answer, Estimate):
-                known = Bounded.of(answer)
+                known = answer.bounded()
                 plotted.append(
                     {
                         "name": row.policy,
                         "label": values.names[row.policy],
                         "how": how,
                         **known.row(),
-                        "text": plus_minus(known),
+                        "text": with_interval(known),
                     }
                 )
     if not plotted:
@@ -76,7 +69,7 @@ def draw(values: OffpolicyValues) -> Chart | None:
     logged = values.result.logged
     reference = None
     if logged is not None:
-        reference = (logged.value, f"as logged {number(logged.value)}")
+        reference = (logged.value, f"as logged {decimal(logged.value)}")
     return charts.grouped(
         plotted,
         values.names.colours,
@@ -139,8 +132,8 @@ def _question(values: OffpolicyValues) -> str:
     return (
         f"The question (estimand one_step): the {values.signal} of a slot, had it been drawn from "
         "the policy and the logger gone on. Answered from "
-        f"{number(result.slots)} mature slots on “{result.surface}” of "
-        f"{number(result.users)} users nobody learned "
+        f"{decimal(result.slots)} mature slots on “{result.surface}” of "
+        f"{decimal(result.users)} users nobody learned "
         "from. IPS weighs logged slots by how much likelier the policy is to show them; SNIPS "
         "divides by the mean weight; doubly robust adds a "
         "model of the outcome and is less noisy where that model is good. A slot's outcome counts "
@@ -152,18 +145,18 @@ def _question(values: OffpolicyValues) -> str:
 def _against(name: str, estimate: Estimate, logged: Estimate | None, signal: str) -> str:
     """Where the estimate lies to what was logged: said only where their intervals do not
     overlap."""
-    known = Bounded.of(estimate)
+    known = estimate.bounded()
     beside = ""
     if logged is not None:
-        ours, theirs = known.interval, Bounded.of(logged).interval
+        ours, theirs = known.interval, logged.bounded().interval
         if ours is not None and theirs is not None:
             beside = "; its interval overlaps that of the slots as logged"
             if ours[0] > theirs[1]:
-                beside = f", above the {number(logged.value)} of the slots as logged"
+                beside = f", above the {decimal(logged.value)} of the slots as logged"
             elif ours[1] < theirs[0]:
-                beside = f", below the {number(logged.value)} of the slots as logged"
+                beside = f", below the {decimal(logged.value)} of the slots as logged"
     return (
-        f"{first(name)}: {number(estimate.value)} {signal.split('@')[0]} per slot, doubly robust "
+        f"{first(name)}: {decimal(estimate.value)} {signal.split('@')[0]} per slot, doubly robust "
         f"({interval_words(known)}){beside}."
     )
 
@@ -174,14 +167,14 @@ def _line(row: PolicyEstimates, values: OffpolicyValues) -> tuple[str, ...]:
     return (
         values.names[row.policy],
         *(_cell(row.estimates.get(how)) for how in values.ways),
-        "–" if users is None else number(users, 0),
+        "–" if users is None else decimal(users, 0),
     )
 
 
 def _cell(answer: Estimate | NotEstimable | None) -> str:
     if isinstance(answer, Estimate):
-        known = Bounded.of(answer)
-        return f"{number(known.value)} ({span(known)})" if known.interval else number(known.value)
+        known = answer.bounded()
+        return f"{decimal(known.value)} ({span(known)})" if known.interval else decimal(known.value)
     return "n/a" if answer is None else "not estimable"
 
 

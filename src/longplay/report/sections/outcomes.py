@@ -7,19 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from longplay.display import Bounded, decimal, decimals_of, percent, share_of, with_interval
 from longplay.estimate import Estimate
 from longplay.report import charts
 from longplay.report.blocks import Bullets, Chart, Code, Grid, Section, Table
-from longplay.report.phrases import (
-    Bounded,
-    decimals_of,
-    interval_words,
-    number,
-    percent,
-    plus_minus,
-    reached,
-    share_of,
-)
+from longplay.report.phrases import interval_words
 from longplay.report.steps import Steps
 from longplay.results import RunResults
 from longplay.results.outcome_figures import MaturityDay, OutcomesResult, SignalFigures
@@ -94,6 +86,15 @@ def render(figures: SignalsOfRun, plots: Sequence[Chart]) -> Section:
     )
 
 
+def reached(curve: Sequence[MaturityDay], share: float) -> MaturityDay | None:
+    """The first day of a maturity curve at `share` of its final value; null where the curve is
+    empty or ends at 0."""
+    last = curve[-1].value if curve else 0.0
+    if not last:
+        return None
+    return next((row for row in curve if row.value >= share * last - 1e-12), None)
+
+
 def _row(day: MaturityDay) -> dict[str, Any]:
     return {"day": day.day, "value": day.value}
 
@@ -104,29 +105,29 @@ def _line(signal: SignalFigures) -> tuple[str, ...]:
         signal.label,
         signal.unit,
         _rate(signal.base_rate, signal.binary),
-        f"{number(signal.mature)} of {number(signal.entries)}",
-        number(signal.truncated),
+        f"{decimal(signal.mature)} of {decimal(signal.entries)}",
+        decimal(signal.truncated),
         _rate(known.base_rate, signal.binary),
-        f"{number(known.mature)} of {number(known.entries)}",
+        f"{decimal(known.mature)} of {decimal(known.entries)}",
     )
 
 
 def _sentence(name: str, signal: SignalFigures) -> str:
     if signal.base_rate is None:
         certain = (
-            f" that are certain ({number(signal.truncated)} are truncated: the log begins too "
+            f" that are certain ({decimal(signal.truncated)} are truncated: the log begins too "
             "shortly before them)"
             if signal.truncated and signal.mature
             else ""
         )
         return (
-            f"{name}: none of {number(signal.entries)} entries{certain} has matured, so it has no "
+            f"{name}: none of {decimal(signal.entries)} entries{certain} has matured, so it has no "
             "value yet."
         )
-    rate = Bounded.of(signal.base_rate)
+    rate = signal.base_rate.bounded()
     open_share = 1 - signal.mature / signal.entries if signal.entries else 0.0
     waiting = (
-        f"{percent(open_share)} of its {number(signal.entries)} entries are still open and count "
+        f"{percent(open_share)} of its {decimal(signal.entries)} entries are still open and count "
         "as unknown, not as 0"
         if open_share >= 0.005
         else "nearly all of its entries have matured"
@@ -134,7 +135,7 @@ def _sentence(name: str, signal: SignalFigures) -> str:
     late = reached(signal.maturity, 0.9)
     when = "" if late is None else f"; 90% of it has shown by day {late.day} of {signal.days}"
     left_out = (
-        f"; {number(signal.truncated)} truncated entries, so near the log's begin that they may be "
+        f"; {decimal(signal.truncated)} truncated entries, so near the log's begin that they may be "
         "none, are left out"
         if signal.truncated
         else ""
@@ -145,15 +146,15 @@ def _sentence(name: str, signal: SignalFigures) -> str:
 
 def value_words(rate: Bounded, share: bool) -> str:
     """A mean outcome in the decimals of its interval; of a signal of 0 and 1 as a share."""
-    return share_of(rate.value, rate) if share else number(rate.value, decimals_of(rate))
+    return share_of(rate.value, rate) if share else decimal(rate.value, decimals_of(rate))
 
 
 def _rate(rate: Estimate | None, share: bool) -> str:
     if rate is None:
         return "not mature"
     if not share:
-        return plus_minus(Bounded.of(rate))
-    return f"{plus_minus(Bounded.of(rate).scaled(100))}\N{NO-BREAK SPACE}%"
+        return with_interval(rate.bounded())
+    return f"{with_interval(rate.bounded().scaled(100))}\N{NO-BREAK SPACE}%"
 
 
 SECTIONS = (

@@ -6,23 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from longplay.display import Bounded, decimal, listed, percent, signed, span, with_interval
+from longplay.intervals import wilson
 from longplay.report import charts
 from longplay.report.blocks import Block, Chart, Grid, Heading, Note, Section, Table
 from longplay.report.charts import MODEL_COLOURS
-from longplay.report.phrases import (
-    MODEL_NAMES,
-    Bounded,
-    coverage_words,
-    difference,
-    listed,
-    number,
-    percent,
-    plus_minus,
-    signed,
-    span,
-    verdict,
-    wilson,
-)
+from longplay.report.phrases import MODEL_NAMES, coverage_words, difference, verdict
 from longplay.report.steps import Steps
 from longplay.results import NotEstimable, RunResults
 from longplay.results.outcome_figures import OutcomesResult
@@ -137,7 +126,7 @@ def comparison_words(figures: EarlyRewardFigures, loss: str) -> list[str]:
     }.get(verdict(gap), "is not told apart from the prior alone")
     words = [
         f"After {figures.age} days the {model_name(figures.chosen)} reward {against_prior}: "
-        f"{loss} {difference(gap)}, on {number(chosen.entries)} later entries."
+        f"{loss} {difference(gap)}, on {decimal(chosen.entries)} later entries."
     ]
     best = min(figures.comparison, key=lambda row: row.loss)
     if best.model != chosen.model:
@@ -146,16 +135,16 @@ def comparison_words(figures: EarlyRewardFigures, loss: str) -> list[str]:
         if clear is not None and clear.model == best.model:
             sure = "its interval excludes the next"
         words.append(
-            f"The least {loss} is {model_name(best.model)}'s ({number(best.loss, 4)} against "
-            f"{number(chosen.loss, 4)}), not the chosen one's; {sure}."
+            f"The least {loss} is {model_name(best.model)}'s ({decimal(best.loss, 4)} against "
+            f"{decimal(chosen.loss, 4)}), not the chosen one's; {sure}."
         )
     prior = rows.get(PRIOR)
     if prior is not None and prior.item_mae is not None and chosen.item_mae is not None:
         nearer = "nearer than" if chosen.item_mae < prior.item_mae else "no nearer than"
         words.append(
-            f"Its beliefs about {number(chosen.items)} items are {nearer} one number for all: "
-            f"mean absolute error {number(chosen.item_mae, 4)} against "
-            f"{number(prior.item_mae, 4)} (no interval)."
+            f"Its beliefs about {decimal(chosen.items)} items are {nearer} one number for all: "
+            f"mean absolute error {decimal(chosen.item_mae, 4)} against "
+            f"{decimal(prior.item_mae, 4)} (no interval)."
         )
     return words
 
@@ -215,9 +204,9 @@ def _standing(figures: EarlyRewardFigures) -> list[Block]:
         )
     learnt = f" The chosen model {figures.learnt}." if figures.learnt else ""
     text = (
-        f"Fitted on what was known when training ended: {number(known.mature)} mature "
-        f"of {number(known.entries)} entries.{learnt} "
-        f"Judged on {number(later.mature)} mature of {number(later.entries)} "
+        f"Fitted on what was known when training ended: {decimal(known.mature)} mature "
+        f"of {decimal(known.entries)} entries.{learnt} "
+        f"Judged on {decimal(later.mature)} mature of {decimal(later.entries)} "
         "entries that came later, each "
         f"observed for {figures.age} days."
     )
@@ -272,12 +261,12 @@ def _score_cells(row: ModelScore) -> tuple[str, ...]:
     gap, alone = loss_difference(row), row.model == PRIOR
     return (
         model_name(row.model),
-        plus_minus(Bounded.around(row.loss, row.loss_se)),
+        with_interval(Bounded.around(row.loss, row.loss_se)),
         "reference" if alone else f"{signed(gap)} ({span(gap)})",
         "" if alone else verdict(gap),
-        number(row.rmse, 4),
-        number(row.concordance, 3),
-        f"{number(row.item_mae, 4)} ({number(row.items)})",
+        decimal(row.rmse, 4),
+        decimal(row.concordance, 3),
+        f"{decimal(row.item_mae, 4)} ({decimal(row.items)})",
     )
 
 
@@ -333,10 +322,10 @@ def _calibration_cells(name: str, judged: CalibrationFigures) -> tuple[str, ...]
         model_name(name),
         f"{judged.groups}",
         held,
-        number(judged.mae, 4),
-        number(judged.prior_mae, 4),
-        number(judged.sharpness, 4),
-        number(judged.prior_sharpness, 4),
+        decimal(judged.mae, 4),
+        decimal(judged.prior_mae, 4),
+        decimal(judged.sharpness, 4),
+        decimal(judged.prior_sharpness, 4),
     )
 
 
@@ -404,8 +393,8 @@ def _belief_table(caption: str, rows: Sequence[ItemBelief]) -> Table:
     body = tuple(
         (
             row.title or row.key,
-            number(row.entries),
-            f"{number(row.mean, 3)} ± {number(row.std, 3)}",
+            decimal(row.entries),
+            f"{decimal(row.mean, 3)} ± {decimal(row.std, 3)}",
         )
         for row in rows
     )

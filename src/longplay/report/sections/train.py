@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from longplay.display import decimal, percent
 from longplay.report import charts
 from longplay.report.blocks import Chart, Grid, Section, Table
 from longplay.report.charts import FAINT, POLICY_COLOURS
-from longplay.report.phrases import first, number, percent
+from longplay.report.phrases import first
 from longplay.report.policy_names import PolicyNames, policy_names
 from longplay.report.steps import Steps
 from longplay.results import RunResults
@@ -95,7 +96,7 @@ def render(training: Training, plots: Sequence[Chart]) -> Section:
     answer = [*_start_words(training), *_tuned_words(training), *_rival_words(training)]
     rows = [*_versions(training)]
     if training.start is not None:
-        rows.append(("parameters", number(training.start.parameters)))
+        rows.append(("parameters", decimal(training.start.parameters)))
         rows.append(("scale", training.start.scale))
     if training.tuned is not None:
         rows += _goals(training.tuned)
@@ -126,10 +127,10 @@ def _goals(tuned: ReinforceResult) -> list[tuple[str, str]]:
     goals = ", ".join(f"{weight:g} × {name}" for name, weight in tuned.objectives.items())
     return [
         ("objectives", goals),
-        ("caution (std subtracted)", number(tuned.caution)),
+        ("caution (std subtracted)", decimal(tuned.caution)),
         *_guardrail_rows(tuned),
-        ("KL weight, reinforced", number(tuned.kl_weight)),
-        ("KL weight, reward-weighted", number(tuned.weighted_kl)),
+        ("KL weight, reinforced", decimal(tuned.kl_weight)),
+        ("KL weight, reward-weighted", decimal(tuned.weighted_kl)),
     ]
 
 
@@ -145,7 +146,7 @@ def _guardrail_rows(tuned: ReinforceResult) -> list[tuple[str, str]]:
         for label, bound in tuned.guardrails.items()
     ]
     step = last.get("kept")
-    kept = number(None if step is None else int(step))
+    kept = decimal(None if step is None else int(step))
     return [*rows, ("weights kept are of step", kept)] if rows else []
 
 
@@ -210,16 +211,16 @@ def _start_words(training: Training) -> list[str]:
     verb = "fell" if last < begun else "rose"
     items = training.items
     chance = (
-        f" (guessing among {number(items)} items: {number(math.log(items), 2)})"
+        f" (guessing among {decimal(items)} items: {decimal(math.log(items), 2)})"
         if items is not None and items > 1
         else ""
     )
     late = (
-        "" if last - least < 0.005 else f"; it was least, {number(least, 2)}, at step {best_step}"
+        "" if last - least < 0.005 else f"; it was least, {decimal(least, 2)}, at step {best_step}"
     )
     return [
-        f"The start's held-out loss {verb} from {number(begun, 2)} to "
-        f"{number(last, 2)} nats per item{chance}{late}."
+        f"The start's held-out loss {verb} from {decimal(begun, 2)} to "
+        f"{decimal(last, 2)} nats per item{chance}{late}."
     ]
 
 
@@ -238,11 +239,11 @@ def _tuned_words(training: Training) -> list[str]:
     verb = "rose" if last > begun else "fell"
     end, silent = curve[-1], [row.zero_advantage for row in curve]
     return [
-        f"The early reward per slot {verb} from {number(begun)} to {number(last)} (means of "
+        f"The early reward per slot {verb} from {decimal(begun)} to {decimal(last)} (means of "
         f"the first and last {part} steps). "
         "That is the reward's own opinion, not an outcome.",
-        f"The policy ended {number(end.kl, 2)} nats per slot from the start (95th percentile "
-        f"{number(end.kl_p95, 2)}); {percent(sum(silent) / len(silent), 1)} of groups had equal "
+        f"The policy ended {decimal(end.kl, 2)} nats per slot from the start (95th percentile "
+        f"{decimal(end.kl_p95, 2)}); {percent(sum(silent) / len(silent), 1)} of groups had equal "
         "rewards and taught nothing.",
     ]
 
@@ -254,9 +255,9 @@ def _rival_words(training: Training) -> list[str]:
         if rival.curve:
             begun, ended, _ = first_and_last(rival.curve)
             words.append(
-                f"{first(training.names[name])}, the same start went from {number(begun)} to "
-                f"{number(ended)} of its own reward per slot, and "
-                f"{number(rival.curve[-1].kl, 2)} nats per slot from the start."
+                f"{first(training.names[name])}, the same start went from {decimal(begun)} to "
+                f"{decimal(ended)} of its own reward per slot, and "
+                f"{decimal(rival.curve[-1].kl, 2)} nats per slot from the start."
             )
     return words
 

@@ -30,7 +30,7 @@ def _line(result: ReportResult) -> str:
 STAGE = Stage(
     name="report",
     order=1000,
-    version=3,
+    version=4,
     help="Write the report: one self-contained HTML page.",
     needs=None,  # every stage before it
     depends=_depends,
