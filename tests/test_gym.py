@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -62,6 +63,26 @@ def test_it_is_made_by_its_id_alone_and_as_a_vector(registered: None) -> None:
     assert isinstance(
         gymnasium.make_vec(ID, num_envs=2, vectorization_mode="sync", **SMALL), SyncVectorEnv
     )
+
+
+@pytest.mark.parametrize(
+    ("imports", "name"),
+    [("import longplay.world.gym", ID), ("import gymnasium", f"longplay.world.gym:{ID}")],
+    ids=["imported", "module-in-the-id"],
+)
+def test_importing_the_module_registers_the_environment(imports: str, name: str) -> None:
+    """In a fresh interpreter: nothing but an import stands before `gymnasium.make`."""
+    code = f"""
+{imports}
+import gymnasium
+env = gymnasium.make({name!r}, users=20, items=50)
+seen, info = env.reset(seed=1)
+print(env.spec.id, seen in env.observation_space, info["available"].shape)
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == f"{ID} True (50,)\n"
 
 
 def test_what_a_vector_returns_lies_in_its_spaces() -> None:

@@ -6,6 +6,8 @@ import ast
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -371,6 +373,17 @@ def test_settings_are_locked_in_every_connection() -> None:
             ):
                 with pytest.raises(duckdb.Error, match="locked"):
                     con.execute(f"set {setting}")
+
+
+def test_duckdb_draws_no_bar_of_its_own() -> None:
+    """Where no file is run (a notebook, `python -c`) DuckDB draws one into standard output, and
+    so into logs."""
+    code = (
+        "from longplay.lake.database import connected; "
+        "print(connected().execute(\"select current_setting('enable_progress_bar')\").fetchall())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[(False,)]\n"
 
 
 def test_duckdb_is_opened_in_one_place() -> None:

@@ -51,6 +51,23 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         longplay.no_such_name  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("Signall", "Signal"), ("Wolrd", "World"), ("reinforced", "reinforce"), ("snip", "snips")],
+)
+def test_a_mistyped_name_is_told_the_name_that_is_meant(written: str, meant: str) -> None:
+    with pytest.raises(AttributeError) as error:
+        getattr(longplay, written)
+    assert str(error.value).endswith(f"no attribute {written!r}; did you mean {meant}?")
+
+
+def test_names_that_nothing_is_close_to_and_private_names_get_no_hint() -> None:
+    for name in ("zzz", "_Signal", "__path_hooks__"):
+        with pytest.raises(AttributeError) as error:
+            getattr(longplay, name)
+        assert str(error.value).endswith(f"no attribute {name!r}")
+
+
 def test_a_file_name_occurs_once() -> None:
     """So that a name says which file is meant. Rooms whose files are named by stage are left out."""
     package = ROOT / "src" / "longplay"

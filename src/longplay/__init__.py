@@ -157,7 +157,11 @@ __all__ = [*_WHERE, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
-        raise AttributeError(f"module 'longplay' has no attribute {name!r}")
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, [] if name.startswith("_") else _WHERE, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise AttributeError(f"module 'longplay' has no attribute {name!r}{hint}")
     try:
         value = getattr(import_module(f"longplay.{_WHERE[name]}"), name)
     except ModuleNotFoundError as error:

@@ -58,6 +58,8 @@ def connected(
         con.execute("set TimeZone = 'UTC'")
         con.execute("set preserve_insertion_order = false")
         con.execute("set autoinstall_known_extensions = false")
+        # its bar goes to standard output, and into logs: callers count units instead
+        con.execute("set enable_progress_bar = false")
         con.execute("set lock_configuration = true")
     except BaseException:
         con.close()

@@ -5,7 +5,7 @@ that day.
 (who is here today, the weekday, what was played, how long they were away), never tastes, habits,
 satisfaction, depth or appeal. The dynamics are those of `World.run`, draw for draw: `reset(seed=u)`
 is listener `u` of `World(users, items, seed, config)`, who lives the same days if shown the same
-slates.
+slates. Importing this module registers `WorldEnv` and `WorldVectorEnv` as "longplay/World-v0".
 
 >>> envs = WorldVectorEnv(3, users=50, items=40, slots=2, days=30)
 >>> seen, info = envs.reset(seed=0)
@@ -52,8 +52,10 @@ _REWARDS = ("active", "plays")
 
 
 def register() -> None:
-    """Make `gymnasium.make("longplay/World-v0")` and `gymnasium.make_vec` of it work; calling it
-    again changes nothing."""
+    """Make `gymnasium.make("longplay/World-v0")` and `gymnasium.make_vec` of it work.
+
+    Importing this module does it too; calling it again changes nothing.
+    """
     if ID not in gymnasium.registry:
         gymnasium.register(
             ID,
@@ -482,3 +484,6 @@ def _first(seen: Observations) -> dict[str, Any]:
 
 def _only(info: dict[str, Any]) -> dict[str, Any]:
     return {name: values[0] for name, values in info.items() if not name.startswith("_")}
+
+
+register()
