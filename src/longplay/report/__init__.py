@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
@@ -19,13 +20,15 @@ from markupsafe import Markup
 
 from longplay.report.blocks import charts_of
 from longplay.report.charts import CONFIG
+from longplay.report.headline import headline
 from longplay.report.sections import SECTIONS
 from longplay.report.sections.ingest import period_of
-from longplay.report.summary import alarms, facts, glossary, versions
+from longplay.report.summary import facts, glossary, versions
 from longplay.results import RunResults
 from longplay.results.log_figures import LogResult, SimulateResult
 
 _HERE = Path(__file__).parent
+_FIGURE_AND_ENDS = re.compile(r"(.*\S) (\([^()]+ to [^()]+\))", re.DOTALL)
 # Vega reads names as JavaScript strings, which a line or paragraph separator ends; other controls
 # are in no font
 _UNDRAWABLE = {code: "\ufffd" for code in (*range(32), 127) if chr(code) not in "\t\n"} | {
@@ -45,7 +48,10 @@ def render(name: str, results: RunResults) -> str:
     """
     made = (steps.section(results) for steps in SECTIONS)
     sections = [section for section in made if section is not None]
-    drawn = [chart for section in sections for chart in charts_of(section.blocks)]
+    head = headline(results, sections)
+    plots = [] if head.plot is None else [head.plot]
+    plots += [chart for section in sections for chart in charts_of(section.blocks)]
+    drawn = list({id(chart): chart for chart in plots}.values())  # the head's may be a section's
     log = results.find(LogResult)
     environment = Environment(
         loader=FileSystemLoader(_HERE),
@@ -60,10 +66,11 @@ def render(name: str, results: RunResults) -> str:
         name=name,
         source=None if log is None else log.source,
         period=period_of(log),
-        alarms=alarms(results),
+        head=head,
         facts=facts(results),
         sections=sections,
         place_of=lambda chart: places[id(chart)],
+        breakable=_breakable,
         glossary=glossary(results),
         versions=versions(results),
         command=_command(name, results),
@@ -87,6 +94,18 @@ def bundle() -> Markup:
     """Vega, Vega-Lite and vega-embed as one script, safe inside a script element."""
     text = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]  (its stub forgets that the snippet has a default)
     return Markup(text.replace("</script", "<\\/script"))
+
+
+def _breakable(cell: str) -> Markup | str:
+    """A figure whose interval may stand on a line of its own, in one piece.
+
+    >>> str(_breakable("+0.62 (0.33 to 0.91)"))
+    '+0.62 <span class="whole">(0.33 to 0.91)</span>'
+    """
+    parts = _FIGURE_AND_ENDS.fullmatch(cell)
+    if parts is None:
+        return cell
+    return Markup('{} <span class="whole">{}</span>').format(parts[1], parts[2])
 
 
 def _version() -> str:

@@ -22,6 +22,20 @@ MODEL_NAMES = {
 }
 
 
+LEAST_ITEMS = 30  # fewer say nothing of items: neither calibration, nor which are best
+
+
+def too_few_items(items: int) -> str:
+    """Why nothing is said of items; empty where there are enough.
+
+    >>> too_few_items(12), too_few_items(30)
+    ('too few items to tell (12; at least 30 are needed)', '')
+    """
+    if items >= LEAST_ITEMS:
+        return ""
+    return f"too few items to tell ({items:,}; at least {LEAST_ITEMS} are needed)"
+
+
 def interval_words(row: Bounded, *, share: bool = False) -> str:
     """`95% interval 0.010 to 0.031`, or that there is none."""
     interval = row.interval
@@ -94,6 +108,9 @@ def change(
 
 def coverage_words(model: str, level: float, share: float, items: int) -> str:
     """Whether intervals at a nominal level held as many realised means as they promise."""
+    name = MODEL_NAMES.get(model, model)
+    if few := too_few_items(items):
+        return f"Whether the {percent(level)} intervals of {name} keep their promise: {few}."
     low, high = wilson(share, items)
     if level > high:
         said = "they promise more than they keep (too narrow)"
@@ -101,7 +118,6 @@ def coverage_words(model: str, level: float, share: float, items: int) -> str:
         said = "they are wider than they need to be"
     else:
         said = f"consistent with {percent(level)}"
-    name = MODEL_NAMES.get(model, model)
     return (
         f"The {percent(level)} intervals of {name} held the realised mean of {percent(share)} of "
         f"{items:,} unseen items (95% "

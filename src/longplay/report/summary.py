@@ -8,7 +8,7 @@ from longplay.display import decimal, percent, signed
 from longplay.intervals import wilson
 from longplay.ranking import fallen
 from longplay.report.blocks import Fact
-from longplay.report.phrases import MODEL_NAMES, interval_words, verdict
+from longplay.report.phrases import MODEL_NAMES, interval_words, too_few_items, verdict
 from longplay.report.policy_names import INCUMBENT, policy_names
 from longplay.report.sections.evaluate import PAIRS, figures_of
 from longplay.report.sections.experiment import collect as collect_loop
@@ -278,6 +278,8 @@ def _promise(results: RunResults) -> Fact | None:
     if checked is None or widest is None:
         return None
     level, share = widest
+    if few := too_few_items(checked.groups):
+        return Fact(f"Its {percent(level)} intervals hold", "not known", few)
     low, high = wilson(share, checked.groups)
     words = "as promised"
     if level > high:

@@ -48,6 +48,12 @@ def audit_cell(arms: Mapping[str, ArmAudit], arm: str) -> str:
     return ", ".join(f"{short(one.signal)}: {one.recommendation}" for one in verdicts) or "none"
 
 
+def audit_words(arms: Mapping[str, ArmAudit], arm: str) -> str:
+    """The same as part of a sentence: `audit of habit: keep`; empty where nothing was audited."""
+    verdicts = arms[arm].verdicts if arm in arms else ()
+    return ", ".join(f"audit of {short(row.signal)}: {row.recommendation}" for row in verdicts)
+
+
 def evidence(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[Block]:
     """The audit's evidence in one table, and its reasons."""
     body, reasons = [], []

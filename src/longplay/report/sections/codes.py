@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from longplay.display import decimal, percent
 from longplay.report.blocks import Block, Bullets, Grid, Heading, Section, Table
+from longplay.report.phrases import too_few_items
 from longplay.report.steps import Steps
 from longplay.results import RunResults
-from longplay.results.code_figures import CodesResult, Purity
+from longplay.results.code_figures import CodesResult
 
 NAME, TITLE = "codes", "Semantic IDs"
 
@@ -39,7 +38,7 @@ def render(codes: CodesResult, _: None) -> Section:
     )
     blocks: list[Block] = [
         Table("The codebook", ("figure", "value"), rows, "lr"),
-        *_purity(codes.purity),
+        *_purity(codes),
     ]
     shelves = tuple(
         Bullets(
@@ -60,11 +59,14 @@ def render(codes: CodesResult, _: None) -> Section:
     return Section(NAME, TITLE, answer, tuple(blocks))
 
 
-def _purity(purity: Mapping[str, Purity]) -> list[Block]:
+def _purity(codes: CodesResult) -> list[Block]:
     """How well prefixes agree with creators and tags, beside the same of shuffled labels."""
+    purity = codes.purity
     lengths = max((len(one.found) for one in purity.values()), default=0)
     if not lengths:
         return []
+    if few := too_few_items(codes.items):
+        return [Heading("", f"Whether codes agree with creators and tags: {few}.")]
     rows = []
     for label, one in purity.items():
         rows.append((label, *(percent(share) for share in one.found)))

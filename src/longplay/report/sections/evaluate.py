@@ -130,7 +130,10 @@ def ranking_words(
     value_of = {policy: value for policy, name, value in values if name == metric}
     rivals, words = names.rivals_in_sentences, []
     pairs = {(row.policy, row.than): row for row in differences if row.metric == metric}
-    for policy, than in (*PAIRS[:2], *(("reinforced", rival) for rival in rivals)):
+    asked = [*PAIRS[:2], *(("reinforced", rival) for rival in rivals)]
+    if not any(pair in pairs for pair in asked):
+        asked = [*PAIRS[2:]]  # nothing was reinforced
+    for policy, than in asked:
         if (row := pairs.get((policy, than))) is not None:
             gap = row.difference.bounded()
             both = (value_of.get(policy), value_of.get(than))

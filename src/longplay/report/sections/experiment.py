@@ -139,6 +139,13 @@ class Loop:
                 return None if line.effect is None else line.effect.difference.bounded()
         return None
 
+    def relative_lift(self, arm: str) -> float | None:
+        """The trial's relative difference in the north star; null where there is none."""
+        for line in self.trial.readout.lines:
+            if line.arm == arm and line.signal == self.trial.north_star and line.effect is not None:
+                return None if line.effect.relative is None else line.effect.relative.value
+        return None
+
     def truth(self, arm: str) -> ArmTruth | None:
         """What the world knows of an arm; null where it is not simulated."""
         return next((row for row in self.trial.truth if row.arm == arm), None)
@@ -220,7 +227,8 @@ def estimands(loop: Loop) -> str:
 
 def draw(loop: Loop) -> tuple[Chart, ...]:
     """The trial's differences beside the true ones, and the trial day by day."""
-    return tuple(plot for plot in (_beside(loop), _by_day(loop)) if plot is not None)
+    plots = (forest(loop, [row.arm for row in loop.trial.arms]), _by_day(loop))
+    return tuple(plot for plot in plots if plot is not None)
 
 
 def render(loop: Loop, plots: Sequence[Chart]) -> Section:
@@ -262,17 +270,21 @@ def trial_refusals(results: RunResults) -> dict[str, str]:
     return reasons
 
 
-def _headline(loop: Loop) -> str:
-    trial = loop.trial
-    decisions = [f"{row.verdict} {loop.names[row.arm]}" for row in trial.readout.decisions]
+def enrolled_users(trial: ExperimentResult) -> str:
+    """How many users were enrolled, in words; those of the service where nobody was."""
     pairs = {line.arm: line.enrolled for line in trial.readout.lines}
     users = sum(pair[1] for pair in pairs.values())
     users += max((pair[0] for pair in pairs.values()), default=0)
-    who = f"{decimal(users)} enrolled users" if users else f"{decimal(trial.users)} users"
-    return (
-        f"A trial of {who} over {decimal(trial.days)} days says: "
-        f"{listed(decisions) or 'nothing was decided'}."
-    )
+    return f"{decimal(users)} enrolled users" if users else f"{decimal(trial.users)} users"
+
+
+def _headline(loop: Loop) -> str:
+    trial = loop.trial
+    decisions = [f"{row.verdict} {loop.names[row.arm]}" for row in trial.readout.decisions]
+    tried = f"A trial of {enrolled_users(trial)} over {decimal(trial.days)} days"
+    if not decisions:
+        return f"{tried} had no policy to decide on."
+    return f"{tried} says: {listed(decisions)}."
 
 
 def _truth_words(loop: Loop) -> list[str]:
@@ -344,10 +356,10 @@ def _off_policy(loop: Loop, arm: str) -> Cell:
     return Cell("not estimable", row.lacks)
 
 
-def _beside(loop: Loop) -> Chart | None:
-    """The trial's difference and the true one, per arm."""
+def forest(loop: Loop, arms: Sequence[str]) -> Chart | None:
+    """The trial's difference and the true one, per arm; null where there is none."""
     plotted, colours = [], dict(loop.names.colours)
-    for arm in (row.arm for row in loop.trial.arms):
+    for arm in arms:
         for how, gap in (("trial", loop.star_line(arm)), ("true", loop.true_gap(arm))):
             if gap is None:
                 continue

@@ -11,7 +11,7 @@ from longplay.intervals import wilson
 from longplay.report import charts
 from longplay.report.blocks import Block, Chart, Grid, Heading, Note, Section, Table
 from longplay.report.charts import MODEL_COLOURS
-from longplay.report.phrases import MODEL_NAMES, coverage_words, difference, verdict
+from longplay.report.phrases import MODEL_NAMES, coverage_words, difference, too_few_items, verdict
 from longplay.report.steps import Steps
 from longplay.results import NotEstimable, RunResults
 from longplay.results.outcome_figures import OutcomesResult
@@ -140,6 +140,10 @@ def comparison_words(figures: EarlyRewardFigures, loss: str) -> list[str]:
         )
     prior = rows.get(PRIOR)
     if prior is not None and prior.item_mae is not None and chosen.item_mae is not None:
+        few = too_few_items(chosen.items or 0)
+        if few:
+            words.append(f"Whether its beliefs about items are near: {few}.")
+            return words
         nearer = "nearer than" if chosen.item_mae < prior.item_mae else "no nearer than"
         words.append(
             f"Its beliefs about {decimal(chosen.items)} items are {nearer} one number for all: "
@@ -266,7 +270,7 @@ def _score_cells(row: ModelScore) -> tuple[str, ...]:
         "" if alone else verdict(gap),
         decimal(row.rmse, 4),
         decimal(row.concordance, 3),
-        f"{decimal(row.item_mae, 4)} ({decimal(row.items)})",
+        too_few_items(row.items) or f"{decimal(row.item_mae, 4)} ({decimal(row.items)})",
     )
 
 
@@ -321,7 +325,7 @@ def _calibration_cells(name: str, judged: CalibrationFigures) -> tuple[str, ...]
     return (
         model_name(name),
         f"{judged.groups}",
-        held,
+        too_few_items(judged.groups) or held,
         decimal(judged.mae, 4),
         decimal(judged.prior_mae, 4),
         decimal(judged.sharpness, 4),
@@ -376,17 +380,28 @@ def _beliefs(figures: EarlyRewardFigures) -> list[Block]:
     rows = figures.beliefs
     if not rows:
         return []
-    half = len(rows) // 2 if len(rows) >= 16 else len(rows)
+    title = f"What the {model_name(figures.chosen)} reward believes"
+    if few := too_few_items(_items_believed_in(figures)):
+        return [Heading(title, f"Which items it believes in most: {few}.")]
+    half = len(rows) // 2
     text = (
         "Among those with at least 30 entries; ± is one std, how unsure the model is of the "
         "expected outcome. The extremes of "
         "many noisy figures flatter themselves."
     )
-    tables = [_belief_table("Believed in most", rows[:half])]
-    if half < len(rows):
-        tables.append(_belief_table("Believed in least", rows[half:]))
-    title = f"What the {model_name(figures.chosen)} reward believes"
+    tables = [
+        _belief_table("Believed in most", rows[:half]),
+        _belief_table("Believed in least", rows[half:]),
+    ]
     return [Heading(title, text), Grid(tuple(tables))]
+
+
+def _items_believed_in(figures: EarlyRewardFigures) -> int:
+    """At least how many items the extremes were picked from: fewer than 16 are listed whole, of
+    more the model was judged on those with enough later entries."""
+    listed_items = len(figures.beliefs)
+    judged = [row.items for row in figures.comparison if row.model == figures.chosen]
+    return listed_items if listed_items < 16 else max(listed_items, *judged, 0)
 
 
 def _belief_table(caption: str, rows: Sequence[ItemBelief]) -> Table:

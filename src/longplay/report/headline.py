@@ -1,0 +1,221 @@
+"""The head of the page: the verdict in sentences, one chart, and what warns of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from longplay.display import decimal, percent, printed, signed, span
+from longplay.errors import ConfigError
+from longplay.report.blocks import Chart, Section, charts_of
+from longplay.report.phrases import ZERO, first, verdict
+from longplay.report.policy_names import INCUMBENT, policy_names
+from longplay.report.sections.audit import audit_words
+from longplay.report.sections.experiment import Loop, enrolled_users, forest
+from longplay.report.sections.experiment import collect as collect_loop
+from longplay.report.sections.refusals import collect as collect_refusals
+from longplay.report.summary import alarms
+from longplay.results import RunResults
+from longplay.results.outcome_figures import OutcomesResult
+from longplay.results.trial_figures import ExperimentResult
+from longplay.signals import Signal
+from longplay.signals.declare.sentence import unit
+
+MOST_WARNINGS = 3  # shown; the others are counted and folded
+MOST_ARMS = 6  # shown; the others are counted and folded
+MOST_SENTENCES = 3  # of a run without a trial
+# sections that can answer in place of a trial, the best supported first
+BEST_SUPPORTED = ("truth", "offpolicy", "ranking", "rewards", "signals", "log")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of the verdict, and the colour of the policy it is about; empty: of none."""
+
+    text: str
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What must be known before the verdict is believed; `urgent` is read aloud at once."""
+
+    text: str
+    urgent: bool
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What stands at the head of the page.
+
+    Attributes:
+        sentences: the verdict, one per arm; without a trial the best supported answer.
+        more_sentences: those of further arms, folded.
+        context: what the sentences rest on.
+        evidence: name of the section with the evidence; empty where there is none.
+        plot: of the verdict; null where there is nothing to draw.
+        warnings: most severe first.
+        more_warnings: those beyond `MOST_WARNINGS`, folded.
+    """
+
+    sentences: tuple[Sentence, ...]
+    more_sentences: tuple[Sentence, ...]
+    context: str
+    evidence: str
+    plot: Chart | None
+    warnings: tuple[Alert, ...]
+    more_warnings: tuple[Alert, ...]
+
+
+def headline(results: RunResults, sections: Sequence[Section]) -> Headline:
+    """The head of a run's page.
+
+    Args:
+        results: of the finished stages.
+        sections: of the page, in its order.
+    """
+    every_warning = warnings(results)
+    shown, folded = every_warning[:MOST_WARNINGS], every_warning[MOST_WARNINGS:]
+    loop = collect_loop(results)
+    arms = [] if loop is None else treatments(loop)
+    if loop is not None and arms:
+        sentences = [_arm_sentence(loop, arm, results) for arm in arms]
+        plot = forest(loop, arms[:MOST_ARMS])
+        context, evidence = _trial_context(loop), "loop"
+    else:
+        section = best_supported(sections)
+        sentences, plot, context, evidence = [], None, "", ""
+        if section is not None:
+            sentences = [Sentence(text) for text in section.answer[:MOST_SENTENCES]]
+            plot = next(iter(charts_of(section.blocks)), None)
+            evidence = section.name
+            context = "No trial was run. This is the best supported answer that the log has."
+        else:
+            context = "No stage of this run has a result to report."
+    return Headline(
+        sentences=tuple(sentences[:MOST_ARMS]),
+        more_sentences=tuple(sentences[MOST_ARMS:]),
+        context=context,
+        evidence=evidence,
+        plot=plot,
+        warnings=tuple(shown),
+        more_warnings=tuple(folded),
+    )
+
+
+def best_supported(sections: Iterable[Section]) -> Section | None:
+    """The section that answers best in place of a trial: the first of `BEST_SUPPORTED` with an
+    answer and a chart, else with an answer and a table; null where none has."""
+    by_name = {section.name: section for section in sections}
+    ordered = [by_name[name] for name in BEST_SUPPORTED if name in by_name]
+    answered = [section for section in ordered if section.answer and section.blocks]
+    drawn = [section for section in answered if charts_of(section.blocks)]
+    return next(iter([*drawn, *answered]), None)
+
+
+def treatments(loop: Loop) -> list[str]:
+    """The arms of a trial that are compared with the incumbent."""
+    return [row.arm for row in loop.trial.arms if row.arm != INCUMBENT]
+
+
+def arm_sentence(loop: Loop, arm: str, measured_in: str) -> str:
+    """What to do with an arm, by how much it differs from the incumbent, and what its audit says.
+
+    Args:
+        loop: the trial and what stands beside it.
+        arm: its name.
+        measured_in: the unit of the north star, e.g. `active days in 28 per user`.
+    """
+    decision = next((row for row in loop.trial.readout.decisions if row.arm == arm), None)
+    call = "No decision on" if decision is None else first(decision.verdict)
+    words = f"{call} {loop.names[arm]}: "
+    if any(check.fails for check in loop.trial.readout.checks):
+        words += "the trial cannot be trusted; "
+    words += _difference(loop, arm, measured_in)
+    advice = audit_words(loop.audits, arm)
+    return f"{words}; {advice}." if advice else f"{words}."
+
+
+def measure_words(loop: Loop, results: RunResults) -> str:
+    """The unit of the north star per user: `active days in 28 per user`."""
+    days = loop.star_days
+    over = "" if days is None else f" over {decimal(days)} days"
+    counted = _unit_of(loop, results)
+    if counted in ("", "share"):
+        return f"{loop.star} per user{over}"
+    if counted == "days" and days is not None:
+        return f"{loop.star} days in {decimal(days)} per user"
+    return f"{counted} ({loop.star}) per user{over}"
+
+
+def warnings(results: RunResults) -> list[Alert]:
+    """What warns of the verdict, most severe first: alarms, failed checks of the trial, and
+    questions that were refused."""
+    urgent = [*alarms(results), *_failed_checks(results)]
+    refused = [
+        f"Not estimable: {question}: {reason}"
+        for question, reason in (collect_refusals(results) or {}).items()
+    ]
+    return [
+        *(Alert(text, urgent=True) for text in urgent),
+        *(Alert(text, urgent=False) for text in refused),
+    ]
+
+
+def _arm_sentence(loop: Loop, arm: str, results: RunResults) -> Sentence:
+    colour = policy_names(results).colours.get(arm, "")
+    return Sentence(arm_sentence(loop, arm, measure_words(loop, results)), colour)
+
+
+def _difference(loop: Loop, arm: str, measured_in: str) -> str:
+    """The difference with its 95% interval and the relative lift, or that there is none."""
+    gap = loop.star_line(arm)
+    if gap is None:
+        return f"its {loop.star} is not estimable yet"
+    words = f"{signed(gap)} {measured_in}"
+    if gap.interval is not None:
+        words += f" ({span(gap)})"
+    relative = loop.relative_lift(arm)
+    if relative is not None:
+        words += f", {printed(_lift(relative))}"
+    return f"{words}, {ZERO}" if verdict(gap) == ZERO else words
+
+
+def _lift(relative: float) -> str:
+    """A relative difference in per cent, with one decimal and its sign."""
+    return percent(relative, 1, signed=True)
+
+
+def _unit_of(loop: Loop, results: RunResults) -> str:
+    """What the north star counts; empty where its declaration is not at hand."""
+    outcomes = results.find(OutcomesResult)
+    signals = () if outcomes is None else outcomes.signals.values()
+    text = next((row.toml for row in signals if row.label == loop.trial.north_star), "")
+    try:
+        return unit(Signal.from_toml(text))
+    except ConfigError:
+        return ""
+
+
+def _trial_context(loop: Loop) -> str:
+    """Who was in the trial, and what the figures of the verdict are."""
+    truth = "; beside them what the simulated world knows" if loop.trial.truth else ""
+    return (
+        f"{first(enrolled_users(loop.trial))} over {decimal(loop.trial.days)} days. Differences "
+        f"from the incumbent, {_incumbent(loop)}, with 95% intervals{truth}."
+    )
+
+
+def _incumbent(loop: Loop) -> str:
+    return loop.names[INCUMBENT].removesuffix(" (incumbent)")
+
+
+def _failed_checks(results: RunResults) -> list[str]:
+    trial = results.find(ExperimentResult)
+    if trial is None:
+        return []
+    return [
+        f"The trial cannot be trusted. {check.name}: {check.words}"
+        for check in trial.readout.checks
+        if check.fails
+    ]
