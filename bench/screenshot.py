@@ -1,5 +1,5 @@
-"""Draw docs/figures/report-head.png and loop-report.png, the head of the demo's report and its section
-on the loop, with Chromium: `longplay demo`, then `python bench/screenshot.py`."""
+"""Draw docs/figures/report-head.png and loop-report.png, the head of the demo's report and its
+section on the loop, with Chromium: `longplay demo`, then `python bench/screenshot.py`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs" / "figures"
-# picture -> style added to the report (what to leave out), width and height of the window in pixels
-LOOP = "header, nav, footer, section:not(#loop) { display: none } #loop { border: 0; margin: 0 }"
-VERDICT = "#loop .answer p:nth-child(n + 4), #loop > .scroll, #loop > .aside { display: none }"
+# the section on the loop alone, opened
+LOOP = "header, nav, footer, .facts, summary, section:not(#loop) { display: none } "
+LOOP += ".analyst { border: 0; margin: 0; padding: 0 } #loop { border: 0; margin: 0 }"
+# picture -> style added to the report, anchor, width and height of the window in pixels
 PICTURES = {
-    "report-head.png": (f"{LOOP} {VERDICT}", 1000, 490),  # the verdict and its forest plot
-    "loop-report.png": (LOOP, 1160, 1400),
+    "report-head.png": ("", "", 1280, 920),
+    "loop-report.png": (LOOP, "loop", 1280, 1400),
 }
 MOST_BYTES = 150_000
 
@@ -32,13 +33,13 @@ def main() -> None:
     if not given.report.exists():
         sys.exit(f"{given.report} is not there; run `longplay demo` first, or name a report")
     page = given.report.read_text()
-    for name, (style, width, height) in PICTURES.items():
+    for name, (style, anchor, width, height) in PICTURES.items():
         styled = page.replace("</head>", f"<style>{style}</style></head>", 1)
-        take(browser, styled, FIGURES / name, width, height)
+        take(browser, styled, anchor, FIGURES / name, width, height)
 
 
-def take(browser: str, page: str, picture: Path, width: int, height: int) -> None:
-    """Write what a window of this size shows of a page."""
+def take(browser: str, page: str, anchor: str, picture: Path, width: int, height: int) -> None:
+    """Write what a window of this size shows of a page, opened at an anchor."""
     with tempfile.TemporaryDirectory() as profile:
         file = Path(profile) / "page.html"
         file.write_text(page)
@@ -53,7 +54,7 @@ def take(browser: str, page: str, picture: Path, width: int, height: int) -> Non
                 f"--window-size={width},{height}",
                 "--virtual-time-budget=10000",
                 f"--screenshot={picture}",
-                file.as_uri(),
+                f"{file.as_uri()}#{anchor}",
             ],
             check=True,
             capture_output=True,

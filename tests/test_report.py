@@ -745,21 +745,21 @@ def test_every_policy_of_the_trial_has_a_row_with_all_its_figures():
     assert head == list(experiment.HEAD)
     assert incumbent == [
         "popular (incumbent)",
-        "10.10 ± 0.40",
+        "10.10 (9.70 to 10.50)",
         "reference",
         "0.0131 as logged (0.0121 to 0.0141)",
         "reference",
         "runs now",
         "–",
     ]
-    assert ours[:3] == ["reinforced on habit", "10.60 ± 0.40", "+0.55 (0.44 to 0.66)"]
+    assert ours[:3] == ["reinforced on habit", "10.60 (10.20 to 11.00)", "+0.55 (0.44 to 0.66)"]
     assert ours[3:] == [
         "not estimable (n_eff 41)",
         "+0.62 (0.33 to 0.91)",
         "keep running",
         "habit: reweight",
     ]
-    assert rival[:3] == ["reinforced on clicks", "9.70 ± 0.40", "−0.44 (−0.56 to −0.32)"]
+    assert rival[:3] == ["reinforced on clicks", "9.70 (9.30 to 10.10)", "−0.44 (−0.56 to −0.32)"]
     assert rival[3:] == [
         "0.0145 (0.0125 to 0.0165)",
         "−0.53 (−0.84 to −0.22)",
@@ -1020,8 +1020,8 @@ def test_a_bound_near_zero_is_not_rounded_to_it():
     )
 
 
-def test_numbers_and_half_widths():
-    assert with_interval(Bounded(0.3141, 0.274, 0.3542)) == "0.314 ± 0.040"
+def test_numbers_and_intervals():
+    assert with_interval(Bounded(0.3141, 0.274, 0.3542)) == "0.314 (0.274 to 0.354)"
     assert with_interval(Bounded(0.0, 0.0, 0.0)) == "0"
     assert with_interval(Bounded(0.25)) == "0.250"
     assert (decimal(77312), decimal(float("nan")), decimal(-0.00001, 2), decimal(1e-12)) == (

@@ -180,20 +180,15 @@ def decimals_of(figure: Bounded) -> int:
 
 
 def with_interval(figure: Bounded) -> str:
-    """Value and half-width of its interval, both ends where the value does not lie in the middle,
-    the value alone where there is no interval.
+    """Value and both ends of its interval; the value alone where there is none, or none of width.
 
-    >>> with_interval(Bounded(0.031, 0.027, 0.035)), with_interval(Bounded(0.031, 0.02, 0.05))
-    ('0.0310 ± 0.0040', '0.031 (0.020 to 0.050)')
+    >>> with_interval(Bounded(0.031, 0.027, 0.035)), with_interval(Bounded(0.031))
+    ('0.0310 (0.0270 to 0.0350)', '0.0310')
     """
     ends = figure.interval
-    half = 0.0 if ends is None else (ends[1] - ends[0]) / 2
-    if ends is None or half <= 0:
+    if ends is None or ends[1] <= ends[0]:
         return decimal(figure.value) if figure.value else "0"
-    if abs(sum(ends) - 2 * figure.value) > LOPSIDED * half:
-        return f"{decimal(figure.value, decimals_of(figure))} ({span(figure)})"
-    decimals = max(0, min(MOST_DECIMALS, 1 - _magnitude(half)))
-    return f"{decimal(figure.value, decimals)} ± {decimal(half, decimals)}"
+    return f"{decimal(figure.value, decimals_of(figure))} ({span(figure)})"
 
 
 def span(figure: Bounded) -> str:

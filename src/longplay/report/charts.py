@@ -309,12 +309,10 @@ def grouped(
 ) -> Chart:
     """Several values with their intervals per policy; rows hold name, label, how, value, low, high,
     text; `reference` is a dashed line."""
-    order, ways = (
-        list(dict.fromkeys(str(row["name"]) for row in rows)),
-        list(dict.fromkeys(str(row["how"]) for row in rows)),
-    )
+    order = list(dict.fromkeys(str(row["name"]) for row in rows))
+    ways = list(dict.fromkeys(str(row["how"]) for row in rows))
     labels = list(dict.fromkeys(str(row["label"]) for row in rows))
-    base = alt.Chart(_data([dict(row) | {"said": f"{row['how']} {row['text']}"} for row in rows]))
+    base = alt.Chart(_data(_with_words(rows, reference)))
     y = alt.Y(
         "label:N",
         title=None,
@@ -343,8 +341,13 @@ def grouped(
     point = base.mark_point(filled=True, size=75, opacity=1).encode(
         x, y, offset, colour, shape, tooltip=tips
     )
-    words = base.mark_text(dy=-11, fontSize=11, color=INK).encode(x, y, offset, text="said:N")
-    layers: list[Any] = [rule, point, words]
+    words = [
+        base.transform_filter(f"datum.align === '{align}'")
+        .mark_text(dy=-11, align=align, fontSize=11, color=INK)
+        .encode(alt.X("words_at:Q", title=axis), y, offset, text="said:N")
+        for align in ("left", "right")
+    ]
+    layers: list[Any] = [rule, point, *words]
     if reference is not None:
         line = alt.Chart(_data([{"value": reference[0], "said": reference[1]}]))
         name = line.mark_text(
@@ -362,6 +365,28 @@ def grouped(
         f"Dots with 95% intervals of {axis}: {said}.",
         40 * len(rows) + 24,
     )
+
+
+def _with_words(rows: Sequence[Row], reference: tuple[float, str] | None) -> list[dict[str, Any]]:
+    """The rows with their words, and where these begin or end: so that they stay inside the plot,
+    however narrow, they reach from an end of the interval towards the middle."""
+    ends = [
+        (row["value"], row["value"]) if row["low"] is None else (row["low"], row["high"])
+        for row in rows
+    ]
+    shown = [end for pair in ends for end in pair]
+    shown += [] if reference is None else [reference[0]]
+    middle = (min(shown) + max(shown)) / 2
+    worded = []
+    for row, (low, high) in zip(rows, ends, strict=True):
+        left = row["value"] < middle
+        words = {
+            "said": f"{row['how']} {row['text']}",
+            "align": "left" if left else "right",
+            "words_at": low if left else high,
+        }
+        worded.append(dict(row) | words)
+    return worded
 
 
 def reliability(rows: Sequence[Row], colour: str, name: str) -> Chart:

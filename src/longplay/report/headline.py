@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from longplay.display import decimal, percent, printed, signed, span
+from longplay.display import decimal, listed, percent, printed, signed, span
 from longplay.errors import ConfigError
 from longplay.report.blocks import Chart, Section, charts_of
 from longplay.report.phrases import ZERO, first, verdict
 from longplay.report.policy_names import INCUMBENT, policy_names
 from longplay.report.sections.audit import audit_words
-from longplay.report.sections.experiment import Loop, enrolled_users, forest
+from longplay.report.sections.experiment import Loop, enrolled_users, forest, trial_refusals
 from longplay.report.sections.experiment import collect as collect_loop
+from longplay.report.sections.offpolicy import off_policy_refusals
 from longplay.report.sections.refusals import collect as collect_refusals
 from longplay.report.summary import alarms
 from longplay.results import RunResults
@@ -152,13 +153,22 @@ def warnings(results: RunResults) -> list[Alert]:
     """What warns of the verdict, most severe first: alarms, failed checks of the trial, and
     questions that were refused."""
     urgent = [*alarms(results), *_failed_checks(results)]
-    refused = [
-        f"Not estimable: {question}: {reason}"
-        for question, reason in (collect_refusals(results) or {}).items()
-    ]
     return [
         *(Alert(text, urgent=True) for text in urgent),
-        *(Alert(text, urgent=False) for text in refused),
+        *(Alert(text, urgent=False) for text in _refusals(results)),
+    ]
+
+
+def _refusals(results: RunResults) -> list[str]:
+    """What was not answered, one sentence per reason, those about the policies first."""
+    about_policies = trial_refusals(results) | off_policy_refusals(results)
+    questions: dict[str, list[str]] = {}
+    for question, reason in (about_policies | dict(collect_refusals(results) or {})).items():
+        why = reason.rpartition(": not estimable: ")[2]  # what is before it names a version
+        questions.setdefault(why, []).append(question)
+    return [
+        f"Not estimable: {listed(asked)}: {why.removesuffix('.')}."
+        for reason, asked in questions.items()
     ]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from longplay.display import Bounded, decimal, percent, signed, span, with_interval
+from longplay.display import Bounded, decimal, percent, with_interval
 from longplay.report import charts
 from longplay.report.blocks import Block, Chart, Grid, Heading, Note, Section, Table
 from longplay.report.phrases import ZERO, change, verdict
 from longplay.report.policy_names import PolicyNames, policy_names
+from longplay.report.sections.audit import gap_words
 from longplay.report.sections.train import first_and_last
 from longplay.report.steps import Steps
 from longplay.results import RunResults
@@ -180,7 +181,7 @@ def _metric_table(ranking: Ranking, rows: Sequence[MetricFigure]) -> Table:
         figures = [cells.get((policy, metric)) for policy in ranking.policies]
         body.append((metric, *(_cell(one, metric) for one in figures), _users(figures)))
     caption = (
-        "Ranking by policy: value ± half-width of the 95% interval, clustered by user; "
+        "Ranking by policy: value (95% interval), clustered by user; "
         "coverage and cold-start share are counts, without one"
     )
     policies = tuple(ranking.names[name] for name in ranking.policies)
@@ -232,8 +233,7 @@ def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -
             (
                 f"{names[row.policy]} − {names[row.than]}",
                 "true value" if row.metric == TRUE_VALUE else row.metric,
-                signed(gap),
-                span(gap) or "none",
+                gap_words(gap),
                 decimal(row.difference.n),
                 verdict(gap),
             )
@@ -243,8 +243,8 @@ def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -
         f"{caption}: {len(rows)} intervals at 95% each, not corrected for their number; {zero} "
         "of them include zero"
     )
-    head = ("difference", "metric", "value", "95% interval", "users", "so the first is")
-    return Table(note, head, tuple(body), "llrlrl")
+    head = ("difference", "metric", "value (95% interval)", "users", "so the first is")
+    return Table(note, head, tuple(body), "llrrl")
 
 
 @dataclass(frozen=True)
@@ -317,7 +317,7 @@ def render_truth(truth: Truth, plot: Chart | None) -> Section:
         )
     table = Table(
         f"True value per slot: extra {truth.signal} outcomes caused by showing the slot",
-        ("policy", "value ± 95%", "users"),
+        ("policy", "value (95% interval)", "users"),
         tuple(
             (names[row.policy], with_interval(row.value.bounded()), decimal(row.value.n))
             for row in values.policies

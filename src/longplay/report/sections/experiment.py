@@ -381,7 +381,7 @@ def forest(loop: Loop, arms: Sequence[str]) -> Chart | None:
         colours,
         f"Difference from the incumbent in {loop.star} per user: what the trial found, and what "
         "is true",
-        "difference from the incumbent per user, with 95% interval",
+        "per user, with 95% interval",
         reference=(0.0, ""),
     )
 

@@ -21,7 +21,7 @@ NAME, TITLE = "signals", "Signals"
 HEAD = (
     "signal",
     "unit",
-    "value ± 95%",
+    "value (95% interval)",
     "mature entries",
     "truncated, left out",
     "value at training time",
@@ -152,9 +152,12 @@ def value_words(rate: Bounded, share: bool) -> str:
 def _rate(rate: Estimate | None, share: bool) -> str:
     if rate is None:
         return "not mature"
+    figure = rate.bounded()
     if not share:
-        return with_interval(rate.bounded())
-    return f"{with_interval(rate.bounded().scaled(100))}\N{NO-BREAK SPACE}%"
+        return with_interval(figure)
+    ends = [share_of(bound, figure) for bound in figure.interval or ()]
+    value = share_of(figure.value, figure)
+    return f"{value} ({' to '.join(ends)})" if ends else value
 
 
 SECTIONS = (

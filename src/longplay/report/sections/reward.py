@@ -243,7 +243,7 @@ def _comparison(reward: EarlyReward) -> list[Block]:
     best = clear_best(rows)
     head = (
         "model",
-        f"{loss} ± 95%",
+        f"{loss} (95% interval)",
         "difference to the prior (95% interval)",
         "so it is",
         "RMSE",
@@ -385,7 +385,7 @@ def _beliefs(figures: EarlyRewardFigures) -> list[Block]:
         return [Heading(title, f"Which items it believes in most: {few}.")]
     half = len(rows) // 2
     text = (
-        "Among those with at least 30 entries; ± is one std, how unsure the model is of the "
+        "Among those with at least 30 entries; std: how unsure the model is of the "
         "expected outcome. The extremes of "
         "many noisy figures flatter themselves."
     )
@@ -409,11 +409,12 @@ def _belief_table(caption: str, rows: Sequence[ItemBelief]) -> Table:
         (
             row.title or row.key,
             decimal(row.entries),
-            f"{decimal(row.mean, 3)} ± {decimal(row.std, 3)}",
+            decimal(row.mean, 3),
+            decimal(row.std, 3),
         )
         for row in rows
     )
-    return Table(caption, ("item or creator", "entries", "mean ± std"), body, "lrr")
+    return Table(caption, ("item or creator", "entries", "mean", "std"), body, "lrrr")
 
 
 SECTIONS = (
