@@ -89,8 +89,10 @@ def run(work: Work) -> RewardResult:
         checked: dict[str, CalibrationFigures | Refused] = {}
         for label, model in models_by_name().items():
             try:
-                found = calibration(model(signal), lake, everything, age, seed=config.run.seed)
-                checked[label] = from_json(CalibrationFigures, found.as_json(), label)
+                judged_later = calibration(
+                    model(signal), lake, everything, age, seed=config.run.seed
+                )
+                checked[label] = from_json(CalibrationFigures, judged_later.as_json(), label)
             except NotEstimable as reason:
                 checked[label] = Refused(str(reason))
             work.ui.progress("early rewards", done := done + 1, total)
