@@ -220,13 +220,14 @@ def audit(
     treatment: str | None = None,
     as_of: datetime | None = None,
 ) -> Audit:
-    """Whether what `early` said of an experiment came true, and whether it mattered to the north star.
+    """Whether what `early` said of an experiment came true, and whether it mattered to the north
+    star.
 
     For each signal three differences between treatment and control per enrolled user, adjusted for
     the same covariates: early, the sums of the beliefs that `early` held of the users' entries in
     the entry window when each entry was `age` days old; late, the sums of their matured outcomes;
-    and the experiment's own estimate of the north star. Early and late are of the same users, those who
-    are mature for the signal (while nobody is, early is of those who are old enough). Beliefs are
+    and the experiment's own estimate of the north star. Early and late are of the same users, those
+    who are mature for the signal (while nobody is, early is of those who are old enough). Beliefs are
     asked through `lake.before` the moment at which the last possible entry of the last of these
     users is `age` days old, so nothing later can leak into them. The std errors are those of users,
     not of the fit of `early`: that is what the comparison with late is for.
@@ -442,7 +443,8 @@ def judgement_of(
     star_side = -_side(loss, level) if late_side < 0 else _side(gain, level)
     if (late_side == 0 or star_side == 0) and _false_alarm(early, late, gap, gain, loss, level):
         words = (
-            f"a false alarm: early certainly {rose if early_side > 0 else fell}, late and the north "
+            f"a false alarm: early certainly {rose if early_side > 0 else fell}, late and the "
+            "north "
             "star certainly did not follow"
         )
         return Judgement(agreement, "drop", words)
@@ -464,7 +466,8 @@ def judgement_of(
         return Judgement(
             agreement,
             "drop",
-            f"it {movement} while the north star certainly {star_verb} less than its margin: it can be "
+            f"it {movement} while the north star certainly {star_verb} less than its margin: it "
+            "can be "
             "moved without it",
         )
     signal_and_star = f"it {movement} and the north star {star_verb} its margin"
@@ -481,7 +484,8 @@ def judgement_of(
         return Judgement(
             agreement,
             "drop",
-            f"{signal_and_star}, but early pointed the other way: as a reward it would have led astray",
+            f"{signal_and_star}, but early pointed the other way: as a reward it would have led "
+            "astray",
         )
     if early_side == 0:
         return Judgement(

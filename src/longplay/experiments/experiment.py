@@ -462,7 +462,8 @@ def _checked_shares(
         or abs(sum(share_of_arm) - 1) > 1e-9
     ):
         raise ConfigError(
-            f"Experiment: shares={list(share_of_arm)} given, expected {len(arms)} positive numbers that "
+            f"Experiment: shares={list(share_of_arm)} given, expected {len(arms)} positive numbers "
+            "that "
             f"sum to 1, for {', '.join(arms)}"
         )
     return share_of_arm

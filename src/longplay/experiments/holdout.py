@@ -242,14 +242,14 @@ def against_holdout(
     covariates: bool = True,
     debias: bool = True,
 ) -> Holdout:
-    """Every rule's credits to the exposures of the experiment's control, beside what those exposures
-    added.
+    """Every rule's credits to the exposures of the experiment's control, beside what those
+    exposures added.
 
     The control shows everything; the arm `nothing` nothing; each arm of `parts` all but a part.
     What exposures added is the difference in the signal's sum per enrolled user, over entries in
-    the experiment's entry window (as `Experiment.analyze` counts), adjusted for what was known of users
-    before. Credits are those of the same entries of the control's users to slots of the experiment;
-    credits to whatever else was shown, and to what was shown before enrolment, are not what the
+    the experiment's entry window (as `Experiment.analyze` counts), adjusted for what was known of
+    users before. Credits are those of the same entries of the control's users to slots of the
+    experiment; credits to whatever else was shown, and to what was shown before enrolment, are not what the
     holdout withheld and do not count. Signals of discoveries are also compared less a baseline
     learnt from the control's own unexposed pairs (`attribution.unexposed`): the arms without
     exposures teach nothing, they only judge.

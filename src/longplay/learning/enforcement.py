@@ -74,7 +74,8 @@ class Guard(Protocol):
         """What each slot of `leaves[N, G, S]` is paid per unit of multiplier, and their estimated
         share of the start's level.
 
-        `of_start`: the slates of the start, same shape and luck. `start`: the start's measured level.
+        `of_start`: the slates of the start, same shape and luck. `start`: the start's measured
+        level.
         """
         ...
 

@@ -1,5 +1,5 @@
-"""Reinforcement: draw slates, believe their value, push the policy towards the better ones, stay near
-the start."""
+"""Reinforcement: draw slates, believe their value, push the policy towards the better ones, stay
+near the start."""
 
 from __future__ import annotations
 

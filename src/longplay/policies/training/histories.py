@@ -27,9 +27,9 @@ class Histories:
     """What every user engaged with, in order: `leaves[offsets[u]:offsets[u+1]]` are user u's items,
     oldest first.
 
-    `validation_users[U]` marks users who are only watched: the loss on them, and what they came to next,
-    say when to stop. `around` the items are the tokens of `circumstances`, where these are read;
-    `want[E]` is the level of each item's outcome, 0 where it is not known.
+    `validation_users[U]` marks users who are only watched: the loss on them, and what they came to
+    next, say when to stop. `around` the items are the tokens of `circumstances`, where these are
+    read; `want[E]` is the level of each item's outcome, 0 where it is not known.
     """
 
     offsets: Int
