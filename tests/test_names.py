@@ -535,7 +535,7 @@ def showing() -> dict[str, Callable[[str], Any]]:
         "Credits": lambda name: replace(
             credits, frame=named(credits.frame, name, "surface", "user_id"), baseline=name
         ),
-        "Decision": lambda name: ShipDecision(name, "keep running", name),
+        "ShipDecision": lambda name: ShipDecision(name, "keep running", name),
         "Diagnosis": diagnosis,
         "Diff": lambda name: replace(
             diff, segments=named(diff.segments, name, "segment"), difference=Refusal(name, name)
@@ -579,7 +579,7 @@ def test_every_class_that_shows_itself_is_here(showing: dict[str, Callable[[str]
         "Belief",
         "Comparison",
         "Credits",
-        "Decision",
+        "ShipDecision",
         "Diagnosis",
         "Diff",
         "Estimate",
@@ -609,7 +609,7 @@ def test_no_name_becomes_an_element_or_an_attribute(
 
 def test_a_name_is_shown_as_the_text_it_is(showing: dict[str, Callable[[str], Any]]) -> None:
     for name in ("<b>bold</b>", "&lt;b&gt;", "it's", 'a"b', "a\u202egnp"):
-        assert name in "".join(Elements(showing["Decision"](name)._repr_html_()).text)
+        assert name in "".join(Elements(showing["ShipDecision"](name)._repr_html_()).text)
         assert name in "".join(Elements(showing["Readout"](name)._repr_html_()).text)
 
 

@@ -185,12 +185,14 @@ class Generative:
     def _name(self) -> str:
         """See `name`; read once, as models are large."""
         decoder, codebook = self._fitted()
-        read = (
+        reads = (
             [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
         )
-        whole = [] if self.known is None else [self.known.to_list()]
+        known_items = [] if self.known is None else [self.known.to_list()]
         digest = hashlib.sha256(
-            json.dumps([decoder.trie.version, codebook.items.to_list(), *read, *whole]).encode()
+            json.dumps(
+                [decoder.trie.version, codebook.items.to_list(), *reads, *known_items]
+            ).encode()
         )
         for key, value in decoder.model.state_dict().items():
             digest.update(key.encode() + value.numpy().tobytes())
@@ -242,7 +244,7 @@ class Generative:
                 seed=self.seed,
             )
         circumstances = Circumstances.of(self.reads, lake.events["surface"])
-        made = replace(
+        untrained = replace(
             self,
             codebook=codebook,
             circumstances=circumstances,
@@ -250,7 +252,7 @@ class Generative:
         )
         if self.base is None:
             items = len(codebook.items) if self.whole else 0
-            return made.with_model(
+            return untrained.with_model(
                 new_model(
                     self.scale,
                     codebook.levels,
@@ -263,7 +265,7 @@ class Generative:
         model, words = load_base(Path(self.base))
         described = Described.of(lake.items, codebook.index)
         return replace(
-            made,
+            untrained,
             model=with_tokens(model, words, codebook, described, self.seed, circumstances.tokens),
             words=words,
         )
@@ -422,8 +424,8 @@ class Generative:
             )
         ]
         for number, part in enumerate(_parts(contexts)):
-            found = best_items(decoder, self.prompts(part), k, max(k, beams))
-            leaves, log_p = found.leaves[:, 0], found.item_log_prob[:, 0]
+            best = best_items(decoder, self.prompts(part), k, max(k, beams))
+            leaves, log_p = best.leaves[:, 0], best.item_log_prob[:, 0]
             row, place = np.nonzero(leaves >= 0)
             items = codebook.index.ids.gather(leaves[row, place])
             frames.append(
@@ -451,10 +453,10 @@ class Generative:
         texts = None if self.words is None else self.words.texts(contexts.frame["prompt"].to_list())
         around = None
         if self.circumstances.reads:
-            offsets, kept = latest(offsets, leaves, self.history)
+            offsets, recent = latest(offsets, leaves, self.history)
             around, leaves = (
-                self.circumstances.of_contexts(contexts, offsets, kept, self.ask),
-                leaves[kept],
+                self.circumstances.of_contexts(contexts, offsets, recent, self.ask),
+                leaves[recent],
             )
         return encode(
             decoder.trie,
@@ -540,7 +542,7 @@ class Generative:
         if self.known is not None:
             self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = (
+        names = (
             "seed",
             "slate",
             "exclude",
@@ -556,7 +558,7 @@ class Generative:
             "also_under",
         )
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {
-            name: getattr(self, name) for name in kept
+            name: getattr(self, name) for name in names
         }
         sync_tree(folder)
         settings |= {

@@ -155,13 +155,13 @@ class Page:
 
     def _asked(self, slots: int) -> list[tuple[str, int]]:
         """The rows that are shown in so many slots, from the top, and how many slots each has."""
-        asked, left = [], slots
+        slots_of_row, left = [], slots
         for name in self.shown:
             count = min(self.slots[name], left)
             if count:
-                asked.append((name, count))
+                slots_of_row.append((name, count))
             left -= count
-        return asked
+        return slots_of_row
 
 
 def _asking(contexts: Contexts, slots: int, policy: Policy) -> Contexts:

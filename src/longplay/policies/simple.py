@@ -325,19 +325,21 @@ def _take(banned: tuple[Int, Int], rows: Int) -> tuple[Int, Int]:
     return np.concatenate([[0], np.cumsum(counts)]), items[starts + np.arange(counts.sum())]
 
 
-def _catalogue(items: pl.DataFrame, before: ItemLaw | None) -> tuple[ItemIndex, NDArray[np.bool_]]:
+def _catalogue(
+    items: pl.DataFrame, previous: ItemLaw | None
+) -> tuple[ItemIndex, NDArray[np.bool_]]:
     if items.is_empty():
         raise DataError(
             "catalogue: 0 items given, expected at least one; append items to the lake first"
         )
-    same = before is not None and before.index.ids.equals(items["item_id"])
+    same = previous is not None and previous.index.ids.equals(items["item_id"])
     available = (
         items["available"]
         if "available" in items.columns
         else pl.Series([True]).new_from_index(0, items.height)
     )
     return (
-        before.index if same and before is not None else ItemIndex(items["item_id"])
+        previous.index if same and previous is not None else ItemIndex(items["item_id"])
     ), available.to_numpy().astype(bool)
 
 

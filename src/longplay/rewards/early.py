@@ -287,12 +287,12 @@ class EarlyModel(ABC):
         keys = outcomes.frame.select("user_id", *([f"{of}_id"] if of else []), "time")
         open_belief = self._finish(mean_N, std_N, noise_N, age, keys)
         certain_N = decided(outcomes, observed_N)
-        known_N = ~np.isnan(certain_N)
+        is_decided_N = ~np.isnan(certain_N)
         return replace(
             open_belief,
-            mean=np.where(known_N, certain_N, open_belief.mean),
-            std=np.where(known_N, 0.0, open_belief.std),
-            spread=np.where(known_N, 0.0, open_belief.spread),
+            mean=np.where(is_decided_N, certain_N, open_belief.mean),
+            std=np.where(is_decided_N, 0.0, open_belief.std),
+            spread=np.where(is_decided_N, 0.0, open_belief.spread),
         )
 
     @property
@@ -310,14 +310,14 @@ class EarlyModel(ABC):
         """
         showing = self._shown()
         view = showing.view(lake)
-        known = self._catalogue.get(id(view))
-        if known is None:  # kept with the view, so that its id is not used again
+        beliefs = self._catalogue.get(id(view))
+        if beliefs is None:  # kept with the view, so that its id is not used again
             belief = self.items(
                 view.index.key_ids_I.extend_constant(None, 1)
             )  # last, at row -1: unknown items
             self._catalogue.clear()
-            known = self._catalogue[id(view)] = (view, belief.mean, belief.std, belief.spread)
-        _, mean_I, std_I, spread_I = known
+            beliefs = self._catalogue[id(view)] = (view, belief.mean, belief.std, belief.spread)
+        _, mean_I, std_I, spread_I = beliefs
         row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, view)
         return worth(
             gain_NS,

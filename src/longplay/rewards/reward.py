@@ -174,11 +174,11 @@ class Reward:
 def _models(
     early: EarlyReward | Mapping[Signal, EarlyReward], wanted: Iterable[Signal], role: str
 ) -> dict[Signal, EarlyReward]:
-    given = list(early.values()) if isinstance(early, Mapping) else [early]
-    by_version = {model.signal.version: model for model in given}
+    models = list(early.values()) if isinstance(early, Mapping) else [early]
+    by_version = {model.signal.version: model for model in models}
     missing = [signal.label for signal in wanted if signal.version not in by_version]
     if missing:
-        have = ", ".join(model.signal.label for model in given) or "none"
+        have = ", ".join(model.signal.label for model in models) or "none"
         raise ConfigError(
             f"reward: no early reward for {', '.join(missing)} (given: {have}); pass {{signal: "
             f"fitted model}}, one per {role}"
