@@ -11,7 +11,7 @@ from pydantic import Field
 
 from longplay.errors import NotEstimable
 from longplay.lake import Lake
-from longplay.names import file_name
+from longplay.names import file_name, hint
 from longplay.results import NotEstimable as Refused
 from longplay.results import from_json
 from longplay.results.reward_figures import (
@@ -23,7 +23,7 @@ from longplay.results.reward_figures import (
     RewardResult,
 )
 from longplay.run.engine import Stage, Work, depends_on
-from longplay.run.tables import Configuration, Positive, Table, hint
+from longplay.run.tables import Configuration, Positive, Table
 from longplay.signals import Outcomes, Signal
 
 if TYPE_CHECKING:
