@@ -21,6 +21,7 @@ from typing import Literal, Protocol
 
 import duckdb
 import polars as pl
+from deltalake import DeltaTable
 
 from longplay.errors import DataError, LongplayError
 from longplay.files import make_folder, sync_path, writer_lock
@@ -211,6 +212,14 @@ class Snapshot:
 def _columns_of(file: str) -> frozenset[str]:
     """The columns of a Parquet file; a file never changes."""
     return frozenset(pl.read_parquet_schema(file))
+
+
+def _lost_columns(table: str, opened: DeltaTable) -> list[str]:
+    """Columns that every version of a table has and this one lacks: a damaged log would name those
+    of the next file wrongly, which nothing could read beside the others."""
+    has = {field.name for field in opened.schema().fields}
+    later = {_AMOUNT, *_LATER.get(table, {})}
+    return [name for name in TABLES[table] if name not in has and name not in later]
 
 
 def _has_amount(file: str) -> bool:
@@ -577,6 +586,8 @@ class FolderStore:
             raise self._damaged(
                 f"the Delta log of {table} does not show the files that the log of commits names"
             )
+        if opened is not None and (lost := _lost_columns(table, opened)):
+            raise self._damaged(f"the Delta log of {table} has no column {lost[0]!r}")
         start = -1 if opened is None else opened.version()
         delta.write(folder, opened, frame, mode, work.seq, work.batch)
         newest, names = delta.written_files(folder, start, work.seq)
