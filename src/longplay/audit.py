@@ -291,7 +291,8 @@ def audit(
     users = analysed(experiment, everybody).filter(
         pl.col("arm").is_in([experiment.arm_names[0], arm])
     )
-    treated_U, covariates_UK = (users["arm"] == arm).to_numpy(), covariates_of(view, users)
+    treated_U = (users["arm"] == arm).to_numpy()
+    covariates_UK = covariates_of(view, users)
     all_sums = enrolled_sums([north_star, *models], view, users, entry_days=experiment.entry_days)
     star = line_of(
         north_star,
@@ -312,13 +313,13 @@ def audit(
             if late.effect
             else (_old_enough(signal, users, experiment, age) <= view.watermark).to_numpy()
         )
-        contrasts = _Asked(None, None)
+        contrasts = _Differences(None, None)
         if min(np.bincount(treated_U[compared_U], minlength=2)) >= LEAST_USERS:
             value_U = sums["value"].to_numpy()[compared_U].astype(float) if late.effect else None
             early_U = believed_sums(
                 model, users.filter(pl.Series(compared_U)), experiment, view, age
             )
-            contrasts = _Asked.of(
+            contrasts = _Differences.of(
                 early_U, value_U, treated_U[compared_U], covariates_UK[compared_U]
             )
         verdict = _verdict_on(signal, contrasts, late, star, age, margin, 1 - alpha)
@@ -342,7 +343,7 @@ def audit(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Differences:
     """The arms' means of early, and of early minus late of the same users; null where there are too
     few, or late is immature."""
 
@@ -462,7 +463,8 @@ def judgement_of(
     is immature the caller says undecided.
     """
     agreement, unsure = _agreement(early, late, gap, level)
-    early_side, late_side = _side(early, level), _side(late, level)
+    early_side = _side(early, level)
+    late_side = _side(late, level)
     star = loss if late_side < 0 else gain
     star_side = -_side(loss, level) if late_side < 0 else _side(gain, level)
     if (late_side == 0 or star_side == 0) and _false_alarm(early, late, gap, gain, loss, level):
@@ -527,7 +529,13 @@ def judgement_of(
 
 
 def _verdict_on(
-    signal: Signal, contrasts: _Asked, late: Line, star: Line, age: int, margin: float, level: float
+    signal: Signal,
+    contrasts: _Differences,
+    late: Line,
+    star: Line,
+    age: int,
+    margin: float,
+    level: float,
 ) -> Verdict:
     """The verdict, or undecided with what is missing."""
     early, gap = (
@@ -611,7 +619,8 @@ def _agreement(
     early: Contrast, late: Contrast, gap: Contrast, level: float
 ) -> tuple[Agreement, tuple[Contrast, ...]]:
     """Whether early and late agree, and which differences leave it open."""
-    early_side, late_side = _side(early, level), _side(late, level)
+    early_side = _side(early, level)
+    late_side = _side(late, level)
     if early_side == 0:
         return "differs", (early,)
     if late_side == 0:

@@ -136,7 +136,8 @@ def line_of(
         success_alpha: two-sided, of a success metric, after sharing out.
     """
     mature_U = sums["value"].is_not_null().to_numpy()
-    enrolled, mature = _by_arm(treated_U, np.ones_like(mature_U)), _by_arm(treated_U, mature_U)
+    enrolled = _by_arm(treated_U, np.ones_like(mature_U))
+    mature = _by_arm(treated_U, mature_U)
     last = cast(datetime, sums["matures_at"].max())
     role: Literal["success", "guardrail"] = "success" if margin is None else "guardrail"
     value_U, treated = sums["value"].to_numpy()[mature_U].astype(float), treated_U[mature_U]

@@ -399,4 +399,6 @@ def _cells(line: Line) -> list[str]:
 
 
 def _mark(check: Check) -> str:
-    return "FAILS" if check.fails else "note:" if check.warns else "ok"
+    if check.fails:
+        return "FAILS"
+    return "note:" if check.warns else "ok"

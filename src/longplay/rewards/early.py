@@ -433,7 +433,9 @@ def certain_entries(outcomes: Outcomes) -> Outcomes:
 
 def most_possible(signal: Signal) -> float:
     """The largest value the outcome can take: 1, the days of the window, or infinity."""
-    return 1.0 if signal.binary else float(signal.days) if signal.measure.counts_days else np.inf
+    if signal.binary:
+        return 1.0
+    return float(signal.days) if signal.measure.counts_days else np.inf
 
 
 def counts_below(signal: Declaration) -> int:

@@ -328,13 +328,9 @@ def fit_showing(
     `_single_labels`.
     """
     view = lake.before(outcomes.as_of)
-    frame = (
-        decisions.frame
-        if isinstance(decisions, Decisions)
-        else view.decisions
-        if decisions is None
-        else decisions
-    )
+    if decisions is None:
+        decisions = view.decisions
+    frame = decisions.frame if isinstance(decisions, Decisions) else decisions
     of = signal.entry.of
     if of is None or not signal.entry.is_discovery or frame.is_empty():
         return Showing(signal, association=of is not None and signal.entry.is_discovery)

@@ -120,9 +120,9 @@ def train_next_items(
         "histories": histories.digest[:16],
         "codes": decoder.trie.version,
     }
-    keep = (
-        "ndcg" if len(validation_questions) >= ASKED else "held_out" if validation_batches else None
-    )
+    keep = "held_out" if validation_batches else None
+    if len(validation_questions) >= ASKED:
+        keep = "ndcg"
     return descend(
         decoder,
         loss_of_step,
