@@ -113,7 +113,9 @@ def test_every_key_of_every_table_stands_in_it() -> None:
     assert set(schema["properties"]) == set(RunConfig.model_fields)
     for name, field in RunConfig.model_fields.items():
         options = getattr(field.annotation, "__args__", (field.annotation,))
-        models = [kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        models = [
+            kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
         for model in models:
             assert set(properties(schema["properties"][name])) == set(model.model_fields)
     signal = schema["properties"]["signals"]["additionalProperties"]

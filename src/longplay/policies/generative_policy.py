@@ -27,6 +27,7 @@ from longplay.decisions import (
     check_rule,
     context_chance,
 )
+from longplay.display import facts_html, facts_text
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.files import changed_file, digests_of, make_folder, sync_tree, write_file
 from longplay.index import ItemIndex
@@ -202,6 +203,42 @@ class Generative:
             else f"generative-{self.rule}-under-{self.also_under}"
         )
         return f"{kind}@{digest.hexdigest()[:8]}"
+
+    def _facts(self) -> dict[str, str]:
+        """What it is, in a few lines."""
+        scale = self.base or (self.scale if isinstance(self.scale, str) else "a size of its own")
+        facts = {"base" if self.base else "scale": scale}
+        if self.model is not None:
+            facts["parameters"] = f"{self.model.num_parameters():,}"
+        if self.codebook is not None:
+            codebook = self.codebook
+            facts["codes"] = (
+                f"{codebook.levels} levels of {codebook.width} for {len(codebook.items):,} items, "
+                f"{int(codebook.available.sum()):,} of them available"
+            )
+        beside = f", and their {', '.join(self.reads)}" if self.reads else ""
+        facts["history"] = f"reads the last {self.history} items{beside}"
+        rule = {"none": "nothing is excluded", "seen": "items engaged with are excluded"}.get(
+            self.exclude, "items of creators engaged with are excluded"
+        )
+        facts["exclusions"] = rule if self.also_under is None else f"{rule}; also {self.also_under}"
+        facts["slate"] = f"{self.slate} slots"
+        if self.curve:
+            last = self.curve[-1]
+            figures = (f"{name} {value:.4g}" for name, value in last.items() if name != "step")
+            facts["trained"] = f"{last.get('step', 0):,.0f} steps; {', '.join(figures)}"
+        if self.alarms:
+            facts["ALARM"] = "; ".join(self.alarms)
+        return facts
+
+    def _title(self) -> str:
+        return "generative, not fitted" if self.model is None else self.name
+
+    def __repr__(self) -> str:
+        return facts_text(self._title(), self._facts())
+
+    def _repr_html_(self) -> str:
+        return facts_html(self._title(), self._facts())
 
     @property
     def trained_under(self) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ import polars as pl
 
 from longplay.arrays import Float
 from longplay.decisions import Contexts, Decisions, Policy, check_one_each, rules_of
+from longplay.display import facts_html, facts_text
 from longplay.errors import ConfigError, DataError
 
 
@@ -45,6 +46,21 @@ class Page:
                 f"Page: policies {', '.join(self.policies)} and slots {dict(self.slots)} given, "
                 "expected at least one row, each with at least 1 slot"
             )
+
+    def _facts(self) -> dict[str, str]:
+        """A line per row of the page."""
+        return {
+            name: "withheld"
+            if name in self.withheld
+            else f"{self.slots[name]} slots by {policy.name}"
+            for name, policy in self.policies.items()
+        }
+
+    def __repr__(self) -> str:
+        return facts_text(self.name, self._facts())
+
+    def _repr_html_(self) -> str:
+        return facts_html(self.name, self._facts())
 
     @property
     def shown(self) -> tuple[str, ...]:

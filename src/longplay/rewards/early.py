@@ -13,6 +13,7 @@ import polars as pl
 from longplay.arrays import Float, Int
 from longplay.belief import Belief
 from longplay.decisions import Contexts, Decisions, of_learners, ope_users
+from longplay.display import facts_html
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
@@ -239,6 +240,18 @@ class EarlyModel(ABC):
             f"{self.name} of {self.signal.label}: "
             f"{'not fitted' if self.learnt is None else self.learnt}"
         )
+
+    def _repr_html_(self) -> str:
+        facts = {"signal": f"{self.signal} ({self.signal.label})"}
+        if self.learnt is None:
+            return facts_html(f"{self.name} reward, not fitted", facts)
+        facts["learnt"] = str(self.learnt)
+        keys = 0 if self.standing is None else len(self.standing.index)
+        facts["beliefs"] = f"about {keys:,} {self.signal.entry.of or 'user'}s"
+        facts["value of showing"] = (
+            "not fitted: the log has no decisions" if self.showing is None else "fitted"
+        )
+        return facts_html(f"{self.name} reward", facts)
 
     def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
         """The model with item posteriors from these outcomes alone, each entry seen for min(days

@@ -14,6 +14,7 @@ import polars as pl
 
 from longplay.belief import Belief
 from longplay.decisions import Contexts
+from longplay.display import facts_html
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
 from longplay.rewards.early import EarlyReward
@@ -169,6 +170,21 @@ class Reward:
             for metric, bound in self.guardrails.items()
         ]
         return ", ".join([objectives, f"caution {self.caution:g}", *bounds])
+
+    def __repr__(self) -> str:
+        return f"Reward({self})"
+
+    def _repr_html_(self) -> str:
+        objectives = {
+            f"{weight:g} x {signal.label}": str(signal)
+            for signal, weight in self.objectives.items()
+        }
+        bounds = {
+            f"{metric.label}, guardrail": f"at least {100 * bound:g}% of the start's"
+            for metric, bound in self.guardrails.items()
+        }
+        caution = {"caution": f"{self.caution:g} std of belief are subtracted"}
+        return facts_html(f"Reward {self.version}", objectives | bounds | caution)
 
 
 def _models(

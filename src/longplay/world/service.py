@@ -25,6 +25,7 @@ from longplay.decisions import (
     shows_fewer,
     slots_of,
 )
+from longplay.display import facts_html
 from longplay.errors import ConfigError, DataError
 from longplay.index import distinct_keys, ranges
 from longplay.lake import Lake
@@ -188,6 +189,19 @@ class Service:
             f"World({len(self.user_ids):,} users ({alive:,} alive), {len(self.catalogue):,} "
             f"items, seed {self.seed}, {self.now.date()})"
         )
+
+    def _repr_html_(self) -> str:
+        alive = int(self.state.alive_R.sum())
+        facts = {
+            "users": f"{len(self.user_ids):,}, {alive:,} of them still there",
+            "items": f"{self.items.height:,} released of {len(self.catalogue):,}",
+            "today": f"{self.now.date()}, {self.day:,} days lived",
+            "last policy": "none yet" if self.policy is None else self.policy.name,
+            "home slates leave out": {"none": "nothing", "seen": "items engaged with"}.get(
+                self.exclude, "items of creators engaged with"
+            ),
+        }
+        return facts_html(f"World, seed {self.seed}", facts)
 
     def run(
         self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None
