@@ -595,7 +595,9 @@ def _verdict_on(
             f"policy: {signal.label}, late / early",
             times.df,
         )
-        reason += f"; late is {number(times.value)} times early ({interval(*times.interval(level))})"
+        reason += (
+            f"; late is {number(times.value)} times early ({interval(*times.interval(level))})"
+        )
     if judgement.open:
         users = _users_that_settle(judgement.open, n, level)
         enough = "more users than can be named" if users is None else f"about {users:,} users"
