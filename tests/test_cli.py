@@ -31,6 +31,7 @@ COMMANDS = [
     "run",
     "demo",
     "init",
+    "schema",
     "signals",
     "signal diff",
     "signal keep",
@@ -50,6 +51,31 @@ def test_help_teaches_where_to_start_and_names_every_command() -> None:
     assert "Exit codes" in text
     for command in COMMANDS:
         assert command.split()[0] in text
+
+
+def test_the_version_is_printed_before_anything_is_asked() -> None:
+    result = invoke("--version")
+    assert (result.exit_code, result.output) == (0, f"longplay {lp.__version__}\n")
+    assert invoke("--version", "no-such-command").exit_code == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_the_commands(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shell asks: its own variable says what has been typed."""
+    monkeypatch.setenv("_LONGPLAY_COMPLETE", f"complete_{shell}")
+    monkeypatch.setenv("COMP_WORDS", "longplay expe")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "longplay expe")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    result = CliRunner().invoke(app, [], prog_name="longplay")
+    assert "experiment" in result.output
+    assert "ingest" not in result.output
+
+
+def test_a_mistyped_command_is_told_the_command_that_is_meant() -> None:
+    result = invoke("expriment", "run.toml")
+    assert result.exit_code == 2
+    assert "Did you mean 'experiment'?" in result.output
 
 
 @pytest.mark.parametrize("command", COMMANDS)

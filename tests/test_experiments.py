@@ -1171,7 +1171,7 @@ HELD, BROKEN, UNSURE = (
 @pytest.mark.parametrize(
     ("lines", "check", "verdict", "words"),
     [
-        ([line("a", 0.3)], GOOD, "ship", "a is superior (+3%, [1."),
+        ([line("a", 0.3)], GOOD, "ship", "a is superior (+3%, 1."),
         (
             [line("a", 0.3), line("b", 0.0)],
             GOOD,

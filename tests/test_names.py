@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from longplay import cli
 from longplay.attribution.credits import compare_rules
 from longplay.audit import Audit, Verdict
 from longplay.belief import Belief
+from longplay.decisions import Contexts, Decisions, Frozen
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, Refusal
 from longplay.experiments import Experiment
@@ -45,6 +47,7 @@ from longplay.lake.daily import identifier, quoted
 from longplay.lake.database import connected
 from longplay.names import MOST_BYTES, file_name
 from longplay.ope.diagnostics import Diagnosis
+from longplay.policies.generative_policy import Generative
 from longplay.policies.simple import Popular, Uniform
 from longplay.run.config import parse_config
 from longplay.signals import Signal, days_with, discovery
@@ -479,11 +482,20 @@ HABIT = Signal(
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
+class Called:
+    """A policy of which only the name is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 @pytest.fixture(scope="module")
 def showing() -> dict[str, Callable[[str], Any]]:
     """By class: an object that carries a name wherever it can."""
-    lake = World(users=80, items=40, seed=5).run(Popular(slate=5, explore=0.2), days=30)
+    world = World(users=80, items=40, seed=5)
+    lake = world.run(Popular(slate=5, explore=0.2), days=30)
     outcomes = HABIT.outcomes(lake)
+    early = lp.ProgressiveReward(HABIT).fit(lake, outcomes)
     shown = outcomes.on(lake.decisions)
     credits = lp.credit(outcomes, lake.decisions, "position")
     comparison = compare_rules(outcomes, lake.decisions)
@@ -491,6 +503,17 @@ def showing() -> dict[str, Callable[[str], Any]]:
         "habit", entry=discovery(novel_for=14), measure=days_with("creator") >= 3, window=(1, 10)
     )
     diff = lp.diff(HABIT, other, lake)
+
+    def of_frame(kind: type[Any], frame: pl.DataFrame) -> Any:
+        """With names that its checks would refuse."""
+        shown = object.__new__(kind)
+        object.__setattr__(shown, "frame", frame)
+        return shown
+
+    def with_policy(world: World, policy: Any) -> World:
+        shown = copy.copy(world)
+        shown.policy = policy
+        return shown
 
     def named(frame: pl.DataFrame, name: str, *columns: str) -> pl.DataFrame:
         return frame.with_columns(pl.lit(name).alias(column) for column in columns)
@@ -531,11 +554,28 @@ def showing() -> dict[str, Callable[[str], Any]]:
             name,
             keys=pl.DataFrame({"item_id": [name, name]}),
         ),
+        "Contexts": lambda name: of_frame(
+            Contexts, named(lake.contexts.head(2), name, "context_id", "user_id", "surface")
+        ),
+        "Decisions": lambda name: of_frame(
+            Decisions, named(lake.decisions.head(2), name, "user_id", "surface", "policy")
+        ),
+        "Early": lambda name: early,  # the name of its signal is checked, too
+        "Frozen": lambda name: Frozen(Called(name)),
+        "Generative": lambda name: Generative(base=name, alarms=(name,), curve=({name: 1.0},)),
+        "Lake": lambda name: lake,  # its folder: see below
+        "Popular": lambda name: Popular().adapt(
+            named(lake.items.head(1), name or "x", "item_id"), lake.events
+        ),
+        "Reward": lambda name: lp.Reward({HABIT: 1.0}, guardrails={lp.coverage(): 0.9}),
+        "Rows": lambda name: lp.Rows({name: Called(name)}, {name: 2}),
+        "Service": lambda name: with_policy(world, Called(name)),
+        "Uniform": lambda name: Uniform(),
         "Comparison": lambda name: replace(comparison, frame=named(comparison.frame, name, "rule")),
         "Credits": lambda name: replace(
             credits, frame=named(credits.frame, name, "surface", "user_id"), baseline=name
         ),
-        "Decision": lambda name: ShipDecision(name, "keep running", name),
+        "ShipDecision": lambda name: ShipDecision(name, "keep running", name),
         "Diagnosis": diagnosis,
         "Diff": lambda name: replace(
             diff, segments=named(diff.segments, name, "segment"), difference=Refusal(name, name)
@@ -579,7 +619,7 @@ def test_every_class_that_shows_itself_is_here(showing: dict[str, Callable[[str]
         "Belief",
         "Comparison",
         "Credits",
-        "Decision",
+        "ShipDecision",
         "Diagnosis",
         "Diff",
         "Estimate",
@@ -591,6 +631,17 @@ def test_every_class_that_shows_itself_is_here(showing: dict[str, Callable[[str]
         "Refusal",
         "Shown",
         "Declaration",
+        "Contexts",
+        "Decisions",
+        "Early",
+        "Frozen",
+        "Generative",
+        "Lake",
+        "Popular",
+        "Reward",
+        "Rows",
+        "Service",
+        "Uniform",
     ],
 )
 def test_no_name_becomes_an_element_or_an_attribute(
@@ -607,9 +658,17 @@ def test_no_name_becomes_an_element_or_an_attribute(
         assert elements.odd == [], name
 
 
+def test_the_folder_of_a_lake_is_text(tmp_path: Path) -> None:
+    for name in ("<b>bold<", "it's", 'a"b', "&lt;b&gt;"):
+        elements = Elements(Lake.open(tmp_path / name)._repr_html_())
+        drawn = {"p", "table", "tbody", "tr", "th", "td"}
+        assert {tag for tag, _ in elements.tags} == drawn | {f"/{tag}" for tag in drawn}
+        assert f"Lake in {tmp_path / name}" in "".join(elements.text)
+
+
 def test_a_name_is_shown_as_the_text_it_is(showing: dict[str, Callable[[str], Any]]) -> None:
     for name in ("<b>bold</b>", "&lt;b&gt;", "it's", 'a"b', "a\u202egnp"):
-        assert name in "".join(Elements(showing["Decision"](name)._repr_html_()).text)
+        assert name in "".join(Elements(showing["ShipDecision"](name)._repr_html_()).text)
         assert name in "".join(Elements(showing["Readout"](name)._repr_html_()).text)
 
 

@@ -248,8 +248,8 @@ def audit(
     For each signal three differences between treatment and control per enrolled user, adjusted for
     the same covariates: early, the sums of the beliefs that `early` held of the users' entries in
     the entry window when each entry was `age` days old; late, the sums of their matured outcomes;
-    and the experiment's own estimate of the north star. Early and late are of the same users, those who
-    are mature for the signal (while nobody is, early is of those who are old enough). Beliefs are
+    and the experiment's own estimate of the north star. Early and late are of the same users, those
+    who are mature for the signal (while nobody is, early is of those who are old enough). Beliefs are
     asked through `lake.before` the moment at which the last possible entry of the last of these
     users is `age` days old, so nothing later can leak into them. The std errors are those of users,
     not of the fit of `early`: that is what the comparison with late is for.
@@ -291,13 +291,14 @@ def audit(
     users = analysed(experiment, everybody).filter(
         pl.col("arm").is_in([experiment.arm_names[0], arm])
     )
-    treated_U, known_UK = (users["arm"] == arm).to_numpy(), covariates_of(view, users)
+    treated_U = (users["arm"] == arm).to_numpy()
+    covariates_UK = covariates_of(view, users)
     all_sums = enrolled_sums([north_star, *models], view, users, entry_days=experiment.entry_days)
     star = line_of(
         north_star,
         all_sums[north_star],
         treated_U,
-        known_UK,
+        covariates_UK,
         arm,
         None,
         alpha,
@@ -306,18 +307,22 @@ def audit(
     verdicts = []
     for signal, model in models.items():
         sums = all_sums[signal]
-        late = line_of(signal, sums, treated_U, known_UK, arm, None, alpha, alpha)
-        asked_U = (
+        late = line_of(signal, sums, treated_U, covariates_UK, arm, None, alpha, alpha)
+        compared_U = (
             sums["value"].is_not_null().to_numpy()
             if late.effect
             else (_old_enough(signal, users, experiment, age) <= view.watermark).to_numpy()
         )
-        asked = _Asked(None, None)
-        if min(np.bincount(treated_U[asked_U], minlength=2)) >= LEAST_USERS:
-            value_U = sums["value"].to_numpy()[asked_U].astype(float) if late.effect else None
-            early_U = believed_sums(model, users.filter(pl.Series(asked_U)), experiment, view, age)
-            asked = _Asked.of(early_U, value_U, treated_U[asked_U], known_UK[asked_U])
-        verdict = _verdict_on(signal, asked, late, star, age, margin, 1 - alpha)
+        contrasts = _Differences(None, None)
+        if min(np.bincount(treated_U[compared_U], minlength=2)) >= LEAST_USERS:
+            value_U = sums["value"].to_numpy()[compared_U].astype(float) if late.effect else None
+            early_U = believed_sums(
+                model, users.filter(pl.Series(compared_U)), experiment, view, age
+            )
+            contrasts = _Differences.of(
+                early_U, value_U, treated_U[compared_U], covariates_UK[compared_U]
+            )
+        verdict = _verdict_on(signal, contrasts, late, star, age, margin, 1 - alpha)
         if distrusted:
             verdict = replace(
                 verdict,
@@ -338,7 +343,7 @@ def audit(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Differences:
     """The arms' means of early, and of early minus late of the same users; null where there are too
     few, or late is immature."""
 
@@ -348,10 +353,14 @@ class _Asked:
 
     @classmethod
     def of(
-        cls, early_U: Float, late_U: Float | None, treated_U: NDArray[np.bool_], known_UK: Float
+        cls,
+        early_U: Float,
+        late_U: Float | None,
+        treated_U: NDArray[np.bool_],
+        covariates_UK: Float,
     ) -> Self:
-        early = compare(early_U, treated_U, known_UK)
-        gap = None if late_U is None else compare(early_U - late_U, treated_U, known_UK)
+        early = compare(early_U, treated_U, covariates_UK)
+        gap = None if late_U is None else compare(early_U - late_U, treated_U, covariates_UK)
         contrasts = [means.contrast() for means in (early, gap) if means is not None]
         if reason := skewness_reason(*contrasts, users=len(early_U)):
             return cls(None, None, reason)
@@ -454,26 +463,28 @@ def judgement_of(
     is immature the caller says undecided.
     """
     agreement, unsure = _agreement(early, late, gap, level)
-    said, moved = _side(early, level), _side(late, level)
-    star = loss if moved < 0 else gain
-    star_side = -_side(loss, level) if moved < 0 else _side(gain, level)
-    if (moved == 0 or star_side == 0) and _false_alarm(early, late, gap, gain, loss, level):
+    early_side = _side(early, level)
+    late_side = _side(late, level)
+    star = loss if late_side < 0 else gain
+    star_side = -_side(loss, level) if late_side < 0 else _side(gain, level)
+    if (late_side == 0 or star_side == 0) and _false_alarm(early, late, gap, gain, loss, level):
         words = (
-            f"a false alarm: early certainly {rose if said > 0 else fell}, late and the north "
+            f"a false alarm: early certainly {rose if early_side > 0 else fell}, late and the "
+            "north "
             "star certainly did not follow"
         )
         return Judgement(agreement, "drop", words)
-    if moved == 0:
+    if late_side == 0:
         return Judgement(
             agreement,
             "undecided",
             "the trial did not move the signal: its late interval holds 0",
             (late,),
         )
-    moves, kept = (rose, "gained") if moved > 0 else (fell, "lost")
+    movement, star_verb = (rose, "gained") if late_side > 0 else (fell, "lost")
     if star_side == 0:
         words = (
-            f"it {moves}, but whether the north star {kept} its margin is not known: the "
+            f"it {movement}, but whether the north star {star_verb} its margin is not known: the "
             "interval spans it"
         )
         return Judgement(agreement, "undecided", words, (star, *unsure))
@@ -481,53 +492,66 @@ def judgement_of(
         return Judgement(
             agreement,
             "drop",
-            f"it {moves} while the north star certainly {kept} less than its margin: it can be "
+            f"it {movement} while the north star certainly {star_verb} less than its margin: it "
+            "can be "
             "moved without it",
         )
-    both = f"it {moves} and the north star {kept} its margin"
+    signal_and_star = f"it {movement} and the north star {star_verb} its margin"
     if agreement == "agrees":
         factor = f"{1 + TOLERANCE:g}"
         return Judgement(
             agreement,
             "keep",
-            f"{both}; early and late agree, up to their errors or a factor of {factor}",
+            f"{signal_and_star}; early and late agree, up to their errors or a factor of {factor}",
         )
     if agreement == "off by a factor":
-        return Judgement(agreement, "reweight", f"{both}, but early was off by a factor")
+        return Judgement(agreement, "reweight", f"{signal_and_star}, but early was off by a factor")
     if agreement == "opposite":
         return Judgement(
             agreement,
             "drop",
-            f"{both}, but early pointed the other way: as a reward it would have led astray",
+            f"{signal_and_star}, but early pointed the other way: as a reward it would have led "
+            "astray",
         )
-    if said == 0:
+    if early_side == 0:
         return Judgement(
             agreement,
             "undecided",
-            f"{both}, but early did not see it: too noisy at this age, or blind to it",
+            f"{signal_and_star}, but early did not see it: too noisy at this age, or blind to it",
             unsure,
         )
     return Judgement(
         agreement,
         "undecided",
-        f"{both}, but by what factor early is off is not known well enough",
+        f"{signal_and_star}, but by what factor early is off is not known well enough",
         unsure,
     )
 
 
 def _verdict_on(
-    signal: Signal, asked: _Asked, late: Line, star: Line, age: int, margin: float, level: float
+    signal: Signal,
+    contrasts: _Differences,
+    late: Line,
+    star: Line,
+    age: int,
+    margin: float,
+    level: float,
 ) -> Verdict:
     """The verdict, or undecided with what is missing."""
     early, gap = (
-        _estimate(asked.early, f"as believed at entry age {age} days", late),
-        _estimate(asked.gap, "believed minus matured", late),
+        _estimate(contrasts.early, f"as believed at entry age {age} days", late),
+        _estimate(contrasts.gap, "believed minus matured", late),
     )
-    if asked.early is None or asked.gap is None or late.effect is None or star.effect is None:
+    if (
+        contrasts.early is None
+        or contrasts.gap is None
+        or late.effect is None
+        or star.effect is None
+    ):
         missing = [line.reason for line in (late, star) if line.effect is None]
-        if asked.reason:
-            missing.append(f"{signal.name}: {asked.reason}")
-        elif asked.early is None:
+        if contrasts.reason:
+            missing.append(f"{signal.name}: {contrasts.reason}")
+        elif contrasts.early is None:
             missing.append(
                 f"{signal.name}: an interval needs {LEAST_USERS} users in each arm whose entries "
                 f"are all {age} days old"
@@ -543,9 +567,9 @@ def _verdict_on(
             "; ".join(dict.fromkeys(missing)),
         )
     believed, matured, apart = (
-        asked.early.contrast(),
+        contrasts.early.contrast(),
         late.effect.means.contrast(),
-        asked.gap.contrast(),
+        contrasts.gap.contrast(),
     )
     rose, fell = "rose", "fell"
     if signal.lower_is_better:
@@ -571,7 +595,9 @@ def _verdict_on(
             f"policy: {signal.label}, late / early",
             times.df,
         )
-        reason += f"; late is {number(times.value)} times early ({interval(*times.interval(level))})"
+        reason += (
+            f"; late is {number(times.value)} times early ({interval(*times.interval(level))})"
+        )
     if judgement.open:
         users = _users_that_settle(judgement.open, n, level)
         enough = "more users than can be named" if users is None else f"about {users:,} users"
@@ -595,12 +621,13 @@ def _agreement(
     early: Contrast, late: Contrast, gap: Contrast, level: float
 ) -> tuple[Agreement, tuple[Contrast, ...]]:
     """Whether early and late agree, and which differences leave it open."""
-    said, moved = _side(early, level), _side(late, level)
-    if said == 0:
+    early_side = _side(early, level)
+    late_side = _side(late, level)
+    if early_side == 0:
         return "differs", (early,)
-    if moved == 0:
+    if late_side == 0:
         return "differs", (late,)
-    if said != moved:
+    if early_side != late_side:
         return "opposite", ()
     if _side(gap, level) == 0:
         return "agrees", ()
@@ -609,7 +636,7 @@ def _agreement(
         _less(late, early, most, gap),
         _less(early, late, most, gap),
     ]  # above 0 on their side: beyond the tolerance
-    sides = [_side(contrast, level) * said for contrast in apart]
+    sides = [_side(contrast, level) * early_side for contrast in apart]
     if max(sides) > 0:
         return "off by a factor", ()
     if max(sides) < 0:  # both surely within
@@ -622,11 +649,11 @@ def _false_alarm(
 ) -> bool:
     """Whether early certainly moved, late surely by less than half as much, and the north star
     surely short of its margin on early's side."""
-    said = _side(early, level)
-    if said == 0 or _side(late, level) == said:
+    early_side = _side(early, level)
+    if early_side == 0 or _side(late, level) == early_side:
         return False
-    star_short = _side(gain, level) < 0 if said > 0 else _side(loss, level) > 0
-    return star_short and _side(_less(late, early, FOLLOWS, gap), level) == -said
+    star_short = _side(gain, level) < 0 if early_side > 0 else _side(loss, level) > 0
+    return star_short and _side(_less(late, early, FOLLOWS, gap), level) == -early_side
 
 
 def _less(contrast: Contrast, other: Contrast, times: float, gap: Contrast) -> Contrast:
@@ -669,9 +696,11 @@ def _side(contrast: Contrast, level: float) -> int:
 def _estimate(means: Means | None, what: str, line: Line) -> Estimate | None:
     if means is None:
         return None
-    found, n = means.contrast(), means.n_control + means.n_treatment
+    contrast, n = means.contrast(), means.n_control + means.n_treatment
     estimand = f"policy: {line.signal} per enrolled user, {what}, {line.arm} minus control"
-    return Estimate(found.value, found.std_error, n, float(n), estimand, found.df, found.skew)
+    return Estimate(
+        contrast.value, contrast.std_error, n, float(n), estimand, contrast.df, contrast.skew
+    )
 
 
 def _old_enough(signal: Signal, users: pl.DataFrame, experiment: Experiment, age: int) -> pl.Series:
@@ -713,10 +742,10 @@ def _arm(experiment: Experiment, treatment: str | None) -> str:
 
 
 def _verdict(row: Mapping[str, Any]) -> Verdict:
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: Estimate(**value) if name in _ESTIMATES else value for name, value in row.items()
     }
-    return Verdict(**{"early": None, "late": None, "north_star": None, **given})
+    return Verdict(**{"early": None, "late": None, "north_star": None, **fields})
 
 
 def _without_defaults(estimate: Estimate) -> dict[str, Any]:

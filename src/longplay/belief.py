@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from longplay.display import table_html
 from longplay.errors import DataError
 
 Array = NDArray[np.float64]
@@ -87,10 +88,13 @@ class Belief:
             f"{np.mean(self.spread):.2g}"
         )
 
+    def __repr__(self) -> str:
+        return f"Belief({self})"
+
     def _repr_html_(self) -> str:
-        return f"<p>{escape(str(self))}</p>" + (
-            self.table().head(10)._repr_html_() if np.ndim(self.mean) == 1 else ""
-        )
+        if np.ndim(self.mean) != 1:
+            return f"<p>{escape(str(self))}</p>"
+        return table_html(str(self), self.table())
 
 
 @dataclass(frozen=True)

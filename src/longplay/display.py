@@ -9,9 +9,11 @@ that their interval needs and with the minus sign of print.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+
+import polars as pl
 
 Rows = Sequence[Sequence[str]]
 MOST_DECIMALS = 8
@@ -270,6 +272,47 @@ def html_table(head: Sequence[str], rows: Rows) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def facts_text(title: str, facts: Mapping[str, str]) -> str:
+    """What an object says of itself on a terminal: a title, then a line per fact.
+
+    Args:
+        title: what it is.
+        facts: value by name.
+
+    >>> print(facts_text("World, seed 7", {"users": "300", "items": "120"}))
+    World, seed 7
+      users  300
+      items  120
+    """
+    width = max(map(len, facts), default=0)
+    return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in facts.items())])
+
+
+def facts_html(title: str, facts: Mapping[str, str]) -> str:
+    """The same for a notebook; all text is escaped, and colours are the notebook's own.
+
+    >>> facts_html("a < b", {"n": "1"})
+    '<p>a &lt; b</p><table><tbody><tr><th style="text-align: left">n</th><td style="text-align: left">1</td></tr></tbody></table>'
+    """
+    left = 'style="text-align: left"'
+    rows = (
+        f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(value)}</td></tr>"
+        for name, value in facts.items()
+    )
+    return f"<p>{escape(title)}</p><table><tbody>{''.join(rows)}</tbody></table>"
+
+
+def table_html(title: str, frame: pl.DataFrame, shown: int = 10) -> str:
+    """A title and the first rows of a frame for a notebook; all text is escaped.
+
+    Args:
+        title: what the rows are.
+        frame: the rows.
+        shown: how many of them are drawn.
+    """
+    return f"<p>{escape(title)}</p>{frame.head(shown)._repr_html_()}"
 
 
 def _fixed(value: float, decimals: int) -> str:

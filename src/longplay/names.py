@@ -1,9 +1,11 @@
 """Names that become files or folders: checked in one place, so that no name leaves the folder it
-belongs to."""
+belongs to. And names that were mistyped."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from longplay.errors import ConfigError
 
@@ -24,6 +26,16 @@ DEVICES = frozenset(
         *(f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789¹²³"),
     )
 )
+
+
+def hint(name: object, known: Iterable[str]) -> str:
+    """`; did you mean 'habit'?` where one of the known names is close, else nothing.
+
+    >>> hint("habbit", ["habit", "clicks"]), hint("x", ["habit", "clicks"])
+    ("; did you mean 'habit'?", '')
+    """
+    close = get_close_matches(str(name), list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def file_name(name: object, what: str) -> str:

@@ -144,13 +144,13 @@ def paired_difference(
     top: pl.DataFrame, base: pl.DataFrame, future: Future, k: int, *, habit: bool
 ) -> Estimate:
     """Difference in NDCG@k between two rankings of the same contexts, clustered by user."""
-    ours = ndcg_by_context(top, future, k, habit=habit)
-    theirs = ndcg_by_context(base, future, k, habit=habit).rename({"ndcg": "base"})
-    both = ours.join(theirs, on="row").sort("row")
-    users = future.contexts.frame["user_id"].to_numpy()[both["row"].to_numpy()]
+    ndcg = ndcg_by_context(top, future, k, habit=habit)
+    base_ndcg = ndcg_by_context(base, future, k, habit=habit).rename({"ndcg": "base"})
+    pairs = ndcg.join(base_ndcg, on="row").sort("row")
+    users = future.contexts.frame["user_id"].to_numpy()[pairs["row"].to_numpy()]
     name = "habit NDCG" if habit else "NDCG"
     return clustered_mean(
-        (both["ndcg"] - both["base"]).to_numpy(), users, estimand=f"difference in {name}@{k}"
+        (pairs["ndcg"] - pairs["base"]).to_numpy(), users, estimand=f"difference in {name}@{k}"
     )
 
 
@@ -224,13 +224,13 @@ def exposure_metrics(
     share of those places held by items with fewer than `cold` plays in the training log.
     """
     first = top.filter(pl.col("position") <= k)["item_id"]
-    known = pl.Series(catalogue)
+    items = pl.Series(catalogue)
     played = pl.DataFrame(
         {"item_id": list(plays), "plays": list(plays.values())},
         schema={"item_id": pl.String, "plays": pl.Int64},
     )
     counts = first.to_frame().join(played, on="item_id", how="left")["plays"].fill_null(0)
     return {
-        f"coverage@{k}": int(first.unique().is_in(known.implode()).sum()) / max(len(known), 1),
+        f"coverage@{k}": int(first.unique().is_in(items.implode()).sum()) / max(len(items), 1),
         f"cold-start share@{k}": int((counts < cold).sum()) / max(len(counts), 1),
     }

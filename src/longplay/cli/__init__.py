@@ -28,7 +28,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from longplay.cli import init, lm
+from longplay import __version__
+from longplay.cli import init, lm, schema_command
 from longplay.cli import lake_commands as lake
 from longplay.cli import signal_commands as signals
 from longplay.cli.screen import EXIT_CODES, TABLE_WIDTH, console, faults_in, guarded, wide
@@ -49,7 +50,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     help=f"""The reward platform for recommenders that are language models.
 
 From a log of what people did to a recommender reinforced on what matters weeks later: signals declared as code, early beliefs about outcomes that have not matured, a generative (semantic-ID) recommender, reinforcement, ranking on the future, one report.
@@ -78,6 +78,24 @@ Folder = Annotated[
         help="Where results go. Default: run.folder of the configuration, else runs/NAME.",
     ),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"longplay {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Options of `longplay` itself, before any command."""
 
 
 @app.command(rich_help_panel="Start here")
@@ -113,6 +131,7 @@ def demo(
 
 app.command(name="init", rich_help_panel="Start here")(init.init)
 app.command(name="signals", rich_help_panel="Signals")(signals.signals)
+app.command(name="schema", rich_help_panel="Start here")(schema_command.schema)
 app.add_typer(signals.one, name="signal", rich_help_panel="Signals")
 app.add_typer(lake.lake, name="lake", rich_help_panel="Lake")
 app.add_typer(lm.lm, name="lm", rich_help_panel="Language models")

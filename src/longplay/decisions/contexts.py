@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.display import table_html
 from longplay.errors import ConfigError, DataError
 from longplay.frames import Column, polars_series
 from longplay.ids import ids_of
@@ -25,6 +26,12 @@ def check_exclude(where: str, exclude: object) -> None:
     """Raise a ConfigError unless it is a rule of exclusions."""
     if exclude not in RULES:
         raise ConfigError(f"{where}: exclude={exclude!r} given, expected one of {', '.join(RULES)}")
+
+
+def _period(time: pl.Series) -> str:
+    """First and last day of the times of at least one row."""
+    first, last = time.dt.date().min(), time.dt.date().max()
+    return f"{first}" if first == last else f"{first} to {last}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,24 @@ class Contexts:
 
     def __len__(self) -> int:
         return self.frame.height
+
+    def __str__(self) -> str:
+        if not len(self):
+            return "no contexts"
+        rows = self.frame
+        slots = rows["slots"].unique().sort().to_list()
+        lists = rows["history"].list.len()
+        return (
+            f"{len(self):,} contexts of {rows['user_id'].n_unique():,} users, "
+            f"{_period(rows['time'])}, on {', '.join(sorted(rows['surface'].drop_nulls().unique()))}; "
+            f"{' or '.join(map(str, slots))} slots, up to {lists.max() or 0} items of history"
+        )
+
+    def __repr__(self) -> str:
+        return f"Contexts({self})"
+
+    def _repr_html_(self) -> str:
+        return table_html(str(self), self.frame)
 
     @classmethod
     def of(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from longplay.decisions.contexts import Contexts
 from longplay.decisions.protocols import Policy, index_of, rules_of, shows_fewer, slots_of
 from longplay.decisions.slates import Decisions
+from longplay.display import facts_html
 from longplay.index import ItemIndex
 
 
@@ -21,6 +22,9 @@ class Frozen:
     experiment's control should be."""
 
     policy: Policy
+
+    def _repr_html_(self) -> str:
+        return facts_html(self.name, {"adapts": "no: it stays as it is"})
 
     @property
     def name(self) -> str:

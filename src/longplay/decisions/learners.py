@@ -50,10 +50,10 @@ def learners_histories(
         pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()
     )
     events = events.with_columns(tie=pl.col("event_id").hash(seed=1)).sort("user_id", "time", "tie")
-    row = index.rows(events["item_id"])
-    kept = row >= 0
+    row_E = index.rows(events["item_id"])
+    is_usable_E = row_E >= 0
     if possible is not None:
-        kept &= possible[np.maximum(row, 0)]
-    events = events.filter(pl.Series(kept, dtype=pl.Boolean))
+        is_usable_E &= possible[np.maximum(row_E, 0)]
+    events = events.filter(pl.Series(is_usable_E, dtype=pl.Boolean))
     count = events.group_by("user_id", maintain_order=True).len()["len"].to_numpy()
-    return events, np.concatenate([[0], np.cumsum(count)]).astype(np.int64), row[kept]
+    return events, np.concatenate([[0], np.cumsum(count)]).astype(np.int64), row_E[is_usable_E]

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.decisions.contexts import Contexts
+from longplay.display import table_html
 from longplay.errors import DataError
 from longplay.frames import as_lists
 from longplay.lake.schema import conform, empty
@@ -69,6 +70,23 @@ class Decisions:
             pl.lit(trie_version, dtype=pl.String).alias("trie_version"),
         )
         return cls(frame)
+
+    def __str__(self) -> str:
+        if not len(self):
+            return "no decisions"
+        slots = int(self.frame["slate"].list.len().sum())
+        policies = sorted(self.frame["policy"].drop_nulls().unique())
+        by = f", by {', '.join(policies[:3])}" if policies else ""
+        more = f" and {len(policies) - 3} more" if len(policies) > 3 else ""
+        log_prob = self.frame["log_prob"].list.explode().drop_nulls().to_numpy()
+        mean = f"; mean probability of a slot {np.exp(log_prob).mean():.3g}" if slots else ""
+        return f"{len(self):,} decisions, {slots:,} slots{by}{more}{mean}"
+
+    def __repr__(self) -> str:
+        return f"Decisions({self})"
+
+    def _repr_html_(self) -> str:
+        return table_html(str(self), self.frame)
 
     @classmethod
     def none(cls) -> Self:

@@ -76,7 +76,7 @@ def analyze(
         pair_U = np.isin(enrolled["arm_number"].to_numpy(), (0, number_of))
         treated_U = enrolled["arm_number"].to_numpy()[pair_U] == number_of
         pair_covariates_UK = None if covariates_UK is None else covariates_UK[pair_U]
-        mine = [
+        arm_lines = [
             line_of(
                 signal,
                 sums[signal].filter(pl.Series(pair_U)),
@@ -99,8 +99,8 @@ def analyze(
             cast(datetime, times.max()),
             _rate(times, view.watermark),
         )
-        decisions.append(decide(arm, mine, checks, terms))
-        lines += mine
+        decisions.append(decide(arm, arm_lines, checks, terms))
+        lines += arm_lines
     return Readout(
         design.label,
         view.watermark,
@@ -117,7 +117,7 @@ def line_of(
     signal: Signal,
     sums: pl.DataFrame,
     treated_U: NDArray[np.bool_],
-    known_UK: Float | None,
+    covariates_UK: Float | None,
     arm: str,
     margin: float | None,
     alpha: float,
@@ -129,14 +129,15 @@ def line_of(
         signal: what is compared.
         sums: of `enrolled_sums`, the control's and the treatment's users.
         treated_U: which are the treatment's.
-        known_UK: covariates, or null.
+        covariates_UK: covariates, or null.
         arm: the treatment's name.
         margin: a guardrail's, or null.
         alpha: two-sided, of a guardrail.
         success_alpha: two-sided, of a success metric, after sharing out.
     """
     mature_U = sums["value"].is_not_null().to_numpy()
-    enrolled, mature = _by_arm(treated_U, np.ones_like(mature_U)), _by_arm(treated_U, mature_U)
+    enrolled = _by_arm(treated_U, np.ones_like(mature_U))
+    mature = _by_arm(treated_U, mature_U)
     last = cast(datetime, sums["matures_at"].max())
     role: Literal["success", "guardrail"] = "success" if margin is None else "guardrail"
     value_U, treated = sums["value"].to_numpy()[mature_U].astype(float), treated_U[mature_U]
@@ -153,7 +154,9 @@ def line_of(
     better = "lower" if signal.lower_is_better else "higher"
     effect = None
     if not reason:
-        means = compare(value_U, treated, None if known_UK is None else known_UK[mature_U])
+        means = compare(
+            value_U, treated, None if covariates_UK is None else covariates_UK[mature_U]
+        )
         effect = Effect(
             signal.label,
             arm,

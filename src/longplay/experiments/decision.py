@@ -81,7 +81,7 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
     open_guardrails = [line for line in guardrails if line.standing != "non-inferior"]
     unknown = [line for line in success if line.effect is None]
     if better and not open_guardrails and not unknown:
-        said = "; ".join(
+        gains = "; ".join(
             f"{line.name} is superior ({_size(line.effect)})"
             for line in better
             if line.effect is not None
@@ -91,7 +91,7 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
             f"{percent(line.margin or 0)}"
             for line in guardrails
         )
-        return ShipDecision(arm, "ship", f"{said}{'; ' + held if held else ''}")
+        return ShipDecision(arm, "ship", f"{gains}{'; ' + held if held else ''}")
     hopeful = [line for line in success if not _hopeless(line, terms.minimum_effect)]
     if not better and not hopeful:
         what = ", ".join(line.name for line in success)
@@ -109,10 +109,10 @@ def _keep_running(
 ) -> ShipDecision:
     """What is open, what can be seen now and what would settle it; `power` is that of one
     metric."""
-    said, needs = [], []
+    reasons, needs = [], []
     for line in [*success, *guardrails]:
         if line.effect is None:
-            said.append(line.reason)
+            reasons.append(line.reason)
             continue
         alpha = terms.success_alpha if line.margin is None else terms.alpha
         target = terms.minimum_effect if line.margin is None else line.margin
@@ -122,11 +122,11 @@ def _keep_running(
             state = f"a {harm} of {percent(line.margin)} of {line.name} is not ruled out"
         need = _needs(line.effect, target, alpha, power)
         if need is None:
-            said.append(f"{state}; its mean is too close to 0 for a relative effect")
+            reasons.append(f"{state}; its mean is too close to 0 for a relative effect")
             continue
         sees, users = need
         mature = sum(line.mature)
-        said.append(
+        reasons.append(
             f"{state}; {mature:,} mature users can tell {percent(sees)}, {percent(target)} needs "
             f"about {users:,} users"
         )
@@ -137,7 +137,7 @@ def _keep_running(
             # and nothing
         ):
             users = _settles(line.effect, line.margin, terms.minimum_effect)
-            said.append(
+            reasons.append(
                 f"that many have matured; were the estimate to stay as it is, about {users:,} "
                 "would settle it"
             )
@@ -147,24 +147,24 @@ def _keep_running(
     wanted = ([min(one_of, key=lambda need: need[1])] if one_of else []) + [
         need for need in needs if need[0].role == "guardrail"
     ]
-    known = len(wanted) == (1 if success else 0) + len(guardrails)
-    users = max((users for _, users in wanted), default=None) if known else None
+    is_complete = len(wanted) == (1 if success else 0) + len(guardrails)
+    users = max((users for _, users in wanted), default=None) if is_complete else None
     weeks = None
     if wanted and users is not None:
         line = max(wanted, key=lambda need: need[1])[0]
         weeks = _further_weeks(line, users, terms)
         come = sum(line.enrolled)
         if users <= come:
-            said.append(
+            reasons.append(
                 f"{come:,} are enrolled: they will all have matured by {line.matures:%Y-%m-%d}"
             )
         elif weeks is None:
-            said.append(
+            reasons.append(
                 f"more than come within two years ({come:,} so far, now {number(terms.rate)} a "
                 "week)"
             )
         else:
-            said.append(f"some {math.ceil(weeks)} more weeks")
+            reasons.append(f"some {math.ceil(weeks)} more weeks")
     waiting = [
         line
         for line in [*success, *guardrails]
@@ -172,8 +172,8 @@ def _keep_running(
     ]
     if waiting and (users is None or users > sum(waiting[0].enrolled)):
         last = max(line.matures for line in waiting)
-        said.append(f"the users enrolled so far will all have matured by {last:%Y-%m-%d}")
-    return ShipDecision(arm, "keep running", "; ".join(said), users, weeks)
+        reasons.append(f"the users enrolled so far will all have matured by {last:%Y-%m-%d}")
+    return ShipDecision(arm, "keep running", "; ".join(reasons), users, weeks)
 
 
 def _needs(effect: Effect, target: float, alpha: float, power: float) -> tuple[float, int] | None:
@@ -235,10 +235,10 @@ def _hopeless(line: Line, minimum_effect: float) -> bool:
 
 
 def _size(effect: Effect) -> str:
-    found, ends = effect.relative, effect.relative_interval
-    if found is None or ends is None:
+    relative, ends = effect.relative, effect.relative_interval
+    if relative is None or ends is None:
         return str(effect.difference)
-    return f"{percent(found.value, signed=True)}, {percent_interval(*ends)}"
+    return f"{percent(relative.value, signed=True)}, {percent_interval(*ends)}"
 
 
 def _bounds(lines: Sequence[Line]) -> str:

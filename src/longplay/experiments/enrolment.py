@@ -180,10 +180,12 @@ def covariates_in(con: duckdb.DuckDBPyConnection, enrolled: pl.DataFrame) -> NDA
         """
     ).pl()
     con.unregister("opened")
-    active, plays, known = (
+    active, plays, known_days = (
         table[name].to_numpy().astype(float) for name in ("active_days", "plays", "known_days")
     )
-    return np.column_stack([active, np.log1p(plays), (known > 0).astype(float), np.log1p(known)])
+    return np.column_stack(
+        [active, np.log1p(plays), (known_days > 0).astype(float), np.log1p(known_days)]
+    )
 
 
 def analysed(design: Design, enrolled: pl.DataFrame) -> pl.DataFrame:
@@ -197,8 +199,8 @@ def analysed(design: Design, enrolled: pl.DataFrame) -> pl.DataFrame:
         design: the experiment as declared.
         enrolled: of `enrolled_of`.
     """
-    kept = enrolled.filter(~pl.any_horizontal(*_faults(design, enrolled).values()))
-    return enrolled if kept.is_empty() else kept
+    without_fault = enrolled.filter(~pl.any_horizontal(*_faults(design, enrolled).values()))
+    return enrolled if without_fault.is_empty() else without_fault
 
 
 def _faults(design: Design, enrolled: pl.DataFrame) -> dict[str, pl.Series]:
@@ -270,13 +272,13 @@ def quality_of(design: Design, enrolled: pl.DataFrame) -> tuple[Check, ...]:
             )
         )
     for number_of, arm in enumerate(arms[1:], start=1):
-        ours, theirs = (
+        treatment_U, control_U = (
             enrolled.filter(pl.col("arm_number") == k)["decisions"].to_numpy()
             for k in (number_of, 0)
         )
-        if min(len(ours), len(theirs)) < LEAST_USERS:
+        if min(len(treatment_U), len(control_U)) < LEAST_USERS:
             continue
-        means = welch(theirs, ours)
+        means = welch(control_U, treatment_U)
         p = means.contrast().p_value
         words = (
             f"{means.treatment:.2f} decisions per user in {arm}, {means.control:.2f} in "

@@ -266,29 +266,29 @@ class Experiment:
         A/A experiment is its policy.
         """
         arm_N = self.assign(contexts.frame["user_id"])
-        frames, rows, after = [], [], []
+        frames, rows, states = [], [], []
         for number, (arm, policy) in enumerate(self.arms.items()):
-            mine = np.flatnonzero(arm_N == number)
-            if len(mine) == 0 and (len(contexts) or number):
+            arm_rows = np.flatnonzero(arm_N == number)
+            if len(arm_rows) == 0 and (len(contexts) or number):
                 continue
-            own = copy.deepcopy(rng)
-            said = policy.decide(contexts.take(mine), own).frame
+            arm_rng = copy.deepcopy(rng)
+            frame = policy.decide(contexts.take(arm_rows), arm_rng).frame
             marks = {
                 "experiment": pl.lit(self.label),
                 "arm": pl.lit(arm),
                 "arm_prob": pl.lit(self.shares[number]),
             }
-            frames.append(said.with_columns(**marks))
-            rows.append(mine)
-            after.append(own.bit_generator.state)
-        if after:
-            rng.bit_generator.state = after[
+            frames.append(frame.with_columns(**marks))
+            rows.append(arm_rows)
+            states.append(arm_rng.bit_generator.state)
+        if states:
+            rng.bit_generator.state = states[
                 0
             ]  # on, as one policy would have left it: the next call must not repeat the draws
             if any(
-                str(state) != str(after[0]) for state in after
+                str(state) != str(states[0]) for state in states
             ):  # some arm drew more: a new stream, that overlaps with none of theirs
-                seed = int.from_bytes(hashlib.sha256(str(after).encode()).digest(), "big")
+                seed = int.from_bytes(hashlib.sha256(str(states).encode()).digest(), "big")
                 rng.bit_generator.state = type(rng.bit_generator)(seed).state  # type: ignore[call-arg]
         return Decisions(pl.concat(frames)[np.argsort(np.concatenate(rows), kind="stable")])
 
@@ -298,10 +298,10 @@ class Experiment:
         arm_N = self.assign(contexts.frame["user_id"])
         parts, rows = [], []
         for number, policy in enumerate(self.arms.values()):
-            mine = np.flatnonzero(arm_N == number)
-            if len(mine) or (number == 0 and not len(contexts)):
-                parts.append(policy.log_prob(contexts.take(mine), slates.gather(mine)))
-                rows.append(mine)
+            arm_rows = np.flatnonzero(arm_N == number)
+            if len(arm_rows) or (number == 0 and not len(contexts)):
+                parts.append(policy.log_prob(contexts.take(arm_rows), slates.gather(arm_rows)))
+                rows.append(arm_rows)
         return np.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]
 
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Experiment:
@@ -457,14 +457,15 @@ def _checked_shares(
                 f"Experiment: shares of {', '.join(shares)} given, expected {', '.join(arms)}"
             )
         shares = [shares[arm] for arm in arms]
-    given = tuple(float(share) for share in shares)
+    share_of_arm = tuple(float(share) for share in shares)
     if (
-        len(given) != len(arms)
-        or not all(math.isfinite(share) and share > 0 for share in given)
-        or abs(sum(given) - 1) > 1e-9
+        len(share_of_arm) != len(arms)
+        or not all(math.isfinite(share) and share > 0 for share in share_of_arm)
+        or abs(sum(share_of_arm) - 1) > 1e-9
     ):
         raise ConfigError(
-            f"Experiment: shares={list(given)} given, expected {len(arms)} positive numbers that "
+            f"Experiment: shares={list(share_of_arm)} given, expected {len(arms)} positive numbers "
+            "that "
             f"sum to 1, for {', '.join(arms)}"
         )
-    return given
+    return share_of_arm

@@ -185,15 +185,22 @@ class Holdout:
             ]
         ]
         for rule in self.rules:
-            mine = [self.line(rule, part) for part in self.parts]
-            off = "-" if math.isnan(mine[0].relative) else percent(mine[0].relative, signed=True)
+            rule_lines = [self.line(rule, part) for part in self.parts]
+            off = (
+                "-"
+                if math.isnan(rule_lines[0].relative)
+                else percent(rule_lines[0].relative, signed=True)
+            )
             rows.append(
                 [
                     rule,
-                    *(f"{number(line.credit.value)}{'' if line.within else ' *'}" for line in mine),
-                    number(mine[0].z, 2),
+                    *(
+                        f"{number(line.credit.value)}{'' if line.within else ' *'}"
+                        for line in rule_lines
+                    ),
+                    number(rule_lines[0].z, 2),
                     off,
-                    percent(mine[0].unjudged),
+                    percent(rule_lines[0].unjudged),
                 ]
             )
         return head, rows
@@ -241,9 +248,9 @@ def against_holdout(
 
     The control shows everything; the arm `nothing` nothing; each arm of `parts` all but a part.
     What exposures added is the difference in the signal's sum per enrolled user, over entries in
-    the experiment's entry window (as `Experiment.analyze` counts), adjusted for what was known of users
-    before. Credits are those of the same entries of the control's users to slots of the experiment;
-    credits to whatever else was shown, and to what was shown before enrolment, are not what the
+    the experiment's entry window (as `Experiment.analyze` counts), adjusted for what was known of
+    users before. Credits are those of the same entries of the control's users to slots of the
+    experiment; credits to whatever else was shown, and to what was shown before enrolment, are not what the
     holdout withheld and do not count. Signals of discoveries are also compared less a baseline
     learnt from the control's own unexposed pairs (`attribution.unexposed`): the arms without
     exposures teach nothing, they only judge.
@@ -283,11 +290,11 @@ def against_holdout(
             f"{failed[0].name}: {failed[0].words}"
         )
     enrolled = analysed(experiment, everybody)
-    ours = view.decisions.filter(pl.col("experiment") == experiment.label)
+    decisions = view.decisions.filter(pl.col("experiment") == experiment.label)
     outcomes = outcomes_of(signal, view, None, enrolled)
     rows_of = {EVERYTHING: nothing} | {part: arm for part, (arm, _) in parts.items()}
     tests = {EVERYTHING: pl.lit(True)} | {part: test for part, (_, test) in parts.items()}
-    _check_withheld(ours, outcomes.creators, rows_of, tests)
+    _check_withheld(decisions, outcomes.creators, rows_of, tests)
     arm_U = enrolled["arm_number"].to_numpy()
     mature_U = (
         closes_at(signal, enrolled, experiment.entry_days, signal.window[1] + 1) <= outcomes.as_of
@@ -318,10 +325,13 @@ def against_holdout(
                 f"holdout: not enough to learn a baseline: {error}; or compare the rules without "
                 "one: debias=False"
             ) from error
-    theirs = outcomes.where(outcomes.frame["user_id"].is_in(control["user_id"].implode()))
-    made = compare_rules(theirs, shown, rules, lookback=lookback, baseline=base).credits
+    control_outcomes = outcomes.where(outcomes.frame["user_id"].is_in(control["user_id"].implode()))
+    credits_of_rules = compare_rules(
+        control_outcomes, shown, rules, lookback=lookback, baseline=base
+    ).credits
     credit_RU = {
-        one.name: _per_user(one, ours, enrolled, tests, experiment.entry_days) for one in made
+        credits.name: _per_user(credits, decisions, enrolled, tests, experiment.entry_days)
+        for credits in credits_of_rules
     }
     in_arm = {
         part: mature_U & (arm_U == experiment.arm_names.index(arm)) for part, arm in rows_of.items()
@@ -341,8 +351,8 @@ def against_holdout(
             credit = contrast(
                 [(1.0, credit_U[part][base_U])], f"credit by {rule} to {part} per enrolled user"
             )
-            given = float(credit_U[EVERYTHING][base_U].sum() + credit_U[ELSEWHERE][base_U].sum())
-            unjudged = float(credit_U[ELSEWHERE][base_U].sum()) / given if given > 0 else 0.0
+            credited = float(credit_U[EVERYTHING][base_U].sum() + credit_U[ELSEWHERE][base_U].sum())
+            unjudged = float(credit_U[ELSEWHERE][base_U].sum()) / credited if credited > 0 else 0.0
             lines.append(RuleLine(rule, part, credit, effect, distance, unjudged))
     alone = [(1.0, y_U[in_arm[part]]) for part in parts]
     gap = contrast(
@@ -375,12 +385,12 @@ def against_holdout(
 
 
 def _check_withheld(
-    ours: pl.DataFrame,
+    decisions: pl.DataFrame,
     creators: pl.DataFrame,
     arms: Mapping[str, str],
     tests: Mapping[str, pl.Expr],
 ) -> None:
-    slots = _slots(ours, creators)
+    slots = _slots(decisions, creators)
     all_of_it = slots.filter(pl.col("arm") == CONTROL)
     if all_of_it.is_empty():
         raise DataError(
@@ -400,8 +410,8 @@ def _check_withheld(
         left = all_of_it.join(
             taken.select("decision_id", "slot"), on=["decision_id", "slot"], how="anti"
         )["item_id"].unique()
-        own = taken["item_id"].unique()
-        only = own.filter(~own.is_in(left.implode()))
+        part_items = taken["item_id"].unique()
+        only = part_items.filter(~part_items.is_in(left.implode()))
         leaked = slots.filter(
             (pl.col("arm") == arm) & pl.col("item_id").is_in(only.implode())
         ).height
@@ -425,7 +435,7 @@ def _slots(decisions: pl.DataFrame, creators: pl.DataFrame) -> pl.DataFrame:
 
 def _per_user(
     credits: Credits,
-    ours: pl.DataFrame,
+    decisions: pl.DataFrame,
     enrolled: pl.DataFrame,
     tests: Mapping[str, pl.Expr],
     entry_days: int,
@@ -444,18 +454,20 @@ def _per_user(
         pl.col("credit").fill_null(0.0)
     )
     paid, rest = (
-        shown.join(ours.select("decision_id"), on="decision_id", how=how)
+        shown.join(decisions.select("decision_id"), on="decision_id", how=how)
         for how in ("semi", "anti")
     )
-    found = {}
-    for part, mine in (
+    credit_of_part = {}
+    for part, part_credits in (
         (ELSEWHERE, rest),
         *((part, paid.filter(test)) for part, test in tests.items()),
     ):
-        found[part] = np.bincount(
-            mine["row"].to_numpy(), weights=mine["credit"].to_numpy(), minlength=enrolled.height
+        credit_of_part[part] = np.bincount(
+            part_credits["row"].to_numpy(),
+            weights=part_credits["credit"].to_numpy(),
+            minlength=enrolled.height,
         ).astype(float)
-    return found
+    return credit_of_part
 
 
 def adjusted(y_U: Float, arm_U: Int, mature_U: NDArray[np.bool_], x_UK: Float) -> Float:
@@ -469,9 +481,9 @@ def adjusted(y_U: Float, arm_U: Int, mature_U: NDArray[np.bool_], x_UK: Float) -
     x_UK = x_UK - x_UK[rows].mean(axis=0)
     within_UK, within_U = x_UK[rows].copy(), y_U[rows].copy()
     for arm in np.unique(arm_U[rows]):
-        mine = arm_U[rows] == arm
-        within_UK[mine] -= within_UK[mine].mean(axis=0)
-        within_U[mine] -= within_U[mine].mean()
+        in_arm = arm_U[rows] == arm
+        within_UK[in_arm] -= within_UK[in_arm].mean(axis=0)
+        within_U[in_arm] -= within_U[in_arm].mean()
     slope_K = np.linalg.lstsq(within_UK, within_U, rcond=None)[0]
     return y_U - x_UK @ slope_K
 
@@ -492,7 +504,10 @@ def contrast(terms: Sequence[tuple[float, Float]], estimand: str) -> Estimate:
         sum(variances),
     )
     n = sum(len(value_U) for _, value_U in terms)
-    below = sum(one**2 / (len(value_U) - 1) for one, (_, value_U) in zip(variances, terms))
+    below = sum(
+        term_variance**2 / (len(value_U) - 1)
+        for term_variance, (_, value_U) in zip(variances, terms)
+    )
     return Estimate(
         value,
         math.sqrt(variance),

@@ -272,9 +272,9 @@ def plan(
     for signal in everything:
         value_U = sums[signal]["value"].to_numpy().astype(float)
         if len(value_U) < 2 or value_U.mean() <= 0 or value_U.std() == 0:
-            who = f"all {len(value_U):,} users who came from {start:%Y-%m-%d}"
+            users_in_words = f"all {len(value_U):,} users who came from {start:%Y-%m-%d}"
             raise NotEstimable(
-                f"plan: {signal.name} is the same for {who}; there is nothing to find"
+                f"plan: {signal.name} is the same for {users_in_words}; there is nothing to find"
             )
         beta_K, _, rank, _ = np.linalg.lstsq(design_UK, value_U, rcond=None)
         left_U = value_U - design_UK @ beta_K

@@ -105,8 +105,8 @@ class Effect:
     @property
     def relative_interval(self) -> tuple[float, float] | None:
         """Of the relative effect, at `level`."""
-        found = relative(self.means)
-        return None if found is None else found.interval(self.level)
+        effect = relative(self.means)
+        return None if effect is None else effect.interval(self.level)
 
     @property
     def variance_reduction(self) -> float:
@@ -308,17 +308,17 @@ class Readout:
 
     def line(self, signal: str, arm: str | None = None) -> Line:
         """The line of this signal (its name or label), of the only treatment or the one named."""
-        found = [
+        lines = [
             line
             for line in self.lines
             if signal in (line.signal, line.name) and arm in (None, line.arm)
         ]
-        if len(found) != 1:
+        if len(lines) != 1:
             listed = ", ".join(f"{line.name} of {line.arm}" for line in self.lines)
             raise ConfigError(
-                f"line: {len(found)} lines of {signal!r}, arm {arm!r}; expected one of {listed}"
+                f"line: {len(lines)} lines of {signal!r}, arm {arm!r}; expected one of {listed}"
             )
-        return found[0]
+        return lines[0]
 
     def __str__(self) -> str:
         parts = [f"experiment {self.experiment} at {self.as_of:%Y-%m-%d %H:%M}, per enrolled user"]
@@ -382,15 +382,15 @@ def _cells(line: Line) -> list[str]:
     mature = f"{sum(line.mature):,} of {sum(line.enrolled):,}"
     if line.effect is None:
         return [title, *["-"] * 6, mature, line.standing]
-    effect, found, ends = line.effect, line.effect.relative, line.effect.relative_interval
+    effect, relative, ends = line.effect, line.effect.relative, line.effect.relative_interval
     return [
         title,
         number(effect.control.value, 4),
         number(effect.treatment.value, 4),
         f"{number(effect.difference.value)} ({interval(*effect.interval)})",
         "-"
-        if found is None or ends is None
-        else f"{percent(found.value, signed=True)} ({percent_interval(*ends)})",
+        if relative is None or ends is None
+        else f"{percent(relative.value, signed=True)} ({percent_interval(*ends)})",
         number(effect.p_value, 2),
         percent(-effect.variance_reduction, signed=True),
         mature,
@@ -399,4 +399,6 @@ def _cells(line: Line) -> list[str]:
 
 
 def _mark(check: Check) -> str:
-    return "FAILS" if check.fails else "note:" if check.warns else "ok"
+    if check.fails:
+        return "FAILS"
+    return "note:" if check.warns else "ok"

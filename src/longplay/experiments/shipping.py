@@ -164,5 +164,5 @@ def power_of_each(power: float, alpha: float, *, lines: int, guardrails: int) ->
     >>> round(power_of_each(0.8, 0.05, lines=2, guardrails=1), 4)          # (.8 / .975) ** (1 / 2)
     0.9058
     """
-    kept = (1 - alpha / 2) ** (lines - 1)
-    return min((power / kept) ** (1 / (1 + guardrails)), 0.999)
+    share_left = (1 - alpha / 2) ** (lines - 1)
+    return min((power / share_left) ** (1 / (1 + guardrails)), 0.999)

@@ -168,14 +168,14 @@ def lin_adjusted(
     x_UK = np.concatenate([x0_UK, x1_UK])
     scale_K = x_UK.std(axis=0)
     x_UK = (x_UK - x_UK.mean(axis=0)) / np.where(scale_K > 0, scale_K, 1.0)
-    kept = _independent(x_UK[: len(y0_U)], x_UK[len(y0_U) :])
-    if not kept or min(len(y0_U), len(y1_U)) < USERS_PER_COVARIATE * (len(kept) + 1):
+    columns = _independent(x_UK[: len(y0_U)], x_UK[len(y0_U) :])
+    if not columns or min(len(y0_U), len(y1_U)) < USERS_PER_COVARIATE * (len(columns) + 1):
         return _plain(y0_U, y1_U)
-    x_UK = x_UK[:, kept]
+    x_UK = x_UK[:, columns]
     mean0, v0, slope0_K, left0_U = _regression(y0_U, x_UK[: len(y0_U)])
     mean1, v1, slope1_K, left1_U = _regression(y1_U, x_UK[len(y0_U) :])
-    pooled_KK = np.cov(x_UK, rowvar=False).reshape(len(kept), len(kept)) / len(x_UK)
-    df = _welch_df(v0, len(y0_U) - len(kept) - 1, v1, len(y1_U) - len(kept) - 1)
+    pooled_KK = np.cov(x_UK, rowvar=False).reshape(len(columns), len(columns)) / len(x_UK)
+    df = _welch_df(v0, len(y0_U) - len(columns) - 1, v1, len(y1_U) - len(columns) - 1)
     return Means(
         mean0,
         mean1,
@@ -185,7 +185,7 @@ def lin_adjusted(
         df,
         len(y0_U),
         len(y1_U),
-        len(kept),
+        len(columns),
         pooled_skewness(left0_U, left1_U),
     )
 
@@ -341,16 +341,16 @@ def _regression(y_U: Float, x_UK: Float) -> tuple[float, float, Float, Float]:
 def _independent(x0_UK: Float, x1_UK: Float, tolerance: float = 1e-6) -> list[int]:
     """Columns (scaled to variance 1) that in both arms hold something the columns before them do
     not."""
-    kept: list[int] = []
+    columns: list[int] = []
     for k in range(x0_UK.shape[1]):
         adds = True
         for x_UK in (x0_UK, x1_UK):
-            design_UK = np.column_stack([np.ones(len(x_UK)), x_UK[:, kept]])
+            design_UK = np.column_stack([np.ones(len(x_UK)), x_UK[:, columns]])
             left_U = x_UK[:, k] - design_UK @ np.linalg.lstsq(design_UK, x_UK[:, k], rcond=None)[0]
             adds = adds and float(np.mean(left_U**2)) > tolerance
         if adds:
-            kept.append(k)
-    return kept
+            columns.append(k)
+    return columns
 
 
 def _welch_df(v0: float, df0: int, v1: float, df1: int) -> float:
@@ -377,9 +377,9 @@ def _treated(treated_U: ArrayLike) -> NDArray[np.bool_]:
     arms_U = np.asarray(treated_U)
     if arms_U.dtype == bool:
         return arms_U
-    given = arms_U.ravel().tolist()
-    if not all(isinstance(arm, int | float) and arm in (0, 1) for arm in given):
-        values = ", ".join(list(dict.fromkeys(map(repr, given)))[:4])
+    arms = arms_U.ravel().tolist()
+    if not all(isinstance(arm, int | float) and arm in (0, 1) for arm in arms):
+        values = ", ".join(list(dict.fromkeys(map(repr, arms)))[:4])
         raise DataError(
             f"compare: arms {values} given, expected True and False, or 1 for the treatment and 0 "
             "for the control"

@@ -12,6 +12,7 @@ from typing import Literal, Self
 import duckdb
 import polars as pl
 
+from longplay.display import facts_html, facts_text
 from longplay.errors import DataError
 from longplay.frames import Table, polars_frame
 from longplay.lake.content import content_digest
@@ -334,6 +335,40 @@ class Lake:
                 rows = self._visible(table, snapshot).sort(order, maintain_order=True).collect()
             self._cache[table] = (snapshot.version, rows)
         return self._cache[table][1]
+
+    def _facts(self) -> dict[str, str]:
+        """What it holds, without reading a row of a table in a folder."""
+        snapshot = self._snapshot()
+        unit = "rows" if self._until is None else "rows stored"
+        facts = {}
+        for table in ("events", "decisions", "contexts", "items", "quarantine"):
+            in_files = sum(file.rows for file in snapshot.files.get(table, {}).values())
+            in_memory = snapshot.frames[table].height if table in snapshot.frames else 0
+            if in_files or in_memory:
+                facts[table] = f"{in_files + in_memory:,} {unit}"
+        watermark = snapshot.watermark
+        facts["complete before"] = "empty" if watermark is None else f"{watermark:%Y-%m-%d %H:%M}"
+        if self._until is not None:
+            facts["this view shows"] = f"what happened before {self._until:%Y-%m-%d %H:%M}"
+        if self._known_at is not None:
+            facts["and had arrived by"] = f"{self._known_at:%Y-%m-%d %H:%M}"
+        return facts
+
+    def _title(self) -> str:
+        place = self._store.path if isinstance(self._store, FolderStore) else "memory"
+        return f"{'Lake' if self._until is None else 'View of a lake'} in {place}"
+
+    def __repr__(self) -> str:
+        try:
+            return facts_text(self._title(), self._facts())
+        except DataError as error:
+            return f"{self._title()}: {error}"
+
+    def _repr_html_(self) -> str:
+        try:
+            return facts_html(self._title(), self._facts())
+        except DataError as error:
+            return facts_html(self._title(), {"cannot be read": str(error)})
 
     # -- writing ---------------------------------------------------------------------------------
 

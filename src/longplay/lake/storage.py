@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, Protocol
 
 import duckdb
 import polars as pl
+from deltalake import DeltaTable
 
 from longplay.errors import DataError, LongplayError
 from longplay.files import make_folder, sync_path, writer_lock
@@ -41,7 +43,6 @@ from longplay.lake.legacy import legacy_commits
 from longplay.lake.schema import DTYPES, TABLES, empty
 
 _LATER = {  # columns that older lakes lack, with DuckDB's types
-    "events": {"amount": "double"},
     "items": {"length": "double", "ingested_at": "timestamptz"},
     "contexts": {
         "history_time": "timestamptz[]",
@@ -53,6 +54,7 @@ _LATER = {  # columns that older lakes lack, with DuckDB's types
 }
 # SQL of the columns of stored items: one without an arrival was known when it was added
 ARRIVED = "* replace (coalesce(ingested_at, added_at) as ingested_at)"
+_AMOUNT = "amount"  # of events, which older files lack; every other column must be there
 _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a process
 
 
@@ -110,9 +112,21 @@ class Snapshot:
             not self.scan("items").select(pl.col("item_id").is_duplicated().any()).collect().item()
         )
 
+    def _by_amount(self) -> list[tuple[bool, list[str]]]:
+        """Files of events in their order, in runs that have the column of amounts or lack it."""
+        runs = groupby(self.paths("events"), key=_has_amount)
+        return [(has_amount, list(files)) for has_amount, files in runs]
+
     def register(self, con: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
         """Make `table` of this state readable in `con` as `name`."""
-        if files := self.paths(table):
+        if table == "events" and self.paths(table):
+            parts = (
+                f"select *{'' if has_amount else f', null::double as {_AMOUNT}'} from "
+                f"read_parquet([{', '.join(map(quoted, files))}])"
+                for has_amount, files in self._by_amount()
+            )
+            con.execute(f"create view {name} as {' union all by name '.join(parts)}")
+        elif files := self.paths(table):
             # DuckDB takes `*`, `?` and `[` in a name as a pattern; FolderStore refuses such folders
             read = (
                 f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = "
@@ -170,6 +184,15 @@ class Snapshot:
 
     def scan(self, table: str) -> pl.LazyFrame:
         """`table` of this state, lazily, with the schema's columns and types."""
+        if table == "events" and self.paths(table):
+            parts = []
+            for has_amount, files in self._by_amount():
+                part = pl.scan_parquet(files, glob=False)
+                if not has_amount:
+                    part = part.with_columns(pl.lit(None, pl.Float64).alias(_AMOUNT))
+                types = DTYPES[table].items()
+                parts.append(part.select(pl.col(name).cast(dtype) for name, dtype in types))
+            return pl.concat(parts) if len(parts) > 1 else parts[0]
         if files := self.paths(table):
             if table in _LATER:
                 frame = pl.scan_parquet(
@@ -183,6 +206,28 @@ class Snapshot:
                 frame = pl.scan_parquet(files, glob=False)
             return frame.select(pl.col(name).cast(dtype) for name, dtype in DTYPES[table].items())
         return self.frames.get(table, empty(table)).lazy()
+
+
+@lru_cache(maxsize=100_000)
+def _columns_of(file: str) -> frozenset[str]:
+    """The columns of a Parquet file; a file never changes."""
+    return frozenset(pl.read_parquet_schema(file))
+
+
+def _lost_columns(table: str, opened: DeltaTable) -> list[str]:
+    """Columns that every version of a table has and this one lacks: a damaged log would name those
+    of the next file wrongly, which nothing could read beside the others."""
+    has = {field.name for field in opened.schema().fields}
+    later = {_AMOUNT, *_LATER.get(table, {})}
+    return [name for name in TABLES[table] if name not in has and name not in later]
+
+
+def _has_amount(file: str) -> bool:
+    """Whether a file of events has the column of amounts."""
+    try:
+        return _AMOUNT in _columns_of(file)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return True  # who reads it says what is wrong with it
 
 
 class Store(Protocol):
@@ -541,6 +586,8 @@ class FolderStore:
             raise self._damaged(
                 f"the Delta log of {table} does not show the files that the log of commits names"
             )
+        if opened is not None and (lost := _lost_columns(table, opened)):
+            raise self._damaged(f"the Delta log of {table} has no column {lost[0]!r}")
         start = -1 if opened is None else opened.version()
         delta.write(folder, opened, frame, mode, work.seq, work.batch)
         newest, names = delta.written_files(folder, start, work.seq)

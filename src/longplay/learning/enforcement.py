@@ -68,12 +68,13 @@ class Guard(Protocol):
         ...
 
     def step(
-        self, contexts: Contexts, leaves: Int, before: Int, start: float
+        self, contexts: Contexts, leaves: Int, of_start: Int, start: float
     ) -> tuple[Float, float]:
         """What each slot of `leaves[N, G, S]` is paid per unit of multiplier, and their estimated
         share of the start's level.
 
-        `before`: the slates of the start, same shape and luck. `start`: the start's measured level.
+        `of_start`: the slates of the start, same shape and luck. `start`: the start's measured
+        level.
         """
         ...
 
@@ -109,10 +110,10 @@ class CoverageGuard(HigherIsBetter):
         )
 
     def step(
-        self, contexts: Contexts, leaves: Int, before: Int, start: float
+        self, contexts: Contexts, leaves: Int, of_start: Int, start: float
     ) -> tuple[Float, float]:
         """The surrogate, in nats, and the ratio of the numbers of different items."""
-        return minus_log_frequency(leaves), len(np.unique(leaves)) / len(np.unique(before))
+        return minus_log_frequency(leaves), len(np.unique(leaves)) / len(np.unique(of_start))
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,12 @@ class CreatorGuard(HigherIsBetter):
         return float(np.mean([self._beyond(draw) for draw in np.moveaxis(leaves, 1, 0)]))
 
     def step(
-        self, contexts: Contexts, leaves: Int, before: Int, start: float
+        self, contexts: Contexts, leaves: Int, of_start: Int, start: float
     ) -> tuple[Float, float]:
         """The surrogate, in nats, and the ratio of the shares beside the top creator."""
-        least = 1 / before.size  # where the start shows one creator alone in this batch
+        least = 1 / of_start.size  # where the start shows one creator alone in this batch
         return minus_log_frequency(self.creator_I[leaves]), self._beyond(leaves) / max(
-            self._beyond(before), least
+            self._beyond(of_start), least
         )
 
     def _beyond(self, leaves: Int) -> float:
@@ -170,14 +171,14 @@ class SignalGuard:
         return 2 - level / start if self.early.signal.lower_is_better else level / start
 
     def step(
-        self, contexts: Contexts, leaves: Int, before: Int, start: float
+        self, contexts: Contexts, leaves: Int, of_start: Int, start: float
     ) -> tuple[Float, float]:
         """The slot's own value over the start's mean, and 1 + the difference to the start's slates;
         signs turned where lower is better."""
         sign = -1 if self.early.signal.lower_is_better else 1
         credit = sign * self._value(contexts, leaves) / start
         return credit, float(
-            1 + credit.mean() - sign * self._value(contexts, before).mean() / start
+            1 + credit.mean() - sign * self._value(contexts, of_start).mean() / start
         )
 
     def _value(self, contexts: Contexts, leaves: Int) -> Float:
@@ -289,11 +290,13 @@ class Guardrails:
         """Whether every guardrail is kept."""
         return all(share[guard.label] >= guard.bound for guard in self.guards)
 
-    def step(self, contexts: Contexts, leaves: Int, before: Int) -> dict[str, tuple[Float, float]]:
+    def step(
+        self, contexts: Contexts, leaves: Int, of_start: Int
+    ) -> dict[str, tuple[Float, float]]:
         """Per label, what each slot is paid per unit of multiplier and the estimated share of the
         start's level; see `Guard.step`."""
         return {
-            guard.label: guard.step(contexts, leaves, before, self.start[guard.label])
+            guard.label: guard.step(contexts, leaves, of_start, self.start[guard.label])
             for guard in self.guards
         }
 

@@ -158,7 +158,7 @@ def fingerprints(
     }
 
 
-def finite(value: Float, who: str) -> Float:
+def finite(value: Float, way: str) -> Float:
     """`value` if all of it is finite.
 
     Raises:
@@ -166,7 +166,7 @@ def finite(value: Float, who: str) -> Float:
     """
     if not np.isfinite(value).all():
         raise DataError(
-            f"{who}: {int((~np.isfinite(value)).sum())} rewards are not finite; check the early "
+            f"{way}: {int((~np.isfinite(value)).sum())} rewards are not finite; check the early "
             "reward on these contexts"
         )
     return value

@@ -1,7 +1,7 @@
 """The loop that ways of learning share: progress, checkpoints, guardrails, alarms, seeds.
 
-A way of learning is a file with a function such as `reinforce`. It says what a step's loss is and how
-the weights follow it (`Recipe`); all else is here.
+A way of learning is a file with a function such as `reinforce`. It says what a step's loss is and
+how the weights follow it (`Recipe`); all else is here.
 """
 
 from __future__ import annotations

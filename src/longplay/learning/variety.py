@@ -27,11 +27,11 @@ def creator_of_leaves(policy: Trainable, lake: Lake) -> Int:
 
     The creator is the catalogue's, else that of the item's events.
     """
-    known = item_creators(lake).select(
+    creators = item_creators(lake).select(
         "item_id", pl.coalesce("creator_id", pl.lit("item: ") + pl.col("item_id")).alias("creator")
     )
     named = policy.index.ids.to_frame("item_id").join(
-        known, on="item_id", how="left", maintain_order="left"
+        creators, on="item_id", how="left", maintain_order="left"
     )
     alone = pl.lit("item: ") + pl.col("item_id")
     return (
@@ -78,11 +78,11 @@ def variety(
     codes) shows."""
     chance = context_chance(sample, np.random.default_rng([seed, 2**32 - 6]))
     leaves = drawn_leaves(policy, decoder, sample, groups=DRAWS, slots=slots, chance=chance)
-    found = {
+    figures = {
         "coverage": len(np.unique(leaves)) / int(decoder.trie.available.sum()),
         "distinct creators per slate": distinct(creator_I[leaves]),
     }
-    return found if visits is None else found | {f"NDCG@{DEPTH}": ndcg(policy, decoder, visits)}
+    return figures if visits is None else figures | {f"NDCG@{DEPTH}": ndcg(policy, decoder, visits)}
 
 
 def distinct(row_NGS: Int) -> float:

@@ -229,49 +229,49 @@ class Diagnosis:
                 f"{self.certain:.0%} of logged slots have propensity 1: a greedy log shows no "
                 "alternatives; log a policy that samples",
             )
-        found = []
+        reasons = []
         if self.n_eff < MIN_SLOTS or self.users_eff < MIN_USERS:
-            found.append(
+            reasons.append(
                 f"n_eff = {self.n_eff:,.0f} of {self.slots:,} slots, {self.users_eff:,.0f} of "
                 f"{self.users:,} users; at least {MIN_SLOTS} and "
                 f"{MIN_USERS} are needed: log longer, explore more, or evaluate a policy nearer "
                 "to the logger"
             )
         if self.outcomes < self.outcomes_needed:
-            found.append(
+            reasons.append(
                 f"only {self.outcomes:.1f} effective slots have another outcome than the most "
                 f"common one; at least {self.outcomes_needed} are "
                 "needed: wait until more has matured, or take a signal that varies more. Till "
                 f"then, {self.bound}"
             )
         elif self.one_side and self.outcome_users < MIN_OUTCOMES:
-            found.append(
+            reasons.append(
                 f"only {self.outcome_users:.1f} effective users have another outcome than the "
                 f"most common one; at least {MIN_OUTCOMES} are "
                 "needed: wait until more has matured, or take a signal that varies more. Till "
                 f"then, {self.bound}"
             )
         if self.support < MIN_SUPPORT:
-            found.append(
+            reasons.append(
                 f"the log has shown only {self.support:.0%} of what the policy would show; at "
                 f"least {MIN_SUPPORT:.0%} is needed: explore more. "
                 f"Whatever comes of the rest (unseen mass), {self.bound}"
             )
         if self._is_off(MAX_OFF):
-            found.append(
+            reasons.append(
                 f"the {self._mean_weight}: the logged propensities "
                 "are not those of the draw (sorted, unmasked, or without the slots before), or "
                 "the logger never shows what the policy would"
                 + (f". If it never shows it, {self.bound}" if self.mean_weight < 1 else "")
             )
         if abs(self.gap) > MAX_GAP and abs(self.gap) > MAX_OFF_ERRORS * self.gap_std_error:
-            found.append(
+            reasons.append(
                 f"what was logged is {self.gap:+.2f} ± {self.gap_std_error:.2f} nats (standard "
                 "error) likelier under the policy than its own draws "
                 "are, expected 0: the slates were not drawn by the logged propensities (greedy, "
                 "beam search, sorted, another temperature)"
             )
-        return tuple(found)
+        return tuple(reasons)
 
     @property
     def outcomes_needed(self) -> int:
@@ -424,7 +424,7 @@ def weigh(
         seed: of the policy's own draws.
         signal: whose outcomes these are, for what an outcome can be; null: what the log holds.
     """
-    log_prob_M, known_M = slot_log_prob(policy, logged)
+    log_prob_M, in_catalogue_M = slot_log_prob(policy, logged)
     usable_N = np.isfinite(logged.log_prob_N) & (logged.log_prob_N <= 1e-9)
     log_ratio_N = np.where(usable_N, log_prob_M[logged.places] - logged.log_prob_N, -np.inf)
     weight_N = np.exp(np.minimum(log_ratio_N, 300.0))
@@ -443,7 +443,7 @@ def weigh(
         gap=gap,
         certain=np.nan if nothing else float(np.mean(logged.log_prob_N >= -1e-9)),
         support=support,
-        unknown=np.nan if nothing else float(np.mean(~known_M[logged.places])),
+        unknown=np.nan if nothing else float(np.mean(~in_catalogue_M[logged.places])),
         outcomes_between=None if signal is None else outcome_range(signal, logged.reward_N),
         scored=logged.users,
     )
@@ -457,7 +457,9 @@ def _own_draws(
         return np.nan, None
     rows = np.unique(np.linspace(0, len(logged.contexts) - 1, SUPPORT_CONTEXTS).astype(np.int64))
     rows = rows[logged.lengths_D[rows] > 0]
-    choice_M, own_R = own_choices(policy, logged, np.random.default_rng([seed, 2**31]), rows)
+    choice_M, draw_log_prob_R = own_choices(
+        policy, logged, np.random.default_rng([seed, 2**31]), rows
+    )
     support = (
         choice_M.to_frame("item")
         .select(pl.col("item").is_in(logged.shown.implode()))
@@ -467,15 +469,15 @@ def _own_draws(
     first_N = np.flatnonzero(
         (logged.slot_N == 0) & np.isin(logged.decision_N, rows)
     )  # mature first slots of these contexts
-    own_N = own_R[np.searchsorted(rows, logged.decision_N[first_N])]
-    if not len(first_N) or not np.isfinite(own_N).all():
+    draw_log_prob_N = draw_log_prob_R[np.searchsorted(rows, logged.decision_N[first_N])]
+    if not len(first_N) or not np.isfinite(draw_log_prob_N).all():
         return float(support or 0.0), None  # type: ignore[arg-type]
     centre = float(
-        own_N.mean()
+        draw_log_prob_N.mean()
     )  # taken off both sides: the noise of the mean weight would drown the difference
     likely_N = np.where(weight_N[first_N] > 0, log_prob_M[logged.places[first_N]], centre)
     gap = clustered_mean(
-        weight_N[first_N] * (likely_N - centre) - (own_N - centre), logged.user_N[first_N]
+        weight_N[first_N] * (likely_N - centre) - (draw_log_prob_N - centre), logged.user_N[first_N]
     )
     return float(support or 0.0), gap  # type: ignore[arg-type]
 

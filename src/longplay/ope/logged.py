@@ -138,11 +138,11 @@ def logged_slots(
             "nothing from this log"
         )
     decisions = lake.decisions.select("decision_id", "context_id", "surface", "time", "slate")
-    here = decisions if surface is None else decisions.filter(pl.col("surface") == surface)
-    if here.is_empty() and decisions.height:
-        given = ", ".join(sorted(decisions["surface"].unique()))
+    on_surface = decisions if surface is None else decisions.filter(pl.col("surface") == surface)
+    if on_surface.is_empty() and decisions.height:
+        surfaces = ", ".join(sorted(decisions["surface"].unique()))
         raise ConfigError(
-            f"surface={surface!r} given, but the log's decisions are on {given}; name one of "
+            f"surface={surface!r} given, but the log's decisions are on {surfaces}; name one of "
             "these, or None for all"
         )
     rows = shown.frame.select("decision_id", "slot", "user_id", "item_id", "value", "log_prob")
@@ -157,13 +157,13 @@ def logged_slots(
             "hold; pass outcomes.on(lake.decisions)"
         )
     rows = rows.join(
-        here.select("decision_id"), on="decision_id", how="semi", maintain_order="left"
+        on_surface.select("decision_id"), on="decision_id", how="semi", maintain_order="left"
     )
     mature = rows.filter(pl.col("value").is_not_null())
-    kept = here.join(
+    judged = on_surface.join(
         mature.select("decision_id").unique(), on="decision_id", how="semi", maintain_order="left"
     )
-    with_context = kept.join(
+    with_context = judged.join(
         lake.contexts.select("context_id"), on="context_id", how="semi", maintain_order="left"
     ).with_row_index("decision")
     usable = mature.join(
@@ -189,8 +189,8 @@ def logged_slots(
         log_prob_N=usable["log_prob"].to_numpy().astype(float),
         late=late,
         late_D=late_D,
-        shown=_flat(here["slate"]).unique(),
-        decisions=here.height,
+        shown=_flat(on_surface["slate"]).unique(),
+        decisions=on_surface.height,
         immature=rows.height - mature.height,
         missing=mature.height - usable.height,
         users=users,
@@ -219,9 +219,9 @@ def _not_there_yet(lake: Lake, decisions: pl.DataFrame, time: pl.Series) -> tupl
         .agg(pl.col("time").min())
     )
     items = lake.items.select("item_id", "added_at").join(first, on="item_id", how="left")
-    there = pl.col("added_at") <= pl.lit(time.min(), dtype=TIME)
+    was_listed = pl.col("added_at") <= pl.lit(time.min(), dtype=TIME)
     late = items.filter(
-        ~there & (pl.col("time").is_null() | (pl.col("time") >= pl.col("added_at")))
+        ~was_listed & (pl.col("time").is_null() | (pl.col("time") >= pl.col("added_at")))
     )
     late = late.sort("added_at", "item_id", descending=[True, False])
     added = late["added_at"].dt.epoch("us").to_numpy()[::-1]
@@ -242,10 +242,10 @@ def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
         return logged
     frame = logged.contexts.frame
     moments = frame.select("user_id", pl.col("history_until").alias("time"))
-    known = contexts_at(lake, moments, slots=1, history=policy.history, exclude="none").frame
-    known = known.select("history", *BESIDE).select(pl.all().name.prefix("known_"))
+    log_history = contexts_at(lake, moments, slots=1, history=policy.history, exclude="none").frame
+    log_history = log_history.select("history", *BESIDE).select(pl.all().name.prefix("known_"))
     more = pl.col("known_history").list.len() > pl.col("history").list.len()
-    fuller = pl.concat([frame, known], how="horizontal").with_columns(
+    fuller = pl.concat([frame, log_history], how="horizontal").with_columns(
         pl.when(more).then(f"known_{name}").otherwise(name).alias(name)
         for name in ("history", *BESIDE)
     )
@@ -262,22 +262,22 @@ def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Float, NDArray[np.boo
     """
     item_M, lengths_D = logged.item_M, logged.lengths_D
     index = index_of(policy)
-    known_M = (
+    in_catalogue_M = (
         index.rows(item_M) >= 0
         if index is not None and len(item_M)
         else np.ones(len(item_M), dtype=bool)
     )
     decision_M = np.repeat(np.arange(len(lengths_D)), lengths_D)
-    known_D = np.bincount(decision_M[known_M], minlength=len(lengths_D))
-    start_D = np.cumsum(known_D) - known_D
-    known = np.flatnonzero(known_M)  # slate by slate
+    in_catalogue_D = np.bincount(decision_M[in_catalogue_M], minlength=len(lengths_D))
+    start_D = np.cumsum(in_catalogue_D) - in_catalogue_D
+    catalogue_rows = np.flatnonzero(in_catalogue_M)  # slate by slate
     log_prob_M = np.full(len(item_M), -np.inf)
-    for length in np.unique(known_D[known_D > 0]):
-        for rows, contexts in logged.asked(np.flatnonzero(known_D == length), int(length)):
-            places = known[start_D[rows][:, None] + np.arange(length)]
+    for length in np.unique(in_catalogue_D[in_catalogue_D > 0]):
+        for rows, contexts in logged.asked(np.flatnonzero(in_catalogue_D == length), int(length)):
+            places = catalogue_rows[start_D[rows][:, None] + np.arange(length)]
             slates = item_M.gather(places.ravel()).reshape((-1, int(length))).arr.to_list()
             log_prob_M[places] = policy.log_prob(contexts, slates.alias("slate"))
-    return log_prob_M, known_M
+    return log_prob_M, in_catalogue_M
 
 
 def own_slates(
@@ -299,17 +299,17 @@ def own_slates(
     for length in np.unique(length_R[length_R > 0]):
         same = np.flatnonzero(length_R == length)
         for _, contexts in logged.asked(chosen[same], int(length)):
-            said = policy.decide(contexts, rng)
+            decisions = policy.decide(contexts, rng)
             if (
-                not said.frame["context_id"].equals(contexts.frame["context_id"])
-                or not (said.slates.list.len() == length).all()
+                not decisions.frame["context_id"].equals(contexts.frame["context_id"])
+                or not (decisions.slates.list.len() == length).all()
             ):
                 raise DataError(
                     f"{policy.name}: its decisions are not one slate of {length} slots per "
                     "context in the contexts' order; see Policy.decide"
                 )
-            parts.append(_flat(said.slates))
-            log_prob.append(said.log_prob.ravel())
+            parts.append(_flat(decisions.slates))
+            log_prob.append(decisions.log_prob.ravel())
         places.append((start_R[same][:, None] + np.arange(length)).ravel())
     order = np.argsort(np.concatenate(places))
     return pl.concat(parts).gather(order), np.concatenate(log_prob)[order]

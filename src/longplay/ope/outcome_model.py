@@ -81,16 +81,16 @@ def fit_outcome_model(lake: Lake, signal: Declaration, logged: Logged) -> Outcom
     means = FoldMeans.of(slots, item_N, logged.reward_N, fold_N, possible_N)
     lines: list[Predictor | None] = []
     for fold in range(FOLDS):
-        others = [
+        other_folds = [
             (other, np.flatnonzero(possible_N & (fold_N == other)))
             for other in range(FOLDS)
             if other != fold
         ]
-        rows = np.concatenate([rows for _, rows in others])
+        rows = np.concatenate([rows for _, rows in other_folds])
         x_NC = np.concatenate(
             [
                 slots.features(rows, item_N[rows], *means.without(fold, other))
-                for other, rows in others
+                for other, rows in other_folds
             ]
         )
         lines.append(_ridge(x_NC, logged.reward_N[rows]) if len(rows) else None)
@@ -190,14 +190,14 @@ class FoldMeans:
             )  # -1 % n is the last
             return cells.astype(float).reshape(FOLDS, n)
 
-        one_N, key_N, key_I = (
+        ones_N, key_N, key_I = (
             np.ones(len(item_N)),
             slots.keys(item_N),
             np.append(slots.index.key_row_I, -1),
         )
         items, keys = len(slots.index.items) + 1, len(slots.index.keys) + 1
-        item = by_fold(item_N, one_N, items), by_fold(item_N, reward_N, items)
-        return cls(*item, by_fold(key_N, one_N, keys), by_fold(key_N, reward_N, keys), key_I)
+        item = by_fold(item_N, ones_N, items), by_fold(item_N, reward_N, items)
+        return cls(*item, by_fold(key_N, ones_N, keys), by_fold(key_N, reward_N, keys), key_I)
 
     def without(self, *folds: int) -> tuple[Float, Float]:
         """Mean outcome per slot of every item [I + 1] and key [K + 1] over the other folds, each

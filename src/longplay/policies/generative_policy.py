@@ -27,6 +27,7 @@ from longplay.decisions import (
     check_rule,
     context_chance,
 )
+from longplay.display import facts_html, facts_text
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.files import changed_file, digests_of, make_folder, sync_tree, write_file
 from longplay.index import ItemIndex
@@ -185,12 +186,14 @@ class Generative:
     def _name(self) -> str:
         """See `name`; read once, as models are large."""
         decoder, codebook = self._fitted()
-        read = (
+        reads = (
             [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
         )
-        whole = [] if self.known is None else [self.known.to_list()]
+        known_items = [] if self.known is None else [self.known.to_list()]
         digest = hashlib.sha256(
-            json.dumps([decoder.trie.version, codebook.items.to_list(), *read, *whole]).encode()
+            json.dumps(
+                [decoder.trie.version, codebook.items.to_list(), *reads, *known_items]
+            ).encode()
         )
         for key, value in decoder.model.state_dict().items():
             digest.update(key.encode() + value.numpy().tobytes())
@@ -200,6 +203,42 @@ class Generative:
             else f"generative-{self.rule}-under-{self.also_under}"
         )
         return f"{kind}@{digest.hexdigest()[:8]}"
+
+    def _facts(self) -> dict[str, str]:
+        """What it is, in a few lines."""
+        scale = self.base or (self.scale if isinstance(self.scale, str) else "a size of its own")
+        facts = {"base" if self.base else "scale": scale}
+        if self.model is not None:
+            facts["parameters"] = f"{self.model.num_parameters():,}"
+        if self.codebook is not None:
+            codebook = self.codebook
+            facts["codes"] = (
+                f"{codebook.levels} levels of {codebook.width} for {len(codebook.items):,} items, "
+                f"{int(codebook.available.sum()):,} of them available"
+            )
+        beside = f", and their {', '.join(self.reads)}" if self.reads else ""
+        facts["history"] = f"reads the last {self.history} items{beside}"
+        rule = {"none": "nothing is excluded", "seen": "items engaged with are excluded"}.get(
+            self.exclude, "items of creators engaged with are excluded"
+        )
+        facts["exclusions"] = rule if self.also_under is None else f"{rule}; also {self.also_under}"
+        facts["slate"] = f"{self.slate} slots"
+        if self.curve:
+            last = self.curve[-1]
+            figures = (f"{name} {value:.4g}" for name, value in last.items() if name != "step")
+            facts["trained"] = f"{last.get('step', 0):,.0f} steps; {', '.join(figures)}"
+        if self.alarms:
+            facts["ALARM"] = "; ".join(self.alarms)
+        return facts
+
+    def _title(self) -> str:
+        return "generative, not fitted" if self.model is None else self.name
+
+    def __repr__(self) -> str:
+        return facts_text(self._title(), self._facts())
+
+    def _repr_html_(self) -> str:
+        return facts_html(self._title(), self._facts())
 
     @property
     def trained_under(self) -> Mapping[str, str]:
@@ -242,7 +281,7 @@ class Generative:
                 seed=self.seed,
             )
         circumstances = Circumstances.of(self.reads, lake.events["surface"])
-        made = replace(
+        untrained = replace(
             self,
             codebook=codebook,
             circumstances=circumstances,
@@ -250,7 +289,7 @@ class Generative:
         )
         if self.base is None:
             items = len(codebook.items) if self.whole else 0
-            return made.with_model(
+            return untrained.with_model(
                 new_model(
                     self.scale,
                     codebook.levels,
@@ -263,7 +302,7 @@ class Generative:
         model, words = load_base(Path(self.base))
         described = Described.of(lake.items, codebook.index)
         return replace(
-            made,
+            untrained,
             model=with_tokens(model, words, codebook, described, self.seed, circumstances.tokens),
             words=words,
         )
@@ -422,8 +461,8 @@ class Generative:
             )
         ]
         for number, part in enumerate(_parts(contexts)):
-            found = best_items(decoder, self.prompts(part), k, max(k, beams))
-            leaves, log_p = found.leaves[:, 0], found.item_log_prob[:, 0]
+            best = best_items(decoder, self.prompts(part), k, max(k, beams))
+            leaves, log_p = best.leaves[:, 0], best.item_log_prob[:, 0]
             row, place = np.nonzero(leaves >= 0)
             items = codebook.index.ids.gather(leaves[row, place])
             frames.append(
@@ -451,10 +490,10 @@ class Generative:
         texts = None if self.words is None else self.words.texts(contexts.frame["prompt"].to_list())
         around = None
         if self.circumstances.reads:
-            offsets, kept = latest(offsets, leaves, self.history)
+            offsets, recent = latest(offsets, leaves, self.history)
             around, leaves = (
-                self.circumstances.of_contexts(contexts, offsets, kept, self.ask),
-                leaves[kept],
+                self.circumstances.of_contexts(contexts, offsets, recent, self.ask),
+                leaves[recent],
             )
         return encode(
             decoder.trie,
@@ -540,7 +579,7 @@ class Generative:
         if self.known is not None:
             self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        kept = (
+        names = (
             "seed",
             "slate",
             "exclude",
@@ -556,7 +595,7 @@ class Generative:
             "also_under",
         )
         settings = {"scale": scale, "reads": self.circumstances.settings()} | {
-            name: getattr(self, name) for name in kept
+            name: getattr(self, name) for name in names
         }
         sync_tree(folder)
         settings |= {

@@ -12,6 +12,7 @@ import polars as pl
 
 from longplay.arrays import Float
 from longplay.decisions import Contexts, Decisions, Policy, check_one_each, rules_of
+from longplay.display import facts_html, facts_text
 from longplay.errors import ConfigError, DataError
 
 
@@ -45,6 +46,21 @@ class Page:
                 f"Page: policies {', '.join(self.policies)} and slots {dict(self.slots)} given, "
                 "expected at least one row, each with at least 1 slot"
             )
+
+    def _facts(self) -> dict[str, str]:
+        """A line per row of the page."""
+        return {
+            name: "withheld"
+            if name in self.withheld
+            else f"{self.slots[name]} slots by {policy.name}"
+            for name, policy in self.policies.items()
+        }
+
+    def __repr__(self) -> str:
+        return facts_text(self.name, self._facts())
+
+    def _repr_html_(self) -> str:
+        return facts_html(self.name, self._facts())
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -155,13 +171,13 @@ class Page:
 
     def _asked(self, slots: int) -> list[tuple[str, int]]:
         """The rows that are shown in so many slots, from the top, and how many slots each has."""
-        asked, left = [], slots
+        slots_of_row, left = [], slots
         for name in self.shown:
             count = min(self.slots[name], left)
             if count:
-                asked.append((name, count))
+                slots_of_row.append((name, count))
             left -= count
-        return asked
+        return slots_of_row
 
 
 def _asking(contexts: Contexts, slots: int, policy: Policy) -> Contexts:

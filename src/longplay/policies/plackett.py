@@ -165,8 +165,8 @@ def draw_slates(
         r, k = np.nonzero(slate_NS[chunk] >= 0)
         log_p_RI[r, slate_NS[chunk][r, k]] = -np.inf
         if len(banned_keys):
-            mine = banned_keys[np.isin(banned_keys // n_items, chunk)]
-            log_p_RI[np.searchsorted(chunk, mine // n_items), mine % n_items] = -np.inf
+            chunk_keys = banned_keys[np.isin(banned_keys // n_items, chunk)]
+            log_p_RI[np.searchsorted(chunk, chunk_keys // n_items), chunk_keys % n_items] = -np.inf
         order_RS = gumbel_slates(
             log_p_RI, slots, chance.gumbel(chunk, np.arange(_NOISE, _NOISE + n_items)[None])
         )

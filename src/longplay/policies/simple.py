@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from longplay.arrays import Float, Int
 from longplay.decisions import Contexts, Decisions, check_one_each, context_chance, learners_events
+from longplay.display import facts_html, percent
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex, distinct_keys
 from longplay.lake import Lake
@@ -43,6 +44,11 @@ class Uniform:
 
     def __post_init__(self) -> None:
         _check_slate(self.slate)
+
+    def _repr_html_(self) -> str:
+        if self.catalogue is None:
+            return facts_html("uniform, not fitted", {"slate": f"{self.slate} slots"})
+        return facts_html(self.name, {"slate": f"{self.slate} slots"} | self.catalogue.facts())
 
     @property
     def history(self) -> int:
@@ -106,6 +112,19 @@ class Popular:
             raise ConfigError(
                 f"Popular: explore={self.explore} given, expected a share in [0, 1], e.g. 0.1"
             )
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "slate": f"{self.slate} slots",
+            "exploration": f"{percent(self.explore)} of slots, any item alike",
+        }
+        if self.catalogue is None:
+            return facts_html("popular, not fitted", facts)
+        facts |= self.catalogue.facts()
+        facts["plays counted"] = f"{self.plays.sum():,.0f}"
+        most = np.argsort(-self.plays, kind="stable")[:3]
+        facts["most played"] = ", ".join(self.index.ids.gather(most).to_list())
+        return facts_html(self.name, facts)
 
     @property
     def history(self) -> int:
@@ -189,6 +208,11 @@ class ItemLaw:
         """Of everything the probabilities depend on; computed once, as a catalogue may be large."""
         ids = "\n".join(self.index.ids.to_list()).encode()
         return hashlib.sha256(ids + self.plays_I.tobytes() + self.log_p_I.tobytes()).digest()
+
+    def facts(self) -> dict[str, str]:
+        """What it chooses from, for a notebook."""
+        possible = int(np.isfinite(self.log_p_I).sum())
+        return {"items": f"{possible:,} can be shown of {len(self.index):,}"}
 
     def decide(self, contexts: Contexts, rng: np.random.Generator, name: str) -> Decisions:
         """One slate per context under `name`, with exact log-probabilities; see
@@ -325,19 +349,21 @@ def _take(banned: tuple[Int, Int], rows: Int) -> tuple[Int, Int]:
     return np.concatenate([[0], np.cumsum(counts)]), items[starts + np.arange(counts.sum())]
 
 
-def _catalogue(items: pl.DataFrame, before: ItemLaw | None) -> tuple[ItemIndex, NDArray[np.bool_]]:
+def _catalogue(
+    items: pl.DataFrame, previous: ItemLaw | None
+) -> tuple[ItemIndex, NDArray[np.bool_]]:
     if items.is_empty():
         raise DataError(
             "catalogue: 0 items given, expected at least one; append items to the lake first"
         )
-    same = before is not None and before.index.ids.equals(items["item_id"])
+    same = previous is not None and previous.index.ids.equals(items["item_id"])
     available = (
         items["available"]
         if "available" in items.columns
         else pl.Series([True]).new_from_index(0, items.height)
     )
     return (
-        before.index if same and before is not None else ItemIndex(items["item_id"])
+        previous.index if same and previous is not None else ItemIndex(items["item_id"])
     ), available.to_numpy().astype(bool)
 
 

@@ -204,7 +204,7 @@ def versions(results: RunResults) -> list[tuple[str, str]]:
     """What the figures were made of, by version."""
     rows: list[tuple[str, str]] = []
     if (outcomes := results.find(OutcomesResult)) is not None:
-        rows += [(f"signal {name}", one.label) for name, one in outcomes.signals.items()]
+        rows += [(f"signal {name}", signal.label) for name, signal in outcomes.signals.items()]
     if (codes := results.find(CodesResult)) is not None:
         rows.append(("codes", codes.version))
     if (start := results.find(TrainResult)) is not None:

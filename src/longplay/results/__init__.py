@@ -46,11 +46,11 @@ class RunResults:
                 f"{where}: {type(results).__name__} given, expected {{stage: figures}}, each a "
                 "mapping; pass what the run folder holds"
             )
-        return cls({stage: result_of(stage, one, where) for stage, one in results.items()})
+        return cls({stage: result_of(stage, figures, where) for stage, figures in results.items()})
 
     def find(self, kind: type[AnyResult]) -> AnyResult | None:
         """The result of this type; null where its stage has none."""
-        return next((one for one in self.by_stage.values() if isinstance(one, kind)), None)
+        return next((result for result in self.by_stage.values() if isinstance(result, kind)), None)
 
     def of(self, kind: type[AnyResult]) -> AnyResult:
         """The result of this type.

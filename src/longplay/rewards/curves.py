@@ -131,10 +131,10 @@ def _rising(linear_N: Float, outcome_N: Float) -> Knots:
     )
     group_N = np.searchsorted(edges, linear_N, side="left")
     count_G = np.bincount(group_N)
-    kept = count_G > 0
-    count_K = count_G[kept]
-    linear_K = np.bincount(group_N, weights=linear_N)[kept] / count_K
-    rate_K = np.bincount(group_N, weights=outcome_N)[kept] / count_K
+    has_rows = count_G > 0
+    count_K = count_G[has_rows]
+    linear_K = np.bincount(group_N, weights=linear_N)[has_rows] / count_K
+    rate_K = np.bincount(group_N, weights=outcome_N)[has_rows] / count_K
     return linear_K, IsotonicRegression().fit(linear_K, rate_K, sample_weight=count_K).predict(
         linear_K
     )

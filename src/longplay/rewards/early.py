@@ -13,6 +13,7 @@ import polars as pl
 from longplay.arrays import Float, Int
 from longplay.belief import Belief
 from longplay.decisions import Contexts, Decisions, of_learners, ope_users
+from longplay.display import facts_html
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
@@ -240,6 +241,18 @@ class EarlyModel(ABC):
             f"{'not fitted' if self.learnt is None else self.learnt}"
         )
 
+    def _repr_html_(self) -> str:
+        facts = {"signal": f"{self.signal} ({self.signal.label})"}
+        if self.learnt is None:
+            return facts_html(f"{self.name} reward, not fitted", facts)
+        facts["learnt"] = str(self.learnt)
+        keys = 0 if self.standing is None else len(self.standing.index)
+        facts["beliefs"] = f"about {keys:,} {self.signal.entry.of or 'user'}s"
+        facts["value of showing"] = (
+            "not fitted: the log has no decisions" if self.showing is None else "fitted"
+        )
+        return facts_html(f"{self.name} reward", facts)
+
     def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
         """The model with item posteriors from these outcomes alone, each entry seen for min(days
         observed, age) days.
@@ -287,12 +300,12 @@ class EarlyModel(ABC):
         keys = outcomes.frame.select("user_id", *([f"{of}_id"] if of else []), "time")
         open_belief = self._finish(mean_N, std_N, noise_N, age, keys)
         certain_N = decided(outcomes, observed_N)
-        known_N = ~np.isnan(certain_N)
+        is_decided_N = ~np.isnan(certain_N)
         return replace(
             open_belief,
-            mean=np.where(known_N, certain_N, open_belief.mean),
-            std=np.where(known_N, 0.0, open_belief.std),
-            spread=np.where(known_N, 0.0, open_belief.spread),
+            mean=np.where(is_decided_N, certain_N, open_belief.mean),
+            std=np.where(is_decided_N, 0.0, open_belief.std),
+            spread=np.where(is_decided_N, 0.0, open_belief.spread),
         )
 
     @property
@@ -310,14 +323,14 @@ class EarlyModel(ABC):
         """
         showing = self._shown()
         view = showing.view(lake)
-        known = self._catalogue.get(id(view))
-        if known is None:  # kept with the view, so that its id is not used again
+        beliefs = self._catalogue.get(id(view))
+        if beliefs is None:  # kept with the view, so that its id is not used again
             belief = self.items(
                 view.index.key_ids_I.extend_constant(None, 1)
             )  # last, at row -1: unknown items
             self._catalogue.clear()
-            known = self._catalogue[id(view)] = (view, belief.mean, belief.std, belief.spread)
-        _, mean_I, std_I, spread_I = known
+            beliefs = self._catalogue[id(view)] = (view, belief.mean, belief.std, belief.spread)
+        _, mean_I, std_I, spread_I = beliefs
         row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, view)
         return worth(
             gain_NS,
@@ -433,7 +446,9 @@ def certain_entries(outcomes: Outcomes) -> Outcomes:
 
 def most_possible(signal: Signal) -> float:
     """The largest value the outcome can take: 1, the days of the window, or infinity."""
-    return 1.0 if signal.binary else float(signal.days) if signal.measure.counts_days else np.inf
+    if signal.binary:
+        return 1.0
+    return float(signal.days) if signal.measure.counts_days else np.inf
 
 
 def counts_below(signal: Declaration) -> int:

@@ -96,15 +96,15 @@ class LakeIndex:
             return np.full(len(user_N), NEVER)
         pair_N = user_N * max(len(self.keys), 1) + key_N
         at_N = np.minimum(np.searchsorted(self.pairs, pair_N), len(self.pairs) - 1)
-        known_N = (user_N >= 0) & (key_N >= 0) & (self.pairs[at_N] == pair_N)
+        is_pair_N = (user_N >= 0) & (key_N >= 0) & (self.pairs[at_N] == pair_N)
         last_N = (
             np.searchsorted(
                 self._touch_code, at_N * self.base + np.searchsorted(self.moments, time_N)
             )
             - 1
         )
-        found_N = known_N & (last_N >= 0) & (self._touch_code[last_N] // self.base == at_N)
-        return np.where(found_N, self._touch_time[last_N], NEVER)
+        has_touch_N = is_pair_N & (last_N >= 0) & (self._touch_code[last_N] // self.base == at_N)
+        return np.where(has_touch_N, self._touch_time[last_N], NEVER)
 
     def familiar(
         self, user_N: Int, key_N: Int, time_N: Int, novel_for: int | None

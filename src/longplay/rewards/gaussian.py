@@ -232,16 +232,16 @@ def estimate_prior(
     """
     if not len(n_I):
         raise DataError("estimate_prior: no item has a mature entry; expected at least one")
-    total, items, one_I = float(n_I.sum()), len(n_I), np.ones(len(n_I))
+    total, items, ones_I = float(n_I.sum()), len(n_I), np.ones(len(n_I))
     unit_C = np.ones(len(target_C)) if unit_C is None else unit_C
     if total - items < 1 or (n_I > 1).sum() < 2:  # nothing tells items from noise
         mu_C = sum_IC.sum(0) / total
-        spread_CC = (cross(one_I) - total * np.outer(mu_C, mu_C)) / max(total - 1, 1)
+        spread_CC = (cross(ones_I) - total * np.outer(mu_C, mu_C)) / max(total - 1, 1)
         noise_CC = _shrink_correlation(
             (1 - ASSUMED_BETWEEN) * spread_CC, max(total - 1, 1), unit_C**2 / (total + 1)
         )
         return Prior(mu_C, noise_CC * ASSUMED_BETWEEN / (1 - ASSUMED_BETWEEN), noise_CC, target_C)
-    within_CC = (cross(one_I) - (sum_IC.T * (1 / n_I)) @ sum_IC) / (total - items)
+    within_CC = (cross(ones_I) - (sum_IC.T * (1 / n_I)) @ sum_IC) / (total - items)
     noise_CC = _shrink_correlation(within_CC, total - items, unit_C**2 / (total + 1))
     variance = _outcome_variance(
         n_I, sum_IC @ target_C, squares_I, float(target_C @ noise_CC @ target_C)
@@ -334,8 +334,8 @@ def _nearest_psd(sigma_CC: Float, noise_CC: Float, target_C: Float, variance: fl
     half_CC = linalg.solve_triangular(chol_CC, sigma_CC, lower=True)
     white_CC = linalg.solve_triangular(chol_CC, half_CC.T, lower=True)
     values, vectors = np.linalg.eigh((white_CC + white_CC.T) / 2)
-    kept = _onto_simplex(values, max(float(values.sum()), 0.0))
-    psd_CC = (vectors * kept) @ vectors.T
+    clipped = _onto_simplex(values, max(float(values.sum()), 0.0))
+    psd_CC = (vectors * clipped) @ vectors.T
     tau_C = chol_CC.T @ target_C
     have = float(tau_C @ psd_CC @ tau_C)
     if have > variance:

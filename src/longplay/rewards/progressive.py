@@ -210,22 +210,27 @@ def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
         np.zeros((len(ages), len(outcomes))),
         np.zeros((len(ages), len(outcomes)), dtype=np.int64),
     )
-    known_N = np.zeros(len(outcomes), dtype=bool)
+    is_read_N = np.zeros(len(outcomes), dtype=bool)
     for half in (half_N, ~half_N):
-        others, rows = outcomes.where(~half), np.flatnonzero(half)
-        mine_N = np.zeros(len(outcomes), dtype=bool)
-        mine_N[rows[:: len(rows) // CURVE_ENTRIES + 1]] = True
-        mine, heard = outcomes.where(mine_N), standing.observe(others, others.observed())
-        row_N = heard.index.rows(mine.keys)
-        known_N |= mine_N
+        other_half, rows = outcomes.where(~half), np.flatnonzero(half)
+        is_sampled_N = np.zeros(len(outcomes), dtype=bool)
+        is_sampled_N[rows[:: len(rows) // CURVE_ENTRIES + 1]] = True
+        sampled, other_beliefs = (
+            outcomes.where(is_sampled_N),
+            standing.observe(other_half, other_half.observed()),
+        )
+        row_N = other_beliefs.index.rows(sampled.keys)
+        is_read_N |= is_sampled_N
         for a, age in enumerate(ages.tolist()):
-            linear_AN[a, mine_N] = heard.linear(row_N, mine, mine.observed(age))[0]
-            so_far_AN[a, mine_N] = _so_far(mine, mine.observed(age))
+            linear_AN[a, is_sampled_N] = other_beliefs.linear(
+                row_N, sampled, sampled.observed(age)
+            )[0]
+            so_far_AN[a, is_sampled_N] = _so_far(sampled, sampled.observed(age))
     return Curves.through(
         ages,
-        linear_AN[:, known_N],
-        so_far_AN[:, known_N],
-        outcomes.value[known_N],
+        linear_AN[:, is_read_N],
+        so_far_AN[:, is_read_N],
+        outcomes.value[is_read_N],
         max(counts_below(standing.signal), 1),
     )
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from longplay.belief import Belief
 from longplay.decisions import Contexts
+from longplay.display import facts_html
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
 from longplay.rewards.early import EarlyReward
@@ -170,15 +171,30 @@ class Reward:
         ]
         return ", ".join([objectives, f"caution {self.caution:g}", *bounds])
 
+    def __repr__(self) -> str:
+        return f"Reward({self})"
+
+    def _repr_html_(self) -> str:
+        objectives = {
+            f"{weight:g} x {signal.label}": str(signal)
+            for signal, weight in self.objectives.items()
+        }
+        bounds = {
+            f"{metric.label}, guardrail": f"at least {100 * bound:g}% of the start's"
+            for metric, bound in self.guardrails.items()
+        }
+        caution = {"caution": f"{self.caution:g} std of belief are subtracted"}
+        return facts_html(f"Reward {self.version}", objectives | bounds | caution)
+
 
 def _models(
     early: EarlyReward | Mapping[Signal, EarlyReward], wanted: Iterable[Signal], role: str
 ) -> dict[Signal, EarlyReward]:
-    given = list(early.values()) if isinstance(early, Mapping) else [early]
-    by_version = {model.signal.version: model for model in given}
+    models = list(early.values()) if isinstance(early, Mapping) else [early]
+    by_version = {model.signal.version: model for model in models}
     missing = [signal.label for signal in wanted if signal.version not in by_version]
     if missing:
-        have = ", ".join(model.signal.label for model in given) or "none"
+        have = ", ".join(model.signal.label for model in models) or "none"
         raise ConfigError(
             f"reward: no early reward for {', '.join(missing)} (given: {have}); pass {{signal: "
             f"fitted model}}, one per {role}"

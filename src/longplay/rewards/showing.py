@@ -180,11 +180,12 @@ class Showing:
         before it (a policy that looks at no history logs none).
         """
         count_NI = view.index.histories(history, HISTORY)
-        own_N = np.diff(count_NI.indptr) > 0
-        if not own_N.all():
-            rest = np.flatnonzero(~own_N)
+        has_history_N = np.diff(count_NI.indptr) > 0
+        if not has_history_N.all():
+            rest = np.flatnonzero(~has_history_N)
             select = sparse.csr_matrix(
-                (np.ones(len(rest)), (rest, np.arange(len(rest)))), shape=(len(own_N), len(rest))
+                (np.ones(len(rest)), (rest, np.arange(len(rest)))),
+                shape=(len(has_history_N), len(rest)),
             )
             count_NI = (
                 count_NI + select @ view.index.recent(user_N[rest], time_N[rest], HISTORY)
@@ -327,13 +328,9 @@ def fit_showing(
     `_single_labels`.
     """
     view = lake.before(outcomes.as_of)
-    frame = (
-        decisions.frame
-        if isinstance(decisions, Decisions)
-        else view.decisions
-        if decisions is None
-        else decisions
-    )
+    if decisions is None:
+        decisions = view.decisions
+    frame = decisions.frame if isinstance(decisions, Decisions) else decisions
     of = signal.entry.of
     if of is None or not signal.entry.is_discovery or frame.is_empty():
         return Showing(signal, association=of is not None and signal.entry.is_discovery)
@@ -533,11 +530,13 @@ def _organic_rates(view: Lake, index: LakeIndex, outcomes: Outcomes) -> Float:
     left_N = (outcomes.as_of.timestamp() // 86400 - entries["day"].to_numpy()).clip(
         0, signal.entry.novel_for
     )
-    known = key_N >= 0
-    off_K = np.bincount(key_N[known], weights=left_N[known], minlength=len(index.keys)) * frequency
+    has_key = key_N >= 0
+    off_K = (
+        np.bincount(key_N[has_key], weights=left_N[has_key], minlength=len(index.keys)) * frequency
+    )
     organic_K = np.bincount(
-        key_N[known],
-        weights=(entries["origin"] == "organic").to_numpy()[known],
+        key_N[has_key],
+        weights=(entries["origin"] == "organic").to_numpy()[has_key],
         minlength=len(index.keys),
     )
     risk_K = np.maximum(days.height - off_K, 0.05 * days.height)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError, create_model, model_validator
 
 from longplay.errors import ConfigError
-from longplay.names import file_name
+from longplay.names import file_name, hint
 from longplay.run.stages import STAGES
 from longplay.run.tables import FIT, Configuration, Table
 from longplay.signals import Signal
@@ -98,10 +97,9 @@ def _explain(problem: Any) -> str:
         for part in problem["loc"][:-1]:
             parent = _table_of(parent.model_fields[part].annotation)
         known = list(parent.model_fields)
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
-        return f"{path}: unknown key" + (
-            f"; did you mean {close[0]!r}?" if close else f"; expected some of {', '.join(known)}"
-        )
+        expected = f"; expected some of {', '.join(known)}"
+        meant = hint(problem["loc"][-1], known)
+        return f"{path}: unknown key{meant or expected}"
     if problem["type"] == "missing":
         return f"{path}: missing"
     message = problem["msg"].removeprefix("Value error, ")

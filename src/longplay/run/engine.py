@@ -347,13 +347,13 @@ def key_of(
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:
     """Installed versions by package, without importing any: "absent" where one is not installed."""
-    found = {}
+    installed = {}
     for name in libraries:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            installed[name] = "absent"
+    return installed
 
 
 def keys_of(

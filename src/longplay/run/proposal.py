@@ -387,6 +387,7 @@ def _finished(
     few = max(1, facts.items // 2) if facts.items <= FEW_ITEMS else None
     slots = [] if few is None else [f"slots = {few}                  # the catalogue is small"]
     head = [
+        "#:schema ./longplay.schema.json",
         "# A run of longplay, written by `longplay init` from what the log shows. Then: longplay "
         f"run {file.name}",
         "",

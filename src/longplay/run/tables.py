@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -119,12 +117,6 @@ class Configuration(Table):
                     "days, e.g. window = [1, 28]"
                 )
         return {name: Signal.from_mapping(name, table) for name, table in self.signals.items()}
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'habit'?` where one of the known names is close, else nothing."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _fitted(name: str, day: date | None) -> date:

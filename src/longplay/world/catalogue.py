@@ -328,7 +328,7 @@ def _items_frame(
         _GENRES[genre] if genre < len(_GENRES) else f"genre{genre}"
         for genre in range(int(genre_C.max()) + 1)
     ]
-    mood_I, thing_I = (
+    mood_I, noun_I = (
         rng.integers(len(_MOODS), size=len(ids)),
         rng.integers(len(_THINGS), size=len(ids)),
     )
@@ -341,7 +341,7 @@ def _items_frame(
             "name": names.gather(creator_I),
             "genre": pl.Series(genres).gather(genre_I),
             "mood": pl.Series(_MOODS).gather(mood_I),
-            "thing": pl.Series(_THINGS).gather(thing_I),
+            "thing": pl.Series(_THINGS).gather(noun_I),
         }
     ).select(
         "item_id",

@@ -96,16 +96,18 @@ def events_of_day(
     step_P = np.where(place_P == LIBRARY, nth_P, np.where(place_P == SEARCH, 0, plays.slot_P))
     second_P = second_N[where_P] + begin_4[place_P] + step_P * gap_P
     k_P = place_P * 1_000 + np.where(listed_P, plays.slot_P, nth_P)
-    own = luck.take(plays.row_P)
+    row_luck = luck.take(plays.row_P)
     worth_P = usual_worth(taste_RD, catalogue, plays.row_P, plays.item_P)
-    regret_P = own.uniform(Stream.AFTER, k_P) < expit(
+    regret_P = row_luck.uniform(Stream.AFTER, k_P) < expit(
         -2.0 - 1.5 * np.log(np.maximum(worth_P, 1e-9) / USUAL_WORTH)
     )
-    listened_P = np.where(regret_P, 0.1, 0.35 + 0.65 * own.uniform(Stream.SECONDS, k_P)) * gap_P
-    saved_P = ~regret_P & (
-        own.uniform(Stream.AFTER, 10_000 + k_P) < np.minimum(0.04 * worth_P, 0.5)
+    listened_P = (
+        np.where(regret_P, 0.1, 0.35 + 0.65 * row_luck.uniform(Stream.SECONDS, k_P)) * gap_P
     )
-    loops_P = _loops(catalogue.loop_I[plays.item_P], own.uniform(Stream.LOOP, k_P))
+    saved_P = ~regret_P & (
+        row_luck.uniform(Stream.AFTER, 10_000 + k_P) < np.minimum(0.04 * worth_P, 0.5)
+    )
+    loops_P = _loops(catalogue.loop_I[plays.item_P], row_luck.uniform(Stream.LOOP, k_P))
 
     auto_row = np.repeat(plays.row_P, loops_P)
     auto_j, _ = _places(np.repeat(np.arange(len(plays)), loops_P))
@@ -176,16 +178,17 @@ def events_of_day(
             _none(left_R),
         ),
     ]
-    engaged = [one for one in rows if one.event_kind in KINDS]  # what a history is made of
+    # what a history is made of
+    engaged = [kind_rows for kind_rows in rows if kind_rows.event_kind in KINDS]
     item, row = (
-        np.concatenate([one.item_E for one in engaged]),
-        np.concatenate([one.row_E for one in engaged]),
+        np.concatenate([kind_rows.item_E for kind_rows in engaged]),
+        np.concatenate([kind_rows.row_E for kind_rows in engaged]),
     )
-    second_us = np.concatenate([_us(one.second_E) for one in engaged])
+    second_us = np.concatenate([_us(kind_rows.second_E) for kind_rows in engaged])
     order = np.lexsort((second_us, row))
-    how = np.concatenate([_how(one) for one in engaged])
+    how = np.concatenate([_how(kind_rows) for kind_rows in engaged])
     frame = pl.concat(
-        [_frame(one, day, user_ids, catalogue) for one in rows if len(one.row_E)]
+        [_frame(kind_rows, day, user_ids, catalogue) for kind_rows in rows if len(kind_rows.row_E)]
         or [empty("events")]
     )
     second = (second_us[order] // 1_000_000).astype(np.int32)

@@ -442,7 +442,9 @@ def _put(into: State, rows: Int, part: State) -> State:
     """`into` with these rows, which ascend, replaced."""
     if len(rows) == len(into):
         return part
-    columns = {one.name: getattr(into, one.name).copy() for one in fields(into)}
+    columns = {
+        part_field.name: getattr(into, part_field.name).copy() for part_field in fields(into)
+    }
     for name, column in columns.items():
         column[rows] = getattr(part, name)
     return State(**columns)

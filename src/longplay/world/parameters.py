@@ -121,19 +121,19 @@ class WorldConfig:
     drift: float = _number(0.0, 0.0, 10.0)
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            low, high = one.metadata["range"]
-            whole = isinstance(one.default, int)
-            kind = "a whole number" if whole else "a number"
+        for part in fields(self):
+            value = getattr(self, part.name)
+            low, high = part.metadata["range"]
+            is_whole = isinstance(part.default, int)
+            kind = "a whole number" if is_whole else "a number"
             if (
                 isinstance(value, bool)
-                or not isinstance(value, int if whole else (int, float))
+                or not isinstance(value, int if is_whole else (int, float))
                 or not low <= value <= high
             ):
                 raise ConfigError(
-                    f"world: {one.name}={value!r} given, expected {kind} in [{low}, {high}]; the "
-                    f"default is {one.default}"
+                    f"world: {part.name}={value!r} given, expected {kind} in [{low}, {high}]; the "
+                    f"default is {part.default}"
                 )
         if self.start_habits > self.habit_slots:
             raise ConfigError(

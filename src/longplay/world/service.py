@@ -25,6 +25,7 @@ from longplay.decisions import (
     shows_fewer,
     slots_of,
 )
+from longplay.display import facts_html
 from longplay.errors import ConfigError, DataError
 from longplay.index import distinct_keys, ranges
 from longplay.lake import Lake
@@ -149,12 +150,12 @@ class Service:
         >>> World.named("tiny")
         World(300 users (300 alive), 120 items, seed 7, 2026-01-01)
         """
-        one = named_world(name)
+        defaults = named_world(name)
         return cls(
-            one.users if users is None else users,
-            one.items if items is None else items,
+            defaults.users if users is None else users,
+            defaults.items if items is None else items,
             seed,
-            WorldConfig.of(one.numbers),
+            WorldConfig.of(defaults.numbers),
             exclude,
             folder,
         )
@@ -188,6 +189,19 @@ class Service:
             f"World({len(self.user_ids):,} users ({alive:,} alive), {len(self.catalogue):,} "
             f"items, seed {self.seed}, {self.now.date()})"
         )
+
+    def _repr_html_(self) -> str:
+        alive = int(self.state.alive_R.sum())
+        facts = {
+            "users": f"{len(self.user_ids):,}, {alive:,} of them still there",
+            "items": f"{self.items.height:,} released of {len(self.catalogue):,}",
+            "today": f"{self.now.date()}, {self.day:,} days lived",
+            "last policy": "none yet" if self.policy is None else self.policy.name,
+            "home slates leave out": {"none": "nothing", "seen": "items engaged with"}.get(
+                self.exclude, "items of creators engaged with"
+            ),
+        }
+        return facts_html(f"World, seed {self.seed}", facts)
 
     def run(
         self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None
@@ -304,9 +318,15 @@ class Service:
             row_of = np.full(len(self.user_ids), -1)
             row_of[rows] = np.arange(len(rows))
             other.played = [day.of_users(row_of) for day in self.played]
-            mine = self.lake.events.filter(pl.col("user_id").is_in(other.user_ids.implode()))
+            events_of_users = self.lake.events.filter(
+                pl.col("user_id").is_in(other.user_ids.implode())
+            )
             other._lake.append(
-                "history", events=mine, items=self.items, watermark=self.now, now=self.now
+                "history",
+                events=events_of_users,
+                items=self.items,
+                watermark=self.now,
+                now=self.now,
             )
         return other
 
@@ -334,11 +354,13 @@ class Service:
         morning = self.morning()
         shown = self.house(morning, batch, shelf=policy is not None)
         if policy is not None and len(morning.user_N):
-            asked = self.contexts_of(slots_of(policy), ring, morning.user_N, morning.second_N)
-            said = policy.decide(asked, np.random.default_rng([self.luck.seed, 2, self.day]))
-            batch.contexts.append(asked.frame)
-            batch.decisions.append(said.frame)
-            shown.append(Shown(HOME, morning.user_N, self.slate_rows(policy, asked, said)))
+            contexts = self.contexts_of(slots_of(policy), ring, morning.user_N, morning.second_N)
+            decisions = policy.decide(
+                contexts, np.random.default_rng([self.luck.seed, 2, self.day])
+            )
+            batch.contexts.append(contexts.frame)
+            batch.decisions.append(decisions.frame)
+            shown.append(Shown(HOME, morning.user_N, self.slate_rows(policy, contexts, decisions)))
         return self.evening(morning, shown, ring, batch)
 
     def house(self, morning: Morning, batch: Batch, shelf: bool) -> list[Shown]:
@@ -354,14 +376,14 @@ class Service:
             self.config,
             shelf=shelf,
         )
-        for one in shown:
-            if len(one.row_N):
-                second_R = morning.second_N[np.searchsorted(morning.user_N, one.row_N)]
-                asked, said = house_decisions(
-                    one, market, day, second_R, self.user_ids, f"world-{self.seed}"
+        for surface in shown:
+            if len(surface.row_N):
+                second_R = morning.second_N[np.searchsorted(morning.user_N, surface.row_N)]
+                contexts, decisions = house_decisions(
+                    surface, market, day, second_R, self.user_ids, f"world-{self.seed}"
                 )
-                batch.contexts.append(asked.frame)
-                batch.decisions.append(said.frame)
+                batch.contexts.append(contexts.frame)
+                batch.decisions.append(decisions.frame)
         return shown
 
     def evening(
@@ -393,7 +415,9 @@ class Service:
             luck,
             self.user_ids,
             market,
-            max((one.item_NS.shape[1] for one in shown if one.place == HOME), default=1),
+            max(
+                (surface.item_NS.shape[1] for surface in shown if surface.place == HOME), default=1
+            ),
         )
         batch.events.append(events)
         self.played.append(heard)
@@ -403,31 +427,31 @@ class Service:
         self.day += 1
         return events
 
-    def slate_rows(self, policy: Policy, asked: Contexts, said: Decisions) -> Int:
+    def slate_rows(self, policy: Policy, contexts: Contexts, decisions: Decisions) -> Int:
         """The item rows of the slates said, checked, [N, S]; -1 where a policy that says it shows
         less (see `policies.rows`) shows nothing."""
-        if not said.frame["context_id"].equals(asked.frame["context_id"]):
+        if not decisions.frame["context_id"].equals(contexts.frame["context_id"]):
             raise DataError(
                 f"{policy.name}: its decisions are not one per context in the contexts' order; "
                 "decide() must keep the rows"
             )
-        if not said.frame["user_id"].equals(asked.frame["user_id"]):
+        if not decisions.frame["user_id"].equals(contexts.frame["user_id"]):
             raise DataError(
                 f"{policy.name}: its decisions are for other users than asked; decide() must keep "
                 "the contexts' users"
             )
         if shows_fewer(policy):
-            item_NS = self._short_rows(said.slates, asked.slots)
+            item_NS = self._short_rows(decisions.slates, contexts.slots)
         else:
-            item_NS = self.catalogue.index.slate_rows(said.slates)
+            item_NS = self.catalogue.index.slate_rows(decisions.slates)
         in_order_NS = np.sort(item_NS, axis=1)
         if (
-            item_NS.shape[1] != asked.slots
+            item_NS.shape[1] != contexts.slots
             or ((in_order_NS[:, 1:] == in_order_NS[:, :-1]) & (in_order_NS[:, 1:] >= 0)).any()
         ):
             raise DataError(
                 f"{policy.name}: slates of {item_NS.shape[1]} slots, some maybe with an item "
-                f"twice, where {asked.slots} different ones were asked for"
+                f"twice, where {contexts.slots} different ones were asked for"
             )
         if (
             item_NS.size

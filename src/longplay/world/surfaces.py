@@ -60,8 +60,8 @@ def house_lists(
         )
     row, creator = searches(listeners, taste_RD, market, row_N, luck, config)
     sought = market.item_of(creator, luck.take(row).uniform(Stream.ITEM))
-    first, count, others = market.shelf_of(creator, RESULTS - 1)
-    drawn = distinct(count - 1, others, luck.take(row), Stream.RESULT) + first[:, None]
+    first, count, count_others = market.shelf_of(creator, RESULTS - 1)
+    drawn = distinct(count - 1, count_others, luck.take(row), Stream.RESULT) + first[:, None]
     drawn += (
         drawn >= market.place_I[sought][:, None]
     )  # the others: places from the sought item's own on move up by one

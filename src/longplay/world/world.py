@@ -120,16 +120,16 @@ class World(Service):
     ) -> Estimate:
         """`truth` of `policy` less that of `other` on the same users with the same luck, paired by
         user: a small error."""
-        one, two = (
+        of_policy, of_other = (
             policy_values(self, each, signal, days, users, seed) for each in (policy, other)
         )
-        if not one["user_id"].equals(two["user_id"]):
+        if not of_policy["user_id"].equals(of_other["user_id"]):
             raise DataError(
                 "difference: the policies' users are not the same, so their lives had come apart "
                 "before anything was shown"
             )
         return clustered_mean(
-            (one["value"] - two["value"]).to_numpy(),
+            (of_policy["value"] - of_other["value"]).to_numpy(),
             estimand=f"policy: {signal.label} per enrolled user, true difference",
         )
 

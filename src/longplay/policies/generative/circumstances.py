@@ -106,7 +106,7 @@ class Circumstances:
         )
         edges = np.unique(inner)
         return (
-            replace(self, edges=tuple(float(one) for one in edges[edges < values.max()]))
+            replace(self, edges=tuple(float(value) for value in edges[edges < values.max()]))
             if len(values)
             else self
         )
@@ -266,13 +266,13 @@ def _microseconds(time: pl.Series) -> NDArray[np.float64]:
     return time.dt.epoch("us").cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
-def _place(names: pl.Series | None, known: Sequence[str], length: int) -> Int:
-    """Place of each name among those `known`, from 1; 0: none of them."""
-    if names is None or not length or not known:
+def _place(names: pl.Series | None, surfaces: Sequence[str], length: int) -> Int:
+    """Place of each name among those `surfaces`, from 1; 0: none of them."""
+    if names is None or not length or not surfaces:
         return np.zeros(length, dtype=np.int64)
     return (
         names.replace_strict(
-            list(known), list(range(1, len(known) + 1)), default=0, return_dtype=pl.Int64
+            list(surfaces), list(range(1, len(surfaces) + 1)), default=0, return_dtype=pl.Int64
         )
         .fill_null(0)
         .to_numpy()

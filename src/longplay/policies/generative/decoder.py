@@ -227,13 +227,12 @@ class Decoder:
         context = np.broadcast_to(np.arange(n)[:, None], (n, m))
         total = torch.zeros((n, m), dtype=torch.float64)
         for level in range(levels):
-            state = (
-                at_prompt
-                if level == 0
-                else at_prompt.expand(n, m, -1)
-                if self.whole(level)
-                else at_completion[:, :, level - 1]
-            )
+            if level == 0:
+                state = at_prompt
+            elif self.whole(level):
+                state = at_prompt.expand(n, m, -1)
+            else:
+                state = at_completion[:, :, level - 1]
             node = (
                 np.zeros((n, 1), dtype=np.int64) if level == 0 else trie.node_of(level, leaves_NM)
             )

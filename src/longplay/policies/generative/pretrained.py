@@ -113,13 +113,13 @@ def merged(decoder: Decoder, tuned: Decoder) -> PreTrainedModel:
     learned: dict[str, Tensor] = {
         f"base_model.model.{name}": value for name, value in _lora_of(tuned.model).items()
     }
-    told = set_peft_model_state_dict(wrapped, learned)
-    if told.unexpected_keys:
-        raise ConfigError(f"base: adapters of another model: {told.unexpected_keys[:3]}")
+    loaded = set_peft_model_state_dict(wrapped, learned)
+    if loaded.unexpected_keys:
+        raise ConfigError(f"base: adapters of another model: {loaded.unexpected_keys[:3]}")
     plain: Any = wrapped.merge_and_unload()
     _set_rows(plain, decoder.vocabulary.words, tuned.rows)
-    for one in plain.parameters():
-        one.requires_grad_(True)
+    for parameter in plain.parameters():
+        parameter.requires_grad_(True)
     return plain.eval()
 
 

@@ -92,8 +92,8 @@ def best_items(decoder: Decoder, prompts: Prompts, k: int, beams: int | None = N
     width = k if beams is None else beams
     if k < 1 or width < k:
         raise ConfigError(f"best_items: k={k}, beams={beams} given, expected 1 <= k <= beams")
-    found = _search(decoder, prompts, 1, width, lambda rows, level, node, total, parent_key: total)
-    leaves, log_p = found.leaves[:, :, :k], found.item_log_prob[:, :, :k]
+    best = _search(decoder, prompts, 1, width, lambda rows, level, node, total, parent_key: total)
+    leaves, log_p = best.leaves[:, :, :k], best.item_log_prob[:, :, :k]
     short = ((0, 0), (0, 0), (0, k - leaves.shape[2]))
     log_p = np.pad(log_p, short, constant_values=-np.inf)
     return Draw(np.where(np.isfinite(log_p), np.pad(leaves, short, constant_values=-1), -1), log_p)
@@ -138,7 +138,7 @@ def chosen_log_probs(decoder: Decoder, prompts: Prompts, leaves: Int) -> Float:
     codes = trie.codes[leaves]
     with torch.inference_mode():
         for start, stop in _parts(decoder, prompts):
-            encoded, here, code = (
+            encoded, part_leaves, code = (
                 decoder.start(prompts.between(start, stop)),
                 leaves[start:stop],
                 codes[start:stop],
@@ -147,7 +147,7 @@ def chosen_log_probs(decoder: Decoder, prompts: Prompts, leaves: Int) -> Float:
             columns = None
             for level in range(trie.levels - 1):
                 log_p, columns = encoded.extend(
-                    level, trie.node_of(level + 1, here), code[:, :, level], columns
+                    level, trie.node_of(level + 1, part_leaves), code[:, :, level], columns
                 )
                 total = (
                     total

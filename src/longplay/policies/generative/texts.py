@@ -54,14 +54,16 @@ class Words:
         model finds one as a piece, it is left out.
         """
         shown = cleaned(texts, PROMPT_MOST).to_list()
-        found = self.tokenizer(
+        token_lists = self.tokenizer(
             shown,
             add_special_tokens=False,
             split_special_tokens=True,
             truncation=True,
             max_length=most,
         )["input_ids"]
-        return Texts.of([[token for token in text if token not in self.special] for text in found])
+        return Texts.of(
+            [[token for token in text if token not in self.special] for text in token_lists]
+        )
 
 
 @dataclass(frozen=True)

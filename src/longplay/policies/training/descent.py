@@ -58,13 +58,16 @@ class Team:
             return
         from accelerate.utils import reduce
 
-        grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        whole = reduce(torch.cat([grad.flatten() for grad in grads]), reduction="sum")
-        assert isinstance(whole, Tensor)
-        for one, part in zip(
-            parameters, whole.split([grad.numel() for grad in grads]), strict=True
+        grads = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for parameter in parameters
+        ]
+        total = reduce(torch.cat([grad.flatten() for grad in grads]), reduction="sum")
+        assert isinstance(total, Tensor)
+        for parameter, part in zip(
+            parameters, total.split([grad.numel() for grad in grads]), strict=True
         ):
-            one.grad = part.view_as(one)
+            parameter.grad = part.view_as(parameter)
 
     def wait(self) -> None:
         """Until all are here."""
@@ -167,7 +170,7 @@ def descend(
     """
     now = nn.ParameterList(decoder.trainable())
     best = nn.ParameterList([one.detach().clone() for one in now])
-    both = nn.ModuleDict({"now": now, "best": best})
+    weights = nn.ModuleDict({"now": now, "best": best})
     optimizers = optimizers_of(decoder, now, optimizer, lr, weight_decay)
     made_by = {
         "steps": steps,
@@ -179,7 +182,7 @@ def descend(
         **(made_by or {}),
     }
     notes = (
-        load_checkpoint(checkpoint, both, optimizers, made_by, {"step": int, "curve": list})
+        load_checkpoint(checkpoint, weights, optimizers, made_by, {"step": int, "curve": list})
         if checkpoint
         else None
     )
@@ -220,7 +223,7 @@ def descend(
             running = []
             if checkpoint and team.leads:
                 save_checkpoint(
-                    checkpoint, both, optimizers, {**made_by, "step": step + 1, "curve": curve}
+                    checkpoint, weights, optimizers, {**made_by, "step": step + 1, "curve": curve}
                 )
     if watch and curve:
         now.load_state_dict(best.state_dict())
@@ -242,13 +245,19 @@ def optimizers_of(
     """
     if name not in OPTIMIZERS:
         raise ConfigError(f"optimizer={name!r} given, expected one of {', '.join(OPTIMIZERS)}")
-    inside = {id(one) for one in decoder.layers.parameters()} if name == "muon" else set()
-    matrices = [one for one in trained if id(one) in inside and one.ndim == 2]
-    rest = [one for one in trained if not (id(one) in inside and one.ndim == 2)]
-    found: list[torch.optim.Optimizer] = (
+    inside = (
+        {id(parameter) for parameter in decoder.layers.parameters()} if name == "muon" else set()
+    )
+    matrices = [
+        parameter for parameter in trained if id(parameter) in inside and parameter.ndim == 2
+    ]
+    rest = [
+        parameter for parameter in trained if not (id(parameter) in inside and parameter.ndim == 2)
+    ]
+    optimizers: list[torch.optim.Optimizer] = (
         [torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay)] if rest else []
     )
-    return found + ([Muon(matrices, lr)] if matrices else [])
+    return optimizers + ([Muon(matrices, lr)] if matrices else [])
 
 
 @contextmanager

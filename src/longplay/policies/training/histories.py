@@ -26,9 +26,9 @@ class Histories:
     """What every user engaged with, in order: `leaves[offsets[u]:offsets[u+1]]` are user u's items,
     oldest first.
 
-    `validation_users[U]` marks users who are only watched: the loss on them, and what they came to next,
-    say when to stop. `around` the items are the tokens of `circumstances`, where these are read;
-    `want[E]` is the level of each item's outcome, 0 where it is not known.
+    `validation_users[U]` marks users who are only watched: the loss on them, and what they came to
+    next, say when to stop. `around` the items are the tokens of `circumstances`, where these are
+    read; `want[E]` is the level of each item's outcome, 0 where it is not known.
     """
 
     offsets: Int
@@ -90,15 +90,17 @@ class Histories:
     def thinned(self, share: float, rng: np.random.Generator) -> Histories:
         """Without a random share of the events. What is read around an item stays: the gap before
         it is still that since the user's last event."""
-        kept = np.flatnonzero(rng.random(len(self.leaves)) >= share)
+        events_left = np.flatnonzero(rng.random(len(self.leaves)) >= share)
         around = (
-            None if self.around is None else self.around.take(kept, np.arange(len(self.around.now)))
+            None
+            if self.around is None
+            else self.around.take(events_left, np.arange(len(self.around.now)))
         )
-        want = None if self.want is None else self.want[kept]
+        want = None if self.want is None else self.want[events_left]
         return replace(
             self,
-            offsets=np.searchsorted(kept, self.offsets),
-            leaves=self.leaves[kept],
+            offsets=np.searchsorted(events_left, self.offsets),
+            leaves=self.leaves[events_left],
             around=around,
             want=want,
         )

@@ -41,18 +41,18 @@ class Muon(torch.optim.Optimizer):
         """One step along the gradients that there are."""
         loss = closure() if closure else None
         for group in self.param_groups:
-            for one in group["params"]:
-                if one.grad is None:
+            for parameter in group["params"]:
+                if parameter.grad is None:
                     continue
-                state = self.state[one]
+                state = self.state[parameter]
                 if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(one)
+                    state["momentum"] = torch.zeros_like(parameter)
                 momentum = state["momentum"]
-                momentum.lerp_(one.grad, 1 - MOMENTUM)
-                one.mul_(1 - group["lr"] * group["weight_decay"])
-                one.add_(
-                    orthogonal(one.grad.lerp(momentum, MOMENTUM)),
-                    alpha=-group["lr"] * RMS * max(one.shape) ** 0.5,
+                momentum.lerp_(parameter.grad, 1 - MOMENTUM)
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(
+                    orthogonal(parameter.grad.lerp(momentum, MOMENTUM)),
+                    alpha=-group["lr"] * RMS * max(parameter.shape) ** 0.5,
                 )
         return loss
 

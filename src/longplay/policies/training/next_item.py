@@ -81,19 +81,19 @@ def train_next_items(
     nats; held_out where there are such users), ndcg (where there are enough questions).
     """
     team = Team.of_launcher() if team is None else team
-    watched, trained = (
+    validation_rows, training_rows = (
         np.flatnonzero(histories.validation_users),
         np.flatnonzero(~histories.validation_users),
     )
-    batches = enumerate(histories.batches(trained, history + 1, batch, seed, thin))
-    watched_batches = (
-        list(islice(histories.batches(watched, history + 1, batch, seed), 4))
-        if len(watched)
+    batches = enumerate(histories.batches(training_rows, history + 1, batch, seed, thin))
+    validation_batches = (
+        list(islice(histories.batches(validation_rows, history + 1, batch, seed), 4))
+        if len(validation_rows)
         else []
     )
-    asked = (Questions.last_items(histories, watched) if questions is None else questions).sample(
-        MOST_ASKED, seed
-    )
+    validation_questions = (
+        Questions.last_items(histories, validation_rows) if questions is None else questions
+    ).sample(MOST_ASKED, seed)
 
     def loss_of_step(step: int) -> Tensor:
         windows = next(one for number, one in batches if number == step)
@@ -104,12 +104,14 @@ def train_next_items(
             )
 
     def measure() -> dict[str, float]:
-        found = {}
-        if watched_batches:
-            found["held_out"] = mean_loss(decoder, watched_batches)
-        if len(asked) >= ASKED:
-            found["ndcg"] = float(ndcg_of(positions(decoder, asked, history)).mean())
-        return found
+        figures = {}
+        if validation_batches:
+            figures["held_out"] = mean_loss(decoder, validation_batches)
+        if len(validation_questions) >= ASKED:
+            figures["ndcg"] = float(
+                ndcg_of(positions(decoder, validation_questions, history)).mean()
+            )
+        return figures
 
     made_by = {
         "batch": batch,
@@ -118,7 +120,9 @@ def train_next_items(
         "histories": histories.digest[:16],
         "codes": decoder.trie.version,
     }
-    keep = "ndcg" if len(asked) >= ASKED else "held_out" if watched_batches else None
+    keep = "held_out" if validation_batches else None
+    if len(validation_questions) >= ASKED:
+        keep = "ndcg"
     return descend(
         decoder,
         loss_of_step,
@@ -149,7 +153,9 @@ def mean_loss(decoder: Decoder, batches: Sequence[Windows]) -> float:
     """Mean over batches of the mean -log pi per item, nats; without gradients."""
     with torch.no_grad():
         return float(
-            np.mean([float(negative_log_prob(decoder, one)) / one.count for one in batches])
+            np.mean(
+                [float(negative_log_prob(decoder, windows)) / windows.count for windows in batches]
+            )
         )
 
 
@@ -169,33 +175,33 @@ def positions(
     By constrained beam search over the whole catalogue, nothing excluded; with `unseen`, but for
     all items of the history.
     """
-    found = np.zeros(len(questions), dtype=np.int64)
+    position = np.zeros(len(questions), dtype=np.int64)
     order = np.argsort(
         np.diff(questions.offsets), kind="stable"
     )  # prompts of equal length come together
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        asked = questions.take(rows)
+        part = questions.take(rows)
         allowed = (
-            Allowed.of(decoder.trie, asked.offsets, asked.leaves)
+            Allowed.of(decoder.trie, part.offsets, part.leaves)
             if unseen
             else Allowed.everything(decoder.trie, len(rows))
         )
         prompts = encode(
             decoder.trie,
-            asked.offsets,
-            asked.leaves,
+            part.offsets,
+            part.leaves,
             history,
             np.ones(len(rows)),
             allowed,
             decoder.vocabulary,
-            around=asked.around,
+            around=part.around,
             own=decoder.own,
         )
         best = best_items(decoder, prompts, k, max(k, beams)).leaves[:, 0]
         hit = best == questions.target[rows][:, None]
-        found[rows] = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
-    return found
+        position[rows] = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
+    return position
 
 
 def ndcg_of(position: Int) -> NDArray[np.float64]:

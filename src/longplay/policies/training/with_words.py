@@ -47,13 +47,15 @@ def train_with_words(
 
     Returns one row per check: step, loss, held_out (of the next item, nats).
     """
-    trained, watched = (
+    training_rows, validation_rows = (
         np.flatnonzero(~histories.validation_users),
         np.flatnonzero(histories.validation_users),
     )
-    batches = enumerate(histories.batches(trained, history + 1, batch, seed))
-    watched_batches = (
-        list(islice(histories.batches(watched, history + 1, 32, seed), 4)) if len(watched) else []
+    batches = enumerate(histories.batches(training_rows, history + 1, batch, seed))
+    validation_batches = (
+        list(islice(histories.batches(validation_rows, history + 1, 32, seed), 4))
+        if len(validation_rows)
+        else []
     )
 
     def loss_of_step(step: int) -> Tensor:
@@ -61,19 +63,19 @@ def train_with_words(
         windows = next(one for number, one in batches if number == step)
         loss = negative_log_prob(decoder, windows) / windows.count
         loss = loss + asked_for(
-            decoder, histories, described, words, rng.choice(trained, batch), rng
+            decoder, histories, described, words, rng.choice(training_rows, batch), rng
         )
         return loss + 0.25 * titled(
             decoder, described, words, rng.integers(len(decoder.trie), size=max(batch // 4, 1))
         )
 
     def measure() -> dict[str, float]:
-        return {"held_out": mean_loss(decoder, watched_batches)}
+        return {"held_out": mean_loss(decoder, validation_batches)}
 
     return descend(
         decoder,
         loss_of_step,
-        Watch(measure, patience=patience) if watched_batches else None,
+        Watch(measure, patience=patience) if validation_batches else None,
         steps=steps,
         lr=lr,
         seed=seed,

@@ -13,7 +13,7 @@ from longplay.report.steps import Steps
 def _listed() -> tuple[Steps[Any, Any], ...]:
     """The sections of all files of this room, in their order."""
     modules = [import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
-    steps: list[Steps[Any, Any]] = [one for module in modules for one in module.SECTIONS]
+    steps: list[Steps[Any, Any]] = [section for module in modules for section in module.SECTIONS]
     return tuple(sorted(steps, key=lambda section: section.order))
 
 

@@ -45,7 +45,10 @@ def audit_sentences(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[st
 def audit_cell(arms: Mapping[str, ArmAudit], arm: str) -> str:
     """What the audit says of every signal that an arm was paid for."""
     verdicts = arms[arm].verdicts if arm in arms else ()
-    return ", ".join(f"{short(one.signal)}: {one.recommendation}" for one in verdicts) or "none"
+    return (
+        ", ".join(f"{short(verdict.signal)}: {verdict.recommendation}" for verdict in verdicts)
+        or "none"
+    )
 
 
 def audit_words(arms: Mapping[str, ArmAudit], arm: str) -> str:

@@ -62,15 +62,15 @@ def render(codes: CodesResult, _: None) -> Section:
 def _purity(codes: CodesResult) -> list[Block]:
     """How well prefixes agree with creators and tags, beside the same of shuffled labels."""
     purity = codes.purity
-    lengths = max((len(one.found) for one in purity.values()), default=0)
+    lengths = max((len(shares.found) for shares in purity.values()), default=0)
     if not lengths:
         return []
     if few := too_few_items(codes.items):
         return [Heading("", f"Whether codes agree with creators and tags: {few}.")]
     rows = []
-    for label, one in purity.items():
-        rows.append((label, *(percent(share) for share in one.found)))
-        rows.append((f"{label}, shuffled", *(percent(share) for share in one.shuffled)))
+    for label, shares in purity.items():
+        rows.append((label, *(percent(share) for share in shares.found)))
+        rows.append((f"{label}, shuffled", *(percent(share) for share in shares.shuffled)))
     head = (
         "label",
         *(

@@ -179,7 +179,7 @@ def _metric_table(ranking: Ranking, rows: Sequence[MetricFigure]) -> Table:
     body = []
     for metric in metrics:
         figures = [cells.get((policy, metric)) for policy in ranking.policies]
-        body.append((metric, *(_cell(one, metric) for one in figures), _users(figures)))
+        body.append((metric, *(_cell(figure, metric) for figure in figures), _users(figures)))
     caption = (
         "Ranking by policy: value (95% interval), clustered by user; "
         "coverage and cold-start share are counts, without one"

@@ -152,8 +152,8 @@ class Loop:
 
     def true_gap(self, arm: str) -> Bounded | None:
         """The true difference to the incumbent."""
-        known = self.truth(arm)
-        return None if known is None or known.difference is None else known.difference.bounded()
+        row = self.truth(arm)
+        return None if row is None or row.difference is None else row.difference.bounded()
 
 
 def collect(results: RunResults) -> Loop | None:
@@ -162,7 +162,7 @@ def collect(results: RunResults) -> Loop | None:
     if trial is None:
         return None
     signals = () if outcomes is None else outcomes.signals.values()
-    days = next((one.days for one in signals if one.label == trial.north_star), None)
+    days = next((signal.days for signal in signals if signal.label == trial.north_star), None)
     return Loop(
         trial, results.find(OffpolicyResult), audits_of(results), policy_names(results), days
     )
@@ -172,12 +172,12 @@ def loop_rows(loop: Loop) -> list[LoopRow]:
     """One row per policy of the trial, the incumbent first."""
     rows = []
     for arm in (row.arm for row in loop.trial.arms):
-        known, incumbent = loop.truth(arm), arm == INCUMBENT
+        truth, incumbent = loop.truth(arm), arm == INCUMBENT
         rows.append(
             LoopRow(
                 arm=arm,
                 policy=loop.names[arm],
-                level=Cell("n/a" if known is None else with_interval(known.level.bounded())),
+                level=Cell("n/a" if truth is None else with_interval(truth.level.bounded())),
                 difference=Cell("reference") if incumbent else _gap(loop.true_gap(arm), "n/a"),
                 offpolicy=_logged(loop) if incumbent else _off_policy(loop, arm),
                 experiment=Cell("reference")
@@ -315,10 +315,10 @@ def _truth_words(loop: Loop) -> list[str]:
 
 def _agreement(tried: Bounded, gap: Bounded) -> str:
     """Whether the trial's difference and the true one agree within the errors of both."""
-    ours, theirs = tried.interval, gap.interval
-    if ours is None or theirs is None:
+    trial, truth = tried.interval, gap.interval
+    if trial is None or truth is None:
         return "the trial has no interval beside it"
-    error = math.hypot(ours[1] - ours[0], theirs[1] - theirs[0]) / 2
+    error = math.hypot(trial[1] - trial[0], truth[1] - truth[0]) / 2
     agrees = "agrees" if abs(tried.value - gap.value) <= error else "does not agree"
     return (
         f"the trial's {signed(tried)} ({span(tried)}) {agrees} with it, within the errors of both"
@@ -431,10 +431,10 @@ def _read_out(trial: ExperimentResult, names: PolicyNames) -> list[Block]:
     for arm in dict.fromkeys(line.arm for line in lines):
         rows = [line for line in lines if line.arm == arm]
         levels = sorted({line.effect.level for line in rows if line.effect is not None}, key=str)
-        level = ""
+        intervals = ""
         if levels:
-            level = f"; intervals at {' and '.join(percent(one, 1) for one in levels)}"
-        caption = f"Read-out of {names[arm]} against the incumbent, per enrolled user{level}"
+            intervals = f"; intervals at {' and '.join(percent(level, 1) for level in levels)}"
+        caption = f"Read-out of {names[arm]} against the incumbent, per enrolled user{intervals}"
         blocks.append(Table(caption, head, tuple(_line(line) for line in rows), "lrrrrrrrl"))
     if blocks:
         text = (

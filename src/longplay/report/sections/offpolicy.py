@@ -54,14 +54,14 @@ def draw(values: OffpolicyValues) -> Chart | None:
     for row in values.result.policies:
         for how, answer in row.estimates.items():
             if isinstance(answer, Estimate):
-                known = answer.bounded()
+                figure = answer.bounded()
                 plotted.append(
                     {
                         "name": row.policy,
                         "label": values.names[row.policy],
                         "how": how,
-                        **known.row(),
-                        "text": with_interval(known),
+                        **figure.row(),
+                        "text": with_interval(figure),
                     }
                 )
     if not plotted:
@@ -82,12 +82,14 @@ def draw(values: OffpolicyValues) -> Chart | None:
 def render(values: OffpolicyValues, plot: Chart | None) -> Section:
     """Off-policy values beside what was logged."""
     result, names = values.result, values.names
-    best = {names[row.policy]: row.estimates.get(BEST) for row in result.policies}
-    known = {name: one for name, one in best.items() if isinstance(one, Estimate)}
-    refused = [name for name, one in best.items() if isinstance(one, NotEstimable)]
+    answers = {names[row.policy]: row.estimates.get(BEST) for row in result.policies}
+    estimates = {name: best for name, best in answers.items() if isinstance(best, Estimate)}
+    refused = [name for name, best in answers.items() if isinstance(best, NotEstimable)]
     reasons = f"; not {listed(refused)}, for reasons given below." if refused else "."
-    answer = [f"The log can value {len(known)} of {len(result.policies)} policies{reasons}"]
-    answer += [_against(name, one, result.logged, values.signal) for name, one in known.items()]
+    answer = [f"The log can value {len(estimates)} of {len(result.policies)} policies{reasons}"]
+    answer += [
+        _against(name, best, result.logged, values.signal) for name, best in estimates.items()
+    ]
     blocks: list[Block] = [Heading("", _question(values))]
     blocks += [] if plot is None else [plot]
     logged = "n/a" if result.logged is None else _cell(result.logged)
@@ -145,25 +147,25 @@ def _question(values: OffpolicyValues) -> str:
 def _against(name: str, estimate: Estimate, logged: Estimate | None, signal: str) -> str:
     """Where the estimate lies to what was logged: said only where their intervals do not
     overlap."""
-    known = estimate.bounded()
+    figure = estimate.bounded()
     beside = ""
     if logged is not None:
-        ours, theirs = known.interval, logged.bounded().interval
-        if ours is not None and theirs is not None:
+        policy, log = figure.interval, logged.bounded().interval
+        if policy is not None and log is not None:
             beside = "; its interval overlaps that of the slots as logged"
-            if ours[0] > theirs[1]:
+            if policy[0] > log[1]:
                 beside = f", above the {decimal(logged.value)} of the slots as logged"
-            elif ours[1] < theirs[0]:
+            elif policy[1] < log[0]:
                 beside = f", below the {decimal(logged.value)} of the slots as logged"
     return (
         f"{first(name)}: {decimal(estimate.value)} {signal.split('@')[0]} per slot, doubly robust "
-        f"({interval_words(known)}){beside}."
+        f"({interval_words(figure)}){beside}."
     )
 
 
 def _line(row: PolicyEstimates, values: OffpolicyValues) -> tuple[str, ...]:
     answers = [row.estimates.get(BEST), *row.estimates.values()]
-    users = next((one.n_eff for one in answers if isinstance(one, Estimate)), None)
+    users = next((answer.n_eff for answer in answers if isinstance(answer, Estimate)), None)
     return (
         values.names[row.policy],
         *(_cell(row.estimates.get(how)) for how in values.ways),
@@ -173,8 +175,9 @@ def _line(row: PolicyEstimates, values: OffpolicyValues) -> tuple[str, ...]:
 
 def _cell(answer: Estimate | NotEstimable | None) -> str:
     if isinstance(answer, Estimate):
-        known = answer.bounded()
-        return f"{decimal(known.value)} ({span(known)})" if known.interval else decimal(known.value)
+        figure = answer.bounded()
+        value = decimal(figure.value)
+        return f"{value} ({span(figure)})" if figure.interval else value
     return "n/a" if answer is None else "not estimable"
 
 

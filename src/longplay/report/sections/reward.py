@@ -57,8 +57,8 @@ def collect(results: RunResults) -> tuple[EarlyReward, ...] | None:
         return None
     signals = {} if outcomes is None else outcomes.signals
     return tuple(
-        EarlyReward(one, loss_name(name not in signals or signals[name].binary))
-        for name, one in rewards.signals.items()
+        EarlyReward(figures, loss_name(name not in signals or signals[name].binary))
+        for name, figures in rewards.signals.items()
     )
 
 
@@ -187,7 +187,7 @@ def _judged(figures: EarlyRewardFigures) -> dict[str, CalibrationFigures]:
         figures.calibration.items(),
         key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair[0]),
     )
-    return {name: one for name, one in ranked if isinstance(one, CalibrationFigures)}
+    return {name: checked for name, checked in ranked if isinstance(checked, CalibrationFigures)}
 
 
 def _standing(figures: EarlyRewardFigures) -> list[Block]:
@@ -280,7 +280,7 @@ def _calibration(
     judged = _judged(figures)
     blocks: list[Block] = []
     if judged:
-        counts = sorted({(one.groups, one.min_entries) for one in judged.values()})
+        counts = sorted({(model.groups, model.min_entries) for model in judged.values()})
         sizes = listed(
             [f"{items} items with at least {least} mature entries each" for items, least in counts]
         )
@@ -306,14 +306,14 @@ def _calibration(
                 "Calibration of item means: coverage, error, and how unsure (std) beside the "
                 "prior alone",
                 head,
-                tuple(_calibration_cells(name, one) for name, one in judged.items()),
+                tuple(_calibration_cells(name, model) for name, model in judged.items()),
                 "lrlrrrr",
                 swatches=_SWATCHES,
             )
         )
-    for name, one in figures.calibration.items():
-        if isinstance(one, NotEstimable):
-            words = f"{model_name(name)}: calibration not estimable. {one.not_estimable}"
+    for name, checked in figures.calibration.items():
+        if isinstance(checked, NotEstimable):
+            words = f"{model_name(name)}: calibration not estimable. {checked.not_estimable}"
             blocks.append(Note(words))
     return blocks
 

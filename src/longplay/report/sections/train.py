@@ -146,8 +146,8 @@ def _guardrail_rows(tuned: ReinforceResult) -> list[tuple[str, str]]:
         for label, bound in tuned.guardrails.items()
     ]
     step = last.get("kept")
-    kept = decimal(None if step is None else int(step))
-    return [*rows, ("weights kept are of step", kept)] if rows else []
+    words = decimal(None if step is None else int(step))
+    return [*rows, ("weights kept are of step", words)] if rows else []
 
 
 def _reinforced_plots(training: Training) -> list[Chart]:

@@ -16,7 +16,7 @@ def _listed() -> tuple[Stage[Any], ...]:
     """The stages of all files of this room, in their order."""
     modules = [import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
     stages: list[Stage[Any]] = sorted(
-        (module.STAGE for module in modules), key=lambda one: one.order
+        (module.STAGE for module in modules), key=lambda stage: stage.order
     )
     names = [stage.name for stage in stages]
     return tuple(

@@ -38,11 +38,11 @@ def run(work: Work) -> AuditResult:
             for name in rewards_of(config).get(arm, config.of(RewardTable).objectives)
         }
         early = {signal: model for signal, model in models.items() if signal in paid}
-        found = audit(
+        checked = audit(
             early, trial, lake, north_star=star, margin=table.margin, age=table.age, treatment=arm
         )
-        (work.folder / f"audit-{arm}.toml").write_text(found.to_toml())
-        arms[arm] = from_json(ArmAudit, found.as_json() | {"words": str(found)}, arm)
+        (work.folder / f"audit-{arm}.toml").write_text(checked.to_toml())
+        arms[arm] = from_json(ArmAudit, checked.as_json() | {"words": str(checked)}, arm)
     work.ui.progress("audits", len(trial.treatments), len(trial.treatments))
     return AuditResult(arms)
 
@@ -50,8 +50,8 @@ def run(work: Work) -> AuditResult:
 def _line(result: AuditResult) -> str:
     return "; ".join(
         f"{arm}: {verdict.recommendation} {verdict.signal.split('@')[0]}"
-        for arm, found in result.arms.items()
-        for verdict in found.verdicts
+        for arm, audit in result.arms.items()
+        for verdict in audit.verdicts
     )
 
 

@@ -104,15 +104,16 @@ def _purity(codebook: Codebook, items: pl.DataFrame) -> dict[str, Purity]:
     labels = pl.DataFrame({"item_id": codebook.items}).join(
         about, on="item_id", how="left", maintain_order="left"
     )
-    rng, found = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    purity: dict[str, Purity] = {}
     for name in ("creator", "tag"):
         if labels[name].drop_nulls().n_unique() > 1:
             shuffled = labels[name].gather(rng.permutation(len(labels)))
-            found[name] = Purity(
+            purity[name] = Purity(
                 found=tuple(codebook.purity(labels[name])[:-1]),
                 shuffled=tuple(codebook.purity(shuffled)[:-1]),
             )
-    return found
+    return purity
 
 
 def _check(config: Configuration) -> None:

@@ -16,6 +16,7 @@ from longplay.errors import NotEstimable
 from longplay.experiments import Experiment, Readout
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
+from longplay.names import hint
 from longplay.results import NotEstimable as Refused
 from longplay.results import from_json
 from longplay.results.trial_figures import (
@@ -31,7 +32,7 @@ from longplay.run.stages.reinforce import policies_of
 from longplay.run.stages.reward import POLICIES, RewardTable, check_declared, paid_signals
 from longplay.run.stages.simulate import Simulate, world_of
 from longplay.run.stages.train import Train
-from longplay.run.tables import Configuration, Positive, Table, hint
+from longplay.run.tables import Configuration, Positive, Table
 
 
 class ExperimentTable(Table):

@@ -38,7 +38,12 @@ def run(work: Work) -> OffpolicyResult:
             "how likely that was"
         )
     signal = next(
-        (one for one in objectives_of(work.config).values() if one.entry.of is not None), None
+        (
+            objective
+            for objective in objectives_of(work.config).values()
+            if objective.entry.of is not None
+        ),
+        None,
     )
     if signal is None:
         return _refused(
@@ -46,18 +51,21 @@ def run(work: Work) -> OffpolicyResult:
         )
     surface = main_surface(decisions)
     outcomes = signal.outcomes(past)
-    mine = decisions.filter(
+    logged_slates = decisions.filter(
         (pl.col("surface") == surface) & pl.Series(ope_users(decisions["user_id"]))
     )
     # what can have matured; of more than enough a share that only the ids decide
-    mine = mine.filter(
+    logged_slates = logged_slates.filter(
         pl.col("time") < past.watermark - ENTRY_HORIZON - timedelta(days=signal.window[1] + 1)
     )
-    if mine.height > SCORED:
-        mine = mine.filter(
-            pl.Series(keyed_uniform("longplay: scored", mine["decision_id"]) < SCORED / mine.height)
+    if logged_slates.height > SCORED:
+        logged_slates = logged_slates.filter(
+            pl.Series(
+                keyed_uniform("longplay: scored", logged_slates["decision_id"])
+                < SCORED / logged_slates.height
+            )
         )
-    shown = outcomes.on(mine)
+    shown = outcomes.on(logged_slates)
     mature = shown.frame.filter(pl.col("value").is_not_null())
     logged = None
     if mature.height:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from longplay.errors import NotEstimable
 from longplay.lake import Lake
-from longplay.names import file_name
+from longplay.names import file_name, hint
 from longplay.results import NotEstimable as Refused
 from longplay.results import from_json
 from longplay.results.reward_figures import (
@@ -23,7 +23,7 @@ from longplay.results.reward_figures import (
     RewardResult,
 )
 from longplay.run.engine import Stage, Work, depends_on
-from longplay.run.tables import Configuration, Positive, Table, hint
+from longplay.run.tables import Configuration, Positive, Table
 from longplay.signals import Outcomes, Signal
 
 if TYPE_CHECKING:
@@ -89,8 +89,10 @@ def run(work: Work) -> RewardResult:
         checked: dict[str, CalibrationFigures | Refused] = {}
         for label, model in models_by_name().items():
             try:
-                found = calibration(model(signal), lake, everything, age, seed=config.run.seed)
-                checked[label] = from_json(CalibrationFigures, found.as_json(), label)
+                judged_later = calibration(
+                    model(signal), lake, everything, age, seed=config.run.seed
+                )
+                checked[label] = from_json(CalibrationFigures, judged_later.as_json(), label)
             except NotEstimable as reason:
                 checked[label] = Refused(str(reason))
             work.ui.progress("early rewards", done := done + 1, total)

@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from longplay.errors import ConfigError
+from longplay.names import hint
 
 MAX_WINDOW_DAYS = 365
 
@@ -19,7 +20,10 @@ def whole(given: object) -> bool:
 def one_of(where: str, key: str, given: object, allowed: tuple[str, ...]) -> None:
     """Raise unless `given` is one of `allowed`."""
     if given not in allowed:
-        raise ConfigError(f"{where}: {key}={given!r} given, expected one of {', '.join(allowed)}")
+        raise ConfigError(
+            f"{where}: {key}={given!r} given, expected one of {', '.join(allowed)}"
+            f"{hint(given, allowed)}"
+        )
 
 
 def days(where: str, key: str, given: object) -> int:
@@ -51,6 +55,7 @@ def known_keys(where: str, table: Mapping[str, Any], keys: set[str], required: s
         if key not in keys:
             raise ConfigError(
                 f"{where}.{key}: unknown key; expected some of {', '.join(sorted(keys))}"
+                f"{hint(key, keys)}"
             )
     for key in sorted(required - set(table)):
         raise ConfigError(f"{where}.{key}: missing; a signal is only defined once it is given")

@@ -138,7 +138,7 @@ def one_step_truth(
             f"truth: start={start:%Y-%m-%d}, days={days} given, expected days >= 1 from "
             f"{START:%Y-%m-%d} on"
         )
-    after = signal.window[1] + 3
+    days_after = signal.window[1] + 3
     rng = np.random.default_rng([seed, 4])
     reborn = _reborn(world, users, seed)
     judged = {
@@ -150,7 +150,7 @@ def one_step_truth(
     ring = Recent(len(reborn.user_ids), length) if length else None
     if isinstance(logger, Adaptive):
         logger = logger.adapt(reborn.items, empty("events"))
-    for day in range(max(judged) + after + 1):
+    for day in range(max(judged) + days_after + 1):
         loggers.append(logger)
         if day == min(
             judged
@@ -159,13 +159,13 @@ def one_step_truth(
         if (
             day in judged
             and (
-                one := _branch(
+                branches_of_day := _branch(
                     reborn, policy, logger, ring, rate, rng, seed, signal.entry.of == "item"
                 )
             )
             is not None
         ):
-            branches.append(one)
+            branches.append(branches_of_day)
         if day <= max(judged) or isinstance(
             logger, Adaptive
         ):  # afterwards only what the logger learns matters
@@ -175,20 +175,25 @@ def one_step_truth(
     if not branches:
         raise DataError("truth: nobody visits on the days asked for; has everybody left?")
     events = pl.concat(
-        [_follow(one, loggers, after, signal.measure.of is None) for one in branches]
+        [
+            _follow(branches_of_day, loggers, days_after, signal.measure.of is None)
+            for branches_of_day in branches
+        ]
     )
     lake = Lake.memory()  # of one user per branch: no life knows of another
-    until = START + timedelta(days=max(judged) + after + 1)
+    until = START + timedelta(days=max(judged) + days_after + 1)
     lake.append(
         "lives",
         events=events,
-        decisions=pl.concat([one.decisions for one in branches]),
+        decisions=pl.concat([branches_of_day.decisions for branches_of_day in branches]),
         items=world.catalogue.frame,
         watermark=until,
         now=until,
     )
     outcome = signal.outcomes(lake).on(lake.decisions).frame.select("decision_id", "value")
-    worth = pl.concat([one.weights for one in branches]).join(outcome, on="decision_id", how="left")
+    worth = pl.concat([branches_of_day.weights for branches_of_day in branches]).join(
+        outcome, on="decision_id", how="left"
+    )
     if worth["value"].null_count():
         raise DataError(
             f"truth: {worth['value'].null_count()} slots have no outcome of {signal.label}; is "
@@ -303,18 +308,22 @@ def _branch(
         return None
     user_M, m = morning.user_N[rows], len(rows)
     width = slots_of(logger)
-    asked = world.contexts_of(width, ring, user_M, morning.second_N[rows])
+    contexts = world.contexts_of(width, ring, user_M, morning.second_N[rows])
     # a policy of today may know items of tomorrow: they could not have been shown
     unborn = pl.lit(
         world.catalogue.index.ids.filter(pl.Series(world.catalogue.release_I > day)).implode()
     )
     possible = Contexts(
-        asked.frame.with_columns(exclusions=pl.col("exclusions").list.set_union(unborn))
+        contexts.frame.with_columns(exclusions=pl.col("exclusions").list.set_union(unborn))
     )
-    calls = ((_Logger(logger), asked), (policy, possible), (_Logger(logger), asked))
+    calls = ((_Logger(logger), contexts), (policy, possible), (_Logger(logger), contexts))
     slates = [
-        world.slate_rows(one, about, one.decide(about, np.random.default_rng([seed, k, 5, day])))
-        for k, (one, about) in enumerate(calls)
+        world.slate_rows(
+            decider,
+            decider_contexts,
+            decider.decide(decider_contexts, np.random.default_rng([seed, k, 5, day])),
+        )
+        for k, (decider, decider_contexts) in enumerate(calls)
     ]
     if any((slate_NS < 0).any() for slate_NS in slates):
         raise DataError(
@@ -347,7 +356,7 @@ def _branch(
     for branch in (0, 1):
         played[branch][np.arange(m), slot_M] = branch == 0
     chance_M = chance_MS[np.arange(m), slot_M]
-    both = np.concatenate([user_M, user_M])
+    both_users = np.concatenate([user_M, user_M])
     half = pl.Series(np.repeat(["y", "n"], m))
     ids = pl.select(
         (pl.Series(np.tile(np.arange(m), 2)).cast(pl.String) + f"-{day}" + half).alias("id")
@@ -372,7 +381,7 @@ def _branch(
             "decision_id": ids,
             "context_id": ids,
             "user_id": ids,
-            "time": asked.frame["time"].gather(np.tile(np.arange(m), 2)),
+            "time": contexts.frame["time"].gather(np.tile(np.arange(m), 2)),
         }
     ).with_columns(
         surface=pl.lit("home"),
@@ -384,33 +393,38 @@ def _branch(
         {
             "decision_id": ids,
             "visit": np.tile(np.arange(m), 2) + day * 10_000_000,
-            "user_id": world.user_ids.gather(both),
+            "user_id": world.user_ids.gather(both_users),
             "weight": np.concatenate([chance_M, 1.0 - chance_M]),
         }
     )
-    lives = world.fork(both, ids=ids, history=False)
+    lives = world.fork(both_users, ids=ids, history=False)
     return _Branches(
         lives,
-        None if ring is None else ring.take(both),
+        None if ring is None else ring.take(both_users),
         np.concatenate([slate_MS, slate_MS]),
         np.concatenate(played),
         np.concatenate([creator_M, creator_M]),
-        world.user_ids.gather(both),
+        world.user_ids.gather(both_users),
         past,
         decisions,
         weights,
     )
 
 
-def _follow(one: _Branches, loggers: Sequence[Policy], after: int, whole: bool) -> pl.DataFrame:
-    """The events of the branches from their visit on: all if `whole`, else those about the judged
-    creator; and its last touch before."""
-    world, first = one.lives, one.lives.day
+def _follow(
+    branches: _Branches, loggers: Sequence[Policy], days_after: int, every_event: bool
+) -> pl.DataFrame:
+    """The events of the branches from their visit on: all if `every_event`, else those about the
+    judged creator; and its last touch before."""
+    world, first = branches.lives, branches.lives.day
     watched = pl.DataFrame(
-        {"user_id": world.user_ids, "creator_id": world.catalogue.creators.gather(one.creator_R)}
+        {
+            "user_id": world.user_ids,
+            "creator_id": world.catalogue.creators.gather(branches.creator_R),
+        }
     )
-    kept = [one.past.with_columns(kind=pl.lit("play")).pipe(conform, "events")]
-    for day in range(first, first + after):
+    kept = [branches.past.with_columns(kind=pl.lit("play")).pipe(conform, "events")]
+    for day in range(first, first + days_after):
         batch = Batch(day)
         if day == first:
             morning = world.morning()
@@ -418,12 +432,14 @@ def _follow(one: _Branches, loggers: Sequence[Policy], after: int, whole: bool) 
                 raise AssertionError("copies of visitors with the visitors' luck visit")
             shown = [
                 *world.house(morning, batch, shelf=True),
-                Shown(HOME, morning.user_N, one.slate_RS, one.played_RS),
+                Shown(HOME, morning.user_N, branches.slate_RS, branches.played_RS),
             ]
-            today = world.evening(morning, shown, one.ring, batch)
+            today = world.evening(morning, shown, branches.ring, batch)
         else:
-            today = world.one_day(_Logger(loggers[day], world.user_ids, one.who), one.ring, batch)
+            today = world.one_day(
+                _Logger(loggers[day], world.user_ids, branches.who), branches.ring, batch
+            )
         kept.append(
-            today if whole else today.join(watched, on=["user_id", "creator_id"], how="semi")
+            today if every_event else today.join(watched, on=["user_id", "creator_id"], how="semi")
         )
     return pl.concat(kept)

@@ -51,16 +51,16 @@ class Encoder(nn.Module):
         return (last, *kept.tensors)
 
 
-def traceable(body: Any, tokens: Tensor, position: Tensor, kept: Any) -> Tensor:
+def traceable(body: Any, tokens: Tensor, position: Tensor, cache: Any) -> Tensor:
     """Transformers' own causal pass, with the mask given, as tracers need it: hidden states [N, T,
-    H]; keys and values go into `kept`, a `Kept`."""
+    H]; keys and values go into `cache`, a `Kept`."""
     length = tokens.shape[1]
     mask = torch.triu(torch.full((length, length), HIDDEN), 1)[None, None].to(body.dtype)
     return body(
         input_ids=tokens,
         attention_mask=mask,
         position_ids=position,
-        past_key_values=kept,
+        past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
 

@@ -1,0 +1,90 @@
+"""The JSON schema of run.toml, drawn from the tables that read it: what editors complete and check
+by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longplay.lake.schema import ORIGINS
+from longplay.run.config import RunConfig
+from longplay.run.tables import FIT
+from longplay.signals.declare.entry import ENTRY_FIELDS, ENTRY_KINDS
+from longplay.signals.declare.measure import BETTER, MEASURE_FIELDS, MEASURE_KINDS
+
+DRAFT = "http://json-schema.org/draft-07/schema#"  # what editors of TOML read
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema (draft 7) of run.toml, as plain values.
+
+    It holds what a schema can say: tables, keys, types, ranges, names of entries and measures.
+    `load_config` also checks what tables say of each other.
+
+    >>> sorted(config_schema()["required"])
+    ['reward', 'run', 'signals']
+    >>> config_schema()["properties"]["signals"]["additionalProperties"]["required"]
+    ['entry', 'measure']
+    """
+    schema = _without_null(RunConfig.model_json_schema())
+    schema["properties"]["signals"] = {
+        "description": "What we hope for, by name.",
+        "type": "object",
+        "additionalProperties": _signal(),
+    }
+    sources = [{"required": [name]} for name in ("ingest", "simulate")]
+    return {"$schema": DRAFT, "title": "run.toml of longplay"} | schema | {"oneOf": sources}
+
+
+def _without_null(schema: Any) -> Any:
+    """The schema without what TOML cannot write (null), and without titles that repeat a key."""
+    if isinstance(schema, list):
+        return [_without_null(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {
+        key: _without_null(value)
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+        and not (key == "default" and value is None)
+    }
+    options = [part for part in kept.pop("anyOf", []) if part != {"type": "null"}]
+    if len(options) == 1:
+        return options[0] | kept
+    return kept | ({"anyOf": options} if options else {})
+
+
+def _signal() -> dict[str, Any]:
+    """A table [signals.NAME]."""
+    measure = _kinds(MEASURE_KINDS, MEASURE_FIELDS)
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["entry", "measure"],
+        "properties": {
+            "entry": _kinds(ENTRY_KINDS, ENTRY_FIELDS),
+            "measure": measure,
+            "window": {
+                "description": "First and last day after the entry; or as many days as the log "
+                "can mature.",
+                "anyOf": [
+                    {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+                    {"const": FIT},
+                ],
+            },
+            "origin": {"type": "array", "items": {"enum": list(ORIGINS)}},
+            "gameable": {"type": "boolean"},
+            "better": {"enum": list(BETTER)},
+        },
+    }
+
+
+def _kinds(kinds: tuple[str, ...], fields: tuple[str, ...]) -> dict[str, Any]:
+    """A kind by its name alone, or a table with the kind and what it is given."""
+    name = {"enum": list(kinds)}
+    table = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["kind"],
+        "properties": {"kind": name} | {field: {} for field in fields if field != "kind"},
+    }
+    return {"anyOf": [name, table]}
