@@ -136,7 +136,7 @@ def test_at_most_three_warnings_the_most_severe_first_and_the_others_counted():
     # catches: a refusal before an alarm; a warning that is dropped instead of folded
     results = failed(looped())
     results["reinforce"]["alarms"] = ["coverage fell by 93%, from 0.46 to 0.03"]
-    results["evaluate"]["not_estimable"] = {f"question {k}": "no" for k in range(4)}
+    results["evaluate"]["not_estimable"] = {f"question {k}": f"no {k}" for k in range(4)}
     page = render("demo", results)
     head = " ".join(head_of(page).text)
     notes = re.findall(r'<p class="note([^"]*)"[^>]*>(.*?)</p>', page[: page.index("<main>")])
@@ -144,7 +144,7 @@ def test_at_most_three_warnings_the_most_severe_first_and_the_others_counted():
     assert "on the training moments: coverage fell by 93%" in notes[0][1]
     assert "on the visits that followed" in notes[1][1]
     assert "The trial cannot be trusted" in notes[2][1]
-    assert "Not estimable: question 0: no" in notes[3][1]
+    assert "Not estimable: effect of clicks on habit" in notes[3][1]
     assert [tone for tone, _ in notes[:4]] == [" caution", " caution", " caution", ""]
     assert "The trial cannot be trusted" in head
     assert "Not estimable" not in head
@@ -155,10 +155,35 @@ def test_at_most_three_warnings_the_most_severe_first_and_the_others_counted():
     ]
 
 
+def test_questions_with_one_reason_are_one_warning_and_those_about_policies_come_first():
+    # catches: three notes that differ in the name of a model; a reason that is given to another
+    results = looped()
+    habit = results["reward"]["habit"]
+    few = {"not_estimable": "fewer than 10 items have 20 mature entries"}
+    habit["calibration"] = {"progressive": few, "auto_surrogate": few}
+    results["evaluate"]["ranking"] = [
+        row for row in results["evaluate"]["ranking"] if row["policy"] != "clicks"
+    ]
+    texts = [
+        html.unescape(text)
+        for text in re.findall(r'<p class="note">(Not estimable.*?)</p>', render("demo", results))
+    ]
+    label = habit["label"]
+    assert texts[-1] == (
+        f"Not estimable: calibration of progressive on {label} and calibration of auto_surrogate "
+        f"on {label}: fewer than 10 items have 20 mature entries."
+    )
+    assert texts[0].startswith("Not estimable: effect of clicks on habit: habit: 12 of 1,250")
+    assert texts[1] == (
+        "Not estimable: off-policy value of reinforced on habit: n_eff = 41 of 9,000 slots "
+        "A plain title."
+    )
+
+
 def test_one_folded_warning_is_counted_in_the_singular():
     results = full()
     results["reward"]["habit"]["calibration"]["auto_surrogate"] = calibrated()
-    results["evaluate"]["not_estimable"] = {f"question {k}": "no" for k in range(4)}
+    results["evaluate"]["not_estimable"] = {f"question {k}": f"no {k}" for k in range(4)}
     assert "1 more warning" in head_of(render("demo", results)).summaries
 
 
@@ -275,6 +300,20 @@ def test_below_thirty_items_nothing_is_said_of_items(items, enough):
     assert (table_of(page, "Calibration of item means")[1][2] == few) == (not enough)
 
 
+def test_a_share_differs_by_percentage_points():
+    results = looped()
+    results["outcomes"]["active"]["toml"] = (
+        '[signals.active]\nentry = { kind = "enrolment" }\n'
+        'measure = { kind = "active_days", threshold = 1 }\nwindow = [1, 28]\n'
+    )
+    rows = results["experiment"]["readout"]["lines"]
+    rows[1] = line("active@c45a2484", "reinforced", 0.062, 0.015, "open")
+    assert sentences_of(render("demo", results))[0].startswith(
+        "Keep running reinforced on habit: +6.2 percentage points of users (active) over 28 days "
+        "(3.3 to 9.1), +0.6%"
+    )
+
+
 def test_tables_scroll_in_a_box_that_the_keyboard_reaches():
     unfolded = re.findall(r'<div class="scroll"([^>]*)>', render("demo", looped()))
     assert len(unfolded) > 10
@@ -384,7 +423,7 @@ def test_no_column_is_cut_and_the_page_never_scrolls_sideways(width, tmp_path):
 
 
 @NEEDS_CHROMIUM
-def test_a_link_opens_what_it_names_and_charts_in_folds_are_drawn_at_full_width(tmp_path):
+def test_a_link_and_print_open_folds_and_charts_in_folds_are_drawn_at_full_width(tmp_path):
     (tmp_path / "page.html").write_text(render("demo", looped()), encoding="utf-8")
     assert CHROMIUM is not None
     plain = chromium(tmp_path, "page.html")
@@ -397,3 +436,12 @@ def test_a_link_opens_what_it_names_and_charts_in_folds_are_drawn_at_full_width(
     )
     linked = chromium(tmp_path, "frame.html")
     assert re.search(r'<details class="analyst" id="analyst" open="">', linked)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    end = free.rindex("</body>")
+    asked = '<script>window.dispatchEvent(new Event("beforeprint"));</script>'
+    (tmp_path / "print.html").write_text(free[:end] + asked + free[end:], encoding="utf-8")
+    printed = re.sub(r"<script.*?</script>", "", chromium(tmp_path, "print.html"), flags=re.S)
+    folds = re.findall(r"<details[^>]*>", printed)
+    assert len(folds) > 4
+    assert all("open" in fold for fold in folds)

@@ -9,7 +9,7 @@ from longplay.display import decimal, listed, percent, printed, signed, span
 from longplay.errors import ConfigError
 from longplay.report.blocks import Chart, Section, charts_of
 from longplay.report.phrases import ZERO, first, verdict
-from longplay.report.policy_names import INCUMBENT, policy_names
+from longplay.report.policy_names import INCUMBENT
 from longplay.report.sections.audit import audit_words
 from longplay.report.sections.experiment import Loop, enrolled_users, forest, trial_refusals
 from longplay.report.sections.experiment import collect as collect_loop
@@ -43,6 +43,14 @@ class Alert:
 
     text: str
     urgent: bool
+
+
+@dataclass(frozen=True)
+class Unit:
+    """In what the head counts the north star: its value times `factor`, followed by `words`."""
+
+    words: str
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,8 @@ def headline(results: RunResults, sections: Sequence[Section]) -> Headline:
             sentences = [Sentence(text) for text in section.answer[:MOST_SENTENCES]]
             plot = next(iter(charts_of(section.blocks)), None)
             evidence = section.name
-            context = "No trial was run. This is the best supported answer that the log has."
+            tried = "No trial was run." if loop is None else "The trial compared no policies."
+            context = f"{tried} This is the best supported answer that the log has."
         else:
             context = "No stage of this run has a result to report."
     return Headline(
@@ -119,34 +128,48 @@ def treatments(loop: Loop) -> list[str]:
     return [row.arm for row in loop.trial.arms if row.arm != INCUMBENT]
 
 
-def arm_sentence(loop: Loop, arm: str, measured_in: str) -> str:
+def arm_sentence(loop: Loop, arm: str, star_unit: Unit) -> str:
     """What to do with an arm, by how much it differs from the incumbent, and what its audit says.
 
     Args:
         loop: the trial and what stands beside it.
         arm: its name.
-        measured_in: the unit of the north star, e.g. `active days in 28 per user`.
+        star_unit: of the north star.
     """
     decision = next((row for row in loop.trial.readout.decisions if row.arm == arm), None)
     call = "No decision on" if decision is None else first(decision.verdict)
     words = f"{call} {loop.names[arm]}: "
     if any(check.fails for check in loop.trial.readout.checks):
         words += "the trial cannot be trusted; "
-    words += _difference(loop, arm, measured_in)
+    words += _difference(loop, arm, star_unit)
     advice = audit_words(loop.audits, arm)
     return f"{words}; {advice}." if advice else f"{words}."
 
 
-def measure_words(loop: Loop, results: RunResults) -> str:
-    """The unit of the north star per user: `active days in 28 per user`."""
-    days = loop.star_days
+def unit_of(name: str, counted: str, days: int | None) -> Unit:
+    """In what the head counts a north star.
+
+    Args:
+        name: of the signal.
+        counted: what its value is a number of: `days`, `plays`, `share`; empty: not known.
+        days: of its window; null: not known.
+
+    >>> unit_of("active", "days", 28).words, unit_of("active_days_28d", "days", 28).words
+    ('active days in 28 per user', 'active days in 28 per user')
+    >>> unit_of("plays_28d", "plays", 28).words
+    'plays (plays_28d) per user over 28 days'
+    >>> unit_of("back_28d", "share", 28)
+    Unit(words='percentage points of users (back_28d) over 28 days', factor=100.0)
+    """
     over = "" if days is None else f" over {decimal(days)} days"
-    counted = _unit_of(loop, results)
-    if counted in ("", "share"):
-        return f"{loop.star} per user{over}"
+    if counted == "share":
+        return Unit(f"percentage points of users ({name}){over}", factor=100.0)
     if counted == "days" and days is not None:
-        return f"{loop.star} days in {decimal(days)} per user"
-    return f"{counted} ({loop.star}) per user{over}"
+        kind = name.removesuffix(f"_{days}d").replace("_", " ").removesuffix("days").strip()
+        return Unit(f"{kind} days in {decimal(days)} per user".strip())
+    if counted:
+        return Unit(f"{counted} ({name}) per user{over}")
+    return Unit(f"{name} per user{over}")
 
 
 def warnings(results: RunResults) -> list[Alert]:
@@ -168,35 +191,31 @@ def _refusals(results: RunResults) -> list[str]:
         questions.setdefault(why, []).append(question)
     return [
         f"Not estimable: {listed(asked)}: {why.removesuffix('.')}."
-        for reason, asked in questions.items()
+        for why, asked in questions.items()
     ]
 
 
 def _arm_sentence(loop: Loop, arm: str, results: RunResults) -> Sentence:
-    colour = policy_names(results).colours.get(arm, "")
-    return Sentence(arm_sentence(loop, arm, measure_words(loop, results)), colour)
+    star_unit = unit_of(loop.star, _counted(loop, results), loop.star_days)
+    return Sentence(arm_sentence(loop, arm, star_unit), loop.names.colours.get(arm, ""))
 
 
-def _difference(loop: Loop, arm: str, measured_in: str) -> str:
+def _difference(loop: Loop, arm: str, star_unit: Unit) -> str:
     """The difference with its 95% interval and the relative lift, or that there is none."""
     gap = loop.star_line(arm)
     if gap is None:
         return f"its {loop.star} is not estimable yet"
-    words = f"{signed(gap)} {measured_in}"
+    gap = gap.scaled(star_unit.factor)
+    words = f"{signed(gap)} {star_unit.words}"
     if gap.interval is not None:
         words += f" ({span(gap)})"
     relative = loop.relative_lift(arm)
     if relative is not None:
-        words += f", {printed(_lift(relative))}"
+        words += f", {printed(percent(relative, 1, signed=True))}"
     return f"{words}, {ZERO}" if verdict(gap) == ZERO else words
 
 
-def _lift(relative: float) -> str:
-    """A relative difference in per cent, with one decimal and its sign."""
-    return percent(relative, 1, signed=True)
-
-
-def _unit_of(loop: Loop, results: RunResults) -> str:
+def _counted(loop: Loop, results: RunResults) -> str:
     """What the north star counts; empty where its declaration is not at hand."""
     outcomes = results.find(OutcomesResult)
     signals = () if outcomes is None else outcomes.signals.values()

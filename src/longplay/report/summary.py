@@ -1,4 +1,4 @@
-"""The head and the foot of the page: key facts with intervals, versions, the glossary."""
+"""Beside the sections: key facts with intervals, alarms, versions, the glossary."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from longplay.display import (
     Bounded,
     decimal,
+    decimals_of,
     listed,
     percent,
     printed,
@@ -177,7 +178,7 @@ def loop_rows(loop: Loop) -> list[LoopRow]:
             LoopRow(
                 arm=arm,
                 policy=loop.names[arm],
-                level=Cell("n/a" if truth is None else with_interval(truth.level.bounded())),
+                level=Cell("n/a") if truth is None else _level(truth.level.bounded()),
                 difference=Cell("reference") if incumbent else _gap(loop.true_gap(arm), "n/a"),
                 offpolicy=_logged(loop) if incumbent else _off_policy(loop, arm),
                 experiment=Cell("reference")
@@ -328,6 +329,12 @@ def _agreement(tried: Bounded, gap: Bounded) -> str:
 def _decision(loop: Loop, arm: str) -> str:
     decisions = (row.verdict for row in loop.trial.readout.decisions if row.arm == arm)
     return next(decisions, "none")
+
+
+def _level(level: Bounded) -> Cell:
+    if level.interval is None:
+        return Cell(decimal(level.value))
+    return Cell(decimal(level.value, decimals_of(level)), span(level))
 
 
 def _gap(gap: Bounded | None, absent: str) -> Cell:
