@@ -23,6 +23,7 @@ MODEL_NAMES = {
 
 
 LEAST_ITEMS = 30  # fewer say nothing of items: neither calibration, nor which are best
+TOO_FEW_ITEMS = "too few items to tell"
 
 
 def too_few_items(items: int) -> str:
@@ -33,7 +34,7 @@ def too_few_items(items: int) -> str:
     """
     if items >= LEAST_ITEMS:
         return ""
-    return f"too few items to tell ({items:,}; at least {LEAST_ITEMS} are needed)"
+    return f"{TOO_FEW_ITEMS} ({items:,}; at least {LEAST_ITEMS} are needed)"
 
 
 def interval_words(row: Bounded, *, share: bool = False) -> str:

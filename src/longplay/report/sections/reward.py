@@ -11,7 +11,15 @@ from longplay.intervals import wilson
 from longplay.report import charts
 from longplay.report.blocks import Block, Chart, Grid, Heading, Note, Section, Table
 from longplay.report.charts import MODEL_COLOURS
-from longplay.report.phrases import MODEL_NAMES, coverage_words, difference, too_few_items, verdict
+from longplay.report.phrases import (
+    LEAST_ITEMS,
+    MODEL_NAMES,
+    TOO_FEW_ITEMS,
+    coverage_words,
+    difference,
+    too_few_items,
+    verdict,
+)
 from longplay.report.steps import Steps
 from longplay.results import NotEstimable, RunResults
 from longplay.results.outcome_figures import OutcomesResult
@@ -263,6 +271,7 @@ def _comparison(reward: EarlyReward) -> list[Block]:
 
 def _score_cells(row: ModelScore) -> tuple[str, ...]:
     gap, alone = loss_difference(row), row.model == PRIOR
+    error = TOO_FEW_ITEMS if row.items < LEAST_ITEMS else decimal(row.item_mae, 4)
     return (
         model_name(row.model),
         with_interval(Bounded.around(row.loss, row.loss_se)),
@@ -270,7 +279,7 @@ def _score_cells(row: ModelScore) -> tuple[str, ...]:
         "" if alone else verdict(gap),
         decimal(row.rmse, 4),
         decimal(row.concordance, 3),
-        too_few_items(row.items) or f"{decimal(row.item_mae, 4)} ({decimal(row.items)})",
+        f"{error} ({decimal(row.items)})",
     )
 
 
@@ -325,7 +334,7 @@ def _calibration_cells(name: str, judged: CalibrationFigures) -> tuple[str, ...]
     return (
         model_name(name),
         f"{judged.groups}",
-        too_few_items(judged.groups) or held,
+        TOO_FEW_ITEMS if judged.groups < LEAST_ITEMS else held,
         decimal(judged.mae, 4),
         decimal(judged.prior_mae, 4),
         decimal(judged.sharpness, 4),
