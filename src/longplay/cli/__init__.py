@@ -33,6 +33,7 @@ from longplay.cli import init, lm, schema_command
 from longplay.cli import lake_commands as lake
 from longplay.cli import signal_commands as signals
 from longplay.cli.screen import EXIT_CODES, TABLE_WIDTH, console, faults_in, guarded, wide
+from longplay.progress import figure_words
 from longplay.results import RunResults
 from longplay.run.config import folder_of, load_config, parse_config
 from longplay.run.engine import Stage, read_stage
@@ -89,7 +90,9 @@ def _print_version(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Options of `longplay` itself, before any command."""
@@ -253,7 +256,7 @@ class _RichUi:
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=total, figures="")
         self._bars.update(
-            self._tasks[label], completed=done, total=total, figures=told(figures or {})
+            self._tasks[label], completed=done, total=total, figures=figure_words(figures or {})
         )
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
@@ -278,19 +281,6 @@ class _RichUi:
             f"[yellow]![/yellow] [bold]{name:<10}[/bold] {escape(why)}; the stage runs again",
             soft_wrap=True,
         )
-
-
-def told(figures: Mapping[str, float]) -> str:
-    """Figures of a step in words; the step and the time left have columns of their own.
-
-    >>> told({"step": 3, "loss": 6.91234, "tokens_per_second": 12345.6, "seconds_left": 200.4})
-    'loss 6.912, 12,346 tokens/s'
-    """
-    shown = {name: value for name, value in figures.items() if name not in ("step", "seconds_left")}
-    return ", ".join(
-        f"{value:,.0f} tokens/s" if name == "tokens_per_second" else f"{name} {value:.4g}"
-        for name, value in shown.items()
-    )
 
 
 def main() -> None:
