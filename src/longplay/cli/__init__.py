@@ -109,21 +109,34 @@ def run(file: RunFile, folder: Folder = None) -> None:
 
 @app.command(rich_help_panel="Start here")
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where results go.")] = Path("runs/demo"),
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Where results go. Default: runs/demo, runs/demo-quick."),
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Another service, other listeners, other luck.")
     ] = 7,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="At most a minute, without torch: simple policies, no trial, no audit."
+        ),
+    ] = False,
 ) -> None:
     """The whole loop on a small simulated service, from nothing to a trial, its audit and a report,
     in a few minutes."""
     config = parse_config(
         resources.files("longplay.run").joinpath("demo.toml").read_text(), "demo.toml"
     )
+    if quick:
+        seeded = config.run.model_copy(update={"seed": seed})
+        guarded(lambda: _quick(config.model_copy(update={"run": seeded}), folder))
+        return
     guarded(
         lambda: _run(
             config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}),
             Path.cwd(),
-            folder,
+            folder or Path("runs/demo"),
             None,
         )
     )
@@ -167,6 +180,20 @@ def _run(config: Configuration, base: Path, folder: Path | None, until: str | No
             f"[bold green]report[/bold green] {escape(str(place / 'report.html'))} "
             f"({time.perf_counter() - begun:.0f} s)"
         )
+
+
+def _quick(config: Configuration, folder: Path | None) -> None:
+    from longplay.cli.quick import quick_demo
+
+    begun = time.perf_counter()
+    place = folder or Path("runs/demo-quick")
+    console.print(f"[bold]demo --quick[/bold] → {escape(str(place))}", soft_wrap=True)
+    with faults_in(place):
+        report = quick_demo(config, place, _RichUi())
+    console.print(
+        f"[bold green]report[/bold green] {escape(str(report))} "
+        f"({time.perf_counter() - begun:.0f} s)"
+    )
 
 
 def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
