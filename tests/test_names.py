@@ -560,7 +560,7 @@ def showing() -> dict[str, Callable[[str], Any]]:
         "Decisions": lambda name: of_frame(
             Decisions, named(lake.decisions.head(2), name, "user_id", "surface", "policy")
         ),
-        "Early": lambda name: early,  # the name of its signal is checked, too
+        "EarlyModel": lambda name: early,  # the name of its signal is checked, too
         "Frozen": lambda name: Frozen(Called(name)),
         "Generative": lambda name: Generative(base=name, alarms=(name,), curve=({name: 1.0},)),
         "Lake": lambda name: lake,  # its folder: see below
@@ -568,7 +568,7 @@ def showing() -> dict[str, Callable[[str], Any]]:
             named(lake.items.head(1), name or "x", "item_id"), lake.events
         ),
         "Reward": lambda name: lp.Reward({HABIT: 1.0}, guardrails={lp.coverage(): 0.9}),
-        "Rows": lambda name: lp.Rows({name: Called(name)}, {name: 2}),
+        "Page": lambda name: lp.Page({name: Called(name)}, {name: 2}),
         "Service": lambda name: with_policy(world, Called(name)),
         "Uniform": lambda name: Uniform(),
         "Comparison": lambda name: replace(comparison, frame=named(comparison.frame, name, "rule")),
@@ -633,13 +633,13 @@ def test_every_class_that_shows_itself_is_here(showing: dict[str, Callable[[str]
         "Declaration",
         "Contexts",
         "Decisions",
-        "Early",
+        "EarlyModel",
         "Frozen",
         "Generative",
         "Lake",
         "Popular",
         "Reward",
-        "Rows",
+        "Page",
         "Service",
         "Uniform",
     ],

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from html import escape
@@ -28,6 +28,7 @@ from longplay.experiments.enrolment import LEAST_USERS, analysed, covariates_of,
 from longplay.experiments.readout import Line
 from longplay.experiments.statistics import Contrast, Means, compare, ratio
 from longplay.lake.lake import Lake
+from longplay.progress import Progress, reporting
 from longplay.rewards.early import EarlyReward
 from longplay.signals.outcomes.enrolled_sums import closes_at, enrolled_sums, sums_by_user
 from longplay.signals.outcomes.in_memory import outcomes_of
@@ -241,6 +242,7 @@ def audit(
     alpha: float = 0.05,
     treatment: str | None = None,
     as_of: datetime | None = None,
+    progress: Progress = None,
 ) -> Audit:
     """Check whether `early` was right about an experiment, and whether the signal mattered to the
     north star.
@@ -269,6 +271,8 @@ def audit(
         alpha: two-sided, of every interval.
         treatment: the arm; default the only one.
         as_of: UTC; default the lake's watermark.
+        progress: called with (signals audited, signals); True or False: a line that says how far it
+            is, or none; default: a line on a terminal or in a notebook.
 
     Raises:
         ConfigError: a signal without early reward, an unknown arm, a margin outside [0, 1).
@@ -284,6 +288,22 @@ def audit(
     if not isinstance(age, int) or age < 0:
         raise ConfigError(f"audit: age={age!r} given, expected whole days >= 0")
     view = lake if as_of is None else lake.before(as_of)
+    with reporting("audit", "signals", progress) as tell:
+        return _audit(models, experiment, arm, view, north_star, margin, age, alpha, tell)
+
+
+def _audit(
+    models: Mapping[Signal, EarlyReward],
+    experiment: Experiment,
+    arm: str,
+    view: Lake,
+    north_star: Signal,
+    margin: float,
+    age: int,
+    alpha: float,
+    tell: Callable[..., None],
+) -> Audit:
+    """See `audit`; its arguments have been checked."""
     everybody = experiment.enrolled(view)
     distrusted = "; ".join(
         f"{check.name}: {check.words}" for check in quality_of(experiment, everybody) if check.fails
@@ -330,6 +350,7 @@ def audit(
                 reason=f"the experiment cannot be trusted; {distrusted}",
             )
         verdicts.append(verdict)
+        tell(len(verdicts), len(models))
     return Audit(
         experiment.label,
         arm,

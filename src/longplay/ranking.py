@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from longplay.decisions import Contexts, Ranker
 from longplay.errors import DataError
 from longplay.estimate import Estimate, clustered_mean
+from longplay.progress import Progress, reporting
 
 DEPTHS = (1, 5, 10, 50)
 CHUNK = 256
@@ -41,13 +42,27 @@ class Future:
 
 
 def top_items(
-    ranker: Ranker, contexts: Contexts, k: int, progress: Callable[[int, int], None] | None = None
+    ranker: Ranker, contexts: Contexts, k: int, progress: Progress = None
 ) -> pl.DataFrame:
     """Return the `k` items that each context would rank first: columns row, position (from 1),
     item_id.
 
     Ties are broken by item id, so that a ranking does not depend on the order of a catalogue.
+
+    Args:
+        ranker: gives every item's log-probability.
+        contexts: the visits.
+        k: places per visit.
+        progress: called with (visits ranked, visits); True or False: a line that says how far it
+            is, or none; default: a line on a terminal or in a notebook.
     """
+    with reporting("top_items", "visits", progress) as tell:
+        return _top_items(ranker, contexts, k, tell)
+
+
+def _top_items(
+    ranker: Ranker, contexts: Contexts, k: int, tell: Callable[[int, int], None]
+) -> pl.DataFrame:
     ids = ranker.index.ids
     by_id = np.argsort(ids.to_numpy(), kind="stable")
     k = min(k, len(ids))
@@ -68,8 +83,7 @@ def top_items(
                 }
             )
         )
-        if progress:
-            progress(min(start + CHUNK, len(contexts)), len(contexts))
+        tell(min(start + CHUNK, len(contexts)), len(contexts))
     return pl.concat(frames)
 
 

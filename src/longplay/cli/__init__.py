@@ -34,6 +34,7 @@ from longplay.cli import lake_commands as lake
 from longplay.cli import signal_commands as signals
 from longplay.cli.screen import EXIT_CODES, TABLE_WIDTH, console, faults_in, guarded, wide
 from longplay.display import duration
+from longplay.progress import figure_words
 from longplay.results import RunResults
 from longplay.run.config import folder_of, load_config, parse_config
 from longplay.run.engine import Stage, read_stage
@@ -109,21 +110,34 @@ def run(file: RunFile, folder: Folder = None) -> None:
 
 @app.command(rich_help_panel="Start here")
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where results go.")] = Path("runs/demo"),
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Where results go. Default: runs/demo, runs/demo-quick."),
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Another service, other listeners, other luck.")
     ] = 7,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="At most a minute, without torch: simple policies, no trial, no audit."
+        ),
+    ] = False,
 ) -> None:
     """The whole loop on a small simulated service, from nothing to a trial, its audit and a report,
     in a few minutes."""
     config = parse_config(
         resources.files("longplay.run").joinpath("demo.toml").read_text(), "demo.toml"
     )
+    if quick:
+        seeded = config.run.model_copy(update={"seed": seed})
+        guarded(lambda: _quick(config.model_copy(update={"run": seeded}), folder))
+        return
     guarded(
         lambda: _run(
             config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}),
             Path.cwd(),
-            folder,
+            folder or Path("runs/demo"),
             None,
         )
     )
@@ -167,6 +181,20 @@ def _run(config: Configuration, base: Path, folder: Path | None, until: str | No
             f"[bold green]report[/bold green] {escape(str(place / 'report.html'))} "
             f"({duration(time.perf_counter() - begun)})"
         )
+
+
+def _quick(config: Configuration, folder: Path | None) -> None:
+    from longplay.cli.quick import quick_demo
+
+    begun = time.perf_counter()
+    place = folder or Path("runs/demo-quick")
+    console.print(f"[bold]demo --quick[/bold] → {escape(str(place))}", soft_wrap=True)
+    with faults_in(place):
+        report = quick_demo(config, place, _RichUi())
+    console.print(
+        f"[bold green]report[/bold green] {escape(str(report))} "
+        f"({time.perf_counter() - begun:.0f} s)"
+    )
 
 
 def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
@@ -256,7 +284,7 @@ class _RichUi:
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=total, figures="")
         self._bars.update(
-            self._tasks[label], completed=done, total=total, figures=told(figures or {})
+            self._tasks[label], completed=done, total=total, figures=figure_words(figures or {})
         )
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
@@ -281,19 +309,6 @@ class _RichUi:
             f"[yellow]![/yellow] [bold]{name:<10}[/bold] {escape(why)}; the stage runs again",
             soft_wrap=True,
         )
-
-
-def told(figures: Mapping[str, float]) -> str:
-    """Figures of a step in words; the step and the time left have columns of their own.
-
-    >>> told({"step": 3, "loss": 6.91234, "tokens_per_second": 12345.6, "seconds_left": 200.4})
-    'loss 6.912, 12,346 tokens/s'
-    """
-    shown = {name: value for name, value in figures.items() if name not in ("step", "seconds_left")}
-    return ", ".join(
-        f"{value:,.0f} tokens/s" if name == "tokens_per_second" else f"{name} {value:.4g}"
-        for name, value in shown.items()
-    )
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from longplay.learning.loss import policy_loss, slate_log_prob
 from longplay.learning.rollout import ROUNDING, EarlyRewards, slot_rewards
 from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, train
 from longplay.policies.generative.search import beam_slates
-from longplay.policies.training.descent import Progress
+from longplay.progress import Progress, reporting
 from longplay.rewards import Reward
 
 
@@ -34,7 +34,7 @@ def reinforce(
     slots: int | None = None,
     exclude: str | None = None,
     pool: int = 5_000,
-    progress: Progress | None = None,
+    progress: Progress = None,
     checkpoint: Path | None = None,
 ) -> P:
     """Return `policy` after `steps` of reinforcement (leave-one-out policy gradient) on the
@@ -115,7 +115,8 @@ def reinforce(
             task, learner, number, multiplier, contexts=contexts, group=group, kl=kl
         )
 
-    return train(task, prepare, Recipe(), progress=progress, checkpoint=checkpoint)
+    with reporting("reinforce", "steps", progress) as tell:
+        return train(task, prepare, Recipe(), progress=tell, checkpoint=checkpoint)
 
 
 def _step(

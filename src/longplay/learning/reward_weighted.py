@@ -17,7 +17,8 @@ from longplay.learning.trainable import Trainable
 from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, train
 from longplay.learning.visits import Visits, visits_from_log
 from longplay.policies.generative.decoder import Decoder
-from longplay.policies.training.descent import SAVE_EVERY, Progress, warmed_cosine
+from longplay.policies.training.descent import SAVE_EVERY, warmed_cosine
+from longplay.progress import Progress, reporting
 from longplay.rewards import Reward
 
 # as in next-item training
@@ -49,7 +50,7 @@ def reward_weighted(
     slots: int | None = None,
     pool: int = 5_000,
     limit: int = 20_000,
-    progress: Progress | None = None,
+    progress: Progress = None,
     checkpoint: Path | None = None,
 ) -> P:
     """Return `policy` trained further on logged discoveries, with weights exp(reward / lambda)
@@ -105,7 +106,8 @@ def reward_weighted(
 
         return step
 
-    return train(task, prepare, RECIPE, progress=progress, checkpoint=checkpoint)
+    with reporting("reward_weighted", "steps", progress) as tell:
+        return train(task, prepare, RECIPE, progress=tell, checkpoint=checkpoint)
 
 
 def _values(

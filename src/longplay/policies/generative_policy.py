@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -59,10 +59,11 @@ from longplay.policies.generative.search import (
 from longplay.policies.generative.texts import Described, Words
 from longplay.policies.generative.vocabulary import Vocabulary
 from longplay.policies.plackett import impossible_from_repeats, log1mexp, plackett_luce_log_prob
-from longplay.policies.training.descent import OPTIMIZERS, Progress
+from longplay.policies.training.descent import OPTIMIZERS
 from longplay.policies.training.histories import Histories, histories_from_log
 from longplay.policies.training.next_item import train_next_items
 from longplay.policies.training.with_words import train_with_words
+from longplay.progress import Progress, reporting
 
 SETTINGS = "policy.json"
 BATCH = 256  # contexts per forward pass
@@ -262,11 +263,12 @@ class Generative:
         return self._fitted()[1].index
 
     def fit(
-        self, lake: Lake, *, outcomes: pl.DataFrame | None = None, progress: Progress | None = None
+        self, lake: Lake, *, outcomes: pl.DataFrame | None = None, progress: Progress = None
     ) -> Self:
         """Semantic IDs from the lake's items, then next-item training on its visits; see
         `train`."""
-        return self.with_codes(lake).train(lake, outcomes=outcomes, progress=progress)
+        with reporting("Generative.fit", "training steps", progress) as tell:
+            return self.with_codes(lake).train(lake, outcomes=outcomes, progress=tell)
 
     def with_codes(self, lake: Lake, codebook: Codebook | None = None) -> Self:
         """The untrained policy over the lake's catalogue: codes by residual k-means, weights from
@@ -312,7 +314,7 @@ class Generative:
         lake: Lake,
         *,
         outcomes: pl.DataFrame | None = None,
-        progress: Progress | None = None,
+        progress: Progress = None,
         checkpoint: Path | None = None,
     ) -> Self:
         """Next-item training on the lake's histories; goes on from `checkpoint` if it exists.
@@ -325,12 +327,16 @@ class Generative:
         histories = histories_from_log(
             lake, codebook.index, codebook.available, self.circumstances, outcomes
         )
-        return replace(self, circumstances=histories.circumstances)._train(
-            lake, histories, progress, checkpoint
-        )
+        start = replace(self, circumstances=histories.circumstances)
+        with reporting("Generative.train", "training steps", progress) as tell:
+            return start._train(lake, histories, tell, checkpoint)
 
     def _train(
-        self, lake: Lake, histories: Histories, progress: Progress | None, checkpoint: Path | None
+        self,
+        lake: Lake,
+        histories: Histories,
+        progress: Callable[..., None],
+        checkpoint: Path | None,
     ) -> Self:
         codebook, trained = self._fitted()[1], self.learner(self.seed)
         if self.words is not None:

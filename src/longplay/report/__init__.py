@@ -143,4 +143,5 @@ def _drawable(value: Any) -> Any:
 
 def _command(name: str, results: RunResults) -> str:
     simulated = results.find(SimulateResult) is not None
-    return "longplay demo" if name == "demo" and simulated else "longplay run run.toml"
+    demos = {"demo": "longplay demo", "demo-quick": "longplay demo --quick"}
+    return demos.get(name, "longplay run run.toml") if simulated else "longplay run run.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar, Protocol, Self, cast, runtime_checkable
@@ -18,6 +19,7 @@ from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.storage import MemoryStore
+from longplay.progress import Progress, reporting
 from longplay.rewards.showing import Showing, fit_showing, worth
 from longplay.signals.declare.checks import kind_of
 from longplay.signals.declare.declaration import Declaration
@@ -186,6 +188,8 @@ class EarlyModel(ABC):
         lake: Lake | None,
         outcomes: Outcomes,
         decisions: Decisions | pl.DataFrame | None = None,
+        *,
+        progress: Progress = None,
     ) -> Self:
         """The fitted model: prior from the mature entries, items' posteriors from all (immature
         ones by their prefix).
@@ -202,12 +206,25 @@ class EarlyModel(ABC):
             outcomes: of the signal, immature ones included.
             decisions: what was shown; default the lake's own decisions. Without any, `value` is an
                 association.
+            progress: called with (steps done, steps); True or False: a line that says how far it
+                is, or none; default: a line on a terminal or in a notebook.
 
         Raises:
             NotEstimable: no entry is mature yet.
             ConfigError: outcomes of another signal.
         """
         self._check_fit(lake, outcomes)
+        with reporting(f"fitting the {self.name} reward", "parts", progress) as tell:
+            return self._fit(lake, outcomes, decisions, tell)
+
+    def _fit(
+        self,
+        lake: Lake | None,
+        outcomes: Outcomes,
+        decisions: Decisions | pl.DataFrame | None,
+        tell: Callable[..., None],
+    ) -> Self:
+        """See `fit`; its parts are the value of showing, the prior, and the beliefs."""
         spares = (
             lake is not None
             and not (lake.decisions if decisions is None else _frame(decisions)).is_empty()
@@ -226,9 +243,12 @@ class EarlyModel(ABC):
                 "first entries, or shorten the window"
             )
         showing = None if lake is None else fit_showing(self.signal, lake, outcomes, decisions)
+        tell(1, 3)
+        standing = self._learn(certain.where(usable_N))
+        tell(2, 3)
         fitted = replace(
             self,
-            standing=self._learn(certain.where(usable_N)),
+            standing=standing,
             showing=showing,
             spares=spares,
             learnt=_learnt(outcomes, certain),

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from longplay.errors import DataError, MissingExtra
 from longplay.files import writer_lock
 from longplay.lake import Lake
+from longplay.progress import silent
 from longplay.results import RunResults, StageResult, result_of, to_json
 from longplay.run.folder import RESULT, RunFolder, StageKey, Stopwatch, read_result
 from longplay.run.tables import Configuration, Table
@@ -211,7 +212,7 @@ def perform(stage: Stage[AnyResult], work: Work) -> AnyResult:
         raise MissingExtra(
             f"the stage {stage.name!r} needs {error.name}: pip install 'longplay[llm]'"
         ) from error
-    with threadpool_limits(work.config.run.threads):
+    with threadpool_limits(work.config.run.threads), silent():  # the stage's own bars say it
         return stage.run(work)
 
 

@@ -115,7 +115,7 @@ def check_extras(stages: Sequence[Stage[Any]]) -> None:
             raise MissingExtra(
                 f"the stages {', '.join(users)} need {package}, which is not installed: pip "
                 "install 'longplay[llm]'; "
-                "`longplay reward RUN.toml` runs what needs none of it"
+                "`longplay reward RUN.toml` and `longplay demo --quick` run what needs none of it"
             )
 
 

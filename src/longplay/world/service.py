@@ -30,6 +30,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.index import distinct_keys, ranges
 from longplay.lake import Lake
 from longplay.lake.schema import TIME, empty
+from longplay.progress import Progress, reporting
 from longplay.world.catalogue import START, Catalogue, Market, make_catalogue
 from longplay.world.dynamics import HOME, Shown, live, visitors, wake
 from longplay.world.event_log import Batch, DayPlays, Recent, events_of_day, midnight_us, ragged
@@ -203,9 +204,7 @@ class Service:
         }
         return facts_html(f"World, seed {self.seed}", facts)
 
-    def run(
-        self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None
-    ) -> Lake:
+    def run(self, policy: Policy | None, days: int, progress: Progress = None) -> Lake:
         """Live `days` more days under `policy` and return the full history so far.
 
         An `Adaptive` policy is given the catalogue at once and, at every midnight, the day's events
@@ -215,7 +214,8 @@ class Service:
         Args:
             policy: what decides the slates; null: nothing is shown.
             days: how long, at least 1.
-            progress: called after each day with (days done, days).
+            progress: called after each day with (days done, days); True or False: a line that says
+                how far it is, or none; default: a line on a terminal or in a notebook.
         """
         if days < 1:
             raise ConfigError(f"World.run: days={days} given, expected at least 1")
@@ -235,6 +235,14 @@ class Service:
             if policy is not None and policy.history > 0
             else None
         )
+        with reporting("World.run", "days", progress) as tell:
+            self.policy = self._live(policy, ring, days, tell)
+        return self.lake
+
+    def _live(
+        self, policy: Policy | None, ring: Recent | None, days: int, tell: Callable[..., None]
+    ) -> Policy | None:
+        """Live these days and log them; the policy as it is at their end."""
         batch = Batch(self.day)
         try:
             for done in range(1, days + 1):
@@ -246,17 +254,12 @@ class Service:
                 if batch.rows() > _FLUSH_ROWS:
                     self._append(batch)
                     batch = Batch(self.day)
-                if progress is not None:
-                    progress(done, days)
+                tell(done, days)
         finally:
-            self._append(
-                batch
-                # also where the policy fails: the days that were lived are in the log, and the
-                # failed
-                # day was not lived
-            )
-        self.policy = policy
-        return self.lake
+            # also where the policy fails: the days that were lived are in the log, and the day on
+            # which it failed was not lived
+            self._append(batch)
+        return policy
 
     def _append(self, batch: Batch) -> None:
         if not batch.events:

@@ -17,6 +17,7 @@ from longplay.lake.connection import Connection
 from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
+from longplay.progress import Progress, reporting
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
 from longplay.signals.engine.beginnings import Beginnings, beginnings_of
@@ -48,6 +49,7 @@ def write_outcomes(
     *,
     memory_limit: str | None = None,
     engine: AnyEngine | SparkSession | None = None,
+    progress: Progress = None,
 ) -> dict[str, Path]:
     """Compute signals in one pass over the log and write one Parquet file each,
     `folder`/name@version.parquet, without holding outcomes in memory.
@@ -65,6 +67,8 @@ def write_outcomes(
         memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to `folder`.
         engine: what computes it, as in `Signal.outcomes`. Spark writes a folder of Parquet files in
             the place of each file; its executors must reach `folder`.
+        progress: called with (signals written, signals); True or False: a line that says how far it
+            is, or none; default: a line on a terminal or in a notebook.
 
     Returns:
         label (name@version) -> file.
@@ -79,7 +83,10 @@ def write_outcomes(
     place.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
     chosen = engine_of(engine)
-    with chosen.connect(view, memory_limit, place / "spill") as con:
+    with (
+        reporting("write_outcomes", "signals", progress) as tell,
+        chosen.connect(view, memory_limit, place / "spill") as con,
+    ):
         tables = outcome_tables(con, signals, lake, view, as_of_at, chosen)
         for signal, table in tables.items():
             file = place / f"{signal.label}.parquet"
@@ -91,6 +98,7 @@ def write_outcomes(
                 shutil.rmtree(file)
             new.replace(file)
             written[signal.label] = file
+            tell(len(written), len(tables))
     return written
 
 

@@ -14,6 +14,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.files import writer_lock
 from longplay.lake.database import connected
 from longplay.lake.lake import Lake
+from longplay.progress import Progress, reporting
 from longplay.signals.outcomes.in_files import by_own_key
 from longplay.signals.outcomes.in_memory import EPOCH, check_lake, check_signals
 from longplay.signals.signal import Signal
@@ -134,7 +135,7 @@ class SignalStore:
 
     def update(
         self,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress = None,
         memory_limit: str | None = None,
     ) -> Updated:
         """Count everything up to the last midnight before the lake's watermark.
@@ -143,10 +144,16 @@ class SignalStore:
         `Updated.waiting` with its reason.
 
         Args:
-            progress: called with (what, done, of).
+            progress: called with (what, done, of); True or False: a line that says how far it is,
+                or none; default: a line on a terminal or in a notebook.
             memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to the store's folder.
         """
-        tell = progress or (lambda what, done, of: None)
+        with reporting("SignalStore.update", "queries", progress) as tell:
+            if callable(progress):
+                return self._update(progress, memory_limit)
+            return self._update(lambda what, done, of: tell(done, of, None, what), memory_limit)
+
+    def _update(self, tell: Callable[[str, int, int], None], memory_limit: str | None) -> Updated:
         with writer_lock(self.folder):
             state = Manifest.read(self.folder)
             state.check(
