@@ -318,7 +318,10 @@ class Compiler:
                 f"day = first_day and {unsure}",
                 " where day <> first_day" if returns else "",
             )
-            source, remaining = smear(seen, unit, one.name, gap, calendar), "*"
+            source, remaining = (
+                smear(seen, unit, one.name, gap, calendar, dialect=self.dialect),
+                "*",
+            )
             first = True
         else:  # a row's first day is new: what lies before its era lies further back than any gap
             first = returns and not calendar.long
@@ -338,6 +341,7 @@ class Compiler:
                     one.name,
                     gap,
                     calendar,
+                    dialect=self.dialect,
                 ),
                 _peeled(left),
             )
