@@ -56,7 +56,7 @@ from longplay.signals.declare.entry import ENTRY_KINDS
 from longplay.signals.declare.measure import MEASURE_KINDS
 from longplay.signals.engine import spark
 from longplay.signals.engine.dialect import Engine
-from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.duckdb import DUCKDB, DuckDBEngine
 from longplay.signals.outcomes.in_files import BaseRate, base_rates, outcome_tables, write_outcomes
 from longplay.signals.outcomes.in_memory import outcomes_of
 
@@ -233,7 +233,11 @@ def session() -> Iterator[SparkSession]:
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.memory": "1g",
-        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.shuffle.partitions": "1",
+        # a minute of Java is not worth its best compiler, nor a description of every plan
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.sql.ui.explainMode": "simple",
+        "spark.sql.maxPlanStringLength": "1000",
         # plans of 2,000 rows are worth neither adapting nor compiling
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.codegen.wholeStage": "false",
@@ -291,6 +295,12 @@ def check(signals: list[Signal], lake: Lake, engine: Engine, entered: bool = Tru
             rel_tol=1e-12,
             abs_tol=1e-12,
         )
+
+
+@pytest.mark.parametrize("days", [DAYS, 180, 700], ids=["a word", "words", "eras"])
+def test_spark_own_queries_have_the_rows_of_duckdb(days: int) -> None:
+    """Also without Java: DuckDB runs what is written for Spark before it is translated."""
+    check(EVERY, fill(Lake.memory(), 2_000, days), DuckDBEngine(spark.SparkDialect()))
 
 
 def test_the_signals_here_are_of_every_measure_and_entry() -> None:
@@ -450,7 +460,7 @@ def test_the_engine_is_no_part_of_what_a_stage_depends_on(tmp_path: Path) -> Non
 def test_ready_signals_and_all_measures_on_50_000_events(
     tmp_path: Path, engine: spark.SparkEngine
 ) -> None:
-    lake = fill(Lake.open(tmp_path / "lake"), 50_000, days=120)
+    lake = fill(Lake.open(tmp_path / "lake"), 50_000, days=180)
     check([*lp.ready(), *EVERY], lake, engine, entered=False)
 
 

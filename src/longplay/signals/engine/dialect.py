@@ -32,6 +32,12 @@ class Dialect(Protocol):
         """Whether a large log is put together in parts, for the memory of one machine."""
         ...
 
+    @property
+    def peels_days(self) -> bool:
+        """Whether the days of an entry are taken from its words one by one, each in a statement of
+        its own, which is cheap where few are set and a statement costs little."""
+        ...
+
     def midnight(self, day: str) -> str:
         """SQL of the time at which a day (SQL, days since 1970) begins."""
         ...

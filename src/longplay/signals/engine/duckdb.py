@@ -111,6 +111,7 @@ class DuckDBDialect:
 
     codes_ids: bool = True
     cuts_up: bool = True
+    peels_days: bool = True
 
     def midnight(self, day: str) -> str:
         """See `Dialect`.
