@@ -97,7 +97,8 @@ def day_of_events(events: int, day: int) -> pl.DataFrame:
                case when kind = 'play' then 30 + s * 170 end as seconds,
                case when s < .5 then 'home' when s < .7 then 'search' else 'library' end as surface,
                case when c < .5 then 'organic' when c < .85 then 'recommended' else 'autoplay' end as origin,
-               's{day:03d}-' || u as session_id, null as decision_id, null as slot, timestamptz '{START + timedelta(days=day + 1)}' as ingested_at
+               's{day:03d}-' || u as session_id, null as decision_id, null as slot, null as amount,
+               timestamptz '{START + timedelta(days=day + 1)}' as ingested_at
         from kinds order by time, event_id"""
     with duckdb.connect() as con:
         con.execute("set TimeZone = 'UTC'")

@@ -21,6 +21,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- claims: drawn by `make bench` -->", "<!-- end of claims -->"
 SCRIPTS = (
     "signals",
+    "signals_spark",
     "verdicts",
     "impatient",
     "reinforce",

@@ -1,6 +1,5 @@
 """What signals cost: each ready one beside the best SQL by hand and a scan of its columns; all in
-one pass; a night of a store; what years add. With `--engine spark`: all in one pass on Spark beside
-DuckDB.
+one pass; a night of a store; what years add. With `--engine spark`: see `signals_spark`.
 
 CPU seconds, interleaved in one run, under a memory limit of 4 GB; ratios are of medians. A log of
 180 days is made once per size and kept in .bench-cache.
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import tempfile
@@ -24,6 +22,7 @@ from typing import Any
 
 import duckdb
 import polars as pl
+import signals_spark
 from biglog import DAYS, START, append_day, big_log, day_of_events
 from claims import timed
 from handwritten import HAND, macros
@@ -31,9 +30,6 @@ from remembered import CACHE, remembered
 
 from longplay.lake import Lake
 from longplay.lake.storage import FolderStore
-from longplay.signals.engine.dialect import Engine
-from longplay.signals.engine.duckdb import DUCKDB
-from longplay.signals.engine.spark import SparkEngine
 from longplay.signals.outcomes.in_files import outcome_tables
 from longplay.signals.ready_signals import ready
 from longplay.signals.signal import Signal
@@ -42,8 +38,7 @@ from longplay.signals.store.signal_store import SignalStore
 MEMORY = "4GB"
 REPEATS = {1_000_000: 5, 10_000_000: 3, 100_000_000: 1}
 SIZES = tuple(REPEATS)
-SPARK_SIZES = (50_000, 1_000_000)
-WORDS = {50_000: "50k", 1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
+WORDS = {1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
 QUICK_DAYS = 70
 NEAR_DAYS, YEARS_DAYS = (
     120,
@@ -414,72 +409,6 @@ def rows_of_span(word: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def java_cpu() -> float:
-    """CPU seconds of the Java process that this one started: all of Spark in local mode."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    for process in Path("/proc").glob("[0-9]*/stat"):
-        name, fields = process.read_text().split("(", 1)[1].rsplit(")", 1)
-        state = fields.split()
-        if name == "java" and int(state[1]) == os.getpid():
-            return (int(state[11]) + int(state[12])) / ticks
-    return 0.0
-
-
-def on_engine(engine: Engine, lake: Lake) -> list[pl.DataFrame]:
-    """The tables of all ready signals from one pass, in an order that no engine chooses."""
-    with engine.connect(lake) as con:
-        made = outcome_tables(con, list(ready()), lake, lake, lake.watermark, engine)
-        frames = [con.sql(f"select * from {table}").pl() for table in dict.fromkeys(made.values())]
-    return [frame.select(sorted(frame.columns)).sort(sorted(frame.columns)) for frame in frames]
-
-
-def timed_pass(engine: Engine, lake: Lake) -> tuple[list[pl.DataFrame], float, float]:
-    """The tables of `on_engine`, with the CPU and wall seconds of this process."""
-    begun, wall = time.process_time(), time.perf_counter()
-    frames = on_engine(engine, lake)
-    return frames, time.process_time() - begun, time.perf_counter() - wall
-
-
-@remembered(version=1)
-def beside_spark(events: int, master: str) -> dict[str, Any]:
-    """CPU and wall seconds of all ready signals in one pass, fetched, on DuckDB and on Spark: its
-    first pass in a new process and its second; and whether the rows are equal."""
-    lake = big_log(events, CACHE / f"signals-log-{events}")
-    found: dict[str, Any] = {"duckdb": [], "spark": [], "equal": True}
-    begun = time.perf_counter()
-    engine = SparkEngine(master, {"spark.driver.memory": "4g", "spark.sql.shuffle.partitions": "4"})
-    found["start"] = time.perf_counter() - begun
-    for turn in range(2):
-        expected, here, wall = timed_pass(DUCKDB, lake)
-        found["duckdb"].append((here, wall))
-        before = java_cpu()
-        got, here, wall = timed_pass(engine, lake)
-        found["spark"].append((here + java_cpu() - before, wall))
-        for left, right in zip(expected, got, strict=True):
-            found["equal"] &= left.equals(right.cast(left.schema))
-        print(f"pass {turn + 1} of 2: {found}", flush=True)
-    engine.close()
-    return found
-
-
-def rows_beside_spark(word: str, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What Spark costs on one size, beside DuckDB."""
-    rows = [
-        claim(
-            f"{word} events: rows of all 13 on Spark equal DuckDB's",
-            [float(found["equal"])],
-            "1",
-            lambda x: x == 1,
-        )
-    ]
-    for engine in ("DuckDB", "Spark"):
-        for unit, place in (("CPU", 0), ("wall", 1)):
-            seconds = [one[place] for one in found[engine.lower()]]
-            words = f"{word} events: {unit} seconds of all 13 in one pass on {engine}, two passes"
-            rows.append(claim(words, seconds, "none", lambda x: True))
-    return rows
-
-
 def rows_of(
     sizes: tuple[int, ...], nights: tuple[int, ...], spans: tuple[int, ...] = ()
 ) -> list[dict[str, Any]]:
@@ -528,11 +457,8 @@ def main() -> None:
     options.add_argument("--master", default="local[2]", help="where Spark runs")
     given = options.parse_args()
     if given.engine == "spark":
-        sizes = SPARK_SIZES if given.sizes == list(SIZES) else given.sizes
-        rows = []
-        for events in sizes:
-            found = beside_spark(events=events, master=given.master)
-            rows += rows_beside_spark(WORDS.get(events, f"{events:,}"), found)
+        sizes = signals_spark.SIZES if given.sizes == list(SIZES) else tuple(given.sizes)
+        rows = signals_spark.rows_of(sizes, given.master)
     elif given.quick:
         with tempfile.TemporaryDirectory() as name:
             place, events = Path(name), 60_000

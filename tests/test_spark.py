@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,14 +26,19 @@ import longplay as lp
 from longplay.errors import ConfigError, DataError, MissingExtra
 from longplay.lake import Lake
 from longplay.lake.schema import DTYPES, ENGAGED, KINDS, ORIGINS
+from longplay.run import STAGES, run_stages
+from longplay.run.config import parse_config
 from longplay.signals import (
     Signal,
     active_days,
+    active_weeks,
+    amount,
     cancelled,
     completion,
     count,
     days_with,
     discovery,
+    distinct,
     enrolment,
     event,
     exposure,
@@ -50,7 +56,7 @@ from longplay.signals.declare.entry import ENTRY_KINDS
 from longplay.signals.declare.measure import MEASURE_KINDS
 from longplay.signals.engine import spark
 from longplay.signals.engine.dialect import Engine
-from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.duckdb import DUCKDB, DuckDBEngine
 from longplay.signals.outcomes.in_files import BaseRate, base_rates, outcome_tables, write_outcomes
 from longplay.signals.outcomes.in_memory import outcomes_of
 
@@ -99,6 +105,18 @@ BY_MEASURE = [
     Signal("habits", user_day(), habits("creator", days=2), (1, 10)),
     Signal("ratio", user_day(), minutes() / active_days(), (1, 10)),
     Signal("above_baseline", user_day(), minutes().above_baseline(14), (1, 10)),
+    Signal("distinct", user_day(), distinct("creator"), (0, 7)),
+    Signal("active_weeks", user_day(), active_weeks(), (1, 17)),
+    Signal("amount", user_day(), amount("purchase"), (0, 6)),
+]
+NARROWED = [
+    Signal("few_days", user_day(), active_days(seconds=20) <= 3, (1, 10)),
+    Signal("visits", user_day(), count("visit", surface="suche", seconds=20), (1, 10)),
+    Signal("played_days", user_day(), returned(event="play", surface="home"), (1, 7)),
+    Signal("at_home", user_day(), distinct("item", surface="home") <= 1, (1, 7)),
+    Signal("paid_little", user_day(), amount("purchase", surface="home") <= 2.5, (1, 10)),
+    Signal("paid_per_session", user_day(), amount("play") / sessions(), (1, 7)),
+    Signal("paid_more", user_day(), amount("play").above_baseline(5), (1, 7)),
 ]
 BY_ENTRY = [
     Signal("enrolment", enrolment(), active_days(), (1, 14)),
@@ -107,7 +125,11 @@ BY_ENTRY = [
     Signal("exposure", exposure(), days_with("creator"), (1, 10)),
     Signal("dormant", user_day(dormant_for=3), active_days(), (1, 10)),
     Signal("first_ever", discovery(), time_to_return("creator"), (1, 10)),
+    Signal("weeks_with", discovery(novel_for=14), active_weeks("creator", event="play"), (1, 10)),
+    Signal("organic_event", event("play", origin="organic"), plays(), (1, 7)),
+    Signal("event_at", event("save", "creator", surface="suche"), days_with("creator"), (1, 7)),
 ]
+EVERY = [*BY_MEASURE, *NARROWED, *BY_ENTRY]
 
 
 def events(rows: int, days: int = DAYS, seed: int = 5) -> pl.DataFrame:
@@ -142,6 +164,7 @@ def events(rows: int, days: int = DAYS, seed: int = 5) -> pl.DataFrame:
                 "session_id": None,
                 "decision_id": dice.choice(["d1", None]),
                 "slot": dice.choice([0, 2, None]),
+                "amount": dice.choice([None, 0.0, 0.1, 0.1, 2.5, 19.99, 1e6]),
                 "ingested_at": when + timedelta(hours=dice.choice([0, 0, 0, 30, 24 * 20])),
             }
         )
@@ -210,7 +233,11 @@ def session() -> Iterator[SparkSession]:
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.memory": "1g",
-        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.shuffle.partitions": "1",
+        # a minute of Java is not worth its best compiler, nor a description of every plan
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.sql.ui.explainMode": "simple",
+        "spark.sql.maxPlanStringLength": "1000",
         # plans of 2,000 rows are worth neither adapting nor compiling
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.codegen.wholeStage": "false",
@@ -270,16 +297,22 @@ def check(signals: list[Signal], lake: Lake, engine: Engine, entered: bool = Tru
         )
 
 
+@pytest.mark.parametrize("days", [DAYS, 180, 700], ids=["a word", "words", "eras"])
+def test_spark_own_queries_have_the_rows_of_duckdb(days: int) -> None:
+    """Also without Java: DuckDB runs what is written for Spark before it is translated."""
+    check(EVERY, fill(Lake.memory(), 2_000, days), DuckDBEngine(spark.SparkDialect()))
+
+
 def test_the_signals_here_are_of_every_measure_and_entry() -> None:
     assert {signal.measure.kind for signal in BY_MEASURE} == set(MEASURE_KINDS)
-    assert {signal.entry.kind for signal in BY_MEASURE + BY_ENTRY} == set(ENTRY_KINDS)
+    assert {signal.entry.kind for signal in EVERY} == set(ENTRY_KINDS)
 
 
 @needs_spark
 def test_every_measure_and_entry_has_the_rows_of_duckdb(
     lake: Lake, engine: spark.SparkEngine
 ) -> None:
-    check(BY_MEASURE + BY_ENTRY, lake, engine)
+    check(EVERY, lake, engine)
 
 
 @needs_spark
@@ -363,13 +396,72 @@ def test_another_master_than_the_running_one_is_refused(session: SparkSession) -
         lp.SparkEngine(session, {"spark.driver.memory": "2g"})
 
 
+RUN = """
+[run]
+name = "tiny"
+
+[simulate]
+users = 40
+items = 40
+days = 50
+
+[split]
+train_until = 2026-02-05
+evaluate_until = 2026-02-12
+
+[signals.habit]
+entry = { kind = "discovery", of = "creator", novel_for = 14 }
+measure = { kind = "days_with", of = "creator", threshold = 2 }
+window = [1, 7]
+
+[reward]
+objectives = { habit = 1.0 }
+"""
+
+
+@needs_spark
+@pytest.mark.slow
+def test_the_outcomes_of_a_run_are_those_of_duckdb(session: SparkSession, tmp_path: Path) -> None:
+    """Equal to the byte: nothing that follows knows which engine computed them."""
+    texts = {"duckdb": RUN, "spark": RUN + f'[engine]\nspark = "{session.sparkContext.master}"\n'}
+    results = {}
+    for name, text in texts.items():
+        config = parse_config(text, name)
+        places = run_stages(config, base=tmp_path, folder=tmp_path / name, until="outcomes")
+        results[name] = (places["outcomes"] / "result.json").read_text()
+    assert results["spark"] == results["duckdb"]
+    assert session.range(2).count() == 2  # the session was not the run's to stop
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('sparc = "local[2]"', "engine.sparc: unknown key; did you mean 'spark'"),
+        ("spark = 2", "engine.spark: 2 given"),
+        ('spark = ""', "engine.spark: '' given"),
+        ('settings = { "spark.driver.memory" = "4g" }', "settings are of Spark; give its master"),
+    ],
+)
+def test_a_wrong_engine_table_is_refused(table: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_config(f"{RUN}[engine]\n{table}\n", "run.toml")
+
+
+def test_the_engine_is_no_part_of_what_a_stage_depends_on(tmp_path: Path) -> None:
+    depends = next(stage.depends for stage in STAGES if stage.name == "outcomes")
+    configs = [
+        parse_config(text, "run.toml") for text in (RUN, RUN + '[engine]\nspark = "local[2]"\n')
+    ]
+    assert depends(configs[0], tmp_path) == depends(configs[1], tmp_path)
+
+
 @needs_spark
 @pytest.mark.slow
 def test_ready_signals_and_all_measures_on_50_000_events(
     tmp_path: Path, engine: spark.SparkEngine
 ) -> None:
-    lake = fill(Lake.open(tmp_path / "lake"), 50_000, days=120)
-    check([*lp.ready(), *BY_MEASURE, *BY_ENTRY], lake, engine, entered=False)
+    lake = fill(Lake.open(tmp_path / "lake"), 50_000, days=180)
+    check([*lp.ready(), *EVERY], lake, engine, entered=False)
 
 
 @needs_spark
@@ -391,7 +483,7 @@ def test_a_log_of_years(days: int, engine: spark.SparkEngine) -> None:
         watermark=end,
         now=end + 30 * DAY,
     )
-    check(BY_MEASURE + BY_ENTRY, lake, engine)
+    check(EVERY, lake, engine)
 
 
 # -- what can be missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longplay.errors import ConfigError
 from longplay.signals import Signal
@@ -67,6 +67,25 @@ class Split(Table):
         return midnight(_fitted("evaluate_until", self.evaluate_until))
 
 
+class Engine(Table):
+    """What computes the signals of stage `outcomes`; results do not depend on it, and no stage's
+    hash holds it.
+
+    Attributes:
+        spark: the master of a Spark session, e.g. "local[2]"; null: DuckDB, in this process.
+        settings: of that session, e.g. {"spark.driver.memory": "4g"}.
+    """
+
+    spark: Annotated[str, Field(min_length=1)] | None = None
+    settings: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _settings_of_spark(self) -> Engine:
+        if self.settings and self.spark is None:
+            raise ValueError('settings are of Spark; give its master, e.g. spark = "local[2]"')
+        return self
+
+
 AnyTable = TypeVar("AnyTable", bound=Table)
 
 
@@ -76,6 +95,7 @@ class Configuration(Table):
 
     run: Run
     split: Split = Split()
+    engine: Engine = Engine()
     signals: dict[str, dict[str, Any]]
 
     def find(self, kind: type[AnyTable]) -> AnyTable | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from longplay.estimate import Estimate
 from longplay.results.outcome_figures import (
     KnownOutcomes,
@@ -11,19 +14,42 @@ from longplay.results.outcome_figures import (
 )
 from longplay.run.engine import Stage, Work, depends_on
 from longplay.run.stages.reward import RewardTable
+from longplay.run.tables import Engine
 from longplay.signals import Outcomes
+from longplay.signals.engine.duckdb import DUCKDB
+from longplay.signals.engine.engines import AnyEngine
+from longplay.signals.engine.spark import SparkEngine
 
 
 def run(work: Work) -> OutcomesResult:
     """Every declared signal over the whole log, and what was known of it when training ends."""
+    with _engine(work.config.engine) as engine:
+        return _computed(work, engine)
+
+
+@contextmanager
+def _engine(table: Engine) -> Iterator[AnyEngine]:
+    """The engine that run.toml asks for; a Spark session that is started here ends here."""
+    if table.spark is None:
+        yield DUCKDB
+        return
+    engine = SparkEngine(table.spark, table.settings)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _computed(work: Work, engine: AnyEngine) -> OutcomesResult:
+    """See `run`."""
     from longplay.signals.outcomes.future import matured_entries
 
     lake, signals = work.lake, work.config.declared()
     figures: dict[str, SignalFigures] = {}
     for done, (name, signal) in enumerate(signals.items()):
         work.ui.progress("signals", done, len(signals))
-        outcomes = signal.outcomes(lake)
-        known = signal.outcomes(work.past)
+        outcomes = signal.outcomes(lake, engine=engine)
+        known = signal.outcomes(work.past, engine=engine)
         if (
             name in work.config.of(RewardTable).objectives and signal.entry.is_discovery
         ):  # better refused now than after training

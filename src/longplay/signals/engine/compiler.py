@@ -6,7 +6,7 @@ entries once, and signals of one entry are columns of one table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from longplay.lake.connection import Connection
 from longplay.lake.daily import day_of, first_row
@@ -216,11 +216,8 @@ class Compiler:
         keys, calendar = ", ".join(entry_keys(entry)), self.calendar
         of_unit, columns = self.bitmaps.table(unit), calendar.columns(unit, one.name)
         if entry == user_day():
-            own = calendar.own_blocks
-            bit = " ".join(f"when {block} then {columns[block]}" for block in own)
-            every = f"""(select w.*, {calendar.row_start} + place as day, false as truncated
-                from {of_unit} w cross join (select cast({numbers(own[0] * BITS, own[-1] * BITS + BITS)} as integer) as place)
-                where ((case place // {BITS} {bit} end) >> (place % {BITS})) & 1 = 1)"""
+            words = {block: columns[block] for block in calendar.own_blocks}
+            every = _set_days(of_unit, words, calendar, ", false as truncated")
             self._select_into(table, every, keys, entry, signals, frozenset([unit]))
         elif entry.is_enrolment:
             self._enrolments(table, entry, columns, signals)
@@ -318,7 +315,10 @@ class Compiler:
                 f"day = first_day and {unsure}",
                 " where day <> first_day" if returns else "",
             )
-            source, remaining = smear(seen, unit, one.name, gap, calendar), "*"
+            source, remaining = (
+                smear(seen, unit, one.name, gap, calendar, dialect=self.dialect),
+                "*",
+            )
             first = True
         else:  # a row's first day is new: what lies before its era lies further back than any gap
             first = returns and not calendar.long
@@ -338,9 +338,15 @@ class Compiler:
                     one.name,
                     gap,
                     calendar,
+                    dialect=self.dialect,
                 ),
                 _peeled(left),
             )
+        if not self.dialect.peels_days:
+            words = dict(zip(calendar.own_blocks, left, strict=True))
+            placed = _set_days(f"(select {remaining} from {source})", words, calendar)
+            insert(f"(select * from {placed}{days})", truncated, first)
+            return
         while True:
             self.con.execute(
                 f"create or replace temp table fresh as select * from (select {remaining} from "
@@ -430,6 +436,23 @@ class Compiler:
     def _count(self, table: str) -> int:
         found = first_row(self.con, f"select count(*) from {table}")
         return 0 if found is None else int(found[0])
+
+
+def _set_days(table: str, words: Mapping[int, str], calendar: Calendar, more: str = "") -> str:
+    """SQL of the rows of `table`, each once for every day that is set in its words.
+
+    Args:
+        table: SQL of a table of words.
+        words: block -> its column.
+        calendar: of the words.
+        more: SQL of further columns, with a comma before it.
+    """
+    blocks = list(words)
+    bit = " ".join(f"when {block} then {column}" for block, column in words.items())
+    places = numbers(blocks[0] * BITS, blocks[-1] * BITS + BITS)
+    return f"""(select w.*, {calendar.row_start} + place as day{more}
+                from {table} w cross join (select cast({places} as integer) as place)
+                where ((case place // {BITS} {bit} end) >> (place % {BITS})) & 1 = 1)"""
 
 
 def _peeled(left: Sequence[str]) -> str:

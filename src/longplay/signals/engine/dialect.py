@@ -7,13 +7,16 @@ same query in other words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from longplay.lake.connection import Connection
 from longplay.lake.lake import Lake
+
+# SQL of every word of a step, from what the names of the words before it begin with.
+Step = Callable[[str], Sequence[str]]
 
 
 class Dialect(Protocol):
@@ -27,6 +30,12 @@ class Dialect(Protocol):
     @property
     def cuts_up(self) -> bool:
         """Whether a large log is put together in parts, for the memory of one machine."""
+        ...
+
+    @property
+    def peels_days(self) -> bool:
+        """Whether the days of an entry are taken from its words one by one, each in a statement of
+        its own, which is cheap where few are set and a statement costs little."""
         ...
 
     def midnight(self, day: str) -> str:
@@ -45,6 +54,18 @@ class Dialect(Protocol):
 
         Returns:
             SQL of the inner columns, and of each column to make from them.
+        """
+        ...
+
+    def in_steps(self, source: str, name: str, first: Sequence[str], later: Sequence[Step]) -> str:
+        """SQL of `source` with words that are computed in steps, each from those of the step
+        before.
+
+        Args:
+            source: SQL of a table.
+            name: of the words: `NAME_0`, `NAME_1`, ...
+            first: SQL of every word of the first step, from the columns of `source`.
+            later: the further steps.
         """
         ...
 

@@ -15,7 +15,7 @@ import duckdb
 
 from longplay.lake.daily import quoted
 from longplay.lake.lake import Lake
-from longplay.signals.engine.dialect import Dialect
+from longplay.signals.engine.dialect import Dialect, Step
 
 # -- what other engines spell otherwise; `spark_sql` translates each
 # --------------------------------
@@ -111,6 +111,7 @@ class DuckDBDialect:
 
     codes_ids: bool = True
     cuts_up: bool = True
+    peels_days: bool = True
 
     def midnight(self, day: str) -> str:
         """See `Dialect`.
@@ -147,6 +148,20 @@ class DuckDBDialect:
                 )
             windows.append(f"coalesce(sum({total}) {over}, 0) as {added}")
         return windows, columns
+
+    def in_steps(self, source: str, name: str, first: Sequence[str], later: Sequence[Step]) -> str:
+        """See `Dialect`: a select around a select.
+
+        >>> print(DuckDBDialect().in_steps("t", "s", ["a << 1"], [lambda s: [f"{s}_0 | {s}_0 << 1"]]))
+        (select * exclude (s_0), s_0 | s_0 << 1 as s_0 from (select *, a << 1 as s_0 from t))
+        """
+        before = ", ".join(f"{name}_{place}" for place in range(len(first)))
+        columns = "*"
+        for words in (first, *(step(name) for step in later)):
+            made = ", ".join(f"{word} as {name}_{place}" for place, word in enumerate(words))
+            source = f"(select {columns}, {made} from {source})"
+            columns = f"* exclude ({before})"
+        return source
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from longplay.lake.daily import ENGAGED_TEST, SHIFT_DAYS, quoted
 from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.signals.declare.entry import Entry
 from longplay.signals.declare.measure import Measure
 from longplay.signals.declare.measure_kinds import Reads
-from longplay.signals.engine.dialect import Dialect
+from longplay.signals.engine.dialect import Dialect, Step
 from longplay.signals.engine.duckdb import DUCKDB, numbers, set_bits
 
 BITS = 60  # days per word
@@ -578,7 +579,13 @@ def _bits(word: str) -> str:
 
 
 def smear(
-    source: str, unit: str, name: str, days: int | None, calendar: Calendar, into: str = "c"
+    source: str,
+    unit: str,
+    name: str,
+    days: int | None,
+    calendar: Calendar,
+    into: str = "c",
+    dialect: Dialect = DUCKDB.dialect,
 ) -> str:
     """SQL of `source` with words `into`: the days of feature `name` of which none of the `days`
     days before has one.
@@ -604,21 +611,17 @@ def smear(
             parts.append(f"({word}_{block - whole - 1} >> {BITS - rest})")
         return " | ".join(parts) or "cast(0 as bigint)"
 
-    covered, steps = 1, [[shifted(f"{unit}_{name}", 1, block) for block in blocks]]
+    def spread(word: str, by: int) -> list[str]:
+        return [f"{word}_{block} | {shifted(word, by, block)}" for block in blocks]
+
+    covered, later = 1, list[Step]()
     while covered < days:
         by = min(covered, days - covered)
-        steps.append([f"s_{block} | {shifted('s', by, block)}" for block in blocks])
+        later.append(partial(spread, by=by))
         covered += by
-    for number, step in enumerate(steps):
-        kept = (
-            "*"
-            if number == 0
-            else "* exclude (" + ", ".join(f"s_{block}" for block in blocks) + ")"
-        )
-        source = (
-            f"(select {kept}, "
-            f"{', '.join(f'{word} as s_{block}' for block, word in enumerate(step))} from {source})"
-        )
+    source = dialect.in_steps(
+        source, "s", [shifted(f"{unit}_{name}", 1, block) for block in blocks], later
+    )
     fresh = ", ".join(
         f"{column} & ~s_{block} as {into}_{block}"
         for block, column in enumerate(calendar.columns(unit, name))

@@ -26,7 +26,8 @@ from longplay.errors import ConfigError, LongplayError, MissingExtra
 from longplay.lake.daily import DAY_US
 from longplay.lake.lake import Lake, TableSource
 from longplay.lake.schema import DTYPES
-from longplay.signals.engine.dialect import Dialect
+from longplay.signals.engine.dialect import Dialect, Step
+from longplay.signals.engine.duckdb import each, record
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -215,6 +216,7 @@ class SparkDialect:
 
     codes_ids: bool = False  # Spark keeps no table in one process's memory, so nothing is saved
     cuts_up: bool = False
+    peels_days: bool = False
 
     def midnight(self, day: str) -> str:
         """See `Dialect`.
@@ -240,6 +242,29 @@ class SparkDialect:
         ]
         return windows, {column: f"{added} as {column}" for column, added in inner.items()}
 
+    def in_steps(self, source: str, name: str, first: Sequence[str], later: Sequence[Step]) -> str:
+        """See `Dialect`: a list of one record of words, changed step by step.
+
+        Of nested selects Spark's optimizer makes one, in which a word stands as often as the steps
+        after it read it: three times as often at every step. A lambda's argument stands once.
+
+        >>> SparkDialect().in_steps("t", "s", ["a"], [lambda s: [f"-{s}_0"]]).split("(select *, ")[1]
+        "list_transform([{'s_0': a}], lambda step: {'s_0': -step.s_0}) as stepped from t))"
+        """
+        names = [f"{name}_{place}" for place in range(len(first))]
+
+        def words(step: Sequence[str]) -> str:
+            return record(dict(zip(names, step, strict=True)))
+
+        steps = f"[{words(first)}]"
+        for step in later:
+            steps = each(steps, "step", words(step(f"step.{name}")))
+        made = ", ".join(f"stepped[1].{column} as {column}" for column in names)
+        return (
+            f"(select * exclude (stepped), {made} from (select *, {steps} as stepped from "
+            f"{source}))"
+        )
+
 
 class SparkEngine:
     """Computes signals on Spark, for logs that outgrow one machine; values are those of DuckDB.
@@ -260,8 +285,10 @@ class SparkEngine:
         self, session: SparkSession | str = "local[*]", settings: Mapping[str, str] | None = None
     ) -> None:
         check_packages()
+        self._started_here = False
         if isinstance(session, str):
             check_java()
+            self._started_here = not _runs()
             session = _started(session, settings or {})
         elif settings:
             raise ConfigError(
@@ -295,8 +322,9 @@ class SparkEngine:
             yield con
 
     def close(self) -> None:
-        """Stop the Spark session."""
-        self.session.stop()
+        """Stop the Spark session if this engine started it; what was running goes on."""
+        if self._started_here:
+            self.session.stop()
 
 
 def is_session(given: object) -> TypeGuard[SparkSession]:
@@ -341,6 +369,13 @@ def java_version(text: str) -> int | None:
     """
     match = re.search(r'version "(?:1\.)?(\d+)', text)
     return None if match is None else int(match[1])
+
+
+def _runs() -> bool:
+    """Whether a Spark session runs in this process."""
+    from pyspark.sql import SparkSession
+
+    return SparkSession.getActiveSession() is not None
 
 
 def _started(master: str, settings: Mapping[str, str]) -> SparkSession:
