@@ -181,7 +181,7 @@ class Audit:
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
-        """What `to_toml` wrote.
+        """The audit that `to_toml` wrote.
 
         Raises:
             ConfigError: not TOML, or not an audit.
@@ -211,11 +211,9 @@ class Audit:
 
     def _rows(self) -> list[list[str]]:
         def cell(estimate: Estimate | None) -> str:
-            return (
-                "-"
-                if estimate is None
-                else f"{number(estimate.value)} ({interval(*estimate.interval(self.level))})"
-            )
+            if estimate is None:
+                return "-"
+            return f"{number(estimate.value)} ({interval(*estimate.interval(self.level))})"
 
         return [
             [
@@ -328,11 +326,10 @@ def _audit(
     for signal, model in models.items():
         sums = all_sums[signal]
         late = line_of(signal, sums, treated_U, covariates_UK, arm, None, alpha, alpha)
-        compared_U = (
-            sums["value"].is_not_null().to_numpy()
-            if late.effect
-            else (_old_enough(signal, users, experiment, age) <= view.watermark).to_numpy()
-        )
+        if late.effect:
+            compared_U = sums["value"].is_not_null().to_numpy()
+        else:
+            compared_U = (_old_enough(signal, users, experiment, age) <= view.watermark).to_numpy()
         contrasts = _Differences(None, None)
         if min(np.bincount(treated_U[compared_U], minlength=2)) >= LEAST_USERS:
             value_U = sums["value"].to_numpy()[compared_U].astype(float) if late.effect else None
@@ -391,8 +388,8 @@ class _Differences:
 def believed_sums(
     model: EarlyReward, users: pl.DataFrame, experiment: Experiment, lake: Lake, age: int
 ) -> Float:
-    """Per user the sum of the beliefs about the entries of the entry window, each at entry age
-    `age` days, shape [U].
+    """Sum of each user's beliefs about the entries of the entry window, each at entry age `age`
+    days, shape [U].
 
     Nothing is looked at that happened or arrived after the last user's last possible entry was that
     old.
@@ -411,7 +408,7 @@ def believed_sums(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the differences of an audit say.
+    """The conclusion from the differences of an audit.
 
     Attributes:
         agreement: of early and late.
@@ -429,7 +426,7 @@ class Judgement:
 def judge(
     early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float
 ) -> tuple[Agreement, Recommendation, str]:
-    """Agreement, recommendation and reason; see `judgement_of`."""
+    """Decide agreement, recommendation and reason; see `judgement_of`."""
     judgement = judgement_of(early, late, gap, gain, loss, level)
     return judgement.agreement, judgement.recommendation, judgement.reason
 
@@ -444,7 +441,7 @@ def judgement_of(
     rose: str = "rose",
     fell: str = "fell",
 ) -> Judgement:
-    """What follows from five differences and their intervals at `level`. Nothing is kept,
+    """Decide what follows from five differences and their intervals at `level`. Nothing is kept,
     reweighted or dropped without evidence.
 
     Args:
@@ -463,18 +460,18 @@ def judgement_of(
     gap's holds 0, or late / early surely lies within a factor of 1 + `TOLERANCE` of 1: "agrees"; it
     surely lies beyond: "off by a factor"; else "differs".
 
-    | late      | north star                         | early and late  | recommendation | because                                 |
-    |-----------|------------------------------------|-----------------|----------------|-----------------------------------------|
-    | holds 0   | any                                | any             | undecided      | the trial did not move the signal       |
-    | rose      | spans +margin                      | any             | undecided      | it is not known whether it mattered     |
-    | rose      | below +margin                      | any             | drop           | it can rise without the north star      |
-    | rose      | above +margin                      | agrees          | keep           | early told the truth, and it mattered   |
-    | rose      | above +margin                      | off by a factor | reweight       | right direction, wrong size: factor     |
-    | rose      | above +margin                      | opposite        | drop           | early would have stopped a good change  |
-    | rose      | above +margin                      | differs         | undecided      | early is too noisy, or saw nothing      |
-    | fell      | spans -margin                      | any             | undecided      | it is not known whether it mattered     |
-    | fell      | above -margin, also if it rose     | any             | drop           | it can fall without the north star      |
-    | fell      | below -margin                      | as where it rose | keep, reweight, drop or undecided, as there | they fell together |
+    | late    | north star                | early and late   | recommendation   | because                             |
+    |---------|---------------------------|------------------|------------------|-------------------------------------|
+    | holds 0 | any                       | any              | undecided        | the trial did not move the signal   |
+    | rose    | spans +margin             | any              | undecided        | it is not known whether it mattered |
+    | rose    | below +margin             | any              | drop             | it can rise without the north star  |
+    | rose    | above +margin             | agrees           | keep             | early was right, and it mattered    |
+    | rose    | above +margin             | off by a factor  | reweight         | right direction, wrong size: factor |
+    | rose    | above +margin             | opposite         | drop             | early would have stopped a gain     |
+    | rose    | above +margin             | differs          | undecided        | early is too noisy, or saw nothing  |
+    | fell    | spans -margin             | any              | undecided        | it is not known whether it mattered |
+    | fell    | above -margin, or it rose | any              | drop             | it can fall without the north star  |
+    | fell    | below -margin             | as where it rose | as where it rose | they fell together                  |
 
     What this leaves undecided is dropped where it is a false alarm: early's interval lies off 0,
     late is surely less than half of early and not on its side, and the north star surely fell short
@@ -558,11 +555,9 @@ def _verdict_on(
     margin: float,
     level: float,
 ) -> Verdict:
-    """The verdict, or undecided with what is missing."""
-    early, gap = (
-        _estimate(contrasts.early, f"as believed at entry age {age} days", late),
-        _estimate(contrasts.gap, "believed minus matured", late),
-    )
+    """The verdict on a signal, or undecided with what is missing."""
+    early = _estimate(contrasts.early, f"as believed at entry age {age} days", late)
+    gap = _estimate(contrasts.gap, "believed minus matured", late)
     if (
         contrasts.early is None
         or contrasts.gap is None
@@ -587,24 +582,30 @@ def _verdict_on(
             "undecided",
             "; ".join(dict.fromkeys(missing)),
         )
-    believed, matured, apart = (
-        contrasts.early.contrast(),
-        late.effect.means.contrast(),
-        contrasts.gap.contrast(),
-    )
-    rose, fell = "rose", "fell"
+    believed = contrasts.early.contrast()
+    matured = late.effect.means.contrast()
+    apart = contrasts.gap.contrast()
+    rose = "rose"
+    fell = "fell"
     if signal.lower_is_better:
-        believed, matured, apart, rose, fell = -believed, -matured, -apart, "fell", "rose"
+        believed = -believed
+        matured = -matured
+        apart = -apart
+        rose = "fell"
+        fell = "rose"
     # of the north star itself it is only asked whether early agrees: it moved with itself, by
     # whatever it moved
     itself = signal.label.split("@")[1] == star.signal.split("@")[1]
-    gain, loss = (
-        (matured, matured)
-        if itself
-        else (star.effect.gain_over(margin), star.effect.gain_over(-margin))
-    )
+    if itself:
+        gain = matured
+        loss = matured
+    else:
+        gain = star.effect.gain_over(margin)
+        loss = star.effect.gain_over(-margin)
     judgement = judgement_of(believed, matured, apart, gain, loss, level, rose, fell)
-    reason, factor, users = judgement.reason, None, None
+    reason = judgement.reason
+    factor = None
+    users = None
     n = late.effect.difference.n
     if judgement.agreement == "off by a factor":
         times = ratio(matured, believed, _covariance(believed, matured, apart))
@@ -668,8 +669,8 @@ def _agreement(
 def _false_alarm(
     early: Contrast, late: Contrast, gap: Contrast, gain: Contrast, loss: Contrast, level: float
 ) -> bool:
-    """Whether early certainly moved, late surely by less than half as much, and the north star
-    surely short of its margin on early's side."""
+    """Whether early certainly moved, late certainly moved less than half as much, and the north
+    star certainly missed its margin on early's side."""
     early_side = _side(early, level)
     if early_side == 0 or _side(late, level) == early_side:
         return False
@@ -678,7 +679,7 @@ def _false_alarm(
 
 
 def _less(contrast: Contrast, other: Contrast, times: float, gap: Contrast) -> Contrast:
-    """contrast - times * other, for early and late in either order."""
+    """The contrast minus `times` times the other, for early and late in either order."""
     variance = (
         contrast.std_error**2
         + times**2 * other.std_error**2
@@ -692,13 +693,13 @@ def _less(contrast: Contrast, other: Contrast, times: float, gap: Contrast) -> C
 
 
 def _covariance(early: Contrast, late: Contrast, gap: Contrast) -> float:
-    """Of early and late, from the error of their paired gap."""
+    """Covariance of early and late, from the error of their paired gap."""
     return (early.std_error**2 + late.std_error**2 - gap.std_error**2) / 2
 
 
 def _users_that_settle(contrasts: tuple[Contrast, ...], users: int, level: float) -> int | None:
-    """Users at which all these intervals would leave 0, shrunk around the estimates as they are;
-    null beyond a billion."""
+    """Number of users at which all these intervals would exclude 0 if the estimates stayed. Null
+    beyond a billion."""
     most = 0.0
     for contrast in contrasts:
         low, high = contrast.interval(level)
@@ -709,7 +710,7 @@ def _users_that_settle(contrasts: tuple[Contrast, ...], users: int, level: float
 
 
 def _side(contrast: Contrast, level: float) -> int:
-    """1 where the interval lies above 0, -1 below, 0 where it holds it."""
+    """1 where the interval lies above 0, -1 where it lies below, 0 where it contains 0."""
     low, high = contrast.interval(level)
     return int(low > 0) - int(high < 0)
 
@@ -717,7 +718,8 @@ def _side(contrast: Contrast, level: float) -> int:
 def _estimate(means: Means | None, what: str, line: Line) -> Estimate | None:
     if means is None:
         return None
-    contrast, n = means.contrast(), means.n_control + means.n_treatment
+    contrast = means.contrast()
+    n = means.n_control + means.n_treatment
     estimand = f"policy: {line.signal} per enrolled user, {what}, {line.arm} minus control"
     return Estimate(
         contrast.value, contrast.std_error, n, float(n), estimand, contrast.df, contrast.skew
@@ -725,7 +727,8 @@ def _estimate(means: Means | None, what: str, line: Line) -> Estimate | None:
 
 
 def _old_enough(signal: Signal, users: pl.DataFrame, experiment: Experiment, age: int) -> pl.Series:
-    """When each user's last possible entry is `age` whole days old, or its window closed."""
+    """Time at which each user's last possible entry is `age` whole days old, or its window
+    closes."""
     return closes_at(signal, users, experiment.entry_days, min(age, signal.window[1]) + 1)
 
 

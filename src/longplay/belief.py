@@ -35,7 +35,8 @@ class Belief:
         maximum: the largest value the outcome can take; what a negative weight turns into the
             minimum.
 
-    >>> b = Belief(mean=np.array([0.4, 0.1]), std=np.array([0.1, 0.2]), spread=np.array([0.5, 0.4]), age=14, signal="habit@1")
+    >>> mean, std, spread = np.array([0.4, 0.1]), np.array([0.1, 0.2]), np.array([0.5, 0.4])
+    >>> b = Belief(mean=mean, std=std, spread=spread, age=14, signal="habit@1")
     >>> b.lower(1.0).round(3).tolist()     # floored at the outcome's minimum, here 0
     [0.3, 0.0]
     """

@@ -37,7 +37,7 @@ def uniform(bits: UInt) -> Float:
 
 
 def keyed_bits(key: str, ids: Column) -> UInt:
-    """64 bits per id that only (key, id) decide, shape [N]; stable over versions, machines and
+    """64 bits per id, a function of (key, id) alone, shape [N]; stable over versions, machines and
     batches.
 
     Args:
@@ -53,15 +53,15 @@ def keyed_bits(key: str, ids: Column) -> UInt:
     ).digest()  # a BLAKE2 key has at most 64 bytes; a name may be longer
     digests = b"".join(
         [
-            blake2b(one.encode(), digest_size=8, key=salt).digest()
-            for one in ids_of(ids, "ids").to_list()
+            blake2b(id_text.encode(), digest_size=8, key=salt).digest()
+            for id_text in ids_of(ids, "ids").to_list()
         ]
     )
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 def keyed_uniform(key: str, ids: Column) -> Float:
-    """A uniform number in (0, 1) per id that only (key, id) decide, shape [N].
+    """A uniform number in (0, 1) per id, a function of (key, id) alone, shape [N].
 
     >>> users = ["u1", "u2"]
     >>> bool((keyed_uniform("2026-11", users) == keyed_uniform("2026-11", users[::-1])[::-1]).all())

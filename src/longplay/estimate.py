@@ -80,11 +80,9 @@ class Estimate:
             near, far = log_interval(
                 abs(self.value - self.origin), self.std_error, df, self.step, level
             )
-            return (
-                (self.origin + near, self.origin + far)
-                if self.value >= self.origin
-                else (self.origin - far, self.origin - near)
-            )
+            if self.value >= self.origin:
+                return (self.origin + near, self.origin + far)
+            return (self.origin - far, self.origin - near)
         return t_interval(self.value, self.std_error, df, level, self.skew)
 
     def bounded(self, level: float = 0.95) -> Bounded:
@@ -99,7 +97,7 @@ class Estimate:
         return Bounded(self.value)
 
     def as_json(self) -> dict[str, float | int | str | None]:
-        """All that the estimate is made of and its 95% interval, by name; always the same keys.
+        """The fields of the estimate and its 95% interval, by name; always the same keys.
 
         An end of the interval and the standard error are null where they are infinite. This is the
         shape of an estimate in every file.
@@ -136,8 +134,8 @@ class Estimate:
         for key in ("value", "n_eff", "skew", "step"):
             if numbers[key] is None:
                 raise TypeError(f"{key} is null")
-        known: dict[str, Any] = {"n": row["n"], "estimand": row["estimand"], **numbers}
-        return cls(std_error=float("inf") if std_error is None else std_error, **known)
+        fields: dict[str, Any] = {"n": row["n"], "estimand": row["estimand"], **numbers}
+        return cls(std_error=float("inf") if std_error is None else std_error, **fields)
 
     def __str__(self) -> str:
         low, high = self.interval()
@@ -153,8 +151,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer where the data cannot support a number: it prints the reason, and raises it where a
-    number is asked for.
+    """A refused estimate: it prints the reason, and raises it where a number is needed.
 
     >>> print(Refusal("not estimable: n_eff = 12 of 10,000 slots", estimand="one_step value"))
     not estimable: n_eff = 12 of 10,000 slots
@@ -223,7 +220,8 @@ def clustered_mean(
             "drop immature rows first"
         )
     if clusters is None:
-        cluster_N, n_clusters = np.arange(len(value_N)), len(value_N)
+        cluster_N = np.arange(len(value_N))
+        n_clusters = len(value_N)
     else:
         names = np.asarray(clusters)
         if names.shape != value_N.shape:
@@ -243,16 +241,19 @@ def mean_of_sums(sums: ArrayLike, counts: ArrayLike, *, estimand: str = "mean") 
     Raises:
         DataError: no values.
     """
-    sum_C, count_C = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    sum_C = np.asarray(sums, dtype=float)
+    count_C = np.asarray(counts, dtype=float)
     if not count_C.sum() > 0:
         raise DataError(
             f"mean_of_sums: {len(count_C)} clusters of no values given, expected at least one value"
         )
-    mean, n_clusters = float(sum_C.sum() / count_C.sum()), len(count_C)
+    mean = float(sum_C.sum() / count_C.sum())
+    n_clusters = len(count_C)
     error_C = sum_C - mean * count_C
-    std_error = (
-        float(np.sqrt(n_clusters / (n_clusters - 1) * np.sum(error_C**2)) / count_C.sum())
-        if n_clusters > 1
-        else float("inf")
-    )
+    if n_clusters > 1:
+        std_error = float(
+            np.sqrt(n_clusters / (n_clusters - 1) * np.sum(error_C**2)) / count_C.sum()
+        )
+    else:
+        std_error = float("inf")
     return Estimate(mean, std_error, n=n_clusters, n_eff=float(n_clusters), estimand=estimand)

@@ -19,7 +19,7 @@ LOCK = ".writer"  # the file by which a folder is locked
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Write a whole file: after the return it is on disk, and no reader ever sees half of it.
+    """Write a file atomically: after the return it is on disk, and no reader ever sees half of it.
 
     Args:
         path: the file; its folder exists.
@@ -86,11 +86,11 @@ def tree_digest(path: Path) -> str:
     False
     """
     digest = hashlib.sha256()
-    whole = path.is_dir()
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if whole else [path]
-    digest.update(b"folder" if whole else b"file..")
+    is_folder = path.is_dir()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if is_folder else [path]
+    digest.update(b"folder" if is_folder else b"file..")
     for file in files:
-        name = os.fsencode(file.relative_to(path).as_posix() if whole else file.name)
+        name = os.fsencode(file.relative_to(path).as_posix() if is_folder else file.name)
         digest.update(len(name).to_bytes(8, "big") + name + bytes.fromhex(sha256_of(file)))
     return digest.hexdigest()
 
@@ -102,8 +102,7 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 
 def changed_file(folder: Path, digests: Mapping[str, str]) -> str | None:
-    """The first file that is not as `digests_of` had it, and what became of it, in words; null
-    where all are."""
+    """The first file that differs from `digests_of`, and how, in words. Null where all agree."""
     for name, digest in digests.items():
         file = os.path.join(folder, name)  # not a Path: a store has thousands of files
         try:
@@ -124,7 +123,7 @@ def changed_file(folder: Path, digests: Mapping[str, str]) -> str | None:
 
 @contextmanager
 def writer_lock(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Be the only writer of a folder, which is made where it is absent.
+    """Hold the only writer's lock of a folder, which is created if absent.
 
     The system releases the lock when a writer dies.
 

@@ -22,7 +22,7 @@ from longplay.errors import DataError
 
 @runtime_checkable
 class ArrowStream(Protocol):
-    """Any table that speaks the Arrow C stream interface: pyarrow, DuckDB, narwhals and others."""
+    """A table with the Arrow C stream interface: pyarrow, DuckDB, narwhals and others."""
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """A capsule with the table's batches."""
@@ -60,11 +60,13 @@ def polars_frame(table: Table, name: str) -> pl.DataFrame:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(table, pandas.DataFrame):
         frame: Any = table
-        named = [(column, frame.iloc[:, place]) for place, column in enumerate(frame.columns)]
+        named_columns = [
+            (column, frame.iloc[:, place]) for place, column in enumerate(frame.columns)
+        ]
     else:
         arrow = _arrow_table(table, name)
-        named = list(zip(arrow.column_names, arrow.columns))
-    names = [column for column, _ in named]
+        named_columns = list(zip(arrow.column_names, arrow.columns))
+    names = [column for column, _ in named_columns]
     for column in names:
         if not isinstance(column, str):
             raise DataError(
@@ -76,7 +78,7 @@ def polars_frame(table: Table, name: str) -> pl.DataFrame:
                 f"{name}: {names.count(column)} columns are named {column!r}; expected each once, "
                 "rename or drop one"
             )
-    return pl.DataFrame([polars_series(values, column) for column, values in named])
+    return pl.DataFrame([polars_series(values, column) for column, values in named_columns])
 
 
 def polars_series(values: Column, name: str) -> pl.Series:
@@ -175,8 +177,7 @@ def _of_arrow(values: pa.Array | pa.ChunkedArray, name: str) -> pl.Series:
 
 
 def _in_utc(dtype: pa.DataType) -> pa.DataType:
-    """The same type with its times in UTC: polars knows zones by name alone, and an offset has
-    none."""
+    """The same type with times in UTC. Polars knows zones by name alone, and an offset has none."""
     if pa.types.is_timestamp(dtype) and dtype.tz is not None:
         return pa.timestamp(dtype.unit, "UTC")
     if pa.types.is_list(dtype):
@@ -189,11 +190,10 @@ def _in_utc(dtype: pa.DataType) -> pa.DataType:
 def _of_pandas(values: Any, name: str) -> pl.Series:
     """A Series or an Index of pandas; what is missing there is null."""
     mixed = values.dtype == object
-    present = (
-        [None if missing else value for value, missing in zip(values, values.isna())]
-        if mixed
-        else []
-    )
+    if mixed:
+        present = [None if missing else value for value, missing in zip(values, values.isna())]
+    else:
+        present = []
     _refuse_mixed_zones(present, name)
     try:
         return _of_arrow(pa.Array.from_pandas(values), name)
@@ -207,8 +207,8 @@ def _of_pandas(values: Any, name: str) -> pl.Series:
 
 
 def _refuse_mixed_zones(values: list[Any], name: str) -> None:
-    """Raise where some times have a zone and others have none: which moment the others mean would
-    be a guess."""
+    """Raise where some times have a zone and others have none. The moments of the others are
+    unknown."""
     zoned = {value.tzinfo is not None for value in values if isinstance(value, datetime)}
     if len(zoned) > 1:
         raise DataError(

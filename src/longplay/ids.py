@@ -11,10 +11,9 @@ import polars as pl
 from longplay.errors import DataError
 from longplay.frames import Column, polars_series
 
-FLOAT32_WHOLE, FLOAT64_WHOLE = (
-    2**24,
-    2**53,
-)  # from here on, neighbouring whole numbers share a float
+# from here on, neighbouring whole numbers share a float
+FLOAT32_WHOLE = 2**24
+FLOAT64_WHOLE = 2**53
 
 
 def ids(values: pl.Series) -> pl.Series:
@@ -53,7 +52,7 @@ def may_change(text: pl.Expr) -> pl.Expr:
 
 
 def ids_of(values: Column, name: str = "user_id") -> pl.Series:
-    """Ids of any column (see `frames.polars_series`) by the same rule, every one of them there.
+    """Ids of any column (see `frames.polars_series`) by the same rule. No id may be missing.
 
     >>> ids_of([12345, 12345.0, "12345"]).to_list()
     ['12345', '12345', '12345']
@@ -83,16 +82,16 @@ def _of_floats(values: pl.Series) -> pl.Series:
     if len(large := values.filter(values.abs() >= exact)):
         why = f"{large[0]:.0f} is a {values.dtype}, which does not tell ids from {exact:,} on apart"
         raise DataError(f"column {values.name!r}: {why}; store it as integers or text")
-    whole = values == values.round()
+    is_integral = values == values.round()
     return (
         values.cast(pl.Int64)
         .cast(pl.String)
-        .zip_with(whole.fill_null(True), values.cast(pl.String))
+        .zip_with(is_integral.fill_null(True), values.cast(pl.String))
     )
 
 
 def _of_objects(values: pl.Series) -> pl.Series:
-    """Python values of mixed types, each by the rule of its own type."""
+    """Ids of Python values of mixed types, each by the rule of its own type."""
     written: list[str | None] = []
     for value in values.to_list():
         if value is None or isinstance(value, str):

@@ -93,7 +93,7 @@ def distinct_keys(key_M: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def ranges(start_N: NDArray[np.int64], count_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """start_0 .. start_0 + count_0 - 1, start_1 .., one after the other.
+    """Concatenated ranges: start_0 .. start_0 + count_0 - 1, start_1 .., and so on.
 
     >>> ranges(np.array([5, 0]), np.array([2, 3])).tolist()
     [5, 6, 0, 1, 2]

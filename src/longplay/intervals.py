@@ -66,8 +66,8 @@ def t_interval(
 
 
 def t_p_value(value: float, std_error: float, df: float, skew: float = 0.0) -> float:
-    """Two-sided, of the truth being 0: below alpha where `t_interval` at 1 - alpha lies off 0.
-    Without any noise 0 or 1.
+    """Two-sided p-value of the hypothesis that the truth is 0. Below alpha where `t_interval` at 1
+    - alpha excludes 0. Without noise 0 or 1.
 
     Args:
         value: the estimate.
@@ -86,8 +86,7 @@ def t_p_value(value: float, std_error: float, df: float, skew: float = 0.0) -> f
 def log_interval(
     distance: float, std_error: float, df: float, step: float, level: float
 ) -> tuple[float, float]:
-    """The interval of a positive quantity that few outcomes tell of, on its log scale (delta
-    method).
+    """The interval of a positive quantity with few outcomes, on its log scale (delta method).
 
     Few rare outcomes of unequal weight make a skewed sum: where by luck the heavy ones did not
     happen, the sum and its standard error are both too small. So the near end is `distance` exp(-t
@@ -132,7 +131,7 @@ def _symmetric(statistic: float, skew: float) -> float:
 
 
 def _statistic(symmetric: float, skew: float) -> float:
-    """The T that `_symmetric` maps to this."""
+    """The inverse of `_symmetric`: the T of a transformed statistic."""
     if abs(skew) < SLIGHT_SKEW:
         return symmetric
     return 3 * (math.cbrt(1 + skew * (symmetric - skew / 6)) - 1) / skew

@@ -70,7 +70,8 @@ class Past:
         for _ in range(most):
             at_N = self._back_to_arrived(at_N, start_N[left_N], time_N[left_N])
             more = at_N >= start_N[left_N]
-            left_N, at_N = left_N[more], at_N[more]
+            left_N = left_N[more]
+            at_N = at_N[more]
             if not len(left_N):
                 break
             moments.append(left_N)
@@ -94,14 +95,14 @@ class Past:
 
     @cached_property
     def _least(self) -> list[Rows]:
-        """By level: the least arrival of the 2**level events up to each event."""
+        """Earliest arrival of the 2**level events up to each event, by level."""
         least = [self.arrived_E]
         for level in range(LEVELS - 1):
             last = least[-1]
-            before = np.concatenate(
+            earlier = np.concatenate(
                 [np.full(min(2**level, len(last)), np.iinfo(np.int64).max), last[: -(2**level)]]
             )
-            least.append(np.minimum(last, before))
+            least.append(np.minimum(last, earlier))
         return least
 
     @cached_property
@@ -114,14 +115,14 @@ class Past:
 
     @cached_property
     def _codes(self) -> Rows:
-        """One number per event, ascending: its user, then its time."""
+        """A number per event that sorts by user, then time."""
         return self.user_E * self._base + np.searchsorted(self._moments, self.time_E)
 
 
 @dataclass(frozen=True, eq=False)
 class Met:
-    """When each user's keys (items or creators) were first known: P pairs in the order of their
-    users, then of that time."""
+    """When each user's keys (items or creators) first became known: P pairs in order of user,
+    then of that time."""
 
     user_P: Rows
     known_P: Rows
@@ -129,7 +130,7 @@ class Met:
 
     @classmethod
     def of(cls, past: Past, key_E: Rows) -> Met:
-        """From events with keys; -1: an event without one.
+        """The pairs of these events' users and keys; -1: an event without a key.
 
         >>> past = Past(np.array([0, 0, 0]), np.array([10, 20, 30]), np.array([10, 99, 30]))
         >>> met = Met.of(past, np.array([5, 6, 5]))
@@ -137,19 +138,24 @@ class Met:
         ([11, 99], [5, 6])
         """
         has_key = key_E >= 0
-        user_E, key_E = past.user_E[has_key], key_E[has_key]
+        user_E = past.user_E[has_key]
+        key_E = key_E[has_key]
         known_E = np.maximum(past.time_E + 1, past.arrived_E)[has_key]  # from this microsecond on
         by_pair = np.lexsort((known_E, key_E, user_E))
-        user_E, key_E, known_E = user_E[by_pair], key_E[by_pair], known_E[by_pair]
+        user_E = user_E[by_pair]
+        key_E = key_E[by_pair]
+        known_E = known_E[by_pair]
         first = np.ones(len(user_E), dtype=bool)
         first[1:] = (user_E[1:] != user_E[:-1]) | (key_E[1:] != key_E[:-1])
-        user_P, key_P, known_P = user_E[first], key_E[first], known_E[first]
+        user_P = user_E[first]
+        key_P = key_E[first]
+        known_P = known_E[first]
         by_time = np.lexsort((key_P, known_P, user_P))
         return cls(user_P[by_time], known_P[by_time], key_P[by_time])
 
     def by(self, user_N: Rows, time_N: Rows) -> tuple[Rows, Rows]:
-        """Where the pairs known at each moment lie among P: first and count, both [N]. -1: a user
-        without events."""
+        """Where the pairs known at each moment lie among P: first and count, both [N]. -1: a
+        user without events."""
         first_N = np.searchsorted(self.user_P, user_N)
         moments = distinct_keys(self.known_P)
         base = len(moments) + 1

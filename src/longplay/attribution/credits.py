@@ -42,7 +42,7 @@ BY = (
 
 @dataclass(frozen=True)
 class Credits:
-    """Outcomes shared out over exposures; made by `Outcomes.credit`.
+    """Outcomes shared out over exposures; returned by `Outcomes.credit`.
 
     The credits of an entry sum to its outcome less its baseline, exactly, in whatever order they
     are added.
@@ -75,7 +75,7 @@ class Credits:
 
     @property
     def name(self) -> str:
-        """The rule's name, and that a learnt baseline was taken off."""
+        """The rule's name, and whether a learnt baseline was subtracted."""
         return self.rule.kind + (" less unexposed" if "unexposed" in self.baseline else "")
 
     def totals(self, by: str | Sequence[str] = "exposed") -> pl.DataFrame:
@@ -90,11 +90,11 @@ class Credits:
         names = [by] if isinstance(by, str) else list(by)
         for name in names:
             one_of("totals", "by", name, BY)
-        known = self.frame.filter(pl.col("credit").is_not_null()).with_columns(
+        matured = self.frame.filter(pl.col("credit").is_not_null()).with_columns(
             exposed=pl.col("decision_id").is_not_null()
         )
         groups = (
-            known.group_by(names)
+            matured.group_by(names)
             .agg(entries=pl.col("entry").n_unique(), credits=pl.col("credit"))
             .sort(names, nulls_last=True)
         )
@@ -115,16 +115,16 @@ class Credits:
         return math.fsum(self.entries["due"].drop_nulls())
 
     def __str__(self) -> str:
-        known = self.entries.filter(pl.col("due").is_not_null())
-        taken, nobody = math.fsum(known["baseline"]), self.due - self.credited
-        waiting = (
-            f"; {self.entries.height - known.height:,} immature or unknown"
-            if known.height < self.entries.height
-            else ""
-        )
+        matured = self.entries.filter(pl.col("due").is_not_null())
+        taken = math.fsum(matured["baseline"])
+        nobody = self.due - self.credited
+        if matured.height < self.entries.height:
+            waiting = f"; {self.entries.height - matured.height:,} immature or unknown"
+        else:
+            waiting = ""
         return (
             f"{self.signal.label} by {self.rule}, {self.lookback} days back: "
-            f"{math.fsum(known['outcome']):,.6g} of {known.height:,} entries = "
+            f"{math.fsum(matured['outcome']):,.6g} of {matured.height:,} entries = "
             f"{self.credited:,.6g} to exposures + {nobody:,.6g} to none + {taken:,.6g} baseline "
             f"({self.baseline}){waiting}"
         )
@@ -135,7 +135,7 @@ class Credits:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rules side by side on the same outcomes and exposures; made by `compare_rules`.
+    """All rules side by side on the same outcomes and exposures; returned by `compare_rules`.
 
     `frame` columns: rule, outcome, to_exposures, to_none, baseline (sums over known outcomes: the
     first is the sum of the other three), exposures (how many are credited at all), top_1% (share of
@@ -199,13 +199,12 @@ def credit(
         ConfigError: an unknown rule, one without a meaning for the signal, or a lookback that is
             not whole days.
     """
-    chosen = (
-        default_rule(outcomes.signal)
-        if rule is None
-        else Rule(rule)
-        if isinstance(rule, str)
-        else rule
-    )  # type: ignore[arg-type]
+    if rule is None:
+        chosen = default_rule(outcomes.signal)
+    elif isinstance(rule, str):
+        chosen = Rule(rule)  # type: ignore[arg-type]
+    else:
+        chosen = rule
     if not isinstance(chosen, Rule):
         raise ConfigError(
             f"credit: rule={rule!r} given, expected one of {', '.join(RULE_KINDS)}, or a Rule"
@@ -234,50 +233,48 @@ def compare_rules(
     Rules that have no meaning for the signal are left out where none are named.
     """
     every = [Rule(kind) for kind in RULE_KINDS]
-    chosen = (
-        [rule for rule in every if rule.fits(outcomes.signal)]
-        if rules is None
-        else [Rule(r) if isinstance(r, str) else r for r in rules]
-    )  # type: ignore[arg-type]
+    if rules is None:
+        chosen = [rule for rule in every if rule.fits(outcomes.signal)]
+    else:
+        chosen = [Rule(r) if isinstance(r, str) else r for r in rules]  # type: ignore[arg-type]
     touches = touches_of(outcomes, decisions, lookback)
-    made = [
-        _share(outcomes, touches, rule, lookback, one)
-        for one in ((None,) if baseline is None else (None, baseline))
+    baselines = [None] if baseline is None else [None, baseline]
+    results = [
+        _share(outcomes, touches, rule, lookback, subtracted)
+        for subtracted in baselines
         for rule in chosen
     ]
     rows = []
-    for one in made:
-        known = one.entries.filter(pl.col("due").is_not_null())
-        paid = one.frame.filter(
+    for result in results:
+        matured = result.entries.filter(pl.col("due").is_not_null())
+        paid = result.frame.filter(
             pl.col("decision_id").is_not_null() & pl.col("credit").is_not_null()
         )
         paid_E = np.sort(
             paid.group_by("decision_id", "slot").agg(pl.col("credit").sum())["credit"].to_numpy()
         )[::-1]
-        best = (
-            float(paid_E[: max(len(paid_E) // 100, 1)].sum() / paid_E.sum())
-            if len(paid_E) and paid_E.sum() > 0
-            else math.nan
-        )
+        if len(paid_E) and paid_E.sum() > 0:
+            best = float(paid_E[: max(len(paid_E) // 100, 1)].sum() / paid_E.sum())
+        else:
+            best = math.nan
         rows.append(
             {
-                "rule": one.name,
-                "outcome": math.fsum(known["outcome"]),
-                "to_exposures": one.credited,
-                "to_none": one.due - one.credited,
-                "baseline": math.fsum(known["baseline"]),
+                "rule": result.name,
+                "outcome": math.fsum(matured["outcome"]),
+                "to_exposures": result.credited,
+                "to_none": result.due - result.credited,
+                "baseline": math.fsum(matured["baseline"]),
                 "exposures": len(paid_E),
                 "top_1%": best,
             }
         )
-    return Comparison(outcomes.signal, lookback, tuple(made), pl.DataFrame(rows))
+    return Comparison(outcomes.signal, lookback, tuple(results), pl.DataFrame(rows))
 
 
 def touches_of(
     outcomes: Outcomes, decisions: Decisions | pl.DataFrame, lookback: int = LOOKBACK_DAYS
 ) -> pl.DataFrame:
-    """Every exposure that may be credited for an entry, by entry and then from the earliest to the
-    last.
+    """Every exposure that may be credited for an entry, sorted by entry and time.
 
     Of the entry's user and creator (item), or of the user alone where entries are about users;
     shown on days -lookback to 0 from the entry's day and not after the entry's moment. At the same
@@ -337,7 +334,7 @@ def touches_of(
         (pl.col("time") <= pl.col("entered")) & (pl.col("shown_day") >= pl.col("day") - lookback)
     )
     near = near.sort("entry", "time", "slot", "decision_id")
-    known = pl.col("event_decision").is_in(frame["decision_id"].implode())
+    names_a_decision = pl.col("event_decision").is_in(frame["decision_id"].implode())
     same_item = (pl.col("item_id") == pl.col("event_item")).fill_null(True)
     same_slot = (pl.col("slot") == pl.col("event_slot")).fill_null(
         same_item
@@ -354,7 +351,9 @@ def touches_of(
         age=(pl.col("entered") - pl.col("time")).dt.total_microseconds() / 86_400e6,
         position=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("entry"),
         touches=pl.len().over("entry").cast(pl.Int32),
-        named=pl.when(known).then((pl.col("decision_id") == pl.col("event_decision")) & same_slot),
+        named=pl.when(names_a_decision).then(
+            (pl.col("decision_id") == pl.col("event_decision")) & same_slot
+        ),
     )
 
 
@@ -367,28 +366,25 @@ def _share(
             f"{outcomes.signal.entry.kind}; expected an entry by "
             "discovery() or event(of=...), whose own event says where it came from"
         )
-    own = "baseline" in outcomes.frame.columns
+    has_baseline = "baseline" in outcomes.frame.columns
     days = outcomes.signal.measure.baseline
     touched_N = np.zeros(len(outcomes), dtype=bool)
     touched_N[touches["entry"].to_numpy()] = True
     if baseline is not None:
-        taken_N, words = (
-            baseline.of(outcomes, touched_N),
-            f"what unexposed pairs come to, {baseline.lookback} days",
-        )
-    elif own:  # the outcome is less it already
-        taken_N, words = (
-            outcomes.frame["baseline"].fill_null(0.0).to_numpy().astype(float),
-            f"the user's own rate in the {days} days before",
-        )
+        taken_N = baseline.of(outcomes, touched_N)
+        words = f"what unexposed pairs come to, {baseline.lookback} days"
+    elif has_baseline:  # the outcome is less it already
+        taken_N = outcomes.frame["baseline"].fill_null(0.0).to_numpy().astype(float)
+        words = f"the user's own rate in the {days} days before"
     else:
-        taken_N, words = np.zeros(len(outcomes)), "none declared"
+        taken_N = np.zeros(len(outcomes))
+        words = "none declared"
     value_N = outcomes.value
-    due_N = value_N if own else value_N - taken_N
+    due_N = value_N if has_baseline else value_N - taken_N
     entries = outcomes.frame.select("user_id", "time").with_row_index("entry")
     entries = entries.with_columns(
         pl.col("entry").cast(pl.Int64),
-        outcome=pl.Series(value_N + taken_N if own else value_N, nan_to_null=True),
+        outcome=pl.Series(value_N + taken_N if has_baseline else value_N, nan_to_null=True),
         baseline=pl.when(pl.Series(np.isfinite(value_N))).then(pl.Series(taken_N)),
         due=pl.Series(due_N, nan_to_null=True),
     )
@@ -396,11 +392,9 @@ def _share(
     entry_T = touches["entry"].to_numpy()
     sum_N = np.bincount(entry_T, weights=weight_T, minlength=len(outcomes))
     kept_T = (weight_T > 0) & (sum_N[entry_T] > 0)
-    touches, entry_T, weight_T = (
-        touches.filter(pl.Series(kept_T)),
-        entry_T[kept_T],
-        weight_T[kept_T],
-    )
+    touches = touches.filter(pl.Series(kept_T))
+    entry_T = entry_T[kept_T]
+    weight_T = weight_T[kept_T]
     credit_T = apportion(due_N[entry_T], weight_T, entry_T)
     paid = touches.select(
         "entry",

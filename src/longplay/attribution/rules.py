@@ -26,7 +26,7 @@ LOOKBACK_DAYS = 28
 
 @dataclass(frozen=True)
 class RuleKind:
-    """What is true of every rule of a kind.
+    """Properties of all rules of a kind.
 
     Attributes:
         name: the kind, and the function that declares it.
@@ -71,17 +71,17 @@ class Rule:
 
     def __post_init__(self) -> None:
         one_of("rule", "kind", self.kind, RULE_KINDS)
-        for name, given, most in (
+        for name, value, most in (
             ("half_life", self.half_life, 10_000.0),
             ("ends", self.ends, 0.5),
         ):
             if (
-                isinstance(given, bool)
-                or not isinstance(given, int | float)
-                or not 0 < given <= most
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 < value <= most
             ):
                 raise ConfigError(
-                    f"rule: {name}={given!r} given, expected a number above 0, at most {most:g}"
+                    f"rule: {name}={value!r} given, expected a number above 0, at most {most:g}"
                 )
         if not self.record.has_half_life and self.half_life != 7.0:
             raise ConfigError(
@@ -100,12 +100,12 @@ class Rule:
 
     @property
     def record(self) -> RuleKind:
-        """What is true of every rule of this kind."""
+        """The properties of the rule's kind."""
         return RULES[self.kind]
 
     def fits(self, signal: Declaration) -> bool:
-        """Whether the rule has a meaning for the signal: a discovery touch needs an entry that an
-        event about a creator or item opened."""
+        """Whether the rule applies to the signal. A discovery touch needs an entry that an event
+        about a creator or item opened."""
         opened_by_event = not signal.entry.is_slot and signal.entry.of is not None
         return opened_by_event or not self.record.own_event
 
@@ -138,8 +138,8 @@ def recency(half_life: float = 7.0) -> Rule:
 
 
 def weights(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
-    """How much each touch counts among those of its entry, shape [T], not normalised; 0: not at
-    all."""
+    """The weight of each touch among those of its entry, shape [T], not normalised; 0: no
+    credit."""
     return rule.record.weigh(touches, rule, entries)
 
 
@@ -204,7 +204,7 @@ RULE_KINDS = tuple(RULES)
 
 
 def apportion(due_T: Float, weight_T: Float, entry_T: Int) -> Float:
-    """`due` of each entry shared out in proportion to the weights, shape [T]; the parts of an entry
+    """Shares of each entry's `due` in proportion to the weights, shape [T]. The shares of an entry
     sum to it exactly, in any order.
 
     A double is a whole number of up to 2^53 units in its last place. Each part is a whole number of

@@ -34,8 +34,8 @@ GROUPS = 5
 
 @dataclass(frozen=True)
 class Unexposed:
-    """What exposed pairs would have come to without the exposure, as pairs that were not exposed
-    tell; made by `unexposed_baseline`.
+    """Expected outcomes of exposed pairs had they not been exposed, learnt from unexposed pairs;
+    made by `unexposed_baseline`.
 
     Attributes:
         signal: the discovery signal.
@@ -50,8 +50,9 @@ class Unexposed:
         unexposed_days: pair-days at risk with the user active.
         exposed_days: pair-days at risk with the user active.
 
-    >>> base = Unexposed(None, 28, expected=6.0, organic=4.0, shown=20.0, unexposed=50.0, unexposed_days=5e4, exposed_days=6e3)
-    >>> base.organic_share, base.shown_share            # the organic 4 first, the other 2 out of the 20 shown
+    >>> sums = {"expected": 6.0, "organic": 4.0, "shown": 20.0, "unexposed": 50.0}
+    >>> base = Unexposed(None, 28, **sums, unexposed_days=5e4, exposed_days=6e3)
+    >>> base.organic_share, base.shown_share  # the organic 4 first, the other 2 out of the 20 shown
     (1.0, 0.1)
     """
 
@@ -66,8 +67,8 @@ class Unexposed:
 
     @property
     def organic_share(self) -> float:
-        """Share of an organic entry's outcome that is baseline: what was found without the slate
-        stands for what would have been, first."""
+        """Baseline share of an organic entry's outcome. The expected baseline is taken from
+        organic outcomes first."""
         return min(1.0, self.expected / self.organic) if self.organic > 0 else 1.0
 
     @property
@@ -108,12 +109,12 @@ def shown_unasked(lake: Lake) -> pl.DataFrame:
     """Return the decisions on surfaces whose plays are mostly recommended. Search results, which
     the user asked for, are left out."""
     events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("decision_id").is_not_null())
-    asked = (
+    requested_surfaces = (
         events.group_by("surface")
         .agg(share=(pl.col("origin") == "organic").mean())
         .filter(pl.col("share") > 0.5)["surface"]
     )
-    return lake.decisions.filter(~pl.col("surface").is_in(asked.implode()))
+    return lake.decisions.filter(~pl.col("surface").is_in(requested_surfaces.implode()))
 
 
 def unexposed_baseline(
@@ -153,20 +154,23 @@ def unexposed_baseline(
         ConfigError: entries that are not discoveries.
         DataError: no day of the log can be used, or too little came of unexposed pairs.
     """
-    signal, entry = outcomes.signal, outcomes.signal.entry
+    signal = outcomes.signal
+    entry = outcomes.signal.entry
     if not entry.is_discovery or entry.of is None:
         raise ConfigError(
             f"unexposed: {signal.name} is entered by {entry.kind}; only discoveries have pairs "
             "that were not exposed. Of users, declare their own "
             "baseline: measure.above_baseline(28)"
         )
-    key, novel = f"{entry.of}_id", entry.novel_for or 365
+    key = f"{entry.of}_id"
+    novel = entry.novel_for or 365
     check_lake("unexposed", lake)
     shown = slates_of("unexposed", decisions)
     touched = named_events(lake).filter(
         pl.col("kind").is_in(ENGAGED) & (pl.col("time") < outcomes.as_of)
     )
-    shown, entered = shown.filter(pl.col("time") < outcomes.as_of), outcomes.frame
+    shown = shown.filter(pl.col("time") < outcomes.as_of)
+    entered = outcomes.frame
     if users is not None:
         some = users.unique().to_frame("user_id")
         touched, shown, entered = (
@@ -205,8 +209,10 @@ def unexposed_baseline(
     )
     touches = touched.select("user_id", pl.col(key).alias("key"), day).drop_nulls().unique()
     keys = ItemIndex(pl.concat([slots["key"], touches["key"]]).unique().sort())
-    shown_P, shown_day = clock.pairs(slots, keys), slots["day"].to_numpy()
-    touch_P, touch_day = clock.pairs(touches, keys), touches["day"].to_numpy()
+    shown_P = clock.pairs(slots, keys)
+    shown_day = slots["day"].to_numpy()
+    touch_P = clock.pairs(touches, keys)
+    touch_day = touches["day"].to_numpy()
     possible = ~_within(touch_P, touch_day, shown_P, shown_day, 1, novel)
     exposed_GK = clock.active_days(
         shown_P[possible], shown_day[possible], shown_day[possible] + lookback, len(keys)
@@ -218,15 +224,13 @@ def unexposed_baseline(
         len(keys),
     )
     free_GK = np.maximum(clock.total_G[:, None] - spoilt_GK, 0.0)
-    known = entered.filter(
+    matured = entered.filter(
         pl.col("value").is_not_null() & ~pl.col("truncated") & pl.col("day").is_between(first, last)
     )
-    at = known.select("user_id", pl.col(key).alias("key"), "day")
-    pair_E, value_E, organic_E = (
-        clock.pairs(at, keys),
-        known["value"].to_numpy(),
-        (known["origin"] == "organic").to_numpy(),
-    )
+    at = matured.select("user_id", pl.col(key).alias("key"), "day")
+    pair_E = clock.pairs(at, keys)
+    value_E = matured["value"].to_numpy()
+    organic_E = (matured["origin"] == "organic").to_numpy()
     after_E = _within(shown_P, shown_day, pair_E, at["day"].to_numpy(), 0, lookback)
     free_value_GK = clock.by_group(pair_E[~after_E], value_E[~after_E], len(keys))
     if (came := int(np.count_nonzero(value_E[~after_E]))) < least:
@@ -251,20 +255,23 @@ def unexposed_baseline(
 
 
 def _days_seen_again(active: pl.DataFrame) -> pl.DataFrame:
-    """The days (user_id, day), each once, of users who were there on another day at most
-    `SILENCE_DAYS` away: those say that the log was there."""
+    """The distinct days (user_id, day) of users who were active on another day at most
+    `SILENCE_DAYS` away. On these days the log was running."""
     in_order = active.unique().sort("user_id", "day")
     day = pl.col("day")
-    before, after = day - day.shift(1).over("user_id"), day.shift(-1).over("user_id") - day
+    since_previous = day - day.shift(1).over("user_id")
+    until_next = day.shift(-1).over("user_id") - day
     return in_order.filter(
-        (before <= SILENCE_DAYS).fill_null(False) | (after <= SILENCE_DAYS).fill_null(False)
+        (since_previous <= SILENCE_DAYS).fill_null(False)
+        | (until_next <= SILENCE_DAYS).fill_null(False)
     )
 
 
 def _rates(value_GK: Float, days_GK: Float) -> Float:
     """Outcomes per day by group and key, shape [G, K]: the key's rate, smoothed by one outcome at
     the mean rate, times the group's factor."""
-    value_K, days_K = value_GK.sum(axis=0), days_GK.sum(axis=0)
+    value_K = value_GK.sum(axis=0)
+    days_K = days_GK.sum(axis=0)
     mean = float(value_K.sum() / max(days_K.sum(), 1.0))
     if mean == 0:
         return np.zeros_like(value_GK)
@@ -274,27 +281,26 @@ def _rates(value_GK: Float, days_GK: Float) -> Float:
 
 
 class _Clock:
-    """Counts users' active days between two days, many at once; users in fifths by how many active
-    days they have."""
+    """Counts users' active days between two days, for many users at once. Users are in fifths by
+    their number of active days."""
 
     def __init__(self, active: pl.DataFrame, first: int, last: int) -> None:
-        self.first, self.last = first, last
+        self.first = first
+        self.last = last
         self.users = ItemIndex(active["user_id"].unique().sort())
         inside = active.filter(pl.col("day").is_between(first, last))
         user_M = self.users.rows(inside["user_id"])
         self.span = last - first + 3
         self.code = np.sort(user_M * self.span + (inside["day"].to_numpy() - first))
         days_U = np.bincount(user_M, minlength=len(self.users))
-        self.group_U = np.searchsorted(
-            np.quantile(days_U[days_U > 0], np.arange(1, GROUPS) / GROUPS)
-            if len(user_M)
-            else np.zeros(GROUPS - 1),
-            days_U,
-        )
+        bounds = np.zeros(GROUPS - 1)  # active days between one group and the next
+        if len(user_M):
+            bounds = np.quantile(days_U[days_U > 0], np.arange(1, GROUPS) / GROUPS)
+        self.group_U = np.searchsorted(bounds, days_U)
         self.total_G = np.bincount(self.group_U, weights=days_U, minlength=GROUPS)
 
     def pairs(self, table: pl.DataFrame, keys: ItemIndex) -> Int:
-        """One number per (user, key) of the table."""
+        """A number for each (user, key) of the table."""
         return self.users.rows(table["user_id"]) * len(keys) + keys.rows(table["key"])
 
     def by_group(self, pair_M: Int, weight_M: NDArray[np.number], keys: int) -> Float:
@@ -309,7 +315,8 @@ class _Clock:
     def active_days(self, pair_M: Int, start_M: Int, stop_M: Int, keys: int) -> Float:
         """Active days of the pair's user in the union of the pair's intervals [start, stop], within
         first to last; by group and key, [G, K]."""
-        start_M, stop_M = np.maximum(start_M, self.first), np.minimum(stop_M, self.last)
+        start_M = np.maximum(start_M, self.first)
+        stop_M = np.minimum(stop_M, self.last)
         keep = start_M <= stop_M
         order = np.lexsort((start_M[keep], pair_M[keep]))
         pair_M, start_M, stop_M = (values[keep][order] for values in (pair_M, start_M, stop_M))

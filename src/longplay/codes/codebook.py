@@ -62,8 +62,8 @@ class Codebook:
         return Trie.build(self.codes, self.width, self.available)
 
     def with_available(self, items: pl.Series) -> Self:
-        """The same codes, of which only those of `items` may be generated: what is sold out,
-        withdrawn, or not for this market is left out.
+        """The same codes, restricted to `items` for generation. Items that are sold out, withdrawn,
+        or not for this market are left out.
 
         Nothing of a model changes. The trie's version does, and with it the name of a policy:
         slates are logged under what could be shown.
@@ -92,8 +92,8 @@ class Codebook:
         vectors: NDArray[np.float64],
         available: NDArray[np.bool_] | None = None,
     ) -> Self:
-        """The codebook with further items; no item's code changes, so that what a model has learnt
-        of them stays true.
+        """The codebook with further items. No existing code changes, so that what a model has
+        learnt of them stays true.
 
         Each new item, in the order given, takes the nearest code at every level below which an ID
         is still free. Their leaves lie among the others', so leaf numbers move. `report` is that of
@@ -109,8 +109,8 @@ class Codebook:
                 no room left.
         """
         ids = items.cast(pl.String)
-        known = pl.concat([self.items, ids])
-        if doubled := known.filter(known.is_duplicated()).unique().sort().to_list():
+        all_items = pl.concat([self.items, ids])
+        if doubled := all_items.filter(all_items.is_duplicated()).unique().sort().to_list():
             raise DataError(
                 f"codes: {len(doubled):,} of {len(ids):,} new items are known or given twice, "
                 f"first {doubled[0]!r}; give new ids only"
@@ -131,7 +131,7 @@ class Codebook:
                 f"codes: available of shape {np.shape(available)} given for {len(ids):,} new "
                 "items, expected one for each"
             )
-        if len(known) > self.width**self.levels:
+        if len(all_items) > self.width**self.levels:
             raise DataError(
                 f"codes: {len(ids):,} new items do not fit: "
                 f"{self.width**self.levels - len(self.items):,} of {self.width}^{self.levels} "
@@ -144,32 +144,30 @@ class Codebook:
         ).reshape(-1, self.levels)
         codes = np.concatenate([self.codes, added])
         order = np.lexsort(codes.T[::-1])
-        free = np.concatenate(
-            [
-                self.available,
-                np.ones(len(ids), dtype=bool)
-                if available is None
-                else np.asarray(available, dtype=bool),
-            ]
-        )
+        if available is None:
+            new_available = np.ones(len(ids), dtype=bool)
+        else:
+            new_available = np.asarray(available, dtype=bool)
+        all_available = np.concatenate([self.available, new_available])
         report = self.report | {"added": self.report.get("added", 0) + len(ids)}
         return replace(
             self,
-            items=known.gather(order),
+            items=all_items.gather(order),
             codes=codes[order],
-            available=free[order],
+            available=all_available[order],
             report=report,
         )
 
     def _free_code(
         self, vector: NDArray[np.float64], taken: Counter[tuple[int, ...]]
     ) -> tuple[int, ...]:
-        """The nearest ID that is free, level by level; `taken` counts it from now on."""
+        """The nearest free ID, level by level. `taken` counts it from now on."""
         prefix: tuple[int, ...] = ()
         node: int | None = 0  # of the trie; null where only new items are below
         for level, centres in enumerate(self.centres):
             near = np.argsort(((centres - vector) ** 2).sum(axis=1), kind="stable").tolist()
-            child, below = {}, np.zeros(self.width, dtype=np.int64)
+            child = {}
+            below = np.zeros(self.width, dtype=np.int64)
             if node is not None:
                 edges = range(*self.trie.ptr[level][node : node + 2].tolist())
                 child = dict(
@@ -185,7 +183,8 @@ class Codebook:
                 for code in near
                 if below[code] + taken[*prefix, code] < self.width ** (self.levels - level - 1)
             )
-            prefix, node = (*prefix, code), child.get(code)
+            prefix = (*prefix, code)
+            node = child.get(code)
             taken[prefix] += 1
             vector = vector - centres[code]
         return prefix
@@ -211,7 +210,7 @@ class Codebook:
             | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}
         ).drop_nulls("label")
         prefixes = [[f"code_{level}" for level in range(depth + 1)] for depth in range(self.levels)]
-        most = [
+        most_frequent_by_level = [
             int(
                 table.group_by(*prefix, "label")
                 .len()
@@ -221,27 +220,27 @@ class Codebook:
             )
             for prefix in prefixes
         ]
-        return [one / max(table.height, 1) for one in most]
+        return [most_frequent / max(table.height, 1) for most_frequent in most_frequent_by_level]
 
     def save(self, path: Path) -> None:
-        """Write to a Parquet file, and the centres to one beside it that ends in `.safetensors`;
-        both are on disk after the return."""
+        """Write a Parquet file, and the centres to a `.safetensors` file with the same stem.
+        Both are on disk after the return."""
         frame = pl.DataFrame(
             {"item_id": self.items, "available": self.available}
             | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}
         )
-        beside = path.with_suffix(".safetensors")
+        centres_path = path.with_suffix(".safetensors")
         if self.centres:
             save_file(
                 {
                     f"level_{level}": np.ascontiguousarray(centres)
                     for level, centres in enumerate(self.centres)
                 },
-                beside,
+                centres_path,
             )
-            sync_path(beside)
+            sync_path(centres_path)
         else:
-            beside.unlink(missing_ok=True)
+            centres_path.unlink(missing_ok=True)
         frame.write_parquet(path, metadata={"sha256": self._digest()})
         sync_path(path)
         sync_path(path.parent)
@@ -256,17 +255,17 @@ class Codebook:
 
     @classmethod
     def load(cls, path: Path, width: int) -> Self:
-        """Read what `save` wrote.
+        """The codebook that `save` wrote.
 
         Raises:
             DataError: a file is missing, cannot be read, or is not as it was written.
         """
-        beside = path.with_suffix(".safetensors")
+        centres_path = path.with_suffix(".safetensors")
         try:
             stated = pl.read_parquet_metadata(path).get("sha256")
             frame = pl.read_parquet(path)
             codes = frame.select(pl.selectors.starts_with("code_")).to_numpy().astype(np.int64)
-            level_centres = load_file(beside) if beside.exists() else {}
+            level_centres = load_file(centres_path) if centres_path.exists() else {}
             centres = tuple(level_centres[f"level_{level}"] for level in range(len(level_centres)))
             codebook = cls(
                 frame["item_id"], codes, width, frame["available"].to_numpy(), {}, centres
@@ -284,7 +283,7 @@ class Codebook:
             ) from error
         if stated not in (None, codebook._digest()):
             raise DataError(
-                f"codes: {path} or {beside.name} was changed after it was written; make the codes "
+                f"codes: {path} or {centres_path.name} was changed after it was written; make the codes "
                 "anew"
             )
         return codebook
@@ -343,23 +342,20 @@ def fit_codebook(
     used: list[NDArray[np.float64]] = []
     for level in range(levels):
         centres = _centres(residual, width, seed + level)
-        own = (
-            np.arange(width) % len(centres)
-            # fewer centres than codes: the codes left over repeat them, for items that find theirs
-            # full
-        )
+        # fewer centres than codes: the codes left over repeat them, for items that find theirs full
+        centre_of_code = np.arange(width) % len(centres)
         distance = (
             ((residual**2).sum(axis=1)[:, None] - 2 * residual @ centres.T)
             + (centres**2).sum(axis=1)[None]
-        )[:, own]
+        )[:, centre_of_code]
         codes[:, level] = _assign(distance, parent, capacity=width ** (levels - level - 1))
-        used.append(centres[own])
+        used.append(centres[centre_of_code])
         wished = np.unique(
             np.column_stack([parent, distance.argmin(axis=1)]), axis=0, return_counts=True
         )[1]
         collided = int(wished[wished > 1].sum())
         moved = int((distance[np.arange(n), codes[:, level]] > distance.min(axis=1) + 1e-9).sum())
-        residual -= centres[own[codes[:, level]]]
+        residual -= centres[centre_of_code[codes[:, level]]]
         parent = np.unique(np.column_stack([parent, codes[:, level]]), axis=0, return_inverse=True)[
             1
         ].ravel()
@@ -389,7 +385,7 @@ def _centres(points: NDArray[np.float64], width: int, seed: int) -> NDArray[np.f
 def _assign(
     distance: NDArray[np.float64], parent: NDArray[np.int64], capacity: int
 ) -> NDArray[np.int64]:
-    """Nearest code for each row, but at most `capacity` rows of one parent on one code."""
+    """Nearest code for each row. At most `capacity` rows of a parent share a code."""
     choice = distance.argmin(axis=1)
     width = distance.shape[1]
     key, count = np.unique(parent * width + choice, return_counts=True)
@@ -403,5 +399,6 @@ def _assign(
             np.argsort(distance[rows].min(axis=1))
         ]:  # who is closest to a code chooses first
             code = next(code for code in np.argsort(distance[row], kind="stable") if left[code] > 0)
-            choice[row], left[code] = code, left[code] - 1
+            choice[row] = code
+            left[code] -= 1
     return choice

@@ -38,8 +38,8 @@ _SHRINKS = 4  # characters that NFKC makes one of, at most: a letter with three 
 
 
 def clean(text: str, most: int) -> str:
-    """`text` as it may be shown to a model: NFKC, one line, nothing unseen, at most `most`
-    characters.
+    """`text` as it may be shown to a model: NFKC, on one line, without invisible characters, at
+    most `most` characters.
 
     Cleaning twice changes nothing. Unseen is: controls, bidi and other format characters, zero
     width ones, variation selectors, private use, noncharacters, lone surrogates. So emoji that are
@@ -79,7 +79,8 @@ def item_text(items: pl.DataFrame, index: ItemIndex | None = None) -> pl.Series:
         index: texts in this order of items, empty where `items` has none; default the order of
             `items`.
 
-    >>> item_text(pl.DataFrame({"item_id": ["i0"], "title": ["Nocturnes "], "text": [None], "tags": [["piano", "calm"]]})).to_list()
+    >>> nocturnes = {"item_id": "i0", "title": "Nocturnes ", "text": None, "tags": ["piano", "calm"]}
+    >>> item_text(pl.DataFrame([nocturnes])).to_list()
     ['Nocturnes; piano, calm']
     """
     tags = pl.col("tags").cast(pl.List(pl.String)).list.join(", ")

@@ -65,7 +65,9 @@ class Trie:
             len(codes) > 1 and (np.diff(codes, axis=0) == 0).all(axis=1).any()
         ):
             raise DataError("Trie: rows of codes must be sorted and distinct, one per item")
-        ptr, code, span = [], [], [np.array([0, len(codes)])]
+        ptr = []
+        code = []
+        span = [np.array([0, len(codes)])]
         for level in range(codes.shape[1]):
             prefix = codes[:, : level + 1]
             first = np.flatnonzero(
@@ -74,11 +76,10 @@ class Trie:
             ptr.append(np.searchsorted(first, span[-1]))
             code.append(codes[first, level])
             span.append(np.append(first, len(codes)))
-        free = (
-            np.ones(len(codes), dtype=bool)
-            if available is None
-            else np.asarray(available, dtype=bool)
-        )
+        if available is None:
+            free = np.ones(len(codes), dtype=bool)
+        else:
+            free = np.asarray(available, dtype=bool)
         return cls(tuple(ptr), tuple(code), tuple(span), width, free)
 
     def __len__(self) -> int:
@@ -124,8 +125,11 @@ class Trie:
 
     @cached_property
     def _edges(self) -> tuple[Ints, ...]:
-        owner = [np.repeat(np.arange(len(ptr) - 1), np.diff(ptr)) for ptr in self.ptr]
-        return tuple(own * self.width + code for own, code in zip(owner, self.code, strict=True))
+        parents_by_level = [np.repeat(np.arange(len(ptr) - 1), np.diff(ptr)) for ptr in self.ptr]
+        return tuple(
+            parent * self.width + code
+            for parent, code in zip(parents_by_level, self.code, strict=True)
+        )
 
     @cached_property
     def _free_before(self) -> Ints:
@@ -134,7 +138,8 @@ class Trie:
 
 @dataclass(frozen=True)
 class Allowed:
-    """Which leaves each of N contexts may be shown: the available ones less its own exclusions.
+    """The leaves that each of N contexts may be shown: the available leaves less the context's
+    exclusions.
 
     The exclusions are kept as one sorted array, so that the number left below any node is two
     binary searches, whatever the size of the catalogue.
@@ -146,25 +151,26 @@ class Allowed:
 
     @classmethod
     def of(cls, trie: Trie, offsets: Ints, leaves: Ints) -> Allowed:
-        """From ragged exclusions: context n excludes leaves[offsets[n]:offsets[n+1]]; -1 (unknown)
-        is ignored."""
+        """Allowed leaves from ragged exclusions: context n excludes
+        leaves[offsets[n]:offsets[n+1]]; -1 (unknown) is ignored."""
         context = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         keep = (leaves >= 0) & trie.available[np.maximum(leaves, 0)]
         return cls(trie, distinct_keys(context[keep] * len(trie) + leaves[keep]), len(offsets) - 1)
 
     @classmethod
     def everything(cls, trie: Trie, n: int) -> Allowed:
-        """All that is available, for `n` contexts that exclude nothing."""
+        """All available leaves, for `n` contexts without exclusions."""
         return cls(trie, np.zeros(0, dtype=np.int64), n)
 
     def between(self, start: int, stop: int) -> Allowed:
-        """The same for contexts `start` to `stop` - 1."""
+        """The allowed leaves of contexts `start` to `stop` - 1."""
         low, high = np.searchsorted(self.blocked, (start * len(self.trie), stop * len(self.trie)))
         return Allowed(self.trie, self.blocked[low:high] - start * len(self.trie), stop - start)
 
     def left(self, depth: int, context: Ints, node: Ints) -> Ints:
         """Number of allowed leaves below `node` at `depth` for `context`; broadcast shape."""
-        low, high = self.trie.span[depth][node], self.trie.span[depth][node + 1]
+        low = self.trie.span[depth][node]
+        high = self.trie.span[depth][node + 1]
         free = self.trie._free_before[high] - self.trie._free_before[low]
         start = context * len(self.trie)
         return free - (
@@ -177,14 +183,10 @@ class Allowed:
         A gather over the node's own children: the cost does not depend on the catalogue.
         """
         shape = np.broadcast_shapes(np.shape(context), np.shape(node))
-        context, node = (
-            np.broadcast_to(context, shape).ravel(),
-            np.broadcast_to(node, shape).ravel(),
-        )
-        first, count = (
-            self.trie.ptr[level][node],
-            self.trie.ptr[level][node + 1] - self.trie.ptr[level][node],
-        )
+        context = np.broadcast_to(context, shape).ravel()
+        node = np.broadcast_to(node, shape).ravel()
+        first = self.trie.ptr[level][node]
+        count = self.trie.ptr[level][node + 1] - self.trie.ptr[level][node]
         owner = np.repeat(np.arange(len(node)), count)
         child = np.repeat(first - np.concatenate([[0], np.cumsum(count)[:-1]]), count) + np.arange(
             count.sum()

@@ -40,11 +40,11 @@ def behaviour_vectors(
     )
     item = index.rows(pairs["item_id"])
     user = pairs["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    known = item >= 0
-    if not known.any():
+    in_catalogue = item >= 0
+    if not in_catalogue.any():
         return np.zeros((len(index), dim))
     matrix = sparse.csr_matrix(
-        (np.log1p(pairs["len"].to_numpy())[known], (user[known], item[known])),
+        (np.log1p(pairs["len"].to_numpy())[in_catalogue], (user[in_catalogue], item[in_catalogue])),
         shape=(user.max() + 1, len(index)),
     )
     per_user = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
@@ -56,7 +56,7 @@ def behaviour_vectors(
 def sequence_vectors(
     lake: Lake, index: ItemIndex, dim: int = 64, window: int = 5, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Unit vectors [I, dim] of items from what follows what in users' histories (`item2vec`); zero
+    """Unit vectors [I, dim] of items from their neighbours in users' histories (`item2vec`); zero
     rows for items without neighbours.
 
     Users and events are those that policies learn histories from (`decisions.learners_histories`):
@@ -102,7 +102,8 @@ def item2vec(
         DataError: offsets that are not of these leaves, leaves outside the catalogue, no window or
             no dimension.
 
-    >>> first, second, third = item2vec(np.array([0, 2, 4]), np.array([0, 1, 2, 1]), items=3, dim=2)  # 0 and 2 stand beside the same item
+    >>> leaves = np.array([0, 1, 2, 1])  # two histories: items 0 and 2 both stand beside item 1
+    >>> first, second, third = item2vec(np.array([0, 2, 4]), leaves, items=3, dim=2)
     >>> bool(np.isclose(first @ third, 1)), bool(abs(first @ second) < 1e-9)
     (True, True)
     """
@@ -131,9 +132,10 @@ def item2vec(
     share = met**CONTEXT_POWER / (met**CONTEXT_POWER).sum()
     pairs = pairs.tocoo()
     information = np.log(pairs.data / (met[pairs.row] * share[pairs.col]))
-    known = information > 0
+    informative = information > 0
     matrix = sparse.csr_matrix(
-        (information[known], (pairs.row[known], pairs.col[known])), shape=(items, items)
+        (information[informative], (pairs.row[informative], pairs.col[informative])),
+        shape=(items, items),
     )
     left, size = _largest(matrix, dim, seed)
     some = np.diff(matrix.indptr) > 0  # an empty row has a direction by rounding alone
@@ -149,13 +151,14 @@ def _pairs(
     user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     counted = sparse.csr_matrix((items, items))
     for distance in range(1, window + 1):
-        one, other = leaves[:-distance], leaves[distance:]
-        beside = (user[:-distance] == user[distance:]) & (
-            one != other
+        first_leaf = leaves[:-distance]
+        second_leaf = leaves[distance:]
+        is_pair = (user[:-distance] == user[distance:]) & (
+            first_leaf != second_leaf
         )  # an item beside itself says nothing of others
-        where = (one[beside], other[beside])
+        cells = (first_leaf[is_pair], second_leaf[is_pair])
         counted = counted + sparse.csr_matrix(
-            (np.full(int(beside.sum()), 1 / distance), where), shape=(items, items)
+            (np.full(int(is_pair.sum()), 1 / distance), cells), shape=(items, items)
         )
     return sparse.csr_matrix(counted + counted.T)
 
@@ -184,8 +187,8 @@ def item_vectors(
     words: str | NDArray[np.floating] = "tfidf",
     words_weight: float = 0.5,
 ) -> NDArray[np.float64]:
-    """Behaviour beside words, [I, dim + dim of words]; words weigh .5, so that they decide only
-    where behaviour is silent.
+    """Behaviour and word vectors side by side, [I, dim + dim of words]. Words weigh .5, so that
+    they decide only where behaviour is silent.
 
     Args:
         lake: the log.
@@ -219,13 +222,17 @@ def item_vectors(
     elif behaviour == "item2vec":
         parts.append(sequence_vectors(lake, index, dim, seed=seed))
     if not isinstance(words, str):
-        given = np.asarray(words, dtype=float)
-        if given.ndim != 2 or len(given) != len(index) or not np.isfinite(given).all():
+        word_vectors = np.asarray(words, dtype=float)
+        if (
+            word_vectors.ndim != 2
+            or len(word_vectors) != len(index)
+            or not np.isfinite(word_vectors).all()
+        ):
             raise DataError(
-                f"item_vectors: words of shape {given.shape} given, expected finite numbers of "
+                f"item_vectors: words of shape {word_vectors.shape} given, expected finite numbers of "
                 f"shape ({len(index)}, D), a row per item"
             )
-        parts.append(words_weight * given)
+        parts.append(words_weight * word_vectors)
     elif words == "tfidf":
         parts.append(words_weight * text_vectors(lake.items, index, dim // 2, seed))
     if not parts:

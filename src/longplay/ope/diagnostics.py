@@ -52,7 +52,7 @@ SUPPORT_CONTEXTS = 2_000  # contexts in which the policy's own choices are looke
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """How well a log supports an off-policy value of one policy.
+    """How well a log supports the off-policy value of a policy.
 
     Attributes:
         policy: its name.
@@ -144,7 +144,8 @@ class Diagnosis:
         outcomes_between: tuple[float, float] | None = None,
         scored: Users = "held out",
     ) -> Diagnosis:
-        """What weights and outcomes of N slots say; `weigh` gathers the rest from a log.
+        """The diagnosis of the weights and outcomes of N slots; `weigh` computes the rest from a
+        log.
 
         Args:
             weight_N: of each slot its weight (>= 0), its outcome and its user, shape [N].
@@ -275,7 +276,7 @@ class Diagnosis:
 
     @property
     def outcomes_needed(self) -> int:
-        """The least number of effective outcomes that an interval can be made of."""
+        """The minimum number of effective outcomes for an interval."""
         return MIN_OUTCOMES if self.one_side else MIN_OUTCOMES_ELSE
 
     def _is_off(self, far: float) -> bool:
@@ -291,8 +292,7 @@ class Diagnosis:
 
     @property
     def bias(self) -> str:
-        """Why IPS is not to be believed: what the log proves of its weights. Empty where it proves
-        nothing.
+        """Why IPS is biased, where the log proves it of its weights. Empty where it proves nothing.
 
         The mean weight estimates what IPS makes of an outcome that is always 1. SNIPS divides by it
         and doubly robust weighs only what its model leaves over, so these are refused at `MAX_OFF`
@@ -327,8 +327,8 @@ class Diagnosis:
 
     @property
     def value_bounds(self) -> tuple[float, float] | None:
-        """The least and the most that the policy's value can be, whatever comes of the choices that
-        the logger never makes.
+        """The lowest and highest possible value of the policy, whatever the outcomes of choices
+        that the logger never makes.
 
         From the 95% interval of what the seen choices contribute, and the largest unseen share at
         the least and the most that an outcome can be. Where nothing has happened yet: as if every
@@ -356,8 +356,8 @@ class Diagnosis:
 
     @property
     def lacks(self) -> str:
-        """The figure that a refusal turns on, a few words for a table; empty where nothing is
-        refused, or the log itself is at fault."""
+        """The figure that a refusal depends on, in a few words for a table. Empty where nothing
+        is refused, or the log itself is at fault."""
         if not self.reasons or self.slots == 0:
             return ""
         if self.outcomes < self.outcomes_needed or (
@@ -368,11 +368,9 @@ class Diagnosis:
             return f"n_eff {self.n_eff:,.0f} slots"
         if self.users_eff < MIN_USERS:
             return f"n_eff {self.users_eff:,.0f} users"
-        return (
-            f"support {self.support:.0%}"
-            if self.support < MIN_SUPPORT
-            else "propensities not those of the draw"
-        )
+        if self.support < MIN_SUPPORT:
+            return f"support {self.support:.0%}"
+        return "propensities not those of the draw"
 
     @property
     def estimable(self) -> bool:
@@ -415,8 +413,8 @@ class Diagnosis:
 def weigh(
     policy: Policy, logged: Logged, seed: int = 0, signal: Declaration | None = None
 ) -> tuple[Float, Diagnosis]:
-    """The weights pi / pi0 of the mature slots, shape [N], and what they say. Raises nothing for a
-    log that says little.
+    """The weights pi / pi0 of the mature slots, shape [N], and their diagnosis. A weak log raises
+    no error.
 
     Args:
         policy: whose value is asked for.
@@ -483,8 +481,8 @@ def _own_draws(
 
 
 def outcome_range(signal: Declaration, reward_N: Float) -> tuple[float, float]:
-    """The least and the most that an outcome of `signal` can be; where it has no such bound, the
-    least and the most of `reward_N`.
+    """The lowest and highest possible outcome of `signal`. Where it has no bound, those of
+    `reward_N`.
 
     >>> from longplay.signals import Signal, days_with, exposure
     >>> outcome_range(Signal("seen", entry=exposure(), measure=days_with("creator"), window=(1, 28)), np.zeros(3))

@@ -125,7 +125,9 @@ def dr_mean(
         user_N: user of each slot; errors are clustered by it.
         estimand: label of the estimate.
 
-    >>> dr_mean(np.array([0.5, 0.5]), np.array([1.0, 0.0]), np.array([0.4, 0.4]), np.array([0.3, 0.3]), ["a", "b"]).value
+    >>> weight_N = np.array([0.5, 0.5])
+    >>> reward_N = np.array([1.0, 0.0])
+    >>> dr_mean(weight_N, reward_N, np.full(2, 0.4), np.full(2, 0.3), ["a", "b"]).value
     0.35
     """
     terms_N = direct_N + weight_N * (reward_N - model_N)
@@ -171,21 +173,23 @@ def usual(reward_N: Float) -> tuple[float, int]:
 
 
 def origin_of(reward_N: Float) -> tuple[float, int]:
-    """Where the log scale of SNIPS and doubly robust begins, and the side of it on which all
+    """The origin of the log scale of SNIPS and doubly robust, and the side of it on which all
     outcomes lie; side 0 where there is none.
 
     The outcome that most slots have if all others lie on one side of it, else 0 if all outcomes do.
 
-    >>> origin_of(np.array([1.0, 1.0, 0.0])), origin_of(np.array([1.0, 2.0, 3.0])), origin_of(np.array([-1.0, 2.0, 3.0]))
-    ((1.0, -1), (0.0, 1), (0.0, 0))
+    >>> origin_of(np.array([1.0, 1.0, 0.0])), origin_of(np.array([1.0, 2.0, 3.0]))
+    ((1.0, -1), (0.0, 1))
+    >>> origin_of(np.array([-1.0, 2.0, 3.0]))
+    (0.0, 0)
     """
     common, side = usual(reward_N)
     return (common, side) if side else (0.0, side_of(reward_N, 0.0))
 
 
 def typical(amount_N: Float) -> float:
-    """What an amount that counts is like: the mean of `amount_N` (>= 0), each weighted by itself; 0
-    where all are 0.
+    """Typical size of an amount that counts: the mean of `amount_N` (>= 0), each weighted by
+    itself; 0 where all are 0.
 
     >>> typical(np.array([0.0, 1.0, 3.0]))
     2.5
@@ -195,8 +199,8 @@ def typical(amount_N: Float) -> float:
 
 
 def effective_users(amount_N: Float, user_N: ArrayLike) -> float:
-    """Kish's effective number of users, by their summed `amount_N` (>= 0): of weights, or of
-    weights times outcomes.
+    """Kish's effective number of users, from `amount_N` (>= 0) summed per user: weights, or weights
+    times outcomes.
 
     >>> effective_users(np.array([1.0, 1.0, 2.0]), ["a", "a", "b"])
     2.0
@@ -218,8 +222,8 @@ def _rare(
     reward_N: Float,
     user_N: ArrayLike,
 ) -> Estimate:
-    """The estimate with its interval on the log scale from `origin`; as it is where its value does
-    not lie on this `side`."""
+    """The estimate with its interval on the log scale from `origin`. Unchanged where its value
+    does not lie on this `side`."""
     outcomes = effective_users(weight_N * np.abs(reward_N - origin), user_N)
     if outcomes == 0 or side * (estimate.value - origin) <= 0:
         return estimate

@@ -41,8 +41,7 @@ CELLS = 5_000_000  # exclusions handed to a policy at once: bounds memory
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """Mature slots of the scored users on one surface or on all, with the whole slates they stand
-    in.
+    """Mature slots of the scored users, on one surface or on all, with their slates.
 
     Attributes:
         surface: where the slots were shown, or `every surface`.
@@ -86,16 +85,16 @@ class Logged:
 
     @property
     def places(self) -> Int:
-        """Where each mature slot lies among all slots (`item_M`), shape [N]."""
+        """Position of each mature slot among all slots (`item_M`), shape [N]."""
         return (np.cumsum(self.lengths_D) - self.lengths_D)[self.decision_N] + self.slot_N
 
     @property
     def items(self) -> pl.Series:
-        """What was shown in each mature slot, length N."""
+        """The item shown in each mature slot, length N."""
         return self.item_M.gather(self.places)
 
-    def asked(self, rows: Int, slots: int) -> Iterator[tuple[Int, Contexts]]:
-        """The contexts of the decisions `rows`, a part at a time, asking for `slots` slots.
+    def contexts_in_parts(self, rows: Int, slots: int) -> Iterator[tuple[Int, Contexts]]:
+        """The contexts of the decisions `rows`, in parts, each asking for `slots` slots.
 
         Items that were not there yet are excluded: a policy is valued by what it could have shown
         then.
@@ -206,8 +205,8 @@ def logged_slots(
 
 
 def _not_there_yet(lake: Lake, decisions: pl.DataFrame, time: pl.Series) -> tuple[pl.Series, Int]:
-    """Items added after the first of these times, last first, and how many of them were still to
-    come at each time.
+    """Items added after the first of these times, last first, and how many of them came after each
+    time.
 
     An item that anybody was shown before its `added_at` was there: its date is that of a load, not
     of a release.
@@ -231,7 +230,7 @@ def _not_there_yet(lake: Lake, decisions: pl.DataFrame, time: pl.Series) -> tupl
 
 
 def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
-    """The same slots with the histories this policy would have been given.
+    """The same slots with the histories that this policy would have received.
 
     A logger that reads no history logs none; a policy that wants `history` items gets the user's
     last ones before `history_until`, from the lake, wherever these are more than were logged. What
@@ -260,20 +259,22 @@ def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Float, NDArray[np.boo
     prefix, takes nothing from the mass left: the slate without it is asked for. Slates are asked
     for in groups of one length.
     """
-    item_M, lengths_D = logged.item_M, logged.lengths_D
+    item_M = logged.item_M
+    lengths_D = logged.lengths_D
     index = index_of(policy)
-    in_catalogue_M = (
-        index.rows(item_M) >= 0
-        if index is not None and len(item_M)
-        else np.ones(len(item_M), dtype=bool)
-    )
+    if index is not None and len(item_M):
+        in_catalogue_M = index.rows(item_M) >= 0
+    else:
+        in_catalogue_M = np.ones(len(item_M), dtype=bool)
     decision_M = np.repeat(np.arange(len(lengths_D)), lengths_D)
     in_catalogue_D = np.bincount(decision_M[in_catalogue_M], minlength=len(lengths_D))
     start_D = np.cumsum(in_catalogue_D) - in_catalogue_D
     catalogue_rows = np.flatnonzero(in_catalogue_M)  # slate by slate
     log_prob_M = np.full(len(item_M), -np.inf)
     for length in np.unique(in_catalogue_D[in_catalogue_D > 0]):
-        for rows, contexts in logged.asked(np.flatnonzero(in_catalogue_D == length), int(length)):
+        for rows, contexts in logged.contexts_in_parts(
+            np.flatnonzero(in_catalogue_D == length), int(length)
+        ):
             places = catalogue_rows[start_D[rows][:, None] + np.arange(length)]
             slates = item_M.gather(places.ravel()).reshape((-1, int(length))).arr.to_list()
             log_prob_M[places] = policy.log_prob(contexts, slates.alias("slate"))
@@ -283,7 +284,7 @@ def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Float, NDArray[np.boo
 def own_slates(
     policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Int
 ) -> tuple[pl.Series, Float]:
-    """One slate of the policy's own for each of the decisions `chosen`, as long as the logged one:
+    """A slate drawn from the policy for each of the decisions `chosen`, as long as the logged one:
     items and log-probabilities, flat.
 
     Raises:
@@ -291,14 +292,12 @@ def own_slates(
     """
     length_R = logged.lengths_D[chosen]
     start_R = np.cumsum(length_R) - length_R
-    parts, places, log_prob = (
-        [pl.Series([], dtype=pl.String)],
-        [np.zeros(0, dtype=np.int64)],
-        [np.zeros(0)],
-    )
+    parts = [pl.Series([], dtype=pl.String)]
+    places = [np.zeros(0, dtype=np.int64)]
+    log_prob = [np.zeros(0)]
     for length in np.unique(length_R[length_R > 0]):
         same = np.flatnonzero(length_R == length)
-        for _, contexts in logged.asked(chosen[same], int(length)):
+        for _, contexts in logged.contexts_in_parts(chosen[same], int(length)):
             decisions = policy.decide(contexts, rng)
             if (
                 not decisions.frame["context_id"].equals(contexts.frame["context_id"])
@@ -334,15 +333,14 @@ def own_choices(
         + np.arange(len(drawn_M))
     )
     codes = ItemIndex(pl.concat([logged_M, drawn_M]).unique())
-    logged_row_M, drawn_row_M = codes.rows(logged_M), codes.rows(drawn_M)
+    logged_row_M = codes.rows(logged_M)
+    drawn_row_M = codes.rows(drawn_M)
     choice_M = np.empty(len(drawn_M), dtype=np.int64)
     length_M = np.repeat(length_R, length_R)
     for length in np.unique(length_R):
         places = np.flatnonzero(length_M == length)
-        logged_RS, drawn_RS = (
-            logged_row_M[places].reshape(-1, length),
-            drawn_row_M[places].reshape(-1, length),
-        )
+        logged_RS = logged_row_M[places].reshape(-1, length)
+        drawn_RS = drawn_row_M[places].reshape(-1, length)
         choice_M[places] = np.column_stack(
             [outside(logged_RS[:, :slot], drawn_RS, 1) for slot in range(length)]
         ).ravel()
@@ -369,7 +367,9 @@ def own_law(policy: Ranker, logged: Logged) -> Float:
     slots_of_D = np.argsort(logged.decision_N, kind="stable")
     bounds_D = np.searchsorted(logged.decision_N[slots_of_D], np.arange(len(logged.lengths_D) + 1))
     for length in np.unique(logged.lengths_D[logged.lengths_D > 0]):
-        for rows, contexts in logged.asked(np.flatnonzero(logged.lengths_D == length), int(length)):
+        for rows, contexts in logged.contexts_in_parts(
+            np.flatnonzero(logged.lengths_D == length), int(length)
+        ):
             p_RI = np.exp(policy.item_log_prob(contexts))
             for row, decision in enumerate(rows):
                 for n in slots_of_D[bounds_D[decision] : bounds_D[decision + 1]]:

@@ -20,7 +20,7 @@ from longplay.ope.estimators import clip_weights, dr_mean, ips_mean, origin_of, 
 
 @dataclass(frozen=True)
 class ModelValues:
-    """What an outcome model says of N slots.
+    """Predictions of an outcome model for N slots.
 
     Attributes:
         shown_N: of the item that was shown, fitted without the slot's user.
@@ -33,7 +33,7 @@ class ModelValues:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an estimate is made of: N mature slots of the scored users.
+    """The data of an estimate: N mature slots of the scored users.
 
     Attributes:
         weight_N: pi / pi0 of what was shown, >= 0.
@@ -51,7 +51,7 @@ class Evidence:
 
     @property
     def bias(self) -> str:
-        """What the log proves of the weights (see `Diagnosis.bias`); empty where it proves
+        """What the log proves about the weights (see `Diagnosis.bias`). Empty where it proves
         nothing."""
         return "" if self.diagnosis is None else self.diagnosis.bias
 
@@ -66,7 +66,7 @@ def _any_value(evidence: Evidence, estimate: Estimate) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """One estimator.
+    """An estimator and its requirements.
 
     Attributes:
         name: in tables, results and messages.
@@ -87,14 +87,14 @@ class Method:
 
 
 def model_of(evidence: Evidence) -> ModelValues:
-    """The outcome model's values, of an estimator whose row says `needs_model`."""
+    """The outcome model's predictions, for an estimator with `needs_model`."""
     assert evidence.model is not None, "the method's row must say needs_model=True"
     return evidence.model
 
 
 def unseen_words(evidence: Evidence, taken: str) -> str:
-    """What an estimand says of choices that the logger never makes, where the log proves that there
-    are some.
+    """Text for an estimand about choices that the logger never makes, where the log proves that
+    there are some.
 
     Args:
         evidence: what the estimate is made of.
@@ -110,7 +110,7 @@ def unseen_words(evidence: Evidence, taken: str) -> str:
 
 
 def beyond_every_outcome(evidence: Evidence, estimate: Estimate) -> str:
-    """Why an estimate is impossible: what its model got wrong outweighs the log."""
+    """Why an estimate is impossible: the errors of its model outweigh the log."""
     origin, side = origin_of(evidence.reward_N)
     if side == 0 or side * (estimate.value - origin) > 0:
         return ""
@@ -164,7 +164,8 @@ METHODS = (IPS, SNIPS, DOUBLY_ROBUST)
 
 
 def clipped_ips(clip: float) -> Method:
-    """IPS with weights of at most `clip` (> 0); its estimand says how much weight that cuts off."""
+    """IPS with weights of at most `clip` (> 0). Its estimand states how much weight that
+    removes."""
 
     def formula(evidence: Evidence, estimand: str) -> Estimate:
         weight_N, _ = clip_weights(evidence.weight_N, clip)

@@ -40,8 +40,8 @@ LONG_AGO = 400.0  # days; a key never touched counts as touched then
 
 @dataclass(frozen=True, eq=False)
 class OutcomeModel:
-    """q(x, slot, item): for every slot from the users of the other folds. `lines[f]` is None where
-    nobody could tell."""
+    """q(x, slot, item): expected outcomes, for each slot from the users of the other folds.
+    `lines[f]` is None where a fold had no data."""
 
     slots: SlotFeatures
     means: FoldMeans
@@ -99,7 +99,7 @@ def fit_outcome_model(lake: Lake, signal: Declaration, logged: Logged) -> Outcom
 
 @dataclass(frozen=True, eq=False)
 class SlotFeatures:
-    """Features of any item in the logged slots, from what was known before the slate was drawn.
+    """Features of any item in the logged slots, from data before the slate was drawn.
 
     `popularity_I`: log(1 + users who engaged), counted over users who are not scored, so that
     nobody's later plays leak; 0 where all are scored.
@@ -115,16 +115,17 @@ class SlotFeatures:
 
     @classmethod
     def of(cls, lake: Lake, signal: Declaration, logged: Logged) -> SlotFeatures:
-        """The look-ups for these slots."""
-        index, frame = LakeIndex(lake, signal.entry.of), logged.contexts.frame
-        user_D, time_D = index.users(frame["user_id"]), frame["time"].dt.epoch("us").to_numpy()
+        """The features of these logged slots."""
+        index = LakeIndex(lake, signal.entry.of)
+        frame = logged.contexts.frame
+        user_D = index.users(frame["user_id"])
+        time_D = frame["time"].dt.epoch("us").to_numpy()
         activity_D = np.log1p(np.diff(index.recent(user_D, time_D, RECENT).indptr))
         d_N = logged.decision_N
-        popularity_I = (
-            _popularity(lake, index)
-            if logged.users == "held out"
-            else np.zeros(len(index.items) + 1)
-        )
+        if logged.users == "held out":
+            popularity_I = _popularity(lake, index)
+        else:
+            popularity_I = np.zeros(len(index.items) + 1)
         return cls(
             signal, index, popularity_I, user_D[d_N], time_D[d_N], logged.slot_N, activity_D[d_N]
         )
@@ -146,7 +147,8 @@ class SlotFeatures:
     def features(self, rows: Int, item_N: Int, item_mean_I: Float, key_mean_K: Float) -> Float:
         """[N, C] of `item_N` in the slots `rows`: slot, item mean, key mean, popularity, days since
         the key's last touch, activity, day."""
-        key_N, time_N = self.keys(item_N), self.time_N[rows]
+        key_N = self.keys(item_N)
+        time_N = self.time_N[rows]
         last_N = self.index.last_touch(self.user_N[rows], key_N, time_N)
         ago_N = np.where(
             last_N == NEVER,
@@ -165,7 +167,7 @@ class SlotFeatures:
 
 @dataclass(frozen=True, eq=False)
 class FoldMeans:
-    """Slots and summed outcomes by fold, of every item and every key."""
+    """Slots and summed outcomes per fold, of every item and every key."""
 
     count_FI: Float
     sum_FI: Float
@@ -182,7 +184,7 @@ class FoldMeans:
         fold_N: Int,
         use_N: NDArray[np.bool_],
     ) -> FoldMeans:
-        """From the logged slots where `use_N` holds."""
+        """The sums over the logged slots where `use_N` holds."""
 
         def by_fold(row_N: Int, amount_N: Float, n: int) -> Float:
             cells = np.bincount(
@@ -190,12 +192,11 @@ class FoldMeans:
             )  # -1 % n is the last
             return cells.astype(float).reshape(FOLDS, n)
 
-        ones_N, key_N, key_I = (
-            np.ones(len(item_N)),
-            slots.keys(item_N),
-            np.append(slots.index.key_row_I, -1),
-        )
-        items, keys = len(slots.index.items) + 1, len(slots.index.keys) + 1
+        ones_N = np.ones(len(item_N))
+        key_N = slots.keys(item_N)
+        key_I = np.append(slots.index.key_row_I, -1)
+        items = len(slots.index.items) + 1
+        keys = len(slots.index.keys) + 1
         item = by_fold(item_N, ones_N, items), by_fold(item_N, reward_N, items)
         return cls(*item, by_fold(key_N, ones_N, keys), by_fold(key_N, reward_N, keys), key_I)
 
@@ -203,10 +204,12 @@ class FoldMeans:
         """Mean outcome per slot of every item [I + 1] and key [K + 1] over the other folds, each
         shrunk to the level above."""
         keep = np.setdiff1d(np.arange(FOLDS), folds)
-        count_K, sum_K = self.count_FK[keep].sum(0), self.sum_FK[keep].sum(0)
+        count_K = self.count_FK[keep].sum(0)
+        sum_K = self.sum_FK[keep].sum(0)
         base = sum_K.sum() / max(count_K.sum(), 1.0)
         key_mean_K = (sum_K + MEAN_SLOTS * base) / (count_K + MEAN_SLOTS)
-        count_I, sum_I = self.count_FI[keep].sum(0), self.sum_FI[keep].sum(0)
+        count_I = self.count_FI[keep].sum(0)
+        sum_I = self.sum_FI[keep].sum(0)
         return (sum_I + MEAN_SLOTS * key_mean_K[self.key_I]) / (count_I + MEAN_SLOTS), key_mean_K
 
 
@@ -221,11 +224,12 @@ def _popularity(lake: Lake, index: LakeIndex) -> Float:
 
 
 def _ridge(x_NC: Float, y_N: Float) -> Predictor:
-    """Ridge regression (Hoerl & Kennard 1970) on standardised features and their products; no line
-    goes on beyond what it has seen."""
+    """Ridge regression (Hoerl & Kennard 1970) on standardised features and their products.
+    Predictions do not extrapolate beyond the features seen."""
     low_C, high_C = np.quantile(x_NC, [0.01, 0.99], axis=0)
     clipped_NC = np.clip(x_NC, low_C, high_C)
-    centre_C, scale_C = clipped_NC.mean(0), np.maximum(clipped_NC.std(0), 1e-9)
+    centre_C = clipped_NC.mean(0)
+    scale_C = np.maximum(clipped_NC.std(0), 1e-9)
     left, right = np.triu_indices(x_NC.shape[1])
 
     def expand(x_NC: Float) -> Float:
@@ -233,7 +237,8 @@ def _ridge(x_NC: Float, y_N: Float) -> Predictor:
         return np.hstack([z_NC, z_NC[:, left] * z_NC[:, right]])
 
     design_NC = expand(x_NC)
-    middle_C, mean = design_NC.mean(0), float(y_N.mean())
+    middle_C = design_NC.mean(0)
+    mean = float(y_N.mean())
     design_NC -= middle_C
     weight_C = np.linalg.solve(
         design_NC.T @ design_NC + RIDGE_SLOTS * np.eye(design_NC.shape[1]),

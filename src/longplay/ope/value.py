@@ -148,8 +148,8 @@ def doubly_robust_mean(
     draws: int | None = 4,
     diagnosis: Diagnosis | None = None,
 ) -> Estimate:
-    """The doubly robust mean of slots whose weights are known, whatever `diagnose` says of them;
-    `doubly_robust` asks it first.
+    """The doubly robust mean of slots with known weights, without the checks of `diagnose`, which
+    `doubly_robust` runs first.
 
     Args:
         policy: whose value is asked for.
@@ -202,7 +202,7 @@ def estimates(
     draws: int | None = 4,
     methods: Sequence[Method] = METHODS,
 ) -> tuple[Diagnosis, dict[str, Estimate | Refusal]]:
-    """`diagnose`, and the estimate or refusal of every method by name; the policy is asked for its
+    """`diagnose`, and the estimate or refusal of every method by name. The policy computes its
     probabilities once.
 
     Args:
@@ -228,8 +228,8 @@ def diagnose(
     users: Users = "held out",
     seed: int = 0,
 ) -> Diagnosis:
-    """What the log can say about `policy`: weights, overlap, propensities. Prints as a short text;
-    `reasons` is empty where it is enough.
+    """Diagnose what the log can say about `policy`: weights, overlap, propensities. Prints as a
+    short text; `reasons` is empty where it is enough.
 
     Raises:
         ConfigError: nothing was logged on this surface.
@@ -247,7 +247,7 @@ def _question(
     seed: int = 0,
     draws: int | None = 4,
 ) -> _Question:
-    """The slots that are scored, their weights, and what these say."""
+    """The scored slots, their weights, and the diagnosis."""
     logged = as_seen_by(policy, logged_slots(lake, shown, surface, users), lake)
     weight_N, diagnosis = weigh(policy, logged, seed, shown.signal)
     return _Question(policy, lake, shown, logged, weight_N, diagnosis, seed, draws)
@@ -255,7 +255,7 @@ def _question(
 
 @dataclass(frozen=True)
 class _Question:
-    """What `policy` would have come to in the logged slots."""
+    """An off-policy question: the value of `policy` in the logged slots."""
 
     policy: Policy
     lake: Lake
@@ -268,7 +268,7 @@ class _Question:
 
     @property
     def diagnosed(self) -> Diagnosis:
-        """The diagnosis, which `_question` always makes."""
+        """The diagnosis. `_question` always makes it."""
         assert self.diagnosis is not None
         return self.diagnosis
 
@@ -282,7 +282,7 @@ class _Question:
         return {method.name: self._answer(method, evidence) for method in methods}
 
     def _answer(self, method: Method, evidence: Evidence) -> Estimate | Refusal:
-        """The method's estimate, or its own refusal."""
+        """The method's estimate, or the refusal by its own gates."""
         refused = f"{self.policy.name}: not estimable by {method.name}: "
         if reason := method.refused_before(evidence):
             return Refusal(refused + reason, self._estimand(f" ({method.name})"))
@@ -292,19 +292,20 @@ class _Question:
         return estimate
 
     def estimate(self, method: Method, evidence: Evidence) -> Estimate:
-        """The method's estimate, whatever its gates say."""
+        """The method's estimate, without its gates."""
         whose = ", all users" if self.logged.users == "all" else ""
         estimand = self._estimand(f" ({method.how(evidence)}{whose})")
         return method.formula(evidence, estimand)
 
     def evidence(self, *, with_model: bool) -> Evidence:
-        """Weights, outcomes and users of the slots; `with_model` also an outcome model's values."""
+        """Weights, outcomes and users of the slots, and with `with_model` the predictions of an
+        outcome model."""
         logged = self.logged
         model = self._model_values() if with_model else None
         return Evidence(self.weight_N, logged.reward_N, logged.user_N, self.diagnosis, model)
 
     def _model_values(self) -> ModelValues:
-        """Values of an outcome model, cross-fitted by user."""
+        """Predictions of an outcome model, cross-fitted by user."""
         model = fit_outcome_model(self.lake, self.shown.signal, self.logged)
         if self.draws is None:
             own_N = _expected(self.policy, self.logged, model)
