@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from remembered import remembered
 from verdicts_ope import rows as off_policy_rows
 
-from longplay.audit import judge
+from longplay.audits import judge
 from longplay.experiments.analysis import line_of
 from longplay.experiments.decision import Terms, decide
 from longplay.experiments.readout import Line

@@ -27,7 +27,7 @@ from remembered import remembered
 from scipy import stats
 
 import longplay as lp
-from longplay.audit import audit
+from longplay.audits import audit
 from longplay.decisions import Contexts, Decisions, Frozen
 from longplay.estimate import Estimate, clustered_mean
 from longplay.index import ItemIndex

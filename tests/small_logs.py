@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 import longplay as lp
-from longplay.audit import audit
+from longplay.audits import audit
 from longplay.codes.codebook import fit_codebook
 from longplay.codes.vectors import behaviour_vectors, item_vectors, sequence_vectors
 from longplay.decisions import ope_users

@@ -31,7 +31,7 @@ from test_run import TINY
 import longplay as lp
 from longplay import cli
 from longplay.attribution.credits import compare_rules
-from longplay.audit import Audit, Verdict
+from longplay.audits import Audit, Verdict
 from longplay.belief import Belief
 from longplay.decisions import Contexts, Decisions, Frozen
 from longplay.errors import ConfigError, DataError

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from longplay import Signal, active_days, cancelled, enrolment
-from longplay.audit import judgement_of
+from longplay.audits import judgement_of
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.estimate import Estimate
 from longplay.experiments.analysis import line_of

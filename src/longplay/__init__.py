@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longplay.attribution.credits import compare_rules, credit
     from longplay.attribution.unexposed import shown_unasked, unexposed_baseline
-    from longplay.audit import audit
+    from longplay.audits import audit
     from longplay.belief import Belief, Calibration
     from longplay.decisions import Contexts, Decisions, Policy, contexts_from_log
     from longplay.errors import ConfigError, DataError, LongplayError, MissingExtra, NotEstimable
@@ -139,7 +139,7 @@ _WHERE = {
     "doubly_robust": "ope",
     "Experiment": "experiments",
     "against_holdout": "experiments.holdout",
-    "audit": "audit",
+    "audit": "audits",
     # the whole loop
     "load_config": "run",
     "run_stages": "run",

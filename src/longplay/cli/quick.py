@@ -10,7 +10,7 @@ import polars as pl
 from rich.text import Text
 
 from longplay.cli.screen import wide
-from longplay.decisions import contexts_at, held_out
+from longplay.decisions import contexts_at, ope_users
 from longplay.display import plus_minus, text_table
 from longplay.estimate import Estimate, Refusal, clustered_mean
 from longplay.files import write_file
@@ -96,7 +96,7 @@ def simple_policies(past: Lake, signal: Signal, slate: int) -> dict[str, SIMPLE]
         slate: slots.
     """
     entries = signal.outcomes(past).frame.filter(pl.col("value") > 0)
-    formed = entries.filter(~pl.Series(held_out(entries["user_id"])))
+    formed = entries.filter(~pl.Series(ope_users(entries["user_id"])))
     habits = formed.select("item_id", pl.lit("play").alias("kind"))
     return {
         "uniform": Uniform(slate=slate).fit(past),
@@ -171,7 +171,7 @@ def _offpolicy(work: Work, policies: dict[str, SIMPLE], signal: Signal) -> Offpo
     """What the policies' slots would have been worth, from the log alone."""
     past = work.past
     shown = signal.outcomes(past).on(past.decisions.filter(pl.col("surface") == "home"))
-    scored = shown.frame.filter(pl.Series(held_out(shown.frame["user_id"])))
+    scored = shown.frame.filter(pl.Series(ope_users(shown.frame["user_id"])))
     mature = scored.filter(pl.col("value").is_not_null())
     rows = []
     for done, (name, policy) in enumerate(policies.items()):

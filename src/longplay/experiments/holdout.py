@@ -256,7 +256,7 @@ def against_holdout(
     exposures teach nothing, they only judge.
 
     Args:
-        trial: the experiment with the holdout.
+        experiment: the experiment with the holdout.
         lake: the log, the experiment's weeks included.
         signal: whose outcomes are credited.
         nothing: the arm that shows nothing.

@@ -17,7 +17,7 @@ def run(work: Work) -> AuditResult:
     report."""
     import torch
 
-    from longplay.audit import audit
+    from longplay.audits import audit
 
     torch.set_num_threads(work.config.run.threads)
     config, table = work.config, work.config.of(ExperimentTable)
@@ -67,5 +67,5 @@ STAGE = Stage(
     run=run,
     line=_line,
     libraries=LEARNERS,
-    loads=("torch", "longplay.audit", "longplay.rewards.guardrails"),
+    loads=("torch", "longplay.audits", "longplay.rewards.guardrails"),
 )

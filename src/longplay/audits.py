@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from html import escape
-from types import ModuleType
 from typing import Any, Literal, Self, cast
 
 import numpy as np
@@ -259,7 +257,7 @@ def audit(
     Args:
         early: one early reward or {signal: early reward}, fitted on what was known before the
             experiment.
-        trial: the experiment whose users are looked at.
+        experiment: the experiment whose users are looked at.
         lake: the log, the experiment's weeks included.
         north_star: what all signals are meant to move, e.g. active days from enrolment.
         signals: which to audit; default all that `early` has.
@@ -792,14 +790,3 @@ def _toml(value: object) -> str:
     if isinstance(value, float):
         return "nan" if math.isnan(value) else repr(float(value))
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-class _Door(ModuleType):
-    """This module, callable: importing it binds `longplay.audit` to the module, where
-    `lp.audit(...)` is meant to be the function."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Audit:
-        return audit(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _Door
