@@ -106,7 +106,8 @@ def split(users: int) -> Split:
 def generative(*, seed: int, codes: str, users: int, **given: Any) -> dict[str, Any]:
     """A generative model; see `nextitem.train_generative`."""
     size = given["size"]
-    name = f"beauty-{codes}-{seed}-{given['epochs']}-{given['dropout']:g}-{given['lr']:g}-{size['hidden']}x{size['layers']}-{users}"
+    name = f"beauty-{codes}-{seed}-{given['epochs']}-{given['dropout']:g}-{given['lr']:g}"
+    name += f"-{size['hidden']}x{size['layers']}-{users}"
     name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}"
     return train_generative(
         split(users), name, codes=codes, book=CODES, seed=seed, batch=BATCH, **given

@@ -83,13 +83,29 @@ def day_of_events(events: int, day: int) -> pl.DataFrame:
         "% 86400"
     )
     sql = f"""
-        with who as (select i as u from range({users}) t(i) where {u("i", "'p'")} * .6 + .12 > {u("i", day, "'a'")}),
-        plays as (select u, unnest(range(1 + cast(floor(-ln(1 - {u("u", day, "'n'")}) * 4.6) as int))) as k from who),
-        made as (select u, k, {u("u", day, "k // 2", "'c'")} as c, {u("u", day, "k // 2", "'z'")} as z, {u("u", day, "k", "'q'")} as q,
-                        {u("u", day, "k", "'s'")} as s, {u("u", day, "'h'")} as h from plays),
-        items as (select *, case when c < .7 then {favourite} else {popular} end as i from made),
-        kinds as (select *, case when q < .80 then 'play' when q < .9 then 'skip' when q < .94 then 'save' when q < .95 then 'like'
-                                 when q < .9998 then 'visit' else 'cancel' end as kind, kind in ('visit', 'cancel') as no_item from items)
+        with active as (
+            select i as u from range({users}) t(i)
+            where {u("i", "'p'")} * .6 + .12 > {u("i", day, "'a'")}
+        ),
+        plays as (
+            select u, unnest(range(1 + cast(floor(-ln(1 - {u("u", day, "'n'")}) * 4.6) as int))) as k
+            from active
+        ),
+        drawn as (
+            select u, k,
+                   {u("u", day, "k // 2", "'c'")} as c, {u("u", day, "k // 2", "'z'")} as z,
+                   {u("u", day, "k", "'q'")} as q, {u("u", day, "k", "'s'")} as s,
+                   {u("u", day, "'h'")} as h
+            from plays
+        ),
+        items as (select *, case when c < .7 then {favourite} else {popular} end as i from drawn),
+        kinds as (
+            select *,
+                   case when q < .80 then 'play' when q < .9 then 'skip' when q < .94 then 'save'
+                        when q < .95 then 'like' when q < .9998 then 'visit' else 'cancel' end as kind,
+                   kind in ('visit', 'cancel') as no_item
+            from items
+        )
         select 'e{day:03d}-' || u || '-' || k as event_id, 'u' || lpad(u::varchar, 7, '0') as user_id,
                case when not no_item then 'i' || lpad(i::varchar, 6, '0') end as item_id,
                case when not no_item then 'c' || lpad((i // 10)::varchar, 5, '0') end as creator_id,

@@ -171,7 +171,8 @@ def page(results: dict[str, list[Row]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Drawn by `make bench` from `bench/results/`. Every row is a measured claim with its 95% interval and the bar it",
+        "Drawn by `make bench` from `bench/results/`. Every row is a measured claim with its 95% "
+        "interval and the bar it",
         "was held to. Beside timings stand the least and the most of their rounds, in place of an interval.",
         "",
         "## The claims",

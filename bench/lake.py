@@ -46,11 +46,14 @@ for line in sys.stdin:
         "kind": "play",
         "seconds": rng.uniform(30, 300, ROWS),
         "time": pl.Series(second, dtype=pl.Int64) * 1_000_000,
-    }}).with_columns(time=(pl.col("time") + pl.lit(begin).cast(pl.Datetime("us", "UTC")).to_physical()).cast(pl.Datetime("us", "UTC")))
+    }})
+    begin_us = pl.lit(begin).cast(pl.Datetime("us", "UTC")).to_physical()
+    events = events.with_columns(time=(pl.col("time") + begin_us).cast(pl.Datetime("us", "UTC")))
     decisions = events.head(max(ROWS // 20, 1)).select(
         decision_id="event_id", context_id="event_id", user_id="user_id", time="time", surface=pl.lit("home"),
         slate=pl.concat_list("item_id"), log_prob=pl.concat_list(pl.lit(-1.0)), policy=pl.lit("p@1"))
-    items = pl.DataFrame({{"item_id": [f"i{{number}}"], "added_at": [begin]}}, schema_overrides={{"added_at": pl.Datetime("us", "UTC")}})
+    added_at = pl.Series([begin], dtype=pl.Datetime("us", "UTC"))
+    items = pl.DataFrame({{"item_id": [f"i{{number}}"], "added_at": added_at}})
     wall, cpu = time.perf_counter(), time.process_time()
     lake.append(f"b{{number}}", events=events, decisions=decisions, items=items, watermark=begin + timedelta(days=1))
     print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)

@@ -24,8 +24,8 @@ HEAD = """\
 # Layout
 
 Where to find what. This page is drawn from the docstrings of the files by `python bench/layout.py`, and a test checks
-that it is up to date. [Design](design.md) explains the layers, and CONTRIBUTING.md lists the files that a typical change
-touches.
+that it is up to date. [Design](design.md) explains the layers, and CONTRIBUTING.md lists the files that a typical
+change touches.
 """
 
 

@@ -176,7 +176,8 @@ def generative(
     *, seed: int, users: int, codes: str = "real", reads: tuple[str, ...] = (), **given: Any
 ) -> dict[str, Any]:
     """A generative model; see `nextitem.train_generative`."""
-    name = f"retail-{codes}-{'-'.join(reads)}-{seed}-{given['epochs']}-{given['size']['hidden']}-{given['dropout']:g}-{users}"
+    name = f"retail-{codes}-{'-'.join(reads)}-{seed}-{given['epochs']}"
+    name += f"-{given['size']['hidden']}-{given['dropout']:g}-{users}"
     name += f"-{given['optimizer']}{'-whole' * given['whole']}-{given['thin']:g}"
     return train_generative(split(users, reads), name, codes=codes, book=CODES, seed=seed, **given)
 
@@ -185,7 +186,8 @@ def generative(
 def sasrec(*, seed: int, users: int, **given: Any) -> dict[str, Any]:
     """SASRec; see `nextitem.train_sasrec`."""
     shape = given["shape"]
-    name = f"retail-sasrec-{seed}-{given['epochs']}-{given['dropout']:g}-{shape['hidden']}x{shape['blocks']}-{users}-{given['thin']:g}"
+    name = f"retail-sasrec-{seed}-{given['epochs']}-{given['dropout']:g}"
+    name += f"-{shape['hidden']}x{shape['blocks']}-{users}-{given['thin']:g}"
     return train_sasrec(split(users), name, seed=seed, read=READ, **given)
 
 

@@ -300,7 +300,8 @@ def test_no_row_is_lost_whatever_its_cells_hold(
         (
             {"item_id": "wat"},
             {},
-            r"columns: item_id = 'wat', but .*log.csv has no column 'wat' \(did you mean 'what'\?\); it has who, what, ts",
+            r"columns: item_id = 'wat', but .*log.csv has no column 'wat' "
+            r"\(did you mean 'what'\?\); it has who, what, ts",
         ),
         ({"item_id": "zzz"}, {}, "has no column 'zzz'; it has who, what, ts"),
         (

@@ -307,7 +307,8 @@ def test_items_without_words_begin_at_random_and_are_learned(folder: Path, lake:
 def test_folders_that_are_no_safe_model_are_refused(tmp_path: Path, lake: Lake) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"holds no config\.json with \.safetensors; give a Hugging Face model folder, or make one: longplay lm convert",
+        match=r"holds no config\.json with \.safetensors; give a Hugging Face model folder, "
+        "or make one: longplay lm convert",
     ):
         Generative(base=str(tmp_path)).with_codes(lake)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

@@ -115,7 +115,14 @@ path = "items.csv"
 columns = { item_id = "id", creator_id = "by", title = "name", added_at = "since" }
 [ingest.decisions]
 path = "shown.csv"
-columns = { decision_id = "decision", user_id = "user", time = "at", slot = "place", item_id = "item", propensity = "p", surface = "where" }
+[ingest.decisions.columns]
+decision_id = "decision"
+user_id = "user"
+time = "at"
+slot = "place"
+item_id = "item"
+propensity = "p"
+surface = "where"
 [signals.click]
 entry = { kind = "exposure", of = "item" }
 measure = { kind = "plays", of = "item", threshold = 1 }
@@ -495,8 +502,8 @@ def test_hostile_logs_end_a_run_with_words(tmp_path: Path, case: str) -> None:
 
 ACTIVE = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 14))
 TRIED = RUN.replace(
-    'surface = "where" }',
-    'surface = "where", experiment = "trial", arm = "arm", arm_prob = "share" }',
+    'surface = "where"\n',
+    'surface = "where"\nexperiment = "trial"\narm = "arm"\narm_prob = "share"\n',
 ) + (
     '[signals.active]\nentry = "enrolment"\nmeasure = "active_days"\nwindow = [1, 14]\n'
     '[experiment]\nlogged = "spring"\ncontrol = "old"\nnorth_star = "active"\n'

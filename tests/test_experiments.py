@@ -1404,8 +1404,7 @@ def test_a_read_out_prints_and_goes_to_json() -> None:
     assert "experiment s (salt s): control 50%, treatment 50%" in trial._repr_html_()
 
 
-# -- plans
-# --------------------------------------------------------------------------------------------------------------------------
+# -- plans -----------------------------------------------------------------------------------------
 
 
 def test_a_plan_is_computed_from_users_enrolled_in_the_past() -> None:

@@ -247,7 +247,8 @@ def test_a_refused_batch_leaves_no_trace_and_may_be_mended(lake: Lake) -> None:
     key = lake.key
     with pytest.raises(
         DataError,
-        match=r"2 of 3 events are bad \(66.7%; 2 missing user\), allowed 5.0%. First: line 2, missing user.*Nothing was",
+        match=r"2 of 3 events are bad \(66.7%; 2 missing user\), allowed 5.0%. "
+        "First: line 2, missing user.*Nothing was",
     ):
         lake.append("b", **bad)
     assert lake.key == key

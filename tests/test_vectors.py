@@ -545,7 +545,8 @@ def test_weights_that_are_only_pickled_are_refused(
     (folder / "model.safetensors").unlink()
     with pytest.raises(
         DataError,
-        match=r"has its weights as pytorch_model\.bin only, a pickle, which can run code; take the encoder with safetensors",
+        match=r"has its weights as pytorch_model\.bin only, a pickle, which can run code; "
+        "take the encoder with safetensors",
     ):
         sentence_vectors(["piano"], folder)
     (folder / "pytorch_model.bin").unlink()

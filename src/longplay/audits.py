@@ -395,12 +395,12 @@ def believed_sums(
     signal = model.signal
     then = cast(datetime, _old_enough(signal, users, experiment, age).max())
     outcomes = outcomes_of(signal, lake.before(then), None, users)
-    window_days = min(
-        max(age + 1 - signal.window[0], 0), signal.days
-    )  # an entry's own day is day 0, so day `age` is its last whole one
+    # an entry's own day is day 0, so day `age` is its last whole one
+    window_days = min(max(age + 1 - signal.window[0], 0), signal.days)
+    # about nothing: late counts 0
     mean_N = np.where(
         outcomes.keys.is_null().to_numpy(), 0.0, model.belief(outcomes, window_days).mean
-    )  # about nothing: late counts 0
+    )
     return sums_by_user(outcomes.frame, mean_N, users, experiment.entry_days)
 
 
@@ -652,10 +652,11 @@ def _agreement(
     if _side(gap, level) == 0:
         return "agrees", ()
     most = 1 + TOLERANCE
+    # above 0 on their side: beyond the tolerance
     apart = [
         _less(late, early, most, gap),
         _less(early, late, most, gap),
-    ]  # above 0 on their side: beyond the tolerance
+    ]
     sides = [_side(contrast, level) * early_side for contrast in apart]
     if max(sides) > 0:
         return "off by a factor", ()

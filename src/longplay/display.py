@@ -28,8 +28,10 @@ def number(value: float, digits: int = 3) -> str:
     >>> number(0.01234), number(12345.6), number(float("nan")), number(3.0)
     ('0.0123', '12,346', '-', '3')
     """
-    if not math.isfinite(value):
-        return "-" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
@@ -293,8 +295,11 @@ def facts_text(title: str, facts: Mapping[str, str]) -> str:
 def facts_html(title: str, facts: Mapping[str, str]) -> str:
     """The same for a notebook; all text is escaped, and colours are the notebook's own.
 
-    >>> facts_html("a < b", {"n": "1"})
-    '<p>a &lt; b</p><table><tbody><tr><th style="text-align: left">n</th><td style="text-align: left">1</td></tr></tbody></table>'
+    >>> title, table = facts_html("a < b", {"n": "1"}).split("<table>")
+    >>> title
+    '<p>a &lt; b</p>'
+    >>> table.replace(' style="text-align: left"', "")
+    '<tbody><tr><th>n</th><td>1</td></tr></tbody></table>'
     """
     left = 'style="text-align: left"'
     rows = (

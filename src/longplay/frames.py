@@ -29,9 +29,8 @@ class ArrowStream(Protocol):
         ...
 
 
-Table = (
-    pl.DataFrame | pl.LazyFrame | ArrowStream
-)  # pandas frames too, which speak Arrow since pandas 2.2
+# pandas frames too, which speak Arrow since pandas 2.2
+Table = pl.DataFrame | pl.LazyFrame | ArrowStream
 Column = pl.Series | NDArray[Any] | Sequence[Any]  # pandas Series and pyarrow arrays too
 
 
@@ -119,9 +118,8 @@ def polars_series(values: Column, name: str) -> pl.Series:
     _refuse_mixed_zones(values, name)
     kinds = {type(value) for value in values if value is not None}
     if len(kinds) > 1 and kinds & {bool, np.bool_}:
-        return pl.Series(
-            name, values, dtype=pl.Object
-        )  # polars would take a truth value among numbers for 0 or 1
+        # polars would take a truth value among numbers for 0 or 1
+        return pl.Series(name, values, dtype=pl.Object)
     try:
         return pl.Series(name, values)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):

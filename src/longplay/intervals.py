@@ -17,9 +17,8 @@ from longplay.errors import DataError
 
 # of the estimate; below it a t interval errs by at most .0275 on a side, and stays as it is
 SLIGHT_SKEW = 0.03
-MOST_SKEW = (
-    0.035 / 0.0845
-)  # beyond it a t interval is predicted to err by more than .06 on a side: no interval
+# beyond it a t interval is predicted to err by more than .06 on a side: no interval
+MOST_SKEW = 0.035 / 0.0845
 
 
 def one_sided_error(skew: float) -> float:

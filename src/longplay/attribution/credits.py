@@ -336,9 +336,8 @@ def touches_of(
     near = near.sort("entry", "time", "slot", "decision_id")
     names_a_decision = pl.col("event_decision").is_in(frame["decision_id"].implode())
     same_item = (pl.col("item_id") == pl.col("event_item")).fill_null(True)
-    same_slot = (pl.col("slot") == pl.col("event_slot")).fill_null(
-        same_item
-    )  # without a slot, its item says which
+    # without a slot, its item says which
+    same_slot = (pl.col("slot") == pl.col("event_slot")).fill_null(same_item)
     return near.select(
         "entry",
         "user_id",

@@ -81,9 +81,8 @@ class Codebook:
         available = np.zeros(len(self.items), dtype=bool)
         available[leaves] = True
         view = replace(self, available=available)
-        vars(view).update(
-            index=self.index, trie=replace(self.trie, available=available)
-        )  # what does not depend on it is not made again
+        # what does not depend on it is not made again
+        vars(view).update(index=self.index, trie=replace(self.trie, available=available))
         return view
 
     def with_items(
@@ -283,8 +282,8 @@ class Codebook:
             ) from error
         if stated not in (None, codebook._digest()):
             raise DataError(
-                f"codes: {path} or {centres_path.name} was changed after it was written; make the codes "
-                "anew"
+                f"codes: {path} or {centres_path.name} was changed after it was written; make the "
+                "codes anew"
             )
         return codebook
 
@@ -395,9 +394,8 @@ def _assign(
             choice[rows] = linear_sum_assignment(distance[rows])[1]
             continue
         left = np.full(width, capacity)
-        for row in rows[
-            np.argsort(distance[rows].min(axis=1))
-        ]:  # who is closest to a code chooses first
+        # who is closest to a code chooses first
+        for row in rows[np.argsort(distance[rows].min(axis=1))]:
             code = next(code for code in np.argsort(distance[row], kind="stable") if left[code] > 0)
             choice[row] = code
             left[code] -= 1

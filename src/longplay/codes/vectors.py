@@ -153,9 +153,8 @@ def _pairs(
     for distance in range(1, window + 1):
         first_leaf = leaves[:-distance]
         second_leaf = leaves[distance:]
-        is_pair = (user[:-distance] == user[distance:]) & (
-            first_leaf != second_leaf
-        )  # an item beside itself says nothing of others
+        # an item beside itself says nothing of others
+        is_pair = (user[:-distance] == user[distance:]) & (first_leaf != second_leaf)
         cells = (first_leaf[is_pair], second_leaf[is_pair])
         counted = counted + sparse.csr_matrix(
             (np.full(int(is_pair.sum()), 1 / distance), cells), shape=(items, items)
@@ -229,8 +228,8 @@ def item_vectors(
             or not np.isfinite(word_vectors).all()
         ):
             raise DataError(
-                f"item_vectors: words of shape {word_vectors.shape} given, expected finite numbers of "
-                f"shape ({len(index)}, D), a row per item"
+                f"item_vectors: words of shape {word_vectors.shape} given, expected finite "
+                f"numbers of shape ({len(index)}, D), a row per item"
             )
         parts.append(words_weight * word_vectors)
     elif words == "tfidf":

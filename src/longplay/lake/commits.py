@@ -23,7 +23,9 @@ from typing import Any
 
 from longplay.files import make_folder, sha256_of, sync_path, write_file
 
-FOLDER, LOG, COPY = "commits", "log.jsonl", "copy.jsonl"
+FOLDER = "commits"
+LOG = "log.jsonl"
+COPY = "copy.jsonl"
 MISSING = "is missing"
 DIGEST_LENGTH = 64  # characters of a SHA-256
 
@@ -49,7 +51,7 @@ class DataFile:
     last: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What a line of the log holds."""
+        """The file as JSON values for a line of the log."""
         times = {"first": _time_text(self.first), "last": _time_text(self.last)}
         parts = {"name": self.name, "rows": self.rows, "bytes": self.bytes, "sha256": self.sha256}
         return parts | {name: text for name, text in times.items() if text is not None}
@@ -80,7 +82,7 @@ class TableChange:
     log_anew: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """What a line of the log holds."""
+        """The change as JSON values for a line of the log."""
         files = {
             name: [file.as_json() for file in getattr(self, name)] for name in ("added", "log")
         }
@@ -135,7 +137,8 @@ class Commit:
     @classmethod
     def of_line(cls, line: bytes) -> Commit | None:
         """The commit of a line without its newline; null where the line is not whole."""
-        digest, text = line[:DIGEST_LENGTH], line[DIGEST_LENGTH + 1 :]
+        digest = line[:DIGEST_LENGTH]
+        text = line[DIGEST_LENGTH + 1 :]
         if hashlib.sha256(text).hexdigest().encode() != digest:
             return None
         parts = json.loads(text)
@@ -157,7 +160,7 @@ BEGINNING = Commit(0, None, None, None, {})
 
 @dataclass(frozen=True)
 class LakeState:
-    """What the commits up to one of them add up to.
+    """The tables' files and versions after a number of commits.
 
     Args:
         seq: number of the last commit; 0 for none.
@@ -180,7 +183,7 @@ class LakeState:
         return self.versions.get(table, -1)
 
     def after(self, commits: Iterable[Commit]) -> LakeState:
-        """The state when `commits` follow."""
+        """The state after `commits`."""
         state = self
         batches = dict(self.batches)
         files = {table: dict(names) for table, names in self.files.items()}
@@ -206,7 +209,7 @@ class LakeState:
 
 @dataclass(frozen=True)
 class LogText:
-    """What the two copies of the log say together.
+    """The merged content of both copies of the log.
 
     Args:
         commits: the whole lines, oldest first, up to the first that neither copy has; none where
@@ -262,7 +265,7 @@ class CommitLog:
             write_file(self.folder / name, BEGINNING.line())
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """Inode, size and time of change of the log; another log has another stamp."""
+        """Inode, size and change time of the log, which identify its content."""
         try:
             stat = (self.folder / LOG).stat()
         except OSError:
@@ -276,11 +279,11 @@ class CommitLog:
             handle.seek(start)
             text = handle.read()
         commits = [Commit.of_line(line) for line in text.split(b"\n")[:-1]]
-        whole = tuple(commit for commit in commits if commit is not None)
-        numbers = [commit.seq for commit in whole]
-        if len(whole) < len(commits) or numbers != list(range(seq, seq + len(whole))):
+        readable = tuple(commit for commit in commits if commit is not None)
+        numbers = [commit.seq for commit in readable]
+        if len(readable) < len(commits) or numbers != list(range(seq, seq + len(readable))):
             return None
-        return whole
+        return readable
 
     def append(self, commit: Commit, before: Sequence[Commit], size: int | None = None) -> None:
         """Write a line to both copies and sync it.
@@ -309,20 +312,20 @@ class CommitLog:
         files."""
         make_folder(self.folder)
         text = b"".join(commit.line() for commit in commits)
-        kept = []
+        moved_aside = []
         for name in (LOG, COPY):
             path = self.folder / name
             if path.exists() and not (path.is_file() and path.read_bytes() == text):
                 aside = path.with_name(name + suffix)
                 os.rename(path, aside)
-                kept.append(aside)
+                moved_aside.append(aside)
             write_file(path, text)
         sync_path(self.folder)
-        return kept
+        return moved_aside
 
 
 def file_damage(folder: Path, file: DataFile) -> str | None:
-    """What is wrong with a file below `folder`; null where it is as it was written."""
+    """The damage of a file below `folder`. Null where the file is as it was written."""
     path = folder / file.name
     try:
         size = path.stat().st_size
@@ -338,8 +341,8 @@ def file_damage(folder: Path, file: DataFile) -> str | None:
 
 
 def _read_lines(path: Path) -> tuple[dict[int, Commit], str | None]:
-    """Whole lines by number, and what is wrong with the others; an end without newline is no
-    fault."""
+    """Complete lines by number, and the problems of the others. An end without newline is no
+    problem."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

@@ -41,7 +41,7 @@ def any_lacks_creator(con: Connection, events: str = "events") -> bool:
 
 
 def prepare_creators(con: Connection, lake: Lake, slots: bool = False) -> bool:
-    """Create what says whose work an event or a slot is about.
+    """Create the tables that give the creator of an event or a slot.
 
     Args:
         con: DuckDB connection of `lake`.
@@ -62,14 +62,17 @@ def prepare_creators(con: Connection, lake: Lake, slots: bool = False) -> bool:
 
 
 def with_listed(events: str) -> str:
-    """SQL of `events` (a name, or SQL in brackets) whose missing creators are those of the table
-    `listed`; what follows "from".
+    """SQL after "from": `events` (a name, or SQL in brackets) with missing creators from the table
+    `listed`.
 
-    >>> with_listed("events")
-    '(select e.* replace (coalesce(e.creator_id, l.creator_id) as creator_id) from events e left join listed l on l.item_id = e.item_id)'
+    >>> select, join = with_listed("events").split(" from ")
+    >>> select
+    '(select e.* replace (coalesce(e.creator_id, l.creator_id) as creator_id)'
+    >>> join
+    'events e left join listed l on l.item_id = e.item_id)'
     """
-    named = "e.* replace (coalesce(e.creator_id, l.creator_id) as creator_id)"
-    return f"(select {named} from {events} e left join listed l on l.item_id = e.item_id)"
+    columns = "e.* replace (coalesce(e.creator_id, l.creator_id) as creator_id)"
+    return f"(select {columns} from {events} e left join listed l on l.item_id = e.item_id)"
 
 
 def create_creators(con: Connection) -> None:
@@ -84,7 +87,9 @@ def create_creators(con: Connection) -> None:
         create or replace temp table creators as
         select * from listed union all
         select item_id, arg_max(creator_id, (time, event_id)) as creator_id
-        from events anti join listed using (item_id) where item_id is not null and creator_id is not null group by item_id
+        from events anti join listed using (item_id)
+        where item_id is not null and creator_id is not null
+        group by item_id
         """
     )
 
@@ -112,22 +117,21 @@ def item_creators(lake: Lake) -> pl.DataFrame:
     """
     listed = _listed(lake)
     events = lake.events.filter(pl.col("item_id").is_not_null())
-    told = (
+    event_creators = (
         events.filter(pl.col("creator_id").is_not_null())
         .sort("time", "event_id")
         .group_by("item_id")
         .agg(pl.col("creator_id").last())
     )
-    known = pl.concat([listed, told.join(listed, on="item_id", how="anti")])
+    creators = pl.concat([listed, event_creators.join(listed, on="item_id", how="anti")])
     items = (
         pl.concat([lake.items["item_id"], events["item_id"]]).unique(maintain_order=True).to_frame()
     )
-    return items.join(known, on="item_id", how="left", maintain_order="left")
+    return items.join(creators, on="item_id", how="left", maintain_order="left")
 
 
 def creator_disagreements(lake: Lake) -> pl.DataFrame:
-    """Where events and the catalogue name different creators of an item: the events' own creator
-    counts.
+    """Items for which events and the catalogue name different creators. The event's creator counts.
 
     Returns:
         Columns item_id, event_creator, catalogue_creator, events (how many name that creator); most
@@ -137,8 +141,13 @@ def creator_disagreements(lake: Lake) -> pl.DataFrame:
         create_listed(con)
         return con.sql(
             """
-            select item_id, e.creator_id as event_creator, l.creator_id as catalogue_creator, count(*) as events
-            from events e join listed l using (item_id) where e.creator_id <> l.creator_id
+            select
+                item_id,
+                e.creator_id as event_creator,
+                l.creator_id as catalogue_creator,
+                count(*) as events
+            from events e join listed l using (item_id)
+            where e.creator_id <> l.creator_id
             group by all order by events desc, item_id, event_creator
             """
         ).pl()

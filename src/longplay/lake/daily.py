@@ -17,9 +17,8 @@ DAY_SECONDS = 86_400
 # right too
 SHIFT_DAYS = 1_000_000
 DAY = f"cast((epoch_us({{time}}) + {SHIFT_DAYS * DAY_US}) // {DAY_US} - {SHIFT_DAYS} as integer)"
-ENGAGED_TEST = (
-    "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"
-)  # SQL of whether an event is activity
+# SQL of whether an event is activity
+ENGAGED_TEST = "kind in (" + ", ".join(f"'{kind}'" for kind in ENGAGED) + ")"
 
 
 def day_of(time: str) -> str:
@@ -42,14 +41,14 @@ def identifier(name: str) -> str:
 
 
 def first_row(con: Connection, sql: str) -> tuple[Any, ...] | None:
-    """The first row of a query; all of them are fetched, since DuckDB refuses other work while a
+    """The first row of a query. All rows are fetched, since DuckDB refuses other work while a
     result is open."""
     rows = con.execute(sql).fetchall()
     return rows[0] if rows else None
 
 
 def create_engaged(con: Connection, events: str = "events") -> None:
-    """Create the view `engaged`: those of `events` that are activity, with their `day`."""
+    """Create the view `engaged`: the activity among `events`, with each event's `day`."""
     con.execute(
         f"create or replace view engaged as select *, {day_of('time')} as day from {events} where "
         f"{ENGAGED_TEST}"
@@ -58,7 +57,7 @@ def create_engaged(con: Connection, events: str = "events") -> None:
 
 @dataclass(frozen=True)
 class LongDays:
-    """User-days with more than 24 hours of seconds, which nobody can have spent: how many, and the
+    """User-days with more than 24 hours of seconds, which is impossible: their number, and the
     largest."""
 
     user_days: int

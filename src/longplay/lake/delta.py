@@ -29,9 +29,11 @@ from longplay.files import sha256_of, sync_path
 from longplay.lake.commits import DataFile, LakeState
 from longplay.lake.schema import DTYPES, TIME_COLUMN
 
-LOG_FOLDER, LAST_CHECKPOINT = "_delta_log", "_last_checkpoint"
+LOG_FOLDER = "_delta_log"
+LAST_CHECKPOINT = "_last_checkpoint"
 # keys in the Delta log of every version that a lake wrote: number of the commit, and its batch
-MARK, BATCH_MARK = "longplay", "longplay_batch"
+MARK = "longplay"
+BATCH_MARK = "longplay_batch"
 # what other programs may do: rows are deleted or files are merged, and no row is written past the
 # lake's checks
 HONOURED = (
@@ -96,7 +98,7 @@ def written_files(table: Path, version: int, seq: int) -> tuple[int, list[str]]:
 
 
 def later_versions(table: Path, version: int) -> LaterVersions:
-    """What stands in a Delta log after `version`, which is -1 where no commit wrote the table."""
+    """The versions in a Delta log after `version`, which is -1 where no commit wrote the table."""
     dead: list[int] = []
     begun: dict[int, str] = {}
     torn: list[Path] = []
@@ -121,8 +123,8 @@ def later_versions(table: Path, version: int) -> LaterVersions:
 
 
 def set_torn_end_aside(table: Path, version: int) -> None:
-    """Rename the entries at the end of a Delta log, after `version`, that a dying writer left
-    torn."""
+    """Rename incomplete entries at the end of a Delta log, after `version`. An interrupted
+    writer left them."""
     later = version
     while log_entry(table, later + 1).exists():
         later += 1
@@ -132,7 +134,7 @@ def set_torn_end_aside(table: Path, version: int) -> None:
 
 
 def _actions(entry: Path) -> list[dict[str, Any]] | None:
-    """The actions of a Delta log's entry; null where it is empty or torn."""
+    """The actions of a Delta log entry. Null where the entry is empty or incomplete."""
     try:
         actions = [json.loads(line) for line in entry.read_text().splitlines() if line.strip()]
     except (OSError, ValueError):
@@ -218,7 +220,7 @@ def take_back(delta: DeltaTable, version: int, seq: int) -> None:
 
 
 def show_files(table: Path, name: str, files: Iterable[DataFile], seq: int) -> int:
-    """Make the newest version of a Delta table show exactly `files`; the version.
+    """Make the newest version of a Delta table show exactly `files`, and return its number.
 
     Args:
         table: its folder.
@@ -275,7 +277,7 @@ def described(table: Path, name: str, file: str, digest: bool = True) -> DataFil
 
 
 def _times(metadata: Any, column: str | None) -> tuple[datetime | None, datetime | None]:
-    """First and last time of a Parquet file, by its row groups' statistics."""
+    """First and last time of a Parquet file, from its row-group statistics."""
     names = [metadata.schema.column(at).path for at in range(metadata.num_columns)]
     if column not in names or metadata.num_rows == 0:
         return None, None
@@ -283,10 +285,10 @@ def _times(metadata: Any, column: str | None) -> tuple[datetime | None, datetime
     statistics = [
         metadata.row_group(group).column(at).statistics for group in range(metadata.num_row_groups)
     ]
-    if any(known is None or not known.has_min_max for known in statistics):
+    if any(chunk is None or not chunk.has_min_max for chunk in statistics):
         return None, None
-    return _utc(min(known.min for known in statistics)), _utc(
-        max(known.max for known in statistics)
+    return _utc(min(chunk.min for chunk in statistics)), _utc(
+        max(chunk.max for chunk in statistics)
     )
 
 
@@ -303,11 +305,11 @@ def synced_log(table: Path, state: LakeState, name: str) -> tuple[DataFile, ...]
         name: the table's name in the schema.
     """
     folder = table / LOG_FOLDER
-    known = state.logs.get(name, {})
+    recorded_entries = state.logs.get(name, {})
     entries = []
     for entry in sorted(os.listdir(folder)):
         path = folder / entry
-        if entry == LAST_CHECKPOINT or (_is_version(entry) and entry not in known):
+        if entry == LAST_CHECKPOINT or (_is_version(entry) and entry not in recorded_entries):
             sync_path(path)
             entries.append(DataFile(entry, 0, path.stat().st_size, sha256_of(path)))
     sync_path(folder)
@@ -315,12 +317,12 @@ def synced_log(table: Path, state: LakeState, name: str) -> tuple[DataFile, ...]
 
 
 def _is_version(name: str) -> bool:
-    """Whether a file of a Delta log belongs to a version: an entry or a checkpoint, not what a
-    dying writer left."""
+    """Whether a file of a Delta log is an entry or a checkpoint, not a leftover of an
+    interrupted writer."""
     return name[:20].isdigit() and name.endswith((".json", ".parquet"))
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, without its trace."""
+    """The message of another library's error, without its traceback."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -17,7 +17,7 @@ COMPARED = [name for name in DTYPES["items"] if name not in ("item_id", "added_a
 
 
 def as_known(items: pl.LazyFrame) -> pl.LazyFrame:
-    """One row per item: its last description, with the earliest `added_at` of all."""
+    """One row per item: its latest description, with its earliest `added_at`."""
     earliest = pl.col("added_at").min().over("item_id")
     return (
         items.with_columns(earliest)
@@ -27,7 +27,7 @@ def as_known(items: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def as_known_sql(table: str, arrived: str | None) -> str:
-    """SQL of the rows of `as_known`.
+    """SQL that selects the rows of `as_known`.
 
     Args:
         table: with every description.
@@ -51,7 +51,7 @@ def as_known_sql(table: str, arrived: str | None) -> str:
 def new_descriptions(
     given: pl.DataFrame, stored: pl.DataFrame, watermark: datetime | None, arrival_given: bool
 ) -> pl.DataFrame:
-    """The rows of `given` that say something new, with their arrival.
+    """The rows of `given` that differ from what is stored, with their arrival times.
 
     Without an arrival of its own a description counts as known just after the log's watermark:
     whoever looked before saw another one. The first catalogue of a lake counts as known when its
@@ -63,14 +63,15 @@ def new_descriptions(
         watermark: of the lake before this batch.
         arrival_given: whether `ingested_at` of `given` is the caller's.
     """
+    arriving = given
     if not arrival_given and stored.height and watermark is not None:
-        given = given.with_columns(
+        arriving = given.with_columns(
             ingested_at=pl.max_horizontal("added_at", pl.lit(watermark + TICK))
         )
-    given = given.unique(["item_id", "ingested_at"], keep="last", maintain_order=True)
+    arriving = arriving.unique(["item_id", "ingested_at"], keep="last", maintain_order=True)
     if stored.is_empty():
-        return given.sort("item_id", "ingested_at")
-    both = given.join(
+        return arriving.sort("item_id", "ingested_at")
+    compared = arriving.join(
         stored.with_columns(described=True), on="item_id", how="left", suffix="_stored"
     )
     differs = pl.any_horizontal(
@@ -79,15 +80,16 @@ def new_descriptions(
     # two descriptions that arrive at one instant: the later batch counts, a microsecond later
     last = pl.col("ingested_at_stored")
     arrival = pl.when(pl.col("ingested_at") == last).then(last + TICK).otherwise("ingested_at")
-    new = both.filter(pl.col("described").is_null() | differs).with_columns(ingested_at=arrival)
+    new = compared.filter(pl.col("described").is_null() | differs).with_columns(ingested_at=arrival)
     return new.select(DTYPES["items"].names()).sort("item_id", "ingested_at")
 
 
 def _differs(name: str) -> pl.Expr:
-    given, stored = pl.col(name), pl.col(f"{name}_stored")
+    arriving = pl.col(name)
+    stored = pl.col(f"{name}_stored")
     if isinstance(DTYPES["items"][name], pl.List):
-        given, stored = (
+        arriving, stored = (
             tags.list.eval(pl.element().fill_null("\0")).list.join("\x1f")
-            for tags in (given, stored)
+            for tags in (arriving, stored)
         )
-    return given.ne_missing(stored)
+    return arriving.ne_missing(stored)

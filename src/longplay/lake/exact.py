@@ -14,15 +14,14 @@ from longplay.ids import ids as as_ids
 from longplay.lake.row_checks import flat_items
 
 DType = pl.DataType | type[pl.DataType]
-YEAR_1_US, YEAR_9999_US = (
-    -62_135_596_800_000_000,
-    253_402_300_799_999_999,
-)  # what a datetime of Python can hold
+# what a datetime of Python can hold
+YEAR_1_US = -62_135_596_800_000_000
+YEAR_9999_US = 253_402_300_799_999_999
 SHOWN = 3  # examples in an error
 
 
 def exact(values: pl.Series, dtype: DType, *, ids: bool, table: str) -> pl.Series:
-    """`values` in `dtype`, each of them exactly.
+    """`values` converted to `dtype` without any loss.
 
     Args:
         values: one column; its name is used in errors.
@@ -76,8 +75,8 @@ def _lists(values: pl.Series, inner: Any, ids: bool, table: str) -> pl.Series:
 
 
 def _lists_of_objects(values: pl.Series, table: str) -> pl.Series:
-    """Lists of Python values of mixed types: a list of objects is not a type of polars, so its ids
-    become text at once."""
+    """Lists of Python values of mixed types, with their ids as text. Polars has no lists of
+    objects."""
     written: list[list[str | None] | None] = []
     for row in values.to_list():
         if row is None:
@@ -107,8 +106,8 @@ def _text(values: pl.Series, table: str) -> pl.Series:
 
 def _times(values: pl.Series, dtype: pl.Datetime, table: str) -> pl.Series:
     column = f"pl.col({values.name!r})"
-    given = values.dtype
-    if given == pl.String:
+    source_dtype = values.dtype
+    if source_dtype == pl.String:
         raise _wrong(
             values,
             dtype,
@@ -116,27 +115,28 @@ def _times(values: pl.Series, dtype: pl.Datetime, table: str) -> pl.Series:
             f"{column}.str.to_datetime(time_unit='us', time_zone='UTC')",
             "times; text does not say how it is to be read",
         )
-    if given == pl.Date:
+    if source_dtype == pl.Date:
         expression = f"{column}.cast(pl.Datetime('us')).dt.replace_time_zone('UTC')"
         raise _wrong(values, dtype, table, expression, "moments; a date is a whole day")
-    if not isinstance(given, pl.Datetime):
+    if not isinstance(source_dtype, pl.Datetime):
         expression = f"pl.from_epoch({values.name!r}, time_unit='s').dt.replace_time_zone('UTC')"
         raise _wrong(values, dtype, table, expression, "times; numbers do not say their unit")
-    if given.time_zone is None:
+    if source_dtype.time_zone is None:
         raise DataError(
             f"{table}: column {values.name!r} has no time zone; give UTC, e.g. "
             f"{column}.dt.replace_time_zone('UTC')"
         )
     count = values.to_physical()
-    if given.time_unit == "ns" and (broken := values.filter(count % 1000 != 0)).len():
+    if source_dtype.time_unit == "ns" and (broken := values.filter(count % 1000 != 0)).len():
         raise DataError(
             f"{table}: column {values.name!r}: {broken.len():,} of {len(values):,} times have a "
             "part below a microsecond, "
             f"which the lake does not keep, first {broken[:1].dt.to_string('iso')[0]}; cut it, "
             f"e.g. {column}.dt.truncate('1us')"
         )
-    unit = {"ns": 1 / 1000, "us": 1, "ms": 1000}[given.time_unit]
-    low, high = count.min(), count.max()
+    unit = {"ns": 1 / 1000, "us": 1, "ms": 1000}[source_dtype.time_unit]
+    low = count.min()
+    high = count.max()
     if (
         isinstance(low, int)
         and isinstance(high, int)
@@ -146,15 +146,15 @@ def _times(values: pl.Series, dtype: pl.Datetime, table: str) -> pl.Series:
             f"{table}: column {values.name!r} holds times outside the years 1 to 9999; expected "
             "real ones, or null where not known"
         )
-    if given == dtype:
+    if source_dtype == dtype:
         return values
     return values.dt.cast_time_unit("us").dt.convert_time_zone("UTC")
 
 
 def _numbers(values: pl.Series, dtype: DType, table: str) -> pl.Series:
-    given = values.dtype
+    source_dtype = values.dtype
     cast = f"pl.col({values.name!r}).cast(pl.{dtype})"
-    if given == pl.Duration:
+    if source_dtype == pl.Duration:
         raise _wrong(
             values,
             dtype,
@@ -162,18 +162,20 @@ def _numbers(values: pl.Series, dtype: DType, table: str) -> pl.Series:
             f"pl.col({values.name!r}).dt.total_microseconds() / 1_000_000",
             "numbers",
         )
-    if not given.is_numeric():
+    if not source_dtype.is_numeric():
         raise _wrong(values, dtype, table, cast, "numbers")
     converted = values.cast(dtype, strict=False)
-    if given == pl.Float32 and dtype == pl.Float64:
+    if source_dtype == pl.Float32 and dtype == pl.Float64:
         return converted
-    same = (converted.cast(given, strict=False) == values).fill_null(False) | values.is_null()
+    same = (converted.cast(source_dtype, strict=False) == values).fill_null(
+        False
+    ) | values.is_null()
     if not same.all():
         broken = values.filter(~same)
         examples = ", ".join(str(value) for value in broken[:SHOWN])
         raise DataError(
             f"{table}: column {values.name!r}: {broken.len():,} of {len(values):,} values of "
-            f"{given} do not fit {dtype} exactly, first {examples}; "
+            f"{source_dtype} do not fit {dtype} exactly, first {examples}; "
             f"round or replace them first"
         )
     return converted

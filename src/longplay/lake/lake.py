@@ -50,7 +50,8 @@ class Appended:
 
 @dataclass(frozen=True)
 class TableSource:
-    """Where a table lies, for an engine other than DuckDB, and which of its rows a view shows.
+    """The location of a table, for an engine other than DuckDB, and the condition of the rows that
+    a view shows.
 
     Attributes:
         table: its name.
@@ -77,8 +78,9 @@ class Lake:
 
     >>> lake = Lake.memory()
     >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    >>> rows = pl.DataFrame({"event_id": ["e1"], "user_id": ["u1"], "item_id": ["i1"], "kind": ["play"], "time": [noon]})
-    >>> print(lake.append("day-1", events=rows.with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))))
+    >>> rows = pl.DataFrame({"event_id": ["e1"], "user_id": ["u1"], "item_id": ["i1"]})
+    >>> rows = rows.with_columns(kind=pl.lit("play"), time=pl.lit(noon, pl.Datetime("us", "UTC")))
+    >>> print(lake.append("day-1", events=rows))
     batch day-1: 1 events
     >>> lake.before(noon).events.height
     0
@@ -117,12 +119,12 @@ class Lake:
         not show.
         """
         t = _utc(t, "t")
-        known = t if known_at is None else _utc(known_at, "known_at")
+        arrived_by = t if known_at is None else _utc(known_at, "known_at")
         if self._until is not None:
             t = min(t, self._until)
         if self._known_at is not None:
-            known = min(known, self._known_at)
-        return Lake(self._store, self._snapshot(), t, known)
+            arrived_by = min(arrived_by, self._known_at)
+        return Lake(self._store, self._snapshot(), t, arrived_by)
 
     def fixed(self) -> Lake:
         """What this lake shows now, with its own bounds: later appends do not show."""
@@ -186,15 +188,15 @@ class Lake:
                 the second, where all of a table's files say so.
         """
         snapshot = self._snapshot()
-        files, known = (
-            snapshot.paths(table),
-            snapshot.statistics.get(table) if between is not None else None,
-        )
-        if known is None or between is None:
+        files = snapshot.paths(table)
+        statistics = snapshot.statistics.get(table) if between is not None else None
+        if statistics is None or between is None:
             return files
         cut = timedelta(milliseconds=1)  # what statistics leave out of a time
         near = set(
-            known.filter(pl.col("first") < between[1], pl.col("last") > between[0] - cut)["name"]
+            statistics.filter(pl.col("first") < between[1], pl.col("last") > between[0] - cut)[
+                "name"
+            ]
         )
         return [file for file in files if Path(file).name in near]
 
@@ -205,14 +207,12 @@ class Lake:
         Null in memory, for an empty lake, and where a file has no statistics.
         """
         snapshot = self._snapshot()
-        tables, known = (
-            [table for table in ("events", "decisions") if snapshot.files.get(table)],
-            snapshot.statistics,
-        )
-        if not tables or not set(tables) <= known.keys():
+        tables = [table for table in ("events", "decisions") if snapshot.files.get(table)]
+        statistics = snapshot.statistics
+        if not tables or not set(tables) <= statistics.keys():
             return None
         first, last = (
-            pl.concat(known[table] for table in tables)
+            pl.concat(statistics[table] for table in tables)
             .select(pl.col("first").min(), pl.col("last").max())
             .row(0)
         )
@@ -223,11 +223,9 @@ class Lake:
         say."""
         snapshot = self._snapshot()
         if snapshot.files.get("events"):
-            return (
-                int(snapshot.statistics["events"]["rows"].sum())
-                if "events" in snapshot.statistics
-                else 0
-            )
+            if "events" in snapshot.statistics:
+                return int(snapshot.statistics["events"]["rows"].sum())
+            return 0
         return snapshot.frames.get("events", empty("events")).height
 
     @contextmanager
@@ -259,7 +257,7 @@ class Lake:
 
     @contextmanager
     def sources(self) -> Iterator[list[TableSource]]:
-        """Where every table lies, for an engine other than DuckDB.
+        """Location of every table, for an engine other than DuckDB.
 
         Raises:
             DataError: the engine raised an OSError, and files are missing or damaged.
@@ -283,7 +281,7 @@ class Lake:
     def _bounds(
         self, table: str, snapshot: Snapshot
     ) -> list[tuple[str, Literal["<", "<="], datetime]]:
-        """What every visible row satisfies, as (column, sign, bound): the one place that says what
+        """Conditions of every visible row, as (column, sign, bound). No other code decides what
         a view hides."""
         if table not in TIME_COLUMN:
             return []
@@ -337,7 +335,8 @@ class Lake:
         return self._cache[table][1]
 
     def _facts(self) -> dict[str, str]:
-        """What it holds, without reading a row of a table in a folder."""
+        """Text about the lake's content, from statistics alone: no row of a table in a folder is
+        read."""
         snapshot = self._snapshot()
         unit = "rows" if self._until is None else "rows stored"
         facts = {}
@@ -431,19 +430,20 @@ class Lake:
             )
         catalogue = None if items is None else polars_frame(items, "items")
         arrival_given = catalogue is not None and "ingested_at" in catalogue.columns
-        given = {"decisions": decisions, "contexts": contexts, "items": catalogue}
+        optional_tables = {"decisions": decisions, "contexts": contexts, "items": catalogue}
         frames = {
-            table: conform(frame, table) for table, frame in given.items() if frame is not None
+            table: conform(frame, table)
+            for table, frame in optional_tables.items()
+            if frame is not None
         }
         refuse_long_slates(frames.get("decisions"), frames.get("contexts"))
         candidates, lines = (None, None) if events is None else conform_events(events)
-        aside = (
-            None
-            if rejected is None
-            else conform(
+        if rejected is None:
+            aside = None
+        else:
+            aside = conform(
                 polars_frame(rejected, "rejected").with_columns(batch=pl.lit(batch)), "quarantine"
             )
-        )
         latest = _latest(now, skew, watermark, self._store.snapshot().watermark)
         for table in ("decisions", "contexts"):
             if table in frames:
@@ -493,7 +493,7 @@ class Lake:
         return Appended(batch, {table: frame.height for table, frame in frames.items()}, reasons)
 
     def _known(self, table: str, ids: pl.Series) -> pl.Series:
-        """Which of `ids`, a table's id column, the lake has already."""
+        """Ids among `ids`, a table's id column, that the lake already has."""
         snapshot = self._store.snapshot()
         if snapshot.seq == 0 or ids.is_empty():
             return ids.clear()
@@ -505,8 +505,8 @@ class Lake:
             ).pl()[ids.name]
 
     def _stored_slots(self, decisions: pl.DataFrame | None) -> pl.DataFrame | None:
-        """Columns context_id and slots of the contexts of these decisions that the lake has
-        already; None without decisions."""
+        """Columns context_id and slots of stored contexts that these decisions refer to. None
+        without decisions."""
         snapshot = self._store.snapshot()
         if decisions is None or decisions.is_empty() or snapshot.seq == 0:
             return None
@@ -518,8 +518,8 @@ class Lake:
             ).pl()
 
     def _refuse_doubles(self, frame: pl.DataFrame, table: str, batch: str) -> None:
-        """Raise when an id is given twice or known: a doubled decision would double every slot it
-        showed."""
+        """Raise when an id is given twice or already stored. A doubled decision would double its
+        slots."""
         ids = frame[f"{table[:-1]}_id"]
         doubled = pl.concat([ids.filter(ids.is_duplicated()), self._known(table, ids)]).sort()
         if len(doubled):
@@ -541,8 +541,8 @@ class Lake:
                 last = frames[table]["time"].max() if table in frames else None
                 if isinstance(last, datetime):
                     times.append(last + timedelta(microseconds=1))
-        known = [time for time in times if time is not None]
-        return max(known) if known else None
+        candidates = [time for time in times if time is not None]
+        return max(candidates) if candidates else None
 
 
 def _latest(
@@ -562,8 +562,8 @@ def _latest(
 
 
 def _refuse_future(frame: pl.DataFrame, table: str, latest: datetime, batch: str) -> None:
-    """Raise where a row is later than the clock allows: it would move the watermark past all that
-    is still to come."""
+    """Raise where a row is later than the clock allows. It would move the watermark past data
+    still to come."""
     future = frame.filter(pl.col("time") > latest)
     if future.height:
         raise DataError(
@@ -576,7 +576,7 @@ def _refuse_future(frame: pl.DataFrame, table: str, latest: datetime, batch: str
 def _count_reasons(
     refused: pl.DataFrame, good: pl.DataFrame | None, max_bad_share: float, batch: str
 ) -> dict[str, int]:
-    """Rejected rows by reason, most first; raises when they are more than the allowed share."""
+    """Rejected rows by reason, most frequent first. Raises when they exceed the allowed share."""
     if refused.is_empty():
         return {}
     counts = refused.group_by("reason").len().sort("len", "reason", descending=[True, False])

@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is not as the lake wrote it.
+    """A file that differs from what the lake wrote.
 
     Args:
         path: file or folder, below the lake's folder.
@@ -226,7 +226,8 @@ def _repair(lake: Path, progress: Progress | None) -> Repaired:
 
 
 def _read(lake: Path) -> tuple[LogText, tuple[Commit, ...]]:
-    """The log of commits, and its commits, also of an older lake; none for a lake without a batch.
+    """The text and the commits of the log, of an older lake as well. No commits for a lake without
+    a batch.
 
     Raises:
         DataError: there are tables and no log.
@@ -260,7 +261,7 @@ def _batches_of_files(commits: tuple[Commit, ...]) -> dict[tuple[str, str], str]
 
 
 def _last_whole(lake: Path, commits: tuple[Commit, ...], progress: Progress | None) -> LakeState:
-    """The state after the last commit up to which every file is whole."""
+    """The state after the last commit up to which every file is intact."""
     files = {
         (table, file.name): file
         for commit in commits
@@ -287,8 +288,8 @@ def _last_whole(lake: Path, commits: tuple[Commit, ...], progress: Progress | No
 def _log_problems(
     folder: Path, table: str, state: LakeState, later: delta.LaterVersions
 ) -> list[tuple[str, str]]:
-    """What is wrong with a Delta log that a lake wrote, as (file, problem); the file is "" for the
-    log as a whole."""
+    """Problems of a Delta log that a lake wrote, as (file, problem). The file is "" for the log
+    as a whole."""
     if state.version(table) < 0:
         return []
     log = folder / delta.LOG_FOLDER
@@ -312,14 +313,15 @@ def _log_problems(
         return [] if later.torn else [("", f"cannot be read: {error}")]
     if opened is None:
         return [("", MISSING)]
-    shown, recorded = set(delta.names_of(opened)), set(state.files.get(table, {}))
+    shown = set(delta.names_of(opened))
+    recorded = set(state.files.get(table, {}))
     if shown != recorded and later == delta.LaterVersions():
         return [("", f"shows {len(shown):,} files, and the log of commits {len(recorded):,}")]
     return []
 
 
 def _notes(table: str, later: delta.LaterVersions) -> list[str]:
-    """What a Delta log holds beyond the last commit, in words."""
+    """Text about the versions of a Delta log after the last commit."""
     notes = []
     if later.dead or later.torn:
         notes.append(
@@ -339,7 +341,7 @@ def _notes(table: str, later: delta.LaterVersions) -> list[str]:
 def _removed_by_others(
     folder: Path, table: str, state: LakeState, later: delta.LaterVersions
 ) -> set[tuple[str, str]]:
-    """Files that another program took out of a table, with changes that the lake honours."""
+    """Files that another program removed from a table in changes that the lake accepts."""
     if not later.honoured:
         return set()
     try:
@@ -358,14 +360,16 @@ def _repair_table(
     later: delta.LaterVersions,
     seq: int,
 ) -> tuple[TableChange | None, Path | None]:
-    """Make a table show the files of `wanted`; what changed, and the Delta log that was set aside.
+    """Make a table show the files of `wanted`. Returns what changed, and the Delta log that was set
+    aside.
 
     A table that no commit wrote is not the lake's, and is left alone.
     """
     version = current.version(table)
     if version < 0:
         return None, None
-    files, had = wanted.files.get(table, {}), current.files.get(table, {})
+    files = wanted.files.get(table, {})
+    had = current.files.get(table, {})
     problems = _log_problems(folder, table, current, later)
     mixed = later.dead and later.honoured  # another program merged what a dying writer left
     settled = not (later.refused or mixed or later.last_begun > seq)

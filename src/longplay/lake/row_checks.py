@@ -8,17 +8,18 @@ import polars as pl
 
 from longplay.errors import DataError
 
+# rule of exclusions -> what of the past is not shown again
 RULES = {
     "seen": "item_id",
     "creator": "creator_id",
     "none": None,
-}  # rule of exclusions -> what of the past is not shown again
+}
 ROUNDING = 1e-9  # a log-probability this far above 0 is 0, rounded
 
 
 @dataclass(frozen=True)
 class Check:
-    """Rows that cannot be.
+    """A condition that no valid row meets, and the text of its error.
 
     Attributes:
         column: the column whose value an error shows.
@@ -36,14 +37,17 @@ class Check:
 
 
 def _number(column: str, fine: pl.Expr, expected: str) -> Check:
-    """A number that is not finite, or not `fine`."""
+    """Check that a column is finite and `fine`."""
     return Check(column, ~(pl.col(column).is_finite() & fine), f"an impossible {column}", expected)
 
 
-def _as_long(column: str, beside: str) -> Check:
-    bad = pl.col(column).list.len() != pl.col(beside).list.len()
+def _as_long(column: str, reference: str) -> Check:
+    bad = pl.col(column).list.len() != pl.col(reference).list.len()
     return Check(
-        column, bad, f"a {column} of another length than their {beside}", f"as many as in {beside}"
+        column,
+        bad,
+        f"a {column} of another length than their {reference}",
+        f"as many as in {reference}",
     )
 
 
@@ -103,11 +107,12 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     ),
 }
 
+# lists without a null among their items
 WITHOUT_HOLES: dict[str, tuple[str, ...]] = {
     "decisions": ("slate", "log_prob"),
     "contexts": ("exclusions", "history", "history_time", "history_kind"),
     "items": ("tags",),
-}  # lists without a null among their items
+}
 
 
 def flat_items(lists: pl.Series) -> pl.Series:
@@ -120,12 +125,12 @@ def flat_items(lists: pl.Series) -> pl.Series:
 
 
 def items_of(column: str) -> pl.Expr:
-    """The same of a column, as an expression."""
+    """An expression with the items of all lists of a column, one after the other."""
     return pl.col(column).explode(empty_as_null=False, keep_nulls=False)
 
 
 def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
-    """`frame`, with log-probabilities that rounding left above 0 set to 0.
+    """`frame`, once every check passed. Log-probabilities above 0 by rounding are set to 0.
 
     Args:
         frame: rows of the table's own columns and types.
@@ -136,7 +141,8 @@ def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     """
     if frame.is_empty():
         return frame
-    lists, checks = WITHOUT_HOLES.get(table, ()), CHECKS.get(table, ())
+    lists = WITHOUT_HOLES.get(table, ())
+    checks = CHECKS.get(table, ())
     if not lists and not checks:
         return frame
     questions = [(items_of(column).null_count() > 0).alias(f"hole in {column}") for column in lists]

@@ -183,8 +183,7 @@ def conform(given: Table, table: str) -> pl.DataFrame:
 
 
 def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:
-    """Columns of text that the rule of ids leaves as it is; all of them are looked at in one
-    query."""
+    """Text columns that the id rule would not change, all checked in one query."""
     changes = []
     for name, column in columns.items():
         if column.ids and name in frame.columns and frame.schema[name] == column.dtype:
@@ -197,8 +196,8 @@ def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:
 
 
 def conform_events(given: Table) -> tuple[pl.DataFrame, pl.Series | None]:
-    """Events as `conform` has them, and their lines in the source where a column `line` says them:
-    whole numbers, else null.
+    """Events as `conform` returns them, and their line numbers in the source. Null without a column
+    `line`.
 
     Raises:
         DataError: as `conform`, or lines that are no whole numbers.

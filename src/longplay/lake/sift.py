@@ -10,14 +10,15 @@ import polars as pl
 from longplay.lake.daily import DAY_SECONDS
 from longplay.lake.schema import KINDS, ORIGINS, TABLES
 
-EARLIEST = datetime(
-    1990, 1, 1, tzinfo=UTC
-)  # logs of what users did on-line do not reach further back
+# logs of what users did on-line do not reach further back
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-YEAR_2, YEAR_9999 = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+YEAR_2 = datetime(2, 1, 1, tzinfo=UTC)
+YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC)
 
 MOST_AMOUNT = 1_000_000_000  # sums of amounts stay whole numbers that a machine holds
 
+# what to do about a reason, by how it begins
 ADVICE = {
     "negative amount": "what was paid back is a refund with an amount above 0",
     "seconds above a day": 'the unit may be milliseconds: read them with seconds_unit = "ms"',
@@ -25,7 +26,7 @@ ADVICE = {
     "wrong encoding": 'give the encoding of the file, e.g. encoding = "windows-1252"',
     "time before": 'the unit of the times may be wrong (time_format = "epoch_s" or "epoch_ms"); '
     "state `earliest` if the log is that old",
-}  # what to do about a reason, by how it begins
+}
 
 
 def sift(
@@ -57,7 +58,12 @@ def sift(
     future = pl.col("time") > pl.col("ingested_at")
     if now is not None:
         future = future | pl.any_horizontal(time > now for time in both_times)
-    seconds, amount = pl.col("seconds"), pl.col("amount")
+    seconds = pl.col("seconds")
+    amount = pl.col("amount")
+    if len(known_ids):
+        is_known = pl.col("event_id").is_in(known_ids.implode())
+    else:
+        is_known = pl.lit(False)
     checks = {
         "missing event id": pl.col("event_id").is_null() | (pl.col("event_id") == ""),
         "missing user": pl.col("user_id").is_null() | (pl.col("user_id") == ""),
@@ -75,9 +81,7 @@ def sift(
         f"amount above {MOST_AMOUNT:,}": amount > MOST_AMOUNT,
         "unknown kind": ~pl.col("kind").is_in(KINDS) | pl.col("kind").is_null(),
         "unknown origin": ~pl.col("origin").is_in(ORIGINS) | pl.col("origin").is_null(),
-        "duplicate id": pl.col("event_id").is_in(known_ids.implode())
-        if len(known_ids)
-        else pl.lit(False),
+        "duplicate id": is_known,
     }
     reason = pl.coalesce(
         *(pl.when(test.fill_null(False)).then(pl.lit(name)) for name, test in checks.items())
@@ -95,7 +99,7 @@ def sift(
 
 
 def advice(reasons: Mapping[str, int]) -> str:
-    """What to do about rejected rows, as the end of a sentence; empty where their reasons say all.
+    """What to do about rejected rows, as the end of a sentence. Empty where the reasons suffice.
 
     Args:
         reasons: rows by reason, the reasons as `sift` names them.
@@ -105,17 +109,17 @@ def advice(reasons: Mapping[str, int]) -> str:
     >>> advice({"missing user": 1})
     ''
     """
-    known = (
+    matching_advice = (
         (reason, words)
         for reason in reasons
         for start, words in ADVICE.items()
         if reason.startswith(start)
     )
-    return "; ".join(f"{reason}: {words}" for reason, words in known)
+    return "; ".join(f"{reason}: {words}" for reason, words in matching_advice)
 
 
 def quarantine_rows(rejected: pl.DataFrame, batch: str) -> pl.DataFrame:
-    """Rejected rows in the shape of the quarantine table, the whole row kept as JSON."""
+    """Rejected rows in the shape of the quarantine table, each with its source row as JSON."""
     row = pl.struct(*TABLES["events"]).struct.json_encode()
     return rejected.select(pl.lit(batch).alias("batch"), "line", "reason", row.alias("row"))
 

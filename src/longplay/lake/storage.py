@@ -91,29 +91,29 @@ class Snapshot:
 
     @cached_property
     def statistics(self) -> Mapping[str, pl.DataFrame]:
-        """One row per file of events and decisions: name, first and last time, rows; of tables all
-        of whose files say so."""
-        known = {}
+        """One row per file of events and decisions: name, first and last time, rows. A table is
+        left out unless all its files have statistics."""
+        statistics_by_table = {}
         for table in ("events", "decisions"):
             files = list(self.files.get(table, {}).values())
             if files and all(file.first is not None and file.last is not None for file in files):
-                known[table] = pl.DataFrame(
+                statistics_by_table[table] = pl.DataFrame(
                     {
                         name: [getattr(file, name) for file in files]
                         for name in ("name", "first", "last", "rows")
                     }
                 )
-        return known
+        return statistics_by_table
 
     @cached_property
     def described_once(self) -> bool:
-        """Whether no item has two descriptions, so that views need not look for the last."""
+        """Whether no item has two descriptions. Views then need not look for the latest."""
         return (
             not self.scan("items").select(pl.col("item_id").is_duplicated().any()).collect().item()
         )
 
     def _by_amount(self) -> list[tuple[bool, list[str]]]:
-        """Files of events in their order, in runs that have the column of amounts or lack it."""
+        """Event files in order, as runs that all have the column of amounts or all lack it."""
         runs = groupby(self.paths("events"), key=_has_amount)
         return [(has_amount, list(files)) for has_amount, files in runs]
 
@@ -154,7 +154,8 @@ class Snapshot:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Around a query: where it fails because files are damaged, these are named.
+        """Context of a query. Where the query fails because files are damaged, the error names
+        them.
 
         Raises:
             DataError: a file is missing, or its content is not what was written.
@@ -215,8 +216,8 @@ def _columns_of(file: str) -> frozenset[str]:
 
 
 def _lost_columns(table: str, opened: DeltaTable) -> list[str]:
-    """Columns that every version of a table has and this one lacks: a damaged log would name those
-    of the next file wrongly, which nothing could read beside the others."""
+    """Columns that every version of a table has and this one lacks. A damaged log would name the
+    columns of the next file wrongly."""
     has = {field.name for field in opened.schema().fields}
     later = {_AMOUNT, *_LATER.get(table, {})}
     return [name for name in TABLES[table] if name not in has and name not in later]
@@ -231,7 +232,7 @@ def _has_amount(file: str) -> bool:
 
 
 class Store(Protocol):
-    """What a lake needs of its storage; `id` tells the stores of one process apart."""
+    """Protocol of a lake's storage. `id` is unique among the stores of one process."""
 
     @property
     def id(self) -> int:
@@ -323,7 +324,7 @@ class FolderStore:
             why = f"holds {min(pattern)!r}, which SQL engines read as a pattern"
             raise DataError(f"lake: the path {self.path} {why}; choose a folder without *, ? and [")
         self._log = CommitLog(self.path)
-        self._known = _Known()
+        self._history = _History()
         self._taken_over: tuple[tuple[int, ...], LakeState] | None = None
         self._shown: Snapshot | None = None
         self._whole: set[tuple[str, str]] = set()  # files of which name and size were seen
@@ -332,8 +333,8 @@ class FolderStore:
     # -- what is there ---------------------------------------------------------------------------
 
     def _refuse_foreign_folder(self) -> None:
-        """Raise where there are tables but no log of commits: they are somebody else's, or the log
-        was lost."""
+        """Raise where the folder has tables but no log of commits. The tables belong to another
+        program, or the log was lost."""
         if self._log.exists() or _has_entries(self.path / FOLDER / delta.LOG_FOLDER):
             return
         tables = [repr(name) for name in tables_in(self.path)]
@@ -346,49 +347,49 @@ class FolderStore:
                 "from a backup"
             )
 
-    def _commits(self) -> _Known:
-        """The commits that are there, read anew only as far as the log has grown.
+    def _commits(self) -> _History:
+        """The commits in the log. Only lines added since the last call are read.
 
         Raises:
             DataError: the log of commits is damaged beyond what its copy can mend.
         """
         stamp = self._log.stamp()
-        if stamp == self._known.stamp and (stamp is not None or self._known.legacy):
-            return self._known
-        self._known = self._grown(stamp) or self._read_whole()
-        return self._known
+        if stamp == self._history.stamp and (stamp is not None or self._history.legacy):
+            return self._history
+        self._history = self._grown(stamp) or self._read_whole()
+        return self._history
 
-    def _grown(self, stamp: tuple[int, int, int] | None) -> _Known | None:
-        """What is known with the lines that were added since; null where the log must be read
-        whole."""
-        known = self._known
+    def _grown(self, stamp: tuple[int, int, int] | None) -> _History | None:
+        """The known history with the lines added to the log since. Null where the log must be
+        read from its start."""
+        history = self._history
         if (
             stamp is None
-            or known.stamp is None
-            or stamp[0] != known.stamp[0]
-            or stamp[1] <= known.size
+            or history.stamp is None
+            or stamp[0] != history.stamp[0]
+            or stamp[1] <= history.size
         ):
             return None
-        added = self._log.tail(known.size, known.state.seq + 1)
+        added = self._log.tail(history.size, history.state.seq + 1)
         if not added:
             return None
-        size = known.size + sum(len(commit.line()) for commit in added)
-        return _Known(stamp, size, (*known.commits, *added), known.state.after(added))
+        size = history.size + sum(len(commit.line()) for commit in added)
+        return _History(stamp, size, (*history.commits, *added), history.state.after(added))
 
-    def _read_whole(self) -> _Known:
+    def _read_whole(self) -> _History:
         stamp = self._log.stamp()
         text = LogText.read(self.path)
         if text.lost is not None:
             raise self._damaged(f"commit {text.lost} is damaged in both copies of {FOLDER}/{LOG}")
         if text.commits:
             size = sum(len(commit.line()) for commit in text.commits)
-            return _Known(stamp, size, text.commits, LakeState().after(text.commits))
+            return _History(stamp, size, text.commits, LakeState().after(text.commits))
         if self._log.exists():
             raise self._damaged(f"no line of {FOLDER}/{LOG} is whole")
         if legacy := legacy_commits(self.path):
-            return _Known(None, 0, legacy, LakeState().after(legacy), legacy=True)
+            return _History(None, 0, legacy, LakeState().after(legacy), legacy=True)
         self._refuse_foreign_folder()
-        return _Known()
+        return _History()
 
     def _damaged(self, what: str) -> DataError:
         return DataError(
@@ -397,20 +398,21 @@ class FolderStore:
         )
 
     def _state(self) -> tuple[LakeState, tuple[int, ...]]:
-        """The state to show, other programs' changes taken over, and what tells it from other
-        states.
+        """The state to show, with other programs' changes, and a stamp that identifies it.
 
         Raises:
             DataError: the lake is damaged, or another program wrote into its tables.
         """
-        state, later = self._commits().state, self._later()
+        state = self._commits().state
+        later = self._later()
         while max(versions.last_begun for versions in later.values()) > state.seq + 1:
             # a commit beyond the next: other writers were quick, or the end of the log is gone
             if (again := self._commits().state).seq == state.seq:
                 raise self._damaged(
                     f"{FOLDER}/{LOG} ends with commit {state.seq}, and its tables hold later ones"
                 )
-            state, later = again, self._later()
+            state = again
+            later = self._later()
         for table, versions in later.items():
             if versions.refused:
                 version, operation = versions.refused[0]
@@ -435,14 +437,14 @@ class FolderStore:
         return state, stamp
 
     def _later(self) -> dict[str, delta.LaterVersions]:
-        """What stands in the tables' Delta logs beyond the last commit."""
-        state = self._known.state
+        """The versions in each table's Delta log after the last commit."""
+        state = self._history.state
         return {
             table: delta.later_versions(self.path / table, state.version(table)) for table in TABLES
         }
 
     def _with_others(self, state: LakeState, later: Mapping[str, delta.LaterVersions]) -> LakeState:
-        """The state with what other programs did to the tables."""
+        """The state with the changes that other programs made to the tables."""
         changes = {}
         for table, versions in later.items():
             if not versions.honoured:
@@ -455,18 +457,18 @@ class FolderStore:
             if opened is None:
                 raise self._damaged(f"the Delta log of {table} is gone")
             names = set(delta.names_of(opened))
-            known = state.files.get(table, {})
+            files_by_name = state.files.get(table, {})
             added = tuple(
                 delta.described(self.path / table, table, name)
-                for name in sorted(names - known.keys())
+                for name in sorted(names - files_by_name.keys())
             )
             changes[table] = TableChange(
-                opened.version(), added, tuple(name for name in known if name not in names)
+                opened.version(), added, tuple(name for name in files_by_name if name not in names)
             )
         return state.after([Commit(state.seq, None, None, state.watermark, changes)])
 
     def _check_files(self, state: LakeState) -> None:
-        """Raise where a file is absent or has another size; each is looked at once."""
+        """Raise where a file is absent or has another size. Each file is checked once."""
         for table, files in state.files.items():
             for name, file in files.items():
                 if (table, name) in self._whole:
@@ -529,40 +531,43 @@ class FolderStore:
         watermark: datetime | None,
         content: str | None,
     ) -> None:
-        known = self._commits()
+        history = self._commits()
         state, _ = self._state()
-        if known.legacy:
-            known = self._adopt_legacy(known)
-        if not known.commits:
+        if history.legacy:
+            history = self._adopt_legacy(history)
+        if not history.commits:
             self._log.begin()
-            known = self._commits()
-        work = _Work(known.state, state, known.state.seq + 1, batch)
-        changes = {table: self._taken(table, known.state, state) for table in state.files}
+            history = self._commits()
+        work = _Work(history.state, state, history.state.seq + 1, batch)
+        changes = {table: self._taken(table, history.state, state) for table in state.files}
         for table, frame in frames.items():
             if frame.height:
                 changes[table] = self._write(table, frame, work, changes.get(table))
         changed = {table: change for table, change in changes.items() if change is not None}
         self._log.append(
-            Commit(work.seq, batch, content, watermark, changed), known.commits, known.size
+            Commit(work.seq, batch, content, watermark, changed), history.commits, history.size
         )
 
     def _taken(self, table: str, recorded: LakeState, state: LakeState) -> TableChange | None:
-        """What another program did to a table, to be recorded; null where it did nothing."""
-        before, after = recorded.files.get(table, {}), state.files[table]
-        if before.keys() == after.keys() and recorded.version(table) == state.version(table):
+        """The change that another program made to a table, as it will be recorded. Null where
+        there is none."""
+        recorded_files = recorded.files.get(table, {})
+        present_files = state.files[table]
+        same_files = recorded_files.keys() == present_files.keys()
+        if same_files and recorded.version(table) == state.version(table):
             return None
         return TableChange(
             state.version(table),
-            tuple(file for name, file in after.items() if name not in before),
-            tuple(name for name in before if name not in after),
+            tuple(file for name, file in present_files.items() if name not in recorded_files),
+            tuple(name for name in recorded_files if name not in present_files),
             delta.synced_log(self.path / table, recorded, table),
         )
 
     def _write(
         self, table: str, frame: pl.DataFrame, work: _Work, taken: TableChange | None
     ) -> TableChange:
-        """Write rows as a new version of a Delta table, sync everything, and say what changed
-        beside what was `taken` over."""
+        """Write rows as a new version of a Delta table, sync all files, and return the change,
+        `taken` included."""
         folder = self.path / table
         state = work.state
         recorded = work.recorded
@@ -573,16 +578,15 @@ class FolderStore:
         mode: Literal["append", "overwrite"] = "append"
         if version >= 0 and (opened is None or opened.version() < version):
             raise self._damaged(f"the Delta log of {table} ends before version {version}")
-        if (
-            opened is not None and opened.version() != version
-        ):  # a writer that died left a version without a commit
+        # a writer that died left a version without a commit
+        if opened is not None and opened.version() != version:
             if version < 0:
                 mode = "overwrite"
             else:
                 delta.take_back(opened, version, work.seq)
                 opened = delta.open_table(folder)
-        known = state.files.get(table, {})
-        if version >= 0 and (opened is None or set(delta.names_of(opened)) != known.keys()):
+        files_by_name = state.files.get(table, {})
+        if version >= 0 and (opened is None or set(delta.names_of(opened)) != files_by_name.keys()):
             raise self._damaged(
                 f"the Delta log of {table} does not show the files that the log of commits names"
             )
@@ -600,10 +604,9 @@ class FolderStore:
             return TableChange(newest, added, (), entries)
         return TableChange(newest, (*taken.added, *added), taken.removed, entries)
 
-    def _adopt_legacy(self, known: _Known) -> _Known:
-        """Give a lake written before the log of commits its lines, with digests of what is
-        there."""
-        last = known.commits[-1]
+    def _adopt_legacy(self, history: _History) -> _History:
+        """Write a log of commits, with digests of the present files, for a lake that has none."""
+        last = history.commits[-1]
         changes = {}
         for table, change in last.tables.items():
             added = tuple(
@@ -614,17 +617,18 @@ class FolderStore:
             )
         commits = (
             BEGINNING,
-            *known.commits[:-1],
+            *history.commits[:-1],
             Commit(last.seq, last.batch, last.content, last.watermark, changes),
         )
         self._log.replace(commits, ".old")
-        self._known = self._read_whole()
-        return self._known
+        self._history = self._read_whole()
+        return self._history
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What a store has read of its log of commits; `size` is the bytes of the whole lines."""
+class _History:
+    """What a store has read of its log of commits. `size` is the length of the complete lines in
+    bytes."""
 
     stamp: tuple[int, int, int] | None = None
     size: int = 0
@@ -635,7 +639,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Work:
-    """What a commit starts from.
+    """The state that a commit starts from.
 
     Args:
         recorded: the state that the log of commits says.
@@ -651,17 +655,15 @@ class _Work:
 
 
 def _has_entries(folder: Path) -> bool:
-    """Whether a folder holds anything but what a dying writer of `files.write_file` left."""
+    """Whether a folder holds anything besides leftovers of an interrupted `files.write_file`."""
     return folder.is_dir() and any(not name.endswith(".writing") for name in os.listdir(folder))
 
 
 def tables_in(folder: Path) -> list[str]:
-    """Names in a folder that are tables, of whomever."""
-    return (
-        [name for name in sorted(os.listdir(folder)) if _is_table(folder / name)]
-        if folder.is_dir()
-        else []
-    )
+    """Names of the tables in a folder, whichever program wrote them."""
+    if folder.is_dir():
+        return [name for name in sorted(os.listdir(folder)) if _is_table(folder / name)]
+    return []
 
 
 def _is_table(path: Path) -> bool:

@@ -464,15 +464,13 @@ def _own_draws(
         .to_series()
         .mean()
     )
-    first_N = np.flatnonzero(
-        (logged.slot_N == 0) & np.isin(logged.decision_N, rows)
-    )  # mature first slots of these contexts
+    # mature first slots of these contexts
+    first_N = np.flatnonzero((logged.slot_N == 0) & np.isin(logged.decision_N, rows))
     draw_log_prob_N = draw_log_prob_R[np.searchsorted(rows, logged.decision_N[first_N])]
     if not len(first_N) or not np.isfinite(draw_log_prob_N).all():
         return float(support or 0.0), None  # type: ignore[arg-type]
-    centre = float(
-        draw_log_prob_N.mean()
-    )  # taken off both sides: the noise of the mean weight would drown the difference
+    # taken off both sides: the noise of the mean weight would drown the difference
+    centre = float(draw_log_prob_N.mean())
     likely_N = np.where(weight_N[first_N] > 0, log_prob_M[logged.places[first_N]], centre)
     gap = clustered_mean(
         weight_N[first_N] * (likely_N - centre) - (draw_log_prob_N - centre), logged.user_N[first_N]

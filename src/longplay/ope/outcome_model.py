@@ -187,9 +187,10 @@ class FoldMeans:
         """The sums over the logged slots where `use_N` holds."""
 
         def by_fold(row_N: Int, amount_N: Float, n: int) -> Float:
+            # -1 % n is the last
             cells = np.bincount(
                 fold_N[use_N] * n + row_N[use_N] % n, weights=amount_N[use_N], minlength=FOLDS * n
-            )  # -1 % n is the last
+            )
             return cells.astype(float).reshape(FOLDS, n)
 
         ones_N = np.ones(len(item_N))

@@ -169,9 +169,8 @@ def doubly_robust_mean(
 def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, draws: int) -> Float:
     """The mean of q over `draws` of the policy's own choices in every slot, shape [N]."""
     direct_N = np.zeros(len(logged))
-    for draw in range(
-        draws
-    ):  # a generator each: within one call a context's slate is always the same
+    # a generator each: within one call a context's slate is always the same
+    for draw in range(draws):
         choice_M, _ = own_choices(policy, logged, np.random.default_rng([seed, draw]))
         direct_N += model.predict(choice_M.gather(logged.places)) / draws
     return direct_N

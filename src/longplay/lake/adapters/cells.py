@@ -11,18 +11,20 @@ from longplay.ids import ids as ids
 from longplay.lake.exact import YEAR_1_US, YEAR_9999_US
 from longplay.lake.schema import TIME
 
+# microseconds per unit
 EPOCHS = {
     "epoch_s": 1_000_000.0,
     "epoch_ms": 1_000.0,
     "epoch_us": 1.0,
     "epoch_ns": 0.001,
-}  # microseconds per unit
+}
+# so many seconds are so many units
 UNITS = {
     "us": (1, 1_000_000),
     "ms": (1, 1_000),
     "s": (1, 1),
     "min": (60, 1),
-}  # so many seconds are so many units
+}
 ISO_OFFSET = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
 ISO_LOCAL = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
@@ -43,8 +45,7 @@ def text(values: pl.Series) -> pl.Series:
 
 
 def words(values: pl.Series) -> pl.Series:
-    """Words of a vocabulary as strings: as ids, and "true" or "false" of truth values such as "was
-    it skipped".
+    """Words of a vocabulary as strings: read as ids; truth values become "true" and "false".
 
     >>> words(pl.Series([True, None])).to_list(), words(pl.Series([1.0])).to_list()
     (['true', None], ['1'])
@@ -64,7 +65,8 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
     its first. `time_format` is a strftime pattern, or epoch_s, epoch_ms, epoch_us or epoch_ns for
     numbers.
 
-    >>> times(pl.Series(["2026-03-01T12:00:00+02:00", "2026-03-01 10:00", "soon"]), None, "UTC").dt.to_string("%H:%M").to_list()
+    >>> values = pl.Series(["2026-03-01T12:00:00+02:00", "2026-03-01 10:00", "soon"])
+    >>> times(values, None, "UTC").dt.to_string("%H:%M").to_list()
     ['10:00', '10:00', None]
 
     Raises:
@@ -98,9 +100,8 @@ def _moments(values: pl.Series, time_format: str | None, zone: str) -> pl.Series
         )
     written = values.cast(pl.String).str.strip_chars() if is_text else values
     if time_format in EPOCHS:
-        moment_us = (
-            written.cast(pl.Float64, strict=False) * EPOCHS[time_format]
-        )  # exact to the microsecond until the year 2255
+        # exact to the microsecond until the year 2255
+        moment_us = written.cast(pl.Float64, strict=False) * EPOCHS[time_format]
         return (
             moment_us.set(~moment_us.is_between(YEAR_1_US, YEAR_9999_US).fill_null(False), None)
             .round()
@@ -108,16 +109,13 @@ def _moments(values: pl.Series, time_format: str | None, zone: str) -> pl.Series
             .cast(TIME)
         )
     if time_format is not None:
-        pattern = time_format.replace(
-            ".%f", "%.f"
-        )  # Python's way to write fractions of a second, and chrono's
+        # Python's way to write fractions of a second, and chrono's
+        pattern = time_format.replace(".%f", "%.f")
         digits = written if is_text else ids(written)  # 20260301 of a pattern such as %Y%m%d
         parsed = digits.str.to_datetime(pattern, time_unit="us", strict=False)
-        return (
-            parsed
-            if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone
-            else _local(parsed, zone)
-        )
+        if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone:
+            return parsed
+        return _local(parsed, zone)
     spaced = written.str.replace(r"^(\d{4}-\d\d-\d\d)[tT]", "${1} ").str.replace(
         r" ?(UTC|GMT)$", "Z"
     )
@@ -129,22 +127,24 @@ def _moments(values: pl.Series, time_format: str | None, zone: str) -> pl.Series
         missing = parsed.is_null()
         if not missing.any():
             break
-        found = spaced.str.to_datetime(pattern, time_unit="us", strict=False)
+        moments = spaced.str.to_datetime(pattern, time_unit="us", strict=False)
         parsed = parsed.zip_with(
             ~missing,
-            found.dt.convert_time_zone("UTC") if pattern in ISO_OFFSET else _local(found, zone),
+            moments.dt.convert_time_zone("UTC") if pattern in ISO_OFFSET else _local(moments, zone),
         )
     return parsed
 
 
 def time_format_like(written: str) -> str | None:
-    """A `time_format` that a text may be of; None where it looks like none of the usual ones.
+    """A `time_format` that fits a text. None where the text has none of the usual formats.
 
     Of dates such as 01/03/2026 it cannot say whether the day or the month is first: it takes the
     day, unless the text shows otherwise.
 
-    >>> [time_format_like(text) for text in ("1772366400000", "1772366400.5", "13/03/2026 12:00", "03/13/2026", "20260301")]
-    ['epoch_ms', 'epoch_s', '%d/%m/%Y %H:%M', '%m/%d/%Y', '%Y%m%d']
+    >>> [time_format_like(text) for text in ("1772366400000", "1772366400.5", "20260301")]
+    ['epoch_ms', 'epoch_s', '%Y%m%d']
+    >>> [time_format_like(text) for text in ("13/03/2026 12:00", "03/13/2026")]
+    ['%d/%m/%Y %H:%M', '%m/%d/%Y']
     """
     text = written.strip()
     if number := re.fullmatch(r"(\d+)(\.\d*)?", text):
@@ -157,9 +157,11 @@ def time_format_like(written: str) -> str | None:
     if date := re.match(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})(?!\d)", text):
         year = "%Y" if len(date[4]) == 4 else "%y"
         order = ("%m", "%d") if int(date[3]) > 12 else ("%d", "%m")
-        pattern, rest = date[2].join((*order, year)), text[date.end() :]
+        pattern = date[2].join((*order, year))
+        rest = text[date.end() :]
     elif date := re.match(r"(\d{4})([./])(\d{1,2})\2(\d{1,2})(?!\d)", text):
-        pattern, rest = date[2].join(("%Y", "%m", "%d")), text[date.end() :]
+        pattern = date[2].join(("%Y", "%m", "%d"))
+        rest = text[date.end() :]
     else:
         return None
     clock = re.fullmatch(r"([ ,T]*)\d{1,2}:\d\d(:\d\d)?(\.\d+)?( ?[AaPp][Mm])?", rest)
@@ -187,7 +189,7 @@ def _zone(time_zone: str) -> str:
 
 
 def seconds_of(values: pl.Series, unit: str) -> tuple[pl.Series, pl.Series]:
-    """(seconds, which of the values are there but are no number). A duration knows its own unit.
+    """(seconds, mask of values that are no number). A duration is converted from its own unit.
 
     Infinite values and those that are not a number stay as they are: `sift` names them.
 
@@ -208,8 +210,8 @@ def seconds_of(values: pl.Series, unit: str) -> tuple[pl.Series, pl.Series]:
 def numbers(
     values: pl.Series, dtype: pl.DataType | type[pl.DataType]
 ) -> tuple[pl.Series, pl.Series]:
-    """(numbers, which of the values are there but are no number of this type); those are null. A
-    duration is its seconds.
+    """(numbers, mask of values that are no number of this type, which are null). A duration becomes
+    its seconds.
 
     >>> numbers(pl.select(pl.duration(minutes=3)).to_series(), pl.Float64)[0].to_list()
     [180.0]
@@ -227,13 +229,13 @@ def numbers(
         raise DataError(
             f"column {values.name!r}: {values.dtype} given, expected numbers; convert it first"
         )
-    given = values
+    cells = values
     if values.dtype in (pl.String, pl.Categorical, pl.Enum):
         stripped = values.cast(pl.String).str.strip_chars()
-        given = stripped.set((stripped == "").fill_null(False), None)
-    parsed = given.cast(pl.Float64, strict=False)
+        cells = stripped.set((stripped == "").fill_null(False), None)
+    parsed = cells.cast(pl.Float64, strict=False)
     if dtype != pl.Float64:
-        whole = parsed.is_finite() & (parsed == parsed.round())  # slot 1.5 is no slot
-        parsed = parsed.set(~whole.fill_null(False), None)
+        is_integral = parsed.is_finite() & (parsed == parsed.round())  # slot 1.5 is no slot
+        parsed = parsed.set(~is_integral.fill_null(False), None)
     converted = parsed.cast(dtype, strict=False)
-    return converted, given.is_not_null() & converted.is_null()
+    return converted, cells.is_not_null() & converted.is_null()

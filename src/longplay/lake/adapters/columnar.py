@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 from longplay.errors import DataError
 from longplay.lake.adapters.records import FAULTS, NOT_TEXT, Records
 
-FIRST_DAY, LAST_DAY = (
-    -719_162,
-    2_932_896,
-)  # 0001-01-01 and 9999-12-31 in days since 1970: what a date of Python can be
+# 0001-01-01 and 9999-12-31 in days since 1970: what a date of Python can be
+FIRST_DAY = -719_162
+LAST_DAY = 2_932_896
 PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 
@@ -64,11 +63,9 @@ def read_columnar(file: Path) -> Records:
         raise DataError(f"{file}: cannot be read, expected a Parquet file: {reason}") from error
     assert isinstance(rows, pl.DataFrame)
     lines = pl.int_range(1, rows.height + 1, dtype=pl.Int64, eager=True)
-    return (
-        _set_apart(rows, lines, undecoded)
-        if undecoded
-        else Records(rows, lines, pl.DataFrame(schema=FAULTS))
-    )
+    if undecoded:
+        return _set_apart(rows, lines, undecoded)
+    return Records(rows, lines, pl.DataFrame(schema=FAULTS))
 
 
 def _is_decoded(column: pa.ChunkedArray) -> bool:
@@ -87,7 +84,7 @@ def _as_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _set_apart(rows: pl.DataFrame, lines: pl.Series, undecoded: list[str]) -> Records:
-    """The rows whose bytes are text, and as faults those that hold other bytes in the columns
+    """The rows with valid text, and as faults those with invalid bytes in the columns
     `undecoded`."""
     decoded = rows.with_columns(
         pl.Series(name, [_text(value) for value in rows[name]], dtype=pl.String)
@@ -107,7 +104,7 @@ def _set_apart(rows: pl.DataFrame, lines: pl.Series, undecoded: list[str]) -> Re
 
 
 def _text(value: bytes | None) -> str | None:
-    """The text of bytes, null where they are none."""
+    """Bytes decoded as text, null where they are invalid."""
     try:
         return None if value is None else value.decode()
     except UnicodeDecodeError:
@@ -155,16 +152,16 @@ def _as_json(column: pa.ChunkedArray) -> list[dict[str, str] | None]:
 
 
 def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times in microseconds; those with a zone in UTC, which is how they are stored."""
+    """Times in microseconds; times with a zone in UTC."""
     unit = column.type.unit
     counts = column.cast(pa.int64())
-    known = _within(
+    counts_in_range = _within(
         counts,
         max(FIRST_DAY * PER_DAY[unit], -(2**63)),
         min((LAST_DAY + 1) * PER_DAY[unit], 2**63) - 1,
     )
     zone = None if column.type.tz is None else "UTC"
-    return known.cast(pa.timestamp(unit, zone)).cast(pa.timestamp("us", zone), safe=False)
+    return counts_in_range.cast(pa.timestamp(unit, zone)).cast(pa.timestamp("us", zone), safe=False)
 
 
 def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -177,7 +174,7 @@ def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _within(counts: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
-    """The counts, null where they are outside."""
+    """The counts, null outside the bounds."""
     inside = pc.call_function(
         "and",
         [
@@ -197,7 +194,7 @@ def _extension(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _is_plain_nested(kind: pa.DataType) -> bool:
-    """Whether all that a list or struct holds is text, numbers or truth values."""
+    """Whether all values in a list or struct are text, numbers or truth values."""
     types = pa.types
     if types.is_dictionary(kind):
         return _is_plain_nested(kind.value_type)

@@ -36,8 +36,11 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-TOO_FEW, TOO_MANY, TOO_LONG = "too few fields", "too many fields", "field too long"
-UNCLOSED, NUL = "quote never closed", "NUL byte"
+TOO_FEW = "too few fields"
+TOO_MANY = "too many fields"
+TOO_LONG = "field too long"
+UNCLOSED = "quote never closed"
+NUL = "NUL byte"
 
 
 def read_delimited(file: Path, separator: str, encoding: str) -> Records | None:
@@ -86,12 +89,12 @@ def read_delimited(file: Path, separator: str, encoding: str) -> Records | None:
     shifted = faults.with_columns(
         pl.col("line") - skipped, pl.col("text").str.replace_all(UNDECODED, "\\x", literal=True)
     )
-    named = rows.drop("line").rename(dict(zip(rows.columns[1:], _unique(header))))
-    return Records(named, rows["line"] - skipped, shifted, blank, doubled)
+    table = rows.drop("line").rename(dict(zip(rows.columns[1:], _unique(header))))
+    return Records(table, rows["line"] - skipped, shifted, blank, doubled)
 
 
 def check_dialect(separator: str, encoding: str) -> None:
-    """Raise unless CSV files can be read so.
+    """Raise unless CSV files can be read with this separator and encoding.
 
     Raises:
         ConfigError: more than one character between fields, or an encoding that Python does not
@@ -118,8 +121,8 @@ def check_dialect(separator: str, encoding: str) -> None:
 
 
 class _Utf8(io.RawIOBase):
-    """A file's bytes as UTF-8, without byte order mark, each undecoded byte marked, and what was
-    seen on the way."""
+    """A file's bytes as UTF-8, without byte order mark and with undecoded bytes marked. Also
+    counts what it saw."""
 
     def __init__(self, file: Path, encoding: str) -> None:
         self._chunks = self._decoded(file, encoding)
@@ -145,13 +148,15 @@ class _Utf8(io.RawIOBase):
 
     def _decoded(self, file: Path, encoding: str) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(encoding)(HANDLER)
-        is_first, ends_line = True, True
+        is_first = True
+        ends_line = True
         with _open(file) as raw:
             while True:
                 chunk = raw.read(CHUNK_BYTES)
                 text = decoder.decode(chunk, final=not chunk)
                 if is_first and text:
-                    text, is_first = text.removeprefix("\ufeff"), False
+                    text = text.removeprefix("\ufeff")
+                    is_first = False
                 if text:
                     data = text.encode("utf-8", "replace")
                     self.not_plain |= UNDECODED in text or "\0" in text
@@ -181,8 +186,7 @@ codecs.register_error(HANDLER, _mark)
 
 
 def _header(file: Path, separator: str, encoding: str) -> tuple[list[str], int]:
-    """(names of the fields, how many records to skip before the first row); no names for a file
-    that holds nothing."""
+    """(field names, records to skip before the first row). No names for an empty file."""
     with _open(file) as raw:
         start = raw.read(4)
     for mark, marked in BYTE_ORDER_MARKS:
@@ -230,7 +234,7 @@ def _header(file: Path, separator: str, encoding: str) -> tuple[list[str], int]:
 
 
 def _unique(header: list[str]) -> list[str]:
-    """The names, with those that are empty or there already numbered.
+    """The names, with numbers appended to empty and repeated ones.
 
     >>> _unique(["who", "", "who"])
     ['who', 'column 2', 'who (column 3)']
@@ -245,8 +249,8 @@ def _unique(header: list[str]) -> list[str]:
 def _parse_fast(
     text: _Utf8, fields: int, separator: str
 ) -> tuple[pl.DataFrame, pl.DataFrame, int] | None:
-    """(rows with `line` and the fields by position, faults, blank lines); None where a record may
-    not be a line.
+    """(rows with `line` and the fields by position, faults, blank lines). None where a record may
+    span lines.
 
     Lines are counted from 1 at the file's first, the header.
     """
@@ -294,8 +298,7 @@ def _parse_fast(
 def _parse_carefully(
     text: _Utf8, fields: int, separator: str
 ) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """As `_parse_fast`, of any file: a quote that nothing closes as it should costs its own line
-    alone.
+    """The result of `_parse_fast` for any file. An unclosed quote costs its own line alone.
 
     Slower, and needed only where lines are blank, or quotes hold line breaks or are not in pairs.
     """
@@ -313,7 +316,8 @@ def _parse_carefully(
     source = _Lines(
         io.TextIOWrapper(io.BufferedReader(text, CHUNK_BYTES), encoding="utf-8", newline="")
     )
-    number, blank = 0, 0
+    number = 0
+    blank = 0
     while (record := _next_record(source, separator)) is not None:
         number += 1
         values, written = record
@@ -335,7 +339,7 @@ def _parse_carefully(
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Python's reader with a bound on fields that prompts and reviews do not reach."""
+    """Context in which Python's CSV reader accepts fields as long as prompts and reviews."""
     limit = csv.field_size_limit(MOST_CHARACTERS)
     try:
         yield
@@ -344,8 +348,8 @@ def _long_fields() -> Iterator[None]:
 
 
 class _Lines:
-    """The lines of a text, of which some can be put back; `taken` are those since the last record
-    ended."""
+    """The lines of a text, some of which can be put back. `taken` are those since the last
+    record ended."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -361,13 +365,13 @@ class _Lines:
         return line
 
     def put_back(self) -> None:
-        """All that was taken but its first line."""
+        """Return all taken lines but the first to the input."""
         self._again.extend(reversed(self.taken[1:]))
         del self.taken[1:]
 
 
 def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | str, str] | None:
-    """(fields, text) of the next record, instead of its fields the reason where it cannot be read;
+    """(fields, text) of the next record. A reason replaces the fields where it cannot be read;
     None at the end."""
     lines.taken.clear()
     try:

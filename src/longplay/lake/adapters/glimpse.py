@@ -27,7 +27,7 @@ BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-
 
 @dataclass(frozen=True)
 class Glimpse:
-    """What a few rows of a log show.
+    """A sample of a log, with the number of rows and the file format.
 
     Attributes:
         path: as it was given.
@@ -131,8 +131,8 @@ def glimpse(path: str | Path) -> Glimpse:
         * len(files)
         // len(chosen)
     )
-    whole = len(files) == len(chosen) and all(done for _, done in chunks)
-    rows = sample.height if whole else round(sample.height * size / max(read, 1))
+    is_complete = len(files) == len(chosen) and all(done for _, done in chunks)
+    rows = sample.height if is_complete else round(sample.height * size / max(read, 1))
     _refuse_empty(path, sample, rows)
     usual = "\t" if ".tsv" in files[0].name else ","
     return Glimpse(
@@ -142,19 +142,19 @@ def glimpse(path: str | Path) -> Glimpse:
         rows,
         None if separator == usual else separator,
         encoding,
-        whole,
+        is_complete,
     )
 
 
 def headers(files: list[Path]) -> dict[Path, tuple[str, ...]]:
-    """The columns of every file, those that cannot be read left out."""
-    found = {}
+    """The columns of every readable file."""
+    columns_of_file = {}
     for file in files:
         try:
-            found[file] = tuple(glimpse(file).sample.columns)
+            columns_of_file[file] = tuple(glimpse(file).sample.columns)
         except (ConfigError, DataError):
             continue
-    return found
+    return columns_of_file
 
 
 def _spread(files: list[Path]) -> list[Path]:
@@ -189,8 +189,8 @@ def _parquet_places(file: Path) -> tuple[pl.DataFrame, bool]:
 
 
 def _csv_places(file: Path) -> tuple[list[bytes], bool]:
-    """Whole lines from several places of a CSV file, its head first; and whether that is all of
-    it."""
+    """Complete lines from several places of a CSV file, its head first, and whether they are the
+    whole file."""
     try:
         if file.name.lower().endswith(".gz"):
             with gzip.open(file) as packed:
@@ -198,7 +198,8 @@ def _csv_places(file: Path) -> tuple[list[bytes], bool]:
             handle: io.BufferedIOBase = io.BytesIO(content)
             size = len(content)
         else:
-            handle, size = file.open("rb"), file.stat().st_size
+            handle = file.open("rb")
+            size = file.stat().st_size
         with handle:
             if size <= HEAD_BYTES + len(PLACES) * PLACE_BYTES:
                 return [handle.read()], True
@@ -216,11 +217,9 @@ def _csv_places(file: Path) -> tuple[list[bytes], bool]:
 
 def _text_bytes(file: Path, chunk: list[bytes]) -> int:
     packed = file.name.lower().endswith(".gz")
-    return (
-        max(sum(map(len, chunk)), file.stat().st_size * (4 if packed else 1))
-        if packed
-        else file.stat().st_size
-    )
+    if packed:
+        return max(sum(map(len, chunk)), file.stat().st_size * (4 if packed else 1))
+    return file.stat().st_size
 
 
 def _encoding(content: bytes, file: Path) -> str | None:
@@ -250,8 +249,8 @@ def _encoding(content: bytes, file: Path) -> str | None:
 
 
 def _separator(head: str) -> str:
-    """The character that cuts the head into the same number of fields, at least two, in most lines;
-    a comma where none does."""
+    """The character that splits most lines of the head into the same number of fields, at least
+    two. A comma where none does."""
     lines = [line for line in head.splitlines()[:200] if line]
     scores = {}
     for separator in SEPARATORS:

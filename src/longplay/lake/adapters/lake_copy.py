@@ -28,7 +28,8 @@ def read_lake(path: str | Path) -> Source:
             f"{folder}: the lake shows no event and no decision before its watermark "
             f"{lake.watermark:%Y-%m-%d %H:%M}"
         )
-    events, decisions = lake.events, lake.decisions
+    events = lake.events
+    decisions = lake.decisions
     shows_decisions = decisions.height > 0
     return Source(
         events=events,

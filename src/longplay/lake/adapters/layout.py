@@ -30,7 +30,7 @@ SEPARATORS = {";": ";", "\t": "\\t", "|": "|"}  # other than the comma, as a TOM
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a log keeps what longplay wants to know; the arguments of `read_table`.
+    """Which columns of a log hold longplay's columns; the arguments of `read_table`.
 
     `translations` is longplay column -> {source word: longplay word}, of `kind` and `origin`;
     `units` is longplay column -> unit, of `seconds` and `length`.
@@ -50,13 +50,13 @@ class Layout:
         return {name: source for name, source in self.columns.items() if name in ITEM_COLUMNS}
 
     def says(self, name: str) -> bool:
-        """Whether the log or its owner says what a longplay column holds."""
+        """Whether the log or the caller provides a column of longplay."""
         return name in self.columns or name in self.constants
 
     def check(
         self, log: str, source_columns: Collection[str], judged: Collection[str] = ()
     ) -> None:
-        """Raise unless every name and word is one that longplay and the log have.
+        """Raise unless longplay and the log have every given name and word.
 
         Args:
             log: names the log in messages.
@@ -81,11 +81,10 @@ class Layout:
                 )
         for name in ("user_id", "time", "kind"):
             if not self.says(name):
-                other = (
-                    ", or constants = {'kind': 'play'} if every row is of one kind"
-                    if name == "kind"
-                    else ""
-                )
+                if name == "kind":
+                    other = ", or constants = {'kind': 'play'} if every row is of one kind"
+                else:
+                    other = ""
                 has = ", ".join(source_columns)
                 raise ConfigError(
                     f"columns: {name!r} is not mapped; name the column of {log} that holds "
@@ -135,7 +134,7 @@ class Layout:
 
 
 def close(name: str, names: Sequence[str]) -> str:
-    """A question after the name that was probably meant; empty where none is near.
+    """A question that suggests the closest name. Empty where none is close.
 
     >>> close("usr_id", ["user_id", "time"])
     " (did you mean 'user_id'?)"
@@ -147,7 +146,7 @@ def close(name: str, names: Sequence[str]) -> str:
 
 
 def header_advice(names: Collection[str]) -> str:
-    """What to say when the names of a CSV header do not look like names; empty where they do.
+    """Advice for a CSV file whose header looks like data. Empty where it looks like names.
 
     >>> header_advice(["who;what;ts"])
     '; they look separated by ";": give separator = ";"'

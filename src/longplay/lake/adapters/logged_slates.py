@@ -16,12 +16,13 @@ from longplay.lake.adapters.record_files import ADDED, FAULT, FILE, LINE, TEXT, 
 from longplay.lake.adapters.source import Source
 from longplay.lake.schema import TIME, conform, empty
 
+# of one slot; the others are of the whole slate
 SLOT_COLUMNS = (
     "slot",
     "item_id",
     "propensity",
     "log_prob",
-)  # of one slot; the others are of the whole slate
+)
 TEXT_COLUMNS = (
     "surface",
     "policy",
@@ -77,7 +78,7 @@ def read_decisions(
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Source:
-    """The decisions of a log and their contexts; a slate with a bad row is in `rejected` whole,
+    """The decisions of a log and their contexts. A slate with a bad row goes to `rejected` whole,
     with the reason.
 
     Rows are slots in long shape: the rows of one `decision_id` are one slate. Where the column of
@@ -125,14 +126,14 @@ def read_decisions(
         .group_by("decision_id", maintain_order=True)
         .agg(pl.col("reason").first(), pl.col("line").first())
     )
-    kept = slots.join(
+    whole_slates = slots.join(
         bad.select("decision_id"),
         on="decision_id",
         how="anti",
         maintain_order="left",
         nulls_equal=True,
     )
-    decisions = _decisions(kept)
+    decisions = _decisions(whole_slates)
     return Source(
         events=None,
         items=None,
@@ -157,7 +158,7 @@ def read_items(
     encoding: str | None = None,
     length_unit: str = "s",
 ) -> Source:
-    """A catalogue: one row per item, of several rows of an item the last; rows without an id are in
+    """A catalogue: one row per item, the last where it has several. Rows without an id go to
     `rejected`.
 
     Args:
@@ -214,8 +215,8 @@ def read_items(
 def dated(
     items: pl.DataFrame, events: pl.DataFrame | None, decisions: pl.DataFrame | None
 ) -> pl.DataFrame:
-    """A catalogue whose items without `added_at` were there from their first event or slate on;
-    those never seen from the log's first time on."""
+    """A catalogue in which every item has `added_at`: by default its first event or slate, else
+    the log's first time."""
     seen = []
     if events is not None:
         seen.append(events.select("item_id", "time").drop_nulls())
@@ -225,9 +226,13 @@ def dated(
         raise DataError("items: no event and no decision says when the log begins; map added_at")
     first = pl.concat(seen).group_by("item_id").agg(pl.col("time").min().alias("first"))
     begins = first["first"].min()
-    found = items.join(first, on="item_id", how="left", maintain_order="left")
-    there = pl.coalesce("added_at", "first", pl.lit(begins, dtype=TIME))
-    return conform(found.with_columns(added_at=there).drop("first"), "items").sort("item_id")
+    added_at = pl.coalesce("added_at", "first", pl.lit(begins, dtype=TIME))
+    dated_items = (
+        items.join(first, on="item_id", how="left", maintain_order="left")
+        .with_columns(added_at=added_at)
+        .drop("first")
+    )
+    return conform(dated_items, "items").sort("item_id")
 
 
 def with_creators(source: Source) -> Source:
@@ -238,14 +243,12 @@ def with_creators(source: Source) -> Source:
     if by_item.is_empty():
         return source
     events = source.events.join(by_item, on="item_id", how="left", maintain_order="left")
-    own = (
-        pl.col("creator_id")
-        if "creator_id" in source.events.columns
-        else pl.lit(None, dtype=pl.String)
-    )
-    events = events.with_columns(creator_id=pl.coalesce(own, "catalogue_creator")).drop(
-        "catalogue_creator"
-    )
+    if "creator_id" in source.events.columns:
+        event_creator = pl.col("creator_id")
+    else:
+        event_creator = pl.lit(None, dtype=pl.String)
+    creator = pl.coalesce(event_creator, "catalogue_creator")
+    events = events.with_columns(creator_id=creator).drop("catalogue_creator")
     notes = tuple(note for note in source.notes if not note.startswith("no creator column"))
     return replace(
         source,
@@ -276,15 +279,15 @@ def _check_columns(
     rows: pl.DataFrame,
     columns: Mapping[str, str],
     constants: Mapping[str, str],
-    known: tuple[str, ...],
+    allowed: tuple[str, ...],
     needed: tuple[str, ...],
 ) -> None:
     has = [name for name in rows.columns if name not in ADDED]
     for name in columns:
-        if name not in known:
+        if name not in allowed:
             raise ConfigError(
-                f"columns: {name!r} is no column of longplay{close(name, known)}; expected some "
-                f"of {', '.join(known)}"
+                f"columns: {name!r} is no column of longplay{close(name, allowed)}; expected some "
+                f"of {', '.join(allowed)}"
             )
     for name, source in columns.items():
         if source not in has:
@@ -294,7 +297,7 @@ def _check_columns(
                 f"{', '.join(has)}{header_advice(has)}"
             )
     for name in constants:
-        if name not in CONSTANTS or name not in known or name in columns:
+        if name not in CONSTANTS or name not in allowed or name in columns:
             raise ConfigError(
                 f"constants: {name!r} cannot be the same in every row here; expected some of "
                 f"{', '.join(CONSTANTS)} that are not mapped"
@@ -314,7 +317,7 @@ def _slots(
     time_format: str | None,
     time_zone: str,
 ) -> pl.DataFrame:
-    """One row per slot: decision_id, line, slot, item_id, log_prob, and what is of the whole
+    """One row per slot: decision_id, line, slot, item_id, log_prob, and the columns of its
     slate."""
     probability = "propensity" if "propensity" in columns else "log_prob"
     lists = isinstance(rows[columns["item_id"]].dtype, pl.List)
@@ -346,7 +349,8 @@ def _slots(
     frame = frame.with_columns(
         decision_id=ids(rows[columns["decision_id"]]) if "decision_id" in columns else own_id
     )
-    items, chances = rows[columns["item_id"]], rows[columns[probability]]
+    items = rows[columns["item_id"]]
+    chances = rows[columns[probability]]
     if lists:
         frame = frame.with_columns(
             items.alias("item_id"), chances.alias("chance"), chances.list.len().alias("length")
@@ -356,7 +360,8 @@ def _slots(
             .explode("item_id", "chance")
             .with_columns(slot=pl.int_range(pl.len()).over("line"))
         )
-        items, chances = frame["item_id"], frame["chance"]
+        items = frame["item_id"]
+        chances = frame["chance"]
     elif "slot" in columns:
         frame = frame.with_columns(numbers(rows[columns["slot"]], pl.Int64)[0].alias("slot"))
     else:
@@ -377,7 +382,7 @@ def _slots(
 
 
 def _reasons(slots: pl.DataFrame) -> pl.DataFrame:
-    """decision_id, line and reason of every slot, null where it is well; the first that applies."""
+    """decision_id, line and the first reason to reject each slot, null for a valid one."""
     of_slate = [
         name
         for name in ("user_id", "time", *TEXT_COLUMNS, *NUMBER_COLUMNS)
@@ -439,8 +444,7 @@ def _rejected(rows: pl.DataFrame, slots: pl.DataFrame, bad: pl.DataFrame) -> pl.
 
 
 def unreadable(read: pl.DataFrame) -> pl.DataFrame:
-    """The records that could not be read, in the shape of the quarantine, with what stands in their
-    place."""
+    """Records that could not be read, in the shape of the quarantine, with their raw text."""
     faults = read.filter(pl.col(FAULT).is_not_null())
     record = pl.struct(TEXT, FILE).struct.json_encode()
     return faults.select(
@@ -474,11 +478,10 @@ def _tags(values: pl.Series) -> pl.Series:
 def _notes(
     decisions: pl.DataFrame, bad: pl.DataFrame, columns: Mapping[str, str]
 ) -> tuple[str, ...]:
-    notes = (
-        [f"{decisions.height:,} slates with the probability of every slot"]
-        if decisions.height
-        else ["no decisions: no slate could be read"]
-    )
+    if decisions.height:
+        notes = [f"{decisions.height:,} slates with the probability of every slot"]
+    else:
+        notes = ["no decisions: no slate could be read"]
     if bad.height:
         counts = bad.group_by("reason").len().sort("len", "reason", descending=[True, False])
         listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.iter_rows())

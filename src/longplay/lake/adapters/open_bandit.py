@@ -17,11 +17,12 @@ from longplay.lake.schema import conform
 
 NEEDED = ("timestamp", "item_id", "position", "click", "propensity_score")
 ITEMS = "item_context.csv"
+# the three places of the page, each drawn on its own
 POSITIONS = {
     1: "left",
     2: "center",
     3: "right",
-}  # the three places of the page, each drawn on its own
+}
 REST = timedelta(
     days=2
     # the log ends so long after its last row: a click is logged with its impression, so nothing of
@@ -55,10 +56,8 @@ def read_open_bandit(path: str | Path) -> Source:
                 f"{', '.join(NEEDED)}"
             )
     slots = _slots(rows, f"{file.parent.parent.name}/{file.parent.name}")
-    good, rejected = (
-        slots.filter(pl.col("reason").is_null()),
-        slots.filter(pl.col("reason").is_not_null()),
-    )
+    good = slots.filter(pl.col("reason").is_null())
+    rejected = slots.filter(pl.col("reason").is_not_null())
     decisions = conform(
         good.select(
             "decision_id",
@@ -124,13 +123,12 @@ def read_open_bandit(path: str | Path) -> Source:
 
 
 def _files(path: Path) -> tuple[Path, Path]:
-    """The rows of one campaign and its catalogue."""
+    """The file with the rows of one campaign, and that of its catalogue."""
     folder = path if path.is_dir() else path.parent
-    candidates = (
-        [path]
-        if path.is_file()
-        else sorted(file for file in folder.glob("*.csv") if file.name != ITEMS)
-    )
+    if path.is_file():
+        candidates = [path]
+    else:
+        candidates = sorted(file for file in folder.glob("*.csv") if file.name != ITEMS)
     if len(candidates) == 1 and (folder / ITEMS).is_file():
         return candidates[0], folder / ITEMS
     below = sorted(str(place.parent) for place in folder.rglob(ITEMS)) if folder.is_dir() else []
@@ -141,7 +139,7 @@ def _files(path: Path) -> tuple[Path, Path]:
 
 
 def _slots(rows: pl.DataFrame, prefix: str) -> pl.DataFrame:
-    """Every row as a slot, with the reason why it is none, or null."""
+    """Every row as a slot, with the reason to reject it, or null."""
     position, click, propensity = (
         numbers(rows[name], pl.Float64)[0] for name in ("position", "click", "propensity_score")
     )
@@ -179,7 +177,7 @@ def _slots(rows: pl.DataFrame, prefix: str) -> pl.DataFrame:
 
 
 def _items(file: Path, decisions: pl.DataFrame) -> pl.DataFrame:
-    """The catalogue; what was shown but is not in it is added without features."""
+    """The catalogue. Shown items that it lacks are added without features."""
     rows = read_rows(file).filter(pl.col(FAULT).is_null())
     if "item_id" not in rows.columns:
         raise ConfigError(
@@ -191,15 +189,14 @@ def _items(file: Path, decisions: pl.DataFrame) -> pl.DataFrame:
         if name.startswith("item_feature_") and name != "item_feature_0"
     ]
     words = pl.DataFrame([text(rows[name]).alias(name) for name in features])
-    tags = (
-        words.select(
+    if features:
+        tags = words.select(
             pl.concat_list(pl.format("{}={}", pl.lit(name), name) for name in features).alias(
                 "tags"
             )
         )
-        if features
-        else pl.DataFrame()
-    )
+    else:
+        tags = pl.DataFrame()
     items = tags.with_columns(ids(rows["item_id"]).alias("item_id")).unique(
         "item_id", keep="first", maintain_order=True
     )

@@ -19,18 +19,24 @@ from longplay.lake.adapters.records import Records
 # Columns beside the source's own. FAULT is why a row cannot be read and TEXT what stands there
 # instead of its fields;
 # KIND is what an adapter judged a row to be, AMOUNT what it comes to.
-FILE, LINE, FAULT, TEXT, KIND = "__file", "__line", "__fault", "__text", "__kind"
+FILE = "__file"
+LINE = "__line"
+FAULT = "__fault"
+TEXT = "__text"
+KIND = "__kind"
 AMOUNT = "__amount"
 JUDGED = (KIND, AMOUNT)
 ADDED = (FILE, LINE, FAULT, TEXT, *JUDGED)
 
-CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".tsv.gz"), (".parquet", ".pq")
+CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+PARQUET = (".parquet", ".pq")
+# read as CSV where they are named, passed over in a folder
 PLAIN_TEXT = (
     ".txt",
     ".txt.gz",
     ".dat",
     ".data",
-)  # read as CSV where they are named, passed over in a folder
+)
 CONVERSIONS = {
     ".json": "read it with polars.read_json(...) and write it with .write_parquet(...)",
     ".jsonl": "read it with polars.read_ndjson(...) and write it with .write_parquet(...)",
@@ -52,7 +58,7 @@ DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how partitioned folders spel
 
 @dataclass(frozen=True)
 class Rows:
-    """What a source holds: its `table`, and sentences on what was passed over."""
+    """The rows of a source as `table`, and notes on what was skipped."""
 
     table: pl.DataFrame
     notes: tuple[str, ...] = ()
@@ -152,7 +158,7 @@ def read_source(
 
 
 def find_files(path: str | Path) -> tuple[Path, list[Path]]:
-    """(the folder that names are told from, the files in order) of a file, a folder or a pattern.
+    """(the root folder of the file names, the sorted files) of a file, a folder or a pattern.
 
     What starts with "_" or "." in a folder is a writer's own (_SUCCESS, _delta_log, .crc), not
     data.
@@ -164,10 +170,10 @@ def find_files(path: str | Path) -> tuple[Path, list[Path]]:
     if path.is_file():
         return path.parent, [path]
     if path.is_dir():
-        root, matching = (
-            path,
-            [file for file in path.rglob("*") if file.is_file() and _ending(file) in CSV + PARQUET],
-        )
+        root = path
+        matching = [
+            file for file in path.rglob("*") if file.is_file() and _ending(file) in CSV + PARQUET
+        ]
     else:
         fixed = next((at for at, part in enumerate(path.parts) if set("*?[") & set(part)), None)
         if fixed is None:
@@ -188,25 +194,24 @@ def find_files(path: str | Path) -> tuple[Path, list[Path]]:
 
 
 def _others(path: Path) -> str:
-    """What to do about the files of another kind in a folder."""
-    endings = (
-        {file.suffix.lower() for file in path.rglob("*") if file.is_file()}
-        if path.is_dir()
-        else set()
-    )
-    known = sorted(endings & CONVERSIONS.keys())
-    return "".join(f"; {ending} files are there: {CONVERSIONS[ending]}" for ending in known)
+    """Advice about files in a folder that are neither Parquet nor CSV."""
+    if path.is_dir():
+        endings = {file.suffix.lower() for file in path.rglob("*") if file.is_file()}
+    else:
+        endings = set()
+    convertible = sorted(endings & CONVERSIONS.keys())
+    return "".join(f"; {ending} files are there: {CONVERSIONS[ending]}" for ending in convertible)
 
 
 def _check_format(path: str | Path, files: list[Path]) -> bool:
     """Whether the files are CSV; raises where they are neither CSV nor Parquet, or both."""
     endings = {_ending(file): file for file in files}
     if None in endings:
-        known = f"Parquet ({', '.join(PARQUET)}) nor CSV ({', '.join(CSV)})"
+        readable = f"Parquet ({', '.join(PARQUET)}) nor CSV ({', '.join(CSV)})"
         to_do = CONVERSIONS.get(
             endings[None].suffix.lower(), "convert it, or name the files with a pattern"
         )
-        raise ConfigError(f"{endings[None]}: neither {known}; {to_do}")
+        raise ConfigError(f"{endings[None]}: neither {readable}; {to_do}")
     formats = {ending in PARQUET for ending in endings}
     if len(formats) > 1:
         raise ConfigError(
@@ -227,7 +232,7 @@ def _separator_of(file: Path) -> str:
 
 
 def _reserve_names(file: Path, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows, whose columns must have no name that is added here."""
+    """The rows, after a check that no column has a reserved name."""
     if taken := [name for name in rows.columns if name in ADDED]:
         raise DataError(
             f"{file}: it has a column {taken[0]!r}, a name that longplay needs itself; rename it"
@@ -236,7 +241,7 @@ def _reserve_names(file: Path, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_faults(rows: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """The rows with line, fault and text, and the faults between them, in order of line."""
+    """Rows and faults merged in order of line, with columns for line, fault and text."""
     readable = rows.with_columns(
         records.lines.alias(LINE), pl.lit(None).alias(FAULT), pl.lit(None).alias(TEXT)
     )
@@ -249,7 +254,7 @@ def _with_faults(rows: pl.DataFrame, records: Records) -> pl.DataFrame:
 
 
 def _with_file(rows: pl.DataFrame, file: Path, root: Path) -> pl.DataFrame:
-    """The rows with the file's name, and with what the names of its folders say."""
+    """The rows with the file's name and the values in its folders' names."""
     relative = file.relative_to(root)
     keys = dict(part.split("=", 1) for part in relative.parts[:-1] if "=" in part.strip("="))
     partitions = {
@@ -268,7 +273,7 @@ def _with_file(rows: pl.DataFrame, file: Path, root: Path) -> pl.DataFrame:
 def _together(
     path: str | Path, frames: dict[str, pl.DataFrame], needed: Collection[str] | None
 ) -> pl.DataFrame:
-    """The files' rows one after the other, once they agree in what is needed."""
+    """All files' rows, concatenated after a check of the needed columns."""
     columns = {name: file for file, frame in frames.items() for name in frame.columns}
     must = set(columns) if needed is None else set(needed) & set(columns)
     for file, frame in frames.items():
@@ -300,11 +305,10 @@ def _together(
 
 
 def _clash(frames: dict[str, pl.DataFrame], names: Collection[str]) -> str:
-    """Which column is of two types that do not go together, and where; empty where there is
-    none."""
-    (first_file, first), *others = frames.items()
+    """Text about a column with two incompatible types, and its files. Empty where there is none."""
+    (first_file, first), *later_frames = frames.items()
     for name in sorted(names):
-        for file, frame in others:
+        for file, frame in later_frames:
             try:
                 pl.concat(
                     [first.select(name).head(0), frame.select(name).head(0)], how="vertical_relaxed"
@@ -318,7 +322,7 @@ def _clash(frames: dict[str, pl.DataFrame], names: Collection[str]) -> str:
 
 
 def _as_text(values: pl.Series) -> pl.Series:
-    """The values as text, whatever they are."""
+    """Values of any type as text."""
     try:
         return values.cast(pl.String)
     except pl.exceptions.PolarsError:

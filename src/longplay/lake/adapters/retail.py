@@ -92,7 +92,7 @@ def read_retail(path: str | Path) -> Source:
 
 
 def _paid(columns: Collection[str]) -> pl.Expr:
-    """What a line comes to, paid or paid back: quantity x price in pounds, null where not known."""
+    """Amount of a line, paid or refunded: quantity x price in pounds, null where unknown."""
     if PRICE not in columns:
         return pl.lit(None, pl.Float64)
     quantity, price = (pl.col(name).cast(pl.Float64, strict=False) for name in ("quantity", PRICE))

@@ -437,7 +437,7 @@ TOO_LONG_S = 21_600  # a median duration above six hours is in milliseconds
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column is what, and how its values read.
+    """The role of each column, and the format of its values.
 
     Attributes:
         columns: longplay column -> source column.
@@ -479,14 +479,14 @@ class Roles:
 
 @dataclass
 class _Search:
-    """Columns taken so far."""
+    """The columns with a role so far."""
 
     sample: pl.DataFrame
     taken: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def named(self, role: str) -> list[str]:
-        """The columns whose name says that they are this, the surest first, without those taken."""
+    def columns_named(self, role: str) -> list[str]:
+        """The columns whose names match the role, best match first, without those taken."""
         by_key = {
             plain(name): name
             for name in reversed(self.sample.columns)
@@ -505,7 +505,7 @@ def plain(name: str) -> str:
 
 
 def roles_of(sample: pl.DataFrame, log: str, whole_times: pl.Series | None = None) -> Roles:
-    """What the columns of a log are.
+    """The roles of a log's columns.
 
     Args:
         sample: rows from several places.
@@ -544,19 +544,17 @@ def roles_of(sample: pl.DataFrame, log: str, whole_times: pl.Series | None = Non
             f"{sample[time_column].drop_nulls()[0]!r}"
         )
     columns = {name: search.taken[name] for name in NAMES if name in search.taken}
-    words = (
-        ids(sample[columns["kind"]]).replace(kinds)
-        if "kind" in columns
-        else pl.Series([kind_constant])
-    )
+    if "kind" in columns:
+        words = ids(sample[columns["kind"]]).replace(kinds)
+    else:
+        words = pl.Series([kind_constant])
     bad = moments.is_null() | ids(sample[columns["user_id"]]).is_null()
     if "kind" in columns:
         bad = bad | ~words.is_in(list(KIND_WORDS)).fill_null(False)
-    origin_words = (
-        ids(sample[columns["origin"]]).replace(origins)
-        if "origin" in columns
-        else pl.Series(["organic"])
-    )
+    if "origin" in columns:
+        origin_words = ids(sample[columns["origin"]]).replace(origins)
+    else:
+        origin_words = pl.Series(["organic"])
     propensity = [name for name in sample.columns if plain(name) in map(plain, PROPENSITIES)]
     return Roles(
         columns=columns,
@@ -593,26 +591,30 @@ def description_of(sample: pl.DataFrame, item: str) -> dict[str, str]:
 
 
 def time_format_of(values: pl.Series) -> str | None:
-    """How times are written: a `time_format`, or None for ISO 8601 and columns of times.
+    """The `time_format` of values. None for ISO 8601 and columns of times.
 
     Raises:
         DataError: in no way that is known.
     """
-    known = values.drop_nulls()
-    if known.dtype.is_temporal() and known.dtype not in (pl.Duration, pl.Time):
+    present_values = values.drop_nulls()
+    if present_values.dtype.is_temporal() and present_values.dtype not in (pl.Duration, pl.Time):
         return None
-    if known.is_empty():
+    if present_values.is_empty():
         raise DataError(f"column {values.name!r} is empty")
-    if known.dtype.is_numeric():
-        digits = len(str(int(abs(known.cast(pl.Float64).median() or 0))))  # type: ignore[arg-type]
-        if digits in EPOCHS and _sane(times(known, EPOCHS[digits], "UTC")):
+    if present_values.dtype.is_numeric():
+        digits = len(str(int(abs(present_values.cast(pl.Float64).median() or 0))))  # type: ignore[arg-type]
+        if digits in EPOCHS and _sane(times(present_values, EPOCHS[digits], "UTC")):
             return EPOCHS[digits]
-        if digits == 8 and known.dtype.is_integer() and _sane(times(known, "%Y%m%d", "UTC")):
+        if (
+            digits == 8
+            and present_values.dtype.is_integer()
+            and _sane(times(present_values, "%Y%m%d", "UTC"))
+        ):
             return "%Y%m%d"
         raise DataError(f"column {values.name!r} holds numbers that are no time since 1970")
-    if known.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        raise DataError(f"column {values.name!r} is {known.dtype}, no time")
-    written = known.cast(pl.String).str.strip_chars()
+    if present_values.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        raise DataError(f"column {values.name!r} is {present_values.dtype}, no time")
+    written = present_values.cast(pl.String).str.strip_chars()
     parts = written.str.extract(r"^(\d+)(?:\.\d*)?$")
     if parts.null_count() < (1 - ENOUGH) * len(parts):
         lengths = parts.str.len_chars().drop_nulls()
@@ -657,8 +659,8 @@ def _sane(moments: pl.Series) -> bool:
 
 
 def _disorder(moments: pl.Series) -> tuple[float, float]:
-    """Days that one goes back and forth from row to row, and the span: of two ways to read dates,
-    the true one is the calmer."""
+    """Days between consecutive rows, summed, and the span. Of two ways to read dates the right
+    one has the smaller sum."""
     steps = moments.dt.epoch("us").diff().abs().cast(pl.Float64)
     span = moments.dt.epoch("us").max() or 0
     return float(steps.sum()), float(span - (moments.dt.epoch("us").min() or 0))  # type: ignore[operator, arg-type]
@@ -674,21 +676,23 @@ def _moment(value: object) -> datetime:
 
 
 def _time(search: _Search, log: str) -> tuple[str, str | None]:
-    others = [name for name in search.sample.columns if name not in search.named("time")]
-    for column in search.named("time"):
+    other_columns = [
+        name for name in search.sample.columns if name not in search.columns_named("time")
+    ]
+    for column in search.columns_named("time"):
         try:
             return column, time_format_of(search.sample[column])
         except LongplayError:
             continue
-    for column in others:
+    for column in other_columns:
         if search.sample[column].dtype.is_float():
             continue
         try:
-            found = time_format_of(search.sample[column])
+            time_format = time_format_of(search.sample[column])
         except LongplayError:
             continue
         search.notes.append(f"{column} is taken as the time, by what it holds")
-        return column, found
+        return column, time_format
     raise DataError(
         f"{log}: no column is a time; it has {', '.join(search.sample.columns)}. Write run.toml "
         "by hand: longplay init"
@@ -696,24 +700,24 @@ def _time(search: _Search, log: str) -> tuple[str, str | None]:
 
 
 def _ids(search: _Search, log: str) -> None:
-    """The columns of user and item, by name, else by what they hold."""
+    """Find the columns of user and item, by name, else by content."""
     for role in ("user_id", "item_id"):
-        usable = [column for column in search.named(role) if _is_id(search.sample[column])]
+        usable = [column for column in search.columns_named(role) if _is_id(search.sample[column])]
         if usable:
             search.taken[role] = usable[0]
     for role in ("user_id", "item_id"):
         if role in search.taken:
             continue
-        named = {
+        columns_of_other_roles = {
             column
             for other in NAMES
-            for column in search.named(other)
+            for column in search.columns_named(other)
             if other not in ("user_id", "item_id")
         }
         left = [
             name
             for name in search.sample.columns
-            if name not in search.taken.values() and name not in named
+            if name not in search.taken.values() and name not in columns_of_other_roles
         ]
         usable = [
             name
@@ -737,17 +741,17 @@ def _ids(search: _Search, log: str) -> None:
 
 def _is_id(values: pl.Series) -> bool:
     try:
-        known = ids(values).drop_nulls()
+        id_texts = ids(values).drop_nulls()
     except LongplayError:
         return False
-    if len(known) < 0.5 * len(values):
+    if len(id_texts) < 0.5 * len(values):
         return False
-    fractions = known.str.contains(r"^-?\d+\.\d+$").mean() or 0.0
-    return float(fractions) < 0.1 and int(known.str.len_chars().max() or 0) <= 256  # type: ignore[arg-type]
+    fractions = id_texts.str.contains(r"^-?\d+\.\d+$").mean() or 0.0
+    return float(fractions) < 0.1 and int(id_texts.str.len_chars().max() or 0) <= 256  # type: ignore[arg-type]
 
 
 def _words(values: pl.Series) -> list[str]:
-    """The different values, the most frequent first; none where they are too many."""
+    """The distinct values, most frequent first. Empty where they are too many."""
     try:
         counts = ids(values).drop_nulls().value_counts(sort=True)
     except LongplayError:
@@ -756,31 +760,33 @@ def _words(values: pl.Series) -> list[str]:
 
 
 def _known_words(words: Sequence[str], vocabulary: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    by_word = {plain(word): meaning for meaning, known in vocabulary.items() for word in known}
+    by_word = {
+        plain(word): meaning for meaning, synonyms in vocabulary.items() for word in synonyms
+    }
     return {word: by_word[plain(word)] for word in words if plain(word) in by_word}
 
 
 def _kinds(search: _Search) -> tuple[dict[str, str], str]:
-    """source kind -> longplay kind, and the kind of every row where no column says it."""
+    """(source kind -> longplay kind, kind of every row where no column holds it)."""
     is_shop = any(part in plain(name) for name in search.sample.columns for part in SHOP)
-    for column in search.named("kind"):
+    for column in search.columns_named("kind"):
         words = _words(search.sample[column])
-        known = _known_words(words, KIND_WORDS)
-        sells = is_shop or "purchase" in known.values()
-        known |= {
+        kind_of_word = _known_words(words, KIND_WORDS)
+        sells = is_shop or "purchase" in kind_of_word.values()
+        kind_of_word |= {
             word: "visit" if sells else "play"
             for word in words
             if plain(word) in map(plain, VIEWED)
         }
-        if not known:
+        if not kind_of_word:
             continue
         search.taken["kind"] = column
-        if unknown := [word for word in words if word not in known]:
+        if unknown := [word for word in words if word not in kind_of_word]:
             search.notes.append(
                 f"rows whose {column} is {_listed(unknown)} go to quarantine: say in "
                 "[ingest.kinds] what they are"
             )
-        return {word: kind for word, kind in known.items() if word != kind}, "play"
+        return {word: kind for word, kind in kind_of_word.items() if word != kind}, "play"
     kind = "purchase" if is_shop else "play"
     search.notes.append(
         f"no column says what was done: every row counts as a {kind} (ingest.constants)"
@@ -789,13 +795,13 @@ def _kinds(search: _Search) -> tuple[dict[str, str], str]:
 
 
 def _origins(search: _Search) -> dict[str, str]:
-    for column in search.named("origin"):
+    for column in search.columns_named("origin"):
         words = _words(search.sample[column])
-        known = _known_words(words, ORIGIN_WORDS)
-        if len(set(known.values())) < 2 and set(known.values()) <= {"organic"}:
+        origin_of_word = _known_words(words, ORIGIN_WORDS)
+        if len(set(origin_of_word.values())) < 2 and set(origin_of_word.values()) <= {"organic"}:
             continue
         search.taken["origin"] = column
-        if unknown := [word for word in words if word not in known]:
+        if unknown := [word for word in words if word not in origin_of_word]:
             search.notes.append(
                 f"rows whose {column} is {_listed(unknown)} are taken as organic: see "
                 "[ingest.origins]"
@@ -809,14 +815,16 @@ def _origins(search: _Search) -> dict[str, str]:
             )
             continue
         return {
-            word: known.get(word, "organic") for word in words if known.get(word, "organic") != word
+            word: origin_of_word.get(word, "organic")
+            for word in words
+            if origin_of_word.get(word, "organic") != word
         }
     return {}
 
 
 def _amount(search: _Search, role: str) -> str:
-    """Take a column of durations, where there is one; its unit by its name, else by its size."""
-    for column in search.named(role):
+    """Find a column of durations. Its unit follows from its name, else from its size."""
+    for column in search.columns_named(role):
         values = search.sample[column]
         if values.dtype == pl.Duration:
             search.taken[role] = column
@@ -825,9 +833,9 @@ def _amount(search: _Search, role: str) -> str:
             amounts, bad = numbers(values, pl.Float64)
         except LongplayError:
             continue
-        known = amounts.drop_nulls()
+        present_amounts = amounts.drop_nulls()
         many_bad = (bad.sum() or 0) > (1 - ENOUGH) * len(values)
-        if known.is_empty() or many_bad or cast(float, known.min()) < 0:
+        if present_amounts.is_empty() or many_bad or cast(float, present_amounts.min()) < 0:
             continue
         search.taken[role] = column
         key = column.lower()
@@ -839,7 +847,7 @@ def _amount(search: _Search, role: str) -> str:
             return "ms"
         if re.search(r"(^|_)(min|mins|minutes)($|_)", key):
             return "min"
-        positive = known.filter(known > 0)
+        positive = present_amounts.filter(present_amounts > 0)
         if len(positive) and float(positive.median() or 0) > TOO_LONG_S:  # type: ignore[arg-type]
             return "ms"
         return "s"
@@ -847,8 +855,8 @@ def _amount(search: _Search, role: str) -> str:
 
 
 def _describe(search: _Search, role: str, time_format: str | None) -> None:
-    """Take the first column of that name whose values can be what it says."""
-    for column in search.named(role):
+    """Find the first column with the role's name and suitable values."""
+    for column in search.columns_named(role):
         values = search.sample[column]
         if role == "tags" and isinstance(values.dtype, pl.List):
             search.taken[role] = column

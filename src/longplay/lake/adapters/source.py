@@ -10,7 +10,7 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Source:
-    """A log in longplay's words; give it to the lake with `lake.append(batch, **source.tables,
+    """A log in longplay's format. Append it with `lake.append(batch, **source.tables,
     rejected=source.rejected)`.
 
     Attributes:

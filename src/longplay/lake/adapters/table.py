@@ -50,7 +50,7 @@ def read_table(
     length_unit: str = "s",
     earliest: datetime = EARLIEST,
 ) -> Source:
-    """The events and items of a log; rows that are no event are in `rejected` with reason and line.
+    """The events and items of a log. Invalid rows are in `rejected` with reason and line.
 
     A line is a record of its file counted from 1. The header of a CSV file is not counted, so that
     line 1 is what an editor shows as line 2; a record with line breaks in quotes is one; blank
@@ -103,15 +103,15 @@ def read_table(
 
 
 def map_rows(source: Rows, log: str, layout: Layout) -> Source:
-    """`read_table` on rows that were read already (`rows.read_source`); `log` names them in
-    errors."""
+    """The result of `read_table` for rows already read by `rows.read_source`. `log` is their
+    name in errors."""
     rows = source.table
     layout.check(log, source.columns, [name for name in rows.columns if name in JUDGED])
     candidates, broken = _candidates(rows, layout)
     refused = _judge(candidates, broken, layout.earliest)
-    kept = ~pl.int_range(rows.height, eager=True).is_in(refused["at"].implode())
-    kept_rows = rows.filter(kept)
-    events = candidates.filter(kept).with_columns(kept_rows[LINE].alias("line"))
+    is_event = ~pl.int_range(rows.height, eager=True).is_in(refused["at"].implode())
+    kept_rows = rows.filter(is_event)
+    events = candidates.filter(is_event).with_columns(kept_rows[LINE].alias("line"))
     return Source(
         events=events,
         items=_items(events, kept_rows, layout) if layout.says("item_id") else None,
@@ -124,8 +124,8 @@ def map_rows(source: Rows, log: str, layout: Layout) -> Source:
 
 
 def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Series]:
-    """Every row as an event, good or bad, and per row the reason why a number in it could not be
-    read, or null."""
+    """Every row as an event, valid or not, and per row the reason why a number in it could not
+    be read, or null."""
     filled: dict[str, pl.Series] = {}
     broken = rows[FAULT].cast(pl.String)
     for name, source in layout.columns.items():
@@ -168,36 +168,34 @@ def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Se
 
 
 def _no_times(values: pl.Series, time_format: str | None) -> str:
-    """What to say where none of the values is a time."""
-    known = values.drop_nulls()
+    """Error text for a column in which no value is a time."""
+    present_values = values.drop_nulls()
     words = (
-        f"none of its {known.len():,} values is a time as {time_format or 'ISO 8601'}, first "
-        f"{known[0]!r}; give time_format"
+        f"none of its {present_values.len():,} values is a time as {time_format or 'ISO 8601'}, "
+        f"first {present_values[0]!r}; give time_format"
     )
-    suggestion = time_format_like(str(known[0]))
-    return (
-        words
-        if suggestion in (None, time_format)
-        else f'{words}, e.g. time_format = "{suggestion}"'
-    )
+    suggestion = time_format_like(str(present_values[0]))
+    if suggestion in (None, time_format):
+        return words
+    return f'{words}, e.g. time_format = "{suggestion}"'
 
 
-def _no_numbers(values: pl.Series, whole: bool) -> str:
-    """What to say where none of the values is a number."""
-    known = values.drop_nulls()
-    expected = (
-        "whole numbers"
-        if whole
-        else "numbers with a decimal point and without separators of thousands"
-    )
+def _no_numbers(values: pl.Series, integral: bool) -> str:
+    """Error text for a column in which no value is a number."""
+    present_values = values.drop_nulls()
+    if integral:
+        expected = "whole numbers"
+    else:
+        expected = "numbers with a decimal point and without separators of thousands"
     return (
-        f"none of its {known.len():,} values can be read, first {known[0]!r}; expected {expected}"
+        f"none of its {present_values.len():,} values can be read, first {present_values[0]!r}; "
+        f"expected {expected}"
     )
 
 
 def _judge(candidates: pl.DataFrame, broken: pl.Series, earliest: datetime) -> pl.DataFrame:
-    """Position from 0 (`at`) and `reason` of every row that is no event. The lake's own sift judges
-    them, but here, where the source's row is still at hand for the quarantine."""
+    """Position from 0 (`at`) and `reason` of every invalid row. The lake's sift runs here, while
+    the source row is still available for the quarantine."""
     readable = broken.is_null()
     at = pl.int_range(candidates.height, eager=True)
     _, bad = sift(
@@ -212,8 +210,7 @@ def _judge(candidates: pl.DataFrame, broken: pl.Series, earliest: datetime) -> p
 
 
 def _rejected(rows: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
-    """The rows that are no events, in the shape of the quarantine; of a record that could not be
-    read, its text."""
+    """The invalid rows in the shape of the quarantine. Of an unreadable record its text."""
     raw = rows[refused["at"]].with_columns(pl.selectors.binary().bin.encode("hex"))
     fields = pl.struct(pl.exclude(LINE, *JUDGED, FAULT, TEXT)).struct.json_encode()
     record = pl.struct(TEXT, FILE).struct.json_encode()
@@ -226,17 +223,18 @@ def _rejected(rows: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
 
 
 def _items(events: pl.DataFrame, rows: pl.DataFrame, layout: Layout) -> pl.DataFrame:
-    """One row per item: its most frequent creator, description and length, of equals the first in
-    the alphabet and the shortest; added at its first event."""
+    """One row per item: its most frequent creator, description and length, added at its first
+    event. Ties go to the first in the alphabet and the shortest."""
     described = layout.described
     lists = [name for name, source in described.items() if isinstance(rows[source].dtype, pl.List)]
-    written = {
-        name: rows[source].cast(pl.List(pl.String)).list.join(BETWEEN)
-        if name in lists
-        else text(rows[source])
-        for name, source in described.items()
-        if name != "length"
-    }
+    written: dict[str, pl.Series] = {}
+    for name, source in described.items():
+        if name == "length":
+            continue
+        if name in lists:
+            written[name] = rows[source].cast(pl.List(pl.String)).list.join(BETWEEN)
+        else:
+            written[name] = text(rows[source])
     if "length" in described:
         written["length"] = _lengths(rows, layout)[0]
     seen = events.select("item_id", "creator_id", "time").with_columns(
@@ -266,8 +264,8 @@ def _items(events: pl.DataFrame, rows: pl.DataFrame, layout: Layout) -> pl.DataF
 
 
 def _lengths(rows: pl.DataFrame, layout: Layout) -> tuple[pl.Series, pl.Series]:
-    """(seconds above 0, which of the values are there but are no such number); those are null. The
-    event beside it is kept: it happened."""
+    """(seconds above 0, mask of values that are no such number, which are null). The event of
+    such a value is kept."""
     seconds, bad = seconds_of(rows[layout.columns["length"]], layout.units.get("length", "s"))
     usable = ((seconds > 0) & seconds.is_finite()).fill_null(True)
     return seconds.set(~usable, None), bad | ~usable
@@ -319,7 +317,7 @@ def _notes(
 
 
 def _nobody(events: pl.DataFrame) -> list[str]:
-    """A note per word for "not known" that stands as a user's id."""
+    """A note for each word such as "unknown" that stands as a user id."""
     ids_of_nobody = (
         events.filter(pl.col("user_id").str.to_lowercase().is_in(NOT_KNOWN))["user_id"]
         .value_counts()
@@ -347,7 +345,7 @@ def _length_notes(lengths: pl.Series, bad: pl.Series) -> list[str]:
 
 
 def _refusals(refused: pl.DataFrame) -> str:
-    """How many rows are set aside, by reason, and what to do about it."""
+    """The number of rejected rows by reason, and advice."""
     counts = refused.group_by("reason").len().sort("len", "reason", descending=[True, False])
     reasons = dict(counts.iter_rows())
     listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
