@@ -225,17 +225,21 @@ def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
 
 def _loop_table(head: Sequence[str], rows: Sequence[LoopRow]) -> Table:
     """The policies of a trial, an interval below its value."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     words = {"policy": 11, "decision": 8, "audit": 9}
     for name in head:
-        figures = 14 if name.startswith("true level") else 16  # with the gaps: TABLE_WIDTH
+        figures = 12 if name.startswith("true level") else 16  # with the gaps: TABLE_WIDTH
         justify = "left" if name in words else "right"
         most = words.get(name, figures)
         table.add_column(name, overflow="fold", justify=justify, max_width=most)
     for row in rows:  # as plain text: names may hold what looks like markup
         table.add_row(
             *(
-                Text.assemble(cell.text or "–", (f"\n{cell.detail}" if cell.detail else "", "dim"))
+                Text(cell.narrow)
+                if cell.narrow
+                else Text.assemble(
+                    cell.text or "–", (f"\n{cell.detail}" if cell.detail else "", "dim")
+                )
                 for cell in row.cells
             )
         )

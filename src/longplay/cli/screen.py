@@ -17,7 +17,7 @@ from rich.markup import escape
 from longplay.errors import ConfigError, LongplayError, MissingExtra
 
 TABLE_WIDTH = (
-    101  # columns that the widest tables need, and of a pipe, which has no width of its own
+    100  # columns that the widest tables need, and of a pipe, which has no width of its own
 )
 MOST_WORDS = 300  # characters of an exception that are shown
 DATA_SAYS_NO, USAGE, OUR_FAULT, STOPPED = 1, 2, 3, 130

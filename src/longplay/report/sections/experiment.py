@@ -14,6 +14,7 @@ from longplay.display import (
     decimals_of,
     listed,
     percent,
+    plus_minus,
     printed,
     signed,
     span,
@@ -61,10 +62,12 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure, and what stands beside it: its interval, or why there is none."""
+    """A figure, and what stands beside it: its interval, or why there is none; `narrow` is both in
+    few characters, for a column that has room for no more."""
 
     text: str
     detail: str = ""
+    narrow: str = ""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.detail})" if self.detail else self.text
@@ -334,7 +337,9 @@ def _decision(loop: Loop, arm: str) -> str:
 def _level(level: Bounded) -> Cell:
     if level.interval is None:
         return Cell(decimal(level.value))
-    return Cell(decimal(level.value, decimals_of(level)), span(level))
+    low, high = level.interval
+    narrow = printed(plus_minus(level.value, (high - low) / 2))
+    return Cell(decimal(level.value, decimals_of(level)), span(level), narrow)
 
 
 def _gap(gap: Bounded | None, absent: str) -> Cell:
