@@ -351,8 +351,9 @@ def test_outcomes_in_files_traces_and_base_rates(
 ) -> None:
     signal = BY_MEASURE[3]
     expected = write_outcomes([signal], lake, tmp_path / "duckdb")
-    for _ in range(2):  # the second time it takes the place of the first
-        got = write_outcomes([signal], lake, tmp_path / "spark", engine=engine)
+    write_outcomes([signal], lake, tmp_path / "spark", engine=engine)
+    # the second time it takes the place of the first
+    got = write_outcomes([signal], lake, tmp_path / "spark", engine=engine)
     left, right = (pl.read_parquet(files[signal.label]) for files in (expected, got))
     assert_frame_equal(by_columns(left), by_columns(right), rel_tol=1e-12)
     expected_rate, rate = (base_rates([signal], lake, engine=one)[signal] for one in (None, engine))
@@ -394,6 +395,13 @@ def test_another_master_than_the_running_one_is_refused(session: SparkSession) -
         lp.SparkEngine("local[7]")
     with pytest.raises(ConfigError, match="set them when that session is built"):
         lp.SparkEngine(session, {"spark.driver.memory": "2g"})
+
+
+@needs_spark
+def test_closing_leaves_a_session_that_was_running(session: SparkSession) -> None:
+    for given in (session, session.sparkContext.master):
+        lp.SparkEngine(given).close()
+        assert session.range(2).count() == 2
 
 
 RUN = """

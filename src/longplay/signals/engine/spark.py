@@ -372,10 +372,15 @@ def java_version(text: str) -> int | None:
 
 
 def _runs() -> bool:
-    """Whether a Spark session runs in this process."""
+    """Whether a Spark session runs in this process, started in whichever thread."""
+    from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
-    return SparkSession.getActiveSession() is not None
+    try:
+        SparkSession.active()
+    except PySparkRuntimeError:
+        return False
+    return True
 
 
 def _started(master: str, settings: Mapping[str, str]) -> SparkSession:
