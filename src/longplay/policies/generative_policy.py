@@ -68,7 +68,8 @@ from longplay.progress import Progress, reporting
 SETTINGS = "policy.json"
 BATCH = 256  # contexts per forward pass
 STEPS = {"tiny": 600, "small": 3000}
-BASE_STEPS, BASE_HISTORY = 400, 20  # of a pretrained base
+BASE_STEPS = 400  # of a pretrained base
+BASE_HISTORY = 20  # items that a pretrained base reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,15 +199,13 @@ class Generative:
         )
         for key, value in decoder.model.state_dict().items():
             digest.update(key.encode() + value.numpy().tobytes())
-        kind = (
-            "generative"
-            if self.also_under is None
-            else f"generative-{self.rule}-under-{self.also_under}"
-        )
+        kind = "generative"
+        if self.also_under is not None:
+            kind = f"generative-{self.rule}-under-{self.also_under}"
         return f"{kind}@{digest.hexdigest()[:8]}"
 
     def _facts(self) -> dict[str, str]:
-        """What it is, in a few lines."""
+        """Name and value of each fact that is printed of the policy."""
         scale = self.base or (self.scale if isinstance(self.scale, str) else "a size of its own")
         facts = {"base" if self.base else "scale": scale}
         if self.model is not None:
@@ -217,8 +216,8 @@ class Generative:
                 f"{codebook.levels} levels of {codebook.width} for {len(codebook.items):,} items, "
                 f"{int(codebook.available.sum()):,} of them available"
             )
-        beside = f", and their {', '.join(self.reads)}" if self.reads else ""
-        facts["history"] = f"reads the last {self.history} items{beside}"
+        details = f", and their {', '.join(self.reads)}" if self.reads else ""
+        facts["history"] = f"reads the last {self.history} items{details}"
         rule = {"none": "nothing is excluded", "seen": "items engaged with are excluded"}.get(
             self.exclude, "items of creators engaged with are excluded"
         )
@@ -338,7 +337,8 @@ class Generative:
         progress: Callable[..., None],
         checkpoint: Path | None,
     ) -> Self:
-        codebook, trained = self._fitted()[1], self.learner(self.seed)
+        codebook = self._fitted()[1]
+        trained = self.learner(self.seed)
         if self.words is not None:
             curve = train_with_words(
                 trained,
@@ -384,8 +384,10 @@ class Generative:
         if self.rule is not None:
             check_rule(self.name, self.rule, self.also_under, contexts)
         slots = contexts.slots if len(contexts) else 1
-        leaves, log_p = [np.zeros((0, slots), dtype=np.int64)], [np.zeros((0, slots))]
-        chance, start = context_chance(contexts, rng), 0
+        leaves = [np.zeros((0, slots), dtype=np.int64)]
+        log_p = [np.zeros((0, slots))]
+        chance = context_chance(contexts, rng)
+        start = 0
         if slots == 0:
             nothing_NS = np.zeros((len(contexts), 0))
             slates = codebook.index.slates(nothing_NS.astype(np.int64))
@@ -403,7 +405,8 @@ class Generative:
             start += len(part)
             leaves.append(draw.leaves[:, 0])
             log_p.append(draw.item_log_prob[:, 0])
-        slate_rows, item_log_prob = np.concatenate(leaves), np.concatenate(log_p)
+        slate_rows = np.concatenate(leaves)
+        item_log_prob = np.concatenate(log_p)
         return Decisions.of(
             contexts,
             codebook.index.slates(slate_rows),
@@ -425,7 +428,8 @@ class Generative:
         rows = codebook.index.slate_rows(slates)
         if rows.shape[1] == 0:
             return np.zeros(rows.shape)
-        parts, start = [np.zeros((0, rows.shape[1]))], 0
+        parts = [np.zeros((0, rows.shape[1]))]
+        start = 0
         for part in _parts(contexts):
             chosen = rows[start : start + len(part)]
             start += len(part)
@@ -468,7 +472,8 @@ class Generative:
         ]
         for number, part in enumerate(_parts(contexts)):
             best = best_items(decoder, self.prompts(part), k, max(k, beams))
-            leaves, log_p = best.leaves[:, 0], best.item_log_prob[:, 0]
+            leaves = best.leaves[:, 0]
+            log_p = best.item_log_prob[:, 0]
             row, place = np.nonzero(leaves >= 0)
             items = codebook.index.ids.gather(leaves[row, place])
             frames.append(
@@ -497,10 +502,8 @@ class Generative:
         around = None
         if self.circumstances.reads:
             offsets, recent = latest(offsets, leaves, self.history)
-            around, leaves = (
-                self.circumstances.of_contexts(contexts, offsets, recent, self.ask),
-                leaves[recent],
-            )
+            around = self.circumstances.of_contexts(contexts, offsets, recent, self.ask)
+            leaves = leaves[recent]
         return encode(
             decoder.trie,
             offsets,
@@ -523,10 +526,10 @@ class Generative:
         """A copy of the decoder to train: all weights of a model from scratch; of a base, LoRA and
         the new tokens (`base.adapted`, by `seed`)."""
         decoder, codebook = self._fitted()
-        return (
-            Decoder(copy.deepcopy(decoder.model), codebook.trie, decoder.vocabulary, own=self.own)
-            if self.words is None
-            else adapted(decoder, seed)
+        if self.words is not None:
+            return adapted(decoder, seed)
+        return Decoder(
+            copy.deepcopy(decoder.model), codebook.trie, decoder.vocabulary, own=self.own
         )
 
     def settled(self, trained: Decoder) -> Self:
@@ -638,10 +641,13 @@ class Generative:
     @classmethod
     def _of(cls, folder: Path, settings: dict[str, Any]) -> Self:
         codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
-        curve, scale = tuple(settings.pop("curve")), settings.pop("scale")
+        curve = tuple(settings.pop("curve"))
+        scale = settings.pop("scale")
         alarms = tuple(settings.pop("alarms", ()))
         words = Words.load(folder) if settings["base"] else None
-        known = pl.read_parquet(folder / "known.parquet")["item_id"] if settings["whole"] else None
+        known_items = None
+        if settings["whole"]:
+            known_items = pl.read_parquet(folder / "known.parquet")["item_id"]
         circumstances = Circumstances(
             **{name: tuple(values) for name, values in settings.pop("reads").items()}
         )
@@ -653,7 +659,7 @@ class Generative:
             codebook=codebook,
             model=load_model(folder),
             words=words,
-            known=known,
+            known=known_items,
             curve=curve,
             alarms=alarms,
         )
@@ -720,7 +726,8 @@ def _settings_of(folder: Path) -> dict[str, Any]:
         )
     try:
         settings: dict[str, Any] = json.loads(file.read_bytes().decode())
-        stated, files = settings.pop("sha256", None), settings.pop("files", {})
+        stated = settings.pop("sha256", None)
+        files = settings.pop("files", {})
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise _damaged(folder, f"{file}: cannot be read ({error})") from error
     if (stated is None and files) or (

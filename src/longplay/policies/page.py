@@ -49,12 +49,13 @@ class Page:
 
     def _facts(self) -> dict[str, str]:
         """A line per row of the page."""
-        return {
-            name: "withheld"
-            if name in self.withheld
-            else f"{self.slots[name]} slots by {policy.name}"
-            for name, policy in self.policies.items()
-        }
+        facts = {}
+        for name, policy in self.policies.items():
+            if name in self.withheld:
+                facts[name] = "withheld"
+            else:
+                facts[name] = f"{self.slots[name]} slots by {policy.name}"
+        return facts
 
     def __repr__(self) -> str:
         return facts_text(self.name, self._facts())
@@ -159,7 +160,8 @@ class Page:
         if len(lengths) > 1:
             raise DataError(f"slates: lengths {sorted(lengths)} in one call, expected one length")
         slots = int(lengths[0]) if lengths else 0
-        parts, first = [np.empty((len(contexts), 0))], 0
+        parts = [np.empty((len(contexts), 0))]
+        first = 0
         for name, count in self._asked(slots):
             policy = self.policies[name]
             parts.append(
@@ -171,7 +173,8 @@ class Page:
 
     def _asked(self, slots: int) -> list[tuple[str, int]]:
         """The rows that are shown in so many slots, from the top, and how many slots each has."""
-        slots_of_row, left = [], slots
+        slots_of_row = []
+        left = slots
         for name in self.shown:
             count = min(self.slots[name], left)
             if count:

@@ -357,14 +357,15 @@ def _catalogue(
             "catalogue: 0 items given, expected at least one; append items to the lake first"
         )
     same = previous is not None and previous.index.ids.equals(items["item_id"])
-    available = (
-        items["available"]
-        if "available" in items.columns
-        else pl.Series([True]).new_from_index(0, items.height)
-    )
-    return (
-        previous.index if same and previous is not None else ItemIndex(items["item_id"])
-    ), available.to_numpy().astype(bool)
+    if "available" in items.columns:
+        available = items["available"]
+    else:
+        available = pl.Series([True]).new_from_index(0, items.height)
+    if same and previous is not None:
+        index = previous.index
+    else:
+        index = ItemIndex(items["item_id"])
+    return index, available.to_numpy().astype(bool)
 
 
 def _log_uniform(available_I: NDArray[np.bool_]) -> Float:

@@ -72,11 +72,9 @@ def runs_in(folder: Path) -> list[Path]:
     """The run folders in `folder`, or itself where it is one; by name."""
     if _is_run(folder):
         return [folder]
-    return (
-        sorted(path for path in folder.iterdir() if path.is_dir() and _is_run(path))
-        if folder.is_dir()
-        else []
-    )
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _is_run(path))
 
 
 def pins_of(run: Path) -> list[Pin]:
@@ -85,17 +83,18 @@ def pins_of(run: Path) -> list[Pin]:
     Raises:
         DataError: a result that cannot be read.
     """
-    pins, recorded = [], _versions(run)
+    pins = []
+    recorded = _versions(run)
     for stage, place in _places(run):
-        found: dict[str, list[str]] = {}
+        roles_by_label: dict[str, list[str]] = {}
         result = read_stage(stage, place)
         for name, version, role in _uses(result):
             label = f"{name}@{version or _recorded(place, name) or recorded.get(name, UNRECORDED)}"
-            if role not in found.setdefault(label, []):
-                found[label].append(role)
+            if role not in roles_by_label.setdefault(label, []):
+                roles_by_label[label].append(role)
         pins += [
             Pin(stage, place.name, label, tuple(roles), _artefacts(run, place, label, result))
-            for label, roles in found.items()
+            for label, roles in roles_by_label.items()
         ]
     return pins
 
@@ -104,7 +103,7 @@ def would_run_again(run: Path, old: Signal) -> list[str]:
     """The stages of a run folder that depend on `old`, so that another version in its place runs
     them again, in order."""
     stale: set[str] = set()
-    there = {stage for stage, _ in _places(run)}
+    finished = {stage for stage, _ in _places(run)}
     pinned = {pin.stage for pin in pins_of(run) if pin.version == old.version}
     for stage, place in _places(run):
         if stage in pinned or old.version in {
@@ -112,7 +111,7 @@ def would_run_again(run: Path, old: Signal) -> list[str]:
         }:
             stale.add(stage)
     for stage in STAGES:
-        if stage.name in there and stale & set(stage.needs or ()):
+        if stage.name in finished and stale & set(stage.needs or ()):
             stale.add(stage.name)
     return [stage.name for stage in STAGES if stage.name in stale]
 
@@ -120,10 +119,10 @@ def would_run_again(run: Path, old: Signal) -> list[str]:
 def change_over(
     config: Configuration, base: Path, folder: Path, old: Signal, new: Signal
 ) -> dict[str, Literal["runs", "is there", "stays"]]:
-    """What becomes of each stage of a run where `new` is declared in the place of `old`, in order.
+    """What happens to each stage of a run where `new` replaces `old`, in the order of the stages.
 
-    It runs; is there, for it has finished with `new` before; or stays, for it does not depend on
-    the signal. All stay where the run does not declare `old`.
+    A stage `runs`; or `is there`, as it has finished with `new` before; or `stays`, as it does not
+    depend on the signal. All stay where the run does not declare `old`.
     """
     config = settled(config, base, folder)
     declared = {name: signal.version for name, signal in config.declared().items()}
@@ -132,15 +131,18 @@ def change_over(
         for name, table in config.signals.items()
     }
     stages = stages_of(config)
-    before, after = (
-        keys_of(stages, config, base),
-        keys_of(stages, config.model_copy(update={"signals": tables}), base),
-    )
+    current_keys = keys_of(stages, config, base)
+    new_keys = keys_of(stages, config.model_copy(update={"signals": tables}), base)
     run = RunFolder(folder)
-    return {
-        name: "stays" if key == before[name] else "is there" if run.done(key) else "runs"
-        for name, key in after.items()
-    }
+    changes: dict[str, Literal["runs", "is there", "stays"]] = {}
+    for name, key in new_keys.items():
+        if key == current_keys[name]:
+            changes[name] = "stays"
+        elif run.done(key):
+            changes[name] = "is there"
+        else:
+            changes[name] = "runs"
+    return changes
 
 
 def settled(config: Configuration, base: Path, folder: Path) -> Configuration:
@@ -233,19 +235,22 @@ def _uses(result: StageResult) -> Iterable[tuple[str, str | None, str]]:
     result is about."""
     match result:
         case OutcomesResult():
-            yield from (_labelled(one.label, "computed") for one in result.signals.values())
+            yield from (_labelled(signal.label, "computed") for signal in result.signals.values())
         case RewardResult():
             yield from (
-                _labelled(one.label, f"early reward ({one.chosen})")
-                for one in result.signals.values()
+                _labelled(early.label, f"early reward ({early.chosen})")
+                for early in result.signals.values()
             )
         case ReinforceResult():
             for label, weight in result.objectives.items():
                 role = f"objective of reward {result.reward}, weight {weight:g}: {result.policy}"
                 yield _labelled(label, role)
-            for rival, one in result.rivals.items():
-                for name, weight in one.objectives.items():
-                    role = f"objective of the rival reward {rival}, weight {weight:g}: {one.policy}"
+            for rival_name, rival in result.rivals.items():
+                for name, weight in rival.objectives.items():
+                    role = (
+                        f"objective of the rival reward {rival_name}, weight {weight:g}: "
+                        f"{rival.policy}"
+                    )
                     yield name, None, role
         case EvaluateResult(signal=str() as signal):
             yield _labelled(signal, "rankings are judged by it")
@@ -257,11 +262,11 @@ def _uses(result: StageResult) -> Iterable[tuple[str, str | None, str]]:
                 _labelled(line.signal, "read beside the north star") for line in result.other_lines
             )
         case AuditResult():
-            for arm, one in result.arms.items():
-                yield _labelled(one.north_star, f"north star of the audit of {arm}")
+            for arm, audit in result.arms.items():
+                yield _labelled(audit.north_star, f"north star of the audit of {arm}")
                 yield from (
                     _labelled(row.signal, f"audited in {arm}: {row.recommendation}")
-                    for row in one.verdicts
+                    for row in audit.verdicts
                 )
 
 
@@ -276,7 +281,9 @@ def _artefacts(run: Path, place: Path, label: str, result: StageResult) -> tuple
     files = [place / RESULT]
     if isinstance(result, OutcomesResult):
         files += [
-            place / f"{name}.parquet" for name, one in result.signals.items() if one.label == label
+            place / f"{name}.parquet"
+            for name, figures in result.signals.items()
+            if figures.label == label
         ]
     if isinstance(result, AuditResult):
         files += [
@@ -299,7 +306,7 @@ def _versions(run: Path) -> dict[str, str]:
         if stage == OutcomesResult.stage:
             result = read_stage(stage, place)
             if isinstance(result, OutcomesResult):
-                labels |= {one.label for one in result.signals.values()}
+                labels |= {figures.label for figures in result.signals.values()}
     names = [label.partition("@")[0] for label in labels]
     return {
         name: version
@@ -322,13 +329,13 @@ def _declared(place: Path) -> dict[str, Signal]:
     with _of_this_form(place):
         tables = read_result(place, DEPENDS).get("config", {}).get("config", {})
         signals = tables.get("signals", {}) if isinstance(tables, dict) else {}
-    found = {}
+    signals_by_name = {}
     for name, table in signals.items():
         try:
-            found[name] = Signal.from_mapping(name, table)
+            signals_by_name[name] = Signal.from_mapping(name, table)
         except LongplayError:
             continue
-    return found
+    return signals_by_name
 
 
 def _table(signal: Signal) -> dict[str, Any]:

@@ -43,11 +43,11 @@ class Around:
 
     @classmethod
     def none(cls, items: int, histories: int) -> Self:
-        """Nothing is read but the items."""
+        """No tokens around the items: a model that reads nothing but items."""
         return cls(*(np.zeros((rows, 0), dtype=np.int64) for rows in (items, items, histories)))
 
     def take(self, items: Int, histories: Int) -> Self:
-        """Of these items and these histories, in that order."""
+        """The tokens around these items and histories, in that order."""
         return replace(
             self, before=self.before[items], after=self.after[items], now=self.now[histories]
         )
@@ -99,26 +99,20 @@ class Circumstances:
     def wanting(self, values: NDArray[np.float64]) -> Self:
         """With levels by the quantiles of these outcomes: about equally many in each, fewer levels
         where many are equal."""
-        inner = (
-            np.quantile(values, np.arange(1, LEVELS) / LEVELS, method="lower")
-            if len(values)
-            else np.zeros(0)
-        )
+        if not len(values):
+            return self
+        inner = np.quantile(values, np.arange(1, LEVELS) / LEVELS, method="lower")
         edges = np.unique(inner)
-        return (
-            replace(self, edges=tuple(float(value) for value in edges[edges < values.max()]))
-            if len(values)
-            else self
-        )
+        return replace(self, edges=tuple(float(value) for value in edges[edges < values.max()]))
 
     @property
     def tokens(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens that stand for circumstances."""
         return sum(self._sizes.values())
 
     @property
     def before(self) -> tuple[str, ...]:
-        """What is read before each item."""
+        """Names of the circumstances that are read before each item."""
         return tuple(name for name in self.reads if name != "kind")
 
     def _first(self, name: str) -> int:
@@ -139,22 +133,25 @@ class Circumstances:
 
         `now[N]`, `where[N]` and `want[N]` are of the items asked for. Null and NaN: not known.
         """
-        items, n = int(offsets[-1]), len(offsets) - 1
-        before = {
+        items = int(offsets[-1])
+        n = len(offsets) - 1
+        tokens_before = {
             "gap": lambda: gaps(offsets, time),
             "surface": lambda: self._surface(surface, items),
             "want": lambda: np.zeros(items, dtype=np.int64),
         }
-        asked = {
+        asked_for = {
             "gap": lambda: _since_last(offsets, time, now),
             "surface": lambda: self._surface(where, n),
             "want": lambda: self.level(np.full(n, np.nan) if want is None else want),
         }
-        after = [self._first("kind") + _place(kind, ENGAGED, items)] if "kind" in self.reads else []
+        tokens_after = (
+            [self._first("kind") + _place(kind, ENGAGED, items)] if "kind" in self.reads else []
+        )
         return Around(
-            _columns([self._first(name) + before[name]() for name in self.before], items),
-            _columns(after, items),
-            _columns([self._first(name) + asked[name]() for name in self.before], n),
+            _columns([self._first(name) + tokens_before[name]() for name in self.before], items),
+            _columns(tokens_after, items),
+            _columns([self._first(name) + asked_for[name]() for name in self.before], n),
         )
 
     def of_contexts(
@@ -202,7 +199,7 @@ class Circumstances:
         return before
 
     def wanted(self, before: Int, level: Int) -> Int:
-        """`before[N, P]` with these levels wanted."""
+        """A copy of `before[N, P]` in which the wanted outcomes have these levels."""
         before = before.copy()
         before[:, self.before.index("want")] = self._first("want") + level
         return before
@@ -211,7 +208,7 @@ class Circumstances:
         return _place(names, self.surfaces, length)
 
     def settings(self) -> dict[str, Any]:
-        """What `Circumstances(**settings)` makes this from; JSON."""
+        """The arguments that `Circumstances(**settings)` rebuilds this from; JSON."""
         return {
             "reads": list(self.reads),
             "surfaces": list(self.surfaces),

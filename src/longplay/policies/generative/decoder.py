@@ -92,7 +92,8 @@ def new_model(
     `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from
     `seed`.
     """
-    size, vocabulary = size_of(scale), Vocabulary(levels, width, around=around, items=items)
+    size = size_of(scale)
+    vocabulary = Vocabulary(levels, width, around=around, items=items)
     config = Qwen3Config(
         vocab_size=len(vocabulary),
         hidden_size=size.hidden,
@@ -170,14 +171,17 @@ class Decoder:
     def trainable(self) -> list[nn.Parameter]:
         """What training changes: all weights that ask for a gradient, tied ones once, and
         `rows`."""
-        return [one for one in self.model.parameters() if one.requires_grad] + (
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad] + (
             [] if self.rows is None else [self.rows]
         )
 
     @property
     def layers(self) -> nn.ModuleList:
         """The model's transformer blocks."""
-        return max((one for one in self.model.modules() if isinstance(one, nn.ModuleList)), key=len)
+        return max(
+            (module for module in self.model.modules() if isinstance(module, nn.ModuleList)),
+            key=len,
+        )
 
     def start(self, prompts: Prompts) -> Encoded:
         """Encode the prompts once; the cache is shared by every completion that follows.
@@ -206,12 +210,12 @@ class Decoder:
         """
         leaves_NM = np.asarray(leaves)
         n, m = leaves_NM.shape
-        trie, levels = self.trie, self.trie.levels
+        trie = self.trie
+        levels = trie.levels
         codes = trie.codes[leaves_NM]  # [N, M, L]
-        length, inner = (
-            prompts.tokens.shape[1],
-            max(levels - 1 - self.whole(levels - 1), 0),
-        )  # no state behind a prefix is asked for a whole item
+        length = prompts.tokens.shape[1]
+        # a whole item is predicted from the prompt's state: no state behind a prefix is needed
+        inner = max(levels - 1 - self.whole(levels - 1), 0)
         prompt_position = torch.clamp(prompts.real.long().cumsum(1) - 1, min=0)
         first = np.array([self.vocabulary.code(level) for level in range(inner)], dtype=np.int64)
         completion = torch.from_numpy(codes[:, :, :inner] + first).reshape(n, m * inner)
@@ -220,10 +224,8 @@ class Decoder:
             [prompt_position, (prompt_position[:, -1:] + 1 + torch.arange(inner).repeat(m))], dim=1
         )
         hidden = self._hidden(tokens, _packed_mask(prompts.real, m, inner), position, None)
-        at_prompt, at_completion = (
-            hidden[:, length - 1 : length],
-            hidden[:, length:].unflatten(1, (m, inner)),
-        )
+        at_prompt = hidden[:, length - 1 : length]
+        at_completion = hidden[:, length:].unflatten(1, (m, inner))
         context = np.broadcast_to(np.arange(n)[:, None], (n, m))
         total = torch.zeros((n, m), dtype=torch.float64)
         for level in range(levels):
@@ -258,8 +260,11 @@ class Decoder:
         there get 0; temperature 1.
         """
         leaves = windows.leaves
-        (n, length), ahead = leaves.shape, windows.before.shape[2]
-        trie, levels, vocabulary = self.trie, self.trie.levels, self.vocabulary
+        n, length = leaves.shape
+        ahead = windows.before.shape[2]
+        trie = self.trie
+        levels = trie.levels
+        vocabulary = self.vocabulary
         texts = texts or Texts.none(n)
         codes = trie.codes[leaves]
         block = np.concatenate(
@@ -286,19 +291,19 @@ class Decoder:
         state = self._hidden(
             torch.from_numpy(tokens), None, torch.arange(tokens.shape[1]).expand(n, -1), None
         )
-        said = (np.arange(length) * stride + ahead)[:, None] + np.arange(
-            levels
-        )  # of the token after which comes each code
-        place = torch.from_numpy(texts.count[:, None] + said.ravel())
+        # the token of each item after which each of its codes comes
+        predicting_token = (np.arange(length) * stride + ahead)[:, None] + np.arange(levels)
+        place = torch.from_numpy(texts.count[:, None] + predicting_token.ravel())
         state = state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(
             n, length, levels, -1
         )
         total = torch.zeros((n, length), dtype=torch.float64)
         context = np.broadcast_to(np.arange(n)[:, None], (n, length))
         for level in range(levels):
-            node, saying = trie.node_of(level, leaves), 0 if self.whole(level) else level
+            node = trie.node_of(level, leaves)
+            predicting_level = 0 if self.whole(level) else level
             log_p = self.next_code(
-                state[:, :, saying],
+                state[:, :, predicting_level],
                 level,
                 node,
                 allowed.mask(level, context, node),
@@ -314,7 +319,7 @@ class Decoder:
         state = self._hidden(tokens, None, torch.arange(length).expand(n, -1), None)[
             :, first - 1 : -1
         ]
-        logits = (state @ self._said[: self.vocabulary.words].T).float()
+        logits = (state @ self._output_rows[: self.vocabulary.words].T).float()
         target = torch.clamp(tokens[:, first:], max=self.vocabulary.words - 1)
         log_p = torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
         return torch.where(torch.arange(length - first) < count[:, None], log_p, 0.0)
@@ -353,15 +358,15 @@ class Decoder:
         if self.rows is not None:
             first -= self.vocabulary.words
             return self.rows[first : first + self.trie.width]
-        return self._said[first : first + self.trie.width]
+        return self._output_rows[first : first + self.trie.width]
 
     @property
-    def _said(self) -> Tensor:
+    def _output_rows(self) -> Tensor:
         """The model's own output embeddings, [tokens, H]."""
         head: Any = self.model.get_output_embeddings()
         return head.weight
 
-    def _own_logits(self, state: Tensor, node: Int, own: Int) -> Tensor:
+    def _own_logits(self, state: Tensor, node: Int, item_token: Int) -> Tensor:
         """Logits [..., K] of the last codes below `node[...]` from states [..., H], each by the
         output embedding of its item's own token.
 
@@ -375,14 +380,16 @@ class Decoder:
         place = np.arange(len(at)) - np.repeat(start, count)  # among the states at its node
         seats = min(TOGETHER, int(count.max(initial=1)))
         opens = place % seats == 0  # a group of at most `seats` states at one node
-        seat, group = torch.from_numpy(place % seats), torch.from_numpy(np.cumsum(opens) - 1)
-        first, stop = trie.ptr[-1][at[opens], None], trie.ptr[-1][at[opens] + 1, None]
+        seat = torch.from_numpy(place % seats)
+        group = torch.from_numpy(np.cumsum(opens) - 1)
+        first = trie.ptr[-1][at[opens], None]
+        stop = trie.ptr[-1][at[opens] + 1, None]
         child = first + np.arange(int((stop - first).max(initial=0)))
         leaf = np.minimum(child, len(trie) - 1)
         code = torch.from_numpy(
             np.where(child < stop, trie.code[-1][leaf], trie.width)
         )  # [groups, children]; of none, one behind the last
-        rows = nn.functional.embedding(torch.from_numpy(own[leaf]), self._said)
+        rows = nn.functional.embedding(torch.from_numpy(item_token[leaf]), self._output_rows)
         seated = state.new_zeros(len(leaf), seats, state.shape[-1])
         seated[group, seat] = state.flatten(0, -2)[torch.from_numpy(order)]
         logits = seated.to(rows.dtype) @ rows.mT
@@ -407,14 +414,13 @@ class Decoder:
             self.tokens_read += tokens.numel()
         if torch.is_inference_mode_enabled() and passable(body):
             return states_of(body, self._embedded(tokens), mask, position, cache, at)
-        given = (
-            {"input_ids": tokens}
-            if self.rows is None
-            else {"inputs_embeds": self._embedded(tokens)}
-        )
+        if self.rows is None:
+            inputs = {"input_ids": tokens}
+        else:
+            inputs = {"inputs_embeds": self._embedded(tokens)}
         with inference_kernels(tokens.numel()):
             out = body(
-                **given,
+                **inputs,
                 attention_mask=mask,
                 position_ids=position,
                 past_key_values=cache,
@@ -429,12 +435,10 @@ class Decoder:
         embed = self.model.get_input_embeddings()
         if self.rows is None:
             return embed(tokens)
-        ours, words = (
-            tokens - self.vocabulary.words,
-            embed(torch.clamp(tokens, max=self.vocabulary.words - 1)),
-        )
+        row = tokens - self.vocabulary.words
+        words = embed(torch.clamp(tokens, max=self.vocabulary.words - 1))
         return torch.where(
-            (ours >= 0)[..., None], self.rows[torch.clamp(ours, min=0)].to(words.dtype), words
+            (row >= 0)[..., None], self.rows[torch.clamp(row, min=0)].to(words.dtype), words
         )
 
 
@@ -495,18 +499,18 @@ class Encoded:
         model is not asked; nor for whole items."""
         log_p = torch.where(torch.from_numpy(allowed), 0.0, -torch.inf).double()
         several = allowed.sum(axis=2) > 1
-        asked = int(several.sum(axis=1).max(initial=0))
-        if asked == 0:
+        undecided = int(several.sum(axis=1).max(initial=0))
+        if undecided == 0:
             return log_p
-        beam = np.argsort(~several, axis=1, kind="stable")[:, :asked]
+        beam = np.argsort(~several, axis=1, kind="stable")[:, :undecided]
         row = np.arange(len(beam))[:, None]
         if self.decoder.whole(level + 1):
-            state = self.last[:, None].expand(-1, asked, -1)
+            state = self.last[:, None].expand(-1, undecided, -1)
         else:
             state, _ = self._feed(
                 level, code[row, beam], None if ancestors is None else ancestors[row, beam]
             )
-            self.cache.crop(-asked)
+            self.cache.crop(-undecided)
         log_p[row, beam] = self.decoder.next_code(
             state, level + 1, node[row, beam], allowed[row, beam], self.prompts.temperature[:, None]
         )
@@ -516,9 +520,10 @@ class Encoded:
         """Hidden states [N, B, H] after `code[N, B]` of `level`, and its columns of the cache after
         those of its `ancestors`, [N, B, level + 1]."""
         n, beams = code.shape
-        past, length = self.cache.get_seq_length(), self.prompts.tokens.shape[1]
-        own = (past + torch.arange(beams)).expand(n, beams)[..., None]
-        columns = own if ancestors is None else torch.cat([ancestors, own], dim=2)
+        past = self.cache.get_seq_length()
+        length = self.prompts.tokens.shape[1]
+        new_column = (past + torch.arange(beams)).expand(n, beams)[..., None]
+        columns = new_column if ancestors is None else torch.cat([ancestors, new_column], dim=2)
         mask = torch.full((n, beams, past + beams), HIDDEN)
         mask[:, :, :length] = torch.where(torch.arange(length) < self.count[:, None], 0.0, HIDDEN)[
             :, None, :

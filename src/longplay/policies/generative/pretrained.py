@@ -57,24 +57,22 @@ def with_tokens(
     vocabulary = Vocabulary(codebook.levels, codebook.width, old, around)
     rng = np.random.default_rng(seed)
     table = weight_of(model.get_input_embeddings()).detach().numpy()
-    mean, length = (
-        table.mean(axis=0),
-        float(np.median(np.linalg.norm(table - table.mean(axis=0), axis=1))),
-    )
-    said = words.texts([described.words(leaf) for leaf in range(len(codebook.items))])
-    row = np.repeat(np.arange(len(codebook.items)), said.count)
+    mean = table.mean(axis=0)
+    length = float(np.median(np.linalg.norm(table - mean, axis=1)))
+    texts = words.texts([described.words(leaf) for leaf in range(len(codebook.items))])
+    row = np.repeat(np.arange(len(codebook.items)), texts.count)
     sums = np.zeros((len(codebook.items), table.shape[1]))
-    np.add.at(sums, row, table[said.tokens] - mean)
-    items = sums / np.maximum(said.count, 1)[:, None]
-    items -= items[said.count > 0].mean(axis=0) if (said.count > 0).any() else 0
+    np.add.at(sums, row, table[texts.tokens] - mean)
+    items = sums / np.maximum(texts.count, 1)[:, None]
+    items -= items[texts.count > 0].mean(axis=0) if (texts.count > 0).any() else 0
     new = rng.normal(size=(len(vocabulary) - old, table.shape[1]))
     new *= length / np.linalg.norm(new, axis=1, keepdims=True)
     for level in range(codebook.levels):
         for code in np.unique(codebook.codes[:, level]):
-            own = items[codebook.codes[:, level] == code].mean(axis=0)
-            if (size := float(np.linalg.norm(own))) > 1e-9:
+            direction = items[codebook.codes[:, level] == code].mean(axis=0)
+            if (size := float(np.linalg.norm(direction))) > 1e-9:
                 place = vocabulary.code(level) + int(code) - old
-                new[place] = 0.9 * length * own / size + 0.1 * new[place]
+                new[place] = 0.9 * length * direction / size + 0.1 * new[place]
     model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
     _set_rows(model, old, torch.from_numpy(mean + new))
     return model

@@ -98,11 +98,11 @@ class Windows:
 
     @property
     def count(self) -> int:
-        """Items that are there."""
+        """The number of real items, padding left out."""
         return int(self.real.sum())
 
     def part(self, rows: slice) -> Windows:
-        """Some of them."""
+        """The windows of these rows."""
         return Windows(self.leaves[rows], self.real[rows], self.before[rows], self.after[rows])
 
 
@@ -143,16 +143,18 @@ def encode(
     Only the last `history` items are kept. `vocabulary` defaults to that of a model from scratch
     over `trie`, `texts` and what is `around` the leaves to none; `own[I]` as in `Decoder`.
     """
-    n, levels = len(offsets) - 1, trie.levels
+    n = len(offsets) - 1
+    levels = trie.levels
     vocabulary = vocabulary or Vocabulary(levels, trie.width)
     texts = texts or Texts.none(n)
-    offsets, kept = latest(offsets, leaves, history)
-    around = Around.none(len(kept), n) if around is None else around.take(kept, np.arange(n))
-    ahead, count = around.now.shape[1], np.diff(offsets)
+    offsets, place = latest(offsets, leaves, history)
+    around = Around.none(len(place), n) if around is None else around.take(place, np.arange(n))
+    ahead = around.now.shape[1]
+    count = np.diff(offsets)
     block = np.concatenate(
         [
             vocabulary.circumstance + around.before,
-            as_read(trie, vocabulary, leaves[kept], own),
+            as_read(trie, vocabulary, leaves[place], own),
             vocabulary.circumstance + around.after,
         ],
         axis=1,
@@ -161,7 +163,7 @@ def encode(
     width = int(used.max()) if n else 1
     tokens = np.full((n, width), vocabulary.pad, dtype=np.int64)
     owner = np.repeat(np.arange(n), count)
-    column = width - ahead - (offsets[1:][owner] - np.arange(len(kept))) * block.shape[1]
+    column = width - ahead - (offsets[1:][owner] - np.arange(len(place))) * block.shape[1]
     tokens[owner[:, None], column[:, None] + np.arange(block.shape[1])] = block
     tokens[:, width - ahead :] = vocabulary.circumstance + around.now
     tokens[np.arange(n), width - used + texts.count] = vocabulary.bos

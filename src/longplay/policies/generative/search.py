@@ -56,7 +56,8 @@ def beam_slates(
     Raises:
         DataError: not one stream per prompt.
     """
-    trie, n = decoder.trie, len(prompts)
+    trie = decoder.trie
+    n = len(prompts)
     if len(chance) != n:
         raise DataError(
             f"beam_slates: {len(chance)} streams of chance given for {n} prompts; expected one each"
@@ -93,7 +94,8 @@ def best_items(decoder: Decoder, prompts: Prompts, k: int, beams: int | None = N
     if k < 1 or width < k:
         raise ConfigError(f"best_items: k={k}, beams={beams} given, expected 1 <= k <= beams")
     best = _search(decoder, prompts, 1, width, lambda rows, level, node, total, parent_key: total)
-    leaves, log_p = best.leaves[:, :, :k], best.item_log_prob[:, :, :k]
+    leaves = best.leaves[:, :, :k]
+    log_p = best.item_log_prob[:, :, :k]
     short = ((0, 0), (0, 0), (0, k - leaves.shape[2]))
     log_p = np.pad(log_p, short, constant_values=-np.inf)
     return Draw(np.where(np.isfinite(log_p), np.pad(leaves, short, constant_values=-1), -1), log_p)
@@ -121,10 +123,8 @@ def _search(decoder: Decoder, prompts: Prompts, groups: int, beams: int, key_of:
 
 def _parts(decoder: Decoder, prompts: Prompts) -> list[tuple[int, int]]:
     """First and last + 1 of the prompts that fit the processor's cache at once."""
-    n, step = (
-        len(prompts),
-        max(1, _AT_ONCE // (prompts.tokens.shape[1] * decoder.model.config.hidden_size)),
-    )
+    n = len(prompts)
+    step = max(1, _AT_ONCE // (prompts.tokens.shape[1] * decoder.model.config.hidden_size))
     return [(start, min(start + step, n)) for start in range(0, max(n, 1), step)]
 
 
@@ -134,15 +134,14 @@ def chosen_log_probs(decoder: Decoder, prompts: Prompts, leaves: Int) -> Float:
     As `Decoder.log_prob`, by the computations of a search instead of those of training: what was
     drawn is found again to half the rounding.
     """
-    trie, parts = decoder.trie, []
+    trie = decoder.trie
+    parts = []
     codes = trie.codes[leaves]
     with torch.inference_mode():
         for start, stop in _parts(decoder, prompts):
-            encoded, part_leaves, code = (
-                decoder.start(prompts.between(start, stop)),
-                leaves[start:stop],
-                codes[start:stop],
-            )
+            encoded = decoder.start(prompts.between(start, stop))
+            part_leaves = leaves[start:stop]
+            code = codes[start:stop]
             total = np.take_along_axis(encoded.first_code().numpy(), code[:, :, 0], axis=1)
             columns = None
             for level in range(trie.levels - 1):
@@ -167,38 +166,37 @@ def _search_part(
     key_of: Callable[[int, Int, Float, Float], Float],
 ) -> Draw:
     """The search of contexts that fit at once."""
-    trie, n = decoder.trie, len(prompts)
+    trie = decoder.trie
+    n = len(prompts)
     with torch.inference_mode():
         encoded = decoder.start(prompts)
         first = encoded.first_code().numpy()  # [N, K]
         log_p = np.broadcast_to(first[:, None, None, :], (n, groups, 1, trie.width))
         prefix = np.zeros((n, groups, 1))
-        kept = np.zeros((n, groups, 1))
+        beam_key = np.zeros((n, groups, 1))
         node = np.zeros((n, groups, 1), dtype=np.int64)
         columns = None
         for level in range(trie.levels):
             total = prefix[..., None] + log_p  # [N, G, B, K]
-            flat = key_of(level, node, total, kept).reshape(n, groups, -1)
+            flat = key_of(level, node, total, beam_key).reshape(n, groups, -1)
             take = min(beams, flat.shape[2])
-            best = (
-                np.argpartition(-flat, take - 1, axis=2)[:, :, :take]
-                if take < flat.shape[2]
-                else np.broadcast_to(np.arange(take), (n, groups, take))
-            )
+            if take < flat.shape[2]:
+                best = np.argpartition(-flat, take - 1, axis=2)[:, :, :take]
+            else:
+                best = np.broadcast_to(np.arange(take), (n, groups, take))
             best = np.take_along_axis(
                 best, np.argsort(-np.take_along_axis(flat, best, 2), axis=2, kind="stable"), 2
             )
-            kept = np.take_along_axis(flat, best, 2)
+            beam_key = np.take_along_axis(flat, best, 2)
             prefix = np.take_along_axis(total.reshape(n, groups, -1), best, 2)
-            beam, code = best // trie.width, best % trie.width
-            alive = np.isfinite(kept)
+            beam = best // trie.width
+            code = best % trie.width
+            alive = np.isfinite(beam_key)
             parent = np.take_along_axis(node, beam, 2)
             # dead beams (fewer children than beams) follow the first one, which is alive, and keep
             # -inf
-            parent, code = (
-                np.where(alive, parent, parent[:, :, :1]),
-                np.where(alive, code, code[:, :, :1]),
-            )
+            parent = np.where(alive, parent, parent[:, :, :1])
+            code = np.where(alive, code, code[:, :, :1])
             node = trie.child(level, parent, code)
             if level + 1 < trie.levels:
                 if columns is not None:
@@ -250,7 +248,8 @@ def _children_given_parent(total: Float, noise: Float, parent_key: Float, *, roo
 def item_log_probs(decoder: Decoder, prompts: Prompts, chunk: int = 256) -> Float:
     """log pi of every item for every context, [N, I]; -inf where not allowed. Enumerates the
     trie."""
-    trie, n = decoder.trie, len(prompts)
+    trie = decoder.trie
+    n = len(prompts)
     with torch.inference_mode():
         encoded = decoder.start(prompts)
         log_p = np.full((n, trie.nodes(0), trie.width), -np.inf)

@@ -87,10 +87,8 @@ class Described:
             how="left",
             maintain_order="left",
         )
-        titles, texts = (
-            cleaned(rows["title"], TITLE_MOST).to_list(),
-            cleaned(rows["text"], PROMPT_MOST).to_list(),
-        )
+        titles = cleaned(rows["title"], TITLE_MOST).to_list()
+        texts = cleaned(rows["text"], PROMPT_MOST).to_list()
         return cls(
             titles,
             texts,
@@ -98,7 +96,7 @@ class Described:
         )
 
     def words(self, leaf: int) -> str:
-        """Everything said of one item."""
+        """The title, text and tags of an item in one string."""
         return " ".join(
             part
             for part in (self.titles[leaf], self.texts[leaf], " ".join(self.tags[leaf]))
@@ -109,14 +107,10 @@ class Described:
         """One way to ask for the item: its title, its text, or some of its tags in any order; empty
         where nothing is said of it."""
         tags = self.tags[leaf]
-        chosen = (
-            [
-                tags[place]
-                for place in rng.permutation(len(tags))[: 1 + int(rng.integers(len(tags)))]
-            ]
-            if tags
-            else []
-        )
+        chosen = []
+        if tags:
+            shuffled = rng.permutation(len(tags))
+            chosen = [tags[place] for place in shuffled[: 1 + int(rng.integers(len(tags)))]]
         ways = [
             way
             for way in (self.titles[leaf], self.texts[leaf], " ".join(chosen), " ".join(chosen))

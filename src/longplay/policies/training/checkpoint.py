@@ -130,11 +130,8 @@ def _digest(tensors: Mapping[str, Tensor], notes: str) -> str:
     for name, value in sorted(tensors.items()):
         head = f"{name} {value.dtype} {tuple(value.shape)}".encode()
         digest.update(len(head).to_bytes(8, "big") + head)
-        digest.update(
-            value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-            if value.numel()
-            else b""
-        )
+        if value.numel():
+            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -158,8 +155,8 @@ def _restore(
                 _, _, index, key = name.split(".")
                 state.setdefault(int(index), {})[key] = value
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
-        for index, kept in state.items():
-            for key, value in kept.items():
+        for index, entries in state.items():
+            for key, value in entries.items():
                 if value.dim() and value.shape != parameters[index].shape:
                     raise ValueError(
                         f"{key} of parameter {index} has shape {tuple(value.shape)}, expected "

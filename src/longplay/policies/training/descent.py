@@ -169,7 +169,7 @@ def descend(
     tokens_per_second (of this process, where the decoder counts them) and seconds_left.
     """
     now = nn.ParameterList(decoder.trainable())
-    best = nn.ParameterList([one.detach().clone() for one in now])
+    best = nn.ParameterList([parameter.detach().clone() for parameter in now])
     weights = nn.ModuleDict({"now": now, "best": best})
     optimizers = optimizers_of(decoder, now, optimizer, lr, weight_decay)
     made_by = {
@@ -181,11 +181,10 @@ def descend(
         "optimizer": optimizer,
         **(made_by or {}),
     }
-    notes = (
-        load_checkpoint(checkpoint, weights, optimizers, made_by, {"step": int, "curve": list})
-        if checkpoint
-        else None
-    )
+    notes = None
+    if checkpoint:
+        fields = {"step": int, "curve": list}
+        notes = load_checkpoint(checkpoint, weights, optimizers, made_by, fields)
     curve: list[dict[str, float]] = notes["curve"] if notes else []
     first = notes["step"] if notes else 0
     running: list[float] = []
@@ -198,17 +197,17 @@ def descend(
             and len(curve) - 1 - watch.best(curve) >= watch.patience
         ):
             break
-        for one in optimizers:
-            for group in one.param_groups:
+        for updater in optimizers:
+            for group in updater.param_groups:
                 group["lr"] = lr * warmed_cosine(step, steps)
-            one.zero_grad(set_to_none=True)
+            updater.zero_grad(set_to_none=True)
         with dropped_out(decoder, dropout, [seed, step, team.rank]) if dropout else nullcontext():
             loss = loss_of_step(step)
         loss.backward()
         team.add_gradients(list(now))
         torch.nn.utils.clip_grad_norm_(now, 1.0)
-        for one in optimizers:
-            one.step()
+        for updater in optimizers:
+            updater.step()
         running.append(float(loss.detach()))
         if progress:
             progress(step + 1, steps, {"loss": float(np.mean(running)), **pace.figures(step + 1)})
@@ -270,7 +269,7 @@ def dropped_out(decoder: Decoder, share: float, seed: list[int]) -> Iterator[Non
     """
 
     def drop(
-        module: nn.Module, given: object, out: Tensor | tuple[Tensor, ...]
+        module: nn.Module, _inputs: object, out: Tensor | tuple[Tensor, ...]
     ) -> Tensor | tuple[Tensor, ...]:
         if isinstance(out, tuple):
             return (nn.functional.dropout(out[0], share), *out[1:])

@@ -88,14 +88,15 @@ class Histories:
             epoch += 1
 
     def thinned(self, share: float, rng: np.random.Generator) -> Histories:
-        """Without a random share of the events. What is read around an item stays: the gap before
-        it is still that since the user's last event."""
+        """The histories without a random share of their events.
+
+        What is read around an item stays: the gap before it is still that since the user's last
+        event.
+        """
         events_left = np.flatnonzero(rng.random(len(self.leaves)) >= share)
-        around = (
-            None
-            if self.around is None
-            else self.around.take(events_left, np.arange(len(self.around.now)))
-        )
+        around = None
+        if self.around is not None:
+            around = self.around.take(events_left, np.arange(len(self.around.now)))
         want = None if self.want is None else self.want[events_left]
         return replace(
             self,
@@ -114,14 +115,15 @@ class Histories:
         leaves = np.where(real, self.leaves[place], 0)
         if self.around is None:
             return Windows.of(leaves, real)
-        before, after = self.around.before[place], self.around.after[place]
-        before[:, 0] = self.circumstances.first_read(before[:, 0])
+        tokens_before = self.around.before[place]
+        tokens_after = self.around.after[place]
+        tokens_before[:, 0] = self.circumstances.first_read(tokens_before[:, 0])
         if wanted is not None and self.want is not None and wanted.any():
             last = (stop - first - 1)[wanted]
-            before[wanted, last] = self.circumstances.wanted(
-                before[wanted, last], self.want[stop[wanted] - 1]
+            tokens_before[wanted, last] = self.circumstances.wanted(
+                tokens_before[wanted, last], self.want[stop[wanted] - 1]
             )
-        return Windows(leaves, real, before, after)
+        return Windows(leaves, real, tokens_before, tokens_after)
 
     @staticmethod
     def _stop_at_outcomes(
@@ -129,18 +131,19 @@ class Histories:
     ) -> tuple[Int, NDArray[np.bool_]]:
         """For about half of the windows, a stop behind a random item whose outcome is known: the
         stops, and for which windows."""
-        known = np.concatenate([[0], np.cumsum(want > 0)])
+        known_so_far = np.concatenate([[0], np.cumsum(want > 0)])
         place = np.flatnonzero(want > 0)
-        count = known[stop] - known[first]
+        count = known_so_far[stop] - known_so_far[first]
         chosen = (count > 0) & (rng.random(len(first)) < 0.5)
-        nth = known[first] + (rng.random(len(first)) * count).astype(np.int64)
-        return np.where(chosen, place[np.where(chosen, nth, 0)] + 1, stop) if len(
-            place
-        ) else stop, chosen
+        nth = known_so_far[first] + (rng.random(len(first)) * count).astype(np.int64)
+        if not len(place):
+            return stop, chosen
+        return np.where(chosen, place[np.where(chosen, nth, 0)] + 1, stop), chosen
 
     @staticmethod
     def _cut(offsets: Int, users: Int, length: int, rng: np.random.Generator) -> tuple[Int, Int]:
-        low, high = offsets[users], offsets[users + 1]
+        low = offsets[users]
+        high = offsets[users + 1]
         count = high - low
         phase = np.where(count > length, rng.integers(1, length + 1, size=len(users)), count)
         more = -(-(count - phase) // length)  # windows after the first
@@ -175,7 +178,7 @@ class Questions:
         )
 
     def take(self, rows: Int) -> Questions:
-        """These of them."""
+        """The questions of these rows."""
         offsets, place = _places(self.offsets[rows], self.offsets[1:][rows])
         return Questions(
             offsets,
@@ -268,16 +271,17 @@ def _values(events: pl.DataFrame, outcomes: pl.DataFrame | None) -> NDArray[np.f
             f"train: outcomes have no column {missing[0]!r}, only {', '.join(outcomes.columns)}; "
             f"expected {', '.join(keys)} and value"
         )
-    known = (
+    known_outcomes = (
         outcomes.select(*keys, pl.col("value").cast(pl.Float64).fill_nan(None))
         .drop_nulls()
         .unique(keys, keep="first", maintain_order=True)
     )
-    value = events.select(keys).join(known, on=keys, how="left", maintain_order="left")["value"]
+    joined = events.select(keys).join(known_outcomes, on=keys, how="left", maintain_order="left")
+    value = joined["value"]
     if value.null_count() == len(value):
         raise DataError(
-            f"train: none of {known.height:,} known outcomes is of an event that histories hold "
-            "(same user, item and time); "
+            f"train: none of {known_outcomes.height:,} known outcomes is of an event that "
+            "histories hold (same user, item and time); "
             "take a signal that enters with plays or discoveries, and wait until some are known"
         )
     return value.fill_null(np.nan).to_numpy()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-MOMENTUM, DECAY = 0.95, 0.1
+MOMENTUM = 0.95
+DECAY = 0.1
 TURNS = 5
 POLYNOMIAL = (
     3.4445,
@@ -62,9 +63,9 @@ def orthogonal(matrix: Tensor) -> Tensor:
     near 1."""
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T
-    found = matrix / matrix.norm().clamp(min=1e-7)
+    result = matrix / matrix.norm().clamp(min=1e-7)
     a, b, c = POLYNOMIAL
     for _ in range(TURNS):
-        gram = found @ found.T
-        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
-    return found
+        gram = result @ result.T
+        result = torch.addmm(result, torch.addmm(gram, gram, gram, beta=b, alpha=c), result, beta=a)
+    return result

@@ -81,22 +81,19 @@ def train_next_items(
     nats; held_out where there are such users), ndcg (where there are enough questions).
     """
     team = Team.of_launcher() if team is None else team
-    validation_rows, training_rows = (
-        np.flatnonzero(histories.validation_users),
-        np.flatnonzero(~histories.validation_users),
-    )
+    validation_rows = np.flatnonzero(histories.validation_users)
+    training_rows = np.flatnonzero(~histories.validation_users)
     batches = enumerate(histories.batches(training_rows, history + 1, batch, seed, thin))
-    validation_batches = (
-        list(islice(histories.batches(validation_rows, history + 1, batch, seed), 4))
-        if len(validation_rows)
-        else []
-    )
+    validation_batches = []
+    if len(validation_rows):
+        endless = histories.batches(validation_rows, history + 1, batch, seed)
+        validation_batches = list(islice(endless, 4))
     validation_questions = (
         Questions.last_items(histories, validation_rows) if questions is None else questions
     ).sample(MOST_ASKED, seed)
 
     def loss_of_step(step: int) -> Tensor:
-        windows = next(one for number, one in batches if number == step)
+        windows = next(batch_windows for number, batch_windows in batches if number == step)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             return (
                 negative_log_prob(decoder, windows.part(slice(team.rank, None, team.size)))
@@ -182,11 +179,10 @@ def positions(
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         part = questions.take(rows)
-        allowed = (
-            Allowed.of(decoder.trie, part.offsets, part.leaves)
-            if unseen
-            else Allowed.everything(decoder.trie, len(rows))
-        )
+        if unseen:
+            allowed = Allowed.of(decoder.trie, part.offsets, part.leaves)
+        else:
+            allowed = Allowed.everything(decoder.trie, len(rows))
         prompts = encode(
             decoder.trie,
             part.offsets,

@@ -47,20 +47,17 @@ def train_with_words(
 
     Returns one row per check: step, loss, held_out (of the next item, nats).
     """
-    training_rows, validation_rows = (
-        np.flatnonzero(~histories.validation_users),
-        np.flatnonzero(histories.validation_users),
-    )
+    training_rows = np.flatnonzero(~histories.validation_users)
+    validation_rows = np.flatnonzero(histories.validation_users)
     batches = enumerate(histories.batches(training_rows, history + 1, batch, seed))
-    validation_batches = (
-        list(islice(histories.batches(validation_rows, history + 1, 32, seed), 4))
-        if len(validation_rows)
-        else []
-    )
+    validation_batches = []
+    if len(validation_rows):
+        endless = histories.batches(validation_rows, history + 1, 32, seed)
+        validation_batches = list(islice(endless, 4))
 
     def loss_of_step(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        windows = next(one for number, one in batches if number == step)
+        windows = next(batch_windows for number, batch_windows in batches if number == step)
         loss = negative_log_prob(decoder, windows) / windows.count
         loss = loss + asked_for(
             decoder, histories, described, words, rng.choice(training_rows, batch), rng
@@ -101,7 +98,8 @@ def asked_for(
 ) -> Tensor:
     """Mean negative log-probability of an item of each of these users, given words that describe it
     and, for half of them, what came before it."""
-    low, high = histories.offsets[users], histories.offsets[users + 1]
+    low = histories.offsets[users]
+    high = histories.offsets[users + 1]
     place = low + (rng.random(len(users)) * (high - low)).astype(np.int64)
     begin = np.where(rng.random(len(users)) < 0.5, place, np.maximum(place - READ_ON, low))
     windows = histories.window(begin, place + 1)
@@ -118,9 +116,11 @@ def titled(decoder: Decoder, described: Described, words: Words, leaves: Int) ->
     longest = int(titles.count.max(initial=0))
     if longest == 0:
         return torch.zeros((), dtype=torch.float64)
-    vocabulary, levels = decoder.vocabulary, decoder.trie.levels
+    vocabulary = decoder.vocabulary
+    levels = decoder.trie.levels
     tokens = np.full((len(leaves), levels + 2 + longest), vocabulary.pad, dtype=np.int64)
-    tokens[:, 0], tokens[:, levels + 1] = vocabulary.bos, vocabulary.title
+    tokens[:, 0] = vocabulary.bos
+    tokens[:, levels + 1] = vocabulary.title
     tokens[:, 1 : levels + 1] = decoder.trie.codes[leaves] + np.array(
         [vocabulary.code(level) for level in range(levels)]
     )

@@ -41,14 +41,14 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, position: Tensor, at: Tensor) -> tuple[Tensor, ...]:
         """A causal pass over prompts that are padded at the end."""
-        kept: Any = Kept()
+        cache: Any = Kept()
         if passable(self.body):
-            last = states_of(self.body, self.body.embed_tokens(tokens), None, position, kept, at)[
+            last = states_of(self.body, self.body.embed_tokens(tokens), None, position, cache, at)[
                 :, 0
             ]
         else:
-            last = traceable(self.body, tokens, position, kept)[torch.arange(tokens.shape[0]), at]
-        return (last, *kept.tensors)
+            last = traceable(self.body, tokens, position, cache)[torch.arange(tokens.shape[0]), at]
+        return (last, *cache.tensors)
 
 
 def traceable(body: Any, tokens: Tensor, position: Tensor, cache: Any) -> Tensor:
@@ -106,10 +106,10 @@ class Compiled:
     def __call__(self, tokens: Tensor, position: Tensor, cache: DynamicCache, at: Tensor) -> Tensor:
         """Hidden states [N, H] of the tokens `at[N]` of prompts that are padded at the end; all
         their keys and values go into the empty `cache`."""
-        given = {0: tokens.numpy(), 1: position.contiguous().numpy(), 2: at.numpy()}
+        inputs = {0: tokens.numpy(), 1: position.contiguous().numpy(), 2: at.numpy()}
         last, *rest = (
-            torch.from_numpy(one)
-            for one in self._run(given, share_inputs=True, share_outputs=False).values()
+            torch.from_numpy(output)
+            for output in self._run(inputs, share_inputs=True, share_outputs=False).values()
         )
         for layer, (keys, values) in enumerate(zip(rest[::2], rest[1::2], strict=True)):
             cache.update(keys, values, layer)

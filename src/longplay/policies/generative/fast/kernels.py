@@ -29,7 +29,7 @@ class OneDnn(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is linear and not kwargs and all(_plain(one) for one in args[:2]):
+        if func is linear and not kwargs and all(_plain(argument) for argument in args[:2]):
             return _by_onednn(*args)
         return func(*args, **(kwargs or {}))
 
@@ -46,11 +46,11 @@ def _by_onednn(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
 
 
-def _plain(one: Any) -> bool:
+def _plain(argument: Any) -> bool:
     return (
-        type(one) in (Tensor, nn.Parameter)
-        and one.dtype == torch.float32
-        and one.device.type == "cpu"
+        type(argument) in (Tensor, nn.Parameter)
+        and argument.dtype == torch.float32
+        and argument.device.type == "cpu"
     )
 
 

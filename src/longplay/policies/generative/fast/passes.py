@@ -68,31 +68,34 @@ def states_of(
     )  # of every head
     row = torch.arange(states.shape[0])
     for number, block in enumerate(body.layers):
-        attention, after = block.self_attn, _normed(states, block.input_layernorm)
+        attention = block.self_attn
+        normed = _normed(states, block.input_layernorm)
         heads = -1, attention.head_dim
         norms = dict(attention.named_children())  # Llama's attention has none
         keys = _turned(
             _normed(
-                mapped(after, attention.k_proj).unflatten(-1, heads),
+                mapped(normed, attention.k_proj).unflatten(-1, heads),
                 norms.get("k_norm"),
             ),
             turn,
         )
-        values = mapped(after, attention.v_proj).unflatten(-1, heads)
-        keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+        values = mapped(normed, attention.v_proj).unflatten(-1, heads)
+        keys = keys.transpose(1, 2)
+        values = values.transpose(1, 2)
         if cache is not None:
             keys, values = cache.update(keys, values, number)
         if at is not None and number + 1 == len(
             body.layers
         ):  # nothing reads the other tokens' states
-            states, after = states[row, at][:, None], after[row, at][:, None]
+            states = states[row, at][:, None]
+            normed = normed[row, at][:, None]
             turn = turn[0][row, at][:, None], turn[1][row, at][:, None]
             mask = torch.where(torch.arange(keys.shape[2]) <= at[:, None], 0.0, HIDDEN)[
                 :, None, None
             ]
         queries = _turned(
             _normed(
-                mapped(after, attention.q_proj).unflatten(-1, heads),
+                mapped(normed, attention.q_proj).unflatten(-1, heads),
                 norms.get("q_norm"),
             ),
             turn,
@@ -107,9 +110,9 @@ def states_of(
             enable_gqa=attention.num_key_value_groups > 1,
         )
         states = mapped(mixed.transpose(1, 2).flatten(2), attention.o_proj).add_(states)
-        after = _normed(states, block.post_attention_layernorm)
-        opened = silu(mapped(after, block.mlp.gate_proj), inplace=True).mul_(
-            mapped(after, block.mlp.up_proj)
+        normed = _normed(states, block.post_attention_layernorm)
+        opened = silu(mapped(normed, block.mlp.gate_proj), inplace=True).mul_(
+            mapped(normed, block.mlp.up_proj)
         )
         states = mapped(opened, block.mlp.down_proj).add_(states)
     return _normed(states, body.norm)
@@ -117,11 +120,9 @@ def states_of(
 
 def _normed(states: Tensor, norm: Any) -> Tensor:
     """Root mean square normalisation over the last axis; none where the model has none there."""
-    return (
-        states
-        if norm is None
-        else rms_norm(states, (states.shape[-1],), norm.weight, norm.variance_epsilon)
-    )
+    if norm is None:
+        return states
+    return rms_norm(states, (states.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
 def _turned(heads: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
