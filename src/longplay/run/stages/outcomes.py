@@ -18,12 +18,13 @@ def run(work: Work) -> OutcomesResult:
     """Every declared signal over the whole log, and what was known of it when training ends."""
     from longplay.signals.outcomes.future import matured_entries
 
-    lake, signals = work.lake, work.config.declared()
+    lake = work.lake
+    signals = work.config.declared()
     figures: dict[str, SignalFigures] = {}
     for done, (name, signal) in enumerate(signals.items()):
         work.ui.progress("signals", done, len(signals))
         outcomes = signal.outcomes(lake)
-        known = signal.outcomes(work.past)
+        past_outcomes = signal.outcomes(work.past)
         if (
             name in work.config.of(RewardTable).objectives and signal.entry.is_discovery
         ):  # better refused now than after training
@@ -43,11 +44,11 @@ def run(work: Work) -> OutcomesResult:
             base_rate=_rate(outcomes),
             maturity=tuple(MaturityDay(**row) for row in outcomes.maturity_curve().to_dicts()),
             at_training=KnownOutcomes(
-                as_of=known.as_of.isoformat(),
-                entries=len(known),
-                mature=int(known.mature.sum()),
-                truncated=known.truncated,
-                base_rate=_rate(known),
+                as_of=past_outcomes.as_of.isoformat(),
+                entries=len(past_outcomes),
+                mature=int(past_outcomes.mature.sum()),
+                truncated=past_outcomes.truncated,
+                base_rate=_rate(past_outcomes),
             ),
         )
     work.ui.progress("signals", len(signals), len(signals))
