@@ -203,10 +203,8 @@ def _too_little(value_U: Float, treated_U: NDArray[np.bool_]) -> str:
     nulls; with 10 expected in the smaller arm in 6.
     """
     values, counts = np.unique(value_U, return_counts=True)
-    other, smaller = (
-        int(len(value_U) - counts.max()),
-        min(int(treated_U.sum()), int((~treated_U).sum())),
-    )
+    other = int(len(value_U) - counts.max())
+    smaller = min(int(treated_U.sum()), int((~treated_U).sum()))
     if other / len(value_U) * smaller < LEAST_OTHERS:
         common = number(float(values[counts.argmax()]))
         return (

@@ -73,10 +73,8 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
     ]
     if worse:
         return ShipDecision(arm, "do not ship", "; ".join(worse))
-    success, guardrails = (
-        [line for line in lines if line.role == "success"],
-        [line for line in lines if line.role == "guardrail"],
-    )
+    success = [line for line in lines if line.role == "success"]
+    guardrails = [line for line in lines if line.role == "guardrail"]
     better = [line for line in success if line.standing == "superior"]
     open_guardrails = [line for line in guardrails if line.standing != "non-inferior"]
     unknown = [line for line in success if line.effect is None]
@@ -109,7 +107,8 @@ def _keep_running(
 ) -> ShipDecision:
     """What is open, what can be seen now and what would settle it; `power` is that of one
     metric."""
-    reasons, needs = [], []
+    reasons = []
+    needs = []
     for line in [*success, *guardrails]:
         if line.effect is None:
             reasons.append(line.reason)
@@ -186,10 +185,8 @@ def _needs(effect: Effect, target: float, alpha: float, power: float) -> tuple[f
     if effect.relative is None:
         return None
     means = effect.means
-    n, share = (
-        means.n_control + means.n_treatment,
-        means.n_treatment / (means.n_control + means.n_treatment),
-    )
+    n = means.n_control + means.n_treatment
+    share = means.n_treatment / n
     std = means.contrast().std_error * math.sqrt(n * share * (1 - share))
     sees = detectable(std, n, alpha=alpha, power=power, share=share) / means.control
     return sees, users_needed(std, target * means.control, alpha=alpha, power=power, share=share)
@@ -235,7 +232,8 @@ def _hopeless(line: Line, minimum_effect: float) -> bool:
 
 
 def _size(effect: Effect) -> str:
-    relative, ends = effect.relative, effect.relative_interval
+    relative = effect.relative
+    ends = effect.relative_interval
     if relative is None or ends is None:
         return str(effect.difference)
     return f"{percent(relative.value, signed=True)}, {percent_interval(*ends)}"

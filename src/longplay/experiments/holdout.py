@@ -62,11 +62,9 @@ class RuleLine:
     @property
     def z(self) -> float:
         """The distance in its own standard errors."""
-        return (
-            self.distance.value / self.distance.std_error
-            if self.distance.std_error > 0
-            else math.copysign(math.inf, self.distance.value)
-        )
+        if self.distance.std_error > 0:
+            return self.distance.value / self.distance.std_error
+        return math.copysign(math.inf, self.distance.value)
 
     @property
     def relative(self) -> float:
@@ -499,10 +497,8 @@ def contrast(terms: Sequence[tuple[float, Float]], estimand: str) -> Estimate:
     """A weighted sum of independent groups' means, with the degrees of freedom of Satterthwaite
     (1946)."""
     variances = [weight**2 * float(value_U.var(ddof=1)) / len(value_U) for weight, value_U in terms]
-    value, variance = (
-        sum(weight * float(value_U.mean()) for weight, value_U in terms),
-        sum(variances),
-    )
+    value = sum(weight * float(value_U.mean()) for weight, value_U in terms)
+    variance = sum(variances)
     n = sum(len(value_U) for _, value_U in terms)
     below = sum(
         term_variance**2 / (len(value_U) - 1)

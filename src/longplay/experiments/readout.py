@@ -93,13 +93,11 @@ class Effect:
     def relative(self) -> Estimate | None:
         """Treatment / control - 1 with a delta-method error; null where the control's mean is not
         surely above 0."""
-        found = relative(self.means)
-        return (
-            None
-            if found is None
-            else self._estimate(
-                found, f"policy: relative effect on {self.signal}, {self.arm} over control"
-            )
+        effect = relative(self.means)
+        if effect is None:
+            return None
+        return self._estimate(
+            effect, f"policy: relative effect on {self.signal}, {self.arm} over control"
         )
 
     @property
@@ -245,11 +243,9 @@ class ShipDecision:
     weeks: float | None = None
 
     def __str__(self) -> str:
-        return (
-            f"ship {self.arm}: {self.reason}"
-            if self.verdict == "ship"
-            else f"{self.verdict}: {self.reason}"
-        )
+        if self.verdict == "ship":
+            return f"ship {self.arm}: {self.reason}"
+        return f"{self.verdict}: {self.reason}"
 
     def _repr_html_(self) -> str:
         return f"<p><b>{escape(self.verdict)}</b> {escape(self.arm)}: {escape(self.reason)}</p>"

@@ -156,10 +156,8 @@ def lin_adjusted(
     (1.0, 0.0, 19.5)
     """
     y0_U, y1_U = _values(control_U, "control"), _values(treatment_U, "treatment")
-    x0_UK, x1_UK = (
-        _covariates(control_UK, len(y0_U), "control"),
-        _covariates(treatment_UK, len(y1_U), "treatment"),
-    )
+    x0_UK = _covariates(control_UK, len(y0_U), "control")
+    x1_UK = _covariates(treatment_UK, len(y1_U), "treatment")
     if x0_UK.shape[1] != x1_UK.shape[1]:
         raise DataError(
             f"lin_adjusted: {x0_UK.shape[1]} covariates for control but {x1_UK.shape[1]} for "

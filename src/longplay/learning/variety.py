@@ -30,12 +30,12 @@ def creator_of_leaves(policy: Trainable, lake: Lake) -> Int:
     creators = item_creators(lake).select(
         "item_id", pl.coalesce("creator_id", pl.lit("item: ") + pl.col("item_id")).alias("creator")
     )
-    named = policy.index.ids.to_frame("item_id").join(
+    items = policy.index.ids.to_frame("item_id").join(
         creators, on="item_id", how="left", maintain_order="left"
     )
     alone = pl.lit("item: ") + pl.col("item_id")
     return (
-        named.select(pl.coalesce("creator", alone).rank("dense").cast(pl.Int64) - 1)
+        items.select(pl.coalesce("creator", alone).rank("dense").cast(pl.Int64) - 1)
         .to_series()
         .to_numpy()
     )
@@ -53,16 +53,15 @@ def variety_alarms(
     rows = np.random.default_rng([seed, 2**32 - 5]).choice(
         len(moments), size=min(SAMPLE, len(moments)), replace=False
     )
-    sample, creator_I = moments.take(rows), creator_of_leaves(policy, lake)
+    sample = moments.take(rows)
+    creator_I = creator_of_leaves(policy, lake)
     try:
         visits = visits_from_log(policy, lake, limit=SAMPLE, seed=seed)
     except DataError:  # nobody met anything new
         visits = None
-    before, after = (
-        variety(policy, decoder, sample, creator_I, visits, slots, seed)
-        for decoder in (policy.decoder, tuned)
-    )
-    return fallen(before, after)
+    start_variety = variety(policy, policy.decoder, sample, creator_I, visits, slots, seed)
+    tuned_variety = variety(policy, tuned, sample, creator_I, visits, slots, seed)
+    return fallen(start_variety, tuned_variety)
 
 
 def variety(

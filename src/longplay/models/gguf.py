@@ -142,7 +142,7 @@ def convert(
         tokenizer.save_pretrained(partial)
         tell("checking the tokenizer")
         _check_tokens(fields, partial, file)
-        size_bytes = sum(one.stat().st_size for one in partial.iterdir())
+        size_bytes = sum(written.stat().st_size for written in partial.iterdir())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Converted(
         folder,
@@ -234,8 +234,9 @@ def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedMode
 def _check_tensors(
     reader: GGUFReader, fields: dict[str, Any], model: PreTrainedModel, file: Path
 ) -> None:
-    """Every tensor of the file became one parameter, and none is without; where sizes differ,
-    loading has failed before.
+    """Check that every tensor of the file became one parameter, and that no parameter is without.
+
+    Where sizes differ, loading has failed before.
 
     transformers leaves out tensors that it has no place for, such as the `rope_freqs` of Llama 3,
     and draws at random what is not there.
@@ -250,13 +251,14 @@ def _check_tensors(
             "installed gguf; pip install --upgrade gguf"
         )
     names = get_tensor_name_map(architecture, model.config.num_hidden_layers)
-    there, made = {tensor.name for tensor in reader.tensors}, set[str]()
+    file_tensors = {tensor.name for tensor in reader.tensors}
+    model_tensors = set[str]()
     for name, _ in model.named_parameters():  # tied ones come once
         module, _, kind = name.rpartition(".")
-        made.add(f"{names.get_name(module) or module}.{kind}")
+        model_tensors.add(f"{names.get_name(module) or module}.{kind}")
     for words, missing in (
-        ("the model has no place for", there - made),
-        ("the file has no", made - there),
+        ("the model has no place for", file_tensors - model_tensors),
+        ("the file has no", model_tensors - file_tensors),
     ):
         if missing:
             raise DataError(
@@ -266,8 +268,10 @@ def _check_tensors(
 
 
 def _check_config(fields: dict[str, Any], model: PreTrainedModel, file: Path) -> None:
-    """The configuration says what the file states, and the file states nothing beyond; an absent
-    feature ("none", 0) is nothing."""
+    """Check that the configuration agrees with all that the file states.
+
+    An absent feature ("none", 0) counts as not stated.
+    """
     prefix = f"{fields['general.architecture']}."
     config = model.config.to_dict()
     config |= config.get("rope_parameters") or {}
@@ -281,21 +285,23 @@ def _check_config(fields: dict[str, Any], model: PreTrainedModel, file: Path) ->
                 f"{file}: states {name} = {value!r}, which would be lost: it would not be the "
                 "same model. Nothing was written"
             )
-        given = config.get(STATED[stated])
+        configured = config.get(STATED[stated])
         if not (
             isinstance(value, int | float)
-            and isinstance(given, int | float)
-            and math.isclose(given, value, rel_tol=1e-6)
+            and isinstance(configured, int | float)
+            and math.isclose(configured, value, rel_tol=1e-6)
         ):
             raise DataError(
                 f"{file}: states {name} = {value!r}, the configuration would say {STATED[stated]} "
-                f"= {given!r}. Nothing was written"
+                f"= {configured!r}. Nothing was written"
             )
 
 
 def _split_as_learned(tokenizer: Any, pre: str | None, file: Path) -> None:
-    """Text is cut as it was when the merges were learned. transformers takes GPT-2's cut where it
-    does not know a name, and says nothing."""
+    """Make the tokenizer cut text as it was cut when its merges were learned.
+
+    transformers takes GPT-2's cut where it does not know a name, and says nothing.
+    """
     backend = tokenizer.backend_tokenizer
     if not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) or pre == "gpt-2":
         return
@@ -304,16 +310,16 @@ def _split_as_learned(tokenizer: Any, pre: str | None, file: Path) -> None:
             f"{file}: cuts text by {pre!r}, which is not known here: tokens would be others than "
             "it was trained on. Nothing was written"
         )
-    digits, words = (
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-    )
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
 
 
 def _check_tokens(fields: dict[str, Any], folder: Path, file: Path) -> None:
-    """The tokenizer, loaded as users will, has the file's tokens at the file's ids and its special
-    ones."""
+    """Check that the tokenizer, loaded as users will, has the file's tokens at the file's ids.
+
+    The same goes for its special tokens.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     tokens = fields["tokenizer.ggml.tokens"]
     wrong = [
@@ -327,12 +333,10 @@ def _check_tokens(fields: dict[str, Any], folder: Path, file: Path) -> None:
             f"{some(wrong)}. Nothing was written"
         )
     for kind, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
-        stated, given = (
-            fields.get(f"tokenizer.ggml.{name}_token_id"),
-            getattr(tokenizer, f"{kind}_token_id"),
-        )
-        if stated is not None and stated != given:
+        stated = fields.get(f"tokenizer.ggml.{name}_token_id")
+        token_id = getattr(tokenizer, f"{kind}_token_id")
+        if stated is not None and stated != token_id:
             raise DataError(
-                f"{file}: states {name}_token_id = {stated}, the tokenizer would have {given}. "
+                f"{file}: states {name}_token_id = {stated}, the tokenizer would have {token_id}. "
                 "Nothing was written"
             )

@@ -19,16 +19,14 @@ def only_one(source: str | Path, pattern: str, thing: str, *, folder: bool = Fal
         ConfigError: no package of that name, or it holds several.
         DataError: it holds none.
     """
-    name, what, path = (
-        str(source).replace("-", "_"),
-        "folder" if folder else "file",
-        "folder" if folder else "path",
-    )
+    name = str(source).replace("-", "_")
+    what = "folder" if folder else "file"
+    path = "folder" if folder else "path"
     tell = f"give the {path} of a {thing}"
     if not name.isidentifier():  # a dotted name would import its parent
-        found = "is a folder" if Path(source).is_dir() else f"no such {what}"
+        problem = "is a folder" if Path(source).is_dir() else f"no such {what}"
         raise ConfigError(
-            f"{source}: {found}; expected the {path} of a {thing}, or the name of an installed "
+            f"{source}: {problem}; expected the {path} of a {thing}, or the name of an installed "
             "package that holds one"
         )
     if (spec := find_spec(name)) is None:
@@ -38,27 +36,27 @@ def only_one(source: str | Path, pattern: str, thing: str, *, folder: bool = Fal
         )
     places = [Path(place) for place in spec.submodule_search_locations or ()]
     files = [file.resolve() for place in places for file in place.rglob(pattern)]
-    found = sorted(file.parent if folder else file for file in files)
-    if not found:
+    matches = sorted(file.parent if folder else file for file in files)
+    if not matches:
         missing = f"{pattern[1:]} file" if pattern.startswith("*") else pattern
         raise DataError(
             f"package {name}: holds no {missing} "
             f"({', '.join(map(str, places)) or 'a single module'}); {tell}"
         )
-    if len(found) > 1:
+    if len(matches) > 1:
         raise ConfigError(
-            f"package {name}: holds {len(found)} {thing}s; give the {path} of one: "
-            f"{some(map(str, found))}"
+            f"package {name}: holds {len(matches)} {thing}s; give the {path} of one: "
+            f"{some(map(str, matches))}"
         )
-    return found[0]
+    return matches[0]
 
 
 def some(names: Iterable[str]) -> str:
     """The first few of these names, and how many more there are."""
     listed = list(names)
-    return (
-        ", ".join(listed[:LISTED])
-        + (f" and {len(listed) - LISTED} more" if len(listed) > LISTED else "")
-        if listed
-        else "none"
-    )
+    if not listed:
+        return "none"
+    text = ", ".join(listed[:LISTED])
+    if len(listed) > LISTED:
+        text += f" and {len(listed) - LISTED} more"
+    return text

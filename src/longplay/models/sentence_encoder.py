@@ -181,31 +181,30 @@ def _loaded(folder: Path, device: str) -> SentenceTransformer:
 
 
 def _unread(tokenizer: Any) -> Callable[[Any, tuple[dict[str, Any]]], None]:
-    """Before the model reads: tokens that are special though they come from a text are not attended
-    to.
+    """A hook that keeps the model from attending to special tokens that come from a text.
 
     `split_special_tokens` does not look for special tokens in a text, but the tokenizer's own model
     still may: a Unigram vocabulary holds "</s>" as a piece like any other.
     """
     import torch
 
-    known = {
+    special_ids = {
         number for number, token in tokenizer.added_tokens_decoder.items() if token.special
     } | set(tokenizer.all_special_ids)
     special = torch.tensor(
-        sorted(known - {tokenizer.unk_token_id}), dtype=torch.long
+        sorted(special_ids - {tokenizer.unk_token_id}), dtype=torch.long
     )  # a word that is not known is one of the text
 
-    def hook(module: Any, given: tuple[dict[str, Any]]) -> None:
-        features = given[0]
-        own = features.pop("special_tokens_mask", None)  # 1: the tokenizer put it there
-        if own is None or features["attention_mask"].shape != own.shape:
+    def hook(module: Any, arguments: tuple[dict[str, Any]]) -> None:
+        features = arguments[0]
+        added_mask = features.pop("special_tokens_mask", None)  # 1: the tokenizer put it there
+        if added_mask is None or features["attention_mask"].shape != added_mask.shape:
             raise DataError(
                 "sentences: this encoder's tokenizer does not tell its own special tokens from "
                 "those of a text; take another encoder"
             )
         ids = features["input_ids"]
-        smuggled = torch.isin(ids, special.to(ids.device)) & (own == 0)
+        smuggled = torch.isin(ids, special.to(ids.device)) & (added_mask == 0)
         features["attention_mask"] = features["attention_mask"].masked_fill(smuggled, 0)
         if tokenizer.unk_token_id is not None:
             features["input_ids"] = ids.masked_fill(smuggled, tokenizer.unk_token_id)

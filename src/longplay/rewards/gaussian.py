@@ -280,7 +280,8 @@ def _outcome_variance(n_I: Float, sum_I: Float, squares_I: Float, noise: float) 
     The raw estimate may be negative; what is returned is the mean of a normal around it, with its
     sampling error, cut off below 0.
     """
-    weight_I, variance = n_I.astype(float), 0.0
+    weight_I = n_I.astype(float)
+    variance = 0.0
     for _ in range(20):
         raw = float(
             between_items(n_I, sum_I[:, None], lambda a_I: np.array([[a_I @ squares_I]]), weight_I)[
@@ -292,13 +293,15 @@ def _outcome_variance(n_I: Float, sum_I: Float, squares_I: Float, noise: float) 
         error = float(
             np.sqrt(2 * np.sum((usable_I * (max(raw, 0.0) + noise / n_I)) ** 2)) / max(scale, 1e-12)
         )
-        found = raw + error * float(
+        estimate = raw + error * float(
             np.exp(stats.norm.logpdf(raw / error) - stats.norm.logcdf(raw / error))
         )
-        found, before = (found if not variance else float(np.sqrt(variance * found))), variance
-        variance = found
+        previous = variance
+        if variance:
+            estimate = float(np.sqrt(variance * estimate))
+        variance = estimate
         weight_I = n_I / (n_I + noise / variance)
-        if abs(variance - before) < 1e-3 * variance:
+        if abs(variance - previous) < 1e-3 * variance:
             break
     return variance
 

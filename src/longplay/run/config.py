@@ -29,7 +29,8 @@ class _Checked(Configuration):
                 "give exactly one of [ingest] (your own log) and [simulate] (the simulated world)"
             )
         file_name(self.run.name, "run.name")
-        train_until, evaluate_until = self.split.train_until, self.split.evaluate_until
+        train_until = self.split.train_until
+        evaluate_until = self.split.evaluate_until
         if train_until is not None and evaluate_until is not None and train_until >= evaluate_until:
             raise ValueError(
                 f"split: train_until={self.split.train_until} must come before "
@@ -96,9 +97,9 @@ def _explain(problem: Any) -> str:
         parent: Any = RunConfig
         for part in problem["loc"][:-1]:
             parent = _table_of(parent.model_fields[part].annotation)
-        known = list(parent.model_fields)
-        expected = f"; expected some of {', '.join(known)}"
-        meant = hint(problem["loc"][-1], known)
+        allowed_keys = list(parent.model_fields)
+        expected = f"; expected some of {', '.join(allowed_keys)}"
+        meant = hint(problem["loc"][-1], allowed_keys)
         return f"{path}: unknown key{meant or expected}"
     if problem["type"] == "missing":
         return f"{path}: missing"

@@ -41,16 +41,16 @@ def _without_null(schema: Any) -> Any:
         return [_without_null(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {
+    cleaned = {
         key: _without_null(value)
         for key, value in schema.items()
         if not (key == "title" and isinstance(value, str))
         and not (key == "default" and value is None)
     }
-    options = [part for part in kept.pop("anyOf", []) if part != {"type": "null"}]
+    options = [part for part in cleaned.pop("anyOf", []) if part != {"type": "null"}]
     if len(options) == 1:
-        return options[0] | kept
-    return kept | ({"anyOf": options} if options else {})
+        return options[0] | cleaned
+    return cleaned | ({"anyOf": options} if options else {})
 
 
 def _signal() -> dict[str, Any]:

@@ -245,8 +245,8 @@ def execute(
         key = keys[stage.name] = key_of(stage, config, base, keys)
         seconds = None
         if not is_done(folder, key):
-            with turn(folder.path, ui, lambda key=key: is_done(folder, key)) as mine:
-                if mine:
+            with turn(folder.path, ui, lambda key=key: is_done(folder, key)) as must_run:
+                if must_run:
                     if (why := unusable(folder, key)) is not None:
                         ui.damaged(stage.name, why)
                     watch = Stopwatch()
@@ -320,15 +320,15 @@ def turn(folder: Path, ui: Ui, done: Callable[[], bool] = lambda: False) -> Iter
     Yields:
         Whether the lock is held and there is work to do; false where the other run has done it.
     """
-    told = False
+    waiting = False
     while True:
-        with writer_lock(folder, wait=False) as mine:
-            if mine:
+        with writer_lock(folder, wait=False) as locked:
+            if locked:
                 yield not done()
                 return
-        if not told:
+        if not waiting:
             ui.waiting(folder)
-            told = True
+            waiting = True
         time.sleep(WAIT_SECONDS)
         if done():
             yield False

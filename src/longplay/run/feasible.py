@@ -213,11 +213,10 @@ def _with_days(config: Configuration, facts: LogFacts) -> Configuration:
     if train_until is None:
         earliest = _earliest_training(config, facts)
         spare = (evaluate_until - earliest).days - 1
-        train_until = (
-            earliest + timedelta(days=round(TRAINED * spare))
-            if spare > 0
-            else evaluate_until - timedelta(days=1)
-        )
+        if spare > 0:
+            train_until = earliest + timedelta(days=round(TRAINED * spare))
+        else:
+            train_until = evaluate_until - timedelta(days=1)
     return config.model_copy(
         update={"split": Split(train_until=train_until, evaluate_until=evaluate_until)}
     )
@@ -232,10 +231,10 @@ def _judging(config: Configuration) -> int:
     """Days that the log must go on after the evaluation."""
     signals = config.declared()
     judged = [signals[name] for name in config.of(RewardTable).objectives]
-    return (
-        max(signal.window[1] for signal in judged if signal.entry.is_discovery or len(judged) == 1)
-        if judged
-        else 1
+    if not judged:
+        return 1
+    return max(
+        signal.window[1] for signal in judged if signal.entry.is_discovery or len(judged) == 1
     )
 
 
@@ -251,8 +250,9 @@ def _spare_days(config: Configuration, facts: LogFacts) -> int:
 
 
 def _problems(config: Configuration, facts: LogFacts) -> list[Problem]:
-    """What of windows and days does not fit the log."""
-    train_until, evaluate_until = config.split.train_until, config.split.evaluate_until
+    """The windows and days of the configuration that do not fit the log."""
+    train_until = config.split.train_until
+    evaluate_until = config.split.evaluate_until
     assert train_until is not None
     assert evaluate_until is not None
     problems = []
@@ -317,18 +317,20 @@ def _problems(config: Configuration, facts: LogFacts) -> list[Problem]:
 
 
 def _changes(config: Configuration, facts: LogFacts, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Key and value of what makes the run possible: the evaluation's end alone, then both days,
-    windows, or all; empty where nothing does."""
-    split, ends = config.split, _ends(fit(config, facts))
+    """Keys and values whose change makes the run fit the log; empty where none does.
+
+    Tried in this order: the evaluation's end alone, both days, windows, all of them.
+    """
+    split = config.split
+    ends = _ends(fit(config, facts))
     wrong = {
         problem.key.split(".")[1] for problem in problems if problem.key.startswith("signals.")
     }
     longest = max((ends[name] for name in wrong), default=0)
-    narrowed = (
-        {name for name in config.signals if ends[name] >= longest}
-        if wrong
-        else set(config.of(RewardTable).objectives)
-    )
+    if wrong:
+        narrowed = {name for name in config.signals if ends[name] >= longest}
+    else:
+        narrowed = set(config.of(RewardTable).objectives)
     fitted = {
         name: table | {"window": FIT} if name in narrowed | wrong else table
         for name, table in config.signals.items()
@@ -343,23 +345,22 @@ def _changes(config: Configuration, facts: LogFacts, problems: Sequence[Problem]
         changed = fit(config.model_copy(update=attempt), facts)
         if _problems(changed, facts):
             continue
-        before = {
+        current = {
             "split.train_until": split.train_until,
             "split.evaluate_until": split.evaluate_until,
         }
-        after = {
+        changed_values = {
             "split.train_until": changed.split.train_until,
             "split.evaluate_until": changed.split.evaluate_until,
         }
         for name, table in changed.signals.items():
-            before[f"signals.{name}.window"], after[f"signals.{name}.window"] = (
-                config.signals[name].get("window"),
-                table.get("window"),
-            )
+            key = f"signals.{name}.window"
+            current[key] = config.signals[name].get("window")
+            changed_values[key] = table.get("window")
         return {
             key: value
-            for key, value in after.items()
-            if value != before[key] and (before[key] is not None or key in _keys(problems))
+            for key, value in changed_values.items()
+            if value != current[key] and (current[key] is not None or key in _keys(problems))
         }
     return {}
 
@@ -399,7 +400,8 @@ def _too_short(config: Configuration, facts: LogFacts) -> str:
 def _listed(
     facts: LogFacts, problems: Sequence[Problem], changes: Mapping[str, Any], unfit: str
 ) -> str:
-    lines, done = [], set[str]()
+    lines = []
+    done = set[str]()
     for problem in problems:
         remedy = problem.remedy
         if problem.key in changes:

@@ -112,7 +112,8 @@ class RunFolder:
 
         Every file of the stage is on disk before the rename, and the folder's name after it.
         """
-        partial, place = self.partial(key), self.place(key)
+        partial = self.partial(key)
+        place = self.place(key)
         write_json(partial / RESULT, result)
         write_json(partial / DEPENDS, json.loads(key.text))
         write_json(partial / TIMING, timing)
@@ -171,11 +172,10 @@ def damage_of(place: Path, only: tuple[str, ...] | None = None) -> str | None:
         return f"{place}: is a file, expected a folder"
     try:
         _read_table(place / RESULT)
-        digests = (
-            _read_table(place / FILES)
-            if os.path.lexists(place / FILES)
-            else _without_digests(place)
-        )
+        if os.path.lexists(place / FILES):
+            digests = _read_table(place / FILES)
+        else:
+            digests = _without_digests(place)
         if not digests:
             return None
         if RESULT not in digests:
@@ -263,7 +263,8 @@ class Stopwatch:
     """Wall seconds since it was made, and this process's CPU seconds and peak memory."""
 
     def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
 
     def read(self) -> dict[str, float]:
         """seconds, cpu_seconds, peak_gb."""

@@ -100,11 +100,11 @@ def propose(log: Path, file: Path) -> Proposal:
     seen = glimpse(events)
     if set(seen.sample.columns) >= SHOP_COLUMNS:
         return _of_shop(seen, file)
-    found = roles_of(seen.sample, str(events))
-    whole = seen.column(found.columns["time"])
-    if len(whole) > seen.sample.height:
-        found = roles_of(seen.sample, str(events), whole)
-    return _of_table(seen, found, slates, catalogue, file)
+    roles = roles_of(seen.sample, str(events))
+    times = seen.column(roles.columns["time"])
+    if len(times) > seen.sample.height:
+        roles = roles_of(seen.sample, str(events), times)
+    return _of_table(seen, roles, slates, catalogue, file)
 
 
 def _parts(log: Path) -> tuple[Path, _Slates | None, tuple[Path, dict[str, str]] | None]:
@@ -123,7 +123,9 @@ def _parts(log: Path) -> tuple[Path, _Slates | None, tuple[Path, dict[str, str]]
             continue
     if len({tuple(sorted(names)) for names in columns.values()}) < 2:
         return log, None, None
-    slates, catalogue, events = None, None, []
+    slates = None
+    catalogue = None
+    events = []
     for file, names in columns.items():
         keys = {plain(name): name for name in names}
         if any(plain(name) in keys for name in PROPENSITIES):
@@ -162,11 +164,9 @@ def _slates_of(file: Path) -> _Slates | None:
     mapped = {role: name for role, name in columns.items() if name is not None}
     if chance is None or not {"user_id", "time", "item_id"} <= mapped.keys():
         return None
-    mapped[
-        "log_prob"
-        if "log" in plain(chance) and "prob" in plain(chance) and "logging" not in plain(chance)
-        else "propensity"
-    ] = chance
+    name = plain(chance)
+    is_log = "log" in name and "prob" in name and "logging" not in name
+    mapped["log_prob" if is_log else "propensity"] = chance
     ordered = {role: mapped[role] for role in DECISION_COLUMNS if role in mapped}
     return _Slates(file, ordered, time_format_of(sample[mapped["time"]]))
 
@@ -183,7 +183,7 @@ def _is_open_bandit(log: Path) -> bool:
 
 def _of_table(
     seen: Glimpse,
-    found: Roles,
+    roles: Roles,
     slates: _Slates | None,
     catalogue: tuple[Path, dict[str, str]] | None,
     file: Path,
@@ -193,27 +193,27 @@ def _of_table(
         lines.append(f"separator = {_text(seen.separator)}")
     if seen.encoding is not None:
         lines.append(f"encoding = {_text(seen.encoding)}")
-    if found.time_format is not None:
-        lines.append(f"time_format = {_text(found.time_format)}")
+    if roles.time_format is not None:
+        lines.append(f"time_format = {_text(roles.time_format)}")
     lines += [
         f"{name} = {_text(unit)}"
-        for name, unit in (("seconds_unit", found.seconds_unit), ("length_unit", found.length_unit))
+        for name, unit in (("seconds_unit", roles.seconds_unit), ("length_unit", roles.length_unit))
         if unit != "s"
     ]
-    seen_bad = f"{found.bad_share:.1%} of those seen are"
+    seen_bad = f"{roles.bad_share:.1%} of those seen are"
     lines.append(
-        f"max_bad_share = {_allowed(found.bad_share)}       # refuse the log when more of its "
+        f"max_bad_share = {_allowed(roles.bad_share)}       # refuse the log when more of its "
         f"rows are bad; {seen_bad}"
     )
     lines += [
         "",
         "[ingest.columns]           # longplay's name = your column",
-        *(f"{role} = {_text(name)}" for role, name in found.columns.items()),
+        *(f"{role} = {_text(name)}" for role, name in roles.columns.items()),
     ]
     for name, words in (
-        ("constants", found.constants),
-        ("kinds", found.kinds),
-        ("origins", found.origins),
+        ("constants", roles.constants),
+        ("kinds", roles.kinds),
+        ("origins", roles.origins),
     ):
         if words:
             lines += [
@@ -242,18 +242,18 @@ def _of_table(
         )
         lines += _written(slates.path)
     facts = LogFacts(
-        found.first.date(),
-        (found.last + timedelta(microseconds=1)).date(),
-        found.items,
+        roles.first.date(),
+        (roles.last + timedelta(microseconds=1)).date(),
+        roles.items,
         int(slates is not None),
     )
     has = _Has(
-        creators="creator_id" in found.columns
+        creators="creator_id" in roles.columns
         or (catalogue is not None and "creator_id" in catalogue[1]),
-        kinds=found.kind_words,
-        seconds="seconds" in found.columns,
-        lengths="length" in found.columns,
-        origins=found.origin_words,
+        kinds=roles.kind_words,
+        seconds="seconds" in roles.columns,
+        lengths="length" in roles.columns,
+        origins=roles.origin_words,
         decisions=slates is not None,
     )
     written = f", separated by {seen.separator!r}" if seen.separator else ""
@@ -262,13 +262,13 @@ def _of_table(
     sentences = [
         f"{about}{seen.rows:,} rows in {len(seen.files):,} "
         f"file{'s' if len(seen.files) > 1 else ''}{written}",
-        f"from {found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC, {facts.days} "
+        f"from {roles.first:%Y-%m-%d %H:%M} to {roles.last:%Y-%m-%d %H:%M} UTC, {facts.days} "
         "complete days",
-        "columns: " + ", ".join(f"{role} = {name}" for role, name in found.columns.items()),
-        *([f"times as {found.time_format}"] if found.time_format else []),
-        *found.notes,
+        "columns: " + ", ".join(f"{role} = {name}" for role, name in roles.columns.items()),
+        *([f"times as {roles.time_format}"] if roles.time_format else []),
+        *roles.notes,
     ]
-    if found.has_propensity and slates is None:
+    if roles.has_propensity and slates is None:
         sentences.append(
             "a column holds propensities: what was shown enters by [ingest.decisions], see "
             "docs/cli.md"
@@ -279,8 +279,9 @@ def _of_table(
 def _of_shop(seen: Glimpse, file: Path) -> Proposal:
     """The Online Retail log, whose adapter knows its refunds and fees."""
     anonymous = float(seen.column("user_id").is_null().mean() or 0.0)  # type: ignore[arg-type]
-    whole = seen.column("ts")
-    first, last = whole.min(), whole.max()
+    times = seen.column("ts")
+    first = times.min()
+    last = times.max()
     facts = LogFacts(first.date(), last.date(), FEW_ITEMS + 1, 0)  # type: ignore[union-attr]
     lines = [
         "[ingest]",
@@ -343,7 +344,8 @@ def _of_events(lake: Lake) -> tuple[tuple[str, ...], bool, bool, tuple[str, ...]
 
 def _of_open_bandit(log: Path, file: Path) -> Proposal:
     source = read_open_bandit(log)
-    decisions, until = source.decisions, source.complete_until
+    decisions = source.decisions
+    until = source.complete_until
     assert decisions is not None
     assert until is not None
     items = 0 if source.items is None else source.items.height
@@ -428,10 +430,8 @@ def _asked(of: str, has: _Has, slots: int | None) -> list[str]:
         "must be kept"
     ]
     if not has.returns:
-        entry, measure = (
-            f'{{ kind = "exposure", of = "{of}" }}',
-            f'{{ kind = "plays", of = "{of}", threshold = 1 }}',
-        )
+        entry = f'{{ kind = "exposure", of = "{of}" }}'
+        measure = f'{{ kind = "plays", of = "{of}", threshold = 1 }}'
         return [
             *_signal("click", "the slot is clicked", entry, measure, "[0, 0]"),
             "[reward]",
@@ -440,10 +440,8 @@ def _asked(of: str, has: _Has, slots: int | None) -> list[str]:
             *guarded,
         ]
     article = "an item" if of == "item" else "a creator"
-    entry, measure = (
-        f'{{ kind = "discovery", of = "{of}" }}',
-        f'{{ kind = "days_with", of = "{of}", threshold = 2 }}',
-    )
+    entry = f'{{ kind = "discovery", of = "{of}" }}'
+    measure = f'{{ kind = "days_with", of = "{of}", threshold = 2 }}'
     counted = _counted_origins(has)
     lines = [
         *_signal(
@@ -522,12 +520,8 @@ def _with_fitted(text: str, fitted: Configuration) -> str:
     """The text with the windows and days that were fitted in it, as numbers."""
     for table in fitted.signals.values():
         window = table.get("window")
-        if window is not None:
-            text = (
-                text.replace('window = "fit"', f"window = {list(window)}", 1)
-                if window[0] > 0
-                else text
-            )
+        if window is not None and window[0] > 0:
+            text = text.replace('window = "fit"', f"window = {list(window)}", 1)
     split = [
         "[split]",
         f"train_until = {fitted.split.train_until}      # training sees only what happened before "
@@ -542,7 +536,8 @@ def _with_fitted(text: str, fitted: Configuration) -> str:
 
 def answers(facts: LogFacts, has: _Has, fitted: Configuration) -> tuple[list[str], list[str]]:
     """What the log can answer, and what it cannot and why."""
-    can, cannot = [], []
+    can = []
+    cannot = []
     if has.returns:
         can.append(
             f"windows up to {longest_window(facts)} days, with days left to train and to judge on "
@@ -609,16 +604,14 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
 def _written(path: Path) -> list[str]:
     """How a CSV file is written, where that is not the usual way."""
     seen = glimpse(path)
-    found = {"separator": seen.separator, "encoding": seen.encoding}
-    return [f"{name} = {_text(value)}" for name, value in found.items() if value is not None]
+    dialect = {"separator": seen.separator, "encoding": seen.encoding}
+    return [f"{name} = {_text(value)}" for name, value in dialect.items() if value is not None]
 
 
 def _allowed(bad_share: float) -> float:
-    return (
-        max(LEAST_BAD, math.ceil(100 * (bad_share + MARGIN_BAD)) / 100)
-        if bad_share > LEAST_BAD - MARGIN_BAD
-        else LEAST_BAD
-    )
+    if bad_share <= LEAST_BAD - MARGIN_BAD:
+        return LEAST_BAD
+    return max(LEAST_BAD, math.ceil(100 * (bad_share + MARGIN_BAD)) / 100)
 
 
 def _relative(path: Path, file: Path) -> str:

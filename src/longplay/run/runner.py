@@ -66,7 +66,8 @@ def run_stages(
 
 def _publish(file: Path, folder: Path, ui: Ui) -> None:
     """Copy a stage's file to the top of the run folder, where it is not there yet."""
-    copy, content = folder / file.name, file.read_bytes()
+    copy = folder / file.name
+    content = file.read_bytes()
     if copy.is_file() and copy.read_bytes() == content:
         return
     with turn(folder, ui):

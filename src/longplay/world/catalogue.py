@@ -220,7 +220,8 @@ class Market:
         A genre with no more than `wanted` items is listed with the whole market.
         """
         genre_R = self.catalogue.genre_C[creator_R]
-        first_R, last_R = self.genre_first_D[genre_R], self.genre_first_D[genre_R + 1]
+        first_R = self.genre_first_D[genre_R]
+        last_R = self.genre_first_D[genre_R + 1]
         small_R = last_R - first_R <= wanted
         total = len(self.item_by_genre)
         return (
@@ -328,10 +329,8 @@ def _items_frame(
         _GENRES[genre] if genre < len(_GENRES) else f"genre{genre}"
         for genre in range(int(genre_C.max()) + 1)
     ]
-    mood_I, noun_I = (
-        rng.integers(len(_MOODS), size=len(ids)),
-        rng.integers(len(_THINGS), size=len(ids)),
-    )
+    mood_I = rng.integers(len(_MOODS), size=len(ids))
+    noun_I = rng.integers(len(_THINGS), size=len(ids))
     # announced the evening before: what can be shown on a day is in the catalogue at its midnight
     added = START + pl.duration(days=pl.lit(pl.Series(release_I))) - pl.duration(hours=1)
     return pl.DataFrame(

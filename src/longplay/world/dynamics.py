@@ -183,41 +183,41 @@ def live(
         config: the world's numbers.
     """
     row_N = np.flatnonzero(active_R)
-    parts = [_play_list(listeners, taste_RD, state, market, one, luck, config) for one in shown]
+    parts = [
+        _play_list(listeners, taste_RD, state, market, showing, luck, config) for showing in shown
+    ]
     habitual, habit_m = _play_habits(market, state, row_N, luck, config)
     plays = _merge(*parts, habitual)
 
-    creator_RM, stock_RM, satiety_RM = (
-        state.creator_RM.copy(),
-        state.stock_RM.copy(),
-        state.satiety_RM.copy(),
-    )
+    creator_RM = state.creator_RM.copy()
+    stock_RM = state.stock_RM.copy()
+    satiety_RM = state.satiety_RM.copy()
     satisfaction_R = state.satisfaction_R.copy()
     # several plays of a creator from habit build one day's habit: the first of each (agent, habit
     # slot) counts
     first = np.ones(len(habitual), dtype=bool)
     first[1:] = (habitual.row_P[1:] != habitual.row_P[:-1]) | (habit_m[1:] != habit_m[:-1])
-    row, m = habitual.row_P[first], habit_m[first]
+    row = habitual.row_P[first]
+    m = habit_m[first]
     worth = _worth(listeners, taste_RD, market, row, habitual.item_P[first], config)
     gain = np.minimum(
         config.habit_gain * worth * np.exp(-config.satiety * satiety_RM[row, m]), config.habit_limit
     )
     stock_RM[row, m] += _room(stock_RM[row, m], config) * gain
     satiety_RM[row, m] += 1.0
-    for one in sorted(
-        zip(shown, parts), key=lambda pair: -pair[0].place
-    ):  # a search is the user's own: it comes first
-        place, played = one[0].place, one[1]
+    # a search is the user's own: it comes first
+    for showing, played in sorted(zip(shown, parts), key=lambda pair: -pair[0].place):
+        place = showing.place
         share = config.lasting if place in PUSHED else 1.0
         if share == 0:
             continue
         # one play per agent at a time, so that no agent is written to twice at once; a search ends
         # with one play at most
-        for now in (
-            (played.where(played.slot_P == slot) for slot in range(one[0].item_NS.shape[1]))
-            if place in PUSHED
-            else (played,)
-        ):
+        rounds = [played]
+        if place in PUSHED:
+            slots = range(showing.item_NS.shape[1])
+            rounds = [played.where(played.slot_P == slot) for slot in slots]
+        for now in rounds:
             worth = _worth(listeners, taste_RD, market, now.row_P, now.item_P, config)
             _build(
                 market,
@@ -235,7 +235,7 @@ def live(
                     np.float32
                 )
 
-    after = State(
+    next_state = State(
         state.alive_R,
         creator_RM,
         stock_RM,
@@ -243,11 +243,11 @@ def live(
         satisfaction_R,
         np.where(active_R, 0, np.minimum(state.away_R + 1, 10_000)).astype(np.int32),
     )
-    relief_R = (1.0 + config.churn_relief * np.log1p(after.habits)) * np.exp(
-        config.satisfaction_churn * np.tanh(after.satisfaction_R)
+    relief_R = (1.0 + config.churn_relief * np.log1p(next_state.habits)) * np.exp(
+        config.satisfaction_churn * np.tanh(next_state.satisfaction_R)
     )
     alive_R = state.alive_R & (luck.uniform(Stream.CHURN) >= listeners.churn_U / relief_R)
-    return replace(after, alive_R=alive_R), plays
+    return replace(next_state, alive_R=alive_R), plays
 
 
 USUAL_WORTH = 0.45  # of a usual play on a slate: what neither pleases nor disappoints
@@ -263,11 +263,9 @@ def _play_list(
     config: WorldConfig,
 ) -> Plays:
     slots = shown.item_NS.shape[1]
-    row, slot, item = (
-        np.repeat(shown.row_N, slots),
-        np.tile(np.arange(slots), len(shown.row_N)),
-        shown.item_NS.ravel(),
-    )
+    row = np.repeat(shown.row_N, slots)
+    slot = np.tile(np.arange(slots), len(shown.row_N))
+    item = shown.item_NS.ravel()
     if shown.play_NS is not None:
         played = shown.play_NS.ravel()
     elif shown.place == SEARCH:
@@ -288,11 +286,9 @@ def coins(
 ) -> tuple[Float, Bool]:
     """The chance that each slot of a slate is played, and whether luck has it so, each [N, S]."""
     slots = shown.item_NS.shape[1]
-    row, slot, item = (
-        np.repeat(shown.row_N, slots),
-        np.tile(np.arange(slots), len(shown.row_N)),
-        shown.item_NS.ravel(),
-    )
+    row = np.repeat(shown.row_N, slots)
+    slot = np.tile(np.arange(slots), len(shown.row_N))
+    item = shown.item_NS.ravel()
     item, empty = np.maximum(item, 0), item < 0  # a slate may be shorter than the page
     chance = np.where(
         empty, 0.0, play_chance(listeners, taste_RD, state, market, row, item, slot, config)
@@ -327,10 +323,14 @@ def _play_habits(
     # keyed by the creator, not the slot: a branch with one habit more leaves the luck of the others
     # alone
     hit = luck.take(row_N[n]).uniform(Stream.ORGANIC, creator) < chance_NM[n, m]
-    row, m, creator = row_N[n[hit]], m[hit], creator[hit]
-    own = luck.take(row)
-    times = 1 + (own.uniform(Stream.REPEAT, creator) < 0.35)
-    row, m, creator = np.repeat(row, times), np.repeat(m, times), np.repeat(creator, times)
+    row = row_N[n[hit]]
+    m = m[hit]
+    creator = creator[hit]
+    play_luck = luck.take(row)
+    times = 1 + (play_luck.uniform(Stream.REPEAT, creator) < 0.35)
+    row = np.repeat(row, times)
+    m = np.repeat(m, times)
+    creator = np.repeat(creator, times)
     nth = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
     item = market.item_of(creator, luck.take(row).uniform(Stream.ORGANIC_ITEM, creator * 2 + nth))
     return Plays(row, item, np.full(len(row), LIBRARY), np.full(len(row), ORGANIC)), m
@@ -380,7 +380,8 @@ def _build(
     weakest slot if it is stronger."""
     if len(plays) == 0:
         return
-    row_P, creator_P = plays.row_P, market.catalogue.creator_I[plays.item_P]
+    row_P = plays.row_P
+    creator_P = market.catalogue.creator_I[plays.item_P]
     same_PM = creator_RM[row_P] == creator_P[:, None]
     known_P = same_PM.any(axis=1)
     m_P = np.where(known_P, same_PM.argmax(axis=1), stock_RM[row_P].argmin(axis=1))
@@ -390,7 +391,8 @@ def _build(
         gain_P * np.exp(-config.satiety * satiety_P), config.habit_limit
     ) * _room(stock_P, config)
     keep_P = known_P | (grown_P > stock_RM[row_P, m_P])
-    row, m = row_P[keep_P], m_P[keep_P]
+    row = row_P[keep_P]
+    m = m_P[keep_P]
     creator_RM[row, m] = creator_P[keep_P]
     stock_RM[row, m] = grown_P[keep_P]
     satiety_RM[row, m] = satiety_P[keep_P] + tire

@@ -120,10 +120,8 @@ def events_of_day(
     auto_gap = np.minimum(LENGTH_S, (_AUTOPLAY_S[1] - _AUTOPLAY_S[0]) / np.maximum(auto_count, 1))
     auto_second = second_N[np.searchsorted(user_N, auto_row)] + _AUTOPLAY_S[0] + auto_nth * auto_gap
 
-    surface_P, letter_P = (
-        pl.Series(SURFACES).gather(place_P),
-        pl.Series(list(LETTER)).gather(place_P),
-    )
+    surface_P = pl.Series(SURFACES).gather(place_P)
+    letter_P = pl.Series(list(LETTER)).gather(place_P)
     origin_P = pl.Series(["recommended", "organic"]).gather(plays.organic.astype(np.int64))
     tag_P = _tag(letter_P, np.where(listed_P, plays.slot_P, nth_P))
     left_R = left_R[subscriber_U[left_R]]
@@ -180,10 +178,8 @@ def events_of_day(
     ]
     # what a history is made of
     engaged = [kind_rows for kind_rows in rows if kind_rows.event_kind in KINDS]
-    item, row = (
-        np.concatenate([kind_rows.item_E for kind_rows in engaged]),
-        np.concatenate([kind_rows.row_E for kind_rows in engaged]),
-    )
+    item = np.concatenate([kind_rows.item_E for kind_rows in engaged])
+    row = np.concatenate([kind_rows.row_E for kind_rows in engaged])
     second_us = np.concatenate([_us(kind_rows.second_E) for kind_rows in engaged])
     order = np.lexsort((second_us, row))
     how = np.concatenate([_how(kind_rows) for kind_rows in engaged])
@@ -227,7 +223,8 @@ def _after(
 def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> pl.DataFrame:
     n = len(rows.row_E)
     item = pl.Series(np.maximum(rows.item_E, 0))
-    has_item, listed = pl.Series(rows.item_E >= 0), pl.Series(rows.slot_E >= 0)
+    has_item = pl.Series(rows.item_E >= 0)
+    listed = pl.Series(rows.slot_E >= 0)
     letter = _same("", n) if rows.letter_E is None else rows.letter_E
     frame = pl.DataFrame(
         {
@@ -332,7 +329,7 @@ class Batch:
 
     def rows(self) -> int:
         """Events kept back."""
-        return sum(one.height for one in self.events)
+        return sum(events.height for events in self.events)
 
 
 @dataclass(frozen=True, eq=False)
@@ -389,11 +386,9 @@ class Recent:
     def take(self, rows: NDArray[np.integer]) -> Self:
         """A buffer of these users, repeats allowed."""
         other = type(self)(0, self.item_UH.shape[1])
-        other.item_UH, other.second_UH, other.how_UH = (
-            self.item_UH[rows],
-            self.second_UH[rows],
-            self.how_UH[rows],
-        )
+        other.item_UH = self.item_UH[rows]
+        other.second_UH = self.second_UH[rows]
+        other.how_UH = self.how_UH[rows]
         other.count_U = self.count_U[rows]
         return other
 

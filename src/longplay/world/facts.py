@@ -94,7 +94,8 @@ def facts(lake: Lake) -> Facts:
             "the log needs 90 days and more users"
         )
     trace_ND = outcomes.trace().toarray().astype(float)
-    total_N, day_two_N = trace_ND.sum(axis=1), trace_ND[:, 0]
+    total_N = trace_ND.sum(axis=1)
+    day_two_N = trace_ND[:, 0]
     _, creator_N = np.unique(outcomes.keys.to_numpy(), return_inverse=True)
     events = lake.events.filter(pl.col("kind") == "visit").select("user_id", "time")
     explained = _explained(_within(trace_ND, creator_N), _within(total_N[:, None], creator_N)[:, 0])
@@ -122,7 +123,9 @@ def _explained(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[float, ...]:
     """R squared of the least-squares fit on the first column, the first two, ... all D."""
     if not y_N.any():
         return (0.0,) * x_ND.shape[1]
-    gram_DD, with_y_D, own_D = x_ND.T @ x_ND, x_ND.T @ y_N, np.sum(x_ND**2, axis=0)
+    gram_DD = x_ND.T @ x_ND
+    with_y_D = x_ND.T @ y_N
+    own_D = np.sum(x_ND**2, axis=0)
     added_D = np.zeros(len(own_D))
     for d in range(
         len(own_D)

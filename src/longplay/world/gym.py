@@ -136,10 +136,10 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
             "days": (days, 2),
             "history": (history, 1),
         }
-        for name, (given, low) in least.items():
-            if given < low:
+        for name, (value, low) in least.items():
+            if value < low:
                 raise ConfigError(
-                    f"{type(self).__name__}: {name}={given} given, expected at least {low}"
+                    f"{type(self).__name__}: {name}={value} given, expected at least {low}"
                 )
         if reward not in _REWARDS:
             raise ConfigError(
@@ -147,7 +147,8 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
                 f"{', '.join(_REWARDS)}"
             )
         self.num_envs = num_envs
-        self.days, self.reward = days, reward
+        self.days = days
+        self.reward = reward
         self._service = _service(
             users,
             items,
@@ -232,11 +233,10 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         )
 
     def _numbers(self, seed: int | Sequence[int]) -> NDArray[np.uint64]:
-        numbers = (
-            [int(seed) + seat for seat in range(self.num_envs)]
-            if isinstance(seed, int | np.integer)
-            else [int(one) for one in seed]
-        )
+        if isinstance(seed, int | np.integer):
+            numbers = [int(seed) + seat for seat in range(self.num_envs)]
+        else:
+            numbers = [int(seat_seed) for seat_seed in seed]
         if len(numbers) != self.num_envs or min(numbers) < 0:
             raise ConfigError(
                 f"{type(self).__name__}.reset: seed={seed!r} given, expected a whole number >= 0, "
@@ -245,7 +245,9 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         return np.array([number % 2**63 for number in numbers], dtype=np.uint64)
 
     def _checked(self, actions: Int) -> Int:
-        item_NS, shape, items = np.asarray(actions), self.action_space.shape, len(self.catalogue)
+        item_NS = np.asarray(actions)
+        shape = self.action_space.shape
+        items = len(self.catalogue)
         if item_NS.shape != shape or not np.issubdtype(item_NS.dtype, np.integer):
             raise DataError(
                 f"{type(self).__name__}.step: actions of shape {item_NS.shape} and type "
@@ -269,20 +271,24 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         assert self._first_N is not None
         number_R = _number(self._first_N[rows], self._episode_N[rows])
         users = np.uint64(len(self._service.listeners))
-        user_R, fate_R = (number_R % users).astype(np.int64), number_R // users
+        user_R = (number_R % users).astype(np.int64)
+        fate_R = number_R // users
         self._user_N[rows] = user_R
         self._key_N[rows] = np.where(
             fate_R == 0,
             user_R.astype(np.uint64),
             Luck.copies(user_R, (fate_R - np.uint64(1)).astype(np.int64)),
         )
-        self._day_N[rows], self._done_N[rows], self._history_NH[rows] = 0, False, 0
+        self._day_N[rows] = 0
+        self._done_N[rows] = False
+        self._history_NH[rows] = 0
         self._wake(0, rows, self._service.first.take(user_R))
 
     def _wake(self, day: int, rows: Int, night: State) -> None:
         """The morning of `day` on these seats: what the night before makes forget, and who is
         here."""
-        config, morning = self._service.config, wake(night, self._service.config)
+        config = self._service.config
+        morning = wake(night, config)
         luck = self._service.luck.on(self._key_N[rows], day)
         self._here_N[rows] = visitors(
             self._service.listeners.take(self._user_N[rows]), morning, luck, day, config
@@ -292,21 +298,24 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
     def _live(self, day: int, rows: Int, item_RS: Int) -> Bool:
         """The rest of `day` on these seats, and the morning after; returns which slots were played,
         [R, S]."""
-        config, market = self._service.config, self._service.market(day)
-        listeners, state = self._service.listeners.take(self._user_N[rows]), self._state.take(rows)
-        luck, taste_RD = self._service.luck.on(self._key_N[rows], day), listeners.taste(day, config)
-        here = np.flatnonzero(self._here_N[rows])
-        shown = house_lists(listeners, taste_RD, market, here, day, luck, config, shelf=True)
-        home = Shown(HOME, here, item_RS[here])
+        config = self._service.config
+        market = self._service.market(day)
+        listeners = self._service.listeners.take(self._user_N[rows])
+        state = self._state.take(rows)
+        luck = self._service.luck.on(self._key_N[rows], day)
+        taste_RD = listeners.taste(day, config)
+        visiting = np.flatnonzero(self._here_N[rows])
+        shown = house_lists(listeners, taste_RD, market, visiting, day, luck, config, shelf=True)
+        home = Shown(HOME, visiting, item_RS[visiting])
         click_HS = coins(listeners, taste_RD, state, market, home, luck, config)[1]
         open_HS = (market.catalogue.release_I[home.item_NS] <= day) & ~_repeated(home.item_NS)
         shown.append(replace(home, play_NS=click_HS & open_HS))
-        after, plays = live(
+        next_state, plays = live(
             listeners, taste_RD, market, state, self._here_N[rows], shown, luck, config
         )
         self._history_NH[rows] = _pushed(self._history_NH[rows], plays)
         self._day_N[rows] = day + 1
-        self._wake(day + 1, rows, after)
+        self._wake(day + 1, rows, next_state)
         played_RS = np.zeros(item_RS.shape, dtype=bool)
         listed = plays.where(plays.place_P == HOME)
         played_RS[listed.row_P, listed.slot_P] = True
@@ -326,11 +335,9 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
             "available": available_NI,
             "_available": np.ones(self.num_envs, dtype=bool),
         }
-        return (
-            info
-            if played_NS is None or lived_N is None
-            else info | {"played": played_NS, "_played": lived_N}
-        )
+        if played_NS is None or lived_N is None:
+            return info
+        return info | {"played": played_NS, "_played": lived_N}
 
 
 class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
@@ -415,7 +422,8 @@ class _Service:
 @lru_cache(maxsize=4)
 def _service(users: int, items: int, seed: int, config: WorldConfig) -> _Service:
     """Kept, so that many seats made one by one share one service."""
-    catalogue, listeners = make_catalogue(items, seed, config), make_listeners(users, seed, config)
+    catalogue = make_catalogue(items, seed, config)
+    listeners = make_listeners(users, seed, config)
     return _Service(
         config,
         catalogue,

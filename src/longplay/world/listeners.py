@@ -63,7 +63,7 @@ class Listeners:
 
     def take(self, rows: NDArray[np.integer]) -> Self:
         """These rows, in that order, repeats allowed (virtual copies of users)."""
-        return type(self)(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+        return type(self)(**{trait.name: getattr(self, trait.name)[rows] for trait in fields(self)})
 
     def taste(self, day: int, config: WorldConfig) -> NDArray[np.float32]:
         """Unit taste vectors on `day`, shape [U, D]."""
@@ -99,7 +99,7 @@ class State:
 
     def take(self, rows: NDArray[np.integer]) -> Self:
         """These rows, in that order, repeats allowed (virtual copies of users)."""
-        return type(self)(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+        return type(self)(**{trait.name: getattr(self, trait.name)[rows] for trait in fields(self)})
 
     @property
     def habits(self) -> Float:

@@ -145,25 +145,25 @@ class WorldConfig:
     def of(cls, table: Mapping[str, Any], where: str = "world") -> Self:
         """A configuration from parsed TOML: the keys above, and `base`, the name of the world whose
         numbers hold for the rest."""
-        given = dict(table)
-        base = given.pop("base", "default")
+        settings = dict(table)
+        base = settings.pop("base", "default")
         if not isinstance(base, str):
             raise ConfigError(
                 f"{where}.base: {base!r} given, expected the name of a world: {', '.join(WORLDS)}"
             )
-        known = [one.name for one in fields(cls)]
-        for key in given:
-            if key not in known:
-                close = difflib.get_close_matches(key, known, 1)
+        allowed_keys = [part.name for part in fields(cls)]
+        for key in settings:
+            if key not in allowed_keys:
+                close = difflib.get_close_matches(key, allowed_keys, 1)
                 raise ConfigError(
                     f"{where}.{key}: unknown key; "
                     + (
                         f"did you mean {close[0]!r}?"
                         if close
-                        else f"expected some of {', '.join(known)}"
+                        else f"expected some of {', '.join(allowed_keys)}"
                     )
                 )
-        return cls(**(dict(named_world(base).numbers) | given))
+        return cls(**(dict(named_world(base).numbers) | settings))
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:

@@ -83,14 +83,14 @@ class Service:
             folder: where the log is kept (Delta Lake; must hold no lake yet); default in memory.
                 For worlds of more than about 30,000 users.
         """
-        for name, given, least, most in (
+        for name, value, least, most in (
             ("users", users, 1, 10_000_000),
             ("items", items, 1, 1_000_000),
             ("seed", seed, 0, 2**63 - 1),
         ):
-            if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(
-                    f"World: {name}={given!r} given, expected a whole number from {least:,} to "
+                    f"World: {name}={value!r} given, expected a whole number from {least:,} to "
                     f"{most:,}"
                 )
         if config is not None and not isinstance(config, WorldConfig):
@@ -302,21 +302,21 @@ class Service:
                 "fork: copies under other names have no past in the lake; say history=False"
             )
         other = copy.copy(self)
-        other.listeners, other.state = self.listeners.take(rows), self.state.take(rows)
+        other.listeners = self.listeners.take(rows)
+        other.state = self.state.take(rows)
         other.user_ids = self.user_ids.gather(rows) if ids is None else ids
         other.number_U = self.number_U[rows]
         other.luck = self.luck if seed is None else Luck(seed)
         other._lake = Lake.memory()
         n_items = len(self.catalogue)
-        low, high = (
-            np.searchsorted(self.known_keys, rows * n_items),
-            np.searchsorted(self.known_keys, (rows + 1) * n_items),
-        )
+        low = np.searchsorted(self.known_keys, rows * n_items)
+        high = np.searchsorted(self.known_keys, (rows + 1) * n_items)
         other.known_keys = (
             np.repeat(np.arange(len(rows)), high - low) * n_items
             + self.known_keys[ranges(low, high - low)] % n_items
         )
-        other.played, other.lives = [], {}
+        other.played = []
+        other.lives = {}
         if history and self.day:
             row_of = np.full(len(self.user_ids), -1)
             row_of[rows] = np.arange(len(rows))
@@ -368,7 +368,8 @@ class Service:
 
     def house(self, morning: Morning, batch: Batch, shelf: bool) -> list[Shown]:
         """What the house shows today, logged."""
-        market, day = self.open_market(), self.day
+        market = self.open_market()
+        day = self.day
         shown = house_lists(
             self.listeners,
             morning.taste_RD,
@@ -395,7 +396,8 @@ class Service:
         """The day as it was lived, given all that was shown; the next day begins."""
         active_U = np.zeros(len(self.user_ids), dtype=bool)
         active_U[morning.user_N] = True
-        market, luck = self.open_market(), morning.luck
+        market = self.open_market()
+        luck = morning.luck
         self.state, plays = live(
             self.listeners,
             morning.taste_RD,
@@ -513,16 +515,15 @@ class Service:
         at = np.searchsorted(self.known_keys, key)
         if len(self.known_keys):
             new = self.known_keys[np.minimum(at, len(self.known_keys) - 1)] != key
-            key, at = key[new], at[new]
+            key = key[new]
+            at = at[new]
         self.known_keys = np.insert(self.known_keys, at, key)
 
     def _excluded(self, user_N: Int) -> tuple[Int, Int]:
         """(offsets[N+1], item rows) that the slates of these users must not hold."""
         n_items = len(self.catalogue)
-        low_N, high_N = (
-            np.searchsorted(self.known_keys, user_N * n_items),
-            np.searchsorted(self.known_keys, (user_N + 1) * n_items),
-        )
+        low_N = np.searchsorted(self.known_keys, user_N * n_items)
+        high_N = np.searchsorted(self.known_keys, (user_N + 1) * n_items)
         thing = self.known_keys[ranges(low_N, high_N - low_N)] % n_items
         if self.exclude == "seen":
             return np.concatenate([[0], np.cumsum(high_N - low_N)]), thing

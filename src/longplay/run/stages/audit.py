@@ -20,7 +20,8 @@ def run(work: Work) -> AuditResult:
     from longplay.audits import audit
 
     torch.set_num_threads(work.config.run.threads)
-    config, table = work.config, work.config.of(ExperimentTable)
+    config = work.config
+    table = config.of(ExperimentTable)
     if table.logged is not None:
         lake = work.lake
         trial = Experiment.logged(lake, table.logged, control=table.control)

@@ -44,7 +44,8 @@ def run(work: Work) -> CodesResult:
     from longplay.codes import fit_codebook, item_text, item_vectors
     from longplay.models.sentence_encoder import encoder_folder, sentence_vectors
 
-    past, table = work.past, work.config.of(Codes)
+    past = work.past
+    table = work.config.of(Codes)
     items = past.items
     index = ItemIndex(items["item_id"])
     words = table.words

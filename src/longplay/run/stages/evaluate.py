@@ -65,7 +65,9 @@ def run(work: Work) -> EvaluateResult:
     import torch
 
     torch.set_num_threads(work.config.run.threads)
-    config, lake, past = work.config, work.lake, work.past
+    config = work.config
+    lake = work.lake
+    past = work.past
     policies = policies_of(work, past)
     refused = _not_estimable(work)
     judged = next(
@@ -99,7 +101,8 @@ def run(work: Work) -> EvaluateResult:
         .iter_rows()
     )
     catalogue = past.items.filter(pl.col("available"))["item_id"]
-    creators, slots = item_creators(past), config.of(Reinforce).slots
+    creators = item_creators(past)
+    slots = config.of(Reinforce).slots
     tops: dict[str, pl.DataFrame] = {}
     rows: list[MetricFigure] = []
     for name, policy in policies.items():

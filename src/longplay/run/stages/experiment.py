@@ -69,7 +69,8 @@ def run(work: Work) -> ExperimentResult:
     from longplay.experiments import plan
 
     torch.set_num_threads(work.config.run.threads)
-    config, table = work.config, work.config.of(ExperimentTable)
+    config = work.config
+    table = config.of(ExperimentTable)
     if table.logged is not None:
         return _logged_experiment(work, table)
     world, log = world_of(work)
@@ -84,13 +85,14 @@ def run(work: Work) -> ExperimentResult:
         planned = Refused(str(reason))
     incumbent = Frozen(cast(Policy, world.policy))  # world_of has just run it
     trial = trial_of(table, incumbent, policies_of(work, work.past, table.arms))
-    start, begun = world.fork(np.flatnonzero(world.state.alive_R)), world.now
+    start = world.fork(np.flatnonzero(world.state.alive_R))
+    begun = world.now
     lake = world.run(trial, table.days, work.bar("trial days"))
     # what the policies were trained on would flatter them: the north star alone decides, the rest
     # is read
     read = trial.analyze(lake, [star], minimum_effect=table.minimum_effect)
     paid = [signal for signal in paid_signals(config) if signal != star]
-    others = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
+    other_readout = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
     names = {"control": incumbent, **{arm: trial.arms[arm] for arm in trial.treatments}}
     truth = []
     for done, (arm, policy) in enumerate(names.items()):
@@ -114,7 +116,7 @@ def run(work: Work) -> ExperimentResult:
         share=1 / arms,
         plan=planned,
         readout=_figures(read),
-        other_lines=() if others is None else _figures(others).lines,
+        other_lines=() if other_readout is None else _figures(other_readout).lines,
         words=str(read),
         truth=tuple(truth),
         daily=_daily(lake, trial, begun),
@@ -128,14 +130,12 @@ def _figures(readout: Readout) -> ReadoutFigures:
 def _logged_experiment(work: Work, table: ExperimentTable) -> ExperimentResult:
     """What a trial says that one's own service ran: the same figures, without a plan and without
     the truth."""
-    lake, signals = work.lake, work.config.declared()
-    trial, star = (
-        Experiment.logged(lake, table.logged, control=table.control),
-        signals[table.north_star],
-    )
+    lake = work.lake
+    star = work.config.declared()[table.north_star]
+    trial = Experiment.logged(lake, table.logged, control=table.control)
     read = trial.analyze(lake, [star], minimum_effect=table.minimum_effect)
     paid = [signal for signal in paid_signals(work.config) if signal != star]
-    others = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
+    other_readout = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
     enrolled = trial.enrolled(lake)
     begun = enrolled["time"].min()
     return ExperimentResult(
@@ -151,7 +151,7 @@ def _logged_experiment(work: Work, table: ExperimentTable) -> ExperimentResult:
         share=trial.shares[0],
         plan=None,
         readout=_figures(read),
-        other_lines=() if others is None else _figures(others).lines,
+        other_lines=() if other_readout is None else _figures(other_readout).lines,
         words=str(read),
         truth=(),
         daily=tuple(
@@ -184,12 +184,11 @@ def _daily(lake: Lake, trial: Experiment, begun: Any) -> tuple[ArmDay, ...]:
     """Share of each arm's enrolled users who visit, by day of the trial."""
     enrolled = trial.enrolled(lake).select("user_id", "arm")
     sizes = dict(enrolled.group_by("arm").len().iter_rows())
-    there = (
-        pl.col("kind") == "visit"
-        if (lake.events["kind"] == "visit").any()
-        else pl.col("kind").is_in(ENGAGED)
-    )
-    visits = lake.events.filter(there & (pl.col("time") >= begun)).join(enrolled, on="user_id")
+    if (lake.events["kind"] == "visit").any():
+        is_visit = pl.col("kind") == "visit"
+    else:
+        is_visit = pl.col("kind").is_in(ENGAGED)
+    visits = lake.events.filter(is_visit & (pl.col("time") >= begun)).join(enrolled, on="user_id")
     daily = (
         visits.group_by("arm", pl.col("time").dt.date().alias("day"))
         .agg(pl.col("user_id").n_unique().alias("users"))
@@ -209,12 +208,12 @@ def _check(config: Configuration) -> None:
     check_declared(config, [("experiment.north_star", trial.north_star)])
     _check_source(trial, simulated=config.find(Simulate) is not None)
     _check_exclusions(config)
-    known = [*POLICIES[1:], *config.of(RewardTable).rivals]
+    allowed_arms = [*POLICIES[1:], *config.of(RewardTable).rivals]
     for arm in trial.arms:
-        if arm not in known:
+        if arm not in allowed_arms:
             raise ValueError(
-                f"experiment.arms: {arm!r} given, expected some of {', '.join(known)}"
-                f"{hint(arm, known)}"
+                f"experiment.arms: {arm!r} given, expected some of {', '.join(allowed_arms)}"
+                f"{hint(arm, allowed_arms)}"
             )
 
 
@@ -245,7 +244,8 @@ def _check_source(trial: ExperimentTable, *, simulated: bool) -> None:
 
 def _check_exclusions(config: Configuration) -> None:
     """A trial under a rule that is given must be under the rule of training."""
-    simulate, train = config.find(Simulate), config.of(Train)
+    simulate = config.find(Simulate)
+    train = config.of(Train)
     if (
         simulate is not None
         and "exclude" in simulate.model_fields_set

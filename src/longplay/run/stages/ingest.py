@@ -122,11 +122,10 @@ def run(work: Work) -> IngestResult:
         )
     bar(1, 3)
     lake = Lake.open(work.folder / "lake")
-    closed = (
-        source.complete_until
-        if table.closed_through is None
-        else midnight(table.closed_through) + _DAY
-    )
+    if table.closed_through is None:
+        closed = source.complete_until
+    else:
+        closed = midnight(table.closed_through) + _DAY
     tables = source.tables
     appended = lake.append(
         "ingest",
@@ -144,12 +143,13 @@ def run(work: Work) -> IngestResult:
     notes = list(source.notes)
     if table.closed_through is not None:
         last = lake.events["time"].max()
-        notes.append(
-            f"{table.closed_through} is taken as complete (closed_through); the last event is at "
-            f"{last:%H:%M} UTC"
-            if isinstance(last, datetime)
-            else ""
-        )
+        note = ""
+        if isinstance(last, datetime):
+            note = (
+                f"{table.closed_through} is taken as complete (closed_through); the last event is "
+                f"at {last:%H:%M} UTC"
+            )
+        notes.append(note)
     figures = glance(lake) | {
         "source": {"format": table.format, "name": Path(table.path).name, "rows": source.rows},
         "rejected": dict(appended.rejected),
@@ -181,10 +181,10 @@ def _existing(key: str, path: Path) -> Path:
     another ending that is read."""
     if path.exists() or set("*?[") & set(str(path)):
         return path
-    others = [path.with_name(path.stem + ending) for ending in (*CSV, *PARQUET)]
-    there = [other for other in others if other.is_file()]
-    if path.suffix and len(there) == 1:
-        return there[0]
+    candidates = [path.with_name(path.stem + ending) for ending in (*CSV, *PARQUET)]
+    existing = [candidate for candidate in candidates if candidate.is_file()]
+    if path.suffix and len(existing) == 1:
+        return existing[0]
     raise ConfigError(
         f"{key}: {path} does not exist; paths are relative to the run.toml. `longplay init LOG` "
         "writes one for a log that is there"

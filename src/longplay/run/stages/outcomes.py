@@ -44,12 +44,13 @@ def _computed(work: Work, engine: AnyEngine) -> OutcomesResult:
     """See `run`."""
     from longplay.signals.outcomes.future import matured_entries
 
-    lake, signals = work.lake, work.config.declared()
+    lake = work.lake
+    signals = work.config.declared()
     figures: dict[str, SignalFigures] = {}
     for done, (name, signal) in enumerate(signals.items()):
         work.ui.progress("signals", done, len(signals))
         outcomes = signal.outcomes(lake, engine=engine)
-        known = signal.outcomes(work.past, engine=engine)
+        past_outcomes = signal.outcomes(work.past, engine=engine)
         if (
             name in work.config.of(RewardTable).objectives and signal.entry.is_discovery
         ):  # better refused now than after training
@@ -69,11 +70,11 @@ def _computed(work: Work, engine: AnyEngine) -> OutcomesResult:
             base_rate=_rate(outcomes),
             maturity=tuple(MaturityDay(**row) for row in outcomes.maturity_curve().to_dicts()),
             at_training=KnownOutcomes(
-                as_of=known.as_of.isoformat(),
-                entries=len(known),
-                mature=int(known.mature.sum()),
-                truncated=known.truncated,
-                base_rate=_rate(known),
+                as_of=past_outcomes.as_of.isoformat(),
+                entries=len(past_outcomes),
+                mature=int(past_outcomes.mature.sum()),
+                truncated=past_outcomes.truncated,
+                base_rate=_rate(past_outcomes),
             ),
         )
     work.ui.progress("signals", len(signals), len(signals))

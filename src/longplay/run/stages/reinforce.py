@@ -50,8 +50,11 @@ def run(work: Work) -> ReinforceResult:
     from longplay.policies.generative_policy import Generative
 
     torch.set_num_threads(work.config.run.threads)
-    config, past = work.config, work.past
-    table, reward, early = config.of(Reinforce), reward_of(config), early_of(work, past)
+    config = work.config
+    past = work.past
+    table = config.of(Reinforce)
+    reward = reward_of(config)
+    early = early_of(work, past)
     start = Generative.load(work.places["train"] / "policy")
     shared = {
         "steps": table.steps,
@@ -142,11 +145,9 @@ def policies_of(work: Work, past: Lake, names: Iterable[str] | None = None) -> d
         **{name: reinforced / "rivals" / name for name in work.config.of(RewardTable).rivals},
     }
     wanted = {"popular", *folders} if names is None else set(names)
-    popular = (
-        {"popular": Popular(slate=work.config.of(Reinforce).slots).fit(past)}
-        if "popular" in wanted
-        else {}
-    )
+    popular = {}
+    if "popular" in wanted:
+        popular["popular"] = Popular(slate=work.config.of(Reinforce).slots).fit(past)
     return popular | {
         name: Generative.load(folder) for name, folder in folders.items() if name in wanted
     }
@@ -155,7 +156,8 @@ def policies_of(work: Work, past: Lake, names: Iterable[str] | None = None) -> d
 def _line(result: ReinforceResult) -> str:
     if not result.curve:
         return f"{result.policy}: no steps"
-    first, last = result.curve[0], result.curve[-1]
+    first = result.curve[0]
+    last = result.curve[-1]
     alarm = f"ALARM, far behind the start: {'; '.join(result.alarms)}. " if result.alarms else ""
     return (
         f"{alarm}{result.policy}: reward per slot {first.reward:.4g} → {last.reward:.4g}, "

@@ -68,21 +68,24 @@ def run(work: Work) -> RewardResult:
     calibration."""
     from longplay.rewards.calibration import calibration, compare
 
-    lake, past, config = work.lake, work.past, work.config
+    lake = work.lake
+    past = work.past
+    config = work.config
     age = config.of(RewardTable).age
     figures: dict[str, EarlyRewardFigures] = {}
     objectives = objectives_of(config)
-    total, done = len(objectives) * (2 * len(models_by_name()) + 1), 0
+    total = len(objectives) * (2 * len(models_by_name()) + 1)
+    done = 0
     for name, signal in objectives.items():
-        known = signal.outcomes(past)
+        past_outcomes = signal.outcomes(past)
         everything = signal.outcomes(lake)
         later = everything.entered(config.split.trained, config.split.evaluated)
         models = {}
         for label, model in models_by_name().items():
-            models[label] = model(signal).fit(past, known)
+            models[label] = model(signal).fit(past, past_outcomes)
             work.ui.progress("early rewards", done := done + 1, total)
         try:
-            judged = _scores(compare(models, known, later.where(later.known), age))
+            judged = _scores(compare(models, past_outcomes, later.where(later.known), age))
         except NotEstimable:  # no entry falls between the two days of the split
             judged = ()
         work.ui.progress("early rewards", done := done + 1, total)
@@ -101,13 +104,13 @@ def run(work: Work) -> RewardResult:
             label=signal.label,
             chosen=config.of(RewardTable).model,
             age=age,
-            known=EntryCounts(len(known), int(known.mature.sum())),
+            known=EntryCounts(len(past_outcomes), int(past_outcomes.mature.sum())),
             later=EntryCounts(len(later), int(later.mature.sum())),
             learnt=str(chosen.learnt),
             association=chosen.association,
             comparison=judged,
             calibration=checked,
-            beliefs=_extremes(chosen, past, known),
+            beliefs=_extremes(chosen, past, past_outcomes),
         )
     return RewardResult(figures)
 
@@ -121,17 +124,17 @@ def _scores(comparison: pl.DataFrame) -> tuple[ModelScore, ...]:
 
 
 def _extremes(
-    early: EarlyReward, past: Lake, known: Outcomes, n: int = 8
+    early: EarlyReward, past: Lake, outcomes: Outcomes, n: int = 8
 ) -> tuple[ItemBelief, ...]:
     """The items (or creators) believed in most and least among those with at least 30 entries."""
     counts = (
-        known.keys.value_counts(name="entries")
-        .rename({known.keys.name: "key"})
+        outcomes.keys.value_counts(name="entries")
+        .rename({outcomes.keys.name: "key"})
         .filter(pl.col("entries") >= 30)
         .sort("key")
     )
     if (
-        known.signal.entry.of == "item"
+        outcomes.signal.entry.of == "item"
     ):  # what is never recommended (fees, vouchers) is not worth a look
         counts = counts.filter(
             pl.col("key").is_in(past.items.filter(pl.col("available"))["item_id"].implode())
@@ -139,19 +142,14 @@ def _extremes(
     if counts.is_empty():
         return ()
     belief = early.items(counts["key"])
-    titles = (
-        past.items.select(pl.col("item_id").alias("key"), "title")
-        if known.signal.entry.of == "item"
-        else None
-    )
     table = counts.with_columns(pl.Series("mean", belief.mean), pl.Series("std", belief.std)).sort(
         "mean", "key", descending=[True, False]
     )
-    table = (
-        table.with_columns(title=pl.col("key"))
-        if titles is None
-        else table.join(titles, on="key", how="left", maintain_order="left")
-    )
+    if outcomes.signal.entry.of == "item":
+        titles = past.items.select(pl.col("item_id").alias("key"), "title")
+        table = table.join(titles, on="key", how="left", maintain_order="left")
+    else:
+        table = table.with_columns(title=pl.col("key"))
     rows = table.head(n).to_dicts() + (table.tail(n).to_dicts() if table.height >= 2 * n else [])
     return tuple(ItemBelief(**row) for row in rows)
 
@@ -165,7 +163,8 @@ def objectives_of(config: Configuration) -> dict[str, Signal]:
 def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
     """The configured early reward of each signal that some reward pays for or guards, fitted on
     what was known when training ends."""
-    model, declared = models_by_name()[work.config.of(RewardTable).model], work.config.declared()
+    model = models_by_name()[work.config.of(RewardTable).model]
+    declared = work.config.declared()
     guarded = [
         declared[name] for name in work.config.of(RewardTable).guardrails if name in declared
     ]
@@ -223,10 +222,10 @@ def _check(config: Configuration) -> None:
         path = f"reward.guardrails.{name}"
         figure = FIGURE.fullmatch(name) is not None
         if not figure and name not in config.signals:
-            known = ("coverage", "coverage@5", "top_creator", *config.signals)
+            allowed_names = ("coverage", "coverage@5", "top_creator", *config.signals)
             raise ValueError(
                 f"{path}: no [signals.{name}] is declared; expected one of "
-                f"{', '.join(known)}{hint(name, known)}"
+                f"{', '.join(allowed_names)}{hint(name, allowed_names)}"
             )
         if figure and name in config.signals:
             raise ValueError(

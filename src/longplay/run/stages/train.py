@@ -112,10 +112,11 @@ def _wanted(work: Work) -> pl.DataFrame | None:
     wanted = work.config.of(Train).want
     if wanted is None:
         return None
-    past, signal = work.past, work.config.declared()[wanted]
-    known = signal.outcomes(past)
-    early = models_by_name()[work.config.of(RewardTable).model](signal).fit(past, known)
-    return known.frame.with_columns(value=early.belief(known, signal.days).mean)
+    past = work.past
+    signal = work.config.declared()[wanted]
+    outcomes = signal.outcomes(past)
+    early = models_by_name()[work.config.of(RewardTable).model](signal).fit(past, outcomes)
+    return outcomes.frame.with_columns(value=early.belief(outcomes, signal.days).mean)
 
 
 def _check(config: Configuration) -> None:
@@ -132,7 +133,8 @@ def _check(config: Configuration) -> None:
 def _depends(config: Configuration, base: Path) -> Any:
     """Also on a pretrained base's files, and on the signal that is wanted and the model of its
     early beliefs, where there are such."""
-    depends, table = depends_on("split.train_until", "train")(config, base), config.of(Train)
+    depends = depends_on("split.train_until", "train")(config, base)
+    table = config.of(Train)
     if table.want is not None:
         depends |= {"signal": config.signals[table.want], "model": config.of(RewardTable).model}
     if table.base is None:

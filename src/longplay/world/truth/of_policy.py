@@ -145,7 +145,9 @@ def one_step_truth(
         first_day + int(day)
         for day in np.unique(np.linspace(0, days - 1, min(days, _DAYS)).round())
     }
-    branches, loggers, rate = [], [], 1.0
+    branches = []
+    loggers = []
+    rate = 1.0
     length = max(policy.history, logger.history)
     ring = Recent(len(reborn.user_ids), length) if length else None
     if isinstance(logger, Adaptive):
@@ -224,7 +226,8 @@ def _reborn(world: Service, users: int | None, seed: int) -> Service:
         )
     )
     reborn = world.fork(rows, seed=_far(seed), history=False)
-    reborn.day, reborn.market = 0, reborn.catalogue.market(0)
+    reborn.day = 0
+    reborn.market = reborn.catalogue.market(0)
     reborn.known_keys = np.empty(0, dtype=np.int64)
     reborn.state = first_state(
         reborn.listeners, reborn.number_U, reborn.market, world.seed, reborn.config
@@ -241,7 +244,7 @@ class _Branches:
         lives: the world of these copies, as of the visit's morning; ring: what they listened to
             lately.
         slate_RS: what they are shown; played_RS: what they play of it.
-        who: whose lives these are.
+        original_ids: the users whose lives these are.
         past: the copies' last touch of the judged creator, or item where items are discovered.
         decisions: the judged slot.
         weights: decision_id, visit, user_id, weight.
@@ -252,7 +255,7 @@ class _Branches:
     slate_RS: Int
     played_RS: NDArray[np.bool_]
     creator_R: Int
-    who: pl.Series
+    original_ids: pl.Series
     past: pl.DataFrame
     decisions: pl.DataFrame
     weights: pl.DataFrame
@@ -268,23 +271,25 @@ class _Logger(Frozen):
     """
 
     copies: pl.Series | None = None
-    who: pl.Series | None = None
+    original_ids: pl.Series | None = None
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """What the logger says, under the copies' names."""
         frame = contexts.frame
-        asked = contexts.reading(self.history).frame
-        if self.copies is not None and self.who is not None:
-            real = pl.Series("real", frame["user_id"].replace_strict(self.copies, self.who))
+        visits = contexts.reading(self.history).frame
+        if self.copies is not None and self.original_ids is not None:
+            real = pl.Series(
+                "real", frame["user_id"].replace_strict(self.copies, self.original_ids)
+            )
             rest = pl.col("context_id").str.slice(pl.col("user_id").str.len_chars())
-            asked = (
-                asked.with_columns(real)
+            visits = (
+                visits.with_columns(real)
                 .with_columns(context_id=pl.col("real") + rest, user_id=pl.col("real"))
                 .drop("real")
             )
-        said = self.policy.decide(Contexts(asked), rng).frame
+        decisions = self.policy.decide(Contexts(visits), rng).frame
         return Decisions(
-            said.with_columns(
+            decisions.with_columns(
                 frame["user_id"], frame["context_id"], decision_id="d:" + frame["context_id"]
             )
         )
@@ -302,11 +307,13 @@ def _branch(
 ) -> _Branches | None:
     """A share `rate` of today's visits, branched; null if there are none. `items`: a discovery is
     of an item, not of a creator."""
-    morning, day = world.morning(), world.day
+    morning = world.morning()
+    day = world.day
     rows = np.flatnonzero(rng.random(len(morning.user_N)) < rate)
     if len(rows) == 0:
         return None
-    user_M, m = morning.user_N[rows], len(rows)
+    user_M = morning.user_N[rows]
+    m = len(rows)
     width = slots_of(logger)
     contexts = world.contexts_of(width, ring, user_M, morning.second_N[rows])
     # a policy of today may know items of tomorrow: they could not have been shown
@@ -364,7 +371,8 @@ def _branch(
     last_M = Touches.of(world.played, world.catalogue, items).last(
         user_M, item_M if items else creator_M
     )
-    catalogue, item_R = world.catalogue, np.concatenate([item_M, item_M])
+    catalogue = world.catalogue
+    item_R = np.concatenate([item_M, item_M])
     past = pl.DataFrame(
         {
             "event_id": pl.select((ids + "-past").alias("id"))["id"],
@@ -416,7 +424,8 @@ def _follow(
 ) -> pl.DataFrame:
     """The events of the branches from their visit on: all if `every_event`, else those about the
     judged creator; and its last touch before."""
-    world, first = branches.lives, branches.lives.day
+    world = branches.lives
+    first = world.day
     watched = pl.DataFrame(
         {
             "user_id": world.user_ids,
@@ -437,7 +446,7 @@ def _follow(
             today = world.evening(morning, shown, branches.ring, batch)
         else:
             today = world.one_day(
-                _Logger(loggers[day], world.user_ids, branches.who), branches.ring, batch
+                _Logger(loggers[day], world.user_ids, branches.original_ids), branches.ring, batch
             )
         kept.append(
             today if every_event else today.join(watched, on=["user_id", "creator_id"], how="semi")

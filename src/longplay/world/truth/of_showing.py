@@ -46,20 +46,24 @@ class Touches:
     @classmethod
     def of(cls, days: Sequence[DayPlays], catalogue: Catalogue, items: bool = False) -> Self:
         """From every day's plays, days ascending; of creators, or of `items`."""
-        thing_I, things = (
-            (np.arange(len(catalogue)), len(catalogue))
-            if items
-            else (catalogue.creator_I, len(catalogue.creators))
-        )
+        if items:
+            thing_I = np.arange(len(catalogue))
+            things = len(catalogue)
+        else:
+            thing_I = catalogue.creator_I
+            things = len(catalogue.creators)
         if not days:
             return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), things)
         key = np.concatenate(
-            [one.user_P.astype(np.int64) * things + thing_I[one.item_P] for one in days]
+            [
+                day_plays.user_P.astype(np.int64) * things + thing_I[day_plays.item_P]
+                for day_plays in days
+            ]
         )
-        when = np.concatenate([np.full(len(one.user_P), one.day) for one in days])
+        when = np.concatenate([np.full(len(day_plays.user_P), day_plays.day) for day_plays in days])
         unique, last = np.unique(
             key[::-1], return_index=True
-        )  # reversed: the first found is the latest
+        )  # reversed: the first occurrence is the latest
         return cls(unique, when[::-1][last], things)
 
     def last(self, user_N: Int, thing_N: Int) -> Int:
@@ -172,43 +176,43 @@ class _Agents:
     ) -> Float:
         """The signal's outcome of each copy when it plays `forced_R` on day 0, or is shown nothing;
         shape [R]."""
-        catalogue, n = market.catalogue, len(self.state)
+        catalogue = market.catalogue
+        n = len(self.state)
         everyone = np.arange(n)
         state = self.state
         low, high = signal.window
         count_R = np.zeros(n)
         entered_R = np.ones(n, dtype=bool)
-        for after in range(high + 1):
-            if day + after >= market.until:
-                market = catalogue.market(day + after)
-            today = luck.on(self.key_R, day + after)
-            taste_RD = self.listeners.taste(day + after, config)
+        for days_later in range(high + 1):
+            if day + days_later >= market.until:
+                market = catalogue.market(day + days_later)
+            today = luck.on(self.key_R, day + days_later)
+            taste_RD = self.listeners.taste(day + days_later, config)
             state = wake(state, config)
-            active_R = (
-                state.alive_R.copy()
-                if after == 0
-                else visitors(self.listeners, state, today, day + after, config)
-            )
+            if days_later == 0:
+                active_R = state.alive_R.copy()
+            else:
+                active_R = visitors(self.listeners, state, today, day + days_later, config)
             shown = house_lists(
                 self.listeners,
                 taste_RD,
                 market,
                 np.flatnonzero(active_R),
-                day + after,
+                day + days_later,
                 today,
                 config,
                 shelf=False,
             )
-            if forced_R is not None and after == 0:
+            if forced_R is not None and days_later == 0:
                 shown.append(Shown(HOME, everyone, forced_R[:, None], np.ones((n, 1), dtype=bool)))
             state, plays = live(
                 self.listeners, taste_RD, market, state, active_R, shown, today, config
             )
             with_creator_P = catalogue.creator_I[plays.item_P] == self.creator_R[plays.row_P]
-            if self.gated and after == 0:
+            if self.gated and days_later == 0:
                 entered_R = np.zeros(n, dtype=bool)
                 entered_R[plays.row_P[with_creator_P]] = True
-            if after < low:
+            if days_later < low:
                 continue
             if self.by_creator:
                 hit_R = np.zeros(n, dtype=bool)
