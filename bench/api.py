@@ -60,13 +60,13 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]] = {
     "experiments": (
         "Experiments and audits",
         "What did happen, and whether the early reward was true.",
-        ("experiments", "audit"),
+        ("experiments", "audits"),
         (
             "experiments.readout",
             "experiments.power",
             "experiments.holdout.Holdout",
-            "audit.Audit",
-            "audit.Verdict",
+            "audits.Audit",
+            "audits.Verdict",
         ),
     ),
     "world": (

@@ -27,6 +27,7 @@ NEEDS_AN_EXTRA = (
     "run/learn.py",
     "run/judge.py",
     "run/trial.py",
+    "signals/engine/spark_sql.py",
     "world/gym.py",
 )
 

@@ -95,6 +95,8 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         catalogue: the hidden truth, for judging agents, not for them; `catalogue.frame` may be
             shown to them.
         metadata: as Gymnasium has it.
+        days: length of an episode.
+        reward: what a step is paid, "active" or "plays".
         num_envs: listeners lived side by side.
         single_action_space: a listener's slate.
         single_observation_space: what is seen of a listener.
