@@ -35,6 +35,7 @@ class SASRec(nn.Module):
 
     def __init__(self, items: int, size: Shape) -> None:
         super().__init__()
+        self.tokens_read = 0  # not counted: the pace of training is not compared
         self.item = nn.Embedding(items, size.hidden)
         self.place = nn.Embedding(size.longest, size.hidden)
         nn.init.normal_(self.item.weight, std=0.02)

@@ -98,7 +98,7 @@ def test_simple_policies_say_what_they_choose_from(world: World) -> None:
     assert f"{popular.plays.sum():,.0f}" in page
     assert popular.index.ids[int(np.argmax(popular.plays))] in page
     assert popular.name in Frozen(popular)._repr_html_()
-    assert lines(lp.Rows({"top": popular}, {"top": 3}))[1:] == [f"top 3 slots by {popular.name}"]
+    assert lines(lp.Page({"top": popular}, {"top": 3}))[1:] == [f"top 3 slots by {popular.name}"]
 
 
 def test_a_generative_policy_is_a_few_lines(world: World) -> None:
