@@ -23,6 +23,7 @@ from longplay.attribution.unexposed import Unexposed
 from longplay.decisions import Decisions
 from longplay.display import html_table, text_table
 from longplay.errors import ConfigError, DataError
+from longplay.lake.daily import DAY_US
 from longplay.signals.declare.checks import MAX_WINDOW_DAYS, one_of, whole
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.outcomes.in_memory import Outcomes, slates_of
@@ -316,7 +317,7 @@ def touches_of(
         .explode("slate", "slot", empty_as_null=False)
         .rename({"slate": "item_id"})
         .join(outcomes.creators, on="item_id", how="left")
-        .with_columns(shown_day=pl.col("time").dt.epoch("us") // 86_400_000_000)
+        .with_columns(shown_day=pl.col("time").dt.epoch("us") // DAY_US)
         .with_columns(stretch=pl.col("shown_day") // (lookback + 1))
     )
     # they meet by stretches as long as the lookback, of which an entry reaches two: not all years

@@ -12,14 +12,11 @@ from types import MappingProxyType
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.errors import ConfigError
 from longplay.signals.declare.checks import one_of
 from longplay.signals.declare.declaration import Declaration
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 LOOKBACK_DAYS = 28
 

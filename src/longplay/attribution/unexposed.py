@@ -14,20 +14,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Float, Int
 from longplay.attribution.rules import LOOKBACK_DAYS
 from longplay.decisions import Decisions
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex
 from longplay.lake.creators import named_events
+from longplay.lake.daily import DAY_US
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.engine.beginnings import SILENCE_DAYS
 from longplay.signals.outcomes.in_memory import Outcomes, check_lake, slates_of
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-DAY_US = 86_400_000_000
 LEAST_OUTCOMES = 10
 GROUPS = 5
 

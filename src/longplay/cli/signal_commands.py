@@ -3,7 +3,6 @@ another version changes, every night."""
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from longplay.display import plus_minus
 from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.creators import disagreement_note
+from longplay.names import hint
 from longplay.run.config import folder_of, load_config
 from longplay.run.pins import Pin, change_over, log_of, pins_of, runs_in, settled, would_run_again
 from longplay.run.tables import Configuration
@@ -117,9 +117,8 @@ def declared_in(file: Path) -> list[Signal]:
 
 def _named(signals: dict[str, Signal], name: str) -> Signal:
     if name not in signals:
-        close = difflib.get_close_matches(name, list(signals), 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(signals)}"
-        raise ConfigError(f"signal {name!r}: not known; {hint}")
+        instead = hint(name, signals) or f"; there are {', '.join(signals)}"
+        raise ConfigError(f"signal {name!r}: not known{instead}")
     return signals[name]
 
 
@@ -358,13 +357,11 @@ def _candidates(given: str) -> list[Signal]:
         return [READY[given]]
     path, _, name = given.rpartition(":") if ".toml:" in given else (given, "", "")
     if not path.endswith(".toml"):
-        close = difflib.get_close_matches(given, list(READY), 1)
-        hint = (
-            f"; did you mean {close[0]!r}?"
-            if close
-            else "; give a name of `longplay signals`, FILE.toml, or FILE.toml:NAME"
+        instead = (
+            hint(given, READY)
+            or "; give a name of `longplay signals`, FILE.toml, or FILE.toml:NAME"
         )
-        raise ConfigError(f"signal {given!r}: neither a ready signal nor a TOML file{hint}")
+        raise ConfigError(f"signal {given!r}: neither a ready signal nor a TOML file{instead}")
     found = declared_in(Path(path))
     return [_named({signal.name: signal for signal in found}, name)] if name else found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
@@ -11,6 +11,7 @@ import polars as pl
 from longplay.lake.connection import Connection
 from longplay.lake.schema import ENGAGED
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY_US = 86_400_000_000
 DAY_SECONDS = 86_400
 # integer division rounds towards 0: moved to where all times are positive, days before 1970 are

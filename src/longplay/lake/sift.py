@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from longplay.lake.daily import DAY_SECONDS
+from longplay.lake.daily import DAY_SECONDS, EPOCH
 from longplay.lake.schema import KINDS, ORIGINS, TABLES
 
 # logs of what users did on-line do not reach further back
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 YEAR_2 = datetime(2, 1, 1, tzinfo=UTC)
 YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC)
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from longplay.arrays import Float, Int
 from longplay.chance import keyed_bits
 from longplay.decisions import learners_events
+from longplay.lake.daily import DAY_US
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.ope.logged import Logged
-from longplay.rewards.familiar import DAY_US, NEVER, LakeIndex
+from longplay.rewards.familiar import NEVER, LakeIndex
 from longplay.signals.declare.declaration import Declaration
 
 Predictor = Callable[[Float], Float]  # features [N, C] -> expected outcome [N]

@@ -14,11 +14,11 @@ from scipy import sparse
 from longplay.arrays import Int
 from longplay.index import ItemIndex, distinct_keys
 from longplay.lake.creators import item_creators, named_events
+from longplay.lake.daily import DAY_US
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.signals.declare.entry import Key
 
-DAY_US = 86_400_000_000
 NEVER = np.iinfo(np.int64).min
 
 

@@ -14,6 +14,7 @@ from scipy.special import expit
 
 from longplay.arrays import Float, Int
 from longplay.index import ranges
+from longplay.lake.daily import DAY_US
 from longplay.lake.schema import TIME, conform, empty
 from longplay.world.catalogue import LENGTH_S, START, Catalogue, Market
 from longplay.world.dynamics import (
@@ -435,4 +436,4 @@ def ragged(flat: pl.Series, offsets: Int) -> pl.Series:
 
 def midnight_us(day: int) -> int:
     """Microseconds since 1970 at which a day of the world begins."""
-    return int(START.timestamp()) * 1_000_000 + day * 86_400_000_000
+    return int(START.timestamp()) * 1_000_000 + day * DAY_US

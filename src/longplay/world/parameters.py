@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from longplay.errors import ConfigError
+from longplay.names import hint
 
 
 def _number(default: float, low: float, high: float) -> float:
@@ -154,15 +154,8 @@ class WorldConfig:
         allowed_keys = [part.name for part in fields(cls)]
         for key in settings:
             if key not in allowed_keys:
-                close = difflib.get_close_matches(key, allowed_keys, 1)
-                raise ConfigError(
-                    f"{where}.{key}: unknown key; "
-                    + (
-                        f"did you mean {close[0]!r}?"
-                        if close
-                        else f"expected some of {', '.join(allowed_keys)}"
-                    )
-                )
+                instead = hint(key, allowed_keys) or f"; expected some of {', '.join(allowed_keys)}"
+                raise ConfigError(f"{where}.{key}: unknown key{instead}")
         return cls(**(dict(named_world(base).numbers) | settings))
 
     @classmethod

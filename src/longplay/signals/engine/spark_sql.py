@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 
 import sqlglot
 from sqlglot import exp
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from longplay.lake.daily import EPOCH
+
 BIT_OPERATORS = (exp.BitwiseAnd, exp.BitwiseOr, exp.BitwiseXor)
 FUNCTIONS = {  # DuckDB's name of a function -> Spark's
     "epoch_us": "unix_micros",

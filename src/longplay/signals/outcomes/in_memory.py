@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from html import escape
 
@@ -18,7 +18,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake.connection import Connection
 from longplay.lake.creators import prepare_creators
-from longplay.lake.daily import first_row
+from longplay.lake.daily import EPOCH, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.signals.declare.checks import kind_of
@@ -32,7 +32,6 @@ from longplay.signals.engine.event_source import EventRows
 from longplay.signals.outcomes.daily_trace import Hits, Trace
 
 ENTRY_HORIZON = timedelta(days=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import duckdb
 
 from longplay.errors import DataError
 from longplay.lake.creators import any_lacks_creator, create_creators, create_listed
-from longplay.lake.daily import day_of, first_row, quoted
+from longplay.lake.daily import EPOCH, day_of, first_row, quoted
 from longplay.lake.lake import Lake
 from longplay.signals.engine.beginnings import SILENCE_DAYS, Beginnings, days_seen_again
 from longplay.signals.engine.compiler import Compiler
@@ -25,7 +25,7 @@ from longplay.signals.engine.operators import SESSIONS, TOUCHED, Feature
 from longplay.signals.engine.parts import asks_creators, is_unknown, parts_of
 from longplay.signals.engine.rollups import RollupRows, files_sql, is_block, needed, paths, rollup
 from longplay.signals.outcomes.in_files import own_columns
-from longplay.signals.outcomes.in_memory import EPOCH, days_of_log
+from longplay.signals.outcomes.in_memory import days_of_log
 from longplay.signals.signal import Signal
 from longplay.signals.store.manifest import Files, Manifest
 

@@ -20,6 +20,7 @@ from longplay.decisions import Adaptive, Contexts, Decisions, Frozen, Policy, ou
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
+from longplay.lake.daily import DAY_US
 from longplay.lake.schema import TIME, conform, empty
 from longplay.signals.outcomes.enrolled_sums import ENTRY_DAYS, enrolled_sums
 from longplay.signals.signal import Signal
@@ -380,7 +381,7 @@ def _branch(
             "item_id": catalogue.index.ids.gather(item_R),
             "creator_id": catalogue.frame["creator_id"].gather(item_R),
             "time": pl.Series(
-                midnight_us(0) + np.tile(np.maximum(last_M, 0), 2) * 86_400_000_000 + 43_200_000_000
+                midnight_us(0) + np.tile(np.maximum(last_M, 0), 2) * DAY_US + 43_200_000_000
             ).cast(TIME),
         }
     ).filter(pl.Series(np.tile(last_M >= 0, 2)))
