@@ -120,7 +120,7 @@ def _within(x_NF: np.ndarray, group_N: np.ndarray) -> np.ndarray:
 
 
 def _explained(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[float, ...]:
-    """R squared of the least-squares fit on the first column, the first two, ... all D."""
+    """Return R squared of D least-squares fits: on column 1, on columns 1 and 2, up to all D."""
     if not y_N.any():
         return (0.0,) * x_ND.shape[1]
     gram_DD = x_ND.T @ x_ND

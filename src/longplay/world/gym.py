@@ -441,8 +441,10 @@ def _market(catalogue: Catalogue, day: int) -> Market:
 
 
 def _number(first_N: NDArray[np.uint64], episode_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """What each seat's listener and luck follow from: the seed itself, then numbers that look
-    unrelated to it, shape [N]."""
+    """Return the seed of each seat's current episode, shape [N].
+
+    The first episode has the seat's own seed; later ones have seeds mixed from it.
+    """
     with np.errstate(over="ignore"):
         later_N = mix(mix(first_N + GAMMA) + episode_N * GAMMA) >> np.uint64(1)
     return np.where(episode_N == 0, first_N, later_N)

@@ -19,8 +19,10 @@ ROLLUPS = ("user", "creator", "item", "sessions")
 
 
 def needed(signals: Iterable[Declaration]) -> dict[str, list[Feature]]:
-    """The features of every roll-up that these signals are computed from, by name; `sessions` has
-    none."""
+    """Return, for each daily roll-up that these signals read, the features it must hold.
+
+    The roll-up of sessions holds no feature.
+    """
     found: dict[str, dict[str, Feature]] = {"user": {TOUCHED.name: TOUCHED}}
     for signal in signals:
         if (entered := entry_words(signal.entry)) is not None:
