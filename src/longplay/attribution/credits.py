@@ -24,7 +24,7 @@ from longplay.decisions import Decisions
 from longplay.display import html_table, text_table
 from longplay.errors import ConfigError, DataError
 from longplay.lake.daily import DAY_US
-from longplay.signals.declare.checks import MAX_WINDOW_DAYS, one_of, whole
+from longplay.signals.declare.checks import MAX_WINDOW_DAYS, check_choice, is_whole_number
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.outcomes.in_memory import Outcomes, slates_of
 
@@ -90,7 +90,7 @@ class Credits:
         """
         names = [by] if isinstance(by, str) else list(by)
         for name in names:
-            one_of("totals", "by", name, BY)
+            check_choice("totals", "by", name, BY)
         matured = self.frame.filter(pl.col("credit").is_not_null()).with_columns(
             exposed=pl.col("decision_id").is_not_null()
         )
@@ -290,7 +290,7 @@ def touches_of(
         ConfigError: a lookback that is not 0 to 365 whole days.
         DataError: a decision id twice.
     """
-    if not whole(lookback) or not 0 <= lookback <= MAX_WINDOW_DAYS:
+    if not is_whole_number(lookback) or not 0 <= lookback <= MAX_WINDOW_DAYS:
         raise ConfigError(
             f"credit: lookback={lookback!r} given, expected 0 to {MAX_WINDOW_DAYS} whole days"
         )

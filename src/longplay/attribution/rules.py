@@ -15,7 +15,7 @@ import polars as pl
 
 from longplay.arrays import Float, Int
 from longplay.errors import ConfigError
-from longplay.signals.declare.checks import one_of
+from longplay.signals.declare.checks import check_choice
 from longplay.signals.declare.declaration import Declaration
 
 LOOKBACK_DAYS = 28
@@ -67,7 +67,7 @@ class Rule:
     ends: float = 0.4
 
     def __post_init__(self) -> None:
-        one_of("rule", "kind", self.kind, RULE_KINDS)
+        check_choice("rule", "kind", self.kind, RULE_KINDS)
         for name, value, most in (
             ("half_life", self.half_life, 10_000.0),
             ("ends", self.ends, 0.5),

@@ -1,4 +1,4 @@
-"""Ready signals: the outcomes asked for most, each with its use and its trap."""
+"""Ready signals: the outcomes that are needed most often, each with its use and its trap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from longplay.signals.declare.entry import discovery, enrolment, event, user_day
-from longplay.signals.declare.measure import (
+from longplay.signals.declare.measure_functions import (
     active_days,
     cancelled,
     days_with,
@@ -22,7 +22,13 @@ from longplay.signals.signal import Signal
 
 @dataclass(frozen=True)
 class Ready:
-    """A ready signal, in one sentence each what it is for and what it is not for."""
+    """A ready signal with advice.
+
+    Attributes:
+        signal: the declaration.
+        use: what it is good for, in a sentence or two.
+        trap: how it can mislead, in a sentence or two.
+    """
 
     signal: Signal
     use: str
@@ -104,11 +110,11 @@ CATALOGUE = (
         "has stopped coming opens no entries.",
     ),
 )
-READY: Mapping[str, Signal] = MappingProxyType({one.signal.name: one.signal for one in CATALOGUE})
+READY: Mapping[str, Signal] = MappingProxyType({row.signal.name: row.signal for row in CATALOGUE})
 
 
 def ready() -> tuple[Signal, ...]:
-    """Return all ready signals; `longplay signals` lists each with its use.
+    """All ready signals; `longplay signals` lists each with its use.
 
     >>> [signal.name for signal in ready()][:3]
     ['return_1d', 'return_7d', 'return_28d']
@@ -121,9 +127,8 @@ def ready() -> tuple[Signal, ...]:
 def markdown() -> str:
     """The catalogue as the table of docs/signals.md."""
     lines = ["| signal | what it says | what it is for | how it misleads |", "|---|---|---|---|"]
-    for one in CATALOGUE:
-        words = str(one.signal).split(": ", 1)[1]
-        lines.append(
-            f"| `{one.signal.name}`<br>`@{one.signal.version}` | {words} | {one.use} | {one.trap} |"
-        )
+    for row in CATALOGUE:
+        name, sentence = str(row.signal).split(": ", 1)
+        label = f"`{name}`<br>`@{row.signal.version}`"
+        lines.append(f"| {label} | {sentence} | {row.use} | {row.trap} |")
     return "\n".join(lines) + "\n"
