@@ -168,8 +168,8 @@ class EventRows(Rows):
         of_activity = ""
         in_order = "last"
         if not only_activity:
-            others = (feature for feature in features if feature != TOUCHED)
-            summed_features = [TOUCHED, *others]
+            other_features = (feature for feature in features if feature != TOUCHED)
+            summed_features = [TOUCHED, *other_features]
             of_activity = f" filter ({TOUCHED.name} is not null)"
             in_order = "last ignore nulls"
         sums = "".join(f", {_total(feature)} as {feature.name}" for feature in features)
@@ -210,5 +210,5 @@ def with_lengths(events: str, features: Sequence[Feature]) -> str:
 
 def always_active(features: Sequence[Feature]) -> bool:
     """Whether every event that any of these features matches is activity."""
-    others = (feature for feature in features if feature is not SESSIONS)
-    return widest([TOUCHED, *others]) == [TOUCHED]
+    other_features = (feature for feature in features if feature is not SESSIONS)
+    return widest([TOUCHED, *other_features]) == [TOUCHED]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,25 @@ import duckdb
 
 from longplay.errors import DataError
 from longplay.lake.creators import any_lacks_creator
-from longplay.lake.daily import EPOCH, day_of, first_row, quoted
+from longplay.lake.daily import EPOCH, first_row, quoted
 from longplay.lake.lake import Lake
 from longplay.signals.engine.answerable import check_answerable
 from longplay.signals.engine.beginnings import Beginnings
 from longplay.signals.engine.compiler import Compiler
 from longplay.signals.engine.event_source import EventRows
-from longplay.signals.engine.features import Feature
 from longplay.signals.engine.parts import reads_creators
 from longplay.signals.engine.rollups import (
     RollupRows,
     files_sql,
-    has_many_days,
-    needed_rollups,
-    rollup_sql,
 )
 from longplay.signals.outcomes.in_files import signal_columns
 from longplay.signals.outcomes.in_memory import days_of_log
 from longplay.signals.signal import Signal
 from longplay.signals.store.catalogue_copy import CatalogueCopy
 from longplay.signals.store.day_files import DayFiles
+from longplay.signals.store.lake_changes import LakeChanges, is_between
 from longplay.signals.store.manifest import Manifest, Patch
+from longplay.signals.store.rollup_files import RollupFiles
 from longplay.signals.store.rollup_reach import days_to_read, reads_own_pairs
 from longplay.signals.store.running_beginnings import updated_beginnings
 from longplay.signals.store.updated import Updated
@@ -76,16 +74,12 @@ class NightlyUpdate:
         self.old = old
         self.until = until
         self.report = report
-        # by name, because a lake may be moved to another folder
-        self.lake_files = {
-            table: {Path(file).name: file for file in lake.files(table)}
-            for table in ("events", "decisions")
-        }
+        self.changes = LakeChanges(con, lake, old, until)
         self.state = replace(
             old,
             seq=old.seq + 1,
             until=until,
-            seen={table: sorted(files) for table, files in self.lake_files.items()},
+            seen=self.changes.file_names,
             features=dict(old.features),
             counted_until=dict(old.counted_until),
             declared=dict(old.declared),
@@ -100,7 +94,7 @@ class NightlyUpdate:
 
     def run(self) -> Updated:
         """Do the update; say what was done."""
-        if self._lost_files():
+        if self.changes.has_lost_files():
             self._forget()
         span = days_of_log(self.con, self.lake)
         waiting = self._waiting(span)
@@ -109,24 +103,27 @@ class NightlyUpdate:
         # decisions and skips may come before any activity
         self.first_day = self.until if span is None else min(span[0], self.until)
         since = self.first_day if self.old.until is None else self.old.until
-        late_days = self._find_late(since)
-        fresh_days = sorted(self._days_with("events", since) | late_days)
-        self.days = sorted({*self.old.days, *fresh_days, *self._days_with_decisions(since)})
+        late_days = self.changes.find_late(since, self.first_day)
+        fresh_days = sorted(self.changes.days_with("events", since) | late_days)
+        self.days = sorted({*self.old.days, *fresh_days, *self.changes.days_with_decisions(since)})
         self.state.days = self.days
         self.files = DayFiles(
             self.con, self.folder, self.days, self.first_day, self.until, self.lake.size()
         )
-        rolled_days = self._roll_up_all(signals, fresh_days)
-        before = Beginnings(
+        rollup_files = RollupFiles(
+            self.folder, self.lake, self.state, self.files, self.by_catalogue, self.report
+        )
+        rolled_days = rollup_files.update(signals, fresh_days)
+        old_beginnings = Beginnings(
             tuple((start, end) for start, end in self.old.begun),
             stretches=Beginnings.of(self.days).runs,
         )
         self.beginnings = updated_beginnings(
-            self.con, self.folder, self.state.rollups, before, rolled_days
+            self.con, self.folder, self.state.rollups, old_beginnings, rolled_days
         )
         self.state.begun = [list(run) for run in self.beginnings.runs]
         begins_elsewhere = any(
-            before.begun(day) != self.beginnings.begun(day) for day in self.old.days
+            old_beginnings.begun(day) != self.beginnings.begun(day) for day in self.old.days
         )
         self._compute(signals, since, begins_elsewhere)
         late_users = 0
@@ -146,18 +143,11 @@ class NightlyUpdate:
 
     # -- what is counted ---------------------------------------------------------------------------
 
-    def _lost_files(self) -> bool:
-        """Whether files of the lake that were counted are gone: rewritten, so that what they held
-        is not known."""
-        return any(
-            set(self.old.seen.get(table, [])) - set(files)
-            for table, files in self.lake_files.items()
-        )
-
     def _forget(self) -> None:
         """Count everything again."""
         self.old = replace(self.old, until=None, **_nothing_counted())
         self.state = replace(self.state, **_nothing_counted())
+        self.changes.forget()
 
     def _is_counted(self, label: str) -> bool:
         """Whether the last update counted this signal, so that only new days need be."""
@@ -176,19 +166,6 @@ class NightlyUpdate:
             except DataError as reason:
                 waiting[signal.label] = str(reason)
         return waiting
-
-    def _new_files(self, table: str) -> list[str]:
-        """Files of the lake since the last update; none on the first."""
-        if self.old.until is None:
-            return []
-        seen = set(self.old.seen.get(table, []))
-        return [file for name, file in self.lake_files[table].items() if name not in seen]
-
-    def _files_since(self, table: str, is_known: bool) -> list[str]:
-        """Files of the lake since the last update, if what earlier files say is known; else all."""
-        if not is_known or self.old.until is None:
-            return list(self.lake_files[table].values())
-        return self._new_files(table)
 
     # -- the catalogue -----------------------------------------------------------------------------
 
@@ -211,7 +188,9 @@ class NightlyUpdate:
         file = f"rollups/catalogue-{self.state.seq}.parquet"  # a killed update leaves the old one
         (self.folder / "rollups").mkdir(exist_ok=True)
         copy.write(
-            file, self._files_since("decisions", is_known), self._files_since("events", is_known)
+            file,
+            self.changes.files_since("decisions", is_known),
+            self.changes.files_since("events", is_known),
         )
         self.state.catalogue_file = file
         self.written.add(file)
@@ -220,7 +199,7 @@ class NightlyUpdate:
         """The columns of the catalogue that these signals read."""
         self.state.lacking = None
         if any(reads_creators(signal) for signal in signals):
-            files = self._files_since("events", self.old.lacking is not None)
+            files = self.changes.files_since("events", self.old.lacking is not None)
             self.state.lacking = bool(self.old.lacking) or (
                 bool(files) and any_lacks_creator(self.con, files_sql(files))
             )
@@ -231,125 +210,6 @@ class NightlyUpdate:
             "length": any(signal.measure.needs_lengths for signal in signals),
         }
         return [column for column, reads in is_read.items() if reads]
-
-    # -- days --------------------------------------------------------------------------------------
-
-    def _days_with(self, table: str, since: int) -> set[int]:
-        """Days from `since` until now with rows of a table of the lake."""
-        if since >= self.until:
-            return set()
-        files = self.lake.files(table, _times(since, self.until))
-        if not files:
-            return set()
-        rows = self.con.execute(
-            f"select distinct {day_of('time')} from {files_sql(files)} where "
-            f"{_is_between(since, self.until - 1)}"
-        ).fetchall()
-        return {day for (day,) in rows}
-
-    def _days_with_decisions(self, since: int) -> set[int]:
-        """Days from `since` until now with a decision, and earlier days of decisions that arrived
-        since the last update."""
-        late_files = self._new_files("decisions")
-        late_days: set[int] = set()
-        if late_files:
-            day = day_of("time")
-            rows = self.con.execute(
-                f"select distinct {day} from {files_sql(late_files)} where {day} < {since}"
-            ).fetchall()
-            late_days = {late_day for (late_day,) in rows}
-        return self._days_with("decisions", since) | late_days
-
-    def _find_late(self, since: int) -> set[int]:
-        """Closed days that got late events since the last update.
-
-        Creates the tables `late` and `late_shown` (user_id, day): users whose outcomes may have
-        changed, by late events and by late decisions, and from which day on.
-        """
-        events = self._new_files("events")
-        day = day_of("time")
-        self.con.execute("create or replace temp table late (user_id varchar, day integer)")
-        late_days: set[int] = set()
-        if events:
-            self.con.execute(
-                f"insert into late select distinct user_id, {day} as day from "
-                f"{files_sql(events)} where {day} < {since}"
-            )
-            rows = self.con.execute("select distinct day from late").fetchall()
-            late_days = {late_day for (late_day,) in rows}
-        decisions = self._new_files("decisions")
-        self.con.execute("create or replace temp table late_shown (user_id varchar, day integer)")
-        if decisions:
-            # a first experiment moves a user's enrolment, a late slate adds exposures
-            self.con.execute(
-                f"""
-                insert into late_shown
-                select user_id,
-                       min(case when experiment is not null then {self.first_day} else {day} end)
-                           as day
-                from {files_sql(decisions)}
-                where experiment is not null or {day} < {since} group by user_id"""
-            )
-        return late_days
-
-    # -- roll-ups ----------------------------------------------------------------------------------
-
-    def _roll_up_all(self, signals: Sequence[Signal], fresh_days: Sequence[int]) -> list[int]:
-        """Bring every roll-up that these signals read up to date; the days that were rolled up."""
-        needed = needed_rollups(signals)
-        rolled_days: set[int] = set()
-        for unit, features in needed.items():
-            names = {feature.name for feature in features}
-            old_names = self.old.features.get(unit)
-            days = fresh_days
-            if old_names is None or not names <= set(old_names):
-                # no roll-up has the new column yet
-                self.state.rollups[unit] = {}
-                days = self.days
-            self.state.features[unit] = sorted(names)
-            self._roll_up(unit, features, days)
-            rolled_days |= set(days)
-        for unit in self.state.rollups.keys() - needed.keys():  # no signal reads it any more
-            del self.state.rollups[unit], self.state.features[unit]
-        return sorted(rolled_days)
-
-    def _roll_up(self, unit: str, features: Sequence[Feature], days: Sequence[int]) -> None:
-        """Write the roll-ups of these days, in as many queries as keep each small. Settled days
-        that have files of their own are gathered into shared files."""
-        files = self.state.rollups[unit]
-        for day in days:
-            files.pop(day, None)
-        place = f"rollups/{unit}/{self.state.seq}"
-        parts = self.files.query_parts(days)
-        for done, part in enumerate(parts):
-            self.report(f"roll-up by {unit}", done, len(parts))
-            rows = EventRows(self._events_sql(part, features), by_catalogue=self.by_catalogue)
-            body = rollup_sql(unit, features, rows)
-            self.files.write(body, f"{place}/{done}", files, part, self.files.settled_groups(part))
-        for group in self.files.settled_groups(self.days):
-            own_files = sum(day in files and not has_many_days(files[day][0]) for day in group)
-            if own_files <= len(group) // 4:  # a few late days stay by themselves
-                continue
-            rows = RollupRows(self.folder, self.state.rollups, {unit: (group[0], group[-1])})
-            columns = "first, last, begun"
-            if unit != "sessions":
-                columns = ", ".join(self.state.features[unit])
-            body = rows.read(unit, columns)
-            for day in group:
-                files.pop(day, None)
-            self.files.write(body, f"{place}/b{group[0] // len(group)}", files, group, [group])
-
-    def _events_sql(self, days: Sequence[int], features: Sequence[Feature]) -> str:
-        """SQL to select the events of these days from."""
-        is_listed = ""
-        if not self.files.is_run(days):
-            is_listed = f" and {day_of('time')} in ({', '.join(map(str, days))})"
-        files = []
-        # older files lack the column amount, which the view of all events fills in
-        if not any(feature.needs_amount for feature in features):
-            files = self.lake.files("events", _times(days[0], days[-1] + 1))
-        source = files_sql(files) if files else "_all_events"
-        return f"(select * from {source} where {_is_between(days[0], days[-1])}{is_listed})"
 
     # -- outcomes ----------------------------------------------------------------------------------
 
@@ -420,7 +280,7 @@ class NightlyUpdate:
             for unit in sorted(units)
         }
         users = [f"select user_id from ({pairs_of_unit})" for pairs_of_unit in pairs.values()]
-        users.append(f"select user_id from decisions where {_is_between(days[0], days[-1])}")
+        users.append(f"select user_id from decisions where {is_between(days[0], days[-1])}")
         self.con.execute(f"create or replace temp table users_to_read as {' union '.join(users)}")
         tests = dict.fromkeys(self.state.rollups, "user_id in (from users_to_read)")
         for unit in ("creator", "item"):
@@ -550,18 +410,3 @@ def _nothing_counted() -> dict[str, Any]:
         "begun": [],
         "lacking": None,
     }
-
-
-def _times(first: int, stop: int) -> tuple[datetime, datetime]:
-    """The midnights that begin two days (since 1970)."""
-    return EPOCH + timedelta(days=first), EPOCH + timedelta(days=stop)
-
-
-def _is_between(first: int, last: int) -> str:
-    """SQL condition that `time` lies on one of the days first..last.
-
-    >>> _is_between(0, 1)
-    "time >= timestamptz '1970-01-01 00:00:00+00' and time < timestamptz '1970-01-03 00:00:00+00'"
-    """
-    low, stop = (f"timestamptz '{time:%Y-%m-%d} 00:00:00+00'" for time in _times(first, last + 1))
-    return f"time >= {low} and time < {stop}"

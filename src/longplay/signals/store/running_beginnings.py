@@ -17,7 +17,7 @@ def updated_beginnings(
     con: duckdb.DuckDBPyConnection,
     folder: Path,
     rollups: Mapping[str, Mapping[int, Sequence[str]]],
-    before: Beginnings,
+    old: Beginnings,
     rolled: Sequence[int],
 ) -> Beginnings:
     """The beginnings of the log, now that some days are rolled up.
@@ -30,13 +30,13 @@ def updated_beginnings(
         con: where the queries run.
         folder: of the store.
         rollups: roll-up -> day -> files.
-        before: the beginnings before this update.
+        old: the beginnings before this update.
         rolled: the days that were rolled up, in order.
     """
     if not rolled:
-        return before
+        return old
     active_days = sorted(rollups["user"])
-    beginnings = before.joined(
+    beginnings = old.joined(
         _seen_again(con, folder, rollups, _with_neighbours(rolled, active_days))
     )
     outside = [day for day in active_days if not beginnings.has(day)]
