@@ -39,12 +39,12 @@ CATALOGUE = (
     Ready(
         Signal("return_1d", user_day(), returned(), (1, 1)),
         "Watch the service from day to day: it matures overnight.",
-        "No reward: it follows the day of the week and the mix of users, and frequent users open "
+        "Not a reward: it follows the day of the week and the mix of users, and frequent users open "
         "most entries.",
     ),
     Ready(
         Signal("return_7d", user_day(), returned(), (1, 7)),
-        "Weekly return with the season of the week taken out: every window holds each weekday once.",
+        "Weekly return without the effect of weekdays: every window holds each weekday once.",
         "Nearly always 1 for daily users, who open most entries; it says little about those who "
         "are about to leave.",
     ),
@@ -56,7 +56,7 @@ CATALOGUE = (
     Ready(
         Signal("active_days_28d", enrolment(), active_days(), (1, 28)),
         "The north star of a trial: one number per user, from the day of enrolment.",
-        "No reward of a slot: it is about a user, so no single recommendation owns it.",
+        "Not a reward of a slot: it is about a user, so it belongs to no single recommendation.",
     ),
     Ready(
         Signal("habit", discovery(novel_for=28), days_with("creator") >= 3, (1, 28)),
@@ -67,22 +67,22 @@ CATALOGUE = (
     Ready(
         Signal("stickiness_60d", discovery(novel_for=28), days_with("creator"), (1, 59)),
         "The value of a discovery in days: with the day of the discovery itself, 60 of them.",
-        "It takes two months; use an early reward. A few fans make most of the mean.",
+        "It takes two months to mature; use an early reward. A few fans make up most of the mean.",
     ),
     Ready(
         Signal("lasting_discovery", discovery(novel_for=28), days_with("creator") >= 1, (30, 59)),
-        "Told from a fling: still there in the second month, whatever the first one was like.",
+        "Lasting interest: still there in the second month, whatever the first month was like.",
         "An early reward sees nothing of its window for 30 days, and one stray play is enough.",
     ),
     Ready(
         Signal("session_depth", user_day(), plays() / sessions(), (1, 7)),
-        "How much is played once somebody is there: a guardrail beside signals of return.",
-        "Rises when sessions become fewer: never without a count of days. Autoplay counts. Null "
-        "for who does not come back.",
+        "How much is played per visit: a guardrail beside signals of return.",
+        "Rises when there are fewer sessions: never use it without a count of days. Autoplay counts. "
+        "Null for users who do not come back.",
     ),
     Ready(
         Signal("save_and_return", event("save", of="item"), days_with("item") >= 1, (1, 28)),
-        "Whether saves are meant: saved for later, and later came.",
+        "Whether saves are used: what was saved for later is used later.",
         "Only about users who save. A button that saves more easily lowers it although nothing "
         "got worse.",
     ),
@@ -94,20 +94,21 @@ CATALOGUE = (
     ),
     Ready(
         Signal("diversity_of_habits", enrolment(), habits("creator", days=3), (1, 28)),
-        "Breadth: in how many creators a user has found something to come back to.",
-        "More time makes more habits: read it beside active_days_28d. It counts old habits, too.",
+        "Breadth: with how many creators a user has something to come back to.",
+        "Users who spend more time have more habits: read it beside active_days_28d. It counts old "
+        "habits, too.",
     ),
     Ready(
         Signal("regret", discovery(novel_for=28, of="item"), skips("item") >= 1, (0, 0)),
         "Clickbait: what was started for the first time was skipped on the same day.",
-        "It needs skips in the log. Not every skip is regret, and browsing makes many; the day "
-        "counts, also what came before the start.",
+        "It needs skips in the log. Not every skip is regret, and browsing causes many. The whole day "
+        "counts, also what came before the first touch.",
     ),
     Ready(
         Signal("cancel_60d", user_day(), cancelled(), (1, 60)),
-        "What the business feels: a guardrail that no recommender may raise.",
-        "Rare and late: small trials see nothing. It weighs users by their active days, and who "
-        "has stopped coming opens no entries.",
+        "What the business loses: a guardrail that no recommender may raise.",
+        "Rare and late: small trials see nothing. It weighs users by their active days, and users "
+        "who have stopped coming open no entries.",
     ),
 )
 READY: Mapping[str, Signal] = MappingProxyType({row.signal.name: row.signal for row in CATALOGUE})
