@@ -363,7 +363,7 @@ def test_ids_come_from_a_small_catalogue_that_lists_all_and_else_from_the_events
     monkeypatch.setattr(coded, "CATALOGUE_SHARE", listed)
     with lake.connect() as con:
         counts = [
-            con.execute("select count(*) from things").fetchall()
+            con.execute("select count(*) from item_creators").fetchall()
             for _ in coded.coded_rows(con, TOGETHER, len(events), SOME_DAYS)
         ]
     assert counts == [[(found,)]]  # three and nothing; one, the other and nothing; one and nothing

@@ -1,10 +1,9 @@
-"""Attribution: one delayed outcome shared out over the exposures that came before it. Nothing is
-lost and nothing is made up.
+"""Attribution: one delayed outcome shared out over the exposures that came before it, exactly.
 
-A rule says who gets which share; a baseline says how much of the outcome there is to share.
-Per-user increments are not identifiable, so no rule is right for a single user; whether a rule's
-total is right, a randomised holdout says (`experiments.holdout`). How an outcome is split is in
-`attribution.rules`. Axes: N entries.
+A rule decides who gets which share; a baseline decides how much of the outcome is shared. The
+effect on a single user is not identifiable, so no rule is right for a single user. Whether a rule's
+total is right can be tested by a randomised holdout (`experiments.holdout`). How an outcome is split
+is in `attribution.rules`. Axes: N entries.
 """
 
 from __future__ import annotations
@@ -50,17 +49,17 @@ class Credits:
 
     Attributes:
         signal: whose outcomes were shared out.
-        rule: how.
+        rule: how they were shared out.
         lookback: days before an entry in which an exposure can be credited.
-        as_of: when outcomes are known (UTC).
+        as_of: the moment of knowledge (UTC).
         frame: one row per entry and credited exposure: entry (row of `Outcomes.frame`), user_id,
             decision_id, slot, surface, item_id, creator_id, time (of the exposure), position (1 for
-            the earliest touch of the entry), touches (how many there are), credit (null while the
-            outcome is immature or unknown, never 0 for it). Where nobody is to be credited the
-            entry has one row, of which everything about an exposure is null.
-        entries: entry, user_id, time, outcome, baseline, due (outcome less baseline): what was to
-            be shared out.
-        baseline: what the outcome was less of, in words.
+            the earliest touch of the entry), touches (their number), credit (null while the outcome
+            is immature or unknown, never 0). An entry without a credited exposure has one row, in
+            which all columns of the exposure are null.
+        entries: one row per entry: entry, user_id, time, outcome, baseline, due (outcome less
+            baseline: the amount that is shared out).
+        baseline: what was subtracted from the outcome, in words.
     """
 
     signal: Declaration
@@ -76,14 +75,14 @@ class Credits:
 
     @property
     def name(self) -> str:
-        """The rule's name, and whether a learnt baseline was subtracted."""
+        """The rule's name, and "less unexposed" where a learnt baseline was subtracted."""
         return self.rule.kind + (" less unexposed" if "unexposed" in self.baseline else "")
 
     def totals(self, by: str | Sequence[str] = "exposed") -> pl.DataFrame:
         """Sum of credits by some of `BY`; `exposed` is whether an exposure is credited at all.
 
         Columns: those of `by`, entries, credit. Immature outcomes are left out. The credits of all
-        rows together are `due`, to the last bit where they are added by `math.fsum`.
+        rows sum to `due`, to the last bit where they are added by `math.fsum`.
 
         Raises:
             ConfigError: a column that is not in `BY`.
@@ -138,9 +137,13 @@ class Credits:
 class Comparison:
     """All rules side by side on the same outcomes and exposures; returned by `compare_rules`.
 
-    `frame` columns: rule, outcome, to_exposures, to_none, baseline (sums over known outcomes: the
-    first is the sum of the other three), exposures (how many are credited at all), top_1% (share of
-    what exposures get that the 1% best paid get).
+    Attributes:
+        signal: whose outcomes were shared out.
+        lookback: days before an entry in which an exposure can be credited.
+        credits: the credits by each rule.
+        frame: one row per rule: rule, outcome, to_exposures, to_none, baseline (sums over known
+            outcomes; outcome is the sum of the other three), exposures (number of credited
+            exposures), top_1% (share of the credit that the 1% most credited exposures get).
     """
 
     signal: Declaration
@@ -152,14 +155,14 @@ class Comparison:
         head = ["rule", "to exposures", "to none", "baseline", "exposures", "top 1%"]
         rows = [
             [
-                r["rule"],
-                f"{r['to_exposures']:,.1f}",
-                f"{r['to_none']:,.1f}",
-                f"{r['baseline']:,.1f}",
-                f"{r['exposures']:,}",
-                f"{r['top_1%']:.0%}",
+                row["rule"],
+                f"{row['to_exposures']:,.1f}",
+                f"{row['to_none']:,.1f}",
+                f"{row['baseline']:,.1f}",
+                f"{row['exposures']:,}",
+                f"{row['top_1%']:.0%}",
             ]
-            for r in self.frame.iter_rows(named=True)
+            for row in self.frame.iter_rows(named=True)
         ]
         return head, rows
 
@@ -193,12 +196,12 @@ def credit(
         rule: last_touch, first_touch, discovery_touch, position or recency, or a `Rule` with
             numbers of its own; default discovery_touch for discoveries, else recency.
         lookback: whole days before the entry's day from which exposures count, 0 to 365.
-        baseline: what pairs come to that were not exposed (`unexposed_baseline`).
-            A baseline that the signal declares is taken off anyway.
+        baseline: the outcomes expected without exposure (`unexposed_baseline`), to be subtracted.
+            A baseline that the signal declares is subtracted in any case.
 
     Raises:
-        ConfigError: an unknown rule, one without a meaning for the signal, or a lookback that is
-            not whole days.
+        ConfigError: an unknown rule, one that does not fit the signal, or a lookback that is not
+            whole days.
     """
     if rule is None:
         chosen = default_rule(outcomes.signal)
@@ -214,8 +217,8 @@ def credit(
 
 
 def default_rule(signal: Declaration) -> Rule:
-    """discovery_touch where it has a meaning, else recency: chosen by `bench/attribution.py`, see
-    docs/attribution.md."""
+    """The rule that is used where none is given: discovery_touch if it fits the signal, else
+    recency. `bench/attribution.py` measured which are best, see docs/attribution.md."""
     discovery = Rule("discovery_touch")
     return discovery if discovery.fits(signal) else Rule("recency")
 
@@ -228,16 +231,20 @@ def compare_rules(
     lookback: int = LOOKBACK_DAYS,
     baseline: Unexposed | None = None,
 ) -> Comparison:
-    """Compare all attribution rules on the same exposures, as a table. With `baseline`, each rule
-    also less it.
+    """Compare attribution rules on the same outcomes and exposures, as a table.
 
-    Rules that have no meaning for the signal are left out where none are named.
+    Args:
+        outcomes: what is shared out.
+        decisions: what was shown; see `credit`.
+        rules: default all rules that fit the signal.
+        lookback: whole days before the entry's day from which exposures count, 0 to 365.
+        baseline: adds a row per rule with this baseline subtracted.
     """
     every = [Rule(kind) for kind in RULE_KINDS]
     if rules is None:
         chosen = [rule for rule in every if rule.fits(outcomes.signal)]
     else:
-        chosen = [Rule(r) if isinstance(r, str) else r for r in rules]  # type: ignore[arg-type]
+        chosen = [Rule(rule) if isinstance(rule, str) else rule for rule in rules]  # type: ignore[arg-type]
     touches = touches_of(outcomes, decisions, lookback)
     baselines = [None] if baseline is None else [None, baseline]
     results = [
@@ -277,14 +284,14 @@ def touches_of(
 ) -> pl.DataFrame:
     """Every exposure that may be credited for an entry, sorted by entry and time.
 
-    Of the entry's user and creator (item), or of the user alone where entries are about users;
-    shown on days -lookback to 0 from the entry's day and not after the entry's moment. At the same
-    moment the order is slot, then decision id.
+    These are exposures of the entry's creator (or item) to its user, or of anything where entries
+    are about users. They were shown on days -lookback to 0 from the entry's day, and not after the
+    entry's moment. At the same moment the order is slot, then decision id.
 
     Returns:
         Columns entry, user_id, decision_id, slot, surface, item_id, creator_id, time, age (days
-        before the entry), position, touches, named (whether the entry's event says that it came
-        from this exposure; null where it names none of these decisions).
+        before the entry), position, touches, named (whether the entry's event names this exposure
+        as its source; null where it names none of these decisions).
 
     Raises:
         ConfigError: a lookback that is not 0 to 365 whole days.
@@ -320,8 +327,8 @@ def touches_of(
         .with_columns(shown_day=pl.col("time").dt.epoch("us") // DAY_US)
         .with_columns(stretch=pl.col("shown_day") // (lookback + 1))
     )
-    # they meet by stretches as long as the lookback, of which an entry reaches two: not all years
-    # of a user for every entry
+    # joined by stretches as long as the lookback, of which an entry reaches two, so that not every
+    # slot of a user is compared with every entry
     reached = pl.concat_list(
         (pl.col("day").cast(pl.Int64) - days) // (lookback + 1) for days in (lookback, 0)
     ).list.unique()

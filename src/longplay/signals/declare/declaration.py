@@ -235,7 +235,7 @@ class Declaration:
         )
 
     def _has_empty_past(self, days: int) -> bool:
-        """Whether there is an entry only where the measure is 0 in this number of days before."""
+        """Whether the entry itself requires that the measure is 0 in the `days` days before it."""
         entry, measure = self.entry, self.measure
         if measure.of != entry.of:
             return False

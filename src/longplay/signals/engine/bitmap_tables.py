@@ -42,7 +42,7 @@ class BitmapTables:
 
     def plan(self, needed: Mapping[str, Iterable[Feature]]) -> None:
         """Replace the plan by these features of each unit. Tables built before are dropped."""
-        self.keep(())
+        self.drop_others(())
         self._planned = {
             unit: list(dict.fromkeys(needed[unit])) for unit in UNITS if unit in needed
         }
@@ -128,10 +128,10 @@ class BitmapTables:
         body = user_bitmaps_sql(rows_by_word, features, self.calendar)
         self.con.execute(f"create or replace temp table {table} as {body}")
 
-    def keep(self, units: Iterable[str]) -> None:
+    def drop_others(self, units: Iterable[str]) -> None:
         """Drop the tables of all units but these, after building what these need of the others."""
-        last_units = set(units)
-        kept_units = [unit for unit in self._planned if unit in last_units]
+        needed_units = set(units)
+        kept_units = [unit for unit in self._planned if unit in needed_units]
         dropped_units = [unit for unit in self._built if unit not in kept_units]
         if set(dropped_units) - {"pair"}:
             for unit in kept_units:

@@ -127,8 +127,13 @@ class Calendar:
         return f" and {table}.era = {self.era(day)}" if self.is_long else ""
 
     def _by_stretch(self, day: str, values: Sequence[int]) -> str:
-        """SQL of the value of the last stretch that starts on a day (SQL) or before it; before all
-        stretches that of the first."""
+        """SQL of the value for a day's stretch: the last one that starts on the day or before it, or
+        the first where none does.
+
+        Args:
+            day: SQL of the day.
+            values: a value per stretch.
+        """
         later = list(zip(self.starts[1:], values[1:], strict=True))[::-1]
         if not later:
             return f"({values[0]})"

@@ -38,26 +38,27 @@ def _code(*ids: str) -> str:
 class CodedRows(EventRows):
     """Rows of a table of numbers that `read` creates.
 
-    Its columns: user_id; thing, which is the row of item and creator in the table `things`; micros;
+    Its columns: user_id; item_creator, the number of a pair of item and creator in the table
+    `item_creators`; micros;
     marks, of which bit n says whether the event matches the nth feature; and the amounts of
     features that add more than 1.
 
     Attributes:
         features: in the order of the bits of `marks`.
         users: SQL condition that the user of a number ({}) is among these rows.
-        has_things: whether items and creators are needed.
+        has_item_creators: whether items and creators are needed.
     """
 
     features: tuple[Feature, ...] = ()
     users: str = "true"
-    has_things: bool = True
-    pair: ClassVar[str] = "thing"
+    has_item_creators: bool = True
+    pair: ClassVar[str] = "item_creator"
     micros: ClassVar[str] = "micros"
     keys: ClassVar[dict[str, str]] = {
         "user": "cast(null as ubigint)",
         "creator": "creator",
         "item": "item",
-        "thing": "thing",
+        "item_creator": "item_creator",
     }
 
     @property
@@ -79,13 +80,13 @@ class CodedRows(EventRows):
     @property
     def all_pairs(self) -> str:
         """See `Rows`."""
-        return "(select item as key, creator from things)"
+        return "(select item as key, creator from item_creators)"
 
     def with_item_and_creator(self, bitmaps: str) -> str:
         """See `Rows`."""
         return (
             "select w.user_id, t.item as key, t.creator, w.* exclude (user_id, key) from "
-            f"({bitmaps}) w join things t on t.thing = w.key"
+            f"({bitmaps}) w join item_creators t on t.item_creator = w.key"
         )
 
     def with_log_ids(self, body: str, keys: Sequence[str]) -> str:
@@ -96,29 +97,31 @@ class CodedRows(EventRows):
         return f"select {ids}, e.* exclude ({', '.join(keys)}) from ({body}) e{joins}"
 
     def read(self, con: Connection, log: str, into: str) -> None:
-        """Create the table `into` of the events of `log`, of all users. Where the table `things`
-        lacks an event's item and creator, `thing` is null."""
+        """Create the table `into` of the events of `log`, of all users. Where the table
+        `item_creators` lacks an event's item and creator, `item_creator` is null."""
         amounts = "".join(
             f", case when {feature.test()} then {feature.amount} end as {feature.name}"
             for feature in self.features
             if feature.amount != "1"
         )
-        code = f", {_code('item_id', 'creator_id')} as code" if self.has_things else ""
+        code = f", {_code('item_id', 'creator_id')} as code" if self.has_item_creators else ""
         columns = (
             f"{_code('user_id')} as user_id{code}, {TIME_US} as micros, "
             f"{marks_sql(self.features)} as marks{amounts}"
         )
         events = with_listed(log) if self.by_catalogue else log
         body = f"select {columns} from {with_lengths(events, self.features)}"
-        if self.has_things:
+        if self.has_item_creators:
             body = (
-                f"select e.* exclude (code), things.thing from ({body}) e left join things on "
-                "things.code = e.code"
+                f"select e.* exclude (code), item_creators.item_creator from ({body}) e "
+                "left join item_creators on item_creators.code = e.code"
             )
         con.execute(f"create or replace temp table {into} as {body}")
 
     def _source(self, unit: str, features: Sequence[Feature], flags: bool) -> str:
-        join = "" if unit in ("user", "thing") else " join things using (thing)"
+        join = (
+            "" if unit in ("user", "item_creator") else " join item_creators using (item_creator)"
+        )
         where = "" if self._reads_all(features, flags) else f" where {self._matches(features)}"
         return f"{self.events}{join}{where}"
 
@@ -215,8 +218,8 @@ def coded_rows(
     """Read a log once, some days at a time, and yield its rows: one part of its users after the
     other.
 
-    Creates the tables `things` (thing, code, item, creator), `ids_user`, `ids_item` and
-    `ids_creator` (code, id), and one of each part's events, which DuckDB spills to disk while there
+    Creates the tables `item_creators` (item_creator, code, item, creator), `ids_user`, `ids_item`
+    and `ids_creator` (code, id), and one of each part's events, which DuckDB spills to disk while there
     is no room for it. All are dropped after the last part.
 
     Args:
@@ -227,12 +230,12 @@ def coded_rows(
         by_catalogue: see `EventRows`.
 
     Raises:
-        SharedNumber: two users, items, creators or things have one number. A thing that no
-            catalogue lists and that shares its number with one that is listed would not be noticed:
-            for a million of each the probability is below 1e-7.
+        SharedNumber: two users, items, creators or pairs of item and creator have one number. A pair
+            that no catalogue lists and that shares its number with one that is listed would not be
+            noticed: for a million of each the probability is below 1e-7.
     """
     shows_slots = any(signal.entry.is_slot for signal in signals)
-    has_things = shows_slots or not needed_rollups(signals).keys() <= {"user", "sessions"}
+    has_item_creators = shows_slots or not needed_rollups(signals).keys() <= {"user", "sessions"}
     ids = _Ids(con, shows_slots, by_catalogue)
     features = _features(signals)
     n_parts = -(-max(events, 1) // EVENTS_PER_PART)
@@ -242,15 +245,15 @@ def coded_rows(
             by_catalogue=by_catalogue,
             features=features,
             users=_is_in_part(part, n_parts) if n_parts > 1 else "true",
-            has_things=has_things,
+            has_item_creators=has_item_creators,
         )
         for part in range(n_parts)
     ]
     try:
         ids.create_users(shows_slots or any(signal.entry.is_enrolment for signal in signals))
         for pairs in ids.candidate_pairs(events):
-            if has_things:
-                ids.create_things(pairs)
+            if has_item_creators:
+                ids.create_item_creators(pairs)
             if _read(con, parts, days):
                 break
         for rows in parts:
@@ -263,12 +266,12 @@ def coded_rows(
 
 def _read(con: Connection, parts: Sequence[CodedRows], days: tuple[int, int]) -> bool:
     """Create the tables of these parts from a log of these days; false where it has an item and
-    creator that `things` lacks."""
+    creator that `item_creators` lacks."""
     table = parts[0].events if len(parts) == 1 else "coded_turn"
     for turn, log in enumerate(_logs_in_turn(days, len(parts))):
         parts[0].read(con, log, table)
-        lacking = f"select 1 from {table} where thing is null limit 1"
-        if parts[0].has_things and first_row(con, lacking) is not None:
+        lacking = f"select 1 from {table} where item_creator is null limit 1"
+        if parts[0].has_item_creators and first_row(con, lacking) is not None:
             return False
         for rows in parts if len(parts) > 1 else ():
             body = f"select * from {table} where {rows.users.format('user_id')}"
@@ -343,18 +346,18 @@ class _Ids:
             yield "select distinct item_id, creator_id from items union all select null, null"
         yield f"select distinct item_id, creator_id from {self.events}"
 
-    def create_things(self, pairs: str) -> None:
-        """Create `things`, `ids_item` and `ids_creator` from SQL of pairs of item and creator; with
-        slots also `coded_creators`."""
+    def create_item_creators(self, pairs: str) -> None:
+        """Create `item_creators`, `ids_item` and `ids_creator` from SQL of pairs of item and creator;
+        with slots also `coded_creators`."""
         self._create("pairs_of_ids", pairs)
         item, creator = (
             f"case when {unit}_id is not null then {_code(f'{unit}_id')} end as {unit}"
             for unit in ("item", "creator")
         )
-        thing = "cast(row_number() over () - 1 as uinteger) as thing"
+        number = "cast(row_number() over () - 1 as uinteger) as item_creator"
         self._create(
-            "things",
-            f"select {thing}, {_code('item_id', 'creator_id')} as code, {item}, {creator} from "
+            "item_creators",
+            f"select {number}, {_code('item_id', 'creator_id')} as code, {item}, {creator} from "
             "pairs_of_ids",
             "code",
         )

@@ -108,7 +108,7 @@ class Compiler:
         tables: dict[Entry, str] = {}
         for place, entry in enumerate(order):
             tables[entry] = self._outcomes(entry, by_entry[entry])
-            self.bitmaps.keep(unit for later in order[place + 1 :] for unit in units[later])
+            self.bitmaps.drop_others(unit for later in order[place + 1 :] for unit in units[later])
         return tables
 
     def plan_bitmaps(self, by_entry: Mapping[Entry, Sequence[Declaration]]) -> None:
@@ -190,14 +190,15 @@ class Compiler:
 
     # -- entries -----------------------------------------------------------------------------------
 
-    def find(self, entry: Entry, table: str) -> None:
-        """Create `table` of the entries that a bitmap tells: user_id, keys, day, truncated."""
+    def create_entry_days(self, entry: Entry) -> None:
+        """Create the table `ENTRY_DAYS` of entries that are days set in a bitmap: user_id, keys, day,
+        truncated."""
         bitmap = self._entry_bitmap(entry)
         assert bitmap is not None
         unit, feature = bitmap
         if not self.bitmaps.has(unit, [feature]):
             self.plan_bitmaps({entry: []})
-        self._entries_of_bitmap(table, entry, bitmap, [])
+        self._entries_of_bitmap(ENTRY_DAYS, entry, bitmap, [])
 
     def _entries_of_bitmap(
         self, table: str, entry: Entry, bitmap: tuple[str, Feature], signals: list[Declaration]
@@ -342,8 +343,8 @@ class Compiler:
         return source
 
     def _entries_without_bitmap(self, entry: Entry) -> str:
-        """SQL of entries that no bitmap tells: user_id, keys, day, truncated; of exposures also
-        decision_id and slot."""
+        """SQL of entries that are not days set in a bitmap: user_id, keys, day, truncated; of exposures
+        also decision_id and slot."""
         if entry.is_slot:
             return self._slots()
         if entry.is_enrolment:

@@ -17,7 +17,8 @@ from longplay.signals.engine.duckdb import DUCKDB, numbers, set_bits
 from longplay.signals.engine.features import Feature
 
 UNITS = ("user", "creator", "item")  # a user, or a pair of a user and that key
-PAIRS = ("pair", "thing")  # a user with an item and its event's creator, as two keys or as one
+# a user with an item and its event's creator, as two keys or as one
+PAIRS = ("pair", "item_creator")
 
 # -- building bitmaps ------------------------------------------------------------------------------
 

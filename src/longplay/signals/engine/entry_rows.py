@@ -34,7 +34,7 @@ def create_entries(con: Connection, compiler: Compiler, entry: Entry, by_catalog
     events = with_listed("events") if by_catalogue else "events"
     create_engaged(con, events)
     if entry.is_new or entry.dormant_for is not None:
-        compiler.find(entry, ENTRY_DAYS)
+        compiler.create_entry_days(entry)
         body = _first_events_of_days(entry, events)
     elif entry.is_slot:
         body = _slots()

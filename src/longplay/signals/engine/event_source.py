@@ -26,7 +26,7 @@ class Rows(ABC):
         parts: in how many parts, by user, pairs are best built; more than one on a log that is
             large for the machine.
         has_pairs: a row has user, creator and item at once, so bitmaps of pairs can be built.
-        pair: the unit of these pairs: "pair", or "thing" where one key stands for both.
+        pair: the unit of these pairs: "pair", or "item_creator" where one key stands for both.
     """
 
     parts: int

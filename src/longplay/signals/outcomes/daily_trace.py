@@ -41,7 +41,7 @@ class Trace:
     _hits: dict[str, Hits] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def given(cls, hits: Hits) -> Trace:
+    def of(cls, hits: Hits) -> Trace:
         """A trace made of these daily amounts, without a log."""
         return cls(_hits={"total": hits})
 

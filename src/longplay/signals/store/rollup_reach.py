@@ -56,7 +56,7 @@ def days_to_read(
 
 
 def reads_own_pairs(signal: Declaration) -> bool:
-    """Whether of the roll-ups by creator or item a signal reads only the pairs of its entries."""
+    """Whether a signal reads the roll-ups by creator or item only for the pairs of its entries."""
     entry = signal.entry
     if entry.of is None or not (entry.is_discovery or entry.is_event):
         return False
