@@ -38,6 +38,18 @@ BY = (
     "position",
     "exposed",
 )
+ENTRY_AND_EXPOSURE = (
+    "entry",
+    "user_id",
+    "decision_id",
+    "slot",
+    "surface",
+    "item_id",
+    "creator_id",
+    "time",
+    "position",
+    "touches",
+)
 
 
 @dataclass(frozen=True)
@@ -116,8 +128,8 @@ class Credits:
 
     def __str__(self) -> str:
         matured = self.entries.filter(pl.col("due").is_not_null())
-        taken = math.fsum(matured["baseline"])
-        nobody = self.due - self.credited
+        baseline = math.fsum(matured["baseline"])
+        uncredited = self.due - self.credited
         if matured.height < self.entries.height:
             waiting = f"; {self.entries.height - matured.height:,} immature or unknown"
         else:
@@ -125,7 +137,7 @@ class Credits:
         return (
             f"{self.signal.label} by {self.rule}, {self.lookback} days back: "
             f"{math.fsum(matured['outcome']):,.6g} of {matured.height:,} entries = "
-            f"{self.credited:,.6g} to exposures + {nobody:,.6g} to none + {taken:,.6g} baseline "
+            f"{self.credited:,.6g} to exposures + {uncredited:,.6g} to none + {baseline:,.6g} baseline "
             f"({self.baseline}){waiting}"
         )
 
@@ -367,56 +379,68 @@ def touches_of(
 def _share(
     outcomes: Outcomes, touches: pl.DataFrame, rule: Rule, lookback: int, baseline: Unexposed | None
 ) -> Credits:
+    """Share outcomes out over their touches; see `credit`.
+
+    Args:
+        outcomes: what is shared out, N entries.
+        touches: columns of `touches_of`, T rows.
+        rule: how it is shared out.
+        lookback: days that the touches reach back.
+        baseline: what is subtracted first; null: nothing but what the signal declares.
+    """
     if not rule.fits(outcomes.signal):
         raise ConfigError(
             f"credit: rule 'discovery_touch' given, but {outcomes.signal.name} is entered by "
             f"{outcomes.signal.entry.kind}; expected an entry by "
             "discovery() or event(of=...), whose own event says where it came from"
         )
-    has_baseline = "baseline" in outcomes.frame.columns
-    days = outcomes.signal.measure.baseline
-    touched_N = np.zeros(len(outcomes), dtype=bool)
-    touched_N[touches["entry"].to_numpy()] = True
-    if baseline is not None:
-        taken_N = baseline.of(outcomes, touched_N)
-        words = f"what unexposed pairs come to, {baseline.lookback} days"
-    elif has_baseline:  # the outcome is less it already
-        taken_N = outcomes.frame["baseline"].fill_null(0.0).to_numpy().astype(float)
-        words = f"the user's own rate in the {days} days before"
-    else:
-        taken_N = np.zeros(len(outcomes))
-        words = "none declared"
-    value_N = outcomes.value
-    due_N = value_N if has_baseline else value_N - taken_N
-    entries = outcomes.frame.select("user_id", "time").with_row_index("entry")
-    entries = entries.with_columns(
-        pl.col("entry").cast(pl.Int64),
-        outcome=pl.Series(value_N + taken_N if has_baseline else value_N, nan_to_null=True),
-        baseline=pl.when(pl.Series(np.isfinite(value_N))).then(pl.Series(taken_N)),
-        due=pl.Series(due_N, nan_to_null=True),
-    )
+    entries, baseline_text = _entries_with_due(outcomes, touches, baseline)
     weight_T = weights(touches, rule, outcomes.frame)
     entry_T = touches["entry"].to_numpy()
     sum_N = np.bincount(entry_T, weights=weight_T, minlength=len(outcomes))
-    kept_T = (weight_T > 0) & (sum_N[entry_T] > 0)
-    touches = touches.filter(pl.Series(kept_T))
-    entry_T = entry_T[kept_T]
-    weight_T = weight_T[kept_T]
-    credit_T = apportion(due_N[entry_T], weight_T, entry_T)
-    paid = touches.select(
-        "entry",
-        "user_id",
-        "decision_id",
-        "slot",
-        "surface",
-        "item_id",
-        "creator_id",
-        "time",
-        "position",
-        "touches",
-    ).with_columns(credit=pl.Series(credit_T, dtype=pl.Float64, nan_to_null=True))
-    nobody = entries.filter(~pl.Series(np.isin(np.arange(len(outcomes)), entry_T))).select(
-        "entry", "user_id", credit="due"
+    is_credited_T = (weight_T > 0) & (sum_N[entry_T] > 0)
+    entry_T = entry_T[is_credited_T]
+    due_N = entries["due"].fill_null(math.nan).to_numpy()
+    credit_T = apportion(due_N[entry_T], weight_T[is_credited_T], entry_T)
+    credited = (
+        touches.filter(pl.Series(is_credited_T))
+        .select(*ENTRY_AND_EXPOSURE)
+        .with_columns(credit=pl.Series(credit_T, dtype=pl.Float64, nan_to_null=True))
     )
-    frame = pl.concat([paid, nobody], how="diagonal").sort("entry", maintain_order=True)
-    return Credits(outcomes.signal, rule, lookback, outcomes.as_of, frame, entries, words)
+    has_credit_N = np.isin(np.arange(len(outcomes)), entry_T)
+    uncredited = entries.filter(~pl.Series(has_credit_N)).select("entry", "user_id", credit="due")
+    frame = pl.concat([credited, uncredited], how="diagonal").sort("entry", maintain_order=True)
+    return Credits(outcomes.signal, rule, lookback, outcomes.as_of, frame, entries, baseline_text)
+
+
+def _entries_with_due(
+    outcomes: Outcomes, touches: pl.DataFrame, baseline: Unexposed | None
+) -> tuple[pl.DataFrame, str]:
+    """The table `Credits.entries`, and the text `Credits.baseline`."""
+    value_N = outcomes.value
+    outcome_N = value_N
+    has_own_baseline = "baseline" in outcomes.frame.columns
+    if baseline is not None:
+        touched_N = np.zeros(len(outcomes), dtype=bool)
+        touched_N[touches["entry"].to_numpy()] = True
+        baseline_N = baseline.of(outcomes, touched_N)
+        text = f"what unexposed pairs come to, {baseline.lookback} days"
+    elif has_own_baseline:
+        baseline_N = outcomes.frame["baseline"].fill_null(0.0).to_numpy().astype(float)
+        text = f"the user's own rate in the {outcomes.signal.measure.baseline} days before"
+    else:
+        baseline_N = np.zeros(len(outcomes))
+        text = "none declared"
+    if has_own_baseline:  # the signal has subtracted it already
+        due_N = value_N
+        outcome_N = value_N + baseline_N
+    else:
+        due_N = value_N - baseline_N
+    entries = outcomes.frame.select("user_id", "time").with_row_index("entry")
+    entries = entries.with_columns(
+        pl.col("entry").cast(pl.Int64),
+        outcome=pl.Series(outcome_N, nan_to_null=True),
+        baseline=pl.when(pl.Series(np.isfinite(value_N))).then(pl.Series(baseline_N)),
+        due=pl.Series(due_N, nan_to_null=True),
+    )
+    return entries, text

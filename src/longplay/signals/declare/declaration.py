@@ -111,7 +111,8 @@ class Declaration:
 
     def _check_parts(self, where: str) -> None:
         """Raise unless entry and measure are of their types."""
-        entry, measure = cast(object, self.entry), cast(object, self.measure)
+        entry = cast(object, self.entry)
+        measure = cast(object, self.measure)
         if isinstance(entry, Measure) and isinstance(measure, Entry):
             raise ConfigError(
                 f"{where}: entry and measure are swapped; expected Signal(name, entry, measure, "
@@ -138,7 +139,8 @@ class Declaration:
 
     def _check_fits(self, where: str) -> None:
         """Raise unless entry, measure and origin fit each other."""
-        entry, measure = self.entry, self.measure
+        entry = self.entry
+        measure = self.measure
         for part in (measure, measure.per):
             if part is None or part.of is None or part.record.over_keys:
                 continue
@@ -178,7 +180,8 @@ class Declaration:
         """Raise where the entry's own event is enough for the outcome to be known."""
         if self.window[0] > 0:
             return
-        entry, measure = self.entry, self.measure
+        entry = self.entry
+        measure = self.measure
         is_one_enough = (measure.threshold is not None and measure.threshold <= 1) or (
             measure.at_most is not None and measure.at_most < 1
         )
@@ -225,7 +228,8 @@ class Declaration:
 
     def _counts_own_event(self) -> bool:
         """Whether the measure counts the event that opens an entry."""
-        entry, measure = self.entry, self.measure
+        entry = self.entry
+        measure = self.measure
         return (
             entry.is_event
             and measure.counted == entry.event
@@ -236,7 +240,8 @@ class Declaration:
 
     def _has_empty_past(self, days: int) -> bool:
         """Whether the entry itself requires that the measure is 0 in the `days` days before it."""
-        entry, measure = self.entry, self.measure
+        entry = self.entry
+        measure = self.measure
         if measure.of != entry.of:
             return False
         if entry.is_discovery:
@@ -253,7 +258,8 @@ class Declaration:
 
     def _check_reachable(self, where: str) -> None:
         """Raise where no user can reach the threshold, or all stay below `at_most`."""
-        measure, days = self.measure, self.days
+        measure = self.measure
+        days = self.days
         if measure.days is not None and measure.days > days:
             raise ConfigError(
                 f"{where}: days={measure.days} given, expected at most {days}, the days of the "

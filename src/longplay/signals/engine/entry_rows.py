@@ -65,7 +65,9 @@ def _first_events_of_days(entry: Entry, events: str) -> str:
         opening = f"(select *, {day_of('time')} as day from {events} where {_opens(entry)})"
     else:
         opening = "engaged"
-    keys, about, same_key = "", _NO_KEYS, ""
+    keys = ""
+    about = _NO_KEYS
+    same_key = ""
     if entry.of:
         keys = f"{ENTRY_DAYS}.{entry.of}_id, "
         about = "first.item_id, first.creator_id"

@@ -34,7 +34,8 @@ def range_sums(
     names = sorted({name for name, _, _ in sums.values()})
     keys = "user_id" if unit == "user" else "user_id, key"
     if entries is None:
-        is_entry, source = active, rows
+        is_entry = active
+        source = rows
     else:
         nulls = ", ".join("cast(null as bigint)" for _ in names)
         is_entry = "is_entry"
@@ -43,9 +44,13 @@ def range_sums(
             f"select {keys}, day, true, {nulls} from ({entries})"
         )
     if once and entries is None:
-        any_of, sum_of, grouped = "", "", ""
+        any_of = ""
+        sum_of = ""
+        grouped = ""
     else:
-        any_of, sum_of, grouped = "bool_or", "sum", f" group by {keys}, day"
+        any_of = "bool_or"
+        sum_of = "sum"
+        grouped = f" group by {keys}, day"
     amounts = ", ".join(
         f"cast(coalesce({sum_of}({name}), 0) as bigint) as {name}" for name in names
     )

@@ -54,9 +54,13 @@ def rollup_sql(unit: str, features: Sequence[Feature], rows: EventRows) -> str:
         f"cast(sum({feature.name}) as bigint) as {feature.name}" for feature in features
     )
     if unit == "user":
-        keys, key, has_key = "user_id", "cast(null as varchar)", ""
+        keys = "user_id"
+        key = "cast(null as varchar)"
+        has_key = ""
     else:
-        keys, key, has_key = "user_id, key", "key", "key is not null"
+        keys = "user_id, key"
+        key = "key"
+        has_key = "key is not null"
     return (
         f"select user_id, {key} as key, day, {sums} from "
         f"({rows.daily(unit, features, has_key)}) group by {keys}, day"

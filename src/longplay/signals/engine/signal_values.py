@@ -224,7 +224,8 @@ class Values:
         """
         if self.bitmaps.has(unit, features):
             return self.bitmaps.table(unit)
-        key, grouped = (f"{unit}_id as key, ", f", {unit}_id") if by_key else ("", "")
+        key = f"{unit}_id as key, " if by_key else ""
+        grouped = f", {unit}_id" if by_key else ""
         first = f"min(day) + ({reach[0]})"
         last = f"max(day) + ({reach[1]})"
         limits = (

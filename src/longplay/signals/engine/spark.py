@@ -101,7 +101,8 @@ class SparkConnection:
     """
 
     def __init__(self, session: SparkSession, folder: Path) -> None:
-        self._session, self._folder = session, folder
+        self._session = session
+        self._folder = folder
         self._durable = session.sparkContext.getCheckpointDir() is not None
         self._files = 0
         self._answers: dict[str, SparkRows] = {}

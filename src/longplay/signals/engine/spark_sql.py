@@ -153,13 +153,21 @@ def translated(text: str) -> Statement:
     tree = sqlglot.parse_one(text, read="duckdb")
     if isinstance(tree, exp.Drop):
         return Statement("drop", next(tree.find_all(exp.Table)).name, "")
-    verb, name, query = "select", "", tree
+    verb = "select"
+    name = ""
+    query = tree
     if isinstance(tree, exp.Create):
-        verb, name, query = str(tree.kind).lower(), tree.this.name, tree.expression
+        verb = str(tree.kind).lower()
+        name = tree.this.name
+        query = tree.expression
     elif isinstance(tree, exp.Insert):
-        verb, name, query = "insert", tree.this.name, tree.expression
+        verb = "insert"
+        name = tree.this.name
+        query = tree.expression
     elif isinstance(tree, exp.Copy):
-        verb, name, query = "copy", tree.args["files"][0].this, tree.this.this
+        verb = "copy"
+        name = tree.args["files"][0].this
+        query = tree.this.this
     for rewrite in REWRITES:
         rewrite(query)
     return Statement(verb, name, query.sql("spark"))

@@ -128,7 +128,9 @@ class Outcomes:
         shape = (len(self), self.signal.days)
         if age is not None:
             keep = day < age
-            row, day, amount = row[keep], day[keep], amount[keep]
+            row = row[keep]
+            day = day[keep]
+            amount = amount[keep]
         return sparse.csr_matrix((amount, (row, day)), shape=shape)
 
     def observed(self, age: int | None = None) -> NDArray[np.int64]:

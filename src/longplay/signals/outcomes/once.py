@@ -26,7 +26,8 @@ def left_by_slots_above(
     >>> left.round(3).tolist(), repeated.tolist()
     ([[1.0, 0.5, 1.0, 0.3]], [[False, True, False, True]])
     """
-    left_NS, repeated_NS = np.ones(key_NS.shape), np.zeros(key_NS.shape, dtype=bool)
+    left_NS = np.ones(key_NS.shape)
+    repeated_NS = np.zeros(key_NS.shape, dtype=bool)
     for slot in range(1, key_NS.shape[1]):
         same_NJ = (key_NS[:, :slot] == key_NS[:, slot, None]) & (key_NS[:, slot, None] >= 0)
         left_NS[:, slot] = np.where(same_NJ, 1.0 - caused_NS[:, :slot], 1.0).prod(axis=1)

@@ -270,8 +270,13 @@ class NightlyUpdate:
             )
 
     def _tests_of_days(self, days: Sequence[int], by_pair: bool) -> dict[str, str]:
-        """Roll-up -> SQL condition that a row is of a user, or by pair of a pair, that is there on
-        these days. Creates the tables that the conditions read."""
+        """Roll-up -> SQL condition that keeps the rows of users with anything on these days. Creates
+        the tables that the conditions read.
+
+        Args:
+            days: a run.
+            by_pair: in roll-ups by creator or item keep only the pairs with anything on these days.
+        """
         units = self.state.rollups.keys() - {"sessions"}
         span = dict.fromkeys(units, (days[0], days[-1]))
         rows = RollupRows(self.folder, self.state.rollups, span)
@@ -324,7 +329,8 @@ class NightlyUpdate:
         if computed_days:
             is_other_day = f" and day not in ({', '.join(map(str, computed_days))})"
         place = f"outcomes/{signal.label}/{self.state.seq}-late"
-        rows_file, users_file = f"{place}/rows.parquet", f"{place}/users.parquet"
+        rows_file = f"{place}/rows.parquet"
+        users_file = f"{place}/users.parquet"
         shutil.rmtree(self.folder / place, ignore_errors=True)
         (self.folder / place).mkdir(parents=True)
         is_late_user = "user_id in (select user_id from users_to_read)"

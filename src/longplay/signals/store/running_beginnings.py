@@ -22,9 +22,10 @@ def updated_beginnings(
 ) -> Beginnings:
     """The beginnings of the log, now that some days are rolled up.
 
-    Most often some user of a day was also there on the day next to it, so the neighbours of the new
-    days are read first. Days outside all runs after that are compared with all days near them: new
-    days with every day near, earlier ones with the new days near, whose users may have come again.
+    Most often some user of a day was also there on the day next to it, so first only the new days
+    and their neighbours are read. Some days may still lie outside all runs. Then a new day is
+    compared with all days near it, and an earlier day with the new days near it, on which its users
+    may have come again.
 
     Args:
         con: where the queries run.
