@@ -51,14 +51,11 @@ class EntriesToValue:
 
 
 class Values:
-    """SQL of signals' values at their entries.
+    """SQL of signals' values at their entries: `columns`, each with a comma before it, and the
+    `source` to select them and the entries' own columns from.
 
     Creates the tables that it reads: `near_UNIT` and `habits_UNIT` (bitmaps for these entries
     alone, of units that are not planned) and `sums_UNIT`.
-
-    Attributes:
-        columns: SQL of the columns of the signals, each with a comma before it.
-        source: what to select `columns` and the entries' own columns from.
     """
 
     def __init__(

@@ -37,9 +37,6 @@ class DayFiles:
         first: the first day of the log.
         until: the midnight up to which events are counted.
         events: number of events of the log; 0: not known.
-
-    Attributes:
-        written: the files that were written, relative to the folder.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class DayFiles:
         self.first = first
         self.until = until
         self.events_per_day = events / max(len(days), 1)
-        self.written = set[str]()
+        self.written = set[str]()  # files, relative to the folder
         self._place = {day: place for place, day in enumerate(days)}
 
     # -- runs of days ------------------------------------------------------------------------------

@@ -21,10 +21,6 @@ class LakeChanges:
         lake: bounded by the midnight `until`.
         old: the last manifest.
         until: the midnight up to which to count, days since 1970.
-
-    Attributes:
-        files: table of the lake -> name of a file -> file. By name, because a lake may be moved to
-            another folder.
     """
 
     def __init__(
@@ -33,6 +29,7 @@ class LakeChanges:
         self.con = con
         self.lake = lake
         self.until = until
+        # by name, because a lake may be moved to another folder
         self.files = {
             table: {Path(file).name: file for file in lake.files(table)}
             for table in ("events", "decisions")

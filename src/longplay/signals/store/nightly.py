@@ -51,10 +51,6 @@ class NightlyUpdate:
         old: the last manifest.
         until: the midnight up to which to count, days since 1970.
         report: called with (what, done, of).
-
-    Attributes:
-        state: the new manifest.
-        written: the files that were written, relative to the folder.
     """
 
     def __init__(
@@ -75,6 +71,7 @@ class NightlyUpdate:
         self.until = until
         self.report = report
         self.changes = LakeChanges(con, lake, old, until)
+        # the new manifest
         self.state = replace(
             old,
             seq=old.seq + 1,
@@ -90,7 +87,7 @@ class NightlyUpdate:
         )
         self.by_catalogue = False  # roll-ups read creators from the catalogue
         self.computed: dict[str, tuple[int, ...]] = {}
-        self.written = set[str]()
+        self.written = set[str]()  # files, relative to the folder
 
     def run(self) -> Updated:
         """Do the update; say what was done."""

@@ -74,6 +74,10 @@ def _seen_again(
     """See `days_seen_again`, of the activity of these days.
 
     Args:
+        con: where the queries run.
+        folder: of the store.
+        rollups: roll-up -> day -> files.
+        days: whose activity is read.
         users_of: only users who were active on one of these days; empty: all users.
     """
     if not days:
