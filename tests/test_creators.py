@@ -38,7 +38,7 @@ from longplay.signals import (
     time_to_return,
 )
 from longplay.signals.outcomes.in_files import BaseRate, base_rates, write_outcomes
-from longplay.signals.store.nightly import Work
+from longplay.signals.store.nightly import NightlyUpdate
 from longplay.signals.store.signal_store import SignalStore
 
 NOON = DAY / 2
@@ -230,7 +230,7 @@ def test_an_update_that_dies_forgets_no_change_of_the_catalogue(
     store.update()
     lake.append("catalogue", items=catalogue(a2="a"), watermark=LEAP + 41 * DAY)
     with monkeypatch.context() as patched:
-        patched.setattr(Work, "_compute", lambda *_: 1 / 0)
+        patched.setattr(NightlyUpdate, "_compute", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             store.update()
     store.update()

@@ -41,7 +41,7 @@ from longplay.signals import (
 from longplay.signals.declare.entry_kinds import ENTRIES
 from longplay.signals.declare.measure_kinds import MEASURES
 from longplay.signals.declare.sentence import unit
-from longplay.signals.outcomes.version_diff import changed_parts
+from longplay.signals.outcomes.definition_diff import changed_parts
 
 # Declarations with what they were when they could first be made: versions are for ever. The first
 # 48 are older than the records of kinds.

@@ -66,7 +66,7 @@ def made_outcomes(signal, item_N, trace_ND, observed_N=None, users=None, origin=
     )
     creators = pl.DataFrame(schema={"item_id": pl.String, "creator_id": pl.String})
     hits = (row.astype(np.int64), day.astype(np.int64), trace_ND[row, day].astype(float))
-    return Outcomes(signal, frame, START + timedelta(days=400), Trace.given(hits), creators)
+    return Outcomes(signal, frame, START + timedelta(days=400), Trace.of(hits), creators)
 
 
 def habit(days: int, threshold: int | None = 2) -> Signal:

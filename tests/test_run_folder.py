@@ -232,7 +232,7 @@ def test_a_killed_update_does_not_change_what_is_known_of_the_catalogue(
     again."""
     from longplay.signals import completion, exposure
     from longplay.signals.signal import Signal
-    from longplay.signals.store.nightly import Work
+    from longplay.signals.store.nightly import NightlyUpdate
 
     world = World(users=60, items=30, seed=5)
     log = world.run(Popular(slate=5, explore=0.2), days=12)
@@ -243,7 +243,7 @@ def test_a_killed_update_does_not_change_what_is_known_of_the_catalogue(
     SignalStore(tmp_path / "store", lake, [played]).update()
     lake.append("lengths", items=items.with_columns(length=100.0))
     with monkeypatch.context() as patched:
-        patched.setattr(Work, "_compute", lambda *_: 1 / 0)
+        patched.setattr(NightlyUpdate, "_compute", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             SignalStore(tmp_path / "store", lake, [played]).update()
     store, fresh = (SignalStore(tmp_path / name, lake, [played]) for name in ("store", "fresh"))

@@ -29,8 +29,9 @@ from longplay.signals import (
     sessions,
     user_day,
 )
+from longplay.signals.outcomes.definition_diff import changed_parts
 from longplay.signals.outcomes.in_files import BaseRate, base_rates
-from longplay.signals.outcomes.version_diff import CHANGES, Backfill, changed_parts, diff_of
+from longplay.signals.outcomes.version_diff import CHANGES, Backfill, diff_of
 from longplay.world import World
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -32,7 +32,7 @@ from longplay.signals import (
     user_day,
 )
 from longplay.signals.engine.beginnings import SILENCE_DAYS, Beginnings
-from longplay.signals.engine.operators import BITS, MANY_BLOCKS, Calendar
+from longplay.signals.engine.calendar import BITS, ERA_WORDS, Calendar
 from longplay.signals.outcomes.enrolled_sums import enrolled_sums
 from longplay.signals.outcomes.in_files import BaseRate, base_rates, write_outcomes
 from longplay.signals.ready_signals import READY, ready
@@ -215,7 +215,7 @@ def test_a_run_of_activity_begins_after_more_than_a_year_of_silence() -> None:
 def test_words_of_a_unit_are_as_many_for_twenty_years_as_for_two(years: int) -> None:
     reach = (365, 365)
     calendar = Calendar.of(20_000 - 365 * years, 20_300, reach)
-    assert calendar.blocks <= MANY_BLOCKS + 2 * (365 // BITS + 1)
+    assert calendar.words <= ERA_WORDS + 2 * (365 // BITS + 1)
 
 
 def cpu(work: Callable[[], object]) -> float:

@@ -60,10 +60,10 @@ from longplay.signals import (
 )
 from longplay.signals.engine import coded_events as coded
 from longplay.signals.engine import event_source
-from longplay.signals.engine.operators import range_sums
+from longplay.signals.engine.range_sums import range_sums
 from longplay.signals.outcomes.in_files import base_rates, write_outcomes
 from longplay.signals.store.manifest import Manifest
-from longplay.signals.store.nightly import Work
+from longplay.signals.store.nightly import NightlyUpdate
 from longplay.signals.store.signal_store import SignalStore
 
 FOREVER = datetime(9000, 1, 1, tzinfo=UTC)
@@ -129,7 +129,7 @@ def refused_in_files(signal: Signal) -> bool:
 @given(
     st.lists(signals(), min_size=1, max_size=4),
     logs(),
-    st.sampled_from((0, coded.LEAST)),
+    st.sampled_from((0, coded.LEAST_ROLLUPS)),
     st.sampled_from((2, 10**6)),
 )
 @examples(60)
@@ -149,11 +149,11 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(
         return
     lake, folder = log.lake(), tmp_path_factory.mktemp("outcomes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coded, "LEAST", least)  # 0: always from a table of numbers
+        patch.setattr(coded, "LEAST_ROLLUPS", least)  # 0: always from a table of numbers
         patch.setattr(
-            coded, "LISTED", 10**6
+            coded, "CATALOGUE_SHARE", 10**6
         )  # so that also the catalogue is asked, which does not list everything
-        patch.setattr(coded, "AT_ONCE", at_once)
+        patch.setattr(coded, "EVENTS_PER_PART", at_once)
         written = write_outcomes(several, lake, folder, as_of=log.as_of)
     for signal in several:
         expected = signal.outcomes(lake, as_of=log.as_of).frame
@@ -231,7 +231,7 @@ TOGETHER = (
     logs(),
     st.sets(st.sampled_from(TOGETHER), min_size=2),
     st.sampled_from((2, 5, 10**6)),
-    st.sampled_from((coded.LEAST, 10**6)),
+    st.sampled_from((coded.LEAST_ROLLUPS, 10**6)),
 )
 @examples(80)
 def test_units_put_together_from_finer_ones_are_those_of_the_events(
@@ -243,9 +243,9 @@ def test_units_put_together_from_finer_ones_are_those_of_the_events(
     assume(len(asked) > 1)
     lake, folder = log.lake(), tmp_path_factory.mktemp("together")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(event_source, "AT_ONCE", at_once)  # in how many parts a log is taken
-        patch.setattr(coded, "AT_ONCE", at_once)
-        patch.setattr(coded, "LEAST", least)
+        patch.setattr(event_source, "EVENTS_PER_PART", at_once)  # in how many parts a log is taken
+        patch.setattr(coded, "EVENTS_PER_PART", at_once)
+        patch.setattr(coded, "LEAST_ROLLUPS", least)
         written = write_outcomes(asked, lake, folder, as_of=log.as_of)
     for signal in asked:
         assert rows_of(pl.read_parquet(written[signal.label]), signal) == rows_of(
@@ -280,9 +280,9 @@ def test_two_ids_of_one_number_are_found_and_the_log_is_read_as_it_is(
         tables = con.execute("select table_name from duckdb_tables()").fetchall()
         if "%" in code:
             with pytest.raises(coded.SharedNumber):
-                list(coded.coded(con, TOGETHER, 20, SOME_DAYS))
+                list(coded.coded_rows(con, TOGETHER, 20, SOME_DAYS))
         else:
-            assert len(list(coded.coded(con, TOGETHER, 20, SOME_DAYS))) == 1
+            assert len(list(coded.coded_rows(con, TOGETHER, 20, SOME_DAYS))) == 1
         assert con.execute("select table_name from duckdb_tables()").fetchall() == tables
     written = write_outcomes(TOGETHER, lake, tmp_path)
     for signal in TOGETHER:
@@ -360,11 +360,11 @@ def test_ids_come_from_a_small_catalogue_that_lists_all_and_else_from_the_events
         play(60, 4.5, kind="visit") | {"item_id": None, "creator_id": None}
     ]
     lake.append("0", events=events_frame(events), items=items, watermark=LEAP + 60 * DAY)
-    monkeypatch.setattr(coded, "LISTED", listed)
+    monkeypatch.setattr(coded, "CATALOGUE_SHARE", listed)
     with lake.connect() as con:
         counts = [
-            con.execute("select count(*) from things").fetchall()
-            for _ in coded.coded(con, TOGETHER, len(events), SOME_DAYS)
+            con.execute("select count(*) from item_creators").fetchall()
+            for _ in coded.coded_rows(con, TOGETHER, len(events), SOME_DAYS)
         ]
     assert counts == [[(found,)]]  # three and nothing; one, the other and nothing; one and nothing
     written = write_outcomes(TOGETHER, lake, tmp_path)
@@ -467,8 +467,8 @@ def test_every_night_equals_outcomes_computed_from_the_whole_log(
     """Batches come when their day is over, some rows nights late; updates come after every batch or
     after several; settled days lie in blocks."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("longplay.signals.store.nightly.BLOCK", block)
-        patched.setattr("longplay.signals.store.nightly.SETTLED", block // 8)
+        patched.setattr("longplay.signals.store.day_files.SHARED_DAYS", block)
+        patched.setattr("longplay.signals.store.day_files.SETTLED_DAYS", block // 8)
         run_nights(tmp_path_factory, log, nights, data)
 
 
@@ -749,12 +749,12 @@ def test_settled_days_lie_in_blocks_out_of_which_late_events_take_their_days(
         return list(by_file.values())
 
     monkeypatch.setattr(
-        "longplay.signals.store.nightly.BLOCK", 64
+        "longplay.signals.store.day_files.SHARED_DAYS", 64
     )  # of which the log has none whole
     shutil.rmtree(store.folder)
     store.update()
     assert {len(days) for days in together()} == {1}
-    monkeypatch.setattr("longplay.signals.store.nightly.BLOCK", 8)
+    monkeypatch.setattr("longplay.signals.store.day_files.SHARED_DAYS", 8)
     append(lake, "next", [play(70_000, 40.5)], [], LEAP + 41 * DAY)
     store.update()
     check(store, lake)
@@ -774,7 +774,7 @@ def test_settled_days_lie_in_blocks_out_of_which_late_events_take_their_days(
         store.outcomes(signal).equals(fresh.outcomes(signal), null_equal=True) for signal in SOME
     )
     monkeypatch.setattr(
-        "longplay.signals.store.nightly.BLOCK_EVENTS", 0
+        "longplay.signals.store.day_files.MOST_SHARED_EVENTS", 0
     )  # a large log has a file for every day
     shutil.rmtree(store.folder)
     store.update()
@@ -802,7 +802,7 @@ def test_only_files_of_the_last_two_manifests_are_kept(
                 patched.setattr("longplay.signals.store.nightly.MOST_PATCHES", 0)
             store.update()
             if night == 2:
-                patched.setattr(Work, "_patch", lambda *_: 1 / 0)
+                patched.setattr(NightlyUpdate, "_patch", lambda *_: 1 / 0)
                 append(lake, "killed", [play(62_000, 45.5)], [], LEAP + 46 * DAY)
                 with pytest.raises(ZeroDivisionError):
                     store.update()
@@ -828,10 +828,10 @@ def test_an_update_that_dies_changes_nothing_and_the_next_one_is_whole(
     lake, store = long_log
     before = {signal.label: store.outcomes(signal) for signal in SOME}
     append(lake, "next", [play(90_000, 40.5), play(90_001, 9.5)], [], LEAP + 41 * DAY)
-    for name in ("_compute", "_patch", "_together", "_outcomes"):
+    for name in ("_compute", "_patch", "_merge_patches", "_outcomes"):
         with monkeypatch.context() as patched:
-            patched.setattr(Work, name, lambda *_: 1 / 0)
-            if name == "_together":
+            patched.setattr(NightlyUpdate, name, lambda *_: 1 / 0)
+            if name == "_merge_patches":
                 patched.setattr("longplay.signals.store.nightly.MOST_PATCHES", 0)
             with pytest.raises(ZeroDivisionError):
                 store.update()

@@ -177,7 +177,7 @@ def test_a_strangers_events_change_nobody_elses_rows_in_a_shared_pass(
     several = [one for one in KEPT if not refuses(one, alone) and not refuses(one, both)]
     assume(several)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(begins_module, "SAMPLE", 100 if sampled else 1)
+        patch.setattr(begins_module, "USERS_SAMPLED", 100 if sampled else 1)
         before, after = (
             write_outcomes(several, one.lake(), tmp_path_factory.mktemp("pass"), as_of=log.as_of)
             for one in (alone, both)
@@ -356,13 +356,13 @@ def test_the_first_day_is_read_and_the_whole_log_only_where_nobody_of_it_came_ag
     lake = lake_of(did(0, "a"), did(3, "a"), did(4, "b"))
     first = int(LEAP.timestamp() // 86_400)
     with lake.connect() as con:
-        assert beginnings_of(con, (first, first + 4), whole=False) == Beginnings(
+        assert beginnings_of(con, (first, first + 4), needs_ends=False) == Beginnings(
             ((first, first + 4),)
         )
         assert beginnings_of(con, (first, first + 4)) == Beginnings(((first, first + 3),))
     stray = lake_of(did(-3, STRANGER), did(0, "a"), did(3, "a"))
     with stray.connect() as con:
-        assert beginnings_of(con, (first - 3, first + 3), whole=False) == Beginnings(
+        assert beginnings_of(con, (first - 3, first + 3), needs_ends=False) == Beginnings(
             ((first, first + 3),)
         )
 

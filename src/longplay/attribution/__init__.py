@@ -1,2 +1,2 @@
-"""Attribution: one delayed outcome shared out over the exposures before it, less what happens
-without them."""
+"""Attribution: one delayed outcome shared out over the exposures before it, less what would have
+happened without them."""

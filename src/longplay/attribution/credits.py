@@ -1,10 +1,9 @@
-"""Attribution: one delayed outcome shared out over the exposures that came before it. Nothing is
-lost and nothing is made up.
+"""Attribution: one delayed outcome shared out over the exposures that came before it, exactly.
 
-A rule says who gets which share; a baseline says how much of the outcome there is to share.
-Per-user increments are not identifiable, so no rule is right for a single user; whether a rule's
-total is right, a randomised holdout says (`experiments.holdout`). How an outcome is split is in
-`attribution.rules`. Axes: N entries.
+A rule decides who gets which share; a baseline decides how much of the outcome is shared. The
+effect on a single user is not identifiable, so no rule is right for a single user. Whether a rule's
+total is right can be tested by a randomised holdout (`experiments.holdout`). How an outcome is split
+is in `attribution.rules`. Axes: N entries.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from longplay.decisions import Decisions
 from longplay.display import html_table, text_table
 from longplay.errors import ConfigError, DataError
 from longplay.lake.daily import DAY_US
-from longplay.signals.declare.checks import MAX_WINDOW_DAYS, one_of, whole
+from longplay.signals.declare.checks import MAX_WINDOW_DAYS, check_choice, is_whole_number
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.outcomes.in_memory import Outcomes, slates_of
 
@@ -39,6 +38,18 @@ BY = (
     "position",
     "exposed",
 )
+ENTRY_AND_EXPOSURE = (
+    "entry",
+    "user_id",
+    "decision_id",
+    "slot",
+    "surface",
+    "item_id",
+    "creator_id",
+    "time",
+    "position",
+    "touches",
+)
 
 
 @dataclass(frozen=True)
@@ -50,17 +61,17 @@ class Credits:
 
     Attributes:
         signal: whose outcomes were shared out.
-        rule: how.
+        rule: how they were shared out.
         lookback: days before an entry in which an exposure can be credited.
-        as_of: when outcomes are known (UTC).
+        as_of: the moment of knowledge (UTC).
         frame: one row per entry and credited exposure: entry (row of `Outcomes.frame`), user_id,
             decision_id, slot, surface, item_id, creator_id, time (of the exposure), position (1 for
-            the earliest touch of the entry), touches (how many there are), credit (null while the
-            outcome is immature or unknown, never 0 for it). Where nobody is to be credited the
-            entry has one row, of which everything about an exposure is null.
-        entries: entry, user_id, time, outcome, baseline, due (outcome less baseline): what was to
-            be shared out.
-        baseline: what the outcome was less of, in words.
+            the earliest touch of the entry), touches (their number), credit (null while the outcome
+            is immature or unknown, never 0). An entry without a credited exposure has one row, in
+            which all columns of the exposure are null.
+        entries: one row per entry: entry, user_id, time, outcome, baseline, due (outcome less
+            baseline: the amount that is shared out).
+        baseline: what was subtracted from the outcome, in words.
     """
 
     signal: Declaration
@@ -76,21 +87,21 @@ class Credits:
 
     @property
     def name(self) -> str:
-        """The rule's name, and whether a learnt baseline was subtracted."""
+        """The rule's name, and "less unexposed" where a learnt baseline was subtracted."""
         return self.rule.kind + (" less unexposed" if "unexposed" in self.baseline else "")
 
     def totals(self, by: str | Sequence[str] = "exposed") -> pl.DataFrame:
         """Sum of credits by some of `BY`; `exposed` is whether an exposure is credited at all.
 
         Columns: those of `by`, entries, credit. Immature outcomes are left out. The credits of all
-        rows together are `due`, to the last bit where they are added by `math.fsum`.
+        rows sum to `due`, to the last bit where they are added by `math.fsum`.
 
         Raises:
             ConfigError: a column that is not in `BY`.
         """
         names = [by] if isinstance(by, str) else list(by)
         for name in names:
-            one_of("totals", "by", name, BY)
+            check_choice("totals", "by", name, BY)
         matured = self.frame.filter(pl.col("credit").is_not_null()).with_columns(
             exposed=pl.col("decision_id").is_not_null()
         )
@@ -117,8 +128,8 @@ class Credits:
 
     def __str__(self) -> str:
         matured = self.entries.filter(pl.col("due").is_not_null())
-        taken = math.fsum(matured["baseline"])
-        nobody = self.due - self.credited
+        baseline = math.fsum(matured["baseline"])
+        uncredited = self.due - self.credited
         if matured.height < self.entries.height:
             waiting = f"; {self.entries.height - matured.height:,} immature or unknown"
         else:
@@ -126,7 +137,7 @@ class Credits:
         return (
             f"{self.signal.label} by {self.rule}, {self.lookback} days back: "
             f"{math.fsum(matured['outcome']):,.6g} of {matured.height:,} entries = "
-            f"{self.credited:,.6g} to exposures + {nobody:,.6g} to none + {taken:,.6g} baseline "
+            f"{self.credited:,.6g} to exposures + {uncredited:,.6g} to none + {baseline:,.6g} baseline "
             f"({self.baseline}){waiting}"
         )
 
@@ -138,9 +149,13 @@ class Credits:
 class Comparison:
     """All rules side by side on the same outcomes and exposures; returned by `compare_rules`.
 
-    `frame` columns: rule, outcome, to_exposures, to_none, baseline (sums over known outcomes: the
-    first is the sum of the other three), exposures (how many are credited at all), top_1% (share of
-    what exposures get that the 1% best paid get).
+    Attributes:
+        signal: whose outcomes were shared out.
+        lookback: days before an entry in which an exposure can be credited.
+        credits: the credits by each rule.
+        frame: one row per rule: rule, outcome, to_exposures, to_none, baseline (sums over known
+            outcomes; outcome is the sum of the other three), exposures (number of credited
+            exposures), top_1% (share of the credit that the 1% most credited exposures get).
     """
 
     signal: Declaration
@@ -152,14 +167,14 @@ class Comparison:
         head = ["rule", "to exposures", "to none", "baseline", "exposures", "top 1%"]
         rows = [
             [
-                r["rule"],
-                f"{r['to_exposures']:,.1f}",
-                f"{r['to_none']:,.1f}",
-                f"{r['baseline']:,.1f}",
-                f"{r['exposures']:,}",
-                f"{r['top_1%']:.0%}",
+                row["rule"],
+                f"{row['to_exposures']:,.1f}",
+                f"{row['to_none']:,.1f}",
+                f"{row['baseline']:,.1f}",
+                f"{row['exposures']:,}",
+                f"{row['top_1%']:.0%}",
             ]
-            for r in self.frame.iter_rows(named=True)
+            for row in self.frame.iter_rows(named=True)
         ]
         return head, rows
 
@@ -193,12 +208,12 @@ def credit(
         rule: last_touch, first_touch, discovery_touch, position or recency, or a `Rule` with
             numbers of its own; default discovery_touch for discoveries, else recency.
         lookback: whole days before the entry's day from which exposures count, 0 to 365.
-        baseline: what pairs come to that were not exposed (`unexposed_baseline`).
-            A baseline that the signal declares is taken off anyway.
+        baseline: the outcomes expected without exposure (`unexposed_baseline`), to be subtracted.
+            A baseline that the signal declares is subtracted in any case.
 
     Raises:
-        ConfigError: an unknown rule, one without a meaning for the signal, or a lookback that is
-            not whole days.
+        ConfigError: an unknown rule, one that does not fit the signal, or a lookback that is not
+            whole days.
     """
     if rule is None:
         chosen = default_rule(outcomes.signal)
@@ -214,8 +229,8 @@ def credit(
 
 
 def default_rule(signal: Declaration) -> Rule:
-    """discovery_touch where it has a meaning, else recency: chosen by `bench/attribution.py`, see
-    docs/attribution.md."""
+    """The rule that is used where none is given: discovery_touch if it fits the signal, else
+    recency. `bench/attribution.py` measured which are best, see docs/attribution.md."""
     discovery = Rule("discovery_touch")
     return discovery if discovery.fits(signal) else Rule("recency")
 
@@ -228,16 +243,20 @@ def compare_rules(
     lookback: int = LOOKBACK_DAYS,
     baseline: Unexposed | None = None,
 ) -> Comparison:
-    """Compare all attribution rules on the same exposures, as a table. With `baseline`, each rule
-    also less it.
+    """Compare attribution rules on the same outcomes and exposures, as a table.
 
-    Rules that have no meaning for the signal are left out where none are named.
+    Args:
+        outcomes: what is shared out.
+        decisions: what was shown; see `credit`.
+        rules: default all rules that fit the signal.
+        lookback: whole days before the entry's day from which exposures count, 0 to 365.
+        baseline: adds a row per rule with this baseline subtracted.
     """
     every = [Rule(kind) for kind in RULE_KINDS]
     if rules is None:
         chosen = [rule for rule in every if rule.fits(outcomes.signal)]
     else:
-        chosen = [Rule(r) if isinstance(r, str) else r for r in rules]  # type: ignore[arg-type]
+        chosen = [Rule(rule) if isinstance(rule, str) else rule for rule in rules]  # type: ignore[arg-type]
     touches = touches_of(outcomes, decisions, lookback)
     baselines = [None] if baseline is None else [None, baseline]
     results = [
@@ -277,20 +296,20 @@ def touches_of(
 ) -> pl.DataFrame:
     """Every exposure that may be credited for an entry, sorted by entry and time.
 
-    Of the entry's user and creator (item), or of the user alone where entries are about users;
-    shown on days -lookback to 0 from the entry's day and not after the entry's moment. At the same
-    moment the order is slot, then decision id.
+    These are exposures of the entry's creator (or item) to its user, or of anything where entries
+    are about users. They were shown on days -lookback to 0 from the entry's day, and not after the
+    entry's moment. At the same moment the order is slot, then decision id.
 
     Returns:
         Columns entry, user_id, decision_id, slot, surface, item_id, creator_id, time, age (days
-        before the entry), position, touches, named (whether the entry's event says that it came
-        from this exposure; null where it names none of these decisions).
+        before the entry), position, touches, named (whether the entry's event names this exposure
+        as its source; null where it names none of these decisions).
 
     Raises:
         ConfigError: a lookback that is not 0 to 365 whole days.
         DataError: a decision id twice.
     """
-    if not whole(lookback) or not 0 <= lookback <= MAX_WINDOW_DAYS:
+    if not is_whole_number(lookback) or not 0 <= lookback <= MAX_WINDOW_DAYS:
         raise ConfigError(
             f"credit: lookback={lookback!r} given, expected 0 to {MAX_WINDOW_DAYS} whole days"
         )
@@ -320,8 +339,8 @@ def touches_of(
         .with_columns(shown_day=pl.col("time").dt.epoch("us") // DAY_US)
         .with_columns(stretch=pl.col("shown_day") // (lookback + 1))
     )
-    # they meet by stretches as long as the lookback, of which an entry reaches two: not all years
-    # of a user for every entry
+    # joined by stretches as long as the lookback, of which an entry reaches two, so that not every
+    # slot of a user is compared with every entry
     reached = pl.concat_list(
         (pl.col("day").cast(pl.Int64) - days) // (lookback + 1) for days in (lookback, 0)
     ).list.unique()
@@ -360,56 +379,68 @@ def touches_of(
 def _share(
     outcomes: Outcomes, touches: pl.DataFrame, rule: Rule, lookback: int, baseline: Unexposed | None
 ) -> Credits:
+    """Share outcomes out over their touches; see `credit`.
+
+    Args:
+        outcomes: what is shared out, N entries.
+        touches: columns of `touches_of`, T rows.
+        rule: how it is shared out.
+        lookback: days that the touches reach back.
+        baseline: what is subtracted first; null: nothing but what the signal declares.
+    """
     if not rule.fits(outcomes.signal):
         raise ConfigError(
             f"credit: rule 'discovery_touch' given, but {outcomes.signal.name} is entered by "
             f"{outcomes.signal.entry.kind}; expected an entry by "
             "discovery() or event(of=...), whose own event says where it came from"
         )
-    has_baseline = "baseline" in outcomes.frame.columns
-    days = outcomes.signal.measure.baseline
-    touched_N = np.zeros(len(outcomes), dtype=bool)
-    touched_N[touches["entry"].to_numpy()] = True
-    if baseline is not None:
-        taken_N = baseline.of(outcomes, touched_N)
-        words = f"what unexposed pairs come to, {baseline.lookback} days"
-    elif has_baseline:  # the outcome is less it already
-        taken_N = outcomes.frame["baseline"].fill_null(0.0).to_numpy().astype(float)
-        words = f"the user's own rate in the {days} days before"
-    else:
-        taken_N = np.zeros(len(outcomes))
-        words = "none declared"
-    value_N = outcomes.value
-    due_N = value_N if has_baseline else value_N - taken_N
-    entries = outcomes.frame.select("user_id", "time").with_row_index("entry")
-    entries = entries.with_columns(
-        pl.col("entry").cast(pl.Int64),
-        outcome=pl.Series(value_N + taken_N if has_baseline else value_N, nan_to_null=True),
-        baseline=pl.when(pl.Series(np.isfinite(value_N))).then(pl.Series(taken_N)),
-        due=pl.Series(due_N, nan_to_null=True),
-    )
+    entries, baseline_text = _entries_with_due(outcomes, touches, baseline)
     weight_T = weights(touches, rule, outcomes.frame)
     entry_T = touches["entry"].to_numpy()
     sum_N = np.bincount(entry_T, weights=weight_T, minlength=len(outcomes))
-    kept_T = (weight_T > 0) & (sum_N[entry_T] > 0)
-    touches = touches.filter(pl.Series(kept_T))
-    entry_T = entry_T[kept_T]
-    weight_T = weight_T[kept_T]
-    credit_T = apportion(due_N[entry_T], weight_T, entry_T)
-    paid = touches.select(
-        "entry",
-        "user_id",
-        "decision_id",
-        "slot",
-        "surface",
-        "item_id",
-        "creator_id",
-        "time",
-        "position",
-        "touches",
-    ).with_columns(credit=pl.Series(credit_T, dtype=pl.Float64, nan_to_null=True))
-    nobody = entries.filter(~pl.Series(np.isin(np.arange(len(outcomes)), entry_T))).select(
-        "entry", "user_id", credit="due"
+    is_credited_T = (weight_T > 0) & (sum_N[entry_T] > 0)
+    entry_T = entry_T[is_credited_T]
+    due_N = entries["due"].fill_null(math.nan).to_numpy()
+    credit_T = apportion(due_N[entry_T], weight_T[is_credited_T], entry_T)
+    credited = (
+        touches.filter(pl.Series(is_credited_T))
+        .select(*ENTRY_AND_EXPOSURE)
+        .with_columns(credit=pl.Series(credit_T, dtype=pl.Float64, nan_to_null=True))
     )
-    frame = pl.concat([paid, nobody], how="diagonal").sort("entry", maintain_order=True)
-    return Credits(outcomes.signal, rule, lookback, outcomes.as_of, frame, entries, words)
+    has_credit_N = np.isin(np.arange(len(outcomes)), entry_T)
+    uncredited = entries.filter(~pl.Series(has_credit_N)).select("entry", "user_id", credit="due")
+    frame = pl.concat([credited, uncredited], how="diagonal").sort("entry", maintain_order=True)
+    return Credits(outcomes.signal, rule, lookback, outcomes.as_of, frame, entries, baseline_text)
+
+
+def _entries_with_due(
+    outcomes: Outcomes, touches: pl.DataFrame, baseline: Unexposed | None
+) -> tuple[pl.DataFrame, str]:
+    """The table `Credits.entries`, and the text `Credits.baseline`."""
+    value_N = outcomes.value
+    outcome_N = value_N
+    has_own_baseline = "baseline" in outcomes.frame.columns
+    if baseline is not None:
+        touched_N = np.zeros(len(outcomes), dtype=bool)
+        touched_N[touches["entry"].to_numpy()] = True
+        baseline_N = baseline.of(outcomes, touched_N)
+        text = f"what unexposed pairs come to, {baseline.lookback} days"
+    elif has_own_baseline:
+        baseline_N = outcomes.frame["baseline"].fill_null(0.0).to_numpy().astype(float)
+        text = f"the user's own rate in the {outcomes.signal.measure.baseline} days before"
+    else:
+        baseline_N = np.zeros(len(outcomes))
+        text = "none declared"
+    if has_own_baseline:  # the signal has subtracted it already
+        due_N = value_N
+        outcome_N = value_N + baseline_N
+    else:
+        due_N = value_N - baseline_N
+    entries = outcomes.frame.select("user_id", "time").with_row_index("entry")
+    entries = entries.with_columns(
+        pl.col("entry").cast(pl.Int64),
+        outcome=pl.Series(outcome_N, nan_to_null=True),
+        baseline=pl.when(pl.Series(np.isfinite(value_N))).then(pl.Series(baseline_N)),
+        due=pl.Series(due_N, nan_to_null=True),
+    )
+    return entries, text

@@ -1,4 +1,4 @@
-"""Attribution rules: the weight that each exposure gets, and shares that sum to the whole exactly.
+"""Attribution rules: the weight that each exposure gets, and shares that sum exactly to the amount.
 
 Axes: T touches (an exposure that may be credited for an entry), sorted by entry and then from the
 earliest to the last.
@@ -15,7 +15,7 @@ import polars as pl
 
 from longplay.arrays import Float, Int
 from longplay.errors import ConfigError
-from longplay.signals.declare.checks import one_of
+from longplay.signals.declare.checks import check_choice
 from longplay.signals.declare.declaration import Declaration
 
 LOOKBACK_DAYS = 28
@@ -27,11 +27,11 @@ class RuleKind:
 
     Attributes:
         name: the kind, and the function that declares it.
-        weigh: how much each touch counts; see `weights`.
-        words: how the rule prints, of its fields.
-        has_half_life: whether it has a half-life.
-        has_ends: whether it has ends.
-        own_event: whether it asks which exposure the entry's own event came from.
+        weigh: the weight of each touch; see `weights`.
+        words: how the rule prints, a template of its fields.
+        has_half_life: whether the kind has a half-life.
+        has_ends: whether the kind has ends.
+        own_event: whether it needs to know which exposure the entry's own event came from.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Rule:
     """How one outcome is shared out over the touches that preceded it.
 
     Attributes:
-        kind: last_touch, first_touch: all of it to that touch. discovery_touch: to the exposure
-            that the entry's own event names by its `decision_id` and `slot`. Where it names none of
-            the decisions given: to the last touch on the surface that the event came from, if it
-            was recommended; else to nobody. position: `ends` to the first and to the last touch
-            each, the rest in equal parts to those between. recency: halved with every `half_life`
-            of age.
+        kind: last_touch and first_touch give all of it to that touch. discovery_touch gives it to
+            the exposure that the entry's own event names by its `decision_id` and `slot`; if the
+            event names none of the decisions, to the last touch on the event's surface, where the
+            event was recommended; else to nobody. position gives the share `ends` to the first and
+            to the last touch, and the rest in equal parts to those between. recency halves the
+            weight of a touch with every `half_life` of age.
         half_life: days, for recency.
         ends: share in (0, 0.5], for position.
 
@@ -67,7 +67,7 @@ class Rule:
     ends: float = 0.4
 
     def __post_init__(self) -> None:
-        one_of("rule", "kind", self.kind, RULE_KINDS)
+        check_choice("rule", "kind", self.kind, RULE_KINDS)
         for name, value, most in (
             ("half_life", self.half_life, 10_000.0),
             ("ends", self.ends, 0.5),
@@ -108,35 +108,44 @@ class Rule:
 
 
 def last_touch() -> Rule:
-    """Rule: all to the last touch."""
+    """Rule: the last touch gets all."""
     return Rule("last_touch")
 
 
 def first_touch() -> Rule:
-    """Rule: all to the first touch within the lookback."""
+    """Rule: the first touch within the lookback gets all."""
     return Rule("first_touch")
 
 
 def discovery_touch() -> Rule:
-    """Rule: all to the touch that the entry's own event came from; to nobody where the user found
-    it without being shown."""
+    """Rule: the touch that the entry's own event came from gets all; nobody does where the user
+    found it without being shown."""
     return Rule("discovery_touch")
 
 
 def position(ends: float = 0.4) -> Rule:
-    """Rule: `ends` to the first and to the last touch each, the rest in equal parts to those
-    between; two touches share alike."""
+    """Rule: the first and the last touch get the share `ends` each, those between equal parts of the
+    rest. Two touches get half each.
+
+    Args:
+        ends: share in (0, 0.5].
+    """
     return Rule("position", ends=ends)
 
 
 def recency(half_life: float = 7.0) -> Rule:
-    """Rule: a touch `half_life` days older gets half as much."""
+    """Rule: a touch that is `half_life` days older gets half as much."""
     return Rule("recency", half_life=half_life)
 
 
 def weights(touches: pl.DataFrame, rule: Rule, entries: pl.DataFrame) -> Float:
-    """The weight of each touch among those of its entry, shape [T], not normalised; 0: no
-    credit."""
+    """The weight of each touch among those of its entry, shape [T], not normalised; 0 is no credit.
+
+    Args:
+        touches: columns of `touches_of`, T rows.
+        rule: how the outcome is shared out.
+        entries: `Outcomes.frame`.
+    """
     return rule.record.weigh(touches, rule, entries)
 
 
@@ -201,8 +210,8 @@ RULE_KINDS = tuple(RULES)
 
 
 def apportion(due_T: Float, weight_T: Float, entry_T: Int) -> Float:
-    """Shares of each entry's `due` in proportion to the weights, shape [T]. The shares of an entry
-    sum to it exactly, in any order.
+    """Shares of each entry's amount in proportion to the weights, shape [T]. The shares of an entry
+    sum to its amount exactly, in any order.
 
     A double is a whole number of up to 2^53 units in its last place. Each part is a whole number of
     those units too: the difference of two neighbouring cumulative shares, rounded down. So the last

@@ -1,9 +1,10 @@
-"""The learnt baseline: what happens between users and creators without an exposure.
+"""The learnt baseline: the outcomes that exposed pairs of user and creator would have had without an
+exposure.
 
-Had it not been shown, some of what followed would have come all the same, now or a little later.
-How much, the pairs that were not shown it say: outcomes per day on which the user was active and
-could have discovered the creator. That is the attributable fraction among the exposed of
-epidemiology (Miettinen 1974), in person-time, creator by creator and among equally active users.
+Without being shown a creator, some users would have discovered it anyway, now or a little later. How
+many is estimated from pairs that were not exposed: their outcomes per day on which the user was
+active and could have discovered the creator. This is the attributable fraction among the exposed
+(Miettinen 1974), in person-time, creator by creator and among equally active users.
 """
 
 from __future__ import annotations
@@ -33,21 +34,19 @@ GROUPS = 5
 
 @dataclass(frozen=True)
 class Unexposed:
-    """Expected outcomes of exposed pairs had they not been exposed, learnt from unexposed pairs;
-    made by `unexposed_baseline`.
+    """The outcomes expected of exposed pairs without exposure, learnt from unexposed pairs; returned
+    by `unexposed_baseline`. A pair is a user and a creator (or item).
 
     Attributes:
         signal: the discovery signal.
         lookback: days that an exposure counts for.
-        expected: sum of outcomes that the exposed pairs' days would have come to at the rate of
-            unexposed ones.
-        organic: sums of outcomes that exposed pairs did come to, where the entry's own event was
-            organic, and where it was not.
-        shown: sums of outcomes that exposed pairs did come to, where the entry's own event was
-            organic, and where it was not.
-        unexposed: sum of outcomes of unexposed pairs.
-        unexposed_days: pair-days at risk with the user active.
-        exposed_days: pair-days at risk with the user active.
+        expected: sum of outcomes that exposed pairs would have had at the rate of unexposed ones.
+        organic: sum of the outcomes of exposed pairs whose entry's own event was organic.
+        shown: sum of the outcomes of exposed pairs whose entry's own event was not organic.
+        unexposed: sum of the outcomes of unexposed pairs.
+        unexposed_days: days of unexposed pairs on which the user was active and a discovery was
+            possible.
+        exposed_days: the same days of exposed pairs.
 
     >>> sums = {"expected": 6.0, "organic": 4.0, "shown": 20.0, "unexposed": 50.0}
     >>> base = Unexposed(None, 28, **sums, unexposed_days=5e4, exposed_days=6e3)
@@ -66,19 +65,23 @@ class Unexposed:
 
     @property
     def organic_share(self) -> float:
-        """Baseline share of an organic entry's outcome. The expected baseline is taken from
-        organic outcomes first."""
+        """Share of an organic entry's outcome that is baseline, 0 to 1. The expected outcomes are
+        taken from organic entries first."""
         return min(1.0, self.expected / self.organic) if self.organic > 0 else 1.0
 
     @property
     def shown_share(self) -> float:
-        """Share of the outcome of an entry that was not organic that is baseline; above 1 where
-        showing does harm."""
+        """Share of the outcome of other entries that is baseline; above 1 where showing does
+        harm."""
         return max(0.0, self.expected - self.organic) / self.shown if self.shown > 0 else 0.0
 
     def of(self, outcomes: Outcomes, touched_N: NDArray[np.bool_]) -> Float:
-        """The baseline of each entry, shape [N]: 0 for entries without a touch (nobody is credited
-        for them), and for unknown outcomes.
+        """The baseline of each entry, shape [N]: 0 for entries without a touch, for which nobody is
+        credited, and for unknown outcomes.
+
+        Args:
+            outcomes: N entries.
+            touched_N: whether an entry has a touch.
 
         Raises:
             ConfigError: outcomes of another signal than it was learnt for.
@@ -94,10 +97,10 @@ class Unexposed:
         return np.where(touched_N, np.nan_to_num(outcomes.value) * share_N, 0.0)
 
     def __str__(self) -> str:
-        all_of_it = self.organic + self.shown
-        share = f"{self.expected / all_of_it:.1%}" if all_of_it > 0 else "-"
+        total = self.organic + self.shown
+        share = f"{self.expected / total:.1%}" if total > 0 else "-"
         return (
-            f"exposed pairs came to {all_of_it:,.1f} ({self.organic:,.1f} found organically) in "
+            f"exposed pairs came to {total:,.1f} ({self.organic:,.1f} found organically) in "
             f"{self.exposed_days:,.0f} days; unexposed ones "
             f"came to {self.unexposed:,.1f} in {self.unexposed_days:,.0f}, at equal creators "
             f"{self.expected:,.1f} expected: {share} is baseline"
@@ -105,8 +108,8 @@ class Unexposed:
 
 
 def shown_unasked(lake: Lake) -> pl.DataFrame:
-    """Return the decisions on surfaces whose plays are mostly recommended. Search results, which
-    the user asked for, are left out."""
+    """The decisions on surfaces whose plays are mostly recommended. Search results, which the user
+    asked for, are left out."""
     events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("decision_id").is_not_null())
     requested_surfaces = (
         events.group_by("surface")
@@ -128,17 +131,18 @@ def unexposed_baseline(
     """Learn the baseline of a discovery signal from pairs (user, creator or item) without an
     exposure.
 
-    A pair's day counts where the user was active, the outcome of an entry on it has matured, and a
-    discovery was possible (no touch in the `novel_for` days before). It is exposed from the day of
-    an exposure for `lookback` days on, also after the exposure was followed: what the user would
-    have done on those days is the question. It is unexposed without one in the `lookback` days
-    before. Rates are by creator (item), each smoothed by one outcome at the mean rate, times a
-    factor for each fifth of the users by how often they are active: who comes often is shown more,
-    and makes more of what is found. Users of a single day teach nothing.
+    A pair's day counts if the user was active on it, an entry on it would have matured, and a
+    discovery was possible (no touch in the `novel_for` days before). The day is exposed if there was
+    an exposure on it or in the `lookback` days before, even if the user followed that exposure: the
+    question is what the user would have done on those days. Otherwise it is unexposed.
 
-    Assumes that, creator by creator, per active day and among equally active users, those who were
-    not shown it are like those who were. A policy that knows the users' taste breaks that: it shows
-    what they would look for, and this baseline is then too low.
+    Rates are by creator (or item), each smoothed by one outcome at the mean rate. They are
+    multiplied by a factor for each fifth of the users by number of active days: frequent users are
+    shown more, and have more outcomes per discovery. Users with a single active day are left out.
+
+    The baseline assumes that, creator by creator, per active day and among equally active users,
+    those who were not shown a creator are like those who were. A policy that knows the users' taste
+    breaks this: it shows what they would look for, and the baseline is then too low.
 
     Args:
         outcomes: of a signal whose entries are discoveries.
@@ -146,12 +150,12 @@ def unexposed_baseline(
         decisions: what was shown unasked (`shown_unasked(lake)`).
         lookback: days that an exposure counts for.
         users: learn from these alone; default everybody.
-        least: outcomes above 0 that unexposed pairs must have come to: with few their rate is a
-            guess, and none at all would say that nothing comes by itself.
+        least: number of outcomes above 0 that unexposed pairs must have. With few their rate is
+            unreliable; without any it would be 0.
 
     Raises:
         ConfigError: entries that are not discoveries.
-        DataError: no day of the log can be used, or too little came of unexposed pairs.
+        DataError: no day of the log can be used, or unexposed pairs have too few outcomes.
     """
     signal = outcomes.signal
     entry = outcomes.signal.entry
@@ -171,9 +175,10 @@ def unexposed_baseline(
     shown = shown.filter(pl.col("time") < outcomes.as_of)
     entered = outcomes.frame
     if users is not None:
-        some = users.unique().to_frame("user_id")
+        chosen_users = users.unique().to_frame("user_id")
         touched, shown, entered = (
-            table.join(some, on="user_id", how="semi") for table in (touched, shown, entered)
+            table.join(chosen_users, on="user_id", how="semi")
+            for table in (touched, shown, entered)
         )
     day = (pl.col("time").dt.epoch("us") // DAY_US).alias("day")
     active = _days_seen_again(
@@ -194,7 +199,7 @@ def unexposed_baseline(
             f"unexposed: {signal.name}: the log is too short: no outcome of a sure discovery has "
             "matured; wait, or shorten the window"
         )
-    clock = _Clock(active, first, last)
+    active_days = _ActiveDays(active, first, last)
     slots = (
         shown.select("user_id", "slate", day)
         .explode("slate", empty_as_null=False)
@@ -208,33 +213,34 @@ def unexposed_baseline(
     )
     touches = touched.select("user_id", pl.col(key).alias("key"), day).drop_nulls().unique()
     keys = ItemIndex(pl.concat([slots["key"], touches["key"]]).unique().sort())
-    shown_P = clock.pairs(slots, keys)
+    shown_P = active_days.pairs(slots, keys)
     shown_day = slots["day"].to_numpy()
-    touch_P = clock.pairs(touches, keys)
+    touch_P = active_days.pairs(touches, keys)
     touch_day = touches["day"].to_numpy()
     possible = ~_within(touch_P, touch_day, shown_P, shown_day, 1, novel)
-    exposed_GK = clock.active_days(
+    exposed_GK = active_days.count(
         shown_P[possible], shown_day[possible], shown_day[possible] + lookback, len(keys)
     )
-    spoilt_GK = clock.active_days(
+    not_free_GK = active_days.count(
         np.concatenate([shown_P, touch_P]),
         np.concatenate([shown_day, touch_day + 1]),
         np.concatenate([shown_day + lookback, touch_day + novel]),
         len(keys),
     )
-    free_GK = np.maximum(clock.total_G[:, None] - spoilt_GK, 0.0)
+    free_GK = np.maximum(active_days.total_G[:, None] - not_free_GK, 0.0)
     matured = entered.filter(
         pl.col("value").is_not_null() & ~pl.col("truncated") & pl.col("day").is_between(first, last)
     )
     at = matured.select("user_id", pl.col(key).alias("key"), "day")
-    pair_E = clock.pairs(at, keys)
+    pair_E = active_days.pairs(at, keys)
     value_E = matured["value"].to_numpy()
     organic_E = (matured["origin"] == "organic").to_numpy()
     after_E = _within(shown_P, shown_day, pair_E, at["day"].to_numpy(), 0, lookback)
-    free_value_GK = clock.by_group(pair_E[~after_E], value_E[~after_E], len(keys))
-    if (came := int(np.count_nonzero(value_E[~after_E]))) < least:
+    free_value_GK = active_days.by_group(pair_E[~after_E], value_E[~after_E], len(keys))
+    unexposed_outcomes = int(np.count_nonzero(value_E[~after_E]))
+    if unexposed_outcomes < least:
         raise DataError(
-            f"unexposed: {signal.name}: only {came} outcomes above 0 of pairs that were not "
+            f"unexposed: {signal.name}: only {unexposed_outcomes} outcomes above 0 of pairs that were not "
             f"exposed, in {free_GK.sum():,.0f} of their days, expected "
             f"at least {least}: where everybody is shown everything, nothing says what would come "
             "by itself; shorten the lookback, or hold "
@@ -279,9 +285,9 @@ def _rates(value_GK: Float, days_GK: Float) -> Float:
     return factor_G[:, None] * rate_K
 
 
-class _Clock:
-    """Counts users' active days between two days, for many users at once. Users are in fifths by
-    their number of active days."""
+class _ActiveDays:
+    """Counts users' active days between two days, for many users at once. Users are grouped in fifths
+    by their number of active days."""
 
     def __init__(self, active: pl.DataFrame, first: int, last: int) -> None:
         self.first = first
@@ -311,7 +317,7 @@ class _Clock:
             .reshape(GROUPS, keys)
         )
 
-    def active_days(self, pair_M: Int, start_M: Int, stop_M: Int, keys: int) -> Float:
+    def count(self, pair_M: Int, start_M: Int, stop_M: Int, keys: int) -> Float:
         """Active days of the pair's user in the union of the pair's intervals [start, stop], within
         first to last; by group and key, [G, K]."""
         start_M = np.maximum(start_M, self.first)

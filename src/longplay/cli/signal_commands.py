@@ -26,8 +26,8 @@ from longplay.run.tables import Configuration
 from longplay.signals import READY, Signal, ready
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.sentence import unit
+from longplay.signals.outcomes.definition_diff import definition_lines
 from longplay.signals.outcomes.in_files import BaseRate, base_rates
-from longplay.signals.outcomes.version_diff import definition_lines
 from longplay.signals.outcomes.version_diff import diff as diff_of_signals
 from longplay.signals.ready_signals import CATALOGUE
 from longplay.signals.store.signal_store import SignalStore

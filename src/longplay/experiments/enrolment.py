@@ -168,12 +168,14 @@ def covariates_in(con: duckdb.DuckDBPyConnection, enrolled: pl.DataFrame) -> NDA
     """See `covariates_of`; in a connection to a lake that is open."""
     create_engaged(con)
     con.register("opened", enrolled.select("user_id", "time").with_row_index("row").to_arrow())
+    is_recent = f"past.day >= o.day - {LOOK_BACK_DAYS}"
+    is_organic = f"past.origin = 'organic' and {is_recent}"
     table = con.sql(
         f"""
         with opened_day as (select row, user_id, {day_of("time")} as day from opened)
         select o.row,
-               count(distinct past.day) filter (past.origin = 'organic' and past.day >= o.day - {LOOK_BACK_DAYS}) as active_days,
-               count(*) filter (past.kind = 'play' and past.day >= o.day - {LOOK_BACK_DAYS}) as plays,
+               count(distinct past.day) filter ({is_organic}) as active_days,
+               count(*) filter (past.kind = 'play' and {is_recent}) as plays,
                coalesce(any_value(o.day) - min(past.day), 0) as known_days
         from opened_day o left join engaged as past on past.user_id = o.user_id and past.day < o.day
         group by o.row order by o.row

@@ -253,7 +253,9 @@ def relative(means: Means) -> Contrast | None:
     dividing the absolute interval by the control's mean ignores it. Null below 5 standard errors:
     there the linearisation is wrong and the interval of Fieller (1954) is about to be unbounded.
 
-    >>> change = relative(Means(10.0, 12.0, var_control=1.0, var_treatment=1.0, covariance=0.0, df=100, n_control=51, n_treatment=51))
+    >>> sizes = {"df": 100, "n_control": 51, "n_treatment": 51}
+    >>> means = Means(10.0, 12.0, var_control=1.0, var_treatment=1.0, covariance=0.0, **sizes)
+    >>> change = relative(means)
     >>> round(change.value, 6), round(change.std_error ** 2, 6)            # 0.12^2 * 1 + 0.1^2 * 1
     (0.2, 0.0244)
     """
@@ -288,7 +290,8 @@ def sample_ratio(counts: ArrayLike, shares: ArrayLike) -> float:
         shares: of each arm, positive; only their proportions count, so [1, 1] and [0.5, 0.5] say
             the same.
 
-    >>> round(sample_ratio([60, 40], [0.5, 0.5]), 6), round(sample_ratio([60, 40], [1, 1]), 6)     # 10^2 / 50 + 10^2 / 50 = 4
+    >>> # 10^2 / 50 + 10^2 / 50 = 4
+    >>> round(sample_ratio([60, 40], [0.5, 0.5]), 6), round(sample_ratio([60, 40], [1, 1]), 6)
     (0.0455, 0.0455)
 
     Raises:

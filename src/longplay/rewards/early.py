@@ -21,7 +21,7 @@ from longplay.lake.lake import Lake
 from longplay.lake.storage import MemoryStore
 from longplay.progress import Progress, reporting
 from longplay.rewards.showing import Showing, fit_showing, worth
-from longplay.signals.declare.checks import kind_of
+from longplay.signals.declare.checks import described
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.outcomes.in_memory import Outcomes, check_lake, slates_of
 from longplay.signals.signal import Signal
@@ -176,7 +176,7 @@ class EarlyModel(ABC):
     def __post_init__(self) -> None:
         if not isinstance(cast(object, self.signal), Signal):
             raise ConfigError(
-                f"{self.name}: signal={kind_of(self.signal)} given, expected a Signal"
+                f"{self.name}: signal={described(self.signal)} given, expected a Signal"
             )
 
     @abstractmethod
@@ -384,7 +384,7 @@ class EarlyModel(ABC):
             check_lake(f"{self.name}: fit(lake, outcomes)", lake)
         if not isinstance(outcomes, Outcomes):
             raise ConfigError(
-                f"{self.name}: fit(lake, outcomes) with {kind_of(outcomes)} as outcomes given, "
+                f"{self.name}: fit(lake, outcomes) with {described(outcomes)} as outcomes given, "
                 f"expected {self.signal.name}.outcomes(lake)"
             )
         self._check(outcomes)
@@ -392,7 +392,7 @@ class EarlyModel(ABC):
     def _check(self, outcomes: Outcomes) -> None:
         if not isinstance(cast(object, outcomes), Outcomes):
             raise ConfigError(
-                f"{self.name}: {kind_of(outcomes)} given, expected outcomes: "
+                f"{self.name}: {described(outcomes)} given, expected outcomes: "
                 f"{self.signal.name}.outcomes(lake)"
             )
         if not self.signal.additive:

@@ -222,8 +222,10 @@ def estimate_prior(
         unit_C: size of a single hit per coordinate (default 1); keeps a coordinate that never
             varied from having no noise.
 
-    >>> def cross(weight_I): return np.array([[4 * weight_I[0] + 20 * weight_I[1]]])    # two items with traces {0, 2}, {2, 4}
-    >>> prior = estimate_prior(np.array([2.0, 2.0]), np.array([[2.0], [6.0]]), np.array([4.0, 20.0]), cross, np.ones(1))
+    >>> def cross(weight_I):  # two items with traces {0, 2} and {2, 4}
+    ...     return np.array([[4 * weight_I[0] + 20 * weight_I[1]]])
+    >>> n_I, sum_IC, squares_I = np.array([2.0, 2.0]), np.array([[2.0], [6.0]]), np.array([4.0, 20.0])
+    >>> prior = estimate_prior(n_I, sum_IC, squares_I, cross, np.ones(1))
     >>> prior.mu_C.tolist(), prior.noise_CC.tolist()
     ([2.0], [[2.0]])
 

@@ -27,8 +27,8 @@ from longplay.run.stages.reinforce import Reinforce
 from longplay.run.stages.reward import RewardTable
 from longplay.run.tables import FIT, Configuration, Split
 from longplay.signals import Signal
+from longplay.signals.engine.answerable import unanswerable
 from longplay.signals.engine.beginnings import days_of_rows, first_day_seen_again
-from longplay.signals.engine.entry_rows import unanswerable
 
 LADDER = (WIDEST, 28, 21, 14, 7, 5, 3, 2, 1)  # days of a window that is fitted, the widest first
 # share of the log's days that a fitted window leaves to the days on which training's outcomes and

@@ -1,8 +1,8 @@
-"""Signals: what we hope for, declared as data and computed in SQL."""
+"""Signals: delayed outcomes, declared as data and computed in SQL."""
 
 from longplay.signals.declare.entry import Entry, discovery, enrolment, event, exposure, user_day
-from longplay.signals.declare.measure import (
-    Measure,
+from longplay.signals.declare.measure import Measure
+from longplay.signals.declare.measure_functions import (
     active_days,
     active_weeks,
     amount,

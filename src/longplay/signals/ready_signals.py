@@ -1,4 +1,4 @@
-"""Ready signals: the outcomes asked for most, each with its use and its trap."""
+"""Ready signals: the outcomes that are needed most often, each with its use and its trap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from longplay.signals.declare.entry import discovery, enrolment, event, user_day
-from longplay.signals.declare.measure import (
+from longplay.signals.declare.measure_functions import (
     active_days,
     cancelled,
     days_with,
@@ -22,7 +22,13 @@ from longplay.signals.signal import Signal
 
 @dataclass(frozen=True)
 class Ready:
-    """A ready signal, in one sentence each what it is for and what it is not for."""
+    """A ready signal with advice.
+
+    Attributes:
+        signal: the declaration.
+        use: what it is good for, in a sentence or two.
+        trap: how it can mislead, in a sentence or two.
+    """
 
     signal: Signal
     use: str
@@ -33,12 +39,12 @@ CATALOGUE = (
     Ready(
         Signal("return_1d", user_day(), returned(), (1, 1)),
         "Watch the service from day to day: it matures overnight.",
-        "No reward: it follows the day of the week and the mix of users, and frequent users open "
+        "Not a reward: it follows the day of the week and the mix of users, and frequent users open "
         "most entries.",
     ),
     Ready(
         Signal("return_7d", user_day(), returned(), (1, 7)),
-        "Weekly return with the season of the week taken out: every window holds each weekday once.",
+        "Weekly return without the effect of weekdays: every window holds each weekday once.",
         "Nearly always 1 for daily users, who open most entries; it says little about those who "
         "are about to leave.",
     ),
@@ -50,7 +56,7 @@ CATALOGUE = (
     Ready(
         Signal("active_days_28d", enrolment(), active_days(), (1, 28)),
         "The north star of a trial: one number per user, from the day of enrolment.",
-        "No reward of a slot: it is about a user, so no single recommendation owns it.",
+        "Not a reward of a slot: it is about a user, so it belongs to no single recommendation.",
     ),
     Ready(
         Signal("habit", discovery(novel_for=28), days_with("creator") >= 3, (1, 28)),
@@ -61,22 +67,22 @@ CATALOGUE = (
     Ready(
         Signal("stickiness_60d", discovery(novel_for=28), days_with("creator"), (1, 59)),
         "The value of a discovery in days: with the day of the discovery itself, 60 of them.",
-        "It takes two months; use an early reward. A few fans make most of the mean.",
+        "It takes two months to mature; use an early reward. A few fans make up most of the mean.",
     ),
     Ready(
         Signal("lasting_discovery", discovery(novel_for=28), days_with("creator") >= 1, (30, 59)),
-        "Told from a fling: still there in the second month, whatever the first one was like.",
+        "Lasting interest: still there in the second month, whatever the first month was like.",
         "An early reward sees nothing of its window for 30 days, and one stray play is enough.",
     ),
     Ready(
         Signal("session_depth", user_day(), plays() / sessions(), (1, 7)),
-        "How much is played once somebody is there: a guardrail beside signals of return.",
-        "Rises when sessions become fewer: never without a count of days. Autoplay counts. Null "
-        "for who does not come back.",
+        "How much is played per visit: a guardrail beside signals of return.",
+        "Rises when there are fewer sessions: never use it without a count of days. Autoplay counts. "
+        "Null for users who do not come back.",
     ),
     Ready(
         Signal("save_and_return", event("save", of="item"), days_with("item") >= 1, (1, 28)),
-        "Whether saves are meant: saved for later, and later came.",
+        "Whether saves are used: what was saved for later is used later.",
         "Only about users who save. A button that saves more easily lowers it although nothing "
         "got worse.",
     ),
@@ -88,27 +94,28 @@ CATALOGUE = (
     ),
     Ready(
         Signal("diversity_of_habits", enrolment(), habits("creator", days=3), (1, 28)),
-        "Breadth: in how many creators a user has found something to come back to.",
-        "More time makes more habits: read it beside active_days_28d. It counts old habits, too.",
+        "Breadth: with how many creators a user has something to come back to.",
+        "Users who spend more time have more habits: read it beside active_days_28d. It counts old "
+        "habits, too.",
     ),
     Ready(
         Signal("regret", discovery(novel_for=28, of="item"), skips("item") >= 1, (0, 0)),
         "Clickbait: what was started for the first time was skipped on the same day.",
-        "It needs skips in the log. Not every skip is regret, and browsing makes many; the day "
-        "counts, also what came before the start.",
+        "It needs skips in the log. Not every skip is regret, and browsing causes many. The whole day "
+        "counts, also what came before the first touch.",
     ),
     Ready(
         Signal("cancel_60d", user_day(), cancelled(), (1, 60)),
-        "What the business feels: a guardrail that no recommender may raise.",
-        "Rare and late: small trials see nothing. It weighs users by their active days, and who "
-        "has stopped coming opens no entries.",
+        "What the business loses: a guardrail that no recommender may raise.",
+        "Rare and late: small trials see nothing. It weighs users by their active days, and users "
+        "who have stopped coming open no entries.",
     ),
 )
-READY: Mapping[str, Signal] = MappingProxyType({one.signal.name: one.signal for one in CATALOGUE})
+READY: Mapping[str, Signal] = MappingProxyType({row.signal.name: row.signal for row in CATALOGUE})
 
 
 def ready() -> tuple[Signal, ...]:
-    """Return all ready signals; `longplay signals` lists each with its use.
+    """All ready signals; `longplay signals` lists each with its use.
 
     >>> [signal.name for signal in ready()][:3]
     ['return_1d', 'return_7d', 'return_28d']
@@ -121,9 +128,8 @@ def ready() -> tuple[Signal, ...]:
 def markdown() -> str:
     """The catalogue as the table of docs/signals.md."""
     lines = ["| signal | what it says | what it is for | how it misleads |", "|---|---|---|---|"]
-    for one in CATALOGUE:
-        words = str(one.signal).split(": ", 1)[1]
-        lines.append(
-            f"| `{one.signal.name}`<br>`@{one.signal.version}` | {words} | {one.use} | {one.trap} |"
-        )
+    for row in CATALOGUE:
+        name, sentence = str(row.signal).split(": ", 1)
+        label = f"`{name}`<br>`@{row.signal.version}`"
+        lines.append(f"| {label} | {sentence} | {row.use} | {row.trap} |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""A signal: a declaration that computes itself."""
+"""A signal: a declaration with its computation."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class Signal(Declaration):
 
     Days are UTC calendar days counted from the entry's own day, which is day 0; `window=(1, 28)`
     is days 1 to 28, both included, and closes at the midnight that ends day 28. Until then the
-    outcome is immature: null, never 0. Every such choice is in the table of docs/signals.md.
+    outcome is immature: null, never 0. The table in docs/signals.md lists every such rule.
 
     Args:
-        name: what people call it; not part of the version.
+        name: for people; not part of the version.
         entry: what opens the window.
         measure: what is counted in the window, with its threshold.
-        window: first and last day, 0 <= first <= last <= 365; from 1 on for measures that ask on
-            which days there was activity.
-        origin: which origins count; default organic for active_days, returned, days_with,
-            time_to_return and habits (a policy must not manufacture days by showing), all origins
-            for amounts.
-        gameable: says that one knows: days with a creator or item that also count when recommended
-            or played by autoplay are made by showing it. Without it such a signal is refused.
-        better: "higher" or "lower", which way experiments and audits call a gain; default what its
-            measure says: lower for skips, refunds, cancellations and the time to a return.
+        window: first and last day, 0 <= first <= last <= 365. Measures of days with activity begin
+            on day 1 or later.
+        origin: the origins that count. The default is organic for measures of days with activity
+            (active_days, returned, days_with, time_to_return, habits, active_weeks), because a
+            policy must not manufacture days by showing; all origins for other measures.
+        gameable: allows days with a creator or item to count when recommended or played by
+            autoplay, which a policy can cause by showing it. Without it such a signal is refused.
+        better: "higher" or "lower": what experiments and audits call a gain. The default is lower
+            for skips, refunds, cancellations and the time to a return, else higher.
 
     Raises:
         ConfigError: a definition that is impossible, that its own entry guarantees, or that can
@@ -57,13 +57,14 @@ class Signal(Declaration):
         """The signal's value for every entry known at `as_of`; immature ones are null.
 
         Args:
-            lake: events, and whatever else the declaration asks for.
+            lake: the log: events, and what else the declaration needs.
             as_of: the moment of knowledge, UTC; default the lake's watermark.
-            engine: what computes it: `lp.SparkEngine("local[2]")` or a SparkSession; default
-                DuckDB, in this process. Values do not depend on it.
+            engine: `lp.SparkEngine("local[2]")` or a SparkSession; default DuckDB, in this process.
+                Values do not depend on it.
 
         Raises:
             DataError: the lake cannot answer (no creators, no decisions, no event of the kind that
                 is counted, a window longer than the log), or `as_of` lies after its watermark.
+            ConfigError: `as_of` or `engine` is something else.
         """
         return outcomes_of(self, lake, as_of, engine=engine_of(engine))

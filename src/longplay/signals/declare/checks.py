@@ -1,4 +1,4 @@
-"""What every part of a declaration checks in the same words."""
+"""Checks that every part of a declaration shares, with their error messages."""
 
 from __future__ import annotations
 
@@ -12,45 +12,51 @@ from longplay.names import hint
 MAX_WINDOW_DAYS = 365
 
 
-def whole(given: object) -> bool:
-    """Whether it is a whole number, of Python or NumPy; True is none."""
-    return isinstance(given, Integral) and not isinstance(given, bool)
+def is_whole_number(value: object) -> bool:
+    """Whether a value is a whole number of Python or NumPy. True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def one_of(where: str, key: str, given: object, allowed: tuple[str, ...]) -> None:
-    """Raise unless `given` is one of `allowed`."""
-    if given not in allowed:
+def check_choice(where: str, key: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise a `ConfigError` unless the value of `key` is one of those allowed."""
+    if value not in allowed:
         raise ConfigError(
-            f"{where}: {key}={given!r} given, expected one of {', '.join(allowed)}"
-            f"{hint(given, allowed)}"
+            f"{where}: {key}={value!r} given, expected one of {', '.join(allowed)}"
+            f"{hint(value, allowed)}"
         )
 
 
-def days(where: str, key: str, given: object) -> int:
-    """`given` as a number of days.
+def checked_days(where: str, key: str, value: object) -> int:
+    """The value of `key` as a number of days.
 
     Raises:
         ConfigError: it is not 1 to 365 whole days.
     """
-    number = int(given) if isinstance(given, Integral) and whole(given) else 0
+    number = int(value) if isinstance(value, Integral) and is_whole_number(value) else 0
     if not 1 <= number <= MAX_WINDOW_DAYS:
         raise ConfigError(
-            f"{where}: {key}={given!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days"
+            f"{where}: {key}={value!r} given, expected 1 to {MAX_WINDOW_DAYS} whole days"
         )
     return number
 
 
-def kind_of(given: object) -> str:
-    """What was given instead of what was expected, in words short enough for a message."""
-    if isinstance(given, type) or callable(given):
-        return f"{getattr(given, '__name__', type(given).__name__)} (not called)"
-    if given is None or isinstance(given, str | int | float):
-        return repr(given)
-    return f"{'an' if type(given).__name__[0] in 'AEIOUaeiou' else 'a'} {type(given).__name__}"
+def described(value: object) -> str:
+    """A value that was given, short enough for an error message: its text, or its type.
+
+    >>> described(3), described([3]), described(len)
+    ('3', 'a list', 'len (not called)')
+    """
+    if isinstance(value, type) or callable(value):
+        return f"{getattr(value, '__name__', type(value).__name__)} (not called)"
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    kind = type(value).__name__
+    article = "an" if kind[0] in "AEIOUaeiou" else "a"
+    return f"{article} {kind}"
 
 
-def known_keys(where: str, table: Mapping[str, Any], keys: set[str], required: set[str]) -> None:
-    """Raise on a key that is not in `keys`, or a required one that is missing."""
+def check_keys(where: str, table: Mapping[str, Any], keys: set[str], required: set[str]) -> None:
+    """Raise a `ConfigError` on a key that is not in `keys`, or a required one that is missing."""
     for key in table:
         if key not in keys:
             raise ConfigError(

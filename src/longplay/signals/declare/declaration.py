@@ -1,5 +1,5 @@
-"""The declaration of a signal: an outcome worth waiting for, checked, versioned, and printed as the
-sentence it means."""
+"""The declaration of a signal: a delayed outcome, checked, versioned, and printed as the sentence it
+means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from longplay.errors import ConfigError
 from longplay.lake.schema import ENGAGED, ORIGINS
 from longplay.names import file_name
-from longplay.signals.declare.checks import MAX_WINDOW_DAYS, kind_of, known_keys, one_of, whole
+from longplay.signals.declare.checks import (
+    MAX_WINDOW_DAYS,
+    check_choice,
+    check_keys,
+    described,
+    is_whole_number,
+)
 from longplay.signals.declare.entry import ENTRY_FIELDS, ENTRY_KINDS, EVER, Entry, entry_of
 from longplay.signals.declare.measure import (
     BETTER,
@@ -26,21 +32,18 @@ from longplay.signals.declare.measure import (
     MEASURE_KINDS,
     Better,
     Measure,
-    measure_of,
 )
+from longplay.signals.declare.measure_functions import measure_of
 from longplay.signals.declare.sentence import sentence
 
-SLACK = 1e-9  # of thresholds
-PART_FIELDS = {"kind", "of", "event", "surface", "seconds"}  # of what a ratio divides by
+SLACK = 1e-9  # of thresholds: three times 20 s are a minute, whatever the rounding
+DIVISOR_FIELDS = {"kind", "of", "event", "surface", "seconds"}
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a signal says: everything but how it is computed. Users write `longplay.Signal`, which
-    adds `outcomes`.
-
-    Attributes: see `longplay.signals.signal.Signal`.
-    """
+    """A signal without its computation. Users write `longplay.Signal`, which adds `outcomes` and
+    documents the attributes."""
 
     name: str
     entry: Entry
@@ -61,43 +64,55 @@ class Declaration:
         file_name(self.name, "signal")
         where = f"signal {self.name}"
         self._check_parts(where)
+        object.__setattr__(self, "window", self._checked_window(where))
+        if self.origin is not None:
+            object.__setattr__(self, "origin", self._checked_origins(where))
+        if not isinstance(self.gameable, bool):
+            raise ConfigError(f"{where}: gameable={self.gameable!r} given, expected true or false")
+        if self.better is None:
+            object.__setattr__(self, "better", self.measure.better)
+        check_choice(where, "better", self.better, BETTER)
+        self._check_fits(where)
+        self._check_activity(where)
+        self._check_own_event(where)
+        self._check_gameable(where)
+        self._check_baseline(where)
+        self._check_reachable(where)
+
+    def _checked_window(self, where: str) -> tuple[int, int]:
+        """The window as two whole numbers of Python."""
         if (
             not isinstance(self.window, tuple | list)
             or len(self.window) != 2
-            or not all(whole(day) for day in self.window)
+            or not all(is_whole_number(day) for day in self.window)
         ):
             raise ConfigError(
                 f"{where}: window={self.window!r} given, expected two whole days, first and last, "
                 "e.g. (1, 28)"
             )
         start, stop = (int(day) for day in self.window)
-        object.__setattr__(self, "window", (start, stop))
         if not 0 <= start <= stop <= MAX_WINDOW_DAYS:
             raise ConfigError(
-                f"{where}: window={self.window} given, expected 0 <= first <= last <= "
+                f"{where}: window={(start, stop)} given, expected 0 <= first <= last <= "
                 f"{MAX_WINDOW_DAYS}"
             )
-        if self.origin is not None:
-            if not isinstance(self.origin, tuple | list | set | frozenset) or not self.origin:
-                raise ConfigError(
-                    f"{where}: origin={self.origin!r} given, expected a list of some of "
-                    f"{', '.join(ORIGINS)}"
-                )
-            for given in self.origin:
-                one_of(where, "origin", given, ORIGINS)
-            object.__setattr__(self, "origin", tuple(sorted(set(self.origin))))
-        if not isinstance(self.gameable, bool):
-            raise ConfigError(f"{where}: gameable={self.gameable!r} given, expected true or false")
-        if self.better is None:
-            object.__setattr__(self, "better", self.measure.better)
-        one_of(where, "better", self.better, BETTER)
-        self._check_fits(where)
-        self._check_degenerate(where)
-        self._check_reachable(where)
+        return start, stop
+
+    def _checked_origins(self, where: str) -> tuple[str, ...]:
+        """The declared origins in order, each once."""
+        if not isinstance(self.origin, tuple | list | set | frozenset) or not self.origin:
+            raise ConfigError(
+                f"{where}: origin={self.origin!r} given, expected a list of some of "
+                f"{', '.join(ORIGINS)}"
+            )
+        for origin in self.origin:
+            check_choice(where, "origin", origin, ORIGINS)
+        return tuple(sorted(set(self.origin)))
 
     def _check_parts(self, where: str) -> None:
-        """Entry and measure must be what they are called."""
-        entry, measure = cast(object, self.entry), cast(object, self.measure)
+        """Raise unless entry and measure are of their types."""
+        entry = cast(object, self.entry)
+        measure = cast(object, self.measure)
         if isinstance(entry, Measure) and isinstance(measure, Entry):
             raise ConfigError(
                 f"{where}: entry and measure are swapped; expected Signal(name, entry, measure, "
@@ -110,7 +125,7 @@ class Declaration:
                 else "discovery()"
             )
             raise ConfigError(
-                f"{where}: entry={kind_of(entry)} given, expected an entry, e.g. {example}"
+                f"{where}: entry={described(entry)} given, expected an entry, e.g. {example}"
             )
         if not isinstance(measure, Measure):
             example = (
@@ -119,12 +134,13 @@ class Declaration:
                 else 'days_with("creator") >= 3'
             )
             raise ConfigError(
-                f"{where}: measure={kind_of(measure)} given, expected a measure, e.g. {example}"
+                f"{where}: measure={described(measure)} given, expected a measure, e.g. {example}"
             )
 
     def _check_fits(self, where: str) -> None:
-        """Entry, measure and origin must fit each other."""
-        entry, measure = self.entry, self.measure
+        """Raise unless entry, measure and origin fit each other."""
+        entry = self.entry
+        measure = self.measure
         for part in (measure, measure.per):
             if part is None or part.of is None or part.record.over_keys:
                 continue
@@ -145,60 +161,75 @@ class Declaration:
             )
         parts = [part for part in (measure, measure.per) if part is not None]
         if any(part.counts_sessions for part in parts) and len(self.origins) < len(ORIGINS):
-            how = "given" if self.origin is not None else "is what counts where none is given"
+            source = "given" if self.origin is not None else "is what counts where none is given"
             raise ConfigError(
-                f"{where}: origin={self.origins} {how}, expected all of {', '.join(ORIGINS)}: a "
+                f"{where}: origin={self.origins} {source}, expected all of {', '.join(ORIGINS)}: a "
                 "session is a run of whatever the user does"
             )
 
-    def _check_degenerate(self, where: str) -> None:
-        """Refuse what its own entry would guarantee or cause."""
-        entry, measure, start = self.entry, self.measure, self.window[0]
-        days_asked = measure.of_activity or (measure.per is not None and measure.per.of_activity)
-        if start == 0 and days_asked:
+    def _check_activity(self, where: str) -> None:
+        """Raise where days with activity are counted from day 0 on, which the entry makes active."""
+        parts = (self.measure, self.measure.per)
+        if self.window[0] == 0 and any(part is not None and part.of_activity for part in parts):
             raise ConfigError(
                 f"{where}: window={self.window} given, expected it to start on day 1: on day 0 "
                 "the entry's own event would count"
             )
-        one_is_enough = (measure.threshold is not None and measure.threshold <= 1) or (
+
+    def _check_own_event(self, where: str) -> None:
+        """Raise where the entry's own event is enough for the outcome to be known."""
+        if self.window[0] > 0:
+            return
+        entry = self.entry
+        measure = self.measure
+        is_one_enough = (measure.threshold is not None and measure.threshold <= 1) or (
             measure.at_most is not None and measure.at_most < 1
         )
-        surely = one_is_enough and measure.per is None and measure.baseline is None
-        if start == 0 and (surely or measure.record.binary):
-            own = self._counts_own_event()
-            begun = measure.counts_sessions and (
-                not entry.is_slot and (not entry.is_event or entry.event in ENGAGED)
+        is_plain = measure.per is None and measure.baseline is None
+        if not (is_one_enough and is_plain) and not measure.record.binary:
+            return
+        opens_session = measure.counts_sessions and (
+            not entry.is_slot and (not entry.is_event or entry.event in ENGAGED)
+        )
+        if self._counts_own_event() or opens_session:
+            raise ConfigError(
+                f"{where}: the entry's own event guarantees the outcome: on day 0 it counts "
+                "itself; "
+                "expected window=(1, ...), or a higher threshold"
             )
-            if own or begun:
-                raise ConfigError(
-                    f"{where}: the entry's own event guarantees the outcome: on day 0 it counts "
-                    "itself; "
-                    "expected window=(1, ...), or a higher threshold"
-                )
-        shown = [origin for origin in self.origins if origin != "organic"]
-        habitual = measure.of_activity and measure.of is not None
-        if shown and habitual and not self.gameable:
+
+    def _check_gameable(self, where: str) -> None:
+        """Raise where a policy can cause the outcome by showing, and the user has not said so."""
+        measure = self.measure
+        caused_origins = [origin for origin in self.origins if origin != "organic"]
+        is_habit = measure.of_activity and measure.of is not None
+        if caused_origins and is_habit and not self.gameable:
             raise ConfigError(
                 f"{where}: origin={self.origins} given, expected only 'organic': a habit that "
-                f"counts {' and '.join(shown)} days counts the exposures "
+                f"counts {' and '.join(caused_origins)} days counts the exposures "
                 "it causes, so a policy makes it by showing again; if that is what you want to "
                 "measure, declare gameable=True"
             )
-        if self.gameable and not (shown and habitual):
+        if self.gameable and not (caused_origins and is_habit):
             raise ConfigError(
                 f"{where}: gameable=True given, expected false: it counts no days that showing "
                 "could make"
             )
-        if measure.baseline is not None and self._nothing_before(measure.baseline):
+
+    def _check_baseline(self, where: str) -> None:
+        """Raise where the entry allows nothing in the days of the baseline."""
+        days = self.measure.baseline
+        if days is not None and self._has_empty_past(days):
             raise ConfigError(
-                f"{where}: baseline={measure.baseline} given, but in so many days before such an "
+                f"{where}: baseline={days} given, but in so many days before such an "
                 "entry there is nothing of what is measured: "
                 "the baseline is always 0; leave it out"
             )
 
     def _counts_own_event(self) -> bool:
-        """Whether the event that opens an entry is one that the measure counts."""
-        entry, measure = self.entry, self.measure
+        """Whether the measure counts the event that opens an entry."""
+        entry = self.entry
+        measure = self.measure
         return (
             entry.is_event
             and measure.counted == entry.event
@@ -207,9 +238,10 @@ class Declaration:
             and measure.seconds is None
         )
 
-    def _nothing_before(self, days: int) -> bool:
-        """Whether it takes such days before the entry's day for there to be an entry."""
-        entry, measure = self.entry, self.measure
+    def _has_empty_past(self, days: int) -> bool:
+        """Whether the entry itself requires that the measure is 0 in the `days` days before it."""
+        entry = self.entry
+        measure = self.measure
         if measure.of != entry.of:
             return False
         if entry.is_discovery:
@@ -225,8 +257,9 @@ class Declaration:
         return is_of_entry and (entry.novel_for or 0) >= days
 
     def _check_reachable(self, where: str) -> None:
-        """Refuse thresholds that no user can reach."""
-        measure, days = self.measure, self.days
+        """Raise where no user can reach the threshold, or all stay below `at_most`."""
+        measure = self.measure
+        days = self.days
         if measure.days is not None and measure.days > days:
             raise ConfigError(
                 f"{where}: days={measure.days} given, expected at most {days}, the days of the "
@@ -250,32 +283,33 @@ class Declaration:
                 )
             return
         if most is not None and threshold > most:
-            unit = measure.record.unit or measure.record.plural
-            what = f"{unit} there can be in" if not measure.counts_days else "days of"
+            limit = f"the days of the window {self.window}"
+            if not measure.counts_days:
+                unit = measure.record.unit or measure.record.plural
+                limit = f"the {unit} there can be in the window {self.window}"
             raise ConfigError(
-                f"{where}: threshold={threshold:g} given, expected at most {most:,.0f}, the "
-                f"{what} the window {self.window}"
+                f"{where}: threshold={threshold:g} given, expected at most {most:,.0f}, {limit}"
             )
 
     @property
     def most(self) -> float | None:
-        """The most that the measure can amount to in the window; null where it has no bound."""
+        """The largest amount that the measure can have in the window; null where there is no bound."""
         record = self.measure.record
-        return None if record.most is None else record.most * -(-self.days // record.days_each)
+        if record.most is None:
+            return None
+        return record.most * -(-self.days // record.days_each)
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """The origins that count, defaults resolved."""
-        return (
-            self.origin
-            if self.origin is not None
-            else (("organic",) if self.measure.of_activity else ORIGINS)
-        )
+        """The origins that count: those declared, or the measure's default."""
+        if self.origin is not None:
+            return self.origin
+        return ("organic",) if self.measure.of_activity else ORIGINS
 
     @property
     def threshold(self) -> float | None:
-        """The amount that makes the outcome 1; null where the outcome is the amount itself.
-        `returned` and `cancelled` are 1."""
+        """The amount that makes the outcome 1; null where the outcome is the amount itself. That of
+        `returned` and `cancelled` is 1."""
         if self.measure.record.binary and self.measure.threshold is None:
             return 1.0
         return self.measure.threshold
@@ -286,10 +320,8 @@ class Declaration:
         return self.threshold is not None or self.measure.at_most is not None
 
     def outcome_of(self, amount_N: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The outcome of each amount, shape [N]: the amount itself, or whether it is enough.
-
-        The slack forgives the rounding of fractions: three times 20 s are a minute.
-        """
+        """The outcome of each amount, shape [N]: the amount itself, or 1 where it meets the
+        threshold and 0 where it does not, up to `SLACK`."""
         if self.measure.at_most is not None:
             return (amount_N <= self.measure.at_most + SLACK).astype(float)
         if self.threshold is not None:
@@ -298,7 +330,7 @@ class Declaration:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether a fall is a gain."""
+        """Whether a lower outcome is better."""
         return self.better == "lower"
 
     @property
@@ -308,7 +340,7 @@ class Declaration:
 
     @property
     def additive(self) -> bool:
-        """Whether the outcome is the sum of its daily trace, or whether that sum reaches the
+        """Whether the outcome is the sum of its daily trace, or 1 where that sum reaches the
         threshold."""
         return (
             self.measure.record.additive
@@ -319,13 +351,11 @@ class Declaration:
 
     @property
     def version(self) -> str:
-        """Eight hex digits of the SHA-256 of the definition (everything but the name), defaults
-        resolved.
-
-        `better` is a part of it where it is not what the measure says.
+        """Eight hex digits of the SHA-256 of the definition: everything but the name, with origins
+        and threshold resolved. `better` is part of it where it differs from the measure's own.
         """
         definition: dict[str, Any] = self._definition() | {"origin": sorted(self.origins)}
-        definition.pop("gameable", None)  # it says what entry, measure and origin say already
+        definition.pop("gameable", None)  # entry, measure and origin imply it
         if self.threshold is not None and self.measure.record.takes_threshold:
             definition["measure"] = definition["measure"] | {"threshold": self.threshold}
         return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:8]
@@ -358,8 +388,7 @@ class Declaration:
         definition = self._definition()
         if self.entry.is_discovery and self.entry.novel_for is None:
             definition["entry"] |= {"novel_for": EVER}
-        for key, value in definition.items():
-            lines.append(f"{key} = {_toml(value)}")
+        lines += [f"{key} = {_toml(value)}" for key, value in definition.items()]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -378,10 +407,14 @@ class Declaration:
 
     @classmethod
     def all_from_toml(cls, text: str) -> list[Self]:
-        """Every signal declared in `text` under `[signals.NAME]`, in its order."""
+        """The signals declared in `text` under `[signals.NAME]`, in order.
+
+        Raises:
+            ConfigError: not TOML, or a definition that is impossible.
+        """
         if not isinstance(cast(object, text), str):
             raise ConfigError(
-                f"signal: {kind_of(text)} given, expected TOML as text; of a file, "
+                f"signal: {described(text)} given, expected TOML as text; of a file, "
                 "Path(file).read_text()"
             )
         try:
@@ -396,12 +429,15 @@ class Declaration:
 
     @classmethod
     def from_mapping(cls, name: str, table: Mapping[str, Any]) -> Self:
-        """A signal from parsed TOML: keys entry, measure and optionally window, origin, gameable
-        and better.
+        """A signal from parsed TOML.
 
-        What a table leaves out is what the call of its kind's name leaves out in Python: `{ kind =
-        "exposure" }` is `exposure()`. As TOML has no null, `novel_for = "ever"` is a discovery's
-        `novel_for=None`.
+        Keys that the tables of entry and measure leave out have the defaults of the kind's function
+        in Python: `{ kind = "exposure" }` is `exposure()`. TOML has no null, so a discovery's
+        `novel_for=None` is written `novel_for = "ever"`.
+
+        Args:
+            name: of the signal.
+            table: keys entry, measure and optionally window, origin, gameable and better.
 
         Raises:
             ConfigError: a definition that is impossible; the message names the signal.
@@ -412,20 +448,16 @@ class Declaration:
                 f"{where}: {table!r} given, expected a table with the keys entry, measure, window "
                 "and origin"
             )
-        known_keys(
+        check_keys(
             where,
             table,
             {"entry", "measure", "window", "origin", "gameable", "better"},
             required={"entry", "measure"},
         )
         entry = _part(f"{where}.entry", table["entry"], set(ENTRY_FIELDS))
-        measure = _part(
-            f"{where}.measure",
-            table["measure"],
-            set(MEASURE_FIELDS),
-        )
+        measure = _part(f"{where}.measure", table["measure"], set(MEASURE_FIELDS))
         if "per" in measure:
-            measure["per"] = _part(f"{where}.measure.per", measure["per"], PART_FIELDS)
+            measure["per"] = _part(f"{where}.measure.per", measure["per"], DIVISOR_FIELDS)
         try:
             parts = entry_of(entry), measure_of(measure)
         except ConfigError as error:
@@ -440,38 +472,42 @@ class Declaration:
         )
 
     def _definition(self) -> dict[str, Any]:
+        """The declaration as a table, without the name and what is at its default."""
+        entry_fields = {name: getattr(self.entry, name) for name in ENTRY_FIELDS}
         definition: dict[str, Any] = {
-            "entry": {
-                name: value
-                for name in ENTRY_FIELDS
-                if (value := getattr(self.entry, name)) is not None
-            },
+            "entry": {name: value for name, value in entry_fields.items() if value is not None},
             "measure": self.measure.definition(),
             "window": list(self.window),
         }
-        definition |= {"origin": list(self.origin)} if self.origin is not None else {}
-        definition |= {"gameable": True} if self.gameable else {}
-        return definition | ({"better": self.better} if self.better != self.measure.better else {})
+        if self.origin is not None:
+            definition["origin"] = list(self.origin)
+        if self.gameable:
+            definition["gameable"] = True
+        if self.better != self.measure.better:
+            definition["better"] = self.better
+        return definition
 
 
-def _part(where: str, given: Any, keys: set[str]) -> dict[str, Any]:
-    if isinstance(given, str):
-        given = {"kind": given}
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"{where}: {given!r} given, expected a table such as {{ kind = ... }}")
-    known_keys(where, given, keys, required={"kind"})
-    return dict(given)
+def _part(where: str, part: Any, keys: set[str]) -> dict[str, Any]:
+    """The table of an entry or a measure; a text is the kind of one without further keys."""
+    if isinstance(part, str):
+        part = {"kind": part}
+    if not isinstance(part, Mapping):
+        raise ConfigError(f"{where}: {part!r} given, expected a table such as {{ kind = ... }}")
+    check_keys(where, part, keys, required={"kind"})
+    return dict(part)
 
 
 def _toml(value: object) -> str:
+    """A value as TOML.
+
+    >>> print(_toml({"kind": "plays", "days": [1, 2]}))
+    { kind = "plays", days = [1, 2] }
+    """
     if isinstance(value, dict):
-        return (
-            "{ "
-            + ", ".join(
-                f"{key} = {_toml(inner)}" for key, inner in cast(dict[str, object], value).items()
-            )
-            + " }"
-        )
+        table = cast(dict[str, object], value)
+        pairs = ", ".join(f"{key} = {_toml(inner)}" for key, inner in table.items())
+        return f"{{ {pairs} }}"
     if isinstance(value, list):
-        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+        return f"[{', '.join(_toml(inner) for inner in value)}]"
     return json.dumps(value)

@@ -12,19 +12,19 @@ Opener = Literal["activity", "event", "slot"]
 
 @dataclass(frozen=True)
 class EntryKind:
-    """What is true of every entry of a kind.
+    """The properties of all entries of a kind.
 
     Attributes:
         name: the kind, and the function that declares it.
         opened_by: what opens an entry.
-        fields: the fields of `Entry` that may be given.
-        required: those of them that must be given.
-        first_touch: only the first touch of a creator or item opens one, so that what is familiar
-            can open none, and one near the log's begin is truncated.
-        per_day: there is one per user and day with activity.
-        per_user: there is one per user, at a time that a trial may give.
-        title: what it is called in a list of parts.
-        sentence: what it is; `{a}` is the article of `{of}`.
+        sentence: what a signal's sentence says of the entry; `{a}` is the article of `{of}`.
+        title: the name in a list.
+        fields: the fields of `Entry` that may be declared.
+        required: those of them that must be declared.
+        first_touch: only the first touch of a creator or item opens an entry, so that familiar ones
+            open none, and an entry near the log's beginning may be truncated.
+        per_day: there is one entry per user and active day.
+        per_user: there is one entry per user; an experiment may give its time.
     """
 
     name: str

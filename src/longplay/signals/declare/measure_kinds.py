@@ -9,13 +9,13 @@ from typing import Literal
 from longplay.lake.schema import ENGAGED, KINDS
 
 Better = Literal["higher", "lower"]
-# What of a user's events is added up per day.
+# What of a user's events is summed per day.
 Reads = Literal["activity", "events", "seconds", "sessions", "shares", "amounts"]
-# How the daily sums of a window become the amount: the days with anything, the first such day, the
-# sum, the number of keys (creators or items) with enough days, or the weeks with anything.
+# How the daily sums of a window become the amount: the number of days with anything, the first such
+# day, the sum, the number of creators (or items) with enough days, the number of weeks with anything
 How = Literal["days", "first", "sum", "habits", "weeks"]
 
-NARROWED = ("event", "surface", "seconds")  # only events of a kind, on a surface, of some length
+NARROWED = ("event", "surface", "seconds")  # fields that count fewer events
 MEAN = "the mean number of {amount}{about}{base}{how}"
 SHARE = "the share with {bound} {amount}{about}{base}{how}"
 SHARE_ACTIVE = "the share where the user is active{about} on {bound} {days}{base}{how}"
@@ -23,40 +23,42 @@ SHARE_ACTIVE = "the share where the user is active{about} on {bound} {days}{base
 
 @dataclass(frozen=True)
 class MeasureKind:
-    """What is true of every measure of a kind.
+    """The properties of all measures of a kind.
 
     Attributes:
         name: the kind, and the function that declares it.
-        reads: what of a user's events is added up per day.
+        reads: what of a user's events is summed per day.
         how: how the daily sums become the amount.
-        plural: what the amount is a number of.
-        singular: one of them.
-        fields: the fields of `Measure` that may be given, beside the threshold.
-        required: those of them that must be given.
+        plural: the unit of the amount, in the plural: "plays".
+        singular: the same in the singular.
+        fields: the fields of `Measure` that may be declared, apart from the threshold.
+        required: those of them that must be declared.
         event: the kind of event that is counted; null: any, or the declared one.
         events: the kinds of event that may be declared.
-        better: which way is better; null: asked of the kind of event.
-        organic: only organic activity counts unless `origin` says otherwise, because it asks on
-            which days there was activity.
+        better: which direction is better; null: it depends on the kind of event.
+        organic: only organic activity counts unless `origin` says otherwise, because the measure is
+            about the days with activity.
         binary: the outcome is 0 or 1 without a threshold.
         takes_threshold: a threshold may be declared.
         has_rate: the amount has a daily rate, so it may be part of a ratio or have a baseline.
         additive: the outcome is the sum of its daily trace.
         whole_numbers: the amount is a whole number.
         is_share: the amount is a share of 1.
-        is_mean: it is a mean over events, so a ratio without another measure.
-        over_keys: it counts over all creators (items), not those of one entry.
-        most: the most there can be in `days_each` days; null: no bound.
-        days_each: the days that one of it takes: 7 for a week.
-        fixed_days: the days that make a key count, where they are not declared.
-        about_key: the kind to use instead where one creator or item is asked for.
+        is_mean: the amount is a mean over events, so a ratio without another measure.
+        over_keys: it counts creators (or items), not events of the entry's own.
+        most: the largest amount in `days_each` days; null: no bound.
+        days_each: the days that `most` is about: 7 for a week.
+        fixed_days: the active days that make a creator (or item) count, where they are not
+            declared.
+        about_key: the kind to use instead for one creator or item.
         unit: of the amount; null: its plural.
-        title: what it is called in a list; null: its name.
-        title_of: the same of one creator or item; null: "TITLE of that creator".
+        title: the name in a list; null: the kind's name.
+        title_of: the name in a list where it is about one creator or item; null: "TITLE of that
+            creator".
         linked: the word between the amount and the creator or item that it is about.
-        mean: the sentence of the amount itself.
+        mean: the sentence of the amount.
         share: the sentence with a threshold.
-        mean_ratio: the sentence of a ratio whose numerator it is.
+        mean_ratio: the sentence of a ratio with this numerator.
         share_ratio: the same with a threshold.
     """
 
@@ -99,11 +101,11 @@ class MeasureKind:
 
     @property
     def is_first_day(self) -> bool:
-        """Whether the amount is the first day with anything, right-censored at the last."""
+        """Whether the amount is the first active day, right-censored at the window's last day."""
         return self.how == "first"
 
-    def mapped(self, event: str) -> bool:
-        """Whether a count of this kind of event is this kind of measure."""
+    def counts_events_of(self, event: str) -> bool:
+        """Whether this kind of measure counts this kind of event, and no other."""
         return self.reads == "events" and self.event == event
 
 

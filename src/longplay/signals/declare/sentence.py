@@ -1,4 +1,4 @@
-"""The sentence a signal means."""
+"""The sentence that a signal means, and the names of its parts in lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from longplay.signals.declare.measure import Measure
 
 
 class Declared(Protocol):
-    """What a sentence is made of; a `Declaration` has it."""
+    """What a sentence is made of; a `Declaration` has all of it."""
 
     @property
     def entry(self) -> Entry:
@@ -29,17 +29,17 @@ class Declared(Protocol):
 
     @property
     def gameable(self) -> bool:
-        """Whether showing makes it."""
+        """Whether a policy can cause the outcome by showing."""
         ...
 
     @property
     def better(self) -> str | None:
-        """Which way is a gain."""
+        """Which direction is better."""
         ...
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Origins that count."""
+        """The origins that count."""
         ...
 
     @property
@@ -68,48 +68,47 @@ _EVENTS = {
 
 
 def sentence(signal: Declared) -> str:
-    """What the signal is, in one sentence."""
-    origin = (
-        f", {' or '.join(_ORIGINS[one] for one in signal.origins)},"
-        if len(signal.origins) < len(ORIGINS)
-        else ""
-    )
-    warned = "; a policy can manufacture it by showing" if signal.gameable else ""
+    """A signal's meaning in one sentence."""
+    origin = ""
+    if len(signal.origins) < len(ORIGINS):
+        origin = f", {' or '.join(_ORIGINS[origin] for origin in signal.origins)},"
+    warning = "; a policy can manufacture it by showing" if signal.gameable else ""
     direction = f"; {signal.better} is better" if signal.better != signal.measure.better else ""
     return (
         f"{_entry(signal.entry)}, "
         f"{_measure(signal.measure, signal.threshold, origin, signal.window)} "
-        f"{_window(signal.window)}{warned}{direction}"
+        f"{_window(signal.window)}{warning}{direction}"
     )
 
 
 def unit(signal: Declared) -> str:
-    """What a value of it is a number of: `share`, `days`, `plays per session`."""
+    """The unit of a signal's values: `share`, `days`, `plays per session`."""
     measure = signal.measure
     if signal.binary:
         return "share"
-    many = _filled(measure.record.unit or measure.record.plural, measure)
-    return many if measure.per is None else f"{many} per {_amount(measure.per, one=True)}"
+    name = _filled(measure.record.unit or measure.record.plural, measure)
+    return name if measure.per is None else f"{name} per {_singular(measure.per)}"
 
 
 def opener(entry: Entry) -> str:
-    """What opens an entry, in a list of parts: `a discovery`, `a save`."""
+    """The name of an entry in a list of parts: `a discovery`, `a save`."""
     return entry.record.title.format(event=entry.event, where=where_in_words(entry))
 
 
 def title(measure: Measure) -> str:
-    """What a measure is called in a list of parts: `plays of that creator`."""
+    """The name of a measure in a list of parts: `plays of that creator`."""
     record = measure.record
     name = record.title or record.name.replace("_", " ")
     if measure.of is not None:
         name = record.title_of or f"{name} of that {measure.of}"
-    words = name.format(event=measure.event, of=measure.of, days=_days(measure.days))
-    return f"{words}{_only(measure)}"
+    text = name.format(event=measure.event, of=measure.of, days=_days(measure.days))
+    return f"{text}{_only(measure)}"
 
 
 def _entry(entry: Entry) -> str:
     first = "first touch in the log"
-    first_event, dormant = "", ""
+    first_event = ""
+    dormant = ""
     if entry.novel_for is not None:
         first = f"first touch in {entry.novel_for} days"
         first_event = f" (the first in {_days(entry.novel_for)})"
@@ -129,79 +128,103 @@ def _entry(entry: Entry) -> str:
 
 
 def where_in_words(entry: Entry) -> str:
-    """Which events open an entry, where not all of their kind do."""
-    words = [entry.origin] if entry.origin is not None else []
-    words += [f"on {entry.surface!r}"] if entry.surface is not None else []
-    return f" ({', '.join(words)})" if words else ""
+    """The origin and surface of the events that open an entry, in brackets; empty where any do."""
+    parts = []
+    if entry.origin is not None:
+        parts.append(entry.origin)
+    if entry.surface is not None:
+        parts.append(f"on {entry.surface!r}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _only(measure: Measure) -> str:
-    """Which events count, where not all that the measure reads do."""
-    declared_event = measure.event if "event" not in measure.record.required else None
-    words = [_EVENTS[declared_event]] if declared_event is not None else []
-    words += [f"on {measure.surface!r}"] if measure.surface is not None else []
-    words += [f"of {_number(measure.seconds)} s or more"] if measure.seconds is not None else []
-    return f" (only {' '.join(words)})" if words else ""
+    """What a narrowed measure counts, in brackets; empty where it is not narrowed."""
+    parts = []
+    if measure.event is not None and "event" not in measure.record.required:
+        parts.append(_EVENTS[measure.event])
+    if measure.surface is not None:
+        parts.append(f"on {measure.surface!r}")
+    if measure.seconds is not None:
+        parts.append(f"of {_number(measure.seconds)} s or more")
+    return f" (only {' '.join(parts)})" if parts else ""
 
 
 def bound_in_words(measure: Measure, threshold: float | None) -> str:
-    """What the amount is compared with: `at least 3`, `at most 0`; empty where with nothing."""
+    """The bound that the amount is compared with: `at least 3`, `at most 0`; empty without one."""
     if measure.at_most is not None:
         return f"at most {_number(measure.at_most)}"
     return "" if threshold is None else f"at least {_number(threshold)}"
 
 
 def _measure(measure: Measure, threshold: float | None, how: str, window: tuple[int, int]) -> str:
-    about, bound, more, base = _about(measure), bound_in_words(measure, threshold), "", ""
-    is_one = 1 in (threshold, measure.at_most)
+    """The part of the sentence about the measure.
+
+    Args:
+        measure: what is counted.
+        threshold: of the signal.
+        how: of which origins, in words.
+        window: first and last day.
+    """
+    bound = bound_in_words(measure, threshold)
     if measure.per is not None:
-        each = f"{_amount(measure)}{about} per {_amount(measure.per, one=True)}"
+        each = f"{_plural(measure)}{_about(measure)} per {_singular(measure.per)}"
         each += _about(measure.per)
-        words = measure.record.share_ratio if bound else measure.record.mean_ratio
-        return words.format(each=each, bound=bound, how=how)
+        template = measure.record.share_ratio if bound else measure.record.mean_ratio
+        return template.format(each=each, bound=bound, how=how)
+    is_one = 1 in (threshold, measure.at_most)
+    more_days = ""
     if threshold is not None and not is_one:
-        more = f" on {bound} days"
+        more_days = f" on {bound} days"
+    baseline = ""
     if measure.baseline is not None:
-        base = f" above the user's own rate in the {_days(measure.baseline)} before"
-    words = measure.record.share if bound else measure.record.mean
-    return words.format(
-        amount=_amount(measure, one=is_one),
-        about=about,
-        base=base,
+        baseline = f" above the user's own rate in the {_days(measure.baseline)} before"
+    template = measure.record.share if bound else measure.record.mean
+    return template.format(
+        amount=_singular(measure) if is_one else _plural(measure),
+        about=_about(measure),
+        base=baseline,
         bound=bound,
         days="day" if is_one else "days",
         weeks="week" if is_one else "weeks",
         how=how,
-        more=more,
+        more=more_days,
         stop=window[1],
     )
 
 
 def _about(measure: Measure) -> str:
-    """Which creator or item it is about (one is active with it, events are of it), and which events
-    count."""
+    """The creator or item that a measure is about, and what it is narrowed to: ` with that
+    creator`."""
     if measure.of is None or measure.record.over_keys:
         return _only(measure)
     return f" {measure.record.linked} that {measure.of}{_only(measure)}"
 
 
-def _amount(measure: Measure, one: bool = False) -> str:
-    """What is counted, in words; `one`: of one of them."""
-    return _filled(measure.record.singular if one else measure.record.plural, measure)
+def _plural(measure: Measure) -> str:
+    """What is counted: `plays`."""
+    return _filled(measure.record.plural, measure)
 
 
-def _filled(words: str, measure: Measure) -> str:
-    """`words` with what the measure declares in its places."""
-    many = _EVENTS.get(str(measure.event), "")
-    return words.format(
-        of=measure.of, days=_days(measure.days), events=many, event=many.removesuffix("s")
+def _singular(measure: Measure) -> str:
+    """What is counted, of one: `play`."""
+    return _filled(measure.record.singular, measure)
+
+
+def _filled(template: str, measure: Measure) -> str:
+    """A text of the measure's kind, with what the measure declares filled in."""
+    events = _EVENTS.get(str(measure.event), "")
+    return template.format(
+        of=measure.of, days=_days(measure.days), events=events, event=events.removesuffix("s")
     )
 
 
-def _number(threshold: float) -> str:
-    return (
-        str(int(threshold)) if threshold.is_integer() else repr(threshold)
-    )  # every digit: the sentence is the definition
+def _number(number: float) -> str:
+    """A number with every digit, because the sentence is the definition.
+
+    >>> _number(3.0), _number(0.1 + 0.2)
+    ('3', '0.30000000000000004')
+    """
+    return str(int(number)) if number.is_integer() else repr(number)
 
 
 def _days(count: int | None) -> str:

@@ -2,9 +2,9 @@
 long silence.
 
 A log that begins on a day says nothing of the days before it: a "first touch" just after may be an
-old habit. A stray event, by a wrong clock or an imported purchase, must not move that day for
-anybody else. So only users who were active on another day at most `SILENCE_DAYS` away say when the
-log was there, and each run of such days has a beginning of its own.
+old habit. A stray event (a wrong clock, an imported purchase) must not move that day for other
+users. So only users who were active on another day at most `SILENCE_DAYS` away say when the log was
+running, and each run of such days has a beginning of its own.
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ from longplay.lake.daily import DAY_US, ENGAGED_TEST, SHIFT_DAYS, day_of, first_
 from longplay.signals.engine.duckdb import elements, instant
 
 SILENCE_DAYS = 366  # a year, and longer than any window, baseline or novelty
-# SQL of a number that days share of which none are parted by a silence
+# SQL of the number of a span of `SILENCE_DAYS` + 1 calendar days: no silence fits into one
 SPAN = f"(day + {SHIFT_DAYS}) // {SILENCE_DAYS + 1}"
-SAMPLE = 100  # users of a day who are asked whether they came again, before all users are
+# Before all users are read, a few days' users are sampled: most often one of them came again.
+USERS_SAMPLED = 100  # per day
 ROWS_SAMPLED = 1_000
-DAYS_SAMPLED = 4  # days on which nobody did before all users are asked
+DAYS_SAMPLED = 4
 
 
 @dataclass(frozen=True)
 class Beginnings:
-    """The runs of a log's activity: first and last day (since 1970) of each, with more than
-    `SILENCE_DAYS` from the end of one to the next.
+    """The runs of a log's activity, with more than `SILENCE_DAYS` days from the end of one to the
+    next.
+
+    Attributes:
+        runs: first and last day (since 1970) of each run, in order.
+        stretches: the same, of days with any event or decision; empty: not known.
 
     >>> beginnings = Beginnings.of([12_784, 20_454, 20_455, 20_700])
     >>> beginnings.runs
@@ -38,9 +43,7 @@ class Beginnings:
     """
 
     runs: tuple[tuple[int, int], ...] = ()
-    stretches: tuple[
-        tuple[int, int], ...
-    ] = ()  # as `runs`, of days with any event or decision; none: not known
+    stretches: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, days: Iterable[int]) -> Beginnings:
@@ -48,7 +51,7 @@ class Beginnings:
         return cls().joined(days)
 
     def joined(self, days: Iterable[int]) -> Beginnings:
-        """The runs of these and of further days, in any order."""
+        """These runs with further days added, in any order."""
         runs: list[tuple[int, int]] = []
         for first, last in sorted([*self.runs, *((day, day) for day in days)]):
             if runs and first - runs[-1][1] <= SILENCE_DAYS:
@@ -58,7 +61,7 @@ class Beginnings:
         return Beginnings(tuple(runs), self.stretches)
 
     def begun(self, day: int) -> int | None:
-        """The first day of the run that a day belongs to; null before any run, and after a
+        """The first day of the run that a day belongs to; null before all runs, and after a
         silence."""
         place = bisect_right(self.runs, (day, 10**9)) - 1
         if place < 0 or day - self.runs[place][1] > SILENCE_DAYS:
@@ -71,12 +74,12 @@ class Beginnings:
         return place >= 0 and day <= self.runs[place][1]
 
     def covers(self, day: int, days: int) -> bool:
-        """Whether the run of `day` had begun at least so many `days` before it."""
+        """Whether the run of `day` began at least `days` days before it."""
         begun = self.begun(day)
         return begun is not None and day - begun >= days
 
     def covers_all(self, first: int, last: int, days: int) -> bool:
-        """Whether it holds for every day of first..last."""
+        """Whether `covers` holds for every day of first..last."""
         return self.covers(first, days) and self.begun(first) == self.begun(last)
 
     def covers_sql(self, days: int) -> str:
@@ -96,52 +99,55 @@ def is_long(days: tuple[int, int]) -> bool:
     return days[1] - days[0] > SILENCE_DAYS
 
 
-def beginnings_of(con: Connection, days: tuple[int, int], *, whole: bool = True) -> Beginnings:
-    """Those of the log in a connection's views `events` and `decisions`.
+def beginnings_of(con: Connection, days: tuple[int, int], *, needs_ends: bool = True) -> Beginnings:
+    """The beginnings of a log.
 
     Args:
-        con: has the view `events`.
+        con: has the views `events` and `decisions` of the log.
         days: first and last day of the log.
-        whole: also say where a run ends, which matters to days outside the log alone; a short log
-            that is not asked for it is not read whole, unless nobody of its first day came again.
+        needs_ends: the last day of a run must be exact, which matters only to days outside the log.
+            Without it a short log is sampled rather than read, unless nobody of its first day came
+            again.
     """
     activity = f"select user_id, time from events where {ENGAGED_TEST}"
     if not is_long(days):
-        if not whole and (first := _first_if_sampled(con, activity, days[0])) is not None:
+        if not needs_ends and (first := _first_if_sampled(con, activity, days[0])) is not None:
             return Beginnings(((first, days[1]),))
         return Beginnings.of(days_seen_again(con, _by_day(activity)))
-    # one pass over the events tells both: of each user and span of days the first and last with
-    # anything, and with activity
-    day = f"select user_id, kind, {day_of('time')} as day from events"
-    active = (
-        f"min(day) filter ({ENGAGED_TEST}) as first_active, max(day) filter ({ENGAGED_TEST}) "
-        "as last_active"
-    )
-    spans = (
-        f"select user_id, min(day) as first, max(day) as last, {active} from ({day}) group by "
-        f"user_id, {SPAN}"
-    )
-    con.execute(f"create or replace temp table spans_of_users as {spans}")
-    every = (
+    con.execute(f"create or replace temp table spans_of_users as {_spans_sql()}")
+    days_of_spans = (
         f"select {elements('[first, last]')} from spans_of_users union select {day_of('time')} from "
         "decisions"
     )
-    stretches = Beginnings.of(found for (found,) in con.execute(every).fetchall()).runs
-    seen = (
+    stretches = Beginnings.of(day for (day,) in con.execute(days_of_spans).fetchall()).runs
+    active_days = (
         f"select user_id, {elements('[first_active, last_active]')} as day from spans_of_users "
         "where first_active is not null"
     )
-    runs = Beginnings.of(days_seen_again(con, seen)).runs
+    runs = Beginnings.of(days_seen_again(con, active_days)).runs
     con.execute("drop table spans_of_users")
     return Beginnings(runs, stretches)
 
 
+def _spans_sql() -> str:
+    """SQL of each user's first and last day with any event, and with activity, per `SPAN`."""
+    days = f"select user_id, kind, {day_of('time')} as day from events"
+    active = (
+        f"min(day) filter ({ENGAGED_TEST}) as first_active, "
+        f"max(day) filter ({ENGAGED_TEST}) as last_active"
+    )
+    return (
+        f"select user_id, min(day) as first, max(day) as last, {active} from ({days}) group by "
+        f"user_id, {SPAN}"
+    )
+
+
 def first_day_seen_again(con: Connection, days: tuple[int, int] | None) -> int | None:
-    """First day (since 1970) of a user whom the log in a connection has on another day, too, by an
-    event or a decision; null without one.
+    """First day (since 1970) of a user whom the log has on another day, too, by an event or a
+    decision; null without one.
 
     Args:
-        con: has the view `events`.
+        con: has the views `events` and `decisions` of the log.
         days: first and last day of the log; null where it is empty.
     """
     if days is None:
@@ -155,97 +161,102 @@ def first_day_seen_again(con: Connection, days: tuple[int, int] | None) -> int |
 def days_of_rows(con: Connection) -> tuple[int, int] | None:
     """First and last day (since 1970) of the events and decisions in a connection; null without
     any."""
-    parts = " union all ".join(
+    bounds = " union all ".join(
         f"select min(time) as first, max(time) as last from {table}"
         for table in ("events", "decisions")
     )
-    found = first_row(con, f"select {day_of('min(first)')}, {day_of('max(last)')} from ({parts})")
-    return None if found is None or found[0] is None else (int(found[0]), int(found[1]))
+    days = first_row(con, f"select {day_of('min(first)')}, {day_of('max(last)')} from ({bounds})")
+    return None if days is None or days[0] is None else (int(days[0]), int(days[1]))
 
 
 def days_seen_again(con: Connection, rows: str) -> list[int]:
-    """Days on which a user was there who was there on another day at most `SILENCE_DAYS` away: as
-    many of them as say what the runs of all are.
+    """Days of users who were there on another day at most `SILENCE_DAYS` away.
 
-    Of each user and `SILENCE_DAYS` + 1 days of the calendar the first and the last are enough: what
-    lies between them bridges no silence.
+    Not all such days: the first and the last of each user and span are enough, because days between
+    them bridge no silence. `Beginnings.of` these has the runs of all.
 
     Args:
-        con: has the view `events`.
+        con: where the query runs.
         rows: SQL of user_id and day.
     """
-    found = con.execute(
+    spans = (
+        f"select user_id, {SPAN} as span, min(day) as first, max(day) as last from ({rows}) "
+        "group by user_id, span"
+    )
+    days = con.execute(
         f"""
-        with spans as (
-            select user_id, {SPAN} as span, min(day) as first, max(day) as last from ({rows}) group by user_id, span
-        ),
-        beside as (
-            select first, last, lag(last) over by_user as before, lead(first) over by_user as after
+        with spans as ({spans}),
+        neighbours as (
+            select first, last, lag(last) over by_user as previous, lead(first) over by_user as next
             from spans window by_user as (partition by user_id order by span)
         )
-        select distinct {elements("[first, last]")} from beside
-        where first < last or first - before <= {SILENCE_DAYS} or after - last <= {SILENCE_DAYS}
+        select distinct {elements("[first, last]")} from neighbours
+        where first < last
+            or first - previous <= {SILENCE_DAYS}
+            or next - last <= {SILENCE_DAYS}
         """
     ).fetchall()
-    return [day for (day,) in found]
+    return [day for (day,) in days]
 
 
 def _by_day(rows: str) -> str:
+    """SQL of user_id and day from SQL of user_id and time."""
     return f"select user_id, {day_of('time')} as day from ({rows})"
 
 
-def _between(first: int, last: int) -> str:
-    """SQL of whether `time` lies on these days or between them."""
+def _is_between(first: int, last: int) -> str:
+    """SQL condition that `time` lies on one of the days first..last."""
     return f"time >= {instant(first * DAY_US)} and time < {instant((last + 1) * DAY_US)}"
 
 
-def _first_if_sampled(con: Connection, rows: str, likely: int) -> int | None:
-    """The first day of a user who came again within `SILENCE_DAYS`, where few users need to be
-    asked; null where that is not known.
+def _first_if_sampled(con: Connection, rows: str, first_day: int) -> int | None:
+    """The first day of a user who came again within `SILENCE_DAYS`, where a sample of users shows
+    it; null where it does not.
 
     Args:
+        con: where the queries run.
         rows: SQL of user_id and time.
-        likely: a day that none lies before.
+        first_day: no row lies before it.
     """
-    day = likely
+    day = first_day
     for _ in range(DAYS_SAMPLED):
-        for users, is_whole in _samples(con, rows, day):
-            again = (
+        for users, is_everybody in _samples(con, rows, day):
+            came_again = (
                 f"user_id in ({', '.join(map(quoted, users))}) and "
-                f"{_between(day + 1, day + SILENCE_DAYS)}"
+                f"{_is_between(day + 1, day + SILENCE_DAYS)}"
             )
-            if (
-                users
-                and first_row(con, f"select 1 from ({rows}) where {again} limit 1") is not None
-            ):
-                return day
-            if is_whole:
+            if users:
+                row = first_row(con, f"select 1 from ({rows}) where {came_again} limit 1")
+                if row is not None:
+                    return day
+            if is_everybody:
                 break
-        else:  # others of the day may have come again
+        else:  # other users of the day may have come again
             return None
-        found = first_row(
+        next_day = first_row(
             con,
             f"select {day_of('min(time)')} from ({rows}) where time >= "
             f"{instant((day + 1) * DAY_US)}",
         )
-        if found is None or found[0] is None:
+        if next_day is None or next_day[0] is None:
             return None
-        day = int(found[0])
+        day = int(next_day[0])
     return None
 
 
 def _samples(con: Connection, rows: str, day: int) -> Iterator[tuple[list[str], bool]]:
-    """Users of a day, and whether they are all of it: those among the first rows as they lie, which
-    costs least, then as many as are asked for."""
-    lying = con.execute(
+    """Samples of a day's users, each with whether it is all of them.
+
+    The first is of users in the first rows as they are stored, which costs least.
+    """
+    stored = con.execute(
         f"select user_id, {day_of('time')} from ({rows}) limit {ROWS_SAMPLED}"
     ).fetchall()
-    if users := sorted({user for user, of_day in lying if of_day == day}):
-        yield (
-            users[:SAMPLE],
-            len(lying) < ROWS_SAMPLED and len(users) <= SAMPLE,
-        )  # few rows are all there are
-    found = con.execute(
-        f"select distinct user_id from ({rows}) where {_between(day, day)} limit {SAMPLE + 1}"
+    if users := sorted({user for user, day_of_row in stored if day_of_row == day}):
+        has_all_rows = len(stored) < ROWS_SAMPLED
+        yield users[:USERS_SAMPLED], has_all_rows and len(users) <= USERS_SAMPLED
+    sample = con.execute(
+        f"select distinct user_id from ({rows}) where {_is_between(day, day)} "
+        f"limit {USERS_SAMPLED + 1}"
     ).fetchall()
-    yield [user for (user,) in found], len(found) <= SAMPLE
+    yield [user for (user,) in sample], len(sample) <= USERS_SAMPLED

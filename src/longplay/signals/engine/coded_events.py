@@ -6,7 +6,7 @@ For one or two roll-ups that is still less than a table of the log; for more it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -16,52 +16,55 @@ from longplay.lake.creators import with_listed
 from longplay.lake.daily import first_row
 from longplay.lake.schema import KINDS, ORIGINS
 from longplay.signals.declare.declaration import Declaration
-from longplay.signals.engine.duckdb import each, elements, hashed
+from longplay.signals.engine.duckdb import elements, hashed, mapped
 from longplay.signals.engine.event_source import TIME_US, EventRows, with_lengths
-from longplay.signals.engine.operators import TOUCHED, Feature, widest
-from longplay.signals.engine.parts import entry_words, opening_events, parts_of
-from longplay.signals.engine.rollups import needed
+from longplay.signals.engine.features import TOUCHED, Feature, widest
+from longplay.signals.engine.parts import entry_bitmap, opening_events, parts_of
+from longplay.signals.engine.rollups import needed_rollups
 
-CODE = hashed(
-    "{}"
-)  # SQL of the number of an id, or of several; that no two ids share one is checked
-AT_ONCE = 20_000_000  # events of one part: with the words made of them about 3 GB
-LEAST = 3  # roll-ups from which on the table pays
-LISTED = 0.1  # rows of a catalogue per event up to which it is asked for ids first
-BITS = {8: "utinyint", 16: "usmallint", 32: "uinteger", 64: "ubigint"}
+EVENTS_PER_PART = 20_000_000  # with the bitmaps made of them about 3 GB
+LEAST_ROLLUPS = 3  # from so many on the table costs less
+CATALOGUE_SHARE = 0.1  # rows of a catalogue per event up to which its ids are tried first
+INTEGER_TYPES = {8: "utinyint", 16: "usmallint", 32: "uinteger", 64: "ubigint"}  # by bits
+CODE = hashed("{}")  # SQL of the number of an id, or of several
 
 
 def _code(*ids: str) -> str:
+    """SQL of the number of an id, or of several. That no two ids share one is checked."""
     return CODE.format(", ".join(ids))
 
 
 @dataclass(frozen=True)
 class CodedRows(EventRows):
-    """Rows of a table that `read` makes: user_id, thing (place of item and creator in `things`),
-    micros, marks, and amounts that are no counts.
+    """Rows of a table of numbers that `read` creates.
+
+    Its columns: user_id; item_creator, the number of a pair of item and creator in the table
+    `item_creators`; micros;
+    marks, of which bit n says whether the event matches the nth feature; and the amounts of
+    features that add more than 1.
 
     Attributes:
-        features: bit n of `marks` says whether the event counts in the nth.
-        users: SQL of whether the user of a number ({}) is among these rows.
-        things: whether items and creators are asked for.
+        features: in the order of the bits of `marks`.
+        users: SQL condition that the user of a number ({}) is among these rows.
+        has_item_creators: whether items and creators are needed.
     """
 
     features: tuple[Feature, ...] = ()
     users: str = "true"
-    things: bool = True
-    pair: ClassVar[str] = "thing"
+    has_item_creators: bool = True
+    pair: ClassVar[str] = "item_creator"
     micros: ClassVar[str] = "micros"
     keys: ClassVar[dict[str, str]] = {
         "user": "cast(null as ubigint)",
         "creator": "creator",
         "item": "item",
-        "thing": "thing",
+        "item_creator": "item_creator",
     }
 
     @property
     def decisions(self) -> str:
         """See `Rows`."""
-        slate = f"{each('slate', 'shown', _code('shown'))} as slate"
+        slate = f"{mapped('slate', 'shown', _code('shown'))} as slate"
         columns = f"{_code('user_id')} as user_id, decision_id, time, experiment, {slate}"
         return f"(select {columns} from decisions where {self.users.format(_code('user_id'))})"
 
@@ -71,22 +74,22 @@ class CodedRows(EventRows):
         return "coded_creators"
 
     def between(self, first: int, last: int) -> EventRows:
-        """See `Rows`: the table is read whole, which costs little."""
+        """See `Rows`. The table is read in full, which costs little."""
         return self
 
     @property
-    def known_pairs(self) -> str:
+    def all_pairs(self) -> str:
         """See `Rows`."""
-        return "(select item as key, creator from things)"
+        return "(select item as key, creator from item_creators)"
 
-    def pairs(self, words: str) -> str:
+    def with_item_and_creator(self, bitmaps: str) -> str:
         """See `Rows`."""
         return (
             "select w.user_id, t.item as key, t.creator, w.* exclude (user_id, key) from "
-            f"({words}) w join things t on t.thing = w.key"
+            f"({bitmaps}) w join item_creators t on t.item_creator = w.key"
         )
 
-    def named(self, body: str, keys: Sequence[str]) -> str:
+    def with_log_ids(self, body: str, keys: Sequence[str]) -> str:
         """See `Rows`."""
         units = [key.removesuffix("_id") for key in keys]
         ids = ", ".join(f"ids_{unit}.id as {unit}_id" for unit in units)
@@ -94,252 +97,273 @@ class CodedRows(EventRows):
         return f"select {ids}, e.* exclude ({', '.join(keys)}) from ({body}) e{joins}"
 
     def read(self, con: Connection, log: str, into: str) -> None:
-        """Create the table `into` of the events of `log`, of all users; what `things` lacks is null
-        there."""
+        """Create the table `into` of the events of `log`, of all users. Where the table
+        `item_creators` lacks an event's item and creator, `item_creator` is null."""
         amounts = "".join(
-            f", case when {one.test()} then {one.amount} end as {one.name}"
-            for one in self.features
-            if one.amount != "1"
+            f", case when {feature.test()} then {feature.amount} end as {feature.name}"
+            for feature in self.features
+            if feature.amount != "1"
         )
-        code = f", {_code('item_id', 'creator_id')} as code" if self.things else ""
+        code = f", {_code('item_id', 'creator_id')} as code" if self.has_item_creators else ""
         columns = (
-            f"{_code('user_id')} as user_id{code}, {TIME_US} as micros, {self._marks()} as "
-            f"marks{amounts}"
+            f"{_code('user_id')} as user_id{code}, {TIME_US} as micros, "
+            f"{marks_sql(self.features)} as marks{amounts}"
         )
-        named = with_listed(log) if self.by_catalogue else log
-        body = f"select {columns} from {with_lengths(named, self.features)}"
-        if self.things:
+        events = with_listed(log) if self.by_catalogue else log
+        body = f"select {columns} from {with_lengths(events, self.features)}"
+        if self.has_item_creators:
             body = (
-                f"select e.* exclude (code), things.thing from ({body}) e left join things on "
-                "things.code = e.code"
+                f"select e.* exclude (code), item_creators.item_creator from ({body}) e "
+                "left join item_creators on item_creators.code = e.code"
             )
         con.execute(f"create or replace temp table {into} as {body}")
 
-    def _marks(self) -> str:
-        """SQL of the bits: those that the kind allows and the origin, each said once per value,
-        without those whose further test fails."""
-        kind = next(name for most, name in BITS.items() if len(self.features) <= most)
-
-        def number(allowed: Sequence[bool]) -> str:
-            return f"{sum(1 << place for place, does in enumerate(allowed) if does)}::{kind}"
-
-        def by_value(
-            column: str, values: Sequence[str], allowed: dict[str, list[bool]], other: list[bool]
-        ) -> str:
-            whens = " ".join(f"when '{value}' then {number(allowed[value])}" for value in values)
-            return f"case {column} {whens} else {number(other)} end"
-
-        none = [False] * len(self.features)
-        marks = by_value(
-            "kind",
-            KINDS,
-            {value: [value in one.kinds for one in self.features] for value in KINDS},
-            none,
-        )
-        if not all(one.any_origin for one in self.features):
-            origins = {value: [value in one.origins for one in self.features] for value in ORIGINS}
-            marks += (
-                " & "
-                f"{by_value('origin', ORIGINS, origins, [one.any_origin for one in self.features])}"
-            )
-        for also in dict.fromkeys(one.also for one in self.features if one.also):
-            marks += (
-                f" & case when {also} then {number([True] * len(self.features))} else "
-                f"{number([one.also != also for one in self.features])} end"
-            )
-        return marks
-
-    def _bits(self, features: Sequence[Feature]) -> int:
-        return sum(1 << self.features.index(one) for one in set(features))
-
     def _source(self, unit: str, features: Sequence[Feature], flags: bool) -> str:
-        of_key = "" if unit in ("user", "thing") else " join things using (thing)"
-        return f"{self.events}{of_key}{'' if self._all(features, flags) else f' where marks & {self._bits(features)} <> 0'}"
-
-    def _all(self, features: Sequence[Feature], flags: bool) -> bool:
-        """Whether rows that none of these counts are read, too: where nearly all count, passing
-        over the others costs more."""
-        return flags and TOUCHED in features
+        join = (
+            "" if unit in ("user", "item_creator") else " join item_creators using (item_creator)"
+        )
+        where = "" if self._reads_all(features, flags) else f" where {self._matches(features)}"
+        return f"{self.events}{join}{where}"
 
     def _amounts(
         self, features: Sequence[Feature], flags: bool, read: Sequence[Feature] = ()
     ) -> str:
-        passed = [] if self._all(features, flags) else widest(read or features)
+        passed = [] if self._reads_all(features, flags) else widest(read or features)
 
-        def column(one: Feature) -> str:
-            counts = "true" if passed == [one] else f"marks & {self._bits([one])} <> 0"
-            return (
-                counts
-                if flags
-                else one.name
-                if one.amount != "1"
-                else f"case when {counts} then 1 end"
-            )
+        def column(feature: Feature) -> str:
+            matches = "true" if passed == [feature] else self._matches([feature])
+            if flags:
+                return matches
+            if feature.amount != "1":
+                return feature.name
+            return f"case when {matches} then 1 end"
 
-        return "".join(f", {column(one)} as {one.name}" for one in features)
+        return "".join(f", {column(feature)} as {feature.name}" for feature in features)
+
+    def _matches(self, features: Sequence[Feature]) -> str:
+        """SQL condition that an event matches any of these features."""
+        bits = sum(1 << self.features.index(feature) for feature in set(features))
+        return f"marks & {bits} <> 0"
+
+    def _reads_all(self, features: Sequence[Feature], flags: bool) -> bool:
+        """Whether rows that match no feature are read, too. Where nearly all match, a filter costs
+        more than it saves."""
+        return flags and TOUCHED in features
+
+
+def marks_sql(features: Sequence[Feature]) -> str:
+    """SQL of an integer whose bit n says whether an event matches the nth feature.
+
+    It is the "and" of three masks: the features that match the event's kind, those that match its
+    origin, and for each further condition those that the event does not fail by it.
+
+    >>> marks_sql([Feature("loud", ("play",), condition="seconds > 30")]).split(" & ")[1]
+    'case when seconds > 30 then 1::utinyint else 0::utinyint end'
+    """
+    kind = next(name for bits, name in INTEGER_TYPES.items() if len(features) <= bits)
+
+    def mask(matches: Sequence[bool]) -> str:
+        bits = sum(1 << place for place, does_match in enumerate(matches) if does_match)
+        return f"{bits}::{kind}"
+
+    def by_value(column: str, matches: Mapping[str, Sequence[bool]], other: Sequence[bool]) -> str:
+        whens = " ".join(f"when '{value}' then {mask(matches[value])}" for value in matches)
+        return f"case {column} {whens} else {mask(other)} end"
+
+    none = [False] * len(features)
+    everything = [True] * len(features)
+    of_kinds = {value: [value in feature.kinds for feature in features] for value in KINDS}
+    masks = [by_value("kind", of_kinds, none)]
+    if not all(feature.any_origin for feature in features):
+        of_origins = {
+            value: [value in feature.origins for feature in features] for value in ORIGINS
+        }
+        of_no_origin = [feature.any_origin for feature in features]
+        masks.append(by_value("origin", of_origins, of_no_origin))
+    for condition in dict.fromkeys(feature.condition for feature in features if feature.condition):
+        without_it = [feature.condition != condition for feature in features]
+        masks.append(f"case when {condition} then {mask(everything)} else {mask(without_it)} end")
+    return " & ".join(masks)
 
 
 class SharedNumber(Exception):
-    """Two ids have the same number: the log is to be read as it is."""
+    """Two ids have the same number: the log must be read without a table of numbers."""
 
 
 def pays(signals: Sequence[Declaration]) -> bool:
-    """Whether so many roll-ups are asked for that a table of numbers costs less than reading the
-    log for each."""
-    found = set[tuple[str, ...]]()
+    """Whether these signals need so many roll-ups that a table of numbers costs less than reading
+    the log for each."""
+    rollups = set[tuple[str, ...]]()
     for signal in signals:
-        if entry_words(signal.entry) is not None:
-            found.add(("words",))
+        if entry_bitmap(signal.entry) is not None:
+            rollups.add(("bitmaps",))
         elif signal.entry.is_event:
-            found.add(("event", opening_events(signal.entry).name, str(signal.entry.of)))
+            rollups.add(("event", opening_events(signal.entry).name, str(signal.entry.of)))
         for part in parts_of(signal):
-            found.add((part.unit, "sums") if part.how == "sum" else ("words",))
-            if (
-                part.in_words
-                and part.unit == "user"
-                and set(part.feature.kinds) != set(TOUCHED.kinds)
-            ):
-                found.add(("words of users", part.feature.name))  # what pairs do not know
-    return len(found) >= LEAST and len(_features(signals)) <= max(BITS)
+            rollups.add((part.unit, "sums") if part.how == "sum" else ("bitmaps",))
+            is_of_other_kinds = set(part.feature.kinds) != set(TOUCHED.kinds)
+            if part.reads_bitmaps and part.unit == "user" and is_of_other_kinds:
+                # the bitmaps of pairs do not have it
+                rollups.add(("bitmaps of users", part.feature.name))
+    return len(rollups) >= LEAST_ROLLUPS and len(_features(signals)) <= max(INTEGER_TYPES)
 
 
-def coded(
+def coded_rows(
     con: Connection,
     signals: Sequence[Declaration],
     events: int,
     days: tuple[int, int],
     by_catalogue: bool = False,
 ) -> Iterator[CodedRows]:
-    """The rows of a log of so many `events`, all of these days (first, last), for these signals:
-    one part of its users after the other.
+    """Read a log once, some days at a time, and yield its rows: one part of its users after the
+    other.
 
-    The log is read once, some days at a time. Makes the tables `things` (thing, code, item,
-    creator), `ids_user`, `ids_item` and `ids_creator` (code, id), and one of each part's events,
-    which DuckDB keeps on disk while there is no room for it; all are gone after the last part.
-    `by_catalogue`: see `EventRows`.
+    Creates the tables `item_creators` (item_creator, code, item, creator), `ids_user`, `ids_item`
+    and `ids_creator` (code, id), and one of each part's events, which DuckDB spills to disk while there
+    is no room for it. All are dropped after the last part.
+
+    Args:
+        con: has the views of the log.
+        signals: what the rows are read for.
+        events: number of events of the log.
+        days: first and last day of the log.
+        by_catalogue: see `EventRows`.
 
     Raises:
-        SharedNumber: two ids of users, of items, of creators or of things. A thing that no
-            catalogue lists and that shares its number with one that is listed would not be noticed:
-            for a million of each the probability is below 1e-7.
+        SharedNumber: two users, items, creators or pairs of item and creator have one number. A pair
+            that no catalogue lists and that shares its number with one that is listed would not be
+            noticed: for a million of each the probability is below 1e-7.
     """
-    shown = any(signal.entry.is_slot for signal in signals)
-    things = shown or not needed(signals).keys() <= {"user", "sessions"}
-    ids, features, among = (
-        _Ids(con, shown, by_catalogue),
-        _features(signals),
-        -(-max(events, 1) // AT_ONCE),
-    )
-    users = [_share(part, among) if among > 1 else "true" for part in range(among)]
+    shows_slots = any(signal.entry.is_slot for signal in signals)
+    has_item_creators = shows_slots or not needed_rollups(signals).keys() <= {"user", "sessions"}
+    ids = _Ids(con, shows_slots, by_catalogue)
+    features = _features(signals)
+    n_parts = -(-max(events, 1) // EVENTS_PER_PART)
     parts = [
         CodedRows(
             f"coded_events_{part}",
             by_catalogue=by_catalogue,
             features=features,
-            users=of_part,
-            things=things,
+            users=_is_in_part(part, n_parts) if n_parts > 1 else "true",
+            has_item_creators=has_item_creators,
         )
-        for part, of_part in enumerate(users)
+        for part in range(n_parts)
     ]
     try:
-        ids.of_users(shown or any(signal.entry.is_enrolment for signal in signals))
-        for pairs in ids.pairs(events):
-            if things:
-                ids.of_things(pairs)
+        ids.create_users(shows_slots or any(signal.entry.is_enrolment for signal in signals))
+        for pairs in ids.candidate_pairs(events):
+            if has_item_creators:
+                ids.create_item_creators(pairs)
             if _read(con, parts, days):
                 break
         for rows in parts:
             yield rows
             con.execute(f"drop table {rows.events}")
     finally:
-        for table in ("coded_turn", *(rows.events for rows in parts), *ids.made):
+        for table in ("coded_turn", *(rows.events for rows in parts), *ids.tables):
             con.execute(f"drop table if exists {table}")
 
 
 def _read(con: Connection, parts: Sequence[CodedRows], days: tuple[int, int]) -> bool:
-    """Make the tables of these parts from a log of these days; false: it has something that
-    `things` lacks."""
-    read = parts[0].events if len(parts) == 1 else "coded_turn"
-    for turn, log in enumerate(_in_turn(days, len(parts))):
-        parts[0].read(con, log, read)
-        if (
-            parts[0].things
-            and first_row(con, f"select 1 from {read} where thing is null limit 1") is not None
-        ):
+    """Create the tables of these parts from a log of these days; false where it has an item and
+    creator that `item_creators` lacks."""
+    table = parts[0].events if len(parts) == 1 else "coded_turn"
+    for turn, log in enumerate(_logs_in_turn(days, len(parts))):
+        parts[0].read(con, log, table)
+        lacking = f"select 1 from {table} where item_creator is null limit 1"
+        if parts[0].has_item_creators and first_row(con, lacking) is not None:
             return False
         for rows in parts if len(parts) > 1 else ():
-            own = f"select * from {read} where {rows.users.format('user_id')}"
-            con.execute(
-                f"insert into {rows.events} {own}"
-                if turn
-                else f"create or replace temp table {rows.events} as {own}"
-            )
+            body = f"select * from {table} where {rows.users.format('user_id')}"
+            if turn:
+                con.execute(f"insert into {rows.events} {body}")
+            else:
+                con.execute(f"create or replace temp table {rows.events} as {body}")
     con.execute("drop table if exists coded_turn")
     return True
 
 
-def _share(part: int, among: int) -> str:
-    """SQL of whether a number of 64 bits lies in this one of so many equal ranges."""
-    low, high = (2**64 * bound // among for bound in (part, part + 1))
-    return f"{{0}} >= {low}::ubigint{f' and {{0}} < {high}::ubigint' if high < 2**64 else ''}"
+def _is_in_part(part: int, n_parts: int) -> str:
+    """SQL condition that a 64-bit number ({0}) lies in this one of `n_parts` equal ranges.
+
+    >>> _is_in_part(0, 2), _is_in_part(1, 2)
+    ('{0} >= 0::ubigint and {0} < 9223372036854775808::ubigint', '{0} >= 9223372036854775808::ubigint')
+    """
+    low = 2**64 * part // n_parts
+    high = 2**64 * (part + 1) // n_parts
+    is_below = f" and {{0}} < {high}::ubigint" if high < 2**64 else ""
+    return f"{{0}} >= {low}::ubigint{is_below}"
 
 
-def _in_turn(days: tuple[int, int], turns: int) -> Iterator[str]:
-    """What can be selected from: the events of these days, some days after the others."""
-    first, count = days[0], days[1] - days[0] + 1
-    bounds = sorted({first + count * turn // turns for turn in range(turns + 1)})
+def _logs_in_turn(days: tuple[int, int], turns: int) -> Iterator[str]:
+    """SQL to select events from, for consecutive stretches of these days."""
+    first = days[0]
+    n_days = days[1] - days[0] + 1
+    bounds = sorted({first + n_days * turn // turns for turn in range(turns + 1)})
     for begin, end in pairwise(bounds):
         yield EventRows().between(begin, end - 1).events if turns > 1 else "events"
 
 
 def _features(signals: Sequence[Declaration]) -> tuple[Feature, ...]:
-    return tuple(
-        {one.name: one for of_unit in needed(signals).values() for one in of_unit}.values()
-    )
+    """All features that these signals read, each once."""
+    by_name = {
+        feature.name: feature
+        for features in needed_rollups(signals).values()
+        for feature in features
+    }
+    return tuple(by_name.values())
 
 
 class _Ids:
-    """The tables that say which id a number stands for. shown: also of what decisions show.
-    by_catalogue: see `EventRows`."""
+    """The tables that say which id a number stands for.
 
-    def __init__(self, con: Connection, shown: bool, by_catalogue: bool) -> None:
-        self.con, self.shown, self.made = con, shown, list[str]()
+    Args:
+        con: where they are made.
+        shows_slots: they also have the ids of what decisions show.
+        by_catalogue: see `EventRows`.
+    """
+
+    def __init__(self, con: Connection, shows_slots: bool, by_catalogue: bool) -> None:
+        self.con = con
+        self.shows_slots = shows_slots
+        self.tables = list[str]()
         self.events = with_listed("events") if by_catalogue else "events"
 
-    def of_users(self, in_trials: bool) -> None:
-        """Those of events, and of decisions."""
-        ids = "select distinct user_id from events" + (
-            " union select user_id from decisions" if in_trials else ""
-        )
+    def create_users(self, of_decisions: bool) -> None:
+        """Create `ids_user`, of the users of events, and where asked of decisions."""
+        ids = "select distinct user_id from events"
+        if of_decisions:
+            ids += " union select user_id from decisions"
         self._create(
             "ids_user", f"select {_code('user_id')} as code, user_id as id from ({ids})", "code"
         )
 
-    def pairs(self, events: int) -> Iterator[str]:
-        """SQL of pairs of item and creator, to be tried until all of the log are known: those of a
-        catalogue small beside it, then its own."""
-        listed = first_row(self.con, "select count(*) from items")
-        if listed is not None and 0 < listed[0] <= LISTED * events:
+    def candidate_pairs(self, events: int) -> Iterator[str]:
+        """SQL of pairs of item and creator, to be tried until they have all of the log: first those
+        of a catalogue that is small beside the log, then the log's own."""
+        items = first_row(self.con, "select count(*) from items")
+        if items is not None and 0 < items[0] <= CATALOGUE_SHARE * events:
             yield "select distinct item_id, creator_id from items union all select null, null"
         yield f"select distinct item_id, creator_id from {self.events}"
 
-    def of_things(self, found: str) -> None:
-        """Those of items and creators, from SQL of all pairs of both."""
-        self._create("pairs_of_ids", found)
+    def create_item_creators(self, pairs: str) -> None:
+        """Create `item_creators`, `ids_item` and `ids_creator` from SQL of pairs of item and creator;
+        with slots also `coded_creators`."""
+        self._create("pairs_of_ids", pairs)
         item, creator = (
             f"case when {unit}_id is not null then {_code(f'{unit}_id')} end as {unit}"
             for unit in ("item", "creator")
         )
-        place = "cast(row_number() over () - 1 as uinteger) as thing"
+        number = "cast(row_number() over () - 1 as uinteger) as item_creator"
         self._create(
-            "things",
-            f"select {place}, {_code('item_id', 'creator_id')} as code, {item}, {creator} from "
+            "item_creators",
+            f"select {number}, {_code('item_id', 'creator_id')} as code, {item}, {creator} from "
             "pairs_of_ids",
             "code",
         )
-        more = {"item": "", "creator": ""}
-        if self.shown:
-            more = {
+        ids_of_slots = {"item": "", "creator": ""}
+        if self.shows_slots:
+            ids_of_slots = {
                 "item": f" union select {elements('slate')} from decisions",
                 "creator": " union select creator_id from creators",
             }
@@ -348,17 +372,19 @@ class _Ids:
                 f"select {_code('item_id')} as item_id, {_code('creator_id')} as creator_id from "
                 "creators",
             )
-        for unit, others in more.items():
+        for unit, more_ids in ids_of_slots.items():
             ids = (
                 f"select distinct {unit}_id as id from pairs_of_ids where {unit}_id is not "
-                f"null{others}"
+                f"null{more_ids}"
             )
             self._create(f"ids_{unit}", f"select {_code('id')} as code, id from ({ids})", "code")
 
     def _create(self, table: str, body: str, code: str | None = None) -> None:
+        """Create a table; raise `SharedNumber` where two rows have one `code`."""
         self.con.execute(f"create or replace temp table {table} as {body}")
-        self.made = list(dict.fromkeys([*self.made, table]))
-        if code is not None and first_row(
-            self.con, f"select count(*) = count(distinct {code}) from {table}"
-        ) != (True,):
+        self.tables = list(dict.fromkeys([*self.tables, table]))
+        if code is None:
+            return
+        is_unique = f"select count(*) = count(distinct {code}) from {table}"
+        if first_row(self.con, is_unique) != (True,):
             raise SharedNumber

@@ -1,7 +1,7 @@
-"""DuckDB, the embedded engine: what is its own in the engine's SQL.
+"""DuckDB, the embedded engine: the SQL that only DuckDB understands, in one place.
 
-Beside these functions the SQL holds DuckDB's `* exclude` and `* replace`, `//`, shifts, `filter`
-and `create temp table`, as every statement does; `spark_sql` translates them, too."""
+Other modules also write DuckDB's `* exclude` and `* replace`, `//`, shifts, `filter` and `create
+temp table`. `spark_sql` translates these and the functions here."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from longplay.lake.daily import quoted
 from longplay.lake.lake import Lake
 from longplay.signals.engine.dialect import Dialect, Step
 
-# -- what other engines spell otherwise; `spark_sql` translates each
-# --------------------------------
+# -- SQL that other engines spell differently ------------------------------------------------------
 
 
 def micros(time: str) -> str:
@@ -27,17 +26,20 @@ def micros(time: str) -> str:
 
 
 def instant(micros: int) -> str:
-    """SQL of the time so many microseconds after 1970 began."""
+    """SQL of the time that lies this number of microseconds after 1970-01-01."""
     return f"make_timestamptz({micros})"
 
 
 def elements(values: str) -> str:
-    """SQL of a row for each element of a list."""
+    """SQL of the elements of a list, a row each."""
     return f"unnest({values})"
 
 
 def numbers(*bounds: int | str) -> str:
-    """SQL of a row for each whole number of a range, given as Python's is; no row for a null.
+    """SQL of the whole numbers of a range, a row each; no row for a null.
+
+    Args:
+        bounds: as of Python's `range`; numbers, or SQL.
 
     >>> numbers("plays"), numbers(120, 180)
     ('unnest(range(plays))', 'unnest(range(120, 180))')
@@ -46,48 +48,48 @@ def numbers(*bounds: int | str) -> str:
 
 
 def slots() -> str:
-    """SQL of a row for each item of a `slate`: item_id, and slot, counted from 1."""
+    """SQL of the items of a `slate`, a row each: item_id, and slot, counted from 1."""
     return f"{elements('slate')} as item_id, generate_subscripts(slate, 1) as slot"
 
 
-def each(values: str, name: str, changed: str) -> str:
-    """SQL of a list whose elements, by `name`, are `changed` (SQL)."""
-    return f"list_transform({values}, lambda {name}: {changed})"
+def mapped(values: str, name: str, result: str) -> str:
+    """SQL of a list with `result` (SQL over an element called `name`) for each element."""
+    return f"list_transform({values}, lambda {name}: {result})"
 
 
 def first_by(value: str, order: str) -> str:
-    """SQL of the value of the first row in an order (columns); rows without a value do not
-    count."""
+    """SQL of the first value that is not null, in the order of these columns."""
     return f"arg_min({value}, ({order}))"
 
 
 def first_or_null(value: str, order: str) -> str:
-    """SQL of the value of the first row in an order (columns), maybe null."""
+    """SQL of the first row's value, null or not, in the order of these columns."""
     return f"arg_min_null({value}, ({order}))"
 
 
 def record(columns: Mapping[str, str]) -> str:
-    """SQL of several columns as one value, by name.
+    """SQL of several columns as one value, a struct.
 
     >>> record({"time": "e.time", "slot": "e.slot"})
     "{'time': e.time, 'slot': e.slot}"
     """
-    listed = ", ".join(f"'{name}': {column}" for name, column in columns.items())
-    return f"{{{listed}}}"
+    fields = ", ".join(f"'{name}': {column}" for name, column in columns.items())
+    return f"{{{fields}}}"
 
 
-def nothing(kind: str) -> str:
+def null_of(kind: str) -> str:
     """SQL of a null of a type."""
     return f"null::{kind}"
 
 
 def set_bits(word: str) -> str:
     """SQL of how many bits of a word are set."""
-    return f"cast(bit_count({word}) as integer)"  # DuckDB's is an INT8, and a sum of two overflows
+    # DuckDB's bit_count is an INT8, of which a sum of two overflows
+    return f"cast(bit_count({word}) as integer)"
 
 
 def hashed(ids: str) -> str:
-    """SQL of a number of 64 bits for one or several values (columns)."""
+    """SQL of the 64-bit hash of one or several columns."""
     return f"hash({ids})"
 
 
@@ -101,8 +103,7 @@ def copied(rows: str, file: Path) -> str:
     return f"copy ({rows}) to {quoted(file)} (format parquet, compression zstd)"
 
 
-# -- the engine
-# -----------------------------------------------------------------------------------
+# -- the engine ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class DuckDBDialect:
     """See `Dialect`."""
 
     codes_ids: bool = True
-    cuts_up: bool = True
+    reads_in_parts: bool = True
     peels_days: bool = True
 
     def midnight(self, day: str) -> str:
@@ -125,8 +126,8 @@ class DuckDBDialect:
     def window_sums(
         self, amounts: Mapping[str, str], over: str, first: int
     ) -> tuple[list[str], dict[str, str]]:
-        """See `Dialect`. Two sums are added up as one number of 128 bits, since a window costs more
-        than what it adds; amounts are >= 0.
+        """See `Dialect`. Two sums are computed as one of 128 bits, since a window costs more than
+        what it adds; amounts are >= 0.
 
         >>> windows, columns = DuckDBDialect().window_sums({"sum_0": "plays", "sum_1": "saves"}, "over w", 0)
         >>> windows
@@ -134,33 +135,34 @@ class DuckDBDialect:
         >>> columns["sum_1"]
         'cast(added_0 >> 64 as double) as sum_1'
         """
-        windows, columns, made = list[str](), dict[str, str](), list(amounts)
-        for one, other in zip_longest(made[::2], made[1::2]):
-            added, total = f"added_{first + len(windows)}", f"cast({amounts[one]} as double)"
-            columns[one] = f"{added} as {one}"
-            if other is not None:
-                total = (
-                    f"cast({amounts[one]} as hugeint) + (cast({amounts[other]} as hugeint) << 64)"
-                )
-                columns[one], columns[other] = (
-                    f"cast({added} & {2**64 - 1} as double) as {one}",
-                    f"cast({added} >> 64 as double) as {other}",
-                )
-            windows.append(f"coalesce(sum({total}) {over}, 0) as {added}")
-        return windows, columns
+        windows = list[str]()
+        sum_columns = dict[str, str]()
+        names = list(amounts)
+        for low, high in zip_longest(names[::2], names[1::2]):
+            window = f"added_{first + len(windows)}"
+            if high is None:
+                total = f"cast({amounts[low]} as double)"
+                sum_columns[low] = f"{window} as {low}"
+            else:
+                high_half = f"(cast({amounts[high]} as hugeint) << 64)"
+                total = f"cast({amounts[low]} as hugeint) + {high_half}"
+                sum_columns[low] = f"cast({window} & {2**64 - 1} as double) as {low}"
+                sum_columns[high] = f"cast({window} >> 64 as double) as {high}"
+            windows.append(f"coalesce(sum({total}) {over}, 0) as {window}")
+        return windows, sum_columns
 
     def in_steps(self, source: str, name: str, first: Sequence[str], later: Sequence[Step]) -> str:
-        """See `Dialect`: a select around a select.
+        """See `Dialect`: nested selects, one per step.
 
         >>> print(DuckDBDialect().in_steps("t", "s", ["a << 1"], [lambda s: [f"{s}_0 | {s}_0 << 1"]]))
         (select * exclude (s_0), s_0 | s_0 << 1 as s_0 from (select *, a << 1 as s_0 from t))
         """
-        before = ", ".join(f"{name}_{place}" for place in range(len(first)))
+        old_words = ", ".join(f"{name}_{number}" for number in range(len(first)))
         columns = "*"
         for words in (first, *(step(name) for step in later)):
-            made = ", ".join(f"{word} as {name}_{place}" for place, word in enumerate(words))
-            source = f"(select {columns}, {made} from {source})"
-            columns = f"* exclude ({before})"
+            new_words = ", ".join(f"{word} as {name}_{number}" for number, word in enumerate(words))
+            source = f"(select {columns}, {new_words} from {source})"
+            columns = f"* exclude ({old_words})"
         return source
 
 

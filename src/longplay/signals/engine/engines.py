@@ -1,11 +1,11 @@
-"""Which engine computes."""
+"""The choice of the engine that computes signals."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from longplay.errors import ConfigError
-from longplay.signals.declare.checks import kind_of
+from longplay.signals.declare.checks import described
 from longplay.signals.engine.duckdb import DUCKDB, DuckDBEngine
 from longplay.signals.engine.spark import SparkEngine, is_session
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 AnyEngine = DuckDBEngine | SparkEngine
 
 
-def engine_of(given: AnyEngine | SparkSession | None) -> AnyEngine:
+def engine_of(engine: AnyEngine | SparkSession | None) -> AnyEngine:
     """The engine that was asked for.
 
     Args:
-        given: an engine; a running SparkSession; null: DuckDB, in this process.
+        engine: an engine; a running SparkSession; null: DuckDB, in this process.
 
     Raises:
         ConfigError: it is something else.
@@ -27,14 +27,14 @@ def engine_of(given: AnyEngine | SparkSession | None) -> AnyEngine:
     >>> engine_of(None) is DUCKDB
     True
     """
-    if given is None:
+    if engine is None:
         return DUCKDB
-    if isinstance(given, AnyEngine):
-        return given
-    if is_session(given):
-        return SparkEngine(given)
-    how = f"; did you mean lp.SparkEngine({given!r})?" if isinstance(given, str) else ""
+    if isinstance(engine, AnyEngine):
+        return engine
+    if is_session(engine):
+        return SparkEngine(engine)
+    suggestion = f"; did you mean lp.SparkEngine({engine!r})?" if isinstance(engine, str) else ""
     raise ConfigError(
-        f"engine: {kind_of(given)} given, expected lp.SparkEngine(...), a SparkSession or None "
-        f"(DuckDB){how}"
+        f"engine: {described(engine)} given, expected lp.SparkEngine(...), a SparkSession or None "
+        f"(DuckDB){suggestion}"
     )

@@ -1,7 +1,7 @@
-"""Spark beside DuckDB: the engine's SQL, written for DuckDB, translated and run on a SparkSession.
+"""Spark, the distributed engine: SQL written for DuckDB, translated and run on a SparkSession.
 
-`spark_sql` translates. A connection works in a session of its own (`newSession`), in UTC: the
-caller's settings and views stay as they are.
+`spark_sql` translates. A connection has a session of its own (`newSession`), in UTC: the caller's
+settings and views stay as they are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from longplay.lake.daily import DAY_US
 from longplay.lake.lake import Lake, TableSource
 from longplay.lake.schema import DTYPES
 from longplay.signals.engine.dialect import Dialect, Step
-from longplay.signals.engine.duckdb import each, record
+from longplay.signals.engine.duckdb import mapped, record
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -55,13 +55,13 @@ TYPES = {  # polars' name of a column's type -> Spark's
     "Int64": "bigint",
     "Float64": "double",
 }
-NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
+SUCCESS_FILES = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 JAVA = (17, 21)  # oldest and newest Java that Spark 4.0 runs on
 PIP = 'pip install "longplay[spark]"'
 
 
 class SparkRows:
-    """The rows of a query, computed when they are first fetched."""
+    """The rows of a query, computed when first fetched."""
 
     def __init__(self, frame: DataFrame) -> None:
         self._frame = frame
@@ -94,14 +94,15 @@ class SparkRows:
 class SparkConnection:
     """Executes statements written for DuckDB on Spark.
 
-    Tables are computed once, when they are created, and cut off from the plan that made them, so
-    that a statement costs what it reads and not what all statements before it did. They go where
-    the session keeps checkpoints if it has such a folder, else onto the executors. A query that is
-    repeated before anything changes is answered once: many signals ask the same of a log.
+    Tables are computed once, when they are created (a checkpoint), so that a statement does not
+    repeat the work of the statements before it. They are stored in the session's checkpoint folder
+    if it has one, else on the executors. A query that is repeated before anything changes runs
+    once: many signals need the same facts of a log.
     """
 
     def __init__(self, session: SparkSession, folder: Path) -> None:
-        self._session, self._folder = session, folder
+        self._session = session
+        self._folder = folder
         self._durable = session.sparkContext.getCheckpointDir() is not None
         self._files = 0
         self._answers: dict[str, SparkRows] = {}
@@ -121,22 +122,22 @@ class SparkConnection:
             return SparkRows(self._changed(statement))
 
     def _changed(self, statement: Statement) -> DataFrame:
-        """Run a statement that makes, fills or drops a table or view, or writes files."""
+        """Run a statement that creates, fills or drops a table or view, or writes files."""
         name = statement.name
         if statement.verb == "drop":
             self._session.catalog.dropTempView(name)
-            return self._session.range(0).toDF("nothing")
+            return self._session.range(0).toDF("empty")
         rows = self._session.sql(statement.text)
         if statement.verb == "view":
             rows.createOrReplaceTempView(name)
         elif statement.verb == "table":
             self._computed(rows).createOrReplaceTempView(name)
         elif statement.verb == "insert":
-            both = self._session.table(name).unionByName(self._computed(rows))
-            both.createOrReplaceTempView(name)
+            all_rows = self._session.table(name).unionByName(self._computed(rows))
+            all_rows.createOrReplaceTempView(name)
         elif statement.verb == "copy":
             writer = rows.write.mode("overwrite").option("compression", "zstd")
-            writer.option(NO_MARK, "false").parquet(name)
+            writer.option(SUCCESS_FILES, "false").parquet(name)
             for checksum in Path(name).glob(".*.crc"):  # readers of the folder expect Parquet alone
                 checksum.unlink()
         return rows
@@ -146,13 +147,13 @@ class SparkConnection:
         return self.execute(query)
 
     def register(self, name: str, rows: pa.Table) -> None:
-        """Make a table of this process readable as `name`."""
+        """Register a table of this process under a name."""
         frame = pl.from_arrow(rows)
         assert isinstance(frame, pl.DataFrame)
         self.read(name, [self._written(frame)], frame.schema)
 
     def read(self, name: str, files: Sequence[str], schema: Mapping[str, pl.DataType]) -> None:
-        """Make Parquet files readable as `name`; a column that a file lacks is null there."""
+        """Register Parquet files under a name. A column that a file lacks is null."""
         columns = ", ".join(f"`{column}` {_type(dtype)}" for column, dtype in schema.items())
         reader = self._session.read.schema(columns).option("datetimeRebaseMode", "CORRECTED")
         reader = reader.option("recursiveFileLookup", "false")
@@ -161,7 +162,7 @@ class SparkConnection:
             frame.createOrReplaceTempView(name)
 
     def add(self, source: TableSource) -> None:
-        """Make a lake's table readable: `_all_TABLE`, and what the lake shows of it, `TABLE`."""
+        """Register a lake's table: all stored rows as `_all_TABLE`, the visible ones as `TABLE`."""
         files = list(source.files) or [self._written(source.rows)]
         self.read(f"_stored_{source.table}", files, DTYPES[source.table])
         stored = f"select {source.columns} from _stored_{source.table}"
@@ -169,10 +170,11 @@ class SparkConnection:
         self.execute(f"create view {source.table} as {source.visible}")
 
     def _computed(self, frame: DataFrame) -> DataFrame:
+        """The frame, computed now and stored."""
         return frame.checkpoint() if self._durable else frame.localCheckpoint()
 
     def _written(self, rows: pl.DataFrame) -> str:
-        """A file with these rows."""
+        """Write rows into a temporary file; its path."""
         self._files += 1
         file = str(self._folder / f"{self._files}.parquet")
         rows.write_parquet(file)
@@ -180,7 +182,7 @@ class SparkConnection:
 
 
 def _as_pattern(file: str) -> str:
-    """A path whose braces and backslashes stand for themselves."""
+    """A path with braces and backslashes escaped, which Spark would read as a pattern."""
     return re.sub(r"([{}\\])", r"\\\1", file)
 
 
@@ -199,7 +201,7 @@ class SparkFailure(LongplayError, OSError):
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Around what Spark does: its errors become a sentence."""
+    """Turn errors of Spark into a `SparkFailure` with their first line."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
@@ -214,8 +216,8 @@ def _failures() -> Iterator[None]:
 class SparkDialect:
     """See `Dialect`."""
 
-    codes_ids: bool = False  # Spark keeps no table in one process's memory, so nothing is saved
-    cuts_up: bool = False
+    codes_ids: bool = False  # Spark keeps no table in one process's memory, so numbers save nothing
+    reads_in_parts: bool = False
     peels_days: bool = False
 
     def midnight(self, day: str) -> str:
@@ -229,39 +231,40 @@ class SparkDialect:
     def window_sums(
         self, amounts: Mapping[str, str], over: str, first: int
     ) -> tuple[list[str], dict[str, str]]:
-        """See `Dialect`: Spark has no whole numbers of 128 bits, and adds up a window's sums in one
-        pass.
+        """See `Dialect`. A column per sum: Spark has no integers of 128 bits, and computes all sums
+        of a window in one pass.
 
         >>> SparkDialect().window_sums({"sum_0": "plays"}, "over w", 0)
         (['coalesce(sum(cast(plays as double)) over w, 0) as added_0'], {'sum_0': 'added_0 as sum_0'})
         """
-        inner = {column: f"added_{first + place}" for place, column in enumerate(amounts)}
-        windows = [
-            f"coalesce(sum(cast({amounts[column]} as double)) {over}, 0) as {added}"
-            for column, added in inner.items()
-        ]
-        return windows, {column: f"{added} as {column}" for column, added in inner.items()}
+        windows = list[str]()
+        sum_columns = dict[str, str]()
+        for number, (name, amount) in enumerate(amounts.items(), first):
+            window = f"added_{number}"
+            windows.append(f"coalesce(sum(cast({amount} as double)) {over}, 0) as {window}")
+            sum_columns[name] = f"{window} as {name}"
+        return windows, sum_columns
 
     def in_steps(self, source: str, name: str, first: Sequence[str], later: Sequence[Step]) -> str:
-        """See `Dialect`: a list of one record of words, changed step by step.
+        """See `Dialect`: a list with one struct of words, transformed step by step.
 
-        Of nested selects Spark's optimizer makes one, in which a word stands as often as the steps
-        after it read it: three times as often at every step. A lambda's argument stands once.
+        Spark's optimizer would inline nested selects, and write a word as often as later steps read
+        it: three times as often with every step. A lambda's argument is written once.
 
         >>> SparkDialect().in_steps("t", "s", ["a"], [lambda s: [f"-{s}_0"]]).split("(select *, ")[1]
         "list_transform([{'s_0': a}], lambda step: {'s_0': -step.s_0}) as stepped from t))"
         """
-        names = [f"{name}_{place}" for place in range(len(first))]
+        names = [f"{name}_{number}" for number in range(len(first))]
 
         def words(step: Sequence[str]) -> str:
             return record(dict(zip(names, step, strict=True)))
 
         steps = f"[{words(first)}]"
         for step in later:
-            steps = each(steps, "step", words(step(f"step.{name}")))
-        made = ", ".join(f"stepped[1].{column} as {column}" for column in names)
+            steps = mapped(steps, "step", words(step(f"step.{name}")))
+        columns = ", ".join(f"stepped[1].{column} as {column}" for column in names)
         return (
-            f"(select * exclude (stepped), {made} from (select *, {steps} as stepped from "
+            f"(select * exclude (stepped), {columns} from (select *, {steps} as stepped from "
             f"{source}))"
         )
 
@@ -306,7 +309,7 @@ class SparkEngine:
     def connect(
         self, lake: Lake, memory_limit: str | None = None, spill: Path | None = None
     ) -> Iterator[SparkConnection]:
-        """A connection in which the tables' names are views bounded like the lake."""
+        """See `Engine`."""
         if memory_limit is not None:
             raise ConfigError(
                 f"memory_limit={memory_limit!r} given for Spark, expected none: set "
@@ -322,14 +325,14 @@ class SparkEngine:
             yield con
 
     def close(self) -> None:
-        """Stop the Spark session if this engine started it; what was running goes on."""
+        """Stop the Spark session if this engine started it; a session that was running stays."""
         if self._started_here:
             self.session.stop()
 
 
-def is_session(given: object) -> TypeGuard[SparkSession]:
-    """Whether it is a session of pyspark, which is not imported for it."""
-    kinds = type(given).__mro__
+def is_session(value: object) -> TypeGuard[SparkSession]:
+    """Whether a value is a session of pyspark. Checking it does not import pyspark."""
+    kinds = type(value).__mro__
     return any(
         kind.__name__ == "SparkSession" and kind.__module__.startswith("pyspark.") for kind in kinds
     )
@@ -352,8 +355,8 @@ def check_java() -> None:
             f"SparkEngine: {where}: Java is not installed there; install Java {JAVA[0]} or "
             f"{JAVA[1]} (on Debian openjdk-17-jre-headless) and set JAVA_HOME"
         )
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    version = java_version(said.stderr + said.stdout)
+    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    version = java_version(printed.stderr + printed.stdout)
     if version is None or not JAVA[0] <= version <= JAVA[1]:
         raise ConfigError(
             f"SparkEngine: {java} is Java {version or 'of an unknown version'}, expected "
@@ -362,7 +365,7 @@ def check_java() -> None:
 
 
 def java_version(text: str) -> int | None:
-    """The main version in what `java -version` prints; null where it is not said.
+    """The major version in what `java -version` prints; null where it prints none.
 
     >>> java_version('openjdk version "17.0.15" 2025-04-15'), java_version('java version "1.8.0_292"')
     (17, 8)
@@ -372,7 +375,7 @@ def java_version(text: str) -> int | None:
 
 
 def _runs() -> bool:
-    """Whether a Spark session runs in this process, started in whichever thread."""
+    """Whether a Spark session runs in this process, in any thread."""
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
@@ -384,7 +387,7 @@ def _runs() -> bool:
 
 
 def _started(master: str, settings: Mapping[str, str]) -> SparkSession:
-    """A session on a master, started unless it runs already."""
+    """A session on a Spark master, started unless one runs already."""
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master(master).appName("longplay")

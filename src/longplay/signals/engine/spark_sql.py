@@ -1,7 +1,7 @@
-"""The engine's SQL, written for DuckDB, in Spark's dialect.
+"""Translation of the engine's SQL from DuckDB to Spark.
 
-sqlglot translates the text. What it does not carry over is rewritten on the syntax tree by the
-short functions in `REWRITES`, each for one difference between the two engines.
+sqlglot translates the text. Where that is not enough, the functions in `REWRITES` change the syntax
+tree, each for one difference between the two engines.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FUNCTIONS = {  # DuckDB's name of a function -> Spark's
 
 
 def _stars(tree: exp.Expr) -> None:
-    """`* replace (x as c)` is `* except (c), x as c`: Spark has no replace.
+    """`* replace (x as c)` becomes `* except (c), x as c`: Spark has no replace.
 
     The order of columns changes, which nothing in the engine reads.
     """
@@ -43,14 +43,14 @@ def _stars(tree: exp.Expr) -> None:
 
 
 def _fractions(tree: exp.Expr) -> None:
-    """`0.5` is a double: Spark reads it as a decimal, whose quotients are rounded."""
+    """`0.5` becomes a double: Spark reads it as a decimal, whose quotients are rounded."""
     for literal in list(tree.find_all(exp.Literal)):
         if not literal.is_string and "." in literal.this and "e" not in literal.this.lower():
             literal.replace(exp.cast(exp.Literal.string(literal.this), "double"))
 
 
 def _times(tree: exp.Expr) -> None:
-    """A time is its microseconds: Spark does not read an offset of two digits."""
+    """A time literal becomes its microseconds: Spark cannot read an offset of two digits."""
     for cast in list(tree.find_all(exp.Cast)):
         text = cast.this
         if cast.is_type("timestamptz") and isinstance(text, exp.Literal) and text.is_string:
@@ -59,29 +59,29 @@ def _times(tree: exp.Expr) -> None:
 
 
 def _functions(tree: exp.Expr) -> None:
-    """Functions of the same meaning under another name."""
+    """Functions that Spark has under another name are renamed."""
     for call in list(tree.find_all(exp.Anonymous)):
         if (name := FUNCTIONS.get(str(call.this).lower())) is not None:
             call.set("this", name)
-    for call in list(tree.find_all(exp.Length)):  # the engine asks it of lists alone
+    for call in list(tree.find_all(exp.Length)):  # the engine uses it on lists only
         call.replace(exp.Anonymous(this="size", expressions=[call.this]))
 
 
 def _shifts(tree: exp.Expr) -> None:
-    """Spark shifts by an int alone."""
+    """The distance of a shift becomes an int: Spark takes no other type."""
     for shift in list(tree.find_all(exp.BitwiseLeftShift, exp.BitwiseRightShift)):
         shift.set("expression", exp.cast(exp.paren(shift.expression, copy=False), "int"))
 
 
 def _bits(tree: exp.Expr) -> None:
-    """Operators on bits get brackets: DuckDB reads them from left to right, Spark does not."""
+    """Bit operators get brackets: DuckDB reads them from left to right, Spark by precedence."""
     for operator in list(tree.find_all(*BIT_OPERATORS)):
         if isinstance(operator.parent, BIT_OPERATORS):
             operator.replace(exp.paren(operator.copy()))
 
 
 def _generators(tree: exp.Expr) -> None:
-    """A conversion of a list's elements goes inside: Spark's `explode` may not be nested."""
+    """A cast of a list's elements moves inside the list: Spark's `explode` may not be nested."""
     for cast in list(tree.find_all(exp.Cast)):
         explode = cast.this
         if isinstance(explode, exp.Explode):
@@ -91,8 +91,8 @@ def _generators(tree: exp.Expr) -> None:
 
 
 def _places(tree: exp.Expr) -> None:
-    """A list's elements with their places are one generator, which Spark asks for by `lateral
-    view`."""
+    """A list's elements with their places become a `lateral view`: Spark allows one generator per
+    select."""
     for place in list(tree.find_all(exp.Anonymous)):
         if str(place.this).lower() != "generate_subscripts":
             continue
@@ -141,25 +141,33 @@ class Statement:
 
 @lru_cache(maxsize=4096)
 def translated(text: str) -> Statement:
-    """A statement of DuckDB in Spark's SQL.
+    """A statement of DuckDB, translated for Spark.
 
     >>> translated("select * replace (day // 60 as day), 1.5 as x from words").text
     "SELECT * EXCEPT (day), CAST('1.5' AS DOUBLE) AS x, day DIV 60 AS day FROM words"
     >>> translated("create or replace temp table days as select epoch_us(time) >> 2 as d from events")
     Statement(verb='table', name='days', text='SELECT SHIFTRIGHT(UNIX_MICROS(time), CAST((2) AS INT)) AS d FROM events')
-    >>> translated("select unnest(slate) as item_id, generate_subscripts(slate, 1) as slot from d").text
-    'SELECT placed.element AS item_id, placed.place + 1 AS slot FROM d LATERAL VIEW POSEXPLODE(slate) placed AS place, element'
+    >>> print(translated("select unnest(slate) as i, generate_subscripts(slate, 1) as n from d").text)
+    SELECT placed.element AS i, placed.place + 1 AS n FROM d LATERAL VIEW POSEXPLODE(slate) placed AS place, element
     """
     tree = sqlglot.parse_one(text, read="duckdb")
     if isinstance(tree, exp.Drop):
         return Statement("drop", next(tree.find_all(exp.Table)).name, "")
-    verb, name, query = "select", "", tree
+    verb = "select"
+    name = ""
+    query = tree
     if isinstance(tree, exp.Create):
-        verb, name, query = str(tree.kind).lower(), tree.this.name, tree.expression
+        verb = str(tree.kind).lower()
+        name = tree.this.name
+        query = tree.expression
     elif isinstance(tree, exp.Insert):
-        verb, name, query = "insert", tree.this.name, tree.expression
+        verb = "insert"
+        name = tree.this.name
+        query = tree.expression
     elif isinstance(tree, exp.Copy):
-        verb, name, query = "copy", tree.args["files"][0].this, tree.this.this
+        verb = "copy"
+        name = tree.args["files"][0].this
+        query = tree.this.this
     for rewrite in REWRITES:
         rewrite(query)
     return Statement(verb, name, query.sql("spark"))

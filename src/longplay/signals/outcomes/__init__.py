@@ -1,2 +1,2 @@
-"""Outcomes: in memory, in files, per enrolled user, day by day, and between two versions of a
-signal."""
+"""Outcomes: in memory, in files, per enrolled user, day by day, and compared between two versions of
+a signal."""

@@ -17,12 +17,13 @@ from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.signals.declare.checks import MAX_WINDOW_DAYS, kind_of
+from longplay.signals.declare.checks import MAX_WINDOW_DAYS, described
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
+from longplay.signals.engine.answerable import check_answerable, check_has_entries
 from longplay.signals.engine.beginnings import beginnings_of
 from longplay.signals.engine.compiler import Compiler
-from longplay.signals.engine.entry_rows import create_entries, explain_no_entries, refuse
+from longplay.signals.engine.entry_rows import create_entries
 from longplay.signals.engine.event_source import EventRows
 from longplay.signals.outcomes.in_memory import (
     EPOCH,
@@ -67,19 +68,19 @@ def enrolled_sums(
     entry_days: int = ENTRY_DAYS,
     as_of: datetime | None = None,
 ) -> pl.DataFrame | dict[SignalT, pl.DataFrame]:
-    """Per enrolled user, the sum of a signal's outcomes over the entries of the first `entry_days`
-    days; of several signals in one pass over the log.
+    """The sum of a signal's outcomes per enrolled user, over the entries of the user's first
+    `entry_days` days. Several signals are computed in one pass over the log.
 
     Entries count from enrolment on: enrolment <= time of entry < enrolment + `entry_days` days. A
     user without entries has 0.0: the treatment may change who enters, so an average over entries
-    would compare other people. An `enrolment` signal has one entry, which opens at the given time
-    (its UTC calendar day is day 0) whatever else the lake says of the user. Whether an entry is a
-    discovery depends on all of the history, also that before enrolment.
+    would compare different people. An `enrolment` signal has one entry, at the given time (its UTC
+    calendar day is day 0), whatever else the lake says of the user. Whether an entry is a discovery
+    depends on all of the history, also that before enrolment.
 
     A user matures when an entry made at the last possible moment would have, whether or not there
-    was one: the midnight that ends the window of the entry window's last day (for an `enrolment`
-    signal of enrolment's day). So maturity is decided by enrolment alone, and no arm of an
-    experiment can move it.
+    was one: at the midnight that ends the window of the entry window's last day (for an `enrolment`
+    signal, of the day of enrolment). So maturity depends on enrolment alone, and no arm of an
+    experiment can change it.
 
     Args:
         signals: one signal, or several.
@@ -90,9 +91,8 @@ def enrolled_sums(
         as_of: UTC; default the lake's watermark.
 
     Returns:
-        Of one signal, one row per row of `enrolled`, in its order: user_id, time (of enrolment),
-        value (Float64, null while immature, never 0 for it), matures_at. Of several, such a table
-        for each.
+        For one signal, one row per row of `enrolled`, in its order: user_id, time (of enrolment),
+        value (null while immature, never 0), matures_at. For several, a table each.
 
     Raises:
         DataError: a user twice, a null, a time without zone; or the lake cannot answer (see
@@ -120,16 +120,16 @@ def sums_in(
     entry_days: int,
     as_of: datetime,
 ) -> dict[SignalT, pl.DataFrame]:
-    """The tables of `enrolled_sums`, in a connection that is open.
+    """The tables of `enrolled_sums`, computed in an open connection.
 
     Args:
         con: connected to `view`.
         signals: at least one.
-        lake: may reach further than the view: what is nowhere in it cannot be measured.
+        lake: may reach further than the view. What is nowhere in it cannot be measured.
         view: what was known at `as_of`.
         enrolled: columns user_id and time, of `checked_enrolled`.
         entry_days: length of the entry window, whole days >= 1.
-        as_of: windows that end by then have closed.
+        as_of: the moment of knowledge, UTC: windows that end by then have closed.
     """
     for signal in signals:
         _check_summable(signal)
@@ -154,16 +154,16 @@ def sums_in(
 
 
 def _check_summable(signal: Declaration) -> None:
-    """Raise a ConfigError where sums of a signal mean nothing."""
+    """Raise a `ConfigError` where sums of a signal mean nothing."""
     measure = signal.measure
     if measure.baseline is not None:
-        what = "its own baseline, which pre-period covariates already are"
+        kind = "its own baseline, which pre-period covariates already are"
     elif measure.is_ratio:
-        what = "a ratio, of which sums mean nothing"
+        kind = "a ratio, of which sums mean nothing"
     else:
         return
     raise ConfigError(
-        f"{signal.name}: users are compared by sums, but this is an amount against {what}; "
+        f"{signal.name}: users are compared by sums, but this is an amount against {kind}; "
         "declare the amount itself"
     )
 
@@ -179,7 +179,7 @@ def _sums_of_entries(
 ) -> dict[Declaration, Float]:
     """Per signal the sum of its outcomes in each user's entry window, [U], unknown ones as 0.
 
-    Signals of one entry share its rows. Values are computed for entries in a window alone.
+    Signals of one entry share its rows. Values are computed only for entries inside a window.
     """
     has_slots = any(signal.entry.is_slot for signal in signals)
     by_catalogue = prepare_creators(con, view, slots=has_slots)
@@ -201,15 +201,15 @@ def _sums_of_entries(
     by_entry: dict[Entry, list[Declaration]] = {}
     for signal in signals:
         by_entry.setdefault(signal.entry, []).append(signal)
-    compiler.plan_words(by_entry)
+    compiler.plan_bitmaps(by_entry)
     sums: dict[Declaration, Float] = {}
     for entry, signals_of_entry in by_entry.items():
         create_entries(con, compiler, entry, by_catalogue)
         has_entries = first_row(con, "select 1 from entries limit 1") is not None
         for signal in signals_of_entry:
             if not has_entries:
-                explain_no_entries(con, signal, lake, as_of)
-            refuse(con, signal, lake, span, None)
+                check_has_entries(con, signal, lake, as_of)
+            check_answerable(con, signal, lake, span, None)
         con.execute(f"create or replace temp table entries_inside as {_inside_sql(entry_days)}")
         values = compiler.values("entries_inside", signals_of_entry)
         frame = con.sql(
@@ -238,10 +238,14 @@ def _inside_sql(entry_days: int) -> str:
 
 
 def checked_enrolled(enrolled: pl.DataFrame) -> pl.DataFrame:
-    """`enrolled` as columns user_id and time, or a DataError that says what is wrong with it."""
+    """The columns user_id and time of `enrolled`, checked.
+
+    Raises:
+        DataError: a column is missing or of the wrong type, or a user is null or repeated.
+    """
     if not isinstance(cast(object, enrolled), pl.DataFrame):
         raise DataError(
-            f"enrolled: {kind_of(enrolled)} given, expected a table with the columns user_id and "
+            f"enrolled: {described(enrolled)} given, expected a table with the columns user_id and "
             "time, one row per user"
         )
     if missing := [name for name in ("user_id", "time") if name not in enrolled.columns]:
@@ -269,8 +273,14 @@ def checked_enrolled(enrolled: pl.DataFrame) -> pl.DataFrame:
 
 
 def closes_at(signal: Declaration, enrolled: pl.DataFrame, entry_days: int, days: int) -> pl.Series:
-    """The midnight that begins `days` days after the day of each user's last possible entry; a
-    series of times."""
+    """The midnights that begin `days` days after the day of each user's last possible entry.
+
+    Args:
+        signal: whose entries are meant.
+        enrolled: user_id and time of enrolment.
+        entry_days: length of the entry window, whole days >= 1.
+        days: from the last possible entry's day on.
+    """
     if (
         not isinstance(entry_days, int)
         or isinstance(entry_days, bool)
@@ -290,8 +300,15 @@ def closes_at(signal: Declaration, enrolled: pl.DataFrame, entry_days: int, days
 def sums_by_user(
     entries: pl.DataFrame, value_N: Float, enrolled: pl.DataFrame, entry_days: int
 ) -> Float:
-    """Sum of `value_N` per enrolled user over the entries (columns user_id, time) in the entry
-    window, shape [U]; 0 without any."""
+    """Sum of values per enrolled user over the entries in the user's entry window, shape [U]; 0
+    without any.
+
+    Args:
+        entries: columns user_id and time, N rows.
+        value_N: the value of each entry.
+        enrolled: columns user_id and time of enrolment, U rows.
+        entry_days: length of the entry window.
+    """
     rows = entries.select("user_id", "time").with_row_index("entry")
     opened = pl.col("time_right")
     inside = rows.join(

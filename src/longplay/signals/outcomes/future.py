@@ -1,5 +1,5 @@
-"""The future part of a log as ranking targets: what users newly engaged with, and which of it
-became a habit."""
+"""Ranking targets from the future part of a log: the items that users newly engaged with, and which
+of them became a habit."""
 
 from __future__ import annotations
 
@@ -26,12 +26,23 @@ def future_of(
     limit: int | None = None,
     seed: int = 0,
 ) -> Future:
-    """Return the visits in [start, end) with the items newly engaged with at each; `habit` is the
-    outcome of that discovery.
+    """The visits in [start, end) with the items that the user newly engaged with at each. Their
+    column `habit` is the outcome of the item's discovery.
 
-    Each visit's context sees only events before its own time. For a signal about creators, an item
-    is a habit where it opened the discovery of its creator and that became one; other new items
-    have habit 0. Immature outcomes are refused: they would count as no habit.
+    Each visit's context has only events before its own time. For a signal about creators, the
+    outcome belongs to the item that opened the discovery of its creator; other new items have habit
+    0. Immature outcomes are refused: they would count as no habit.
+
+    Args:
+        outcomes: of a signal whose entries are discoveries.
+        lake: the log.
+        start: first moment of the period, UTC.
+        end: end of the period, UTC, not included.
+        history: past items in each context.
+        slots: slots per context.
+        exclude: what is excluded from recommendation: "seen", "creator" or "none".
+        limit: the most visits, drawn at random; null: all.
+        seed: of that draw.
 
     Raises:
         DataError: the signal is not about discoveries, or some discovery in the period is immature.
@@ -65,7 +76,11 @@ def future_of(
 
 
 def matured_entries(outcomes: Outcomes, start: datetime, end: datetime) -> Outcomes:
-    """The discoveries in [start, end), all of them mature; raises what `future_of` raises."""
+    """The discoveries in [start, end), which must all be mature.
+
+    Raises:
+        DataError: the signal is not about discoveries, or some discovery is immature.
+    """
     signal = outcomes.signal
     if not signal.entry.is_discovery:
         raise DataError(

@@ -1,4 +1,5 @@
-"""Outcomes of many signals in one pass, written to files: for logs that do not fit into memory."""
+"""Outcomes of many signals in one pass over the log, written to files: for logs that do not fit into
+memory."""
 
 from __future__ import annotations
 
@@ -20,15 +21,15 @@ from longplay.lake.lake import Lake
 from longplay.progress import Progress, reporting
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.declare.entry import Entry
+from longplay.signals.engine.answerable import check_answerable
 from longplay.signals.engine.beginnings import Beginnings, beginnings_of
-from longplay.signals.engine.coded_events import SharedNumber, coded, pays
+from longplay.signals.engine.coded_events import SharedNumber, coded_rows, pays
 from longplay.signals.engine.compiler import Compiler
-from longplay.signals.engine.dialect import Dialect, Engine
+from longplay.signals.engine.dialect import Engine
 from longplay.signals.engine.duckdb import DUCKDB, copied
 from longplay.signals.engine.engines import AnyEngine, engine_of
-from longplay.signals.engine.entry_rows import refuse
 from longplay.signals.engine.event_source import Rows
-from longplay.signals.engine.parts import asks_creators, entry_keys
+from longplay.signals.engine.parts import entry_keys, reads_creators
 from longplay.signals.outcomes.in_memory import (
     check_signals,
     checked_as_of,
@@ -54,64 +55,64 @@ def write_outcomes(
     """Compute signals in one pass over the log and write one Parquet file each,
     `folder`/name@version.parquet, without holding outcomes in memory.
 
-    Columns: user_id, the entry's item_id and creator_id (as far as it has them), day (days since
+    Columns: user_id, the entry's item_id and creator_id (where it has them), day (days since
     1970-01-01), truncated, value (null while immature), matures_at; for exposures decision_id and
     slot, for time_to_return duration and event, for baselines baseline. The rows are those of
     `Signal.outcomes`, without the entry's event and its time.
 
     Args:
-        signals: what is asked, each label once.
+        signals: what to compute, each name once.
         lake: the log.
-        folder: gets a file per signal; it must be new or empty.
-        as_of: UTC; default the lake's watermark.
-        memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to `folder`.
+        folder: gets a file per signal.
+        as_of: the moment of knowledge, UTC; default the lake's watermark.
+        memory_limit: of DuckDB, e.g. "4GB"; beyond it, DuckDB spills to `folder`.
         engine: what computes it, as in `Signal.outcomes`. Spark writes a folder of Parquet files in
             the place of each file; its executors must reach `folder`.
-        progress: called with (signals written, signals); True or False: a line that says how far it
-            is, or none; default: a line on a terminal or in a notebook.
+        progress: called with (signals written, signals); True or False: with or without a progress
+            line; default: a line on a terminal or in a notebook.
 
     Returns:
         label (name@version) -> file.
 
     Raises:
         DataError: what `Signal.outcomes` raises.
-        ConfigError: no signals, or two of one name.
+        ConfigError: no signals, or two with one name.
     """
     check_signals("write_outcomes", signals)
-    as_of_at, view = checked_as_of("write_outcomes", lake, as_of)
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    as_of, view = checked_as_of("write_outcomes", lake, as_of)
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
-    chosen = engine_of(engine)
+    chosen_engine = engine_of(engine)
     with (
-        reporting("write_outcomes", "signals", progress) as tell,
-        chosen.connect(view, memory_limit, place / "spill") as con,
+        reporting("write_outcomes", "signals", progress) as report,
+        chosen_engine.connect(view, memory_limit, target / "spill") as con,
     ):
-        tables = outcome_tables(con, signals, lake, view, as_of_at, chosen)
+        tables = outcome_tables(con, signals, lake, view, as_of, chosen_engine)
         for signal, table in tables.items():
-            file = place / f"{signal.label}.parquet"
-            matures = f"{chosen.dialect.midnight(f'day + {signal.window[1] + 1}')} as matures_at"
-            rows = f"select {', '.join(own_columns(con, signal, table))}, {matures} from {table}"
-            new = Path(f"{file}.new")
-            con.execute(copied(rows, new))
+            file = target / f"{signal.label}.parquet"
+            closes = chosen_engine.dialect.midnight(f"day + {signal.window[1] + 1}")
+            columns = ", ".join(signal_columns(con, signal, table))
+            new_file = Path(f"{file}.new")
+            con.execute(copied(f"select {columns}, {closes} as matures_at from {table}", new_file))
             if file.is_dir():  # what Spark wrote before
                 shutil.rmtree(file)
-            new.replace(file)
+            new_file.replace(file)
             written[signal.label] = file
-            tell(len(written), len(tables))
+            report(len(written), len(tables))
     return written
 
 
 @dataclass(frozen=True)
 class BaseRate:
-    """What a log says of a signal: how many entries there are, and the mean of their outcomes.
+    """A signal's number of entries on a log, and the mean of their outcomes.
 
     Attributes:
-        entries: how many there are, and how many have matured.
-        mature: how many there are, and how many have matured.
-        rate: mean value of those that count; null where none has one.
-        truncated: how many entries the log may begin too late for; they do not count in `rate`
-            unless asked for.
+        entries: number of entries.
+        mature: number of entries whose window has closed.
+        rate: mean value of the mature entries; null where none has a value.
+        truncated: number of entries that may be none, because the log begins too late for them.
+            `rate` leaves them out unless asked.
     """
 
     entries: int
@@ -129,71 +130,82 @@ def base_rates(
     truncated: bool = False,
     engine: AnyEngine | SparkSession | None = None,
 ) -> dict[Declaration, BaseRate | LongplayError]:
-    """The base rate of every signal, in one pass over the log without holding its outcomes; or why
-    the log cannot answer.
+    """The base rate of every signal, or the error that says why the log cannot answer it; in one
+    pass over the log, without holding its outcomes.
 
-    Equal to those of `Signal.outcomes(lake, as_of)`.
+    Equal to the base rates of `Signal.outcomes(lake, as_of)`.
 
     Args:
-        signals: what is asked.
+        signals: what to compute.
         lake: the log.
-        as_of: UTC; default the lake's watermark.
-        memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to a temporary folder.
-        truncated: whether truncated entries count in the rates, too.
+        as_of: the moment of knowledge, UTC; default the lake's watermark.
+        memory_limit: of DuckDB, e.g. "4GB"; beyond it, DuckDB spills to a temporary folder.
+        truncated: truncated entries count in the rates, too.
         engine: what computes it, as in `Signal.outcomes`.
     """
-    chosen = engine_of(engine)
+    chosen_engine = engine_of(engine)
     check_signals("base_rates", signals)
-    found: dict[Declaration, BaseRate | LongplayError] = {}
-    as_of_at, view = checked_as_of("base_rates", lake, as_of)
+    rates: dict[Declaration, BaseRate | LongplayError] = {}
+    as_of_time, view = checked_as_of("base_rates", lake, as_of)
+    as_of_day = _day(as_of_time)
     with (
         tempfile.TemporaryDirectory(prefix="longplay-") as spill,
-        chosen.connect(view, memory_limit, Path(spill)) as con,
+        chosen_engine.connect(view, memory_limit, Path(spill)) as con,
     ):
-        span, until, together = days_of_log(con, view), _day(as_of_at), list[Declaration]()
-        days = span or (until, until)
-        beginnings = cache(lambda: beginnings_of(con, days, whole=False))
+        span = days_of_log(con, view)
+        days = span or (as_of_day, as_of_day)
+        beginnings = cache(lambda: beginnings_of(con, days, needs_ends=False))
+        compiled_signals = list[Declaration]()
         for signal in signals:
             try:
-                refuse(con, signal, lake, span, beginnings, chosen)
-                by_own_key(signal)
-                together.append(signal)
+                check_answerable(con, signal, lake, span, beginnings, chosen_engine)
+                check_computable_by_day(signal)
+                compiled_signals.append(signal)
             except LongplayError:
-                found[signal] = _in_memory(signal, lake, as_of, truncated, chosen)
+                rates[signal] = _rate_in_memory(signal, lake, as_of, truncated, chosen_engine)
         tables: dict[Declaration, str] = {}
-        if together:
-            tables = _compiled(con, together, lake, days, until, beginnings, chosen)
+        if compiled_signals:
+            tables = _compiled(
+                con, compiled_signals, lake, days, as_of_day, beginnings, chosen_engine
+            )
         for signal, table in tables.items():
-            closed = f"day + {signal.window[1] + 1} <= {until}"
-            counts = (
-                f"select count(*), count(*) filter ({closed}), count(*) filter (truncated) "
-                f"from {table}"
-            )
-            entries, mature, unsure = first_row(con, counts) or (0, 0, 0)
-            if not entries:
-                found[signal] = _in_memory(signal, lake, as_of, truncated, chosen)
-                continue
-            value, counted = f'"{signal.label}"', "" if truncated else "where not truncated "
-            of_users = (
-                f"select sum({value}) as total, count({value}) as n from {table} "
-                f"{counted}group by user_id having count({value}) > 0"
-            )
-            sums = con.execute(of_users).fetchnumpy()
-            estimand = f"mean {signal.label} of mature entries"
-            rate = (
-                mean_of_sums(sums["total"], sums["n"], estimand=estimand)
-                if len(sums["n"])
-                else None
-            )
-            found[signal] = BaseRate(entries, mature, rate, unsure)
-    return {signal: found[signal] for signal in signals}
+            rate = _rate_of_table(con, signal, table, as_of_day, truncated)
+            if rate is None:
+                rate = _rate_in_memory(signal, lake, as_of, truncated, chosen_engine)
+            rates[signal] = rate
+    return {signal: rates[signal] for signal in signals}
 
 
-def _in_memory(
+def _rate_of_table(
+    con: Connection, signal: Declaration, table: str, as_of_day: int, truncated: bool
+) -> BaseRate | None:
+    """A signal's base rate from the table of its entry; null without entries."""
+    is_mature = f"day + {signal.window[1] + 1} <= {as_of_day}"
+    counts = (
+        f"select count(*), count(*) filter ({is_mature}), count(*) filter (truncated) from {table}"
+    )
+    entries, mature, truncated_entries = first_row(con, counts) or (0, 0, 0)
+    if not entries:
+        return None
+    value = f'"{signal.label}"'
+    is_counted = "" if truncated else "where not truncated "
+    sums_by_user = (
+        f"select sum({value}) as total, count({value}) as n from {table} "
+        f"{is_counted}group by user_id having count({value}) > 0"
+    )
+    sums = con.execute(sums_by_user).fetchnumpy()
+    rate = None
+    if len(sums["n"]):
+        estimand = f"mean {signal.label} of mature entries"
+        rate = mean_of_sums(sums["total"], sums["n"], estimand=estimand)
+    return BaseRate(entries, mature, rate, truncated_entries)
+
+
+def _rate_in_memory(
     signal: Declaration, lake: Lake, as_of: datetime | None, truncated: bool, engine: Engine
 ) -> BaseRate | LongplayError:
-    """What needs the entry's own event, has no entries, or cannot be answered: the reason is the
-    one that `Signal.outcomes` gives."""
+    """A base rate by way of `Signal.outcomes`: of signals that need the entry's own event, have no
+    entries, or cannot be answered. Then the error is the one that `Signal.outcomes` raises."""
     try:
         outcomes = outcomes_of(signal, lake, as_of, engine=engine)
         counted = outcomes if truncated else outcomes.certain()
@@ -212,19 +224,24 @@ def outcome_tables(
     as_of: datetime,
     engine: Engine = DUCKDB,
 ) -> dict[Declaration, str]:
-    """Temporary tables of `con`, which is connected to `view`: of each signal that of its entry,
-    with a column of the signal's label.
+    """Create temporary tables of outcomes: per signal the table of its entry, with a column of the
+    signal's label. Signals that share an entry share a table.
 
-    Signals that share an entry share a table. `lake` may reach further than the view: what is
-    nowhere in it cannot be measured. `engine` is that of `con`.
+    Args:
+        con: connected to `view`.
+        signals: what to compute.
+        lake: may reach further than the view. What is nowhere in it cannot be measured.
+        view: what was known at `as_of`.
+        as_of: the moment of knowledge, UTC.
+        engine: that `con` belongs to.
     """
     for signal in signals:
-        by_own_key(signal)
+        check_computable_by_day(signal)
     span = days_of_log(con, view)
     days = span or (_day(as_of), _day(as_of))
-    beginnings = cache(lambda: beginnings_of(con, days, whole=False))
+    beginnings = cache(lambda: beginnings_of(con, days, needs_ends=False))
     for signal in signals:
-        refuse(con, signal, lake, span, beginnings, engine)
+        check_answerable(con, signal, lake, span, beginnings, engine)
     return _compiled(con, signals, lake, days, _day(as_of), beginnings, engine)
 
 
@@ -237,81 +254,76 @@ def _compiled(
     signals: Sequence[Declaration],
     lake: Lake,
     days: tuple[int, int],
-    until: int,
+    as_of_day: int,
     beginnings: Callable[[], Beginnings],
     engine: Engine,
 ) -> dict[Declaration, str]:
     """See `outcome_tables`, of signals that the log can answer."""
-    if not signals or len({one.name for one in signals}) < len(signals):
-        names = ", ".join(one.name for one in signals) or "none"
+    if not signals or len({signal.name for signal in signals}) < len(signals):
+        names = ", ".join(signal.name for signal in signals) or "none"
         raise ConfigError(
             f"outcomes: signals {names} given, expected one or more, each with a name of its own"
         )
     by_catalogue = False
-    if any(asks_creators(one) for one in signals):
-        by_catalogue = prepare_creators(con, lake, slots=any(one.entry.is_slot for one in signals))
-    made: dict[Entry, str]
-    as_they_are = [event_rows(lake, by_catalogue, engine)]
-    parts: Iterable[Rows] = as_they_are
+    if any(reads_creators(signal) for signal in signals):
+        shows_slots = any(signal.entry.is_slot for signal in signals)
+        by_catalogue = prepare_creators(con, lake, slots=shows_slots)
+
+    def tables_from(parts: Iterable[Rows]) -> dict[Entry, str]:
+        """Create a table per entry, from one part of the users after the other."""
+        tables: dict[Entry, str] = {}
+        for part, rows in enumerate(parts):
+            tables = Compiler(
+                con,
+                rows,
+                as_of_day,
+                days,
+                signals,
+                beginnings,
+                adds=part > 0,
+                dialect=engine.dialect,
+            ).compute()
+        return tables
+
+    from_events = [event_rows(lake, by_catalogue, engine)]
     if engine.dialect.codes_ids and pays(signals):
-        parts = coded(con, signals, lake.size(), days, by_catalogue)
-    try:
-        made = _tables_of(con, signals, parts, days, until, beginnings, engine.dialect)
-    except SharedNumber:
-        made = _tables_of(con, signals, as_they_are, days, until, beginnings, engine.dialect)
-    return {signal: made[signal.entry] for signal in signals}
+        try:
+            tables = tables_from(coded_rows(con, signals, lake.size(), days, by_catalogue))
+        except SharedNumber:
+            tables = tables_from(from_events)
+    else:
+        tables = tables_from(from_events)
+    return {signal: tables[signal.entry] for signal in signals}
 
 
-def _tables_of(
-    con: Connection,
-    signals: Sequence[Declaration],
-    parts: Iterable[Rows],
-    days: tuple[int, int],
-    until: int,
-    beginnings: Callable[[], Beginnings],
-    dialect: Dialect,
-) -> dict[Entry, str]:
-    """A table per entry, from rows of one part of the users after the other."""
-    made: dict[Entry, str] = {}
-    for part, rows in enumerate(parts):
-        made = Compiler(
-            con, rows, until, days, signals, beginnings, adds=part > 0, dialect=dialect
-        ).compute()
-    return made
+def check_computable_by_day(signal: Declaration) -> None:
+    """Raise where the value depends on which event opened the entry, which daily amounts do not
+    tell.
 
-
-def by_own_key(signal: Declaration) -> None:
-    """Raise where the value depends on the very event that opened the entry, which days do not
-    know."""
-    of = [
-        part.of
-        for part in (signal.measure, signal.measure.per)
-        if part is not None and part.of is not None
-    ]
+    Raises:
+        ConfigError: entries are about items, and the measure about their creators.
+    """
+    measures = (signal.measure, signal.measure.per)
+    counts_creators = any(part is not None and part.of == "creator" for part in measures)
     if (
         signal.entry.of == "item"
         and not signal.entry.is_slot
         and not signal.measure.record.over_keys
-        and "creator" in of
+        and counts_creators
     ):
         raise ConfigError(
-            f"{signal.name}: entered by item and measured by creator given: whose creator is said "
-            "by the entry's event, which is not kept; "
-            "enter by creator, or use outcomes_of(signal, lake)"
+            f"{signal.name}: entered by item and measured by creator given: the creator is that of "
+            "the entry's own event, which is not stored here; "
+            "enter by creator, or use signal.outcomes(lake)"
         )
 
 
-def own_columns(con: Connection, signal: Declaration, table: str) -> list[str]:
-    """SQL of one signal's columns of a table of its entry, under their short names."""
-    names = {signal.label: "value"} | {
-        f"{signal.label} {name}": name for name in ("duration", "event", "baseline")
-    }
-    has = {row[0] for row in con.execute(f"select * from {table} limit 0").description}
-    slots = ["decision_id", "slot"] if signal.entry.is_slot else []
-    return [
-        *entry_keys(signal.entry),
-        *slots,
-        "day",
-        "truncated",
-        *(f'"{column}" as {name}' for column, name in names.items() if column in has),
-    ]
+def signal_columns(con: Connection, signal: Declaration, table: str) -> list[str]:
+    """SQL of one signal's columns in a table of its entry, under their short names."""
+    short_names = {signal.label: "value"}
+    for name in ("duration", "event", "baseline"):
+        short_names[f"{signal.label} {name}"] = name
+    columns = {row[0] for row in con.execute(f"select * from {table} limit 0").description}
+    slot = ["decision_id", "slot"] if signal.entry.is_slot else []
+    values = [f'"{column}" as {name}' for column, name in short_names.items() if column in columns]
+    return [*entry_keys(signal.entry), *slot, "day", "truncated", *values]

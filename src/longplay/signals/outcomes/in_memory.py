@@ -1,8 +1,8 @@
-"""Outcomes: a signal compiled to DuckDB SQL, right-censored. Immature is null, never 0."""
+"""Outcomes in memory: a signal's value for every entry. Immature outcomes are null, never 0."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -21,33 +21,52 @@ from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import EPOCH, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
-from longplay.signals.declare.checks import kind_of
+from longplay.signals.declare.checks import described
 from longplay.signals.declare.declaration import Declaration
+from longplay.signals.engine.answerable import check_answerable, check_has_entries
 from longplay.signals.engine.beginnings import beginnings_of, days_of_rows
 from longplay.signals.engine.compiler import UNSURE_DAYS, Compiler
 from longplay.signals.engine.dialect import Engine
 from longplay.signals.engine.duckdb import DUCKDB
-from longplay.signals.engine.entry_rows import create_entries, explain_no_entries, refuse
+from longplay.signals.engine.entry_rows import create_entries
 from longplay.signals.engine.event_source import EventRows
 from longplay.signals.outcomes.daily_trace import Hits, Trace
 
 ENTRY_HORIZON = timedelta(days=1)
+ENTRY_COLUMNS = (
+    "user_id",
+    "item_id",
+    "creator_id",
+    "time",
+    "day",
+    "origin",
+    "surface",
+    "decision_id",
+    "slot",
+    "truncated",
+)
 
 
 @dataclass(frozen=True)
 class Outcomes:
     """The values of a signal, one row per entry, as known at `as_of`.
 
-    `frame` columns: user_id, item_id, creator_id (of the entry's event; null where it has none),
-    time (of the entry), day (days since 1970-01-01), origin and surface of the entry's event,
-    decision_id and slot that this event came from (of an exposure its own; null where the log does
-    not say), truncated (the log begins less than `novel_for` days before, 28 where it is null, so
-    the "first touch" is not certain; see `signals.engine.beginnings`), value (null while immature,
-    or where there is none: a ratio of nothing, a baseline that the log does not cover, a creator
-    whom nobody knows), matures_at, days_observed (whole days of the window that have closed). For
-    time_to_return also duration and event, for a baseline also baseline (see docs/signals.md).
+    Attributes:
+        signal: the declaration.
+        frame: one row per entry, with the columns below.
+        as_of: the moment of knowledge, UTC.
+        daily: the daily amounts of the entries.
+        creators: item_id and creator_id of the items that were shown or engaged with.
+        rows: the entries' rows in `daily`, null where they are all of them.
 
-    `rows` are the entries' rows in `daily`, null where they are all of them.
+    Columns of `frame`: user_id; item_id and creator_id of the entry's event (null where it has
+    none); time of the entry; day (days since 1970-01-01); origin and surface of the entry's event;
+    decision_id and slot that this event came from (of an exposure its own; null where the log does
+    not say); truncated (the log begins less than `novel_for` days before, 28 where that is null, so
+    the "first touch" is not certain; see `signals.engine.beginnings`); value (null while immature,
+    or where it is unknown: a ratio of nothing, a baseline that the log does not cover, a creator
+    whom nobody knows); matures_at; days_observed (whole days of the window that have closed). For
+    time_to_return also duration and event, for a baseline also baseline (see docs/signals.md).
     """
 
     signal: Declaration
@@ -72,20 +91,19 @@ class Outcomes:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Whether each entry has a value, shape [N]: it is mature, and nothing that the value is
-        made of is unknown."""
+        """Whether each entry has a value, shape [N]: it is mature, and the value can be known."""
         return self.frame["value"].is_not_null().to_numpy()
 
     @property
     def keys(self) -> pl.Series:
-        """What each entry is about: item or creator ids, by the signal's entry; user ids where it
-        is about a user."""
+        """The ids that entries are about: items or creators, or users where the signal's entry is
+        about a user."""
         return self.frame[f"{self.signal.entry.of or 'user'}_id"]
 
     @property
     def hits(self) -> Hits:
-        """The days on which something counted: row of the entry, day of the window counted from 0,
-        amount; `trace()` lays them out."""
+        """The daily amounts: row of the entry, day of the window counted from 0, amount. `trace()`
+        has them as a matrix."""
         return self._hits("total")
 
     def _hits(self, column: str) -> Hits:
@@ -101,18 +119,22 @@ class Outcomes:
     def trace(self, age: int | None = None, per: bool = False) -> sparse.csr_matrix:
         """The daily amounts, sparse [N, days of the window]; days not yet observed are 0.
 
-        With `age`, only the first `age` days of the window: an entry younger than that shows
-        what it has (see `observed`). `per`: what a ratio divides by, else what it divides.
+        Args:
+            age: only the first `age` days of the window; null: all. A younger entry has fewer (see
+                `observed`).
+            per: the amounts that a ratio is divided by; else those of its numerator.
         """
         row, day, amount = self._hits("per" if per else "total")
         shape = (len(self), self.signal.days)
         if age is not None:
             keep = day < age
-            row, day, amount = row[keep], day[keep], amount[keep]
+            row = row[keep]
+            day = day[keep]
+            amount = amount[keep]
         return sparse.csr_matrix((amount, (row, day)), shape=shape)
 
     def observed(self, age: int | None = None) -> NDArray[np.int64]:
-        """Days of the window observed per entry, shape [N], at most `age`."""
+        """Number of days of the window observed per entry, shape [N], at most `age`."""
         days_N = self.frame["days_observed"].to_numpy().astype(np.int64)
         return days_N if age is None else np.minimum(days_N, age)
 
@@ -135,8 +157,8 @@ class Outcomes:
 
     @property
     def truncated(self) -> int:
-        """Number of entries that may be none: the log starts too shortly before them for a "first
-        touch" to be certain."""
+        """Number of entries that may be none: the log begins so shortly before them that the "first
+        touch" is not certain."""
         return int(self.frame["truncated"].sum())
 
     def certain(self) -> Outcomes:
@@ -154,26 +176,26 @@ class Outcomes:
             DataError: no entry is mature, none that is has a value, or all that have one are
                 truncated.
         """
-        known = self.frame.filter(pl.col("value").is_not_null())
-        counted = known if truncated else known.filter(~pl.col("truncated"))
+        valued = self.frame.filter(pl.col("value").is_not_null())
+        counted = valued if truncated else valued.filter(~pl.col("truncated"))
         if counted.is_empty():
-            raise DataError(f"{self.signal.name}: {self._no_rate(known.height)}")
+            raise DataError(f"{self.signal.name}: {self._no_rate(valued.height)}")
         return clustered_mean(
             counted["value"].to_numpy(),
             counted["user_id"].to_numpy(),
             estimand=f"mean {self.signal.label} of mature entries",
         )
 
-    def _no_rate(self, known: int) -> str:
-        """Why there is no base rate, where so many entries have a value."""
+    def _no_rate(self, valued: int) -> str:
+        """Why there is no base rate, where this number of entries have a value."""
         mature = int(self.mature.sum())
-        if known:
+        if valued:
             days = self.signal.entry.novel_for or UNSURE_DAYS
             begins = f"the log begins less than {days} days before them"
             if self._nobody_came_again():
                 begins = "no user was active on two days, so that nothing says when the log begins"
             return (
-                f"all {known:,} entries with a known outcome are truncated: {begins}, and what "
+                f"all {valued:,} entries with a known outcome are truncated: {begins}, and what "
                 "looks like a first touch may be an old habit; "
                 "wait for later entries, or count them with truncated=True"
             )
@@ -196,44 +218,23 @@ class Outcomes:
             return days is None or not beginnings_of(con, days).runs
 
     def maturity_curve(self, *, truncated: bool = False) -> pl.DataFrame:
-        """How the outcome builds up: day of the window, mean value had the window ended there.
+        """How the outcome builds up: for each day of the window the mean value had the window ended
+        there. Columns: day, value.
 
-        Over mature entries that have a value by then, without truncated ones unless asked for.
-        Columns: day, value.
+        Over mature entries that have a value by then.
+
+        Args:
+            truncated: whether truncated entries count, too.
         """
         if self.truncated and not truncated:
             return self.certain().maturity_curve()
-        known_N = self.known
-        if not known_N.any():
+        if not self.known.any():
             return pl.DataFrame(schema={"day": pl.Int64, "value": pl.Float64})
-        mature, measure = self.where(known_N), self.signal.measure
-        trace = mature.trace().tocsc()
-        per = mature.trace(per=True).tocsc() if measure.is_ratio else None
-        base_N = (
-            mature.frame["baseline"].to_numpy().astype(float)
-            if measure.baseline is not None
-            else None
-        )
-        total_N, per_N, means = np.zeros(len(mature)), np.zeros(len(mature)), []
-        first_N = (
-            mature.frame["duration"].to_numpy() + self.signal.window[0] - 1
-            if measure.record.is_first_day
-            else None
-        )
-        for day in range(self.signal.days):
-            total_N += trace[:, [day]].toarray()[:, 0]
-            value_N = total_N
-            if first_N is not None:
-                value_N = np.minimum(first_N, self.signal.window[0] + day).astype(float)
-            elif per is not None:
-                per_N += per[:, [day]].toarray()[:, 0]
-                value_N = np.divide(
-                    total_N, per_N, out=np.full(len(mature), np.nan), where=per_N > 0
-                )
-            elif base_N is not None:
-                value_N = total_N - base_N * (day + 1) / self.signal.days
-            value_N = value_N[~np.isnan(value_N)]
-            means.append(self.signal.outcome_of(value_N).mean() if len(value_N) else None)
+        entries = self.where(self.known)
+        means = []
+        for value_N in entries._values_by_day():
+            value_M = value_N[~np.isnan(value_N)]
+            means.append(self.signal.outcome_of(value_M).mean() if len(value_M) else None)
         return pl.DataFrame(
             {
                 "day": np.arange(self.signal.days) + self.signal.window[0],
@@ -241,18 +242,44 @@ class Outcomes:
             }
         )
 
+    def _values_by_day(self) -> Iterator[NDArray[np.float64]]:
+        """Per day of the window the amounts [N] had it ended there; NaN where there is none."""
+        measure = self.signal.measure
+        start = self.signal.window[0]
+        trace = self.trace().tocsc()
+        per = self.trace(per=True).tocsc() if measure.is_ratio else None
+        total_N = np.zeros(len(self))
+        per_N = np.zeros(len(self))
+        for day in range(self.signal.days):
+            total_N = total_N + trace[:, [day]].toarray()[:, 0]
+            if measure.record.is_first_day:
+                first_N = self.frame["duration"].to_numpy() + start - 1
+                yield np.minimum(first_N, start + day).astype(float)
+            elif per is not None:
+                per_N = per_N + per[:, [day]].toarray()[:, 0]
+                no_value_N = np.full(len(self), np.nan)
+                yield np.divide(total_N, per_N, out=no_value_N, where=per_N > 0)
+            elif measure.baseline is not None:
+                baseline_N = self.frame["baseline"].to_numpy().astype(float)
+                yield total_N - baseline_N * (day + 1) / self.signal.days
+            else:
+                yield total_N
+
     def on(self, decisions: Decisions | pl.DataFrame) -> Shown:
         """The outcomes joined to the slots that were shown, one row per slot.
 
         A slot's outcome is that of an entry by the same user about the shown creator (or item)
-        within one day of the slot; a slot without entry is a true 0 once it is mature. Every slot
-        matures when an entry made at the end of that day would have, whether or not there was one:
-        otherwise recent slots would keep their zeros and lose their positives. A creator shown in
-        several slots counts for each of them; where the shown item's creator is not known, neither
-        is the value: null.
+        within one day of the slot. A slot without an entry has the value 0 once it is mature. Every
+        slot matures when an entry made at the end of that day would have, whether or not there was
+        one: otherwise recent slots would keep their zeros and lose their positives. A creator shown
+        in several slots counts for each of them. Where the creator of the shown item is not known,
+        the value is null.
+
+        Args:
+            decisions: `Decisions`, or a table with the columns of `lake.decisions`.
 
         Raises:
-            DataError: the signal's entries are about users, so no slot owns them.
+            DataError: the signal's entries are about users, so they belong to no slot.
         """
         of = self.signal.entry.of
         if of is None:
@@ -311,19 +338,19 @@ class Outcomes:
         return Shown(self.signal, joined.sort("row").select(*columns), self.as_of)
 
     def __str__(self) -> str:
-        words = (
+        text = (
             f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}: mature "
             f"{int(self.mature.sum()):,} of {len(self):,} entries"
         )
         if not self.mature.any():
-            return words
+            return text
         try:
-            words += f", mean {self.base_rate()}"
+            text += f", mean {self.base_rate()}"
         except DataError as reason:
-            words += f", no mean: {str(reason).removeprefix(f'{self.signal.name}: ')}"
-        return words + (
-            f"; {self.truncated:,} truncated entries left out of the mean" if self.truncated else ""
-        )
+            text += f", no mean: {str(reason).removeprefix(f'{self.signal.name}: ')}"
+        if self.truncated:
+            text += f"; {self.truncated:,} truncated entries left out of the mean"
+        return text
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>" + self.frame.head(10)._repr_html_()
@@ -331,11 +358,14 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Shown:
-    """One row per slot shown, with what came of it; made by `Outcomes.on`.
+    """The outcomes of the slots that were shown; returned by `Outcomes.on`.
 
-    `frame` columns: decision_id, slot, context_id, user_id, item_id, creator_id, time, log_prob,
-    entered (an entry followed within a day), value (null while immature, 0 without entry),
-    matures_at.
+    Attributes:
+        signal: the declaration.
+        frame: one row per slot: decision_id, slot, context_id, user_id, item_id, creator_id, time,
+            log_prob, entered (an entry followed within a day), value (null while immature, 0
+            without an entry), matures_at.
+        as_of: the moment of knowledge, UTC.
     """
 
     signal: Declaration
@@ -377,13 +407,14 @@ def outcomes_of(
     """
     as_of, view = checked_as_of(signal.name, lake, as_of)
     as_of_day = (as_of - EPOCH).days
+    is_enrolled = enrolled is not None
     with engine.connect(view) as con:
         by_catalogue = prepare_creators(con, view, slots=True)
         span = days_of_log(con, view)
         if enrolled is not None:
             con.register("enrolled", enrolled.select("user_id", "time").to_arrow())
         days = span or (as_of_day, as_of_day)
-        beginnings = cache(lambda: beginnings_of(con, days, whole=enrolled is not None))
+        beginnings = cache(lambda: beginnings_of(con, days, needs_ends=is_enrolled))
         compiler = Compiler(
             con,
             event_rows(view, by_catalogue, engine),
@@ -391,62 +422,62 @@ def outcomes_of(
             days,
             [signal],
             beginnings,
-            enrolled=enrolled is not None,
+            enrolled=is_enrolled,
             dialect=engine.dialect,
         )
-        compiler.plan_words({signal.entry: [signal]})
+        compiler.plan_bitmaps({signal.entry: [signal]})
         create_entries(con, compiler, signal.entry, by_catalogue)
         if first_row(con, "select count(*) from entries") == (0,):
-            explain_no_entries(con, signal, lake, as_of)
-        refuse(con, signal, lake, span, None if enrolled is not None else beginnings, engine)
+            check_has_entries(con, signal, lake, as_of)
+        check_answerable(con, signal, lake, span, None if is_enrolled else beginnings, engine)
         values = compiler.values("entries", [signal])
-        own = (
-            "user_id, item_id, creator_id, time, day, origin, surface, decision_id, slot, truncated"
-        )
-        frame = con.sql(f"select {own}{values.columns} from {values.source} order by row").pl()
+        columns = ", ".join(ENTRY_COLUMNS)
+        frame = con.sql(f"select {columns}{values.columns} from {values.source} order by row").pl()
         creators = con.sql("select * from creators order by item_id").pl()
-    start, stop = signal.window
-    window_opens = (pl.col("day") + start).cast(pl.Date).cast(TIME)
-    frame = frame.rename(
+    frame = _with_maturity(_with_short_names(frame, signal), signal, as_of)
+    entries = frame.select("user_id", "item_id", "creator_id", "day")
+    return Outcomes(signal, frame, as_of, Trace(signal, view, entries, engine), creators)
+
+
+def _with_short_names(frame: pl.DataFrame, signal: Declaration) -> pl.DataFrame:
+    """The table with the column `LABEL` as `value`, and `LABEL duration` as `duration`."""
+    return frame.rename(
         {
             name: name.removeprefix(f"{signal.label} ").replace(signal.label, "value")
             for name in frame.columns
         }
-    ).with_columns(
+    )
+
+
+def _with_maturity(frame: pl.DataFrame, signal: Declaration, as_of: datetime) -> pl.DataFrame:
+    """The table with `matures_at` and `days_observed`, in the order of `Outcomes.frame`."""
+    start, stop = signal.window
+    window_opens = (pl.col("day") + start).cast(pl.Date).cast(TIME)
+    observed_hours = (pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours()
+    frame = frame.with_columns(
         pl.col("time").cast(TIME),
         matures_at=(pl.col("day") + stop + 1).cast(pl.Date).cast(TIME),
-        days_observed=((pl.lit(as_of, dtype=TIME) - window_opens).dt.total_hours() // 24)
-        .clip(0, signal.days)
-        .cast(pl.Int32),
+        days_observed=(observed_hours // 24).clip(0, signal.days).cast(pl.Int32),
     )
-    of_entry = [
-        "user_id",
-        "item_id",
-        "creator_id",
-        "time",
-        "day",
-        "origin",
-        "surface",
-        "decision_id",
-        "slot",
-        "truncated",
-    ]
-    own = [*of_entry, "value", "matures_at", "days_observed"]
-    entries = frame.select("user_id", "item_id", "creator_id", "day")
-    return Outcomes(
-        signal,
-        frame.select(*own, *(name for name in frame.columns if name not in own)),
-        as_of,
-        Trace(signal, view, entries, engine),
-        creators,
-    )
+    columns = [*ENTRY_COLUMNS, "value", "matures_at", "days_observed"]
+    return frame.select(*columns, *(name for name in frame.columns if name not in columns))
 
 
-def checked_as_of(name: str, lake: Lake, given: datetime | None) -> tuple[datetime, Lake]:
-    """The time of an outcome and what was known at it; raises where the lake does not reach so
-    far."""
+def checked_as_of(name: str, lake: Lake, as_of: datetime | None) -> tuple[datetime, Lake]:
+    """The moment of knowledge of an outcome, and the view of the lake at it.
+
+    Args:
+        name: what error messages begin with.
+        lake: the log.
+        as_of: UTC; null: the lake's watermark. Then the view keeps the lake's own bounds.
+
+    Raises:
+        ConfigError: `as_of` is no time.
+        DataError: it has no time zone, or lies after the lake's watermark.
+    """
     check_lake(name, lake)
-    as_of = lake.watermark if given is None else given
+    if as_of is None:
+        return lake.watermark, lake.fixed()
     if not isinstance(as_of, datetime):
         raise ConfigError(
             f"{name}: as_of={as_of!r} given, expected a time in UTC, e.g. datetime(2026, 3, 1, "
@@ -459,67 +490,62 @@ def checked_as_of(name: str, lake: Lake, given: datetime | None) -> tuple[dateti
             f"{name}: as_of={as_of:%Y-%m-%d %H:%M} lies after the lake's watermark "
             f"{lake.watermark:%Y-%m-%d %H:%M}; what came later is unknown"
         )
-    return as_of, lake.fixed() if given is None else lake.before(
-        given
-    )  # without as_of the view keeps its own bounds, known_at too
+    return as_of, lake.before(as_of)
 
 
-def check_lake(where: str, given: object) -> None:
-    """Raise unless it is a lake."""
-    if isinstance(given, Lake):
+def check_lake(where: str, lake: object) -> None:
+    """Raise a `ConfigError` unless it is a lake."""
+    if isinstance(lake, Lake):
         return
-    how = (
-        "; put its rows into one: lake = Lake.memory(); lake.append('all', events=frame)"
-        if isinstance(given, pl.DataFrame)
-        else ""
-    )
-    raise ConfigError(f"{where}: {kind_of(given)} given, expected a Lake{how}")
+    advice = ""
+    if isinstance(lake, pl.DataFrame):
+        advice = "; put its rows into one: lake = Lake.memory(); lake.append('all', events=frame)"
+    raise ConfigError(f"{where}: {described(lake)} given, expected a Lake{advice}")
 
 
-def check_signals(where: str, given: object) -> None:
-    """Raise unless it is a sequence of signals."""
-    if isinstance(given, Declaration) or not isinstance(given, Sequence):
-        raise ConfigError(f"{where}: {kind_of(given)} given, expected several signals: [signal]")
-    for signal in given:
+def check_signals(where: str, signals: object) -> None:
+    """Raise a `ConfigError` unless it is a sequence of signals."""
+    if isinstance(signals, Declaration) or not isinstance(signals, Sequence):
+        raise ConfigError(
+            f"{where}: {described(signals)} given, expected several signals: [signal]"
+        )
+    for signal in signals:
         if not isinstance(signal, Declaration):
-            raise ConfigError(f"{where}: {kind_of(signal)} given, expected signals alone")
+            raise ConfigError(f"{where}: {described(signal)} given, expected signals alone")
 
 
-def slates_of(where: str, given: Decisions | pl.DataFrame) -> pl.DataFrame:
-    """The table of decisions.
+def slates_of(where: str, decisions: Decisions | pl.DataFrame) -> pl.DataFrame:
+    """The table of decisions, one row per slate.
 
     Raises:
         ConfigError: it is neither `Decisions` nor a table with slates.
     """
-    frame = given.frame if isinstance(given, Decisions) else given
-    if isinstance(frame, pl.DataFrame) and {"decision_id", "user_id", "time", "slate"} <= set(
-        frame.columns
-    ):
+    frame = decisions.frame if isinstance(decisions, Decisions) else decisions
+    columns = {"decision_id", "user_id", "time", "slate"}
+    if isinstance(frame, pl.DataFrame) and columns <= set(frame.columns):
         return frame
-    how = (
-        "lake.decisions"
-        if isinstance(given, Lake)
-        else "Decisions, or a table with the columns of lake.decisions"
-    )
-    raise ConfigError(f"{where}: {kind_of(given)} given, expected {how}")
+    expected = "Decisions, or a table with the columns of lake.decisions"
+    if isinstance(decisions, Lake):
+        expected = "lake.decisions"
+    raise ConfigError(f"{where}: {described(decisions)} given, expected {expected}")
 
 
 def event_rows(lake: Lake, by_catalogue: bool, engine: Engine) -> EventRows:
-    """The rows of a lake's events, in parts where the engine cuts large logs up.
+    """The rows of a lake's events, in several parts where the engine reads large logs so.
 
     Args:
         lake: the log, for its size.
         by_catalogue: see `EventRows`.
         engine: what the SQL runs on.
     """
-    return EventRows.of(lake.size() if engine.dialect.cuts_up else 0, by_catalogue)
+    return EventRows.of(lake.size() if engine.dialect.reads_in_parts else 0, by_catalogue)
 
 
 def days_of_log(con: Connection, lake: Lake) -> tuple[int, int] | None:
-    """First and last day (since 1970) of events and decisions, as `lake`'s files say or else the
-    log in `con`; null without any.
+    """First and last day (since 1970) of events and decisions; null without any.
 
-    Files may reach further than the view of them that `con` has.
+    They are read from the statistics of the lake's files, which may reach further than the view of
+    them in `con`; without such statistics from the log in `con`.
     """
     if (span := lake.span()) is not None:
         first, last = ((time - EPOCH).days for time in span)

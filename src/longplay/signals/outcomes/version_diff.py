@@ -1,9 +1,8 @@
-"""What another version of a signal changes: in its definition, in the entries of a log, in the base
-rate."""
+"""The differences between two versions of a signal on a log: in entries, outcomes and base rate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from html import escape
@@ -15,10 +14,15 @@ from longplay.display import html_table, number, plus_minus, text_table
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, Refusal, clustered_mean
 from longplay.lake.lake import Lake
-from longplay.signals.declare.checks import kind_of
+from longplay.signals.declare.checks import described
 from longplay.signals.declare.declaration import Declaration
-from longplay.signals.declare.entry import Entry
-from longplay.signals.declare.sentence import bound_in_words, opener, title, unit
+from longplay.signals.declare.sentence import unit
+from longplay.signals.outcomes.definition_diff import (
+    ChangedPart,
+    changed_parts,
+    days_in_words,
+    definition_lines,
+)
 from longplay.signals.outcomes.in_memory import Outcomes, outcomes_of
 
 CHANGES = (
@@ -34,86 +38,39 @@ SEGMENTS = ("surface", "origin", "month")
 SHOWN_SEGMENTS = 12  # of each kind; `Diff.segments` has all
 SHOWN_ID = 14  # characters of an id in an example; `Diff.rows` has all
 DAY = timedelta(days=1)
+SEGMENT_SCHEMA = {
+    "by": pl.String,
+    "segment": pl.String,
+    "old_entries": pl.Int64,
+    "old": pl.Float64,
+    "old_low": pl.Float64,
+    "old_high": pl.Float64,
+    "new_entries": pl.Int64,
+    "new": pl.Float64,
+    "new_low": pl.Float64,
+    "new_high": pl.Float64,
+    "common": pl.Int64,
+    "difference": pl.Float64,
+    "difference_low": pl.Float64,
+    "difference_high": pl.Float64,
+}
 
 _SEGMENT_HEAD = ("base rate", "old", "new", "both know", "difference there")
 _EXAMPLE_HEAD = ("example", "user", "of", "entered", "old", "new")
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of a definition that differs; prints as `window: days 1 to 28, now days 1 to 14`."""
-
-    name: str
-    old: str
-    new: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.old}, now {self.new}"
-
-
-def changed_parts(old: Declaration, new: Declaration) -> tuple[Part, ...]:
-    """The parts of the definition in which two signals differ, defaults resolved; none where their
-    versions are equal.
-
-    >>> from longplay.signals import READY
-    >>> from dataclasses import replace
-    >>> print(*changed_parts(READY["habit"], replace(READY["habit"], window=(1, 14))))
-    window: days 1 to 28, now days 1 to 14
-    """
-    parts = (Part(name, words(old), words(new)) for name, words in _PARTS.items())
-    return tuple(part for part in parts if part.old != part.new)
-
-
-def _novel(entry: Entry) -> str:
-    if entry.novel_for is None:
-        return "none before in the log" if entry.is_discovery else "not asked"
-    return f"none in {_days(entry.novel_for)} before"
-
-
-def _window(signal: Declaration) -> str:
-    start, stop = signal.window
-    return f"day {start}" if start == stop else f"days {start} to {stop}"
-
-
-def _days(count: int | None) -> str:
-    return "1 day" if count == 1 else f"{count} days"
-
-
-# what it is called: how it reads for a signal; together all that is in the version
-_PARTS: dict[str, Callable[[Declaration], str]] = {
-    "entry": lambda s: opener(s.entry),
-    "about": lambda s: s.entry.of or "the user",
-    "new": lambda s: _novel(s.entry),
-    "dormant": lambda s: (
-        "not asked"
-        if s.entry.dormant_for is None
-        else f"{_days(s.entry.dormant_for)} or more before"
-    ),
-    "measure": lambda s: title(s.measure),
-    "per": lambda s: "nothing" if s.measure.per is None else title(s.measure.per),
-    "baseline": lambda s: (
-        "none"
-        if s.measure.baseline is None
-        else f"the user's own rate in {_days(s.measure.baseline)} before"
-    ),
-    "threshold": lambda s: bound_in_words(s.measure, s.threshold) or "none, the amount itself",
-    "window": _window,
-    "origins": lambda s: ", ".join(sorted(s.origins)),
-}
-
-
-@dataclass(frozen=True)
 class Backfill:
-    """What computing a new version on a log takes: nothing of an old version is reused, and nothing
-    of it is touched.
+    """What has to be computed for a new version on a log. Nothing of an old version is reused, and
+    nothing of it is changed.
 
     Attributes:
-        entries: how many entries get an outcome.
-        mature: how many have it now.
-        first: days of the first and the last entry; null without entries.
-        last: days of the first and the last entry; null without entries.
-        look_back: days before the first entry that are read as far as there are any, for novelty
-            and baseline; null: all.
+        entries: number of entries that get an outcome.
+        mature: number of entries that have it now.
+        first: day of the first entry; null without entries.
+        last: day of the last entry; null without entries.
+        look_back: days before the first entry that are read, as far as the log has them, for
+            novelty and baseline; null: all.
         read_to: the last day of the log that is read; null without entries.
         complete_at: when the last entry matures (UTC); null without entries.
     """
@@ -128,51 +85,44 @@ class Backfill:
 
     @classmethod
     def of(cls, outcomes: Outcomes) -> Backfill:
-        """Of the version whose outcomes these are."""
-        frame, signal = outcomes.frame, outcomes.signal
+        """The backfill of a version, from its outcomes."""
+        frame = outcomes.frame
+        signal = outcomes.signal
         if frame.is_empty():
             return cls(0, 0, None, None, 0, None, None)
-        first, last = (
-            cast(datetime, bound).date() for bound in (frame["time"].min(), frame["time"].max())
-        )
-        entry = signal.entry
-        look_back = max(entry.novel_for or 0, signal.measure.baseline or 0)
-        if entry.looks_back_forever:
-            look_back = None
-        known = (outcomes.as_of - timedelta(microseconds=1)).date()
-        mature = int((frame["matures_at"] <= outcomes.as_of).sum())
-        closes = cast(datetime, frame["matures_at"].max())
+        first = cast(datetime, frame["time"].min()).date()
+        last = cast(datetime, frame["time"].max()).date()
+        look_back = max(signal.entry.novel_for or 0, signal.measure.baseline or 0)
+        last_known_day = (outcomes.as_of - timedelta(microseconds=1)).date()
         return cls(
-            frame.height,
-            mature,
-            first,
-            last,
-            look_back,
-            min(last + signal.window[1] * DAY, known),
-            closes,
+            entries=frame.height,
+            mature=int((frame["matures_at"] <= outcomes.as_of).sum()),
+            first=first,
+            last=last,
+            look_back=None if signal.entry.looks_back_forever else look_back,
+            read_to=min(last + signal.window[1] * DAY, last_known_day),
+            complete_at=cast(datetime, frame["matures_at"].max()),
         )
 
     def __str__(self) -> str:
         if not self.entries:
             return "nothing to compute: the log has no entry of the new version"
-        open_ = self.entries - self.mature
-        still = (
-            f"; {open_:,} are still open, the last until {self.complete_at:%Y-%m-%d %H:%M} UTC"
-            if open_
-            else ""
-        )
-        before = (
-            ""
-            if self.look_back == 0
-            else "and all before"
-            if self.look_back is None
-            else f"and up to {_days(self.look_back)} before"
-        )
-        return (
+        if self.look_back is None:
+            earlier = ", and all before"
+        elif self.look_back:
+            earlier = f", and up to {days_in_words(self.look_back)} before"
+        else:
+            earlier = ""
+        text = (
             f"compute {self.entries:,} entries of {self.first} to {self.last}; that reads the "
-            f"days {self.first} to {self.read_to}"
-            f"{', ' if before else ''}{before}; {self.mature:,} are mature now{still}"
+            f"days {self.first} to {self.read_to}{earlier}; {self.mature:,} are mature now"
         )
+        if immature := self.entries - self.mature:
+            text += (
+                f"; {immature:,} are still open, the last until "
+                f"{self.complete_at:%Y-%m-%d %H:%M} UTC"
+            )
+        return text
 
 
 @dataclass(frozen=True)
@@ -181,24 +131,24 @@ class Diff:
     single entries.
 
     Attributes:
-        old: the signals.
-        new: the signals.
-        as_of: what was known (UTC), the same for both.
-        truncated: whether truncated entries count; else none of the figures has them.
-        rows: one row per entry of either: user_id, item_id, creator_id, time, origin, surface,
-            old_value, new_value, change (of `CHANGES`). Without entries that either version calls
-            truncated.
-        old_truncated: how many entries of each are truncated.
-        new_truncated: how many entries of each are truncated.
-        old_rate: mean of the known outcomes, clustered by user.
-        new_rate: mean of the known outcomes, clustered by user.
-        difference: new minus old on the entries whose outcome both know, paired, clustered by user;
-            a refusal where they are not in one unit.
-        segments: one row per segment of the entries, columns by (surface, origin, month), segment,
+        old: the signal's old version.
+        new: the signal's new version.
+        as_of: the moment of knowledge (UTC), the same for both.
+        rows: one row per entry of either version: user_id, item_id, creator_id, time, origin,
+            surface, old_value, new_value, change (one of `CHANGES`).
+        old_rate: base rate of the old version, clustered by user.
+        new_rate: base rate of the new version, clustered by user.
+        difference: mean of new minus old over the entries whose outcome is known in both, clustered
+            by user; a refusal where the versions have different units.
+        segments: one row per segment of the entries: by (surface, origin or month), segment,
             old_entries, old, old_low, old_high, new_entries, new, new_low, new_high, common,
-            difference, difference_low, difference_high; intervals are 95%, null where there are
+            difference, difference_low, difference_high. Intervals are 95%, null where there are
             none.
-        backfill: what computing the new version takes.
+        backfill: what has to be computed for the new version.
+        truncated: whether the figures count truncated entries. Else `rows` has no entry that is
+            truncated in either version.
+        old_truncated: number of truncated entries of the old version.
+        new_truncated: number of truncated entries of the new version.
     """
 
     old: Declaration
@@ -215,28 +165,25 @@ class Diff:
     new_truncated: int = 0
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """What differs in the definition."""
+    def parts(self) -> tuple[ChangedPart, ...]:
+        """The parts of the definition that differ."""
         return changed_parts(self.old, self.new)
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of entries by change, all of `CHANGES`."""
-        found = dict(self.rows["change"].value_counts().iter_rows())
-        return {change: found.get(change, 0) for change in CHANGES}
+        counts = dict(self.rows["change"].value_counts().iter_rows())
+        return {change: counts.get(change, 0) for change in CHANGES}
 
     def examples(self, each: int = 2) -> pl.DataFrame:
-        """The first `each` entries of every change there is, by time; those that are equal or
-        unknown in both are none."""
-        order = pl.Series(
-            [change for change in CHANGES if change not in ("equal", "unknown in both")]
-        )
-        rows = self.rows.filter(pl.col("change").is_in(order.implode())).sort("time", "user_id")
-        picked = [rows.filter(pl.col("change") == change).head(each) for change in order]
-        return pl.concat(picked)
+        """The first `each` entries of every kind of change, by time; none of those that are equal or
+        unknown in both."""
+        rows = self.rows.sort("time", "user_id")
+        changes = [change for change in CHANGES if change not in ("equal", "unknown in both")]
+        return pl.concat(rows.filter(pl.col("change") == change).head(each) for change in changes)
 
     def findings(self) -> str:
-        """What it changes on the log, without the definitions."""
+        """The differences on the log as text, without those of the definition."""
         tables = [text_table(head, rows) for head, rows in self._tables() if rows]
         return "\n".join([*self._lines(), *(line for table in tables for line in ("", table))])
 
@@ -252,15 +199,14 @@ class Diff:
 
     def _lines(self) -> list[str]:
         counts = self.counts
-        both = sum(counts[change] for change in CHANGES[2:])
-        inside = (
-            ", ".join(f"{counts[change]:,} {change}" for change in CHANGES[2:] if counts[change])
-            or "none"
+        in_both = sum(counts[change] for change in CHANGES[2:])
+        by_change = ", ".join(
+            f"{counts[change]:,} {change}" for change in CHANGES[2:] if counts[change]
         )
         return [
             f"at {self.as_of:%Y-%m-%d %H:%M} UTC: {counts['only in old']:,} entries only in old, "
             f"{counts['only in new']:,} only in new, "
-            f"{both:,} in both" + (f" ({inside})" if both else ""),
+            f"{in_both:,} in both" + (f" ({by_change})" if in_both else ""),
             f"base rate old: {self.old_rate}",
             f"base rate new: {self.new_rate}",
             f"new minus old on the entries that both know: {self.difference}",
@@ -286,56 +232,34 @@ class Diff:
     def _segment_rows(self) -> list[list[str]]:
         table = []
         for by in SEGMENTS:
-            found = self.segments.filter(pl.col("by") == by)
-            for row in found.head(SHOWN_SEGMENTS).iter_rows(named=True):
-                cells = [
-                    _plus_minus(row, side, signed=side == "difference")
-                    for side in ("old", "new", "difference")
-                ]
+            segments = self.segments.filter(pl.col("by") == by)
+            for row in segments.head(SHOWN_SEGMENTS).iter_rows(named=True):
                 table.append(
                     [
                         f"{by} {row['segment'] or 'unknown'}",
-                        cells[0],
-                        cells[1],
+                        _plus_minus(row, "old"),
+                        _plus_minus(row, "new"),
                         f"{row['common']:,}",
-                        cells[2],
+                        _plus_minus(row, "difference", signed=True),
                     ]
                 )
-            if found.height > SHOWN_SEGMENTS:
-                table.append([f"{by}: {found.height - SHOWN_SEGMENTS} more", "", "", "", ""])
+            if segments.height > SHOWN_SEGMENTS:
+                table.append([f"{by}: {segments.height - SHOWN_SEGMENTS} more", "", "", "", ""])
         return table
 
     def _example_rows(self) -> list[list[str]]:
-        of = f"{self.new.entry.of or 'user'}_id"
+        key = f"{self.new.entry.of or 'user'}_id"
         return [
             [
                 row["change"],
                 _short(row["user_id"]),
-                _short(row[of]) if of != "user_id" else "-",
+                _short(row[key]) if key != "user_id" else "-",
                 f"{row['time']:%Y-%m-%d %H:%M}",
-            ]
-            + [
-                "-" if value is None else number(value)
-                for value in (row["old_value"], row["new_value"])
+                _number_or_dash(row["old_value"]),
+                _number_or_dash(row["new_value"]),
             ]
             for row in self.examples().iter_rows(named=True)
         ]
-
-
-def definition_lines(old: Declaration, new: Declaration) -> list[str]:
-    """Both sentences with their versions, and what differs in words."""
-    if old.version == new.version:
-        renamed = "" if old.name == new.name else f" under another name, {new.name}"
-        return [
-            f"{old.label}: {str(old).split(': ', 1)[1]}",
-            f"the same definition{renamed}: nothing changes, and results of one are results of "
-            "the other",
-        ]
-    words = (
-        f"{which} {one.label}: {str(one).split(': ', 1)[1]}"
-        for which, one in (("old", old), ("new", new))
-    )
-    return [*words, *(f"changed {part}" for part in changed_parts(old, new))]
 
 
 def diff(
@@ -346,17 +270,15 @@ def diff(
     *,
     truncated: bool = False,
 ) -> Diff:
-    """Compare `new`, another version of the signal `old`, on a log: entries, outcomes, base rate by
-    segment.
-
-    Nothing is written.
+    """Compare two versions of a signal on a log: entries, outcomes, base rate by segment. Nothing is
+    written.
 
     Args:
         old: the version in use.
         new: the version that may replace it.
         lake: the log on which both are computed.
         as_of: the moment of knowledge, UTC; default the lake's watermark.
-        truncated: whether entries so near the log's begin that they are not certain count, too.
+        truncated: whether entries count that are uncertain, because they are near the log's beginning.
 
     Raises:
         ConfigError: one of the two is no signal.
@@ -365,7 +287,7 @@ def diff(
     for signal, which in ((old, "old"), (new, "new")):
         if not isinstance(signal, Declaration):
             raise ConfigError(
-                f"diff: {kind_of(signal)} given as the {which} version, expected a signal: "
+                f"diff: {described(signal)} given as the {which} version, expected a signal: "
                 "diff(old, new, lake)"
             )
     return diff_of(
@@ -374,7 +296,7 @@ def diff(
 
 
 def diff_of(old: Outcomes, new: Outcomes, *, truncated: bool = False) -> Diff:
-    """What changes on one log from one version's outcomes to another's.
+    """The differences between the outcomes of two versions of a signal on one log.
 
     An entry is in both where the same user enters at the same moment with the same creator (or
     item, or slot). Entries about different things, e.g. a creator and an item, are never the same.
@@ -383,11 +305,11 @@ def diff_of(old: Outcomes, new: Outcomes, *, truncated: bool = False) -> Diff:
         old: outcomes of the earlier version.
         new: outcomes of the later version, of the same log as of the same time.
         truncated: whether truncated entries count. Else each base rate leaves out those of its
-            version, and what is compared entry by entry leaves out those of either: where one
-            version is unsure of an entry, the definitions have not been told apart.
+            version, and comparisons of entries leave out those of either: where one version is
+            unsure of an entry, a difference says nothing about the definitions.
 
     Raises:
-        DataError: the outcomes are not of one moment, so that the log's growth would look like a
+        DataError: the outcomes are of different moments, so that the log's growth would look like a
             change of the definition.
     """
     if old.as_of != new.as_of:
@@ -395,187 +317,202 @@ def diff_of(old: Outcomes, new: Outcomes, *, truncated: bool = False) -> Diff:
             f"diff: outcomes at {old.as_of:%Y-%m-%d %H:%M} and {new.as_of:%Y-%m-%d %H:%M} given, "
             "expected one moment for both"
         )
-    everything = _rows(old, new)
+    all_rows = _rows(old, new)
     if truncated:
-        everything = everything.with_columns(
-            pl.lit(False).alias(name) for name in ("old_truncated", "new_truncated")
-        )
-    rows = everything.filter(_certain("old", "new")).drop("old_truncated", "new_truncated")
-    both = _known(rows, "old_value", "new_value")
-    estimand = f"{new.signal.label} minus {old.signal.label} on entries that both know"
-    units = unit(old.signal), unit(new.signal)
-    if units[0] != units[1]:
-        difference = Refusal(f"not comparable: old is in {units[0]}, new in {units[1]}", estimand)
-    elif both.is_empty():
-        difference = Refusal("not estimable: no entry has a known outcome in both", estimand)
-    else:
-        difference = _mean(both, pl.col("new_value") - pl.col("old_value"), estimand)
-    counted = (pl.col("change") != "only in new") & _certain("old") | (
-        pl.col("change") != "only in old"
-    ) & _certain("new")
-    segments = _segments(everything.filter(counted), isinstance(difference, Estimate))
-    rates = _rate(old, truncated), _rate(new, truncated)
-    counts = old.truncated, new.truncated
+        all_rows = all_rows.with_columns(old_truncated=False, new_truncated=False)
+    rows = all_rows.filter(_is_certain("old", "new")).drop("old_truncated", "new_truncated")
+    difference = _difference(old.signal, new.signal, rows)
+    in_old = (pl.col("change") != "only in new") & _is_certain("old")
+    in_new = (pl.col("change") != "only in old") & _is_certain("new")
+    segments = _segments(all_rows.filter(in_old | in_new), isinstance(difference, Estimate))
     return Diff(
         old.signal,
         new.signal,
         old.as_of,
         rows,
-        *rates,
+        _rate(old, truncated),
+        _rate(new, truncated),
         difference,
         segments,
         Backfill.of(new),
         truncated,
-        *counts,
+        old.truncated,
+        new.truncated,
     )
 
 
-def _certain(*sides: str) -> pl.Expr:
-    """Whether none of these versions calls the entry truncated; one that does not have it does
-    not."""
+def _difference(old: Declaration, new: Declaration, rows: pl.DataFrame) -> Estimate | Refusal:
+    """Mean of new minus old over the entries whose outcome is known in both."""
+    estimand = f"{new.label} minus {old.label} on entries that both know"
+    valued = _with_values(rows, "old_value", "new_value")
+    if unit(old) != unit(new):
+        return Refusal(f"not comparable: old is in {unit(old)}, new in {unit(new)}", estimand)
+    if valued.is_empty():
+        return Refusal("not estimable: no entry has a known outcome in both", estimand)
+    return _mean(valued, pl.col("new_value") - pl.col("old_value"), estimand)
+
+
+def _is_certain(*sides: str) -> pl.Expr:
+    """Whether none of these versions ("old", "new") calls the entry truncated. A version that does
+    not have the entry does not."""
     return pl.all_horizontal(~pl.col(f"{side}_truncated").fill_null(False) for side in sides)
 
 
 def _rows(old: Outcomes, new: Outcomes) -> pl.DataFrame:
-    sides = [_side(outcomes, name) for outcomes, name in ((old, "old"), (new, "new"))]
-    keys = [name for name in sides[0].columns if name.startswith("key_")]
-    if not _about_one(old.signal.entry, new.signal.entry):
-        sides[1] = sides[1].with_columns(key_n=-pl.col("key_n"))  # meets nothing
-    joined = sides[0].join(
-        sides[1], on=keys, how="full", coalesce=True, nulls_equal=True, suffix="_new"
+    """One row per entry of either version, see `Diff.rows`; also old_truncated and new_truncated."""
+    old_side = _side(old, "old")
+    new_side = _side(new, "new")
+    if old.signal.entry.unit != new.signal.entry.unit:
+        # entries about different things are never the same: these keys match nothing
+        new_side = new_side.with_columns(key_n=-pl.col("key_n"))
+    keys = [name for name in old_side.columns if name.startswith("key_")]
+    joined = old_side.join(
+        new_side, on=keys, how="full", coalesce=True, nulls_equal=True, suffix="_new"
     )
-    kept = ("user_id", "item_id", "creator_id", "time", "origin", "surface")
+    entry_columns = ("user_id", "item_id", "creator_id", "time", "origin", "surface")
     rows = joined.with_columns(
-        pl.when("in_old").then(name).otherwise(f"{name}_new").alias(name) for name in kept
+        pl.when("in_old").then(name).otherwise(f"{name}_new").alias(name) for name in entry_columns
     )
-    a, b = pl.col("old_value"), pl.col("new_value")
-    change = (
-        pl.when(pl.col("in_new").is_null())
-        .then(pl.lit("only in old"))
-        .when(pl.col("in_old").is_null())
-        .then(pl.lit("only in new"))
-        .when(a.is_null() & b.is_null())
-        .then(pl.lit("unknown in both"))
-        .when(a.is_null())
-        .then(pl.lit("newly known"))
-        .when(b.is_null())
-        .then(pl.lit("no longer known"))
-        .when(a == b)
-        .then(pl.lit("equal"))
-        .otherwise(pl.lit("changed"))
-    )
+    values = ("old_value", "new_value", "old_truncated", "new_truncated")
     order = ("time", "user_id", "item_id", "creator_id")
-    own = ("old_value", "new_value", "old_truncated", "new_truncated")
-    return rows.select(*kept, *own, change.alias("change")).sort(
+    return rows.select(*entry_columns, *values, _change().alias("change")).sort(
         order, nulls_last=True, maintain_order=True
     )
 
 
-def _side(outcomes: Outcomes, name: str) -> pl.DataFrame:
-    """The entries of one version, with the columns that say which entry it is."""
-    entry = outcomes.signal.entry
-    key = "item_id" if entry.is_slot else f"{entry.of}_id" if entry.of else None
-    own = (pl.col(column).alias(f"{name}_{column}") for column in ("value", "truncated"))
-    frame = outcomes.frame.select(
-        "user_id", "item_id", "creator_id", "time", "origin", "surface", *own
+def _change() -> pl.Expr:
+    """Which of `CHANGES` a row of both versions is."""
+    old = pl.col("old_value")
+    new = pl.col("new_value")
+    return (
+        pl.when(pl.col("in_new").is_null())
+        .then(pl.lit("only in old"))
+        .when(pl.col("in_old").is_null())
+        .then(pl.lit("only in new"))
+        .when(old.is_null() & new.is_null())
+        .then(pl.lit("unknown in both"))
+        .when(old.is_null())
+        .then(pl.lit("newly known"))
+        .when(new.is_null())
+        .then(pl.lit("no longer known"))
+        .when(old == new)
+        .then(pl.lit("equal"))
+        .otherwise(pl.lit("changed"))
     )
-    frame = frame.with_columns(
-        pl.lit(True).alias(f"in_{name}"),
+
+
+def _side(outcomes: Outcomes, side: str) -> pl.DataFrame:
+    """The entries of one version ("old" or "new"), with the keys by which entries of both are
+    matched."""
+    entry = outcomes.signal.entry
+    key = f"{entry.of}_id" if entry.of else None
+    if entry.is_slot:
+        key = "item_id"
+    frame = outcomes.frame.select(
+        "user_id",
+        "item_id",
+        "creator_id",
+        "time",
+        "origin",
+        "surface",
+        pl.col("value").alias(f"{side}_value"),
+        pl.col("truncated").alias(f"{side}_truncated"),
+        pl.lit(True).alias(f"in_{side}"),
         key_user=pl.col("user_id"),
         key_time=pl.col("time"),
         key_of=pl.lit(None, pl.String) if key is None else pl.col(key),
     )
-    again = pl.int_range(1, pl.len() + 1).over(
-        "key_user", "key_time", "key_of"
-    )  # two saves of an item in one microsecond are two entries
-    return frame.with_columns(key_n=again)
+    # two saves of an item in one microsecond are two entries
+    nth = pl.int_range(1, pl.len() + 1).over("key_user", "key_time", "key_of")
+    return frame.with_columns(key_n=nth)
 
 
-def _about_one(old: Entry, new: Entry) -> bool:
-    """Whether an entry of one can be an entry of the other."""
-    return old.unit == new.unit
-
-
-def _known(rows: pl.DataFrame, *columns: str) -> pl.DataFrame:
+def _with_values(rows: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """The rows in which none of these columns is null."""
     return rows.filter(pl.all_horizontal(pl.col(column).is_not_null() for column in columns))
 
 
 def _mean(rows: pl.DataFrame, value: pl.Expr, estimand: str = "") -> Estimate:
-    found = rows.select(
-        value.alias("value"), pl.col("user_id").rank("dense").alias("user")
-    )  # numbers sort a hundred times faster than names
-    return clustered_mean(found["value"].to_numpy(), found["user"].to_numpy(), estimand=estimand)
+    # ranks of users sort a hundred times faster than their ids
+    columns = rows.select(value=value, user=pl.col("user_id").rank("dense"))
+    return clustered_mean(
+        columns["value"].to_numpy(), columns["user"].to_numpy(), estimand=estimand
+    )
 
 
 def _rate(outcomes: Outcomes, truncated: bool) -> Estimate | Refusal:
+    """A version's base rate, or why there is none."""
     try:
         return outcomes.base_rate(truncated=truncated)
     except DataError as reason:
         return Refusal(str(reason), f"mean {outcomes.signal.label}")
 
 
-def _segments(rows: pl.DataFrame, comparable: bool) -> pl.DataFrame:
-    month = rows.with_columns(month=pl.col("time").dt.strftime("%Y-%m"))
+def _segments(rows: pl.DataFrame, is_comparable: bool) -> pl.DataFrame:
+    """One row per segment, see `Diff.segments`.
+
+    Args:
+        rows: the entries, with old_truncated and new_truncated.
+        is_comparable: both versions have one unit, so there is a difference.
+    """
+    rows = rows.with_columns(month=pl.col("time").dt.strftime("%Y-%m"))
     table: list[dict[str, Any]] = []
     for by in SEGMENTS:
-        for (segment,), part in sorted(
-            month.partition_by(by, as_dict=True).items(), key=lambda pair: _order(by, pair)
-        ):
-            common = _known(part.filter(_certain("old", "new")), "old_value", "new_value")
-            row: dict[str, Any] = {"by": by, "segment": segment, "common": common.height}
-            for side in ("old", "new"):
-                other = "only in new" if side == "old" else "only in old"
-                entries = part.filter((pl.col("change") != other) & _certain(side))
-                known = _known(entries, f"{side}_value")
-                row |= {
-                    f"{side}_entries": entries.height,
-                    **_cells(known, pl.col(f"{side}_value"), side),
-                }
-            row |= _cells(
-                common if comparable else common.clear(),
-                pl.col("new_value") - pl.col("old_value"),
-                "difference",
+        parts = rows.partition_by(by, as_dict=True)
+        for (segment,), part in sorted(parts.items(), key=lambda pair: _order(by, pair)):
+            common = _with_values(part.filter(_is_certain("old", "new")), "old_value", "new_value")
+            table.append(
+                {"by": by, "segment": segment, "common": common.height}
+                | _side_cells(part, "old")
+                | _side_cells(part, "new")
+                | _cells(
+                    common if is_comparable else common.clear(),
+                    pl.col("new_value") - pl.col("old_value"),
+                    "difference",
+                )
             )
-            table.append(row)
-    floats = [
-        f"{side}{end}" for side in ("old", "new", "difference") for end in ("", "_low", "_high")
-    ]
-    schema = {
-        "by": pl.String,
-        "segment": pl.String,
-        "old_entries": pl.Int64,
-        **dict.fromkeys(floats[:3], pl.Float64),
-        "new_entries": pl.Int64,
-    }
-    schema |= {
-        **dict.fromkeys(floats[3:6], pl.Float64),
-        "common": pl.Int64,
-        **dict.fromkeys(floats[6:], pl.Float64),
-    }
-    return pl.DataFrame(table, schema=schema)
+    return pl.DataFrame(table, schema=SEGMENT_SCHEMA)
 
 
 def _order(by: str, pair: tuple[tuple[Any, ...], pl.DataFrame]) -> tuple[Any, ...]:
-    """Months by time, other segments by size."""
+    """Sort key of a segment: months by time, other segments by size."""
     (segment,), part = pair
     return (segment,) if by == "month" else (-part.height, segment or "")
 
 
-def _cells(known: pl.DataFrame, value: pl.Expr, name: str) -> dict[str, float | None]:
-    if known.is_empty():
+def _side_cells(part: pl.DataFrame, side: str) -> dict[str, float | None]:
+    """Number of entries and base rate of one version in a segment."""
+    other = "only in new" if side == "old" else "only in old"
+    entries = part.filter((pl.col("change") != other) & _is_certain(side))
+    value = f"{side}_value"
+    cells = _cells(_with_values(entries, value), pl.col(value), side)
+    return {f"{side}_entries": entries.height, **cells}
+
+
+def _cells(rows: pl.DataFrame, value: pl.Expr, name: str) -> dict[str, float | None]:
+    """The mean of a value with its interval, as the columns NAME, NAME_low and NAME_high."""
+    if rows.is_empty():
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    estimate = _mean(known, value)
+    estimate = _mean(rows, value)
     low, high = estimate.interval() if estimate.n > 1 else (None, None)
     return {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
 
 
 def _plus_minus(row: dict[str, Any], name: str, signed: bool = False) -> str:
+    """The cells of a mean as text."""
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     if value is None:
         return "-"
-    words = number(value) if high is None else plus_minus(value, (high - low) / 2)
-    return f"+{words}" if signed and value > 0 else words
+    text = number(value) if high is None else plus_minus(value, (high - low) / 2)
+    return f"+{text}" if signed and value > 0 else text
+
+
+def _number_or_dash(value: float | None) -> str:
+    return "-" if value is None else number(value)
 
 
 def _short(text: str | None) -> str:
-    return "-" if text is None else text if len(text) <= SHOWN_ID else text[: SHOWN_ID - 1] + "…"
+    """An id of at most `SHOWN_ID` characters."""
+    if text is None:
+        return "-"
+    return text if len(text) <= SHOWN_ID else text[: SHOWN_ID - 1] + "…"

@@ -15,34 +15,35 @@ from longplay.files import writer_lock
 from longplay.lake.database import connected
 from longplay.lake.lake import Lake
 from longplay.progress import Progress, reporting
-from longplay.signals.outcomes.in_files import by_own_key
+from longplay.signals.outcomes.in_files import check_computable_by_day
 from longplay.signals.outcomes.in_memory import EPOCH, check_lake, check_signals
 from longplay.signals.signal import Signal
-from longplay.signals.store.manifest import Manifest
-from longplay.signals.store.nightly import Updated, Work
+from longplay.signals.store.manifest import MANIFEST, Manifest
+from longplay.signals.store.nightly import NightlyUpdate
+from longplay.signals.store.updated import Updated
 
 EVER = datetime.max.replace(tzinfo=UTC)
-# events of a log of which a night is small queries: threads cost more than they bring
-SMALL = 3_000_000
+# events of a log up to which the queries of a night are so small that threads slow them down
+SMALL_LOG_EVENTS = 3_000_000
 
 
 class SignalStore:
     """Stored outcomes of signals, updated incrementally: a folder with one Parquet file per signal
     and entry day, and the daily roll-ups they are computed from.
 
-    `update` counts what the lake has gained since: it rolls up the days that have closed, computes
-    the entries of those days and the outcomes that matured on them. An event that arrives late
-    re-opens the day it happened on, and the outcomes of its user. The result equals a store built
-    anew, and `Signal.outcomes` at the same midnight. A new version of a signal is a new signal
-    here: it changes no file of the old one.
+    `update` counts what the lake has gained since the last update: it rolls up the days that have
+    closed, and computes the entries of those days and the outcomes that matured on them. An event
+    that arrives late reopens the day it happened on, and the outcomes of its user. The result
+    equals a store built anew, and `Signal.outcomes` at the same midnight. A new version of a signal
+    is a new signal here: it changes no file of the old one.
 
-    Writers exclude each other; a killed update changes nothing, since what counts is listed in
-    `manifest.json`, replaced as the last step.
+    Writers exclude each other. A killed update changes nothing: what counts is listed in
+    `manifest.json`, which is replaced as the last step.
 
     Args:
-        folder: of the store; new or made by one.
+        folder: of the store; new, or made by an earlier store.
         lake: a lake in a folder.
-        signals: what to keep; those no longer given stay as they are.
+        signals: what to keep up to date; the outcomes of others in the store stay as they are.
 
     Raises:
         ConfigError: a lake in memory, two signals of one name, entries by item measured by creator,
@@ -52,35 +53,34 @@ class SignalStore:
     def __init__(self, folder: str | Path, lake: Lake, signals: Sequence[Signal]) -> None:
         check_lake("SignalStore", lake)
         check_signals("SignalStore", signals)
-        self.folder, self.lake, self.signals = (
-            Path(folder).expanduser().resolve(),
-            lake,
-            tuple(signals),
-        )
+        self.folder = Path(folder).expanduser().resolve()
+        self.lake = lake
+        self.signals = tuple(signals)
         for signal in self.signals:
-            by_own_key(signal)
+            check_computable_by_day(signal)
         if not lake.on_disk:
             raise ConfigError(
                 "SignalStore: a lake in memory given, which ends with the process; open a folder, "
                 "or use signal.outcomes(lake)"
             )
-        if len({one.name for one in self.signals}) < len(self.signals):
-            names = [one.name for one in self.signals]
+        names = [signal.name for signal in self.signals]
+        if len(set(names)) < len(names):
+            repeated = next(name for name in names if names.count(name) > 1)
             raise ConfigError(
-                "SignalStore: two signals are named "
-                f"{next(name for name in names if names.count(name) > 1)!r}; give each a name of "
-                "its own"
+                f"SignalStore: two signals are named {repeated!r}; give each a name of its own"
             )
-        if (
-            self.folder.exists()
-            and any(self.folder.iterdir())
-            and not (self.folder / "manifest.json").exists()
-            and not (self.folder / ".writer").exists()
-        ):
+        if self._is_foreign():
             raise ConfigError(
                 f"SignalStore: {self.folder} is neither empty nor a store of outcomes; give a "
                 "folder of its own"
             )
+
+    def _is_foreign(self) -> bool:
+        """Whether the folder has files, and none that a store begins with."""
+        if not self.folder.exists() or not any(self.folder.iterdir()):
+            return False
+        own_files = (self.folder / MANIFEST, self.folder / ".writer")
+        return not any(file.exists() for file in own_files)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -106,13 +106,8 @@ class SignalStore:
             frame = con.sql(
                 f"select * exclude (seq) from ({state.rows(self.folder, signal)}) order by all"
             ).pl()
-        matures = (
-            (pl.col("day") + signal.window[1] + 1)
-            .cast(pl.Date)
-            .cast(pl.Datetime("us", "UTC"))
-            .alias("matures_at")
-        )
-        return frame.with_columns(matures)
+        closes = (pl.col("day") + signal.window[1] + 1).cast(pl.Date)
+        return frame.with_columns(matures_at=closes.cast(pl.Datetime("us", "UTC")))
 
     def sql(self, signal: Signal) -> str:
         """DuckDB SQL of the same rows, for queries too large for memory."""
@@ -120,7 +115,7 @@ class SignalStore:
         return f"select * exclude (seq) from ({state.rows(self.folder, signal)})"
 
     def _holding(self, signal: Signal) -> Manifest:
-        """The manifest, once it holds the signal and the files of it are as they were written."""
+        """The manifest, after checking that it holds the signal and that its files are intact."""
         state = Manifest.read(self.folder)
         if signal.label not in state.outcomes:
             held = ", ".join(sorted(state.outcomes)) or "nothing"
@@ -144,72 +139,67 @@ class SignalStore:
         `Updated.waiting` with its reason.
 
         Args:
-            progress: called with (what, done, of); True or False: a line that says how far it is,
-                or none; default: a line on a terminal or in a notebook.
-            memory_limit: of DuckDB, e.g. "4GB"; beyond it, it spills to the store's folder.
+            progress: called with (what, done, of); True or False: with or without a progress line;
+                default: a line on a terminal or in a notebook.
+            memory_limit: of DuckDB, e.g. "4GB"; beyond it, DuckDB spills to the store's folder.
         """
-        with reporting("SignalStore.update", "queries", progress) as tell:
+        with reporting("SignalStore.update", "queries", progress) as report:
             if callable(progress):
                 return self._update(progress, memory_limit)
-            return self._update(lambda what, done, of: tell(done, of, None, what), memory_limit)
+            return self._update(lambda what, done, of: report(done, of, None, what), memory_limit)
 
-    def _update(self, tell: Callable[[str, int, int], None], memory_limit: str | None) -> Updated:
+    def _update(self, report: Callable[[str, int, int], None], memory_limit: str | None) -> Updated:
         with writer_lock(self.folder):
-            state = Manifest.read(self.folder)
-            state.check(
-                self.folder,
-                (
-                    file
-                    for days in state.rollups.values()
-                    for files in days.values()
-                    for file in files
-                ),
+            old = Manifest.read(self.folder)
+            rollups = old.rollups.values()
+            old.check(
+                self.folder, (file for days in rollups for files in days.values() for file in files)
             )
             view = self.lake.fixed()
             until = (view.watermark - EPOCH).days
-            if state.until is not None and until < state.until:
+            if old.until is not None and until < old.until:
                 raise DataError(
                     f"SignalStore: the lake ends at {view.watermark:%Y-%m-%d %H:%M}, before what "
                     f"{self.folder} has counted; give the same lake"
                 )
-            view = view.before(
-                EPOCH + timedelta(days=until), known_at=EVER
-            )  # what happens after the midnight is of the next night
-            begun = self.folder / "begun"  # there until an update has ended
-            killed = begun.exists()
-            begun.touch()
-            threads = 1 if state.until is not None and 0 < view.size() <= SMALL else None
+            # what happens after the midnight belongs to the next night
+            view = view.before(EPOCH + timedelta(days=until), known_at=EVER)
+            running = self.folder / "begun"  # this file exists while an update runs
+            was_killed = running.exists()
+            running.touch()
+            threads = 1 if old.until is not None and 0 < view.size() <= SMALL_LOG_EVENTS else None
             with view.connect(threads, memory_limit, self.folder / "spill") as con:
-                work = Work(self.folder, self.signals, con, view, state, until, tell)
-                done = work.run()
-                work.state.stale = sorted((state.files() | work.written) - work.state.files())
-                work.state.write(self.folder)
+                night = NightlyUpdate(self.folder, self.signals, con, view, old, until, report)
+                updated = night.run()
+                new = night.state
+                new.stale = sorted((old.files() | night.written) - new.files())
+                new.write(self.folder)
             shutil.rmtree(self.folder / "spill", ignore_errors=True)
-            if killed or state.stale is None:  # what a killed update left behind, no manifest lists
-                self._sweep(state, work.state)
+            if was_killed or old.stale is None:
+                # no manifest lists the files of a killed update
+                self._sweep(old, new)
             else:
-                self._remove(
-                    state.stale
-                )  # a reader may still be at the last manifest, not at the one before
-            begun.unlink()
-            return done
+                # a reader may still use the last manifest, but not the one before it
+                self._remove(old.stale)
+            running.unlink()
+            return updated
 
     def _remove(self, files: Sequence[str]) -> None:
         """Delete these files, and the folders that they leave empty."""
         for file in files:
-            place = self.folder / file
-            place.unlink(missing_ok=True)
-            for folder in (place.parent, place.parent.parent):
+            path = self.folder / file
+            path.unlink(missing_ok=True)
+            for folder in (path.parent, path.parent.parent):
                 if folder.is_dir() and not os.listdir(folder):
                     folder.rmdir()
 
     def _sweep(self, old: Manifest, new: Manifest) -> None:
-        """Remove what neither the manifest nor the one before it lists."""
-        keep = {os.path.join(self.folder, file) for file in old.files() | new.files()}
-        for place in ("rollups", "outcomes", "catalogue"):
-            for folder, _, files in os.walk(self.folder / place, topdown=False):
+        """Delete the Parquet files that neither the manifest nor the one before it lists."""
+        listed = {os.path.join(self.folder, file) for file in old.files() | new.files()}
+        for subfolder in ("rollups", "outcomes", "catalogue"):
+            for folder, _, files in os.walk(self.folder / subfolder, topdown=False):
                 for file in files:
-                    if file.endswith(".parquet") and os.path.join(folder, file) not in keep:
+                    if file.endswith(".parquet") and os.path.join(folder, file) not in listed:
                         os.unlink(os.path.join(folder, file))
                 if not os.listdir(folder):
                     os.rmdir(folder)
