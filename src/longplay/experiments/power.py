@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from html import escape
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +22,8 @@ from longplay.experiments.statistics import pooled_skewness
 from longplay.intervals import MOST_SKEW
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
+from longplay.results.experiment_figures import PlanFigures
+from longplay.results.record import Json, to_json
 from longplay.signals.outcomes.enrolled_sums import ENTRY_DAYS, enrolled_sums
 from longplay.signals.signal import Signal
 
@@ -178,14 +179,33 @@ class Plan:
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>"
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain numbers for the run folder."""
-        numbers = asdict(self) | {
-            "enrolment": list(self.enrolment),
-            "beside": list(self.beside),
-            "variance_reduction": self.variance_reduction,
-        }
-        return numbers | {"detectable": self.detectable if math.isfinite(self.detectable) else None}
+    def figures(self) -> PlanFigures:
+        """The plan as a run folder stores it, its sentence included."""
+        return PlanFigures(
+            words=str(self),
+            signal=self.signal,
+            effect=self.effect,
+            mean=self.mean,
+            std=self.std,
+            std_adjusted=self.std_adjusted,
+            users=self.users,
+            weeks=self.weeks,
+            enrolment=self.enrolment,
+            users_at_hand=self.users_at_hand,
+            detectable=self.detectable if math.isfinite(self.detectable) else None,
+            wait_days=self.wait_days,
+            alpha=self.alpha,
+            power=self.power,
+            share=self.share,
+            treatments=self.treatments,
+            beside=self.beside,
+            guardrails=self.guardrails,
+            variance_reduction=self.variance_reduction,
+        )
+
+    def as_json(self) -> Json:
+        """`figures` as values that JSON has."""
+        return to_json(self.figures())
 
 
 def plan(

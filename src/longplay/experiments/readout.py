@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +16,13 @@ from longplay.estimate import Estimate
 from longplay.experiments.enrolment import Check
 from longplay.experiments.statistics import Contrast, Means, relative
 from longplay.intervals import SLIGHT_SKEW
+from longplay.results.experiment_figures import (
+    ArmDecision,
+    EffectFigures,
+    ReadoutFigures,
+    SignalLine,
+)
+from longplay.results.record import Json, to_json
 from longplay.signals.declare.measure import Better
 
 Standing = Literal["superior", "non-inferior", "deteriorates", "open", "not estimable"]
@@ -131,6 +138,22 @@ class Effect:
         """Whether the interval is corrected for skewness."""
         return abs(self.means.contrast().skew) >= SLIGHT_SKEW
 
+    def figures(self) -> EffectFigures:
+        """The effect as a run folder stores it."""
+        return EffectFigures(
+            control=self.control,
+            treatment=self.treatment,
+            difference=self.difference,
+            unadjusted=self.unadjusted,
+            relative=self.relative,
+            level=self.level,
+            interval=self.interval,
+            relative_interval=self.relative_interval,
+            p_value=self.p_value,
+            variance_reduction=self.variance_reduction,
+            corrected_for_skewness=self.corrected,
+        )
+
     def _estimate(self, contrast: Contrast, estimand: str) -> Estimate:
         users = self._n(self.means.n_control + self.means.n_treatment)
         return Estimate(
@@ -188,40 +211,21 @@ class Line:
             raise NotEstimable(self.reason)
         return self.effect.difference
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for the run folder."""
-        effect = self.effect
-        numbers: dict[str, Any] = {}
-        if effect is not None:
-            relative = effect.relative
-            numbers = {
-                "control": effect.control.as_json(),
-                "treatment": effect.treatment.as_json(),
-                "difference": effect.difference.as_json(),
-                "unadjusted": effect.unadjusted.as_json(),
-                "relative": None if relative is None else relative.as_json(),
-                "level": effect.level,
-                "interval": list(effect.interval),
-                "relative_interval": None
-                if effect.relative_interval is None
-                else list(effect.relative_interval),
-                "p_value": effect.p_value,
-                "variance_reduction": effect.variance_reduction,
-                "corrected_for_skewness": effect.corrected,
-            }
-        return {
-            "signal": self.signal,
-            "arm": self.arm,
-            "role": self.role,
-            "margin": self.margin,
-            "better": self.better,
-            "enrolled": list(self.enrolled),
-            "mature": list(self.mature),
-            "matures": self.matures.isoformat(),
-            "standing": self.standing,
-            "reason": self.reason,
-            "effect": numbers or None,
-        }
+    def figures(self) -> SignalLine:
+        """The line as a run folder stores it."""
+        return SignalLine(
+            signal=self.signal,
+            arm=self.arm,
+            role=self.role,
+            margin=self.margin,
+            better=self.better,
+            enrolled=self.enrolled,
+            mature=self.mature,
+            matures=self.matures,
+            standing=self.standing,
+            reason=self.reason,
+            effect=None if self.effect is None else self.effect.figures(),
+        )
 
 
 @dataclass(frozen=True)
@@ -250,15 +254,9 @@ class ShipDecision:
     def _repr_html_(self) -> str:
         return f"<p><b>{escape(self.verdict)}</b> {escape(self.arm)}: {escape(self.reason)}</p>"
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for the run folder."""
-        return {
-            "arm": self.arm,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "users": self.users,
-            "weeks": self.weeks,
-        }
+    def figures(self) -> ArmDecision:
+        """The decision as a run folder stores it."""
+        return ArmDecision(self.arm, self.verdict, self.reason, self.users, self.weeks)
 
 
 _HEAD = ("control", "treatment", "difference", "relative", "p", "variance", "mature", "")
@@ -345,18 +343,22 @@ class Readout:
             ]
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for the run folder and the report."""
-        return {
-            "experiment": self.experiment,
-            "as_of": self.as_of.isoformat(),
-            "alpha": self.alpha,
-            "power": self.power,
-            "minimum_effect": self.minimum_effect,
-            "lines": [line.as_json() for line in self.lines],
-            "checks": [check.as_json() for check in self.checks],
-            "decisions": [decision.as_json() for decision in self.decisions],
-        }
+    def figures(self) -> ReadoutFigures:
+        """The read-out as a run folder stores it."""
+        return ReadoutFigures(
+            experiment=self.experiment,
+            as_of=self.as_of,
+            alpha=self.alpha,
+            power=self.power,
+            minimum_effect=self.minimum_effect,
+            lines=tuple(line.figures() for line in self.lines),
+            checks=tuple(check.figures() for check in self.checks),
+            decisions=tuple(decision.figures() for decision in self.decisions),
+        )
+
+    def as_json(self) -> Json:
+        """`figures` as values that JSON has."""
+        return to_json(self.figures())
 
     def _arms(self) -> Sequence[str]:
         return list(dict.fromkeys(line.arm for line in self.lines))

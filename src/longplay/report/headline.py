@@ -17,8 +17,8 @@ from longplay.report.sections.offpolicy import off_policy_refusals
 from longplay.report.sections.refusals import collect as collect_refusals
 from longplay.report.summary import alarms
 from longplay.results import RunResults
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.outcome_figures import OutcomesResult
-from longplay.results.trial_figures import ExperimentResult
 from longplay.signals import Signal
 from longplay.signals.declare.sentence import unit
 

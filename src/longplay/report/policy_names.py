@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from longplay.display import listed
 from longplay.report.charts import POLICY_COLOURS
 from longplay.results import RunResults
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.reinforcement_figures import ReinforceResult
-from longplay.results.trial_figures import ExperimentResult
 
 INCUMBENT = "control"  # the arm of a trial that goes on as before
 _FURTHER = ("#cc4b3c", "#9163cf", "#6f8f1f", "#b5568f")

@@ -17,13 +17,13 @@ from longplay.report.sections.outcomes import value_words
 from longplay.report.sections.reward import loss_difference, widest_coverage
 from longplay.results import NotEstimable, RunResults
 from longplay.results.code_figures import CodesResult
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.log_figures import LogResult, SimulateResult
 from longplay.results.outcome_figures import OutcomesResult
 from longplay.results.ranking_figures import EvaluateResult
 from longplay.results.reinforcement_figures import ReinforceResult
 from longplay.results.reward_figures import EarlyRewardFigures, RewardResult
 from longplay.results.training_figures import TrainResult
-from longplay.results.trial_figures import ExperimentResult
 
 GLOSSARY = (
     (

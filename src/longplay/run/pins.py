@@ -14,12 +14,12 @@ from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
 from longplay.results import StageResult
 from longplay.results.audit_figures import AuditResult
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.offpolicy_figures import OffpolicyResult
 from longplay.results.outcome_figures import OutcomesResult
 from longplay.results.ranking_figures import EvaluateResult
 from longplay.results.reinforcement_figures import ReinforceResult
 from longplay.results.reward_figures import RewardResult
-from longplay.results.trial_figures import ExperimentResult
 from longplay.run.config import folder_of, load_config
 from longplay.run.engine import LOG_STAGES, keys_of, read_stage
 from longplay.run.feasible import LogFacts, fit

@@ -13,7 +13,7 @@ from longplay.report.policy_names import PolicyNames
 from longplay.report.steps import Steps
 from longplay.results import RunResults
 from longplay.results.audit_figures import ArmAudit, AuditResult
-from longplay.results.trial_figures import ExperimentResult
+from longplay.results.experiment_figures import ExperimentResult
 
 SECTIONS: tuple[Steps[Any, Any], ...] = ()  # the audit stands in the section of the trial
 

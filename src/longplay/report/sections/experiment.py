@@ -38,14 +38,14 @@ from longplay.report.sections.offpolicy import BEST
 from longplay.report.steps import Steps
 from longplay.results import NotEstimable, RunResults
 from longplay.results.audit_figures import ArmAudit
-from longplay.results.offpolicy_figures import OffpolicyResult
-from longplay.results.outcome_figures import OutcomesResult
-from longplay.results.trial_figures import (
+from longplay.results.experiment_figures import (
     ArmTruth,
     EffectFigures,
     ExperimentResult,
     SignalLine,
 )
+from longplay.results.offpolicy_figures import OffpolicyResult
+from longplay.results.outcome_figures import OutcomesResult
 
 NAME = "loop"
 TITLE = "The loop: what was tried, and was the early reward true"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from longplay.experiments import Experiment
 from longplay.lake import Lake
 from longplay.policies.simple import Uniform
-from longplay.results import from_json
 from longplay.results.audit_figures import ArmAudit, AuditResult
 from longplay.run.engine import LEARNERS, Stage, Work, depends_on
 from longplay.run.stages.experiment import ExperimentTable, trial_of
@@ -43,7 +42,7 @@ def run(work: Work) -> AuditResult:
             early, trial, lake, north_star=star, margin=table.margin, age=table.age, treatment=arm
         )
         (work.folder / f"audit-{arm}.toml").write_text(checked.to_toml())
-        arms[arm] = from_json(ArmAudit, checked.as_json() | {"words": str(checked)}, arm)
+        arms[arm] = checked.figures()
     work.ui.progress("audits", len(trial.treatments), len(trial.treatments))
     return AuditResult(arms)
 

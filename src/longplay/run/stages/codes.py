@@ -11,7 +11,6 @@ from pydantic import Field
 
 from longplay.files import tree_digest
 from longplay.index import ItemIndex
-from longplay.results import from_json, to_json
 from longplay.results.code_figures import CodesResult, Purity, Shelf, VectorFigures
 from longplay.run.engine import Stage, Work, depends_on, versions
 from longplay.run.tables import Configuration, Positive, Table
@@ -87,15 +86,14 @@ def run(work: Work) -> CodesResult:
                 titles=tuple(titles[int(row)] or codebook.items[int(row)] for row in inside[:6]),
             )
         )
-    figures = codebook.report | {
-        "version": codebook.trie.version,
-        "vectors": to_json(
-            VectorFigures(table.behaviour, table.words, table.words_weight, vectors.shape[1])
-        ),
-        "shelves": to_json(shelves),
-        "purity": to_json(_purity(codebook, items)),
-    }
-    return from_json(CodesResult, figures, "codes")
+    assert codebook.report is not None  # it was just fitted
+    return CodesResult(
+        **vars(codebook.report),
+        version=codebook.trie.version,
+        vectors=VectorFigures(table.behaviour, table.words, table.words_weight, vectors.shape[1]),
+        shelves=tuple(shelves),
+        purity=_purity(codebook, items),
+    )
 
 
 def _purity(codebook: Codebook, items: pl.DataFrame) -> dict[str, Purity]:

@@ -13,19 +13,16 @@ from pydantic import Field
 
 from longplay.decisions import Frozen, Policy
 from longplay.errors import NotEstimable
-from longplay.experiments import Experiment, Readout
+from longplay.experiments import Experiment
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.names import hint
 from longplay.results import NotEstimable as Refused
-from longplay.results import from_json
-from longplay.results.trial_figures import (
+from longplay.results.experiment_figures import (
     ArmDay,
     ArmPolicy,
     ArmTruth,
     ExperimentResult,
-    PlanFigures,
-    ReadoutFigures,
 )
 from longplay.run.engine import LEARNERS, Stage, Work, depends_on
 from longplay.run.stages.reinforce import policies_of
@@ -79,8 +76,7 @@ def run(work: Work) -> ExperimentResult:
     arms = len(table.arms) + 1
     try:
         prepared = plan(log, star, effect=table.minimum_effect, treatments=len(table.arms))
-        figures = {"words": str(prepared), **prepared.as_json()}
-        planned = from_json(PlanFigures, figures, "plan")
+        planned = prepared.figures()
     except NotEstimable as reason:
         planned = Refused(str(reason))
     incumbent = Frozen(cast(Policy, world.policy))  # world_of has just run it
@@ -115,16 +111,12 @@ def run(work: Work) -> ExperimentResult:
         users=world.users.height,
         share=1 / arms,
         plan=planned,
-        readout=_figures(read),
-        other_lines=() if other_readout is None else _figures(other_readout).lines,
+        readout=read.figures(),
+        other_lines=() if other_readout is None else other_readout.figures().lines,
         words=str(read),
         truth=tuple(truth),
         daily=_daily(lake, trial, begun),
     )
-
-
-def _figures(readout: Readout) -> ReadoutFigures:
-    return from_json(ReadoutFigures, readout.as_json(), "readout")
 
 
 def _logged_experiment(work: Work, table: ExperimentTable) -> ExperimentResult:
@@ -150,8 +142,8 @@ def _logged_experiment(work: Work, table: ExperimentTable) -> ExperimentResult:
         users=enrolled.height,
         share=trial.shares[0],
         plan=None,
-        readout=_figures(read),
-        other_lines=() if other_readout is None else _figures(other_readout).lines,
+        readout=read.figures(),
+        other_lines=() if other_readout is None else other_readout.figures().lines,
         words=str(read),
         truth=(),
         daily=tuple(

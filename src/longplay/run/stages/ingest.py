@@ -27,8 +27,7 @@ from longplay.lake.adapters.logged_slates import SLATE_REASONS, dated, with_crea
 from longplay.lake.adapters.record_files import CSV, PARQUET, find_files
 from longplay.lake.glance import glance
 from longplay.lake.sift import EARLIEST
-from longplay.results import from_json
-from longplay.results.log_figures import IngestResult, LogResult
+from longplay.results.log_figures import IngestResult, LogResult, LogSource
 from longplay.run.engine import Stage, Work
 from longplay.run.tables import Configuration, Share, Table, midnight
 
@@ -150,15 +149,16 @@ def run(work: Work) -> IngestResult:
                 f"at {last:%H:%M} UTC"
             )
         notes.append(note)
-    figures = glance(lake) | {
-        "source": {"format": table.format, "name": Path(table.path).name, "rows": source.rows},
-        "rejected": dict(appended.rejected),
-        "notes": notes,
-        "has_origin": source.has_origin,
-        "has_decisions": source.has_decisions,
-    }
+    result = IngestResult(
+        **vars(glance(lake)),
+        source=LogSource(table.format, Path(table.path).name, source.rows),
+        rejected=dict(appended.rejected),
+        notes=tuple(notes),
+        has_origin=source.has_origin,
+        has_decisions=source.has_decisions,
+    )
     bar(3, 3)
-    return from_json(IngestResult, figures, "ingest")
+    return result
 
 
 def source_path(config: Configuration, base: Path) -> Path:

@@ -13,7 +13,6 @@ from longplay.errors import NotEstimable
 from longplay.lake import Lake
 from longplay.names import file_name, hint
 from longplay.results import NotEstimable as Refused
-from longplay.results import from_json
 from longplay.results.reward_figures import (
     CalibrationFigures,
     EarlyRewardFigures,
@@ -95,7 +94,7 @@ def run(work: Work) -> RewardResult:
                 judged_later = calibration(
                     model(signal), lake, everything, age, seed=config.run.seed
                 )
-                checked[label] = from_json(CalibrationFigures, judged_later.as_json(), label)
+                checked[label] = judged_later.figures()
             except NotEstimable as reason:
                 checked[label] = Refused(str(reason))
             work.ui.progress("early rewards", done := done + 1, total)
