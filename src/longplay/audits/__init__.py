@@ -1,5 +1,5 @@
-"""Audit of an early reward: was it right about an experiment, and did its signal matter to the north
-star?"""
+"""Audit of an early reward: was it right about an experiment, and did its signal matter to the
+north star?"""
 
 from longplay.audits.auditing import audit
 from longplay.audits.judgement import Agreement, Judgement, Recommendation, judge, judgement_of

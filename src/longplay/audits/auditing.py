@@ -48,13 +48,14 @@ def audit(
     - late: sums of the matured outcomes of the same entries;
     - the north star, as the experiment estimates it.
 
-    Early and late are of the same users: those who are mature for the signal. While nobody is mature,
-    early is of those whose entries are old enough. The log is read as of the moment at which the last
-    possible entry of the last of these users is `age` days old, so nothing later can leak into the
-    beliefs. Standard errors are over users; they leave out the uncertainty of the fit of `early`,
-    which the comparison with late makes visible.
+    Early and late are of the same users: those who are mature for the signal. While nobody is
+    mature, early is of those whose entries are old enough. The log is read as of the moment at
+    which the last possible entry of the last of these users is `age` days old, so nothing later can
+    leak into the beliefs. Standard errors are over users; they leave out the uncertainty of the fit
+    of `early`, which the comparison with late makes visible.
 
-    `judgement_of` states the rules that turn the differences into keep, reweight, drop or undecided.
+    `judgement_of` states the rules that turn the differences into keep, reweight, drop or
+    undecided.
 
     Args:
         early: one early reward or {signal: early reward}, fitted on what was known before the
@@ -63,9 +64,10 @@ def audit(
         lake: the log, the experiment's weeks included.
         north_star: the signal that all others are meant to move, e.g. active days from enrolment.
         signals: which to audit; default all that `early` has.
-        margin: least gain of the north star worth having, relative to the control's mean, in [0, 1).
-        age: complete days since the entry's own day that the beliefs may have seen: of a window from
-            day 1 on `age` days, of a window from day 30 on none.
+        margin: least gain of the north star worth having, relative to the control's mean, in [0,
+            1).
+        age: complete days since the entry's own day that the beliefs may have seen: of a window
+            from day 1 on `age` days, of a window from day 30 on none.
         alpha: two-sided, of every interval, in (0, 1).
         treatment: the arm; default the only one.
         as_of: UTC; default the lake's watermark.

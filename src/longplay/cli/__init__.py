@@ -120,12 +120,13 @@ def demo(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="At most a minute, without torch: simple policies, no trial, no audit."
+            "--quick",
+            help="At most a minute, without torch: simple policies, no experiment, no audit.",
         ),
     ] = False,
 ) -> None:
-    """The whole loop on a small simulated service, from nothing to a trial, its audit and a report,
-    in a few minutes."""
+    """The whole loop on a small simulated service, from nothing to an experiment, its audit and a
+    report, in a few minutes."""
     config = parse_config(
         resources.files("longplay.run").joinpath("demo.toml").read_text(), "demo.toml"
     )
@@ -198,7 +199,7 @@ def _quick(config: Configuration, folder: Path | None) -> None:
 
 
 def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
-    """What a trial found, as the report's table: what is true, what was estimated, what was
+    """What an experiment found, as the report's table: what is true, what was estimated, what was
     decided, whether the early reward was true."""
     from longplay.report.sections import experiment
 
@@ -224,7 +225,7 @@ def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
 
 
 def _loop_table(head: Sequence[str], rows: Sequence[LoopRow]) -> Table:
-    """The policies of a trial, an interval below its value."""
+    """The policies of an experiment, an interval below its value."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     words = {"policy": 11, "decision": 8, "audit": 9}
     for name in head:

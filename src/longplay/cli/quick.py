@@ -42,7 +42,7 @@ SIMPLE = Popular | Uniform
 USERS, ITEMS, VISITS, VALUED = 2_000, 300, 500, 200
 DEEPEST = 50
 LEFT_OUT = (
-    "left out: the language model, its reinforcement, the trial and its audit; longplay demo runs "
+    "left out: the language model, its reinforcement, the experiment and its audit; longplay demo runs "
     "them in a few minutes (needs pip install 'longplay[llm]')"
 )
 

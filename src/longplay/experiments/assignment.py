@@ -1,4 +1,5 @@
-"""Assignment: a keyed hash of (salt, user) gives the arm, so that a user keeps it without a table."""
+"""Assignment: a keyed hash of (salt, user) gives the arm, so that a user keeps it without a
+table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Enrolment: who is in an experiment since when, what was known of them before, and quality checks."""
+"""Enrolment: who is in an experiment since when, what was known of them before, and quality
+checks."""
 
 from __future__ import annotations
 

@@ -248,10 +248,10 @@ def against_holdout(
     What exposures added is the difference in the signal's sum per enrolled user, over entries in
     the experiment's entry window (as `Experiment.analyze` counts), adjusted for what was known of
     users before. Credits are those of the same entries of the control's users to slots of the
-    experiment; credits to whatever else was shown, and to what was shown before enrolment, are not what the
-    holdout withheld and do not count. Signals of discoveries are also compared less a baseline
-    learnt from the control's own unexposed pairs (`attribution.unexposed`): the arms without
-    exposures teach nothing, they only judge.
+    experiment; credits to whatever else was shown, and to what was shown before enrolment, are not
+    what the holdout withheld and do not count. Signals of discoveries are also compared less a
+    baseline learnt from the control's own unexposed pairs (`attribution.unexposed`): the arms
+    without exposures teach nothing, they only judge.
 
     Args:
         experiment: the experiment with the holdout.

@@ -11,7 +11,7 @@ from longplay.report.blocks import Chart, Section, charts_of
 from longplay.report.phrases import ZERO, first, verdict
 from longplay.report.policy_names import INCUMBENT
 from longplay.report.sections.audit import audit_words
-from longplay.report.sections.experiment import Loop, enrolled_users, forest, trial_refusals
+from longplay.report.sections.experiment import Loop, enrolled_users, experiment_refusals, forest
 from longplay.report.sections.experiment import collect as collect_loop
 from longplay.report.sections.offpolicy import off_policy_refusals
 from longplay.report.sections.refusals import collect as collect_refusals
@@ -24,8 +24,8 @@ from longplay.signals.declare.sentence import unit
 
 MOST_WARNINGS = 3  # shown; the others are counted and folded
 MOST_ARMS = 6  # shown; the others are counted and folded
-MOST_SENTENCES = 3  # of a run without a trial
-# sections that can answer in place of a trial, the best supported first
+MOST_SENTENCES = 3  # of a run without an experiment
+# sections that can answer in place of an experiment, the best supported first
 BEST_SUPPORTED = ("truth", "offpolicy", "ranking", "rewards", "signals", "log")
 
 
@@ -58,7 +58,7 @@ class Headline:
     """What stands at the head of the page.
 
     Attributes:
-        sentences: the verdict, one per arm; without a trial the best supported answer.
+        sentences: the verdict, one per arm; without an experiment the best supported answer.
         more_sentences: those of further arms, folded.
         context: what the sentences rest on.
         evidence: name of the section with the evidence; empty where there is none.
@@ -98,7 +98,9 @@ def headline(results: RunResults, sections: Sequence[Section]) -> Headline:
             sentences = [Sentence(text) for text in section.answer[:MOST_SENTENCES]]
             plot = next(iter(charts_of(section.blocks)), None)
             evidence = section.name
-            tried = "No trial was run." if loop is None else "The trial compared no policies."
+            tried = (
+                "No experiment was run." if loop is None else "The experiment compared no policies."
+            )
             context = f"{tried} This is the best supported answer that the log has."
         else:
             context = "No stage of this run has a result to report."
@@ -114,8 +116,8 @@ def headline(results: RunResults, sections: Sequence[Section]) -> Headline:
 
 
 def best_supported(sections: Iterable[Section]) -> Section | None:
-    """The section that answers best in place of a trial: the first of `BEST_SUPPORTED` with an
-    answer and a chart, else with an answer and a table; null where none has."""
+    """The section that answers best in place of an experiment: the first of `BEST_SUPPORTED` with
+    an answer and a chart, else with an answer and a table; null where none has."""
     by_name = {section.name: section for section in sections}
     ordered = [by_name[name] for name in BEST_SUPPORTED if name in by_name]
     answered = [section for section in ordered if section.answer and section.blocks]
@@ -124,23 +126,23 @@ def best_supported(sections: Iterable[Section]) -> Section | None:
 
 
 def treatments(loop: Loop) -> list[str]:
-    """The arms of a trial that are compared with the incumbent."""
-    return [row.arm for row in loop.trial.arms if row.arm != INCUMBENT]
+    """The arms of an experiment that are compared with the incumbent."""
+    return [row.arm for row in loop.experiment.arms if row.arm != INCUMBENT]
 
 
 def arm_sentence(loop: Loop, arm: str, star_unit: Unit) -> str:
     """What to do with an arm, by how much it differs from the incumbent, and what its audit says.
 
     Args:
-        loop: the trial and what stands beside it.
+        loop: the experiment and what stands beside it.
         arm: its name.
         star_unit: of the north star.
     """
-    decision = next((row for row in loop.trial.readout.decisions if row.arm == arm), None)
+    decision = next((row for row in loop.experiment.readout.decisions if row.arm == arm), None)
     call = "No decision on" if decision is None else first(decision.verdict)
     words = f"{call} {loop.names[arm]}: "
-    if any(check.fails for check in loop.trial.readout.checks):
-        words += "the trial cannot be trusted; "
+    if any(check.fails for check in loop.experiment.readout.checks):
+        words += "the experiment cannot be trusted; "
     words += _difference(loop, arm, star_unit)
     advice = audit_words(loop.audits, arm)
     return f"{words}; {advice}." if advice else f"{words}."
@@ -173,7 +175,7 @@ def unit_of(name: str, counted: str, days: int | None) -> Unit:
 
 
 def warnings(results: RunResults) -> list[Alert]:
-    """What warns of the verdict, most severe first: alarms, failed checks of the trial, and
+    """What warns of the verdict, most severe first: alarms, failed checks of the experiment, and
     questions that were refused."""
     urgent = [*alarms(results), *_failed_checks(results)]
     return [
@@ -184,7 +186,7 @@ def warnings(results: RunResults) -> list[Alert]:
 
 def _refusals(results: RunResults) -> list[str]:
     """What was not answered, one sentence per reason, those about the policies first."""
-    about_policies = trial_refusals(results) | off_policy_refusals(results)
+    about_policies = experiment_refusals(results) | off_policy_refusals(results)
     questions: dict[str, list[str]] = {}
     for question, reason in (about_policies | dict(collect_refusals(results) or {})).items():
         why = reason.rpartition(": not estimable: ")[2]  # what is before it names a version
@@ -219,7 +221,7 @@ def _counted(loop: Loop, results: RunResults) -> str:
     """What the north star counts; empty where its declaration is not at hand."""
     outcomes = results.find(OutcomesResult)
     signals = () if outcomes is None else outcomes.signals.values()
-    text = next((row.toml for row in signals if row.label == loop.trial.north_star), "")
+    text = next((row.toml for row in signals if row.label == loop.experiment.north_star), "")
     try:
         return unit(Signal.from_toml(text))
     except ConfigError:
@@ -227,10 +229,10 @@ def _counted(loop: Loop, results: RunResults) -> str:
 
 
 def _trial_context(loop: Loop) -> str:
-    """Who was in the trial, and what the figures of the verdict are."""
-    truth = "; beside them what the simulated world knows" if loop.trial.truth else ""
+    """Who was in the experiment, and what the figures of the verdict are."""
+    truth = "; beside them what the simulated world knows" if loop.experiment.truth else ""
     return (
-        f"{first(enrolled_users(loop.trial))} over {decimal(loop.trial.days)} days. Differences "
+        f"{first(enrolled_users(loop.experiment))} over {decimal(loop.experiment.days)} days. Differences "
         f"from the incumbent, {_incumbent(loop)}, with 95% intervals{truth}."
     )
 
@@ -240,11 +242,11 @@ def _incumbent(loop: Loop) -> str:
 
 
 def _failed_checks(results: RunResults) -> list[str]:
-    trial = results.find(ExperimentResult)
-    if trial is None:
+    experiment = results.find(ExperimentResult)
+    if experiment is None:
         return []
     return [
-        f"The trial cannot be trusted. {check.name}: {check.words}"
-        for check in trial.readout.checks
+        f"The experiment cannot be trusted. {check.name}: {check.words}"
+        for check in experiment.readout.checks
         if check.fails
     ]

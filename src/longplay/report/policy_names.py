@@ -12,7 +12,7 @@ from longplay.results import RunResults
 from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.reinforcement_figures import ReinforceResult
 
-INCUMBENT = "control"  # the arm of a trial that goes on as before
+INCUMBENT = "control"  # the arm of an experiment that goes on as before
 _FURTHER = ("#cc4b3c", "#9163cf", "#6f8f1f", "#b5568f")
 
 
@@ -52,26 +52,28 @@ def policy_names(results: RunResults) -> PolicyNames:
     return PolicyNames(words, colours_of(tuple(words)), rivals)
 
 
-def names_of(reinforced: ReinforceResult | None, trial: ExperimentResult | None) -> dict[str, str]:
+def names_of(
+    reinforced: ReinforceResult | None, experiment: ExperimentResult | None
+) -> dict[str, str]:
     """Every policy and arm of a run in plain words; no two alike.
 
     Args:
         reinforced: the result of reinforcement, with the rivals.
-        trial: the trial, with its arms.
+        experiment: the experiment, with its arms.
 
     >>> names_of(None, None)["start"]
     'start'
     """
     rivals = {} if reinforced is None else reinforced.rivals
     names = {name: name for name in POLICY_COLOURS}
-    if rivals or trial is not None:
+    if rivals or experiment is not None:
         names["reinforced"] = _reinforced({} if reinforced is None else reinforced.objectives)
-        names[INCUMBENT] = f"{_incumbent(trial)} (incumbent)"
+        names[INCUMBENT] = f"{_incumbent(experiment)} (incumbent)"
     for name, rival in rivals.items():
         words = _reinforced(rival.objectives)
         taken = words in (*names.values(), "reinforced")
         names[name] = f"{words} ({name})" if taken else words
-    for row in () if trial is None else trial.arms:
+    for row in () if experiment is None else experiment.arms:
         names.setdefault(row.arm, row.arm)
     return names
 
@@ -98,7 +100,7 @@ def _reinforced(objectives: Mapping[str, float]) -> str:
     return f"reinforced on {listed([f'{weight:g} × {goal}' for goal, weight in goals.items()])}"
 
 
-def _incumbent(trial: ExperimentResult | None) -> str:
-    arms = () if trial is None else trial.arms
+def _incumbent(experiment: ExperimentResult | None) -> str:
+    arms = () if experiment is None else experiment.arms
     policies = (row.policy.split("@")[0] for row in arms if row.arm == INCUMBENT)
     return next(policies, "popular")

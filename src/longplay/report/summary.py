@@ -102,7 +102,7 @@ LOOP_GLOSSARY = (
     ),
     (
         "incumbent",
-        "The policy that runs now: the control of the trial, and what every difference is from.",
+        "The policy that runs now: the control of the experiment, and what every difference is from.",
     ),
     (
         "estimand: one_step",
@@ -111,7 +111,7 @@ LOOP_GLOSSARY = (
     ),
     (
         "estimand: policy",
-        "The value of living under a policy throughout. What a trial measures and what its truth "
+        "The value of living under a policy throughout. What an experiment measures and what its truth "
         "is of; per user.",
     ),
     (
@@ -124,7 +124,7 @@ LOOP_GLOSSARY = (
     ),
     (
         "CUPED, adjusted",
-        "Means corrected for what was known of users before the trial (Deng et al. 2013): the "
+        "Means corrected for what was known of users before the experiment (Deng et al. 2013): the "
         "same difference in expectation, with "
         "less noise. The column variance says how much.",
     ),
@@ -136,13 +136,13 @@ LOOP_GLOSSARY = (
         "keep, reweight, drop, undecided",
         "What the audit says of a signal as a reward: go on; multiply its weight by late / early; "
         "stop paying for "
-        "it; this trial cannot say.",
+        "it; this experiment cannot say.",
     ),
 )
 
 
 def glossary(results: RunResults) -> tuple[tuple[str, str], ...]:
-    """The words of this page; those of trials only where there is one."""
+    """The words of this page; those of experiments only where there is one."""
     return GLOSSARY if results.find(ExperimentResult) is None else GLOSSARY + LOOP_GLOSSARY
 
 
@@ -161,8 +161,8 @@ def alarms(results: RunResults) -> list[str]:
     worse, than the start they came from.
 
     From the reinforcement's own measurement on training moments, and from the ranking of the
-    future; empty where nothing fell by half. And whether a trial showed the policies under another
-    rule of exclusions than they were trained under.
+    future; empty where nothing fell by half. And whether an experiment showed the policies under
+    another rule of exclusions than they were trained under.
     """
     names, tuned = policy_names(results), results.find(ReinforceResult)
     sentences = []
@@ -182,14 +182,14 @@ def alarms(results: RunResults) -> list[str]:
 
 
 def _other_rule(results: RunResults) -> list[str]:
-    """Whether the trial was under another rule of exclusions than training."""
+    """Whether the experiment was under another rule of exclusions than training."""
     tuned, world = results.find(ReinforceResult), results.find(SimulateResult)
     if results.find(ExperimentResult) is None or tuned is None or world is None:
         return []
     if tuned.exclude == world.exclude:
         return []
     return [
-        f"The policies were trained under exclude = “{tuned.exclude}”, and the trial showed them "
+        f"The policies were trained under exclude = “{tuned.exclude}”, and the experiment showed them "
         f"under exclude = “{world.exclude}”: they learned what to "
         "show where other items could be shown, so their gain under their own rule can be "
         "quite another."
@@ -295,14 +295,14 @@ def _promise(results: RunResults) -> Fact | None:
 
 
 def _trial(results: RunResults) -> list[Fact | None]:
-    """The first two arms of a trial: their difference from the incumbent, the true one, and what
-    was decided."""
+    """The first two arms of an experiment: their difference from the incumbent, the true one, and
+    what was decided."""
     loop = collect_loop(results)
     if loop is None:
         return []
     return [
         Fact(
-            f"Trial: {row.policy} − incumbent, {loop.star} per user",
+            f"Experiment: {row.policy} − incumbent, {loop.star} per user",
             row.experiment.text,
             f"95% interval {row.experiment.detail or 'unknown'}; true {row.difference}: "
             f"{row.decision}",

@@ -1,4 +1,5 @@
-"""Result of the stage `experiment`: the trial's plan, its read-out, and the truth beside it."""
+"""Result of the stage `experiment`: the experiment's plan, its read-out, and the truth beside
+it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ class ArmPolicy:
 
 @dataclass(frozen=True)
 class PlanFigures:
-    """What the trial was expected to need; see `experiments.Plan`.
+    """What the experiment was expected to need; see `experiments.Plan`.
 
     Attributes:
         words: the plan as a sentence.
@@ -115,7 +116,7 @@ class SignalLine:
 
 @dataclass(frozen=True)
 class CheckFigures:
-    """One quality check of the trial; see `experiments.Check`."""
+    """One quality check of the experiment; see `experiments.Check`."""
 
     name: str
     fails: bool
@@ -174,7 +175,7 @@ class ArmDay:
 
 @dataclass(frozen=True)
 class ExperimentResult(StageResult, stage="experiment"):
-    """A trial.
+    """An experiment.
 
     Attributes:
         north_star: label of the signal that decides.
@@ -182,13 +183,13 @@ class ExperimentResult(StageResult, stage="experiment"):
         begun: when.
         days: for how long.
         arms: who decides in each, the incumbent first.
-        users: of the service, or enrolled where the trial was logged.
+        users: of the service, or enrolled where the experiment was logged.
         share: of users in the control.
-        plan: null where the trial was logged.
+        plan: null where the experiment was logged.
         readout: of the north star.
         other_lines: of what the policies were trained on; read, but they decide nothing.
         words: the read-out as a table in words.
-        truth: one row per arm; empty where the trial was logged.
+        truth: one row per arm; empty where the experiment was logged.
         daily: one row per arm and day.
     """
 

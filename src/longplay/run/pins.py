@@ -257,7 +257,7 @@ def _uses(result: StageResult) -> Iterable[tuple[str, str | None, str]]:
         case OffpolicyResult(signal=str() as signal):
             yield _labelled(signal, "slots are valued by it")
         case ExperimentResult():
-            yield _labelled(result.north_star, "north star of the trial")
+            yield _labelled(result.north_star, "north star of the experiment")
             yield from (
                 _labelled(line.signal, "read beside the north star") for line in result.other_lines
             )

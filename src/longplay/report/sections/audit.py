@@ -1,4 +1,5 @@
-"""Was the early reward true? Blocks of the loop's section: the audit's evidence, and its reasons."""
+"""Was the early reward true? Blocks of the loop's section: the audit's evidence, and its
+reasons."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from longplay.results import RunResults
 from longplay.results.audit_figures import ArmAudit, AuditResult
 from longplay.results.experiment_figures import ExperimentResult
 
-SECTIONS: tuple[Steps[Any, Any], ...] = ()  # the audit stands in the section of the trial
+SECTIONS: tuple[Steps[Any, Any], ...] = ()  # the audit stands in the section of the experiment
 
 
 def audits_of(results: RunResults) -> dict[str, ArmAudit]:
-    """The audit of each arm, in the order of the trial."""
-    audit, trial = results.find(AuditResult), results.find(ExperimentResult)
+    """The audit of each arm, in the order of the experiment."""
+    audit, experiment = results.find(AuditResult), results.find(ExperimentResult)
     arms = {} if audit is None else audit.arms
-    order = [] if trial is None else [row.arm for row in trial.arms]
+    order = [] if experiment is None else [row.arm for row in experiment.arms]
     return dict(
         sorted(
             arms.items(),
@@ -75,7 +76,7 @@ def evidence(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[Block]:
         f"{decimal(terms.age)} days "
         "old, asked with what was known then. Late: what "
         "matured, on the same users; they agree while they may lie within a factor of 1.25. North "
-        "star: the trial's estimate; "
+        "star: the experiment's estimate; "
         f"{percent(terms.margin, 1)} is worth having. Keep: the early reward told the truth and "
         "it mattered. "
         "Reweight: right direction, wrong size. Drop: it can "

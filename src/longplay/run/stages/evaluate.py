@@ -1,5 +1,5 @@
-"""Stage `evaluate`: how policies rank the future, their true values in a simulated service, and what cannot be
-estimated."""
+"""Stage `evaluate`: how policies rank the future, their true values in a simulated service, and
+what cannot be estimated."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def _not_estimable(work: Work) -> dict[str, str]:
         )
     if work.config.find(ExperimentTable) is None:
         reasons["experiment"] = (
-            "no trial was run on this log, so what the policies would do to later activity is not "
+            "no experiment was run on this log, so what the policies would do to later activity is not "
             "measured"
         )
     return reasons

@@ -1,4 +1,5 @@
-"""Stage `reinforce`: reinforcement on the cautious value of showing, and what it is compared with."""
+"""Stage `reinforce`: reinforcement on the cautious value of showing, and what it is compared
+with."""
 
 from __future__ import annotations
 
