@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
@@ -29,6 +29,7 @@ from longplay.experiments.readout import Effect, Line, Readout
 from longplay.experiments.statistics import Contrast, compare
 from longplay.intervals import MOST_SKEW, one_sided_error
 from longplay.lake.lake import Lake
+from longplay.progress import ignore
 from longplay.signals.outcomes.enrolled_sums import checked_enrolled, sums_in
 from longplay.signals.signal import Signal
 
@@ -43,8 +44,13 @@ def analyze(
     as_of: datetime | None,
     covariates: bool,
     minimum_effect: float,
+    report: Callable[..., None] = ignore,
 ) -> Readout:
-    """See `Experiment.analyze`."""
+    """See `Experiment.analyze`.
+
+    `report` is called with (steps done, steps): users are enrolled, covariates and sums counted, arms
+    compared.
+    """
     success = [signals] if isinstance(signals, Signal) else list(signals)
     check_metrics("analyze", success, guardrails, alpha, power)
     if not (math.isfinite(minimum_effect) and minimum_effect > 0):
@@ -55,11 +61,15 @@ def analyze(
     treatments = design.arm_names[1:]
     view = (lake if as_of is None else lake.before(as_of)).fixed()
     metrics = [*success, *guardrails]
+    steps = 3 + len(treatments)
+    report(0, steps)
     with view.connect() as con:  # one, in which every query reads the log
         everybody = enrolled_in(con, design.label, design.arm_names)
         checks = quality_of(design, everybody)
         enrolled = analysed(design, everybody)
+        report(1, steps)
         covariates_UK = covariates_in(con, enrolled) if covariates else None
+        report(2, steps)
         sums = sums_in(
             con,
             metrics,
@@ -69,6 +79,7 @@ def analyze(
             design.entry_days,
             view.watermark,
         )
+    report(3, steps)
     success_alpha = alpha / (len(success) * len(treatments))
     lines: list[Line] = []
     decisions = []
@@ -101,6 +112,7 @@ def analyze(
         )
         decisions.append(decide(arm, arm_lines, checks, terms))
         lines += arm_lines
+        report(3 + number_of, steps)
     return Readout(
         design.label,
         view.watermark,

@@ -35,6 +35,7 @@ from longplay.experiments.enrolment import enrolled_of, logged_arms
 from longplay.experiments.readout import Readout
 from longplay.frames import Column
 from longplay.lake.lake import Lake
+from longplay.progress import Progress, reporting
 from longplay.signals.declare.checks import MAX_WINDOW_DAYS
 from longplay.signals.outcomes.enrolled_sums import ENTRY_DAYS
 from longplay.signals.signal import Signal
@@ -363,6 +364,7 @@ class Experiment:
         as_of: datetime | None = None,
         covariates: bool = True,
         minimum_effect: float = 0.01,
+        progress: Progress = None,
     ) -> Readout:
         """What the experiment says: one line per signal and treatment, quality checks, and a
         decision per treatment.
@@ -389,13 +391,26 @@ class Experiment:
             minimum_effect: the least relative gain worth having, for "keep running" and for
                 stopping in vain.
 
+            progress: called with (steps done, steps); True or False: a progress line, or none;
+                default: a line on a terminal or in a notebook.
+
         Raises:
             DataError: the lake has no decision of this experiment, or cannot answer a signal.
             ConfigError: no signal, a signal twice, a margin outside (0, 1).
         """
-        return analyze(
-            self, lake, signals, guardrails or {}, alpha, power, as_of, covariates, minimum_effect
-        )
+        with reporting("Experiment.analyze", "steps", progress) as report:
+            return analyze(
+                self,
+                lake,
+                signals,
+                guardrails or {},
+                alpha,
+                power,
+                as_of,
+                covariates,
+                minimum_effect,
+                report,
+            )
 
     def __str__(self) -> str:
         listed = ", ".join(

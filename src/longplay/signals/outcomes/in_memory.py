@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -21,6 +21,7 @@ from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import EPOCH, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.progress import ignore
 from longplay.signals.declare.checks import kind_of
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.engine.beginnings import beginnings_of, days_of_rows
@@ -363,6 +364,7 @@ def outcomes_of(
     as_of: datetime | None = None,
     enrolled: pl.DataFrame | None = None,
     engine: Engine = DUCKDB,
+    report: Callable[..., None] = ignore,
 ) -> Outcomes:
     """See `Signal.outcomes`.
 
@@ -374,7 +376,9 @@ def outcomes_of(
             and nowhere else; entries of other kinds are what they always are. See
             `signals.outcomes.enrolled_sums`, which checks the table.
         engine: what computes it.
+        report: called with (steps done, steps): the log is read, entries are found, values counted.
     """
+    report(0, 3)
     as_of, view = checked_as_of(signal.name, lake, as_of)
     as_of_day = (as_of - EPOCH).days
     with engine.connect(view) as con:
@@ -395,7 +399,9 @@ def outcomes_of(
             dialect=engine.dialect,
         )
         compiler.plan_words({signal.entry: [signal]})
+        report(1, 3)
         create_entries(con, compiler, signal.entry, by_catalogue)
+        report(2, 3)
         if first_row(con, "select count(*) from entries") == (0,):
             explain_no_entries(con, signal, lake, as_of)
         refuse(con, signal, lake, span, None if enrolled is not None else beginnings, engine)
@@ -405,6 +411,7 @@ def outcomes_of(
         )
         frame = con.sql(f"select {own}{values.columns} from {values.source} order by row").pl()
         creators = con.sql("select * from creators order by item_id").pl()
+    report(3, 3)
     start, stop = signal.window
     window_opens = (pl.col("day") + start).cast(pl.Date).cast(TIME)
     frame = frame.rename(
