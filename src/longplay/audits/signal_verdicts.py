@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from longplay.audits.differences import EarlyDifferences
 from longplay.audits.judgement import covariance_of, judgement_of
 from longplay.audits.verdicts import Verdict
-from longplay.display import interval, number
+from longplay.display import value_and_ends
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import LEAST_USERS
 from longplay.experiments.readout import Line
@@ -91,8 +91,8 @@ def verdict_on(
             f"policy: {signal.label}, late / early",
             quotient.df,
         )
-        ends = interval(*quotient.interval(level))
-        reason += f"; late is {number(quotient.value)} times early ({ends})"
+        times, ends = value_and_ends(quotient.value, *quotient.interval(level))
+        reason += f"; late is {times} times early ({ends})"
     if judgement.open:
         users = users_that_settle(judgement.open, difference.n, level)
         reason += f"; {_need(users)}"

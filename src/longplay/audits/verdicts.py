@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from longplay.audits.judgement import Agreement, Recommendation
 from longplay.audits.toml_text import TomlValue, toml_text
-from longplay.display import html_table, interval, number, percent, text_table
+from longplay.display import html_table, percent, text_table, value_with_ends
 from longplay.errors import ConfigError
 from longplay.estimate import Estimate
 from longplay.results.audit_figures import ArmAudit, VerdictFigures
@@ -205,7 +205,7 @@ class Audit:
     def _cell(self, estimate: Estimate | None) -> str:
         if estimate is None:
             return "-"
-        return f"{number(estimate.value)} ({interval(*estimate.interval(self.level))})"
+        return value_with_ends(estimate.value, *estimate.interval(self.level))
 
 
 def _toml_row(verdict: Verdict) -> dict[str, TomlValue]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from longplay.display import number, percent, percent_interval
+from longplay.display import number, percent, percent_and_ends
 from longplay.experiments.enrolment import Check
 from longplay.experiments.power import MOST_WEEKS, detectable, users_needed
 from longplay.experiments.readout import Effect, Line, ShipDecision, Standing
@@ -236,7 +236,7 @@ def _size(effect: Effect) -> str:
     ends = effect.relative_interval
     if relative is None or ends is None:
         return str(effect.difference)
-    return f"{percent(relative.value, signed=True)}, {percent_interval(*ends)}"
+    return ", ".join(percent_and_ends(relative.value, *ends))
 
 
 def _bounds(lines: Sequence[Line]) -> str:

@@ -22,7 +22,7 @@ from longplay.arrays import Float, Int
 from longplay.attribution.credits import Credits, compare_rules
 from longplay.attribution.rules import LOOKBACK_DAYS, Rule
 from longplay.attribution.unexposed import Unexposed, shown_unasked, unexposed_baseline
-from longplay.display import html_table, interval, number, percent, text_table
+from longplay.display import html_table, number, percent, text_table, value_with_ends
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import LEAST_USERS, analysed, covariates_of, quality_of
@@ -176,7 +176,7 @@ class Holdout:
         rows = [
             [
                 "holdout: exposures added",
-                *(f"{number(e.value)} ({interval(*e.interval())})" for e in effects.values()),
+                *(value_with_ends(effect.value, *effect.interval()) for effect in effects.values()),
                 "",
                 "",
                 "",
@@ -210,7 +210,7 @@ class Holdout:
         if self.gap is not None:
             gap = (
                 "interaction gap (everything less the sum of the parts): "
-                f"{number(self.gap.value)} ({interval(*self.gap.interval())})\n"
+                f"{value_with_ends(self.gap.value, *self.gap.interval())}\n"
             )
         return (
             f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}, {self.lookback} days back; "

@@ -10,7 +10,15 @@ from typing import Literal
 
 import numpy as np
 
-from longplay.display import html_table, interval, number, percent, percent_interval, text_table
+from longplay.display import (
+    html_table,
+    number,
+    percent,
+    percent_and_ends,
+    text_table,
+    value_and_ends,
+    value_with_ends,
+)
 from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import Check
@@ -380,20 +388,27 @@ def _cells(line: Line) -> list[str]:
     mature = f"{sum(line.mature):,} of {sum(line.enrolled):,}"
     if line.effect is None:
         return [title, *["-"] * 6, mature, line.standing]
-    effect, relative, ends = line.effect, line.effect.relative, line.effect.relative_interval
+    effect = line.effect
+    relative = "-"
+    if effect.relative is not None and effect.relative_interval is not None:
+        lift, ends = percent_and_ends(effect.relative.value, *effect.relative_interval)
+        relative = f"{lift} ({ends})"
     return [
         title,
-        number(effect.control.value, 4),
-        number(effect.treatment.value, 4),
-        f"{number(effect.difference.value)} ({interval(*effect.interval)})",
-        "-"
-        if relative is None or ends is None
-        else f"{percent(relative.value, signed=True)} ({percent_interval(*ends)})",
+        _mean(effect.control),
+        _mean(effect.treatment),
+        value_with_ends(effect.difference.value, *effect.interval),
+        relative,
         number(effect.p_value, 2),
         percent(-effect.variance_reduction, signed=True),
         mature,
         line.standing,
     ]
+
+
+def _mean(estimate: Estimate) -> str:
+    """The value of an estimate in the decimals of its interval."""
+    return value_and_ends(estimate.value, *estimate.interval())[0]
 
 
 def _mark(check: Check) -> str:

@@ -14,6 +14,7 @@ from longplay.display import (
     decimals_of,
     listed,
     percent,
+    percent_and_ends,
     plus_minus,
     printed,
     signed,
@@ -474,8 +475,8 @@ def _line(line: SignalLine) -> tuple[str, ...]:
         return (signal, *["–"] * 6, mature, line.standing)
     return (
         signal,
-        decimal(effect.control.value),
-        decimal(effect.treatment.value),
+        _mean(effect.control),
+        _mean(effect.treatment),
         gap_words(Bounded(effect.difference.value, *effect.interval)),
         _relative(effect),
         decimal(effect.p_value, 3) if effect.p_value >= 0.001 else "< 0.001",
@@ -485,14 +486,19 @@ def _line(line: SignalLine) -> tuple[str, ...]:
     )
 
 
+def _mean(estimate: Estimate) -> str:
+    """The value of an estimate in the decimals of its interval."""
+    return decimal(estimate.value, decimals_of(estimate.bounded()))
+
+
 def _relative(effect: EffectFigures) -> str:
     """The relative difference in per cent, with its interval."""
     if effect.relative is None:
         return "–"
-    ends = (None, None) if effect.relative_interval is None else effect.relative_interval
-    share = Bounded(effect.relative.value, *ends).scaled(100)
-    interval = f" ({span(share).replace(' to ', '% to ')}%)" if share.interval else ""
-    return f"{signed(share)}%{interval}"
+    if effect.relative_interval is None:
+        return printed(percent(effect.relative.value, signed=True))
+    lift, ends = percent_and_ends(effect.relative.value, *effect.relative_interval)
+    return printed(f"{lift} ({ends})")
 
 
 def _checks(experiment: ExperimentResult) -> list[Block]:
