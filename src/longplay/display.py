@@ -39,7 +39,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
-    """A share as per cent, with at most three significant digits or in fixed decimals.
+    """A share in percent, with at most three significant digits or in fixed decimals.
 
     Args:
         share: 0.5 is half; null or not finite: `n/a`.
@@ -67,7 +67,7 @@ def interval(low: float, high: float) -> str:
 
 
 def percent_interval(low: float, high: float) -> str:
-    """An interval of shares, in per cent.
+    """An interval of shares, in percent.
 
     >>> percent_interval(-0.012, 0.03)
     '-1.2% to 3.0%'
@@ -123,7 +123,7 @@ def percent_and_ends(share: float, low: float, high: float) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Bounded:
-    """A figure with the ends of its interval; null where it has none.
+    """A figure with its interval; the ends are null where it has none.
 
     >>> Bounded.around(0.5, 0.1).interval, Bounded(0.5).interval
     ((0.304, 0.696), None)
@@ -143,7 +143,7 @@ class Bounded:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Both ends."""
+        """Both ends of the interval; null where there is none."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     def scaled(self, factor: float) -> Bounded:
@@ -262,7 +262,7 @@ def duration(seconds: float) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as a list in a sentence.
+    """Words listed in a sentence.
 
     >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
     ('a, b and c', 'a', '')
@@ -273,7 +273,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def text_table(head: Sequence[str], rows: Rows) -> str:
-    """Columns set apart by two blanks, the first to the left, the others to the right.
+    """A table as text: columns two blanks apart, the first aligned left, the others right.
 
     >>> print(text_table(["who", "n"], [["a", "10"], ["bc", "9"]]))
     who   n
@@ -292,7 +292,7 @@ def text_table(head: Sequence[str], rows: Rows) -> str:
 
 
 def html_table(head: Sequence[str], rows: Rows) -> str:
-    """The same as an HTML table; every cell is escaped."""
+    """A table as HTML; every cell is escaped."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
@@ -301,7 +301,7 @@ def html_table(head: Sequence[str], rows: Rows) -> str:
 
 
 def facts_text(title: str, facts: Mapping[str, str]) -> str:
-    """What an object says of itself on a terminal: a title, then a line per fact.
+    """A title, then a line per fact: how objects print on a terminal.
 
     Args:
         title: what it is.
@@ -317,7 +317,7 @@ def facts_text(title: str, facts: Mapping[str, str]) -> str:
 
 
 def facts_html(title: str, facts: Mapping[str, str]) -> str:
-    """The same for a notebook; all text is escaped, and colours are the notebook's own.
+    """`facts_text` as HTML for a notebook; all text is escaped, and colours are the notebook's.
 
     >>> title, table = facts_html("a < b", {"n": "1"}).split("<table>")
     >>> title

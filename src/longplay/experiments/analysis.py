@@ -1,4 +1,4 @@
-"""From a lake to a read-out: who is enrolled, what their outcomes are, how the arms differ."""
+"""From a lake to a read-out: enrolled users, their outcomes, and the differences between arms."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def analyze(
 ) -> Readout:
     """See `Experiment.analyze`.
 
-    `report` is called with (steps done, steps): users are enrolled, covariates and sums counted, arms
-    compared.
+    `report` is called with (steps done, steps): users are enrolled, covariates and sums counted,
+    arms compared.
     """
     success = [signals] if isinstance(signals, Signal) else list(signals)
     check_metrics("analyze", success, guardrails, alpha, power)
@@ -135,7 +135,7 @@ def line_of(
     alpha: float,
     success_alpha: float,
 ) -> Line:
-    """One signal of one treatment against the control.
+    """Compare one signal of one treatment with the control.
 
     Args:
         signal: what is compared.
@@ -190,7 +190,7 @@ def line_of(
 
 
 def skewness_reason(*contrasts: Contrast, users: int) -> str:
-    """Why these contrasts are too skewed for an interval, or nothing.
+    """Why these contrasts are too skewed for an interval; empty where they are not.
 
     Args:
         contrasts: all that are read.
@@ -209,7 +209,7 @@ def skewness_reason(*contrasts: Contrast, users: int) -> str:
 
 
 def _too_little(value_U: Float, treated_U: NDArray[np.bool_]) -> str:
-    """Why these values support no interval, or nothing.
+    """Why these values do not support an interval; empty where they do.
 
     With a yes of 5% and 50 users in one arm of two, a t interval finds a difference in 11 of 100
     nulls; with 10 expected in the smaller arm in 6.
@@ -233,7 +233,7 @@ def _by_arm(treated_U: NDArray[np.bool_], mask_U: NDArray[np.bool_]) -> tuple[in
 
 
 def _rate(times: pl.Series, now: datetime) -> float:
-    """New users a week by now: those of the last seven days, or of the whole time where that is
+    """New users per week at present: of the last seven days, or of the time so far where that is
     shorter."""
     days = min((now - cast(datetime, times.min())).total_seconds() / 86_400, 7.0)
     return float((times >= now - timedelta(days=days)).sum()) * 7.0 / days if days > 0 else 0.0

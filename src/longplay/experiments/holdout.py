@@ -38,7 +38,7 @@ ELSEWHERE = ""  # exposures that no arm withholds
 
 @dataclass(frozen=True)
 class RuleLine:
-    """One rule against one arm of the holdout, per enrolled user.
+    """The credits of one rule compared with one arm of the holdout, per enrolled user.
 
     Attributes:
         rule: its name.
@@ -61,14 +61,14 @@ class RuleLine:
 
     @property
     def z(self) -> float:
-        """The distance in its own standard errors."""
+        """The distance in standard errors."""
         if self.distance.std_error > 0:
             return self.distance.value / self.distance.std_error
         return math.copysign(math.inf, self.distance.value)
 
     @property
     def relative(self) -> float:
-        """The distance over the effect; NaN where the effect's interval holds 0."""
+        """The distance relative to the effect; NaN where the effect's interval contains 0."""
         low, high = self.effect.interval()
         return math.nan if low <= 0 <= high else self.distance.value / abs(self.effect.value)
 
@@ -81,8 +81,7 @@ class RuleLine:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Every rule's credits beside what the holdout says the exposures added; made by
-    `against_holdout`.
+    """The credits of every attribution rule, compared with what a holdout says the exposures added.
 
     Attributes:
         signal: whose outcomes were credited.
@@ -139,7 +138,7 @@ class Holdout:
 
     @property
     def sentence(self) -> str:
-        """Which rule is closest, how close it is, and what it cannot be told from."""
+        """A sentence: the closest rule, its distance, and the rules that it cannot be told from."""
         best = self.closest()
         off = "" if math.isnan(best.relative) else f", {percent(best.relative, signed=True)}"
         if not self.decides:

@@ -1,5 +1,4 @@
-"""Power: users and weeks that an experiment needs, and its minimum detectable effect, also from a
-past log."""
+"""Power analysis: users and weeks that an experiment needs, and its minimum detectable effect."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ def users_needed(
     share: float = 0.5,
     std_treatment: float | None = None,
 ) -> int:
-    """Users in both arms together to find a difference of `effect` with probability `power`,
+    """Users in both arms together that find a difference of `effect` with probability `power`,
     two-sided at `alpha`.
 
     N = (z_{1-alpha/2} + z_power)^2 (std^2 / (1 - share) + std_treatment^2 / share) / effect^2,
@@ -86,8 +85,8 @@ def detectable(
 
 
 def weeks_until(users: float, weekly: Sequence[int]) -> float | None:
-    """Weeks of enrolment until `users` have come, given the new users of each past week and then
-    the last week's again and again.
+    """Weeks of enrolment until `users` have come: at the rates of the past weeks, then at the last
+    one's.
 
     Null where they never come, or not within two years.
 
@@ -109,7 +108,8 @@ def weeks_until(users: float, weekly: Sequence[int]) -> float | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment would need, judged by a past log; prints as a sentence.
+    """The users and weeks that an experiment needs, estimated from a past log; prints as a
+    sentence.
 
     Attributes:
         signal: label of the success metric that needs the most users.
@@ -222,8 +222,9 @@ def plan(
     treatments: int = 1,
     end: datetime | None = None,
 ) -> Plan:
-    """What an experiment would need to ship a treatment that gains a relative `effect` in one
-    success metric and moves no other metric.
+    """Estimate the users and weeks that an experiment needs to ship a good treatment.
+
+    A good treatment gains a relative `effect` in one success metric and moves no other metric.
 
     Users are enrolled in the past, at their first engaged event of the last period whose enrolments
     have all matured by `end`; their sums and covariates are those an experiment would have. More
@@ -352,7 +353,7 @@ def check_metrics(
     alpha: float,
     power: float,
 ) -> None:
-    """Raise a ConfigError unless these can be judged together."""
+    """Raise a ConfigError unless these metrics can be judged in one experiment."""
     if not success:
         raise ConfigError(f"{where}: no signal given, expected at least one success metric")
     versions = [signal.version for signal in (*success, *guardrails)]
@@ -406,8 +407,8 @@ def _past_enrolment(
 
 
 def _correlation(left_MU: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Between what covariates leave of one user's sums, shape [M, M]; what they explain fully is
-    correlated with nothing."""
+    """Correlation between the metrics' residuals after adjustment, shape [M, M]; 0 where nothing is
+    left."""
     deviation_MU = left_MU - left_MU.mean(axis=1, keepdims=True)
     norm_M = np.sqrt(np.sum(deviation_MU**2, axis=1))
     correlation_MM = deviation_MU @ deviation_MU.T / np.maximum(np.outer(norm_M, norm_M), 1e-300)
@@ -416,7 +417,7 @@ def _correlation(left_MU: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _users_of_skewness(left: Sequence[NDArray[np.float64]], share: float) -> int:
-    """Users of both arms together from which no metric is refused as too skewed."""
+    """Users of both arms together that are enough for no metric to be refused as too skewed."""
     apart = abs(1 / share**2 - 1 / (1 - share) ** 2) / (1 / share + 1 / (1 - share)) ** 1.5
     return math.ceil(max((pooled_skewness(left_U) * apart / MOST_SKEW) ** 2 for left_U in left))
 

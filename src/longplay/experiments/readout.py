@@ -1,4 +1,4 @@
-"""Read-outs: lines, checks and decisions as frozen values that print as a table."""
+"""Read-outs of experiments: lines, checks and decisions, which print as a table."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Effect:
 
     @property
     def unadjusted(self) -> Estimate:
-        """The same without covariates."""
+        """Treatment minus control per enrolled user, without adjustment."""
         return self._estimate(
             self.plain.contrast(),
             f"policy: {self.signal} per enrolled user, {self.arm} minus control, unadjusted",
@@ -96,18 +96,18 @@ class Effect:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the difference, at `level`."""
+        """The interval of the difference, at `level`."""
         return self.means.contrast().interval(self.level)
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of no difference; not adjusted for the number of metrics."""
+        """Two-sided p-value of no difference; not adjusted for the number of metrics."""
         return self.means.contrast().p_value
 
     @property
     def relative(self) -> Estimate | None:
-        """Treatment / control - 1 with a delta-method error; null where the control's mean is not
-        surely above 0."""
+        """Treatment / control - 1, with the error of the delta method; null where the control's
+        mean is not clearly above 0."""
         effect = relative(self.means)
         if effect is None:
             return None
@@ -117,7 +117,7 @@ class Effect:
 
     @property
     def relative_interval(self) -> tuple[float, float] | None:
-        """Of the relative effect, at `level`."""
+        """The interval of the relative effect, at `level`."""
         effect = relative(self.means)
         return None if effect is None else effect.interval(self.level)
 
@@ -133,7 +133,8 @@ class Effect:
         return self.gain_over(0.0)
 
     def gain_over(self, margin: float) -> Contrast:
-        """Above 0 where the relative gain exceeds the margin. Nothing is divided by a noisy mean.
+        """The gain minus a relative margin: above 0 where the gain exceeds it. Nothing is divided
+        by a noisy mean.
 
         Treatment - (1 + margin) control; where lower is better (1 - margin) control - treatment.
         """
@@ -174,7 +175,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Line:
-    """One signal of one treatment.
+    """One signal of one treatment: its role, its users, its effect and what follows.
 
     Attributes:
         signal: label, `name@version`.
@@ -238,7 +239,7 @@ class Line:
 
 @dataclass(frozen=True)
 class ShipDecision:
-    """What to do with one treatment. Prints as the decision in words.
+    """The decision about one treatment; prints as a sentence.
 
     Attributes:
         arm: the treatment.
@@ -309,7 +310,7 @@ class Readout:
         return self.decisions[0]
 
     def line(self, signal: str, arm: str | None = None) -> Line:
-        """The line of this signal (its name or label), of the only treatment or the one named."""
+        """The line of a signal, by its name or label, of the only treatment or the named one."""
         lines = [
             line
             for line in self.lines

@@ -209,11 +209,11 @@ def dots(
             .mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6)
             .encode(x),
         )
-    said = "; ".join(f"{row['label']} {row['text']}" for row in labelled)
+    values = "; ".join(f"{row['label']} {row['text']}" for row in labelled)
     return _chart(
         alt.layer(*layers),
         title,
-        f"Dots with 95% intervals of {axis}: {said}.",
+        f"Dots with 95% intervals of {axis}: {values}.",
         34 * len(rows) + 22,
     )
 
@@ -279,16 +279,19 @@ def lines(
         ],
     )
     layers: list[Any] = [drawn, touch]
-    named = [
+    labelled_ends = [
         row
         for row in sorted(ends, key=lambda row: -row["value"])
         if row["series"] != faint and len(order) > 1 and not legend
     ]
-    for place, row in enumerate(
-        named
-    ):  # the upper name a little up, the lower one down: close ends stay legible
+    # the upper label is moved up a little and the lower one down, so that close ends stay legible
+    for place, row in enumerate(labelled_ends):
         words = alt.Chart(_data([row])).mark_text(
-            align="left", dx=5, dy=(place - (len(named) - 1) / 2) * 8, fontSize=11, fontWeight=600
+            align="left",
+            dx=5,
+            dy=(place - (len(labelled_ends) - 1) / 2) * 8,
+            fontSize=11,
+            fontWeight=600,
         )
         layers.append(words.encode(x, y, colour, text="series:N"))
     return _chart(
@@ -344,25 +347,25 @@ def grouped(
     words = [
         base.transform_filter(f"datum.align === '{align}'")
         .mark_text(dy=-11, align=align, fontSize=11, color=INK)
-        .encode(alt.X("words_at:Q", title=axis), y, offset, text="said:N")
+        .encode(alt.X("words_at:Q", title=axis), y, offset, text="label:N")
         for align in ("left", "right")
     ]
     layers: list[Any] = [rule, point, *words]
     if reference is not None:
-        line = alt.Chart(_data([{"value": reference[0], "said": reference[1]}]))
+        line = alt.Chart(_data([{"value": reference[0], "label": reference[1]}]))
         name = line.mark_text(
             align="left", dx=4, dy=-3, baseline="bottom", fontSize=11, color=INK
-        ).encode(x, y=alt.value(0), text="said:N")
+        ).encode(x, y=alt.value(0), text="label:N")
         layers = [
             line.mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6).encode(x),
             *layers,
             *([name] if reference[1] else []),
         ]
-    said = "; ".join(f"{row['label']}, {row['how']} {row['text']}" for row in rows)
+    values = "; ".join(f"{row['label']}, {row['how']} {row['text']}" for row in rows)
     return _chart(
         alt.layer(*layers),
         title,
-        f"Dots with 95% intervals of {axis}: {said}.",
+        f"Dots with 95% intervals of {axis}: {values}.",
         40 * len(rows) + 24,
     )
 

@@ -1,4 +1,4 @@
-"""The head of the page: the verdict in sentences, one chart, and what warns of both."""
+"""The head of the page: the verdict in sentences, one chart, and warnings about both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BEST_SUPPORTED = ("truth", "offpolicy", "ranking", "rewards", "signals", "log")
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of the verdict, and the colour of the policy it is about; empty: of none."""
+    """A sentence of the verdict, with the colour of its policy; empty where it is about none."""
 
     text: str
     colour: str = ""
@@ -39,7 +39,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Alert:
-    """What must be known before the verdict is believed; `urgent` is read aloud at once."""
+    """A warning about the verdict; screen readers announce it at once where it is `urgent`."""
 
     text: str
     urgent: bool
@@ -47,7 +47,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Unit:
-    """In what the head counts the north star: its value times `factor`, followed by `words`."""
+    """The unit of the north star in the head: its value times `factor`, followed by `words`."""
 
     words: str
     factor: float = 1.0
@@ -55,12 +55,12 @@ class Unit:
 
 @dataclass(frozen=True)
 class Headline:
-    """What stands at the head of the page.
+    """The contents of the head of the page.
 
     Attributes:
         sentences: the verdict, one per arm; without an experiment the best supported answer.
         more_sentences: those of further arms, folded.
-        context: what the sentences rest on.
+        context: which data the sentences come from.
         evidence: name of the section with the evidence; empty where there is none.
         plot: of the verdict; null where there is nothing to draw.
         warnings: most severe first.
@@ -90,7 +90,7 @@ def headline(results: RunResults, sections: Sequence[Section]) -> Headline:
     if loop is not None and arms:
         sentences = [_arm_sentence(loop, arm, results) for arm in arms]
         plot = forest(loop, arms[:MOST_ARMS])
-        context, evidence = _trial_context(loop), "loop"
+        context, evidence = _experiment_context(loop), "loop"
     else:
         section = best_supported(sections)
         sentences, plot, context, evidence = [], None, "", ""
@@ -131,7 +131,7 @@ def treatments(loop: Loop) -> list[str]:
 
 
 def arm_sentence(loop: Loop, arm: str, star_unit: Unit) -> str:
-    """What to do with an arm, by how much it differs from the incumbent, and what its audit says.
+    """One sentence on an arm: the decision, its difference from the incumbent, and its audit.
 
     Args:
         loop: the experiment and what stands beside it.
@@ -149,12 +149,12 @@ def arm_sentence(loop: Loop, arm: str, star_unit: Unit) -> str:
 
 
 def unit_of(name: str, counted: str, days: int | None) -> Unit:
-    """In what the head counts a north star.
+    """The unit in which the head states a north star.
 
     Args:
         name: of the signal.
-        counted: what its value is a number of: `days`, `plays`, `share`; empty: not known.
-        days: of its window; null: not known.
+        counted: what its value counts: `days`, `plays` or `share`; empty where it is not known.
+        days: length of its window; null where it is not known.
 
     >>> unit_of("active", "days", 28).words, unit_of("active_days_28d", "days", 28).words
     ('active days in 28 per user', 'active days in 28 per user')
@@ -175,8 +175,8 @@ def unit_of(name: str, counted: str, days: int | None) -> Unit:
 
 
 def warnings(results: RunResults) -> list[Alert]:
-    """What warns of the verdict, most severe first: alarms, failed checks of the experiment, and
-    questions that were refused."""
+    """Warnings about the verdict, most severe first: alarms, failed checks of the experiment, and
+    questions that the data could not answer."""
     urgent = [*alarms(results), *_failed_checks(results)]
     return [
         *(Alert(text, urgent=True) for text in urgent),
@@ -185,15 +185,15 @@ def warnings(results: RunResults) -> list[Alert]:
 
 
 def _refusals(results: RunResults) -> list[str]:
-    """What was not answered, one sentence per reason, those about the policies first."""
+    """Questions that were not answered, one sentence per reason, those about policies first."""
     about_policies = experiment_refusals(results) | off_policy_refusals(results)
     questions: dict[str, list[str]] = {}
     for question, reason in (about_policies | dict(collect_refusals(results) or {})).items():
-        why = reason.rpartition(": not estimable: ")[2]  # what is before it names a version
+        why = reason.rpartition(": not estimable: ")[2]  # the part before it names a version
         questions.setdefault(why, []).append(question)
     return [
-        f"Not estimable: {listed(asked)}: {why.removesuffix('.')}."
-        for why, asked in questions.items()
+        f"Not estimable: {listed(same_reason)}: {why.removesuffix('.')}."
+        for why, same_reason in questions.items()
     ]
 
 
@@ -218,7 +218,7 @@ def _difference(loop: Loop, arm: str, star_unit: Unit) -> str:
 
 
 def _counted(loop: Loop, results: RunResults) -> str:
-    """What the north star counts; empty where its declaration is not at hand."""
+    """What the north star counts; empty where the run holds no declaration of it."""
     outcomes = results.find(OutcomesResult)
     signals = () if outcomes is None else outcomes.signals.values()
     text = next((row.toml for row in signals if row.label == loop.experiment.north_star), "")
@@ -228,12 +228,12 @@ def _counted(loop: Loop, results: RunResults) -> str:
         return ""
 
 
-def _trial_context(loop: Loop) -> str:
-    """Who was in the experiment, and what the figures of the verdict are."""
+def _experiment_context(loop: Loop) -> str:
+    """How many users the experiment had, and what the verdict's figures are."""
     truth = "; beside them what the simulated world knows" if loop.experiment.truth else ""
     return (
-        f"{first(enrolled_users(loop.experiment))} over {decimal(loop.experiment.days)} days. Differences "
-        f"from the incumbent, {_incumbent(loop)}, with 95% intervals{truth}."
+        f"{first(enrolled_users(loop.experiment))} over {decimal(loop.experiment.days)} days. "
+        f"Differences from the incumbent, {_incumbent(loop)}, with 95% intervals{truth}."
     )
 
 

@@ -1,5 +1,4 @@
-"""What policies are called and in which colour they are drawn: the same everywhere on the page,
-whatever the rivals are named."""
+"""Names and colours of policies, the same everywhere on the page."""
 
 from __future__ import annotations
 
@@ -79,8 +78,8 @@ def names_of(
 
 
 def colours_of(names: tuple[str, ...]) -> dict[str, str]:
-    """A colour for every policy and arm: those of old, then one more for each other name in its
-    order."""
+    """A colour for every policy and arm: fixed ones for the usual policies, then one per further
+    name."""
     colours = {**POLICY_COLOURS, INCUMBENT: POLICY_COLOURS["popular"]}
     for place, name in enumerate(name for name in names if name not in colours):
         colours[name] = (

@@ -1,4 +1,4 @@
-"""Result of the stage `audit`: was the early reward true?"""
+"""Result of the stage `audit`: was the early reward right?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from longplay.results.record import StageResult
 
 @dataclass(frozen=True)
 class VerdictFigures:
-    """The audit of one signal; see `audit.Verdict`."""
+    """The audit of one signal; see `audits.Verdict`."""
 
     signal: str
     agreement: str
@@ -28,7 +28,7 @@ class VerdictFigures:
 
 @dataclass(frozen=True)
 class ArmAudit:
-    """The audit of one arm; see `audit.Audit`.
+    """The audit of one arm; see `audits.Audit`.
 
     Attributes:
         experiment: its name.

@@ -10,7 +10,7 @@ from longplay.results.record import StageResult
 
 @dataclass(frozen=True)
 class VectorFigures:
-    """What items' vectors were made of.
+    """How the vectors of items were built.
 
     Attributes:
         behaviour: the way from who shares items, or what follows what.
@@ -81,7 +81,7 @@ class CodeFigures:
 
 @dataclass(frozen=True)
 class CodesResult(CodeFigures, StageResult, stage="codes"):
-    """Semantic IDs, what they were made of, and what they group.
+    """Semantic IDs, the vectors behind them, and the items that they group.
 
     Attributes:
         version: of the trie.

@@ -1,5 +1,5 @@
-"""Result of the stage `experiment`: the experiment's plan, its read-out, and the truth beside
-it."""
+"""Result of the stage `experiment`: the plan, the read-out, and the true effects where they are
+known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from longplay.results.record import NotEstimable, StageResult
 
 @dataclass(frozen=True)
 class ArmPolicy:
-    """Who decides in an arm."""
+    """The policy of an arm."""
 
     arm: str
     policy: str
@@ -21,7 +21,7 @@ class ArmPolicy:
 
 @dataclass(frozen=True)
 class PlanFigures:
-    """What the experiment was expected to need; see `experiments.Plan`.
+    """The users and weeks that the experiment was expected to need; see `experiments.Plan`.
 
     Attributes:
         words: the plan as a sentence.
@@ -126,7 +126,7 @@ class CheckFigures:
 
 @dataclass(frozen=True)
 class ArmDecision:
-    """What to do with one arm; see `experiments.Decision`."""
+    """The decision about one arm; see `experiments.ShipDecision`."""
 
     arm: str
     verdict: str
@@ -151,7 +151,7 @@ class ReadoutFigures:
 
 @dataclass(frozen=True)
 class ArmTruth:
-    """What the simulated world knows of an arm.
+    """The true north star of an arm in the simulated world.
 
     Attributes:
         arm: its name.
@@ -175,7 +175,7 @@ class ArmDay:
 
 @dataclass(frozen=True)
 class ExperimentResult(StageResult, stage="experiment"):
-    """An experiment.
+    """An experiment with its plan, its read-out and its true effects.
 
     Attributes:
         north_star: label of the signal that decides.

@@ -111,7 +111,7 @@ class LogResult(LogFigures, StageResult):
 
 @dataclass(frozen=True)
 class IngestResult(LogResult, stage="ingest"):
-    """A log of your own."""
+    """The log of the user's own service."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""Was the early reward true? Blocks of the loop's section: the audit's evidence, and its
-reasons."""
+"""The audits in the report: sentences, the table of evidence, and the reasons."""
 
 from __future__ import annotations
 
@@ -33,7 +32,8 @@ def audits_of(results: RunResults) -> dict[str, ArmAudit]:
 
 
 def audit_sentences(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[str]:
-    """Per arm and signal: what the early reward said, what came, and what the audit makes of it."""
+    """A sentence per arm and signal: the early estimate, the matured one, and the
+    recommendation."""
     return [
         f"{first(names[arm])}: at day {audit.age} the early reward of {short(verdict.signal)} said "
         f"{_at_95(verdict.early)} per user, {_at_95(verdict.late)} matured ({verdict.agreement}). "
@@ -44,7 +44,7 @@ def audit_sentences(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[st
 
 
 def audit_cell(arms: Mapping[str, ArmAudit], arm: str) -> str:
-    """What the audit says of every signal that an arm was paid for."""
+    """Recommendations for all signals that an arm was rewarded for, as a table cell."""
     verdicts = arms[arm].verdicts if arm in arms else ()
     return (
         ", ".join(f"{short(verdict.signal)}: {verdict.recommendation}" for verdict in verdicts)
@@ -53,13 +53,14 @@ def audit_cell(arms: Mapping[str, ArmAudit], arm: str) -> str:
 
 
 def audit_words(arms: Mapping[str, ArmAudit], arm: str) -> str:
-    """The same as part of a sentence: `audit of habit: keep`; empty where nothing was audited."""
+    """Recommendations as part of a sentence, `audit of habit: keep`; empty where nothing was
+    audited."""
     verdicts = arms[arm].verdicts if arm in arms else ()
     return ", ".join(f"audit of {short(row.signal)}: {row.recommendation}" for row in verdicts)
 
 
 def evidence(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[Block]:
-    """The audit's evidence in one table, and its reasons."""
+    """The figures behind the recommendations in one table, and the reasons."""
     body, reasons = [], []
     for arm, audit in arms.items():
         for verdict in audit.verdicts:

@@ -1,5 +1,4 @@
-"""The section that closes the loop: what was tried, what was decided, and whether the early reward
-was true."""
+"""The section on the experiment: true and estimated differences, the decisions, and the audits."""
 
 from __future__ import annotations
 
@@ -63,8 +62,13 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure, and what stands beside it: its interval, or why there is none; `narrow` is both in
-    few characters, for a column that has room for no more."""
+    """A cell of the loop's table.
+
+    Attributes:
+        text: the figure.
+        detail: its interval, or why there is none.
+        narrow: figure and interval in few characters, for a narrow column; empty where not needed.
+    """
 
     text: str
     detail: str = ""
@@ -167,7 +171,7 @@ class Loop:
 
 
 def collect(results: RunResults) -> Loop | None:
-    """The experiment and what stands beside it; null where no experiment was run."""
+    """The experiment with its off-policy estimates and audits; null where none was run."""
     experiment, outcomes = results.find(ExperimentResult), results.find(OutcomesResult)
     if experiment is None:
         return None
@@ -222,7 +226,7 @@ def decision_words(loop: Loop) -> list[str]:
 
 
 def estimands(loop: Loop) -> str:
-    """Why two columns of the table are not to be subtracted."""
+    """Why two columns of the table must not be subtracted from each other."""
     signal = "the objective"
     if loop.offpolicy is not None and loop.offpolicy.signal is not None:
         signal = short(loop.offpolicy.signal)
@@ -311,11 +315,11 @@ def _truth_words(loop: Loop) -> list[str]:
             ZERO: "truly not told apart from",
         }.get(verdict(gap), "beside")
         over = f" over {loop.star_days} days" if loop.star_days else ""
-        before = "n/a" if incumbent is None else with_interval(incumbent.level.bounded())
+        level = "n/a" if incumbent is None else with_interval(incumbent.level.bounded())
         sentence = (
             f"{first(loop.names[row.arm])} is {better} the incumbent in the world that made the "
             f"data: {loop.star} per user{over} {signed(gap)} "
-            f"({span(gap) or 'no interval'}), from {before} to {with_interval(row.level.bounded())}"
+            f"({span(gap) or 'no interval'}), from {level} to {with_interval(row.level.bounded())}"
         )
         tried = loop.star_line(row.arm)
         agreement = "" if tried is None else f"; {_agreement(tried, gap)}"
@@ -332,7 +336,8 @@ def _agreement(tried: Bounded, gap: Bounded) -> str:
     widths = estimated_ends[1] - estimated_ends[0], true_ends[1] - true_ends[0]
     error = math.hypot(*widths) / 2
     agrees = "agrees" if abs(tried.value - gap.value) <= error else "does not agree"
-    return f"the experiment's {signed(tried)} ({span(tried)}) {agrees} with it, within the errors of both"
+    estimate = f"{signed(tried)} ({span(tried)})"
+    return f"the experiment's {estimate} {agrees} with it, within the errors of both"
 
 
 def _decision(loop: Loop, arm: str) -> str:
@@ -397,8 +402,8 @@ def forest(loop: Loop, arms: Sequence[str]) -> Chart | None:
     return charts.grouped(
         plotted,
         colours,
-        f"Difference from the incumbent in {loop.star} per user: what the experiment found, and what "
-        "is true",
+        f"Difference from the incumbent in {loop.star} per user: as estimated by the experiment, "
+        "and true",
         "per user, with 95% interval",
         reference=(0.0, ""),
     )
@@ -460,8 +465,8 @@ def _read_out(experiment: ExperimentResult, names: PolicyNames) -> list[Block]:
             "trained on is read, but cannot ship them. The "
             "intervals share 5% of error over the arms (and the other signals among themselves), "
             "so they are wider than the 95% intervals above. "
-            "Means are adjusted for what was known of users before the experiment; variance says what "
-            "that saved. A user counts once the signal's "
+            "Means are adjusted for what was known of users before the experiment; variance says "
+            "how much that saved. A user counts once the signal's "
             "window has closed: mature of enrolled."
         )
         blocks.insert(0, Heading("What the experiment measured", text))

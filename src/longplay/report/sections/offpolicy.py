@@ -1,4 +1,4 @@
-"""What showing each policy's items would have been worth, from the logged slots alone."""
+"""Off-policy estimates of the value of each policy's slots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEST = "doubly robust"
 
 @dataclass(frozen=True)
 class OffpolicyValues:
-    """What the section shows.
+    """The figures of the section on off-policy estimates.
 
     Attributes:
         result: of the offpolicy stage.
@@ -35,13 +35,12 @@ class OffpolicyValues:
 
     @property
     def ways(self) -> list[str]:
-        """The estimators."""
+        """The names of the estimators."""
         return list(dict.fromkeys(how for row in self.result.policies for how in row.estimates))
 
 
 def collect(results: RunResults) -> OffpolicyValues | None:
-    """The estimates; null where the log could not be asked (the reason stands among the
-    refusals)."""
+    """The estimates; null where the log does not support any (the refusals give the reason)."""
     result = results.find(OffpolicyResult)
     if result is None or not result.policies:
         return None
@@ -80,7 +79,7 @@ def draw(values: OffpolicyValues) -> Chart | None:
 
 
 def render(values: OffpolicyValues, plot: Chart | None) -> Section:
-    """Off-policy values beside what was logged."""
+    """Off-policy values compared with the logged slots."""
     result, names = values.result, values.names
     answers = {names[row.policy]: row.estimates.get(BEST) for row in result.policies}
     estimates = {name: best for name, best in answers.items() if isinstance(best, Estimate)}
@@ -145,21 +144,20 @@ def _question(values: OffpolicyValues) -> str:
 
 
 def _against(name: str, estimate: Estimate, logged: Estimate | None, signal: str) -> str:
-    """Where the estimate lies to what was logged: said only where their intervals do not
-    overlap."""
+    """A sentence on an estimate, compared with the slots as logged where both have an interval."""
     figure = estimate.bounded()
-    beside = ""
+    comparison = ""
     if logged is not None:
         policy, log = figure.interval, logged.bounded().interval
         if policy is not None and log is not None:
-            beside = "; its interval overlaps that of the slots as logged"
+            comparison = "; its interval overlaps that of the slots as logged"
             if policy[0] > log[1]:
-                beside = f", above the {decimal(logged.value)} of the slots as logged"
+                comparison = f", above the {decimal(logged.value)} of the slots as logged"
             elif policy[1] < log[0]:
-                beside = f", below the {decimal(logged.value)} of the slots as logged"
+                comparison = f", below the {decimal(logged.value)} of the slots as logged"
     return (
         f"{first(name)}: {decimal(estimate.value)} {signal.split('@')[0]} per slot, doubly robust "
-        f"({interval_words(figure)}){beside}."
+        f"({interval_words(figure)}){comparison}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What this data cannot answer, and why."""
+"""Questions that the data cannot answer, with the reasons."""
 
 from __future__ import annotations
 

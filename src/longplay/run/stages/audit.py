@@ -12,8 +12,7 @@ from longplay.run.stages.reward import RewardTable, early_of, rewards_of
 
 
 def run(work: Work) -> AuditResult:
-    """Was the early reward true? One audit per treatment, each written as TOML beside the
-    report."""
+    """Audit the early reward of each treatment, and write each audit as TOML next to the report."""
     import torch
 
     from longplay.audits import audit

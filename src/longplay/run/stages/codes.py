@@ -37,7 +37,8 @@ class Codes(Table):
 
 
 def run(work: Work) -> CodesResult:
-    """Semantic IDs for the catalogue as of the cut, and the fullest shelves of it."""
+    """Fit semantic IDs to the catalogue as of the end of training, and list the largest groups of
+    items."""
     import torch
 
     from longplay.codes import fit_codebook, item_text, item_vectors
@@ -97,8 +98,8 @@ def run(work: Work) -> CodesResult:
 
 
 def _purity(codebook: Codebook, items: pl.DataFrame) -> dict[str, Purity]:
-    """How well prefixes agree with creators and first tags, by length short of the whole ID; the
-    same of shuffled labels beside it."""
+    """How well prefixes of IDs agree with creators and first tags, compared with shuffled
+    labels."""
     about = items.select("item_id", creator="creator_id", tag=pl.col("tags").list.first())
     labels = pl.DataFrame({"item_id": codebook.items}).join(
         about, on="item_id", how="left", maintain_order="left"
@@ -116,7 +117,7 @@ def _purity(codebook: Codebook, items: pl.DataFrame) -> dict[str, Purity]:
 
 
 def _check(config: Configuration) -> None:
-    """Something tells items apart."""
+    """Check that at least one source of vectors tells items apart."""
     table = config.of(Codes)
     if table.behaviour == "none" and table.words == "none":
         raise ValueError(
@@ -126,7 +127,7 @@ def _check(config: Configuration) -> None:
 
 
 def _depends(config: Configuration, base: Path) -> Any:
-    """Also on an encoder's files."""
+    """What the result depends on, an encoder's files included."""
     depends = depends_on("split.train_until")(config, base) | {"codes": config.of(Codes).hashed()}
     if config.of(Codes).words in ("tfidf", "none"):
         return depends

@@ -1,5 +1,5 @@
-"""Stage `experiment`: an experiment of the policies, its plan, its read-out, and the truth beside
-it."""
+"""Stage `experiment`: run an experiment, plan it before, read it out after, and compute true
+effects."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class ExperimentTable(Table):
 
 
 def run(work: Work) -> ExperimentResult:
-    """An experiment in the simulated service from the end of its log on, its plan before and its
-    read-out after, and the truth beside it."""
+    """Run an experiment in the simulated service after its log ends; plan it before, read it out
+    after, and compute the true effects."""
     import torch
 
     from longplay.experiments import plan
@@ -123,8 +123,8 @@ def run(work: Work) -> ExperimentResult:
 
 
 def _logged_experiment(work: Work, table: ExperimentTable) -> ExperimentResult:
-    """What an experiment says that one's own service ran: the same figures, without a plan and
-    without the truth."""
+    """Read out an experiment that the user's own service ran; it has no plan and no true
+    effects."""
     lake = work.lake
     star = work.config.declared()[table.north_star]
     experiment = Experiment.logged(lake, table.logged, control=table.control)
@@ -161,8 +161,7 @@ def _logged_experiment(work: Work, table: ExperimentTable) -> ExperimentResult:
 def experiment_of(
     table: ExperimentTable, control: Policy, arms: Mapping[str, Policy]
 ) -> Experiment:
-    """The configured experiment: the incumbent against the arms, in the order of the
-    configuration."""
+    """The experiment of the configuration: the incumbent against the arms, in their order."""
     return Experiment(
         control=control, treatment={name: arms[name] for name in table.arms}, salt=table.salt
     )
@@ -200,8 +199,8 @@ def _daily(lake: Lake, experiment: Experiment, begun: Any) -> tuple[ArmDay, ...]
 
 
 def _check(config: Configuration) -> None:
-    """The north star is declared, the arms are policies of this run, and the experiment is either
-    simulated or logged."""
+    """Check that the north star is declared, the arms are policies, and the experiment is simulated
+    or logged."""
     experiment = config.find(ExperimentTable)
     if experiment is None:
         return
@@ -218,7 +217,7 @@ def _check(config: Configuration) -> None:
 
 
 def _check_source(experiment: ExperimentTable, *, simulated: bool) -> None:
-    """A simulated service runs the experiment; on a log of one's own it was run before."""
+    """Check that a simulated run has a simulated experiment, and a run on a log a logged one."""
     if not simulated:
         if experiment.logged is None:
             raise ValueError(
@@ -243,7 +242,8 @@ def _check_source(experiment: ExperimentTable, *, simulated: bool) -> None:
 
 
 def _check_exclusions(config: Configuration) -> None:
-    """An experiment under a rule that is given must be under the rule of training."""
+    """Check that the experiment excludes items by the same rule as training, where a rule is
+    set."""
     simulate = config.find(Simulate)
     train = config.of(Train)
     if (

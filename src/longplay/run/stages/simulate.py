@@ -73,8 +73,10 @@ def run(work: Work) -> SimulateResult:
 
 
 def world_of(work: Work, until: date | None = None) -> tuple[World, Lake]:
-    """The simulated service and its log, to the end or to the midnight that begins `until`; the
-    same for the same configuration."""
+    """The simulated service and its log, up to the midnight that begins `until`, else to the end.
+
+    Equal configurations give equal logs.
+    """
     table = work.config.of(Simulate)
     stated = table.exclude if "exclude" in table.model_fields_set else None
     world = World(
@@ -93,7 +95,7 @@ def world_of(work: Work, until: date | None = None) -> tuple[World, Lake]:
 
 
 def _check(config: Configuration) -> None:
-    """The numbers of the world are of a world that there is."""
+    """Check that the world exists and has the numbers that are set."""
     if (table := config.find(Simulate)) is not None:
         table.world_config()
 
