@@ -351,7 +351,7 @@ def _decimals_for(distance: float) -> int:
 
 
 def _fixed(value: float, decimals: int) -> str:
-    """Fixed decimals, thousands set apart; nothing is negative that rounds to zero."""
+    """A number in fixed decimals with a separator of thousands; never `-0`."""
     text = f"{value:,.{min(decimals, MOST_DECIMALS)}f}"
     return text if text.strip("-0.,") else text.lstrip("-")
 

@@ -277,7 +277,7 @@ class Readout:
 
     Attributes:
         experiment: its label.
-        as_of: what was known when.
+        as_of: time up to which the log was read (UTC).
         lines: one per signal and treatment.
         checks: quality checks.
         decisions: one per treatment.

@@ -142,6 +142,7 @@ def _drawable(value: Any) -> Any:
 
 
 def _command(name: str, results: RunResults) -> str:
+    """The command that makes the page again."""
     simulated = results.find(SimulateResult) is not None
     demos = {"demo": "longplay demo", "demo-quick": "longplay demo --quick"}
     return demos.get(name, "longplay run run.toml") if simulated else "longplay run run.toml"

@@ -198,6 +198,7 @@ def _refusals(results: RunResults) -> list[str]:
 
 
 def _arm_sentence(loop: Loop, arm: str, results: RunResults) -> Sentence:
+    """`arm_sentence` with the unit of the north star and the colour of the arm."""
     star_unit = unit_of(loop.star, _counted(loop, results), loop.star_days)
     return Sentence(arm_sentence(loop, arm, star_unit), loop.names.colours.get(arm, ""))
 
@@ -238,10 +239,12 @@ def _experiment_context(loop: Loop) -> str:
 
 
 def _incumbent(loop: Loop) -> str:
+    """The incumbent's name in a sentence."""
     return loop.names[INCUMBENT].removesuffix(" (incumbent)")
 
 
 def _failed_checks(results: RunResults) -> list[str]:
+    """One warning per failed quality check of the experiment."""
     experiment = results.find(ExperimentResult)
     if experiment is None:
         return []

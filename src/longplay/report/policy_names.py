@@ -54,11 +54,11 @@ def policy_names(results: RunResults) -> PolicyNames:
 def names_of(
     reinforced: ReinforceResult | None, experiment: ExperimentResult | None
 ) -> dict[str, str]:
-    """Every policy and arm of a run in plain words; no two alike.
+    """Distinct names in plain words for every policy and arm of a run.
 
     Args:
         reinforced: the result of reinforcement, with the rivals.
-        experiment: the experiment, with its arms.
+        experiment: the result of the experiment, with its arms.
 
     >>> names_of(None, None)["start"]
     'start'
@@ -91,6 +91,7 @@ def colours_of(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _reinforced(objectives: Mapping[str, float]) -> str:
+    """The name of the reinforced policy, with its objectives."""
     goals = {label.split("@")[0]: weight for label, weight in objectives.items()}
     if len(goals) == 1:
         return f"reinforced on {next(iter(goals))}"
@@ -100,6 +101,7 @@ def _reinforced(objectives: Mapping[str, float]) -> str:
 
 
 def _incumbent(experiment: ExperimentResult | None) -> str:
+    """The name of the control's policy."""
     arms = () if experiment is None else experiment.arms
     policies = (row.policy.split("@")[0] for row in arms if row.arm == INCUMBENT)
     return next(policies, "popular")

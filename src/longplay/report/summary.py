@@ -193,6 +193,7 @@ def _other_rule(results: RunResults) -> list[str]:
 
 
 def _alarm(policy: str, where: str, fell: Sequence[str]) -> str:
+    """A sentence that names a collapsed policy and the figures that fell."""
     return f"Alarm: the policy “{policy}” is far behind the start {where}: {'; '.join(fell)}."
 
 
@@ -214,6 +215,7 @@ def versions(results: RunResults) -> list[tuple[str, str]]:
 
 
 def _log(results: RunResults) -> Fact | None:
+    """Size of the log, and the share of rows that were set aside."""
     log = results.find(LogResult)
     if log is None:
         return None
@@ -227,6 +229,7 @@ def _log(results: RunResults) -> Fact | None:
 
 
 def _signal(results: RunResults) -> Fact | None:
+    """Base rate of the first signal that the reward pays for, else of the first signal."""
     outcomes, rewards = results.find(OutcomesResult), results.find(RewardResult)
     if outcomes is None or not outcomes.signals:
         return None
@@ -244,11 +247,13 @@ def _signal(results: RunResults) -> Fact | None:
 
 
 def _first_reward(results: RunResults) -> EarlyRewardFigures | None:
+    """The early reward of the first objective; null where none was fitted."""
     rewards = results.find(RewardResult)
     return None if rewards is None else next(iter(rewards.signals.values()), None)
 
 
 def _early(results: RunResults) -> Fact | None:
+    """Loss of the first early reward at the age of judging, compared with the prior alone."""
     figures = _first_reward(results)
     if figures is None:
         return None
@@ -266,6 +271,7 @@ def _early(results: RunResults) -> Fact | None:
 
 
 def _promise(results: RunResults) -> Fact | None:
+    """Whether the widest intervals of the first early reward are calibrated."""
     figures = _first_reward(results)
     checked = None if figures is None else figures.calibration.get(figures.chosen)
     if isinstance(checked, NotEstimable):

@@ -36,10 +36,10 @@ class ArmAudit:
         north_star: label.
         margin: least relative gain worth having.
         age: days of each entry that the early reward had seen.
-        level: of all intervals.
-        as_of: what was known (UTC).
+        level: of all intervals, e.g. 0.95.
+        as_of: time up to which the log was read (UTC).
         verdicts: one per signal.
-        words: the audit as a table in words.
+        words: the audit as printed.
     """
 
     experiment: str

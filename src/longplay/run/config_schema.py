@@ -17,8 +17,8 @@ DRAFT = "http://json-schema.org/draft-07/schema#"  # what editors of TOML read
 def config_schema() -> dict[str, Any]:
     """The JSON schema (draft 7) of run.toml, as plain values.
 
-    It holds what a schema can say: tables, keys, types, ranges, names of entries and measures.
-    `load_config` also checks what tables say of each other.
+    It covers tables, keys, types, ranges, and the names of entries and measures. Only `load_config`
+    checks that tables fit each other.
 
     >>> sorted(config_schema()["required"])
     ['reward', 'run', 'signals']
@@ -27,7 +27,7 @@ def config_schema() -> dict[str, Any]:
     """
     schema = _without_null(RunConfig.model_json_schema())
     schema["properties"]["signals"] = {
-        "description": "What we hope for, by name.",
+        "description": "Declared outcomes (signals), by name.",
         "type": "object",
         "additionalProperties": _signal(),
     }

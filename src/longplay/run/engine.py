@@ -74,24 +74,24 @@ class Silent:
     def progress(
         self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None
     ) -> None:
-        """Nothing."""
+        """Report nothing."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Nothing around it."""
+        """Run the stage without any display."""
         yield
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
-        """Nothing."""
+        """Report nothing."""
 
     def note(self, line: str) -> None:
-        """Nothing."""
+        """Report nothing."""
 
     def waiting(self, folder: Path) -> None:
-        """Nothing."""
+        """Report nothing."""
 
     def damaged(self, name: str, why: str) -> None:
-        """Nothing."""
+        """Report nothing."""
 
 
 @dataclass(frozen=True)

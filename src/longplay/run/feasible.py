@@ -209,7 +209,9 @@ def _with_slots(config: Configuration, facts: LogFacts) -> Configuration:
 
 def _with_days(config: Configuration, facts: LogFacts) -> Configuration:
     """The run with missing days of [split] set as late as every window allows."""
-    evaluate_until = config.split.evaluate_until or facts.end - timedelta(days=_judging(config))
+    evaluate_until = config.split.evaluate_until or facts.end - timedelta(
+        days=_days_to_mature(config)
+    )
     train_until = config.split.train_until
     if train_until is None:
         earliest = _earliest_training(config, facts)
@@ -228,7 +230,7 @@ def _ends(config: Configuration) -> dict[str, int]:
     return {name: signal.window[1] for name, signal in config.declared().items()}
 
 
-def _judging(config: Configuration) -> int:
+def _days_to_mature(config: Configuration) -> int:
     """Days of log that are needed after the evaluation ends."""
     signals = config.declared()
     judged = [signals[name] for name in config.of(RewardTable).objectives]

@@ -227,7 +227,7 @@ def _of_table(
             "[ingest.items]",
             f"path = {_text(_relative(path, file))}",
             f"columns = {_inline(columns)}",
-            *_written(path),
+            *_format_keys(path),
         ]
     if slates is not None:
         lines += [
@@ -239,7 +239,7 @@ def _of_table(
         lines += (
             [f"time_format = {_text(slates.time_format)}"] if slates.time_format is not None else []
         )
-        lines += _written(slates.path)
+        lines += _format_keys(slates.path)
     facts = LogFacts(
         roles.first.date(),
         (roles.last + timedelta(microseconds=1)).date(),
@@ -599,7 +599,7 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
     return None
 
 
-def _written(path: Path) -> list[str]:
+def _format_keys(path: Path) -> list[str]:
     """Format keys of a CSV file: separator and encoding where they are not the defaults."""
     seen = glimpse(path)
     dialect = {"separator": seen.separator, "encoding": seen.encoding}

@@ -118,8 +118,10 @@ def gap_words(gap: Bounded) -> str:
 
 
 def _at_95(estimate: Estimate | None) -> str:
+    """The value of an estimate with its sign, in the decimals of its 95% interval."""
     return "n/a" if estimate is None else signed(estimate.bounded())
 
 
 def _cell(estimate: Estimate | None, level: float) -> str:
+    """An estimate with its interval at `level`, as a table cell."""
     return "–" if estimate is None else gap_words(estimate.bounded(level))

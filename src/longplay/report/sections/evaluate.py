@@ -145,6 +145,7 @@ def ranking_words(
 
 
 def _visit_words(result: EvaluateResult) -> str:
+    """A sentence on the visits, discoveries and habits that the ranking is judged on."""
     text = (
         f"{decimal(result.visits)} visits of {decimal(result.users)} users after "
         "training ended, "
@@ -161,6 +162,7 @@ def _visit_words(result: EvaluateResult) -> str:
 
 
 def _exposure_words(rows: Sequence[MetricFigure]) -> list[str]:
+    """A sentence on how reinforcement changed the coverage of the catalogue."""
     value = {row.policy: row.value for row in rows if row.metric == "coverage@10"}
     at_start = value.get("start")
     reinforced = value.get("reinforced")
@@ -202,10 +204,12 @@ def _metric_table(ranking: Ranking, rows: Sequence[MetricFigure]) -> Table:
 
 
 def _bounded(row: MetricFigure) -> Bounded:
+    """The figure with its interval, where it has one."""
     return Bounded(row.value) if row.estimate is None else row.estimate.bounded()
 
 
 def _dots(ranking: Ranking, rows: Sequence[MetricFigure], metric: str) -> Chart:
+    """A metric by policy with its intervals, as a chart."""
     figures = {row.policy: _bounded(row) for row in rows if row.metric == metric}
     plotted = [
         {"name": name, **figures[name].row(), "text": with_interval(figures[name])}
@@ -217,6 +221,7 @@ def _dots(ranking: Ranking, rows: Sequence[MetricFigure], metric: str) -> Chart:
 
 
 def _cell(row: MetricFigure | None, metric: str) -> str:
+    """A metric of a policy as a table cell."""
     if row is None:
         return "n/a"
     if metric.startswith(("coverage", "cold")):
@@ -231,6 +236,7 @@ def _users(rows: Sequence[MetricFigure | None]) -> str:
 
 
 def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -> Table:
+    """Paired differences between policies as a table, in a fixed order of pairs."""
     places = {pair: place for place, pair in enumerate(PAIRS)}
     ordered = sorted(rows, key=lambda row: places.get((row.policy, row.than), len(places)))
     body = []
@@ -284,6 +290,7 @@ def collect_truth(results: RunResults) -> Truth | None:
 
 
 def _believed(tuned: ReinforceResult | None, signal: str) -> float | None:
+    """The early reward at reinforcement's last steps, where this signal alone was its objective."""
     if tuned is None or not tuned.curve or dict(tuned.objectives) != {signal: 1.0}:
         return None
     return first_and_last(tuned.curve)[1]

@@ -293,6 +293,7 @@ def enrolled_users(experiment: ExperimentResult) -> str:
 
 
 def _headline(loop: Loop) -> str:
+    """A sentence that lists the decisions of the experiment."""
     experiment = loop.experiment
     decisions = [f"{row.verdict} {loop.names[row.arm]}" for row in experiment.readout.decisions]
     tried = f"An experiment of {enrolled_users(experiment)} over {decimal(experiment.days)} days"
@@ -341,11 +342,13 @@ def _agreement(tried: Bounded, gap: Bounded) -> str:
 
 
 def _decision(loop: Loop, arm: str) -> str:
+    """The verdict on an arm."""
     decisions = (row.verdict for row in loop.experiment.readout.decisions if row.arm == arm)
     return next(decisions, "none")
 
 
 def _level(level: Bounded) -> Cell:
+    """A true level with its interval, in a wide and a narrow form."""
     if level.interval is None:
         return Cell(decimal(level.value))
     low, high = level.interval
@@ -354,10 +357,12 @@ def _level(level: Bounded) -> Cell:
 
 
 def _gap(gap: Bounded | None, absent: str) -> Cell:
+    """A difference with its interval, or `absent` where there is none."""
     return Cell(absent) if gap is None else Cell(signed(gap), span(gap))
 
 
 def _logged(loop: Loop) -> Cell:
+    """The mean of the slots that the incumbent logged."""
     logged = None if loop.offpolicy is None else loop.offpolicy.logged
     if logged is None:
         return Cell("n/a")
@@ -365,6 +370,7 @@ def _logged(loop: Loop) -> Cell:
 
 
 def _off_policy(loop: Loop, arm: str) -> Cell:
+    """The doubly robust estimate of an arm, or why there is none."""
     result = loop.offpolicy
     if result is None:
         return Cell("n/a")
@@ -474,6 +480,7 @@ def _read_out(experiment: ExperimentResult, names: PolicyNames) -> list[Block]:
 
 
 def _line(line: SignalLine) -> tuple[str, ...]:
+    """A signal of an arm as a table row."""
     signal, effect = short(line.signal), line.effect
     mature = f"{decimal(sum(line.mature))} of {decimal(sum(line.enrolled))}"
     if effect is None:

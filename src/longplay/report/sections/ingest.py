@@ -106,6 +106,7 @@ def render(figures: LogAtAGlance, plots: Sequence[Chart]) -> Section:
 
 
 def _sentences(figures: LogAtAGlance) -> list[str]:
+    """Sentences on the size of the log, its activity, retention and rows set aside."""
     log = figures.log
     words = [
         f"{decimal(log.events)} events of {decimal(log.users)} users and "
@@ -138,6 +139,7 @@ def _sentences(figures: LogAtAGlance) -> list[str]:
 
 
 def _set_aside(log: LogResult) -> Table:
+    """Rows set aside by reason, as a table."""
     rows = log.source.rows
     body = tuple(
         (reason, decimal(count), percent(count / rows if rows else None, 1))
@@ -154,6 +156,7 @@ def _together(activity: Sequence[DayOfLog]) -> tuple[dict[date, int], list[date]
     stretches = Beginnings.of(day.toordinal() for day in counts).runs
 
     def users(stretch: tuple[int, int]) -> int:
+        """User-days of a stretch of days."""
         return sum(
             count for day, count in counts.items() if stretch[0] <= day.toordinal() <= stretch[1]
         )
@@ -192,6 +195,7 @@ def _daily(counts: Mapping[date, int]) -> tuple[ActiveDay, ...]:
 
 
 def _with_band(row: WeekOfUsers) -> dict[str, Any]:
+    """Retention of a week with its 95% interval, as a row of a chart."""
     low, high = wilson(row.share, row.users)
     return {"share": row.share, "users": row.users, "week": row.week, "low": low, "high": high}
 
@@ -203,6 +207,7 @@ def _some(weeks: Sequence[WeekOfUsers]) -> list[WeekOfUsers]:
 
 
 def _shares(caption: str, what: str, counts: Mapping[str, int]) -> Table:
+    """Counts by name with their shares, as a table."""
     total = sum(counts.values())
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return Table(

@@ -129,6 +129,7 @@ def off_policy_refusals(results: RunResults) -> dict[str, str]:
 
 
 def _question(values: OffpolicyValues) -> str:
+    """The question that off-policy estimates answer, the data behind it, and the estimators."""
     result = values.result
     return (
         f"The question (estimand one_step): the {values.signal} of a slot, had it been drawn from "
@@ -162,6 +163,7 @@ def _against(name: str, estimate: Estimate, logged: Estimate | None, signal: str
 
 
 def _line(row: PolicyEstimates, values: OffpolicyValues) -> tuple[str, ...]:
+    """The estimates of a policy as a table row."""
     answers = [row.estimates.get(BEST), *row.estimates.values()]
     users = next((answer.n_eff for answer in answers if isinstance(answer, Estimate)), None)
     return (
@@ -172,6 +174,7 @@ def _line(row: PolicyEstimates, values: OffpolicyValues) -> tuple[str, ...]:
 
 
 def _cell(answer: Estimate | NotEstimable | None) -> str:
+    """An estimate with its interval, or that there is none, as a table cell."""
     if isinstance(answer, Estimate):
         figure = answer.bounded()
         value = decimal(figure.value)

@@ -95,10 +95,12 @@ def reached(curve: Sequence[MaturityDay], share: float) -> MaturityDay | None:
 
 
 def _row(day: MaturityDay) -> dict[str, Any]:
+    """A day of a maturity curve as a row of a chart."""
     return {"day": day.day, "value": day.value}
 
 
 def _line(signal: SignalFigures) -> tuple[str, ...]:
+    """A signal as a table row: base rate and entries, at the end of the log and of training."""
     at_training = signal.at_training
     return (
         signal.label,
@@ -112,6 +114,7 @@ def _line(signal: SignalFigures) -> tuple[str, ...]:
 
 
 def _sentence(name: str, signal: SignalFigures) -> str:
+    """A sentence on a signal: its base rate, how fast it matures, and entries left out."""
     if signal.base_rate is None:
         certain = ""
         if signal.truncated and signal.mature:
@@ -149,6 +152,7 @@ def value_words(rate: Bounded, share: bool) -> str:
 
 
 def _rate(rate: Estimate | None, share: bool) -> str:
+    """A base rate with its interval, or that none is mature."""
     if rate is None:
         return "not mature"
     figure = rate.bounded()

@@ -227,6 +227,7 @@ def _standing(figures: EarlyRewardFigures) -> list[Block]:
 
 
 def _comparison_plot(reward: EarlyReward) -> Chart | None:
+    """Differences of the models' losses to the prior alone, as a chart."""
     rows = [row for row in reward.figures.comparison if row.model != PRIOR]
     if not rows:
         return None
@@ -271,6 +272,7 @@ def _comparison(reward: EarlyReward) -> list[Block]:
 
 
 def _score_cells(row: ModelScore) -> tuple[str, ...]:
+    """The scores of a model as a table row."""
     gap, alone = loss_difference(row), row.model == PRIOR
     error = TOO_FEW_ITEMS if row.items < LEAST_ITEMS else decimal(row.item_mae, 4)
     return (
@@ -287,6 +289,7 @@ def _score_cells(row: ModelScore) -> tuple[str, ...]:
 def _calibration(
     figures: EarlyRewardFigures, plots: Mapping[str, tuple[Chart, ...]]
 ) -> list[Block]:
+    """Calibration on unseen items: charts per model, a table, and what was not estimable."""
     judged = _judged(figures)
     blocks: list[Block] = []
     if judged:
@@ -329,6 +332,7 @@ def _calibration(
 
 
 def _calibration_cells(name: str, judged: CalibrationFigures) -> tuple[str, ...]:
+    """The calibration of a model as a table row."""
     held = ", ".join(
         f"{percent(float(level))}: {percent(share)}" for level, share in judged.coverage.items()
     )
@@ -387,6 +391,7 @@ def _calibration_plots(judged: CalibrationFigures, model: str) -> tuple[Chart, .
 
 
 def _beliefs(figures: EarlyRewardFigures) -> list[Block]:
+    """The items that the chosen model expects most and least of, as two tables."""
     rows = figures.beliefs
     if not rows:
         return []
@@ -415,6 +420,7 @@ def _items_believed_in(figures: EarlyRewardFigures) -> int:
 
 
 def _belief_table(caption: str, rows: Sequence[ItemBelief]) -> Table:
+    """Beliefs about items as a table."""
     body = tuple(
         (
             row.title or row.key,

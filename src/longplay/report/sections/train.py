@@ -201,6 +201,7 @@ def _reward_plot(training: Training, name: str, curve: Sequence[ReinforceStep]) 
 
 
 def _start_words(training: Training) -> list[str]:
+    """A sentence on the validation loss of next-item training."""
     if training.start is None:
         return []
     curve = [(row.step, row.held_out) for row in training.start.curve if row.held_out is not None]
@@ -230,6 +231,7 @@ def first_and_last(curve: Sequence[ReinforceStep]) -> tuple[float, float, int]:
 
 
 def _tuned_words(training: Training) -> list[str]:
+    """Sentences on the reward that reinforcement reached and its distance from the start."""
     curve = () if training.tuned is None else training.tuned.curve
     if not curve:
         return ["No policy was reinforced: the reinforce stage has no steps."]
