@@ -1106,6 +1106,20 @@ def test_policies_keep_their_colours():
     assert all(colour in str(chart.spec) for colour in charts.POLICY_COLOURS.values())
 
 
+def test_every_text_of_a_chart_of_differences_says_how_and_how_much() -> None:
+    # catches: a label that names the policy again instead of its difference
+    row = {"name": "a", "label": "arm a", "value": 0.4, "low": 0.1, "high": 0.7, "text": "+0.40"}
+    rows = [row | {"how": "experiment"}, row | {"how": "true", "text": "+0.60"}]
+    spec = charts.grouped(rows, {}, "title", "axis", reference=(0.0, "as logged")).spec
+    texts = [
+        [values[layer["encoding"]["text"]["field"]] for values in layer["data"]["values"]]
+        for layer in spec["layer"]
+        if layer["mark"]["type"] == "text"
+    ]
+    words = ["experiment +0.40", "true +0.60"]
+    assert texts == [words, words, ["as logged"]]  # left, right, and the dashed line's
+
+
 def _open(page: str, folder: Path) -> tuple[str, set[str]]:
     """The page's DOM after its scripts ran, and what the page itself (not the browser) asked the
     network for."""

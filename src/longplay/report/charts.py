@@ -360,15 +360,15 @@ def grouped(
     words = [
         base.transform_filter(f"datum.align === '{align}'")
         .mark_text(dy=-11, align=align, fontSize=11, color=INK)
-        .encode(alt.X("words_at:Q", title=axis), y, offset, text="label:N")
+        .encode(alt.X("words_at:Q", title=axis), y, offset, text="words:N")
         for align in ("left", "right")
     ]
     layers: list[Any] = [rule, point, *words]
     if reference is not None:
-        line = alt.Chart(_data([{"value": reference[0], "label": reference[1]}]))
+        line = alt.Chart(_data([{"value": reference[0], "words": reference[1]}]))
         name = line.mark_text(
             align="left", dx=4, dy=-3, baseline="bottom", fontSize=11, color=INK
-        ).encode(x, y=alt.value(0), text="label:N")
+        ).encode(x, y=alt.value(0), text="words:N")
         layers = [
             line.mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6).encode(x),
             *layers,
@@ -400,7 +400,7 @@ def _with_words(rows: Sequence[Row], reference: tuple[float, str] | None) -> lis
     for row, (low, high) in zip(rows, ends, strict=True):
         left = row["value"] < middle
         words = {
-            "said": f"{row['how']} {row['text']}",
+            "words": f"{row['how']} {row['text']}",
             "align": "left" if left else "right",
             "words_at": low if left else high,
         }

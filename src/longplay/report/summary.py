@@ -131,8 +131,8 @@ LOOP_GLOSSARY = (
     ),
     (
         "keep, reweight, drop, undecided",
-        "What the audit recommends for a signal as a reward: keep it; multiply its weight by late / "
-        "early; stop paying for it; this experiment cannot tell.",
+        "What the audit recommends for a signal as a reward: keep it; multiply its weight by late "
+        "/ early; stop paying for it; this experiment cannot tell.",
     ),
 )
 
