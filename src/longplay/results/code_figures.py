@@ -84,10 +84,10 @@ class CodesResult(CodeFigures, StageResult, stage="codes"):
     """Semantic IDs, the vectors behind them, and the items that they group.
 
     Attributes:
-        version: of the trie.
-        vectors: what they were made of.
-        shelves: the fullest ones.
-        purity: by label, creator or tag.
+        version: of the trie of valid IDs.
+        vectors: how the items' vectors were built.
+        shelves: the largest groups of items that share their first two codes.
+        purity: how pure prefixes are, by kind of label: creator or tag.
     """
 
     version: str

@@ -231,9 +231,9 @@ def estimands(loop: Loop) -> str:
     if loop.offpolicy is not None and loop.offpolicy.signal is not None:
         signal = short(loop.offpolicy.signal)
     return (
-        f"Two questions, two units. Off-policy (estimand one_step): {signal} per slot, had one "
-        "slot been drawn from the policy and the logger "
-        "gone on; the incumbent's is the mean of its logged slots. Experiment and truth (estimand "
+        f"Two questions, two units. Off-policy (estimand one_step): {signal} per slot, if one "
+        "slot were drawn from the policy and the logging policy "
+        "then continued; the incumbent's is the mean of its logged slots. Experiment and truth (estimand "
         f"policy): {loop.star} per user who lives under the policy "
         "throughout. Compare their signs and their order, not their sizes."
     )

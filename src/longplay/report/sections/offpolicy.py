@@ -132,15 +132,14 @@ def _question(values: OffpolicyValues) -> str:
     """The question that off-policy estimates answer, the data behind it, and the estimators."""
     result = values.result
     return (
-        f"The question (estimand one_step): the {values.signal} of a slot, had it been drawn from "
-        "the policy and the logger gone on. Answered from "
+        f"The question (estimand one_step): the {values.signal} of a slot, if it were drawn from "
+        "the policy and the logging policy then continued. Answered from "
         f"{decimal(result.slots)} mature slots on “{result.surface}” of "
-        f"{decimal(result.users)} users nobody learned "
-        "from. IPS weighs logged slots by how much likelier the policy is to show them; SNIPS "
-        "divides by the mean weight; doubly robust adds a "
-        "model of the outcome and is less noisy where that model is good. A slot's outcome counts "
-        "whether or not it would have come anyway, "
-        "so this is not the value of showing."
+        f"{decimal(result.users)} users that no model learned from. "
+        "IPS weighs logged slots by how much likelier the policy is to show them; SNIPS "
+        "divides by the mean weight; doubly robust adds a model of the outcome and is less noisy "
+        "where that model is good. A slot's outcome counts whether or not it would have come "
+        "anyway, so this is not the value of showing."
     )
 
 
