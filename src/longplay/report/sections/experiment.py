@@ -233,7 +233,8 @@ def estimands(loop: Loop) -> str:
     return (
         f"Two questions, two units. Off-policy (estimand one_step): {signal} per slot, if one "
         "slot were drawn from the policy and the logging policy "
-        "then continued; the incumbent's is the mean of its logged slots. Experiment and truth (estimand "
+        "then continued; the incumbent's is the mean of its logged slots. "
+        "Experiment and truth (estimand "
         f"policy): {loop.star} per user who lives under the policy "
         "throughout. Compare their signs and their order, not their sizes."
     )
