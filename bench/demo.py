@@ -23,9 +23,9 @@ from remembered import CACHE, remembered
 from longplay.estimate import clustered_mean
 from longplay.results import RunResults, to_json
 from longplay.results.audit_figures import AuditResult
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.offpolicy_figures import OffpolicyResult
 from longplay.results.ranking_figures import EvaluateResult
-from longplay.results.trial_figures import ExperimentResult
 from longplay.run import RunConfig, run_stages
 from longplay.run.engine import read_stage
 

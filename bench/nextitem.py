@@ -30,6 +30,7 @@ from longplay.policies.training.next_item import (
     positions,
     train_next_items,
 )
+from longplay.results import to_json
 
 CHECKS = 25  # of a training
 SASREC_ROW, GENERATIVE_ROW = (
@@ -191,7 +192,7 @@ def train_generative(
     return {
         "curve": curve,
         "minutes": clock.minutes,
-        "report": codebook.report,
+        "report": to_json(codebook.report),
         "parameters": decoder.model.num_parameters(),
         "positions": answer,
     }

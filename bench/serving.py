@@ -331,7 +331,6 @@ def policy_of(scale: str, items: int, width: int) -> Generative:
         trie.codes,
         width,
         np.ones(items, dtype=bool),
-        {},
     )
     return Generative(scale=scale, codebook=book, model=new_model(scale, LEVELS, width, seed=0))
 

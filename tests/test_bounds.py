@@ -181,12 +181,12 @@ def test_long_user_days_are_counted_by_utc_day_and_the_glance_names_them() -> No
     assert long_days(events.with_columns(seconds=43_200.0)) is None  # a day and no more
     lake = Lake.memory()
     lake.append("b", events=events)
-    assert str(glance(lake)["long_days"]).startswith(
+    assert str(glance(lake).long_days).startswith(
         "1 user-day has more than 24 hours of seconds, the largest 24.0 hours"
     )
     lake = Lake.memory()
     lake.append("b", events=events.with_columns(seconds=None))
-    assert glance(lake)["long_days"] is None
+    assert glance(lake).long_days is None
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,7 @@ RICH = [
 
 def untrained(lake: Lake, reads: tuple[str, ...] = READS, scale: float = 5.0) -> Generative:
     """A random policy whose laws are peaked, so that they depend on everything that is read."""
-    codebook = Codebook(
-        pl.Series("item_id", ITEMS), CODES, WIDTH, np.ones(len(ITEMS), dtype=bool), {}
-    )
+    codebook = Codebook(pl.Series("item_id", ITEMS), CODES, WIDTH, np.ones(len(ITEMS), dtype=bool))
     policy = Generative(reads=reads, seed=1).with_codes(lake, codebook)
     with torch.no_grad():
         for weight in policy.decoder.model.parameters():
@@ -362,9 +360,7 @@ def lessons() -> tuple[Lake, pl.DataFrame]:
 
 def test_it_learns_from_what_stands_around_the_items(tmp_path: Path) -> None:
     lake, outcomes = lessons()
-    codebook = Codebook(
-        pl.Series("item_id", ITEMS), CODES, WIDTH, np.ones(len(ITEMS), dtype=bool), {}
-    )
+    codebook = Codebook(pl.Series("item_id", ITEMS), CODES, WIDTH, np.ones(len(ITEMS), dtype=bool))
     policy = (
         Generative(reads=("gap", "surface", "kind", "want"), steps=250)
         .with_codes(lake, codebook)
@@ -487,9 +483,7 @@ def test_items_read_whole_have_tokens_of_their_own_and_new_ones_are_read_by_thei
     tmp_path: Path,
 ) -> None:
     lake = log(RICH)
-    codebook = Codebook(
-        pl.Series("item_id", ITEMS), CODES, WIDTH, np.ones(len(ITEMS), dtype=bool), {}
-    )
+    codebook = Codebook(pl.Series("item_id", ITEMS), CODES, WIDTH, np.ones(len(ITEMS), dtype=bool))
     policy = Generative(whole=True, reads=("kind",), seed=1).with_codes(lake, codebook)
     with torch.no_grad():
         for weight in policy.decoder.model.parameters():
@@ -542,7 +536,6 @@ def test_items_read_whole_have_tokens_of_their_own_and_new_ones_are_read_by_thei
         wider_codes,
         WIDTH,
         np.ones(7, dtype=bool),
-        {},
     )
     later = replace(policy, codebook=wider)
     assert torch.equal(later.prompts(contexts).tokens, prompts.tokens)

@@ -73,8 +73,8 @@ def test_every_item_has_a_code_of_its_own_within_width(
     assert book.codes.min() >= 0
     assert book.codes.max() < width
     assert np.array_equal(book.trie.codes, book.codes)  # rows are the leaves: sorted
-    assert book.report["reconstruction"] <= 1 + 1e-9
-    assert all(0 < share <= 1 for share in book.report["usage"])
+    assert book.report.reconstruction <= 1 + 1e-9
+    assert all(0 < share <= 1 for share in book.report.usage)
 
 
 @given(st.integers(0, 100))
@@ -122,9 +122,9 @@ def test_crowded_items_take_ids_next_to_their_like_and_codes_still_explain_them(
     book = fit_codebook(names(12), vectors, levels=2, width=4)
     kind = book.items.str.slice(1).cast(pl.Int64).to_numpy() // 6
     assert all(len(set(kind[book.codes[:, 0] == code])) == 1 for code in set(book.codes[:, 0]))
-    assert book.report["reconstruction"] == pytest.approx(1)
-    assert book.report["moved"] == 0
-    assert book.report["largest_prefix"] == 4
+    assert book.report.reconstruction == pytest.approx(1)
+    assert book.report.moved == 0
+    assert book.report.largest_prefix == 4
 
 
 def test_similar_items_share_prefixes_more_than_dissimilar_ones() -> None:
@@ -138,7 +138,7 @@ def test_similar_items_share_prefixes_more_than_dissimilar_ones() -> None:
     off = ~np.eye(400, dtype=bool)
     assert same_code[same_kind & off].mean() > 0.8
     assert same_code[~same_kind].mean() < 0.1
-    assert book.report["reconstruction"] > 0.9
+    assert book.report.reconstruction > 0.9
     again = fit_codebook(names(400), vectors, seed=1)
     assert np.array_equal(again.codes, book.codes)
     assert again.items.equals(book.items)
@@ -177,7 +177,7 @@ def test_new_items_take_free_codes_and_move_none(
         f"n{k}" for k in range(1, more, 2)
     }
     if more:
-        assert wider.report["added"] == more
+        assert wider.added == more
         in_two = book.with_items(pl.Series(["n0"]), new[:1]).with_items(
             pl.Series([f"n{k}" for k in range(1, more)], dtype=pl.String), new[1:]
         )
@@ -230,13 +230,13 @@ def test_new_items_that_cannot_be_added_are_refused(tmp_path: Path) -> None:
 
 def test_purity_and_collisions_by_hand() -> None:
     codes = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]])
-    book = Codebook(names(5), codes, 3, np.ones(5, dtype=bool), {})
+    book = Codebook(names(5), codes, 3, np.ones(5, dtype=bool))
     assert book.purity(pl.Series(["a", "a", "b", "b", "b"])) == [4 / 5, 1.0]
     assert book.purity(pl.Series(["a", None, "b", "b", "a"])) == [2 / 4, 1.0]
     with pytest.raises(DataError, match="4 labels given for 5 items"):
         book.purity(pl.Series(["a"] * 4))
     twins = fit_codebook(names(4), np.array([[0.0, 0], [0, 0], [0, 5], [9, 0]]), levels=1, width=4)
-    assert (twins.report["collisions"], twins.report["moved"]) == (
+    assert (twins.report.collisions, twins.report.moved) == (
         2 / 4,
         0,
     )  # the code left over repeats their centre, so neither had to move
@@ -429,9 +429,7 @@ def test_text_vectors_follow_the_index_not_the_table() -> None:
 
 
 def test_a_run_compares_codes_with_two_creators_and_with_nothing_where_one_made_all() -> None:
-    book = Codebook(
-        names(4), np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), 2, np.ones(4, dtype=bool), {}
-    )
+    book = Codebook(names(4), np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), 2, np.ones(4, dtype=bool))
     items = pl.DataFrame(
         {
             "item_id": names(4),

@@ -163,8 +163,8 @@ def test_an_events_own_creator_comes_first_and_disagreements_are_named() -> None
         "3 events of 2 items name another creator than the catalogue (most of item 'a1': 'z' "
         "in events, 'a' in the catalogue)"
     )
-    assert disagreement_note(lake) == glance(lake)["creators"] == f"{note}; the event's own counts"
-    assert glance(fill(Lake.memory(), STAR, WORKS))["creators"] == ""
+    assert disagreement_note(lake) == glance(lake).creators == f"{note}; the event's own counts"
+    assert glance(fill(Lake.memory(), STAR, WORKS)).creators == ""
     assert item_creators(lake).rows() == [("a1", "a"), ("a2", "a"), ("b1", "b")]
 
 

@@ -1171,7 +1171,7 @@ HELD, BROKEN, UNSURE = (
 @pytest.mark.parametrize(
     ("lines", "check", "verdict", "words"),
     [
-        ([line("a", 0.3)], GOOD, "ship", "a is superior (+3%, 1."),
+        ([line("a", 0.3)], GOOD, "ship", "a is superior (+3.0%, 1."),
         (
             [line("a", 0.3), line("b", 0.0)],
             GOOD,
@@ -1189,7 +1189,7 @@ HELD, BROKEN, UNSURE = (
             [line("a", 0.3), line("b", -0.3)],
             GOOD,
             "do not ship",
-            "b deteriorates (-3%",
+            "b deteriorates (-3.0%",
         ),  # whatever else improves
         ([line("a", 0.3), BROKEN], GOOD, "do not ship", "g deteriorates"),
         (

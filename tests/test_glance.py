@@ -10,6 +10,7 @@ import pytest
 from longplay.errors import DataError
 from longplay.lake import Lake
 from longplay.lake.glance import glance
+from longplay.results.log_figures import DayOfLog, WeekOfUsers
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -38,19 +39,19 @@ def test_counts_are_those_of_the_log() -> None:
         ("a", DAY, "visit"),
     ]
     figures = glance(lake_of(rows, START + 3 * DAY))
-    assert figures["events"] == 5
-    assert figures["users"] == 2
-    assert (figures["items"], figures["decisions"], figures["quarantined"]) == (0, 0, 0)
-    assert figures["kinds"] == {"play": 3, "skip": 1, "visit": 1}
-    assert figures["origins"] == {"organic": 5}
-    assert figures["watermark"] == "2026-03-04T00:00:00+00:00"
-    assert figures["first"].startswith("2026-03-01 00:00:00")
-    assert figures["last"].startswith("2026-03-02 00:00:00")
-    assert figures["activity"] == [
-        {"day": "2026-03-01", "users": 1, "events": 1},
-        {"day": "2026-03-02", "users": 2, "events": 3},
-    ]  # a skip is none
-    assert figures["retention"] == []  # of two users nothing is said
+    assert figures.events == 5
+    assert figures.users == 2
+    assert (figures.items, figures.decisions, figures.quarantined) == (0, 0, 0)
+    assert figures.kinds == {"play": 3, "skip": 1, "visit": 1}
+    assert figures.origins == {"organic": 5}
+    assert figures.watermark == "2026-03-04T00:00:00+00:00"
+    assert figures.first.startswith("2026-03-01 00:00:00")
+    assert figures.last.startswith("2026-03-02 00:00:00")
+    assert figures.activity == (
+        DayOfLog("2026-03-01", 1, 1),
+        DayOfLog("2026-03-02", 2, 3),
+    )  # a skip is none
+    assert figures.retention == ()  # of two users nothing is said
 
 
 def cohort() -> list[tuple[str, timedelta, str]]:
@@ -68,30 +69,33 @@ def cohort() -> list[tuple[str, timedelta, str]]:
 
 def test_retention_of_a_week_is_the_share_active_in_it_among_those_whose_week_had_ended() -> None:
     at_day = {
-        day: glance(lake_of(cohort(), START + day * DAY))["retention"] for day in (1, 7, 8, 10, 15)
+        day: glance(lake_of(cohort(), START + day * DAY)).retention for day in (1, 7, 8, 10, 15)
     }
-    everyone = {"week": 0, "share": 1.0, "users": 60}
-    assert at_day[1] == [{"week": 0, "share": 1.0, "users": 40}]
-    assert at_day[7] == [everyone]  # day 7 has not ended
-    assert at_day[8] == [everyone, {"week": 1, "share": 10 / 40, "users": 40}]
-    assert at_day[10] == [
+    everyone = WeekOfUsers(0, 1.0, 60)
+    assert at_day[1] == (WeekOfUsers(0, 1.0, 40),)
+    assert at_day[7] == (everyone,)  # day 7 has not ended
+    assert at_day[8] == (
         everyone,
-        {"week": 1, "share": 11 / 60, "users": 60},
-    ]  # v0 came back on its own day 7
-    assert at_day[15] == [
+        WeekOfUsers(1, 10 / 40, 40),
+    )
+    assert at_day[10] == (
         everyone,
-        {"week": 1, "share": 11 / 60, "users": 60},
-        {"week": 2, "share": 4 / 40, "users": 40},
-    ]
+        WeekOfUsers(1, 11 / 60, 60),
+    )  # v0 came back on its own day 7
+    assert at_day[15] == (
+        everyone,
+        WeekOfUsers(1, 11 / 60, 60),
+        WeekOfUsers(2, 4 / 40, 40),
+    )
 
 
 def test_a_day_that_has_not_ended_counts_for_nobody() -> None:
     nearly = glance(lake_of(cohort(), START + 8 * DAY - timedelta(microseconds=1)))
-    assert [row["week"] for row in nearly["retention"]] == [0]
+    assert [row.week for row in nearly.retention] == [0]
     same_day = glance(
         lake_of([(f"u{n}", timedelta(0), "play") for n in range(30)], START + timedelta(hours=12))
     )
-    assert same_day["retention"] == []
+    assert same_day.retention == ()
 
 
 def test_a_glance_at_a_view_sees_only_the_view() -> None:
@@ -111,10 +115,10 @@ def test_a_log_without_events_says_so() -> None:
         watermark=START + DAY,
     )
     figures = glance(lake)
-    assert (figures["events"], figures["users"], figures["items"]) == (0, 0, 1)
-    assert (figures["first"], figures["last"], figures["activity"], figures["retention"]) == (
+    assert (figures.events, figures.users, figures.items) == (0, 0, 1)
+    assert (figures.first, figures.last, figures.activity, figures.retention) == (
         None,
         None,
-        [],
-        [],
+        (),
+        (),
     )

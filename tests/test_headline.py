@@ -126,8 +126,8 @@ def test_a_verdict_says_where_its_difference_is_open_or_not_estimable():
 
 def test_a_trial_that_failed_a_check_says_so_in_each_verdict_and_in_a_warning():
     page = render("demo", failed(looped()))
-    assert all("the trial cannot be trusted; " in text for text in sentences_of(page))
-    assert "The trial cannot be trusted. sample ratio: control 1,300" in " ".join(
+    assert all("the experiment cannot be trusted; " in text for text in sentences_of(page))
+    assert "The experiment cannot be trusted. sample ratio: control 1,300" in " ".join(
         head_of(page).text
     )
 
@@ -143,10 +143,10 @@ def test_at_most_three_warnings_the_most_severe_first_and_the_others_counted():
     assert len(notes) - 1 > MOST_WARNINGS  # the last is of a browser without scripts
     assert "on the training moments: coverage fell by 93%" in notes[0][1]
     assert "on the visits that followed" in notes[1][1]
-    assert "The trial cannot be trusted" in notes[2][1]
+    assert "The experiment cannot be trusted" in notes[2][1]
     assert "Not estimable: effect of clicks on habit" in notes[3][1]
     assert [tone for tone, _ in notes[:4]] == [" caution", " caution", " caution", ""]
-    assert "The trial cannot be trusted" in head
+    assert "The experiment cannot be trusted" in head
     assert "Not estimable" not in head
     folded = len(notes) - 1 - MOST_WARNINGS
     assert f"{folded} more warnings" in head_of(page).summaries
@@ -235,7 +235,7 @@ def test_a_run_without_a_trial_says_what_it_can():
     for results in (simulated, real, logged, {}):
         assert "decided" not in head(results)
     for results in (simulated, real, logged):
-        assert "No trial was run." in head(results)
+        assert "No experiment was run." in head(results)
 
 
 def test_a_ranking_of_policies_that_were_not_reinforced_has_a_sentence():

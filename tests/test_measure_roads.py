@@ -207,7 +207,9 @@ def test_files_in_one_pass_equal_memory(
 ) -> None:
     log = nasty_log(seed)
     lake = log.lake()
-    monkeypatch.setattr(coded_events, "LEAST_ROLLUPS", least)  # 0: events as numbers; else as they are
+    monkeypatch.setattr(
+        coded_events, "LEAST_ROLLUPS", least
+    )  # 0: events as numbers; else as they are
     written = write_outcomes(SIGNALS, lake, tmp_path, as_of=log.as_of)
     for signal in SIGNALS:
         expected = signal.outcomes(lake, as_of=log.as_of).frame

@@ -26,6 +26,7 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake import Lake
 from longplay.lake.adapters import Source, delimited, read_table
 from longplay.lake.glance import glance
+from longplay.results import to_json
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 COLUMNS = {"user_id": "who", "item_id": "what", "time": "ts"}
@@ -610,7 +611,7 @@ def test_a_log_of_user_item_and_time_alone_makes_a_catalogue(tmp_path: Path) -> 
     ).rows() == [("a", 3, True), ("b", 1, True)]
     lake = Lake.memory()
     lake.append("b", events=source.events, items=source.items)
-    assert glance(lake)["items"] == 2
+    assert glance(lake).items == 2
     without = read_table(
         tmp_path / "log.csv", {"user_id": "who", "time": "ts"}, constants={"kind": "visit"}
     )
@@ -670,11 +671,11 @@ def test_small_logs_are_read_and_looked_at(tmp_path: Path, rows: str) -> None:
         watermark=datetime(2026, 4, 1, tzinfo=UTC),
     )
     figures = glance(lake)
-    assert figures["events"] + figures["quarantined"] == source.rows
+    assert figures.events + figures.quarantined == source.rows
     assert (
         "no row is an event: there is nothing to learn from" in source.notes
     ) == source.events.is_empty()
-    json.dumps(figures)
+    json.dumps(to_json(figures))
 
 
 def test_one_user_with_all_events_costs_memory_in_proportion(tmp_path: Path) -> None:
@@ -689,7 +690,7 @@ def test_one_user_with_all_events_costs_memory_in_proportion(tmp_path: Path) -> 
         figures = glance(lake)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert (figures["events"], figures["users"], figures["items"]) == (count, 1, 1)
+        assert (figures.events, figures.users, figures.items) == (count, 1, 1)
     assert peaks[1] < 6 * peaks[0]
 
 

@@ -109,7 +109,7 @@ def test_an_interval_that_is_not_symmetric_prints_both_ends_everywhere() -> None
     estimate = Estimate(0.02, 0.005, 900, 40.0, "habit per slot", df=15, origin=0.0, step=0.001)
     assert str(estimate) == "0.0200 (0.0117 to 0.0351; 95%, n=900)"
     assert "0.0117 to 0.0351" in estimate._repr_html_()
-    assert with_interval(estimate.bounded()) == "0.020 (0.012 to 0.035)"
+    assert with_interval(estimate.bounded()) == "0.0200 (0.0117 to 0.0351)"
     assert (
         str(replace(estimate, df=500, step=0.0, std_error=0.0005))
         == "0.02000 ± 0.00098 (95%, n=900)"

@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from longplay import progress as progress_module
 from longplay.errors import ConfigError
 from longplay.learning.reinforce import reinforce
 from longplay.learning.reward_weighted import reward_weighted
+from longplay.ope import diagnose, estimates
 from longplay.policies.generative_policy import Generative
 from longplay.policies.simple import Popular
 from longplay.progress import reporting, silent
+from longplay.rewards.calibration import calibration, compare
 from longplay.signals.store.signal_store import SignalStore
 from longplay.world import World
 
@@ -42,6 +45,15 @@ LONG_CALLS = [
     SignalStore.update,
     lp.audit,
     lp.top_items,
+    lp.Signal.outcomes,
+    lp.Experiment.analyze,
+    calibration,
+    compare,
+    lp.ips,
+    lp.snips,
+    lp.doubly_robust,
+    estimates,
+    diagnose,
 ]
 
 
@@ -204,6 +216,24 @@ def test_the_same_figures_come_out_whoever_watches(tmp_path: Path) -> None:
         progress=lambda *told: calls.append(told),
     )
     assert calls == [(1, 2), (2, 2)]
+
+
+def test_outcomes_and_read_outs_count_their_steps_to_the_last() -> None:
+    # catches: a bar that stands at two thirds when the call returns, or counts beyond its end
+    def ends_whole(call: Callable[..., object], steps: int) -> None:
+        calls: list[tuple[int, int]] = []
+        call(lambda *told: calls.append(told))
+        assert calls == [(step, steps) for step in range(steps + 1)]
+
+    uniform, popular = Popular(slate=5, explore=0.5), Popular(slate=5, explore=0.1)
+    world = World(users=200, items=40, seed=5)
+    world.run(uniform, days=14)
+    experiment = lp.Experiment(control=popular, treatment=uniform, salt="x")
+    lake = world.run(experiment, days=14)
+    active = lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 7))
+    ends_whole(lambda progress: HABIT.outcomes(lake, progress=progress), 3)
+    # users, covariates, sums, and one treatment
+    ends_whole(lambda progress: experiment.analyze(lake, active, progress=progress), 4)
 
 
 def test_a_store_says_which_part_it_is_at(tmp_path: Path) -> None:

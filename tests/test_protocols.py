@@ -24,8 +24,8 @@ from longplay.policies.page import Page
 from longplay.policies.simple import Popular, Uniform
 
 SOURCE = Path(__file__).resolve().parents[1] / "src/longplay"
-ROOMS = ["decisions", "policies", "learning", "ope", "experiments", "rewards", "world"]
-MODULES = ["ranking.py", "audits.py"]
+ROOMS = ["decisions", "policies", "learning", "ope", "experiments", "rewards", "world", "audits"]
+MODULES = ["ranking.py"]
 FILES = sorted(
     [file for room in ROOMS for file in (SOURCE / room).rglob("*.py")]
     + [SOURCE / module for module in MODULES]

@@ -153,7 +153,7 @@ def policies(gain: float = 0.02, half: float = 0.01) -> dict:
         "differences": [pair(a, b, estimate(gain, half)) for a, b in pairs],
     }
     return {
-        "not_estimable": {"experiment": "no trial was run on this log"},
+        "not_estimable": {"experiment": "no experiment was run on this log"},
         "signal": "habit@ba93f33d",
         "visits": 500,
         "users": 400,
@@ -652,9 +652,7 @@ def test_a_trial_under_another_rule_of_exclusions_than_training_says_so_at_its_h
         results["reinforce"]["exclude"] = trained
         page = render("trial", results)
         head = page[page.index("<body>") : page.index('<dl class="facts"')]
-        words = (
-            "trained under exclude = “creator”, and the trial showed them under exclude = “none”"
-        )
+        words = "trained under exclude = “creator”, and the experiment showed them under exclude = “none”"
         assert head.count(words) == said
 
 
@@ -771,13 +769,13 @@ def test_every_policy_of_the_trial_has_a_row_with_all_its_figures():
 def test_the_table_says_that_its_columns_answer_two_questions():
     text = words_of(render("demo", looped()))
     assert "Off-policy (estimand one_step): habit per slot" in text
-    assert "Trial and truth (estimand policy): active per user" in text
+    assert "Experiment and truth (estimand policy): active per user" in text
 
 
 def test_the_loop_says_in_words_what_was_decided_what_is_true_and_what_it_takes():
     text = words_of(render("demo", looped()))
     assert (
-        "A trial of 3,800 enrolled users over 56 days says: keep running reinforced on habit and "
+        "An experiment of 3,800 enrolled users over 56 days says: keep running reinforced on habit and "
         "do not ship reinforced on clicks." in text
     )
     assert "To settle it: about 51,000 users in both arms, 6 more weeks." in text
@@ -786,12 +784,15 @@ def test_the_loop_says_in_words_what_was_decided_what_is_true_and_what_it_takes(
         "active per user over 28 days +0.55" in text
     )
     assert "Reinforced on clicks is truly worse than the incumbent" in text
-    assert "the trial's +0.62 (0.33 to 0.91) agrees with it, within the errors of both" in text
+    assert "the experiment's +0.62 (0.33 to 0.91) agrees with it, within the errors of both" in text
     assert (
         "at day 7 the early reward of habit said +0.310 per user, +0.210 matured (off by a "
         "factor). The audit says: reweight." in text
     )
-    assert "The plan made before the trial active: to find 5% of a mean of 10: 51,000 users" in text
+    assert (
+        "The plan made before the experiment active: to find 5% of a mean of 10: 51,000 users"
+        in text
+    )
 
 
 def test_a_trial_that_misses_the_truth_is_said_to_miss_it():
@@ -852,7 +853,7 @@ def test_a_failed_check_is_said_before_the_checks():
     results = looped()
     results["experiment"]["readout"]["checks"][0]["fails"] = True
     assert (
-        '<p class="note caution">The trial cannot be trusted. sample ratio: control 1,300'
+        '<p class="note caution">The experiment cannot be trusted. sample ratio: control 1,300'
         in render("demo", results)
     )
 
@@ -1103,6 +1104,20 @@ def test_policies_keep_their_colours():
         "a",
     )
     assert all(colour in str(chart.spec) for colour in charts.POLICY_COLOURS.values())
+
+
+def test_every_text_of_a_chart_of_differences_says_how_and_how_much() -> None:
+    # catches: a label that names the policy again instead of its difference
+    row = {"name": "a", "label": "arm a", "value": 0.4, "low": 0.1, "high": 0.7, "text": "+0.40"}
+    rows = [row | {"how": "experiment"}, row | {"how": "true", "text": "+0.60"}]
+    spec = charts.grouped(rows, {}, "title", "axis", reference=(0.0, "as logged")).spec
+    texts = [
+        [values[layer["encoding"]["text"]["field"]] for values in layer["data"]["values"]]
+        for layer in spec["layer"]
+        if layer["mark"]["type"] == "text"
+    ]
+    words = ["experiment +0.40", "true +0.60"]
+    assert texts == [words, words, ["as logged"]]  # left, right, and the dashed line's
 
 
 def _open(page: str, folder: Path) -> tuple[str, set[str]]:

@@ -23,9 +23,9 @@ import longplay
 from longplay.errors import DataError
 from longplay.estimate import Estimate
 from longplay.results import RunResults, StageResult, result_of, to_json
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.record import from_json
 from longplay.results.reward_figures import CalibrationFigures
-from longplay.results.trial_figures import ExperimentResult
 from longplay.run import STAGES, run_stages
 from longplay.run.config import parse_config
 from longplay.run.engine import read_stage

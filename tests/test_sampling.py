@@ -52,7 +52,7 @@ def policy() -> Generative:
         for weight in model.parameters():
             if weight.ndim == 2:
                 weight.mul_(5.0)
-    return Generative(codebook=Codebook(pl.Series(ITEMS), CODES, 4, FREE, {}), model=model)
+    return Generative(codebook=Codebook(pl.Series(ITEMS), CODES, 4, FREE), model=model)
 
 
 def prompts_for(decoder: Decoder, asks: list[tuple[list[int], list[int], float]]) -> Prompts:
@@ -231,7 +231,7 @@ def test_a_trie_with_fewer_branches_than_slots_fills_them_from_below(slots: int)
     codes = np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1]])
     decoder = Decoder(
         new_model("tiny", 3, 4, seed=0),
-        Codebook(pl.Series(ITEMS[:4]), codes, 4, np.ones(4, dtype=bool), {}).trie,
+        Codebook(pl.Series(ITEMS[:4]), codes, 4, np.ones(4, dtype=bool)).trie,
     )
     prompts = prompts_for(decoder, [([], [], 1.0)])
     draw = beam_slates(decoder, prompts, groups=400, slots=slots, chance=streams(1, 2))

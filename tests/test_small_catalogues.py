@@ -73,7 +73,7 @@ def test_slates_are_inside_and_their_probabilities_sum_to_one(
     items = [f"i{k}" for k in range(len(codes))]
     policy = Generative(seed=2, whole=data.draw(st.booleans())).with_codes(
         lake_of(items, [("u", "i0")]),
-        Codebook(pl.Series("item_id", items), codes, width, available, {}),
+        Codebook(pl.Series("item_id", items), codes, width, available),
     )
     with torch.no_grad():
         for weight in policy.decoder.model.parameters():

@@ -165,7 +165,7 @@ def test_a_guardrail_where_lower_is_better_rules_out_a_rise() -> None:
     )
     words = str(Readout("e", NOW, (found,), (), (decide("treatment", [found], [], TERMS),)))
     assert "active, lower is better" in words
-    assert found.as_json()["better"] == "lower"
+    assert found.figures().better == "lower"
 
 
 def test_the_audit_of_a_signal_where_lower_is_better_reads_a_fall_as_a_gain() -> None:
@@ -386,7 +386,7 @@ def test_a_corrected_interval_is_named() -> None:
     words = str(Readout("e", NOW, (found,), (), ()))
     assert "active, 95%, corrected for skewness" in words
     assert found.effect.difference.interval() == found.effect.interval
-    assert found.as_json()["effect"]["corrected_for_skewness"] is True
+    assert found.figures().effect.corrected_for_skewness is True
 
 
 # -- arms, shares

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,6 +13,8 @@ from scipy import stats
 
 from longplay.display import table_html
 from longplay.errors import DataError
+from longplay.results.record import Json, to_json
+from longplay.results.reward_figures import CalibrationFigures, ReliabilityBin
 
 Array = NDArray[np.float64]
 
@@ -136,19 +137,23 @@ class Calibration:
             f"{self.sharpness:.4g} (prior alone {self.prior_sharpness:.4g})"
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain numbers for the run folder and the report; the PIT as a ten-bin histogram."""
-        return {
-            "coverage": {f"{level:g}": share for level, share in self.coverage.items()},
-            "groups": self.groups,
-            "min_entries": self.min_entries,
-            "pit": np.histogram(self.pit, bins=10, range=(0, 1))[0].tolist(),
-            "reliability": self.reliability.to_dicts(),
-            "mae": self.mae,
-            "prior_mae": self.prior_mae,
-            "sharpness": self.sharpness,
-            "prior_sharpness": self.prior_sharpness,
-        }
+    def figures(self) -> CalibrationFigures:
+        """The calibration as a run folder stores it; the PIT as a histogram of ten bins."""
+        return CalibrationFigures(
+            coverage={f"{level:g}": share for level, share in self.coverage.items()},
+            groups=self.groups,
+            min_entries=self.min_entries,
+            pit=tuple(np.histogram(self.pit, bins=10, range=(0, 1))[0].tolist()),
+            reliability=tuple(ReliabilityBin(**row) for row in self.reliability.to_dicts()),
+            mae=self.mae,
+            prior_mae=self.prior_mae,
+            sharpness=self.sharpness,
+            prior_sharpness=self.prior_sharpness,
+        )
+
+    def as_json(self) -> Json:
+        """`figures` as values that JSON has."""
+        return to_json(self.figures())
 
 
 def coverage_of_means(

@@ -1,9 +1,10 @@
-"""How figures are written, in the terminal, in a notebook and in the report alike: numbers, per
-cents, intervals, durations, tables.
+"""How figures are written, in the terminal, in a notebook and in the report alike: numbers,
+percentages, intervals, durations, tables.
 
-An interval is written `low to high`. `number` and `percent` are for a figure that stands alone;
-`decimal` and the functions of a `Bounded` are for figures that stand in columns, in the decimals
-that their interval needs and with the minus sign of print.
+An estimate has as many decimals as two significant digits of the distance to the nearer end of its
+interval need, wherever it is written (`decimals_of`). An interval is written `low to high`. A number
+that has no interval has three significant digits. The report writes the minus sign of print, the
+terminal a hyphen, which can be copied into a program.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import polars as pl
 
 Rows = Sequence[Sequence[str]]
 MOST_DECIMALS = 8
+ROUNDING = 1e-9  # relative
+NO_WIDTH = 1e-6  # relative to the value: what cancelling variances may leave of an interval
 # an interval whose middle lies further from the value than this share of its half-width is written
 # by its ends
 LOPSIDED = 0.1
@@ -36,7 +39,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
-    """A share as per cent, with at most three significant digits or in fixed decimals.
+    """A share in percent, with at most three significant digits or in fixed decimals.
 
     Args:
         share: 0.5 is half; null or not finite: `n/a`.
@@ -55,20 +58,16 @@ def percent(share: float | None, decimals: int | None = None, *, signed: bool = 
 
 
 def interval(low: float, high: float) -> str:
-    """Both ends of an interval, in the decimals that `decimals_of` gives.
+    """Both ends of an interval, in the decimals that an estimate in its middle would have.
 
     >>> interval(-0.0123, 0.2), interval(1.0, 1.0), interval(0.0004, 0.0204)
     ('-0.01 to 0.20', '1 to 1', '0.0004 to 0.0204')
     """
-    half = (high - low) / 2
-    if not (math.isfinite(half) and half > 0):
-        return f"{number(low)} to {number(high)}"
-    decimals = decimals_of(Bounded((low + high) / 2, low, high))
-    return f"{_fixed(low, decimals)} to {_fixed(high, decimals)}"
+    return value_and_ends((low + high) / 2, low, high)[1]
 
 
 def percent_interval(low: float, high: float) -> str:
-    """An interval of shares, in per cent.
+    """An interval of shares, in percent.
 
     >>> percent_interval(-0.012, 0.03)
     '-1.2% to 3.0%'
@@ -77,35 +76,54 @@ def percent_interval(low: float, high: float) -> str:
 
 
 def plus_minus(value: float, half: float) -> str:
-    """A value and its half-width, with as many decimals as two significant digits of the half-width
-    need.
+    """A value and the half-width of its interval.
 
     >>> plus_minus(0.3141, 0.0402), plus_minus(2.0, 0.0)
     ('0.314 ± 0.040', '2 ± 0')
     """
     if not (math.isfinite(half) and half > 0):
         return f"{value:.4g} ± {half:.2g}"
-    decimals = int(min(max(1 - math.floor(math.log10(half)), 0), 8))
+    decimals = _decimals_for(half)
     return f"{value:.{decimals}f} ± {half:.{decimals}f}"
 
 
 def value_and_ends(value: float, low: float, high: float) -> tuple[str, str]:
-    """A value, and the two ends of its interval, with as many decimals as two digits of the nearer
-    distance need.
+    """A value, and the two ends of its interval, in the same decimals.
 
     >>> value_and_ends(0.0213, 0.0121, 0.0389), value_and_ends(0.02, 0.0, math.inf)
     (('0.0213', '0.0121 to 0.0389'), ('0.02', '0 to inf'))
     """
-    near = min(value - low, high - value)
-    if not (math.isfinite(low) and math.isfinite(high) and near > 0):
-        return f"{value:.4g}", f"{low:.4g} to {high:.4g}"
-    decimals = int(min(max(1 - math.floor(math.log10(near)), 0), 8))
-    return f"{value:.{decimals}f}", f"{low:.{decimals}f} to {high:.{decimals}f}"
+    width = high - low
+    if not (math.isfinite(width) and width > NO_WIDTH * abs(value)):
+        return number(value), f"{number(low)} to {number(high)}"
+    decimals = decimals_of(Bounded(value, low, high))
+    return _fixed(value, decimals), f"{_fixed(low, decimals)} to {_fixed(high, decimals)}"
+
+
+def value_with_ends(value: float, low: float, high: float) -> str:
+    """A value with its interval in brackets, for a terminal.
+
+    >>> value_with_ends(-0.8981, -1.204, -0.592)
+    '-0.90 (-1.20 to -0.59)'
+    """
+    text, ends = value_and_ends(value, low, high)
+    return f"{text} ({ends})"
+
+
+def percent_and_ends(share: float, low: float, high: float) -> tuple[str, str]:
+    """A relative difference with its sign, and the two ends of its interval, in per cent.
+
+    >>> percent_and_ends(0.0342, 0.007, 0.062), percent_and_ends(-0.0763, -0.101, -0.051)
+    (('+3.4%', '0.7% to 6.2%'), ('-7.6%', '-10.1% to -5.1%'))
+    """
+    text, ends = value_and_ends(100 * share, 100 * low, 100 * high)
+    sign = "+" if share > 0 else ""
+    return f"{sign}{text}%", ends.replace(" to ", "% to ") + "%"
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """A figure with the ends of its interval; null where it has none.
+    """A figure with its interval; the ends are null where it has none.
 
     >>> Bounded.around(0.5, 0.1).interval, Bounded(0.5).interval
     ((0.304, 0.696), None)
@@ -125,7 +143,7 @@ class Bounded:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Both ends."""
+        """Both ends of the interval; null where there is none."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     def scaled(self, factor: float) -> Bounded:
@@ -166,25 +184,31 @@ def printed(text: str) -> str:
 
 
 def decimals_of(figure: Bounded) -> int:
-    """Decimals that show two significant digits of the half-width, and more where a bound near zero
-    would round to it; without an interval, three significant digits of the value.
+    """Decimals in which a figure and its interval are written.
+
+    As many as two significant digits of the distance to the nearer end need, and more where an end
+    would be written as 0 that is not 0. Without an interval three significant digits of the value.
 
     >>> decimals_of(Bounded(0.31, 0.27, 0.35)), decimals_of(Bounded(0.01, 0.0004, 0.0204))
     (3, 4)
     """
     if figure.interval is None:
         return max(0, min(MOST_DECIMALS, 2 - _magnitude(figure.value))) if figure.value else 0
-    half = (figure.interval[1] - figure.interval[0]) / 2
-    decimals = max(0, min(MOST_DECIMALS, 1 - _magnitude(half))) if half > 0 else 3
+    low, high = figure.interval
+    nearer = min(figure.value - low, high - figure.value)
+    if nearer <= 0:  # an end is the value itself
+        nearer = (high - low) / 2
+    decimals = _decimals_for(nearer) if nearer > 0 else 3
     while decimals < MOST_DECIMALS and any(
-        bound != 0 and round(bound, decimals) == 0 for bound in figure.interval
+        end != 0 and round(end, decimals) == 0 for end in (low, high)
     ):
         decimals += 1
     return decimals
 
 
 def with_interval(figure: Bounded) -> str:
-    """Value and both ends of its interval; the value alone where there is none, or none of width.
+    """Value and both ends of its interval, for the report; the value alone where there is no
+    interval, or none of width.
 
     >>> with_interval(Bounded(0.031, 0.027, 0.035)), with_interval(Bounded(0.031))
     ('0.0310 (0.0270 to 0.0350)', '0.0310')
@@ -192,11 +216,11 @@ def with_interval(figure: Bounded) -> str:
     ends = figure.interval
     if ends is None or ends[1] <= ends[0]:
         return decimal(figure.value) if figure.value else "0"
-    return f"{decimal(figure.value, decimals_of(figure))} ({span(figure)})"
+    return printed(value_with_ends(figure.value, *ends))
 
 
 def span(figure: Bounded) -> str:
-    """Both ends of the interval, or nothing where there is none.
+    """Both ends of the interval, for the report; nothing where there is none.
 
     >>> span(Bounded(0.02, 0.010, 0.031)), span(Bounded(0.02))
     ('0.010 to 0.031', '')
@@ -204,7 +228,7 @@ def span(figure: Bounded) -> str:
     if figure.interval is None:
         return ""
     decimals = decimals_of(figure)
-    return " to ".join(decimal(bound, decimals) for bound in figure.interval)
+    return " to ".join(decimal(end, decimals) for end in figure.interval)
 
 
 def signed(figure: Bounded) -> str:
@@ -238,7 +262,7 @@ def duration(seconds: float) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as a list in a sentence.
+    """Words listed in a sentence.
 
     >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
     ('a, b and c', 'a', '')
@@ -249,7 +273,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def text_table(head: Sequence[str], rows: Rows) -> str:
-    """Columns set apart by two blanks, the first to the left, the others to the right.
+    """A table as text: columns two blanks apart, the first aligned left, the others right.
 
     >>> print(text_table(["who", "n"], [["a", "10"], ["bc", "9"]]))
     who   n
@@ -268,7 +292,7 @@ def text_table(head: Sequence[str], rows: Rows) -> str:
 
 
 def html_table(head: Sequence[str], rows: Rows) -> str:
-    """The same as an HTML table; every cell is escaped."""
+    """A table as HTML; every cell is escaped."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
@@ -277,7 +301,7 @@ def html_table(head: Sequence[str], rows: Rows) -> str:
 
 
 def facts_text(title: str, facts: Mapping[str, str]) -> str:
-    """What an object says of itself on a terminal: a title, then a line per fact.
+    """A title, then a line per fact: how objects print on a terminal.
 
     Args:
         title: what it is.
@@ -293,7 +317,7 @@ def facts_text(title: str, facts: Mapping[str, str]) -> str:
 
 
 def facts_html(title: str, facts: Mapping[str, str]) -> str:
-    """The same for a notebook; all text is escaped, and colours are the notebook's own.
+    """`facts_text` as HTML for a notebook; all text is escaped, and colours are the notebook's.
 
     >>> title, table = facts_html("a < b", {"n": "1"}).split("<table>")
     >>> title
@@ -320,8 +344,14 @@ def table_html(title: str, frame: pl.DataFrame, shown: int = 10) -> str:
     return f"<p>{escape(title)}</p>{frame.head(shown)._repr_html_()}"
 
 
+def _decimals_for(distance: float) -> int:
+    """Decimals that two significant digits of a positive distance need."""
+    # 0.21 - 0.2 is a little less than 0.01, and needs no further decimal for that
+    return max(0, min(MOST_DECIMALS, 1 - _magnitude(distance * (1 + ROUNDING))))
+
+
 def _fixed(value: float, decimals: int) -> str:
-    """Fixed decimals, thousands set apart; nothing is negative that rounds to zero."""
+    """A number in fixed decimals with a separator of thousands; never `-0`."""
     text = f"{value:,.{min(decimals, MOST_DECIMALS)}f}"
     return text if text.strip("-0.,") else text.lstrip("-")
 

@@ -60,7 +60,7 @@ def reporting(what: str, unit: str, progress: Progress = None) -> Iterator[Calla
     is_drawn = _is_watched() and not _silent.get() if progress is None else progress
     with silent():
         if not is_drawn:
-            yield _ignore
+            yield ignore
             return
         line = _Line(what, unit, sys.stderr)
         try:
@@ -133,8 +133,8 @@ def _duration(seconds: float) -> str:
     return f"{math.ceil(seconds / 60)} min"
 
 
-def _ignore(*_: object) -> None:
-    """Nobody is watching."""
+def ignore(*_: object) -> None:
+    """Take a report of progress and do nothing: nobody is watching."""
 
 
 def _is_watched() -> bool:

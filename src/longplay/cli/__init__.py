@@ -43,7 +43,7 @@ from longplay.run.stages import STAGES
 from longplay.run.tables import Configuration
 
 if TYPE_CHECKING:
-    from longplay.report.sections.experiment import LoopRow
+    from longplay.report.sections.experiment import Cell, LoopRow
 
 app = typer.Typer(
     name="longplay",
@@ -53,17 +53,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help=f"""The reward platform for recommenders that are language models.
 
-From a log of what people did to a recommender reinforced on what matters weeks later: signals declared as code, early beliefs about outcomes that have not matured, a generative (semantic-ID) recommender, reinforcement, ranking on the future, one report.
+Train and judge a recommender on what people do weeks later: declare delayed outcomes as signals, estimate them before they mature, reinforce a generative recommender on them, evaluate it off-policy, in an experiment and in an audit, and read one report.
 
-  longplay demo           a small simulated service, from nothing to a report
+  longplay demo           the whole loop on a small simulated service
 
-  longplay init LOG       look at a log of your own and write a run.toml that fits it
+  longplay init LOG       write a run.toml that fits your log
 
-  longplay run run.toml   every stage the data supports, then report.html
+  longplay run run.toml   run every stage the data supports; writes report.html
 
-  longplay signals        ready outcomes to declare; with a log, what it says of each
+  longplay signals        list ready signals; with a log, their base rates on it
 
-A run can be stopped at any moment: the same command goes on. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. {EXIT_CODES}""",  # noqa: E501
+A run can be stopped at any moment; the same command resumes it. Finished stages are skipped. A stage's name as a command runs the stages up to it; `longplay train --help` says what it does. {EXIT_CODES}""",  # noqa: E501
 )
 RunFile = Annotated[
     Path,
@@ -115,38 +115,37 @@ def demo(
         typer.Option("--folder", help="Where results go. Default: runs/demo, runs/demo-quick."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Another service, other listeners, other luck.")
+        int,
+        typer.Option(
+            "--seed", min=0, help="Seed of the simulated service, its listeners and all chance."
+        ),
     ] = 7,
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="At most a minute, without torch: simple policies, no trial, no audit."
+            "--quick",
+            help="At most a minute and no torch: simple policies, no experiment, no audit.",
         ),
     ] = False,
 ) -> None:
-    """The whole loop on a small simulated service, from nothing to a trial, its audit and a report,
-    in a few minutes."""
+    """Run the whole loop on a small simulated service: log, training, experiment, audit and report.
+
+    Takes a few minutes.
+    """
     config = parse_config(
         resources.files("longplay.run").joinpath("demo.toml").read_text(), "demo.toml"
     )
+    config = config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})
     if quick:
-        seeded = config.run.model_copy(update={"seed": seed})
-        guarded(lambda: _quick(config.model_copy(update={"run": seeded}), folder))
-        return
-    guarded(
-        lambda: _run(
-            config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}),
-            Path.cwd(),
-            folder or Path("runs/demo"),
-            None,
-        )
-    )
+        guarded(lambda: _quick(config, folder))
+    else:
+        guarded(lambda: _run(config, Path.cwd(), folder or Path("runs/demo"), None))
 
 
 app.command(name="init", rich_help_panel="Start here")(init.init)
 app.command(name="signals", rich_help_panel="Signals")(signals.signals)
 app.command(name="schema", rich_help_panel="Start here")(schema_command.schema)
-app.add_typer(signals.one, name="signal", rich_help_panel="Signals")
+app.add_typer(signals.signal_app, name="signal", rich_help_panel="Signals")
 app.add_typer(lake.lake, name="lake", rich_help_panel="Lake")
 app.add_typer(lm.lm, name="lm", rich_help_panel="Language models")
 
@@ -198,8 +197,8 @@ def _quick(config: Configuration, folder: Path | None) -> None:
 
 
 def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
-    """What a trial found, as the report's table: what is true, what was estimated, what was
-    decided, whether the early reward was true."""
+    """Print the result of the experiment as the report's table: true values, estimates, decisions
+    and audits."""
     from longplay.report.sections import experiment
 
     loop = experiment.collect(
@@ -207,7 +206,8 @@ def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
     )
     if loop is None:
         return
-    out, rows = wide(), experiment.loop_rows(loop)
+    out = wide()
+    rows = experiment.loop_rows(loop)
     out.print()
     if out.width >= TABLE_WIDTH:
         out.print(_loop_table(experiment.HEAD, rows))
@@ -224,7 +224,7 @@ def _tell_loop(places: Mapping[str, Path], place: Path) -> None:
 
 
 def _loop_table(head: Sequence[str], rows: Sequence[LoopRow]) -> Table:
-    """The policies of a trial, an interval below its value."""
+    """One row per policy; an interval stands below its value."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     words = {"policy": 11, "decision": 8, "audit": 9}
     for name in head:
@@ -232,18 +232,17 @@ def _loop_table(head: Sequence[str], rows: Sequence[LoopRow]) -> Table:
         justify = "left" if name in words else "right"
         most = words.get(name, figures)
         table.add_column(name, overflow="fold", justify=justify, max_width=most)
-    for row in rows:  # as plain text: names may hold what looks like markup
-        table.add_row(
-            *(
-                Text(cell.narrow)
-                if cell.narrow
-                else Text.assemble(
-                    cell.text or "–", (f"\n{cell.detail}" if cell.detail else "", "dim")
-                )
-                for cell in row.cells
-            )
-        )
+    for row in rows:
+        table.add_row(*map(_cell, row.cells))
     return table
+
+
+def _cell(cell: Cell) -> Text:
+    """A cell as plain text: names may hold what looks like markup."""
+    if cell.narrow:
+        return Text(cell.narrow)
+    detail = f"\n{cell.detail}" if cell.detail else ""
+    return Text.assemble(cell.text or "–", (detail, "dim"))
 
 
 class _RichUi:
@@ -271,9 +270,8 @@ class _RichUi:
             *columns, console=console, transient=True, disable=not sys.stdout.isatty()
         ) as bars:
             self._bars, self._tasks = bars, {}
-            self._waiting = bars.add_task(
-                "", total=None, figures=""
-            )  # until the stage can say how far it is
+            # shown until the stage reports its first progress
+            self._waiting = bars.add_task("", total=None, figures="")
             yield
         self._bars = None
 
@@ -292,15 +290,13 @@ class _RichUi:
         )
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
-        mark, how = (
-            ("[green]✓[/green]", duration(seconds))
-            if seconds is not None
-            else ("[dim]·[/dim]", "unchanged, skipped")
-        )
-        console.print(
-            f"{mark} [bold]{name:<10}[/bold] {escape(line)} [dim]{how} → {escape(str(place))}[/dim]",
-            soft_wrap=True,
-        )
+        mark = "[dim]·[/dim]"
+        how = "unchanged, skipped"
+        if seconds is not None:
+            mark = "[green]✓[/green]"
+            how = duration(seconds)
+        where = f"[dim]{how} → {escape(str(place))}[/dim]"
+        console.print(f"{mark} [bold]{name:<10}[/bold] {escape(line)} {where}", soft_wrap=True)
 
     def note(self, line: str) -> None:
         console.print(f"[dim]·[/dim] {escape(line)}", soft_wrap=True)

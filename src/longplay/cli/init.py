@@ -29,19 +29,21 @@ RunFile = Annotated[
 
 
 def init(log: LogOrFile = None, file: RunFile = None) -> None:
-    """Look at a log and write a run.toml that fits it; say what it can answer and what not. An
-    existing file is left alone.
+    """Write a run.toml that fits a log, and list what the log can answer and what it cannot.
 
-    Without a log: a commented template. `longplay init NAME.toml` writes the template under that
-    name.
+    Without a log a commented template is written; `longplay init NAME.toml` writes it under that
+    name. An existing file is never overwritten.
     """
 
     def write() -> None:
-        is_file_name = log is not None and file is None and log.endswith(".toml")
-        place = Path(log) if is_file_name and log is not None else file or Path("run.toml")
+        place = file or Path("run.toml")
+        wants_template = log is None
+        if log is not None and file is None and log.endswith(".toml"):
+            place = Path(log)
+            wants_template = True
         if place.exists():
             raise ConfigError(f"{place} exists already; give another name")
-        if log is None or is_file_name:
+        if log is None or wants_template:
             _write(place, resources.files("longplay.run").joinpath("template.toml").read_text())
             console.print(
                 f"wrote {place}: set ingest.path and ingest.columns, then [bold]longplay run "
@@ -50,7 +52,7 @@ def init(log: LogOrFile = None, file: RunFile = None) -> None:
             return
         proposal = propose(Path(log), place)
         _write(place, proposal.text)
-        _tell(proposal, place)
+        _print_proposal(proposal, place)
 
     guarded(write)
 
@@ -64,7 +66,7 @@ def _write(place: Path, text: str) -> None:
     write_file(place, text)
 
 
-def _tell(proposal: Proposal, place: Path) -> None:
+def _print_proposal(proposal: Proposal, place: Path) -> None:
     out = wide()
     for sentence in proposal.seen:
         out.print(Text(sentence), soft_wrap=True)

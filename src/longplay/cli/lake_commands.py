@@ -14,37 +14,34 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from longplay.cli.screen import console, guarded
 from longplay.errors import DataError
-from longplay.lake.repair import Progress as Told
+from longplay.lake.repair import Progress as FileProgress
 from longplay.lake.repair import check, repair
 from longplay.run.pins import log_of
 
-lake = typer.Typer(
-    no_args_is_help=True, help="Is a lake as it was written, and back to its last whole batch."
-)
+lake = typer.Typer(no_args_is_help=True, help="Check a lake for damage, and repair it.")
 Log = Annotated[
     Path,
     typer.Argument(
-        metavar="LAKE", help="A lake's folder, or a run folder or run.toml whose log it is."
+        metavar="LAKE", help="A lake folder, or a run folder or run.toml whose log is checked."
     ),
 ]
 
 
 @lake.command(name="check")
 def check_lake(source: Log) -> None:
-    """Compare every file with what the log of commits says of it, and name all damage; nothing is
-    changed.
+    """Check every file of a lake against its commits, and list all damage. Nothing is changed.
 
-    Exit code 1 where something is damaged.
+    The exit code is 1 if something is damaged.
     """
 
     def compare() -> None:
-        with _bar("compared") as told:
-            checked = check(_folder(source), told)
+        with _bar("compared") as report:
+            checked = check(_folder(source), report)
         console.print(escape(str(checked)), soft_wrap=True)
         if checked.damages:
             raise DataError(
                 f"{len(checked.damages)} damaged; `longplay lake repair {source}` goes back to "
-                "the last whole batch"
+                "the last complete batch"
             )
 
     guarded(compare)
@@ -52,26 +49,26 @@ def check_lake(source: Log) -> None:
 
 @lake.command(name="repair")
 def repair_lake(source: Log) -> None:
-    """Go back to the last whole batch, and say which batches to append again; nothing is
+    """Go back to the last complete batch, and list the batches to append again. Nothing is
     deleted."""
 
     def go_back() -> None:
-        with _bar("compared") as told:
-            repaired = repair(_folder(source), told)
+        with _bar("compared") as report:
+            repaired = repair(_folder(source), report)
         console.print(escape(str(repaired)), soft_wrap=True)
 
     guarded(go_back)
 
 
 def _folder(source: Path) -> Path:
-    """The lake's folder: what is given, where it holds tables, else the log of a run."""
+    """The lake's folder: `source` itself where it holds tables, else the log of that run."""
     holds_tables = any((source / name).is_dir() for name in ("commits", "events"))
     return source if holds_tables else log_of(source)
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Told]:
-    """A bar on a terminal, told how many of how many files are done."""
+def _bar(label: str) -> Iterator[FileProgress]:
+    """A progress bar on a terminal; yields the function to call with (files done, files)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,5 @@
-"""`longplay lm convert`: convert a language model from GGUF into a folder that Hugging Face loads."""
+"""`longplay lm convert`: convert a language model from GGUF into a folder that Hugging Face
+loads."""
 
 from __future__ import annotations
 

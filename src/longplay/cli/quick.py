@@ -42,8 +42,8 @@ SIMPLE = Popular | Uniform
 USERS, ITEMS, VISITS, VALUED = 2_000, 300, 500, 200
 DEEPEST = 50
 LEFT_OUT = (
-    "left out: the language model, its reinforcement, the trial and its audit; longplay demo runs "
-    "them in a few minutes (needs pip install 'longplay[llm]')"
+    "left out: the language model, its reinforcement, the experiment and its audit; longplay demo "
+    "runs them in a few minutes (needs pip install 'longplay[llm]')"
 )
 
 
@@ -53,7 +53,7 @@ def quick_demo(config: Configuration, folder: Path, ui: Ui) -> Path:
     Args:
         config: of the demo, with its seed.
         folder: of the run.
-        ui: what says how far it is.
+        ui: what shows progress.
 
     Returns:
         The report.
@@ -125,7 +125,10 @@ def _ranked(work: Work, policies: dict[str, SIMPLE], signal: Signal) -> Evaluate
     for name, policy in policies.items():
         tops = top_items(policy, future.contexts, DEEPEST, work.bar(f"ranking: {name}"))
         metrics = rank_metrics(tops, future)
-        rows += [MetricFigure(name, metric, one.value, one) for metric, one in metrics.items()]
+        rows += [
+            MetricFigure(name, metric, estimate.value, estimate)
+            for metric, estimate in metrics.items()
+        ]
         exposure = exposure_metrics(tops, catalogue, plays)
         exposure[f"creators per slate@{slots}"] = creators_per_slate(tops, creators, slots)
         rows += [MetricFigure(name, metric, value, None) for metric, value in exposure.items()]
@@ -197,11 +200,9 @@ def _offpolicy(work: Work, policies: dict[str, SIMPLE], signal: Signal) -> Offpo
 def _table(ranked: EvaluateResult, valued: OffpolicyResult) -> str:
     """A line per policy: ranking, off-policy value, true value."""
     metrics = {(row.policy, row.metric): row.value for row in ranked.ranking}
-    true = (
-        {}
-        if ranked.true_value is None
-        else {row.policy: row.value for row in ranked.true_value.policies}
-    )
+    true = {}
+    if ranked.true_value is not None:
+        true = {row.policy: row.value for row in ranked.true_value.policies}
     rows = []
     for row in valued.policies:
         answer = row.estimates["doubly robust"]

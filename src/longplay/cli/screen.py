@@ -1,4 +1,4 @@
-"""Output of the commands: width of tables, and how errors end a command."""
+"""Terminal output of the commands: the width of tables, and how errors end a command."""
 
 from __future__ import annotations
 
@@ -33,8 +33,15 @@ def wide() -> Console:
 
 
 def guarded(action: Callable[[], None]) -> None:
-    """Run a command; every error becomes one message and an exit code, never a traceback on the
-    screen."""
+    """Run a command. Every error becomes one message and an exit code, never a traceback on the
+    screen.
+
+    Args:
+        action: the command.
+
+    Raises:
+        typer.Exit: with the exit code.
+    """
     try:
         with faults_in(None):
             action()
@@ -49,12 +56,12 @@ def guarded(action: Callable[[], None]) -> None:
 
 @contextmanager
 def faults_in(folder: Path | None) -> Iterator[None]:
-    """An unexpected exception inside is written to a file and ends the command with exit code 3 and
-    one sentence.
+    """Write an unexpected exception to a file, and end the command with one sentence and exit code
+    3.
 
     Args:
-        folder: where the file with the traceback goes; null, or where it cannot be written there:
-            the temporary folder.
+        folder: where the file with the traceback goes; the temporary folder where this is null or
+            cannot be written to.
     """
     try:
         yield
@@ -65,7 +72,7 @@ def faults_in(folder: Path | None) -> Iterator[None]:
         words = " ".join(f"{type(error).__name__}: {error}".split())
         words = words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "..."
         _complain(
-            "a fault of longplay", f"{words}. The whole traceback is in {place}; please report it"
+            "a fault of longplay", f"{words}. The full traceback is in {place}; please report it"
         )
         raise typer.Exit(OUR_FAULT) from error
 
@@ -77,7 +84,7 @@ def _complain(kind: str, words: str) -> None:
 
 
 def _written(folder: Path | None, text: str) -> str:
-    """Where the text was written: a new file in the folder, or in the temporary one."""
+    """Write the text to a new file in the folder, else in the temporary one; return its path."""
     name = f"fault-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
     for place in (folder, Path(tempfile.gettempdir())):
         if place is not None and place.is_dir():

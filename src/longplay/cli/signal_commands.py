@@ -1,5 +1,5 @@
-"""`longplay signals`, `signal diff` and `signal keep`: ready outcomes, what a log says, what
-another version changes, every night."""
+"""`longplay signals`, `longplay signal diff` and `longplay signal keep`: list signals and their
+base rates, compare two versions, store outcomes nightly."""
 
 from __future__ import annotations
 
@@ -32,22 +32,21 @@ from longplay.signals.outcomes.version_diff import diff as diff_of_signals
 from longplay.signals.ready_signals import CATALOGUE
 from longplay.signals.store.signal_store import SignalStore
 
-one = typer.Typer(
+signal_app = typer.Typer(
     no_args_is_help=True,
-    help="One declared signal or several: what another version changes, and outcomes kept up to "
-    "date.",
+    help="Compare two versions of a signal, and keep stored outcomes up to date.",
 )
 
 Source = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[LOG]", help="A lake folder, a run folder, or a RUN.toml whose log is there."
+        metavar="[LOG]", help="A lake folder, a run folder, or a RUN.toml whose log was read."
     ),
 ]
-OwnFile = Annotated[
+SignalsFile = Annotated[
     Path | None,
     typer.Option(
-        "--file", metavar="SIGNALS.toml", help="Your own declarations instead of the ready ones."
+        "--file", metavar="SIGNALS.toml", help="Your declarations, instead of the ready signals."
     ),
 ]
 TomlOf = Annotated[
@@ -61,44 +60,48 @@ TomlOf = Annotated[
 Truncated = Annotated[
     bool,
     typer.Option(
-        "--truncated", help="Count entries, too, that the log begins too late for to be certain of."
+        "--truncated",
+        help="Count truncated entries too: first touches so early in the log that they may be old "
+        "habits.",
     ),
 ]
 PROMISE = (
-    "Results are kept by version: all that is pinned to the old one stays as it is, byte for byte. "
-    "Only the copies at the top of a run folder, report.html and audit-*.toml, are of its latest "
-    "run."
+    "Results are stored by version: what was made with the old version stays as it is, byte for "
+    "byte. Only report.html and audit-*.toml at the top of a run folder are replaced by its next run."
 )
 STANDINGS = ("old", "new", "other")
-Version = "A ready signal's name, a TOML file with one signal, or FILE.toml:NAME."
+VERSION_HELP = "A ready signal's name, a TOML file with one signal, or FILE.toml:NAME."
 
 
 def signals(
-    log: Source = None, file: OwnFile = None, toml: TomlOf = None, truncated: Truncated = False
+    log: Source = None, file: SignalsFile = None, toml: TomlOf = None, truncated: Truncated = False
 ) -> None:
-    """The catalogue of ready signals; with a log, what it says of each: entries, how many are
-    mature, base rate.
+    """List the ready signals; with a log, also their entries, mature entries and base rates on it.
 
-    A signal that the log cannot answer is listed with the reason. Truncated entries, so near the
-    log's begin that what looks like a first touch may be an old habit, are counted apart and left
-    out of the base rate.
+    A signal that the log cannot answer is listed with the reason. Truncated entries are counted
+    apart and left out of the base rate: they are so near the beginning of the log that what looks
+    like a first touch may be an old habit.
     """
 
-    def tell() -> None:
+    def command() -> None:
         declared = ready() if file is None else tuple(declared_in(file))
         if toml:
             by_name = {signal.name: signal for signal in declared}
-            typer.echo("\n".join(_named(by_name, name).to_toml() for name in toml), nl=False)
+            typer.echo("\n".join(_by_name(by_name, name).to_toml() for name in toml), nl=False)
         elif log is None:
-            _tell_catalogue(declared)
+            _print_catalogue(declared)
         else:
-            _tell_log(declared, log, truncated)
+            _print_base_rates(declared, log, truncated)
 
-    guarded(tell)
+    guarded(command)
 
 
 def declared_in(file: Path) -> list[Signal]:
-    """Every signal under `[signals.NAME]` of a TOML file, a run.toml for one; at least one."""
+    """Every signal under `[signals.NAME]` of a TOML file, for instance of a run.toml.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or declares no signal.
+    """
     try:
         text = file.read_text()
     except OSError as error:
@@ -107,22 +110,22 @@ def declared_in(file: Path) -> list[Signal]:
             "[signals.NAME]"
         ) from error
     try:
-        found = Signal.all_from_toml(text)
+        declared = Signal.all_from_toml(text)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
-    if not found:
+    if not declared:
         raise ConfigError(f"{file}: declares no signal; expected at least one table [signals.NAME]")
-    return found
+    return declared
 
 
-def _named(signals: dict[str, Signal], name: str) -> Signal:
+def _by_name(signals: dict[str, Signal], name: str) -> Signal:
     if name not in signals:
         instead = hint(name, signals) or f"; there are {', '.join(signals)}"
         raise ConfigError(f"signal {name!r}: not known{instead}")
     return signals[name]
 
 
-def _tell_catalogue(signals: Sequence[Signal]) -> None:
+def _print_catalogue(signals: Sequence[Signal]) -> None:
     notes = {entry.signal.version: entry for entry in CATALOGUE}
     table = Table(box=None, show_header=False, padding=(0, 2, 1, 0), pad_edge=False)
     table.add_column(no_wrap=True)
@@ -139,18 +142,19 @@ def _tell_catalogue(signals: Sequence[Signal]) -> None:
         table.add_row(head, words)
     out = wide()
     out.print(table)
-    for what, command in (
-        ("what a log says of each", "longplay signals LOG"),
-        ("a declaration for run.toml", "longplay signals --toml NAME"),
-    ):
-        out.print(Text.assemble((f"{what}: ", "dim"), command))
+    hints = {
+        "base rates on a log": "longplay signals LOG",
+        "a declaration for run.toml": "longplay signals --toml NAME",
+    }
+    for purpose, command in hints.items():
+        out.print(Text.assemble((f"{purpose}: ", "dim"), command))
 
 
 def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _tell_log(signals: Sequence[Signal], source: Path, truncated: bool) -> None:
+def _print_base_rates(signals: Sequence[Signal], source: Path, truncated: bool) -> None:
     place = log_of(source)
     lake = Lake.open(place)
     out = wide()
@@ -167,27 +171,24 @@ def _tell_log(signals: Sequence[Signal], source: Path, truncated: bool) -> None:
         )
     refused: list[tuple[str, str]] = []
     with console.status(f"computing {len(signals)} signals in one pass", spinner="dots"):
-        found = base_rates(signals, lake, truncated=truncated)
-    for signal, one in found.items():
-        if isinstance(one, BaseRate):
-            table.add_row(*_cells(signal, one))
-        else:
-            refused.append((signal.name, str(one).removeprefix(f"{signal.name}: ")))
+        rates = base_rates(signals, lake, truncated=truncated)
+    truncated_counts: list[str] = []
+    for signal, rate in rates.items():
+        if not isinstance(rate, BaseRate):
+            refused.append((signal.name, str(rate).removeprefix(f"{signal.name}: ")))
+            continue
+        table.add_row(*_cells(signal, rate))
+        if rate.truncated:
+            truncated_counts.append(f"{signal.name}: {rate.truncated:,}")
     if table.row_count:
         out.print(table)
-    if unsure := [
-        f"{signal.name}: {one.truncated:,}"
-        for signal, one in found.items()
-        if isinstance(one, BaseRate) and one.truncated
-    ]:
-        how = (
-            "counted in the base rates"
-            if truncated
-            else "left out of the base rates (--truncated counts them)"
-        )
+    if truncated_counts:
+        treatment = "left out of the base rates (--truncated counts them)"
+        if truncated:
+            treatment = "counted in the base rates"
         words = (
-            "truncated entries, so near the log's begin that a first touch may be an old "
-            f"habit, {how}. {'; '.join(unsure)}"
+            "truncated entries, so near the beginning of the log that a first touch may be an old "
+            f"habit, {treatment}. {'; '.join(truncated_counts)}"
         )
         out.print(Text(f"\n{textwrap.fill(words, 80)}"))
     if refused:
@@ -202,40 +203,37 @@ def _tell_log(signals: Sequence[Signal], source: Path, truncated: bool) -> None:
         raise DataError(f"{place}: none of {len(signals)} signals can be computed on this log")
 
 
-def _cells(signal: Declaration, found: BaseRate) -> list[str]:
-    cells = [signal.name, f"{found.entries:,}", f"{found.mature:,}"]
-    if found.rate is None:
-        return [*cells, _no_rate(found), unit(signal), "-"]
-    low, high = found.rate.interval()
-    return [
-        *cells,
-        plus_minus(found.rate.value, (high - low) / 2),
-        unit(signal),
-        f"{found.rate.n:,}",
-    ]
+def _cells(signal: Declaration, rate: BaseRate) -> list[str]:
+    """The row of a signal: entries, mature entries, base rate, its unit, users."""
+    cells = [signal.name, f"{rate.entries:,}", f"{rate.mature:,}"]
+    estimate = rate.rate
+    if estimate is None:
+        return [*cells, _why_no_rate(rate), unit(signal), "-"]
+    low, high = estimate.interval()
+    half = (high - low) / 2
+    return [*cells, plus_minus(estimate.value, half), unit(signal), f"{estimate.n:,}"]
 
 
-def _no_rate(found: BaseRate) -> str:
-    if found.truncated == found.entries:
+def _why_no_rate(rate: BaseRate) -> str:
+    if rate.truncated == rate.entries:
         return "all truncated"
-    return "none has a value" if found.mature else "none yet"
+    return "none has a value" if rate.mature else "none yet"
 
 
-# -- refining --------------------------------------------------------------------------------------
+# -- versions and the nightly store ----------------------------------------------------------------
 
 
-@one.callback()
+@signal_app.callback()
 def _group() -> None:
-    """One declared signal or several: what another version changes, and outcomes kept up to
-    date."""
+    """Compare two versions of a signal, and keep stored outcomes up to date."""
 
 
-@one.command()
+@signal_app.command()
 def keep(
     log: Annotated[
         Path,
         typer.Argument(
-            metavar="LOG", help="A lake folder, a run folder, or a RUN.toml whose log is there."
+            metavar="LOG", help="A lake folder, a run folder, or a RUN.toml whose log was read."
         ),
     ],
     store: Annotated[
@@ -243,16 +241,16 @@ def keep(
         typer.Option(
             "--store",
             metavar="DIR",
-            help="Where outcomes are kept; new, empty, or made by this command.",
+            help="Where outcomes are stored: a new or empty folder, or one this command wrote.",
         ),
     ],
-    file: OwnFile = None,
+    file: SignalsFile = None,
     memory: Annotated[
         str | None,
         typer.Option(
             "--memory",
             metavar="4GB",
-            help="The engine's memory; beyond it, it spills to the store.",
+            help="Memory limit of the engine; what exceeds it is spilled to the store.",
         ),
     ] = None,
 ) -> None:
@@ -262,22 +260,23 @@ def keep(
     touch. A signal that the log cannot answer yet is left out, and the reason is printed.
     """
 
-    def tell() -> None:
+    def command() -> None:
         declared = ready() if file is None else tuple(declared_in(file))
         lake = Lake.open(log_of(log))
         with console.status("rolling up", spinner="dots") as status:
-            done = SignalStore(store, lake, declared).update(
-                lambda what, at, of: status.update(f"{what} {at + 1} of {of}"), memory_limit=memory
+            update = SignalStore(store, lake, declared).update(
+                lambda part, done, total: status.update(f"{part} {done + 1} of {total}"),
+                memory_limit=memory,
             )
-        wide().print(Text(f"{store}: {done}"), soft_wrap=True)
+        wide().print(Text(f"{store}: {update}"), soft_wrap=True)
 
-    guarded(tell)
+    guarded(command)
 
 
-@one.command()
+@signal_app.command()
 def diff(
-    old: Annotated[str, typer.Argument(metavar="OLD", help=Version)],
-    new: Annotated[str, typer.Argument(metavar="NEW", help=Version)],
+    old: Annotated[str, typer.Argument(metavar="OLD", help=VERSION_HELP)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help=VERSION_HELP)],
     lake: Annotated[
         Path | None,
         typer.Option(
@@ -289,115 +288,129 @@ def diff(
         typer.Option(
             "--run",
             metavar="RUN.toml",
-            help="The run whose log that is, and which might change over.",
+            help="A run: both are computed on its log, and it is shown how to switch it.",
         ),
     ] = None,
     runs: Annotated[
         Path | None,
         typer.Option(
-            "--runs", help="Run folders that are searched for results pinned to a version."
+            "--runs", help="Folder of run folders, searched for results made with either version."
         ),
     ] = None,
     truncated: Truncated = False,
 ) -> None:
-    """What a new version of a signal changes: definition, entries, base rate, and which results
-    stay pinned to the old one.
+    """Show what a new version of a signal changes: definition, entries, base rate, and which
+    results stay with the old version.
 
-    Nothing is written: results are kept by version, so a new version never changes an old result.
+    Nothing is written. Results are stored by version, so a new version never changes an old result.
     """
 
-    def tell() -> None:
+    def command() -> None:
         if lake is not None and run is not None:
             raise ConfigError(
                 "signal diff: --lake and --run given, expected one of them: a run has its own log"
             )
-        before, after = _pair(old, new)
+        old_signal, new_signal = _pair(old, new)
         config = None if run is None else load_config(run)
         source = lake if lake is not None else run
-        found = (
-            None
-            if source is None
-            else diff_of_signals(before, after, Lake.open(log_of(source)), truncated=truncated)
+        on_log = None
+        if source is not None:
+            log = Lake.open(log_of(source))
+            on_log = diff_of_signals(old_signal, new_signal, log, truncated=truncated)
+        _print_lines(*definition_lines(old_signal, new_signal))
+        if old_signal.version == new_signal.version:
+            return
+        backfill = (
+            "with --lake LOG or --run RUN.toml: what changes on a log, and which entries to compute"
         )
-        _say(*definition_lines(before, after))
-        if found is not None and before.version != after.version:
-            _title("on the log")
-            _say(found.findings())
-        if before.version != after.version:
-            pinned = _tell_pins(before, after, runs, config)
-            _title("backfill")
-            _say(
-                "with --lake LOG or --run RUN.toml: what changes on a log, and which entries to "
-                "compute"
-                if found is None
-                else str(found.backfill)
-            )
-            _tell_switch(before, after, run, config, pinned)
+        if on_log is not None:
+            backfill = str(on_log.backfill)
+            _print_title("on the log")
+            _print_lines(on_log.findings())
+        pinned = _print_pins(old_signal, new_signal, runs, config)
+        _print_title("backfill")
+        _print_lines(backfill)
+        _print_switch(old_signal, new_signal, run, config, pinned)
 
-    guarded(tell)
+    guarded(command)
 
 
 def _pair(old: str, new: str) -> tuple[Signal, Signal]:
-    """Both signals; a file with several takes the one that is called as the other."""
-    before, after = _candidates(old), _candidates(new)
-    if len(before) > 1 and len(after) == 1:
-        before = [signal for signal in before if signal.name == after[0].name] or before
-    if len(after) > 1 and len(before) == 1:
-        after = [signal for signal in after if signal.name == before[0].name] or after
-    for given, found in ((old, before), (new, after)):
-        if len(found) > 1:
-            raise ConfigError(
-                f"{given}: declares {', '.join(signal.name for signal in found)}; give {given}:NAME"
-            )
-    return before[0], after[0]
+    """The signals that OLD and NEW name.
+
+    Of a file with several signals, the one that has the name of the other argument's is taken.
+    """
+    old_signals = _candidates(old)
+    new_signals = _candidates(new)
+    if len(old_signals) > 1 and len(new_signals) == 1:
+        old_signals = _with_name(old_signals, new_signals[0].name)
+    if len(new_signals) > 1 and len(old_signals) == 1:
+        new_signals = _with_name(new_signals, old_signals[0].name)
+    for argument, signals_of_argument in ((old, old_signals), (new, new_signals)):
+        if len(signals_of_argument) > 1:
+            names = ", ".join(signal.name for signal in signals_of_argument)
+            raise ConfigError(f"{argument}: declares {names}; give {argument}:NAME")
+    return old_signals[0], new_signals[0]
 
 
-def _candidates(given: str) -> list[Signal]:
-    if given in READY:
-        return [READY[given]]
-    path, _, name = given.rpartition(":") if ".toml:" in given else (given, "", "")
+def _with_name(signals: list[Signal], name: str) -> list[Signal]:
+    """Those with this name; all where there is none."""
+    return [signal for signal in signals if signal.name == name] or signals
+
+
+def _candidates(argument: str) -> list[Signal]:
+    """The signals that an argument may mean: a ready one, or those of a file."""
+    if argument in READY:
+        return [READY[argument]]
+    path = argument
+    name = ""
+    if ".toml:" in argument:
+        path, _, name = argument.rpartition(":")
     if not path.endswith(".toml"):
         instead = (
-            hint(given, READY)
+            hint(argument, READY)
             or "; give a name of `longplay signals`, FILE.toml, or FILE.toml:NAME"
         )
-        raise ConfigError(f"signal {given!r}: neither a ready signal nor a TOML file{instead}")
-    found = declared_in(Path(path))
-    return [_named({signal.name: signal for signal in found}, name)] if name else found
+        raise ConfigError(f"signal {argument!r}: neither a ready signal nor a TOML file{instead}")
+    declared = declared_in(Path(path))
+    if not name:
+        return declared
+    return [_by_name({signal.name: signal for signal in declared}, name)]
 
 
-def _title(words: str) -> None:
+def _print_title(words: str) -> None:
     console.print(Text(f"\n{words.upper()}", "bold"))
 
 
-def _say(*lines: str) -> None:
+def _print_lines(*lines: str) -> None:
     out = wide()
     for line in lines:
         out.print(Text(line))
 
 
-def _tell_pins(
+def _print_pins(
     old: Signal, new: Signal, runs: Path | None, config: Configuration | None
 ) -> list[Path]:
-    """Which finished results were made with which version; the run folders with some of the old
-    one."""
+    """Print which finished results were made with which version.
+
+    Returns:
+        The run folders that hold results of the old version.
+    """
     folders = runs_in(runs or Path("runs"))
     if runs is not None and not folders:
         raise ConfigError(
             f"--runs {runs}: no run folder there; give the folder that holds them, or a run folder"
         )
-    own = None if config is None else folder_of(config)
-    if (
-        own is not None
-        and own.is_dir()
-        and own.resolve() not in {folder.resolve() for folder in folders}
-    ):
-        folders += runs_in(own)
-    _title("results of finished runs")
+    run_folder = None if config is None else folder_of(config)
+    searched = {folder.resolve() for folder in folders}
+    if run_folder is not None and run_folder.is_dir() and run_folder.resolve() not in searched:
+        folders += runs_in(run_folder)
+    _print_title("results of finished runs")
     if not folders:
-        _say("no run folder here (--runs gives another place)")
+        _print_lines("no run folder here (--runs names another place)")
         return []
-    others, pinned = [], []
+    without_pins: list[str] = []
+    pinned: list[Path] = []
     for folder in folders:
         pins = [
             (standing, pin)
@@ -405,28 +418,27 @@ def _tell_pins(
             if (standing := pin.standing(old, new)) is not None
         ]
         if not pins:
-            others.append(str(folder))
+            without_pins.append(str(folder))
             continue
         if "old" in {standing for standing, _ in pins}:
             pinned.append(folder)
-        for held in sorted(
-            {(standing, pin.label) for standing, pin in pins},
-            key=lambda one: (STANDINGS.index(one[0]), one[1]),
-        ):
-            _say(f"{folder} holds {' '.join(held)}")
+        versions = {(standing, pin.label) for standing, pin in pins}
+        for version in sorted(versions, key=lambda pair: (STANDINGS.index(pair[0]), pair[1])):
+            _print_lines(f"{folder} holds {' '.join(version)}")
             table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
             table.add_column(no_wrap=True)
             table.add_column()
             for standing, pin in pins:
-                if (standing, pin.label) == held:
-                    table.add_row(f"  {pin.stage}/{pin.digest}", _role(pin))
+                if (standing, pin.label) == version:
+                    table.add_row(f"  {pin.stage}/{pin.digest}", _roles(pin))
             wide().print(table)
-    if others:
-        _say(f"without either: {', '.join(others)}")
+    if without_pins:
+        _print_lines(f"without either version: {', '.join(without_pins)}")
     return pinned
 
 
-def _role(pin: Pin) -> Text:
+def _roles(pin: Pin) -> Text:
+    """What a result uses the version for, and the files that hold it."""
     files = [
         name
         for artefact in pin.artefacts
@@ -437,42 +449,48 @@ def _role(pin: Pin) -> Text:
     )
 
 
-def _tell_switch(
+def _print_switch(
     old: Signal,
     new: Signal,
     file: Path | None,
     config: Configuration | None,
     pinned: Sequence[Path],
 ) -> None:
-    """What a run has to do to change over, and that nothing happens to the results there are."""
-    own = None
+    """Print how to switch runs to the new version, and that existing results stay as they are."""
+    run_folder = None
     if file is not None and config is not None:
-        own = folder_of(config)
-        config = settled(config, file.parent, own)
+        run_folder = folder_of(config)
+        config = settled(config, file.parent, run_folder)
         versions = {signal.version: name for name, signal in config.declared().items()}
         if old.version not in versions:
             already = f"; it declares {new.label} already" if new.version in versions else ""
-            _say(f"{file} does not declare {old.label}, so nothing of it runs again{already}")
+            _print_lines(
+                f"{file} does not declare {old.label}, so nothing of it runs again{already}"
+            )
         else:
             name = versions[old.version]
-            _say(f"to change {file} over, put this in the place of [signals.{name}]:", "")
+            _print_lines(f"to change {file} over, put this in the place of [signals.{name}]:", "")
             typer.echo(replace(new, name=name).to_toml())
-            _say(f"then: longplay run {file}")
-            becomes = change_over(config, file.parent, own, old, new)
-            for what, words in (
+            _print_lines(f"then: longplay run {file}")
+            fates = change_over(config, file.parent, run_folder, old, new)
+            for fate, words in (
                 ("runs", "run again"),
                 ("is there", "there already, of an earlier run"),
                 ("stays", "kept, they do not depend on it"),
             ):
-                if stages := [stage for stage, fate in becomes.items() if fate == what]:
-                    _say(f"  {words}: {', '.join(stages)}")
-    others = [folder for folder in pinned if own is None or folder.resolve() != own.resolve()]
-    if own is None:
-        _say("to change a run over, put this in its run.toml, in the place of the old one:", "")
+                if stages := [stage for stage in fates if fates[stage] == fate]:
+                    _print_lines(f"  {words}: {', '.join(stages)}")
+    if run_folder is None:
+        other_folders = list(pinned)
+        _print_lines(
+            "to change a run over, put this in its run.toml, in the place of the old one:", ""
+        )
         typer.echo(new.to_toml())
-    for folder in others:
-        _say(
+    else:
+        other_folders = [folder for folder in pinned if folder.resolve() != run_folder.resolve()]
+    for folder in other_folders:
+        _print_lines(
             f"{folder} would run again: {', '.join(would_run_again(folder, old))}; with: longplay "
             f"run RUN.toml --folder {folder}"
         )
-    _say(PROMISE)
+    _print_lines(PROMISE)

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ from longplay.codes.trie import Trie
 from longplay.errors import DataError
 from longplay.files import sync_path
 from longplay.index import ItemIndex
+from longplay.results.code_figures import CodeFigures
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Codebook:
         codes: shape [I, L], values 0..width-1, rows sorted and distinct.
         width: values of a code.
         available: which items may be generated, shape [I].
-        report: quality of the codes (see `fit_codebook`).
+        report: how well the codes describe the items they were fitted on; null where the codebook
+            was loaded from files.
         centres: per level [K, dim], what each code stands for: what a vector has of it is taken off
             before the next level. Empty: not known.
     """
@@ -43,8 +45,13 @@ class Codebook:
     codes: NDArray[np.int64]
     width: int
     available: NDArray[np.bool_]
-    report: dict[str, Any]
+    report: CodeFigures | None = None
     centres: tuple[NDArray[np.float64], ...] = ()
+
+    @property
+    def added(self) -> int | None:
+        """Items added by `with_items` since the codes were fitted; null where that is not known."""
+        return None if self.report is None else len(self.items) - self.report.items
 
     @property
     def levels(self) -> int:
@@ -95,8 +102,8 @@ class Codebook:
         learnt of them stays true.
 
         Each new item, in the order given, takes the nearest code at every level below which an ID
-        is still free. Their leaves lie among the others', so leaf numbers move. `report` is that of
-        `fit_codebook`, of the items it was fitted on, with `added`.
+        is still free. Their leaves lie among the others', so leaf numbers move. `report` stays that
+        of the items the codes were fitted on.
 
         Args:
             items: new item ids, length J.
@@ -148,13 +155,11 @@ class Codebook:
         else:
             new_available = np.asarray(available, dtype=bool)
         all_available = np.concatenate([self.available, new_available])
-        report = self.report | {"added": self.report.get("added", 0) + len(ids)}
         return replace(
             self,
             items=all_items.gather(order),
             codes=codes[order],
             available=all_available[order],
-            report=report,
         )
 
     def _free_code(
@@ -267,7 +272,7 @@ class Codebook:
             level_centres = load_file(centres_path) if centres_path.exists() else {}
             centres = tuple(level_centres[f"level_{level}"] for level in range(len(level_centres)))
             codebook = cls(
-                frame["item_id"], codes, width, frame["available"].to_numpy(), {}, centres
+                frame["item_id"], codes, width, frame["available"].to_numpy(), None, centres
             )
         except (
             OSError,
@@ -314,10 +319,7 @@ def fit_codebook(
     Each level clusters what the levels before left over. No node takes more items than IDs lie
     below it, and the last level is an assignment problem within its prefix, so codes are unique.
 
-    The report holds: reconstruction (share of the vectors' variance the codes explain, 0..1),
-    collisions (share of items that another item of their prefix has the same nearest last code as),
-    moved (share of items whose last code is not their nearest, since one of them got it), usage
-    (share of codes used, per level), largest_prefix (most items under one first code).
+    The codebook's `report` says how well the codes describe the items.
 
     Raises:
         DataError: no items, no levels, or more items than width ** levels IDs.
@@ -359,16 +361,16 @@ def fit_codebook(
             1
         ].ravel()
     order = np.lexsort(codes.T[::-1])
-    report = {
-        "items": n,
-        "levels": levels,
-        "width": width,
-        "reconstruction": 1 - float((residual**2).sum()) / total if total > 0 else 0.0,
-        "collisions": collided / n,
-        "moved": moved / n,
-        "usage": [len(np.unique(codes[:, level])) / width for level in range(levels)],
-        "largest_prefix": int(np.bincount(codes[:, 0]).max()),
-    }
+    report = CodeFigures(
+        items=n,
+        levels=levels,
+        width=width,
+        reconstruction=1 - float((residual**2).sum()) / total if total > 0 else 0.0,
+        usage=tuple(len(np.unique(codes[:, level])) / width for level in range(levels)),
+        collisions=collided / n,
+        moved=moved / n,
+        largest_prefix=int(np.bincount(codes[:, 0]).max()),
+    )
     free = np.ones(n, dtype=bool) if available is None else np.asarray(available, dtype=bool)
     return Codebook(items.gather(order), codes[order], width, free[order], report, tuple(used))
 

@@ -1,4 +1,4 @@
-"""Experiments: who is shown which policy, and what did happen."""
+"""Experiments: assign users to policies, compare their outcomes, and decide."""
 
 from longplay.experiments.experiment import Experiment
 from longplay.experiments.power import Plan, detectable, plan, users_needed

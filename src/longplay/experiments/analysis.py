@@ -1,9 +1,9 @@
-"""From a lake to a read-out: who is enrolled, what their outcomes are, how the arms differ."""
+"""From a lake to a read-out: enrolled users, their outcomes, and the differences between arms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
@@ -29,6 +29,7 @@ from longplay.experiments.readout import Effect, Line, Readout
 from longplay.experiments.statistics import Contrast, compare
 from longplay.intervals import MOST_SKEW, one_sided_error
 from longplay.lake.lake import Lake
+from longplay.progress import ignore
 from longplay.signals.outcomes.enrolled_sums import checked_enrolled, sums_in
 from longplay.signals.signal import Signal
 
@@ -43,8 +44,13 @@ def analyze(
     as_of: datetime | None,
     covariates: bool,
     minimum_effect: float,
+    report: Callable[..., None] = ignore,
 ) -> Readout:
-    """See `Experiment.analyze`."""
+    """See `Experiment.analyze`.
+
+    `report` is called with (steps done, steps): users are enrolled, covariates and sums counted,
+    arms compared.
+    """
     success = [signals] if isinstance(signals, Signal) else list(signals)
     check_metrics("analyze", success, guardrails, alpha, power)
     if not (math.isfinite(minimum_effect) and minimum_effect > 0):
@@ -55,11 +61,15 @@ def analyze(
     treatments = design.arm_names[1:]
     view = (lake if as_of is None else lake.before(as_of)).fixed()
     metrics = [*success, *guardrails]
+    steps = 3 + len(treatments)
+    report(0, steps)
     with view.connect() as con:  # one, in which every query reads the log
         everybody = enrolled_in(con, design.label, design.arm_names)
         checks = quality_of(design, everybody)
         enrolled = analysed(design, everybody)
+        report(1, steps)
         covariates_UK = covariates_in(con, enrolled) if covariates else None
+        report(2, steps)
         sums = sums_in(
             con,
             metrics,
@@ -69,6 +79,7 @@ def analyze(
             design.entry_days,
             view.watermark,
         )
+    report(3, steps)
     success_alpha = alpha / (len(success) * len(treatments))
     lines: list[Line] = []
     decisions = []
@@ -101,6 +112,7 @@ def analyze(
         )
         decisions.append(decide(arm, arm_lines, checks, terms))
         lines += arm_lines
+        report(3 + number_of, steps)
     return Readout(
         design.label,
         view.watermark,
@@ -123,7 +135,7 @@ def line_of(
     alpha: float,
     success_alpha: float,
 ) -> Line:
-    """One signal of one treatment against the control.
+    """Compare one signal of one treatment with the control.
 
     Args:
         signal: what is compared.
@@ -178,7 +190,7 @@ def line_of(
 
 
 def skewness_reason(*contrasts: Contrast, users: int) -> str:
-    """Why these contrasts are too skewed for an interval, or nothing.
+    """Why these contrasts are too skewed for an interval; empty where they are not.
 
     Args:
         contrasts: all that are read.
@@ -197,7 +209,7 @@ def skewness_reason(*contrasts: Contrast, users: int) -> str:
 
 
 def _too_little(value_U: Float, treated_U: NDArray[np.bool_]) -> str:
-    """Why these values support no interval, or nothing.
+    """Why these values do not support an interval; empty where they do.
 
     With a yes of 5% and 50 users in one arm of two, a t interval finds a difference in 11 of 100
     nulls; with 10 expected in the smaller arm in 6.
@@ -221,7 +233,7 @@ def _by_arm(treated_U: NDArray[np.bool_], mask_U: NDArray[np.bool_]) -> tuple[in
 
 
 def _rate(times: pl.Series, now: datetime) -> float:
-    """New users a week by now: those of the last seven days, or of the whole time where that is
+    """New users per week at present: of the last seven days, or of the time so far where that is
     shorter."""
     days = min((now - cast(datetime, times.min())).total_seconds() / 86_400, 7.0)
     return float((times >= now - timedelta(days=days)).sum()) * 7.0 / days if days > 0 else 0.0

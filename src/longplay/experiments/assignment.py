@@ -1,4 +1,4 @@
-"""Assignment: a keyed hash of (salt, user) gives the arm, so that a user keeps it without a table."""
+"""Assignment of users to arms by a keyed hash of (salt, user), so that no table is needed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from longplay.ids import ids_of
 
 
 class Design(Protocol):
-    """How an experiment was declared: what its analysis needs to know of it. An `Experiment` is
-    one."""
+    """The design of an experiment, as its analysis needs it; an `Experiment` is one."""
 
     @property
     def label(self) -> str:
-        """What the log calls the experiment."""
+        """The name of the experiment in the log."""
         ...
 
     @property
     def salt(self) -> str:
-        """What users are hashed with."""
+        """The salt of the hash."""
         ...
 
     @property
     def hashed(self) -> bool:
-        """Whether that salt is known."""
+        """Whether users are assigned by the hash of a known salt."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""The decision rule, and what would settle an experiment that is still open."""
+"""The decision rule, and the users and weeks that would settle an open experiment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from longplay.display import number, percent, percent_interval
+from longplay.display import number, percent, percent_and_ends
 from longplay.experiments.enrolment import Check
 from longplay.experiments.power import MOST_WEEKS, detectable, users_needed
 from longplay.experiments.readout import Effect, Line, ShipDecision, Standing
@@ -16,7 +16,7 @@ from longplay.experiments.shipping import power_of_each
 
 @dataclass(frozen=True)
 class Terms:
-    """What was agreed on before looking.
+    """The terms of the decision, fixed before the data is looked at.
 
     Attributes:
         alpha: two-sided, of guardrails and of deterioration.
@@ -38,7 +38,7 @@ class Terms:
 
 
 def standing_of(effect: Effect, margin: float | None, alpha: float) -> Standing:
-    """What a line's numbers say.
+    """The standing of a line: superior, non-inferior, deteriorates or open.
 
     deteriorates: the gain lies below 0, two-sided at `alpha`, never at the stricter level of a
     success metric: harm needs no share of alpha. superior: the interval (at the line's own level)
@@ -105,8 +105,8 @@ def decide(arm: str, lines: Sequence[Line], checks: Sequence[Check], terms: Term
 def _keep_running(
     arm: str, success: list[Line], guardrails: list[Line], power: float, terms: Terms
 ) -> ShipDecision:
-    """What is open, what can be seen now and what would settle it; `power` is that of one
-    metric."""
+    """The decision to keep running: what is open, what can be detected now, and what would settle
+    it."""
     reasons = []
     needs = []
     for line in [*success, *guardrails]:
@@ -176,8 +176,9 @@ def _keep_running(
 
 
 def _needs(effect: Effect, target: float, alpha: float, power: float) -> tuple[float, int] | None:
-    """(relative effect that can be told now, users needed for the relative effect `target`); null
-    without a mean to relate to.
+    """The relative effect that is detectable now, and the users needed to detect `target`.
+
+    Null where the control's mean is too near 0 for a relative effect.
 
     Never the power at the effect seen, which says no more than the p-value does (Hoenig & Heisey
     2001).
@@ -209,8 +210,7 @@ def _settles(effect: Effect, margin: float | None, minimum_effect: float) -> int
 
 
 def _further_weeks(line: Line, users: int, terms: Terms) -> float | None:
-    """From the look until so many users are mature: those who are there already, then those who
-    come at the present rate."""
+    """Weeks from now until so many users are mature, at the present rate of enrolment."""
     week = 7 * 86_400
     come = sum(line.enrolled)
     if users <= come:
@@ -236,7 +236,7 @@ def _size(effect: Effect) -> str:
     ends = effect.relative_interval
     if relative is None or ends is None:
         return str(effect.difference)
-    return f"{percent(relative.value, signed=True)}, {percent_interval(*ends)}"
+    return ", ".join(percent_and_ends(relative.value, *ends))
 
 
 def _bounds(lines: Sequence[Line]) -> str:

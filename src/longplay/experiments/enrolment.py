@@ -1,10 +1,11 @@
-"""Enrolment: who is in an experiment since when, what was known of them before, and quality checks."""
+"""Enrolment: who is in an experiment since when, what was known of them before, and quality
+checks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import duckdb
 import numpy as np
@@ -18,6 +19,7 @@ from longplay.experiments.statistics import sample_ratio, welch
 from longplay.lake.daily import create_engaged, day_of
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.results.experiment_figures import CheckFigures
 
 LOOK_BACK_DAYS = 28
 COVARIATES = (
@@ -44,9 +46,9 @@ class Check:
     words: str
     warns: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for the run folder."""
-        return {"name": self.name, "fails": self.fails, "warns": self.warns, "words": self.words}
+    def figures(self) -> CheckFigures:
+        """The check as a run folder stores it."""
+        return CheckFigures(self.name, self.fails, self.warns, self.words)
 
 
 def enrolled_of(lake: Lake, experiment: str, arms: Sequence[str]) -> pl.DataFrame:

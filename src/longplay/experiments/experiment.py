@@ -1,5 +1,5 @@
-"""An experiment: a control, treatments and a salt. Itself a policy, so a world or a service runs it
-like any other."""
+"""An experiment: a control, treatments and a salt. It is a policy itself, so a world or a service
+runs it like any other."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from longplay.experiments.enrolment import enrolled_of, logged_arms
 from longplay.experiments.readout import Readout
 from longplay.frames import Column
 from longplay.lake.lake import Lake
+from longplay.progress import Progress, reporting
 from longplay.signals.declare.checks import MAX_WINDOW_DAYS
 from longplay.signals.outcomes.enrolled_sums import ENTRY_DAYS
 from longplay.signals.signal import Signal
@@ -204,7 +205,7 @@ class Experiment:
 
     @property
     def hashed(self) -> bool:
-        """Whether users have their arm by the hash of a salt that is known."""
+        """Whether users are assigned by the hash of a known salt."""
         return bool(self.salt)
 
     @property
@@ -238,7 +239,7 @@ class Experiment:
 
     @property
     def history(self) -> int:
-        """The most that any arm wants to see.
+        """The largest number of past items that any arm reads.
 
         The contexts are logged as given. Each arm reads the last items it wants and no more, which
         is what `history` promises (see `decisions.Policy`), so its log-probabilities follow from
@@ -348,7 +349,7 @@ class Experiment:
         return assign(self.salt, user_ids, self.shares)
 
     def enrolled(self, lake: Lake) -> pl.DataFrame:
-        """Users with their first exposure and arm, as the lake's decisions have them; see
+        """Users with their first exposure and arm, from the lake's decisions; see
         `enrolment.enrolled_of`."""
         return enrolled_of(lake, self.label, self.arm_names)
 
@@ -363,9 +364,10 @@ class Experiment:
         as_of: datetime | None = None,
         covariates: bool = True,
         minimum_effect: float = 0.01,
+        progress: Progress = None,
     ) -> Readout:
-        """What the experiment says: one line per signal and treatment, quality checks, and a
-        decision per treatment.
+        """Read out the experiment: a line per signal and treatment, quality checks, a decision per
+        treatment.
 
         Every signal is summed per enrolled user over the entry window from first exposure, zeros
         kept, and only users who are mature at `as_of` are compared, the same in all arms
@@ -389,13 +391,26 @@ class Experiment:
             minimum_effect: the least relative gain worth having, for "keep running" and for
                 stopping in vain.
 
+            progress: called with (steps done, steps); True or False: a progress line, or none;
+                default: a line on a terminal or in a notebook.
+
         Raises:
             DataError: the lake has no decision of this experiment, or cannot answer a signal.
             ConfigError: no signal, a signal twice, a margin outside (0, 1).
         """
-        return analyze(
-            self, lake, signals, guardrails or {}, alpha, power, as_of, covariates, minimum_effect
-        )
+        with reporting("Experiment.analyze", "steps", progress) as report:
+            return analyze(
+                self,
+                lake,
+                signals,
+                guardrails or {},
+                alpha,
+                power,
+                as_of,
+                covariates,
+                minimum_effect,
+                report,
+            )
 
     def __str__(self) -> str:
         listed = ", ".join(
@@ -415,8 +430,8 @@ class Experiment:
 
 @dataclass(frozen=True)
 class LoggedArm:
-    """An arm of an experiment that another system ran: its slates are in the log, its law is not
-    known."""
+    """An arm of an experiment that another system ran: its slates are logged, its probabilities are
+    not known."""
 
     arm: str
     experiment: str
@@ -428,18 +443,18 @@ class LoggedArm:
 
     @property
     def history(self) -> int:
-        """Past items it wants to see: none."""
+        """Past items that it reads: none."""
         return 0
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """Raises DataError: nobody here knows how it decides."""
+        """Raise a DataError: how this arm decides is not known."""
         raise DataError(
             f"arm {self.arm!r} of experiment {self.experiment!r} was logged by another system, "
             "which alone can decide for it"
         )
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> NDArray[np.float64]:
-        """Raises DataError: only the probabilities in the log are known."""
+        """Raise a DataError: only the probabilities in the log are known."""
         raise DataError(
             f"arm {self.arm!r} of experiment {self.experiment!r} was logged by another system; "
             "its probabilities are those in the log"

@@ -22,7 +22,7 @@ from longplay.arrays import Float, Int
 from longplay.attribution.credits import Credits, compare_rules
 from longplay.attribution.rules import LOOKBACK_DAYS, Rule
 from longplay.attribution.unexposed import Unexposed, shown_unasked, unexposed_baseline
-from longplay.display import html_table, interval, number, percent, text_table
+from longplay.display import html_table, number, percent, text_table, value_with_ends
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import LEAST_USERS, analysed, covariates_of, quality_of
@@ -38,7 +38,7 @@ ELSEWHERE = ""  # exposures that no arm withholds
 
 @dataclass(frozen=True)
 class RuleLine:
-    """One rule against one arm of the holdout, per enrolled user.
+    """The credits of one rule compared with one arm of the holdout, per enrolled user.
 
     Attributes:
         rule: its name.
@@ -61,14 +61,14 @@ class RuleLine:
 
     @property
     def z(self) -> float:
-        """The distance in its own standard errors."""
+        """The distance in standard errors."""
         if self.distance.std_error > 0:
             return self.distance.value / self.distance.std_error
         return math.copysign(math.inf, self.distance.value)
 
     @property
     def relative(self) -> float:
-        """The distance over the effect; NaN where the effect's interval holds 0."""
+        """The distance relative to the effect; NaN where the effect's interval contains 0."""
         low, high = self.effect.interval()
         return math.nan if low <= 0 <= high else self.distance.value / abs(self.effect.value)
 
@@ -81,8 +81,7 @@ class RuleLine:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Every rule's credits beside what the holdout says the exposures added; made by
-    `against_holdout`.
+    """The credits of every attribution rule, compared with what a holdout says the exposures added.
 
     Attributes:
         signal: whose outcomes were credited.
@@ -139,7 +138,7 @@ class Holdout:
 
     @property
     def sentence(self) -> str:
-        """Which rule is closest, how close it is, and what it cannot be told from."""
+        """A sentence: the closest rule, its distance, and the rules that it cannot be told from."""
         best = self.closest()
         off = "" if math.isnan(best.relative) else f", {percent(best.relative, signed=True)}"
         if not self.decides:
@@ -176,7 +175,7 @@ class Holdout:
         rows = [
             [
                 "holdout: exposures added",
-                *(f"{number(e.value)} ({interval(*e.interval())})" for e in effects.values()),
+                *(value_with_ends(effect.value, *effect.interval()) for effect in effects.values()),
                 "",
                 "",
                 "",
@@ -210,7 +209,7 @@ class Holdout:
         if self.gap is not None:
             gap = (
                 "interaction gap (everything less the sum of the parts): "
-                f"{number(self.gap.value)} ({interval(*self.gap.interval())})\n"
+                f"{value_with_ends(self.gap.value, *self.gap.interval())}\n"
             )
         return (
             f"{self.signal.label} at {self.as_of:%Y-%m-%d %H:%M}, {self.lookback} days back; "
@@ -248,10 +247,10 @@ def against_holdout(
     What exposures added is the difference in the signal's sum per enrolled user, over entries in
     the experiment's entry window (as `Experiment.analyze` counts), adjusted for what was known of
     users before. Credits are those of the same entries of the control's users to slots of the
-    experiment; credits to whatever else was shown, and to what was shown before enrolment, are not what the
-    holdout withheld and do not count. Signals of discoveries are also compared less a baseline
-    learnt from the control's own unexposed pairs (`attribution.unexposed`): the arms without
-    exposures teach nothing, they only judge.
+    experiment; credits to whatever else was shown, and to what was shown before enrolment, are not
+    what the holdout withheld and do not count. Signals of discoveries are also compared less a
+    baseline learnt from the control's own unexposed pairs (`attribution.unexposed`): the arms
+    without exposures teach nothing, they only judge.
 
     Args:
         experiment: the experiment with the holdout.

@@ -1,14 +1,12 @@
-"""Power: users and weeks that an experiment needs, and its minimum detectable effect, also from a
-past log."""
+"""Power analysis: users and weeks that an experiment needs, and its minimum detectable effect."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from html import escape
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +21,8 @@ from longplay.experiments.statistics import pooled_skewness
 from longplay.intervals import MOST_SKEW
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
+from longplay.results.experiment_figures import PlanFigures
+from longplay.results.record import Json, to_json
 from longplay.signals.outcomes.enrolled_sums import ENTRY_DAYS, enrolled_sums
 from longplay.signals.signal import Signal
 
@@ -38,7 +38,7 @@ def users_needed(
     share: float = 0.5,
     std_treatment: float | None = None,
 ) -> int:
-    """Users in both arms together to find a difference of `effect` with probability `power`,
+    """Users in both arms together that find a difference of `effect` with probability `power`,
     two-sided at `alpha`.
 
     N = (z_{1-alpha/2} + z_power)^2 (std^2 / (1 - share) + std_treatment^2 / share) / effect^2,
@@ -85,8 +85,8 @@ def detectable(
 
 
 def weeks_until(users: float, weekly: Sequence[int]) -> float | None:
-    """Weeks of enrolment until `users` have come, given the new users of each past week and then
-    the last week's again and again.
+    """Weeks of enrolment until `users` have come: at the rates of the past weeks, then at the last
+    one's.
 
     Null where they never come, or not within two years.
 
@@ -108,7 +108,8 @@ def weeks_until(users: float, weekly: Sequence[int]) -> float | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment would need, judged by a past log; prints as a sentence.
+    """The users and weeks that an experiment needs, estimated from a past log; prints as a
+    sentence.
 
     Attributes:
         signal: label of the success metric that needs the most users.
@@ -178,14 +179,33 @@ class Plan:
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>"
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain numbers for the run folder."""
-        numbers = asdict(self) | {
-            "enrolment": list(self.enrolment),
-            "beside": list(self.beside),
-            "variance_reduction": self.variance_reduction,
-        }
-        return numbers | {"detectable": self.detectable if math.isfinite(self.detectable) else None}
+    def figures(self) -> PlanFigures:
+        """The plan as a run folder stores it, its sentence included."""
+        return PlanFigures(
+            words=str(self),
+            signal=self.signal,
+            effect=self.effect,
+            mean=self.mean,
+            std=self.std,
+            std_adjusted=self.std_adjusted,
+            users=self.users,
+            weeks=self.weeks,
+            enrolment=self.enrolment,
+            users_at_hand=self.users_at_hand,
+            detectable=self.detectable if math.isfinite(self.detectable) else None,
+            wait_days=self.wait_days,
+            alpha=self.alpha,
+            power=self.power,
+            share=self.share,
+            treatments=self.treatments,
+            beside=self.beside,
+            guardrails=self.guardrails,
+            variance_reduction=self.variance_reduction,
+        )
+
+    def as_json(self) -> Json:
+        """`figures` as values that JSON has."""
+        return to_json(self.figures())
 
 
 def plan(
@@ -202,8 +222,9 @@ def plan(
     treatments: int = 1,
     end: datetime | None = None,
 ) -> Plan:
-    """What an experiment would need to ship a treatment that gains a relative `effect` in one
-    success metric and moves no other metric.
+    """Estimate the users and weeks that an experiment needs to ship a good treatment.
+
+    A good treatment gains a relative `effect` in one success metric and moves no other metric.
 
     Users are enrolled in the past, at their first engaged event of the last period whose enrolments
     have all matured by `end`; their sums and covariates are those an experiment would have. More
@@ -332,7 +353,7 @@ def check_metrics(
     alpha: float,
     power: float,
 ) -> None:
-    """Raise a ConfigError unless these can be judged together."""
+    """Raise a ConfigError unless these metrics can be judged in one experiment."""
     if not success:
         raise ConfigError(f"{where}: no signal given, expected at least one success metric")
     versions = [signal.version for signal in (*success, *guardrails)]
@@ -386,8 +407,8 @@ def _past_enrolment(
 
 
 def _correlation(left_MU: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Between what covariates leave of one user's sums, shape [M, M]; what they explain fully is
-    correlated with nothing."""
+    """Correlation between the metrics' residuals after adjustment, shape [M, M]; 0 where nothing is
+    left."""
     deviation_MU = left_MU - left_MU.mean(axis=1, keepdims=True)
     norm_M = np.sqrt(np.sum(deviation_MU**2, axis=1))
     correlation_MM = deviation_MU @ deviation_MU.T / np.maximum(np.outer(norm_M, norm_M), 1e-300)
@@ -396,7 +417,7 @@ def _correlation(left_MU: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _users_of_skewness(left: Sequence[NDArray[np.float64]], share: float) -> int:
-    """Users of both arms together from which no metric is refused as too skewed."""
+    """Users of both arms together that are enough for no metric to be refused as too skewed."""
     apart = abs(1 / share**2 - 1 / (1 - share) ** 2) / (1 / share + 1 / (1 - share)) ** 1.5
     return math.ceil(max((pooled_skewness(left_U) * apart / MOST_SKEW) ** 2 for left_U in left))
 

@@ -1,4 +1,4 @@
-"""Read-outs: lines, checks and decisions as frozen values that print as a table."""
+"""Read-outs of experiments: lines, checks and decisions, which print as a table."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from longplay.display import html_table, interval, number, percent, percent_interval, text_table
+from longplay.display import (
+    html_table,
+    number,
+    percent,
+    percent_and_ends,
+    text_table,
+    value_and_ends,
+    value_with_ends,
+)
 from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import Estimate
 from longplay.experiments.enrolment import Check
 from longplay.experiments.statistics import Contrast, Means, relative
 from longplay.intervals import SLIGHT_SKEW
+from longplay.results.experiment_figures import (
+    ArmDecision,
+    EffectFigures,
+    ReadoutFigures,
+    SignalLine,
+)
+from longplay.results.record import Json, to_json
 from longplay.signals.declare.measure import Better
 
 Standing = Literal["superior", "non-inferior", "deteriorates", "open", "not estimable"]
@@ -73,7 +88,7 @@ class Effect:
 
     @property
     def unadjusted(self) -> Estimate:
-        """The same without covariates."""
+        """Treatment minus control per enrolled user, without adjustment."""
         return self._estimate(
             self.plain.contrast(),
             f"policy: {self.signal} per enrolled user, {self.arm} minus control, unadjusted",
@@ -81,18 +96,18 @@ class Effect:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the difference, at `level`."""
+        """The interval of the difference, at `level`."""
         return self.means.contrast().interval(self.level)
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of no difference; not adjusted for the number of metrics."""
+        """Two-sided p-value of no difference; not adjusted for the number of metrics."""
         return self.means.contrast().p_value
 
     @property
     def relative(self) -> Estimate | None:
-        """Treatment / control - 1 with a delta-method error; null where the control's mean is not
-        surely above 0."""
+        """Treatment / control - 1, with the error of the delta method; null where the control's
+        mean is not clearly above 0."""
         effect = relative(self.means)
         if effect is None:
             return None
@@ -102,7 +117,7 @@ class Effect:
 
     @property
     def relative_interval(self) -> tuple[float, float] | None:
-        """Of the relative effect, at `level`."""
+        """The interval of the relative effect, at `level`."""
         effect = relative(self.means)
         return None if effect is None else effect.interval(self.level)
 
@@ -118,7 +133,8 @@ class Effect:
         return self.gain_over(0.0)
 
     def gain_over(self, margin: float) -> Contrast:
-        """Above 0 where the relative gain exceeds the margin. Nothing is divided by a noisy mean.
+        """The gain minus a relative margin: above 0 where the gain exceeds it. Nothing is divided
+        by a noisy mean.
 
         Treatment - (1 + margin) control; where lower is better (1 - margin) control - treatment.
         """
@@ -130,6 +146,22 @@ class Effect:
     def corrected(self) -> bool:
         """Whether the interval is corrected for skewness."""
         return abs(self.means.contrast().skew) >= SLIGHT_SKEW
+
+    def figures(self) -> EffectFigures:
+        """The effect as a run folder stores it."""
+        return EffectFigures(
+            control=self.control,
+            treatment=self.treatment,
+            difference=self.difference,
+            unadjusted=self.unadjusted,
+            relative=self.relative,
+            level=self.level,
+            interval=self.interval,
+            relative_interval=self.relative_interval,
+            p_value=self.p_value,
+            variance_reduction=self.variance_reduction,
+            corrected_for_skewness=self.corrected,
+        )
 
     def _estimate(self, contrast: Contrast, estimand: str) -> Estimate:
         users = self._n(self.means.n_control + self.means.n_treatment)
@@ -143,7 +175,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Line:
-    """One signal of one treatment.
+    """One signal of one treatment: its role, its users, its effect and what follows.
 
     Attributes:
         signal: label, `name@version`.
@@ -188,45 +220,26 @@ class Line:
             raise NotEstimable(self.reason)
         return self.effect.difference
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for the run folder."""
-        effect = self.effect
-        numbers: dict[str, Any] = {}
-        if effect is not None:
-            relative = effect.relative
-            numbers = {
-                "control": effect.control.as_json(),
-                "treatment": effect.treatment.as_json(),
-                "difference": effect.difference.as_json(),
-                "unadjusted": effect.unadjusted.as_json(),
-                "relative": None if relative is None else relative.as_json(),
-                "level": effect.level,
-                "interval": list(effect.interval),
-                "relative_interval": None
-                if effect.relative_interval is None
-                else list(effect.relative_interval),
-                "p_value": effect.p_value,
-                "variance_reduction": effect.variance_reduction,
-                "corrected_for_skewness": effect.corrected,
-            }
-        return {
-            "signal": self.signal,
-            "arm": self.arm,
-            "role": self.role,
-            "margin": self.margin,
-            "better": self.better,
-            "enrolled": list(self.enrolled),
-            "mature": list(self.mature),
-            "matures": self.matures.isoformat(),
-            "standing": self.standing,
-            "reason": self.reason,
-            "effect": numbers or None,
-        }
+    def figures(self) -> SignalLine:
+        """The line as a run folder stores it."""
+        return SignalLine(
+            signal=self.signal,
+            arm=self.arm,
+            role=self.role,
+            margin=self.margin,
+            better=self.better,
+            enrolled=self.enrolled,
+            mature=self.mature,
+            matures=self.matures,
+            standing=self.standing,
+            reason=self.reason,
+            effect=None if self.effect is None else self.effect.figures(),
+        )
 
 
 @dataclass(frozen=True)
 class ShipDecision:
-    """What to do with one treatment. Prints as the decision in words.
+    """The decision about one treatment; prints as a sentence.
 
     Attributes:
         arm: the treatment.
@@ -250,15 +263,9 @@ class ShipDecision:
     def _repr_html_(self) -> str:
         return f"<p><b>{escape(self.verdict)}</b> {escape(self.arm)}: {escape(self.reason)}</p>"
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for the run folder."""
-        return {
-            "arm": self.arm,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "users": self.users,
-            "weeks": self.weeks,
-        }
+    def figures(self) -> ArmDecision:
+        """The decision as a run folder stores it."""
+        return ArmDecision(self.arm, self.verdict, self.reason, self.users, self.weeks)
 
 
 _HEAD = ("control", "treatment", "difference", "relative", "p", "variance", "mature", "")
@@ -270,7 +277,7 @@ class Readout:
 
     Attributes:
         experiment: its label.
-        as_of: what was known when.
+        as_of: time up to which the log was read (UTC).
         lines: one per signal and treatment.
         checks: quality checks.
         decisions: one per treatment.
@@ -303,7 +310,7 @@ class Readout:
         return self.decisions[0]
 
     def line(self, signal: str, arm: str | None = None) -> Line:
-        """The line of this signal (its name or label), of the only treatment or the one named."""
+        """The line of a signal, by its name or label, of the only treatment or the named one."""
         lines = [
             line
             for line in self.lines
@@ -345,18 +352,22 @@ class Readout:
             ]
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for the run folder and the report."""
-        return {
-            "experiment": self.experiment,
-            "as_of": self.as_of.isoformat(),
-            "alpha": self.alpha,
-            "power": self.power,
-            "minimum_effect": self.minimum_effect,
-            "lines": [line.as_json() for line in self.lines],
-            "checks": [check.as_json() for check in self.checks],
-            "decisions": [decision.as_json() for decision in self.decisions],
-        }
+    def figures(self) -> ReadoutFigures:
+        """The read-out as a run folder stores it."""
+        return ReadoutFigures(
+            experiment=self.experiment,
+            as_of=self.as_of,
+            alpha=self.alpha,
+            power=self.power,
+            minimum_effect=self.minimum_effect,
+            lines=tuple(line.figures() for line in self.lines),
+            checks=tuple(check.figures() for check in self.checks),
+            decisions=tuple(decision.figures() for decision in self.decisions),
+        )
+
+    def as_json(self) -> Json:
+        """`figures` as values that JSON has."""
+        return to_json(self.figures())
 
     def _arms(self) -> Sequence[str]:
         return list(dict.fromkeys(line.arm for line in self.lines))
@@ -378,20 +389,27 @@ def _cells(line: Line) -> list[str]:
     mature = f"{sum(line.mature):,} of {sum(line.enrolled):,}"
     if line.effect is None:
         return [title, *["-"] * 6, mature, line.standing]
-    effect, relative, ends = line.effect, line.effect.relative, line.effect.relative_interval
+    effect = line.effect
+    relative = "-"
+    if effect.relative is not None and effect.relative_interval is not None:
+        lift, ends = percent_and_ends(effect.relative.value, *effect.relative_interval)
+        relative = f"{lift} ({ends})"
     return [
         title,
-        number(effect.control.value, 4),
-        number(effect.treatment.value, 4),
-        f"{number(effect.difference.value)} ({interval(*effect.interval)})",
-        "-"
-        if relative is None or ends is None
-        else f"{percent(relative.value, signed=True)} ({percent_interval(*ends)})",
+        _mean(effect.control),
+        _mean(effect.treatment),
+        value_with_ends(effect.difference.value, *effect.interval),
+        relative,
         number(effect.p_value, 2),
         percent(-effect.variance_reduction, signed=True),
         mature,
         line.standing,
     ]
+
+
+def _mean(estimate: Estimate) -> str:
+    """The value of an estimate in the decimals of its interval."""
+    return value_and_ends(estimate.value, *estimate.interval())[0]
 
 
 def _mark(check: Check) -> str:

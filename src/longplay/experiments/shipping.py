@@ -1,5 +1,5 @@
-"""The probability that a good treatment ships: all metrics that must pass and all tests that can
-stop it, jointly.
+"""The probability that a good treatment ships, over all tests that must pass or can stop it
+jointly.
 
 A plan for one metric promises too much. Beside the metric that gains, every guardrail must be
 non-inferior, and every line may deteriorate by chance. The tests share users, so their errors are
@@ -25,7 +25,7 @@ MOST_USERS = 1e12
 
 @dataclass(frozen=True)
 class Metric:
-    """What a past log says of one metric.
+    """Mean and spread of one metric in a past log.
 
     Attributes:
         name: of its signal.
@@ -46,7 +46,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Rule:
-    """What an experiment decides by.
+    """The levels and shares by which an experiment decides.
 
     Attributes:
         alpha: two-sided, of guardrails and of deterioration.
@@ -60,11 +60,11 @@ class Rule:
 
 
 class Shipping:
-    """The chance that a treatment ships whose first metric gains a relative effect, and whose other
-    metrics are not moved."""
+    """The probability of shipping a treatment whose first metric gains a relative effect while the
+    others stay the same."""
 
     def __init__(self, metrics: Sequence[Metric], correlation_MM: Float, rule: Rule) -> None:
-        """See the class.
+        """Draw correlated errors of all metrics from a Sobol sequence.
 
         Args:
             metrics: M of them, the one that gains first.
@@ -81,7 +81,8 @@ class Shipping:
         self.treatment_PM = normal_PK[:, count:] @ root_MM.T
 
     def chance(self, users: float, effect: float) -> float:
-        """With so many users in both arms together and a relative gain of the first metric."""
+        """The probability of shipping, with so many users in both arms and this relative gain of
+        the first metric."""
         rule, passed, superior = self.rule, True, False
         harm_z, success_z = (
             float(stats.norm.ppf(1 - alpha / 2)) for alpha in (rule.alpha, rule.success_alpha)
@@ -114,7 +115,7 @@ class Shipping:
         return float(np.mean(passed & superior))
 
     def users(self, effect: float, power: float) -> int:
-        """In both arms together, from which the treatment ships with the chance `power`.
+        """The users in both arms together with which the treatment ships with probability `power`.
 
         Raises:
             NotEstimable: no number of users is enough.
@@ -135,8 +136,8 @@ class Shipping:
         return math.ceil(math.exp(high))
 
     def detectable(self, users: float, power: float) -> float:
-        """The relative gain with which the treatment ships with the chance `power`; infinite where
-        no gain is enough."""
+        """The relative gain with which the treatment ships with probability `power`; infinite where
+        none is enough."""
         most = 1.0 if self.metrics[0].sign < 0 else 64.0
         if self.chance(users, most) < power:
             return math.inf
@@ -148,7 +149,7 @@ class Shipping:
 
 
 def power_of_each(power: float, alpha: float, *, lines: int, guardrails: int) -> float:
-    """The power that one metric needs, so that a good treatment ships with the chance `power`.
+    """The power that one metric needs, so that a good treatment ships with probability `power`.
 
     The metric that gains and every guardrail must pass, and none of the other lines may deteriorate
     by chance; taken as independent.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from longplay.ope.methods import (
     clipped_ips,
 )
 from longplay.ope.outcome_model import OutcomeModel, fit_outcome_model
+from longplay.progress import Progress, ignore, reporting
 from longplay.signals.outcomes.in_memory import Shown
 
 
@@ -37,6 +38,7 @@ def ips(
     surface: str | None = "home",
     users: Users = "held out",
     clip: float | None = None,
+    progress: Progress = None,
 ) -> Estimate | Refusal:
     """Estimate the `one_step` value of `policy` per slot by inverse propensity scores, in the
     outcome's unit.
@@ -62,6 +64,8 @@ def ips(
             has seen. The estimand says so.
         clip: largest weight (> 0); what it cuts off biases the value low, and the estimand says how
             much that was.
+        progress: called with (steps done, steps); True or False: a progress line, or none; default:
+            a line on a terminal or in a notebook.
 
     Returns:
         The estimate, or a `Refusal` that prints why the log cannot tell, with the numbers (see
@@ -75,8 +79,9 @@ def ips(
     if clip is not None and not clip > 0:
         raise ConfigError(f"ips: clip={clip} given, expected a positive weight, e.g. 20, or None")
     method = IPS if clip is None else clipped_ips(clip)
-    question = _question(policy, lake, shown, surface, users)
-    return question.answers([method])[method.name]
+    with reporting("ips", "steps", progress) as report:
+        question = _question(policy, lake, shown, surface, users, report=report)
+        return question.answers([method])[method.name]
 
 
 def snips(
@@ -86,6 +91,7 @@ def snips(
     *,
     surface: str | None = "home",
     users: Users = "held out",
+    progress: Progress = None,
 ) -> Estimate | Refusal:
     """Estimate the same value by self-normalised inverse propensity scores; arguments, estimand and
     errors as in `ips`.
@@ -95,7 +101,9 @@ def snips(
     the others; where the log proves that there are such choices, the estimand names their share and
     between which bounds the value then lies.
     """
-    return _question(policy, lake, shown, surface, users).answers([SNIPS])[SNIPS.name]
+    with reporting("snips", "steps", progress) as report:
+        question = _question(policy, lake, shown, surface, users, report=report)
+        return question.answers([SNIPS])[SNIPS.name]
 
 
 def doubly_robust(
@@ -107,6 +115,7 @@ def doubly_robust(
     users: Users = "held out",
     seed: int = 0,
     draws: int | None = 4,
+    progress: Progress = None,
 ) -> Estimate | Refusal:
     """Estimate the same value with propensities and an outcome model, E[q(x, prefix, own choice)] +
     mean(w (r - q)); estimand and errors as in `ips`.
@@ -129,13 +138,15 @@ def doubly_robust(
         draws: own slates per context (>= 1); their noise is inside the interval. None: no draws,
             the expectation is summed over the policy's whole law; for catalogues and logs of up to
             `logged.LAW_CELLS` slots x items.
+        progress: as of `ips`.
     """
     if draws is not None and draws < 1:
         raise ConfigError(
             f"doubly_robust: draws={draws} given, expected at least 1 slate per context"
         )
-    question = _question(policy, lake, shown, surface, users, seed, draws)
-    return question.answers([DOUBLY_ROBUST])[DOUBLY_ROBUST.name]
+    with reporting("doubly_robust", "steps", progress) as report:
+        question = _question(policy, lake, shown, surface, users, seed, draws, report)
+        return question.answers([DOUBLY_ROBUST])[DOUBLY_ROBUST.name]
 
 
 def doubly_robust_mean(
@@ -200,6 +211,7 @@ def estimates(
     seed: int = 0,
     draws: int | None = 4,
     methods: Sequence[Method] = METHODS,
+    progress: Progress = None,
 ) -> tuple[Diagnosis, dict[str, Estimate | Refusal]]:
     """`diagnose`, and the estimate or refusal of every method by name. The policy computes its
     probabilities once.
@@ -213,9 +225,11 @@ def estimates(
         seed: as of `doubly_robust`.
         draws: as of `doubly_robust`.
         methods: rows of `ope.methods`; default IPS, SNIPS and doubly robust.
+        progress: as of `ips`.
     """
-    question = _question(policy, lake, shown, surface, users, seed, draws)
-    return question.diagnosed, question.answers(methods)
+    with reporting("off-policy estimates", "steps", progress) as report:
+        question = _question(policy, lake, shown, surface, users, seed, draws, report)
+        return question.diagnosed, question.answers(methods)
 
 
 def diagnose(
@@ -226,15 +240,27 @@ def diagnose(
     surface: str | None = "home",
     users: Users = "held out",
     seed: int = 0,
+    progress: Progress = None,
 ) -> Diagnosis:
-    """Diagnose what the log can say about `policy`: weights, overlap, propensities. Prints as a
-    short text; `reasons` is empty where it is enough.
+    """Diagnose what the log can say about `policy`: weights, overlap, propensities.
+
+    The diagnosis prints as a short text; its `reasons` are empty where the log is enough.
+
+    Args:
+        policy: what would be judged.
+        lake: the log.
+        shown: as of `ips`.
+        surface: as of `ips`.
+        users: as of `ips`.
+        seed: as of `doubly_robust`.
+        progress: as of `ips`.
 
     Raises:
         ConfigError: nothing was logged on this surface.
         DataError: `shown` is of another lake.
     """
-    return _question(policy, lake, shown, surface, users, seed).diagnosed
+    with reporting("diagnose", "steps", progress) as report:
+        return _question(policy, lake, shown, surface, users, seed, report=report).diagnosed
 
 
 def _question(
@@ -245,10 +271,18 @@ def _question(
     users: Users,
     seed: int = 0,
     draws: int | None = 4,
+    report: Callable[..., None] = ignore,
 ) -> _Question:
-    """The scored slots, their weights, and the diagnosis."""
+    """The scored slots, their weights, and the diagnosis.
+
+    `report` is called with (steps done, steps): slots are found, weights computed, and last the
+    estimates, which the caller asks of the question.
+    """
+    report(0, 3)
     logged = as_seen_by(policy, logged_slots(lake, shown, surface, users), lake)
+    report(1, 3)
     weight_N, diagnosis = weigh(policy, logged, seed, shown.signal)
+    report(2, 3)
     return _Question(policy, lake, shown, logged, weight_N, diagnosis, seed, draws)
 
 

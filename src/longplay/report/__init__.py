@@ -38,16 +38,16 @@ _UNDRAWABLE = {code: "\ufffd" for code in (*range(32), 127) if chr(code) not in 
 
 
 def render(name: str, results: RunResults) -> str:
-    """The page of a run, as HTML text: equal inputs give equal bytes.
+    """The report of a run as HTML text; equal inputs give equal bytes.
 
-    A stage that is absent is said to be absent; nothing is guessed.
+    A stage without a result is named as missing; nothing is guessed.
 
     Args:
         name: of the run.
         results: of its finished stages.
     """
-    made = (steps.section(results) for steps in SECTIONS)
-    sections = [section for section in made if section is not None]
+    candidates = (steps.section(results) for steps in SECTIONS)
+    sections = [section for section in candidates if section is not None]
     head = headline(results, sections)
     plots = [] if head.plot is None else [head.plot]
     plots += [chart for section in sections for chart in charts_of(section.blocks)]
@@ -142,6 +142,7 @@ def _drawable(value: Any) -> Any:
 
 
 def _command(name: str, results: RunResults) -> str:
+    """The command that makes the page again."""
     simulated = results.find(SimulateResult) is not None
     demos = {"demo": "longplay demo", "demo-quick": "longplay demo --quick"}
     return demos.get(name, "longplay run run.toml") if simulated else "longplay run run.toml"

@@ -95,7 +95,7 @@ Block = Table | Chart | Note | Bullets | Code | Heading | Grid
 
 @dataclass(frozen=True)
 class Section:
-    """A numbered part of the page: the answer in sentences, then what it was read from."""
+    """A part of the page: the answer in sentences, then the tables and charts behind it."""
 
     name: str
     title: str
@@ -105,7 +105,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Fact:
-    """One key figure of the summary: what, how much, and how sure."""
+    """One key figure of the summary: its name, its value, and its interval or sample."""
 
     label: str
     value: str
@@ -114,10 +114,10 @@ class Fact:
 
 def charts_of(blocks: Iterable[Block]) -> list[Chart]:
     """Every chart in page order, those inside grids included."""
-    found: list[Chart] = []
+    charts: list[Chart] = []
     for block in blocks:
         if isinstance(block, Chart):
-            found.append(block)
+            charts.append(block)
         elif isinstance(block, Grid):
-            found += charts_of(block.blocks)
-    return found
+            charts += charts_of(block.blocks)
+    return charts

@@ -1,5 +1,5 @@
-"""Pure functions from rows to Vega-Lite specifications. Ink, grid and paper colours come from the
-page's style sheet."""
+"""Charts of the report: pure functions from rows to Vega-Lite specifications. Colours of ink, grid
+and paper come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -209,11 +209,11 @@ def dots(
             .mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6)
             .encode(x),
         )
-    said = "; ".join(f"{row['label']} {row['text']}" for row in labelled)
+    values = "; ".join(f"{row['label']} {row['text']}" for row in labelled)
     return _chart(
         alt.layer(*layers),
         title,
-        f"Dots with 95% intervals of {axis}: {said}.",
+        f"Dots with 95% intervals of {axis}: {values}.",
         34 * len(rows) + 22,
     )
 
@@ -229,8 +229,18 @@ def lines(
     faint: str | None = None,
     legend: bool = False,
 ) -> Chart:
-    """Curves over training steps, each named at its end, or above where names are long; `faint` is
-    drawn thin (raw figures behind their mean)."""
+    """A line chart over training steps.
+
+    Args:
+        series: (step, value) points by name.
+        colours: by name of the series.
+        title: of the chart.
+        y_title: of the vertical axis.
+        share: whether values are shares, drawn from 0 to 1.
+        zero: whether the vertical axis begins at 0.
+        faint: the series that is drawn thin, such as raw values behind their mean.
+        legend: whether names stand in a legend instead of at the ends of the lines.
+    """
     long = [
         {"series": name, "step": step, "value": value}
         for name, points in series.items()
@@ -279,16 +289,19 @@ def lines(
         ],
     )
     layers: list[Any] = [drawn, touch]
-    named = [
+    labelled_ends = [
         row
         for row in sorted(ends, key=lambda row: -row["value"])
         if row["series"] != faint and len(order) > 1 and not legend
     ]
-    for place, row in enumerate(
-        named
-    ):  # the upper name a little up, the lower one down: close ends stay legible
+    # the upper label is moved up a little and the lower one down, so that close ends stay legible
+    for place, row in enumerate(labelled_ends):
         words = alt.Chart(_data([row])).mark_text(
-            align="left", dx=5, dy=(place - (len(named) - 1) / 2) * 8, fontSize=11, fontWeight=600
+            align="left",
+            dx=5,
+            dy=(place - (len(labelled_ends) - 1) / 2) * 8,
+            fontSize=11,
+            fontWeight=600,
         )
         layers.append(words.encode(x, y, colour, text="series:N"))
     return _chart(
@@ -307,8 +320,11 @@ def grouped(
     *,
     reference: tuple[float, str] | None = None,
 ) -> Chart:
-    """Several values with their intervals per policy; rows hold name, label, how, value, low, high,
-    text; `reference` is a dashed line."""
+    """Several values with intervals per policy.
+
+    Rows hold name, label, how, value, low, high, text; `reference` is the place and name of a
+    dashed line.
+    """
     order = list(dict.fromkeys(str(row["name"]) for row in rows))
     ways = list(dict.fromkeys(str(row["how"]) for row in rows))
     labels = list(dict.fromkeys(str(row["label"]) for row in rows))
@@ -344,32 +360,35 @@ def grouped(
     words = [
         base.transform_filter(f"datum.align === '{align}'")
         .mark_text(dy=-11, align=align, fontSize=11, color=INK)
-        .encode(alt.X("words_at:Q", title=axis), y, offset, text="said:N")
+        .encode(alt.X("words_at:Q", title=axis), y, offset, text="words:N")
         for align in ("left", "right")
     ]
     layers: list[Any] = [rule, point, *words]
     if reference is not None:
-        line = alt.Chart(_data([{"value": reference[0], "said": reference[1]}]))
+        line = alt.Chart(_data([{"value": reference[0], "words": reference[1]}]))
         name = line.mark_text(
             align="left", dx=4, dy=-3, baseline="bottom", fontSize=11, color=INK
-        ).encode(x, y=alt.value(0), text="said:N")
+        ).encode(x, y=alt.value(0), text="words:N")
         layers = [
             line.mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6).encode(x),
             *layers,
             *([name] if reference[1] else []),
         ]
-    said = "; ".join(f"{row['label']}, {row['how']} {row['text']}" for row in rows)
+    values = "; ".join(f"{row['label']}, {row['how']} {row['text']}" for row in rows)
     return _chart(
         alt.layer(*layers),
         title,
-        f"Dots with 95% intervals of {axis}: {said}.",
+        f"Dots with 95% intervals of {axis}: {values}.",
         40 * len(rows) + 24,
     )
 
 
 def _with_words(rows: Sequence[Row], reference: tuple[float, str] | None) -> list[dict[str, Any]]:
-    """The rows with their words, and where these begin or end: so that they stay inside the plot,
-    however narrow, they reach from an end of the interval towards the middle."""
+    """The rows with the anchors of their labels.
+
+    A label reaches from an end of the interval towards the middle of the plot, so that it stays
+    inside.
+    """
     ends = [
         (row["value"], row["value"]) if row["low"] is None else (row["low"], row["high"])
         for row in rows
@@ -381,7 +400,7 @@ def _with_words(rows: Sequence[Row], reference: tuple[float, str] | None) -> lis
     for row, (low, high) in zip(rows, ends, strict=True):
         left = row["value"] < middle
         words = {
-            "said": f"{row['how']} {row['text']}",
+            "words": f"{row['how']} {row['text']}",
             "align": "left" if left else "right",
             "words_at": low if left else high,
         }
@@ -390,8 +409,10 @@ def _with_words(rows: Sequence[Row], reference: tuple[float, str] | None) -> lis
 
 
 def reliability(rows: Sequence[Row], colour: str, name: str) -> Chart:
-    """Predicted against realised by bin of belief, with 95% bars and the diagonal; rows hold
-    predicted, realised, low, high, n."""
+    """A reliability diagram: realised against predicted means by bin of belief, with 95% intervals.
+
+    Rows hold predicted, realised, low, high, n.
+    """
     top = max([float(row[key]) for row in rows for key in ("predicted", "high")] + [1e-9]) * 1.04
     scale = alt.Scale(domain=[0, top], nice=False)
     base = alt.Chart(_data(rows))
@@ -427,8 +448,10 @@ def reliability(rows: Sequence[Row], colour: str, name: str) -> Chart:
 
 
 def coverage(rows: Sequence[Row], colour: str, name: str) -> Chart:
-    """Share of realised means inside the interval, against the level it promises; rows hold level,
-    share, low, high, items."""
+    """Coverage: the share of realised means inside intervals, against their nominal level.
+
+    Rows hold level, share, low, high, items.
+    """
     base = alt.Chart(_data(rows))
     scale = alt.Scale(domain=[0, 1], nice=False)
     x = alt.X(
@@ -460,8 +483,10 @@ def coverage(rows: Sequence[Row], colour: str, name: str) -> Chart:
 
 
 def pit(rows: Sequence[Row], colour: str, name: str) -> Chart:
-    """The histogram of probability integral transforms beside the flat line; rows hold low, high,
-    ratio, n."""
+    """The histogram of probability integral transforms, with the flat line of perfect calibration.
+
+    Rows hold low, high, ratio, n.
+    """
     base = alt.Chart(_data(rows))
     x = alt.X(
         "low:Q",
@@ -502,7 +527,7 @@ def daily(
     title: str,
     y_title: str,
 ) -> Chart:
-    """Shares by calendar day, one line each, named above; points hold (ISO day, share)."""
+    """Shares by calendar day, one line per series, with a legend; points hold (ISO day, share)."""
     long = [
         {"series": name, "day": day, "value": value}
         for name, points in series.items()
@@ -540,6 +565,7 @@ def daily(
 
 
 def _legend() -> alt.Legend:
+    """A legend above the chart."""
     return alt.Legend(
         title=None,
         orient="top",
@@ -552,16 +578,19 @@ def _legend() -> alt.Legend:
 
 
 def _data(rows: Sequence[Row]) -> alt.Data:
+    """Rows as inline data of a chart."""
     return alt.Data(values=[dict(row) for row in rows])
 
 
 def _tip(field: str, title: str | None = None, format: str | None = ",") -> alt.Tooltip:
+    """A field in a tooltip."""
     if format is None:
         return alt.Tooltip(f"{field}:N", title=title or field)
     return alt.Tooltip(f"{field}:Q", title=title or field, format=format)
 
 
 def _chart(layers: Any, title: str, description: str, height: int) -> Chart:
+    """The chart of these layers, with a title and a description for screen readers."""
     spec = layers.properties(width="container", height=height, description=description).to_dict(
         validate=False
     )

@@ -1,4 +1,4 @@
-"""The head of the page: the verdict in sentences, one chart, and what warns of both."""
+"""The head of the page: the verdict in sentences, one chart, and warnings about both."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from longplay.report.blocks import Chart, Section, charts_of
 from longplay.report.phrases import ZERO, first, verdict
 from longplay.report.policy_names import INCUMBENT
 from longplay.report.sections.audit import audit_words
-from longplay.report.sections.experiment import Loop, enrolled_users, forest, trial_refusals
+from longplay.report.sections.experiment import Loop, enrolled_users, experiment_refusals, forest
 from longplay.report.sections.experiment import collect as collect_loop
 from longplay.report.sections.offpolicy import off_policy_refusals
 from longplay.report.sections.refusals import collect as collect_refusals
 from longplay.report.summary import alarms
 from longplay.results import RunResults
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.outcome_figures import OutcomesResult
-from longplay.results.trial_figures import ExperimentResult
 from longplay.signals import Signal
 from longplay.signals.declare.sentence import unit
 
 MOST_WARNINGS = 3  # shown; the others are counted and folded
 MOST_ARMS = 6  # shown; the others are counted and folded
-MOST_SENTENCES = 3  # of a run without a trial
-# sections that can answer in place of a trial, the best supported first
+MOST_SENTENCES = 3  # of a run without an experiment
+# sections that can answer in place of an experiment, the best supported first
 BEST_SUPPORTED = ("truth", "offpolicy", "ranking", "rewards", "signals", "log")
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of the verdict, and the colour of the policy it is about; empty: of none."""
+    """A sentence of the verdict, with the colour of its policy; empty where it is about none."""
 
     text: str
     colour: str = ""
@@ -39,7 +39,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Alert:
-    """What must be known before the verdict is believed; `urgent` is read aloud at once."""
+    """A warning about the verdict; screen readers announce it at once where it is `urgent`."""
 
     text: str
     urgent: bool
@@ -47,7 +47,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Unit:
-    """In what the head counts the north star: its value times `factor`, followed by `words`."""
+    """The unit of the north star in the head: its value times `factor`, followed by `words`."""
 
     words: str
     factor: float = 1.0
@@ -55,12 +55,12 @@ class Unit:
 
 @dataclass(frozen=True)
 class Headline:
-    """What stands at the head of the page.
+    """The contents of the head of the page.
 
     Attributes:
-        sentences: the verdict, one per arm; without a trial the best supported answer.
+        sentences: the verdict, one per arm; without an experiment the best supported answer.
         more_sentences: those of further arms, folded.
-        context: what the sentences rest on.
+        context: which data the sentences come from.
         evidence: name of the section with the evidence; empty where there is none.
         plot: of the verdict; null where there is nothing to draw.
         warnings: most severe first.
@@ -90,7 +90,7 @@ def headline(results: RunResults, sections: Sequence[Section]) -> Headline:
     if loop is not None and arms:
         sentences = [_arm_sentence(loop, arm, results) for arm in arms]
         plot = forest(loop, arms[:MOST_ARMS])
-        context, evidence = _trial_context(loop), "loop"
+        context, evidence = _experiment_context(loop), "loop"
     else:
         section = best_supported(sections)
         sentences, plot, context, evidence = [], None, "", ""
@@ -98,7 +98,9 @@ def headline(results: RunResults, sections: Sequence[Section]) -> Headline:
             sentences = [Sentence(text) for text in section.answer[:MOST_SENTENCES]]
             plot = next(iter(charts_of(section.blocks)), None)
             evidence = section.name
-            tried = "No trial was run." if loop is None else "The trial compared no policies."
+            tried = (
+                "No experiment was run." if loop is None else "The experiment compared no policies."
+            )
             context = f"{tried} This is the best supported answer that the log has."
         else:
             context = "No stage of this run has a result to report."
@@ -114,8 +116,8 @@ def headline(results: RunResults, sections: Sequence[Section]) -> Headline:
 
 
 def best_supported(sections: Iterable[Section]) -> Section | None:
-    """The section that answers best in place of a trial: the first of `BEST_SUPPORTED` with an
-    answer and a chart, else with an answer and a table; null where none has."""
+    """The section that answers best in place of an experiment: the first of `BEST_SUPPORTED` with
+    an answer and a chart, else with an answer and a table; null where none has."""
     by_name = {section.name: section for section in sections}
     ordered = [by_name[name] for name in BEST_SUPPORTED if name in by_name]
     answered = [section for section in ordered if section.answer and section.blocks]
@@ -124,35 +126,35 @@ def best_supported(sections: Iterable[Section]) -> Section | None:
 
 
 def treatments(loop: Loop) -> list[str]:
-    """The arms of a trial that are compared with the incumbent."""
-    return [row.arm for row in loop.trial.arms if row.arm != INCUMBENT]
+    """The arms of an experiment that are compared with the incumbent."""
+    return [row.arm for row in loop.experiment.arms if row.arm != INCUMBENT]
 
 
 def arm_sentence(loop: Loop, arm: str, star_unit: Unit) -> str:
-    """What to do with an arm, by how much it differs from the incumbent, and what its audit says.
+    """One sentence on an arm: the decision, its difference from the incumbent, and its audit.
 
     Args:
-        loop: the trial and what stands beside it.
+        loop: the experiment and what stands beside it.
         arm: its name.
         star_unit: of the north star.
     """
-    decision = next((row for row in loop.trial.readout.decisions if row.arm == arm), None)
+    decision = next((row for row in loop.experiment.readout.decisions if row.arm == arm), None)
     call = "No decision on" if decision is None else first(decision.verdict)
     words = f"{call} {loop.names[arm]}: "
-    if any(check.fails for check in loop.trial.readout.checks):
-        words += "the trial cannot be trusted; "
+    if any(check.fails for check in loop.experiment.readout.checks):
+        words += "the experiment cannot be trusted; "
     words += _difference(loop, arm, star_unit)
     advice = audit_words(loop.audits, arm)
     return f"{words}; {advice}." if advice else f"{words}."
 
 
 def unit_of(name: str, counted: str, days: int | None) -> Unit:
-    """In what the head counts a north star.
+    """The unit in which the head states a north star.
 
     Args:
         name: of the signal.
-        counted: what its value is a number of: `days`, `plays`, `share`; empty: not known.
-        days: of its window; null: not known.
+        counted: what its value counts: `days`, `plays` or `share`; empty where it is not known.
+        days: length of its window; null where it is not known.
 
     >>> unit_of("active", "days", 28).words, unit_of("active_days_28d", "days", 28).words
     ('active days in 28 per user', 'active days in 28 per user')
@@ -173,8 +175,8 @@ def unit_of(name: str, counted: str, days: int | None) -> Unit:
 
 
 def warnings(results: RunResults) -> list[Alert]:
-    """What warns of the verdict, most severe first: alarms, failed checks of the trial, and
-    questions that were refused."""
+    """Warnings about the verdict, most severe first: alarms, failed checks of the experiment, and
+    questions that the data could not answer."""
     urgent = [*alarms(results), *_failed_checks(results)]
     return [
         *(Alert(text, urgent=True) for text in urgent),
@@ -183,19 +185,20 @@ def warnings(results: RunResults) -> list[Alert]:
 
 
 def _refusals(results: RunResults) -> list[str]:
-    """What was not answered, one sentence per reason, those about the policies first."""
-    about_policies = trial_refusals(results) | off_policy_refusals(results)
+    """Questions that were not answered, one sentence per reason, those about policies first."""
+    about_policies = experiment_refusals(results) | off_policy_refusals(results)
     questions: dict[str, list[str]] = {}
     for question, reason in (about_policies | dict(collect_refusals(results) or {})).items():
-        why = reason.rpartition(": not estimable: ")[2]  # what is before it names a version
+        why = reason.rpartition(": not estimable: ")[2]  # the part before it names a version
         questions.setdefault(why, []).append(question)
     return [
-        f"Not estimable: {listed(asked)}: {why.removesuffix('.')}."
-        for why, asked in questions.items()
+        f"Not estimable: {listed(same_reason)}: {why.removesuffix('.')}."
+        for why, same_reason in questions.items()
     ]
 
 
 def _arm_sentence(loop: Loop, arm: str, results: RunResults) -> Sentence:
+    """`arm_sentence` with the unit of the north star and the colour of the arm."""
     star_unit = unit_of(loop.star, _counted(loop, results), loop.star_days)
     return Sentence(arm_sentence(loop, arm, star_unit), loop.names.colours.get(arm, ""))
 
@@ -216,35 +219,37 @@ def _difference(loop: Loop, arm: str, star_unit: Unit) -> str:
 
 
 def _counted(loop: Loop, results: RunResults) -> str:
-    """What the north star counts; empty where its declaration is not at hand."""
+    """What the north star counts; empty where the run holds no declaration of it."""
     outcomes = results.find(OutcomesResult)
     signals = () if outcomes is None else outcomes.signals.values()
-    text = next((row.toml for row in signals if row.label == loop.trial.north_star), "")
+    text = next((row.toml for row in signals if row.label == loop.experiment.north_star), "")
     try:
         return unit(Signal.from_toml(text))
     except ConfigError:
         return ""
 
 
-def _trial_context(loop: Loop) -> str:
-    """Who was in the trial, and what the figures of the verdict are."""
-    truth = "; beside them what the simulated world knows" if loop.trial.truth else ""
+def _experiment_context(loop: Loop) -> str:
+    """How many users the experiment had, and what the verdict's figures are."""
+    truth = "; beside them what the simulated world knows" if loop.experiment.truth else ""
     return (
-        f"{first(enrolled_users(loop.trial))} over {decimal(loop.trial.days)} days. Differences "
-        f"from the incumbent, {_incumbent(loop)}, with 95% intervals{truth}."
+        f"{first(enrolled_users(loop.experiment))} over {decimal(loop.experiment.days)} days. "
+        f"Differences from the incumbent, {_incumbent(loop)}, with 95% intervals{truth}."
     )
 
 
 def _incumbent(loop: Loop) -> str:
+    """The incumbent's name in a sentence."""
     return loop.names[INCUMBENT].removesuffix(" (incumbent)")
 
 
 def _failed_checks(results: RunResults) -> list[str]:
-    trial = results.find(ExperimentResult)
-    if trial is None:
+    """One warning per failed quality check of the experiment."""
+    experiment = results.find(ExperimentResult)
+    if experiment is None:
         return []
     return [
-        f"The trial cannot be trusted. {check.name}: {check.words}"
-        for check in trial.readout.checks
+        f"The experiment cannot be trusted. {check.name}: {check.words}"
+        for check in experiment.readout.checks
         if check.fails
     ]

@@ -1,5 +1,4 @@
-"""Figures as words: every sentence of the page is derived here from numbers and intervals, none is
-written in advance."""
+"""Sentences of the report, each derived from numbers and intervals; none is written in advance."""
 
 from __future__ import annotations
 
@@ -13,6 +12,9 @@ POLICY_NAMES = {
     "reward-weighted": "reward-weighted training",
     "reinforced": "reinforcement",
 }
+# verbs of "the tuned policy ... the metric", against its own start and against another policy
+VERBS_FROM_START = {"higher": "raised", "lower": "lowered", ZERO: "did not measurably change"}
+VERBS_TO_OTHER = {"higher": "is above", "lower": "is below", ZERO: "is not told apart from"}
 MODEL_NAMES = {
     "prior alone": "prior alone",
     "progressive": "progressive",
@@ -21,13 +23,12 @@ MODEL_NAMES = {
     "matured_only": "matured only",
 }
 
-
-LEAST_ITEMS = 30  # fewer say nothing of items: neither calibration, nor which are best
+LEAST_ITEMS = 30  # with fewer, neither calibration nor the best items are stated
 TOO_FEW_ITEMS = "too few items to tell"
 
 
 def too_few_items(items: int) -> str:
-    """Why nothing is said of items; empty where there are enough.
+    """Why nothing can be stated about items; empty where there are enough.
 
     >>> too_few_items(12), too_few_items(30)
     ('too few items to tell (12; at least 30 are needed)', '')
@@ -38,7 +39,7 @@ def too_few_items(items: int) -> str:
 
 
 def interval_words(row: Bounded, *, share: bool = False) -> str:
-    """`95% interval 0.010 to 0.031`, or that there is none."""
+    """`95% interval 0.010 to 0.031`, or that there is no interval."""
     interval = row.interval
     if interval is None:
         return "no interval: too few users"
@@ -48,7 +49,7 @@ def interval_words(row: Bounded, *, share: bool = False) -> str:
 
 
 def verdict(row: Bounded) -> str:
-    """What an interval of a difference says: higher, lower, or not distinguishable from zero.
+    """Where the interval of a difference lies: higher, lower, or not distinguishable from zero.
 
     >>> verdict(Bounded(0.009, -0.003, 0.021)), verdict(Bounded(1.0, 0.5, 1.5))
     ('not distinguishable from zero', 'higher')
@@ -68,64 +69,63 @@ def difference(row: Bounded) -> str:
     >>> difference(Bounded(0.009, -0.003, 0.021))
     'difference +0.009, 95% interval −0.003 to 0.021: not distinguishable from zero'
     """
-    said = verdict(row)
-    return f"difference {signed(row)}, {interval_words(row)}" + (
-        f": {ZERO}" if said == ZERO else ""
-    )
+    words = f"difference {signed(row)}, {interval_words(row)}"
+    return f"{words}: {ZERO}" if verdict(row) == ZERO else words
 
 
 def change(
     gap: Bounded, policies: tuple[str, str], metric: str, values: tuple[float | None, float | None]
 ) -> str:
-    """One sentence on a paired difference between two policies, from their values and its interval.
+    """One sentence on a paired difference between two policies.
 
-    The same form whatever the result, so that a loss reads as loud as a win.
+    It has the same form whatever the result, so that a loss is as visible as a win.
 
     Args:
         gap: the difference, the first policy less the second.
         policies: the first and the second.
-        metric: of what.
-        values: of the first and of the second.
+        metric: the name of what differs.
+        values: of the first policy and of the second.
     """
-    name, other = policies
+    name = first(POLICY_NAMES.get(policies[0], policies[0]))
+    other = POLICY_NAMES.get(policies[1], policies[1])
     digits = decimals_of(gap)
-    told = verdict(gap)
-    before, after = decimal(values[1], digits), decimal(values[0], digits)
-    if other == "start":
-        verb = {"higher": "raised", "lower": "lowered", ZERO: "did not measurably change"}.get(
-            told, "moved"
-        )
-        said = f"{first(POLICY_NAMES.get(name, name))} {verb} {metric}: from {before} to {after}"
+    value = decimal(values[0], digits)
+    other_value = decimal(values[1], digits)
+    if policies[1] == "start":
+        verb = VERBS_FROM_START.get(verdict(gap), "moved")
+        sentence = f"{name} {verb} {metric}: from {other_value} to {value}"
     else:
-        verb = {"higher": "is above", "lower": "is below", ZERO: "is not told apart from"}.get(
-            told, "is beside"
-        )
-        said = (
-            f"{first(POLICY_NAMES.get(name, name))} {verb} {POLICY_NAMES.get(other, other)} in "
-            f"{metric}: {after} against {before}"
-        )
-    return f"{said} ({difference(gap)})."
+        verb = VERBS_TO_OTHER.get(verdict(gap), "is beside")
+        sentence = f"{name} {verb} {other} in {metric}: {value} against {other_value}"
+    return f"{sentence} ({difference(gap)})."
 
 
 def coverage_words(model: str, level: float, share: float, items: int) -> str:
-    """Whether intervals at a nominal level held as many realised means as they promise."""
+    """Whether intervals contained as many realised means as their level promises.
+
+    Args:
+        model: key of the model.
+        level: nominal level of the intervals, 0..1.
+        share: of items whose realised mean lay inside, 0..1.
+        items: that were judged.
+    """
     name = MODEL_NAMES.get(model, model)
     if few := too_few_items(items):
         return f"Whether the {percent(level)} intervals of {name} keep their promise: {few}."
     low, high = wilson(share, items)
     if level > high:
-        said = "they promise more than they keep (too narrow)"
+        finding = "they promise more than they keep (too narrow)"
     elif level < low:
-        said = "they are wider than they need to be"
+        finding = "they are wider than they need to be"
     else:
-        said = f"consistent with {percent(level)}"
+        finding = f"consistent with {percent(level)}"
     return (
         f"The {percent(level)} intervals of {name} held the realised mean of {percent(share)} of "
         f"{items:,} unseen items (95% "
-        f"interval {percent(low)} to {percent(high)}): {said}."
+        f"interval {percent(low)} to {percent(high)}): {finding}."
     )
 
 
 def first(text: str) -> str:
-    """With a capital letter."""
+    """The text with a capital first letter."""
     return text[:1].upper() + text[1:]

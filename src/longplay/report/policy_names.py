@@ -1,5 +1,4 @@
-"""What policies are called and in which colour they are drawn: the same everywhere on the page,
-whatever the rivals are named."""
+"""Names and colours of policies, the same everywhere on the page."""
 
 from __future__ import annotations
 
@@ -9,10 +8,10 @@ from dataclasses import dataclass
 from longplay.display import listed
 from longplay.report.charts import POLICY_COLOURS
 from longplay.results import RunResults
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.reinforcement_figures import ReinforceResult
-from longplay.results.trial_figures import ExperimentResult
 
-INCUMBENT = "control"  # the arm of a trial that goes on as before
+INCUMBENT = "control"  # the arm of an experiment that goes on as before
 _FURTHER = ("#cc4b3c", "#9163cf", "#6f8f1f", "#b5568f")
 
 
@@ -52,33 +51,35 @@ def policy_names(results: RunResults) -> PolicyNames:
     return PolicyNames(words, colours_of(tuple(words)), rivals)
 
 
-def names_of(reinforced: ReinforceResult | None, trial: ExperimentResult | None) -> dict[str, str]:
-    """Every policy and arm of a run in plain words; no two alike.
+def names_of(
+    reinforced: ReinforceResult | None, experiment: ExperimentResult | None
+) -> dict[str, str]:
+    """Distinct names in plain words for every policy and arm of a run.
 
     Args:
         reinforced: the result of reinforcement, with the rivals.
-        trial: the trial, with its arms.
+        experiment: the result of the experiment, with its arms.
 
     >>> names_of(None, None)["start"]
     'start'
     """
     rivals = {} if reinforced is None else reinforced.rivals
     names = {name: name for name in POLICY_COLOURS}
-    if rivals or trial is not None:
+    if rivals or experiment is not None:
         names["reinforced"] = _reinforced({} if reinforced is None else reinforced.objectives)
-        names[INCUMBENT] = f"{_incumbent(trial)} (incumbent)"
+        names[INCUMBENT] = f"{_incumbent(experiment)} (incumbent)"
     for name, rival in rivals.items():
         words = _reinforced(rival.objectives)
         taken = words in (*names.values(), "reinforced")
         names[name] = f"{words} ({name})" if taken else words
-    for row in () if trial is None else trial.arms:
+    for row in () if experiment is None else experiment.arms:
         names.setdefault(row.arm, row.arm)
     return names
 
 
 def colours_of(names: tuple[str, ...]) -> dict[str, str]:
-    """A colour for every policy and arm: those of old, then one more for each other name in its
-    order."""
+    """A colour for every policy and arm: fixed ones for the usual policies, then one per further
+    name."""
     colours = {**POLICY_COLOURS, INCUMBENT: POLICY_COLOURS["popular"]}
     for place, name in enumerate(name for name in names if name not in colours):
         colours[name] = (
@@ -90,6 +91,7 @@ def colours_of(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _reinforced(objectives: Mapping[str, float]) -> str:
+    """The name of the reinforced policy, with its objectives."""
     goals = {label.split("@")[0]: weight for label, weight in objectives.items()}
     if len(goals) == 1:
         return f"reinforced on {next(iter(goals))}"
@@ -98,7 +100,8 @@ def _reinforced(objectives: Mapping[str, float]) -> str:
     return f"reinforced on {listed([f'{weight:g} × {goal}' for goal, weight in goals.items()])}"
 
 
-def _incumbent(trial: ExperimentResult | None) -> str:
-    arms = () if trial is None else trial.arms
+def _incumbent(experiment: ExperimentResult | None) -> str:
+    """The name of the control's policy."""
+    arms = () if experiment is None else experiment.arms
     policies = (row.policy.split("@")[0] for row in arms if row.arm == INCUMBENT)
     return next(policies, "popular")

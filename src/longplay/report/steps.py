@@ -15,7 +15,7 @@ Charts = TypeVar("Charts")
 
 @dataclass(frozen=True)
 class Steps(Generic[Figures, Charts]):
-    """How a section is made.
+    """The three steps that make a section.
 
     Attributes:
         order: its place on the page, from the least to the greatest.

@@ -1,4 +1,4 @@
-"""Beside the sections: key facts with intervals, alarms, versions, the glossary."""
+"""Key figures with intervals, alarms, versions and the glossary of the page."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from longplay.report.sections.outcomes import value_words
 from longplay.report.sections.reward import loss_difference, widest_coverage
 from longplay.results import NotEstimable, RunResults
 from longplay.results.code_figures import CodesResult
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.log_figures import LogResult, SimulateResult
 from longplay.results.outcome_figures import OutcomesResult
 from longplay.results.ranking_figures import EvaluateResult
 from longplay.results.reinforcement_figures import ReinforceResult
 from longplay.results.reward_figures import EarlyRewardFigures, RewardResult
 from longplay.results.training_figures import TrainResult
-from longplay.results.trial_figures import ExperimentResult
 
 GLOSSARY = (
     (
@@ -83,9 +83,7 @@ GLOSSARY = (
     (
         "coverage, cold-start share",
         "Share of the catalogue in anybody's first 10; share of those places held by items with "
-        "fewer than 10 plays "
-        ""
-        "in training.",
+        "fewer than 10 plays in training.",
     ),
     (
         "95% interval",
@@ -102,47 +100,45 @@ LOOP_GLOSSARY = (
     ),
     (
         "incumbent",
-        "The policy that runs now: the control of the trial, and what every difference is from.",
+        "The policy that runs now: the control of the experiment. Every difference is from it.",
     ),
     (
         "estimand: one_step",
-        "The value of deviating in one slot and then following the logging policy. What "
-        "off-policy estimates are of; per slot.",
+        "The value of deviating in one slot and then following the logging policy, per slot. "
+        "Off-policy estimates measure this.",
     ),
     (
         "estimand: policy",
-        "The value of living under a policy throughout. What a trial measures and what its truth "
-        "is of; per user.",
+        "The value of living under a policy throughout, per user. An experiment and the world's "
+        "truth measure this.",
     ),
     (
         "off-policy estimate",
         "What a policy would have been worth, from slots that another policy showed with known "
-        "probabilities. IPS, SNIPS and "
-        "doubly robust are three ways; where too few logged slots resemble the policy's it is "
-        "refused. Effective slots or users (n_eff): how many "
-        "equally weighted ones these are worth.",
+        "probabilities. IPS, SNIPS and doubly robust are three estimators; where too few logged "
+        "slots resemble the policy's, the estimate is refused. Effective slots or users (n_eff): "
+        "the number of equally weighted ones that carry as much information.",
     ),
     (
         "CUPED, adjusted",
-        "Means corrected for what was known of users before the trial (Deng et al. 2013): the "
+        "Means corrected for what was known of users before the experiment (Deng et al. 2013): the "
         "same difference in expectation, with "
         "less noise. The column variance says how much.",
     ),
     (
         "superior, deteriorates, open",
-        "The interval of the difference lies above 0; lies below 0; holds 0.",
+        "The interval of the difference lies above 0; lies below 0; contains 0.",
     ),
     (
         "keep, reweight, drop, undecided",
-        "What the audit says of a signal as a reward: go on; multiply its weight by late / early; "
-        "stop paying for "
-        "it; this trial cannot say.",
+        "What the audit recommends for a signal as a reward: keep it; multiply its weight by late "
+        "/ early; stop paying for it; this experiment cannot tell.",
     ),
 )
 
 
 def glossary(results: RunResults) -> tuple[tuple[str, str], ...]:
-    """The words of this page; those of trials only where there is one."""
+    """Terms of this page with their meaning; those of experiments only where there is one."""
     return GLOSSARY if results.find(ExperimentResult) is None else GLOSSARY + LOOP_GLOSSARY
 
 
@@ -152,17 +148,17 @@ def facts(results: RunResults) -> list[Fact]:
     if results.find(ExperimentResult) is None:
         facts += [_difference(results, *pair) for pair in PAIRS[:2]]
     else:
-        facts += _trial(results)
+        facts += _experiment(results)
     return [fact for fact in facts if fact is not None]
 
 
 def alarms(results: RunResults) -> list[str]:
-    """What must be read first, in sentences: the trained policies that show far less, or rank far
-    worse, than the start they came from.
+    """Sentences on trained policies that have collapsed: they show far less, or rank far worse,
+    than the start they came from.
 
-    From the reinforcement's own measurement on training moments, and from the ranking of the
-    future; empty where nothing fell by half. And whether a trial showed the policies under another
-    rule of exclusions than they were trained under.
+    They are read from the reinforcement's measurements at training moments and from the ranking of
+    the future; there are none where nothing fell by half. One more sentence says so where the
+    experiment showed the policies under another rule of exclusions than they were trained under.
     """
     names, tuned = policy_names(results), results.find(ReinforceResult)
     sentences = []
@@ -175,33 +171,34 @@ def alarms(results: RunResults) -> list[str]:
     evaluated = results.find(EvaluateResult)
     figures = {} if evaluated is None else figures_of(evaluated.ranking)
     start = figures.get("start", {})
-    for policy, after in figures.items():
-        if policy not in ("start", "popular") and (fell := fallen(start, after)):
+    for policy, figures_of_policy in figures.items():
+        if policy not in ("start", "popular") and (fell := fallen(start, figures_of_policy)):
             sentences.append(_alarm(names[policy], "on the visits that followed", fell))
     return [*sentences, *_other_rule(results)]
 
 
 def _other_rule(results: RunResults) -> list[str]:
-    """Whether the trial was under another rule of exclusions than training."""
+    """Whether the experiment was under another rule of exclusions than training."""
     tuned, world = results.find(ReinforceResult), results.find(SimulateResult)
     if results.find(ExperimentResult) is None or tuned is None or world is None:
         return []
     if tuned.exclude == world.exclude:
         return []
     return [
-        f"The policies were trained under exclude = “{tuned.exclude}”, and the trial showed them "
-        f"under exclude = “{world.exclude}”: they learned what to "
+        f"The policies were trained under exclude = “{tuned.exclude}”, and the experiment showed "
+        f"them under exclude = “{world.exclude}”: they learned what to "
         "show where other items could be shown, so their gain under their own rule can be "
         "quite another."
     ]
 
 
 def _alarm(policy: str, where: str, fell: Sequence[str]) -> str:
+    """A sentence that names a collapsed policy and the figures that fell."""
     return f"Alarm: the policy “{policy}” is far behind the start {where}: {'; '.join(fell)}."
 
 
 def versions(results: RunResults) -> list[tuple[str, str]]:
-    """What the figures were made of, by version."""
+    """Versions of the signals, codes, rewards and policies behind the figures."""
     rows: list[tuple[str, str]] = []
     if (outcomes := results.find(OutcomesResult)) is not None:
         rows += [(f"signal {name}", signal.label) for name, signal in outcomes.signals.items()]
@@ -218,6 +215,7 @@ def versions(results: RunResults) -> list[tuple[str, str]]:
 
 
 def _log(results: RunResults) -> Fact | None:
+    """Size of the log, and the share of rows that were set aside."""
     log = results.find(LogResult)
     if log is None:
         return None
@@ -231,6 +229,7 @@ def _log(results: RunResults) -> Fact | None:
 
 
 def _signal(results: RunResults) -> Fact | None:
+    """Base rate of the first signal that the reward pays for, else of the first signal."""
     outcomes, rewards = results.find(OutcomesResult), results.find(RewardResult)
     if outcomes is None or not outcomes.signals:
         return None
@@ -248,11 +247,13 @@ def _signal(results: RunResults) -> Fact | None:
 
 
 def _first_reward(results: RunResults) -> EarlyRewardFigures | None:
+    """The early reward of the first objective; null where none was fitted."""
     rewards = results.find(RewardResult)
     return None if rewards is None else next(iter(rewards.signals.values()), None)
 
 
 def _early(results: RunResults) -> Fact | None:
+    """Loss of the first early reward at the age of judging, compared with the prior alone."""
     figures = _first_reward(results)
     if figures is None:
         return None
@@ -270,6 +271,7 @@ def _early(results: RunResults) -> Fact | None:
 
 
 def _promise(results: RunResults) -> Fact | None:
+    """Whether the widest intervals of the first early reward are calibrated."""
     figures = _first_reward(results)
     checked = None if figures is None else figures.calibration.get(figures.chosen)
     if isinstance(checked, NotEstimable):
@@ -294,15 +296,15 @@ def _promise(results: RunResults) -> Fact | None:
     )
 
 
-def _trial(results: RunResults) -> list[Fact | None]:
-    """The first two arms of a trial: their difference from the incumbent, the true one, and what
-    was decided."""
+def _experiment(results: RunResults) -> list[Fact | None]:
+    """The first two arms of an experiment: their difference from the incumbent, the true one, and
+    what was decided."""
     loop = collect_loop(results)
     if loop is None:
         return []
     return [
         Fact(
-            f"Trial: {row.policy} − incumbent, {loop.star} per user",
+            f"Experiment: {row.policy} − incumbent, {loop.star} per user",
             row.experiment.text,
             f"95% interval {row.experiment.detail or 'unknown'}; true {row.difference}: "
             f"{row.decision}",

@@ -36,7 +36,7 @@ class RunResults:
 
     @classmethod
     def of_json(cls, results: Mapping[str, Any], where: str = "results") -> RunResults:
-        """From what JSON holds, by stage.
+        """Results from JSON, by stage.
 
         Raises:
             DataError: a stage that is not known, or a result that is not as its stage writes it.
@@ -70,7 +70,7 @@ class RunResults:
 
 
 def result_of(stage: str, value: object, where: str | Path) -> StageResult:
-    """The result of a stage from what JSON holds.
+    """The result of a stage from its JSON.
 
     Args:
         stage: its name.

@@ -1,4 +1,4 @@
-"""Result of the stage `audit`: was the early reward true?"""
+"""Result of the stage `audit`: was the early reward right?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from longplay.results.record import StageResult
 
 @dataclass(frozen=True)
 class VerdictFigures:
-    """The audit of one signal; see `audit.Verdict`."""
+    """The audit of one signal; see `audits.Verdict`."""
 
     signal: str
     agreement: str
@@ -28,7 +28,7 @@ class VerdictFigures:
 
 @dataclass(frozen=True)
 class ArmAudit:
-    """The audit of one arm; see `audit.Audit`.
+    """The audit of one arm; see `audits.Audit`.
 
     Attributes:
         experiment: its name.
@@ -36,10 +36,10 @@ class ArmAudit:
         north_star: label.
         margin: least relative gain worth having.
         age: days of each entry that the early reward had seen.
-        level: of all intervals.
-        as_of: what was known (UTC).
+        level: of all intervals, e.g. 0.95.
+        as_of: time up to which the log was read (UTC).
         verdicts: one per signal.
-        words: the audit as a table in words.
+        words: the audit as printed.
     """
 
     experiment: str

@@ -10,7 +10,7 @@ from longplay.results.record import StageResult
 
 @dataclass(frozen=True)
 class VectorFigures:
-    """What items' vectors were made of.
+    """How the vectors of items were built.
 
     Attributes:
         behaviour: the way from who shares items, or what follows what.
@@ -55,8 +55,8 @@ class Purity:
 
 
 @dataclass(frozen=True)
-class CodesResult(StageResult, stage="codes"):
-    """Semantic IDs; see `codes.fit_codebook`.
+class CodeFigures:
+    """How well semantic IDs describe the items they were fitted on; see `codes.fit_codebook`.
 
     Attributes:
         items: items with an ID.
@@ -67,10 +67,6 @@ class CodesResult(StageResult, stage="codes"):
         collisions: share of items whose nearest ID was taken.
         moved: share of items that did not get their nearest last code.
         largest_prefix: items under the fullest first code.
-        version: of the trie.
-        vectors: what they were made of.
-        shelves: the fullest ones.
-        purity: by label, creator or tag.
     """
 
     items: int
@@ -81,6 +77,19 @@ class CodesResult(StageResult, stage="codes"):
     collisions: float
     moved: float
     largest_prefix: int
+
+
+@dataclass(frozen=True)
+class CodesResult(CodeFigures, StageResult, stage="codes"):
+    """Semantic IDs, the vectors behind them, and the items that they group.
+
+    Attributes:
+        version: of the trie of valid IDs.
+        vectors: how the items' vectors were built.
+        shelves: the largest groups of items that share their first two codes.
+        purity: how pure prefixes are, by kind of label: creator or tag.
+    """
+
     version: str
     vectors: VectorFigures
     shelves: tuple[Shelf, ...]

@@ -54,8 +54,8 @@ class WeekOfUsers:
 
 
 @dataclass(frozen=True)
-class LogResult(StageResult):
-    """A log at a glance.
+class LogFigures:
+    """A log at a glance; see `lake.glance.glance`.
 
     Attributes:
         events: events.
@@ -72,11 +72,6 @@ class LogResult(StageResult):
         long_days: a sentence on days of more than 24 hours, null where there is none.
         creators: a sentence on events and catalogue that disagree; empty where they agree.
         retention: one row per week.
-        source: where the log comes from.
-        rejected: rows set aside by reason.
-        notes: sentences on what the reader decided.
-        has_origin: whether the log says where events come from.
-        has_decisions: whether the log says what was shown.
     """
 
     events: int
@@ -93,6 +88,20 @@ class LogResult(StageResult):
     long_days: str | None
     creators: str
     retention: tuple[WeekOfUsers, ...]
+
+
+@dataclass(frozen=True)
+class LogResult(LogFigures, StageResult):
+    """A log at a glance, and how it was read.
+
+    Attributes:
+        source: where the log comes from.
+        rejected: rows set aside by reason.
+        notes: sentences on what the reader decided.
+        has_origin: whether the log says where events come from.
+        has_decisions: whether the log says what was shown.
+    """
+
     source: LogSource
     rejected: Mapping[str, int]
     notes: tuple[str, ...]
@@ -102,7 +111,7 @@ class LogResult(StageResult):
 
 @dataclass(frozen=True)
 class IngestResult(LogResult, stage="ingest"):
-    """A log of your own."""
+    """The log of the user's own service."""
 
 
 @dataclass(frozen=True)

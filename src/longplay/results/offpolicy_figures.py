@@ -1,4 +1,4 @@
-"""Result of the stage `offpolicy`: what policies' slots would have been worth."""
+"""Result of the stage `offpolicy`: the estimated value of policies' slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Result of the stage `outcomes`: every declared signal over the whole log."""
+"""Result of the stage `outcomes`: every declared signal on the log."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from longplay.estimate import Estimate
-from longplay.results.record import StageResult, beside
+from longplay.results.record import StageResult, flattened
 
 
 @dataclass(frozen=True)
 class MaturityDay:
-    """The mean outcome had the window ended at this day.
+    """The mean outcome if the window ended at this day.
 
     Attributes:
         day: of the window.
@@ -24,7 +24,7 @@ class MaturityDay:
 
 @dataclass(frozen=True)
 class KnownOutcomes:
-    """What is known of a signal at some moment.
+    """What is known of a signal's outcomes at some moment.
 
     Attributes:
         as_of: the moment.
@@ -43,7 +43,7 @@ class KnownOutcomes:
 
 @dataclass(frozen=True)
 class SignalFigures(KnownOutcomes):
-    """A signal over the whole log.
+    """A signal on the complete log.
 
     Attributes:
         label: `name@version`.
@@ -70,4 +70,4 @@ class SignalFigures(KnownOutcomes):
 class OutcomesResult(StageResult, stage="outcomes"):
     """Every declared signal by name."""
 
-    signals: Mapping[str, SignalFigures] = beside()
+    signals: Mapping[str, SignalFigures] = flattened()

@@ -1,5 +1,5 @@
-"""Result of the stage `evaluate`: how policies rank the future, and their true values where the
-world knows them."""
+"""Result of the stage `evaluate`: how policies rank future visits, and their true values where
+known."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PolicyPair:
 
 @dataclass(frozen=True)
 class PolicyValue:
-    """A value of one policy."""
+    """The true value of one policy."""
 
     policy: str
     value: Estimate
@@ -56,7 +56,7 @@ class PolicyValue:
 
 @dataclass(frozen=True)
 class TrueValues:
-    """What the simulated world says that showing is worth.
+    """True values of showing, in the simulated world.
 
     Attributes:
         users: asked.
@@ -71,7 +71,7 @@ class TrueValues:
 
 @dataclass(frozen=True)
 class EvaluateResult(StageResult, stage="evaluate"):
-    """The ranking of the future.
+    """How policies rank future visits.
 
     Attributes:
         not_estimable: what this data cannot answer, and why.

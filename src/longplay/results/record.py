@@ -1,5 +1,4 @@
-"""Figures as JSON and back: the one place that writes the result of a stage, and the one that
-reads it.
+"""Results as JSON and back; this file alone writes and reads the result of a stage.
 
 A record is a frozen dataclass. It is written with all of its fields, null included, and read
 strictly: a field that is missing, one that is not known and one of another type are errors that
@@ -31,11 +30,11 @@ from longplay.estimate import Estimate
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 AnyRecord = TypeVar("AnyRecord")
-_BESIDE = "beside"
+_FLATTENED = "flattened"
 
 
 class StageResult:
-    """The result of a stage; a subclass says of which: `class Pages(StageResult, stage="report")`.
+    """The result of a stage; subclasses name it: `class Pages(StageResult, stage="report")`.
 
     Attributes:
         stage: the name of the stage.
@@ -53,7 +52,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class NotEstimable:
-    """What stands in a figure's place where the data cannot support it.
+    """Takes the place of a figure that the data cannot support.
 
     Attributes:
         not_estimable: why.
@@ -62,14 +61,13 @@ class NotEstimable:
     not_estimable: str
 
 
-def beside() -> Any:
-    """A field whose entries stand beside the other fields in JSON, in place of a table of their
-    own."""
-    return field(metadata={_BESIDE: True})
+def flattened() -> Any:
+    """A field of type mapping, whose entries become fields of the record itself in JSON."""
+    return field(metadata={_FLATTENED: True})
 
 
 def to_json(value: object) -> Any:
-    """A record, or what a record holds, as values that JSON has.
+    """A record, or a value inside one, as JSON values.
 
     >>> to_json(NotEstimable("too few users"))
     {'not_estimable': 'too few users'}
@@ -83,7 +81,7 @@ def to_json(value: object) -> Any:
         row: dict[str, Any] = {}
         for each in fields(value):
             plain = to_json(getattr(value, each.name))
-            row |= plain if _stands_beside(each) else {each.name: plain}
+            row |= plain if _is_flattened(each) else {each.name: plain}
         return row
     if isinstance(value, Mapping):
         return {str(key): to_json(inner) for key, inner in value.items()}
@@ -103,7 +101,8 @@ def from_json(kind: type[AnyRecord], value: object, where: str) -> AnyRecord:
 
     >>> from_json(NotEstimable, {"reason": "too few users"}, "result.json")
     Traceback (most recent call last):
-    longplay.errors.DataError: result.json: not_estimable is missing, reason is unknown; expected not_estimable
+    longplay.errors.DataError: result.json: not_estimable is missing, reason is unknown; expected
+    not_estimable
 
     Args:
         kind: the type of the record.
@@ -118,7 +117,7 @@ def from_json(kind: type[AnyRecord], value: object, where: str) -> AnyRecord:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in a file a value stands."""
+    """The file and path of a value, for error messages."""
 
     file: str
     path: tuple[str, ...] = ()
@@ -132,7 +131,7 @@ class _Place:
 
 
 def _read(kind: Any, value: object, place: _Place) -> object:
-    """The value of a type annotation."""
+    """The value, read as a type annotation demands."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return _read_one_of(parts, value, place)
@@ -181,7 +180,7 @@ def _read_tuple(parts: tuple[Any, ...], value: object, place: _Place) -> tuple[o
 
 
 def _read_one_of(kinds: tuple[Any, ...], value: object, place: _Place) -> object:
-    """The value as the type of the union that has most of its keys."""
+    """The value as the type of a union whose fields match its keys best."""
     if value is None and NoneType in kinds:
         return None
     options = [kind for kind in kinds if kind is not NoneType]
@@ -205,21 +204,25 @@ def _read_estimate(value: object, place: _Place) -> Estimate:
 
 
 def _read_record(kind: type, value: object, place: _Place) -> object:
-    table, hints = dict(_table(value, place)), _hints(kind)
-    named = [each.name for each in fields(kind) if not _stands_beside(each)]
-    rest = [each.name for each in fields(kind) if _stands_beside(each)]
-    _check_keys(set(table) & set(named) if rest else set(table), named, place)
-    values = {name: _read(hints[name], table.pop(name), place.under(name)) for name in named}
-    values |= {name: _read(hints[name], table, place) for name in rest}
+    table = dict(_table(value, place))
+    hints = _hints(kind)
+    plain = [each.name for each in fields(kind) if not _is_flattened(each)]
+    flattened = [each.name for each in fields(kind) if _is_flattened(each)]
+    keys = set(table)
+    if flattened:  # whatever is left belongs to the flattened field
+        keys &= set(plain)
+    _check_keys(keys, plain, place)
+    values = {name: _read(hints[name], table.pop(name), place.under(name)) for name in plain}
+    values |= {name: _read(hints[name], table, place) for name in flattened}
     try:
         return kind(**values)
     except DataError as error:
         raise place.error(str(error)) from error
 
 
-def _check_keys(there: set[str], expected: Sequence[str], place: _Place) -> None:
-    missing = [f"{key} is missing" for key in expected if key not in there]
-    unknown = [f"{key} is unknown" for key in sorted(there - set(expected))]
+def _check_keys(keys: set[str], expected: Sequence[str], place: _Place) -> None:
+    missing = [f"{key} is missing" for key in expected if key not in keys]
+    unknown = [f"{key} is unknown" for key in sorted(keys - set(expected))]
     if missing or unknown:
         words = ", ".join([*missing, *unknown])
         raise place.error(f"{words}; expected {', '.join(expected)}")
@@ -231,8 +234,8 @@ def _table(value: object, place: _Place) -> Mapping[str, object]:
     return value
 
 
-def _stands_beside(each: Field[Any]) -> bool:
-    return bool(each.metadata.get(_BESIDE))
+def _is_flattened(each: Field[Any]) -> bool:
+    return bool(each.metadata.get(_FLATTENED))
 
 
 @cache

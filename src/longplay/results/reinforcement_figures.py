@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from longplay.errors import DataError
-from longplay.results.record import StageResult, beside
+from longplay.results.record import StageResult, flattened
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ReinforceStep:
     kl: float
     kl_p95: float
     zero_advantage: float
-    guarded: Mapping[str, float] = beside()
+    guarded: Mapping[str, float] = flattened()
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class WeightedFigures:
 
 @dataclass(frozen=True)
 class RivalFigures:
-    """The same reinforcement on another reward.
+    """A rival: the same start reinforced on another reward.
 
     Attributes:
         policy: `name@version`.
@@ -72,7 +72,7 @@ class RivalFigures:
 
 @dataclass(frozen=True)
 class ReinforceResult(StageResult, stage="reinforce"):
-    """The reinforced policy and what it is compared with.
+    """The reinforced policy, and the policies that it is compared with.
 
     Attributes:
         policy: `name@version`.

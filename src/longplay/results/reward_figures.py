@@ -1,17 +1,16 @@
-"""Result of the stage `reward`: early rewards beside each other, and whether they keep their
-word."""
+"""Result of the stage `reward`: early rewards compared, and their calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from longplay.results.record import NotEstimable, StageResult, beside
+from longplay.results.record import NotEstimable, StageResult, flattened
 
 
 @dataclass(frozen=True)
 class EntryCounts:
-    """Entries, and those of them that are mature."""
+    """Number of entries and of mature entries."""
 
     entries: int
     mature: int
@@ -65,7 +64,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class CalibrationFigures:
-    """Whether beliefs keep their word about unseen items; see `belief.Calibration`.
+    """Calibration of beliefs on unseen items; see `belief.Calibration`.
 
     Attributes:
         coverage: share of items inside the interval, by its level.
@@ -92,7 +91,7 @@ class CalibrationFigures:
 
 @dataclass(frozen=True)
 class ItemBelief:
-    """What is believed of an item or creator.
+    """The belief about an item or creator.
 
     Attributes:
         key: its id.
@@ -121,7 +120,7 @@ class EarlyRewardFigures:
         later: entries that they are judged on.
         learnt: what the chosen model learnt, in words.
         association: whether the reward is an association and not an effect of showing.
-        comparison: the models beside each other; empty where nothing came later.
+        comparison: the models flattened each other; empty where nothing came later.
         calibration: by model.
         beliefs: the items believed in most, then those believed in least.
     """
@@ -142,4 +141,4 @@ class EarlyRewardFigures:
 class RewardResult(StageResult, stage="reward"):
     """The early reward of every objective by name."""
 
-    signals: Mapping[str, EarlyRewardFigures] = beside()
+    signals: Mapping[str, EarlyRewardFigures] = flattened()

@@ -26,7 +26,7 @@ class TrainingCheck:
 
 @dataclass(frozen=True)
 class TrainResult(StageResult, stage="train"):
-    """The start.
+    """The trained start, from which policies are reinforced.
 
     Attributes:
         policy: `name@version`.

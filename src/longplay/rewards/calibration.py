@@ -1,5 +1,4 @@
-"""Calibration of early rewards on unseen items, and a comparison of models on later entries.
-Calibration on unseen items, and models side by side on later entries."""
+"""Calibration of early rewards on unseen items, and a comparison of models on later entries."""
 
 from __future__ import annotations
 
@@ -16,6 +15,7 @@ from longplay.arrays import Float
 from longplay.belief import Calibration, coverage_of_means, randomised_pit, reliability
 from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import clustered_mean
+from longplay.progress import Progress, reporting
 from longplay.rewards.early import EarlyModel, EarlyReward, certain_entries
 from longplay.rewards.showing import user_buckets
 from longplay.signals.outcomes.in_memory import Outcomes
@@ -49,6 +49,7 @@ def calibration(
     seed: int = 0,
     folds: int = 5,
     min_entries: int = 100,
+    progress: Progress = None,
 ) -> Calibration:
     """Whether beliefs at `age` days are calibrated for items that the prior has never seen.
 
@@ -65,6 +66,8 @@ def calibration(
         seed: of the split of users and items.
         folds: at least 2.
         min_entries: mature entries an item must have to be judged.
+        progress: called with (folds done, folds); True or False: a progress line, or none; default:
+            a line on a terminal or in a notebook.
 
     Raises:
         NotEstimable: too few items with enough mature entries.
@@ -104,18 +107,15 @@ def calibration(
     fold_N = usable.keys.replace_strict(fold_of, return_dtype=pl.Int64).to_numpy()
     judged_item_N = usable.keys.is_in(list(chosen)).to_numpy()
     parts: list[_Judged] = []
-    for fold in range(folds):
-        inside_N = (fold_N == fold) & judged_item_N
-        if inside_N.any():
-            model = early.fit(None, usable.where(fold_N != fold))
-            parts.append(
-                _judge(
-                    model,
-                    usable.where(inside_N & seen_half_N),
-                    usable.where(inside_N & judge_N),
-                    age,
-                )
-            )
+    with reporting("calibration", "folds", progress) as report:
+        for fold in range(folds):
+            report(fold, folds)
+            inside_N = (fold_N == fold) & judged_item_N
+            if inside_N.any():
+                model = early.fit(None, usable.where(fold_N != fold))
+                seen = usable.where(inside_N & seen_half_N)
+                parts.append(_judge(model, seen, usable.where(inside_N & judge_N), age))
+        report(folds, folds)
 
     def all_of(name: str) -> Float:
         return np.concatenate([getattr(part, name) for part in parts])
@@ -150,6 +150,7 @@ def compare(
     age: int,
     *,
     min_entries: int = 20,
+    progress: Progress = None,
 ) -> pl.DataFrame:
     """Models fitted on `train_outcomes` (those not fitted yet are fitted here), judged at `age`
     days on later entries with known truth.
@@ -160,6 +161,15 @@ def compare(
     larger belief, ties half), difference and difference_se (of the loss to the prior alone, paired;
     negative is better), item_mae (over items with >= `min_entries` test entries; each belief is the
     item's before any test entry), items. Standard errors are clustered by user.
+
+    Args:
+        models: early rewards by name, fitted or not.
+        train_outcomes: what those that are not fitted learn from.
+        test_outcomes: later entries, which are judged.
+        age: days of each entry that the beliefs have seen.
+        min_entries: test entries that an item must have to count in item_mae.
+        progress: called with (models done, models); True or False: a progress line, or none;
+            default: a line on a terminal or in a notebook.
 
     Raises:
         NotEstimable: no mature test entry.
@@ -179,13 +189,16 @@ def compare(
         _score("prior alone", np.full(len(test), prior), outcome_N, alone_N, users, test)
         | _item_error(test, None, prior, min_entries)
     ]
-    for name, model in models.items():
-        unfitted = isinstance(model, EarlyModel) and model.standing is None
-        fitted = model.fit(None, train_outcomes) if unfitted else model
-        rows.append(
-            _score(name, fitted.belief(test, age).mean, outcome_N, alone_N, users, test)
-            | _item_error(test, fitted, prior, min_entries)
-        )
+    with reporting("compare", "models", progress) as report:
+        for name, model in models.items():
+            report(len(rows) - 1, len(models))
+            unfitted = isinstance(model, EarlyModel) and model.standing is None
+            fitted = model.fit(None, train_outcomes) if unfitted else model
+            rows.append(
+                _score(name, fitted.belief(test, age).mean, outcome_N, alone_N, users, test)
+                | _item_error(test, fitted, prior, min_entries)
+            )
+        report(len(models), len(models))
     return pl.DataFrame(rows)
 
 

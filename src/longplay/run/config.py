@@ -22,7 +22,8 @@ class _Checked(Configuration):
 
     @model_validator(mode="after")
     def _consistent(self) -> _Checked:
-        """Raise what is wrong between tables: first of the run, then stage by stage."""
+        """Raise an error where tables contradict each other: first those of the run, then stage by
+        stage."""
         sources = [self.__dict__["ingest"], self.__dict__["simulate"]]
         if sum(source is not None for source in sources) != 1:
             raise ValueError(

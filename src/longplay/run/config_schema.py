@@ -1,5 +1,5 @@
-"""The JSON schema of run.toml, drawn from the tables that read it: what editors complete and check
-by."""
+"""The JSON schema of run.toml, derived from the tables that read it; editors complete and check by
+it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ DRAFT = "http://json-schema.org/draft-07/schema#"  # what editors of TOML read
 def config_schema() -> dict[str, Any]:
     """The JSON schema (draft 7) of run.toml, as plain values.
 
-    It holds what a schema can say: tables, keys, types, ranges, names of entries and measures.
-    `load_config` also checks what tables say of each other.
+    It covers tables, keys, types, ranges, and the names of entries and measures. Only `load_config`
+    checks that tables fit each other.
 
     >>> sorted(config_schema()["required"])
     ['reward', 'run', 'signals']
@@ -27,7 +27,7 @@ def config_schema() -> dict[str, Any]:
     """
     schema = _without_null(RunConfig.model_json_schema())
     schema["properties"]["signals"] = {
-        "description": "What we hope for, by name.",
+        "description": "Declared outcomes (signals), by name.",
         "type": "object",
         "additionalProperties": _signal(),
     }
@@ -36,7 +36,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def _without_null(schema: Any) -> Any:
-    """The schema without what TOML cannot write (null), and without titles that repeat a key."""
+    """The schema without null, which TOML does not have, and without titles that repeat a key."""
     if isinstance(schema, list):
         return [_without_null(part) for part in schema]
     if not isinstance(schema, dict):
@@ -79,7 +79,7 @@ def _signal() -> dict[str, Any]:
 
 
 def _kinds(kinds: tuple[str, ...], fields: tuple[str, ...]) -> dict[str, Any]:
-    """A kind by its name alone, or a table with the kind and what it is given."""
+    """Schema of a measure or entry: its kind alone, or a table with the kind and its parameters."""
     name = {"enum": list(kinds)}
     table = {
         "type": "object",

@@ -1,4 +1,5 @@
-"""Stages in order: skipped when nothing changed, resumed after a kill, one line of result each."""
+"""The engine of a run: executes stages in order, skips those that did not change, and resumes after
+a kill."""
 
 from __future__ import annotations
 
@@ -36,66 +37,67 @@ WAIT_SECONDS = 0.2
 
 
 class Ui(Protocol):
-    """What a stage tells the person who waits."""
+    """The interface through which stages report progress and results to the user."""
 
     def progress(
         self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None
     ) -> None:
-        """`done` of `total` of what `label` names; calls with a new label start a new bar."""
+        """Report that `done` of `total` are done under `label`; a new label starts a new bar."""
         ...
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """A stage runs inside."""
+        """A context within which a stage runs."""
         ...
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
-        """A stage is done; `seconds` is null where it was skipped."""
+        """Report that a stage is finished; `seconds` is null where it was skipped."""
         ...
 
     def note(self, line: str) -> None:
-        """What was decided for the person who waits, in a line."""
+        """Report a decision that was made for the user, in one line."""
         ...
 
     def waiting(self, folder: Path) -> None:
-        """Another run works in the same run folder, and this one waits for it."""
+        """Report that this run waits for another one in the same run folder."""
         ...
 
     def damaged(self, name: str, why: str) -> None:
-        """A finished stage's result is not what the stage wrote, so the stage runs again."""
+        """Report that a result was changed or damaged since it was written, so that its stage runs
+        again."""
         ...
 
 
 class Silent:
-    """Says nothing: for tests and notebooks."""
+    """An interface that reports nothing, for tests and notebooks."""
 
     def progress(
         self, label: str, done: int, total: int, figures: Mapping[str, float] | None = None
     ) -> None:
-        """Nothing."""
+        """Report nothing."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Nothing around it."""
+        """Run the stage without any display."""
         yield
 
     def finished(self, name: str, line: str, place: Path, seconds: float | None) -> None:
-        """Nothing."""
+        """Report nothing."""
 
     def note(self, line: str) -> None:
-        """Nothing."""
+        """Report nothing."""
 
     def waiting(self, folder: Path) -> None:
-        """Nothing."""
+        """Report nothing."""
 
     def damaged(self, name: str, why: str) -> None:
-        """Nothing."""
+        """Report nothing."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage's function gets: the configuration, its own folder, the finished stages before
-    it."""
+    """The inputs of a stage: the configuration, a folder to write to, and the results of earlier
+    stages."""
 
     config: Configuration
     folder: Path
@@ -107,7 +109,7 @@ class Work:
 
     @property
     def lake(self) -> Lake:
-        """The run's whole log."""
+        """The complete log of the run."""
         (log,) = (self.places[name] for name in LOG_STAGES if name in self.places)
         return Lake.open(log / "lake")
 
@@ -130,7 +132,7 @@ Presence = Literal["required", "defaulted", "optional"]
 
 
 def _nothing_to_check(config: Configuration) -> None:
-    """Any configuration will do."""
+    """Accept any configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +178,7 @@ class Stage(Generic[AnyResult]):
     loads: tuple[str, ...] = ()
 
     def field(self) -> tuple[Any, Any]:
-        """Its table as a field of a pydantic model: annotation and default."""
+        """The stage's table as a field of a pydantic model: annotation and default."""
         if self.table is None or self.presence == "required":
             return self.table, ...
         if self.presence == "optional":
@@ -185,8 +187,11 @@ class Stage(Generic[AnyResult]):
 
 
 def depends_on(*paths: str) -> Callable[[Configuration, Path], Any]:
-    """What a stage's result depends on: these tables of run.toml ("table" or "table.key"), and the
-    seed."""
+    """Return a function that lists what a stage's result depends on: the seed and these parts of
+    run.toml.
+
+    A part is a table or a key, "table" or "table.key".
+    """
 
     def depends(config: Configuration, base: Path) -> Any:
         tables = config.hashed()
@@ -291,8 +296,8 @@ def read_stage(stage: str, place: Path) -> StageResult:
 
 
 def unusable(folder: RunFolder, key: StageKey) -> str | None:
-    """Why what lies in the place of a finished stage cannot be used; null where nothing is there
-    or nothing is wrong."""
+    """Why the result of a finished stage cannot be used; null where it can, or where there is
+    none."""
     why = folder.damage(key)
     if why is not None or not folder.place(key).is_dir():
         return why
@@ -310,7 +315,7 @@ def is_done(folder: RunFolder, key: StageKey) -> bool:
 
 @contextmanager
 def turn(folder: Path, ui: Ui, done: Callable[[], bool] = lambda: False) -> Iterator[bool]:
-    """Wait for the other run in `folder`, if there is one, and hold its lock meanwhile.
+    """Wait until no other run works in `folder`, then hold its lock.
 
     Args:
         folder: the run folder.
@@ -338,7 +343,7 @@ def turn(folder: Path, ui: Ui, done: Callable[[], bool] = lambda: False) -> Iter
 def key_of(
     stage: Stage[Any], config: Configuration, base: Path, keys: Mapping[str, StageKey]
 ) -> StageKey:
-    """A stage's key, given those of the stages before it."""
+    """The key of a stage, from its inputs and the keys of the stages before it."""
     depends = {"config": stage.depends(config, base), "threads": config.run.threads}
     inputs = {name: keys[name].digest for name in stage.needs or () if name in keys}
     return StageKey.of(
@@ -360,7 +365,7 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
 def keys_of(
     stages: tuple[Stage[Any], ...], config: Configuration, base: Path
 ) -> dict[str, StageKey]:
-    """Every stage's key, in order, without running any."""
+    """The key of every stage, in order; no stage is run."""
     keys: dict[str, StageKey] = {}
     for stage in stages:
         keys[stage.name] = key_of(stage, config, base, keys)

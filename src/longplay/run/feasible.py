@@ -1,5 +1,5 @@
-"""Whether a run can be done on its log: checked before any stage learns, all problems at once, each
-with a value that works.
+"""Checks whether a log supports a run, before any stage trains; every problem is named at once with
+a value that works.
 
 Days of the log are counted from its first day, F. The log is complete up to its watermark, whose
 day is D. An entry on day d of a signal whose window ends w days later matures at the midnight that
@@ -40,7 +40,7 @@ LEAST_ITEMS = 2  # with one there is nothing to choose
 
 @dataclass(frozen=True)
 class LogFacts:
-    """What a run's feasibility rests on.
+    """The facts about a log that decide whether a run is feasible.
 
     Attributes:
         first: the first day of a user who came again, else of anybody.
@@ -56,12 +56,12 @@ class LogFacts:
 
     @property
     def days(self) -> int:
-        """Complete days."""
+        """Number of complete days."""
         return (self.end - self.first).days
 
     @classmethod
     def of(cls, lake: Lake) -> LogFacts:
-        """Of a lake.
+        """Read the facts from a lake.
 
         Raises:
             DataError: the lake has no events.
@@ -93,7 +93,8 @@ class LogFacts:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a run cannot be done: `key` of run.toml, and what is wrong with its value."""
+    """Why a run is not feasible: the key of run.toml, what is wrong with its value, and a
+    remedy."""
 
     key: str
     words: str
@@ -129,8 +130,8 @@ def _installed(package: str) -> bool:
 
 
 def settle(config: Configuration, lake: Lake) -> tuple[Configuration, str]:
-    """The run with every window and day set, and a line that says what was set; the line is empty
-    where nothing was.
+    """Return the run with every window and day set, and a line that lists what was set (empty if
+    nothing).
 
     Raises:
         DataError: the run cannot be done on this log: every reason, with the key of run.toml and a
@@ -153,8 +154,8 @@ def settle(config: Configuration, lake: Lake) -> tuple[Configuration, str]:
 
 
 def fit(config: Configuration, facts: LogFacts) -> Configuration:
-    """The run with windows of "fit" and days that were left out set to what the log supports, as
-    far as it does."""
+    """The run with windows of "fit" and missing days set to what the log supports, as far as it
+    does."""
     open_names = [name for name, table in config.signals.items() if table.get("window") == FIT]
     candidates = (
         [_with_window(config, open_names, days) for days in LADDER] if open_names else [config]
@@ -177,8 +178,8 @@ def fit(config: Configuration, facts: LogFacts) -> Configuration:
 
 
 def _with_window(config: Configuration, names: Sequence[str], days: int) -> Configuration | None:
-    """The run with these signals' windows set; null where a measure cannot be reached in so few
-    days."""
+    """The run with the windows of these signals set; null where a threshold is out of reach in so
+    few days."""
     tables = {
         name: table | {"window": [1, days]} if name in names else table
         for name, table in config.signals.items()
@@ -192,8 +193,8 @@ def _with_window(config: Configuration, names: Sequence[str], days: int) -> Conf
 
 
 def _with_slots(config: Configuration, facts: LogFacts) -> Configuration:
-    """The run with fewer slots than the default where the catalogue is that small and run.toml does
-    not say how many."""
+    """The run with fewer slots than the default, where the catalogue is too small and run.toml sets
+    none."""
     slots = config.of(Reinforce).slots
     if (
         "slots" in config.of(Reinforce).model_fields_set
@@ -207,8 +208,10 @@ def _with_slots(config: Configuration, facts: LogFacts) -> Configuration:
 
 
 def _with_days(config: Configuration, facts: LogFacts) -> Configuration:
-    """The run with the days of [split] that were left out set, as late as every window allows."""
-    evaluate_until = config.split.evaluate_until or facts.end - timedelta(days=_judging(config))
+    """The run with missing days of [split] set as late as every window allows."""
+    evaluate_until = config.split.evaluate_until or facts.end - timedelta(
+        days=_days_to_mature(config)
+    )
     train_until = config.split.train_until
     if train_until is None:
         earliest = _earliest_training(config, facts)
@@ -227,8 +230,8 @@ def _ends(config: Configuration) -> dict[str, int]:
     return {name: signal.window[1] for name, signal in config.declared().items()}
 
 
-def _judging(config: Configuration) -> int:
-    """Days that the log must go on after the evaluation."""
+def _days_to_mature(config: Configuration) -> int:
+    """Days of log that are needed after the evaluation ends."""
     signals = config.declared()
     judged = [signals[name] for name in config.of(RewardTable).objectives]
     if not judged:
@@ -250,7 +253,7 @@ def _spare_days(config: Configuration, facts: LogFacts) -> int:
 
 
 def _problems(config: Configuration, facts: LogFacts) -> list[Problem]:
-    """The windows and days of the configuration that do not fit the log."""
+    """Windows and days of the configuration that the log does not support."""
     train_until = config.split.train_until
     evaluate_until = config.split.evaluate_until
     assert train_until is not None
@@ -317,7 +320,7 @@ def _problems(config: Configuration, facts: LogFacts) -> list[Problem]:
 
 
 def _changes(config: Configuration, facts: LogFacts, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Keys and values whose change makes the run fit the log; empty where none does.
+    """Changes of keys and values that make the run fit the log; empty where none does.
 
     Tried in this order: the evaluation's end alone, both days, windows, all of them.
     """
@@ -383,7 +386,7 @@ def _few_items(config: Configuration, facts: LogFacts) -> Problem:
 
 
 def _too_short(config: Configuration, facts: LogFacts) -> str:
-    """What to say where no window and no days fit the log; empty where one does."""
+    """The message for a log that no window and no days fit; empty where some do."""
     shortest = []
     for name in config.signals:
         fitting = [days for days in LADDER if _with_window(config, [name], days) is not None]
@@ -421,7 +424,8 @@ def _listed(
 
 
 def _set_words(config: Configuration, fitted: Configuration) -> str:
-    """What was set for the log, to be copied into run.toml where it is to stay."""
+    """A sentence that lists the values that were fitted to the log, ready to be copied into
+    run.toml."""
     words = [
         f"{name} = {getattr(fitted.split, name)}"
         for name in ("train_until", "evaluate_until")
@@ -438,6 +442,8 @@ def _set_words(config: Configuration, fitted: Configuration) -> str:
 
 
 def longest_window(facts: LogFacts) -> int:
-    """The longest window that leaves the log days to train and to judge on: it must close twice,
-    once before each ends."""
+    """The longest window after which days remain to train and to evaluate on.
+
+    The window must close twice: once before training ends, once before the evaluation ends.
+    """
     return max((facts.days - 2) // 2, 0)

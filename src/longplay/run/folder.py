@@ -1,5 +1,4 @@
-"""The run folder: every stage's result under a hash of what it depends on, written whole or not at
-all.
+"""The run folder: each stage's result lies under a hash of its inputs and is written atomically.
 
 runs/retail/
   train/3f9c02ab1d77/result.json   figures, equal for equal inputs train/3f9c02ab1d77/...
@@ -37,8 +36,8 @@ LAKE = "lake"
 
 @dataclass(frozen=True)
 class StageKey:
-    """What a stage's result depends on: its own version, its configuration, its inputs' keys and
-    the libraries."""
+    """The inputs that determine a stage's result: its version, configuration, earlier stages and
+    libraries."""
 
     stage: str
     digest: str
@@ -53,7 +52,8 @@ class StageKey:
         inputs: Mapping[str, str],
         libraries: Mapping[str, str] | None = None,
     ) -> StageKey:
-        """The key; `config` must be JSON-able, `libraries` are installed versions by name."""
+        """The key of a stage; `config` must be valid JSON, `libraries` holds installed versions by
+        name."""
         parts = {
             "stage": stage,
             "version": version,
@@ -67,7 +67,7 @@ class StageKey:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run's results lie.
+    """The folder that holds the results of a run.
 
     Raises:
         DataError: a file lies where the run needs a folder.
@@ -87,18 +87,18 @@ class RunFolder:
         return self.path / key.stage / f"{key.digest}.partial"
 
     def done(self, key: StageKey) -> bool:
-        """Whether the stage has finished with exactly these inputs, and its files are as it wrote
-        them."""
+        """Whether the stage finished with exactly these inputs and its files are undamaged."""
         return self.place(key).is_dir() and self.damage(key) is None
 
     def damage(self, key: StageKey) -> str | None:
-        """Why what lies in the place of a finished stage cannot be used; null where nothing is
-        there or nothing is wrong."""
+        """Why the result of a finished stage cannot be used; null where it can, or where there is
+        none."""
         place = self.place(key)
         return damage_of(place) if os.path.lexists(place) else None
 
     def begin(self, key: StageKey, *, resumes: bool) -> Path:
-        """An empty folder to work in, or, for a stage that resumes, what a stopped run left."""
+        """The folder a stage works in: empty, or what a stopped run left where the stage
+        resumes."""
         partial = self.partial(key)
         _refuse_file(partial.parent)
         if not resumes or not partial.is_dir():
@@ -107,8 +107,8 @@ class RunFolder:
         return partial
 
     def finish(self, key: StageKey, result: Mapping[str, Any], timing: Mapping[str, float]) -> Path:
-        """Write the result and make the stage's folder final in one rename, which is on disk after
-        the return.
+        """Write the result and publish the stage's folder by one rename; it is on disk after the
+        return.
 
         Every file of the stage is on disk before the rename, and the folder's name after it.
         """
@@ -131,7 +131,7 @@ class RunFolder:
         return place
 
     def result(self, key: StageKey) -> dict[str, Any]:
-        """A finished stage's figures.
+        """The result of a finished stage as JSON.
 
         Raises:
             DataError: they cannot be read.
@@ -158,8 +158,8 @@ def read_result(place: Path, name: str = RESULT) -> dict[str, Any]:
 
 
 def damage_of(place: Path, only: tuple[str, ...] | None = None) -> str | None:
-    """Why a finished stage's folder cannot be used, in words; null where its files are as the stage
-    wrote them.
+    """Why the folder of a finished stage cannot be used; null where its files are as they were
+    written.
 
     A folder of before `files.json` has no digests: its result must be JSON, and the rest is not
     checked.
@@ -191,7 +191,7 @@ def damage_of(place: Path, only: tuple[str, ...] | None = None) -> str | None:
 
 
 def _without_digests(place: Path) -> dict[str, Any]:
-    """No digests, where the stage was written by a longplay that had none.
+    """An empty table of digests, for stages written before digests existed.
 
     Raises:
         DataError: it had.
@@ -203,7 +203,8 @@ def _without_digests(place: Path) -> dict[str, Any]:
 
 
 def _damage_of_lake(lake: Path) -> str | None:
-    """The same of a stage's log; also what was added to it, since all that it lists is read."""
+    """Why the log of a stage cannot be used; files that were added to it count as damage, because
+    all are read."""
     digests = _read_table(lake / FILES)
     added = [
         file
@@ -216,8 +217,8 @@ def _damage_of_lake(lake: Path) -> str | None:
 
 
 def _differs(name: str) -> bool:
-    """Whether a file of a stage is not equal for equal inputs: its timing, and the files of a log,
-    which have a list of their own."""
+    """Whether a file may differ between runs of equal inputs: timings do, and so do the files of a
+    log, which are checked by its own list."""
     return name == TIMING or name.partition("/")[0] == LAKE
 
 
@@ -243,7 +244,7 @@ def remove(path: Path) -> None:
 
 
 def _refuse_file(folder: Path) -> None:
-    """Raise where something that is no folder lies in the place of one."""
+    """Raise an error where a file lies in the place of a folder."""
     for place in (folder, *folder.parents):
         if place.is_dir():
             return
@@ -255,19 +256,20 @@ def _refuse_file(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON; after the return it is on disk, and a reader never sees half of it."""
+    """Write JSON atomically; it is on disk after the return."""
     write_file(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
 
 
 class Stopwatch:
-    """Wall seconds since it was made, and this process's CPU seconds and peak memory."""
+    """Measures wall seconds since it was created, and the CPU seconds and peak memory of this
+    process."""
 
     def __init__(self) -> None:
         self._wall = time.perf_counter()
         self._cpu = time.process_time()
 
     def read(self) -> dict[str, float]:
-        """seconds, cpu_seconds, peak_gb."""
+        """The measurements so far: seconds, cpu_seconds, peak_gb."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         return {
             "seconds": time.perf_counter() - self._wall,

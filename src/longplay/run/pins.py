@@ -1,4 +1,4 @@
-"""What lies in run folders: their logs, and which version of a signal each result is pinned to."""
+"""Reads run folders: their logs, and the version of each signal that a result was made with."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
 from longplay.results import StageResult
 from longplay.results.audit_figures import AuditResult
+from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.offpolicy_figures import OffpolicyResult
 from longplay.results.outcome_figures import OutcomesResult
 from longplay.results.ranking_figures import EvaluateResult
 from longplay.results.reinforcement_figures import ReinforceResult
 from longplay.results.reward_figures import RewardResult
-from longplay.results.trial_figures import ExperimentResult
 from longplay.run.config import folder_of, load_config
 from longplay.run.engine import LOG_STAGES, keys_of, read_stage
 from longplay.run.feasible import LogFacts, fit
@@ -33,7 +33,7 @@ UNRECORDED = "????????"  # the version of a rival's signal in a run of before de
 
 @dataclass(frozen=True)
 class Pin:
-    """One finished stage's use of one version of a signal.
+    """The use of one version of a signal by one finished stage.
 
     Attributes:
         stage: where in the run folder: `stage/digest`.
@@ -60,7 +60,8 @@ class Pin:
         return self.label.partition("@")[2]
 
     def standing(self, old: Signal, new: Signal) -> Literal["old", "new", "other"] | None:
-        """Which of the two versions it is; null where it is about another signal altogether."""
+        """Whether the version is the old, the new or another one; null where the signal is a
+        different one."""
         if self.version == old.version:
             return "old"
         if self.version == new.version:
@@ -69,7 +70,7 @@ class Pin:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The run folders in `folder`, or itself where it is one; by name."""
+    """The run folders in `folder`, or `folder` itself where it is one, sorted by name."""
     if _is_run(folder):
         return [folder]
     if not folder.is_dir():
@@ -146,8 +147,8 @@ def change_over(
 
 
 def settled(config: Configuration, base: Path, folder: Path) -> Configuration:
-    """The configuration with what is fitted to the log set, where the run has its log; else as it
-    is."""
+    """The configuration with windows and days fitted to the log where the run has one; else
+    unchanged."""
     log_stages = tuple(stage for stage in stages_of(config) if stage.name in LOG_STAGES)
     (key,) = keys_of(log_stages, config, base).values()
     run = RunFolder(folder)
@@ -195,7 +196,7 @@ def log_of(source: Path) -> Path:
 
 
 def _whole(log: Path) -> Path:
-    """The log, once its stage's files are as the stage wrote them."""
+    """The log of a run, after a check that its files are as they were written."""
     if (why := damage_of(log.parent)) is not None:
         raise DataError(f"{why}; delete {log.parent}, and the run makes the log again")
     return log
@@ -218,7 +219,7 @@ def _places(run: Path) -> Iterator[tuple[str, Path]]:
 
 @contextmanager
 def _of_this_form(place: Path) -> Iterator[None]:
-    """Raise in words where JSON without digests is not of the form that its stage writes."""
+    """Raise an error where JSON without digests does not have the form that its stage writes."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -231,8 +232,8 @@ def _of_this_form(place: Path) -> Iterator[None]:
 
 
 def _uses(result: StageResult) -> Iterable[tuple[str, str | None, str]]:
-    """Name, version (null where the result does not say it) and role of every signal that a stage's
-    result is about."""
+    """Name, version and role of every signal in a stage's result; the version is null where it is
+    not recorded."""
     match result:
         case OutcomesResult():
             yield from (_labelled(signal.label, "computed") for signal in result.signals.values())
@@ -257,7 +258,7 @@ def _uses(result: StageResult) -> Iterable[tuple[str, str | None, str]]:
         case OffpolicyResult(signal=str() as signal):
             yield _labelled(signal, "slots are valued by it")
         case ExperimentResult():
-            yield _labelled(result.north_star, "north star of the trial")
+            yield _labelled(result.north_star, "north star of the experiment")
             yield from (
                 _labelled(line.signal, "read beside the north star") for line in result.other_lines
             )
@@ -276,8 +277,8 @@ def _labelled(label: str, role: str) -> tuple[str, str | None, str]:
 
 
 def _artefacts(run: Path, place: Path, label: str, result: StageResult) -> tuple[str, ...]:
-    """result.json, the outcomes' table, and the audits that name it, also the copies at the top of
-    the run folder."""
+    """Files that hold the result: result.json, the table of outcomes, and the audits that name the
+    signal."""
     files = [place / RESULT]
     if isinstance(result, OutcomesResult):
         files += [
@@ -300,7 +301,7 @@ def _mentions(file: Path, label: str) -> bool:
 
 
 def _versions(run: Path) -> dict[str, str]:
-    """Versions by name, of signals of which the run has computed only one version."""
+    """Version by name of the signals that the run computed in one version only."""
     labels = set[str]()
     for stage, place in _places(run):
         if stage == OutcomesResult.stage:
@@ -316,14 +317,13 @@ def _versions(run: Path) -> dict[str, str]:
 
 
 def _recorded(place: Path, name: str) -> str | None:
-    """The version by that name that a stage depended on, where it is recorded."""
+    """The version of the named signal that a stage depended on, where it is recorded."""
     signal = _declared(place).get(name)
     return None if signal is None else signal.version
 
 
 def _declared(place: Path) -> dict[str, Signal]:
-    """The signals that a stage's key is of, where that is recorded; those of an older longplay that
-    are no longer allowed are left out."""
+    """The signals recorded in a stage's key; declarations that are no longer valid are left out."""
     if not os.path.lexists(place / DEPENDS):
         return {}
     with _of_this_form(place):
@@ -339,5 +339,5 @@ def _declared(place: Path) -> dict[str, Signal]:
 
 
 def _table(signal: Signal) -> dict[str, Any]:
-    """A declaration as run.toml would hold it."""
+    """A signal's declaration as a table of run.toml."""
     return tomllib.loads(signal.to_toml())["signals"][signal.name]

@@ -1,4 +1,4 @@
-"""A run.toml for a log that was looked at, and what such a log can answer and cannot."""
+"""Proposes a run.toml for a log, and lists what the log can answer and what it cannot."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SLATE_NAMES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """What was seen of a log, and the run.toml for it.
+    """The run.toml for a log, with the facts about the log that led to it.
 
     Attributes:
         text: of run.toml.
@@ -74,7 +74,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class _Slates:
-    """Files of decisions beside the events."""
+    """Files of logged decisions that lie beside the files of events."""
 
     path: Path
     columns: Mapping[str, str]
@@ -82,7 +82,7 @@ class _Slates:
 
 
 def propose(log: Path, file: Path) -> Proposal:
-    """Look at a log and write the run that fits it.
+    """Inspect a log and propose a run that fits it.
 
     Args:
         log: a file, a folder or a pattern.
@@ -108,8 +108,7 @@ def propose(log: Path, file: Path) -> Proposal:
 
 
 def _parts(log: Path) -> tuple[Path, _Slates | None, tuple[Path, dict[str, str]] | None]:
-    """The events, and the decisions and the catalogue that lie beside them as files of other
-    columns."""
+    """Split a folder into events, decisions and catalogue, by the columns of its files."""
     if not log.is_dir():
         return log, None, None
     _, files = find_files(log)
@@ -155,7 +154,7 @@ def _first(keys: Mapping[str, str], names: Sequence[str]) -> str | None:
 
 
 def _slates_of(file: Path) -> _Slates | None:
-    """The mapping of a file of decisions; None where it lacks what must be there."""
+    """The column mapping of a file of decisions; None where a required column is missing."""
     sample = glimpse(file).sample
     keys = {plain(name): name for name in sample.columns}
     chance = _first(keys, PROPENSITIES)
@@ -228,7 +227,7 @@ def _of_table(
             "[ingest.items]",
             f"path = {_text(_relative(path, file))}",
             f"columns = {_inline(columns)}",
-            *_written(path),
+            *_format_keys(path),
         ]
     if slates is not None:
         lines += [
@@ -240,7 +239,7 @@ def _of_table(
         lines += (
             [f"time_format = {_text(slates.time_format)}"] if slates.time_format is not None else []
         )
-        lines += _written(slates.path)
+        lines += _format_keys(slates.path)
     facts = LogFacts(
         roles.first.date(),
         (roles.last + timedelta(microseconds=1)).date(),
@@ -277,7 +276,7 @@ def _of_table(
 
 
 def _of_shop(seen: Glimpse, file: Path) -> Proposal:
-    """The Online Retail log, whose adapter knows its refunds and fees."""
+    """The proposal for the Online Retail log, which has an adapter of its own."""
     anonymous = float(seen.column("user_id").is_null().mean() or 0.0)  # type: ignore[arg-type]
     times = seen.column("ts")
     first = times.min()
@@ -369,7 +368,7 @@ def _of_open_bandit(log: Path, file: Path) -> Proposal:
 
 @dataclass(frozen=True)
 class _Has:
-    """What a log holds."""
+    """Which kinds of information a log holds."""
 
     creators: bool
     kinds: tuple[str, ...]
@@ -383,7 +382,7 @@ class _Has:
 def _finished(
     file: Path, stem: str, ingest: Sequence[str], facts: LogFacts, has: _Has, seen: Sequence[str]
 ) -> Proposal:
-    """The whole run: what is asked of the log, with windows and days that fit it."""
+    """The complete run: signals and reward, with windows and days that fit the log."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "mine"
     of = "creator" if has.creators else "item"
     few = max(1, facts.items // 2) if facts.items <= FEW_ITEMS else None
@@ -422,8 +421,8 @@ def _finished(
 
 
 def _asked(of: str, has: _Has, slots: int | None) -> list[str]:
-    """Signals and reward; `slots` where the catalogue is so small that slates are shorter than
-    usual."""
+    """The TOML of signals and reward; `slots` is set where a small catalogue needs shorter
+    slates."""
     measured = "coverage" if slots is None else f'"coverage@{slots}"'
     guarded = [
         f"guardrails = {{ {measured} = 0.6, top_creator = 0.8 }}  # share of the start's that "
@@ -483,8 +482,7 @@ def _asked(of: str, has: _Has, slots: int | None) -> list[str]:
 
 
 def _counted_origins(has: _Has) -> list[str]:
-    """What a signal of activity needs where the log has no organic event, which it would count by
-    default."""
+    """The `origin` that a signal of activity needs where the log has no organic event."""
     if "organic" in has.origins or not has.origins:
         return []
     return [
@@ -517,7 +515,7 @@ def _excluded(of: str, has: _Has) -> str:
 
 
 def _with_fitted(text: str, fitted: Configuration) -> str:
-    """The text with the windows and days that were fitted in it, as numbers."""
+    """The TOML text with fitted windows and days filled in."""
     for table in fitted.signals.values():
         window = table.get("window")
         if window is not None and window[0] > 0:
@@ -535,7 +533,7 @@ def _with_fitted(text: str, fitted: Configuration) -> str:
 
 
 def answers(facts: LogFacts, has: _Has, fitted: Configuration) -> tuple[list[str], list[str]]:
-    """What the log can answer, and what it cannot and why."""
+    """The questions that the log can answer, and those it cannot with their reasons."""
     can = []
     cannot = []
     if has.returns:
@@ -601,8 +599,8 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
     return None
 
 
-def _written(path: Path) -> list[str]:
-    """How a CSV file is written, where that is not the usual way."""
+def _format_keys(path: Path) -> list[str]:
+    """Format keys of a CSV file: separator and encoding where they are not the defaults."""
     seen = glimpse(path)
     dialect = {"separator": seen.separator, "encoding": seen.encoding}
     return [f"{name} = {_text(value)}" for name, value in dialect.items() if value is not None]

@@ -25,8 +25,8 @@ def run_stages(
     ui: Ui | None = None,
     now: datetime | None = None,
 ) -> dict[str, Path]:
-    """Every stage of `config` in order, up to and including `until`; the finished stages' folders
-    by name.
+    """Run every stage of `config` in order, up to and including `until`; return their folders by
+    name.
 
     Args:
         config: the run, checked.
@@ -65,7 +65,7 @@ def run_stages(
 
 
 def _publish(file: Path, folder: Path, ui: Ui) -> None:
-    """Copy a stage's file to the top of the run folder, where it is not there yet."""
+    """Copy a stage's file to the top of the run folder, unless the same file is already there."""
     copy = folder / file.name
     content = file.read_bytes()
     if copy.is_file() and copy.read_bytes() == content:

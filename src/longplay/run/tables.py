@@ -26,7 +26,7 @@ class Table(BaseModel):
     younger: ClassVar[frozenset[str]] = frozenset()
 
     def hashed(self) -> dict[str, Any]:
-        """The keys and values that a stage's hash is of."""
+        """The keys and values that enter a stage's hash."""
         changed = self.model_dump(mode="json", exclude_defaults=True)
         return {
             name: value
@@ -36,7 +36,7 @@ class Table(BaseModel):
 
 
 class Run(Table):
-    """Where results go and what makes them repeatable."""
+    """The run's name, folder, seed and threads."""
 
     name: str  # becomes a folder: see names.file_name
     folder: str | None = None  # default runs/<name>, relative to where the command is run
@@ -68,8 +68,7 @@ class Split(Table):
 
 
 class Engine(Table):
-    """What computes the signals of stage `outcomes`; results do not depend on it, and no stage's
-    hash holds it.
+    """The engine that computes signals; results do not depend on it, so it enters no stage's hash.
 
     Attributes:
         spark: the master of a Spark session, e.g. "local[2]"; null: DuckDB, in this process.
@@ -90,8 +89,8 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 class Configuration(Table):
-    """The whole of run.toml. The tables of stages are added where the stages are listed, see
-    `longplay.run.config`."""
+    """All tables of run.toml. Those of stages are added in `longplay.run.config`, which lists the
+    stages."""
 
     run: Run
     split: Split = Split()
@@ -115,7 +114,7 @@ class Configuration(Table):
         return table
 
     def hashed(self) -> dict[str, Any]:
-        """Every table as a stage's hash holds it."""
+        """Every table as it enters a stage's hash."""
         tables = {
             name: value.hashed()
             for name, value in self.__dict__.items()

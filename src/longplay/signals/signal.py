@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from longplay.lake.lake import Lake
+from longplay.progress import Progress, reporting
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.engine.engines import AnyEngine, engine_of
 from longplay.signals.outcomes.in_memory import Outcomes, outcomes_of
@@ -53,6 +54,7 @@ class Signal(Declaration):
         lake: Lake,
         as_of: datetime | None = None,
         engine: AnyEngine | SparkSession | None = None,
+        progress: Progress = None,
     ) -> Outcomes:
         """The signal's value for every entry known at `as_of`; immature ones are null.
 
@@ -61,10 +63,13 @@ class Signal(Declaration):
             as_of: the moment of knowledge, UTC; default the lake's watermark.
             engine: `lp.SparkEngine("local[2]")` or a SparkSession; default DuckDB, in this process.
                 Values do not depend on it.
+            progress: called with (steps done, steps); True or False: a progress line, or none;
+                default: a line on a terminal or in a notebook.
 
         Raises:
             DataError: the lake cannot answer (no creators, no decisions, no event of the kind that
                 is counted, a window longer than the log), or `as_of` lies after its watermark.
             ConfigError: `as_of` or `engine` is something else.
         """
-        return outcomes_of(self, lake, as_of, engine=engine_of(engine))
+        with reporting("Signal.outcomes", "steps", progress) as report:
+            return outcomes_of(self, lake, as_of, engine=engine_of(engine), report=report)

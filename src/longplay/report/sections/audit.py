@@ -1,4 +1,4 @@
-"""Was the early reward true? Blocks of the loop's section: the audit's evidence, and its reasons."""
+"""The audits in the report: sentences, the table of evidence, and the reasons."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from longplay.report.policy_names import PolicyNames
 from longplay.report.steps import Steps
 from longplay.results import RunResults
 from longplay.results.audit_figures import ArmAudit, AuditResult
-from longplay.results.trial_figures import ExperimentResult
+from longplay.results.experiment_figures import ExperimentResult
 
-SECTIONS: tuple[Steps[Any, Any], ...] = ()  # the audit stands in the section of the trial
+SECTIONS: tuple[Steps[Any, Any], ...] = ()  # the audit stands in the section of the experiment
 
 
 def audits_of(results: RunResults) -> dict[str, ArmAudit]:
-    """The audit of each arm, in the order of the trial."""
-    audit, trial = results.find(AuditResult), results.find(ExperimentResult)
+    """The audit of each arm, in the order of the experiment."""
+    audit, experiment = results.find(AuditResult), results.find(ExperimentResult)
     arms = {} if audit is None else audit.arms
-    order = [] if trial is None else [row.arm for row in trial.arms]
+    order = [] if experiment is None else [row.arm for row in experiment.arms]
     return dict(
         sorted(
             arms.items(),
@@ -32,7 +32,8 @@ def audits_of(results: RunResults) -> dict[str, ArmAudit]:
 
 
 def audit_sentences(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[str]:
-    """Per arm and signal: what the early reward said, what came, and what the audit makes of it."""
+    """A sentence per arm and signal: the early estimate, the matured one, and the
+    recommendation."""
     return [
         f"{first(names[arm])}: at day {audit.age} the early reward of {short(verdict.signal)} said "
         f"{_at_95(verdict.early)} per user, {_at_95(verdict.late)} matured ({verdict.agreement}). "
@@ -43,7 +44,7 @@ def audit_sentences(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[st
 
 
 def audit_cell(arms: Mapping[str, ArmAudit], arm: str) -> str:
-    """What the audit says of every signal that an arm was paid for."""
+    """Recommendations for all signals that an arm was rewarded for, as a table cell."""
     verdicts = arms[arm].verdicts if arm in arms else ()
     return (
         ", ".join(f"{short(verdict.signal)}: {verdict.recommendation}" for verdict in verdicts)
@@ -52,13 +53,14 @@ def audit_cell(arms: Mapping[str, ArmAudit], arm: str) -> str:
 
 
 def audit_words(arms: Mapping[str, ArmAudit], arm: str) -> str:
-    """The same as part of a sentence: `audit of habit: keep`; empty where nothing was audited."""
+    """Recommendations as part of a sentence, `audit of habit: keep`; empty where nothing was
+    audited."""
     verdicts = arms[arm].verdicts if arm in arms else ()
     return ", ".join(f"audit of {short(row.signal)}: {row.recommendation}" for row in verdicts)
 
 
 def evidence(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[Block]:
-    """The audit's evidence in one table, and its reasons."""
+    """The figures behind the recommendations in one table, and the reasons."""
     body, reasons = [], []
     for arm, audit in arms.items():
         for verdict in audit.verdicts:
@@ -75,7 +77,7 @@ def evidence(arms: Mapping[str, ArmAudit], names: PolicyNames) -> list[Block]:
         f"{decimal(terms.age)} days "
         "old, asked with what was known then. Late: what "
         "matured, on the same users; they agree while they may lie within a factor of 1.25. North "
-        "star: the trial's estimate; "
+        "star: the experiment's estimate; "
         f"{percent(terms.margin, 1)} is worth having. Keep: the early reward told the truth and "
         "it mattered. "
         "Reweight: right direction, wrong size. Drop: it can "
@@ -116,8 +118,10 @@ def gap_words(gap: Bounded) -> str:
 
 
 def _at_95(estimate: Estimate | None) -> str:
+    """The value of an estimate with its sign, in the decimals of its 95% interval."""
     return "n/a" if estimate is None else signed(estimate.bounded())
 
 
 def _cell(estimate: Estimate | None, level: float) -> str:
+    """An estimate with its interval at `level`, as a table cell."""
     return "–" if estimate is None else gap_words(estimate.bounded(level))

@@ -1,4 +1,4 @@
-"""Semantic IDs: how well they describe the items, and what stands together."""
+"""Semantic IDs: how well they describe the items, and which items share prefixes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def render(codes: CodesResult, _: None) -> Section:
 
 
 def _purity(codes: CodesResult) -> list[Block]:
-    """How well prefixes agree with creators and tags, beside the same of shuffled labels."""
+    """How well prefixes agree with creators and tags, compared with shuffled labels."""
     purity = codes.purity
     lengths = max((len(shares.found) for shares in purity.values()), default=0)
     if not lengths:

@@ -1,4 +1,4 @@
-"""How policies rank what came next, and what the simulated world says that showing is worth."""
+"""How policies rank what users did next, and the true value of showing in the simulated world."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CREATORS = "creators per slate"
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the section on rankings shows.
+    """The figures of the section on rankings.
 
     Attributes:
         result: of the evaluate stage, null where it has none.
@@ -59,15 +59,15 @@ class Ranking:
 
     @property
     def policies(self) -> list[str]:
-        """Those that were ranked, the usual ones first."""
+        """The policies that were ranked, the usual ones first."""
         ranked = () if self.result is None else self.result.ranking
-        there = dict.fromkeys(row.policy for row in ranked)
-        usual = [name for name in POLICIES if name in there]
-        return [*usual, *(name for name in there if name not in usual)]
+        names = dict.fromkeys(row.policy for row in ranked)
+        usual = [name for name in POLICIES if name in names]
+        return [*usual, *(name for name in names if name not in usual)]
 
 
 def collect_ranking(results: RunResults) -> Ranking:
-    """The ranking and what it is to be read with."""
+    """The ranking, and the facts about the log that qualify it."""
     log, simulated = results.find(LogResult), results.find(SimulateResult) is not None
     shown = simulated or (log is not None and log.has_decisions)
     return Ranking(results.find(EvaluateResult), simulated, shown, policy_names(results))
@@ -76,9 +76,9 @@ def collect_ranking(results: RunResults) -> Ranking:
 def draw_ranking(ranking: Ranking) -> tuple[Chart, ...]:
     """NDCG by policy."""
     rows = () if ranking.result is None else ranking.result.ranking
-    there = {row.metric for row in rows}
+    metrics = {row.metric for row in rows}
     return tuple(
-        _dots(ranking, rows, metric) for metric in ("NDCG@10", "habit NDCG@10") if metric in there
+        _dots(ranking, rows, metric) for metric in ("NDCG@10", "habit NDCG@10") if metric in metrics
     )
 
 
@@ -119,8 +119,8 @@ def ranking_words(
     metric: str,
     names: PolicyNames,
 ) -> list[str]:
-    """What reinforcement did to a metric: against reward-weighted training, the start, and rivals
-    where compared.
+    """How reinforcement changed a metric: sentences on its differences from reward-weighted
+    training, the start, and rivals.
 
     Args:
         values: policy, metric and value.
@@ -129,20 +129,23 @@ def ranking_words(
         names: of the policies.
     """
     value_of = {policy: value for policy, name, value in values if name == metric}
-    rivals, words = names.rivals_in_sentences, []
+    rivals = names.rivals_in_sentences
+    words = []
     pairs = {(row.policy, row.than): row for row in differences if row.metric == metric}
-    asked = [*PAIRS[:2], *(("reinforced", rival) for rival in rivals)]
-    if not any(pair in pairs for pair in asked):
-        asked = [*PAIRS[2:]]  # nothing was reinforced
-    for policy, than in asked:
-        if (row := pairs.get((policy, than))) is not None:
+    compared = [*PAIRS[:2], *(("reinforced", rival) for rival in rivals)]
+    if not any(pair in pairs for pair in compared):
+        compared = [*PAIRS[2:]]  # nothing was reinforced
+    for policy, than in compared:
+        row = pairs.get((policy, than))
+        if row is not None:
             gap = row.difference.bounded()
-            both = (value_of.get(policy), value_of.get(than))
-            words.append(change(gap, (policy, rivals.get(than, than)), metric, both))
+            values_of_pair = (value_of.get(policy), value_of.get(than))
+            words.append(change(gap, (policy, rivals.get(than, than)), metric, values_of_pair))
     return words
 
 
 def _visit_words(result: EvaluateResult) -> str:
+    """A sentence on the visits, discoveries and habits that the ranking is judged on."""
     text = (
         f"{decimal(result.visits)} visits of {decimal(result.users)} users after "
         "training ended, "
@@ -159,22 +162,28 @@ def _visit_words(result: EvaluateResult) -> str:
 
 
 def _exposure_words(rows: Sequence[MetricFigure]) -> list[str]:
+    """A sentence on how reinforcement changed the coverage of the catalogue."""
     value = {row.policy: row.value for row in rows if row.metric == "coverage@10"}
-    before, after = value.get("start"), value.get("reinforced")
-    if before is None or after is None:
+    at_start = value.get("start")
+    reinforced = value.get("reinforced")
+    if at_start is None or reinforced is None:
         return []
-    verb = "fell" if after < before else "rose" if after > before else "stayed"
+    verb = "stayed"
+    if reinforced < at_start:
+        verb = "fell"
+    elif reinforced > at_start:
+        verb = "rose"
     return [
-        f"Coverage@10 {verb} from {percent(before)} of the catalogue at the start to "
-        f"{percent(after)} after reinforcement."
+        f"Coverage@10 {verb} from {percent(at_start)} of the catalogue at the start to "
+        f"{percent(reinforced)} after reinforcement."
     ]
 
 
 def _metric_table(ranking: Ranking, rows: Sequence[MetricFigure]) -> Table:
     """Every metric of every policy."""
-    there = dict.fromkeys(row.metric for row in rows)
-    metrics = [metric for metric in METRICS if metric in there]
-    metrics += [metric for metric in there if metric.startswith(CREATORS)]
+    measured = dict.fromkeys(row.metric for row in rows)
+    metrics = [metric for metric in METRICS if metric in measured]
+    metrics += [metric for metric in measured if metric.startswith(CREATORS)]
     cells = {(row.policy, row.metric): row for row in rows}
     body = []
     for metric in metrics:
@@ -195,10 +204,12 @@ def _metric_table(ranking: Ranking, rows: Sequence[MetricFigure]) -> Table:
 
 
 def _bounded(row: MetricFigure) -> Bounded:
+    """The figure with its interval, where it has one."""
     return Bounded(row.value) if row.estimate is None else row.estimate.bounded()
 
 
 def _dots(ranking: Ranking, rows: Sequence[MetricFigure], metric: str) -> Chart:
+    """A metric by policy with its intervals, as a chart."""
     figures = {row.policy: _bounded(row) for row in rows if row.metric == metric}
     plotted = [
         {"name": name, **figures[name].row(), "text": with_interval(figures[name])}
@@ -210,6 +221,7 @@ def _dots(ranking: Ranking, rows: Sequence[MetricFigure], metric: str) -> Chart:
 
 
 def _cell(row: MetricFigure | None, metric: str) -> str:
+    """A metric of a policy as a table cell."""
     if row is None:
         return "n/a"
     if metric.startswith(("coverage", "cold")):
@@ -218,12 +230,13 @@ def _cell(row: MetricFigure | None, metric: str) -> str:
 
 
 def _users(rows: Sequence[MetricFigure | None]) -> str:
-    """How many users the figures of a metric are of."""
+    """Number of users behind the figures of a metric."""
     counts = {row.estimate.n for row in rows if row is not None and row.estimate is not None}
     return " / ".join(decimal(count) for count in sorted(counts))
 
 
 def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -> Table:
+    """Paired differences between policies as a table, in a fixed order of pairs."""
     places = {pair: place for place, pair in enumerate(PAIRS)}
     ordered = sorted(rows, key=lambda row: places.get((row.policy, row.than), len(places)))
     body = []
@@ -249,7 +262,7 @@ def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -
 
 @dataclass(frozen=True)
 class Truth:
-    """What the section on true values shows.
+    """The figures of the section on true values.
 
     Attributes:
         values: that the world knows; null where the stage has none.
@@ -277,6 +290,7 @@ def collect_truth(results: RunResults) -> Truth | None:
 
 
 def _believed(tuned: ReinforceResult | None, signal: str) -> float | None:
+    """The early reward at reinforcement's last steps, where this signal alone was its objective."""
     if tuned is None or not tuned.curve or dict(tuned.objectives) != {signal: 1.0}:
         return None
     return first_and_last(tuned.curve)[1]
@@ -300,7 +314,7 @@ def draw_truth(truth: Truth) -> Chart | None:
 
 
 def render_truth(truth: Truth, plot: Chart | None) -> Section:
-    """What the simulated world says that showing is worth."""
+    """The true value of showing, by policy, as the simulated world has it."""
     values, names = truth.values, truth.names
     if values is None or plot is None:
         absent = "The log was simulated, but the evaluate stage has no true values."
@@ -335,8 +349,8 @@ def render_truth(truth: Truth, plot: Chart | None) -> Section:
 
 
 def figures_of(rows: Sequence[MetricFigure]) -> Mapping[str, Mapping[str, float]]:
-    """By policy what says whether it has collapsed: its coverage, its NDCG and how many creators a
-    slate shows."""
+    """Figures by policy that show whether it has collapsed: coverage, NDCG, and distinct creators
+    per slate."""
     figures: dict[str, dict[str, float]] = {}
     for row in rows:
         if row.metric in ("coverage@10", "NDCG@10") or row.metric.startswith(CREATORS):

@@ -30,7 +30,7 @@ class ActiveDay:
 
 @dataclass(frozen=True)
 class LogAtAGlance:
-    """What the section shows.
+    """The figures of the section on the log.
 
     Attributes:
         log: its figures.
@@ -77,7 +77,7 @@ def draw(figures: LogAtAGlance) -> tuple[Chart, ...]:
 
 
 def render(figures: LogAtAGlance, plots: Sequence[Chart]) -> Section:
-    """Activity, retention, what the log is made of, what was set aside."""
+    """Activity, retention, kinds and origins of events, and rows set aside."""
     log = figures.log
     blocks: list[Block] = [Grid(tuple(plots))] if plots else []
     blocks.append(
@@ -106,16 +106,18 @@ def render(figures: LogAtAGlance, plots: Sequence[Chart]) -> Section:
 
 
 def _sentences(figures: LogAtAGlance) -> list[str]:
+    """Sentences on the size of the log, its activity, retention and rows set aside."""
     log = figures.log
     words = [
-        f"{decimal(log.events)} events of {decimal(log.users)} users and {decimal(log.items)} items, "
-        f"{period_of(log) or 'period unknown'}."
+        f"{decimal(log.events)} events of {decimal(log.users)} users and "
+        f"{decimal(log.items)} items, {period_of(log) or 'period unknown'}."
     ]
     if figures.days:
         per_day = sum(row.users for row in figures.days) / len(figures.days)
         share = per_day / log.users if log.users else None
         words.append(
-            f"On an average day {decimal(per_day, 0)} users were active, {percent(share, 1)} of all."
+            f"On an average day {decimal(per_day, 0)} users were active, "
+            f"{percent(share, 1)} of all."
         )
     if figures.away:
         words.append(_away_words(figures.away))
@@ -137,6 +139,7 @@ def _sentences(figures: LogAtAGlance) -> list[str]:
 
 
 def _set_aside(log: LogResult) -> Table:
+    """Rows set aside by reason, as a table."""
     rows = log.source.rows
     body = tuple(
         (reason, decimal(count), percent(count / rows if rows else None, 1))
@@ -147,12 +150,13 @@ def _set_aside(log: LogResult) -> Table:
 
 
 def _together(activity: Sequence[DayOfLog]) -> tuple[dict[date, int], list[date]]:
-    """Active users of each day of the stretch that has most of them, and the days with activity
-    that a long silence parts from it."""
+    """Active users per day of the busiest stretch, and days that a long silence separates from
+    it."""
     counts = {date.fromisoformat(row.day): row.users for row in activity}
     stretches = Beginnings.of(day.toordinal() for day in counts).runs
 
     def users(stretch: tuple[int, int]) -> int:
+        """User-days of a stretch of days."""
         return sum(
             count for day, count in counts.items() if stretch[0] <= day.toordinal() <= stretch[1]
         )
@@ -165,7 +169,7 @@ def _together(activity: Sequence[DayOfLog]) -> tuple[dict[date, int], list[date]
 
 
 def _away_words(days: Sequence[date]) -> str:
-    """What is said of days that a long silence parts from the others."""
+    """A sentence on days that a long silence separates from the others."""
     if len(days) == 1:
         which = f"1 day with activity ({days[0]}) is"
     else:
@@ -191,6 +195,7 @@ def _daily(counts: Mapping[date, int]) -> tuple[ActiveDay, ...]:
 
 
 def _with_band(row: WeekOfUsers) -> dict[str, Any]:
+    """Retention of a week with its 95% interval, as a row of a chart."""
     low, high = wilson(row.share, row.users)
     return {"share": row.share, "users": row.users, "week": row.week, "low": low, "high": high}
 
@@ -202,6 +207,7 @@ def _some(weeks: Sequence[WeekOfUsers]) -> list[WeekOfUsers]:
 
 
 def _shares(caption: str, what: str, counts: Mapping[str, int]) -> Table:
+    """Counts by name with their shares, as a table."""
     total = sum(counts.values())
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return Table(

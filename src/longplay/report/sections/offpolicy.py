@@ -1,4 +1,4 @@
-"""What showing each policy's items would have been worth, from the logged slots alone."""
+"""Off-policy estimates of the value of each policy's slots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEST = "doubly robust"
 
 @dataclass(frozen=True)
 class OffpolicyValues:
-    """What the section shows.
+    """The figures of the section on off-policy estimates.
 
     Attributes:
         result: of the offpolicy stage.
@@ -35,13 +35,12 @@ class OffpolicyValues:
 
     @property
     def ways(self) -> list[str]:
-        """The estimators."""
+        """The names of the estimators."""
         return list(dict.fromkeys(how for row in self.result.policies for how in row.estimates))
 
 
 def collect(results: RunResults) -> OffpolicyValues | None:
-    """The estimates; null where the log could not be asked (the reason stands among the
-    refusals)."""
+    """The estimates; null where the log does not support any (the refusals give the reason)."""
     result = results.find(OffpolicyResult)
     if result is None or not result.policies:
         return None
@@ -80,7 +79,7 @@ def draw(values: OffpolicyValues) -> Chart | None:
 
 
 def render(values: OffpolicyValues, plot: Chart | None) -> Section:
-    """Off-policy values beside what was logged."""
+    """Off-policy values compared with the logged slots."""
     result, names = values.result, values.names
     answers = {names[row.policy]: row.estimates.get(BEST) for row in result.policies}
     estimates = {name: best for name, best in answers.items() if isinstance(best, Estimate)}
@@ -130,40 +129,40 @@ def off_policy_refusals(results: RunResults) -> dict[str, str]:
 
 
 def _question(values: OffpolicyValues) -> str:
+    """The question that off-policy estimates answer, the data behind it, and the estimators."""
     result = values.result
     return (
-        f"The question (estimand one_step): the {values.signal} of a slot, had it been drawn from "
-        "the policy and the logger gone on. Answered from "
+        f"The question (estimand one_step): the {values.signal} of a slot, if it were drawn from "
+        "the policy and the logging policy then continued. Answered from "
         f"{decimal(result.slots)} mature slots on “{result.surface}” of "
-        f"{decimal(result.users)} users nobody learned "
-        "from. IPS weighs logged slots by how much likelier the policy is to show them; SNIPS "
-        "divides by the mean weight; doubly robust adds a "
-        "model of the outcome and is less noisy where that model is good. A slot's outcome counts "
-        "whether or not it would have come anyway, "
-        "so this is not the value of showing."
+        f"{decimal(result.users)} users that no model learned from. "
+        "IPS weighs logged slots by how much likelier the policy is to show them; SNIPS "
+        "divides by the mean weight; doubly robust adds a model of the outcome and is less noisy "
+        "where that model is good. A slot's outcome counts whether or not it would have come "
+        "anyway, so this is not the value of showing."
     )
 
 
 def _against(name: str, estimate: Estimate, logged: Estimate | None, signal: str) -> str:
-    """Where the estimate lies to what was logged: said only where their intervals do not
-    overlap."""
+    """A sentence on an estimate, compared with the slots as logged where both have an interval."""
     figure = estimate.bounded()
-    beside = ""
+    comparison = ""
     if logged is not None:
         policy, log = figure.interval, logged.bounded().interval
         if policy is not None and log is not None:
-            beside = "; its interval overlaps that of the slots as logged"
+            comparison = "; its interval overlaps that of the slots as logged"
             if policy[0] > log[1]:
-                beside = f", above the {decimal(logged.value)} of the slots as logged"
+                comparison = f", above the {decimal(logged.value)} of the slots as logged"
             elif policy[1] < log[0]:
-                beside = f", below the {decimal(logged.value)} of the slots as logged"
+                comparison = f", below the {decimal(logged.value)} of the slots as logged"
     return (
         f"{first(name)}: {decimal(estimate.value)} {signal.split('@')[0]} per slot, doubly robust "
-        f"({interval_words(figure)}){beside}."
+        f"({interval_words(figure)}){comparison}."
     )
 
 
 def _line(row: PolicyEstimates, values: OffpolicyValues) -> tuple[str, ...]:
+    """The estimates of a policy as a table row."""
     answers = [row.estimates.get(BEST), *row.estimates.values()]
     users = next((answer.n_eff for answer in answers if isinstance(answer, Estimate)), None)
     return (
@@ -174,6 +173,7 @@ def _line(row: PolicyEstimates, values: OffpolicyValues) -> tuple[str, ...]:
 
 
 def _cell(answer: Estimate | NotEstimable | None) -> str:
+    """An estimate with its interval, or that there is none, as a table cell."""
     if isinstance(answer, Estimate):
         figure = answer.bounded()
         value = decimal(figure.value)

@@ -1,5 +1,4 @@
-"""Each signal: its sentence, what it is worth on average, how much of it has matured, how it builds
-up."""
+"""The signals: their sentences, base rates, share of mature entries, and maturity curves."""
 
 from __future__ import annotations
 
@@ -31,13 +30,13 @@ HEAD = (
 
 @dataclass(frozen=True)
 class SignalsOfRun:
-    """The signals by name, those that pay first."""
+    """The signals by name, those of the reward first."""
 
     signals: Mapping[str, SignalFigures]
 
 
 def collect(results: RunResults) -> SignalsOfRun | None:
-    """The signals, those that pay first."""
+    """The signals, those of the reward first."""
     outcomes, reward = results.find(OutcomesResult), results.find(RewardResult)
     if outcomes is None or not outcomes.signals:
         return None
@@ -47,7 +46,7 @@ def collect(results: RunResults) -> SignalsOfRun | None:
 
 
 def draw(figures: SignalsOfRun) -> tuple[Chart, ...]:
-    """How each signal builds up over its window."""
+    """The maturity curve of each signal over its window."""
     plots = []
     for signal in figures.signals.values():
         curve = signal.maturity
@@ -63,7 +62,7 @@ def draw(figures: SignalsOfRun) -> tuple[Chart, ...]:
 
 
 def render(figures: SignalsOfRun, plots: Sequence[Chart]) -> Section:
-    """What each signal means and is worth, then its declaration."""
+    """What each signal means, its base rate and maturity, and its declaration."""
     signals = figures.signals
     table = Table(
         "Signals: mean outcome of mature entries, at the end of the log and when training ended",
@@ -96,50 +95,53 @@ def reached(curve: Sequence[MaturityDay], share: float) -> MaturityDay | None:
 
 
 def _row(day: MaturityDay) -> dict[str, Any]:
+    """A day of a maturity curve as a row of a chart."""
     return {"day": day.day, "value": day.value}
 
 
 def _line(signal: SignalFigures) -> tuple[str, ...]:
-    known = signal.at_training
+    """A signal as a table row: base rate and entries, at the end of the log and of training."""
+    at_training = signal.at_training
     return (
         signal.label,
         signal.unit,
         _rate(signal.base_rate, signal.binary),
         f"{decimal(signal.mature)} of {decimal(signal.entries)}",
         decimal(signal.truncated),
-        _rate(known.base_rate, signal.binary),
-        f"{decimal(known.mature)} of {decimal(known.entries)}",
+        _rate(at_training.base_rate, signal.binary),
+        f"{decimal(at_training.mature)} of {decimal(at_training.entries)}",
     )
 
 
 def _sentence(name: str, signal: SignalFigures) -> str:
+    """A sentence on a signal: its base rate, how fast it matures, and entries left out."""
     if signal.base_rate is None:
-        certain = (
-            f" that are certain ({decimal(signal.truncated)} are truncated: the log begins too "
-            "shortly before them)"
-            if signal.truncated and signal.mature
-            else ""
-        )
+        certain = ""
+        if signal.truncated and signal.mature:
+            certain = (
+                f" that are certain ({decimal(signal.truncated)} are truncated: the log begins too "
+                "shortly before them)"
+            )
         return (
             f"{name}: none of {decimal(signal.entries)} entries{certain} has matured, so it has no "
             "value yet."
         )
     rate = signal.base_rate.bounded()
     open_share = 1 - signal.mature / signal.entries if signal.entries else 0.0
-    waiting = (
-        f"{percent(open_share)} of its {decimal(signal.entries)} entries are still open and count "
-        "as unknown, not as 0"
-        if open_share >= 0.005
-        else "nearly all of its entries have matured"
-    )
+    waiting = "nearly all of its entries have matured"
+    if open_share >= 0.005:
+        waiting = (
+            f"{percent(open_share)} of its {decimal(signal.entries)} entries are still open and "
+            "count as unknown, not as 0"
+        )
     late = reached(signal.maturity, 0.9)
     when = "" if late is None else f"; 90% of it has shown by day {late.day} of {signal.days}"
-    left_out = (
-        f"; {decimal(signal.truncated)} truncated entries, so near the log's begin that they may be "
-        "none, are left out"
-        if signal.truncated
-        else ""
-    )
+    left_out = ""
+    if signal.truncated:
+        left_out = (
+            f"; {decimal(signal.truncated)} truncated entries, so near the log's begin that they "
+            "may be none, are left out"
+        )
     value, interval = value_words(rate, signal.binary), interval_words(rate, share=signal.binary)
     return f"{name}: {value} ({interval}){when}; {waiting}{left_out}."
 
@@ -150,6 +152,7 @@ def value_words(rate: Bounded, share: bool) -> str:
 
 
 def _rate(rate: Estimate | None, share: bool) -> str:
+    """A base rate with its interval, or that none is mature."""
     if rate is None:
         return "not mature"
     figure = rate.bounded()

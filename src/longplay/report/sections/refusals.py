@@ -1,11 +1,11 @@
-"""What this data cannot answer, and why."""
+"""Questions that the data cannot answer, with the reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from longplay.report.blocks import Section, Table
-from longplay.report.sections.experiment import trial_refusals
+from longplay.report.sections.experiment import experiment_refusals
 from longplay.report.sections.offpolicy import off_policy_refusals
 from longplay.report.steps import Steps
 from longplay.results import NotEstimable, RunResults
@@ -23,7 +23,7 @@ def collect(results: RunResults) -> Mapping[str, str] | None:
         for model, checked in figures.calibration.items():
             if isinstance(checked, NotEstimable):
                 reasons[f"calibration of {model} on {figures.label}"] = checked.not_estimable
-    for question, reason in (off_policy_refusals(results) | trial_refusals(results)).items():
+    for question, reason in (off_policy_refusals(results) | experiment_refusals(results)).items():
         reasons.setdefault(question, reason)
     return reasons or None
 

@@ -1,4 +1,4 @@
-"""Early rewards: which model pays, whether it keeps its word, what it believes."""
+"""Early rewards: comparison of models, calibration, and extreme beliefs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class EarlyReward:
 
 @dataclass(frozen=True)
 class RewardPlots:
-    """The charts of one signal's early reward: the models beside each other, and the calibration of
+    """The charts of one signal's early reward: the comparison of models, and the calibration of
     each."""
 
     comparison: Chart | None
@@ -71,7 +71,7 @@ def collect(results: RunResults) -> tuple[EarlyReward, ...] | None:
 
 
 def draw(rewards: Sequence[EarlyReward]) -> tuple[RewardPlots, ...]:
-    """Losses of the models, and how they keep their word."""
+    """Losses of the models, and the calibration of their intervals."""
     return tuple(
         RewardPlots(
             _comparison_plot(reward),
@@ -85,7 +85,7 @@ def draw(rewards: Sequence[EarlyReward]) -> tuple[RewardPlots, ...]:
 
 
 def render(rewards: Sequence[EarlyReward], plots: Sequence[RewardPlots]) -> Section:
-    """Models side by side on later entries, calibration, beliefs."""
+    """The models compared on later entries, their calibration, and the extreme beliefs."""
     answer: list[str] = []
     blocks: list[Block] = []
     for reward, drawn in zip(rewards, plots, strict=True):
@@ -122,7 +122,7 @@ def clear_best(rows: Sequence[ModelScore]) -> ModelScore | None:
 
 
 def comparison_words(figures: EarlyRewardFigures, loss: str) -> list[str]:
-    """Whether the chosen model beats knowing nothing, and whether another beats it."""
+    """Whether the chosen model beats the prior alone, and whether another model beats it."""
     rows = {row.model: row for row in figures.comparison}
     chosen = rows.get(figures.chosen)
     if chosen is None:
@@ -167,7 +167,7 @@ def model_name(model: str) -> str:
 
 
 def calibration_words(figures: EarlyRewardFigures) -> list[str]:
-    """Whether the chosen model's intervals keep their promise, or why that is not known."""
+    """Whether the chosen model's intervals are calibrated, or why that is not known."""
     checked = figures.calibration.get(figures.chosen)
     if isinstance(checked, NotEstimable):
         return [f"Calibration is not estimable: {checked.not_estimable}."]
@@ -189,7 +189,7 @@ def widest_coverage(checked: CalibrationFigures) -> tuple[float, float] | None:
 
 
 def _judged(figures: EarlyRewardFigures) -> dict[str, CalibrationFigures]:
-    """What could be judged, in the order of the models' colours."""
+    """The models that could be judged, in the order of their colours."""
     order = list(MODEL_COLOURS)
     ranked = sorted(
         figures.calibration.items(),
@@ -200,7 +200,8 @@ def _judged(figures: EarlyRewardFigures) -> dict[str, CalibrationFigures]:
 
 def _standing(figures: EarlyRewardFigures) -> list[Block]:
     """Whether the reward is an effect or an association, and what it was fitted and judged on."""
-    known, later = figures.known, figures.later
+    training = figures.known
+    later = figures.later
     if figures.association:
         note = Note(
             "An association, not an effect. The log does not say what was shown, so the reward is "
@@ -216,8 +217,8 @@ def _standing(figures: EarlyRewardFigures) -> list[Block]:
         )
     learnt = f" The chosen model {figures.learnt}." if figures.learnt else ""
     text = (
-        f"Fitted on what was known when training ended: {decimal(known.mature)} mature "
-        f"of {decimal(known.entries)} entries.{learnt} "
+        f"Fitted on what was known when training ended: {decimal(training.mature)} mature "
+        f"of {decimal(training.entries)} entries.{learnt} "
         f"Judged on {decimal(later.mature)} mature of {decimal(later.entries)} "
         "entries that came later, each "
         f"observed for {figures.age} days."
@@ -226,6 +227,7 @@ def _standing(figures: EarlyRewardFigures) -> list[Block]:
 
 
 def _comparison_plot(reward: EarlyReward) -> Chart | None:
+    """Differences of the models' losses to the prior alone, as a chart."""
     rows = [row for row in reward.figures.comparison if row.model != PRIOR]
     if not rows:
         return None
@@ -270,6 +272,7 @@ def _comparison(reward: EarlyReward) -> list[Block]:
 
 
 def _score_cells(row: ModelScore) -> tuple[str, ...]:
+    """The scores of a model as a table row."""
     gap, alone = loss_difference(row), row.model == PRIOR
     error = TOO_FEW_ITEMS if row.items < LEAST_ITEMS else decimal(row.item_mae, 4)
     return (
@@ -286,6 +289,7 @@ def _score_cells(row: ModelScore) -> tuple[str, ...]:
 def _calibration(
     figures: EarlyRewardFigures, plots: Mapping[str, tuple[Chart, ...]]
 ) -> list[Block]:
+    """Calibration on unseen items: charts per model, a table, and what was not estimable."""
     judged = _judged(figures)
     blocks: list[Block] = []
     if judged:
@@ -328,6 +332,7 @@ def _calibration(
 
 
 def _calibration_cells(name: str, judged: CalibrationFigures) -> tuple[str, ...]:
+    """The calibration of a model as a table row."""
     held = ", ".join(
         f"{percent(float(level))}: {percent(share)}" for level, share in judged.coverage.items()
     )
@@ -386,6 +391,7 @@ def _calibration_plots(judged: CalibrationFigures, model: str) -> tuple[Chart, .
 
 
 def _beliefs(figures: EarlyRewardFigures) -> list[Block]:
+    """The items that the chosen model expects most and least of, as two tables."""
     rows = figures.beliefs
     if not rows:
         return []
@@ -414,6 +420,7 @@ def _items_believed_in(figures: EarlyRewardFigures) -> int:
 
 
 def _belief_table(caption: str, rows: Sequence[ItemBelief]) -> Table:
+    """Beliefs about items as a table."""
     body = tuple(
         (
             row.title or row.key,

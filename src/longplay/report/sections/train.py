@@ -25,7 +25,7 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Training:
-    """What the section shows.
+    """The figures of the section on training.
 
     Attributes:
         start: next-item training, where it was done.
@@ -56,7 +56,7 @@ class Training:
 
 
 def collect(results: RunResults) -> Training | None:
-    """The curves of what was trained."""
+    """The learning curves of the trained policies."""
     start, tuned = results.find(TrainResult), results.find(ReinforceResult)
     if start is None and tuned is None:
         return None
@@ -92,7 +92,7 @@ def draw(training: Training) -> tuple[Chart, ...]:
 
 
 def render(training: Training, plots: Sequence[Chart]) -> Section:
-    """What was trained, how it went, and towards what."""
+    """The policies that were trained, their learning curves, and their objectives."""
     answer = [*_start_words(training), *_tuned_words(training), *_rival_words(training)]
     rows = [*_versions(training)]
     if training.start is not None:
@@ -123,7 +123,7 @@ def _versions(training: Training) -> list[tuple[str, str]]:
 
 
 def _goals(tuned: ReinforceResult) -> list[tuple[str, str]]:
-    """What was reinforced, and within what bounds."""
+    """The objectives of reinforcement and its bounds."""
     goals = ", ".join(f"{weight:g} × {name}" for name, weight in tuned.objectives.items())
     return [
         ("objectives", goals),
@@ -135,8 +135,8 @@ def _goals(tuned: ReinforceResult) -> list[tuple[str, str]]:
 
 
 def _guardrail_rows(tuned: ReinforceResult) -> list[tuple[str, str]]:
-    """Each guardrail with what was asked and what the weights that were kept have; and the step
-    they are of."""
+    """Each guardrail with its bound and its last measurement; and the step whose weights were
+    kept."""
     last: Mapping[str, float] = tuned.curve[-1].guarded if tuned.curve else {}
     rows = [
         (
@@ -189,8 +189,8 @@ def _reward_plot(training: Training, name: str, curve: Sequence[ReinforceStep]) 
     raw: Points = [(row.step, row.reward) for row in curve]
     window = max(1, min(10, len(raw) // 5))
     colour = training.names.colours[name]
-    who = "Reinforcement" if len(training.curves) == 1 else first(training.names[name])
-    title, axis = f"{who}: early reward per slot", "cautious value of showing, per slot"
+    policy = "Reinforcement" if len(training.curves) == 1 else first(training.names[name])
+    title, axis = f"{policy}: early reward per slot", "cautious value of showing, per slot"
     if window == 1:
         colours = {"each step": colour, "mean": colour}
         return charts.lines({"each step": raw}, colours, title, axis)
@@ -201,6 +201,7 @@ def _reward_plot(training: Training, name: str, curve: Sequence[ReinforceStep]) 
 
 
 def _start_words(training: Training) -> list[str]:
+    """A sentence on the validation loss of next-item training."""
     if training.start is None:
         return []
     curve = [(row.step, row.held_out) for row in training.start.curve if row.held_out is not None]
@@ -210,14 +211,12 @@ def _start_words(training: Training) -> list[str]:
     best_step, least = min(curve, key=lambda row: row[1])
     verb = "fell" if last < begun else "rose"
     items = training.items
-    chance = (
-        f" (guessing among {decimal(items)} items: {decimal(math.log(items), 2)})"
-        if items is not None and items > 1
-        else ""
-    )
-    late = (
-        "" if last - least < 0.005 else f"; it was least, {decimal(least, 2)}, at step {best_step}"
-    )
+    chance = ""
+    if items is not None and items > 1:
+        chance = f" (guessing among {decimal(items)} items: {decimal(math.log(items), 2)})"
+    late = ""
+    if last - least >= 0.005:
+        late = f"; it was least, {decimal(least, 2)}, at step {best_step}"
     return [
         f"The start's held-out loss {verb} from {decimal(begun, 2)} to "
         f"{decimal(last, 2)} nats per item{chance}{late}."
@@ -232,6 +231,7 @@ def first_and_last(curve: Sequence[ReinforceStep]) -> tuple[float, float, int]:
 
 
 def _tuned_words(training: Training) -> list[str]:
+    """Sentences on the reward that reinforcement reached and its distance from the start."""
     curve = () if training.tuned is None else training.tuned.curve
     if not curve:
         return ["No policy was reinforced: the reinforce stage has no steps."]
@@ -249,7 +249,7 @@ def _tuned_words(training: Training) -> list[str]:
 
 
 def _rival_words(training: Training) -> list[str]:
-    """How far each rival came in its own reward, which is another unit."""
+    """How much each rival gained in its own reward, which has another unit."""
     words = []
     for name, rival in training.rivals.items():
         if rival.curve:

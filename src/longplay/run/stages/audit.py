@@ -5,16 +5,14 @@ from __future__ import annotations
 from longplay.experiments import Experiment
 from longplay.lake import Lake
 from longplay.policies.simple import Uniform
-from longplay.results import from_json
 from longplay.results.audit_figures import ArmAudit, AuditResult
 from longplay.run.engine import LEARNERS, Stage, Work, depends_on
-from longplay.run.stages.experiment import ExperimentTable, trial_of
+from longplay.run.stages.experiment import ExperimentTable, experiment_of
 from longplay.run.stages.reward import RewardTable, early_of, rewards_of
 
 
 def run(work: Work) -> AuditResult:
-    """Was the early reward true? One audit per treatment, each written as TOML beside the
-    report."""
+    """Audit the early reward of each treatment, and write each audit as TOML next to the report."""
     import torch
 
     from longplay.audits import audit
@@ -24,27 +22,33 @@ def run(work: Work) -> AuditResult:
     table = config.of(ExperimentTable)
     if table.logged is not None:
         lake = work.lake
-        trial = Experiment.logged(lake, table.logged, control=table.control)
+        experiment = Experiment.logged(lake, table.logged, control=table.control)
     else:
         lake = Lake.open(work.places["experiment"] / "lake")
         nobody = Uniform()  # who decided for an arm does not matter here, only who was in it
-        trial = trial_of(table, nobody, dict.fromkeys(table.arms, nobody))
+        experiment = experiment_of(table, nobody, dict.fromkeys(table.arms, nobody))
     models = early_of(work, work.past)
     star = config.declared()[table.north_star]
     arms: dict[str, ArmAudit] = {}
-    for done, arm in enumerate(trial.treatments):
-        work.ui.progress("audits", done, len(trial.treatments))
+    for done, arm in enumerate(experiment.treatments):
+        work.ui.progress("audits", done, len(experiment.treatments))
         paid = {
             config.declared()[name]
             for name in rewards_of(config).get(arm, config.of(RewardTable).objectives)
         }
         early = {signal: model for signal, model in models.items() if signal in paid}
         checked = audit(
-            early, trial, lake, north_star=star, margin=table.margin, age=table.age, treatment=arm
+            early,
+            experiment,
+            lake,
+            north_star=star,
+            margin=table.margin,
+            age=table.age,
+            treatment=arm,
         )
         (work.folder / f"audit-{arm}.toml").write_text(checked.to_toml())
-        arms[arm] = from_json(ArmAudit, checked.as_json() | {"words": str(checked)}, arm)
-    work.ui.progress("audits", len(trial.treatments), len(trial.treatments))
+        arms[arm] = checked.figures()
+    work.ui.progress("audits", len(experiment.treatments), len(experiment.treatments))
     return AuditResult(arms)
 
 
@@ -60,7 +64,7 @@ STAGE = Stage(
     name="audit",
     order=110,
     version=3,
-    help="Was the early reward true? Early estimate, matured outcome and north star of the trial; "
+    help="Was the early reward true? Early estimate, matured outcome and north star of the experiment; "
     "keep, reweight, drop or undecided.",
     applies=lambda config: config.find(ExperimentTable) is not None,
     needs=("ingest", "simulate", "reinforce", "experiment"),

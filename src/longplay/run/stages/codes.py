@@ -11,7 +11,6 @@ from pydantic import Field
 
 from longplay.files import tree_digest
 from longplay.index import ItemIndex
-from longplay.results import from_json, to_json
 from longplay.results.code_figures import CodesResult, Purity, Shelf, VectorFigures
 from longplay.run.engine import Stage, Work, depends_on, versions
 from longplay.run.tables import Configuration, Positive, Table
@@ -38,7 +37,8 @@ class Codes(Table):
 
 
 def run(work: Work) -> CodesResult:
-    """Semantic IDs for the catalogue as of the cut, and the fullest shelves of it."""
+    """Fit semantic IDs to the catalogue as of the end of training, and list the largest groups of
+    items."""
     import torch
 
     from longplay.codes import fit_codebook, item_text, item_vectors
@@ -87,20 +87,19 @@ def run(work: Work) -> CodesResult:
                 titles=tuple(titles[int(row)] or codebook.items[int(row)] for row in inside[:6]),
             )
         )
-    figures = codebook.report | {
-        "version": codebook.trie.version,
-        "vectors": to_json(
-            VectorFigures(table.behaviour, table.words, table.words_weight, vectors.shape[1])
-        ),
-        "shelves": to_json(shelves),
-        "purity": to_json(_purity(codebook, items)),
-    }
-    return from_json(CodesResult, figures, "codes")
+    assert codebook.report is not None  # it was just fitted
+    return CodesResult(
+        **vars(codebook.report),
+        version=codebook.trie.version,
+        vectors=VectorFigures(table.behaviour, table.words, table.words_weight, vectors.shape[1]),
+        shelves=tuple(shelves),
+        purity=_purity(codebook, items),
+    )
 
 
 def _purity(codebook: Codebook, items: pl.DataFrame) -> dict[str, Purity]:
-    """How well prefixes agree with creators and first tags, by length short of the whole ID; the
-    same of shuffled labels beside it."""
+    """How well prefixes of IDs agree with creators and first tags, compared with shuffled
+    labels."""
     about = items.select("item_id", creator="creator_id", tag=pl.col("tags").list.first())
     labels = pl.DataFrame({"item_id": codebook.items}).join(
         about, on="item_id", how="left", maintain_order="left"
@@ -118,7 +117,7 @@ def _purity(codebook: Codebook, items: pl.DataFrame) -> dict[str, Purity]:
 
 
 def _check(config: Configuration) -> None:
-    """Something tells items apart."""
+    """Check that at least one source of vectors tells items apart."""
     table = config.of(Codes)
     if table.behaviour == "none" and table.words == "none":
         raise ValueError(
@@ -128,7 +127,7 @@ def _check(config: Configuration) -> None:
 
 
 def _depends(config: Configuration, base: Path) -> Any:
-    """Also on an encoder's files."""
+    """What the result depends on, an encoder's files included."""
     depends = depends_on("split.train_until")(config, base) | {"codes": config.of(Codes).hashed()}
     if config.of(Codes).words in ("tfidf", "none"):
         return depends

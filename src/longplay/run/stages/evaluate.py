@@ -1,5 +1,5 @@
-"""Stage `evaluate`: how policies rank the future, their true values in a simulated service, and what cannot be
-estimated."""
+"""Stage `evaluate`: how policies rank the future, their true values in a simulated service, and
+what cannot be estimated."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Evaluate(Table):
 
 
 def run(work: Work) -> EvaluateResult:
-    """Rank the future, ask the world for true values where it is simulated, and say what cannot be
+    """Rank future visits, compute true values in a simulated world, and list what cannot be
     estimated."""
     import torch
 
@@ -167,7 +167,7 @@ def _unranked(refused: Mapping[str, str]) -> EvaluateResult:
 
 
 def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> TrueValues:
-    """What the world says the policies' slates are worth to its users on the day training ends."""
+    """The true value of the policies' slates to the users of the world on the day training ends."""
     from longplay.learning.rollout import enough_left
 
     config = work.config
@@ -215,7 +215,7 @@ def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> TrueVa
 
 
 def _not_estimable(work: Work) -> dict[str, str]:
-    """What this data (or this version) cannot answer, and why."""
+    """Questions that this data cannot answer, with the reasons."""
     log = work.results.of(LogResult)
     reasons: dict[str, str] = {}
     if not log.has_decisions:
@@ -233,7 +233,7 @@ def _not_estimable(work: Work) -> dict[str, str]:
         )
     if work.config.find(ExperimentTable) is None:
         reasons["experiment"] = (
-            "no trial was run on this log, so what the policies would do to later activity is not "
+            "no experiment was run on this log, so what the policies would do to later activity is not "
             "measured"
         )
     return reasons

@@ -1,4 +1,5 @@
-"""Stage `experiment`: a trial of the policies, its plan, its read-out, and the truth beside it."""
+"""Stage `experiment`: run an experiment, plan it before, read it out after, and compute true
+effects."""
 
 from __future__ import annotations
 
@@ -13,19 +14,16 @@ from pydantic import Field
 
 from longplay.decisions import Frozen, Policy
 from longplay.errors import NotEstimable
-from longplay.experiments import Experiment, Readout
+from longplay.experiments import Experiment
 from longplay.lake import Lake
 from longplay.lake.schema import ENGAGED
 from longplay.names import hint
 from longplay.results import NotEstimable as Refused
-from longplay.results import from_json
-from longplay.results.trial_figures import (
+from longplay.results.experiment_figures import (
     ArmDay,
     ArmPolicy,
     ArmTruth,
     ExperimentResult,
-    PlanFigures,
-    ReadoutFigures,
 )
 from longplay.run.engine import LEARNERS, Stage, Work, depends_on
 from longplay.run.stages.reinforce import policies_of
@@ -36,15 +34,15 @@ from longplay.run.tables import Configuration, Positive, Table
 
 
 class ExperimentTable(Table):
-    """A trial and its audit: of the trained policies in the simulated service, or one that your own
-    service ran and logged."""
+    """An experiment and its audit: of the trained policies in the simulated service, or one that
+    your own service ran and logged."""
 
     logged: str | None = (
         # its name in the log (column experiment of the decisions); then days, salt, arms and
         # true_users are its own
         None
     )
-    control: str = "control"  # of a logged trial: the arm that the others are compared with
+    control: str = "control"  # of a logged experiment: the arm that the others are compared with
     days: Positive = 56
     north_star: str  # the signal that decides, e.g. active days
     salt: str = "trial"
@@ -52,7 +50,7 @@ class ExperimentTable(Table):
         "reinforced"
     ]  # beside the control, the incumbent: reinforced, reward-weighted, start, or a rival
     minimum_effect: Annotated[float, Field(gt=0)] = (
-        0.02  # of the control's mean: what the trial should be able to find
+        0.02  # of the control's mean: what the experiment should be able to find
     )
     margin: Annotated[float, Field(gt=0)] = (
         0.01  # of the control's mean: the least gain of the north star worth having
@@ -62,8 +60,8 @@ class ExperimentTable(Table):
 
 
 def run(work: Work) -> ExperimentResult:
-    """A trial in the simulated service from the end of its log on, its plan before and its read-out
-    after, and the truth beside it."""
+    """Run an experiment in the simulated service after its log ends; plan it before, read it out
+    after, and compute the true effects."""
     import torch
 
     from longplay.experiments import plan
@@ -79,21 +77,22 @@ def run(work: Work) -> ExperimentResult:
     arms = len(table.arms) + 1
     try:
         prepared = plan(log, star, effect=table.minimum_effect, treatments=len(table.arms))
-        figures = {"words": str(prepared), **prepared.as_json()}
-        planned = from_json(PlanFigures, figures, "plan")
+        planned = prepared.figures()
     except NotEstimable as reason:
         planned = Refused(str(reason))
     incumbent = Frozen(cast(Policy, world.policy))  # world_of has just run it
-    trial = trial_of(table, incumbent, policies_of(work, work.past, table.arms))
+    experiment = experiment_of(table, incumbent, policies_of(work, work.past, table.arms))
     start = world.fork(np.flatnonzero(world.state.alive_R))
     begun = world.now
-    lake = world.run(trial, table.days, work.bar("trial days"))
+    lake = world.run(experiment, table.days, work.bar("experiment days"))
     # what the policies were trained on would flatter them: the north star alone decides, the rest
     # is read
-    read = trial.analyze(lake, [star], minimum_effect=table.minimum_effect)
+    read = experiment.analyze(lake, [star], minimum_effect=table.minimum_effect)
     paid = [signal for signal in paid_signals(config) if signal != star]
-    other_readout = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
-    names = {"control": incumbent, **{arm: trial.arms[arm] for arm in trial.treatments}}
+    other_readout = (
+        experiment.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
+    )
+    names = {"control": incumbent, **{arm: experiment.arms[arm] for arm in experiment.treatments}}
     truth = []
     for done, (arm, policy) in enumerate(names.items()):
         work.ui.progress("true values", done, len(names))
@@ -115,28 +114,26 @@ def run(work: Work) -> ExperimentResult:
         users=world.users.height,
         share=1 / arms,
         plan=planned,
-        readout=_figures(read),
-        other_lines=() if other_readout is None else _figures(other_readout).lines,
+        readout=read.figures(),
+        other_lines=() if other_readout is None else other_readout.figures().lines,
         words=str(read),
         truth=tuple(truth),
-        daily=_daily(lake, trial, begun),
+        daily=_daily(lake, experiment, begun),
     )
 
 
-def _figures(readout: Readout) -> ReadoutFigures:
-    return from_json(ReadoutFigures, readout.as_json(), "readout")
-
-
 def _logged_experiment(work: Work, table: ExperimentTable) -> ExperimentResult:
-    """What a trial says that one's own service ran: the same figures, without a plan and without
-    the truth."""
+    """Read out an experiment that the user's own service ran; it has no plan and no true
+    effects."""
     lake = work.lake
     star = work.config.declared()[table.north_star]
-    trial = Experiment.logged(lake, table.logged, control=table.control)
-    read = trial.analyze(lake, [star], minimum_effect=table.minimum_effect)
+    experiment = Experiment.logged(lake, table.logged, control=table.control)
+    read = experiment.analyze(lake, [star], minimum_effect=table.minimum_effect)
     paid = [signal for signal in paid_signals(work.config) if signal != star]
-    other_readout = trial.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
-    enrolled = trial.enrolled(lake)
+    other_readout = (
+        experiment.analyze(lake, paid, minimum_effect=table.minimum_effect) if paid else None
+    )
+    enrolled = experiment.enrolled(lake)
     begun = enrolled["time"].min()
     return ExperimentResult(
         north_star=star.label,
@@ -145,24 +142,26 @@ def _logged_experiment(work: Work, table: ExperimentTable) -> ExperimentResult:
         days=(lake.watermark - cast(datetime, begun)).days,
         arms=(
             ArmPolicy("control", table.control),
-            *(ArmPolicy(arm, trial.arms[arm].name) for arm in trial.treatments),
+            *(ArmPolicy(arm, experiment.arms[arm].name) for arm in experiment.treatments),
         ),
         users=enrolled.height,
-        share=trial.shares[0],
+        share=experiment.shares[0],
         plan=None,
-        readout=_figures(read),
-        other_lines=() if other_readout is None else _figures(other_readout).lines,
+        readout=read.figures(),
+        other_lines=() if other_readout is None else other_readout.figures().lines,
         words=str(read),
         truth=(),
         daily=tuple(
             replace(row, arm="control") if row.arm == table.control else row
-            for row in _daily(lake, trial, begun)
+            for row in _daily(lake, experiment, begun)
         ),
     )
 
 
-def trial_of(table: ExperimentTable, control: Policy, arms: Mapping[str, Policy]) -> Experiment:
-    """The configured trial: the incumbent against the arms, in the order of the configuration."""
+def experiment_of(
+    table: ExperimentTable, control: Policy, arms: Mapping[str, Policy]
+) -> Experiment:
+    """The experiment of the configuration: the incumbent against the arms, in their order."""
     return Experiment(
         control=control, treatment={name: arms[name] for name in table.arms}, salt=table.salt
     )
@@ -170,7 +169,7 @@ def trial_of(table: ExperimentTable, control: Policy, arms: Mapping[str, Policy]
 
 def _save(work: Work, lake: Lake) -> None:
     Lake.open(work.folder / "lake").append(
-        "trial",
+        "experiment",
         events=lake.events,
         decisions=lake.decisions,
         contexts=None,
@@ -180,9 +179,9 @@ def _save(work: Work, lake: Lake) -> None:
     )
 
 
-def _daily(lake: Lake, trial: Experiment, begun: Any) -> tuple[ArmDay, ...]:
-    """Share of each arm's enrolled users who visit, by day of the trial."""
-    enrolled = trial.enrolled(lake).select("user_id", "arm")
+def _daily(lake: Lake, experiment: Experiment, begun: Any) -> tuple[ArmDay, ...]:
+    """Share of each arm's enrolled users who visit, by day of the experiment."""
+    enrolled = experiment.enrolled(lake).select("user_id", "arm")
     sizes = dict(enrolled.group_by("arm").len().iter_rows())
     if (lake.events["kind"] == "visit").any():
         is_visit = pl.col("kind") == "visit"
@@ -200,16 +199,16 @@ def _daily(lake: Lake, trial: Experiment, begun: Any) -> tuple[ArmDay, ...]:
 
 
 def _check(config: Configuration) -> None:
-    """The north star is declared, the arms are policies of this run, and the trial is either
-    simulated or logged."""
-    trial = config.find(ExperimentTable)
-    if trial is None:
+    """Check that the north star is declared, the arms are policies, and the experiment is simulated
+    or logged."""
+    experiment = config.find(ExperimentTable)
+    if experiment is None:
         return
-    check_declared(config, [("experiment.north_star", trial.north_star)])
-    _check_source(trial, simulated=config.find(Simulate) is not None)
+    check_declared(config, [("experiment.north_star", experiment.north_star)])
+    _check_source(experiment, simulated=config.find(Simulate) is not None)
     _check_exclusions(config)
     allowed_arms = [*POLICIES[1:], *config.of(RewardTable).rivals]
-    for arm in trial.arms:
+    for arm in experiment.arms:
         if arm not in allowed_arms:
             raise ValueError(
                 f"experiment.arms: {arm!r} given, expected some of {', '.join(allowed_arms)}"
@@ -217,33 +216,34 @@ def _check(config: Configuration) -> None:
             )
 
 
-def _check_source(trial: ExperimentTable, *, simulated: bool) -> None:
-    """A simulated service runs the trial; on a log of one's own it was run before."""
+def _check_source(experiment: ExperimentTable, *, simulated: bool) -> None:
+    """Check that a simulated run has a simulated experiment, and a run on a log a logged one."""
     if not simulated:
-        if trial.logged is None:
+        if experiment.logged is None:
             raise ValueError(
-                "experiment.logged: missing; a trial on a log of your own is one that your "
+                "experiment.logged: missing; an experiment on a log of your own is one that your "
                 "service ran: give its name in the log (column "
                 "experiment of the decisions), or leave [experiment] out"
             )
         foreign = [
             name
             for name in ("days", "salt", "arms", "true_users")
-            if name in trial.model_fields_set
+            if name in experiment.model_fields_set
         ]
         if foreign:
             raise ValueError(
-                f"experiment.{foreign[0]} is of a trial that is simulated, but "
-                f"{trial.logged!r} was logged; leave it out"
+                f"experiment.{foreign[0]} is of an experiment that is simulated, but "
+                f"{experiment.logged!r} was logged; leave it out"
             )
-    elif trial.logged is not None:
+    elif experiment.logged is not None:
         raise ValueError(
-            f"experiment.logged = {trial.logged!r}, but this run simulates its trial; leave it out"
+            f"experiment.logged = {experiment.logged!r}, but this run simulates its experiment; leave it out"
         )
 
 
 def _check_exclusions(config: Configuration) -> None:
-    """A trial under a rule that is given must be under the rule of training."""
+    """Check that the experiment excludes items by the same rule as training, where a rule is
+    set."""
     simulate = config.find(Simulate)
     train = config.of(Train)
     if (
@@ -253,7 +253,7 @@ def _check_exclusions(config: Configuration) -> None:
     ):
         raise ValueError(
             f"simulate.exclude = {simulate.exclude!r}, but train.exclude = "
-            f"{train.exclude!r}: the trial would show policies under "
+            f"{train.exclude!r}: the experiment would show policies under "
             "another rule of exclusions than they were trained under; give both the same"
         )
 
@@ -267,7 +267,7 @@ STAGE = Stage(
     name="experiment",
     order=100,
     version=3,
-    help="Run a trial of the policies in the simulated service, with its plan, its read-out and "
+    help="Run an experiment of the policies in the simulated service, with its plan, its read-out and "
     "the truth beside it.",
     table=ExperimentTable,
     presence="optional",

@@ -27,8 +27,7 @@ from longplay.lake.adapters.logged_slates import SLATE_REASONS, dated, with_crea
 from longplay.lake.adapters.record_files import CSV, PARQUET, find_files
 from longplay.lake.glance import glance
 from longplay.lake.sift import EARLIEST
-from longplay.results import from_json
-from longplay.results.log_figures import IngestResult, LogResult
+from longplay.results.log_figures import IngestResult, LogResult, LogSource
 from longplay.run.engine import Stage, Work
 from longplay.run.tables import Configuration, Share, Table, midnight
 
@@ -150,24 +149,25 @@ def run(work: Work) -> IngestResult:
                 f"at {last:%H:%M} UTC"
             )
         notes.append(note)
-    figures = glance(lake) | {
-        "source": {"format": table.format, "name": Path(table.path).name, "rows": source.rows},
-        "rejected": dict(appended.rejected),
-        "notes": notes,
-        "has_origin": source.has_origin,
-        "has_decisions": source.has_decisions,
-    }
+    result = IngestResult(
+        **vars(glance(lake)),
+        source=LogSource(table.format, Path(table.path).name, source.rows),
+        rejected=dict(appended.rejected),
+        notes=tuple(notes),
+        has_origin=source.has_origin,
+        has_decisions=source.has_decisions,
+    )
     bar(3, 3)
-    return from_json(IngestResult, figures, "ingest")
+    return result
 
 
 def source_path(config: Configuration, base: Path) -> Path:
-    """Where the configuration's log lies."""
+    """The path of the configuration's log."""
     return _existing("ingest.path", base / config.of(Ingest).path)
 
 
 def source_digest(config: Configuration, base: Path) -> dict[str, str]:
-    """SHA-256 of the files of the log, by what they hold."""
+    """SHA-256 of the files of the log, by kind of table."""
     digests = {"file": _digest(source_path(config, base))}
     ingest = config.of(Ingest)
     for name, table in (("items", ingest.items), ("decisions", ingest.decisions)):
@@ -177,8 +177,8 @@ def source_digest(config: Configuration, base: Path) -> dict[str, str]:
 
 
 def _existing(key: str, path: Path) -> Path:
-    """The file, folder or pattern at `path`; where there is none, the one file of that name with
-    another ending that is read."""
+    """The file, folder or pattern at `path`; else the only file of that name with another readable
+    ending."""
     if path.exists() or set("*?[") & set(str(path)):
         return path
     candidates = [path.with_name(path.stem + ending) for ending in (*CSV, *PARQUET)]
@@ -256,7 +256,7 @@ def _how(table: FileTable) -> dict[str, Any]:
 
 
 def _refuse_bad_slates(source: Source, max_bad_share: float) -> None:
-    """Raise where more slates than allowed were set aside: what is left would not be what was
+    """Raise an error where too many slates were set aside: the rest would not be what users were
     shown."""
     if source.decisions is None:
         return
@@ -279,7 +279,7 @@ def _depends(config: Configuration, base: Path) -> Any:
 
 
 def log_line(result: LogResult) -> str:
-    """Sizes of the log, and how many rows were set aside."""
+    """One line on the size of the log and the rows that were set aside."""
     bad = f", {result.quarantined:,} rows quarantined" if result.quarantined else ""
     return f"{result.events:,} events of {result.users:,} users, {result.items:,} items{bad}"
 

@@ -1,4 +1,4 @@
-"""Stage `offpolicy`: what each policy's slots would have been worth, from the logged ones."""
+"""Stage `offpolicy`: the value of each policy's slots, estimated from the logged ones."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ DRAWS = 2
 
 
 def run(work: Work) -> OffpolicyResult:
-    """What showing each policy's items would have been worth, from the logged slots of users nobody
-    learned from."""
+    """Estimate the value of each policy's slots off-policy, on users that no model learned from."""
     import torch
 
     from longplay.ope import estimates
@@ -102,7 +101,7 @@ def run(work: Work) -> OffpolicyResult:
 
 
 def _refused(reason: str) -> OffpolicyResult:
-    """The result where the log cannot be asked."""
+    """The result where the log does not support off-policy estimates."""
     return OffpolicyResult(
         not_estimable=reason,
         signal=None,

@@ -1,4 +1,4 @@
-"""Stage `outcomes`: every declared signal over the whole log."""
+"""Stage `outcomes`: compute every declared signal on the log."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from longplay.signals.engine.spark import SparkEngine
 
 
 def run(work: Work) -> OutcomesResult:
-    """Every declared signal over the whole log, and what was known of it when training ends."""
+    """Compute every declared signal on the log, at its end and as known when training ends."""
     with _engine(work.config.engine) as engine:
         return _computed(work, engine)
 
 
 @contextmanager
 def _engine(table: Engine) -> Iterator[AnyEngine]:
-    """The engine that run.toml asks for; a Spark session that is started here ends here."""
+    """The engine of run.toml; a Spark session that is started here is stopped here."""
     if table.spark is None:
         yield DUCKDB
         return

@@ -1,4 +1,4 @@
-"""Stage `reinforce`: reinforcement on the cautious value of showing, and what it is compared with."""
+"""Stage `reinforce`: reinforcement learning on the cautious value of showing, and its baselines."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ class Reinforce(Table):
 
 
 def run(work: Work) -> ReinforceResult:
-    """Reinforcement from the trained start, reward-weighted training beside it, and the same
-    reinforcement on rival rewards."""
+    """Reinforce the trained start; train reward-weighted and on rival rewards for comparison."""
     import torch
 
     from longplay.learning.reinforce import reinforce
@@ -128,13 +127,13 @@ def run(work: Work) -> ReinforceResult:
 
 
 def _steps(policy: Generative) -> tuple[ReinforceStep, ...]:
-    """The curve of a reinforced policy."""
+    """The learning curve of a reinforced policy."""
     return tuple(from_json(ReinforceStep, row, policy.name) for row in policy.curve)
 
 
 def policies_of(work: Work, past: Lake, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """The policies of the run by name, the rivals last; default all of them. Only those asked for
-    are loaded."""
+    """The policies of the run by name, the rivals last; only those in `names` are loaded (default
+    all)."""
     from longplay.policies.generative_policy import Generative
 
     reinforced = work.places["reinforce"]

@@ -1,4 +1,4 @@
-"""Stage `report`: one self-contained page from the figures of all stages."""
+"""Stage `report`: one self-contained HTML page from the results of all stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from longplay.run.tables import Configuration
 
 
 def run(work: Work) -> ReportResult:
-    """One self-contained page from the figures of all stages."""
+    """Write one self-contained HTML page from the results of all stages."""
     from longplay.report import render
 
     page = render(work.config.run.name, work.results)

@@ -1,4 +1,4 @@
-"""Stage `reward`: early rewards, and which signals pay how much."""
+"""Stage `reward`: fit early rewards, compare them, and check their calibration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from longplay.errors import NotEstimable
 from longplay.lake import Lake
 from longplay.names import file_name, hint
 from longplay.results import NotEstimable as Refused
-from longplay.results import from_json
 from longplay.results.reward_figures import (
     CalibrationFigures,
     EarlyRewardFigures,
@@ -35,7 +34,7 @@ FIGURE = re.compile(r"coverage(@[1-9][0-9]*)?|top_creator")
 
 
 class RewardTable(Table):
-    """Which signals pay, how much, and how careful."""
+    """Weights of the signals in the reward, guardrails, and caution."""
 
     objectives: dict[str, float]
     guardrails: dict[
@@ -64,7 +63,7 @@ def models_by_name() -> dict[str, type]:
 
 
 def run(work: Work) -> RewardResult:
-    """Early rewards fitted on what is mature, judged on what matured later, and their
+    """Fit early rewards on mature outcomes, judge them on later ones, and check their
     calibration."""
     from longplay.rewards.calibration import calibration, compare
 
@@ -95,7 +94,7 @@ def run(work: Work) -> RewardResult:
                 judged_later = calibration(
                     model(signal), lake, everything, age, seed=config.run.seed
                 )
-                checked[label] = from_json(CalibrationFigures, judged_later.as_json(), label)
+                checked[label] = judged_later.figures()
             except NotEstimable as reason:
                 checked[label] = Refused(str(reason))
             work.ui.progress("early rewards", done := done + 1, total)
@@ -116,7 +115,8 @@ def run(work: Work) -> RewardResult:
 
 
 def _scores(comparison: pl.DataFrame) -> tuple[ModelScore, ...]:
-    """Rows of `compare`, with null for what is not finite: one user alone has no standard error."""
+    """Rows of `compare`; figures that are not finite become null, as the standard error of a single
+    user."""
     finite = comparison.with_columns(
         pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64))
     )
@@ -155,14 +155,14 @@ def _extremes(
 
 
 def objectives_of(config: Configuration) -> dict[str, Signal]:
-    """The signals that pay, in the order of the file."""
+    """The signals that the reward pays for, in the order of the file."""
     signals = config.declared()
     return {name: signals[name] for name in config.of(RewardTable).objectives}
 
 
 def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
-    """The configured early reward of each signal that some reward pays for or guards, fitted on
-    what was known when training ends."""
+    """The early reward of each signal that a reward pays for or guards, fitted on what was known
+    when training ended."""
     model = models_by_name()[work.config.of(RewardTable).model]
     declared = work.config.declared()
     guarded = [
@@ -175,7 +175,7 @@ def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
 
 
 def paid_signals(config: Configuration) -> list[Signal]:
-    """Every signal that some reward pays for, once."""
+    """The signals that any reward pays for, each once."""
     signals = config.declared()
     return [
         signals[name]
@@ -192,7 +192,7 @@ def rewards_of(config: Configuration) -> dict[str, dict[str, float]]:
 
 
 def reward_of(config: Configuration, policy: str = "reinforced") -> Reward:
-    """The reward that `policy` is reinforced on; the guardrails are those of every one."""
+    """The reward that `policy` is reinforced on; guardrails are the same for all policies."""
     from longplay.rewards import Reward
     from longplay.rewards.guardrails import policy_metric
 
@@ -209,8 +209,8 @@ def reward_of(config: Configuration, policy: str = "reinforced") -> Reward:
 
 
 def _check(config: Configuration) -> None:
-    """Every signal that pays or is guarded is declared; shares are shares; rivals have free
-    names."""
+    """Check that signals of the reward are declared, bounds are shares, and names of rivals are
+    free."""
     table = config.of(RewardTable)
     used = [(f"reward.objectives.{name}", name) for name in table.objectives]
     used += [

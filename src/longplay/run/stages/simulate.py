@@ -8,8 +8,7 @@ from typing import Literal
 from longplay.lake import Lake
 from longplay.lake.glance import glance
 from longplay.policies.simple import Popular
-from longplay.results import from_json
-from longplay.results.log_figures import SimulateResult
+from longplay.results.log_figures import LogSource, SimulateResult
 from longplay.run.engine import Stage, Work, depends_on
 from longplay.run.stages.ingest import log_line
 from longplay.run.tables import Configuration, Positive, Share, Table, midnight
@@ -56,30 +55,28 @@ def run(work: Work) -> SimulateResult:
         watermark=world.now,
         now=world.now,
     )
-    figures = glance(on_disk) | {
-        "source": {
-            "format": "simulated world",
-            "name": f"seed {work.config.run.seed}",
-            "rows": on_disk.events.height,
-        },
-        "rejected": {},
-        "notes": [
+    seed = work.config.run.seed
+    return SimulateResult(
+        **vars(glance(on_disk)),
+        source=LogSource("simulated world", f"seed {seed}", on_disk.events.height),
+        rejected={},
+        notes=(
             f"a simulated service, world {table.world!r}: {table.users:,} users, {table.items:,} "
-            f"items, {table.days} days, "
-            f"seed {work.config.run.seed}; its long-term truth is known",
+            f"items, {table.days} days, seed {seed}; its long-term truth is known",
             f"slates of {table.slate} by a popular policy with {table.explore:.0%} exploration, "
             "every propensity logged",
-        ],
-        "has_origin": True,
-        "has_decisions": True,
-        "exclude": table.exclude,
-    }
-    return from_json(SimulateResult, figures, "simulate")
+        ),
+        has_origin=True,
+        has_decisions=True,
+        exclude=table.exclude,
+    )
 
 
 def world_of(work: Work, until: date | None = None) -> tuple[World, Lake]:
-    """The simulated service and its log, to the end or to the midnight that begins `until`; the
-    same for the same configuration."""
+    """The simulated service and its log, up to the midnight that begins `until`, else to the end.
+
+    Equal configurations give equal logs.
+    """
     table = work.config.of(Simulate)
     stated = table.exclude if "exclude" in table.model_fields_set else None
     world = World(
@@ -98,7 +95,7 @@ def world_of(work: Work, until: date | None = None) -> tuple[World, Lake]:
 
 
 def _check(config: Configuration) -> None:
-    """The numbers of the world are of a world that there is."""
+    """Check that the world exists and has the numbers that are set."""
     if (table := config.find(Simulate)) is not None:
         table.world_config()
 

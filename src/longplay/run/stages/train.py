@@ -53,7 +53,7 @@ class Train(Table):
 
 
 def run(work: Work) -> TrainResult:
-    """Next-item training on the past."""
+    """Train the generative recommender on the log as known when training ends."""
     import torch
 
     torch.set_num_threads(work.config.run.threads)
@@ -107,8 +107,10 @@ def _start(work: Work) -> Generative:
 
 
 def _wanted(work: Work) -> pl.DataFrame | None:
-    """What the events of the past led to, by the signal that is wanted: the early beliefs, so that
-    what has not matured teaches too."""
+    """Early beliefs about the outcome of each past event, by the signal that training asks for.
+
+    Beliefs are used, so that events whose outcomes have not matured teach too.
+    """
     wanted = work.config.of(Train).want
     if wanted is None:
         return None
@@ -120,7 +122,7 @@ def _wanted(work: Work) -> pl.DataFrame | None:
 
 
 def _check(config: Configuration) -> None:
-    """The signal that is wanted is declared."""
+    """Check that the signal that training asks for is declared."""
     table = config.of(Train)
     if table.want is not None:
         check_declared(config, [("train.want", table.want)])
@@ -131,8 +133,8 @@ def _check(config: Configuration) -> None:
 
 
 def _depends(config: Configuration, base: Path) -> Any:
-    """Also on a pretrained base's files, and on the signal that is wanted and the model of its
-    early beliefs, where there are such."""
+    """What the result depends on: also the files of a pretrained base, and the signal that training
+    asks for with its early reward."""
     depends = depends_on("split.train_until", "train")(config, base)
     table = config.of(Train)
     if table.want is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -21,6 +21,7 @@ from longplay.lake.creators import prepare_creators
 from longplay.lake.daily import EPOCH, first_row
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
+from longplay.progress import ignore
 from longplay.signals.declare.checks import described
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.engine.answerable import check_answerable, check_has_entries
@@ -393,6 +394,7 @@ def outcomes_of(
     as_of: datetime | None = None,
     enrolled: pl.DataFrame | None = None,
     engine: Engine = DUCKDB,
+    report: Callable[..., None] = ignore,
 ) -> Outcomes:
     """See `Signal.outcomes`.
 
@@ -404,7 +406,9 @@ def outcomes_of(
             and nowhere else; entries of other kinds are what they always are. See
             `signals.outcomes.enrolled_sums`, which checks the table.
         engine: what computes it.
+        report: called with (steps done, steps): the log is read, entries are found, values counted.
     """
+    report(0, 3)
     as_of, view = checked_as_of(signal.name, lake, as_of)
     as_of_day = (as_of - EPOCH).days
     is_enrolled = enrolled is not None
@@ -426,7 +430,9 @@ def outcomes_of(
             dialect=engine.dialect,
         )
         compiler.plan_bitmaps({signal.entry: [signal]})
+        report(1, 3)
         create_entries(con, compiler, signal.entry, by_catalogue)
+        report(2, 3)
         if first_row(con, "select count(*) from entries") == (0,):
             check_has_entries(con, signal, lake, as_of)
         check_answerable(con, signal, lake, span, None if is_enrolled else beginnings, engine)
@@ -434,6 +440,7 @@ def outcomes_of(
         columns = ", ".join(ENTRY_COLUMNS)
         frame = con.sql(f"select {columns}{values.columns} from {values.source} order by row").pl()
         creators = con.sql("select * from creators order by item_id").pl()
+    report(3, 3)
     frame = _with_maturity(_with_short_names(frame, signal), signal, as_of)
     entries = frame.select("user_id", "item_id", "creator_id", "day")
     return Outcomes(signal, frame, as_of, Trace(signal, view, entries, engine), creators)

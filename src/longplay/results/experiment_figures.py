@@ -1,4 +1,5 @@
-"""Result of the stage `experiment`: the trial's plan, its read-out, and the truth beside it."""
+"""Result of the stage `experiment`: the plan, the read-out, and the true effects where they are
+known."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from longplay.results.record import NotEstimable, StageResult
 
 @dataclass(frozen=True)
 class ArmPolicy:
-    """Who decides in an arm."""
+    """The policy of an arm."""
 
     arm: str
     policy: str
@@ -20,7 +21,7 @@ class ArmPolicy:
 
 @dataclass(frozen=True)
 class PlanFigures:
-    """What the trial was expected to need; see `experiments.Plan`.
+    """The users and weeks that the experiment was expected to need; see `experiments.Plan`.
 
     Attributes:
         words: the plan as a sentence.
@@ -115,7 +116,7 @@ class SignalLine:
 
 @dataclass(frozen=True)
 class CheckFigures:
-    """One quality check of the trial; see `experiments.Check`."""
+    """One quality check of the experiment; see `experiments.Check`."""
 
     name: str
     fails: bool
@@ -125,7 +126,7 @@ class CheckFigures:
 
 @dataclass(frozen=True)
 class ArmDecision:
-    """What to do with one arm; see `experiments.Decision`."""
+    """The decision about one arm; see `experiments.ShipDecision`."""
 
     arm: str
     verdict: str
@@ -150,7 +151,7 @@ class ReadoutFigures:
 
 @dataclass(frozen=True)
 class ArmTruth:
-    """What the simulated world knows of an arm.
+    """The true north star of an arm in the simulated world.
 
     Attributes:
         arm: its name.
@@ -174,7 +175,7 @@ class ArmDay:
 
 @dataclass(frozen=True)
 class ExperimentResult(StageResult, stage="experiment"):
-    """A trial.
+    """An experiment with its plan, its read-out and its true effects.
 
     Attributes:
         north_star: label of the signal that decides.
@@ -182,13 +183,13 @@ class ExperimentResult(StageResult, stage="experiment"):
         begun: when.
         days: for how long.
         arms: who decides in each, the incumbent first.
-        users: of the service, or enrolled where the trial was logged.
+        users: of the service, or enrolled where the experiment was logged.
         share: of users in the control.
-        plan: null where the trial was logged.
+        plan: null where the experiment was logged.
         readout: of the north star.
         other_lines: of what the policies were trained on; read, but they decide nothing.
         words: the read-out as a table in words.
-        truth: one row per arm; empty where the trial was logged.
+        truth: one row per arm; empty where the experiment was logged.
         daily: one row per arm and day.
     """
 
