@@ -5,14 +5,9 @@ from __future__ import annotations
 
 from longplay.display import Bounded, decimal, decimals_of, percent, share_of, signed, span
 from longplay.intervals import wilson
+from longplay.run_policies import START, run_policies
 
 ZERO = "not distinguishable from zero"
-POLICY_NAMES = {
-    "popular": "the popular policy",
-    "start": "the start",
-    "reward-weighted": "reward-weighted training",
-    "reinforced": "reinforcement",
-}
 MODEL_NAMES = {
     "prior alone": "prior alone",
     "progressive": "progressive",
@@ -88,22 +83,21 @@ def change(
         values: of the first and of the second.
     """
     name, other = policies
+    phrases = {record.name: record.phrase for record in run_policies()}
+    policy = first(phrases.get(name, name))
     digits = decimals_of(gap)
     told = verdict(gap)
     before, after = decimal(values[1], digits), decimal(values[0], digits)
-    if other == "start":
+    if other == START:
         verb = {"higher": "raised", "lower": "lowered", ZERO: "did not measurably change"}.get(
             told, "moved"
         )
-        said = f"{first(POLICY_NAMES.get(name, name))} {verb} {metric}: from {before} to {after}"
+        said = f"{policy} {verb} {metric}: from {before} to {after}"
     else:
         verb = {"higher": "is above", "lower": "is below", ZERO: "is not told apart from"}.get(
             told, "is beside"
         )
-        said = (
-            f"{first(POLICY_NAMES.get(name, name))} {verb} {POLICY_NAMES.get(other, other)} in "
-            f"{metric}: {after} against {before}"
-        )
+        said = f"{policy} {verb} {phrases.get(other, other)} in {metric}: {after} against {before}"
     return f"{said} ({difference(gap)})."
 
 

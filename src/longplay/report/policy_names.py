@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from longplay.display import listed
-from longplay.report.charts import POLICY_COLOURS
 from longplay.results import RunResults
 from longplay.results.reinforcement_figures import ReinforceResult
 from longplay.results.trial_figures import ExperimentResult
+from longplay.run_policies import MAIN, POPULAR, run_policies, run_policy, run_policy_names
 
 INCUMBENT = "control"  # the arm of a trial that goes on as before
 _FURTHER = ("#cc4b3c", "#9163cf", "#6f8f1f", "#b5568f")
@@ -63,9 +63,9 @@ def names_of(reinforced: ReinforceResult | None, trial: ExperimentResult | None)
     'start'
     """
     rivals = {} if reinforced is None else reinforced.rivals
-    names = {name: name for name in POLICY_COLOURS}
+    names = {name: name for name in run_policy_names()}
     if rivals or trial is not None:
-        names["reinforced"] = _reinforced({} if reinforced is None else reinforced.objectives)
+        names[MAIN] = _reinforced({} if reinforced is None else reinforced.objectives)
         names[INCUMBENT] = f"{_incumbent(trial)} (incumbent)"
     for name, rival in rivals.items():
         words = _reinforced(rival.objectives)
@@ -77,9 +77,9 @@ def names_of(reinforced: ReinforceResult | None, trial: ExperimentResult | None)
 
 
 def colours_of(names: tuple[str, ...]) -> dict[str, str]:
-    """A colour for every policy and arm: those of old, then one more for each other name in its
-    order."""
-    colours = {**POLICY_COLOURS, INCUMBENT: POLICY_COLOURS["popular"]}
+    """A colour for every policy and arm: that of its record, or one more for each other name."""
+    colours = {record.name: record.colour for record in run_policies()}
+    colours[INCUMBENT] = run_policy(POPULAR).colour
     for place, name in enumerate(name for name in names if name not in colours):
         colours[name] = (
             _FURTHER[place]
@@ -101,4 +101,4 @@ def _reinforced(objectives: Mapping[str, float]) -> str:
 def _incumbent(trial: ExperimentResult | None) -> str:
     arms = () if trial is None else trial.arms
     policies = (row.policy.split("@")[0] for row in arms if row.arm == INCUMBENT)
-    return next(policies, "popular")
+    return next(policies, POPULAR)

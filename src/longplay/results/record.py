@@ -32,6 +32,7 @@ from longplay.estimate import Estimate
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 AnyRecord = TypeVar("AnyRecord")
 _BESIDE = "beside"
+_ADDED = "added"
 
 
 class StageResult:
@@ -68,6 +69,12 @@ def beside() -> Any:
     return field(metadata={_BESIDE: True})
 
 
+def added_later() -> Any:
+    """A tuple that older results do not have: it is written where it holds something, and empty
+    where it is missing."""
+    return field(default=(), metadata={_ADDED: True})
+
+
 def to_json(value: object) -> Any:
     """A record, or what a record holds, as values that JSON has.
 
@@ -83,6 +90,8 @@ def to_json(value: object) -> Any:
         row: dict[str, Any] = {}
         for each in fields(value):
             plain = to_json(getattr(value, each.name))
+            if _was_added(each) and not plain:
+                continue
             row |= plain if _stands_beside(each) else {each.name: plain}
         return row
     if isinstance(value, Mapping):
@@ -206,7 +215,10 @@ def _read_estimate(value: object, place: _Place) -> Estimate:
 
 def _read_record(kind: type, value: object, place: _Place) -> object:
     table, hints = dict(_table(value, place)), _hints(kind)
-    named = [each.name for each in fields(kind) if not _stands_beside(each)]
+    added = {each.name for each in fields(kind) if _was_added(each)} - table.keys()
+    named = [
+        each.name for each in fields(kind) if not _stands_beside(each) and each.name not in added
+    ]
     rest = [each.name for each in fields(kind) if _stands_beside(each)]
     _check_keys(set(table) & set(named) if rest else set(table), named, place)
     values = {name: _read(hints[name], table.pop(name), place.under(name)) for name in named}
@@ -233,6 +245,10 @@ def _table(value: object, place: _Place) -> Mapping[str, object]:
 
 def _stands_beside(each: Field[Any]) -> bool:
     return bool(each.metadata.get(_BESIDE))
+
+
+def _was_added(each: Field[Any]) -> bool:
+    return bool(each.metadata.get(_ADDED))
 
 
 @cache

@@ -23,16 +23,10 @@ from longplay.results.ranking_figures import (
     TrueValues,
 )
 from longplay.results.reinforcement_figures import ReinforceResult
+from longplay.run_policies import MAIN, START, comparisons, run_policy, run_policy_names
 
 RANKING, RANKING_TITLE = "ranking", "Ranking before and after"
 TRUTH, TRUTH_TITLE = "truth", "The world knows: true value of showing"
-POLICIES = ("popular", "start", "reward-weighted", "reinforced")
-PAIRS = (
-    ("reinforced", "reward-weighted"),
-    ("reinforced", "start"),
-    ("reward-weighted", "start"),
-    ("start", "popular"),
-)
 METRICS = (
     *(f"{name}@{k}" for name in ("HR", "NDCG", "habit NDCG") for k in (1, 5, 10, 50)),
     "coverage@10",
@@ -62,7 +56,7 @@ class Ranking:
         """Those that were ranked, the usual ones first."""
         ranked = () if self.result is None else self.result.ranking
         there = dict.fromkeys(row.policy for row in ranked)
-        usual = [name for name in POLICIES if name in there]
+        usual = [name for name in run_policy_names() if name in there]
         return [*usual, *(name for name in there if name not in usual)]
 
 
@@ -131,10 +125,11 @@ def ranking_words(
     value_of = {policy: value for policy, name, value in values if name == metric}
     rivals, words = names.rivals_in_sentences, []
     pairs = {(row.policy, row.than): row for row in differences if row.metric == metric}
-    asked = [*PAIRS[:2], *(("reinforced", rival) for rival in rivals)]
-    if not any(pair in pairs for pair in asked):
-        asked = [*PAIRS[2:]]  # nothing was reinforced
-    for policy, than in asked:
+    answered = [pair for pair in comparisons() if run_policy(pair[0]).in_answer]
+    answered += [(MAIN, rival) for rival in rivals]
+    if not any(pair in pairs for pair in answered):
+        answered = list(comparisons())  # nothing was reinforced
+    for policy, than in answered:
         if (row := pairs.get((policy, than))) is not None:
             gap = row.difference.bounded()
             both = (value_of.get(policy), value_of.get(than))
@@ -160,7 +155,7 @@ def _visit_words(result: EvaluateResult) -> str:
 
 def _exposure_words(rows: Sequence[MetricFigure]) -> list[str]:
     value = {row.policy: row.value for row in rows if row.metric == "coverage@10"}
-    before, after = value.get("start"), value.get("reinforced")
+    before, after = value.get(START), value.get(MAIN)
     if before is None or after is None:
         return []
     verb = "fell" if after < before else "rose" if after > before else "stayed"
@@ -224,7 +219,7 @@ def _users(rows: Sequence[MetricFigure | None]) -> str:
 
 
 def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -> Table:
-    places = {pair: place for place, pair in enumerate(PAIRS)}
+    places = {pair: place for place, pair in enumerate(comparisons())}
     ordered = sorted(rows, key=lambda row: places.get((row.policy, row.than), len(places)))
     body = []
     for row in ordered:
@@ -307,7 +302,7 @@ def render_truth(truth: Truth, plot: Chart | None) -> Section:
         return Section(TRUTH, TRUTH_TITLE, (absent,))
     rows = [(row.policy, TRUE_VALUE, row.value.value) for row in values.policies]
     answer = ranking_words(rows, values.differences, TRUE_VALUE, names)
-    actual = next((value for policy, _, value in rows if policy == "reinforced"), None)
+    actual = next((value for policy, _, value in rows if policy == MAIN), None)
     if truth.believed is not None and actual:
         answer.append(
             "At its last steps reinforcement's own early reward read "
