@@ -250,7 +250,7 @@ def full(title: str = "A plain title") -> dict:
             "parameters": 77312,
             "steps": 150,
             "curve": [
-                {"step": 50 * k, "loss": 6 / k, "held_out": 6.1 / k, "ndcg": None}
+                {"step": 50 * k, "loss": 6 / k, "validation": 6.1 / k, "ndcg": None}
                 for k in (1, 2, 3)
             ],
         },
@@ -915,10 +915,7 @@ def test_rivals_stand_in_every_comparison_in_a_colour_of_their_own():
     names = policy_names(RunResults.of_json(results))
     colours = names.colours
     rivals = [f"rival {k}" for k in range(12)]
-    assert (
-        len({colours[name] for name in (*POLICY_COLOURS, *rivals)})
-        == len(POLICY_COLOURS) + 12
-    )
+    assert len({colours[name] for name in (*POLICY_COLOURS, *rivals)}) == len(POLICY_COLOURS) + 12
     assert len({names[name] for name in rivals}) == 12
     assert colours == policy_names(RunResults.of_json(copy.deepcopy(results))).colours
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -28,20 +27,18 @@ from longplay.decisions import (
     context_chance,
 )
 from longplay.display import facts_html, facts_text
-from longplay.errors import ConfigError, DataError, LongplayError
-from longplay.files import changed_file, digests_of, make_folder, sync_tree, write_file
+from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.policies.generative.circumstances import NOTHING, Circumstances, checked_reads
 from longplay.policies.generative.decoder import (
     Decoder,
     Size,
-    load_model,
     new_model,
-    save_model,
     size_of,
 )
 from longplay.policies.generative.fast.compiled import Compiled
+from longplay.policies.generative.policy_files import PolicyParts
 from longplay.policies.generative.pretrained import (
     adapted,
     load_base,
@@ -65,7 +62,6 @@ from longplay.policies.training.next_item import train_next_items
 from longplay.policies.training.with_words import train_with_words
 from longplay.progress import Progress, reporting
 
-SETTINGS = "policy.json"
 BATCH = 256  # contexts per forward pass
 STEPS = {"tiny": 600, "small": 3000}
 BASE_STEPS = 400  # of a pretrained base
@@ -90,7 +86,7 @@ class Generative:
         model: the Hugging Face model; null before `fit`.
         words: the base's tokenizer and titles; null without a base.
         circumstances: tokens of what is read beside items.
-        known: items that have a token of their own; null where none has.
+        items_with_token: items that have a token of their own; null where none has.
         rule: the rule of exclusions that it was rewarded under; null before that.
         also_under: one more rule that it may be deployed under: see `under`.
         steps: training steps; default by scale.
@@ -105,8 +101,8 @@ class Generative:
         base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads
             a context's prompt too, and is trained by LoRA: on next items, on items that words
             describe and on titles.
-        whole: whether a token of its own stands for each item's last code, read and said in its
-            place: sharper where items are known well, and sooner overfitted (docs/semantic-ids.md),
+        item_tokens: whether a token of its own stands for each item's last code, read and said in
+            its place: sharper where items are known well, and sooner overfitted (docs/semantic-ids.md),
             for as many embeddings as there are items; not with a base. Items added later have their
             last code.
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the
@@ -129,14 +125,14 @@ class Generative:
     patience: int = 0
     optimizer: str = "adamw"
     base: str | None = None
-    whole: bool = False
+    item_tokens: bool = False
     reads: tuple[str, ...] = ()
     ask: float | None = None
     codebook: Codebook | None = None
     model: PreTrainedModel | None = None
     words: Words | None = None
     circumstances: Circumstances = NOTHING
-    known: pl.Series | None = None
+    items_with_token: pl.Series | None = None
     curve: tuple[dict[str, float], ...] = ()
     alarms: tuple[str, ...] = ()
     rule: str | None = None
@@ -147,10 +143,10 @@ class Generative:
         size_of(self.scale)
         check_exclude("Generative", self.exclude)
         checked_reads(self.reads)
-        if self.whole and self.base is not None:
+        if self.item_tokens and self.base is not None:
             raise ConfigError(
-                f"Generative: whole=True, base={self.base!r} given; a base reads items by their "
-                "codes, leave whole out"
+                f"Generative: item_tokens=True, base={self.base!r} given; a base reads items "
+                "by their codes, leave item_tokens out"
             )
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(
@@ -191,10 +187,12 @@ class Generative:
         reads = (
             [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
         )
-        known_items = [] if self.known is None else [self.known.to_list()]
+        items_with_token = (
+            [] if self.items_with_token is None else [self.items_with_token.to_list()]
+        )
         digest = hashlib.sha256(
             json.dumps(
-                [decoder.trie.version, codebook.items.to_list(), *reads, *known_items]
+                [decoder.trie.version, codebook.items.to_list(), *reads, *items_with_token]
             ).encode()
         )
         for key, value in decoder.model.state_dict().items():
@@ -286,17 +284,17 @@ class Generative:
             self,
             codebook=codebook,
             circumstances=circumstances,
-            known=codebook.items if self.whole else None,
+            items_with_token=codebook.items if self.item_tokens else None,
         )
         if self.base is None:
-            items = len(codebook.items) if self.whole else 0
+            items = len(codebook.items) if self.item_tokens else 0
             return untrained.with_model(
                 new_model(
                     self.scale,
                     codebook.levels,
                     codebook.width,
                     self.seed,
-                    circumstances.tokens,
+                    circumstances.token_count,
                     items,
                 )
             )
@@ -304,7 +302,9 @@ class Generative:
         described = Described.of(lake.items, codebook.index)
         return replace(
             untrained,
-            model=with_tokens(model, words, codebook, described, self.seed, circumstances.tokens),
+            model=with_tokens(
+                model, words, codebook, described, self.seed, circumstances.token_count
+            ),
             words=words,
         )
 
@@ -499,10 +499,12 @@ class Generative:
         offsets, leaves = codebook.index.ragged_rows(contexts.frame["history"])
         temperature = contexts.frame["temperature"].to_numpy().astype(float)
         texts = None if self.words is None else self.words.texts(contexts.frame["prompt"].to_list())
-        around = None
+        circumstance_tokens = None
         if self.circumstances.reads:
             offsets, recent = latest(offsets, leaves, self.history)
-            around = self.circumstances.of_contexts(contexts, offsets, recent, self.ask)
+            circumstance_tokens = self.circumstances.of_contexts(
+                contexts, offsets, recent, self.ask
+            )
             leaves = leaves[recent]
         return encode(
             decoder.trie,
@@ -513,8 +515,8 @@ class Generative:
             self.allowed(contexts),
             decoder.vocabulary,
             texts,
-            around,
-            self.own,
+            circumstance_tokens,
+            decoder.item_token_I,
         )
 
     def allowed(self, contexts: Contexts) -> Allowed:
@@ -529,7 +531,10 @@ class Generative:
         if self.words is not None:
             return adapted(decoder, seed)
         return Decoder(
-            copy.deepcopy(decoder.model), codebook.trie, decoder.vocabulary, own=self.own
+            copy.deepcopy(decoder.model),
+            codebook.trie,
+            decoder.vocabulary,
+            item_token_I=decoder.item_token_I,
         )
 
     def settled(self, trained: Decoder) -> Self:
@@ -573,95 +578,53 @@ class Generative:
         return replace(self, encoder=Compiled(self.decoder.model))
 
     def save(self, folder: Path) -> None:
-        """Write model (safetensors), codes and settings to `folder`.
-
-        `policy.json` comes last, once the other files are on disk, and holds their SHA-256: without
-        it there is no policy.
-        """
+        """Write model (safetensors), codes and settings to `folder`; see `PolicyParts.save`."""
         decoder, codebook = self._fitted()
-        make_folder(folder)
-        (folder / SETTINGS).unlink(missing_ok=True)
-        save_model(decoder.model, folder)
-        if self.words is not None:
-            self.words.save(folder)
-        codebook.save(folder / "codes.parquet")
-        if self.known is not None:
-            self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
-        scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        names = (
-            "seed",
-            "slate",
-            "exclude",
-            "steps",
-            "dropout",
-            "thin",
-            "patience",
-            "optimizer",
-            "base",
-            "ask",
-            "whole",
-            "rule",
-            "also_under",
-        )
-        settings = {"scale": scale, "reads": self.circumstances.settings()} | {
-            name: getattr(self, name) for name in names
-        }
-        sync_tree(folder)
-        settings |= {
-            "width": codebook.width,
-            "curve": list(self.curve),
-            "alarms": list(self.alarms),
-            "files": digests_of(folder),
-        }
-        write_file(
-            folder / SETTINGS,
-            json.dumps(settings | {"sha256": _settings_digest(settings)}, indent=1),
-        )
+        PolicyParts(
+            scale=self.scale,
+            settings={
+                "seed": self.seed,
+                "slate": self.slate,
+                "exclude": self.exclude,
+                "steps": self.steps,
+                "dropout": self.dropout,
+                "thin": self.thin,
+                "patience": self.patience,
+                "optimizer": self.optimizer,
+                "base": self.base,
+                "ask": self.ask,
+                "item_tokens": self.item_tokens,
+                "rule": self.rule,
+                "also_under": self.also_under,
+            },
+            codebook=codebook,
+            model=decoder.model,
+            words=self.words,
+            circumstances=self.circumstances,
+            items_with_token=self.items_with_token,
+            curve=self.curve,
+            alarms=self.alarms,
+        ).save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote; of a policy saved before there were digests, as much as can be
-        read is taken as it is.
+        """Read what `save` wrote; see `PolicyParts.load`.
 
         Raises:
             DataError: there is no policy, or its files are not as `save` wrote them.
         """
-        settings = _settings_of(folder)
-        try:
-            return cls._of(folder, settings)
-        except LongplayError:
-            raise
-        except (
-            Exception
-        ) as error:  # of before digests: whatever the libraries run into where a file is damaged
-            raise _damaged(
-                folder, f"{folder}: cannot be loaded ({type(error).__name__}: {error})"
-            ) from error
-
-    @classmethod
-    def _of(cls, folder: Path, settings: dict[str, Any]) -> Self:
-        codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
-        curve = tuple(settings.pop("curve"))
-        scale = settings.pop("scale")
-        alarms = tuple(settings.pop("alarms", ()))
-        words = Words.load(folder) if settings["base"] else None
-        known_items = None
-        if settings["whole"]:
-            known_items = pl.read_parquet(folder / "known.parquet")["item_id"]
-        circumstances = Circumstances(
-            **{name: tuple(values) for name, values in settings.pop("reads").items()}
-        )
+        parts = PolicyParts.load(folder)
         return cls(
-            Size(**scale) if isinstance(scale, dict) else scale,
-            **settings,
-            reads=circumstances.reads,
-            circumstances=circumstances,
-            codebook=codebook,
-            model=load_model(folder),
-            words=words,
-            known=known_items,
-            curve=curve,
-            alarms=alarms,
+            parts.scale,
+            **parts.settings,
+            reads=parts.circumstances.reads,
+            circumstances=parts.circumstances,
+            codebook=parts.codebook,
+            model=parts.model,
+            words=parts.words,
+            items_with_token=parts.items_with_token,
+            curve=parts.curve,
+            alarms=parts.alarms,
         )
 
     @property
@@ -670,32 +633,45 @@ class Generative:
         return self._fitted()[0]
 
     def _fitted(self) -> tuple[Decoder, Codebook]:
+        """The decoder and the codebook.
+
+        Raises:
+            DataError: the policy was not fitted.
+        """
         if self.model is None or self.codebook is None:
             raise DataError("Generative: it has no model yet; call .fit(lake) first")
-        trie = self.codebook.trie
-        around = self.circumstances.tokens
-        beyond = len(Vocabulary(trie.levels, trie.width, 1, around)) - 1
-        words = (
-            0 if self.words is None else len(weight_of(self.model.get_input_embeddings())) - beyond
+        decoder = Decoder(
+            self.model,
+            self.codebook.trie,
+            self._vocabulary(self.model, self.codebook),
+            item_token_I=self._item_token_I,
+            compiled=self.encoder,
         )
+        return decoder, self.codebook
+
+    def _vocabulary(self, model: PreTrainedModel, codebook: Codebook) -> Vocabulary:
+        """Which token of the model is which."""
         vocabulary = Vocabulary(
-            trie.levels, trie.width, words, around, 0 if self.known is None else len(self.known)
+            codebook.levels,
+            codebook.width,
+            circumstances=self.circumstances.token_count,
+            items=0 if self.items_with_token is None else len(self.items_with_token),
         )
-        return Decoder(
-            self.model, trie, vocabulary, own=self.own, compiled=self.encoder
-        ), self.codebook
+        if self.words is None:
+            return vocabulary
+        with_one_word = replace(vocabulary, words=1)
+        tokens = len(weight_of(model.get_input_embeddings()))
+        return replace(vocabulary, words=tokens - (len(with_one_word) - 1))
 
     @cached_property
-    def own(self) -> NDArray[np.int64] | None:
-        """The token that stands for each leaf's last code, [I]: of items known in training their
-        own, of others that code."""
-        if self.known is None or self.codebook is None:
+    def _item_token_I(self) -> NDArray[np.int64] | None:  # noqa: N802 (its axis)
+        """The token that stands for each leaf's last code: that of the item where it has one, else
+        that of the code. Null where no item has one. Computed once, as catalogues are large."""
+        if self.items_with_token is None or self.model is None or self.codebook is None:
             return None
         trie = self.codebook.trie
-        vocabulary = Vocabulary(
-            trie.levels, trie.width, around=self.circumstances.tokens, items=len(self.known)
-        )
-        place = ItemIndex(self.known).rows(self.codebook.items)
+        vocabulary = self._vocabulary(self.model, self.codebook)
+        place = ItemIndex(self.items_with_token).rows(self.codebook.items)
         return np.where(
             place >= 0,
             vocabulary.item + place,
@@ -715,35 +691,3 @@ class Generative:
 def _parts(contexts: Contexts) -> list[Contexts]:
     rows = np.arange(len(contexts))
     return [contexts.take(rows[start : start + BATCH]) for start in range(0, len(contexts), BATCH)]
-
-
-def _settings_of(folder: Path) -> dict[str, Any]:
-    """The settings of a saved policy, once all its files are as they were written."""
-    file = folder / SETTINGS
-    if not os.path.lexists(file):
-        raise DataError(
-            f"{folder}: holds no {SETTINGS}; expected a folder that `Generative.save` wrote"
-        )
-    try:
-        settings: dict[str, Any] = json.loads(file.read_bytes().decode())
-        stated = settings.pop("sha256", None)
-        files = settings.pop("files", {})
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise _damaged(folder, f"{file}: cannot be read ({error})") from error
-    if (stated is None and files) or (
-        stated is not None and stated != _settings_digest(settings | {"files": files})
-    ):
-        raise _damaged(folder, f"{file}: was changed after it was written")
-    if (why := changed_file(folder, files)) is not None:
-        raise _damaged(folder, why)
-    return settings
-
-
-def _settings_digest(settings: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _damaged(folder: Path, why: str) -> DataError:
-    return DataError(
-        f"policy: {why}; save it again, or delete {folder} and let the run make it anew"
-    )

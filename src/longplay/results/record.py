@@ -52,6 +52,16 @@ class StageResult:
             StageResult.by_stage[stage] = cls
 
 
+class Renamed:
+    """A record of which some fields had other names in older results.
+
+    Attributes:
+        older_names: today's name of a field by the name that it had.
+    """
+
+    older_names: ClassVar[Mapping[str, str]] = {}
+
+
 @dataclass(frozen=True)
 class NotEstimable:
     """What stands in a figure's place where the data cannot support it.
@@ -214,7 +224,8 @@ def _read_estimate(value: object, place: _Place) -> Estimate:
 
 
 def _read_record(kind: type, value: object, place: _Place) -> object:
-    table, hints = dict(_table(value, place)), _hints(kind)
+    table = _under_current_names(kind, _table(value, place))
+    hints = _hints(kind)
     added = {each.name for each in fields(kind) if _was_added(each)} - table.keys()
     named = [
         each.name for each in fields(kind) if not _stands_beside(each) and each.name not in added
@@ -227,6 +238,15 @@ def _read_record(kind: type, value: object, place: _Place) -> object:
         return kind(**values)
     except DataError as error:
         raise place.error(str(error)) from error
+
+
+def _under_current_names(kind: type, table: Mapping[str, object]) -> dict[str, object]:
+    older_names = kind.older_names if issubclass(kind, Renamed) else {}
+    current = dict(table)
+    for older_name, name in older_names.items():
+        if older_name in current and name not in current:
+            current[name] = current.pop(older_name)
+    return current
 
 
 def _check_keys(there: set[str], expected: Sequence[str], place: _Place) -> None:

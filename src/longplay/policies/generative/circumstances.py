@@ -30,26 +30,32 @@ LEVELS = 4  # of what is wanted, about equally many outcomes in each
 
 
 @dataclass(frozen=True)
-class Around:
-    """The tokens around E items of N histories: `before[E, P]` and `after[E, S]` each of them,
-    `now[N, P]` before the item that is asked for.
+class CircumstanceTokens:
+    """Tokens of the circumstances of E items in N histories, counted from the first token of
+    circumstances (`Vocabulary.circumstance`).
 
-    Tokens are counted from the first that is of circumstances (`Vocabulary.circumstance`).
+    Attributes:
+        leading: tokens read before each item, [E, P].
+        trailing: tokens read after each item, [E, S].
+        upcoming: tokens read before the item that comes next, [N, P].
     """
 
-    before: Int
-    after: Int
-    now: Int
+    leading: Int
+    trailing: Int
+    upcoming: Int
 
     @classmethod
     def none(cls, items: int, histories: int) -> Self:
-        """No tokens around the items: a model that reads nothing but items."""
+        """No tokens: of a model that reads nothing but items."""
         return cls(*(np.zeros((rows, 0), dtype=np.int64) for rows in (items, items, histories)))
 
     def take(self, items: Int, histories: Int) -> Self:
-        """The tokens around these items and histories, in that order."""
+        """The tokens of these items and histories, in that order."""
         return replace(
-            self, before=self.before[items], after=self.after[items], now=self.now[histories]
+            self,
+            leading=self.leading[items],
+            trailing=self.trailing[items],
+            upcoming=self.upcoming[histories],
         )
 
 
@@ -106,28 +112,28 @@ class Circumstances:
         return replace(self, edges=tuple(float(value) for value in edges[edges < values.max()]))
 
     @property
-    def tokens(self) -> int:
+    def token_count(self) -> int:
         """The number of tokens that stand for circumstances."""
         return sum(self._sizes.values())
 
     @property
-    def before(self) -> tuple[str, ...]:
+    def leading(self) -> tuple[str, ...]:
         """Names of the circumstances that are read before each item."""
         return tuple(name for name in self.reads if name != "kind")
 
     def _first(self, name: str) -> int:
         return sum(self._sizes[other] for other in self.reads[: self.reads.index(name)])
 
-    def around(
+    def tokens_of(
         self,
         offsets: Int,
         time: NDArray[np.float64] | None,
         kind: pl.Series | None,
         surface: pl.Series | None,
-        now: NDArray[np.float64] | None = None,
-        where: pl.Series | None = None,
-        want: NDArray[np.float64] | None = None,
-    ) -> Around:
+        next_time: NDArray[np.float64] | None = None,
+        next_surface: pl.Series | None = None,
+        next_want: NDArray[np.float64] | None = None,
+    ) -> CircumstanceTokens:
         """The tokens of histories: item e of history n, `offsets[n] <= e < offsets[n+1]`, at
         `time[E]` (microseconds), of `kind[E]`, on `surface[E]`.
 
@@ -135,29 +141,29 @@ class Circumstances:
         """
         items = int(offsets[-1])
         n = len(offsets) - 1
-        tokens_before = {
+        leading_tokens = {
             "gap": lambda: gaps(offsets, time),
             "surface": lambda: self._surface(surface, items),
             "want": lambda: np.zeros(items, dtype=np.int64),
         }
-        asked_for = {
-            "gap": lambda: _since_last(offsets, time, now),
-            "surface": lambda: self._surface(where, n),
-            "want": lambda: self.level(np.full(n, np.nan) if want is None else want),
+        upcoming_tokens = {
+            "gap": lambda: _since_last(offsets, time, next_time),
+            "surface": lambda: self._surface(next_surface, n),
+            "want": lambda: self.level(np.full(n, np.nan) if next_want is None else next_want),
         }
-        tokens_after = (
+        trailing_tokens = (
             [self._first("kind") + _place(kind, ENGAGED, items)] if "kind" in self.reads else []
         )
-        return Around(
-            _columns([self._first(name) + tokens_before[name]() for name in self.before], items),
-            _columns(tokens_after, items),
-            _columns([self._first(name) + asked_for[name]() for name in self.before], n),
+        return CircumstanceTokens(
+            _columns([self._first(name) + leading_tokens[name]() for name in self.leading], items),
+            _columns(trailing_tokens, items),
+            _columns([self._first(name) + upcoming_tokens[name]() for name in self.leading], n),
         )
 
     def of_contexts(
-        self, contexts: Contexts, offsets: Int, kept: Int, ask: float | None = None
-    ) -> Around:
-        """The tokens of the histories of `contexts`, of which the items at the places `kept[E]` are
+        self, contexts: Contexts, offsets: Int, places: Int, ask: float | None = None
+    ) -> CircumstanceTokens:
+        """The tokens of the histories of `contexts`, of which the items at the places `places[E]` are
         read, `offsets[N+1]` of each.
 
         `ask` is wanted where a context wants nothing.
@@ -170,10 +176,10 @@ class Circumstances:
                 return None
             nulls = pl.lit(None, dtype=frame.schema[name].inner).repeat_by(count)  # pyright: ignore[reportAttributeAccessIssue]
             lists = frame.select(pl.col(name).fill_null(nulls))[name]
-            return lists.explode(empty_as_null=False).gather(kept) if count.sum() else None
+            return lists.explode(empty_as_null=False).gather(places) if count.sum() else None
 
         time = flat("history_time")
-        return self.around(
+        return self.tokens_of(
             offsets,
             None if time is None else _microseconds(time),
             flat("history_kind"),
@@ -189,20 +195,19 @@ class Circumstances:
             np.isnan(want), 0, 1 + np.searchsorted(np.array(self.edges), want, side="left")
         )
 
-    def first_read(self, before: Int) -> Int:
-        """`before[..., P]` of items that are the first of what is read: how long ago the one before
-        was is not known."""
+    def first_read(self, leading: Int) -> Int:
+        """`leading[..., P]` of the first item that is read: its gap is not known."""
         if "gap" not in self.reads:
-            return before
-        before = before.copy()
-        before[..., 0] = self._first("gap")
-        return before
+            return leading
+        leading = leading.copy()
+        leading[..., 0] = self._first("gap")
+        return leading
 
-    def wanted(self, before: Int, level: Int) -> Int:
-        """A copy of `before[N, P]` in which the wanted outcomes have these levels."""
-        before = before.copy()
-        before[:, self.before.index("want")] = self._first("want") + level
-        return before
+    def wanted(self, leading: Int, level: Int) -> Int:
+        """A copy of `leading[N, P]` in which the wanted outcomes have these levels."""
+        leading = leading.copy()
+        leading[:, self.leading.index("want")] = self._first("want") + level
+        return leading
 
     def _surface(self, names: pl.Series | None, length: int) -> Int:
         return _place(names, self.surfaces, length)

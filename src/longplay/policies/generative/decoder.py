@@ -84,16 +84,16 @@ def size_of(scale: str | Size) -> Size:
 
 
 def new_model(
-    scale: str | Size, levels: int, width: int, seed: int, around: int = 0, items: int = 0
+    scale: str | Size, levels: int, width: int, seed: int, circumstances: int = 0, items: int = 0
 ) -> PreTrainedModel:
-    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is semantic-ID codes, `around`
+    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is semantic-ID codes, `circumstances`
     tokens of circumstances and `items` items.
 
     `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from
     `seed`.
     """
     size = size_of(scale)
-    vocabulary = Vocabulary(levels, width, around=around, items=items)
+    vocabulary = Vocabulary(levels, width, circumstances=circumstances, items=items)
     config = Qwen3Config(
         vocab_size=len(vocabulary),
         hidden_size=size.hidden,
@@ -146,7 +146,7 @@ class Decoder:
             the model's own are not, [tokens, H].
         compiled: what encodes prompts where nothing is being trained, in place of the model
             (`compiled.Compiled`).
-        own: the token that stands for each leaf's last code, [I], read and said in its place;
+        item_token_I: the token that stands for each leaf's last code, read and said in its place;
             default that code.
         tokens_read: how many tokens it has been given with gradients on: the pace of a training.
     """
@@ -157,14 +157,14 @@ class Decoder:
         trie: Trie,
         vocabulary: Vocabulary | None = None,
         rows: nn.Parameter | None = None,
-        own: Int | None = None,
+        item_token_I: Int | None = None,
         compiled: Compiled | None = None,
     ) -> None:
         self.model = model
         self.trie = trie
         self.vocabulary = vocabulary or Vocabulary(trie.levels, trie.width)
         self.rows = rows
-        self.own = own
+        self.item_token_I = item_token_I
         self.compiled = compiled
         self.tokens_read = 0
 
@@ -215,7 +215,7 @@ class Decoder:
         codes = trie.codes[leaves_NM]  # [N, M, L]
         length = prompts.tokens.shape[1]
         # a whole item is predicted from the prompt's state: no state behind a prefix is needed
-        inner = max(levels - 1 - self.whole(levels - 1), 0)
+        inner = max(levels - 1 - self.has_item_tokens(levels - 1), 0)
         prompt_position = torch.clamp(prompts.real.long().cumsum(1) - 1, min=0)
         first = np.array([self.vocabulary.code(level) for level in range(inner)], dtype=np.int64)
         completion = torch.from_numpy(codes[:, :, :inner] + first).reshape(n, m * inner)
@@ -231,7 +231,7 @@ class Decoder:
         for level in range(levels):
             if level == 0:
                 state = at_prompt
-            elif self.whole(level):
+            elif self.has_item_tokens(level):
                 state = at_prompt.expand(n, m, -1)
             else:
                 state = at_completion[:, :, level - 1]
@@ -261,7 +261,7 @@ class Decoder:
         """
         leaves = windows.leaves
         n, length = leaves.shape
-        ahead = windows.before.shape[2]
+        ahead = windows.leading.shape[2]
         trie = self.trie
         levels = trie.levels
         vocabulary = self.vocabulary
@@ -269,9 +269,9 @@ class Decoder:
         codes = trie.codes[leaves]
         block = np.concatenate(
             [
-                vocabulary.circumstance + windows.before,
-                as_read(trie, vocabulary, leaves, self.own),
-                vocabulary.circumstance + windows.after,
+                vocabulary.circumstance + windows.leading,
+                as_read(trie, vocabulary, leaves, self.item_token_I),
+                vocabulary.circumstance + windows.trailing,
             ],
             axis=2,
         )
@@ -301,7 +301,7 @@ class Decoder:
         context = np.broadcast_to(np.arange(n)[:, None], (n, length))
         for level in range(levels):
             node = trie.node_of(level, leaves)
-            predicting_level = 0 if self.whole(level) else level
+            predicting_level = 0 if self.has_item_tokens(level) else level
             log_p = self.next_code(
                 state[:, :, predicting_level],
                 level,
@@ -324,22 +324,22 @@ class Decoder:
         log_p = torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
         return torch.where(torch.arange(length - first) < count[:, None], log_p, 0.0)
 
-    def whole(self, level: int) -> bool:
+    def has_item_tokens(self, level: int) -> bool:
         """Whether this level's codes are those of items with tokens of their own, said from the
         prompt's state whatever the prefix.
 
         What comes next is in the prompt's state. One behind the prefix would have to find it again,
         at the cost of a pass, and does worse (LOG.md).
         """
-        return self.own is not None and level + 1 == self.trie.levels
+        return self.item_token_I is not None and level + 1 == self.trie.levels
 
     def next_code(
         self, state: Tensor, level: int, node: Int, mask: NDArray[np.bool_], temperature: Tensor
     ) -> Tensor:
         """log pi over the K codes below `node[...]` (at depth `level`) from hidden states [..., H],
         float64; -inf where `mask[..., K]` is false."""
-        if self.own is not None and self.whole(level):
-            logits = self._own_logits(state, node, self.own)
+        if self.item_token_I is not None and self.has_item_tokens(level):
+            logits = self._item_logits(state, node, self.item_token_I)
         else:
             rows = self._code_rows(level)
             logits = state.to(rows.dtype) @ rows.T
@@ -366,7 +366,7 @@ class Decoder:
         head: Any = self.model.get_output_embeddings()
         return head.weight
 
-    def _own_logits(self, state: Tensor, node: Int, item_token: Int) -> Tensor:
+    def _item_logits(self, state: Tensor, node: Int, item_token: Int) -> Tensor:
         """Logits [..., K] of the last codes below `node[...]` from states [..., H], each by the
         output embedding of its item's own token.
 
@@ -504,7 +504,7 @@ class Encoded:
             return log_p
         beam = np.argsort(~several, axis=1, kind="stable")[:, :undecided]
         row = np.arange(len(beam))[:, None]
-        if self.decoder.whole(level + 1):
+        if self.decoder.has_item_tokens(level + 1):
             state = self.last[:, None].expand(-1, undecided, -1)
         else:
             state, _ = self._feed(

@@ -44,9 +44,9 @@ def with_tokens(
     codebook: Codebook,
     described: Described,
     seed: int,
-    around: int = 0,
+    circumstances: int = 0,
 ) -> PreTrainedModel:
-    """The base with tokens for every code and marker, and `around` of them for circumstances;
+    """The base with tokens for every code and marker, and `circumstances` of them for circumstances;
     changes `model`.
 
     A code begins as the mean of the words of the items that have it, at the length that words have:
@@ -54,7 +54,7 @@ def with_tokens(
     describes begins at random.
     """
     old = len(weight_of(model.get_input_embeddings()))
-    vocabulary = Vocabulary(codebook.levels, codebook.width, old, around)
+    vocabulary = Vocabulary(codebook.levels, codebook.width, old, circumstances)
     rng = np.random.default_rng(seed)
     table = weight_of(model.get_input_embeddings()).detach().numpy()
     mean = table.mean(axis=0)

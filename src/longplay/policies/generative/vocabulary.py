@@ -14,8 +14,8 @@ class Vocabulary:
         width: values of a code.
         words: tokens of the base's own vocabulary, ids 0..words-1; 0: a model from scratch, which
             reads no words.
-        around: tokens of circumstances (`circumstances.Circumstances`), between the markers and the
-            codes.
+        circumstances: number of tokens of circumstances (`circumstances.Circumstances`), between
+            the markers and the codes.
         items: items that have a token of their own, in place of their last code; behind the codes.
 
     >>> Vocabulary(levels=3, width=32).code(1), Vocabulary(levels=3, width=32, words=1000).bos
@@ -25,7 +25,7 @@ class Vocabulary:
     levels: int
     width: int
     words: int = 0
-    around: int = 0
+    circumstances: int = 0
     items: int = 0
 
     @property
@@ -50,7 +50,7 @@ class Vocabulary:
 
     def code(self, level: int) -> int:
         """Code 0 of this level; code k is k further on."""
-        return self.circumstance + self.around + level * self.width
+        return self.circumstance + self.circumstances + level * self.width
 
     @property
     def item(self) -> int:

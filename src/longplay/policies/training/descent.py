@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from longplay.errors import ConfigError
 from longplay.policies.generative.decoder import Decoder
+from longplay.policies.generative.policy_files import current_figures
 from longplay.policies.training.checkpoint import load_checkpoint, save_checkpoint
 from longplay.policies.training.muon import Muon
 
@@ -24,6 +25,7 @@ Progress = Callable[[int, int, dict[str, float]], None]  # step, of steps, figur
 
 OPTIMIZERS = ("adamw", "muon")
 SAVE_EVERY = 50
+VALIDATION = "validation"  # the loss on users who are not trained on
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,17 @@ class Watch:
 
     Attributes:
         measure: what is measured at each check: figures by name.
-        keep: `held_out` (a loss: the least is best) or another figure (the largest is best).
+        keep: `validation` (a loss: the least is best) or another figure (the largest is best).
         patience: checks without a better one, after which training stops; 0: never.
     """
 
     measure: Callable[[], Mapping[str, float]]
-    keep: str = "held_out"
+    keep: str = VALIDATION
     patience: int = 0
 
     def best(self, curve: list[dict[str, float]]) -> int:
         """The row of the curve that is kept; of equals the latest."""
-        sign = -1 if self.keep == "held_out" else 1
+        sign = -1 if self.keep == VALIDATION else 1
         return max(range(len(curve)), key=lambda row: (sign * curve[row][self.keep], row))
 
 
@@ -185,7 +187,7 @@ def descend(
     if checkpoint:
         fields = {"step": int, "curve": list}
         notes = load_checkpoint(checkpoint, weights, optimizers, made_by, fields)
-    curve: list[dict[str, float]] = notes["curve"] if notes else []
+    curve = current_figures(notes["curve"]) if notes else []
     first = notes["step"] if notes else 0
     running: list[float] = []
     pace = Pace(decoder, first, steps)

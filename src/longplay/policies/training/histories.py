@@ -15,7 +15,7 @@ from longplay.decisions import learners_histories
 from longplay.errors import DataError
 from longplay.index import ItemIndex, ranges
 from longplay.lake.lake import Lake
-from longplay.policies.generative.circumstances import NOTHING, Around, Circumstances
+from longplay.policies.generative.circumstances import NOTHING, Circumstances, CircumstanceTokens
 from longplay.policies.generative.prompts import Windows
 
 POOL = 32  # batches among which windows are sorted by length, so that little is padding
@@ -27,7 +27,7 @@ class Histories:
     oldest first.
 
     `validation_users[U]` marks users who are only watched: the loss on them, and what they came to
-    next, say when to stop. `around` the items are the tokens of `circumstances`, where these are
+    next, say when to stop. `circumstance_tokens` are those of `circumstances`, where these are
     read; `want[E]` is the level of each item's outcome, 0 where it is not known.
     """
 
@@ -35,18 +35,30 @@ class Histories:
     leaves: Int
     validation_users: NDArray[np.bool_]
     circumstances: Circumstances = NOTHING
-    around: Around | None = None
+    circumstance_tokens: CircumstanceTokens | None = None
     want: Int | None = None
 
     @property
     def digest(self) -> str:
         """SHA-256 of all that is read of them, in hexadecimal: what a checkpoint must agree on."""
-        around = (
-            () if self.around is None else (self.around.before, self.around.after, self.around.now)
+        circumstance_tokens = (
+            ()
+            if self.circumstance_tokens is None
+            else (
+                self.circumstance_tokens.leading,
+                self.circumstance_tokens.trailing,
+                self.circumstance_tokens.upcoming,
+            )
         )
         wanted = () if self.want is None else (self.want,)
         digest = hashlib.sha256(repr(self.circumstances).encode())
-        for values in (self.offsets, self.leaves, self.validation_users, *around, *wanted):
+        for values in (
+            self.offsets,
+            self.leaves,
+            self.validation_users,
+            *circumstance_tokens,
+            *wanted,
+        ):
             digest.update(
                 repr((values.shape, values.dtype)).encode() + np.ascontiguousarray(values).tobytes()
             )
@@ -90,19 +102,21 @@ class Histories:
     def thinned(self, share: float, rng: np.random.Generator) -> Histories:
         """The histories without a random share of their events.
 
-        What is read around an item stays: the gap before it is still that since the user's last
+        What is read circumstance_tokens an item stays: the gap before it is still that since the user's last
         event.
         """
         events_left = np.flatnonzero(rng.random(len(self.leaves)) >= share)
-        around = None
-        if self.around is not None:
-            around = self.around.take(events_left, np.arange(len(self.around.now)))
+        circumstance_tokens = None
+        if self.circumstance_tokens is not None:
+            circumstance_tokens = self.circumstance_tokens.take(
+                events_left, np.arange(len(self.circumstance_tokens.upcoming))
+            )
         want = None if self.want is None else self.want[events_left]
         return replace(
             self,
             offsets=np.searchsorted(events_left, self.offsets),
             leaves=self.leaves[events_left],
-            around=around,
+            circumstance_tokens=circumstance_tokens,
             want=want,
         )
 
@@ -113,17 +127,17 @@ class Histories:
         real = place < stop[:, None]
         place = np.minimum(place, stop[:, None] - 1)
         leaves = np.where(real, self.leaves[place], 0)
-        if self.around is None:
+        if self.circumstance_tokens is None:
             return Windows.of(leaves, real)
-        tokens_before = self.around.before[place]
-        tokens_after = self.around.after[place]
-        tokens_before[:, 0] = self.circumstances.first_read(tokens_before[:, 0])
+        leading = self.circumstance_tokens.leading[place]
+        trailing = self.circumstance_tokens.trailing[place]
+        leading[:, 0] = self.circumstances.first_read(leading[:, 0])
         if wanted is not None and self.want is not None and wanted.any():
             last = (stop - first - 1)[wanted]
-            tokens_before[wanted, last] = self.circumstances.wanted(
-                tokens_before[wanted, last], self.want[stop[wanted] - 1]
+            leading[wanted, last] = self.circumstances.wanted(
+                leading[wanted, last], self.want[stop[wanted] - 1]
             )
-        return Windows(leaves, real, tokens_before, tokens_after)
+        return Windows(leaves, real, leading, trailing)
 
     @staticmethod
     def _stop_at_outcomes(
@@ -131,11 +145,11 @@ class Histories:
     ) -> tuple[Int, NDArray[np.bool_]]:
         """For about half of the windows, a stop behind a random item whose outcome is known: the
         stops, and for which windows."""
-        known_so_far = np.concatenate([[0], np.cumsum(want > 0)])
+        outcomes_so_far = np.concatenate([[0], np.cumsum(want > 0)])
         place = np.flatnonzero(want > 0)
-        count = known_so_far[stop] - known_so_far[first]
+        count = outcomes_so_far[stop] - outcomes_so_far[first]
         chosen = (count > 0) & (rng.random(len(first)) < 0.5)
-        nth = known_so_far[first] + (rng.random(len(first)) * count).astype(np.int64)
+        nth = outcomes_so_far[first] + (rng.random(len(first)) * count).astype(np.int64)
         if not len(place):
             return stop, chosen
         return np.where(chosen, place[np.where(chosen, nth, 0)] + 1, stop), chosen
@@ -159,12 +173,12 @@ class Histories:
 @dataclass(frozen=True)
 class Questions:
     """What came next: after `leaves[offsets[n]:offsets[n+1]]`, oldest first, came the item
-    `target[N]`; `around` them, what was read beside."""
+    `target[N]`;  `circumstance_tokens`, what was read beside them."""
 
     offsets: Int
     leaves: Int
     target: Int
-    around: Around | None = None
+    circumstance_tokens: CircumstanceTokens | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -184,7 +198,9 @@ class Questions:
             offsets,
             self.leaves[place],
             self.target[rows],
-            None if self.around is None else self.around.take(place, rows),
+            None
+            if self.circumstance_tokens is None
+            else self.circumstance_tokens.take(place, rows),
         )
 
     @classmethod
@@ -192,12 +208,16 @@ class Questions:
         """The last item of each of these users who has at least two, after all the others."""
         users = users[np.diff(histories.offsets)[users] >= 2]
         everything = (
-            Around.none(len(histories.leaves), 0) if histories.around is None else histories.around
+            CircumstanceTokens.none(len(histories.leaves), 0)
+            if histories.circumstance_tokens is None
+            else histories.circumstance_tokens
         )
         last = histories.offsets[1:][users] - 1
         offsets, place = _places(histories.offsets[users], last)
-        around = Around(everything.before[place], everything.after[place], everything.before[last])
-        return cls(offsets, histories.leaves[place], histories.leaves[last], around)
+        circumstance_tokens = CircumstanceTokens(
+            everything.leading[place], everything.trailing[place], everything.leading[last]
+        )
+        return cls(offsets, histories.leaves[place], histories.leaves[last], circumstance_tokens)
 
 
 def _places(first: Int, stop: Int) -> tuple[Int, Int]:
@@ -253,7 +273,7 @@ def histories_from_log(
         leaves,
         validation_users,
         circumstances,
-        circumstances.around(offsets, time, events["kind"], events["surface"]),
+        circumstances.tokens_of(offsets, time, events["kind"], events["surface"]),
         want,
     )
 

@@ -13,7 +13,7 @@ from longplay.arrays import Int
 from longplay.codes.trie import Allowed
 from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative.texts import Described, Words
-from longplay.policies.training.descent import Progress, Watch, descend
+from longplay.policies.training.descent import VALIDATION, Progress, Watch, descend
 from longplay.policies.training.histories import Histories
 from longplay.policies.training.next_item import mean_loss, negative_log_prob
 
@@ -43,9 +43,9 @@ def train_with_words(
     The next item at every position of a history; the item that some words describe, half of them
     after a history (a prompted playlist); and, a quarter of `batch`, the title of an item. The mean
     log-probability per item of each of the first two counts once, that per token of the third a
-    quarter. The weights kept are those of the least held-out loss (next item alone).
+    quarter. The weights kept are those of the least validation loss (of the next item alone).
 
-    Returns one row per check: step, loss, held_out (of the next item, nats).
+    Returns one row per check: step, loss, validation (loss of the next item, nats).
     """
     training_rows = np.flatnonzero(~histories.validation_users)
     validation_rows = np.flatnonzero(histories.validation_users)
@@ -67,7 +67,7 @@ def train_with_words(
         )
 
     def measure() -> dict[str, float]:
-        return {"held_out": mean_loss(decoder, validation_batches)}
+        return {VALIDATION: mean_loss(decoder, validation_batches)}
 
     return descend(
         decoder,

@@ -71,11 +71,13 @@ def draw(training: Training) -> tuple[Chart, ...]:
     plots: list[Chart] = []
     if training.start is not None and len(training.start.curve) > 1:
         curve = training.start.curve
-        held_out: Points = [(row.step, row.held_out) for row in curve if row.held_out is not None]
+        validation: Points = [
+            (row.step, row.validation) for row in curve if row.validation is not None
+        ]
         series: dict[str, Points] = {"train": [(row.step, row.loss) for row in curve]}
-        if held_out:
-            series["held out"] = held_out
-        colours = {"train": FAINT, "held out": run_policy(START).colour}
+        if validation:
+            series["validation"] = validation
+        colours = {"train": FAINT, "validation": run_policy(START).colour}
         title = "The start: next-item loss"
         plots.append(charts.lines(series, colours, title, "nats per item", zero=False))
     plots += _reinforced_plots(training)
@@ -216,9 +218,11 @@ def _reward_plot(training: Training, name: str, curve: Sequence[ReinforceStep]) 
 def _start_words(training: Training) -> list[str]:
     if training.start is None:
         return []
-    curve = [(row.step, row.held_out) for row in training.start.curve if row.held_out is not None]
+    curve = [
+        (row.step, row.validation) for row in training.start.curve if row.validation is not None
+    ]
     if len(curve) < 2:
-        return ["The start has no held-out curve."]
+        return ["The start has no validation curve."]
     (_, begun), (_, last) = curve[0], curve[-1]
     best_step, least = min(curve, key=lambda row: row[1])
     verb = "fell" if last < begun else "rose"
@@ -232,7 +236,7 @@ def _start_words(training: Training) -> list[str]:
         "" if last - least < 0.005 else f"; it was least, {decimal(least, 2)}, at step {best_step}"
     )
     return [
-        f"The start's held-out loss {verb} from {decimal(begun, 2)} to "
+        f"The start's validation loss {verb} from {decimal(begun, 2)} to "
         f"{decimal(last, 2)} nats per item{chance}{late}."
     ]
 

@@ -13,7 +13,7 @@ from longplay.errors import ConfigError
 from longplay.policies.generative.fast.passes import HIDDEN, passable, states_of
 
 
-class Kept:
+class FirstPassCache:
     """The keys and values of one pass, in the place of a cache: what tracers can follow."""
 
     is_compileable = False
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, position: Tensor, at: Tensor) -> tuple[Tensor, ...]:
         """A causal pass over prompts that are padded at the end."""
-        cache: Any = Kept()
+        cache: Any = FirstPassCache()
         if passable(self.body):
             last = states_of(self.body, self.body.embed_tokens(tokens), None, position, cache, at)[
                 :, 0
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
 
 def traceable(body: Any, tokens: Tensor, position: Tensor, cache: Any) -> Tensor:
     """Transformers' own causal pass, with the mask given, as tracers need it: hidden states [N, T,
-    H]; keys and values go into `cache`, a `Kept`."""
+    H]; keys and values go into `cache`, a `FirstPassCache`."""
     length = tokens.shape[1]
     mask = torch.triu(torch.full((length, length), HIDDEN), 1)[None, None].to(body.dtype)
     return body(
