@@ -38,9 +38,10 @@ from longplay.policies.generative.decoder import SCALES, Decoder, new_model
 from longplay.policies.generative.fast.compiled import Compiled, FirstPassCache, traceable
 from longplay.policies.generative.fast.kernels import OneDnn
 from longplay.policies.generative.prompts import Prompts, encode
+from longplay.policies.generative.scoring import BATCH
 from longplay.policies.generative.search import beam_slates, best_items, item_log_probs
 from longplay.policies.generative.vocabulary import Vocabulary
-from longplay.policies.generative_policy import BATCH, Generative
+from longplay.policies.generative_policy import Generative
 
 LEVELS, WIDTH = 3, 256
 ITEMS = {10_000: "10k", 100_000: "100k", 1_000_000: "1M"}

@@ -380,7 +380,13 @@ def test_it_learns_from_what_stands_around_the_items(tmp_path: Path) -> None:
         )
         when = START + timedelta(minutes=minutes)
         context = Contexts.of(
-            ["u"], when, slots=1, history=[["i0"]], surface=surface, want=want, beside=beside
+            ["u"],
+            when,
+            slots=1,
+            history=[["i0"]],
+            surface=surface,
+            want=want,
+            history_columns=beside,
         )
         return np.exp(policy.item_log_prob(context)[0])
 
@@ -465,7 +471,7 @@ def test_what_cannot_be_read_is_refused() -> None:
             START,
             slots=1,
             history=[["i0"]],
-            beside=pl.DataFrame({"history_kind": [["play", "save"]]}),
+            history_columns=pl.DataFrame({"history_kind": [["play", "save"]]}),
         )
     policy = Generative(reads=("want",), steps=1).with_codes(lake)
     with pytest.raises(

@@ -28,13 +28,13 @@ DEVICES = frozenset(
 )
 
 
-def hint(name: object, known: Iterable[str]) -> str:
-    """`; did you mean 'habit'?` where a known name is close, else nothing.
+def hint(name: object, allowed: Iterable[str]) -> str:
+    """`; did you mean 'habit'?` where an allowed name is close, else nothing.
 
     >>> hint("habbit", ["habit", "clicks"]), hint("x", ["habit", "clicks"])
     ("; did you mean 'habit'?", '')
     """
-    close = get_close_matches(str(name), list(known), 1)
+    close = get_close_matches(str(name), list(allowed), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

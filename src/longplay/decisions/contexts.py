@@ -19,7 +19,7 @@ from longplay.lake.row_checks import RULES
 from longplay.lake.schema import conform
 
 # columns of the events in a history, each a list as long as the history
-BESIDE = ("history_time", "history_kind", "history_surface")
+HISTORY_COLUMNS = ("history_time", "history_kind", "history_surface")
 
 
 def check_exclude(where: str, exclude: object) -> None:
@@ -30,7 +30,8 @@ def check_exclude(where: str, exclude: object) -> None:
 
 def _period(time: pl.Series) -> str:
     """First and last day of the times of at least one row."""
-    first, last = time.dt.date().min(), time.dt.date().max()
+    first = time.dt.date().min()
+    last = time.dt.date().max()
     return f"{first}" if first == last else f"{first} to {last}"
 
 
@@ -50,7 +51,7 @@ class Contexts:
 
     Raises:
         DataError: a column that is unknown or missing, a value that cannot be (see
-            `lake.row_checks`), or a column beside the history that is not as long.
+            `lake.row_checks`), or a column of `HISTORY_COLUMNS` that is not as long as the history.
     """
 
     frame: pl.DataFrame
@@ -101,7 +102,7 @@ class Contexts:
         ids: pl.Series | None = None,
         want: float | None = None,
         prompt: str | None = None,
-        beside: pl.DataFrame | None = None,
+        history_columns: pl.DataFrame | None = None,
         exclude: str | None = None,
     ) -> Self:
         """Contexts from plain columns.
@@ -119,7 +120,7 @@ class Contexts:
             prompt: words for a policy with a pretrained base ("quiet piano for reading").
             exclude: the rule that made the exclusions: "none", "seen" (items engaged with) or
                 "creator" (all items of their creators); None: not stated.
-            beside: some of the columns `history_time`, `history_kind`, `history_surface`: lists as
+            history_columns: some of the columns `history_time`, `history_kind`, `history_surface`: lists as
                 long as each history.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
@@ -150,7 +151,12 @@ class Contexts:
         when = polars_series([time] if isinstance(time, datetime) else time, "time")
         if isinstance(time, datetime):
             when = when.new_from_index(0, n)
-        columns = {"history": history, "exclusions": exclusions, "ids": ids, "beside": beside}
+        columns = {
+            "history": history,
+            "exclusions": exclusions,
+            "ids": ids,
+            "history_columns": history_columns,
+        }
         lengths = {"time": len(when)} | {
             name: len(values) for name, values in columns.items() if values is not None
         }
@@ -189,9 +195,14 @@ class Contexts:
             pl.lit(prompt, dtype=pl.String).alias("prompt"),
             pl.lit(exclude, dtype=pl.String).alias("exclusion_rule"),
         )
-        if beside is not None:
+        if history_columns is not None:
             frame = pl.concat(
-                [frame, beside.select(name for name in BESIDE if name in beside.columns)],
+                [
+                    frame,
+                    history_columns.select(
+                        name for name in HISTORY_COLUMNS if name in history_columns.columns
+                    ),
+                ],
                 how="horizontal",
             )
         return cls(frame)
@@ -212,7 +223,7 @@ class Contexts:
 
     def reading(self, most: int) -> Contexts:
         """The same contexts with no more than the last `most` items of their histories."""
-        recent = [pl.col(name).list.tail(most) for name in ("history", *BESIDE)]
+        recent = [pl.col(name).list.tail(most) for name in ("history", *HISTORY_COLUMNS)]
         return Contexts._checked(self.frame.with_columns(recent))
 
     def with_slots(self, slots: int) -> Contexts:

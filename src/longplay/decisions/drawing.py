@@ -35,7 +35,6 @@ def outside(
     [[7, 4]]
     """
     taken_NS = (drawn_NS[:, :, None] == prefix_NK[:, None, :]).any(axis=2)
-    order_NS = np.argsort(
-        taken_NS, axis=1, kind="stable"
-    )  # those outside first, in the order they were drawn
+    # those outside first, in the order they were drawn
+    order_NS = np.argsort(taken_NS, axis=1, kind="stable")
     return np.take_along_axis(drawn_NS, order_NS, axis=1)[:, :want]

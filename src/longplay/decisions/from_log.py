@@ -120,7 +120,7 @@ def contexts_at(
     with_item = events.filter(pl.col("item_id").is_not_null())
     offsets, rows = _past_of(with_item, users).last(moment_user_N, moment_time_N, history)
     recent = with_item[rows]
-    beside = {
+    history_columns = {
         "history_time": recent["time"],
         "history_kind": recent["kind"],
         "history_surface": recent["surface"],
@@ -132,7 +132,9 @@ def contexts_at(
         history=as_lists("history", recent["item_id"], offsets),
         exclusions=_exclusions(lake, past, events, key, moment_user_N, moment_time_N),
         surface=surface,
-        beside=pl.DataFrame([as_lists(name, values, offsets) for name, values in beside.items()]),
+        history_columns=pl.DataFrame(
+            [as_lists(name, values, offsets) for name, values in history_columns.items()]
+        ),
         exclude=exclude,
     )
 
@@ -165,7 +167,8 @@ def _exclusions(
         sorted_M = np.sort(
             owner_M * len(keys) + met.key_P[ranges(first_N[part_N], count_N[part_N])]
         )
-        owner_M, key_M = sorted_M // max(len(keys), 1), sorted_M % max(len(keys), 1)
+        owner_M = sorted_M // max(len(keys), 1)
+        key_M = sorted_M % max(len(keys), 1)
         length_N = np.bincount(owner_M, weights=works_K[key_M], minlength=len(part_N)).astype(
             np.int64
         )

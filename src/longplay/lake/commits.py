@@ -182,7 +182,7 @@ class LakeState:
         """Version of a table's Delta table; -1 where no commit wrote it."""
         return self.versions.get(table, -1)
 
-    def after(self, commits: Iterable[Commit]) -> LakeState:
+    def with_commits(self, commits: Iterable[Commit]) -> LakeState:
         """The state after `commits`."""
         state = self
         batches = dict(self.batches)
@@ -285,22 +285,24 @@ class CommitLog:
             return None
         return readable
 
-    def append(self, commit: Commit, before: Sequence[Commit], size: int | None = None) -> None:
+    def append(
+        self, commit: Commit, earlier_commits: Sequence[Commit], size: int | None = None
+    ) -> None:
         """Write a line to both copies and sync it.
 
         Copies of another size are written anew first: their end was torn by a writer that died.
 
         Args:
             commit: the next line.
-            before: the commits before it.
+            earlier_commits: all commits before it, in order.
             size: bytes of their lines, where they are known.
         """
         if size is None:
-            size = sum(len(earlier.line()) for earlier in before)
+            size = sum(len(earlier.line()) for earlier in earlier_commits)
         paths = [self.folder / name for name in (LOG, COPY)]
         for path in paths:
             if not path.is_file() or path.stat().st_size != size:
-                write_file(path, b"".join(earlier.line() for earlier in before))
+                write_file(path, b"".join(earlier.line() for earlier in earlier_commits))
         for path in paths:
             with path.open("ab") as handle:
                 handle.write(commit.line())

@@ -21,7 +21,8 @@ from longplay.lake.descriptions import as_known, as_known_sql, new_descriptions
 from longplay.lake.row_checks import refuse_long_slates
 from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
 from longplay.lake.sift import EARLIEST, advice, quarantine_rows, sift
-from longplay.lake.storage import ARRIVED, FolderStore, MemoryStore, Snapshot, Store
+from longplay.lake.snapshot import ARRIVED, Snapshot
+from longplay.lake.storage import FolderStore, MemoryStore, Store
 
 SKEW = timedelta(hours=1)  # how far clocks of a service may be apart
 

@@ -130,13 +130,15 @@ def _step(
     kl: float,
 ) -> Step:
     """Draw slates, pay them, and the loss that pushes the policy towards the better ones."""
-    policy, slots = task.policy, task.slots
+    policy = task.policy
+    slots = task.slots
     rng = np.random.default_rng([task.seed, number])
     count = min(contexts, len(task.moments))
     chosen = task.moments.take(rng.choice(len(task.moments), size=count, replace=False))
     chance = context_chance(chosen, rng)
     prompts = policy.prompts(chosen)
-    start, tuned = policy.decoder, learner.decoder
+    start = policy.decoder
+    tuned = learner.decoder
     leaves = beam_slates(tuned, prompts, groups=group, slots=slots, chance=chance).leaves
     value = slot_rewards(policy, task.reward, task.early, task.lake, chosen, leaves)
     # what all members of a group are paid has no gradient, and would only round

@@ -68,7 +68,8 @@ def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> 
     pairs = pairs.with_columns(tie=pl.struct("user_id", "item_id").hash(seed=1)).sort(
         "row", "when", "tie", "item_id"
     )
-    row, leaf = pairs["row"].to_numpy().astype(np.int64), policy.index.rows(pairs["item_id"])
+    row = pairs["row"].to_numpy().astype(np.int64)
+    leaf = policy.index.rows(pairs["item_id"])
     keep = np.zeros(len(row), dtype=bool)
     for part in in_parts(contexts, np.arange(len(contexts))):
         inside = slice(*np.searchsorted(row, [part[0], part[-1] + 1]))

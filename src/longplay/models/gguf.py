@@ -28,10 +28,8 @@ from longplay.errors import ConfigError, DataError
 from longplay.files import sync_path, sync_tree
 from longplay.models.packages import only_one, some
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-}  # float32 holds every de-quantised number exactly, bfloat16 rounds
+# float32 holds every de-quantised number exactly, bfloat16 rounds
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # what a file states of its shape under `ARCHITECTURE.`, and what a configuration calls it
 STATED = {
     "attention.head_count": "num_attention_heads",
@@ -47,10 +45,11 @@ STATED = {
     "rope.freq_base": "rope_theta",
     "vocab_size": "vocab_size",
 }
+# llama.cpp's names of GPT-2's pre-tokenizer after a cut around every digit
 DIGIT_BY_DIGIT = (
     "smollm",
     "starcoder",
-)  # llama.cpp's names of GPT-2's pre-tokenizer after a cut around every digit
+)
 
 
 @dataclass(frozen=True)
@@ -133,9 +132,8 @@ def convert(
         _split_as_learned(tokenizer, fields.get("tokenizer.ggml.pre"), file)
         tell("writing")
         model.save_pretrained(partial)
-        shutil.copymode(
-            partial / "config.json", partial / "model.safetensors"
-        )  # safetensors writes for its owner alone
+        # safetensors writes for its owner alone
+        shutil.copymode(partial / "config.json", partial / "model.safetensors")
         tokenizer.model_max_length = model.config.max_position_embeddings
         for name in ("is_local", "local_files_only"):  # how it was loaded is not what it is
             tokenizer.init_kwargs.pop(name, None)
@@ -202,7 +200,8 @@ def _reader(file: Path) -> GGUFReader:
         ValueError,
         IndexError,
         KeyError,
-    ) as error:  # what the reader runs into where the file ends early
+    ) as error:
+        # what the reader runs into where the file ends early
         raise DataError(
             f"{file}: cannot be read as GGUF ({error}); is it whole? Fetch it again"
         ) from error
@@ -213,9 +212,8 @@ def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedMode
     which cannot be saved."""
     how: dict[str, Any] = {"gguf_file": "model.gguf", "local_files_only": True}
     try:
-        plain = GgufConfig(
-            dequantize=True
-        )  # else a kernel is fetched from the hub, where the package `kernels` is installed
+        # else a kernel is fetched from the hub, where the package `kernels` is installed
+        plain = GgufConfig(dequantize=True)
         packed = AutoModelForCausalLM.from_pretrained(
             place, **how, dtype=dtype, quantization_config=plain
         )

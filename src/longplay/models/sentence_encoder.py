@@ -191,9 +191,8 @@ def _unread(tokenizer: Any) -> Callable[[Any, tuple[dict[str, Any]]], None]:
     special_ids = {
         number for number, token in tokenizer.added_tokens_decoder.items() if token.special
     } | set(tokenizer.all_special_ids)
-    special = torch.tensor(
-        sorted(special_ids - {tokenizer.unk_token_id}), dtype=torch.long
-    )  # a word that is not known is one of the text
+    # a word that is not known is one of the text
+    special = torch.tensor(sorted(special_ids - {tokenizer.unk_token_id}), dtype=torch.long)
 
     def hook(module: Any, arguments: tuple[dict[str, Any]]) -> None:
         features = arguments[0]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from longplay.arrays import Float, Int
 from longplay.decisions import (
-    BESIDE,
+    HISTORY_COLUMNS,
     Contexts,
     Policy,
     Ranker,
@@ -242,11 +242,13 @@ def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
     frame = logged.contexts.frame
     moments = frame.select("user_id", pl.col("history_until").alias("time"))
     log_history = contexts_at(lake, moments, slots=1, history=policy.history, exclude="none").frame
-    log_history = log_history.select("history", *BESIDE).select(pl.all().name.prefix("known_"))
+    log_history = log_history.select("history", *HISTORY_COLUMNS).select(
+        pl.all().name.prefix("known_")
+    )
     more = pl.col("known_history").list.len() > pl.col("history").list.len()
     fuller = pl.concat([frame, log_history], how="horizontal").with_columns(
         pl.when(more).then(f"known_{name}").otherwise(name).alias(name)
-        for name in ("history", *BESIDE)
+        for name in ("history", *HISTORY_COLUMNS)
     )
     return replace(logged, contexts=Contexts(fuller.select(frame.columns)))
 

@@ -47,22 +47,21 @@ from longplay.policies.generative.pretrained import (
     with_tokens,
 )
 from longplay.policies.generative.prompts import Prompts, encode, latest
-from longplay.policies.generative.search import (
-    beam_slates,
-    best_items,
-    chosen_log_probs,
-    item_log_probs,
+from longplay.policies.generative.scoring import (
+    catalogue_log_probs,
+    draw_slates,
+    most_probable_items,
+    slate_log_probs,
 )
 from longplay.policies.generative.texts import Described, Words
 from longplay.policies.generative.vocabulary import Vocabulary
-from longplay.policies.plackett import impossible_from_repeats, log1mexp, plackett_luce_log_prob
+from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.training.descent import OPTIMIZERS
 from longplay.policies.training.histories import Histories, histories_from_log
 from longplay.policies.training.next_item import train_next_items
 from longplay.policies.training.with_words import train_with_words
 from longplay.progress import Progress, reporting
 
-BATCH = 256  # contexts per forward pass
 STEPS = {"tiny": 600, "small": 3000}
 BASE_STEPS = 400  # of a pretrained base
 BASE_HISTORY = 20  # items that a pretrained base reads
@@ -373,7 +372,7 @@ class Generative:
 
         The luck of a context follows from `rng`'s next number and its id alone
         (`decisions.context_chance`), and two policies over the same codes share it path by path
-        (`sampling.beam_slates`).
+        (`search.beam_slates`).
 
         Raises:
             DataError: a context allows fewer items than it has slots.
@@ -384,33 +383,16 @@ class Generative:
         if self.rule is not None:
             check_rule(self.name, self.rule, self.also_under, contexts)
         slots = contexts.slots if len(contexts) else 1
-        leaves = [np.zeros((0, slots), dtype=np.int64)]
-        log_p = [np.zeros((0, slots))]
-        chance = context_chance(contexts, rng)
-        start = 0
         if slots == 0:
             nothing_NS = np.zeros((len(contexts), 0))
             slates = codebook.index.slates(nothing_NS.astype(np.int64))
             return Decisions.of(contexts, slates, nothing_NS, self.name, codebook.trie.version)
-        for part in _parts(contexts):
-            prompts = self.prompts(part)
-            self._check_enough(part, prompts.allowed.count(), slots)
-            draw = beam_slates(
-                decoder,
-                prompts,
-                groups=1,
-                slots=slots,
-                chance=chance.take(np.arange(start, start + len(part))),
-            )
-            start += len(part)
-            leaves.append(draw.leaves[:, 0])
-            log_p.append(draw.item_log_prob[:, 0])
-        slate_rows = np.concatenate(leaves)
-        item_log_prob = np.concatenate(log_p)
+        chance = context_chance(contexts, rng)
+        leaves_NS, item_log_prob_NS = draw_slates(decoder, self.prompts, contexts, slots, chance)
         return Decisions.of(
             contexts,
-            codebook.index.slates(slate_rows),
-            plackett_luce_log_prob(item_log_prob),
+            codebook.index.slates(leaves_NS),
+            plackett_luce_log_prob(item_log_prob_NS),
             self.name,
             codebook.trie.version,
         )
@@ -425,22 +407,10 @@ class Generative:
         """
         decoder, codebook = self._fitted()
         check_one_each(contexts, slates)
-        rows = codebook.index.slate_rows(slates)
-        if rows.shape[1] == 0:
-            return np.zeros(rows.shape)
-        parts = [np.zeros((0, rows.shape[1]))]
-        start = 0
-        for part in _parts(contexts):
-            chosen = rows[start : start + len(part)]
-            start += len(part)
-            prompts = self.prompts(part)
-            item = chosen_log_probs(decoder, prompts, chosen)
-            outside = prompts.allowed.count() - rows.shape[1]
-            # a slate of everything allowed leaves nothing, which 1 - sum of single-precision
-            # numbers would miss
-            log_rest = np.where(outside > 0, log1mexp(np.logaddexp.reduce(item, axis=1)), -np.inf)
-            parts.append(impossible_from_repeats(plackett_luce_log_prob(item, log_rest), chosen))
-        return np.concatenate(parts)
+        leaves_NS = codebook.index.slate_rows(slates)
+        if leaves_NS.shape[1] == 0:
+            return np.zeros(leaves_NS.shape)
+        return slate_log_probs(decoder, self.prompts, contexts, leaves_NS)
 
     def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]:
         """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it
@@ -448,45 +418,18 @@ class Generative:
 
         Enumerates the catalogue: meant for evaluation and small catalogues.
         """
-        decoder, codebook = self._fitted()
-        parts = [item_log_probs(decoder, self.prompts(part)) for part in _parts(contexts)]
-        return np.concatenate([np.zeros((0, len(codebook.items))), *parts])
+        return catalogue_log_probs(self.decoder, self.prompts, contexts)
 
     def ranked(self, contexts: Contexts, k: int = 10, *, beams: int = 50) -> pl.DataFrame:
         """The `k` items each context would most probably be shown first, by constrained beam
-        search; see `sampling.best_items`.
+        search; see `search.best_items`.
 
         Columns: row (of the context), position (from 1), item_id, log_prob (of the first slot). For
         catalogues that are too large to enumerate.
         """
         decoder, codebook = self._fitted()
-        frames = [
-            pl.DataFrame(
-                schema={
-                    "row": pl.Int64,
-                    "position": pl.Int64,
-                    "item_id": pl.String,
-                    "log_prob": pl.Float64,
-                }
-            )
-        ]
-        for number, part in enumerate(_parts(contexts)):
-            best = best_items(decoder, self.prompts(part), k, max(k, beams))
-            leaves = best.leaves[:, 0]
-            log_p = best.item_log_prob[:, 0]
-            row, place = np.nonzero(leaves >= 0)
-            items = codebook.index.ids.gather(leaves[row, place])
-            frames.append(
-                pl.DataFrame(
-                    {
-                        "row": number * BATCH + row,
-                        "position": place + 1,
-                        "item_id": items,
-                        "log_prob": log_p[row, place],
-                    }
-                )
-            )
-        return pl.concat(frames)
+        ids = codebook.index.ids
+        return most_probable_items(decoder, self.prompts, contexts, ids, k, max(k, beams))
 
     def with_available(self, items: pl.Series) -> Self:
         """The same model, which shows only these of its items; see `Codebook.with_available`."""
@@ -526,7 +469,7 @@ class Generative:
 
     def learner(self, seed: int) -> Decoder:
         """A copy of the decoder to train: all weights of a model from scratch; of a base, LoRA and
-        the new tokens (`base.adapted`, by `seed`)."""
+        the new tokens (`pretrained.adapted`, by `seed`)."""
         decoder, codebook = self._fitted()
         if self.words is not None:
             return adapted(decoder, seed)
@@ -677,17 +620,3 @@ class Generative:
             vocabulary.item + place,
             vocabulary.code(trie.levels - 1) + trie.codes[:, -1],
         )
-
-    def _check_enough(self, contexts: Contexts, left_N: NDArray[np.int64], slots: int) -> None:
-        if left_N.min() < slots:
-            row = int(np.argmin(left_N))
-            raise DataError(
-                f"decide: user {contexts.frame['user_id'][row]!r} asks for {slots} slots but only "
-                f"{int(left_N[row])} items of the catalogue "
-                "are available and not excluded; ask for fewer slots or exclude less"
-            )
-
-
-def _parts(contexts: Contexts) -> list[Contexts]:
-    rows = np.arange(len(contexts))
-    return [contexts.take(rows[start : start + BATCH]) for start in range(0, len(contexts), BATCH)]

@@ -249,9 +249,8 @@ class ItemLaw:
             answer_NI[rows] = log_p_I
         answer_NI[np.repeat(np.arange(len(contexts)), np.diff(offsets)), items] = -np.inf
         mass_N1 = np.logaddexp.reduce(answer_NI, axis=1, keepdims=True)
-        return answer_NI - np.where(
-            np.isneginf(mass_N1), 0.0, mass_N1
-        )  # nothing left to show: -inf, not 0 / 0
+        # nothing left to show: -inf, not 0 / 0
+        return answer_NI - np.where(np.isneginf(mass_N1), 0.0, mass_N1)
 
     def _log_prob(self, contexts: Contexts, slate_NS: Int, banned: tuple[Int, Int]) -> Float:
         log_prob_NS = np.empty(slate_NS.shape)

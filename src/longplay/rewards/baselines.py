@@ -37,8 +37,10 @@ class Averaged(EarlyModel):
 
     def _learn(self, outcomes: Outcomes) -> AveragedStanding:
         reader, ages = self._reader(outcomes)
-        days, (index, row_N) = self.signal.days, by_key(outcomes)
-        outcome_N, n_I = outcomes.value, np.bincount(row_N, minlength=len(index)).astype(float)
+        days = self.signal.days
+        (index, row_N) = by_key(outcomes)
+        outcome_N = outcomes.value
+        n_I = np.bincount(row_N, minlength=len(index)).astype(float)
 
         def sums(x_NC: Float) -> tuple[Float, Callable[[Float], Float]]:
             sum_IC = np.column_stack([sum_by(row_N, x_N, len(index)) for x_N in x_NC.T])
@@ -118,7 +120,9 @@ class AveragedStanding:
         """
         index, row_N = by_key(outcomes)
         heard = row_N >= 0
-        row_N, age_N, n = row_N[heard], observed_N[heard], len(index)
+        row_N = row_N[heard]
+        age_N = observed_N[heard]
+        n = len(index)
         centre_N, loading_N, drift_N, noise_N, _, _ = self.table[:, age_N]
         away_N = self.reader(outcomes, observed_N)[heard] - centre_N
         entries_I = np.maximum(np.bincount(row_N, minlength=n), 1)
@@ -199,7 +203,8 @@ class AutoSurrogate(Averaged):
     name: ClassVar[str] = "auto-surrogate"
 
     def _reader(self, outcomes: Outcomes) -> tuple[Reader, Int]:
-        days, threshold = self.signal.days, self.signal.threshold
+        days = self.signal.days
+        threshold = self.signal.threshold
         top = counts_below(self.signal)
         levelled = top > 0
         outcome_N = outcomes.value
@@ -208,10 +213,8 @@ class AutoSurrogate(Averaged):
             so_far_N = _amount(outcomes, np.full(len(outcomes), age))
             if levelled:
                 level_N = np.minimum(so_far_N, top).astype(np.int64)
-                sum_L, n_L = (
-                    sum_by(level_N, outcome_N, top + 1),
-                    np.bincount(level_N, minlength=top + 1),
-                )
+                sum_L = sum_by(level_N, outcome_N, top + 1)
+                n_L = np.bincount(level_N, minlength=top + 1)
                 fit_DL[age] = (sum_L + outcome_N.mean()) / (n_L + 1)
                 fit_DL[age, top] = 1.0
             else:
@@ -250,5 +253,6 @@ def _amount(outcomes: Outcomes, observed_N: Int) -> Float:
 
 def _outcome(outcomes: Outcomes, observed_N: Int) -> Float:
     """The signal's value had the window closed after the observed days."""
-    total_N, threshold = _amount(outcomes, observed_N), outcomes.signal.threshold
+    total_N = _amount(outcomes, observed_N)
+    threshold = outcomes.signal.threshold
     return total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)

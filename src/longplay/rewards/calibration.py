@@ -17,7 +17,7 @@ from longplay.belief import Calibration, coverage_of_means, randomised_pit, reli
 from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import clustered_mean
 from longplay.rewards.early import EarlyModel, EarlyReward, certain_entries
-from longplay.rewards.showing import user_buckets
+from longplay.rewards.showing_fit import user_buckets
 from longplay.signals.outcomes.in_memory import Outcomes
 
 ENOUGH_ITEMS = 10
@@ -123,7 +123,8 @@ def calibration(
     mean_I, std_I, realised_I, prior_mean_I, prior_std_I = (
         all_of(name) for name in ("mean_I", "std_I", "realised_I", "prior_mean_I", "prior_std_I")
     )
-    mean_N, outcome_N = all_of("mean_N"), all_of("outcome_N")
+    mean_N = all_of("mean_N")
+    outcome_N = all_of("outcome_N")
     return Calibration(
         coverage=coverage_of_means(mean_I, std_I, realised_I, all_of("noise_I")),
         groups=len(mean_I),
@@ -170,10 +171,10 @@ def compare(
             f"compare: none of {len(test_outcomes):,} test entries is mature at "
             f"{test_outcomes.as_of:%Y-%m-%d}; use a later as_of"
         )
-    outcome_N, users = test.value, test.frame["user_id"].to_numpy()
-    prior = float(
-        certain_entries(train_outcomes).base_rate(truncated=True).value
-    )  # of what the models learn from
+    outcome_N = test.value
+    users = test.frame["user_id"].to_numpy()
+    # of what the models learn from
+    prior = float(certain_entries(train_outcomes).base_rate(truncated=True).value)
     alone_N = _loss(np.full(len(test), prior), outcome_N, test.signal.binary)
     rows = [
         _score("prior alone", np.full(len(test), prior), outcome_N, alone_N, users, test)
@@ -197,10 +198,8 @@ def _judge(model: EarlyReward, seen: Outcomes, judged: Outcomes, age: int) -> _J
         .agg(pl.col("value").mean(), pl.len().alias("n"))
         .sort("key")
     )
-    belief, prior = (
-        standing.items(realised["key"]),
-        model.observe(seen.where(np.zeros(len(seen), dtype=bool))).items(realised["key"]),
-    )
+    belief = standing.items(realised["key"])
+    prior = model.observe(seen.where(np.zeros(len(seen), dtype=bool))).items(realised["key"])
     noise_I = np.sqrt(np.maximum(belief.spread**2 - belief.std**2, 0.0) / realised["n"].to_numpy())
     single = standing.belief(judged, age)
     return _Judged(
@@ -225,7 +224,8 @@ def _score(
     test: Outcomes,
 ) -> dict[str, object]:
     loss_N = _loss(mean_N, outcome_N, test.signal.binary)
-    loss, difference = clustered_mean(loss_N, users), clustered_mean(loss_N - alone_N, users)
+    loss = clustered_mean(loss_N, users)
+    difference = clustered_mean(loss_N - alone_N, users)
     return {
         "model": name,
         "entries": len(test),
@@ -285,9 +285,8 @@ def concordance(mean_N: Float, outcome_N: Float, binary: bool) -> float | None:
     tied_belief = pairs - float(
         sum(count * (count - 1) / 2 for count in np.unique(mean_N, return_counts=True)[1])
     )
-    return (
-        0.5 + 0.5 * tau * float(np.sqrt(tied * tied_belief)) / tied
-    )  # tau-b back to (concordant - discordant) / untied outcomes
+    # tau-b back to (concordant - discordant) / untied outcomes
+    return 0.5 + 0.5 * tau * float(np.sqrt(tied * tied_belief)) / tied
 
 
 def _buckets(ids: pl.Series, buckets: int, seed: int) -> NDArray[np.int64]:

@@ -80,10 +80,8 @@ class Curves:
         rate_N = np.empty(len(linear_N))
         cell_N = above_N * len(self.knots[0]) + so_far_N
         for cell in np.unique(cell_N):
-            rows, (above, count) = (
-                np.flatnonzero(cell_N == cell),
-                divmod(int(cell), len(self.knots[0])),
-            )
+            rows = np.flatnonzero(cell_N == cell)
+            (above, count) = divmod(int(cell), len(self.knots[0]))
             linear_R = linear_N[rows]
             younger_R = np.interp(linear_R, *self.knots[above - 1][count]) if above else linear_R
             rate_N[rows] = (

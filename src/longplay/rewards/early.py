@@ -20,7 +20,8 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.storage import MemoryStore
 from longplay.progress import Progress, reporting
-from longplay.rewards.showing import Showing, fit_showing, worth
+from longplay.rewards.showing import Showing, worth
+from longplay.rewards.showing_fit import fit_showing
 from longplay.signals.declare.checks import kind_of
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.outcomes.in_memory import Outcomes, check_lake, slates_of
@@ -230,7 +231,8 @@ class EarlyModel(ABC):
             and not (lake.decisions if decisions is None else _frame(decisions)).is_empty()
         )
         if lake is not None and spares:
-            lake, outcomes = _lake_of_learners(lake, outcomes.as_of), _learning(outcomes)
+            lake = _lake_of_learners(lake, outcomes.as_of)
+            outcomes = _learning(outcomes)
             decisions = None if decisions is None else of_learners(_frame(decisions))
         certain = certain_entries(outcomes)
         usable_N = certain.known & certain.keys.is_not_null().to_numpy()
@@ -345,9 +347,8 @@ class EarlyModel(ABC):
         view = showing.view(lake)
         beliefs = self._catalogue.get(id(view))
         if beliefs is None:  # kept with the view, so that its id is not used again
-            belief = self.items(
-                view.index.key_ids_I.extend_constant(None, 1)
-            )  # last, at row -1: unknown items
+            # last, at row -1: unknown items
+            belief = self.items(view.index.key_ids_I.extend_constant(None, 1))
             self._catalogue.clear()
             beliefs = self._catalogue[id(view)] = (view, belief.mean, belief.std, belief.spread)
         _, mean_I, std_I, spread_I = beliefs
@@ -436,7 +437,8 @@ def _learning(outcomes: Outcomes) -> Outcomes:
 def _lake_of_learners(lake: Lake, as_of: datetime) -> Lake:
     """The lake as it was known at `as_of`, with the rows of users who are not held out, and all
     items."""
-    view, store = lake.before(as_of), MemoryStore()
+    view = lake.before(as_of)
+    store = MemoryStore()
     tables = {"events": view.events, "decisions": view.decisions, "contexts": view.contexts}
     store.commit(
         "learners",

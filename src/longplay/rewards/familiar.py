@@ -69,12 +69,14 @@ class LakeIndex:
         self.pairs, pair_row_E = np.unique(pair_E, return_inverse=True)
         code_E = pair_row_E * self.base + rank_E[has_key_E]
         order = np.argsort(code_E, kind="stable")
-        self._touch_code, self._touch_time = code_E[order], time_E[has_key_E][order]
+        self._touch_code = code_E[order]
+        self._touch_time = time_E[has_key_E][order]
         item_E = self.items.rows(events["item_id"]) if len(events) else user_E
         played_E = item_E >= 0
         code_E = user_E[played_E] * self.base + rank_E[played_E]
         order = np.argsort(code_E, kind="stable")
-        self._play_code, self._play_item = code_E[order], item_E[played_E][order]
+        self._play_code = code_E[order]
+        self._play_item = item_E[played_E][order]
 
     def slots(self, slates: pl.Series) -> Int:
         """Catalogue rows of equally long slates, flat; -1 for an item the lake does not know."""

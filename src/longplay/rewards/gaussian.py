@@ -149,7 +149,8 @@ def traits(prior: Prior, count_IC: Float, white_IC: Float) -> tuple[Float, Float
 def expected_outcomes(prior: Prior, count_IC: Float, white_IC: Float) -> tuple[Float, Float]:
     """Posterior mean [I] and std [I] of items' expected outcomes."""
     sensitivity_R = prior.loading.T @ prior.white_target
-    mean_I, var_I = np.empty(len(count_IC)), np.empty(len(count_IC))
+    mean_I = np.empty(len(count_IC))
+    var_I = np.empty(len(count_IC))
     for rows in chunks(len(count_IC), prior.loading.shape[1] ** 2):
         trait_IR, cov_IRR = traits(prior, count_IC[rows], white_IC[rows])
         mean_I[rows] = prior.target_C @ prior.mu_C + trait_IR @ sensitivity_R
@@ -232,7 +233,9 @@ def estimate_prior(
     """
     if not len(n_I):
         raise DataError("estimate_prior: no item has a mature entry; expected at least one")
-    total, items, ones_I = float(n_I.sum()), len(n_I), np.ones(len(n_I))
+    total = float(n_I.sum())
+    items = len(n_I)
+    ones_I = np.ones(len(n_I))
     unit_C = np.ones(len(target_C)) if unit_C is None else unit_C
     if total - items < 1 or (n_I > 1).sum() < 2:  # nothing tells items from noise
         mu_C = sum_IC.sum(0) / total
@@ -262,7 +265,8 @@ def between_items(
     all have one.
     """
     weight_I = np.where(n_I > 1, weight_I, 0.0)
-    total, mean_IC = float(weight_I.sum()), sum_IC / n_I[:, None]
+    total = float(weight_I.sum())
+    mean_IC = sum_IC / n_I[:, None]
     if total == 0:
         return np.zeros((sum_IC.shape[1], sum_IC.shape[1]))
     away_IC = mean_IC - weight_I @ mean_IC / total

@@ -44,12 +44,14 @@ class ProgressiveReward(EarlyModel):
 
     def _learn(self, outcomes: Outcomes) -> GaussianStanding:
         index, row_N = by_key(outcomes)
-        trace_NC, items = _trace(outcomes, outcomes.observed()), len(index)
+        trace_NC = _trace(outcomes, outcomes.observed())
+        items = len(index)
         shape = (items, len(row_N))
         member_IN = sparse.csr_matrix(
             (np.ones(len(row_N)), (row_N, np.arange(len(row_N)))), shape=shape
         )
-        target_C, unit_C = np.ones(trace_NC.get_shape()[1]), np.ones(trace_NC.get_shape()[1])
+        target_C = np.ones(trace_NC.get_shape()[1])
+        unit_C = np.ones(trace_NC.get_shape()[1])
         unit_C[: self.signal.days] = max(
             float(outcomes.hits[2].mean()) if len(outcomes.hits[2]) else 0.0, 1e-6
         )
@@ -108,7 +110,8 @@ class GaussianStanding:
     def observe(self, outcomes: Outcomes, observed_N: Int) -> GaussianStanding:
         """Items' posteriors from these entries' prefixes; entries without a key are left out."""
         index, row_N = by_key(outcomes)
-        length_N, coordinates = self._lengths(observed_N), len(self.prior.mu_C)
+        length_N = self._lengths(observed_N)
+        coordinates = len(self.prior.mu_C)
         heard_N = row_N >= 0
         group_ids, group_N = np.unique(
             row_N[heard_N] * (coordinates + 1) + length_N[heard_N], return_inverse=True
@@ -119,14 +122,10 @@ class GaussianStanding:
             (np.ones(len(group_N)), (group_N, np.arange(len(group_N)))),
             shape=(len(group_ids), len(group_N)),
         )
-        sum_GC, n_G = (
-            sparse.csr_matrix(member_GN @ trace_NC),
-            np.bincount(group_N, minlength=len(group_ids)).astype(float),
-        )
-        count_IC, white_IC = (
-            np.zeros((len(index), coordinates)),
-            np.zeros((len(index), coordinates)),
-        )
+        sum_GC = sparse.csr_matrix(member_GN @ trace_NC)
+        n_G = np.bincount(group_N, minlength=len(group_ids)).astype(float)
+        count_IC = np.zeros((len(index), coordinates))
+        white_IC = np.zeros((len(index), coordinates))
         starts_I = np.searchsorted(row_G, np.arange(len(index) + 1))
         for items in chunks(
             len(index), coordinates * max(int(np.ceil(len(group_ids) / max(len(index), 1))), 1)
@@ -206,19 +205,16 @@ def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
     if not len(ages) or not Curves.possible(outcomes.value):
         return None
     half_N = keyed_uniform("longplay: curves", outcomes.frame["user_id"]) < 0.5
-    linear_AN, so_far_AN = (
-        np.zeros((len(ages), len(outcomes))),
-        np.zeros((len(ages), len(outcomes)), dtype=np.int64),
-    )
+    linear_AN = np.zeros((len(ages), len(outcomes)))
+    so_far_AN = np.zeros((len(ages), len(outcomes)), dtype=np.int64)
     is_read_N = np.zeros(len(outcomes), dtype=bool)
     for half in (half_N, ~half_N):
-        other_half, rows = outcomes.where(~half), np.flatnonzero(half)
+        other_half = outcomes.where(~half)
+        rows = np.flatnonzero(half)
         is_sampled_N = np.zeros(len(outcomes), dtype=bool)
         is_sampled_N[rows[:: len(rows) // CURVE_ENTRIES + 1]] = True
-        sampled, other_beliefs = (
-            outcomes.where(is_sampled_N),
-            standing.observe(other_half, other_half.observed()),
-        )
+        sampled = outcomes.where(is_sampled_N)
+        other_beliefs = standing.observe(other_half, other_half.observed())
         row_N = other_beliefs.index.rows(sampled.keys)
         is_read_N |= is_sampled_N
         for a, age in enumerate(ages.tolist()):
@@ -263,10 +259,8 @@ def _trace(outcomes: Outcomes, observed_N: Int) -> sparse.csr_matrix:
         return sparse.csr_matrix((amount, (row, day)), shape=(len(outcomes), signal.days))
     total_N = sum_by(row, amount, len(outcomes))
     positive = np.flatnonzero((observed_N >= signal.days) & (total_N >= signal.threshold - 1e-9))
-    row, day = (
-        np.concatenate([row, positive]),
-        np.concatenate([day, np.full(len(positive), signal.days)]),
-    )
+    row = np.concatenate([row, positive])
+    day = np.concatenate([day, np.full(len(positive), signal.days)])
     return sparse.csr_matrix(
         (np.concatenate([amount, np.ones(len(positive))]), (row, day)),
         shape=(len(outcomes), signal.days + 1),

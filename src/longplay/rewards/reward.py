@@ -155,11 +155,12 @@ class Reward:
     def __reduce__(
         self,
     ) -> tuple[type[Reward], tuple[dict[Signal, float], dict[Guarded, float], float]]:
+        # a read-only mapping does not pickle
         return Reward, (
             dict(self.objectives),
             dict(self.guardrails),
             self.caution,
-        )  # a read-only mapping does not pickle
+        )
 
     def __str__(self) -> str:
         objectives = " + ".join(

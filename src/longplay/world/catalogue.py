@@ -269,9 +269,8 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
     )
     taste_ID = _unit(taste_CD[creator_I] + np.abs(rng.normal(0.0, 0.1, (items, config.genres))))
 
-    spare = np.random.default_rng(
-        [seed, 6]
-    )  # where a creator or two share everything, items must differ by themselves
+    # where a creator or two share everything, items must differ by themselves
+    spare = np.random.default_rng([seed, 6])
     depth_z_I = _standard(_varied(_two_level(rng, creator_I, config.creator_share), spare))
     own_z_I = _two_level(rng, creator_I, config.creator_share)
     if items > 2:

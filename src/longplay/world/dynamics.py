@@ -23,10 +23,11 @@ from longplay.world.parameters import WorldConfig
 ORGANIC = -1  # the slot of a play that no list of results caused
 HOME, SHELF, SEARCH, LIBRARY = range(4)  # places, in the order of a visit
 SURFACES = ("home", "new_releases", "search", "library")
+# what the service shows unasked: its plays are recommended, those of a search are not
 PUSHED = (
     HOME,
     SHELF,
-)  # what the service shows unasked: its plays are recommended, those of a search are not
+)
 RESULTS = 5  # slots of a page of search results
 SHELF_SLOTS = 3  # of the new releases
 MATCH_SHARPNESS = 2.5  # log odds between a perfect match of taste and none
@@ -289,7 +290,8 @@ def coins(
     row = np.repeat(shown.row_N, slots)
     slot = np.tile(np.arange(slots), len(shown.row_N))
     item = shown.item_NS.ravel()
-    item, empty = np.maximum(item, 0), item < 0  # a slate may be shorter than the page
+    empty = item < 0  # a slate may be shorter than the page
+    item = np.maximum(item, 0)
     chance = np.where(
         empty, 0.0, play_chance(listeners, taste_RD, state, market, row, item, slot, config)
     )

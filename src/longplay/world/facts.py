@@ -127,9 +127,8 @@ def _explained(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[float, ...]:
     with_y_D = x_ND.T @ y_N
     own_D = np.sum(x_ND**2, axis=0)
     added_D = np.zeros(len(own_D))
-    for d in range(
-        len(own_D)
-    ):  # elimination: what is left of each column, and of y, once the columns before are taken out
+    # elimination: what is left of each column, and of y, once the columns before are taken out
+    for d in range(len(own_D)):
         left = gram_DD[d, d]
         if left > 1e-9 * own_D[d]:  # else it only repeats the columns before
             added_D[d] = with_y_D[d] ** 2 / left
@@ -177,6 +176,7 @@ def _retention(visits: pl.DataFrame) -> tuple[float, ...]:
         .sort("week")
     )
     by_week = dict(counts.iter_rows())
+    # the last week may not be whole
     return tuple(
         by_week.get(week, 0) / len(cohort) for week in range(1, int(weeks["week"].to_numpy().max()))
-    )  # the last week may not be whole
+    )

@@ -374,7 +374,8 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
         )
         self.action_space = self._seat.single_action_space
         self.observation_space = self._seat.single_observation_space
-        self._begun, self._over = False, True
+        self._begun = False
+        self._over = True
 
     @property
     def catalogue(self) -> Catalogue:
@@ -390,7 +391,8 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
         seen, info = self._seat.reset(
             seed=int(self.np_random.integers(2**32)) if seed is None and not self._begun else seed
         )
-        self._begun, self._over = True, False
+        self._begun = True
+        self._over = False
         return _first(seen), _only(info)
 
     def step(self, action: Int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -400,7 +402,8 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
                 "WorldEnv: step() without an episode; call reset() first"
             )
         seen, reward_N, terminated_N, truncated_N, info = self._seat.step(np.asarray(action)[None])
-        terminated, truncated = bool(terminated_N[0]), bool(truncated_N[0])
+        terminated = bool(terminated_N[0])
+        truncated = bool(truncated_N[0])
         self._over = terminated or truncated
         return _first(seen), float(reward_N[0]), terminated, truncated, _only(info)
 

@@ -111,7 +111,8 @@ def make_listeners(users: int, seed: int, config: WorldConfig) -> Listeners:
     """The traits of `users` users drawn from (config, seed, user)."""
     luck = Luck(seed).on(np.arange(users), day=-1)
     z = luck.normal(Stream.TRAIT, 100 + np.arange(5)[None, :])
-    mean, shape = config.churn, config.churn_shape
+    mean = config.churn
+    shape = config.churn_shape
     churn_U = (
         betaincinv(shape, shape * (1 / mean - 1), luck.uniform(Stream.TRAIT, 200))
         if mean > 1e-12
@@ -152,7 +153,8 @@ def first_state(
 ) -> State:
     """Everyone alive, with a few habits that began before the log does; `number_U`: who each
     listener is."""
-    n, slots = len(listeners), config.habit_slots
+    n = len(listeners)
+    slots = config.habit_slots
     luck = Luck(seed).on(number_U, day=-2)
     k = np.arange(slots)[None, :]
     has_UM = luck.uniform(Stream.START, k) < config.start_habits / slots

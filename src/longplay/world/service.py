@@ -106,9 +106,8 @@ class Service:
         self.seed = seed
         self.exclude = "none" if exclude is None else exclude
         self._stated = exclude
-        self._told: set[str] = (
-            set()
-        )  # policies of which a warning was logged, by this world or one that it was forked from
+        # policies of which a warning was logged, by this world or one that it was forked from
+        self._told: set[str] = set()
         self.catalogue: Catalogue = make_catalogue(items, seed, self.config)
         self.listeners = make_listeners(users, seed, self.config)
         self.market: Market = self.catalogue.market(0)
@@ -501,7 +500,7 @@ class Service:
             history=history,
             exclusions=exclusions,
             ids=visit_ids(names, self.day, "h"),
-            beside=past,
+            history_columns=past,
             exclude=self._stated,
         )
 

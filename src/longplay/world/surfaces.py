@@ -22,10 +22,8 @@ from longplay.world.listeners import Listeners
 from longplay.world.luck import DayLuck, Stream
 from longplay.world.parameters import WorldConfig
 
-OFFSET_S = {
-    SHELF: 1_200,
-    SEARCH: 2_000,
-}  # seconds after the visit's begin; the home slate comes first
+# seconds after the visit's begin; the home slate comes first
+OFFSET_S = {SHELF: 1_200, SEARCH: 2_000}
 LETTER = {SHELF: "n", SEARCH: "s"}
 
 
@@ -62,9 +60,8 @@ def house_lists(
     sought = market.item_of(creator, luck.take(row).uniform(Stream.ITEM))
     first, count, count_others = market.shelf_of(creator, RESULTS - 1)
     drawn = distinct(count - 1, count_others, luck.take(row), Stream.RESULT) + first[:, None]
-    drawn += (
-        drawn >= market.place_I[sought][:, None]
-    )  # the others: places from the sought item's own on move up by one
+    # the others: places from the sought item's own on move up by one
+    drawn += drawn >= market.place_I[sought][:, None]
     lists.append(
         Shown(SEARCH, row, np.concatenate([sought[:, None], market.item_by_genre[drawn]], axis=1))
     )
@@ -106,12 +103,12 @@ def house_decisions(
         )
         name = "new-releases"
     else:
-        catalogue, sought = market.catalogue, shown.item_NS[:, 0]
+        catalogue = market.catalogue
+        sought = shown.item_NS[:, 0]
         creator = catalogue.creator_I[sought]
         _, count, _ = market.shelf_of(creator, RESULTS - 1)
-        first_N = np.minimum(
-            np.log(catalogue.fame_I[sought] / market.fame_of(creator)), 0.0
-        )  # a difference of sums may fall short
+        # a difference of sums may fall short
+        first_N = np.minimum(np.log(catalogue.fame_I[sought] / market.fame_of(creator)), 0.0)
         log_prob_NS = np.concatenate(
             [first_N[:, None], -np.log(count[:, None] - 1 - np.arange(slots - 1))], axis=1
         )

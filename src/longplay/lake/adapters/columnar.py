@@ -146,7 +146,8 @@ def _as_json(column: pa.ChunkedArray) -> list[dict[str, str] | None]:
         ValueError,
         OverflowError,
         LookupError,
-    ):  # times that no calendar has, or of a zone that nobody knows
+    ):
+        # times that no calendar has, or of a zone that nobody knows
         values = [f"{column.type} that cannot be shown"] * len(column)
     return [None if value is None else {"json": json.dumps(value, default=str)} for value in values]
 

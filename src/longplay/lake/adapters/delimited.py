@@ -113,7 +113,8 @@ def check_dialect(separator: str, encoding: str) -> None:
         LookupError,
         ValueError,
         AssertionError,
-    ) as error:  # what codecs that are not of texts raise
+    ) as error:
+        # what codecs that are not of texts raise
         raise ConfigError(
             f"encoding = {encoding!r} is unknown, expected one such as 'utf-8', 'utf-16', "
             "'latin-1' or 'windows-1252'"

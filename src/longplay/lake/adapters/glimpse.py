@@ -36,7 +36,7 @@ class Glimpse:
         rows: of all files; estimated from their size for CSV.
         separator: of CSV files, where they are not the usual comma and UTF-8; else None.
         encoding: of CSV files, where they are not the usual comma and UTF-8; else None.
-        whole: the sample is the whole log.
+        complete: whether the sample holds all rows of the log.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Glimpse:
     rows: int
     separator: str | None
     encoding: str | None
-    whole: bool
+    complete: bool
 
     @property
     def is_parquet(self) -> bool:
@@ -56,7 +56,7 @@ class Glimpse:
         """A column of the whole log where that is quick to read, else of the sample."""
         size = sum(file.stat().st_size for file in self.files)
         if (
-            self.whole
+            self.complete
             or self.files[0].name.lower().endswith(".gz")
             or (size > WHOLE_BYTES and not self.is_parquet)
         ):
@@ -100,7 +100,7 @@ def glimpse(path: str | Path) -> Glimpse:
         sample = pl.concat([part for part, _ in parts], how="diagonal_relaxed")
         rows = sum(_parquet_rows(file) for file in files)
         _refuse_empty(path, sample, rows)
-        return Glimpse(Path(path), tuple(files), sample, rows, None, None, whole=False)
+        return Glimpse(Path(path), tuple(files), sample, rows, None, None, complete=False)
     if any(file.suffix.lower() in PARQUET for file in files):
         raise ConfigError(
             f"{path}: holds CSV and Parquet files; name one kind, e.g. {Path(path) / '*.parquet'}"

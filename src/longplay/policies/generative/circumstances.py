@@ -17,6 +17,7 @@ from longplay.errors import ConfigError
 from longplay.lake.schema import ENGAGED
 
 READS = ("gap", "surface", "want", "kind")  # the last stands behind its item, the others before
+# seconds at which the next bucket begins
 GAPS = (
     300,
     3_600,
@@ -25,7 +26,7 @@ GAPS = (
     3 * 86_400,
     7 * 86_400,
     28 * 86_400,
-)  # seconds at which the next bucket begins
+)
 LEVELS = 4  # of what is wanted, about equally many outcomes in each
 
 

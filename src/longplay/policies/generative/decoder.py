@@ -345,9 +345,8 @@ class Decoder:
             logits = state.to(rows.dtype) @ rows.T
         logits = logits.double() / temperature[..., None].double()
         valid = torch.from_numpy(mask)
-        dead = ~valid.any(
-            dim=-1, keepdim=True
-        )  # nothing allowed below this prefix: -inf, not 0 / 0
+        # nothing allowed below this prefix: -inf, not 0 / 0
+        dead = ~valid.any(dim=-1, keepdim=True)
         return torch.log_softmax(
             logits.masked_fill(~(valid | dead), -torch.inf), dim=-1
         ).masked_fill(~valid, -torch.inf)
@@ -386,9 +385,8 @@ class Decoder:
         stop = trie.ptr[-1][at[opens] + 1, None]
         child = first + np.arange(int((stop - first).max(initial=0)))
         leaf = np.minimum(child, len(trie) - 1)
-        code = torch.from_numpy(
-            np.where(child < stop, trie.code[-1][leaf], trie.width)
-        )  # [groups, children]; of none, one behind the last
+        # [groups, children]; of none, one behind the last
+        code = torch.from_numpy(np.where(child < stop, trie.code[-1][leaf], trie.width))
         rows = nn.functional.embedding(torch.from_numpy(item_token[leaf]), self._output_rows)
         seated = state.new_zeros(len(leaf), seats, state.shape[-1])
         seated[group, seat] = state.flatten(0, -2)[torch.from_numpy(order)]

@@ -151,7 +151,6 @@ def _with_lora(model: PreTrainedModel) -> Any:
         r=RANK, lora_alpha=2 * RANK, target_modules=targets or "all-linear", task_type="CAUSAL_LM"
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", ".*is_gradient_checkpointing", FutureWarning
-        )  # peft 0.21 asks transformers 5.23 by the old name
+        # peft 0.21 asks transformers 5.23 by the old name
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         return get_peft_model(model, config)

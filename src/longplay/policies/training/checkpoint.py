@@ -96,7 +96,8 @@ def load_checkpoint(
         IndexError,
         ValueError,
         RuntimeError,
-    ) as error:  # of before checkpoints had digests, or of another shape
+    ) as error:
+        # of before checkpoints had digests, or of another shape
         raise _damaged(path, f"it does not fit this model ({error})") from error
     return notes
 

@@ -286,9 +286,8 @@ def dropped_out(decoder: Decoder, share: float, seed: list[int]) -> Iterator[Non
     ]
     hooks = [place.register_forward_hook(drop) for place in places]
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # no global generator: the caller's is left as it was
+        # no global generator: the caller's is left as it was
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
             yield
     finally:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 MOMENTUM = 0.95
 DECAY = 0.1
 TURNS = 5
+# Jordan et al.: the steepest at 0 that keeps singular values within about .7..1.2
 POLYNOMIAL = (
     3.4445,
     -4.7750,
     2.0315,
-)  # Jordan et al.: the steepest at 0 that keeps singular values within about .7..1.2
+)
 RMS = 0.2  # of AdamW's updates, by which Muon's are scaled: one rate serves both
 
 

@@ -181,9 +181,8 @@ def positions(
     all items of the history.
     """
     position = np.zeros(len(questions), dtype=np.int64)
-    order = np.argsort(
-        np.diff(questions.offsets), kind="stable"
-    )  # prompts of equal length come together
+    # prompts of equal length come together
+    order = np.argsort(np.diff(questions.offsets), kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         part = questions.take(rows)

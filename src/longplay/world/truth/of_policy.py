@@ -65,9 +65,8 @@ def policy_values(
     )
     if enrolled.is_empty():
         raise DataError("truth: nobody visits in the first 14 days; has everybody left?")
-    if _nothing_to_enter(
-        signal, lake
-    ):  # an error on a log; here it is known that there was nothing
+    # an error on a log; here it is known that there was nothing
+    if _nothing_to_enter(signal, lake):
         return enrolled.select("user_id", value=pl.lit(0.0))
     return enrolled_sums(signal, lake, enrolled).select("user_id", "value")
 
@@ -100,10 +99,11 @@ def _lived(world: Service, policy: Policy | None, days: int, users: int | None, 
             )
         copies = world.fork(alive, seed=_far(seed))
         copies.run(policy, days)
+        # with the policy, so that its id is not used again
         world.lives[key] = (
             policy,
             copies.lake,
-        )  # with the policy, so that its id is not used again
+        )
     return world.lives[key][1]
 
 
@@ -155,9 +155,8 @@ def one_step_truth(
         logger = logger.adapt(reborn.items, empty("events"))
     for day in range(max(judged) + days_after + 1):
         loggers.append(logger)
-        if day == min(
-            judged
-        ):  # one rate for all days, so that every visit counts alike; people only become fewer
+        # one rate for all days, so that every visit counts alike; people only become fewer
+        if day == min(judged):
             rate = _SAMPLES / len(judged) / max(len(reborn.morning().user_N), 1)
         if (
             day in judged
@@ -169,9 +168,8 @@ def one_step_truth(
             is not None
         ):
             branches.append(branches_of_day)
-        if day <= max(judged) or isinstance(
-            logger, Adaptive
-        ):  # afterwards only what the logger learns matters
+        # afterwards only what the logger learns matters
+        if day <= max(judged) or isinstance(logger, Adaptive):
             today = reborn.one_day(_Logger(logger), ring, Batch(day))
             if isinstance(logger, Adaptive):
                 logger = logger.adapt(reborn.items, today)
@@ -344,9 +342,8 @@ def _branch(
     for slot in range(width):
         at = np.flatnonzero(slot_M == slot)
         slate_MS[at, slot] = outside(logged[at, :slot], drawn[at], 1)[:, 0]
-        if (
-            slot + 1 < width
-        ):  # the slots after it are the logger's, given what now stands before them
+        # the slots after it are the logger's, given what now stands before them
+        if slot + 1 < width:
             slate_MS[at, slot + 1 :] = outside(slate_MS[at, : slot + 1], rest[at], width - slot - 1)
     item_M = slate_MS[np.arange(m), slot_M]
     creator_M = world.catalogue.creator_I[item_M]
@@ -433,7 +430,7 @@ def _follow(
             "creator_id": world.catalogue.creators.gather(branches.creator_R),
         }
     )
-    kept = [branches.past.with_columns(kind=pl.lit("play")).pipe(conform, "events")]
+    events_by_day = [branches.past.with_columns(kind=pl.lit("play")).pipe(conform, "events")]
     for day in range(first, first + days_after):
         batch = Batch(day)
         if day == first:
@@ -449,7 +446,7 @@ def _follow(
             today = world.one_day(
                 _Logger(loggers[day], world.user_ids, branches.original_ids), branches.ring, batch
             )
-        kept.append(
+        events_by_day.append(
             today if every_event else today.join(watched, on=["user_id", "creator_id"], how="semi")
         )
-    return pl.concat(kept)
+    return pl.concat(events_by_day)

@@ -61,9 +61,8 @@ class Touches:
             ]
         )
         when = np.concatenate([np.full(len(day_plays.user_P), day_plays.day) for day_plays in days])
-        unique, last = np.unique(
-            key[::-1], return_index=True
-        )  # reversed: the first occurrence is the latest
+        # reversed: the first occurrence is the latest
+        unique, last = np.unique(key[::-1], return_index=True)
         return cls(unique, when[::-1][last], things)
 
     def last(self, user_N: Int, thing_N: Int) -> Int:
@@ -103,7 +102,8 @@ def true_value(
         raise ConfigError(f"true_value: replicates={replicates} given, expected at least 1")
     by_creator = _checked(signal)
     slots = item_NS.shape[1]
-    user_P, item_P = np.repeat(user_N, slots), item_NS.ravel()
+    user_P = np.repeat(user_N, slots)
+    item_P = item_NS.ravel()
     creator_P = market.catalogue.creator_I[item_P]
     worth_P = state.alive_R[user_P].copy()
     discovery = signal.entry.is_discovery
@@ -228,7 +228,8 @@ class _Agents:
 def _checked(signal: Signal) -> bool:
     """Whether the signal counts days with the creator (else days of the user); raises for what the
     world has no truth of."""
-    measure, entry = signal.measure, signal.entry
+    measure = signal.measure
+    entry = signal.entry
     low, high = signal.window
     if not 0 <= low <= high:
         raise ConfigError(

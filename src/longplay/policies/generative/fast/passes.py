@@ -62,10 +62,11 @@ def states_of(
     """
     cos, sin = body.rotary_emb(states, position)
     half = sin.shape[-1] // 2
+    # of every head
     turn = (
         cos[:, :, None],
         torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)[:, :, None],
-    )  # of every head
+    )
     row = torch.arange(states.shape[0])
     for number, block in enumerate(body.layers):
         attention = block.self_attn
@@ -84,9 +85,8 @@ def states_of(
         values = values.transpose(1, 2)
         if cache is not None:
             keys, values = cache.update(keys, values, number)
-        if at is not None and number + 1 == len(
-            body.layers
-        ):  # nothing reads the other tokens' states
+        # nothing reads the other tokens' states
+        if at is not None and number + 1 == len(body.layers):
             states = states[row, at][:, None]
             normed = normed[row, at][:, None]
             turn = turn[0][row, at][:, None], turn[1][row, at][:, None]
