@@ -29,7 +29,7 @@ DEVICES = frozenset(
 
 
 def hint(name: object, allowed: Iterable[str]) -> str:
-    """`; did you mean 'habit'?` where an allowed name is close, else nothing.
+    """`; did you mean 'habit'?` where one of the allowed names is close, else nothing.
 
     >>> hint("habbit", ["habit", "clicks"]), hint("x", ["habit", "clicks"])
     ("; did you mean 'habit'?", '')
@@ -39,7 +39,7 @@ def hint(name: object, allowed: Iterable[str]) -> str:
 
 
 def file_name(name: object, what: str) -> str:
-    """The name itself, checked to be safe as a file or folder name on every system.
+    """`name`, after a check that it is a safe file or folder name on every system.
 
     Letters of any script, digits, spaces inside, and marks such as `.`, `-`, `_` and `+` are
     allowed.

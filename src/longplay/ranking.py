@@ -22,7 +22,7 @@ LEAST_LEFT = 0.5  # share of the start's figure at which an alarm is raised
 
 @dataclass(frozen=True)
 class Future:
-    """What happened after each of N contexts: the relevant items and what became of them.
+    """What users did after each of N contexts: the relevant items, and whether they became habits.
 
     Attributes:
         contexts: the moments at which a ranking is asked for.
@@ -88,8 +88,8 @@ def _top_items(
 
 
 def _first(value_NI: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Columns of the `k` least values of each row, in order, ties by column; without sorting a
-    whole catalogue. Shape [N, k]."""
+    """Columns of the `k` smallest values of each row, in order, ties by column, [N, k]. The
+    catalogue is not sorted as a whole."""
     order_NK = np.empty((len(value_NI), k), dtype=np.int64)
     if k == 0:
         return order_NK
@@ -231,7 +231,7 @@ def exposure_metrics(
     k: int = 10,
     cold: int = 10,
 ) -> dict[str, float]:
-    """What the first `k` are made of: coverage@k and cold-start share@k, both in [0, 1].
+    """Coverage@k and cold-start share@k of a ranking, both in [0, 1].
 
     Coverage: share of the catalogue that is in at least one context's first k. Cold-start share:
     share of those places held by items with fewer than `cold` plays in the training log.

@@ -23,13 +23,13 @@ HISTORY_COLUMNS = ("history_time", "history_kind", "history_surface")
 
 
 def check_exclude(where: str, exclude: object) -> None:
-    """Raise a ConfigError unless it is a rule of exclusions."""
+    """Raise a ConfigError unless `exclude` is a rule of exclusions."""
     if exclude not in RULES:
         raise ConfigError(f"{where}: exclude={exclude!r} given, expected one of {', '.join(RULES)}")
 
 
 def _period(time: pl.Series) -> str:
-    """First and last day of the times of at least one row."""
+    """First and last day of some times, of which there is at least one."""
     first = time.dt.date().min()
     last = time.dt.date().max()
     return f"{first}" if first == last else f"{first} to {last}"
@@ -61,8 +61,8 @@ class Contexts:
 
     @classmethod
     def _checked(cls, frame: pl.DataFrame) -> Self:
-        """Rows that were contexts before: selected, or changed in a column whose new values were
-        checked."""
+        """Contexts of rows that were checked before, and were selected or changed in a column that
+        is checked."""
         contexts = object.__new__(cls)
         object.__setattr__(contexts, "frame", frame)
         return contexts
@@ -218,22 +218,22 @@ class Contexts:
         return int(counts[0])
 
     def take(self, rows: NDArray[np.integer] | Sequence[int]) -> Contexts:
-        """The contexts at these row numbers, in that order, repeats allowed."""
+        """The contexts at these row numbers, in that order; rows may repeat."""
         return Contexts._checked(self.frame[np.asarray(rows)])
 
     def reading(self, most: int) -> Contexts:
-        """The same contexts with no more than the last `most` items of their histories."""
+        """The same contexts with at most the last `most` items of their histories."""
         recent = [pl.col(name).list.tail(most) for name in ("history", *HISTORY_COLUMNS)]
         return Contexts._checked(self.frame.with_columns(recent))
 
     def with_slots(self, slots: int) -> Contexts:
-        """The same contexts with so many slots (>= 0)."""
+        """The same contexts with this number of slots (>= 0)."""
         if slots < 0:
             raise DataError(f"with_slots: {slots} given, expected 0 or more")
         return Contexts._checked(self.frame.with_columns(slots=pl.lit(slots, dtype=pl.Int32)))
 
     def wanting(self, want: float | None) -> Contexts:
-        """The same contexts asking for this outcome, in its signal's unit; None: for none."""
+        """The same contexts with this wanted outcome, in its signal's unit; null: with none."""
         if want is not None and not np.isfinite(want):
             raise DataError(
                 f"wanting: {want} given, expected a number in the unit of the outcome, or None"
@@ -241,12 +241,11 @@ class Contexts:
         return Contexts._checked(self.frame.with_columns(want=pl.lit(want, dtype=pl.Float64)))
 
     def prompted(self, prompt: str | None) -> Contexts:
-        """The same contexts with these words in front, for policies that read them; None:
-        without."""
+        """The same contexts with this prompt, for policies that read one; null: without."""
         return Contexts._checked(self.frame.with_columns(prompt=pl.lit(prompt, dtype=pl.String)))
 
     def at_temperature(self, temperature: float) -> Contexts:
-        """The same contexts asking for slates at another temperature (> 0)."""
+        """The same contexts at another temperature (> 0)."""
         if not (temperature > 0 and np.isfinite(temperature)):
             raise DataError(f"at_temperature: {temperature} given, expected a positive number")
         return Contexts._checked(self.frame.with_columns(temperature=pl.lit(float(temperature))))

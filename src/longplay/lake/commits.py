@@ -122,7 +122,7 @@ class Commit:
     dropped: tuple[str, ...] = ()
 
     def line(self) -> bytes:
-        """The line, with its digest before it and its newline."""
+        """The line of the log: its digest, the commit and a newline."""
         parts = {
             "seq": self.seq,
             "batch": self.batch,
@@ -310,8 +310,8 @@ class CommitLog:
                 os.fsync(handle.fileno())
 
     def replace(self, commits: Iterable[Commit], suffix: str) -> list[Path]:
-        """Write both copies anew; what was there stays beside them with `suffix`. Returns these old
-        files."""
+        """Write both copies anew, and return the old files, which stay beside them with
+        `suffix`."""
         make_folder(self.folder)
         text = b"".join(commit.line() for commit in commits)
         moved_aside = []
@@ -327,7 +327,7 @@ class CommitLog:
 
 
 def file_damage(folder: Path, file: DataFile) -> str | None:
-    """The damage of a file below `folder`. Null where the file is as it was written."""
+    """What is wrong with a file below `folder`; null where it is as it was written."""
     path = folder / file.name
     try:
         size = path.stat().st_size
@@ -343,8 +343,8 @@ def file_damage(folder: Path, file: DataFile) -> str | None:
 
 
 def _read_lines(path: Path) -> tuple[dict[int, Commit], str | None]:
-    """Complete lines by number, and the problems of the others. An end without newline is no
-    problem."""
+    """Complete lines by number, and what is wrong with the others. An end without newline is not
+    counted as wrong."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

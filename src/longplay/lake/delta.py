@@ -67,7 +67,7 @@ class LaterVersions:
 
     @property
     def last_begun(self) -> int:
-        """Highest number of a commit that a writer had begun; -1 for none."""
+        """The highest number of a commit that a writer had begun; -1 where none was."""
         return max(self.begun, default=-1)
 
 
@@ -143,8 +143,8 @@ def _actions(entry: Path) -> list[dict[str, Any]] | None:
 
 
 def _mark(actions: Iterable[Mapping[str, Any]]) -> tuple[int, str] | None:
-    """Number and batch of the commit that a lake's writer had begun; null for another program's
-    version."""
+    """Number and batch of the commit for which a lake's writer made a version; null for a version
+    of another program."""
     for action in actions:
         info = action.get("commitInfo", {})
         if MARK in info:

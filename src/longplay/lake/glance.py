@@ -16,8 +16,8 @@ MOST_WEEKS = 26
 
 
 def glance(lake: Lake) -> dict[str, Any]:
-    """Plain figures of a lake: counts, kinds, origins, first, last, watermark, `activity`,
-    `creators`, `long_days` and `retention`.
+    """Figures of a lake: counts, kinds, origins, first, last, watermark, `activity`, `creators`,
+    `long_days` and `retention`.
 
     creators: where events and the catalogue name different ones, in a sentence; empty where they
     agree. activity: per UTC day the users and events of engaged kinds. retention: for week w = 0,

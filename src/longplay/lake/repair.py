@@ -111,8 +111,7 @@ class Repaired:
 
 
 def check(lake: Path, progress: Progress | None = None) -> Checked:
-    """Compare every file of the lake in `lake` with what the log of commits says of it; nothing is
-    changed.
+    """Compare every file of the lake with what the log of commits says of it. Nothing is changed.
 
     Args:
         lake: folder of the lake.
@@ -169,7 +168,7 @@ def check(lake: Path, progress: Progress | None = None) -> Checked:
 
 
 def repair(lake: Path, progress: Progress | None = None) -> Repaired:
-    """Take the lake in `lake` back to its last whole batch, and bring its logs in order.
+    """Take a lake back to its last whole batch, and bring its logs in order.
 
     The last whole batch is the last one up to which every file is as it was written. Nothing is
     deleted: damaged logs are renamed, and files of lost batches stay, shown by nothing.
@@ -321,7 +320,7 @@ def _log_problems(
 
 
 def _notes(table: str, later: delta.LaterVersions) -> list[str]:
-    """Text about the versions of a Delta log after the last commit."""
+    """Notes on the versions of a Delta log after the last commit."""
     notes = []
     if later.dead or later.torn:
         notes.append(

@@ -22,8 +22,8 @@ ORIGINS = ("organic", "recommended", "autoplay")
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its type, whether null is allowed, the value filled in where it is left out, and
-    whether it holds ids (see `longplay.ids`)."""
+    """A column: its type, whether null is allowed, the default where it is left out, and whether it
+    holds ids (see `longplay.ids`)."""
 
     dtype: pl.DataType | type[pl.DataType]
     null: bool = False
@@ -177,7 +177,7 @@ def conform(rows: Table, table: str) -> pl.DataFrame:
 
 
 def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:
-    """Text columns that the id rule would not change, all checked in one query."""
+    """Text columns that the rule for ids would not change, checked in one query."""
     changes = []
     for name, column in columns.items():
         if column.ids and name in frame.columns and frame.schema[name] == column.dtype:

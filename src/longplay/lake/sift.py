@@ -35,7 +35,7 @@ def sift(
     lines: pl.Series | None = None,
     earliest: datetime = EARLIEST,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split conformed events into (good events, rejected rows with `line` and `reason`).
+    """Split conformed events into good events, and rejected rows with `line` and `reason`.
 
     The first reason that applies is given: missing event id, missing user, unparsable time,
     sentinel time (exactly 1970-01-01 00:00:00 unless `earliest` is no later, or in year 1 or 9999:
@@ -98,7 +98,7 @@ def sift(
 
 
 def advice(reasons: Mapping[str, int]) -> str:
-    """What to do about rejected rows, as the end of a sentence. Empty where the reasons suffice.
+    """What to do about rejected rows, as the end of a sentence; empty where the reasons say enough.
 
     Args:
         reasons: rows by reason, the reasons as `sift` names them.

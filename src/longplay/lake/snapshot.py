@@ -84,7 +84,7 @@ class Snapshot:
 
     @cached_property
     def described_once(self) -> bool:
-        """Whether no item has two descriptions. Views then need not look for the latest."""
+        """Whether every item has one description. Views then need not look for the latest."""
         return (
             not self.scan("items").select(pl.col("item_id").is_duplicated().any()).collect().item()
         )
@@ -193,8 +193,8 @@ def _columns_of(file: str) -> frozenset[str]:
 
 
 def lost_columns(table: str, opened: DeltaTable) -> list[str]:
-    """Columns that every version of a table has and this one lacks. A damaged log would name the
-    columns of the next file wrongly."""
+    """Columns that every version of a table must have and this one lacks, which means that its log
+    is damaged."""
     has = {field.name for field in opened.schema().fields}
     added_later = {_AMOUNT, *_ADDED_COLUMNS.get(table, {})}
     return [name for name in TABLES[table] if name not in has and name not in added_later]

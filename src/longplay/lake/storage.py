@@ -168,7 +168,7 @@ class FolderStore:
         return self._history
 
     def _grown(self, stamp: tuple[int, int, int] | None) -> _History | None:
-        """The known history with the lines added to the log since. Null where the log must be
+        """The history with the lines that were added to the log since; null where the log must be
         read from its start."""
         history = self._history
         if (
@@ -206,7 +206,7 @@ class FolderStore:
         )
 
     def _state(self) -> tuple[LakeState, tuple[int, ...]]:
-        """The state to show, with other programs' changes, and a stamp that identifies it.
+        """The state to show, other programs' changes included, and a stamp that identifies it.
 
         Raises:
             DataError: the lake is damaged, or another program wrote into its tables.
@@ -357,7 +357,7 @@ class FolderStore:
         )
 
     def _taken(self, table: str, recorded: LakeState, state: LakeState) -> TableChange | None:
-        """The change that another program made to a table, as it will be recorded. Null where
+        """The change that another program made to a table, as the log will record it; null where
         there is none."""
         recorded_files = recorded.files.get(table, {})
         present_files = state.files[table]
@@ -435,7 +435,7 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class _History:
-    """What a store has read of its log of commits. `size` is the length of the complete lines in
+    """What a store has read of its log of commits. `size` is the length of its complete lines in
     bytes."""
 
     stamp: tuple[int, int, int] | None = None

@@ -31,8 +31,8 @@ def slate_log_prob(item_log_prob: Tensor) -> Tensor:
 
 
 def reward_to_go(reward: Tensor) -> Tensor:
-    """Sum of the rewards of a slot and the slots after it, same shape [..., S]: what a slot can
-    still change.
+    """Sum of the rewards of a slot and of the slots after it, [..., S]: the part of the reward that
+    the slot can change.
 
     >>> reward_to_go(torch.tensor([1.0, 2.0, 4.0])).tolist()
     [7.0, 6.0, 4.0]

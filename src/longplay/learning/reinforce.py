@@ -129,7 +129,8 @@ def _step(
     group: int,
     kl: float,
 ) -> Step:
-    """Draw slates, pay them, and the loss that pushes the policy towards the better ones."""
+    """Draw slates, compute their rewards, and return the loss that makes better slates more
+    probable."""
     policy = task.policy
     slots = task.slots
     rng = np.random.default_rng([task.seed, number])

@@ -113,8 +113,8 @@ def reward_weighted(
 def _values(
     policy: Trainable, reward: Reward, early: EarlyRewards, lake: Lake, visits: Visits
 ) -> NDArray[np.float64]:
-    """The cautious value of showing each logged discovery, those of a visit as one slate: a creator
-    is discovered once in it."""
+    """The cautious value of showing each logged discovery. The discoveries of a visit are treated
+    as one slate, so that a creator is discovered once in it."""
     value = np.empty(len(visits.leaves))
     count_N = np.diff(visits.offsets)
     for count in np.unique(count_N):

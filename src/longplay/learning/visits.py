@@ -22,8 +22,8 @@ SAMPLED = 256  # visits whose exclusions are counted first
 
 @dataclass(frozen=True)
 class Visits:
-    """Logged visits with what was newly engaged with at each, in that order:
-    `leaves[offsets[n]:offsets[n+1]]` of context n."""
+    """Logged visits and the items newly engaged with at each, in order: those of context n are
+    `leaves[offsets[n]:offsets[n+1]]`."""
 
     contexts: Contexts
     offsets: NDArray[np.int64]
@@ -31,8 +31,7 @@ class Visits:
 
 
 def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> Visits:
-    """At most `limit` user-days of the log with the items newly engaged with that their contexts
-    allow.
+    """At most `limit` user-days of the log with the newly engaged items that their contexts allow.
 
     Fewer where their exclusions would be more than `MOST_EXCLUDED` items: a creator of a large
     catalogue has thousands.

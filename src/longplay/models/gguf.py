@@ -54,7 +54,7 @@ DIGIT_BY_DIGIT = (
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted model: where it lies, and what it is."""
+    """A converted model: its folder, and facts about it."""
 
     folder: Path
     file: Path  # the GGUF file it was made from
@@ -154,8 +154,8 @@ def convert(
 
 
 def gguf_file(source: str | Path) -> Path:
-    """The GGUF file that `source` means: itself, or the only one inside the installed package of
-    that name, which is not imported.
+    """The GGUF file that `source` names: a path, or an installed package with exactly one inside.
+    The package is not imported.
 
     Raises:
         ConfigError: neither is there, or the package holds several.
@@ -167,8 +167,8 @@ def gguf_file(source: str | Path) -> Path:
 
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write to that becomes `folder` at the end, or vanishes; what a killed conversion
-    left is cleared first."""
+    """A temporary folder that becomes `folder` at the end, or is removed. What a killed conversion
+    left is removed first."""
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(
             f"{folder}: holds something already; give another folder, or empty it first"
@@ -208,8 +208,8 @@ def _reader(file: Path) -> GGUFReader:
 
 
 def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
-    """Model and tokenizer of `place/model.gguf`; the model without the notes of a quantised one,
-    which cannot be saved."""
+    """Model and tokenizer of `place/model.gguf`. The model's notes on quantisation are removed,
+    since it could not be saved with them."""
     how: dict[str, Any] = {"gguf_file": "model.gguf", "local_files_only": True}
     try:
         # else a kernel is fetched from the hub, where the package `kernels` is installed
@@ -232,7 +232,8 @@ def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedMode
 def _check_tensors(
     reader: GGUFReader, fields: dict[str, Any], model: PreTrainedModel, file: Path
 ) -> None:
-    """Check that every tensor of the file became one parameter, and that no parameter is without.
+    """Check that every tensor of the file became one parameter, and that every parameter has a
+    tensor.
 
     Where sizes differ, loading has failed before.
 
@@ -296,7 +297,7 @@ def _check_config(fields: dict[str, Any], model: PreTrainedModel, file: Path) ->
 
 
 def _split_as_learned(tokenizer: Any, pre: str | None, file: Path) -> None:
-    """Make the tokenizer cut text as it was cut when its merges were learned.
+    """Make the tokenizer split text as it was split when its merges were learned.
 
     transformers takes GPT-2's cut where it does not know a name, and says nothing.
     """

@@ -167,7 +167,7 @@ class Generative:
 
     @property
     def history(self) -> int:
-        """Items of history it reads."""
+        """Number of past items that it reads."""
         return BASE_HISTORY if self.base else size_of(self.scale).history
 
     @property
@@ -181,7 +181,7 @@ class Generative:
 
     @cached_property
     def _name(self) -> str:
-        """See `name`; read once, as models are large."""
+        """See `name`; computed once, as models are large."""
         decoder, codebook = self._fitted()
         reads = (
             [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
@@ -202,7 +202,7 @@ class Generative:
         return f"{kind}@{digest.hexdigest()[:8]}"
 
     def _facts(self) -> dict[str, str]:
-        """Name and value of each fact that is printed of the policy."""
+        """The facts that are printed of the policy, by name."""
         scale = self.base or (self.scale if isinstance(self.scale, str) else "a size of its own")
         facts = {"base" if self.base else "scale": scale}
         if self.model is not None:
@@ -239,13 +239,13 @@ class Generative:
 
     @property
     def trained_under(self) -> Mapping[str, str]:
-        """The rule of exclusions that it was rewarded under, by its name; empty where next items
-        are all it has learned."""
+        """The rule of exclusions that it was rewarded under, by its name; empty where it was only
+        trained on next items."""
         return {} if self.rule is None else {self.name: self.rule}
 
     def under(self, exclude: str) -> Self:
-        """The same policy, which may also be deployed under another rule of exclusions than it was
-        trained under; its name says so.
+        """The same policy, allowed under another rule of exclusions than that of its training; its
+        name says so.
 
         Raises:
             ConfigError: no such rule.
@@ -315,7 +315,8 @@ class Generative:
         progress: Progress = None,
         checkpoint: Path | None = None,
     ) -> Self:
-        """Next-item training on the lake's histories; goes on from `checkpoint` if it exists.
+        """Train on the next items of the lake's histories; goes on from `checkpoint` where it
+        exists.
 
         `outcomes` are needed where `reads` has `want`: columns user_id, item_id, time and value of
         the events they are of, as in `Outcomes.frame`, value null where it is not known; or with
@@ -421,8 +422,8 @@ class Generative:
         return catalogue_log_probs(self.decoder, self.prompts, contexts)
 
     def ranked(self, contexts: Contexts, k: int = 10, *, beams: int = 50) -> pl.DataFrame:
-        """The `k` items each context would most probably be shown first, by constrained beam
-        search; see `search.best_items`.
+        """The `k` most probable items of each context, by constrained beam search; see
+        `search.best_items`.
 
         Columns: row (of the context), position (from 1), item_id, log_prob (of the first slot). For
         catalogues that are too large to enumerate.
@@ -432,12 +433,12 @@ class Generative:
         return most_probable_items(decoder, self.prompts, contexts, ids, k, max(k, beams))
 
     def with_available(self, items: pl.Series) -> Self:
-        """The same model, which shows only these of its items; see `Codebook.with_available`."""
+        """The same model, restricted to these of its items; see `Codebook.with_available`."""
         return replace(self, codebook=self._fitted()[1].with_available(items))
 
     def prompts(self, contexts: Contexts) -> Prompts:
-        """What the model reads of `contexts` (with a base, the words of their prompt first) and
-        what it may say: not their exclusions."""
+        """Prompts of the contexts' histories, with a base also of their prompt words. Exclusions
+        are not read; they limit what may be shown."""
         decoder, codebook = self._fitted()
         offsets, leaves = codebook.index.ragged_rows(contexts.frame["history"])
         temperature = contexts.frame["temperature"].to_numpy().astype(float)
@@ -463,12 +464,12 @@ class Generative:
         )
 
     def allowed(self, contexts: Contexts) -> Allowed:
-        """What each of `contexts` may be shown: what is available but for their exclusions."""
+        """The items that each context may be shown: those that are available and not excluded."""
         decoder, codebook = self._fitted()
         return Allowed.of(decoder.trie, *codebook.index.ragged_rows(contexts.frame["exclusions"]))
 
     def learner(self, seed: int) -> Decoder:
-        """A copy of the decoder to train: all weights of a model from scratch; of a base, LoRA and
+        """A copy of the decoder to train. From scratch all weights are trained; of a base, LoRA and
         the new tokens (`pretrained.adapted`, by `seed`)."""
         decoder, codebook = self._fitted()
         if self.words is not None:
@@ -481,7 +482,7 @@ class Generative:
         )
 
     def settled(self, trained: Decoder) -> Self:
-        """The policy with what a `learner` has learned."""
+        """The policy with the weights of a trained `learner`."""
         return self.with_model(
             trained.model if self.words is None else merged(self.decoder, trained)
         )
@@ -494,7 +495,8 @@ class Generative:
         curve: tuple[dict[str, float], ...],
         alarms: tuple[str, ...],
     ) -> Self:
-        """The policy with what a `learner` has learned from a reward under a rule of exclusions."""
+        """The policy with the weights of a `learner` that was trained on a reward under a rule of
+        exclusions."""
         return replace(
             self.settled(trained),
             exclude=exclude,
@@ -509,8 +511,8 @@ class Generative:
         return replace(self, model=model, encoder=None)
 
     def compiled(self) -> Self:
-        """The same policy, which encodes prompts by OpenVINO: in two thirds to four fifths of the
-        CPU time, its law the same to single precision.
+        """The same policy with prompts encoded by OpenVINO, in two thirds to four fifths of the CPU
+        time. Probabilities are equal to single precision.
 
         To serve with: it is compiled for this process and is not saved, and a policy trained from
         it encodes by PyTorch again.
@@ -576,7 +578,7 @@ class Generative:
         return self._fitted()[0]
 
     def _fitted(self) -> tuple[Decoder, Codebook]:
-        """The decoder and the codebook.
+        """The decoder and the codebook of a fitted policy.
 
         Raises:
             DataError: the policy was not fitted.
@@ -593,7 +595,7 @@ class Generative:
         return decoder, self.codebook
 
     def _vocabulary(self, model: PreTrainedModel, codebook: Codebook) -> Vocabulary:
-        """Which token of the model is which."""
+        """The vocabulary of the model: which token stands for what."""
         vocabulary = Vocabulary(
             codebook.levels,
             codebook.width,

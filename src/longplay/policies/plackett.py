@@ -76,8 +76,7 @@ def repeats(rows_NS: NDArray[np.integer]) -> NDArray[np.bool_]:
 
 
 def impossible_from_repeats(log_prob_NS: Float, rows_NS: NDArray[np.integer]) -> Float:
-    """`log_prob_NS` with -inf from the first slot that repeats an item of its slate: nothing is
-    drawn after what cannot be drawn.
+    """`log_prob_NS` with -inf from the first slot that repeats an item of its slate.
 
     >>> impossible_from_repeats(np.full((1, 3), -1.0), np.array([[4, 4, 5]])).tolist()
     [[-1.0, -inf, -inf]]

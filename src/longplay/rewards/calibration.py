@@ -28,7 +28,7 @@ CLIP = 1e-3
 
 @dataclass(frozen=True)
 class _Judged:
-    """What one fold's unseen items show: per item, and per entry of the held-out half."""
+    """Results of one fold's unseen items: per item, and per entry of the held-out half."""
 
     mean_I: Float
     std_I: Float
@@ -50,7 +50,7 @@ def calibration(
     folds: int = 5,
     min_entries: int = 100,
 ) -> Calibration:
-    """Whether beliefs at `age` days are calibrated for items that the prior has never seen.
+    """Check whether beliefs at `age` days are calibrated for items that the prior has never seen.
 
     Items are split into `folds`; the prior is fitted on the other folds' items. Of an unseen item
     half the users' entries are observed up to `age` days; the other half's mature entries say what
@@ -152,8 +152,8 @@ def compare(
     *,
     min_entries: int = 20,
 ) -> pl.DataFrame:
-    """Models fitted on `train_outcomes` (those not fitted yet are fitted here), judged at `age`
-    days on later entries with known truth.
+    """Compare models on later entries whose outcomes are known, at `age` days. Models that are not
+    fitted are fitted on `train_outcomes`.
 
     Entries of the test set that are immature or about nothing are left out. Columns: model,
     entries, loss (log loss of binary outcomes, else squared error), loss_se, rmse (root of the
@@ -264,7 +264,7 @@ def _loss(mean_N: Float, outcome_N: Float, binary: bool) -> Float:
 
 
 def concordance(mean_N: Float, outcome_N: Float, binary: bool) -> float | None:
-    """Chance that of two entries with different outcomes the larger had the larger belief, ties
+    """Chance that the entry with the larger outcome of two had the larger belief, ties counting
     half; null where all outcomes are equal.
 
     >>> concordance(np.array([0.1, 0.3, 0.1]), np.array([0.0, 1.0, 2.0]), binary=False)    # right, tie, wrong

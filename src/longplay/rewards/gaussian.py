@@ -35,8 +35,8 @@ ASSUMED_BETWEEN = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What past items teach: z_item ~ N(mu, sigma), trace ~ N(z_item, noise), outcome =
-    target'trace.
+    """The Gaussian prior learnt from past items: z_item ~ N(mu, sigma), trace ~ N(z_item, noise),
+    outcome = target'trace.
 
     Attributes:
         mu_C: mean trace.
@@ -77,7 +77,7 @@ class Prior:
 
     @cached_property
     def outer(self) -> Float:
-        """What one sighting of coordinate c adds to the precision of an item's traits, [C, R,
+        """The precision that one observation of coordinate c adds to an item's traits, [C, R,
         R]."""
         return self.loading[:, :, None] * self.loading[:, None, :]
 
@@ -124,7 +124,7 @@ def summarise(
     length_G: NDArray[np.int64],
     starts_I: NDArray[np.int64],
 ) -> tuple[Float, Float]:
-    """Sufficient statistics per item from sums over groups of equal item and observed length.
+    """Sufficient statistics per item, from sums over groups of equal item and observed length.
 
     Groups are ordered by item, item i begins at `starts_I[i]`. Returns count_IC (entries that have
     seen coordinate c) and white_IC (their whitened coordinate c, summed).
@@ -166,8 +166,8 @@ def own_prefix(
     prefix_NC: Float,
     length_G: NDArray[np.int64],
 ) -> tuple[Float, Float, Float]:
-    """Mean, std of the expectation, and std of the noise left, of single outcomes given item and
-    own prefix, each [N].
+    """Mean and std of the expected outcome, and std of the remaining noise, of entries given their
+    item and their own observed days, each [N].
 
     Entry n belongs to group `group_N[n]`: one item (statistics `count_GC`, `white_GC`) and one
     observed length. Given its first m whitened coordinates w, target'y = sum_{c<m} tau_c w_c +
@@ -258,8 +258,8 @@ def estimate_prior(
 def between_items(
     n_I: Float, sum_IC: Float, cross: Callable[[Float], Float], weight_I: Float
 ) -> Float:
-    """Raw covariance of item means [C, C] for given item weights, sampling taken off; unbiased, so
-    not always PSD.
+    """Covariance of item means [C, C] for these item weights, less the part due to sampling. It is
+    unbiased, so it may have negative eigenvalues.
 
     Items with a single entry cannot say how much they vary by sampling and are left out; 0 where
     all have one.
@@ -278,8 +278,8 @@ def between_items(
 
 
 def _outcome_variance(n_I: Float, sum_I: Float, squares_I: Float, noise: float) -> float:
-    """Variance of items' expected outcomes: weights follow the variance they estimate, damped until
-    both agree.
+    """Variance of items' expected outcomes. The weights depend on the variance, so both are
+    iterated, damped, until they agree.
 
     The raw estimate may be negative; what is returned is the mean of a normal around it, with its
     sampling error, cut off below 0.
@@ -311,14 +311,14 @@ def _outcome_variance(n_I: Float, sum_I: Float, squares_I: Float, noise: float) 
 
 
 def chunks(n: int, width: int, budget: int = 4_000_000) -> list[slice]:
-    """Slices that cover 0..n with at most about `budget` numbers of `width` per row each."""
+    """Slices that cover 0..n, each of at most about `budget` numbers at `width` numbers per row."""
     step = max(budget // max(width, 1), 1)
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
 def _shrink_correlation(cov_CC: Float, dof: float, floor_C: Float) -> Float:
-    """`cov_CC` with correlations times 1 - lambda, lambda = sum of their sampling variances / sum
-    of their squares."""
+    """`cov_CC` with correlations shrunk by 1 - lambda, where lambda is the sum of their sampling
+    variances over the sum of their squares."""
     variance_C = np.maximum(np.diag(cov_CC), floor_C)
     scale_CC = np.sqrt(np.outer(variance_C, variance_C))
     correlation_CC = cov_CC / scale_CC
@@ -331,8 +331,8 @@ def _shrink_correlation(cov_CC: Float, dof: float, floor_C: Float) -> Float:
 
 
 def _nearest_psd(sigma_CC: Float, noise_CC: Float, target_C: Float, variance: float) -> Float:
-    """The PSD matrix of equal trace nearest to `sigma_CC` (whitened by the noise), with target' .
-    target = variance.
+    """The positive semi-definite matrix of equal trace that is nearest to `sigma_CC` (whitened by
+    the noise), with target' . target = variance.
 
     Keeping the trace while lifting negative eigenvalues to 0 lowers the positive ones alike: what
     noise put on one side it also put on the other.
@@ -353,7 +353,7 @@ def _nearest_psd(sigma_CC: Float, noise_CC: Float, target_C: Float, variance: fl
 
 
 def _onto_simplex(values: Float, total: float) -> Float:
-    """max(values - shift, 0) with the shift that makes them add up to `total` >= 0.
+    """max(values - shift, 0), with the shift at which they sum to `total` >= 0.
 
     >>> _onto_simplex(np.array([3.0, 1.0, -1.0]), 3.0).tolist()
     [2.5, 0.5, 0.0]

@@ -86,8 +86,8 @@ class ProgressiveReward(EarlyModel):
 
 @dataclass(frozen=True, eq=False)
 class GaussianStanding:
-    """Items' posteriors: count_IC, white_IC as in `gaussian.summarise`; mean and std [I + 1], the
-    prior last."""
+    """Items' posteriors: `count_IC` and `white_IC` as in `gaussian.summarise`; mean and std [I +
+    1], the prior last."""
 
     signal: Signal
     prior: Prior
@@ -108,7 +108,8 @@ class GaussianStanding:
         return self.mean_I, self.std_I
 
     def observe(self, outcomes: Outcomes, observed_N: Int) -> GaussianStanding:
-        """Items' posteriors from these entries' prefixes; entries without a key are left out."""
+        """Items' posteriors from the observed days of these entries. Entries without a key are left
+        out."""
         index, row_N = by_key(outcomes)
         length_N = self._lengths(observed_N)
         coordinates = len(self.prior.mu_C)
@@ -152,8 +153,8 @@ class GaussianStanding:
     def entries(
         self, row_N: Int, outcomes: Outcomes, observed_N: Int
     ) -> tuple[Float, Float, Float]:
-        """See `ItemBeliefs`: the item's posterior conditioned on the entry's own prefix too; of a
-        threshold, bent to the rates seen."""
+        """See `ItemBeliefs`: the item's posterior, conditioned on the entry's own observed days.
+        With a threshold it is corrected by the curves of observed rates."""
         mean_N, std_N, noise_N = self.linear(row_N, outcomes, observed_N)
         if self.curves is not None:
             mean_N, std_N = self.curves.bend(
@@ -162,7 +163,7 @@ class GaussianStanding:
         return mean_N, std_N, noise_N
 
     def linear(self, row_N: Int, outcomes: Outcomes, observed_N: Int) -> tuple[Float, Float, Float]:
-        """`entries` as the Gaussian has it."""
+        """`entries` without the correction by curves."""
         coordinates = len(self.prior.mu_C)
         length_N = self._lengths(observed_N)
         trace_NC = _trace(outcomes, observed_N)
@@ -189,14 +190,14 @@ class GaussianStanding:
         return mean_N, std_N, noise_N
 
     def _lengths(self, observed_N: Int) -> Int:
-        """Coordinates seen: the days observed, and everything (the indicator too) once the window
-        has closed."""
+        """Number of coordinates seen: the days observed, and all coordinates once the window has
+        closed."""
         return np.where(observed_N >= self.signal.days, len(self.prior.mu_C), observed_N)
 
 
 def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
-    """Curves through mature entries, each believed in by what the other half of the users showed of
-    its item; null where too few are known.
+    """Curves through mature entries, whose beliefs come from the other half of the users; null
+    where too few outcomes are known.
 
     Its own outcome must not be in an entry's belief: where items have few entries the curves would
     learn to trust it.
@@ -232,7 +233,7 @@ def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
 
 
 def _so_far(outcomes: Outcomes, observed_N: Int) -> Int:
-    """What each entry has come to in its observed days, as far as `counts_below` tells it apart,
+    """The count of each entry in its observed days, as far as `counts_below` distinguishes counts,
     [N]."""
     row, _, amount = prefix_hits(outcomes, observed_N)
     return np.minimum(
@@ -241,7 +242,7 @@ def _so_far(outcomes: Outcomes, observed_N: Int) -> Int:
 
 
 def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Int]:
-    """The distinct keys of the entries, sorted, and each entry's row among them (-1 where it has
+    """The distinct keys of the entries, sorted, and the row of each entry's key (-1 where it has
     none)."""
     index = ItemIndex(outcomes.keys.drop_nulls().unique().sort())
     row_N = index.rows(outcomes.keys) if len(outcomes) else np.zeros(0, dtype=np.int64)
@@ -251,8 +252,8 @@ def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Int]:
 
 
 def _trace(outcomes: Outcomes, observed_N: Int) -> sparse.csr_matrix:
-    """Daily amounts within the observed days, sparse [N, C]; with a threshold, last the indicator
-    of closed windows."""
+    """Daily amounts within the observed days, sparse [N, C]. With a threshold, the last column is
+    the outcome of closed windows."""
     signal = outcomes.signal
     row, day, amount = prefix_hits(outcomes, observed_N)
     if signal.threshold is None:

@@ -100,7 +100,7 @@ LENGTH_S = 200  # of every item; no play is longer
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """C creators and I items; items of a creator are contiguous rows. Everything here is the hidden
+    """C creators and I items; the items of a creator are contiguous rows. All of it is the hidden
     truth.
 
     Attributes:
@@ -144,7 +144,7 @@ class Catalogue:
         return len(self.index)
 
     def market(self, day: int) -> Market:
-        """What can be found on `day`."""
+        """The released part of the catalogue on `day`."""
         out_I = self.release_I <= day
         has_C = np.bincount(self.creator_I[out_I], minlength=len(self.creators)) > 0
         order_C = np.argsort(self.genre_C, kind="stable")
@@ -171,7 +171,7 @@ class Catalogue:
         )
 
     def new_on(self, day: int) -> Int:
-        """Rows of the items released in the last `NEW_FOR` days, `day` included."""
+        """Rows of the items released in the last `NEW_FOR` days up to and including `day`."""
         return np.flatnonzero(
             (self.release_I > day - NEW_FOR) & (self.release_I <= day) & (self.release_I > AT_ONCE)
         )
@@ -182,8 +182,8 @@ NEVER = 10**9
 
 @dataclass(frozen=True, eq=False)
 class Market:
-    """The released part of a catalogue, ready to be searched; it holds up to, not including, the
-    day `until`.
+    """The released part of a catalogue, ready to be searched. It holds until the day before
+    `until`.
 
     Attributes:
         catalogue: what this is a part of.
@@ -214,8 +214,8 @@ class Market:
         return self.cumulative_fame_I[first_R + self.catalogue.count_C[creator_R] - 1] - low_R
 
     def shelf_of(self, creator_R: Int, wanted: int) -> tuple[Int, Int, int]:
-        """(first place, number of places) in `item_by_genre` of the creator's genre, and how many
-        others to list beside an item.
+        """For each creator: the place of its genre's first item in `item_by_genre`, their number,
+        and how many of them to list beside an item.
 
         A genre with no more than `wanted` items is listed with the whole market.
         """
@@ -355,7 +355,7 @@ def _items_frame(
 
 
 def _ids(letter: str, n: int, width: int) -> pl.Series:
-    """`n` ids of fixed width, so that adding rows leaves the others' ids alone."""
+    """`n` ids of fixed width, so that further rows do not change the ids of others."""
     return pl.select(
         (pl.lit(letter) + pl.int_range(n).cast(pl.String).str.zfill(width)).alias("id")
     )["id"]
@@ -367,7 +367,7 @@ def _genre_shares(genres: int) -> Float:
 
 
 def _two_level(rng: np.random.Generator, creator_I: Int, share: float) -> Float:
-    """Normal values of items of which `share` of the variance is common to a creator's items."""
+    """Normal values of items; items of a creator share `share` of the variance."""
     common_C = rng.normal(size=int(creator_I.max()) + 1)
     return np.sqrt(share) * common_C[creator_I] + np.sqrt(1 - share) * rng.normal(
         size=len(creator_I)
@@ -375,12 +375,12 @@ def _two_level(rng: np.random.Generator, creator_I: Int, share: float) -> Float:
 
 
 def _varied(x_I: Float, rng: np.random.Generator) -> Float:
-    """`x_I` where it varies at all, else other normal values."""
+    """`x_I` where it varies, else other normal values."""
     return x_I if len(x_I) < 2 or x_I.std() > 1e-9 else rng.normal(size=len(x_I))
 
 
 def _beside(x_I: Float, z_I: Float) -> Float:
-    """What z does not say of x: the residuals of the regression through 0."""
+    """Residuals of x after a regression on z through 0."""
     return x_I - z_I * (x_I @ z_I) / (z_I @ z_I)
 
 

@@ -37,8 +37,8 @@ def house_lists(
     config: WorldConfig,
     shelf: bool,
 ) -> list[Shown]:
-    """The day's search results and, if `shelf`, new releases, for the visitors `row_N` who look at
-    them."""
+    """The search results of the day and, with `shelf`, the new releases, for those of the visitors
+    `row_N` who look at them."""
     lists = []
     new = (
         market.catalogue.new_on(day) if shelf and config.shelf > 0 else np.empty(0, dtype=np.int64)
@@ -69,8 +69,8 @@ def house_lists(
 
 
 def distinct(n_R: Int, k: int, luck: DayLuck, stream: Stream) -> Int:
-    """`k` different numbers below n_R (>= k) for each agent, every ordered choice equally likely;
-    shape [R, k]."""
+    """`k` different numbers below n_R (>= k) for each agent, [R, k]; every ordered choice is
+    equally likely."""
     drawn_RK = np.empty((len(n_R), k), dtype=np.int64)
     for j in range(k):
         now_R = (luck.uniform(stream, j) * (n_R - j)).astype(np.int64)
@@ -83,8 +83,8 @@ def distinct(n_R: Int, k: int, luck: DayLuck, stream: Stream) -> Int:
 def house_decisions(
     shown: Shown, market: Market, day: int, second_R: Int, user_ids: pl.Series, version: str
 ) -> tuple[Contexts, Decisions]:
-    """What a house policy was asked and said; `second_R` when the visits of the agents
-    `shown.row_N` began."""
+    """Contexts and decisions of a house policy. `second_R` is the begin of the visits of the agents
+    `shown.row_N`."""
     names = user_ids.gather(shown.row_N)
     times = pl.Series(
         "time", midnight_us(day) + (second_R + OFFSET_S[shown.place]) * 1_000_000
@@ -129,6 +129,6 @@ def house_decisions(
 
 
 def visit_ids(names: pl.Series, day: int, letter: str) -> pl.Series:
-    """Ids of what is shown at a visit: user, day and a letter for the surface; the same whoever
-    else there is."""
+    """Ids of what is shown at a visit, from user, day and a letter for the surface. They do not
+    depend on other users."""
     return pl.select((names + f"-{day:04d}{letter}").alias("context_id"))["context_id"]

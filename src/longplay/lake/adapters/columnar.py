@@ -84,7 +84,7 @@ def _as_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _set_apart(rows: pl.DataFrame, lines: pl.Series, undecoded: list[str]) -> Records:
-    """The rows with valid text, and as faults those with invalid bytes in the columns
+    """The rows with valid text, and as faults the rows with invalid bytes in the columns
     `undecoded`."""
     decoded = rows.with_columns(
         pl.Series(name, [_text(value) for value in rows[name]], dtype=pl.String)
@@ -175,7 +175,7 @@ def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _within(counts: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
-    """The counts, null outside the bounds."""
+    """The counts, null where they are outside the bounds."""
     inside = pc.call_function(
         "and",
         [

@@ -147,7 +147,7 @@ def glimpse(path: str | Path) -> Glimpse:
 
 
 def headers(files: list[Path]) -> dict[Path, tuple[str, ...]]:
-    """The columns of every readable file."""
+    """The columns of every file that can be read."""
     columns_of_file = {}
     for file in files:
         try:
@@ -189,8 +189,8 @@ def _parquet_places(file: Path) -> tuple[pl.DataFrame, bool]:
 
 
 def _csv_places(file: Path) -> tuple[list[bytes], bool]:
-    """Complete lines from several places of a CSV file, its head first, and whether they are the
-    whole file."""
+    """Complete lines from several places of a CSV file, its head first, and whether they are all of
+    its lines."""
     try:
         if file.name.lower().endswith(".gz"):
             with gzip.open(file) as packed:

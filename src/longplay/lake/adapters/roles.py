@@ -181,6 +181,7 @@ def _moment(value: object) -> datetime:
 
 
 def _time(search: _Search, log: str) -> tuple[str, str | None]:
+    """Find the column of times, by name, else by content, and its format."""
     other_columns = [
         name for name in search.sample.columns if name not in search.columns_named("time")
     ]
@@ -256,7 +257,7 @@ def _is_id(values: pl.Series) -> bool:
 
 
 def _words(values: pl.Series) -> list[str]:
-    """The distinct values, most frequent first. Empty where they are too many."""
+    """The distinct values, most frequent first; empty where there are too many."""
     try:
         counts = ids(values).drop_nulls().value_counts(sort=True)
     except LongplayError:
@@ -272,7 +273,8 @@ def _known_words(words: Sequence[str], vocabulary: Mapping[str, tuple[str, ...]]
 
 
 def _kinds(search: _Search) -> tuple[dict[str, str], str]:
-    """(source kind -> longplay kind, kind of every row where no column holds it)."""
+    """Find the column of kinds. Returns source kind -> longplay kind, and the kind of every row
+    where no column holds it."""
     is_shop = any(part in plain(name) for name in search.sample.columns for part in SHOP_WORDS)
     for column in search.columns_named("kind"):
         words = _words(search.sample[column])
@@ -300,6 +302,7 @@ def _kinds(search: _Search) -> tuple[dict[str, str], str]:
 
 
 def _origins(search: _Search) -> dict[str, str]:
+    """Find the column of origins. Returns source word -> longplay origin."""
     for column in search.columns_named("origin"):
         words = _words(search.sample[column])
         origin_of_word = _known_words(words, ORIGIN_WORDS)

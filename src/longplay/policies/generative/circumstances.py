@@ -47,11 +47,11 @@ class CircumstanceTokens:
 
     @classmethod
     def none(cls, items: int, histories: int) -> Self:
-        """No tokens: of a model that reads nothing but items."""
+        """Empty tokens, for a model that reads items alone."""
         return cls(*(np.zeros((rows, 0), dtype=np.int64) for rows in (items, items, histories)))
 
     def take(self, items: Int, histories: Int) -> Self:
-        """The tokens of these items and histories, in that order."""
+        """The tokens of the items and histories at these rows, in that order."""
         return replace(
             self,
             leading=self.leading[items],
@@ -62,7 +62,7 @@ class CircumstanceTokens:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """Which circumstances a model reads, and what each of their tokens stands for.
+    """The circumstances that a model reads beside items, and the meaning of their tokens.
 
     A history is read as `gap surface want ITEM kind gap surface want ITEM kind ... gap surface
     want`, whatever `reads` has of these; then comes the item that is asked for. Token 0 of each
@@ -96,16 +96,16 @@ class Circumstances:
 
     @classmethod
     def of(cls, reads: Sequence[str], surfaces: pl.Series) -> Self:
-        """Those of a log: its `surfaces`, in alphabetical order; the edges of a wanted outcome are
-        still to come (`wanting`)."""
+        """The circumstances of a log, with its surfaces in alphabetical order. `wanting` adds the
+        edges of a wanted outcome."""
         return cls(
             tuple(reads),
             tuple(surfaces.drop_nulls().unique().sort().to_list()) if "surface" in reads else (),
         )
 
     def wanting(self, values: NDArray[np.float64]) -> Self:
-        """With levels by the quantiles of these outcomes: about equally many in each, fewer levels
-        where many are equal."""
+        """The circumstances with levels by quantiles of these outcomes: about equally many in each,
+        and fewer levels where many are equal."""
         if not len(values):
             return self
         inner = np.quantile(values, np.arange(1, LEVELS) / LEVELS, method="lower")
@@ -114,7 +114,7 @@ class Circumstances:
 
     @property
     def token_count(self) -> int:
-        """The number of tokens that stand for circumstances."""
+        """Number of tokens that stand for circumstances."""
         return sum(self._sizes.values())
 
     @property
@@ -164,8 +164,7 @@ class Circumstances:
     def of_contexts(
         self, contexts: Contexts, offsets: Int, places: Int, ask: float | None = None
     ) -> CircumstanceTokens:
-        """The tokens of the histories of `contexts`, of which the items at the places `places[E]` are
-        read, `offsets[N+1]` of each.
+        """The tokens of the histories of contexts, for the items that are read.
 
         `ask` is wanted where a context wants nothing.
         """
@@ -205,7 +204,7 @@ class Circumstances:
         return leading
 
     def wanted(self, leading: Int, level: Int) -> Int:
-        """A copy of `leading[N, P]` in which the wanted outcomes have these levels."""
+        """A copy of `leading[N, P]` with wanted outcomes of these levels."""
         leading = leading.copy()
         leading[:, self.leading.index("want")] = self._first("want") + level
         return leading
@@ -214,7 +213,7 @@ class Circumstances:
         return _place(names, self.surfaces, length)
 
     def settings(self) -> dict[str, Any]:
-        """The arguments that `Circumstances(**settings)` rebuilds this from; JSON."""
+        """The arguments from which `Circumstances(**settings)` is made again, as JSON has them."""
         return {
             "reads": list(self.reads),
             "surfaces": list(self.surfaces),
@@ -223,7 +222,7 @@ class Circumstances:
 
 
 def checked_reads(reads: Sequence[str]) -> Sequence[str]:
-    """`reads`, if each of them is one of READS.
+    """`reads`, after a check that each is one of `READS`.
 
     Raises:
         ConfigError: it is not.
@@ -238,8 +237,8 @@ NOTHING = Circumstances()
 
 
 def gaps(offsets: Int, time: NDArray[np.float64] | None) -> Int:
-    """The bucket of the microseconds since the item before, from 1, shape [E]; 0 for the first of
-    each history, and where times are not known."""
+    """The bucket of the time since the previous item, from 1, [E]; 0 for the first item of each
+    history and where times are unknown."""
     if time is None or not len(time):
         return np.zeros(int(offsets[-1]), dtype=np.int64)
     bucket = _bucket(np.diff(time, prepend=np.nan))
@@ -270,7 +269,7 @@ def _microseconds(time: pl.Series) -> NDArray[np.float64]:
 
 
 def _place(names: pl.Series | None, surfaces: Sequence[str], length: int) -> Int:
-    """Place of each name among those `surfaces`, from 1; 0: none of them."""
+    """Position of each name in `surfaces`, from 1; 0 for any other name."""
     if names is None or not length or not surfaces:
         return np.zeros(length, dtype=np.int64)
     return (

@@ -69,7 +69,7 @@ SCALES = {
 
 
 def size_of(scale: str | Size) -> Size:
-    """The size of that name, or the one given.
+    """The size of this name; a `Size` is returned as it is.
 
     Raises:
         ConfigError: no size of that name.
@@ -86,8 +86,8 @@ def size_of(scale: str | Size) -> Size:
 def new_model(
     scale: str | Size, levels: int, width: int, seed: int, circumstances: int = 0, items: int = 0
 ) -> PreTrainedModel:
-    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is semantic-ID codes, `circumstances`
-    tokens of circumstances and `items` items.
+    """A causal LM from scratch (Qwen3 architecture) with tokens for semantic-ID codes,
+    circumstances and items.
 
     `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from
     `seed`.
@@ -169,8 +169,8 @@ class Decoder:
         self.tokens_read = 0
 
     def trainable(self) -> list[nn.Parameter]:
-        """What training changes: all weights that ask for a gradient, tied ones once, and
-        `rows`."""
+        """The parameters that training changes: all weights that require a gradient, tied ones
+        once, and `rows`."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad] + (
             [] if self.rows is None else [self.rows]
         )
@@ -313,8 +313,9 @@ class Decoder:
         return torch.where(torch.from_numpy(windows.real), total, 0.0)
 
     def text_log_prob(self, tokens: Tensor, first: int, count: Tensor) -> Tensor:
-        """log-probability of the words `tokens[n, first : first + count[n]]` given all before each,
-        over the base's own: [N, T - first], 0 behind."""
+        """Log-probability of each word of a text given all tokens before it, over the base's
+        vocabulary, [N, T - first]. The text of row n is `tokens[n, first : first + count[n]]`;
+        behind it stand zeros."""
         n, length = tokens.shape
         state = self._hidden(tokens, None, torch.arange(length).expand(n, -1), None)[
             :, first - 1 : -1
@@ -325,8 +326,8 @@ class Decoder:
         return torch.where(torch.arange(length - first) < count[:, None], log_p, 0.0)
 
     def has_item_tokens(self, level: int) -> bool:
-        """Whether this level's codes are those of items with tokens of their own, said from the
-        prompt's state whatever the prefix.
+        """Whether items have tokens of their own at this level. They are predicted from the state
+        of the prompt, whatever the prefix.
 
         What comes next is in the prompt's state. One behind the prefix would have to find it again,
         at the cost of a pass, and does worse (LOG.md).
@@ -366,8 +367,8 @@ class Decoder:
         return head.weight
 
     def _item_logits(self, state: Tensor, node: Int, item_token: Int) -> Tensor:
-        """Logits [..., K] of the last codes below `node[...]` from states [..., H], each by the
-        output embedding of its item's own token.
+        """Logits [..., K] of the items below `node[...]` from states [..., H], by the output
+        embeddings of the items' tokens.
 
         States at one node are multiplied by its items together, some at a time: the cost does not
         depend on the catalogue.
@@ -405,8 +406,8 @@ class Decoder:
         cache: DynamicCache | None,
         at: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states [N, T, H] of `tokens[N, T]`, whose keys and values go into the cache; with
-        `at[N]`, of these alone, [N, 1, H]."""
+        """Hidden states [N, T, H] of `tokens[N, T]`; with `at[N]`, of one token per row, [N, 1, H].
+        Keys and values of all tokens are added to the cache."""
         body: Any = self.model.base_model
         if torch.is_grad_enabled():
             self.tokens_read += tokens.numel()
@@ -428,8 +429,8 @@ class Decoder:
         return hidden if at is None else hidden[torch.arange(len(tokens)), at][:, None]
 
     def _embedded(self, tokens: Tensor) -> Tensor:
-        """The embeddings [N, T, H] of tokens: the model's own, and `rows` for those beyond the
-        base's words where they are kept apart."""
+        """Embeddings [N, T, H] of tokens: those of the model, and `rows` for tokens beyond the
+        base's words where these are trained separately."""
         embed = self.model.get_input_embeddings()
         if self.rows is None:
             return embed(tokens)
@@ -493,8 +494,8 @@ class Encoded:
         ancestors: Tensor | None,
         allowed: NDArray[np.bool_],
     ) -> Tensor:
-        """log pi over the last code [N, B, K]: where only one is allowed it is certain, and the
-        model is not asked; nor for whole items."""
+        """log pi over the last code, [N, B, K]. A code that is the only one allowed is certain, and
+        items with tokens need no pass; the model computes the rest."""
         log_p = torch.where(torch.from_numpy(allowed), 0.0, -torch.inf).double()
         several = allowed.sum(axis=2) > 1
         undecided = int(several.sum(axis=1).max(initial=0))
@@ -515,8 +516,8 @@ class Encoded:
         return log_p
 
     def _feed(self, level: int, code: Int, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Hidden states [N, B, H] after `code[N, B]` of `level`, and its columns of the cache after
-        those of its `ancestors`, [N, B, level + 1]."""
+        """Hidden states [N, B, H] after `code[N, B]` of `level`, and the cache columns of each
+        beam, [N, B, level + 1]: those of its ancestors, then its own."""
         n, beams = code.shape
         past = self.cache.get_seq_length()
         length = self.prompts.tokens.shape[1]
@@ -533,8 +534,8 @@ class Encoded:
 
 
 def _prompt_mask(real: Tensor) -> Tensor:
-    """Additive causal mask [N, 1, T, T] of left-padded prompts; padding sees itself, so that no row
-    is empty."""
+    """Additive causal mask [N, 1, T, T] of left-padded prompts. Padding attends to itself, so that
+    no row is empty."""
     length = real.shape[1]
     causal = torch.tril(torch.ones(length, length, dtype=torch.bool))
     seen = (causal & real[:, None, :]) | torch.eye(length, dtype=torch.bool)
@@ -542,7 +543,8 @@ def _prompt_mask(real: Tensor) -> Tensor:
 
 
 def _packed_mask(real: Tensor, completions: int, inner: int) -> Tensor:
-    """Additive mask [N, 1, T + M * inner, same]: completions see the prompt and themselves only."""
+    """Additive mask [N, 1, T + M * inner, T + M * inner]: a completion attends to the prompt and to
+    itself, not to other completions."""
     n, length = real.shape
     extra = completions * inner
     mask = torch.full((n, 1, length + extra, length + extra), HIDDEN)

@@ -18,8 +18,14 @@ from longplay.policies.generative.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Prompts:
-    """N tokenised prompts, left-padded: tokens [N, T] and which are real, with temperature [N] and
-    what is allowed."""
+    """N tokenised prompts, left-padded.
+
+    Attributes:
+        tokens: token ids, [N, T].
+        real: which tokens are no padding, [N, T].
+        temperature: of the softmax over codes, [N], above 0.
+        allowed: what each context may be shown.
+    """
 
     tokens: Tensor
     real: Tensor
@@ -30,7 +36,7 @@ class Prompts:
         return len(self.tokens)
 
     def between(self, start: int, stop: int) -> Prompts:
-        """Prompts `start` to `stop` - 1, a view."""
+        """The prompts from `start` to `stop` - 1, as a view."""
         part = slice(start, stop)
         return Prompts(
             self.tokens[part],
@@ -42,7 +48,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Texts:
-    """N texts as tokens: those of text n are `tokens[offsets[n]:offsets[n+1]]`."""
+    """N texts as tokens: text n is `tokens[offsets[n]:offsets[n+1]]`."""
 
     offsets: Int
     tokens: Int
@@ -60,7 +66,7 @@ class Texts:
 
     @property
     def count(self) -> Int:
-        """Tokens of each, [N]."""
+        """Number of tokens of each text, [N]."""
         return np.diff(self.offsets)
 
     def write(self, into: Int, first: Int) -> None:
@@ -87,7 +93,7 @@ class Windows:
 
     @classmethod
     def of(cls, leaves: Int, real: NDArray[np.bool_] | None = None) -> Windows:
-        """Items without circumstances; default all real."""
+        """Windows of items without circumstances; default all real."""
         nothing = np.zeros((*leaves.shape, 0), dtype=np.int64)
         return cls(
             leaves, np.ones(leaves.shape, dtype=bool) if real is None else real, nothing, nothing
@@ -107,8 +113,8 @@ class Windows:
 
 
 def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Int, item_token_I: Int | None) -> Int:
-    """The tokens of items, [..., L]: their codes, the last of them replaced by
-    `item_token_I[leaf]` where items have tokens."""
+    """The tokens of items, [..., L]: their codes; the last is `item_token_I[leaf]` where items have
+    tokens."""
     tokens = trie.codes[leaves] + np.array([vocabulary.code(level) for level in range(trie.levels)])
     if item_token_I is not None:
         tokens[..., -1] = item_token_I[leaves]
@@ -116,8 +122,8 @@ def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Int, item_token_I: Int |
 
 
 def latest(offsets: Int, leaves: Int, most: int) -> tuple[Int, Int]:
-    """Of ragged histories, oldest first, the last `most` known items (leaf >= 0) of each:
-    offsets[N+1] and their places in `leaves`."""
+    """The last `most` known items (leaf >= 0) of each history: offsets [N + 1], and their places in
+    `leaves`."""
     place = np.flatnonzero(leaves >= 0)
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[place]
     count = np.bincount(owner, minlength=len(offsets) - 1)

@@ -122,7 +122,8 @@ def _search(decoder: Decoder, prompts: Prompts, groups: int, beams: int, key_of:
 
 
 def _parts(decoder: Decoder, prompts: Prompts) -> list[tuple[int, int]]:
-    """First and last + 1 of the prompts that fit the processor's cache at once."""
+    """Bounds of the parts of the prompts that fit the processor's cache: first row, last row +
+    1."""
     n = len(prompts)
     step = max(1, _AT_ONCE // (prompts.tokens.shape[1] * decoder.model.config.hidden_size))
     return [(start, min(start + step, n)) for start in range(0, max(n, 1), step)]
@@ -165,7 +166,7 @@ def _search_part(
     beams: int,
     key_of: Callable[[int, Int, Float, Float], Float],
 ) -> Draw:
-    """The search of contexts that fit at once."""
+    """`_search` of contexts that fit the processor's cache at once."""
     trie = decoder.trie
     n = len(prompts)
     with torch.inference_mode():

@@ -30,17 +30,17 @@ class Vocabulary:
 
     @property
     def pad(self) -> int:
-        """Nothing; it is never seen."""
+        """The token of padding, which no other token attends to."""
         return self.words
 
     @property
     def bos(self) -> int:
-        """Here a history begins."""
+        """The token at the begin of a history."""
         return self.words + 1
 
     @property
     def title(self) -> int:
-        """After an item: here the words of its title begin."""
+        """The token between an item and the words of its title."""
         return self.words + 2
 
     @property
@@ -49,7 +49,7 @@ class Vocabulary:
         return self.words + (3 if self.words else 2)
 
     def code(self, level: int) -> int:
-        """Code 0 of this level; code k is k further on."""
+        """The token of code 0 of this level; that of code k is k further on."""
         return self.circumstance + self.circumstances + level * self.width
 
     @property

@@ -40,7 +40,8 @@ class Histories:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that is read of them, in hexadecimal: what a checkpoint must agree on."""
+        """SHA-256 of all that training reads of the histories, in hexadecimal. A checkpoint must
+        agree on it."""
         circumstance_tokens = (
             ()
             if self.circumstance_tokens is None
@@ -67,7 +68,7 @@ class Histories:
     def batches(
         self, users: Int, length: int, size: int, seed: int, thin: float = 0.0
     ) -> Iterator[Windows]:
-        """Windows of these users' histories without end, at most `size` at once, of at most
+        """Endless batches of windows of these users' histories: at most `size` windows, of at most
         `length` items.
 
         Every epoch has every event of every user once. A history of more than `length` items is cut
@@ -121,8 +122,8 @@ class Histories:
         )
 
     def window(self, first: Int, stop: Int, wanted: NDArray[np.bool_] | None = None) -> Windows:
-        """The items `leaves[first[n]:stop[n]]`; where `wanted[n]`, with the outcome of the last of
-        them before it."""
+        """Windows of the items `leaves[first[n]:stop[n]]`. Where `wanted[n]`, the outcome of the
+        last item is read before it."""
         place = first[:, None] + np.arange(int((stop - first).max()))
         real = place < stop[:, None]
         place = np.minimum(place, stop[:, None] - 1)
@@ -143,8 +144,8 @@ class Histories:
     def _stop_at_outcomes(
         first: Int, stop: Int, want: Int, rng: np.random.Generator
     ) -> tuple[Int, NDArray[np.bool_]]:
-        """For about half of the windows, a stop behind a random item whose outcome is known: the
-        stops, and for which windows."""
+        """Stops of the windows, about half of them behind a random item whose outcome is known, and
+        which windows these are."""
         outcomes_so_far = np.concatenate([[0], np.cumsum(want > 0)])
         place = np.flatnonzero(want > 0)
         count = outcomes_so_far[stop] - outcomes_so_far[first]
@@ -172,8 +173,8 @@ class Histories:
 
 @dataclass(frozen=True)
 class Questions:
-    """What came next: after `leaves[offsets[n]:offsets[n+1]]`, oldest first, came the item
-    `target[N]`;  `circumstance_tokens`, what was read beside them."""
+    """Next items to predict: after `leaves[offsets[n]:offsets[n+1]]`, oldest first, came the item
+    `target[n]`."""
 
     offsets: Int
     leaves: Int
@@ -184,7 +185,7 @@ class Questions:
         return len(self.target)
 
     def sample(self, most: int, seed: int) -> Questions:
-        """At most `most` of them, drawn by `seed`; the same ones each time."""
+        """At most `most` of the questions, drawn by `seed`."""
         if len(self) <= most:
             return self
         return self.take(
@@ -205,7 +206,7 @@ class Questions:
 
     @classmethod
     def last_items(cls, histories: Histories, users: Int) -> Questions:
-        """The last item of each of these users who has at least two, after all the others."""
+        """For each of these users with at least two items: predict the last one from the others."""
         users = users[np.diff(histories.offsets)[users] >= 2]
         everything = (
             CircumstanceTokens.none(len(histories.leaves), 0)
@@ -221,7 +222,8 @@ class Questions:
 
 
 def _places(first: Int, stop: Int) -> tuple[Int, Int]:
-    """first[n] .. stop[n] - 1 of every n, one after the other: offsets[N+1] and these numbers."""
+    """The numbers first[n] to stop[n] - 1 of every n, one after the other: offsets [N + 1] and the
+    numbers."""
     return np.concatenate([[0], np.cumsum(stop - first)]), ranges(first, stop - first)
 
 
@@ -279,7 +281,7 @@ def histories_from_log(
 
 
 def _values(events: pl.DataFrame, outcomes: pl.DataFrame | None) -> NDArray[np.float64]:
-    """The outcome of each event, NaN where it has none that is known, shape [E]."""
+    """The outcome of each event, [E]; NaN where it is unknown."""
     keys = ["user_id", "item_id", "time"]
     if outcomes is None:
         raise DataError(

@@ -147,8 +147,8 @@ def train_next_items(
 
 
 def negative_log_prob(decoder: Decoder, windows: Windows) -> Tensor:
-    """Sum of -log pi of every item of `windows` given those before it, nothing excluded; 0 of no
-    windows."""
+    """Sum of -log pi of every item of `windows` given those before it, without exclusions; 0 where
+    there are no windows."""
     if not len(windows):
         return torch.zeros((), dtype=torch.float64, requires_grad=True)
     return -decoder.sequence_log_prob(windows, Allowed.everything(decoder.trie, len(windows))).sum()
@@ -174,8 +174,8 @@ def positions(
     batch: int = 256,
     unseen: bool = False,
 ) -> Int:
-    """Position (from 1) of what came next among the `k` items that the model ranks first, shape
-    [N]; 0: not among them.
+    """Position (from 1) of the next item among the `k` items that the model ranks first, [N]; 0
+    where it is not among them.
 
     By constrained beam search over the whole catalogue, nothing excluded; with `unseen`, but for
     all items of the history.

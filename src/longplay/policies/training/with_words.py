@@ -37,7 +37,7 @@ def train_with_words(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train what `decoder.trainable()` says on three tasks at once; each step takes `batch`
+    """Train the parameters of `decoder.trainable()` on three tasks; each step takes `batch`
     examples of each.
 
     The next item at every position of a history; the item that some words describe, half of them
@@ -97,7 +97,7 @@ def asked_for(
     rng: np.random.Generator,
 ) -> Tensor:
     """Mean negative log-probability of an item of each of these users, given words that describe it
-    and, for half of them, what came before it."""
+    and, for half of them, the items before it."""
     low = histories.offsets[users]
     high = histories.offsets[users + 1]
     place = low + (rng.random(len(users)) * (high - low)).astype(np.int64)
@@ -110,8 +110,8 @@ def asked_for(
 
 
 def titled(decoder: Decoder, described: Described, words: Words, leaves: Int) -> Tensor:
-    """Mean negative log-probability per token of the titles of these items, given their codes; over
-    the base's own words."""
+    """Mean negative log-probability per token of the titles of these items, given their codes, over
+    the base's vocabulary."""
     titles = words.texts([described.titles[int(leaf)] for leaf in leaves], TITLE_TOKENS)
     longest = int(titles.count.max(initial=0))
     if longest == 0:

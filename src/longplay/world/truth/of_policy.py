@@ -44,8 +44,8 @@ def policy_values(
     users: int | None,
     seed: int,
 ) -> pl.DataFrame:
-    """user_id and the signal's sum of each user who visits in the first 14 days under `policy`; see
-    `World.truth`."""
+    """The signal's sum of each user who visits in the first 14 days under `policy`: columns user_id
+    and value; see `World.truth`."""
     window = signal.window[1] + 1 + (0 if signal.entry.is_enrolment else ENTRY_DAYS)
     needed = ENTRY_DAYS + window
     days = needed if days is None else days
@@ -80,8 +80,8 @@ def _nothing_to_enter(signal: Signal, lake: Lake) -> bool:
 
 
 def _lived(world: Service, policy: Policy | None, days: int, users: int | None, seed: int) -> Lake:
-    """The lake after copies of the users have lived `days` days under `policy`; the last few are
-    kept."""
+    """The lake after copies of the users have lived `days` days under `policy`. The last few lakes
+    are cached."""
     # a policy's name says its version, but two unfitted ones share theirs and learn from different
     # counts later
     key = (None if policy is None else policy.name, id(policy), world.day, days, users, seed)
@@ -108,7 +108,8 @@ def _lived(world: Service, policy: Policy | None, days: int, users: int | None, 
 
 
 def _far(seed: int) -> int:
-    """A luck of its own: the truth must not share the luck of the log it is compared with."""
+    """Random numbers that no log has: the truth must not share those of the log it is compared
+    with."""
     return seed + 7_919_000_000
 
 
@@ -213,7 +214,8 @@ def one_step_truth(
 
 
 def _reborn(world: Service, users: int | None, seed: int) -> Service:
-    """The world on its first day, with other luck; all users, or so many drawn by `seed`."""
+    """The world on its first day with other random numbers, of all users or of a number of users
+    drawn by `seed`."""
     if users is not None and users < 1:
         raise ConfigError(f"truth: users={users} given, expected at least 1")
     everybody = len(world.user_ids)
@@ -236,8 +238,8 @@ def _reborn(world: Service, users: int | None, seed: int) -> Service:
 
 @dataclass(frozen=True, eq=False)
 class _Branches:
-    """Some visits of one day, each twice: with one slot drawn from the policy and played (first
-    half), and not played.
+    """Some visits of one day, each as two branches: the first half plays a slot drawn from the
+    policy, the second half does not.
 
     Attributes:
         lives: the world of these copies, as of the visit's morning; ring: what they listened to
@@ -262,8 +264,8 @@ class _Branches:
 
 @dataclass(frozen=True, eq=False)
 class _Logger(Frozen):
-    """A logger that is asked about lives: it reads no more history than it wants, and knows the
-    lives' copies by whose lives they are.
+    """A logger that decides for copies of users. It reads no longer history than it wants, and
+    treats a copy as its original.
 
     So both copies of a visit meet the same slates, as long as the logger would show them, and an
     experiment keeps its arms.
@@ -273,7 +275,7 @@ class _Logger(Frozen):
     original_ids: pl.Series | None = None
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """What the logger says, under the copies' names."""
+        """The logger's decisions for the originals, under the names of the copies."""
         frame = contexts.frame
         visits = contexts.reading(self.history).frame
         if self.copies is not None and self.original_ids is not None:
@@ -304,8 +306,8 @@ def _branch(
     seed: int,
     items: bool,
 ) -> _Branches | None:
-    """A share `rate` of today's visits, branched; null if there are none. `items`: a discovery is
-    of an item, not of a creator."""
+    """Branches of a share `rate` of today's visits; null where there are none. With `items` a
+    discovery is of an item, else of a creator."""
     morning = world.morning()
     day = world.day
     rows = np.flatnonzero(rng.random(len(morning.user_N)) < rate)
@@ -420,8 +422,8 @@ def _branch(
 def _follow(
     branches: _Branches, loggers: Sequence[Policy], days_after: int, every_event: bool
 ) -> pl.DataFrame:
-    """The events of the branches from their visit on: all if `every_event`, else those about the
-    judged creator; and its last touch before."""
+    """Events of the branches from their visit on: all with `every_event`, else those about the
+    judged creator, and its last touch before."""
     world = branches.lives
     first = world.day
     watched = pl.DataFrame(

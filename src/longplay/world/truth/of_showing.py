@@ -36,8 +36,8 @@ _AGENTS = 60_000  # copies simulated at once: bounds memory at about 100 MB
 
 @dataclass(frozen=True, eq=False)
 class Touches:
-    """When each user last touched each creator (or item): sorted keys user * things + thing, and
-    the last day."""
+    """The last day on which each user touched each creator or item, by sorted keys user * things +
+    thing."""
 
     key: Int
     day: Int
@@ -45,7 +45,7 @@ class Touches:
 
     @classmethod
     def of(cls, days: Sequence[DayPlays], catalogue: Catalogue, items: bool = False) -> Self:
-        """From every day's plays, days ascending; of creators, or of `items`."""
+        """Touches of creators, or with `items` of items, from the plays of all days in order."""
         if items:
             thing_I = np.arange(len(catalogue))
             things = len(catalogue)
@@ -66,7 +66,7 @@ class Touches:
         return cls(unique, when[::-1][last], things)
 
     def last(self, user_N: Int, thing_N: Int) -> Int:
-        """Day of the last touch, or a day long before all days; shape [N]."""
+        """The day of the last touch, [N]; a day long before all others where there is none."""
         if len(self.key) == 0:
             return np.full(len(user_N), -(10**9))
         key_N = user_N * self.things + thing_N
@@ -226,8 +226,8 @@ class _Agents:
 
 
 def _checked(signal: Signal) -> bool:
-    """Whether the signal counts days with the creator (else days of the user); raises for what the
-    world has no truth of."""
+    """Whether the signal counts days with the creator, and not days of the user. Raises where the
+    world knows no truth of the signal."""
     measure = signal.measure
     entry = signal.entry
     low, high = signal.window
