@@ -213,7 +213,8 @@ class Contexts:
         counts = self.frame["slots"].unique()
         if len(counts) != 1:
             raise DataError(
-                f"contexts: {len(counts)} different numbers of slots in one call; decide them apart"
+                f"contexts: {len(counts)} different numbers of slots in one call, expected one; call "
+                "decide once for each number of slots"
             )
         return int(counts[0])
 

@@ -124,8 +124,8 @@ class World(Service):
         )
         if not of_policy["user_id"].equals(of_other["user_id"]):
             raise DataError(
-                "difference: the policies' users are not the same, so their lives had come apart "
-                "before anything was shown"
+                "difference: other users visit under the one policy than under the other, expected the "
+                "same in both; compare `truth` of each policy instead"
             )
         return clustered_mean(
             (of_policy["value"] - of_other["value"]).to_numpy(),

@@ -112,7 +112,10 @@ def merged(decoder: Decoder, tuned: Decoder) -> PreTrainedModel:
     }
     loaded = set_peft_model_state_dict(wrapped, learned)
     if loaded.unexpected_keys:
-        raise ConfigError(f"base: adapters of another model: {loaded.unexpected_keys[:3]}")
+        raise ConfigError(
+            f"base: adapters given for {loaded.unexpected_keys[:3]}, which this model does not have; "
+            "merge the decoder that `adapted` made of it"
+        )
     plain: Any = wrapped.merge_and_unload()
     _set_rows(plain, decoder.vocabulary.words, tuned.rows)
     for parameter in plain.parameters():

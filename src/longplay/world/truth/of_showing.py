@@ -258,6 +258,6 @@ def _checked(signal: Signal) -> bool:
     if measure.counts_days and measure.of != "item":
         return measure.of == "creator"
     raise ConfigError(
-        f"true_value: measure {measure.kind} of {measure.of} has no truth here; expected days_with('creator'), "
-        "active_days or returned"
+        f"true_value: measure {measure.kind} of {measure.of} has no truth here; expected "
+        "days_with('creator'), active_days or returned"
     )
