@@ -347,7 +347,9 @@ class FolderStore:
             self._log.begin()
             history = self._commits()
         work = _Work(history.state, state, history.state.seq + 1, batch)
-        changes = {table: self._taken(table, history.state, state) for table in state.files}
+        changes = {
+            table: self._external_change(table, history.state, state) for table in state.files
+        }
         for table, frame in frames.items():
             if frame.height:
                 changes[table] = self._write(table, frame, work, changes.get(table))
@@ -356,7 +358,9 @@ class FolderStore:
             Commit(work.seq, batch, content, watermark, changed), history.commits, history.size
         )
 
-    def _taken(self, table: str, recorded: LakeState, state: LakeState) -> TableChange | None:
+    def _external_change(
+        self, table: str, recorded: LakeState, state: LakeState
+    ) -> TableChange | None:
         """The change that another program made to a table, as the log will record it; null where
         there is none."""
         recorded_files = recorded.files.get(table, {})
@@ -372,10 +376,10 @@ class FolderStore:
         )
 
     def _write(
-        self, table: str, frame: pl.DataFrame, work: _Work, taken: TableChange | None
+        self, table: str, frame: pl.DataFrame, work: _Work, external: TableChange | None
     ) -> TableChange:
         """Write rows as a new version of a Delta table, sync all files, and return the change,
-        `taken` included."""
+        `external` included."""
         folder = self.path / table
         state = work.state
         recorded = work.recorded
@@ -408,9 +412,9 @@ class FolderStore:
         entries = delta.synced_log(folder, recorded, table)
         sync_path(folder)
         added = tuple(delta.described(folder, table, name) for name in names)
-        if taken is None:
+        if external is None:
             return TableChange(newest, added, (), entries)
-        return TableChange(newest, (*taken.added, *added), taken.removed, entries)
+        return TableChange(newest, (*external.added, *added), external.removed, entries)
 
     def _adopt_legacy(self, history: _History) -> _History:
         """Write a log of commits, with digests of the present files, for a lake that has none."""

@@ -107,7 +107,7 @@ class Service:
         self.exclude = "none" if exclude is None else exclude
         self._stated = exclude
         # policies of which a warning was logged, by this world or one that it was forked from
-        self._told: set[str] = set()
+        self._warned_of: set[str] = set()
         self.catalogue: Catalogue = make_catalogue(items, seed, self.config)
         self.listeners = make_listeners(users, seed, self.config)
         self.market: Market = self.catalogue.market(0)
@@ -221,8 +221,8 @@ class Service:
         if isinstance(policy, Adaptive):
             policy = policy.adapt(self.items, empty("events"))
         for name, rule in rules_of([policy]).items():
-            if self._stated is None and rule != self.exclude and name not in self._told:
-                self._told.add(name)
+            if self._stated is None and rule != self.exclude and name not in self._warned_of:
+                self._warned_of.add(name)
                 logger.warning(
                     "%s; give the world exclude=%r, or train with exclude=%r",
                     rule_words(name, rule, self.exclude),

@@ -135,10 +135,18 @@ class Circumstances:
         next_surface: pl.Series | None = None,
         next_want: NDArray[np.float64] | None = None,
     ) -> CircumstanceTokens:
-        """The tokens of histories: item e of history n, `offsets[n] <= e < offsets[n+1]`, at
-        `time[E]` (microseconds), of `kind[E]`, on `surface[E]`.
+        """The tokens of N histories of E items together.
 
-        `now[N]`, `where[N]` and `want[N]` are of the items asked for. Null and NaN: not known.
+        Null and NaN stand for what is not known.
+
+        Args:
+            offsets: history n has the items offsets[n] to offsets[n + 1] - 1, [N + 1].
+            time: of each item, microseconds, [E].
+            kind: of each item's event, [E].
+            surface: of each item's event, [E].
+            next_time: of the item that comes next, microseconds, [N].
+            next_surface: on which the next item is shown, [N].
+            next_want: outcome that the next item should lead to, [N].
         """
         items = int(offsets[-1])
         n = len(offsets) - 1
@@ -166,7 +174,11 @@ class Circumstances:
     ) -> CircumstanceTokens:
         """The tokens of the histories of contexts, for the items that are read.
 
-        `ask` is wanted where a context wants nothing.
+        Args:
+            contexts: N contexts.
+            offsets: where the items that are read begin and end for each context, [N + 1].
+            places: places of these items among all items of the histories, [E].
+            ask: the outcome asked for where a context wants none; null: none.
         """
         frame = contexts.frame
         count = frame["history"].list.len()

@@ -100,16 +100,13 @@ def _lived(world: Service, policy: Policy | None, days: int, users: int | None, 
         copies = world.fork(alive, seed=_far(seed))
         copies.run(policy, days)
         # with the policy, so that its id is not used again
-        world.lives[key] = (
-            policy,
-            copies.lake,
-        )
+        world.lives[key] = (policy, copies.lake)
     return world.lives[key][1]
 
 
 def _far(seed: int) -> int:
-    """Random numbers that no log has: the truth must not share those of the log it is compared
-    with."""
+    """A seed far from that of any log: the truth must not share random numbers with the log that
+    it is compared with."""
     return seed + 7_919_000_000
 
 
