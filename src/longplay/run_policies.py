@@ -252,7 +252,7 @@ RUN_POLICIES = (
         compared_with=("reward-weighted", START),
     ),
 )
-# a run that has no policies beside these is hashed as before there was a table of them
+# runs with these alone keep the hash that they had before there was a table
 _FIRST_POLICIES = frozenset({POPULAR, START, "reward-weighted", MAIN})
 
 

@@ -24,12 +24,11 @@ BETWEEN = "; "  # title, text and tags
 WHOLE_MOST = TITLE_MOST + TEXT_MOST + TAGS_MOST + 2 * len(BETWEEN)
 
 # Controls, format characters (bidi, zero width, joiners, tags), private use, noncharacters, and
-# letters and marks that are invisible by definition
-# (fillers, variation selectors); not the controls that are white space. NFKC makes none of these
-# from anything else.
+# letters and marks that are invisible by definition (fillers, variation selectors); not the
+# controls that are white space. NFKC makes none of these from anything else.
 _UNSEEN = r"[\p{Cc}\p{Cf}\p{Co}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}--\s]+"
 _SPACES = r"\s\s+|[\s--\x20]"
-# NFKC would glue these to the word or number before: Sony™ to SonyTM, 1½ to 11/2, L´Oréal to L,
+# NFKC would join these to the word or number before: Sony™ to SonyTM, 1½ to 11/2, L´Oréal to L,
 # space, accent
 _APART = {"™": " ", "℠": " ", "´": "'"} | {
     fraction: f" {fraction}" for fraction in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅟↉"

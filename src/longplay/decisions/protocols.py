@@ -126,7 +126,7 @@ def index_of(policy: object) -> ItemIndex | None:
     """The items that a policy can show; null where it does not say."""
     if not isinstance(policy, Catalogued):
         return None
-    # a policy from elsewhere may use the word for something else
+    # a policy that is not longplay's may use this name for something else
     return policy.index if isinstance(policy.index, ItemIndex) else None
 
 

@@ -36,8 +36,9 @@ from longplay.rewards.guardrails import TopCreator
 from longplay.signals import Signal
 
 SAMPLE = 256  # moments on which guardrails are measured
-DRAWS = 4  # independent draws of the sample's slates, averaged: a single one is off by about 1%
-RATE = 0.5  # of dual ascent: units of the reward's spread per step and whole share missing
+DRAWS = 4  # independent draws of the sample's slates, averaged; a single draw errs by about 1%
+# of dual ascent: rise per step where the whole share is missing, in units of the reward's spread
+RATE = 0.5
 
 
 class Guard(Protocol):

@@ -109,7 +109,7 @@ def reinforce(
     )
 
     def prepare(learner: Learner) -> StepOf:
-        # no dropout anywhere: what is drawn and what is trained are the same law
+        # without dropout, slates are drawn from the same distribution that is trained
         learner.decoder.model.eval()
         return lambda number, multiplier: _step(
             task, learner, number, multiplier, contexts=contexts, group=group, kl=kl

@@ -144,8 +144,7 @@ def _loss(
         start = visits.offsets[row]
         stop = visits.offsets[row + 1]
         chosen = start + rng.permutation(stop - start)[:TARGETS]
-        # a visit counts once however many of its items were drawn: heavy baskets must not drown the
-        # rest
+        # every visit counts once, however many items were drawn: large baskets must not dominate
         leaves[place, : len(chosen)] = visits.leaves[chosen]
         share[place, : len(chosen)] = weight[chosen] / len(chosen)
         leaves[place, len(chosen) :] = visits.leaves[chosen[0]]

@@ -21,7 +21,7 @@ from longplay.rewards import EarlyReward, Reward
 from longplay.signals import Signal
 
 EarlyRewards = EarlyReward | Mapping[Signal, EarlyReward]
-AT_ONCE = 2_000_000  # excluded items
+AT_ONCE = 2_000_000  # excluded items that are held at once
 
 SAMPLE = 256  # moments on which rewards are measured
 GROUP = 8  # slates drawn for each of them

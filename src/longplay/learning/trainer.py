@@ -31,7 +31,7 @@ from longplay.rewards import Reward
 logger = logging.getLogger(__name__)
 P = TypeVar("P", bound=Trainable)
 LEAST = {"steps": 0, "kl": 0, "lr": 0, "contexts": 1, "group": 2, "slots": 1, "pool": 1, "limit": 1}
-KINDS = {"step": int, "curve": list, "unit": float, "guarded": dict}  # of a checkpoint's notes
+KINDS = {"step": int, "curve": list, "unit": float, "guarded": dict}  # of the notes in a checkpoint
 MOST_NORM = 1.0  # gradients are clipped at this norm
 
 

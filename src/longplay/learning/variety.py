@@ -57,7 +57,7 @@ def variety_alarms(
     creator_I = creator_of_leaves(policy, lake)
     try:
         visits = visits_from_log(policy, lake, limit=SAMPLE, seed=seed)
-    except DataError:  # nobody met anything new
+    except DataError:  # no user engaged with anything new
         visits = None
     start_variety = variety(policy, policy.decoder, sample, creator_I, visits, slots, seed)
     tuned_variety = variety(policy, tuned, sample, creator_I, visits, slots, seed)

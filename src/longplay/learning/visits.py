@@ -51,7 +51,9 @@ def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> 
             learners=True,
         )
 
-    if len(policy.index) * limit > MOST_EXCLUDED:  # it may be too many: a few visits tell
+    if (
+        len(policy.index) * limit > MOST_EXCLUDED
+    ):  # all exclusions may be too many to hold: a few visits show how many there are
         each = drawn(min(limit, SAMPLED)).frame["exclusions"].list.len().mean()
         limit = min(limit, max(int(MOST_EXCLUDED / max(float(each or 0.0), 1.0)), SAMPLED))  # type: ignore[arg-type]
     contexts = drawn(limit)
@@ -62,8 +64,8 @@ def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> 
         .with_row_index("row")
         .join(firsts, on=["user_id", "day"])
     )
-    # the lines of one invoice have no order: a hash's, so that of a creator's items none is always
-    # the first
+    # the lines of one invoice have no order: a hash decides, so that not always the same item of a
+    # creator comes first
     pairs = pairs.with_columns(tie=pl.struct("user_id", "item_id").hash(seed=1)).sort(
         "row", "when", "tie", "item_id"
     )

@@ -135,7 +135,10 @@ def convert(
         # safetensors writes for its owner alone
         shutil.copymode(partial / "config.json", partial / "model.safetensors")
         tokenizer.model_max_length = model.config.max_position_embeddings
-        for name in ("is_local", "local_files_only"):  # how it was loaded is not what it is
+        for name in (
+            "is_local",
+            "local_files_only",
+        ):  # notes on how it was loaded are not part of the model
             tokenizer.init_kwargs.pop(name, None)
         tokenizer.save_pretrained(partial)
         tell("checking the tokenizer")
@@ -222,7 +225,7 @@ def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedMode
         raise DataError(f"{file}: transformers cannot load it: {error}") from error
     config = packed.config
     vars(config).pop("quantization_config", None)
-    with torch.device("meta"):  # no numbers are drawn only to be replaced
+    with torch.device("meta"):  # weights are replaced, so none are drawn at random
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict(packed.state_dict(), assign=True)
     model.tie_weights()

@@ -192,7 +192,7 @@ def _unread(tokenizer: Any) -> Callable[[Any, tuple[dict[str, Any]]], None]:
     special_ids = {
         number for number, token in tokenizer.added_tokens_decoder.items() if token.special
     } | set(tokenizer.all_special_ids)
-    # a word that is not known is one of the text
+    # the token of unknown words comes from the text
     special = torch.tensor(sorted(special_ids - {tokenizer.unk_token_id}), dtype=torch.long)
 
     def hook(module: Any, arguments: tuple[dict[str, Any]]) -> None:

@@ -32,9 +32,7 @@ Predictor = Callable[[Float], Float]  # features [N, C] -> expected outcome [N]
 FOLDS = 5
 # a mean counts as if seen this often at the mean above it: item below key below everything
 MEAN_SLOTS = 50.0
-RIDGE_SLOTS = (
-    1_000.0  # the regression counts as if it had also seen this many slots that say nothing
-)
+RIDGE_SLOTS = 1_000.0  # ridge penalty, as so many further slots without information
 RECENT = 60  # engaged events that tell how active a user has been
 LONG_AGO = 400.0  # days; a key never touched counts as touched then
 

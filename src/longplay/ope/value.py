@@ -169,7 +169,7 @@ def doubly_robust_mean(
 def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, draws: int) -> Float:
     """Mean of q over `draws` choices of the policy in every slot, [N]."""
     direct_N = np.zeros(len(logged))
-    # a generator each: within one call a context's slate is always the same
+    # one generator per draw: within one call a context always gets the same slate
     for draw in range(draws):
         choice_M, _ = own_choices(policy, logged, np.random.default_rng([seed, draw]))
         direct_N += model.predict(choice_M.gather(logged.places)) / draws

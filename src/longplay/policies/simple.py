@@ -25,8 +25,7 @@ from longplay.policies.plackett import (
     repeats,
 )
 
-# Below this share of mass left, 1 - sum would lose digits: the mass left is then summed item by
-# item.
+# below this share of mass left, 1 - sum would lose digits; the mass is then summed item by item
 _SUM_DIRECTLY = 1e-3
 
 

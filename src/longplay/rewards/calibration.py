@@ -22,7 +22,7 @@ from longplay.signals.outcomes.in_memory import Outcomes
 
 ENOUGH_ITEMS = 10
 FEWER_ENTRIES = (50, 30, 20)  # tried in turn where too few items have `min_entries`
-# a log loss never sees a probability nearer to 0 or 1: one certain miss costs 6.9, not infinity
+# probabilities are kept this far from 0 and 1, so that one certain miss costs 6.9 and not infinity
 CLIP = 1e-3
 
 

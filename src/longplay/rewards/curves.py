@@ -31,7 +31,7 @@ class Curves:
 
     >>> one = Curves(np.array([2]), (((np.array([0.0, 1.0]), np.array([0.1, 0.9])),),))
     >>> nothing = np.zeros(2, dtype=int)
-    >>> one(np.array([0.5, 0.5]), np.array([2, 0]), nothing).tolist()           # no day observed: nothing to bend
+    >>> one(np.array([0.5, 0.5]), np.array([2, 0]), nothing).tolist()           # no day was observed: the linear belief stands
     [0.5, 0.5]
     >>> one(np.array([0.25, 2.0]), np.array([2, 5]), nothing).round(3).tolist()
     [0.3, 0.9]
@@ -76,7 +76,7 @@ class Curves:
         above_N = np.searchsorted(self.ages, observed_N)  # the first age that is not younger
         below_age_N = np.append(self.ages, 0)[
             above_N - 1
-        ]  # before the first age: 0 days, where nothing is bent
+        ]  # before the first age stand 0 days, where the linear belief stands
         part_N = (observed_N - below_age_N) / (self.ages[above_N] - below_age_N)
         rate_N = np.empty(len(linear_N))
         cell_N = above_N * len(self.knots[0]) + so_far_N

@@ -27,9 +27,8 @@ from scipy import linalg, stats
 from longplay.arrays import Float
 from longplay.errors import DataError
 
-# Where nothing tells items from noise (one item, or one entry per item), this share of the variance
-# is
-# taken to lie between items: beliefs stay unsure instead of claiming that all items are alike.
+# where nothing separates items from noise (one item, or one entry per item), this share of the
+# variance is taken to lie between items: beliefs stay unsure and do not claim that items are alike
 ASSUMED_BETWEEN = 0.1
 
 
@@ -237,7 +236,7 @@ def estimate_prior(
     items = len(n_I)
     ones_I = np.ones(len(n_I))
     unit_C = np.ones(len(target_C)) if unit_C is None else unit_C
-    if total - items < 1 or (n_I > 1).sum() < 2:  # nothing tells items from noise
+    if total - items < 1 or (n_I > 1).sum() < 2:  # nothing separates items from noise
         mu_C = sum_IC.sum(0) / total
         spread_CC = (cross(ones_I) - total * np.outer(mu_C, mu_C)) / max(total - 1, 1)
         noise_CC = _shrink_correlation(

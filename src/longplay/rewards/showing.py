@@ -199,7 +199,7 @@ class Showing:
             self.popularity_I,
             self.vector_IR,
         )
-        # a new item must not be judged by a line drawn far from all that was shown
+        # features are cut to the range of training: no extrapolation to items unlike all that were shown
         features_NF = np.clip(features_NF, *self.range_2F)
         return special.expit(features_NF @ self.weights_F + self.intercept)
 

@@ -62,7 +62,7 @@ def fit_showing(
     of = signal.entry.of
     if of is None or not signal.entry.is_discovery or frame.is_empty():
         return Showing(signal, association=of is not None and signal.entry.is_discovery)
-    # a search result is entered far more often than a slot nobody asked for
+    # search results lead to entries far more often than slots that nobody asked for
     frame = frame.filter(pl.col("surface") == main_surface(frame))
     index = LakeIndex(view, of)
     # later slots may still see an entry
@@ -276,7 +276,7 @@ def _organic_ratio(outcomes: Outcomes) -> float:
     """
     mature = outcomes.where(outcomes.known)
     frame = mature.frame.select("value", pl.col("origin") == "organic", mature.keys.alias("key"))
-    # groups come in another order every time, and sums of floats remember theirs
+    # groups come in another order every time, and sums of floats depend on the order
     by_key = (
         frame.group_by("key")
         .agg(

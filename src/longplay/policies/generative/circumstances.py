@@ -16,7 +16,7 @@ from longplay.decisions import Contexts
 from longplay.errors import ConfigError
 from longplay.lake.schema import ENGAGED
 
-READS = ("gap", "surface", "want", "kind")  # the last stands behind its item, the others before
+READS = ("gap", "surface", "want", "kind")  # kind stands after its item, the others stand before
 # seconds at which the next bucket begins
 GAPS = (
     300,

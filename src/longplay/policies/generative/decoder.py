@@ -32,7 +32,7 @@ from longplay.policies.generative.fast.passes import HIDDEN, passable, states_of
 from longplay.policies.generative.prompts import Prompts, Texts, Windows, as_read
 from longplay.policies.generative.vocabulary import Vocabulary
 
-TOGETHER = 16  # states at one node whose items' logits are one product
+TOGETHER = 16  # states at one node whose logits are computed in one product
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def new_model(
     return model.eval()
 
 
-transformers_logging.disable_progress_bar()  # progress belongs to whoever runs us
+transformers_logging.disable_progress_bar()  # callers show progress themselves
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
@@ -214,7 +214,7 @@ class Decoder:
         levels = trie.levels
         codes = trie.codes[leaves_NM]  # [N, M, L]
         length = prompts.tokens.shape[1]
-        # a whole item is predicted from the prompt's state: no state behind a prefix is needed
+        # items with tokens are predicted from the prompt's state; no state after a prefix is needed
         inner = max(levels - 1 - self.has_item_tokens(levels - 1), 0)
         prompt_position = torch.clamp(prompts.real.long().cumsum(1) - 1, min=0)
         first = np.array([self.vocabulary.code(level) for level in range(inner)], dtype=np.int64)
@@ -291,7 +291,7 @@ class Decoder:
         state = self._hidden(
             torch.from_numpy(tokens), None, torch.arange(tokens.shape[1]).expand(n, -1), None
         )
-        # the token of each item after which each of its codes comes
+        # the token of each item from whose state each of its codes is predicted
         predicting_token = (np.arange(length) * stride + ahead)[:, None] + np.arange(levels)
         place = torch.from_numpy(texts.count[:, None] + predicting_token.ravel())
         state = state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(
@@ -346,7 +346,7 @@ class Decoder:
             logits = state.to(rows.dtype) @ rows.T
         logits = logits.double() / temperature[..., None].double()
         valid = torch.from_numpy(mask)
-        # nothing allowed below this prefix: -inf, not 0 / 0
+        # nothing is allowed below this prefix: -inf in place of 0 / 0
         dead = ~valid.any(dim=-1, keepdim=True)
         return torch.log_softmax(
             logits.masked_fill(~(valid | dead), -torch.inf), dim=-1

@@ -20,7 +20,7 @@ from longplay.policies.plackett import log1mexp
 
 KeyOf = Callable[[Int, int, Int, Float, Float], Float]
 
-_EDGES = 2**40  # room for the edges of a level among the counters of a stream
+_EDGES = 2**40  # counters of a stream per level, one for each edge of the trie
 _AT_ONCE = (
     2**19
     # numbers of a hidden state of all prompts in one pass: more of them fall out of the processor's

@@ -97,7 +97,7 @@ def load_checkpoint(
         ValueError,
         RuntimeError,
     ) as error:
-        # of before checkpoints had digests, or of another shape
+        # a file from before there were digests, or of a model of another shape
         raise _damaged(path, f"it does not fit this model ({error})") from error
     return notes
 

@@ -44,7 +44,9 @@ class Team:
         """The team that this process was launched into; alone where there was no launcher."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        from accelerate import PartialState  # slow to import, and of no use alone
+        from accelerate import (
+            PartialState,
+        )  # imported here: it is slow to import, and one process does not need it
 
         state = PartialState(cpu=not torch.cuda.is_available())
         return cls(state.process_index, state.num_processes)

@@ -18,7 +18,7 @@ from longplay.lake.lake import Lake
 from longplay.policies.generative.circumstances import NOTHING, Circumstances, CircumstanceTokens
 from longplay.policies.generative.prompts import Windows
 
-POOL = 32  # batches among which windows are sorted by length, so that little is padding
+POOL = 32  # windows of so many batches are sorted by length, which leaves little padding
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from longplay.policies.training.descent import (
 )
 from longplay.policies.training.histories import Histories, Questions
 
-# questions from which NDCG decides which weights are kept: of fewer its standard error is above
-# .01, and the loss decides
+# from so many questions on, NDCG decides which weights are kept; with fewer its standard error is
+# above .01, and the loss decides
 ASKED = 1_000
 MOST_ASKED = 5_000
 DEPTH = 10

@@ -17,9 +17,9 @@ from longplay.policies.training.descent import VALIDATION, Progress, Watch, desc
 from longplay.policies.training.histories import Histories
 from longplay.policies.training.next_item import mean_loss, negative_log_prob
 
-READ_ON = 8  # items of history at most behind a prompt in training
+READ_ON = 8  # most items of history that are read behind a prompt in training
 TITLE_TOKENS = 16
-CHECKS = 10  # of a whole training
+CHECKS = 10  # checks of a training, in equal steps
 
 
 def train_with_words(

@@ -94,9 +94,7 @@ class Compiled:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-                # of the tracer that OpenVINO calls: deprecated, and wary of constants that are
-                # meant to
-                # be constant
+                # the tracer that OpenVINO calls is deprecated, and warns of constants that are meant
             )
             program = openvino.convert_model(Encoder(model), example_input=example)
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
