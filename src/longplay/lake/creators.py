@@ -13,7 +13,7 @@ from longplay.lake.connection import Connection
 from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 
-# SQL of whether the catalogue is asked whose work an event is about
+# SQL condition of events whose creator is looked up in the catalogue
 LACKS_CREATOR = "creator_id is null and item_id is not null"
 
 _LACKING: dict[

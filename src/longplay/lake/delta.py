@@ -34,8 +34,8 @@ LAST_CHECKPOINT = "_last_checkpoint"
 # keys in the Delta log of every version that a lake wrote: number of the commit, and its batch
 MARK = "longplay"
 BATCH_MARK = "longplay_batch"
-# what other programs may do: rows are deleted or files are merged, and no row is written past the
-# lake's checks
+# operations of other programs that a lake accepts: rows are deleted or files are merged, and no row
+# gets past the lake's checks
 HONOURED = (
     "DELETE",
     "OPTIMIZE",

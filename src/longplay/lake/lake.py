@@ -24,7 +24,7 @@ from longplay.lake.sift import EARLIEST, advice, quarantine_rows, sift
 from longplay.lake.snapshot import ARRIVED, Snapshot
 from longplay.lake.storage import FolderStore, MemoryStore, Store
 
-SKEW = timedelta(hours=1)  # how far clocks of a service may be apart
+SKEW = timedelta(hours=1)  # how far the clocks of a service may differ
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Lake:
         statistics = snapshot.statistics.get(table) if between is not None else None
         if statistics is None or between is None:
             return files
-        cut = timedelta(milliseconds=1)  # what statistics leave out of a time
+        cut = timedelta(milliseconds=1)  # statistics of files are cut to the millisecond
         near = set(
             statistics.filter(pl.col("first") < between[1], pl.col("last") > between[0] - cut)[
                 "name"

@@ -14,7 +14,7 @@ RULES = {
     "creator": "creator_id",
     "none": None,
 }
-ROUNDING = 1e-9  # a log-probability this far above 0 is 0, rounded
+ROUNDING = 1e-9  # log-probabilities up to this far above 0 are roundings of 0
 
 
 @dataclass(frozen=True)

@@ -205,4 +205,4 @@ def _has_amount(file: str) -> bool:
     try:
         return _AMOUNT in _columns_of(file)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        return True  # who reads it says what is wrong with it
+        return True  # the reader of the file will say what is wrong with it

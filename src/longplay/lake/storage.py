@@ -135,7 +135,7 @@ class FolderStore:
         self._history = _History()
         self._taken_over: tuple[tuple[int, ...], LakeState] | None = None
         self._shown: Snapshot | None = None
-        self._whole: set[tuple[str, str]] = set()  # files of which name and size were seen
+        self._whole: set[tuple[str, str]] = set()  # files whose name and size were checked
         self._refuse_foreign_folder()
 
     # -- what is there ---------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class FolderStore:
             self._commit(batch, frames, watermark, content)
         except LongplayError:
             raise
-        except Exception as error:  # what the disk and the Delta library raise is theirs to say
+        except Exception as error:  # the disk and the Delta library raise errors of many types
             raise DataError(
                 f"lake: batch {batch} cannot be written to {self.path} "
                 f"({delta.first_line(error)}); append it again when that is "

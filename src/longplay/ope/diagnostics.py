@@ -23,9 +23,9 @@ MIN_SLOTS = (
 MIN_USERS = 30  # effective users
 # Effective outcomes: slots with another outcome than the most common one, and the users who had
 # them. Where these are rare and all lie on one side of it, the interval is wide enough from 3 on
-# (bench/verdicts.py: 95% intervals cover .92 and more). A higher gate would let those pass whom luck
-# gave many outcomes. Else the interval is Student's t: it covers .80 with 2 to 5 of them, .88 with 5
-# to 10, .91 with 10 to 20, .93 beyond.
+# (bench/verdicts.py: 95% intervals cover .92 and more). A higher gate would let those pass whom
+# luck gave many outcomes. Else the interval is Student's t: it covers .80 with 2 to 5 of them, .88
+# with 5 to 10, .91 with 10 to 20, .93 beyond.
 MIN_OUTCOMES = 3
 MIN_OUTCOMES_ELSE = 10
 NONE_OF = -np.log(

@@ -199,7 +199,7 @@ class Showing:
             self.popularity_I,
             self.vector_IR,
         )
-        # features are cut to the range of training: no extrapolation to items unlike all that were shown
+        # cut to the range of training: no extrapolation to items unlike all that were shown
         features_NF = np.clip(features_NF, *self.range_2F)
         return special.expit(features_NF @ self.weights_F + self.intercept)
 

@@ -95,7 +95,7 @@ _LAST = (
 
 NEW_FOR = 28  # days for which a release counts as new
 AT_ONCE = -1  # release day of what was there before the world began
-LENGTH_S = 200  # of every item; no play is longer
+LENGTH_S = 200  # seconds; length of every item, which no play exceeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,8 +237,8 @@ class Market:
         last_R = first_R + self.catalogue.count_C[creator_R] - 1
         low_R = np.where(first_R > 0, self.cumulative_fame_I[first_R - 1], 0.0)
         high_R = self.cumulative_fame_I[last_R]
-        # the sum does not grow over an unreleased item, so side="right" steps over it, and nothing
-        # aims at the very end
+        # the cumulative fame does not grow at an unreleased item, so side="right" passes over it;
+        # draws are below the total
         aim_R = np.minimum(low_R + u_R * (high_R - low_R), np.nextafter(high_R, 0.0))
         return np.clip(
             np.searchsorted(self.cumulative_fame_I, aim_R, side="right"), first_R, last_R
@@ -269,7 +269,7 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
     )
     taste_ID = _unit(taste_CD[creator_I] + np.abs(rng.normal(0.0, 0.1, (items, config.genres))))
 
-    # where a creator or two share everything, items must differ by themselves
+    # where one or two creators share all variance, items must differ on their own
     spare = np.random.default_rng([seed, 6])
     depth_z_I = _standard(_varied(_two_level(rng, creator_I, config.creator_share), spare))
     own_z_I = _two_level(rng, creator_I, config.creator_share)
@@ -287,7 +287,7 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
     last = pl.Series(_LAST).gather(rng.integers(len(_LAST), size=n_creators))
     names = pl.select(pl.format("{} {}", first, last).alias("name"))["name"]
     late_I = rng.random(items) < config.new_share
-    late_I[creator_I == 0] = False  # something is always there
+    late_I[creator_I == 0] = False  # so that the catalogue is never empty
     release_I = np.where(late_I, rng.integers(0, config.new_days, items), AT_ONCE)
     loop_z_I = rng.normal(size=items)
     return Catalogue(

@@ -250,7 +250,7 @@ def live(
     return replace(next_state, alive_R=alive_R), plays
 
 
-USUAL_WORTH = 0.45  # of a usual play on a slate: what neither pleases nor disappoints
+USUAL_WORTH = 0.45  # worth of a usual play on a slate, which neither pleases nor disappoints
 
 
 def _play_list(
@@ -294,7 +294,7 @@ def coins(
     chance = np.where(
         empty, 0.0, play_chance(listeners, taste_RD, state, market, row, item, slot, config)
     )
-    # keyed by the item: paired policies that show the same item meet the same luck
+    # keyed by the item, so that paired policies that show the same item draw the same numbers
     u = luck.take(row).uniform(Stream.CLICK if shown.place == HOME else Stream.SHELF_ITEM, item)
     return chance.reshape(shown.item_NS.shape), (u < chance).reshape(shown.item_NS.shape)
 
@@ -321,8 +321,8 @@ def _play_habits(
     chance_NM = -np.expm1(-config.habit_drive * stock_NM / crowd_N[:, None])
     n, m = np.nonzero(chance_NM > 1e-4)
     creator = state.creator_RM[row_N[n], m].astype(np.int64)
-    # keyed by the creator, not the slot: a branch with one habit more leaves the luck of the others
-    # alone
+    # keyed by the creator, not the slot, so that a branch with one more habit draws the same
+    # numbers for the others
     hit = luck.take(row_N[n]).uniform(Stream.ORGANIC, creator) < chance_NM[n, m]
     row = row_N[n[hit]]
     m = m[hit]

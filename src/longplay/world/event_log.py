@@ -31,8 +31,7 @@ from longplay.world.dynamics import (
 )
 from longplay.world.luck import DayLuck, Stream
 
-# seconds after the visit's begin at which each place's plays begin, and at which they must have
-# ended
+# seconds after the visit's begin: where the plays of each place begin, and where they must end
 _SPAN_S = {
     HOME: (10, 1_190),
     SHELF: (1_210, 1_990),
@@ -41,7 +40,7 @@ _SPAN_S = {
 }
 _AUTOPLAY_S = (8_400, 14_000)
 _MOST_LOOPS = 12
-LETTER = "hnsl"  # of the places; v is the visit itself, a autoplay
+LETTER = "hnsl"  # a letter per place; v is the visit itself, a is autoplay
 KINDS = ("play", "save")  # what a history is made of
 PLACES = (*SURFACES, "autoplay")
 

@@ -127,10 +127,10 @@ def _explained(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[float, ...]:
     with_y_D = x_ND.T @ y_N
     own_D = np.sum(x_ND**2, axis=0)
     added_D = np.zeros(len(own_D))
-    # elimination: what is left of each column, and of y, once the columns before are taken out
+    # elimination: residuals of each column and of y after the columns before
     for d in range(len(own_D)):
         left = gram_DD[d, d]
-        if left > 1e-9 * own_D[d]:  # else it only repeats the columns before
+        if left > 1e-9 * own_D[d]:  # else the column only repeats those before it
             added_D[d] = with_y_D[d] ** 2 / left
             with_y_D = with_y_D - gram_DD[d] * with_y_D[d] / left
             gram_DD = gram_DD - np.outer(gram_DD[d], gram_DD[d]) / left

@@ -47,7 +47,7 @@ except ModuleNotFoundError as error:
 Observations = dict[str, NDArray[Any]]
 
 ID = "longplay/World-v0"
-LONGEST_AWAY = 10_000  # days; the world counts no further
+LONGEST_AWAY = 10_000  # days; the world counts no longer absence
 _REWARDS = ("active", "plays")
 
 
@@ -264,7 +264,7 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
 
     def _by_day(self, rows: Int) -> Iterator[tuple[int, Int]]:
         """The seats `rows`, grouped by the day of their listener."""
-        day_R = self._day_N[rows]  # a copy: living a day moves its seats to the next
+        day_R = self._day_N[rows]  # a copy, since living a day moves seats to the next day
         for day in np.unique(day_R):
             yield int(day), rows[day_R == day]
 

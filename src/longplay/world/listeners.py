@@ -15,7 +15,7 @@ from longplay.world.luck import DayLuck, Luck, Stream
 from longplay.world.parameters import WorldConfig
 
 NOBODY = -1  # an empty habit slot
-ZONES = (-5, -3, 0, 0, 1, 1, 1, 2, 5, 8)  # hours from UTC at which users live, equally likely
+ZONES = (-5, -3, 0, 0, 1, 1, 1, 2, 5, 8)  # users' hours from UTC, equally likely
 DAY_S = 86_400
 LAST_START_S = 71_000  # a visit that begins later would not end on its UTC day
 

@@ -40,7 +40,7 @@ from longplay.world.parameters import WorldConfig, named_world
 from longplay.world.surfaces import house_decisions, house_lists, visit_ids
 
 logger = logging.getLogger(__name__)
-_FLUSH_ROWS = 2_000_000  # events kept back before they go to the lake
+_FLUSH_ROWS = 2_000_000  # events that are collected before they go to the lake
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,9 @@ class Service:
         self.user_ids = pl.select(
             (pl.lit("u") + pl.int_range(users).cast(pl.String).str.zfill(7)).alias("user_id")
         )["user_id"]
-        self.number_U = np.arange(users)  # who a row is: what luck is keyed by
+        self.number_U = np.arange(
+            users
+        )  # number of the user in each row, by which random numbers are keyed
         self.luck = Luck(seed)
         self.day = 0
         self._lake = Lake.memory() if folder is None else Lake.open(folder)
@@ -130,7 +132,7 @@ class Service:
         self.known_keys = np.empty(0, dtype=np.int64)
         self.lives: dict[
             object, tuple[Policy | None, Lake]
-        ] = {}  # lakes of lives lived for `truth`, the last few
+        ] = {}  # the last few lakes that `truth` simulated
 
     @classmethod
     def named(
@@ -530,6 +532,8 @@ class Service:
         works = self.catalogue.count_C[thing]
         item = ranges(self.catalogue.first_C[thing], works)
         owner = np.repeat(np.repeat(np.arange(len(user_N)), high_N - low_N), works)
-        out = self.catalogue.release_I[item] <= self.day  # what is to come must not be named
+        out = (
+            self.catalogue.release_I[item] <= self.day
+        )  # items that are not released yet must not be named
         per_user = np.bincount(owner[out], minlength=len(user_N))
         return np.concatenate([[0], np.cumsum(per_user)]), item[out]

@@ -132,7 +132,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if types.is_decimal256(kind):
         return column.cast(pa.string())
     if types.is_nested(kind) and not _is_plain_nested(kind):
-        # still a struct, so that nobody takes it for an id or a time
+        # still a struct, so that it is not taken for an id or a time
         return pa.chunked_array(
             [pa.array(_as_json(column), pa.struct([("json", pa.large_string())]))]
         )
@@ -147,7 +147,7 @@ def _as_json(column: pa.ChunkedArray) -> list[dict[str, str] | None]:
         OverflowError,
         LookupError,
     ):
-        # times that no calendar has, or of a zone that nobody knows
+        # times outside the calendar, or of an unknown zone
         values = [f"{column.type} that cannot be shown"] * len(column)
     return [None if value is None else {"json": json.dumps(value, default=str)} for value in values]
 

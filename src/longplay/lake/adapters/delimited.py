@@ -20,11 +20,11 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake.adapters.records import FAULTS, NOT_TEXT, Records
 
 CHUNK_BYTES = 1 << 22
-BLOCK_BYTES = 1 << 24  # what the fast parser holds at a time
+BLOCK_BYTES = 1 << 24  # bytes that the fast parser holds at a time
 CHUNK_ROWS = 50_000
 MOST_HEADER = 1_000  # characters of a header with line breaks in quotes
 MOST_CHARACTERS = 1 << 24  # of one field
-MOST_UNDECODED = 0.05  # share of rows; with more of them the encoding is not what it was said to be
+MOST_UNDECODED = 0.05  # share of undecoded rows above which the encoding must be another
 
 # a character that Unicode keeps out of texts; the two digits after it are the byte that could not
 # be decoded
@@ -113,7 +113,7 @@ def check_dialect(separator: str, encoding: str) -> None:
         ValueError,
         AssertionError,
     ) as error:
-        # what codecs that are not of texts raise
+        # codecs that are not of texts raise other errors
         raise ConfigError(
             f"encoding = {encoding!r} is unknown, expected one such as 'utf-8', 'utf-16', "
             "'latin-1' or 'windows-1252'"
@@ -289,7 +289,9 @@ def _parse_fast(
     if text.lines != rows.height + len(faults) or text.quotes % 2:
         return None
     if rows.select(pl.all_horizontal(pl.all().is_null()).any()).item():
-        return None  # a blank line, or a row of nothing but separators: this parser does not tell
+        return (
+            None  # a blank line, or a row of separators alone: this parser cannot distinguish them
+        )
     set_apart = pl.DataFrame(faults, schema=FAULTS, orient="row")
     every_line = pl.int_range(1, text.lines + 1, eager=True, dtype=pl.Int64)
     lines = every_line.filter(~every_line.is_in(set_apart["line"].implode()))

@@ -18,7 +18,7 @@ PLACE_BYTES = 96_000
 PLACES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of a CSV file, as shares of its length, beside the head
 PLACE_ROWS = 1_500  # of a Parquet file, at each of the places
 MOST_FILES = 5  # of a folder: the first, the last and some between
-# CSV files up to this size are read for their span; of larger ones the places must do
+# CSV files up to this size are read whole for the span of their times, of larger ones a sample
 WHOLE_BYTES = 64_000_000
 GZIP_BYTES = 8_000_000  # compressed CSV files up to this size are unpacked
 SEPARATORS = (",", ";", "\t", "|")

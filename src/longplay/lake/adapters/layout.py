@@ -25,7 +25,11 @@ CONSTANT_COLUMNS = [
     for name, column in EVENT_COLUMNS.items()
     if column.dtype == pl.String and name not in ("event_id", "user_id")
 ]
-SEPARATORS = {";": ";", "\t": "\\t", "|": "|"}  # other than the comma, as a TOML string writes them
+SEPARATORS = {
+    ";": ";",
+    "\t": "\\t",
+    "|": "|",
+}  # separators other than the comma, as TOML writes them
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from longplay.lake.adapters.columnar import read_columnar
 from longplay.lake.adapters.delimited import check_dialect, read_delimited
 from longplay.lake.adapters.records import Records
 
-# Columns beside the source's own. FAULT is why a row cannot be read and TEXT what stands there
-# instead of its fields;
-# KIND is what an adapter judged a row to be, AMOUNT what it comes to.
+# Columns beside the source's: FAULT is the reason why a row cannot be read, and TEXT its raw text;
+# KIND is the kind that an adapter gave a row, AMOUNT its amount.
 FILE = "__file"
 LINE = "__line"
 FAULT = "__fault"

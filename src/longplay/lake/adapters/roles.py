@@ -24,8 +24,8 @@ from longplay.lake.adapters.column_words import (
 from longplay.lake.adapters.time_formats import time_format_of
 from longplay.lake.sift import EARLIEST
 
-MOST_WORDS = 60  # different values that a kind or an origin may have
-ENOUGH = 0.9  # share of a column's values that must be what it is taken for
+MOST_WORDS = 60  # most different values of a column of kinds or origins
+ENOUGH = 0.9  # share of a column's values that must fit its role
 TOO_LONG_S = 21_600  # a median duration above six hours is in milliseconds
 
 
@@ -385,7 +385,7 @@ def _describe(search: _Search, role: str, time_format: str | None) -> None:
             role == "creator_id"
             and not 2 < values.n_unique() < search.sample[search.taken["item_id"]].n_unique()
         ):
-            continue  # a creator has several items, and there are several
+            continue  # a catalogue has several creators, with several items each
         if role == "event_id" and values.drop_nulls().n_unique() < values.len():
             continue
         search.taken[role] = column

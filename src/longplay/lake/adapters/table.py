@@ -26,7 +26,7 @@ from longplay.lake.schema import conform
 from longplay.lake.sift import EARLIEST, advice, sift
 
 TIME_COLUMNS = ("time", "ingested_at")
-BETWEEN = "\x1f"  # ASCII's unit separator: no tag holds it
+BETWEEN = "\x1f"  # ASCII's unit separator, which no tag holds
 NOT_KNOWN = ("null", "none", "nan", "n/a", "\\n", "undefined")
 NUMBER_COLUMNS = {
     name: column.dtype

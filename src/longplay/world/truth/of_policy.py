@@ -31,7 +31,7 @@ from longplay.world.listeners import first_state
 from longplay.world.service import Service
 from longplay.world.truth.of_showing import Touches
 
-_LIVES = 6  # lakes of lives kept for the next question about the same policy
+_LIVES = 6  # simulated lakes that are kept for the next question about the same policy
 _DAYS = 12  # days whose visits are judged, spread over those asked for
 _SAMPLES = 40_000  # visits judged
 
@@ -65,7 +65,7 @@ def policy_values(
     )
     if enrolled.is_empty():
         raise DataError("truth: nobody visits in the first 14 days; has everybody left?")
-    # an error on a log; here it is known that there was nothing
+    # on a log this is an error; here it is certain that there was nothing
     if _nothing_to_enter(signal, lake):
         return enrolled.select("user_id", value=pl.lit(0.0))
     return enrolled_sums(signal, lake, enrolled).select("user_id", "value")
@@ -82,8 +82,7 @@ def _nothing_to_enter(signal: Signal, lake: Lake) -> bool:
 def _lived(world: Service, policy: Policy | None, days: int, users: int | None, seed: int) -> Lake:
     """The lake after copies of the users have lived `days` days under `policy`. The last few lakes
     are cached."""
-    # a policy's name says its version, but two unfitted ones share theirs and learn from different
-    # counts later
+    # the id too: two unfitted policies share a name, and learn different counts later
     key = (None if policy is None else policy.name, id(policy), world.day, days, users, seed)
     if key not in world.lives:
         while len(world.lives) >= _LIVES:
@@ -99,7 +98,7 @@ def _lived(world: Service, policy: Policy | None, days: int, users: int | None, 
             )
         copies = world.fork(alive, seed=_far(seed))
         copies.run(policy, days)
-        # with the policy, so that its id is not used again
+        # the policy is kept too, so that its id is not used again
         world.lives[key] = (policy, copies.lake)
     return world.lives[key][1]
 
@@ -179,7 +178,7 @@ def one_step_truth(
             for branches_of_day in branches
         ]
     )
-    lake = Lake.memory()  # of one user per branch: no life knows of another
+    lake = Lake.memory()  # one user per branch, so that branches do not depend on each other
     until = START + timedelta(days=max(judged) + days_after + 1)
     lake.append(
         "lives",

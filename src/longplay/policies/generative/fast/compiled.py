@@ -94,7 +94,7 @@ class Compiled:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-                # the tracer that OpenVINO calls is deprecated, and warns of constants that are meant
+                # the tracer that OpenVINO calls is deprecated, and warns of intended constants
             )
             program = openvino.convert_model(Encoder(model), example_input=example)
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}

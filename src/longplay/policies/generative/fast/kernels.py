@@ -63,8 +63,8 @@ def _has_fused_linear() -> bool:
         return False
 
 
-# number of rows: without AVX-512, MKL's maps of fewer rows are a twentieth faster; with it, oneDNN's
-# may be twice as fast
+# number of rows: without AVX-512, MKL's maps of fewer rows are a twentieth faster; with it, MKL may
+# take twice as long
 _MANY = 64 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 512
 _BOTH = (
     torch.backends.mkl.is_available()
