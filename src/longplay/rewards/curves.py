@@ -31,7 +31,7 @@ class Curves:
 
     >>> one = Curves(np.array([2]), (((np.array([0.0, 1.0]), np.array([0.1, 0.9])),),))
     >>> nothing = np.zeros(2, dtype=int)
-    >>> one(np.array([0.5, 0.5]), np.array([2, 0]), nothing).tolist()           # no day was observed: the linear belief stands
+    >>> one(np.array([0.5, 0.5]), np.array([2, 0]), nothing).tolist()  # no day observed: the linear belief
     [0.5, 0.5]
     >>> one(np.array([0.25, 2.0]), np.array([2, 5]), nothing).round(3).tolist()
     [0.3, 0.9]

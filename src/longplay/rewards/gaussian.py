@@ -222,7 +222,7 @@ def estimate_prior(
         unit_C: size of a single hit per coordinate (default 1); keeps a coordinate that never
             varied from having no noise.
 
-    >>> def cross(weight_I): return np.array([[4 * weight_I[0] + 20 * weight_I[1]]])    # two items with traces {0, 2}, {2, 4}
+    >>> def cross(weight_I): return np.array([[4 * weight_I[0] + 20 * weight_I[1]]])  # traces {0, 2}, {2, 4}
     >>> prior = estimate_prior(np.array([2.0, 2.0]), np.array([[2.0], [6.0]]), np.array([4.0, 20.0]), cross, np.ones(1))
     >>> prior.mu_C.tolist(), prior.noise_CC.tolist()
     ([2.0], [[2.0]])
