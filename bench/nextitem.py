@@ -159,13 +159,16 @@ def train_generative(
     """Positions on validation and test of a generative model trained for `epochs`; its learning
     curve."""
     keep_memory()
-    codebook, around = codebook_of(split, codes, **book), split.train.circumstances.tokens
+    codebook, around = codebook_of(split, codes, **book), split.train.circumstances.token_count
     split = split.renamed(np.argsort(codebook.items.cast(pl.Int64).to_numpy()))
     items = split.items if whole else 0
-    vocabulary = Vocabulary(codebook.levels, codebook.width, around=around, items=items)
+    vocabulary = Vocabulary(codebook.levels, codebook.width, circumstances=around, items=items)
     model = new_model(Size(**size), codebook.levels, codebook.width, seed, around, items)
     decoder = Decoder(
-        model, codebook.trie, vocabulary, own=vocabulary.item + np.arange(items) if whole else None
+        model,
+        codebook.trie,
+        vocabulary,
+        item_token_I=vocabulary.item + np.arange(items) if whole else None,
     )
     clock, read = Clock(name), size["history"]
     per_epoch = -(-len(split.train.offsets) // batch)

@@ -109,7 +109,7 @@ def split(users: int, reads: tuple[str, ...] = ()) -> Split:
         trained["leaf"].to_numpy(),
         np.zeros(len(offsets) - 1, dtype=bool),
         circumstances,
-        circumstances.around(
+        circumstances.tokens_of(
             offsets, microseconds(trained["time"]), trained["kind"], trained["surface"]
         )
         if reads
@@ -144,7 +144,7 @@ def questions(
     offsets = np.concatenate([[0], np.cumsum(end - begin)])
     place = np.repeat(begin - offsets[:-1], end - begin) + np.arange(offsets[-1])
     past = events[place]
-    around = circumstances.around(
+    around = circumstances.tokens_of(
         offsets,
         microseconds(past["time"]),
         past["kind"],

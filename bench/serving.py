@@ -35,12 +35,13 @@ from longplay.chance import RowChance
 from longplay.codes import Allowed, Codebook, Trie
 from longplay.decisions import Contexts
 from longplay.policies.generative.decoder import SCALES, Decoder, new_model
-from longplay.policies.generative.fast.compiled import Compiled, Kept, traceable
+from longplay.policies.generative.fast.compiled import Compiled, FirstPassCache, traceable
 from longplay.policies.generative.fast.kernels import OneDnn
 from longplay.policies.generative.prompts import Prompts, encode
+from longplay.policies.generative.scoring import BATCH
 from longplay.policies.generative.search import beam_slates, best_items, item_log_probs
 from longplay.policies.generative.vocabulary import Vocabulary
-from longplay.policies.generative_policy import BATCH, Generative
+from longplay.policies.generative_policy import Generative
 
 LEVELS, WIDTH = 3, 256
 ITEMS = {10_000: "10k", 100_000: "100k", 1_000_000: "1M"}
@@ -98,7 +99,7 @@ def prompts(
         np.ones(n),
         allowed,
         None if own is None else Vocabulary(LEVELS, trie.width, items=len(own)),
-        own=own,
+        item_token_I=own,
     )
 
 
@@ -249,9 +250,15 @@ def measure_whole_items(batch: int, beams: int, items: int, rounds: int) -> Roun
         new_model("small", LEVELS, WIDTH, seed=0, items=items),
         vocabulary.item + np.arange(items),
     )
-    decoders = [Decoder(model, trie, vocabulary), Decoder(model, trie, vocabulary, own=own)]
+    decoders = [
+        Decoder(model, trie, vocabulary),
+        Decoder(model, trie, vocabulary, item_token_I=own),
+    ]
     return side_by_side(
-        decoders, [prompts(trie, batch, own=decoder.own) for decoder in decoders], beams, rounds
+        decoders,
+        [prompts(trie, batch, own=decoder.item_token_I) for decoder in decoders],
+        beams,
+        rounds,
     )
 
 
@@ -445,7 +452,7 @@ def ways_to_encode(decoder: Decoder, slow: bool) -> dict[str, Encode]:
     inductor.freezing = True  # weights as constants: packed once
 
     def whole(tokens: Tensor, position: Tensor) -> tuple[Tensor, ...]:
-        kept = Kept()
+        kept = FirstPassCache()
         return (traceable(model.base_model, tokens, position, kept)[:, -1], *kept.tensors)
 
     compiled = torch.compile(whole, dynamic=True)

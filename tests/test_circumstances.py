@@ -376,7 +376,13 @@ def test_it_learns_from_what_stands_around_the_items(tmp_path: Path) -> None:
         )
         when = START + timedelta(minutes=minutes)
         context = Contexts.of(
-            ["u"], when, slots=1, history=[["i0"]], surface=surface, want=want, beside=beside
+            ["u"],
+            when,
+            slots=1,
+            history=[["i0"]],
+            surface=surface,
+            want=want,
+            history_columns=beside,
         )
         return np.exp(policy.item_log_prob(context)[0])
 
@@ -461,7 +467,7 @@ def test_what_cannot_be_read_is_refused() -> None:
             START,
             slots=1,
             history=[["i0"]],
-            beside=pl.DataFrame({"history_kind": [["play", "save"]]}),
+            history_columns=pl.DataFrame({"history_kind": [["play", "save"]]}),
         )
     policy = Generative(reads=("want",), steps=1).with_codes(lake)
     with pytest.raises(
@@ -484,13 +490,13 @@ def test_items_read_whole_have_tokens_of_their_own_and_new_ones_are_read_by_thei
 ) -> None:
     lake = log(RICH)
     codebook = Codebook(pl.Series("item_id", ITEMS), CODES, WIDTH, np.ones(len(ITEMS), dtype=bool))
-    policy = Generative(whole=True, reads=("kind",), seed=1).with_codes(lake, codebook)
+    policy = Generative(item_tokens=True, reads=("kind",), seed=1).with_codes(lake, codebook)
     with torch.no_grad():
         for weight in policy.decoder.model.parameters():
             if weight.ndim == 2:
                 weight.mul_(5)
     contexts = asked(lake, SURFACES, WANTS)
-    code = 2 + policy.circumstances.tokens
+    code = 2 + policy.circumstances.token_count
     first_item = code + 2 * WIDTH
     prompts = policy.prompts(contexts)
     said = [
@@ -546,4 +552,4 @@ def test_items_read_whole_have_tokens_of_their_own_and_new_ones_are_read_by_thei
     slates = later.decide(contexts, np.random.default_rng(0)).slates
     assert np.isfinite(later.log_prob(contexts, slates)).all()
     with pytest.raises(ConfigError, match="a base reads items by their codes"):
-        Generative(whole=True, base="folder")
+        Generative(item_tokens=True, base="folder")

@@ -318,7 +318,7 @@ def test_a_damaged_store_of_outcomes_is_named_or_built_anew(
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     lake = World(users=60, items=40, seed=5).run(Popular(slate=3, explore=0.2), days=12)
-    fitted = Generative(scale="tiny", seed=1, steps=2, whole=True).fit(lake)
+    fitted = Generative(scale="tiny", seed=1, steps=2, item_tokens=True).fit(lake)
     folder = tmp_path_factory.mktemp("policy") / "saved"
     fitted.save(folder)
     return folder, fitted.name
@@ -328,7 +328,7 @@ IN_POLICY = cases(
     ("policy.json", TEXT),
     ("codes.parquet", BINARY),
     ("codes.safetensors", (flipped, deleted)),
-    ("known.parquet", (flipped, emptied)),
+    ("items_with_token.parquet", (flipped, emptied)),
     ("model.safetensors", BINARY),
     ("config.json", TEXT),
 )

@@ -82,7 +82,7 @@ def peaked(levels: int, seed: int = 3, scale: float = 6.0, *, whole: bool = Fals
     )
     own = vocabulary.item + np.arange(items)
     own[4] = vocabulary.code(levels - 1) + CODES[levels][4][-1]
-    return Decoder(model, trie, vocabulary, own=own if whole else None)
+    return Decoder(model, trie, vocabulary, item_token_I=own if whole else None)
 
 
 def prompts_for(decoder: Decoder, asks: list[Ask]) -> Prompts:
@@ -100,7 +100,7 @@ def prompts_for(decoder: Decoder, asks: list[Ask]) -> Prompts:
         np.array([ask.temperature for ask in asks]),
         allowed,
         decoder.vocabulary,
-        own=decoder.own,
+        item_token_I=decoder.item_token_I,
     )
 
 
@@ -109,9 +109,10 @@ def reference(decoder: Decoder, ask: Ask, kept: int = KEPT) -> NDArray[np.float6
     over valid codes found by a loop."""
     codes, width = decoder.trie.codes.tolist(), decoder.trie.width
     tokens = [[2 + level * width + code for level, code in enumerate(item)] for item in codes]
-    if decoder.own is not None:
+    if decoder.item_token_I is not None:
         tokens = [
-            [*before, int(own)] for (*before, _), own in zip(tokens, decoder.own, strict=True)
+            [*before, int(own)]
+            for (*before, _), own in zip(tokens, decoder.item_token_I, strict=True)
         ]
     open_items = [
         item
@@ -139,7 +140,7 @@ def reference(decoder: Decoder, ask: Ask, kept: int = KEPT) -> NDArray[np.float6
                 }
             )
             from_prompt = (
-                decoder.own is not None and level == len(codes[item]) - 1
+                decoder.item_token_I is not None and level == len(codes[item]) - 1
             )  # items with tokens of their own
             scores = (
                 logits[len(prompt) - 1 + (0 if from_prompt else level), valid] / ask.temperature

@@ -173,7 +173,7 @@ def test_merged_and_vacuumed_files_are_taken_over(tmp_path: Path) -> None:
         == before["events"].height + 3
     )
     assert not check(tmp_path / "lake").damages
-    assert not repair(tmp_path / "lake").lost
+    assert not repair(tmp_path / "lake").lost_batches
 
 
 @pytest.mark.parametrize("how", ["append", "overwrite"])
@@ -283,9 +283,9 @@ def test_damage_is_named_and_repaired(
         "last decisions": 3,
         "last items": 3,
     }.get(which, 4)
-    assert list(done.kept[:4]) == BATCHES[:expected]
+    assert list(done.kept_batches[:4]) == BATCHES[:expected]
     for minute, name in enumerate(BATCHES):
-        assert lake.append(name, **tables(name, minute)).already == (name not in done.lost)
+        assert lake.append(name, **tables(name, minute)).already == (name not in done.lost_batches)
     lake.append("next", **tables("next", 9))
     for table in ("events", "decisions"):
         ids = getattr(lake, table)[f"{table[:-1]}_id"]
@@ -308,7 +308,7 @@ def test_a_line_that_is_damaged_in_both_copies_goes_back_to_the_batch_before(
         _ = Lake.open(folder).events
     assert check(folder).damages
     done = repair(folder)
-    assert (done.kept, done.lost) == (("b0",), ("b1", "b2", "b3"))
+    assert (done.kept_batches, done.lost_batches) == (("b0",), ("b1", "b2", "b3"))
     assert not check(folder).damages
     lake = Lake.open(folder)
     for minute, name in enumerate(BATCHES):
@@ -329,7 +329,7 @@ def test_an_end_that_is_gone_from_both_copies_is_noticed(tmp_path: Path) -> None
     (damage,) = check(folder).damages
     assert damage.problem == "ends with commit 2, and the tables hold commit 4"
     done = repair(folder)
-    assert (done.kept, done.lost) == (("b0", "b1"), ("b2", "b3"))
+    assert (done.kept_batches, done.lost_batches) == (("b0", "b1"), ("b2", "b3"))
     assert Lake.open(folder).events.height == 6
     Lake.open(folder).append("b2", **tables("b2", 2))
     assert not check(folder).damages

@@ -222,7 +222,7 @@ def by_self_normalised(evidence: Evidence, estimand: str) -> Estimate:
     """mean(direct) + sum(w (r - model)) / sum(w)."""
     model = model_of(evidence)
     weight_N = evidence.weight_N / evidence.weight_N.mean()
-    terms_N = model.own_N + weight_N * (evidence.reward_N - model.shown_N)
+    terms_N = model.policy_N + weight_N * (evidence.reward_N - model.shown_N)
     return clustered_mean(terms_N, evidence.user_N, estimand=estimand)
 
 

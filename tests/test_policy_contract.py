@@ -110,7 +110,7 @@ POLICIES: dict[str, Any] = {
     ),
     "generative": generative,
     "generative with a token per item": lambda: peaked(
-        lp.Generative(steps=2, slate=SLOTS, whole=True).fit(lake_of(ITEMS))
+        lp.Generative(steps=2, slate=SLOTS, item_tokens=True).fit(lake_of(ITEMS))
     ),
     "untrained": lambda: lp.Generative(slate=SLOTS).with_codes(lake_of(ITEMS)),
     "frozen generative": lambda: Frozen(generative()),

@@ -33,7 +33,9 @@ from longplay.results import RunResults
 from longplay.results.outcome_figures import MaturityDay
 from longplay.results.record import from_json
 from longplay.results.reward_figures import EarlyRewardFigures, ModelScore
+from longplay.run_policies import run_policies
 
+POLICY_COLOURS = {record.name: record.colour for record in run_policies()}
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
@@ -248,7 +250,7 @@ def full(title: str = "A plain title") -> dict:
             "parameters": 77312,
             "steps": 150,
             "curve": [
-                {"step": 50 * k, "loss": 6 / k, "held_out": 6.1 / k, "ndcg": None}
+                {"step": 50 * k, "loss": 6 / k, "validation": 6.1 / k, "ndcg": None}
                 for k in (1, 2, 3)
             ],
         },
@@ -914,10 +916,7 @@ def test_rivals_stand_in_every_comparison_in_a_colour_of_their_own():
     names = policy_names(RunResults.of_json(results))
     colours = names.colours
     rivals = [f"rival {k}" for k in range(12)]
-    assert (
-        len({colours[name] for name in (*charts.POLICY_COLOURS, *rivals)})
-        == len(charts.POLICY_COLOURS) + 12
-    )
+    assert len({colours[name] for name in (*POLICY_COLOURS, *rivals)}) == len(POLICY_COLOURS) + 12
     assert len({names[name] for name in rivals}) == 12
     assert colours == policy_names(RunResults.of_json(copy.deepcopy(results))).colours
 
@@ -1097,13 +1096,13 @@ def test_policies_keep_their_colours():
     chart = charts.dots(
         [
             {"name": name, "text": "1", "value": 1.0, "low": 0.9, "high": 1.1}
-            for name in charts.POLICY_COLOURS
+            for name in POLICY_COLOURS
         ],
-        charts.POLICY_COLOURS,
+        POLICY_COLOURS,
         "t",
         "a",
     )
-    assert all(colour in str(chart.spec) for colour in charts.POLICY_COLOURS.values())
+    assert all(colour in str(chart.spec) for colour in POLICY_COLOURS.values())
 
 
 def test_every_text_of_a_chart_of_differences_says_how_and_how_much() -> None:

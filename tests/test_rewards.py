@@ -22,7 +22,8 @@ from longplay.policies.simple import Popular
 from longplay.rewards import AutoSurrogate, DayTwo, MaturedOnly, ProgressiveReward, Reward, compare
 from longplay.rewards import early as early_module
 from longplay.rewards.reward import combine
-from longplay.rewards.showing import _organic_ratio, _single_labels, fit_showing, paid_once, worth
+from longplay.rewards.showing import paid_once, worth
+from longplay.rewards.showing_fit import _organic_ratio, _single_labels, fit_showing
 from longplay.signals import Signal, active_days, days_with, discovery, exposure, user_day
 from longplay.world import World
 

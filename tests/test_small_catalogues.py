@@ -71,7 +71,7 @@ def test_slates_are_inside_and_their_probabilities_sum_to_one(
 ) -> None:
     codes, width, available = catalogue
     items = [f"i{k}" for k in range(len(codes))]
-    policy = Generative(seed=2, whole=data.draw(st.booleans())).with_codes(
+    policy = Generative(seed=2, item_tokens=data.draw(st.booleans())).with_codes(
         lake_of(items, [("u", "i0")]),
         Codebook(pl.Series("item_id", items), codes, width, available),
     )

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from longplay.codes.trie import Allowed, Trie
 from longplay.errors import ConfigError
-from longplay.policies.generative.circumstances import Around, Circumstances
+from longplay.policies.generative.circumstances import Circumstances, CircumstanceTokens
 from longplay.policies.generative.decoder import Decoder, Size, new_model
 from longplay.policies.generative.prompts import Windows
 from longplay.policies.generative_policy import Generative
@@ -108,7 +108,7 @@ def test_a_thinned_log_has_some_of_the_events_in_their_order_with_what_stands_ar
 ) -> None:
     offsets = np.cumsum([0, *counts])
     event = np.arange(offsets[-1])
-    around = Around(
+    circumstance_tokens = CircumstanceTokens(
         event[:, None] + 1,
         np.zeros((len(event), 0), dtype=np.int64),
         np.zeros((len(counts), 1), dtype=np.int64),
@@ -118,17 +118,17 @@ def test_a_thinned_log_has_some_of_the_events_in_their_order_with_what_stands_ar
         event,
         np.zeros(len(counts), dtype=bool),
         Circumstances(("kind",)),
-        around,
+        circumstance_tokens,
         event % 3,
     )
     thin = log.thinned(share, np.random.default_rng(seed))
-    assert thin.around is not None
+    assert thin.circumstance_tokens is not None
     assert thin.want is not None
     assert [thin.leaves[a:b].tolist() for a, b in pairwise(thin.offsets)] == [
         [leaf for leaf in range(a, b) if leaf in set(thin.leaves.tolist())]
         for a, b in pairwise(offsets)
     ]
-    assert thin.around.before[:, 0].tolist() == (thin.leaves + 1).tolist()
+    assert thin.circumstance_tokens.leading[:, 0].tolist() == (thin.leaves + 1).tolist()
     assert thin.want.tolist() == (thin.leaves % 3).tolist()
     if len(thin.leaves):
         plain = Histories(offsets, event, log.validation_users)
@@ -226,7 +226,7 @@ def test_training_learns_and_keeps_the_best_check() -> None:
     decoder, log = fresh(), histories()
     curve = train_next_items(decoder, log, steps=60, history=6, batch=32, lr=1e-2, check_every=10)
     assert [row["step"] for row in curve] == [10, 20, 30, 40, 50, 60]
-    assert curve[-1]["held_out"] < np.log(ITEMS) - 0.7
+    assert curve[-1]["validation"] < np.log(ITEMS) - 0.7
     assert "ndcg" not in curve[0]  # forty held-out users are too few to choose by
 
 
@@ -249,7 +249,7 @@ def test_it_stops_when_nothing_gets_better_and_the_best_weights_stay() -> None:
 
     def measure() -> dict[str, float]:
         weights.append(torch.nn.utils.parameters_to_vector(decoder.model.parameters()).clone())
-        return {"held_out": next(figures)}
+        return {"validation": next(figures)}
 
     leaves = np.arange(12).reshape(2, 6)
     curve = descend(
@@ -261,7 +261,7 @@ def test_it_stops_when_nothing_gets_better_and_the_best_weights_stay() -> None:
         seed=0,
         check_every=10,
     )
-    assert [row["held_out"] for row in curve] == [3.0, 2.0, 1.0, 1.5, 1.2]
+    assert [row["validation"] for row in curve] == [3.0, 2.0, 1.0, 1.5, 1.2]
     assert torch.equal(torch.nn.utils.parameters_to_vector(decoder.model.parameters()), weights[2])
 
 

@@ -28,18 +28,18 @@ DEVICES = frozenset(
 )
 
 
-def hint(name: object, known: Iterable[str]) -> str:
-    """`; did you mean 'habit'?` where a known name is close, else nothing.
+def hint(name: object, allowed: Iterable[str]) -> str:
+    """`; did you mean 'habit'?` where one of the allowed names is close, else nothing.
 
     >>> hint("habbit", ["habit", "clicks"]), hint("x", ["habit", "clicks"])
     ("; did you mean 'habit'?", '')
     """
-    close = get_close_matches(str(name), list(known), 1)
+    close = get_close_matches(str(name), list(allowed), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def file_name(name: object, what: str) -> str:
-    """The name itself, checked to be safe as a file or folder name on every system.
+    """`name`, after a check that it is a safe file or folder name on every system.
 
     Letters of any script, digits, spaces inside, and marks such as `.`, `-`, `_` and `+` are
     allowed.

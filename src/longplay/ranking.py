@@ -22,7 +22,7 @@ LEAST_LEFT = 0.5  # share of the start's figure at which an alarm is raised
 
 @dataclass(frozen=True)
 class Future:
-    """What happened after each of N contexts: the relevant items and what became of them.
+    """What users did after each of N contexts: the relevant items, and whether they became habits.
 
     Attributes:
         contexts: the moments at which a ranking is asked for.
@@ -88,16 +88,15 @@ def _top_items(
 
 
 def _first(value_NI: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Columns of the `k` least values of each row, in order, ties by column; without sorting a
-    whole catalogue. Shape [N, k]."""
+    """Columns of the `k` smallest values of each row, in order, ties by column, [N, k]. The
+    catalogue is not sorted as a whole."""
     order_NK = np.empty((len(value_NI), k), dtype=np.int64)
     if k == 0:
         return order_NK
     bound_N = np.partition(value_NI, k - 1, axis=1)[:, k - 1]
     for row, (value_I, bound) in enumerate(zip(value_NI, bound_N)):
-        columns = np.flatnonzero(
-            ~(value_I > bound)
-        )  # at least k, with those that tie with the last
+        # at least k, with those that tie with the last
+        columns = np.flatnonzero(~(value_I > bound))
         order_NK[row] = columns[np.argsort(value_I[columns], kind="stable")[:k]]
     return order_NK
 
@@ -193,17 +192,17 @@ def _ndcg(top: pl.DataFrame, relevant: pl.DataFrame, k: int) -> pl.DataFrame:
     )
 
 
-def fallen(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, ...]:
-    """In words, each figure that fell to half of what it was before, or less; figures that only one
-    side has are left out.
+def fallen(earlier: Mapping[str, float], later: Mapping[str, float]) -> tuple[str, ...]:
+    """Each figure that fell to half or less, in words; figures that only one side has are left
+    out.
 
     >>> fallen({"coverage": 0.46, "NDCG@10": 0.1}, {"coverage": 0.03, "NDCG@10": 0.06})
     ('coverage fell by 93%, from 0.46 to 0.03',)
     """
     return tuple(
-        f"{name} fell by {1 - after[name] / value:.0%}, from {value:.3g} to {after[name]:.3g}"
-        for name, value in before.items()
-        if name in after and value > 0 and after[name] <= LEAST_LEFT * value
+        f"{name} fell by {1 - later[name] / value:.0%}, from {value:.3g} to {later[name]:.3g}"
+        for name, value in earlier.items()
+        if name in later and value > 0 and later[name] <= LEAST_LEFT * value
     )
 
 
@@ -218,10 +217,10 @@ def creators_per_slate(top: pl.DataFrame, creators: pl.DataFrame, k: int) -> flo
     first = top.filter(pl.col("position") <= k).join(
         creators.select("item_id", "creator_id"), on="item_id", how="left"
     )
-    named = first.select(
+    shown = first.select(
         "row", pl.coalesce("creator_id", pl.lit("item: ") + pl.col("item_id")).alias("creator")
     )
-    return float(named.group_by("row").agg(pl.col("creator").n_unique())["creator"].mean() or 0.0)  # type: ignore[arg-type]
+    return float(shown.group_by("row").agg(pl.col("creator").n_unique())["creator"].mean() or 0.0)  # type: ignore[arg-type]
 
 
 def exposure_metrics(
@@ -232,7 +231,7 @@ def exposure_metrics(
     k: int = 10,
     cold: int = 10,
 ) -> dict[str, float]:
-    """What the first `k` are made of: coverage@k and cold-start share@k, both in [0, 1].
+    """Coverage@k and cold-start share@k of a ranking, both in [0, 1].
 
     Coverage: share of the catalogue that is in at least one context's first k. Cold-start share:
     share of those places held by items with fewer than `cold` plays in the training log.

@@ -79,18 +79,18 @@ def judgement_of(
     - late / early certainly lies beyond that factor: "off by a factor";
     - else "differs".
 
-    | late       | north star                | early and late   | recommendation   | because                             |
-    |------------|---------------------------|------------------|------------------|-------------------------------------|
-    | contains 0 | any                       | any              | undecided        | the signal did not move             |
-    | rose       | spans +margin             | any              | undecided        | it is not known whether it mattered |
-    | rose       | below +margin             | any              | drop             | it can rise without the north star  |
-    | rose       | above +margin             | agrees           | keep             | early was right, and it mattered    |
-    | rose       | above +margin             | off by a factor  | reweight         | right direction, wrong size         |
-    | rose       | above +margin             | opposite         | drop             | early would have stopped a gain     |
-    | rose       | above +margin             | differs          | undecided        | early is too noisy, or saw nothing  |
-    | fell       | spans -margin             | any              | undecided        | it is not known whether it mattered |
-    | fell       | above -margin, or it rose | any              | drop             | it can fall without the north star  |
-    | fell       | below -margin             | as where it rose | as where it rose | they fell together                  |
+    | late       | north star                | early and late   | recommendation   | because                         |
+    |------------|---------------------------|------------------|------------------|---------------------------------|
+    | contains 0 | any                       | any              | undecided        | the signal did not move         |
+    | rose       | spans +margin             | any              | undecided        | whether it mattered is open     |
+    | rose       | below +margin             | any              | drop             | it rises without the north star |
+    | rose       | above +margin             | agrees           | keep             | early was right; it mattered    |
+    | rose       | above +margin             | off by a factor  | reweight         | right direction, wrong size     |
+    | rose       | above +margin             | opposite         | drop             | early would have stopped a gain |
+    | rose       | above +margin             | differs          | undecided        | early is noisy, or saw nothing  |
+    | fell       | spans -margin             | any              | undecided        | whether it mattered is open     |
+    | fell       | above -margin, or it rose | any              | drop             | it falls without the north star |
+    | fell       | below -margin             | as where it rose | as where it rose | they fell together              |
 
     A signal that this table leaves undecided is dropped where it is a false alarm: early's interval
     excludes 0, late is certainly less than half of early and not on its side, and the north star

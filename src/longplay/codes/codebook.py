@@ -165,7 +165,7 @@ class Codebook:
     def _free_code(
         self, vector: NDArray[np.float64], taken: Counter[tuple[int, ...]]
     ) -> tuple[int, ...]:
-        """The nearest free ID, level by level. `taken` counts it from now on."""
+        """The nearest free ID, level by level. `taken` is updated with it."""
         prefix: tuple[int, ...] = ()
         node: int | None = 0  # of the trie; null where only new items are below
         for level, centres in enumerate(self.centres):

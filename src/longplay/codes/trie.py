@@ -103,7 +103,7 @@ class Trie:
 
     @cached_property
     def version(self) -> str:
-        """Eight hex digits that change when the valid IDs do."""
+        """Eight hex digits that change when the valid IDs change."""
         digest = hashlib.sha256(np.int64(self.width).tobytes())
         for level in range(self.levels):
             digest.update(self.ptr[level].tobytes() + self.code[level].tobytes())
@@ -125,6 +125,7 @@ class Trie:
 
     @cached_property
     def _edges(self) -> tuple[Ints, ...]:
+        """Per level, parent x width + code of every edge, ascending."""
         parents_by_level = [np.repeat(np.arange(len(ptr) - 1), np.diff(ptr)) for ptr in self.ptr]
         return tuple(
             parent * self.width + code
@@ -168,7 +169,7 @@ class Allowed:
         return Allowed(self.trie, self.blocked[low:high] - start * len(self.trie), stop - start)
 
     def left(self, depth: int, context: Ints, node: Ints) -> Ints:
-        """Number of allowed leaves below `node` at `depth` for `context`; broadcast shape."""
+        """Number of allowed leaves below `node` at `depth` for `context`; shapes are broadcast."""
         low = self.trie.span[depth][node]
         high = self.trie.span[depth][node + 1]
         free = self.trie._free_before[high] - self.trie._free_before[low]
@@ -200,5 +201,5 @@ class Allowed:
         return self.left(0, np.arange(self.n), np.zeros(self.n, dtype=np.int64))
 
     def allows(self, context: Ints, leaves: Ints) -> NDArray[np.bool_]:
-        """Whether each leaf may be shown in its context; broadcast shape."""
+        """Whether each leaf may be shown in its context; shapes are broadcast."""
         return self.left(self.trie.levels, context, leaves) > 0

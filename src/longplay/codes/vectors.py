@@ -153,7 +153,7 @@ def _pairs(
     for distance in range(1, window + 1):
         first_leaf = leaves[:-distance]
         second_leaf = leaves[distance:]
-        # an item beside itself says nothing of others
+        # pairs of an item with itself say nothing about others
         is_pair = (user[:-distance] == user[distance:]) & (first_leaf != second_leaf)
         cells = (first_leaf[is_pair], second_leaf[is_pair])
         counted = counted + sparse.csr_matrix(

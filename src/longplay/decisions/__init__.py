@@ -1,6 +1,6 @@
 """What a policy sees and shows: contexts in, slates with exact log-probabilities out."""
 
-from longplay.decisions.contexts import BESIDE, Contexts, check_exclude
+from longplay.decisions.contexts import HISTORY_COLUMNS, Contexts, check_exclude
 from longplay.decisions.drawing import context_chance, outside
 from longplay.decisions.exclusion_rules import check_rule, rule_words
 from longplay.decisions.from_log import contexts_at, contexts_from_log, first_engagements
@@ -29,7 +29,7 @@ from longplay.decisions.protocols import (
 from longplay.decisions.slates import Decisions, check_one_each, main_surface
 
 __all__ = [
-    "BESIDE",
+    "HISTORY_COLUMNS",
     "DEFAULT_SLOTS",
     "OPE_SHARE",
     "Adaptive",

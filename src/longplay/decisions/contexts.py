@@ -19,18 +19,19 @@ from longplay.lake.row_checks import RULES
 from longplay.lake.schema import conform
 
 # columns of the events in a history, each a list as long as the history
-BESIDE = ("history_time", "history_kind", "history_surface")
+HISTORY_COLUMNS = ("history_time", "history_kind", "history_surface")
 
 
 def check_exclude(where: str, exclude: object) -> None:
-    """Raise a ConfigError unless it is a rule of exclusions."""
+    """Raise a ConfigError unless `exclude` is a rule of exclusions."""
     if exclude not in RULES:
         raise ConfigError(f"{where}: exclude={exclude!r} given, expected one of {', '.join(RULES)}")
 
 
 def _period(time: pl.Series) -> str:
-    """First and last day of the times of at least one row."""
-    first, last = time.dt.date().min(), time.dt.date().max()
+    """First and last day of some times, of which there is at least one."""
+    first = time.dt.date().min()
+    last = time.dt.date().max()
     return f"{first}" if first == last else f"{first} to {last}"
 
 
@@ -50,7 +51,7 @@ class Contexts:
 
     Raises:
         DataError: a column that is unknown or missing, a value that cannot be (see
-            `lake.row_checks`), or a column beside the history that is not as long.
+            `lake.row_checks`), or a column of `HISTORY_COLUMNS` that is not as long as the history.
     """
 
     frame: pl.DataFrame
@@ -60,8 +61,8 @@ class Contexts:
 
     @classmethod
     def _checked(cls, frame: pl.DataFrame) -> Self:
-        """Rows that were contexts before: selected, or changed in a column whose new values were
-        checked."""
+        """Contexts of rows that were checked before, and were selected or changed in a column that
+        is checked."""
         contexts = object.__new__(cls)
         object.__setattr__(contexts, "frame", frame)
         return contexts
@@ -101,7 +102,7 @@ class Contexts:
         ids: pl.Series | None = None,
         want: float | None = None,
         prompt: str | None = None,
-        beside: pl.DataFrame | None = None,
+        history_columns: pl.DataFrame | None = None,
         exclude: str | None = None,
     ) -> Self:
         """Contexts from plain columns.
@@ -119,7 +120,7 @@ class Contexts:
             prompt: words for a policy with a pretrained base ("quiet piano for reading").
             exclude: the rule that made the exclusions: "none", "seen" (items engaged with) or
                 "creator" (all items of their creators); None: not stated.
-            beside: some of the columns `history_time`, `history_kind`, `history_surface`: lists as
+            history_columns: some of the columns `history_time`, `history_kind`, `history_surface`: lists as
                 long as each history.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
@@ -150,7 +151,12 @@ class Contexts:
         when = polars_series([time] if isinstance(time, datetime) else time, "time")
         if isinstance(time, datetime):
             when = when.new_from_index(0, n)
-        columns = {"history": history, "exclusions": exclusions, "ids": ids, "beside": beside}
+        columns = {
+            "history": history,
+            "exclusions": exclusions,
+            "ids": ids,
+            "history_columns": history_columns,
+        }
         lengths = {"time": len(when)} | {
             name: len(values) for name, values in columns.items() if values is not None
         }
@@ -189,9 +195,14 @@ class Contexts:
             pl.lit(prompt, dtype=pl.String).alias("prompt"),
             pl.lit(exclude, dtype=pl.String).alias("exclusion_rule"),
         )
-        if beside is not None:
+        if history_columns is not None:
             frame = pl.concat(
-                [frame, beside.select(name for name in BESIDE if name in beside.columns)],
+                [
+                    frame,
+                    history_columns.select(
+                        name for name in HISTORY_COLUMNS if name in history_columns.columns
+                    ),
+                ],
                 how="horizontal",
             )
         return cls(frame)
@@ -202,27 +213,28 @@ class Contexts:
         counts = self.frame["slots"].unique()
         if len(counts) != 1:
             raise DataError(
-                f"contexts: {len(counts)} different numbers of slots in one call; decide them apart"
+                f"contexts: {len(counts)} different numbers of slots in one call, expected one; call "
+                "decide once for each number of slots"
             )
         return int(counts[0])
 
     def take(self, rows: NDArray[np.integer] | Sequence[int]) -> Contexts:
-        """The contexts at these row numbers, in that order, repeats allowed."""
+        """The contexts at these row numbers, in that order; rows may repeat."""
         return Contexts._checked(self.frame[np.asarray(rows)])
 
     def reading(self, most: int) -> Contexts:
-        """The same contexts with no more than the last `most` items of their histories."""
-        recent = [pl.col(name).list.tail(most) for name in ("history", *BESIDE)]
+        """The same contexts with at most the last `most` items of their histories."""
+        recent = [pl.col(name).list.tail(most) for name in ("history", *HISTORY_COLUMNS)]
         return Contexts._checked(self.frame.with_columns(recent))
 
     def with_slots(self, slots: int) -> Contexts:
-        """The same contexts with so many slots (>= 0)."""
+        """The same contexts with this number of slots (>= 0)."""
         if slots < 0:
             raise DataError(f"with_slots: {slots} given, expected 0 or more")
         return Contexts._checked(self.frame.with_columns(slots=pl.lit(slots, dtype=pl.Int32)))
 
     def wanting(self, want: float | None) -> Contexts:
-        """The same contexts asking for this outcome, in its signal's unit; None: for none."""
+        """The same contexts with this wanted outcome, in its signal's unit; null: with none."""
         if want is not None and not np.isfinite(want):
             raise DataError(
                 f"wanting: {want} given, expected a number in the unit of the outcome, or None"
@@ -230,12 +242,11 @@ class Contexts:
         return Contexts._checked(self.frame.with_columns(want=pl.lit(want, dtype=pl.Float64)))
 
     def prompted(self, prompt: str | None) -> Contexts:
-        """The same contexts with these words in front, for policies that read them; None:
-        without."""
+        """The same contexts with this prompt, for policies that read one; null: without."""
         return Contexts._checked(self.frame.with_columns(prompt=pl.lit(prompt, dtype=pl.String)))
 
     def at_temperature(self, temperature: float) -> Contexts:
-        """The same contexts asking for slates at another temperature (> 0)."""
+        """The same contexts at another temperature (> 0)."""
         if not (temperature > 0 and np.isfinite(temperature)):
             raise DataError(f"at_temperature: {temperature} given, expected a positive number")
         return Contexts._checked(self.frame.with_columns(temperature=pl.lit(float(temperature))))

@@ -10,8 +10,8 @@ from longplay.decisions.contexts import Contexts
 
 
 def context_chance(contexts: Contexts, rng: np.random.Generator) -> RowChance:
-    """A stream of random numbers per context, decided by `rng`'s next number and the context's id
-    alone.
+    """One stream of random numbers per context, which follows from `rng`'s next number and the
+    context's id alone.
 
     So a policy's slate for a context does not depend on what else is in the batch; contexts with
     equal ids get equal slates within one call.
@@ -23,8 +23,8 @@ def context_chance(contexts: Contexts, rng: np.random.Generator) -> RowChance:
 def outside(
     prefix_NK: NDArray[np.integer], drawn_NS: NDArray[np.integer], want: int
 ) -> NDArray[np.integer]:
-    """The first `want` items of each drawn slate that are not in its prefix, shape [N, want]; at
-    least so many must be left.
+    """The first `want` items of each drawn slate that are not in its prefix, [N, want]. At least so
+    many must be left.
 
     Drawing without replacement is skipping repeats of independent draws (Plackett-Luce). So
     skipping the prefix, too, leaves independent draws restricted to its complement: what remains
@@ -35,7 +35,6 @@ def outside(
     [[7, 4]]
     """
     taken_NS = (drawn_NS[:, :, None] == prefix_NK[:, None, :]).any(axis=2)
-    order_NS = np.argsort(
-        taken_NS, axis=1, kind="stable"
-    )  # those outside first, in the order they were drawn
+    # those outside first, in the order they were drawn
+    order_NS = np.argsort(taken_NS, axis=1, kind="stable")
     return np.take_along_axis(drawn_NS, order_NS, axis=1)[:, :want]

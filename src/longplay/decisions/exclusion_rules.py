@@ -7,8 +7,8 @@ from longplay.errors import ConfigError
 
 
 def rule_words(policy: str, trained: str, deployed: str) -> str:
-    """That a policy is deployed under another rule of exclusions than it was trained under, and
-    what to do about it."""
+    """Warning that a policy is deployed under another rule of exclusions than that of its training,
+    and what to do."""
     return (
         f"{policy} was trained under exclude={trained!r} and is deployed under "
         f"exclude={deployed!r}: it learned what to show where other items "
@@ -17,7 +17,7 @@ def rule_words(policy: str, trained: str, deployed: str) -> str:
 
 
 def check_rule(policy: str, trained: str, allowed: str | None, contexts: Contexts) -> None:
-    """Raise where contexts state another rule of exclusions than a policy was trained under.
+    """Raise where contexts state another rule of exclusions than that of a policy's training.
 
     Args:
         policy: its name.

@@ -80,7 +80,8 @@ def contexts_from_log(
 
 
 def first_engagements(lake: Lake) -> pl.DataFrame:
-    """When each user first engaged with each item: columns user_id, item_id, time; in no order."""
+    """Time of each user's first engagement with each item: columns user_id, item_id, time, in no
+    order."""
     engaged = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
     return engaged.group_by("user_id", "item_id").agg(pl.col("time").min())
 
@@ -94,8 +95,8 @@ def contexts_at(
     exclude: str | None = None,
     surface: str = "home",
 ) -> Contexts:
-    """Contexts at the given `moments` (columns user_id, time), each seeing only events before its
-    time that had arrived by then.
+    """Contexts at `moments` (columns user_id, time). Each sees only events before its time that had
+    arrived by then.
 
     See `contexts_from_log` for the other arguments. Memory: at most `history` items per context,
     and the exclusions, which are written out for every context.
@@ -120,7 +121,7 @@ def contexts_at(
     with_item = events.filter(pl.col("item_id").is_not_null())
     offsets, rows = _past_of(with_item, users).last(moment_user_N, moment_time_N, history)
     recent = with_item[rows]
-    beside = {
+    history_columns = {
         "history_time": recent["time"],
         "history_kind": recent["kind"],
         "history_surface": recent["surface"],
@@ -132,13 +133,15 @@ def contexts_at(
         history=as_lists("history", recent["item_id"], offsets),
         exclusions=_exclusions(lake, past, events, key, moment_user_N, moment_time_N),
         surface=surface,
-        beside=pl.DataFrame([as_lists(name, values, offsets) for name, values in beside.items()]),
+        history_columns=pl.DataFrame(
+            [as_lists(name, values, offsets) for name, values in history_columns.items()]
+        ),
         exclude=exclude,
     )
 
 
 def _past_of(events: pl.DataFrame, users: ItemIndex) -> Past:
-    """Events that stand in the order of their users' rows and of their times."""
+    """The `Past` of events that are sorted by their users' rows and by time."""
     time_E, arrived_E = (events[name].dt.epoch("us").to_numpy() for name in ("time", "ingested_at"))
     return Past(users.rows(events["user_id"]), time_E, arrived_E)
 
@@ -146,8 +149,8 @@ def _past_of(events: pl.DataFrame, users: ItemIndex) -> Past:
 def _exclusions(
     lake: Lake, past: Past, events: pl.DataFrame, key: str | None, user_N: Int, time_N: Int
 ) -> pl.Series:
-    """Items each moment forbids, in the order of their ids: of the keys (items, or creators with
-    all their items) met by then; none without a key."""
+    """The items that each moment excludes, ascending by id: all items of the keys (items or
+    creators) met by then."""
     if key is None:
         return pl.Series("exclusions", [[]], dtype=pl.List(pl.String)).new_from_index(
             0, len(user_N)
@@ -165,7 +168,8 @@ def _exclusions(
         sorted_M = np.sort(
             owner_M * len(keys) + met.key_P[ranges(first_N[part_N], count_N[part_N])]
         )
-        owner_M, key_M = sorted_M // max(len(keys), 1), sorted_M % max(len(keys), 1)
+        owner_M = sorted_M // max(len(keys), 1)
+        key_M = sorted_M % max(len(keys), 1)
         length_N = np.bincount(owner_M, weights=works_K[key_M], minlength=len(part_N)).astype(
             np.int64
         )
@@ -175,7 +179,7 @@ def _exclusions(
 
 
 def _works(lake: Lake, keys: pl.Series, key: str) -> tuple[pl.Series, Int, Int]:
-    """Items of each key: an item itself, or the catalogue's items of a creator.
+    """The items of each key: the item itself, or the catalogue's items of the creator.
 
     All of them, key by key, and for each key where its first one stands and how many it has.
     """

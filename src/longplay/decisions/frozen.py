@@ -18,8 +18,8 @@ from longplay.index import ItemIndex
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
-    """A policy as it is now: a world or a service does not let it adapt any further. What an
-    experiment's control should be."""
+    """A policy that no longer adapts, whatever a world or a service would let it do. An
+    experiment's control should be one."""
 
     policy: Policy
 
@@ -43,7 +43,7 @@ class Frozen:
 
     @property
     def trained_under(self) -> Mapping[str, str]:
-        """The rule of exclusions that the policy was trained under, where it says so."""
+        """The rule of exclusions that the policy was trained under, where it states one."""
         return rules_of([self.policy])
 
     @property
@@ -53,7 +53,7 @@ class Frozen:
 
     @property
     def index(self) -> ItemIndex | None:
-        """The policy's catalogue, where it says so."""
+        """The policy's catalogue, where it states one."""
         return index_of(self.policy)
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:

@@ -17,21 +17,21 @@ OPE_SHARE = 0.2
 
 
 def ope_users(user_ids: pl.Series) -> NDArray[np.bool_]:
-    """Which users are kept for off-policy estimates, shape [N]; a hash of the id alone, so it never
-    changes."""
+    """Whether each user is held out for off-policy estimates, [N]. It follows from a hash of the id
+    alone, so it never changes."""
     return keyed_uniform("longplay: held out", user_ids) < OPE_SHARE
 
 
 def of_learners(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows (column user_id) of users who are not held out, in their order."""
+    """The rows (column user_id) of users who are not held out, in order."""
     users = frame["user_id"].unique()
     learners = users.filter(pl.Series(~ope_users(users), dtype=pl.Boolean)).to_frame()
     return frame.join(learners, on="user_id", how="semi", maintain_order="left")
 
 
 def learners_events(lake: Lake) -> pl.DataFrame:
-    """The events that whatever is judged off-policy may learn from: where slates were logged, those
-    of users who are not held out; else all."""
+    """The events that a policy may learn from if it is judged off-policy: where slates were logged,
+    those of users who are not held out; else all."""
     return lake.events if lake.decisions.is_empty() else of_learners(lake.events)
 
 

@@ -33,7 +33,7 @@ class Policy(Protocol):
 
     @property
     def history(self) -> int:
-        """Past item ids it wants to see in a context."""
+        """Number of past item ids that it reads in a context."""
         ...
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
@@ -113,7 +113,7 @@ class Trained(Protocol):
 
 
 def slots_of(policy: object) -> int:
-    """Slots to ask a policy for: what it says, else `DEFAULT_SLOTS`."""
+    """Number of slots to ask a policy for: what it states, else `DEFAULT_SLOTS`."""
     return policy.slate if isinstance(policy, Slated) else DEFAULT_SLOTS
 
 
@@ -123,16 +123,16 @@ def shows_fewer(policy: object) -> bool:
 
 
 def index_of(policy: object) -> ItemIndex | None:
-    """The items that a policy can show; None where it does not say."""
+    """The items that a policy can show; null where it does not say."""
     if not isinstance(policy, Catalogued):
         return None
-    # a policy from elsewhere may use the word for something else
+    # a policy that is not longplay's may use this name for something else
     return policy.index if isinstance(policy.index, ItemIndex) else None
 
 
 def rules_of(policies: Iterable[object]) -> dict[str, str]:
-    """The rules that these policies were trained under, by policy name; those without one are left
-    out."""
+    """The rules of exclusions that these policies were trained under, by policy name, for those
+    that state one."""
     return {
         name: rule
         for policy in policies

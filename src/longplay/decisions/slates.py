@@ -90,7 +90,7 @@ class Decisions:
 
     @classmethod
     def none(cls) -> Self:
-        """No decisions."""
+        """An empty table of decisions."""
         return cls(empty("decisions"))
 
     @property
@@ -114,7 +114,7 @@ class Decisions:
 
 
 def check_one_each(contexts: Contexts, slates: pl.Series) -> None:
-    """Raise a DataError unless there is one slate per context."""
+    """Raise a DataError unless there is exactly one slate per context."""
     if len(slates) != len(contexts):
         raise DataError(
             f"log_prob: {len(contexts)} contexts but {len(slates)} slates; expected one each"

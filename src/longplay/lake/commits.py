@@ -122,7 +122,7 @@ class Commit:
     dropped: tuple[str, ...] = ()
 
     def line(self) -> bytes:
-        """The line, with its digest before it and its newline."""
+        """The line of the log: its digest, the commit and a newline."""
         parts = {
             "seq": self.seq,
             "batch": self.batch,
@@ -182,7 +182,7 @@ class LakeState:
         """Version of a table's Delta table; -1 where no commit wrote it."""
         return self.versions.get(table, -1)
 
-    def after(self, commits: Iterable[Commit]) -> LakeState:
+    def with_commits(self, commits: Iterable[Commit]) -> LakeState:
         """The state after `commits`."""
         state = self
         batches = dict(self.batches)
@@ -285,22 +285,24 @@ class CommitLog:
             return None
         return readable
 
-    def append(self, commit: Commit, before: Sequence[Commit], size: int | None = None) -> None:
+    def append(
+        self, commit: Commit, earlier_commits: Sequence[Commit], size: int | None = None
+    ) -> None:
         """Write a line to both copies and sync it.
 
         Copies of another size are written anew first: their end was torn by a writer that died.
 
         Args:
             commit: the next line.
-            before: the commits before it.
+            earlier_commits: all commits before it, in order.
             size: bytes of their lines, where they are known.
         """
         if size is None:
-            size = sum(len(earlier.line()) for earlier in before)
+            size = sum(len(earlier.line()) for earlier in earlier_commits)
         paths = [self.folder / name for name in (LOG, COPY)]
         for path in paths:
             if not path.is_file() or path.stat().st_size != size:
-                write_file(path, b"".join(earlier.line() for earlier in before))
+                write_file(path, b"".join(earlier.line() for earlier in earlier_commits))
         for path in paths:
             with path.open("ab") as handle:
                 handle.write(commit.line())
@@ -308,8 +310,8 @@ class CommitLog:
                 os.fsync(handle.fileno())
 
     def replace(self, commits: Iterable[Commit], suffix: str) -> list[Path]:
-        """Write both copies anew; what was there stays beside them with `suffix`. Returns these old
-        files."""
+        """Write both copies anew, and return the old files, which stay beside them with
+        `suffix`."""
         make_folder(self.folder)
         text = b"".join(commit.line() for commit in commits)
         moved_aside = []
@@ -325,7 +327,7 @@ class CommitLog:
 
 
 def file_damage(folder: Path, file: DataFile) -> str | None:
-    """The damage of a file below `folder`. Null where the file is as it was written."""
+    """What is wrong with a file below `folder`; null where it is as it was written."""
     path = folder / file.name
     try:
         size = path.stat().st_size
@@ -341,8 +343,8 @@ def file_damage(folder: Path, file: DataFile) -> str | None:
 
 
 def _read_lines(path: Path) -> tuple[dict[int, Commit], str | None]:
-    """Complete lines by number, and the problems of the others. An end without newline is no
-    problem."""
+    """Complete lines by number, and what is wrong with the others. An end without newline is not
+    counted as wrong."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

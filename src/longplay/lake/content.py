@@ -10,8 +10,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-LATER = ("amount",)  # columns that batches did not have: empty, they change no digest
-ARRIVAL = "ingested_at"  # a retry arrives later than the first try, and says the same
+LATER = (
+    "amount",
+)  # columns that older batches lack; while they are empty they do not change the digest
+ARRIVAL = "ingested_at"  # left out: a retry arrives later than the first try, with the same content
 
 
 def content_digest(frames: Mapping[str, pl.DataFrame], watermark: datetime | None) -> str:

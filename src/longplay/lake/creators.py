@@ -13,7 +13,7 @@ from longplay.lake.connection import Connection
 from longplay.lake.daily import first_row
 from longplay.lake.lake import Lake
 
-# SQL of whether the catalogue is asked whose work an event is about
+# SQL condition of events whose creator is looked up in the catalogue
 LACKS_CREATOR = "creator_id is null and item_id is not null"
 
 _LACKING: dict[
@@ -31,7 +31,7 @@ def create_listed(con: Connection) -> None:
 
 
 def any_lacks_creator(con: Connection, events: str = "events") -> bool:
-    """Whether any event has an item and no creator.
+    """Whether any event has an item but no creator.
 
     Args:
         con: DuckDB connection.
@@ -95,8 +95,7 @@ def create_creators(con: Connection) -> None:
 
 
 def named_events(lake: Lake) -> pl.DataFrame:
-    """The lake's events, oldest first; a creator that an event lacks is the catalogue's creator of
-    its item."""
+    """The lake's events, oldest first, with missing creators filled in from the catalogue."""
     events = lake.events
     lacking = pl.col("creator_id").is_null() & pl.col("item_id").is_not_null()
     if not events.select(lacking.any()).item():
@@ -109,8 +108,8 @@ def named_events(lake: Lake) -> pl.DataFrame:
 
 
 def item_creators(lake: Lake) -> pl.DataFrame:
-    """Columns item_id, creator_id: of every item of the catalogue or of an event, the catalogue's
-    creator, else that of its last event.
+    """The creator of every item of the catalogue or of an event: the catalogue's, else that of its
+    last event. Columns item_id, creator_id.
 
     Null where neither knows it. First the catalogue by item id, then what only events have, oldest
     first.

@@ -14,8 +14,7 @@ from longplay.lake.schema import ENGAGED
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY_US = 86_400_000_000
 DAY_SECONDS = 86_400
-# integer division rounds towards 0: moved to where all times are positive, days before 1970 are
-# right too
+# integer division rounds towards 0, so times are shifted to be positive: days before 1970 are right
 SHIFT_DAYS = 1_000_000
 DAY = f"cast((epoch_us({{time}}) + {SHIFT_DAYS * DAY_US}) // {DAY_US} - {SHIFT_DAYS} as integer)"
 # SQL of whether an event is activity

@@ -58,7 +58,7 @@ def connected(
         con.execute("set TimeZone = 'UTC'")
         con.execute("set preserve_insertion_order = false")
         con.execute("set autoinstall_known_extensions = false")
-        # its bar goes to standard output, and into logs: callers count units instead
+        # DuckDB writes its progress bar to standard output and so into logs; callers show progress
         con.execute("set enable_progress_bar = false")
         con.execute("set lock_configuration = true")
     except BaseException:

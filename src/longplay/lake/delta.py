@@ -34,8 +34,8 @@ LAST_CHECKPOINT = "_last_checkpoint"
 # keys in the Delta log of every version that a lake wrote: number of the commit, and its batch
 MARK = "longplay"
 BATCH_MARK = "longplay_batch"
-# what other programs may do: rows are deleted or files are merged, and no row is written past the
-# lake's checks
+# operations of other programs that a lake accepts: rows are deleted or files are merged, and no row
+# gets past the lake's checks
 HONOURED = (
     "DELETE",
     "OPTIMIZE",
@@ -67,7 +67,7 @@ class LaterVersions:
 
     @property
     def last_begun(self) -> int:
-        """Highest number of a commit that a writer had begun; -1 for none."""
+        """The highest number of a commit that a writer had begun; -1 where none was."""
         return max(self.begun, default=-1)
 
 
@@ -143,8 +143,8 @@ def _actions(entry: Path) -> list[dict[str, Any]] | None:
 
 
 def _mark(actions: Iterable[Mapping[str, Any]]) -> tuple[int, str] | None:
-    """Number and batch of the commit that a lake's writer had begun; null for another program's
-    version."""
+    """Number and batch of the commit for which a lake's writer made a version; null for a version
+    of another program."""
     for action in actions:
         info = action.get("commitInfo", {})
         if MARK in info:

@@ -49,23 +49,23 @@ def as_known_sql(table: str, arrived: str | None) -> str:
 
 
 def new_descriptions(
-    given: pl.DataFrame, stored: pl.DataFrame, watermark: datetime | None, arrival_given: bool
+    rows: pl.DataFrame, stored: pl.DataFrame, watermark: datetime | None, arrival_given: bool
 ) -> pl.DataFrame:
-    """The rows of `given` that differ from what is stored, with their arrival times.
+    """The descriptions that differ from what is stored, with their arrival times.
 
     Without an arrival of its own a description counts as known just after the log's watermark:
     whoever looked before saw another one. The first catalogue of a lake counts as known when its
     items were added.
 
     Args:
-        given: rows of the items table; of equal item and arrival the last counts.
+        rows: of the items table; of equal item and arrival the last counts.
         stored: the lake's items as `as_known` shows them.
         watermark: of the lake before this batch.
-        arrival_given: whether `ingested_at` of `given` is the caller's.
+        arrival_given: whether `ingested_at` of `rows` is the caller's.
     """
-    arriving = given
+    arriving = rows
     if not arrival_given and stored.height and watermark is not None:
-        arriving = given.with_columns(
+        arriving = rows.with_columns(
             ingested_at=pl.max_horizontal("added_at", pl.lit(watermark + TICK))
         )
     arriving = arriving.unique(["item_id", "ingested_at"], keep="last", maintain_order=True)

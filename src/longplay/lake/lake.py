@@ -21,15 +21,16 @@ from longplay.lake.descriptions import as_known, as_known_sql, new_descriptions
 from longplay.lake.row_checks import refuse_long_slates
 from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
 from longplay.lake.sift import EARLIEST, advice, quarantine_rows, sift
-from longplay.lake.storage import ARRIVED, FolderStore, MemoryStore, Snapshot, Store
+from longplay.lake.snapshot import ARRIVED, Snapshot
+from longplay.lake.storage import FolderStore, MemoryStore, Store
 
-SKEW = timedelta(hours=1)  # how far clocks of a service may be apart
+SKEW = timedelta(hours=1)  # how far the clocks of a service may differ
 
 
 @dataclass(frozen=True)
 class Appended:
-    """What `Lake.append` did: rows per table, rejected rows by reason; `already` if the batch was
-    in."""
+    """Result of `Lake.append`: rows per table, and rejected rows by reason. `already` says that the
+    batch was in the lake before."""
 
     batch: str
     rows: Mapping[str, int]
@@ -70,7 +71,7 @@ class TableSource:
 
 class Lake:
     """The event log and its companions (events, decisions, contexts, items), in a folder (Delta
-    Lake) or in memory, behind one interface.
+    Lake) or in memory, with the same methods.
 
     Reading goes through a bounded view: `lake.before(t)`; the lake itself is the view before its
     own watermark. A view never shows what happened at or after its time, nor what arrived later.
@@ -127,12 +128,12 @@ class Lake:
         return Lake(self._store, self._snapshot(), t, arrived_by)
 
     def fixed(self) -> Lake:
-        """What this lake shows now, with its own bounds: later appends do not show."""
+        """The lake as it is now, with the same bounds: later appends do not show."""
         return Lake(self._store, self._snapshot(), self._until, self._known_at)
 
     @property
     def watermark(self) -> datetime:
-        """Up to here the log is complete: the view's own bound, else what the last batch
+        """The time up to which the log is complete: the view's bound, else what the last batch
         declared."""
         stored = self._snapshot().watermark
         if stored is None:
@@ -161,8 +162,8 @@ class Lake:
 
     @property
     def items(self) -> pl.DataFrame:
-        """The catalogue as it was known at the view's time, by item id: an item added later is not
-        there yet.
+        """The catalogue as it was known at the view's time, by item id. Items added later are not
+        in it.
 
         Of an item that was described several times, the description that had arrived last.
         """
@@ -179,7 +180,7 @@ class Lake:
         return isinstance(self._store, FolderStore)
 
     def files(self, table: str, between: tuple[datetime, datetime] | None = None) -> list[str]:
-        """Parquet files of a table, whatever the bounds of this view; none in memory. A batch adds
+        """Parquet files of a table, ignoring the bounds of this view; none in memory. A batch adds
         files and changes none.
 
         Args:
@@ -192,7 +193,7 @@ class Lake:
         statistics = snapshot.statistics.get(table) if between is not None else None
         if statistics is None or between is None:
             return files
-        cut = timedelta(milliseconds=1)  # what statistics leave out of a time
+        cut = timedelta(milliseconds=1)  # statistics of files are cut to the millisecond
         near = set(
             statistics.filter(pl.col("first") < between[1], pl.col("last") > between[0] - cut)[
                 "name"
@@ -201,8 +202,8 @@ class Lake:
         return [file for file in files if Path(file).name in near]
 
     def span(self) -> tuple[datetime, datetime] | None:
-        """First and last time in the files of events and decisions, whatever the bounds of this
-        view, as their statistics say (to the millisecond).
+        """First and last time in the files of events and decisions, to the millisecond, from the
+        files' statistics. The bounds of this view are ignored.
 
         Null in memory, for an empty lake, and where a file has no statistics.
         """
@@ -219,8 +220,8 @@ class Lake:
         return first, last
 
     def size(self) -> int:
-        """Events stored, whatever the bounds of this view; 0 where the files' statistics do not
-        say."""
+        """Number of stored events, ignoring the bounds of this view; 0 where the files have no
+        statistics."""
         snapshot = self._snapshot()
         if snapshot.files.get("events"):
             if "events" in snapshot.statistics:
@@ -232,8 +233,8 @@ class Lake:
     def connect(
         self, threads: int | None = None, memory_limit: str | None = None, spill: Path | None = None
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB connection in which the tables' names are views bounded like this lake, and
-        `_all_events` etc. are not bounded.
+        """A DuckDB connection with one view per table, bounded like this lake, and one without
+        bounds, such as `_all_events`.
 
         Args:
             threads: of DuckDB; default its own choice.
@@ -493,7 +494,7 @@ class Lake:
         return Appended(batch, {table: frame.height for table, frame in frames.items()}, reasons)
 
     def _known(self, table: str, ids: pl.Series) -> pl.Series:
-        """Ids among `ids`, a table's id column, that the lake already has."""
+        """Those of `ids`, a table's id column, that the lake already has."""
         snapshot = self._store.snapshot()
         if snapshot.seq == 0 or ids.is_empty():
             return ids.clear()
@@ -548,8 +549,7 @@ class Lake:
 def _latest(
     now: datetime | None, skew: timedelta, declared: datetime | None, stored: datetime | None
 ) -> datetime:
-    """The latest time that a row may have, given the watermarks that are declared with it and
-    stored.
+    """The latest time that a row may have, from the watermarks that are declared and stored.
 
     A watermark declared beyond the clock says that the log is simulated, and no row moves it.
     """
@@ -576,7 +576,7 @@ def _refuse_future(frame: pl.DataFrame, table: str, latest: datetime, batch: str
 def _count_reasons(
     refused: pl.DataFrame, good: pl.DataFrame | None, max_bad_share: float, batch: str
 ) -> dict[str, int]:
-    """Rejected rows by reason, most frequent first. Raises when they exceed the allowed share."""
+    """Rejected rows by reason, most frequent first. Raises where they exceed the allowed share."""
     if refused.is_empty():
         return {}
     counts = refused.group_by("reason").len().sort("len", "reason", descending=[True, False])

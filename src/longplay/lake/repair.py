@@ -83,24 +83,24 @@ class Repaired:
     """What `repair` did.
 
     Args:
-        kept: batches that are in.
-        lost: batches that are no longer in, to be appended again, oldest first.
+        kept_batches: batches that are in.
+        lost_batches: batches that are no longer in, to be appended again, oldest first.
         undone: changes of other programs that are no longer in.
         aside: old files and folders that were kept under another name, below the lake's folder.
     """
 
-    kept: tuple[str, ...]
-    lost: tuple[str, ...]
+    kept_batches: tuple[str, ...]
+    lost_batches: tuple[str, ...]
     undone: tuple[str, ...]
     aside: tuple[str, ...]
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self.kept):,} batches are whole"
-            + (f", the last {self.kept[-1]!r}" if self.kept else "")
+            f"{len(self.kept_batches):,} batches are whole"
+            + (f", the last {self.kept_batches[-1]!r}" if self.kept_batches else "")
         ]
-        if self.lost:
-            lines.append("append these batches again: " + ", ".join(map(repr, self.lost)))
+        if self.lost_batches:
+            lines.append("append these batches again: " + ", ".join(map(repr, self.lost_batches)))
         if self.undone:
             lines.append(
                 "another program's changes that are no longer in: " + ", ".join(self.undone)
@@ -111,8 +111,7 @@ class Repaired:
 
 
 def check(lake: Path, progress: Progress | None = None) -> Checked:
-    """Compare every file of the lake in `lake` with what the log of commits says of it; nothing is
-    changed.
+    """Compare every file of the lake with what the log of commits says of it. Nothing is changed.
 
     Args:
         lake: folder of the lake.
@@ -123,7 +122,7 @@ def check(lake: Path, progress: Progress | None = None) -> Checked:
     """
     lake = lake.expanduser().resolve()
     text, commits = _read(lake)
-    state = LakeState().after(commits)
+    state = LakeState().with_commits(commits)
     batch_of = _batches_of_files(commits)
     damages = [Damage(f"{FOLDER}/{name}", problem) for name, problem in text.damage.items()]
     if text.lost is not None:
@@ -169,7 +168,7 @@ def check(lake: Path, progress: Progress | None = None) -> Checked:
 
 
 def repair(lake: Path, progress: Progress | None = None) -> Repaired:
-    """Take the lake in `lake` back to its last whole batch, and bring its logs in order.
+    """Take a lake back to its last whole batch, and bring its logs in order.
 
     The last whole batch is the last one up to which every file is as it was written. Nothing is
     deleted: damaged logs are renamed, and files of lost batches stay, shown by nothing.
@@ -198,7 +197,7 @@ def _repair(lake: Path, progress: Progress | None) -> Repaired:
     if text.damage or text.lost is not None or not log.exists():
         number = len(list((lake / FOLDER).glob("*.damaged-*")))
         aside += log.replace(commits, f".damaged-{number}")
-    current = LakeState().after(commits)
+    current = LakeState().with_commits(commits)
     wanted = _last_whole(lake, commits, progress)
     lost = [batch for batch in current.batches if batch not in wanted.batches]
     seq = current.seq + 1
@@ -282,7 +281,7 @@ def _last_whole(lake: Path, commits: tuple[Commit, ...], progress: Progress | No
             shown |= {(table, file.name) for file in change.added}
         if not shown & damaged:
             last = position
-    return LakeState().after(commits[: last + 1])
+    return LakeState().with_commits(commits[: last + 1])
 
 
 def _log_problems(
@@ -321,7 +320,7 @@ def _log_problems(
 
 
 def _notes(table: str, later: delta.LaterVersions) -> list[str]:
-    """Text about the versions of a Delta log after the last commit."""
+    """Notes on the versions of a Delta log after the last commit."""
     notes = []
     if later.dead or later.torn:
         notes.append(

@@ -14,7 +14,7 @@ RULES = {
     "creator": "creator_id",
     "none": None,
 }
-ROUNDING = 1e-9  # a log-probability this far above 0 is 0, rounded
+ROUNDING = 1e-9  # log-probabilities up to this far above 0 are roundings of 0
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Check:
 
 
 def _number(column: str, fine: pl.Expr, expected: str) -> Check:
-    """Check that a column is finite and `fine`."""
+    """Check that the values of a column are finite and `fine`."""
     return Check(column, ~(pl.col(column).is_finite() & fine), f"an impossible {column}", expected)
 
 
@@ -130,7 +130,7 @@ def items_of(column: str) -> pl.Expr:
 
 
 def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
-    """`frame`, once every check passed. Log-probabilities above 0 by rounding are set to 0.
+    """`frame`, after every check. Log-probabilities above 0 by rounding are set to 0.
 
     Args:
         frame: rows of the table's own columns and types.

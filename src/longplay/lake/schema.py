@@ -22,8 +22,8 @@ ORIGINS = ("organic", "recommended", "autoplay")
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its type, whether null is allowed, the value filled in where it is left out, and
-    whether it holds ids (see `longplay.ids`)."""
+    """A column: its type, whether null is allowed, the default where it is left out, and whether it
+    holds ids (see `longplay.ids`)."""
 
     dtype: pl.DataType | type[pl.DataType]
     null: bool = False
@@ -46,9 +46,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "decision_id": Column(pl.String, null=True, ids=True),
         "slot": Column(pl.Int32, null=True),
         "amount": Column(pl.Float64, null=True),  # money or quantity, in the log's own unit
-        "ingested_at": Column(
-            TIME
-        ),  # defaults to `time`: a log without arrival times arrived at once
+        # defaults to `time`: a log without arrival times arrived at once
+        "ingested_at": Column(TIME),
     },
     "decisions": {
         "decision_id": Column(pl.String, ids=True),
@@ -78,21 +77,17 @@ TABLES: dict[str, dict[str, Column]] = {
         "exclusions": Column(pl.List(pl.String), ids=True),
         "temperature": Column(pl.Float64, default=1.0),
         "trie_version": Column(pl.String, null=True),
-        "history": Column(
-            pl.List(pl.String), ids=True
-        ),  # item ids as the policy saw them, oldest first
+        # item ids as the policy saw them, oldest first
+        "history": Column(pl.List(pl.String), ids=True),
         "history_until": Column(TIME),
-        "history_time": Column(
-            pl.List(TIME), null=True
-        ),  # of each item of the history: when, what was done, on which surface
+        # of each item of the history: when, what was done, on which surface
+        "history_time": Column(pl.List(TIME), null=True),
         "history_kind": Column(pl.List(pl.String), null=True),
         "history_surface": Column(pl.List(pl.String), null=True),
-        "want": Column(
-            pl.Float64, null=True
-        ),  # the outcome that is asked for, in its signal's unit
-        "exclusion_rule": Column(
-            pl.String, null=True
-        ),  # what made the exclusions, a key of `checks.RULES`; null: not stated
+        # the outcome that is asked for, in its signal's unit
+        "want": Column(pl.Float64, null=True),
+        # what made the exclusions: seen, creator or none; null: not stated
+        "exclusion_rule": Column(pl.String, null=True),
     },
     "items": {
         "item_id": Column(pl.String, ids=True),
@@ -103,9 +98,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "length": Column(pl.Float64, null=True),  # seconds
         "added_at": Column(TIME),
         "available": Column(pl.Boolean, default=True),
-        "ingested_at": Column(
-            TIME
-        ),  # when this description arrived; defaults to `added_at`, see Lake.append
+        # when this description arrived; defaults to `added_at`, see Lake.append
+        "ingested_at": Column(TIME),
     },
     "quarantine": {
         "batch": Column(pl.String),
@@ -127,8 +121,8 @@ def empty(table: str) -> pl.DataFrame:
     return pl.DataFrame(schema=DTYPES[table])
 
 
-def conform(given: Table, table: str) -> pl.DataFrame:
-    """`given` with exactly the table's columns, types and order; optional columns are filled in.
+def conform(rows: Table, table: str) -> pl.DataFrame:
+    """Rows with exactly the table's columns, types and order; optional columns are filled in.
 
     Nothing is guessed. Values convert where they stay what they are: 3.0 to 3, an int64 to an int32
     that holds it, a time in another zone to UTC, ids to text (see `longplay.ids`). Numbers or text
@@ -136,7 +130,7 @@ def conform(given: Table, table: str) -> pl.DataFrame:
     Rounding above 0 of a log-probability (at most 1e-9) becomes 0.
 
     Args:
-        given: a frame of polars, pandas or pyarrow (see `longplay.frames`).
+        rows: a frame of polars, pandas or pyarrow (see `longplay.frames`).
         table: its name, a key of `TABLES`.
 
     Raises:
@@ -144,7 +138,7 @@ def conform(given: Table, table: str) -> pl.DataFrame:
             (except in events, whose rows are sifted one by one) a null or a value that cannot be
             (see `longplay.lake.row_checks`).
     """
-    frame = polars_frame(given, table)
+    frame = polars_frame(rows, table)
     columns = TABLES[table]
     if unknown := [name for name in frame.columns if name not in columns]:
         raise DataError(
@@ -183,7 +177,7 @@ def conform(given: Table, table: str) -> pl.DataFrame:
 
 
 def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:
-    """Text columns that the id rule would not change, all checked in one query."""
+    """Text columns that the rule for ids would not change, checked in one query."""
     changes = []
     for name, column in columns.items():
         if column.ids and name in frame.columns and frame.schema[name] == column.dtype:
@@ -195,14 +189,14 @@ def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:
     return {name for name, any_changes in changed.items() if not any_changes}
 
 
-def conform_events(given: Table) -> tuple[pl.DataFrame, pl.Series | None]:
+def conform_events(rows: Table) -> tuple[pl.DataFrame, pl.Series | None]:
     """Events as `conform` returns them, and their line numbers in the source. Null without a column
     `line`.
 
     Raises:
         DataError: as `conform`, or lines that are no whole numbers.
     """
-    frame = polars_frame(given, "events")
+    frame = polars_frame(rows, "events")
     if "line" not in frame.columns:
         return conform(frame, "events"), None
     lines = exact(frame["line"], pl.Int64, ids=False, table="events")

@@ -15,7 +15,7 @@ EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 YEAR_2 = datetime(2, 1, 1, tzinfo=UTC)
 YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC)
 
-MOST_AMOUNT = 1_000_000_000  # sums of amounts stay whole numbers that a machine holds
+MOST_AMOUNT = 1_000_000_000  # larger amounts would make sums inexact
 
 # what to do about a reason, by how it begins
 ADVICE = {
@@ -35,7 +35,7 @@ def sift(
     lines: pl.Series | None = None,
     earliest: datetime = EARLIEST,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split conformed events into (good events, rejected rows with `line` and `reason`).
+    """Split conformed events into good events, and rejected rows with `line` and `reason`.
 
     The first reason that applies is given: missing event id, missing user, unparsable time,
     sentinel time (exactly 1970-01-01 00:00:00 unless `earliest` is no later, or in year 1 or 9999:
@@ -98,7 +98,7 @@ def sift(
 
 
 def advice(reasons: Mapping[str, int]) -> str:
-    """What to do about rejected rows, as the end of a sentence. Empty where the reasons suffice.
+    """What to do about rejected rows, as the end of a sentence; empty where the reasons say enough.
 
     Args:
         reasons: rows by reason, the reasons as `sift` names them.
@@ -125,8 +125,7 @@ def quarantine_rows(rejected: pl.DataFrame, batch: str) -> pl.DataFrame:
 
 def _is_sentinel(time: pl.Expr, earliest: datetime) -> pl.Expr:
     outside = (time < YEAR_2) | (time >= YEAR_9999)
-    # who states that a log reaches back beyond 1970 has said that its first second is a time like
-    # others
+    # where `earliest` says that a log reaches back beyond 1970, its first second is a usual time
     return outside | (time == EPOCH) if earliest > EPOCH else outside
 
 

@@ -14,14 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import Literal, Protocol
 
-import duckdb
 import polars as pl
-from deltalake import DeltaTable
 
 from longplay.errors import DataError, LongplayError
 from longplay.files import make_folder, sync_path, writer_lock
@@ -32,203 +28,15 @@ from longplay.lake.commits import (
     LOG,
     Commit,
     CommitLog,
-    DataFile,
     LakeState,
     LogText,
     TableChange,
-    file_damage,
 )
-from longplay.lake.daily import quoted
 from longplay.lake.legacy import legacy_commits
-from longplay.lake.schema import DTYPES, TABLES, empty
+from longplay.lake.schema import TABLES, empty
+from longplay.lake.snapshot import Snapshot, lost_columns
 
-_LATER = {  # columns that older lakes lack, with DuckDB's types
-    "items": {"length": "double", "ingested_at": "timestamptz"},
-    "contexts": {
-        "history_time": "timestamptz[]",
-        "history_kind": "varchar[]",
-        "history_surface": "varchar[]",
-        "want": "double",
-        "exclusion_rule": "varchar",
-    },
-}
-# SQL of the columns of stored items: one without an arrival was known when it was added
-ARRIVED = "* replace (coalesce(ingested_at, added_at) as ingested_at)"
-_AMOUNT = "amount"  # of events, which older files lack; every other column must be there
 _STORE_IDS = itertools.count(1)  # unlike id(), never given out twice in a process
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One consistent state of all tables.
-
-    Args:
-        version: tells the states of one store apart: number of the last commit, then the tables'
-            Delta versions.
-        watermark: the log is complete before this time.
-        files: table -> name -> data file, for a lake in a folder.
-        folder: of the lake.
-        frames: table -> rows, for a lake in memory.
-    """
-
-    version: tuple[int, ...]
-    watermark: datetime | None
-    files: Mapping[str, Mapping[str, DataFile]] = field(default_factory=dict)
-    folder: Path | None = None
-    frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
-
-    @property
-    def seq(self) -> int:
-        """Number of the last commit; 0 for an empty lake."""
-        return self.version[0]
-
-    def paths(self, table: str) -> list[str]:
-        """A table's files, in the order of their commits."""
-        if self.folder is None:
-            return []
-        place = os.path.join(self.folder, table)
-        return [os.path.join(place, name) for name in self.files.get(table, ())]
-
-    @cached_property
-    def statistics(self) -> Mapping[str, pl.DataFrame]:
-        """One row per file of events and decisions: name, first and last time, rows. A table is
-        left out unless all its files have statistics."""
-        statistics_by_table = {}
-        for table in ("events", "decisions"):
-            files = list(self.files.get(table, {}).values())
-            if files and all(file.first is not None and file.last is not None for file in files):
-                statistics_by_table[table] = pl.DataFrame(
-                    {
-                        name: [getattr(file, name) for file in files]
-                        for name in ("name", "first", "last", "rows")
-                    }
-                )
-        return statistics_by_table
-
-    @cached_property
-    def described_once(self) -> bool:
-        """Whether no item has two descriptions. Views then need not look for the latest."""
-        return (
-            not self.scan("items").select(pl.col("item_id").is_duplicated().any()).collect().item()
-        )
-
-    def _by_amount(self) -> list[tuple[bool, list[str]]]:
-        """Event files in order, as runs that all have the column of amounts or all lack it."""
-        runs = groupby(self.paths("events"), key=_has_amount)
-        return [(has_amount, list(files)) for has_amount, files in runs]
-
-    def register(self, con: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
-        """Make `table` of this state readable in `con` as `name`."""
-        if table == "events" and self.paths(table):
-            parts = (
-                f"select *{'' if has_amount else f', null::double as {_AMOUNT}'} from "
-                f"read_parquet([{', '.join(map(quoted, files))}])"
-                for has_amount, files in self._by_amount()
-            )
-            con.execute(f"create view {name} as {' union all by name '.join(parts)}")
-        elif files := self.paths(table):
-            # DuckDB takes `*`, `?` and `[` in a name as a pattern; FolderStore refuses such folders
-            read = (
-                f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = "
-                f"{table in _LATER})"
-            )
-            columns = "*"
-            if table in _LATER:  # files may be older than a column of the schema
-                has = {
-                    row[0]
-                    for row in con.execute(
-                        f"select column_name from (describe select * from {read})"
-                    ).fetchall()
-                }
-                columns += "".join(
-                    f", null::{kind} as {column}"
-                    for column, kind in _LATER[table].items()
-                    if column not in has
-                )
-            if table == "items":
-                read = f"(select {columns} from {read})"
-                columns = ARRIVED
-            con.execute(f"create view {name} as select {columns} from {read}")
-        else:
-            con.register(name, self.frames.get(table, empty(table)).to_arrow())
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Context of a query. Where the query fails because files are damaged, the error names
-        them.
-
-        Raises:
-            DataError: a file is missing, or its content is not what was written.
-        """
-        try:
-            yield
-        except (
-            duckdb.Error,
-            pl.exceptions.PolarsError,
-            pl.exceptions.PanicException,
-            OSError,
-        ) as error:
-            if (damage := self._first_damage()) is not None:
-                hint = f"`longplay lake check {self.folder}` names all damage"
-                raise DataError(f"lake: {self.folder} is damaged: {damage}; {hint}") from error
-            raise
-
-    def _first_damage(self) -> str | None:
-        if self.folder is None:
-            return None
-        for table, files in self.files.items():
-            for file in files.values():
-                problem = file_damage(self.folder / table, file)
-                if problem is not None:
-                    return f"{table}/{file.name} {problem}"
-        return None
-
-    def scan(self, table: str) -> pl.LazyFrame:
-        """`table` of this state, lazily, with the schema's columns and types."""
-        if table == "events" and self.paths(table):
-            parts = []
-            for has_amount, files in self._by_amount():
-                part = pl.scan_parquet(files, glob=False)
-                if not has_amount:
-                    part = part.with_columns(pl.lit(None, pl.Float64).alias(_AMOUNT))
-                types = DTYPES[table].items()
-                parts.append(part.select(pl.col(name).cast(dtype) for name, dtype in types))
-            return pl.concat(parts) if len(parts) > 1 else parts[0]
-        if files := self.paths(table):
-            if table in _LATER:
-                frame = pl.scan_parquet(
-                    files, glob=False, schema=DTYPES[table], missing_columns="insert"
-                )
-                if table == "items":
-                    frame = frame.with_columns(
-                        pl.coalesce("ingested_at", "added_at").alias("ingested_at")
-                    )
-            else:
-                frame = pl.scan_parquet(files, glob=False)
-            return frame.select(pl.col(name).cast(dtype) for name, dtype in DTYPES[table].items())
-        return self.frames.get(table, empty(table)).lazy()
-
-
-@lru_cache(maxsize=100_000)
-def _columns_of(file: str) -> frozenset[str]:
-    """The columns of a Parquet file; a file never changes."""
-    return frozenset(pl.read_parquet_schema(file))
-
-
-def _lost_columns(table: str, opened: DeltaTable) -> list[str]:
-    """Columns that every version of a table has and this one lacks. A damaged log would name the
-    columns of the next file wrongly."""
-    has = {field.name for field in opened.schema().fields}
-    later = {_AMOUNT, *_LATER.get(table, {})}
-    return [name for name in TABLES[table] if name not in has and name not in later]
-
-
-def _has_amount(file: str) -> bool:
-    """Whether a file of events has the column of amounts."""
-    try:
-        return _AMOUNT in _columns_of(file)
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        return True  # who reads it says what is wrong with it
 
 
 class Store(Protocol):
@@ -327,7 +135,7 @@ class FolderStore:
         self._history = _History()
         self._taken_over: tuple[tuple[int, ...], LakeState] | None = None
         self._shown: Snapshot | None = None
-        self._whole: set[tuple[str, str]] = set()  # files of which name and size were seen
+        self._whole: set[tuple[str, str]] = set()  # files whose name and size were checked
         self._refuse_foreign_folder()
 
     # -- what is there ---------------------------------------------------------------------------
@@ -360,7 +168,7 @@ class FolderStore:
         return self._history
 
     def _grown(self, stamp: tuple[int, int, int] | None) -> _History | None:
-        """The known history with the lines added to the log since. Null where the log must be
+        """The history with the lines that were added to the log since; null where the log must be
         read from its start."""
         history = self._history
         if (
@@ -374,7 +182,7 @@ class FolderStore:
         if not added:
             return None
         size = history.size + sum(len(commit.line()) for commit in added)
-        return _History(stamp, size, (*history.commits, *added), history.state.after(added))
+        return _History(stamp, size, (*history.commits, *added), history.state.with_commits(added))
 
     def _read_whole(self) -> _History:
         stamp = self._log.stamp()
@@ -383,11 +191,11 @@ class FolderStore:
             raise self._damaged(f"commit {text.lost} is damaged in both copies of {FOLDER}/{LOG}")
         if text.commits:
             size = sum(len(commit.line()) for commit in text.commits)
-            return _History(stamp, size, text.commits, LakeState().after(text.commits))
+            return _History(stamp, size, text.commits, LakeState().with_commits(text.commits))
         if self._log.exists():
             raise self._damaged(f"no line of {FOLDER}/{LOG} is whole")
         if legacy := legacy_commits(self.path):
-            return _History(None, 0, legacy, LakeState().after(legacy), legacy=True)
+            return _History(None, 0, legacy, LakeState().with_commits(legacy), legacy=True)
         self._refuse_foreign_folder()
         return _History()
 
@@ -398,7 +206,7 @@ class FolderStore:
         )
 
     def _state(self) -> tuple[LakeState, tuple[int, ...]]:
-        """The state to show, with other programs' changes, and a stamp that identifies it.
+        """The state to show, other programs' changes included, and a stamp that identifies it.
 
         Raises:
             DataError: the lake is damaged, or another program wrote into its tables.
@@ -465,7 +273,7 @@ class FolderStore:
             changes[table] = TableChange(
                 opened.version(), added, tuple(name for name in files_by_name if name not in names)
             )
-        return state.after([Commit(state.seq, None, None, state.watermark, changes)])
+        return state.with_commits([Commit(state.seq, None, None, state.watermark, changes)])
 
     def _check_files(self, state: LakeState) -> None:
         """Raise where a file is absent or has another size. Each file is checked once."""
@@ -517,7 +325,7 @@ class FolderStore:
             self._commit(batch, frames, watermark, content)
         except LongplayError:
             raise
-        except Exception as error:  # what the disk and the Delta library raise is theirs to say
+        except Exception as error:  # the disk and the Delta library raise errors of many types
             raise DataError(
                 f"lake: batch {batch} cannot be written to {self.path} "
                 f"({delta.first_line(error)}); append it again when that is "
@@ -539,7 +347,9 @@ class FolderStore:
             self._log.begin()
             history = self._commits()
         work = _Work(history.state, state, history.state.seq + 1, batch)
-        changes = {table: self._taken(table, history.state, state) for table in state.files}
+        changes = {
+            table: self._external_change(table, history.state, state) for table in state.files
+        }
         for table, frame in frames.items():
             if frame.height:
                 changes[table] = self._write(table, frame, work, changes.get(table))
@@ -548,8 +358,10 @@ class FolderStore:
             Commit(work.seq, batch, content, watermark, changed), history.commits, history.size
         )
 
-    def _taken(self, table: str, recorded: LakeState, state: LakeState) -> TableChange | None:
-        """The change that another program made to a table, as it will be recorded. Null where
+    def _external_change(
+        self, table: str, recorded: LakeState, state: LakeState
+    ) -> TableChange | None:
+        """The change that another program made to a table, as the log will record it; null where
         there is none."""
         recorded_files = recorded.files.get(table, {})
         present_files = state.files[table]
@@ -564,10 +376,10 @@ class FolderStore:
         )
 
     def _write(
-        self, table: str, frame: pl.DataFrame, work: _Work, taken: TableChange | None
+        self, table: str, frame: pl.DataFrame, work: _Work, external: TableChange | None
     ) -> TableChange:
         """Write rows as a new version of a Delta table, sync all files, and return the change,
-        `taken` included."""
+        `external` included."""
         folder = self.path / table
         state = work.state
         recorded = work.recorded
@@ -590,7 +402,7 @@ class FolderStore:
             raise self._damaged(
                 f"the Delta log of {table} does not show the files that the log of commits names"
             )
-        if opened is not None and (lost := _lost_columns(table, opened)):
+        if opened is not None and (lost := lost_columns(table, opened)):
             raise self._damaged(f"the Delta log of {table} has no column {lost[0]!r}")
         start = -1 if opened is None else opened.version()
         delta.write(folder, opened, frame, mode, work.seq, work.batch)
@@ -600,9 +412,9 @@ class FolderStore:
         entries = delta.synced_log(folder, recorded, table)
         sync_path(folder)
         added = tuple(delta.described(folder, table, name) for name in names)
-        if taken is None:
+        if external is None:
             return TableChange(newest, added, (), entries)
-        return TableChange(newest, (*taken.added, *added), taken.removed, entries)
+        return TableChange(newest, (*external.added, *added), external.removed, entries)
 
     def _adopt_legacy(self, history: _History) -> _History:
         """Write a log of commits, with digests of the present files, for a lake that has none."""
@@ -627,7 +439,7 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class _History:
-    """What a store has read of its log of commits. `size` is the length of the complete lines in
+    """What a store has read of its log of commits. `size` is the length of its complete lines in
     bytes."""
 
     stamp: tuple[int, int, int] | None = None

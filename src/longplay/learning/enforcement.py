@@ -36,16 +36,17 @@ from longplay.rewards.guardrails import TopCreator
 from longplay.signals import Signal
 
 SAMPLE = 256  # moments on which guardrails are measured
-DRAWS = 4  # independent draws of the sample's slates, averaged: a single one is off by about 1%
-RATE = 0.5  # of dual ascent: units of the reward's spread per step and whole share missing
+DRAWS = 4  # independent draws of the sample's slates, averaged; a single draw errs by about 1%
+# of dual ascent: rise per step where the whole share is missing, in units of the reward's spread
+RATE = 0.5
 
 
 class Guard(Protocol):
-    """One guardrail: how much of the metric slates have, and what a slot contributes to it."""
+    """One guardrail: how its metric is measured on slates, and what a slot contributes to it."""
 
     @property
     def label(self) -> str:
-        """What rows of the curve call it."""
+        """Its name in rows of the curve."""
         ...
 
     @property
@@ -55,23 +56,24 @@ class Guard(Protocol):
 
     @property
     def places(self) -> int:
-        """Slots of the slates it is measured on."""
+        """Number of slots per slate that it is measured on."""
         ...
 
     def level(self, contexts: Contexts, leaves: Int) -> float:
-        """The metric of slates `leaves[N, G, places]`, mean over the G draws, in its own unit."""
+        """The metric of slates `leaves[N, G, places]`, averaged over the G draws, in the metric's
+        unit."""
         ...
 
     def share(self, level: float, start: float) -> float:
-        """How much of the start is kept: 1 where the level is the start's, more where it is
-        better."""
+        """Share of the start's level that is left: 1 where the levels are equal, more where this
+        one is better."""
         ...
 
     def step(
         self, contexts: Contexts, leaves: Int, of_start: Int, start: float
     ) -> tuple[Float, float]:
-        """What each slot of `leaves[N, G, S]` is paid per unit of multiplier, and their estimated
-        share of the start's level.
+        """Payment of each slot of `leaves[N, G, S]` per unit of multiplier, and the estimated share
+        of the start's level.
 
         `of_start`: the slates of the start, same shape and luck. `start`: the start's measured
         level.
@@ -80,17 +82,17 @@ class Guard(Protocol):
 
 
 class HigherIsBetter:
-    """Of a metric of which more is better."""
+    """A guardrail on a metric of which more is better."""
 
     def share(self, level: float, start: float) -> float:
-        """The level over the start's."""
+        """The level divided by the start's."""
         return level / start
 
 
 @dataclass(frozen=True)
 class CoverageGuard(HigherIsBetter):
-    """coverage@k: share of the available catalogue among the first k places of one slate per moment
-    of the sample.
+    """coverage@k: share of the available catalogue in the first k places of one slate per sampled
+    moment.
 
     What a slot is paid is a surrogate, *minus the log of its item's frequency in the batch*:
     coverage itself is no sum over slots. Its expectation is the entropy of what the batch shows,
@@ -103,7 +105,7 @@ class CoverageGuard(HigherIsBetter):
     available: int
 
     def level(self, contexts: Contexts, leaves: Int) -> float:
-        """Different items of a draw over available items, in (0, 1]."""
+        """Number of different items of a draw over the number of available items, in (0, 1]."""
         return (
             float(np.mean([len(np.unique(draw)) for draw in np.moveaxis(leaves, 1, 0)]))
             / self.available
@@ -112,13 +114,13 @@ class CoverageGuard(HigherIsBetter):
     def step(
         self, contexts: Contexts, leaves: Int, of_start: Int, start: float
     ) -> tuple[Float, float]:
-        """The surrogate, in nats, and the ratio of the numbers of different items."""
+        """The surrogate in nats, and the number of different items relative to the start's."""
         return minus_log_frequency(leaves), len(np.unique(leaves)) / len(np.unique(of_start))
 
 
 @dataclass(frozen=True)
 class CreatorGuard(HigherIsBetter):
-    """What a policy shows beside its top creator: the share of slots that are of all the others.
+    """Share of slots that are not of the policy's top creator.
 
     What a slot is paid is the surrogate of coverage, of creators: minus the log of its creator's
     frequency in the batch.
@@ -130,13 +132,14 @@ class CreatorGuard(HigherIsBetter):
     creator_I: Int
 
     def level(self, contexts: Contexts, leaves: Int) -> float:
-        """1 less the share of the creator with the most slots of a draw, in [0, 1)."""
+        """1 less the share of slots of the most shown creator of a draw, in [0, 1)."""
         return float(np.mean([self._beyond(draw) for draw in np.moveaxis(leaves, 1, 0)]))
 
     def step(
         self, contexts: Contexts, leaves: Int, of_start: Int, start: float
     ) -> tuple[Float, float]:
-        """The surrogate, in nats, and the ratio of the shares beside the top creator."""
+        """The surrogate in nats, and the share of slots not of the top creator relative to the
+        start's."""
         least = 1 / of_start.size  # where the start shows one creator alone in this batch
         return minus_log_frequency(self.creator_I[leaves]), self._beyond(leaves) / max(
             self._beyond(of_start), least
@@ -149,8 +152,8 @@ class CreatorGuard(HigherIsBetter):
 
 @dataclass(frozen=True)
 class SignalGuard:
-    """A signal: the mean value of showing per slot, as its early reward expects it (no caution:
-    both sides are estimates).
+    """A guardrail on a signal: the mean value of showing per slot, as its early reward expects it.
+    No caution is taken off, since both sides are estimates.
 
     Where lower is better it may rise by no more than 1 - bound of the start's.
     """
@@ -167,14 +170,14 @@ class SignalGuard:
         return float(self._value(contexts, leaves).mean())
 
     def share(self, level: float, start: float) -> float:
-        """The level over the start's; where lower is better 1 less what it has risen by."""
+        """The level over the start's; where lower is better, 1 less its relative rise."""
         return 2 - level / start if self.early.signal.lower_is_better else level / start
 
     def step(
         self, contexts: Contexts, leaves: Int, of_start: Int, start: float
     ) -> tuple[Float, float]:
-        """The slot's own value over the start's mean, and 1 + the difference to the start's slates;
-        signs turned where lower is better."""
+        """The slot's value over the start's mean, and 1 + the relative difference from the start's
+        slates; signs are turned where lower is better."""
         sign = -1 if self.early.signal.lower_is_better else 1
         credit = sign * self._value(contexts, leaves) / start
         return credit, float(
@@ -187,7 +190,7 @@ class SignalGuard:
 
 
 def minus_log_frequency(leaves: Int) -> Float:
-    """Minus the natural log of the share of `leaves` that are the same leaf, same shape.
+    """Minus the natural log of each leaf's share among `leaves`, same shape.
 
     >>> np.exp(-minus_log_frequency(np.array([[[3, 3, 3, 8]]]))).round(6).tolist()
     [[[0.75, 0.75, 0.75, 0.25]]]
@@ -198,7 +201,7 @@ def minus_log_frequency(leaves: Int) -> Float:
 
 @dataclass(frozen=True)
 class Guardrails:
-    """All guardrails of a reward, with the moments they are measured on and the start's levels."""
+    """All guardrails of a reward, the moments they are measured on, and the start's levels."""
 
     guards: tuple[Guard, ...]
     policy: Trainable
@@ -257,8 +260,8 @@ class Guardrails:
         return cls(unmeasured.guards, policy, unmeasured.sample, seed, start)
 
     def nothing_yet(self) -> dict[str, Any]:
-        """What goes on from step to step, in JSON: multipliers, the latest measurement, and the
-        step whose weights are kept (0: the start's)."""
+        """The state before the first step, as JSON has it: multipliers, the latest measurement, and
+        the step whose weights are kept (0: the start's)."""
         return {
             "multiplier": dict.fromkeys(self.start, 0.0),
             "share": dict.fromkeys(self.start, 1.0),
@@ -266,8 +269,8 @@ class Guardrails:
         }
 
     def levels(self, decoder: Decoder) -> dict[str, float]:
-        """Every metric of slates drawn by `decoder` on the sample, by label; the same luck at every
-        call."""
+        """Every metric of slates that `decoder` draws on the sample, by label; with the same random
+        numbers at every call."""
         chance = context_chance(self.sample, np.random.default_rng([self.seed, 2**32 - 3]))
         most = max(guard.places for guard in self.guards)
         leaves = drawn_leaves(
@@ -279,7 +282,7 @@ class Guardrails:
         }
 
     def shares(self, decoder: Decoder) -> dict[str, float]:
-        """The measurement: how much of the start's levels is kept."""
+        """The share of the start's levels that is left, by label."""
         levels = self.levels(decoder)
         return {
             guard.label: guard.share(levels[guard.label], self.start[guard.label])
@@ -287,13 +290,13 @@ class Guardrails:
         }
 
     def hold(self, share: Mapping[str, float]) -> bool:
-        """Whether every guardrail is kept."""
+        """Whether every guardrail holds."""
         return all(share[guard.label] >= guard.bound for guard in self.guards)
 
     def step(
         self, contexts: Contexts, leaves: Int, of_start: Int
     ) -> dict[str, tuple[Float, float]]:
-        """Per label, what each slot is paid per unit of multiplier and the estimated share of the
+        """Per label: payment of each slot per unit of multiplier, and the estimated share of the
         start's level; see `Guard.step`."""
         return {
             guard.label: guard.step(contexts, leaves, of_start, self.start[guard.label])
@@ -303,8 +306,8 @@ class Guardrails:
     def ascend(
         self, multiplier: Mapping[str, float], share: Mapping[str, float]
     ) -> dict[str, float]:
-        """The multipliers after a step of dual ascent: up by `RATE` x what is missing, down where
-        there is slack, never below 0."""
+        """The multipliers after a step of dual ascent: they rise by `RATE` times what is missing,
+        fall where there is slack, and stay at least 0."""
         return {
             guard.label: max(
                 0.0, multiplier[guard.label] + RATE * (guard.bound - share[guard.label])
@@ -315,7 +318,7 @@ class Guardrails:
     def figures(
         self, guarded: Mapping[str, Any], estimate: Mapping[str, float]
     ) -> dict[str, float]:
-        """A step's columns of the curve; see `reinforce`."""
+        """The guardrails' columns of a row of the curve; see `reinforce`."""
         row = {"kept": guarded["kept"]}
         for label in self.start:
             row |= {

@@ -23,16 +23,16 @@ def slate_log_prob(item_log_prob: Tensor) -> Tensor:
     """
     log_p = item_log_prob.double()
     taken = torch.exp(log_p).sum(dim=-1, keepdim=True)
-    # the slate may hold everything, up to rounding: then nothing is left outside, and nothing flows
-    # back from there
+    # a slate may hold all that is allowed, up to rounding: then no mass is left outside, and no
+    # gradient flows back from there
     log_rest = torch.where(taken < 1, torch.log1p(-taken.clamp(max=1 - 1e-16)), -torch.inf)
     log_slots = torch.logcumsumexp(log_p.flip(-1), dim=-1).flip(-1)
     return log_p - torch.logaddexp(log_slots, log_rest)
 
 
 def reward_to_go(reward: Tensor) -> Tensor:
-    """Sum of the rewards of a slot and the slots after it, same shape [..., S]: what a slot can
-    still change.
+    """Sum of the rewards of a slot and of the slots after it, [..., S]: the part of the reward that
+    the slot can change.
 
     >>> reward_to_go(torch.tensor([1.0, 2.0, 4.0])).tolist()
     [7.0, 6.0, 4.0]

@@ -109,7 +109,7 @@ def reinforce(
     )
 
     def prepare(learner: Learner) -> StepOf:
-        # no dropout anywhere: what is drawn and what is trained are the same law
+        # without dropout, slates are drawn from the same distribution that is trained
         learner.decoder.model.eval()
         return lambda number, multiplier: _step(
             task, learner, number, multiplier, contexts=contexts, group=group, kl=kl
@@ -129,14 +129,17 @@ def _step(
     group: int,
     kl: float,
 ) -> Step:
-    """Draw slates, pay them, and the loss that pushes the policy towards the better ones."""
-    policy, slots = task.policy, task.slots
+    """Draw slates, compute their rewards, and return the loss that makes better slates more
+    probable."""
+    policy = task.policy
+    slots = task.slots
     rng = np.random.default_rng([task.seed, number])
     count = min(contexts, len(task.moments))
     chosen = task.moments.take(rng.choice(len(task.moments), size=count, replace=False))
     chance = context_chance(chosen, rng)
     prompts = policy.prompts(chosen)
-    start, tuned = policy.decoder, learner.decoder
+    start = policy.decoder
+    tuned = learner.decoder
     leaves = beam_slates(tuned, prompts, groups=group, slots=slots, chance=chance).leaves
     value = slot_rewards(policy, task.reward, task.early, task.lake, chosen, leaves)
     # what all members of a group are paid has no gradient, and would only round

@@ -113,9 +113,10 @@ def reward_weighted(
 def _values(
     policy: Trainable, reward: Reward, early: EarlyRewards, lake: Lake, visits: Visits
 ) -> NDArray[np.float64]:
-    """The cautious value of showing each logged discovery, those of a visit as one slate: a creator
-    is discovered once in it."""
-    value, count_N = np.empty(len(visits.leaves)), np.diff(visits.offsets)
+    """The cautious value of showing each logged discovery. The discoveries of a visit are treated
+    as one slate, so that a creator is discovered once in it."""
+    value = np.empty(len(visits.leaves))
+    count_N = np.diff(visits.offsets)
     for count in np.unique(count_N):
         for part in in_parts(visits.contexts, np.flatnonzero(count_N == count)):
             for rows in np.array_split(part, 1 + len(part) * int(count) // AT_ONCE):
@@ -137,12 +138,13 @@ def _loss(
 ) -> Tensor:
     """Weighted mean negative log-probability of discoveries of the visits `rows`, under their
     exclusions."""
-    leaves, share = np.zeros((len(rows), TARGETS), dtype=np.int64), np.zeros((len(rows), TARGETS))
+    leaves = np.zeros((len(rows), TARGETS), dtype=np.int64)
+    share = np.zeros((len(rows), TARGETS))
     for place, row in enumerate(rows):
-        start, stop = visits.offsets[row], visits.offsets[row + 1]
+        start = visits.offsets[row]
+        stop = visits.offsets[row + 1]
         chosen = start + rng.permutation(stop - start)[:TARGETS]
-        # a visit counts once however many of its items were drawn: heavy baskets must not drown the
-        # rest
+        # every visit counts once, however many items were drawn: large baskets must not dominate
         leaves[place, : len(chosen)] = visits.leaves[chosen]
         share[place, : len(chosen)] = weight[chosen] / len(chosen)
         leaves[place, len(chosen) :] = visits.leaves[chosen[0]]

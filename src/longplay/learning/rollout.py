@@ -21,7 +21,7 @@ from longplay.rewards import EarlyReward, Reward
 from longplay.signals import Signal
 
 EarlyRewards = EarlyReward | Mapping[Signal, EarlyReward]
-AT_ONCE = 2_000_000  # excluded items
+AT_ONCE = 2_000_000  # excluded items that are held at once
 
 SAMPLE = 256  # moments on which rewards are measured
 GROUP = 8  # slates drawn for each of them
@@ -29,9 +29,12 @@ ROUNDING = 1e-9  # share of the largest reward below which rewards do not differ
 
 
 def enough_left(moments: Contexts, policy: Trainable, slots: int) -> Contexts:
-    """The moments whose exclusions leave at least `slots` items; at least one must.
+    """The moments whose exclusions leave at least `slots` items.
 
-    Looked at in parts, as a large catalogue's creators have thousands of items each.
+    Contexts are looked at in parts, since creators of a large catalogue have thousands of items.
+
+    Raises:
+        DataError: no moment leaves so many items.
     """
     every = np.arange(len(moments))
     left_N = np.concatenate(
@@ -47,8 +50,8 @@ def enough_left(moments: Contexts, policy: Trainable, slots: int) -> Contexts:
 
 
 def in_parts(contexts: Contexts, rows: Int) -> list[Int]:
-    """These rows of `contexts`, in order, in parts whose exclusions together are about `AT_ONCE`
-    items: they are written out when taken."""
+    """The rows of `contexts` in parts whose exclusions together are about `AT_ONCE` items, which
+    bounds memory."""
     excluded_N = contexts.frame["exclusions"].list.len().fill_null(0).to_numpy().astype(np.int64)
     return np.split(rows, np.flatnonzero(np.diff(np.cumsum(excluded_N[rows]) // AT_ONCE)) + 1)
 
@@ -70,8 +73,8 @@ def drawn_leaves(
 
 
 def slates_of(policy: Trainable, contexts: Contexts, leaves: Int) -> tuple[Contexts, pl.Series]:
-    """The contexts of `leaves[N, G, S]` repeated for every group, and the slates as item ids: both
-    N x G long."""
+    """The contexts of `leaves[N, G, S]`, each repeated for its G groups, and the slates as item
+    ids. Both are N x G long."""
     n, groups, slots = leaves.shape
     return contexts.take(np.repeat(np.arange(n), groups)), policy.index.slates(
         leaves.reshape(n * groups, slots)
@@ -94,7 +97,7 @@ def slot_rewards(
 def reward_spread(
     policy: Trainable, reward: Reward, early: EarlyRewards, lake: Lake, moments: Contexts, seed: int
 ) -> float:
-    """The unit of rewards: the standard deviation of a slot's reward within a group, at the start.
+    """The unit of rewards: standard deviation of a slot's reward within a group, under the start.
 
     A group is the slates that the policy draws for one moment: `GROUP` of them for each of up to
     `SAMPLE` moments, slot by slot. What is added to all rewards, or to all of one moment, changes
@@ -114,8 +117,8 @@ def reward_spread(
 
 
 def spread_within_groups(value_NGS: Float) -> float:
-    """Root of the mean variance between the members of a group, in the unit of `value_NGS`; 1 where
-    they vary by no more than rounding.
+    """Root of the mean variance within a group, in the unit of `value_NGS`; 1 where values vary by
+    no more than rounding.
 
     >>> spread_within_groups(np.array([[[1.0], [3.0]], [[31.0], [31.0]]]))      # variances 2 and 0
     1.0
@@ -129,8 +132,8 @@ def spread_within_groups(value_NGS: Float) -> float:
 def fingerprints(
     policy: Trainable, reward: Reward, early: EarlyRewards, lake: Lake, moments: Contexts
 ) -> dict[str, str]:
-    """What a run learns from, as digests that a checkpoint keeps: the lake's rows and what the
-    early rewards believe.
+    """Digests of what a run learns from, for its checkpoint: the rows of the lake, and the early
+    rewards' beliefs.
 
     Early rewards are told apart by what they say, of objectives and of guardrails: mean, std and
     bounds of slates drawn from the whole catalogue on up to `SAMPLE` moments, to nine digits.
@@ -159,7 +162,7 @@ def fingerprints(
 
 
 def finite(value: Float, way: str) -> Float:
-    """`value` if all of it is finite.
+    """`value`, after a check that all of it is finite.
 
     Raises:
         DataError: some of it is not.

@@ -41,15 +41,15 @@ class Trainable(Protocol):
 
     @property
     def decoder(self) -> Decoder:
-        """Its language model under its trie."""
+        """The language model under the trie."""
         ...
 
     def prompts(self, contexts: Contexts) -> Prompts:
-        """What the decoder reads of contexts, and what it may show."""
+        """Prompts of contexts, and what each may be shown."""
         ...
 
     def allowed(self, contexts: Contexts) -> Allowed:
-        """What each context may be shown."""
+        """The items that each context may be shown."""
         ...
 
     def learner(self, seed: int) -> Decoder:
@@ -64,5 +64,6 @@ class Trainable(Protocol):
         curve: tuple[dict[str, float], ...],
         alarms: tuple[str, ...],
     ) -> Self:
-        """The policy with what a `learner` has learned from a reward under a rule of exclusions."""
+        """The policy with the weights of a `learner` that was trained on a reward under a rule of
+        exclusions."""
         ...

@@ -31,13 +31,13 @@ from longplay.rewards import Reward
 logger = logging.getLogger(__name__)
 P = TypeVar("P", bound=Trainable)
 LEAST = {"steps": 0, "kl": 0, "lr": 0, "contexts": 1, "group": 2, "slots": 1, "pool": 1, "limit": 1}
-KINDS = {"step": int, "curve": list, "unit": float, "guarded": dict}  # of a checkpoint's notes
+KINDS = {"step": int, "curve": list, "unit": float, "guarded": dict}  # of the notes in a checkpoint
 MOST_NORM = 1.0  # gradients are clipped at this norm
 
 
 @dataclass(frozen=True)
 class Task(Generic[P]):
-    """What is learned from.
+    """What is learned: policy, reward, log and numbers of a training.
 
     Attributes:
         policy: the start; it is left as it is.
@@ -82,7 +82,7 @@ class Task(Generic[P]):
         lr: float,
         **settings: float,
     ) -> Task[P]:
-        """The task, once its numbers are in range.
+        """The task, after a check that its numbers are in range.
 
         Args:
             way: what errors call the way of learning.
@@ -130,7 +130,7 @@ class Task(Generic[P]):
         )
 
     def made_by(self) -> dict[str, object]:
-        """What a checkpoint must agree on, short of what is learned from."""
+        """The settings that a checkpoint must agree on, without the digests of the data."""
         return {
             "start": self.policy.name,
             "reward": self.reward.version,
@@ -145,7 +145,7 @@ class Task(Generic[P]):
 
 @dataclass(frozen=True)
 class Learner:
-    """What a way of learning is given once training begins.
+    """What a way of learning is given when training begins.
 
     Attributes:
         decoder: the weights that are trained.
@@ -178,13 +178,13 @@ StepOf = Callable[[int, Mapping[str, float]], Step]
 
 
 def constant(step: int, steps: int) -> float:
-    """The rate as it is, at every step."""
+    """The full learning rate at every step."""
     return 1.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the weights follow a loss: by AdamW, one step per loss.
+    """How weights follow a loss: AdamW, one step per loss.
 
     Attributes:
         weight_decay: AdamW's.
@@ -212,7 +212,7 @@ def train(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> P:
-    """The policy after the task's steps of a way of learning.
+    """Train a policy for the task's steps by a way of learning.
 
     A step depends on its number and the weights alone, so a resumed training is the same training.
     With guardrails the weights that are returned are the last that kept all of them, which may be
@@ -299,7 +299,7 @@ def train(
 
 @dataclass
 class _State:
-    """What goes on from step to step, in JSON.
+    """What is carried from step to step, as JSON has it.
 
     Attributes:
         step: steps that are done.
@@ -315,7 +315,7 @@ class _State:
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of every figure over steps.
+    """The mean of every figure over some steps.
 
     >>> _means([{"loss": 1.0}, {"loss": 3.0}])
     {'loss': 2.0}
@@ -324,7 +324,7 @@ def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def alarm_words(alarms: Sequence[str], reward: str) -> str:
-    """What fell, and what to do about it, in one line."""
+    """One line about figures that fell far, and what to do."""
     return (
         f"ALARM: the policy reinforced on {reward} is far behind the start: {'; '.join(alarms)}. "
         "Raise kl, or give the reward (stricter) guardrails: {coverage(): 0.8, top_creator(): 0.8}"

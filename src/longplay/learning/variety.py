@@ -23,7 +23,7 @@ BEAMS = 20
 
 
 def creator_of_leaves(policy: Trainable, lake: Lake) -> Int:
-    """A number for each leaf's creator, [I]; an item without a known creator is alone with its own.
+    """Number of each leaf's creator, [I]; an item without a known creator has a number of its own.
 
     The creator is the catalogue's, else that of the item's events.
     """
@@ -44,8 +44,8 @@ def creator_of_leaves(policy: Trainable, lake: Lake) -> Int:
 def variety_alarms(
     policy: Trainable, tuned: Decoder, lake: Lake, moments: Contexts, slots: int, seed: int
 ) -> tuple[str, ...]:
-    """What fell by half or more from `policy`, the start, to the weights `tuned`, in words; empty
-    where nothing did.
+    """Figures that fell by half or more from the start `policy` to the weights `tuned`, in words;
+    empty where none did.
 
     Coverage and distinct creators per slate on up to `SAMPLE` of the `moments` with the same luck
     for both, NDCG@10 on as many logged visits where the log has any with new items.
@@ -57,7 +57,7 @@ def variety_alarms(
     creator_I = creator_of_leaves(policy, lake)
     try:
         visits = visits_from_log(policy, lake, limit=SAMPLE, seed=seed)
-    except DataError:  # nobody met anything new
+    except DataError:  # no user engaged with anything new
         visits = None
     start_variety = variety(policy, policy.decoder, sample, creator_I, visits, slots, seed)
     tuned_variety = variety(policy, tuned, sample, creator_I, visits, slots, seed)
@@ -73,8 +73,8 @@ def variety(
     slots: int,
     seed: int,
 ) -> dict[str, float]:
-    """Coverage, distinct creators per slate and NDCG@10 of what `decoder` (weights over `policy`'s
-    codes) shows."""
+    """Coverage, distinct creators per slate and NDCG@10 of slates drawn with `decoder`, whose
+    weights are over `policy`'s codes."""
     chance = context_chance(sample, np.random.default_rng([seed, 2**32 - 6]))
     leaves = drawn_leaves(policy, decoder, sample, groups=DRAWS, slots=slots, chance=chance)
     figures = {
@@ -95,7 +95,7 @@ def distinct(row_NGS: Int) -> float:
 
 
 def ndcg(policy: Trainable, decoder: Decoder, visits: Visits) -> float:
-    """Mean NDCG@10 of the items newly engaged with at each visit, among the items `decoder` ranks
+    """Mean NDCG@10 of the newly engaged items of each visit among the items that `decoder` ranks
     first."""
     best = best_items(decoder, policy.prompts(visits.contexts), DEPTH, BEAMS).leaves[:, 0]
     gain = 1 / np.log2(np.arange(DEPTH) + 2)

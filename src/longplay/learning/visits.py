@@ -22,8 +22,8 @@ SAMPLED = 256  # visits whose exclusions are counted first
 
 @dataclass(frozen=True)
 class Visits:
-    """Logged visits with what was newly engaged with at each, in that order:
-    `leaves[offsets[n]:offsets[n+1]]` of context n."""
+    """Logged visits and the items newly engaged with at each, in order: those of context n are
+    `leaves[offsets[n]:offsets[n+1]]`."""
 
     contexts: Contexts
     offsets: NDArray[np.int64]
@@ -31,8 +31,7 @@ class Visits:
 
 
 def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> Visits:
-    """At most `limit` user-days of the log with the items newly engaged with that their contexts
-    allow.
+    """At most `limit` user-days of the log with the newly engaged items that their contexts allow.
 
     Fewer where their exclusions would be more than `MOST_EXCLUDED` items: a creator of a large
     catalogue has thousands.
@@ -52,7 +51,9 @@ def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> 
             learners=True,
         )
 
-    if len(policy.index) * limit > MOST_EXCLUDED:  # it may be too many: a few visits tell
+    if (
+        len(policy.index) * limit > MOST_EXCLUDED
+    ):  # all exclusions may be too many to hold: a few visits show how many there are
         each = drawn(min(limit, SAMPLED)).frame["exclusions"].list.len().mean()
         limit = min(limit, max(int(MOST_EXCLUDED / max(float(each or 0.0), 1.0)), SAMPLED))  # type: ignore[arg-type]
     contexts = drawn(limit)
@@ -63,12 +64,13 @@ def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> 
         .with_row_index("row")
         .join(firsts, on=["user_id", "day"])
     )
-    # the lines of one invoice have no order: a hash's, so that of a creator's items none is always
-    # the first
+    # the lines of one invoice have no order: a hash decides, so that not always the same item of a
+    # creator comes first
     pairs = pairs.with_columns(tie=pl.struct("user_id", "item_id").hash(seed=1)).sort(
         "row", "when", "tie", "item_id"
     )
-    row, leaf = pairs["row"].to_numpy().astype(np.int64), policy.index.rows(pairs["item_id"])
+    row = pairs["row"].to_numpy().astype(np.int64)
+    leaf = policy.index.rows(pairs["item_id"])
     keep = np.zeros(len(row), dtype=bool)
     for part in in_parts(contexts, np.arange(len(contexts))):
         inside = slice(*np.searchsorted(row, [part[0], part[-1] + 1]))

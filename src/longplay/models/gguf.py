@@ -28,10 +28,8 @@ from longplay.errors import ConfigError, DataError
 from longplay.files import sync_path, sync_tree
 from longplay.models.packages import only_one, some
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-}  # float32 holds every de-quantised number exactly, bfloat16 rounds
+# float32 holds every de-quantised number exactly, bfloat16 rounds
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # what a file states of its shape under `ARCHITECTURE.`, and what a configuration calls it
 STATED = {
     "attention.head_count": "num_attention_heads",
@@ -47,15 +45,16 @@ STATED = {
     "rope.freq_base": "rope_theta",
     "vocab_size": "vocab_size",
 }
+# llama.cpp's names of GPT-2's pre-tokenizer after a cut around every digit
 DIGIT_BY_DIGIT = (
     "smollm",
     "starcoder",
-)  # llama.cpp's names of GPT-2's pre-tokenizer after a cut around every digit
+)
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted model: where it lies, and what it is."""
+    """A converted model: its folder, and facts about it."""
 
     folder: Path
     file: Path  # the GGUF file it was made from
@@ -133,11 +132,13 @@ def convert(
         _split_as_learned(tokenizer, fields.get("tokenizer.ggml.pre"), file)
         tell("writing")
         model.save_pretrained(partial)
-        shutil.copymode(
-            partial / "config.json", partial / "model.safetensors"
-        )  # safetensors writes for its owner alone
+        # safetensors writes for its owner alone
+        shutil.copymode(partial / "config.json", partial / "model.safetensors")
         tokenizer.model_max_length = model.config.max_position_embeddings
-        for name in ("is_local", "local_files_only"):  # how it was loaded is not what it is
+        for name in (
+            "is_local",
+            "local_files_only",
+        ):  # notes on how it was loaded are not part of the model
             tokenizer.init_kwargs.pop(name, None)
         tokenizer.save_pretrained(partial)
         tell("checking the tokenizer")
@@ -156,8 +157,8 @@ def convert(
 
 
 def gguf_file(source: str | Path) -> Path:
-    """The GGUF file that `source` means: itself, or the only one inside the installed package of
-    that name, which is not imported.
+    """The GGUF file that `source` names: a path, or an installed package with exactly one inside.
+    The package is not imported.
 
     Raises:
         ConfigError: neither is there, or the package holds several.
@@ -169,8 +170,8 @@ def gguf_file(source: str | Path) -> Path:
 
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write to that becomes `folder` at the end, or vanishes; what a killed conversion
-    left is cleared first."""
+    """A temporary folder that becomes `folder` at the end, or is removed. What a killed conversion
+    left is removed first."""
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(
             f"{folder}: holds something already; give another folder, or empty it first"
@@ -202,20 +203,20 @@ def _reader(file: Path) -> GGUFReader:
         ValueError,
         IndexError,
         KeyError,
-    ) as error:  # what the reader runs into where the file ends early
+    ) as error:
+        # what the reader runs into where the file ends early
         raise DataError(
             f"{file}: cannot be read as GGUF ({error}); is it whole? Fetch it again"
         ) from error
 
 
 def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
-    """Model and tokenizer of `place/model.gguf`; the model without the notes of a quantised one,
-    which cannot be saved."""
+    """Model and tokenizer of `place/model.gguf`. The model's notes on quantisation are removed,
+    since it could not be saved with them."""
     how: dict[str, Any] = {"gguf_file": "model.gguf", "local_files_only": True}
     try:
-        plain = GgufConfig(
-            dequantize=True
-        )  # else a kernel is fetched from the hub, where the package `kernels` is installed
+        # else a kernel is fetched from the hub, where the package `kernels` is installed
+        plain = GgufConfig(dequantize=True)
         packed = AutoModelForCausalLM.from_pretrained(
             place, **how, dtype=dtype, quantization_config=plain
         )
@@ -224,7 +225,7 @@ def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedMode
         raise DataError(f"{file}: transformers cannot load it: {error}") from error
     config = packed.config
     vars(config).pop("quantization_config", None)
-    with torch.device("meta"):  # no numbers are drawn only to be replaced
+    with torch.device("meta"):  # weights are replaced, so none are drawn at random
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict(packed.state_dict(), assign=True)
     model.tie_weights()
@@ -234,7 +235,8 @@ def _loaded(place: Path, file: Path, dtype: torch.dtype) -> tuple[PreTrainedMode
 def _check_tensors(
     reader: GGUFReader, fields: dict[str, Any], model: PreTrainedModel, file: Path
 ) -> None:
-    """Check that every tensor of the file became one parameter, and that no parameter is without.
+    """Check that every tensor of the file became one parameter, and that every parameter has a
+    tensor.
 
     Where sizes differ, loading has failed before.
 
@@ -298,7 +300,7 @@ def _check_config(fields: dict[str, Any], model: PreTrainedModel, file: Path) ->
 
 
 def _split_as_learned(tokenizer: Any, pre: str | None, file: Path) -> None:
-    """Make the tokenizer cut text as it was cut when its merges were learned.
+    """Make the tokenizer split text as it was split when its merges were learned.
 
     transformers takes GPT-2's cut where it does not know a name, and says nothing.
     """

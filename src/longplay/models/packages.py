@@ -12,8 +12,8 @@ LISTED = 5  # names that an error lists at most
 
 
 def only_one(source: str | Path, pattern: str, thing: str, *, folder: bool = False) -> Path:
-    """The only `thing` inside the installed package `source` (`-` for `_` in its name), which is
-    not imported: a file of this pattern, or its folder.
+    """The path of the only file of a pattern (or of its folder) inside the installed package
+    `source`, which is not imported.
 
     Raises:
         ConfigError: no package of that name, or it holds several.

@@ -81,8 +81,8 @@ def sentence_vectors(
 
 
 def encoder_folder(source: str | Path, base: Path = Path()) -> Path:
-    """The folder of the sentence encoder that `source` means: itself, or the only one inside the
-    installed package of that name.
+    """The folder of the sentence encoder that `source` names: a path, or an installed package with
+    exactly one inside.
 
     A relative path starts at `base`. The package is not imported, and neither is torch.
 
@@ -106,7 +106,8 @@ def encoder_folder(source: str | Path, base: Path = Path()) -> Path:
 
 
 def _check_parts(folder: Path) -> None:
-    """Every part is a class of sentence-transformers; no part has its weights as a pickle alone."""
+    """Check that every part is a class of sentence-transformers, and that no part has only pickled
+    weights."""
     try:
         parts = [
             (str(part["type"]), str(part["path"]))
@@ -138,7 +139,7 @@ def _check_parts(folder: Path) -> None:
 
 
 def _loaded(folder: Path, device: str) -> SentenceTransformer:
-    """The encoder, for which special tokens that a text spells out are text."""
+    """The encoder. Special tokens that are spelled out in a text are treated as text."""
     try:
         from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
@@ -191,9 +192,8 @@ def _unread(tokenizer: Any) -> Callable[[Any, tuple[dict[str, Any]]], None]:
     special_ids = {
         number for number, token in tokenizer.added_tokens_decoder.items() if token.special
     } | set(tokenizer.all_special_ids)
-    special = torch.tensor(
-        sorted(special_ids - {tokenizer.unk_token_id}), dtype=torch.long
-    )  # a word that is not known is one of the text
+    # the token of unknown words comes from the text
+    special = torch.tensor(sorted(special_ids - {tokenizer.unk_token_id}), dtype=torch.long)
 
     def hook(module: Any, arguments: tuple[dict[str, Any]]) -> None:
         features = arguments[0]
@@ -214,7 +214,7 @@ def _unread(tokenizer: Any) -> Callable[[Any, tuple[dict[str, Any]]], None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bar of transformers' own while weights load: a run has its own line."""
+    """Context without transformers' own progress bar while weights load."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

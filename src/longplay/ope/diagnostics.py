@@ -22,12 +22,10 @@ MIN_SLOTS = (
 )
 MIN_USERS = 30  # effective users
 # Effective outcomes: slots with another outcome than the most common one, and the users who had
-# them. Where these are rare and
-# all lie on one side of it the interval is wide enough from 3 on (bench/verdicts.py: 95% intervals
-# cover .92 and more). A
-# higher gate would let those pass whom luck gave many outcomes. Else the interval is Student's t:
-# it covers .80 with 2 to 5 of
-# them, .88 with 5 to 10, .91 with 10 to 20, .93 beyond.
+# them. Where these are rare and all lie on one side of it, the interval is wide enough from 3 on
+# (bench/verdicts.py: 95% intervals cover .92 and more). A higher gate would let those pass whom
+# luck gave many outcomes. Else the interval is Student's t: it covers .80 with 2 to 5 of them, .88
+# with 5 to 10, .91 with 10 to 20, .93 beyond.
 MIN_OUTCOMES = 3
 MIN_OUTCOMES_ELSE = 10
 NONE_OF = -np.log(
@@ -144,8 +142,7 @@ class Diagnosis:
         outcomes_between: tuple[float, float] | None = None,
         scored: Users = "held out",
     ) -> Diagnosis:
-        """The diagnosis of the weights and outcomes of N slots; `weigh` computes the rest from a
-        log.
+        """The diagnosis of N slots from their weights and outcomes. `weigh` makes one from a log.
 
         Args:
             weight_N: of each slot its weight (>= 0), its outcome and its user, shape [N].
@@ -201,7 +198,7 @@ class Diagnosis:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why nothing can be estimated, most basic first; empty where it can."""
+        """Reasons against any estimate, the most basic first; empty where there are none."""
         if self.decisions == 0:
             return (
                 "the log has no decisions, so no propensities; log every slate with the "
@@ -292,7 +289,7 @@ class Diagnosis:
 
     @property
     def bias(self) -> str:
-        """Why IPS is biased, where the log proves it of its weights. Empty where it proves nothing.
+        """Why IPS is biased, where the weights prove it; empty where they do not.
 
         The mean weight estimates what IPS makes of an outcome that is always 1. SNIPS divides by it
         and doubly robust weighs only what its model leaves over, so these are refused at `MAX_OFF`
@@ -345,7 +342,7 @@ class Diagnosis:
 
     @property
     def bound(self) -> str:
-        """The bound as a phrase; empty where nothing was logged."""
+        """The bound in words; empty where nothing was logged."""
         if self.value_bounds is None:
             return ""
         low, high = self.value_bounds
@@ -374,7 +371,7 @@ class Diagnosis:
 
     @property
     def estimable(self) -> bool:
-        """Whether every gate is passed."""
+        """Whether the log can support an estimate: no reason stands against it."""
         return not self.reasons
 
     def __str__(self) -> str:
@@ -450,7 +447,8 @@ def weigh(
 def _own_draws(
     policy: Policy, logged: Logged, weight_N: Float, log_prob_M: Float, seed: int
 ) -> tuple[float, Estimate | None]:
-    """`support`, and the gap, on up to SUPPORT_CONTEXTS logged contexts; see `Diagnosis`."""
+    """`support` and its gap, from draws of the policy on up to `SUPPORT_CONTEXTS` logged contexts;
+    see `Diagnosis`."""
     if len(logged) == 0:
         return np.nan, None
     rows = np.unique(np.linspace(0, len(logged.contexts) - 1, SUPPORT_CONTEXTS).astype(np.int64))
@@ -479,8 +477,8 @@ def _own_draws(
 
 
 def outcome_range(signal: Declaration, reward_N: Float) -> tuple[float, float]:
-    """The lowest and highest possible outcome of `signal`. Where it has no bound, those of
-    `reward_N`.
+    """The lowest and highest possible outcome of `signal`; where it has no bound, the lowest and
+    highest of `reward_N`.
 
     >>> from longplay.signals import Signal, days_with, exposure
     >>> outcome_range(Signal("seen", entry=exposure(), measure=days_with("creator"), window=(1, 28)), np.zeros(3))

@@ -139,7 +139,8 @@ def dr_mean(
 
 
 def most_common(reward_N: Float) -> float:
-    """The most common outcome, the least of several; 0 where there is none.
+    """The most common outcome, the smallest where several are equally common; 0 where there are no
+    outcomes.
 
     >>> most_common(np.array([0.0, 2.0, 0.0]))
     0.0
@@ -162,7 +163,7 @@ def side_of(reward_N: Float, origin: float) -> int:
 
 def usual(reward_N: Float) -> tuple[float, int]:
     """The most common outcome, and the side of it on which all others lie (`side_of`); side 0 where
-    fewer than half have it.
+    fewer than half of the outcomes are equal to it.
 
     >>> usual(np.array([0.0, 0.0, 0.0, 2.0])), usual(np.array([1.0, 1.0, 0.0])), usual(np.array([1.0, 2.0, 3.0]))
     ((0.0, 1), (1.0, -1), (1.0, 0))
@@ -188,8 +189,7 @@ def origin_of(reward_N: Float) -> tuple[float, int]:
 
 
 def typical(amount_N: Float) -> float:
-    """Typical size of an amount that counts: the mean of `amount_N` (>= 0), each weighted by
-    itself; 0 where all are 0.
+    """Typical size of amounts: the mean of `amount_N` (>= 0) weighted by itself; 0 where all are 0.
 
     >>> typical(np.array([0.0, 1.0, 3.0]))
     2.5
@@ -222,8 +222,8 @@ def _rare(
     reward_N: Float,
     user_N: ArrayLike,
 ) -> Estimate:
-    """The estimate with its interval on the log scale from `origin`. Unchanged where its value
-    does not lie on this `side`."""
+    """The estimate with an interval on the log scale from `origin`; unchanged where its value does
+    not lie on this `side`."""
     outcomes = effective_users(weight_N * np.abs(reward_N - origin), user_N)
     if outcomes == 0 or side * (estimate.value - origin) <= 0:
         return estimate

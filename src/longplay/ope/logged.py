@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from longplay.arrays import Float, Int
 from longplay.decisions import (
-    BESIDE,
+    HISTORY_COLUMNS,
     Contexts,
     Policy,
     Ranker,
@@ -94,7 +94,7 @@ class Logged:
         return self.item_M.gather(self.places)
 
     def contexts_in_parts(self, rows: Int, slots: int) -> Iterator[tuple[Int, Contexts]]:
-        """The contexts of the decisions `rows`, in parts, each asking for `slots` slots.
+        """The contexts of the decisions `rows` in parts, each with `slots` slots.
 
         Items that were not there yet are excluded: a policy is valued by what it could have shown
         then.
@@ -205,8 +205,8 @@ def logged_slots(
 
 
 def _not_there_yet(lake: Lake, decisions: pl.DataFrame, time: pl.Series) -> tuple[pl.Series, Int]:
-    """Items added after the first of these times, last first, and how many of them came after each
-    time.
+    """Items added after the first of these times, latest first, and how many of them were added
+    after each time.
 
     An item that anybody was shown before its `added_at` was there: its date is that of a load, not
     of a release.
@@ -242,11 +242,13 @@ def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
     frame = logged.contexts.frame
     moments = frame.select("user_id", pl.col("history_until").alias("time"))
     log_history = contexts_at(lake, moments, slots=1, history=policy.history, exclude="none").frame
-    log_history = log_history.select("history", *BESIDE).select(pl.all().name.prefix("known_"))
+    log_history = log_history.select("history", *HISTORY_COLUMNS).select(
+        pl.all().name.prefix("known_")
+    )
     more = pl.col("known_history").list.len() > pl.col("history").list.len()
     fuller = pl.concat([frame, log_history], how="horizontal").with_columns(
         pl.when(more).then(f"known_{name}").otherwise(name).alias(name)
-        for name in ("history", *BESIDE)
+        for name in ("history", *HISTORY_COLUMNS)
     )
     return replace(logged, contexts=Contexts(fuller.select(frame.columns)))
 
@@ -284,8 +286,8 @@ def slot_log_prob(policy: Policy, logged: Logged) -> tuple[Float, NDArray[np.boo
 def own_slates(
     policy: Policy, logged: Logged, rng: np.random.Generator, chosen: Int
 ) -> tuple[pl.Series, Float]:
-    """A slate drawn from the policy for each of the decisions `chosen`, as long as the logged one:
-    items and log-probabilities, flat.
+    """One slate of the policy for each of the decisions `chosen`, as long as the logged one: items
+    and log-probabilities, flat.
 
     Raises:
         DataError: the policy returned other contexts, or other lengths, than it was given.

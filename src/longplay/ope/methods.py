@@ -24,11 +24,11 @@ class ModelValues:
 
     Attributes:
         shown_N: of the item that was shown, fitted without the slot's user.
-        own_N: mean over the policy's own choices in the slot.
+        policy_N: mean over the policy's choices in the slot.
     """
 
     shown_N: Float
-    own_N: Float
+    policy_N: Float
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Evidence:
         weight_N: pi / pi0 of what was shown, >= 0.
         reward_N: outcomes, in the signal's unit.
         user_N: whose slots they are.
-        diagnosis: of the weights; None: not asked.
+        diagnosis: of the weights; null: none was made.
         model: of estimators that need one.
     """
 
@@ -66,7 +66,7 @@ def _any_value(evidence: Evidence, estimate: Estimate) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """An estimator and its requirements.
+    """An estimator, and what it requires of a log.
 
     Attributes:
         name: in tables, results and messages.
@@ -93,8 +93,8 @@ def model_of(evidence: Evidence) -> ModelValues:
 
 
 def unseen_words(evidence: Evidence, taken: str) -> str:
-    """Text for an estimand about choices that the logger never makes, where the log proves that
-    there are some.
+    """Addition to an estimand where the log proves that the policy makes choices that the logger
+    never makes.
 
     Args:
         evidence: what the estimate is made of.
@@ -110,7 +110,8 @@ def unseen_words(evidence: Evidence, taken: str) -> str:
 
 
 def beyond_every_outcome(evidence: Evidence, estimate: Estimate) -> str:
-    """Why an estimate is impossible: the errors of its model outweigh the log."""
+    """Why an estimate is refused that lies beyond every possible outcome: the errors of its model
+    outweigh the log. Empty where it does not."""
     origin, side = origin_of(evidence.reward_N)
     if side == 0 or side * (estimate.value - origin) > 0:
         return ""
@@ -141,7 +142,7 @@ def _by_doubly_robust(evidence: Evidence, estimand: str) -> Estimate:
         evidence.weight_N,
         evidence.reward_N,
         model.shown_N,
-        model.own_N,
+        model.policy_N,
         evidence.user_N,
         estimand=estimand,
     )

@@ -32,17 +32,15 @@ Predictor = Callable[[Float], Float]  # features [N, C] -> expected outcome [N]
 FOLDS = 5
 # a mean counts as if seen this often at the mean above it: item below key below everything
 MEAN_SLOTS = 50.0
-RIDGE_SLOTS = (
-    1_000.0  # the regression counts as if it had also seen this many slots that say nothing
-)
+RIDGE_SLOTS = 1_000.0  # ridge penalty, as so many further slots without information
 RECENT = 60  # engaged events that tell how active a user has been
 LONG_AGO = 400.0  # days; a key never touched counts as touched then
 
 
 @dataclass(frozen=True, eq=False)
 class OutcomeModel:
-    """q(x, slot, item): expected outcomes, for each slot from the users of the other folds.
-    `lines[f]` is None where a fold had no data."""
+    """q(x, slot, item): expected outcomes; each slot is predicted from users of other folds.
+    `lines[f]` is null where fold f had no data."""
 
     slots: SlotFeatures
     means: FoldMeans
@@ -132,7 +130,7 @@ class SlotFeatures:
         )
 
     def keys(self, item_N: Int) -> Int:
-        """Key of each item, -1 where it has none or is unknown."""
+        """Key of each item; -1 where it has none or is unknown."""
         return np.append(self.index.key_row_I, -1)[item_N]
 
     def possible(self, rows: Int, item_N: Int) -> NDArray[np.bool_]:
@@ -168,7 +166,7 @@ class SlotFeatures:
 
 @dataclass(frozen=True, eq=False)
 class FoldMeans:
-    """Slots and summed outcomes per fold, of every item and every key."""
+    """Number of slots and sum of outcomes per fold, for every item and every key."""
 
     count_FI: Float
     sum_FI: Float

@@ -178,9 +178,9 @@ def doubly_robust_mean(
 
 
 def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, draws: int) -> Float:
-    """The mean of q over `draws` of the policy's own choices in every slot, shape [N]."""
+    """Mean of q over `draws` choices of the policy in every slot, [N]."""
     direct_N = np.zeros(len(logged))
-    # a generator each: within one call a context's slate is always the same
+    # one generator per draw: within one call a context always gets the same slate
     for draw in range(draws):
         choice_M, _ = own_choices(policy, logged, np.random.default_rng([seed, draw]))
         direct_N += model.predict(choice_M.gather(logged.places)) / draws
@@ -188,7 +188,8 @@ def _sampled(policy: Policy, logged: Logged, model: OutcomeModel, seed: int, dra
 
 
 def _expected(policy: Policy, logged: Logged, model: OutcomeModel) -> Float:
-    """E[q(x, prefix, own choice)] of every slot, summed over the policy's law, shape [N]."""
+    """Expectation of q over the policy's choices in every slot, summed over its whole distribution,
+    [N]."""
     if not isinstance(policy, Ranker):
         raise ConfigError(
             f"draws=None given, but {policy.name} does not state its law over the catalogue "
@@ -301,12 +302,13 @@ class _Question:
 
     @property
     def diagnosed(self) -> Diagnosis:
-        """The diagnosis. `_question` always makes it."""
+        """The diagnosis, which `_question` always makes."""
         assert self.diagnosis is not None
         return self.diagnosis
 
     def answers(self, methods: Sequence[Method]) -> dict[str, Estimate | Refusal]:
-        """The estimate or the refusal of every method, by name; an outcome model is fitted once."""
+        """The estimate or the refusal of every method, by name. The outcome model is fitted
+        once."""
         if not self.diagnosed.estimable:
             why = "; and ".join(self.diagnosed.reasons)
             refusal = Refusal(f"{self.policy.name}: not estimable: {why}", self._estimand())
@@ -315,7 +317,7 @@ class _Question:
         return {method.name: self._answer(method, evidence) for method in methods}
 
     def _answer(self, method: Method, evidence: Evidence) -> Estimate | Refusal:
-        """The method's estimate, or the refusal by its own gates."""
+        """The method's estimate, or a refusal where its requirements are not met."""
         refused = f"{self.policy.name}: not estimable by {method.name}: "
         if reason := method.refused_before(evidence):
             return Refusal(refused + reason, self._estimand(f" ({method.name})"))
@@ -325,13 +327,13 @@ class _Question:
         return estimate
 
     def estimate(self, method: Method, evidence: Evidence) -> Estimate:
-        """The method's estimate, without its gates."""
+        """The method's estimate, whether or not its requirements are met."""
         whose = ", all users" if self.logged.users == "all" else ""
         estimand = self._estimand(f" ({method.how(evidence)}{whose})")
         return method.formula(evidence, estimand)
 
     def evidence(self, *, with_model: bool) -> Evidence:
-        """Weights, outcomes and users of the slots, and with `with_model` the predictions of an
+        """Weights, outcomes and users of the slots; with `with_model` also the predictions of an
         outcome model."""
         logged = self.logged
         model = self._model_values() if with_model else None
@@ -341,10 +343,10 @@ class _Question:
         """Predictions of an outcome model, cross-fitted by user."""
         model = fit_outcome_model(self.lake, self.shown.signal, self.logged)
         if self.draws is None:
-            own_N = _expected(self.policy, self.logged, model)
+            policy_N = _expected(self.policy, self.logged, model)
         else:
-            own_N = _sampled(self.policy, self.logged, model, self.seed, self.draws)
-        return ModelValues(model.predict(self.logged.items), own_N)
+            policy_N = _sampled(self.policy, self.logged, model, self.seed, self.draws)
+        return ModelValues(model.predict(self.logged.items), policy_N)
 
     def _estimand(self, how: str = "") -> str:
         return f"one_step value of {self.policy.name} per slot, {self.shown.signal.label}{how}"

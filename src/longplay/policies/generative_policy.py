@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -28,20 +27,18 @@ from longplay.decisions import (
     context_chance,
 )
 from longplay.display import facts_html, facts_text
-from longplay.errors import ConfigError, DataError, LongplayError
-from longplay.files import changed_file, digests_of, make_folder, sync_tree, write_file
+from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.policies.generative.circumstances import NOTHING, Circumstances, checked_reads
 from longplay.policies.generative.decoder import (
     Decoder,
     Size,
-    load_model,
     new_model,
-    save_model,
     size_of,
 )
 from longplay.policies.generative.fast.compiled import Compiled
+from longplay.policies.generative.policy_files import PolicyParts
 from longplay.policies.generative.pretrained import (
     adapted,
     load_base,
@@ -50,23 +47,21 @@ from longplay.policies.generative.pretrained import (
     with_tokens,
 )
 from longplay.policies.generative.prompts import Prompts, encode, latest
-from longplay.policies.generative.search import (
-    beam_slates,
-    best_items,
-    chosen_log_probs,
-    item_log_probs,
+from longplay.policies.generative.scoring import (
+    catalogue_log_probs,
+    draw_slates,
+    most_probable_items,
+    slate_log_probs,
 )
 from longplay.policies.generative.texts import Described, Words
 from longplay.policies.generative.vocabulary import Vocabulary
-from longplay.policies.plackett import impossible_from_repeats, log1mexp, plackett_luce_log_prob
+from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.training.descent import OPTIMIZERS
 from longplay.policies.training.histories import Histories, histories_from_log
 from longplay.policies.training.next_item import train_next_items
 from longplay.policies.training.with_words import train_with_words
 from longplay.progress import Progress, reporting
 
-SETTINGS = "policy.json"
-BATCH = 256  # contexts per forward pass
 STEPS = {"tiny": 600, "small": 3000}
 BASE_STEPS = 400  # of a pretrained base
 BASE_HISTORY = 20  # items that a pretrained base reads
@@ -90,7 +85,7 @@ class Generative:
         model: the Hugging Face model; null before `fit`.
         words: the base's tokenizer and titles; null without a base.
         circumstances: tokens of what is read beside items.
-        known: items that have a token of their own; null where none has.
+        items_with_token: items that have a token of their own; null where none has.
         rule: the rule of exclusions that it was rewarded under; null before that.
         also_under: one more rule that it may be deployed under: see `under`.
         steps: training steps; default by scale.
@@ -105,8 +100,8 @@ class Generative:
         base: a local Hugging Face folder of a causal LM to begin with, instead of `scale`. It reads
             a context's prompt too, and is trained by LoRA: on next items, on items that words
             describe and on titles.
-        whole: whether a token of its own stands for each item's last code, read and said in its
-            place: sharper where items are known well, and sooner overfitted (docs/semantic-ids.md),
+        item_tokens: whether a token of its own stands for each item's last code, read and said in
+            its place: sharper where items are known well, and sooner overfitted (docs/semantic-ids.md),
             for as many embeddings as there are items; not with a base. Items added later have their
             last code.
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the
@@ -129,14 +124,14 @@ class Generative:
     patience: int = 0
     optimizer: str = "adamw"
     base: str | None = None
-    whole: bool = False
+    item_tokens: bool = False
     reads: tuple[str, ...] = ()
     ask: float | None = None
     codebook: Codebook | None = None
     model: PreTrainedModel | None = None
     words: Words | None = None
     circumstances: Circumstances = NOTHING
-    known: pl.Series | None = None
+    items_with_token: pl.Series | None = None
     curve: tuple[dict[str, float], ...] = ()
     alarms: tuple[str, ...] = ()
     rule: str | None = None
@@ -147,10 +142,10 @@ class Generative:
         size_of(self.scale)
         check_exclude("Generative", self.exclude)
         checked_reads(self.reads)
-        if self.whole and self.base is not None:
+        if self.item_tokens and self.base is not None:
             raise ConfigError(
-                f"Generative: whole=True, base={self.base!r} given; a base reads items by their "
-                "codes, leave whole out"
+                f"Generative: item_tokens=True, base={self.base!r} given; a base reads items "
+                "by their codes, leave item_tokens out"
             )
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(
@@ -172,7 +167,7 @@ class Generative:
 
     @property
     def history(self) -> int:
-        """Items of history it reads."""
+        """Number of past items that it reads."""
         return BASE_HISTORY if self.base else size_of(self.scale).history
 
     @property
@@ -186,15 +181,17 @@ class Generative:
 
     @cached_property
     def _name(self) -> str:
-        """See `name`; read once, as models are large."""
+        """See `name`; computed once, as models are large."""
         decoder, codebook = self._fitted()
         reads = (
             [self.circumstances.settings() | {"ask": self.ask}] if self.circumstances.reads else []
         )
-        known_items = [] if self.known is None else [self.known.to_list()]
+        items_with_token = (
+            [] if self.items_with_token is None else [self.items_with_token.to_list()]
+        )
         digest = hashlib.sha256(
             json.dumps(
-                [decoder.trie.version, codebook.items.to_list(), *reads, *known_items]
+                [decoder.trie.version, codebook.items.to_list(), *reads, *items_with_token]
             ).encode()
         )
         for key, value in decoder.model.state_dict().items():
@@ -205,7 +202,7 @@ class Generative:
         return f"{kind}@{digest.hexdigest()[:8]}"
 
     def _facts(self) -> dict[str, str]:
-        """Name and value of each fact that is printed of the policy."""
+        """The facts that are printed of the policy, by name."""
         scale = self.base or (self.scale if isinstance(self.scale, str) else "a size of its own")
         facts = {"base" if self.base else "scale": scale}
         if self.model is not None:
@@ -242,13 +239,13 @@ class Generative:
 
     @property
     def trained_under(self) -> Mapping[str, str]:
-        """The rule of exclusions that it was rewarded under, by its name; empty where next items
-        are all it has learned."""
+        """The rule of exclusions that it was rewarded under, by its name; empty where it was only
+        trained on next items."""
         return {} if self.rule is None else {self.name: self.rule}
 
     def under(self, exclude: str) -> Self:
-        """The same policy, which may also be deployed under another rule of exclusions than it was
-        trained under; its name says so.
+        """The same policy, allowed under another rule of exclusions than that of its training; its
+        name says so.
 
         Raises:
             ConfigError: no such rule.
@@ -286,17 +283,17 @@ class Generative:
             self,
             codebook=codebook,
             circumstances=circumstances,
-            known=codebook.items if self.whole else None,
+            items_with_token=codebook.items if self.item_tokens else None,
         )
         if self.base is None:
-            items = len(codebook.items) if self.whole else 0
+            items = len(codebook.items) if self.item_tokens else 0
             return untrained.with_model(
                 new_model(
                     self.scale,
                     codebook.levels,
                     codebook.width,
                     self.seed,
-                    circumstances.tokens,
+                    circumstances.token_count,
                     items,
                 )
             )
@@ -304,7 +301,9 @@ class Generative:
         described = Described.of(lake.items, codebook.index)
         return replace(
             untrained,
-            model=with_tokens(model, words, codebook, described, self.seed, circumstances.tokens),
+            model=with_tokens(
+                model, words, codebook, described, self.seed, circumstances.token_count
+            ),
             words=words,
         )
 
@@ -316,7 +315,8 @@ class Generative:
         progress: Progress = None,
         checkpoint: Path | None = None,
     ) -> Self:
-        """Next-item training on the lake's histories; goes on from `checkpoint` if it exists.
+        """Train on the next items of the lake's histories; goes on from `checkpoint` where it
+        exists.
 
         `outcomes` are needed where `reads` has `want`: columns user_id, item_id, time and value of
         the events they are of, as in `Outcomes.frame`, value null where it is not known; or with
@@ -373,7 +373,7 @@ class Generative:
 
         The luck of a context follows from `rng`'s next number and its id alone
         (`decisions.context_chance`), and two policies over the same codes share it path by path
-        (`sampling.beam_slates`).
+        (`search.beam_slates`).
 
         Raises:
             DataError: a context allows fewer items than it has slots.
@@ -384,33 +384,16 @@ class Generative:
         if self.rule is not None:
             check_rule(self.name, self.rule, self.also_under, contexts)
         slots = contexts.slots if len(contexts) else 1
-        leaves = [np.zeros((0, slots), dtype=np.int64)]
-        log_p = [np.zeros((0, slots))]
-        chance = context_chance(contexts, rng)
-        start = 0
         if slots == 0:
             nothing_NS = np.zeros((len(contexts), 0))
             slates = codebook.index.slates(nothing_NS.astype(np.int64))
             return Decisions.of(contexts, slates, nothing_NS, self.name, codebook.trie.version)
-        for part in _parts(contexts):
-            prompts = self.prompts(part)
-            self._check_enough(part, prompts.allowed.count(), slots)
-            draw = beam_slates(
-                decoder,
-                prompts,
-                groups=1,
-                slots=slots,
-                chance=chance.take(np.arange(start, start + len(part))),
-            )
-            start += len(part)
-            leaves.append(draw.leaves[:, 0])
-            log_p.append(draw.item_log_prob[:, 0])
-        slate_rows = np.concatenate(leaves)
-        item_log_prob = np.concatenate(log_p)
+        chance = context_chance(contexts, rng)
+        leaves_NS, item_log_prob_NS = draw_slates(decoder, self.prompts, contexts, slots, chance)
         return Decisions.of(
             contexts,
-            codebook.index.slates(slate_rows),
-            plackett_luce_log_prob(item_log_prob),
+            codebook.index.slates(leaves_NS),
+            plackett_luce_log_prob(item_log_prob_NS),
             self.name,
             codebook.trie.version,
         )
@@ -425,22 +408,10 @@ class Generative:
         """
         decoder, codebook = self._fitted()
         check_one_each(contexts, slates)
-        rows = codebook.index.slate_rows(slates)
-        if rows.shape[1] == 0:
-            return np.zeros(rows.shape)
-        parts = [np.zeros((0, rows.shape[1]))]
-        start = 0
-        for part in _parts(contexts):
-            chosen = rows[start : start + len(part)]
-            start += len(part)
-            prompts = self.prompts(part)
-            item = chosen_log_probs(decoder, prompts, chosen)
-            outside = prompts.allowed.count() - rows.shape[1]
-            # a slate of everything allowed leaves nothing, which 1 - sum of single-precision
-            # numbers would miss
-            log_rest = np.where(outside > 0, log1mexp(np.logaddexp.reduce(item, axis=1)), -np.inf)
-            parts.append(impossible_from_repeats(plackett_luce_log_prob(item, log_rest), chosen))
-        return np.concatenate(parts)
+        leaves_NS = codebook.index.slate_rows(slates)
+        if leaves_NS.shape[1] == 0:
+            return np.zeros(leaves_NS.shape)
+        return slate_log_probs(decoder, self.prompts, contexts, leaves_NS)
 
     def item_log_prob(self, contexts: Contexts) -> NDArray[np.float64]:
         """Log-probability of every item of `index` in the first slot, shape [N, I]; -inf where it
@@ -448,61 +419,36 @@ class Generative:
 
         Enumerates the catalogue: meant for evaluation and small catalogues.
         """
-        decoder, codebook = self._fitted()
-        parts = [item_log_probs(decoder, self.prompts(part)) for part in _parts(contexts)]
-        return np.concatenate([np.zeros((0, len(codebook.items))), *parts])
+        return catalogue_log_probs(self.decoder, self.prompts, contexts)
 
     def ranked(self, contexts: Contexts, k: int = 10, *, beams: int = 50) -> pl.DataFrame:
-        """The `k` items each context would most probably be shown first, by constrained beam
-        search; see `sampling.best_items`.
+        """The `k` most probable items of each context, by constrained beam search; see
+        `search.best_items`.
 
         Columns: row (of the context), position (from 1), item_id, log_prob (of the first slot). For
         catalogues that are too large to enumerate.
         """
         decoder, codebook = self._fitted()
-        frames = [
-            pl.DataFrame(
-                schema={
-                    "row": pl.Int64,
-                    "position": pl.Int64,
-                    "item_id": pl.String,
-                    "log_prob": pl.Float64,
-                }
-            )
-        ]
-        for number, part in enumerate(_parts(contexts)):
-            best = best_items(decoder, self.prompts(part), k, max(k, beams))
-            leaves = best.leaves[:, 0]
-            log_p = best.item_log_prob[:, 0]
-            row, place = np.nonzero(leaves >= 0)
-            items = codebook.index.ids.gather(leaves[row, place])
-            frames.append(
-                pl.DataFrame(
-                    {
-                        "row": number * BATCH + row,
-                        "position": place + 1,
-                        "item_id": items,
-                        "log_prob": log_p[row, place],
-                    }
-                )
-            )
-        return pl.concat(frames)
+        ids = codebook.index.ids
+        return most_probable_items(decoder, self.prompts, contexts, ids, k, max(k, beams))
 
     def with_available(self, items: pl.Series) -> Self:
-        """The same model, which shows only these of its items; see `Codebook.with_available`."""
+        """The same model, restricted to these of its items; see `Codebook.with_available`."""
         return replace(self, codebook=self._fitted()[1].with_available(items))
 
     def prompts(self, contexts: Contexts) -> Prompts:
-        """What the model reads of `contexts` (with a base, the words of their prompt first) and
-        what it may say: not their exclusions."""
+        """Prompts of the contexts' histories, with a base also of their prompt words. Exclusions
+        are not read; they limit what may be shown."""
         decoder, codebook = self._fitted()
         offsets, leaves = codebook.index.ragged_rows(contexts.frame["history"])
         temperature = contexts.frame["temperature"].to_numpy().astype(float)
         texts = None if self.words is None else self.words.texts(contexts.frame["prompt"].to_list())
-        around = None
+        circumstance_tokens = None
         if self.circumstances.reads:
             offsets, recent = latest(offsets, leaves, self.history)
-            around = self.circumstances.of_contexts(contexts, offsets, recent, self.ask)
+            circumstance_tokens = self.circumstances.of_contexts(
+                contexts, offsets, recent, self.ask
+            )
             leaves = leaves[recent]
         return encode(
             decoder.trie,
@@ -513,27 +459,30 @@ class Generative:
             self.allowed(contexts),
             decoder.vocabulary,
             texts,
-            around,
-            self.own,
+            circumstance_tokens,
+            decoder.item_token_I,
         )
 
     def allowed(self, contexts: Contexts) -> Allowed:
-        """What each of `contexts` may be shown: what is available but for their exclusions."""
+        """The items that each context may be shown: those that are available and not excluded."""
         decoder, codebook = self._fitted()
         return Allowed.of(decoder.trie, *codebook.index.ragged_rows(contexts.frame["exclusions"]))
 
     def learner(self, seed: int) -> Decoder:
-        """A copy of the decoder to train: all weights of a model from scratch; of a base, LoRA and
-        the new tokens (`base.adapted`, by `seed`)."""
+        """A copy of the decoder to train. From scratch all weights are trained; of a base, LoRA and
+        the new tokens (`pretrained.adapted`, by `seed`)."""
         decoder, codebook = self._fitted()
         if self.words is not None:
             return adapted(decoder, seed)
         return Decoder(
-            copy.deepcopy(decoder.model), codebook.trie, decoder.vocabulary, own=self.own
+            copy.deepcopy(decoder.model),
+            codebook.trie,
+            decoder.vocabulary,
+            item_token_I=decoder.item_token_I,
         )
 
     def settled(self, trained: Decoder) -> Self:
-        """The policy with what a `learner` has learned."""
+        """The policy with the weights of a trained `learner`."""
         return self.with_model(
             trained.model if self.words is None else merged(self.decoder, trained)
         )
@@ -546,7 +495,8 @@ class Generative:
         curve: tuple[dict[str, float], ...],
         alarms: tuple[str, ...],
     ) -> Self:
-        """The policy with what a `learner` has learned from a reward under a rule of exclusions."""
+        """The policy with the weights of a `learner` that was trained on a reward under a rule of
+        exclusions."""
         return replace(
             self.settled(trained),
             exclude=exclude,
@@ -561,8 +511,8 @@ class Generative:
         return replace(self, model=model, encoder=None)
 
     def compiled(self) -> Self:
-        """The same policy, which encodes prompts by OpenVINO: in two thirds to four fifths of the
-        CPU time, its law the same to single precision.
+        """The same policy with prompts encoded by OpenVINO, in two thirds to four fifths of the CPU
+        time. Probabilities are equal to single precision.
 
         To serve with: it is compiled for this process and is not saved, and a policy trained from
         it encodes by PyTorch again.
@@ -573,95 +523,53 @@ class Generative:
         return replace(self, encoder=Compiled(self.decoder.model))
 
     def save(self, folder: Path) -> None:
-        """Write model (safetensors), codes and settings to `folder`.
-
-        `policy.json` comes last, once the other files are on disk, and holds their SHA-256: without
-        it there is no policy.
-        """
+        """Write model (safetensors), codes and settings to `folder`; see `PolicyParts.save`."""
         decoder, codebook = self._fitted()
-        make_folder(folder)
-        (folder / SETTINGS).unlink(missing_ok=True)
-        save_model(decoder.model, folder)
-        if self.words is not None:
-            self.words.save(folder)
-        codebook.save(folder / "codes.parquet")
-        if self.known is not None:
-            self.known.to_frame("item_id").write_parquet(folder / "known.parquet")
-        scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
-        names = (
-            "seed",
-            "slate",
-            "exclude",
-            "steps",
-            "dropout",
-            "thin",
-            "patience",
-            "optimizer",
-            "base",
-            "ask",
-            "whole",
-            "rule",
-            "also_under",
-        )
-        settings = {"scale": scale, "reads": self.circumstances.settings()} | {
-            name: getattr(self, name) for name in names
-        }
-        sync_tree(folder)
-        settings |= {
-            "width": codebook.width,
-            "curve": list(self.curve),
-            "alarms": list(self.alarms),
-            "files": digests_of(folder),
-        }
-        write_file(
-            folder / SETTINGS,
-            json.dumps(settings | {"sha256": _settings_digest(settings)}, indent=1),
-        )
+        PolicyParts(
+            scale=self.scale,
+            settings={
+                "seed": self.seed,
+                "slate": self.slate,
+                "exclude": self.exclude,
+                "steps": self.steps,
+                "dropout": self.dropout,
+                "thin": self.thin,
+                "patience": self.patience,
+                "optimizer": self.optimizer,
+                "base": self.base,
+                "ask": self.ask,
+                "item_tokens": self.item_tokens,
+                "rule": self.rule,
+                "also_under": self.also_under,
+            },
+            codebook=codebook,
+            model=decoder.model,
+            words=self.words,
+            circumstances=self.circumstances,
+            items_with_token=self.items_with_token,
+            curve=self.curve,
+            alarms=self.alarms,
+        ).save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote; of a policy saved before there were digests, as much as can be
-        read is taken as it is.
+        """Read what `save` wrote; see `PolicyParts.load`.
 
         Raises:
             DataError: there is no policy, or its files are not as `save` wrote them.
         """
-        settings = _settings_of(folder)
-        try:
-            return cls._of(folder, settings)
-        except LongplayError:
-            raise
-        except (
-            Exception
-        ) as error:  # of before digests: whatever the libraries run into where a file is damaged
-            raise _damaged(
-                folder, f"{folder}: cannot be loaded ({type(error).__name__}: {error})"
-            ) from error
-
-    @classmethod
-    def _of(cls, folder: Path, settings: dict[str, Any]) -> Self:
-        codebook = Codebook.load(folder / "codes.parquet", settings.pop("width"))
-        curve = tuple(settings.pop("curve"))
-        scale = settings.pop("scale")
-        alarms = tuple(settings.pop("alarms", ()))
-        words = Words.load(folder) if settings["base"] else None
-        known_items = None
-        if settings["whole"]:
-            known_items = pl.read_parquet(folder / "known.parquet")["item_id"]
-        circumstances = Circumstances(
-            **{name: tuple(values) for name, values in settings.pop("reads").items()}
-        )
+        parts = PolicyParts.load(folder)
         return cls(
-            Size(**scale) if isinstance(scale, dict) else scale,
-            **settings,
-            reads=circumstances.reads,
-            circumstances=circumstances,
-            codebook=codebook,
-            model=load_model(folder),
-            words=words,
-            known=known_items,
-            curve=curve,
-            alarms=alarms,
+            parts.scale,
+            **parts.settings,
+            reads=parts.circumstances.reads,
+            circumstances=parts.circumstances,
+            codebook=parts.codebook,
+            model=parts.model,
+            words=parts.words,
+            items_with_token=parts.items_with_token,
+            curve=parts.curve,
+            alarms=parts.alarms,
         )
 
     @property
@@ -670,80 +578,47 @@ class Generative:
         return self._fitted()[0]
 
     def _fitted(self) -> tuple[Decoder, Codebook]:
+        """The decoder and the codebook of a fitted policy.
+
+        Raises:
+            DataError: the policy was not fitted.
+        """
         if self.model is None or self.codebook is None:
             raise DataError("Generative: it has no model yet; call .fit(lake) first")
-        trie = self.codebook.trie
-        around = self.circumstances.tokens
-        beyond = len(Vocabulary(trie.levels, trie.width, 1, around)) - 1
-        words = (
-            0 if self.words is None else len(weight_of(self.model.get_input_embeddings())) - beyond
+        decoder = Decoder(
+            self.model,
+            self.codebook.trie,
+            self._vocabulary(self.model, self.codebook),
+            item_token_I=self._item_token_I,
+            compiled=self.encoder,
         )
+        return decoder, self.codebook
+
+    def _vocabulary(self, model: PreTrainedModel, codebook: Codebook) -> Vocabulary:
+        """The vocabulary of the model: which token stands for what."""
         vocabulary = Vocabulary(
-            trie.levels, trie.width, words, around, 0 if self.known is None else len(self.known)
+            codebook.levels,
+            codebook.width,
+            circumstances=self.circumstances.token_count,
+            items=0 if self.items_with_token is None else len(self.items_with_token),
         )
-        return Decoder(
-            self.model, trie, vocabulary, own=self.own, compiled=self.encoder
-        ), self.codebook
+        if self.words is None:
+            return vocabulary
+        with_one_word = replace(vocabulary, words=1)
+        tokens = len(weight_of(model.get_input_embeddings()))
+        return replace(vocabulary, words=tokens - (len(with_one_word) - 1))
 
     @cached_property
-    def own(self) -> NDArray[np.int64] | None:
-        """The token that stands for each leaf's last code, [I]: of items known in training their
-        own, of others that code."""
-        if self.known is None or self.codebook is None:
+    def _item_token_I(self) -> NDArray[np.int64] | None:  # noqa: N802 (its axis)
+        """The token that stands for each leaf's last code: that of the item where it has one, else
+        that of the code. Null where no item has one. Computed once, as catalogues are large."""
+        if self.items_with_token is None or self.model is None or self.codebook is None:
             return None
         trie = self.codebook.trie
-        vocabulary = Vocabulary(
-            trie.levels, trie.width, around=self.circumstances.tokens, items=len(self.known)
-        )
-        place = ItemIndex(self.known).rows(self.codebook.items)
+        vocabulary = self._vocabulary(self.model, self.codebook)
+        place = ItemIndex(self.items_with_token).rows(self.codebook.items)
         return np.where(
             place >= 0,
             vocabulary.item + place,
             vocabulary.code(trie.levels - 1) + trie.codes[:, -1],
         )
-
-    def _check_enough(self, contexts: Contexts, left_N: NDArray[np.int64], slots: int) -> None:
-        if left_N.min() < slots:
-            row = int(np.argmin(left_N))
-            raise DataError(
-                f"decide: user {contexts.frame['user_id'][row]!r} asks for {slots} slots but only "
-                f"{int(left_N[row])} items of the catalogue "
-                "are available and not excluded; ask for fewer slots or exclude less"
-            )
-
-
-def _parts(contexts: Contexts) -> list[Contexts]:
-    rows = np.arange(len(contexts))
-    return [contexts.take(rows[start : start + BATCH]) for start in range(0, len(contexts), BATCH)]
-
-
-def _settings_of(folder: Path) -> dict[str, Any]:
-    """The settings of a saved policy, once all its files are as they were written."""
-    file = folder / SETTINGS
-    if not os.path.lexists(file):
-        raise DataError(
-            f"{folder}: holds no {SETTINGS}; expected a folder that `Generative.save` wrote"
-        )
-    try:
-        settings: dict[str, Any] = json.loads(file.read_bytes().decode())
-        stated = settings.pop("sha256", None)
-        files = settings.pop("files", {})
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise _damaged(folder, f"{file}: cannot be read ({error})") from error
-    if (stated is None and files) or (
-        stated is not None and stated != _settings_digest(settings | {"files": files})
-    ):
-        raise _damaged(folder, f"{file}: was changed after it was written")
-    if (why := changed_file(folder, files)) is not None:
-        raise _damaged(folder, why)
-    return settings
-
-
-def _settings_digest(settings: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _damaged(folder: Path, why: str) -> DataError:
-    return DataError(
-        f"policy: {why}; save it again, or delete {folder} and let the run make it anew"
-    )

@@ -18,8 +18,7 @@ from longplay.errors import ConfigError, DataError
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """A slate made of rows, one below the other: row by row `slots[name]` items from
-    `policies[name]`.
+    """A slate made of rows, top to bottom: `slots[name]` items from `policies[name]` for each row.
 
     `without` leaves rows out: nothing is shown in their place, and what stood below them moves up.
     Rows draw independently of each other, so a row shows the same items whether or not another is
@@ -70,29 +69,31 @@ class Page:
 
     @property
     def slate(self) -> int:
-        """Slots of the whole page, withheld rows included: arms of an experiment are asked for
-        equally many."""
+        """Slots of the whole page, withheld rows included, since all arms of an experiment are
+        asked for equally many."""
         return sum(self.slots.values())
 
     @property
     def shorter(self) -> bool:
-        """That its slates are shorter than asked for: a world refuses such slates from whoever does
-        not say so."""
+        """Whether slates may be shorter than asked for: yes where rows are withheld. A world
+        refuses short slates from policies that do not say so."""
         return bool(self.withheld)
 
     @property
     def history(self) -> int:
-        """The most that any row wants to see."""
+        """The longest history that any of its policies reads."""
         return max(policy.history for policy in self.policies.values())
 
     @property
     def trained_under(self) -> Mapping[str, str]:
-        """The rules of exclusions that its policies were trained under, of those that say so."""
+        """The rules of exclusions that its policies were trained under, for those that state
+        one."""
         return rules_of(self.policies.values())
 
     @property
     def name(self) -> str:
-        """`rows@` and a digest of the rows' names, slots and policies, and of which are shown."""
+        """`rows@` and a digest of the rows' names, slots and policies, and of which rows are
+        shown."""
         parts = [
             [name, self.slots[name], policy.name, name in self.withheld]
             for name, policy in self.policies.items()
@@ -100,7 +101,7 @@ class Page:
         return f"rows@{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
 
     def without(self, *names: str) -> Page:
-        """The page without these rows; without all of them it shows nothing.
+        """The page with these rows withheld; with all of them withheld it shows nothing.
 
         Raises:
             ConfigError: no row of that name.
@@ -113,8 +114,8 @@ class Page:
         return replace(self, withheld=self.withheld | frozenset(names))
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context, with exact log-probabilities: the top of the page, as far as the
-        contexts have slots.
+        """One slate per context, with exact log-probabilities: as many slots from the top of the
+        page as the context asks for.
 
         Shorter than asked for where rows are withheld or the page has fewer slots.
 
@@ -126,10 +127,10 @@ class Page:
         numbers = {name: row for row, name in enumerate(self.policies)}
         parts = [
             self.policies[name].decide(
-                _asking(contexts, count, self.policies[name]),
+                _with_slots(contexts, count, self.policies[name]),
                 np.random.default_rng([seed, numbers[name]]),
             )
-            for name, count in self._asked(slots)
+            for name, count in self._rows_within(slots)
         ]
         nothing = pl.Series("slate", [[]], dtype=pl.List(pl.String)).new_from_index(
             0, len(contexts)
@@ -148,8 +149,8 @@ class Page:
         return Decisions.of(contexts, slates, log_prob_NS, self.name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
-        """Log-probability of every slot given the slots before it, shape [N, S]; -inf from the
-        first slot on that the page does not have.
+        """Log-probability of every slot given the slots before it, shape [N, S]; -inf in slots
+        beyond those of the page.
 
         Raises:
             DataError: not one slate per context, slates of different lengths, or an item that is
@@ -162,17 +163,20 @@ class Page:
         slots = int(lengths[0]) if lengths else 0
         parts = [np.empty((len(contexts), 0))]
         first = 0
-        for name, count in self._asked(slots):
+        for name, count in self._rows_within(slots):
             policy = self.policies[name]
             parts.append(
-                policy.log_prob(_asking(contexts, count, policy), slates.list.slice(first, count))
+                policy.log_prob(
+                    _with_slots(contexts, count, policy), slates.list.slice(first, count)
+                )
             )
             first += count
         parts.append(np.full((len(contexts), slots - first), -np.inf))
         return np.concatenate(parts, axis=1)
 
-    def _asked(self, slots: int) -> list[tuple[str, int]]:
-        """The rows that are shown in so many slots, from the top, and how many slots each has."""
+    def _rows_within(self, slots: int) -> list[tuple[str, int]]:
+        """The rows shown in the first `slots` slots, from the top, and the number of slots of
+        each."""
         slots_of_row = []
         left = slots
         for name in self.shown:
@@ -183,7 +187,6 @@ class Page:
         return slots_of_row
 
 
-def _asking(contexts: Contexts, slots: int, policy: Policy) -> Contexts:
-    """The same moments, asking for so many slots; the policy reads no more history than it
-    wants."""
+def _with_slots(contexts: Contexts, slots: int, policy: Policy) -> Contexts:
+    """The same contexts with so many slots, and no longer history than the policy reads."""
     return contexts.reading(policy.history).with_slots(slots)

@@ -17,9 +17,8 @@ from longplay.index import distinct_keys
 _GUMBEL_CELLS = 4_000_000  # rows x items perturbed at once: bounds memory at about 64 MB
 _EXTRA_DRAWS = 3  # beyond the slots, in the first pass: covers nearly every row of a flat law
 _PASSES = 6  # passes before the rows still unfilled are finished by Gumbel-top-k
-_NOISE = (
-    2**32
-)  # counters of an item's Gumbel noise start here, beyond those of any draw with replacement
+# counters of an item's Gumbel noise start here, beyond those of any draw with replacement
+_NOISE = 2**32
 
 
 def log1mexp(x: Float) -> Float:
@@ -68,9 +67,8 @@ def plackett_luce_log_prob(log_p_chosen_NS: Float, log_rest_N: Float | None = No
 
 def repeats(rows_NS: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Which slots hold an item that an earlier slot of the same row holds, shape [N, S]."""
-    rows_SN = np.ascontiguousarray(
-        rows_NS.T
-    )  # slots first: comparing long columns is several times faster than short rows
+    # slots first: comparing long columns is several times faster than short rows
+    rows_SN = np.ascontiguousarray(rows_NS.T)
     again_SN = np.zeros(rows_SN.shape, dtype=bool)
     for slot in range(1, len(rows_SN)):
         again_SN[slot] = (rows_SN[:slot] == rows_SN[slot]).any(axis=0)
@@ -78,8 +76,7 @@ def repeats(rows_NS: NDArray[np.integer]) -> NDArray[np.bool_]:
 
 
 def impossible_from_repeats(log_prob_NS: Float, rows_NS: NDArray[np.integer]) -> Float:
-    """`log_prob_NS` with -inf from the first slot that repeats an item of its slate: nothing is
-    drawn after what cannot be drawn.
+    """`log_prob_NS` with -inf from the first slot that repeats an item of its slate.
 
     >>> impossible_from_repeats(np.full((1, 3), -1.0), np.array([[4, 4, 5]])).tolist()
     [[-1.0, -inf, -inf]]

@@ -25,8 +25,7 @@ from longplay.policies.plackett import (
     repeats,
 )
 
-# Below this share of mass left, 1 - sum would lose digits: the mass left is then summed item by
-# item.
+# below this share of mass left, 1 - sum would lose digits; the mass is then summed item by item
 _SUM_DIRECTLY = 1e-3
 
 
@@ -52,7 +51,7 @@ class Uniform:
 
     @property
     def history(self) -> int:
-        """Past items it wants to see: none."""
+        """Number of past items that it reads: 0."""
         return 0
 
     @property
@@ -66,19 +65,19 @@ class Uniform:
         return _fitted(self.catalogue, "Uniform").index
 
     def fit(self, lake: Lake) -> Self:
-        """The version for the lake's catalogue."""
+        """The policy over the lake's catalogue."""
         return self.adapt(lake.items, lake.events.clear())
 
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Self:
-        """The version for another catalogue; events change nothing."""
+        """The policy over another catalogue; events change nothing."""
         index, available_I = _catalogue(items, self.catalogue)
         return replace(
             self, catalogue=ItemLaw(index, _log_uniform(available_I), np.zeros(len(index)))
         )
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context, with exact log-probabilities; its luck follows from `rng`'s next
-        number and the context's id."""
+        """One slate per context, with exact log-probabilities. Random numbers follow from `rng`'s
+        next number and the context's id."""
         return _fitted(self.catalogue, "Uniform").decide(contexts, rng, self.name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
@@ -128,7 +127,7 @@ class Popular:
 
     @property
     def history(self) -> int:
-        """Past items it wants to see: none."""
+        """Number of past items that it reads: 0."""
         return 0
 
     @property
@@ -143,12 +142,11 @@ class Popular:
 
     @property
     def plays(self) -> Float:
-        """Engaged events counted so far, shape [I] by row of `index`: with `explore`, the snapshot
-        of this version."""
+        """Engaged events counted so far, [I], by row of `index`."""
         return _fitted(self.catalogue, "Popular").plays_I
 
     def fit(self, lake: Lake) -> Self:
-        """The version that has seen exactly this lake: counts start from zero.
+        """The policy with counts of this lake's plays alone.
 
         Where slates were logged, users for whom `decisions.ope_users` is true are not counted:
         off-policy estimates score them.
@@ -156,7 +154,7 @@ class Popular:
         return replace(self, catalogue=None).adapt(lake.items, learners_events(lake))
 
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Self:
-        """The next version: the catalogue replaced, the plays among `events` added to the
+        """The next version: the catalogue replaced, and the plays among `events` added to the
         counts."""
         index, available_I = _catalogue(items, self.catalogue)
         plays_I = np.zeros(len(index))
@@ -177,8 +175,8 @@ class Popular:
         )
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """One slate per context, with exact log-probabilities; its luck follows from `rng`'s next
-        number and the context's id."""
+        """One slate per context, with exact log-probabilities. Random numbers follow from `rng`'s
+        next number and the context's id."""
         return _fitted(self.catalogue, "Popular").decide(contexts, rng, self.name)
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
@@ -193,8 +191,8 @@ class Popular:
 
 @dataclass(frozen=True, eq=False)
 class ItemLaw:
-    """One law over a catalogue for everybody: log p at temperature 1, -inf where an item cannot be
-    shown.
+    """One distribution over a catalogue for all contexts: log p at temperature 1, -inf where an
+    item cannot be shown.
 
     Contexts bend it: temperature divides log p, exclusions leave it and the rest is renormalised.
     """
@@ -205,18 +203,19 @@ class ItemLaw:
 
     @cached_property
     def digest(self) -> bytes:
-        """Of everything the probabilities depend on; computed once, as a catalogue may be large."""
+        """Digest of all that the probabilities depend on; computed once, as a catalogue may be
+        large."""
         ids = "\n".join(self.index.ids.to_list()).encode()
         return hashlib.sha256(ids + self.plays_I.tobytes() + self.log_p_I.tobytes()).digest()
 
     def facts(self) -> dict[str, str]:
-        """What it chooses from, for a notebook."""
+        """Facts about the catalogue, for a notebook."""
         possible = int(np.isfinite(self.log_p_I).sum())
         return {"items": f"{possible:,} can be shown of {len(self.index):,}"}
 
     def decide(self, contexts: Contexts, rng: np.random.Generator, name: str) -> Decisions:
-        """One slate per context under `name`, with exact log-probabilities; see
-        `decisions.context_chance` for its luck."""
+        """One slate per context under `name`, with exact log-probabilities; random numbers as in
+        `decisions.context_chance`."""
         slots = contexts.slots if len(contexts) else 1
         chance = context_chance(contexts, rng)
         banned = self._banned(contexts)
@@ -231,8 +230,8 @@ class ItemLaw:
         )
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
-        """Log-probability of given slates, shape [N, S]: -inf for an item that cannot be shown, and
-        from the first repeat on.
+        """Log-probability of slates, [N, S]: -inf for an item that cannot be shown, and from the
+        first repeat on.
 
         Raises:
             DataError: not one slate per context, slates of different lengths, or an item that the
@@ -249,9 +248,8 @@ class ItemLaw:
             answer_NI[rows] = log_p_I
         answer_NI[np.repeat(np.arange(len(contexts)), np.diff(offsets)), items] = -np.inf
         mass_N1 = np.logaddexp.reduce(answer_NI, axis=1, keepdims=True)
-        return answer_NI - np.where(
-            np.isneginf(mass_N1), 0.0, mass_N1
-        )  # nothing left to show: -inf, not 0 / 0
+        # nothing left to show: -inf, not 0 / 0
+        return answer_NI - np.where(np.isneginf(mass_N1), 0.0, mass_N1)
 
     def _log_prob(self, contexts: Contexts, slate_NS: Int, banned: tuple[Int, Int]) -> Float:
         log_prob_NS = np.empty(slate_NS.shape)
@@ -260,7 +258,8 @@ class ItemLaw:
         return impossible_from_repeats(log_prob_NS, slate_NS)
 
     def _by_temperature(self, contexts: Contexts) -> list[tuple[Float, Int]]:
-        """(log p of the whole catalogue at a temperature, rows of the contexts that ask for it)."""
+        """For each temperature that is asked for: log p of the whole catalogue, and the rows of its
+        contexts."""
         temperature_N = contexts.frame["temperature"].to_numpy()
         laws = []
         for temperature in np.unique(temperature_N):
@@ -273,8 +272,7 @@ class ItemLaw:
         return laws
 
     def _banned(self, contexts: Contexts) -> tuple[Int, Int]:
-        """Exclusions as (offsets[N+1], item rows), each item of the catalogue at most once per
-        context."""
+        """Exclusions of every context as offsets [N + 1] and item rows, each item at most once."""
         offsets, items = self.index.ragged_rows(contexts.frame["exclusions"])
         owner = np.repeat(np.arange(len(contexts)), np.diff(offsets))
         key = distinct_keys((owner * len(self.index) + items)[items >= 0])
@@ -298,8 +296,8 @@ class ItemLaw:
 
 
 def _tempered(log_p_I: Float, temperature: float) -> Float:
-    """The law at a temperature above 0: log p / temperature, normalised; unchanged where nothing
-    can be shown."""
+    """The distribution at a temperature above 0: log p / temperature, normalised; unchanged where
+    nothing can be shown."""
     if temperature != 1.0:
         largest = float(np.max(log_p_I, initial=-np.inf))
         with np.errstate(
@@ -313,7 +311,7 @@ def _tempered(log_p_I: Float, temperature: float) -> Float:
 
 
 def _conditional(log_p_I: Float, slate_NS: Int, banned: tuple[Int, Int]) -> Float:
-    """Plackett-Luce log-probabilities [N, S] under one law, with exclusions."""
+    """Plackett-Luce log-probabilities [N, S] under one distribution, with exclusions."""
     p_I = np.exp(log_p_I)
     offsets, items = banned
     owner = np.repeat(np.arange(len(slate_NS)), np.diff(offsets))
@@ -392,7 +390,7 @@ def _fitted(law: ItemLaw | None, kind: str) -> ItemLaw:
 
 
 def _digest(law: ItemLaw | None, knobs: str = "") -> str:
-    """8 hex digits of the law and of the knobs that will shape later versions."""
+    """Eight hex digits of the distribution and of the settings that shape later versions."""
     return (
         "unfitted" if law is None else hashlib.sha256(law.digest + knobs.encode()).hexdigest()[:8]
     )

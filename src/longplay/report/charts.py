@@ -12,12 +12,6 @@ from longplay.report.blocks import Chart
 
 Row = Mapping[str, Any]
 
-POLICY_COLOURS = {
-    "popular": "#858b94",
-    "start": "#3a7ec2",
-    "reward-weighted": "#d97a06",
-    "reinforced": "#109678",
-}
 MODEL_COLOURS = {
     "prior alone": "#858b94",
     "progressive": "#8457c6",

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from longplay.display import Bounded, decimal, decimals_of, percent, share_of, signed, span
 from longplay.intervals import wilson
+from longplay.run_policies import START, run_policies
 
 ZERO = "not distinguishable from zero"
-POLICY_NAMES = {
-    "popular": "the popular policy",
-    "start": "the start",
-    "reward-weighted": "reward-weighted training",
-    "reinforced": "reinforcement",
-}
 # verbs of "the tuned policy ... the metric", against its own start and against another policy
 VERBS_FROM_START = {"higher": "raised", "lower": "lowered", ZERO: "did not measurably change"}
 VERBS_TO_OTHER = {"higher": "is above", "lower": "is below", ZERO: "is not told apart from"}
@@ -86,12 +81,13 @@ def change(
         metric: the name of what differs.
         values: of the first policy and of the second.
     """
-    name = first(POLICY_NAMES.get(policies[0], policies[0]))
-    other = POLICY_NAMES.get(policies[1], policies[1])
+    phrases = {record.name: record.phrase for record in run_policies()}
+    name = first(phrases.get(policies[0], policies[0]))
+    other = phrases.get(policies[1], policies[1])
     digits = decimals_of(gap)
     value = decimal(values[0], digits)
     other_value = decimal(values[1], digits)
-    if policies[1] == "start":
+    if policies[1] == START:
         verb = VERBS_FROM_START.get(verdict(gap), "moved")
         sentence = f"{name} {verb} {metric}: from {other_value} to {value}"
     else:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from longplay.display import listed
-from longplay.report.charts import POLICY_COLOURS
 from longplay.results import RunResults
 from longplay.results.experiment_figures import ExperimentResult
 from longplay.results.reinforcement_figures import ReinforceResult
+from longplay.run_policies import MAIN, POPULAR, run_policies, run_policy, run_policy_names
 
 INCUMBENT = "control"  # the arm of an experiment that goes on as before
 _FURTHER = ("#cc4b3c", "#9163cf", "#6f8f1f", "#b5568f")
@@ -64,9 +64,9 @@ def names_of(
     'start'
     """
     rivals = {} if reinforced is None else reinforced.rivals
-    names = {name: name for name in POLICY_COLOURS}
+    names = {name: name for name in run_policy_names()}
     if rivals or experiment is not None:
-        names["reinforced"] = _reinforced({} if reinforced is None else reinforced.objectives)
+        names[MAIN] = _reinforced({} if reinforced is None else reinforced.objectives)
         names[INCUMBENT] = f"{_incumbent(experiment)} (incumbent)"
     for name, rival in rivals.items():
         words = _reinforced(rival.objectives)
@@ -78,9 +78,9 @@ def names_of(
 
 
 def colours_of(names: tuple[str, ...]) -> dict[str, str]:
-    """A colour for every policy and arm: fixed ones for the usual policies, then one per further
-    name."""
-    colours = {**POLICY_COLOURS, INCUMBENT: POLICY_COLOURS["popular"]}
+    """A colour for every policy and arm: that of its record, or one more for each other name."""
+    colours = {record.name: record.colour for record in run_policies()}
+    colours[INCUMBENT] = run_policy(POPULAR).colour
     for place, name in enumerate(name for name in names if name not in colours):
         colours[name] = (
             _FURTHER[place]
@@ -104,4 +104,4 @@ def _incumbent(experiment: ExperimentResult | None) -> str:
     """The name of the control's policy."""
     arms = () if experiment is None else experiment.arms
     policies = (row.policy.split("@")[0] for row in arms if row.arm == INCUMBENT)
-    return next(policies, "popular")
+    return next(policies, POPULAR)

@@ -10,7 +10,7 @@ from longplay.ranking import fallen
 from longplay.report.blocks import Fact
 from longplay.report.phrases import MODEL_NAMES, interval_words, too_few_items, verdict
 from longplay.report.policy_names import INCUMBENT, policy_names
-from longplay.report.sections.evaluate import PAIRS, figures_of
+from longplay.report.sections.evaluate import figures_of
 from longplay.report.sections.experiment import collect as collect_loop
 from longplay.report.sections.experiment import loop_rows
 from longplay.report.sections.outcomes import value_words
@@ -24,6 +24,7 @@ from longplay.results.ranking_figures import EvaluateResult
 from longplay.results.reinforcement_figures import ReinforceResult
 from longplay.results.reward_figures import EarlyRewardFigures, RewardResult
 from longplay.results.training_figures import TrainResult
+from longplay.run_policies import MAIN, START, baseline_names, comparisons
 
 GLOSSARY = (
     (
@@ -146,7 +147,8 @@ def facts(results: RunResults) -> list[Fact]:
     """At most six key figures, each with its interval; what was not measured is left out."""
     facts = [_log(results), _signal(results), _early(results), _promise(results)]
     if results.find(ExperimentResult) is None:
-        facts += [_difference(results, *pair) for pair in PAIRS[:2]]
+        pairs = [pair for pair in comparisons() if pair[0] == MAIN]
+        facts += [_difference(results, *pair) for pair in pairs]
     else:
         facts += _experiment(results)
     return [fact for fact in facts if fact is not None]
@@ -163,16 +165,17 @@ def alarms(results: RunResults) -> list[str]:
     names, tuned = policy_names(results), results.find(ReinforceResult)
     sentences = []
     if tuned is not None:
-        by_policy = {"reinforced": tuned.alarms}
+        by_policy = {MAIN: tuned.alarms}
+        by_policy |= {policy.name: policy.alarms for policy in tuned.added}
         by_policy |= {name: rival.alarms for name, rival in tuned.rivals.items()}
         for policy, fell in by_policy.items():
             if fell:
                 sentences.append(_alarm(names[policy], "on the training moments", fell))
     evaluated = results.find(EvaluateResult)
     figures = {} if evaluated is None else figures_of(evaluated.ranking)
-    start = figures.get("start", {})
+    start = figures.get(START, {})
     for policy, figures_of_policy in figures.items():
-        if policy not in ("start", "popular") and (fell := fallen(start, figures_of_policy)):
+        if policy not in baseline_names() and (fell := fallen(start, figures_of_policy)):
             sentences.append(_alarm(names[policy], "on the visits that followed", fell))
     return [*sentences, *_other_rule(results)]
 
@@ -205,11 +208,12 @@ def versions(results: RunResults) -> list[tuple[str, str]]:
     if (codes := results.find(CodesResult)) is not None:
         rows.append(("codes", codes.version))
     if (start := results.find(TrainResult)) is not None:
-        rows.append(("start", start.policy))
+        rows.append((START, start.policy))
     if (tuned := results.find(ReinforceResult)) is not None:
         rows.append(("reward", tuned.reward))
-        rows.append(("reinforced", tuned.policy))
+        rows.append((MAIN, tuned.policy))
         rows.append(("reward-weighted", tuned.weighted.policy))
+        rows += [(policy.name, policy.policy) for policy in tuned.added]
         rows += [(f"rival {name}", rival.policy) for name, rival in tuned.rivals.items()]
     return rows
 

@@ -31,6 +31,7 @@ from longplay.estimate import Estimate
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 AnyRecord = TypeVar("AnyRecord")
 _FLATTENED = "flattened"
+_ADDED = "added"
 
 
 class StageResult:
@@ -50,6 +51,16 @@ class StageResult:
             StageResult.by_stage[stage] = cls
 
 
+class Renamed:
+    """A record of which some fields had other names in older results.
+
+    Attributes:
+        older_names: today's name of a field by the name that it had.
+    """
+
+    older_names: ClassVar[Mapping[str, str]] = {}
+
+
 @dataclass(frozen=True)
 class NotEstimable:
     """Takes the place of a figure that the data cannot support.
@@ -64,6 +75,12 @@ class NotEstimable:
 def flattened() -> Any:
     """A field of type mapping, whose entries become fields of the record itself in JSON."""
     return field(metadata={_FLATTENED: True})
+
+
+def added_later() -> Any:
+    """A tuple that older results do not have: it is written where it holds something, and empty
+    where it is missing."""
+    return field(default=(), metadata={_ADDED: True})
 
 
 def to_json(value: object) -> Any:
@@ -81,6 +98,8 @@ def to_json(value: object) -> Any:
         row: dict[str, Any] = {}
         for each in fields(value):
             plain = to_json(getattr(value, each.name))
+            if _was_added(each) and not plain:
+                continue
             row |= plain if _is_flattened(each) else {each.name: plain}
         return row
     if isinstance(value, Mapping):
@@ -204,10 +223,13 @@ def _read_estimate(value: object, place: _Place) -> Estimate:
 
 
 def _read_record(kind: type, value: object, place: _Place) -> object:
-    table = dict(_table(value, place))
+    table = _under_current_names(kind, _table(value, place))
     hints = _hints(kind)
-    plain = [each.name for each in fields(kind) if not _is_flattened(each)]
+    absent = {each.name for each in fields(kind) if _was_added(each)} - table.keys()
     flattened = [each.name for each in fields(kind) if _is_flattened(each)]
+    plain = [
+        each.name for each in fields(kind) if not _is_flattened(each) and each.name not in absent
+    ]
     keys = set(table)
     if flattened:  # whatever is left belongs to the flattened field
         keys &= set(plain)
@@ -218,6 +240,15 @@ def _read_record(kind: type, value: object, place: _Place) -> object:
         return kind(**values)
     except DataError as error:
         raise place.error(str(error)) from error
+
+
+def _under_current_names(kind: type, table: Mapping[str, object]) -> dict[str, object]:
+    older_names = kind.older_names if issubclass(kind, Renamed) else {}
+    current = dict(table)
+    for older_name, name in older_names.items():
+        if older_name in current and name not in current:
+            current[name] = current.pop(older_name)
+    return current
 
 
 def _check_keys(keys: set[str], expected: Sequence[str], place: _Place) -> None:
@@ -236,6 +267,10 @@ def _table(value: object, place: _Place) -> Mapping[str, object]:
 
 def _is_flattened(each: Field[Any]) -> bool:
     return bool(each.metadata.get(_FLATTENED))
+
+
+def _was_added(each: Field[Any]) -> bool:
+    return bool(each.metadata.get(_ADDED))
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from longplay.errors import DataError
-from longplay.results.record import StageResult, flattened
+from longplay.results.record import StageResult, added_later, flattened
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,27 @@ class ReinforceStep:
 
 @dataclass(frozen=True)
 class WeightedStep:
-    """Loss of reward-weighted training at one check, in weighted nats per discovery."""
+    """Loss at one check; of reward-weighted training in weighted nats per discovery."""
 
     step: int
     loss: float
+
+
+@dataclass(frozen=True)
+class AddedPolicyFigures:
+    """A policy of the run beside the first ones (`longplay.run_policies`).
+
+    Attributes:
+        name: of its record.
+        policy: `name@version`.
+        curve: its loss at each check; empty where its training has none.
+        alarms: what fell far behind the start, in words.
+    """
+
+    name: str
+    policy: str
+    curve: tuple[WeightedStep, ...]
+    alarms: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,7 @@ class ReinforceResult(StageResult, stage="reinforce"):
         curve: one row per step.
         weighted: reward-weighted training.
         rivals: by name.
+        added: policies beside these; empty where the table of policies holds no more.
     """
 
     policy: str
@@ -101,6 +119,7 @@ class ReinforceResult(StageResult, stage="reinforce"):
     curve: tuple[ReinforceStep, ...]
     weighted: WeightedFigures
     rivals: Mapping[str, RivalFigures]
+    added: tuple[AddedPolicyFigures, ...] = added_later()
 
     def __post_init__(self) -> None:
         expected = {"kept"} if self.guardrails else set[str]()

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from longplay.results.record import StageResult
+from longplay.results.record import Renamed, StageResult
 
 
 @dataclass(frozen=True)
-class TrainingCheck:
+class TrainingCheck(Renamed):
     """Figures of next-item training at one step.
 
     Attributes:
         step: steps taken.
         loss: mean negative log-probability per item since the last check, nats.
-        held_out: the same of users who are only watched, null where there are none.
+        validation: the same of users who are not trained on, null where there are none.
         ndcg: of their last items, null where too few are asked for.
     """
 
+    older_names: ClassVar[Mapping[str, str]] = {"held_out": "validation"}
+
     step: int
     loss: float
-    held_out: float | None
+    validation: float | None
     ndcg: float | None
 
 

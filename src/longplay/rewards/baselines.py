@@ -29,16 +29,18 @@ Reader = Callable[
 
 @dataclass(frozen=True, eq=False)
 class Averaged(EarlyModel):
-    """An early reward that averages one reading per entry."""
+    """An early reward that reads one number from every entry and averages it by item."""
 
     @abstractmethod
     def _reader(self, outcomes: Outcomes) -> tuple[Reader, Int]:
-        """The reading, and the ages (days, >= 1) from which on it says something."""
+        """The reading of an entry, and the ages (days, >= 1) from which on it is informative."""
 
     def _learn(self, outcomes: Outcomes) -> AveragedStanding:
         reader, ages = self._reader(outcomes)
-        days, (index, row_N) = self.signal.days, by_key(outcomes)
-        outcome_N, n_I = outcomes.value, np.bincount(row_N, minlength=len(index)).astype(float)
+        days = self.signal.days
+        (index, row_N) = by_key(outcomes)
+        outcome_N = outcomes.value
+        n_I = np.bincount(row_N, minlength=len(index)).astype(float)
 
         def sums(x_NC: Float) -> tuple[Float, Callable[[Float], Float]]:
             sum_IC = np.column_stack([sum_by(row_N, x_N, len(index)) for x_N in x_NC.T])
@@ -94,8 +96,8 @@ class Averaged(EarlyModel):
 
 @dataclass(frozen=True, eq=False)
 class AveragedStanding:
-    """Items' posteriors from averaged readings. `table` [6, days + 1]: centre, loading, drift,
-    noise, slope, leftover by age."""
+    """Items' posteriors from averaged readings. `table` [6, days + 1] holds centre, loading, drift,
+    noise, slope and leftover by age."""
 
     reader: Reader
     table: Float
@@ -111,14 +113,16 @@ class AveragedStanding:
         return self.mean_I, self.std_I
 
     def observe(self, outcomes: Outcomes, observed_N: Int) -> AveragedStanding:
-        """theta given the mean of x - centre per item: loading and drift average over the item's
-        ages, noise over its entries.
+        """Posteriors of theta given the mean of x - centre per item. Loading and drift are averaged
+        over the item's ages, noise over its entries.
 
         Drifts of different ages are taken as one and the same, the careful reading.
         """
         index, row_N = by_key(outcomes)
         heard = row_N >= 0
-        row_N, age_N, n = row_N[heard], observed_N[heard], len(index)
+        row_N = row_N[heard]
+        age_N = observed_N[heard]
+        n = len(index)
         centre_N, loading_N, drift_N, noise_N, _, _ = self.table[:, age_N]
         away_N = self.reader(outcomes, observed_N)[heard] - centre_N
         entries_I = np.maximum(np.bincount(row_N, minlength=n), 1)
@@ -143,7 +147,8 @@ class AveragedStanding:
     def entries(
         self, row_N: Int, outcomes: Outcomes, observed_N: Int
     ) -> tuple[Float, Float, Float]:
-        """See `ItemBeliefs`: a regression within items on the surprise in the entry's own reading."""
+        """See `ItemBeliefs`: within an item, the entry's own reading corrects the item's mean by a
+        regression."""
         centre_N, loading_N, _, _, slope_N, leftover_N = self.table[:, observed_N]
         item_N = self.mean_I[row_N]
         surprise_N = (
@@ -158,8 +163,8 @@ class AveragedStanding:
 
 @dataclass(frozen=True, eq=False)
 class MaturedOnly(Averaged):
-    """The simplest baseline: the mean of an item's mature entries, shrunk to the mean of all. It
-    ignores entries that are not mature."""
+    """The simplest baseline: an item's mean over its mature entries, shrunk to the mean of all.
+    Other entries are ignored."""
 
     name: ClassVar[str] = "matured only"
 
@@ -174,8 +179,8 @@ class MaturedOnly(Averaged):
 
 @dataclass(frozen=True, eq=False)
 class DayTwo(Averaged):
-    """A simple baseline: activity on the first day of the window (0 or 1 where days are counted),
-    and a regression on it by item."""
+    """A simple baseline: a regression by item on the activity of the window's first day (0 or 1
+    where days are counted)."""
 
     name: ClassVar[str] = "day two"
 
@@ -189,8 +194,8 @@ class DayTwo(Averaged):
 
 @dataclass(frozen=True, eq=False)
 class AutoSurrogate(Averaged):
-    """A strong baseline: the same measure over the first days of an entry, regressed to the full
-    window, then a shrunken item mean.
+    """A strong baseline: the same measure over an entry's first days, regressed to the full window,
+    then averaged by item and shrunk.
 
     The regression is per age: mean outcome by level of the count so far where a few days make the
     threshold, else least squares on the amount so far (and whether it reaches the threshold).
@@ -199,56 +204,56 @@ class AutoSurrogate(Averaged):
     name: ClassVar[str] = "auto-surrogate"
 
     def _reader(self, outcomes: Outcomes) -> tuple[Reader, Int]:
-        days, threshold = self.signal.days, self.signal.threshold
+        days = self.signal.days
+        threshold = self.signal.threshold
         top = counts_below(self.signal)
-        levelled = top > 0
+        by_level = top > 0
         outcome_N = outcomes.value
-        fit_DL = np.zeros((days + 1, top + 1 if levelled else 3))
+        # per age: the mean outcome of each level of the count, or three coefficients of `_design`
+        fit_DL = np.zeros((days + 1, top + 1 if by_level else 3))
         for age in range(1, days + 1):
             so_far_N = _amount(outcomes, np.full(len(outcomes), age))
-            if levelled:
+            if by_level:
                 level_N = np.minimum(so_far_N, top).astype(np.int64)
-                sum_L, n_L = (
-                    sum_by(level_N, outcome_N, top + 1),
-                    np.bincount(level_N, minlength=top + 1),
-                )
+                sum_L = sum_by(level_N, outcome_N, top + 1)
+                n_L = np.bincount(level_N, minlength=top + 1)
                 fit_DL[age] = (sum_L + outcome_N.mean()) / (n_L + 1)
                 fit_DL[age, top] = 1.0
             else:
-                fit_DL[age] = np.linalg.lstsq(_design(so_far_N, threshold), outcome_N, rcond=None)[
-                    0
-                ]
+                design_N3 = _design(so_far_N, threshold)
+                fit_DL[age] = np.linalg.lstsq(design_N3, outcome_N, rcond=None)[0]
 
         def read(outcomes: Outcomes, observed_N: Int) -> Float:
+            """The expected outcome by the regression of each entry's age: the outcome itself once
+            the window has closed, 0 before the first day."""
             so_far_N = _amount(outcomes, observed_N)
-            if levelled:
-                reading_N = fit_DL[observed_N, np.minimum(so_far_N, top).astype(np.int64)]
+            if by_level:
+                expected_N = fit_DL[observed_N, np.minimum(so_far_N, top).astype(np.int64)]
             else:
-                reading_N = np.sum(_design(so_far_N, threshold) * fit_DL[observed_N], axis=1)
-            return np.where(
-                observed_N >= days,
-                _outcome(outcomes, observed_N),
-                np.where(observed_N > 0, reading_N, 0.0),
-            )
+                expected_N = np.sum(_design(so_far_N, threshold) * fit_DL[observed_N], axis=1)
+            reading_N = np.where(observed_N > 0, expected_N, 0.0)
+            return np.where(observed_N >= days, _outcome(outcomes, observed_N), reading_N)
 
         return read, np.arange(1, days + 1)
 
 
 def _design(so_far_N: Float, threshold: float | None) -> Float:
-    reached_N = (
-        np.zeros(len(so_far_N))
-        if threshold is None
-        else (so_far_N >= threshold - 1e-9).astype(float)
-    )
+    """Columns of the regression, [N, 3]: 1, the amount so far, and whether it reaches the
+    threshold."""
+    reached_N = np.zeros(len(so_far_N))
+    if threshold is not None:
+        reached_N = (so_far_N >= threshold - 1e-9).astype(float)
     return np.column_stack([np.ones(len(so_far_N)), so_far_N, reached_N])
 
 
 def _amount(outcomes: Outcomes, observed_N: Int) -> Float:
+    """Sum of each entry's hits in its observed days, [N]."""
     row, _, amount = prefix_hits(outcomes, observed_N)
     return sum_by(row, amount, len(outcomes))
 
 
 def _outcome(outcomes: Outcomes, observed_N: Int) -> Float:
-    """The signal's value had the window closed after the observed days."""
-    total_N, threshold = _amount(outcomes, observed_N), outcomes.signal.threshold
+    """The signal's value if the window had closed after the observed days."""
+    total_N = _amount(outcomes, observed_N)
+    threshold = outcomes.signal.threshold
     return total_N if threshold is None else (total_N >= threshold - 1e-9).astype(float)

@@ -17,18 +17,18 @@ from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import clustered_mean
 from longplay.progress import Progress, reporting
 from longplay.rewards.early import EarlyModel, EarlyReward, certain_entries
-from longplay.rewards.showing import user_buckets
+from longplay.rewards.showing_fit import user_buckets
 from longplay.signals.outcomes.in_memory import Outcomes
 
 ENOUGH_ITEMS = 10
 FEWER_ENTRIES = (50, 30, 20)  # tried in turn where too few items have `min_entries`
-# a log loss never sees a probability nearer to 0 or 1: one certain miss costs 6.9, not infinity
+# probabilities are kept this far from 0 and 1, so that one certain miss costs 6.9 and not infinity
 CLIP = 1e-3
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """What one fold's unseen items show: per item, and per entry of the held-out half."""
+    """Results of one fold's unseen items: per item, and per entry of the held-out half."""
 
     mean_I: Float
     std_I: Float
@@ -51,7 +51,7 @@ def calibration(
     min_entries: int = 100,
     progress: Progress = None,
 ) -> Calibration:
-    """Whether beliefs at `age` days are calibrated for items that the prior has never seen.
+    """Check whether beliefs at `age` days are calibrated for items that the prior has never seen.
 
     Items are split into `folds`; the prior is fitted on the other folds' items. Of an unseen item
     half the users' entries are observed up to `age` days; the other half's mature entries say what
@@ -123,7 +123,8 @@ def calibration(
     mean_I, std_I, realised_I, prior_mean_I, prior_std_I = (
         all_of(name) for name in ("mean_I", "std_I", "realised_I", "prior_mean_I", "prior_std_I")
     )
-    mean_N, outcome_N = all_of("mean_N"), all_of("outcome_N")
+    mean_N = all_of("mean_N")
+    outcome_N = all_of("outcome_N")
     return Calibration(
         coverage=coverage_of_means(mean_I, std_I, realised_I, all_of("noise_I")),
         groups=len(mean_I),
@@ -152,8 +153,8 @@ def compare(
     min_entries: int = 20,
     progress: Progress = None,
 ) -> pl.DataFrame:
-    """Models fitted on `train_outcomes` (those not fitted yet are fitted here), judged at `age`
-    days on later entries with known truth.
+    """Compare models on later entries whose outcomes are known, at `age` days. Models that are not
+    fitted are fitted on `train_outcomes`.
 
     Entries of the test set that are immature or about nothing are left out. Columns: model,
     entries, loss (log loss of binary outcomes, else squared error), loss_se, rmse (root of the
@@ -180,10 +181,10 @@ def compare(
             f"compare: none of {len(test_outcomes):,} test entries is mature at "
             f"{test_outcomes.as_of:%Y-%m-%d}; use a later as_of"
         )
-    outcome_N, users = test.value, test.frame["user_id"].to_numpy()
-    prior = float(
-        certain_entries(train_outcomes).base_rate(truncated=True).value
-    )  # of what the models learn from
+    outcome_N = test.value
+    users = test.frame["user_id"].to_numpy()
+    # of what the models learn from
+    prior = float(certain_entries(train_outcomes).base_rate(truncated=True).value)
     alone_N = _loss(np.full(len(test), prior), outcome_N, test.signal.binary)
     rows = [
         _score("prior alone", np.full(len(test), prior), outcome_N, alone_N, users, test)
@@ -210,10 +211,8 @@ def _judge(model: EarlyReward, seen: Outcomes, judged: Outcomes, age: int) -> _J
         .agg(pl.col("value").mean(), pl.len().alias("n"))
         .sort("key")
     )
-    belief, prior = (
-        standing.items(realised["key"]),
-        model.observe(seen.where(np.zeros(len(seen), dtype=bool))).items(realised["key"]),
-    )
+    belief = standing.items(realised["key"])
+    prior = model.observe(seen.where(np.zeros(len(seen), dtype=bool))).items(realised["key"])
     noise_I = np.sqrt(np.maximum(belief.spread**2 - belief.std**2, 0.0) / realised["n"].to_numpy())
     single = standing.belief(judged, age)
     return _Judged(
@@ -238,7 +237,8 @@ def _score(
     test: Outcomes,
 ) -> dict[str, object]:
     loss_N = _loss(mean_N, outcome_N, test.signal.binary)
-    loss, difference = clustered_mean(loss_N, users), clustered_mean(loss_N - alone_N, users)
+    loss = clustered_mean(loss_N, users)
+    difference = clustered_mean(loss_N - alone_N, users)
     return {
         "model": name,
         "entries": len(test),
@@ -277,7 +277,7 @@ def _loss(mean_N: Float, outcome_N: Float, binary: bool) -> Float:
 
 
 def concordance(mean_N: Float, outcome_N: Float, binary: bool) -> float | None:
-    """Chance that of two entries with different outcomes the larger had the larger belief, ties
+    """Chance that the entry with the larger outcome of two had the larger belief, ties counting
     half; null where all outcomes are equal.
 
     >>> concordance(np.array([0.1, 0.3, 0.1]), np.array([0.0, 1.0, 2.0]), binary=False)    # right, tie, wrong
@@ -298,9 +298,8 @@ def concordance(mean_N: Float, outcome_N: Float, binary: bool) -> float | None:
     tied_belief = pairs - float(
         sum(count * (count - 1) / 2 for count in np.unique(mean_N, return_counts=True)[1])
     )
-    return (
-        0.5 + 0.5 * tau * float(np.sqrt(tied * tied_belief)) / tied
-    )  # tau-b back to (concordant - discordant) / untied outcomes
+    # tau-b back to (concordant - discordant) / untied outcomes
+    return 0.5 + 0.5 * tau * float(np.sqrt(tied * tied_belief)) / tied
 
 
 def _buckets(ids: pl.Series, buckets: int, seed: int) -> NDArray[np.int64]:

@@ -26,12 +26,12 @@ LEAST = 25  # outcomes of either kind per group
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """`knots[a][l]`: the curve of entries of age `ages[a]` (observed days, ascending) with `l` so
-    far. Between ages they are mixed.
+    """Rates by linear belief: `knots[a][l]` is the curve of entries after `ages[a]` observed days
+    (ascending) with `l` so far. Between ages, curves are mixed.
 
     >>> one = Curves(np.array([2]), (((np.array([0.0, 1.0]), np.array([0.1, 0.9])),),))
     >>> nothing = np.zeros(2, dtype=int)
-    >>> one(np.array([0.5, 0.5]), np.array([2, 0]), nothing).tolist()           # no day observed: nothing to bend
+    >>> one(np.array([0.5, 0.5]), np.array([2, 0]), nothing).tolist()  # no day observed: the linear belief
     [0.5, 0.5]
     >>> one(np.array([0.25, 2.0]), np.array([2, 5]), nothing).round(3).tolist()
     [0.3, 0.9]
@@ -44,8 +44,8 @@ class Curves:
     def through(
         cls, ages: Int, linear_AN: Float, so_far_AN: Int, outcome_N: Float, counts: int
     ) -> Self:
-        """The curves of these ages through entries whose outcomes (0 or 1) are known and whose
-        linear beliefs did not know them.
+        """Curves at these ages through entries whose outcomes (0 or 1) are known and were not used
+        for their linear beliefs.
 
         so_far_AN: in 0 .. counts - 1. A count that too few entries have gets the curve of all
         entries of that age.
@@ -66,24 +66,23 @@ class Curves:
 
     @staticmethod
     def possible(outcome_N: Float) -> bool:
-        """Whether so many outcomes of both kinds are known that a curve says more than it errs."""
+        """Whether enough outcomes of both kinds are known for a curve to help."""
         return float(min(outcome_N.sum(), (1 - outcome_N).sum())) >= 2 * LEAST
 
     def __call__(self, linear_N: Float, observed_N: Int, so_far_N: Int) -> Float:
-        """The rate at each linear belief after so many observed days and so much so far, [N]."""
+        """The rate at each linear belief, after so many observed days and with so much so far,
+        [N]."""
         observed_N = np.minimum(observed_N, self.ages[-1])
         above_N = np.searchsorted(self.ages, observed_N)  # the first age that is not younger
         below_age_N = np.append(self.ages, 0)[
             above_N - 1
-        ]  # before the first age: 0 days, where nothing is bent
+        ]  # before the first age stand 0 days, where the linear belief stands
         part_N = (observed_N - below_age_N) / (self.ages[above_N] - below_age_N)
         rate_N = np.empty(len(linear_N))
         cell_N = above_N * len(self.knots[0]) + so_far_N
         for cell in np.unique(cell_N):
-            rows, (above, count) = (
-                np.flatnonzero(cell_N == cell),
-                divmod(int(cell), len(self.knots[0])),
-            )
+            rows = np.flatnonzero(cell_N == cell)
+            (above, count) = divmod(int(cell), len(self.knots[0]))
             linear_R = linear_N[rows]
             younger_R = np.interp(linear_R, *self.knots[above - 1][count]) if above else linear_R
             rate_N[rows] = (
@@ -95,8 +94,8 @@ class Curves:
     def bend(
         self, linear_N: Float, std_N: Float, observed_N: Int, so_far_N: Int
     ) -> tuple[Float, Float]:
-        """Mean and std of the rate where the linear belief is known up to `std_N`, both [N]: half
-        of what one std to either side comes to."""
+        """Mean and std of the rate where the linear belief has the std `std_N`, both [N]; the std
+        is half the difference between one std above and below."""
         low_N, mean_N, high_N = (
             self(linear_N + side * std_N, observed_N, so_far_N) for side in (-1, 0, 1)
         )
@@ -104,8 +103,7 @@ class Curves:
 
 
 def ages_of(days: int) -> Int:
-    """Ages between 1 and the last day before the window closes, closer together while entries are
-    young.
+    """Ages between 1 and the last day before the window closes, denser where entries are young.
 
     >>> ages_of(28).tolist(), ages_of(3).tolist(), ages_of(1).tolist()
     ([1, 2, 3, 4, 6, 8, 11, 15, 20, 27], [1, 2], [])
@@ -118,8 +116,8 @@ def ages_of(days: int) -> Int:
 
 
 def _rising(linear_N: Float, outcome_N: Float) -> Knots:
-    """Knots of the curve: groups of neighbours (equal beliefs together), each at its mean belief
-    and its rate, made to rise.
+    """Knots of an ascending curve: groups of neighbouring beliefs, each at its mean belief and its
+    rate (isotonic).
 
     Groups hold equally many of either outcome, not of all: most of a rare yes lies among the few
     highest beliefs.

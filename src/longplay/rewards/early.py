@@ -20,7 +20,8 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.storage import MemoryStore
 from longplay.progress import Progress, reporting
-from longplay.rewards.showing import Showing, fit_showing, worth
+from longplay.rewards.showing import Showing, worth
+from longplay.rewards.showing_fit import fit_showing
 from longplay.signals.declare.checks import described
 from longplay.signals.declare.declaration import Declaration
 from longplay.signals.outcomes.in_memory import Outcomes, check_lake, slates_of
@@ -33,17 +34,17 @@ LEAST_CERTAIN = 1_000
 
 @runtime_checkable
 class EarlyReward(Protocol):
-    """What every early reward can do: estimate a signal's outcomes before they mature. Methods
+    """Protocol of early rewards: estimates of a signal's outcomes before they mature. Methods
     return new values; nothing changes in place."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Its name in reports."""
         ...
 
     @property
     def signal(self) -> Signal:
-        """The signal believed in."""
+        """The signal whose outcomes are estimated."""
         ...
 
     def fit(
@@ -52,12 +53,11 @@ class EarlyReward(Protocol):
         outcomes: Outcomes,
         decisions: Decisions | pl.DataFrame | None = None,
     ) -> Self:
-        """The model with its prior estimated from the mature entries, having observed all of
-        them."""
+        """The model with a prior estimated from mature entries, and posteriors from all entries."""
         ...
 
     def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
-        """The nightly update: same prior, item posteriors recomputed from `outcomes`."""
+        """The nightly update: the same prior, with item posteriors recomputed from `outcomes`."""
         ...
 
     def items(self, ids: pl.Series) -> Belief:
@@ -74,14 +74,14 @@ class EarlyReward(Protocol):
 
     @property
     def association(self) -> bool:
-        """True where `value` is an association, not an effect: nothing is known of what was
+        """Whether `value` is an association, not an effect, because the log does not say what was
         shown."""
         ...
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """Which mature entries a model learnt its prior from.
+    """The mature entries that a model learnt its prior from.
 
     Attributes:
         mature: how many mature entries had something to teach.
@@ -117,12 +117,11 @@ class Learnt:
 
 
 class ItemBeliefs(Protocol):
-    """What a model believes of every item at one moment. Row -1 stands for an unknown item: the
-    prior."""
+    """A model's beliefs about every item at one moment. Row -1 is the prior, for unknown items."""
 
     @property
     def index(self) -> ItemIndex:
-        """The keys (items, creators or users) there are beliefs about."""
+        """The keys (items, creators or users) that beliefs are about."""
         ...
 
     @property
@@ -131,25 +130,25 @@ class ItemBeliefs(Protocol):
         ...
 
     def observe(self, outcomes: Outcomes, observed_N: Int) -> ItemBeliefs:
-        """The same prior, having heard each of these entries for `observed_N` days and nothing
-        else."""
+        """The same prior, with posteriors from the first `observed_N` days of each of these
+        entries."""
         ...
 
     def items(self) -> tuple[Float, Float]:
-        """Mean and std of the expected outcome, each [I + 1], the prior last."""
+        """Mean and std of the expected outcome, each [I + 1]; the prior is last."""
         ...
 
     def entries(
         self, row_N: Int, outcomes: Outcomes, observed_N: Int
     ) -> tuple[Float, Float, Float]:
-        """Mean, std of the expectation, and std of the noise left, each [N]."""
+        """Mean and std of the expected outcome, and std of the remaining noise, each [N]."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class EarlyModel(ABC):
-    """An early reward whose own part is `_learn`; fitting, looking up and clipping are the same for
-    all.
+    """Base class of early rewards. Subclasses define `_learn`; fitting, look-ups and clipping are
+    shared.
 
     Attributes:
         signal: what is believed in.
@@ -181,7 +180,7 @@ class EarlyModel(ABC):
 
     @abstractmethod
     def _learn(self, outcomes: Outcomes) -> ItemBeliefs:
-        """The prior, from outcomes that are all mature and have a key."""
+        """The prior, estimated from outcomes that are all mature and have a key."""
 
     def fit(
         self,
@@ -191,8 +190,8 @@ class EarlyModel(ABC):
         *,
         progress: Progress = None,
     ) -> Self:
-        """The fitted model: prior from the mature entries, items' posteriors from all (immature
-        ones by their prefix).
+        """The fitted model: a prior from mature entries, and items' posteriors from all entries (of
+        immature ones, from the days observed).
 
         Left-truncated entries teach nothing of outcomes, unless fewer than 1,000 certain ones are
         mature: then they are kept, and `learnt` and the printed model say so (see
@@ -224,13 +223,14 @@ class EarlyModel(ABC):
         decisions: Decisions | pl.DataFrame | None,
         tell: Callable[..., None],
     ) -> Self:
-        """See `fit`; its parts are the value of showing, the prior, and the beliefs."""
+        """See `fit`. Its three parts are the value of showing, the prior and the beliefs."""
         spares = (
             lake is not None
             and not (lake.decisions if decisions is None else _frame(decisions)).is_empty()
         )
         if lake is not None and spares:
-            lake, outcomes = _lake_of_learners(lake, outcomes.as_of), _learning(outcomes)
+            lake = _lake_of_learners(lake, outcomes.as_of)
+            outcomes = _learning(outcomes)
             decisions = None if decisions is None else of_learners(_frame(decisions))
         certain = certain_entries(outcomes)
         usable_N = certain.known & certain.keys.is_not_null().to_numpy()
@@ -286,8 +286,8 @@ class EarlyModel(ABC):
         return replace(self, standing=self._fitted().observe(outcomes, outcomes.observed(age)))
 
     def items(self, ids: pl.Series) -> Belief:
-        """Beliefs about a *new* entry on each id (the signal's entry key), [N]; an unknown id gets
-        the prior."""
+        """Beliefs about a *new* entry on each id (the signal's entry key), [N]; unknown ids get the
+        prior."""
         standing = self._fitted()
         row_N = standing.index.rows(ids)
         mean_I, std_I = standing.items()
@@ -330,7 +330,8 @@ class EarlyModel(ABC):
 
     @property
     def association(self) -> bool:
-        """True where `value` is an association, not an effect: the lake logged no decisions."""
+        """Whether `value` is an association, not an effect, because the lake logged no
+        decisions."""
         return self._shown().association
 
     def value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
@@ -345,9 +346,8 @@ class EarlyModel(ABC):
         view = showing.view(lake)
         beliefs = self._catalogue.get(id(view))
         if beliefs is None:  # kept with the view, so that its id is not used again
-            belief = self.items(
-                view.index.key_ids_I.extend_constant(None, 1)
-            )  # last, at row -1: unknown items
+            # last, at row -1: unknown items
+            belief = self.items(view.index.key_ids_I.extend_constant(None, 1))
             self._catalogue.clear()
             beliefs = self._catalogue[id(view)] = (view, belief.mean, belief.std, belief.spread)
         _, mean_I, std_I, spread_I = beliefs
@@ -436,7 +436,8 @@ def _learning(outcomes: Outcomes) -> Outcomes:
 def _lake_of_learners(lake: Lake, as_of: datetime) -> Lake:
     """The lake as it was known at `as_of`, with the rows of users who are not held out, and all
     items."""
-    view, store = lake.before(as_of), MemoryStore()
+    view = lake.before(as_of)
+    store = MemoryStore()
     tables = {"events": view.events, "decisions": view.decisions, "contexts": view.contexts}
     store.commit(
         "learners",
@@ -453,8 +454,8 @@ def _learnt(outcomes: Outcomes, certain: Outcomes) -> Learnt:
 
 
 def certain_entries(outcomes: Outcomes) -> Outcomes:
-    """The entries without left-truncated ones, unless fewer than `LEAST_CERTAIN` mature ones would
-    remain: then all of them.
+    """The entries that are not left-truncated; all of them where fewer than `LEAST_CERTAIN` mature
+    ones would remain.
 
     In a log's first weeks a "first touch" is often an old habit, which goes on at once: on the
     retail log the discoveries of the first two months become habits half as often again as those of
@@ -472,15 +473,15 @@ def most_possible(signal: Signal) -> float:
 
 
 def counts_below(signal: Declaration) -> int:
-    """The counts 0 .. n - 1 from which a threshold of n days is still to be reached; 0 where it is
-    not of days, or more than 10."""
+    """Number of counts 0 .. n - 1 below a threshold of n days; 0 where the threshold is not of
+    days, or is more than 10."""
     if signal.threshold is None or not signal.measure.counts_days or signal.threshold > MAX_COUNTS:
         return 0
     return int(np.ceil(signal.threshold))
 
 
 def sum_by(row_N: Int, amount_N: Float, n: int) -> Float:
-    """Sum of the amounts of each row 0..n-1, [n]."""
+    """Sum of the amounts of each row 0 .. n - 1, [n]."""
     return np.bincount(row_N, weights=amount_N, minlength=n).astype(float)
 
 
@@ -495,7 +496,7 @@ def prefix_hits(outcomes: Outcomes, observed_N: Int) -> tuple[Int, Int, Float]:
 
 
 def decided(outcomes: Outcomes, observed_N: Int) -> Float:
-    """The outcome of each entry where its observed days decide it, else NaN; shape [N]."""
+    """The outcome of each entry that is already decided by its observed days, else NaN, [N]."""
     signal = outcomes.signal
     row, _, amount = prefix_hits(outcomes, observed_N)
     total_N = sum_by(row, amount, len(outcomes))

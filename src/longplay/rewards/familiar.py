@@ -23,7 +23,7 @@ NEVER = np.iinfo(np.int64).min
 
 
 class LakeIndex:
-    """Touches of a lake by (user, key, time), and each user's events by time.
+    """Look-ups in a lake: each user's touches of keys, and each user's events by time.
 
     Attributes:
         lake: the log.
@@ -69,29 +69,31 @@ class LakeIndex:
         self.pairs, pair_row_E = np.unique(pair_E, return_inverse=True)
         code_E = pair_row_E * self.base + rank_E[has_key_E]
         order = np.argsort(code_E, kind="stable")
-        self._touch_code, self._touch_time = code_E[order], time_E[has_key_E][order]
+        self._touch_code = code_E[order]
+        self._touch_time = time_E[has_key_E][order]
         item_E = self.items.rows(events["item_id"]) if len(events) else user_E
         played_E = item_E >= 0
         code_E = user_E[played_E] * self.base + rank_E[played_E]
         order = np.argsort(code_E, kind="stable")
-        self._play_code, self._play_item = code_E[order], item_E[played_E][order]
+        self._play_code = code_E[order]
+        self._play_item = item_E[played_E][order]
 
     def slots(self, slates: pl.Series) -> Int:
-        """Catalogue rows of equally long slates, flat; -1 for an item the lake does not know."""
+        """Catalogue rows of equally long slates, flat; -1 for items that the lake does not know."""
         find = self.item_row.get
         flat = slates.explode(empty_as_null=False).to_list() if len(slates) else []
         return np.fromiter((find(item, -1) for item in flat), dtype=np.int64, count=len(flat))
 
     def users(self, user_ids: pl.Series) -> Int:
-        """Row of each user, -1 where the lake knows none of the user's activity."""
+        """Row of each user; -1 where the lake has no activity of the user."""
         find = self.user_row.get
         return np.fromiter(
             (find(user, -1) for user in user_ids.to_list()), dtype=np.int64, count=len(user_ids)
         )
 
     def last_touch(self, user_N: Int, key_N: Int, time_N: Int) -> Int:
-        """Time (microseconds) of the last touch of that key by that user strictly before that time;
-        NEVER where none."""
+        """The time (microseconds) of the user's last touch of the key strictly before a time; NEVER
+        where there is none."""
         if not len(self._touch_code):
             return np.full(len(user_N), NEVER)
         pair_N = user_N * max(len(self.keys), 1) + key_N
@@ -109,8 +111,8 @@ class LakeIndex:
     def familiar(
         self, user_N: Int, key_N: Int, time_N: Int, novel_for: int | None
     ) -> NDArray[np.bool_]:
-        """Whether an entry is impossible now: the user touched the key within `novel_for` calendar
-        days (null: ever) before."""
+        """Whether an entry is impossible: the user touched the key within the `novel_for` calendar
+        days before (null: ever)."""
         last_N = self.last_touch(user_N, key_N, time_N)
         touched_N = last_N != NEVER
         if novel_for is None:
@@ -120,8 +122,8 @@ class LakeIndex:
         )
 
     def recent(self, user_N: Int, time_N: Int, limit: int) -> sparse.csr_matrix:
-        """How often each catalogue item is among the user's last `limit` engaged events strictly
-        before the time: sparse [N, I]."""
+        """Counts of each catalogue item among the user's last `limit` engaged events strictly
+        before the time, sparse [N, I]."""
         last_N = np.searchsorted(
             self._play_code, user_N * self.base + np.searchsorted(self.moments, time_N)
         )
@@ -139,8 +141,8 @@ class LakeIndex:
         )
 
     def histories(self, lists: pl.Series, limit: int) -> sparse.csr_matrix:
-        """The same from given item ids, the last `limit` of each list: sparse [N, I]; unknown ids
-        are left out."""
+        """Counts of each catalogue item among the last `limit` ids of each list, sparse [N, I];
+        unknown ids are left out."""
         lists = lists.list.tail(limit)
         length_N = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
         rows = self.slots(lists.filter(pl.Series(length_N > 0)))

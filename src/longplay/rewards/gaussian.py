@@ -27,16 +27,15 @@ from scipy import linalg, stats
 from longplay.arrays import Float
 from longplay.errors import DataError
 
-# Where nothing tells items from noise (one item, or one entry per item), this share of the variance
-# is
-# taken to lie between items: beliefs stay unsure instead of claiming that all items are alike.
+# where nothing separates items from noise (one item, or one entry per item), this share of the
+# variance is taken to lie between items: beliefs stay unsure and do not claim that items are alike
 ASSUMED_BETWEEN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What past items teach: z_item ~ N(mu, sigma), trace ~ N(z_item, noise), outcome =
-    target'trace.
+    """The Gaussian prior learnt from past items: z_item ~ N(mu, sigma), trace ~ N(z_item, noise),
+    outcome = target'trace.
 
     Attributes:
         mu_C: mean trace.
@@ -77,7 +76,7 @@ class Prior:
 
     @cached_property
     def outer(self) -> Float:
-        """What one sighting of coordinate c adds to the precision of an item's traits, [C, R,
+        """The precision that one observation of coordinate c adds to an item's traits, [C, R,
         R]."""
         return self.loading[:, :, None] * self.loading[:, None, :]
 
@@ -124,7 +123,7 @@ def summarise(
     length_G: NDArray[np.int64],
     starts_I: NDArray[np.int64],
 ) -> tuple[Float, Float]:
-    """Sufficient statistics per item from sums over groups of equal item and observed length.
+    """Sufficient statistics per item, from sums over groups of equal item and observed length.
 
     Groups are ordered by item, item i begins at `starts_I[i]`. Returns count_IC (entries that have
     seen coordinate c) and white_IC (their whitened coordinate c, summed).
@@ -149,7 +148,8 @@ def traits(prior: Prior, count_IC: Float, white_IC: Float) -> tuple[Float, Float
 def expected_outcomes(prior: Prior, count_IC: Float, white_IC: Float) -> tuple[Float, Float]:
     """Posterior mean [I] and std [I] of items' expected outcomes."""
     sensitivity_R = prior.loading.T @ prior.white_target
-    mean_I, var_I = np.empty(len(count_IC)), np.empty(len(count_IC))
+    mean_I = np.empty(len(count_IC))
+    var_I = np.empty(len(count_IC))
     for rows in chunks(len(count_IC), prior.loading.shape[1] ** 2):
         trait_IR, cov_IRR = traits(prior, count_IC[rows], white_IC[rows])
         mean_I[rows] = prior.target_C @ prior.mu_C + trait_IR @ sensitivity_R
@@ -165,8 +165,8 @@ def own_prefix(
     prefix_NC: Float,
     length_G: NDArray[np.int64],
 ) -> tuple[Float, Float, Float]:
-    """Mean, std of the expectation, and std of the noise left, of single outcomes given item and
-    own prefix, each [N].
+    """Mean and std of the expected outcome, and std of the remaining noise, of entries given their
+    item and their own observed days, each [N].
 
     Entry n belongs to group `group_N[n]`: one item (statistics `count_GC`, `white_GC`) and one
     observed length. Given its first m whitened coordinates w, target'y = sum_{c<m} tau_c w_c +
@@ -234,9 +234,11 @@ def estimate_prior(
     """
     if not len(n_I):
         raise DataError("estimate_prior: no item has a mature entry; expected at least one")
-    total, items, ones_I = float(n_I.sum()), len(n_I), np.ones(len(n_I))
+    total = float(n_I.sum())
+    items = len(n_I)
+    ones_I = np.ones(len(n_I))
     unit_C = np.ones(len(target_C)) if unit_C is None else unit_C
-    if total - items < 1 or (n_I > 1).sum() < 2:  # nothing tells items from noise
+    if total - items < 1 or (n_I > 1).sum() < 2:  # nothing separates items from noise
         mu_C = sum_IC.sum(0) / total
         spread_CC = (cross(ones_I) - total * np.outer(mu_C, mu_C)) / max(total - 1, 1)
         noise_CC = _shrink_correlation(
@@ -257,14 +259,15 @@ def estimate_prior(
 def between_items(
     n_I: Float, sum_IC: Float, cross: Callable[[Float], Float], weight_I: Float
 ) -> Float:
-    """Raw covariance of item means [C, C] for given item weights, sampling taken off; unbiased, so
-    not always PSD.
+    """Covariance of item means [C, C] for these item weights, less the part due to sampling. It is
+    unbiased, so it may have negative eigenvalues.
 
     Items with a single entry cannot say how much they vary by sampling and are left out; 0 where
     all have one.
     """
     weight_I = np.where(n_I > 1, weight_I, 0.0)
-    total, mean_IC = float(weight_I.sum()), sum_IC / n_I[:, None]
+    total = float(weight_I.sum())
+    mean_IC = sum_IC / n_I[:, None]
     if total == 0:
         return np.zeros((sum_IC.shape[1], sum_IC.shape[1]))
     away_IC = mean_IC - weight_I @ mean_IC / total
@@ -276,8 +279,8 @@ def between_items(
 
 
 def _outcome_variance(n_I: Float, sum_I: Float, squares_I: Float, noise: float) -> float:
-    """Variance of items' expected outcomes: weights follow the variance they estimate, damped until
-    both agree.
+    """Variance of items' expected outcomes. The weights depend on the variance, so both are
+    iterated, damped, until they agree.
 
     The raw estimate may be negative; what is returned is the mean of a normal around it, with its
     sampling error, cut off below 0.
@@ -309,14 +312,14 @@ def _outcome_variance(n_I: Float, sum_I: Float, squares_I: Float, noise: float) 
 
 
 def chunks(n: int, width: int, budget: int = 4_000_000) -> list[slice]:
-    """Slices that cover 0..n with at most about `budget` numbers of `width` per row each."""
+    """Slices that cover 0..n, each of at most about `budget` numbers at `width` numbers per row."""
     step = max(budget // max(width, 1), 1)
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
 def _shrink_correlation(cov_CC: Float, dof: float, floor_C: Float) -> Float:
-    """`cov_CC` with correlations times 1 - lambda, lambda = sum of their sampling variances / sum
-    of their squares."""
+    """`cov_CC` with correlations shrunk by 1 - lambda, where lambda is the sum of their sampling
+    variances over the sum of their squares."""
     variance_C = np.maximum(np.diag(cov_CC), floor_C)
     scale_CC = np.sqrt(np.outer(variance_C, variance_C))
     correlation_CC = cov_CC / scale_CC
@@ -329,8 +332,8 @@ def _shrink_correlation(cov_CC: Float, dof: float, floor_C: Float) -> Float:
 
 
 def _nearest_psd(sigma_CC: Float, noise_CC: Float, target_C: Float, variance: float) -> Float:
-    """The PSD matrix of equal trace nearest to `sigma_CC` (whitened by the noise), with target' .
-    target = variance.
+    """The positive semi-definite matrix of equal trace that is nearest to `sigma_CC` (whitened by
+    the noise), with target' . target = variance.
 
     Keeping the trace while lifting negative eigenvalues to 0 lowers the positive ones alike: what
     noise put on one side it also put on the other.
@@ -351,7 +354,7 @@ def _nearest_psd(sigma_CC: Float, noise_CC: Float, target_C: Float, variance: fl
 
 
 def _onto_simplex(values: Float, total: float) -> Float:
-    """max(values - shift, 0) with the shift that makes them add up to `total` >= 0.
+    """max(values - shift, 0), with the shift at which they sum to `total` >= 0.
 
     >>> _onto_simplex(np.array([3.0, 1.0, -1.0]), 3.0).tolist()
     [2.5, 0.5, 0.0]

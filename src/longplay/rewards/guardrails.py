@@ -15,8 +15,8 @@ from longplay.signals.signal import Signal
 
 @dataclass(frozen=True)
 class Coverage:
-    """Share of the available catalogue that the first `k` places of a policy's slates reach, over
-    many contexts.
+    """Share of the available catalogue in the first `k` places of a policy's slates, over many
+    contexts.
 
     >>> print(coverage(), Coverage(5) == coverage(k=5))
     coverage@10 True
@@ -32,7 +32,7 @@ class Coverage:
 
     @property
     def label(self) -> str:
-        """What rows and errors call it."""
+        """Its name in rows and errors."""
         return f"coverage@{self.k}"
 
     def __str__(self) -> str:
@@ -46,8 +46,7 @@ def coverage(k: int = 10) -> Coverage:
 
 @dataclass(frozen=True)
 class TopCreator:
-    """Share of a policy's slots that are *not* of the creator with the most: what is left beside
-    its favourite.
+    """Share of a policy's slots that are *not* of its most shown creator.
 
     >>> print(top_creator(), TopCreator() == top_creator())
     beyond top creator True
@@ -55,7 +54,7 @@ class TopCreator:
 
     @property
     def label(self) -> str:
-        """What rows and errors call it."""
+        """Its name in rows and errors."""
         return "beyond top creator"
 
     def __str__(self) -> str:
@@ -94,7 +93,7 @@ def policy_metric(name: str) -> PolicyMetric | None:
 
 
 def check_guardrails(guardrails: Mapping[Guarded, float]) -> None:
-    """Refuse what cannot be kept.
+    """Raise where a guardrail cannot be kept.
 
     Raises:
         ConfigError: a key that is no signal or policy metric, a bound outside (0, 1], a signal
@@ -131,6 +130,6 @@ def check_guardrails(guardrails: Mapping[Guarded, float]) -> None:
 
 
 def guard_key(metric: Guarded) -> str:
-    """What a guardrail is to the reward's version: the signal's version, or the policy metric's
+    """A guardrail as the reward's version has it: the signal's version, or the policy metric's
     label."""
     return metric.version if isinstance(metric, Signal) else metric.label

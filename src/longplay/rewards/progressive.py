@@ -44,12 +44,14 @@ class ProgressiveReward(EarlyModel):
 
     def _learn(self, outcomes: Outcomes) -> GaussianStanding:
         index, row_N = by_key(outcomes)
-        trace_NC, items = _trace(outcomes, outcomes.observed()), len(index)
+        trace_NC = _trace(outcomes, outcomes.observed())
+        items = len(index)
         shape = (items, len(row_N))
         member_IN = sparse.csr_matrix(
             (np.ones(len(row_N)), (row_N, np.arange(len(row_N)))), shape=shape
         )
-        target_C, unit_C = np.ones(trace_NC.get_shape()[1]), np.ones(trace_NC.get_shape()[1])
+        target_C = np.ones(trace_NC.get_shape()[1])
+        unit_C = np.ones(trace_NC.get_shape()[1])
         unit_C[: self.signal.days] = max(
             float(outcomes.hits[2].mean()) if len(outcomes.hits[2]) else 0.0, 1e-6
         )
@@ -84,8 +86,8 @@ class ProgressiveReward(EarlyModel):
 
 @dataclass(frozen=True, eq=False)
 class GaussianStanding:
-    """Items' posteriors: count_IC, white_IC as in `gaussian.summarise`; mean and std [I + 1], the
-    prior last."""
+    """Items' posteriors: `count_IC` and `white_IC` as in `gaussian.summarise`; mean and std [I +
+    1], the prior last."""
 
     signal: Signal
     prior: Prior
@@ -106,9 +108,11 @@ class GaussianStanding:
         return self.mean_I, self.std_I
 
     def observe(self, outcomes: Outcomes, observed_N: Int) -> GaussianStanding:
-        """Items' posteriors from these entries' prefixes; entries without a key are left out."""
+        """Items' posteriors from the observed days of these entries. Entries without a key are left
+        out."""
         index, row_N = by_key(outcomes)
-        length_N, coordinates = self._lengths(observed_N), len(self.prior.mu_C)
+        length_N = self._lengths(observed_N)
+        coordinates = len(self.prior.mu_C)
         heard_N = row_N >= 0
         group_ids, group_N = np.unique(
             row_N[heard_N] * (coordinates + 1) + length_N[heard_N], return_inverse=True
@@ -119,14 +123,10 @@ class GaussianStanding:
             (np.ones(len(group_N)), (group_N, np.arange(len(group_N)))),
             shape=(len(group_ids), len(group_N)),
         )
-        sum_GC, n_G = (
-            sparse.csr_matrix(member_GN @ trace_NC),
-            np.bincount(group_N, minlength=len(group_ids)).astype(float),
-        )
-        count_IC, white_IC = (
-            np.zeros((len(index), coordinates)),
-            np.zeros((len(index), coordinates)),
-        )
+        sum_GC = sparse.csr_matrix(member_GN @ trace_NC)
+        n_G = np.bincount(group_N, minlength=len(group_ids)).astype(float)
+        count_IC = np.zeros((len(index), coordinates))
+        white_IC = np.zeros((len(index), coordinates))
         starts_I = np.searchsorted(row_G, np.arange(len(index) + 1))
         for items in chunks(
             len(index), coordinates * max(int(np.ceil(len(group_ids) / max(len(index), 1))), 1)
@@ -153,8 +153,8 @@ class GaussianStanding:
     def entries(
         self, row_N: Int, outcomes: Outcomes, observed_N: Int
     ) -> tuple[Float, Float, Float]:
-        """See `ItemBeliefs`: the item's posterior conditioned on the entry's own prefix too; of a
-        threshold, bent to the rates seen."""
+        """See `ItemBeliefs`: the item's posterior, conditioned on the entry's own observed days.
+        With a threshold it is corrected by the curves of observed rates."""
         mean_N, std_N, noise_N = self.linear(row_N, outcomes, observed_N)
         if self.curves is not None:
             mean_N, std_N = self.curves.bend(
@@ -163,7 +163,7 @@ class GaussianStanding:
         return mean_N, std_N, noise_N
 
     def linear(self, row_N: Int, outcomes: Outcomes, observed_N: Int) -> tuple[Float, Float, Float]:
-        """`entries` as the Gaussian has it."""
+        """`entries` without the correction by curves."""
         coordinates = len(self.prior.mu_C)
         length_N = self._lengths(observed_N)
         trace_NC = _trace(outcomes, observed_N)
@@ -190,14 +190,14 @@ class GaussianStanding:
         return mean_N, std_N, noise_N
 
     def _lengths(self, observed_N: Int) -> Int:
-        """Coordinates seen: the days observed, and everything (the indicator too) once the window
-        has closed."""
+        """Number of coordinates seen: the days observed, and all coordinates once the window has
+        closed."""
         return np.where(observed_N >= self.signal.days, len(self.prior.mu_C), observed_N)
 
 
 def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
-    """Curves through mature entries, each believed in by what the other half of the users showed of
-    its item; null where too few are known.
+    """Curves through mature entries, whose beliefs come from the other half of the users; null
+    where too few outcomes are known.
 
     Its own outcome must not be in an entry's belief: where items have few entries the curves would
     learn to trust it.
@@ -206,19 +206,16 @@ def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
     if not len(ages) or not Curves.possible(outcomes.value):
         return None
     half_N = keyed_uniform("longplay: curves", outcomes.frame["user_id"]) < 0.5
-    linear_AN, so_far_AN = (
-        np.zeros((len(ages), len(outcomes))),
-        np.zeros((len(ages), len(outcomes)), dtype=np.int64),
-    )
+    linear_AN = np.zeros((len(ages), len(outcomes)))
+    so_far_AN = np.zeros((len(ages), len(outcomes)), dtype=np.int64)
     is_read_N = np.zeros(len(outcomes), dtype=bool)
     for half in (half_N, ~half_N):
-        other_half, rows = outcomes.where(~half), np.flatnonzero(half)
+        other_half = outcomes.where(~half)
+        rows = np.flatnonzero(half)
         is_sampled_N = np.zeros(len(outcomes), dtype=bool)
         is_sampled_N[rows[:: len(rows) // CURVE_ENTRIES + 1]] = True
-        sampled, other_beliefs = (
-            outcomes.where(is_sampled_N),
-            standing.observe(other_half, other_half.observed()),
-        )
+        sampled = outcomes.where(is_sampled_N)
+        other_beliefs = standing.observe(other_half, other_half.observed())
         row_N = other_beliefs.index.rows(sampled.keys)
         is_read_N |= is_sampled_N
         for a, age in enumerate(ages.tolist()):
@@ -236,7 +233,7 @@ def _curves(standing: GaussianStanding, outcomes: Outcomes) -> Curves | None:
 
 
 def _so_far(outcomes: Outcomes, observed_N: Int) -> Int:
-    """What each entry has come to in its observed days, as far as `counts_below` tells it apart,
+    """The count of each entry in its observed days, as far as `counts_below` distinguishes counts,
     [N]."""
     row, _, amount = prefix_hits(outcomes, observed_N)
     return np.minimum(
@@ -245,7 +242,7 @@ def _so_far(outcomes: Outcomes, observed_N: Int) -> Int:
 
 
 def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Int]:
-    """The distinct keys of the entries, sorted, and each entry's row among them (-1 where it has
+    """The distinct keys of the entries, sorted, and the row of each entry's key (-1 where it has
     none)."""
     index = ItemIndex(outcomes.keys.drop_nulls().unique().sort())
     row_N = index.rows(outcomes.keys) if len(outcomes) else np.zeros(0, dtype=np.int64)
@@ -255,18 +252,16 @@ def by_key(outcomes: Outcomes) -> tuple[ItemIndex, Int]:
 
 
 def _trace(outcomes: Outcomes, observed_N: Int) -> sparse.csr_matrix:
-    """Daily amounts within the observed days, sparse [N, C]; with a threshold, last the indicator
-    of closed windows."""
+    """Daily amounts within the observed days, sparse [N, C]. With a threshold, the last column is
+    the outcome of closed windows."""
     signal = outcomes.signal
     row, day, amount = prefix_hits(outcomes, observed_N)
     if signal.threshold is None:
         return sparse.csr_matrix((amount, (row, day)), shape=(len(outcomes), signal.days))
     total_N = sum_by(row, amount, len(outcomes))
     positive = np.flatnonzero((observed_N >= signal.days) & (total_N >= signal.threshold - 1e-9))
-    row, day = (
-        np.concatenate([row, positive]),
-        np.concatenate([day, np.full(len(positive), signal.days)]),
-    )
+    row = np.concatenate([row, positive])
+    day = np.concatenate([day, np.full(len(positive), signal.days)])
     return sparse.csr_matrix(
         (np.concatenate([amount, np.ones(len(positive))]), (row, day)),
         shape=(len(outcomes), signal.days + 1),

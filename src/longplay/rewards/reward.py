@@ -137,7 +137,7 @@ class Reward:
     def guarded(
         self, early: EarlyReward | Mapping[Signal, EarlyReward]
     ) -> dict[Signal, EarlyReward]:
-        """The early reward of each signal that is a guardrail.
+        """The early reward of each guardrail that is a signal.
 
         Raises:
             ConfigError: one of them has no model.
@@ -155,11 +155,12 @@ class Reward:
     def __reduce__(
         self,
     ) -> tuple[type[Reward], tuple[dict[Signal, float], dict[Guarded, float], float]]:
+        # a read-only mapping does not pickle
         return Reward, (
             dict(self.objectives),
             dict(self.guardrails),
             self.caution,
-        )  # a read-only mapping does not pickle
+        )
 
     def __str__(self) -> str:
         objectives = " + ".join(
@@ -203,8 +204,8 @@ def _models(
 
 
 def combine(parts: list[tuple[float, Belief]]) -> Belief:
-    """The belief about a weighted sum of outcomes; errors and single outcomes taken as independent
-    between parts.
+    """The belief about a weighted sum of outcomes. Errors and single outcomes of the parts are
+    taken as independent.
 
     >>> a = Belief(np.array([0.4]), np.array([0.3]), np.array([0.5]), 7, "a@1", maximum=1.0)
     >>> b = Belief(np.array([2.0]), np.array([0.4]), np.array([1.0]), 7, "b@1", maximum=5.0)

@@ -14,48 +14,38 @@ shown) rho E[Y | entry].
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field, replace
-from typing import cast
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse, special
-from sklearn.linear_model import LogisticRegression
-from sklearn.utils.extmath import randomized_svd
 
 from longplay.arrays import Float, Int
 from longplay.belief import Belief
-from longplay.decisions import Contexts, Decisions, main_surface
+from longplay.decisions import Contexts
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
-from longplay.lake.schema import ENGAGED
 from longplay.rewards.familiar import LakeIndex
-from longplay.signals.outcomes.in_memory import ENTRY_HORIZON, Outcomes
 from longplay.signals.outcomes.once import left_by_slots_above
 from longplay.signals.signal import Signal
 
 HISTORY = 60  # items of history that make a user's taste
-DIMS = 16
-RATE_SLOTS = (
-    50.0  # an item's entry rate is smoothed as if it had been shown this often at the base rate
-)
-FOLDS = 5
-MAX_SLOTS = 200_000  # slots the logistic regression is fitted on
-LEAST_ALONE = (
-    1_000  # slots alone with their creator below which those that share a slate teach, too
-)
-MIN_EACH = 50  # mature entries of either origin before rho leaves 1
-RHO_SPREAD = 0.5  # prior std of log rho
+DIMS = 16  # of an item vector
 FEATURES = ("position", "item_rate", "affinity", "no_history", "popularity")
 
 
 @dataclass(frozen=True, eq=False)
 class LakeView:
-    """A lake's look-ups, with the rows of its items and keys in the fitted model; last, as
-    everywhere, -1 for the unknown."""
+    """A lake's look-ups, and where its items and keys stand in a fitted model.
+
+    Attributes:
+        index: the look-ups.
+        item_row_I: row in the model of each item of the lake, -1 for items that the model does not
+            know; the last is -1, for items that the lake does not know.
+        key_row_K: the same of creators or items that entries are about.
+    """
 
     index: LakeIndex
     item_row_I: Int
@@ -106,8 +96,9 @@ class Showing:
             while len(self._views) > 1:
                 self._views.pop(next(iter(self._views)))
             index = LakeIndex(lake, self.signal.entry.of)
-            item_row_I, key_row_K = self.items.rows(index.items.ids), self.keys.rows(index.keys.ids)
-            self._views[key] = LakeView(index, np.append(item_row_I, -1), np.append(key_row_K, -1))
+            item_row_I = np.append(self.items.rows(index.items.ids), -1)
+            key_row_K = np.append(self.keys.rows(index.keys.ids), -1)
+            self._views[key] = LakeView(index, item_row_I, key_row_K)
         return self._views[key]
 
     def gain(
@@ -126,7 +117,8 @@ class Showing:
             DataError: slates of different lengths, or not one per context.
             ConfigError: the signal's entries are about users.
         """
-        entry, index = self.signal.entry, view.index
+        entry = self.signal.entry
+        index = view.index
         if entry.of is None or entry.is_event:
             about = (
                 "events, of which showing is one cause among others"
@@ -149,17 +141,18 @@ class Showing:
         if entry.is_slot:
             return row_NS, np.ones(row_NS.shape), np.ones(row_NS.shape)
         frame = contexts.frame
-        user_N, time_N = index.users(frame["user_id"]), frame["time"].dt.epoch("us").to_numpy()
+        user_N = index.users(frame["user_id"])
+        time_N = frame["time"].dt.epoch("us").to_numpy()
         owner_N = np.repeat(np.arange(len(slates)), slots)
         key_N = np.append(index.key_row_I, -1)[row_N]
-        impossible_N = index.familiar(user_N[owner_N], key_N, time_N[owner_N], entry.novel_for) | (
-            (row_N >= 0) & (key_N < 0)
-        )
-        key_NS, impossible_NS = key_N.reshape(row_NS.shape), impossible_N.reshape(row_NS.shape)
+        familiar_N = index.familiar(user_N[owner_N], key_N, time_N[owner_N], entry.novel_for)
+        without_creator_N = (row_N >= 0) & (key_N < 0)
+        key_NS = key_N.reshape(row_NS.shape)
+        impossible_NS = (familiar_N | without_creator_N).reshape(row_NS.shape)
         if self.association:
             possible_NS = np.where(impossible_NS, 0.0, 1.0)
             return row_NS, *paid_once(key_NS, possible_NS, np.zeros(row_NS.shape), rho=1.0)
-        taste_NR, empty_N = self._taste(frame["history"], user_N, time_N, view)
+        taste_NR, empty_N = self.taste(frame["history"], user_N, time_N, view)
         shown_N = self._entry_chance(
             view.item_row_I[row_N],
             np.tile(np.arange(slots), len(slates)),
@@ -171,13 +164,13 @@ class Showing:
         not_shown_NS = np.where(impossible_NS, 0.0, not_shown_N.reshape(row_NS.shape))
         return row_NS, *paid_once(key_NS, shown_NS, not_shown_NS, self.rho)
 
-    def _taste(
+    def taste(
         self, history: pl.Series, user_N: Int, time_N: Int, view: LakeView
     ) -> tuple[Float, NDArray[np.bool_]]:
-        """Mean item vector of each context's history [N, R], and whether there is none.
+        """Mean item vector of each context's history [N, R], and whether there is none [N].
 
-        The context's own history where it has one, else the user's events in the lake strictly
-        before it (a policy that looks at no history logs none).
+        The history is that of the context. A policy that looks at no history logs none; then it is
+        the user's last events in the lake before the context.
         """
         count_NI = view.index.histories(history, HISTORY)
         has_history_N = np.diff(count_NI.indptr) > 0
@@ -191,9 +184,8 @@ class Showing:
                 count_NI + select @ view.index.recent(user_N[rest], time_N[rest], HISTORY)
             ).tocsr()
         size_N = np.asarray(count_NI.sum(axis=1)).ravel()
-        return np.asarray(count_NI @ self.vector_IR[view.item_row_I[:-1]]) / np.maximum(size_N, 1)[
-            :, None
-        ], size_N == 0
+        sum_NR = np.asarray(count_NI @ self.vector_IR[view.item_row_I[:-1]])
+        return sum_NR / np.maximum(size_N, 1)[:, None], size_N == 0
 
     def _entry_chance(
         self, item_N: Int, position_N: Int, taste_NR: Float, empty_N: NDArray[np.bool_]
@@ -207,9 +199,8 @@ class Showing:
             self.popularity_I,
             self.vector_IR,
         )
-        features_NF = np.clip(
-            features_NF, *self.range_2F
-        )  # a new item must not be judged by a line drawn far from all that was shown
+        # cut to the range of training: no extrapolation to items unlike all that were shown
+        features_NF = np.clip(features_NF, *self.range_2F)
         return special.expit(features_NF @ self.weights_F + self.intercept)
 
 
@@ -294,14 +285,12 @@ def worth(
     array([[ 0.15, -0.05]])
     """
     value_std_NS = np.abs(gain_NS) * std_NS
-    variance_NS = (
-        chance_NS * (spread_NS**2 + mean_NS**2) - (chance_NS * mean_NS) ** 2
-    )  # an entry by chance, then its outcome
-    extreme_NS = (
-        gain_NS * most
-        if np.isfinite(most)
-        else np.where(gain_NS == 0, 0.0, np.copysign(np.inf, gain_NS))
-    )
+    # of a product: whether there is an entry, and its outcome
+    variance_NS = chance_NS * (spread_NS**2 + mean_NS**2) - (chance_NS * mean_NS) ** 2
+    if np.isfinite(most):
+        extreme_NS = gain_NS * most
+    else:
+        extreme_NS = np.where(gain_NS == 0, 0.0, np.copysign(np.inf, gain_NS))
     return Belief(
         mean=gain_NS * mean_NS,
         std=value_std_NS,
@@ -311,284 +300,3 @@ def worth(
         minimum=np.minimum(extreme_NS, 0.0),
         maximum=np.maximum(extreme_NS, 0.0),
     )
-
-
-def fit_showing(
-    signal: Signal,
-    lake: Lake,
-    outcomes: Outcomes,
-    decisions: Decisions | pl.DataFrame | None = None,
-) -> Showing:
-    """The showing model as of `outcomes.as_of`: nothing later is looked at. Slots count on the
-    surface that has the most.
-
-    Item vectors come from one half of the users and the regression from the other half's slots; an
-    item's entry rate comes, for each slot, from users of other folds: no slot sees its own label.
-    Where a creator has several slots of a slate, nobody knows which of them caused its entry: see
-    `_single_labels`.
-    """
-    view = lake.before(outcomes.as_of)
-    if decisions is None:
-        decisions = view.decisions
-    frame = decisions.frame if isinstance(decisions, Decisions) else decisions
-    of = signal.entry.of
-    if of is None or not signal.entry.is_discovery or frame.is_empty():
-        return Showing(signal, association=of is not None and signal.entry.is_discovery)
-    frame = frame.filter(
-        pl.col("surface") == main_surface(frame)
-    )  # a search result is entered far more often than a slot nobody asked for
-    index = LakeIndex(view, of)
-    slots = outcomes.on(frame).frame.filter(
-        pl.col("time") + ENTRY_HORIZON <= outcomes.as_of
-    )  # later ones may still see an entry
-    row_N = index.slots(slots.select(pl.concat_list("item_id"))["item_id"])
-    key_N = np.append(index.key_row_I, -1)[row_N]
-    time_N = slots["time"].dt.epoch("us").to_numpy()
-    possible_N = (key_N >= 0) & ~index.familiar(
-        index.users(slots["user_id"]), key_N, time_N, signal.entry.novel_for
-    )
-    slots, row_N, time_N = (
-        slots.filter(pl.Series(possible_N)),
-        row_N[possible_N],
-        time_N[possible_N],
-    )
-    if slots.is_empty():
-        raise DataError(
-            f"{signal.name}: none of the slots shown until {outcomes.as_of:%Y-%m-%d} could open "
-            f"an entry (all familiar, or without a {of}); "
-            "pass lake=None for beliefs alone"
-        )
-    taught_N, entered_N = _single_labels(
-        slots.select("decision_id", "entered", key=pl.Series(key_N[possible_N]))
-    )
-    slots, row_N, time_N = slots.filter(pl.Series(taught_N)), row_N[taught_N], time_N[taught_N]
-    bucket_of = user_buckets(
-        pl.concat([slots["user_id"], pl.Series(list(index.user_row), dtype=pl.String)]), 2 * FOLDS
-    )
-    bucket_N = slots["user_id"].replace_strict(bucket_of, return_dtype=pl.Int64).to_numpy()
-    vector_IR, popularity_I = _item_vectors(view, index, bucket_of)
-    rate_logit_I, rate_logit_N = _entry_rates(row_N, entered_N, bucket_N // 2, len(index.items))
-    showing = Showing(
-        signal,
-        association=False,
-        rho=_organic_ratio(outcomes),
-        slots=len(row_N),
-        items=index.items,
-        keys=index.keys,
-        rate_logit_I=rate_logit_I,
-        popularity_I=np.append(
-            popularity_I, popularity_I[row_N].mean()
-        ),  # an unknown item counts as a usual one
-        vector_IR=vector_IR,
-        organic_K=_organic_rates(view, index, outcomes),
-    )
-    use = np.flatnonzero(bucket_N % 2 == 1)
-    if len(use) < 100:  # too few users to spare half of them
-        use = np.arange(len(row_N))
-    if len(use) > MAX_SLOTS:
-        use = np.sort(np.random.default_rng(0).choice(use, MAX_SLOTS, replace=False))
-    moments = (
-        slots[use]
-        .select("context_id", "user_id", "time")
-        .unique("context_id", keep="first", maintain_order=True)
-    )
-    logged = view.contexts.select("context_id", "history").unique("context_id")
-    history = moments.join(logged, on="context_id", how="left", maintain_order="left")["history"]
-    user_M, time_M = index.users(moments["user_id"]), moments["time"].dt.epoch("us").to_numpy()
-    own_view = LakeView(
-        index, np.append(np.arange(len(index.items)), -1), np.append(np.arange(len(index.keys)), -1)
-    )
-    taste_MR, empty_M = showing._taste(history.fill_null([]), user_M, time_M, own_view)
-    moment_N = ItemIndex(moments["context_id"]).rows(slots[use]["context_id"])
-    x_NF = features(
-        row_N[use],
-        slots["slot"].to_numpy()[use],
-        taste_MR[moment_N],
-        empty_M[moment_N],
-        rate_logit_N[use],
-        popularity_I,
-        vector_IR,
-    )
-    weights_F, intercept = _logistic(x_NF, entered_N[use])
-    return replace(
-        showing,
-        weights_F=weights_F,
-        intercept=intercept,
-        range_2F=np.quantile(x_NF, [0.01, 0.99], axis=0),
-    )
-
-
-def _single_labels(slots: pl.DataFrame) -> tuple[NDArray[np.bool_], Float]:
-    """Which slots teach the chance of an entry of one slot, [N], and what each of those counts as,
-    0 to 1, [taught].
-
-    Every slot of a creator has seen the creator's entry, whichever of them caused it. So the slots
-    that are alone with their creator in their slate teach. Where they are fewer than `LEAST_ALONE`,
-    all do and share the entry equally, which is too low a chance rather than too high.
-
-    Args:
-        slots: decision_id, entered and key (row of the creator or item), one row per slot.
-    """
-    together_N = slots.select(pl.len().over("decision_id", "key"))["len"].to_numpy()
-    entered_N = slots["entered"].to_numpy().astype(float)
-    alone_N = together_N == 1
-    if alone_N.sum() >= LEAST_ALONE:
-        return alone_N, entered_N[alone_N]
-    return np.ones(len(slots), dtype=bool), entered_N / together_N
-
-
-def _logistic(x_NF: Float, entered_N: Float) -> tuple[Float, float]:
-    """Weights and intercept of the entry model on raw features; the base rate alone where only one
-    class was seen.
-
-    A slot that shares its entry with others counts as that part of an entry, and as the rest of
-    none.
-    """
-    part_N = (entered_N > 0) & (entered_N < 1)
-    weight_N = np.where(part_N, entered_N, 1.0)
-    if part_N.any():
-        x_NF = np.vstack([x_NF, x_NF[part_N]])
-        weight_N = np.append(weight_N, 1.0 - entered_N[part_N])
-        entered_N = np.append(entered_N > 0, np.zeros(part_N.sum())).astype(float)
-    entries = entered_N.sum()
-    if not 0 < entries < len(entered_N):
-        return np.zeros(x_NF.shape[1]), float(special.logit((entries + 0.5) / (len(entered_N) + 1)))
-    centre_F, scale_F = x_NF.mean(0), np.maximum(x_NF.std(0), 1e-9)
-    model = LogisticRegression(C=1.0, max_iter=500).fit(
-        (x_NF - centre_F) / scale_F, entered_N, sample_weight=weight_N
-    )
-    weights_F = np.where(x_NF.std(0) > 1e-9, model.coef_[0] / scale_F, 0.0)
-    return weights_F, float(model.intercept_[0] - weights_F @ centre_F)
-
-
-def _item_vectors(view: Lake, index: LakeIndex, bucket_of: dict[str, int]) -> tuple[Float, Float]:
-    """Truncated SVD of log engagement counts and log(1 + users) per item, from the even half of the
-    users; the vectors' last row: unknown items."""
-    engaged = view.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
-    events = engaged.group_by("user_id", "item_id").len().sort("user_id", "item_id")
-    events = (
-        events.filter(pl.col("user_id").replace_strict(bucket_of, return_dtype=pl.Int64) % 2 == 0)
-        if len(events)
-        else events
-    )
-    user_E, item_E = (
-        index.users(events["user_id"]),
-        index.items.rows(events["item_id"]) if len(events) else np.zeros(0, dtype=np.int64),
-    )
-    shape = (max(len(index.user_row), 1), len(index.items))
-    count = sparse.csr_matrix(
-        (np.log1p(events["len"].to_numpy().astype(float)), (user_E, item_E)), shape=shape
-    )
-    users_I = np.bincount(item_E, minlength=len(index.items)).astype(float)
-    dims = min(DIMS, min(shape) - 1)
-    vector_IR = np.zeros((len(index.items) + 1, DIMS))
-    if dims > 0 and count.nnz:
-        _, singular_R, right_RI = randomized_svd(count, dims, random_state=0)
-        vector_IR[:-1, :dims] = right_RI.T * singular_R
-    return vector_IR, np.log1p(users_I)
-
-
-def _entry_rates(row_N: Int, entered_N: Float, fold_N: Int, items: int) -> tuple[Float, Float]:
-    """Log-odds of smoothed entry rates: per item over everyone (unknown last), and per slot from
-    the other folds' users."""
-    base = float((entered_N.sum() + 0.5) / (len(entered_N) + 1))
-    entries_FI, shown_FI = np.zeros((FOLDS, items)), np.zeros((FOLDS, items))
-    np.add.at(entries_FI, (fold_N, row_N), entered_N)
-    np.add.at(shown_FI, (fold_N, row_N), 1.0)
-
-    def log_odds(entries: Float, shown: Float) -> Float:
-        return special.logit((entries + RATE_SLOTS * base) / (shown + RATE_SLOTS))
-
-    other_FI = log_odds(entries_FI.sum(0) - entries_FI, shown_FI.sum(0) - shown_FI)
-    return np.append(log_odds(entries_FI.sum(0), shown_FI.sum(0)), special.logit(base)), other_FI[
-        fold_N, row_N
-    ]
-
-
-def _organic_rates(view: Lake, index: LakeIndex, outcomes: Outcomes) -> Float:
-    """Organic discoveries per active user-day on which the user could have made one, per key
-    (unknown last: the mean rate).
-
-    A user-day is active with an engaged event or a decision: the moments a slate competes with.
-    Each entry takes its user out of risk for `novel_for` days (null: for good), at the user's mean
-    frequency of active days.
-    """
-    signal, of = outcomes.signal, outcomes.signal.entry.of
-    active = pl.concat(
-        [
-            view.events.filter(pl.col("kind").is_in(ENGAGED)).select("user_id", "time"),
-            view.decisions.select("user_id", "time"),
-        ]
-    )
-    days = active.select("user_id", pl.col("time").dt.date().alias("day")).unique()
-    spans = days.group_by("user_id").agg(
-        (pl.lit(outcomes.as_of).dt.date() - pl.col("day").min()).dt.total_days().alias("days")
-    )
-    frequency = min(days.height / max(float(spans["days"].sum()) + spans.height, 1.0), 1.0)
-    entries = outcomes.frame.filter(pl.col(f"{of}_id").is_not_null())
-    key_N = index.keys.rows(entries[f"{of}_id"])
-    left_N = (outcomes.as_of.timestamp() // 86400 - entries["day"].to_numpy()).clip(
-        0, signal.entry.novel_for
-    )
-    has_key = key_N >= 0
-    off_K = (
-        np.bincount(key_N[has_key], weights=left_N[has_key], minlength=len(index.keys)) * frequency
-    )
-    organic_K = np.bincount(
-        key_N[has_key],
-        weights=(entries["origin"] == "organic").to_numpy()[has_key],
-        minlength=len(index.keys),
-    )
-    risk_K = np.maximum(days.height - off_K, 0.05 * days.height)
-    rate = float((organic_K.sum() + 0.5) / (risk_K.sum() + 1))
-    return np.append(
-        (organic_K + 1) / (risk_K + 1 / rate), rate
-    )  # smoothed by one discovery at the mean rate
-
-
-def _organic_ratio(outcomes: Outcomes) -> float:
-    """Mean outcome of organic over recommended entries of the same keys (Mantel & Haenszel 1959),
-    shrunk to 1 by its error.
-
-    Comparing within keys keeps "people find good things themselves" out of the ratio.
-    """
-    mature = outcomes.where(outcomes.known)
-    frame = mature.frame.select("value", pl.col("origin") == "organic", mature.keys.alias("key"))
-    by_key = (
-        frame.group_by("key")
-        .agg(
-            organic_n=pl.col("origin").sum().cast(pl.Float64),
-            other_n=(~pl.col("origin")).sum().cast(pl.Float64),
-            organic=pl.col("value").filter(pl.col("origin")).sum(),
-            other=pl.col("value").filter(~pl.col("origin")).sum(),
-        )
-        .sort("key")
-    )  # groups come in another order every time, and sums of floats remember theirs
-    if by_key["organic_n"].sum() < MIN_EACH or by_key["other_n"].sum() < MIN_EACH:
-        return 1.0
-    n_o, n_r, sum_o, sum_r = (
-        by_key[name].to_numpy() for name in ("organic_n", "other_n", "organic", "other")
-    )
-    weight = n_o + n_r
-    top, bottom = float(np.sum(sum_o * n_r / weight)), float(np.sum(sum_r * n_o / weight))
-    if top <= 0 or bottom <= 0:
-        return 1.0
-    rho = top / bottom
-    error_K = (sum_o * n_r - rho * sum_r * n_o) / weight  # linearised, clustered by key
-    value_variance = cast(float, frame["value"].var() or 0.0)
-    noise = np.sum((n_r / weight) ** 2 * n_o + (n_o / weight) ** 2 * n_r) * value_variance
-    variance = max(float(np.sum(error_K**2)), float(noise)) / bottom**2
-    return float(
-        np.clip(np.exp(np.log(rho) * RHO_SPREAD**2 / (RHO_SPREAD**2 + variance)), 0.25, 4.0)
-    )
-
-
-def user_buckets(user_ids: pl.Series, buckets: int, seed: int = 0) -> dict[str, int]:
-    """Bucket 0..buckets-1 of every distinct user by a keyed hash: the same in every process and
-    library version."""
-    key = str(seed).encode()
-    return {
-        user: int.from_bytes(hashlib.blake2b(user.encode(), digest_size=8, key=key).digest(), "big")
-        % buckets
-        for user in user_ids.unique()
-    }

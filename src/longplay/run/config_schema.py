@@ -8,6 +8,7 @@ from typing import Any
 from longplay.lake.schema import ORIGINS
 from longplay.run.config import RunConfig
 from longplay.run.tables import FIT
+from longplay.run_policies import arm_names, run_policies
 from longplay.signals.declare.entry import ENTRY_FIELDS, ENTRY_KINDS
 from longplay.signals.declare.measure import BETTER, MEASURE_FIELDS, MEASURE_KINDS
 
@@ -31,8 +32,19 @@ def config_schema() -> dict[str, Any]:
         "type": "object",
         "additionalProperties": _signal(),
     }
+    schema["$defs"]["ExperimentTable"]["properties"]["arms"] |= {
+        "description": _arms_help(),
+        "items": {"type": "string", "examples": list(arm_names())},
+    }
     sources = [{"required": [name]} for name in ("ingest", "simulate")]
     return {"$schema": DRAFT, "title": "run.toml of longplay"} | schema | {"oneOf": sources}
+
+
+def _arms_help() -> str:
+    """What an experiment may try, a phrase per policy."""
+    arms = (record for record in run_policies() if record.is_arm)
+    policies = "; ".join(f"{record.name}: {record.sentence}" for record in arms)
+    return f"Policies beside the control. {policies}; or a rival of [reward.rivals]."
 
 
 def _without_null(schema: Any) -> Any:

@@ -13,19 +13,13 @@ from pathlib import Path
 
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
+from longplay.lake.adapters.column_words import COLUMN_NAMES, PROPENSITY_NAMES, plain
 from longplay.lake.adapters.glimpse import Glimpse, glimpse
 from longplay.lake.adapters.logged_slates import DECISION_COLUMNS
 from longplay.lake.adapters.open_bandit import ITEMS, NEEDED, read_open_bandit
 from longplay.lake.adapters.record_files import find_files
-from longplay.lake.adapters.roles import (
-    NAMES,
-    PROPENSITIES,
-    Roles,
-    description_of,
-    plain,
-    roles_of,
-    time_format_of,
-)
+from longplay.lake.adapters.roles import Roles, description_of, roles_of
+from longplay.lake.adapters.time_formats import time_format_of
 from longplay.run.config import parse_config
 from longplay.run.feasible import LogFacts, fit, longest_window
 from longplay.run.tables import FIT, Configuration
@@ -127,11 +121,11 @@ def _parts(log: Path) -> tuple[Path, _Slates | None, tuple[Path, dict[str, str]]
     events = []
     for file, names in columns.items():
         keys = {plain(name): name for name in names}
-        if any(plain(name) in keys for name in PROPENSITIES):
+        if any(plain(name) in keys for name in PROPENSITY_NAMES):
             slates = slates or _slates_of(file)
-        elif _first(keys, NAMES["user_id"]) and _first(keys, NAMES["time"]):
+        elif _first(keys, COLUMN_NAMES["user_id"]) and _first(keys, COLUMN_NAMES["time"]):
             events.append(file)
-        elif (item := _first(keys, NAMES["item_id"])) or (item := keys.get("id")):
+        elif (item := _first(keys, COLUMN_NAMES["item_id"])) or (item := keys.get("id")):
             catalogue = catalogue or (
                 file,
                 {"item_id": item, **description_of(glimpse(file).sample, item)},
@@ -157,8 +151,8 @@ def _slates_of(file: Path) -> _Slates | None:
     """The column mapping of a file of decisions; None where a required column is missing."""
     sample = glimpse(file).sample
     keys = {plain(name): name for name in sample.columns}
-    chance = _first(keys, PROPENSITIES)
-    columns = {role: _first(keys, NAMES[role]) for role in ("user_id", "time", "item_id")}
+    chance = _first(keys, PROPENSITY_NAMES)
+    columns = {role: _first(keys, COLUMN_NAMES[role]) for role in ("user_id", "time", "item_id")}
     columns |= {role: _first(keys, names) for role, names in SLATE_NAMES.items()}
     mapped = {role: name for role, name in columns.items() if name is not None}
     if chance is None or not {"user_id", "time", "item_id"} <= mapped.keys():
@@ -257,7 +251,7 @@ def _of_table(
     )
     written = f", separated by {seen.separator!r}" if seen.separator else ""
     written += f", {seen.encoding}" if seen.encoding else ""
-    about = "" if seen.whole or seen.is_parquet else "about "
+    about = "" if seen.complete or seen.is_parquet else "about "
     sentences = [
         f"{about}{seen.rows:,} rows in {len(seen.files):,} "
         f"file{'s' if len(seen.files) > 1 else ''}{written}",

@@ -95,12 +95,12 @@ _LAST = (
 
 NEW_FOR = 28  # days for which a release counts as new
 AT_ONCE = -1  # release day of what was there before the world began
-LENGTH_S = 200  # of every item; no play is longer
+LENGTH_S = 200  # seconds; length of every item, which no play exceeds
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """C creators and I items; items of a creator are contiguous rows. Everything here is the hidden
+    """C creators and I items; the items of a creator are contiguous rows. All of it is the hidden
     truth.
 
     Attributes:
@@ -144,7 +144,7 @@ class Catalogue:
         return len(self.index)
 
     def market(self, day: int) -> Market:
-        """What can be found on `day`."""
+        """The released part of the catalogue on `day`."""
         out_I = self.release_I <= day
         has_C = np.bincount(self.creator_I[out_I], minlength=len(self.creators)) > 0
         order_C = np.argsort(self.genre_C, kind="stable")
@@ -171,7 +171,7 @@ class Catalogue:
         )
 
     def new_on(self, day: int) -> Int:
-        """Rows of the items released in the last `NEW_FOR` days, `day` included."""
+        """Rows of the items released in the last `NEW_FOR` days up to and including `day`."""
         return np.flatnonzero(
             (self.release_I > day - NEW_FOR) & (self.release_I <= day) & (self.release_I > AT_ONCE)
         )
@@ -182,8 +182,8 @@ NEVER = 10**9
 
 @dataclass(frozen=True, eq=False)
 class Market:
-    """The released part of a catalogue, ready to be searched; it holds up to, not including, the
-    day `until`.
+    """The released part of a catalogue, ready to be searched. It holds until the day before
+    `until`.
 
     Attributes:
         catalogue: what this is a part of.
@@ -214,8 +214,8 @@ class Market:
         return self.cumulative_fame_I[first_R + self.catalogue.count_C[creator_R] - 1] - low_R
 
     def shelf_of(self, creator_R: Int, wanted: int) -> tuple[Int, Int, int]:
-        """(first place, number of places) in `item_by_genre` of the creator's genre, and how many
-        others to list beside an item.
+        """For each creator: the place of its genre's first item in `item_by_genre`, their number,
+        and how many of them to list beside an item.
 
         A genre with no more than `wanted` items is listed with the whole market.
         """
@@ -237,8 +237,8 @@ class Market:
         last_R = first_R + self.catalogue.count_C[creator_R] - 1
         low_R = np.where(first_R > 0, self.cumulative_fame_I[first_R - 1], 0.0)
         high_R = self.cumulative_fame_I[last_R]
-        # the sum does not grow over an unreleased item, so side="right" steps over it, and nothing
-        # aims at the very end
+        # the cumulative fame does not grow at an unreleased item, so side="right" passes over it;
+        # draws are below the total
         aim_R = np.minimum(low_R + u_R * (high_R - low_R), np.nextafter(high_R, 0.0))
         return np.clip(
             np.searchsorted(self.cumulative_fame_I, aim_R, side="right"), first_R, last_R
@@ -269,9 +269,8 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
     )
     taste_ID = _unit(taste_CD[creator_I] + np.abs(rng.normal(0.0, 0.1, (items, config.genres))))
 
-    spare = np.random.default_rng(
-        [seed, 6]
-    )  # where a creator or two share everything, items must differ by themselves
+    # where one or two creators share all variance, items must differ on their own
+    spare = np.random.default_rng([seed, 6])
     depth_z_I = _standard(_varied(_two_level(rng, creator_I, config.creator_share), spare))
     own_z_I = _two_level(rng, creator_I, config.creator_share)
     if items > 2:
@@ -288,7 +287,7 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
     last = pl.Series(_LAST).gather(rng.integers(len(_LAST), size=n_creators))
     names = pl.select(pl.format("{} {}", first, last).alias("name"))["name"]
     late_I = rng.random(items) < config.new_share
-    late_I[creator_I == 0] = False  # something is always there
+    late_I[creator_I == 0] = False  # so that the catalogue is never empty
     release_I = np.where(late_I, rng.integers(0, config.new_days, items), AT_ONCE)
     loop_z_I = rng.normal(size=items)
     return Catalogue(
@@ -356,7 +355,7 @@ def _items_frame(
 
 
 def _ids(letter: str, n: int, width: int) -> pl.Series:
-    """`n` ids of fixed width, so that adding rows leaves the others' ids alone."""
+    """`n` ids of fixed width, so that further rows do not change the ids of others."""
     return pl.select(
         (pl.lit(letter) + pl.int_range(n).cast(pl.String).str.zfill(width)).alias("id")
     )["id"]
@@ -368,7 +367,7 @@ def _genre_shares(genres: int) -> Float:
 
 
 def _two_level(rng: np.random.Generator, creator_I: Int, share: float) -> Float:
-    """Normal values of items of which `share` of the variance is common to a creator's items."""
+    """Normal values of items; items of a creator share `share` of the variance."""
     common_C = rng.normal(size=int(creator_I.max()) + 1)
     return np.sqrt(share) * common_C[creator_I] + np.sqrt(1 - share) * rng.normal(
         size=len(creator_I)
@@ -376,12 +375,12 @@ def _two_level(rng: np.random.Generator, creator_I: Int, share: float) -> Float:
 
 
 def _varied(x_I: Float, rng: np.random.Generator) -> Float:
-    """`x_I` where it varies at all, else other normal values."""
+    """`x_I` where it varies, else other normal values."""
     return x_I if len(x_I) < 2 or x_I.std() > 1e-9 else rng.normal(size=len(x_I))
 
 
 def _beside(x_I: Float, z_I: Float) -> Float:
-    """What z does not say of x: the residuals of the regression through 0."""
+    """Residuals of x after a regression on z through 0."""
     return x_I - z_I * (x_I @ z_I) / (z_I @ z_I)
 
 

@@ -23,10 +23,11 @@ from longplay.world.parameters import WorldConfig
 ORGANIC = -1  # the slot of a play that no list of results caused
 HOME, SHELF, SEARCH, LIBRARY = range(4)  # places, in the order of a visit
 SURFACES = ("home", "new_releases", "search", "library")
+# what the service shows unasked: its plays are recommended, those of a search are not
 PUSHED = (
     HOME,
     SHELF,
-)  # what the service shows unasked: its plays are recommended, those of a search are not
+)
 RESULTS = 5  # slots of a page of search results
 SHELF_SLOTS = 3  # of the new releases
 MATCH_SHARPNESS = 2.5  # log odds between a perfect match of taste and none
@@ -53,11 +54,11 @@ class Plays:
 
     @property
     def organic(self) -> Bool:
-        """Whether the user looked for it: in the library or by a search."""
+        """Whether the user looked for the item, in the library or by a search."""
         return self.place_P >= SEARCH
 
     def where(self, keep_P: Bool) -> Plays:
-        """Only these plays."""
+        """The plays at which the mask holds."""
         return Plays(
             self.row_P[keep_P], self.item_P[keep_P], self.place_P[keep_P], self.slot_P[keep_P]
         )
@@ -65,8 +66,8 @@ class Plays:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is shown today at a place: `item_NS` item rows (-1: nothing) to the agents `row_N`
-    (ascending, each once).
+    """The items shown today at one place: rows `item_NS` (-1: nothing) to the agents `row_N`,
+    ascending and each once.
 
     `play_NS`, where given, says which slots are played; otherwise appeal, taste and luck decide.
     """
@@ -78,7 +79,7 @@ class Shown:
 
 
 def wake(state: State, config: WorldConfig) -> State:
-    """The state as the day begins: a night of forgetting later."""
+    """The state in the morning of a day, after a night of forgetting."""
     return replace(
         state,
         stock_RM=state.stock_RM * np.float32(0.5 ** (1.0 / config.habit_half_life)),
@@ -91,7 +92,7 @@ def wake(state: State, config: WorldConfig) -> State:
 def visitors(
     listeners: Listeners, state: State, luck: DayLuck, day: int, config: WorldConfig
 ) -> Bool:
-    """Which agents visit on `day`, shape [R], given the state of that morning."""
+    """Whether each agent visits on `day`, [R], given the state of that morning."""
     # day 0 is a Thursday: the peak is on Saturday, where the user lives
     season_R = np.cos(
         2 * np.pi * (day + (listeners.hour_U / 3600 + listeners.zone_U) / 24 - 2.5) / 7
@@ -143,8 +144,8 @@ def searches(
     luck: DayLuck,
     config: WorldConfig,
 ) -> tuple[Int, Int]:
-    """(agents among the visitors `row_N` who search, the creators they look for): organic, whatever
-    is shown elsewhere."""
+    """The visitors among `row_N` who search, and the creators they look for. Searches are organic:
+    what is shown elsewhere does not change them."""
     chance_N = (
         expit(
             logit(np.clip(config.search, 1e-9, 1 - 1e-9))
@@ -169,8 +170,7 @@ def live(
     luck: DayLuck,
     config: WorldConfig,
 ) -> tuple[State, Plays]:
-    """The rest of the day of the agents, given who visits and what those are shown: (state at
-    night, plays).
+    """The state at night and the plays of a day, given who visits and what visitors are shown.
 
     Args:
         listeners: the agents' static traits.
@@ -250,7 +250,7 @@ def live(
     return replace(next_state, alive_R=alive_R), plays
 
 
-USUAL_WORTH = 0.45  # of a usual play on a slate: what neither pleases nor disappoints
+USUAL_WORTH = 0.45  # worth of a usual play on a slate, which neither pleases nor disappoints
 
 
 def _play_list(
@@ -284,23 +284,24 @@ def coins(
     luck: DayLuck,
     config: WorldConfig,
 ) -> tuple[Float, Bool]:
-    """The chance that each slot of a slate is played, and whether luck has it so, each [N, S]."""
+    """The chance that each slot of a slate is played, and whether it is played, each [N, S]."""
     slots = shown.item_NS.shape[1]
     row = np.repeat(shown.row_N, slots)
     slot = np.tile(np.arange(slots), len(shown.row_N))
     item = shown.item_NS.ravel()
-    item, empty = np.maximum(item, 0), item < 0  # a slate may be shorter than the page
+    empty = item < 0  # a slate may be shorter than the page
+    item = np.maximum(item, 0)
     chance = np.where(
         empty, 0.0, play_chance(listeners, taste_RD, state, market, row, item, slot, config)
     )
-    # keyed by the item: paired policies that show the same item meet the same luck
+    # keyed by the item, so that paired policies that show the same item draw the same numbers
     u = luck.take(row).uniform(Stream.CLICK if shown.place == HOME else Stream.SHELF_ITEM, item)
     return chance.reshape(shown.item_NS.shape), (u < chance).reshape(shown.item_NS.shape)
 
 
 def _pick(shown: Shown, luck: DayLuck, config: WorldConfig) -> Bool:
-    """Which of the results a search ends with, [N, S]: one, mostly what was looked for (slot 0), or
-    another high up; sometimes none."""
+    """Which results searches end with, [N, S]: mostly what was looked for (slot 0), sometimes
+    another result high up, sometimes none."""
     slots = shown.item_NS.shape[1]
     weight_S = np.where(np.arange(slots) == 0, 1.0, 0.08) / (
         1.0 + config.position_decay * np.arange(slots)
@@ -314,14 +315,14 @@ def _pick(shown: Shown, luck: DayLuck, config: WorldConfig) -> Bool:
 def _play_habits(
     market: Market, state: State, row_N: Int, luck: DayLuck, config: WorldConfig
 ) -> tuple[Plays, Int]:
-    """Organic plays from the habits of this morning, and the habit slot of each play."""
+    """The organic plays that follow from this morning's habits, and the habit slot of each play."""
     stock_NM = state.stock_RM[row_N]
     crowd_N = 1.0 + stock_NM.sum(axis=1) / config.attention
     chance_NM = -np.expm1(-config.habit_drive * stock_NM / crowd_N[:, None])
     n, m = np.nonzero(chance_NM > 1e-4)
     creator = state.creator_RM[row_N[n], m].astype(np.int64)
-    # keyed by the creator, not the slot: a branch with one habit more leaves the luck of the others
-    # alone
+    # keyed by the creator, not the slot, so that a branch with one more habit draws the same
+    # numbers for the others
     hit = luck.take(row_N[n]).uniform(Stream.ORGANIC, creator) < chance_NM[n, m]
     row = row_N[n[hit]]
     m = m[hit]
@@ -344,8 +345,8 @@ def _worth(
     item_P: Int,
     config: WorldConfig,
 ) -> Float:
-    """How much a play leaves behind: depth x taste match x the user's own liking of the creator,
-    shape [P]."""
+    """How strongly a play adds to a habit: depth x taste match x the user's liking of the creator,
+    [P]."""
     catalogue = market.catalogue
     return usual_worth(taste_RD, catalogue, row_P, item_P) * listeners.liking(
         row_P, catalogue.creator_I[item_P], config
@@ -355,14 +356,15 @@ def _worth(
 def usual_worth(
     taste_RD: NDArray[np.float32], catalogue: Catalogue, row_P: Int, item_P: Int
 ) -> Float:
-    """Depth x taste match: what a play is worth to anybody with this taste, shape [P]."""
+    """How strongly a play adds to the habit of an average user with this taste: depth x taste
+    match, [P]."""
     return catalogue.depth_I[item_P] * np.einsum(
         "pd,pd->p", taste_RD[row_P], catalogue.taste_ID[item_P]
     )
 
 
 def _room(stock_P: NDArray[np.float32], config: WorldConfig) -> Float:
-    """Share of a gain that still counts: 1 for no habit, 0 at the limit."""
+    """Share of a gain that still counts, from 1 without a habit to 0 at the limit."""
     return np.maximum(0.0, 1.0 - stock_P / config.habit_limit)
 
 
@@ -376,7 +378,7 @@ def _build(
     tire: float,
     config: WorldConfig,
 ) -> None:
-    """Add plays (at most one per agent) to copies of the habits in place; a new creator takes the
+    """Add plays (at most one per agent) to copies of the habits, in place. A new creator takes the
     weakest slot if it is stronger."""
     if len(plays) == 0:
         return
@@ -399,7 +401,7 @@ def _build(
 
 
 def _merge(*parts: Plays) -> Plays:
-    """All plays of the day by agent; within an agent in the order of a visit: place, then slot."""
+    """All plays of the day, sorted by agent and, within an agent, by place and slot."""
     row = np.concatenate([part.row_P for part in parts])
     place = np.concatenate([part.place_P for part in parts])
     slot = np.concatenate([part.slot_P for part in parts])

@@ -31,8 +31,7 @@ from longplay.world.dynamics import (
 )
 from longplay.world.luck import DayLuck, Stream
 
-# seconds after the visit's begin at which each place's plays begin, and at which they must have
-# ended
+# seconds after the visit's begin: where the plays of each place begin, and where they must end
 _SPAN_S = {
     HOME: (10, 1_190),
     SHELF: (1_210, 1_990),
@@ -41,7 +40,7 @@ _SPAN_S = {
 }
 _AUTOPLAY_S = (8_400, 14_000)
 _MOST_LOOPS = 12
-LETTER = "hnsl"  # of the places; v is the visit itself, a autoplay
+LETTER = "hnsl"  # a letter per place; v is the visit itself, a is autoplay
 KINDS = ("play", "save")  # what a history is made of
 PLACES = (*SURFACES, "autoplay")
 
@@ -76,7 +75,7 @@ def events_of_day(
     market: Market,
     home_slots: int,
 ) -> tuple[pl.DataFrame, DayPlays]:
-    """The events table of one day, and who played what.
+    """The events table of one day, and the day's plays and saves.
 
     A visit per active user `user_N` at `second_N` of the day, then its plays, what follows them
     (a skip of what disappoints, a save of what does not, autoplay), and cancellations of those who
@@ -204,7 +203,7 @@ def _after(
     tag_P: pl.Series,
     letter_P: pl.Series,
 ) -> _Rows:
-    """An event that follows each of these plays as it ends."""
+    """Events that follow each of these plays as it ends."""
     keep = pl.Series(which_P)
     tags = pl.select((tag_P.filter(keep) + kind[:2]).alias("tag"))["tag"]
     return _Rows(
@@ -268,7 +267,7 @@ def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> 
 
 
 def _how(rows: _Rows) -> NDArray[np.uint8]:
-    """What was done and where, as one number: place in KINDS x len(PLACES) + place in PLACES."""
+    """Kind and place of an event as one number: place in KINDS x len(PLACES) + place in PLACES."""
     if isinstance(rows.surface, str):
         place = np.full(len(rows.row_E), PLACES.index(rows.surface))
     else:
@@ -295,7 +294,7 @@ def _tag(letter: pl.Series, k: Int) -> pl.Series:
 
 
 def _places(key_P: Int) -> tuple[Int, Int]:
-    """(place of each element among those of equal key, how many those are); equal keys stand
+    """Position of each element among those of equal key, and the number of these. Equal keys stand
     together."""
     starts = (
         np.flatnonzero(np.concatenate([[True], key_P[1:] != key_P[:-1]]))
@@ -307,7 +306,7 @@ def _places(key_P: Int) -> tuple[Int, Int]:
 
 
 def _loops(mean_P: Float, u_P: Float) -> Int:
-    """Geometric numbers of autoplay plays with these means, from uniform draws, capped."""
+    """Numbers of autoplay plays: geometric with these means, from uniform draws, capped."""
     with np.errstate(divide="ignore"):
         count_P = np.log(u_P) / np.log(mean_P / (1.0 + mean_P))
     return np.minimum(np.where(mean_P > 0, count_P, 0.0), _MOST_LOOPS).astype(np.int64)
@@ -315,7 +314,7 @@ def _loops(mean_P: Float, u_P: Float) -> Int:
 
 @dataclass
 class Batch:
-    """Tables of days not yet in the lake."""
+    """Tables of the days that are not in the lake yet."""
 
     first_day: int
     events: list[pl.DataFrame] = field(default_factory=list)
@@ -323,20 +322,19 @@ class Batch:
     decisions: list[pl.DataFrame] = field(default_factory=list)
 
     def add(self, day: Batch) -> None:
-        """The tables of one more day."""
+        """Add the tables of one more day."""
         self.events += day.events
         self.contexts += day.contexts
         self.decisions += day.decisions
 
     def rows(self) -> int:
-        """Events kept back."""
+        """Number of events that are not in the lake yet."""
         return sum(events.height for events in self.events)
 
 
 @dataclass(frozen=True, eq=False)
 class DayPlays:
-    """Who played or saved what on a day, ordered by user and time; small integers, kept for all
-    days.
+    """Plays and saves of a day, ordered by user and time. Small integers, kept for all days.
 
     Attributes:
         day: day of the world, from 0.
@@ -353,7 +351,7 @@ class DayPlays:
     how_P: NDArray[np.uint8]
 
     def of_users(self, row_U: Int) -> DayPlays:
-        """Of the users whose `row_U` is not -1, under that number."""
+        """The rows of users whose `row_U` is not -1, with the user's number replaced by it."""
         row_P = row_U[self.user_P]
         place = np.flatnonzero(row_P >= 0)
         place = place[np.argsort(row_P[place], kind="stable")]
@@ -367,8 +365,8 @@ class DayPlays:
 
 
 class Recent:
-    """The last items each user played, as a ring buffer; the only mutable thing of a run, and
-    private to it."""
+    """The last items that each user played, as a ring buffer. It is the only object of a run that
+    changes in place."""
 
     def __init__(self, users: int, length: int) -> None:
         self.item_UH = np.zeros((users, length), dtype=np.int32)
@@ -378,14 +376,14 @@ class Recent:
 
     @classmethod
     def of(cls, days: Sequence[DayPlays], users: int, length: int) -> Recent:
-        """The buffer after these days."""
+        """A buffer filled with the plays of these days."""
         ring = cls(users, length)
         for day in days:
             ring.add(day)
         return ring
 
     def take(self, rows: NDArray[np.integer]) -> Self:
-        """A buffer of these users, repeats allowed."""
+        """A buffer of these users, who may repeat."""
         other = type(self)(0, self.item_UH.shape[1])
         other.item_UH = self.item_UH[rows]
         other.second_UH = self.second_UH[rows]
@@ -394,7 +392,7 @@ class Recent:
         return other
 
     def add(self, day: DayPlays) -> None:
-        """Push a day's plays."""
+        """Add the plays of a day."""
         user_P = day.user_P
         nth_P = np.arange(len(user_P)) - np.searchsorted(user_P, user_P)
         # where a user played more than the ring holds, numpy keeps the last value assigned: the
@@ -406,7 +404,7 @@ class Recent:
         self.count_U += np.bincount(user_P, minlength=len(self.count_U))
 
     def histories(self, user_N: Int, item_ids: pl.Series) -> pl.DataFrame:
-        """What each of these users played, oldest first: columns history, history_time (to the
+        """The histories of these users, oldest first: columns history, history_time (to the
         second), history_kind, history_surface."""
         length = self.item_UH.shape[1]
         have_N = np.minimum(self.count_U[user_N], length)
@@ -425,7 +423,7 @@ class Recent:
 
 
 def ragged(flat: pl.Series, offsets: Int) -> pl.Series:
-    """A list series whose list n holds flat[offsets[n]:offsets[n+1]]."""
+    """A list series: list n holds flat[offsets[n]:offsets[n+1]]."""
     return pl.Series(
         "items",
         pl.from_arrow(
@@ -435,5 +433,5 @@ def ragged(flat: pl.Series, offsets: Int) -> pl.Series:
 
 
 def midnight_us(day: int) -> int:
-    """Microseconds since 1970 at which a day of the world begins."""
+    """The microsecond since 1970 at which a day of the world begins."""
     return int(START.timestamp()) * 1_000_000 + day * DAY_US

@@ -19,7 +19,7 @@ LEAST_DISCOVERIES = 500
 
 @dataclass(frozen=True)
 class Facts:
-    """Figures of a log, each with the range that a plausible log is in (docs/worlds.md).
+    """Figures of a log, each with its plausible range (docs/worlds.md).
 
     Attributes:
         discoveries: discoveries of a creator (first touch in 28 days) whose 59 days have been
@@ -52,8 +52,8 @@ class Facts:
 
     @property
     def convex(self) -> bool:
-        """Whether retention falls ever more slowly: the first half of the curve falls by more than
-        the second."""
+        """Whether retention falls ever more slowly: more in the first half of the curve than in the
+        second."""
         start, middle, end = np.interp(
             np.linspace(0, len(self.retention) - 1, 3),
             np.arange(len(self.retention)),
@@ -62,7 +62,7 @@ class Facts:
         return bool(start - middle > middle - end)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain numbers."""
+        """The figures as JSON has them."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Facts:
 
 
 def facts(lake: Lake) -> Facts:
-    """The facts of a log of at least 28 + 60 days.
+    """Compute the facts of a log of at least 28 + 60 days.
 
     Raises:
         NotEstimable: too few discoveries whose 59 days have been observed.
@@ -127,11 +127,10 @@ def _explained(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[float, ...]:
     with_y_D = x_ND.T @ y_N
     own_D = np.sum(x_ND**2, axis=0)
     added_D = np.zeros(len(own_D))
-    for d in range(
-        len(own_D)
-    ):  # elimination: what is left of each column, and of y, once the columns before are taken out
+    # elimination: residuals of each column and of y after the columns before
+    for d in range(len(own_D)):
         left = gram_DD[d, d]
-        if left > 1e-9 * own_D[d]:  # else it only repeats the columns before
+        if left > 1e-9 * own_D[d]:  # else the column only repeats those before it
             added_D[d] = with_y_D[d] ** 2 / left
             with_y_D = with_y_D - gram_DD[d] * with_y_D[d] / left
             gram_DD = gram_DD - np.outer(gram_DD[d], gram_DD[d]) / left
@@ -139,7 +138,7 @@ def _explained(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[float, ...]:
 
 
 def _at_least(total_N: np.ndarray) -> tuple[float, ...]:
-    """Share of the totals that are at least 1, 2, .. 59."""
+    """Shares of the totals that are at least 1, 2, ... 59."""
     return (
         tuple((total_N[:, None] >= np.arange(1, 60)).mean(axis=0).tolist())
         if len(total_N)
@@ -166,7 +165,7 @@ def _weekdays(visits: pl.DataFrame) -> tuple[float, ...]:
 
 
 def _retention(visits: pl.DataFrame) -> tuple[float, ...]:
-    """Share of the first week's users who are active in week 1, 2, .. after it."""
+    """Shares of the first week's users who are active in week 1, 2, ... after it."""
     start = visits["time"].dt.truncate("1d").min()
     weeks = visits.with_columns(week=(pl.col("time") - start).dt.total_days() // 7)
     cohort = weeks.filter(pl.col("week") == 0)["user_id"].unique()
@@ -177,6 +176,7 @@ def _retention(visits: pl.DataFrame) -> tuple[float, ...]:
         .sort("week")
     )
     by_week = dict(counts.iter_rows())
+    # the last week may not be whole
     return tuple(
         by_week.get(week, 0) / len(cohort) for week in range(1, int(weeks["week"].to_numpy().max()))
-    )  # the last week may not be whole
+    )

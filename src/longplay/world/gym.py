@@ -47,7 +47,7 @@ except ModuleNotFoundError as error:
 Observations = dict[str, NDArray[Any]]
 
 ID = "longplay/World-v0"
-LONGEST_AWAY = 10_000  # days; the world counts no further
+LONGEST_AWAY = 10_000  # days; the world counts no longer absence
 _REWARDS = ("active", "plays")
 
 
@@ -65,8 +65,8 @@ def register() -> None:
 
 
 class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
-    """`num_envs` listeners of one service, each with a slate a day; nobody's days depend on who
-    else is there.
+    """`num_envs` listeners of one service, each shown a slate a day. A listener's days do not
+    depend on the others.
 
     Action, MultiDiscrete([items] * slots): the item rows of today's slate, first slot first. It
     matters only where `visits` is 1. A slot stays empty where its item is not released yet (see
@@ -178,13 +178,13 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
 
     @property
     def catalogue(self) -> Catalogue:
-        """Creators and items, with what is hidden from agents."""
+        """The catalogue, with what is hidden from agents."""
         return self._service.catalogue
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
-        """Everybody's first day.
+        """Begin an episode on every seat, and return the first observations.
 
         Args:
             seed: seat i gets listener `seed + i` (or `seed[i]`): below `users` with the luck that
@@ -206,8 +206,8 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
     def step(
         self, actions: Int
     ) -> tuple[Observations, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Live the day: (observations of the next, rewards [N], terminated [N], truncated [N],
-        info)."""
+        """Live a day: observations of the next day, rewards [N], terminated [N], truncated [N] and
+        info."""
         if self._first_N is None:
             raise gymnasium.error.ResetNeeded(
                 f"{type(self).__name__}: step() before reset(); call reset() first"
@@ -263,8 +263,8 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         return item_NS.astype(np.int64)
 
     def _by_day(self, rows: Int) -> Iterator[tuple[int, Int]]:
-        """The seats `rows`, those on the same day together."""
-        day_R = self._day_N[rows]  # a copy: living a day moves its seats to the next
+        """The seats `rows`, grouped by the day of their listener."""
+        day_R = self._day_N[rows]  # a copy, since living a day moves seats to the next day
         for day in np.unique(day_R):
             yield int(day), rows[day_R == day]
 
@@ -287,8 +287,8 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         self._wake(0, rows, self._service.first.take(user_R))
 
     def _wake(self, day: int, rows: Int, night: State) -> None:
-        """The morning of `day` on these seats: what the night before makes forget, and who is
-        here."""
+        """Begin the morning of `day` on these seats: habits fade over night, and some listeners
+        visit."""
         config = self._service.config
         morning = wake(night, config)
         luck = self._service.luck.on(self._key_N[rows], day)
@@ -298,8 +298,8 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         self._state = _put(self._state, rows, morning)
 
     def _live(self, day: int, rows: Int, item_RS: Int) -> Bool:
-        """The rest of `day` on these seats, and the morning after; returns which slots were played,
-        [R, S]."""
+        """Live the rest of `day` on these seats and begin the next morning. Returns which slots
+        were played, [R, S]."""
         config = self._service.config
         market = self._service.market(day)
         listeners = self._service.listeners.take(self._user_N[rows])
@@ -343,8 +343,8 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
 
 
 class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
-    """One listener of the service, with a slate a day; spaces, rewards and episodes as of
-    `WorldVectorEnv`, without its axis of seats."""
+    """One listener of the service, shown a slate a day. Spaces, rewards and episodes are those of
+    `WorldVectorEnv` without the axis of seats."""
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
@@ -374,40 +374,43 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
         )
         self.action_space = self._seat.single_action_space
         self.observation_space = self._seat.single_observation_space
-        self._begun, self._over = False, True
+        self._begun = False
+        self._over = True
 
     @property
     def catalogue(self) -> Catalogue:
-        """Creators and items, with what is hidden from agents."""
+        """The catalogue, with what is hidden from agents."""
         return self._seat.catalogue
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first day of listener `seed`, or without one of the next; see
+        """Begin the first day of listener `seed`, without a seed that of the next listener; see
         `WorldVectorEnv.reset`."""
         super().reset(seed=seed)
         seen, info = self._seat.reset(
             seed=int(self.np_random.integers(2**32)) if seed is None and not self._begun else seed
         )
-        self._begun, self._over = True, False
+        self._begun = True
+        self._over = False
         return _first(seen), _only(info)
 
     def step(self, action: Int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Live the day: (observation of the next, reward, terminated, truncated, info)."""
+        """Live a day: observation of the next day, reward, terminated, truncated and info."""
         if self._over:
             raise gymnasium.error.ResetNeeded(
                 "WorldEnv: step() without an episode; call reset() first"
             )
         seen, reward_N, terminated_N, truncated_N, info = self._seat.step(np.asarray(action)[None])
-        terminated, truncated = bool(terminated_N[0]), bool(truncated_N[0])
+        terminated = bool(terminated_N[0])
+        truncated = bool(truncated_N[0])
         self._over = terminated or truncated
         return _first(seen), float(reward_N[0]), terminated, truncated, _only(info)
 
 
 @dataclass(frozen=True, eq=False)
 class _Service:
-    """What all seats share; nothing of it changes."""
+    """What all seats share; nothing in it changes."""
 
     config: WorldConfig
     catalogue: Catalogue
@@ -416,14 +419,15 @@ class _Service:
     luck: Luck
 
     def market(self, day: int) -> Market:
-        """What can be found on `day`."""
+        """The released part of the catalogue on `day`."""
         out_I = self.catalogue.release_I <= day
         return _market(self.catalogue, int(self.catalogue.release_I[out_I].max()))
 
 
 @lru_cache(maxsize=4)
 def _service(users: int, items: int, seed: int, config: WorldConfig) -> _Service:
-    """Kept, so that many seats made one by one share one service."""
+    """The service of these arguments. It is cached, so that seats that are made separately share
+    it."""
     catalogue = make_catalogue(items, seed, config)
     listeners = make_listeners(users, seed, config)
     return _Service(
@@ -441,7 +445,7 @@ def _market(catalogue: Catalogue, day: int) -> Market:
 
 
 def _number(first_N: NDArray[np.uint64], episode_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the seed of each seat's current episode, shape [N].
+    """The seed of each seat's current episode, [N].
 
     The first episode has the seat's own seed; later ones have seeds mixed from it.
     """
@@ -451,7 +455,7 @@ def _number(first_N: NDArray[np.uint64], episode_N: NDArray[np.uint64]) -> NDArr
 
 
 def _put(into: State, rows: Int, part: State) -> State:
-    """`into` with these rows, which ascend, replaced."""
+    """`into` with these rows replaced; row numbers ascend."""
     if len(rows) == len(into):
         return part
     columns = {
@@ -463,8 +467,8 @@ def _put(into: State, rows: Int, part: State) -> State:
 
 
 def _pushed(history_RH: Int, plays: Plays) -> Int:
-    """Histories (item row + 1, latest first, 0 none) after these plays, which are ordered by row
-    and time.
+    """Histories with these plays added at the front. Histories hold item row + 1, latest first, and
+    0 for none; plays are ordered by row and time.
 
     >>> none = np.zeros(3, dtype=np.int64)
     >>> _pushed(np.array([[8, 0], [9, 7]]), Plays(np.array([0, 0, 0]), np.array([3, 4, 5]), none, none)).tolist()
@@ -483,7 +487,7 @@ def _pushed(history_RH: Int, plays: Plays) -> Int:
 
 
 def _repeated(item_NS: Int) -> Bool:
-    """Which slots hold an item that stands further up, shape [N, S].
+    """Whether each slot holds an item that stands further up in its slate, [N, S].
 
     >>> _repeated(np.array([[4, 4, 2, 4]])).tolist()
     [[False, True, False, True]]

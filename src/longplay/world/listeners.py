@@ -15,14 +15,15 @@ from longplay.world.luck import DayLuck, Luck, Stream
 from longplay.world.parameters import WorldConfig
 
 NOBODY = -1  # an empty habit slot
-ZONES = (-5, -3, 0, 0, 1, 1, 1, 2, 5, 8)  # hours from UTC at which users live, equally likely
+ZONES = (-5, -3, 0, 0, 1, 1, 1, 2, 5, 8)  # users' hours from UTC, equally likely
 DAY_S = 86_400
 LAST_START_S = 71_000  # a visit that begins later would not end on its UTC day
 
 
 @dataclass(frozen=True, eq=False)
 class Listeners:
-    """Static traits of U users; row u depends on (seed, u) alone, so adding users changes nobody.
+    """Fixed traits of U users. Row u depends on (seed, u) alone, so that further users do not
+    change the others.
 
     Attributes:
         taste_UD: unit taste vectors, >= 0; squares are the chances of exploring each genre.
@@ -54,15 +55,15 @@ class Listeners:
         return len(self.activity_U)
 
     def liking(self, row_P: Int, creator_P: Int, config: WorldConfig) -> Float:
-        """How much more or less than their taste says these agents take to these creators
-        (log-normal, mean 1), shape [P]; it never changes."""
+        """How much more than by taste alone these agents like these creators (log-normal, mean 1),
+        [P]; it never changes."""
         if config.liking_spread == 0:
             return np.ones(len(row_P))
         z_P = DayLuck(self.self_U[row_P]).normal(Stream.LIKING, creator_P)
         return np.exp(config.liking_spread * z_P - config.liking_spread**2 / 2)
 
     def take(self, rows: NDArray[np.integer]) -> Self:
-        """These rows, in that order, repeats allowed (virtual copies of users)."""
+        """These rows, in that order; rows may repeat, as virtual copies of users do."""
         return type(self)(**{trait.name: getattr(self, trait.name)[rows] for trait in fields(self)})
 
     def taste(self, day: int, config: WorldConfig) -> NDArray[np.float32]:
@@ -75,8 +76,8 @@ class Listeners:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What days change, for R agents with M habit slots each; arrays are never written to once in a
-    state.
+    """What changes from day to day, for R agents with M habit slots each. The arrays of a state are
+    never written to.
 
     Attributes:
         alive_R: False once churned, for good.
@@ -98,12 +99,12 @@ class State:
         return len(self.alive_R)
 
     def take(self, rows: NDArray[np.integer]) -> Self:
-        """These rows, in that order, repeats allowed (virtual copies of users)."""
+        """These rows, in that order; rows may repeat, as virtual copies of users do."""
         return type(self)(**{trait.name: getattr(self, trait.name)[rows] for trait in fields(self)})
 
     @property
     def habits(self) -> Float:
-        """All habit an agent has, shape [R]."""
+        """Sum of an agent's habits, [R]."""
         return self.stock_RM.sum(axis=1, dtype=np.float64)
 
 
@@ -111,7 +112,8 @@ def make_listeners(users: int, seed: int, config: WorldConfig) -> Listeners:
     """The traits of `users` users drawn from (config, seed, user)."""
     luck = Luck(seed).on(np.arange(users), day=-1)
     z = luck.normal(Stream.TRAIT, 100 + np.arange(5)[None, :])
-    mean, shape = config.churn, config.churn_shape
+    mean = config.churn
+    shape = config.churn_shape
     churn_U = (
         betaincinv(shape, shape * (1 / mean - 1), luck.uniform(Stream.TRAIT, 200))
         if mean > 1e-12
@@ -138,7 +140,7 @@ def make_listeners(users: int, seed: int, config: WorldConfig) -> Listeners:
 
 
 def _tastes(luck: DayLuck, k: int, genres: int) -> NDArray[np.float32]:
-    """Unit taste vectors from draws k, k + 1, ..; a few strong tastes per user, as peaked as a
+    """Unit taste vectors from draws k, k + 1, ... Users have a few strong tastes, as peaked as a
     Dirichlet(0.3)."""
     genre = np.arange(genres)[None, :]
     interest_UD = (-np.log(luck.uniform(Stream.TRAIT, k + genre))) ** 3 / np.sqrt(
@@ -150,9 +152,10 @@ def _tastes(luck: DayLuck, k: int, genres: int) -> NDArray[np.float32]:
 def first_state(
     listeners: Listeners, number_U: Int, market: Market, seed: int, config: WorldConfig
 ) -> State:
-    """Everyone alive, with a few habits that began before the log does; `number_U`: who each
-    listener is."""
-    n, slots = len(listeners), config.habit_slots
+    """The state on the first day: everyone is alive, with a few habits from before the log.
+    `number_U` is each listener's number."""
+    n = len(listeners)
+    slots = config.habit_slots
     luck = Luck(seed).on(number_U, day=-2)
     k = np.arange(slots)[None, :]
     has_UM = luck.uniform(Stream.START, k) < config.start_habits / slots
@@ -177,8 +180,8 @@ def first_state(
 
 
 def explore(taste_RD: NDArray[np.float32], market: Market, luck: DayLuck, k: int = 0) -> Int:
-    """A creator per listener by taste x fame, as met outside any slate; -1 where the genre is
-    empty; shape [R]."""
+    """A creator that each listener meets outside of slates, drawn by taste x fame, [R]; -1 where
+    the genre is empty."""
     cumulative_RD = np.cumsum(taste_RD.astype(np.float64) ** 2, axis=1)
     u_R = luck.uniform(Stream.GENRE, k)[:, None] * cumulative_RD[:, -1:]
     genre_R = np.minimum((u_R >= cumulative_RD).sum(axis=1), taste_RD.shape[1] - 1)
@@ -186,7 +189,7 @@ def explore(taste_RD: NDArray[np.float32], market: Market, luck: DayLuck, k: int
 
 
 def visit_seconds(listeners: Listeners, luck: DayLuck, row_N: Int) -> Int:
-    """Seconds after midnight (UTC) at which the visits of these agents begin, in [0, LAST_START_S];
-    shape [N]."""
+    """The second after midnight (UTC) at which each agent's visit begins, in [0, LAST_START_S],
+    [N]."""
     z_N = logit(listeners.hour_U[row_N] / LAST_START_S) + 0.5 * luck.take(row_N).normal(Stream.HOUR)
     return (LAST_START_S / (1.0 + np.exp(-z_N))).astype(np.int64)

@@ -24,7 +24,7 @@ _KEY = np.uint64(0x8CB92BA72F3D8DD7)
 
 
 class Stream(IntEnum):
-    """What a draw is for; draws of different streams are independent."""
+    """The purpose of a draw. Draws of different streams are independent."""
 
     TRAIT = 1
     VISIT = 2
@@ -52,12 +52,12 @@ class Stream(IntEnum):
 
 @dataclass(frozen=True)
 class DayLuck:
-    """The luck of R agents on one day: `base_R` is already mixed from seed, agent and day."""
+    """The random numbers of R agents on one day. `base_R` is mixed from seed, agent and day."""
 
     base_R: UInt
 
     def take(self, rows: NDArray[np.integer]) -> DayLuck:
-        """The luck of these rows, in that order, repeats allowed."""
+        """The random numbers of these rows, in that order; rows may repeat."""
         return DayLuck(self.base_R[rows])
 
     def uniform(self, stream: Stream, k: ArrayLike = 0) -> Float:
@@ -69,13 +69,13 @@ class DayLuck:
             return uniform(mix(base ^ (np.uint64(int(stream)) * _STREAM) + k_ * _KEY))
 
     def normal(self, stream: Stream, k: ArrayLike = 0) -> Float:
-        """Standard normal draws, same shapes as `uniform`."""
+        """Standard normal draws, in the same shapes as `uniform`."""
         return ndtri(self.uniform(stream, k))
 
 
 @dataclass(frozen=True)
 class Luck:
-    """All luck of one world.
+    """All random numbers of one world.
 
     >>> luck = Luck(seed=7)
     >>> few, many = luck.on(np.arange(2), day=3), luck.on(np.arange(9), day=3)
@@ -86,8 +86,8 @@ class Luck:
     seed: int
 
     def on(self, key_R: NDArray[np.integer], day: int) -> DayLuck:
-        """The luck on `day` (any integer) of the agents keyed `key_R` (user numbers, or keys from
-        `copies`)."""
+        """The random numbers on `day` (any integer) of the agents with the keys `key_R` (user
+        numbers, or keys from `copies`)."""
         with np.errstate(over="ignore"):
             seeded = mix(np.array([self.seed & (2**64 - 1)], dtype=np.uint64) + GAMMA)
             agent_R = mix(seeded + np.asarray(key_R).astype(np.uint64) * GAMMA)
@@ -95,8 +95,8 @@ class Luck:
 
     @staticmethod
     def copies(user_R: NDArray[np.integer], replicate_R: NDArray[np.integer]) -> UInt:
-        """Keys of virtual copies of users: other luck than the user's own and than the other
-        copies'."""
+        """Keys of virtual copies of users, whose random numbers differ from the user's and from
+        other copies'."""
         with np.errstate(over="ignore"):
             return mix(
                 np.asarray(user_R).astype(np.uint64) * _KEY

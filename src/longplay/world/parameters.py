@@ -143,8 +143,8 @@ class WorldConfig:
 
     @classmethod
     def of(cls, table: Mapping[str, Any], where: str = "world") -> Self:
-        """A configuration from parsed TOML: the keys above, and `base`, the name of the world whose
-        numbers hold for the rest."""
+        """A configuration from parsed TOML. The key `base` names a world whose numbers hold where
+        no other are given."""
         settings = dict(table)
         base = settings.pop("base", "default")
         if not isinstance(base, str):
@@ -186,8 +186,8 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class NamedWorld:
-    """What is special about a world with a name: a sentence, the numbers that differ from the
-    defaults, and its size."""
+    """A world with a name: a sentence about it, the numbers that differ from the defaults, and its
+    size."""
 
     about: str
     numbers: Mapping[str, Any]
@@ -233,7 +233,7 @@ WORLDS: dict[str, NamedWorld] = {
 
 
 def named_world(name: str) -> NamedWorld:
-    """The world of that name.
+    """The world of this name.
 
     Raises:
         ConfigError: there is none.

@@ -40,13 +40,13 @@ from longplay.world.parameters import WorldConfig, named_world
 from longplay.world.surfaces import house_decisions, house_lists, visit_ids
 
 logger = logging.getLogger(__name__)
-_FLUSH_ROWS = 2_000_000  # events kept back before they go to the lake
+_FLUSH_ROWS = 2_000_000  # events that are collected before they go to the lake
 
 
 @dataclass(frozen=True, eq=False)
 class Morning:
-    """A day before anything is shown: the users' luck, tastes and state, who visits (rows,
-    ascending) and when (second of the day)."""
+    """A day before anything is shown: the users' random numbers, tastes and state, who visits
+    (rows, ascending) and when (second of the day)."""
 
     luck: DayLuck
     taste_RD: NDArray[np.float32]
@@ -106,9 +106,8 @@ class Service:
         self.seed = seed
         self.exclude = "none" if exclude is None else exclude
         self._stated = exclude
-        self._told: set[str] = (
-            set()
-        )  # policies of which a warning was logged, by this world or one that it was forked from
+        # policies of which a warning was logged, by this world or one that it was forked from
+        self._warned_of: set[str] = set()
         self.catalogue: Catalogue = make_catalogue(items, seed, self.config)
         self.listeners = make_listeners(users, seed, self.config)
         self.market: Market = self.catalogue.market(0)
@@ -119,7 +118,9 @@ class Service:
         self.user_ids = pl.select(
             (pl.lit("u") + pl.int_range(users).cast(pl.String).str.zfill(7)).alias("user_id")
         )["user_id"]
-        self.number_U = np.arange(users)  # who a row is: what luck is keyed by
+        self.number_U = np.arange(
+            users
+        )  # number of the user in each row, by which random numbers are keyed
         self.luck = Luck(seed)
         self.day = 0
         self._lake = Lake.memory() if folder is None else Lake.open(folder)
@@ -131,7 +132,7 @@ class Service:
         self.known_keys = np.empty(0, dtype=np.int64)
         self.lives: dict[
             object, tuple[Policy | None, Lake]
-        ] = {}  # lakes of lives lived for `truth`, the last few
+        ] = {}  # the last few lakes that `truth` simulated
 
     @classmethod
     def named(
@@ -163,12 +164,12 @@ class Service:
 
     @property
     def now(self) -> datetime:
-        """UTC midnight that ends the last simulated day."""
+        """The UTC midnight that ends the last simulated day."""
         return START + timedelta(days=self.day)
 
     @property
     def users(self) -> pl.DataFrame:
-        """user_id and whether the user is still there."""
+        """The users: columns user_id and whether the user is still there."""
         return pl.DataFrame({"user_id": self.user_ids, "alive": self.state.alive_R})
 
     @property
@@ -222,8 +223,8 @@ class Service:
         if isinstance(policy, Adaptive):
             policy = policy.adapt(self.items, empty("events"))
         for name, rule in rules_of([policy]).items():
-            if self._stated is None and rule != self.exclude and name not in self._told:
-                self._told.add(name)
+            if self._stated is None and rule != self.exclude and name not in self._warned_of:
+                self._warned_of.add(name)
                 logger.warning(
                     "%s; give the world exclude=%r, or train with exclude=%r",
                     rule_words(name, rule, self.exclude),
@@ -242,7 +243,7 @@ class Service:
     def _live(
         self, policy: Policy | None, ring: Recent | None, days: int, tell: Callable[..., None]
     ) -> Policy | None:
-        """Live these days and log them; the policy as it is at their end."""
+        """Live these days and log them. Returns the policy as it is at their end."""
         batch = Batch(self.day)
         try:
             for done in range(1, days + 1):
@@ -282,8 +283,8 @@ class Service:
         ids: pl.Series | None = None,
         history: bool = True,
     ) -> Self:
-        """A world of copies of these users as of now, which lives on by itself; for judging, not
-        for logging.
+        """A world of copies of these users as of now, which lives on separately. It serves to judge
+        policies, not to log.
 
         Args:
             rows: users by row, repeats allowed if `ids` gives each copy a name of its own.
@@ -334,13 +335,13 @@ class Service:
         return other
 
     def open_market(self) -> Market:
-        """What can be found today."""
+        """The released part of the catalogue today."""
         if self.day >= self.market.until:
             self.market = self.catalogue.market(self.day)
         return self.market
 
     def morning(self) -> Morning:
-        """Who visits today, and with what luck; asks nothing and changes nothing."""
+        """Who visits today, and the day's random numbers. Nothing changes."""
         luck = self.luck.on(self.number_U, self.day)
         state = wake(self.state, self.config)
         user_N = np.flatnonzero(visitors(self.listeners, state, luck, self.day, self.config))
@@ -353,7 +354,7 @@ class Service:
         )
 
     def one_day(self, policy: Policy | None, ring: Recent | None, batch: Batch) -> pl.DataFrame:
-        """Live one day under `policy`: its tables go to `batch`, its events are returned."""
+        """Live one day under `policy`: tables are added to `batch`, events are returned."""
         morning = self.morning()
         shown = self.house(morning, batch, shelf=policy is not None)
         if policy is not None and len(morning.user_N):
@@ -367,7 +368,7 @@ class Service:
         return self.evening(morning, shown, ring, batch)
 
     def house(self, morning: Morning, batch: Batch, shelf: bool) -> list[Shown]:
-        """What the house shows today, logged."""
+        """What the service itself shows today (search results, new releases), logged in `batch`."""
         market = self.open_market()
         day = self.day
         shown = house_lists(
@@ -393,7 +394,8 @@ class Service:
     def evening(
         self, morning: Morning, shown: list[Shown], ring: Recent | None, batch: Batch
     ) -> pl.DataFrame:
-        """The day as it was lived, given all that was shown; the next day begins."""
+        """Finish the day, given all that was shown, and begin the next one. Returns the day's
+        events."""
         active_U = np.zeros(len(self.user_ids), dtype=bool)
         active_U[morning.user_N] = True
         market = self.open_market()
@@ -433,8 +435,8 @@ class Service:
         return events
 
     def slate_rows(self, policy: Policy, contexts: Contexts, decisions: Decisions) -> Int:
-        """The item rows of the slates said, checked, [N, S]; -1 where a policy that says it shows
-        less (see `policies.rows`) shows nothing."""
+        """Item rows of checked slates, [N, S]; -1 where a policy that may show less shows
+        nothing."""
         if not decisions.frame["context_id"].equals(contexts.frame["context_id"]):
             raise DataError(
                 f"{policy.name}: its decisions are not one per context in the contexts' order; "
@@ -469,8 +471,8 @@ class Service:
         return item_NS
 
     def _short_rows(self, slates: pl.Series, slots: int) -> Int:
-        """Slates of up to `slots` items as rows [N, slots], the rest -1; all N are as wide as the
-        longest where that is wider."""
+        """Slates of up to `slots` items as rows [N, slots], padded with -1. Where a slate is
+        longer, all rows are as wide as the longest."""
         count_N = slates.list.len().to_numpy()
         item_NS = np.full((len(slates), max(slots, int(count_N.max(initial=0)))), -1)
         item_P = (
@@ -484,7 +486,7 @@ class Service:
         return item_NS
 
     def contexts_of(self, slots: int, ring: Recent | None, user_N: Int, second_N: Int) -> Contexts:
-        """What the policy is asked at the visits of these users: home slates of `slots` items."""
+        """The contexts of these users' visits: home slates of `slots` items."""
         times = pl.Series("time", midnight_us(self.day) + second_N * 1_000_000).cast(TIME)
         names = self.user_ids.gather(user_N)
         nothing = pl.Series("none", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(user_N))
@@ -501,13 +503,13 @@ class Service:
             history=history,
             exclusions=exclusions,
             ids=visit_ids(names, self.day, "h"),
-            beside=past,
+            history_columns=past,
             exclude=self._stated,
         )
 
     def _remember(self, heard: DayPlays) -> None:
-        """Keep (user, item) or (user, creator) keys of what was played, sorted; only if slates must
-        avoid them."""
+        """Add today's (user, item) or (user, creator) keys to those that slates must avoid, sorted;
+        only where there is such a rule."""
         if self.exclude == "none":
             return
         thing_P = heard.item_P if self.exclude == "seen" else self.catalogue.creator_I[heard.item_P]
@@ -520,7 +522,7 @@ class Service:
         self.known_keys = np.insert(self.known_keys, at, key)
 
     def _excluded(self, user_N: Int) -> tuple[Int, Int]:
-        """(offsets[N+1], item rows) that the slates of these users must not hold."""
+        """Items that the slates of these users must not hold: offsets [N + 1] and item rows."""
         n_items = len(self.catalogue)
         low_N = np.searchsorted(self.known_keys, user_N * n_items)
         high_N = np.searchsorted(self.known_keys, (user_N + 1) * n_items)
@@ -530,6 +532,8 @@ class Service:
         works = self.catalogue.count_C[thing]
         item = ranges(self.catalogue.first_C[thing], works)
         owner = np.repeat(np.repeat(np.arange(len(user_N)), high_N - low_N), works)
-        out = self.catalogue.release_I[item] <= self.day  # what is to come must not be named
+        out = (
+            self.catalogue.release_I[item] <= self.day
+        )  # items that are not released yet must not be named
         per_user = np.bincount(owner[out], minlength=len(user_N))
         return np.concatenate([[0], np.cumsum(per_user)]), item[out]

@@ -24,7 +24,7 @@ class Simulator(Protocol):
 
     @property
     def now(self) -> datetime:
-        """UTC midnight up to which it has lived."""
+        """The UTC midnight up to which it has lived."""
         ...
 
     @property

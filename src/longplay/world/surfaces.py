@@ -22,10 +22,8 @@ from longplay.world.listeners import Listeners
 from longplay.world.luck import DayLuck, Stream
 from longplay.world.parameters import WorldConfig
 
-OFFSET_S = {
-    SHELF: 1_200,
-    SEARCH: 2_000,
-}  # seconds after the visit's begin; the home slate comes first
+# seconds after the visit's begin; the home slate comes first
+OFFSET_S = {SHELF: 1_200, SEARCH: 2_000}
 LETTER = {SHELF: "n", SEARCH: "s"}
 
 
@@ -39,8 +37,8 @@ def house_lists(
     config: WorldConfig,
     shelf: bool,
 ) -> list[Shown]:
-    """The day's search results and, if `shelf`, new releases, for the visitors `row_N` who look at
-    them."""
+    """The search results of the day and, with `shelf`, the new releases, for those of the visitors
+    `row_N` who look at them."""
     lists = []
     new = (
         market.catalogue.new_on(day) if shelf and config.shelf > 0 else np.empty(0, dtype=np.int64)
@@ -62,9 +60,8 @@ def house_lists(
     sought = market.item_of(creator, luck.take(row).uniform(Stream.ITEM))
     first, count, count_others = market.shelf_of(creator, RESULTS - 1)
     drawn = distinct(count - 1, count_others, luck.take(row), Stream.RESULT) + first[:, None]
-    drawn += (
-        drawn >= market.place_I[sought][:, None]
-    )  # the others: places from the sought item's own on move up by one
+    # the others: places from the sought item's own on move up by one
+    drawn += drawn >= market.place_I[sought][:, None]
     lists.append(
         Shown(SEARCH, row, np.concatenate([sought[:, None], market.item_by_genre[drawn]], axis=1))
     )
@@ -72,8 +69,8 @@ def house_lists(
 
 
 def distinct(n_R: Int, k: int, luck: DayLuck, stream: Stream) -> Int:
-    """`k` different numbers below n_R (>= k) for each agent, every ordered choice equally likely;
-    shape [R, k]."""
+    """`k` different numbers below n_R (>= k) for each agent, [R, k]; every ordered choice is
+    equally likely."""
     drawn_RK = np.empty((len(n_R), k), dtype=np.int64)
     for j in range(k):
         now_R = (luck.uniform(stream, j) * (n_R - j)).astype(np.int64)
@@ -86,8 +83,8 @@ def distinct(n_R: Int, k: int, luck: DayLuck, stream: Stream) -> Int:
 def house_decisions(
     shown: Shown, market: Market, day: int, second_R: Int, user_ids: pl.Series, version: str
 ) -> tuple[Contexts, Decisions]:
-    """What a house policy was asked and said; `second_R` when the visits of the agents
-    `shown.row_N` began."""
+    """Contexts and decisions of a house policy. `second_R` is the begin of the visits of the agents
+    `shown.row_N`."""
     names = user_ids.gather(shown.row_N)
     times = pl.Series(
         "time", midnight_us(day) + (second_R + OFFSET_S[shown.place]) * 1_000_000
@@ -106,12 +103,12 @@ def house_decisions(
         )
         name = "new-releases"
     else:
-        catalogue, sought = market.catalogue, shown.item_NS[:, 0]
+        catalogue = market.catalogue
+        sought = shown.item_NS[:, 0]
         creator = catalogue.creator_I[sought]
         _, count, _ = market.shelf_of(creator, RESULTS - 1)
-        first_N = np.minimum(
-            np.log(catalogue.fame_I[sought] / market.fame_of(creator)), 0.0
-        )  # a difference of sums may fall short
+        # a difference of sums may fall short
+        first_N = np.minimum(np.log(catalogue.fame_I[sought] / market.fame_of(creator)), 0.0)
         log_prob_NS = np.concatenate(
             [first_N[:, None], -np.log(count[:, None] - 1 - np.arange(slots - 1))], axis=1
         )
@@ -132,6 +129,6 @@ def house_decisions(
 
 
 def visit_ids(names: pl.Series, day: int, letter: str) -> pl.Series:
-    """Ids of what is shown at a visit: user, day and a letter for the surface; the same whoever
-    else there is."""
+    """Ids of what is shown at a visit, from user, day and a letter for the surface. They do not
+    depend on other users."""
     return pl.select((names + f"-{day:04d}{letter}").alias("context_id"))["context_id"]

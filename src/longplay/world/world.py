@@ -51,8 +51,7 @@ class World(Service):
         logger: Policy | None = None,
         start: datetime | None = None,
     ) -> Estimate:
-        """What is true of a policy here: the expected value of a signal, by simulating what
-        follows.
+        """The true expected value of a signal under a policy, by simulating what follows.
 
         estimand="policy": everybody alive now lives on under `policy` (null: nothing is shown
         unasked), with luck from `seed`. The value is that of an experiment with everyone in one
@@ -118,15 +117,15 @@ class World(Service):
         users: int | None = None,
         seed: int = 0,
     ) -> Estimate:
-        """`truth` of `policy` less that of `other` on the same users with the same luck, paired by
-        user: a small error."""
+        """`truth` of `policy` less that of `other`, on the same users with the same random numbers,
+        which makes the error small."""
         of_policy, of_other = (
             policy_values(self, each, signal, days, users, seed) for each in (policy, other)
         )
         if not of_policy["user_id"].equals(of_other["user_id"]):
             raise DataError(
-                "difference: the policies' users are not the same, so their lives had come apart "
-                "before anything was shown"
+                "difference: other users visit under the one policy than under the other, expected the "
+                "same in both; compare `truth` of each policy instead"
             )
         return clustered_mean(
             (of_policy["value"] - of_other["value"]).to_numpy(),
@@ -141,7 +140,7 @@ class World(Service):
         users: int | None = None,
         seed: int = 0,
     ) -> Estimate:
-        """`difference` from the no-exposure path: what showing adds at all."""
+        """What the policy's slates add: `difference` from a service that shows nothing."""
         return self.difference(policy, None, signal, days, users, seed)
 
     def true_value(
@@ -153,7 +152,7 @@ class World(Service):
         *,
         together: bool = False,
     ) -> Float:
-        """True value of showing each item to its user now, in first position, shape [N, S], in the
+        """The true value of showing each item to its user now in first position, [N, S], in the
         signal's unit.
 
         The expected outcome shown minus not shown when nothing is shown afterwards, from

@@ -45,7 +45,8 @@ def text(values: pl.Series) -> pl.Series:
 
 
 def words(values: pl.Series) -> pl.Series:
-    """Words of a vocabulary as strings: read as ids; truth values become "true" and "false".
+    """Words of a vocabulary as text. They are read as ids are; truth values become "true" and
+    "false".
 
     >>> words(pl.Series([True, None])).to_list(), words(pl.Series([1.0])).to_list()
     (['true', None], ['1'])
@@ -136,7 +137,7 @@ def _moments(values: pl.Series, time_format: str | None, zone: str) -> pl.Series
 
 
 def time_format_like(written: str) -> str | None:
-    """A `time_format` that fits a text. None where the text has none of the usual formats.
+    """The `time_format` of a text that shows a time; null where it has none of the usual formats.
 
     Of dates such as 01/03/2026 it cannot say whether the day or the month is first: it takes the
     day, unless the text shows otherwise.
@@ -189,7 +190,8 @@ def _zone(time_zone: str) -> str:
 
 
 def seconds_of(values: pl.Series, unit: str) -> tuple[pl.Series, pl.Series]:
-    """(seconds, mask of values that are no number). A duration is converted from its own unit.
+    """Values as seconds, and a mask of values that are no number. A duration is converted from its
+    own unit.
 
     Infinite values and those that are not a number stay as they are: `sift` names them.
 
@@ -210,8 +212,8 @@ def seconds_of(values: pl.Series, unit: str) -> tuple[pl.Series, pl.Series]:
 def numbers(
     values: pl.Series, dtype: pl.DataType | type[pl.DataType]
 ) -> tuple[pl.Series, pl.Series]:
-    """(numbers, mask of values that are no number of this type, which are null). A duration becomes
-    its seconds.
+    """Values as numbers of this type, null where they are none, and a mask of these. A duration
+    becomes its seconds.
 
     >>> numbers(pl.select(pl.duration(minutes=3)).to_series(), pl.Float64)[0].to_list()
     [180.0]

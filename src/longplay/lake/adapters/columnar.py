@@ -84,7 +84,7 @@ def _as_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _set_apart(rows: pl.DataFrame, lines: pl.Series, undecoded: list[str]) -> Records:
-    """The rows with valid text, and as faults those with invalid bytes in the columns
+    """The rows with valid text, and as faults the rows with invalid bytes in the columns
     `undecoded`."""
     decoded = rows.with_columns(
         pl.Series(name, [_text(value) for value in rows[name]], dtype=pl.String)
@@ -132,7 +132,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if types.is_decimal256(kind):
         return column.cast(pa.string())
     if types.is_nested(kind) and not _is_plain_nested(kind):
-        # still a struct, so that nobody takes it for an id or a time
+        # still a struct, so that it is not taken for an id or a time
         return pa.chunked_array(
             [pa.array(_as_json(column), pa.struct([("json", pa.large_string())]))]
         )
@@ -146,7 +146,8 @@ def _as_json(column: pa.ChunkedArray) -> list[dict[str, str] | None]:
         ValueError,
         OverflowError,
         LookupError,
-    ):  # times that no calendar has, or of a zone that nobody knows
+    ):
+        # times outside the calendar, or of an unknown zone
         values = [f"{column.type} that cannot be shown"] * len(column)
     return [None if value is None else {"json": json.dumps(value, default=str)} for value in values]
 
@@ -174,7 +175,7 @@ def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _within(counts: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
-    """The counts, null outside the bounds."""
+    """The counts, null where they are outside the bounds."""
     inside = pc.call_function(
         "and",
         [

@@ -20,11 +20,11 @@ from longplay.errors import ConfigError, DataError
 from longplay.lake.adapters.records import FAULTS, NOT_TEXT, Records
 
 CHUNK_BYTES = 1 << 22
-BLOCK_BYTES = 1 << 24  # what the fast parser holds at a time
+BLOCK_BYTES = 1 << 24  # bytes that the fast parser holds at a time
 CHUNK_ROWS = 50_000
 MOST_HEADER = 1_000  # characters of a header with line breaks in quotes
 MOST_CHARACTERS = 1 << 24  # of one field
-MOST_UNDECODED = 0.05  # share of rows; with more of them the encoding is not what it was said to be
+MOST_UNDECODED = 0.05  # share of undecoded rows above which the encoding must be another
 
 # a character that Unicode keeps out of texts; the two digits after it are the byte that could not
 # be decoded
@@ -44,8 +44,7 @@ NUL = "NUL byte"
 
 
 def read_delimited(file: Path, separator: str, encoding: str) -> Records | None:
-    """The records of a CSV file, gzipped where its name ends in .gz; None for a file that holds
-    nothing.
+    """The records of a CSV file, gzipped where its name ends in .gz; null for an empty file.
 
     A field is text, an empty one null. Quotes are double quotes, doubled inside quotes; a field in
     quotes may hold line breaks. A record with too many or too few fields, with bytes that are not
@@ -113,7 +112,8 @@ def check_dialect(separator: str, encoding: str) -> None:
         LookupError,
         ValueError,
         AssertionError,
-    ) as error:  # what codecs that are not of texts raise
+    ) as error:
+        # codecs that are not of texts raise other errors
         raise ConfigError(
             f"encoding = {encoding!r} is unknown, expected one such as 'utf-8', 'utf-16', "
             "'latin-1' or 'windows-1252'"
@@ -174,7 +174,7 @@ def _open(file: Path) -> io.BufferedIOBase:
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:
-    """Undecoded bytes as marks; an error handler of `codecs`."""
+    """Replace bytes that cannot be decoded by marks; an error handler of `codecs`."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "".join(
@@ -186,7 +186,8 @@ codecs.register_error(HANDLER, _mark)
 
 
 def _header(file: Path, separator: str, encoding: str) -> tuple[list[str], int]:
-    """(field names, records to skip before the first row). No names for an empty file."""
+    """The field names, empty for an empty file, and the number of records to skip before the first
+    row."""
     with _open(file) as raw:
         start = raw.read(4)
     for mark, marked in BYTE_ORDER_MARKS:
@@ -249,8 +250,8 @@ def _unique(header: list[str]) -> list[str]:
 def _parse_fast(
     text: _Utf8, fields: int, separator: str
 ) -> tuple[pl.DataFrame, pl.DataFrame, int] | None:
-    """(rows with `line` and the fields by position, faults, blank lines). None where a record may
-    span lines.
+    """Rows with `line` and the fields by position, faults, and the number of blank lines; null
+    where a record may span lines.
 
     Lines are counted from 1 at the file's first, the header.
     """
@@ -288,7 +289,9 @@ def _parse_fast(
     if text.lines != rows.height + len(faults) or text.quotes % 2:
         return None
     if rows.select(pl.all_horizontal(pl.all().is_null()).any()).item():
-        return None  # a blank line, or a row of nothing but separators: this parser does not tell
+        return (
+            None  # a blank line, or a row of separators alone: this parser cannot distinguish them
+        )
     set_apart = pl.DataFrame(faults, schema=FAULTS, orient="row")
     every_line = pl.int_range(1, text.lines + 1, eager=True, dtype=pl.Int64)
     lines = every_line.filter(~every_line.is_in(set_apart["line"].implode()))
@@ -298,7 +301,7 @@ def _parse_fast(
 def _parse_carefully(
     text: _Utf8, fields: int, separator: str
 ) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """The result of `_parse_fast` for any file. An unclosed quote costs its own line alone.
+    """What `_parse_fast` returns, for any file. An unclosed quote spoils its own line alone.
 
     Slower, and needed only where lines are blank, or quotes hold line breaks or are not in pairs.
     """
@@ -348,8 +351,8 @@ def _long_fields() -> Iterator[None]:
 
 
 class _Lines:
-    """The lines of a text, some of which can be put back. `taken` are those since the last
-    record ended."""
+    """The lines of a text, of which some can be put back. `taken` holds those since the last record
+    ended."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -371,8 +374,8 @@ class _Lines:
 
 
 def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | str, str] | None:
-    """(fields, text) of the next record. A reason replaces the fields where it cannot be read;
-    None at the end."""
+    """The fields and the text of the next record; null at the end. Where it cannot be read, the
+    reason stands in place of the fields."""
     lines.taken.clear()
     try:
         values = next(csv.reader(lines, delimiter=separator, strict=True), None)
@@ -391,7 +394,7 @@ def _next_record(lines: _Lines, separator: str) -> tuple[list[str] | str, str] |
 
 
 def _set_apart(rows: pl.DataFrame, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(rows of plain text, faults): rows with undecoded or NUL bytes are faults."""
+    """Rows of valid text, and as faults the rows with undecoded or NUL bytes."""
     fields = pl.exclude("line")
     undecoded = pl.any_horizontal(fields.str.contains(UNDECODED, literal=True).fill_null(False))
     nul = pl.any_horizontal(fields.str.contains("\0", literal=True).fill_null(False))

@@ -18,7 +18,7 @@ PLACE_BYTES = 96_000
 PLACES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of a CSV file, as shares of its length, beside the head
 PLACE_ROWS = 1_500  # of a Parquet file, at each of the places
 MOST_FILES = 5  # of a folder: the first, the last and some between
-# CSV files up to this size are read for their span; of larger ones the places must do
+# CSV files up to this size are read whole for the span of their times, of larger ones a sample
 WHOLE_BYTES = 64_000_000
 GZIP_BYTES = 8_000_000  # compressed CSV files up to this size are unpacked
 SEPARATORS = (",", ";", "\t", "|")
@@ -36,7 +36,7 @@ class Glimpse:
         rows: of all files; estimated from their size for CSV.
         separator: of CSV files, where they are not the usual comma and UTF-8; else None.
         encoding: of CSV files, where they are not the usual comma and UTF-8; else None.
-        whole: the sample is the whole log.
+        complete: whether the sample holds all rows of the log.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Glimpse:
     rows: int
     separator: str | None
     encoding: str | None
-    whole: bool
+    complete: bool
 
     @property
     def is_parquet(self) -> bool:
@@ -56,7 +56,7 @@ class Glimpse:
         """A column of the whole log where that is quick to read, else of the sample."""
         size = sum(file.stat().st_size for file in self.files)
         if (
-            self.whole
+            self.complete
             or self.files[0].name.lower().endswith(".gz")
             or (size > WHOLE_BYTES and not self.is_parquet)
         ):
@@ -100,7 +100,7 @@ def glimpse(path: str | Path) -> Glimpse:
         sample = pl.concat([part for part, _ in parts], how="diagonal_relaxed")
         rows = sum(_parquet_rows(file) for file in files)
         _refuse_empty(path, sample, rows)
-        return Glimpse(Path(path), tuple(files), sample, rows, None, None, whole=False)
+        return Glimpse(Path(path), tuple(files), sample, rows, None, None, complete=False)
     if any(file.suffix.lower() in PARQUET for file in files):
         raise ConfigError(
             f"{path}: holds CSV and Parquet files; name one kind, e.g. {Path(path) / '*.parquet'}"
@@ -147,7 +147,7 @@ def glimpse(path: str | Path) -> Glimpse:
 
 
 def headers(files: list[Path]) -> dict[Path, tuple[str, ...]]:
-    """The columns of every readable file."""
+    """The columns of every file that can be read."""
     columns_of_file = {}
     for file in files:
         try:
@@ -189,8 +189,8 @@ def _parquet_places(file: Path) -> tuple[pl.DataFrame, bool]:
 
 
 def _csv_places(file: Path) -> tuple[list[bytes], bool]:
-    """Complete lines from several places of a CSV file, its head first, and whether they are the
-    whole file."""
+    """Complete lines from several places of a CSV file, its head first, and whether they are all of
+    its lines."""
     try:
         if file.name.lower().endswith(".gz"):
             with gzip.open(file) as packed:

@@ -25,7 +25,11 @@ CONSTANT_COLUMNS = [
     for name, column in EVENT_COLUMNS.items()
     if column.dtype == pl.String and name not in ("event_id", "user_id")
 ]
-SEPARATORS = {";": ";", "\t": "\\t", "|": "|"}  # other than the comma, as a TOML string writes them
+SEPARATORS = {
+    ";": ";",
+    "\t": "\\t",
+    "|": "|",
+}  # separators other than the comma, as TOML writes them
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,11 @@ class Layout:
 
     @property
     def described(self) -> dict[str, str]:
-        """Item column -> source column."""
+        """The source column of each column that describes items."""
         return {name: source for name, source in self.columns.items() if name in ITEM_COLUMNS}
 
     def says(self, name: str) -> bool:
-        """Whether the log or the caller provides a column of longplay."""
+        """Whether the log or the caller gives values of a column of longplay."""
         return name in self.columns or name in self.constants
 
     def check(
@@ -134,7 +138,7 @@ class Layout:
 
 
 def close(name: str, names: Sequence[str]) -> str:
-    """A question that suggests the closest name. Empty where none is close.
+    """The question whether the closest name was meant; empty where none is close.
 
     >>> close("usr_id", ["user_id", "time"])
     " (did you mean 'user_id'?)"

@@ -236,7 +236,7 @@ def dated(
 
 
 def with_creators(source: Source) -> Source:
-    """The source whose events without a creator have that of their item in the catalogue."""
+    """The source, with missing creators of events filled in from the catalogue."""
     if source.events is None or source.items is None:
         return source
     by_item = source.items.select("item_id", catalogue_creator="creator_id").drop_nulls()
@@ -426,8 +426,8 @@ def _decisions(slots: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rejected(rows: pl.DataFrame, slots: pl.DataFrame, bad: pl.DataFrame) -> pl.DataFrame:
-    """Every source row of a slate that was set aside, with the slate's reason; and lists that are
-    not equally long."""
+    """Every source row of a rejected slate, with the slate's reason, and rows whose lists have
+    different lengths."""
     refused = (
         slots.select("decision_id", "line")
         .join(bad.select("decision_id", "reason"), on="decision_id", nulls_equal=True)

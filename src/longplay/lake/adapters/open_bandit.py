@@ -25,9 +25,7 @@ POSITIONS = {
 }
 REST = timedelta(
     days=2
-    # the log ends so long after its last row: a click is logged with its impression, so nothing of
-    # it
-    # is open
+    # the log ends so long after its last row; clicks are logged with impressions, so none is open
 )
 
 

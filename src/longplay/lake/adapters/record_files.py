@@ -16,9 +16,8 @@ from longplay.lake.adapters.columnar import read_columnar
 from longplay.lake.adapters.delimited import check_dialect, read_delimited
 from longplay.lake.adapters.records import Records
 
-# Columns beside the source's own. FAULT is why a row cannot be read and TEXT what stands there
-# instead of its fields;
-# KIND is what an adapter judged a row to be, AMOUNT what it comes to.
+# Columns beside the source's: FAULT is the reason why a row cannot be read, and TEXT its raw text;
+# KIND is the kind that an adapter gave a row, AMOUNT its amount.
 FILE = "__file"
 LINE = "__line"
 FAULT = "__fault"
@@ -158,7 +157,7 @@ def read_source(
 
 
 def find_files(path: str | Path) -> tuple[Path, list[Path]]:
-    """(the root folder of the file names, the sorted files) of a file, a folder or a pattern.
+    """The sorted files of a path or pattern, and the root folder that their names are relative to.
 
     What starts with "_" or "." in a folder is a writer's own (_SUCCESS, _delta_log, .crc), not
     data.
@@ -194,7 +193,7 @@ def find_files(path: str | Path) -> tuple[Path, list[Path]]:
 
 
 def _others(path: Path) -> str:
-    """Advice about files in a folder that are neither Parquet nor CSV."""
+    """Advice about files of a folder that are neither Parquet nor CSV."""
     if path.is_dir():
         endings = {file.suffix.lower() for file in path.rglob("*") if file.is_file()}
     else:
@@ -273,7 +272,7 @@ def _with_file(rows: pl.DataFrame, file: Path, root: Path) -> pl.DataFrame:
 def _together(
     path: str | Path, frames: dict[str, pl.DataFrame], needed: Collection[str] | None
 ) -> pl.DataFrame:
-    """All files' rows, concatenated after a check of the needed columns."""
+    """The rows of all files, after a check that the needed columns are there."""
     columns = {name: file for file, frame in frames.items() for name in frame.columns}
     must = set(columns) if needed is None else set(needed) & set(columns)
     for file, frame in frames.items():

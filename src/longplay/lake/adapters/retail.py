@@ -24,10 +24,9 @@ COLUMNS = {
 }
 
 # Stock codes that are charges, discounts, samples or money, not products: postage (POST, DOT),
-# carriage (C2),
-# manual entries (M, m), discount (D), samples (S), bank and marketplace fees, a charity's
-# commission, bad debt (B),
-# cushion pads sold at 0.001 (PADS), and vouchers (gift_0001_20 ...). DCGS... are products.
+# carriage (C2), manual entries (M, m), discount (D), samples (S), bank and marketplace fees, a
+# charity's commission, bad debt (B), cushion pads sold at 0.001 (PADS), and vouchers (gift_0001_20
+# ...). DCGS... are products.
 FEES = ("POST", "DOT", "C2", "M", "m", "D", "S", "B", "BANK CHARGES", "AMAZONFEE", "CRUK", "PADS")
 VOUCHER = "gift_"
 PRICE = "price"  # of one piece

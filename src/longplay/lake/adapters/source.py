@@ -52,8 +52,8 @@ class Source:
         return {name: frame for name, frame in held.items() if frame is not None}
 
     def joined(self, other: Source) -> Source:
-        """Both sources as one log. A table that both hold is taken from `other`, except for items
-        only this one has."""
+        """Both sources as one log. Of a table that both hold, `other`'s rows are taken, and items
+        that only this source has."""
         items = other.items if self.items is None else self.items
         if self.items is not None and other.items is not None:
             only_here = self.items.join(other.items, on="item_id", how="anti")

@@ -26,7 +26,7 @@ from longplay.lake.schema import conform
 from longplay.lake.sift import EARLIEST, advice, sift
 
 TIME_COLUMNS = ("time", "ingested_at")
-BETWEEN = "\x1f"  # ASCII's unit separator: no tag holds it
+BETWEEN = "\x1f"  # ASCII's unit separator, which no tag holds
 NOT_KNOWN = ("null", "none", "nan", "n/a", "\\n", "undefined")
 NUMBER_COLUMNS = {
     name: column.dtype
@@ -124,8 +124,8 @@ def map_rows(source: Rows, log: str, layout: Layout) -> Source:
 
 
 def _candidates(rows: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.Series]:
-    """Every row as an event, valid or not, and per row the reason why a number in it could not
-    be read, or null."""
+    """Every row as an event, valid or not, and the reason why a number of it could not be read
+    (null: all could)."""
     filled: dict[str, pl.Series] = {}
     broken = rows[FAULT].cast(pl.String)
     for name, source in layout.columns.items():
@@ -194,8 +194,8 @@ def _no_numbers(values: pl.Series, integral: bool) -> str:
 
 
 def _judge(candidates: pl.DataFrame, broken: pl.Series, earliest: datetime) -> pl.DataFrame:
-    """Position from 0 (`at`) and `reason` of every invalid row. The lake's sift runs here, while
-    the source row is still available for the quarantine."""
+    """Position from 0 (`at`) and `reason` of every invalid row. The checks of `lake.sift` run here,
+    since only here the source row is at hand for the quarantine."""
     readable = broken.is_null()
     at = pl.int_range(candidates.height, eager=True)
     _, bad = sift(
@@ -210,7 +210,7 @@ def _judge(candidates: pl.DataFrame, broken: pl.Series, earliest: datetime) -> p
 
 
 def _rejected(rows: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
-    """The invalid rows in the shape of the quarantine. Of an unreadable record its text."""
+    """The invalid rows in the shape of the quarantine, unreadable records as their text."""
     raw = rows[refused["at"]].with_columns(pl.selectors.binary().bin.encode("hex"))
     fields = pl.struct(pl.exclude(LINE, *JUDGED, FAULT, TEXT)).struct.json_encode()
     record = pl.struct(TEXT, FILE).struct.json_encode()
@@ -264,8 +264,8 @@ def _items(events: pl.DataFrame, rows: pl.DataFrame, layout: Layout) -> pl.DataF
 
 
 def _lengths(rows: pl.DataFrame, layout: Layout) -> tuple[pl.Series, pl.Series]:
-    """(seconds above 0, mask of values that are no such number, which are null). The event of
-    such a value is kept."""
+    """Length of each row's item in seconds, null where it is no number above 0, and a mask of
+    these. Their events are kept."""
     seconds, bad = seconds_of(rows[layout.columns["length"]], layout.units.get("length", "s"))
     usable = ((seconds > 0) & seconds.is_finite()).fill_null(True)
     return seconds.set(~usable, None), bad | ~usable
@@ -317,7 +317,7 @@ def _notes(
 
 
 def _nobody(events: pl.DataFrame) -> list[str]:
-    """A note for each word such as "unknown" that stands as a user id."""
+    """A note for each word such as "unknown" that stands in place of a user id."""
     ids_of_nobody = (
         events.filter(pl.col("user_id").str.to_lowercase().is_in(NOT_KNOWN))["user_id"]
         .value_counts()

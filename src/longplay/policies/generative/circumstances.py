@@ -16,7 +16,8 @@ from longplay.decisions import Contexts
 from longplay.errors import ConfigError
 from longplay.lake.schema import ENGAGED
 
-READS = ("gap", "surface", "want", "kind")  # the last stands behind its item, the others before
+READS = ("gap", "surface", "want", "kind")  # kind stands after its item, the others stand before
+# seconds at which the next bucket begins
 GAPS = (
     300,
     3_600,
@@ -25,37 +26,43 @@ GAPS = (
     3 * 86_400,
     7 * 86_400,
     28 * 86_400,
-)  # seconds at which the next bucket begins
+)
 LEVELS = 4  # of what is wanted, about equally many outcomes in each
 
 
 @dataclass(frozen=True)
-class Around:
-    """The tokens around E items of N histories: `before[E, P]` and `after[E, S]` each of them,
-    `now[N, P]` before the item that is asked for.
+class CircumstanceTokens:
+    """Tokens of the circumstances of E items in N histories, counted from the first token of
+    circumstances (`Vocabulary.circumstance`).
 
-    Tokens are counted from the first that is of circumstances (`Vocabulary.circumstance`).
+    Attributes:
+        leading: tokens read before each item, [E, P].
+        trailing: tokens read after each item, [E, S].
+        upcoming: tokens read before the item that comes next, [N, P].
     """
 
-    before: Int
-    after: Int
-    now: Int
+    leading: Int
+    trailing: Int
+    upcoming: Int
 
     @classmethod
     def none(cls, items: int, histories: int) -> Self:
-        """No tokens around the items: a model that reads nothing but items."""
+        """Empty tokens, for a model that reads items alone."""
         return cls(*(np.zeros((rows, 0), dtype=np.int64) for rows in (items, items, histories)))
 
     def take(self, items: Int, histories: Int) -> Self:
-        """The tokens around these items and histories, in that order."""
+        """The tokens of the items and histories at these rows, in that order."""
         return replace(
-            self, before=self.before[items], after=self.after[items], now=self.now[histories]
+            self,
+            leading=self.leading[items],
+            trailing=self.trailing[items],
+            upcoming=self.upcoming[histories],
         )
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """Which circumstances a model reads, and what each of their tokens stands for.
+    """The circumstances that a model reads beside items, and the meaning of their tokens.
 
     A history is read as `gap surface want ITEM kind gap surface want ITEM kind ... gap surface
     want`, whatever `reads` has of these; then comes the item that is asked for. Token 0 of each
@@ -89,16 +96,16 @@ class Circumstances:
 
     @classmethod
     def of(cls, reads: Sequence[str], surfaces: pl.Series) -> Self:
-        """Those of a log: its `surfaces`, in alphabetical order; the edges of a wanted outcome are
-        still to come (`wanting`)."""
+        """The circumstances of a log, with its surfaces in alphabetical order. `wanting` adds the
+        edges of a wanted outcome."""
         return cls(
             tuple(reads),
             tuple(surfaces.drop_nulls().unique().sort().to_list()) if "surface" in reads else (),
         )
 
     def wanting(self, values: NDArray[np.float64]) -> Self:
-        """With levels by the quantiles of these outcomes: about equally many in each, fewer levels
-        where many are equal."""
+        """The circumstances with levels by quantiles of these outcomes: about equally many in each,
+        and fewer levels where many are equal."""
         if not len(values):
             return self
         inner = np.quantile(values, np.arange(1, LEVELS) / LEVELS, method="lower")
@@ -106,61 +113,72 @@ class Circumstances:
         return replace(self, edges=tuple(float(value) for value in edges[edges < values.max()]))
 
     @property
-    def tokens(self) -> int:
-        """The number of tokens that stand for circumstances."""
+    def token_count(self) -> int:
+        """Number of tokens that stand for circumstances."""
         return sum(self._sizes.values())
 
     @property
-    def before(self) -> tuple[str, ...]:
+    def leading(self) -> tuple[str, ...]:
         """Names of the circumstances that are read before each item."""
         return tuple(name for name in self.reads if name != "kind")
 
     def _first(self, name: str) -> int:
         return sum(self._sizes[other] for other in self.reads[: self.reads.index(name)])
 
-    def around(
+    def tokens_of(
         self,
         offsets: Int,
         time: NDArray[np.float64] | None,
         kind: pl.Series | None,
         surface: pl.Series | None,
-        now: NDArray[np.float64] | None = None,
-        where: pl.Series | None = None,
-        want: NDArray[np.float64] | None = None,
-    ) -> Around:
-        """The tokens of histories: item e of history n, `offsets[n] <= e < offsets[n+1]`, at
-        `time[E]` (microseconds), of `kind[E]`, on `surface[E]`.
+        next_time: NDArray[np.float64] | None = None,
+        next_surface: pl.Series | None = None,
+        next_want: NDArray[np.float64] | None = None,
+    ) -> CircumstanceTokens:
+        """The tokens of N histories of E items together.
 
-        `now[N]`, `where[N]` and `want[N]` are of the items asked for. Null and NaN: not known.
+        Null and NaN stand for what is not known.
+
+        Args:
+            offsets: history n has the items offsets[n] to offsets[n + 1] - 1, [N + 1].
+            time: of each item, microseconds, [E].
+            kind: of each item's event, [E].
+            surface: of each item's event, [E].
+            next_time: of the item that comes next, microseconds, [N].
+            next_surface: on which the next item is shown, [N].
+            next_want: outcome that the next item should lead to, [N].
         """
         items = int(offsets[-1])
         n = len(offsets) - 1
-        tokens_before = {
+        leading_tokens = {
             "gap": lambda: gaps(offsets, time),
             "surface": lambda: self._surface(surface, items),
             "want": lambda: np.zeros(items, dtype=np.int64),
         }
-        asked_for = {
-            "gap": lambda: _since_last(offsets, time, now),
-            "surface": lambda: self._surface(where, n),
-            "want": lambda: self.level(np.full(n, np.nan) if want is None else want),
+        upcoming_tokens = {
+            "gap": lambda: _since_last(offsets, time, next_time),
+            "surface": lambda: self._surface(next_surface, n),
+            "want": lambda: self.level(np.full(n, np.nan) if next_want is None else next_want),
         }
-        tokens_after = (
+        trailing_tokens = (
             [self._first("kind") + _place(kind, ENGAGED, items)] if "kind" in self.reads else []
         )
-        return Around(
-            _columns([self._first(name) + tokens_before[name]() for name in self.before], items),
-            _columns(tokens_after, items),
-            _columns([self._first(name) + asked_for[name]() for name in self.before], n),
+        return CircumstanceTokens(
+            _columns([self._first(name) + leading_tokens[name]() for name in self.leading], items),
+            _columns(trailing_tokens, items),
+            _columns([self._first(name) + upcoming_tokens[name]() for name in self.leading], n),
         )
 
     def of_contexts(
-        self, contexts: Contexts, offsets: Int, kept: Int, ask: float | None = None
-    ) -> Around:
-        """The tokens of the histories of `contexts`, of which the items at the places `kept[E]` are
-        read, `offsets[N+1]` of each.
+        self, contexts: Contexts, offsets: Int, places: Int, ask: float | None = None
+    ) -> CircumstanceTokens:
+        """The tokens of the histories of contexts, for the items that are read.
 
-        `ask` is wanted where a context wants nothing.
+        Args:
+            contexts: N contexts.
+            offsets: where the items that are read begin and end for each context, [N + 1].
+            places: places of these items among all items of the histories, [E].
+            ask: the outcome asked for where a context wants none; null: none.
         """
         frame = contexts.frame
         count = frame["history"].list.len()
@@ -170,10 +188,10 @@ class Circumstances:
                 return None
             nulls = pl.lit(None, dtype=frame.schema[name].inner).repeat_by(count)  # pyright: ignore[reportAttributeAccessIssue]
             lists = frame.select(pl.col(name).fill_null(nulls))[name]
-            return lists.explode(empty_as_null=False).gather(kept) if count.sum() else None
+            return lists.explode(empty_as_null=False).gather(places) if count.sum() else None
 
         time = flat("history_time")
-        return self.around(
+        return self.tokens_of(
             offsets,
             None if time is None else _microseconds(time),
             flat("history_kind"),
@@ -189,26 +207,25 @@ class Circumstances:
             np.isnan(want), 0, 1 + np.searchsorted(np.array(self.edges), want, side="left")
         )
 
-    def first_read(self, before: Int) -> Int:
-        """`before[..., P]` of items that are the first of what is read: how long ago the one before
-        was is not known."""
+    def first_read(self, leading: Int) -> Int:
+        """`leading[..., P]` of the first item that is read: its gap is not known."""
         if "gap" not in self.reads:
-            return before
-        before = before.copy()
-        before[..., 0] = self._first("gap")
-        return before
+            return leading
+        leading = leading.copy()
+        leading[..., 0] = self._first("gap")
+        return leading
 
-    def wanted(self, before: Int, level: Int) -> Int:
-        """A copy of `before[N, P]` in which the wanted outcomes have these levels."""
-        before = before.copy()
-        before[:, self.before.index("want")] = self._first("want") + level
-        return before
+    def wanted(self, leading: Int, level: Int) -> Int:
+        """A copy of `leading[N, P]` with wanted outcomes of these levels."""
+        leading = leading.copy()
+        leading[:, self.leading.index("want")] = self._first("want") + level
+        return leading
 
     def _surface(self, names: pl.Series | None, length: int) -> Int:
         return _place(names, self.surfaces, length)
 
     def settings(self) -> dict[str, Any]:
-        """The arguments that `Circumstances(**settings)` rebuilds this from; JSON."""
+        """The arguments from which `Circumstances(**settings)` is made again, as JSON has them."""
         return {
             "reads": list(self.reads),
             "surfaces": list(self.surfaces),
@@ -217,7 +234,7 @@ class Circumstances:
 
 
 def checked_reads(reads: Sequence[str]) -> Sequence[str]:
-    """`reads`, if each of them is one of READS.
+    """`reads`, after a check that each is one of `READS`.
 
     Raises:
         ConfigError: it is not.
@@ -232,8 +249,8 @@ NOTHING = Circumstances()
 
 
 def gaps(offsets: Int, time: NDArray[np.float64] | None) -> Int:
-    """The bucket of the microseconds since the item before, from 1, shape [E]; 0 for the first of
-    each history, and where times are not known."""
+    """The bucket of the time since the previous item, from 1, [E]; 0 for the first item of each
+    history and where times are unknown."""
     if time is None or not len(time):
         return np.zeros(int(offsets[-1]), dtype=np.int64)
     bucket = _bucket(np.diff(time, prepend=np.nan))
@@ -264,7 +281,7 @@ def _microseconds(time: pl.Series) -> NDArray[np.float64]:
 
 
 def _place(names: pl.Series | None, surfaces: Sequence[str], length: int) -> Int:
-    """Place of each name among those `surfaces`, from 1; 0: none of them."""
+    """Position of each name in `surfaces`, from 1; 0 for any other name."""
     if names is None or not length or not surfaces:
         return np.zeros(length, dtype=np.int64)
     return (

@@ -32,7 +32,7 @@ from longplay.policies.generative.fast.passes import HIDDEN, passable, states_of
 from longplay.policies.generative.prompts import Prompts, Texts, Windows, as_read
 from longplay.policies.generative.vocabulary import Vocabulary
 
-TOGETHER = 16  # states at one node whose items' logits are one product
+TOGETHER = 16  # states at one node whose logits are computed in one product
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ SCALES = {
 
 
 def size_of(scale: str | Size) -> Size:
-    """The size of that name, or the one given.
+    """The size of this name; a `Size` is returned as it is.
 
     Raises:
         ConfigError: no size of that name.
@@ -84,16 +84,16 @@ def size_of(scale: str | Size) -> Size:
 
 
 def new_model(
-    scale: str | Size, levels: int, width: int, seed: int, around: int = 0, items: int = 0
+    scale: str | Size, levels: int, width: int, seed: int, circumstances: int = 0, items: int = 0
 ) -> PreTrainedModel:
-    """A causal LM from scratch (Qwen3 architecture) whose vocabulary is semantic-ID codes, `around`
-    tokens of circumstances and `items` items.
+    """A causal LM from scratch (Qwen3 architecture) with tokens for semantic-ID codes,
+    circumstances and items.
 
     `tiny` has about 80 thousand parameters, `small` about 3.4 million. Weights are drawn from
     `seed`.
     """
     size = size_of(scale)
-    vocabulary = Vocabulary(levels, width, around=around, items=items)
+    vocabulary = Vocabulary(levels, width, circumstances=circumstances, items=items)
     config = Qwen3Config(
         vocab_size=len(vocabulary),
         hidden_size=size.hidden,
@@ -115,7 +115,7 @@ def new_model(
     return model.eval()
 
 
-transformers_logging.disable_progress_bar()  # progress belongs to whoever runs us
+transformers_logging.disable_progress_bar()  # callers show progress themselves
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
@@ -146,7 +146,7 @@ class Decoder:
             the model's own are not, [tokens, H].
         compiled: what encodes prompts where nothing is being trained, in place of the model
             (`compiled.Compiled`).
-        own: the token that stands for each leaf's last code, [I], read and said in its place;
+        item_token_I: the token that stands for each leaf's last code, read and said in its place;
             default that code.
         tokens_read: how many tokens it has been given with gradients on: the pace of a training.
     """
@@ -157,20 +157,20 @@ class Decoder:
         trie: Trie,
         vocabulary: Vocabulary | None = None,
         rows: nn.Parameter | None = None,
-        own: Int | None = None,
+        item_token_I: Int | None = None,
         compiled: Compiled | None = None,
     ) -> None:
         self.model = model
         self.trie = trie
         self.vocabulary = vocabulary or Vocabulary(trie.levels, trie.width)
         self.rows = rows
-        self.own = own
+        self.item_token_I = item_token_I
         self.compiled = compiled
         self.tokens_read = 0
 
     def trainable(self) -> list[nn.Parameter]:
-        """What training changes: all weights that ask for a gradient, tied ones once, and
-        `rows`."""
+        """The parameters that training changes: all weights that require a gradient, tied ones
+        once, and `rows`."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad] + (
             [] if self.rows is None else [self.rows]
         )
@@ -214,8 +214,8 @@ class Decoder:
         levels = trie.levels
         codes = trie.codes[leaves_NM]  # [N, M, L]
         length = prompts.tokens.shape[1]
-        # a whole item is predicted from the prompt's state: no state behind a prefix is needed
-        inner = max(levels - 1 - self.whole(levels - 1), 0)
+        # items with tokens are predicted from the prompt's state; no state after a prefix is needed
+        inner = max(levels - 1 - self.has_item_tokens(levels - 1), 0)
         prompt_position = torch.clamp(prompts.real.long().cumsum(1) - 1, min=0)
         first = np.array([self.vocabulary.code(level) for level in range(inner)], dtype=np.int64)
         completion = torch.from_numpy(codes[:, :, :inner] + first).reshape(n, m * inner)
@@ -231,7 +231,7 @@ class Decoder:
         for level in range(levels):
             if level == 0:
                 state = at_prompt
-            elif self.whole(level):
+            elif self.has_item_tokens(level):
                 state = at_prompt.expand(n, m, -1)
             else:
                 state = at_completion[:, :, level - 1]
@@ -261,7 +261,7 @@ class Decoder:
         """
         leaves = windows.leaves
         n, length = leaves.shape
-        ahead = windows.before.shape[2]
+        ahead = windows.leading.shape[2]
         trie = self.trie
         levels = trie.levels
         vocabulary = self.vocabulary
@@ -269,9 +269,9 @@ class Decoder:
         codes = trie.codes[leaves]
         block = np.concatenate(
             [
-                vocabulary.circumstance + windows.before,
-                as_read(trie, vocabulary, leaves, self.own),
-                vocabulary.circumstance + windows.after,
+                vocabulary.circumstance + windows.leading,
+                as_read(trie, vocabulary, leaves, self.item_token_I),
+                vocabulary.circumstance + windows.trailing,
             ],
             axis=2,
         )
@@ -291,7 +291,7 @@ class Decoder:
         state = self._hidden(
             torch.from_numpy(tokens), None, torch.arange(tokens.shape[1]).expand(n, -1), None
         )
-        # the token of each item after which each of its codes comes
+        # the token of each item from whose state each of its codes is predicted
         predicting_token = (np.arange(length) * stride + ahead)[:, None] + np.arange(levels)
         place = torch.from_numpy(texts.count[:, None] + predicting_token.ravel())
         state = state.gather(1, place[..., None].expand(-1, -1, state.shape[2])).reshape(
@@ -301,7 +301,7 @@ class Decoder:
         context = np.broadcast_to(np.arange(n)[:, None], (n, length))
         for level in range(levels):
             node = trie.node_of(level, leaves)
-            predicting_level = 0 if self.whole(level) else level
+            predicting_level = 0 if self.has_item_tokens(level) else level
             log_p = self.next_code(
                 state[:, :, predicting_level],
                 level,
@@ -313,8 +313,9 @@ class Decoder:
         return torch.where(torch.from_numpy(windows.real), total, 0.0)
 
     def text_log_prob(self, tokens: Tensor, first: int, count: Tensor) -> Tensor:
-        """log-probability of the words `tokens[n, first : first + count[n]]` given all before each,
-        over the base's own: [N, T - first], 0 behind."""
+        """Log-probability of each word of a text given all tokens before it, over the base's
+        vocabulary, [N, T - first]. The text of row n is `tokens[n, first : first + count[n]]`;
+        behind it stand zeros."""
         n, length = tokens.shape
         state = self._hidden(tokens, None, torch.arange(length).expand(n, -1), None)[
             :, first - 1 : -1
@@ -324,30 +325,29 @@ class Decoder:
         log_p = torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
         return torch.where(torch.arange(length - first) < count[:, None], log_p, 0.0)
 
-    def whole(self, level: int) -> bool:
-        """Whether this level's codes are those of items with tokens of their own, said from the
-        prompt's state whatever the prefix.
+    def has_item_tokens(self, level: int) -> bool:
+        """Whether items have tokens of their own at this level. They are predicted from the state
+        of the prompt, whatever the prefix.
 
         What comes next is in the prompt's state. One behind the prefix would have to find it again,
         at the cost of a pass, and does worse (LOG.md).
         """
-        return self.own is not None and level + 1 == self.trie.levels
+        return self.item_token_I is not None and level + 1 == self.trie.levels
 
     def next_code(
         self, state: Tensor, level: int, node: Int, mask: NDArray[np.bool_], temperature: Tensor
     ) -> Tensor:
         """log pi over the K codes below `node[...]` (at depth `level`) from hidden states [..., H],
         float64; -inf where `mask[..., K]` is false."""
-        if self.own is not None and self.whole(level):
-            logits = self._own_logits(state, node, self.own)
+        if self.item_token_I is not None and self.has_item_tokens(level):
+            logits = self._item_logits(state, node, self.item_token_I)
         else:
             rows = self._code_rows(level)
             logits = state.to(rows.dtype) @ rows.T
         logits = logits.double() / temperature[..., None].double()
         valid = torch.from_numpy(mask)
-        dead = ~valid.any(
-            dim=-1, keepdim=True
-        )  # nothing allowed below this prefix: -inf, not 0 / 0
+        # nothing is allowed below this prefix: -inf in place of 0 / 0
+        dead = ~valid.any(dim=-1, keepdim=True)
         return torch.log_softmax(
             logits.masked_fill(~(valid | dead), -torch.inf), dim=-1
         ).masked_fill(~valid, -torch.inf)
@@ -366,9 +366,9 @@ class Decoder:
         head: Any = self.model.get_output_embeddings()
         return head.weight
 
-    def _own_logits(self, state: Tensor, node: Int, item_token: Int) -> Tensor:
-        """Logits [..., K] of the last codes below `node[...]` from states [..., H], each by the
-        output embedding of its item's own token.
+    def _item_logits(self, state: Tensor, node: Int, item_token: Int) -> Tensor:
+        """Logits [..., K] of the items below `node[...]` from states [..., H], by the output
+        embeddings of the items' tokens.
 
         States at one node are multiplied by its items together, some at a time: the cost does not
         depend on the catalogue.
@@ -386,9 +386,8 @@ class Decoder:
         stop = trie.ptr[-1][at[opens] + 1, None]
         child = first + np.arange(int((stop - first).max(initial=0)))
         leaf = np.minimum(child, len(trie) - 1)
-        code = torch.from_numpy(
-            np.where(child < stop, trie.code[-1][leaf], trie.width)
-        )  # [groups, children]; of none, one behind the last
+        # [groups, children]; of none, one behind the last
+        code = torch.from_numpy(np.where(child < stop, trie.code[-1][leaf], trie.width))
         rows = nn.functional.embedding(torch.from_numpy(item_token[leaf]), self._output_rows)
         seated = state.new_zeros(len(leaf), seats, state.shape[-1])
         seated[group, seat] = state.flatten(0, -2)[torch.from_numpy(order)]
@@ -407,8 +406,8 @@ class Decoder:
         cache: DynamicCache | None,
         at: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states [N, T, H] of `tokens[N, T]`, whose keys and values go into the cache; with
-        `at[N]`, of these alone, [N, 1, H]."""
+        """Hidden states [N, T, H] of `tokens[N, T]`; with `at[N]`, of one token per row, [N, 1, H].
+        Keys and values of all tokens are added to the cache."""
         body: Any = self.model.base_model
         if torch.is_grad_enabled():
             self.tokens_read += tokens.numel()
@@ -430,8 +429,8 @@ class Decoder:
         return hidden if at is None else hidden[torch.arange(len(tokens)), at][:, None]
 
     def _embedded(self, tokens: Tensor) -> Tensor:
-        """The embeddings [N, T, H] of tokens: the model's own, and `rows` for those beyond the
-        base's words where they are kept apart."""
+        """Embeddings [N, T, H] of tokens: those of the model, and `rows` for tokens beyond the
+        base's words where these are trained separately."""
         embed = self.model.get_input_embeddings()
         if self.rows is None:
             return embed(tokens)
@@ -495,8 +494,8 @@ class Encoded:
         ancestors: Tensor | None,
         allowed: NDArray[np.bool_],
     ) -> Tensor:
-        """log pi over the last code [N, B, K]: where only one is allowed it is certain, and the
-        model is not asked; nor for whole items."""
+        """log pi over the last code, [N, B, K]. A code that is the only one allowed is certain, and
+        items with tokens need no pass; the model computes the rest."""
         log_p = torch.where(torch.from_numpy(allowed), 0.0, -torch.inf).double()
         several = allowed.sum(axis=2) > 1
         undecided = int(several.sum(axis=1).max(initial=0))
@@ -504,7 +503,7 @@ class Encoded:
             return log_p
         beam = np.argsort(~several, axis=1, kind="stable")[:, :undecided]
         row = np.arange(len(beam))[:, None]
-        if self.decoder.whole(level + 1):
+        if self.decoder.has_item_tokens(level + 1):
             state = self.last[:, None].expand(-1, undecided, -1)
         else:
             state, _ = self._feed(
@@ -517,8 +516,8 @@ class Encoded:
         return log_p
 
     def _feed(self, level: int, code: Int, ancestors: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Hidden states [N, B, H] after `code[N, B]` of `level`, and its columns of the cache after
-        those of its `ancestors`, [N, B, level + 1]."""
+        """Hidden states [N, B, H] after `code[N, B]` of `level`, and the cache columns of each
+        beam, [N, B, level + 1]: those of its ancestors, then its own."""
         n, beams = code.shape
         past = self.cache.get_seq_length()
         length = self.prompts.tokens.shape[1]
@@ -535,8 +534,8 @@ class Encoded:
 
 
 def _prompt_mask(real: Tensor) -> Tensor:
-    """Additive causal mask [N, 1, T, T] of left-padded prompts; padding sees itself, so that no row
-    is empty."""
+    """Additive causal mask [N, 1, T, T] of left-padded prompts. Padding attends to itself, so that
+    no row is empty."""
     length = real.shape[1]
     causal = torch.tril(torch.ones(length, length, dtype=torch.bool))
     seen = (causal & real[:, None, :]) | torch.eye(length, dtype=torch.bool)
@@ -544,7 +543,8 @@ def _prompt_mask(real: Tensor) -> Tensor:
 
 
 def _packed_mask(real: Tensor, completions: int, inner: int) -> Tensor:
-    """Additive mask [N, 1, T + M * inner, same]: completions see the prompt and themselves only."""
+    """Additive mask [N, 1, T + M * inner, T + M * inner]: a completion attends to the prompt and to
+    itself, not to other completions."""
     n, length = real.shape
     extra = completions * inner
     mask = torch.full((n, 1, length + extra, length + extra), HIDDEN)

@@ -44,17 +44,16 @@ def with_tokens(
     codebook: Codebook,
     described: Described,
     seed: int,
-    around: int = 0,
+    circumstances: int = 0,
 ) -> PreTrainedModel:
-    """The base with tokens for every code and marker, and `around` of them for circumstances;
-    changes `model`.
+    """The base with new tokens for codes, markers and circumstances. `model` is changed in place.
 
     A code begins as the mean of the words of the items that have it, at the length that words have:
     items that are described alike are near each other before anything is learned. What no item
     describes begins at random.
     """
     old = len(weight_of(model.get_input_embeddings()))
-    vocabulary = Vocabulary(codebook.levels, codebook.width, old, around)
+    vocabulary = Vocabulary(codebook.levels, codebook.width, old, circumstances)
     rng = np.random.default_rng(seed)
     table = weight_of(model.get_input_embeddings()).detach().numpy()
     mean = table.mean(axis=0)
@@ -79,15 +78,15 @@ def with_tokens(
 
 
 def half_is_quick() -> bool:
-    """Whether this processor multiplies bfloat16 natively: training is then twice as fast."""
+    """Whether this processor multiplies bfloat16 natively, which makes training twice as fast."""
     if "_is_avx512_bf16_supported" not in dir(torch.cpu):
         return False
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def adapted(decoder: Decoder, seed: int) -> Decoder:
-    """A copy of a decoder with a base, of which LoRA matrices (Hu et al. 2021, arXiv 2106.09685)
-    and the new tokens are trained.
+    """A copy of a decoder with a base, whose LoRA matrices (Hu et al. 2021, arXiv 2106.09685) and
+    new tokens are trainable.
 
     The frozen weights are bfloat16 where that is quick; what is trained is float32.
     """
@@ -113,7 +112,10 @@ def merged(decoder: Decoder, tuned: Decoder) -> PreTrainedModel:
     }
     loaded = set_peft_model_state_dict(wrapped, learned)
     if loaded.unexpected_keys:
-        raise ConfigError(f"base: adapters of another model: {loaded.unexpected_keys[:3]}")
+        raise ConfigError(
+            f"base: adapters given for {loaded.unexpected_keys[:3]}, which this model does not have; "
+            "merge the decoder that `adapted` made of it"
+        )
     plain: Any = wrapped.merge_and_unload()
     _set_rows(plain, decoder.vocabulary.words, tuned.rows)
     for parameter in plain.parameters():
@@ -128,8 +130,7 @@ def weight_of(module: Any) -> Tensor:
 
 @torch.no_grad()
 def _set_rows(model: PreTrainedModel, first: int, rows: Tensor) -> None:
-    """Write the embeddings of the tokens from `first` on, where they are read and where they are
-    said."""
+    """Write the input and output embeddings of the tokens from `first` on."""
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         weight_of(layer)[first:] = rows.to(weight_of(layer).dtype)
 
@@ -144,14 +145,13 @@ def _lora_of(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def _with_lora(model: PreTrainedModel) -> Any:
-    """LoRA matrices inside `model`, which is changed; its own weights are frozen."""
+    """Add LoRA matrices to `model` in place, and freeze its other weights."""
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     targets = [name for name in ADAPTED if name in names]
     config = LoraConfig(
         r=RANK, lora_alpha=2 * RANK, target_modules=targets or "all-linear", task_type="CAUSAL_LM"
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", ".*is_gradient_checkpointing", FutureWarning
-        )  # peft 0.21 asks transformers 5.23 by the old name
+        # peft 0.21 asks transformers 5.23 by the old name
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         return get_peft_model(model, config)

@@ -12,14 +12,20 @@ from torch import Tensor
 
 from longplay.arrays import Int
 from longplay.codes.trie import Allowed, Trie
-from longplay.policies.generative.circumstances import Around
+from longplay.policies.generative.circumstances import CircumstanceTokens
 from longplay.policies.generative.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """N tokenised prompts, left-padded: tokens [N, T] and which are real, with temperature [N] and
-    what is allowed."""
+    """N tokenised prompts, left-padded.
+
+    Attributes:
+        tokens: token ids, [N, T].
+        real: which tokens are no padding, [N, T].
+        temperature: of the softmax over codes, [N], above 0.
+        allowed: what each context may be shown.
+    """
 
     tokens: Tensor
     real: Tensor
@@ -30,7 +36,7 @@ class Prompts:
         return len(self.tokens)
 
     def between(self, start: int, stop: int) -> Prompts:
-        """Prompts `start` to `stop` - 1, a view."""
+        """The prompts from `start` to `stop` - 1, as a view."""
         part = slice(start, stop)
         return Prompts(
             self.tokens[part],
@@ -42,7 +48,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Texts:
-    """N texts as tokens: those of text n are `tokens[offsets[n]:offsets[n+1]]`."""
+    """N texts as tokens: text n is `tokens[offsets[n]:offsets[n+1]]`."""
 
     offsets: Int
     tokens: Int
@@ -60,7 +66,7 @@ class Texts:
 
     @property
     def count(self) -> Int:
-        """Tokens of each, [N]."""
+        """Number of tokens of each text, [N]."""
         return np.diff(self.offsets)
 
     def write(self, into: Int, first: Int) -> None:
@@ -76,18 +82,18 @@ class Windows:
     Attributes:
         leaves: [N, T].
         real: which are there, [N, T].
-        before: tokens around each, [N, T, P] and [N, T, S], as in `Around`; default none.
-        after: tokens around each, [N, T, P] and [N, T, S], as in `Around`; default none.
+        leading: tokens of circumstances before each, [N, T, P]; default none.
+        trailing: tokens of circumstances after each, [N, T, S]; default none.
     """
 
     leaves: Int
     real: NDArray[np.bool_]
-    before: Int
-    after: Int
+    leading: Int
+    trailing: Int
 
     @classmethod
     def of(cls, leaves: Int, real: NDArray[np.bool_] | None = None) -> Windows:
-        """Items without anything around them; default all real."""
+        """Windows of items without circumstances; default all real."""
         nothing = np.zeros((*leaves.shape, 0), dtype=np.int64)
         return cls(
             leaves, np.ones(leaves.shape, dtype=bool) if real is None else real, nothing, nothing
@@ -103,21 +109,21 @@ class Windows:
 
     def part(self, rows: slice) -> Windows:
         """The windows of these rows."""
-        return Windows(self.leaves[rows], self.real[rows], self.before[rows], self.after[rows])
+        return Windows(self.leaves[rows], self.real[rows], self.leading[rows], self.trailing[rows])
 
 
-def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Int, own: Int | None) -> Int:
-    """The tokens of items, [..., L]: their codes, the last of them replaced by `own[leaf]` where
-    items are whole."""
+def as_read(trie: Trie, vocabulary: Vocabulary, leaves: Int, item_token_I: Int | None) -> Int:
+    """The tokens of items, [..., L]: their codes; the last is `item_token_I[leaf]` where items have
+    tokens."""
     tokens = trie.codes[leaves] + np.array([vocabulary.code(level) for level in range(trie.levels)])
-    if own is not None:
-        tokens[..., -1] = own[leaves]
+    if item_token_I is not None:
+        tokens[..., -1] = item_token_I[leaves]
     return tokens
 
 
 def latest(offsets: Int, leaves: Int, most: int) -> tuple[Int, Int]:
-    """Of ragged histories, oldest first, the last `most` known items (leaf >= 0) of each:
-    offsets[N+1] and their places in `leaves`."""
+    """The last `most` known items (leaf >= 0) of each history: offsets [N + 1], and their places in
+    `leaves`."""
     place = np.flatnonzero(leaves >= 0)
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[place]
     count = np.bincount(owner, minlength=len(offsets) - 1)
@@ -134,28 +140,39 @@ def encode(
     allowed: Allowed,
     vocabulary: Vocabulary | None = None,
     texts: Texts | None = None,
-    around: Around | None = None,
-    own: Int | None = None,
+    circumstance_tokens: CircumstanceTokens | None = None,
+    item_token_I: Int | None = None,
 ) -> Prompts:
-    """Prompts from ragged histories of leaves (oldest first; -1 is skipped): the words of a text,
-    BOS, then L tokens per item and those around it.
+    """Prompts from ragged histories: the words of a text, BOS, then each item with its circumstances.
 
-    Only the last `history` items are kept. `vocabulary` defaults to that of a model from scratch
-    over `trie`, `texts` and what is `around` the leaves to none; `own[I]` as in `Decoder`.
+    Args:
+        trie: semantic IDs of the catalogue.
+        offsets: where each history begins and ends, [N + 1].
+        leaves: items of all histories, oldest first; -1 is skipped.
+        history: only so many of the last items are read.
+        temperature_N: of the softmax over codes, above 0.
+        allowed: what each context may be shown.
+        vocabulary: which token is which; default that of a model from scratch.
+        texts: words read before the history; default none.
+        circumstance_tokens: of all items in `leaves`; default none.
+        item_token_I: the token that stands for each leaf's last code; default that code.
     """
     n = len(offsets) - 1
     levels = trie.levels
     vocabulary = vocabulary or Vocabulary(levels, trie.width)
     texts = texts or Texts.none(n)
     offsets, place = latest(offsets, leaves, history)
-    around = Around.none(len(place), n) if around is None else around.take(place, np.arange(n))
-    ahead = around.now.shape[1]
+    if circumstance_tokens is None:
+        circumstance_tokens = CircumstanceTokens.none(len(place), n)
+    else:
+        circumstance_tokens = circumstance_tokens.take(place, np.arange(n))
+    ahead = circumstance_tokens.upcoming.shape[1]
     count = np.diff(offsets)
     block = np.concatenate(
         [
-            vocabulary.circumstance + around.before,
-            as_read(trie, vocabulary, leaves[place], own),
-            vocabulary.circumstance + around.after,
+            vocabulary.circumstance + circumstance_tokens.leading,
+            as_read(trie, vocabulary, leaves[place], item_token_I),
+            vocabulary.circumstance + circumstance_tokens.trailing,
         ],
         axis=1,
     )
@@ -165,7 +182,7 @@ def encode(
     owner = np.repeat(np.arange(n), count)
     column = width - ahead - (offsets[1:][owner] - np.arange(len(place))) * block.shape[1]
     tokens[owner[:, None], column[:, None] + np.arange(block.shape[1])] = block
-    tokens[:, width - ahead :] = vocabulary.circumstance + around.now
+    tokens[:, width - ahead :] = vocabulary.circumstance + circumstance_tokens.upcoming
     tokens[np.arange(n), width - used + texts.count] = vocabulary.bos
     texts.write(tokens, width - used)
     return Prompts(

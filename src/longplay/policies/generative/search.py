@@ -20,7 +20,7 @@ from longplay.policies.plackett import log1mexp
 
 KeyOf = Callable[[Int, int, Int, Float, Float], Float]
 
-_EDGES = 2**40  # room for the edges of a level among the counters of a stream
+_EDGES = 2**40  # counters of a stream per level, one for each edge of the trie
 _AT_ONCE = (
     2**19
     # numbers of a hidden state of all prompts in one pass: more of them fall out of the processor's
@@ -122,7 +122,8 @@ def _search(decoder: Decoder, prompts: Prompts, groups: int, beams: int, key_of:
 
 
 def _parts(decoder: Decoder, prompts: Prompts) -> list[tuple[int, int]]:
-    """First and last + 1 of the prompts that fit the processor's cache at once."""
+    """Bounds of the parts of the prompts that fit the processor's cache: first row, last row +
+    1."""
     n = len(prompts)
     step = max(1, _AT_ONCE // (prompts.tokens.shape[1] * decoder.model.config.hidden_size))
     return [(start, min(start + step, n)) for start in range(0, max(n, 1), step)]
@@ -165,7 +166,7 @@ def _search_part(
     beams: int,
     key_of: Callable[[int, Int, Float, Float], Float],
 ) -> Draw:
-    """The search of contexts that fit at once."""
+    """`_search` of contexts that fit the processor's cache at once."""
     trie = decoder.trie
     n = len(prompts)
     with torch.inference_mode():

@@ -22,14 +22,14 @@ TOKENS_MOST = 48  # tokens of a prompt or a description
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A base's tokenizer. Whatever a text says, none of its tokens is a special one, and it is no
-    longer than it may be."""
+    """The tokenizer of a base. Texts become tokens without special ones, and no more than
+    allowed."""
 
     tokenizer: Any
 
     @cached_property
     def special(self) -> frozenset[int]:
-        """Ids that no text may say: special tokens, and whatever was added to the tokenizer's own
+        """Ids that no text may produce: special tokens, and tokens added to the tokenizer's
         model."""
         return frozenset(self.tokenizer.all_special_ids) | frozenset(
             self.tokenizer.added_tokens_decoder
@@ -47,8 +47,8 @@ class Words:
         self.tokenizer.save_pretrained(folder)
 
     def texts(self, texts: Sequence[str | None], most: int = TOKENS_MOST) -> Texts:
-        """Tokens of each text, cleaned (`codes.text.clean`), special tokens disabled, at most
-        `most` of them; null: none.
+        """Tokens of each text, cleaned by `codes.text.clean`, at most `most` of them; null gives
+        none.
 
         `split_special_tokens` keeps special tokens from being looked for; where the tokenizer's own
         model finds one as a piece, it is left out.
@@ -68,7 +68,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Described:
-    """What may be said of every leaf of a trie: its title, its text, its tags; empty where there is
+    """The words that describe each leaf of a trie: title, text and tags; empty where there are
     none.
 
     `titles`, `texts`: length I; `tags`: I lists.
@@ -80,7 +80,7 @@ class Described:
 
     @classmethod
     def of(cls, items: pl.DataFrame, index: ItemIndex) -> Described:
-        """From the lake's items, in the order of `index`."""
+        """The descriptions of the lake's items, in the order of `index`."""
         rows = pl.DataFrame({"item_id": index.ids}).join(
             items.select("item_id", "title", "text", "tags"),
             on="item_id",
@@ -104,8 +104,8 @@ class Described:
         )
 
     def some(self, leaf: int, rng: np.random.Generator) -> str:
-        """One way to ask for the item: its title, its text, or some of its tags in any order; empty
-        where nothing is said of it."""
+        """A random request for the item: its title, its text, or some of its tags in any order;
+        empty where it has no description."""
         tags = self.tags[leaf]
         chosen = []
         if tags:

@@ -14,8 +14,8 @@ class Vocabulary:
         width: values of a code.
         words: tokens of the base's own vocabulary, ids 0..words-1; 0: a model from scratch, which
             reads no words.
-        around: tokens of circumstances (`circumstances.Circumstances`), between the markers and the
-            codes.
+        circumstances: number of tokens of circumstances (`circumstances.Circumstances`), between
+            the markers and the codes.
         items: items that have a token of their own, in place of their last code; behind the codes.
 
     >>> Vocabulary(levels=3, width=32).code(1), Vocabulary(levels=3, width=32, words=1000).bos
@@ -25,22 +25,22 @@ class Vocabulary:
     levels: int
     width: int
     words: int = 0
-    around: int = 0
+    circumstances: int = 0
     items: int = 0
 
     @property
     def pad(self) -> int:
-        """Nothing; it is never seen."""
+        """The token of padding, which no other token attends to."""
         return self.words
 
     @property
     def bos(self) -> int:
-        """Here a history begins."""
+        """The token at the begin of a history."""
         return self.words + 1
 
     @property
     def title(self) -> int:
-        """After an item: here the words of its title begin."""
+        """The token between an item and the words of its title."""
         return self.words + 2
 
     @property
@@ -49,8 +49,8 @@ class Vocabulary:
         return self.words + (3 if self.words else 2)
 
     def code(self, level: int) -> int:
-        """Code 0 of this level; code k is k further on."""
-        return self.circumstance + self.around + level * self.width
+        """The token of code 0 of this level; that of code k is k further on."""
+        return self.circumstance + self.circumstances + level * self.width
 
     @property
     def item(self) -> int:

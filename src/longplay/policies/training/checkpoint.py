@@ -25,8 +25,8 @@ def save_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     notes: dict[str, Any],
 ) -> None:
-    """Write weights, optimizers' states and `notes` (JSON) to `path`; the old file stays until the
-    new one is whole and on disk.
+    """Write weights, optimizers' states and `notes` (JSON) to `path`. The old file stays until the
+    new one is on disk.
 
     Raises:
         DataError: the file cannot be written.
@@ -96,14 +96,15 @@ def load_checkpoint(
         IndexError,
         ValueError,
         RuntimeError,
-    ) as error:  # of before checkpoints had digests, or of another shape
+    ) as error:
+        # a file from before there were digests, or of a model of another shape
         raise _damaged(path, f"it does not fit this model ({error})") from error
     return notes
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Notes and tensors of a checkpoint, checked against its digest; one of before digests is taken
-    as it is."""
+    """Notes and tensors of a checkpoint, checked against its digest. A file from before there were
+    digests is taken as it is."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -138,8 +139,8 @@ def _digest(tensors: Mapping[str, Tensor], notes: str) -> str:
 def _restore(
     tensors: Mapping[str, Tensor], module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> None:
-    """Put a checkpoint's tensors into a model and its optimizers; a ValueError where one has
-    another shape than its parameter."""
+    """Put a checkpoint's tensors into a model and its optimizers; a ValueError where shapes
+    differ."""
     with torch.no_grad():
         for name, value in module.named_parameters():
             saved = tensors[f"model.{name}"]

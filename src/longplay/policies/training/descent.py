@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from longplay.errors import ConfigError
 from longplay.policies.generative.decoder import Decoder
+from longplay.policies.generative.policy_files import current_figures
 from longplay.policies.training.checkpoint import load_checkpoint, save_checkpoint
 from longplay.policies.training.muon import Muon
 
@@ -24,11 +25,12 @@ Progress = Callable[[int, int, dict[str, float]], None]  # step, of steps, figur
 
 OPTIMIZERS = ("adamw", "muon")
 SAVE_EVERY = 50
+VALIDATION = "validation"  # the loss on users who are not trained on
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that share a step: this one is `rank` of `size`. Alone: 0 of 1.
+    """The processes that share every step: this one is `rank` of `size`; alone it is 0 of 1.
 
     Started by `accelerate launch` (or torchrun), `Team.of_launcher()` joins the others; each takes
     its share of a batch, gradients are summed.
@@ -39,10 +41,12 @@ class Team:
 
     @classmethod
     def of_launcher(cls) -> Team:
-        """The team this process was launched into; alone where there was no launcher."""
+        """The team that this process was launched into; alone where there was no launcher."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        from accelerate import PartialState  # slow to import, and of no use alone
+        from accelerate import (
+            PartialState,
+        )  # imported here: it is slow to import, and one process does not need it
 
         state = PartialState(cpu=not torch.cuda.is_available())
         return cls(state.process_index, state.num_processes)
@@ -70,7 +74,7 @@ class Team:
             parameter.grad = part.view_as(parameter)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes of the team are here."""
         if self.size > 1:
             from accelerate import PartialState
 
@@ -79,27 +83,27 @@ class Team:
 
 @dataclass(frozen=True)
 class Watch:
-    """What is measured on users who are not trained on: `measure()` gives figures by name, of which
-    `keep` decides which weights are kept.
+    """Figures measured on users who are not trained on. One of them, `keep`, decides which weights
+    are kept.
 
     Attributes:
         measure: what is measured at each check: figures by name.
-        keep: `held_out` (a loss: the least is best) or another figure (the largest is best).
+        keep: `validation` (a loss: the least is best) or another figure (the largest is best).
         patience: checks without a better one, after which training stops; 0: never.
     """
 
     measure: Callable[[], Mapping[str, float]]
-    keep: str = "held_out"
+    keep: str = VALIDATION
     patience: int = 0
 
     def best(self, curve: list[dict[str, float]]) -> int:
-        """The row of the curve that is kept; of equals the latest."""
-        sign = -1 if self.keep == "held_out" else 1
+        """The best row of the curve; the latest of equals."""
+        sign = -1 if self.keep == VALIDATION else 1
         return max(range(len(curve)), key=lambda row: (sign * curve[row][self.keep], row))
 
 
 class Pace:
-    """How fast steps go, of a training that begins now."""
+    """The speed of a training that begins now."""
 
     def __init__(self, decoder: Decoder, first: int, steps: int) -> None:
         """
@@ -115,7 +119,7 @@ class Pace:
         self._read_before = decoder.tokens_read
 
     def figures(self, done: int) -> dict[str, float]:
-        """tokens_per_second (of this process, once it read any) and seconds_left, after `done`
+        """tokens_per_second of this process, once it has read any, and seconds_left, after `done`
         steps."""
         spent = max(time.monotonic() - self._began, 1e-9)
         read = self._decoder.tokens_read - self._read_before
@@ -140,8 +144,8 @@ def descend(
     team: Team = Team(),
     made_by: Mapping[str, object] | None = None,
 ) -> list[dict[str, float]]:
-    """Minimise `loss_of_step(step)`, which depends on its number alone: a resumed run is the same
-    run.
+    """Minimise `loss_of_step(step)`. The loss depends on the step's number alone, so that a resumed
+    run equals one that was not stopped.
 
     The rate warms up over 5% of the steps and falls to a tenth by a cosine; gradients are clipped
     at norm 1. With `watch`, the weights at the end are those of its best check: a small log is
@@ -185,7 +189,7 @@ def descend(
     if checkpoint:
         fields = {"step": int, "curve": list}
         notes = load_checkpoint(checkpoint, weights, optimizers, made_by, fields)
-    curve: list[dict[str, float]] = notes["curve"] if notes else []
+    curve = current_figures(notes["curve"]) if notes else []
     first = notes["step"] if notes else 0
     running: list[float] = []
     pace = Pace(decoder, first, steps)
@@ -233,8 +237,8 @@ def descend(
 def optimizers_of(
     decoder: Decoder, trained: Iterable[nn.Parameter], name: str, lr: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """`adamw` alone, or `muon` for the matrices of the decoder's layers and AdamW for the rest
-    (embeddings, norms).
+    """The optimizers of a training: `adamw` alone, or `muon` for the matrices of the decoder's
+    layers with AdamW for the rest (embeddings, norms).
 
     See `muon.Muon`, which takes AdamW's rate. Models of 256 wide learned as much in two thirds of
     the CPU time (LOG.md).
@@ -261,8 +265,8 @@ def optimizers_of(
 
 @contextmanager
 def dropped_out(decoder: Decoder, share: float, seed: list[int]) -> Iterator[None]:
-    """Drop this share (0..1) of the embeddings and of what every attention and inner layer adds, by
-    a stream of random numbers of its own.
+    """Context that drops this share (0 to 1) of the embeddings, and of the output of every
+    attention and feed-forward layer. Its random numbers are its own.
 
     Hooks do it, from outside: the model stays the Hugging Face model that it is, whatever its
     family, and its weights are saved without a trace.
@@ -284,9 +288,8 @@ def dropped_out(decoder: Decoder, share: float, seed: list[int]) -> Iterator[Non
     ]
     hooks = [place.register_forward_hook(drop) for place in places]
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # no global generator: the caller's is left as it was
+        # no global generator: the caller's is left as it was
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
             yield
     finally:
@@ -295,8 +298,8 @@ def dropped_out(decoder: Decoder, share: float, seed: list[int]) -> Iterator[Non
 
 
 def warmed_cosine(step: int, steps: int) -> float:
-    """Share of the learning rate at a step: it rises over 5% of the steps and falls to a tenth by
-    a cosine."""
+    """Share of the learning rate at a step: it rises over the first 5% of steps, then falls to a
+    tenth by a cosine."""
     warm = max(1, steps // 20)
     if step < warm:
         return (step + 1) / warm

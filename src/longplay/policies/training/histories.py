@@ -15,10 +15,10 @@ from longplay.decisions import learners_histories
 from longplay.errors import DataError
 from longplay.index import ItemIndex, ranges
 from longplay.lake.lake import Lake
-from longplay.policies.generative.circumstances import NOTHING, Around, Circumstances
+from longplay.policies.generative.circumstances import NOTHING, Circumstances, CircumstanceTokens
 from longplay.policies.generative.prompts import Windows
 
-POOL = 32  # batches among which windows are sorted by length, so that little is padding
+POOL = 32  # windows of so many batches are sorted by length, which leaves little padding
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Histories:
     oldest first.
 
     `validation_users[U]` marks users who are only watched: the loss on them, and what they came to
-    next, say when to stop. `around` the items are the tokens of `circumstances`, where these are
+    next, say when to stop. `circumstance_tokens` are those of `circumstances`, where these are
     read; `want[E]` is the level of each item's outcome, 0 where it is not known.
     """
 
@@ -35,18 +35,31 @@ class Histories:
     leaves: Int
     validation_users: NDArray[np.bool_]
     circumstances: Circumstances = NOTHING
-    around: Around | None = None
+    circumstance_tokens: CircumstanceTokens | None = None
     want: Int | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that is read of them, in hexadecimal: what a checkpoint must agree on."""
-        around = (
-            () if self.around is None else (self.around.before, self.around.after, self.around.now)
+        """SHA-256 of all that training reads of the histories, in hexadecimal. A checkpoint must
+        agree on it."""
+        circumstance_tokens = (
+            ()
+            if self.circumstance_tokens is None
+            else (
+                self.circumstance_tokens.leading,
+                self.circumstance_tokens.trailing,
+                self.circumstance_tokens.upcoming,
+            )
         )
         wanted = () if self.want is None else (self.want,)
         digest = hashlib.sha256(repr(self.circumstances).encode())
-        for values in (self.offsets, self.leaves, self.validation_users, *around, *wanted):
+        for values in (
+            self.offsets,
+            self.leaves,
+            self.validation_users,
+            *circumstance_tokens,
+            *wanted,
+        ):
             digest.update(
                 repr((values.shape, values.dtype)).encode() + np.ascontiguousarray(values).tobytes()
             )
@@ -55,7 +68,7 @@ class Histories:
     def batches(
         self, users: Int, length: int, size: int, seed: int, thin: float = 0.0
     ) -> Iterator[Windows]:
-        """Windows of these users' histories without end, at most `size` at once, of at most
+        """Endless batches of windows of these users' histories: at most `size` windows, of at most
         `length` items.
 
         Every epoch has every event of every user once. A history of more than `length` items is cut
@@ -90,52 +103,54 @@ class Histories:
     def thinned(self, share: float, rng: np.random.Generator) -> Histories:
         """The histories without a random share of their events.
 
-        What is read around an item stays: the gap before it is still that since the user's last
+        What is read circumstance_tokens an item stays: the gap before it is still that since the user's last
         event.
         """
         events_left = np.flatnonzero(rng.random(len(self.leaves)) >= share)
-        around = None
-        if self.around is not None:
-            around = self.around.take(events_left, np.arange(len(self.around.now)))
+        circumstance_tokens = None
+        if self.circumstance_tokens is not None:
+            circumstance_tokens = self.circumstance_tokens.take(
+                events_left, np.arange(len(self.circumstance_tokens.upcoming))
+            )
         want = None if self.want is None else self.want[events_left]
         return replace(
             self,
             offsets=np.searchsorted(events_left, self.offsets),
             leaves=self.leaves[events_left],
-            around=around,
+            circumstance_tokens=circumstance_tokens,
             want=want,
         )
 
     def window(self, first: Int, stop: Int, wanted: NDArray[np.bool_] | None = None) -> Windows:
-        """The items `leaves[first[n]:stop[n]]`; where `wanted[n]`, with the outcome of the last of
-        them before it."""
+        """Windows of the items `leaves[first[n]:stop[n]]`. Where `wanted[n]`, the outcome of the
+        last item is read before it."""
         place = first[:, None] + np.arange(int((stop - first).max()))
         real = place < stop[:, None]
         place = np.minimum(place, stop[:, None] - 1)
         leaves = np.where(real, self.leaves[place], 0)
-        if self.around is None:
+        if self.circumstance_tokens is None:
             return Windows.of(leaves, real)
-        tokens_before = self.around.before[place]
-        tokens_after = self.around.after[place]
-        tokens_before[:, 0] = self.circumstances.first_read(tokens_before[:, 0])
+        leading = self.circumstance_tokens.leading[place]
+        trailing = self.circumstance_tokens.trailing[place]
+        leading[:, 0] = self.circumstances.first_read(leading[:, 0])
         if wanted is not None and self.want is not None and wanted.any():
             last = (stop - first - 1)[wanted]
-            tokens_before[wanted, last] = self.circumstances.wanted(
-                tokens_before[wanted, last], self.want[stop[wanted] - 1]
+            leading[wanted, last] = self.circumstances.wanted(
+                leading[wanted, last], self.want[stop[wanted] - 1]
             )
-        return Windows(leaves, real, tokens_before, tokens_after)
+        return Windows(leaves, real, leading, trailing)
 
     @staticmethod
     def _stop_at_outcomes(
         first: Int, stop: Int, want: Int, rng: np.random.Generator
     ) -> tuple[Int, NDArray[np.bool_]]:
-        """For about half of the windows, a stop behind a random item whose outcome is known: the
-        stops, and for which windows."""
-        known_so_far = np.concatenate([[0], np.cumsum(want > 0)])
+        """Stops of the windows, about half of them behind a random item whose outcome is known, and
+        which windows these are."""
+        outcomes_so_far = np.concatenate([[0], np.cumsum(want > 0)])
         place = np.flatnonzero(want > 0)
-        count = known_so_far[stop] - known_so_far[first]
+        count = outcomes_so_far[stop] - outcomes_so_far[first]
         chosen = (count > 0) & (rng.random(len(first)) < 0.5)
-        nth = known_so_far[first] + (rng.random(len(first)) * count).astype(np.int64)
+        nth = outcomes_so_far[first] + (rng.random(len(first)) * count).astype(np.int64)
         if not len(place):
             return stop, chosen
         return np.where(chosen, place[np.where(chosen, nth, 0)] + 1, stop), chosen
@@ -158,19 +173,19 @@ class Histories:
 
 @dataclass(frozen=True)
 class Questions:
-    """What came next: after `leaves[offsets[n]:offsets[n+1]]`, oldest first, came the item
-    `target[N]`; `around` them, what was read beside."""
+    """Next items to predict: after `leaves[offsets[n]:offsets[n+1]]`, oldest first, came the item
+    `target[n]`."""
 
     offsets: Int
     leaves: Int
     target: Int
-    around: Around | None = None
+    circumstance_tokens: CircumstanceTokens | None = None
 
     def __len__(self) -> int:
         return len(self.target)
 
     def sample(self, most: int, seed: int) -> Questions:
-        """At most `most` of them, drawn by `seed`; the same ones each time."""
+        """At most `most` of the questions, drawn by `seed`."""
         if len(self) <= most:
             return self
         return self.take(
@@ -184,24 +199,31 @@ class Questions:
             offsets,
             self.leaves[place],
             self.target[rows],
-            None if self.around is None else self.around.take(place, rows),
+            None
+            if self.circumstance_tokens is None
+            else self.circumstance_tokens.take(place, rows),
         )
 
     @classmethod
     def last_items(cls, histories: Histories, users: Int) -> Questions:
-        """The last item of each of these users who has at least two, after all the others."""
+        """For each of these users with at least two items: predict the last one from the others."""
         users = users[np.diff(histories.offsets)[users] >= 2]
         everything = (
-            Around.none(len(histories.leaves), 0) if histories.around is None else histories.around
+            CircumstanceTokens.none(len(histories.leaves), 0)
+            if histories.circumstance_tokens is None
+            else histories.circumstance_tokens
         )
         last = histories.offsets[1:][users] - 1
         offsets, place = _places(histories.offsets[users], last)
-        around = Around(everything.before[place], everything.after[place], everything.before[last])
-        return cls(offsets, histories.leaves[place], histories.leaves[last], around)
+        circumstance_tokens = CircumstanceTokens(
+            everything.leading[place], everything.trailing[place], everything.leading[last]
+        )
+        return cls(offsets, histories.leaves[place], histories.leaves[last], circumstance_tokens)
 
 
 def _places(first: Int, stop: Int) -> tuple[Int, Int]:
-    """first[n] .. stop[n] - 1 of every n, one after the other: offsets[N+1] and these numbers."""
+    """The numbers first[n] to stop[n] - 1 of every n, one after the other: offsets [N + 1] and the
+    numbers."""
     return np.concatenate([[0], np.cumsum(stop - first)]), ranges(first, stop - first)
 
 
@@ -253,13 +275,13 @@ def histories_from_log(
         leaves,
         validation_users,
         circumstances,
-        circumstances.around(offsets, time, events["kind"], events["surface"]),
+        circumstances.tokens_of(offsets, time, events["kind"], events["surface"]),
         want,
     )
 
 
 def _values(events: pl.DataFrame, outcomes: pl.DataFrame | None) -> NDArray[np.float64]:
-    """The outcome of each event, NaN where it has none that is known, shape [E]."""
+    """The outcome of each event, [E]; NaN where it is unknown."""
     keys = ["user_id", "item_id", "time"]
     if outcomes is None:
         raise DataError(

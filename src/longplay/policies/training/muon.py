@@ -10,17 +10,18 @@ from torch import Tensor, nn
 MOMENTUM = 0.95
 DECAY = 0.1
 TURNS = 5
+# Jordan et al.: the steepest at 0 that keeps singular values within about .7..1.2
 POLYNOMIAL = (
     3.4445,
     -4.7750,
     2.0315,
-)  # Jordan et al.: the steepest at 0 that keeps singular values within about .7..1.2
+)
 RMS = 0.2  # of AdamW's updates, by which Muon's are scaled: one rate serves both
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum of matrices, orthogonalised (Jordan et al. 2024), at the size of AdamW's
-    updates (Liu et al. 2025, arXiv 2502.16982).
+    """Optimizer of matrices: Nesterov momentum, orthogonalised (Jordan et al. 2024), scaled to the
+    size of AdamW's updates (Liu et al. 2025, arXiv 2502.16982).
 
     As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but in the gradient's own
     precision: torch's rounds to bfloat16, which processors without instructions for it emulate, at
@@ -39,7 +40,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step along the gradients that there are."""
+        """Take one step along the gradients."""
         loss = closure() if closure else None
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -59,7 +60,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """U V' of a matrix U S V', nearly: by `TURNS` Newton-Schulz steps, which leave singular values
+    """U V' of a matrix U S V', approximately: `TURNS` Newton-Schulz steps leave singular values
     near 1."""
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T

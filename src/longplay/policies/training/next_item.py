@@ -16,11 +16,18 @@ from longplay.codes.trie import Allowed
 from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative.prompts import Windows, encode
 from longplay.policies.generative.search import best_items
-from longplay.policies.training.descent import SAVE_EVERY, Progress, Team, Watch, descend
+from longplay.policies.training.descent import (
+    SAVE_EVERY,
+    VALIDATION,
+    Progress,
+    Team,
+    Watch,
+    descend,
+)
 from longplay.policies.training.histories import Histories, Questions
 
-# questions from which NDCG decides which weights are kept: of fewer its standard error is above
-# .01, and the loss decides
+# from so many questions on, NDCG decides which weights are kept; with fewer its standard error is
+# above .01, and the loss decides
 ASKED = 1_000
 MOST_ASKED = 5_000
 DEPTH = 10
@@ -52,7 +59,7 @@ def train_next_items(
 
     Each step takes `batch` windows of up to `history` + 1 items (`Histories.batches`). The weights
     kept are those of the best check: by NDCG@10 where at least `ASKED` questions can be asked of
-    it, else by the held-out loss.
+    it, else by the validation loss.
 
     Args:
         decoder: whose model is trained.
@@ -70,15 +77,16 @@ def train_next_items(
             from 256 wide on, where the processor has it.
         patience: checks without a better one after which training stops; 0: never.
         check_every: steps between checks.
-        questions: what the NDCG is of; default: the last item of every held-out user. Of more than
+        questions: what the NDCG is of; default: the last item of every validation user. Of more than
             `MOST_ASKED`, a sample.
         progress: called with step, steps and figures.
         checkpoint: file to save to and to go on from.
         team: the processes that share each step; default: those that `accelerate launch` started,
             or this one alone.
 
-    Returns one row per check: step, loss, held_out (both mean negative log-probability per item,
-    nats; held_out where there are such users), ndcg (where there are enough questions).
+    Returns:
+        One row per check: step, loss, validation (both mean negative log-probability per item,
+        nats; validation where there are validation users), ndcg (where there are enough questions).
     """
     team = Team.of_launcher() if team is None else team
     validation_rows = np.flatnonzero(histories.validation_users)
@@ -103,7 +111,7 @@ def train_next_items(
     def measure() -> dict[str, float]:
         figures = {}
         if validation_batches:
-            figures["held_out"] = mean_loss(decoder, validation_batches)
+            figures[VALIDATION] = mean_loss(decoder, validation_batches)
         if len(validation_questions) >= ASKED:
             figures["ndcg"] = float(
                 ndcg_of(positions(decoder, validation_questions, history)).mean()
@@ -117,7 +125,7 @@ def train_next_items(
         "histories": histories.digest[:16],
         "codes": decoder.trie.version,
     }
-    keep = "held_out" if validation_batches else None
+    keep = VALIDATION if validation_batches else None
     if len(validation_questions) >= ASKED:
         keep = "ndcg"
     return descend(
@@ -139,8 +147,8 @@ def train_next_items(
 
 
 def negative_log_prob(decoder: Decoder, windows: Windows) -> Tensor:
-    """Sum of -log pi of every item of `windows` given those before it, nothing excluded; 0 of no
-    windows."""
+    """Sum of -log pi of every item of `windows` given those before it, without exclusions; 0 where
+    there are no windows."""
     if not len(windows):
         return torch.zeros((), dtype=torch.float64, requires_grad=True)
     return -decoder.sequence_log_prob(windows, Allowed.everything(decoder.trie, len(windows))).sum()
@@ -166,16 +174,15 @@ def positions(
     batch: int = 256,
     unseen: bool = False,
 ) -> Int:
-    """Position (from 1) of what came next among the `k` items that the model ranks first, shape
-    [N]; 0: not among them.
+    """Position (from 1) of the next item among the `k` items that the model ranks first, [N]; 0
+    where it is not among them.
 
     By constrained beam search over the whole catalogue, nothing excluded; with `unseen`, but for
     all items of the history.
     """
     position = np.zeros(len(questions), dtype=np.int64)
-    order = np.argsort(
-        np.diff(questions.offsets), kind="stable"
-    )  # prompts of equal length come together
+    # prompts of equal length come together
+    order = np.argsort(np.diff(questions.offsets), kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         part = questions.take(rows)
@@ -191,8 +198,8 @@ def positions(
             np.ones(len(rows)),
             allowed,
             decoder.vocabulary,
-            around=part.around,
-            own=decoder.own,
+            circumstance_tokens=part.circumstance_tokens,
+            item_token_I=decoder.item_token_I,
         )
         best = best_items(decoder, prompts, k, max(k, beams)).leaves[:, 0]
         hit = best == questions.target[rows][:, None]

@@ -13,13 +13,13 @@ from longplay.arrays import Int
 from longplay.codes.trie import Allowed
 from longplay.policies.generative.decoder import Decoder
 from longplay.policies.generative.texts import Described, Words
-from longplay.policies.training.descent import Progress, Watch, descend
+from longplay.policies.training.descent import VALIDATION, Progress, Watch, descend
 from longplay.policies.training.histories import Histories
 from longplay.policies.training.next_item import mean_loss, negative_log_prob
 
-READ_ON = 8  # items of history at most behind a prompt in training
+READ_ON = 8  # most items of history that are read behind a prompt in training
 TITLE_TOKENS = 16
-CHECKS = 10  # of a whole training
+CHECKS = 10  # checks of a training, in equal steps
 
 
 def train_with_words(
@@ -37,15 +37,15 @@ def train_with_words(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train what `decoder.trainable()` says on three tasks at once; each step takes `batch`
+    """Train the parameters of `decoder.trainable()` on three tasks; each step takes `batch`
     examples of each.
 
     The next item at every position of a history; the item that some words describe, half of them
     after a history (a prompted playlist); and, a quarter of `batch`, the title of an item. The mean
     log-probability per item of each of the first two counts once, that per token of the third a
-    quarter. The weights kept are those of the least held-out loss (next item alone).
+    quarter. The weights kept are those of the least validation loss (of the next item alone).
 
-    Returns one row per check: step, loss, held_out (of the next item, nats).
+    Returns one row per check: step, loss, validation (loss of the next item, nats).
     """
     training_rows = np.flatnonzero(~histories.validation_users)
     validation_rows = np.flatnonzero(histories.validation_users)
@@ -67,7 +67,7 @@ def train_with_words(
         )
 
     def measure() -> dict[str, float]:
-        return {"held_out": mean_loss(decoder, validation_batches)}
+        return {VALIDATION: mean_loss(decoder, validation_batches)}
 
     return descend(
         decoder,
@@ -97,7 +97,7 @@ def asked_for(
     rng: np.random.Generator,
 ) -> Tensor:
     """Mean negative log-probability of an item of each of these users, given words that describe it
-    and, for half of them, what came before it."""
+    and, for half of them, the items before it."""
     low = histories.offsets[users]
     high = histories.offsets[users + 1]
     place = low + (rng.random(len(users)) * (high - low)).astype(np.int64)
@@ -110,8 +110,8 @@ def asked_for(
 
 
 def titled(decoder: Decoder, described: Described, words: Words, leaves: Int) -> Tensor:
-    """Mean negative log-probability per token of the titles of these items, given their codes; over
-    the base's own words."""
+    """Mean negative log-probability per token of the titles of these items, given their codes, over
+    the base's vocabulary."""
     titles = words.texts([described.titles[int(leaf)] for leaf in leaves], TITLE_TOKENS)
     longest = int(titles.count.max(initial=0))
     if longest == 0:

@@ -23,16 +23,10 @@ from longplay.results.ranking_figures import (
     TrueValues,
 )
 from longplay.results.reinforcement_figures import ReinforceResult
+from longplay.run_policies import MAIN, START, comparisons, run_policy, run_policy_names
 
 RANKING, RANKING_TITLE = "ranking", "Ranking before and after"
 TRUTH, TRUTH_TITLE = "truth", "The world knows: true value of showing"
-POLICIES = ("popular", "start", "reward-weighted", "reinforced")
-PAIRS = (
-    ("reinforced", "reward-weighted"),
-    ("reinforced", "start"),
-    ("reward-weighted", "start"),
-    ("start", "popular"),
-)
 METRICS = (
     *(f"{name}@{k}" for name in ("HR", "NDCG", "habit NDCG") for k in (1, 5, 10, 50)),
     "coverage@10",
@@ -62,7 +56,7 @@ class Ranking:
         """The policies that were ranked, the usual ones first."""
         ranked = () if self.result is None else self.result.ranking
         names = dict.fromkeys(row.policy for row in ranked)
-        usual = [name for name in POLICIES if name in names]
+        usual = [name for name in run_policy_names() if name in names]
         return [*usual, *(name for name in names if name not in usual)]
 
 
@@ -132,9 +126,10 @@ def ranking_words(
     rivals = names.rivals_in_sentences
     words = []
     pairs = {(row.policy, row.than): row for row in differences if row.metric == metric}
-    compared = [*PAIRS[:2], *(("reinforced", rival) for rival in rivals)]
+    compared = [pair for pair in comparisons() if run_policy(pair[0]).in_answer]
+    compared += [(MAIN, rival) for rival in rivals]
     if not any(pair in pairs for pair in compared):
-        compared = [*PAIRS[2:]]  # nothing was reinforced
+        compared = list(comparisons())  # nothing was reinforced
     for policy, than in compared:
         row = pairs.get((policy, than))
         if row is not None:
@@ -164,8 +159,8 @@ def _visit_words(result: EvaluateResult) -> str:
 def _exposure_words(rows: Sequence[MetricFigure]) -> list[str]:
     """A sentence on how reinforcement changed the coverage of the catalogue."""
     value = {row.policy: row.value for row in rows if row.metric == "coverage@10"}
-    at_start = value.get("start")
-    reinforced = value.get("reinforced")
+    at_start = value.get(START)
+    reinforced = value.get(MAIN)
     if at_start is None or reinforced is None:
         return []
     verb = "stayed"
@@ -237,7 +232,7 @@ def _users(rows: Sequence[MetricFigure | None]) -> str:
 
 def _differences(rows: Sequence[PolicyPair], caption: str, names: PolicyNames) -> Table:
     """Paired differences between policies as a table, in a fixed order of pairs."""
-    places = {pair: place for place, pair in enumerate(PAIRS)}
+    places = {pair: place for place, pair in enumerate(comparisons())}
     ordered = sorted(rows, key=lambda row: places.get((row.policy, row.than), len(places)))
     body = []
     for row in ordered:
@@ -321,7 +316,7 @@ def render_truth(truth: Truth, plot: Chart | None) -> Section:
         return Section(TRUTH, TRUTH_TITLE, (absent,))
     rows = [(row.policy, TRUE_VALUE, row.value.value) for row in values.policies]
     answer = ranking_words(rows, values.differences, TRUE_VALUE, names)
-    actual = next((value for policy, _, value in rows if policy == "reinforced"), None)
+    actual = next((value for policy, _, value in rows if policy == MAIN), None)
     if truth.believed is not None and actual:
         answer.append(
             "At its last steps reinforcement's own early reward read "

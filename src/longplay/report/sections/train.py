@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from longplay.display import decimal, percent
 from longplay.report import charts
 from longplay.report.blocks import Chart, Grid, Section, Table
-from longplay.report.charts import FAINT, POLICY_COLOURS
+from longplay.report.charts import FAINT
 from longplay.report.phrases import first
 from longplay.report.policy_names import PolicyNames, policy_names
 from longplay.report.steps import Steps
@@ -18,8 +18,10 @@ from longplay.results import RunResults
 from longplay.results.code_figures import CodesResult
 from longplay.results.reinforcement_figures import ReinforceResult, ReinforceStep, RivalFigures
 from longplay.results.training_figures import TrainResult
+from longplay.run_policies import MAIN, START, run_policy
 
 NAME, TITLE = "training", "Training curves"
+WEIGHTED = "reward-weighted"
 Points = list[tuple[float, float]]
 
 
@@ -49,7 +51,7 @@ class Training:
         """The curve of each reinforced policy that has one of several steps."""
         reinforced = () if self.tuned is None else self.tuned.curve
         curves = {
-            "reinforced": reinforced,
+            MAIN: reinforced,
             **{name: rival.curve for name, rival in self.rivals.items()},
         }
         return {name: curve for name, curve in curves.items() if len(curve) > 1}
@@ -69,26 +71,38 @@ def draw(training: Training) -> tuple[Chart, ...]:
     plots: list[Chart] = []
     if training.start is not None and len(training.start.curve) > 1:
         curve = training.start.curve
-        held_out: Points = [(row.step, row.held_out) for row in curve if row.held_out is not None]
+        validation: Points = [
+            (row.step, row.validation) for row in curve if row.validation is not None
+        ]
         series: dict[str, Points] = {"train": [(row.step, row.loss) for row in curve]}
-        if held_out:
-            series["held out"] = held_out
-        colours = {"train": FAINT, "held out": POLICY_COLOURS["start"]}
+        if validation:
+            series["validation"] = validation
+        colours = {"train": FAINT, "validation": run_policy(START).colour}
         title = "The start: next-item loss"
         plots.append(charts.lines(series, colours, title, "nats per item", zero=False))
     plots += _reinforced_plots(training)
-    if training.tuned is not None and len(training.tuned.weighted.curve) > 2:
-        loss: Points = [(row.step, row.loss) for row in training.tuned.weighted.curve]
-        plots.append(
-            charts.lines(
-                {"loss": loss},
-                {"loss": POLICY_COLOURS["reward-weighted"]},
-                "Reward-weighted training: loss",
-                "weighted nats per discovery",
-                zero=False,
-            )
-        )
+    plots += _loss_plots(training)
     return tuple(plots)
+
+
+def _loss_plots(training: Training) -> list[Chart]:
+    """The loss of every policy that learned from the reward by one, where its checks are many."""
+    if training.tuned is None:
+        return []
+    units = {WEIGHTED: "weighted nats per discovery"}
+    curves = {WEIGHTED: training.tuned.weighted.curve}
+    curves |= {policy.name: policy.curve for policy in training.tuned.added}
+    return [
+        charts.lines(
+            {"loss": [(row.step, row.loss) for row in curve]},
+            {"loss": training.names.colours[name]},
+            f"{first(run_policy(name).phrase)}: loss",
+            units.get(name, "loss"),
+            zero=False,
+        )
+        for name, curve in curves.items()
+        if len(curve) > 2
+    ]
 
 
 def render(training: Training, plots: Sequence[Chart]) -> Section:
@@ -114,10 +128,11 @@ def _versions(training: Training) -> list[tuple[str, str]]:
     """Each policy with its version."""
     versions: dict[str, str] = {}
     if training.start is not None:
-        versions["start"] = training.start.policy
+        versions[START] = training.start.policy
     if training.tuned is not None:
-        versions["reinforced"] = training.tuned.policy
-        versions["reward-weighted"] = training.tuned.weighted.policy
+        versions[MAIN] = training.tuned.policy
+        versions[WEIGHTED] = training.tuned.weighted.policy
+        versions |= {policy.name: policy.policy for policy in training.tuned.added}
     versions |= {name: rival.policy for name, rival in training.rivals.items()}
     return [(training.names[name], version) for name, version in versions.items()]
 
@@ -204,9 +219,11 @@ def _start_words(training: Training) -> list[str]:
     """A sentence on the validation loss of next-item training."""
     if training.start is None:
         return []
-    curve = [(row.step, row.held_out) for row in training.start.curve if row.held_out is not None]
+    curve = [
+        (row.step, row.validation) for row in training.start.curve if row.validation is not None
+    ]
     if len(curve) < 2:
-        return ["The start has no held-out curve."]
+        return ["The start has no validation curve."]
     (_, begun), (_, last) = curve[0], curve[-1]
     best_step, least = min(curve, key=lambda row: row[1])
     verb = "fell" if last < begun else "rose"
@@ -218,7 +235,7 @@ def _start_words(training: Training) -> list[str]:
     if last - least >= 0.005:
         late = f"; it was least, {decimal(least, 2)}, at step {best_step}"
     return [
-        f"The start's held-out loss {verb} from {decimal(begun, 2)} to "
+        f"The start's validation loss {verb} from {decimal(begun, 2)} to "
         f"{decimal(last, 2)} nats per item{chance}{late}."
     ]
 

@@ -38,16 +38,11 @@ from longplay.run.stages.reward import objectives_of
 from longplay.run.stages.simulate import Simulate, world_of
 from longplay.run.stages.train import Train
 from longplay.run.tables import Positive, Table
+from longplay.run_policies import START, comparisons, run_policy_names
 from longplay.signals import Signal
 from longplay.signals.outcomes.future import future_of
 
 DEEPEST = 50  # places of a ranking that are kept
-PAIRS = (
-    ("start", "popular"),
-    ("reinforced", "start"),
-    ("reward-weighted", "start"),
-    ("reinforced", "reward-weighted"),
-)
 
 
 class Evaluate(Table):
@@ -86,7 +81,7 @@ def run(work: Work) -> EvaluateResult:
             lake,
             start=config.split.trained,
             end=config.split.evaluated,
-            history=policies["start"].history,
+            history=policies[START].history,
             exclude=config.of(Train).exclude,
             limit=config.of(Evaluate).visits,
             seed=config.run.seed,
@@ -131,7 +126,7 @@ def run(work: Work) -> EvaluateResult:
             f"{'habit ' if habit else ''}NDCG@{k}",
             paired_difference(tops[policy], tops[than], future, k, habit=habit),
         )
-        for policy, than in PAIRS
+        for policy, than in _pairs()
         for k in (10, 50)
         for habit in ((False, True) if habits else (False,))
     )
@@ -148,6 +143,12 @@ def run(work: Work) -> EvaluateResult:
         differences=differences,
         true_value=_true_values(work, policies, judged) if config.find(Simulate) else None,
     )
+
+
+def _pairs() -> list[tuple[str, str]]:
+    """Policies that are compared, in the order of what they are compared with."""
+    names = run_policy_names()
+    return sorted(comparisons(), key=lambda pair: names.index(pair[1]))
 
 
 def _unranked(refused: Mapping[str, str]) -> EvaluateResult:
@@ -182,10 +183,10 @@ def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> TrueVa
         lake,
         moments,
         slots=config.of(Reinforce).slots,
-        history=policies["start"].history,
+        history=policies[START].history,
         exclude=config.of(Train).exclude,
     )
-    contexts = enough_left(contexts, policies["start"], config.of(Reinforce).slots)
+    contexts = enough_left(contexts, policies[START], config.of(Reinforce).slots)
     value_U = {}
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("true values", done, len(policies))
@@ -202,7 +203,7 @@ def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> TrueVa
             TRUE_VALUE,
             clustered_mean(value_U[policy] - value_U[than], estimand=f"difference in {what}"),
         )
-        for policy, than in PAIRS
+        for policy, than in _pairs()
     )
     return TrueValues(
         users=len(contexts),
@@ -251,8 +252,7 @@ def _line(result: EvaluateResult) -> str:
         return f"nothing to rank: {result.not_estimable['ranking']}"
     metric = "habit NDCG@10"
     return f"{metric}: " + ", ".join(
-        f"{name} {_cell(result, name, metric)}"
-        for name in ("popular", "start", "reward-weighted", "reinforced")
+        f"{name} {_cell(result, name, metric)}" for name in run_policy_names()
     )
 
 

@@ -27,10 +27,11 @@ from longplay.results.experiment_figures import (
 )
 from longplay.run.engine import LEARNERS, Stage, Work, depends_on
 from longplay.run.stages.reinforce import policies_of
-from longplay.run.stages.reward import POLICIES, RewardTable, check_declared, paid_signals
+from longplay.run.stages.reward import RewardTable, check_declared, paid_signals
 from longplay.run.stages.simulate import Simulate, world_of
 from longplay.run.stages.train import Train
 from longplay.run.tables import Configuration, Positive, Table
+from longplay.run_policies import MAIN, arm_names
 
 
 class ExperimentTable(Table):
@@ -46,9 +47,8 @@ class ExperimentTable(Table):
     days: Positive = 56
     north_star: str  # the signal that decides, e.g. active days
     salt: str = "trial"
-    arms: list[str] = [
-        "reinforced"
-    ]  # beside the control, the incumbent: reinforced, reward-weighted, start, or a rival
+    # beside the control, the incumbent: policies of `longplay.run_policies`, or rivals
+    arms: list[str] = [MAIN]
     minimum_effect: Annotated[float, Field(gt=0)] = (
         0.02  # of the control's mean: what the experiment should be able to find
     )
@@ -207,7 +207,7 @@ def _check(config: Configuration) -> None:
     check_declared(config, [("experiment.north_star", experiment.north_star)])
     _check_source(experiment, simulated=config.find(Simulate) is not None)
     _check_exclusions(config)
-    allowed_arms = [*POLICIES[1:], *config.of(RewardTable).rivals]
+    allowed_arms = [*arm_names(), *config.of(RewardTable).rivals]
     for arm in experiment.arms:
         if arm not in allowed_arms:
             raise ValueError(

@@ -16,6 +16,7 @@ from longplay.run.stages.experiment import ExperimentTable
 from longplay.run.stages.reinforce import policies_of
 from longplay.run.stages.reward import objectives_of
 from longplay.run.stages.simulate import Simulate
+from longplay.run_policies import baseline_names
 from longplay.signals.outcomes.in_memory import ENTRY_HORIZON
 
 SCORED = 10_000  # logged slates that are scored at most: a language model takes its time for each
@@ -72,7 +73,7 @@ def run(work: Work) -> OffpolicyResult:
     tried = (
         work.config.find(ExperimentTable) if work.config.find(Simulate) else None
     )  # only what is tried, beside what it came from: each takes its time
-    policies = policies_of(work, past, None if tried is None else ("popular", "start", *tried.arms))
+    policies = policies_of(work, past, None if tried is None else (*baseline_names(), *tried.arms))
     rows = []
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("off-policy", done, len(policies))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from longplay.errors import ConfigError
 from longplay.lake import Lake
-from longplay.policies.simple import Popular
 from longplay.results import from_json
 from longplay.results.reinforcement_figures import (
+    AddedPolicyFigures,
     ReinforceResult,
     ReinforceStep,
     RivalFigures,
@@ -20,10 +22,18 @@ from longplay.results.reinforcement_figures import (
 )
 from longplay.run.engine import LEARNERS, Stage, Work, depends_on
 from longplay.run.stages.reward import RewardTable, early_of, reward_of
-from longplay.run.tables import Positive, Table
-
-if TYPE_CHECKING:
-    from longplay.policies.generative_policy import Generative
+from longplay.run.tables import Configuration, Positive, Table
+from longplay.run_policies import (
+    MAIN,
+    START,
+    RewardTraining,
+    RunnablePolicy,
+    RunPolicy,
+    added_policies,
+    rival,
+    run_policies,
+    run_policy,
+)
 
 
 class Reinforce(Table):
@@ -41,115 +51,149 @@ class Reinforce(Table):
 
 
 def run(work: Work) -> ReinforceResult:
-    """Reinforce the trained start; train reward-weighted and on rival rewards for comparison."""
+    """Train every policy that learns from a reward: reinforcement from the trained start, the same
+    on rival rewards, and what it is compared with."""
     import torch
 
-    from longplay.learning.reinforce import reinforce
-    from longplay.learning.reward_weighted import reward_weighted
     from longplay.policies.generative_policy import Generative
 
     torch.set_num_threads(work.config.run.threads)
     config = work.config
     past = work.past
     table = config.of(Reinforce)
-    reward = reward_of(config)
     early = early_of(work, past)
-    start = Generative.load(work.places["train"] / "policy")
-    shared = {
-        "steps": table.steps,
-        "seed": config.run.seed,
-        "lr": table.lr,
-        "contexts": table.contexts,
-        "group": table.group,
-        "slots": table.slots,
-    }
-    tuned = reinforce(
-        start,
-        reward,
-        early,
-        past,
-        **shared,
-        kl=table.kl,
-        progress=work.bar("reinforcing"),
-        checkpoint=work.folder / "reinforce.safetensors",
-    )
-    tuned.save(work.folder / "tuned")
-    rivals = {}
-    for name in config.of(RewardTable).rivals:
-        rival = reinforce(
-            start,
-            reward_of(config, name),
-            early,
-            past,
-            **shared,
-            kl=table.kl,
-            progress=work.bar(f"reinforcing {name}"),
-            checkpoint=work.folder / f"rival-{name}.safetensors",
-        )
-        rival.save(work.folder / "rivals" / name)
-        rivals[name] = RivalFigures(
-            policy=rival.name,
-            objectives=config.of(RewardTable).rivals[name],
-            curve=_steps(rival),
-            alarms=tuple(rival.alarms),
-        )
+    start = Generative.load(work.places["train"] / run_policy(START).folder)
+    rivals = config.of(RewardTable).rivals
     weighted_kl = table.kl if table.weighted_kl is None else table.weighted_kl
-    weighted = reward_weighted(  # it enforces no guardrail: see docs/methods.md
-        start,
-        replace(reward, guardrails={}),
-        early,
-        past,
-        **shared,
-        kl=weighted_kl,
-        progress=work.bar("reward-weighted training"),
-        checkpoint=work.folder / "weighted.safetensors",
-    )
-    weighted.save(work.folder / "weighted")
-    for name in ("reinforce", "weighted", *(f"rival-{rival}" for rival in rivals)):
-        (work.folder / f"{name}.safetensors").unlink(missing_ok=True)
+    trained: dict[str, _Trained] = {}
+    for record in _records(config):
+        training = RewardTraining(
+            start=start,
+            reward=reward_of(config, record.name if record.name in rivals else MAIN),
+            early=early,
+            past=past,
+            steps=table.steps,
+            seed=config.run.seed,
+            lr=table.lr,
+            contexts=table.contexts,
+            group=table.group,
+            slots=table.slots,
+            kl=table.kl,
+            weighted_kl=weighted_kl,
+            progress=work.bar(record.phrase),
+            checkpoint=work.folder / f"{record.checkpoint}.safetensors",
+        )
+        trained[record.name] = _trained(record, training, work.folder / record.folder)
+    for record in _records(config):
+        (work.folder / f"{record.checkpoint}.safetensors").unlink(missing_ok=True)
+    reward = reward_of(config)
+    tuned = trained[MAIN]
     return ReinforceResult(
-        policy=tuned.name,
+        policy=tuned.policy,
         reward=reward.version,
         objectives={signal.label: weight for signal, weight in reward.objectives.items()},
         caution=reward.caution,
         guardrails={metric.label: bound for metric, bound in reward.guardrails.items()},
-        alarms=tuple(tuned.alarms),
+        alarms=tuned.alarms,
         exclude=tuned.exclude,
         kl_weight=table.kl,
         weighted_kl=weighted_kl,
-        curve=_steps(tuned),
+        curve=tuned.steps(),
         weighted=WeightedFigures(
-            weighted.name,
-            tuple(WeightedStep(int(row["step"]), row["loss"]) for row in weighted.curve),
+            trained["reward-weighted"].policy, trained["reward-weighted"].losses()
         ),
-        rivals=rivals,
+        rivals={
+            name: RivalFigures(
+                policy=trained[name].policy,
+                objectives=objectives,
+                curve=trained[name].steps(),
+                alarms=trained[name].alarms,
+            )
+            for name, objectives in rivals.items()
+        },
+        added=tuple(
+            trained[record.name].added(record.name)
+            for record in added_policies()
+            if record.learns_from_reward
+        ),
     )
 
 
-def _steps(policy: Generative) -> tuple[ReinforceStep, ...]:
-    """The learning curve of a reinforced policy."""
-    return tuple(from_json(ReinforceStep, row, policy.name) for row in policy.curve)
+@dataclass(frozen=True)
+class _Trained:
+    """What the result says of a policy that was trained; its weights are not kept in memory.
+
+    Attributes:
+        policy: `name@version`.
+        curve: figures of its training.
+        alarms: what fell far behind the start, in words.
+        exclude: what it does not recommend: seen, creator or none.
+    """
+
+    policy: str
+    curve: tuple[Mapping[str, float], ...]
+    alarms: tuple[str, ...]
+    exclude: str
+
+    def steps(self) -> tuple[ReinforceStep, ...]:
+        """The curve of a reinforced policy."""
+        return tuple(from_json(ReinforceStep, row, self.policy) for row in self.curve)
+
+    def losses(self) -> tuple[WeightedStep, ...]:
+        """The loss at each check; empty where the curve states none."""
+        return tuple(
+            WeightedStep(int(row["step"]), row["loss"]) for row in self.curve if "loss" in row
+        )
+
+    def added(self, name: str) -> AddedPolicyFigures:
+        """Its figures, where it is none of the first policies."""
+        return AddedPolicyFigures(name, self.policy, self.losses(), self.alarms)
 
 
-def policies_of(work: Work, past: Lake, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """The policies of the run by name, the rivals last; only those in `names` are loaded (default
-    all)."""
-    from longplay.policies.generative_policy import Generative
+def _trained(record: RunPolicy, training: RewardTraining, folder: Path) -> _Trained:
+    """Train a policy and save it in `folder`."""
+    if record.train is None:
+        raise ConfigError(f"policy {record.name!r}: its record says how it is loaded, not trained")
+    policy = record.train(training)
+    policy.save(folder)
+    return _Trained(policy.name, tuple(policy.curve), tuple(policy.alarms), policy.exclude)
 
-    reinforced = work.places["reinforce"]
-    folders = {
-        "start": work.places["train"] / "policy",
-        "reward-weighted": reinforced / "weighted",
-        "reinforced": reinforced / "tuned",
-        **{name: reinforced / "rivals" / name for name in work.config.of(RewardTable).rivals},
-    }
-    wanted = {"popular", *folders} if names is None else set(names)
-    popular = {}
-    if "popular" in wanted:
-        popular["popular"] = Popular(slate=work.config.of(Reinforce).slots).fit(past)
-    return popular | {
-        name: Generative.load(folder) for name, folder in folders.items() if name in wanted
-    }
+
+def _records(config: Configuration) -> list[RunPolicy]:
+    """The records of the policies that this stage trains: the main one, its rivals, the others."""
+    learners = [record for record in run_policies() if record.learns_from_reward]
+    learners.sort(key=lambda record: record.name != MAIN)
+    return [learners[0], *map(rival, config.of(RewardTable).rivals), *learners[1:]]
+
+
+def policies_of(
+    work: Work, past: Lake, names: Iterable[str] | None = None
+) -> dict[str, RunnablePolicy]:
+    """The policies of the run by name: those of the log first, the rivals last.
+
+    Args:
+        work: of a stage after this one.
+        past: the log that policies of the log are fitted to.
+        names: of the policies to load; null: all.
+    """
+    records = [*run_policies(), *map(rival, work.config.of(RewardTable).rivals)]
+    wanted = {record.name for record in records} if names is None else set(names)
+    policies: dict[str, RunnablePolicy] = {}
+    for record in sorted(records, key=lambda record: record.stage != "log"):
+        if record.name not in wanted:
+            continue
+        if record.fit is not None:
+            policies[record.name] = record.fit(past, work.config.of(Reinforce).slots)
+        else:
+            policies[record.name] = record.load(work.places[record.stage] / record.folder)
+    return policies
+
+
+def _depends(config: Configuration, base: Path) -> Any:
+    """Also on the names of policies that were added to the first ones, where there are such."""
+    depends = depends_on("signals", "split.train_until", "reward", "reinforce", "train")
+    names = [record.name for record in added_policies()]
+    return depends(config, base) | ({"policies": names} if names else {})
 
 
 def _line(result: ReinforceResult) -> str:
@@ -172,7 +216,7 @@ STAGE = Stage(
     "training and rival rewards.",
     table=Reinforce,
     needs=("ingest", "simulate", "train"),
-    depends=depends_on("signals", "split.train_until", "reward", "reinforce", "train"),
+    depends=_depends,
     run=run,
     line=_line,
     resumes=True,

@@ -23,12 +23,12 @@ from longplay.results.reward_figures import (
 )
 from longplay.run.engine import Stage, Work, depends_on
 from longplay.run.tables import Configuration, Positive, Table
+from longplay.run_policies import MAIN, run_policy_names
 from longplay.signals import Outcomes, Signal
 
 if TYPE_CHECKING:
     from longplay.rewards import EarlyReward, Reward
 
-POLICIES = ("popular", "start", "reward-weighted", "reinforced")  # what every run has
 # guardrails that are figures of a policy: `rewards.guardrails.policy_metric` reads them
 FIGURE = re.compile(r"coverage(@[1-9][0-9]*)?|top_creator")
 
@@ -188,10 +188,10 @@ def paid_signals(config: Configuration) -> list[Signal]:
 def rewards_of(config: Configuration) -> dict[str, dict[str, float]]:
     """Weights by signal of every reward: the configuration's own, called `reinforced` after its
     policy, and its rivals."""
-    return {"reinforced": config.of(RewardTable).objectives, **config.of(RewardTable).rivals}
+    return {MAIN: config.of(RewardTable).objectives, **config.of(RewardTable).rivals}
 
 
-def reward_of(config: Configuration, policy: str = "reinforced") -> Reward:
+def reward_of(config: Configuration, policy: str = MAIN) -> Reward:
     """The reward that `policy` is reinforced on; guardrails are the same for all policies."""
     from longplay.rewards import Reward
     from longplay.rewards.guardrails import policy_metric
@@ -239,7 +239,7 @@ def _check(config: Configuration) -> None:
     check_declared(config, used)
     for rival in table.rivals:
         file_name(rival, "reward.rivals")
-        if rival in POLICIES:
+        if rival in run_policy_names():
             raise ValueError(f"reward.rivals.{rival}: the name is taken; give the rival another")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from longplay.errors import ConfigError
 from longplay.files import tree_digest
@@ -34,8 +34,9 @@ class Train(Table):
     reads: list[
         Literal["gap", "surface", "kind"]
     ] = []  # beside items: how long ago, where, what was done
-    # items have tokens of their own in place of their last codes; of a model from scratch
-    whole: bool = False
+    # items have tokens of their own in place of their last codes; of a model from scratch; older
+    # run.toml files call it `whole`
+    item_tokens: bool = Field(default=False, validation_alias=AliasChoices("item_tokens", "whole"))
     optimizer: Literal["adamw", "muon"] = "adamw"  # of a model from scratch
     dropout: Part = 0.0  # of activations, against overfitting; of a model from scratch
     thin: Part = (
@@ -48,8 +49,15 @@ class Train(Table):
     ask: float | None = None  # the outcome it asks for, in that signal's unit
 
     younger: ClassVar[frozenset[str]] = frozenset(
-        {"reads", "whole", "optimizer", "dropout", "thin", "patience", "want", "ask"}
+        {"reads", "item_tokens", "optimizer", "dropout", "thin", "patience", "want", "ask"}
     )
+
+    def hashed(self) -> dict[str, Any]:
+        """As in every table; `item_tokens` under its older name, so that finished runs stay so."""
+        return {
+            "whole" if name == "item_tokens" else name: value
+            for name, value in super().hashed().items()
+        }
 
 
 def run(work: Work) -> TrainResult:
@@ -72,7 +80,7 @@ def run(work: Work) -> TrainResult:
         parameters=policy.decoder.model.num_parameters(),
         steps=table.steps,
         curve=tuple(
-            TrainingCheck(int(row["step"]), row["loss"], row.get("held_out"), row.get("ndcg"))
+            TrainingCheck(int(row["step"]), row["loss"], row.get("validation"), row.get("ndcg"))
             for row in policy.curve
         ),
     )
@@ -98,7 +106,7 @@ def _start(work: Work) -> Generative:
         reads=reads,
         ask=table.ask,
         optimizer=table.optimizer,
-        whole=table.whole,
+        item_tokens=table.item_tokens,
         dropout=table.dropout,
         thin=table.thin,
         patience=table.patience,

@@ -31,7 +31,7 @@ from longplay.world.listeners import first_state
 from longplay.world.service import Service
 from longplay.world.truth.of_showing import Touches
 
-_LIVES = 6  # lakes of lives kept for the next question about the same policy
+_LIVES = 6  # simulated lakes that are kept for the next question about the same policy
 _DAYS = 12  # days whose visits are judged, spread over those asked for
 _SAMPLES = 40_000  # visits judged
 
@@ -44,8 +44,8 @@ def policy_values(
     users: int | None,
     seed: int,
 ) -> pl.DataFrame:
-    """user_id and the signal's sum of each user who visits in the first 14 days under `policy`; see
-    `World.truth`."""
+    """The signal's sum of each user who visits in the first 14 days under `policy`: columns user_id
+    and value; see `World.truth`."""
     window = signal.window[1] + 1 + (0 if signal.entry.is_enrolment else ENTRY_DAYS)
     needed = ENTRY_DAYS + window
     days = needed if days is None else days
@@ -65,9 +65,8 @@ def policy_values(
     )
     if enrolled.is_empty():
         raise DataError("truth: nobody visits in the first 14 days; has everybody left?")
-    if _nothing_to_enter(
-        signal, lake
-    ):  # an error on a log; here it is known that there was nothing
+    # on a log this is an error; here it is certain that there was nothing
+    if _nothing_to_enter(signal, lake):
         return enrolled.select("user_id", value=pl.lit(0.0))
     return enrolled_sums(signal, lake, enrolled).select("user_id", "value")
 
@@ -81,10 +80,9 @@ def _nothing_to_enter(signal: Signal, lake: Lake) -> bool:
 
 
 def _lived(world: Service, policy: Policy | None, days: int, users: int | None, seed: int) -> Lake:
-    """The lake after copies of the users have lived `days` days under `policy`; the last few are
-    kept."""
-    # a policy's name says its version, but two unfitted ones share theirs and learn from different
-    # counts later
+    """The lake after copies of the users have lived `days` days under `policy`. The last few lakes
+    are cached."""
+    # the id too: two unfitted policies share a name, and learn different counts later
     key = (None if policy is None else policy.name, id(policy), world.day, days, users, seed)
     if key not in world.lives:
         while len(world.lives) >= _LIVES:
@@ -100,15 +98,14 @@ def _lived(world: Service, policy: Policy | None, days: int, users: int | None, 
             )
         copies = world.fork(alive, seed=_far(seed))
         copies.run(policy, days)
-        world.lives[key] = (
-            policy,
-            copies.lake,
-        )  # with the policy, so that its id is not used again
+        # the policy is kept too, so that its id is not used again
+        world.lives[key] = (policy, copies.lake)
     return world.lives[key][1]
 
 
 def _far(seed: int) -> int:
-    """A luck of its own: the truth must not share the luck of the log it is compared with."""
+    """A seed far from that of any log: the truth must not share random numbers with the log that
+    it is compared with."""
     return seed + 7_919_000_000
 
 
@@ -155,9 +152,8 @@ def one_step_truth(
         logger = logger.adapt(reborn.items, empty("events"))
     for day in range(max(judged) + days_after + 1):
         loggers.append(logger)
-        if day == min(
-            judged
-        ):  # one rate for all days, so that every visit counts alike; people only become fewer
+        # one rate for all days, so that every visit counts alike; people only become fewer
+        if day == min(judged):
             rate = _SAMPLES / len(judged) / max(len(reborn.morning().user_N), 1)
         if (
             day in judged
@@ -169,9 +165,8 @@ def one_step_truth(
             is not None
         ):
             branches.append(branches_of_day)
-        if day <= max(judged) or isinstance(
-            logger, Adaptive
-        ):  # afterwards only what the logger learns matters
+        # afterwards only what the logger learns matters
+        if day <= max(judged) or isinstance(logger, Adaptive):
             today = reborn.one_day(_Logger(logger), ring, Batch(day))
             if isinstance(logger, Adaptive):
                 logger = logger.adapt(reborn.items, today)
@@ -183,7 +178,7 @@ def one_step_truth(
             for branches_of_day in branches
         ]
     )
-    lake = Lake.memory()  # of one user per branch: no life knows of another
+    lake = Lake.memory()  # one user per branch, so that branches do not depend on each other
     until = START + timedelta(days=max(judged) + days_after + 1)
     lake.append(
         "lives",
@@ -215,7 +210,8 @@ def one_step_truth(
 
 
 def _reborn(world: Service, users: int | None, seed: int) -> Service:
-    """The world on its first day, with other luck; all users, or so many drawn by `seed`."""
+    """The world on its first day with other random numbers, of all users or of a number of users
+    drawn by `seed`."""
     if users is not None and users < 1:
         raise ConfigError(f"truth: users={users} given, expected at least 1")
     everybody = len(world.user_ids)
@@ -238,8 +234,8 @@ def _reborn(world: Service, users: int | None, seed: int) -> Service:
 
 @dataclass(frozen=True, eq=False)
 class _Branches:
-    """Some visits of one day, each twice: with one slot drawn from the policy and played (first
-    half), and not played.
+    """Some visits of one day, each as two branches: the first half plays a slot drawn from the
+    policy, the second half does not.
 
     Attributes:
         lives: the world of these copies, as of the visit's morning; ring: what they listened to
@@ -264,8 +260,8 @@ class _Branches:
 
 @dataclass(frozen=True, eq=False)
 class _Logger(Frozen):
-    """A logger that is asked about lives: it reads no more history than it wants, and knows the
-    lives' copies by whose lives they are.
+    """A logger that decides for copies of users. It reads no longer history than it wants, and
+    treats a copy as its original.
 
     So both copies of a visit meet the same slates, as long as the logger would show them, and an
     experiment keeps its arms.
@@ -275,7 +271,7 @@ class _Logger(Frozen):
     original_ids: pl.Series | None = None
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
-        """What the logger says, under the copies' names."""
+        """The logger's decisions for the originals, under the names of the copies."""
         frame = contexts.frame
         visits = contexts.reading(self.history).frame
         if self.copies is not None and self.original_ids is not None:
@@ -306,8 +302,8 @@ def _branch(
     seed: int,
     items: bool,
 ) -> _Branches | None:
-    """A share `rate` of today's visits, branched; null if there are none. `items`: a discovery is
-    of an item, not of a creator."""
+    """Branches of a share `rate` of today's visits; null where there are none. With `items` a
+    discovery is of an item, else of a creator."""
     morning = world.morning()
     day = world.day
     rows = np.flatnonzero(rng.random(len(morning.user_N)) < rate)
@@ -344,9 +340,8 @@ def _branch(
     for slot in range(width):
         at = np.flatnonzero(slot_M == slot)
         slate_MS[at, slot] = outside(logged[at, :slot], drawn[at], 1)[:, 0]
-        if (
-            slot + 1 < width
-        ):  # the slots after it are the logger's, given what now stands before them
+        # the slots after it are the logger's, given what now stands before them
+        if slot + 1 < width:
             slate_MS[at, slot + 1 :] = outside(slate_MS[at, : slot + 1], rest[at], width - slot - 1)
     item_M = slate_MS[np.arange(m), slot_M]
     creator_M = world.catalogue.creator_I[item_M]
@@ -423,8 +418,8 @@ def _branch(
 def _follow(
     branches: _Branches, loggers: Sequence[Policy], days_after: int, every_event: bool
 ) -> pl.DataFrame:
-    """The events of the branches from their visit on: all if `every_event`, else those about the
-    judged creator; and its last touch before."""
+    """Events of the branches from their visit on: all with `every_event`, else those about the
+    judged creator, and its last touch before."""
     world = branches.lives
     first = world.day
     watched = pl.DataFrame(
@@ -433,7 +428,7 @@ def _follow(
             "creator_id": world.catalogue.creators.gather(branches.creator_R),
         }
     )
-    kept = [branches.past.with_columns(kind=pl.lit("play")).pipe(conform, "events")]
+    events_by_day = [branches.past.with_columns(kind=pl.lit("play")).pipe(conform, "events")]
     for day in range(first, first + days_after):
         batch = Batch(day)
         if day == first:
@@ -449,7 +444,7 @@ def _follow(
             today = world.one_day(
                 _Logger(loggers[day], world.user_ids, branches.original_ids), branches.ring, batch
             )
-        kept.append(
+        events_by_day.append(
             today if every_event else today.join(watched, on=["user_id", "creator_id"], how="semi")
         )
-    return pl.concat(kept)
+    return pl.concat(events_by_day)

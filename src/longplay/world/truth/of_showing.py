@@ -36,8 +36,8 @@ _AGENTS = 60_000  # copies simulated at once: bounds memory at about 100 MB
 
 @dataclass(frozen=True, eq=False)
 class Touches:
-    """When each user last touched each creator (or item): sorted keys user * things + thing, and
-    the last day."""
+    """The last day on which each user touched each creator or item, by sorted keys user * things +
+    thing."""
 
     key: Int
     day: Int
@@ -45,7 +45,7 @@ class Touches:
 
     @classmethod
     def of(cls, days: Sequence[DayPlays], catalogue: Catalogue, items: bool = False) -> Self:
-        """From every day's plays, days ascending; of creators, or of `items`."""
+        """Touches of creators, or with `items` of items, from the plays of all days in order."""
         if items:
             thing_I = np.arange(len(catalogue))
             things = len(catalogue)
@@ -61,13 +61,12 @@ class Touches:
             ]
         )
         when = np.concatenate([np.full(len(day_plays.user_P), day_plays.day) for day_plays in days])
-        unique, last = np.unique(
-            key[::-1], return_index=True
-        )  # reversed: the first occurrence is the latest
+        # reversed: the first occurrence is the latest
+        unique, last = np.unique(key[::-1], return_index=True)
         return cls(unique, when[::-1][last], things)
 
     def last(self, user_N: Int, thing_N: Int) -> Int:
-        """Day of the last touch, or a day long before all days; shape [N]."""
+        """The day of the last touch, [N]; a day long before all others where there is none."""
         if len(self.key) == 0:
             return np.full(len(user_N), -(10**9))
         key_N = user_N * self.things + thing_N
@@ -103,7 +102,8 @@ def true_value(
         raise ConfigError(f"true_value: replicates={replicates} given, expected at least 1")
     by_creator = _checked(signal)
     slots = item_NS.shape[1]
-    user_P, item_P = np.repeat(user_N, slots), item_NS.ravel()
+    user_P = np.repeat(user_N, slots)
+    item_P = item_NS.ravel()
     creator_P = market.catalogue.creator_I[item_P]
     worth_P = state.alive_R[user_P].copy()
     discovery = signal.entry.is_discovery
@@ -226,9 +226,10 @@ class _Agents:
 
 
 def _checked(signal: Signal) -> bool:
-    """Whether the signal counts days with the creator (else days of the user); raises for what the
-    world has no truth of."""
-    measure, entry = signal.measure, signal.entry
+    """Whether the signal counts days with the creator, and not days of the user. Raises where the
+    world knows no truth of the signal."""
+    measure = signal.measure
+    entry = signal.entry
     low, high = signal.window
     if not 0 <= low <= high:
         raise ConfigError(
@@ -257,6 +258,6 @@ def _checked(signal: Signal) -> bool:
     if measure.counts_days and measure.of != "item":
         return measure.of == "creator"
     raise ConfigError(
-        f"true_value: measure {measure.kind} of {measure.of} has no truth here; expected days_with('creator'), "
-        "active_days or returned"
+        f"true_value: measure {measure.kind} of {measure.of} has no truth here; expected "
+        "days_with('creator'), active_days or returned"
     )

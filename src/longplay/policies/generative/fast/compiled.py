@@ -13,8 +13,9 @@ from longplay.errors import ConfigError
 from longplay.policies.generative.fast.passes import HIDDEN, passable, states_of
 
 
-class Kept:
-    """The keys and values of one pass, in the place of a cache: what tracers can follow."""
+class FirstPassCache:
+    """Stands in for a cache that is empty before the pass, in a form that tracers can follow. It
+    records keys and values."""
 
     is_compileable = False
 
@@ -22,18 +23,18 @@ class Kept:
         self.tensors: list[Tensor] = []
 
     def update(self, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        """As of a cache that was empty."""
+        """Record the keys and values of a layer, and return them: none were there before."""
         self.tensors += [keys, values]
         return keys, values
 
     def get_seq_length(self, *_: Any) -> int:
-        """Nothing was there."""
+        """Number of tokens cached before the pass: 0."""
         return 0
 
 
 class Encoder(nn.Module):
-    """Tokens [N, T], their positions, and which `at[N]` come last, to these tokens' hidden states
-    [N, H], and the keys and values of every layer."""
+    """A module that maps tokens [N, T], their positions and a place `at[N]` to the hidden states
+    [N, H] at these places, and to the keys and values of every layer."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, position: Tensor, at: Tensor) -> tuple[Tensor, ...]:
         """A causal pass over prompts that are padded at the end."""
-        cache: Any = Kept()
+        cache: Any = FirstPassCache()
         if passable(self.body):
             last = states_of(self.body, self.body.embed_tokens(tokens), None, position, cache, at)[
                 :, 0
@@ -52,8 +53,8 @@ class Encoder(nn.Module):
 
 
 def traceable(body: Any, tokens: Tensor, position: Tensor, cache: Any) -> Tensor:
-    """Transformers' own causal pass, with the mask given, as tracers need it: hidden states [N, T,
-    H]; keys and values go into `cache`, a `Kept`."""
+    """The causal pass of Transformers with an explicit mask, as tracers need it: hidden states [N,
+    T, H]. Keys and values go into `cache`, a `FirstPassCache`."""
     length = tokens.shape[1]
     mask = torch.triu(torch.full((length, length), HIDDEN), 1)[None, None].to(body.dtype)
     return body(
@@ -66,8 +67,8 @@ def traceable(body: Any, tokens: Tensor, position: Tensor, cache: Any) -> Tensor
 
 
 class Compiled:
-    """`Encoder` as an OpenVINO program on the CPU, for prompts of any number and length; weights
-    are those of `model` now.
+    """`Encoder` as an OpenVINO program on the CPU, for any number and length of prompts. The
+    weights are those that `model` has now.
 
     Args:
         model: the Hugging Face model to compile.
@@ -93,9 +94,7 @@ class Compiled:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-                # of the tracer that OpenVINO calls: deprecated, and wary of constants that are
-                # meant to
-                # be constant
+                # the tracer that OpenVINO calls is deprecated, and warns of intended constants
             )
             program = openvino.convert_model(Encoder(model), example_input=example)
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}

@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 
 def mapped(states: Tensor, by: nn.Module) -> Tensor:
-    """`by(states)`; if it is a plain linear map of many rows by oneDNN. Without gradients."""
+    """`by(states)`, computed by oneDNN where `by` is a plain linear map of many rows. Without
+    gradients."""
     if type(by) is not nn.Linear:
         return by(states)
     if states.numel() >= _MANY * states.shape[-1] and _BOTH:
@@ -21,8 +22,8 @@ def mapped(states: Tensor, by: nn.Module) -> Tensor:
 
 
 class OneDnn(TorchFunctionMode):
-    """Within it, linear maps of plain float32 matrices are oneDNN's; everything else is as it was.
-    Without gradients.
+    """Context in which linear maps of plain float32 matrices are computed by oneDNN. Without
+    gradients.
 
     PyTorch itself takes MKL for them, which has AVX-512 for its maker's processors alone. The
     operator is the one that `torch.compile` calls.
@@ -35,8 +36,8 @@ class OneDnn(TorchFunctionMode):
 
 
 def inference_kernels(rows: int) -> AbstractContextManager[object]:
-    """`OneDnn` under `torch.inference_mode` for maps of many `rows`, on a build that has both
-    libraries; otherwise nothing changes."""
+    """The context `OneDnn` where maps have many `rows` and this build of PyTorch has both
+    libraries; otherwise a context that changes nothing."""
     return (
         OneDnn() if rows >= _MANY and torch.is_inference_mode_enabled() and _BOTH else nullcontext()
     )
@@ -62,8 +63,8 @@ def _has_fused_linear() -> bool:
         return False
 
 
-# rows: without AVX-512 MKL's maps of fewer are a twentieth faster, with it they may take twice as
-# long
+# number of rows: without AVX-512, MKL's maps of fewer rows are a twentieth faster; with it, MKL may
+# take twice as long
 _MANY = 64 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 512
 _BOTH = (
     torch.backends.mkl.is_available()

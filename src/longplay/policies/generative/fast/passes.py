@@ -21,8 +21,8 @@ HIDDEN = -1e9  # additive attention mask
 
 
 def passable(body: nn.Module) -> bool:
-    """Whether `states_of` computes what this model without its head does: one of these two classes
-    as they come, in float32, on a CPU.
+    """Whether `states_of` can compute the pass of this model: an unchanged Qwen3 or Llama body in
+    float32 on a CPU.
 
     Its linear maps may be any modules, those of LoRA for example. Hooks on blocks and on what is in
     them are not called.
@@ -62,10 +62,11 @@ def states_of(
     """
     cos, sin = body.rotary_emb(states, position)
     half = sin.shape[-1] // 2
+    # of every head
     turn = (
         cos[:, :, None],
         torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)[:, :, None],
-    )  # of every head
+    )
     row = torch.arange(states.shape[0])
     for number, block in enumerate(body.layers):
         attention = block.self_attn
@@ -84,9 +85,8 @@ def states_of(
         values = values.transpose(1, 2)
         if cache is not None:
             keys, values = cache.update(keys, values, number)
-        if at is not None and number + 1 == len(
-            body.layers
-        ):  # nothing reads the other tokens' states
+        # nothing reads the other tokens' states
+        if at is not None and number + 1 == len(body.layers):
             states = states[row, at][:, None]
             normed = normed[row, at][:, None]
             turn = turn[0][row, at][:, None], turn[1][row, at][:, None]
@@ -119,15 +119,16 @@ def states_of(
 
 
 def _normed(states: Tensor, norm: Any) -> Tensor:
-    """Root mean square normalisation over the last axis; none where the model has none there."""
+    """Root mean square normalisation over the last axis; unchanged where the model has no norm
+    here."""
     if norm is None:
         return states
     return rms_norm(states, (states.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
 def _turned(heads: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding of `heads[N, T, heads, D]`: cosines, and sines of which the first
-    half have their sign turned."""
+    """Rotary position embedding of `heads[N, T, heads, D]`. `turn` holds cosines, and sines whose
+    first half has its sign turned."""
     half = heads.shape[-1] // 2
     return (heads * turn[0]).addcmul_(
         torch.cat((heads[..., half:], heads[..., :half]), dim=-1), turn[1]
