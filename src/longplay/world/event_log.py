@@ -184,10 +184,10 @@ def events_of_day(
     second_us = np.concatenate([_us(kind_rows.second_E) for kind_rows in engaged])
     order = np.lexsort((second_us, row))
     how = np.concatenate([_how(kind_rows) for kind_rows in engaged])
-    frame = pl.concat(
-        [_frame(kind_rows, day, user_ids, catalogue) for kind_rows in rows if len(kind_rows.row_E)]
-        or [empty("events")]
-    )
+    frames = [
+        _frame(kind_rows, day, user_ids, catalogue) for kind_rows in rows if len(kind_rows.row_E)
+    ]
+    frame = conform(pl.concat(frames), "events") if frames else empty("events")
     second = (second_us[order] // 1_000_000).astype(np.int32)
     return frame, DayPlays(
         day, row[order].astype(np.int32), item[order].astype(np.int32), second, how[order]
@@ -246,24 +246,20 @@ def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> 
         }
     )
     visit = pl.col("user_id") + f"-{day:04d}"
-    return conform(
-        frame.select(
-            (visit + "-" + pl.col("tag")).alias("event_id"),
-            "user_id",
-            pl.when("has_item").then("item_id"),
-            pl.when("has_item").then("creator_id"),
-            pl.lit(rows.event_kind).alias("kind"),
-            pl.col("time").cast(TIME),
-            pl.col("seconds").fill_nan(None),
-            "surface",
-            "origin",
-            (pl.lit(None, dtype=pl.String) if rows.event_kind == "cancel" else visit).alias(
-                "session_id"
-            ),
-            pl.when("listed").then("d:" + visit + pl.col("letter")).alias("decision_id"),
-            pl.when("listed").then("slot").alias("slot"),
-        ),
-        "events",
+    session = pl.lit(None, dtype=pl.String) if rows.event_kind == "cancel" else visit
+    return frame.select(
+        (visit + "-" + pl.col("tag")).alias("event_id"),
+        "user_id",
+        pl.when("has_item").then("item_id"),
+        pl.when("has_item").then("creator_id"),
+        pl.lit(rows.event_kind).alias("kind"),
+        pl.col("time").cast(TIME),
+        pl.col("seconds").fill_nan(None),
+        "surface",
+        "origin",
+        session.alias("session_id"),
+        pl.when("listed").then("d:" + visit + pl.col("letter")).alias("decision_id"),
+        pl.when("listed").then("slot").alias("slot"),
     )
 
 
