@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from remembered import CACHE, remembered
+from scipy import stats
 
 from longplay.estimate import clustered_mean
 from longplay.results import RunResults, to_json
@@ -31,6 +32,7 @@ from longplay.run.engine import read_stage
 
 VERSION = 3  # of what is computed here: raise it when a result could change
 ARMS = {"reinforced": "reinforced on habit", "clicks": "reinforced on clicks"}
+AUDITS = {"reinforced": "keep", "clicks": "drop"}  # the recommendation that is right
 SMALL = {
     "simulate": {"users": 200, "items": 60},
     "train": {"steps": 5},
@@ -149,6 +151,19 @@ def claims(
         print(
             f"   {label}, audit: "
             f"{[said['recommendation'] for one in ours for said in one['audit']]}"
+        )
+        audits = [audit for one in ours for audit in one["audit"]]
+        expected = AUDITS[arm]
+        agreeing = sum(audit["recommendation"] == expected for audit in audits)
+        low, high = stats.binomtest(agreeing, len(audits)).proportion_ci()
+        add(
+            f"{label}, audits that say {expected}",
+            agreeing / len(audits),
+            low,
+            high,
+            "at least 0.9",
+            agreeing >= 0.9 * len(audits),
+            readme=True,
         )
         decided = sum(verdict != "keep running" for verdict in verdicts)
         add(

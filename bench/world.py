@@ -781,7 +781,10 @@ def main() -> None:
     )
     given = options.parse_args()
     size = QUICK if given.quick else replace(Size(), verdict_seeds=given.verdict_seeds)
-    rows = claims(size, "python bench/world.py", set(given.parts))
+    command = "python bench/world.py"
+    if given.verdict_seeds != Size().verdict_seeds:
+        command += f" --verdict-seeds {given.verdict_seeds}"
+    rows = claims(size, command, set(given.parts))
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
 

@@ -10,15 +10,16 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from longplay.run import STAGES
+
+# what a run's stages load, and what every command and every generative policy loads
 IMPORTED = [
-    *(f"longplay.run.{name}" for name in ("beliefs", "learn", "judge", "trial")),
-    *(
-        "longplay.cli",
-        "longplay.report",
-        "longplay.world",
-        "sklearn.cluster",
-        "transformers.models.qwen3.modeling_qwen3",
-    ),
+    *sorted({module for stage in STAGES for module in stage.loads}),
+    "longplay.cli",
+    "longplay.report",
+    "longplay.world",
+    "sklearn.cluster",
+    "transformers.models.qwen3.modeling_qwen3",
 ]
 
 

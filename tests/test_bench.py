@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from forked import fork
+from forked import IMPORTED, fork
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,3 +28,9 @@ def test_every_bench_runs_quickly_and_writes_rows(script: str, tmp_path: Path) -
     assert process.exitcode == 0, said.read_text()
     for row in json.loads(rows.read_text()):
         assert {"claim", "value", "low", "high", "bar", "ok", "seeds", "command"} <= set(row)
+
+
+@pytest.mark.parametrize("module", IMPORTED)
+def test_what_a_forked_program_finds_imported_is_there(module: str) -> None:
+    """multiprocessing passes silently over modules that cannot be imported."""
+    assert find_spec(module) is not None

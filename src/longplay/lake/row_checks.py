@@ -27,6 +27,7 @@ class Check:
         wrong: what is wrong with it, after "rows have".
         expected: what to give instead.
         subject: what errors count.
+        any_bad: whether any row is bad, where this is cheaper to ask than row by row.
     """
 
     column: str
@@ -34,6 +35,26 @@ class Check:
     wrong: str
     expected: str
     subject: str = "of {rows:,} rows"
+    any_bad: pl.Expr | None = None
+
+    @property
+    def doubt(self) -> pl.Expr:
+        """Whether any row is bad."""
+        return self.bad.fill_null(False).any() if self.any_bad is None else self.any_bad
+
+
+def flat_items(lists: pl.Series) -> pl.Series:
+    """The items of all lists, one after the other; an empty or a missing list has none.
+
+    >>> flat_items(pl.Series([["a", None], [], None])).to_list()
+    ['a', None]
+    """
+    return lists.explode(empty_as_null=False, keep_nulls=False)
+
+
+def items_of(column: str) -> pl.Expr:
+    """An expression with the items of all lists of a column, one after the other."""
+    return pl.col(column).explode(empty_as_null=False, keep_nulls=False)
 
 
 def _number(column: str, fine: pl.Expr, expected: str) -> Check:
@@ -74,6 +95,9 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "an impossible log-probability",
             "for every slot the natural logarithm of a probability in (0, 1]: a finite number at "
             "most 0; what was shown had a chance",
+            any_bad=(
+                ~(items_of("log_prob").is_finite() & (items_of("log_prob") <= ROUNDING))
+            ).any(),
         ),
         _number("temperature", pl.col("temperature") > 0, "a number above 0"),
         _number(
@@ -115,18 +139,13 @@ WITHOUT_HOLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def flat_items(lists: pl.Series) -> pl.Series:
-    """The items of all lists, one after the other; an empty or a missing list has none.
-
-    >>> flat_items(pl.Series([["a", None], [], None])).to_list()
-    ['a', None]
-    """
-    return lists.explode(empty_as_null=False, keep_nulls=False)
-
-
-def items_of(column: str) -> pl.Expr:
-    """An expression with the items of all lists of a column, one after the other."""
-    return pl.col(column).explode(empty_as_null=False, keep_nulls=False)
+def row_doubts(table: str) -> pl.Expr:
+    """Whether `refuse_bad_rows` would refuse or change any row of a frame."""
+    doubts = [items_of(column).null_count() > 0 for column in WITHOUT_HOLES.get(table, ())]
+    doubts += [check.doubt for check in CHECKS.get(table, ())]
+    if table == "decisions":
+        doubts.append((items_of("log_prob") > 0).any())
+    return pl.any_horizontal(*doubts) if doubts else pl.lit(False)
 
 
 def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
@@ -146,9 +165,7 @@ def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     if not lists and not checks:
         return frame
     questions = [(items_of(column).null_count() > 0).alias(f"hole in {column}") for column in lists]
-    questions += [
-        check.bad.fill_null(False).any().alias(str(place)) for place, check in enumerate(checks)
-    ]
+    questions += [check.doubt.alias(str(place)) for place, check in enumerate(checks)]
     answers = frame.select(questions).row(0)
     for column, has_holes in zip(lists, answers):
         if has_holes:

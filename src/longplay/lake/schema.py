@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import polars as pl
 
 from longplay.errors import DataError
 from longplay.frames import Table, polars_frame
 from longplay.ids import may_change
-from longplay.lake.exact import exact
-from longplay.lake.row_checks import items_of, refuse_bad_rows
+from longplay.lake.exact import YEAR_1_US, YEAR_9999_US, exact
+from longplay.lake.row_checks import items_of, refuse_bad_rows, row_doubts
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -151,6 +152,8 @@ def conform(rows: Table, table: str) -> pl.DataFrame:
         and happened in frame.columns
     ):
         frame = frame.with_columns(ingested_at=pl.col(happened))
+    if (clear := _clear(frame, table)) is not None:
+        return clear
     plain = _plain_ids(frame, columns)
     ready: list[pl.Series] = []
     for name, column in columns.items():
@@ -174,6 +177,55 @@ def conform(rows: Table, table: str) -> pl.DataFrame:
             )
         ready.append(values)
     return refuse_bad_rows(pl.DataFrame(ready), table)
+
+
+def _clear(frame: pl.DataFrame, table: str) -> pl.DataFrame | None:
+    """The conformed frame, where every column has its type already and one query finds nothing to
+    convert and nothing wrong; else None.
+
+    Most tables are made by this package and pass here, at a third of the cost of the checks one by
+    one.
+    """
+    selection = _selection(table, tuple(frame.columns))
+    if selection is None:
+        return None
+    selected = frame.select(selection)
+    if selected.schema != DTYPES[table] or selected.select(_doubts(table)).item():
+        return None
+    return selected
+
+
+@cache
+def _selection(table: str, given_columns: tuple[str, ...]) -> list[pl.Expr] | None:
+    """The table's columns in order, with the defaults of those that are not given; None where a
+    required one is missing."""
+    selection = []
+    for name, column in TABLES[table].items():
+        if name in given_columns:
+            selection.append(pl.col(name))
+        elif column.null or column.default is not None:
+            selection.append(pl.lit(column.default, dtype=column.dtype).alias(name))
+        else:
+            return None
+    return selection
+
+
+@cache
+def _doubts(table: str) -> pl.Expr:
+    """Whether a frame of the table's columns and types has a value that is to be converted or
+    refused."""
+    doubts = []
+    for name, column in TABLES[table].items():
+        is_list = isinstance(column.dtype, pl.List)
+        values = items_of(name) if is_list else pl.col(name)
+        if column.ids:
+            doubts.append(may_change(values).any())
+        if column.dtype in (TIME, pl.List(TIME)):
+            count = values.to_physical()
+            doubts.append(((count < YEAR_1_US) | (count > YEAR_9999_US)).any())
+        if not column.null and table != "events":
+            doubts.append(pl.col(name).null_count() > 0)
+    return pl.any_horizontal(*doubts, row_doubts(table))
 
 
 def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -183,9 +183,8 @@ def events_of_day(
     second_us = np.concatenate([_us(kind_rows.second_E) for kind_rows in engaged])
     order = np.lexsort((second_us, row))
     how = np.concatenate([_how(kind_rows) for kind_rows in engaged])
-    frame = pl.concat(
-        [_frame(kind_rows, day, user_ids, catalogue) for kind_rows in rows if len(kind_rows.row_E)]
-        or [empty("events")]
+    frame = _frame(
+        [kind_rows for kind_rows in rows if len(kind_rows.row_E)], day, user_ids, catalogue
     )
     second = (second_us[order] // 1_000_000).astype(np.int32)
     return frame, DayPlays(
@@ -220,28 +219,31 @@ def _after(
     )
 
 
-def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> pl.DataFrame:
-    n = len(rows.row_E)
-    item = pl.Series(np.maximum(rows.item_E, 0))
-    has_item = pl.Series(rows.item_E >= 0)
-    listed = pl.Series(rows.slot_E >= 0)
-    letter = _same("", n) if rows.letter_E is None else rows.letter_E
+def _frame(
+    kinds: Sequence[_Rows], day: int, user_ids: pl.Series, catalogue: Catalogue
+) -> pl.DataFrame:
+    """The rows of all kinds as one events table, in the order given."""
+    if not kinds:
+        return empty("events")
+    item_E = np.concatenate([rows.item_E for rows in kinds])
+    slot_E = np.concatenate([rows.slot_E for rows in kinds])
+    item = pl.Series(np.maximum(item_E, 0))
+    second_E = np.concatenate([_us(rows.second_E) for rows in kinds])
     frame = pl.DataFrame(
         {
-            "user_id": user_ids.gather(rows.row_E),
+            "user_id": user_ids.gather(np.concatenate([rows.row_E for rows in kinds])),
             "item_id": catalogue.index.ids.gather(item),
             "creator_id": catalogue.frame["creator_id"].gather(item),
-            "time": midnight_us(day) + _us(rows.second_E),
-            "seconds": rows.seconds_E,
-            "surface": rows.surface
-            if isinstance(rows.surface, pl.Series)
-            else _same(rows.surface, n),
-            "origin": rows.origin if isinstance(rows.origin, pl.Series) else _same(rows.origin, n),
-            "tag": rows.tag_E,
-            "letter": letter,
-            "slot": rows.slot_E.astype(np.int32),
-            "has_item": has_item,
-            "listed": listed,
+            "kind": _of_kinds(kinds, lambda rows: rows.event_kind),
+            "time": midnight_us(day) + second_E,
+            "seconds": np.concatenate([rows.seconds_E for rows in kinds]),
+            "surface": _of_kinds(kinds, lambda rows: rows.surface),
+            "origin": _of_kinds(kinds, lambda rows: rows.origin),
+            "tag": _of_kinds(kinds, lambda rows: rows.tag_E),
+            "letter": _of_kinds(kinds, lambda rows: "" if rows.letter_E is None else rows.letter_E),
+            "slot": slot_E.astype(np.int32),
+            "has_item": item_E >= 0,
+            "listed": slot_E >= 0,
         }
     )
     visit = pl.col("user_id") + f"-{day:04d}"
@@ -251,19 +253,26 @@ def _frame(rows: _Rows, day: int, user_ids: pl.Series, catalogue: Catalogue) -> 
             "user_id",
             pl.when("has_item").then("item_id"),
             pl.when("has_item").then("creator_id"),
-            pl.lit(rows.event_kind).alias("kind"),
+            "kind",
             pl.col("time").cast(TIME),
             pl.col("seconds").fill_nan(None),
             "surface",
             "origin",
-            (pl.lit(None, dtype=pl.String) if rows.event_kind == "cancel" else visit).alias(
-                "session_id"
-            ),
+            pl.when(pl.col("kind") != "cancel").then(visit).alias("session_id"),
             pl.when("listed").then("d:" + visit + pl.col("letter")).alias("decision_id"),
             pl.when("listed").then("slot").alias("slot"),
         ),
         "events",
     )
+
+
+def _of_kinds(kinds: Sequence[_Rows], text: Callable[[_Rows], pl.Series | str]) -> pl.Series:
+    """A text column of all kinds' rows; one text stands for every row of its kind."""
+    columns = []
+    for rows in kinds:
+        values = text(rows)
+        columns.append(_same(values, len(rows.row_E)) if isinstance(values, str) else values)
+    return pl.concat([column.alias("text") for column in columns])
 
 
 def _how(rows: _Rows) -> NDArray[np.uint8]:
