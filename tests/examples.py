@@ -12,6 +12,11 @@ from hypothesis import settings
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "repeatable")
 
 
-def examples(most: int) -> Callable[[Any], Any]:
-    """At most `most` examples of the property that follows."""
-    return settings(max_examples=most if PROFILE == "wild" else -(-most // 3))
+def examples(most: int, *, share: int = 3) -> Callable[[Any], Any]:
+    """The number of examples of the property that follows.
+
+    Args:
+        most: at most so many where new ones are drawn.
+        share: `make test` tries this part of them: a third, or a sixth where an example takes long.
+    """
+    return settings(max_examples=most if PROFILE == "wild" else -(-most // share))

@@ -12,9 +12,27 @@ from forked import IMPORTED, fork
 ROOT = Path(__file__).resolve().parents[1]
 
 
+BENCHES = sorted(
+    path.stem for path in (ROOT / "bench").glob("*.py") if '"--quick"' in path.read_text()
+)
+SLOW = ("demo", "serving", "signals", "world")  # a quick run takes 15 to 25 seconds
+
+
+@pytest.mark.parametrize("script", BENCHES)
+def test_every_bench_starts_and_says_what_it_measures(script: str, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    process = fork(ROOT / "bench" / f"{script}.py", ["--help"], said)
+    process.join()
+    assert process.exitcode == 0, said.read_text()
+    assert "--quick" in said.read_text()
+
+
 @pytest.mark.parametrize(
     "script",
-    sorted(path.stem for path in (ROOT / "bench").glob("*.py") if '"--quick"' in path.read_text()),
+    [
+        pytest.param(script, marks=pytest.mark.slow) if script in SLOW else script
+        for script in BENCHES
+    ],
 )
 def test_every_bench_runs_quickly_and_writes_rows(script: str, tmp_path: Path) -> None:
     rows, said = tmp_path / "rows.json", tmp_path / "said"

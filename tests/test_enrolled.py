@@ -103,7 +103,7 @@ def blank(user: str, opened: datetime) -> Row:
     st.sampled_from((1, 3, 14)),
     st.permutations((*USERS, "nobody")),
 )
-@examples(120)
+@examples(120, share=6)
 def test_sums_equal_a_plain_loop_over_users_and_entries(
     signal: Signal, log: Log, moments: Any, entry_days: int, order: list[str]
 ) -> None:
@@ -138,7 +138,7 @@ SUMMED_READY = tuple(
     st.tuples(MOMENT, MOMENT),
     st.sampled_from((1, 3, 14)),
 )
-@examples(90)
+@examples(90, share=6)
 def test_many_signals_in_one_pass_equal_each_alone(
     many: list[Signal], log: Log, moments: Any, entry_days: int
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,18 @@ BATCHES = ["b0", "b1", "b2", "b3"]
 
 
 def small_lake(folder: Path) -> Lake:
-    """Four batches that write every table."""
+    """Four batches that write every table, copied from the one lake of this module."""
+    shutil.copytree(small_lake_to_copy(), folder, dirs_exist_ok=True)
+    return Lake.open(folder)
+
+
+@cache
+def small_lake_to_copy() -> Path:
+    folder = Path(tempfile.mkdtemp()) / "lake"
     lake = Lake.open(folder)
     for minute, name in enumerate(BATCHES):
         lake.append(name, **tables(name, minute))
-    return lake
+    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -480,7 +480,7 @@ def test_rewards_that_are_not_finite_are_refused(policy: Generative, lake: Lake)
         tune(policy, lake, early=Likes(rest=float("nan")))
 
 
-@pytest.mark.parametrize("constant", [0.5, 30.0])
+@pytest.mark.parametrize("constant", [30.0, pytest.param(0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("learn", [tune, weigh])
 def test_a_constant_added_to_the_reward_changes_nothing(
     policy: Generative, lake: Lake, learn: Callable[..., Generative], constant: float

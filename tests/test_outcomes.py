@@ -1342,19 +1342,19 @@ def check(signal: Signal, log: Log) -> None:
 
 
 @given(signals(), logs(min_events=0, known_later=False))
-@examples(200)
+@examples(200, share=6)
 def test_outcomes_equal_a_plain_loop_over_the_events(signal: Signal, log: Log) -> None:
     check(signal, log)
 
 
 @given(signals((*OLD_ENTRIES, *FAR_ENTRIES), windows=FAR_WINDOWS), logs(moments=FAR_MOMENT))
-@examples(60)
+@examples(60, share=6)
 def test_windows_of_up_to_a_year_equal_the_plain_loop(signal: Signal, log: Log) -> None:
     check(signal, log)
 
 
 @given(signals((*ENTRIES, *FAR_ENTRIES)), logs(moments=YEARS_MOMENT))
-@examples(80)
+@examples(80, share=6)
 def test_logs_that_are_silent_for_years_equal_the_plain_loop(signal: Signal, log: Log) -> None:
     check(signal, log)
 
@@ -1488,7 +1488,7 @@ def test_what_happens_or_arrives_later_changes_no_outcome(
 
 
 @given(signals(tuple(entry for entry in ENTRIES if entry.of is not None)), logs(min_decisions=1))
-@examples(45)
+@examples(45, share=6)
 def test_a_slot_gets_the_first_entry_within_a_day_and_is_null_until_it_matures(
     signal: Signal, log: Log
 ) -> None:

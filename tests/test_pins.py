@@ -203,7 +203,7 @@ def test_rewards_trials_and_audits_are_pinned(trial: Path) -> None:
         for pin in pins_of(trial)
         if pin.label == "active@c45a2484" and pin.stage == "experiment"
     ]
-    assert stars == [("north star of the trial",)]
+    assert stars == [("north star of the experiment",)]
 
 
 def test_a_rivals_version_is_said_to_be_unknown_where_nobody_wrote_it_down(trial: Path) -> None:

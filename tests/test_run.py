@@ -303,8 +303,8 @@ def test_a_policy_reads_what_train_says_and_asks_for_the_outcome_it_wants(
     shutil.copytree(clean, folder)
     ui = Watching()
     text = TINY.replace(
-        "steps = 110", "steps = 110\nreads = ['gap', 'surface', 'kind']\nwant = 'habit'\nask = 1.0"
-    )
+        "steps = 110", "steps = 10\nreads = ['gap', 'surface', 'kind']\nwant = 'habit'\nask = 1.0"
+    ).replace("steps = 24", "steps = 2")
     run_stages(parse_config(text, "tiny"), base=folder, folder=folder, ui=ui, until="evaluate")
     assert ui.ran == ["train", "reinforce", "evaluate"]
     policies = {

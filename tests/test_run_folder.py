@@ -366,7 +366,7 @@ def test_a_fault_without_a_run_folder_goes_to_the_temporary_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(cli.signals, "_tell_catalogue", lambda *_: 1 / 0)
+    monkeypatch.setattr(cli.signals, "_print_catalogue", lambda *_: 1 / 0)
     result = invoke("signals")
     assert result.exit_code == 3
     (trace,) = tmp_path.glob("fault-*.txt")
@@ -384,7 +384,7 @@ def test_a_panic_of_a_compiled_library_is_a_fault_too(
     def panics(*_: object) -> None:
         raise pl.exceptions.PanicException("index out of bounds")
 
-    monkeypatch.setattr(cli.signals, "_tell_catalogue", panics)
+    monkeypatch.setattr(cli.signals, "_print_catalogue", panics)
     assert invoke("signals").exit_code == 3
 
 

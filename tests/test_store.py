@@ -132,7 +132,7 @@ def refused_in_files(signal: Signal) -> bool:
     st.sampled_from((0, coded.LEAST_ROLLUPS)),
     st.sampled_from((2, 10**6)),
 )
-@examples(60)
+@examples(60, share=6)
 def test_files_written_in_one_pass_equal_the_outcomes_in_memory(
     tmp_path_factory: Any, several: list[Signal], log: Log, least: int, at_once: int
 ) -> None:
@@ -161,7 +161,7 @@ def test_files_written_in_one_pass_equal_the_outcomes_in_memory(
 
 
 @given(st.lists(signals(), min_size=1, max_size=3), logs(), st.booleans())
-@examples(30)
+@examples(30, share=6)
 def test_base_rates_in_one_pass_are_those_of_the_outcomes_or_say_why_not(
     several: list[Signal], log: Log, truncated: bool
 ) -> None:
@@ -233,7 +233,7 @@ TOGETHER = (
     st.sampled_from((2, 5, 10**6)),
     st.sampled_from((coded.LEAST_ROLLUPS, 10**6)),
 )
-@examples(80)
+@examples(80, share=6)
 def test_units_put_together_from_finer_ones_are_those_of_the_events(
     tmp_path_factory: Any, log: Log, several: set[Signal], at_once: int, least: int
 ) -> None:
@@ -301,7 +301,7 @@ AMOUNTS = st.tuples(
     st.sampled_from(((0, 0), (1, 2), (-2, -1), (-1, 3))),
     st.booleans(),
 )
-@examples(60)
+@examples(60, share=6)
 def test_sums_of_the_same_days_do_not_run_into_one_another(
     amounts: list[tuple[str, int, int, int, int]], window: tuple[int, int], asked: bool
 ) -> None:
@@ -447,7 +447,7 @@ CATALOGUES = (None, None, CATALOGUE, NAMELESS, CHANGED, CATALOGUE.head(1), GROWI
     st.lists(st.sampled_from((1, 8, 368, 2500)), min_size=1, max_size=2),
     st.data(),
 )
-@examples(20)
+@examples(20, share=6)
 def test_nights_across_silent_years_equal_outcomes_computed_from_the_whole_log(
     tmp_path_factory: Any, log: Log, nights: list[int], data: st.DataObject
 ) -> None:
@@ -460,7 +460,7 @@ def test_nights_across_silent_years_equal_outcomes_computed_from_the_whole_log(
     st.sampled_from((2, 32)),
     st.data(),
 )
-@examples(12)
+@examples(12, share=6)
 def test_every_night_equals_outcomes_computed_from_the_whole_log(
     tmp_path_factory: Any, log: Log, nights: list[int], block: int, data: st.DataObject
 ) -> None:

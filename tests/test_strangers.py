@@ -154,7 +154,7 @@ def with_strangers(log: Log, rows: list[Row]) -> tuple[Log, Log]:
     st.one_of(logs(moments=MOMENT), logs(moments=YEARS_MOMENT)),
     strangers(),
 )
-@examples(240)
+@examples(240, share=6)
 def test_a_strangers_events_change_nobody_elses_rows(
     signal: Signal, log: Log, rows: list[Row]
 ) -> None:
@@ -169,7 +169,7 @@ def test_a_strangers_events_change_nobody_elses_rows(
 
 
 @given(st.one_of(logs(moments=MOMENT), logs(moments=YEARS_MOMENT)), strangers(), st.booleans())
-@examples(60)
+@examples(60, share=6)
 def test_a_strangers_events_change_nobody_elses_rows_in_a_shared_pass(
     tmp_path_factory: Any, log: Log, rows: list[Row], sampled: bool
 ) -> None:
@@ -195,7 +195,7 @@ def test_a_strangers_events_change_nobody_elses_rows_in_a_shared_pass(
     st.lists(st.integers(0, 40), min_size=1, max_size=3, unique=True),
     st.data(),
 )
-@examples(24)
+@examples(24, share=6)
 def test_a_strangers_events_change_nobody_elses_rows_in_a_store_of_several_nights(
     tmp_path_factory: Any, log: Log, rows: list[Row], nights: list[int], data: st.DataObject
 ) -> None:

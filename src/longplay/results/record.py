@@ -120,8 +120,7 @@ def from_json(kind: type[AnyRecord], value: object, where: str) -> AnyRecord:
 
     >>> from_json(NotEstimable, {"reason": "too few users"}, "result.json")
     Traceback (most recent call last):
-    longplay.errors.DataError: result.json: not_estimable is missing, reason is unknown; expected
-    not_estimable
+    longplay.errors.DataError: result.json: not_estimable is missing, reason is unknown; ...
 
     Args:
         kind: the type of the record.
