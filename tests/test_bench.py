@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCHES = sorted(
     path.stem for path in (ROOT / "bench").glob("*.py") if '"--quick"' in path.read_text()
 )
-SLOW = ("demo", "serving", "signals", "world")  # a quick run takes 15 to 25 seconds
+SLOW = ("attribution", "beauty", "demo", "serving", "signals", "world")  # 12 to 25 seconds each
 
 
 @pytest.mark.parametrize("script", BENCHES)
