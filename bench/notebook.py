@@ -31,6 +31,8 @@ def main() -> None:
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times differ from run to run
+        if cell.cell_type == "code":  # progress lines are gone once the cell is done
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     nbformat.write(notebook, NOTEBOOK)
     print(f"{NOTEBOOK.relative_to(ROOT)} is up to date")
 

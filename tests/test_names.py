@@ -389,6 +389,20 @@ def test_duckdb_draws_no_bar_of_its_own() -> None:
     assert run.stdout == "[(False,)]\n"
 
 
+def test_outcomes_are_computed_in_jupyter_without_ipywidgets() -> None:
+    """There DuckDB has no progress bar, and an error for whoever switches it off."""
+    code = (
+        "import sys, types\n"
+        "sys.modules['ipywidgets'] = None\n"  # cannot be imported
+        "shell = types.SimpleNamespace(config={'IPKernelApp': {}})\n"
+        "sys.modules['IPython'] = types.SimpleNamespace(get_ipython=lambda: shell)\n"
+        "from longplay.lake.database import connected\n"
+        "print(connected().execute(\"select current_setting('enable_progress_bar')\").fetchall())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[(False,)]\n"
+
+
 def test_duckdb_is_opened_in_one_place() -> None:
     opened = [
         file.relative_to(SOURCE).as_posix()

@@ -58,8 +58,10 @@ def connected(
         con.execute("set TimeZone = 'UTC'")
         con.execute("set preserve_insertion_order = false")
         con.execute("set autoinstall_known_extensions = false")
-        # DuckDB writes its progress bar to standard output and so into logs; callers show progress
-        con.execute("set enable_progress_bar = false")
+        # DuckDB writes its progress bar to standard output and so into logs; callers show progress.
+        # It is asked first: in Jupyter without ipywidgets DuckDB has no bar, and setting it fails
+        if con.execute("select current_setting('enable_progress_bar')").fetchone() == (True,):
+            con.execute("set enable_progress_bar = false")
         con.execute("set lock_configuration = true")
     except BaseException:
         con.close()
