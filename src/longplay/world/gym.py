@@ -360,7 +360,7 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
         history: int = 10,
         reward: str = "active",
     ) -> None:
-        """A seat for one listener; call `reset` first. Arguments as of `WorldVectorEnv`."""
+        """An environment with one listener; call `reset` first. Arguments as of `WorldVectorEnv`."""
         self._seat = WorldVectorEnv(
             1,
             config=config,

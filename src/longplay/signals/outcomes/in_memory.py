@@ -174,8 +174,8 @@ class Outcomes:
                 is often an old habit, which goes on.
 
         Raises:
-            DataError: no entry is mature, none that is has a value, or all that have one are
-                truncated.
+            DataError: no entry is mature, no mature entry has a value, or every mature entry with a
+                value is truncated.
         """
         valued = self.frame.filter(pl.col("value").is_not_null())
         counted = valued if truncated else valued.filter(~pl.col("truncated"))

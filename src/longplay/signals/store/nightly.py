@@ -245,7 +245,7 @@ class NightlyUpdate:
         """Compute these entry days for all users, and write a file per signal and day.
 
         Args:
-            days: a run.
+            days: consecutive days of entries.
             signals: to be computed.
             by_pair: they read only the pairs of their entries.
         """
