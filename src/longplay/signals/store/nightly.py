@@ -271,7 +271,7 @@ class NightlyUpdate:
         the tables that the conditions read.
 
         Args:
-            days: a run.
+            days: consecutive days of entries.
             by_pair: in roll-ups by creator or item keep only the pairs with anything on these days.
         """
         units = self.state.rollups.keys() - {"sessions"}
@@ -380,7 +380,7 @@ class NightlyUpdate:
 
         Args:
             signals: to be computed.
-            days: a run.
+            days: consecutive days of entries.
             tests: roll-up -> SQL condition on the rows that matter; empty: all.
         """
         entered = (days[0], days[-1])
