@@ -21,9 +21,9 @@ from polars.testing import assert_frame_equal
 
 import longplay.lake
 from longplay.errors import DataError
-from longplay.lake import Lake
+from longplay.lake import Lake, schema
 from longplay.lake.commits import CommitLog
-from longplay.lake.schema import DTYPES, TABLES, conform
+from longplay.lake.schema import DTYPES, TABLES, TIME, conform
 
 SOURCE = Path(longplay.lake.__file__).parents[2]
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -588,3 +588,72 @@ def test_two_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
     counts = batches_by_table(Lake.open(tmp_path / "lake"))
     assert counts["events"] == dict.fromkeys({*names[0], *names[1]}, 3)
     assert counts["decisions"] == dict.fromkeys({*names[0], *names[1]}, 2)
+
+
+# -- the quick way through the checked door ---------------------------------------------------------
+
+HOSTILE: dict[Any, list[Any]] = {
+    pl.String: [None, "", "12.0", "007", "é", "a\nb"],
+    pl.Float64: [None, 0.0, -1.0, float("nan"), float("inf"), 1.0, 1e-12],
+    pl.Int32: [None, -1, 0, 2**31 - 1],
+    pl.Int64: [None, -1, 2**40],
+    pl.Boolean: [None, False],
+    TIME: [None, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)],
+    pl.List(pl.String): [None, [], ["a", "a"], ["a", None], ["12.0"], [""]],
+    pl.List(pl.Float64): [None, [], [0.0], [1e-12, -1.0], [0.5], [float("nan")], [None, -1.0]],
+    pl.List(TIME): [None, [], [datetime(2026, 1, 1, tzinfo=UTC)], [None]],
+}
+
+
+@pytest.mark.parametrize(("table", "column"), [(t, c) for t in TABLES for c in TABLES[t]])
+def test_what_passes_the_one_query_is_what_the_checks_one_by_one_let_pass(
+    table: str, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One hostile value per column and type: the same frame, or the same refusal."""
+    rows = one_row_of(table)
+
+    def conformed() -> pl.DataFrame | str:
+        try:
+            return conform(frame, table)
+        except DataError as error:
+            return str(error)
+
+    for value in HOSTILE[TABLES[table][column].dtype]:
+        hostile = pl.Series(column, [value], dtype=rows.schema[column])
+        frame = pl.concat([rows, rows.with_columns(hostile)])
+        quick = conformed()
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "_clear", lambda *_: None)
+            slow = conformed()
+        if isinstance(slow, str):
+            assert quick == slow, value
+        else:
+            assert isinstance(quick, pl.DataFrame), value
+            assert_frame_equal(quick, slow)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_valid_table_of_the_right_types_passes_the_one_query(
+    table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(schema, "refuse_bad_rows")  # what the checks one by one end with
+    assert_frame_equal(conform(one_row_of(table), table), one_row_of(table))
+
+
+def one_row_of(table: str) -> pl.DataFrame:
+    """A valid row with every column."""
+    values: dict[Any, Any] = {
+        pl.String: "a",
+        pl.Float64: 1.0,
+        pl.Int32: 2,
+        pl.Int64: 2,
+        pl.Boolean: True,
+        TIME: datetime(2026, 1, 1, tzinfo=UTC),
+        pl.List(pl.String): ["a", "b"],
+        pl.List(pl.Float64): [-1.0, -2.0],
+        pl.List(TIME): [datetime(2026, 1, 1, tzinfo=UTC)] * 2,
+    }
+    row = {name: values[column.dtype] for name, column in TABLES[table].items()}
+    if table == "contexts":
+        row["exclusion_rule"] = "seen"
+    return pl.DataFrame([row], schema=DTYPES[table])
