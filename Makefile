@@ -16,7 +16,7 @@ export POLARS_MAX_THREADS ?= 1
 demo: $(STAMP)  ## from nothing to a report on a small simulated service
 	$(BIN)/longplay demo
 
-test: $(STAMP)  ## what must hold; 6 minutes is the aim, 15 to 19 it takes
+test: $(STAMP)  ## what must hold; 6 minutes is the aim, 10 to 11 it takes
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 # -- the rest --------------------------------------------------------------------------------------
