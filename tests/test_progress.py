@@ -18,6 +18,7 @@ import pytest
 import longplay as lp
 from longplay import progress as progress_module
 from longplay.errors import ConfigError
+from longplay.experiments import plan
 from longplay.learning.reinforce import reinforce
 from longplay.learning.reward_weighted import reward_weighted
 from longplay.ope import diagnose, estimates
@@ -49,6 +50,8 @@ LONG_CALLS = [
     lp.Experiment.analyze,
     calibration,
     compare,
+    plan,
+    lp.against_holdout,
     lp.ips,
     lp.snips,
     lp.doubly_robust,
@@ -234,6 +237,8 @@ def test_outcomes_and_read_outs_count_their_steps_to_the_last() -> None:
     ends_whole(lambda progress: HABIT.outcomes(lake, progress=progress), 3)
     # users, covariates, sums, and one treatment
     ends_whole(lambda progress: experiment.analyze(lake, active, progress=progress), 4)
+    # users, sums, and how often it would ship
+    ends_whole(lambda progress: plan(lake, active, weeks=1, progress=progress), 3)
 
 
 def test_a_store_says_which_part_it_is_at(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from longplay.estimate import Estimate
 from longplay.experiments.enrolment import LEAST_USERS, analysed, covariates_of, quality_of
 from longplay.experiments.experiment import CONTROL, Experiment
 from longplay.lake.lake import Lake
+from longplay.progress import Progress, reporting
 from longplay.signals.outcomes.enrolled_sums import closes_at, sums_by_user
 from longplay.signals.outcomes.in_memory import outcomes_of
 from longplay.signals.signal import Signal
@@ -239,6 +240,7 @@ def against_holdout(
     as_of: datetime | None = None,
     covariates: bool = True,
     debias: bool = True,
+    progress: Progress = None,
 ) -> Holdout:
     """Compare every rule's credits with what the exposures of the experiment's control added, by a
     randomised holdout.
@@ -267,6 +269,8 @@ def against_holdout(
         covariates: adjust, or compare plain means.
         debias: compare discovery signals less the learnt baseline, too; needs a log that reaches
             further back than `novel_for`.
+        progress: called with (steps done, steps); True or False: a progress line, or none;
+            default: a line on a terminal or in a notebook.
 
     Raises:
         ConfigError: an arm the experiment does not have.
@@ -279,106 +283,119 @@ def against_holdout(
             raise ConfigError(
                 f"holdout: arm {arm!r} given, expected one of {', '.join(experiment.treatments)}"
             )
-    view = lake if as_of is None else lake.before(as_of)
-    everybody = experiment.enrolled(view)
-    if failed := [check for check in quality_of(experiment, everybody) if check.fails]:
-        raise DataError(
-            f"holdout: {experiment.label} was not randomised as declared, so it can judge nothing: "
-            f"{failed[0].name}: {failed[0].words}"
-        )
-    enrolled = analysed(experiment, everybody)
-    decisions = view.decisions.filter(pl.col("experiment") == experiment.label)
-    outcomes = outcomes_of(signal, view, None, enrolled)
-    rows_of = {EVERYTHING: nothing} | {part: arm for part, (arm, _) in parts.items()}
-    tests = {EVERYTHING: pl.lit(True)} | {part: test for part, (_, test) in parts.items()}
-    _check_withheld(decisions, outcomes.creators, rows_of, tests)
-    arm_U = enrolled["arm_number"].to_numpy()
-    mature_U = (
-        closes_at(signal, enrolled, experiment.entry_days, signal.window[1] + 1) <= outcomes.as_of
-    ).to_numpy()
-    counts = {
-        arm: int((mature_U & (arm_U == experiment.arm_names.index(arm))).sum())
-        for arm in (CONTROL, *rows_of.values())
-    }
-    for arm, count in counts.items():
-        if count < LEAST_USERS:
+    with reporting("against_holdout", "steps", progress) as report:
+        report(0, 3)
+        view = lake if as_of is None else lake.before(as_of)
+        everybody = experiment.enrolled(view)
+        if failed := [check for check in quality_of(experiment, everybody) if check.fails]:
             raise DataError(
-                f"holdout: {count} users of arm {arm!r} are mature at {outcomes.as_of:%Y-%m-%d}, "
-                f"an interval needs {LEAST_USERS}"
+                f"holdout: {experiment.label} was not randomised as declared, so it can judge nothing: "
+                f"{failed[0].name}: {failed[0].words}"
             )
-    y_U = sums_by_user(
-        outcomes.frame, np.nan_to_num(outcomes.value), enrolled, experiment.entry_days
-    )
-    y_U = adjusted(y_U, arm_U, mature_U, covariates_of(view, enrolled)) if covariates else y_U
-    control = enrolled.filter(pl.Series(arm_U == 0))
-    shown, base = shown_unasked(view), None
-    if debias and signal.entry.is_discovery:
-        try:
-            base = unexposed_baseline(
-                outcomes, view, shown, lookback=lookback, users=control["user_id"]
-            )
-        except DataError as error:
-            raise DataError(
-                f"holdout: not enough to learn a baseline: {error}; or compare the rules without "
-                "one: debias=False"
-            ) from error
-    control_outcomes = outcomes.where(outcomes.frame["user_id"].is_in(control["user_id"].implode()))
-    credits_of_rules = compare_rules(
-        control_outcomes, shown, rules, lookback=lookback, baseline=base
-    ).credits
-    credit_RU = {
-        credits.name: _per_user(credits, decisions, enrolled, tests, experiment.entry_days)
-        for credits in credits_of_rules
-    }
-    in_arm = {
-        part: mature_U & (arm_U == experiment.arm_names.index(arm)) for part, arm in rows_of.items()
-    }
-    base_U = mature_U & (arm_U == 0)
-    lines = []
-    for rule, credit_U in credit_RU.items():
-        for part, other_U in in_arm.items():
-            effect = contrast(
-                [(1.0, y_U[base_U]), (-1.0, y_U[other_U])],
-                f"what {part} adds to {signal.label} per enrolled user",
-            )
-            distance = contrast(
-                [(1.0, credit_U[part][base_U] - y_U[base_U]), (1.0, y_U[other_U])],
-                f"{rule} less what {part} adds",
-            )
-            credit = contrast(
-                [(1.0, credit_U[part][base_U])], f"credit by {rule} to {part} per enrolled user"
-            )
-            credited = float(credit_U[EVERYTHING][base_U].sum() + credit_U[ELSEWHERE][base_U].sum())
-            unjudged = float(credit_U[ELSEWHERE][base_U].sum()) / credited if credited > 0 else 0.0
-            lines.append(RuleLine(rule, part, credit, effect, distance, unjudged))
-    alone = [(1.0, y_U[in_arm[part]]) for part in parts]
-    gap = contrast(
-        [(1.0 - len(parts), y_U[base_U]), (-1.0, y_U[in_arm[EVERYTHING]]), *alone],
-        "interaction gap per enrolled user",
-    )
-    best = _nearest([line for line in lines if line.part == EVERYTHING]).rule
-    rivals = [
-        rule
-        for rule, credit_U in credit_RU.items()
-        if rule != best
-        and not _told_apart(
-            credit_RU[best][EVERYTHING][base_U],
-            credit_U[EVERYTHING][base_U],
-            y_U[base_U],
-            y_U[in_arm[EVERYTHING]],
+        enrolled = analysed(experiment, everybody)
+        decisions = view.decisions.filter(pl.col("experiment") == experiment.label)
+        outcomes = outcomes_of(signal, view, None, enrolled)
+        report(1, 3)
+        rows_of = {EVERYTHING: nothing} | {part: arm for part, (arm, _) in parts.items()}
+        tests = {EVERYTHING: pl.lit(True)} | {part: test for part, (_, test) in parts.items()}
+        _check_withheld(decisions, outcomes.creators, rows_of, tests)
+        arm_U = enrolled["arm_number"].to_numpy()
+        mature_U = (
+            closes_at(signal, enrolled, experiment.entry_days, signal.window[1] + 1)
+            <= outcomes.as_of
+        ).to_numpy()
+        counts = {
+            arm: int((mature_U & (arm_U == experiment.arm_names.index(arm))).sum())
+            for arm in (CONTROL, *rows_of.values())
+        }
+        for arm, count in counts.items():
+            if count < LEAST_USERS:
+                raise DataError(
+                    f"holdout: {count} users of arm {arm!r} are mature at {outcomes.as_of:%Y-%m-%d}, "
+                    f"an interval needs {LEAST_USERS}"
+                )
+        y_U = sums_by_user(
+            outcomes.frame, np.nan_to_num(outcomes.value), enrolled, experiment.entry_days
         )
-    ]
-    return Holdout(
-        signal,
-        tuple(lines),
-        tuple(rows_of),
-        gap if parts else None,
-        tuple(rivals),
-        counts,
-        lookback,
-        outcomes.as_of,
-        base,
-    )
+        y_U = adjusted(y_U, arm_U, mature_U, covariates_of(view, enrolled)) if covariates else y_U
+        control = enrolled.filter(pl.Series(arm_U == 0))
+        shown, base = shown_unasked(view), None
+        if debias and signal.entry.is_discovery:
+            try:
+                base = unexposed_baseline(
+                    outcomes, view, shown, lookback=lookback, users=control["user_id"]
+                )
+            except DataError as error:
+                raise DataError(
+                    f"holdout: not enough to learn a baseline: {error}; or compare the rules without "
+                    "one: debias=False"
+                ) from error
+        control_outcomes = outcomes.where(
+            outcomes.frame["user_id"].is_in(control["user_id"].implode())
+        )
+        report(2, 3)
+        credits_of_rules = compare_rules(
+            control_outcomes, shown, rules, lookback=lookback, baseline=base
+        ).credits
+        credit_RU = {
+            credits.name: _per_user(credits, decisions, enrolled, tests, experiment.entry_days)
+            for credits in credits_of_rules
+        }
+        report(3, 3)
+        in_arm = {
+            part: mature_U & (arm_U == experiment.arm_names.index(arm))
+            for part, arm in rows_of.items()
+        }
+        base_U = mature_U & (arm_U == 0)
+        lines = []
+        for rule, credit_U in credit_RU.items():
+            for part, other_U in in_arm.items():
+                effect = contrast(
+                    [(1.0, y_U[base_U]), (-1.0, y_U[other_U])],
+                    f"what {part} adds to {signal.label} per enrolled user",
+                )
+                distance = contrast(
+                    [(1.0, credit_U[part][base_U] - y_U[base_U]), (1.0, y_U[other_U])],
+                    f"{rule} less what {part} adds",
+                )
+                credit = contrast(
+                    [(1.0, credit_U[part][base_U])], f"credit by {rule} to {part} per enrolled user"
+                )
+                credited = float(
+                    credit_U[EVERYTHING][base_U].sum() + credit_U[ELSEWHERE][base_U].sum()
+                )
+                unjudged = (
+                    float(credit_U[ELSEWHERE][base_U].sum()) / credited if credited > 0 else 0.0
+                )
+                lines.append(RuleLine(rule, part, credit, effect, distance, unjudged))
+        alone = [(1.0, y_U[in_arm[part]]) for part in parts]
+        gap = contrast(
+            [(1.0 - len(parts), y_U[base_U]), (-1.0, y_U[in_arm[EVERYTHING]]), *alone],
+            "interaction gap per enrolled user",
+        )
+        best = _nearest([line for line in lines if line.part == EVERYTHING]).rule
+        rivals = [
+            rule
+            for rule, credit_U in credit_RU.items()
+            if rule != best
+            and not _told_apart(
+                credit_RU[best][EVERYTHING][base_U],
+                credit_U[EVERYTHING][base_U],
+                y_U[base_U],
+                y_U[in_arm[EVERYTHING]],
+            )
+        ]
+        return Holdout(
+            signal,
+            tuple(lines),
+            tuple(rows_of),
+            gap if parts else None,
+            tuple(rivals),
+            counts,
+            lookback,
+            outcomes.as_of,
+            base,
+        )
 
 
 def _check_withheld(

@@ -21,6 +21,7 @@ from longplay.experiments.statistics import pooled_skewness
 from longplay.intervals import MOST_SKEW
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
+from longplay.progress import Progress, reporting
 from longplay.results.experiment_figures import PlanFigures
 from longplay.results.record import Json, to_json
 from longplay.signals.outcomes.enrolled_sums import ENTRY_DAYS, enrolled_sums
@@ -221,6 +222,7 @@ def plan(
     share: float = 0.5,
     treatments: int = 1,
     end: datetime | None = None,
+    progress: Progress = None,
 ) -> Plan:
     """Estimate the users and weeks that an experiment needs to ship a good treatment.
 
@@ -246,6 +248,8 @@ def plan(
         share: a treatment's share of its own and the control's users.
         treatments: each is compared with the one control.
         end: UTC; default the lake's watermark.
+        progress: called with (steps done, steps); True or False: a progress line, or none;
+            default: a line on a terminal or in a notebook.
 
     Raises:
         NotEstimable: the log is too short for one week of enrolment, nobody has any of a signal, or
@@ -276,74 +280,89 @@ def plan(
             "(0, 1)"
         )
     everything = [*success, *margins]
-    view = lake if end is None else lake.before(end)
-    wait_days = max(
-        signal.window[1] + 1 + (0 if signal.entry.is_enrolment else entry_days)
-        for signal in everything
-    )
-    enrolled, start, weeks = _past_enrolment(
-        view, [signal.name for signal in everything], wait_days, weeks
-    )
-    weekly = np.bincount(
-        (enrolled["time"] - start).dt.total_days().to_numpy() // 7, minlength=weeks
-    )
-    design_UK = np.column_stack([np.ones(enrolled.height), covariates_of(view, enrolled)])
-    sums = enrolled_sums(everything, view, enrolled, entry_days=entry_days)
-    metrics, left = [], []
-    for signal in everything:
-        value_U = sums[signal]["value"].to_numpy().astype(float)
-        if len(value_U) < 2 or value_U.mean() <= 0 or value_U.std() == 0:
-            users_in_words = f"all {len(value_U):,} users who came from {start:%Y-%m-%d}"
-            raise NotEstimable(
-                f"plan: {signal.name} is the same for {users_in_words}; there is nothing to find"
+    with reporting("plan", "steps", progress) as report:
+        report(0, 3)
+        view = lake if end is None else lake.before(end)
+        wait_days = max(
+            signal.window[1] + 1 + (0 if signal.entry.is_enrolment else entry_days)
+            for signal in everything
+        )
+        enrolled, start, weeks = _past_enrolment(
+            view, [signal.name for signal in everything], wait_days, weeks
+        )
+        weekly = np.bincount(
+            (enrolled["time"] - start).dt.total_days().to_numpy() // 7, minlength=weeks
+        )
+        design_UK = np.column_stack([np.ones(enrolled.height), covariates_of(view, enrolled)])
+        sums = enrolled_sums(everything, view, enrolled, entry_days=entry_days)
+        report(1, 3)
+        metrics, left = [], []
+        for signal in everything:
+            value_U = sums[signal]["value"].to_numpy().astype(float)
+            if len(value_U) < 2 or value_U.mean() <= 0 or value_U.std() == 0:
+                users_in_words = f"all {len(value_U):,} users who came from {start:%Y-%m-%d}"
+                raise NotEstimable(
+                    f"plan: {signal.name} is the same for {users_in_words}; there is nothing to find"
+                )
+            beta_K, _, rank, _ = np.linalg.lstsq(design_UK, value_U, rcond=None)
+            left_U = value_U - design_UK @ beta_K
+            std = float(value_U.std(ddof=1))
+            adjusted = min(
+                math.sqrt(float(np.sum(left_U**2)) / max(len(value_U) - int(rank), 1)), std
             )
-        beta_K, _, rank, _ = np.linalg.lstsq(design_UK, value_U, rcond=None)
-        left_U = value_U - design_UK @ beta_K
-        std = float(value_U.std(ddof=1))
-        adjusted = min(math.sqrt(float(np.sum(left_U**2)) / max(len(value_U) - int(rank), 1)), std)
-        sign = -1 if signal.lower_is_better else 1
-        metrics.append(
-            Metric(signal.label, float(value_U.mean()), std, adjusted, margins.get(signal), sign)
+            sign = -1 if signal.lower_is_better else 1
+            metrics.append(
+                Metric(
+                    signal.label, float(value_U.mean()), std, adjusted, margins.get(signal), sign
+                )
+            )
+            left.append(left_U)
+        rule = Rule(alpha, alpha / (len(success) * treatments), share)
+        correlation_MM = _correlation(np.array(left))
+        report(2, 3)
+        per_pair = 1 + share * (
+            treatments - 1
+        )  # users of all arms per user of the control and one treatment
+        needs = []
+        for gaining in range(len(success)):
+            order = [gaining, *(place for place in range(len(metrics)) if place != gaining)]
+            shipping = Shipping(
+                [metrics[place] for place in order], correlation_MM[np.ix_(order, order)], rule
+            )
+            needs.append(
+                (
+                    max(shipping.users(effect, power), _users_of_skewness(left, share)),
+                    gaining,
+                    shipping,
+                )
+            )
+        of_two, gaining, shipping = max(needs, key=lambda need: need[0])
+        metric, users = metrics[gaining], math.ceil(of_two * per_pair)
+        enrolling = weeks_until(users, weekly.tolist())
+        report(3, 3)
+        return Plan(
+            metric.name,
+            effect,
+            metric.mean,
+            metric.std,
+            metric.std_adjusted,
+            users,
+            None if enrolling is None else enrolling + wait_days / 7,
+            tuple(weekly.tolist()),
+            enrolled.height,
+            shipping.detectable(enrolled.height / per_pair, power),
+            wait_days,
+            alpha,
+            power,
+            share,
+            treatments,
+            tuple(
+                other.name
+                for place, other in enumerate(metrics[: len(success)])
+                if place != gaining
+            ),
+            {other.name: other.margin for other in metrics if other.margin is not None},
         )
-        left.append(left_U)
-    rule = Rule(alpha, alpha / (len(success) * treatments), share)
-    correlation_MM = _correlation(np.array(left))
-    per_pair = 1 + share * (
-        treatments - 1
-    )  # users of all arms per user of the control and one treatment
-    needs = []
-    for gaining in range(len(success)):
-        order = [gaining, *(place for place in range(len(metrics)) if place != gaining)]
-        shipping = Shipping(
-            [metrics[place] for place in order], correlation_MM[np.ix_(order, order)], rule
-        )
-        needs.append(
-            (max(shipping.users(effect, power), _users_of_skewness(left, share)), gaining, shipping)
-        )
-    of_two, gaining, shipping = max(needs, key=lambda need: need[0])
-    metric, users = metrics[gaining], math.ceil(of_two * per_pair)
-    enrolling = weeks_until(users, weekly.tolist())
-    return Plan(
-        metric.name,
-        effect,
-        metric.mean,
-        metric.std,
-        metric.std_adjusted,
-        users,
-        None if enrolling is None else enrolling + wait_days / 7,
-        tuple(weekly.tolist()),
-        enrolled.height,
-        shipping.detectable(enrolled.height / per_pair, power),
-        wait_days,
-        alpha,
-        power,
-        share,
-        treatments,
-        tuple(
-            other.name for place, other in enumerate(metrics[: len(success)]) if place != gaining
-        ),
-        {other.name: other.margin for other in metrics if other.margin is not None},
-    )
 
 
 def check_metrics(
