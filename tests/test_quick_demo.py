@@ -37,6 +37,7 @@ def test_it_runs_to_a_report_without_torch_and_says_what_it_leaves_out(tmp_path:
         assert re.search(rf"✓ {stage}", output)
     for policy in ("uniform", "popular", "habit-forming"):
         assert re.search(rf"{policy} \d\.\d+ ", output)
+    assert "Two questions, both per slot" in output  # the two columns differ by more than an error
     assert "left out: the language model, its reinforcement, the experiment and its audit" in output
     assert not re.search(r"\d+%|remaining|\r", run.stdout), "no bar of progress in a log"
     page = (tmp_path / "run" / "report.html").read_text()

@@ -78,8 +78,10 @@ def quick_demo(config: Configuration, folder: Path, ui: Ui) -> Path:
     out.print(Text(_table(ranked, valued)))
     out.print(
         Text(
-            f"per slot, in habits formed ({signal.label}); the last column is known only "
-            "because the service is simulated",
+            f"Two questions, both per slot in habits formed ({signal.label}). Off-policy: one "
+            "slot is drawn from the policy, then the incumbent goes on. True value: what showing "
+            "adds where nothing is shown afterwards, known only because the service is "
+            "simulated. Compare their order, not their sizes.",
             "dim",
         )
     )
