@@ -9,7 +9,6 @@ smoke           the loop without torch, then with it where it is installed
 from __future__ import annotations
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -156,7 +155,9 @@ def smoke(folder: Path) -> None:
     import longplay as lp
     from longplay.decisions import Frozen
     from longplay.report import render
+    from longplay.results import RunResults
     from longplay.run import load_config, run_stages
+    from longplay.run.engine import read_stage
 
     command("--help", folder=folder)
     command("init", "mine.toml", folder=folder)
@@ -170,7 +171,7 @@ def smoke(folder: Path) -> None:
     )
     page = render(
         "lowest",
-        {name: json.loads((place / "result.json").read_text()) for name, place in places.items()},
+        RunResults({name: read_stage(name, place) for name, place in places.items()}),
     )
     assert "<svg" in page or "vega" in page.lower()
 
