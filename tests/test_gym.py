@@ -146,7 +146,7 @@ def assert_infos_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert np.array_equal(values, expected), key
 
 
-def test_a_listener_is_the_same_in_any_seat() -> None:
+def test_a_listener_is_the_same_in_any_environment() -> None:
     options = {**SMALL, "config": RESTLESS, "days": 25}
     many, some = WorldVectorEnv(6, **options), WorldVectorEnv(3, **options)
     everyone, seats = [3, 8, 21, 30, 45, 1000], np.array([4, 1, 0])
@@ -423,7 +423,7 @@ def test_errors_say_what_was_given_and_expected() -> None:
         many.step(np.array([[0, 1, 2], [0, 1, 60]]))
     with pytest.raises(
         ConfigError,
-        match=r"seed=\[1, 2, 3\] given, expected a whole number >= 0, or one for each of 2 seats",
+        match=r"seed=\[1, 2, 3\] given, expected a whole number >= 0, or one for each of 2 environments",
     ):
         many.reset(seed=[1, 2, 3])
     env = WorldEnv(**SMALL, config=WorldConfig(churn=0.5, churn_shape=50.0))

@@ -184,12 +184,12 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
-        """Begin an episode on every seat, and return the first observations.
+        """Begin an episode in every environment, and return the first observations.
 
         Args:
-            seed: seat i gets listener `seed + i` (or `seed[i]`): below `users` with the luck that
-                listener has in `World.run`, from there on the same listeners with other luck. None:
-                each seat's next listener; drawn anew if there was none yet.
+            seed: environment i gets listener `seed + i` (or `seed[i]`): below `users` with the luck
+                that listener has in `World.run`, from there on the same listeners with other luck.
+                None: each environment's next listener; drawn anew if there was none yet.
             options: none are known.
         """
         super().reset(seed=int(seed) if isinstance(seed, int | np.integer) else None)
@@ -236,13 +236,13 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
 
     def _numbers(self, seed: int | Sequence[int]) -> NDArray[np.uint64]:
         if isinstance(seed, int | np.integer):
-            numbers = [int(seed) + seat for seat in range(self.num_envs)]
+            numbers = [int(seed) + number for number in range(self.num_envs)]
         else:
-            numbers = [int(seat_seed) for seat_seed in seed]
+            numbers = [int(environment_seed) for environment_seed in seed]
         if len(numbers) != self.num_envs or min(numbers) < 0:
             raise ConfigError(
                 f"{type(self).__name__}.reset: seed={seed!r} given, expected a whole number >= 0, "
-                f"or one for each of {self.num_envs} seats"
+                f"or one for each of {self.num_envs} environments"
             )
         return np.array([number % 2**63 for number in numbers], dtype=np.uint64)
 
@@ -263,13 +263,13 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         return item_NS.astype(np.int64)
 
     def _by_day(self, rows: Int) -> Iterator[tuple[int, Int]]:
-        """The seats `rows`, grouped by the day of their listener."""
-        day_R = self._day_N[rows]  # a copy, since living a day moves seats to the next day
+        """The environments `rows`, grouped by the day of their listener."""
+        day_R = self._day_N[rows]  # a copy, since living a day moves environments to the next day
         for day in np.unique(day_R):
             yield int(day), rows[day_R == day]
 
     def _begin(self, rows: Int) -> None:
-        """Put a new listener on each of these seats, on the morning of day 0."""
+        """Put a new listener into each of these environments, on the morning of day 0."""
         assert self._first_N is not None
         number_R = _number(self._first_N[rows], self._episode_N[rows])
         users = np.uint64(len(self._service.listeners))
@@ -287,8 +287,8 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         self._wake(0, rows, self._service.first.take(user_R))
 
     def _wake(self, day: int, rows: Int, night: State) -> None:
-        """Begin the morning of `day` on these seats: habits fade over night, and some listeners
-        visit."""
+        """Begin the morning of `day` in these environments: habits fade over night, and some
+        listeners visit."""
         config = self._service.config
         morning = wake(night, config)
         luck = self._service.luck.on(self._key_N[rows], day)
@@ -298,8 +298,8 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
         self._state = _put(self._state, rows, morning)
 
     def _live(self, day: int, rows: Int, item_RS: Int) -> Bool:
-        """Live the rest of `day` on these seats and begin the next morning. Returns which slots
-        were played, [R, S]."""
+        """Live the rest of `day` in these environments and begin the next morning. Returns which
+        slots were played, [R, S]."""
         config = self._service.config
         market = self._service.market(day)
         listeners = self._service.listeners.take(self._user_N[rows])
@@ -344,7 +344,7 @@ class WorldVectorEnv(VectorEnv[Observations, Int, NDArray[Any]]):
 
 class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
     """One listener of the service, shown a slate a day. Spaces, rewards and episodes are those of
-    `WorldVectorEnv` without the axis of seats."""
+    `WorldVectorEnv` without the axis of environments."""
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
@@ -361,7 +361,7 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
         reward: str = "active",
     ) -> None:
         """An environment with one listener; call `reset` first. Arguments as of `WorldVectorEnv`."""
-        self._seat = WorldVectorEnv(
+        self._vector_env = WorldVectorEnv(
             1,
             config=config,
             users=users,
@@ -372,15 +372,15 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
             history=history,
             reward=reward,
         )
-        self.action_space = self._seat.single_action_space
-        self.observation_space = self._seat.single_observation_space
+        self.action_space = self._vector_env.single_action_space
+        self.observation_space = self._vector_env.single_observation_space
         self._begun = False
         self._over = True
 
     @property
     def catalogue(self) -> Catalogue:
         """The catalogue, with what is hidden from agents."""
-        return self._seat.catalogue
+        return self._vector_env.catalogue
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -388,7 +388,7 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
         """Begin the first day of listener `seed`, without a seed that of the next listener; see
         `WorldVectorEnv.reset`."""
         super().reset(seed=seed)
-        seen, info = self._seat.reset(
+        seen, info = self._vector_env.reset(
             seed=int(self.np_random.integers(2**32)) if seed is None and not self._begun else seed
         )
         self._begun = True
@@ -401,7 +401,9 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
             raise gymnasium.error.ResetNeeded(
                 "WorldEnv: step() without an episode; call reset() first"
             )
-        seen, reward_N, terminated_N, truncated_N, info = self._seat.step(np.asarray(action)[None])
+        seen, reward_N, terminated_N, truncated_N, info = self._vector_env.step(
+            np.asarray(action)[None]
+        )
         terminated = bool(terminated_N[0])
         truncated = bool(truncated_N[0])
         self._over = terminated or truncated
@@ -410,7 +412,7 @@ class WorldEnv(gymnasium.Env[dict[str, Any], Int]):
 
 @dataclass(frozen=True, eq=False)
 class _Service:
-    """What all seats share; nothing in it changes."""
+    """What all environments share; nothing in it changes."""
 
     config: WorldConfig
     catalogue: Catalogue
@@ -426,8 +428,8 @@ class _Service:
 
 @lru_cache(maxsize=4)
 def _service(users: int, items: int, seed: int, config: WorldConfig) -> _Service:
-    """The service of these arguments. It is cached, so that seats that are made separately share
-    it."""
+    """The service of these arguments. It is cached, so that environments that are made separately
+    share it."""
     catalogue = make_catalogue(items, seed, config)
     listeners = make_listeners(users, seed, config)
     return _Service(
@@ -445,9 +447,9 @@ def _market(catalogue: Catalogue, day: int) -> Market:
 
 
 def _number(first_N: NDArray[np.uint64], episode_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The seed of each seat's current episode, [N].
+    """The seed of each environment's current episode, [N].
 
-    The first episode has the seat's own seed; later ones have seeds mixed from it.
+    The first episode has the environment's own seed; later ones have seeds mixed from it.
     """
     with np.errstate(over="ignore"):
         later_N = mix(mix(first_N + GAMMA) + episode_N * GAMMA) >> np.uint64(1)

@@ -378,9 +378,9 @@ class Decoder:
         at = node.ravel()[order]
         _, start, count = np.unique(at, return_index=True, return_counts=True)
         place = np.arange(len(at)) - np.repeat(start, count)  # among the states at its node
-        seats = min(TOGETHER, int(count.max(initial=1)))
-        opens = place % seats == 0  # a group of at most `seats` states at one node
-        seat = torch.from_numpy(place % seats)
+        group_size = min(TOGETHER, int(count.max(initial=1)))
+        opens = place % group_size == 0  # a group of at most `group_size` states at one node
+        place_in_group = torch.from_numpy(place % group_size)
         group = torch.from_numpy(np.cumsum(opens) - 1)
         first = trie.ptr[-1][at[opens], None]
         stop = trie.ptr[-1][at[opens] + 1, None]
@@ -389,13 +389,13 @@ class Decoder:
         # [groups, children]; of none, one behind the last
         code = torch.from_numpy(np.where(child < stop, trie.code[-1][leaf], trie.width))
         rows = nn.functional.embedding(torch.from_numpy(item_token[leaf]), self._output_rows)
-        seated = state.new_zeros(len(leaf), seats, state.shape[-1])
-        seated[group, seat] = state.flatten(0, -2)[torch.from_numpy(order)]
-        logits = seated.to(rows.dtype) @ rows.mT
-        spread = logits.new_zeros(len(leaf), seats, trie.width + 1).scatter(
-            2, code[:, None].expand(-1, seats, -1), logits
+        grouped = state.new_zeros(len(leaf), group_size, state.shape[-1])
+        grouped[group, place_in_group] = state.flatten(0, -2)[torch.from_numpy(order)]
+        logits = grouped.to(rows.dtype) @ rows.mT
+        spread = logits.new_zeros(len(leaf), group_size, trie.width + 1).scatter(
+            2, code[:, None].expand(-1, group_size, -1), logits
         )[..., : trie.width]
-        answer = spread[group, seat][torch.from_numpy(np.argsort(order))]
+        answer = spread[group, place_in_group][torch.from_numpy(np.argsort(order))]
         return answer.reshape(*node.shape, trie.width)
 
     def _hidden(
