@@ -170,35 +170,29 @@ def train_reward_weighted(training: RewardTraining) -> TrainedPolicy:
     """Reward-weighted training from the start; it enforces no guardrail (docs/methods.md)."""
     from longplay.learning.reward_weighted import reward_weighted
 
-    return reward_weighted(
-        training.start,
-        replace(training.reward, guardrails={}),
-        training.early,
-        training.past,
-        steps=training.steps,
-        seed=training.seed,
-        kl=training.weighted_kl,
-        lr=training.lr,
-        contexts=training.contexts,
-        group=training.group,
-        slots=training.slots,
-        progress=training.progress,
-        checkpoint=training.checkpoint,
-    )
+    reward = replace(training.reward, guardrails={})
+    return _trained_by(reward_weighted, training, reward, training.weighted_kl)
 
 
 def train_reinforced(training: RewardTraining) -> Generative:
     """Reinforcement from the start."""
     from longplay.learning.reinforce import reinforce
 
-    return reinforce(
+    return _trained_by(reinforce, training, training.reward, training.kl)
+
+
+def _trained_by(
+    learn: Callable[..., Generative], training: RewardTraining, reward: Reward, kl: float
+) -> Generative:
+    """The start after training by `learn`, with the settings that all ways of learning share."""
+    return learn(
         training.start,
-        training.reward,
+        reward,
         training.early,
         training.past,
         steps=training.steps,
         seed=training.seed,
-        kl=training.kl,
+        kl=kl,
         lr=training.lr,
         contexts=training.contexts,
         group=training.group,

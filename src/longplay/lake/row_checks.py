@@ -141,11 +141,17 @@ WITHOUT_HOLES: dict[str, tuple[str, ...]] = {
 
 def row_doubts(table: str) -> pl.Expr:
     """Whether `refuse_bad_rows` would refuse or change any row of a frame."""
-    doubts = [items_of(column).null_count() > 0 for column in WITHOUT_HOLES.get(table, ())]
-    doubts += [check.doubt for check in CHECKS.get(table, ())]
+    doubts = _doubts(table)
     if table == "decisions":
         doubts.append((items_of("log_prob") > 0).any())
     return pl.any_horizontal(*doubts) if doubts else pl.lit(False)
+
+
+def _doubts(table: str) -> list[pl.Expr]:
+    """Whether a list has a hole, per column of `WITHOUT_HOLES`; then whether any row is bad, per
+    check."""
+    holes = [items_of(column).null_count() > 0 for column in WITHOUT_HOLES.get(table, ())]
+    return holes + [check.doubt for check in CHECKS.get(table, ())]
 
 
 def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
@@ -164,9 +170,9 @@ def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     checks = CHECKS.get(table, ())
     if not lists and not checks:
         return frame
-    questions = [(items_of(column).null_count() > 0).alias(f"hole in {column}") for column in lists]
-    questions += [check.doubt.alias(str(place)) for place, check in enumerate(checks)]
-    answers = frame.select(questions).row(0)
+    answers = frame.select(
+        doubt.alias(str(place)) for place, doubt in enumerate(_doubts(table))
+    ).row(0)
     for column, has_holes in zip(lists, answers):
         if has_holes:
             bad = pl.col(column).list.drop_nulls().list.len() != pl.col(column).list.len()

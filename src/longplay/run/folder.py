@@ -223,7 +223,7 @@ def _differs(name: str) -> bool:
 
 
 def _read_table(file: Path) -> dict[str, Any]:
-    """A JSON object."""
+    """The JSON object that a file holds."""
     if not os.path.lexists(file):
         raise DataError(f"{file}: is missing")
     try:

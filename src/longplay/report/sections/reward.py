@@ -227,7 +227,7 @@ def _standing(figures: EarlyRewardFigures) -> list[Block]:
 
 
 def _comparison_plot(reward: EarlyReward) -> Chart | None:
-    """Differences of the models' losses to the prior alone, as a chart."""
+    """Chart of each model's loss less that of the prior alone."""
     rows = [row for row in reward.figures.comparison if row.model != PRIOR]
     if not rows:
         return None
