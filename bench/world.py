@@ -35,7 +35,6 @@ from longplay.ope import estimates
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.simple import ItemLaw
 from longplay.world import World
-from longplay.world.dynamics import MATCH_SHARPNESS
 from longplay.world.facts import facts
 
 Float = NDArray[np.float64]
@@ -146,7 +145,7 @@ def knows_all(world: World) -> PerContext:
     def score(contexts: Contexts) -> Float:
         rows = np.array([row_of[user] for user in contexts.frame["user_id"].to_list()])
         match_NI = world.listeners.taste_UD[rows].astype(float) @ catalogue.taste_ID.T
-        odds_NI = np.log(catalogue.appeal_I / (1 - catalogue.appeal_I)) + MATCH_SHARPNESS * (
+        odds_NI = np.log(catalogue.appeal_I / (1 - catalogue.appeal_I)) + world.config.match * (
             match_NI - 1.0
         )
         return np.where(

@@ -246,8 +246,9 @@ class Market:
 
     def creator_by_fame(self, genre_R: Int, u_R: Float) -> Int:
         """A creator of each genre with something released, by fame, from a uniform draw; -1 where
-        the genre has none; shape [R]."""
-        low_R, high_R = self.genre_span_D2[genre_R].T
+        the genre has none; shape [R]. Genre -1: of any genre."""
+        whole = [[0.0, self.genre_cumulative_C[-1]]]  # the last row, which genre -1 reads
+        low_R, high_R = np.concatenate([self.genre_span_D2, whole])[genre_R].T
         place_R = np.searchsorted(
             self.genre_cumulative_C, low_R + u_R * (high_R - low_R), side="right"
         )

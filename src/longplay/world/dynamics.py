@@ -28,9 +28,9 @@ PUSHED = (
     HOME,
     SHELF,
 )
+OLDEST = 10_000  # days: a showing as old as this no longer ages
 RESULTS = 5  # slots of a page of search results
 SHELF_SLOTS = 3  # of the new releases
-MATCH_SHARPNESS = 2.5  # log odds between a perfect match of taste and none
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,7 @@ def wake(state: State, config: WorldConfig) -> State:
         satiety_RM=state.satiety_RM * np.float32(0.5 ** (1.0 / config.satiety_half_life)),
         satisfaction_R=state.satisfaction_R
         * np.float32(0.5 ** (1.0 / config.satisfaction_half_life)),
+        shown_age_RK=np.minimum(state.shown_age_RK, OLDEST - 1) + np.int16(1),
     )
 
 
@@ -119,8 +120,8 @@ def play_chance(
 ) -> Float:
     """Chance that each shown item is played, shape [R].
 
-    Appeal x taste match x novelty (as odds), less where the listener has had enough of the creator,
-    times the attention its position gets.
+    Appeal x taste match x novelty (as odds), less where the listener has had enough of the creator or
+    has been shown it often of late, times the attention its position gets.
     """
     catalogue = market.catalogue
     match_R = np.einsum("rd,rd->r", taste_RD[row_R], catalogue.taste_ID[item_R])
@@ -130,10 +131,48 @@ def play_chance(
     odds_R = (
         logit(catalogue.appeal_I[item_R])
         + np.log(listeners.click_U[row_R])
-        + MATCH_SHARPNESS * (match_R - 1.0)
+        + config.match * (match_R - 1.0)
     )
     odds_R += known_R * listeners.novelty_U[row_R] - config.satiety * satiety_R
+    if config.tires:
+        odds_R -= weariness(state, catalogue, row_R, item_R, config)
     return expit(odds_R) / (1.0 + config.position_decay * slot_R)
+
+
+def weariness(
+    state: State, catalogue: Catalogue, row_R: Int, item_R: Int, config: WorldConfig
+) -> Float:
+    """How much recent showings of the item, of its creator and of anything take off the logit of a
+    play, [R]."""
+    shown_RK = state.shown_RK[row_R]
+    recency_RK = np.where(
+        shown_RK >= 0, 0.5 ** (state.shown_age_RK[row_R] / config.weariness_half_life), 0.0
+    )
+    of_item_R = np.where(shown_RK == item_R[:, None], recency_RK, 0.0).sum(axis=1)
+    same_RK = catalogue.creator_I[shown_RK] == catalogue.creator_I[item_R][:, None]
+    of_creator_R = np.where(same_RK, recency_RK, 0.0).sum(axis=1)
+    return (
+        config.weariness * of_item_R
+        + config.creator_weariness * of_creator_R
+        + config.page_weariness * recency_RK.sum(axis=1)
+    )
+
+
+def _remember(state: State, shown: Sequence[Shown]) -> State:
+    """The state after these lists were shown: what the service shows unasked is remembered, latest
+    first, played or not."""
+    shown_RK = state.shown_RK.copy()
+    age_RK = state.shown_age_RK.copy()
+    for showing in shown:
+        if showing.place not in PUSHED:
+            continue
+        row = showing.row_N
+        new_NS = showing.item_NS.astype(np.int32)
+        most = shown_RK.shape[1]
+        shown_RK[row] = np.concatenate([new_NS, shown_RK[row]], axis=1)[:, :most]
+        new_age_NS = np.zeros(new_NS.shape, dtype=np.int16)
+        age_RK[row] = np.concatenate([new_age_NS, age_RK[row]], axis=1)[:, :most]
+    return replace(state, shown_RK=shown_RK, shown_age_RK=age_RK)
 
 
 def searches(
@@ -156,7 +195,7 @@ def searches(
         else 0.0
     )
     row = row_N[luck.take(row_N).uniform(Stream.DISCOVER) < chance_N]
-    creator = explore(taste_RD[row], market, luck.take(row))
+    creator = explore(taste_RD[row], market, luck.take(row), config)
     return row[creator >= 0], creator[creator >= 0]
 
 
@@ -242,7 +281,11 @@ def live(
         satiety_RM,
         satisfaction_R,
         np.where(active_R, 0, np.minimum(state.away_R + 1, 10_000)).astype(np.int32),
+        state.shown_RK,
+        state.shown_age_RK,
     )
+    if config.tires:
+        next_state = _remember(next_state, shown)
     relief_R = (1.0 + config.churn_relief * np.log1p(next_state.habits)) * np.exp(
         config.satisfaction_churn * np.tanh(next_state.satisfaction_R)
     )

@@ -74,12 +74,14 @@ def events_of_day(
     user_ids: pl.Series,
     market: Market,
     home_slots: int,
+    mislabelled: float = 0.0,
 ) -> tuple[pl.DataFrame, DayPlays]:
     """The events table of one day, and the day's plays and saves.
 
     A visit per active user `user_N` at `second_N` of the day, then its plays, what follows them
     (a skip of what disappoints, a save of what does not, autoplay), and cancellations of those who
-    left (`left_R`). Event ids and the times of organic plays do not depend on what was shown.
+    left (`left_R`). Event ids and the times of organic plays do not depend on what was shown. A share
+    `mislabelled` of the plays is logged with the wrong origin.
     """
     catalogue = market.catalogue
     where_P = np.searchsorted(user_N, plays.row_P)
@@ -122,7 +124,10 @@ def events_of_day(
 
     surface_P = pl.Series(SURFACES).gather(place_P)
     letter_P = pl.Series(list(LETTER)).gather(place_P)
-    origin_P = pl.Series(["recommended", "organic"]).gather(plays.organic.astype(np.int64))
+    labelled_P = plays.organic
+    if mislabelled > 0:
+        labelled_P = labelled_P ^ (row_luck.uniform(Stream.LABEL, k_P) < mislabelled)
+    origin_P = pl.Series(["recommended", "organic"]).gather(labelled_P.astype(np.int64))
     tag_P = _tag(letter_P, np.where(listed_P, plays.slot_P, nth_P))
     left_R = left_R[subscriber_U[left_R]]
     rows = [

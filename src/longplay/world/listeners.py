@@ -15,6 +15,8 @@ from longplay.world.luck import DayLuck, Luck, Stream
 from longplay.world.parameters import WorldConfig
 
 NOBODY = -1  # an empty habit slot
+NOTHING = -1  # where fewer items have been shown
+SHOWINGS = 100  # the showings that a listener remembers
 ZONES = (-5, -3, 0, 0, 1, 1, 1, 2, 5, 8)  # users' hours from UTC, equally likely
 DAY_S = 86_400
 LAST_START_S = 71_000  # a visit that begins later would not end on its UTC day
@@ -86,6 +88,9 @@ class State:
         satiety_RM: recent days with that creator, decayed.
         satisfaction_R: what recent plays of slates left behind, decayed; may be negative.
         away_R: days since the last visit; 0 if that was yesterday.
+        shown_RK: item rows of the last showings, latest first, -1 empty; no columns where showings
+            do not tire.
+        shown_age_RK: days since each of them.
     """
 
     alive_R: Bool
@@ -94,6 +99,8 @@ class State:
     satiety_RM: NDArray[np.float32]
     satisfaction_R: NDArray[np.float32]
     away_R: NDArray[np.int32]
+    shown_RK: NDArray[np.int32]
+    shown_age_RK: NDArray[np.int16]
 
     def __len__(self) -> int:
         return len(self.alive_R)
@@ -162,12 +169,13 @@ def first_state(
     creator_UM = np.full((n, slots), NOBODY, dtype=np.int32)
     stock_UM = np.zeros((n, slots), dtype=np.float32)
     for slot in range(slots):
-        creator_U = explore(listeners.taste_UD, market, luck, slot)
+        creator_U = explore(listeners.taste_UD, market, luck, config, slot)
         known_U = (creator_UM == creator_U[:, None]).any(axis=1)
         keep_U = has_UM[:, slot] & ~known_U & (creator_U >= 0)
         creator_UM[keep_U, slot] = creator_U[keep_U]
         stock_UM[keep_U, slot] = (-0.5 * np.log(luck.uniform(Stream.START, 100 + slot)))[keep_U]
     stock_UM = np.minimum(stock_UM, np.float32(config.habit_limit))
+    remembered = (n, SHOWINGS if config.tires else 0)
     away_U = np.minimum(-3.0 * np.log(luck.uniform(Stream.START, 200)), 60.0).astype(np.int32)
     return State(
         np.ones(n, dtype=bool),
@@ -176,15 +184,21 @@ def first_state(
         np.zeros((n, slots), dtype=np.float32),
         np.zeros(n, dtype=np.float32),
         away_U,
+        np.full(remembered, NOTHING, dtype=np.int32),
+        np.zeros(remembered, dtype=np.int16),
     )
 
 
-def explore(taste_RD: NDArray[np.float32], market: Market, luck: DayLuck, k: int = 0) -> Int:
-    """A creator that each listener meets outside of slates, drawn by taste x fame, [R]; -1 where
-    the genre is empty."""
+def explore(
+    taste_RD: NDArray[np.float32], market: Market, luck: DayLuck, config: WorldConfig, k: int = 0
+) -> Int:
+    """A creator that each listener meets outside of slates, drawn by taste x fame, or with the chance
+    `fashion` by fame alone, [R]; -1 where the genre is empty."""
     cumulative_RD = np.cumsum(taste_RD.astype(np.float64) ** 2, axis=1)
     u_R = luck.uniform(Stream.GENRE, k)[:, None] * cumulative_RD[:, -1:]
     genre_R = np.minimum((u_R >= cumulative_RD).sum(axis=1), taste_RD.shape[1] - 1)
+    if config.fashion > 0:
+        genre_R = np.where(luck.uniform(Stream.FASHION, k) < config.fashion, -1, genre_R)
     return market.creator_by_fame(genre_R, luck.uniform(Stream.CREATOR, k))
 
 

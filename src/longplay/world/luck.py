@@ -48,6 +48,8 @@ class Stream(IntEnum):
     AFTER = 20
     LIKING = 21
     SHELF_PLACE = 22
+    FASHION = 23
+    LABEL = 24
 
 
 @dataclass(frozen=True)

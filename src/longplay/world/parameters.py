@@ -40,6 +40,7 @@ class WorldConfig:
         loop_spread: sd over items of its log.
         click: chance that a neutral item in first position is played by an average user with
             perfect match.
+        match: log odds of a play between a perfect match of taste and none.
         position_decay: attention to slot s is 1 / (1 + position_decay * s).
         novelty: odds by which the average user prefers unknown creators on a slate (log).
         novelty_spread: sd over users.
@@ -75,6 +76,14 @@ class WorldConfig:
         start_habits: mean number of creators a user has a habit with on the first day.
         drift: how far tastes have moved after 100 days: 1 is as much of another taste as of the old
             one.
+        weariness: how much each recent showing of an item takes off the logit of its next play,
+            played or not.
+        creator_weariness: the same for each recent showing of any item of the creator.
+        page_weariness: the same for each recent showing of anything.
+        weariness_half_life: days in which a showing counts half.
+        fashion: share of what listeners discover by themselves that follows fame alone, not taste.
+        mislabelled: share of plays whose origin is logged wrongly: recommended for organic, organic
+            for recommended.
     """
 
     genres: int = _whole(8, 1, 64)
@@ -89,6 +98,7 @@ class WorldConfig:
     loop: float = _number(0.15, 0.0, 10.0)
     loop_spread: float = _number(0.5, 0.0, 3.0)
     click: float = _number(0.35, 0.0, 1.0)
+    match: float = _number(2.5, 0.0, 20.0)
     position_decay: float = _number(0.25, 0.0, 10.0)
     novelty: float = _number(0.2, -5.0, 5.0)
     novelty_spread: float = _number(0.4, 0.0, 5.0)
@@ -119,6 +129,12 @@ class WorldConfig:
     subscribers: float = _number(0.6, 0.0, 1.0)
     start_habits: float = _number(3.0, 0.0, 64.0)
     drift: float = _number(0.0, 0.0, 10.0)
+    weariness: float = _number(0.0, 0.0, 10.0)
+    creator_weariness: float = _number(0.0, 0.0, 10.0)
+    page_weariness: float = _number(0.0, 0.0, 10.0)
+    weariness_half_life: float = _number(14.0, 0.1, 1000.0)
+    fashion: float = _number(0.0, 0.0, 1.0)
+    mislabelled: float = _number(0.0, 0.0, 1.0)
 
     def __post_init__(self) -> None:
         for part in fields(self):
@@ -140,6 +156,11 @@ class WorldConfig:
                 f"world: start_habits={self.start_habits} given, expected at most "
                 f"habit_slots={self.habit_slots}"
             )
+
+    @property
+    def tires(self) -> bool:
+        """Whether showings tire."""
+        return max(self.weariness, self.creator_weariness, self.page_weariness) > 0
 
     @classmethod
     def of(cls, table: Mapping[str, Any], where: str = "world") -> Self:
@@ -225,6 +246,34 @@ WORLDS: dict[str, NamedWorld] = {
     "cold": NamedWorld(
         "Most items are released while the world runs, to listeners without habits.",
         {"new_share": 0.7, "start_habits": 0.0},
+    ),
+    "weary": NamedWorld(
+        "Not kind to us: every showing tires, taste is faint in the history, habits are rare, the "
+        "service shows no releases by itself, and some origins are logged wrongly.",
+        {
+            "genres": 16,
+            "items_per_creator": 8.0,
+            "creator_share": 0.3,
+            "depth_spread": 0.6,
+            "popularity_tail": 1.0,
+            "new_share": 0.1,
+            "new_days": 140,
+            "click": 0.6,
+            "match": 3.0,
+            "activity": -1.3,
+            "habit_gain": 0.125,
+            "liking_spread": 0.5,
+            "search": 0.08,
+            "shelf": 0.0,
+            "start_habits": 0.5,
+            "weariness": 0.5,
+            "creator_weariness": 0.5,
+            "page_weariness": 0.05,
+            "weariness_half_life": 21.0,
+            "fashion": 1.0,
+            "mislabelled": 0.04,
+        },
+        users=15_000,
     ),
     "tiny": NamedWorld(
         "The default world, small: for trying things out.", {}, users=300, items=120

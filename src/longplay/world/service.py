@@ -146,7 +146,7 @@ class Service:
         folder: str | Path | None = None,
     ) -> Self:
         """One of the worlds of docs/worlds.md: default, clickbait, aligned, null, gamed, drift,
-        cold or tiny, at its own size or the one given.
+        cold, weary or tiny, at its own size or the one given.
 
         >>> from longplay.world import World
         >>> World.named("tiny")
@@ -425,6 +425,7 @@ class Service:
             max(
                 (surface.item_NS.shape[1] for surface in shown if surface.place == HOME), default=1
             ),
+            self.config.mislabelled,
         )
         batch.events.append(events)
         self.played.append(heard)
