@@ -36,7 +36,7 @@ def _vectors(vectors: object) -> object:
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
         return vectors
     rows = pl.Series("user_vector", vectors.astype(np.float64).tolist(), dtype=VECTOR)
-    return rows.set(pl.Series(np.isnan(vectors).all(axis=1)), None)
+    return rows.set(pl.Series("unknown", np.asarray(np.isnan(vectors).all(axis=1))), None)
 
 
 def _period(time: pl.Series) -> str:

@@ -11,6 +11,7 @@ import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake.adapters.cells import ids, numbers, seconds_of, text, times
+from longplay.lake.adapters.known_columns import attributes_of, columns_like, vector_of
 from longplay.lake.adapters.layout import close, header_advice
 from longplay.lake.adapters.record_files import ADDED, FAULT, FILE, LINE, TEXT, read_rows
 from longplay.lake.adapters.source import Source
@@ -51,7 +52,10 @@ CATALOGUE_COLUMNS = (
     "tags",
     "length",
     "added_at",
+    "ingested_at",
     "available",
+    "vector",
+    "attributes",
 )
 CONSTANTS = ("surface", "policy", "experiment", "creator_id")
 SLATE_REASONS = (
@@ -164,8 +168,11 @@ def read_items(
     Args:
         path: a file, a folder or a pattern.
         columns: longplay column -> source column: item_id, and some of creator_id, title, text,
-            tags (a list, or text split at | ; ,), length, added_at and available. `added_at` is
-            null where it is not mapped: see `dated`.
+            tags (a list, or text split at | ; ,), length, added_at, ingested_at (when a row
+            arrived; default `added_at`), available, vector (a column of lists, of text such as
+            "0.1 -2", or a pattern of numeric columns such as "factor_*"; one that cannot be read is
+            not known) and attributes (a column of JSON objects, or columns such as "genre, year").
+            `added_at` is null where it is not mapped: see `dated`.
         constants: as of `read_table`.
         time_format: as of `read_table`.
         time_zone: as of `read_table`.
@@ -181,13 +188,19 @@ def read_items(
     rows = read.filter(pl.col(FAULT).is_null())
     _check_columns(path, rows, columns, constants, CATALOGUE_COLUMNS, needed=("item_id",))
     filled = {"item_id": ids(rows[columns["item_id"]]).alias("item_id")}
+    notes = []
+    for name, reader in (("vector", vector_of), ("attributes", attributes_of)):
+        if name in columns:
+            filled[name], bad = reader(rows, columns_like(columns[name], _source_columns(rows)))
+            if count := int(bad.sum()):
+                notes.append(f"{count:,} items have {name} that cannot be read: taken as not known")
     for name, source in columns.items():
         if name == "tags":
             filled[name] = _tags(rows[source])
         elif name == "length":
             seconds, _ = seconds_of(rows[source], length_unit)
             filled[name] = seconds.set(~((seconds > 0) & seconds.is_finite()).fill_null(True), None)
-        elif name == "added_at":
+        elif name in ("added_at", "ingested_at"):
             filled[name] = times(rows[source], time_format, time_zone)
         elif name == "available":
             filled[name] = (
@@ -198,7 +211,7 @@ def read_items(
             )
         elif name == "creator_id":
             filled[name] = ids(rows[source])
-        elif name != "item_id":
+        elif name not in filled:
             filled[name] = text(rows[source])
     items = pl.DataFrame([values.alias(name) for name, values in filled.items()])
     items = items.with_columns(pl.lit(value).alias(name) for name, value in constants.items())
@@ -206,10 +219,18 @@ def read_items(
         items = items.with_columns(added_at=pl.lit(None, dtype=TIME))
     anonymous = items["item_id"].is_null()
     rejected = pl.concat(
-        [unreadable(read), _as_rejected(rows.filter(anonymous), pl.lit("missing item"))]
+        [unreadable(read), as_rejected(rows.filter(anonymous), pl.lit("missing item"))]
     )
     items = items.filter(~anonymous).unique("item_id", keep="last", maintain_order=True)
-    return Source(None, items, rejected, read.height, (), has_origin=False, has_decisions=False)
+    return Source(
+        events=None,
+        items=items,
+        rejected=rejected,
+        rows=read.height,
+        notes=tuple(notes),
+        has_origin=False,
+        has_decisions=False,
+    )
 
 
 def dated(
@@ -227,9 +248,13 @@ def dated(
     first = pl.concat(seen).group_by("item_id").agg(pl.col("time").min().alias("first"))
     begins = first["first"].min()
     added_at = pl.coalesce("added_at", "first", pl.lit(begins, dtype=TIME))
+    arrived = (
+        pl.coalesce("ingested_at", "added_at") if "ingested_at" in items.columns else "added_at"
+    )
     dated_items = (
         items.join(first, on="item_id", how="left", maintain_order="left")
         .with_columns(added_at=added_at)
+        .with_columns(ingested_at=arrived)
         .drop("first")
     )
     return conform(dated_items, "items").sort("item_id")
@@ -282,7 +307,7 @@ def _check_columns(
     allowed: tuple[str, ...],
     needed: tuple[str, ...],
 ) -> None:
-    has = [name for name in rows.columns if name not in ADDED]
+    has = _source_columns(rows)
     for name in columns:
         if name not in allowed:
             raise ConfigError(
@@ -290,7 +315,7 @@ def _check_columns(
                 f"of {', '.join(allowed)}"
             )
     for name, source in columns.items():
-        if source not in has:
+        if source not in has and name not in ("vector", "attributes"):
             absent = f"{path} has no column {source!r}{close(source, has)}"
             raise ConfigError(
                 f"columns: {name} = {source!r}, but {absent}; it has "
@@ -308,6 +333,11 @@ def _check_columns(
                 f"columns: {name!r} is not mapped; name the column of {path} that holds it. It "
                 f"has {', '.join(has)}"
             )
+
+
+def _source_columns(rows: pl.DataFrame) -> list[str]:
+    """The source's own columns."""
+    return [name for name in rows.columns if name not in ADDED]
 
 
 def _slots(
@@ -437,7 +467,7 @@ def _rejected(rows: pl.DataFrame, slots: pl.DataFrame, bad: pl.DataFrame) -> pl.
     left = set(rows[LINE].to_list()) - set(slots["line"].to_list())
     by_line |= dict.fromkeys(left, "items and propensities are not equally many")
     chosen = rows.filter(pl.col(LINE).is_in(list(by_line)))
-    return _as_rejected(
+    return as_rejected(
         chosen,
         pl.col("line").replace_strict(by_line, return_dtype=pl.String) if by_line else pl.lit(""),
     )
@@ -454,7 +484,8 @@ def unreadable(read: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _as_rejected(rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
+def as_rejected(rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
+    """Rows of a source in the shape of the quarantine."""
     as_text = rows.with_columns(pl.selectors.binary().bin.encode("hex"))
     written = as_text.select(
         pl.col(LINE).alias("line"),
