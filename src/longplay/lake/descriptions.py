@@ -57,59 +57,72 @@ def as_known_sql(source: str, table: str, arrived: str | None) -> str:
 
 def new_descriptions(
     rows: pl.DataFrame,
-    stored: pl.DataFrame,
+    stored: pl.LazyFrame,
     table: str,
     watermark: datetime | None,
     arrival_given: bool,
 ) -> pl.DataFrame:
-    """The descriptions that differ from what is stored, with their arrival times.
+    """The descriptions that say something new, with their arrival times.
 
-    Without an arrival of its own a description counts as known just after the log's watermark:
-    whoever looked before saw another one. The first catalogue of a lake counts as known when its
-    items were added, and its first users when they were.
+    A description that says what was known already when it arrived is left out. Without an arrival
+    of its own a description counts as known just after the log's watermark: whoever looked before
+    saw another one. The first catalogue of a lake counts as known when its items were added, and
+    its first users when they were. Of two batches whose descriptions arrive at one instant the
+    later one counts, a microsecond later.
 
     Args:
         rows: descriptions; of equal item or user and arrival the last counts.
-        stored: the lake's rows as `as_known` shows them.
+        stored: every description in the lake.
         table: the table they are of, a key of `DESCRIBED`.
         watermark: of the lake before this batch.
         arrival_given: whether `ingested_at` of `rows` is the caller's.
     """
     key = DESCRIBED[table]
-    dtypes = DTYPES[table]
-    compared_columns = [name for name in dtypes if name not in (key, "added_at", "ingested_at")]
     arriving = rows
-    if not arrival_given and stored.height and watermark is not None:
+    is_first = stored.head(1).collect().is_empty()
+    if not arrival_given and not is_first and watermark is not None:
         arriving = rows.with_columns(
             ingested_at=pl.max_horizontal("added_at", pl.lit(watermark + TICK))
         )
     arriving = arriving.unique([key, "ingested_at"], keep="last", maintain_order=True)
-    if stored.is_empty():
-        return arriving.sort(key, "ingested_at")
-    compared = arriving.join(
-        stored.with_columns(described=True), on=key, how="left", suffix="_stored"
+    arriving = arriving.sort(key, "ingested_at")
+    if is_first:
+        return arriving
+    of_these = stored.join(arriving.lazy().select(key).unique(), on=key, how="semi").collect()
+    arriving = _after_equal_arrivals(arriving, of_these, key)
+    # in the order of arrival, each beside the one before it
+    described = pl.concat(
+        [of_these.with_columns(is_new=False), arriving.with_columns(is_new=True)]
+    ).sort(key, "ingested_at", maintain_order=True)
+    content = pl.struct(pl.exclude(key, "added_at", "ingested_at", "is_new"))
+    earliest = pl.col("added_at").cum_min().over(key)
+    says_new = (
+        (pl.col(key) != pl.col(key).shift(1)).fill_null(True)
+        | content.ne_missing(content.shift(1))
+        | (pl.col("added_at") < earliest.shift(1))
     )
-    differs = pl.any_horizontal(
-        pl.col("added_at") < pl.col("added_at_stored"),
-        *(_differs(name, dtypes[name]) for name in compared_columns),
-    )
-    # two descriptions that arrive at one instant: the later batch counts, a microsecond later
-    last = pl.col("ingested_at_stored")
-    arrival = pl.when(pl.col("ingested_at") == last).then(last + TICK).otherwise("ingested_at")
-    new = compared.filter(pl.col("described").is_null() | differs).with_columns(ingested_at=arrival)
-    return new.select(dtypes.names()).sort(key, "ingested_at")
+    return described.filter(pl.col("is_new") & says_new).drop("is_new")
 
 
-def _differs(name: str, dtype: pl.DataType) -> pl.Expr:
-    arriving = pl.col(name)
-    stored = pl.col(f"{name}_stored")
-    if dtype == pl.List(pl.String):
-        arriving, stored = (
-            texts.list.eval(pl.element().fill_null("\0")).list.join("\x1f")
-            for texts in (arriving, stored)
-        )
-    elif isinstance(dtype, pl.List):
-        # numbers are compared as they are: their text could be rounded
-        same_length = arriving.list.len().eq_missing(stored.list.len())
-        return ~same_length | (arriving != stored).fill_null(False)
-    return arriving.ne_missing(stored)
+def _after_equal_arrivals(
+    arriving: pl.DataFrame, stored: pl.DataFrame, key: str
+) -> pl.DataFrame:
+    """The arriving descriptions, moved on by a microsecond for as long as another one of the same
+    key arrives at the same instant.
+
+    Args:
+        arriving: descriptions in the order of key and arrival.
+        stored: descriptions that are in the lake.
+        key: the id of what is described.
+    """
+    taken_arrivals = stored.select(key, "ingested_at", is_stored=True).unique()
+    same_key = pl.col(key) == pl.col(key).shift(1)
+    follows_equal = same_key & (pl.col("ingested_at") == pl.col("ingested_at").shift(1))
+    while True:
+        is_taken = arriving.join(
+            taken_arrivals, on=[key, "ingested_at"], how="left", maintain_order="left"
+        ).select(pl.col("is_stored").fill_null(False) | follows_equal.fill_null(False))
+        if not is_taken.to_series().any():
+            return arriving
+        moved = arriving["ingested_at"] + is_taken.to_series().cast(pl.Int64) * TICK
+        arriving = arriving.with_columns(moved.alias("ingested_at"))

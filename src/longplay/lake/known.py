@@ -137,5 +137,5 @@ def as_matrix(vectors: pl.Series, ids: pl.Series) -> Float:
         )
     width = int(lengths[0]) if len(lengths) else 0
     matrix_NR = np.full((len(vectors), width), np.nan)
-    matrix_NR[is_known_N.to_numpy()] = known.explode().to_numpy().reshape(-1, width)
+    matrix_NR[is_known_N.to_numpy()] = known.explode().to_numpy().reshape(len(known), width)
     return matrix_NR

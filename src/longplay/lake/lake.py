@@ -528,10 +528,13 @@ class Lake:
             snapshot = self._store.snapshot()
             for table, rows in described.items():
                 with snapshot.reading():
-                    stored = as_known(snapshot.scan(table), table).collect()
-                frames[table] = new_descriptions(
-                    frames[table], stored, table, snapshot.watermark, "ingested_at" in rows.columns
-                )
+                    frames[table] = new_descriptions(
+                        frames[table],
+                        snapshot.scan(table),
+                        table,
+                        snapshot.watermark,
+                        "ingested_at" in rows.columns,
+                    )
             for table, column in VECTORS.items():
                 if table in frames and frames[table][column].null_count() < frames[table].height:
                     with snapshot.reading():
