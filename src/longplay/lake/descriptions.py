@@ -104,9 +104,7 @@ def new_descriptions(
     return described.filter(pl.col("is_new") & says_new).drop("is_new")
 
 
-def _after_equal_arrivals(
-    arriving: pl.DataFrame, stored: pl.DataFrame, key: str
-) -> pl.DataFrame:
+def _after_equal_arrivals(arriving: pl.DataFrame, stored: pl.DataFrame, key: str) -> pl.DataFrame:
     """The arriving descriptions, moved on by a microsecond for as long as another one of the same
     key arrives at the same instant.
 

@@ -147,9 +147,7 @@ def attributes_of(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.Series
 
 def is_plain(values: pl.Series) -> bool:
     """Whether a column holds what attributes can be: text, numbers, truth values or times."""
-    return not (
-        values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Duration, pl.Object, pl.Null)
-    )
+    return not (values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Duration, pl.Object))
 
 
 def _plain(values: pl.Series) -> list[str | float | int | bool | None]:
@@ -162,7 +160,7 @@ def _plain(values: pl.Series) -> list[str | float | int | bool | None]:
     if values.dtype == pl.Boolean:
         return values.to_list()
     if values.dtype.is_temporal():
-        return values.cast(pl.String).to_list()
+        return values.dt.to_string("iso:strict").to_list()
     if values.dtype.is_float():
         return [value if value is not None and math.isfinite(value) else None for value in values]
     if values.dtype.is_integer():

@@ -166,7 +166,8 @@ def read_items(
     `rejected`.
 
     Args:
-        path: a file, a folder or a pattern.
+        path: a file, a folder or a pattern of Parquet or CSV files, or a file with a JSON object
+            per line (.jsonl, .ndjson).
         columns: longplay column -> source column: item_id, and some of creator_id, title, text,
             tags (a list, or text split at | ; ,), length, added_at, ingested_at (when a row
             arrived; default `added_at`), available, vector (a column of lists, of text such as
@@ -184,7 +185,7 @@ def read_items(
         ConfigError: the mapping names what is not there or leaves out item_id.
         DataError: a file cannot be read.
     """
-    read = read_rows(path, separator=separator, encoding=encoding)
+    read = read_rows(path, separator=separator, encoding=encoding, json_lines=True)
     rows = read.filter(pl.col(FAULT).is_null())
     _check_columns(path, rows, columns, constants, CATALOGUE_COLUMNS, needed=("item_id",))
     filled = {"item_id": ids(rows[columns["item_id"]]).alias("item_id")}

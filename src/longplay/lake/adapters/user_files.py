@@ -34,7 +34,8 @@ def read_users(
     """Descriptions of users: attributes and vectors. Rows that cannot be read go to `rejected`.
 
     Args:
-        path: a file, a folder or a pattern.
+        path: a file, a folder or a pattern of Parquet or CSV files, or a file with a JSON object
+            per line (.jsonl, .ndjson).
         columns: longplay column -> source column; those not named are taken from columns of their
             own names. `vector` is a column of lists, of text such as "0.1 -2", or a pattern of
             numeric columns such as "factor_*". `attributes` is a column of JSON objects, or a
@@ -53,7 +54,7 @@ def read_users(
         DataError: a file cannot be read, no column holds the users, or vectors are of different
             lengths.
     """
-    read = read_rows(path, separator=separator, encoding=encoding)
+    read = read_rows(path, separator=separator, encoding=encoding, json_lines=True)
     rows = read.filter(pl.col(FAULT).is_null())
     has = [name for name in rows.columns if name not in ADDED]
     mapped = _mapped(path, has, columns, constants)
