@@ -16,6 +16,7 @@ from longplay.lake import Lake
 from longplay.lake.adapters import read_items, read_users
 from longplay.lake.adapters.known_columns import attributes_of, columns_like, vector_of
 from longplay.lake.adapters.known_roles import user_roles, vector_column
+from longplay.lake.adapters.logged_slates import dated
 from longplay.lake.adapters.user_files import dated_users
 from longplay.run.config import load_config
 from longplay.run.proposal import propose
@@ -207,6 +208,42 @@ def test_descriptions_without_a_time_are_known_from_the_end_of_the_log_on() -> N
     assert dated_users(at_noon, None)[0]["ingested_at"].to_list() == [START] * 2
 
 
+def test_item_vectors_without_a_time_are_known_from_the_end_of_the_log_on(tmp_path: Path) -> None:
+    """What else describes the items is known from their first event on, as without vectors."""
+    events = pl.DataFrame(
+        {
+            "event_id": ["e1", "e2", "e3"],
+            "user_id": ["u"] * 3,
+            "item_id": ["a", "a", "b"],
+            "kind": ["play"] * 3,
+            "time": [START, START + timedelta(days=8), START + timedelta(days=9)],
+        }
+    )
+    items = pl.DataFrame(
+        {"item_id": ["a", "b", "c"], "title": ["A", "B", "C"], "vector": [[1.0], [2.0], None]}
+    )
+    file = written(items, tmp_path / "items.parquet")
+    columns = {name: name for name in items.columns}
+
+    def lake_of(**constants: str) -> Lake:
+        source = read_items(file, columns, constants=constants)
+        assert source.items is not None
+        assert len(source.notes) == (0 if constants else 1)
+        lake = Lake.memory()
+        lake.append("log", events=events, items=dated(source.items, events, None))
+        return lake
+
+    def shown(lake: Lake, day: float) -> list[tuple]:
+        view = lake.before(START + timedelta(days=day))
+        return view.items.select("item_id", "title", "vector").rows()
+
+    assert shown(lake_of(), 8.5) == [("a", "A", None), ("c", "C", None)]
+    assert shown(lake_of(), 9.5) == [("a", "A", [1.0]), ("b", "B", [2.0]), ("c", "C", None)]
+    known_before = lake_of(ingested_at="2020-01-01")
+    assert shown(known_before, 8.5) == [("a", "A", [1.0]), ("c", "C", None)]
+    assert known_before.items.height == 3
+
+
 def read_frame(frame: pl.DataFrame) -> pl.DataFrame:
     empty = pl.lit(None, dtype=pl.Datetime("us", "UTC"))
     return frame.drop("country").with_columns(added_at=empty, ingested_at=empty)
@@ -326,6 +363,7 @@ def test_demographics_of_complete_journey_are_attributes_of_its_households() -> 
     source = read_users(folder / "demographics.parquet", roles.columns)
     assert source.users is not None
     assert (source.users.height, source.rejected.height) == (801, 0)
+    assert source.notes[0].startswith("801 descriptions of users, 801 with attributes (age, income")
     for row in demographics.iter_rows(named=True):
         known = {name: value for name, value in row.items() if name != "household_id"}
         text = source.users.filter(user_id=row["household_id"])["attributes"][0]

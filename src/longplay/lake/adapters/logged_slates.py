@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
-from longplay.lake.adapters.cells import ids, numbers, seconds_of, text, times
+from longplay.lake.adapters.cells import constant_time, ids, numbers, seconds_of, text, times
 from longplay.lake.adapters.known_columns import attributes_of, columns_like, vector_of
 from longplay.lake.adapters.layout import close, header_advice
 from longplay.lake.adapters.record_files import ADDED, FAULT, FILE, LINE, TEXT, read_rows
@@ -58,6 +59,7 @@ CATALOGUE_COLUMNS = (
     "attributes",
 )
 CONSTANTS = ("surface", "policy", "experiment", "creator_id")
+DESCRIBED_TIMES = ("added_at", "ingested_at")
 SLATE_REASONS = (
     "missing decision id",
     "missing user",
@@ -174,7 +176,8 @@ def read_items(
             "0.1 -2", or a pattern of numeric columns such as "factor_*"; one that cannot be read is
             not known) and attributes (a column of JSON objects, or columns such as "genre, year").
             `added_at` is null where it is not mapped: see `dated`.
-        constants: as of `read_table`.
+        constants: longplay column -> the value of every row, such as creator_id; of `added_at` and
+            `ingested_at` a time in ISO 8601.
         time_format: as of `read_table`.
         time_zone: as of `read_table`.
         separator: as of `read_table`.
@@ -187,7 +190,10 @@ def read_items(
     """
     read = read_rows(path, separator=separator, encoding=encoding, json_lines=True)
     rows = read.filter(pl.col(FAULT).is_null())
-    _check_columns(path, rows, columns, constants, CATALOGUE_COLUMNS, needed=("item_id",))
+    constant_columns = (*CONSTANTS, *DESCRIBED_TIMES)
+    _check_columns(
+        path, rows, columns, constants, CATALOGUE_COLUMNS, ("item_id",), constant_columns
+    )
     filled = {"item_id": ids(rows[columns["item_id"]]).alias("item_id")}
     notes = []
     for name, reader in (("vector", vector_of), ("attributes", attributes_of)):
@@ -201,7 +207,7 @@ def read_items(
         elif name == "length":
             seconds, _ = seconds_of(rows[source], length_unit)
             filled[name] = seconds.set(~((seconds > 0) & seconds.is_finite()).fill_null(True), None)
-        elif name in ("added_at", "ingested_at"):
+        elif name in DESCRIBED_TIMES:
             filled[name] = times(rows[source], time_format, time_zone)
         elif name == "available":
             filled[name] = (
@@ -215,9 +221,19 @@ def read_items(
         elif name not in filled:
             filled[name] = text(rows[source])
     items = pl.DataFrame([values.alias(name) for name, values in filled.items()])
-    items = items.with_columns(pl.lit(value).alias(name) for name, value in constants.items())
-    if "added_at" not in items.columns:
-        items = items.with_columns(added_at=pl.lit(None, dtype=TIME))
+    for name, value in constants.items():
+        if name in DESCRIBED_TIMES:
+            constant = constant_time(name, value, time_zone, items.height)
+        else:
+            constant = pl.lit(value)
+        items = items.with_columns(constant.alias(name))
+    items = _with_column(items, "added_at")
+    if "vector" in columns and not set(DESCRIBED_TIMES) & (columns.keys() | constants.keys()):
+        notes.append(
+            "item vectors have no time: they count as known from the end of the log on, and "
+            "nothing before it sees them; map added_at or ingested_at to say from when they were "
+            "known"
+        )
     anonymous = items["item_id"].is_null()
     rejected = pl.concat(
         [unreadable(read), as_rejected(rows.filter(anonymous), pl.lit("missing item"))]
@@ -238,7 +254,11 @@ def dated(
     items: pl.DataFrame, events: pl.DataFrame | None, decisions: pl.DataFrame | None
 ) -> pl.DataFrame:
     """A catalogue in which every item has `added_at`: by default its first event or slate, else
-    the log's first time."""
+    the log's first time.
+
+    A vector that has no time is known from the end of the log on, since it may come from all of the
+    log: its item is described twice, at first without it.
+    """
     seen = []
     if events is not None:
         seen.append(events.select("item_id", "time").drop_nulls())
@@ -249,16 +269,34 @@ def dated(
     first = pl.concat(seen).group_by("item_id").agg(pl.col("time").min().alias("first"))
     begins = first["first"].min()
     added_at = pl.coalesce("added_at", "first", pl.lit(begins, dtype=TIME))
-    arrived = (
-        pl.coalesce("ingested_at", "added_at") if "ingested_at" in items.columns else "added_at"
-    )
+    arrived = pl.coalesce("ingested_at", added_at)
     dated_items = (
-        items.join(first, on="item_id", how="left", maintain_order="left")
-        .with_columns(added_at=added_at)
-        .with_columns(ingested_at=arrived)
+        _with_column(items, "ingested_at")
+        .join(first, on="item_id", how="left", maintain_order="left")
+        .with_columns(
+            added_at=added_at,
+            ingested_at=arrived,
+            is_dated=pl.any_horizontal(pl.col(name).is_not_null() for name in DESCRIBED_TIMES),
+        )
         .drop("first")
     )
-    return conform(dated_items, "items").sort("item_id")
+    if "vector" in items.columns:
+        late = dated_items.filter(pl.col("vector").is_not_null() & ~pl.col("is_dated"))
+        log = [frame["time"].max() for frame in (events, decisions) if frame is not None]
+        end = pl.lit(max(time for time in log if isinstance(time, datetime)), dtype=TIME)
+        without = pl.when("is_dated").then("vector").alias("vector")
+        dated_items = pl.concat(
+            [dated_items.with_columns(without), late.with_columns(ingested_at=end)]
+        )
+    dated_items = dated_items.drop("is_dated")
+    return conform(dated_items, "items").sort("item_id", "ingested_at", maintain_order=True)
+
+
+def _with_column(items: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The items with a column of times, null where they lack it."""
+    if name in items.columns:
+        return items
+    return items.with_columns(pl.lit(None, dtype=TIME).alias(name))
 
 
 def with_creators(source: Source) -> Source:
@@ -266,6 +304,7 @@ def with_creators(source: Source) -> Source:
     if source.events is None or source.items is None:
         return source
     by_item = source.items.select("item_id", catalogue_creator="creator_id").drop_nulls()
+    by_item = by_item.unique("item_id", keep="last", maintain_order=True)
     if by_item.is_empty():
         return source
     events = source.events.join(by_item, on="item_id", how="left", maintain_order="left")
@@ -307,6 +346,7 @@ def _check_columns(
     constants: Mapping[str, str],
     allowed: tuple[str, ...],
     needed: tuple[str, ...],
+    constant_columns: tuple[str, ...] = CONSTANTS,
 ) -> None:
     has = _source_columns(rows)
     for name in columns:
@@ -323,10 +363,10 @@ def _check_columns(
                 f"{', '.join(has)}{header_advice(has)}"
             )
     for name in constants:
-        if name not in CONSTANTS or name not in allowed or name in columns:
+        if name not in constant_columns or name not in allowed or name in columns:
             raise ConfigError(
                 f"constants: {name!r} cannot be the same in every row here; expected some of "
-                f"{', '.join(CONSTANTS)} that are not mapped"
+                f"{', '.join(constant_columns)} that are not mapped"
             )
     for name in needed:
         if name not in columns:

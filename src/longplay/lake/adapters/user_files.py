@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
-from longplay.lake.adapters.cells import ids, times
+from longplay.lake.adapters.cells import constant_time, ids, times
 from longplay.lake.adapters.known_columns import attributes_of, columns_like, is_plain, vector_of
 from longplay.lake.adapters.layout import close, header_advice
 from longplay.lake.adapters.logged_slates import as_rejected, unreadable
@@ -63,7 +63,7 @@ def read_users(
     reasons = _with_reason(reasons, filled["user_id"].is_null(), "missing user")
     for name in TIMES:
         if name in constants:
-            filled[name] = _constant_time(name, constants[name], time_zone, rows.height)
+            filled[name] = constant_time(name, constants[name], time_zone, rows.height)
         elif name in mapped:
             filled[name] = times(rows[mapped[name]], time_format, time_zone)
             reasons = _with_reason(reasons, filled[name].is_null(), f"unparsable {name}")
@@ -90,7 +90,7 @@ def read_users(
         users=users.filter(~is_bad),
         rejected=pl.concat([unreadable(read), rejected]),
         rows=read.height,
-        notes=(),
+        notes=(_note(users.filter(~is_bad), attribute_columns),),
         has_origin=False,
         has_decisions=False,
     )
@@ -139,16 +139,6 @@ def dated_users(
     return conform(dated, "users"), tuple(notes)
 
 
-def _constant_time(name: str, written: str, time_zone: str, rows: int) -> pl.Series:
-    """One time for all rows."""
-    moment = times(pl.Series(name, [written]), None, time_zone)
-    if moment.null_count():
-        raise ConfigError(
-            f"constants: {name} = {written!r} is no time; expected ISO 8601, e.g. 2026-03-01"
-        )
-    return moment.new_from_index(0, rows)
-
-
 def _mapped(
     path: str | Path, has: list[str], columns: Mapping[str, str], constants: Mapping[str, str]
 ) -> dict[str, str]:
@@ -179,6 +169,16 @@ def _mapped(
             f"{', '.join(has)}"
         )
     return mapped
+
+
+def _note(users: pl.DataFrame, attribute_columns: list[str]) -> str:
+    """A sentence on how many descriptions there are, and of what."""
+    words = [f"{users.height:,} descriptions of users"]
+    if "attributes" in users.columns and (count := users["attributes"].drop_nulls().len()):
+        words.append(f"{count:,} with attributes ({', '.join(attribute_columns)})")
+    if "vector" in users.columns and (vectors := users["vector"].drop_nulls()).len():
+        words.append(f"{vectors.len():,} with vectors of {len(vectors[0])} numbers")
+    return ", ".join(words)
 
 
 def _with_reason(reasons: pl.Series, bad: pl.Series, reason: str) -> pl.Series:

@@ -259,7 +259,7 @@ def read_source(table: Ingest, base: Path) -> Source:
         )
         assert described.users is not None  # it has read them
         users, notes = dated_users(described.users, source.events)
-        source = source.joined(replace(described, users=users, notes=notes))
+        source = source.joined(replace(described, users=users, notes=(*described.notes, *notes)))
     return source
 
 
