@@ -654,6 +654,11 @@ def one_row_of(table: str) -> pl.DataFrame:
         pl.List(TIME): [datetime(2026, 1, 1, tzinfo=UTC)] * 2,
     }
     row = {name: values[column.dtype] for name, column in TABLES[table].items()}
-    if table == "contexts":
-        row["exclusion_rule"] = "seen"
+    own = {
+        "exclusion_rule": "seen",
+        "user_attributes": '{"country": "SE"}',
+        "attributes": '{"country": "SE"}',
+        "shown_time": [datetime(2025, 12, 31, tzinfo=UTC)] * 2,
+    }
+    row |= {name: value for name, value in own.items() if name in row}
     return pl.DataFrame([row], schema=DTYPES[table])

@@ -11,12 +11,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from longplay.arrays import Float
 from longplay.display import table_html
 from longplay.errors import ConfigError, DataError
 from longplay.frames import Column, polars_series
 from longplay.ids import ids_of
+from longplay.lake import Lake
+from longplay.lake.known import as_matrix, users_as_known
 from longplay.lake.row_checks import RULES
-from longplay.lake.schema import conform
+from longplay.lake.schema import VECTOR, conform
 
 # columns of the events in a history, each a list as long as the history
 HISTORY_COLUMNS = ("history_time", "history_kind", "history_surface")
@@ -26,6 +29,14 @@ def check_exclude(where: str, exclude: object) -> None:
     """Raise a ConfigError unless `exclude` is a rule of exclusions."""
     if exclude not in RULES:
         raise ConfigError(f"{where}: exclude={exclude!r} given, expected one of {', '.join(RULES)}")
+
+
+def _vectors(vectors: object) -> object:
+    """Lists of numbers; of an array [N, R] its rows, null where a row is all NaN."""
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
+        return vectors
+    rows = pl.Series("user_vector", vectors.astype(np.float64).tolist(), dtype=VECTOR)
+    return rows.set(pl.Series("unknown", np.asarray(np.isnan(vectors).all(axis=1))), None)
 
 
 def _period(time: pl.Series) -> str:
@@ -46,6 +57,11 @@ class Contexts:
 
     `history_time`, `history_kind` and `history_surface`, of each item of the history, and `want`,
     the outcome that is asked for, are for policies that read them; null: not known.
+    `user_vector` and `user_attributes` are what the service knew of the user at the context's time,
+    and `shown` the items shown to the user before it, across slates, oldest first, with
+    `shown_time`; for policies that read them (see `protocols.ReadsUsers` and
+    `protocols.ReadsShowings`); null: not known.
+
     `exclusion_rule` is what made the exclusions, where whoever made the contexts states it: a
     policy that was trained under another one refuses them (see `check_rule`).
 
@@ -104,6 +120,10 @@ class Contexts:
         prompt: str | None = None,
         history_columns: pl.DataFrame | None = None,
         exclude: str | None = None,
+        user_vector: Float | Sequence[Sequence[float] | None] | pl.Series | None = None,
+        user_attributes: Sequence[str | None] | pl.Series | None = None,
+        shown: Sequence[Sequence[str] | None] | pl.Series | None = None,
+        shown_time: Sequence[Sequence[datetime] | None] | pl.Series | None = None,
     ) -> Self:
         """Contexts from plain columns.
 
@@ -122,6 +142,13 @@ class Contexts:
                 "creator" (all items of their creators); None: not stated.
             history_columns: some of the columns `history_time`, `history_kind`, `history_surface`: lists as
                 long as each history.
+            user_vector: what the service knew of each user at the context's time: N lists of
+                equally many numbers, null where not known; or an array [N, R], in which a row of
+                NaN is not known.
+            user_attributes: N flat JSON objects of text, numbers and truth values, or null.
+            shown: N lists of items shown to the user before, across slates, oldest first.
+            shown_time: when each was shown: lists as long as those of `shown`, with a time zone,
+                each before the context's time.
 
         >>> noon = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
         >>> len(Contexts.of(["u1", "u2"], noon, slots=3))
@@ -156,6 +183,10 @@ class Contexts:
             "exclusions": exclusions,
             "ids": ids,
             "history_columns": history_columns,
+            "user_vector": user_vector,
+            "user_attributes": user_attributes,
+            "shown": shown,
+            "shown_time": shown_time,
         }
         lengths = {"time": len(when)} | {
             name: len(values) for name, values in columns.items() if values is not None
@@ -195,6 +226,15 @@ class Contexts:
             pl.lit(prompt, dtype=pl.String).alias("prompt"),
             pl.lit(exclude, dtype=pl.String).alias("exclusion_rule"),
         )
+        of_users = {
+            "user_vector": _vectors(user_vector),
+            "user_attributes": user_attributes,
+            "shown": shown,
+            "shown_time": shown_time,
+        }
+        frame = frame.with_columns(
+            polars_series(values, name) for name, values in of_users.items() if values is not None
+        )
         if history_columns is not None:
             frame = pl.concat(
                 [
@@ -217,6 +257,28 @@ class Contexts:
                 "decide once for each number of slots"
             )
         return int(counts[0])
+
+    def known_from(self, lake: Lake) -> Contexts:
+        """The same contexts with `user_vector` and `user_attributes` as the service knew the users
+        at each context's time.
+
+        They are taken from the description in `lake.users` that had arrived last by then (see
+        `lake.known.users_as_known`), and null where there is none. Values that a context has
+        already are left.
+
+        Args:
+            lake: where users are described.
+
+        Raises:
+            DataError: vectors of different lengths.
+        """
+        known = users_as_known(lake, self.frame["user_id"], self.frame["time"])
+        frame = self.frame.with_columns(
+            pl.coalesce("user_vector", known["vector"]).alias("user_vector"),
+            pl.coalesce("user_attributes", known["attributes"]).alias("user_attributes"),
+        )
+        as_matrix(frame["user_vector"], frame["user_id"])  # raises where they cannot stand together
+        return Contexts._checked(frame)
 
     def take(self, rows: NDArray[np.integer] | Sequence[int]) -> Contexts:
         """The contexts at these row numbers, in that order; rows may repeat."""

@@ -10,7 +10,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.decisions.contexts import Contexts
-from longplay.decisions.protocols import Policy, index_of, rules_of, shows_fewer, slots_of
+from longplay.decisions.protocols import (
+    Policy,
+    index_of,
+    reads_users,
+    rules_of,
+    showings_of,
+    shows_fewer,
+    slots_of,
+)
 from longplay.decisions.slates import Decisions
 from longplay.display import facts_html
 from longplay.index import ItemIndex
@@ -35,6 +43,16 @@ class Frozen:
     def history(self) -> int:
         """Past item ids it wants to see in a context."""
         return self.policy.history
+
+    @property
+    def showings(self) -> int:
+        """Past showings it reads in a context."""
+        return showings_of(self.policy)
+
+    @property
+    def reads_users(self) -> bool:
+        """Whether it reads what the service knows of users."""
+        return reads_users(self.policy)
 
     @property
     def slate(self) -> int:

@@ -112,6 +112,36 @@ class Trained(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsShowings(Protocol):
+    """A policy that reads what was shown to the user before (`shown` and `shown_time`)."""
+
+    @property
+    def showings(self) -> int:
+        """Number of past showings that it reads in a context; 0: none."""
+        ...
+
+
+@runtime_checkable
+class ReadsUsers(Protocol):
+    """A policy that reads what the service knows of users (`user_vector`, `user_attributes`)."""
+
+    @property
+    def reads_users(self) -> bool:
+        """Whether it reads what the service knows of the user of a context."""
+        ...
+
+
+def showings_of(policy: object) -> int:
+    """Number of past showings that a policy reads in a context; 0 where it does not say."""
+    return policy.showings if isinstance(policy, ReadsShowings) else 0
+
+
+def reads_users(policy: object) -> bool:
+    """Whether a policy says that it reads what the service knows of users."""
+    return isinstance(policy, ReadsUsers) and policy.reads_users
+
+
 def slots_of(policy: object) -> int:
     """Number of slots to ask a policy for: what it states, else `DEFAULT_SLOTS`."""
     return policy.slate if isinstance(policy, Slated) else DEFAULT_SLOTS

@@ -24,7 +24,9 @@ from longplay.decisions import (
     Policy,
     Slated,
     check_one_each,
+    reads_users,
     rules_of,
+    showings_of,
     shows_fewer,
 )
 from longplay.display import percent
@@ -246,6 +248,16 @@ class Experiment:
         the logged context.
         """
         return max(policy.history for policy in self.arms.values())
+
+    @property
+    def showings(self) -> int:
+        """The largest number of past showings that any arm reads."""
+        return max(map(showings_of, self.arms.values()))
+
+    @property
+    def reads_users(self) -> bool:
+        """Whether any arm reads what the service knows of users."""
+        return any(map(reads_users, self.arms.values()))
 
     @property
     def slate(self) -> int:

@@ -10,9 +10,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-LATER = (
-    "amount",
-)  # columns that older batches lack; while they are empty they do not change the digest
+from longplay.lake.schema import TABLES
+
+# columns that older batches lack; while they are empty they do not change the digest
+LATER = {
+    name for columns in TABLES.values() for name, column in columns.items() if not column.digested
+}
 ARRIVAL = "ingested_at"  # left out: a retry arrives later than the first try, with the same content
 
 

@@ -56,7 +56,7 @@ def _lists(values: pl.Series, inner: Any, ids: bool, table: str) -> pl.Series:
     if isinstance(values.dtype, pl.Array):
         values = values.arr.to_list()
     if values.dtype == pl.Object:
-        values = _lists_of_objects(values, table)
+        values = _lists_of_objects(values, inner, table)
     if not isinstance(values.dtype, pl.List) and values.dtype != pl.Object:
         raise _wrong(
             values, pl.List(inner), table, f"pl.concat_list({values.name!r})", "a list in every row"
@@ -74,10 +74,11 @@ def _lists(values: pl.Series, inner: Any, ids: bool, table: str) -> pl.Series:
     )
 
 
-def _lists_of_objects(values: pl.Series, table: str) -> pl.Series:
-    """Lists of Python values of mixed types, with their ids as text. Polars has no lists of
-    objects."""
-    written: list[list[str | None] | None] = []
+def _lists_of_objects(values: pl.Series, inner: Any, table: str) -> pl.Series:
+    """Lists of Python values of mixed types, as numbers where the schema has numbers, else with
+    their ids as text. Polars has no lists of objects."""
+    is_numeric = inner == pl.Float64
+    written: list[list[Any] | None] = []
     for row in values.to_list():
         if row is None:
             written.append(None)
@@ -86,9 +87,32 @@ def _lists_of_objects(values: pl.Series, table: str) -> pl.Series:
                 f"{table}: column {values.name!r} holds {row!r}, a {type(row).__name__}; expected "
                 "a list in every row"
             )
+        elif is_numeric:
+            written.append([_exact_number(value, values.name, table) for value in row])
         else:
             written.append(_ids(polars_series(list(row), values.name), table).to_list())
-    return pl.Series(values.name, written, dtype=pl.List(pl.String))
+    return pl.Series(values.name, written, dtype=pl.List(inner if is_numeric else pl.String))
+
+
+def _exact_number(value: object, column: str, table: str) -> float | None:
+    """A Python number as a float; None stays."""
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    if not is_number or isinstance(value, bool) or not _fits_float(value):
+        raise DataError(
+            f"{table}: column {column!r} holds {value!r} in a list, a {type(value).__name__}; "
+            "expected numbers that a float holds exactly"
+        )
+    return float(value)
+
+
+def _fits_float(value: Any) -> bool:
+    """Whether a number is a float, exactly; NaN is one."""
+    try:
+        return value != value or float(value) == value
+    except OverflowError:
+        return False
 
 
 def _ids(values: pl.Series, table: str) -> pl.Series:

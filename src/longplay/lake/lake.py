@@ -1,4 +1,4 @@
-"""The lake: events, decisions, contexts and items, written once and looked at as of a time."""
+"""The lake: events, decisions, contexts, items and users, written once and looked at as of a time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ import duckdb
 import polars as pl
 
 from longplay.display import facts_html, facts_text
-from longplay.errors import DataError
+from longplay.errors import ConfigError, DataError
 from longplay.frames import Table, polars_frame
 from longplay.lake.content import content_digest
 from longplay.lake.database import connected
 from longplay.lake.descriptions import as_known, as_known_sql, new_descriptions
-from longplay.lake.row_checks import refuse_long_slates
-from longplay.lake.schema import TABLES, TIME_COLUMN, conform, conform_events, empty
+from longplay.lake.row_checks import VECTORS, refuse_long_slates, refuse_other_lengths
+from longplay.lake.schema import (
+    DESCRIBED,
+    ORDER,
+    TABLES,
+    TIME_COLUMN,
+    conform,
+    conform_events,
+    empty,
+)
 from longplay.lake.sift import EARLIEST, advice, quarantine_rows, sift
 from longplay.lake.snapshot import ARRIVED, Snapshot
 from longplay.lake.storage import FolderStore, MemoryStore, Store
@@ -70,12 +78,12 @@ class TableSource:
 
 
 class Lake:
-    """The event log and its companions (events, decisions, contexts, items), in a folder (Delta
-    Lake) or in memory, with the same methods.
+    """The event log and its companions (events, decisions, contexts, items, users), in a folder
+    (Delta Lake) or in memory, with the same methods.
 
     Reading goes through a bounded view: `lake.before(t)`; the lake itself is the view before its
     own watermark. A view never shows what happened at or after its time, nor what arrived later.
-    Of an item whose row was replaced it shows the row that held when the view was made.
+    Of an item or user whose row was replaced it shows the row that held when the view was made.
 
     >>> lake = Lake.memory()
     >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -168,6 +176,35 @@ class Lake:
         Of an item that was described several times, the description that had arrived last.
         """
         return self._frame("items")
+
+    @property
+    def users(self) -> pl.DataFrame:
+        """What the service knew of its users at the view's time, by user id: attributes and
+        vectors.
+
+        Of a user that was described several times, the description that had arrived last. Users
+        that no description names are not in it, whatever they did.
+        """
+        return self._frame("users")
+
+    def descriptions(self, table: str) -> pl.DataFrame:
+        """Every description of items or users that this view may see, by id and arrival; `items`
+        and `users` show the last of each. `added_at` is the earliest that was known at its arrival.
+
+        Args:
+            table: "items" or "users".
+        """
+        if table not in DESCRIBED:
+            raise ConfigError(
+                f"descriptions: {table!r} given, expected one of {', '.join(DESCRIBED)}"
+            )
+        snapshot = self._snapshot()
+        with snapshot.reading():
+            tests = self._tests(table, snapshot)
+            arrived = snapshot.scan(table).filter(tests.pop("ingested_at", True))
+            earliest = pl.col("added_at").cum_min().over(DESCRIBED[table])
+            ordered = arrived.sort(DESCRIBED[table], "ingested_at", maintain_order=True)
+            return ordered.with_columns(earliest).filter(*tests.values()).collect()
 
     @property
     def quarantine(self) -> pl.DataFrame:
@@ -308,30 +345,32 @@ class Lake:
             for column, sign, bound in self._bounds(table, snapshot)
         }
         source = f"_all_{table}"
-        if table == "items" and not snapshot.described_once:
-            source = f"({as_known_sql(source, tests.pop('ingested_at', None))})"
+        if table in DESCRIBED and table not in snapshot.described_once:
+            source = f"({as_known_sql(source, table, tests.pop('ingested_at', None))})"
         where = " where " + " and ".join(tests.values()) if tests else ""
         return f"select * from {source}{where}"
+
+    def _tests(self, table: str, snapshot: Snapshot) -> dict[str, pl.Expr]:
+        """The conditions of `_bounds` by column."""
+        return {
+            column: pl.col(column) < bound if sign == "<" else pl.col(column) <= bound
+            for column, sign, bound in self._bounds(table, snapshot)
+        }
 
     def _visible(self, table: str, snapshot: Snapshot) -> pl.LazyFrame:
         """The rows of a table that this view shows."""
         rows = snapshot.scan(table)
-        tests = {
-            column: pl.col(column) < bound if sign == "<" else pl.col(column) <= bound
-            for column, sign, bound in self._bounds(table, snapshot)
-        }
-        if table == "items":
-            rows = as_known(rows.filter(tests.pop("ingested_at", True)))
+        tests = self._tests(table, snapshot)
+        if table in DESCRIBED:
+            rows = as_known(rows.filter(tests.pop("ingested_at", True)), table)
         return rows.filter(*tests.values())
 
     def _frame(self, table: str) -> pl.DataFrame:
         snapshot = self._snapshot()
         if table not in self._cache or self._cache[table][0] != snapshot.version:
-            order = {"items": ["item_id"], "quarantine": ["batch", "line"]}.get(
-                table, ["time", f"{table[:-1]}_id"]
-            )
+            visible = self._visible(table, snapshot)
             with snapshot.reading():
-                rows = self._visible(table, snapshot).sort(order, maintain_order=True).collect()
+                rows = visible.sort(ORDER[table], maintain_order=True).collect()
             self._cache[table] = (snapshot.version, rows)
         return self._cache[table][1]
 
@@ -341,7 +380,7 @@ class Lake:
         snapshot = self._snapshot()
         unit = "rows" if self._until is None else "rows stored"
         facts = {}
-        for table in ("events", "decisions", "contexts", "items", "quarantine"):
+        for table in TABLES:
             in_files = sum(file.rows for file in snapshot.files.get(table, {}).values())
             in_memory = snapshot.frames[table].height if table in snapshot.frames else 0
             if in_files or in_memory:
@@ -380,6 +419,7 @@ class Lake:
         decisions: Table | None = None,
         contexts: Table | None = None,
         items: Table | None = None,
+        users: Table | None = None,
         watermark: datetime | None = None,
         now: datetime | None = None,
         skew: timedelta = SKEW,
@@ -399,13 +439,12 @@ class Lake:
                 nothing, of other content is refused.
             events: rows to add. Events may carry a column `line`, their line in the source, which
                 the quarantine then names; without it a row's position from 1 is its line.
-            decisions: rows to add. Events may carry a column `line`, their line in the source,
-                which the quarantine then names; without it a row's position from 1 is its line.
-            contexts: rows to add. Events may carry a column `line`, their line in the source, which
-                the quarantine then names; without it a row's position from 1 is its line.
+            decisions: rows to add.
+            contexts: rows to add.
             items: descriptions; of each item the one that arrived last holds, and the earliest
                 `added_at`. A description without an arrival (`ingested_at`) is known just after the
                 lake's watermark, in the lake's first catalogue from `added_at` on.
+            users: descriptions of what the service knows of users, under the rules of `items`.
             watermark: the log is complete before this time; default: just after the last event or
                 decision.
             now: events later than this are set aside as future, contexts and decisions refuse the
@@ -429,9 +468,12 @@ class Lake:
                 "append: batch='' given, expected a name that stays the same when the batch is "
                 "retried"
             )
-        catalogue = None if items is None else polars_frame(items, "items")
-        arrival_given = catalogue is not None and "ingested_at" in catalogue.columns
-        optional_tables = {"decisions": decisions, "contexts": contexts, "items": catalogue}
+        described = {
+            table: polars_frame(rows, table)
+            for table, rows in (("items", items), ("users", users))
+            if rows is not None
+        }
+        optional_tables = {"decisions": decisions, "contexts": contexts, **described}
         frames = {
             table: conform(frame, table)
             for table, frame in optional_tables.items()
@@ -483,13 +525,21 @@ class Lake:
             reasons = _count_reasons(refused, frames.get("events"), max_bad_share, batch)
             if refused.height:
                 frames["quarantine"] = refused
-            if "items" in frames:
-                snapshot = self._store.snapshot()
+            snapshot = self._store.snapshot()
+            for table, rows in described.items():
                 with snapshot.reading():
-                    stored = as_known(snapshot.scan("items")).collect()
-                frames["items"] = new_descriptions(
-                    frames["items"], stored, snapshot.watermark, arrival_given
-                )
+                    frames[table] = new_descriptions(
+                        frames[table],
+                        snapshot.scan(table),
+                        table,
+                        snapshot.watermark,
+                        "ingested_at" in rows.columns,
+                    )
+            for table, column in VECTORS.items():
+                if table in frames and frames[table][column].null_count() < frames[table].height:
+                    with snapshot.reading():
+                        stored_length = snapshot.vector_length(table)
+                    refuse_other_lengths(frames[table], table, stored_length)
             self._store.commit(batch, frames, self._next_watermark(frames, watermark), content)
         return Appended(batch, {table: frame.height for table, frame in frames.items()}, reasons)
 

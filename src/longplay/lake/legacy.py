@@ -11,14 +11,9 @@ from deltalake import DeltaTable
 from longplay.errors import DataError
 from longplay.lake import delta
 from longplay.lake.commits import FOLDER, Commit, TableChange
-from longplay.lake.schema import TABLES
 
-COLUMNS = {
-    "seq",
-    "batch",
-    "watermark",
-    *(f"{table}_version" for table in ("events", "decisions", "contexts", "items", "quarantine")),
-}
+LEGACY_TABLES = ("events", "decisions", "contexts", "items", "quarantine")
+COLUMNS = {"seq", "batch", "watermark", *(f"{table}_version" for table in LEGACY_TABLES)}
 
 
 def legacy_commits(lake: Path) -> tuple[Commit, ...]:
@@ -54,7 +49,7 @@ def legacy_commits(lake: Path) -> tuple[Commit, ...]:
     last = commits[-1]
     changes = {
         table: _all_files(lake, table, versions[f"{table}_version"])
-        for table in TABLES
+        for table in LEGACY_TABLES
         if versions[f"{table}_version"] >= 0
     }
     return (*commits[:-1], Commit(last.seq, last.batch, None, last.watermark, changes))

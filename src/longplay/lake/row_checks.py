@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import polars as pl
 
@@ -14,6 +18,8 @@ RULES = {
     "creator": "creator_id",
     "none": None,
 }
+# table -> its column of vectors, which are all equally long
+VECTORS = {"items": "vector", "users": "vector", "contexts": "user_vector"}
 ROUNDING = 1e-9  # log-probabilities up to this far above 0 are roundings of 0
 
 
@@ -72,6 +78,98 @@ def _as_long(column: str, reference: str) -> Check:
     )
 
 
+def _vector(column: str) -> Check:
+    """Check that a column's vectors hold finite numbers, at least one."""
+    values = pl.col(column)
+    broken = ~pl.element().is_finite().fill_null(True)
+    return Check(
+        column,
+        (values.list.len() == 0) | values.list.eval(broken).list.any(),
+        f"an impossible {column}",
+        "at least one number, all of them finite, or null where it is not known",
+        any_bad=(values.list.len() == 0).any() | (~items_of(column).is_finite()).any(),
+    )
+
+
+def _attributes(column: str) -> Check:
+    """Check that a column's texts are flat JSON objects."""
+    return Check(
+        column,
+        pl.col(column).map_batches(_not_flat, return_dtype=pl.Boolean),
+        f"{column} that cannot be read",
+        'a flat JSON object of text, numbers and truth values, e.g. {"country": "SE", "plan": '
+        '"family"}, without the keys that are not known, or null',
+    )
+
+
+def _not_flat(texts: pl.Series) -> pl.Series:
+    """Whether each text is no flat JSON object; null counts as fine."""
+    if texts.null_count() == len(texts):
+        return pl.Series(texts.name, [False], dtype=pl.Boolean).new_from_index(0, len(texts))
+    bad = [text for text in texts.drop_nulls().unique() if not is_flat_object(text)]
+    return texts.is_in(bad)
+
+
+def is_flat_object(text: str) -> bool:
+    """Whether a text is a flat JSON object of text, finite numbers and truth values.
+
+    >>> is_flat_object('{"country": "SE", "age": 31, "trial": false}')
+    True
+    >>> is_flat_object('{"plan": null}'), is_flat_object('{"a": {"b": 1}}'), is_flat_object("[1]")
+    (False, False, False)
+    """
+    try:
+        pairs = json.loads(text, object_pairs_hook=list, parse_constant=_no_number)
+        text.encode()
+    except (ValueError, RecursionError):
+        return False
+    # an object is a list of pairs here, so that a key that stands twice is seen
+    if not text.lstrip().startswith("{"):
+        return False
+    keys = [key for key, _ in pairs]
+    return len(set(keys)) == len(keys) and all(_is_plain(value) for _, value in pairs)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int)  # truth values are whole numbers to Python
+
+
+def _no_number(constant: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(constant)
+
+
+def _showings() -> tuple[Check, ...]:
+    """Checks of the items that were shown before a context."""
+    times = pl.col("shown_time")
+    backwards = pl.element().diff() < pl.duration(microseconds=0)
+    return (
+        Check(
+            "shown_time",
+            times.is_not_null() & pl.col("shown").is_null(),
+            "times of showings without the items shown",
+            "as many items in shown, or null in both",
+        ),
+        _as_long("shown_time", "shown"),
+        Check(
+            "shown_time",
+            times.list.max() >= pl.col("time"),
+            "a showing at or after their time",
+            "only showings before the context's time",
+        ),
+        Check(
+            "shown_time",
+            times.list.eval(backwards).list.any(),
+            "showings in another order than that of time",
+            "the oldest showing first",
+        ),
+    )
+
+
 CHECKS: dict[str, tuple[Check, ...]] = {
     "decisions": (
         Check(
@@ -120,6 +218,9 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "an unknown rule of exclusions",
             f"one of {', '.join(RULES)}, or null",
         ),
+        _vector("user_vector"),
+        _attributes("user_attributes"),
+        *_showings(),
     ),
     "items": (
         Check(
@@ -128,30 +229,51 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "a length that is no duration",
             "seconds above 0, or null where it is not known",
         ),
+        _vector("vector"),
+        _attributes("attributes"),
     ),
+    "users": (_vector("vector"), _attributes("attributes")),
 }
 
 # lists without a null among their items
 WITHOUT_HOLES: dict[str, tuple[str, ...]] = {
     "decisions": ("slate", "log_prob"),
-    "contexts": ("exclusions", "history", "history_time", "history_kind"),
-    "items": ("tags",),
+    "contexts": (
+        "exclusions",
+        "history",
+        "history_time",
+        "history_kind",
+        "user_vector",
+        "shown",
+        "shown_time",
+    ),
+    "items": ("tags", "vector"),
+    "users": ("vector",),
 }
 
 
-def row_doubts(table: str) -> pl.Expr:
-    """Whether `refuse_bad_rows` would refuse or change any row of a frame."""
-    doubts = _doubts(table)
+def row_doubts(table: str, columns: Collection[str]) -> pl.Expr:
+    """Whether `refuse_bad_rows` would refuse or change any row of a frame.
+
+    Args:
+        table: its name.
+        columns: the columns to check; the others hold nothing that a check could name.
+    """
+    lists = [column for column in WITHOUT_HOLES.get(table, ()) if column in columns]
+    checks = [check for check in CHECKS.get(table, ()) if check.column in columns]
+    doubts = _doubts(lists, checks)
     if table == "decisions":
         doubts.append((items_of("log_prob") > 0).any())
+    if table in VECTORS and VECTORS[table] in columns:
+        length = pl.col(VECTORS[table]).list.len()
+        doubts.append(length.min() != length.max())
     return pl.any_horizontal(*doubts) if doubts else pl.lit(False)
 
 
-def _doubts(table: str) -> list[pl.Expr]:
-    """Whether a list has a hole, per column of `WITHOUT_HOLES`; then whether any row is bad, per
-    check."""
-    holes = [items_of(column).null_count() > 0 for column in WITHOUT_HOLES.get(table, ())]
-    return holes + [check.doubt for check in CHECKS.get(table, ())]
+def _doubts(lists: Iterable[str], checks: Iterable[Check]) -> list[pl.Expr]:
+    """Whether a list has a hole, per column of lists; then whether any row is bad, per check."""
+    holes = [items_of(column).null_count() > 0 for column in lists]
+    return holes + [check.doubt for check in checks]
 
 
 def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
@@ -162,7 +284,7 @@ def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
         table: its name.
 
     Raises:
-        DataError: a row that some check names, or a hole in a list.
+        DataError: a row that some check names, a hole in a list, or vectors of different lengths.
     """
     if frame.is_empty():
         return frame
@@ -171,7 +293,7 @@ def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     if not lists and not checks:
         return frame
     answers = frame.select(
-        doubt.alias(str(place)) for place, doubt in enumerate(_doubts(table))
+        doubt.alias(str(place)) for place, doubt in enumerate(_doubts(lists, checks))
     ).row(0)
     for column, has_holes in zip(lists, answers):
         if has_holes:
@@ -190,11 +312,48 @@ def refuse_bad_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     for check, has_bad_rows in zip(checks, failed):
         if has_bad_rows:
             raise _error(frame, table, check)
+    if table in VECTORS:
+        _refuse_uneven_vectors(frame, table)
     if table == "decisions" and (flat_items(frame["log_prob"]) > 0).any():
         frame = frame.with_columns(
             pl.col("log_prob").list.eval(pl.min_horizontal(pl.element(), 0.0))
         )
     return frame
+
+
+def _refuse_uneven_vectors(frame: pl.DataFrame, table: str) -> None:
+    """Raise where the vectors of a table are not all equally long."""
+    column = VECTORS[table]
+    key = f"{table[:-1]}_id"
+    vectors = frame.select(key, pl.col(column).list.len().alias("length")).drop_nulls("length")
+    if vectors["length"].n_unique() > 1:
+        first_key, first_length = vectors.row(0)
+        other_key, other_length = vectors.filter(pl.col("length") != first_length).row(0)
+        raise DataError(
+            f"{table}: {column} has {first_length} numbers for {first_key!r} and {other_length} "
+            f"for {other_key!r}; expected equally many in all rows; give all vectors from one "
+            "model, or null"
+        )
+
+
+def refuse_other_lengths(frame: pl.DataFrame, table: str, stored_length: int | None) -> None:
+    """Raise where the vectors of a table are longer or shorter than those in the lake.
+
+    Args:
+        frame: checked rows, whose vectors are equally long.
+        table: its name.
+        stored_length: numbers per vector in the lake; None where it holds none.
+    """
+    column = VECTORS.get(table)
+    if column is None or stored_length is None:
+        return
+    vectors = frame.drop_nulls(column)
+    if vectors.height and (length := len(vectors[column][0])) != stored_length:
+        raise DataError(
+            f"{table}: {column} has {length} numbers, first for {vectors[f'{table[:-1]}_id'][0]!r}, "
+            f"and {stored_length} in the lake; expected equally many in all of a lake. Nothing was "
+            "written; give vectors of that length, or append to a new lake"
+        )
 
 
 def refuse_long_slates(decisions: pl.DataFrame | None, contexts: pl.DataFrame | None) -> None:

@@ -14,6 +14,7 @@ from longplay.lake.exact import YEAR_1_US, YEAR_9999_US, exact
 from longplay.lake.row_checks import items_of, refuse_bad_rows, row_doubts
 
 TIME = pl.Datetime("us", "UTC")
+VECTOR = pl.List(pl.Float64)  # finite numbers; the vectors of one column of a lake are equally long
 
 # What a user can do. Only ENGAGED kinds are activity: they open discoveries and count in measures.
 KINDS = ("play", "skip", "save", "like", "follow", "purchase", "refund", "visit", "cancel")
@@ -23,13 +24,24 @@ ORIGINS = ("organic", "recommended", "autoplay")
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its type, whether null is allowed, the default where it is left out, and whether it
-    holds ids (see `longplay.ids`)."""
+    """A column of a table.
+
+    Attributes:
+        dtype: its type.
+        null: whether null is allowed.
+        default: the value where the column is left out.
+        ids: whether it holds ids (see `longplay.ids`).
+        added: whether older lakes lack it; it is null there.
+        digested: whether the digest of a batch counts it while it is empty. Not so for columns that
+            came after batches had digests: a retry of an older batch keeps its digest.
+    """
 
     dtype: pl.DataType | type[pl.DataType]
     null: bool = False
     default: object = None
     ids: bool = False
+    added: bool = False
+    digested: bool = True
 
 
 TABLES: dict[str, dict[str, Column]] = {
@@ -46,7 +58,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "session_id": Column(pl.String, null=True, ids=True),
         "decision_id": Column(pl.String, null=True, ids=True),
         "slot": Column(pl.Int32, null=True),
-        "amount": Column(pl.Float64, null=True),  # money or quantity, in the log's own unit
+        # money or quantity, in the log's own unit
+        "amount": Column(pl.Float64, null=True, added=True, digested=False),
         # defaults to `time`: a log without arrival times arrived at once
         "ingested_at": Column(TIME),
     },
@@ -82,13 +95,19 @@ TABLES: dict[str, dict[str, Column]] = {
         "history": Column(pl.List(pl.String), ids=True),
         "history_until": Column(TIME),
         # of each item of the history: when, what was done, on which surface
-        "history_time": Column(pl.List(TIME), null=True),
-        "history_kind": Column(pl.List(pl.String), null=True),
-        "history_surface": Column(pl.List(pl.String), null=True),
+        "history_time": Column(pl.List(TIME), null=True, added=True),
+        "history_kind": Column(pl.List(pl.String), null=True, added=True),
+        "history_surface": Column(pl.List(pl.String), null=True, added=True),
         # the outcome that is asked for, in its signal's unit
-        "want": Column(pl.Float64, null=True),
+        "want": Column(pl.Float64, null=True, added=True),
         # what made the exclusions: seen, creator or none; null: not stated
-        "exclusion_rule": Column(pl.String, null=True),
+        "exclusion_rule": Column(pl.String, null=True, added=True),
+        # what the service knew of the user at the context's time, as in `users`
+        "user_vector": Column(VECTOR, null=True, added=True, digested=False),
+        "user_attributes": Column(pl.String, null=True, added=True, digested=False),
+        # items shown to the user before, across slates, oldest first, and when
+        "shown": Column(pl.List(pl.String), null=True, ids=True, added=True, digested=False),
+        "shown_time": Column(pl.List(TIME), null=True, added=True, digested=False),
     },
     "items": {
         "item_id": Column(pl.String, ids=True),
@@ -96,11 +115,22 @@ TABLES: dict[str, dict[str, Column]] = {
         "title": Column(pl.String, null=True),
         "text": Column(pl.String, null=True),
         "tags": Column(pl.List(pl.String), null=True),
-        "length": Column(pl.Float64, null=True),  # seconds
+        "length": Column(pl.Float64, null=True, added=True),  # seconds
         "added_at": Column(TIME),
         "available": Column(pl.Boolean, default=True),
         # when this description arrived; defaults to `added_at`, see Lake.append
-        "ingested_at": Column(TIME),
+        "ingested_at": Column(TIME, added=True),
+        "vector": Column(VECTOR, null=True, added=True, digested=False),  # embedding, factors
+        # a flat JSON object of text, numbers and truth values
+        "attributes": Column(pl.String, null=True, added=True, digested=False),
+    },
+    "users": {
+        "user_id": Column(pl.String, ids=True),
+        # a flat JSON object of text, numbers and truth values
+        "attributes": Column(pl.String, null=True),
+        "vector": Column(VECTOR, null=True),  # factors, as the service knows the user
+        "added_at": Column(TIME),
+        "ingested_at": Column(TIME),  # as in `items`
     },
     "quarantine": {
         "batch": Column(pl.String),
@@ -110,7 +140,16 @@ TABLES: dict[str, dict[str, Column]] = {
     },
 }
 
-TIME_COLUMN = {"events": "time", "decisions": "time", "contexts": "time", "items": "added_at"}
+# the tables that `Lake.append` takes; the lake fills the others
+APPENDED = tuple(table for table in TABLES if table != "quarantine")
+# tables with a row per description -> the id of what is described (see `lake.descriptions`)
+DESCRIBED = {"items": "item_id", "users": "user_id"}
+TIME_COLUMN = {table: "added_at" if table in DESCRIBED else "time" for table in APPENDED}
+# the order of a table's rows in a view
+ORDER = {
+    table: [DESCRIBED[table]] if table in DESCRIBED else ["time", f"{table[:-1]}_id"]
+    for table in APPENDED
+} | {"quarantine": ["batch", "line"]}
 DTYPES = {
     table: pl.Schema({name: column.dtype for name, column in columns.items()})
     for table, columns in TABLES.items()
@@ -185,13 +224,21 @@ def _clear(frame: pl.DataFrame, table: str) -> pl.DataFrame | None:
 
     Most tables are made by this package and pass here, with one query instead of several.
     """
-    selection = _selection(table, tuple(frame.columns))
+    filled = tuple(name for name in frame.columns if not _is_all_null(frame[name], table))
+    selection = _selection(table, filled)
     if selection is None:
         return None
     selected = frame.select(selection)
-    if selected.schema != DTYPES[table] or selected.select(_doubts(table)).item():
+    if selected.schema != DTYPES[table] or selected.select(_doubts(table, filled)).item():
         return None
     return selected
+
+
+def _is_all_null(values: pl.Series, table: str) -> bool:
+    """Whether a column of the right type that may be null has no value. It is as good as left
+    out: nothing of it needs a check."""
+    column = TABLES[table][values.name]
+    return column.null and values.null_count() == len(values) and values.dtype == column.dtype
 
 
 @cache
@@ -210,11 +257,12 @@ def _selection(table: str, given_columns: tuple[str, ...]) -> list[pl.Expr] | No
 
 
 @cache
-def _doubts(table: str) -> pl.Expr:
+def _doubts(table: str, filled_columns: tuple[str, ...]) -> pl.Expr:
     """Whether a frame of the table's columns and types has a value that is to be converted or
-    refused."""
+    refused. Columns that are not filled hold their default, which is fine."""
     doubts = []
-    for name, column in TABLES[table].items():
+    for name in filled_columns:
+        column = TABLES[table][name]
         is_list = isinstance(column.dtype, pl.List)
         values = items_of(name) if is_list else pl.col(name)
         if column.ids:
@@ -224,7 +272,7 @@ def _doubts(table: str) -> pl.Expr:
             doubts.append(((count < YEAR_1_US) | (count > YEAR_9999_US)).any())
         if not column.null and table != "events":
             doubts.append(pl.col(name).null_count() > 0)
-    return pl.any_horizontal(*doubts, row_doubts(table))
+    return pl.any_horizontal(*doubts, row_doubts(table, filled_columns))
 
 
 def _plain_ids(frame: pl.DataFrame, columns: dict[str, Column]) -> set[str]:

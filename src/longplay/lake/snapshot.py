@@ -18,18 +18,15 @@ from deltalake import DeltaTable
 from longplay.errors import DataError
 from longplay.lake.commits import DataFile, file_damage
 from longplay.lake.daily import quoted
-from longplay.lake.schema import DTYPES, TABLES, empty
+from longplay.lake.row_checks import VECTORS
+from longplay.lake.schema import DESCRIBED, DTYPES, TABLES, TIME, empty
 
-_ADDED_COLUMNS = {  # columns that older lakes lack, with DuckDB's types
-    "items": {"length": "double", "ingested_at": "timestamptz"},
-    "contexts": {
-        "history_time": "timestamptz[]",
-        "history_kind": "varchar[]",
-        "history_surface": "varchar[]",
-        "want": "double",
-        "exclusion_rule": "varchar",
-    },
+# table -> columns that older lakes lack
+_ADDED_COLUMNS = {
+    table: {name: column.dtype for name, column in columns.items() if column.added}
+    for table, columns in TABLES.items()
 }
+_DUCKDB_TYPES = {pl.String: "varchar", pl.Float64: "double", TIME: "timestamptz"}
 # SQL of the columns of stored items: one without an arrival was known when it was added
 ARRIVED = "* replace (coalesce(ingested_at, added_at) as ingested_at)"
 _AMOUNT = "amount"  # of events, which older files lack; every other column must be there
@@ -83,11 +80,26 @@ class Snapshot:
         return statistics_by_table
 
     @cached_property
-    def described_once(self) -> bool:
-        """Whether every item has one description. Views then need not look for the latest."""
-        return (
-            not self.scan("items").select(pl.col("item_id").is_duplicated().any()).collect().item()
-        )
+    def described_once(self) -> frozenset[str]:
+        """The tables of descriptions that have one of each item or user. Views then need not look
+        for the latest."""
+        again = {
+            table: self.scan(table).select(pl.col(key).is_duplicated().any()).collect().item()
+            for table, key in DESCRIBED.items()
+        }
+        return frozenset(table for table, is_again in again.items() if not is_again)
+
+    def vector_length(self, table: str) -> int | None:
+        """Numbers per vector of a table; None where it holds no vector. All are equally long."""
+        column = VECTORS[table]
+        paths = self.paths(table)
+        newest_first = [file for file in reversed(paths) if column in _columns_of(file)]
+        frames = [pl.scan_parquet(file, glob=False) for file in newest_first]
+        for frame in frames or [self.frames.get(table, empty(table)).lazy()]:
+            lengths = frame.select(pl.col(column).list.len()).drop_nulls().head(1).collect()
+            if lengths.height:
+                return int(lengths.item())
+        return None
 
     def _by_amount(self) -> list[tuple[bool, list[str]]]:
         """Event files in order, as runs that all have the column of amounts or all lack it."""
@@ -105,12 +117,10 @@ class Snapshot:
             con.execute(f"create view {name} as {' union all by name '.join(parts)}")
         elif files := self.paths(table):
             # DuckDB takes `*`, `?` and `[` in a name as a pattern; FolderStore refuses such folders
-            read = (
-                f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = "
-                f"{table in _ADDED_COLUMNS})"
-            )
+            added = _ADDED_COLUMNS[table]
+            read = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = {bool(added)})"
             columns = "*"
-            if table in _ADDED_COLUMNS:  # files may be older than a column of the schema
+            if added:  # files may be older than a column of the schema
                 has = {
                     row[0]
                     for row in con.execute(
@@ -118,8 +128,8 @@ class Snapshot:
                     ).fetchall()
                 }
                 columns += "".join(
-                    f", null::{kind} as {column}"
-                    for column, kind in _ADDED_COLUMNS[table].items()
+                    f", null::{_duckdb_type(dtype)} as {column}"
+                    for column, dtype in added.items()
                     if column not in has
                 )
             if table == "items":
@@ -172,7 +182,7 @@ class Snapshot:
                 parts.append(part.select(pl.col(name).cast(dtype) for name, dtype in types))
             return pl.concat(parts) if len(parts) > 1 else parts[0]
         if files := self.paths(table):
-            if table in _ADDED_COLUMNS:
+            if _ADDED_COLUMNS[table]:
                 frame = pl.scan_parquet(
                     files, glob=False, schema=DTYPES[table], missing_columns="insert"
                 )
@@ -196,8 +206,14 @@ def lost_columns(table: str, opened: DeltaTable) -> list[str]:
     """Columns that every version of a table must have and this one lacks, which means that its log
     is damaged."""
     has = {field.name for field in opened.schema().fields}
-    added_later = {_AMOUNT, *_ADDED_COLUMNS.get(table, {})}
-    return [name for name in TABLES[table] if name not in has and name not in added_later]
+    return [name for name, column in TABLES[table].items() if not column.added and name not in has]
+
+
+def _duckdb_type(dtype: object) -> str:
+    """DuckDB's name of a column's type."""
+    if isinstance(dtype, pl.List):
+        return f"{_duckdb_type(dtype.inner)}[]"
+    return _DUCKDB_TYPES[dtype]
 
 
 def _has_amount(file: str) -> bool:

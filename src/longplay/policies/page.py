@@ -11,7 +11,15 @@ import numpy as np
 import polars as pl
 
 from longplay.arrays import Float
-from longplay.decisions import Contexts, Decisions, Policy, check_one_each, rules_of
+from longplay.decisions import (
+    Contexts,
+    Decisions,
+    Policy,
+    check_one_each,
+    reads_users,
+    rules_of,
+    showings_of,
+)
 from longplay.display import facts_html, facts_text
 from longplay.errors import ConfigError, DataError
 
@@ -83,6 +91,16 @@ class Page:
     def history(self) -> int:
         """The longest history that any of its policies reads."""
         return max(policy.history for policy in self.policies.values())
+
+    @property
+    def showings(self) -> int:
+        """The largest number of past showings that any row reads."""
+        return max(map(showings_of, self.policies.values()))
+
+    @property
+    def reads_users(self) -> bool:
+        """Whether any row reads what the service knows of users."""
+        return any(map(reads_users, self.policies.values()))
 
     @property
     def trained_under(self) -> Mapping[str, str]:

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
+
 from longplay.errors import ConfigError, DataError, LongplayError
 from longplay.lake import Lake
 from longplay.lake.adapters.column_words import COLUMN_NAMES, PROPENSITY_NAMES, plain
-from longplay.lake.adapters.glimpse import Glimpse, glimpse
+from longplay.lake.adapters.glimpse import Glimpse, glimpse, sample_of
+from longplay.lake.adapters.known_roles import UserRoles, user_roles
 from longplay.lake.adapters.logged_slates import DECISION_COLUMNS
 from longplay.lake.adapters.open_bandit import ITEMS, NEEDED, read_open_bandit
-from longplay.lake.adapters.record_files import find_files
+from longplay.lake.adapters.record_files import JSON_LINES, described_files, find_files
 from longplay.lake.adapters.roles import Roles, description_of, roles_of
 from longplay.lake.adapters.time_formats import time_format_of
 from longplay.run.config import parse_config
@@ -75,6 +78,23 @@ class _Slates:
     time_format: str | None
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """The files of a log by what they hold.
+
+    Attributes:
+        events: a file, or the folder of all of them.
+        slates: files of logged decisions.
+        catalogue: file of the items, and its column mapping.
+        users: file of what the service knows of its users, and the roles of its columns.
+    """
+
+    events: Path
+    slates: _Slates | None = None
+    catalogue: tuple[Path, dict[str, str]] | None = None
+    users: tuple[Path, UserRoles] | None = None
+
+
 def propose(log: Path, file: Path) -> Proposal:
     """Inspect a log and propose a run that fits it.
 
@@ -90,46 +110,58 @@ def propose(log: Path, file: Path) -> Proposal:
         return _of_lake(log, file)
     if _is_open_bandit(log):
         return _of_open_bandit(log, file)
-    events, slates, catalogue = _parts(log)
-    seen = glimpse(events)
+    parts = _parts(log)
+    seen = glimpse(parts.events)
     if set(seen.sample.columns) >= SHOP_COLUMNS:
         return _of_shop(seen, file)
-    roles = roles_of(seen.sample, str(events))
+    roles = roles_of(seen.sample, str(parts.events))
     times = seen.column(roles.columns["time"])
     if len(times) > seen.sample.height:
-        roles = roles_of(seen.sample, str(events), times)
-    return _of_table(seen, roles, slates, catalogue, file)
+        roles = roles_of(seen.sample, str(parts.events), times)
+    return _of_table(seen, roles, parts, file)
 
 
-def _parts(log: Path) -> tuple[Path, _Slates | None, tuple[Path, dict[str, str]] | None]:
-    """Split a folder into events, decisions and catalogue, by the columns of its files."""
+def _parts(log: Path) -> _Parts:
+    """Split a folder into events, decisions, catalogue and users, by the columns of its files."""
     if not log.is_dir():
-        return log, None, None
+        return _Parts(log)
     _, files = find_files(log)
     if len(files) > 12:
-        return log, None, None
-    columns: dict[Path, list[str]] = {}
-    for file in files:
+        return _Parts(log)
+    samples: dict[Path, pl.DataFrame] = {}
+    for file in [*files, *described_files(log)]:
         try:
-            columns[file] = glimpse(file).sample.columns
+            samples[file] = sample_of(file)
         except (ConfigError, DataError):
             continue
+    columns = {file: sample.columns for file, sample in samples.items()}
     if len({tuple(sorted(names)) for names in columns.values()}) < 2:
-        return log, None, None
+        return _Parts(log)
     slates = None
     catalogue = None
+    users = None
     events = []
+    either: list[tuple[Path, UserRoles]] = []  # one row per user and a time: events, or users
     for file, names in columns.items():
         keys = {plain(name): name for name in names}
         if any(plain(name) in keys for name in PROPENSITY_NAMES):
             slates = slates or _slates_of(file)
+        elif (of_users := user_roles(samples[file])) is not None:
+            if of_users.is_certain:
+                users = users or (file, of_users)
+            else:
+                either.append((file, of_users))
         elif _first(keys, COLUMN_NAMES["user_id"]) and _first(keys, COLUMN_NAMES["time"]):
             events.append(file)
         elif (item := _first(keys, COLUMN_NAMES["item_id"])) or (item := keys.get("id")):
             catalogue = catalogue or (
                 file,
-                {"item_id": item, **description_of(glimpse(file).sample, item)},
+                {"item_id": item, **description_of(samples[file], item)},
             )
+    if not events:
+        events = [file for file, _ in either]
+    elif users is None and either:
+        users = either[0]
     if not events:
         raise DataError(
             f"{log}: none of its files has a user and a time; name the file of the events, e.g. "
@@ -140,7 +172,7 @@ def _parts(log: Path) -> tuple[Path, _Slates | None, tuple[Path, dict[str, str]]
             f"{log}: holds several logs with different columns; name one of "
             f"{', '.join(map(str, events))}"
         )
-    return events[0] if len(events) == 1 else log, slates, catalogue
+    return _Parts(events[0] if len(events) == 1 else log, slates, catalogue, users)
 
 
 def _first(keys: Mapping[str, str], names: Sequence[str]) -> str | None:
@@ -177,10 +209,11 @@ def _is_open_bandit(log: Path) -> bool:
 def _of_table(
     seen: Glimpse,
     roles: Roles,
-    slates: _Slates | None,
-    catalogue: tuple[Path, dict[str, str]] | None,
+    parts: _Parts,
     file: Path,
 ) -> Proposal:
+    slates = parts.slates
+    catalogue = parts.catalogue
     lines = ["[ingest]", f"path = {_text(_relative(seen.path, file))}"]
     if seen.separator is not None:
         lines.append(f"separator = {_text(seen.separator)}")
@@ -223,6 +256,17 @@ def _of_table(
             f"columns = {_inline(columns)}",
             *_format_keys(path),
         ]
+    if parts.users is not None:
+        path, of_users = parts.users
+        lines += [
+            "",
+            "[ingest.users]             # what the service knows of its users",
+            f"path = {_text(_relative(path, file))}",
+            f"columns = {_inline(of_users.columns)}",
+        ]
+        if of_users.time_format is not None:
+            lines.append(f"time_format = {_text(of_users.time_format)}")
+        lines += _format_keys(path)
     if slates is not None:
         lines += [
             "",
@@ -260,6 +304,7 @@ def _of_table(
         "columns: " + ", ".join(f"{role} = {name}" for role, name in roles.columns.items()),
         *([f"times as {roles.time_format}"] if roles.time_format else []),
         *roles.notes,
+        *_of_users(parts),
     ]
     if roles.has_propensity and slates is None:
         sentences.append(
@@ -267,6 +312,20 @@ def _of_table(
             "docs/cli.md"
         )
     return _finished(file, seen.path.stem, lines, facts, has, sentences)
+
+
+def _of_users(parts: _Parts) -> list[str]:
+    """A sentence on the file that says what the service knows of its users."""
+    if parts.users is None:
+        return []
+    path, roles = parts.users
+    words = f"{path.name} says what the service knows of its users"
+    if not {"added_at", "ingested_at"} & roles.columns.keys():
+        words += (
+            "; it has no times, so it counts as known from the end of the log on: see "
+            "ingest.users in docs/cli.md"
+        )
+    return [words]
 
 
 def _of_shop(seen: Glimpse, file: Path) -> Proposal:
@@ -595,6 +654,8 @@ def _missing(signal: Signal, facts: LogFacts, has: _Has) -> str | None:
 
 def _format_keys(path: Path) -> list[str]:
     """Format keys of a CSV file: separator and encoding where they are not the defaults."""
+    if path.suffix.lower() in JSON_LINES:
+        return []
     seen = glimpse(path)
     dialect = {"separator": seen.separator, "encoding": seen.encoding}
     return [f"{name} = {_text(value)}" for name, value in dialect.items() if value is not None]

@@ -8,6 +8,7 @@ from longplay.lake.adapters.record_files import read_rows
 from longplay.lake.adapters.retail import read_retail
 from longplay.lake.adapters.source import Source
 from longplay.lake.adapters.table import read_table
+from longplay.lake.adapters.user_files import read_users
 
 __all__ = [
     "Source",
@@ -18,4 +19,5 @@ __all__ = [
     "read_retail",
     "read_rows",
     "read_table",
+    "read_users",
 ]

@@ -77,6 +77,26 @@ def times(values: pl.Series, time_format: str | None, time_zone: str) -> pl.Seri
     return moments.to_physical().clip(YEAR_1_US, YEAR_9999_US).cast(TIME)
 
 
+def constant_time(name: str, written: str, time_zone: str, rows: int) -> pl.Series:
+    """One time for all rows, of the constant that a mapping gives.
+
+    Args:
+        name: of the column.
+        written: ISO 8601.
+        time_zone: of a time without an offset.
+        rows: number of rows.
+
+    Raises:
+        ConfigError: it is no time.
+    """
+    moment = times(pl.Series(name, [written]), None, time_zone)
+    if moment.null_count():
+        raise ConfigError(
+            f"constants: {name} = {written!r} is no time; expected ISO 8601, e.g. 2026-03-01"
+        )
+    return moment.new_from_index(0, rows)
+
+
 def _moments(values: pl.Series, time_format: str | None, zone: str) -> pl.Series:
     if values.dtype == pl.Null:
         return values.cast(TIME)

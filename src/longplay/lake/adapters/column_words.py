@@ -237,6 +237,60 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "decision_id": ("decision_id",),
     "slot": ("slot",),
 }
+# names of columns of vectors, and stems of numbered columns that are the places of one
+VECTOR_NAMES = (
+    "vector",
+    "user_vector",
+    "item_vector",
+    "embedding",
+    "user_embedding",
+    "item_embedding",
+    "embeddings",
+    "emb",
+    "factors",
+    "user_factors",
+    "item_factors",
+    "latent_factors",
+    "features_vector",
+)
+VECTOR_STEMS = (
+    "factor",
+    "user_factor",
+    "item_factor",
+    "latent",
+    "latent_factor",
+    "embedding",
+    "user_embedding",
+    "item_embedding",
+    "emb",
+    "vector",
+    "vec",
+    "dim",
+    "component",
+    "pc",
+    "svd",
+    "als",
+    "f",
+    "v",
+)
+# names of columns of JSON objects with attributes
+ATTRIBUTES_NAMES = ("attributes", "user_attributes", "item_attributes", "properties", "traits")
+# names of the time from which a description was known, the surest first
+DESCRIBED_NAMES = (
+    "ingested_at",
+    "added_at",
+    "known_at",
+    "fitted_at",
+    "computed_at",
+    "trained_at",
+    "updated_at",
+    "last_updated",
+    "valid_from",
+    "as_of",
+    "as_of_date",
+    "snapshot_at",
+    "snapshot_date",
+)
 # parts of column names that only the log of a shop has
 SHOP_WORDS = (
     "price",

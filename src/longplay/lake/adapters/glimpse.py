@@ -11,7 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
-from longplay.lake.adapters.record_files import PARQUET, find_files
+from longplay.lake.adapters.json_lines import read_json_lines
+from longplay.lake.adapters.record_files import JSON_LINES, PARQUET, find_files
 
 HEAD_BYTES = 512_000
 PLACE_BYTES = 96_000
@@ -144,6 +145,20 @@ def glimpse(path: str | Path) -> Glimpse:
         encoding,
         is_complete,
     )
+
+
+def sample_of(file: Path) -> pl.DataFrame:
+    """Rows of one file; a file with a JSON object per line is read whole.
+
+    Raises:
+        ConfigError: a file of another kind.
+        DataError: it cannot be read, is empty, or has only a header.
+    """
+    if file.suffix.lower() not in JSON_LINES:
+        return glimpse(file).sample
+    rows = read_json_lines(file).rows
+    _refuse_empty(file, rows, rows.height)
+    return rows
 
 
 def headers(files: list[Path]) -> dict[Path, tuple[str, ...]]:

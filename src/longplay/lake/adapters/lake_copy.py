@@ -10,7 +10,9 @@ from longplay.lake.lake import Lake
 
 
 def read_lake(path: str | Path) -> Source:
-    """Events, items, decisions and contexts of the lake in the folder `path`, as of its watermark.
+    """Events, items, users, decisions and contexts of the lake in the folder `path`, as of its
+    watermark. Every description of items and users is copied, so that the copy knew at each moment
+    what the lake knew.
 
     Raises:
         ConfigError: no lake there.
@@ -33,7 +35,8 @@ def read_lake(path: str | Path) -> Source:
     shows_decisions = decisions.height > 0
     return Source(
         events=events,
-        items=lake.items,
+        items=lake.descriptions("items"),
+        users=None if lake.users.is_empty() else lake.descriptions("users"),
         decisions=decisions if shows_decisions else None,
         contexts=lake.contexts if shows_decisions else None,
         rejected=lake.quarantine.select("line", "reason", "row").clear(),

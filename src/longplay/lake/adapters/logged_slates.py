@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from longplay.errors import ConfigError, DataError
-from longplay.lake.adapters.cells import ids, numbers, seconds_of, text, times
+from longplay.lake.adapters.cells import constant_time, ids, numbers, seconds_of, text, times
+from longplay.lake.adapters.known_columns import attributes_of, columns_like, vector_of
 from longplay.lake.adapters.layout import close, header_advice
 from longplay.lake.adapters.record_files import ADDED, FAULT, FILE, LINE, TEXT, read_rows
 from longplay.lake.adapters.source import Source
@@ -51,9 +53,13 @@ CATALOGUE_COLUMNS = (
     "tags",
     "length",
     "added_at",
+    "ingested_at",
     "available",
+    "vector",
+    "attributes",
 )
 CONSTANTS = ("surface", "policy", "experiment", "creator_id")
+DESCRIBED_TIMES = ("added_at", "ingested_at")
 SLATE_REASONS = (
     "missing decision id",
     "missing user",
@@ -162,11 +168,16 @@ def read_items(
     `rejected`.
 
     Args:
-        path: a file, a folder or a pattern.
+        path: a file, a folder or a pattern of Parquet or CSV files, or a file with a JSON object
+            per line (.jsonl, .ndjson).
         columns: longplay column -> source column: item_id, and some of creator_id, title, text,
-            tags (a list, or text split at | ; ,), length, added_at and available. `added_at` is
-            null where it is not mapped: see `dated`.
-        constants: as of `read_table`.
+            tags (a list, or text split at | ; ,), length, added_at, ingested_at (when a row
+            arrived; default `added_at`), available, vector (a column of lists, of text such as
+            "0.1 -2", or a pattern of numeric columns such as "factor_*"; one that cannot be read is
+            not known) and attributes (a column of JSON objects, or columns such as "genre, year").
+            `added_at` is null where it is not mapped: see `dated`.
+        constants: longplay column -> the value of every row, such as creator_id; of `added_at` and
+            `ingested_at` a time in ISO 8601.
         time_format: as of `read_table`.
         time_zone: as of `read_table`.
         separator: as of `read_table`.
@@ -177,17 +188,26 @@ def read_items(
         ConfigError: the mapping names what is not there or leaves out item_id.
         DataError: a file cannot be read.
     """
-    read = read_rows(path, separator=separator, encoding=encoding)
+    read = read_rows(path, separator=separator, encoding=encoding, json_lines=True)
     rows = read.filter(pl.col(FAULT).is_null())
-    _check_columns(path, rows, columns, constants, CATALOGUE_COLUMNS, needed=("item_id",))
+    constant_columns = (*CONSTANTS, *DESCRIBED_TIMES)
+    _check_columns(
+        path, rows, columns, constants, CATALOGUE_COLUMNS, ("item_id",), constant_columns
+    )
     filled = {"item_id": ids(rows[columns["item_id"]]).alias("item_id")}
+    notes = []
+    for name, reader in (("vector", vector_of), ("attributes", attributes_of)):
+        if name in columns:
+            filled[name], bad = reader(rows, columns_like(columns[name], _source_columns(rows)))
+            if count := int(bad.sum()):
+                notes.append(f"{count:,} items have {name} that cannot be read: taken as not known")
     for name, source in columns.items():
         if name == "tags":
             filled[name] = _tags(rows[source])
         elif name == "length":
             seconds, _ = seconds_of(rows[source], length_unit)
             filled[name] = seconds.set(~((seconds > 0) & seconds.is_finite()).fill_null(True), None)
-        elif name == "added_at":
+        elif name in DESCRIBED_TIMES:
             filled[name] = times(rows[source], time_format, time_zone)
         elif name == "available":
             filled[name] = (
@@ -198,25 +218,47 @@ def read_items(
             )
         elif name == "creator_id":
             filled[name] = ids(rows[source])
-        elif name != "item_id":
+        elif name not in filled:
             filled[name] = text(rows[source])
     items = pl.DataFrame([values.alias(name) for name, values in filled.items()])
-    items = items.with_columns(pl.lit(value).alias(name) for name, value in constants.items())
-    if "added_at" not in items.columns:
-        items = items.with_columns(added_at=pl.lit(None, dtype=TIME))
+    for name, value in constants.items():
+        if name in DESCRIBED_TIMES:
+            constant = constant_time(name, value, time_zone, items.height)
+        else:
+            constant = pl.lit(value)
+        items = items.with_columns(constant.alias(name))
+    items = _with_column(items, "added_at")
+    if "vector" in columns and not set(DESCRIBED_TIMES) & (columns.keys() | constants.keys()):
+        notes.append(
+            "item vectors have no time: they count as known from the end of the log on, and "
+            "nothing before it sees them; map added_at or ingested_at to say from when they were "
+            "known"
+        )
     anonymous = items["item_id"].is_null()
     rejected = pl.concat(
-        [unreadable(read), _as_rejected(rows.filter(anonymous), pl.lit("missing item"))]
+        [unreadable(read), as_rejected(rows.filter(anonymous), pl.lit("missing item"))]
     )
     items = items.filter(~anonymous).unique("item_id", keep="last", maintain_order=True)
-    return Source(None, items, rejected, read.height, (), has_origin=False, has_decisions=False)
+    return Source(
+        events=None,
+        items=items,
+        rejected=rejected,
+        rows=read.height,
+        notes=tuple(notes),
+        has_origin=False,
+        has_decisions=False,
+    )
 
 
 def dated(
     items: pl.DataFrame, events: pl.DataFrame | None, decisions: pl.DataFrame | None
 ) -> pl.DataFrame:
     """A catalogue in which every item has `added_at`: by default its first event or slate, else
-    the log's first time."""
+    the log's first time.
+
+    A vector that has no time is known from the end of the log on, since it may come from all of the
+    log: its item is described twice, at first without it.
+    """
     seen = []
     if events is not None:
         seen.append(events.select("item_id", "time").drop_nulls())
@@ -227,12 +269,34 @@ def dated(
     first = pl.concat(seen).group_by("item_id").agg(pl.col("time").min().alias("first"))
     begins = first["first"].min()
     added_at = pl.coalesce("added_at", "first", pl.lit(begins, dtype=TIME))
+    arrived = pl.coalesce("ingested_at", added_at)
     dated_items = (
-        items.join(first, on="item_id", how="left", maintain_order="left")
-        .with_columns(added_at=added_at)
+        _with_column(items, "ingested_at")
+        .join(first, on="item_id", how="left", maintain_order="left")
+        .with_columns(
+            added_at=added_at,
+            ingested_at=arrived,
+            is_dated=pl.any_horizontal(pl.col(name).is_not_null() for name in DESCRIBED_TIMES),
+        )
         .drop("first")
     )
-    return conform(dated_items, "items").sort("item_id")
+    if "vector" in items.columns:
+        late = dated_items.filter(pl.col("vector").is_not_null() & ~pl.col("is_dated"))
+        log = [frame["time"].max() for frame in (events, decisions) if frame is not None]
+        end = pl.lit(max(time for time in log if isinstance(time, datetime)), dtype=TIME)
+        without = pl.when("is_dated").then("vector").alias("vector")
+        dated_items = pl.concat(
+            [dated_items.with_columns(without), late.with_columns(ingested_at=end)]
+        )
+    dated_items = dated_items.drop("is_dated")
+    return conform(dated_items, "items").sort("item_id", "ingested_at", maintain_order=True)
+
+
+def _with_column(items: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The items with a column of times, null where they lack it."""
+    if name in items.columns:
+        return items
+    return items.with_columns(pl.lit(None, dtype=TIME).alias(name))
 
 
 def with_creators(source: Source) -> Source:
@@ -240,6 +304,7 @@ def with_creators(source: Source) -> Source:
     if source.events is None or source.items is None:
         return source
     by_item = source.items.select("item_id", catalogue_creator="creator_id").drop_nulls()
+    by_item = by_item.unique("item_id", keep="last", maintain_order=True)
     if by_item.is_empty():
         return source
     events = source.events.join(by_item, on="item_id", how="left", maintain_order="left")
@@ -281,8 +346,9 @@ def _check_columns(
     constants: Mapping[str, str],
     allowed: tuple[str, ...],
     needed: tuple[str, ...],
+    constant_columns: tuple[str, ...] = CONSTANTS,
 ) -> None:
-    has = [name for name in rows.columns if name not in ADDED]
+    has = _source_columns(rows)
     for name in columns:
         if name not in allowed:
             raise ConfigError(
@@ -290,17 +356,17 @@ def _check_columns(
                 f"of {', '.join(allowed)}"
             )
     for name, source in columns.items():
-        if source not in has:
+        if source not in has and name not in ("vector", "attributes"):
             absent = f"{path} has no column {source!r}{close(source, has)}"
             raise ConfigError(
                 f"columns: {name} = {source!r}, but {absent}; it has "
                 f"{', '.join(has)}{header_advice(has)}"
             )
     for name in constants:
-        if name not in CONSTANTS or name not in allowed or name in columns:
+        if name not in constant_columns or name not in allowed or name in columns:
             raise ConfigError(
                 f"constants: {name!r} cannot be the same in every row here; expected some of "
-                f"{', '.join(CONSTANTS)} that are not mapped"
+                f"{', '.join(constant_columns)} that are not mapped"
             )
     for name in needed:
         if name not in columns:
@@ -308,6 +374,11 @@ def _check_columns(
                 f"columns: {name!r} is not mapped; name the column of {path} that holds it. It "
                 f"has {', '.join(has)}"
             )
+
+
+def _source_columns(rows: pl.DataFrame) -> list[str]:
+    """The source's own columns."""
+    return [name for name in rows.columns if name not in ADDED]
 
 
 def _slots(
@@ -437,7 +508,7 @@ def _rejected(rows: pl.DataFrame, slots: pl.DataFrame, bad: pl.DataFrame) -> pl.
     left = set(rows[LINE].to_list()) - set(slots["line"].to_list())
     by_line |= dict.fromkeys(left, "items and propensities are not equally many")
     chosen = rows.filter(pl.col(LINE).is_in(list(by_line)))
-    return _as_rejected(
+    return as_rejected(
         chosen,
         pl.col("line").replace_strict(by_line, return_dtype=pl.String) if by_line else pl.lit(""),
     )
@@ -454,7 +525,8 @@ def unreadable(read: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _as_rejected(rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
+def as_rejected(rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
+    """Rows of a source in the shape of the quarantine."""
     as_text = rows.with_columns(pl.selectors.binary().bin.encode("hex"))
     written = as_text.select(
         pl.col(LINE).alias("line"),

@@ -14,6 +14,7 @@ import polars as pl
 from longplay.errors import ConfigError, DataError
 from longplay.lake.adapters.columnar import read_columnar
 from longplay.lake.adapters.delimited import check_dialect, read_delimited
+from longplay.lake.adapters.json_lines import read_json_lines
 from longplay.lake.adapters.records import Records
 
 # Columns beside the source's: FAULT is the reason why a row cannot be read, and TEXT its raw text;
@@ -29,6 +30,7 @@ ADDED = (FILE, LINE, FAULT, TEXT, *JUDGED)
 
 CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 PARQUET = (".parquet", ".pq")
+JSON_LINES = (".jsonl", ".ndjson")  # of descriptions of users and items
 # read as CSV where they are named, passed over in a folder
 PLAIN_TEXT = (
     ".txt",
@@ -74,10 +76,13 @@ def read_rows(
     separator: str | None = None,
     encoding: str | None = None,
     needed: Collection[str] | None = None,
+    json_lines: bool = False,
 ) -> pl.DataFrame:
     """The table of `read_source`: every row of `path` with `__file`, `__line`, `__fault` and
     `__text`."""
-    return read_source(path, separator=separator, encoding=encoding, needed=needed).table
+    return read_source(
+        path, separator=separator, encoding=encoding, needed=needed, json_lines=json_lines
+    ).table
 
 
 def read_source(
@@ -86,6 +91,7 @@ def read_source(
     separator: str | None = None,
     encoding: str | None = None,
     needed: Collection[str] | None = None,
+    json_lines: bool = False,
 ) -> Rows:
     """Every row of `path`, files in order of name.
 
@@ -106,6 +112,7 @@ def read_source(
         encoding: of CSV files; None: UTF-8.
         needed: source columns that all files must have if one has them; others may be absent, or of
             another type, in some. None: all files must have the same columns.
+        json_lines: whether files with a JSON object per line are read too.
 
     Raises:
         ConfigError: nothing there, both CSV and Parquet, another kind of file, or a separator or
@@ -113,12 +120,14 @@ def read_source(
         DataError: a file cannot be read or is empty, or files do not have the needed columns.
     """
     root, files = find_files(path)
-    is_csv = _check_format(path, files)
+    is_json = json_lines and all(file.suffix.lower() in JSON_LINES for file in files)
+    is_csv = not is_json and _check_format(path, files)
     if is_csv:
         check_dialect(separator or ",", encoding or "utf-8")
     elif separator is not None or encoding is not None:
         option = "separator" if separator is not None else "encoding"
-        raise ConfigError(f"{option} is of CSV files, but {path} is Parquet; leave it out")
+        kind = "JSON" if is_json else "Parquet"
+        raise ConfigError(f"{option} is of CSV files, but {path} is {kind}; leave it out")
     notes: list[str] = []
     frames: dict[str, pl.DataFrame] = {}
     blank = 0
@@ -128,7 +137,7 @@ def read_source(
         if is_csv:
             records = read_delimited(file, separator or _separator_of(file), encoding or "utf-8")
         elif file.stat().st_size:
-            records = read_columnar(file)
+            records = read_json_lines(file) if is_json else read_columnar(file)
         if records is None:
             if len(files) == 1:
                 raise DataError(
@@ -190,6 +199,18 @@ def find_files(path: str | Path) -> tuple[Path, list[Path]]:
             f"there{_others(path)}"
         )
     return root, files
+
+
+def described_files(folder: Path) -> list[Path]:
+    """The sorted files of a folder with a JSON object per line, which may describe users or
+    items."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file()
+        and file.suffix.lower() in JSON_LINES
+        and not file.name.startswith(("_", "."))
+    )
 
 
 def _others(path: Path) -> str:

@@ -21,6 +21,7 @@ from longplay.lake.adapters.column_words import (
     VIEW_WORDS,
     plain,
 )
+from longplay.lake.adapters.known_roles import known_columns
 from longplay.lake.adapters.time_formats import time_format_of
 from longplay.lake.sift import EARLIEST
 
@@ -162,7 +163,8 @@ def roles_of(sample: pl.DataFrame, log: str, all_times: pl.Series | None = None)
 
 
 def description_of(sample: pl.DataFrame, item: str) -> dict[str, str]:
-    """Which columns of a catalogue describe its items: creator_id, title, tags and length.
+    """Which columns of a catalogue describe its items: creator_id, title, tags, length, vector and
+    attributes.
 
     Args:
         sample: rows of the catalogue.
@@ -172,6 +174,8 @@ def description_of(sample: pl.DataFrame, item: str) -> dict[str, str]:
     for role in ("creator_id", "title", "tags"):
         _describe(search, role, None)
     _amount(search, "length")
+    for role, source in known_columns(sample).items():
+        search.taken[role] = source
     return {role: name for role, name in search.taken.items() if role != "item_id"}
 
 

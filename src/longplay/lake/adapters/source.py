@@ -17,6 +17,7 @@ class Source:
         events: the columns of `schema.TABLES["events"]` that the log could fill, and `line`: the
             row's number in its file, counted from 1. None where the source holds no events.
         items: the catalogue that the source holds or its events imply, or None.
+        users: what the service knows of its users; None where the source does not say.
         decisions: what was shown, and what the policy saw; None where the source does not say.
         contexts: what was shown, and what the policy saw; None where the source does not say.
         rejected: `line`, `reason` and `row` (the whole source row as JSON, with its file) of every
@@ -39,6 +40,7 @@ class Source:
     decisions: pl.DataFrame | None = None
     contexts: pl.DataFrame | None = None
     complete_until: datetime | None = None
+    users: pl.DataFrame | None = None
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -46,6 +48,7 @@ class Source:
         held = {
             "events": self.events,
             "items": self.items,
+            "users": self.users,
             "decisions": self.decisions,
             "contexts": self.contexts,
         }
@@ -67,6 +70,7 @@ class Source:
             self,
             events=self.events if other.events is None else other.events,
             items=items,
+            users=self.users if other.users is None else other.users,
             decisions=self.decisions if other.decisions is None else other.decisions,
             contexts=self.contexts if other.contexts is None else other.contexts,
             rejected=pl.concat([self.rejected, other.rejected]),

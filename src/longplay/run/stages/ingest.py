@@ -22,9 +22,11 @@ from longplay.lake.adapters import (
     read_open_bandit,
     read_retail,
     read_table,
+    read_users,
 )
 from longplay.lake.adapters.logged_slates import SLATE_REASONS, dated, with_creators
 from longplay.lake.adapters.record_files import CSV, PARQUET, find_files
+from longplay.lake.adapters.user_files import dated_users
 from longplay.lake.glance import glance
 from longplay.lake.sift import EARLIEST
 from longplay.results.log_figures import IngestResult, LogResult, LogSource
@@ -55,6 +57,10 @@ class ItemsTable(FileTable):
     length_unit: LengthUnit = "s"
 
 
+class UsersTable(FileTable):
+    """What the service knows of its users, where it is written down."""
+
+
 class DecisionsTable(FileTable):
     """What was shown, with propensities, where it was logged."""
 
@@ -68,6 +74,7 @@ class Ingest(FileTable):
     seconds_unit: LengthUnit = "s"
     length_unit: LengthUnit = "s"
     items: ItemsTable | None = None
+    users: UsersTable | None = None
     decisions: DecisionsTable | None = None
     max_bad_share: Share = 0.05
     closed_through: date | None = (
@@ -86,6 +93,7 @@ class Ingest(FileTable):
             "seconds_unit",
             "length_unit",
             "items",
+            "users",
             "decisions",
             "earliest",
             "skew",
@@ -132,6 +140,7 @@ def run(work: Work) -> IngestResult:
         decisions=tables.get("decisions"),
         contexts=tables.get("contexts"),
         items=tables.get("items"),
+        users=tables.get("users"),
         rejected=source.rejected,
         watermark=closed,
         now=None if work.now is None else work.now + timedelta(hours=table.skew),
@@ -170,7 +179,8 @@ def source_digest(config: Configuration, base: Path) -> dict[str, str]:
     """SHA-256 of the files of the log, by kind of table."""
     digests = {"file": _digest(source_path(config, base))}
     ingest = config.of(Ingest)
-    for name, table in (("items", ingest.items), ("decisions", ingest.decisions)):
+    companions = {"items": ingest.items, "users": ingest.users, "decisions": ingest.decisions}
+    for name, table in companions.items():
         if table is not None:
             digests[name] = _digest(_existing(f"ingest.{name}.path", base / table.path))
     return digests
@@ -243,6 +253,13 @@ def read_source(table: Ingest, base: Path) -> Source:
         assert catalogue.items is not None  # it has read them
         items = dated(catalogue.items, source.events, source.decisions)
         source = with_creators(source.joined(replace(catalogue, items=items)))
+    if table.users is not None:
+        described = read_users(
+            *_layout("ingest.users.path", table.users, base), **_how(table.users)
+        )
+        assert described.users is not None  # it has read them
+        users, notes = dated_users(described.users, source.events)
+        source = source.joined(replace(described, users=users, notes=(*described.notes, *notes)))
     return source
 
 
