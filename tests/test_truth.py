@@ -16,7 +16,7 @@ from longplay.errors import ConfigError
 from longplay.estimate import clustered_mean
 from longplay.policies.simple import ItemLaw, Popular, Uniform
 from longplay.world import World, WorldConfig
-from longplay.world.truth.of_policy import _far
+from longplay.world.truth.paired import far_seed
 
 HABIT = lp.Signal(
     "habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 14)
@@ -58,7 +58,7 @@ def world() -> World:
 def test_the_truth_of_a_policy_is_a_plain_count_over_lives_lived_under_it(world: World) -> None:
     policy = Frozen(world.policy)  # type: ignore[arg-type]
     said = world.truth(policy, ACTIVE, seed=3)
-    lives = world.fork(np.flatnonzero(world.state.alive_R), seed=_far(3))
+    lives = world.fork(np.flatnonzero(world.state.alive_R), seed=far_seed(3))
     visits = lives.run(policy, days=14 + 15).events.filter(
         (pl.col("kind") == "visit") & (pl.col("time") >= world.now)
     )
