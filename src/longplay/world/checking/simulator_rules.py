@@ -448,7 +448,8 @@ def histories_rule(evidence: Evidence) -> RuleResult:
         pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null()
     )
     first = engaged.group_by("user_id", "item_id").agg(pl.col("time").min().alias("met"))
-    met = engaged.group_by("user_id").agg(pl.col("time").min().alias("met"))
+    used = engaged.filter(pl.col("kind").is_in(["play", "purchase"]))
+    met = used.group_by("user_id").agg(pl.col("time").min().alias("met"))
     items = 0
     for stretch in evidence.probed:
         asked = stretch.asked
@@ -613,7 +614,12 @@ def silence_rule(evidence: Evidence) -> RuleResult:
         return broken(f"run(None, {silent.days}) raises {silent.error}", advice)
     if silent.lake is None:
         return broken(f"run(None, ...) returns a {type(silent.returned).__name__}", advice)
-    pushed = silent.events.filter(pl.col("origin") == "recommended")
+    # what was shown before may be played now
+    earlier = evidence.lake.decisions["decision_id"].implode()
+    pushed = silent.events.filter(
+        (pl.col("origin") == "recommended")
+        & ~pl.col("decision_id").is_in(earlier).fill_null(False)
+    )
     if pushed.height:
         return broken(
             f"{pushed.height} events are recommended where nothing is, first "
