@@ -126,7 +126,8 @@ class Newsstand:
     def shown_reading(self, came, decisions, rows) -> list[tuple[int, str]]:
         """What is read of each slate. Slots have their own luck, whatever is in them."""
         reads = []
-        luck = [self.luck("slot", slot) for slot in range(10)]
+        longest = decisions.frame["slate"].list.len().max()
+        luck = [self.luck("slot", slot) for slot in range(longest)]
         for user, decision in zip(came, decisions.frame.iter_rows(named=True)):
             for slot, item in enumerate(decision["slate"]):
                 if luck[slot][user] < APPEAL[paper_of(item)]:

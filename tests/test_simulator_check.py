@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from test_simulator import Coins
 
 import longplay as lp
 from longplay.errors import ConfigError
+from longplay.lake.schema import KINDS, ORIGINS
 from longplay.world import (
     Forkable,
     RuleResult,
@@ -81,7 +83,7 @@ def now_is(code: str) -> tuple[str, str]:
 
 # what is broken, the changes to the example, the line that fails, and words of what it says
 BROKEN: list[tuple[str, list[tuple[str, str]], str, str]] = [
-    ("no items", [("    def items(self)", "    def articles(self)")], "protocol", "without items"),
+    ("no items", [("    def items(self)", "    def articles(self)")], "protocol", "has no items"),
     (
         "naive now",
         [now_is("datetime(2026, 1, 1) + timedelta(days=self.day)")],
@@ -539,3 +541,38 @@ def test_a_report_prints_as_a_table_and_shows_itself_in_a_notebook() -> None:
     assert (report.ok, report.failed, report.open) == (False, ("slots",), ("fork",))
     with pytest.raises(ConfigError, match="rule 'slot' given, expected one of now, slots, fork"):
         report.line("slot")
+
+
+# -- docs/worlds.md --------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs/worlds.md").read_text()
+SECTION = PAGE[PAGE.index("## Your own simulator") : PAGE.index("## What it leaves out")]
+
+
+def fences(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", SECTION, re.DOTALL | re.M)
+
+
+def test_the_page_quotes_the_example() -> None:
+    source = "\n".join(line.strip() for line in SOURCE.splitlines())
+    quoted = [code for code in fences("python") if re.match(r"contexts = |def ", code)]
+    assert len(quoted) == 3
+    for code in quoted:
+        assert "\n".join(line.strip() for line in code.splitlines()) in source
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    whole, failing = fences("text")
+    assert whole.strip() == str(check_simulator(newsstand()()))
+    mistaken = newsstand(('"slot": slot}', '"slot": slot + 1}'))()
+    assert failing.strip() in str(check_simulator(mistaken))
+
+
+def test_the_page_names_every_kind_and_origin() -> None:
+    table = SECTION[SECTION.index("| what happened") : SECTION.index("`origin` says")]
+    rows = [
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in table.strip().splitlines()[2:]
+    ]
+    kinds = {kind.strip(" `") for row in rows for kind in row[1].split(",")}
+    assert kinds == set(KINDS)
+    assert {row[2].strip("`") for row in rows} == set(ORIGINS)

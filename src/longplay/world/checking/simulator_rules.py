@@ -651,7 +651,7 @@ CALL_RULES = (
     Rule("slots", slots_rule, ("decisions", "events")),
     Rule("times", before_rule, ("slots",)),
     Rule("origins", origins_rule, ("run",)),
-    Rule("users", users_rule, ("slots",)),
+    Rule("users", users_rule, ("run",)),
     Rule("visits", visits_rule, ("users", "contexts")),
     Rule("histories", histories_rule, ("users", "whole log", "past", "contexts")),
     Rule("exclusions", exclusions_rule, ("users", "whole log", "past", "contexts")),
