@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import signal
 import subprocess
@@ -662,3 +663,24 @@ def one_row_of(table: str) -> pl.DataFrame:
     }
     row |= {name: value for name, value in own.items() if name in row}
     return pl.DataFrame([row], schema=DTYPES[table])
+
+
+def test_a_copy_of_a_lake_in_memory_goes_its_own_way() -> None:
+    lake = Lake.memory()
+    lake.append("b", events=plays(1, 2))
+    view = lake.before(at(2))
+    copied, copied_view = copy.deepcopy([lake, view])
+    copied.append("c", events=plays(5, name="c"), watermark=at(9))
+    assert lake.append("c", events=plays(7, name="l"), watermark=at(8)).rows["events"] == 1
+    assert copied.append("b", events=plays(1, 2)).already
+    assert copied.events["event_id"].to_list() == ["e0", "e1", "c0"]
+    assert lake.events["event_id"].to_list() == ["e0", "e1", "l0"]
+    assert (copied.watermark, lake.watermark) == (at(9), at(8))
+    assert copied_view.events["event_id"].to_list() == ["e0"]
+    assert copied.key != lake.key
+
+
+def test_a_lake_in_a_folder_is_not_copied(tmp_path: Path) -> None:
+    """Two copies would write into one folder."""
+    with pytest.raises(DataError, match="copy a lake in memory, or open a copy of the folder"):
+        copy.deepcopy(Lake.open(tmp_path / "lake"))

@@ -11,7 +11,8 @@ import polars as pl
 
 import longplay as lp
 from longplay.chance import keyed_uniform
-from longplay.decisions import Contexts, Policy
+from longplay.decisions import Adaptive, Contexts, Policy
+from longplay.lake.schema import conform, empty
 from longplay.world import Simulator, World
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,7 +41,10 @@ class Coins:
         self, policy: Policy | None, days: int, progress: Callable[[int, int], None] | None = None
     ) -> lp.Lake:
         first, events, decisions, contexts = self.day, [], [], []
+        today = empty("events")
         for _ in range(days):
+            if isinstance(policy, Adaptive):
+                policy = policy.adapt(self.items, today)
             since = self.day - self.better_from
             u = keyed_uniform(f"coin {self.day}", self.users)
             here = np.flatnonzero(u < np.where((since >= 1) & (since <= 28), 0.4, 0.3))
@@ -60,9 +64,11 @@ class Coins:
                     "kind": "visit",
                 }
             )
-            events.append(
-                visits.with_columns(time=pl.lit(time), item_id=pl.lit(None, dtype=pl.String))
+            today = conform(
+                visits.with_columns(time=pl.lit(time), item_id=pl.lit(None, dtype=pl.String)),
+                "events",
             )
+            events.append(today)
             self.day += 1
         frames = {"events": pl.concat(events), "items": self.items}
         if policy is not None:

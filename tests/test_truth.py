@@ -3,8 +3,9 @@ itself."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -12,11 +13,11 @@ import pytest
 
 import longplay as lp
 from longplay.decisions import Frozen
-from longplay.errors import ConfigError
+from longplay.errors import ConfigError, DataError
 from longplay.estimate import clustered_mean
 from longplay.policies.simple import ItemLaw, Popular, Uniform
-from longplay.world import World, WorldConfig
-from longplay.world.truth.of_policy import _far
+from longplay.world import Forkable, World, WorldConfig, paired_truth
+from longplay.world.truth.paired import far_seed
 
 HABIT = lp.Signal(
     "habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 2, window=(1, 14)
@@ -58,7 +59,7 @@ def world() -> World:
 def test_the_truth_of_a_policy_is_a_plain_count_over_lives_lived_under_it(world: World) -> None:
     policy = Frozen(world.policy)  # type: ignore[arg-type]
     said = world.truth(policy, ACTIVE, seed=3)
-    lives = world.fork(np.flatnonzero(world.state.alive_R), seed=_far(3))
+    lives = world.fork(np.flatnonzero(world.state.alive_R), seed=far_seed(3))
     visits = lives.run(policy, days=14 + 15).events.filter(
         (pl.col("kind") == "visit") & (pl.col("time") >= world.now)
     )
@@ -251,3 +252,182 @@ def test_what_cannot_be_answered_is_said(world: World) -> None:
         world.truth(policy, HABIT, estimand="one_step", logger=policy, users=0)
     with pytest.raises(ConfigError, match="no slot owns it"):
         world.truth(policy, ACTIVE, estimand="one_step", logger=policy)
+
+
+# -- in any simulator that can be forked ----------------------------------------------------------
+
+CALM = lp.Signal("calm", lp.enrolment(), lp.active_days(), (1, 3))
+BUSY = lp.Signal("busy", lp.enrolment(), lp.active_days(), (1, 5))
+SEEN = lp.Signal("seen", lp.exposure("item"), lp.returned(), (1, 3))
+
+
+class Clockwork:
+    """User n comes on every (n + 1)-th day, and on each day after the item `good` was first shown.
+
+    Nobody of `late` users comes before the third week. A seed changes nothing: there is no luck.
+    """
+
+    def __init__(self, users: int = 3, late: int = 0) -> None:
+        self.day = 0
+        self.late = late
+        self.convinced = np.zeros(users, dtype=bool)
+        self.lake = lp.Lake.memory()
+        self.forks: list[int | None] = []
+
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    items = pl.DataFrame({"item_id": ["bad", "good"], "added_at": [start, start]})
+
+    @property
+    def now(self) -> datetime:
+        return self.start + timedelta(days=self.day)
+
+    def fork(self, *, seed: int | None = None) -> Clockwork:
+        self.forks.append(seed)
+        return copy.deepcopy(self)
+
+    def run(self, policy, days, progress=None) -> lp.Lake:  # type: ignore[no-untyped-def]
+        log: dict[str, list[pl.DataFrame]] = {"events": [], "contexts": [], "decisions": []}
+        for _ in range(days):
+            number = np.arange(len(self.convinced))
+            due = (self.day % (number + 1) == 0) | self.convinced
+            here = np.flatnonzero(due & ((number >= self.late) | (self.day >= 21)))
+            names = pl.Series([f"u{n}" for n in here], dtype=pl.String)
+            time = self.now + timedelta(hours=9)
+            visit = pl.DataFrame({"event_id": names + f"@{self.day}", "user_id": names})
+            log["events"].append(visit.with_columns(kind=pl.lit("visit"), time=pl.lit(time)))
+            if policy is not None and len(here):
+                contexts = lp.Contexts.of(names, time, slots=1, ids=names + f"-{self.day}")
+                decisions = policy.decide(contexts, np.random.default_rng(self.day))
+                self.convinced[here] |= decisions.slates.list.first().to_numpy() == "good"
+                log["contexts"].append(contexts.frame)
+                log["decisions"].append(decisions.frame)
+            self.day += 1
+        tables = {name: pl.concat(frames) for name, frames in log.items() if frames}
+        self.lake.append(f"{self.day}", items=self.items, watermark=self.now, **tables)
+        return self.lake.before(self.now)
+
+
+class Shows:
+    """Shows one item to everybody."""
+
+    history, slate = 0, 1
+
+    def __init__(self, item: str) -> None:
+        self.item, self.name = item, f"shows-{item}@1"
+
+    def decide(self, contexts: lp.Contexts, rng: np.random.Generator) -> lp.Decisions:
+        slates = pl.Series("slate", [[self.item]]).new_from_index(0, len(contexts))
+        return lp.Decisions.of(contexts, slates, np.zeros((len(contexts), 1)), self.name)
+
+    def log_prob(self, contexts: lp.Contexts, slates: pl.Series) -> np.ndarray:
+        return np.where(slates.list.first().to_numpy()[:, None] == self.item, 0.0, -np.inf)
+
+
+def test_the_paired_truth_of_a_clockwork_is_counted_by_hand() -> None:
+    service = Clockwork()
+    assert isinstance(service, Forkable)
+    truth = paired_truth(
+        service, {"bad": Shows("bad"), "good": Shows("good"), "none": None}, [CALM, BUSY, SEEN]
+    )
+    # all enrol on day 0. Days 1 to 3: u0 comes on 3, u1 on day 2, u2 on day 3; once convinced, on 3.
+    # Days 1 to 5: u0 on 5, u1 on days 2 and 4, u2 on day 3; once convinced, on 5.
+    assert truth.value("bad", "calm").value == pytest.approx((3 + 1 + 1) / 3)
+    assert truth.value("good", "calm").value == 3
+    assert truth.difference("good", signal="calm").value == pytest.approx(4 / 3)
+    # differences 0, 2 and 2: their standard error is that of three numbers
+    assert truth.difference("good", signal="calm").std_error == pytest.approx(
+        np.std([0, 2, 2], ddof=1) / np.sqrt(3)
+    )
+    assert truth.value("bad", "busy").value == pytest.approx((5 + 2 + 1) / 3)
+    assert truth.difference("bad", "good", "busy").value == pytest.approx(-(15 - 8) / 3)
+    # exposures of 14 days: u0 is shown 14 slots, u1 7 and u2 5, and each comes back within 3 days
+    assert truth.value("bad", "seen").value == pytest.approx((14 + 7 + 5) / 3)
+    assert truth.value("none", "seen").value == 0
+    assert truth.difference("none", signal="calm").value == 0
+    assert truth.difference("none", signal="calm").n == 3
+    # the service has not moved; each policy had a copy of it, with one seed that is not the log's
+    assert service.day == 0
+    assert len(service.forks) == 3
+    assert len(set(service.forks)) == 1
+    assert service.forks[0] not in (None, 0)
+
+
+def test_a_paired_truth_prints_as_a_table() -> None:
+    truth = paired_truth(Clockwork(), {"bad": Shows("bad"), "good": Shows("good")}, CALM)
+    head, bad, good = str(truth).splitlines()
+    assert head.split()[:2] == ["signal", "policy"]
+    assert head.endswith("less bad")
+    assert bad.startswith("calm")
+    assert "1.3" in good
+    assert "<table>" in truth._repr_html_()
+    assert truth.value("good").value == 3  # the only signal need not be named
+
+
+def test_the_paired_truth_of_a_world_is_its_own_truth_and_difference_to_the_bit(
+    world: World,
+) -> None:
+    deep, shallow = (
+        Law(name, world, sign * np.log(world.catalogue.depth_I))
+        for name, sign in (("deep", 1), ("shallow", -1))
+    )
+    assert isinstance(world, Forkable)
+    policies = {"shallow": shallow, "deep": deep, "nothing": None}
+    truth = paired_truth(world, policies, [ACTIVE, HABIT], days=50, seed=2)
+    for signal in (ACTIVE, HABIT):
+        for name, policy in policies.items():
+            assert truth.value(name, signal.name) == world.truth(policy, signal, days=50, seed=2)
+        assert truth.difference("deep", signal=signal.name) == world.difference(
+            deep, shallow, signal, days=50, seed=2
+        )
+        assert truth.difference("deep", "nothing", signal.name) == world.incremental(
+            deep, signal, days=50, seed=2
+        )
+
+
+def test_a_fork_of_all_users_is_the_fork_of_their_rows(world: World) -> None:
+    policy = Frozen(world.policy)  # type: ignore[arg-type]
+    rows = np.arange(len(world.user_ids))
+    for seed in (None, 9):
+        every = world.fork(seed=seed).run(policy, days=3)
+        assert every.events.equals(world.fork(rows, seed=seed).run(policy, days=3).events)
+        assert every.events.height > world.lake.events.height
+
+
+def test_a_paired_truth_says_what_it_cannot_answer() -> None:
+    policies = {"bad": Shows("bad")}
+    with pytest.raises(
+        ConfigError, match=r"days=17 given, expected at least 18: 14 to enrol and 4"
+    ):
+        paired_truth(Clockwork(), policies, CALM, days=17)
+    with pytest.raises(ConfigError, match="0 policies and 1 signals given"):
+        paired_truth(Clockwork(), {}, CALM)
+    with pytest.raises(ConfigError, match="signals calm, calm given, expected a name for each"):
+        paired_truth(Clockwork(), policies, [CALM, CALM])
+    with pytest.raises(DataError, match="nobody visits in the first 14 days"):
+        paired_truth(Clockwork(late=3), policies, CALM)
+    truth = paired_truth(Clockwork(), policies, [CALM, BUSY])
+    with pytest.raises(ConfigError, match="signal None given, expected one of calm, busy"):
+        truth.value("bad")
+    with pytest.raises(ConfigError, match="policy 'good' given, expected one of bad"):
+        truth.difference("good", signal="calm")
+
+    class Fixed(Clockwork):
+        def fork(self) -> Fixed:  # type: ignore[override]
+            return copy.deepcopy(self)
+
+    with pytest.raises(ConfigError, match=r"fork\(seed=\.\.\.\) of Fixed fails.*check_simulator"):
+        paired_truth(Fixed(), policies, CALM)
+
+
+def test_other_visitors_under_the_one_policy_than_under_the_other_are_refused() -> None:
+    """Where luck is common this cannot be: a first visit comes before anything is shown."""
+
+    class Fickle(Clockwork):
+        def run(self, policy, days, progress=None) -> lp.Lake:  # type: ignore[no-untyped-def]
+            self.late = 2 if policy.item == "good" else 0
+            return super().run(policy, days, progress)
+
+    policies = {"bad": Shows("bad"), "good": Shows("good")}
+    truth = paired_truth(Fickle(), policies, CALM)
+    with pytest.raises(DataError, match="other users visit under the one policy"):
+        truth.difference("good")

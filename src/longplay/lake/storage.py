@@ -82,6 +82,14 @@ class MemoryStore:
         self._snapshot = Snapshot((0,), None, frames={table: empty(table) for table in TABLES})
         self._batches: dict[str, str | None] = {}
 
+    def __deepcopy__(self, memo: dict[int, object]) -> MemoryStore:
+        """A store with the same batches, to which others can be added. Frames are shared: a commit
+        replaces them."""
+        copied = MemoryStore()
+        copied._snapshot = self._snapshot
+        copied._batches = dict(self._batches)
+        return copied
+
     def snapshot(self) -> Snapshot:
         """The state after the last whole batch."""
         return self._snapshot
@@ -139,6 +147,13 @@ class FolderStore:
         self._refuse_foreign_folder()
 
     # -- what is there ---------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, object]) -> FolderStore:
+        """Raises: two copies would write into one folder."""
+        raise DataError(
+            f"lake: a copy of the lake in {self.path} was asked for, and would write into the same "
+            "folder; copy a lake in memory, or open a copy of the folder"
+        )
 
     def _refuse_foreign_folder(self) -> None:
         """Raise where the folder has tables but no log of commits. The tables belong to another

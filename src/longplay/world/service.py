@@ -277,7 +277,7 @@ class Service:
 
     def fork(
         self,
-        rows: NDArray[np.integer],
+        rows: NDArray[np.integer] | None = None,
         *,
         seed: int | None = None,
         ids: pl.Series | None = None,
@@ -287,13 +287,16 @@ class Service:
         policies, not to log.
 
         Args:
-            rows: users by row, repeats allowed if `ids` gives each copy a name of its own.
+            rows: users by row, repeats allowed if `ids` gives each copy a name of its own; null:
+                all users.
             seed: of the copies' further luck; default their own, so that a copy under the same
                 policy lives the same life.
             ids: new user ids, one per row; default the users' own.
             history: whether the copies' past goes with them, in the lake and in what policies see;
                 with `ids` it cannot.
         """
+        if rows is None:
+            rows = np.arange(len(self.user_ids))
         if ids is None and len(np.unique(rows)) < len(rows):
             raise ConfigError(
                 "fork: a user is asked for twice; give each copy a name of its own (ids)"

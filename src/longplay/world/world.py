@@ -11,13 +11,14 @@ import polars as pl
 from longplay.arrays import Float
 from longplay.decisions import Policy
 from longplay.errors import ConfigError, DataError
-from longplay.estimate import Estimate, clustered_mean
+from longplay.estimate import Estimate
 from longplay.index import ItemIndex
 from longplay.signals.signal import Signal
 from longplay.world.catalogue import START
 from longplay.world.service import Service
 from longplay.world.truth.of_policy import one_step_truth, policy_values
 from longplay.world.truth.of_showing import Touches, true_value
+from longplay.world.truth.paired import mean_value, paired_difference
 
 
 class World(Service):
@@ -105,8 +106,8 @@ class World(Service):
                 "truth: logger and start are of estimand='one_step'; lives under a policy have no "
                 "logger and begin now"
             )
-        values = policy_values(self, policy, signal, days, users, seed)["value"].to_numpy()
-        return clustered_mean(values, estimand=f"policy: {signal.label} per enrolled user, true")
+        values = policy_values(self, policy, signal, days, users, seed)
+        return mean_value(values, signal)
 
     def difference(
         self,
@@ -122,15 +123,7 @@ class World(Service):
         of_policy, of_other = (
             policy_values(self, each, signal, days, users, seed) for each in (policy, other)
         )
-        if not of_policy["user_id"].equals(of_other["user_id"]):
-            raise DataError(
-                "difference: other users visit under the one policy than under the other, expected the "
-                "same in both; compare `truth` of each policy instead"
-            )
-        return clustered_mean(
-            (of_policy["value"] - of_other["value"]).to_numpy(),
-            estimand=f"policy: {signal.label} per enrolled user, true difference",
-        )
+        return paired_difference(of_policy, of_other, signal)
 
     def incremental(
         self,

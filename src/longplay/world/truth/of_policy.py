@@ -22,7 +22,6 @@ from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
 from longplay.lake.daily import DAY_US
 from longplay.lake.schema import TIME, conform, empty
-from longplay.signals.outcomes.enrolled_sums import ENTRY_DAYS, enrolled_sums
 from longplay.signals.signal import Signal
 from longplay.world.catalogue import START
 from longplay.world.dynamics import HOME, Shown, coins
@@ -30,6 +29,7 @@ from longplay.world.event_log import Batch, Recent, midnight_us
 from longplay.world.listeners import first_state
 from longplay.world.service import Service
 from longplay.world.truth.of_showing import Touches
+from longplay.world.truth.paired import days_to_live, enrolled_values, far_seed
 
 _LIVES = 6  # simulated lakes that are kept for the next question about the same policy
 _DAYS = 12  # days whose visits are judged, spread over those asked for
@@ -46,37 +46,8 @@ def policy_values(
 ) -> pl.DataFrame:
     """The signal's sum of each user who visits in the first 14 days under `policy`: columns user_id
     and value; see `World.truth`."""
-    window = signal.window[1] + 1 + (0 if signal.entry.is_enrolment else ENTRY_DAYS)
-    needed = ENTRY_DAYS + window
-    days = needed if days is None else days
-    if days < needed:
-        raise ConfigError(
-            f"truth: days={days} given, expected at least {needed}: {ENTRY_DAYS} to enrol and "
-            f"{window} until {signal.label} has matured"
-        )
-    lake = _lived(world, policy, days, users, seed)
-    visits = (
-        lake.events.filter((pl.col("kind") == "visit") & (pl.col("time") >= world.now))
-        .group_by("user_id")
-        .agg(pl.col("time").min())
-    )
-    enrolled = visits.filter(pl.col("time") < world.now + timedelta(days=ENTRY_DAYS)).sort(
-        "user_id"
-    )
-    if enrolled.is_empty():
-        raise DataError("truth: nobody visits in the first 14 days; has everybody left?")
-    # on a log this is an error; here it is certain that there was nothing
-    if _nothing_to_enter(signal, lake):
-        return enrolled.select("user_id", value=pl.lit(0.0))
-    return enrolled_sums(signal, lake, enrolled).select("user_id", "value")
-
-
-def _nothing_to_enter(signal: Signal, lake: Lake) -> bool:
-    """Whether nobody was shown, or played, anything at all."""
-    entry = signal.entry
-    if entry.is_slot:
-        return lake.decisions.is_empty()
-    return entry.is_discovery and lake.events[f"{entry.of}_id"].null_count() == lake.events.height
+    lake = _lived(world, policy, days_to_live([signal], days), users, seed)
+    return enrolled_values(lake, world.now, signal)
 
 
 def _lived(world: Service, policy: Policy | None, days: int, users: int | None, seed: int) -> Lake:
@@ -96,17 +67,11 @@ def _lived(world: Service, policy: Policy | None, days: int, users: int | None, 
                     alive, min(users, len(alive)), replace=False
                 )
             )
-        copies = world.fork(alive, seed=_far(seed))
+        copies = world.fork(alive, seed=far_seed(seed))
         copies.run(policy, days)
         # the policy is kept too, so that its id is not used again
         world.lives[key] = (policy, copies.lake)
     return world.lives[key][1]
-
-
-def _far(seed: int) -> int:
-    """A seed far from that of any log: the truth must not share random numbers with the log that
-    it is compared with."""
-    return seed + 7_919_000_000
 
 
 def one_step_truth(
@@ -222,7 +187,7 @@ def _reborn(world: Service, users: int | None, seed: int) -> Service:
             np.random.default_rng([seed, 3]).choice(everybody, min(users, everybody), replace=False)
         )
     )
-    reborn = world.fork(rows, seed=_far(seed), history=False)
+    reborn = world.fork(rows, seed=far_seed(seed), history=False)
     reborn.day = 0
     reborn.market = reborn.catalogue.market(0)
     reborn.known_keys = np.empty(0, dtype=np.int64)
