@@ -268,7 +268,7 @@ WORLDS: dict[str, NamedWorld] = {
             "start_habits": 0.5,
             "weariness": 0.5,
             "creator_weariness": 0.5,
-            "page_weariness": 0.05,
+            "page_weariness": 0.07,
             "weariness_half_life": 21.0,
             "fashion": 1.0,
             "mislabelled": 0.04,
