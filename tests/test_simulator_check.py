@@ -328,6 +328,34 @@ BROKEN: list[tuple[str, list[tuple[str, str]], str, str]] = [
         "was not given",
     ),
     (
+        "told in pandas",
+        [("policy.adapt(self.items, events)", "policy.adapt(self.items, events.to_pandas())")],
+        "adapt",
+        "events as a DataFrame, not of polars",
+    ),
+    (
+        "told of wide slots",
+        [
+            (
+                "policy.adapt(self.items, events)",
+                'policy.adapt(self.items, events.with_columns(pl.col("slot").cast(pl.Int64)))',
+            )
+        ],
+        "adapt",
+        "slot as Int64, expected Int32",
+    ),
+    (
+        "small seeds only",
+        [
+            (
+                "other.seed = self.seed if seed is None else seed",
+                "other.seed = self.seed if seed is None else np.random.RandomState(seed).randint(9)",
+            )
+        ],
+        "seed",
+        "Seed must be between 0 and 2",
+    ),
+    (
         "told twice",
         [
             (
@@ -427,7 +455,7 @@ BROKEN: list[tuple[str, list[tuple[str, str]], str, str]] = [
         "no other luck",
         [("other.seed = self.seed if seed is None else seed", "other.seed = self.seed")],
         "seed",
-        "the same life as one with no seed",
+        "the same life as one without a seed",
     ),
     (
         "no seed",

@@ -544,7 +544,7 @@ def adapt_rule(evidence: Evidence) -> RuleResult:
     advice = (
         "if isinstance(policy, longplay.decisions.Adaptive): policy = policy.adapt(self.items, "
         "events) before the first decision and at every midnight, with the events since the last "
-        "call"
+        "call: longplay.lake.schema.conform(rows, 'events')"
     )
     days = 0
     for stretch in evidence.probed:
@@ -587,10 +587,23 @@ def _wrong_events(stretch: Stretch) -> str:
             if ahead:
                 return f"policy.adapt was given events of {begin} before the decisions of that day"
             continue
+        events = call.events
+        if not isinstance(events, pl.DataFrame):
+            return f"policy.adapt was given events as a {type(events).__name__}, not of polars"
         try:
-            events = conform(call.events, "events")  # pyright: ignore[reportArgumentType]
+            whole = conform(events, "events")
         except DataError as error:
-            return f"policy.adapt was given other events than a table of events: {error}"
+            return f"policy.adapt was given other events than the log takes: {error}"
+        for column in events.columns:
+            if events.schema[column] != whole.schema[column]:
+                return (
+                    f"policy.adapt was given {column} as {events.schema[column]}, expected "
+                    f"{whole.schema[column]}"
+                )
+        lacking = [column for column in ("item_id", "creator_id") if column not in events.columns]
+        if lacking and whole.height:
+            return f"policy.adapt was given events without {lacking[0]}"
+        events = whole
         told.append(events.filter(pl.col("time") >= stretch.start))
     ids = pl.concat([frame["event_id"] for frame in told]) if told else pl.Series(dtype=pl.String)
     if ids.n_unique() < len(ids):
@@ -617,8 +630,7 @@ def silence_rule(evidence: Evidence) -> RuleResult:
     # what was shown before may be played now
     earlier = evidence.lake.decisions["decision_id"].implode()
     pushed = silent.events.filter(
-        (pl.col("origin") == "recommended")
-        & ~pl.col("decision_id").is_in(earlier).fill_null(False)
+        (pl.col("origin") == "recommended") & ~pl.col("decision_id").is_in(earlier).fill_null(False)
     )
     if pushed.height:
         return broken(
