@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from longplay.display import listed
 from longplay.world.checking.simulator_lives import SEEDS, Copies, Evidence, Stretch
 from longplay.world.checking.simulator_probe import second_half
 from longplay.world.checking.simulator_report import RuleResult
@@ -93,7 +94,7 @@ def separate_rule(evidence: Evidence) -> RuleResult:
         problem = f"a copy under another policy cannot run: {other.error}"
     if problem and copies.shared:
         return broken(
-            f"{problem}. Two copies hold the same {', '.join(copies.shared)}",
+            f"{problem}. While another copy lived, its {listed(copies.shared)} changed",
             "copy what changes: copy.deepcopy(self), or each array, list and lake in fork()",
         )
     if problem and "cannot run" in problem:
@@ -106,7 +107,7 @@ def same_life_rule(evidence: Evidence) -> RuleResult:
     if problem := _separate(evidence):
         return broken(
             problem,
-            f"{KEYED}. If luck is keyed, the copies share something that changes: copy it",
+            f"{KEYED}. If luck is keyed, fork() leaves out some of the state",
         )
     return kept(f"the same policy on three copies: {evidence.first.events.height} equal events")
 
@@ -213,6 +214,6 @@ COPY_RULES = (
     Rule("copies", separate_rule, ("original",)),
     Rule("same life", same_life_rule, ("copies",)),
     Rule("arrivals", arrival_rule, ("same life",)),
-    Rule("same shown", same_shown_rule, ("arrivals",)),
+    Rule("same shown", same_shown_rule, ("arrivals", "users")),
     Rule("seed", seed_rule, ("same life",)),
 )

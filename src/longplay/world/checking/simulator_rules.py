@@ -70,7 +70,8 @@ def items_rule(evidence: Evidence) -> RuleResult:
     tables: list[tuple[datetime, pl.DataFrame]] = [(evidence.now, evidence.items)]
     for stretch in evidence.stretches:
         if not stretch.error:
-            tables.append((stretch.end, cast(pl.DataFrame, stretch.items)))
+            moment = stretch.now if isinstance(stretch.now, datetime) else stretch.end
+            tables.append((moment, cast(pl.DataFrame, stretch.items)))
     for moment, table in tables:
         if problem := unusable_items(table):
             return problem
@@ -421,7 +422,15 @@ def catalogue_rule(evidence: Evidence) -> RuleResult:
 
 
 def users_rule(evidence: Evidence) -> RuleResult:
-    """Users come again under the same id."""
+    """Users come again under the same id, which events and contexts share."""
+    for stretch in evidence.probed:
+        asked_users = stretch.asked["user_id"].unique()
+        if len(asked_users) and not asked_users.is_in(stretch.events["user_id"].implode()).any():
+            return broken(
+                f"no event is of any of the {len(asked_users)} users of contexts, first "
+                f"{asked_users[0]!r}",
+                "a user has one id for ever, in events, contexts and decisions",
+            )
     if evidence.second is evidence.first:
         return untried("there is only one run")
     first, second = (
@@ -660,10 +669,10 @@ CALL_RULES = (
     Rule("contexts", contexts_rule, ("now", "run")),
     Rule("decisions", decisions_rule, ("contexts",)),
     Rule("catalogue", catalogue_rule, ("items", "whole log", "contexts")),
-    Rule("slots", slots_rule, ("decisions", "events")),
+    Rule("users", users_rule, ("run",)),
+    Rule("slots", slots_rule, ("decisions", "events", "users")),
     Rule("times", before_rule, ("slots",)),
     Rule("origins", origins_rule, ("run",)),
-    Rule("users", users_rule, ("run",)),
     Rule("visits", visits_rule, ("users", "contexts")),
     Rule("histories", histories_rule, ("users", "whole log", "past", "contexts")),
     Rule("exclusions", exclusions_rule, ("users", "whole log", "past", "contexts")),
