@@ -81,7 +81,7 @@ class VideoService:
                 [f"u{phone.user}" for phone in phones],
                 [START + timedelta(minutes=phone.minute) for phone in phones],
                 slots=slots_of(policy),
-                ids=pl.Series([f"u{phone.user}-{phone.sessions}-{phone.pages}" for phone in phones]),
+                ids=[f"u{phone.user}-{phone.sessions}-{phone.pages}" for phone in phones],
                 history=[items[max(len(items) - policy.history, 0) :] for items in past],
                 exclude="none",
             )

@@ -109,6 +109,9 @@ def test_contexts_carry_what_was_given_and_see_nothing_after_their_time() -> Non
     )
     assert frame["context_id"].is_unique().all()
     assert Contexts.of(["u1", "u1"], NOON, slots=1).frame["context_id"].n_unique() == 2
+    for ids in (["7", "x"], np.array([7, 8]), pl.Series([7, 8])):
+        named = Contexts.of(["u1", "u1"], NOON, slots=1, ids=ids)
+        assert named.frame["context_id"].to_list() == [str(name) for name in ids]
     assert contexts.at_temperature(2).frame["temperature"].to_list() == [2.0, 2.0]
 
 

@@ -273,6 +273,17 @@ BROKEN: list[tuple[str, list[tuple[str, str]], str, str]] = [
         "none of the",
     ),
     (
+        "other ids in contexts",
+        [
+            (
+                "                self.users.gather(came),\n",
+                '                "x" + self.users.gather(came),\n',
+            )
+        ],
+        "users",
+        "no event is of any of the",
+    ),
+    (
         "no visits",
         [('"visit", "organic", "home"', '"follow", "organic", "home"')],
         "visits",
@@ -328,6 +339,34 @@ BROKEN: list[tuple[str, list[tuple[str, str]], str, str]] = [
         "was not given",
     ),
     (
+        "told in pandas",
+        [("policy.adapt(self.items, events)", "policy.adapt(self.items, events.to_pandas())")],
+        "adapt",
+        "events as a DataFrame, not of polars",
+    ),
+    (
+        "told of wide slots",
+        [
+            (
+                "policy.adapt(self.items, events)",
+                'policy.adapt(self.items, events.with_columns(pl.col("slot").cast(pl.Int64)))',
+            )
+        ],
+        "adapt",
+        "slot as Int64, expected Int32",
+    ),
+    (
+        "small seeds only",
+        [
+            (
+                "other.seed = self.seed if seed is None else seed",
+                "other.seed = self.seed if seed is None else np.random.RandomState(seed).randint(9)",
+            )
+        ],
+        "seed",
+        "Seed must be between 0 and 2",
+    ),
+    (
         "told twice",
         [
             (
@@ -371,7 +410,7 @@ BROKEN: list[tuple[str, list[tuple[str, str]], str, str]] = [
         "a shallow fork",
         [("copy.deepcopy(self)", "copy.copy(self)")],
         "copies",
-        "hold the same lake, read, likes",
+        "its lake, read and likes changed",
     ),
     (
         "a fork without the past",
@@ -427,7 +466,7 @@ BROKEN: list[tuple[str, list[tuple[str, str]], str, str]] = [
         "no other luck",
         [("other.seed = self.seed if seed is None else seed", "other.seed = self.seed")],
         "seed",
-        "the same life as one with no seed",
+        "the same life as one without a seed",
     ),
     (
         "no seed",

@@ -115,7 +115,7 @@ class Contexts:
         exclusions: Sequence[Sequence[str]] | pl.Series | None = None,
         surface: str = "home",
         temperature: float = 1.0,
-        ids: pl.Series | None = None,
+        ids: Column | None = None,
         want: float | None = None,
         prompt: str | None = None,
         history_columns: pl.DataFrame | None = None,
@@ -135,7 +135,7 @@ class Contexts:
             exclusions: N lists of item ids that must not be shown. Default: empty lists.
             surface: where the slate is shown.
             temperature: above 0.
-            ids: names of the contexts; without them a context is user@time#row.
+            ids: [N] names of the contexts; without them a context is user@time#row.
             want: the outcome that is asked for, in its signal's unit.
             prompt: words for a policy with a pretrained base ("quiet piano for reading").
             exclude: the rule that made the exclusions: "none", "seen" (items engaged with) or
@@ -216,7 +216,7 @@ class Contexts:
                     "{}@{}#{}", "user_id", pl.col("time").dt.epoch("us"), pl.int_range(pl.len())
                 )
                 if ids is None
-                else ids
+                else ids_of(ids, "ids")
             ).alias("context_id"),
             pl.lit(surface).alias("surface"),
             pl.lit(slots, dtype=pl.Int32).alias("slots"),

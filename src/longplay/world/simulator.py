@@ -55,8 +55,8 @@ class Forkable(Simulator, Protocol):
         happens to one changes the other.
 
         Args:
-            seed: of the copy's luck from now on: equal seeds give equal luck. Null: the luck that
-                the service itself will have. A truth takes a seed of its own, so that it shares no
-                luck with the log that it is compared with.
+            seed: of the copy's luck from now on, a whole number of up to 63 bits: equal seeds give
+                equal luck. Null: the luck that the service itself will have. A truth takes a seed
+                of its own, so that it shares no luck with the log that it is compared with.
         """
         ...

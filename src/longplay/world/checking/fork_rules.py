@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from longplay.world.checking.simulator_lives import Copies, Evidence, Stretch
+from longplay.display import listed
+from longplay.world.checking.simulator_lives import SEEDS, Copies, Evidence, Stretch
 from longplay.world.checking.simulator_probe import second_half
 from longplay.world.checking.simulator_report import RuleResult
 from longplay.world.checking.simulator_rules import Rule, broken, kept, untried
@@ -93,7 +94,7 @@ def separate_rule(evidence: Evidence) -> RuleResult:
         problem = f"a copy under another policy cannot run: {other.error}"
     if problem and copies.shared:
         return broken(
-            f"{problem}. Two copies hold the same {', '.join(copies.shared)}",
+            f"{problem}. While another copy lived, its {listed(copies.shared)} changed",
             "copy what changes: copy.deepcopy(self), or each array, list and lake in fork()",
         )
     if problem and "cannot run" in problem:
@@ -106,7 +107,7 @@ def same_life_rule(evidence: Evidence) -> RuleResult:
     if problem := _separate(evidence):
         return broken(
             problem,
-            f"{KEYED}. If luck is keyed, the copies share something that changes: copy it",
+            f"{KEYED}. If luck is keyed, fork() leaves out some of the state",
         )
     return kept(f"the same policy on three copies: {evidence.first.events.height} equal events")
 
@@ -186,22 +187,22 @@ def seed_rule(evidence: Evidence) -> RuleResult:
     """A seed gives a copy other luck, and equal seeds give equal luck."""
     copies = _copies(evidence)
     advice = (
-        "def fork(self, *, seed=None): with a seed, all luck from now on follows from it; without "
-        "one, the copy has the luck of the service"
+        "def fork(self, *, seed=None): with a seed, all luck from now on follows from it, a "
+        "whole number of up to 63 bits; without one, the copy has the luck of the service"
     )
     lives = []
-    for copied in copies.seeded:
+    for seed, copied in zip(SEEDS, copies.seeded):
         if isinstance(copied, str):
-            return broken(f"fork(seed=1) {copied}", advice)
+            return broken(f"fork(seed={seed}) {copied}", advice)
         if copied.error:
-            return broken(f"a copy with a seed cannot run: {copied.error}", advice)
+            return broken(f"the copy fork(seed={seed}) cannot run: {copied.error}", advice)
         lives.append(copied)
     if problem := _same_events(lives[0], lives[1]):
-        return broken(f"two copies with seed=1 differ: {problem}", advice)
-    for stretch, what in ((evidence.first, "no seed"), (lives[2], "seed=2")):
+        return broken(f"two copies with one seed differ: {problem}", advice)
+    for stretch, what in ((evidence.first, "without a seed"), (lives[2], "with another seed")):
         if not _same_events(lives[0], stretch):
-            return broken(f"a copy with seed=1 lives the same life as one with {what}", advice)
-    return kept("two copies with seed=1 live the same life, another one than without and with 2")
+            return broken(f"a copy with a seed lives the same life as one {what}", advice)
+    return kept("two copies with one seed live the same life, others do not")
 
 
 PAST_RULES = (
@@ -213,6 +214,6 @@ COPY_RULES = (
     Rule("copies", separate_rule, ("original",)),
     Rule("same life", same_life_rule, ("copies",)),
     Rule("arrivals", arrival_rule, ("same life",)),
-    Rule("same shown", same_shown_rule, ("arrivals",)),
+    Rule("same shown", same_shown_rule, ("arrivals", "users")),
     Rule("seed", seed_rule, ("same life",)),
 )

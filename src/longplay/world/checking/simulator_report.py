@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from html import escape
 
 from longplay.display import html_table
 from longplay.errors import ConfigError
@@ -99,9 +100,10 @@ class SimulatorReport:
         return str(self)
 
     def _repr_html_(self) -> str:
-        head = [self._title(), "", self.lived, "how to mend it"]
+        head = ["rule", "", "what was found", "how to mend it"]
         rows = [
             [result.rule, _MARKS[result.holds], result.finding, result.advice]
             for result in self.results
         ]
-        return html_table(head, rows)
+        title = f"<p>{escape(self._title())}. {escape(self.lived)}</p>"
+        return title + html_table(head, rows)

@@ -70,7 +70,8 @@ def items_rule(evidence: Evidence) -> RuleResult:
     tables: list[tuple[datetime, pl.DataFrame]] = [(evidence.now, evidence.items)]
     for stretch in evidence.stretches:
         if not stretch.error:
-            tables.append((stretch.end, cast(pl.DataFrame, stretch.items)))
+            moment = stretch.now if isinstance(stretch.now, datetime) else stretch.end
+            tables.append((moment, cast(pl.DataFrame, stretch.items)))
     for moment, table in tables:
         if problem := unusable_items(table):
             return problem
@@ -421,7 +422,15 @@ def catalogue_rule(evidence: Evidence) -> RuleResult:
 
 
 def users_rule(evidence: Evidence) -> RuleResult:
-    """Users come again under the same id."""
+    """Users come again under the same id, which events and contexts share."""
+    for stretch in evidence.probed:
+        asked_users = stretch.asked["user_id"].unique()
+        if len(asked_users) and not asked_users.is_in(stretch.events["user_id"].implode()).any():
+            return broken(
+                f"no event is of any of the {len(asked_users)} users of contexts, first "
+                f"{asked_users[0]!r}",
+                "a user has one id for ever, in events, contexts and decisions",
+            )
     if evidence.second is evidence.first:
         return untried("there is only one run")
     first, second = (
@@ -544,7 +553,7 @@ def adapt_rule(evidence: Evidence) -> RuleResult:
     advice = (
         "if isinstance(policy, longplay.decisions.Adaptive): policy = policy.adapt(self.items, "
         "events) before the first decision and at every midnight, with the events since the last "
-        "call"
+        "call: longplay.lake.schema.conform(rows, 'events')"
     )
     days = 0
     for stretch in evidence.probed:
@@ -587,10 +596,23 @@ def _wrong_events(stretch: Stretch) -> str:
             if ahead:
                 return f"policy.adapt was given events of {begin} before the decisions of that day"
             continue
+        events = call.events
+        if not isinstance(events, pl.DataFrame):
+            return f"policy.adapt was given events as a {type(events).__name__}, not of polars"
         try:
-            events = conform(call.events, "events")  # pyright: ignore[reportArgumentType]
+            whole = conform(events, "events")
         except DataError as error:
-            return f"policy.adapt was given other events than a table of events: {error}"
+            return f"policy.adapt was given other events than the log takes: {error}"
+        for column in events.columns:
+            if events.schema[column] != whole.schema[column]:
+                return (
+                    f"policy.adapt was given {column} as {events.schema[column]}, expected "
+                    f"{whole.schema[column]}"
+                )
+        lacking = [column for column in ("item_id", "creator_id") if column not in events.columns]
+        if lacking and whole.height:
+            return f"policy.adapt was given events without {lacking[0]}"
+        events = whole
         told.append(events.filter(pl.col("time") >= stretch.start))
     ids = pl.concat([frame["event_id"] for frame in told]) if told else pl.Series(dtype=pl.String)
     if ids.n_unique() < len(ids):
@@ -617,8 +639,7 @@ def silence_rule(evidence: Evidence) -> RuleResult:
     # what was shown before may be played now
     earlier = evidence.lake.decisions["decision_id"].implode()
     pushed = silent.events.filter(
-        (pl.col("origin") == "recommended")
-        & ~pl.col("decision_id").is_in(earlier).fill_null(False)
+        (pl.col("origin") == "recommended") & ~pl.col("decision_id").is_in(earlier).fill_null(False)
     )
     if pushed.height:
         return broken(
@@ -648,10 +669,10 @@ CALL_RULES = (
     Rule("contexts", contexts_rule, ("now", "run")),
     Rule("decisions", decisions_rule, ("contexts",)),
     Rule("catalogue", catalogue_rule, ("items", "whole log", "contexts")),
-    Rule("slots", slots_rule, ("decisions", "events")),
+    Rule("users", users_rule, ("run",)),
+    Rule("slots", slots_rule, ("decisions", "events", "users")),
     Rule("times", before_rule, ("slots",)),
     Rule("origins", origins_rule, ("run",)),
-    Rule("users", users_rule, ("run",)),
     Rule("visits", visits_rule, ("users", "contexts")),
     Rule("histories", histories_rule, ("users", "whole log", "past", "contexts")),
     Rule("exclusions", exclusions_rule, ("users", "whole log", "past", "contexts")),
