@@ -234,7 +234,7 @@ HOSTILE = {
     "twice": ({"attributes": ['{"a":1,"a":2}']}, FLAT),
     "torn": ({"attributes": ['{"a":']}, FLAT),
     "nothing": ({"attributes": [""]}, FLAT),
-    "deep": ({"attributes": ["[" * 100_000]}, FLAT),
+    "deep": ({"attributes": ['{"a":' * 100_000]}, FLAT),
     "long number": ({"attributes": ['{"a":' + "1" * 10_000 + "}"]}, FLAT),
     "half a pair": ({"attributes": ['{"a":"\\ud800"}']}, FLAT),
 }
